@@ -1,0 +1,3 @@
+//! `darkroom`: the command line.
+
+fn main() {}

@@ -1,0 +1,272 @@
+//! Cascades: `cascade.toml`, its stages in order, and the digests that identify them by content.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::{Digest, FieldHasher},
+    error::{Code, UserError},
+    id::StageName,
+    prompt::TextPreparation,
+    settings::Sampler,
+};
+
+/// Name of the file that describes a cascade, in the cascade's folder.
+pub const FILE_NAME: &str = "cascade.toml";
+
+/// `cascade.toml`, as written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CascadeSpec {
+    /// Version of this format: 1.
+    pub format: u32,
+    /// The name users submit to.
+    pub name: String,
+    /// One line for people.
+    #[serde(default)]
+    pub description: String,
+    /// SPDX expression or a name.
+    #[serde(default)]
+    pub licence: String,
+    /// The text encoder.
+    pub encoder: EncoderSpec,
+    /// The diffusion stages in order, low resolution first.
+    pub stages: Vec<StageSpec>,
+}
+
+/// The text encoder of a cascade.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderSpec {
+    /// Folder of a transformers `T5EncoderModel`.
+    pub folder: String,
+    /// Folder with `tokenizer.json`.
+    pub tokenizer: String,
+    /// Tokens per text, end token and padding included.
+    pub max_length: u32,
+    /// What is done to a text first.
+    #[serde(default)]
+    pub text_preparation: TextPreparation,
+    /// `f32` or `bf16`: part of the encoder's identity, since embeddings are kept for ever.
+    #[serde(default = "default_encoder_dtype")]
+    pub dtype: String,
+}
+
+fn default_encoder_dtype() -> String {
+    "f32".to_owned()
+}
+
+/// One diffusion stage of a cascade, with the defaults of its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageSpec {
+    /// Its name, unique in the cascade and not `encode`.
+    pub name: StageName,
+    /// Folder with `unet/`, `scheduler/` and, for super-resolution, `image_noising_scheduler/`.
+    pub folder: String,
+    /// Edge of its output, pixels.
+    pub size: u32,
+    /// Default sampler.
+    pub sampler: Sampler,
+    /// Default number of steps.
+    pub steps: u32,
+    /// Default guidance weight; 1 is none.
+    pub guidance_scale: f64,
+    /// Default noise level of the low-resolution input; super-resolution stages only.
+    #[serde(default)]
+    pub noise_level: Option<u32>,
+}
+
+/// A cascade whose files have been hashed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cascade {
+    /// What `cascade.toml` says.
+    pub spec: CascadeSpec,
+    /// SHA-256 of every model, config and tokenizer file by path relative to the cascade's folder.
+    pub files: BTreeMap<String, Digest>,
+}
+
+impl CascadeSpec {
+    /// Parses and checks a `cascade.toml`.
+    ///
+    /// # Errors
+    /// One sentence naming the key at fault.
+    pub fn parse(text: &str) -> Result<Self, UserError> {
+        let spec: Self = toml::from_str(text).map_err(|error| {
+            UserError::invalid(FILE_NAME, format!("{FILE_NAME} cannot be read: {}", error.to_string().trim()))
+        })?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    fn check(&self) -> Result<(), UserError> {
+        let wrong =
+            |field: &str, message: String| Err(UserError::invalid(field, format!("{FILE_NAME}: {message}")));
+        if self.format != 1 {
+            return wrong("format", format!("format is {}; accepted: 1", self.format));
+        }
+        if self.name.trim().is_empty() || self.name.len() > 64 {
+            return wrong("name", format!("name is {:?}; accepted: 1 to 64 characters", self.name));
+        }
+        if !matches!(self.encoder.dtype.as_str(), "f32" | "bf16") {
+            return wrong(
+                "encoder.dtype",
+                format!("encoder.dtype is {:?}; accepted: f32, bf16", self.encoder.dtype),
+            );
+        }
+        if self.stages.is_empty() {
+            return wrong("stages", "stages is empty; accepted: at least one".to_owned());
+        }
+        for (position, stage) in self.stages.iter().enumerate() {
+            let field = format!("stages[{position}]");
+            if stage.name.is_encode() || self.stages[..position].iter().any(|other| other.name == stage.name)
+            {
+                return wrong(&field, format!("{field}.name {} is taken", stage.name));
+            }
+            if position > 0 && stage.size <= self.stages[position - 1].size {
+                return wrong(&field, format!("{field}.size {} must exceed the stage before", stage.size));
+            }
+            if stage.noise_level.is_some() != (position > 0) {
+                return wrong(
+                    &field,
+                    format!(
+                        "{field}.noise_level belongs to super-resolution stages, all of them and only them"
+                    ),
+                );
+            }
+            let path = |key: &str| format!("{FILE_NAME}: {field}.{key}");
+            crate::settings::check_stage_values(&path, stage.steps, stage.guidance_scale, stage.noise_level)?;
+        }
+        Ok(())
+    }
+
+    /// The stage called `name`, with its position.
+    ///
+    /// # Errors
+    /// `NotFound`, naming the stages there are.
+    pub fn stage(&self, name: &StageName) -> Result<(usize, &StageSpec), UserError> {
+        self.stages.iter().enumerate().find(|(_, stage)| &stage.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+            UserError::new(
+                Code::NotFound,
+                "UNKNOWN_STAGE",
+                format!("cascade {} has no stage {name}; it has {}", self.name, names.join(", ")),
+            )
+        })
+    }
+}
+
+impl Cascade {
+    /// Identity of the whole cascade: every file and every value of `cascade.toml` but description and licence.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut hasher =
+            FieldHasher::new("cascade/1").field(self.spec.name.as_bytes()).field(&self.encoder_digest().0);
+        for (position, stage) in self.spec.stages.iter().enumerate() {
+            let defaults = format!(
+                "{} {} {} {:?} {:?}",
+                stage.sampler, stage.steps, stage.size, stage.guidance_scale, stage.noise_level
+            );
+            hasher = hasher.field(&self.stage_digest(position).0).field(defaults.as_bytes());
+        }
+        hasher.finish()
+    }
+
+    /// Identity of the text encoder: weights, tokenizer, dtype, length, text preparation.
+    #[must_use]
+    pub fn encoder_digest(&self) -> Digest {
+        let encoder = &self.spec.encoder;
+        let hasher = FieldHasher::new("encoder/1")
+            .field(encoder.dtype.as_bytes())
+            .field(&encoder.max_length.to_le_bytes())
+            .field(encoder.text_preparation.name().as_bytes());
+        let hasher = self.hash_folder(hasher, &encoder.folder);
+        self.hash_folder(hasher, &encoder.tokenizer).finish()
+    }
+
+    /// Identity of stage number `position`: its name and its files, defaults apart.
+    ///
+    /// # Panics
+    /// If there is no such stage.
+    #[must_use]
+    pub fn stage_digest(&self, position: usize) -> Digest {
+        let stage = &self.spec.stages[position];
+        let hasher = FieldHasher::new("stage/1").field(stage.name.as_str().as_bytes());
+        self.hash_folder(hasher, &stage.folder).finish()
+    }
+
+    fn hash_folder(&self, mut hasher: FieldHasher, folder: &str) -> FieldHasher {
+        let prefix = format!("{}/", folder.trim_end_matches('/'));
+        for (path, digest) in self.files.iter().filter(|(path, _)| path.starts_with(&prefix)) {
+            hasher = hasher.field(path[prefix.len()..].as_bytes()).field(&digest.0);
+        }
+        hasher.field(b"end of folder")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = r#"
+        format = 1
+        name = "tiny"
+        [encoder]
+        folder = "text_encoder"
+        tokenizer = "tokenizer"
+        max_length = 20
+        [[stages]]
+        name = "base"
+        folder = "base"
+        size = 16
+        sampler = "ddim"
+        steps = 4
+        guidance_scale = 3.0
+        [[stages]]
+        name = "sr1"
+        folder = "sr1"
+        size = 32
+        sampler = "dpmsolver++"
+        steps = 4
+        guidance_scale = 1.0
+        noise_level = 50
+    "#;
+
+    fn files(pairs: &[(&str, &str)]) -> BTreeMap<String, Digest> {
+        pairs.iter().map(|(path, text)| ((*path).to_owned(), Digest::of(text.as_bytes()))).collect()
+    }
+
+    #[test]
+    fn one_changed_file_changes_its_stage_and_the_cascade_only() {
+        let spec = CascadeSpec::parse(TOML).expect("valid");
+        let before =
+            Cascade { spec: spec.clone(), files: files(&[("base/unet/w", "1"), ("sr1/unet/w", "2")]) };
+        let after = Cascade { spec, files: files(&[("base/unet/w", "1"), ("sr1/unet/w", "3")]) };
+        assert_ne!(before.digest(), after.digest());
+        assert_eq!(before.stage_digest(0), after.stage_digest(0));
+        assert_ne!(before.stage_digest(1), after.stage_digest(1));
+        assert_eq!(before.encoder_digest(), after.encoder_digest());
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_key() {
+        for (from, to, field) in [
+            ("format = 1", "format = 2", "format"),
+            ("size = 32", "size = 8", "stages[1]"),
+            ("name = \"sr1\"", "name = \"encode\"", "stages[1]"),
+            ("noise_level = 50", "", "stages[1]"),
+            (
+                "steps = 4\n        guidance_scale = 1.0",
+                "steps = 0\n        guidance_scale = 1.0",
+                "stages[1].steps",
+            ),
+            ("max_length = 20", "max_length = 20\n        colour = 3", FILE_NAME),
+        ] {
+            let text = TOML.replacen(from, to, 1);
+            assert_ne!(text, TOML, "{from}");
+            let error = CascadeSpec::parse(&text).expect_err(to);
+            assert!(error.field.as_deref().unwrap_or("").ends_with(field), "{error:?}");
+        }
+    }
+}

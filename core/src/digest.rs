@@ -1,0 +1,109 @@
+//! Content digests: SHA-256, written as 64 lower-case hexadecimal digits.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::UserError;
+
+/// A SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The first 12 digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..6])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = UserError;
+
+    fn from_str(text: &str) -> Result<Self, UserError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| {
+            UserError::invalid("digest", format!("digest is {text:?}; accepted: 64 hexadecimal digits"))
+        })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = UserError;
+
+    fn try_from(text: String) -> Result<Self, UserError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+/// Digests a sequence of fields so that no two sequences run together: each is preceded by its length.
+#[derive(Clone, Default)]
+pub struct FieldHasher(Sha256);
+
+impl FieldHasher {
+    /// Starts a digest in a domain of its own (`"task/1"`), so that digests of different things never meet.
+    #[must_use]
+    pub fn new(domain: &str) -> Self {
+        Self::default().field(domain.as_bytes())
+    }
+
+    /// Adds one field.
+    #[must_use]
+    pub fn field(mut self, bytes: &[u8]) -> Self {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// The digest of all fields in order.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_run_together() {
+        let one = FieldHasher::new("t").field(b"ab").field(b"c").finish();
+        let other = FieldHasher::new("t").field(b"a").field(b"bc").finish();
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_digest_parses_back() {
+        let digest = Digest::of(b"darkroom");
+        assert_eq!(digest.to_string().parse::<Digest>().expect("own text"), digest);
+    }
+}

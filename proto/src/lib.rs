@@ -1,0 +1,19 @@
+//! The wire: Darkroom's gRPC messages, client and server stubs, and the mapping of errors to statuses.
+//!
+//! The only copy of the protocol. It knows `core`'s words and converts them; it never knows SQL, queues or models.
+
+pub mod status;
+
+/// Messages and services of `darkroom.v1`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    unreachable_pub,
+    reason = "generated from the .proto files, which carry the docs"
+)]
+pub mod v1 {
+    tonic::include_proto!("darkroom.v1");
+}
+
+/// The encoded file descriptor set of `darkroom.v1`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/darkroom.v1.bin"));

@@ -1,0 +1,104 @@
+//! Leasing tasks: a queue between the coordinator and the workers.
+//!
+//! The queue is a hint, never the truth: SQL knows what was dispatched, and whatever a queue loses, the
+//! coordinator's sweep finds and hands out again. It never knows SQL, gRPC, models or object storage; a task's body
+//! is what the worker needs, already resolved.
+
+pub mod error;
+pub mod task;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use darkroom_core::id::WorkerId;
+
+pub use error::Error;
+use task::{
+    Completion, EntryId, EntrySummary, Lease, PoolId, ResultEntry, Task, TaskKey, TaskResult, WorkerCard,
+};
+
+/// A queue of tasks, one line per pool, and of their results.
+///
+/// Delivery is at least once in both directions. What must hold for every backend is tested by
+/// [`conformance`](self) and stated on the methods.
+#[async_trait]
+pub trait TaskQueue: Send + Sync + 'static {
+    /// Appends tasks to a pool's line, in order. Creates the pool if it is new.
+    async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error>;
+
+    /// Leases up to `max` tasks from the head of the line, waiting up to `wait` for the first; empty when none came.
+    /// A leased task is given to nobody else until it is reaped, handed back or removed.
+    async fn lease(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Lease>, Error>;
+
+    /// Renews leases that are still this worker's and returns those that are not: lost, removed, or reaped. Never
+    /// takes a lease back from another worker.
+    async fn heartbeat(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<Vec<EntryId>, Error>;
+
+    /// Ends a lease with a result, in one step: the result is queued and the task gone, or the lease was not this
+    /// worker's any more and nothing changes.
+    async fn complete(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        lease: &EntryId,
+        result: TaskResult,
+    ) -> Result<Completion, Error>;
+
+    /// Hands leases back unharmed (drain): the tasks go to the head of the line at once. Those not this worker's are
+    /// left alone.
+    async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error>;
+
+    /// Reads up to `max` results, waiting up to `wait` for the first. A result is read again, by any committer,
+    /// until it is acknowledged: by this one never before `acknowledge` failed or the process was replaced.
+    async fn results(
+        &self,
+        pool: &PoolId,
+        committer: &str,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<ResultEntry>, Error>;
+
+    /// Forgets results that were committed.
+    async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error>;
+
+    /// Removes tasks, leased ones too when `leased` says so (their workers' next heartbeat reports them lost).
+    /// Returns the keys that were found and removed.
+    async fn remove(&self, pool: &PoolId, tasks: &[TaskKey], leased: Leased) -> Result<Vec<TaskKey>, Error>;
+
+    /// Takes leases that were not renewed for `lease` back and returns their tasks, gone from the queue. Only the
+    /// leading coordinator calls it; it decides what becomes of them (a dead worker's tasks are suspect).
+    async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error>;
+
+    /// Every entry of a pool, tasks and results, for the sweep that compares it with SQL. O(workers), since the
+    /// coordinator keeps queues short.
+    async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error>;
+
+    /// Says that a worker is here and what it serves; repeated as its sign of life.
+    async fn announce(&self, card: WorkerCard) -> Result<(), Error>;
+
+    /// Removes a worker that leaves.
+    async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error>;
+
+    /// Workers announced within `since`.
+    async fn workers(&self, since: Duration) -> Result<Vec<WorkerCard>, Error>;
+}
+
+/// Whether [`TaskQueue::remove`] takes leased tasks too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leased {
+    /// Leased tasks stay with their workers (pause).
+    Keep,
+    /// Leased tasks go as well (cancel).
+    Remove,
+}

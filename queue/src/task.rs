@@ -1,0 +1,238 @@
+//! Tasks, leases, results and the workers that exchange them.
+
+use std::{collections::BTreeMap, fmt};
+
+use darkroom_core::{
+    artifact::ArtifactRef,
+    digest::Digest,
+    id::{ImageId, StageName, WorkerId},
+    settings::StageSettings,
+};
+use serde::{Deserialize, Serialize};
+
+/// A pool: the workers able to run one stage of one cascade, and the line they take from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PoolId {
+    /// The stage; `encode` for the encoder's pool.
+    pub stage: StageName,
+    /// Digest of the cascade; of the encoder for stage `encode`.
+    pub digest: Digest,
+}
+
+impl fmt::Display for PoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.stage, self.digest.short())
+    }
+}
+
+/// What a task is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// One stage of an image.
+    Image(ImageId),
+    /// The embedding of a text, by its text digest.
+    Text(Digest),
+}
+
+/// One handing-out of one task: results that carry an older one are discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskKey {
+    /// Image or text.
+    pub subject: Subject,
+    /// Raised by every retry or rewind of the image; 0 for texts.
+    pub generation: u32,
+    /// Raised each time SQL hands the task to the queue.
+    pub dispatch: u64,
+}
+
+/// One stage of one image, or one text to encode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Which handing-out of what.
+    pub key: TaskKey,
+    /// Tasks with equal compatibility keys may share a batch.
+    pub compatibility: String,
+    /// A worker died holding it: it runs alone.
+    pub suspect: bool,
+    /// What to do.
+    pub body: TaskBody,
+    /// W3C trace context of the request that caused it.
+    pub traceparent: Option<String>,
+}
+
+/// What a task asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TaskBody {
+    /// Compute and store a text's embedding.
+    Encode(EncodeBody),
+    /// Run a diffusion stage.
+    Render(Box<RenderBody>),
+}
+
+/// A text to encode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncodeBody {
+    /// The prepared text (see `TextPreparation`).
+    pub text: String,
+    /// Prefix of the artifact's key; equal for all tasks of this text and encoder.
+    pub prefix: String,
+}
+
+/// A stage of an image, everything resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RenderBody {
+    /// Settings of this stage.
+    pub settings: StageSettings,
+    /// The image's seed.
+    pub seed: u64,
+    /// Embedding of the prompt.
+    pub text: ArtifactRef,
+    /// Embedding of the negative prompt, where the stage is guided.
+    pub negative: Option<ArtifactRef>,
+    /// Output of the stage before: a float tensor [3, size, size] in [−1, 1].
+    pub low_res: Option<ArtifactRef>,
+    /// Prefix of the output's key, `tasks/{task digest}/`.
+    pub prefix: String,
+    /// In the last stage: text metadata of the PNG, in order. Absent in the others, which store a tensor.
+    pub picture: Option<Vec<(String, String)>>,
+}
+
+/// An entry's id in its line; meaningful to the queue only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EntryId(pub String);
+
+/// A task on lease.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// To renew and complete it by.
+    pub id: EntryId,
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// The task.
+    pub task: Task,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Stored.
+    Done {
+        /// The output: embedding, tensor or PNG.
+        artifact: ArtifactRef,
+        /// Things to tell the user: truncated tokens, unknown words.
+        notes: Vec<String>,
+    },
+    /// The task itself fails; counts against the image.
+    Failed {
+        /// Stable code, e.g. `non_finite`, `out_of_memory`, `panic`.
+        code: String,
+        /// One sentence.
+        message: String,
+    },
+    /// An input is gone from storage or has the wrong hash: its producer must run again. Counts against nobody.
+    InputMissing {
+        /// Key of the missing artifact.
+        key: String,
+    },
+    /// Drained, or storage stayed unreachable: the task is as it was. Counts against nobody.
+    Interrupted {
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
+/// A result as a worker reports it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// Which handing-out of what.
+    pub key: TaskKey,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// Its host, for telling a poison image from a bad worker.
+    pub host: String,
+    /// Class of device: same class, same bytes.
+    pub device_class: String,
+    /// Whether it ran alone in its batch.
+    pub alone: bool,
+    /// Share of the batch's model time, seconds.
+    pub seconds: f64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What became of a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The result is queued.
+    Recorded,
+    /// The lease was not the worker's any more; the result is dropped.
+    LeaseLost,
+}
+
+/// A result in the queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultEntry {
+    /// To acknowledge it by.
+    pub id: EntryId,
+    /// The result.
+    pub result: TaskResult,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryState {
+    /// In line.
+    Waiting,
+    /// Leased by this worker.
+    Leased(WorkerId),
+    /// Completed; the result waits for its commit.
+    Result,
+}
+
+/// One entry of a pool, for the sweep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntrySummary {
+    /// Which handing-out of what.
+    pub key: TaskKey,
+    /// Where it stands.
+    pub state: EntryState,
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerCard {
+    /// Who.
+    pub id: WorkerId,
+    /// Host name.
+    pub host: String,
+    /// Device, for people: `cpu (2 threads)`, `cuda:0 NVIDIA H100`.
+    pub device: String,
+    /// Class of device: same class, same bytes.
+    pub device_class: String,
+    /// Pools it serves.
+    pub pools: BTreeMap<String, ServedPool>,
+    /// Tasks on lease now.
+    pub leased: u64,
+    /// Tasks completed since it started.
+    pub done: u64,
+    /// Share of time its model thread was busy since start-up, 0 to 1.
+    pub busy: f64,
+    /// `starting`, `working`, `draining`, `set aside`.
+    pub state: String,
+    /// Seconds since the sign of life before this reading; filled in by the queue when read.
+    pub seen_seconds_ago: f64,
+}
+
+/// One pool as a worker serves it; the key in [`WorkerCard::pools`] is the pool's text form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServedPool {
+    /// The pool.
+    pub pool: PoolId,
+    /// Largest batch.
+    pub batch_cap: u32,
+    /// Measured model seconds per image in a full batch; 0 when unknown.
+    pub seconds_per_image: f64,
+}
