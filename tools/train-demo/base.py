@@ -1,0 +1,79 @@
+"""The base stage: a 64-pixel `UNet2DConditionModel` of the shape of DeepFloyd IF's first stage, made small.
+
+It is convolutional above 8 pixels and attends to the text, and to itself, only there: at this size a caption's layout fits in
+8 × 8 cells, and on a CPU attention at 16 pixels costs a tenth of a step. The 64-pixel level is thin because little is decided there.
+"""
+
+import random
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+import pictures
+import text
+from training import Plan, alpha_sigma, random_timesteps, run
+
+SIZE = 64
+PLAN = Plan("base", steps=2800, batch=32, rate=1e-3)
+EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
+
+
+def new_unet():
+    unet = UNet2DConditionModel(
+        sample_size=SIZE, in_channels=3, out_channels=3,
+        down_block_types=("ResnetDownsampleBlock2D",) * 3 + ("SimpleCrossAttnDownBlock2D",),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D",) + ("ResnetUpsampleBlock2D",) * 3,
+        block_out_channels=(16, 32, 96, 192), layers_per_block=(1, 1, 1, 2),
+        act_fn="gelu", norm_num_groups=8, resnet_time_scale_shift="scale_shift", time_embedding_dim=256,
+        cross_attention_dim=128, cross_attention_norm="group_norm", attention_head_dim=32,
+        encoder_hid_dim=128, encoder_hid_dim_type="text_proj", addition_embed_type="text", addition_embed_type_num_heads=4,
+    )
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    return unet
+
+
+SCHEDULER = {
+    "_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02,
+    "prediction_type": "v_prediction", "variance_type": "fixed_small", "clip_sample": False, "clip_sample_range": 1.0,
+    "thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5,
+    "timestep_spacing": "leading", "steps_offset": 0, "rescale_betas_zero_snr": False, "trained_betas": None, "lambda_min_clipped": -5.1,
+}
+
+
+def setup(encoder_folder):
+    """For `training.run`: the network, and the v-prediction loss on freshly drawn pictures."""
+    encoder = text.T5EncoderModel.from_pretrained(encoder_folder, dtype=torch.float32).eval()
+
+    def loss_of(unet, generator, count):
+        rng = random.Random(torch.randint(2**62, (), generator=generator).item())
+        scenes, phrases = text.sample_phrases(rng, count)
+        phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
+        picture = pictures.draw_whole(pictures.place(scenes, generator), SIZE)
+        with torch.no_grad():
+            ids, mask = text.encode_words(phrases)
+            embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        t = random_timesteps(count, generator, mean=1.2, spread=1.3)
+        alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
+        noise = torch.randn(picture.shape, generator=generator)
+        noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)
+        predicted = unet(noisy, t, embedding).sample
+        return (predicted.float() - (alpha * noise - sigma * picture)).square().mean()
+
+    return new_unet(), loss_of
+
+
+class Setup:
+    """`setup` with its argument, in a form that can be sent to a worker process."""
+
+    def __init__(self, encoder_folder):
+        self.encoder_folder = encoder_folder
+
+    def __call__(self):
+        return setup(self.encoder_folder)
+
+
+def train(state_folder: Path, workers, steps=None):
+    plan = PLAN if steps is None else Plan(**{**vars(PLAN), "steps": steps})
+    run(plan, workers, state_folder, Setup(state_folder / "text_encoder"))

@@ -1,0 +1,106 @@
+"""The cascade as Python runs it: transformers' T5, diffusers' U-Net and samplers, this folder's Efficient U-Net.
+
+The samplers follow diffusers exactly ("dpmsolver++" is its DPMSolverMultistepScheduler made from the stage's own scheduler config),
+so that pictures rendered here and by Darkroom differ only by their noise.
+"""
+
+import json
+import time
+import tomllib
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer
+from torch.nn import functional as F
+from transformers import T5EncoderModel
+
+from efficient_unet import EfficientUNet2DModel
+
+SAMPLERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpmsolver++": DPMSolverMultistepScheduler}
+
+
+def load_unet(folder: Path):
+    kind = json.loads((folder / "config.json").read_text())["_class_name"]
+    return {"EfficientUNet2DModel": EfficientUNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}[kind].from_pretrained(folder)
+
+
+class Cascade:
+    """A cascade folder, loaded. `stages` are the entries of its cascade.toml."""
+
+    def __init__(self, folder, dtype=torch.float32, last_stage=None):
+        self.folder, self.dtype = Path(folder), dtype
+        description = tomllib.loads((self.folder / "cascade.toml").read_text())
+        encoder = description["encoder"]
+        self.tokenizer = Tokenizer.from_file(str(self.folder / encoder["tokenizer"] / "tokenizer.json"))
+        self.lower = encoder["text_preparation"] == "lowercase-strip"
+        self.encoder = T5EncoderModel.from_pretrained(self.folder / encoder["folder"], dtype=torch.float32).eval()
+        self.stages, self.unets = [], []
+        for stage in description["stages"]:
+            self.stages.append(stage)
+            unet = load_unet(self.folder / stage["folder"] / "unet")
+            self.unets.append(unet.to(dtype).to(memory_format=torch.channels_last).eval())
+            if stage["name"] == last_stage:
+                break
+
+    @torch.inference_mode()
+    def encode(self, prompts):
+        """[N, L, D] in f32."""
+        found = self.tokenizer.encode_batch([p.lower().strip() if self.lower else p for p in prompts])
+        ids, mask = (torch.tensor([getattr(e, name) for e in found]) for name in ("ids", "attention_mask"))
+        return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def scheduler(self, stage, thresholding=None):
+        config = json.loads((self.folder / stage["folder"] / "scheduler" / "scheduler_config.json").read_text())
+        if thresholding is not None:
+            config["thresholding"] = thresholding
+        return SAMPLERS[stage["sampler"]].from_config(config)
+
+    @torch.inference_mode()
+    def run_stage(self, index, embeddings, unconditional, low_res, generators, **changes):
+        """One stage for a batch: embeddings [N,L,D], unconditional [1,L,D], low_res [N,3,h,w] or None → [N,3,size,size], f32 in −1…1.
+        `changes` override the stage's settings (steps, guidance_scale, noise_level, sampler, thresholding)."""
+        stage = self.stages[index] | changes
+        unet, size, rows = self.unets[index], stage["size"], len(embeddings)
+        noise = lambda: torch.stack([torch.randn(3, size, size, generator=g) for g in generators])
+        x, condition, kwargs = noise(), None, {}
+        guided = stage["guidance_scale"] != 1.0
+        text = torch.cat([unconditional.expand(rows, -1, -1), embeddings]) if guided else embeddings
+        text = text.to(self.dtype)
+        if low_res is not None:
+            level = torch.full((rows,), stage["noise_level"])
+            config = json.loads((self.folder / stage["folder"] / "image_noising_scheduler" / "scheduler_config.json").read_text())
+            condition = F.interpolate(low_res, size=(size, size), mode="bilinear", align_corners=True)
+            condition = DDPMScheduler.from_config(config).add_noise(condition, noise(), level)
+            kwargs["class_labels"] = torch.cat([level, level]) if guided else level
+        scheduler = self.scheduler(stage, stage.get("thresholding"))
+        scheduler.set_timesteps(stage["steps"])
+        for t in scheduler.timesteps:
+            given = x if condition is None else torch.cat([x, condition], 1)
+            given = torch.cat([given, given]) if guided else given
+            out = unet(given.to(self.dtype).to(memory_format=torch.channels_last), t.expand(len(given)), text, **kwargs)
+            out = (out if isinstance(out, torch.Tensor) else out.sample).float()
+            if guided:
+                without, with_text = out.chunk(2)
+                out = without + stage["guidance_scale"] * (with_text - without)
+            x = scheduler.step(out, t, x).prev_sample
+        return x.clamp(-1, 1)
+
+    def render(self, prompts, seed=0, batch=8, base_changes=None):
+        """Every stage for every prompt. Returns the stages' pictures (lists of [N,3,s,s]) and the seconds each stage took, encoding first."""
+        base_changes, seconds = base_changes or {}, {}
+        began = time.perf_counter()
+        embeddings, empty = self.encode(prompts), self.encode([""])
+        seconds["encode"] = time.perf_counter() - began
+        pictures, low_res = [], None
+        for index, stage in enumerate(self.stages):
+            began, parts = time.perf_counter(), []
+            for at in range(0, len(prompts), batch):
+                rows = slice(at, at + batch)
+                generators = [torch.Generator().manual_seed((seed + i) * 10 + index) for i in range(len(prompts))[rows]]
+                below = None if low_res is None else low_res[rows]
+                parts.append(self.run_stage(index, embeddings[rows], empty, below, generators, **(base_changes if index == 0 else {})))
+            low_res = torch.cat(parts)
+            pictures.append(low_res)
+            seconds[stage["name"]] = time.perf_counter() - began
+        return pictures, seconds

@@ -1,0 +1,154 @@
+"""The two super-resolution stages, 64 → 256 and 256 → 1024 pixels: `EfficientUNet2DModel`s trained on crops.
+
+The input is the exact smaller picture of the same scene, spoiled in the ways in which the stage before really errs (soft edges, outlines
+that waver, colours a little off), then resized and noised as at inference. The target is the exact larger picture, so a stage learns to
+draw what the caption and the small picture mean, not to enlarge the small picture's faults. The networks predict the picture itself
+("sample"): with four steps, the last prediction is the result.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+import pictures
+import text
+from efficient_unet import EfficientUNet2DModel
+from training import Plan, alpha_sigma, run
+
+
+@dataclass
+class Stage:
+    plan: Plan
+    size: int  # of the output; the input has a quarter of it
+    crops: tuple  # (side in output pixels, its share of the steps); the count is for the first, larger ones get fewer
+    highest_noise_level: int
+    wander: float  # how far outlines waver in the input, in its pixels
+    colour_error: float
+    options: dict
+
+
+SR256 = Stage(
+    Plan("sr256", steps=2400, batch=32, rate=1e-3, average=0.995), size=256, crops=((64, 0.6), (128, 0.2), (256, 0.2)),
+    highest_noise_level=300, wander=0.5, colour_error=0.04,
+    options={"conv_in_channels": 16, "block_out_channels": [32, 64, 96, 96], "layers_per_block": [1, 1, 2, 2], "self_attention": True},
+)
+SR1024 = Stage(
+    Plan("sr1024", steps=1600, batch=16, rate=1e-3, average=0.995), size=1024, crops=((128, 0.6), (256, 0.3), (512, 0.1)),
+    highest_noise_level=200, wander=0.4, colour_error=0.01,
+    options={"conv_in_channels": 8, "block_out_channels": [16, 32, 64, 64], "layers_per_block": [1, 1, 1, 1], "self_attention": False},
+)
+
+SCHEDULER = {
+    "_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02,
+    "prediction_type": "sample", "variance_type": "fixed_small", "clip_sample": True, "clip_sample_range": 1.0,
+    "thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,
+    "timestep_spacing": "leading", "steps_offset": 0, "rescale_betas_zero_snr": False, "trained_betas": None, "lambda_min_clipped": -5.1,
+}
+NOISING_SCHEDULER = {
+    "_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02,
+    "prediction_type": "epsilon", "variance_type": "fixed_small", "clip_sample": True, "clip_sample_range": 1.0,
+    "thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,
+    "timestep_spacing": "leading", "steps_offset": 0, "rescale_betas_zero_snr": False, "trained_betas": None,
+}
+
+
+def new_unet(stage):
+    unet = EfficientUNet2DModel(sample_size=stage.size, **stage.options)
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    return unet
+
+
+def choose_crops(geometry, side, size, generator):
+    """Origins [B,2] (x, y) in output pixels: mostly where an outline passes, since flat colour teaches little."""
+    rows = len(geometry["radius"])
+    uniform = lambda *shape: torch.rand(*shape, generator=generator)
+    second = (uniform(rows) < 0.5) & (geometry["radius"][:, 1] > 0)
+    pick = second.long()
+    centre = geometry["centre"][torch.arange(rows), pick]
+    radius = geometry["radius"][torch.arange(rows), pick]
+    angle = 2 * torch.pi * uniform(rows)
+    towards = torch.stack([angle.cos(), angle.sin()], -1) * (radius * (0.6 + 0.5 * uniform(rows)))[:, None]
+    target = torch.where(uniform(rows, 1) < 0.85, centre + towards, uniform(rows, 2))
+    shift = (uniform(rows, 2) - 0.5) * side * 0.8
+    return (target * size - side / 2 + shift).round().clamp(0, size - side).long()
+
+
+def spoiled(geometry, stage, x, y, generator):
+    """The input at pixel indices x [B,1,w], y [B,h,1], with the faults of the stage before: [B,3,h,w]."""
+    low, rows = stage.size // 4, len(x)
+    uniform = lambda *shape: torch.rand(*shape, generator=generator)
+    xs, ys = (x + 0.5) / low, (y + 0.5) / low
+    wander = stage.wander / low * uniform(rows, 1, 1)
+    waves = []
+    for _ in range(2):  # a smooth wave of a few pixels' length in each direction
+        f, phase = (2 * uniform(2, rows, 1, 1) - 1) * low * 0.9, 2 * torch.pi * uniform(rows, 1, 1)
+        waves.append(wander * torch.sin(f[0] * xs + f[1] * ys + phase))
+    picture = pictures.draw(geometry, xs + waves[0], ys + waves[1], 1 / low)
+    soft = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    picture = torch.lerp(picture, soft, uniform(rows, 1, 1, 1) * (uniform(rows, 1, 1, 1) < 0.7))
+    tint = 2 * stage.colour_error * (2 * uniform(rows, 3, 1, 1) - 1) * (uniform(rows, 1, 1, 1) < 0.7)
+    grain = torch.randn(rows, 3, -(-picture.shape[2] // 3), -(-picture.shape[3] // 3), generator=generator) * stage.colour_error * uniform(rows, 1, 1, 1)
+    grain = F.interpolate(grain, size=picture.shape[2:], mode="bilinear", align_corners=True)
+    return (picture + tint + grain).clamp(-1, 1)
+
+
+def enlarged_crop(geometry, stage, origin, side, generator):
+    """What resizing the spoiled input (bilinear, align_corners=True) shows in the crop: [B,3,side,side]. Only the window in question is drawn."""
+    low = stage.size // 4
+    source = (origin[:, :, None] + torch.arange(side)) * ((low - 1) / (stage.size - 1))  # [B, 2, side] in input pixels
+    start = source[:, :, 0].floor().long().clamp(max=low - 2)
+    width = min(low, side // 4 + 2)
+    start = start.clamp(max=low - width)
+    index = start[:, :, None] + torch.arange(width)
+    window = spoiled(geometry, stage, index[:, 0, None, :].float(), index[:, 1, :, None].float(), generator)
+    grid = (source - start[:, :, None]) * (2 / (width - 1)) - 1
+    grid = torch.stack([grid[:, 0, None, :].expand(-1, side, -1), grid[:, 1, :, None].expand(-1, -1, side)], -1)
+    return F.grid_sample(window, grid, mode="bilinear", align_corners=True, padding_mode="border")
+
+
+class Setup:
+    """For `training.run`: the network, and its loss on freshly drawn crops."""
+
+    def __init__(self, stage, encoder_folder):
+        self.stage, self.encoder_folder = stage, encoder_folder
+
+    def __call__(self):
+        stage = self.stage
+        encoder = text.T5EncoderModel.from_pretrained(self.encoder_folder, dtype=torch.float32).eval()
+
+        def loss_of(unet, generator, count):
+            rng = random.Random(torch.randint(2**62, (), generator=generator).item())
+            side = rng.choices([s for s, _ in stage.crops], [share for _, share in stage.crops])[0]
+            count = max(1, count * stage.crops[0][0] ** 2 // side**2)
+            scenes, phrases = text.sample_phrases(rng, count)
+            phrases = [[] if rng.random() < 0.1 else phrase for phrase in phrases]
+            with torch.no_grad():
+                ids, mask = text.encode_words(phrases)
+                embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            geometry = pictures.place(scenes, generator, position_jitter=0.03, size_jitter=0.1)
+            origin = choose_crops(geometry, side, stage.size, generator)
+            points = (origin[:, :, None] + torch.arange(side) + 0.5) / stage.size
+            picture = pictures.draw(geometry, points[:, 0, None, :], points[:, 1, :, None], 1 / stage.size)
+            condition = enlarged_crop(geometry, stage, origin, side, generator)
+            level = torch.randint(0, stage.highest_noise_level, (count,), generator=generator)
+            condition = noised(condition, level, generator)
+            t = torch.randint(0, 1000, (count,), generator=generator)
+            noisy = torch.cat([noised(picture, t, generator), condition], 1).to(memory_format=torch.channels_last)
+            error = unet(noisy, t, embedding, level).float() - picture
+            return error.square().mean() + 0.5 * error.abs().mean()
+
+        return new_unet(stage), loss_of
+
+
+def noised(picture, t, generator):
+    alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
+    return alpha * picture + sigma * torch.randn(picture.shape, generator=generator)
+
+
+def train(stage: Stage, state_folder: Path, workers, steps=None):
+    plan = stage.plan if steps is None else Plan(**{**vars(stage.plan), "steps": steps})
+    run(plan, workers, state_folder, Setup(stage, state_folder / "text_encoder"))

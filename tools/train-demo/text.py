@@ -1,0 +1,127 @@
+"""The text side: the tokenizer's file, and the small T5 encoder with its pre-training.
+
+An encoder that starts from nothing together with the U-Net learns late which colour belongs to which shape.
+So it first learns the captions alone, in minutes: from its outputs, linear heads must read off the whole scene,
+and from each word of an object that object's own attributes and place. The heads are then thrown away and the
+encoder stays frozen, so that every stage sees the same embeddings.
+"""
+
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import T5Config, T5EncoderModel
+
+import pictures
+from checkpoints import Checkpoint
+from pictures import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, SIZES
+
+MAX_LENGTH = 32
+PAD, END, UNK = 0, 1, 2
+TOKENS = ["<pad>", "</s>", "<unk>", *pictures.vocabulary()]
+TOKEN_IDS = {token: i for i, token in enumerate(TOKENS)}
+
+
+def write_tokenizer(folder: Path):
+    """tokenizer.json: one token a word; lower case; punctuation is dropped where it parts words; the end token is appended."""
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel(TOKEN_IDS, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(),
+        pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}]+"), "removed"),
+    ])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in TOKENS[:3]])
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", END)])
+    tokenizer.enable_truncation(MAX_LENGTH)
+    tokenizer.enable_padding(length=MAX_LENGTH, pad_id=PAD, pad_token="<pad>")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=True)
+
+
+def encode_words(phrases):
+    """Token ids and mask [B, MAX_LENGTH] of phrases (see `pictures`), as the tokenizer would make them."""
+    ids = torch.full((len(phrases), MAX_LENGTH), PAD)
+    for row, phrase in enumerate(phrases):
+        words = [TOKEN_IDS.get(word, UNK) for word, _ in phrase][: MAX_LENGTH - 1] + [END]
+        ids[row, : len(words)] = torch.tensor(words)
+    return ids, (ids != PAD).long()
+
+
+def new_encoder():
+    return T5EncoderModel(T5Config(
+        vocab_size=-(-len(TOKENS) // 8) * 8, d_model=128, d_kv=32, num_heads=4, num_layers=3, d_ff=256, feed_forward_proj="gated-gelu",
+        dropout_rate=0.0, is_encoder_decoder=False, use_cache=False, pad_token_id=PAD, eos_token_id=END,
+    ))
+
+
+# The whole scene, slot by slot (0 of the second object's slots means there is none), and one object's own view of itself.
+SCENE_CLASSES = [len(SIZES), len(COLOURS), len(SHAPES), len(RELATIONS), len(SIZES) + 1, len(COLOURS) + 1, len(SHAPES) + 1, len(BACKGROUNDS)]
+OBJECT_CLASSES = [len(SIZES), len(COLOURS), len(SHAPES), 5]  # the last: place, as centre, top, bottom, left, right
+OPPOSITE = [0, 2, 1, 4, 3]
+
+
+def labels(scenes, phrases):
+    whole = torch.tensor([
+        [s.size1, s.colour1, s.shape1, s.relation, *((s.size2 + 1, s.colour2 + 1, s.shape2 + 1) if s.relation else (0, 0, 0)), s.drawn_background]
+        for s in scenes
+    ])
+    own = torch.full((len(scenes), MAX_LENGTH, 4), -100)
+    for row, (s, phrase) in enumerate(zip(scenes, phrases)):
+        views = [None, (s.size1, s.colour1, s.shape1, s.relation), (s.size2, s.colour2, s.shape2, OPPOSITE[s.relation])]
+        for column, (_, owner) in enumerate(phrase[: MAX_LENGTH - 1]):
+            if owner:
+                own[row, column] = torch.tensor(views[owner])
+    return whole, own
+
+
+def sample_phrases(rng, count, canonical_share=0.5):
+    scenes = [pictures.random_training_scene(rng) for _ in range(count)]
+    return scenes, [pictures.caption(s) if rng.random() < canonical_share else pictures.paraphrase(s, rng) for s in scenes]
+
+
+def read_off(logits, classes, target):
+    """Mean cross-entropy and the share right, over the slots that `target` [..., slots] defines (−100: none)."""
+    loss, right = 0.0, []
+    for part, slot in zip(logits.split(classes, -1), target.unbind(-1)):
+        part, slot = part.flatten(0, -2), slot.flatten()
+        loss = loss + nn.functional.cross_entropy(part, slot, ignore_index=-100)
+        right.append((part.argmax(-1) == slot)[slot != -100].float().mean())
+    return loss / len(classes), torch.stack(right)
+
+
+def train(state_folder: Path, steps=640, batch=192, rate=1.5e-3, log=print):
+    """Pre-train the encoder; resumable. Returns it in evaluation mode."""
+    torch.manual_seed(11)
+    encoder = new_encoder()
+    heads = nn.ModuleDict({
+        "pooled": nn.Linear(128, sum(SCENE_CLASSES)),  # from the mean over all positions, padding included, as the U-Nets pool it
+        "everywhere": nn.Linear(128, sum(SCENE_CLASSES)),
+        "object": nn.Linear(128, sum(OBJECT_CLASSES)),
+    })
+    both = nn.ModuleDict({"encoder": encoder, "heads": heads})
+    optimiser = torch.optim.AdamW(both.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min((i + 1) / 50, 1.0) * max(0.0, 1 - i / steps))
+    checkpoint = Checkpoint(state_folder / "text.pt", model=both, optimiser=optimiser, schedule=schedule)
+    start = checkpoint.restore()
+    for step in range(start, steps):
+        scenes, phrases = sample_phrases(random.Random(f"text {step}"), batch)
+        ids, mask = encode_words(phrases)
+        whole, own = labels(scenes, phrases)
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled, pooled_right = read_off(heads["pooled"](hidden.mean(1)), SCENE_CLASSES, whole)
+        everywhere, _ = read_off(heads["everywhere"](hidden[:, ::3]), SCENE_CLASSES, whole[:, None].expand(-1, len(range(0, MAX_LENGTH, 3)), -1))
+        objects, object_right = read_off(heads["object"](hidden), OBJECT_CLASSES, own)
+        loss = pooled + 0.5 * everywhere + objects
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 49:
+            log(f"text {step + 1}/{steps} loss {loss.item():.4f} pooled {' '.join(f'{x:.2f}' for x in pooled_right)} object {' '.join(f'{x:.2f}' for x in object_right)}")
+        checkpoint.tick(step + 1)
+    checkpoint.save(steps)
+    return encoder.eval()

@@ -1,0 +1,115 @@
+"""What the three diffusion stages share: the noise schedule, the loop over steps, and workers that each use one core.
+
+On a small or busy machine one thread a process wins: threads of one process wait for each other at every operator,
+processes only once a step. So a batch is divided among `workers` processes; each leaves its gradients in shared memory,
+waits for the others, and takes the same optimiser step on the same sum, which keeps their weights equal to the bit.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as mp
+
+from checkpoints import Checkpoint
+
+STEPS = 1000
+
+
+def alpha_sigma(t):
+    """α and σ [B] of a signal noised to timestep `t` [B] (0…999), betas "squaredcos_cap_v2" as diffusers computes them."""
+    bar = torch.tensor([math.cos((i / STEPS + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(STEPS + 1)], dtype=torch.float64)
+    betas = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
+    product = (1 - betas).cumprod(0)
+    return product[t].sqrt().float(), (1 - product[t]).sqrt().float()
+
+
+def random_timesteps(count, generator, mean, spread):
+    """Logit-normal timesteps: `mean` above 0 draws them towards high noise, where layout and shape are decided."""
+    return (STEPS * torch.sigmoid(mean + spread * torch.randn(count, generator=generator))).long().clamp(0, STEPS - 1)
+
+
+@dataclass
+class Plan:
+    """How long and how fast one stage learns. `batch` is divided among the workers."""
+
+    name: str
+    steps: int
+    batch: int
+    rate: float
+    decay_from: float = 0.6  # the share of the steps after which the rate falls linearly, to a twentieth
+    warm_up: int = 100
+    average: float = 0.998  # decay of the moving average that becomes the released weights
+
+    def rate_at(self, step):
+        falling = max(0.0, (step / self.steps - self.decay_from) / (1 - self.decay_from))
+        return self.rate * min(1.0, (step + 1) / self.warm_up) * (1 - 0.95 * min(1.0, falling))
+
+
+def run(plan: Plan, workers: int, state_folder: Path, setup, log_every=20):
+    """Train to `plan.steps`, going on from the last checkpoint. `setup()` is called once in every worker and returns
+    (network, loss_of), where `loss_of(network, generator, count)` is the mean loss of `count` fresh examples."""
+    network, _ = setup()
+    size = sum(p.numel() for p in network.parameters())
+    gradients = torch.zeros(2, workers, size).share_memory_()  # two sets, used in turn, so that one barrier a step is enough
+    barrier = mp.get_context("spawn").Barrier(workers)
+    mp.spawn(work, (plan, workers, state_folder, setup, gradients, barrier, log_every), nprocs=workers)
+
+
+def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every):
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    network, loss_of = setup()
+    network = network.to(memory_format=torch.channels_last).train()
+    parameters = list(network.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    average = torch.optim.swa_utils.AveragedModel(network) if rank == 0 else None
+    parts = {"model": network, "optimiser": optimiser}
+    checkpoint = Checkpoint(state_folder / f"{plan.name}.pt", **parts, **({"average": average} if rank == 0 else {}))
+    start = checkpoint.restore()
+    barrier.wait()  # nobody may write a new checkpoint before everybody has read the old one
+    recent, since = [], time.monotonic()
+    for step in range(start, plan.steps):
+        generator = torch.Generator().manual_seed(step * 64 + rank)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(network, generator, plan.batch // workers)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        mine = gradients[step % 2, rank]
+        torch.cat([p.grad.flatten() for p in parameters], out=mine)
+        barrier.wait()
+        total = gradients[step % 2].sum(0) / workers
+        total *= min(1.0, 1.0 / (total.norm().item() + 1e-6))
+        at = 0
+        for p in parameters:
+            p.grad.copy_(total[at : at + p.numel()].view_as(p))
+            at += p.numel()
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate_at(step)
+        optimiser.step()
+        if rank == 0:
+            decay = min(plan.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.module.parameters()), parameters, 1 - decay)
+            recent.append(loss.item())
+            if (step + 1) % log_every == 0:
+                seconds = (time.monotonic() - since) / len(recent)
+                print(f"{time.strftime('%H:%M:%S')} {plan.name} {step + 1}/{plan.steps} loss {sum(recent) / len(recent):.4f} {seconds:.2f} s/step {plan.batch / seconds:.1f} images/s", flush=True)
+                recent, since = [], time.monotonic()
+            checkpoint.tick(step + 1)
+    if rank == 0:
+        checkpoint.save(plan.steps)
+
+
+def averaged_weights(state_folder: Path, name):
+    """The moving average in a stage's checkpoint, as a state dict, and the step it was taken at."""
+    state = torch.load(state_folder / f"{name}.pt", weights_only=True, mmap=True)
+    prefix = "module."
+    return {k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)}, state["step"]
+
+
+def default_workers():
+    return max(1, min(8, os.cpu_count() or 1))
