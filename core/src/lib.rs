@@ -1,3 +1,4 @@
+//! Darkroom's domain: what jobs, images, stages and cascades are, and the rules they follow.
 //!
 //! Pure: values in, values out. It never knows of tokio, SQL, gRPC, queues, object stores or tch, and it never
 //! reads a clock, a file or the environment.
@@ -6,6 +7,12 @@ pub mod artifact;
 pub mod cascade;
 pub mod digest;
 pub mod error;
+pub mod fair_share;
+pub mod forecast;
 pub mod id;
+pub mod image_state;
+pub mod job_state;
+pub mod picture_text;
 pub mod prompt;
+pub mod retry;
 pub mod settings;

@@ -1,0 +1,256 @@
+//! Who is dispatched next: priority first, then weighted fair share over tenants, then over a tenant's jobs, in
+//! runs of one compatibility key.
+//!
+//! Start-time fair queueing at both levels: each tenant and job has a virtual time that advances by what it was
+//! given, divided by its weight; the one furthest behind is served next; a newcomer starts at the virtual time of
+//! those who wait beside it, so that absence earns no credit. [`FairShare::plan`] is a function of its state and the
+//! problem; losing the state (a restart) only evens everybody out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::JobId;
+
+/// A job with tasks ready for a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The job.
+    pub job: JobId,
+    /// Whose share it counts against.
+    pub tenant: String,
+    /// Higher goes first, whatever the shares.
+    pub priority: u8,
+    /// Tasks with equal keys may share a batch.
+    pub compatibility: String,
+    /// Tasks that may be dispatched.
+    pub ready: u64,
+}
+
+/// What is to be shared out.
+#[derive(Clone, Debug)]
+pub struct Problem<'a> {
+    /// Tasks the pool's line has room for.
+    pub room: u64,
+    /// Length of a run of one compatibility key: the batch cap.
+    pub run: u64,
+    /// Jobs with something ready, oldest first.
+    pub candidates: &'a [Candidate],
+    /// Weights by tenant; 1 where absent.
+    pub weights: &'a BTreeMap<String, f64>,
+}
+
+/// So many tasks of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// The job.
+    pub job: JobId,
+    /// How many, at least 1.
+    pub count: u64,
+}
+
+/// What was given so far, as virtual times. Bounded: who has nothing ready is forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct FairShare {
+    tenants: BTreeMap<String, f64>,
+    jobs: BTreeMap<JobId, f64>,
+    tenant_clock: f64,
+    job_clocks: BTreeMap<String, f64>,
+}
+
+impl FairShare {
+    /// Shares the room out. The picks are in order of dispatch; their counts sum to at most `room` and to no more
+    /// than each job has ready.
+    pub fn plan(&mut self, problem: &Problem<'_>) -> Vec<Pick> {
+        self.admit(problem.candidates);
+        let mut ready: Vec<u64> = problem.candidates.iter().map(|candidate| candidate.ready).collect();
+        let mut room = problem.room;
+        let mut picks: Vec<Pick> = Vec::new();
+        while room > 0 {
+            let Some(first) = self.next(problem.candidates, &ready, None) else { break };
+            let key = &problem.candidates[first].compatibility;
+            let priority = problem.candidates[first].priority;
+            let mut run = problem.run.max(1).min(room);
+            let mut chosen = Some(first);
+            while let Some(position) = chosen.filter(|_| run > 0) {
+                let count = run.min(ready[position]);
+                ready[position] -= count;
+                run -= count;
+                room -= count;
+                self.charge(&problem.candidates[position], count, problem.weights);
+                match picks.last_mut().filter(|last| last.job == problem.candidates[position].job) {
+                    Some(last) => last.count += count,
+                    None => picks.push(Pick { job: problem.candidates[position].job, count }),
+                }
+                chosen = self.next(problem.candidates, &ready, Some((priority, key)));
+            }
+        }
+        picks
+    }
+
+    fn admit(&mut self, candidates: &[Candidate]) {
+        let tenants: BTreeSet<&str> = candidates.iter().map(|candidate| candidate.tenant.as_str()).collect();
+        let jobs: BTreeSet<JobId> = candidates.iter().map(|candidate| candidate.job).collect();
+        self.tenants.retain(|tenant, _| tenants.contains(tenant.as_str()));
+        self.jobs.retain(|job, _| jobs.contains(job));
+        self.job_clocks.retain(|tenant, _| tenants.contains(tenant.as_str()));
+        for candidate in candidates {
+            self.tenants.entry(candidate.tenant.clone()).or_insert(self.tenant_clock);
+            let clock = self.job_clocks.get(&candidate.tenant).copied().unwrap_or(0.0);
+            self.jobs.entry(candidate.job).or_insert(clock);
+        }
+    }
+
+    fn next(&self, candidates: &[Candidate], ready: &[u64], within: Option<(u8, &String)>) -> Option<usize> {
+        let fits = |candidate: &Candidate| {
+            within.is_none_or(|(priority, key)| {
+                candidate.priority == priority && &candidate.compatibility == key
+            })
+        };
+        (0..candidates.len()).filter(|&position| ready[position] > 0 && fits(&candidates[position])).min_by(
+            |&a, &b| {
+                let (a, b) = (&candidates[a], &candidates[b]);
+                let tenant = |candidate: &Candidate| self.tenants.get(&candidate.tenant).copied();
+                let job = |candidate: &Candidate| self.jobs.get(&candidate.job).copied();
+                b.priority
+                    .cmp(&a.priority)
+                    .then_with(|| tenant(a).unwrap_or(0.0).total_cmp(&tenant(b).unwrap_or(0.0)))
+                    .then_with(|| a.tenant.cmp(&b.tenant))
+                    .then_with(|| job(a).unwrap_or(0.0).total_cmp(&job(b).unwrap_or(0.0)))
+                    .then_with(|| a.job.cmp(&b.job))
+            },
+        )
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    fn charge(&mut self, candidate: &Candidate, count: u64, weights: &BTreeMap<String, f64>) {
+        let weight = weights.get(&candidate.tenant).copied().filter(|weight| *weight > 0.0).unwrap_or(1.0);
+        if let Some(time) = self.tenants.get_mut(&candidate.tenant) {
+            self.tenant_clock = self.tenant_clock.max(*time);
+            *time += count as f64 / weight;
+        }
+        if let Some(time) = self.jobs.get_mut(&candidate.job) {
+            let clock = self.job_clocks.entry(candidate.tenant.clone()).or_insert(0.0);
+            *clock = clock.max(*time);
+            *time += count as f64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn candidate(job: u128, tenant: &str, ready: u64) -> Candidate {
+        Candidate {
+            job: JobId(Uuid::from_u128(job)),
+            tenant: tenant.to_owned(),
+            priority: 0,
+            compatibility: "k".to_owned(),
+            ready,
+        }
+    }
+
+    /// Serves `rounds` of `room` and returns how many tasks each tenant got.
+    fn serve(candidates: &mut [Candidate], room: u64, rounds: usize) -> BTreeMap<String, u64> {
+        let (mut share, weights) = (FairShare::default(), BTreeMap::new());
+        let mut got = BTreeMap::new();
+        for _ in 0..rounds {
+            let waiting: Vec<_> =
+                candidates.iter().filter(|candidate| candidate.ready > 0).cloned().collect();
+            let problem = Problem { room, run: 2, candidates: &waiting, weights: &weights };
+            for pick in share.plan(&problem) {
+                let candidate = candidates.iter_mut().find(|c| c.job == pick.job).expect("a candidate");
+                candidate.ready -= pick.count;
+                *got.entry(candidate.tenant.clone()).or_insert(0) += pick.count;
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn a_flood_split_over_many_jobs_takes_no_more_than_one_tenants_share() {
+        let mut candidates: Vec<_> = (0..500).map(|job| candidate(job, "flood", 100)).collect();
+        candidates.push(candidate(1000, "quiet", 1000));
+        let got = serve(&mut candidates, 4, 50);
+        assert_eq!((got["flood"], got["quiet"]), (100, 100));
+    }
+
+    #[test]
+    fn three_tenants_share_a_line_of_two_without_starving_one() {
+        let mut candidates: Vec<_> =
+            ["a", "b", "c"].iter().zip(0..).map(|(tenant, job)| candidate(job, tenant, 1000)).collect();
+        let got = serve(&mut candidates, 1, 30);
+        assert_eq!(got.values().copied().collect::<Vec<_>>(), [10, 10, 10]);
+    }
+
+    #[test]
+    fn a_newcomer_earns_nothing_for_having_been_away() {
+        let (mut share, weights) = (FairShare::default(), BTreeMap::new());
+        let old = candidate(1, "old", 1000);
+        share.plan(&Problem { room: 100, run: 1, candidates: std::slice::from_ref(&old), weights: &weights });
+        let both = [old, candidate(2, "new", 1000)];
+        let picks = share.plan(&Problem { room: 20, run: 1, candidates: &both, weights: &weights });
+        let new: u64 = picks.iter().filter(|pick| pick.job == both[1].job).map(|pick| pick.count).sum();
+        assert!((9..=11).contains(&new), "{new} of 20");
+    }
+
+    #[test]
+    fn priority_goes_first_and_weights_count() {
+        let mut urgent = candidate(3, "c", 2);
+        urgent.priority = 1;
+        let candidates = [candidate(1, "a", 100), candidate(2, "b", 100), urgent];
+        let weights = BTreeMap::from([("b".to_owned(), 3.0)]);
+        let picks = FairShare::default().plan(&Problem {
+            room: 42,
+            run: 1,
+            candidates: &candidates,
+            weights: &weights,
+        });
+        assert_eq!(picks[0], Pick { job: candidates[2].job, count: 2 });
+        let of = |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
+        assert_eq!((of(candidates[0].job), of(candidates[1].job)), (10, 30));
+    }
+
+    #[test]
+    fn a_run_is_filled_with_compatible_tasks_of_others() {
+        let mut other = candidate(2, "b", 10);
+        other.compatibility = "x".to_owned();
+        let candidates = [candidate(1, "a", 1), other, candidate(3, "c", 10)];
+        let weights = BTreeMap::new();
+        let picks = FairShare::default().plan(&Problem {
+            room: 4,
+            run: 4,
+            candidates: &candidates,
+            weights: &weights,
+        });
+        assert_eq!(
+            picks,
+            [Pick { job: candidates[0].job, count: 1 }, Pick { job: candidates[2].job, count: 3 }]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_than_there_is_and_nothing_idle(
+            jobs in prop::collection::vec((0_u8..4, 0_u64..20, 0_u8..2, 0_u8..3), 0..12),
+            room in 0_u64..60, run in 0_u64..9,
+        ) {
+            let candidates: Vec<_> = jobs.iter().zip(0..).map(|((tenant, ready, priority, key), job)| Candidate {
+                priority: *priority,
+                compatibility: format!("k{key}"),
+                ..candidate(job, &format!("t{tenant}"), *ready)
+            }).collect();
+            let weights = BTreeMap::new();
+            let picks = FairShare::default().plan(&Problem { room, run, candidates: &candidates, weights: &weights });
+            let total: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
+            prop_assert_eq!(picks.iter().map(|pick| pick.count).sum::<u64>(), room.min(total));
+            for candidate in &candidates {
+                let given: u64 =
+                    picks.iter().filter(|pick| pick.job == candidate.job).map(|pick| pick.count).sum();
+                prop_assert!(given <= candidate.ready);
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The life of an image as a pure function: `waiting → ready(stage) → dispatched(stage) → … → done`, or `dead`, or
+//! `cancelled`.
+//!
+//! [`transition`] is the only place that says what a result, a loss or a user's wish does to an image; the stores
+//! read a row, ask it, and write the answer where the row is still as read. Whether the image's job is live is the
+//! store's to check: a cancelled job accepts nothing.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::UserError,
+    retry::{self, Failure, History, Verdict},
+};
+
+/// Where an image stands; its stage is beside it, in [`ImageProgress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageState {
+    /// Waits for its embeddings.
+    Waiting,
+    /// Its stage may be dispatched.
+    Ready,
+    /// Its stage is with the queue or a worker.
+    Dispatched,
+    /// Its picture is stored.
+    Done,
+    /// Failed for good; a retry of the job runs it again.
+    Dead,
+    /// Its job was cancelled.
+    Cancelled,
+}
+
+impl ImageState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Ready, Self::Dispatched, Self::Done, Self::Dead, Self::Cancelled];
+
+    /// Its name in SQL and in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Ready => "ready",
+            Self::Dispatched => "dispatched",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether only a retry changes it.
+    #[must_use]
+    pub fn terminal(self) -> bool {
+        matches!(self, Self::Done | Self::Dead | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for ImageState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ImageState {
+    type Err = UserError;
+
+    fn from_str(name: &str) -> Result<Self, UserError> {
+        Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+            UserError::invalid(
+                "states",
+                format!(
+                    "image state is {name:?}; accepted: waiting, ready, dispatched, done, dead, cancelled"
+                ),
+            )
+        })
+    }
+}
+
+/// How far an image has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageProgress {
+    /// Its state.
+    pub state: ImageState,
+    /// Position of its stage in the job's settings: the one it waits for, runs, or ended in.
+    pub stage: usize,
+    /// Raised by every retry and rewind.
+    pub generation: u32,
+    /// Raised each time its task is handed to the queue.
+    pub dispatch: u64,
+    /// Failures that counted.
+    pub failures: u32,
+    /// Hosts they happened on, each once.
+    pub hosts: Vec<String>,
+    /// Failed in company, or its worker died: it runs alone.
+    pub suspect: bool,
+}
+
+/// Who must run again when an input is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Producer {
+    /// The encoder: the image waits for its embeddings again.
+    Encoder,
+    /// The stage before.
+    StageBefore,
+}
+
+/// What happens to an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageEvent<'a> {
+    /// Its embeddings are committed.
+    TextsEncoded,
+    /// An embedding it needs is not to be had.
+    TextsDead,
+    /// An embedding turned out not to be committed after all.
+    TextsLost,
+    /// Its task goes to the queue.
+    Dispatch,
+    /// A worker stored the stage's output.
+    Succeeded {
+        /// Generation of the task.
+        generation: u32,
+        /// Position of the stage that ran.
+        stage: usize,
+    },
+    /// The task itself failed, or the worker that held it died.
+    Failed {
+        /// Which handing-out.
+        handout: Handout,
+        /// Where.
+        host: &'a str,
+        /// Whether it ran alone.
+        alone: bool,
+        /// Distinct hosts that serve the stage.
+        live_hosts: usize,
+    },
+    /// Drained, interrupted, taken back, or lost by the queue: nothing counts.
+    Returned(Handout),
+    /// An input is gone from storage.
+    InputMissing {
+        /// Which handing-out.
+        handout: Handout,
+        /// Whose output it was.
+        producer: Producer,
+    },
+    /// Its job was cancelled.
+    Cancel,
+    /// Its job is retried.
+    Retry {
+        /// Whether its embeddings are committed.
+        encoded: bool,
+    },
+}
+
+/// One handing-out of one stage of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handout {
+    /// Generation of the task.
+    pub generation: u32,
+    /// Dispatch of the task.
+    pub dispatch: u64,
+    /// Position of its stage.
+    pub stage: usize,
+}
+
+/// Why an event changes nothing; the result that carried it is discarded and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The image is done, dead or cancelled.
+    Terminal,
+    /// A retry or rewind came between.
+    StaleGeneration,
+    /// It was handed out again since.
+    StaleDispatch,
+    /// It is at another stage by now.
+    OtherStage,
+    /// It is not in a state where this can happen.
+    OtherState,
+}
+
+/// What becomes of `image`, whose job passes `stages` stages, by `event`.
+///
+/// # Errors
+/// Why nothing does.
+pub fn transition(
+    image: &ImageProgress,
+    event: &ImageEvent<'_>,
+    stages: usize,
+) -> Result<ImageProgress, Refusal> {
+    use ImageState as S;
+    let mut next = image.clone();
+    if let ImageEvent::Retry { encoded } = event {
+        return if matches!(image.state, S::Dead | S::Cancelled) {
+            Ok(retried(next, *encoded))
+        } else {
+            Err(Refusal::OtherState)
+        };
+    }
+    if image.state.terminal() {
+        return Err(Refusal::Terminal);
+    }
+    match *event {
+        ImageEvent::TextsEncoded => next.state = expect(image, S::Waiting, S::Ready)?,
+        ImageEvent::TextsDead => next.state = expect(image, S::Waiting, S::Dead)?,
+        ImageEvent::TextsLost => next.state = expect(image, S::Ready, S::Waiting)?,
+        ImageEvent::Dispatch => {
+            next.state = expect(image, S::Ready, S::Dispatched)?;
+            next.dispatch += 1;
+        }
+        ImageEvent::Succeeded { generation, stage } => {
+            fresh(image, generation, stage)?;
+            next.suspect = false;
+            if stage + 1 >= stages {
+                next.state = S::Done;
+            } else {
+                (next.state, next.stage) = (S::Ready, stage + 1);
+            }
+        }
+        ImageEvent::Failed { handout, host, alone, live_hosts } => {
+            held(image, handout)?;
+            let history = History { failures: image.failures, hosts: &image.hosts };
+            let verdict = retry::judge(history, Failure { host, alone, live_hosts });
+            next.suspect = true;
+            next.state = if verdict == Verdict::Dead { S::Dead } else { S::Ready };
+            if verdict != Verdict::Suspect {
+                next.failures += 1;
+                if !next.hosts.iter().any(|known| known == host) {
+                    next.hosts.push(host.to_owned());
+                }
+            }
+        }
+        ImageEvent::Returned(handout) => {
+            held(image, handout)?;
+            next.state = S::Ready;
+        }
+        ImageEvent::InputMissing { handout, producer } => {
+            held(image, handout)?;
+            next.generation += 1;
+            match producer {
+                Producer::StageBefore if image.stage > 0 => {
+                    (next.state, next.stage) = (S::Ready, image.stage - 1);
+                }
+                Producer::StageBefore => next.state = S::Ready,
+                Producer::Encoder => next.state = S::Waiting,
+            }
+        }
+        ImageEvent::Cancel => next.state = S::Cancelled,
+        ImageEvent::Retry { .. } => return Err(Refusal::OtherState),
+    }
+    Ok(next)
+}
+
+fn retried(mut image: ImageProgress, encoded: bool) -> ImageProgress {
+    image.state = if encoded { ImageState::Ready } else { ImageState::Waiting };
+    image.generation += 1;
+    image.failures = 0;
+    image.hosts.clear();
+    image.suspect = false;
+    image
+}
+
+fn expect(image: &ImageProgress, now: ImageState, next: ImageState) -> Result<ImageState, Refusal> {
+    if image.state == now { Ok(next) } else { Err(Refusal::OtherState) }
+}
+
+fn fresh(image: &ImageProgress, generation: u32, stage: usize) -> Result<(), Refusal> {
+    if image.generation != generation {
+        Err(Refusal::StaleGeneration)
+    } else if image.stage != stage {
+        Err(Refusal::OtherStage)
+    } else if image.state == ImageState::Waiting {
+        Err(Refusal::OtherState)
+    } else {
+        Ok(())
+    }
+}
+
+fn held(image: &ImageProgress, handout: Handout) -> Result<(), Refusal> {
+    fresh(image, handout.generation, handout.stage)?;
+    if image.state != ImageState::Dispatched {
+        Err(Refusal::OtherState)
+    } else if image.dispatch != handout.dispatch {
+        Err(Refusal::StaleDispatch)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "image_state_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! The life of a job as a pure function: `receiving → active ⇄ paused → done | failed | cancelled`.
+//!
+//! Terminal states change only by [`JobEvent::Retry`], which makes a new generation. The store guards each change a
+//! second time, with a WHERE that names the state it expects.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, UserError};
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// A streaming submit is still arriving.
+    Receiving,
+    /// Accepted; images wait or run.
+    Active,
+    /// Nothing new is dispatched.
+    Paused,
+    /// Every image is done.
+    Done,
+    /// Every image is terminal and at least one is dead.
+    Failed,
+    /// Ended by its user.
+    Cancelled,
+}
+
+/// What happens to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEvent {
+    /// Its last prompt is in.
+    Accept,
+    /// A user asks to hold it.
+    Pause,
+    /// A user asks to go on.
+    Resume,
+    /// A user ends it.
+    Cancel,
+    /// Its last image became terminal.
+    Finish {
+        /// Images that failed for good.
+        dead: u64,
+    },
+    /// A user asks for what failed or was cancelled to run again.
+    Retry,
+}
+
+impl JobState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Receiving, Self::Active, Self::Paused, Self::Done, Self::Failed, Self::Cancelled];
+
+    /// Its name in SQL and in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Receiving => "receiving",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether only a retry changes it.
+    #[must_use]
+    pub fn terminal(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+
+    /// Whether results of its images are still wanted.
+    #[must_use]
+    pub fn live(self) -> bool {
+        matches!(self, Self::Active | Self::Paused)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for JobState {
+    type Err = UserError;
+
+    fn from_str(name: &str) -> Result<Self, UserError> {
+        Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+            UserError::invalid(
+                "states",
+                format!(
+                    "job state is {name:?}; accepted: receiving, active, paused, done, failed, cancelled"
+                ),
+            )
+        })
+    }
+}
+
+/// The state after `event`. Asking for what already holds is no error (pause a paused job, cancel a cancelled one).
+///
+/// # Errors
+/// `FailedPrecondition` saying why the event does not fit the state.
+pub fn transition(state: JobState, event: JobEvent) -> Result<JobState, UserError> {
+    use JobEvent as E;
+    use JobState as S;
+    match (state, event) {
+        (S::Receiving, E::Accept) => Ok(S::Active),
+        (S::Active | S::Paused, E::Pause) => Ok(S::Paused),
+        (S::Active | S::Paused, E::Resume) => Ok(S::Active),
+        (S::Receiving | S::Active | S::Paused | S::Cancelled, E::Cancel) => Ok(S::Cancelled),
+        (S::Active | S::Paused, E::Finish { dead: 0 }) => Ok(S::Done),
+        (S::Active | S::Paused, E::Finish { .. }) => Ok(S::Failed),
+        (S::Failed | S::Cancelled, E::Retry) => Ok(S::Active),
+        (_, event) => Err(refusal(state, event)),
+    }
+}
+
+fn refusal(state: JobState, event: JobEvent) -> UserError {
+    let (verb, accepted) = match event {
+        JobEvent::Accept => ("accepted", "a job that is being received"),
+        JobEvent::Pause => ("paused", "an active job"),
+        JobEvent::Resume => ("resumed", "a paused job"),
+        JobEvent::Cancel => ("cancelled", "an active or paused job"),
+        JobEvent::Finish { .. } => ("finished", "an active or paused job"),
+        JobEvent::Retry => ("retried", "a failed or cancelled job"),
+    };
+    UserError::new(
+        Code::FailedPrecondition,
+        "WRONG_JOB_STATE",
+        format!("the job is {state} and cannot be {verb}; accepted: {accepted}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn events() -> impl Strategy<Value = JobEvent> {
+        prop_oneof![
+            Just(JobEvent::Accept),
+            Just(JobEvent::Pause),
+            Just(JobEvent::Resume),
+            Just(JobEvent::Cancel),
+            (0_u64..3).prop_map(|dead| JobEvent::Finish { dead }),
+            Just(JobEvent::Retry),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_terminal_job_changes_only_by_retry(events in prop::collection::vec(events(), 0..40)) {
+            let mut state = JobState::Receiving;
+            for event in events {
+                let Ok(next) = transition(state, event) else { continue };
+                if state.terminal() && next != state {
+                    prop_assert_eq!(event, JobEvent::Retry);
+                }
+                prop_assert!(next != JobState::Receiving || state == JobState::Receiving);
+                state = next;
+            }
+        }
+
+        #[test]
+        fn asking_twice_changes_nothing_more(
+            position in 0_usize..6,
+            event in prop_oneof![Just(JobEvent::Pause), Just(JobEvent::Resume), Just(JobEvent::Cancel)],
+        ) {
+            if let Ok(once) = transition(JobState::ALL[position], event) {
+                prop_assert_eq!(transition(once, event), Ok(once));
+            }
+        }
+    }
+
+    #[test]
+    fn a_done_job_is_neither_cancelled_nor_retried() {
+        for event in [JobEvent::Cancel, JobEvent::Retry, JobEvent::Pause] {
+            assert_eq!(
+                transition(JobState::Done, event).expect_err("refused").code,
+                Code::FailedPrecondition
+            );
+        }
+    }
+
+    #[test]
+    fn names_parse_back() {
+        for state in JobState::ALL {
+            assert_eq!(state.name().parse(), Ok(state));
+        }
+    }
+}

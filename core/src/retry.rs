@@ -1,0 +1,106 @@
+//! When a task that keeps failing is given up (DESIGN invariant 9).
+//!
+//! Only what happened while the task ran alone counts: a failure in a shared batch, or a worker's death, makes the
+//! task suspect, and suspects run alone.
+
+/// Distinct hosts on which a failure ends an image, where that many serve the stage.
+pub const DISTINCT_HOSTS: usize = 3;
+/// Failures that end an image where fewer hosts serve the stage.
+pub const FAILURES_ON_FEW_HOSTS: u32 = 5;
+/// Failures that end an image whatever the hosts: retries are bounded.
+pub const MOST_FAILURES: u32 = 10;
+
+/// What a failed dispatch means for its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does not count; run it again, alone.
+    Suspect,
+    /// It counts; run it again, alone.
+    Again,
+    /// It counts and was the last one.
+    Dead,
+}
+
+/// The failures of a task so far, the present one not included.
+#[derive(Clone, Copy, Debug)]
+pub struct History<'a> {
+    /// Failures that counted.
+    pub failures: u32,
+    /// Hosts they happened on, each once.
+    pub hosts: &'a [String],
+}
+
+/// A failure or a worker's death.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    /// Where.
+    pub host: &'a str,
+    /// Whether the task ran alone in its batch.
+    pub alone: bool,
+    /// Distinct hosts that serve the stage now.
+    pub live_hosts: usize,
+}
+
+/// Judges one failure.
+#[must_use]
+pub fn judge(history: History<'_>, failure: Failure<'_>) -> Verdict {
+    if !failure.alone {
+        return Verdict::Suspect;
+    }
+    let failures = history.failures.saturating_add(1);
+    let known = history.hosts.iter().any(|host| host == failure.host);
+    let hosts = history.hosts.len() + usize::from(!known);
+    let few = failure.live_hosts < DISTINCT_HOSTS;
+    let dead = hosts >= DISTINCT_HOSTS || (few && failures >= FAILURES_ON_FEW_HOSTS);
+    if dead || failures >= MOST_FAILURES { Verdict::Dead } else { Verdict::Again }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(failures: &[(&str, bool)], live_hosts: usize) -> (u32, Verdict) {
+        let (mut count, mut hosts, mut verdict) = (0, Vec::new(), Verdict::Suspect);
+        for (host, alone) in failures {
+            verdict = judge(
+                History { failures: count, hosts: &hosts },
+                Failure { host, alone: *alone, live_hosts },
+            );
+            if verdict != Verdict::Suspect {
+                count += 1;
+                if !hosts.iter().any(|known: &String| known == host) {
+                    hosts.push((*host).to_owned());
+                }
+            }
+        }
+        (count, verdict)
+    }
+
+    #[test]
+    fn one_worker_gets_five_tries_and_no_more() {
+        assert_eq!(run(&[("a", true); 4], 1), (4, Verdict::Again));
+        assert_eq!(run(&[("a", true); 5], 1), (5, Verdict::Dead));
+    }
+
+    #[test]
+    fn three_hosts_end_it_at_the_third() {
+        assert_eq!(run(&[("a", true), ("a", true), ("b", true)], 4), (3, Verdict::Again));
+        assert_eq!(run(&[("a", true), ("a", true), ("b", true), ("c", true)], 4), (4, Verdict::Dead));
+    }
+
+    #[test]
+    fn a_failure_in_company_counts_against_nobody() {
+        assert_eq!(run(&[("a", false); 9], 1), (0, Verdict::Suspect));
+    }
+
+    proptest! {
+        #[test]
+        fn every_image_ends(hosts in prop::collection::vec(0_u8..3, 10), live in 0_usize..6) {
+            let names: Vec<_> = hosts.iter().map(|host| format!("h{host}")).collect();
+            let failures: Vec<_> = names.iter().map(|name| (name.as_str(), true)).collect();
+            prop_assert_eq!(run(&failures, live).1, Verdict::Dead);
+        }
+    }
+}
