@@ -199,7 +199,7 @@ impl Cascade {
     fn hash_folder(&self, mut hasher: FieldHasher, folder: &str) -> FieldHasher {
         let prefix = format!("{}/", folder.trim_end_matches('/'));
         for (path, digest) in self.files.iter().filter(|(path, _)| path.starts_with(&prefix)) {
-            hasher = hasher.field(path[prefix.len()..].as_bytes()).field(&digest.0);
+            hasher = hasher.field(&path.as_bytes()[prefix.len()..]).field(&digest.0);
         }
         hasher.field(b"end of folder")
     }

@@ -8,6 +8,7 @@ pub mod status;
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     reason = "generated from the .proto files, which carry the docs"
 )]

@@ -1,0 +1,36 @@
+# The project's commands. Each does its own set-up; `make help` lists them.
+
+# The request travels by environment, unexpanded: a prompt may hold quotes, dollars and anything else.
+unexport PROMPT OUT N SEED SIZE NEGATIVE
+export RENDER_PROMPT := $(value PROMPT)
+export RENDER_OUT := $(value OUT)
+export RENDER_N := $(value N)
+export RENDER_SEED := $(value SEED)
+export RENDER_SIZE := $(value SIZE)
+export RENDER_NEGATIVE := $(value NEGATIVE)
+
+.PHONY: help render up test lint bench-render setup
+
+help: ## What there is.
+	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
+	@echo '            [OUT=renders] [N=1] [SEED=1] [SIZE=64|256|1024] [NEGATIVE="..."]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+render: ## Sets up, builds, and renders PROMPT; prints the pictures' paths.
+	@tools/render.sh
+
+up: ## Runs the farm on this machine until Ctrl-C, its state in .darkroom/.
+	@tools/setup.sh
+	@cargo run --locked --quiet -p darkroom-cli -- up
+
+test: ## Formatting, lints, docs, licences, and all tests.
+	@tools/test.sh
+
+lint: ## Formatting, lints, docs, licences and the house's arrows only.
+	@tools/lint.sh
+
+bench-render: ## Measures rendering on this machine, and diffusers in Python beside it.
+	@tools/bench-render.sh
+
+setup: ## Checks what must be there and sets libtorch up.
+	@tools/setup.sh

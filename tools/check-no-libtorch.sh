@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Checks the house's arrows with `cargo tree`: what must build without libtorch does, the ground floor stands on
+# nothing of ours, and services never import each other. Prints every arrow that should not be there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+wrong=0
+
+tree() { # tree CRATE [FLAGS]: names of all crates it is built from, itself apart.
+    local crate=$1 lines
+    shift
+    lines=$(cargo tree --locked --edges normal,build --prefix none --format '{p}' -p "$crate" "$@") || return 1
+    cut -d' ' -f1 <<<"$lines" | sort -u | grep -vx "$crate"
+}
+
+without() { # without CRATE FORBIDDEN [FLAGS]
+    local crate=$1 forbidden=$2 found
+    shift 2
+    found=$(tree "$crate" "$@") || { echo "error: cargo tree failed for $crate" >&2; exit 1; }
+    found=$(grep -xE "$forbidden" <<<"$found" || true)
+    if [ -n "$found" ]; then
+        printf 'wrong: %s %s depends on %s\n' "$crate" "$*" "$(echo "$found" | paste -sd' ')" >&2
+        wrong=1
+    fi
+}
+
+torch='tch|torch-sys|darkroom-diffusion'
+for crate in darkroom-core darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-coordinator; do
+    without "$crate" "$torch"
+done
+for crate in darkroom-worker darkroom-encoder-service darkroom-cli; do
+    without "$crate" "$torch" --no-default-features
+done
+
+# The ground floor.
+without darkroom-core 'darkroom-.*|tokio|sqlx|tonic|tch'
+without darkroom-diffusion 'darkroom-.*|tokio|tonic|sqlx'
+# Arrows point downward.
+without darkroom-proto 'darkroom-(artifacts|queue|runtime|coordinator|worker|encoder-service|cli)'
+without darkroom-queue 'darkroom-(artifacts|proto|runtime|coordinator|worker|encoder-service|cli)|sqlx|tonic'
+without darkroom-artifacts 'darkroom-(proto|queue|runtime|coordinator|worker|encoder-service|cli)|sqlx|tonic'
+without darkroom-runtime 'darkroom-(queue|artifacts|coordinator|worker|encoder-service|cli)|sqlx'
+# The services never import each other.
+without darkroom-coordinator 'darkroom-(worker|encoder-service|cli)'
+without darkroom-worker 'darkroom-(coordinator|encoder-service|cli)|sqlx'
+without darkroom-encoder-service 'darkroom-(coordinator|worker|cli)|sqlx'
+
+if [ "$wrong" -ne 0 ]; then exit 1; fi
+echo "The house stands: no libtorch where there should be none, no arrow upward."

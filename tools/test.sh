@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# `make test`: set-up, lints, then every test. Ends with the test runner's own closing line.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools/lint.sh
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "documentation's examples"
+cargo test --locked --workspace --doc --quiet
+step "tests"
+if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --locked --workspace --no-fail-fast
+else
+    cargo test --locked --workspace --no-fail-fast --lib --bins --tests
+fi
