@@ -1,3 +1,33 @@
-//! `darkroom`: the command line.
+//! `darkroom`: the command line. Each command is a module; a failure is one sentence on standard error and an exit
+//! code: 2 for a wrong request, 3 for what is missing or in the wrong state, 4 for what may pass, 1 for the rest.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod args;
+mod batch_file;
+mod client;
+#[cfg(feature = "embedded")]
+mod embedded;
+mod failure;
+mod farm;
+mod jobs;
+#[cfg(feature = "embedded")]
+mod model;
+mod output;
+mod pictures;
+mod progress;
+mod render;
+mod request;
+#[cfg(feature = "embedded")]
+mod rerender;
+mod run;
+mod stage_flags;
+#[cfg(feature = "embedded")]
+mod up;
+mod view;
+
+fn main() -> ExitCode {
+    run::run(args::Cli::parse())
+}

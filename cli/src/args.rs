@@ -1,0 +1,280 @@
+//! The command line's words: commands, flags, and what their help says. No logic.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::stage_flags::StageFlags;
+
+/// Renders pictures from prompts with Imagen-style cascades: on this machine, or on a farm.
+#[derive(Debug, Parser)]
+#[command(name = "darkroom", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print JSON for machines: one document, or one a line where there are many
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the farm is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// Address of a running farm, host:port
+    #[arg(long, global = true, env = "DARKROOM_FARM", value_name = "ADDRESS")]
+    pub(crate) farm: Option<String>,
+    /// Folder with the state of this machine's farm
+    #[arg(long, global = true, env = "DARKROOM_STATE", value_name = "DIR", default_value = ".darkroom")]
+    pub(crate) state: PathBuf,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Render prompts and write the pictures; runs a farm for the occasion where none is running
+    Render(RenderArgs),
+    /// Run the whole farm in this process until it is told to stop
+    Up(UpArgs),
+    /// Submit a job to a running farm and print its id
+    Submit(SubmitArgs),
+    /// Show a job: its state, progress, and why it waits
+    Status(JobArgs),
+    /// Follow a job until it ends
+    Watch(WatchArgs),
+    /// List jobs, or the images of one
+    Ls(LsArgs),
+    /// Download a job's finished pictures; run again, it fetches what is missing
+    Get(GetArgs),
+    /// End a job: nothing new starts, running work stops at its next step
+    Cancel(JobArgs),
+    /// Take back what no worker has started
+    Pause(JobArgs),
+    /// Go on with a paused job
+    Resume(JobArgs),
+    /// Run a job's dead and cancelled images again
+    Retry(JobArgs),
+    /// List the workers
+    Workers,
+    /// List the cascades the farm serves
+    Cascades,
+    /// Render a picture again from its own metadata and say whether the pixels are identical
+    Rerender(RerenderArgs),
+    /// Look at a cascade on disk
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to draw and how; shared by `render` and `submit`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RequestArgs {
+    /// Pictures per prompt
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) images: Option<u32>,
+    /// Seed of the first picture; the next has the next. Chosen and told when absent
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Edge of the pictures in pixels: one of the cascade's stage sizes (64, 256, 1024)
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) size: Option<u32>,
+    /// What the pictures should not show
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) negative: Option<String>,
+    /// Name or digest of the cascade, or its folder
+    #[arg(long, env = "DARKROOM_CASCADE", value_name = "NAME|DIR")]
+    pub(crate) cascade: Option<String>,
+    #[command(flatten)]
+    pub(crate) stages: StageFlags,
+}
+
+/// `darkroom render`.
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// What to draw; several prompts make one job
+    #[arg(required = true, value_name = "PROMPT")]
+    pub(crate) prompts: Vec<String>,
+    /// Folder for the pictures, made if it is not there. They are named by index: 000000.png, …; where pictures of
+    /// something else have those names, numbering goes on behind them
+    #[arg(short, long, value_name = "DIR", default_value = "renders")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// What the parts of an embedded farm run on.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct MachineArgs {
+    /// cpu or cuda:N; the first CUDA device that works, else the CPU, when absent
+    #[arg(long, env = "DARKROOM_DEVICE")]
+    pub(crate) device: Option<String>,
+    /// f32 or bf16; chosen for the device when absent
+    #[arg(long, env = "DARKROOM_DTYPE")]
+    pub(crate) dtype: Option<String>,
+    /// Threads of the model on the CPU; all cores when absent
+    #[arg(long, env = "DARKROOM_THREADS")]
+    pub(crate) threads: Option<usize>,
+    /// Largest batch of every stage; measured or chosen per stage when absent
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) batch: Option<usize>,
+    /// What renders: `fake` draws noise without a model, for load tests and tests of everything else
+    #[arg(long, value_enum, default_value_t, hide = true, env = "DARKROOM_RENDERER")]
+    pub(crate) renderer: Renderer,
+}
+
+/// What renders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Renderer {
+    /// The cascade's networks.
+    #[default]
+    Model,
+    /// Noise without a model.
+    Fake,
+}
+
+/// `darkroom up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Address to listen on; port 0 lets the system choose [default: 127.0.0.1:7878]
+    #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Folder of a cascade to serve; may be repeated. The demo cascade when absent
+    #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "DIR")]
+    pub(crate) cascades: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// TOML file with any of: listen, cascades, device, dtype, threads, batch. Flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+/// `darkroom submit`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// What to draw; several prompts make one job
+    #[arg(value_name = "PROMPT")]
+    pub(crate) prompts: Vec<String>,
+    /// File of prompts: one a line, or JSON lines {"prompt", "negative", "images", "seed"} when its name ends in
+    /// .jsonl; `-` reads lines from standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
+    pub(crate) batch: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    /// Chosen by you, so that the same submit sent twice makes one job
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Whose share of the farm it counts against
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// Go before all batch work
+    #[arg(long)]
+    pub(crate) interactive: bool,
+}
+
+/// A command about one job.
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// The job's id, as `submit` printed it
+    pub(crate) job: String,
+}
+
+/// `darkroom watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The job's id, as `submit` printed it
+    pub(crate) job: String,
+    /// Only what changed after this version
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// Tell of single images too
+    #[arg(long)]
+    pub(crate) images: bool,
+}
+
+/// `darkroom ls`.
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// List this job's images instead of jobs
+    pub(crate) job: Option<String>,
+    /// Only those in this state; may be repeated
+    #[arg(long = "state-is", value_name = "STATE")]
+    pub(crate) states: Vec<String>,
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+/// `darkroom get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The job's id, as `submit` printed it
+    pub(crate) job: String,
+    /// Folder for the pictures, made if it is not there [default: renders/JOB]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace files of these names that hold something else
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// `darkroom rerender`.
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "a client without services cannot render"))]
+pub(crate) struct RerenderArgs {
+    /// A picture that Darkroom rendered
+    pub(crate) file: PathBuf,
+    /// Folder of the cascade; the demo cascade when absent
+    #[arg(long, env = "DARKROOM_CASCADE", value_name = "DIR")]
+    pub(crate) cascade: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// `darkroom model …`.
+#[derive(Debug, Subcommand)]
+#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "a client without services has no models"))]
+pub(crate) enum ModelCommand {
+    /// Replay reference traces and compare every tensor
+    Check(ModelCheckArgs),
+    /// Show a cascade's stages, parameters, digest, and the configuration keys that are ignored
+    Info {
+        /// The cascade's folder
+        cascade: PathBuf,
+    },
+}
+
+/// `darkroom model check`.
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "a client without services has no models"))]
+pub(crate) struct ModelCheckArgs {
+    /// The cascade's folder
+    pub(crate) cascade: PathBuf,
+    /// Trace files
+    #[arg(required = true, value_name = "TRACE")]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Largest accepted difference of a tensor's values
+    #[arg(long, default_value_t = 2e-4)]
+    pub(crate) tolerance: f64,
+    /// cpu or cuda:N
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// f32 or bf16
+    #[arg(long)]
+    pub(crate) dtype: Option<String>,
+}

@@ -1,0 +1,93 @@
+//! Failures as a user sees them: one sentence, and the exit code that goes with it.
+
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use darkroom_core::error::{Code, UserError};
+
+/// What every command returns.
+pub(crate) type Result<T> = std::result::Result<T, UserError>;
+
+/// A file or folder the user named cannot be read or written; `field` is the flag.
+pub(crate) fn file(field: &str, doing: &str, path: &Path, error: &io::Error) -> UserError {
+    let path = path.display();
+    let (code, reason, advice) = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            (Code::ResourceExhausted, "DISK_FULL", "; free some space and run the command again")
+        }
+        ErrorKind::NotFound => (Code::NotFound, "NO_SUCH_FILE", ""),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+            (Code::InvalidArgument, "UNUSABLE_PATH", "; accepted: a place that you can use")
+        }
+        _ => (Code::Internal, "IO", ""),
+    };
+    let mut failure =
+        UserError::new(code, reason, format!("cannot {doing} {path}: {}{advice}", sentence(error)));
+    failure.field = Some(field.to_owned());
+    failure
+}
+
+/// The system's words for an error, without Rust's "(os error 28)".
+fn sentence(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// A fault of ours, or one that has no better name.
+pub(crate) fn internal(error: impl std::fmt::Display) -> UserError {
+    UserError::new(Code::Internal, "INTERNAL", error.to_string())
+}
+
+/// Prints a failure to standard error, for people or machines.
+pub(crate) fn print(failure: &UserError, json: bool) {
+    if json {
+        let document = serde_json::json!({
+            "error": {
+                "code": code_name(failure.code),
+                "reason": failure.reason,
+                "field": failure.field,
+                "message": failure.message,
+            }
+        });
+        eprintln!("{document}");
+    } else {
+        eprintln!("error: {}", failure.message);
+    }
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::Internal => "INTERNAL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_so_with_its_exit_code() {
+        let error = io::Error::from(ErrorKind::StorageFull);
+        let failure = file("out", "write", Path::new("renders/000000.png"), &error);
+        assert_eq!(failure.code.exit_code(), 4);
+        assert!(failure.message.starts_with("cannot write renders/000000.png: "), "{failure}");
+        assert!(failure.message.ends_with("run the command again"), "{failure}");
+    }
+
+    #[test]
+    fn the_systems_error_number_is_not_shown() {
+        let failure = file("out", "make", Path::new("x"), &io::Error::from_raw_os_error(13));
+        assert_eq!(
+            failure.message,
+            "cannot make x: permission denied; accepted: a place that you can use"
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Which farm a command talks to: the one named, or the one that runs on this machine's state folder.
+
+use std::path::Path;
+
+use darkroom_core::error::{Code, UserError};
+use darkroom_runtime::state_dir;
+
+use crate::{args::Place, client::Client, failure::Result};
+
+/// The farm a command means; an error that says how to start one when there is none.
+pub(crate) fn find(place: &Place) -> Result<Client> {
+    running(place)?.ok_or_else(|| none(&place.state))
+}
+
+/// The farm a command means, if one is named or runs.
+pub(crate) fn running(place: &Place) -> Result<Option<Client>> {
+    if let Some(address) = &place.farm {
+        return Client::new(address).map(Some);
+    }
+    match state_dir::running(&place.state) {
+        Some(farm) => match farm.address {
+            Some(address) => Client::new(&address).map(Some),
+            None => Err(UserError::new(
+                Code::Unavailable,
+                "FARM_STARTING",
+                format!(
+                    "the farm of process {} on {} is starting; run the command again in a moment",
+                    farm.pid,
+                    place.state.display()
+                ),
+            )),
+        },
+        None => Ok(None),
+    }
+}
+
+pub(crate) fn none(state: &Path) -> UserError {
+    UserError::new(
+        Code::Unavailable,
+        "NO_FARM",
+        format!(
+            "no farm runs on the state folder {}; start one with `darkroom up`, or name one with --farm",
+            state.display()
+        ),
+    )
+}

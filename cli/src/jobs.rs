@@ -1,0 +1,276 @@
+//! Commands about jobs on a running farm: submit, status, watch, ls, get, cancel, pause, resume, retry, and what the
+//! farm has: workers, cascades.
+
+use std::path::PathBuf;
+
+use darkroom_core::error::{Code, UserError};
+use darkroom_proto::v1;
+use serde_json::json;
+
+use crate::{
+    args::{GetArgs, LsArgs, SubmitArgs, WatchArgs},
+    batch_file,
+    client::Client,
+    failure::Result,
+    output,
+    pictures::{Folder, Taken},
+    progress::Progress,
+    request,
+    view::{self, CascadeView, ImageView, JobView, WorkerView},
+};
+
+/// `darkroom submit`.
+pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> Result<()> {
+    request::check(&args.request)?;
+    let prompts = match &args.batch {
+        Some(file) => batch_file::read(file, &request::negative(&args.request)?)?,
+        None => request::prompts(&args.prompts, &args.request)?,
+    };
+    if prompts.is_empty() {
+        return Err(UserError::invalid("prompt", "no prompt is given; accepted: prompts, or --batch FILE"));
+    }
+    let mut spec = request::spec(client, &args.request).await?;
+    if let Some(id) = args.request_id {
+        spec.client_request_id = id;
+    }
+    spec.name = args.name.unwrap_or_default();
+    spec.tenant = args.tenant.unwrap_or_default();
+    if args.interactive {
+        spec.priority = v1::Priority::Interactive.into();
+    }
+    let submitted = client.submit(spec, prompts).await?;
+    if as_json {
+        return output::json(&json!({"job": JobView::from(&submitted.job), "existed": submitted.existed}));
+    }
+    notes(&submitted.job.notes);
+    output::line(&submitted.job.id)
+}
+
+/// Prints a job as it stands, after `status` or a change of its state.
+pub(crate) fn show(job: &v1::Job, as_json: bool) -> Result<()> {
+    if as_json { output::json(&JobView::from(job)) } else { output::line(&view::job_text(job)) }
+}
+
+/// `darkroom watch`. The command fails where the job did.
+pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> Result<()> {
+    let mut watch = client.watch(&args.job, args.after, args.images);
+    let mut progress = Progress::new(!as_json);
+    let mut last = None;
+    while let Some(event) = watch.next().await? {
+        if as_json {
+            let images: Vec<_> = event.images.iter().map(ImageView::from).collect();
+            let job = event.job.as_ref().map(JobView::from);
+            output::json(&json!({"version": event.version, "end": event.end, "job": job, "images": images}))?;
+        } else {
+            for image in &event.images {
+                progress.print(&format!("{:06}  {}", image.index, view::image_state(image.state())));
+            }
+        }
+        if let Some(job) = event.job {
+            progress.show(&job);
+            last = Some(job);
+        }
+    }
+    progress.end();
+    let Some(job) = last else { return Ok(()) };
+    if !as_json {
+        output::line(&view::job_text(&job))?;
+    }
+    outcome(&job)
+}
+
+/// The end of a job as the end of a command: an error unless every picture is done.
+pub(crate) fn outcome(job: &v1::Job) -> Result<()> {
+    match job.state() {
+        v1::JobState::Failed => Err(UserError::new(
+            Code::Internal,
+            "IMAGES_FAILED",
+            format!(
+                "{} of {} images of job {} failed; `darkroom ls {}` lists them, `darkroom retry {}` runs them again",
+                job.images_dead, job.images, job.id, job.id, job.id
+            ),
+        )),
+        v1::JobState::Cancelled => Err(UserError::new(
+            Code::FailedPrecondition,
+            "JOB_CANCELLED",
+            format!("job {} was cancelled with {} of {} images done", job.id, job.images_done, job.images),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `darkroom ls`.
+pub(crate) async fn ls(client: &Client, args: &LsArgs, as_json: bool) -> Result<()> {
+    match &args.job {
+        Some(job) => ls_images(client, job, args, as_json).await,
+        None => ls_jobs(client, args, as_json).await,
+    }
+}
+
+async fn ls_jobs(client: &Client, args: &LsArgs, as_json: bool) -> Result<()> {
+    use v1::JobState as S;
+    let states = states(
+        &args.states,
+        &[S::Receiving, S::Active, S::Paused, S::Done, S::Failed, S::Cancelled],
+        view::job_state,
+    )?;
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    let mut token = String::new();
+    while left > 0 {
+        let page = client.jobs(&states, token).await?;
+        for job in page.jobs.iter().take(left) {
+            if as_json { output::json(&JobView::from(job))? } else { output::line(&view::job_line(job))? }
+        }
+        left = left.saturating_sub(page.jobs.len());
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn ls_images(client: &Client, job: &str, args: &LsArgs, as_json: bool) -> Result<()> {
+    use v1::ImageState as S;
+    let states = states(
+        &args.states,
+        &[S::Waiting, S::Ready, S::Dispatched, S::Done, S::Dead, S::Cancelled],
+        view::image_state,
+    )?;
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    let mut token = String::new();
+    while left > 0 {
+        let page = client.images(job, &states, token).await?;
+        for image in page.images.iter().take(left) {
+            if as_json {
+                output::json(&ImageView::from(image))?;
+            } else {
+                output::line(&image_line(image))?;
+            }
+        }
+        left = left.saturating_sub(page.images.len());
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn image_line(image: &v1::Image) -> String {
+    let mut line = format!(
+        "{:06}  {:<10}  {:<8}  seed {}  {}",
+        image.index,
+        view::image_state(image.state()),
+        image.stage,
+        image.seed,
+        image.prompt.replace('\n', " ")
+    );
+    if !image.error.is_empty() {
+        line += &format!("  [{}: {}]", image.error_code, image.error);
+    }
+    line
+}
+
+fn states<S: Copy>(names: &[String], all: &[S], name_of: fn(S) -> &'static str) -> Result<Vec<S>> {
+    let find = |name: &String| {
+        all.iter().copied().find(|state| name_of(*state) == name).ok_or_else(|| {
+            let accepted: Vec<_> = all.iter().map(|state| name_of(*state)).collect();
+            UserError::invalid("state-is", format!("state is {name:?}; accepted: {}", accepted.join(", ")))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// `darkroom get`. What is there already, byte for byte, is not fetched again.
+pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result<()> {
+    let out = args.out.unwrap_or_else(|| PathBuf::from("renders").join(&args.job));
+    let job = client.job(&args.job).await?;
+    let taken = if args.overwrite { Taken::Overwrite } else { Taken::Refuse };
+    let folder = Folder::open(&out, taken)?;
+    let mut pictures = Vec::new();
+    let mut token = String::new();
+    let mut fetched = 0;
+    loop {
+        let page = client.images(&args.job, &[v1::ImageState::Done], token).await?;
+        for image in &page.images {
+            if !folder.has(image.index, &image.sha256) {
+                folder.write(image.index, &client.fetch(&args.job, image.index).await?)?;
+                fetched += 1;
+            }
+            let path = folder.path_of(image.index);
+            if as_json {
+                pictures.push(json!({"index": image.index, "path": path, "sha256": image.sha256}));
+            } else {
+                output::line(&path.display().to_string())?;
+            }
+        }
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    if as_json {
+        return output::json(&json!({"job": JobView::from(&job), "fetched": fetched, "pictures": pictures}));
+    }
+    let missing = job.images - job.images_done.min(job.images);
+    if missing > 0 {
+        eprintln!("note: {missing} of {} images are not done; the job is {}", job.images, view::job_state(job.state()));
+    }
+    Ok(())
+}
+
+/// `darkroom workers`.
+pub(crate) async fn workers(client: &Client, as_json: bool) -> Result<()> {
+    let workers = client.workers().await?;
+    if as_json {
+        return output::json(&workers.iter().map(WorkerView::from).collect::<Vec<_>>());
+    }
+    for worker in &workers {
+        let stages: Vec<_> = worker
+            .stages
+            .iter()
+            .map(|stage| match stage.seconds_per_image {
+                seconds if seconds > 0.0 => format!("{} (×{}, {seconds:.2} s)", stage.stage, stage.batch_cap),
+                _ => format!("{} (×{})", stage.stage, stage.batch_cap),
+            })
+            .collect();
+        output::line(&format!(
+            "{}  {}  {}  leased {}  done {}  busy {:.0} %  {}",
+            worker.id,
+            worker.device,
+            worker.state,
+            worker.tasks_leased,
+            worker.tasks_done,
+            worker.busy * 100.0,
+            stages.join(", ")
+        ))?;
+    }
+    Ok(())
+}
+
+/// `darkroom cascades`.
+pub(crate) async fn cascades(client: &Client, as_json: bool) -> Result<()> {
+    let cascades = client.cascades().await?;
+    if as_json {
+        return output::json(&cascades.iter().map(CascadeView::from).collect::<Vec<_>>());
+    }
+    for cascade in &cascades {
+        let stages: Vec<_> =
+            cascade.stages.iter().map(|stage| format!("{} {}", stage.name, stage.size)).collect();
+        output::line(&format!(
+            "{}  {}  {}  {}",
+            cascade.name,
+            cascade.digest.get(..12).unwrap_or(&cascade.digest),
+            stages.join(" → "),
+            cascade.description
+        ))?;
+    }
+    Ok(())
+}
+
+fn notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+}

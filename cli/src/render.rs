@@ -1,0 +1,215 @@
+//! `darkroom render`: prompts in, pictures out. Submits one job, follows it, and writes each picture as it is done.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use darkroom_core::{
+    error::{Code, UserError},
+    picture_text,
+};
+use darkroom_proto::v1;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::RenderArgs,
+    client::Client,
+    failure::Result,
+    jobs, output,
+    pictures::{Folder, Taken},
+    progress::Progress,
+    request,
+    view::{ImageView, JobView},
+};
+
+/// A render whose request and folder were found good, before any farm is asked.
+pub(crate) struct Render {
+    args: RenderArgs,
+    prompts: Vec<v1::Prompt>,
+    folder: Folder,
+    as_json: bool,
+}
+
+/// What came of it.
+struct Done {
+    job: v1::Job,
+    pictures: BTreeMap<u64, Picture>,
+    failed: Vec<v1::Image>,
+}
+
+struct Picture {
+    path: PathBuf,
+    image: v1::Image,
+}
+
+impl Render {
+    /// Checks the request and the folder.
+    pub(crate) fn prepare(args: RenderArgs, as_json: bool) -> Result<Self> {
+        request::check(&args.request)?;
+        let prompts = request::prompts(&args.prompts, &args.request)?;
+        let folder = Folder::open(&args.out, Taken::NumberOn)?;
+        Ok(Self { args, prompts, folder, as_json })
+    }
+
+    /// Renders on a farm. Cancelled, it ends its job there.
+    pub(crate) async fn run(mut self, client: &Client, stop: &CancellationToken) -> Result<()> {
+        let mut progress = Progress::new(!self.as_json && !self.args.quiet);
+        progress.say("submitting");
+        let result = self.render(client, stop, &mut progress).await;
+        progress.end();
+        let done = result?;
+        self.report(&done)?;
+        jobs::outcome(&done.job)
+    }
+
+    async fn render(
+        &mut self,
+        client: &Client,
+        stop: &CancellationToken,
+        progress: &mut Progress,
+    ) -> Result<Done> {
+        let mut spec = request::spec(client, &self.args.request).await?;
+        spec.priority = v1::Priority::Interactive.into();
+        let job = client.submit(spec, std::mem::take(&mut self.prompts)).await?.job;
+        let watched = tokio::select! {
+            watched = self.follow(client, &job, progress) => watched,
+            () = stop.cancelled() => Err(interrupted(&job)),
+        };
+        if watched.is_err() {
+            // Its pictures have nowhere to go any more: whatever ended the render ends the job.
+            client.cancel(&job.id).await?;
+        }
+        watched
+    }
+
+    async fn follow(&mut self, client: &Client, job: &v1::Job, progress: &mut Progress) -> Result<Done> {
+        self.number(client, job).await?;
+        let mut told = 0;
+        let mut pictures = BTreeMap::new();
+        let mut watch = client.watch(&job.id, 0, true);
+        let mut last = job.clone();
+        while let Some(event) = watch.next().await? {
+            if let Some(job) = event.job {
+                progress.show(&job);
+                for note in job.notes.iter().skip(told) {
+                    progress.note(&format!("note: {note}"));
+                }
+                told = told.max(job.notes.len());
+                last = job;
+            }
+            for image in event.images {
+                self.take(client, image, &mut pictures, progress).await?;
+            }
+        }
+        // What no event told of, and what failed.
+        let mut failed = Vec::new();
+        let mut token = String::new();
+        loop {
+            let page = client.images(&job.id, &[], token).await?;
+            for image in page.images {
+                match image.state() {
+                    v1::ImageState::Dead => failed.push(image),
+                    _ => self.take(client, image, &mut pictures, progress).await?,
+                }
+            }
+            token = page.next_page_token;
+            if token.is_empty() {
+                return Ok(Done { job: last, pictures, failed });
+            }
+        }
+    }
+
+    /// Fetches and writes a picture that is done and was not yet.
+    async fn take(
+        &self,
+        client: &Client,
+        image: v1::Image,
+        pictures: &mut BTreeMap<u64, Picture>,
+        progress: &Progress,
+    ) -> Result<()> {
+        if image.state() != v1::ImageState::Done || pictures.contains_key(&image.index) {
+            return Ok(());
+        }
+        let bytes = client.fetch(&image.job_id, image.index).await?;
+        let path = self.folder.write(image.index, &bytes).map_err(|mut failure| {
+            failure.message = format!("{} (job {} was ended)", failure.message, image.job_id);
+            failure
+        })?;
+        if !self.as_json {
+            progress.print(&path.display().to_string());
+        }
+        pictures.insert(image.index, Picture { path, image });
+        Ok(())
+    }
+
+    /// Chooses the pictures' names: those of a render of the same request are taken again.
+    async fn number(&mut self, client: &Client, job: &v1::Job) -> Result<()> {
+        let page = client.images(&job.id, &[], String::new()).await?;
+        let expected: BTreeMap<u64, &v1::Image> =
+            page.images.iter().map(|image| (image.index, image)).collect();
+        let cascade = &job.cascade_digest;
+        self.folder.number(job.images, |number, path| {
+            expected.get(&number).is_some_and(|image| same(path, image, cascade))
+        })
+    }
+
+    fn report(&self, done: &Done) -> Result<()> {
+        if self.as_json {
+            let pictures: Vec<_> = done
+                .pictures
+                .values()
+                .map(|picture| {
+                    let image = &picture.image;
+                    json!({
+                        "index": image.index,
+                        "path": picture.path,
+                        "prompt": image.prompt,
+                        "negative": image.negative,
+                        "seed": image.seed,
+                        "sha256": image.sha256,
+                        "image": ImageView::from(image),
+                    })
+                })
+                .collect();
+            let failed: Vec<_> = done.failed.iter().map(ImageView::from).collect();
+            return output::json(&json!({
+                "job": JobView::from(&done.job),
+                "pictures": pictures,
+                "failed": failed,
+                "notes": done.job.notes,
+            }));
+        }
+        for image in &done.failed {
+            eprintln!(
+                "failed: image {} (seed {}) in stage {}: {}",
+                image.index, image.seed, image.stage, image.error
+            );
+        }
+        Ok(())
+    }
+}
+
+fn interrupted(job: &v1::Job) -> UserError {
+    UserError::new(
+        Code::Unavailable,
+        "INTERRUPTED",
+        format!("interrupted; job {} was cancelled, the pictures already written stay", job.id),
+    )
+}
+
+/// Whether the picture at `path` came of the same prompt, seed and cascade. (With other settings it has other bytes,
+/// and is then numbered behind.)
+fn same(path: &Path, image: &v1::Image, cascade: &str) -> bool {
+    let Some(picture) =
+        std::fs::read(path).ok().and_then(|bytes| darkroom_artifacts::picture::decode(&bytes).ok())
+    else {
+        return false;
+    };
+    let is = |keyword: &str, value: &str| picture.text(keyword) == Some(value);
+    is(picture_text::PROMPT, &image.prompt)
+        && is(picture_text::NEGATIVE, &image.negative)
+        && is(picture_text::SEED, &image.seed.to_string())
+        && is(picture_text::CASCADE_DIGEST, cascade)
+}

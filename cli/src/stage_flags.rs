@@ -1,0 +1,152 @@
+//! Sampling flags: `--steps 20` for every stage, `--steps base=20` for one; the later and the more special one wins.
+
+use std::str::FromStr;
+
+use clap::Args;
+use darkroom_core::error::UserError;
+use darkroom_proto::v1;
+
+use crate::failure::Result;
+
+/// A flag's value, for one stage or for all.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PerStage<T> {
+    stage: Option<String>,
+    value: T,
+}
+
+impl<T: FromStr> FromStr for PerStage<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (stage, value) = match text.split_once('=') {
+            Some((stage, value)) => (Some(stage.to_owned()), value),
+            None => (None, text),
+        };
+        let value = value
+            .parse()
+            .map_err(|_| format!("{value:?} is no number; accepted: VALUE for all stages, or STAGE=VALUE"))?;
+        Ok(Self { stage, value })
+    }
+}
+
+/// The sampling flags of `render` and `submit`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct StageFlags {
+    /// Denoising steps, 1 to 1000; for all stages, or for one as STAGE=STEPS
+    #[arg(long, value_name = "[STAGE=]STEPS")]
+    pub(crate) steps: Vec<PerStage<u32>>,
+    /// Guidance weight, 1 (none) to 100
+    #[arg(long, value_name = "[STAGE=]WEIGHT", allow_hyphen_values = true)]
+    pub(crate) guidance: Vec<PerStage<f64>>,
+    /// ddpm, ddim or dpmsolver++
+    #[arg(long, value_name = "[STAGE=]SAMPLER")]
+    pub(crate) sampler: Vec<PerStage<String>>,
+    /// Noise level of the augmentation of a super-resolution stage's input, 0 to 999
+    #[arg(long, value_name = "[STAGE=]LEVEL")]
+    pub(crate) noise_level: Vec<PerStage<u32>>,
+}
+
+impl StageFlags {
+    /// The settings these flags ask of a cascade with `stages`. Flags for all stages go to those that pictures of
+    /// `size` pass; the farm checks the values.
+    pub(crate) fn settings(&self, size: u32, stages: &[v1::CascadeStage]) -> Result<v1::Settings> {
+        let passed: Vec<&v1::CascadeStage> = match stages.iter().position(|stage| stage.size == size) {
+            Some(last) => stages[..=last].iter().collect(),
+            None => stages.iter().collect(),
+        };
+        self.check_names(&passed)?;
+        let settings = passed.iter().enumerate().map(|(position, stage)| v1::StageSettings {
+            stage: stage.name.clone(),
+            sampler: pick(&self.sampler, &stage.name),
+            steps: pick(&self.steps, &stage.name),
+            guidance_scale: pick(&self.guidance, &stage.name),
+            noise_level: if position == 0 {
+                pick_special(&self.noise_level, &stage.name)
+            } else {
+                pick(&self.noise_level, &stage.name)
+            },
+        });
+        let stages = settings.filter(|stage| *stage != named(&stage.stage)).collect();
+        Ok(v1::Settings { size, stages })
+    }
+
+    fn check_names(&self, stages: &[&v1::CascadeStage]) -> Result<()> {
+        let given = [
+            ("--steps", names(&self.steps)),
+            ("--guidance", names(&self.guidance)),
+            ("--sampler", names(&self.sampler)),
+            ("--noise-level", names(&self.noise_level)),
+        ];
+        for (flag, names) in given {
+            for name in names {
+                if !stages.iter().any(|stage| stage.name == name) {
+                    let accepted: Vec<_> = stages.iter().map(|stage| stage.name.as_str()).collect();
+                    return Err(UserError::invalid(
+                        flag,
+                        format!("{flag} names the stage {name:?}; accepted: {}", accepted.join(", ")),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(stage: &str) -> v1::StageSettings {
+    v1::StageSettings { stage: stage.to_owned(), ..v1::StageSettings::default() }
+}
+
+fn names<T>(flags: &[PerStage<T>]) -> Vec<&str> {
+    flags.iter().filter_map(|flag| flag.stage.as_deref()).collect()
+}
+
+fn pick<T: Clone>(flags: &[PerStage<T>], stage: &str) -> Option<T> {
+    pick_special(flags, stage)
+        .or_else(|| flags.iter().rev().find(|flag| flag.stage.is_none()).map(|flag| flag.value.clone()))
+}
+
+fn pick_special<T: Clone>(flags: &[PerStage<T>], stage: &str) -> Option<T> {
+    flags.iter().rev().find(|flag| flag.stage.as_deref() == Some(stage)).map(|flag| flag.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stages() -> Vec<v1::CascadeStage> {
+        [("base", 64), ("sr256", 256), ("sr1024", 1024)]
+            .map(|(name, size)| v1::CascadeStage { name: name.to_owned(), size, defaults: None })
+            .into()
+    }
+
+    #[test]
+    fn a_flag_for_one_stage_wins_over_one_for_all() {
+        let flags = StageFlags {
+            steps: vec!["base=7".parse().expect("valid"), "5".parse().expect("valid")],
+            noise_level: vec!["9".parse().expect("valid")],
+            ..StageFlags::default()
+        };
+        let settings = flags.settings(256, &stages()).expect("known stages");
+        let seen: Vec<_> =
+            settings.stages.iter().map(|s| (s.stage.as_str(), s.steps, s.noise_level)).collect();
+        assert_eq!(seen, [("base", Some(7), None), ("sr256", Some(5), Some(9))]);
+    }
+
+    #[test]
+    fn no_flags_ask_for_nothing() {
+        let settings = StageFlags::default().settings(0, &stages()).expect("nothing to refuse");
+        assert!(settings.stages.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_stage_is_refused_with_those_there_are() {
+        let flags =
+            StageFlags { steps: vec!["sr512=7".parse().expect("valid")], ..StageFlags::default() };
+        let error = flags.settings(0, &stages()).expect_err("unknown stage");
+        assert_eq!(
+            error.message,
+            "--steps names the stage \"sr512\"; accepted: base, sr256, sr1024"
+        );
+    }
+}

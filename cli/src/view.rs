@@ -1,0 +1,331 @@
+//! The farm's messages as JSON documents with stable field names, and as lines for people.
+
+use darkroom_proto::v1;
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(crate) struct JobView {
+    pub(crate) id: String,
+    name: String,
+    state: &'static str,
+    cascade: String,
+    cascade_digest: String,
+    priority: &'static str,
+    tenant: String,
+    seed: Option<u64>,
+    images: u64,
+    images_done: u64,
+    images_dead: u64,
+    images_cancelled: u64,
+    stages: Vec<StageView>,
+    settings: Vec<SettingsView>,
+    waiting_for: String,
+    eta_seconds: Option<f64>,
+    created_at: Option<f64>,
+    finished_at: Option<f64>,
+    version: u64,
+    generation: u32,
+    manifest_key: String,
+    manifest_sha256: String,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct StageView {
+    stage: String,
+    done: u64,
+    dispatched: u64,
+    total: u64,
+    images_per_second: f64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct SettingsView {
+    stage: String,
+    sampler: Option<String>,
+    steps: Option<u32>,
+    guidance_scale: Option<f64>,
+    noise_level: Option<u32>,
+}
+
+impl From<&v1::Job> for JobView {
+    fn from(job: &v1::Job) -> Self {
+        let spec = job.spec.clone().unwrap_or_default();
+        Self {
+            id: job.id.clone(),
+            name: spec.name.clone(),
+            state: job_state(job.state()),
+            cascade: spec.cascade.clone(),
+            cascade_digest: job.cascade_digest.clone(),
+            priority: match spec.priority() {
+                v1::Priority::Interactive => "interactive",
+                v1::Priority::Batch | v1::Priority::Unspecified => "batch",
+            },
+            tenant: spec.tenant.clone(),
+            seed: spec.seed,
+            images: job.images,
+            images_done: job.images_done,
+            images_dead: job.images_dead,
+            images_cancelled: job.images_cancelled,
+            stages: job
+                .stages
+                .iter()
+                .map(|stage| StageView {
+                    stage: stage.stage.clone(),
+                    done: stage.done,
+                    dispatched: stage.dispatched,
+                    total: stage.total,
+                    images_per_second: stage.images_per_second,
+                })
+                .collect(),
+            settings: job
+                .effective_settings
+                .iter()
+                .flat_map(|settings| &settings.stages)
+                .map(SettingsView::from)
+                .collect(),
+            waiting_for: job.waiting_for.clone(),
+            eta_seconds: job.eta.as_ref().map(duration_seconds),
+            created_at: job.created_at.as_ref().map(unix_seconds),
+            finished_at: job.finished_at.as_ref().map(unix_seconds),
+            version: job.version,
+            generation: job.generation,
+            manifest_key: job.manifest_key.clone(),
+            manifest_sha256: job.manifest_sha256.clone(),
+            notes: job.notes.clone(),
+        }
+    }
+}
+
+impl From<&v1::StageSettings> for SettingsView {
+    fn from(settings: &v1::StageSettings) -> Self {
+        Self {
+            stage: settings.stage.clone(),
+            sampler: settings.sampler.clone(),
+            steps: settings.steps,
+            guidance_scale: settings.guidance_scale,
+            noise_level: settings.noise_level,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct ImageView {
+    index: u64,
+    state: &'static str,
+    stage: String,
+    prompt: String,
+    negative: String,
+    seed: u64,
+    generation: u32,
+    dispatches: u64,
+    failures: u32,
+    error_code: String,
+    error: String,
+    size_bytes: u64,
+    sha256: String,
+    device_class: String,
+    version: u64,
+    stage_seconds: Vec<StageSecondsView>,
+}
+
+#[derive(Serialize)]
+struct StageSecondsView {
+    stage: String,
+    seconds: f64,
+    worker: String,
+}
+
+impl From<&v1::Image> for ImageView {
+    fn from(image: &v1::Image) -> Self {
+        Self {
+            index: image.index,
+            state: image_state(image.state()),
+            stage: image.stage.clone(),
+            prompt: image.prompt.clone(),
+            negative: image.negative.clone(),
+            seed: image.seed,
+            generation: image.generation,
+            dispatches: image.dispatches,
+            failures: image.failures,
+            error_code: image.error_code.clone(),
+            error: image.error.clone(),
+            size_bytes: image.size_bytes,
+            sha256: image.sha256.clone(),
+            device_class: image.device_class.clone(),
+            version: image.version,
+            stage_seconds: image
+                .stage_seconds
+                .iter()
+                .map(|stage| StageSecondsView {
+                    stage: stage.stage.clone(),
+                    seconds: stage.seconds,
+                    worker: stage.worker.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct WorkerView {
+    id: String,
+    host: String,
+    device: String,
+    device_class: String,
+    cascade_digest: String,
+    state: String,
+    tasks_leased: u64,
+    tasks_done: u64,
+    busy: f64,
+    last_seen: Option<f64>,
+    stages: Vec<WorkerStageView>,
+}
+
+#[derive(Serialize)]
+struct WorkerStageView {
+    stage: String,
+    batch_cap: u32,
+    seconds_per_image: f64,
+}
+
+impl From<&v1::Worker> for WorkerView {
+    fn from(worker: &v1::Worker) -> Self {
+        Self {
+            id: worker.id.clone(),
+            host: worker.host.clone(),
+            device: worker.device.clone(),
+            device_class: worker.device_class.clone(),
+            cascade_digest: worker.cascade_digest.clone(),
+            state: worker.state.clone(),
+            tasks_leased: worker.tasks_leased,
+            tasks_done: worker.tasks_done,
+            busy: worker.busy,
+            last_seen: worker.last_seen.as_ref().map(unix_seconds),
+            stages: worker
+                .stages
+                .iter()
+                .map(|stage| WorkerStageView {
+                    stage: stage.stage.clone(),
+                    batch_cap: stage.batch_cap,
+                    seconds_per_image: stage.seconds_per_image,
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct CascadeView {
+    name: String,
+    digest: String,
+    description: String,
+    stages: Vec<CascadeStageView>,
+}
+
+#[derive(Serialize)]
+struct CascadeStageView {
+    name: String,
+    size: u32,
+    defaults: Option<SettingsView>,
+}
+
+impl From<&v1::Cascade> for CascadeView {
+    fn from(cascade: &v1::Cascade) -> Self {
+        Self {
+            name: cascade.name.clone(),
+            digest: cascade.digest.clone(),
+            description: cascade.description.clone(),
+            stages: cascade
+                .stages
+                .iter()
+                .map(|stage| CascadeStageView {
+                    name: stage.name.clone(),
+                    size: stage.size,
+                    defaults: stage.defaults.as_ref().map(SettingsView::from),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A job's state as text, in JSON and on screen.
+pub(crate) fn job_state(state: v1::JobState) -> &'static str {
+    match state {
+        v1::JobState::Unspecified => "unknown",
+        v1::JobState::Receiving => "receiving",
+        v1::JobState::Active => "active",
+        v1::JobState::Paused => "paused",
+        v1::JobState::Done => "done",
+        v1::JobState::Failed => "failed",
+        v1::JobState::Cancelled => "cancelled",
+    }
+}
+
+/// An image's state as text, in JSON and on screen.
+pub(crate) fn image_state(state: v1::ImageState) -> &'static str {
+    match state {
+        v1::ImageState::Unspecified => "unknown",
+        v1::ImageState::Waiting => "waiting",
+        v1::ImageState::Ready => "ready",
+        v1::ImageState::Dispatched => "dispatched",
+        v1::ImageState::Done => "done",
+        v1::ImageState::Dead => "dead",
+        v1::ImageState::Cancelled => "cancelled",
+    }
+}
+
+/// One line about a job.
+pub(crate) fn job_line(job: &v1::Job) -> String {
+    let name = job.spec.as_ref().map(|spec| spec.name.as_str()).unwrap_or_default();
+    let mut line = format!("{}  {:<9}  {}/{}", job.id, job_state(job.state()), job.images_done, job.images);
+    if job.images_dead > 0 {
+        line += &format!("  {} failed", job.images_dead);
+    }
+    if !name.is_empty() {
+        line += &format!("  {name}");
+    }
+    line
+}
+
+/// Several lines about a job.
+pub(crate) fn job_text(job: &v1::Job) -> String {
+    let mut text = job_line(job);
+    for stage in &job.stages {
+        text += &format!("\n  {:<8} {}/{}", stage.stage, stage.done, stage.total);
+        if stage.dispatched > 0 {
+            text += &format!(", {} with workers", stage.dispatched);
+        }
+        if stage.images_per_second > 0.0 {
+            text += &format!(", {:.2} images/s", stage.images_per_second);
+        }
+    }
+    if let Some(eta) = &job.eta {
+        text += &format!("\n  about {} left", span(duration_seconds(eta)));
+    }
+    if !job.waiting_for.is_empty() {
+        text += &format!("\n  waiting: {}", job.waiting_for);
+    }
+    for note in &job.notes {
+        text += &format!("\n  note: {note}");
+    }
+    text
+}
+
+/// Seconds for people: `8 s`, `3 min`, `2 h 5 min`.
+pub(crate) fn span(seconds: f64) -> String {
+    let whole = std::time::Duration::try_from_secs_f64(seconds.max(0.0)).map_or(0, |time| time.as_secs());
+    match (whole / 3600, whole / 60 % 60) {
+        (0, 0) => format!("{whole} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+pub(crate) fn duration_seconds(duration: &prost_types::Duration) -> f64 {
+    duration.seconds as f64 + f64::from(duration.nanos) * 1e-9
+}
+
+fn unix_seconds(time: &prost_types::Timestamp) -> f64 {
+    time.seconds as f64 + f64::from(time.nanos) * 1e-9
+}
