@@ -4,7 +4,10 @@
 //! coordinator's sweep finds and hands out again. It never knows SQL, gRPC, models or object storage; a task's body
 //! is what the worker needs, already resolved.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod error;
+pub mod memory;
 pub mod task;
 
 use std::time::Duration;
@@ -19,15 +22,21 @@ use task::{
 
 /// A queue of tasks, one line per pool, and of their results.
 ///
-/// Delivery is at least once in both directions. What must hold for every backend is tested by
-/// [`conformance`](self) and stated on the methods.
+/// Delivery is at least once in both directions. What must hold for every backend is stated on the methods and
+/// tested by the suite in `conformance` (feature `conformance`).
 #[async_trait]
 pub trait TaskQueue: Send + Sync + 'static {
     /// Appends tasks to a pool's line, in order. Creates the pool if it is new.
     async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error>;
 
-    /// Leases up to `max` tasks from the head of the line, waiting up to `wait` for the first; empty when none came.
-    /// A leased task is given to nobody else until it is reaped, handed back or removed.
+    /// Waits up to `wait` until one of the pools may have a task in line, and says whether one may: a hint, after
+    /// which [`lease`](Self::lease) may still find nothing. Takes nothing, so it may be dropped at any time.
+    async fn wait_for_tasks(&self, pools: &[PoolId], wait: Duration) -> Result<bool, Error>;
+
+    /// Leases up to `max` tasks from the head of the line, in order, waiting up to `wait` for the first; empty when
+    /// none came. A suspect task comes alone, and nothing behind it is taken with it. Tasks of several compatibility
+    /// keys may come together: a worker runs them apart. A leased task is given to nobody else until it is reaped,
+    /// handed back or removed.
     async fn lease(
         &self,
         pool: &PoolId,
@@ -59,8 +68,10 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// left alone.
     async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error>;
 
-    /// Reads up to `max` results, waiting up to `wait` for the first. A result is read again, by any committer,
-    /// until it is acknowledged: by this one never before `acknowledge` failed or the process was replaced.
+    /// Reads up to `max` results, oldest first, waiting up to `wait` for the first. A committer is given a result
+    /// once; while it is not acknowledged it is given again to a committer of another name, after the backend's
+    /// takeover time. So a committer takes a fresh name whenever its process is replaced, and holds on to what it
+    /// read until it has committed it.
     async fn results(
         &self,
         pool: &PoolId,

@@ -1,0 +1,423 @@
+//! The queue in this process's memory: the backend of the embedded farm and of tests.
+//!
+//! It forgets everything when the process ends, on purpose: SQL is the truth, and the coordinator's sweep hands out
+//! again whatever is missing here, by the same path that recovers a flushed Redis. Time is tokio's, so a test may
+//! pause and turn it. The lock is held for a few map operations and never across an await.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use darkroom_core::id::WorkerId;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Error, Leased, TaskQueue,
+    task::{
+        Completion, EntryId, EntryState, EntrySummary, Lease, PoolId, ResultEntry, Task, TaskKey, TaskResult,
+        WorkerCard,
+    },
+};
+
+/// Sizes and times of a [`MemoryQueue`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most entries of one pool, tasks and unacknowledged results together.
+    pub pool_limit: usize,
+    /// Results read by a committer and not acknowledged for so long are given to another one that asks.
+    pub takeover: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pool_limit: 100_000, takeover: Duration::from_secs(5) }
+    }
+}
+
+/// Cards older than this are forgotten whatever a reader asks for, so that the list stays bounded.
+const CARD_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct MemoryQueue {
+    options: Options,
+    state: Mutex<State>,
+    /// Rung after tasks were put in line.
+    tasks: Notify,
+    /// Rung after a result was queued.
+    results: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    pools: HashMap<PoolId, Pool>,
+    cards: BTreeMap<WorkerId, (WorkerCard, Instant)>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    /// The line, by position: tasks are added at the back and handed back at the front.
+    waiting: BTreeMap<i64, Task>,
+    leased: BTreeMap<u64, Held>,
+    results: BTreeMap<u64, Reported>,
+}
+
+#[derive(Debug)]
+struct Held {
+    worker: WorkerId,
+    task: Task,
+    renewed: Instant,
+}
+
+#[derive(Debug)]
+struct Reported {
+    result: TaskResult,
+    /// Who read it, and when.
+    read: Option<(String, Instant)>,
+}
+
+impl MemoryQueue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Forgets every task, lease, result and worker, as a flushed Redis does. For tests of recovery.
+    pub fn flush(&self) {
+        let mut state = self.state();
+        let next_id = state.next_id;
+        *state = State { next_id, ..State::default() };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_waiting(&self, pool: &PoolId, worker: &WorkerId, max: usize) -> Vec<Lease> {
+        let mut state = self.state();
+        let State { next_id, pools, .. } = &mut *state;
+        let Some(pool) = pools.get_mut(pool) else { return Vec::new() };
+        let renewed = Instant::now();
+        let mut leases: Vec<Lease> = Vec::new();
+        while leases.len() < max {
+            let Some(first) = pool.waiting.first_entry() else { break };
+            let alone = first.get().suspect;
+            if alone && !leases.is_empty() {
+                break;
+            }
+            let task = first.remove();
+            *next_id += 1;
+            pool.leased.insert(*next_id, Held { worker: worker.clone(), task: task.clone(), renewed });
+            leases.push(Lease { id: entry_id(*next_id), worker: worker.clone(), task });
+            if alone {
+                break;
+            }
+        }
+        leases
+    }
+
+    fn take_results(&self, pool: &PoolId, committer: &str, max: usize) -> Vec<ResultEntry> {
+        let mut state = self.state();
+        let Some(pool) = state.pools.get_mut(pool) else { return Vec::new() };
+        let now = Instant::now();
+        let due = |reported: &Reported| match &reported.read {
+            None => true,
+            Some((reader, at)) => reader != committer && now.duration_since(*at) >= self.options.takeover,
+        };
+        pool.results
+            .iter_mut()
+            .filter(|(_, reported)| due(reported))
+            .take(max)
+            .map(|(id, reported)| {
+                reported.read = Some((committer.to_owned(), now));
+                ResultEntry { id: entry_id(*id), result: reported.result.clone() }
+            })
+            .collect()
+    }
+
+    fn any_waiting(&self, pools: &[PoolId]) -> bool {
+        let state = self.state();
+        pools.iter().any(|pool| state.pools.get(pool).is_some_and(|pool| !pool.waiting.is_empty()))
+    }
+}
+
+impl Pool {
+    fn len(&self) -> usize {
+        self.waiting.len() + self.leased.len() + self.results.len()
+    }
+
+    fn append(&mut self, task: Task) {
+        let position = self.waiting.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.waiting.insert(position, task);
+    }
+
+    fn prepend(&mut self, task: Task) {
+        let position = self.waiting.first_key_value().map_or(0, |(first, _)| first - 1);
+        self.waiting.insert(position, task);
+    }
+
+    fn held_by(&self, worker: &WorkerId, lease: &EntryId) -> Option<u64> {
+        let id = number(lease)?;
+        self.leased.get(&id).is_some_and(|held| &held.worker == worker).then_some(id)
+    }
+}
+
+fn entry_id(number: u64) -> EntryId {
+    EntryId(number.to_string())
+}
+
+fn number(id: &EntryId) -> Option<u64> {
+    id.0.parse().ok()
+}
+
+/// Calls `take` until it finds something or `wait` is over. Interest is registered before looking, so that nothing
+/// that arrives in between is missed.
+async fn look_until<T>(bell: &Notify, wait: Duration, take: impl Fn() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let mut rung = std::pin::pin!(bell.notified());
+        rung.as_mut().enable();
+        if let Some(found) = take() {
+            return Some(found);
+        }
+        if timeout_at(deadline, rung).await.is_err() {
+            return None;
+        }
+    }
+}
+
+fn some_if_any<T>(found: Vec<T>) -> Option<Vec<T>> {
+    (!found.is_empty()).then_some(found)
+}
+
+#[async_trait]
+impl TaskQueue for MemoryQueue {
+    async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error> {
+        {
+            let mut state = self.state();
+            let line = state.pools.entry(pool.clone()).or_default();
+            if line.len() + tasks.len() > self.options.pool_limit {
+                return Err(Error::Full { pool: pool.to_string(), limit: self.options.pool_limit });
+            }
+            tasks.into_iter().for_each(|task| line.append(task));
+        }
+        self.tasks.notify_waiters();
+        Ok(())
+    }
+
+    async fn wait_for_tasks(&self, pools: &[PoolId], wait: Duration) -> Result<bool, Error> {
+        Ok(look_until(&self.tasks, wait, || self.any_waiting(pools).then_some(())).await.is_some())
+    }
+
+    async fn lease(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Lease>, Error> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let take = || some_if_any(self.take_waiting(pool, worker, max));
+        Ok(look_until(&self.tasks, wait, take).await.unwrap_or_default())
+    }
+
+    async fn heartbeat(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<Vec<EntryId>, Error> {
+        let mut state = self.state();
+        let Some(pool) = state.pools.get_mut(pool) else { return Ok(leases.to_vec()) };
+        let now = Instant::now();
+        let mut lost = Vec::new();
+        for lease in leases {
+            match pool.held_by(worker, lease).and_then(|id| pool.leased.get_mut(&id)) {
+                Some(held) => held.renewed = now,
+                None => lost.push(lease.clone()),
+            }
+        }
+        Ok(lost)
+    }
+
+    async fn complete(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        lease: &EntryId,
+        result: TaskResult,
+    ) -> Result<Completion, Error> {
+        {
+            let mut state = self.state();
+            let State { next_id, pools, .. } = &mut *state;
+            let Some(pool) = pools.get_mut(pool) else { return Ok(Completion::LeaseLost) };
+            let Some(id) = pool.held_by(worker, lease) else { return Ok(Completion::LeaseLost) };
+            pool.leased.remove(&id);
+            *next_id += 1;
+            pool.results.insert(*next_id, Reported { result, read: None });
+        }
+        self.results.notify_waiters();
+        Ok(Completion::Recorded)
+    }
+
+    async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error> {
+        {
+            let mut state = self.state();
+            let Some(pool) = state.pools.get_mut(pool) else { return Ok(()) };
+            for lease in leases.iter().rev() {
+                let held = pool.held_by(worker, lease).and_then(|id| pool.leased.remove(&id));
+                held.into_iter().for_each(|held| pool.prepend(held.task));
+            }
+        }
+        self.tasks.notify_waiters();
+        Ok(())
+    }
+
+    async fn results(
+        &self,
+        pool: &PoolId,
+        committer: &str,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<ResultEntry>, Error> {
+        let take = || some_if_any(self.take_results(pool, committer, max));
+        Ok(look_until(&self.results, wait, take).await.unwrap_or_default())
+    }
+
+    async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error> {
+        if let Some(pool) = self.state().pools.get_mut(pool) {
+            results.iter().filter_map(number).for_each(|id| drop(pool.results.remove(&id)));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, pool: &PoolId, tasks: &[TaskKey], leased: Leased) -> Result<Vec<TaskKey>, Error> {
+        let mut state = self.state();
+        let Some(pool) = state.pools.get_mut(pool) else { return Ok(Vec::new()) };
+        let wanted: HashSet<&TaskKey> = tasks.iter().collect();
+        let mut removed = Vec::new();
+        let mut take = |task: &Task| {
+            let found = wanted.contains(&task.key);
+            if found {
+                removed.push(task.key);
+            }
+            found
+        };
+        pool.waiting.retain(|_, task| !take(task));
+        if leased == Leased::Remove {
+            pool.leased.retain(|_, held| !take(&held.task));
+        }
+        Ok(removed)
+    }
+
+    async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error> {
+        let mut state = self.state();
+        let Some(pool) = state.pools.get_mut(pool) else { return Ok(Vec::new()) };
+        let now = Instant::now();
+        let expired = pool.leased.extract_if(.., |_, held| now.duration_since(held.renewed) >= lease);
+        Ok(expired
+            .map(|(id, held)| Lease { id: entry_id(id), worker: held.worker, task: held.task })
+            .collect())
+    }
+
+    async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
+        let state = self.state();
+        let Some(pool) = state.pools.get(pool) else { return Ok(Vec::new()) };
+        let waiting =
+            pool.waiting.values().map(|task| EntrySummary { key: task.key, state: EntryState::Waiting });
+        let leased = pool
+            .leased
+            .values()
+            .map(|held| EntrySummary { key: held.task.key, state: EntryState::Leased(held.worker.clone()) });
+        let results = pool
+            .results
+            .values()
+            .map(|reported| EntrySummary { key: reported.result.key, state: EntryState::Result });
+        Ok(waiting.chain(leased).chain(results).collect())
+    }
+
+    async fn announce(&self, card: WorkerCard) -> Result<(), Error> {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.cards.retain(|_, (_, seen)| now.duration_since(*seen) < CARD_LIFETIME);
+        state.cards.insert(card.id.clone(), (card, now));
+        Ok(())
+    }
+
+    async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.state().cards.remove(worker);
+        Ok(())
+    }
+
+    async fn workers(&self, since: Duration) -> Result<Vec<WorkerCard>, Error> {
+        let state = self.state();
+        let now = Instant::now();
+        let fresh = state.cards.values().filter(|(_, seen)| now.duration_since(*seen) <= since);
+        Ok(fresh
+            .map(|(card, seen)| WorkerCard {
+                seen_seconds_ago: now.duration_since(*seen).as_secs_f64(),
+                ..card.clone()
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::conformance::{self, Harness};
+
+    fn harness() -> Harness {
+        let options = Options { pool_limit: 1000, takeover: Duration::from_secs(5) };
+        Harness {
+            queue: Arc::new(MemoryQueue::new(options.clone())),
+            lease: Duration::from_secs(30),
+            takeover: options.takeover,
+        }
+    }
+
+    crate::conformance_tests!(#[tokio::test(start_paused = true)], harness());
+
+    #[tokio::test]
+    async fn a_full_pool_refuses_more_and_results_count() {
+        let queue = MemoryQueue::new(Options { pool_limit: 2, ..Options::default() });
+        let (pool, worker) = (conformance::pool("base"), WorkerId("w".to_owned()));
+        queue.add(&pool, vec![conformance::task(0), conformance::task(1)]).await.unwrap();
+        let refused = queue.add(&pool, vec![conformance::task(2)]).await.unwrap_err();
+        assert!(matches!(refused, Error::Full { limit: 2, .. }), "{refused:?}");
+        let leases = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
+        let result = conformance::done(&leases[0]);
+        queue.complete(&pool, &worker, &leases[0].id, result).await.unwrap();
+        queue.add(&pool, vec![conformance::task(2)]).await.expect_err("the result still takes its place");
+        let results = queue.results(&pool, "c", 10, Duration::ZERO).await.unwrap();
+        queue.acknowledge(&pool, &[results[0].id.clone()]).await.unwrap();
+        queue.add(&pool, vec![conformance::task(2)]).await.expect("room again");
+    }
+
+    #[tokio::test]
+    async fn a_flushed_queue_reports_leases_lost_and_never_reuses_their_ids() {
+        let queue = MemoryQueue::default();
+        let (pool, worker) = (conformance::pool("base"), WorkerId("w".to_owned()));
+        queue.add(&pool, vec![conformance::task(0)]).await.unwrap();
+        let old = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
+        queue.flush();
+        queue.add(&pool, vec![conformance::task(1)]).await.unwrap();
+        let new = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
+        assert_ne!(old[0].id, new[0].id);
+        let lost = queue.heartbeat(&pool, &worker, &[old[0].id.clone()]).await.unwrap();
+        assert_eq!(lost, vec![old[0].id.clone()]);
+    }
+}
