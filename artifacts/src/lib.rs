@@ -1,1 +1,15 @@
-//! Darkroom: artifacts.
+//! Artifacts: the files that outlive a stage, in object storage.
+//!
+//! Bytes under a key never change: keys end in the SHA-256 of what lies there. This crate knows object stores, file
+//! formats and hashes; it never knows SQL, queues, gRPC or models.
+
+pub mod blob;
+pub mod cascade_bundle;
+pub mod error;
+pub mod manifest;
+pub mod picture;
+pub mod tensor;
+
+pub use blob::ArtifactStore;
+pub use cascade_bundle::CascadeBundle;
+pub use error::Error;

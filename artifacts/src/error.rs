@@ -1,0 +1,106 @@
+//! What can go wrong with object storage, as its callers see it: each variant says what they can do.
+
+use std::{error::Error as StdError, io};
+
+/// An error of the artifact store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing lies under the key: whoever produced it must do so again.
+    #[error("artifact {key} is missing")]
+    Missing {
+        /// The key.
+        key: String,
+    },
+    /// What lies under the key is not what was stored: whoever produced it must do so again.
+    #[error("artifact {key} is corrupt: {reason}")]
+    Corrupt {
+        /// The key.
+        key: String,
+        /// Size, hash or format at fault.
+        reason: String,
+    },
+    /// The disk or the quota is used up; it may pass when someone makes room.
+    #[error("no space left for artifact {key}")]
+    NoSpace {
+        /// The key.
+        key: String,
+    },
+    /// Reading or writing is not allowed; it may pass when someone changes that.
+    #[error("no permission for artifact {key}: {reason}")]
+    Permission {
+        /// The key.
+        key: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The store cannot be reached or failed for now.
+    #[error("artifact {key} cannot be reached: {reason}")]
+    Unavailable {
+        /// The key.
+        key: String,
+        /// What the store said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody producing the artifact again.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::Permission { .. } | Self::Unavailable { .. })
+    }
+
+    /// A stable word for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::Corrupt { .. } => "corrupt",
+            Self::NoSpace { .. } => "no_space",
+            Self::Permission { .. } => "permission",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    pub(crate) fn of_store(key: &str, error: &object_store::Error) -> Self {
+        let key = key.to_owned();
+        match error {
+            object_store::Error::NotFound { .. } => return Self::Missing { key },
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                return Self::Permission { key, reason: innermost(error) };
+            }
+            _ => {}
+        }
+        match io_kind(error) {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Self::NoSpace { key },
+            Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                Self::Permission { key, reason: innermost(error) }
+            }
+            _ => Self::Unavailable { key, reason: innermost(error) },
+        }
+    }
+
+    pub(crate) fn of_io(key: &str, error: &io::Error) -> Self {
+        let key = key.to_owned();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing { key },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { key },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::Permission { key, reason: error.to_string() }
+            }
+            _ => Self::Unavailable { key, reason: error.to_string() },
+        }
+    }
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
+fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
+    chain(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+}
+
+fn innermost(error: &object_store::Error) -> String {
+    chain(error).last().map_or_else(String::new, ToString::to_string)
+}

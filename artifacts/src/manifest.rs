@@ -1,0 +1,310 @@
+//! A finished job's manifest: JSON lines, one header, one line per image, totals with the hash of all before them.
+//!
+//! Written and read as a stream, so that a million images need no memory. Whoever holds the file can prove that it is
+//! whole without the farm: the last line hashes every byte before it.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Write},
+};
+
+use darkroom_core::digest::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// File extension of manifests.
+pub const EXTENSION: &str = "jsonl";
+
+/// Longest line that a reader accepts, bytes.
+const MAX_LINE: u64 = 1 << 20;
+
+/// First line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of this format: 1.
+    pub format: u32,
+    /// The job's id.
+    pub job: String,
+    /// The job's generation: raised by each retry.
+    pub generation: u32,
+    /// Name of the cascade.
+    pub cascade: String,
+    /// Its digest.
+    pub cascade_digest: Digest,
+    /// The settings with every default filled in.
+    pub settings: serde_json::Value,
+}
+
+/// How an image ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageOutcome {
+    /// Its picture is stored.
+    Done,
+    /// It failed for good.
+    Dead,
+    /// The job was cancelled first.
+    Cancelled,
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageLine {
+    /// Position in the job.
+    pub index: u64,
+    /// The prompt.
+    pub prompt: String,
+    /// The negative prompt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub negative: String,
+    /// The seed.
+    pub seed: u64,
+    /// How it ended.
+    pub state: ImageOutcome,
+    /// Key of the picture, if done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Its size, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Its SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// Class of device that rendered the last stage.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device_class: String,
+    /// How often its stages were handed out, all together.
+    pub dispatches: u64,
+    /// Who rendered the last stage.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub worker: String,
+    /// Seconds of model time per stage.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seconds: BTreeMap<String, f64>,
+    /// Its last failure, if it is dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Sums over the image lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Images.
+    pub images: u64,
+    /// Of them done.
+    pub done: u64,
+    /// Of them dead.
+    pub dead: u64,
+    /// Of them cancelled.
+    pub cancelled: u64,
+    /// Bytes of all pictures.
+    pub bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Line {
+    Header(Header),
+    Image(ImageLine),
+    Totals {
+        #[serde(flatten)]
+        totals: Totals,
+        /// SHA-256 of every byte before this line.
+        sha256_above: Digest,
+    },
+}
+
+/// Why a manifest cannot be written or is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or writing failed.
+    #[error("the manifest cannot be read or written: {0}")]
+    Io(#[from] std::io::Error),
+    /// A line is wrong.
+    #[error("line {line} of the manifest: {reason}")]
+    Line {
+        /// 1-based.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Totals {
+    fn count(&mut self, image: &ImageLine) {
+        self.images += 1;
+        self.bytes += image.size.unwrap_or(0);
+        match image.state {
+            ImageOutcome::Done => self.done += 1,
+            ImageOutcome::Dead => self.dead += 1,
+            ImageOutcome::Cancelled => self.cancelled += 1,
+        }
+    }
+}
+
+/// Writes a manifest line by line.
+pub struct Writer<W> {
+    out: W,
+    hasher: Sha256,
+    totals: Totals,
+}
+
+impl<W: Write> Writer<W> {
+    /// Starts with the header.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn new(out: W, header: &Header) -> Result<Self, Error> {
+        let mut writer = Self { out, hasher: Sha256::new(), totals: Totals::default() };
+        writer.line(&Line::Header(header.clone()))?;
+        Ok(writer)
+    }
+
+    /// Adds an image; they come in the order of their index.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn image(&mut self, image: ImageLine) -> Result<(), Error> {
+        self.totals.count(&image);
+        self.line(&Line::Image(image))
+    }
+
+    /// Writes the totals and returns them with what was written to.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn finish(mut self) -> Result<(W, Totals), Error> {
+        let sha256_above = Digest(self.hasher.clone().finalize().into());
+        let totals = self.totals.clone();
+        self.line(&Line::Totals { totals, sha256_above })?;
+        self.out.flush()?;
+        Ok((self.out, self.totals))
+    }
+
+    fn line(&mut self, line: &Line) -> Result<(), Error> {
+        let mut text = serde_json::to_vec(line).map_err(std::io::Error::from)?;
+        text.push(b'\n');
+        self.hasher.update(&text);
+        Ok(self.out.write_all(&text)?)
+    }
+}
+
+/// Reads a manifest to its end and proves that it is whole: hash, totals, indices in order without gaps. Hands every
+/// image to `image` on the way, before the proof is complete.
+///
+/// # Errors
+/// The first line that is wrong.
+pub fn verify(mut input: impl BufRead, mut image: impl FnMut(ImageLine)) -> Result<(Header, Totals), Error> {
+    let mut hasher = Sha256::new();
+    let mut counted = Totals::default();
+    let mut header = None;
+    for number in 1.. {
+        let wrong = |reason: &str| Error::Line { line: number, reason: reason.to_owned() };
+        let mut text = Vec::new();
+        std::io::Read::take(&mut input, MAX_LINE).read_until(b'\n', &mut text)?;
+        if text.last() != Some(&b'\n') {
+            return Err(wrong("it ends without the totals"));
+        }
+        let line = serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
+        match (line, &header) {
+            (Line::Header(found), None) => header = Some(found),
+            (Line::Image(found), Some(_)) if found.index == counted.images => {
+                counted.count(&found);
+                image(found);
+            }
+            (Line::Image(_), Some(_)) => return Err(wrong("an image before it is missing or doubled")),
+            (Line::Totals { totals, sha256_above }, Some(header)) => {
+                if sha256_above != Digest(hasher.finalize().into()) {
+                    return Err(wrong("the lines above do not have the hash that it states"));
+                }
+                if totals != counted {
+                    return Err(wrong("the totals are not those of the lines above"));
+                }
+                if !input.fill_buf()?.is_empty() {
+                    return Err(wrong("something follows the totals"));
+                }
+                return Ok((header.clone(), totals));
+            }
+            _ => return Err(wrong("the header is the first line, and only the first")),
+        }
+        hasher.update(&text);
+    }
+    Err(Error::Line { line: u64::MAX, reason: "too many lines".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            format: 1,
+            job: "0190".to_owned(),
+            generation: 1,
+            cascade: "demo".to_owned(),
+            cascade_digest: Digest::of(b"c"),
+            settings: serde_json::json!({"stages": []}),
+        }
+    }
+
+    fn line(index: u64) -> ImageLine {
+        ImageLine {
+            index,
+            prompt: "a \"red\" circle\n".to_owned(),
+            negative: String::new(),
+            seed: u64::MAX - index,
+            state: if index == 1 { ImageOutcome::Dead } else { ImageOutcome::Done },
+            key: Some(format!("tasks/x/{index}.png")),
+            size: Some(100),
+            sha256: Some(Digest::of(&index.to_le_bytes())),
+            device_class: "fake".to_owned(),
+            dispatches: 3,
+            worker: "w".to_owned(),
+            seconds: [("base".to_owned(), 0.25)].into(),
+            error: None,
+        }
+    }
+
+    fn manifest(images: u64) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+        (0..images).for_each(|index| writer.image(line(index)).unwrap());
+        writer.finish().unwrap().0
+    }
+
+    #[test]
+    fn a_manifest_proves_itself_and_its_images_come_back() {
+        let mut images = Vec::new();
+        let (found, totals) = verify(manifest(3).as_slice(), |image| images.push(image)).unwrap();
+        assert_eq!(found, header());
+        assert_eq!(totals, Totals { images: 3, done: 2, dead: 1, cancelled: 0, bytes: 300 });
+        assert_eq!(images, (0..3).map(line).collect::<Vec<_>>());
+        verify(manifest(0).as_slice(), drop).expect("a job may be empty");
+    }
+
+    #[test]
+    fn every_damage_is_found_and_its_line_named() {
+        let whole = String::from_utf8(manifest(3)).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        let without = |skip: usize| {
+            let kept: Vec<_> =
+                lines.iter().enumerate().filter(|(i, _)| *i != skip).map(|(_, l)| *l).collect();
+            kept.join("\n") + "\n"
+        };
+        let cases = [
+            (without(0), 1),
+            (without(2), 3),
+            (without(4), 5),
+            (whole.replace("\"seed\":18446744073709551614", "\"seed\":1"), 5),
+            (whole.replace("\"bytes\":300", "\"bytes\":301"), 5),
+            (whole[..whole.len() - 1].to_owned(), 5),
+            (whole.clone() + "{}\n", 5),
+        ];
+        for (damaged, expected) in cases {
+            assert_ne!(damaged, whole);
+            match verify(damaged.as_bytes(), drop) {
+                Err(Error::Line { line, .. }) => assert_eq!(line, expected, "{damaged}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
