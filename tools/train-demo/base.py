@@ -15,7 +15,7 @@ import text
 from training import Plan, alpha_sigma, random_timesteps, run
 
 SIZE = 64
-PLAN = Plan("base", steps=2800, batch=32, rate=1e-3)
+PLAN = Plan("base", steps=2200, batch=40, rate=1e-3)
 EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
 
 

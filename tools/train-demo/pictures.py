@@ -223,11 +223,10 @@ def distance(shape, x, y):
         nx, ny = by - ay, ax - bx
         return ((px - ax) * nx + (py - ay) * ny) / (nx * nx + ny * ny) ** 0.5
     if name == "heart":  # a square on its corner with half-discs on its upper sides
-        x, y = x.abs(), y + 0.06
-        half, lobe = 0.94, 0.94 / 2
-        body = (x + (y - 0.06).abs() - half) / 2 ** 0.5
-        disc = ((x - lobe).square() + (y - 0.06 + lobe).square()).sqrt() - half / 2 ** 0.5
-        return torch.minimum(body, disc)
+        x, y = x.abs() / 0.87, y / 0.87 - 0.1
+        body = (x + y.abs() - 0.94) / 2**0.5
+        lobe = ((x - 0.47).square() + (y + 0.47).square()).sqrt() - 0.94 / 2**0.5
+        return torch.minimum(body, lobe) * 0.87
     raise ValueError(f"no such shape: {name}")
 
 

@@ -7,6 +7,7 @@ waits for the others, and takes the same optimiser step on the same sum, which k
 
 import math
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 import torch.multiprocessing as mp
 
+import fast_norm
 from checkpoints import Checkpoint
+from muon import optimisers
 
 STEPS = 1000
 
@@ -39,7 +42,8 @@ class Plan:
     name: str
     steps: int
     batch: int
-    rate: float
+    rate: float  # of AdamW
+    matrix_rate: float = 2.0  # of Muon, relative to that
     decay_from: float = 0.6  # the share of the steps after which the rate falls linearly, to a twentieth
     warm_up: int = 100
     average: float = 0.998  # decay of the moving average that becomes the released weights
@@ -60,15 +64,17 @@ def run(plan: Plan, workers: int, state_folder: Path, setup, log_every=20):
 
 
 def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every):
+    threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     torch.manual_seed(1)
     network, loss_of = setup()
     network = network.to(memory_format=torch.channels_last).train()
-    parameters = list(network.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     average = torch.optim.swa_utils.AveragedModel(network) if rank == 0 else None
-    parts = {"model": network, "optimiser": optimiser}
-    checkpoint = Checkpoint(state_folder / f"{plan.name}.pt", **parts, **({"average": average} if rank == 0 else {}))
+    fast_norm.install(network)
+    parameters = list(network.parameters())
+    matrix_optimiser, vector_optimiser = optimisers(network)
+    parts = {"model": network, "matrices": matrix_optimiser, "vectors": vector_optimiser} | ({"average": average} if rank == 0 else {})
+    checkpoint = Checkpoint(state_folder / f"{plan.name}.pt", **parts)
     start = checkpoint.restore()
     barrier.wait()  # nobody may write a new checkpoint before everybody has read the old one
     recent, since = [], time.monotonic()
@@ -76,7 +82,7 @@ def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every
         generator = torch.Generator().manual_seed(step * 64 + rank)
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(network, generator, plan.batch // workers)
-        optimiser.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         loss.backward()
         mine = gradients[step % 2, rank]
         torch.cat([p.grad.flatten() for p in parameters], out=mine)
@@ -87,9 +93,10 @@ def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every
         for p in parameters:
             p.grad.copy_(total[at : at + p.numel()].view_as(p))
             at += p.numel()
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate_at(step)
-        optimiser.step()
+        for optimiser, relative in ((matrix_optimiser, plan.matrix_rate), (vector_optimiser, 1.0)):
+            for group in optimiser.param_groups:
+                group["lr"] = plan.rate_at(step) * relative
+            optimiser.step()
         if rank == 0:
             decay = min(plan.average, (1 + step) / (10 + step))
             with torch.no_grad():
@@ -102,6 +109,13 @@ def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every
             checkpoint.tick(step + 1)
     if rank == 0:
         checkpoint.save(plan.steps)
+
+
+def leave_with_parent(parent):
+    """A worker whose parent was killed must not train on unseen."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def averaged_weights(state_folder: Path, name):

@@ -1,0 +1,49 @@
+"""Muon (Jordan et al., 2024): momentum, then every weight matrix's update is made orthogonal, so that rare directions learn as fast as common ones.
+
+For the few thousand steps that a CPU affords it reaches a given loss in clearly fewer pictures than AdamW. Vectors, norms and the layers
+at the network's two ends stay with AdamW, as its authors advise.
+"""
+
+import torch
+
+
+def orthogonal(matrix, rounds=4):
+    """The nearest thing to U·Vᵀ of `matrix` [m, n] that a few bf16 matrix products can reach (quintic Newton–Schulz)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).float()
+
+
+class Muon(torch.optim.Optimizer):
+    """Convolutions count as matrices of outputs × (inputs · kernel). The update's entries have RMS ≈ 0.2, so rates suit AdamW's habits."""
+
+    def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.01):
+        super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(p.grad)
+                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                ahead = p.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+                update = orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(update.view_as(p), alpha=group["lr"])
+
+
+def optimisers(network, ends=("conv_in", "conv_out")):
+    """(Muon for the inner weight matrices, AdamW for the rest). Their rates are set by the caller before each step."""
+    matrices, rest = [], []
+    for name, p in network.named_parameters():
+        inner = p.ndim >= 2 and min(p.flatten(1).shape) > 1 and not name.startswith(ends)
+        (matrices if inner else rest).append(p)
+    return Muon(matrices, lr=1e-3), torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
