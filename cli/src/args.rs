@@ -235,7 +235,6 @@ pub(crate) struct GetArgs {
 
 /// `darkroom rerender`.
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "a client without services cannot render"))]
 pub(crate) struct RerenderArgs {
     /// A picture that Darkroom rendered
     pub(crate) file: PathBuf,
@@ -248,7 +247,6 @@ pub(crate) struct RerenderArgs {
 
 /// `darkroom model …`.
 #[derive(Debug, Subcommand)]
-#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "a client without services has no models"))]
 pub(crate) enum ModelCommand {
     /// Replay reference traces and compare every tensor
     Check(ModelCheckArgs),
@@ -261,7 +259,6 @@ pub(crate) enum ModelCommand {
 
 /// `darkroom model check`.
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "a client without services has no models"))]
 pub(crate) struct ModelCheckArgs {
     /// The cascade's folder
     pub(crate) cascade: PathBuf,

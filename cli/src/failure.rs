@@ -40,6 +40,21 @@ pub(crate) fn internal(error: impl std::fmt::Display) -> UserError {
     UserError::new(Code::Internal, "INTERNAL", error.to_string())
 }
 
+/// An error with its causes, each said once.
+#[cfg(feature = "embedded")]
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Prints a failure to standard error, for people or machines.
 pub(crate) fn print(failure: &UserError, json: bool) {
     if json {

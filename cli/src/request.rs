@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use darkroom_artifacts::CascadeBundle;
 use darkroom_core::{
     error::UserError,
     prompt::{check_prompt, check_text},
@@ -78,16 +79,7 @@ async fn cascade_name(given: &str) -> Result<String> {
     if !path.join(darkroom_core::cascade::FILE_NAME).is_file() {
         return Ok(given.to_owned());
     }
-    let bundle =
-        darkroom_artifacts::cascade_bundle::load(path).await.map_err(|error| cascade_failure(path, &error))?;
-    Ok(bundle.digest().to_string())
-}
-
-/// A cascade's folder cannot be used.
-pub(crate) fn cascade_failure(path: &Path, error: &impl std::fmt::Display) -> UserError {
-    let mut failure = failure::internal(format!("the cascade {} cannot be used: {error}", path.display()));
-    failure.code = darkroom_core::error::Code::FailedPrecondition;
-    failure.reason = "BROKEN_CASCADE".to_owned();
-    failure.field = Some("cascade".to_owned());
-    failure
+    let path = path.to_owned();
+    let bundle = tokio::task::spawn_blocking(move || CascadeBundle::load(&path)).await;
+    Ok(bundle.map_err(failure::internal)??.cascade().digest().to_string())
 }
