@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod error;
 pub mod memory;
+pub mod stage_loop;
 pub mod task;
 
 use std::time::Duration;

@@ -1,0 +1,310 @@
+//! The loop every worker runs: lease → load → run → store → complete, for the encoder and the renderers alike.
+//!
+//! - One OS thread named `model` owns the model and runs one batch at a time. While it computes, the next batch is
+//!   leased and its inputs loaded (at most these two batches wait or run), and the outputs of earlier ones are encoded
+//!   and stored by other threads (at most [`Options::uploads`] batches).
+//! - Everything held is renewed by heartbeat; a lost lease is dropped, and a run whose rows are all lost stops at its
+//!   next step. When no step finishes within the stall limit the heartbeat stops, so that others can take over.
+//! - A batch that fails as a whole is run again row by row: a poison task fails alone. Out of memory halves the batch,
+//!   and the smaller cap is kept.
+//! - Storage faults are retried under the lease, then the task is interrupted; they count against nobody.
+//! - Shutdown drains: what waits is handed back, what runs finishes within the grace period or is handed back at its
+//!   next step.
+//!
+//! It knows tasks and outcomes; it never knows what a stage computes, nor where its inputs and outputs lie.
+
+mod announce;
+mod feed;
+mod finish;
+mod held;
+mod meter;
+mod model_thread;
+mod shared;
+
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use darkroom_core::{error::UserError, id::WorkerId};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    TaskQueue,
+    task::{Outcome, PoolId, Task},
+};
+use shared::Shared;
+
+/// What a worker does around its model: reads inputs, writes outputs. Called from many tasks at once.
+#[async_trait]
+pub trait Stage: Send + Sync + 'static {
+    /// A task's inputs in memory.
+    type Input: Send + Sync + 'static;
+    /// What the model makes of them.
+    type Output: Send + 'static;
+    /// The output as a file.
+    type File: Send + Sync + 'static;
+
+    /// Reads a task's inputs, or finds that nothing needs to run.
+    async fn load(&self, pool: &PoolId, task: &Task) -> Result<Loaded<Self::Input>, Fault>;
+
+    /// Turns an output into a file. Runs on a thread where it may take its time.
+    fn encode(&self, task: &Task, output: Self::Output, device_class: &str) -> Result<Self::File, Outcome>;
+
+    /// Stores the file; called again after a storage fault.
+    async fn store(&self, task: &Task, file: &Self::File) -> Result<Outcome, Fault>;
+}
+
+/// What loading found.
+#[derive(Debug)]
+pub enum Loaded<I> {
+    /// The inputs, ready to run.
+    Ready(I),
+    /// The task needs no run: an earlier one's output is stored and whole.
+    Already(Outcome),
+}
+
+/// Why a task could not be loaded or stored.
+#[derive(Debug)]
+pub enum Fault {
+    /// Storage is at fault; trying again may help.
+    Storage(String),
+    /// The task ends so.
+    Ends(Outcome),
+}
+
+/// A model on its own thread; it need not be `Send`, being made there.
+pub trait Model: 'static {
+    /// See [`Stage::Input`].
+    type Input;
+    /// See [`Stage::Output`].
+    type Output;
+
+    /// Runs a batch: one result per row, in order. `on_step` is called after each step and may ask to stop.
+    fn run(
+        &mut self,
+        pool: &PoolId,
+        rows: &[Row<'_, Self::Input>],
+        on_step: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Self::Output, Outcome>>, BatchFault>;
+
+    /// Device, for people.
+    fn device(&self) -> String;
+
+    /// Class of device: same class, same bytes.
+    fn device_class(&self) -> String;
+
+    /// Called after a panic in `run`: drop what it may have left half done.
+    fn recover(&mut self) {}
+}
+
+/// One row of a batch.
+#[derive(Debug)]
+pub struct Row<'a, I> {
+    /// The task.
+    pub task: &'a Task,
+    /// Its inputs.
+    pub input: &'a I,
+}
+
+/// Why a whole batch has no results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchFault {
+    /// `on_step` asked to stop.
+    Interrupted,
+    /// The batch is too big for the device.
+    OutOfMemory,
+    /// It failed; run again row by row unless it was a single row.
+    Failed {
+        /// Stable code.
+        code: String,
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// A pool to serve.
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// The pool.
+    pub pool: PoolId,
+    /// Largest batch.
+    pub batch_cap: usize,
+}
+
+/// How a loop runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who this is; fresh for every process.
+    pub worker: WorkerId,
+    /// Its host.
+    pub host: String,
+    /// The pools, preferred first: later stages before earlier ones, so that started images finish.
+    pub pools: Vec<Serve>,
+    /// The farm's lease; heartbeats go out three times as often.
+    pub lease: Duration,
+    /// Longest time between two steps before the heartbeat stops.
+    pub stall: Duration,
+    /// How long a drain may take before running work is stopped at its next step.
+    pub grace: Duration,
+    /// How long storage faults are retried before the task is interrupted.
+    pub storage_patience: Duration,
+    /// How long an idle model waits for a partly filled batch to fill.
+    pub linger: Duration,
+    /// Time between two signs of life.
+    pub announce_every: Duration,
+    /// Most batches whose outputs are being encoded and stored beside the running one.
+    pub uploads: usize,
+}
+
+impl Options {
+    /// Usual times for a worker of these pools.
+    #[must_use]
+    pub fn new(worker: WorkerId, host: &str, pools: Vec<Serve>) -> Self {
+        Self {
+            worker,
+            host: host.to_owned(),
+            pools,
+            lease: Duration::from_secs(30),
+            stall: Duration::from_secs(600),
+            grace: Duration::from_secs(20),
+            storage_patience: Duration::from_secs(60),
+            linger: Duration::from_millis(10),
+            announce_every: Duration::from_secs(2),
+            uploads: 2,
+        }
+    }
+}
+
+/// How much the model has had to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Busy {
+    /// Seconds in which the model's thread ran batches.
+    pub busy_seconds: f64,
+    /// Seconds from the first batch's start to the last one's end.
+    pub span_seconds: f64,
+    /// Tasks completed.
+    pub done: u64,
+}
+
+/// A running loop.
+#[derive(Debug)]
+pub struct Handle {
+    drain: CancellationToken,
+    shared: Arc<Shared>,
+    runs: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Starts to drain; returns at once. See [`join`](Self::join).
+    pub fn shutdown(&self) {
+        self.drain.cancel();
+    }
+
+    /// Who this worker is.
+    #[must_use]
+    pub fn worker(&self) -> &WorkerId {
+        &self.shared.options.worker
+    }
+
+    /// How much the model has had to do so far.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.shared.meter.busy()
+    }
+
+    /// Waits for the end: of a drain, or of a loop whose model thread died.
+    ///
+    /// # Errors
+    /// If the loop itself failed.
+    pub async fn join(self) -> Result<(), UserError> {
+        self.runs.await.map_err(|_| shared::internal("the stage loop panicked"))
+    }
+}
+
+/// Makes the model on its thread, then starts to work. Ends when `drain` is cancelled and the drain is over.
+///
+/// # Errors
+/// What `make_model` says; nothing runs then.
+pub async fn start<S, M>(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    stage: Arc<S>,
+    make_model: impl FnOnce() -> Result<M, UserError> + Send + 'static,
+    drain: CancellationToken,
+) -> Result<Handle, UserError>
+where
+    S: Stage,
+    M: Model<Input = S::Input, Output = S::Output>,
+{
+    let shared = Arc::new(Shared::new(options, queue));
+    let (made, is_made) = oneshot::channel();
+    let thread = model_thread::spawn(Arc::clone(&shared), make_model, made)?;
+    is_made
+        .await
+        .map_err(|_| shared::internal("the model's thread panicked while it loaded the model"))??;
+    let feed = feed::Feed::new(Arc::clone(&shared), stage, thread.jobs);
+    let runs = tokio::spawn(supervise(Arc::clone(&shared), feed, thread.ended, drain.clone()));
+    Ok(Handle { drain, shared, runs })
+}
+
+/// Runs the parts, and ends them in order: feed first, then model and uploads within the grace period, heartbeat and
+/// announcements last.
+async fn supervise<S: Stage>(
+    shared: Arc<Shared>,
+    feed: feed::Feed<S>,
+    model_ended: oneshot::Receiver<()>,
+    drain: CancellationToken,
+) {
+    let background = TaskTracker::new();
+    let over = CancellationToken::new();
+    background.spawn(over.clone().run_until_cancelled_owned(held::keep_alive(Arc::clone(&shared))));
+    background.spawn(over.clone().run_until_cancelled_owned(announce::keep_announcing(Arc::clone(&shared))));
+    background.close();
+
+    let feeding = tokio::spawn(feed.run(drain.clone()));
+    drain.cancelled().await;
+    shared.draining();
+    let ending = async {
+        if feeding.await.is_err() {
+            tracing::error!("the feed of the stage loop panicked");
+        }
+        // The feed took the model's channel with it, so the thread ends after what it runs.
+        let _ = model_ended.await;
+        shared.finishing.close();
+        shared.finishing.wait().await;
+    };
+    tokio::pin!(ending);
+    if timeout(shared.options.grace, &mut ending).await.is_err() {
+        tracing::warn!("grace period over, running work stops at its next step");
+        shared.stop.cancel();
+        if timeout(shared.options.grace.min(Duration::from_secs(10)), &mut ending).await.is_err() {
+            tracing::warn!("the model does not stop; its tasks are handed back without it");
+        }
+    }
+    shared.hand_back_everything().await;
+    over.cancel();
+    background.wait().await;
+    if let Err(error) = shared.queue.withdraw(&shared.options.worker).await {
+        tracing::warn!(%error, "worker could not withdraw");
+    }
+}
+
+/// Sleeps a little longer after each fault: 50 ms, doubling to 5 s.
+pub(crate) struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(Duration::from_millis(50))
+    }
+
+    async fn pause(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(5));
+    }
+}
+
+type Caps = HashMap<PoolId, usize>;

@@ -1,0 +1,100 @@
+//! How busy the model's thread is, when it last finished a step, and how long a row takes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{Busy, shared::locked};
+use crate::task::PoolId;
+
+/// Weight of the newest batch in the mean time per row.
+const NEWEST: f64 = 0.3;
+
+pub(super) struct Meter {
+    started: Instant,
+    done: AtomicU64,
+    times: Mutex<Times>,
+}
+
+#[derive(Default)]
+struct Times {
+    busy: Duration,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    /// Start of the batch that runs now.
+    running: Option<Instant>,
+    /// By tokio's clock: the running batch's start or latest step.
+    pulse: Option<tokio::time::Instant>,
+    per_row: HashMap<PoolId, f64>,
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), done: AtomicU64::new(0), times: Mutex::default() }
+    }
+
+    pub(super) fn batch_starts(&self) {
+        let now = Instant::now();
+        let mut times = locked(&self.times);
+        times.first.get_or_insert(now);
+        times.running = Some(now);
+        times.pulse = Some(tokio::time::Instant::now());
+    }
+
+    pub(super) fn step_done(&self) {
+        locked(&self.times).pulse = Some(tokio::time::Instant::now());
+    }
+
+    pub(super) fn batch_ends(&self) {
+        let now = Instant::now();
+        let mut times = locked(&self.times);
+        if let Some(start) = times.running.take() {
+            times.busy += now - start;
+        }
+        times.last = Some(now);
+        times.pulse = None;
+    }
+
+    pub(super) fn rows_took(&self, pool: &PoolId, seconds_per_row: f64) {
+        let mut times = locked(&self.times);
+        let mean = times.per_row.entry(pool.clone()).or_insert(seconds_per_row);
+        *mean += NEWEST * (seconds_per_row - *mean);
+    }
+
+    /// Time since the running batch's latest step; none while nothing runs.
+    pub(super) fn since_pulse(&self) -> Option<Duration> {
+        locked(&self.times).pulse.map(|pulse| pulse.elapsed())
+    }
+
+    pub(super) fn count_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn seconds_per_row(&self) -> HashMap<PoolId, f64> {
+        locked(&self.times).per_row.clone()
+    }
+
+    pub(super) fn busy(&self) -> Busy {
+        let times = locked(&self.times);
+        let now = Instant::now();
+        let running = times.running.map_or(Duration::ZERO, |start| now - start);
+        let end = if times.running.is_some() { Some(now) } else { times.last };
+        let span = times.first.zip(end).map_or(Duration::ZERO, |(first, end)| end - first);
+        Busy {
+            busy_seconds: (times.busy + running).as_secs_f64(),
+            span_seconds: span.as_secs_f64(),
+            done: self.done.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Share of the time since start-up in which a batch ran.
+    pub(super) fn share(&self) -> f64 {
+        let since = self.started.elapsed().as_secs_f64();
+        if since > 0.0 { (self.busy().busy_seconds / since).min(1.0) } else { 0.0 }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the parts of one loop share: options, the queue, held leases, caps, the meter, and the two stop signals.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use darkroom_core::error::{Code, UserError};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Backoff, Caps, Options,
+    held::{Held, Registry},
+    meter::Meter,
+};
+use crate::{
+    TaskQueue,
+    task::{Completion, Outcome, PoolId, ServedPool, TaskResult, WorkerCard},
+};
+
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) queue: Arc<dyn TaskQueue>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) meter: Meter,
+    /// Tasks that finish rows; ended by the supervisor.
+    pub(super) finishing: TaskTracker,
+    /// Everything stops now: the grace period is over.
+    pub(super) stop: CancellationToken,
+    caps: Mutex<Caps>,
+    labels: Mutex<Labels>,
+    is_draining: AtomicBool,
+}
+
+/// What the model says of itself once it is made.
+#[derive(Clone, Default)]
+pub(super) struct Labels {
+    pub(super) device: String,
+    pub(super) device_class: String,
+}
+
+/// How a task's run ended, for its result.
+#[derive(Clone, Copy)]
+pub(super) struct RunFacts {
+    pub(super) seconds: f64,
+    pub(super) alone: bool,
+}
+
+impl RunFacts {
+    /// For tasks that ended without a run.
+    pub(super) const NONE: Self = Self { seconds: 0.0, alone: false };
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(options: Options, queue: Arc<dyn TaskQueue>) -> Self {
+        let caps = options.pools.iter().map(|serve| (serve.pool.clone(), serve.batch_cap.max(1))).collect();
+        Self {
+            options,
+            queue,
+            registry: Arc::default(),
+            meter: Meter::new(),
+            finishing: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            caps: Mutex::new(caps),
+            labels: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn cap(&self, pool: &PoolId) -> usize {
+        locked(&self.caps).get(pool).copied().unwrap_or(1)
+    }
+
+    /// Remembers that a batch of more than `rows` does not fit.
+    pub(super) fn lower_cap(&self, pool: &PoolId, rows: usize) {
+        let mut caps = locked(&self.caps);
+        let cap = caps.entry(pool.clone()).or_insert(1);
+        *cap = rows.clamp(1, (*cap).max(1));
+        tracing::warn!(%pool, batch.cap = *cap, "out of memory, batches become smaller");
+    }
+
+    pub(super) fn set_labels(&self, labels: Labels) {
+        *locked(&self.labels) = labels;
+    }
+
+    pub(super) fn device_class(&self) -> String {
+        locked(&self.labels).device_class.clone()
+    }
+
+    pub(super) fn draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn card(&self) -> WorkerCard {
+        let labels = locked(&self.labels).clone();
+        let draining = self.is_draining.load(Ordering::Relaxed);
+        let seconds: HashMap<PoolId, f64> = self.meter.seconds_per_row();
+        let served = |pool: &PoolId| ServedPool {
+            pool: pool.clone(),
+            batch_cap: u32::try_from(self.cap(pool)).unwrap_or(u32::MAX),
+            seconds_per_image: seconds.get(pool).copied().unwrap_or(0.0),
+        };
+        WorkerCard {
+            id: self.options.worker.clone(),
+            host: self.options.host.clone(),
+            device: labels.device,
+            device_class: labels.device_class,
+            pools: self.options.pools.iter().map(|s| (s.pool.to_string(), served(&s.pool))).collect(),
+            leased: self.registry.len() as u64,
+            done: self.meter.busy().done,
+            busy: self.meter.share(),
+            state: if draining { "draining" } else { "working" }.to_owned(),
+            seen_seconds_ago: 0.0,
+        }
+    }
+
+    /// Reports how a task ended, again and again until the queue answers, unless the lease is lost meanwhile.
+    pub(super) async fn complete(&self, held: Held, outcome: Outcome, facts: RunFacts) {
+        if let Outcome::Failed { code, .. } = &outcome {
+            tracing::warn!(pool = %held.pool(), task = ?held.task().key, error.code = code, "task failed");
+        }
+        let result = TaskResult {
+            key: held.task().key,
+            worker: self.options.worker.clone(),
+            host: self.options.host.clone(),
+            device_class: self.device_class(),
+            alone: facts.alone,
+            seconds: facts.seconds,
+            outcome,
+        };
+        let mut backoff = Backoff::new();
+        while !held.is_lost() {
+            let report = self.queue.complete(held.pool(), &self.options.worker, held.id(), result.clone());
+            match timeout(CALL, report).await {
+                Ok(Ok(Completion::Recorded)) => return self.meter.count_done(),
+                Ok(Ok(Completion::LeaseLost)) => break,
+                Ok(Err(error)) if !error.retryable() => {
+                    tracing::error!(%error, "a result could not be reported");
+                    return;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "reporting a result again"),
+                Err(_) => tracing::debug!("reporting a result again"),
+            }
+            tokio::select! {
+                () = backoff.pause() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+        tracing::info!(pool = %held.pool(), task = ?held.task().key, "lease lost, result dropped");
+    }
+
+    /// Hands tasks back as they were.
+    pub(super) async fn hand_back(&self, tasks: Vec<Held>) {
+        let mut by_pool: HashMap<PoolId, Vec<_>> = HashMap::new();
+        for held in tasks.iter().filter(|held| !held.is_lost()) {
+            by_pool.entry(held.pool().clone()).or_default().push(held.id().clone());
+        }
+        for (pool, ids) in by_pool {
+            self.hand_back_ids(&pool, ids).await;
+        }
+    }
+
+    /// The last resort of a drain: whatever is still held.
+    pub(super) async fn hand_back_everything(&self) {
+        for (pool, ids) in self.registry.by_pool() {
+            self.hand_back_ids(&pool, ids).await;
+        }
+    }
+
+    async fn hand_back_ids(&self, pool: &PoolId, ids: Vec<crate::task::EntryId>) {
+        let handed = self.queue.hand_back(pool, &self.options.worker, &ids);
+        if !matches!(timeout(CALL, handed).await, Ok(Ok(()))) {
+            // Their leases run out by themselves.
+            tracing::warn!(%pool, tasks = ids.len(), "tasks could not be handed back");
+        }
+    }
+}
+
+/// Longest time one call to the queue may take.
+const CALL: Duration = Duration::from_secs(10);
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is complete in itself, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn internal(message: &str) -> UserError {
+    UserError::new(Code::Internal, "INTERNAL", message)
+}
