@@ -1,0 +1,103 @@
+//! The loop of a stage for the images of one forward pass: predict, guide, step.
+//!
+//! A [`Denoiser`] owns x, the conditioning and the sampler's memory; whoever drives it decides when the next step runs
+//! and where noise comes from (seeds in a render, a recording in a trace).
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use crate::guidance::{guide, is_guided};
+use crate::layers::{Torch, channels_last};
+use crate::sampler::{History, SamplerPlan};
+use crate::unet::{Conditioning, Network};
+
+/// What the images of one pass start from; every tensor f32 on the device, `images` rows each.
+pub(crate) struct Start {
+    /// `[images, length, dimension]`.
+    pub(crate) text: Tensor,
+    /// The same for the negative texts; needed where the guidance scale is not 1.
+    pub(crate) negative: Option<Tensor>,
+    /// Noised low-resolution pictures at full size, `[images, 3, height, width]`.
+    pub(crate) low_res: Option<Tensor>,
+    /// The class label of all rows.
+    pub(crate) noise_level: Option<u32>,
+    /// x at the first timestep, `[images, 3, height, width]`.
+    pub(crate) x: Tensor,
+}
+
+/// Images on their way from noise to pictures.
+pub(crate) struct Denoiser<'a> {
+    network: &'a Network,
+    plan: &'a SamplerPlan,
+    guidance_scale: f64,
+    conditioning: Conditioning,
+    low_res: Option<Tensor>,
+    x: Tensor,
+    history: History,
+}
+
+impl<'a> Denoiser<'a> {
+    pub(crate) fn new(
+        network: &'a Network,
+        plan: &'a SamplerPlan,
+        guidance_scale: f64,
+        start: &Start,
+    ) -> Torch<Self> {
+        let text = match &start.negative {
+            Some(negative) if is_guided(guidance_scale) => Tensor::f_cat(&[negative, &start.text], 0)?,
+            _ => start.text.shallow_clone(),
+        };
+        Ok(Self {
+            network,
+            plan,
+            guidance_scale,
+            conditioning: network.condition(&text, start.noise_level)?,
+            low_res: start.low_res.as_ref().map(channels_last).transpose()?,
+            x: channels_last(&start.x)?,
+            history: History::default(),
+        })
+    }
+
+    /// x after the steps so far, `[images, 3, height, width]`, channels-last.
+    pub(crate) fn x(&self) -> &Tensor {
+        &self.x
+    }
+
+    /// The network's raw output at step `index`: the unconditional rows, then the conditional ones.
+    pub(crate) fn predict(&self, index: usize) -> Torch<Tensor> {
+        let joined = match &self.low_res {
+            Some(low_res) => Tensor::f_cat(&[&self.x, low_res], 1)?,
+            None => self.x.shallow_clone(),
+        };
+        let rows =
+            if is_guided(self.guidance_scale) { Tensor::f_cat(&[&joined, &joined], 0)? } else { joined };
+        self.network.forward(&rows, self.plan.timesteps[index], &self.conditioning)
+    }
+
+    /// Finishes step `index` with the network's output; `draw` is asked for noise only if the step adds some.
+    pub(crate) fn advance(
+        &mut self,
+        index: usize,
+        output: &Tensor,
+        draw: impl FnOnce() -> Torch<Tensor>,
+    ) -> Torch<()> {
+        let guided = guide(output, self.guidance_scale)?;
+        let noise = if self.plan.draws_noise(index) { Some(channels_last(&draw()?)?) } else { None };
+        self.x = self.plan.step(index, &self.x, &guided, noise.as_ref(), &mut self.history)?;
+        Ok(())
+    }
+}
+
+/// Noise-conditioning augmentation (Ho et al. 2022, "Cascaded diffusion models", section 4.2): the low-resolution
+/// picture, resized bilinearly with the corners aligned, keeps √ᾱ of itself and gets √(1−ᾱ) of noise.
+pub(crate) fn augment(low_res: &Tensor, noise: &Tensor, alpha_cumprod: f64) -> Torch<Tensor> {
+    let (_, _, height, width) = noise.size4()?;
+    let resized = low_res.f_upsample_bilinear2d([height, width], true, None, None)?;
+    let noise = noise.f_mul_scalar((1.0 - alpha_cumprod).sqrt())?;
+    resized.f_mul_scalar(alpha_cumprod.sqrt())?.f_add_(&noise)
+}
+
+/// Host values as an f32 tensor on the device.
+pub(crate) fn upload(values: &[f32], shape: &[i64], device: Device) -> Result<Tensor, TchError> {
+    debug_assert_eq!(values.len() as i64, shape.iter().product::<i64>());
+    Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_kind(Kind::Float)?.f_to_device(device)
+}

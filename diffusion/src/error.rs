@@ -1,0 +1,255 @@
+//! What can go wrong, in words a person can act on.
+//!
+//! Two families: [`LoadError`] when a model folder is read, [`RenderError`] when it is run. Each error has a stable
+//! code and says whether trying the same thing again can help. Nothing in this crate panics on a bad file or input.
+
+use std::path::{Path, PathBuf};
+
+use tch::TchError;
+
+/// Why a model folder could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file could not be opened or read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is not the JSON it should be.
+    #[error("{path} is not valid: {message}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An option has a value that this implementation does not run.
+    #[error("{path}: `{key}` is {value}, which is not supported; accepted: {accepted}")]
+    Unsupported {
+        /// The configuration file.
+        path: PathBuf,
+        /// The option's name.
+        key: String,
+        /// The value found, as JSON.
+        value: String,
+        /// What would be accepted.
+        accepted: String,
+    },
+    /// A weights file is truncated or not a safetensors file.
+    #[error("{path} is not a complete safetensors file: {message}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A tensor that the network needs is absent.
+    #[error("{path} has no tensor `{tensor}`")]
+    Missing {
+        /// The weights file, or the index of its shards.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("tensor `{tensor}` in {path} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that the configuration implies.
+        expected: Vec<usize>,
+    },
+    /// A tensor's element type is not one that is read.
+    #[error("tensor `{tensor}` in {path} is {dtype}; accepted: F32, F16, BF16")]
+    Dtype {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The element type in the file.
+        dtype: String,
+    },
+    /// A tensor holds infinities or NaN.
+    #[error("tensor `{tensor}` in {path} holds a value that is not finite")]
+    NonFinite {
+        /// The weights file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// Tensors that no part of the configured network takes.
+    #[error("{path} holds {count} tensors that the configured network does not use, for example `{tensor}`")]
+    Unexpected {
+        /// The weights file.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// The first of them by name.
+        tensor: String,
+    },
+    /// The tokenizer could not be read or set up.
+    #[error("tokenizer {path}: {message}")]
+    Tokenizer {
+        /// The tokenizer's file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The device asked for cannot be used here.
+    #[error("device {device} is not usable: {message}")]
+    Device {
+        /// The device asked for.
+        device: String,
+        /// Why not.
+        message: String,
+    },
+    /// The weights do not fit in memory.
+    #[error("out of memory while loading {path}")]
+    OutOfMemory {
+        /// The folder being loaded.
+        path: PathBuf,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}
+
+impl LoadError {
+    /// A stable word for logs, metrics and the wire.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "model-unreadable",
+            Self::Config { .. } | Self::Tokenizer { .. } => "model-config-invalid",
+            Self::Unsupported { .. } => "model-option-unsupported",
+            Self::Corrupt { .. } => "weights-corrupt",
+            Self::Missing { .. } | Self::Shape { .. } | Self::Dtype { .. } | Self::Unexpected { .. } => {
+                "weights-mismatch"
+            }
+            Self::NonFinite { .. } => "weights-not-finite",
+            Self::Device { .. } => "device-unusable",
+            Self::OutOfMemory { .. } => "out-of-memory",
+            Self::Torch(_) => "torch",
+        }
+    }
+
+    /// Whether loading the same files again, here or elsewhere, can succeed.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::OutOfMemory { .. } | Self::Device { .. })
+    }
+
+    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn torch(path: &Path, error: TchError) -> Self {
+        let message = first_line(&error);
+        if is_out_of_memory(&message) {
+            Self::OutOfMemory { path: path.to_owned() }
+        } else {
+            Self::Torch(message)
+        }
+    }
+}
+
+impl From<TchError> for LoadError {
+    fn from(error: TchError) -> Self {
+        Self::Torch(first_line(&error))
+    }
+}
+
+/// Why a stage or a text could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The caller asked to stop between two steps.
+    #[error("interrupted")]
+    Interrupted,
+    /// The device has too little memory for this batch.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// A row's result holds NaN or an infinity.
+    #[error("row {row} came out with values that are not finite")]
+    NonFinite {
+        /// The row's position in the call.
+        row: usize,
+    },
+    /// A setting or an input does not fit the stage.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The setting or input.
+        field: &'static str,
+        /// The value, and what would be accepted.
+        message: String,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}
+
+impl RenderError {
+    /// A stable word for logs, metrics and the wire.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::OutOfMemory(_) => "out-of-memory",
+            Self::NonFinite { .. } => "not-finite",
+            Self::Invalid { .. } => "invalid-input",
+            Self::Torch(_) => "torch",
+        }
+    }
+
+    /// Whether the same work can succeed when it is tried again (smaller, later or elsewhere).
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::OutOfMemory(_) | Self::Torch(_))
+    }
+
+    pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid { field, message: message.into() }
+    }
+}
+
+impl From<TchError> for RenderError {
+    fn from(error: TchError) -> Self {
+        let message = first_line(&error);
+        if is_out_of_memory(&message) { Self::OutOfMemory(message) } else { Self::Torch(message) }
+    }
+}
+
+/// libtorch's messages carry a C++ backtrace after the first line.
+fn first_line(error: &TchError) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("Internal torch error: ").to_owned()
+}
+
+fn is_out_of_memory(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("out of memory")
+        || message.contains("can't allocate memory")
+        || message.contains("not enough memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_is_told_apart_from_other_failures() {
+        let cpu = TchError::Torch(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried…\nat f()".into(),
+        );
+        assert!(matches!(RenderError::from(cpu), RenderError::OutOfMemory(_)));
+        let cuda = TchError::Torch("CUDA out of memory. Tried to allocate 2 GiB".into());
+        assert!(matches!(RenderError::from(cuda), RenderError::OutOfMemory(_)));
+        let other = TchError::Torch("shape '[2]' is invalid\nException raised from".into());
+        match RenderError::from(other) {
+            RenderError::Torch(message) => assert_eq!(message, "shape '[2]' is invalid"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

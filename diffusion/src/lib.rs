@@ -1,0 +1,36 @@
+//! Darkroom's mathematics: text to embeddings, noise to pictures.
+//!
+//! [`TextEncoder`] is T5 with its tokenizer; [`StageModel`] is one stage of an Imagen-style cascade: a U-Net, its noise
+//! schedule and a sampler. Both take and give plain host data ([`HostTensor`]), load Hugging Face folders as they are,
+//! and refuse by name what they would not run exactly. [`trace`] proves a machine computes what the reference does.
+//!
+//! This crate knows nothing of queues, jobs, storage or the network, and has no global state beyond libtorch's own.
+
+mod config;
+mod denoise;
+mod device;
+mod error;
+mod guidance;
+mod host;
+mod layers;
+pub mod noise;
+mod rows;
+mod sampler;
+mod schedule;
+mod settings;
+mod stage;
+mod t5;
+mod text_encoder;
+mod tokenizer;
+pub mod trace;
+mod unet;
+mod weights;
+
+pub use device::{DeviceChoice, DtypeChoice, LoadOptions};
+pub use error::{LoadError, RenderError};
+pub use host::HostTensor;
+pub use sampler::Sampler;
+pub use schedule::Thresholding;
+pub use settings::{RowInput, SamplerSettings, StageDescription, StepReport};
+pub use stage::StageModel;
+pub use text_encoder::{EncodedText, TextEncoder};

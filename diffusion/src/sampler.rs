@@ -1,0 +1,214 @@
+//! From a prediction to a slightly less noisy picture: the three samplers, planned ahead.
+//!
+//! A [`SamplerPlan`] holds every coefficient of every step, computed in f64 before the first forward pass; stepping is
+//! then a handful of f32 operations. Pictures here are `[rows, 3, height, width]` f32 tensors of any memory layout.
+
+mod ddim;
+mod ddpm;
+mod dpm_solver;
+mod threshold;
+
+use tch::Tensor;
+
+use crate::error::RenderError;
+use crate::layers::Torch;
+use crate::schedule::{Prediction, Schedule, Thresholding, Variance, check_custom};
+use crate::schedule::{ddim_timesteps, ddpm_timesteps, dpm_timesteps};
+
+/// Which sampler runs a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampler {
+    /// Ancestral sampling with the stage's variance (Ho et al. 2020), betas respaced to the visited timesteps.
+    Ddpm,
+    /// Song et al. 2020; deterministic at eta 0.
+    Ddim,
+    /// DPM-Solver++(2M) (Lu et al. 2022), midpoint; the first step is of first order, and so is the last where its
+    /// final sigma is 0.
+    DpmSolverPp,
+}
+
+/// What a plan is made from, beside the schedule.
+#[derive(Clone, Debug)]
+pub(crate) struct PlanOptions {
+    pub(crate) sampler: Sampler,
+    pub(crate) steps: usize,
+    pub(crate) timesteps: Option<Vec<u32>>,
+    pub(crate) eta: f64,
+    /// Replaces what the schedule says.
+    pub(crate) thresholding: Option<Thresholding>,
+    /// Whether the network gives a variance too.
+    pub(crate) has_variance: bool,
+}
+
+/// All steps of one stage.
+#[derive(Debug)]
+pub(crate) struct SamplerPlan {
+    pub(crate) timesteps: Vec<u32>,
+    prediction: Prediction,
+    thresholding: Thresholding,
+    steps: Steps,
+}
+
+#[derive(Debug)]
+enum Steps {
+    Ddpm(Vec<ddpm::Step>),
+    Ddim(Vec<ddim::Step>),
+    Dpm(Vec<dpm_solver::Step>),
+}
+
+/// The network's word on one step, after guidance.
+pub(crate) struct Guided {
+    /// Noise, clean picture or velocity, `[rows, 3, height, width]`.
+    pub(crate) mean: Tensor,
+    /// The raw variance channels, if the network has them.
+    pub(crate) variance: Option<Tensor>,
+}
+
+/// What a multistep sampler remembers from the step before.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    clean: Option<Tensor>,
+}
+
+impl SamplerPlan {
+    pub(crate) fn new(schedule: &Schedule, options: &PlanOptions) -> Result<Self, RenderError> {
+        let config = &schedule.config;
+        let invalid_steps = |message| RenderError::invalid("steps", message);
+        let timesteps = match &options.timesteps {
+            Some(list) => {
+                check_custom(list, config.train_timesteps)
+                    .map_err(|message| RenderError::invalid("timesteps", message))?;
+                list.clone()
+            }
+            None => match options.sampler {
+                Sampler::Ddpm => ddpm_timesteps(schedule, options.steps),
+                Sampler::Ddim => ddim_timesteps(schedule, options.steps),
+                Sampler::DpmSolverPp => dpm_timesteps(schedule, options.steps),
+            }
+            .map_err(invalid_steps)?,
+        };
+        if !(0.0..=1.0).contains(&options.eta) {
+            return Err(RenderError::invalid("eta", format!("{}; accepted: 0 to 1", options.eta)));
+        }
+        let thresholding = settle_thresholding(schedule, options)?;
+        let learned = matches!(config.variance, Variance::Learned | Variance::LearnedRange);
+        if options.sampler == Sampler::Ddpm && learned && !options.has_variance {
+            let message = "ddpm with a learned variance needs a network of 6 output channels";
+            return Err(RenderError::invalid("sampler", message));
+        }
+        let steps = match options.sampler {
+            Sampler::Ddpm => Steps::Ddpm(ddpm::plan(schedule, &timesteps)),
+            Sampler::Ddim => {
+                let stride =
+                    options.timesteps.is_none().then_some(config.train_timesteps / options.steps.max(1));
+                Steps::Ddim(ddim::plan(schedule, &timesteps, stride, options.eta))
+            }
+            Sampler::DpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps)),
+        };
+        Ok(Self { timesteps, prediction: config.prediction, thresholding, steps })
+    }
+
+    /// Whether a step adds noise.
+    pub(crate) fn draws_noise(&self, index: usize) -> bool {
+        match &self.steps {
+            Steps::Ddpm(steps) => steps[index].draws_noise(),
+            Steps::Ddim(steps) => steps[index].draws_noise(),
+            Steps::Dpm(_) => false,
+        }
+    }
+
+    /// One step from `x`. `noise` must be given where [`Self::draws_noise`] says so.
+    pub(crate) fn step(
+        &self,
+        index: usize,
+        x: &Tensor,
+        guided: &Guided,
+        noise: Option<&Tensor>,
+        history: &mut History,
+    ) -> Torch<Tensor> {
+        match &self.steps {
+            Steps::Ddpm(steps) => {
+                let clean = self.clean(x, &guided.mean, steps[index].level)?;
+                steps[index].apply(x, &clean, guided.variance.as_ref(), noise)
+            }
+            Steps::Ddim(steps) => {
+                let level = steps[index].level;
+                let epsilon = match self.prediction {
+                    Prediction::Epsilon => guided.mean.shallow_clone(),
+                    Prediction::Sample => {
+                        x.f_sub(&guided.mean.f_mul_scalar(level.signal)?)?.f_div_scalar_(level.noise)?
+                    }
+                    Prediction::Velocity => {
+                        guided.mean.f_mul_scalar(level.signal)?.f_add_(&x.f_mul_scalar(level.noise)?)?
+                    }
+                };
+                let clean = self.clean(x, &guided.mean, level)?;
+                steps[index].apply(&clean, &epsilon, noise)
+            }
+            Steps::Dpm(steps) => {
+                let clean = self.clean(x, &guided.mean, steps[index].level)?;
+                let next = steps[index].apply(x, &clean, history.clean.as_ref())?;
+                history.clean = Some(clean);
+                Ok(next)
+            }
+        }
+    }
+
+    /// The clean picture that a prediction implies (Ho et al., equation 15; Salimans & Ho, section 4), bounded.
+    fn clean(&self, x: &Tensor, prediction: &Tensor, level: Level) -> Torch<Tensor> {
+        let clean = match self.prediction {
+            Prediction::Epsilon => {
+                x.f_sub(&prediction.f_mul_scalar(level.noise)?)?.f_div_scalar_(level.signal)?
+            }
+            // A copy, because bounding works in place.
+            Prediction::Sample => prediction.f_mul_scalar(1.0)?,
+            Prediction::Velocity => {
+                x.f_mul_scalar(level.signal)?.f_sub_(&prediction.f_mul_scalar(level.noise)?)?
+            }
+        };
+        threshold::bound(clean, self.thresholding)
+    }
+}
+
+/// Picture and noise in x at one timestep: x = signal · x₀ + noise · ε.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Level {
+    pub(crate) signal: f64,
+    pub(crate) noise: f64,
+}
+
+impl Level {
+    pub(crate) fn of(alpha_cumprod: f64) -> Self {
+        Self { signal: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() }
+    }
+}
+
+fn settle_thresholding(schedule: &Schedule, options: &PlanOptions) -> Result<Thresholding, RenderError> {
+    let config = &schedule.config;
+    match options.thresholding {
+        Some(given) => {
+            let valid = match given {
+                Thresholding::Off => true,
+                Thresholding::Static { range } => range > 0.0 && range.is_finite(),
+                Thresholding::Dynamic { ratio, max } => {
+                    (0.0..=1.0).contains(&ratio) && (1.0..f64::INFINITY).contains(&max)
+                }
+            };
+            let accepted = "a range above 0, or a ratio from 0 to 1 with a maximum of at least 1";
+            if valid {
+                Ok(given)
+            } else {
+                Err(RenderError::invalid("thresholding", format!("{given:?}; accepted: {accepted}")))
+            }
+        }
+        None => Ok(match (config.thresholding, config.clip) {
+            (Some(dynamic), _) => dynamic,
+            // The reference's DPM-Solver++ has no `clip_sample`.
+            (None, Some(range)) if options.sampler != Sampler::DpmSolverPp => Thresholding::Static { range },
+            (None, _) => Thresholding::Off,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! DPM-Solver++(2M), midpoint (Lu et al. 2022, algorithm 2), on predicted clean pictures.
+//!
+//! With σ = √((1−ᾱ)/ᾱ), α = 1/√(σ²+1), λ = −ln σ and h the step in λ:
+//! x′ = (σ̂′/σ̂) x − α′ (e^−h − 1) D, where σ̂ = σα and D = D₀ + (1/2r)(D₀ − D₋₁) with r = h₋₁/h, or D₀ in first order.
+
+use tch::Tensor;
+
+use super::Level;
+use crate::layers::Torch;
+use crate::schedule::Schedule;
+
+/// One step's coefficients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) level: Level,
+    x: f64,
+    clean: f64,
+    /// Of the clean picture of the step before; 0 in first order.
+    clean_before: f64,
+}
+
+/// The share of the picture at the last timestep of a schedule rescaled to end in pure noise, as in the reference.
+const ALMOST_NOTHING: f64 = 1.0 / 16_777_216.0;
+
+pub(super) fn plan(schedule: &Schedule, timesteps: &[u32]) -> Vec<Step> {
+    let config = &schedule.config;
+    let sigma_at = |timestep: u32| {
+        let last = timestep as usize == config.train_timesteps - 1;
+        let alpha_bar = schedule.alpha_cumprod(i64::from(timestep));
+        let alpha_bar = if last && config.rescale_betas_zero_snr { ALMOST_NOTHING } else { alpha_bar };
+        ((1.0 - alpha_bar) / alpha_bar).sqrt()
+    };
+    let end = if config.dpm.ends_at_zero { 0.0 } else { sigma_at(0) };
+    let sigmas: Vec<f64> = timesteps.iter().map(|timestep| sigma_at(*timestep)).chain([end]).collect();
+    let count = timesteps.len();
+    let first_order_at_end =
+        config.dpm.euler_at_final || (config.dpm.lower_order_final && count < 15) || config.dpm.ends_at_zero;
+    (0..count)
+        .map(|index| {
+            let (from, to) = (level(sigmas[index]), level(sigmas[index + 1]));
+            let step = sigmas[index].ln() - sigmas[index + 1].ln();
+            let gain = -to.signal * (-step).exp_m1();
+            let first_order =
+                index == 0 || !config.dpm.second_order || (index + 1 == count && first_order_at_end);
+            let before =
+                if first_order { 0.0 } else { 0.5 * step / (sigmas[index - 1].ln() - sigmas[index].ln()) };
+            Step {
+                level: from,
+                x: to.noise / from.noise,
+                clean: gain * (1.0 + before),
+                clean_before: -gain * before,
+            }
+        })
+        .collect()
+}
+
+fn level(sigma: f64) -> Level {
+    let signal = 1.0 / (sigma * sigma + 1.0).sqrt();
+    Level { signal, noise: sigma * signal }
+}
+
+impl Step {
+    pub(super) fn apply(&self, x: &Tensor, clean: &Tensor, before: Option<&Tensor>) -> Torch<Tensor> {
+        let mut next = clean.f_mul_scalar(self.clean)?;
+        if self.x != 0.0 {
+            next = next.f_add_(&x.f_mul_scalar(self.x)?)?;
+        }
+        match before {
+            Some(before) if self.clean_before != 0.0 => next.f_add_(&before.f_mul_scalar(self.clean_before)?),
+            _ => Ok(next),
+        }
+    }
+}

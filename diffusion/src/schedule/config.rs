@@ -1,0 +1,196 @@
+//! What `scheduler_config.json` says, whichever of the three reference classes wrote it.
+//!
+//! A stage names one scheduler, but may be sampled with another; as in the reference, the new one takes every key it
+//! knows from the file. Spacing is the exception: DDIM and DPM-Solver++ keep their own unless the file is theirs.
+
+use serde_json::json;
+
+use super::Thresholding;
+use crate::config::ConfigFile;
+use crate::error::LoadError;
+
+/// The options of a schedule that samplers ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct ScheduleConfig {
+    pub(crate) train_timesteps: usize,
+    pub(crate) prediction: Prediction,
+    pub(crate) variance: Variance,
+    pub(crate) thresholding: Option<Thresholding>,
+    /// `clip_sample` with its range; DDPM and DDIM obey it where there is no thresholding, DPM-Solver++ never.
+    pub(crate) clip: Option<f64>,
+    pub(crate) rescale_betas_zero_snr: bool,
+    pub(crate) ddpm_spacing: Spacing,
+    pub(crate) ddim_spacing: Spacing,
+    /// Whether ᾱ after DDIM's last step is 1; else it is ᾱ_0.
+    pub(crate) ddim_ends_at_one: bool,
+    pub(crate) dpm_spacing: Spacing,
+    pub(crate) dpm: DpmOptions,
+}
+
+/// What the network predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prediction {
+    /// The noise (Ho et al. 2020).
+    Epsilon,
+    /// The clean picture.
+    Sample,
+    /// v = √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022).
+    Velocity,
+}
+
+/// The variance of a DDPM step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variance {
+    /// The posterior's, β̃; `fixed_small` and `fixed_small_log` are the same number.
+    FixedSmall,
+    /// β.
+    FixedLarge,
+    /// The network's last three channels.
+    Learned,
+    /// Between the two above on a logarithmic scale, by the network's last three channels.
+    LearnedRange,
+}
+
+/// How timesteps are spread over the training range (Lin et al. 2023, table 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spacing {
+    pub(crate) kind: SpacingKind,
+    /// Added to every timestep of "leading".
+    pub(crate) offset: usize,
+}
+
+/// See [`Spacing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpacingKind {
+    Leading,
+    Linspace,
+    Trailing,
+}
+
+/// What only DPM-Solver++ looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DpmOptions {
+    pub(crate) lambda_min_clipped: f64,
+    pub(crate) second_order: bool,
+    pub(crate) lower_order_final: bool,
+    pub(crate) euler_at_final: bool,
+    pub(crate) ends_at_zero: bool,
+}
+
+impl ScheduleConfig {
+    pub(super) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
+        let class = file.class_name().to_owned();
+        let known = ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", ""];
+        if !known.contains(&class.as_str()) {
+            return Err(file.refuse("_class_name", known[..3].join(", ")));
+        }
+        let train_timesteps = file.count("num_train_timesteps")?.unwrap_or(1000);
+        if !(2..=1_000_000).contains(&train_timesteps) {
+            return Err(file.refuse("num_train_timesteps", "a number from 2 to 1000000"));
+        }
+        let spacing = read_spacing(file)?;
+        let leading = Spacing { kind: SpacingKind::Leading, offset: 0 };
+        let linspace = Spacing { kind: SpacingKind::Linspace, offset: 0 };
+        Ok(Self {
+            train_timesteps,
+            prediction: match file.text("prediction_type")? {
+                None | Some("epsilon") => Prediction::Epsilon,
+                Some("sample") => Prediction::Sample,
+                Some("v_prediction") => Prediction::Velocity,
+                Some(_) => return Err(file.refuse("prediction_type", "epsilon, sample, v_prediction")),
+            },
+            variance: match file.text("variance_type")? {
+                None | Some("fixed_small" | "fixed_small_log") => Variance::FixedSmall,
+                Some("fixed_large") => Variance::FixedLarge,
+                Some("learned") => Variance::Learned,
+                Some("learned_range") => Variance::LearnedRange,
+                Some(_) => {
+                    let accepted = "fixed_small, fixed_small_log, fixed_large, learned, learned_range";
+                    return Err(file.refuse("variance_type", accepted));
+                }
+            },
+            thresholding: read_thresholding(file)?,
+            clip: read_clip(file)?,
+            rescale_betas_zero_snr: file.flag("rescale_betas_zero_snr")?.unwrap_or(false),
+            ddpm_spacing: if class == "DDPMScheduler" { spacing.unwrap_or(leading) } else { leading },
+            ddim_spacing: if class == "DDIMScheduler" { spacing.unwrap_or(leading) } else { leading },
+            ddim_ends_at_one: file.flag("set_alpha_to_one")?.unwrap_or(true),
+            dpm_spacing: if class == known[2] { spacing.unwrap_or(linspace) } else { linspace },
+            dpm: read_dpm(file)?,
+        })
+    }
+}
+
+fn read_spacing(file: &ConfigFile) -> Result<Option<Spacing>, LoadError> {
+    let offset = file.count("steps_offset")?.unwrap_or(0);
+    let kind = match file.text("timestep_spacing")? {
+        None => return Ok(None),
+        Some("leading") => SpacingKind::Leading,
+        Some("linspace") => SpacingKind::Linspace,
+        Some("trailing") => SpacingKind::Trailing,
+        Some(_) => return Err(file.refuse("timestep_spacing", "leading, linspace, trailing")),
+    };
+    Ok(Some(Spacing { kind, offset }))
+}
+
+fn read_thresholding(file: &ConfigFile) -> Result<Option<Thresholding>, LoadError> {
+    let ratio = file.number("dynamic_thresholding_ratio")?.unwrap_or(0.995);
+    let max = file.number("sample_max_value")?.unwrap_or(1.0);
+    if !file.flag("thresholding")?.unwrap_or(false) {
+        return Ok(None);
+    }
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(file.refuse("dynamic_thresholding_ratio", "a number from 0 to 1"));
+    }
+    if !(1.0..f64::INFINITY).contains(&max) {
+        return Err(file.refuse("sample_max_value", "a number of at least 1"));
+    }
+    Ok(Some(Thresholding::Dynamic { ratio, max }))
+}
+
+fn read_clip(file: &ConfigFile) -> Result<Option<f64>, LoadError> {
+    let range = file.number("clip_sample_range")?.unwrap_or(1.0);
+    if !(range > 0.0 && range.is_finite()) {
+        return Err(file.refuse("clip_sample_range", "a number above 0"));
+    }
+    Ok(file.flag("clip_sample")?.unwrap_or(true).then_some(range))
+}
+
+fn read_dpm(file: &ConfigFile) -> Result<DpmOptions, LoadError> {
+    for key in [
+        "use_karras_sigmas",
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
+        "use_lu_lambdas",
+        "use_flow_sigmas",
+        "use_dynamic_shifting",
+    ] {
+        file.only(key, &json!(false))?;
+    }
+    file.only("algorithm_type", &json!("dpmsolver++"))?;
+    file.only("solver_type", &json!("midpoint"))?;
+    file.without_effect("flow_shift", &json!(1.0));
+    file.without_effect("time_shift_type", &json!("exponential"));
+    // Some writers put minus infinity down as a text.
+    let lambda_min_clipped = match file.get("lambda_min_clipped") {
+        Some(serde_json::Value::String(text)) if text.eq_ignore_ascii_case("-infinity") || text == "-inf" => {
+            f64::NEG_INFINITY
+        }
+        _ => file.number("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY),
+    };
+    Ok(DpmOptions {
+        lambda_min_clipped,
+        second_order: match file.count("solver_order")? {
+            None | Some(2) => true,
+            Some(1) => false,
+            Some(_) => return Err(file.refuse("solver_order", "1 or 2")),
+        },
+        lower_order_final: file.flag("lower_order_final")?.unwrap_or(true),
+        euler_at_final: file.flag("euler_at_final")?.unwrap_or(false),
+        ends_at_zero: match file.text("final_sigmas_type")? {
+            None | Some("zero") => true,
+            Some("sigma_min") => false,
+            Some(_) => return Err(file.refuse("final_sigmas_type", "zero, sigma_min")),
+        },
+    })
+}

@@ -1,0 +1,318 @@
+//! One stage of a cascade: a network with its schedule, from text and noise to pictures.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use tch::Tensor;
+
+use crate::denoise::{Denoiser, Start, augment, upload};
+use crate::device::{LoadOptions, Placement, place};
+use crate::error::{LoadError, RenderError};
+use crate::guidance::is_guided;
+use crate::host::HostTensor;
+use crate::noise::{NoiseKey, Purpose, fill_normal};
+use crate::rows;
+use crate::sampler::{PlanOptions, SamplerPlan};
+use crate::schedule::{Prediction, Schedule};
+use crate::settings::{RowInput, SamplerSettings, StageDescription, StepReport};
+use crate::unet::{LoadedNetwork, Network};
+
+/// A stage in memory, ready to render. It belongs to one thread at a time.
+pub struct StageModel {
+    name: String,
+    loaded: LoadedNetwork,
+    schedule: Schedule,
+    /// Of the noise on the low-resolution input; super-resolution stages only.
+    augmentation: Option<Schedule>,
+    placement: Placement,
+}
+
+impl StageModel {
+    /// Loads `unet/`, `scheduler/` and, for super-resolution, `image_noising_scheduler/` of a stage's folder.
+    ///
+    /// `stage_name` names the stage's noise: the same name and seed give the same picture.
+    pub fn load(stage_dir: &Path, stage_name: &str, options: &LoadOptions) -> Result<Self, LoadError> {
+        let placement = place(options)?;
+        let _no_grad = tch::no_grad_guard();
+        let schedule_path = stage_dir.join("scheduler/scheduler_config.json");
+        let schedule = Schedule::load(&schedule_path)?;
+        let loaded = Network::load(&stage_dir.join("unet"), placement)?;
+        let interface = &loaded.interface;
+        let refuse = |path: &Path, key: &str, value: String, accepted: &str| LoadError::Unsupported {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            value,
+            accepted: accepted.to_owned(),
+        };
+        let network_path = stage_dir.join("unet/config.json");
+        if !matches!(interface.in_channels, 3 | 6) {
+            let accepted = "3, or 6 with a low-resolution picture";
+            return Err(refuse(&network_path, "in_channels", interface.in_channels.to_string(), accepted));
+        }
+        if !matches!(interface.out_channels, 3 | 6) {
+            let accepted = "3, or 6 with a variance";
+            return Err(refuse(&network_path, "out_channels", interface.out_channels.to_string(), accepted));
+        }
+        if interface.out_channels == 6 && schedule.config.prediction == Prediction::Velocity {
+            // The reference fails here.
+            let accepted = "epsilon or sample for a network with a variance";
+            return Err(refuse(&schedule_path, "prediction_type", "\"v_prediction\"".to_owned(), accepted));
+        }
+        let augmentation = (interface.in_channels == 6)
+            .then(|| Schedule::load(&stage_dir.join("image_noising_scheduler/scheduler_config.json")))
+            .transpose()?;
+        tracing::info!(
+            stage = stage_name,
+            model.parameters = loaded.parameters,
+            device.class = placement.class(),
+            "stage loaded"
+        );
+        Ok(Self { name: stage_name.to_owned(), loaded, schedule, augmentation, placement })
+    }
+
+    /// What the stage is.
+    pub fn describe(&self) -> StageDescription {
+        let interface = &self.loaded.interface;
+        let (default_height, default_width) = interface.sample_size.unwrap_or((64, 64));
+        let mut ignored_keys = self.loaded.ignored_keys.clone();
+        ignored_keys.extend(self.schedule.ignored_keys.iter().map(|key| format!("scheduler.{key}")));
+        StageDescription {
+            name: self.name.clone(),
+            class: self.loaded.network.class_name(),
+            in_channels: interface.in_channels,
+            out_channels: interface.out_channels,
+            text_dim: interface.text_dim,
+            takes_low_res: self.augmentation.is_some(),
+            default_width,
+            default_height,
+            size_multiple: interface.size_multiple,
+            parameters: self.loaded.parameters,
+            dtype: self.placement.dtype_name().to_owned(),
+            device: self.placement.device_name(),
+            ignored_keys,
+        }
+    }
+
+    /// The class of device within which one row always has the same bytes, for manifests: hardware, instruction set,
+    /// threads, number format and how many images share a forward pass.
+    pub fn row_class(&self) -> String {
+        format!("{}/{}", self.placement.class(), rows::describe(self.placement))
+    }
+
+    /// Renders every row, each `[3, height, width]` in −1…1, in the order given.
+    ///
+    /// `on_step` hears of every step of the whole call and may stop it with `Break`. A row's bytes depend only on its
+    /// own input, the settings and [`Self::row_class`], never on the other rows.
+    ///
+    /// # Errors
+    /// [`RenderError::Invalid`] names a setting or input that does not fit; [`RenderError::NonFinite`] the first row
+    /// that came out with NaN or an infinity; [`RenderError::OutOfMemory`] asks for fewer rows.
+    pub fn render(
+        &self,
+        settings: &SamplerSettings,
+        rows: &[RowInput],
+        on_step: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
+    ) -> Result<Vec<HostTensor>, RenderError> {
+        let _no_grad = tch::no_grad_guard();
+        self.check(settings, rows)?;
+        let plan = self.plan(settings)?;
+        let group = rows::images_per_forward(self.placement, settings.width * settings.height);
+        let groups: Vec<&[RowInput]> = rows.chunks(group).collect();
+        let mut denoisers = Vec::with_capacity(groups.len());
+        for images in &groups {
+            let start = self.start(settings, images, group)?;
+            denoisers.push(Denoiser::new(&self.loaded.network, &plan, settings.guidance_scale, &start)?);
+        }
+        let steps = plan.timesteps.len();
+        for (index, timestep) in plan.timesteps.iter().enumerate() {
+            for (denoiser, images) in denoisers.iter_mut().zip(&groups) {
+                let output = denoiser.predict(index)?;
+                let draw = || self.noise(settings, images, group, Purpose::Step, index as u32);
+                denoiser.advance(index, &output, draw)?;
+            }
+            let report = StepReport { step: index + 1, steps, timestep: *timestep };
+            if on_step(report).is_break() {
+                return Err(RenderError::Interrupted);
+            }
+        }
+        let mut pictures = Vec::with_capacity(rows.len());
+        for (denoiser, images) in denoisers.iter().zip(&groups) {
+            for position in 0..images.len() {
+                let mut picture = HostTensor::from_tensor(&denoiser.x().f_select(0, position as i64)?)?;
+                if !picture.is_finite() {
+                    return Err(RenderError::NonFinite { row: pictures.len() });
+                }
+                picture.data.iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+                pictures.push(picture);
+            }
+        }
+        Ok(pictures)
+    }
+
+    pub(crate) fn plan(&self, settings: &SamplerSettings) -> Result<SamplerPlan, RenderError> {
+        let options = PlanOptions {
+            sampler: settings.sampler,
+            steps: settings.steps,
+            timesteps: settings.timesteps.clone(),
+            eta: settings.eta,
+            thresholding: settings.thresholding,
+            has_variance: self.loaded.interface.out_channels == 6,
+        };
+        SamplerPlan::new(&self.schedule, &options)
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.loaded.network
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// ᾱ of the noise on the low-resolution input.
+    pub(crate) fn augmentation_alpha(&self, noise_level: u32) -> Option<f64> {
+        self.augmentation.as_ref().map(|schedule| schedule.alpha_cumprod(i64::from(noise_level)))
+    }
+
+    /// The class label of a noise level; none for networks that take none.
+    pub(crate) fn class_label(&self, noise_level: Option<u32>) -> Option<u32> {
+        noise_level.filter(|_| self.loaded.interface.takes_noise_level)
+    }
+
+    fn check(&self, settings: &SamplerSettings, rows: &[RowInput]) -> Result<(), RenderError> {
+        let interface = &self.loaded.interface;
+        let multiple = interface.size_multiple;
+        for (field, size) in [("width", settings.width), ("height", settings.height)] {
+            if size == 0 || size % multiple != 0 || size > 8192 {
+                let accepted = format!("{size}; accepted: a multiple of {multiple} up to 8192");
+                return Err(RenderError::invalid(field, accepted));
+            }
+        }
+        if !settings.guidance_scale.is_finite() {
+            return Err(RenderError::invalid("guidance_scale", format!("{}", settings.guidance_scale)));
+        }
+        match (&self.augmentation, settings.noise_level) {
+            (None, None) => {}
+            (Some(schedule), Some(level)) if (level as usize) < schedule.config.train_timesteps => {}
+            (Some(schedule), level) => {
+                let most = schedule.config.train_timesteps - 1;
+                let message = format!("{level:?}; accepted: 0 to {most}");
+                return Err(RenderError::invalid("noise_level", message));
+            }
+            (None, Some(level)) => {
+                let message = format!("{level}; stage {} takes no low-resolution picture", self.name);
+                return Err(RenderError::invalid("noise_level", message));
+            }
+        }
+        let Some(first) = rows.first() else { return Ok(()) };
+        let length = first.text.shape.first().copied().unwrap_or(0);
+        let text_shape = [length.max(1), interface.text_dim];
+        for row in rows {
+            row.text.expect("text", &text_shape)?;
+            match &row.negative {
+                Some(negative) if is_guided(settings.guidance_scale) => {
+                    negative.expect("negative", &text_shape)?
+                }
+                None if is_guided(settings.guidance_scale) => {
+                    return Err(RenderError::invalid("negative", "needed where the guidance scale is not 1"));
+                }
+                _ => {}
+            }
+            match (&row.low_res, &self.augmentation) {
+                (Some(low_res), Some(_)) => {
+                    let shape = [3, first_extent(low_res, 1), first_extent(low_res, 2)];
+                    let shape = if low_res.shape.contains(&0) { [3, 1, 1] } else { shape };
+                    low_res.expect("low_res", &shape)?;
+                }
+                (None, None) => {}
+                (Some(_), None) => {
+                    let message = format!("stage {} takes no low-resolution picture", self.name);
+                    return Err(RenderError::invalid("low_res", message));
+                }
+                (None, Some(_)) => {
+                    return Err(RenderError::invalid("low_res", "needed by a super-resolution stage"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The start of `group` images, of which those beyond `images` are zero.
+    fn start(
+        &self,
+        settings: &SamplerSettings,
+        images: &[RowInput],
+        group: usize,
+    ) -> Result<Start, RenderError> {
+        let text: Vec<Option<&HostTensor>> = images.iter().map(|row| Some(&row.text)).collect();
+        let negative: Vec<Option<&HostTensor>> = images.iter().map(|row| row.negative.as_ref()).collect();
+        let guided = is_guided(settings.guidance_scale);
+        let low_res = match settings.noise_level.and_then(|level| self.augmentation_alpha(level)) {
+            None => None,
+            Some(alpha) => {
+                let noise = self.noise(settings, images, group, Purpose::Augmentation, 0)?;
+                Some(self.augmented(images, &noise, alpha)?)
+            }
+        };
+        Ok(Start {
+            text: self.stack(&text, group)?,
+            negative: guided.then(|| self.stack(&negative, group)).transpose()?,
+            low_res,
+            noise_level: self.class_label(settings.noise_level),
+            x: self.noise(settings, images, group, Purpose::Init, 0)?,
+        })
+    }
+
+    /// Each image's low-resolution picture by itself, since their sizes may differ.
+    fn augmented(&self, images: &[RowInput], noise: &Tensor, alpha: f64) -> Result<Tensor, RenderError> {
+        let mut rows = Vec::with_capacity(images.len());
+        for (position, image) in images.iter().enumerate() {
+            let Some(low_res) = &image.low_res else { continue };
+            let shape: Vec<i64> =
+                [1].into_iter().chain(low_res.shape.iter().map(|extent| *extent as i64)).collect();
+            let picture = upload(&low_res.data, &shape, self.placement.device)?;
+            rows.push(augment(&picture, &noise.f_narrow(0, position as i64, 1)?, alpha)?);
+        }
+        let missing = noise.size()[0] - rows.len() as i64;
+        if missing > 0 {
+            rows.push(noise.f_narrow(0, 0, missing)?.f_zeros_like()?);
+        }
+        Ok(Tensor::f_cat(&rows, 0)?)
+    }
+
+    /// Rows of one shape on the device, padded with zeros.
+    fn stack(&self, rows: &[Option<&HostTensor>], group: usize) -> Result<Tensor, RenderError> {
+        let shape = rows.iter().flatten().next().map(|row| row.shape.clone()).unwrap_or_default();
+        let size: usize = shape.iter().product();
+        let mut values = vec![0.0; size * group];
+        for (place, row) in values.chunks_mut(size.max(1)).zip(rows) {
+            if let Some(row) = row {
+                place.copy_from_slice(&row.data);
+            }
+        }
+        let shape: Vec<i64> = [group].iter().chain(&shape).map(|extent| *extent as i64).collect();
+        Ok(upload(&values, &shape, self.placement.device)?)
+    }
+
+    /// Each image's own noise, `[group, 3, height, width]`, zero in padding rows.
+    fn noise(
+        &self,
+        settings: &SamplerSettings,
+        images: &[RowInput],
+        group: usize,
+        purpose: Purpose,
+        step: u32,
+    ) -> Result<Tensor, tch::TchError> {
+        let size = 3 * settings.height * settings.width;
+        let mut values = vec![0.0; size * group];
+        for (field, image) in values.chunks_mut(size).zip(images) {
+            fill_normal(NoiseKey { seed: image.seed, stage: &self.name, purpose, step }, field);
+        }
+        let shape = [group as i64, 3, settings.height as i64, settings.width as i64];
+        upload(&values, &shape, self.placement.device)
+    }
+}
+
+fn first_extent(tensor: &HostTensor, dimension: usize) -> usize {
+    tensor.shape.get(dimension).copied().unwrap_or(1)
+}

@@ -1,0 +1,138 @@
+//! Texts to embeddings: the tokenizer and the T5 encoder together.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use crate::config::ConfigFile;
+use crate::device::{LoadOptions, Placement, place};
+use crate::error::{LoadError, RenderError};
+use crate::host::HostTensor;
+use crate::rows;
+use crate::t5::{T5Config, T5Encoder};
+use crate::tokenizer::{Tokenizer, Tokens};
+use crate::weights::Weights;
+
+/// A text encoder in memory. It belongs to one thread at a time.
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    encoder: T5Encoder,
+    placement: Placement,
+}
+
+/// One text's embedding, and what the tokenizer did to the text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedText {
+    /// `[length, dimension]`, padding positions included: the networks attend to all of them.
+    pub embedding: HostTensor,
+    /// How many positions are real tokens, the end token included.
+    pub tokens: usize,
+    /// How many tokens did not fit into the length.
+    pub truncated_tokens: usize,
+    /// Words, as written, of which some part is not in the vocabulary.
+    pub unknown_words: Vec<String>,
+}
+
+impl TextEncoder {
+    /// Loads a T5 v1.1 encoder and its tokenizer; every text is padded or cut to `max_length` tokens.
+    pub fn load(
+        text_encoder_dir: &Path,
+        tokenizer_dir: &Path,
+        max_length: usize,
+        options: &LoadOptions,
+    ) -> Result<Self, LoadError> {
+        if max_length < 2 {
+            return Err(LoadError::Tokenizer {
+                path: tokenizer_dir.to_owned(),
+                message: format!("a length of {max_length} holds no text; accepted: at least 2"),
+            });
+        }
+        Self::load_with_length(text_encoder_dir, tokenizer_dir, Some(max_length), options)
+    }
+
+    /// The same with the length that the tokenizer's own file sets, if `max_length` is absent.
+    pub(crate) fn load_with_length(
+        text_encoder_dir: &Path,
+        tokenizer_dir: &Path,
+        max_length: Option<usize>,
+        options: &LoadOptions,
+    ) -> Result<Self, LoadError> {
+        let placement = place(options)?;
+        let _no_grad = tch::no_grad_guard();
+        let file = ConfigFile::open(&text_encoder_dir.join("config.json"))?;
+        let config = T5Config::read(&file)?;
+        let tokenizer = Tokenizer::load(tokenizer_dir, max_length, config.pad_token)?;
+        let weights = Weights::open(text_encoder_dir, "model", placement)?;
+        let encoder = T5Encoder::load(config, weights, placement)?;
+        tracing::info!(device.class = placement.class(), "text encoder loaded");
+        Ok(Self { tokenizer, encoder, placement })
+    }
+
+    /// The width of an embedding.
+    pub fn dimension(&self) -> usize {
+        self.encoder.config().d_model
+    }
+
+    /// The class of device within which a text always has the same embedding, bit for bit.
+    pub fn row_class(&self) -> String {
+        format!("{}/texts={}", self.placement.class(), rows::texts_per_forward(self.placement))
+    }
+
+    /// Encodes every text, in order. Texts are taken as they are: lower-casing and cleaning happen before.
+    pub fn encode(&self, texts: &[&str]) -> Result<Vec<EncodedText>, RenderError> {
+        let _no_grad = tch::no_grad_guard();
+        let tokens: Vec<Tokens> = texts
+            .iter()
+            .map(|text| self.tokenizer.encode(text).map_err(|message| RenderError::invalid("text", message)))
+            .collect::<Result<_, _>>()?;
+        let mut encoded = Vec::with_capacity(texts.len());
+        for group in tokens.chunks(rows::texts_per_forward(self.placement)) {
+            let states = self.forward(group)?;
+            for (position, tokens) in group.iter().enumerate() {
+                let embedding = HostTensor::from_tensor(&states.f_select(0, position as i64)?)?;
+                if !embedding.is_finite() {
+                    return Err(RenderError::NonFinite { row: encoded.len() });
+                }
+                encoded.push(EncodedText {
+                    embedding,
+                    tokens: tokens.count,
+                    truncated_tokens: tokens.truncated,
+                    unknown_words: tokens.unknown_words.clone(),
+                });
+            }
+        }
+        Ok(encoded)
+    }
+
+    pub(crate) fn tokenize(&self, text: &str) -> Result<Tokens, RenderError> {
+        self.tokenizer.encode(text).map_err(|message| RenderError::invalid("text", message))
+    }
+
+    /// A fixed number of rows; those beyond the texts are padding tokens, taken for real so that no row is empty.
+    fn forward(&self, group: &[Tokens]) -> Result<Tensor, RenderError> {
+        let length = group.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
+        let rows = rows::texts_per_forward(self.placement);
+        let vocab = self.encoder.config().vocab;
+        let mut ids = vec![i64::from(self.encoder.config().pad_token); rows * length];
+        let mut mask = vec![1_i64; rows * length];
+        for (row, tokens) in group.iter().enumerate() {
+            if let Some(id) = tokens.ids.iter().find(|id| **id as usize >= vocab) {
+                let message = format!("the tokenizer gave id {id}, the encoder knows {vocab} tokens");
+                return Err(RenderError::invalid("text", message));
+            }
+            for (position, (id, real)) in tokens.ids.iter().zip(&tokens.mask).enumerate() {
+                ids[row * length + position] = i64::from(*id);
+                mask[row * length + position] = i64::from(*real);
+            }
+            // Texts of one file pad to one length; a file without padding leaves shorter rows.
+            mask[row * length + tokens.ids.len()..(row + 1) * length].fill(0);
+        }
+        let tensor = |values: &[i64]| {
+            Tensor::f_from_slice(values)?
+                .f_reshape([rows as i64, length as i64])?
+                .f_to_kind(Kind::Int64)?
+                .f_to_device(self.placement.device)
+        };
+        Ok(self.encoder.forward(&tensor(&ids)?, &tensor(&mask)?)?)
+    }
+}

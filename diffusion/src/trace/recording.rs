@@ -1,0 +1,83 @@
+//! One trace file: its metadata and tensors.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use tch::Tensor;
+
+use super::CheckError;
+use crate::weights::read_all;
+
+/// A trace in memory.
+pub(super) struct Recording {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Recording {
+    pub(super) fn open(path: &Path) -> Result<Self, CheckError> {
+        let (tensors, metadata) = read_all(path)?;
+        let this = Self { path: path.to_owned(), tensors, metadata };
+        if this.is_text() || this.metadata.contains_key("stage") {
+            Ok(this)
+        } else {
+            Err(this.invalid("its metadata has neither `prompts` nor `stage`: not a trace"))
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        self.metadata.contains_key("prompts")
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    pub(super) fn invalid(&self, message: impl Into<String>) -> CheckError {
+        CheckError::Trace { path: self.path.clone(), message: message.into() }
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Result<&Tensor, CheckError> {
+        self.tensors.get(name).ok_or_else(|| self.invalid(format!("has no tensor `{name}`")))
+    }
+
+    /// A picture tensor: four dimensions, as many rows as the recording has images.
+    pub(super) fn pictures(&self, name: &str) -> Result<&Tensor, CheckError> {
+        let tensor = self.tensor(name)?;
+        let rows = self.tensor("noise.init")?.size()[0];
+        match tensor.size().as_slice() {
+            [found, _, _, _] if *found == rows => Ok(tensor),
+            shape => Err(self.invalid(format!("`{name}` has shape {shape:?}; expected {rows} pictures"))),
+        }
+    }
+
+    pub(super) fn required(&self, key: &str) -> Result<&str, CheckError> {
+        let value = self.metadata.get(key).map(String::as_str);
+        value.ok_or_else(|| self.invalid(format!("its metadata has no `{key}`")))
+    }
+
+    pub(super) fn optional<T: FromStr>(&self, key: &str) -> Result<Option<T>, CheckError> {
+        match self.metadata.get(key) {
+            None => Ok(None),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| self.invalid(format!("its `{key}` is {text}, not a number"))),
+        }
+    }
+
+    pub(super) fn number<T: FromStr>(&self, key: &str) -> Result<T, CheckError> {
+        self.optional(key)?.ok_or_else(|| self.invalid(format!("its metadata has no `{key}`")))
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, CheckError> {
+        serde_json::from_str(self.required(key)?)
+            .map_err(|error| self.invalid(format!("its `{key}` is not a list of texts: {error}")))
+    }
+}

@@ -1,0 +1,310 @@
+//! Running a recorded run again and comparing every tensor.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::recording::Recording;
+use super::{CheckError, TraceRow};
+use crate::denoise::{Denoiser, Start, augment};
+use crate::device::LoadOptions;
+use crate::error::RenderError;
+use crate::guidance::is_guided;
+use crate::host::HostTensor;
+use crate::layers::Torch;
+use crate::rows;
+use crate::sampler::Sampler;
+use crate::settings::SamplerSettings;
+use crate::stage::StageModel;
+use crate::text_encoder::TextEncoder;
+
+const RUN_TOLERANCE: f64 = 2e-4;
+const FORWARD_TOLERANCE: f64 = 1e-5;
+
+/// The rows of one trace, as they are compared.
+struct Comparison {
+    rows: Vec<TraceRow>,
+    run_tolerance: f64,
+    forward_tolerance: f64,
+}
+
+impl Comparison {
+    fn new(tolerance: Option<f64>, sensitivity: f64) -> Self {
+        let run = tolerance.unwrap_or(RUN_TOLERANCE);
+        let forward = FORWARD_TOLERANCE.max(run * FORWARD_TOLERANCE / RUN_TOLERANCE);
+        Self { rows: Vec::new(), run_tolerance: run.max(4.0 * sensitivity), forward_tolerance: forward }
+    }
+
+    fn compare(&mut self, name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) -> Torch<()> {
+        let max_difference = largest_difference(got, expected)?;
+        let shape = expected.size().iter().map(|extent| *extent as usize).collect();
+        let pass = max_difference <= tolerance;
+        self.rows.push(TraceRow { name: name.to_owned(), shape, max_difference, tolerance, pass });
+        Ok(())
+    }
+
+    fn run(&mut self, name: &str, got: &Tensor, expected: &Tensor) -> Torch<()> {
+        self.compare(name, got, expected, self.run_tolerance)
+    }
+
+    fn forward(&mut self, name: &str, got: &Tensor, expected: &Tensor) -> Torch<()> {
+        self.compare(name, got, expected, self.forward_tolerance)
+    }
+}
+
+fn largest_difference(got: &Tensor, expected: &Tensor) -> Torch<f64> {
+    if got.size() != expected.size() {
+        return Ok(f64::INFINITY);
+    }
+    if got.numel() == 0 {
+        return Ok(0.0);
+    }
+    let wide = |tensor: &Tensor| tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
+    let largest = wide(got)?.f_sub(&wide(expected)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
+    // NaN must not pass for small.
+    Ok(if largest.is_nan() { f64::INFINITY } else { largest })
+}
+
+/// Token ids, masks and embeddings of prompts and negative prompts.
+pub(super) fn text(
+    cascade_dir: &Path,
+    recording: &Recording,
+    load: &LoadOptions,
+    tolerance: Option<f64>,
+) -> Result<Vec<TraceRow>, CheckError> {
+    let encoder_dir = cascade_dir.join("text_encoder");
+    let encoder = TextEncoder::load_with_length(&encoder_dir, &cascade_dir.join("tokenizer"), None, load)?;
+    let mut comparison = Comparison::new(tolerance, 0.0);
+    for (key, prefix) in [("prompts", ""), ("negative_prompts", "negative.")] {
+        let texts = recording.texts(key)?;
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let tokens = texts.iter().map(|text| encoder.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<Vec<u32>> = tokens.iter().map(|tokens| tokens.ids.clone()).collect();
+        let masks: Vec<Vec<u32>> = tokens.iter().map(|tokens| tokens.mask.clone()).collect();
+        for (name, values) in [("input_ids", ids), ("attention_mask", masks)] {
+            let name = format!("{prefix}{name}");
+            let expected = recording.tensor(&name)?;
+            comparison.compare(&name, &integers(&values)?, expected, 0.0)?;
+        }
+        let embeddings: Vec<Tensor> = encoder
+            .encode(&texts)?
+            .iter()
+            .map(|encoded| encoded.embedding.to_tensor())
+            .collect::<Torch<_>>()?;
+        let name = format!("{prefix}embeddings");
+        let got = Tensor::f_stack(&embeddings, 0)?;
+        comparison.forward(&name, &got, recording.tensor(&name)?)?;
+    }
+    Ok(comparison.rows)
+}
+
+fn integers(rows: &[Vec<u32>]) -> Result<Tensor, RenderError> {
+    let width = rows.first().map_or(0, Vec::len);
+    let flat: Vec<i64> = rows.iter().flatten().map(|value| i64::from(*value)).collect();
+    let height = if width == 0 { 0 } else { flat.len() / width };
+    Ok(Tensor::f_from_slice(&flat[..height * width])?.f_reshape([height as i64, width as i64])?)
+}
+
+/// Timesteps, the first forward pass and x after every step.
+pub(super) fn stage(
+    model: &StageModel,
+    recording: &Recording,
+    text: &Recording,
+    tolerance: Option<f64>,
+) -> Result<Vec<TraceRow>, CheckError> {
+    let settings = settings(recording)?;
+    let plan = model.plan(&settings)?;
+    let mut comparison = Comparison::new(tolerance, recording.optional("sensitivity")?.unwrap_or(0.0));
+    let timesteps: Vec<i64> = plan.timesteps.iter().map(|timestep| i64::from(*timestep)).collect();
+    let expected = recording.tensor("timesteps")?;
+    let timesteps = Tensor::f_from_slice(&timesteps)?;
+    comparison.compare("timesteps", &timesteps, expected, 0.0)?;
+    if !comparison.rows[0].pass {
+        return Ok(comparison.rows);
+    }
+    let inputs = Inputs::gather(model, recording, text, &settings)?;
+    replay(model, recording, &inputs, &settings, &mut comparison)?;
+    Ok(comparison.rows)
+}
+
+/// The recorded tensors that a run starts from, on the device.
+struct Inputs {
+    text: Tensor,
+    negative: Option<Tensor>,
+    x: Tensor,
+    low_res: Option<Tensor>,
+}
+
+impl Inputs {
+    fn gather(
+        model: &StageModel,
+        recording: &Recording,
+        text: &Recording,
+        settings: &SamplerSettings,
+    ) -> Result<Self, CheckError> {
+        let device = model.placement().device;
+        let put = |tensor: &Tensor| tensor.f_to_device(device);
+        let low_res = match settings.noise_level {
+            None => None,
+            Some(level) => {
+                let alpha = model.augmentation_alpha(level).ok_or_else(|| {
+                    recording.invalid("has a `noise_level`, but its stage takes no low-resolution picture")
+                })?;
+                let noise = put(recording.pictures("noise.augmentation")?)?;
+                let low_res = put(recording.pictures("low_res")?)?;
+                Some(augment(&low_res, &noise, alpha)?)
+            }
+        };
+        let negative = is_guided(settings.guidance_scale)
+            .then(|| text.tensor("negative.embeddings").and_then(|tensor| Ok(put(tensor)?)))
+            .transpose()?;
+        let this = Self {
+            text: put(text.tensor("embeddings")?)?,
+            negative,
+            x: put(recording.pictures("noise.init")?)?,
+            low_res,
+        };
+        let description = model.describe();
+        let images = this.x.size()[0];
+        for tensor in [Some(&this.text), this.negative.as_ref()].into_iter().flatten() {
+            match tensor.size().as_slice() {
+                [rows, _, width] if *rows == images && *width as usize == description.text_dim => {}
+                shape => {
+                    return Err(
+                        recording.invalid(format!("its text has shape {shape:?}, its x {images} rows"))
+                    );
+                }
+            }
+        }
+        if description.takes_low_res != this.low_res.is_some() {
+            return Err(recording.invalid("`noise_level` and the stage's input channels do not agree"));
+        }
+        Ok(this)
+    }
+
+    /// `group` images from `first`, padded with zeros.
+    fn start(&self, first: i64, group: i64, noise_level: Option<u32>) -> Torch<Start> {
+        let part =
+            |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| padded(tensor, first, group)).transpose();
+        Ok(Start {
+            text: padded(&self.text, first, group)?,
+            negative: part(&self.negative)?,
+            low_res: part(&self.low_res)?,
+            noise_level,
+            x: padded(&self.x, first, group)?,
+        })
+    }
+}
+
+fn replay(
+    model: &StageModel,
+    recording: &Recording,
+    inputs: &Inputs,
+    settings: &SamplerSettings,
+    comparison: &mut Comparison,
+) -> Result<(), CheckError> {
+    let _no_grad = tch::no_grad_guard();
+    let plan = model.plan(settings)?;
+    let device = model.placement().device;
+    let images = inputs.x.size()[0];
+    // The same number of images per forward pass as a render has.
+    let group = rows::images_per_forward(model.placement(), settings.width * settings.height) as i64;
+    if let Some(low_res) = &inputs.low_res {
+        comparison.run("conditioned_low_res", low_res, recording.tensor("conditioned_low_res")?)?;
+    }
+    let mut denoisers = Vec::new();
+    for first in (0..images).step_by(group as usize) {
+        let start = inputs.start(first, group, model.class_label(settings.noise_level))?;
+        denoisers.push(Denoiser::new(model.network(), &plan, settings.guidance_scale, &start)?);
+    }
+    for index in 0..plan.timesteps.len() {
+        let noise = if plan.draws_noise(index) {
+            Some(recording.pictures(&format!("noise.step{index}"))?.f_to_device(device)?)
+        } else {
+            None
+        };
+        let mut outputs = Vec::new();
+        for (position, denoiser) in denoisers.iter_mut().enumerate() {
+            let output = denoiser.predict(index)?;
+            let noise =
+                noise.as_ref().map(|noise| padded(noise, position as i64 * group, group)).transpose()?;
+            denoiser.advance(index, &output, || Ok(noise.unwrap_or_default()))?;
+            outputs.push(output);
+        }
+        if index == 0 {
+            let halves = if is_guided(settings.guidance_scale) { 2 } else { 1 };
+            let output = joined(&outputs, halves, group, images)?;
+            comparison.forward("model_output.step0", &output, recording.tensor("model_output.step0")?)?;
+        }
+        let name = format!("sample.step{index}");
+        comparison.run(&name, &gathered(&denoisers, images)?, recording.tensor(&name)?)?;
+    }
+    let output = gathered(&denoisers, images)?.f_clamp(-1.0, 1.0)?;
+    comparison.run("output", &output, recording.tensor("output")?)?;
+    Ok(())
+}
+
+/// `count` rows from `first`, zero beyond the tensor's end.
+fn padded(tensor: &Tensor, first: i64, count: i64) -> Torch<Tensor> {
+    let there = count.min(tensor.size()[0] - first);
+    let rows = tensor.f_narrow(0, first, there)?;
+    if there == count {
+        return Ok(rows);
+    }
+    let mut shape = tensor.size();
+    shape[0] = count - there;
+    let zeros = Tensor::f_zeros(&shape, (tensor.kind(), tensor.device()))?;
+    Tensor::f_cat(&[rows, zeros], 0)
+}
+
+fn gathered(denoisers: &[Denoiser<'_>], images: i64) -> Torch<Tensor> {
+    let rows: Vec<&Tensor> = denoisers.iter().map(Denoiser::x).collect();
+    Tensor::f_cat(&rows, 0)?.f_narrow(0, 0, images)
+}
+
+/// Outputs of several passes as one: all unconditional rows, then all conditional ones, without padding.
+fn joined(outputs: &[Tensor], halves: i64, group: i64, images: i64) -> Torch<Tensor> {
+    let mut parts = Vec::new();
+    for half in 0..halves {
+        let rows: Vec<Tensor> =
+            outputs.iter().map(|output| output.f_narrow(0, half * group, group)).collect::<Torch<_>>()?;
+        parts.push(Tensor::f_cat(&rows, 0)?.f_narrow(0, 0, images)?);
+    }
+    Tensor::f_cat(&parts, 0)
+}
+
+fn settings(recording: &Recording) -> Result<SamplerSettings, CheckError> {
+    let sampler = match recording.required("sampler")? {
+        "ddpm" => Sampler::Ddpm,
+        "ddim" => Sampler::Ddim,
+        "dpmsolver++" => Sampler::DpmSolverPp,
+        other => {
+            return Err(
+                recording.invalid(format!("its sampler is {other}; accepted: ddpm, ddim, dpmsolver++"))
+            );
+        }
+    };
+    let shape = recording.tensor("noise.init")?.size();
+    let [_, 3, height, width] = shape.as_slice() else {
+        return Err(recording
+            .invalid(format!("`noise.init` has shape {shape:?}; expected [images, 3, height, width]")));
+    };
+    let custom: bool = recording.optional("custom_timesteps")?.unwrap_or(false);
+    let timesteps = custom
+        .then(|| {
+            let recorded = HostTensor::from_tensor(recording.tensor("timesteps")?)?;
+            Ok::<_, CheckError>(recorded.data.iter().map(|timestep| *timestep as u32).collect())
+        })
+        .transpose()?;
+    Ok(SamplerSettings {
+        sampler,
+        steps: recording.number("steps")?,
+        timesteps,
+        guidance_scale: recording.number("guidance_scale")?,
+        noise_level: recording.optional("noise_level")?,
+        width: *width as usize,
+        height: *height as usize,
+        thresholding: None,
+        eta: recording.optional("eta")?.unwrap_or(0.0),
+    })
+}

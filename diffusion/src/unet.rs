@@ -1,0 +1,107 @@
+//! The networks that predict what to remove from a noisy picture.
+//!
+//! Two classes are run, told apart by `_class_name` in `unet/config.json`: diffusers' `UNet2DConditionModel` as
+//! DeepFloyd IF configures it ([`model`]), and the Imagen paper's Efficient U-Net ([`efficient`]). Both take the
+//! noisy picture, the timestep and a [`Conditioning`], which holds all that does not change over the steps.
+
+pub(crate) mod attention;
+pub(crate) mod blocks;
+pub(crate) mod config;
+pub(crate) mod efficient;
+pub(crate) mod embedding;
+pub(crate) mod model;
+pub(crate) mod resnet;
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use crate::config::ConfigFile;
+use crate::device::Placement;
+use crate::error::LoadError;
+use crate::layers::Torch;
+use crate::weights::Weights;
+
+/// What a forward pass needs of text, negative text and noise level, computed once per image and stage.
+pub(crate) struct Conditioning {
+    /// What is added to the time embedding: class and pooled text, `[rows, width]` in f32; absent without either.
+    pub(crate) embedding: Option<Tensor>,
+    /// The text's keys and values for every attention layer in forward order, each `[rows, length, channels]`.
+    pub(crate) text: Vec<(Tensor, Tensor)>,
+}
+
+/// What a network takes and gives, whichever class it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Interface {
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) text_dim: usize,
+    pub(crate) takes_noise_level: bool,
+    pub(crate) sample_size: Option<(usize, usize)>,
+    /// Height and width must be multiples of this.
+    pub(crate) size_multiple: usize,
+}
+
+/// A loaded network of either class.
+pub(crate) enum Network {
+    If(model::UNet),
+    Efficient(efficient::EfficientUNet),
+}
+
+/// A network and what was learned while loading it.
+pub(crate) struct LoadedNetwork {
+    pub(crate) network: Network,
+    pub(crate) interface: Interface,
+    pub(crate) parameters: usize,
+    pub(crate) ignored_keys: Vec<String>,
+}
+
+impl Network {
+    /// Loads `config.json` and `diffusion_pytorch_model.safetensors` (or its shards) of a folder.
+    pub(crate) fn load(folder: &Path, placement: Placement) -> Result<LoadedNetwork, LoadError> {
+        let config = ConfigFile::open(&folder.join("config.json"))?;
+        let weights = Weights::open(folder, "diffusion_pytorch_model", placement)?;
+        let (network, interface) = match config.class_name() {
+            "UNet2DConditionModel" => {
+                let parsed = config::UNetConfig::read(&config)?;
+                let interface = parsed.interface();
+                (Self::If(model::UNet::load(&parsed, &weights, placement)?), interface)
+            }
+            "EfficientUNet2DModel" => {
+                let parsed = efficient::EfficientConfig::read(&config)?;
+                let interface = parsed.interface();
+                (Self::Efficient(efficient::EfficientUNet::load(&parsed, &weights, placement)?), interface)
+            }
+            _ => return Err(config.refuse("_class_name", "UNet2DConditionModel, EfficientUNet2DModel")),
+        };
+        let parameters = weights.parameters();
+        weights.finish(|_| false)?;
+        Ok(LoadedNetwork { network, interface, parameters, ignored_keys: config.ignored_keys() })
+    }
+
+    /// Prepares text (`[rows, length, dimension]`, f32 on the device) and the noise level for all steps.
+    pub(crate) fn condition(&self, text: &Tensor, noise_level: Option<u32>) -> Torch<Conditioning> {
+        match self {
+            Self::If(network) => network.condition(text, noise_level),
+            Self::Efficient(network) => network.condition(text, noise_level),
+        }
+    }
+
+    /// The prediction for `x` (`[rows, in_channels, height, width]`, channels-last, any float type) at one timestep,
+    /// in f32.
+    pub(crate) fn forward(&self, x: &Tensor, timestep: u32, conditioning: &Conditioning) -> Torch<Tensor> {
+        let output = match self {
+            Self::If(network) => network.forward(x, timestep, conditioning)?,
+            Self::Efficient(network) => network.forward(x, timestep, conditioning)?,
+        };
+        output.f_to_kind(Kind::Float)
+    }
+
+    /// The name of the class, as configuration files have it.
+    pub(crate) fn class_name(&self) -> &'static str {
+        match self {
+            Self::If(_) => "UNet2DConditionModel",
+            Self::Efficient(_) => "EfficientUNet2DModel",
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Attention of pixels over text and, unless the block only crosses, over pixels too.
+//!
+//! Keys and values of the text are projected by `add_k_proj` and `add_v_proj` and stand before the pixels' own in one
+//! softmax. They do not change over the steps: [`Attention::project_text`] makes them once.
+
+use tch::Tensor;
+
+use super::config::CrossNorm;
+use crate::error::LoadError;
+use crate::layers::{GroupNorm, LayerNorm, Linear, Torch, as_picture, as_sequence};
+use crate::weights::Weights;
+
+/// One attention layer with its residual connection.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    pub(super) head_dim: i64,
+    pub(super) norm: GroupNorm,
+    pub(super) text_norm: TextNorm,
+    pub(super) text_key: Linear,
+    pub(super) text_value: Linear,
+    /// Queries, and where pixels attend to pixels their keys and values after them.
+    pub(super) pixels: Linear,
+    pub(super) only_cross: bool,
+    pub(super) out: Linear,
+}
+
+/// What is done to the text before its projections.
+#[derive(Debug)]
+pub(super) enum TextNorm {
+    None,
+    Layer(LayerNorm),
+    Group(GroupNorm),
+}
+
+/// The shape of an [`Attention`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionShape {
+    pub(crate) channels: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) text_dim: usize,
+    pub(crate) groups: usize,
+    pub(crate) text_norm: CrossNorm,
+    pub(crate) only_cross: bool,
+}
+
+impl Attention {
+    /// The reference's attention normalises with its own epsilon, whatever `norm_eps` says.
+    const EPS: f64 = 1e-5;
+    /// Groups of the text's group norm, fixed in the reference.
+    const TEXT_GROUPS: usize = 32;
+
+    pub(crate) fn load(weights: &Weights, name: &str, shape: AttentionShape) -> Result<Self, LoadError> {
+        let AttentionShape { channels, text_dim, .. } = shape;
+        let part = |part: &str| format!("{name}.{part}");
+        let linear = |name: &str, inputs| Linear::load(weights, &part(name), inputs, channels);
+        let query = linear("to_q", channels)?;
+        let pixels = if shape.only_cross {
+            query
+        } else {
+            Linear::join(&[query, linear("to_k", channels)?, linear("to_v", channels)?])?
+        };
+        let norm_cross = part("norm_cross");
+        Ok(Self {
+            head_dim: shape.head_dim as i64,
+            norm: GroupNorm::load(weights, &part("group_norm"), channels, shape.groups, Self::EPS)?,
+            text_norm: match shape.text_norm {
+                CrossNorm::None => TextNorm::None,
+                CrossNorm::Layer => TextNorm::Layer(LayerNorm::load(weights, &norm_cross, text_dim)?),
+                CrossNorm::Group => TextNorm::Group(GroupNorm::load(
+                    weights,
+                    &norm_cross,
+                    text_dim,
+                    Self::TEXT_GROUPS,
+                    Self::EPS,
+                )?),
+            },
+            text_key: linear("add_k_proj", text_dim)?,
+            text_value: linear("add_v_proj", text_dim)?,
+            pixels,
+            only_cross: shape.only_cross,
+            out: linear("to_out.0", channels)?,
+        })
+    }
+
+    /// Keys and values, `[rows, length, channels]`, of text `[rows, length, text_dim]`.
+    pub(crate) fn project_text(&self, text: &Tensor) -> Torch<(Tensor, Tensor)> {
+        let normed;
+        let text = match &self.text_norm {
+            TextNorm::None => text,
+            TextNorm::Layer(norm) => {
+                normed = norm.forward(text)?;
+                &normed
+            }
+            TextNorm::Group(norm) => {
+                normed = norm.forward(&text.f_transpose(1, 2)?)?.f_transpose(1, 2)?;
+                &normed
+            }
+        };
+        Ok((self.text_key.forward(text)?, self.text_value.forward(text)?))
+    }
+
+    /// `x` is `[rows, channels, height, width]`, channels-last.
+    pub(crate) fn forward(&self, x: &Tensor, (text_key, text_value): &(Tensor, Tensor)) -> Torch<Tensor> {
+        let (_, channels, height, width) = x.size4()?;
+        let pixels = self.pixels.forward(&as_sequence(&self.norm.forward(x)?)?)?;
+        let mixed = if self.only_cross {
+            self.attend(&pixels, text_key, text_value)?
+        } else {
+            let query = pixels.f_narrow(2, 0, channels)?;
+            let key = Tensor::f_cat(&[text_key, &pixels.f_narrow(2, channels, channels)?], 1)?;
+            let value = Tensor::f_cat(&[text_value, &pixels.f_narrow(2, 2 * channels, channels)?], 1)?;
+            self.attend(&query, &key, &value)?
+        };
+        as_picture(&self.out.forward(&mixed)?, height, width)?.f_add_(x)
+    }
+
+    fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<Tensor> {
+        let mixed = Tensor::f_scaled_dot_product_attention(
+            &self.heads(query)?,
+            &self.heads(key)?,
+            &self.heads(value)?,
+            None::<Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        )?;
+        let (rows, heads, length, head_dim) = mixed.size4()?;
+        mixed.f_transpose(1, 2)?.f_reshape([rows, length, heads * head_dim])
+    }
+
+    /// `[rows, length, channels]` seen as `[rows, heads, length, head_dim]`.
+    fn heads(&self, x: &Tensor) -> Torch<Tensor> {
+        let (rows, length, channels) = x.size3()?;
+        x.f_view([rows, length, channels / self.head_dim, self.head_dim])?.f_transpose(1, 2)
+    }
+}

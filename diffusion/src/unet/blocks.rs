@@ -1,0 +1,125 @@
+//! A run of residual blocks, each with or without attention, and a resampling block at its end.
+//!
+//! `ResnetDownsampleBlock2D`, `SimpleCrossAttnDownBlock2D`, `ResnetUpsampleBlock2D`, `SimpleCrossAttnUpBlock2D` and
+//! `UNetMidBlock2DSimpleCrossAttn` are this one thing with other parts.
+
+use tch::Tensor;
+
+use super::attention::{Attention, AttentionShape};
+use super::config::ResnetStyle;
+use super::resnet::{Resnet, ResnetShape};
+use crate::error::LoadError;
+use crate::layers::Torch;
+use crate::weights::Weights;
+
+/// The text's keys and values, handed out to the attention layers in forward order.
+pub(crate) type TextFlow<'a> = std::slice::Iter<'a, (Tensor, Tensor)>;
+
+/// One block of the network.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) resnets: Vec<Resnet>,
+    pub(crate) attentions: Vec<Attention>,
+    pub(crate) resampler: Option<Resnet>,
+}
+
+/// The shape of a [`Block`].
+#[derive(Clone, Debug)]
+pub(crate) struct BlockShape {
+    pub(crate) resnets: Vec<ResnetShape>,
+    /// Of every attention layer, and how many there are.
+    pub(crate) attention: Option<(AttentionShape, usize)>,
+    /// The resampling block and the name of its list.
+    pub(crate) resampler: Option<(ResnetShape, &'static str)>,
+}
+
+impl Block {
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        shape: &BlockShape,
+        style: ResnetStyle,
+    ) -> Result<Self, LoadError> {
+        let resnets = shape.resnets.iter().enumerate();
+        let resnets = resnets
+            .map(|(index, resnet)| Resnet::load(weights, &format!("{name}.resnets.{index}"), *resnet, style))
+            .collect::<Result<_, _>>()?;
+        let attentions = match shape.attention {
+            None => Vec::new(),
+            Some((attention, count)) => (0..count)
+                .map(|index| Attention::load(weights, &format!("{name}.attentions.{index}"), attention))
+                .collect::<Result<_, _>>()?,
+        };
+        let resampler = shape
+            .resampler
+            .map(|(resnet, list)| Resnet::load(weights, &format!("{name}.{list}.0"), resnet, style))
+            .transpose()?;
+        Ok(Self { resnets, attentions, resampler })
+    }
+
+    /// Down: every intermediate result is kept for the way up.
+    pub(crate) fn down(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        text: &mut TextFlow<'_>,
+        kept: &mut Vec<Tensor>,
+    ) -> Torch<Tensor> {
+        let mut x = x.shallow_clone();
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(&x, time)?;
+            x = self.attended(index, x, text)?;
+            kept.push(x.shallow_clone());
+        }
+        if let Some(resampler) = &self.resampler {
+            x = resampler.forward(&x, time)?;
+            kept.push(x.shallow_clone());
+        }
+        Ok(x)
+    }
+
+    /// Up: every residual block also sees the result of the way down that matches it.
+    pub(crate) fn up(
+        &self,
+        x: Tensor,
+        time: &Tensor,
+        text: &mut TextFlow<'_>,
+        kept: &mut Vec<Tensor>,
+    ) -> Torch<Tensor> {
+        let mut x = x;
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            let joined = match kept.pop() {
+                Some(skip) => Tensor::f_cat(&[&x, &skip], 1)?,
+                None => x,
+            };
+            x = resnet.forward(&joined, time)?;
+            x = self.attended(index, x, text)?;
+        }
+        match &self.resampler {
+            Some(resampler) => resampler.forward(&x, time),
+            None => Ok(x),
+        }
+    }
+
+    /// Middle: one residual block, then attention and residual block in turn.
+    pub(crate) fn middle(&self, x: Tensor, time: &Tensor, text: &mut TextFlow<'_>) -> Torch<Tensor> {
+        let mut x = x;
+        for (index, resnet) in self.resnets.iter().enumerate() {
+            if index > 0 {
+                x = self.attended(index - 1, x, text)?;
+            }
+            x = resnet.forward(&x, time)?;
+        }
+        Ok(x)
+    }
+
+    fn attended(&self, index: usize, x: Tensor, text: &mut TextFlow<'_>) -> Torch<Tensor> {
+        match (self.attentions.get(index), text.as_slice().first()) {
+            (Some(attention), Some(keys_and_values)) => {
+                text.next();
+                attention.forward(&x, keys_and_values)
+            }
+            _ => Ok(x),
+        }
+    }
+}

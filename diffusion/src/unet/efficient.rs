@@ -1,0 +1,247 @@
+//! Imagen's Efficient U-Net for super-resolution (Saharia et al. 2022, appendices B and F), `EfficientUNet2DModel`.
+//!
+//! What makes it efficient: convolutions that halve come first in a block and those that double come last, most blocks
+//! sit at low resolution, skips are scaled by 1/√2, and only the lowest resolution attends. The network works at half
+//! the picture's size and below, but for its first and last convolution.
+
+mod config;
+
+use std::f64::consts::FRAC_1_SQRT_2;
+
+use tch::{Kind, Tensor};
+
+use super::Conditioning;
+use super::attention::{Attention, TextNorm};
+use super::embedding::TimeEmbedding;
+use super::resnet::{Resample, Resnet, ResnetShape};
+use crate::device::Placement;
+use crate::error::LoadError;
+use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Sinusoid, Torch};
+use crate::weights::Weights;
+
+pub(crate) use config::EfficientConfig;
+
+/// A loaded network.
+pub(crate) struct EfficientUNet {
+    placement: Placement,
+    conv_in: Conv2d,
+    sinusoid: Sinusoid,
+    time: TimeEmbedding,
+    noise: TimeEmbedding,
+    pool_norm: LayerNorm,
+    pool_projection: Linear,
+    down: Vec<DownBlock>,
+    /// From the lowest resolution up.
+    up: Vec<UpBlock>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+/// Halves first: a strided convolution, residual blocks, attention.
+struct DownBlock {
+    halve: Conv2d,
+    resnets: Vec<Resnet>,
+    attention: Option<Attention>,
+}
+
+/// Doubles last: residual blocks, attention, nearest neighbour and a convolution.
+struct UpBlock {
+    resnets: Vec<Resnet>,
+    attention: Option<Attention>,
+    double: Conv2d,
+}
+
+impl EfficientUNet {
+    pub(crate) fn load(
+        config: &EfficientConfig,
+        weights: &Weights,
+        placement: Placement,
+    ) -> Result<Self, LoadError> {
+        let (first, text_dim, width) = (config.conv_in_channels, config.text_dim, config.time_width());
+        let embedding =
+            |name: &str| TimeEmbedding::load(weights, name, (config.sinusoid, width), Activation::Silu, None);
+        let levels = config.levels.len();
+        let mut down = Vec::with_capacity(levels);
+        let mut up = Vec::with_capacity(levels);
+        for index in 0..levels {
+            down.push(DownBlock::load(config, weights, index)?);
+            up.push(UpBlock::load(config, weights, levels - 1 - index, &format!("up_blocks.{index}"))?);
+        }
+        let norm_out =
+            GroupNorm::load(weights, "norm_out", 2 * first, config.resnet.groups, config.resnet.eps)?;
+        Ok(Self {
+            placement,
+            conv_in: Conv2d::load(weights, "conv_in", ConvShape::same(config.in_channels, first, 3))?,
+            sinusoid: Sinusoid::new(config.sinusoid, true, 0.0, placement.device)?,
+            time: embedding("time_embedding")?,
+            noise: embedding("noise_embedding")?,
+            pool_norm: LayerNorm::load_f32(weights, "text_pool_norm", text_dim)?.with_eps(config.resnet.eps),
+            pool_projection: Linear::load_f32(weights, "text_pool_proj", text_dim, width)?,
+            down,
+            up,
+            norm_out,
+            conv_out: Conv2d::load(weights, "conv_out", ConvShape::same(2 * first, config.out_channels, 3))?,
+        })
+    }
+
+    pub(crate) fn condition(&self, text: &Tensor, noise_level: Option<u32>) -> Torch<Conditioning> {
+        let pooled = text.f_mean_dim([1i64].as_slice(), false, Kind::Float)?;
+        let pooled = self.pool_projection.forward(&self.pool_norm.forward(&pooled)?)?;
+        let level = self.sinusoid.forward(f64::from(noise_level.unwrap_or(0)))?;
+        let embedding = Some(pooled.f_add(&self.noise.forward(&level)?)?);
+        let text = text.f_to_kind(self.placement.kind)?;
+        let down = self.down.iter().filter_map(|block| block.attention.as_ref());
+        let up = self.up.iter().filter_map(|block| block.attention.as_ref());
+        let text = down.chain(up).map(|attention| attention.project_text(&text)).collect::<Torch<_>>()?;
+        Ok(Conditioning { embedding, text })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, timestep: u32, conditioning: &Conditioning) -> Torch<Tensor> {
+        let mut vector = self.time.forward(&self.sinusoid.forward(f64::from(timestep))?)?;
+        if let Some(embedding) = &conditioning.embedding {
+            vector = vector.f_add(embedding)?;
+        }
+        let vector = Activation::Silu.apply(vector)?.f_to_kind(self.placement.kind)?;
+        let mut text = conditioning.text.iter();
+        let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?)?;
+        let mut skips = Vec::with_capacity(self.down.len());
+        for block in &self.down {
+            let below = block.forward(&x, &vector, &mut text)?;
+            skips.push(std::mem::replace(&mut x, below));
+        }
+        for (index, block) in self.up.iter().enumerate() {
+            if index > 0 {
+                x = with_skip(&x, skips.pop())?;
+            }
+            x = block.forward(x, &vector, &mut text)?;
+        }
+        x = with_skip(&x, skips.pop())?;
+        self.conv_out.forward(&Activation::Silu.apply(self.norm_out.forward(&x)?)?)
+    }
+}
+
+/// Joins a skip, scaled by 1/√2, behind x.
+fn with_skip(x: &Tensor, skip: Option<Tensor>) -> Torch<Tensor> {
+    match skip {
+        // Nothing reads the skip after this.
+        Some(mut skip) => Tensor::f_cat(&[x, &skip.f_mul_scalar_(FRAC_1_SQRT_2)?], 1),
+        None => Ok(x.shallow_clone()),
+    }
+}
+
+impl DownBlock {
+    fn load(config: &EfficientConfig, weights: &Weights, level: usize) -> Result<Self, LoadError> {
+        let name = format!("down_blocks.{level}");
+        let (inputs, outputs) = (config.width_before(level), config.levels[level].channels);
+        let halve = ConvShape { inputs, outputs, kernel: 3, stride: 2 };
+        Ok(Self {
+            halve: Conv2d::load(weights, &format!("{name}.conv_down"), halve)?,
+            resnets: resnets(config, weights, &name, level, outputs)?,
+            attention: attention(config, weights, &name, level)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, vector: &Tensor, text: &mut super::blocks::TextFlow<'_>) -> Torch<Tensor> {
+        let mut x = self.halve.forward(x)?;
+        for resnet in &self.resnets {
+            x = resnet.forward(&x, vector)?;
+        }
+        attended(self.attention.as_ref(), x, text)
+    }
+}
+
+impl UpBlock {
+    fn load(
+        config: &EfficientConfig,
+        weights: &Weights,
+        level: usize,
+        name: &str,
+    ) -> Result<Self, LoadError> {
+        let channels = config.levels[level].channels;
+        let deepest = level + 1 == config.levels.len();
+        let inputs = if deepest { channels } else { 2 * channels };
+        let double = ConvShape::same(channels, config.width_before(level), 3);
+        Ok(Self {
+            resnets: resnets(config, weights, name, level, inputs)?,
+            attention: attention(config, weights, name, level)?,
+            double: Conv2d::load(weights, &format!("{name}.conv_up"), double)?,
+        })
+    }
+
+    fn forward(&self, x: Tensor, vector: &Tensor, text: &mut super::blocks::TextFlow<'_>) -> Torch<Tensor> {
+        let mut x = x;
+        for resnet in &self.resnets {
+            x = resnet.forward(&x, vector)?;
+        }
+        let x = attended(self.attention.as_ref(), x, text)?;
+        let (_, _, height, width) = x.size4()?;
+        self.double.forward(&x.f_upsample_nearest2d([height * 2, width * 2], None, None)?)
+    }
+}
+
+fn attended(
+    attention: Option<&Attention>,
+    x: Tensor,
+    text: &mut super::blocks::TextFlow<'_>,
+) -> Torch<Tensor> {
+    match (attention, text.as_slice().first()) {
+        (Some(attention), Some(keys_and_values)) => {
+            text.next();
+            attention.forward(&x, keys_and_values)
+        }
+        _ => Ok(x),
+    }
+}
+
+fn resnets(
+    config: &EfficientConfig,
+    weights: &Weights,
+    name: &str,
+    level: usize,
+    inputs: usize,
+) -> Result<Vec<Resnet>, LoadError> {
+    let outputs = config.levels[level].channels;
+    (0..config.levels[level].layers)
+        .map(|layer| {
+            let shape = ResnetShape {
+                inputs: if layer == 0 { inputs } else { outputs },
+                outputs,
+                resample: Resample::Keep,
+                scale_factor: 1.0,
+            };
+            Resnet::load(weights, &format!("{name}.resnets.{layer}"), shape, config.resnet)
+        })
+        .collect()
+}
+
+/// The lowest level's attention; none elsewhere.
+fn attention(
+    config: &EfficientConfig,
+    weights: &Weights,
+    name: &str,
+    level: usize,
+) -> Result<Option<Attention>, LoadError> {
+    if level + 1 != config.levels.len() {
+        return Ok(None);
+    }
+    let (channels, text_dim) = (config.levels[level].channels, config.text_dim);
+    let part = |part: &str| format!("{name}.attention.{part}");
+    let linear = |name: &str, inputs| Linear::load_without_bias(weights, &part(name), inputs, channels);
+    let query = linear("to_q", channels)?;
+    let pixels = if config.self_attention {
+        Linear::join(&[query, linear("to_k", channels)?, linear("to_v", channels)?])?
+    } else {
+        query
+    };
+    let text_norm = LayerNorm::load(weights, &part("text_norm"), text_dim)?.with_eps(config.resnet.eps);
+    Ok(Some(Attention {
+        head_dim: config.head_dim as i64,
+        norm: GroupNorm::load(weights, &part("norm"), channels, config.resnet.groups, config.resnet.eps)?,
+        text_norm: TextNorm::Layer(text_norm),
+        text_key: linear("to_k_text", text_dim)?,
+        text_value: linear("to_v_text", text_dim)?,
+        pixels,
+        only_cross: !config.self_attention,
+        out: Linear::load(weights, &part("to_out"), channels, channels)?,
+    }))
+}

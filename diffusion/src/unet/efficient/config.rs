@@ -1,0 +1,153 @@
+//! What `unet/config.json` of an `EfficientUNet2DModel` says.
+
+use super::super::Interface;
+use super::super::config::ResnetStyle;
+use crate::config::ConfigFile;
+use crate::error::LoadError;
+use crate::layers::Activation;
+
+/// The architecture of one network. Level i works at 1/2^(i+1) of the picture's size.
+#[derive(Clone, Debug)]
+pub(crate) struct EfficientConfig {
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) conv_in_channels: usize,
+    pub(crate) levels: Vec<EfficientLevel>,
+    pub(crate) resnet: ResnetStyle,
+    pub(crate) head_dim: usize,
+    pub(crate) self_attention: bool,
+    pub(crate) text_dim: usize,
+    /// Width of the sinusoids of time and noise level.
+    pub(crate) sinusoid: usize,
+    sample_size: usize,
+}
+
+/// One resolution, from half the picture's size down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EfficientLevel {
+    pub(crate) channels: usize,
+    /// Residual blocks on the way down, and again on the way up.
+    pub(crate) layers: usize,
+}
+
+impl EfficientConfig {
+    pub(crate) fn read(config: &ConfigFile) -> Result<Self, LoadError> {
+        let positive = |key: &str, default: usize| match config.count(key)?.unwrap_or(default) {
+            0 => Err(config.refuse(key, "a number above 0")),
+            count => Ok(count),
+        };
+        let channels = config.counts("block_out_channels")?.unwrap_or_else(|| vec![32, 64, 128]);
+        if channels.is_empty() || channels.contains(&0) {
+            return Err(
+                config.refuse("block_out_channels", "at least one level, each with at least one channel")
+            );
+        }
+        let layers = match config.get("layers_per_block") {
+            None if channels.len() == 3 => vec![1, 2, 2],
+            _ => config.counts_per_level("layers_per_block", channels.len(), 0)?,
+        };
+        if layers.contains(&0) {
+            return Err(config.refuse("layers_per_block", "at least 1 layer for each level"));
+        }
+        let this = Self {
+            in_channels: positive("in_channels", 6)?,
+            out_channels: positive("out_channels", 3)?,
+            conv_in_channels: positive("conv_in_channels", 16)?,
+            levels: channels
+                .iter()
+                .zip(layers)
+                .map(|(channels, layers)| EfficientLevel { channels: *channels, layers })
+                .collect(),
+            resnet: ResnetStyle {
+                activation: Activation::Silu,
+                groups: positive("norm_num_groups", 4)?,
+                eps: config.number("norm_eps")?.unwrap_or(1e-5),
+                scale_shift: true,
+                skip_time_act: true,
+                time_width: positive("time_embedding_dim", 128)?,
+                time_projection: "emb_proj",
+            },
+            head_dim: positive("attention_head_dim", 32)?,
+            self_attention: config.flag("self_attention")?.unwrap_or(true),
+            text_dim: positive("cross_attention_dim", 128)?,
+            sinusoid: positive("time_projection_dim", 64)?,
+            sample_size: positive("sample_size", 256)?,
+        };
+        this.check(config)?;
+        Ok(this)
+    }
+
+    fn check(&self, config: &ConfigFile) -> Result<(), LoadError> {
+        let groups = self.resnet.groups;
+        let divides = |level: &EfficientLevel| level.channels % groups == 0;
+        if !self.levels.iter().all(divides) || (2 * self.conv_in_channels) % groups != 0 {
+            let accepted = "a divisor of every entry of block_out_channels and of twice conv_in_channels";
+            return Err(config.refuse("norm_num_groups", accepted));
+        }
+        if self.levels.last().is_some_and(|level| level.channels % self.head_dim != 0) {
+            return Err(config.refuse("attention_head_dim", "a divisor of the lowest level's channels"));
+        }
+        if self.sinusoid % 2 != 0 {
+            return Err(config.refuse("time_projection_dim", "an even number"));
+        }
+        // The reference class takes no other keys.
+        match config.ignored_keys().first() {
+            Some(key) => Err(config.refuse(key, "no such option")),
+            None => Ok(()),
+        }
+    }
+
+    /// Width of what enters a level from above.
+    pub(crate) fn width_before(&self, level: usize) -> usize {
+        if level == 0 { self.conv_in_channels } else { self.levels[level - 1].channels }
+    }
+
+    pub(crate) fn time_width(&self) -> usize {
+        self.resnet.time_width
+    }
+
+    pub(crate) fn interface(&self) -> Interface {
+        Interface {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            text_dim: self.text_dim,
+            takes_noise_level: true,
+            sample_size: Some((self.sample_size, self.sample_size)),
+            size_multiple: 1 << self.levels.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_reference_classs() {
+        let config = EfficientConfig::read(&ConfigFile::from_value(json!({}))).unwrap();
+        assert_eq!(config.levels.iter().map(|level| level.layers).collect::<Vec<_>>(), [1, 2, 2]);
+        assert_eq!((config.width_before(0), config.width_before(2)), (16, 64));
+        assert_eq!(config.interface().size_multiple, 8);
+    }
+
+    #[test]
+    fn values_that_cannot_run_are_refused_by_name() {
+        for (key, value) in [
+            ("block_out_channels", json!([])),
+            ("layers_per_block", json!([1, 2])),
+            ("norm_num_groups", json!(5)),
+            ("attention_head_dim", json!(48)),
+            ("time_projection_dim", json!(63)),
+            ("self_attention", json!("yes")),
+            ("made_up", json!(1)),
+        ] {
+            let error = EfficientConfig::read(&ConfigFile::from_value(json!({ key: value }))).unwrap_err();
+            assert!(
+                matches!(&error, LoadError::Unsupported { key: found, .. } if found == key),
+                "{key}: {error}"
+            );
+        }
+    }
+}

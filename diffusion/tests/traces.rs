@@ -1,0 +1,48 @@
+//! Recorded runs of the reference libraries, replayed: this crate computes what they compute.
+
+use std::path::{Path, PathBuf};
+
+use darkroom_diffusion::trace::{CheckOptions, TraceReport, check};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn traces_of(cascade: &Path) -> Vec<PathBuf> {
+    let mut traces: Vec<PathBuf> = std::fs::read_dir(cascade)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".trace.safetensors"))
+        .collect();
+    traces.sort();
+    traces
+}
+
+fn table(reports: &[TraceReport]) -> String {
+    let mut lines = Vec::new();
+    for report in reports {
+        lines.push(format!("{}", report.trace.file_name().unwrap().to_string_lossy()));
+        for row in &report.rows {
+            let verdict = if row.pass { "pass" } else { "FAIL" };
+            lines.push(format!(
+                "  {verdict} {:24} {:?} {:.2e} of {:.2e}",
+                row.name, row.shape, row.max_difference, row.tolerance
+            ));
+        }
+    }
+    lines.join("\n")
+}
+
+fn passes(cascade: &str) {
+    let folder = fixtures().join(cascade);
+    let traces = traces_of(&folder);
+    assert!(!traces.is_empty());
+    let reports = check(&folder, &traces, CheckOptions::default()).unwrap();
+    println!("{}", table(&reports));
+    assert!(reports.iter().all(TraceReport::passed), "{}", table(&reports));
+}
+
+#[test]
+fn the_example_cascade_computes_what_the_reference_does() {
+    passes("example");
+}
