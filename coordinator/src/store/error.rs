@@ -1,0 +1,90 @@
+//! What can go wrong with the record, as its callers see it.
+
+use darkroom_core::error::{Code, UserError};
+
+/// An error of a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such job or image.
+    #[error("{0}")]
+    NotFound(String),
+    /// The job is in a state that does not allow this, or its request id is taken.
+    #[error(transparent)]
+    Refused(#[from] UserError),
+    /// The disk is full; nothing was changed.
+    #[error("the disk that holds the job store is full, nothing was changed; free some space and try again")]
+    Full,
+    /// The record cannot be read: damaged, or made by a newer Darkroom.
+    #[error("{0}")]
+    Unusable(String),
+    /// Locked, overloaded or unreachable; nothing was changed.
+    #[error("the job store cannot be reached now")]
+    Unavailable(#[source] sqlx::Error),
+    /// A fault of ours.
+    #[error("the job store failed")]
+    Database(#[source] sqlx::Error),
+    /// A row that no code of ours writes.
+    #[error("a row of the job store cannot be read: {0}")]
+    Corrupt(String),
+}
+
+impl Error {
+    /// There is no such job.
+    #[must_use]
+    pub fn no_job(job: darkroom_core::id::JobId) -> Self {
+        Self::NotFound(format!("there is no job {job}"))
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Full)
+    }
+
+    /// The error as a user should see it.
+    #[must_use]
+    pub fn to_user(&self) -> UserError {
+        match self {
+            Self::Refused(error) => error.clone(),
+            Self::NotFound(message) => UserError::new(Code::NotFound, "NOT_FOUND", message.clone()),
+            Self::Full => UserError::new(Code::ResourceExhausted, "DISK_FULL", self.to_string()),
+            Self::Unusable(message) => {
+                UserError::new(Code::FailedPrecondition, "STORE_UNUSABLE", message.clone())
+            }
+            Self::Unavailable(_) => UserError::new(
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                "the job store is busy or unreachable; try again in a moment",
+            ),
+            Self::Database(_) | Self::Corrupt(_) => UserError::new(
+                Code::Internal,
+                "STORE_FAILED",
+                "the job store failed; the coordinator's log says how",
+            ),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) {
+            return Self::Unavailable(error);
+        }
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        // SQLite's extended codes keep the primary one in the low byte.
+        match code.map(|code| code & 0xff) {
+            Some(SQLITE_FULL) => Self::Full,
+            Some(SQLITE_BUSY | SQLITE_LOCKED) => Self::Unavailable(error),
+            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => Self::Unusable(format!(
+                "the job store is damaged ({error}); stop the farm and restore the file from a backup, or move it away to begin anew"
+            )),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+const SQLITE_BUSY: u32 = 5;
+const SQLITE_LOCKED: u32 = 6;
+const SQLITE_CORRUPT: u32 = 11;
+const SQLITE_FULL: u32 = 13;
+const SQLITE_NOTADB: u32 = 26;

@@ -1,0 +1,175 @@
+//! The farm's record in SQL: the only truth about what was submitted and how far it has come.
+//!
+//! One method is one transaction. Every UPDATE names the state it expects, and counters come from the rows it
+//! returned, never from its input. Time is the database's. Backends decide nothing about the domain: they read rows,
+//! ask `darkroom_core`'s state machines, and write the answer where the row is still as read. What any backend must
+//! do is tested by [`conformance`].
+
+pub mod conformance;
+pub mod error;
+pub mod records;
+pub mod sqlite;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use darkroom_core::{cascade::Cascade, digest::Digest, fair_share, id::JobId, job_state::JobState};
+use darkroom_queue::task::{PoolId, TaskKey};
+use uuid::Uuid;
+
+pub use error::Error;
+use records::{
+    Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, NewJob,
+    NewPrompt, Release, Report, Submitted, Term,
+};
+
+/// The record of one farm.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Identity of the farm, chosen when the record was made; part of every key in a shared queue.
+    async fn farm_id(&self) -> Result<Uuid, Error>;
+
+    /// Takes or renews the leadership of dispatch and reaping for `holder`; `None` while another one leads.
+    async fn lead(&self, holder: &str) -> Result<Option<Term>, Error>;
+
+    /// Makes a cascade known, for jobs to refer to. Idempotent.
+    async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error>;
+
+    // ---- submit
+
+    /// The accepted job that a client's request id made, and the digest of its content.
+    async fn find_submitted(
+        &self,
+        tenant: &str,
+        client_request_id: &str,
+    ) -> Result<Option<(JobId, Digest)>, Error>;
+
+    /// Accepts a job whole.
+    async fn submit(&self, job: &NewJob, prompts: &[NewPrompt], content: Digest) -> Result<Submitted, Error>;
+
+    /// Starts a job that arrives in chunks; nothing of it runs before [`Store::accept`].
+    async fn begin(&self, job: &NewJob) -> Result<(), Error>;
+
+    /// Adds a chunk. `NotFound` when the job was swept meanwhile.
+    async fn receive(&self, job: JobId, prompts: &[NewPrompt]) -> Result<(), Error>;
+
+    /// Accepts what was received, or finds that its client's request id was accepted before; then what was received
+    /// is gone.
+    async fn accept(&self, job: JobId, content: Digest) -> Result<Submitted, Error>;
+
+    /// Forgets a job that was not accepted.
+    async fn abandon(&self, job: JobId) -> Result<(), Error>;
+
+    /// Forgets jobs whose last chunk came longer than `idle` ago. Returns how many.
+    async fn sweep_receiving(&self, idle: Duration) -> Result<u64, Error>;
+
+    // ---- dispatch
+
+    /// Active jobs with tasks ready for the pool, oldest first.
+    async fn candidates(&self, pool: &PoolId) -> Result<Vec<fair_share::Candidate>, Error>;
+
+    /// How many of the pool's tasks are dispatched.
+    async fn dispatched_count(&self, pool: &PoolId) -> Result<u64, Error>;
+
+    /// Marks tasks as dispatched and returns them with all that a worker needs. Fewer than picked when jobs changed
+    /// meanwhile.
+    async fn dispatch(
+        &self,
+        term: Term,
+        pool: &PoolId,
+        picks: &[fair_share::Pick],
+    ) -> Result<Vec<Dispatched>, Error>;
+
+    /// Every dispatched task of the pool: O(workers).
+    async fn dispatched(&self, pool: &PoolId) -> Result<Vec<TaskKey>, Error>;
+
+    /// The dispatched tasks of one job's images, each with its pool.
+    async fn dispatched_of_job(&self, job: JobId) -> Result<Vec<(PoolId, TaskKey)>, Error>;
+
+    // ---- outcomes
+
+    /// Applies results: each changes its image or text, or is discarded for a reason. The last image of a job
+    /// finishes it in the same transaction.
+    async fn commit(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error>;
+
+    /// Takes dispatched tasks back to ready, where they are still the handing-out that is named.
+    async fn release(
+        &self,
+        term: Term,
+        pool: &PoolId,
+        tasks: &[TaskKey],
+        why: &Release,
+    ) -> Result<Committed, Error>;
+
+    /// Lets the images of texts whose embedding was committed (or given up) follow, about `limit` images at a time.
+    /// `more` says whether there are others.
+    async fn spread(&self, limit: u64) -> Result<Committed, Error>;
+
+    /// Lets image rows follow a cancel or retry of their job, about `limit` at a time.
+    async fn follow(&self, limit: u64) -> Result<Committed, Error>;
+
+    // ---- a user's wishes
+
+    /// Ends a job; its images follow. Idempotent.
+    async fn cancel(&self, job: JobId) -> Result<JobRecord, Error>;
+
+    /// Holds a job. Idempotent.
+    async fn pause(&self, job: JobId) -> Result<JobRecord, Error>;
+
+    /// Lets a held job go on. Idempotent.
+    async fn resume(&self, job: JobId) -> Result<JobRecord, Error>;
+
+    /// Runs what is dead or cancelled again, in a new generation; its images follow.
+    async fn retry(&self, job: JobId) -> Result<JobRecord, Error>;
+
+    // ---- queries
+
+    /// A job; jobs that are still received are not found.
+    async fn job(&self, job: JobId) -> Result<JobRecord, Error>;
+
+    /// Jobs, newest first.
+    async fn jobs(&self, query: &JobQuery) -> Result<JobPage, Error>;
+
+    /// Images of a job, in order of index, or of version when only changes are asked for.
+    async fn images(&self, query: &ImageQuery) -> Result<ImagePage, Error>;
+
+    /// One image.
+    async fn image(&self, job: JobId, index: u64) -> Result<ImageRecord, Error>;
+
+    /// The job and the images that changed after a version, as of one moment; at most `limit` images.
+    async fn changes(&self, job: JobId, after: (u64, Option<u64>), limit: u32) -> Result<Changes, Error>;
+
+    /// Why texts of a job deserve a note: truncated, unknown words. At most `limit`, each once.
+    async fn notes(&self, job: JobId, limit: u32) -> Result<Vec<String>, Error>;
+
+    /// Images dispatched or ready before this job's in a pool: of higher priority, and in all.
+    async fn ahead(&self, job: JobId, pool: &PoolId) -> Result<u64, Error>;
+
+    // ---- manifests
+
+    /// Jobs whose manifest is to be written, with the generation it describes.
+    async fn pending_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error>;
+
+    /// Says that a generation's manifest is stored. False when the job went on meanwhile.
+    async fn manifest_written(
+        &self,
+        job: JobId,
+        generation: u32,
+        key: &str,
+        sha256: Digest,
+    ) -> Result<bool, Error>;
+
+    /// Finishes jobs whose images are all terminal but which are not; zero are expected. Returns which.
+    async fn finish_overlooked(&self) -> Result<Vec<JobId>, Error>;
+
+    // ---- care
+
+    /// What in a job's counters disagrees with its rows; nothing, if all is well.
+    async fn audit(&self, job: JobId) -> Result<Vec<String>, Error>;
+
+    /// Jobs in a state, for tests and audits.
+    async fn count(&self, state: JobState) -> Result<u64, Error>;
+
+    /// Closes connections and files.
+    async fn close(&self);
+}

@@ -1,0 +1,364 @@
+//! What goes into the record and what comes out, in the domain's words.
+
+use darkroom_core::{
+    artifact::ArtifactRef,
+    digest::Digest,
+    error::UserError,
+    id::{ImageId, JobId, StageName},
+    image_state::{ImageProgress, ImageState},
+    job_state::JobState,
+    settings::{Settings, SettingsRequest},
+};
+use darkroom_queue::task::{TaskKey, TaskResult};
+use serde::{Deserialize, Serialize};
+
+/// A term of leadership; transactions of a leader carry it and are refused when another one leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term(pub u64);
+
+/// What a client asked for, kept to be told again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requested {
+    /// Cascade by name or digest; empty is the default one.
+    pub cascade: String,
+    /// Settings without defaults.
+    pub settings: SettingsRequest,
+    /// Pictures per prompt.
+    pub images_per_prompt: u32,
+    /// Whether the client chose the seed.
+    pub seed_given: bool,
+}
+
+/// A job to be recorded.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// Whose share it counts against.
+    pub tenant: String,
+    /// For people.
+    pub name: String,
+    /// The client's own id of the request, if it wants repeats recognised.
+    pub client_request_id: Option<String>,
+    /// Higher is dispatched first.
+    pub priority: u8,
+    /// The cascade.
+    pub cascade: Digest,
+    /// The cascade's encoder.
+    pub encoder: Digest,
+    /// Settings with defaults filled in.
+    pub settings: Settings,
+    /// As the client asked.
+    pub requested: Requested,
+    /// Seed of the first image.
+    pub seed: u64,
+}
+
+/// A prepared text and its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedText {
+    /// See `darkroom_core::prompt::text_digest`.
+    pub digest: Digest,
+    /// As the tokenizer gets it.
+    pub prepared: String,
+}
+
+/// A prompt to be recorded.
+#[derive(Clone, Debug)]
+pub struct NewPrompt {
+    /// 0-based position in the job.
+    pub position: u64,
+    /// As the user wrote it.
+    pub text: String,
+    /// As the user wrote it; empty is none.
+    pub negative: String,
+    /// Index of its first image.
+    pub first_index: u64,
+    /// Its images.
+    pub images: u32,
+    /// Seed of its first image; the others follow, wrapping.
+    pub first_seed: u64,
+    /// The text to encode.
+    pub text_embedding: PreparedText,
+    /// The negative text to encode, where a stage is guided.
+    pub negative_embedding: Option<PreparedText>,
+}
+
+/// An accepted job.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    /// The job.
+    pub job: JobRecord,
+    /// Whether an earlier submit had made it.
+    pub existed: bool,
+}
+
+/// A task that was marked as dispatched, with all that its worker needs.
+#[derive(Clone, Debug)]
+pub struct Dispatched {
+    /// Its handing-out.
+    pub key: TaskKey,
+    /// It must run alone.
+    pub suspect: bool,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a dispatched task is about.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A text to encode.
+    Encode {
+        /// The text.
+        text: PreparedText,
+    },
+    /// A stage of an image to render.
+    Render(Box<RenderWork>),
+}
+
+/// A stage of an image, as the record knows it.
+#[derive(Clone, Debug)]
+pub struct RenderWork {
+    /// The job's cascade.
+    pub cascade: Digest,
+    /// The job's settings.
+    pub settings: Settings,
+    /// Position of the stage in them.
+    pub stage: usize,
+    /// As the user wrote it.
+    pub prompt: String,
+    /// As the user wrote it.
+    pub negative: String,
+    /// The image's seed.
+    pub seed: u64,
+    /// Embedding of the prompt.
+    pub text_embedding: ArtifactRef,
+    /// Embedding of the negative prompt, where the job is guided.
+    pub negative_embedding: Option<ArtifactRef>,
+    /// Output of the stage before.
+    pub low_res: Option<ArtifactRef>,
+}
+
+/// A result to be committed, and what must be known to judge it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The worker's report.
+    pub result: TaskResult,
+    /// Distinct hosts that serve the pool.
+    pub live_hosts: usize,
+}
+
+/// Why dispatched tasks are taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The queue does not have them, or gave them back: nothing counts.
+    Returned,
+    /// Their worker died: they are suspect; what was so already failed.
+    WorkerDied {
+        /// The worker's host.
+        host: String,
+        /// Distinct hosts that serve the pool.
+        live_hosts: usize,
+    },
+}
+
+/// What became of one result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It changed its image or text.
+    Applied,
+    /// It did not; the reason's name.
+    Discarded(&'static str),
+}
+
+/// What a transaction changed.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// Per report, in order.
+    pub fates: Vec<Fate>,
+    /// Jobs that changed.
+    pub jobs: Vec<JobId>,
+    /// Jobs that ended.
+    pub finished: Vec<JobId>,
+    /// Images (or texts) that changed.
+    pub changed: u64,
+    /// There is more of the same to do.
+    pub more: bool,
+}
+
+/// Counters of one stage of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageCounters {
+    /// The stage; `encode` counts distinct texts.
+    pub name: StageName,
+    /// Texts or images that pass it in all.
+    pub total: u64,
+    /// Ready to be dispatched.
+    pub ready: u64,
+    /// With the queue or a worker.
+    pub dispatched: u64,
+    /// Through it.
+    pub passed: u64,
+}
+
+/// A job as recorded.
+#[derive(Clone, Debug)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Order of submission.
+    pub seq: i64,
+    /// Whose share it counts against.
+    pub tenant: String,
+    /// For people.
+    pub name: String,
+    /// The client's id of the request.
+    pub client_request_id: Option<String>,
+    /// Higher is dispatched first.
+    pub priority: u8,
+    /// Where it stands.
+    pub state: JobState,
+    /// Whether image rows have yet to follow a cancel or retry.
+    pub following: bool,
+    /// Its cascade.
+    pub cascade: Digest,
+    /// Its encoder.
+    pub encoder: Digest,
+    /// Settings with defaults filled in.
+    pub settings: Settings,
+    /// As the client asked.
+    pub requested: Requested,
+    /// Seed of the first image.
+    pub seed: u64,
+    /// Position of its latest change.
+    pub version: u64,
+    /// Raised by every retry.
+    pub generation: u32,
+    /// Images in all.
+    pub images: u64,
+    /// Images done.
+    pub done: u64,
+    /// Images dead.
+    pub dead: u64,
+    /// Images cancelled.
+    pub cancelled: u64,
+    /// Submitted, milliseconds since 1970.
+    pub created_ms: i64,
+    /// Ended, milliseconds since 1970.
+    pub finished_ms: Option<i64>,
+    /// The manifest: nothing yet, `Some(None)` while it is being written, then its key and hash.
+    pub manifest: Option<Option<(String, Digest)>>,
+    /// `encode` first, then the stages in order.
+    pub stages: Vec<StageCounters>,
+}
+
+/// Which jobs to list.
+#[derive(Clone, Debug)]
+pub struct JobQuery {
+    /// Only this tenant's.
+    pub tenant: Option<String>,
+    /// Only in these states; empty is all.
+    pub states: Vec<JobState>,
+    /// Only older than this one (its `seq`).
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Jobs, newest first.
+#[derive(Clone, Debug)]
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<JobRecord>,
+    /// Whether there are older ones.
+    pub more: bool,
+}
+
+/// Which images to list.
+#[derive(Clone, Debug)]
+pub struct ImageQuery {
+    /// Of this job.
+    pub job: JobId,
+    /// Only in these states; empty is all.
+    pub states: Vec<ImageState>,
+    /// In which order, and from where.
+    pub order: ImageOrder,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Order of images in a listing, and the position after which it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageOrder {
+    /// By index, after this one.
+    Index(Option<u64>),
+    /// By version of the last change, after this version; of that version itself, those after this index.
+    Version(u64, Option<u64>),
+}
+
+/// Images in order.
+#[derive(Clone, Debug)]
+pub struct ImagePage {
+    /// The images.
+    pub images: Vec<ImageRecord>,
+    /// Whether there are others.
+    pub more: bool,
+}
+
+/// A stage's output as recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Position of the stage.
+    pub stage: usize,
+    /// Where it is.
+    pub artifact: ArtifactRef,
+    /// Model seconds.
+    pub seconds: f64,
+    /// Who rendered it.
+    pub worker: String,
+    /// On what.
+    pub device_class: String,
+}
+
+/// An image as recorded.
+#[derive(Clone, Debug)]
+pub struct ImageRecord {
+    /// Its id.
+    pub id: ImageId,
+    /// As the user wrote it.
+    pub prompt: String,
+    /// As the user wrote it.
+    pub negative: String,
+    /// Its seed.
+    pub seed: u64,
+    /// How far it has come.
+    pub progress: ImageProgress,
+    /// Last failure: code and sentence.
+    pub error: Option<(String, String)>,
+    /// Job version of its last change.
+    pub version: u64,
+    /// Of the stages it has passed, in order.
+    pub outputs: Vec<Output>,
+}
+
+/// What changed in a job.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// The job.
+    pub job: JobRecord,
+    /// Its changed images in order of version.
+    pub images: Vec<ImageRecord>,
+    /// Whether there are others.
+    pub more: bool,
+}
+
+impl JobRecord {
+    /// The job's state as `JobState` demands it for an event, or the refusal with the job named.
+    ///
+    /// # Errors
+    /// As `darkroom_core::job_state::transition`.
+    pub fn after(&self, event: darkroom_core::job_state::JobEvent) -> Result<JobState, UserError> {
+        darkroom_core::job_state::transition(self.state, event)
+    }
+}

@@ -1,0 +1,215 @@
+//! The one place where image rows change: bulk moves from an expected state to the next, with versions, counters and
+//! the job's end in the same transaction.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use darkroom_core::{
+    id::JobId,
+    image_state::{ImageProgress, ImageState},
+};
+
+use super::{
+    Error, Tx,
+    rows::{column, job_id, to_json},
+};
+
+/// One image's change.
+pub(super) struct Move {
+    pub(super) job: i64,
+    pub(super) idx: i64,
+    pub(super) from: ImageProgress,
+    pub(super) to: ImageProgress,
+    pub(super) error: LastError,
+}
+
+/// What becomes of an image's last error.
+pub(super) enum LastError {
+    Keep,
+    Clear,
+    Set { code: String, message: String },
+}
+
+/// What moves came to.
+#[derive(Default)]
+pub(super) struct Moved {
+    /// (job, idx) of the rows that were as expected and changed.
+    pub(super) applied: HashSet<(i64, i64)>,
+    /// Jobs with changed rows.
+    pub(super) jobs: Vec<JobId>,
+    /// Jobs that ended by it.
+    pub(super) finished: Vec<JobId>,
+}
+
+/// Applies moves. Jobs first (their versions), then images, then counters from the rows returned.
+pub(super) async fn apply(tx: &mut Tx, moves: &[Move]) -> Result<Moved, Error> {
+    if moves.is_empty() {
+        return Ok(Moved::default());
+    }
+    let touched: BTreeSet<i64> = moves.iter().map(|one| one.job).collect();
+    let seqs = to_json(&touched)?;
+    let jobs = raise_versions(tx, &seqs).await?;
+    let applied = update_images(tx, moves).await?;
+    count(tx, moves.iter().filter(|one| applied.contains(&(one.job, one.idx)))).await?;
+    let finished = finish(tx, &seqs).await?;
+    Ok(Moved { applied, jobs, finished })
+}
+
+/// Raises the versions of jobs (a JSON list of `seq`) and returns their ids.
+pub(super) async fn raise_versions(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "UPDATE jobs SET version = version + 1
+         WHERE seq IN (SELECT value FROM json_each(?1))
+         RETURNING id",
+    )
+    .bind(seqs)
+    .fetch_all(&mut **tx)
+    .await?;
+    ids.iter().map(|id| job_id(id)).collect()
+}
+
+async fn update_images(tx: &mut Tx, moves: &[Move]) -> Result<HashSet<(i64, i64)>, Error> {
+    let rows: Vec<_> = moves.iter().map(columns).collect::<Result<_, _>>()?;
+    let applied: Vec<(i64, i64)> = sqlx::query_as(
+        "UPDATE images
+         SET state = m.value ->> 6, stage = m.value ->> 7, generation = m.value ->> 8,
+             dispatch = m.value ->> 9, failures = m.value ->> 10, hosts = m.value ->> 11,
+             suspect = m.value ->> 12,
+             error_code = CASE m.value ->> 13
+                 WHEN 'keep' THEN error_code WHEN 'clear' THEN NULL ELSE m.value ->> 14 END,
+             error = CASE m.value ->> 13
+                 WHEN 'keep' THEN error WHEN 'clear' THEN NULL ELSE m.value ->> 15 END,
+             version = (SELECT version FROM jobs WHERE jobs.seq = images.job)
+         FROM json_each(?1) AS m
+         WHERE images.job = m.value ->> 0 AND images.idx = m.value ->> 1
+           AND images.state = m.value ->> 2 AND images.stage = m.value ->> 3
+           AND images.generation = m.value ->> 4 AND images.dispatch = m.value ->> 5
+         RETURNING images.job, images.idx",
+    )
+    .bind(to_json(&rows)?)
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(applied.into_iter().collect())
+}
+
+fn columns(one: &Move) -> Result<serde_json::Value, Error> {
+    let (from, to) = (&one.from, &one.to);
+    let (error, code, message) = match &one.error {
+        LastError::Keep => ("keep", "", ""),
+        LastError::Clear => ("clear", "", ""),
+        LastError::Set { code, message } => ("set", code.as_str(), message.as_str()),
+    };
+    Ok(serde_json::json!([
+        one.job,
+        one.idx,
+        from.state.name(),
+        from.stage,
+        from.generation,
+        from.dispatch,
+        to.state.name(),
+        to.stage,
+        to.generation,
+        to.dispatch,
+        to.failures,
+        to_json(&to.hosts)?,
+        u8::from(to.suspect),
+        error,
+        code,
+        message,
+    ]))
+}
+
+#[derive(Default, PartialEq, Eq)]
+struct StageDelta {
+    ready: i64,
+    dispatched: i64,
+    passed: i64,
+}
+
+#[derive(Default)]
+struct JobDelta {
+    done: i64,
+    dead: i64,
+    cancelled: i64,
+    stages: BTreeMap<usize, StageDelta>,
+}
+
+impl JobDelta {
+    fn add(&mut self, image: &ImageProgress, sign: i64) {
+        match image.state {
+            ImageState::Waiting => {}
+            ImageState::Ready => self.stages.entry(image.stage).or_default().ready += sign,
+            ImageState::Dispatched => self.stages.entry(image.stage).or_default().dispatched += sign,
+            ImageState::Done => self.done += sign,
+            ImageState::Dead => self.dead += sign,
+            ImageState::Cancelled => self.cancelled += sign,
+        }
+        let passed = image.stage + usize::from(image.state == ImageState::Done);
+        for stage in 0..passed {
+            self.stages.entry(stage).or_default().passed += sign;
+        }
+    }
+}
+
+async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Error> {
+    let mut deltas: BTreeMap<i64, JobDelta> = BTreeMap::new();
+    for one in moves {
+        let delta = deltas.entry(one.job).or_default();
+        delta.add(&one.from, -1);
+        delta.add(&one.to, 1);
+    }
+    let jobs: Vec<_> = deltas
+        .iter()
+        .filter(|(_, delta)| (delta.done, delta.dead, delta.cancelled) != (0, 0, 0))
+        .map(|(job, delta)| (job, delta.done, delta.dead, delta.cancelled))
+        .collect();
+    if !jobs.is_empty() {
+        sqlx::query(
+            "UPDATE jobs
+             SET done = done + (d.value ->> 1), dead = dead + (d.value ->> 2),
+                 cancelled = cancelled + (d.value ->> 3)
+             FROM json_each(?1) AS d
+             WHERE jobs.seq = d.value ->> 0",
+        )
+        .bind(to_json(&jobs)?)
+        .execute(&mut **tx)
+        .await?;
+    }
+    let stages: Vec<_> = deltas
+        .iter()
+        .flat_map(|(job, delta)| delta.stages.iter().map(move |(stage, delta)| (job, stage, delta)))
+        .filter(|(_, _, delta)| **delta != StageDelta::default())
+        .map(|(job, stage, delta)| (job, column(*stage), delta.ready, delta.dispatched, delta.passed))
+        .collect();
+    if !stages.is_empty() {
+        sqlx::query(
+            "UPDATE job_stages
+             SET ready = ready + (d.value ->> 2), dispatched = dispatched + (d.value ->> 3),
+                 passed = passed + (d.value ->> 4)
+             FROM json_each(?1) AS d
+             WHERE job_stages.job = d.value ->> 0 AND job_stages.stage = d.value ->> 1",
+        )
+        .bind(to_json(&stages)?)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a retry, the
+/// counters say nothing about the end.
+pub(super) async fn finish(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "UPDATE jobs
+         SET state = CASE WHEN dead > 0 THEN 'failed' ELSE 'done' END,
+             manifest = 'pending', manifest_key = NULL, manifest_sha256 = NULL,
+             finished_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+         WHERE seq IN (SELECT value FROM json_each(?1))
+           AND state IN ('active', 'paused') AND follow IS NULL
+           AND images > 0 AND done + dead + cancelled = images
+         RETURNING id",
+    )
+    .bind(seqs)
+    .fetch_all(&mut **tx)
+    .await?;
+    ids.iter().map(|id| job_id(id)).collect()
+}

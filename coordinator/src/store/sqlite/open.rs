@@ -1,0 +1,111 @@
+//! Opening the database file: pragmas, an integrity check, migrations, and one clear sentence when it cannot be used.
+
+use std::{path::Path, time::Duration};
+
+use sqlx::{
+    SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use uuid::Uuid;
+
+use super::{Error, SqliteStore};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// Readers beside the one writer.
+const READERS: u32 = 4;
+const BUSY: Duration = Duration::from_secs(10);
+const ACQUIRE: Duration = Duration::from_secs(30);
+
+impl SqliteStore {
+    /// Opens the record in `path`, making it if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] in one sentence that names the file: damaged, made by a newer Darkroom, not to be opened.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        // WAL with FULL: a committed transaction is on disk before the submit it belongs to is acknowledged.
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY)
+            .pragma("cache_size", "-16384")
+            .statement_cache_capacity(200);
+        let pool = |connections: u32| {
+            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).idle_timeout(None)
+        };
+        let writer =
+            pool(1).connect_with(options.clone()).await.map_err(|error| cannot_open(path, &error))?;
+        check(path, &writer).await?;
+        migrate(path, &writer).await?;
+        let farm = farm_id(&writer).await?;
+        let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await?;
+        Ok(Self { writer, readers, farm })
+    }
+}
+
+async fn check(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
+    let found: Result<String, sqlx::Error> =
+        sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(writer).await;
+    match found {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(damaged(path, &verdict)),
+        Err(error) => Err(cannot_open(path, &error)),
+    }
+}
+
+async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    MIGRATIONS.run(writer).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => Error::Unusable(format!(
+            "{} was made by a newer Darkroom (schema {version}, this one knows {newest}); run that version, or \
+             choose another state folder",
+            path.display()
+        )),
+        MigrateError::VersionMismatch(version) => Error::Unusable(format!(
+            "{} was made by another build of Darkroom (schema {version} differs); run that build, or choose \
+             another state folder",
+            path.display()
+        )),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => {
+            Error::Unusable(format!("{} cannot be brought up to schema {newest}: {other}", path.display()))
+        }
+    })
+}
+
+async fn farm_id(writer: &SqlitePool) -> Result<Uuid, Error> {
+    sqlx::query(
+        "INSERT INTO farm (one, id, created_ms)
+         VALUES (1, ?1, CAST(unixepoch('subsec') * 1000 AS INTEGER))
+         ON CONFLICT (one) DO NOTHING",
+    )
+    .bind(Uuid::new_v4().to_string())
+    .execute(writer)
+    .await?;
+    let id: String = sqlx::query_scalar("SELECT id FROM farm").fetch_one(writer).await?;
+    Uuid::try_parse(&id).map_err(|_| Error::Corrupt(format!("farm id {id:?}")))
+}
+
+fn cannot_open(path: &Path, error: &sqlx::Error) -> Error {
+    let code = error.as_database_error().and_then(|error| error.code());
+    match code.as_deref().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        Some(11 | 26) => damaged(path, &error.to_string()),
+        Some(13) => Error::Full,
+        Some(5 | 6) => Error::Unusable(format!(
+            "{} is locked by another process; stop the other farm, or choose another state folder",
+            path.display()
+        )),
+        _ => Error::Unusable(format!("{} cannot be opened: {error}", path.display())),
+    }
+}
+
+fn damaged(path: &Path, how: &str) -> Error {
+    Error::Unusable(format!(
+        "{} is damaged or not a Darkroom database ({how}); restore it from a backup, or move it away to begin anew",
+        path.display()
+    ))
+}

@@ -1,0 +1,364 @@
+//! Jobs coming in: whole, or in chunks that one last UPDATE accepts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use darkroom_core::{
+    digest::{Digest, FieldHasher},
+    error::{Code, UserError},
+    id::{JobId, StageName},
+    settings::StageSettings,
+};
+
+use super::{
+    Error, SqliteStore, Tx,
+    rows::{column, job_id, parse, seed_column, to_json},
+};
+use crate::store::records::{NewJob, NewPrompt, PreparedText, Submitted};
+
+impl SqliteStore {
+    pub(super) async fn find_submitted_job(
+        &self,
+        tenant: &str,
+        client_request_id: &str,
+    ) -> Result<Option<(JobId, Digest)>, Error> {
+        let found: Option<(String, String)> = sqlx::query_as(
+            "SELECT id, content FROM jobs
+             WHERE tenant = ?1 AND client_request_id = ?2 AND state <> 'receiving'",
+        )
+        .bind(tenant)
+        .bind(client_request_id)
+        .fetch_optional(&self.readers)
+        .await?;
+        found.map(|(id, content)| Ok((job_id(&id)?, parse(&content)?))).transpose()
+    }
+
+    pub(super) async fn submit_job(
+        &self,
+        job: &NewJob,
+        prompts: &[NewPrompt],
+        content: Digest,
+    ) -> Result<Submitted, Error> {
+        let mut tx = self.begin_write().await?;
+        if let Some(existing) =
+            repeated(&mut tx, &job.tenant, job.client_request_id.as_deref(), content).await?
+        {
+            tx.rollback().await?;
+            return Ok(Submitted { job: self.job_record(existing).await?, existed: true });
+        }
+        let seq = insert_job(&mut tx, job).await?;
+        insert_prompts(&mut tx, seq, prompts).await?;
+        accept(&mut tx, seq, content).await?;
+        tx.commit().await?;
+        Ok(Submitted { job: self.job_record(job.id).await?, existed: false })
+    }
+
+    pub(super) async fn begin_job(&self, job: &NewJob) -> Result<(), Error> {
+        let mut tx = self.begin_write().await?;
+        insert_job(&mut tx, job).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(super) async fn receive_prompts(&self, job: JobId, prompts: &[NewPrompt]) -> Result<(), Error> {
+        let mut tx = self.begin_write().await?;
+        let seq: Option<i64> = sqlx::query_scalar(
+            "UPDATE jobs SET touched_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+             WHERE id = ?1 AND state = 'receiving'
+             RETURNING seq",
+        )
+        .bind(job.to_string())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let seq = seq.ok_or_else(|| swept(job))?;
+        insert_prompts(&mut tx, seq, prompts).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(super) async fn accept_job(&self, job: JobId, content: Digest) -> Result<Submitted, Error> {
+        let mut tx = self.begin_write().await?;
+        let found: Option<(i64, String, Option<String>)> = sqlx::query_as(
+            "SELECT seq, tenant, client_request_id FROM jobs WHERE id = ?1 AND state = 'receiving'",
+        )
+        .bind(job.to_string())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let (seq, tenant, request) = found.ok_or_else(|| swept(job))?;
+        if let Some(existing) = repeated(&mut tx, &tenant, request.as_deref(), content).await? {
+            tx.rollback().await?;
+            self.abandon_job(job).await?;
+            return Ok(Submitted { job: self.job_record(existing).await?, existed: true });
+        }
+        accept(&mut tx, seq, content).await?;
+        tx.commit().await?;
+        Ok(Submitted { job: self.job_record(job).await?, existed: false })
+    }
+
+    pub(super) async fn abandon_job(&self, job: JobId) -> Result<(), Error> {
+        sqlx::query("DELETE FROM jobs WHERE id = ?1 AND state = 'receiving'")
+            .bind(job.to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn sweep_received(&self, idle: Duration) -> Result<u64, Error> {
+        let done = sqlx::query(
+            "DELETE FROM jobs
+             WHERE state = 'receiving'
+               AND touched_ms < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?1",
+        )
+        .bind(column(idle.as_millis()))
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+fn swept(job: JobId) -> Error {
+    Error::NotFound(format!(
+        "the submit of job {job} was given up because nothing came for too long; submit it again"
+    ))
+}
+
+/// The job that an accepted submit with this request id made, if its content was the same.
+async fn repeated(
+    tx: &mut Tx,
+    tenant: &str,
+    client_request_id: Option<&str>,
+    content: Digest,
+) -> Result<Option<JobId>, Error> {
+    let Some(request) = client_request_id else { return Ok(None) };
+    let found: Option<(String, String)> = sqlx::query_as(
+        "SELECT id, content FROM jobs
+         WHERE tenant = ?1 AND client_request_id = ?2 AND state <> 'receiving'",
+    )
+    .bind(tenant)
+    .bind(request)
+    .fetch_optional(&mut **tx)
+    .await?;
+    match found {
+        None => Ok(None),
+        Some((id, known)) if known == content.to_string() => Ok(Some(job_id(&id)?)),
+        Some((id, _)) => Err(taken(request, &id).into()),
+    }
+}
+
+/// The refusal of a request id that another content has.
+pub(crate) fn taken(client_request_id: &str, job: &str) -> UserError {
+    UserError {
+        code: Code::AlreadyExists,
+        reason: "REQUEST_ID_TAKEN".to_owned(),
+        field: Some("spec.client_request_id".to_owned()),
+        message: format!(
+            "spec.client_request_id {client_request_id:?} was used for job {job} with other content; accepted: the \
+             same content, or a new id"
+        ),
+    }
+}
+
+async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
+    let seq: i64 = sqlx::query_scalar(
+        "INSERT INTO jobs (id, tenant, client_request_id, content, name, priority, state, cascade, encoder,
+                           settings, requested, seed, created_ms, touched_ms)
+         SELECT ?1, ?2, ?3, '', ?4, ?5, 'receiving', ?6, ?7, ?8, ?9, ?10, now.ms, now.ms
+         FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS ms) AS now
+         RETURNING seq",
+    )
+    .bind(job.id.to_string())
+    .bind(&job.tenant)
+    .bind(&job.client_request_id)
+    .bind(&job.name)
+    .bind(job.priority)
+    .bind(job.cascade.to_string())
+    .bind(job.encoder.to_string())
+    .bind(to_json(&job.settings)?)
+    .bind(to_json(&job.requested)?)
+    .bind(seed_column(job.seed))
+    .fetch_one(&mut **tx)
+    .await?;
+    let mut stages = vec![(-1, StageName::ENCODE.to_owned(), job.encoder.to_string(), String::new())];
+    for (position, stage) in job.settings.stages.iter().enumerate() {
+        stages.push((
+            column(position),
+            stage.stage.to_string(),
+            job.cascade.to_string(),
+            compatibility(stage, position + 1 == job.settings.stages.len()),
+        ));
+    }
+    sqlx::query(
+        "INSERT INTO job_stages (job, stage, name, pool, compatibility)
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?2)",
+    )
+    .bind(seq)
+    .bind(to_json(&stages)?)
+    .execute(&mut **tx)
+    .await?;
+    Ok(seq)
+}
+
+/// Tasks of equal keys may share a batch: equal settings, and equally the last stage or not.
+fn compatibility(stage: &StageSettings, last: bool) -> String {
+    stage.hash(FieldHasher::new("compatibility/1").field(&[u8::from(last)])).finish().short()
+}
+
+async fn insert_prompts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<(), Error> {
+    let (Some(first), Some(last)) = (prompts.first(), prompts.last()) else { return Ok(()) };
+    let range = (column(first.position), column(last.position));
+    insert_texts(tx, job, prompts).await?;
+    let rows: Vec<_> = prompts
+        .iter()
+        .map(|prompt| {
+            (
+                prompt.position,
+                &prompt.text,
+                &prompt.negative,
+                prompt.first_index,
+                prompt.images,
+                seed_column(prompt.first_seed),
+                prompt.text_embedding.digest,
+                prompt.negative_embedding.as_ref().map(|text| text.digest),
+            )
+        })
+        .collect();
+    sqlx::query(
+        "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
+                              negative_embedding, encoded)
+         SELECT ?1, p.value ->> 0, p.value ->> 1, p.value ->> 2, p.value ->> 3, p.value ->> 4, p.value ->> 5,
+                t.id, n.id, t.state = 'done' AND coalesce(n.state = 'done', TRUE)
+         FROM json_each(?2) AS p
+         JOIN embeddings AS t ON t.digest = p.value ->> 6
+         LEFT JOIN embeddings AS n ON n.digest = p.value ->> 7",
+    )
+    .bind(job)
+    .bind(to_json(&rows)?)
+    .execute(&mut **tx)
+    .await?;
+    insert_job_texts(tx, job, range).await?;
+    insert_images(tx, job, range, prompts).await
+}
+
+async fn insert_texts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<(), Error> {
+    // Negative texts first: they are shared by many prompts, so they should be encoded first.
+    let mut seen = BTreeSet::new();
+    let negatives = prompts.iter().filter_map(|prompt| prompt.negative_embedding.as_ref());
+    let texts: Vec<&PreparedText> = negatives
+        .chain(prompts.iter().map(|prompt| &prompt.text_embedding))
+        .filter(|text| seen.insert(text.digest))
+        .collect();
+    let rows = to_json(&texts.iter().map(|text| (text.digest, &text.prepared)).collect::<Vec<_>>())?;
+    sqlx::query(
+        "INSERT INTO embeddings (digest, encoder, prepared)
+         SELECT t.value ->> 0, (SELECT encoder FROM jobs WHERE seq = ?2), t.value ->> 1
+         FROM json_each(?1) AS t WHERE TRUE
+         ON CONFLICT (digest) DO NOTHING",
+    )
+    .bind(&rows)
+    .bind(job)
+    .execute(&mut **tx)
+    .await?;
+    let revived: Vec<i64> = sqlx::query_scalar(
+        "UPDATE embeddings
+         SET state = 'wanted', spread = 1, failures = 0, hosts = '[]', suspect = 0
+         WHERE state = 'dead' AND digest IN (SELECT value ->> 0 FROM json_each(?1))
+         RETURNING id",
+    )
+    .bind(&rows)
+    .fetch_all(&mut **tx)
+    .await?;
+    if !revived.is_empty() {
+        sqlx::query(
+            "UPDATE job_texts SET encoded = 0
+             WHERE encoded = 2 AND embedding IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(to_json(&revived)?)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO job_texts (job, embedding, encoded)
+         SELECT ?1, e.id, e.state = 'done'
+         FROM (SELECT text_embedding AS id FROM prompts
+               WHERE job = ?1 AND position BETWEEN ?2 AND ?3
+               UNION
+               SELECT negative_embedding FROM prompts
+               WHERE job = ?1 AND position BETWEEN ?2 AND ?3 AND negative_embedding IS NOT NULL) AS wanted
+         JOIN embeddings AS e ON e.id = wanted.id
+         WHERE TRUE
+         ON CONFLICT (job, embedding) DO NOTHING",
+    )
+    .bind(job)
+    .bind(range.0)
+    .bind(range.1)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn insert_images(tx: &mut Tx, job: i64, range: (i64, i64), prompts: &[NewPrompt]) -> Result<(), Error> {
+    let mut images = 0;
+    // One statement per distinct number of images, so that the series has no gaps to skip; mostly one.
+    for count in prompts.iter().map(|prompt| prompt.images).collect::<BTreeSet<_>>() {
+        images += sqlx::query(
+            "WITH RECURSIVE k (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM k WHERE n + 1 < ?4)
+             INSERT INTO images (job, idx, prompt, state, version)
+             SELECT p.job, p.first_index + k.n, p.position, CASE p.encoded WHEN 1 THEN 'ready' ELSE 'waiting' END,
+                    (SELECT version FROM jobs WHERE seq = ?1)
+             FROM prompts AS p CROSS JOIN k
+             WHERE p.job = ?1 AND p.position BETWEEN ?2 AND ?3 AND p.images = ?4",
+        )
+        .bind(job)
+        .bind(range.0)
+        .bind(range.1)
+        .bind(count)
+        .execute(&mut **tx)
+        .await?
+        .rows_affected();
+    }
+    sqlx::query("UPDATE jobs SET images = images + ?2 WHERE seq = ?1")
+        .bind(job)
+        .bind(column(images))
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(
+        "UPDATE job_stages
+         SET ready = ready + (SELECT coalesce(sum(images), 0) FROM prompts
+                              WHERE job = ?1 AND position BETWEEN ?2 AND ?3 AND encoded = 1)
+         WHERE job = ?1 AND stage = 0",
+    )
+    .bind(job)
+    .bind(range.0)
+    .bind(range.1)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn accept(tx: &mut Tx, seq: i64, content: Digest) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE job_stages
+         SET total = (SELECT count(*) FROM job_texts WHERE job = ?1),
+             passed = (SELECT count(*) FROM job_texts WHERE job = ?1 AND encoded = 1)
+         WHERE job = ?1 AND stage = -1",
+    )
+    .bind(seq)
+    .execute(&mut **tx)
+    .await?;
+    let accepted = sqlx::query(
+        "UPDATE jobs
+         SET state = 'active', content = ?2, version = version + 1,
+             created_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+         WHERE seq = ?1 AND state = 'receiving'",
+    )
+    .bind(seq)
+    .bind(content.to_string())
+    .execute(&mut **tx)
+    .await?;
+    if accepted.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(Error::NotFound("the submit was given up; submit it again".to_owned()))
+    }
+}
