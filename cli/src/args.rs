@@ -130,6 +130,12 @@ pub(crate) struct MachineArgs {
     /// What renders: `fake` draws noise without a model, for load tests and tests of everything else
     #[arg(long, value_enum, default_value_t, hide = true, env = "DARKROOM_RENDERER")]
     pub(crate) renderer: Renderer,
+    /// Milliseconds a step takes the fake
+    #[arg(long, value_name = "MS", hide = true, env = "DARKROOM_FAKE_STEP_MS", default_value_t = 0)]
+    pub(crate) fake_step_ms: u64,
+    /// Seeds whose images the fake fails
+    #[arg(long, value_name = "SEED", hide = true, env = "DARKROOM_FAKE_FAILING_SEED")]
+    pub(crate) fake_failing_seed: Vec<u64>,
 }
 
 /// What renders.

@@ -1,0 +1,157 @@
+//! `darkroom rerender`: a picture rendered again from its own metadata, and compared pixel by pixel.
+//!
+//! It always renders afresh, on a farm of its own in a temporary folder, so that no stored output can stand in.
+
+use std::{path::Path, process::ExitCode};
+
+use darkroom_artifacts::picture::{self, Picture};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+    picture_text::{DEVICE_CLASS, Recipe},
+    settings::Settings,
+};
+use darkroom_proto::v1;
+use serde_json::json;
+
+use crate::{
+    args::RerenderArgs,
+    client::Client,
+    embedded::{Farm, Options},
+    failure::{self, Result},
+    jobs, output,
+};
+
+/// What came of it.
+struct Comparison {
+    same_cascade: bool,
+    different_pixels: u64,
+    largest_difference: u8,
+    classes: (String, String),
+}
+
+/// Renders the picture again. Exits with 1 when a pixel differs.
+pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCode> {
+    let bytes = std::fs::read(&args.file).map_err(|error| failure::file("file", "read", &args.file, &error))?;
+    let before = decode(&args.file, &bytes)?;
+    let pairs = before.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
+    let recipe = Recipe::from_pairs(pairs).map_err(|error| UserError {
+        message: format!("{}: {}", args.file.display(), error.message),
+        ..error
+    })?;
+
+    let state = tempfile::tempdir().map_err(failure::internal)?;
+    let options = Options::for_occasion(state.path(), args.cascade.as_deref(), args.machine)?;
+    let farm = Farm::start(options).await?;
+    let client = Client::new(&farm.address().to_string())?;
+    let rendered = render(&client, &recipe).await;
+    let ended = farm.shut_down().await;
+    let (after, digest) = rendered?;
+    ended?;
+
+    let comparison = compare(&recipe, &before, &decode(&args.file, &after)?, digest)?;
+    report(&args.file, &recipe, &comparison, as_json)?;
+    Ok(if comparison.different_pixels == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
+    picture::decode(bytes).map_err(|error| {
+        UserError::invalid("file", format!("{} cannot be read: {error}; accepted: a PNG that Darkroom rendered", path.display()))
+    })
+}
+
+/// The picture of this recipe, rendered now, and the digest of the cascade that did it.
+async fn render(client: &Client, recipe: &Recipe) -> Result<(Vec<u8>, String)> {
+    let spec = v1::JobSpec {
+        client_request_id: uuid::Uuid::new_v4().to_string(),
+        settings: Some(settings(&recipe.settings)),
+        images_per_prompt: 1,
+        priority: v1::Priority::Interactive.into(),
+        ..v1::JobSpec::default()
+    };
+    let prompt = v1::Prompt {
+        text: recipe.prompt.clone(),
+        negative: recipe.negative.clone(),
+        images: 1,
+        seed: Some(recipe.seed),
+    };
+    let mut job = client.submit(spec, vec![prompt]).await?.job;
+    let mut watch = client.watch(&job.id, 0, false);
+    while let Some(event) = watch.next().await? {
+        job = event.job.unwrap_or(job);
+    }
+    jobs::outcome(&job)?;
+    Ok((client.fetch(&job.id, 0).await?, job.cascade_digest))
+}
+
+/// Every value as it was, whatever the cascade's defaults are now.
+fn settings(settings: &Settings) -> v1::Settings {
+    let stages = settings.stages.iter().map(|stage| v1::StageSettings {
+        stage: stage.stage.as_str().to_owned(),
+        sampler: Some(stage.sampler.name().to_owned()),
+        steps: Some(stage.steps),
+        guidance_scale: Some(stage.guidance_scale),
+        noise_level: stage.noise_level,
+    });
+    v1::Settings { size: settings.size(), stages: stages.collect() }
+}
+
+fn compare(recipe: &Recipe, before: &Picture, after: &Picture, digest: String) -> Result<Comparison> {
+    if (before.width, before.height) != (after.width, after.height) {
+        return Err(UserError::new(
+            Code::FailedPrecondition,
+            "OTHER_SIZE",
+            format!(
+                "the picture is {}×{} pixels and was rendered again at {}×{}; it was changed since it was rendered",
+                before.width, before.height, after.width, after.height
+            ),
+        ));
+    }
+    let pixels = before.rgb.chunks_exact(3).zip(after.rgb.chunks_exact(3));
+    let different = pixels.filter(|(one, other)| one != other).count();
+    let largest = before.rgb.iter().zip(&after.rgb).map(|(one, other)| one.abs_diff(*other)).max();
+    let class = |picture: &Picture| picture.text(DEVICE_CLASS).unwrap_or("unknown").to_owned();
+    Ok(Comparison {
+        same_cascade: digest.parse::<Digest>().is_ok_and(|digest| digest == recipe.cascade_digest),
+        different_pixels: different as u64,
+        largest_difference: largest.unwrap_or(0),
+        classes: (class(before), class(after)),
+    })
+}
+
+fn report(path: &Path, recipe: &Recipe, comparison: &Comparison, as_json: bool) -> Result<()> {
+    let identical = comparison.different_pixels == 0;
+    let (was, is) = &comparison.classes;
+    if as_json {
+        return output::json(&json!({
+            "file": path,
+            "identical": identical,
+            "different_pixels": comparison.different_pixels,
+            "largest_difference": comparison.largest_difference,
+            "same_cascade": comparison.same_cascade,
+            "same_device_class": was == is,
+            "prompt": recipe.prompt,
+            "seed": recipe.seed,
+        }));
+    }
+    if !comparison.same_cascade {
+        eprintln!(
+            "note: the picture was rendered by another version of cascade {} (digest {})",
+            recipe.cascade,
+            recipe.cascade_digest.short()
+        );
+    }
+    if was != is {
+        eprintln!("note: the picture was rendered on another class of device ({was}; here {is})");
+    }
+    output::line(&if identical {
+        format!("{}: rendered again, every pixel is identical", path.display())
+    } else {
+        format!(
+            "{}: rendered again, {} pixels differ, by at most {} of 255",
+            path.display(),
+            comparison.different_pixels,
+            comparison.largest_difference
+        )
+    })
+}

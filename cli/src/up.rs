@@ -1,0 +1,81 @@
+//! `darkroom up`: the whole farm in this process until a signal ends it, its state in one folder.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use darkroom_core::error::UserError;
+use darkroom_runtime::{config, shutdown};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    args::{Place, UpArgs},
+    embedded::{self, Farm},
+    failure::{self, Result},
+    output,
+};
+
+const LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7878);
+
+/// What `--config` may hold; flags win over it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    cascades: Vec<PathBuf>,
+    device: Option<String>,
+    dtype: Option<String>,
+    threads: Option<usize>,
+    batch: Option<usize>,
+}
+
+/// Runs the farm until it is told to stop, and lets it finish what can be finished soon.
+pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()> {
+    let stop = shutdown::on_signals().map_err(failure::internal)?;
+    let farm = Farm::start(options(args, place)?).await?;
+    if as_json {
+        output::json(&json!({
+            "address": farm.address().to_string(),
+            "pid": std::process::id(),
+            "state": place.state,
+            "cascades": farm.cascades(),
+        }))?;
+    } else {
+        output::line(&format!(
+            "darkroom serves {} at {}; state in {}; stop it with Ctrl-C",
+            farm.cascades().join(", "),
+            farm.address(),
+            place.state.display()
+        ))?;
+    }
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        error = farm.failed() => Some(error),
+    };
+    let ended = farm.shut_down().await;
+    failed.map_or(ended, Err)
+}
+
+fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
+    let file: File = match &args.config {
+        Some(path) => {
+            config::load(path).map_err(|error| UserError::invalid("config", error.to_string()))?
+        }
+        None => File::default(),
+    };
+    let mut machine = args.machine;
+    machine.device = machine.device.or(file.device);
+    machine.dtype = machine.dtype.or(file.dtype);
+    machine.threads = machine.threads.or(file.threads);
+    machine.batch = machine.batch.or(file.batch);
+    let mut cascades = if args.cascades.is_empty() { file.cascades } else { args.cascades };
+    if cascades.is_empty() {
+        cascades.push(embedded::demo_cascade()?);
+    }
+    Ok(embedded::Options {
+        state: place.state.clone(),
+        listen: args.listen.or(file.listen).unwrap_or(LISTEN),
+        cascades,
+        machine,
+    })
+}

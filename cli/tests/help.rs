@@ -1,0 +1,21 @@
+//! The command line explains itself.
+
+use std::process::Command;
+
+#[test]
+fn every_command_has_help() {
+    let help = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_darkroom")).args(arguments).output().expect("runs");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let all = help(&["--help"]);
+    for command in [
+        "render", "up", "submit", "status", "watch", "ls", "get", "cancel", "pause", "resume", "retry",
+        "workers", "cascades", "rerender", "model", "completions",
+    ] {
+        assert!(all.contains(command), "{command} is not listed");
+        help(&[command, "--help"]);
+    }
+    assert!(help(&["completions", "bash"]).contains("darkroom"));
+}

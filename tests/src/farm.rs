@@ -1,0 +1,139 @@
+//! A farm of the test's own: `darkroom up` as a process on a free port, and commands that talk to it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+};
+
+use serde_json::Value;
+
+use crate::{DEADLINE, command::Darkroom, demo_cascade, eventually};
+
+/// What renders in the farm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renderer {
+    /// The demo cascade's networks.
+    Model,
+    /// The fake: noise that depends on the task alone.
+    Fake,
+}
+
+/// A running farm. Killed when dropped.
+pub struct Farm {
+    child: Child,
+    folder: PathBuf,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Farm {
+    /// Starts a farm on `folder/state` and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(folder: &Path, renderer: Renderer) -> Self {
+        Self::start_with(folder, renderer, &[])
+    }
+
+    /// Starts a farm with more environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(folder: &Path, renderer: Renderer, env: &[(&str, &str)]) -> Self {
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(folder.join("farm.log"))
+            .expect("a log beside the state");
+        let mut command = Command::new(crate::binary());
+        command
+            .args(["up", "--json", "--listen", "127.0.0.1:0", "--state", "state", "--cascade"])
+            .arg(demo_cascade())
+            .current_dir(folder)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        if renderer == Renderer::Fake {
+            command.args(["--renderer", "fake"]);
+        }
+        let mut child = command.spawn().expect("darkroom starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (send, first_line) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = send.send(line);
+        });
+        let line = first_line.recv_timeout(DEADLINE).expect("the farm says where it listens");
+        let Ok(said) = serde_json::from_str::<Value>(&line) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            let log = std::fs::read_to_string(folder.join("farm.log")).unwrap_or_default();
+            panic!("the farm did not start: {line:?}\n{log}");
+        };
+        let address = said["address"].as_str().expect("an address").to_owned();
+        Self { child, folder: folder.to_owned(), address }
+    }
+
+    /// A command to this farm.
+    #[must_use]
+    pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Darkroom {
+        Darkroom::new(&self.folder).args(["--farm", &self.address]).args(arguments)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// Asks it to end and gives its exit code.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
+        let status = eventually("the farm ends after SIGTERM", || self.child.try_wait().expect("asked"));
+        status.code()
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("farm.log")).unwrap_or_default()
+    }
+
+    /// A job as it stands.
+    #[must_use]
+    pub fn job(&self, id: &str) -> Value {
+        self.command(["--json", "status", id]).run().json()
+    }
+
+    /// All images of a job, in order.
+    #[must_use]
+    pub fn images(&self, id: &str) -> Vec<Value> {
+        self.command(["--json", "ls", id]).run().json_lines()
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

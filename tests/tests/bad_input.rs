@@ -1,0 +1,271 @@
+//! What users get wrong: one clear sentence with the field and what would be accepted, an exit code to match, no
+//! backtrace, and nothing lost.
+
+use std::{fs, path::Path};
+
+use darkroom_tests::{
+    command::Darkroom,
+    demo_cascade,
+    farm::{Farm, Renderer},
+};
+
+/// `render` on a farm of its own in `folder`, with the fake.
+fn render(folder: &Path, arguments: &[&str]) -> Darkroom {
+    Darkroom::new(folder)
+        .args(["--state", "state", "render", "--renderer", "fake", "--size", "64", "--cascade"])
+        .arg_path(&demo_cascade())
+        .args(arguments)
+}
+
+trait ArgPath {
+    fn arg_path(self, path: &Path) -> Self;
+}
+
+impl ArgPath for Darkroom {
+    fn arg_path(self, path: &Path) -> Self {
+        self.args([path])
+    }
+}
+
+#[test]
+fn wrong_requests_are_refused_by_field_and_nothing_is_queued() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    let long = "x".repeat(4097);
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[""], &["prompt", "empty", "accepted"]),
+        (&["  \n "], &["prompt", "empty", "accepted"]),
+        (&[&long], &["prompt", "4097", "4096"]),
+        (&["a\u{7}b"], &["prompt", "U+0007", "accepted"]),
+        (&["a", "--size", "65"], &["size", "65", "64, 256, 1024"]),
+        (&["a", "--size", "0"], &["size", "accepted"]),
+        (&["a", "--guidance", "NaN"], &["guidance_scale", "NaN", "accepted: 1"]),
+        (&["a", "--guidance", "-3"], &["guidance_scale", "-3", "accepted: 1"]),
+        (&["a", "--guidance", "inf"], &["guidance_scale", "inf", "accepted: 1"]),
+        (&["a", "--steps", "0"], &["steps", "0", "1 to 1000"]),
+        (&["a", "--steps", "10001"], &["steps", "10001", "1 to 1000"]),
+        (&["a", "--steps", "base=0"], &["steps", "1 to 1000"]),
+        (&["a", "--steps", "sr9=5"], &["steps", "sr9", "base"]),
+        (&["a", "--sampler", "euler"], &["sampler", "euler", "ddpm, ddim, dpmsolver++"]),
+        (&["a", "--noise-level", "1000"], &["noise_level", "1000", "999"]),
+        (&["a", "--noise-level", "base=5"], &["noise_level", "base"]),
+        (&["a", "-n", "0"], &["images", "0", "accepted"]),
+        (&["a", "-n", "10001"], &["images", "10001", "accepted"]),
+        (&["a", "--negative", &long], &["negative", "4097", "4096"]),
+    ];
+    for (arguments, words) in cases {
+        let ended = farm.command(["submit"]).args(*arguments).run();
+        ended.refused(2, words);
+    }
+    let unknown = farm.command(["submit", "a", "--cascade", "imagen"]).run();
+    unknown.refused(3, &["imagen", "demo"]);
+    assert!(farm.command(["--json", "ls"]).run().json_lines().is_empty(), "nothing was queued");
+
+    let ended = farm.command(["--json", "submit", "a", "--steps", "0"]).run();
+    assert_eq!(ended.code, Some(2));
+    let error: serde_json::Value = serde_json::from_str(ended.stderr.trim()).expect("a document");
+    assert_eq!(error["error"]["code"], "INVALID_ARGUMENT");
+    assert_eq!(error["error"]["field"], "settings.stages[0].steps");
+}
+
+#[test]
+fn jobs_that_are_not_there_and_ids_that_are_none_are_told_apart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    farm.command(["status", "nonsense"]).run().refused(2, &["nonsense", "accepted"]);
+    let absent = "01890000-0000-7000-8000-000000000000";
+    for command in ["status", "watch", "get", "cancel", "pause", "resume", "retry"] {
+        farm.command([command, absent]).run().refused(3, &[absent]);
+    }
+    farm.command(["ls", absent]).run().refused(3, &[absent]);
+}
+
+#[test]
+fn a_batch_file_with_one_bad_line_is_refused_whole() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    fs::write(folder.path().join("p.jsonl"), "{\"prompt\": \"a red circle\"}\n{\"prompt\": \"\"}\n").expect("written");
+    farm.command(["submit", "--batch", "p.jsonl"]).run().refused(2, &["p.jsonl, line 2", "accepted"]);
+    fs::write(folder.path().join("p.txt"), format!("good\n{}\n", "y".repeat(5000))).expect("written");
+    farm.command(["submit", "--batch", "p.txt"]).run().refused(2, &["p.txt, line 2", "5000"]);
+    farm.command(["submit", "--batch", "absent.txt"]).run().refused(3, &["absent.txt"]);
+    farm.command(["submit"]).run().refused(2, &["prompt", "--batch"]);
+    assert!(farm.command(["--json", "ls"]).run().json_lines().is_empty(), "nothing was accepted");
+}
+
+#[test]
+fn a_very_large_batch_is_streamed_and_accepted_once() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    let lines: String = (0..12_000).map(|number| format!("a red circle number {number}\n")).collect();
+    fs::write(folder.path().join("many.txt"), lines).expect("written");
+    let submit = || {
+        let arguments = ["--json", "submit", "--size", "64", "--request-id", "many", "--batch", "many.txt"];
+        farm.command(arguments).run().json()
+    };
+    let first = submit();
+    assert_eq!((first["job"]["images"].as_u64(), first["existed"].as_bool()), (Some(12_000), Some(false)));
+    let second = submit();
+    assert_eq!((&second["job"]["id"], second["existed"].as_bool()), (&first["job"]["id"], Some(true)));
+    let id = first["job"]["id"].as_str().expect("an id");
+    farm.command(["submit", "--size", "64", "--request-id", "many", "something else"])
+        .run()
+        .refused(3, &["many"]);
+    assert_eq!(farm.command(["--json", "cancel", id]).run().json()["state"], "cancelled");
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written_is_found_before_anything_starts() {
+    let folder = tempfile::tempdir().expect("folder");
+    fs::write(folder.path().join("file"), "").expect("written");
+    render(folder.path(), &["a", "-o", "file/out"]).run().refused(2, &["file/out", "accepted"]);
+    assert!(!folder.path().join("state").exists(), "no farm was started");
+}
+
+#[test]
+fn broken_weights_are_named_and_nothing_is_rendered() {
+    let folder = tempfile::tempdir().expect("folder");
+    let cascade = folder.path().join("cascade");
+    copy(&demo_cascade(), &cascade);
+    let weights = cascade.join("sr256/unet/diffusion_pytorch_model.safetensors");
+    let whole = fs::read(&weights).expect("weights");
+    let attempt = || {
+        Darkroom::new(folder.path())
+            .args(["--state", "state", "render", "a red circle", "--cascade"])
+            .args([&cascade])
+            .run()
+    };
+    fs::write(&weights, &whole[..whole.len() / 2]).expect("cut");
+    attempt().refused(3, &["sr256/unet/diffusion_pytorch_model.safetensors"]);
+
+    fs::remove_file(&weights).expect("removed");
+    attempt().refused(3, &["sr256"]);
+
+    fs::write(&weights, &whole).expect("whole again");
+    fs::write(
+        cascade.join("SHA256SUMS"),
+        format!("{}  sr256/unet/diffusion_pytorch_model.safetensors\n", "0".repeat(64)),
+    )
+    .expect("written");
+    attempt().refused(3, &["sr256/unet/diffusion_pytorch_model.safetensors", "SHA-256"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("folder") {
+        let entry = entry.expect("entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("type").is_dir() {
+            copy(&entry.path(), &target);
+        } else if entry.file_name() != "SHA256SUMS" {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn a_corrupt_database_is_named_and_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("folder");
+    assert_eq!(render(folder.path(), &["a"]).run().code, Some(0));
+    let database = fs::read_dir(folder.path().join("state"))
+        .expect("state")
+        .map(|entry| entry.expect("entry").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "sqlite" || extension == "db"))
+        .expect("a database in the state folder");
+    let broken = vec![0x5a_u8; 40_000];
+    fs::write(&database, &broken).expect("written");
+    let name = database.file_name().expect("name").to_str().expect("text").to_owned();
+    render(folder.path(), &["a"]).run().refused(3, &[&name]);
+    assert_eq!(fs::read(&database).expect("there"), broken, "a broken file is evidence: it stays");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_a_way_out() {
+    let folder = tempfile::tempdir().expect("folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let address = taken.local_addr().expect("bound");
+    let ended = Darkroom::new(folder.path())
+        .args(["up", "--renderer", "fake", "--listen", &address.to_string(), "--cascade"])
+        .args([&demo_cascade()])
+        .run();
+    ended.refused(3, &[&address.port().to_string(), "--listen"]);
+}
+
+#[test]
+fn a_second_farm_on_one_state_folder_is_refused_and_told_of_the_first() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    let ended = Darkroom::new(folder.path())
+        .args(["--state", "state", "up", "--renderer", "fake", "--listen", "127.0.0.1:0", "--cascade"])
+        .args([&demo_cascade()])
+        .run();
+    ended.refused(3, &[&farm.pid().to_string(), &farm.address, "--state"]);
+
+    // A render there uses the farm that runs.
+    let rendered = Darkroom::new(folder.path()).args(["--state", "state", "render", "--size", "64", "a"]).run();
+    assert_eq!(rendered.paths(folder.path()).len(), 1);
+}
+
+#[test]
+fn no_farm_and_a_wrong_address_say_how_to_go_on() {
+    let folder = tempfile::tempdir().expect("folder");
+    Darkroom::new(folder.path()).args(["ls"]).run().refused(4, &[".darkroom", "darkroom up"]);
+    Darkroom::new(folder.path()).args(["--farm", "nowhere", "ls"]).run().refused(2, &["nowhere", "host:port"]);
+}
+
+/// A tiny file system at ./tiny where the system lets us mount one; else a limit on the size of files.
+const TINY: &str = r#"
+mkdir -p tiny
+if [ "${INSIDE:-}" = "" ]; then
+    for flags in -m -Urm; do
+        if unshare $flags mount -t tmpfs -o size=192k tmpfs tiny 2>/dev/null; then
+            export INSIDE=1 SCRIPT="$0"
+            exec unshare $flags bash -c 'mount -t tmpfs -o size=192k tmpfs tiny && "$@"; code=$?; ls tiny/out >listing 2>/dev/null; exit $code' bash "$@"
+        fi
+    done
+fi
+trap '' XFSZ
+ulimit -f 96
+"$@"; code=$?; ls tiny/out >listing 2>/dev/null; exit $code
+"#;
+
+#[test]
+fn a_full_disk_ends_a_render_with_a_sentence_and_no_broken_picture() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    let ended = Darkroom::under(TINY, folder.path())
+        .args(["--farm", &farm.address, "render", "-n", "60", "--size", "256", "-o", "tiny/out", "a red circle"])
+        .run();
+    ended.refused(4, &["tiny/out", "space"]);
+    let listing = fs::read_to_string(folder.path().join("listing")).expect("listed");
+    assert!(listing.lines().all(|name| name.ends_with(".png")), "nothing half-written: {listing}");
+    let jobs = farm.command(["--json", "ls"]).run().json_lines();
+    assert_eq!(jobs[0]["state"], "cancelled", "its job does not go on for nobody");
+}
+
+#[test]
+fn a_state_folder_on_a_full_disk_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().expect("folder");
+    let script = TINY.replace("size=192k", "size=8k").replace("ulimit -f 96", "ulimit -f 2");
+    let ended = Darkroom::under(&script, folder.path())
+        .args(["--state", "tiny/state", "render", "--renderer", "fake", "--size", "64", "a", "--cascade"])
+        .args([&demo_cascade()])
+        .run();
+    ended.refused(4, &["tiny/state"]);
+}
+
+#[test]
+fn a_failed_image_fails_alone_and_is_listed() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_FAKE_FAILING_SEED", "13")]);
+    let ended = farm
+        .command(["render", "-n", "8", "--seed", "10", "--size", "64", "-o", "out", "a red circle"])
+        .run();
+    ended.refused(1, &["1 of 8 images", "darkroom ls"]);
+    assert!(ended.stderr.contains("failed: image 3 (seed 13)"), "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 7, "the others are there: {ended:?}");
+    let jobs = farm.command(["--json", "ls"]).run().json_lines();
+    assert_eq!((&jobs[0]["state"], jobs[0]["images_done"].as_u64()), (&"failed".into(), Some(7)));
+    let dead = farm.command(["--json", "ls", jobs[0]["id"].as_str().expect("id"), "--state-is", "dead"]).run();
+    assert_eq!(dead.json_lines()[0]["seed"], 13);
+}

@@ -1,0 +1,119 @@
+//! Prompt to picture with the demo cascade's real networks.
+
+use std::{fs, path::Path};
+
+use darkroom_artifacts::picture;
+use darkroom_core::picture_text::Recipe;
+use darkroom_tests::{
+    command::Darkroom,
+    demo_cascade,
+    farm::{Farm, Renderer},
+};
+
+const PROMPT: &str = "A red circle above a blue square, on a \"white\" background; it's $5 & großartig";
+
+fn render(folder: &Path, arguments: &[&str]) -> Darkroom {
+    Darkroom::new(folder).env("DARKROOM_CASCADE", demo_cascade()).args(["render"]).args(arguments)
+}
+
+#[test]
+fn a_prompt_becomes_pictures_that_tell_how_to_render_them_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ended = render(folder.path(), &["-n", "2", "--seed", "40", "--size", "64", "--negative", "a star", PROMPT]).run();
+    let paths = ended.paths(folder.path());
+    assert_eq!(paths, ["renders/000000.png", "renders/000001.png"].map(|path| folder.path().join(path)));
+    assert!(ended.stderr.contains("note: "), "words the model does not know are told: {ended:?}");
+    for (path, seed) in paths.iter().zip([40, 41]) {
+        let picture = picture::decode(&fs::read(path).expect("written")).expect("a PNG");
+        assert_eq!((picture.width, picture.height), (64, 64));
+        let pairs = picture.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
+        let recipe = Recipe::from_pairs(pairs).expect("a whole recipe");
+        assert_eq!(
+            (recipe.prompt.as_str(), recipe.negative.as_str(), recipe.seed),
+            (PROMPT, "a star", seed)
+        );
+    }
+
+    // The same again is the same picture, not another file; something else is numbered on.
+    let again = render(folder.path(), &["--seed", "40", "--size", "64", "--negative", "a star", PROMPT]).run();
+    assert_eq!(again.paths(folder.path()), paths[..1]);
+    let other = render(folder.path(), &["--seed", "40", "--size", "64", "a blue star"]).run();
+    assert_eq!(other.paths(folder.path()), [folder.path().join("renders/000002.png")]);
+
+    // Alone and in a batch, a picture is the same; and from its own metadata.
+    let rerendered = Darkroom::new(folder.path())
+        .env("DARKROOM_CASCADE", demo_cascade())
+        .args(["--json", "rerender", "renders/000001.png"])
+        .run()
+        .json();
+    assert_eq!(rerendered["identical"], true, "{rerendered}");
+    assert_eq!(rerendered["same_cascade"], true, "{rerendered}");
+}
+
+#[test]
+fn a_picture_of_1024_pixels_is_rendered_again_to_the_last_pixel() {
+    let folder = tempfile::tempdir().expect("folder");
+    let document = render(folder.path(), &["--seed", "1", "-o", "out", "a large green ring"]);
+    let document = document.args(["--json"]).run().json();
+    assert_eq!(document["job"]["state"], "done");
+    let path = folder.path().join(document["pictures"][0]["path"].as_str().expect("a path"));
+    let bytes = fs::read(&path).expect("written");
+    let whole = picture::decode(&bytes).expect("a PNG");
+    assert_eq!((whole.width, whole.height), (1024, 1024));
+
+    let rerender = || {
+        Darkroom::new(folder.path()).env("DARKROOM_CASCADE", demo_cascade()).args(["rerender"]).args([&path]).run()
+    };
+    let same = rerender();
+    assert_eq!(same.code, Some(0), "{same:?}");
+    assert!(same.stdout.contains("identical"), "{same:?}");
+
+    // One pixel changed, and it is seen.
+    let mut rgb = whole.rgb.clone();
+    rgb[1000] ^= 1;
+    fs::write(&path, picture::encode_rgb(1024, 1024, &rgb, &whole.text).expect("a PNG")).expect("written");
+    let changed = rerender();
+    assert_eq!(changed.code, Some(1), "{changed:?}");
+    assert!(changed.stdout.contains("1 pixels differ"), "{changed:?}");
+}
+
+#[test]
+fn a_farm_renders_for_clients_and_both_agree_with_a_render_of_its_own() {
+    let folder = tempfile::tempdir().expect("folder");
+    let arguments = ["--seed", "5", "-n", "3", "--size", "64", "a small blue square", "a red heart"];
+    let alone = render(folder.path(), &arguments).args(["-o", "alone"]).run().paths(folder.path());
+
+    let farm = Farm::start(folder.path(), Renderer::Model);
+    let job = farm.command(["submit"]).args(arguments).run();
+    assert_eq!(job.code, Some(0), "{job:?}");
+    let job = job.stdout.trim().to_owned();
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0), "{}", farm.log());
+    let there = farm.command(["get", &job, "-o", "farm"]).run().paths(folder.path());
+    assert_eq!(there.len(), 6);
+    for (one, other) in alone.iter().zip(&there) {
+        assert!(fs::read(one).expect("one") == fs::read(other).expect("other"), "{one:?} {other:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_picture_of_ours_is_not_rendered_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let rerender = |name: &str| {
+        Darkroom::new(folder.path()).env("DARKROOM_CASCADE", demo_cascade()).args(["rerender", name]).run()
+    };
+    fs::write(folder.path().join("text.png"), "no picture").expect("written");
+    rerender("text.png").refused(2, &["text.png", "accepted"]);
+    let plain = picture::encode_rgb(8, 8, &[7; 192], &[]).expect("a PNG");
+    fs::write(folder.path().join("plain.png"), plain).expect("written");
+    rerender("plain.png").refused(2, &["plain.png", "darkroom.", "accepted"]);
+    rerender("absent.png").refused(3, &["absent.png"]);
+}
+
+#[test]
+fn the_reference_traces_that_ship_with_the_project_pass() {
+    let folder = tempfile::tempdir().expect("folder");
+    let info = Darkroom::new(folder.path()).args(["--json", "model", "info"]).args([demo_cascade()]).run().json();
+    assert_eq!(info["stages"].as_array().map(Vec::len), Some(3), "{info}");
+    let ended = Darkroom::new(folder.path()).args(["model", "check"]).args([demo_cascade()]).args(["absent"]).run();
+    ended.refused(3, &["absent"]);
+}

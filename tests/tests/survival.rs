@@ -1,0 +1,127 @@
+//! A farm that is killed, and started again on what it left.
+
+use std::{collections::BTreeMap, path::Path};
+
+use darkroom_tests::{
+    eventually,
+    farm::{Farm, Renderer},
+};
+use serde_json::Value;
+
+const PROMPTS: [&str; 3] =
+    ["a red circle", "a blue square above a green star", "a large yellow heart on a black background"];
+const IMAGES: u64 = 120;
+
+fn submit(farm: &Farm) -> String {
+    let arguments = ["--json", "submit", "-n", "40", "--seed", "7", "--request-id", "survival"];
+    let said = farm.command(arguments).args(PROMPTS).run().json();
+    assert_eq!(said["job"]["images"], IMAGES);
+    said["job"]["id"].as_str().expect("an id").to_owned()
+}
+
+fn done(farm: &Farm, job: &str) -> u64 {
+    farm.job(job)["images_done"].as_u64().expect("a number")
+}
+
+fn hashes(farm: &Farm, job: &str) -> BTreeMap<u64, String> {
+    let images = farm.images(job);
+    assert_eq!(images.len() as u64, IMAGES, "every image once");
+    let hash = |image: &Value| {
+        assert_eq!(image["state"], "done", "{image}");
+        (image["index"].as_u64().expect("index"), image["sha256"].as_str().expect("hash").to_owned())
+    };
+    let hashes: BTreeMap<_, _> = images.iter().map(hash).collect();
+    assert_eq!(hashes.len() as u64, IMAGES, "no image twice");
+    hashes
+}
+
+fn undisturbed(folder: &Path) -> BTreeMap<u64, String> {
+    let farm = Farm::start(folder, Renderer::Fake);
+    let job = submit(&farm);
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0));
+    hashes(&farm, &job)
+}
+
+#[test]
+fn killed_in_the_middle_a_farm_finishes_what_it_accepted_with_the_same_bytes() {
+    let calm = tempfile::tempdir().expect("folder");
+    let expected = undisturbed(calm.path());
+
+    let folder = tempfile::tempdir().expect("folder");
+    let slow = [("DARKROOM_FAKE_STEP_MS", "3")];
+    let mut farm = Farm::start_with(folder.path(), Renderer::Fake, &slow);
+    let job = submit(&farm);
+    for enough in [IMAGES / 4, IMAGES / 2] {
+        let before = eventually("some images are done", || {
+            let done = done(&farm, &job);
+            (done >= enough).then_some(done)
+        });
+        assert!(before < IMAGES, "killed in the middle, not at the end");
+        farm.kill();
+        farm = Farm::start_with(folder.path(), Renderer::Fake, &slow);
+        assert!(done(&farm, &job) >= before, "what was done stays done");
+        assert_eq!(submit(&farm), job, "a repeated submit finds its job");
+    }
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0), "{}", farm.log());
+    assert_eq!(hashes(&farm, &job), expected);
+    let failures: u64 = farm.images(&job).iter().map(|image| image["failures"].as_u64().unwrap_or(9)).sum();
+    assert_eq!(failures, 0, "a killed farm is no image's fault");
+
+    // Downloads are whole, resumable, and agree with the rows.
+    let get = farm.command(["--json", "get", &job, "-o", "out"]).run().json();
+    assert_eq!(get["fetched"], IMAGES);
+    std::fs::remove_file(folder.path().join("out/000003.png")).expect("was there");
+    let again = farm.command(["--json", "get", &job, "-o", "out"]).run().json();
+    assert_eq!(again["fetched"], 1, "only what is missing is fetched again");
+}
+
+#[test]
+fn an_acknowledged_submit_survives_the_power_cut_right_after() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    let job = submit(&farm);
+    farm.kill();
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0), "{}", farm.log());
+    hashes(&farm, &job);
+}
+
+#[test]
+fn asked_to_end_a_farm_ends_well_and_costs_no_image_a_failure() {
+    let folder = tempfile::tempdir().expect("folder");
+    let slow = [("DARKROOM_FAKE_STEP_MS", "3")];
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &slow);
+    let job = submit(&farm);
+    eventually("work has begun", || (done(&farm, &job) > 0).then_some(()));
+    assert_eq!(farm.stop(), Some(0));
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0), "{}", farm.log());
+    for image in farm.images(&job) {
+        assert_eq!(image["failures"], 0, "{image}");
+    }
+}
+
+#[test]
+fn jobs_are_paused_resumed_and_cancelled_from_the_command_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_FAKE_STEP_MS", "5")]);
+    let job = submit(&farm);
+    assert_eq!(farm.command(["--json", "pause", &job]).run().json()["state"], "paused");
+    let waits = farm.job(&job);
+    assert!(waits["waiting_for"].as_str().expect("text").contains("paused"), "{waits}");
+    assert_eq!(farm.command(["--json", "resume", &job]).run().json()["state"], "active");
+    eventually("work goes on", || (done(&farm, &job) > 0).then_some(()));
+    assert_eq!(farm.command(["--json", "cancel", &job]).run().json()["state"], "cancelled");
+    farm.command(["watch", &job]).run().refused(3, &["cancelled", &job]);
+
+    assert_eq!(farm.command(["--json", "retry", &job]).run().json()["state"], "active");
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0), "{}", farm.log());
+    hashes(&farm, &job);
+
+    let listed = farm.command(["--json", "ls", "--state-is", "done"]).run().json_lines();
+    assert_eq!(listed.len(), 1);
+    let workers = farm.command(["--json", "workers"]).run().json();
+    assert!(!workers.as_array().expect("a list").is_empty());
+    let cascades = farm.command(["--json", "cascades"]).run().json();
+    assert_eq!(cascades[0]["name"], "demo");
+}
