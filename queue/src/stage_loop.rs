@@ -97,6 +97,12 @@ pub trait Model: 'static {
     /// Class of device: same class, same bytes.
     fn device_class(&self) -> String;
 
+    /// Largest batch of a pool as the model knows by now; asked after it is made and after every batch. None: as
+    /// configured.
+    fn batch_cap(&self, _pool: &PoolId) -> Option<usize> {
+        None
+    }
+
     /// Called after a panic in `run`: drop what it may have left half done.
     fn recover(&mut self) {}
 }

@@ -81,11 +81,15 @@ where
             }
         };
         shared.set_labels(Labels { device: model.device(), device_class: model.device_class() });
+        for serve in &shared.options.pools {
+            model.batch_cap(&serve.pool).into_iter().for_each(|cap| shared.set_cap(&serve.pool, cap));
+        }
         let _ = made.send(Ok(()));
         while let Some(job) = received.blocking_recv() {
             shared.meter.batch_starts();
             let ran = Batch { shared: &shared, model: &mut model, pool: &job.pool }.run(job.items);
             shared.meter.batch_ends();
+            model.batch_cap(&job.pool).into_iter().for_each(|cap| shared.set_cap(&job.pool, cap));
             drop(job.model_free);
             // A reply that nobody waits for drops its leases: they run out.
             let _ = job.reply.send(ran);
@@ -138,7 +142,7 @@ impl<M: Model> Batch<'_, M> {
                 }
                 Err(BatchFault::OutOfMemory) if rows > 1 => {
                     let rest = part.split_off(rows.div_ceil(2));
-                    self.shared.lower_cap(self.pool, part.len());
+                    self.shared.limit_cap(self.pool, part.len());
                     parts.push_front(rest);
                     parts.push_front(part);
                 }

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     /// Everything stops now: the grace period is over.
     pub(super) stop: CancellationToken,
     caps: Mutex<Caps>,
+    /// Batches of more rows ran out of memory.
+    limits: Mutex<Caps>,
     labels: Mutex<Labels>,
     is_draining: AtomicBool,
 }
@@ -74,21 +76,29 @@ impl Shared {
             finishing: TaskTracker::new(),
             stop: CancellationToken::new(),
             caps: Mutex::new(caps),
+            limits: Mutex::default(),
             labels: Mutex::default(),
             is_draining: AtomicBool::new(false),
         }
     }
 
     pub(super) fn cap(&self, pool: &PoolId) -> usize {
-        locked(&self.caps).get(pool).copied().unwrap_or(1)
+        let cap = locked(&self.caps).get(pool).copied().unwrap_or(1);
+        locked(&self.limits).get(pool).map_or(cap, |limit| cap.min(*limit))
+    }
+
+    pub(super) fn set_cap(&self, pool: &PoolId, cap: usize) {
+        locked(&self.caps).insert(pool.clone(), cap.max(1));
     }
 
     /// Remembers that a batch of more than `rows` does not fit.
-    pub(super) fn lower_cap(&self, pool: &PoolId, rows: usize) {
-        let mut caps = locked(&self.caps);
-        let cap = caps.entry(pool.clone()).or_insert(1);
-        *cap = rows.clamp(1, (*cap).max(1));
-        tracing::warn!(%pool, batch.cap = *cap, "out of memory, batches become smaller");
+    pub(super) fn limit_cap(&self, pool: &PoolId, rows: usize) {
+        let rows = rows.max(1);
+        locked(&self.limits)
+            .entry(pool.clone())
+            .and_modify(|limit| *limit = rows.min(*limit))
+            .or_insert(rows);
+        tracing::warn!(%pool, batch.cap = rows, "out of memory, batches become smaller");
     }
 
     pub(super) fn set_labels(&self, labels: Labels) {

@@ -1,0 +1,160 @@
+//! How many images a batch may have: configured, or from what the stage was seen to take.
+//!
+//! A batch shares its steps' overhead, but delays its first image until its last one is done. So a batch grows until
+//! it takes about [`TARGET_SECONDS`] or reaches what memory allows by rule. Until a stage was timed the rule decides
+//! alone; times are taken from real batches and cost nothing. They, and caps lowered for want of memory, are kept per
+//! pool and device class in a small file, so that the next start knows them at once.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What a batch should take at most, seconds.
+pub const TARGET_SECONDS: f64 = 4.0;
+
+/// Weight of the newest batch in the mean.
+const NEWEST: f64 = 0.3;
+
+/// Name of the file in the cache folder.
+const FILE_NAME: &str = "batch-caps.json";
+
+/// Largest batch by rule for pictures of this edge: bounds memory and latency before anything is known.
+#[must_use]
+pub fn rule(size: u32) -> usize {
+    match size {
+        0..=96 => 8,
+        97..=384 => 4,
+        _ => 2,
+    }
+}
+
+/// What is known of one pool on one class of device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Known {
+    /// Mean seconds of model time per image.
+    seconds_per_image: Option<f64>,
+    /// More rows ran out of memory.
+    most_rows: Option<usize>,
+}
+
+/// Caps of all pools a worker serves.
+#[derive(Debug)]
+pub struct Caps {
+    fixed: Option<usize>,
+    file: Option<PathBuf>,
+    known: BTreeMap<String, Known>,
+    saved: BTreeMap<String, Known>,
+}
+
+impl Caps {
+    /// Caps fixed at `fixed`, or learned and kept in folder `cache`, if there is one. A cache that cannot be read is
+    /// an empty one.
+    #[must_use]
+    pub fn new(fixed: Option<usize>, cache: Option<&Path>) -> Self {
+        let file = cache.map(|folder| folder.join(FILE_NAME));
+        let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
+        let known: BTreeMap<String, Known> =
+            text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { fixed, file, saved: known.clone(), known }
+    }
+
+    /// The cap for a pool (named with its device class) of pictures of edge `size`.
+    #[must_use]
+    pub fn cap(&self, pool: &str, size: u32) -> usize {
+        let known = self.known.get(pool).copied().unwrap_or_default();
+        let learned = || {
+            let seconds = known.seconds_per_image.filter(|seconds| *seconds > 0.0);
+            let by_time = seconds.map_or(usize::MAX, |seconds| (TARGET_SECONDS / seconds) as usize);
+            by_time.clamp(1, rule(size))
+        };
+        self.fixed.unwrap_or_else(learned).min(known.most_rows.unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Learns from a batch that ran.
+    pub fn ran(&mut self, pool: &str, rows: usize, seconds: f64) {
+        if rows == 0 || !seconds.is_finite() {
+            return;
+        }
+        let newest = seconds / rows as f64;
+        let known = self.known.entry(pool.to_owned()).or_default();
+        let mean = known.seconds_per_image.unwrap_or(newest);
+        known.seconds_per_image = Some(mean + NEWEST * (newest - mean));
+        self.save_if_changed();
+    }
+
+    /// Learns that so many rows do not fit.
+    pub fn ran_out_of_memory(&mut self, pool: &str, rows: usize) {
+        let known = self.known.entry(pool.to_owned()).or_default();
+        known.most_rows = Some((rows / 2).clamp(1, known.most_rows.unwrap_or(usize::MAX)));
+        self.save_if_changed();
+    }
+
+    /// Saves when something moved by more than a fifth: the file is a hint, not a record.
+    fn save_if_changed(&mut self) {
+        let close = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() <= 0.2 * b,
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let same = |(pool, known): (&String, &Known)| {
+            self.saved.get(pool).is_some_and(|saved| {
+                saved.most_rows == known.most_rows && close(saved.seconds_per_image, known.seconds_per_image)
+            })
+        };
+        let Some(file) = self.file.as_ref().filter(|_| !self.known.iter().all(same)) else { return };
+        if let Err(error) = save(file, &self.known) {
+            tracing::debug!(%error, "batch caps could not be saved");
+        }
+        self.saved = self.known.clone();
+    }
+}
+
+fn save(file: &Path, known: &BTreeMap<String, Known>) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let draft = file.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&draft, serde_json::to_vec_pretty(known)?)?;
+    std::fs::rename(&draft, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_stage_gets_small_batches_and_the_next_start_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut caps = Caps::new(None, Some(folder.path()));
+        assert_eq!(caps.cap("base", 64), rule(64), "nothing known yet");
+        caps.ran("base", 4, 8.0);
+        assert_eq!(caps.cap("base", 64), 2);
+        caps.ran("sr", 2, 0.02);
+        assert_eq!(caps.cap("sr", 256), rule(256), "never beyond the rule");
+        caps.ran("last", 1, 9.0);
+        assert_eq!(caps.cap("last", 1024), 1);
+        let next = Caps::new(None, Some(folder.path()));
+        assert_eq!((next.cap("base", 64), next.cap("last", 1024)), (2, 1));
+    }
+
+    #[test]
+    fn want_of_memory_is_remembered_and_binds_configured_caps_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut caps = Caps::new(Some(16), Some(folder.path()));
+        assert_eq!(caps.cap("base", 64), 16);
+        caps.ran_out_of_memory("base", 16);
+        assert_eq!(caps.cap("base", 64), 8);
+        caps.ran_out_of_memory("base", 1);
+        assert_eq!(caps.cap("base", 64), 1);
+        assert_eq!(Caps::new(Some(16), Some(folder.path())).cap("base", 64), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE_NAME), "{").unwrap();
+        assert_eq!(Caps::new(None, Some(folder.path())).cap("base", 64), rule(64));
+    }
+}

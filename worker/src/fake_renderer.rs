@@ -1,0 +1,105 @@
+//! A renderer that only pretends: deterministic pictures from seed and inputs, with time, failures and panics on order.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use darkroom_artifacts::tensor::FloatTensor;
+use darkroom_core::digest::{Digest, FieldHasher};
+use darkroom_queue::{stage_loop::BatchFault, task::Outcome};
+
+use crate::renderer::{Batch, Inputs, Renderer};
+
+/// How the fake behaves.
+#[derive(Clone, Debug, Default)]
+pub struct FakeOptions {
+    /// Time per step of a batch.
+    pub step: Duration,
+    /// Seeds whose images fail.
+    pub failing_seeds: Vec<u64>,
+    /// Seeds that make the renderer panic.
+    pub panicking_seeds: Vec<u64>,
+    /// Seeds that abort the whole process, as a crash inside a driver does.
+    pub aborting_seeds: Vec<u64>,
+    /// Batches of more rows run out of memory.
+    pub memory_rows: Option<usize>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct FakeRenderer {
+    options: FakeOptions,
+}
+
+impl FakeRenderer {
+    /// A fake that behaves so.
+    #[must_use]
+    pub fn new(options: FakeOptions) -> Self {
+        Self { options }
+    }
+}
+
+impl Renderer for FakeRenderer {
+    fn render(
+        &mut self,
+        batch: &Batch<'_>,
+        on_step: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Result<FloatTensor, Outcome>>, BatchFault> {
+        if self.options.memory_rows.is_some_and(|rows| batch.rows.len() > rows) {
+            return Err(BatchFault::OutOfMemory);
+        }
+        for row in batch.rows {
+            assert!(!self.options.panicking_seeds.contains(&row.seed), "ordered by the test");
+            if self.options.aborting_seeds.contains(&row.seed) {
+                std::process::abort();
+            }
+        }
+        for _ in 0..batch.settings.steps {
+            if !self.options.step.is_zero() {
+                std::thread::sleep(self.options.step);
+            }
+            if on_step().is_break() {
+                return Err(BatchFault::Interrupted);
+            }
+        }
+        let picture = |row: &&Inputs| {
+            if self.options.failing_seeds.contains(&row.seed) {
+                let message = "ordered by the test".to_owned();
+                return Err(Outcome::Failed { code: "fake".to_owned(), message });
+            }
+            Ok(picture(batch, row))
+        };
+        Ok(batch.rows.iter().map(picture).collect())
+    }
+
+    fn device(&self) -> String {
+        "fake".to_owned()
+    }
+
+    fn device_class(&self) -> String {
+        "fake".to_owned()
+    }
+}
+
+/// A gradient whose colours are a digest of everything that may decide a picture.
+fn picture(batch: &Batch<'_>, row: &Inputs) -> FloatTensor {
+    let hasher = FieldHasher::new("fake picture").field(&batch.pool.digest.0).field(&row.seed.to_le_bytes());
+    let mut hasher = batch.settings.hash(hasher).field(&digest(&row.text).0);
+    for input in row.negative.as_deref().into_iter().chain(&row.low_res) {
+        hasher = hasher.field(&digest(input).0);
+    }
+    let Digest(bytes) = hasher.finish();
+    let edge = batch.settings.size as usize;
+    let mut data = Vec::with_capacity(3 * edge * edge);
+    for channel in bytes.chunks(4).take(3) {
+        let [start, right, down] = [channel[0], channel[1], channel[2]].map(|byte| f32::from(byte) / 255.0);
+        for y in 0..edge {
+            let line = start + down * y as f32 / edge as f32;
+            data.extend((0..edge).map(|x| (line + right * x as f32 / edge as f32) % 1.0 * 2.0 - 1.0));
+        }
+    }
+    FloatTensor { shape: vec![3, edge, edge], data }
+}
+
+fn digest(tensor: &FloatTensor) -> Digest {
+    let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Digest::of(&bytes)
+}

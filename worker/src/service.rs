@@ -1,0 +1,237 @@
+//! Starting a worker: which pools it serves, on what, with which times.
+
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration, time::Instant};
+
+use darkroom_artifacts::{ArtifactStore, CascadeBundle, tensor::FloatTensor};
+use darkroom_core::{
+    error::{Code, UserError},
+    id::{StageName, WorkerId},
+};
+use darkroom_queue::{
+    TaskQueue,
+    stage_loop::{self, BatchFault, Handle, Model, Row, Serve},
+    task::{Outcome, PoolId},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::{self, Caps},
+    fake_renderer::{FakeOptions, FakeRenderer},
+    renderer::{Batch, Inputs, Machine, Renderer},
+    stage::{self, RenderStage},
+};
+
+/// How a worker runs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its host's name; part of its id and of its results.
+    pub host: String,
+    /// Stages to serve, of every cascade; empty: all.
+    pub stages: Vec<StageName>,
+    /// What to run on.
+    pub machine: Machine,
+    /// Largest batch; absent: learned (see [`batch`]).
+    pub batch: Option<usize>,
+    /// Folder for what is learned; absent: it is forgotten.
+    pub cache: Option<PathBuf>,
+    /// Times; absent ones are the usual.
+    pub times: Times,
+}
+
+/// Times of a worker; what is absent is as usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The farm's lease; heartbeats go out three times as often.
+    pub lease: Option<Duration>,
+    /// Longest time between two steps before the heartbeat stops.
+    pub stall: Option<Duration>,
+    /// Time a drain may take before running work is stopped at its next step.
+    pub grace: Option<Duration>,
+    /// How long storage faults are retried before a task is interrupted.
+    pub storage_patience: Option<Duration>,
+    /// How long an idle model waits for a partly filled batch to fill.
+    pub linger: Option<Duration>,
+    /// Time between two signs of life.
+    pub announce_every: Option<Duration>,
+}
+
+impl Times {
+    /// Writes what is set over a loop's usual times.
+    fn apply(self, options: &mut stage_loop::Options) {
+        let set = |time: &mut Duration, wanted: Option<Duration>| *time = wanted.unwrap_or(*time);
+        set(&mut options.lease, self.lease);
+        set(&mut options.stall, self.stall);
+        set(&mut options.grace, self.grace);
+        set(&mut options.storage_patience, self.storage_patience);
+        set(&mut options.linger, self.linger);
+        set(&mut options.announce_every, self.announce_every);
+    }
+}
+
+/// One stage of a cascade that a worker serves.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Its pool.
+    pub pool: PoolId,
+    /// Edge of its output, pixels.
+    pub size: u32,
+    /// Folder of its files.
+    pub folder: PathBuf,
+}
+
+/// Starts a worker that renders for real, on every stage of the cascades that `options` asks for.
+///
+/// # Errors
+/// What keeps it from starting: a model that cannot be loaded, a device that is not there, an unknown stage.
+#[cfg(feature = "torch")]
+pub async fn start(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    cascades: &[CascadeBundle],
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let machine = options.machine.clone();
+    let make = move |served: &[Served]| crate::torch_renderer::TorchRenderer::load(served, &machine);
+    start_with(options, queue, artifacts, cascades, make, shutdown).await
+}
+
+/// Starts a worker on the fake renderer.
+///
+/// # Errors
+/// An unknown stage.
+pub async fn start_fake(
+    options: Options,
+    fake: FakeOptions,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    cascades: &[CascadeBundle],
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    start_with(options, queue, artifacts, cascades, move |_| Ok(FakeRenderer::new(fake)), shutdown).await
+}
+
+/// Starts a worker on any renderer, made on the thread that will own it.
+///
+/// # Errors
+/// An unknown stage, or what `make_renderer` says.
+pub async fn start_with<R: Renderer>(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    cascades: &[CascadeBundle],
+    make_renderer: impl FnOnce(&[Served]) -> Result<R, UserError> + Send + 'static,
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let served = served(&options.stages, cascades)?;
+    let pools = served
+        .iter()
+        .map(|stage| Serve {
+            pool: stage.pool.clone(),
+            batch_cap: options.batch.unwrap_or_else(|| batch::rule(stage.size)),
+        })
+        .collect();
+    let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
+    options.times.apply(&mut loop_options);
+    let (fixed, cache) = (options.batch, options.cache);
+    let make_model = move || {
+        let renderer = make_renderer(&served)?;
+        Ok(RenderModel { renderer, caps: Caps::new(fixed, cache.as_deref()), served })
+    };
+    stage_loop::start(loop_options, queue, Arc::new(RenderStage::new(artifacts)), make_model, shutdown).await
+}
+
+/// The stages to serve, later ones first, so that started images finish before new ones start.
+fn served(wanted: &[StageName], cascades: &[CascadeBundle]) -> Result<Vec<Served>, UserError> {
+    let known = |name: &StageName| {
+        cascades.iter().any(|bundle| bundle.cascade().spec.stages.iter().any(|stage| &stage.name == name))
+    };
+    if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
+        let stages = cascades.iter().flat_map(|bundle| &bundle.cascade().spec.stages);
+        let mut names: Vec<_> = stages.map(|stage| stage.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        return Err(UserError::invalid(
+            "stages",
+            format!("stage is {:?}; accepted: {}", unknown.as_str(), names.join(", ")),
+        ));
+    }
+    let mut served = Vec::new();
+    for bundle in cascades {
+        let digest = bundle.cascade().digest();
+        for (position, stage) in bundle.cascade().spec.stages.iter().enumerate() {
+            if !wanted.is_empty() && !wanted.contains(&stage.name) {
+                continue;
+            }
+            let pool = PoolId { stage: stage.name.clone(), digest };
+            let folder = bundle.root().join(&stage.folder);
+            served.push((position, Served { pool, size: stage.size, folder }));
+        }
+    }
+    if served.is_empty() {
+        return Err(UserError::new(
+            Code::InvalidArgument,
+            "NOTHING_TO_SERVE",
+            "no cascade to serve is given",
+        ));
+    }
+    served.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
+    Ok(served.into_iter().map(|(_, stage)| stage).collect())
+}
+
+/// The renderer as the stage loop sees it.
+struct RenderModel<R> {
+    renderer: R,
+    caps: Caps,
+    served: Vec<Served>,
+}
+
+impl<R: Renderer> RenderModel<R> {
+    fn name(&self, pool: &PoolId) -> String {
+        format!("{}@{} {}", pool.stage, pool.digest, self.renderer.device_class())
+    }
+}
+
+impl<R: Renderer> Model for RenderModel<R> {
+    type Input = Inputs;
+    type Output = FloatTensor;
+
+    fn run(
+        &mut self,
+        pool: &PoolId,
+        rows: &[Row<'_, Inputs>],
+        on_step: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Result<FloatTensor, Outcome>>, BatchFault> {
+        let Some(first) = rows.first() else { return Ok(Vec::new()) };
+        let body = stage::body(first.task)
+            .map_err(|_| BatchFault::Failed { code: "wrong_task".to_owned(), message: String::new() })?;
+        let inputs: Vec<&Inputs> = rows.iter().map(|row| row.input).collect();
+        let batch = Batch { pool, settings: &body.settings, rows: &inputs };
+        let start = Instant::now();
+        let result = self.renderer.render(&batch, on_step);
+        let name = self.name(pool);
+        match &result {
+            Ok(_) => self.caps.ran(&name, rows.len(), start.elapsed().as_secs_f64()),
+            Err(BatchFault::OutOfMemory) => self.caps.ran_out_of_memory(&name, rows.len()),
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn device(&self) -> String {
+        self.renderer.device()
+    }
+
+    fn device_class(&self) -> String {
+        self.renderer.device_class()
+    }
+
+    fn batch_cap(&self, pool: &PoolId) -> Option<usize> {
+        let stage = self.served.iter().find(|stage| &stage.pool == pool)?;
+        Some(self.caps.cap(&self.name(pool), stage.size))
+    }
+
+    fn recover(&mut self) {
+        self.renderer.recover();
+    }
+}
