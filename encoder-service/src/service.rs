@@ -1,0 +1,193 @@
+//! Starting the encoder service: one encoder per distinct encoder digest of the cascades it is given.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use darkroom_artifacts::{ArtifactStore, CascadeBundle};
+use darkroom_core::{
+    error::UserError,
+    id::{StageName, WorkerId},
+};
+use darkroom_proto::v1::encoder_server::EncoderServer;
+use darkroom_queue::{
+    TaskQueue,
+    stage_loop::{self, Busy, Serve},
+    task::PoolId,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::EncoderApi,
+    encoder::Encoder,
+    fake_encoder::FakeEncoder,
+    stage::{EncodeModel, EncodeStage},
+    thread::Encoders,
+};
+
+/// Largest batch of texts.
+const BATCH: usize = 32;
+
+/// What to run on, as a user says it. The number format is the cascade's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; absent: `auto`.
+    pub device: Option<String>,
+    /// Threads inside one operation; absent: one per core.
+    pub threads: Option<usize>,
+}
+
+/// How the service runs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its host's name.
+    pub host: String,
+    /// What to run on.
+    pub machine: Machine,
+    /// Largest batch of texts; absent: 32.
+    pub batch: Option<usize>,
+    /// Times; absent ones are the usual.
+    pub times: Times,
+}
+
+/// Times of the service; what is absent is as usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The farm's lease; heartbeats go out three times as often.
+    pub lease: Option<Duration>,
+    /// Time a drain may take before running work is stopped.
+    pub grace: Option<Duration>,
+    /// How long storage faults are retried before a task is interrupted.
+    pub storage_patience: Option<Duration>,
+    /// How long an idle encoder waits for a partly filled batch to fill.
+    pub linger: Option<Duration>,
+    /// Time between two signs of life.
+    pub announce_every: Option<Duration>,
+}
+
+/// A running encoder service.
+#[derive(Debug)]
+pub struct Handle {
+    stage: stage_loop::Handle,
+    api: EncoderApi,
+}
+
+impl Handle {
+    /// gRPC `Encoder`, to be served beside others.
+    #[must_use]
+    pub fn encoder_service(&self) -> EncoderServer<EncoderApi> {
+        EncoderServer::new(self.api.clone())
+    }
+
+    /// The same as routes of its own.
+    #[must_use]
+    pub fn routes(&self) -> tonic::service::Routes {
+        tonic::service::Routes::new(self.encoder_service())
+    }
+
+    /// Who this is among the workers.
+    #[must_use]
+    pub fn worker(&self) -> &WorkerId {
+        self.stage.worker()
+    }
+
+    /// How much the encoder has had to do for the farm.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.stage.busy()
+    }
+
+    /// Starts to drain; returns at once. See [`join`](Self::join).
+    pub fn shutdown(&self) {
+        self.stage.shutdown();
+    }
+
+    /// Waits for the end of the drain.
+    ///
+    /// # Errors
+    /// If the loop itself failed.
+    pub async fn join(self) -> Result<(), UserError> {
+        self.stage.join().await
+    }
+}
+
+/// Starts the service on T5.
+///
+/// # Errors
+/// What keeps it from starting: a model that cannot be loaded, a device that is not there.
+#[cfg(feature = "torch")]
+pub async fn start(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    cascades: &[CascadeBundle],
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let machine = options.machine.clone();
+    let make = move |cascade: &CascadeBundle| crate::torch_encoder::TorchEncoder::load(cascade, &machine);
+    start_with(options, queue, artifacts, cascades, make, shutdown).await
+}
+
+/// Starts the service on the fake encoder.
+///
+/// # Errors
+/// None today.
+pub async fn start_fake(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    cascades: &[CascadeBundle],
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let make =
+        |cascade: &CascadeBundle| Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize));
+    start_with(options, queue, artifacts, cascades, make, shutdown).await
+}
+
+/// Starts the service on any encoder, made on the thread that will own it.
+///
+/// # Errors
+/// What `make_encoder` says.
+pub async fn start_with<E: Encoder>(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    cascades: &[CascadeBundle],
+    make_encoder: impl Fn(&CascadeBundle) -> Result<E, UserError> + Send + 'static,
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let mut distinct: Vec<CascadeBundle> = Vec::new();
+    let mut digests = Vec::new();
+    for bundle in cascades {
+        let digest = bundle.cascade().encoder_digest();
+        if !digests.contains(&digest) {
+            digests.push(digest);
+            distinct.push(bundle.clone());
+        }
+    }
+    let pools: Vec<PoolId> =
+        digests.iter().map(|digest| PoolId { stage: StageName::encode(), digest: *digest }).collect();
+    let preparations = distinct.iter().map(|bundle| bundle.cascade().spec.encoder.text_preparation).collect();
+    let make = move || distinct.iter().map(make_encoder).collect();
+    let encoders = Encoders::start(digests, make).await?;
+
+    let batch_cap = options.batch.unwrap_or(BATCH);
+    let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
+    let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
+    options.times.apply(&mut loop_options);
+    let positions: HashMap<PoolId, usize> =
+        pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
+    let model = EncodeModel::new(encoders.clone(), positions);
+    let stage = Arc::new(EncodeStage::new(artifacts));
+    let stage = stage_loop::start(loop_options, queue, stage, move || Ok(model), shutdown).await?;
+    Ok(Handle { stage, api: EncoderApi::new(encoders, preparations) })
+}
+
+impl Times {
+    fn apply(self, options: &mut stage_loop::Options) {
+        let set = |time: &mut Duration, wanted: Option<Duration>| *time = wanted.unwrap_or(*time);
+        set(&mut options.lease, self.lease);
+        set(&mut options.grace, self.grace);
+        set(&mut options.storage_patience, self.storage_patience);
+        set(&mut options.linger, self.linger);
+        set(&mut options.announce_every, self.announce_every);
+    }
+}

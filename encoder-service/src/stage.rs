@@ -1,0 +1,139 @@
+//! Stage `encode` as the stage loop sees it: texts in, one embedding artifact per text out.
+
+use std::{collections::HashMap, ops::ControlFlow};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use darkroom_artifacts::{
+    ArtifactStore,
+    tensor::{self, FloatTensor},
+};
+use darkroom_core::digest::Digest;
+use darkroom_queue::{
+    stage_loop::{BatchFault, Fault, Loaded, Model, Row, Stage},
+    task::{EncodeBody, Outcome, PoolId, Subject, Task, TaskBody},
+};
+
+use crate::{
+    encoder::{EncodeError, Encoded},
+    notes,
+    thread::Encoders,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct EncodeStage {
+    artifacts: ArtifactStore,
+}
+
+/// An embedding as it will be stored.
+#[derive(Debug)]
+pub(crate) struct File {
+    bytes: Bytes,
+    notes: Vec<String>,
+}
+
+impl EncodeStage {
+    pub(crate) fn new(artifacts: ArtifactStore) -> Self {
+        Self { artifacts }
+    }
+}
+
+fn body(task: &Task) -> Result<(&EncodeBody, Digest), Outcome> {
+    match (&task.body, task.key.subject) {
+        (TaskBody::Encode(body), Subject::Text(digest)) => Ok((body, digest)),
+        _ => Err(Outcome::Failed {
+            code: "wrong_task".to_owned(),
+            message: "a task that encodes no text came to an encoder".to_owned(),
+        }),
+    }
+}
+
+#[async_trait]
+impl Stage for EncodeStage {
+    type Input = ();
+    type Output = Encoded;
+    type File = File;
+
+    async fn load(&self, _pool: &PoolId, task: &Task) -> Result<Loaded<()>, Fault> {
+        let (body, digest) = body(task).map_err(Fault::Ends)?;
+        let earlier = self.artifacts.find_content(&body.prefix, tensor::EXTENSION).await;
+        let Some((artifact, bytes)) = earlier.map_err(|error| Fault::Storage(error.to_string()))? else {
+            return Ok(Loaded::Ready(()));
+        };
+        // The bytes have their hash; what cannot be read all the same is not an embedding and is made anew.
+        Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| {
+            Loaded::Already(Outcome::Done { artifact, notes: notes::notes(&digest, &metadata) })
+        }))
+    }
+
+    fn encode(&self, task: &Task, output: Encoded, _device_class: &str) -> Result<File, Outcome> {
+        let (_, digest) = body(task)?;
+        let metadata = notes::metadata(&output);
+        let bytes = output
+            .embedding
+            .to_bytes(&metadata)
+            .map_err(|error| Outcome::Failed { code: "encoding".to_owned(), message: error.to_string() })?;
+        Ok(File { bytes: bytes.into(), notes: notes::notes(&digest, &metadata) })
+    }
+
+    async fn store(&self, task: &Task, file: &File) -> Result<Outcome, Fault> {
+        let (body, _) = body(task).map_err(Fault::Ends)?;
+        let stored = self.artifacts.put_content(&body.prefix, tensor::EXTENSION, file.bytes.clone()).await;
+        let artifact = stored.map_err(|error| Fault::Storage(error.to_string()))?;
+        Ok(Outcome::Done { artifact, notes: file.notes.clone() })
+    }
+}
+
+/// The encoders' thread as the loop's model: the loop waits for it as it would compute itself.
+pub(crate) struct EncodeModel {
+    encoders: Encoders,
+    positions: HashMap<PoolId, usize>,
+}
+
+impl EncodeModel {
+    pub(crate) fn new(encoders: Encoders, positions: HashMap<PoolId, usize>) -> Self {
+        Self { encoders, positions }
+    }
+}
+
+impl Model for EncodeModel {
+    type Input = ();
+    type Output = Encoded;
+
+    fn run(
+        &mut self,
+        pool: &PoolId,
+        rows: &[Row<'_, ()>],
+        on_step: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Encoded, Outcome>>, BatchFault> {
+        let failed = |code: &str, message: &str| BatchFault::Failed {
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        let texts = rows.iter().map(|row| body(row.task).map(|(body, _)| body.text.clone()));
+        let texts: Vec<String> = texts
+            .collect::<Result<_, _>>()
+            .map_err(|_| failed("wrong_task", "a task that encodes no text came to an encoder"))?;
+        let position = self.positions.get(pool).copied();
+        let position =
+            position.ok_or_else(|| failed("wrong_task", "this encoder does not serve the pool"))?;
+        let encoded = self.encoders.encode_blocking(position, texts).map_err(|error| match error {
+            EncodeError::OutOfMemory => BatchFault::OutOfMemory,
+            EncodeError::Failed { code, message } => BatchFault::Failed { code, message },
+            EncodeError::Closed => BatchFault::Interrupted,
+        })?;
+        if on_step().is_break() {
+            return Err(BatchFault::Interrupted);
+        }
+        Ok(encoded.into_iter().map(Ok).collect())
+    }
+
+    fn device(&self) -> String {
+        self.encoders.device().to_owned()
+    }
+
+    fn device_class(&self) -> String {
+        self.encoders.device_class().to_owned()
+    }
+}
