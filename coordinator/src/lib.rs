@@ -1,6 +1,21 @@
 //! The coordinator: gRPC API, job store, dispatcher, result committer, reaper and finisher.
 //!
 //! SQL is the only truth; the queue and the object store are read and written, never believed. This crate never
-//! links libtorch and never computes a picture.
+//! links libtorch and never computes a picture. [`service`] is the way in.
 
+mod api;
+mod committer;
+mod counters;
+mod crew;
+mod dispatcher;
+mod events;
+mod finisher;
+mod follower;
+mod rates;
+mod reaper;
+pub mod service;
 pub mod store;
+mod tasks;
+
+pub use counters::Counters;
+pub use service::{Coordinator, Handle, Options};

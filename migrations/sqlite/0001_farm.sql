@@ -124,6 +124,13 @@ CREATE TABLE job_texts (
 CREATE INDEX job_texts_by_embedding ON job_texts (embedding, job);
 CREATE INDEX job_texts_to_encode ON job_texts (job, embedding) WHERE encoded = 0;
 
+-- What the user should know of a job's texts; a hundred at most.
+CREATE TABLE job_notes (
+    job  INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+    note TEXT    NOT NULL,
+    PRIMARY KEY (job, note)
+) WITHOUT ROWID;
+
 CREATE TABLE images (
     job        INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
     idx        INTEGER NOT NULL,

@@ -2,7 +2,7 @@
 
 use darkroom_core::{
     artifact::ArtifactRef,
-    digest::Digest,
+    digest::{Digest, FieldHasher},
     error::UserError,
     id::{ImageId, JobId, StageName},
     image_state::{ImageProgress, ImageState},
@@ -11,6 +11,14 @@ use darkroom_core::{
 };
 use darkroom_queue::task::{TaskKey, TaskResult};
 use serde::{Deserialize, Serialize};
+
+/// Key of tasks that may share a batch: equal settings, and equally the last stage or not, whatever their jobs.
+#[must_use]
+pub fn compatibility(settings: &Settings, stage: usize) -> String {
+    let last = stage + 1 == settings.stages.len();
+    let hasher = FieldHasher::new("compatibility/1").field(&[u8::from(last)]);
+    settings.stages.get(stage).map_or_else(String::new, |stage| stage.hash(hasher).finish().short())
+}
 
 /// A term of leadership; transactions of a leader carry it and are refused when another one leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,13 +142,8 @@ impl SqliteStore {
 
     pub(super) async fn job_notes(&self, job: JobId, limit: u32) -> Result<Vec<String>, Error> {
         Ok(sqlx::query_scalar(
-            "SELECT note.value
-             FROM jobs AS j
-             JOIN job_texts AS t ON t.job = j.seq AND t.encoded = 1
-             JOIN embeddings AS e ON e.id = t.embedding AND e.notes <> '[]'
-             JOIN json_each(e.notes) AS note
-             WHERE j.id = ?1
-             GROUP BY note.value ORDER BY min(e.id) LIMIT ?2",
+            "SELECT n.note FROM jobs AS j JOIN job_notes AS n ON n.job = j.seq
+             WHERE j.id = ?1 ORDER BY n.note LIMIT ?2",
         )
         .bind(job.to_string())
         .bind(limit)

@@ -3,17 +3,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use darkroom_core::{
-    digest::{Digest, FieldHasher},
+    digest::Digest,
     error::{Code, UserError},
     id::{JobId, StageName},
-    settings::StageSettings,
 };
 
 use super::{
     Error, SqliteStore, Tx,
+    dispatch::list,
     rows::{column, job_id, parse, seed_column, to_json},
+    texts,
 };
-use crate::store::records::{NewJob, NewPrompt, PreparedText, Submitted};
+use crate::store::records::{NewJob, NewPrompt, PreparedText, Submitted, compatibility};
 
 impl SqliteStore {
     pub(super) async fn find_submitted_job(
@@ -181,7 +182,7 @@ async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
             column(position),
             stage.stage.to_string(),
             job.cascade.to_string(),
-            compatibility(stage, position + 1 == job.settings.stages.len()),
+            compatibility(&job.settings, position),
         ));
     }
     sqlx::query(
@@ -193,11 +194,6 @@ async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     .execute(&mut **tx)
     .await?;
     Ok(seq)
-}
-
-/// Tasks of equal keys may share a batch: equal settings, and equally the last stage or not.
-fn compatibility(stage: &StageSettings, last: bool) -> String {
-    stage.hash(FieldHasher::new("compatibility/1").field(&[u8::from(last)])).finish().short()
 }
 
 async fn insert_prompts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<(), Error> {
@@ -294,6 +290,20 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<()
     .bind(range.1)
     .execute(&mut **tx)
     .await?;
+    let noted: Vec<i64> = sqlx::query_scalar(
+        "SELECT DISTINCT e.id FROM prompts AS p
+         JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding) AND e.notes <> '[]'
+         WHERE p.job = ?1 AND p.position BETWEEN ?2 AND ?3
+         LIMIT 100",
+    )
+    .bind(job)
+    .bind(range.0)
+    .bind(range.1)
+    .fetch_all(&mut **tx)
+    .await?;
+    if !noted.is_empty() {
+        texts::add_notes(tx, &list(&[job])?, &list(&noted)?).await?;
+    }
     Ok(())
 }
 

@@ -153,8 +153,33 @@ async fn tell_jobs(
         .bind(&jobs)
         .execute(&mut **tx)
         .await?;
+        add_notes(tx, &jobs, &list(&[embedding])?).await?;
     }
     Ok(ids)
+}
+
+/// Most notes kept for a job.
+const NOTES: i64 = 100;
+
+/// Adds an embedding's notes to the jobs (a JSON list of `seq`) that need its text, up to [`NOTES`] each.
+pub(super) async fn add_notes(tx: &mut Tx, jobs: &str, embeddings: &str) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO job_notes (job, note)
+         SELECT t.job, n.value
+         FROM json_each(?2) AS wanted
+         JOIN embeddings AS e ON e.id = wanted.value AND e.notes <> '[]'
+         JOIN json_each(e.notes) AS n
+         JOIN job_texts AS t ON t.embedding = e.id AND t.job IN (SELECT value FROM json_each(?1))
+         WHERE (SELECT count(*) FROM job_notes AS known WHERE known.job = t.job) < ?3
+         ORDER BY e.id LIMIT ?3
+         ON CONFLICT (job, note) DO NOTHING",
+    )
+    .bind(jobs)
+    .bind(embeddings)
+    .bind(NOTES)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Prompts of a job whose texts turned out not to be encoded wait for them again.

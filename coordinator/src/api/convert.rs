@@ -1,0 +1,235 @@
+//! From records to messages, and enums back.
+
+use darkroom_core::{
+    cascade::Cascade,
+    digest::Digest,
+    error::UserError,
+    image_state::ImageState,
+    job_state::JobState,
+    settings::{Settings, SettingsRequest, StageSettings},
+};
+use darkroom_proto::v1;
+use darkroom_queue::task::{PoolId, WorkerCard};
+
+use crate::{
+    service::Shared,
+    store::records::{ImageRecord, JobRecord},
+};
+
+pub(super) fn job(shared: &Shared, job: JobRecord) -> v1::Job {
+    let stages = job
+        .stages
+        .iter()
+        .map(|stage| v1::StageProgress {
+            stage: stage.name.to_string(),
+            done: stage.passed,
+            dispatched: stage.dispatched,
+            total: stage.total,
+            images_per_second: shared.rates.per_second(job.id, &stage.name),
+        })
+        .collect();
+    let (manifest, key, sha256) = match job.manifest {
+        None => (v1::ManifestState::Unspecified, String::new(), String::new()),
+        Some(None) => (v1::ManifestState::Pending, String::new(), String::new()),
+        Some(Some((key, sha256))) => (v1::ManifestState::Written, key, sha256.to_string()),
+    };
+    v1::Job {
+        id: job.id.to_string(),
+        state: job_state(job.state) as i32,
+        cascade_digest: job.cascade.to_string(),
+        created_at: Some(timestamp(job.created_ms)),
+        finished_at: job.finished_ms.map(timestamp),
+        images: job.images,
+        images_done: job.done,
+        images_dead: job.dead,
+        images_cancelled: job.cancelled,
+        stages,
+        waiting_for: String::new(),
+        eta: None,
+        version: job.version,
+        generation: job.generation,
+        manifest: manifest as i32,
+        manifest_key: key,
+        manifest_sha256: sha256,
+        notes: Vec::new(),
+        effective_settings: Some(settings(&job.settings)),
+        spec: Some(v1::JobSpec {
+            client_request_id: job.client_request_id.unwrap_or_default(),
+            cascade: job.requested.cascade,
+            name: job.name,
+            tenant: job.tenant,
+            priority: if job.priority > 0 { v1::Priority::Interactive } else { v1::Priority::Batch } as i32,
+            settings: Some(requested(&job.requested.settings)),
+            images_per_prompt: job.requested.images_per_prompt,
+            // Told even when the coordinator chose it.
+            seed: Some(job.seed),
+        }),
+    }
+}
+
+pub(super) fn image(job: &JobRecord, image: ImageRecord) -> v1::Image {
+    let stage = |position: usize| {
+        job.settings.stages.get(position).map_or_else(String::new, |stage| stage.stage.to_string())
+    };
+    let done = image.progress.state == ImageState::Done;
+    let picture = image.outputs.last().filter(|_| done);
+    let (error_code, error) = image.error.unwrap_or_default();
+    v1::Image {
+        job_id: image.id.job.to_string(),
+        index: image.id.index,
+        prompt: image.prompt,
+        negative: image.negative,
+        seed: image.seed,
+        state: image_state(image.progress.state) as i32,
+        stage: stage(image.progress.stage),
+        generation: image.progress.generation,
+        dispatches: image.progress.dispatch,
+        failures: image.progress.failures,
+        error_code,
+        error,
+        key: picture.map_or_else(String::new, |output| output.artifact.key.clone()),
+        size_bytes: picture.map_or(0, |output| output.artifact.size),
+        sha256: picture.map_or_else(String::new, |output| output.artifact.sha256.to_string()),
+        device_class: picture.map_or_else(String::new, |output| output.device_class.clone()),
+        version: image.version,
+        stage_seconds: image
+            .outputs
+            .iter()
+            .map(|output| v1::StageSeconds {
+                stage: stage(output.stage),
+                seconds: output.seconds,
+                worker: output.worker.clone(),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
+    let stages = cascade.spec.stages.iter().map(|stage| v1::CascadeStage {
+        name: stage.name.to_string(),
+        size: stage.size,
+        defaults: Some(v1::StageSettings {
+            stage: stage.name.to_string(),
+            sampler: Some(stage.sampler.name().to_owned()),
+            steps: Some(stage.steps),
+            guidance_scale: Some(stage.guidance_scale),
+            noise_level: stage.noise_level,
+        }),
+    });
+    v1::Cascade {
+        name: cascade.spec.name.clone(),
+        digest: digest.to_string(),
+        description: cascade.spec.description.clone(),
+        stages: stages.collect(),
+    }
+}
+
+/// A worker; `measured` gives the seconds per image that its pool took lately.
+pub(super) fn worker(
+    card: &WorkerCard,
+    now_ms: i64,
+    measured: impl Fn(&PoolId) -> Option<f64>,
+) -> v1::Worker {
+    let stages = card.pools.values().map(|served| v1::WorkerStage {
+        stage: served.pool.stage.to_string(),
+        batch_cap: served.batch_cap,
+        seconds_per_image: measured(&served.pool).unwrap_or(served.seconds_per_image),
+    });
+    let rendered = card.pools.values().find(|served| !served.pool.stage.is_encode());
+    #[expect(clippy::cast_possible_truncation, reason = "milliseconds of an age, saturating")]
+    let age_ms = (card.seen_seconds_ago * 1000.0) as i64;
+    v1::Worker {
+        id: card.id.to_string(),
+        host: card.host.clone(),
+        device: card.device.clone(),
+        device_class: card.device_class.clone(),
+        cascade_digest: rendered.map_or_else(String::new, |served| served.pool.digest.to_string()),
+        stages: stages.collect(),
+        last_seen: Some(timestamp(now_ms.saturating_sub(age_ms))),
+        tasks_leased: card.leased,
+        tasks_done: card.done,
+        busy: card.busy,
+        state: card.state.clone(),
+    }
+}
+
+pub(super) fn job_state_from(number: i32) -> Result<JobState, UserError> {
+    match v1::JobState::try_from(number) {
+        Ok(v1::JobState::Active) => Ok(JobState::Active),
+        Ok(v1::JobState::Paused) => Ok(JobState::Paused),
+        Ok(v1::JobState::Done) => Ok(JobState::Done),
+        Ok(v1::JobState::Failed) => Ok(JobState::Failed),
+        Ok(v1::JobState::Cancelled) => Ok(JobState::Cancelled),
+        Ok(v1::JobState::Unspecified | v1::JobState::Receiving) | Err(_) => Err(UserError::invalid(
+            "states",
+            format!("states contains {number}; accepted: 2 active, 3 paused, 4 done, 5 failed, 6 cancelled"),
+        )),
+    }
+}
+
+pub(super) fn image_state_from(number: i32) -> Result<ImageState, UserError> {
+    match v1::ImageState::try_from(number) {
+        Ok(v1::ImageState::Waiting) => Ok(ImageState::Waiting),
+        Ok(v1::ImageState::Ready) => Ok(ImageState::Ready),
+        Ok(v1::ImageState::Dispatched) => Ok(ImageState::Dispatched),
+        Ok(v1::ImageState::Done) => Ok(ImageState::Done),
+        Ok(v1::ImageState::Dead) => Ok(ImageState::Dead),
+        Ok(v1::ImageState::Cancelled) => Ok(ImageState::Cancelled),
+        Ok(v1::ImageState::Unspecified) | Err(_) => Err(UserError::invalid(
+            "states",
+            format!(
+                "states contains {number}; accepted: 1 waiting, 2 ready, 3 dispatched, 4 done, 5 dead, 6 cancelled"
+            ),
+        )),
+    }
+}
+
+fn job_state(state: JobState) -> v1::JobState {
+    match state {
+        JobState::Receiving => v1::JobState::Receiving,
+        JobState::Active => v1::JobState::Active,
+        JobState::Paused => v1::JobState::Paused,
+        JobState::Done => v1::JobState::Done,
+        JobState::Failed => v1::JobState::Failed,
+        JobState::Cancelled => v1::JobState::Cancelled,
+    }
+}
+
+fn image_state(state: ImageState) -> v1::ImageState {
+    match state {
+        ImageState::Waiting => v1::ImageState::Waiting,
+        ImageState::Ready => v1::ImageState::Ready,
+        ImageState::Dispatched => v1::ImageState::Dispatched,
+        ImageState::Done => v1::ImageState::Done,
+        ImageState::Dead => v1::ImageState::Dead,
+        ImageState::Cancelled => v1::ImageState::Cancelled,
+    }
+}
+
+fn settings(settings: &Settings) -> v1::Settings {
+    let stage = |stage: &StageSettings| v1::StageSettings {
+        stage: stage.stage.to_string(),
+        sampler: Some(stage.sampler.name().to_owned()),
+        steps: Some(stage.steps),
+        guidance_scale: Some(stage.guidance_scale),
+        noise_level: stage.noise_level,
+    };
+    v1::Settings { size: settings.size(), stages: settings.stages.iter().map(stage).collect() }
+}
+
+fn requested(request: &SettingsRequest) -> v1::Settings {
+    let stages = request.stages.iter().map(|stage| v1::StageSettings {
+        stage: stage.stage.clone(),
+        sampler: stage.sampler.clone(),
+        steps: stage.steps,
+        guidance_scale: stage.guidance_scale,
+        noise_level: stage.noise_level,
+    });
+    v1::Settings { size: request.size, stages: stages.collect() }
+}
+
+fn timestamp(ms: i64) -> prost_types::Timestamp {
+    #[expect(clippy::cast_possible_truncation, reason = "below a thousand million")]
+    let nanos = (ms.rem_euclid(1000) * 1_000_000) as i32;
+    prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos }
+}

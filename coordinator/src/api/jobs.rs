@@ -1,0 +1,204 @@
+//! Jobs and their images: get, list, cancel, pause, resume, retry.
+
+use std::collections::HashMap;
+
+use darkroom_core::{error::UserError, id::JobId};
+use darkroom_proto::v1;
+use darkroom_queue::{
+    Leased,
+    task::{PoolId, TaskKey},
+};
+use prost::Message;
+
+use super::{Farm, convert, job_id, progress, refused};
+use crate::{
+    service::Error,
+    store::records::{ImageOrder, ImageQuery, JobQuery, JobRecord, Release},
+};
+
+/// Entries of a page when the request names no size, and at most.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+/// A page is cut when it grows beyond this, well below what clients accept by default (4 MiB).
+pub(super) const PAGE_BYTES: usize = 2 << 20;
+/// Notes told with a job.
+const NOTES: u32 = 100;
+
+impl Farm {
+    /// A job as its user sees it, with what is known of its progress.
+    pub(super) async fn view(&self, job: JobRecord) -> Result<v1::Job, Error> {
+        let notes = self.shared.store.notes(job.id, NOTES).await?;
+        let waiting_for = progress::waiting_for(&self.shared, &job).await?;
+        let eta = progress::eta(&self.shared, &job).await?;
+        let mut view = convert::job(&self.shared, job);
+        (view.notes, view.waiting_for, view.eta) = (notes, waiting_for, eta);
+        Ok(view)
+    }
+
+    pub(super) async fn get(&self, request: v1::GetJobRequest) -> Result<v1::Job, Error> {
+        let job = self.shared.store.job(job_id("id", &request.id)?).await?;
+        self.view(job).await
+    }
+
+    pub(super) async fn list(&self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Error> {
+        let states: Vec<_> = request
+            .states
+            .iter()
+            .map(|state| convert::job_state_from(*state))
+            .collect::<Result<_, _>>()
+            .map_err(refused)?;
+        let before = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|_| bad_token(token))?),
+        };
+        let query = JobQuery {
+            tenant: Some(request.tenant).filter(|tenant| !tenant.is_empty()),
+            states,
+            before,
+            limit: page_size(request.page_size)?,
+        };
+        let page = self.shared.store.jobs(&query).await?;
+        let last = page.jobs.last().map(|job| job.seq.to_string());
+        Ok(v1::ListJobsResponse {
+            next_page_token: last.filter(|_| page.more).unwrap_or_default(),
+            jobs: page.jobs.into_iter().map(|job| convert::job(&self.shared, job)).collect(),
+        })
+    }
+
+    pub(super) async fn images(
+        &self,
+        request: v1::ListImagesRequest,
+    ) -> Result<v1::ListImagesResponse, Error> {
+        let states: Vec<_> = request
+            .states
+            .iter()
+            .map(|state| convert::image_state_from(*state))
+            .collect::<Result<_, _>>()
+            .map_err(refused)?;
+        let id = job_id("job_id", &request.job_id)?;
+        let by_version = request.changed_since > 0;
+        let order = order(&request)?;
+        let query = ImageQuery { job: id, states, order, limit: page_size(request.page_size)? };
+        let page = self.shared.store.images(&query).await?;
+        let job = self.shared.store.job(id).await?;
+        let count = page.images.len();
+        let mut images = Vec::with_capacity(count);
+        let (mut bytes, mut token) = (0, String::new());
+        for record in page.images {
+            let next = if by_version {
+                format!("v{}.{}", record.version, record.id.index)
+            } else {
+                format!("i{}", record.id.index)
+            };
+            let image = convert::image(&job, record);
+            bytes += image.encoded_len();
+            if bytes > PAGE_BYTES && !images.is_empty() {
+                break;
+            }
+            images.push(image);
+            token = next;
+        }
+        let more = page.more || images.len() < count;
+        Ok(v1::ListImagesResponse { images, next_page_token: if more { token } else { String::new() } })
+    }
+
+    pub(super) async fn cancel(&self, id: &str) -> Result<v1::Job, Error> {
+        let id = job_id("id", id)?;
+        // Listed before as well: the rows follow the cancel at once.
+        let mut tasks = self.shared.store.dispatched_of_job(id).await?;
+        let job = self.shared.store.cancel(id).await?;
+        self.shared.events.follow.notify_one();
+        self.shared.events.changed(&[id]);
+        tasks.extend(self.shared.store.dispatched_of_job(id).await?);
+        for (pool, keys) in by_pool(tasks) {
+            if let Err(error) = self.shared.queue.remove(&pool, &keys, Leased::Remove).await {
+                tracing::warn!(job.id = %id, %error, "tasks of a cancelled job stay in the queue until the sweep");
+            }
+        }
+        self.view(job).await
+    }
+
+    pub(super) async fn pause(&self, id: &str) -> Result<v1::Job, Error> {
+        let id = job_id("id", id)?;
+        self.shared.store.pause(id).await?;
+        self.take_back(id).await?;
+        self.shared.events.changed(&[id]);
+        let job = self.shared.store.job(id).await?;
+        self.view(job).await
+    }
+
+    /// What is not leased goes back to ready; what runs, finishes and commits.
+    async fn take_back(&self, id: JobId) -> Result<(), Error> {
+        let Some(term) = self.shared.store.lead(&self.shared.holder).await? else { return Ok(()) };
+        for (pool, keys) in by_pool(self.shared.store.dispatched_of_job(id).await?) {
+            let removed = self.shared.queue.remove(&pool, &keys, Leased::Keep).await?;
+            let released = self.shared.store.release(term, &pool, &removed, &Release::Returned).await?;
+            self.shared.committed(&released);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn resume(&self, id: &str) -> Result<v1::Job, Error> {
+        let id = job_id("id", id)?;
+        let job = self.shared.store.resume(id).await?;
+        self.shared.events.dispatch.notify_one();
+        self.shared.events.changed(&[id]);
+        self.view(job).await
+    }
+
+    pub(super) async fn retry(&self, id: &str) -> Result<v1::Job, Error> {
+        let id = job_id("id", id)?;
+        let job = self.shared.store.retry(id).await?;
+        self.shared.events.follow.notify_one();
+        self.shared.events.dispatch.notify_one();
+        self.shared.events.changed(&[id]);
+        self.view(job).await
+    }
+}
+
+fn by_pool(tasks: Vec<(PoolId, TaskKey)>) -> HashMap<PoolId, Vec<TaskKey>> {
+    let mut pools: HashMap<PoolId, Vec<TaskKey>> = HashMap::new();
+    for (pool, key) in tasks {
+        pools.entry(pool).or_default().push(key);
+    }
+    pools
+}
+
+fn page_size(wanted: u32) -> Result<u32, Error> {
+    match wanted {
+        0 => Ok(PAGE),
+        1..=MAX_PAGE => Ok(wanted),
+        _ => Err(refused(UserError::invalid(
+            "page_size",
+            format!("page_size is {wanted}; accepted: 1 to {MAX_PAGE}, or 0 for {PAGE}"),
+        ))),
+    }
+}
+
+fn bad_token(token: &str) -> Error {
+    refused(UserError::invalid(
+        "page_token",
+        format!("page_token is {token:?}; accepted: a next_page_token of the same listing, or none"),
+    ))
+}
+
+/// Tokens: `i{index}` in index order, `v{version}.{index}` in version order.
+fn order(request: &v1::ListImagesRequest) -> Result<ImageOrder, Error> {
+    let token = request.page_token.as_str();
+    if request.changed_since > 0 {
+        if token.is_empty() {
+            return Ok(ImageOrder::Version(request.changed_since, None));
+        }
+        let parsed = token
+            .strip_prefix('v')
+            .and_then(|rest| rest.split_once('.'))
+            .and_then(|(version, index)| Some((version.parse().ok()?, index.parse().ok()?)));
+        let (version, index) = parsed.ok_or_else(|| bad_token(token))?;
+        return Ok(ImageOrder::Version(version, Some(index)));
+    }
+    if token.is_empty() {
+        return Ok(ImageOrder::Index(None));
+    }
+    let index = token.strip_prefix('i').and_then(|rest| rest.parse().ok()).ok_or_else(|| bad_token(token))?;
+    Ok(ImageOrder::Index(Some(index)))
+}

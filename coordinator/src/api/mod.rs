@@ -1,0 +1,158 @@
+//! The gRPC service `darkroom.v1.Farm`: checks what comes in, asks the store, converts what goes out.
+
+mod convert;
+mod fetch;
+mod jobs;
+mod progress;
+mod submit;
+mod validate;
+mod watch;
+mod workers;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use darkroom_core::{error::UserError, id::JobId};
+use darkroom_proto::{
+    status::to_status,
+    v1::{self, farm_server::FarmServer},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    service::{Error, Shared},
+    store,
+};
+
+/// Largest request: ten thousand prompts of ordinary length; longer ones go through SubmitJobStream.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
+/// Largest response; pages are cut well below it.
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
+
+/// The service over a coordinator.
+pub(crate) fn farm_server(shared: Arc<Shared>) -> FarmServer<Farm> {
+    FarmServer::new(Farm { shared })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_RESPONSE_BYTES)
+}
+
+/// See the module.
+pub(crate) struct Farm {
+    shared: Arc<Shared>,
+}
+
+impl Farm {
+    /// Runs a unary call within the server's own time limit, and logs the faults that are ours.
+    async fn unary<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Response<T>, Status> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(answer)) => Ok(Response::new(answer)),
+            Ok(Err(error)) => Err(status(&error)),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "the call did not finish within {} s; nothing was changed by what had not finished",
+                limit.as_secs()
+            ))),
+        }
+    }
+}
+
+/// The status of an error; faults of ours are logged here, once.
+fn status(error: &Error) -> Status {
+    let user = error.to_user();
+    if user.code == darkroom_core::error::Code::Internal {
+        tracing::error!(error = error as &dyn std::error::Error, "call failed");
+    }
+    to_status(&user)
+}
+
+fn refused(error: UserError) -> Error {
+    Error::Store(store::Error::Refused(error))
+}
+
+fn job_id(field: &str, text: &str) -> Result<JobId, Error> {
+    text.parse().map_err(|error: UserError| refused(UserError { field: Some(field.to_owned()), ..error }))
+}
+
+#[tonic::async_trait]
+impl v1::farm_server::Farm for Farm {
+    type WatchJobStream = watch::EventStream;
+    type FetchImageStream = fetch::ChunkStream;
+
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        self.unary(self.shared.options.submit, self.submit(request.into_inner())).await
+    }
+
+    async fn submit_job_stream(
+        &self,
+        request: Request<Streaming<v1::SubmitJobChunk>>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        self.submit_stream(request.into_inner()).await.map(Response::new).map_err(|error| status(&error))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        self.unary(self.shared.options.call, self.get(request.into_inner())).await
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        self.unary(self.shared.options.call, self.list(request.into_inner())).await
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        self.unary(self.shared.options.call, self.watch(request.into_inner())).await
+    }
+
+    async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::Job>, Status> {
+        self.unary(self.shared.options.call, self.cancel(&request.into_inner().id)).await
+    }
+
+    async fn pause_job(&self, request: Request<v1::PauseJobRequest>) -> Result<Response<v1::Job>, Status> {
+        self.unary(self.shared.options.call, self.pause(&request.into_inner().id)).await
+    }
+
+    async fn resume_job(&self, request: Request<v1::ResumeJobRequest>) -> Result<Response<v1::Job>, Status> {
+        self.unary(self.shared.options.call, self.resume(&request.into_inner().id)).await
+    }
+
+    async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::Job>, Status> {
+        self.unary(self.shared.options.call, self.retry(&request.into_inner().id)).await
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        self.unary(self.shared.options.call, self.images(request.into_inner())).await
+    }
+
+    async fn fetch_image(
+        &self,
+        request: Request<v1::FetchImageRequest>,
+    ) -> Result<Response<Self::FetchImageStream>, Status> {
+        self.unary(self.shared.options.call, self.fetch(request.into_inner())).await
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        self.unary(self.shared.options.call, self.workers()).await
+    }
+
+    async fn list_cascades(
+        &self,
+        _: Request<v1::ListCascadesRequest>,
+    ) -> Result<Response<v1::ListCascadesResponse>, Status> {
+        Ok(Response::new(self.cascades()))
+    }
+}

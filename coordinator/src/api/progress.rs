@@ -1,0 +1,86 @@
+//! Why a job does not advance, and when it will end.
+
+use darkroom_core::{
+    forecast::{self, StageWork},
+    id::StageName,
+    job_state::JobState,
+};
+use darkroom_queue::task::PoolId;
+
+use crate::{
+    service::{Error, Shared},
+    store::records::{JobQuery, JobRecord, StageCounters},
+};
+
+/// Competing jobs looked at for a forecast.
+const COMPETITORS: u32 = 100;
+
+/// What a job waits for; empty when it advances, or has ended.
+pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<String, Error> {
+    match job.state {
+        JobState::Paused => return Ok("paused".to_owned()),
+        JobState::Active => {}
+        _ => return Ok(String::new()),
+    }
+    if job.stages.iter().any(|stage| stage.dispatched > 0) {
+        return Ok(String::new());
+    }
+    let Some(cascade) = shared.cascades.get(&job.cascade) else {
+        return Ok(format!("this farm does not have cascade {} any more", job.cascade.short()));
+    };
+    let crew = shared.crew.get();
+    let ready: Vec<_> = job.stages.iter().filter(|stage| stage.ready > 0).collect();
+    for stage in &ready {
+        if crew.workers(&pool(job, stage)) == 0 {
+            return Ok(format!("no worker serves stage {} of cascade {}", stage.name, cascade.spec.name));
+        }
+    }
+    let Some(stage) = ready.last() else { return Ok(String::new()) };
+    let ahead = shared.store.ahead(job.id, &pool(job, stage)).await?;
+    if ahead == 0 {
+        return Ok(String::new());
+    }
+    Ok(format!("waiting behind {ahead} tasks of other jobs in stage {}", stage.name))
+}
+
+/// Time to the end; `None` when the job is not active or too little is known.
+pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<prost_types::Duration>, Error> {
+    if job.state != JobState::Active {
+        return Ok(None);
+    }
+    let crew = shared.crew.get();
+    let open = job.images.saturating_sub(job.done + job.dead + job.cancelled);
+    let work: Vec<StageWork> = job
+        .stages
+        .iter()
+        .map(|stage| {
+            let pool = pool(job, stage);
+            let remaining = stage.total.saturating_sub(stage.passed);
+            StageWork {
+                remaining: if stage.name.is_encode() { remaining } else { remaining.min(open) },
+                seconds_per_image: shared
+                    .rates
+                    .seconds_per_image(&pool)
+                    .or_else(|| crew.seconds_per_image(&pool)),
+                workers: crew.workers(&pool),
+            }
+        })
+        .collect();
+    let competing =
+        JobQuery { tenant: None, states: vec![JobState::Active], before: None, limit: COMPETITORS };
+    let others = shared.store.jobs(&competing).await?.jobs;
+    let rivals = others.iter().filter(|other| other.priority >= job.priority).count().max(1);
+    let renderers =
+        crew.cards().iter().filter(|card| card.pools.values().any(|served| !served.pool.stage.is_encode()));
+    #[expect(clippy::cast_precision_loss, reason = "at most a hundred")]
+    let share = 1.0 / rivals as f64;
+    let seconds = forecast::eta_seconds(&work, renderers.count() as u64, share);
+    Ok(seconds.and_then(|seconds| {
+        prost_types::Duration::try_from(std::time::Duration::try_from_secs_f64(seconds).ok()?).ok()
+    }))
+}
+
+fn pool(job: &JobRecord, stage: &StageCounters) -> PoolId {
+    let digest = if stage.name.as_str() == StageName::ENCODE { job.encoder } else { job.cascade };
+    PoolId { stage: stage.name.clone(), digest }
+}

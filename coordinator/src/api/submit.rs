@@ -1,0 +1,129 @@
+//! Submitting: whole, or in chunks.
+
+use darkroom_core::error::UserError;
+use darkroom_proto::v1::{self, submit_job_chunk::Part};
+use tokio_stream::StreamExt;
+use tonic::Streaming;
+
+use super::{Farm, refused, validate::Draft};
+use crate::{
+    service::Error,
+    store::{records::Submitted, sqlite::taken},
+};
+
+impl Farm {
+    pub(super) async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Error> {
+        let mut draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
+        let prompts = draft.add(request.prompts).map_err(refused)?;
+        let content = draft.finish().map_err(refused)?;
+        let submitted = self.shared.store.submit(&draft.job, &prompts, content).await?;
+        self.submitted(submitted).await
+    }
+
+    pub(super) async fn submit_stream(
+        &self,
+        mut chunks: Streaming<v1::SubmitJobChunk>,
+    ) -> Result<v1::SubmitJobResponse, Error> {
+        let Some(Part::Spec(spec)) = next(&mut chunks).await? else {
+            return Err(refused(UserError::invalid(
+                "part",
+                "the stream begins without a spec; accepted: spec first, then prompts",
+            )));
+        };
+        let mut draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
+        if let Some(existing) = self.submitted_before(&draft).await? {
+            // Only what repeats it can follow, so nothing of it is kept.
+            let content = self.receive(&mut chunks, &mut draft, false).await?;
+            if content != existing.1 {
+                let request = draft.job.client_request_id.unwrap_or_default();
+                return Err(refused(taken(&request, &existing.0.to_string())));
+            }
+            let job = self.shared.store.job(existing.0).await?;
+            return self.submitted(Submitted { job, existed: true }).await;
+        }
+        self.shared.store.begin(&draft.job).await?;
+        let id = draft.job.id;
+        // However the stream ends (an error, a client that goes away), what was not accepted is given up.
+        let abandon = Abandon { farm: self, job: Some(id) };
+        let content = self.receive(&mut chunks, &mut draft, true).await?;
+        let submitted = self.shared.store.accept(id, content).await?;
+        abandon.accepted();
+        self.submitted(submitted).await
+    }
+
+    async fn submitted_before(
+        &self,
+        draft: &Draft,
+    ) -> Result<Option<(darkroom_core::id::JobId, darkroom_core::digest::Digest)>, Error> {
+        match &draft.job.client_request_id {
+            Some(request) => Ok(self.shared.store.find_submitted(&draft.job.tenant, request).await?),
+            None => Ok(None),
+        }
+    }
+
+    async fn receive(
+        &self,
+        chunks: &mut Streaming<v1::SubmitJobChunk>,
+        draft: &mut Draft,
+        keep: bool,
+    ) -> Result<darkroom_core::digest::Digest, Error> {
+        while let Some(part) = next(chunks).await? {
+            let Part::Prompts(chunk) = part else {
+                return Err(refused(UserError::invalid(
+                    "part",
+                    "a second spec came; accepted: prompts after the first message",
+                )));
+            };
+            let prompts = draft.add(chunk.prompts).map_err(refused)?;
+            if keep && !prompts.is_empty() {
+                self.shared.store.receive(draft.job.id, &prompts).await?;
+            }
+        }
+        draft.finish().map_err(refused)
+    }
+
+    async fn submitted(&self, submitted: Submitted) -> Result<v1::SubmitJobResponse, Error> {
+        if !submitted.existed {
+            tracing::info!(job.id = %submitted.job.id, job.images = submitted.job.images, "job accepted");
+            self.shared.events.dispatch.notify_one();
+            // Texts may have been encoded between the chunks.
+            self.shared.events.follow.notify_one();
+        }
+        let job = self.view(submitted.job).await?;
+        Ok(v1::SubmitJobResponse { job: Some(job), existed: submitted.existed })
+    }
+}
+
+async fn next(chunks: &mut Streaming<v1::SubmitJobChunk>) -> Result<Option<Part>, Error> {
+    match chunks.next().await {
+        None => Ok(None),
+        Some(Ok(v1::SubmitJobChunk { part: Some(part) })) => Ok(Some(part)),
+        Some(Ok(_)) => Err(refused(UserError::invalid("part", "part is missing; accepted: spec or prompts"))),
+        Some(Err(status)) => Err(refused(darkroom_proto::status::from_status(&status))),
+    }
+}
+
+/// Gives a job up when it is dropped before it was accepted.
+struct Abandon<'a> {
+    farm: &'a Farm,
+    job: Option<darkroom_core::id::JobId>,
+}
+
+impl Abandon<'_> {
+    fn accepted(mut self) {
+        self.job = None;
+    }
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        let Some(job) = self.job else { return };
+        let shared = std::sync::Arc::clone(&self.farm.shared);
+        self.farm.shared.tasks.spawn(async move {
+            shared.counters.submits_abandoned.add(1);
+            if let Err(error) = shared.store.abandon(job).await {
+                tracing::warn!(job.id = %job, %error, "an abandoned submit stays until it is swept");
+            }
+        });
+    }
+}

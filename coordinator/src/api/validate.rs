@@ -1,0 +1,214 @@
+//! From a request to a job that may be recorded, or the first field at fault.
+//!
+//! Seeds: image k of a prompt has the prompt's first seed plus k, wrapping. A prompt's first seed is its own if it has
+//! one, else the job's seed plus the number of images before it, so that a job without prompt seeds counts through.
+
+use darkroom_core::{
+    cascade::Cascade,
+    digest::{Digest, FieldHasher},
+    error::{Code, UserError},
+    id::JobId,
+    prompt::{check_prompt, check_text, text_digest},
+    settings::{Settings, SettingsRequest, StageRequest},
+};
+use darkroom_proto::v1;
+use prost::Message;
+use uuid::Uuid;
+
+use crate::{
+    store::records::{NewJob, NewPrompt, PreparedText, Requested},
+    tasks::Cascades,
+};
+
+/// Most prompts of one message.
+pub(super) const MAX_PROMPTS: usize = 10_000;
+/// Most pictures of one prompt.
+const MAX_IMAGES_PER_PROMPT: u32 = 10_000;
+/// Most images of a job.
+const MAX_IMAGES: u64 = 10_000_000;
+/// Longest client request id, name and tenant, characters.
+const MAX_REQUEST_ID: usize = 128;
+const MAX_NAME: usize = 200;
+const MAX_TENANT: usize = 64;
+/// Tenant of those who name none.
+const DEFAULT_TENANT: &str = "default";
+
+/// A job whose spec is checked; prompts are added chunk by chunk.
+pub(super) struct Draft {
+    pub(super) job: NewJob,
+    cascade: Cascade,
+    position: u64,
+    images: u64,
+    content: FieldHasher,
+}
+
+impl Draft {
+    /// Checks everything but the prompts.
+    pub(super) fn new(spec: Option<v1::JobSpec>, cascades: &Cascades) -> Result<Self, UserError> {
+        let spec = spec.ok_or_else(|| {
+            UserError::invalid("spec", "spec is missing; accepted: a job spec, first of all")
+        })?;
+        limit("spec.client_request_id", &spec.client_request_id, MAX_REQUEST_ID)?;
+        limit("spec.name", &spec.name, MAX_NAME)?;
+        limit("spec.tenant", &spec.tenant, MAX_TENANT)?;
+        let priority = priority(spec.priority)?;
+        let (digest, cascade) = cascade(&spec.cascade, cascades)?;
+        let request = settings_request(spec.settings.as_ref());
+        let settings = Settings::resolve(&request, &cascade.spec).map_err(|error| within_spec(&error))?;
+        let images_per_prompt = images(
+            "spec.images_per_prompt",
+            if spec.images_per_prompt == 0 { 1 } else { spec.images_per_prompt },
+        )?;
+        let content = FieldHasher::new("submit/1")
+            .field(&v1::JobSpec { client_request_id: String::new(), ..spec.clone() }.encode_to_vec());
+        let job = NewJob {
+            id: JobId(Uuid::now_v7()),
+            tenant: if spec.tenant.is_empty() { DEFAULT_TENANT.to_owned() } else { spec.tenant },
+            name: spec.name,
+            client_request_id: Some(spec.client_request_id).filter(|id| !id.is_empty()),
+            priority,
+            cascade: digest,
+            encoder: cascade.encoder_digest(),
+            settings,
+            requested: Requested {
+                cascade: spec.cascade,
+                settings: request,
+                images_per_prompt,
+                seed_given: spec.seed.is_some(),
+            },
+            seed: spec.seed.unwrap_or_else(random_seed),
+        };
+        Ok(Self { job, cascade: cascade.clone(), position: 0, images: 0, content })
+    }
+
+    /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
+    pub(super) fn add(&mut self, prompts: Vec<v1::Prompt>) -> Result<Vec<NewPrompt>, UserError> {
+        if prompts.len() > MAX_PROMPTS {
+            return Err(UserError::invalid(
+                "prompts",
+                format!(
+                    "prompts has {} entries; accepted: 1 to {MAX_PROMPTS} a message, more through SubmitJobStream",
+                    prompts.len()
+                ),
+            ));
+        }
+        prompts.into_iter().map(|prompt| self.add_one(prompt)).collect()
+    }
+
+    /// Digest of all that was asked for; refuses a job without prompts.
+    pub(super) fn finish(&self) -> Result<Digest, UserError> {
+        if self.position == 0 {
+            return Err(UserError::invalid("prompts", "prompts is empty; accepted: at least one prompt"));
+        }
+        Ok(self.content.clone().finish())
+    }
+
+    fn add_one(&mut self, prompt: v1::Prompt) -> Result<NewPrompt, UserError> {
+        let path = |key: &str| format!("prompts[{}].{key}", self.position);
+        check_prompt(&path("text"), &prompt.text)?;
+        check_text(&path("negative"), &prompt.negative)?;
+        let wanted = if prompt.images == 0 { self.job.requested.images_per_prompt } else { prompt.images };
+        let images = images(&path("images"), wanted)?;
+        if self.images + u64::from(images) > MAX_IMAGES {
+            return Err(UserError::invalid(
+                path("images"),
+                format!("the job has more than {MAX_IMAGES} images; accepted: at most so many, split it"),
+            ));
+        }
+        let content = std::mem::take(&mut self.content);
+        self.content = content.field(&prompt.encode_to_vec());
+        let new = NewPrompt {
+            position: self.position,
+            first_index: self.images,
+            images,
+            first_seed: prompt.seed.unwrap_or_else(|| self.job.seed.wrapping_add(self.images)),
+            text_embedding: self.prepare(&prompt.text),
+            negative_embedding: self.job.settings.guided().then(|| self.prepare(&prompt.negative)),
+            text: prompt.text,
+            negative: prompt.negative,
+        };
+        self.position += 1;
+        self.images += u64::from(images);
+        Ok(new)
+    }
+
+    fn prepare(&self, text: &str) -> PreparedText {
+        let prepared = self.cascade.spec.encoder.text_preparation.apply(text);
+        PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared }
+    }
+}
+
+fn limit(field: &str, text: &str, most: usize) -> Result<(), UserError> {
+    let characters = text.chars().count();
+    if characters > most {
+        let message = format!("{field} has {characters} characters; accepted: at most {most}");
+        return Err(UserError::invalid(field, message));
+    }
+    if let Some(bad) = text.chars().find(|c| c.is_control()) {
+        let message =
+            format!("{field} contains the control character U+{:04X}; accepted: printable text", bad as u32);
+        return Err(UserError::invalid(field, message));
+    }
+    Ok(())
+}
+
+fn priority(number: i32) -> Result<u8, UserError> {
+    match v1::Priority::try_from(number) {
+        Ok(v1::Priority::Unspecified | v1::Priority::Batch) => Ok(0),
+        Ok(v1::Priority::Interactive) => Ok(1),
+        Err(_) => Err(UserError::invalid(
+            "spec.priority",
+            format!("spec.priority is {number}; accepted: 0 or 1 (batch), 2 (interactive)"),
+        )),
+    }
+}
+
+fn cascade<'a>(name: &str, cascades: &'a Cascades) -> Result<(Digest, &'a Cascade), UserError> {
+    cascades.find(name).ok_or_else(|| {
+        let names: Vec<_> = cascades.iter().map(|(_, cascade)| cascade.spec.name.as_str()).collect();
+        let names =
+            if names.is_empty() { "none, the farm has no cascade".to_owned() } else { names.join(", ") };
+        UserError {
+            code: Code::NotFound,
+            reason: "UNKNOWN_CASCADE".to_owned(),
+            field: Some("spec.cascade".to_owned()),
+            message: format!("spec.cascade is {name:?}; accepted: {names}"),
+        }
+    })
+}
+
+fn images(field: &str, count: u32) -> Result<u32, UserError> {
+    if (1..=MAX_IMAGES_PER_PROMPT).contains(&count) {
+        return Ok(count);
+    }
+    Err(UserError::invalid(field, format!("{field} is {count}; accepted: 1 to {MAX_IMAGES_PER_PROMPT}")))
+}
+
+fn settings_request(settings: Option<&v1::Settings>) -> SettingsRequest {
+    let Some(settings) = settings else { return SettingsRequest::default() };
+    let stage = |stage: &v1::StageSettings| StageRequest {
+        stage: stage.stage.clone(),
+        sampler: stage.sampler.clone(),
+        steps: stage.steps,
+        guidance_scale: stage.guidance_scale,
+        noise_level: stage.noise_level,
+    };
+    SettingsRequest { size: settings.size, stages: settings.stages.iter().map(stage).collect() }
+}
+
+/// Core names fields from `settings` on; in a request they are below `spec`.
+fn within_spec(error: &UserError) -> UserError {
+    let field = error.field.clone().unwrap_or_default();
+    let full = format!("spec.{field}");
+    let message = match error.message.strip_prefix(&field) {
+        Some(rest) => format!("{full}{rest}"),
+        None => error.message.clone(),
+    };
+    UserError { field: Some(full), message, ..error.clone() }
+}
+
+/// A seed short enough to be typed again.
+fn random_seed() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    (high ^ low) & u64::from(u32::MAX)
+}

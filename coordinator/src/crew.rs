@@ -1,0 +1,93 @@
+//! The workers as they last announced themselves: who serves a pool, how much of it, on how many hosts.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use darkroom_core::id::WorkerId;
+use darkroom_queue::task::{PoolId, ServedPool, WorkerCard};
+
+/// Batches per worker that a pool's line holds: one runs, one is prefetched.
+const BATCHES: u64 = 2;
+
+/// A reading of the workers' cards.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Crew(Vec<WorkerCard>);
+
+impl Crew {
+    pub(crate) fn new(cards: Vec<WorkerCard>) -> Self {
+        Self(cards)
+    }
+
+    pub(crate) fn cards(&self) -> &[WorkerCard] {
+        &self.0
+    }
+
+    /// Every pool that someone serves.
+    pub(crate) fn pools(&self) -> BTreeSet<PoolId> {
+        self.working().flat_map(|card| card.pools.values()).map(|served| served.pool.clone()).collect()
+    }
+
+    /// Tasks that the pool's line should hold.
+    pub(crate) fn room(&self, pool: &PoolId) -> u64 {
+        self.serving(pool).map(|(_, served)| BATCHES * u64::from(served.batch_cap.max(1))).sum()
+    }
+
+    /// Largest batch that a worker of the pool takes.
+    pub(crate) fn batch_cap(&self, pool: &PoolId) -> u64 {
+        self.serving(pool).map(|(_, served)| u64::from(served.batch_cap)).max().unwrap_or(1).max(1)
+    }
+
+    /// Distinct hosts that serve the pool.
+    pub(crate) fn hosts(&self, pool: &PoolId) -> usize {
+        self.serving(pool).map(|(card, _)| card.host.as_str()).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Workers that serve the pool.
+    pub(crate) fn workers(&self, pool: &PoolId) -> u64 {
+        self.serving(pool).count() as u64
+    }
+
+    /// Seconds per image in the pool, as its workers measured at start-up.
+    pub(crate) fn seconds_per_image(&self, pool: &PoolId) -> Option<f64> {
+        self.serving(pool).map(|(_, served)| served.seconds_per_image).find(|seconds| *seconds > 0.0)
+    }
+
+    /// A worker's host: as announced, else what its id begins with.
+    pub(crate) fn host_of(&self, worker: &WorkerId) -> String {
+        let announced = self.0.iter().find(|card| &card.id == worker).map(|card| card.host.clone());
+        announced.unwrap_or_else(|| {
+            worker.0.rsplit_once('-').map_or_else(|| worker.0.clone(), |(host, _)| host.to_owned())
+        })
+    }
+
+    fn working(&self) -> impl Iterator<Item = &WorkerCard> {
+        self.0.iter().filter(|card| card.state != "draining")
+    }
+
+    fn serving<'a>(
+        &'a self,
+        pool: &'a PoolId,
+    ) -> impl Iterator<Item = (&'a WorkerCard, &'a ServedPool)> + 'a {
+        self.working().flat_map(move |card| {
+            card.pools.values().filter(move |served| &served.pool == pool).map(move |served| (card, served))
+        })
+    }
+}
+
+/// The latest reading, shared.
+#[derive(Debug, Default)]
+pub(crate) struct LatestCrew(Mutex<Arc<Crew>>);
+
+impl LatestCrew {
+    pub(crate) fn get(&self) -> Arc<Crew> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set(&self, crew: Crew) -> Arc<Crew> {
+        let crew = Arc::new(crew);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&crew);
+        crew
+    }
+}

@@ -1,0 +1,91 @@
+//! Keeps each pool's line just full enough: about two batches per live worker.
+//!
+//! Commits in SQL first, then adds to the queue; what the queue then does not take goes back to ready, and what it
+//! loses the sweep finds. Chooses by priority, then weighted fair share over tenants and jobs.
+
+use std::{collections::HashMap, sync::Arc};
+
+use darkroom_core::fair_share::{FairShare, Problem};
+use darkroom_queue::task::{PoolId, Task};
+
+use crate::{
+    crew::Crew,
+    service::{Error, Shared},
+    store::records::{Dispatched, Release, Term},
+};
+
+/// Runs until shutdown.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
+    while !shared.stop.is_cancelled() {
+        // Interest is registered before anything is read, so that nothing that happens meanwhile is missed.
+        let woken = shared.events.dispatch.notified();
+        match pass(&shared, &mut shares).await {
+            Ok(()) => shared.healed("dispatch"),
+            Err(error) => shared.failed("dispatch", &error),
+        }
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(shared.options.poll) => {}
+            () = shared.stop.cancelled() => {}
+        }
+    }
+}
+
+async fn pass(shared: &Shared, shares: &mut HashMap<PoolId, FairShare>) -> Result<(), Error> {
+    let crew = shared.crew.set(Crew::new(shared.queue.workers(shared.options.worker_ttl).await?));
+    let Some(term) = shared.store.lead(&shared.holder).await? else { return Ok(()) };
+    let served = crew.pools();
+    for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
+        fill(shared, term, pool, &crew, shares.entry(pool.clone()).or_default()).await?;
+    }
+    Ok(())
+}
+
+async fn fill(
+    shared: &Shared,
+    term: Term,
+    pool: &PoolId,
+    crew: &Crew,
+    share: &mut FairShare,
+) -> Result<(), Error> {
+    let room = crew.room(pool).saturating_sub(shared.store.dispatched_count(pool).await?);
+    if room == 0 {
+        return Ok(());
+    }
+    let candidates = shared.store.candidates(pool).await?;
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    let weights = &shared.options.tenant_weights;
+    let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
+    let picks = share.plan(&problem);
+    let dispatched = shared.store.dispatch(term, pool, &picks).await?;
+    hand_out(shared, term, pool, &dispatched).await?;
+    if !dispatched.is_empty() {
+        let jobs: Vec<_> = picks.iter().map(|pick| pick.job).collect();
+        shared.events.changed(&jobs);
+    }
+    Ok(())
+}
+
+async fn hand_out(
+    shared: &Shared,
+    term: Term,
+    pool: &PoolId,
+    dispatched: &[Dispatched],
+) -> Result<(), Error> {
+    if dispatched.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<Task> = dispatched.iter().filter_map(|one| shared.cascades.task(pool, one)).collect();
+    let count = tasks.len() as u64;
+    if let Err(error) = shared.queue.add(pool, tasks).await {
+        // Perhaps some were added after all: their results then carry an older dispatch, which does no harm.
+        let keys: Vec<_> = dispatched.iter().map(|one| one.key).collect();
+        shared.store.release(term, pool, &keys, &Release::Returned).await?;
+        return Err(error.into());
+    }
+    shared.counters.dispatched.add(count);
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Who is to be woken by what. Hints only: behind each there is a poll.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use darkroom_core::id::JobId;
+use tokio::sync::{Notify, watch};
+
+/// Wakes the coordinator's parts and the watchers of jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    /// Something may be ready to be dispatched, or there is room.
+    pub(crate) dispatch: Notify,
+    /// Image rows have to follow a text, a cancel or a retry.
+    pub(crate) follow: Notify,
+    /// A job ended.
+    pub(crate) finish: Notify,
+    jobs: Mutex<HashMap<JobId, watch::Sender<()>>>,
+}
+
+impl Events {
+    /// Registers interest in a job; from now on no change of it goes unseen.
+    pub(crate) fn watch(&self, job: JobId) -> watch::Receiver<()> {
+        let mut jobs = self.jobs();
+        jobs.retain(|_, sender| sender.receiver_count() > 0);
+        jobs.entry(job).or_insert_with(|| watch::channel(()).0).subscribe()
+    }
+
+    /// Tells the watchers of jobs that these changed.
+    pub(crate) fn changed(&self, changed: &[JobId]) {
+        let jobs = self.jobs();
+        if jobs.is_empty() {
+            return;
+        }
+        for sender in changed.iter().filter_map(|job| jobs.get(job)) {
+            sender.send_replace(());
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<()>>> {
+        // Every change under the lock is complete in itself.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,142 @@
+//! Writes the manifests of ended jobs.
+//!
+//! The text of a manifest follows from the job's rows alone, so writing it twice (after a crash between storing and
+//! committing) stores the same bytes under the same key.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    sync::Arc,
+};
+
+use darkroom_artifacts::manifest::{self, EXTENSION, Header, ImageLine, ImageOutcome, Writer};
+use darkroom_core::{id::JobId, image_state::ImageState};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    service::{Error, Shared},
+    store::records::{ImageOrder, ImageQuery, ImageRecord, JobRecord},
+};
+
+/// Images read at once.
+const PAGE: u32 = 1000;
+/// Manifests looked for at once.
+const JOBS: u32 = 16;
+
+type Lines = Writer<BufWriter<File>>;
+
+/// Runs until shutdown.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    while !shared.stop.is_cancelled() {
+        let woken = shared.events.finish.notified();
+        match pass(&shared).await {
+            Ok(()) => shared.healed("finish"),
+            Err(error) => shared.failed("finish", &error),
+        }
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(shared.options.poll) => {}
+            () = shared.stop.cancelled() => {}
+        }
+    }
+}
+
+async fn pass(shared: &Shared) -> Result<(), Error> {
+    loop {
+        let pending = shared.store.pending_manifests(JOBS).await?;
+        if pending.is_empty() {
+            return Ok(());
+        }
+        for (job, generation) in pending {
+            if shared.stop.is_cancelled() {
+                return Ok(());
+            }
+            write(shared, job, generation).await?;
+        }
+    }
+}
+
+async fn write(shared: &Shared, id: JobId, generation: u32) -> Result<(), Error> {
+    let job = shared.store.job(id).await?;
+    let folder = spawn_blocking(tempfile::tempdir).await.map_err(Error::other)??;
+    let path = folder.path().join("manifest");
+    let mut lines = open(shared, &job, path.clone()).await?;
+    let mut after = None;
+    loop {
+        let order = ImageOrder::Index(after);
+        let query = ImageQuery { job: id, states: Vec::new(), order, limit: PAGE };
+        let page = shared.store.images(&query).await?;
+        after = page.images.last().map(|image| image.id.index);
+        let images: Vec<_> = page.images.into_iter().map(|image| line(&job, image)).collect();
+        lines = spawn_blocking(move || append(lines, images)).await.map_err(Error::other)??;
+        if !page.more {
+            break;
+        }
+    }
+    spawn_blocking(move || close(lines)).await.map_err(Error::other)??;
+    let artifact =
+        shared.artifacts.put_file(&format!("manifests/{id}/{generation}/"), EXTENSION, &path).await?;
+    if shared.store.manifest_written(id, generation, &artifact.key, artifact.sha256).await? {
+        tracing::info!(job.id = %id, job.state = %job.state, job.images = job.images, "job ended");
+    }
+    shared.events.changed(&[id]);
+    Ok(())
+}
+
+async fn open(shared: &Shared, job: &JobRecord, path: std::path::PathBuf) -> Result<Lines, Error> {
+    let header = Header {
+        format: 1,
+        job: job.id.to_string(),
+        generation: job.generation,
+        cascade: shared.cascades.get(&job.cascade).map_or_else(String::new, |c| c.spec.name.clone()),
+        cascade_digest: job.cascade,
+        settings: serde_json::to_value(&job.settings).map_err(Error::other)?,
+    };
+    let opened = spawn_blocking(move || -> Result<Lines, manifest::Error> {
+        Writer::new(BufWriter::new(File::create(path)?), &header)
+    });
+    Ok(opened.await.map_err(Error::other)??)
+}
+
+fn append(mut lines: Lines, images: Vec<ImageLine>) -> Result<Lines, manifest::Error> {
+    for image in images {
+        lines.image(image)?;
+    }
+    Ok(lines)
+}
+
+fn close(lines: Lines) -> Result<(), manifest::Error> {
+    Ok(lines.finish()?.0.flush()?)
+}
+
+fn line(job: &JobRecord, image: ImageRecord) -> ImageLine {
+    let state = match image.progress.state {
+        ImageState::Done => ImageOutcome::Done,
+        ImageState::Dead => ImageOutcome::Dead,
+        _ => ImageOutcome::Cancelled,
+    };
+    let stage = |position: usize| {
+        job.settings.stages.get(position).map_or_else(String::new, |stage| stage.stage.to_string())
+    };
+    let seconds = image.outputs.iter().map(|output| (stage(output.stage), output.seconds)).collect();
+    let last = image.outputs.last().cloned();
+    let picture = last.as_ref().filter(|_| state == ImageOutcome::Done).map(|output| &output.artifact);
+    ImageLine {
+        index: image.id.index,
+        prompt: image.prompt,
+        negative: image.negative,
+        seed: image.seed,
+        state,
+        key: picture.map(|artifact| artifact.key.clone()),
+        size: picture.map(|artifact| artifact.size),
+        sha256: picture.map(|artifact| artifact.sha256),
+        device_class: last.as_ref().map_or_else(String::new, |output| output.device_class.clone()),
+        dispatches: image.progress.dispatch,
+        worker: last.map_or_else(String::new, |output| output.worker),
+        seconds,
+        error: image
+            .error
+            .filter(|_| state == ImageOutcome::Dead)
+            .map(|(code, message)| format!("{code}: {message}")),
+    }
+}

@@ -1,0 +1,256 @@
+//! The coordinator as one thing: options in, a handle out, every task of it joined at the end.
+
+use std::{
+    collections::BTreeMap,
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use darkroom_artifacts::ArtifactStore;
+use darkroom_core::{
+    cascade::Cascade,
+    error::{Code, UserError},
+};
+use darkroom_queue::TaskQueue;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+use crate::{
+    api, committer,
+    counters::Counters,
+    crew::LatestCrew,
+    dispatcher,
+    events::Events,
+    finisher, follower,
+    rates::Rates,
+    reaper,
+    store::{self, Store, records::Committed},
+    tasks::Cascades,
+};
+
+/// Timings and shares.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A lease that was not renewed for so long is over. The workers' own lease must not be longer.
+    pub lease: Duration,
+    /// How often expired leases are looked for.
+    pub reap: Duration,
+    /// How often SQL and the queue are compared; a lost task is ready again after two passes.
+    pub sweep: Duration,
+    /// How often each part looks for work that nobody woke it for.
+    pub poll: Duration,
+    /// A worker that was not announced for so long does not count.
+    pub worker_ttl: Duration,
+    /// A streaming submit without a chunk for so long is given up.
+    pub receiving_idle: Duration,
+    /// Time limit of a unary call.
+    pub call: Duration,
+    /// Time limit of a unary submit.
+    pub submit: Duration,
+    /// Least time between two events of one watcher; changes in between are folded.
+    pub watch_interval: Duration,
+    /// Weights of tenants in the fair share; 1 where absent.
+    pub tenant_weights: BTreeMap<String, f64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            reap: Duration::from_secs(1),
+            sweep: Duration::from_secs(2),
+            poll: Duration::from_millis(250),
+            worker_ttl: Duration::from_secs(10),
+            receiving_idle: Duration::from_secs(600),
+            call: Duration::from_secs(30),
+            submit: Duration::from_secs(120),
+            watch_interval: Duration::from_millis(50),
+            tenant_weights: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why the coordinator, or a part of it, could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The record.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The queue.
+    #[error(transparent)]
+    Queue(#[from] darkroom_queue::Error),
+    /// Object storage.
+    #[error(transparent)]
+    Artifacts(#[from] darkroom_artifacts::Error),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] darkroom_artifacts::manifest::Error),
+    /// A temporary file.
+    #[error("a temporary file failed: {0}")]
+    File(#[from] std::io::Error),
+    /// A fault of ours.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    pub(crate) fn other(error: impl std::fmt::Display) -> Self {
+        Self::Other(error.to_string())
+    }
+
+    /// Whether the same may succeed later.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.retryable(),
+            Self::Queue(error) => error.retryable(),
+            Self::Artifacts(error) => error.retryable(),
+            Self::Manifest(_) | Self::File(_) => true,
+            Self::Other(_) => false,
+        }
+    }
+
+    /// The error as a user should see it.
+    #[must_use]
+    pub fn to_user(&self) -> UserError {
+        match self {
+            Self::Store(error) => error.to_user(),
+            error if error.retryable() => UserError::new(Code::Unavailable, "UNAVAILABLE", error.to_string()),
+            error => UserError::new(Code::Internal, "INTERNAL", error.to_string()),
+        }
+    }
+}
+
+/// What all parts share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) queue: Arc<dyn TaskQueue>,
+    pub(crate) artifacts: ArtifactStore,
+    pub(crate) cascades: Cascades,
+    pub(crate) events: Events,
+    pub(crate) crew: LatestCrew,
+    pub(crate) rates: Rates,
+    pub(crate) counters: Counters,
+    /// This process, as leader and as committer.
+    pub(crate) holder: String,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    failing: Mutex<HashSet<&'static str>>,
+}
+
+impl Shared {
+    /// Tells everybody what a transaction changed.
+    pub(crate) fn committed(&self, committed: &Committed) {
+        self.events.changed(&committed.jobs);
+        if !committed.finished.is_empty() {
+            self.events.changed(&committed.finished);
+            self.events.finish.notify_one();
+        }
+    }
+
+    /// Waits, but not past shutdown.
+    pub(crate) async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Logs a part's failure when it begins, not at each repetition.
+    pub(crate) fn failed(&self, part: &'static str, error: &Error) {
+        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).insert(part) {
+            tracing::error!(
+                part,
+                error = error as &dyn std::error::Error,
+                "coordinator part fails; it keeps trying"
+            );
+        }
+    }
+
+    /// Logs the end of a part's failures.
+    pub(crate) fn healed(&self, part: &'static str) {
+        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(part) {
+            tracing::info!(part, "coordinator part works again");
+        }
+    }
+}
+
+/// The coordinator.
+#[derive(Debug)]
+pub struct Coordinator;
+
+impl Coordinator {
+    /// Recovers what an earlier process left, and starts every part.
+    ///
+    /// # Errors
+    /// If the record or the queue cannot be used.
+    pub async fn start(
+        options: Options,
+        store: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        artifacts: ArtifactStore,
+        cascades: Vec<Cascade>,
+    ) -> Result<Handle, Error> {
+        for cascade in &cascades {
+            store.register_cascade(cascade).await?;
+        }
+        let shared = Arc::new(Shared {
+            options,
+            store,
+            queue,
+            artifacts,
+            cascades: Cascades::new(cascades),
+            events: Events::default(),
+            crew: LatestCrew::default(),
+            rates: Rates::default(),
+            counters: Counters::default(),
+            holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            failing: Mutex::default(),
+        });
+        // Nothing is on its way to the queue yet, so two passes at once prove what it does not have.
+        let mut missing = reaper::Missing::new();
+        reaper::sweep(&shared, &mut missing).await?;
+        reaper::sweep(&shared, &mut missing).await?;
+        shared.tasks.spawn(dispatcher::run(Arc::clone(&shared)));
+        shared.tasks.spawn(follower::run(Arc::clone(&shared)));
+        shared.tasks.spawn(finisher::run(Arc::clone(&shared)));
+        shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared)));
+        shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared)));
+        for pool in shared.cascades.pools() {
+            shared.tasks.spawn(committer::run(Arc::clone(&shared), pool));
+        }
+        Ok(Handle { shared })
+    }
+}
+
+/// A running coordinator.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The gRPC service, to be served beside others.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        Routes::new(api::farm_server(Arc::clone(&self.shared)))
+    }
+
+    /// What it counted since start-up.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Ends every part and stream, waits for them, and closes the record. What was accepted stays.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.store.close().await;
+    }
+}

@@ -1,0 +1,128 @@
+//! From a dispatched row to the task a worker gets: task digest, key prefix, picture text.
+
+use std::collections::BTreeMap;
+
+use darkroom_core::{
+    cascade::Cascade,
+    digest::{Digest, FieldHasher},
+    id::StageName,
+    picture_text::Recipe,
+};
+use darkroom_queue::task::{EncodeBody, PoolId, RenderBody, Task, TaskBody};
+
+use crate::store::records::{Dispatched, RenderWork, Work, compatibility};
+
+/// The cascades that this farm renders.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cascades {
+    by_digest: BTreeMap<Digest, Cascade>,
+    default: Option<Digest>,
+}
+
+impl Cascades {
+    /// The first one is the default.
+    pub(crate) fn new(cascades: Vec<Cascade>) -> Self {
+        let default = cascades.first().map(Cascade::digest);
+        let by_digest = cascades.into_iter().map(|cascade| (cascade.digest(), cascade)).collect();
+        Self { by_digest, default }
+    }
+
+    pub(crate) fn get(&self, digest: &Digest) -> Option<&Cascade> {
+        self.by_digest.get(digest)
+    }
+
+    /// By name or digest; empty is the default one.
+    pub(crate) fn find(&self, name: &str) -> Option<(Digest, &Cascade)> {
+        let digest = if name.is_empty() {
+            self.default?
+        } else {
+            let by_name = self.by_digest.iter().find(|(_, cascade)| cascade.spec.name == name);
+            by_name.map(|(digest, _)| *digest).or_else(|| name.parse().ok())?
+        };
+        self.by_digest.get(&digest).map(|cascade| (digest, cascade))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Digest, &Cascade)> {
+        self.by_digest.iter()
+    }
+
+    /// Every pool of every cascade, the later stages first, so that started images finish.
+    pub(crate) fn pools(&self) -> Vec<PoolId> {
+        let mut pools = Vec::new();
+        for (digest, cascade) in &self.by_digest {
+            let stages = cascade.spec.stages.iter().rev();
+            pools.extend(stages.map(|stage| PoolId { stage: stage.name.clone(), digest: *digest }));
+        }
+        for cascade in self.by_digest.values() {
+            let encoder = PoolId { stage: StageName::encode(), digest: cascade.encoder_digest() };
+            if !pools.contains(&encoder) {
+                pools.push(encoder);
+            }
+        }
+        pools
+    }
+
+    /// The task for a dispatched row; `None` when its cascade is not one of the farm's.
+    pub(crate) fn task(&self, pool: &PoolId, dispatched: &Dispatched) -> Option<Task> {
+        let (compatibility, body) = match &dispatched.work {
+            Work::Encode { text } => {
+                let prefix = format!("embeddings/{}/{}/", pool.digest, text.digest);
+                let body = EncodeBody { text: text.prepared.clone(), prefix };
+                (StageName::ENCODE.to_owned(), TaskBody::Encode(body))
+            }
+            Work::Render(work) => {
+                let body = render_body(self.get(&work.cascade)?, work)?;
+                (compatibility(&work.settings, work.stage), TaskBody::Render(Box::new(body)))
+            }
+        };
+        Some(Task {
+            key: dispatched.key,
+            compatibility,
+            suspect: dispatched.suspect,
+            body,
+            traceparent: None,
+        })
+    }
+}
+
+fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
+    let settings = work.settings.stages.get(work.stage)?;
+    let (position, _) = cascade.spec.stage(&settings.stage).ok()?;
+    let last = work.stage + 1 == work.settings.stages.len();
+    let picture = last.then(|| {
+        let recipe = Recipe {
+            prompt: work.prompt.clone(),
+            negative: work.negative.clone(),
+            seed: work.seed,
+            cascade: cascade.spec.name.clone(),
+            cascade_digest: work.cascade,
+            settings: work.settings.clone(),
+        };
+        recipe.to_pairs()
+    });
+    let negative = work.negative_embedding.clone().filter(|_| settings.guided());
+    let mut body = RenderBody {
+        settings: settings.clone(),
+        seed: work.seed,
+        text: work.text_embedding.clone(),
+        negative,
+        low_res: work.low_res.clone(),
+        prefix: String::new(),
+        picture,
+    };
+    body.prefix = format!("tasks/{}/", task_digest(&cascade.stage_digest(position), &body));
+    Some(body)
+}
+
+/// Identity of a stage's work on an image: equal digests, equal bytes (on the same class of device).
+fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
+    let mut hasher = body.settings.hash(FieldHasher::new("task/1").field(&stage.0));
+    hasher = hasher.field(&body.seed.to_le_bytes()).field(&body.text.sha256.0);
+    for input in [&body.negative, &body.low_res] {
+        hasher = hasher.field(input.as_ref().map_or(&[][..], |input| &input.sha256.0));
+    }
+    for (keyword, text) in body.picture.iter().flatten() {
+        hasher = hasher.field(keyword.as_bytes()).field(text.as_bytes());
+    }
+    hasher.finish()
+}
