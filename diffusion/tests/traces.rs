@@ -46,3 +46,13 @@ fn passes(cascade: &str) {
 fn the_example_cascade_computes_what_the_reference_does() {
     passes("example");
 }
+
+#[test]
+fn deeper_networks_and_other_samplers_settings_compute_what_the_reference_does() {
+    passes("deep");
+}
+
+#[test]
+fn every_other_option_computes_what_the_reference_does() {
+    passes("odd");
+}
