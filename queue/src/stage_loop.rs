@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     TaskQueue,
-    task::{Outcome, PoolId, Task},
+    task::{Outcome, PoolId, Task, WorkerCard},
 };
 use shared::Shared;
 
@@ -214,6 +214,12 @@ impl Handle {
     #[must_use]
     pub fn worker(&self) -> &WorkerId {
         &self.shared.options.worker
+    }
+
+    /// What it says of itself now.
+    #[must_use]
+    pub fn card(&self) -> WorkerCard {
+        self.shared.card()
     }
 
     /// How much the model has had to do so far.
