@@ -52,17 +52,16 @@ fn parse(path: &Path, bytes: &[u8], format: Format, negative: &str) -> Result<Ve
     let mut prompts = Vec::new();
     for (position, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let place = Place { path, line: position + 1 };
-        let line = std::str::from_utf8(line).map_err(|_| place.refuse("it is not UTF-8; accepted: UTF-8 text"))?;
+        let line =
+            std::str::from_utf8(line).map_err(|_| place.refuse("it is not UTF-8; accepted: UTF-8 text"))?;
         let line = line.trim_end_matches('\r');
         if line.trim().is_empty() {
             continue;
         }
         let prompt = match format {
-            Format::Text => v1::Prompt {
-                text: line.to_owned(),
-                negative: negative.to_owned(),
-                ..v1::Prompt::default()
-            },
+            Format::Text => {
+                v1::Prompt { text: line.to_owned(), negative: negative.to_owned(), ..v1::Prompt::default() }
+            }
             Format::JsonLines => parse_json(line, negative).map_err(|message| place.refuse(&message))?,
         };
         check_prompt("prompt", &prompt.text).map_err(|error| place.refuse(&error.message))?;

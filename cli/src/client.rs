@@ -51,8 +51,7 @@ pub(crate) struct Submitted {
 impl Client {
     /// A client of the farm at `address` (`host:port` or a URL). Connects with the first call.
     pub(crate) fn new(address: &str) -> Result<Self> {
-        let url =
-            if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         let endpoint = Endpoint::from_shared(url).ok().filter(|endpoint| endpoint.uri().port().is_some());
         let endpoint = endpoint.ok_or_else(|| {
             UserError::invalid("farm", format!("farm is {address:?}; accepted: host:port of a running farm"))
@@ -90,7 +89,8 @@ impl Client {
             })
             .await?
         };
-        let job = response.job.ok_or_else(|| failure::internal("the farm accepted a job but did not name it"))?;
+        let job =
+            response.job.ok_or_else(|| failure::internal("the farm accepted a job but did not name it"))?;
         Ok(Submitted { job, existed: response.existed })
     }
 
@@ -155,13 +155,17 @@ impl Client {
     /// The workers.
     pub(crate) async fn workers(&self) -> Result<Vec<v1::Worker>> {
         let request = v1::ListWorkersRequest {};
-        Ok(self.call(request, CALL, async |mut farm, request| farm.list_workers(request).await).await?.workers)
+        Ok(self
+            .call(request, CALL, async |mut farm, request| farm.list_workers(request).await)
+            .await?
+            .workers)
     }
 
     /// The cascades.
     pub(crate) async fn cascades(&self) -> Result<Vec<v1::Cascade>> {
         let request = v1::ListCascadesRequest {};
-        let answer = self.call(request, CALL, async |mut farm, request| farm.list_cascades(request).await).await?;
+        let answer =
+            self.call(request, CALL, async |mut farm, request| farm.list_cascades(request).await).await?;
         Ok(answer.cascades)
     }
 
@@ -268,7 +272,10 @@ impl Client {
         UserError::new(
             Code::Unavailable,
             "FARM_UNREACHABLE",
-            format!("the farm at {} {what}; start one with `darkroom up`, or name another with --farm", self.address),
+            format!(
+                "the farm at {} {what}; start one with `darkroom up`, or name another with --farm",
+                self.address
+            ),
         )
     }
 }

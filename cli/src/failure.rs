@@ -100,9 +100,6 @@ mod tests {
     #[test]
     fn the_systems_error_number_is_not_shown() {
         let failure = file("out", "make", Path::new("x"), &io::Error::from_raw_os_error(13));
-        assert_eq!(
-            failure.message,
-            "cannot make x: permission denied; accepted: a place that you can use"
-        );
+        assert_eq!(failure.message, "cannot make x: permission denied; accepted: a place that you can use");
     }
 }

@@ -215,7 +215,11 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
     }
     let missing = job.images - job.images_done.min(job.images);
     if missing > 0 {
-        eprintln!("note: {missing} of {} images are not done; the job is {}", job.images, view::job_state(job.state()));
+        eprintln!(
+            "note: {missing} of {} images are not done; the job is {}",
+            job.images,
+            view::job_state(job.state())
+        );
     }
     Ok(())
 }

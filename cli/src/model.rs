@@ -123,7 +123,10 @@ async fn info(cascade: PathBuf, as_json: bool) -> Result<()> {
             stage.name, spec.size, stage.parameters, spec.sampler, spec.steps, spec.guidance_scale
         ))?;
         if !stage.ignored_keys.is_empty() {
-            output::line(&format!("           ignored, as by the reference: {}", stage.ignored_keys.join(", ")))?;
+            output::line(&format!(
+                "           ignored, as by the reference: {}",
+                stage.ignored_keys.join(", ")
+            ))?;
         }
     }
     Ok(())
@@ -131,14 +134,12 @@ async fn info(cascade: PathBuf, as_json: bool) -> Result<()> {
 
 fn describe(folder: &Path, name: &str) -> Result<StageDescription> {
     let options = LoadOptions { device: DeviceChoice::Cpu, ..LoadOptions::default() };
-    let model = StageModel::load(folder, name, &options)
-        .map_err(|error| broken(&error))?;
+    let model = StageModel::load(folder, name, &options).map_err(|error| broken(&error))?;
     Ok(model.describe())
 }
 
 fn broken(error: &LoadError) -> UserError {
-    let mut failure =
-        UserError::new(Code::FailedPrecondition, "BROKEN_CASCADE", failure::with_causes(error));
+    let mut failure = UserError::new(Code::FailedPrecondition, "BROKEN_CASCADE", failure::with_causes(error));
     failure.field = Some("cascade".to_owned());
     failure
 }
@@ -153,16 +154,16 @@ pub(crate) fn device(name: Option<&str>) -> Result<DeviceChoice> {
         None | Some("auto") => Ok(DeviceChoice::Auto),
         Some("cpu") => Ok(DeviceChoice::Cpu),
         Some("cuda") => Ok(DeviceChoice::Cuda(0)),
-        Some(other) => {
-            other.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(DeviceChoice::Cuda).ok_or_else(
-                || {
-                    UserError::invalid(
-                        "device",
-                        format!("device is {other:?}; accepted: auto, cpu, cuda or cuda:N"),
-                    )
-                },
-            )
-        }
+        Some(other) => other
+            .strip_prefix("cuda:")
+            .and_then(|index| index.parse().ok())
+            .map(DeviceChoice::Cuda)
+            .ok_or_else(|| {
+                UserError::invalid(
+                    "device",
+                    format!("device is {other:?}; accepted: auto, cpu, cuda or cuda:N"),
+                )
+            }),
     }
 }
 

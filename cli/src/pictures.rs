@@ -111,7 +111,8 @@ impl Folder {
         }
         if self.taken == Taken::NumberOn {
             let next = self.numbers()?.iter().max().map_or(0, |highest| highest + 1);
-            let later = Self { path: self.path.clone(), taken: self.taken, offset: next.saturating_sub(index) };
+            let later =
+                Self { path: self.path.clone(), taken: self.taken, offset: next.saturating_sub(index) };
             return later.write(index, bytes);
         }
         let mut failure = UserError::new(
@@ -170,9 +171,7 @@ mod tests {
     #[test]
     fn a_picture_never_silently_replaces_another() {
         let place = tempfile::tempdir().expect("folder");
-        for (taken, stays) in
-            [(Taken::NumberOn, true), (Taken::Refuse, true), (Taken::Overwrite, false)]
-        {
+        for (taken, stays) in [(Taken::NumberOn, true), (Taken::Refuse, true), (Taken::Overwrite, false)] {
             let out = place.path().join(format!("{taken:?}"));
             let folder = Folder::open(&out, taken).expect("made");
             fs::write(out.join("000000.png"), b"mine").expect("written");
@@ -190,7 +189,8 @@ mod tests {
     fn a_folder_that_cannot_be_made_is_refused_at_once() {
         let place = tempfile::tempdir().expect("folder");
         fs::write(place.path().join("file"), b"").expect("written");
-        let error = Folder::open(&place.path().join("file/out"), Taken::Refuse).map(|_| ()).expect_err("no folder");
+        let error =
+            Folder::open(&place.path().join("file/out"), Taken::Refuse).map(|_| ()).expect_err("no folder");
         assert_eq!((error.field.as_deref(), error.code), (Some("out"), Code::InvalidArgument));
     }
 }

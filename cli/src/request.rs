@@ -41,7 +41,10 @@ pub(crate) fn check(request: &RequestArgs) -> Result<()> {
         return Err(UserError::invalid("images", format!("images is {images}; accepted: 1 to 10000")));
     }
     if request.size == Some(0) {
-        return Err(UserError::invalid("size", "size is 0; accepted: one of the cascade's sizes (64, 256, 1024)"));
+        return Err(UserError::invalid(
+            "size",
+            "size is 0; accepted: one of the cascade's sizes (64, 256, 1024)",
+        ));
     }
     Ok(())
 }

@@ -32,7 +32,8 @@ struct Comparison {
 
 /// Renders the picture again. Exits with 1 when a pixel differs.
 pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCode> {
-    let bytes = std::fs::read(&args.file).map_err(|error| failure::file("file", "read", &args.file, &error))?;
+    let bytes =
+        std::fs::read(&args.file).map_err(|error| failure::file("file", "read", &args.file, &error))?;
     let before = decode(&args.file, &bytes)?;
     let pairs = before.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
     let recipe = Recipe::from_pairs(pairs).map_err(|error| UserError {
@@ -56,7 +57,10 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
     picture::decode(bytes).map_err(|error| {
-        UserError::invalid("file", format!("{} cannot be read: {error}; accepted: a PNG that Darkroom rendered", path.display()))
+        UserError::invalid(
+            "file",
+            format!("{} cannot be read: {error}; accepted: a PNG that Darkroom rendered", path.display()),
+        )
     })
 }
 

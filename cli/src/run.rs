@@ -43,8 +43,7 @@ fn log(cli: &Cli) -> Result<()> {
         Command::Up(_) => ("info", telemetry::Format::Human),
         _ => ("error", telemetry::Format::Human),
     };
-    telemetry::init(default, format)
-        .map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))
+    telemetry::init(default, format).map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
@@ -79,11 +78,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
 }
 
 /// Renders on the farm that is named or runs here; else on one for the occasion.
-async fn render(
-    args: crate::args::RenderArgs,
-    place: &crate::args::Place,
-    json: bool,
-) -> Result<()> {
+async fn render(args: crate::args::RenderArgs, place: &crate::args::Place, json: bool) -> Result<()> {
     #[cfg(feature = "embedded")]
     let machine = args.machine.clone();
     #[cfg(feature = "embedded")]

@@ -141,12 +141,8 @@ mod tests {
 
     #[test]
     fn an_unknown_stage_is_refused_with_those_there_are() {
-        let flags =
-            StageFlags { steps: vec!["sr512=7".parse().expect("valid")], ..StageFlags::default() };
+        let flags = StageFlags { steps: vec!["sr512=7".parse().expect("valid")], ..StageFlags::default() };
         let error = flags.settings(0, &stages()).expect_err("unknown stage");
-        assert_eq!(
-            error.message,
-            "--steps names the stage \"sr512\"; accepted: base, sr256, sr1024"
-        );
+        assert_eq!(error.message, "--steps names the stage \"sr512\"; accepted: base, sr256, sr1024");
     }
 }

@@ -14,8 +14,7 @@ use crate::{
     output,
 };
 
-const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7878);
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7878);
 
 /// What `--config` may hold; flags win over it.
 #[derive(Debug, Default, Deserialize)]
@@ -48,19 +47,13 @@ pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()>
             place.state.display()
         ))?;
     }
-    let failed = tokio::select! {
-        () = stop.cancelled() => None,
-        error = farm.failed() => Some(error),
-    };
-    let ended = farm.shut_down().await;
-    failed.map_or(ended, Err)
+    stop.cancelled().await;
+    farm.shut_down().await
 }
 
 fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     let file: File = match &args.config {
-        Some(path) => {
-            config::load(path).map_err(|error| UserError::invalid("config", error.to_string()))?
-        }
+        Some(path) => config::load(path).map_err(|error| UserError::invalid("config", error.to_string()))?,
         None => File::default(),
     };
     let mut machine = args.machine;

@@ -11,8 +11,22 @@ fn every_command_has_help() {
     };
     let all = help(&["--help"]);
     for command in [
-        "render", "up", "submit", "status", "watch", "ls", "get", "cancel", "pause", "resume", "retry",
-        "workers", "cascades", "rerender", "model", "completions",
+        "render",
+        "up",
+        "submit",
+        "status",
+        "watch",
+        "ls",
+        "get",
+        "cancel",
+        "pause",
+        "resume",
+        "retry",
+        "workers",
+        "cascades",
+        "rerender",
+        "model",
+        "completions",
     ] {
         assert!(all.contains(command), "{command} is not listed");
         help(&[command, "--help"]);

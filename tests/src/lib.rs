@@ -25,7 +25,11 @@ pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // target/debug/deps/name-hash: the binary lies one folder up.
     let path = test.ancestors().nth(2).expect("a test lies in deps/").join("darkroom");
-    assert!(path.is_file(), "{} is not there: run `cargo build -p darkroom-cli`, or `make test`", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there: run `cargo build -p darkroom-cli`, or `make test`",
+        path.display()
+    );
     path
 }
 

@@ -2,12 +2,21 @@
 
 use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_tests::farm::{Farm, Renderer};
-use tonic::{Code, transport::{Channel, Endpoint}};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tonic_types::StatusExt as _;
 
 async fn channel(farm: &Farm) -> Channel {
-    Endpoint::from_shared(format!("http://{}", farm.address)).expect("address").connect().await.expect("connect")
+    Endpoint::from_shared(format!("http://{}", farm.address))
+        .expect("address")
+        .connect()
+        .await
+        .expect("connect")
 }
 
 fn submit(settings: v1::Settings) -> v1::SubmitJobRequest {
@@ -36,7 +45,8 @@ async fn health_and_reflection_answer_for_every_service() {
         host: String::new(),
         message_request: Some(MessageRequest::FileContainingSymbol("darkroom.v1.Farm".to_owned())),
     };
-    let mut answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("call").into_inner();
+    let mut answers =
+        reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("call").into_inner();
     let answer = answers.message().await.expect("answer").expect("one").message_response;
     assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
 }
@@ -80,23 +90,16 @@ async fn a_watch_goes_on_from_the_version_last_seen() {
     let job = client.submit_job(request).await.expect("accepted").into_inner().job.expect("a job");
     let mut seen = std::collections::BTreeSet::new();
     let mut version = 0;
-    'watch: loop {
+    loop {
         // A new stream for every event: each goes on where the one before stopped.
         let request = v1::WatchJobRequest { id: job.id.clone(), after_version: version, images: true };
         let mut stream = client.watch_job(request).await.expect("watch").into_inner();
-        while let Some(event) = stream.message().await.expect("event") {
-            assert!(event.version > version || event.end, "{} after {version}", event.version);
-            version = event.version;
-            seen.extend(
-                event
-                    .images
-                    .iter()
-                    .filter(|image| image.state() == v1::ImageState::Done)
-                    .map(|image| image.index),
-            );
-            if event.end {
-                break 'watch;
-            }
+        let event = stream.message().await.expect("event").expect("one");
+        assert!(event.version > version || event.end, "{} after {version}", event.version);
+        version = event.version;
+        let done = event.images.iter().filter(|image| image.state() == v1::ImageState::Done);
+        seen.extend(done.map(|image| image.index));
+        if event.end {
             break;
         }
     }

@@ -84,7 +84,8 @@ fn jobs_that_are_not_there_and_ids_that_are_none_are_told_apart() {
 fn a_batch_file_with_one_bad_line_is_refused_whole() {
     let folder = tempfile::tempdir().expect("folder");
     let farm = Farm::start(folder.path(), Renderer::Fake);
-    fs::write(folder.path().join("p.jsonl"), "{\"prompt\": \"a red circle\"}\n{\"prompt\": \"\"}\n").expect("written");
+    fs::write(folder.path().join("p.jsonl"), "{\"prompt\": \"a red circle\"}\n{\"prompt\": \"\"}\n")
+        .expect("written");
     farm.command(["submit", "--batch", "p.jsonl"]).run().refused(2, &["p.jsonl, line 2", "accepted"]);
     fs::write(folder.path().join("p.txt"), format!("good\n{}\n", "y".repeat(5000))).expect("written");
     farm.command(["submit", "--batch", "p.txt"]).run().refused(2, &["p.txt, line 2", "5000"]);
@@ -202,7 +203,8 @@ fn a_second_farm_on_one_state_folder_is_refused_and_told_of_the_first() {
     ended.refused(3, &[&farm.pid().to_string(), &farm.address, "--state"]);
 
     // A render there uses the farm that runs.
-    let rendered = Darkroom::new(folder.path()).args(["--state", "state", "render", "--size", "64", "a"]).run();
+    let rendered =
+        Darkroom::new(folder.path()).args(["--state", "state", "render", "--size", "64", "a"]).run();
     assert_eq!(rendered.paths(folder.path()).len(), 1);
 }
 
@@ -210,7 +212,10 @@ fn a_second_farm_on_one_state_folder_is_refused_and_told_of_the_first() {
 fn no_farm_and_a_wrong_address_say_how_to_go_on() {
     let folder = tempfile::tempdir().expect("folder");
     Darkroom::new(folder.path()).args(["ls"]).run().refused(4, &[".darkroom", "darkroom up"]);
-    Darkroom::new(folder.path()).args(["--farm", "nowhere", "ls"]).run().refused(2, &["nowhere", "host:port"]);
+    Darkroom::new(folder.path())
+        .args(["--farm", "nowhere", "ls"])
+        .run()
+        .refused(2, &["nowhere", "host:port"]);
 }
 
 /// A tiny file system at ./tiny where the system lets us mount one; else a limit on the size of files.
@@ -234,7 +239,18 @@ fn a_full_disk_ends_a_render_with_a_sentence_and_no_broken_picture() {
     let folder = tempfile::tempdir().expect("folder");
     let farm = Farm::start(folder.path(), Renderer::Fake);
     let ended = Darkroom::under(TINY, folder.path())
-        .args(["--farm", &farm.address, "render", "-n", "60", "--size", "256", "-o", "tiny/out", "a red circle"])
+        .args([
+            "--farm",
+            &farm.address,
+            "render",
+            "-n",
+            "60",
+            "--size",
+            "256",
+            "-o",
+            "tiny/out",
+            "a red circle",
+        ])
         .run();
     ended.refused(4, &["tiny/out", "space"]);
     let listing = fs::read_to_string(folder.path().join("listing")).expect("listed");
@@ -266,6 +282,7 @@ fn a_failed_image_fails_alone_and_is_listed() {
     assert_eq!(ended.stdout.lines().count(), 7, "the others are there: {ended:?}");
     let jobs = farm.command(["--json", "ls"]).run().json_lines();
     assert_eq!((&jobs[0]["state"], jobs[0]["images_done"].as_u64()), (&"failed".into(), Some(7)));
-    let dead = farm.command(["--json", "ls", jobs[0]["id"].as_str().expect("id"), "--state-is", "dead"]).run();
+    let dead =
+        farm.command(["--json", "ls", jobs[0]["id"].as_str().expect("id"), "--state-is", "dead"]).run();
     assert_eq!(dead.json_lines()[0]["seed"], 13);
 }

@@ -19,7 +19,9 @@ fn render(folder: &Path, arguments: &[&str]) -> Darkroom {
 #[test]
 fn a_prompt_becomes_pictures_that_tell_how_to_render_them_again() {
     let folder = tempfile::tempdir().expect("folder");
-    let ended = render(folder.path(), &["-n", "2", "--seed", "40", "--size", "64", "--negative", "a star", PROMPT]).run();
+    let ended =
+        render(folder.path(), &["-n", "2", "--seed", "40", "--size", "64", "--negative", "a star", PROMPT])
+            .run();
     let paths = ended.paths(folder.path());
     assert_eq!(paths, ["renders/000000.png", "renders/000001.png"].map(|path| folder.path().join(path)));
     assert!(ended.stderr.contains("note: "), "words the model does not know are told: {ended:?}");
@@ -28,14 +30,12 @@ fn a_prompt_becomes_pictures_that_tell_how_to_render_them_again() {
         assert_eq!((picture.width, picture.height), (64, 64));
         let pairs = picture.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
         let recipe = Recipe::from_pairs(pairs).expect("a whole recipe");
-        assert_eq!(
-            (recipe.prompt.as_str(), recipe.negative.as_str(), recipe.seed),
-            (PROMPT, "a star", seed)
-        );
+        assert_eq!((recipe.prompt.as_str(), recipe.negative.as_str(), recipe.seed), (PROMPT, "a star", seed));
     }
 
     // The same again is the same picture, not another file; something else is numbered on.
-    let again = render(folder.path(), &["--seed", "40", "--size", "64", "--negative", "a star", PROMPT]).run();
+    let again =
+        render(folder.path(), &["--seed", "40", "--size", "64", "--negative", "a star", PROMPT]).run();
     assert_eq!(again.paths(folder.path()), paths[..1]);
     let other = render(folder.path(), &["--seed", "40", "--size", "64", "a blue star"]).run();
     assert_eq!(other.paths(folder.path()), [folder.path().join("renders/000002.png")]);
@@ -62,7 +62,11 @@ fn a_picture_of_1024_pixels_is_rendered_again_to_the_last_pixel() {
     assert_eq!((whole.width, whole.height), (1024, 1024));
 
     let rerender = || {
-        Darkroom::new(folder.path()).env("DARKROOM_CASCADE", demo_cascade()).args(["rerender"]).args([&path]).run()
+        Darkroom::new(folder.path())
+            .env("DARKROOM_CASCADE", demo_cascade())
+            .args(["rerender"])
+            .args([&path])
+            .run()
     };
     let same = rerender();
     assert_eq!(same.code, Some(0), "{same:?}");
@@ -112,8 +116,10 @@ fn a_file_that_is_no_picture_of_ours_is_not_rendered_again() {
 #[test]
 fn the_reference_traces_that_ship_with_the_project_pass() {
     let folder = tempfile::tempdir().expect("folder");
-    let info = Darkroom::new(folder.path()).args(["--json", "model", "info"]).args([demo_cascade()]).run().json();
+    let info =
+        Darkroom::new(folder.path()).args(["--json", "model", "info"]).args([demo_cascade()]).run().json();
     assert_eq!(info["stages"].as_array().map(Vec::len), Some(3), "{info}");
-    let ended = Darkroom::new(folder.path()).args(["model", "check"]).args([demo_cascade()]).args(["absent"]).run();
+    let ended =
+        Darkroom::new(folder.path()).args(["model", "check"]).args([demo_cascade()]).args(["absent"]).run();
     ended.refused(3, &["absent"]);
 }

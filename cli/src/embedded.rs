@@ -1,0 +1,310 @@
+//! The whole farm in this process: coordinator, encoder service, a worker per cascade, one gRPC address; SQLite, a
+//! folder of artifacts and an in-memory queue under one locked state folder.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use darkroom_artifacts::{ArtifactStore, CascadeBundle};
+use darkroom_coordinator::store::sqlite::SqliteStore;
+use darkroom_core::error::{Code, UserError};
+use darkroom_proto::FILE_DESCRIPTOR_SET;
+use darkroom_queue::{
+    TaskQueue,
+    memory::{self, MemoryQueue},
+};
+use darkroom_runtime::{server, state_dir, state_dir::StateDir};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::{MachineArgs, Renderer},
+    failure::{self, Result},
+};
+
+/// A farm to start.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Folder of its state.
+    pub(crate) state: PathBuf,
+    /// Address to listen on.
+    pub(crate) listen: SocketAddr,
+    /// Folders of the cascades to serve; the first is the default.
+    pub(crate) cascades: Vec<PathBuf>,
+    /// What it runs on.
+    pub(crate) machine: MachineArgs,
+}
+
+impl Options {
+    /// A farm for one command: a free port, and the cascade that the command names.
+    pub(crate) fn for_occasion(state: &Path, cascade: Option<&str>, machine: MachineArgs) -> Result<Self> {
+        let cascade = match cascade {
+            None => demo_cascade()?,
+            Some(named) => named_cascade(named)?,
+        };
+        Ok(Self {
+            state: state.to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            cascades: vec![cascade],
+            machine,
+        })
+    }
+}
+
+/// Without a farm a cascade is a folder, or the demo cascade by its name.
+fn named_cascade(named: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(named);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    if named == "demo" {
+        return demo_cascade();
+    }
+    let mut failure = UserError::new(
+        Code::NotFound,
+        "UNKNOWN_CASCADE",
+        format!("cascade is {named:?}; accepted: the folder of a cascade, or demo"),
+    );
+    failure.field = Some("cascade".to_owned());
+    Err(failure)
+}
+
+/// The cascade that ships with the project: `models/demo` of a folder above the current one or above the binary.
+pub(crate) fn demo_cascade() -> Result<PathBuf> {
+    let here = std::env::current_dir().into_iter();
+    let binary = std::env::current_exe().into_iter();
+    here.chain(binary)
+        .flat_map(|start| start.ancestors().map(|folder| folder.join("models/demo")).collect::<Vec<_>>())
+        .find(|folder| folder.join(darkroom_core::cascade::FILE_NAME).is_file())
+        .ok_or_else(|| {
+            let mut failure = UserError::new(
+                Code::NotFound,
+                "NO_CASCADE",
+                "the demo cascade (models/demo) is not here nor above the program; name a cascade's folder with --cascade",
+            );
+            failure.field = Some("cascade".to_owned());
+            failure
+        })
+}
+
+/// A running farm.
+pub(crate) struct Farm {
+    address: SocketAddr,
+    cascades: Vec<String>,
+    stop_serving: CancellationToken,
+    serving: JoinHandle<std::result::Result<(), server::Error>>,
+    worker: darkroom_worker::Handle,
+    encoder: darkroom_encoder_service::Handle,
+    coordinator: darkroom_coordinator::Handle,
+    _state: StateDir,
+}
+
+impl Farm {
+    /// Takes the folder and the port, then starts every part; models load side by side.
+    pub(crate) async fn start(options: Options) -> Result<Self> {
+        let state = StateDir::open(&options.state).map_err(state_failure)?;
+        let listener = server::listen(options.listen).await.map_err(|error| server_failure(&error))?;
+        let address = listener.local_addr().map_err(failure::internal)?;
+
+        let bundles = load(options.cascades).await?;
+        let artifacts = ArtifactStore::local(&state.path().join("artifacts"))
+            .map_err(|error| in_folder(state.path(), storage_failure(&error)))?;
+        let store = SqliteStore::open(&state.path().join("farm.sqlite"))
+            .await
+            .map_err(|error| in_folder(state.path(), error.to_user()))?;
+        let queue: Arc<dyn TaskQueue> = Arc::new(MemoryQueue::new(memory::Options::default()));
+        let cascades: Vec<_> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
+        let names = cascades.iter().map(|cascade| cascade.spec.name.clone()).collect();
+
+        let coordinator = darkroom_coordinator::Coordinator::start(
+            darkroom_coordinator::Options::default(),
+            Arc::new(store),
+            Arc::clone(&queue),
+            artifacts.clone(),
+            cascades,
+        )
+        .await
+        .map_err(|error| in_folder(state.path(), error.to_user()))?;
+        let parts =
+            Parts { machine: options.machine, state: state.path().to_owned(), queue, artifacts, bundles };
+        let (encoder, worker) = tokio::try_join!(parts.encoder(), parts.worker())?;
+
+        let routes = coordinator.routes().add_service(encoder.encoder_service());
+        let services = ["darkroom.v1.Farm", "darkroom.v1.Encoder"];
+        let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &services);
+        serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
+        let stop_serving = CancellationToken::new();
+        let (_health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
+            .await
+            .map_err(|error| server_failure(&error))?;
+        let serving = tokio::spawn(serving);
+        state.publish(&address.to_string()).map_err(state_failure)?;
+        Ok(Self {
+            address,
+            cascades: names,
+            stop_serving,
+            serving,
+            worker,
+            encoder,
+            coordinator,
+            _state: state,
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Names of the cascades it serves.
+    pub(crate) fn cascades(&self) -> &[String] {
+        &self.cascades
+    }
+
+    /// Lets the parts finish in order: workers hand back what they cannot finish, results are committed, calls end.
+    pub(crate) async fn shut_down(self) -> Result<()> {
+        self.worker.shutdown();
+        self.encoder.shutdown();
+        let worked = self.worker.join().await;
+        let encoded = self.encoder.join().await;
+        self.coordinator.shutdown().await;
+        self.stop_serving.cancel();
+        let served = self.serving.await.map_err(failure::internal)?.map_err(|error| server_failure(&error));
+        worked.and(encoded).and(served)
+    }
+}
+
+/// What encoder and worker are started with.
+struct Parts {
+    machine: MachineArgs,
+    state: PathBuf,
+    queue: Arc<dyn TaskQueue>,
+    artifacts: ArtifactStore,
+    bundles: Vec<CascadeBundle>,
+}
+
+impl Parts {
+    async fn encoder(&self) -> Result<darkroom_encoder_service::Handle> {
+        let options = darkroom_encoder_service::Options {
+            host: host(),
+            machine: darkroom_encoder_service::Machine {
+                device: self.machine.device.clone(),
+                threads: self.machine.threads,
+            },
+            ..Default::default()
+        };
+        let (queue, artifacts) = (Arc::clone(&self.queue), self.artifacts.clone());
+        let stop = CancellationToken::new();
+        match self.machine.renderer {
+            Renderer::Model => {
+                darkroom_encoder_service::start(options, queue, artifacts, &self.bundles, stop).await
+            }
+            Renderer::Fake => {
+                darkroom_encoder_service::start_fake(options, queue, artifacts, &self.bundles, stop).await
+            }
+        }
+    }
+
+    async fn worker(&self) -> Result<darkroom_worker::Handle> {
+        let options = darkroom_worker::Options {
+            host: host(),
+            machine: darkroom_worker::Machine {
+                device: self.machine.device.clone(),
+                dtype: self.machine.dtype.clone(),
+                threads: self.machine.threads,
+            },
+            batch: self.machine.batch,
+            cache: Some(self.state.join("cache")),
+            ..Default::default()
+        };
+        let (queue, artifacts) = (Arc::clone(&self.queue), self.artifacts.clone());
+        let stop = CancellationToken::new();
+        match self.machine.renderer {
+            Renderer::Model => darkroom_worker::start(options, queue, artifacts, &self.bundles, stop).await,
+            Renderer::Fake => {
+                let fake = darkroom_worker::FakeOptions {
+                    step: Duration::from_millis(self.machine.fake_step_ms),
+                    failing_seeds: self.machine.fake_failing_seed.clone(),
+                    ..Default::default()
+                };
+                darkroom_worker::start_fake(options, fake, queue, artifacts, &self.bundles, stop).await
+            }
+        }
+    }
+}
+
+/// Hashes the cascades' files, and refuses two of one name.
+async fn load(folders: Vec<PathBuf>) -> Result<Vec<CascadeBundle>> {
+    let load = move || {
+        let mut bundles: Vec<CascadeBundle> = Vec::new();
+        for folder in folders {
+            let bundle = CascadeBundle::load(&folder)?;
+            let name = &bundle.cascade().spec.name;
+            if let Some(other) = bundles.iter().find(|other| &other.cascade().spec.name == name) {
+                return Err(UserError::invalid(
+                    "cascade",
+                    format!(
+                        "{} and {} are both called {name:?}; accepted: cascades of distinct names",
+                        other.root().display(),
+                        bundle.root().display()
+                    ),
+                ));
+            }
+            bundles.push(bundle);
+        }
+        Ok(bundles)
+    };
+    tokio::task::spawn_blocking(load).await.map_err(failure::internal)?
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn state_failure(error: state_dir::Error) -> UserError {
+    let mut failure = match &error {
+        state_dir::Error::InUse { .. } => {
+            UserError::new(Code::FailedPrecondition, "STATE_IN_USE", error.to_string())
+        }
+        state_dir::Error::Io { path, source } => failure::file("state", "use the state folder", path, source),
+    };
+    failure.field = Some("state".to_owned());
+    failure
+}
+
+fn server_failure(error: &server::Error) -> UserError {
+    let (code, reason) = match error {
+        server::Error::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
+        server::Error::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
+        server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
+    };
+    let mut failure = UserError::new(code, reason, failure::with_causes(error));
+    failure.field = Some("listen".to_owned());
+    failure
+}
+
+fn storage_failure(error: &darkroom_artifacts::Error) -> UserError {
+    let code = match error {
+        darkroom_artifacts::Error::NoSpace { .. } => Code::ResourceExhausted,
+        error if error.retryable() => Code::Unavailable,
+        _ => Code::Internal,
+    };
+    UserError::new(code, "ARTIFACTS_UNUSABLE", failure::with_causes(error))
+}
+
+/// A failure of something in the state folder, which it names.
+fn in_folder(state: &Path, failure: UserError) -> UserError {
+    let message = if failure.message.contains(&state.display().to_string()) {
+        failure.message
+    } else {
+        format!("state folder {}: {}", state.display(), failure.message)
+    };
+    UserError { message, ..failure }
+}
