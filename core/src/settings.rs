@@ -166,7 +166,11 @@ impl Settings {
             if request.stages[..position].iter().any(|other| other.stage == wanted.stage) {
                 return Err(UserError::invalid(
                     path("stage"),
-                    format!("stage {} is given twice", wanted.stage),
+                    format!(
+                        "{} is {:?} again; accepted: each stage at most once",
+                        path("stage"),
+                        wanted.stage
+                    ),
                 ));
             }
             let Some(stage) = stages.iter_mut().find(|stage| stage.stage.as_str() == wanted.stage) else {

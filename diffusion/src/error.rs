@@ -141,7 +141,11 @@ impl LoadError {
 
     /// Whether loading the same files again, here or elsewhere, can succeed.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::OutOfMemory { .. } | Self::Device { .. })
+        match self {
+            Self::Read { source, .. } => source.kind() != std::io::ErrorKind::NotFound,
+            Self::OutOfMemory { .. } | Self::Device { .. } => true,
+            _ => false,
+        }
     }
 
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
