@@ -30,6 +30,8 @@ pub(crate) struct Render {
     prompts: Vec<v1::Prompt>,
     folder: Folder,
     as_json: bool,
+    /// There is one prompt and no negative prompt, so that a note can only be about it.
+    one_text: bool,
 }
 
 /// What came of it.
@@ -50,7 +52,8 @@ impl Render {
         request::check(&args.request)?;
         let prompts = request::prompts(&args.prompts, &args.request)?;
         let folder = Folder::open(&args.out, Taken::NumberOn)?;
-        Ok(Self { args, prompts, folder, as_json })
+        let one_text = prompts.len() == 1 && args.request.negative.is_none();
+        Ok(Self { args, prompts, folder, as_json, one_text })
     }
 
     /// Renders on a farm. Cancelled, it ends its job there.
@@ -87,6 +90,7 @@ impl Render {
     async fn follow(&mut self, client: &Client, job: &v1::Job, progress: &mut Progress) -> Result<Done> {
         self.number(client, job).await?;
         let mut told = 0;
+        let mut printed = 0;
         let mut pictures = BTreeMap::new();
         let mut watch = client.watch(&job.id, 0, true);
         let mut last = job.clone();
@@ -94,14 +98,15 @@ impl Render {
             if let Some(job) = event.job {
                 progress.show(&job);
                 for note in job.notes.iter().skip(told) {
-                    progress.note(&format!("note: {note}"));
+                    progress.note(&format!("note: {}", about_the_only_text(note, self.one_text)));
                 }
                 told = told.max(job.notes.len());
                 last = job;
             }
             for image in event.images {
-                self.take(client, image, &mut pictures, progress).await?;
+                self.take(client, image, &mut pictures).await?;
             }
+            self.print_paths(&pictures, &mut printed, progress);
         }
         // What no event told of, and what failed.
         let mut failed = Vec::new();
@@ -111,13 +116,28 @@ impl Render {
             for image in page.images {
                 match image.state() {
                     v1::ImageState::Dead => failed.push(image),
-                    _ => self.take(client, image, &mut pictures, progress).await?,
+                    _ => self.take(client, image, &mut pictures).await?,
                 }
             }
             token = page.next_page_token;
             if token.is_empty() {
-                return Ok(Done { job: last, pictures, failed });
+                break;
             }
+        }
+        while printed < last.images {
+            self.print_paths(&pictures, &mut printed, progress);
+            printed += 1;
+        }
+        Ok(Done { job: last, pictures, failed })
+    }
+
+    /// Prints the paths that come next in order; what is done early waits for those before it.
+    fn print_paths(&self, pictures: &BTreeMap<u64, Picture>, printed: &mut u64, progress: &Progress) {
+        while let Some(picture) = pictures.get(printed) {
+            if !self.as_json {
+                progress.print(&picture.path.display().to_string());
+            }
+            *printed += 1;
         }
     }
 
@@ -127,7 +147,6 @@ impl Render {
         client: &Client,
         image: v1::Image,
         pictures: &mut BTreeMap<u64, Picture>,
-        progress: &Progress,
     ) -> Result<()> {
         if image.state() != v1::ImageState::Done || pictures.contains_key(&image.index) {
             return Ok(());
@@ -137,9 +156,6 @@ impl Render {
             failure.message = format!("{} (job {} was ended)", failure.message, image.job_id);
             failure
         })?;
-        if !self.as_json {
-            progress.print(&path.display().to_string());
-        }
         pictures.insert(image.index, Picture { path, image });
         Ok(())
     }
@@ -188,6 +204,14 @@ impl Render {
             );
         }
         Ok(())
+    }
+}
+
+/// A note ends with the digest of the text it is about, `(text 0123456789ab)`; with one text that says nothing.
+fn about_the_only_text(note: &str, one_text: bool) -> &str {
+    match note.rsplit_once(" (text ") {
+        Some((what, digest)) if one_text && digest.ends_with(')') => what,
+        _ => note,
     }
 }
 

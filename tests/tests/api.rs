@@ -66,9 +66,9 @@ async fn an_error_carries_the_field_the_reason_and_what_would_be_accepted() {
         }],
     };
     for (settings, field) in [
-        (stage(Some(f64::NAN), None), "settings.stages[0].guidance_scale"),
-        (stage(None, Some(10_001)), "settings.stages[0].steps"),
-        (v1::Settings { size: 65, stages: Vec::new() }, "settings.size"),
+        (stage(Some(f64::NAN), None), "spec.settings.stages[0].guidance_scale"),
+        (stage(None, Some(10_001)), "spec.settings.stages[0].steps"),
+        (v1::Settings { size: 65, stages: Vec::new() }, "spec.settings.size"),
     ] {
         let status = client.submit_job(submit(settings)).await.expect_err(field);
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

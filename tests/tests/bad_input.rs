@@ -65,7 +65,7 @@ fn wrong_requests_are_refused_by_field_and_nothing_is_queued() {
     assert_eq!(ended.code, Some(2));
     let error: serde_json::Value = serde_json::from_str(ended.stderr.trim()).expect("a document");
     assert_eq!(error["error"]["code"], "INVALID_ARGUMENT");
-    assert_eq!(error["error"]["field"], "settings.stages[0].steps");
+    assert_eq!(error["error"]["field"], "spec.settings.stages[0].steps");
 }
 
 #[test]
