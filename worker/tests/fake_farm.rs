@@ -1,5 +1,7 @@
 //! A worker on the fake renderer against the in-memory queue and store: tasks in, artifacts and results out.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
