@@ -72,3 +72,16 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
         machine,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_configuration_is_one_that_up_takes() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/darkroom.toml");
+        let file: File = config::load(&path).expect("the sample is valid");
+        assert_eq!(file.listen, Some(LISTEN), "the sample shows the default");
+        assert_eq!(file.cascades, [PathBuf::from("models/demo")]);
+    }
+}
