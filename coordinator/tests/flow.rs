@@ -12,7 +12,7 @@ use darkroom_artifacts::manifest::{self, ImageOutcome};
 use darkroom_core::{artifact::ArtifactRef, picture_text::Recipe};
 use darkroom_proto::v1;
 use darkroom_queue::task::{Outcome, Subject, Task, TaskBody};
-use support::{Act, Farm, failed, prompt, prompts, spec};
+use support::{Act, Farm, eventually, failed, prompt, prompts, spec};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -277,9 +277,7 @@ async fn pause_takes_back_what_is_not_leased_and_what_runs_commits() {
     let job = farm.submit(spec(), prompts(20)).await;
     // Eight are dispatched (two batches), four of them leased.
     farm.until(&job.id, "held", |job| job.stages[1].dispatched == 8).await;
-    while workers.ran().iter().filter(|task| stage(task) == "base").count() < 1 {
-        tokio::task::yield_now().await;
-    }
+    eventually("leased", async || workers.ran().iter().any(|task| stage(task) == "base")).await;
     let request = v1::PauseJobRequest { id: job.id.clone() };
     let paused = farm.client.pause_job(request.clone()).await.expect("paused").into_inner();
     assert_eq!((paused.state(), paused.waiting_for.as_str()), (v1::JobState::Paused, "paused"));

@@ -1,1 +1,631 @@
-//! The suite that every store passes.
+//! The suite that every store passes: what the trait promises, and a random walk after each step of which counters
+//! equal rows.
+//!
+//! A backend runs it with [`store_conformance_tests!`](crate::store_conformance_tests), each check as a test of its
+//! own on a fresh, empty store.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use darkroom_core::{
+    artifact::ArtifactRef,
+    cascade::{Cascade, CascadeSpec},
+    digest::Digest,
+    fair_share::Pick,
+    id::{JobId, StageName, WorkerId},
+    image_state::ImageState,
+    job_state::JobState,
+    prompt::text_digest,
+    settings::{Settings, SettingsRequest},
+};
+use darkroom_queue::task::{Outcome, PoolId, TaskKey, TaskResult};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    records::{
+        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Release, Report,
+        Requested, Term, Work,
+    },
+};
+
+/// Runs every check as a test: `store_conformance_tests!(#[tokio::test], store_expression)`.
+#[macro_export]
+macro_rules! store_conformance_tests {
+    ($(#[$attribute:meta])+, $store:expr) => {
+        $crate::store_conformance_tests!(@ [$(#[$attribute])+], $store,
+            a_submitted_job_is_read_back_as_it_was
+            a_repeated_request_returns_the_first_job_and_other_content_is_refused
+            chunks_are_invisible_until_they_are_accepted
+            what_is_not_accepted_leaves_nothing
+            a_text_is_dispatched_once_for_all_jobs_and_images
+            only_active_jobs_are_dispatched_and_only_in_this_term
+            the_last_image_ends_its_job_in_the_same_transaction
+            results_that_do_not_fit_are_discarded_by_reason
+            two_results_of_one_image_in_a_bulk_count_once
+            a_release_names_its_dispatch
+            a_dead_workers_task_becomes_suspect_and_dies_only_alone
+            a_lost_embedding_is_wanted_again_before_more_is_dispatched
+            a_cancel_is_one_update_and_rows_follow_in_chunks
+            a_retry_makes_a_new_generation_of_what_failed_only
+            a_manifest_belongs_to_its_generation
+            changes_after_a_version_are_complete
+            whatever_happens_counters_equal_rows_and_every_job_ends
+        );
+    };
+    (@ $attributes:tt, $store:expr, $($check:ident)+) => {
+        $( $crate::store_conformance_tests!(@@ $attributes, $store, $check); )+
+    };
+    (@@ [$(#[$attribute:meta])+], $store:expr, $check:ident) => {
+        $(#[$attribute])+ async fn $check() {
+            $crate::store::conformance::$check(&$crate::store::conformance::Bench::new($store).await).await;
+        }
+    };
+}
+
+/// A store with a cascade of two stages, and short ways to do things with it.
+pub struct Bench {
+    store: Arc<dyn Store>,
+    cascade: Cascade,
+    term: Term,
+}
+
+const STAGES: [&str; 2] = ["base", "sr256"];
+
+impl Bench {
+    /// Over a fresh, empty store.
+    ///
+    /// # Panics
+    /// As every check does, when the store does not do what it promises.
+    pub async fn new(store: Arc<dyn Store>) -> Self {
+        let spec = CascadeSpec::parse(
+            r#"
+            format = 1
+            name = "tiny"
+            [encoder]
+            folder = "text_encoder"
+            tokenizer = "tokenizer"
+            max_length = 20
+            [[stages]]
+            name = "base"
+            folder = "base"
+            size = 64
+            sampler = "ddim"
+            steps = 4
+            guidance_scale = 3.0
+            [[stages]]
+            name = "sr256"
+            folder = "sr256"
+            size = 256
+            sampler = "ddpm"
+            steps = 2
+            guidance_scale = 1.0
+            noise_level = 50
+            "#,
+        )
+        .expect("a cascade");
+        let cascade = Cascade { spec, files: BTreeMap::new() };
+        store.register_cascade(&cascade).await.expect("registers");
+        store.register_cascade(&cascade).await.expect("registers twice as once");
+        let term = store.lead("bench").await.expect("leads").expect("alone");
+        Self { store, cascade, term }
+    }
+
+    fn pool(&self, stage: &str) -> PoolId {
+        let digest = if stage == "encode" { self.cascade.encoder_digest() } else { self.cascade.digest() };
+        PoolId { stage: StageName::try_from(stage.to_owned()).expect("a name"), digest }
+    }
+
+    fn text(&self, text: &str) -> PreparedText {
+        let digest = text_digest(&self.cascade.encoder_digest(), text);
+        PreparedText { digest, prepared: text.to_owned() }
+    }
+
+    fn job(&self, request: Option<&str>) -> NewJob {
+        NewJob {
+            id: JobId(Uuid::now_v7()),
+            tenant: "t".to_owned(),
+            name: "name".to_owned(),
+            client_request_id: request.map(str::to_owned),
+            priority: 1,
+            cascade: self.cascade.digest(),
+            encoder: self.cascade.encoder_digest(),
+            settings: Settings::resolve(&SettingsRequest::default(), &self.cascade.spec).expect("defaults"),
+            requested: Requested { images_per_prompt: 2, ..Requested::default() },
+            seed: u64::MAX,
+        }
+    }
+
+    fn prompts(&self, texts: &[&str], images: u32) -> Vec<NewPrompt> {
+        (0..)
+            .zip(texts)
+            .map(|(position, text)| NewPrompt {
+                position,
+                text: (*text).to_owned(),
+                negative: String::new(),
+                first_index: position * u64::from(images),
+                images,
+                first_seed: u64::MAX.wrapping_add(position * u64::from(images)),
+                text_embedding: self.text(text),
+                negative_embedding: Some(self.text("")),
+            })
+            .collect()
+    }
+
+    async fn submit(&self, texts: &[&str], images: u32) -> JobId {
+        let job = self.job(None);
+        self.store
+            .submit(&job, &self.prompts(texts, images), Digest::of(b"content"))
+            .await
+            .expect("accepted");
+        job.id
+    }
+
+    async fn dispatch(&self, stage: &str, job: JobId, count: u64) -> Vec<Dispatched> {
+        self.store.dispatch(self.term, &self.pool(stage), &[Pick { job, count }]).await.expect("dispatches")
+    }
+
+    fn report(key: TaskKey, outcome: Outcome, alone: bool) -> Report {
+        let result = TaskResult {
+            key,
+            worker: WorkerId("w".to_owned()),
+            host: "h".to_owned(),
+            device_class: "class".to_owned(),
+            alone,
+            seconds: 0.5,
+            outcome,
+        };
+        Report { result, live_hosts: 1 }
+    }
+
+    async fn commit(&self, stage: &str, key: TaskKey, outcome: Outcome) -> Fate {
+        let report = Self::report(key, outcome, true);
+        let committed = self.store.commit(&self.pool(stage), &[report]).await.expect("commits");
+        committed.fates[0].clone()
+    }
+
+    /// Encodes all texts of a job and lets its images follow.
+    async fn encode(&self, job: JobId) {
+        for task in self.dispatch("encode", job, 100).await {
+            assert_eq!(self.commit("encode", task.key, done("text")).await, Fate::Applied);
+        }
+        self.settle().await;
+    }
+
+    async fn settle(&self) {
+        while self.store.spread(3).await.expect("spreads").more {}
+        while self.store.follow(3).await.expect("follows").more {}
+    }
+
+    async fn audit(&self, job: JobId) {
+        assert_eq!(self.store.audit(job).await.expect("audits"), Vec::<String>::new());
+    }
+
+    async fn states(&self, job: JobId) -> Vec<ImageState> {
+        let query = ImageQuery { job, states: Vec::new(), order: ImageOrder::Index(None), limit: 1000 };
+        let page = self.store.images(&query).await.expect("lists");
+        page.images.iter().map(|image| image.progress.state).collect()
+    }
+}
+
+fn done(name: &str) -> Outcome {
+    let artifact = ArtifactRef { key: format!("tasks/{name}"), sha256: Digest::of(name.as_bytes()), size: 3 };
+    Outcome::Done { artifact, notes: vec!["a note".to_owned()] }
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed { code: "code".to_owned(), message: "message".to_owned() }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_submitted_job_is_read_back_as_it_was(bench: &Bench) {
+    let id = bench.submit(&["one", "two"], 2).await;
+    let job = bench.store.job(id).await.expect("there");
+    assert_eq!((job.state, job.images, job.seed, job.priority), (JobState::Active, 4, u64::MAX, 1));
+    assert_eq!((job.stages[0].total, job.stages.len()), (3, 3));
+    assert_eq!(job.settings.stages.len(), 2);
+    let image = bench.store.image(id, 2).await.expect("there");
+    assert_eq!((image.prompt.as_str(), image.seed), ("two", 1), "seeds wrap");
+    assert!(matches!(bench.store.image(id, 4).await, Err(Error::NotFound(_))));
+    assert!(matches!(bench.store.job(JobId(Uuid::now_v7())).await, Err(Error::NotFound(_))));
+    bench.audit(id).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_repeated_request_returns_the_first_job_and_other_content_is_refused(bench: &Bench) {
+    let (first, second) = (bench.job(Some("r")), bench.job(Some("r")));
+    let prompts = bench.prompts(&["one"], 1);
+    let content = Digest::of(b"content");
+    assert!(!bench.store.submit(&first, &prompts, content).await.expect("accepted").existed);
+    let again = bench.store.submit(&second, &prompts, content).await.expect("accepted");
+    assert_eq!((again.existed, again.job.id), (true, first.id));
+    let other = bench.store.submit(&second, &prompts, Digest::of(b"other")).await;
+    assert!(matches!(other, Err(Error::Refused(_))));
+    assert_eq!(bench.store.find_submitted("t", "r").await.expect("finds"), Some((first.id, content)));
+    let streamed = bench.job(Some("r"));
+    bench.store.begin(&streamed).await.expect("begins");
+    bench.store.receive(streamed.id, &prompts).await.expect("receives");
+    let streamed = bench.store.accept(streamed.id, content).await.expect("accepted");
+    assert_eq!((streamed.existed, streamed.job.id), (true, first.id));
+    assert_eq!(bench.store.count(JobState::Receiving).await.expect("counts"), 0);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn chunks_are_invisible_until_they_are_accepted(bench: &Bench) {
+    let job = bench.job(None);
+    let prompts = bench.prompts(&["one", "two", "three"], 2);
+    bench.store.begin(&job).await.expect("begins");
+    for chunk in prompts.chunks(2) {
+        bench.store.receive(job.id, chunk).await.expect("receives");
+    }
+    assert!(matches!(bench.store.job(job.id).await, Err(Error::NotFound(_))));
+    assert!(bench.store.candidates(&bench.pool("encode")).await.expect("lists").is_empty());
+    assert!(bench.dispatch("encode", job.id, 9).await.is_empty());
+    bench.store.accept(job.id, Digest::of(b"c")).await.expect("accepted");
+    let record = bench.store.job(job.id).await.expect("there");
+    assert_eq!((record.images, record.stages[0].total), (6, 4));
+    assert!(bench.store.accept(job.id, Digest::of(b"c")).await.is_err(), "only once");
+    bench.audit(job.id).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn what_is_not_accepted_leaves_nothing(bench: &Bench) {
+    let (left, swept) = (bench.job(Some("x")), bench.job(Some("x")));
+    for job in [&left, &swept] {
+        bench.store.begin(job).await.expect("begins");
+        bench.store.receive(job.id, &bench.prompts(&["one"], 1)).await.expect("receives");
+    }
+    bench.store.abandon(left.id).await.expect("abandons");
+    assert_eq!(bench.store.sweep_receiving(Duration::from_secs(3600)).await.expect("sweeps"), 0);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(bench.store.sweep_receiving(Duration::from_millis(1)).await.expect("sweeps"), 1);
+    let late = bench.store.receive(swept.id, &bench.prompts(&["two"], 1)).await;
+    assert!(matches!(late, Err(Error::NotFound(_))));
+    let accepted = bench.submit(&["one"], 1).await;
+    bench.store.abandon(accepted).await.expect("does nothing");
+    bench.store.job(accepted).await.expect("what was accepted stays");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_text_is_dispatched_once_for_all_jobs_and_images(bench: &Bench) {
+    let (first, second) = (bench.submit(&["same"], 5).await, bench.submit(&["same", "same"], 5).await);
+    let tasks = bench.dispatch("encode", first, 9).await;
+    assert_eq!(tasks.len(), 2, "the text and the empty one");
+    assert!(bench.dispatch("encode", second, 9).await.is_empty());
+    for task in &tasks {
+        assert_eq!(bench.commit("encode", task.key, done("text")).await, Fate::Applied);
+        let again = bench.commit("encode", task.key, done("text")).await;
+        assert_eq!(again, Fate::Discarded("already_encoded"), "one embedding is committed for ever");
+    }
+    bench.settle().await;
+    for (job, images) in [(first, 5), (second, 10)] {
+        let record = bench.store.job(job).await.expect("there");
+        assert_eq!((record.stages[0].passed, record.stages[1].ready), (2, images));
+        assert_eq!(bench.store.notes(job, 9).await.expect("notes"), ["a note"]);
+        bench.audit(job).await;
+    }
+    let later = bench.submit(&["same"], 1).await;
+    let record = bench.store.job(later).await.expect("there");
+    assert_eq!((record.stages[0].passed, record.stages[1].ready), (2, 1), "ready at once");
+    assert_eq!(bench.store.notes(later, 9).await.expect("notes"), ["a note"]);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn only_active_jobs_are_dispatched_and_only_in_this_term(bench: &Bench) {
+    let job = bench.submit(&["one"], 3).await;
+    bench.encode(job).await;
+    bench.store.pause(job).await.expect("pauses");
+    assert!(bench.store.candidates(&bench.pool("base")).await.expect("lists").is_empty());
+    assert!(bench.dispatch("base", job, 9).await.is_empty());
+    bench.store.resume(job).await.expect("resumes");
+    let other = Term(bench.term.0 + 1);
+    let pick = [Pick { job, count: 1 }];
+    assert!(bench.store.dispatch(other, &bench.pool("base"), &pick).await.is_err());
+    let tasks = bench.dispatch("base", job, 2).await;
+    assert_eq!(tasks.len(), 2);
+    let keys: Vec<_> = tasks.iter().map(|task| task.key).collect();
+    assert_eq!(bench.store.dispatched(&bench.pool("base")).await.expect("lists"), keys);
+    assert_eq!(bench.store.dispatched_count(&bench.pool("base")).await.expect("counts"), 2);
+    let listed = bench.store.dispatched_of_job(job).await.expect("lists");
+    assert_eq!(listed, keys.iter().map(|key| (bench.pool("base"), *key)).collect::<Vec<_>>());
+    let candidates = bench.store.candidates(&bench.pool("base")).await.expect("lists");
+    assert_eq!((candidates.len(), candidates[0].ready), (1, 1));
+    let Work::Render(work) = &tasks[1].work else { panic!("renders") };
+    assert_eq!((work.stage, work.seed, work.text_embedding.key.as_str()), (0, 0, "tasks/text"));
+    assert!(work.negative_embedding.is_some() && work.low_res.is_none());
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn the_last_image_ends_its_job_in_the_same_transaction(bench: &Bench) {
+    let job = bench.submit(&["one"], 2).await;
+    bench.encode(job).await;
+    for stage in STAGES {
+        for task in bench.dispatch(stage, job, 9).await {
+            assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Active);
+            assert_eq!(bench.commit(stage, task.key, done(stage)).await, Fate::Applied);
+        }
+    }
+    let record = bench.store.job(job).await.expect("there");
+    assert_eq!((record.state, record.done, record.manifest.clone()), (JobState::Done, 2, Some(None)));
+    assert!(record.finished_ms.is_some_and(|finished| finished >= record.created_ms));
+    let image = bench.store.image(job, 1).await.expect("there");
+    let keys: Vec<_> = image.outputs.iter().map(|output| output.artifact.key.as_str()).collect();
+    assert_eq!(keys, ["tasks/base", "tasks/sr256"]);
+    assert_eq!(bench.store.finish_overlooked().await.expect("sweeps"), []);
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn results_that_do_not_fit_are_discarded_by_reason(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.encode(job).await;
+    let key = bench.dispatch("base", job, 1).await[0].key;
+    let before = bench.store.job(job).await.expect("there").version;
+    let generation = TaskKey { generation: key.generation + 1, ..key };
+    let dispatch = TaskKey { dispatch: key.dispatch + 1, ..key };
+    for (stage, key, outcome, reason) in [
+        ("base", generation, done("x"), "stale_generation"),
+        ("base", dispatch, failed(), "stale_dispatch"),
+        ("sr256", key, done("x"), "other_stage"),
+        ("encode", key, done("x"), "wrong_pool"),
+    ] {
+        assert_eq!(bench.commit(stage, key, outcome).await, Fate::Discarded(reason));
+    }
+    assert_eq!(bench.store.job(job).await.expect("there").version, before, "nothing changed");
+    assert_eq!(bench.commit("base", dispatch, done("x")).await, Fate::Applied, "same stage, same bytes");
+    assert_eq!(bench.commit("base", key, done("x")).await, Fate::Discarded("other_stage"));
+    bench.store.cancel(job).await.expect("cancels");
+    assert_eq!(bench.commit("sr256", key, done("x")).await, Fate::Discarded("job_not_live"));
+    bench.settle().await;
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn two_results_of_one_image_in_a_bulk_count_once(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.encode(job).await;
+    let key = bench.dispatch("base", job, 1).await[0].key;
+    let report = Bench::report(key, done("base"), true);
+    let committed =
+        bench.store.commit(&bench.pool("base"), &[report.clone(), report]).await.expect("commits");
+    assert_eq!(committed.fates, [Fate::Applied, Fate::Discarded("other_stage")]);
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_release_names_its_dispatch(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.encode(job).await;
+    let key = bench.dispatch("base", job, 1).await[0].key;
+    let pool = bench.pool("base");
+    let stale = TaskKey { dispatch: key.dispatch - 1, ..key };
+    let released = bench.store.release(bench.term, &pool, &[stale], &Release::Returned).await.expect("ok");
+    assert_eq!(released.changed, 0);
+    let released = bench.store.release(bench.term, &pool, &[key], &Release::Returned).await.expect("ok");
+    assert_eq!(released.changed, 1);
+    let again = bench.dispatch("base", job, 1).await;
+    assert_eq!((again[0].key.dispatch, again[0].suspect), (key.dispatch + 1, false));
+    assert_eq!(bench.store.image(job, 0).await.expect("there").progress.failures, 0);
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_dead_workers_task_becomes_suspect_and_dies_only_alone(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.encode(job).await;
+    let died = Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 };
+    for deaths in 0..6 {
+        let task = bench.dispatch("base", job, 1).await.remove(0);
+        assert_eq!(task.suspect, deaths > 0);
+        let pool = bench.pool("base");
+        bench.store.release(bench.term, &pool, &[task.key], &died).await.expect("ok");
+        assert_eq!(bench.store.image(job, 0).await.expect("there").progress.failures, deaths);
+    }
+    assert_eq!(bench.states(job).await, [ImageState::Dead]);
+    assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Failed);
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_lost_embedding_is_wanted_again_before_more_is_dispatched(bench: &Bench) {
+    let job = bench.submit(&["one"], 3).await;
+    let other = bench.submit(&["one"], 2).await;
+    bench.encode(job).await;
+    let key = bench.dispatch("base", job, 1).await[0].key;
+    let lost = Outcome::InputMissing { key: "tasks/text".to_owned() };
+    assert_eq!(bench.commit("base", key, lost).await, Fate::Applied);
+    assert!(bench.dispatch("base", job, 9).await.is_empty(), "their embedding is gone");
+    assert!(bench.dispatch("base", other, 9).await.is_empty());
+    for job in [job, other] {
+        bench.audit(job).await;
+    }
+    bench.store.cancel(job).await.expect("cancels");
+    bench.encode(other).await;
+    assert_eq!(bench.dispatch("base", other, 9).await.len(), 2, "the other job has it encoded again");
+    for job in [job, other] {
+        bench.audit(job).await;
+    }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_cancel_is_one_update_and_rows_follow_in_chunks(bench: &Bench) {
+    let job = bench.submit(&["one", "two"], 5).await;
+    bench.encode(job).await;
+    let key = bench.dispatch("base", job, 2).await[0].key;
+    let cancelled = bench.store.cancel(job).await.expect("cancels");
+    assert_eq!((cancelled.state, cancelled.cancelled, cancelled.manifest), (JobState::Cancelled, 0, None));
+    assert_eq!(bench.commit("base", key, done("x")).await, Fate::Discarded("job_not_live"));
+    let chunk = bench.store.follow(4).await.expect("follows");
+    assert_eq!((chunk.changed, chunk.more), (4, true));
+    bench.audit(job).await;
+    bench.settle().await;
+    let record = bench.store.job(job).await.expect("there");
+    assert_eq!((record.cancelled, record.manifest), (10, Some(None)));
+    assert_eq!(bench.store.cancel(job).await.expect("again").version, record.version, "idempotent");
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_retry_makes_a_new_generation_of_what_failed_only(bench: &Bench) {
+    let job = bench.submit(&["one"], 2).await;
+    bench.encode(job).await;
+    for task in bench.dispatch("base", job, 2).await {
+        bench.commit("base", task.key, done("base")).await;
+    }
+    let first = bench.dispatch("sr256", job, 1).await.remove(0).key;
+    bench.commit("sr256", first, done("sr256")).await;
+    while let Some(task) = bench.dispatch("sr256", job, 1).await.pop() {
+        bench.commit("sr256", task.key, failed()).await;
+    }
+    assert_eq!(bench.states(job).await, [ImageState::Done, ImageState::Dead]);
+    let retried = bench.store.retry(job).await.expect("retries");
+    assert_eq!((retried.state, retried.generation, retried.manifest), (JobState::Active, 2, None));
+    bench.settle().await;
+    assert_eq!(bench.states(job).await, [ImageState::Done, ImageState::Ready]);
+    let task = bench.dispatch("sr256", job, 9).await.remove(0);
+    assert_eq!(task.key.generation, 2);
+    assert!(bench.store.retry(job).await.is_err(), "an active job is not retried");
+    bench.commit("sr256", task.key, done("sr256")).await;
+    assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Done);
+    assert!(bench.store.retry(job).await.is_err() && bench.store.cancel(job).await.is_err());
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_manifest_belongs_to_its_generation(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.store.cancel(job).await.expect("cancels");
+    bench.settle().await;
+    assert_eq!(bench.store.pending_manifests(9).await.expect("lists"), [(job, 1)]);
+    let digest = Digest::of(b"m");
+    assert!(!bench.store.manifest_written(job, 2, "k", digest).await.expect("asks"));
+    assert!(bench.store.manifest_written(job, 1, "k", digest).await.expect("writes"));
+    assert!(!bench.store.manifest_written(job, 1, "k", digest).await.expect("only once"));
+    let record = bench.store.job(job).await.expect("there");
+    assert_eq!(record.manifest, Some(Some(("k".to_owned(), digest))));
+    bench.store.retry(job).await.expect("retries");
+    assert_eq!(bench.store.job(job).await.expect("there").manifest, None);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn changes_after_a_version_are_complete(bench: &Bench) {
+    let job = bench.submit(&["one", "two", "three"], 3).await;
+    let mut known: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut position = (0, None);
+    bench.encode(job).await;
+    for round in 0..30_u64 {
+        for task in bench.dispatch(STAGES[(round % 2) as usize], job, 2).await {
+            bench.commit(STAGES[(round % 2) as usize], task.key, done("x")).await;
+        }
+        let changes = bench.store.changes(job, position, 2).await.expect("reads");
+        for image in &changes.images {
+            assert!((image.version, Some(image.id.index)) > position);
+            position = (image.version, Some(image.id.index));
+            known.insert(image.id.index, image.version);
+        }
+    }
+    loop {
+        let changes = bench.store.changes(job, position, 2).await.expect("reads");
+        for image in &changes.images {
+            position = (image.version, Some(image.id.index));
+            known.insert(image.id.index, image.version);
+        }
+        if !changes.more {
+            break;
+        }
+    }
+    let query = ImageQuery { job, states: Vec::new(), order: ImageOrder::Index(None), limit: 100 };
+    let page = bench.store.images(&query).await.expect("lists");
+    let rows: BTreeMap<_, _> = page.images.iter().map(|image| (image.id.index, image.version)).collect();
+    assert_eq!(known, rows);
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn whatever_happens_counters_equal_rows_and_every_job_ends(bench: &Bench) {
+    let mut jobs = Vec::new();
+    for texts in [&["a", "b", "c"][..], &["b", "d"], &["e", "e"]] {
+        jobs.push(bench.submit(texts, 4).await);
+    }
+    let mut dice = Dice(7);
+    let mut held: Vec<(&str, TaskKey)> = Vec::new();
+    for _ in 0..400 {
+        let job = jobs[dice.roll(3) as usize];
+        let stage = ["encode", "base", "sr256"][dice.roll(3) as usize];
+        match dice.roll(12) {
+            0..=3 => {
+                let count = 1 + dice.roll(3);
+                held.extend(bench.dispatch(stage, job, count).await.iter().map(|task| (stage, task.key)));
+            }
+            4..=7 if !held.is_empty() => {
+                let position = dice.roll(held.len() as u64) as usize;
+                // Some results come twice.
+                let (stage, key) =
+                    if dice.roll(4) == 0 { held[position] } else { held.swap_remove(position) };
+                let outcome = match dice.roll(10) {
+                    0..=4 => done(stage),
+                    5 | 6 => failed(),
+                    7 => Outcome::Interrupted { reason: "r".to_owned() },
+                    8 => Outcome::InputMissing { key: "tasks/text".to_owned() },
+                    _ => Outcome::InputMissing { key: "tasks/base".to_owned() },
+                };
+                let report = Bench::report(key, outcome, dice.roll(2) == 0);
+                bench.store.commit(&bench.pool(stage), &[report]).await.expect("commits");
+            }
+            8 if !held.is_empty() => {
+                let (stage, key) = held.swap_remove(dice.roll(held.len() as u64) as usize);
+                let why = if dice.roll(2) == 0 {
+                    Release::Returned
+                } else {
+                    Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 }
+                };
+                bench.store.release(bench.term, &bench.pool(stage), &[key], &why).await.expect("releases");
+            }
+            9 => {
+                let wish = match dice.roll(8) {
+                    0 => bench.store.cancel(job).await,
+                    1 | 2 => bench.store.pause(job).await,
+                    3..=5 => bench.store.resume(job).await,
+                    _ => bench.store.retry(job).await,
+                };
+                assert!(wish.is_ok() || matches!(wish, Err(Error::Refused(_))));
+            }
+            10 => drop(bench.store.spread(1 + dice.roll(5)).await.expect("spreads")),
+            _ => drop(bench.store.follow(1 + dice.roll(5)).await.expect("follows")),
+        }
+        bench.audit(job).await;
+    }
+    // And then all goes well.
+    for job in &jobs {
+        drop(bench.store.resume(*job).await);
+    }
+    for _ in 0..40 {
+        bench.settle().await;
+        for stage in ["encode", "base", "sr256"] {
+            for key in bench.store.dispatched(&bench.pool(stage)).await.expect("lists") {
+                bench.commit(stage, key, done(stage)).await;
+            }
+            for job in &jobs {
+                for task in bench.dispatch(stage, *job, 9).await {
+                    bench.commit(stage, task.key, done(stage)).await;
+                }
+            }
+        }
+    }
+    assert_eq!(bench.store.finish_overlooked().await.expect("sweeps"), [], "no job is overlooked");
+    for job in &jobs {
+        let record = bench.store.job(*job).await.expect("there");
+        assert!(record.state.terminal(), "{record:#?}");
+        assert!(bench.states(*job).await.iter().all(|state| state.terminal()));
+        bench.audit(*job).await;
+    }
+}

@@ -117,8 +117,22 @@ impl Farm {
 
     /// Over an existing record, with a new, empty queue: as after a restart.
     pub(crate) async fn start_over(options: Options, folder: Arc<TempDir>, artifacts: ArtifactStore) -> Self {
+        let store = SqliteStore::open(&database(folder.path())).await.expect("a record");
+        Self::assemble(options, folder, store, artifacts).await
+    }
+
+    pub(crate) async fn start_with_store(options: Options, folder: Arc<TempDir>, store: SqliteStore) -> Self {
+        Self::assemble(options, folder, store, ArtifactStore::in_memory()).await
+    }
+
+    async fn assemble(
+        options: Options,
+        folder: Arc<TempDir>,
+        store: SqliteStore,
+        artifacts: ArtifactStore,
+    ) -> Self {
         let queue = Arc::new(MemoryQueue::default());
-        let store = Arc::new(SqliteStore::open(&database(folder.path())).await.expect("a record"));
+        let store = Arc::new(store);
         let handle = Coordinator::start(
             options,
             Arc::clone(&store) as Arc<dyn Store>,
@@ -215,6 +229,15 @@ impl Farm {
         drop(self.client);
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// Asks until it is so.
+pub(crate) async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
+    let give_up = Instant::now() + DEADLINE;
+    while !so().await {
+        assert!(Instant::now() < give_up, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

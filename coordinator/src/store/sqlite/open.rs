@@ -15,6 +15,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// Readers beside the one writer.
 const READERS: u32 = 4;
+/// SQLite's default page, and the most pages it knows.
+const PAGE_BYTES: u64 = 4096;
+const MOST_PAGES: u64 = 4_294_967_294;
 const BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE: Duration = Duration::from_secs(30);
 
@@ -24,6 +27,15 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::Unusable`] in one sentence that names the file: damaged, made by a newer Darkroom, not to be opened.
     pub async fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_within(path, u64::MAX).await
+    }
+
+    /// As [`open`](Self::open), for a file that may grow to `max_bytes`; beyond, writing fails as on a full disk.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_within(path: &Path, max_bytes: u64) -> Result<Self, Error> {
+        let max_pages = (max_bytes / PAGE_BYTES).min(MOST_PAGES);
         // WAL with FULL: a committed transaction is on disk before the submit it belongs to is acknowledged.
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -32,7 +44,8 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY)
-            .pragma("cache_size", "-16384")
+            .pragma("cache_size", "-32768")
+            .pragma("max_page_count", max_pages.to_string())
             .statement_cache_capacity(200);
         let pool = |connections: u32| {
             SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).idle_timeout(None)

@@ -1,7 +1,10 @@
 //! Embeddings: results of stage `encode`, and letting the images that wait for a text follow it.
 
+use std::collections::BTreeMap;
+
 use darkroom_core::{
     digest::Digest,
+    id::JobId,
     image_state::{ImageEvent, transition},
     retry::{self, Failure, History, Verdict},
 };
@@ -26,16 +29,26 @@ struct TextRow {
     suspect: bool,
 }
 
+/// Texts of a bulk that are encoded, or given up.
+#[derive(Default)]
+struct Ended {
+    done: Vec<i64>,
+    dead: Vec<i64>,
+}
+
 /// Applies what happened to texts of an encoder's pool.
 pub(super) async fn settle(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Outcomes, Error> {
-    let mut outcomes = Outcomes::default();
+    let (mut outcomes, mut ended) = (Outcomes::default(), Ended::default());
     for cause in causes {
         let fate = match cause.key.subject {
-            Subject::Text(digest) => settle_one(tx, pool, digest, cause, &mut outcomes).await?,
+            Subject::Text(digest) => settle_one(tx, pool, digest, cause, &mut ended).await?,
             Subject::Image(_) => Fate::Discarded("wrong_pool"),
         };
         outcomes.changed += u64::from(fate == Fate::Applied);
         outcomes.fates.push(fate);
+    }
+    for (embeddings, encoded) in [(&ended.done, 1), (&ended.dead, 2)] {
+        outcomes.jobs.extend(tell_jobs(tx, embeddings, encoded).await?);
     }
     Ok(outcomes)
 }
@@ -45,7 +58,7 @@ async fn settle_one(
     pool: &PoolId,
     digest: Digest,
     cause: &Cause<'_>,
-    outcomes: &mut Outcomes,
+    ended: &mut Ended,
 ) -> Result<Fate, Error> {
     let found: Option<TextRow> = sqlx::query_as(
         "SELECT id, state, dispatch, failures, hosts, suspect FROM embeddings WHERE digest = ?1 AND encoder = ?2",
@@ -71,7 +84,7 @@ async fn settle_one(
         .bind(to_json(notes)?)
         .execute(&mut **tx)
         .await?;
-        outcomes.jobs.extend(tell_jobs(tx, row.id, 1).await?);
+        ended.done.push(row.id);
         return Ok(Fate::Applied);
     }
     if row.state != "dispatched" || number::<u64>(row.dispatch)? != cause.key.dispatch {
@@ -90,7 +103,7 @@ async fn settle_one(
             return Ok(Fate::Applied);
         }
     };
-    fail(tx, &row, (code, message), failure, outcomes).await?;
+    fail(tx, &row, (code, message), failure, ended).await?;
     Ok(Fate::Applied)
 }
 
@@ -99,7 +112,7 @@ async fn fail(
     row: &TextRow,
     (code, message): (&str, &str),
     failure: Failure<'_>,
-    outcomes: &mut Outcomes,
+    ended: &mut Ended,
 ) -> Result<(), Error> {
     let mut hosts: Vec<String> = from_json(&row.hosts)?;
     let failures = number(row.failures)?;
@@ -125,35 +138,42 @@ async fn fail(
     .execute(&mut **tx)
     .await?;
     if dead {
-        outcomes.jobs.extend(tell_jobs(tx, row.id, 2).await?);
+        ended.dead.push(row.id);
     }
     Ok(())
 }
 
-/// Marks a text as encoded (1) or dead (2) in every job that waits for it, and counts the encoded ones.
-async fn tell_jobs(
-    tx: &mut Tx,
-    embedding: i64,
-    encoded: i64,
-) -> Result<Vec<darkroom_core::id::JobId>, Error> {
-    let jobs: Vec<i64> = sqlx::query_scalar(
-        "UPDATE job_texts SET encoded = ?2 WHERE embedding = ?1 AND encoded = 0 RETURNING job",
+/// Marks texts as encoded (1) or dead (2) in every job that waits for them, and counts the encoded ones.
+async fn tell_jobs(tx: &mut Tx, embeddings: &[i64], encoded: i64) -> Result<Vec<JobId>, Error> {
+    if embeddings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let embeddings = list(embeddings)?;
+    let told: Vec<i64> = sqlx::query_scalar(
+        "UPDATE job_texts SET encoded = ?2
+         WHERE embedding IN (SELECT value FROM json_each(?1)) AND encoded = 0
+         RETURNING job",
     )
-    .bind(embedding)
+    .bind(&embeddings)
     .bind(encoded)
     .fetch_all(&mut **tx)
     .await?;
-    let jobs = list(&jobs)?;
+    let mut texts: BTreeMap<i64, i64> = BTreeMap::new();
+    for job in told {
+        *texts.entry(job).or_default() += 1;
+    }
+    let jobs = to_json(&texts.keys().collect::<Vec<_>>())?;
     let ids = raise_versions(tx, &jobs).await?;
     if encoded == 1 {
         sqlx::query(
-            "UPDATE job_stages SET passed = passed + 1
-             WHERE stage = -1 AND job IN (SELECT value FROM json_each(?1))",
+            "UPDATE job_stages SET passed = passed + (d.value ->> 1)
+             FROM json_each(?1) AS d
+             WHERE job_stages.job = d.value ->> 0 AND job_stages.stage = -1",
         )
-        .bind(&jobs)
+        .bind(to_json(&texts.into_iter().collect::<Vec<_>>())?)
         .execute(&mut **tx)
         .await?;
-        add_notes(tx, &jobs, &list(&[embedding])?).await?;
+        add_notes(tx, &jobs, &embeddings).await?;
     }
     Ok(ids)
 }
