@@ -101,3 +101,53 @@ pub(crate) fn upload(values: &[f32], shape: &[i64], device: Device) -> Result<Te
     debug_assert_eq!(values.len() as i64, shape.iter().product::<i64>());
     Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_kind(Kind::Float)?.f_to_device(device)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::device::{DeviceChoice, DtypeChoice, LoadOptions};
+    use crate::sampler::Sampler;
+    use crate::settings::SamplerSettings;
+    use crate::stage::StageModel;
+
+    /// What padding on a GPU rests on: in a pass of a fixed number of rows, other rows do not reach a row's bits.
+    #[test]
+    fn a_padded_pass_gives_a_row_the_bits_of_a_full_one() {
+        let _no_grad = tch::no_grad_guard();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/example/base");
+        for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
+            let options = LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None };
+            let model = StageModel::load(&folder, "base", &options).unwrap();
+            let settings = SamplerSettings { sampler: Sampler::Ddim, steps: 2, ..SamplerSettings::default() };
+            let plan = model.plan(&settings).unwrap();
+            let render = |keep: i64| {
+                tch::manual_seed(5);
+                let f32_cpu = (Kind::Float, Device::Cpu);
+                let mask = Tensor::arange(4, f32_cpu).lt(keep).to_kind(Kind::Float);
+                let input = |shape: &[i64]| {
+                    let ones = vec![1_i64; shape.len() - 1];
+                    Tensor::randn(shape, f32_cpu) * mask.view([vec![4], ones].concat().as_slice())
+                };
+                let start = Start {
+                    text: input(&[4, 12, 32]),
+                    negative: Some(input(&[4, 12, 32])),
+                    low_res: None,
+                    noise_level: None,
+                    x: input(&[4, 3, 16, 16]),
+                };
+                let mut denoiser = Denoiser::new(model.network(), &plan, 3.0, &start).unwrap();
+                for index in 0..2 {
+                    let output = denoiser.predict(index).unwrap();
+                    denoiser.advance(index, &output, || Ok(Tensor::new())).unwrap();
+                }
+                denoiser.x().narrow(0, 0, keep).contiguous()
+            };
+            let full = render(4);
+            for keep in 1..4 {
+                assert_eq!(render(keep), full.narrow(0, 0, keep), "{keep} of 4 rows, {dtype:?}");
+            }
+        }
+    }
+}

@@ -139,6 +139,45 @@ mod tests {
         assert_eq!(fnv1a("foobar"), 0x8594_4171_f739_67e8);
     }
 
+    /// Bit patterns, computed by a second implementation of this page in Python.
+    #[test]
+    fn fields_have_their_known_answers() {
+        for (seed, stage, purpose, step, expected) in [
+            (
+                42,
+                "base",
+                Purpose::Init,
+                0,
+                [0x3e84_1a16, 0xbf81_54a0, 0x3f86_fe2d, 0xbf5e_67bb, 0x4029_164c, 0xbf09_d393],
+            ),
+            (
+                0,
+                "sr256",
+                Purpose::Step,
+                7,
+                [0xbf21_e5f6, 0x3f58_5445, 0xbdca_6f6f, 0x3fc5_d18c, 0x3f07_2999, 0x3e4d_90c2],
+            ),
+            (
+                (1 << 63) + 5,
+                "sr1024",
+                Purpose::Augmentation,
+                0,
+                [0x3fc3_2427, 0x3f76_fedf, 0x3e9d_3dc3, 0xbf81_e500, 0xbdb9_b44f, 0x3fd2_2d52],
+            ),
+            (
+                42,
+                "base",
+                Purpose::ImageToImage,
+                0,
+                [0x3eff_c2f0, 0x3fa7_a129, 0x3eb9_a0ed, 0x3e9f_5622, 0xbfed_b1a8, 0xbf71_dab7_u32],
+            ),
+        ] {
+            let field = field(NoiseKey { seed, stage, purpose, step }, 6);
+            let bits: Vec<u32> = field.iter().map(|value| value.to_bits()).collect();
+            assert_eq!(bits, expected, "{stage} {purpose:?}");
+        }
+    }
+
     #[test]
     fn a_field_is_the_same_however_it_is_split_over_threads() {
         let whole = field(KEY, 300_003);

@@ -1,7 +1,9 @@
 //! Text to token ids, and what was lost on the way.
 //!
-//! Reads `tokenizer.json`. Padding and truncation are the file's, or those of a given length. Every encoding says how
+//! Reads `tokenizer.json`, or the `spiece.model` of older checkpoints where there is none. Padding and truncation are the file's, or those of a given length. Every encoding says how
 //! many tokens did not fit and which words the vocabulary does not know, so that a user can be told.
+
+mod sentencepiece;
 
 use std::path::Path;
 
@@ -34,15 +36,19 @@ pub(crate) struct Tokens {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json` of a folder; `max_length` replaces the file's padding and truncation.
+    /// Loads a folder's tokenizer; `max_length` replaces the file's padding and truncation.
     pub(crate) fn load(folder: &Path, max_length: Option<usize>, pad_id: u32) -> Result<Self, LoadError> {
-        let path = folder.join("tokenizer.json");
+        let (json_path, model_path) = (folder.join("tokenizer.json"), folder.join("spiece.model"));
+        let from_json = json_path.is_file() || !model_path.is_file();
+        let path = if from_json { json_path } else { model_path };
         let invalid = |message: String| LoadError::Tokenizer { path: path.clone(), message };
         let bytes = std::fs::read(&path).map_err(|source| LoadError::read(&path, source))?;
-        let json: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let mut fixed = Inner::from_bytes(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let unknown_id = unknown_id(&json, &fixed);
+        let mut fixed = if from_json {
+            Inner::from_bytes(&bytes).map_err(|error| invalid(error.to_string()))?
+        } else {
+            sentencepiece::tokenizer(&bytes).map_err(&invalid)?
+        };
+        let unknown_id = unknown_id(&fixed);
         if let Some(max_length) = max_length {
             let truncation = TruncationParams { max_length, ..TruncationParams::default() };
             fixed.with_truncation(Some(truncation)).map_err(|error| invalid(error.to_string()))?;
@@ -81,8 +87,8 @@ impl Tokenizer {
 }
 
 /// The id that stands for what is not in the vocabulary: the model's own word on it, else the usual name's.
-fn unknown_id(json: &serde_json::Value, tokenizer: &Inner) -> Option<u32> {
-    let model = &json["model"];
+fn unknown_id(tokenizer: &Inner) -> Option<u32> {
+    let model = serde_json::to_value(tokenizer.get_model()).unwrap_or_default();
     model["unk_id"]
         .as_u64()
         .and_then(|id| u32::try_from(id).ok())

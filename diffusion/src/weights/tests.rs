@@ -1,1 +1,153 @@
+//! Every way a weights file can be wrong, and what is said about it.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use safetensors::tensor::TensorView;
+use tempfile::TempDir;
+
+use super::*;
+
+const PLACEMENT: Placement = Placement { device: Device::Cpu, kind: Kind::Float };
+
+fn write(path: &Path, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        (name.to_string(), TensorView::new(*dtype, shape.to_vec(), bytes).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn folder(tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    write(&path, tensors);
+    (folder, path)
+}
+
+fn open(folder: &TempDir) -> Result<Weights, LoadError> {
+    Weights::open(folder.path(), "model", PLACEMENT)
+}
+
+#[test]
+fn f32_f16_and_bf16_are_read_and_converted() {
+    let halves = |bits: &[u16]| bits.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let (folder, _) = folder(&[
+        ("a", Dtype::F32, &[2], floats(&[1.5, -2.0])),
+        ("b", Dtype::F16, &[2], halves(&[f16::from_f32(1.5).to_bits(), f16::from_f32(-2.0).to_bits()])),
+        ("c", Dtype::BF16, &[2], halves(&[bf16::from_f32(1.5).to_bits(), bf16::from_f32(-2.0).to_bits()])),
+    ]);
+    let weights = open(&folder).unwrap();
+    for name in ["a", "b", "c"] {
+        let tensor = weights.take(name, &[2]).unwrap();
+        assert_eq!(tensor.kind(), Kind::Float);
+        assert_eq!(Vec::<f32>::try_from(tensor).unwrap(), [1.5, -2.0]);
+    }
+    assert_eq!(weights.parameters(), 6);
+    weights.finish(|_| false).unwrap();
+    let bf16_placement = Placement { kind: Kind::BFloat16, ..PLACEMENT };
+    let weights = Weights::open(folder.path(), "model", bf16_placement).unwrap();
+    assert_eq!(weights.take("a", &[2]).unwrap().kind(), Kind::BFloat16);
+    assert_eq!(weights.take_f32("b", &[2]).unwrap().kind(), Kind::Float);
+}
+
+#[test]
+fn a_missing_tensor_is_named_with_its_file() {
+    let (folder, path) = folder(&[("a", Dtype::F32, &[1], floats(&[1.0]))]);
+    let error = open(&folder).unwrap().take("conv_in.weight", &[1]).unwrap_err();
+    assert_eq!(error.to_string(), format!("{} has no tensor `conv_in.weight`", path.display()));
+    assert_eq!((error.code(), error.retryable()), ("weights-mismatch", false));
+}
+
+#[test]
+fn a_misshapen_tensor_is_named_with_both_shapes() {
+    let (folder, _) = folder(&[("a", Dtype::F32, &[2, 1], floats(&[1.0, 2.0]))]);
+    let error = open(&folder).unwrap().take("a", &[1, 2]).unwrap_err().to_string();
+    assert!(error.contains("`a`") && error.contains("[2, 1]") && error.contains("[1, 2]"), "{error}");
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_found_in_every_format() {
+    for (dtype, bytes) in [
+        (Dtype::F32, floats(&[1.0, f32::NAN])),
+        (Dtype::F32, floats(&[f32::NEG_INFINITY, 1.0])),
+        (Dtype::F16, vec![0, 0, 0, 0x7c]),
+        (Dtype::BF16, vec![0, 0, 0xc0, 0x7f]),
+    ] {
+        let (folder, _) = folder(&[("a", dtype, &[2], bytes)]);
+        let error = open(&folder).unwrap().take("a", &[2]).unwrap_err();
+        assert!(matches!(&error, LoadError::NonFinite { tensor, .. } if tensor == "a"), "{error}");
+    }
+}
+
+#[test]
+fn integers_are_no_weights() {
+    let (folder, _) = folder(&[("a", Dtype::I32, &[1], vec![0; 4])]);
+    assert!(matches!(open(&folder).unwrap().take("a", &[1]), Err(LoadError::Dtype { .. })));
+}
+
+#[test]
+fn left_over_tensors_are_an_error_unless_expected() {
+    let tensor = |name| (name, Dtype::F32, &[1_usize][..], floats(&[1.0]));
+    let (folder, _) = folder(&[tensor("a"), tensor("lora.up"), tensor("decoder.x")]);
+    let weights = open(&folder).unwrap();
+    assert!(weights.take("a", &[1]).is_ok());
+    let error = weights.finish(|name| name.starts_with("decoder.")).unwrap_err();
+    assert!(
+        matches!(&error, LoadError::Unexpected { tensor, count: 1, .. } if tensor == "lora.up"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_truncated_or_foreign_file_is_one_clear_sentence() {
+    let (folder, path) = folder(&[("a", Dtype::F32, &[64], floats(&[1.0; 64]))]);
+    let whole = std::fs::read(&path).unwrap();
+    for bytes in [
+        &whole[..whole.len() - 1],
+        &whole[..20],
+        &whole[..3],
+        b"",
+        b"PK\x03\x04 this is a zip file, not that",
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = open(&folder).err().unwrap();
+        assert!(matches!(error, LoadError::Corrupt { .. }), "{error:?}");
+        let sentence = error.to_string();
+        assert!(
+            sentence.starts_with(&path.display().to_string()) && sentence.lines().count() == 1,
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn shards_are_found_by_their_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    write(&path("m1.safetensors"), &[("a", Dtype::F32, &[1], floats(&[1.0]))]);
+    write(&path("m2.safetensors"), &[("b", Dtype::F32, &[1], floats(&[2.0]))]);
+    let index =
+        |map: &str| std::fs::write(path("model.safetensors.index.json"), format!("{{\"weight_map\":{map}}}"));
+    index(r#"{"a": "m1.safetensors", "b": "m2.safetensors"}"#).unwrap();
+    let weights = open(&folder).unwrap();
+    assert!(weights.take("a", &[1]).is_ok() && weights.take("b", &[1]).is_ok());
+    index(r#"{"a": "m1.safetensors", "c": "m2.safetensors"}"#).unwrap();
+    assert!(matches!(open(&folder), Err(LoadError::Missing { tensor, .. }) if tensor == "c"));
+    index(r#"{"a": "../m1.safetensors"}"#).unwrap();
+    assert!(matches!(open(&folder), Err(LoadError::Config { .. })));
+    index(r#"{"a": "absent.safetensors"}"#).unwrap();
+    assert!(matches!(open(&folder), Err(LoadError::Read { .. })));
+}
+
+#[test]
+fn a_published_variant_is_taken_where_there_is_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(open(&folder).err().unwrap().to_string().contains("model.safetensors"));
+    write(&folder.path().join("model.fp16.safetensors"), &[("a", Dtype::F16, &[1], vec![0, 0])]);
+    assert!(open(&folder).unwrap().take("a", &[1]).is_ok());
+}

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use darkroom_diffusion::trace::{CheckOptions, TraceReport, check};
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
+use super::fixture;
 
 fn traces_of(cascade: &Path) -> Vec<PathBuf> {
     let mut traces: Vec<PathBuf> = std::fs::read_dir(cascade)
@@ -34,7 +32,7 @@ fn table(reports: &[TraceReport]) -> String {
 }
 
 fn passes(cascade: &str) {
-    let folder = fixtures().join(cascade);
+    let folder = fixture(cascade);
     let traces = traces_of(&folder);
     assert!(!traces.is_empty());
     let reports = check(&folder, &traces, CheckOptions::default()).unwrap();

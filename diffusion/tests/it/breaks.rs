@@ -1,0 +1,141 @@
+//! The check turns red: each test breaks one thing in a copy of a cascade or a trace and expects a difference or a
+//! refusal that names it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use darkroom_diffusion::trace::{CheckOptions, TraceReport, check};
+use safetensors::tensor::{SafeTensors, TensorView};
+use tempfile::TempDir;
+
+use super::fixture;
+
+/// A copy of the example cascade that may be written to.
+fn copy() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&fixture("example"), folder.path());
+    folder
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::write(&target, std::fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}
+
+fn run(cascade: &Path, trace: &str) -> TraceReport {
+    let mut reports = check(cascade, &[cascade.join(trace)], CheckOptions::default()).unwrap();
+    reports.pop().unwrap()
+}
+
+fn failed_rows(report: &TraceReport) -> Vec<&str> {
+    report.rows.iter().filter(|row| !row.pass).map(|row| row.name.as_str()).collect()
+}
+
+/// Adds `delta` to one value of a tensor of a safetensors file.
+fn perturb(path: &Path, tensor: &str, delta: f32) {
+    let bytes = std::fs::read(path).unwrap();
+    let parsed = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let mut data: BTreeMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for (name, view) in parsed.tensors() {
+        data.insert(name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()));
+    }
+    let (_, _, values) = data.get_mut(tensor).unwrap();
+    let value = f32::from_le_bytes(values[..4].try_into().unwrap()) + delta;
+    values[..4].copy_from_slice(&value.to_le_bytes());
+    let views = data.iter().map(|(name, (dtype, shape, values))| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), values).unwrap())
+    });
+    std::fs::write(path, safetensors::serialize(views, header.metadata().clone()).unwrap()).unwrap();
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{} has no {from}", path.display());
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn one_perturbed_weight_fails_the_forward_pass() {
+    let cascade = copy();
+    let weights = cascade.path().join("base/unet/diffusion_pytorch_model.safetensors");
+    perturb(&weights, "mid_block.attentions.0.to_v.weight", 0.05);
+    let report = run(cascade.path(), "base.ddim.trace.safetensors");
+    assert!(!report.passed());
+    assert!(failed_rows(&report).contains(&"model_output.step0"), "{report:?}");
+}
+
+#[test]
+fn a_perturbed_text_encoder_fails_its_embeddings() {
+    let cascade = copy();
+    let weights = cascade.path().join("text_encoder/model.safetensors");
+    perturb(&weights, "encoder.block.1.layer.1.DenseReluDense.wo.weight", 0.01);
+    let report = run(cascade.path(), "text_encoder.trace.safetensors");
+    assert_eq!(failed_rows(&report), ["embeddings", "negative.embeddings"]);
+}
+
+#[test]
+fn a_changed_schedule_passes_the_forward_and_fails_the_run() {
+    let cascade = copy();
+    let scheduler = cascade.path().join("sr1/scheduler/scheduler_config.json");
+    edit(&scheduler, "\"sample_max_value\": 1.0", "\"sample_max_value\": 1.5");
+    let report = run(cascade.path(), "sr1.ddpm.trace.safetensors");
+    assert!(!report.passed());
+    assert!(!failed_rows(&report).contains(&"model_output.step0"), "{report:?}");
+}
+
+#[test]
+fn another_guidance_scale_fails_every_sample() {
+    let cascade = copy();
+    let trace = cascade.path().join("base.ddim.trace.safetensors");
+    let bytes = std::fs::read(&trace).unwrap();
+    let text = b"\"guidance_scale\":\"7.0\"";
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    let mut bytes = bytes;
+    bytes[at..at + text.len()].copy_from_slice(b"\"guidance_scale\":\"6.0\"");
+    std::fs::write(&trace, bytes).unwrap();
+    let report = run(cascade.path(), "base.ddim.trace.safetensors");
+    assert!(failed_rows(&report).contains(&"sample.step0"), "{report:?}");
+    assert!(!failed_rows(&report).contains(&"model_output.step0"));
+}
+
+#[test]
+fn another_spacing_fails_at_the_timesteps() {
+    let cascade = copy();
+    let scheduler = cascade.path().join("base/scheduler/scheduler_config.json");
+    edit(&scheduler, "\"timestep_spacing\": \"leading\"", "\"timestep_spacing\": \"trailing\"");
+    assert_eq!(failed_rows(&run(cascade.path(), "base.ddpm.trace.safetensors")), ["timesteps"]);
+}
+
+#[test]
+fn another_noise_level_fails_at_the_conditioned_picture() {
+    let cascade = copy();
+    let scheduler = cascade.path().join("sr2/image_noising_scheduler/scheduler_config.json");
+    edit(&scheduler, "squaredcos_cap_v2", "linear");
+    let report = run(cascade.path(), "sr2.ddim.trace.safetensors");
+    assert!(failed_rows(&report).contains(&"conditioned_low_res"), "{report:?}");
+}
+
+#[test]
+fn a_velocity_with_a_variance_is_refused() {
+    let cascade = copy();
+    edit(&cascade.path().join("base/scheduler/scheduler_config.json"), "\"epsilon\"", "\"v_prediction\"");
+    let traces = [cascade.path().join("base.ddim.trace.safetensors")];
+    let error = check(cascade.path(), &traces, CheckOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("prediction_type") && error.contains("v_prediction"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_trace_is_refused_by_name() {
+    let weights = fixture("example/base/unet/diffusion_pytorch_model.safetensors");
+    let error = check(&fixture("example"), &[weights], CheckOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("not a trace"), "{error}");
+}

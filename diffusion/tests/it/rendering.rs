@@ -1,0 +1,200 @@
+//! Rendering: the same bytes alone and in any batch, stopping, and inputs that do not fit.
+
+use std::ops::ControlFlow;
+
+use darkroom_diffusion::{
+    DeviceChoice, DtypeChoice, HostTensor, LoadOptions, RenderError, RowInput, Sampler, SamplerSettings,
+    StageModel, TextEncoder,
+};
+
+use super::fixture;
+
+fn options(dtype: DtypeChoice) -> LoadOptions {
+    LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None }
+}
+
+fn stage(cascade: &str, name: &str, dtype: DtypeChoice) -> StageModel {
+    StageModel::load(&fixture(cascade).join(name), name, &options(dtype)).unwrap()
+}
+
+/// Made-up values that differ from row to row.
+fn values(shape: [usize; 2], seed: u64) -> HostTensor {
+    let count = shape.iter().product::<usize>();
+    let data = (0..count).map(|index| ((index as f32 + seed as f32 * 7.3) * 0.37).sin()).collect();
+    HostTensor { shape: shape.to_vec(), data }
+}
+
+fn row(model: &StageModel, seed: u64) -> RowInput {
+    let description = model.describe();
+    let low_res = description.takes_low_res.then(|| {
+        let HostTensor { data, .. } = values([3, 8 * 12], seed);
+        HostTensor { shape: vec![3, 8, 12], data }
+    });
+    RowInput {
+        text: values([10, description.text_dim], seed),
+        negative: Some(values([10, description.text_dim], seed + 100)),
+        low_res,
+        seed,
+    }
+}
+
+fn settings(model: &StageModel, sampler: Sampler, guidance_scale: f64) -> SamplerSettings {
+    let noise_level = model.describe().takes_low_res.then_some(30);
+    SamplerSettings {
+        sampler,
+        steps: 3,
+        guidance_scale,
+        noise_level,
+        width: 32,
+        height: 16,
+        ..Default::default()
+    }
+}
+
+fn render(model: &StageModel, settings: &SamplerSettings, rows: &[RowInput]) -> Vec<HostTensor> {
+    model.render(settings, rows, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn bits(picture: &HostTensor) -> Vec<u32> {
+    picture.data.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
+    for (cascade, name) in [("example", "base"), ("example", "sr1"), ("deep", "sr"), ("deep", "efficient")] {
+        for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
+            let model = stage(cascade, name, dtype);
+            let rows: Vec<RowInput> = (0..3).map(|seed| row(&model, seed)).collect();
+            for (sampler, guidance) in [(Sampler::DpmSolverPp, 3.0), (Sampler::Ddpm, 1.0)] {
+                let settings = SamplerSettings { steps: 2, ..settings(&model, sampler, guidance) };
+                let all = render(&model, &settings, &rows);
+                for (index, together) in all.iter().enumerate() {
+                    assert_eq!(together.shape, [3, 16, 32]);
+                    let alone = render(&model, &settings, &rows[index..=index]);
+                    assert_eq!(
+                        bits(&alone[0]),
+                        bits(together),
+                        "{cascade}/{name} {dtype:?} row {index} alone"
+                    );
+                }
+                let reversed: Vec<RowInput> = rows.iter().rev().cloned().collect();
+                let others = render(&model, &settings, &reversed);
+                assert_eq!(bits(&others[2]), bits(&all[0]), "{cascade}/{name} {dtype:?} in another batch");
+                assert_ne!(bits(&all[0]), bits(&all[1]), "rows differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_has_the_same_embedding_alone_and_with_others() {
+    let folder = fixture("example");
+    for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
+        let load = || {
+            TextEncoder::load(&folder.join("text_encoder"), &folder.join("tokenizer"), 12, &options(dtype))
+        };
+        let encoder = load().unwrap();
+        let texts =
+            ["a red circle", "", "the dog on a bike in the snow above a blue square and 3 circles", "狗 dog"];
+        let all = encoder.encode(&texts).unwrap();
+        for (text, together) in texts.iter().zip(&all) {
+            assert_eq!(together.embedding.shape, [12, encoder.dimension()]);
+            let alone = encoder.encode(&[text]).unwrap();
+            assert_eq!(bits(&alone[0].embedding), bits(&together.embedding), "{text} {dtype:?}");
+        }
+        assert!(all[2].truncated_tokens > 0 && all[0].truncated_tokens == 0);
+        assert_eq!(all[3].unknown_words, ["狗"]);
+    }
+}
+
+#[test]
+fn bf16_pictures_are_close_to_f32_pictures() {
+    let (exact, rough) =
+        (stage("example", "sr2", DtypeChoice::F32), stage("example", "sr2", DtypeChoice::Bf16));
+    let settings = settings(&exact, Sampler::DpmSolverPp, 2.0);
+    let rows = [row(&exact, 1)];
+    let (exact, rough) = (render(&exact, &settings, &rows), render(&rough, &settings, &rows));
+    let worst = exact[0].data.iter().zip(&rough[0].data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.1, "{worst}");
+}
+
+#[test]
+fn a_render_reports_each_step_and_stops_when_told() {
+    let model = stage("example", "base", DtypeChoice::F32);
+    let settings = settings(&model, Sampler::Ddim, 2.0);
+    let mut heard = Vec::new();
+    let rows = [row(&model, 1), row(&model, 2)];
+    let stopped = model.render(&settings, &rows, &mut |report| {
+        heard.push((report.step, report.steps, report.timestep));
+        if report.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(RenderError::Interrupted)));
+    assert_eq!(heard, [(1, 3, 666), (2, 3, 333)]);
+}
+
+#[test]
+fn no_rows_make_no_pictures() {
+    let model = stage("example", "base", DtypeChoice::F32);
+    assert!(render(&model, &settings(&model, Sampler::Ddim, 2.0), &[]).is_empty());
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused_by_name() {
+    let (base, sr) = (stage("example", "base", DtypeChoice::F32), stage("example", "sr1", DtypeChoice::F32));
+    type Change = fn(&mut SamplerSettings, &mut RowInput);
+    let cases: [(&StageModel, &str, Change); 13] = [
+        (&base, "width", |settings, _| settings.width = 17),
+        (&base, "height", |settings, _| settings.height = 0),
+        (&base, "guidance_scale", |settings, _| settings.guidance_scale = f64::NAN),
+        (&base, "noise_level", |settings, _| settings.noise_level = Some(1)),
+        (&sr, "noise_level", |settings, _| settings.noise_level = None),
+        (&sr, "noise_level", |settings, _| settings.noise_level = Some(1000)),
+        (&base, "text", |_, row| row.text.shape[1] += 1),
+        (&base, "text", |_, row| row.text.data.truncate(3)),
+        (&base, "negative", |_, row| row.negative = None),
+        (&base, "negative", |_, row| {
+            row.negative = Some(HostTensor { shape: vec![1, 32], data: vec![0.0; 32] })
+        }),
+        (&base, "low_res", |_, row| {
+            row.low_res = Some(HostTensor { shape: vec![3, 1, 1], data: vec![0.0; 3] })
+        }),
+        (&sr, "low_res", |_, row| row.low_res = None),
+        (&sr, "low_res", |_, row| {
+            row.low_res = Some(HostTensor { shape: vec![1, 2, 2], data: vec![0.0; 4] })
+        }),
+    ];
+    for (model, expected, change) in cases {
+        let (mut settings, mut row) = (settings(model, Sampler::Ddim, 2.0), row(model, 1));
+        change(&mut settings, &mut row);
+        match model.render(&settings, &[row], &mut |_| ControlFlow::Continue(())) {
+            Err(RenderError::Invalid { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_a_number_is_named() {
+    let model = stage("example", "base", DtypeChoice::F32);
+    let settings = settings(&model, Sampler::DpmSolverPp, 2.0);
+    let mut rows = [row(&model, 1), row(&model, 2)];
+    rows[1].text.data[0] = f32::NAN;
+    let result = model.render(&settings, &rows, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(result, Err(RenderError::NonFinite { row: 1 })), "{result:?}");
+}
+
+#[test]
+fn a_stage_says_what_it_is() {
+    let model = stage("deep", "efficient", DtypeChoice::F32);
+    let description = model.describe();
+    assert_eq!(description.class, "EfficientUNet2DModel");
+    assert_eq!((description.in_channels, description.out_channels, description.text_dim), (6, 3, 64));
+    assert_eq!((description.default_width, description.size_multiple), (32, 8));
+    assert_eq!((description.dtype.as_str(), description.device.as_str()), ("f32", "cpu"));
+    assert!(description.takes_low_res && description.parameters > 10_000);
+    assert!(
+        model.row_class().starts_with("cpu/") && model.row_class().contains("/f32/"),
+        "{}",
+        model.row_class()
+    );
+}

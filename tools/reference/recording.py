@@ -1,0 +1,100 @@
+"""Runs one stage with the reference's schedulers and records every tensor that a port must reproduce."""
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers import scheduling_ddpm
+from torch.nn.functional import interpolate
+
+PERTURBATION = 1e-6
+TRIES = 4
+
+
+def make_scheduler(sampler, config):
+    """The stage's configuration under another class: spacing is the class's own unless the file is of that class."""
+    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    own = config["_class_name"]
+    if sampler == "ddpm":
+        if own != "DDPMScheduler":
+            options |= {"timestep_spacing": "leading", "steps_offset": 0}
+        return DDPMScheduler.from_config(options)
+    if sampler == "ddim":
+        if own != "DDIMScheduler":
+            options |= {"timestep_spacing": "leading", "steps_offset": 0}
+        return DDIMScheduler.from_config(options)
+    if own != "DPMSolverMultistepScheduler":
+        options |= {"timestep_spacing": "linspace", "steps_offset": 0}
+    return DPMSolverMultistepScheduler.from_config(options)
+
+
+def predict(unet, x, timestep, text, noise_level):
+    label = None if noise_level is None else torch.full((len(x),), noise_level)
+    if type(unet).__name__ == "EfficientUNet2DModel":
+        return unet(x, torch.full((len(x),), int(timestep)), text, label)
+    return unet(x, timestep, encoder_hidden_states=text, class_labels=label).sample
+
+
+@torch.no_grad()
+def record(unet, config, run, text, negative, size, low_res, noising, seed, disturbance=None):
+    """Every tensor of one run, by the names of the trace format."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(text), 3, *size)
+    draw = lambda: torch.randn(shape, generator=generator)  # noqa: E731
+    scheduler = make_scheduler(run["sampler"], config)
+    if "timesteps" in run:
+        scheduler.set_timesteps(timesteps=run["timesteps"])
+    else:
+        scheduler.set_timesteps(run["steps"])
+    x = draw()
+    tensors = {"timesteps": scheduler.timesteps.clone(), "noise.init": x}
+    level, scale = run.get("noise_level"), run["guidance_scale"]
+    conditioned = None
+    if level is not None:
+        noise = draw()
+        resized = interpolate(low_res, size, mode="bilinear", align_corners=True)
+        conditioned = noising.add_noise(resized, noise, torch.full((len(x),), level))
+        tensors |= {"low_res": low_res, "noise.augmentation": noise, "conditioned_low_res": conditioned}
+    guided = scale != 1.0
+    states = torch.cat([negative, text]) if guided else text
+    for i, t in enumerate(scheduler.timesteps):
+        joined = x if conditioned is None else torch.cat([x, conditioned], 1)
+        joined = torch.cat([joined, joined]) if guided else joined
+        output = predict(unet, joined, t, states, level)
+        if i == 0:
+            tensors["model_output.step0"] = output
+        if disturbance is not None:
+            output = output + PERTURBATION * torch.randn(output.shape, generator=disturbance)
+        variance = None
+        if guided:
+            without, with_text = output.chunk(2)
+            variance = with_text[:, 3:]
+            output = without[:, :3] + scale * (with_text[:, :3] - without[:, :3])
+        else:
+            output, variance = output[:, :3], output[:, 3:]
+        learned = str(scheduler.config.get("variance_type")).startswith("learned")
+        if variance.shape[1] and learned:
+            output = torch.cat([output, variance], 1)
+        noise = draw()
+        arguments = {}
+        if run["sampler"] == "ddpm":
+            tensors[f"noise.step{i}"] = noise
+            scheduling_ddpm.randn_tensor = lambda *_, noise=noise, **__: noise
+        elif run.get("eta"):
+            tensors[f"noise.step{i}"] = noise
+            arguments = {"eta": run["eta"], "variance_noise": noise}
+        if run["sampler"] == "ddim":
+            output = output[:, :3]
+        x = scheduler.step(output, t, x, **arguments).prev_sample
+        tensors[f"sample.step{i}"] = x
+    tensors["output"] = x.clamp(-1, 1)
+    return tensors
+
+
+def sensitivity(tensors, arguments):
+    """How far any tensor moves when the network's output moves by about 1e-6: the most of several tries, since what
+    matters is a few pixels where large numbers nearly cancel."""
+    moved = 0.0
+    for seed in range(TRIES):
+        disturbed = record(*arguments, disturbance=torch.Generator().manual_seed(seed))
+        names = [name for name in tensors if name.startswith(("sample.", "output"))]
+        moved = max([moved] + [(tensors[name] - disturbed[name]).abs().max().item() for name in names])
+    return moved
