@@ -44,8 +44,8 @@ pub(crate) struct Interface {
 
 /// A loaded network of either class.
 pub(crate) enum Network {
-    If(model::UNet),
-    Efficient(efficient::EfficientUNet),
+    If(Box<model::UNet>),
+    Efficient(Box<efficient::EfficientUNet>),
 }
 
 /// A network and what was learned while loading it.
@@ -65,12 +65,13 @@ impl Network {
             "UNet2DConditionModel" => {
                 let parsed = config::UNetConfig::read(&config)?;
                 let interface = parsed.interface();
-                (Self::If(model::UNet::load(&parsed, &weights, placement)?), interface)
+                (Self::If(Box::new(model::UNet::load(&parsed, &weights, placement)?)), interface)
             }
             "EfficientUNet2DModel" => {
                 let parsed = efficient::EfficientConfig::read(&config)?;
                 let interface = parsed.interface();
-                (Self::Efficient(efficient::EfficientUNet::load(&parsed, &weights, placement)?), interface)
+                let network = efficient::EfficientUNet::load(&parsed, &weights, placement)?;
+                (Self::Efficient(Box::new(network)), interface)
             }
             _ => return Err(config.refuse("_class_name", "UNet2DConditionModel, EfficientUNet2DModel")),
         };

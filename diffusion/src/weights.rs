@@ -200,10 +200,15 @@ fn all_finite<const WIDTH: usize>(bytes: &[u8], is_finite: impl Fn([u8; WIDTH]) 
         && words.chunks(4096).all(|part| part.iter().fold(true, |finite, word| finite & is_finite(*word)))
 }
 
-/// Every named tensor of a small file as f32 or i64 on the host, and its metadata; for traces.
-pub(crate) fn read_all(
-    path: &Path,
-) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>), LoadError> {
+/// A small file, read whole; for traces.
+pub(crate) struct Contents {
+    /// f32 or i64, on the host.
+    pub(crate) tensors: BTreeMap<String, Tensor>,
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+/// Reads every tensor of a file, and its metadata.
+pub(crate) fn read_all(path: &Path) -> Result<Contents, LoadError> {
     let file = File::open(path)?;
     let mut tensors = BTreeMap::new();
     for (name, info) in file.header.tensors() {
@@ -223,7 +228,7 @@ pub(crate) fn read_all(
         tensors.insert(name, Tensor::f_from_data_size(bytes, &extents, kind)?.f_to_device(Device::Cpu)?);
     }
     let metadata = file.header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok((tensors, metadata))
+    Ok(Contents { tensors, metadata })
 }
 
 #[expect(unsafe_code, reason = "mapping a file is unsafe because another process may truncate it meanwhile")]

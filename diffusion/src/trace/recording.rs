@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tch::Tensor;
 
 use super::CheckError;
-use crate::weights::read_all;
+use crate::weights::{Contents, read_all};
 
 /// A trace in memory.
 pub(super) struct Recording {
@@ -18,7 +18,7 @@ pub(super) struct Recording {
 
 impl Recording {
     pub(super) fn open(path: &Path) -> Result<Self, CheckError> {
-        let (tensors, metadata) = read_all(path)?;
+        let Contents { tensors, metadata } = read_all(path)?;
         let this = Self { path: path.to_owned(), tensors, metadata };
         if this.is_text() || this.metadata.contains_key("stage") {
             Ok(this)

@@ -101,7 +101,7 @@ pub(super) fn text(
 fn integers(rows: &[Vec<u32>]) -> Result<Tensor, RenderError> {
     let width = rows.first().map_or(0, Vec::len);
     let flat: Vec<i64> = rows.iter().flatten().map(|value| i64::from(*value)).collect();
-    let height = if width == 0 { 0 } else { flat.len() / width };
+    let height = flat.len().checked_div(width).unwrap_or(0);
     Ok(Tensor::f_from_slice(&flat[..height * width])?.f_reshape([height as i64, width as i64])?)
 }
 

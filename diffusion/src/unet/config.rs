@@ -160,7 +160,7 @@ impl UNetConfig {
 
     fn check(&self, config: &ConfigFile) -> Result<(), LoadError> {
         let groups = self.resnet.groups;
-        if groups == 0 || self.levels.iter().any(|level| level.channels % groups != 0) {
+        if groups == 0 || self.levels.iter().any(|level| !level.channels.is_multiple_of(groups)) {
             return Err(config.refuse("norm_num_groups", "a divisor of every entry of block_out_channels"));
         }
         if self.levels.iter().any(|level| level.layers == 0) {
@@ -169,7 +169,7 @@ impl UNetConfig {
         let deepest = self.levels.last().filter(|_| self.mid.is_some());
         let downward = || self.levels.iter().filter(|level| level.attends_down).chain(deepest);
         let upward = || self.levels.iter().filter(|level| level.attends_up);
-        let divides = |width: usize, channels: usize| width > 0 && channels % width == 0;
+        let divides = |width: usize, channels: usize| width > 0 && channels.is_multiple_of(width);
         if !downward().all(|level| divides(level.head_dim, level.channels))
             || !upward().all(|level| divides(level.head_dim_up, level.channels))
         {
@@ -178,7 +178,7 @@ impl UNetConfig {
             );
         }
         match self.text.norm {
-            CrossNorm::Group if self.text.cross_dim % 32 != 0 => Err(config
+            CrossNorm::Group if !self.text.cross_dim.is_multiple_of(32) => Err(config
                 .refuse("cross_attention_norm", "group_norm with a cross_attention_dim divisible by 32")),
             CrossNorm::Layer
                 if downward().chain(upward()).any(|level| level.channels != self.text.cross_dim) =>

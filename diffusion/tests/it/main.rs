@@ -1,8 +1,11 @@
 //! The crate seen from outside: replayed reference runs, the check turning red, and rendering. One binary, since each
 //! links libtorch.
 
+#[cfg(test)]
 mod breaks;
+#[cfg(test)]
 mod rendering;
+#[cfg(test)]
 mod traces;
 
 use std::path::{Path, PathBuf};

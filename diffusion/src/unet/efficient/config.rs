@@ -79,15 +79,15 @@ impl EfficientConfig {
 
     fn check(&self, config: &ConfigFile) -> Result<(), LoadError> {
         let groups = self.resnet.groups;
-        let divides = |level: &EfficientLevel| level.channels % groups == 0;
-        if !self.levels.iter().all(divides) || (2 * self.conv_in_channels) % groups != 0 {
+        let divides = |level: &EfficientLevel| level.channels.is_multiple_of(groups);
+        if !self.levels.iter().all(divides) || !(2 * self.conv_in_channels).is_multiple_of(groups) {
             let accepted = "a divisor of every entry of block_out_channels and of twice conv_in_channels";
             return Err(config.refuse("norm_num_groups", accepted));
         }
-        if self.levels.last().is_some_and(|level| level.channels % self.head_dim != 0) {
+        if self.levels.last().is_some_and(|level| !level.channels.is_multiple_of(self.head_dim)) {
             return Err(config.refuse("attention_head_dim", "a divisor of the lowest level's channels"));
         }
-        if self.sinusoid % 2 != 0 {
+        if !self.sinusoid.is_multiple_of(2) {
             return Err(config.refuse("time_projection_dim", "an even number"));
         }
         // The reference class takes no other keys.
