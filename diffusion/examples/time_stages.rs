@@ -8,7 +8,12 @@ use std::time::Instant;
 
 use darkroom_diffusion::{DtypeChoice, HostTensor, LoadOptions, RowInput, SamplerSettings, StageModel};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // A worker's models live on a thread of their own, whose allocator differs from the main thread's.
+    std::thread::spawn(time_stages).join().map_err(|_| "the thread panicked")?
+}
+
+fn time_stages() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
     let cascade = arguments.next().ok_or("give a cascade folder")?;
     let dtype = match arguments.next().as_deref() {
