@@ -116,12 +116,26 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
     let frame = reader.next_frame(&mut rgb).map_err(wrong)?;
     rgb.truncate(frame.buffer_size());
     reader.finish().map_err(wrong)?;
-    let chunks = &reader.info().utf8_text;
-    let text = chunks
-        .iter()
-        .map(|chunk| Ok((chunk.keyword.clone(), chunk.get_text().map_err(wrong)?)))
-        .collect::<Result<_, _>>()?;
+    let text = text_of(reader.info())?;
     Ok(Picture { width: frame.width, height: frame.height, rgb, text })
+}
+
+/// Reads the text that stands before the pixels, as [`encode`] writes it, without decoding those.
+///
+/// # Errors
+/// If it is damaged or no PNG.
+pub fn read_text(bytes: &[u8]) -> Result<Vec<(String, String)>, Error> {
+    let reader =
+        Decoder::new(Cursor::new(bytes)).read_info().map_err(|error| Error::Png(error.to_string()))?;
+    text_of(reader.info())
+}
+
+fn text_of(info: &png::Info<'_>) -> Result<Vec<(String, String)>, Error> {
+    let pair = |chunk: &ITXtChunk| {
+        let text = chunk.get_text().map_err(|error| Error::Png(error.to_string()))?;
+        Ok((chunk.keyword.clone(), text))
+    };
+    info.utf8_text.iter().map(pair).collect()
 }
 
 #[cfg(test)]
@@ -160,6 +174,7 @@ mod tests {
         let picture = decode(&encode(&tensor, &text).unwrap()).unwrap();
         assert_eq!((picture.width, picture.height), (33, 33));
         assert_eq!(picture.text, text);
+        assert_eq!(read_text(&encode(&tensor, &text).unwrap()).unwrap(), text);
         assert_eq!(picture.text("darkroom.seed"), Some(u64::MAX.to_string().as_str()));
         for (i, byte) in picture.rgb.iter().enumerate() {
             assert_eq!(*byte, to_byte(tensor.data[i % 3 * 33 * 33 + i / 3]));

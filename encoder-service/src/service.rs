@@ -51,8 +51,8 @@ pub struct Options {
 /// Times of the service; what is absent is as usual.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// The farm's lease; heartbeats go out three times as often.
-    pub lease: Option<Duration>,
+    /// Time between two heartbeats; well below the farm's lease.
+    pub heartbeat: Option<Duration>,
     /// Time a drain may take before running work is stopped.
     pub grace: Option<Duration>,
     /// How long storage faults are retried before a task is interrupted.
@@ -100,10 +100,15 @@ impl Handle {
         self.stage.shutdown();
     }
 
+    /// Resolves when the service cannot go on. Never otherwise.
+    pub fn broken(&self) -> impl Future<Output = UserError> + Send + use<> {
+        self.stage.broken()
+    }
+
     /// Waits for the end of the drain.
     ///
     /// # Errors
-    /// If the loop itself failed.
+    /// If the service broke.
     pub async fn join(self) -> Result<(), UserError> {
         self.stage.join().await
     }
@@ -184,7 +189,7 @@ pub async fn start_with<E: Encoder>(
 impl Times {
     fn apply(self, options: &mut stage_loop::Options) {
         let set = |time: &mut Duration, wanted: Option<Duration>| *time = wanted.unwrap_or(*time);
-        set(&mut options.lease, self.lease);
+        set(&mut options.heartbeat, self.heartbeat);
         set(&mut options.grace, self.grace);
         set(&mut options.storage_patience, self.storage_patience);
         set(&mut options.linger, self.linger);

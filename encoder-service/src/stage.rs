@@ -62,8 +62,9 @@ impl Stage for EncodeStage {
             return Ok(Loaded::Ready(()));
         };
         // The bytes have their hash; what cannot be read all the same is not an embedding and is made anew.
-        Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| {
-            Loaded::Already(Outcome::Done { artifact, notes: notes::notes(&digest, &metadata) })
+        Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| Loaded::Already {
+            outcome: Outcome::Done { artifact, notes: notes::notes(&digest, &metadata) },
+            device_class: None,
         }))
     }
 

@@ -64,7 +64,12 @@ pub enum Loaded<I> {
     /// The inputs, ready to run.
     Ready(I),
     /// The task needs no run: an earlier one's output is stored and whole.
-    Already(Outcome),
+    Already {
+        /// How it ended then.
+        outcome: Outcome,
+        /// Class of the device that ran it then, if that is known.
+        device_class: Option<String>,
+    },
 }
 
 /// Why a task could not be loaded or stored.
@@ -150,8 +155,9 @@ pub struct Options {
     pub host: String,
     /// The pools, preferred first: later stages before earlier ones, so that started images finish.
     pub pools: Vec<Serve>,
-    /// The farm's lease; heartbeats go out three times as often.
-    pub lease: Duration,
+    /// Time between two heartbeats: well below the farm's lease. A cancelled task's run stops at the first step
+    /// after the next one.
+    pub heartbeat: Duration,
     /// Longest time between two steps before the heartbeat stops.
     pub stall: Duration,
     /// How long a drain may take before running work is stopped at its next step.
@@ -174,7 +180,7 @@ impl Options {
             worker,
             host: host.to_owned(),
             pools,
-            lease: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(2),
             stall: Duration::from_secs(600),
             grace: Duration::from_secs(20),
             storage_patience: Duration::from_secs(60),
@@ -228,12 +234,25 @@ impl Handle {
         self.shared.meter.busy()
     }
 
-    /// Waits for the end: of a drain, or of a loop whose model thread died.
+    /// Resolves when the loop cannot go on: its model's thread or the loop itself died. Never otherwise.
+    pub fn broken(&self) -> impl Future<Output = UserError> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            shared.broken.cancelled().await;
+            shared::internal("a stage loop died; see the log")
+        }
+    }
+
+    /// Waits for the end: of a drain, or of a loop that broke.
     ///
     /// # Errors
-    /// If the loop itself failed.
+    /// If it broke.
     pub async fn join(self) -> Result<(), UserError> {
-        self.runs.await.map_err(|_| shared::internal("the stage loop panicked"))
+        let ended = self.runs.await;
+        if ended.is_err() || self.shared.broken.is_cancelled() {
+            return Err(shared::internal("a stage loop died; see the log"));
+        }
+        Ok(())
     }
 }
 
@@ -277,12 +296,20 @@ async fn supervise<S: Stage>(
     background.spawn(over.clone().run_until_cancelled_owned(announce::keep_announcing(Arc::clone(&shared))));
     background.close();
 
-    let feeding = tokio::spawn(feed.run(drain.clone()));
-    drain.cancelled().await;
+    let mut feeding = tokio::spawn(feed.run(drain.clone()));
+    let fed = tokio::select! {
+        fed = &mut feeding => Some(fed),
+        () = drain.cancelled() => None,
+    };
     shared.draining();
     let ending = async {
-        if feeding.await.is_err() {
+        let fed = match fed {
+            Some(fed) => fed,
+            None => feeding.await,
+        };
+        if fed.is_err() {
             tracing::error!("the feed of the stage loop panicked");
+            shared.broken.cancel();
         }
         // The feed took the model's channel with it, so the thread ends after what it runs.
         let _ = model_ended.await;

@@ -168,7 +168,7 @@ impl Bench {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let serve = pools.iter().map(|stage| Serve { pool: pool(stage), batch_cap }).collect();
         let options = Options {
-            lease: LEASE,
+            heartbeat: LEASE / 3,
             stall: STALL,
             grace: GRACE,
             storage_patience: PATIENCE,

@@ -41,8 +41,8 @@ pub struct Options {
 /// Times of a worker; what is absent is as usual.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// The farm's lease; heartbeats go out three times as often.
-    pub lease: Option<Duration>,
+    /// Time between two heartbeats; well below the farm's lease.
+    pub heartbeat: Option<Duration>,
     /// Longest time between two steps before the heartbeat stops.
     pub stall: Option<Duration>,
     /// Time a drain may take before running work is stopped at its next step.
@@ -59,7 +59,7 @@ impl Times {
     /// Writes what is set over a loop's usual times.
     fn apply(self, options: &mut stage_loop::Options) {
         let set = |time: &mut Duration, wanted: Option<Duration>| *time = wanted.unwrap_or(*time);
-        set(&mut options.lease, self.lease);
+        set(&mut options.heartbeat, self.heartbeat);
         set(&mut options.stall, self.stall);
         set(&mut options.grace, self.grace);
         set(&mut options.storage_patience, self.storage_patience);

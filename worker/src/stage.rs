@@ -106,6 +106,12 @@ fn extension(body: &RenderBody) -> &'static str {
     if body.picture.is_some() { picture::EXTENSION } else { tensor::EXTENSION }
 }
 
+/// The class of device that an earlier run wrote into its picture.
+fn rendered_on(png: &[u8]) -> Option<String> {
+    let text = picture::read_text(png).ok()?;
+    text.into_iter().find(|(keyword, _)| keyword == picture_text::DEVICE_CLASS).map(|(_, class)| class)
+}
+
 fn storage(error: &ArtifactError) -> Fault {
     Fault::Storage(error.to_string())
 }
@@ -119,8 +125,10 @@ impl Stage for RenderStage {
     async fn load(&self, _pool: &PoolId, task: &Task) -> Result<Loaded<Inputs>, Fault> {
         let body = body(task).map_err(Fault::Ends)?;
         let earlier = self.artifacts.find_content(&body.prefix, extension(body)).await;
-        if let Some((artifact, _)) = earlier.map_err(|error| storage(&error))? {
-            return Ok(Loaded::Already(Outcome::Done { artifact, notes: Vec::new() }));
+        if let Some((artifact, bytes)) = earlier.map_err(|error| storage(&error))? {
+            let device_class = body.picture.as_ref().and_then(|_| rendered_on(&bytes));
+            let outcome = Outcome::Done { artifact, notes: Vec::new() };
+            return Ok(Loaded::Already { outcome, device_class });
         }
         self.inputs(body).await.map(Loaded::Ready)
     }

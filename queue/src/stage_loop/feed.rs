@@ -79,6 +79,7 @@ impl<S: Stage> Feed<S> {
             let job = Job { pool: batch.pool, items: batch.items, model_free, reply };
             if self.jobs.send(job).await.is_err() {
                 tracing::error!("the model's thread is gone, the worker drains");
+                self.shared.broken.cancel();
                 drain.cancel();
                 break;
             }
@@ -218,10 +219,13 @@ impl<S: Stage> Feed<S> {
         let patience = Instant::now() + self.shared.options.storage_patience;
         let mut backoff = Backoff::new();
         while !held.is_lost() {
-            let outcome = match self.stage.load(held.pool(), held.task()).await {
+            let (outcome, device_class) = match self.stage.load(held.pool(), held.task()).await {
                 Ok(Loaded::Ready(input)) => return Some(Item { held, input }),
-                Ok(Loaded::Already(outcome)) | Err(Fault::Ends(outcome)) => outcome,
-                Err(Fault::Storage(reason)) if Instant::now() >= patience => Outcome::Interrupted { reason },
+                Ok(Loaded::Already { outcome, device_class }) => (outcome, device_class),
+                Err(Fault::Ends(outcome)) => (outcome, None),
+                Err(Fault::Storage(reason)) if Instant::now() >= patience => {
+                    (Outcome::Interrupted { reason }, None)
+                }
                 Err(Fault::Storage(reason)) => {
                     tracing::warn!(reason, "an input cannot be loaded, trying again");
                     if drain.run_until_cancelled(backoff.pause()).await.is_none() {
@@ -231,7 +235,7 @@ impl<S: Stage> Feed<S> {
                     continue;
                 }
             };
-            self.shared.complete(held, outcome, RunFacts::NONE).await;
+            self.shared.complete(held, outcome, RunFacts { device_class, ..RunFacts::default() }).await;
             return None;
         }
         None

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::shared::{Shared, locked};
+use super::shared::{CALL, Shared, locked};
 use crate::task::{EntryId, Lease, PoolId, Task};
 
 type Key = (PoolId, EntryId);
@@ -79,9 +79,9 @@ impl Drop for Held {
     }
 }
 
-/// Renews everything held three times per lease, unless the model stalls.
+/// Renews everything held from time to time, unless the model stalls.
 pub(super) async fn keep_alive(shared: Arc<Shared>) {
-    let period = shared.options.lease / 3;
+    let period = shared.options.heartbeat;
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stalled = false;
@@ -97,7 +97,7 @@ pub(super) async fn keep_alive(shared: Arc<Shared>) {
         stalled = false;
         for (pool, ids) in shared.registry.by_pool() {
             let renewed = shared.queue.heartbeat(&pool, &shared.options.worker, &ids);
-            match timeout(period, renewed).await {
+            match timeout(period.max(CALL), renewed).await {
                 Ok(Ok(lost)) => shared.registry.lose(&pool, lost),
                 Ok(Err(error)) => tracing::warn!(%pool, %error, "leases could not be renewed"),
                 Err(_) => tracing::warn!(%pool, "leases could not be renewed in time"),

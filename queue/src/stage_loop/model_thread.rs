@@ -121,7 +121,7 @@ impl<M: Model> Batch<'_, M> {
             }
             if self.shared.stop.is_cancelled() {
                 ran.extend(
-                    part.into_iter().map(|item| finished(item.held, End::Interrupted, RunFacts::NONE)),
+                    part.into_iter().map(|item| finished(item.held, End::Interrupted, RunFacts::default())),
                 );
                 continue;
             }
@@ -129,16 +129,18 @@ impl<M: Model> Batch<'_, M> {
             let result = self.run_part(&part);
             let rows = part.len();
             let seconds = start.elapsed().as_secs_f64() / rows as f64;
-            let facts = RunFacts { seconds, alone: rows == 1 };
+            let facts = RunFacts { seconds, alone: rows == 1, device_class: None };
             match result {
                 Ok(outputs) => {
                     self.shared.meter.rows_took(self.pool, seconds);
                     ran.extend(part.into_iter().zip(outputs).map(|(item, output)| {
-                        finished(item.held, output.map_or_else(End::Outcome, End::Output), facts)
+                        finished(item.held, output.map_or_else(End::Outcome, End::Output), facts.clone())
                     }));
                 }
                 Err(BatchFault::Interrupted) => {
-                    ran.extend(part.into_iter().map(|item| finished(item.held, End::Interrupted, facts)));
+                    ran.extend(
+                        part.into_iter().map(|item| finished(item.held, End::Interrupted, facts.clone())),
+                    );
                 }
                 Err(BatchFault::OutOfMemory) if rows > 1 => {
                     let rest = part.split_off(rows.div_ceil(2));
@@ -150,7 +152,9 @@ impl<M: Model> Batch<'_, M> {
                     part.into_iter().rev().for_each(|item| parts.push_front(vec![item]));
                 }
                 Err(fault) => {
-                    ran.extend(part.into_iter().map(|item| finished(item.held, failed(&fault), facts)));
+                    ran.extend(
+                        part.into_iter().map(|item| finished(item.held, failed(&fault), facts.clone())),
+                    );
                 }
             }
         }

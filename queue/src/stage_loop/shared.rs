@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) finishing: TaskTracker,
     /// Everything stops now: the grace period is over.
     pub(super) stop: CancellationToken,
+    /// The loop cannot go on.
+    pub(super) broken: CancellationToken,
     caps: Mutex<Caps>,
     /// Batches of more rows ran out of memory.
     limits: Mutex<Caps>,
@@ -48,15 +50,12 @@ pub(super) struct Labels {
 }
 
 /// How a task's run ended, for its result.
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RunFacts {
     pub(super) seconds: f64,
     pub(super) alone: bool,
-}
-
-impl RunFacts {
-    /// For tasks that ended without a run.
-    pub(super) const NONE: Self = Self { seconds: 0.0, alone: false };
+    /// Of an earlier run whose output is used again; absent: this worker's.
+    pub(super) device_class: Option<String>,
 }
 
 impl fmt::Debug for Shared {
@@ -75,6 +74,7 @@ impl Shared {
             meter: Meter::new(),
             finishing: TaskTracker::new(),
             stop: CancellationToken::new(),
+            broken: CancellationToken::new(),
             caps: Mutex::new(caps),
             limits: Mutex::default(),
             labels: Mutex::default(),
@@ -145,7 +145,7 @@ impl Shared {
             key: held.task().key,
             worker: self.options.worker.clone(),
             host: self.options.host.clone(),
-            device_class: self.device_class(),
+            device_class: facts.device_class.unwrap_or_else(|| self.device_class()),
             alone: facts.alone,
             seconds: facts.seconds,
             outcome,
@@ -199,7 +199,7 @@ impl Shared {
 }
 
 /// Longest time one call to the queue may take.
-const CALL: Duration = Duration::from_secs(10);
+pub(super) const CALL: Duration = Duration::from_secs(10);
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under these locks is complete in itself, so a panic elsewhere leaves nothing half done.
