@@ -17,7 +17,7 @@ use darkroom_queue::{
     memory::{self, MemoryQueue},
 };
 use darkroom_runtime::{server, state_dir, state_dir::StateDir};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -99,6 +99,8 @@ pub(crate) struct Farm {
     worker: darkroom_worker::Handle,
     encoder: darkroom_encoder_service::Handle,
     coordinator: darkroom_coordinator::Handle,
+    space: JoinHandle<Option<()>>,
+    full: watch::Receiver<Option<UserError>>,
     _state: StateDir,
 }
 
@@ -137,10 +139,13 @@ impl Farm {
         let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &services);
         serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
         let stop_serving = CancellationToken::new();
-        let (_health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
+        let (health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
             .await
             .map_err(|error| server_failure(&error))?;
         let serving = tokio::spawn(serving);
+        let (told, full) = watch::channel(None);
+        let space = watch_space(state.path().to_owned(), health, told);
+        let space = tokio::spawn(stop_serving.clone().run_until_cancelled_owned(space));
         state.publish(&address.to_string()).map_err(state_failure)?;
         Ok(Self {
             address,
@@ -150,6 +155,8 @@ impl Farm {
             worker,
             encoder,
             coordinator,
+            space,
+            full,
             _state: state,
         })
     }
@@ -164,6 +171,15 @@ impl Farm {
         &self.cascades
     }
 
+    /// Ends when the disk of the state folder is full, with what to say about it. Work waits until there is space again.
+    pub(crate) async fn full(&self) -> UserError {
+        let mut full = self.full.clone();
+        match full.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_else(|| failure::internal("the disk is full")),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Lets the parts finish in order: workers hand back what they cannot finish, results are committed, calls end.
     pub(crate) async fn shut_down(self) -> Result<()> {
         self.worker.shutdown();
@@ -173,7 +189,24 @@ impl Farm {
         self.coordinator.shutdown().await;
         self.stop_serving.cancel();
         let served = self.serving.await.map_err(failure::internal)?.map_err(|error| server_failure(&error));
+        self.space.await.map_err(failure::internal)?;
         worked.and(encoded).and(served)
+    }
+}
+
+/// Looks after the disk of the state folder: a farm that cannot store what it makes says that it does not serve, and
+/// serves again by itself.
+async fn watch_space(state: PathBuf, health: server::Health, told: watch::Sender<Option<UserError>>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let failure = state_dir::check_space(&state).err().map(state_failure);
+        match &failure {
+            Some(failure) => health.not_serving(&failure.message).await,
+            None if told.borrow().is_some() => health.serving().await,
+            None => {}
+        }
+        told.send_if_modified(|before| std::mem::replace(before, failure.clone()) != failure);
     }
 }
 
@@ -272,6 +305,9 @@ fn state_failure(error: state_dir::Error) -> UserError {
     let mut failure = match &error {
         state_dir::Error::InUse { .. } => {
             UserError::new(Code::FailedPrecondition, "STATE_IN_USE", error.to_string())
+        }
+        state_dir::Error::Full { .. } => {
+            UserError::new(Code::ResourceExhausted, "DISK_FULL", error.to_string())
         }
         state_dir::Error::Io { path, source } => failure::file("state", "use the state folder", path, source),
     };

@@ -93,12 +93,22 @@ async fn render(args: crate::args::RenderArgs, place: &crate::args::Place, json:
         let options = crate::embedded::Options::for_occasion(&place.state, cascade.as_deref(), machine)?;
         let farm = crate::embedded::Farm::start(options).await?;
         let client = crate::client::Client::new(&farm.address().to_string())?;
-        let rendered = render.run(&client, &stop).await;
+        let rendered = tokio::select! {
+            rendered = render.run(&client, &stop) => rendered,
+            full = farm.full() => Err(kept(full)),
+        };
         let ended = farm.shut_down().await;
         rendered.and(ended)
     }
     #[cfg(not(feature = "embedded"))]
     Err(farm::none(&place.state))
+}
+
+/// The job is accepted and stays so.
+#[cfg(feature = "embedded")]
+fn kept(mut full: UserError) -> UserError {
+    full.message += "; what was asked for is kept, and `darkroom up` on that folder finishes it";
+    full
 }
 
 #[cfg(not(feature = "embedded"))]

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 /// How long a lock that is held is asked for again: long enough to outlast a client that looks whether a farm runs.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// With less free space than this a farm cannot be sure to store what it makes.
+pub const LEAST_FREE_BYTES: u64 = 8 << 20;
+
 /// What a running farm says of itself in `farm.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farm {
@@ -37,6 +40,17 @@ pub enum Error {
         path: PathBuf,
         /// The other farm, where it could be read.
         farm: Option<Farm>,
+    },
+    /// Its disk is full, or nearly.
+    #[error(
+        "the disk that holds the state folder {} is full ({} KiB free, {} needed); free some space, or name another folder with --state",
+        path.display(), free_bytes >> 10, LEAST_FREE_BYTES >> 10
+    )]
+    Full {
+        /// The folder.
+        path: PathBuf,
+        /// What is left.
+        free_bytes: u64,
     },
     /// It cannot be made, read or written.
     #[error("the state folder {} cannot be used: {source}; give a folder that you can write to with --state", path.display())]
@@ -67,7 +81,8 @@ impl StateDir {
     /// Makes the folder if it is not there and takes its lock.
     ///
     /// # Errors
-    /// [`Error::InUse`] when another farm runs on it, [`Error::Io`] when it cannot be made or written.
+    /// [`Error::InUse`] when another farm runs on it, [`Error::Full`] when nothing fits on its disk, [`Error::Io`] when
+    /// it cannot be made or written.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io)?;
@@ -86,6 +101,7 @@ impl StateDir {
             }
         }
         let state = Self { path: path.to_owned(), _lock: lock };
+        check_space(path)?;
         state.write(None)?;
         Ok(state)
     }
@@ -120,6 +136,20 @@ impl Drop for StateDir {
         // The lock goes with the file; a `farm.json` that stays behind means nothing without it.
         let _ = fs::remove_file(self.path.join("farm.json"));
     }
+}
+
+/// Whether a farm can store what it makes.
+///
+/// # Errors
+/// [`Error::Full`] when it cannot, [`Error::Io`] when that cannot be told.
+pub fn check_space(path: &Path) -> Result<(), Error> {
+    let system = nix::sys::statvfs::statvfs(path)
+        .map_err(|error| Error::Io { path: path.to_owned(), source: error.into() })?;
+    let free_bytes = system.blocks_available().saturating_mul(system.fragment_size());
+    if free_bytes < LEAST_FREE_BYTES {
+        return Err(Error::Full { path: path.to_owned(), free_bytes });
+    }
+    Ok(())
 }
 
 /// The farm that runs on the folder now, if one does. Takes nothing and changes nothing.

@@ -262,12 +262,48 @@ fn a_full_disk_ends_a_render_with_a_sentence_and_no_broken_picture() {
 #[test]
 fn a_state_folder_on_a_full_disk_is_refused_at_the_start() {
     let folder = tempfile::tempdir().expect("folder");
-    let script = TINY.replace("size=192k", "size=8k").replace("ulimit -f 96", "ulimit -f 2");
+    let script = TINY.replace("ulimit -f 96", "ulimit -f 2");
     let ended = Darkroom::under(&script, folder.path())
         .args(["--state", "tiny/state", "render", "--renderer", "fake", "--size", "64", "a", "--cascade"])
         .args([&demo_cascade()])
         .run();
     ended.refused(4, &["tiny/state"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_ends_the_render_and_keeps_the_job() {
+    if !mounts() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let script = TINY.replace("size=192k", "size=12m");
+    let ended = Darkroom::under(&script, folder.path())
+        .args([
+            "--state",
+            "tiny/state",
+            "render",
+            "--renderer",
+            "fake",
+            "-n",
+            "60",
+            "-o",
+            "out",
+            "a",
+            "--cascade",
+        ])
+        .args([&demo_cascade()])
+        .run();
+    ended.refused(4, &["tiny/state", "full", "darkroom up"]);
+}
+
+/// Whether the system lets this test mount a file system of its own.
+fn mounts() -> bool {
+    let folder = tempfile::tempdir().expect("folder");
+    ["-m", "-Urm"].iter().any(|flags| {
+        let mut mount = std::process::Command::new("unshare");
+        mount.args([flags, "mount", "-t", "tmpfs", "tmpfs"]).arg(folder.path());
+        mount.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+    })
 }
 
 #[test]
