@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod full_disk;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -20,6 +22,8 @@ use darkroom_queue::{
 };
 use darkroom_worker::{FakeOptions, Handle, Options, Times, start_fake};
 use tokio_util::sync::CancellationToken;
+
+use full_disk::FullDisk;
 
 const TOML: &str = r#"
     format = 1
@@ -56,18 +60,21 @@ struct Farm {
 
 impl Farm {
     async fn start(fake: FakeOptions) -> Self {
+        Self::start_on(ArtifactStore::in_memory(), fake, Duration::ZERO).await
+    }
+
+    async fn start_on(artifacts: ArtifactStore, fake: FakeOptions, patience: Duration) -> Self {
         let spec = CascadeSpec::parse(TOML).unwrap();
         let settings = Settings::resolve(&SettingsRequest::default(), &spec).unwrap();
         let bundle = CascadeBundle::without_files(Cascade { spec, files: BTreeMap::new() });
         let queue = Arc::new(MemoryQueue::default());
-        let artifacts = ArtifactStore::in_memory();
         let text = FloatTensor { shape: vec![2, 4], data: vec![0.5; 8] };
         let text = text.to_bytes(&BTreeMap::new()).unwrap();
         let text = artifacts.put_content("embeddings/x/", "safetensors", text.into()).await.unwrap();
         let options = Options {
             host: "here".to_owned(),
             batch: Some(4),
-            times: Times { storage_patience: Some(Duration::ZERO), ..Times::default() },
+            times: Times { storage_patience: Some(patience), ..Times::default() },
             ..Options::default()
         };
         let worker = start_fake(
@@ -223,6 +230,32 @@ async fn a_lost_input_is_named_and_an_earlier_output_is_used_again() {
     let garbage = farm.artifacts.put_content("x/", "bin", Bytes::from_static(b"no tensor")).await.unwrap();
     farm.queue.add(&last, vec![farm.task(1, 1, Some(garbage))]).await.unwrap();
     assert_eq!(code(&farm.results(&last, 1).await[&1]), "invalid_input");
+    farm.end().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_interrupts_and_room_made_in_time_saves_the_image() {
+    let disk = FullDisk::default();
+    let store = ArtifactStore::over(Arc::new(disk.clone()));
+    let farm = Farm::start_on(store.clone(), FakeOptions::default(), Duration::ZERO).await;
+    let base = farm.pool("base");
+    disk.fill(true);
+    farm.queue.add(&base, vec![farm.task(0, 0, None)]).await.unwrap();
+    let outcome = farm.results(&base, 1).await.remove(&0).unwrap().outcome;
+    assert!(
+        matches!(&outcome, Outcome::Interrupted { reason } if reason.contains("no space")),
+        "{outcome:?}"
+    );
+    disk.refusal().await;
+    disk.fill(false);
+    farm.end().await;
+
+    let farm = Farm::start_on(store, FakeOptions::default(), Duration::from_secs(3600)).await;
+    disk.fill(true);
+    farm.queue.add(&base, vec![farm.task(0, 1, None)]).await.unwrap();
+    disk.refusal().await;
+    disk.fill(false);
+    artifact(&farm.results(&base, 1).await[&1]);
     farm.end().await;
 }
 
