@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::Read,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::JoinHandle,
@@ -48,6 +49,8 @@ impl Darkroom {
         for name in ["FARM", "STATE", "CASCADE", "DEVICE", "DTYPE", "THREADS", "RENDERER", "LISTEN", "LOG"] {
             command.env_remove(format!("DARKROOM_{name}"));
         }
+        // A group of its own, so that a shell's children end with it.
+        command.process_group(0);
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command }
     }
@@ -128,8 +131,7 @@ impl Running {
                 break status;
             }
             if Instant::now() > give_up {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                self.end();
                 let (stdout, stderr) = self.text();
                 panic!("darkroom did not end within {DEADLINE:?}\nstdout: {stdout}\nstderr: {stderr}");
             }
@@ -137,6 +139,14 @@ impl Running {
         };
         let (stdout, stderr) = self.text();
         Ended { code: status.code(), stdout, stderr }
+    }
+
+    fn end(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let group = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("a pid fits"));
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
     }
 
     fn text(&mut self) -> (String, String) {
@@ -149,8 +159,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

@@ -44,6 +44,15 @@ impl Farm {
     /// When it does not start.
     #[must_use]
     pub fn start_with(folder: &Path, renderer: Renderer, env: &[(&str, &str)]) -> Self {
+        Self::start_at(folder, renderer, env, "127.0.0.1:0")
+    }
+
+    /// Starts a farm that listens on `address`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_at(folder: &Path, renderer: Renderer, env: &[(&str, &str)], address: &str) -> Self {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -51,7 +60,7 @@ impl Farm {
             .expect("a log beside the state");
         let mut command = Command::new(crate::binary());
         command
-            .args(["up", "--json", "--listen", "127.0.0.1:0", "--state", "state", "--cascade"])
+            .args(["up", "--json", "--listen", address, "--state", "state", "--cascade"])
             .arg(demo_cascade())
             .current_dir(folder)
             .envs(env.iter().copied())

@@ -102,6 +102,46 @@ fn asked_to_end_a_farm_ends_well_and_costs_no_image_a_failure() {
 }
 
 #[test]
+fn a_watch_outlives_its_farm_and_misses_nothing() {
+    let folder = tempfile::tempdir().expect("folder");
+    let slow = [("DARKROOM_FAKE_STEP_MS", "3")];
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &slow);
+    let address = farm.address.clone();
+    let job = submit(&farm);
+    let watch = farm.command(["--json", "watch", "--images", &job]).start();
+    eventually("some images are done", || (done(&farm, &job) > IMAGES / 8).then_some(()));
+    farm.kill();
+    let _farm = Farm::start_at(folder.path(), Renderer::Fake, &slow, &address);
+
+    let events = watch.wait().json_lines();
+    let versions: Vec<_> = events.iter().map(|event| event["version"].as_u64().expect("a version")).collect();
+    assert!(versions.windows(2).all(|pair| pair[0] < pair[1]), "each once and in order: {versions:?}");
+    let done: std::collections::BTreeSet<_> = events
+        .iter()
+        .flat_map(|event| event["images"].as_array().expect("images"))
+        .filter(|image| image["state"] == "done")
+        .map(|image| image["index"].as_u64())
+        .collect();
+    assert_eq!(done.len() as u64, IMAGES, "every image's end was told");
+    assert_eq!(events.last().expect("an end")["end"], true);
+}
+
+#[test]
+fn an_interrupted_render_ends_its_job() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_FAKE_STEP_MS", "20")]);
+    let render = farm.command(["render", "-n", "500", "-o", "out", "a red circle"]).start();
+    let job = eventually("its job is there and runs", || {
+        let jobs = farm.command(["--json", "ls"]).run().json_lines();
+        let job = jobs.first().filter(|job| job["images_done"].as_u64() > Some(0))?;
+        Some(job["id"].as_str().expect("an id").to_owned())
+    });
+    render.signal(nix::sys::signal::Signal::SIGINT);
+    render.wait().refused(4, &["interrupted", &job]);
+    assert_eq!(farm.job(&job)["state"], "cancelled");
+}
+
+#[test]
 fn jobs_are_paused_resumed_and_cancelled_from_the_command_line() {
     let folder = tempfile::tempdir().expect("folder");
     let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_FAKE_STEP_MS", "5")]);
