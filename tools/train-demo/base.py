@@ -15,7 +15,7 @@ import text
 from training import Plan, alpha_sigma, random_timesteps, run
 
 SIZE = 64
-PLAN = Plan("base", steps=2200, batch=40, rate=1e-3)
+PLAN = Plan("base", steps=1540, batch=24, rate=1e-3, decay_from=0.7, average=0.99)
 EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
 
 
@@ -38,7 +38,7 @@ SCHEDULER = {
     "_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02,
     "prediction_type": "v_prediction", "variance_type": "fixed_small", "clip_sample": False, "clip_sample_range": 1.0,
     "thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5,
-    "timestep_spacing": "leading", "steps_offset": 0, "rescale_betas_zero_snr": False, "trained_betas": None, "lambda_min_clipped": -5.1,
+    "timestep_spacing": "linspace", "steps_offset": 0, "rescale_betas_zero_snr": False, "trained_betas": None, "lambda_min_clipped": -5.1,
 }
 
 
@@ -54,7 +54,7 @@ def setup(encoder_folder):
         with torch.no_grad():
             ids, mask = text.encode_words(phrases)
             embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        t = random_timesteps(count, generator, mean=1.2, spread=1.3)
+        t = random_timesteps(count, generator, mean=0.7, spread=1.6)
         alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
         noise = torch.randn(picture.shape, generator=generator)
         noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)

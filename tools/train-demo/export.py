@@ -29,7 +29,7 @@ folder = "base"
 size = 64
 sampler = "dpmsolver++"
 steps = 20
-guidance_scale = 3.0
+guidance_scale = 1.5
 
 [[stages]]
 name = "sr256"
@@ -38,7 +38,7 @@ size = 256
 sampler = "dpmsolver++"
 steps = 4
 guidance_scale = 1.0
-noise_level = 50
+noise_level = 120
 
 [[stages]]
 name = "sr1024"
@@ -79,6 +79,8 @@ def export(state_folder: Path, out: Path, dtype=torch.bfloat16):
         write_scheduler(new / name / "image_noising_scheduler", super_resolution.NOISING_SCHEDULER)
 
     (new / "cascade.toml").write_text(CASCADE)
+    for file in new.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors writes for the owner alone
     if out.exists():
         shutil.rmtree(out)
     new.rename(out)

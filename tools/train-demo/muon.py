@@ -20,30 +20,56 @@ def orthogonal(matrix, rounds=4):
     return (x.T if tall else x).float()
 
 
+class Exchange:
+    """How workers with equal gradients divide the matrices among them: each fills its part of `buffer` (shared memory), all `wait`, all read."""
+
+    def __init__(self, rank, workers, buffer, wait):
+        self.rank, self.workers, self.buffer, self.wait = rank, workers, buffer, wait
+
+    def mine(self, matrices):
+        """Which of the matrices fall to this worker: the dearest go first, each to whoever has least to do."""
+        cost = lambda i: min(matrices[i].flatten(1).shape) * matrices[i].numel()
+        load, chosen = [0] * self.workers, set()
+        for i in sorted(range(len(matrices)), key=cost, reverse=True):
+            worker = load.index(min(load))
+            load[worker] += cost(i)
+            if worker == self.rank:
+                chosen.add(i)
+        return chosen
+
+
 class Muon(torch.optim.Optimizer):
     """Convolutions count as matrices of outputs × (inputs · kernel). The update's entries have RMS ≈ 0.2, so rates suit AdamW's habits."""
 
-    def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.01):
+    def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.01, exchange=None):
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.matrices = self.param_groups[0]["params"]
+        size = sum(p.numel() for p in self.matrices)
+        self.exchange = exchange or Exchange(0, 1, torch.empty(size), lambda: None)
+        self.updates = self.exchange.buffer[:size].split([p.numel() for p in self.matrices])
+        self.mine = self.exchange.mine(self.matrices)
 
     @torch.no_grad()
     def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(p.grad)
-                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+        group = self.param_groups[0]
+        for i, (p, update) in enumerate(zip(self.matrices, self.updates)):
+            state = self.state[p]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(p.grad)
+            state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+            if i in self.mine:
                 ahead = p.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                update = orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(update.view_as(p), alpha=group["lr"])
+                update.copy_((orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)).flatten())
+        self.exchange.wait()
+        for p, update in zip(self.matrices, self.updates):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.sub_(update.view(p.shape), alpha=group["lr"])
 
 
-def optimisers(network, ends=("conv_in", "conv_out")):
+def optimisers(network, exchange=None, ends=("conv_in", "conv_out")):
     """(Muon for the inner weight matrices, AdamW for the rest). Their rates are set by the caller before each step."""
     matrices, rest = [], []
     for name, p in network.named_parameters():
         inner = p.ndim >= 2 and min(p.flatten(1).shape) > 1 and not name.startswith(ends)
         (matrices if inner else rest).append(p)
-    return Muon(matrices, lr=1e-3), torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    return Muon(matrices, lr=1e-3, exchange=exchange), torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True)

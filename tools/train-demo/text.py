@@ -1,9 +1,10 @@
 """The text side: the tokenizer's file, and the small T5 encoder with its pre-training.
 
 An encoder that starts from nothing together with the U-Net learns late which colour belongs to which shape.
-So it first learns the captions alone, in minutes: from its outputs, linear heads must read off the whole scene,
-and from each word of an object that object's own attributes and place. The heads are then thrown away and the
-encoder stays frozen, so that every stage sees the same embeddings.
+So it first learns the captions alone, in minutes: from its outputs, linear heads must read off what stands in each place of
+the picture, and from each word of an object that object's own attributes and place. What stands at the top is then
+as plain to the U-Net as the background's colour is. The heads are thrown away and the encoder stays frozen, so
+that every stage sees the same embeddings.
 """
 
 import random
@@ -57,20 +58,22 @@ def new_encoder():
     ))
 
 
-# The whole scene, slot by slot (0 of the second object's slots means there is none), and one object's own view of itself.
-SCENE_CLASSES = [len(SIZES), len(COLOURS), len(SHAPES), len(RELATIONS), len(SIZES) + 1, len(COLOURS) + 1, len(SHAPES) + 1, len(BACKGROUNDS)]
-OBJECT_CLASSES = [len(SIZES), len(COLOURS), len(SHAPES), 5]  # the last: place, as centre, top, bottom, left, right
-OPPOSITE = [0, 2, 1, 4, 3]
+# What stands in each place (0: nothing), then the background; and one object's own view of itself.
+PLACES = ["centre", "top", "bottom", "left", "right"]
+SCENE_CLASSES = [len(SIZES) + 1, len(COLOURS) + 1, len(SHAPES) + 1] * len(PLACES) + [len(BACKGROUNDS)]
+OBJECT_CLASSES = [len(SIZES), len(COLOURS), len(SHAPES), len(PLACES)]
+OPPOSITE = [0, 2, 1, 4, 3]  # the place of the second object, where the first stands in PLACES[relation]
 
 
 def labels(scenes, phrases):
-    whole = torch.tensor([
-        [s.size1, s.colour1, s.shape1, s.relation, *((s.size2 + 1, s.colour2 + 1, s.shape2 + 1) if s.relation else (0, 0, 0)), s.drawn_background]
-        for s in scenes
-    ])
-    own = torch.full((len(scenes), MAX_LENGTH, 4), -100)
+    """Classes of the scenes [B, len(SCENE_CLASSES)], and of the object that each position's word describes [B, MAX_LENGTH, 4] (−100: none)."""
+    whole = torch.zeros(len(scenes), len(SCENE_CLASSES), dtype=torch.long)
+    own = torch.full((len(scenes), MAX_LENGTH, len(OBJECT_CLASSES)), -100)
     for row, (s, phrase) in enumerate(zip(scenes, phrases)):
         views = [None, (s.size1, s.colour1, s.shape1, s.relation), (s.size2, s.colour2, s.shape2, OPPOSITE[s.relation])]
+        for *attributes, place in views[1 : 3 if s.relation else 2]:
+            whole[row, 3 * place : 3 * place + 3] = torch.tensor(attributes) + 1
+        whole[row, -1] = s.drawn_background
         for column, (_, owner) in enumerate(phrase[: MAX_LENGTH - 1]):
             if owner:
                 own[row, column] = torch.tensor(views[owner])
@@ -89,10 +92,10 @@ def read_off(logits, classes, target):
         part, slot = part.flatten(0, -2), slot.flatten()
         loss = loss + nn.functional.cross_entropy(part, slot, ignore_index=-100)
         right.append((part.argmax(-1) == slot)[slot != -100].float().mean())
-    return loss / len(classes), torch.stack(right)
+    return loss, torch.stack(right)
 
 
-def train(state_folder: Path, steps=640, batch=192, rate=1.5e-3, log=print):
+def train(state_folder: Path, steps=1100, batch=192, rate=1.5e-3, log=print):
     """Pre-train the encoder; resumable. Returns it in evaluation mode."""
     torch.manual_seed(11)
     encoder = new_encoder()
@@ -114,14 +117,14 @@ def train(state_folder: Path, steps=640, batch=192, rate=1.5e-3, log=print):
         pooled, pooled_right = read_off(heads["pooled"](hidden.mean(1)), SCENE_CLASSES, whole)
         everywhere, _ = read_off(heads["everywhere"](hidden[:, ::3]), SCENE_CLASSES, whole[:, None].expand(-1, len(range(0, MAX_LENGTH, 3)), -1))
         objects, object_right = read_off(heads["object"](hidden), OBJECT_CLASSES, own)
-        loss = pooled + 0.5 * everywhere + objects
+        loss = (pooled + 0.5 * everywhere + objects) / 8
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         if step % 50 == 49:
-            log(f"text {step + 1}/{steps} loss {loss.item():.4f} pooled {' '.join(f'{x:.2f}' for x in pooled_right)} object {' '.join(f'{x:.2f}' for x in object_right)}")
+            log(f"text {step + 1}/{steps} loss {loss.item():.4f} right: scene {pooled_right.min():.3f} object {object_right.min():.3f}")
         checkpoint.tick(step + 1)
     checkpoint.save(steps)
     return encoder.eval()

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 
 import fast_norm
 from checkpoints import Checkpoint
-from muon import optimisers
+from muon import Exchange, optimisers
 
 STEPS = 1000
 
@@ -58,12 +58,13 @@ def run(plan: Plan, workers: int, state_folder: Path, setup, log_every=20):
     (network, loss_of), where `loss_of(network, generator, count)` is the mean loss of `count` fresh examples."""
     network, _ = setup()
     size = sum(p.numel() for p in network.parameters())
-    gradients = torch.zeros(2, workers, size).share_memory_()  # two sets, used in turn, so that one barrier a step is enough
+    gradients = torch.zeros(2, workers, size).share_memory_()  # two sets, used in turn: one may still be read while the other is written
+    updates = torch.zeros(size).share_memory_()
     barrier = mp.get_context("spawn").Barrier(workers)
-    mp.spawn(work, (plan, workers, state_folder, setup, gradients, barrier, log_every), nprocs=workers)
+    mp.spawn(work, (plan, workers, state_folder, setup, gradients, updates, barrier, log_every), nprocs=workers)
 
 
-def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every):
+def work(rank, plan, workers, state_folder, setup, gradients, updates, barrier, log_every):
     threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -72,7 +73,7 @@ def work(rank, plan, workers, state_folder, setup, gradients, barrier, log_every
     average = torch.optim.swa_utils.AveragedModel(network) if rank == 0 else None
     fast_norm.install(network)
     parameters = list(network.parameters())
-    matrix_optimiser, vector_optimiser = optimisers(network)
+    matrix_optimiser, vector_optimiser = optimisers(network, Exchange(rank, workers, updates, barrier.wait))
     parts = {"model": network, "matrices": matrix_optimiser, "vectors": vector_optimiser} | ({"average": average} if rank == 0 else {})
     checkpoint = Checkpoint(state_folder / f"{plan.name}.pt", **parts)
     start = checkpoint.restore()
