@@ -114,12 +114,32 @@ fn a_file_that_is_no_picture_of_ours_is_not_rendered_again() {
 }
 
 #[test]
-fn the_reference_traces_that_ship_with_the_project_pass() {
+fn the_reference_traces_pass_and_one_changed_weight_is_seen() {
     let folder = tempfile::tempdir().expect("folder");
-    let info =
-        Darkroom::new(folder.path()).args(["--json", "model", "info"]).args([demo_cascade()]).run().json();
-    assert_eq!(info["stages"].as_array().map(Vec::len), Some(3), "{info}");
-    let ended =
-        Darkroom::new(folder.path()).args(["model", "check"]).args([demo_cascade()]).args(["absent"]).run();
-    ended.refused(3, &["absent"]);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../diffusion/tests/fixtures/example");
+    let cascade = folder.path().join("cascade");
+    let copied = std::process::Command::new("cp").arg("-r").args([&example, &cascade]).status();
+    assert!(copied.expect("cp runs").success());
+    let check = || {
+        let traces = ["base.ddpm", "base.dpmsolver++", "sr1.ddim", "text_encoder"]
+            .map(|name| cascade.join(format!("{name}.trace.safetensors")));
+        let command = Darkroom::new(folder.path()).args(["--json", "model", "check", "--device", "cpu"]);
+        command.args([&cascade]).args(traces).run()
+    };
+    let right = check().json();
+    assert_eq!((&right["passed"], right["traces"].as_array().map(Vec::len)), (&true.into(), Some(4)));
+
+    let weights = cascade.join("sr1/unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&weights).expect("weights");
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&2.5_f32.to_le_bytes());
+    fs::write(&weights, bytes).expect("written");
+    let wrong = check();
+    assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    assert!(wrong.stdout.contains("\"pass\":false"), "{wrong:?}");
+
+    let command = Darkroom::new(folder.path()).args(["model", "check"]).args([&cascade]);
+    command.args(["absent.safetensors"]).run().refused(3, &["absent.safetensors"]);
+    let info = Darkroom::new(folder.path()).args(["--json", "model", "info"]).args([demo_cascade()]).run();
+    assert_eq!(info.json()["stages"].as_array().map(Vec::len), Some(3));
 }
