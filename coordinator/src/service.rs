@@ -32,7 +32,7 @@ use crate::{
 /// Timings and shares.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A lease that was not renewed for so long is over. The workers' own lease must not be longer.
+    /// A lease that was not renewed for so long is over. The workers' heartbeats must come well within it.
     pub lease: Duration,
     /// How often expired leases are looked for.
     pub reap: Duration,
@@ -57,7 +57,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(30),
+            lease: Duration::from_secs(10),
             reap: Duration::from_secs(1),
             sweep: Duration::from_secs(2),
             poll: Duration::from_millis(250),

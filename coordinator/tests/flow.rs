@@ -361,3 +361,16 @@ async fn a_flood_of_one_tenant_does_not_starve_another() {
     assert!(flooded < 100, "the quiet tenant's 10 images waited for {flooded} of 200");
     farm.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interactive_work_goes_before_a_batch_that_waits_already() {
+    let mut farm = Farm::start().await;
+    let batch = farm.submit(spec(), prompts(200)).await;
+    let urgent = v1::JobSpec { priority: v1::Priority::Interactive as i32, ..spec() };
+    let urgent = farm.submit(urgent, vec![prompt("now")]).await;
+    let workers = farm.work(|_| Act::Done);
+    farm.until_ended(&urgent.id).await;
+    assert!(farm.get(&batch.id).await.images_done < 100, "the batch was there first and is far from done");
+    workers.stop().await;
+    farm.shutdown().await;
+}

@@ -9,11 +9,8 @@ use darkroom_queue::task::PoolId;
 
 use crate::{
     service::{Error, Shared},
-    store::records::{JobQuery, JobRecord, StageCounters},
+    store::records::{JobRecord, StageCounters},
 };
-
-/// Competing jobs looked at for a forecast.
-const COMPETITORS: u32 = 100;
 
 /// What a job waits for; empty when it advances, or has ended.
 pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<String, Error> {
@@ -22,12 +19,12 @@ pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<Stri
         JobState::Active => {}
         _ => return Ok(String::new()),
     }
-    if job.stages.iter().any(|stage| stage.dispatched > 0) {
-        return Ok(String::new());
-    }
     let Some(cascade) = shared.cascades.get(&job.cascade) else {
         return Ok(format!("this farm does not have cascade {} any more", job.cascade.short()));
     };
+    if job.stages.iter().any(|stage| stage.dispatched > 0) {
+        return Ok(String::new());
+    }
     let crew = shared.crew.get();
     let ready: Vec<_> = job.stages.iter().filter(|stage| stage.ready > 0).collect();
     for stage in &ready {
@@ -66,13 +63,10 @@ pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<prost
             }
         })
         .collect();
-    let competing =
-        JobQuery { tenant: None, states: vec![JobState::Active], before: None, limit: COMPETITORS };
-    let others = shared.store.jobs(&competing).await?.jobs;
-    let rivals = others.iter().filter(|other| other.priority >= job.priority).count().max(1);
+    let rivals = shared.store.active_jobs(job.priority).await?.max(1);
     let renderers =
         crew.cards().iter().filter(|card| card.pools.values().any(|served| !served.pool.stage.is_encode()));
-    #[expect(clippy::cast_precision_loss, reason = "at most a hundred")]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let share = 1.0 / rivals as f64;
     let seconds = forecast::eta_seconds(&work, renderers.count() as u64, share);
     Ok(seconds.and_then(|seconds| {

@@ -47,6 +47,7 @@ macro_rules! store_conformance_tests {
             a_lost_embedding_is_wanted_again_before_more_is_dispatched
             a_cancel_is_one_update_and_rows_follow_in_chunks
             a_retry_makes_a_new_generation_of_what_failed_only
+            a_retried_job_does_not_end_while_rows_follow
             a_manifest_belongs_to_its_generation
             changes_after_a_version_are_complete
             whatever_happens_counters_equal_rows_and_every_job_ends
@@ -488,6 +489,26 @@ pub async fn a_retry_makes_a_new_generation_of_what_failed_only(bench: &Bench) {
     bench.commit("sr256", task.key, done("sr256")).await;
     assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Done);
     assert!(bench.store.retry(job).await.is_err() && bench.store.cancel(job).await.is_err());
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_retried_job_does_not_end_while_rows_follow(bench: &Bench) {
+    let job = bench.submit(&["one"], 2).await;
+    bench.encode(job).await;
+    bench.store.cancel(job).await.expect("cancels");
+    bench.settle().await;
+    bench.store.retry(job).await.expect("retries");
+    assert_eq!(bench.store.follow(1).await.expect("follows").changed, 1);
+    for stage in STAGES {
+        for task in bench.dispatch(stage, job, 9).await {
+            assert_eq!(bench.commit(stage, task.key, done(stage)).await, Fate::Applied);
+        }
+    }
+    let record = bench.store.job(job).await.expect("there");
+    assert_eq!((record.state, record.done, record.cancelled), (JobState::Active, 1, 1));
+    bench.settle().await;
+    assert_eq!(bench.states(job).await, [ImageState::Done, ImageState::Ready]);
     bench.audit(job).await;
 }
 

@@ -145,6 +145,9 @@ pub trait Store: Send + Sync + 'static {
     /// Images dispatched or ready before this job's in a pool: of higher priority, and in all.
     async fn ahead(&self, job: JobId, pool: &PoolId) -> Result<u64, Error>;
 
+    /// Active jobs of at least this priority, who share the farm.
+    async fn active_jobs(&self, priority: u8) -> Result<u64, Error>;
+
     // ---- manifests
 
     /// Jobs whose manifest is to be written, with the generation it describes.

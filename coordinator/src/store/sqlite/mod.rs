@@ -203,6 +203,10 @@ impl Store for SqliteStore {
         self.tasks_ahead(job, pool).await
     }
 
+    async fn active_jobs(&self, priority: u8) -> Result<u64, Error> {
+        self.count_active(priority).await
+    }
+
     async fn pending_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error> {
         self.unwritten_manifests(limit).await
     }

@@ -151,6 +151,15 @@ impl SqliteStore {
         .await?)
     }
 
+    pub(super) async fn count_active(&self, priority: u8) -> Result<u64, Error> {
+        let active: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'active' AND priority >= ?1")
+                .bind(priority)
+                .fetch_one(&self.readers)
+                .await?;
+        number(active)
+    }
+
     pub(super) async fn tasks_ahead(&self, job: JobId, pool: &PoolId) -> Result<u64, Error> {
         let ahead: i64 = sqlx::query_scalar(
             "SELECT coalesce(sum(CASE WHEN o.priority > me.priority AND o.state = 'active'
