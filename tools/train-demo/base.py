@@ -15,7 +15,7 @@ import text
 from training import Plan, alpha_sigma, random_timesteps, run
 
 SIZE = 64
-PLAN = Plan("base", steps=1540, batch=24, rate=1e-3, decay_from=0.7, average=0.99)
+PLAN = Plan("base", steps=3600, batch=24, rate=1e-3, average=0.99)
 EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
 
 
@@ -54,7 +54,7 @@ def setup(encoder_folder):
         with torch.no_grad():
             ids, mask = text.encode_words(phrases)
             embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        t = random_timesteps(count, generator, mean=0.7, spread=1.6)
+        t = random_timesteps(count, generator, mean=1.6, spread=1.6)
         alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
         noise = torch.randn(picture.shape, generator=generator)
         noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)

@@ -84,9 +84,7 @@ def measure(rgb, background, region):
     nearest = torch.cdist(rgb[:, foreground].T, pictures.COLOUR_RGB).argmin(-1)
     counts = nearest.bincount(minlength=len(COLOURS))
     colour = counts.argmax().item()
-    towards = pictures.COLOUR_RGB[colour] - background
-    cover = ((rgb - background[:, None, None]) * towards[:, None, None]).sum(0) / towards.square().sum()
-    cover = cover.clamp(0, 1) * region
+    cover = cover_of(rgb, background, colour, region)
     area = cover.sum() / side**2
     line = (torch.arange(side) + 0.5) / side
     centroid = torch.stack([(cover.sum(0) * line).sum(), (cover.sum(1) * line).sum()]) / cover.sum()
@@ -102,17 +100,28 @@ def measure(rgb, background, region):
             if best is None or overlap > best[0]:
                 best = (overlap, shape, radius.item(), tuple(centre.tolist()))
     overlap, shape, radius, centre = best
+    return Found(colour, counts[colour].item() >= PURE * counts.sum().item(), shape, overlap, radius, centre, edge_width(cover))
+
+
+def cover_of(rgb, background, colour, region):
+    """How far each pixel of `region` lies on the way from the background's colour to the palette's `colour`: [S,S] in 0…1."""
+    towards = pictures.COLOUR_RGB[colour] - background
+    cover = ((rgb - background[:, None, None]) * towards[:, None, None]).sum(0) / towards.square().sum()
+    return cover.clamp(0, 1) * region
+
+
+def edge_width(cover):
+    """Mean width of an outline's soft part in pixels: its area over the outline's length (an exact drawing has about 0.85)."""
     soft = ((cover > 0.1) & (cover < 0.9)).sum().item()
     solid = (cover > 0.5).float()
     outline = (solid[1:] - solid[:-1]).abs().sum().item() + (solid[:, 1:] - solid[:, :-1]).abs().sum().item()
-    return Found(colour, counts[colour].item() >= PURE * counts.sum().item(), shape, overlap, radius, centre, soft / max(outline * torch.pi / 4, 1.0))
+    return soft / max(outline * torch.pi / 4, 1.0)
 
 
 def judge(picture, scene: Scene):
     """`picture` [3,S,S] in −1…1 against its scene."""
-    rgb = picture.float() / 2 + 0.5
-    native = rgb.shape[-1]
-    if native > 256:  # shapes are told apart at 256 pixels; outlines are measured as they are
+    full = rgb = picture.float() / 2 + 0.5
+    if rgb.shape[-1] > 256:  # shapes are told apart at 256 pixels; outlines are measured as they are
         rgb = F.interpolate(rgb[None], size=(256, 256), mode="area")[0]
     side = rgb.shape[-1]
     rim = max(1, side // 50)
@@ -123,10 +132,11 @@ def judge(picture, scene: Scene):
     background = pictures.BACKGROUND_RGB[seen]
     background_right = scene.background in (-1, seen)
 
-    ys, xs = torch.meshgrid(torch.arange(side) < side / 2, torch.arange(side) < side / 2, indexing="ij")
+    near = torch.arange(side) < side / 2
+    regions = [torch.ones(side, side, dtype=torch.bool)]
     if scene.relation == 0:
         wanted = [(scene.size1, scene.colour1, scene.shape1)]
-        found = [measure(rgb, background, torch.ones_like(xs))]
+        seen_objects = found = [measure(rgb, background, regions[0])]
         places, radii = [(0.5, 0.5)], RADIUS_ALONE
         relation_right = True
     else:
@@ -134,8 +144,9 @@ def judge(picture, scene: Scene):
         foreground = ((rgb - background[:, None, None]).norm(dim=0) > FOREGROUND).float()
         line = (torch.arange(side) + 0.5) / side - 0.5
         vertical = (foreground.sum(1) * line.square()).sum() > (foreground.sum(0) * line.square()).sum()
-        first = ys if vertical else xs
-        found = [measure(rgb, background, first), measure(rgb, background, ~first)]
+        first = (near[:, None] if vertical else near[None, :]).expand(side, side)
+        regions = [first, ~first]
+        seen_objects = found = [measure(rgb, background, region) for region in regions]
         agreement = lambda order: sum(
             (f.colour == colour) + (f.shape == shape) for f, (_, colour, shape) in zip(order, wanted) if f is not None
         )
@@ -155,22 +166,8 @@ def judge(picture, scene: Scene):
     shape = all(f.shape == s and f.overlap >= OVERLAP for f, (_, _, s) in zip(found, wanted))
     size = all(s == 0 or nearest_size(f.radius) == s for f, (s, _, _) in zip(found, wanted))
     position = relation_right and all(max(abs(f.centre[0] - x), abs(f.centre[1] - y)) <= NEAR for f, (x, y) in zip(found, places))
-    edge = sum(f.edge_width for f in found) / len(found)
-    if native > 256:
-        edge = edge_width_as_is(picture, scene)
-    return Verdict(background_right, colour, shape, size, position, edge)
-
-
-def edge_width_as_is(picture, scene):
-    """Width of the soft part of the first object's outline, in the picture's own pixels, by its cover (other objects masked by colour)."""
-    rgb = picture.float() / 2 + 0.5
-    background = pictures.BACKGROUND_RGB[scene.drawn_background]
-    towards = pictures.COLOUR_RGB[scene.colour1] - background
-    offset = rgb - background[:, None, None]
-    cover = (offset * towards[:, None, None]).sum(0) / towards.square().sum()
-    off_line = (offset - cover * towards[:, None, None]).norm(dim=0) > 0.2
-    cover = cover.clamp(0, 1).masked_fill(off_line, 0)
-    soft = ((cover > 0.1) & (cover < 0.9)).sum().item()
-    solid = (cover > 0.5).float()
-    outline = (solid[1:] - solid[:-1]).abs().sum().item() + (solid[:, 1:] - solid[:, :-1]).abs().sum().item()
-    return soft / max(outline * torch.pi / 4, 1.0)
+    edges = [f.edge_width for f in found]
+    if full.shape[-1] > side:
+        widened = [F.interpolate(r[None, None].float(), size=full.shape[1:])[0, 0] > 0 for r in regions]
+        edges = [edge_width(cover_of(full, background, f.colour, r)) for f, r in zip(seen_objects, widened)]
+    return Verdict(background_right, colour, shape, size, position, sum(edges) / len(edges))
