@@ -42,38 +42,32 @@ SCHEDULER = {
 }
 
 
-def setup(encoder_folder):
-    """For `training.run`: the network, and the v-prediction loss on freshly drawn pictures."""
-    encoder = text.T5EncoderModel.from_pretrained(encoder_folder, dtype=torch.float32).eval()
-
-    def loss_of(unet, generator, count):
-        rng = random.Random(torch.randint(2**62, (), generator=generator).item())
-        scenes, phrases = text.sample_phrases(rng, count)
-        phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
-        picture = pictures.draw_whole(pictures.place(scenes, generator), SIZE)
-        with torch.no_grad():
-            ids, mask = text.encode_words(phrases)
-            embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        t = random_timesteps(count, generator, mean=1.6, spread=1.6)
-        alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
-        noise = torch.randn(picture.shape, generator=generator)
-        noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)
-        predicted = unet(noisy, t, embedding).sample
-        return (predicted.float() - (alpha * noise - sigma * picture)).square().mean()
-
-    return new_unet(), loss_of
-
-
 class Setup:
-    """`setup` with its argument, in a form that can be sent to a worker process."""
+    """For `training.run`: the network, and the v-prediction loss on freshly drawn pictures."""
 
     def __init__(self, encoder_folder):
         self.encoder_folder = encoder_folder
 
     def __call__(self):
-        return setup(self.encoder_folder)
+        encoder = text.T5EncoderModel.from_pretrained(self.encoder_folder, dtype=torch.float32).eval()
+
+        def loss_of(unet, generator, count):
+            rng = random.Random(torch.randint(2**62, (), generator=generator).item())
+            scenes, phrases = text.sample_phrases(rng, count)
+            phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
+            picture = pictures.draw_whole(pictures.place(scenes, generator), SIZE)
+            with torch.no_grad():
+                ids, mask = text.encode_words(phrases)
+                embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            t = random_timesteps(count, generator, mean=1.6, spread=1.6)
+            alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
+            noise = torch.randn(picture.shape, generator=generator)
+            noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)
+            predicted = unet(noisy, t, embedding).sample
+            return (predicted.float() - (alpha * noise - sigma * picture)).square().mean()
+
+        return new_unet(), loss_of
 
 
-def train(state_folder: Path, workers, steps=None):
-    plan = PLAN if steps is None else Plan(**{**vars(PLAN), "steps": steps})
+def train(state_folder: Path, workers, plan=PLAN):
     run(plan, workers, state_folder, Setup(state_folder / "text_encoder"))

@@ -52,8 +52,9 @@ class Cascade:
 
     def scheduler(self, stage, thresholding=None):
         config = json.loads((self.folder / stage["folder"] / "scheduler" / "scheduler_config.json").read_text())
-        if thresholding is not None:
-            config["thresholding"] = thresholding
+        if thresholding is not None:  # "static" is a clamp to −1…1, to which dynamic thresholding comes down at sample_max_value 1
+            config["thresholding"] = thresholding != "off"
+            config["sample_max_value"] = {"static": 1.0, "dynamic": 1.5, "off": 1.0}[thresholding]
         return SAMPLERS[stage["sampler"]].from_config(config)
 
     @torch.inference_mode()

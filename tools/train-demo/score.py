@@ -1,7 +1,7 @@
 """Score pictures against their captions: the cascade's own (rendered here), any folder of PNGs, or exact drawings (the scorer's own ceiling).
 
     python tools/train-demo/score.py exact
-    python tools/train-demo/score.py render models/demo --stage base --guidance 1 2 3 5 --thresholding both
+    python tools/train-demo/score.py render models/demo --stage base --guidance 1 2 3 5 --thresholding dynamic static off
     python tools/train-demo/score.py images FOLDER --captions FILE.jsonl      # lines: {"file": "0.png", "caption": "a red circle"}
     python tools/train-demo/score.py captions > captions.jsonl                # the held-out captions, to render elsewhere
 
@@ -72,7 +72,7 @@ def main():
     render.add_argument("cascade", type=Path)
     render.add_argument("--stage", default="sr256", help="the last stage to render, and the one that is scored")
     render.add_argument("--guidance", type=float, nargs="+", default=[None])
-    render.add_argument("--thresholding", choices=["on", "off", "both", "as-configured"], default="as-configured")
+    render.add_argument("--thresholding", choices=["dynamic", "static", "off"], nargs="+", default=[None], help="default: as configured")
     render.add_argument("--steps", type=int, default=None, help="of the base stage")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--batch", type=int, default=8)
@@ -113,7 +113,7 @@ def main():
         from cascade import Cascade
 
         cascade = Cascade(args.cascade, dtype=getattr(torch, args.dtype), last_stage=args.stage)
-        for thresholding in {"on": [True], "off": [False], "both": [True, False], "as-configured": [None]}[args.thresholding]:
+        for thresholding in args.thresholding:
             for guidance in args.guidance:
                 changes = {"guidance_scale": guidance, "thresholding": thresholding, "steps": args.steps}
                 changes = {k: v for k, v in changes.items() if v is not None}

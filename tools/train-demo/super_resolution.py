@@ -157,6 +157,5 @@ def noised(picture, t, generator):
     return alpha * picture + sigma * torch.randn(picture.shape, generator=generator)
 
 
-def train(stage: Stage, state_folder: Path, workers, steps=None):
-    plan = stage.plan if steps is None else Plan(**{**vars(stage.plan), "steps": steps})
+def train(stage: Stage, state_folder: Path, workers, plan):
     run(plan, workers, state_folder, Setup(stage, state_folder / "text_encoder"))

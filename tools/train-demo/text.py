@@ -19,6 +19,7 @@ from checkpoints import Checkpoint
 from pictures import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, SIZES
 
 MAX_LENGTH = 32
+STEPS = 1100
 PAD, END, UNK = 0, 1, 2
 TOKENS = ["<pad>", "</s>", "<unk>", *pictures.vocabulary()]
 TOKEN_IDS = {token: i for i, token in enumerate(TOKENS)}
@@ -95,7 +96,7 @@ def read_off(logits, classes, target):
     return loss, torch.stack(right)
 
 
-def train(state_folder: Path, steps=1100, batch=192, rate=1.5e-3, log=print):
+def train(state_folder: Path, steps=STEPS, batch=192, rate=1.5e-3, log=print):
     """Pre-train the encoder; resumable. Returns it in evaluation mode."""
     torch.manual_seed(11)
     encoder = new_encoder()

@@ -6,6 +6,7 @@ written atomically every few minutes: kill it at any time and give the same comm
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait must not burn the cores that others need
@@ -22,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PHASES = ["text", "base", "sr256", "sr1024", "export"]
 
 
-def train_text(state):
+def train_text(state, share):
     if not (state / "text_encoder" / "model.safetensors").exists():
-        text.train(state).save_pretrained(state / "text_encoder")
+        text.train(state, steps=max(1, round(text.STEPS * share))).save_pretrained(state / "text_encoder")
 
 
 def main():
@@ -33,16 +34,19 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "demo", help="the cascade folder to replace")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes, one core each (default: every core, at most 8)")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
+    parser.add_argument("--share", type=float, default=1.0, help="of every phase's steps; 0.005 rehearses the whole in minutes")
     args = parser.parse_args()
+    shortened = lambda plan: replace(plan, steps=max(1, round(plan.steps * args.share)))
+    args.state.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.workers)
     if "text" in args.phases:
-        train_text(args.state)
+        train_text(args.state, args.share)
     if "base" in args.phases:
-        base.train(args.state, args.workers)
+        base.train(args.state, args.workers, shortened(base.PLAN))
     if "sr256" in args.phases:
-        super_resolution.train(super_resolution.SR256, args.state, args.workers)
+        super_resolution.train(super_resolution.SR256, args.state, args.workers, shortened(super_resolution.SR256.plan))
     if "sr1024" in args.phases:
-        super_resolution.train(super_resolution.SR1024, args.state, args.workers)
+        super_resolution.train(super_resolution.SR1024, args.state, args.workers, shortened(super_resolution.SR1024.plan))
     if "export" in args.phases:
         taken = export(args.state, args.out)
         print(f"wrote {args.out}: " + ", ".join(f"{name} at step {step}" for name, step in taken.items()))

@@ -77,6 +77,8 @@ def work(rank, plan, workers, state_folder, setup, gradients, updates, barrier, 
     parts = {"model": network, "matrices": matrix_optimiser, "vectors": vector_optimiser} | ({"average": average} if rank == 0 else {})
     checkpoint = Checkpoint(state_folder / f"{plan.name}.pt", **parts)
     start = checkpoint.restore()
+    if start > 0 and rank == 0:
+        print(f"{plan.name}: goes on from step {start} of {plan.steps}", flush=True)
     barrier.wait()  # nobody may write a new checkpoint before everybody has read the old one
     recent, since = [], time.monotonic()
     for step in range(start, plan.steps):
@@ -108,7 +110,7 @@ def work(rank, plan, workers, state_folder, setup, gradients, updates, barrier, 
                 print(f"{time.strftime('%H:%M:%S')} {plan.name} {step + 1}/{plan.steps} loss {sum(recent) / len(recent):.4f} {seconds:.2f} s/step {plan.batch / seconds:.1f} images/s", flush=True)
                 recent, since = [], time.monotonic()
             checkpoint.tick(step + 1)
-    if rank == 0:
+    if rank == 0 and start < plan.steps:
         checkpoint.save(plan.steps)
 
 
