@@ -275,16 +275,17 @@ async fn pause_takes_back_what_is_not_leased_and_what_runs_commits() {
         move |task| if stage(task) == "base" { Act::Hold(go.clone()) } else { Act::Done }
     });
     let job = farm.submit(spec(), prompts(20)).await;
-    // Eight are dispatched (two batches), four of them leased.
+    // Eight are dispatched (two batches), at most four of them leased: as many as were there when the worker asked.
     farm.until(&job.id, "held", |job| job.stages[1].dispatched == 8).await;
     eventually("leased", async || workers.ran().iter().any(|task| stage(task) == "base")).await;
     let request = v1::PauseJobRequest { id: job.id.clone() };
     let paused = farm.client.pause_job(request.clone()).await.expect("paused").into_inner();
     assert_eq!((paused.state(), paused.waiting_for.as_str()), (v1::JobState::Paused, "paused"));
-    assert_eq!(paused.stages[1].dispatched, 4);
+    let held = paused.stages[1].dispatched;
+    assert!((1..=4).contains(&held), "{held} stay with their worker");
     farm.client.pause_job(request).await.expect("twice is once");
     go.cancel();
-    let quiet = farm.until(&job.id, "committed", |job| job.stages[1].done == 4).await;
+    let quiet = farm.until(&job.id, "committed", |job| job.stages[1].done == held).await;
     assert_eq!(quiet.stages[1].dispatched + quiet.stages[2].dispatched, 0);
     farm.audit(&job.id).await;
     let resumed = v1::ResumeJobRequest { id: job.id.clone() };
