@@ -16,6 +16,7 @@ from training import Plan, alpha_sigma, random_timesteps, run
 
 SIZE = 64
 PLAN = Plan("base", steps=3600, batch=24, rate=1e-3, average=0.99)
+LAYOUT_SHARE = 0.43  # of the steps; then timesteps come lower, for once objects stand where they belong what is left to learn is their outlines
 EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
 
 
@@ -51,7 +52,7 @@ class Setup:
     def __call__(self):
         encoder = text.T5EncoderModel.from_pretrained(self.encoder_folder, dtype=torch.float32).eval()
 
-        def loss_of(unet, generator, count):
+        def loss_of(unet, generator, count, progress):
             rng = random.Random(torch.randint(2**62, (), generator=generator).item())
             scenes, phrases = text.sample_phrases(rng, count)
             phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
@@ -59,7 +60,7 @@ class Setup:
             with torch.no_grad():
                 ids, mask = text.encode_words(phrases)
                 embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            t = random_timesteps(count, generator, mean=1.6, spread=1.6)
+            t = random_timesteps(count, generator, mean=1.6 if progress < LAYOUT_SHARE else 1.0, spread=1.6)
             alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
             noise = torch.randn(picture.shape, generator=generator)
             noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)

@@ -121,7 +121,7 @@ class Setup:
         stage = self.stage
         encoder = text.T5EncoderModel.from_pretrained(self.encoder_folder, dtype=torch.float32).eval()
 
-        def loss_of(unet, generator, count):
+        def loss_of(unet, generator, count, progress):
             rng = random.Random(torch.randint(2**62, (), generator=generator).item())
             side = rng.choices([s for s, _ in stage.crops], [share for _, share in stage.crops])[0]
             count = max(1, count * stage.crops[0][0] ** 2 // side**2)

@@ -55,7 +55,8 @@ class Plan:
 
 def run(plan: Plan, workers: int, state_folder: Path, setup, log_every=20):
     """Train to `plan.steps`, going on from the last checkpoint. `setup()` is called once in every worker and returns
-    (network, loss_of), where `loss_of(network, generator, count)` is the mean loss of `count` fresh examples."""
+    (network, loss_of), where `loss_of(network, generator, count, progress)` is the mean loss of
+    `count` fresh examples, when `progress` (0…1) of the plan is done."""
     network, _ = setup()
     size = sum(p.numel() for p in network.parameters())
     gradients = torch.zeros(2, workers, size).share_memory_()  # two sets, used in turn: one may still be read while the other is written
@@ -84,7 +85,7 @@ def work(rank, plan, workers, state_folder, setup, gradients, updates, barrier, 
     for step in range(start, plan.steps):
         generator = torch.Generator().manual_seed(step * 64 + rank)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(network, generator, plan.batch // workers)
+            loss = loss_of(network, generator, plan.batch // workers, step / plan.steps)
         network.zero_grad(set_to_none=True)
         loss.backward()
         mine = gradients[step % 2, rank]

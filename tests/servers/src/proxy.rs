@@ -1,0 +1,1 @@
+//! A TCP proxy that can be cut, stalled and healed.
