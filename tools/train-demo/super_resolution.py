@@ -31,13 +31,13 @@ class Stage:
 
 
 SR256 = Stage(
-    Plan("sr256", steps=1900, batch=32, rate=1e-3, average=0.995), size=256, crops=((64, 0.6), (128, 0.2), (256, 0.2)),
-    highest_noise_level=300, wander=0.15, colour_error=0.03,
+    Plan("sr256", steps=3800, batch=32, rate=1e-3, average=0.995), size=256, crops=((64, 0.6), (128, 0.2), (256, 0.2)),
+    highest_noise_level=300, wander=0.4, colour_error=0.03,
     options={"conv_in_channels": 16, "block_out_channels": [32, 64, 96, 96], "layers_per_block": [1, 1, 2, 2], "self_attention": True},
 )
 SR1024 = Stage(
-    Plan("sr1024", steps=1100, batch=16, rate=1e-3, average=0.995), size=1024, crops=((128, 0.6), (256, 0.3), (512, 0.1)),
-    highest_noise_level=200, wander=0.1, colour_error=0.01,
+    Plan("sr1024", steps=3000, batch=16, rate=1e-3, average=0.995), size=1024, crops=((128, 0.6), (256, 0.3), (512, 0.1)),
+    highest_noise_level=200, wander=0.25, colour_error=0.01,
     options={"conv_in_channels": 8, "block_out_channels": [16, 32, 64, 64], "layers_per_block": [1, 1, 1, 1], "self_attention": False},
 )
 
