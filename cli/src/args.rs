@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Download a job's finished pictures; run again, it fetches what is missing
     Get(GetArgs),
+    /// Prove that a finished job is whole: its manifest, and every picture that it lists
+    Verify(VerifyArgs),
     /// End a job: nothing new starts, running work stops at its next step
     Cancel(JobArgs),
     /// Take back what no worker has started
@@ -237,6 +239,16 @@ pub(crate) struct GetArgs {
     /// Replace files of these names that hold something else
     #[arg(long)]
     pub(crate) overwrite: bool,
+}
+
+/// `darkroom verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The job's id, as `submit` printed it
+    pub(crate) job: String,
+    /// Pictures checked at a time
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) at_once: usize,
 }
 
 /// `darkroom rerender`.

@@ -220,6 +220,52 @@ impl Client {
         Ok(())
     }
 
+    /// Writes a job's manifest to `file` and returns the SHA-256 that SQL says it has. A broken stream goes on where it
+    /// broke.
+    pub(crate) async fn fetch_manifest(&self, job: &str, file: &mut std::fs::File) -> Result<String> {
+        let mut fetched = Fetched::default();
+        let give_up = Instant::now() + STREAM_PATIENCE;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.fetch_manifest_from(job, file, &mut fetched).await? {
+                Ok(()) => return Ok(fetched.sha256),
+                Err(status) if passes(&status) && Instant::now() < give_up => backoff.wait().await,
+                Err(status) => return Err(self.failure(&status)),
+            }
+        }
+    }
+
+    async fn fetch_manifest_from(
+        &self,
+        job: &str,
+        file: &mut std::fs::File,
+        fetched: &mut Fetched,
+    ) -> Result<std::result::Result<(), Status>> {
+        let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: fetched.bytes };
+        let mut stream = match self.farm.clone().fetch_manifest(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Ok(Err(status)),
+        };
+        loop {
+            match stream.message().await {
+                Ok(Some(chunk)) => {
+                    if !chunk.sha256.is_empty() {
+                        if !fetched.sha256.is_empty() && fetched.sha256 != chunk.sha256 {
+                            return Err(failure::internal("the job was retried while its manifest was fetched"));
+                        }
+                        fetched.sha256 = chunk.sha256;
+                        fetched.total = chunk.total_bytes;
+                    }
+                    std::io::Write::write_all(file, &chunk.data).map_err(failure::internal)?;
+                    fetched.bytes += chunk.data.len() as u64;
+                }
+                Ok(None) if fetched.bytes == fetched.total => return Ok(Ok(())),
+                Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
+                Err(status) => return Ok(Err(status)),
+            }
+        }
+    }
+
     /// Follows a job from a version on.
     pub(crate) fn watch(&self, job: &str, after: u64, images: bool) -> Watch {
         Watch {
@@ -347,6 +393,14 @@ fn passes(status: &Status) -> bool {
 #[derive(Default)]
 struct Picture {
     bytes: Vec<u8>,
+    total: u64,
+    sha256: String,
+}
+
+/// How much of a manifest has arrived.
+#[derive(Default)]
+struct Fetched {
+    bytes: u64,
     total: u64,
     sha256: String,
 }

@@ -16,7 +16,7 @@ use darkroom_queue::{
     TaskQueue,
     memory::{self, MemoryQueue},
 };
-use darkroom_runtime::{server, state_dir, state_dir::StateDir};
+use darkroom_runtime::{program, server, state_dir, state_dir::StateDir};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -222,7 +222,7 @@ struct Parts {
 impl Parts {
     async fn encoder(&self) -> Result<darkroom_encoder_service::Handle> {
         let options = darkroom_encoder_service::Options {
-            host: host(),
+            host: program::host_name(),
             machine: darkroom_encoder_service::Machine {
                 device: self.machine.device.clone(),
                 threads: self.machine.threads,
@@ -243,7 +243,7 @@ impl Parts {
 
     async fn worker(&self) -> Result<darkroom_worker::Handle> {
         let options = darkroom_worker::Options {
-            host: host(),
+            host: program::host_name(),
             machine: darkroom_worker::Machine {
                 device: self.machine.device.clone(),
                 dtype: self.machine.dtype.clone(),
@@ -291,14 +291,6 @@ async fn load(folders: Vec<PathBuf>) -> Result<Vec<CascadeBundle>> {
         Ok(bundles)
     };
     tokio::task::spawn_blocking(load).await.map_err(failure::internal)?
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "localhost".to_owned())
 }
 
 fn state_failure(error: state_dir::Error) -> UserError {

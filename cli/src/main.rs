@@ -26,6 +26,7 @@ mod run;
 mod stage_flags;
 #[cfg(feature = "embedded")]
 mod up;
+mod verify;
 mod view;
 
 fn main() -> ExitCode {

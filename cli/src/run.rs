@@ -56,6 +56,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Watch(args) => jobs::watch(&farm::find(place)?, &args, json).await?,
         Command::Ls(args) => jobs::ls(&farm::find(place)?, &args, json).await?,
         Command::Get(args) => jobs::get(&farm::find(place)?, args, json).await?,
+        Command::Verify(args) => crate::verify::verify(&farm::find(place)?, &args, json).await?,
         Command::Cancel(args) => jobs::show(&farm::find(place)?.cancel(&args.job).await?, json)?,
         Command::Pause(args) => jobs::show(&farm::find(place)?.pause(&args.job).await?, json)?,
         Command::Resume(args) => jobs::show(&farm::find(place)?.resume(&args.job).await?, json)?,

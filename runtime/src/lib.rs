@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod deadline;
+pub mod program;
 pub mod server;
 pub mod shutdown;
 pub mod state_dir;

@@ -1,4 +1,6 @@
-//! Signals: the first SIGINT or SIGTERM asks the process to finish, a second one ends it at once.
+//! Signals: the first SIGINT or SIGTERM asks the process to finish; a second SIGINT, from an impatient person, ends it
+//! at once. SIGTERM may come any number of times: orchestrators repeat it, and what is being handed back must not be
+//! dropped for that.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -6,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 /// Exit code of a process that a second signal ended.
 pub const ABORTED: i32 = 130;
 
-/// A token that the first SIGINT or SIGTERM cancels. A second one exits the process with [`ABORTED`].
+/// A token that the first SIGINT or SIGTERM cancels. A SIGINT after that exits the process with [`ABORTED`].
 ///
 /// # Errors
 /// When the handlers cannot be installed.
@@ -19,7 +21,9 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
         either(&mut interrupt, &mut terminate).await;
         tracing::info!("shutting down");
         cancelled.cancel();
-        either(&mut interrupt, &mut terminate).await;
+        // Listened to for ever, lest its default action end the process.
+        tokio::spawn(async move { while terminate.recv().await.is_some() {} });
+        interrupt.recv().await;
         std::process::exit(ABORTED);
     });
     Ok(token)

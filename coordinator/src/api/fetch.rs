@@ -1,9 +1,10 @@
-//! A picture's bytes, verified, in chunks.
+//! A picture's bytes, verified, in chunks; a manifest's, as they lie there: whoever reads it proves it by its hash.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use darkroom_core::{
+    artifact::ArtifactRef,
     error::{Code, UserError},
     image_state::ImageState,
 };
@@ -12,13 +13,16 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::{Farm, job_id, refused};
-use crate::service::Error;
+use crate::service::{Error, Shared};
 
 /// Bytes of one chunk.
 const CHUNK: usize = 64 << 10;
 
 /// The chunks of a picture.
 pub(crate) type ChunkStream = Pin<Box<dyn Stream<Item = Result<v1::FetchImageChunk, Status>> + Send>>;
+
+/// The chunks of a manifest.
+pub(crate) type ManifestStream = Pin<Box<dyn Stream<Item = Result<v1::FetchManifestChunk, Status>> + Send>>;
 
 impl Farm {
     pub(super) async fn fetch(&self, request: v1::FetchImageRequest) -> Result<ChunkStream, Error> {
@@ -50,6 +54,55 @@ impl Farm {
             })
         });
         Ok(Box::pin(tokio_stream::iter(messages)))
+    }
+
+    pub(super) async fn manifest(&self, request: v1::FetchManifestRequest) -> Result<ManifestStream, Error> {
+        let id = job_id("job_id", &request.job_id)?;
+        let job = self.shared.store.job(id).await?;
+        let Some((key, sha256)) = job.manifest.flatten() else {
+            return Err(refused(UserError::new(
+                Code::FailedPrecondition,
+                "NO_MANIFEST",
+                format!("job {id} is {} and its manifest is not written; accepted: a job that has ended", job.state),
+            )));
+        };
+        let size = self.shared.artifacts.size_of(&key).await?;
+        if request.offset > size {
+            return Err(refused(UserError::invalid(
+                "offset",
+                format!("offset is {}; accepted: 0 to {size}", request.offset),
+            )));
+        }
+        let (send, chunks) = tokio::sync::mpsc::channel(4);
+        let artifact = ArtifactRef { key, sha256, size };
+        tokio::spawn(send_manifest(Arc::clone(&self.shared), artifact, request.offset, send));
+        Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(chunks)))
+    }
+}
+
+/// Reads the manifest part by part, so that one of a million images needs no memory; ends early when nobody listens.
+async fn send_manifest(
+    shared: Arc<Shared>,
+    artifact: ArtifactRef,
+    mut at: u64,
+    send: tokio::sync::mpsc::Sender<Result<v1::FetchManifestChunk, Status>>,
+) {
+    let mut first = true;
+    while first || at < artifact.size {
+        let chunk = shared.artifacts.get_range(&artifact, at..at + CHUNK as u64).await;
+        let chunk = chunk.map_err(|error| super::status(&error.into())).map(|data| {
+            at += data.len() as u64;
+            v1::FetchManifestChunk {
+                data: data.to_vec(),
+                total_bytes: if first { artifact.size } else { 0 },
+                sha256: if first { artifact.sha256.to_string() } else { String::new() },
+            }
+        });
+        first = false;
+        let failed = chunk.is_err();
+        if send.send(chunk).await.is_err() || failed {
+            return;
+        }
     }
 }
 

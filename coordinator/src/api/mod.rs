@@ -79,6 +79,7 @@ fn job_id(field: &str, text: &str) -> Result<JobId, Error> {
 impl v1::farm_server::Farm for Farm {
     type WatchJobStream = watch::EventStream;
     type FetchImageStream = fetch::ChunkStream;
+    type FetchManifestStream = fetch::ManifestStream;
 
     async fn submit_job(
         &self,
@@ -142,6 +143,13 @@ impl v1::farm_server::Farm for Farm {
         self.unary(self.shared.options.call, self.fetch(request.into_inner())).await
     }
 
+    async fn fetch_manifest(
+        &self,
+        request: Request<v1::FetchManifestRequest>,
+    ) -> Result<Response<Self::FetchManifestStream>, Status> {
+        self.unary(self.shared.options.call, self.manifest(request.into_inner())).await
+    }
+
     async fn list_workers(
         &self,
         _: Request<v1::ListWorkersRequest>,
@@ -154,5 +162,12 @@ impl v1::farm_server::Farm for Farm {
         _: Request<v1::ListCascadesRequest>,
     ) -> Result<Response<v1::ListCascadesResponse>, Status> {
         Ok(Response::new(self.cascades()))
+    }
+
+    async fn get_farm(
+        &self,
+        _: Request<v1::GetFarmRequest>,
+    ) -> Result<Response<v1::GetFarmResponse>, Status> {
+        self.unary(self.shared.options.call, self.farm()).await
     }
 }

@@ -1,4 +1,4 @@
-//! Workers and cascades.
+//! Workers, cascades, and the farm itself.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,5 +23,14 @@ impl Farm {
         v1::ListCascadesResponse {
             cascades: cascades.map(|(digest, cascade)| convert::cascade(digest, cascade)).collect(),
         }
+    }
+
+    pub(super) async fn farm(&self) -> Result<v1::GetFarmResponse, Error> {
+        Ok(v1::GetFarmResponse {
+            farm_id: self.shared.store.farm_id().await?.to_string(),
+            lease_seconds: self.shared.options.lease.as_secs_f64(),
+            cascades: self.cascades().cascades,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
     }
 }

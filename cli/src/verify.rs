@@ -1,0 +1,116 @@
+//! `darkroom verify`: fetches a finished job's manifest and every picture it lists, and proves that all of it is there.
+//!
+//! The manifest must have the hash that the farm's record states, and be whole in itself (its last line hashes those
+//! above; indices without gaps; totals). Every picture must come with the bytes whose hash its line states.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek},
+};
+
+use darkroom_artifacts::manifest::{self, ImageLine, ImageOutcome, Totals};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+};
+use futures::{StreamExt as _, stream};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    args::VerifyArgs,
+    client::Client,
+    failure::{self, Result},
+    output,
+};
+
+/// Most faults that are told one by one.
+const MOST_FAULTS: usize = 20;
+
+/// A picture as the manifest promises it.
+struct Promised {
+    index: u64,
+    sha256: Option<Digest>,
+    size: u64,
+}
+
+/// Proves a job whole, or fails with what is not.
+pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) -> Result<()> {
+    let mut file = tempfile::tempfile().map_err(failure::internal)?;
+    let stated = client.fetch_manifest(&args.job, &mut file).await?;
+    let (totals, promised) = tokio::task::spawn_blocking(move || read(file, &stated))
+        .await
+        .map_err(failure::internal)??;
+
+    let check = |picture: &Promised| {
+        let (client, job) = (client.clone(), args.job.clone());
+        let (index, sha256, size) = (picture.index, picture.sha256, picture.size);
+        async move {
+            match client.fetch(&job, index).await {
+                Ok(bytes) if Some(Digest::of(&bytes)) == sha256 && bytes.len() as u64 == size => None,
+                Ok(_) => Some(format!("image {index} has other bytes than the manifest states")),
+                Err(error) => Some(format!("image {index}: {}", error.message)),
+            }
+        }
+    };
+    let checks = stream::iter(&promised).map(check).buffer_unordered(args.at_once.max(1));
+    let faults: Vec<String> = checks.filter_map(std::future::ready).collect().await;
+    if !faults.is_empty() {
+        let more = faults.len().saturating_sub(MOST_FAULTS);
+        faults.iter().take(MOST_FAULTS).for_each(|fault| eprintln!("{fault}"));
+        if more > 0 {
+            eprintln!("and {more} more");
+        }
+        return Err(damaged(format!(
+            "{} of the {} pictures of job {} are not as its manifest states",
+            faults.len(),
+            promised.len(),
+            args.job
+        )));
+    }
+    tell(&args.job, &totals, as_json)
+}
+
+/// Checks the manifest itself, and returns its totals and the pictures it promises.
+fn read(mut file: File, stated: &str) -> Result<(Totals, Vec<Promised>)> {
+    file.rewind().map_err(failure::internal)?;
+    let mut hasher = Sha256::new();
+    let mut part = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut part).map_err(failure::internal)? {
+            0 => break,
+            length => hasher.update(&part[..length]),
+        }
+    }
+    let found = Digest(hasher.finalize().into());
+    if found.to_string() != stated {
+        return Err(damaged(format!("the manifest's SHA-256 is {found}, the farm's record states {stated}")));
+    }
+    file.rewind().map_err(failure::internal)?;
+    let mut promised = Vec::new();
+    let keep = |image: ImageLine| {
+        if image.state == ImageOutcome::Done {
+            let size = image.size.unwrap_or(0);
+            promised.push(Promised { index: image.index, sha256: image.sha256, size });
+        }
+    };
+    let (_, totals) =
+        manifest::verify(BufReader::new(file), keep).map_err(|error| damaged(error.to_string()))?;
+    Ok((totals, promised))
+}
+
+fn damaged(message: String) -> UserError {
+    UserError::new(Code::FailedPrecondition, "NOT_WHOLE", message)
+}
+
+fn tell(job: &str, totals: &Totals, as_json: bool) -> Result<()> {
+    let Totals { images, done, dead, cancelled, bytes } = totals;
+    if as_json {
+        return output::json(&json!({
+            "job": job, "whole": true, "images": images, "done": done, "dead": dead, "cancelled": cancelled, "bytes": bytes,
+        }));
+    }
+    output::line(&format!(
+        "job {job} is whole: {images} images, {done} done and verified ({bytes} bytes), {dead} dead, {cancelled} cancelled"
+    ))
+}

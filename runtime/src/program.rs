@@ -1,0 +1,55 @@
+//! The `main` of a service: logging, the async runtime, signals, and an exit code with one sentence when it failed.
+
+use std::process::ExitCode;
+
+use darkroom_core::error::{Code, UserError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    shutdown,
+    telemetry::{self, Format},
+};
+
+/// Runs a service until it ends; `service` is given the token that the first SIGINT or SIGTERM cancels.
+///
+/// A failure is printed to standard error as one line, `error: …`, and becomes the exit code that its kind has
+/// ([`Code::exit_code`]).
+pub fn run<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), UserError>>,
+{
+    match start(format, service) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", error.message);
+            ExitCode::from(error.code.exit_code())
+        }
+    }
+}
+
+fn start<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> Result<(), UserError>
+where
+    F: Future<Output = Result<(), UserError>>,
+{
+    telemetry::init("info", format)
+        .map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
+    runtime.block_on(async {
+        let stop = shutdown::on_signals().map_err(internal)?;
+        service(stop).await
+    })
+}
+
+/// The name of this machine, part of workers' names: the kernel's, else `localhost`.
+#[must_use]
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn internal(error: impl std::fmt::Display) -> UserError {
+    UserError::new(Code::Internal, "INTERNAL", error.to_string())
+}
