@@ -9,7 +9,7 @@ export RENDER_SEED := $(value SEED)
 export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 
-.PHONY: help render up test lint bench-render setup
+.PHONY: help render up farm farm-stop farm-status test lint bench-render setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -22,6 +22,15 @@ render: ## Sets up, builds, and renders PROMPT; prints the pictures' paths.
 up: ## Runs the farm on this machine until Ctrl-C, its state in .darkroom/.
 	@tools/setup.sh
 	@cargo run --locked --quiet -p darkroom-cli -- up
+
+farm: ## Starts a farm of separate processes here, with Redis and Postgres of its own.
+	@tools/farm.sh start
+
+farm-stop: ## Drains and stops it; what it was given stays.
+	@tools/farm.sh stop
+
+farm-status: ## What of it runs.
+	@tools/farm.sh status
 
 test: ## Formatting, lints, docs, licences, and all tests.
 	@tools/test.sh

@@ -7,6 +7,7 @@ pub mod api;
 pub mod encoder;
 pub mod fake_encoder;
 mod notes;
+pub mod process;
 pub mod service;
 pub mod stage;
 mod thread;

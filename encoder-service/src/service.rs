@@ -10,7 +10,10 @@ use darkroom_core::{
 use darkroom_proto::v1::encoder_server::EncoderServer;
 use darkroom_queue::{
     TaskQueue,
-    stage_loop::{self, Busy, Serve},
+    stage_loop::{
+        self, Busy, Serve,
+        noop::{NoopModel, NoopStage},
+    },
     task::PoolId,
 };
 use tokio_util::sync::CancellationToken;
@@ -147,6 +150,24 @@ pub async fn start_fake(
     start_with(options, queue, artifacts, cascades, make, shutdown).await
 }
 
+/// Starts a service that reports every text as encoded and stores nothing: for benchmarks of the farm itself. Its
+/// gRPC answers as the fake encoder.
+///
+/// # Errors
+/// None today.
+pub async fn start_noop(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    cascades: &[CascadeBundle],
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let make = |cascade: &CascadeBundle| Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize));
+    let service = Service::prepare(&options, cascades, make).await?;
+    let stage = Arc::new(NoopStage);
+    let stage = stage_loop::start(service.options, queue, stage, || Ok(NoopModel::default()), shutdown).await?;
+    Ok(Handle { stage, api: service.api })
+}
+
 /// Starts the service on any encoder, made on the thread that will own it.
 ///
 /// # Errors
@@ -159,31 +180,52 @@ pub async fn start_with<E: Encoder>(
     make_encoder: impl Fn(&CascadeBundle) -> Result<E, UserError> + Send + 'static,
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
-    let mut distinct: Vec<CascadeBundle> = Vec::new();
-    let mut digests = Vec::new();
-    for bundle in cascades {
-        let digest = bundle.cascade().encoder_digest();
-        if !digests.contains(&digest) {
-            digests.push(digest);
-            distinct.push(bundle.clone());
-        }
-    }
-    let pools: Vec<PoolId> =
-        digests.iter().map(|digest| PoolId { stage: StageName::encode(), digest: *digest }).collect();
-    let preparations = distinct.iter().map(|bundle| bundle.cascade().spec.encoder.text_preparation).collect();
-    let make = move || distinct.iter().map(make_encoder).collect();
-    let encoders = Encoders::start(digests, make).await?;
-
-    let batch_cap = options.batch.unwrap_or(BATCH);
-    let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
-    let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
-    options.times.apply(&mut loop_options);
-    let positions: HashMap<PoolId, usize> =
-        pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
-    let model = EncodeModel::new(encoders.clone(), positions);
+    let service = Service::prepare(&options, cascades, make_encoder).await?;
+    let model = EncodeModel::new(service.encoders, service.positions);
     let stage = Arc::new(EncodeStage::new(artifacts));
-    let stage = stage_loop::start(loop_options, queue, stage, move || Ok(model), shutdown).await?;
-    Ok(Handle { stage, api: EncoderApi::new(encoders, preparations) })
+    let stage = stage_loop::start(service.options, queue, stage, move || Ok(model), shutdown).await?;
+    Ok(Handle { stage, api: service.api })
+}
+
+/// What a service is made of, whatever its stage does.
+struct Service {
+    encoders: Encoders,
+    positions: HashMap<PoolId, usize>,
+    options: stage_loop::Options,
+    api: EncoderApi,
+}
+
+impl Service {
+    /// Makes one encoder per distinct digest, on the thread that owns them.
+    async fn prepare<E: Encoder>(
+        options: &Options,
+        cascades: &[CascadeBundle],
+        make_encoder: impl Fn(&CascadeBundle) -> Result<E, UserError> + Send + 'static,
+    ) -> Result<Self, UserError> {
+        let mut distinct: Vec<CascadeBundle> = Vec::new();
+        let mut digests = Vec::new();
+        for bundle in cascades {
+            let digest = bundle.cascade().encoder_digest();
+            if !digests.contains(&digest) {
+                digests.push(digest);
+                distinct.push(bundle.clone());
+            }
+        }
+        let pools: Vec<PoolId> =
+            digests.iter().map(|digest| PoolId { stage: StageName::encode(), digest: *digest }).collect();
+        let preparations =
+            distinct.iter().map(|bundle| bundle.cascade().spec.encoder.text_preparation).collect();
+        let make = move || distinct.iter().map(make_encoder).collect();
+        let encoders = Encoders::start(digests, make).await?;
+        let batch_cap = options.batch.unwrap_or(BATCH);
+        let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
+        let mut loop_options =
+            stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
+        options.times.apply(&mut loop_options);
+        let positions = pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
+        let api = EncoderApi::new(encoders.clone(), preparations);
+        Ok(Self { encoders, positions, options: loop_options, api })
+    }
 }
 
 impl Times {

@@ -19,6 +19,7 @@ mod finish;
 mod held;
 mod meter;
 mod model_thread;
+pub mod noop;
 mod shared;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};

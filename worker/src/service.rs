@@ -9,7 +9,10 @@ use darkroom_core::{
 };
 use darkroom_queue::{
     TaskQueue,
-    stage_loop::{self, BatchFault, Handle, Model, Row, Serve},
+    stage_loop::{
+        self, BatchFault, Handle, Model, Row, Serve,
+        noop::{NoopModel, NoopStage},
+    },
     task::{Outcome, PoolId},
 };
 use tokio_util::sync::CancellationToken;
@@ -111,6 +114,21 @@ pub async fn start_fake(
     start_with(options, queue, artifacts, cascades, move |_| Ok(FakeRenderer::new(fake)), shutdown).await
 }
 
+/// Starts a worker that reports every task as done and stores nothing: for benchmarks of the farm itself.
+///
+/// # Errors
+/// An unknown stage.
+pub async fn start_noop(
+    options: Options,
+    queue: Arc<dyn TaskQueue>,
+    cascades: &[CascadeBundle],
+    shutdown: CancellationToken,
+) -> Result<Handle, UserError> {
+    let served = served(&options.stages, cascades)?;
+    let loop_options = loop_options(&options, &served);
+    stage_loop::start(loop_options, queue, Arc::new(NoopStage), || Ok(NoopModel::default()), shutdown).await
+}
+
 /// Starts a worker on any renderer, made on the thread that will own it.
 ///
 /// # Errors
@@ -124,21 +142,24 @@ pub async fn start_with<R: Renderer>(
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
     let served = served(&options.stages, cascades)?;
-    let pools = served
-        .iter()
-        .map(|stage| Serve {
-            pool: stage.pool.clone(),
-            batch_cap: options.batch.unwrap_or_else(|| batch::rule(stage.size)),
-        })
-        .collect();
-    let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
-    options.times.apply(&mut loop_options);
+    let loop_options = loop_options(&options, &served);
     let (fixed, cache) = (options.batch, options.cache);
     let make_model = move || {
         let renderer = make_renderer(&served)?;
         Ok(RenderModel { renderer, caps: Caps::new(fixed, cache.as_deref()), served })
     };
     stage_loop::start(loop_options, queue, Arc::new(RenderStage::new(artifacts)), make_model, shutdown).await
+}
+
+fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
+    let serve = |stage: &Served| Serve {
+        pool: stage.pool.clone(),
+        batch_cap: options.batch.unwrap_or_else(|| batch::rule(stage.size)),
+    };
+    let pools = served.iter().map(serve).collect();
+    let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
+    options.times.apply(&mut loop_options);
+    loop_options
 }
 
 /// The stages to serve, later ones first, so that started images finish before new ones start.

@@ -1,0 +1,13 @@
+//! `darkroom-coordinator`: a coordinator as a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use darkroom_coordinator::process::{self, CoordinatorArgs};
+use darkroom_runtime::{program, telemetry::Format};
+
+fn main() -> ExitCode {
+    let args = CoordinatorArgs::parse();
+    let format = if args.log_json { Format::Json } else { Format::Human };
+    program::run(format, |stop| process::run(args, stop))
+}

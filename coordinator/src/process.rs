@@ -1,0 +1,183 @@
+//! A coordinator as a process: connects to the farm's database, queue and object storage, serves gRPC until a signal.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Parser;
+use darkroom_artifacts::{ArtifactStore, CascadeBundle};
+use darkroom_core::{
+    cascade::Cascade,
+    error::{Code, UserError},
+};
+use darkroom_proto::FILE_DESCRIPTOR_SET;
+use darkroom_queue::redis::{self, RedisQueue};
+use darkroom_runtime::server::{self, Health};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Coordinator, Handle, Options,
+    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
+};
+
+/// How often the farm's troubles are turned into health.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Accepts jobs over gRPC, hands out their tasks and commits the results.
+///
+/// Several may run on one farm: all serve and commit, one hands out, another takes over within seconds of its death.
+#[derive(Debug, Parser)]
+#[command(name = "darkroom-coordinator", version, max_term_width = 100)]
+pub struct CoordinatorArgs {
+    /// Address to listen on. There is no authentication: stay on loopback, or behind something that has it
+    #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7878")]
+    listen: SocketAddr,
+    /// The farm's record: postgres://user:password@host/database, or sqlite:FILE for a single coordinator
+    #[arg(long, env = "DARKROOM_DATABASE", value_name = "URL", hide_env_values = true)]
+    database: String,
+    /// The farm's Redis: redis://[user:password@]host[:port][/db], rediss:// for TLS
+    #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
+    redis: String,
+    /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…
+    #[arg(long, env = "DARKROOM_ARTIFACTS", value_name = "URL", hide_env_values = true)]
+    artifacts: String,
+    /// Folder of a cascade to serve; may be repeated, the first is the default. Its files are put into object storage,
+    /// where the workers fetch them
+    #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "DIR", required = true)]
+    cascades: Vec<PathBuf>,
+    /// Take the cascades' descriptions only, not their files: for farms of fakes
+    #[arg(long, hide = true, env = "DARKROOM_CASCADE_WITHOUT_FILES")]
+    without_files: bool,
+    /// Seconds after which a lease that was not renewed is over
+    #[arg(long, env = "DARKROOM_LEASE_SECONDS", value_name = "SECONDS", default_value_t = 10.0)]
+    lease_seconds: f64,
+    /// Seconds between two comparisons of the database with the queue
+    #[arg(long, env = "DARKROOM_SWEEP_SECONDS", value_name = "SECONDS", default_value_t = 2.0)]
+    sweep_seconds: f64,
+    /// A tenant's weight in the fair share, NAME=WEIGHT; may be repeated, 1 where none is given
+    #[arg(long = "tenant-weight", value_name = "NAME=WEIGHT", value_parser = tenant_weight)]
+    tenant_weights: Vec<(String, f64)>,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+fn tenant_weight(text: &str) -> Result<(String, f64), String> {
+    let wrong = || format!("{text:?} is no weight; accepted: NAME=WEIGHT, a number above 0");
+    let (name, weight) = text.split_once('=').ok_or_else(wrong)?;
+    let weight: f64 = weight.parse().map_err(|_| wrong())?;
+    if name.is_empty() || !weight.is_finite() || weight <= 0.0 {
+        return Err(wrong());
+    }
+    Ok((name.to_owned(), weight))
+}
+
+/// Connects, recovers what an earlier process left, and serves until `stop`.
+///
+/// # Errors
+/// One sentence for what keeps it from starting.
+pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), UserError> {
+    let options = options(&args)?;
+    let listener = server::listen(args.listen).await.map_err(|error| of_server(&error))?;
+    let bundles = load(&args).await?;
+    let artifacts = ArtifactStore::open(&args.artifacts).map_err(|error| of_artifacts(&error))?;
+    artifacts.check().await.map_err(|error| of_artifacts(&error))?;
+    let (store, identity) = open_store(&args.database).await?;
+    let farm = store.farm_id().await.map_err(|error| error.to_user())?;
+    let queue = RedisQueue::connect(&args.redis, farm, redis::Options::default()).await?;
+    queue.claim_farm(&identity).await?;
+    for bundle in &bundles {
+        darkroom_artifacts::cascade_bundle::publish(&artifacts, bundle).await?;
+    }
+    let cascades: Vec<Cascade> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
+    let handle = Coordinator::start(options, store, Arc::new(queue), artifacts, cascades)
+        .await
+        .map_err(|error| error.to_user())?;
+
+    let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
+    serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
+    let closing = CancellationToken::new();
+    let address = listener.local_addr().map_or(args.listen, |bound| bound);
+    let (health, serving) = server::serve(listener, handle.routes(), serve, closing.clone())
+        .await
+        .map_err(|error| of_server(&error))?;
+    let serving = tokio::spawn(serving);
+    tracing::info!(%address, farm.id = %farm, "serving");
+    stop.run_until_cancelled(tell_health(&handle, &health)).await;
+    health.not_serving("shutting down").await;
+    handle.shutdown().await;
+    closing.cancel();
+    match serving.await {
+        Ok(ended) => ended.map_err(|error| of_server(&error)),
+        Err(error) => Err(UserError::new(Code::Internal, "INTERNAL", error.to_string())),
+    }
+}
+
+fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
+    let seconds = |field: &str, value: f64| match Duration::try_from_secs_f64(value) {
+        Ok(time) if time >= Duration::from_millis(500) => Ok(time),
+        _ => Err(UserError::invalid(field, format!("{field} is {value}; accepted: 0.5 or more"))),
+    };
+    let lease = seconds("lease-seconds", args.lease_seconds)?;
+    Ok(Options {
+        lease,
+        worker_ttl: lease.max(Options::default().worker_ttl),
+        sweep: seconds("sweep-seconds", args.sweep_seconds)?,
+        tenant_weights: args.tenant_weights.iter().cloned().collect(),
+        ..Options::default()
+    })
+}
+
+/// Says that the farm does not serve while a part of it fails, and why; serves again by itself.
+async fn tell_health(handle: &Handle, health: &Health) {
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        match handle.trouble() {
+            Some(trouble) => health.not_serving(&trouble).await,
+            None => health.serving().await,
+        }
+    }
+}
+
+async fn load(args: &CoordinatorArgs) -> Result<Vec<CascadeBundle>, UserError> {
+    let (folders, without_files) = (args.cascades.clone(), args.without_files);
+    let load = move || {
+        let one = |folder: &PathBuf| {
+            if without_files { CascadeBundle::describe(folder) } else { CascadeBundle::load(folder) }
+        };
+        CascadeBundle::distinct(folders.iter().map(one).collect::<Result<_, UserError>>()?)
+    };
+    tokio::task::spawn_blocking(load)
+        .await
+        .map_err(|error| UserError::new(Code::Internal, "INTERNAL", error.to_string()))?
+}
+
+/// The record, and the identity of the database that holds it.
+async fn open_store(url: &str) -> Result<(Arc<dyn Store>, String), UserError> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let store = PostgresStore::connect(url).await.map_err(|error| error.to_user())?;
+        let identity = store.database_identity().await.map_err(|error| error.to_user())?;
+        return Ok((Arc::new(store), identity));
+    }
+    let Some(file) = url.strip_prefix("sqlite:") else {
+        let message = "database is not a URL that is known; accepted: postgres://user:password@host/database, sqlite:FILE";
+        return Err(UserError::invalid("database", message));
+    };
+    let store = SqliteStore::open(file.as_ref()).await.map_err(|error| error.to_user())?;
+    let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
+    let identity = format!("{}:{}", darkroom_runtime::program::host_name(), path.display());
+    Ok((Arc::new(store), identity))
+}
+
+fn of_server(error: &server::Error) -> UserError {
+    let (code, reason) = match error {
+        server::Error::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
+        server::Error::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
+        server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
+    };
+    UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, error.to_string()) }
+}
+
+fn of_artifacts(error: &darkroom_artifacts::Error) -> UserError {
+    let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
+    UserError { field: Some("artifacts".to_owned()), ..UserError::new(code, "ARTIFACTS_UNUSABLE", error.to_string()) }
+}

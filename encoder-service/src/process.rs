@@ -1,0 +1,122 @@
+//! The encoder service as a process: joins a farm, encodes until a signal, drains, and leaves.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use darkroom_core::error::UserError;
+use darkroom_member::{JoinArgs, Member};
+use darkroom_runtime::program;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Handle, Machine, Options, Times, service};
+
+/// Computes the embedding of each distinct prompt once, for the whole farm, and answers gRPC `Encoder.Encode`.
+#[derive(Debug, Parser)]
+#[command(name = "darkroom-encoder", version, max_term_width = 100)]
+pub struct EncoderArgs {
+    #[command(flatten)]
+    join: JoinArgs,
+    /// cpu or cuda:N; the first CUDA device that works, else the CPU, when absent
+    #[arg(long, env = "DARKROOM_DEVICE")]
+    device: Option<String>,
+    /// Threads of the model on the CPU; all cores when absent
+    #[arg(long, env = "DARKROOM_THREADS")]
+    threads: Option<usize>,
+    /// Largest batch of texts
+    #[arg(long, env = "DARKROOM_BATCH", value_name = "TEXTS")]
+    batch: Option<usize>,
+    /// Seconds that a drain may take before running work is stopped and handed back
+    #[arg(long, env = "DARKROOM_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 20.0)]
+    grace_seconds: f64,
+    /// Address for gRPC: `darkroom.v1.Encoder`, health and reflection; nothing is served when absent
+    #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
+    listen: Option<SocketAddr>,
+    /// Name of this host, as `darkroom workers` tells it; the system's when absent
+    #[arg(long, env = "DARKROOM_HOST")]
+    host: Option<String>,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    pub log_json: bool,
+    /// `fake` encodes without a model, for tests
+    #[arg(long, value_enum, hide = true, env = "DARKROOM_RENDERER", default_value_t = EncoderKind::usual())]
+    renderer: EncoderKind,
+}
+
+/// What encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EncoderKind {
+    /// The cascade's T5.
+    Model,
+    /// Hashes instead of a model.
+    Fake,
+    /// Nothing: tasks are reported as done. For benchmarks of the farm itself.
+    Noop,
+}
+
+impl EncoderKind {
+    /// T5, where it is built in.
+    fn usual() -> Self {
+        if cfg!(feature = "torch") { Self::Model } else { Self::Fake }
+    }
+}
+
+/// Joins, works until `stop`, and drains.
+///
+/// # Errors
+/// What keeps it from starting, or what broke it.
+pub async fn run(args: EncoderArgs, stop: CancellationToken) -> Result<(), UserError> {
+    let fakes = args.renderer != EncoderKind::Model;
+    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else { return Ok(()) };
+    let encoder = start(&args, &member).await?;
+    let closing = CancellationToken::new();
+    let served = match args.listen {
+        Some(listen) => {
+            let services = ["darkroom.v1.Encoder"];
+            Some(darkroom_member::serve_health(listen, encoder.routes(), &services, closing.clone()).await?)
+        }
+        None => None,
+    };
+    tracing::info!(worker = %encoder.worker(), "encoding");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        error = encoder.broken() => tracing::error!(%error, "the encoder cannot go on"),
+    }
+    if let Some((health, _)) = &served {
+        health.not_serving("draining").await;
+    }
+    encoder.shutdown();
+    let ended = encoder.join().await;
+    closing.cancel();
+    if let Some((_, serving)) = served {
+        let _ = serving.await;
+    }
+    tracing::info!("left the farm");
+    ended
+}
+
+async fn start(args: &EncoderArgs, member: &Member) -> Result<Handle, UserError> {
+    let grace = Duration::try_from_secs_f64(args.grace_seconds).map_err(|_| {
+        let message = format!("grace-seconds is {}; accepted: 0 or more", args.grace_seconds);
+        UserError::invalid("grace-seconds", message)
+    })?;
+    let options = Options {
+        host: args.host.clone().unwrap_or_else(program::host_name),
+        machine: Machine { device: args.device.clone(), threads: args.threads },
+        batch: args.batch,
+        times: Times { heartbeat: Some(member.heartbeat()), grace: Some(grace), ..Times::default() },
+    };
+    let (queue, artifacts, cascades) = (member.queue.clone(), member.artifacts.clone(), &member.cascades);
+    // A drain begins in `run`, so that health can say so first.
+    let drain = CancellationToken::new();
+    match args.renderer {
+        #[cfg(feature = "torch")]
+        EncoderKind::Model => service::start(options, queue, artifacts, cascades, drain).await,
+        #[cfg(not(feature = "torch"))]
+        EncoderKind::Model => Err(UserError::invalid(
+            "renderer",
+            "renderer is model; this darkroom-encoder is built without libtorch; accepted: fake",
+        )),
+        EncoderKind::Fake => service::start_fake(options, queue, artifacts, cascades, drain).await,
+        EncoderKind::Noop => service::start_noop(options, queue, cascades, drain).await,
+    }
+}

@@ -1,0 +1,36 @@
+//! gRPC health and reflection for a process whose own work is not gRPC.
+
+use std::net::SocketAddr;
+
+use darkroom_core::error::{Code, UserError};
+use darkroom_proto::FILE_DESCRIPTOR_SET;
+use darkroom_runtime::server::{self, Health};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Serves `routes`, health and reflection on `listen` until `stop`. `services` are the names that health knows.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve_health(
+    listen: SocketAddr,
+    routes: Routes,
+    services: &[&str],
+    stop: CancellationToken,
+) -> Result<(Health, JoinHandle<Result<(), server::Error>>), UserError> {
+    let listener = server::listen(listen).await.map_err(|error| failure(&error))?;
+    tracing::info!(address = %listener.local_addr().map_or(listen, |bound| bound), "listening");
+    let options = server::Options::new(FILE_DESCRIPTOR_SET, services);
+    let (health, serving) = server::serve(listener, routes, options, stop).await.map_err(|error| failure(&error))?;
+    Ok((health, tokio::spawn(serving)))
+}
+
+fn failure(error: &server::Error) -> UserError {
+    let (code, reason) = match error {
+        server::Error::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
+        server::Error::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
+        server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
+    };
+    UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, error.to_string()) }
+}

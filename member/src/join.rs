@@ -1,0 +1,119 @@
+//! From an address to everything a worker needs.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use darkroom_artifacts::{ArtifactStore, CascadeBundle, CascadeCache};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+};
+use darkroom_queue::{
+    TaskQueue,
+    redis::{self, RedisQueue},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::facts::{self, Facts};
+
+/// Which farm, and where it keeps things. Flags of every process that joins one.
+#[derive(Clone, Debug, Args)]
+pub struct JoinArgs {
+    /// Address of a coordinator, host:port; asked once, at the start, and until it answers
+    #[arg(long, env = "DARKROOM_FARM", value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
+    pub farm: String,
+    /// The farm's Redis: redis://[user:password@]host[:port][/db], rediss:// for TLS
+    #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
+    pub redis: String,
+    /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…
+    #[arg(long, env = "DARKROOM_ARTIFACTS", value_name = "URL", hide_env_values = true)]
+    pub artifacts: String,
+    /// Serve only this cascade of the farm, by name or digest; may be repeated
+    #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "NAME")]
+    pub cascades: Vec<String>,
+    /// Folder where fetched cascades are kept; processes of one machine share it
+    #[arg(long, env = "DARKROOM_CACHE", value_name = "DIR", default_value = "/var/cache/darkroom")]
+    pub cache: PathBuf,
+    /// Most that fetched cascades may take there, GiB
+    #[arg(long, env = "DARKROOM_CACHE_GIB", value_name = "GIB", default_value_t = 64)]
+    pub cache_gib: u64,
+}
+
+/// A member of a farm.
+#[derive(Clone)]
+pub struct Member {
+    /// The farm's identity.
+    pub farm: Uuid,
+    /// A lease that is not renewed for so long is over.
+    pub lease: Duration,
+    /// The farm's queue.
+    pub queue: Arc<dyn TaskQueue>,
+    /// The farm's object storage.
+    pub artifacts: ArtifactStore,
+    /// The cascades to serve, on this machine's disk.
+    pub cascades: Vec<CascadeBundle>,
+}
+
+impl Member {
+    /// Time between two heartbeats: five of them fit into a lease.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        (self.lease / 5).min(Duration::from_secs(2))
+    }
+}
+
+/// Joins the farm; with `fakes`, no cascade's files are fetched. `None` when `stop` came first.
+///
+/// # Errors
+/// One sentence for what is wrong: an address, the queue, the storage, a cascade that is not the farm's or cannot be
+/// fetched whole.
+pub async fn join(args: &JoinArgs, fakes: bool, stop: &CancellationToken) -> Result<Option<Member>, UserError> {
+    let artifacts = ArtifactStore::open(&args.artifacts).map_err(|error| unusable(&error))?;
+    let Some(facts) = facts::ask(&args.farm, stop).await? else { return Ok(None) };
+    let queue = RedisQueue::connect(&args.redis, facts.farm, redis::Options::default()).await?;
+    artifacts.check().await.map_err(|error| unusable(&error))?;
+    let mut cascades = Vec::new();
+    for digest in wanted(args, &facts)? {
+        let fetched = stop.run_until_cancelled(fetch(args, &artifacts, digest, fakes));
+        match fetched.await {
+            Some(bundle) => cascades.push(bundle?),
+            None => return Ok(None),
+        }
+    }
+    tracing::info!(farm.id = %facts.farm, cascades = cascades.len(), "joined the farm");
+    Ok(Some(Member { farm: facts.farm, lease: facts.lease, queue: Arc::new(queue), artifacts, cascades }))
+}
+
+fn wanted(args: &JoinArgs, facts: &Facts) -> Result<Vec<Digest>, UserError> {
+    if args.cascades.is_empty() {
+        return Ok(facts.cascades.iter().map(|(_, digest)| *digest).collect());
+    }
+    let find = |wanted: &String| {
+        let found = facts.cascades.iter().find(|(name, digest)| name == wanted || digest.to_string() == *wanted);
+        found.map(|(_, digest)| *digest).ok_or_else(|| {
+            let names: Vec<_> = facts.cascades.iter().map(|(name, _)| name.as_str()).collect();
+            UserError::invalid("cascade", format!("cascade is {wanted:?}; this farm has {}", names.join(", ")))
+        })
+    };
+    args.cascades.iter().map(find).collect()
+}
+
+async fn fetch(
+    args: &JoinArgs,
+    artifacts: &ArtifactStore,
+    digest: Digest,
+    fakes: bool,
+) -> Result<CascadeBundle, UserError> {
+    if fakes {
+        let cascade = CascadeCache::describe(artifacts, digest).await?;
+        return Ok(CascadeBundle::without_files(cascade));
+    }
+    let cache = CascadeCache::new(&args.cache, args.cache_gib << 30)?;
+    cache.fetch(artifacts, digest).await
+}
+
+fn unusable(error: &darkroom_artifacts::Error) -> UserError {
+    let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
+    UserError { field: Some("artifacts".to_owned()), ..UserError::new(code, "ARTIFACTS_UNUSABLE", error.to_string()) }
+}

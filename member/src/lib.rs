@@ -1,0 +1,12 @@
+//! Joining a farm that runs elsewhere: what an encoder or a worker that is a process of its own must do before it can
+//! work, and what it serves beside its work.
+//!
+//! It asks a coordinator what farm this is, connects to the farm's queue and object storage, and fetches the cascades
+//! into a bounded cache. It never knows SQL or models.
+
+mod facts;
+mod health;
+mod join;
+
+pub use health::serve_health;
+pub use join::{JoinArgs, Member, join};

@@ -1,0 +1,78 @@
+//! A stage that does nothing, and a model that at most takes its time: for benchmarks of the farm itself, where neither
+//! pictures nor object storage should be measured. Nothing is stored; results name artifacts that are not there.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use async_trait::async_trait;
+use darkroom_core::{artifact::ArtifactRef, digest::Digest};
+
+use super::{BatchFault, Fault, Loaded, Model, Row, Stage};
+use crate::task::{Outcome, PoolId, Task, TaskBody};
+
+/// Says of every task that it is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoopStage;
+
+#[async_trait]
+impl Stage for NoopStage {
+    type Input = ();
+    type Output = ();
+    type File = ();
+
+    async fn load(&self, _: &PoolId, _: &Task) -> Result<Loaded<()>, Fault> {
+        Ok(Loaded::Ready(()))
+    }
+
+    fn encode(&self, _: &Task, (): (), _: &str) -> Result<(), Outcome> {
+        Ok(())
+    }
+
+    async fn store(&self, task: &Task, (): &()) -> Result<Outcome, Fault> {
+        let (prefix, extension) = match &task.body {
+            TaskBody::Encode(body) => (&body.prefix, "safetensors"),
+            TaskBody::Render(body) => (&body.prefix, "png"),
+        };
+        let sha256 = Digest::of(prefix.as_bytes());
+        let artifact = ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size: 0 };
+        Ok(Outcome::Done { artifact, notes: Vec::new() })
+    }
+}
+
+/// Takes a time per batch, and then knows the result.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoopModel {
+    /// Time of a batch, whatever its size.
+    pub batch: Duration,
+    /// Time of each of its rows beside that.
+    pub row: Duration,
+}
+
+impl Model for NoopModel {
+    type Input = ();
+    type Output = ();
+
+    fn run(
+        &mut self,
+        _: &PoolId,
+        rows: &[Row<'_, ()>],
+        on_step: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Result<(), Outcome>>, BatchFault> {
+        let rows = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let time = self.batch + self.row * rows;
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
+        if on_step().is_break() {
+            return Err(BatchFault::Interrupted);
+        }
+        Ok((0..rows).map(|_| Ok(())).collect())
+    }
+
+    fn device(&self) -> String {
+        "none".to_owned()
+    }
+
+    fn device_class(&self) -> String {
+        "none".to_owned()
+    }
+}

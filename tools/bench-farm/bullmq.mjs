@@ -1,0 +1,44 @@
+// The four-step pipeline that does nothing, on BullMQ: a queue per step, a worker per queue, each finished job adds the
+// next step's. As BullMQ's documentation recommends: jobs added in bulk, workers with concurrency, completed jobs
+// removed. Prints one JSON line: jobs, seconds, transitions a second (one transition is one step of one job).
+//
+//     node bullmq.mjs REDIS_PORT JOBS
+import { Queue, Worker } from "bullmq";
+
+const connection = { host: "127.0.0.1", port: Number(process.argv[2]), maxRetriesPerRequest: null };
+const jobs = Number(process.argv[3]);
+const STEPS = ["encode", "base", "sr256", "sr1024"];
+const options = { removeOnComplete: true, removeOnFail: true };
+
+const queues = STEPS.map((step) => new Queue(step, { connection }));
+let done = 0;
+let finish;
+const finished = new Promise((resolve) => (finish = resolve));
+const workers = STEPS.map(
+  (step, position) =>
+    new Worker(
+      step,
+      async (job) => {
+        const next = queues[position + 1];
+        if (next) await next.add(STEPS[position + 1], job.data, options);
+        else if (++done === jobs) finish();
+      },
+      { connection, concurrency: 100 },
+    ),
+);
+await Promise.all(workers.map((worker) => worker.waitUntilReady()));
+
+const start = performance.now();
+const BULK = 1000;
+for (let at = 0; at < jobs; at += BULK) {
+  const bulk = Array.from({ length: Math.min(BULK, jobs - at) }, (_, k) => ({
+    name: STEPS[0],
+    data: { prompt: `picture ${at + k}`, seed: at + k },
+    opts: options,
+  }));
+  await queues[0].addBulk(bulk);
+}
+await finished;
+const seconds = (performance.now() - start) / 1000;
+console.log(JSON.stringify({ peer: "BullMQ", jobs, seconds, transitions_per_second: (4 * jobs) / seconds }));
+await Promise.all([...workers, ...queues].map((part) => part.close()));

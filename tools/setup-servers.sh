@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the servers that a farm of several processes stands on, Redis (or Valkey) and Postgres, where they are
+# missing: as root from the system's packages, else it names the line that does. They are not started as services.
+set -euo pipefail
+
+missing=()
+command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
+if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    missing+=(postgresql)
+fi
+if [ "${#missing[@]}" -eq 0 ]; then exit 0; fi
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    printf 'error: %s is not installed.\n       install it with:  sudo apt-get install -y --no-install-recommends %s\n' \
+        "${missing[@]}" "${missing[*]}" >&2
+    exit 1
+fi
+echo "installing ${missing[*]}" >&2
+# Debian makes and starts a cluster and a service of its own on installing; this keeps it from doing so.
+mkdir -p /etc/postgresql-common
+[ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 || {
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
