@@ -4,27 +4,59 @@
 //! the folders that name it. Reading by reference checks size and hash, so a caller never sees other bytes than
 //! those that were stored.
 
-use std::{ops::Range, path::Path as FilePath, sync::Arc};
+use std::{fmt, ops::Range, path::Path as FilePath, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use darkroom_core::{artifact::ArtifactRef, digest::Digest};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart, local::LocalFileSystem,
-    memory::InMemory, path::Path,
+    memory::InMemory, path::Path, signer::Signer,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, sleep},
+};
 
 use crate::error::Error;
 
 /// Bytes of a file read, and of a part uploaded, at a time.
-const CHUNK: usize = 8 << 20;
+pub(crate) const CHUNK: usize = 8 << 20;
+/// Parts that a multipart upload may have; S3 allows 10,000.
+const MAX_PARTS: u64 = 9000;
+/// Parts of one artifact that are on their way at once.
+const PARALLEL: usize = 4;
+/// How often a call is tried whose answer broke off or was wrong; the backend repeats refused requests by itself.
+const ATTEMPTS: u32 = 3;
+/// Pause before the second try; each later one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// How long failed calls are tried again, where the backend has no limit of its own.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest life of a signed link: what S3 allows.
+const MAX_LINK_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A handle to object storage; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ArtifactStore {
-    store: Arc<dyn ObjectStore>,
+    backend: Arc<Backend>,
+}
+
+/// What a store is made of.
+pub(crate) struct Backend {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// Makes links, where the backend can.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
+    /// Where it is, for people; without secrets.
+    pub(crate) name: String,
+    /// Bucket or container, if it has one.
+    pub(crate) bucket: Option<String>,
+    /// Whether it knows "create only if absent".
+    pub(crate) creates: bool,
+    /// Whether somebody gave it credentials, or it needs none.
+    pub(crate) has_credentials: bool,
+    /// How long failed calls are tried again.
+    pub(crate) patience: Duration,
 }
 
 /// One listed artifact.
@@ -50,7 +82,16 @@ impl ArtifactStore {
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|error| Error::of_store(&name, &error))?
             .with_fsync(true);
-        Ok(Self::over(Arc::new(store)))
+        let backend = Backend {
+            store: Arc::new(store),
+            signer: None,
+            name,
+            bucket: None,
+            creates: true,
+            has_credentials: true,
+            patience: PATIENCE,
+        };
+        Ok(Self::of(backend))
     }
 
     /// A store in memory, for tests.
@@ -62,7 +103,30 @@ impl ArtifactStore {
     /// A store over any backend of `object_store`.
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+        let name = store.to_string();
+        Self::of(Backend {
+            store,
+            signer: None,
+            name,
+            bucket: None,
+            creates: true,
+            has_credentials: true,
+            patience: PATIENCE,
+        })
+    }
+
+    pub(crate) fn of(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend) }
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Where it is, for people: no credentials, no query.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.backend.name
     }
 
     /// Stores `bytes` at `{prefix}{sha256}.{extension}`, unless they lie there already. What lies there but does not
@@ -81,18 +145,39 @@ impl ArtifactStore {
             ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size: bytes.len() as u64 };
         let path = path(&artifact.key)?;
         let payload = PutPayload::from_bytes(bytes);
-        let created = self.store.put_opts(&path, payload.clone(), PutOptions::from(PutMode::Create)).await;
-        match created {
-            Ok(_) => Ok(artifact),
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                if let Err(Error::Corrupt { .. } | Error::Missing { .. }) = self.get(&artifact).await {
-                    tracing::warn!(artifact.key, "damaged artifact replaced");
-                    let replaced = self.store.put_opts(&path, payload, PutOptions::default()).await;
-                    replaced.map_err(|error| Error::of_store(&artifact.key, &error))?;
-                }
-                Ok(artifact)
+        if self.tried(|| self.create(&artifact, &path, &payload)).await? {
+            return Ok(artifact);
+        }
+        if let Err(Error::Corrupt { .. } | Error::Missing { .. }) = self.get(&artifact).await {
+            tracing::warn!(artifact.key, "damaged artifact replaced");
+            let replaced = self.store().put_opts(&path, payload, PutOptions::default()).await;
+            replaced.map_err(|error| Error::of_store(&artifact.key, &error))?;
+        }
+        Ok(artifact)
+    }
+
+    /// Whether it was created; otherwise something lies there already.
+    async fn create(
+        &self,
+        artifact: &ArtifactRef,
+        path: &Path,
+        payload: &PutPayload,
+    ) -> Result<bool, Failure> {
+        let mode = if self.backend.creates {
+            PutMode::Create
+        } else {
+            match self.store().head(path).await {
+                Ok(_) => return Ok(false),
+                Err(object_store::Error::NotFound { .. }) => PutMode::Overwrite,
+                Err(error) => return Err(Failure::Last(Error::of_store(&artifact.key, &error))),
             }
-            Err(error) => Err(Error::of_store(&artifact.key, &error)),
+        };
+        match self.store().put_opts(path, payload.clone(), PutOptions::from(mode)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            // A create whose answer was lost is not repeated by the backend; here it is safe, since the key says what
+            // lies under it.
+            Err(error) => Err(Failure::unless_refused(Error::of_store(&artifact.key, &error))),
         }
     }
 
@@ -118,18 +203,28 @@ impl ArtifactStore {
         let artifact = ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size };
         let path = path(&artifact.key)?;
         let failed = |error| Error::of_store(&artifact.key, &error);
-        if self.store.head(&path).await.is_ok_and(|meta| meta.size == size) {
+        if self.store().head(&path).await.is_ok_and(|meta| meta.size == size) {
             return Ok(artifact);
         }
-        let upload = self.store.put_multipart(&path).await.map_err(failed)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, CHUNK);
-        let mut source = open(file, &name).await?;
-        while let Some(chunk) = next_chunk(&mut source, &name).await? {
-            upload.wait_for_capacity(2).await.map_err(failed)?;
-            upload.write(&chunk);
+        if size <= CHUNK as u64 {
+            let bytes = tokio::fs::read(file).await.map_err(|error| Error::of_io(&name, &error))?;
+            let stored = self.put_content(prefix, extension, bytes.into()).await?;
+            return if stored == artifact { Ok(stored) } else { Err(changed(&name)) };
         }
-        upload.finish().await.map_err(failed)?;
-        Ok(artifact)
+        let part = (size / MAX_PARTS).max(CHUNK as u64);
+        let upload = self.store().put_multipart(&path).await.map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, usize::try_from(part).unwrap_or(CHUNK));
+        match fill(&mut upload, &artifact, file, &name).await {
+            Ok(()) => {
+                upload.finish().await.map_err(failed)?;
+                Ok(artifact)
+            }
+            Err(error) => {
+                // The parts cost money until somebody takes them back; that this fails too changes nothing here.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
     }
 
     /// Reads an artifact whole and checks its size and hash.
@@ -137,17 +232,23 @@ impl ArtifactStore {
     /// # Errors
     /// `Missing`, `Corrupt`, or a fault that may pass.
     pub async fn get(&self, artifact: &ArtifactRef) -> Result<Bytes, Error> {
-        let failed = |error| Error::of_store(&artifact.key, &error);
-        let found = self.store.get(&path(&artifact.key)?).await.map_err(failed)?;
-        if found.meta.size != artifact.size {
-            let reason = format!("{} bytes where {} were stored", found.meta.size, artifact.size);
-            return Err(Error::Corrupt { key: artifact.key.clone(), reason });
+        let path = path(&artifact.key)?;
+        self.tried(|| self.get_once(artifact, &path)).await
+    }
+
+    async fn get_once(&self, artifact: &ArtifactRef, path: &Path) -> Result<Bytes, Failure> {
+        let key = &artifact.key;
+        let found =
+            self.store().get(path).await.map_err(|error| Failure::Last(Error::of_store(key, &error)))?;
+        let size = found.meta.size;
+        if size != artifact.size {
+            return Err(Failure::Again(wrong_size(artifact, size)));
         }
-        let bytes = found.bytes().await.map_err(failed)?;
+        let bytes = found.bytes().await.map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
         let sha256 = Digest::of(&bytes);
         if sha256 != artifact.sha256 {
             let reason = format!("its SHA-256 is {sha256}, expected {}", artifact.sha256);
-            return Err(Error::Corrupt { key: artifact.key.clone(), reason });
+            return Err(Failure::Again(Error::Corrupt { key: key.clone(), reason }));
         }
         Ok(bytes)
     }
@@ -157,22 +258,73 @@ impl ArtifactStore {
     /// # Errors
     /// `Missing`, `Corrupt` when its size is not what was stored, or a fault that may pass.
     pub async fn get_range(&self, artifact: &ArtifactRef, range: Range<u64>) -> Result<Bytes, Error> {
-        let failed = |error| Error::of_store(&artifact.key, &error);
         let path = path(&artifact.key)?;
         let range = range.start.min(artifact.size)..range.end.min(artifact.size);
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        self.tried(|| self.get_range_once(artifact, &path, range.clone())).await
+    }
+
+    async fn get_range_once(
+        &self,
+        artifact: &ArtifactRef,
+        path: &Path,
+        range: Range<u64>,
+    ) -> Result<Bytes, Failure> {
+        let key = &artifact.key;
         let wanted = range.end - range.start;
         let options = object_store::GetOptions { range: Some(range.into()), ..Default::default() };
-        let found = self.store.get_opts(&path, options).await.map_err(failed)?;
+        let found = match self.store().get_opts(path, options).await {
+            Ok(found) => found,
+            Err(error) => {
+                // A range that begins behind the end is refused in words that differ from store to store.
+                let size = self.store().head(path).await.map(|meta| meta.size);
+                return Err(Failure::Last(match size {
+                    Ok(size) if size != artifact.size => wrong_size(artifact, size),
+                    _ => Error::of_store(key, &error),
+                }));
+            }
+        };
         let size = found.meta.size;
-        let bytes = found.bytes().await.map_err(failed)?;
+        let bytes = found.bytes().await.map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
         if size != artifact.size || bytes.len() as u64 != wanted {
-            let reason = format!("{size} bytes where {} were stored", artifact.size);
-            return Err(Error::Corrupt { key: artifact.key.clone(), reason });
+            return Err(Failure::Again(wrong_size(artifact, size)));
         }
         Ok(bytes)
+    }
+
+    /// Reads an artifact too big for memory from byte `from` to its end, in chunks whose contents are unchecked: the
+    /// caller hashes them.
+    pub fn read(
+        &self,
+        artifact: &ArtifactRef,
+        from: u64,
+    ) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+        let (store, artifact) = (self.clone(), artifact.clone());
+        let starts = (from..artifact.size).step_by(CHUNK);
+        futures::stream::iter(starts)
+            .map(move |start| {
+                let (store, artifact) = (store.clone(), artifact.clone());
+                async move { store.get_range(&artifact, start..start + CHUNK as u64).await }
+            })
+            .buffered(PARALLEL)
+    }
+
+    /// A link under which anyone can fetch the artifact over HTTP until it expires (after a week at most); none where
+    /// the backend has no such thing, as a folder.
+    ///
+    /// # Errors
+    /// If the backend's credentials cannot sign.
+    pub async fn signed_url(
+        &self,
+        artifact: &ArtifactRef,
+        expires: Duration,
+    ) -> Result<Option<String>, Error> {
+        let Some(signer) = &self.backend.signer else { return Ok(None) };
+        let path = path(&artifact.key)?;
+        let signed = signer.signed_url(http::Method::GET, &path, expires.min(MAX_LINK_LIFE)).await;
+        signed.map(|url| Some(url.into())).map_err(|error| Error::of_store(&artifact.key, &error))
     }
 
     /// Size of an artifact as it lies there, without reading it.
@@ -180,7 +332,7 @@ impl ArtifactStore {
     /// # Errors
     /// `Missing`, or a fault that may pass.
     pub async fn size_of(&self, key: &str) -> Result<u64, Error> {
-        let meta = self.store.head(&path(key)?).await.map_err(|error| Error::of_store(key, &error))?;
+        let meta = self.store().head(&path(key)?).await.map_err(|error| Error::of_store(key, &error))?;
         Ok(meta.size)
     }
 
@@ -188,7 +340,7 @@ impl ArtifactStore {
     pub fn list(&self, prefix: &str) -> impl Stream<Item = Result<Listed, Error>> + Send + 'static {
         let name = prefix.to_owned();
         let listed = match path(prefix) {
-            Ok(path) => self.store.list(Some(&path)).left_stream(),
+            Ok(path) => self.store().list(Some(&path)).left_stream(),
             Err(_) => futures::stream::empty().right_stream(),
         };
         listed.map_err(move |error| Error::of_store(&name, &error)).map_ok(|meta| Listed {
@@ -228,18 +380,93 @@ impl ArtifactStore {
     /// # Errors
     /// A fault that may pass.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        match self.store.delete(&path(key)?).await {
+        match self.store().delete(&path(key)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Error::of_store(key, &error)),
         }
     }
+
+    fn store(&self) -> &dyn ObjectStore {
+        self.backend.store.as_ref()
+    }
+
+    async fn tried<T, F>(&self, once: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 1;
+        loop {
+            match once().await {
+                Ok(value) => return Ok(value),
+                Err(Failure::Again(error))
+                    if attempt < ATTEMPTS && start.elapsed() < self.backend.patience =>
+                {
+                    tracing::debug!(error.code = error.code(), %error, "storage call repeated");
+                }
+                Err(Failure::Again(error) | Failure::Last(error)) => return Err(error),
+            }
+            sleep(pause).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+}
+
+impl fmt::Debug for ArtifactStore {
+    // Not derived: a backend's own text may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArtifactStore").field("name", &self.backend.name).finish_non_exhaustive()
+    }
+}
+
+/// Why one try failed.
+enum Failure {
+    /// It may go well the next time.
+    Again(Error),
+    /// It will not, or the backend has tried it long enough.
+    Last(Error),
+}
+
+impl Failure {
+    fn unless_refused(error: Error) -> Self {
+        if matches!(error, Error::Unavailable { .. }) { Self::Again(error) } else { Self::Last(error) }
+    }
 }
 
 /// Most artifacts looked at under one task's prefix.
-const MAX_CANDIDATES: usize = 64;
+pub(crate) const MAX_CANDIDATES: usize = 64;
 
 fn path(key: &str) -> Result<Path, Error> {
     Path::parse(key).map_err(|error| Error::Corrupt { key: key.to_owned(), reason: error.to_string() })
+}
+
+fn wrong_size(artifact: &ArtifactRef, size: u64) -> Error {
+    let reason = format!("{size} bytes where {} were stored", artifact.size);
+    Error::Corrupt { key: artifact.key.clone(), reason }
+}
+
+fn changed(name: &str) -> Error {
+    Error::Corrupt { key: name.to_owned(), reason: "the file changed while it was stored".to_owned() }
+}
+
+/// Uploads a file's bytes, which must still be those that were hashed.
+async fn fill(
+    upload: &mut WriteMultipart,
+    artifact: &ArtifactRef,
+    file: &FilePath,
+    name: &str,
+) -> Result<(), Error> {
+    let mut hasher = Sha256::new();
+    let mut source = open(file, name).await?;
+    while let Some(chunk) = next_chunk(&mut source, name).await? {
+        let capacity = upload.wait_for_capacity(PARALLEL).await;
+        capacity.map_err(|error| Error::of_store(&artifact.key, &error))?;
+        hasher.update(&chunk);
+        upload.write(&chunk);
+    }
+    if Digest(hasher.finalize().into()) == artifact.sha256 { Ok(()) } else { Err(changed(name)) }
 }
 
 fn check_writable(folder: &FilePath) -> std::io::Result<()> {
@@ -260,96 +487,4 @@ async fn next_chunk(file: &mut tokio::fs::File, name: &str) -> Result<Option<Vec
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stores() -> (tempfile::TempDir, Vec<ArtifactStore>) {
-        let folder = tempfile::tempdir().unwrap();
-        let local = ArtifactStore::local(&folder.path().join("artifacts")).unwrap();
-        (folder, vec![local, ArtifactStore::in_memory()])
-    }
-
-    #[tokio::test]
-    async fn content_comes_back_whole_and_in_parts() {
-        let (_folder, stores) = stores();
-        for store in stores {
-            let artifact = store.put_content("t/1/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
-            assert_eq!(artifact.key, format!("t/1/{}.bin", Digest::of(b"0123456789")));
-            assert_eq!(store.get(&artifact).await.unwrap(), "0123456789");
-            assert_eq!(store.get_range(&artifact, 3..6).await.unwrap(), "345");
-            assert_eq!(store.get_range(&artifact, 8..600).await.unwrap(), "89");
-            assert!(store.get_range(&artifact, 10..20).await.unwrap().is_empty());
-            assert_eq!(store.size_of(&artifact.key).await.unwrap(), 10);
-            let again = store.put_content("t/1/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
-            assert_eq!(again, artifact);
-            store.delete(&artifact.key).await.unwrap();
-            store.delete(&artifact.key).await.expect("deleting twice is harmless");
-            assert!(matches!(store.get(&artifact).await, Err(Error::Missing { .. })));
-        }
-    }
-
-    #[tokio::test]
-    async fn wrong_bytes_are_corrupt_and_the_next_put_mends_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ArtifactStore::local(folder.path()).unwrap();
-        let bytes = Bytes::from_static(b"0123456789");
-        let artifact = store.put_content("t/", "bin", bytes.clone()).await.unwrap();
-        for damaged in ["01234", "0123456780"] {
-            std::fs::write(folder.path().join(&artifact.key), damaged).unwrap();
-            let error = store.get(&artifact).await.unwrap_err();
-            assert!(matches!(error, Error::Corrupt { .. }) && !error.retryable(), "{error}");
-            assert_eq!(store.find_content("t/", "bin").await.unwrap(), None, "damaged ones are passed over");
-            store.put_content("t/", "bin", bytes.clone()).await.unwrap();
-            assert_eq!(store.get(&artifact).await.unwrap(), bytes);
-        }
-    }
-
-    #[tokio::test]
-    async fn an_earlier_run_is_found_by_prefix_and_extension() {
-        let (_folder, stores) = stores();
-        for store in stores {
-            assert_eq!(store.find_content("t/1/", "png").await.unwrap(), None);
-            store.put_content("t/1/", "bin", Bytes::from_static(b"other")).await.unwrap();
-            store.put_content("t/12/", "png", Bytes::from_static(b"neighbour")).await.unwrap();
-            assert_eq!(store.find_content("t/1/", "png").await.unwrap(), None);
-            let artifact = store.put_content("t/1/", "png", Bytes::from_static(b"mine")).await.unwrap();
-            let (found, bytes) = store.find_content("t/1/", "png").await.unwrap().expect("found");
-            assert_eq!((found, bytes), (artifact, Bytes::from_static(b"mine")));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_big_file_is_stored_like_its_bytes() {
-        let (folder, stores) = stores();
-        let bytes: Vec<u8> = (0..CHUNK as u32 / 2).flat_map(u32::to_le_bytes).collect();
-        let file = folder.path().join("big");
-        std::fs::write(&file, &bytes).unwrap();
-        for store in stores {
-            let artifact = store.put_file("m/", "jsonl", &file).await.unwrap();
-            assert_eq!(artifact.sha256, Digest::of(&bytes));
-            assert_eq!(store.get(&artifact).await.unwrap(), bytes);
-            assert_eq!(store.put_file("m/", "jsonl", &file).await.unwrap(), artifact);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_cannot_be_made_is_said_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let error = ArtifactStore::local(&file.join("sub")).unwrap_err();
-        assert!(error.to_string().contains("file/sub"), "{error}");
-    }
-
-    #[test]
-    fn a_full_disk_and_a_missing_permission_are_told_apart() {
-        let of = |kind: std::io::ErrorKind| {
-            let source = Box::new(std::io::Error::from(kind));
-            Error::of_store("k", &object_store::Error::Generic { store: "LocalFileSystem", source })
-        };
-        assert!(matches!(of(std::io::ErrorKind::StorageFull), Error::NoSpace { .. }));
-        assert!(matches!(of(std::io::ErrorKind::ReadOnlyFilesystem), Error::Permission { .. }));
-        assert!(matches!(of(std::io::ErrorKind::ConnectionReset), Error::Unavailable { .. }));
-        assert!(of(std::io::ErrorKind::StorageFull).retryable());
-    }
-}
+mod tests;

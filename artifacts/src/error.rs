@@ -1,6 +1,8 @@
 //! What can go wrong with object storage, as its callers see it: each variant says what they can do.
 
-use std::{error::Error as StdError, io};
+use std::io;
+
+use crate::answer::{Answer, io_kind, spell};
 
 /// An error of the artifact store.
 #[derive(Debug, thiserror::Error)]
@@ -64,19 +66,33 @@ impl Error {
 
     pub(crate) fn of_store(key: &str, error: &object_store::Error) -> Self {
         let key = key.to_owned();
+        let answer = Answer::of(error);
+        if answer.is_of_space() {
+            return Self::NoSpace { key };
+        }
+        if answer.is_of_clock() {
+            let by = answer.clock_ahead.map_or_else(String::new, |by| format!(" by {}", spell(by)));
+            let reason =
+                format!("the clocks of this machine and of the store differ{by}; set this one right");
+            return Self::Permission { key, reason };
+        }
         match error {
+            // The artifact may well be there, once the bucket is.
+            object_store::Error::NotFound { .. } if answer.is_of_bucket() => {
+                return Self::Unavailable { key, reason: answer.sentence };
+            }
             object_store::Error::NotFound { .. } => return Self::Missing { key },
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                return Self::Permission { key, reason: innermost(error) };
+                return Self::Permission { key, reason: answer.sentence };
             }
             _ => {}
         }
         match io_kind(error) {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Self::NoSpace { key },
             Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-                Self::Permission { key, reason: innermost(error) }
+                Self::Permission { key, reason: answer.sentence }
             }
-            _ => Self::Unavailable { key, reason: innermost(error) },
+            _ => Self::Unavailable { key, reason: answer.sentence },
         }
     }
 
@@ -91,16 +107,4 @@ impl Error {
             _ => Self::Unavailable { key, reason: error.to_string() },
         }
     }
-}
-
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
-}
-
-fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
-    chain(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
-}
-
-fn innermost(error: &object_store::Error) -> String {
-    chain(error).last().map_or_else(String::new, ToString::to_string)
 }

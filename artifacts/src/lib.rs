@@ -3,13 +3,19 @@
 //! Bytes under a key never change: keys end in the SHA-256 of what lies there. This crate knows object stores, file
 //! formats and hashes; it never knows SQL, queues, gRPC or models.
 
+mod answer;
 pub mod blob;
 pub mod cascade_bundle;
+pub mod check;
 pub mod error;
 pub mod manifest;
+pub mod open;
 pub mod picture;
 pub mod tensor;
 
 pub use blob::ArtifactStore;
 pub use cascade_bundle::CascadeBundle;
 pub use error::Error;
+
+#[cfg(test)]
+mod test_stores;

@@ -1,0 +1,159 @@
+//! The look at a store before a service starts on it: better one sentence now than a fault in every task.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use darkroom_core::error::{Code, UserError};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use uuid::Uuid;
+
+use crate::{
+    answer::{Answer, io_kind, spell},
+    blob::{ArtifactStore, Backend},
+    open::FIELD,
+};
+
+/// Clocks further apart than this are told; S3 refuses requests beyond 15 minutes.
+const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
+
+/// What the store says about credentials that it does not know, or no longer.
+const OF_CREDENTIALS: [&str; 10] = [
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "ExpiredToken",
+    "TokenRefreshRequired",
+    "NotSignedUp",
+    "InvalidSecurity",
+    "AuthorizationHeaderMalformed",
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+];
+
+/// What the probe was doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Write,
+    Read,
+    Delete,
+}
+
+impl ArtifactStore {
+    /// Writes, reads and deletes a small probe under a name of its own.
+    ///
+    /// # Errors
+    /// One sentence: the endpoint cannot be reached, there is no such bucket, the credentials are wrong, the bucket
+    /// may not be written to or read, the store has no conditional create, the clocks are too far apart, the disk is
+    /// full.
+    pub async fn check(&self) -> Result<(), UserError> {
+        let backend = self.backend();
+        let probe = Path::from(format!("probes/{}", Uuid::new_v4()));
+        let result = try_out(backend, &probe).await;
+        if result.is_err() {
+            // If it was written at all; why it could not be deleted is not the news.
+            let _ = backend.store.delete(&probe).await;
+        }
+        result
+    }
+}
+
+async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
+    let failed = |step| move |error| explain(backend, step, &error);
+    let mode = || PutOptions::from(if backend.creates { PutMode::Create } else { PutMode::Overwrite });
+    let payload = PutPayload::from(probe.as_ref().to_owned());
+    backend.store.put_opts(probe, payload.clone(), mode()).await.map_err(failed(Step::Write))?;
+    if backend.creates {
+        match backend.store.put_opts(probe, payload, mode()).await {
+            Err(Error::AlreadyExists { .. }) => {}
+            Ok(_) => return Err(unconditional(backend)),
+            Err(error) => return Err(explain(backend, Step::Write, &error)),
+        }
+    }
+    let found = backend.store.get(probe).await.map_err(failed(Step::Read))?;
+    let written = found.meta.last_modified;
+    let bytes = found.bytes().await.map_err(failed(Step::Read))?;
+    if bytes != probe.as_ref() {
+        return Err(problem(
+            backend,
+            Code::FailedPrecondition,
+            "ARTIFACTS_UNFAITHFUL",
+            "gave back other bytes than were written",
+        ));
+    }
+    check_clock(backend, written)?;
+    backend.store.delete(probe).await.map_err(failed(Step::Delete))
+}
+
+fn check_clock(backend: &Backend, written: DateTime<Utc>) -> Result<(), UserError> {
+    let ahead = written - Utc::now();
+    if ahead.abs() <= MAX_CLOCK_DIFFERENCE { Ok(()) } else { Err(clock(backend, Some(ahead))) }
+}
+
+fn explain(backend: &Backend, step: Step, error: &Error) -> UserError {
+    let answer = Answer::of(error);
+    let said = &answer.sentence;
+    let precondition = |reason, what: String| problem(backend, Code::FailedPrecondition, reason, &what);
+    if answer.is_of_clock() {
+        return clock(backend, answer.clock_ahead);
+    }
+    if answer.is_of_bucket() || matches!(error, Error::NotFound { .. }) && step == Step::Write {
+        let bucket = backend.bucket.as_deref().unwrap_or_default();
+        let what = format!("cannot be used: there is no bucket {bucket:?}; create it, or correct the URL");
+        return precondition("ARTIFACTS_NO_BUCKET", what);
+    }
+    if answer.is(&OF_CREDENTIALS) || matches!(error, Error::Unauthenticated { .. }) {
+        return precondition(
+            "ARTIFACTS_CREDENTIALS",
+            format!("refused the credentials ({said}); check the key and its secret in the environment"),
+        );
+    }
+    let io = io_kind(error);
+    if answer.is_of_space() || io == Some(std::io::ErrorKind::StorageFull) {
+        return problem(backend, Code::ResourceExhausted, "ARTIFACTS_NO_SPACE", "has no space left");
+    }
+    let denied = Some(std::io::ErrorKind::PermissionDenied);
+    if matches!(error, Error::PermissionDenied { .. }) || io == denied {
+        let (reason, what) = match step {
+            Step::Write => ("ARTIFACTS_READ_ONLY", "may not be written to"),
+            Step::Read => ("ARTIFACTS_UNREADABLE", "may be written to but not read"),
+            Step::Delete => ("ARTIFACTS_NO_DELETE", "may be written to and read but nothing may be deleted"),
+        };
+        return precondition(reason, format!("{what} with these credentials ({said})"));
+    }
+    if step == Step::Write && (answer.status == Some(501) || matches!(error, Error::NotImplemented { .. })) {
+        return unconditional(backend);
+    }
+    if !backend.has_credentials && answer.status.is_none() {
+        let what = format!(
+            "cannot be reached, or no credentials can be had: AWS_ACCESS_KEY_ID is not set and no instance role \
+             answers ({said})"
+        );
+        return problem(backend, Code::Unavailable, "ARTIFACTS_UNREACHABLE", &what);
+    }
+    problem(backend, Code::Unavailable, "ARTIFACTS_UNREACHABLE", &format!("cannot be reached: {said}"))
+}
+
+fn clock(backend: &Backend, ahead: Option<TimeDelta>) -> UserError {
+    let by = ahead.map_or_else(String::new, |ahead| {
+        let direction = if ahead > TimeDelta::zero() { "behind" } else { "ahead of" };
+        format!(": this machine's is {} {direction} the store's", spell(ahead))
+    });
+    let what = format!("has another time of day than this machine{by}; set the clock right");
+    problem(backend, Code::FailedPrecondition, "ARTIFACTS_CLOCK", &what)
+}
+
+fn unconditional(backend: &Backend) -> UserError {
+    problem(
+        backend,
+        Code::FailedPrecondition,
+        "ARTIFACTS_NO_CONDITIONAL_CREATE",
+        "does not support conditional creates (If-None-Match); if no better store is at hand, add \
+         conditional_put=disabled to the URL",
+    )
+}
+
+fn problem(backend: &Backend, code: Code, reason: &str, what: &str) -> UserError {
+    let message = format!("the artifact store {} {what}", backend.name);
+    UserError { field: Some(FIELD.to_owned()), ..UserError::new(code, reason, message) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Stores of every kind for tests.
+
+use std::{path::Path, time::Duration};
+
+use darkroom_test_servers::s3::S3;
+
+use crate::{blob::ArtifactStore, open::Options};
+
+/// A folder, memory and S3.
+pub(crate) struct Stores {
+    folder: tempfile::TempDir,
+    _s3: S3,
+    stores: Vec<ArtifactStore>,
+}
+
+impl Stores {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = ArtifactStore::local(&folder.path().join("artifacts")).expect("a store");
+        let (s3, on_s3) = on_s3();
+        Self { folder, _s3: s3, stores: vec![local, ArtifactStore::in_memory(), on_s3] }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn all(&self) -> Vec<ArtifactStore> {
+        self.stores.clone()
+    }
+}
+
+/// A server and a store on it that repeats faults soon.
+pub(crate) fn on_s3() -> (S3, ArtifactStore) {
+    let s3 = S3::start();
+    let store = ArtifactStore::open(&s3.url(), &quick(&s3)).expect("a store");
+    (s3, store)
+}
+
+/// Options with the server's credentials and short pauses.
+pub(crate) fn quick(s3: &S3) -> Options {
+    Options {
+        environment: s3.environment().into_iter().collect(),
+        silence: Duration::from_secs(20),
+        retries: 3,
+        pause: Duration::from_millis(2),
+        patience: Duration::from_secs(2),
+        ..Options::default()
+    }
+}
