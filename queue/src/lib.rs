@@ -8,6 +8,8 @@
 pub mod conformance;
 pub mod error;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod stage_loop;
 pub mod task;
 
