@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
-use darkroom_artifacts::{ArtifactStore, CascadeBundle};
+use darkroom_artifacts::{ArtifactStore, CascadeBundle, cascade_store, open};
 use darkroom_core::{
     cascade::Cascade,
     error::{Code, UserError},
@@ -78,14 +78,15 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let options = options(&args)?;
     let listener = server::listen(args.listen).await.map_err(|error| of_server(&error))?;
     let bundles = load(&args).await?;
-    let artifacts = ArtifactStore::open(&args.artifacts).map_err(|error| of_artifacts(&error))?;
-    artifacts.check().await.map_err(|error| of_artifacts(&error))?;
+    let artifacts = ArtifactStore::open(&args.artifacts, &open::Options::from_env())?;
+    artifacts.check().await?;
     let (store, identity) = open_store(&args.database).await?;
     let farm = store.farm_id().await.map_err(|error| error.to_user())?;
-    let queue = RedisQueue::connect(&args.redis, farm, redis::Options::default()).await?;
-    queue.claim_farm(&identity).await?;
+    let queue = RedisQueue::connect(&args.redis, &farm.to_string(), redis::Options::default());
+    let queue = queue.await.map_err(|error| error.to_user())?;
+    queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
     for bundle in &bundles {
-        darkroom_artifacts::cascade_bundle::publish(&artifacts, bundle).await?;
+        cascade_store::publish(&artifacts, bundle).await?;
     }
     let cascades: Vec<Cascade> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
     let handle = Coordinator::start(options, store, Arc::new(queue), artifacts, cascades)
@@ -175,9 +176,4 @@ fn of_server(error: &server::Error) -> UserError {
         server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
     };
     UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, error.to_string()) }
-}
-
-fn of_artifacts(error: &darkroom_artifacts::Error) -> UserError {
-    let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
-    UserError { field: Some("artifacts".to_owned()), ..UserError::new(code, "ARTIFACTS_UNUSABLE", error.to_string()) }
 }

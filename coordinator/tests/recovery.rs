@@ -106,7 +106,7 @@ async fn report(farm: &Farm, stage: &str, task: Task, outcome: Outcome) {
     let pool = pool(stage);
     farm.queue.add(&pool, vec![task]).await.expect("adds");
     let lease = farm.queue.lease(&pool, &worker, 1, Duration::ZERO).await.expect("leases");
-    farm.queue.complete(&pool, &worker, &lease[0].id, result).await.expect("completes");
+    farm.queue.complete(&pool, &worker, vec![(lease[0].id.clone(), result)]).await.expect("completes");
 }
 
 fn picture() -> Outcome {

@@ -3,10 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use darkroom_artifacts::{ArtifactStore, CascadeBundle, CascadeCache};
+use darkroom_artifacts::{ArtifactStore, CascadeBundle, CascadeCache, open};
 use darkroom_core::{
     digest::Digest,
-    error::{Code, UserError},
+    error::UserError,
 };
 use darkroom_queue::{
     TaskQueue,
@@ -69,10 +69,11 @@ impl Member {
 /// One sentence for what is wrong: an address, the queue, the storage, a cascade that is not the farm's or cannot be
 /// fetched whole.
 pub async fn join(args: &JoinArgs, fakes: bool, stop: &CancellationToken) -> Result<Option<Member>, UserError> {
-    let artifacts = ArtifactStore::open(&args.artifacts).map_err(|error| unusable(&error))?;
+    let artifacts = ArtifactStore::open(&args.artifacts, &open::Options::from_env())?;
     let Some(facts) = facts::ask(&args.farm, stop).await? else { return Ok(None) };
-    let queue = RedisQueue::connect(&args.redis, facts.farm, redis::Options::default()).await?;
-    artifacts.check().await.map_err(|error| unusable(&error))?;
+    let queue = RedisQueue::connect(&args.redis, &facts.farm.to_string(), redis::Options::default());
+    let queue = queue.await.map_err(|error| error.to_user())?;
+    artifacts.check().await?;
     let mut cascades = Vec::new();
     for digest in wanted(args, &facts)? {
         let fetched = stop.run_until_cancelled(fetch(args, &artifacts, digest, fakes));
@@ -111,9 +112,4 @@ async fn fetch(
     }
     let cache = CascadeCache::new(&args.cache, args.cache_gib << 30)?;
     cache.fetch(artifacts, digest).await
-}
-
-fn unusable(error: &darkroom_artifacts::Error) -> UserError {
-    let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
-    UserError { field: Some("artifacts".to_owned()), ..UserError::new(code, "ARTIFACTS_UNUSABLE", error.to_string()) }
 }

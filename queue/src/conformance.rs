@@ -4,7 +4,7 @@
 //! [`conformance_tests!`](crate::conformance_tests), each as a test of its own on a fresh queue. Checks that need time to
 //! pass sleep on tokio's clock, which a backend in memory runs paused.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeSet, sync::Arc, time::Duration};
 
 use darkroom_core::{
     artifact::ArtifactRef,
@@ -29,6 +29,8 @@ pub struct Harness {
     pub lease: Duration,
     /// When a backend gives a silent committer's results to another.
     pub takeover: Duration,
+    /// What must outlive the check: a server.
+    pub keep: Box<dyn Any + Send>,
 }
 
 /// Runs every check as a test: `conformance_tests!(#[tokio::test], harness_expression)`.
@@ -46,7 +48,9 @@ macro_rules! conformance_tests {
             a_heartbeat_never_takes_a_lease_back
             a_reaped_lease_cannot_complete
             only_the_holder_completes_and_only_once
+            a_bulk_of_completions_is_answered_one_by_one
             leases_handed_back_go_to_the_head_in_order
+            what_is_handed_back_later_comes_first
             only_the_holder_hands_back
             removed_tasks_are_gone_and_leased_ones_reported_lost
             a_pause_leaves_leased_tasks_alone
@@ -165,7 +169,13 @@ impl Harness {
     }
 
     async fn complete(&self, pool: &PoolId, lease: &Lease) -> Completion {
-        self.queue.complete(pool, &lease.worker, &lease.id, done(lease)).await.expect("completed")
+        self.complete_all(pool, std::slice::from_ref(lease)).await[0]
+    }
+
+    /// In one call, as the first one's worker.
+    async fn complete_all(&self, pool: &PoolId, leases: &[Lease]) -> Vec<Completion> {
+        let results = leases.iter().map(|lease| (lease.id.clone(), done(lease))).collect();
+        self.queue.complete(pool, &leases[0].worker, results).await.expect("completed")
     }
 
     async fn results(&self, pool: &PoolId, committer: &str) -> Vec<u64> {
@@ -236,10 +246,7 @@ pub async fn pools_do_not_share_a_line(h: Harness) {
     h.add_range(&base, 0..1).await;
     assert!(h.lease(&last, "a", 5).await.is_empty());
     let leases = h.lease(&base, "a", 5).await;
-    assert_eq!(
-        h.queue.complete(&last, &leases[0].worker, &leases[0].id, done(&leases[0])).await.expect("answered"),
-        Completion::LeaseLost
-    );
+    assert_eq!(h.complete(&last, &leases[0]).await, Completion::LeaseLost);
     h.complete(&base, &leases[0]).await;
     assert!(h.results(&last, "c").await.is_empty());
     assert_eq!(h.results(&base, "c").await, [0]);
@@ -299,6 +306,27 @@ pub async fn only_the_holder_completes_and_only_once(h: Harness) {
     assert_eq!(h.results(&pool, "c").await, [0]);
 }
 
+/// Each for itself, answered in order.
+pub async fn a_bulk_of_completions_is_answered_one_by_one(h: Harness) {
+    let pool = pool("base");
+    h.add_range(&pool, 0..4).await;
+    let mut held = h.lease(&pool, "a", 3).await;
+    let other = h.lease(&pool, "b", 1).await;
+    held.insert(1, Lease { worker: worker("a"), ..other[0].clone() });
+    held.push(held[0].clone());
+    let expected = [
+        Completion::Recorded,
+        Completion::LeaseLost,
+        Completion::Recorded,
+        Completion::Recorded,
+        Completion::LeaseLost,
+    ];
+    assert_eq!(h.complete_all(&pool, &held).await, expected);
+    assert_eq!(h.results(&pool, "c").await, [0, 1, 2]);
+    assert!(h.heartbeat(&pool, "b", &other).await.is_empty(), "another's lease is untouched");
+    assert!(h.queue.complete(&pool, &worker("a"), Vec::new()).await.expect("nothing to do").is_empty());
+}
+
 /// Drained tasks are next, in their old order.
 pub async fn leases_handed_back_go_to_the_head_in_order(h: Harness) {
     let pool = pool("base");
@@ -309,6 +337,26 @@ pub async fn leases_handed_back_go_to_the_head_in_order(h: Harness) {
     let next = h.lease(&pool, "b", 10).await;
     assert_eq!(indices(&next), [0, 1, 2, 3, 4]);
     assert_eq!(h.complete(&pool, &held[0]).await, Completion::LeaseLost);
+}
+
+/// And so do those handed back from there, and with them a suspect, alone as before.
+pub async fn what_is_handed_back_later_comes_first(h: Harness) {
+    let pool = pool("base");
+    h.add(&pool, vec![task(0), task(1), suspect(2), task(3)]).await;
+    let first = h.lease(&pool, "a", 2).await;
+    let second = h.lease(&pool, "a", 2).await;
+    h.queue.hand_back(&pool, &worker("a"), &ids(&second)).await.expect("handed back");
+    h.queue.hand_back(&pool, &worker("a"), &ids(&first)).await.expect("handed back");
+    let again = h.lease(&pool, "b", 1).await;
+    assert_eq!(indices(&again), [0]);
+    h.queue.hand_back(&pool, &worker("b"), &ids(&again)).await.expect("handed back");
+    assert_eq!(indices(&h.lease(&pool, "b", 10).await), [0, 1]);
+    let alone = h.lease(&pool, "b", 10).await;
+    assert_eq!(indices(&alone), [2]);
+    assert!(alone[0].task.suspect);
+    assert!(h.heartbeat(&pool, "b", &alone).await.is_empty());
+    assert_eq!(indices(&h.lease(&pool, "b", 10).await), [3]);
+    assert_eq!(h.complete(&pool, &alone[0]).await, Completion::Recorded);
 }
 
 /// Others' leases are left alone.

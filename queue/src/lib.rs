@@ -8,6 +8,8 @@
 pub mod conformance;
 pub mod error;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod stage_loop;
 pub mod task;
 
@@ -55,15 +57,14 @@ pub trait TaskQueue: Send + Sync + 'static {
         leases: &[EntryId],
     ) -> Result<Vec<EntryId>, Error>;
 
-    /// Ends a lease with a result, in one step: the result is queued and the task gone, or the lease was not this
-    /// worker's any more and nothing changes.
+    /// Ends leases with their results, each in one step: the result is queued and the task gone, or the lease was not
+    /// this worker's any more and nothing changes. Says which, in order.
     async fn complete(
         &self,
         pool: &PoolId,
         worker: &WorkerId,
-        lease: &EntryId,
-        result: TaskResult,
-    ) -> Result<Completion, Error>;
+        results: Vec<(EntryId, TaskResult)>,
+    ) -> Result<Vec<Completion>, Error>;
 
     /// Hands leases back unharmed (drain): the tasks go to the head of the line at once. Those not this worker's are
     /// left alone.

@@ -255,20 +255,25 @@ impl TaskQueue for MemoryQueue {
         &self,
         pool: &PoolId,
         worker: &WorkerId,
-        lease: &EntryId,
-        result: TaskResult,
-    ) -> Result<Completion, Error> {
-        {
+        results: Vec<(EntryId, TaskResult)>,
+    ) -> Result<Vec<Completion>, Error> {
+        let completions = {
             let mut state = self.state();
             let State { next_id, pools, .. } = &mut *state;
-            let Some(pool) = pools.get_mut(pool) else { return Ok(Completion::LeaseLost) };
-            let Some(id) = pool.held_by(worker, lease) else { return Ok(Completion::LeaseLost) };
-            pool.leased.remove(&id);
-            *next_id += 1;
-            pool.results.insert(*next_id, Reported { result, read: None });
-        }
+            let Some(pool) = pools.get_mut(pool) else {
+                return Ok(vec![Completion::LeaseLost; results.len()]);
+            };
+            let mut record = |(lease, result): (EntryId, TaskResult)| {
+                let Some(id) = pool.held_by(worker, &lease) else { return Completion::LeaseLost };
+                pool.leased.remove(&id);
+                *next_id += 1;
+                pool.results.insert(*next_id, Reported { result, read: None });
+                Completion::Recorded
+            };
+            results.into_iter().map(&mut record).collect()
+        };
         self.results.notify_waiters();
-        Ok(Completion::Recorded)
+        Ok(completions)
     }
 
     async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error> {
@@ -386,6 +391,7 @@ mod tests {
             queue: Arc::new(MemoryQueue::new(options.clone())),
             lease: Duration::from_secs(30),
             takeover: options.takeover,
+            keep: Box::new(()),
         }
     }
 
@@ -400,7 +406,7 @@ mod tests {
         assert!(matches!(refused, Error::Full { limit: 2, .. }), "{refused:?}");
         let leases = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
         let result = conformance::done(&leases[0]);
-        queue.complete(&pool, &worker, &leases[0].id, result).await.unwrap();
+        queue.complete(&pool, &worker, vec![(leases[0].id.clone(), result)]).await.unwrap();
         queue.add(&pool, vec![conformance::task(2)]).await.expect_err("the result still takes its place");
         let results = queue.results(&pool, "c", 10, Duration::ZERO).await.unwrap();
         queue.acknowledge(&pool, &[results[0].id.clone()]).await.unwrap();

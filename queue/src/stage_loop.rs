@@ -20,6 +20,7 @@ mod held;
 mod meter;
 mod model_thread;
 pub mod noop;
+mod report;
 mod shared;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
@@ -27,7 +28,7 @@ use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use darkroom_core::{error::UserError, id::WorkerId};
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -272,28 +273,32 @@ where
     S: Stage,
     M: Model<Input = S::Input, Output = S::Output>,
 {
-    let shared = Arc::new(Shared::new(options, queue));
+    let (reports, reported) = mpsc::channel(report::BULK);
+    let shared = Arc::new(Shared::new(options, queue, reports));
     let (made, is_made) = oneshot::channel();
     let thread = model_thread::spawn(Arc::clone(&shared), make_model, made)?;
     is_made
         .await
         .map_err(|_| shared::internal("the model's thread panicked while it loaded the model"))??;
     let feed = feed::Feed::new(Arc::clone(&shared), stage, thread.jobs);
-    let runs = tokio::spawn(supervise(Arc::clone(&shared), feed, thread.ended, drain.clone()));
+    let reporter = report::keep_reporting(Arc::clone(&shared), reported);
+    let runs = tokio::spawn(supervise(Arc::clone(&shared), feed, thread.ended, reporter, drain.clone()));
     Ok(Handle { drain, shared, runs })
 }
 
-/// Runs the parts, and ends them in order: feed first, then model and uploads within the grace period, heartbeat and
-/// announcements last.
+/// Runs the parts, and ends them in order: feed first, then model and uploads within the grace period, heartbeat,
+/// reports and announcements last.
 async fn supervise<S: Stage>(
     shared: Arc<Shared>,
     feed: feed::Feed<S>,
     model_ended: oneshot::Receiver<()>,
+    reporter: impl Future<Output = ()> + Send + 'static,
     drain: CancellationToken,
 ) {
     let background = TaskTracker::new();
     let over = CancellationToken::new();
     background.spawn(over.clone().run_until_cancelled_owned(held::keep_alive(Arc::clone(&shared))));
+    background.spawn(over.clone().run_until_cancelled_owned(reporter));
     background.spawn(over.clone().run_until_cancelled_owned(announce::keep_announcing(Arc::clone(&shared))));
     background.close();
 

@@ -11,17 +11,21 @@ use std::{
 };
 
 use darkroom_core::error::{Code, UserError};
-use tokio::time::timeout;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Backoff, Caps, Options,
+    Caps, Options,
     held::{Held, Registry},
     meter::Meter,
+    report::Report,
 };
 use crate::{
     TaskQueue,
-    task::{Completion, Outcome, PoolId, ServedPool, TaskResult, WorkerCard},
+    task::{Outcome, PoolId, ServedPool, TaskResult, WorkerCard},
 };
 
 pub(super) struct Shared {
@@ -29,6 +33,8 @@ pub(super) struct Shared {
     pub(super) queue: Arc<dyn TaskQueue>,
     pub(super) registry: Arc<Registry>,
     pub(super) meter: Meter,
+    /// To the one who reports results.
+    reports: mpsc::Sender<Report>,
     /// Tasks that finish rows; ended by the supervisor.
     pub(super) finishing: TaskTracker,
     /// Everything stops now: the grace period is over.
@@ -65,13 +71,14 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(options: Options, queue: Arc<dyn TaskQueue>) -> Self {
+    pub(super) fn new(options: Options, queue: Arc<dyn TaskQueue>, reports: mpsc::Sender<Report>) -> Self {
         let caps = options.pools.iter().map(|serve| (serve.pool.clone(), serve.batch_cap.max(1))).collect();
         Self {
             options,
             queue,
             registry: Arc::default(),
             meter: Meter::new(),
+            reports,
             finishing: TaskTracker::new(),
             stop: CancellationToken::new(),
             broken: CancellationToken::new(),
@@ -136,7 +143,7 @@ impl Shared {
         }
     }
 
-    /// Reports how a task ended, again and again until the queue answers, unless the lease is lost meanwhile.
+    /// Reports how a task ended; returns when the queue has it, or the lease is lost.
     pub(super) async fn complete(&self, held: Held, outcome: Outcome, facts: RunFacts) {
         if let Outcome::Failed { code, .. } = &outcome {
             tracing::warn!(pool = %held.pool(), task = ?held.task().key, error.code = code, "task failed");
@@ -150,25 +157,11 @@ impl Shared {
             seconds: facts.seconds,
             outcome,
         };
-        let mut backoff = Backoff::new();
-        while !held.is_lost() {
-            let report = self.queue.complete(held.pool(), &self.options.worker, held.id(), result.clone());
-            match timeout(CALL, report).await {
-                Ok(Ok(Completion::Recorded)) => return self.meter.count_done(),
-                Ok(Ok(Completion::LeaseLost)) => break,
-                Ok(Err(error)) if !error.retryable() => {
-                    tracing::error!(%error, "a result could not be reported");
-                    return;
-                }
-                Ok(Err(error)) => tracing::debug!(%error, "reporting a result again"),
-                Err(_) => tracing::debug!("reporting a result again"),
-            }
-            tokio::select! {
-                () = backoff.pause() => {}
-                () = self.stop.cancelled() => return,
-            }
+        let (settled, is_settled) = oneshot::channel();
+        if self.reports.send(Report { held, result, settled }).await.is_ok() {
+            // Given up by the reporter: as good as settled.
+            let _ = is_settled.await;
         }
-        tracing::info!(pool = %held.pool(), task = ?held.task().key, "lease lost, result dropped");
     }
 
     /// Hands tasks back as they were.

@@ -1,1 +1,287 @@
 //! A TCP proxy that can be cut, stalled and healed.
+//!
+//! It runs on threads of its own, so that a test that blocks its runtime does not hold it up. Everything ends with the
+//! handle.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Longest time to reach the target.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    listener: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Bytes that each new connection brings from the target before it is closed.
+    close_after: AtomicU64,
+    accepted: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    next: u64,
+    /// Both ends of every open connection.
+    open: Vec<(u64, TcpStream, TcpStream)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Open,
+    Stalled,
+    Cut,
+    Ended,
+}
+
+impl Proxy {
+    /// Starts a proxy to a port of loopback.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
+    pub fn start(target: u16) -> Self {
+        Self::start_to(SocketAddr::from((Ipv4Addr::LOCALHOST, target)))
+    }
+
+    /// Starts a proxy to any address.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
+    pub fn start_to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let shared = Arc::new(Shared {
+            target,
+            state: Mutex::new(State { mode: Mode::Open, next: 0, open: Vec::new() }),
+            changed: Condvar::new(),
+            close_after: AtomicU64::new(u64::MAX),
+            accepted: AtomicU64::new(0),
+        });
+        let accepting = Arc::clone(&shared);
+        let listener = Some(thread::spawn(move || accept(&listener, &accepting)));
+        Self { port, shared, listener }
+    }
+
+    /// The port of loopback that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Drops every connection, and new ones as soon as they come.
+    pub fn cut(&self) {
+        self.shared.set(Mode::Cut);
+    }
+
+    /// Keeps connections and takes new ones, and forwards nothing; what is sent meanwhile arrives when healed.
+    pub fn stall(&self) {
+        self.shared.set(Mode::Stalled);
+    }
+
+    /// Forwards again.
+    pub fn heal(&self) {
+        self.shared.set(Mode::Open);
+    }
+
+    /// Closes every new connection after it brought so many bytes from the target; none: never.
+    pub fn close_after_bytes(&self, bytes: Option<u64>) {
+        self.shared.close_after.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Connections that clients have made so far.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.set(Mode::Ended);
+        // For the one who accepts to see it.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+impl Shared {
+    fn set(&self, mode: Mode) {
+        let mut state = self.state();
+        state.mode = mode;
+        if matches!(mode, Mode::Cut | Mode::Ended) {
+            for (_, client, target) in state.open.drain(..) {
+                close(&client, &target);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Remembers a connection; none when there are to be no connections now.
+    fn enter(&self, client: &TcpStream, target: &TcpStream) -> io::Result<Option<u64>> {
+        let ends = (client.try_clone()?, target.try_clone()?);
+        let mut state = self.state();
+        if matches!(state.mode, Mode::Cut | Mode::Ended) {
+            return Ok(None);
+        }
+        state.next += 1;
+        let id = state.next;
+        state.open.push((id, ends.0, ends.1));
+        Ok(Some(id))
+    }
+
+    fn leave(&self, id: u64) {
+        self.state().open.retain(|(open, ..)| *open != id);
+    }
+
+    /// Waits while stalled; whether there are still to be connections.
+    fn may_forward(&self) -> bool {
+        let state = self.changed.wait_while(self.state(), |state| state.mode == Mode::Stalled);
+        state.unwrap_or_else(PoisonError::into_inner).mode == Mode::Open
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        let mode = shared.state().mode;
+        match (client, mode) {
+            (_, Mode::Ended) => return,
+            (Ok(client), Mode::Open | Mode::Stalled) => {
+                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                let shared = Arc::clone(shared);
+                thread::spawn(move || serve(client, &shared));
+            }
+            // Dropped, and so closed.
+            (_, Mode::Cut) | (Err(_), _) => {}
+        }
+    }
+}
+
+fn serve(client: TcpStream, shared: &Arc<Shared>) {
+    let connected = || {
+        let target = TcpStream::connect_timeout(&shared.target, CONNECT)?;
+        target.set_nodelay(true)?;
+        client.set_nodelay(true)?;
+        let id = shared.enter(&client, &target)?;
+        Ok::<_, io::Error>((client.try_clone()?, target.try_clone()?, target, id))
+    };
+    let Ok((client_out, target_in, target, Some(id))) = connected() else { return };
+    let limit = shared.close_after.load(Ordering::SeqCst);
+    let there = Arc::clone(shared);
+    let sending = thread::spawn(move || forward(client_out, target_in, u64::MAX, &there));
+    forward(target, client, limit, shared);
+    let _ = sending.join();
+    shared.leave(id);
+}
+
+/// Forwards until the end of the one or the other, up to `limit` bytes; both ends are closed then.
+fn forward(mut from: TcpStream, mut to: TcpStream, mut limit: u64, shared: &Shared) {
+    let mut buffer = vec![0; 1 << 16];
+    while limit > 0 {
+        let Ok(read @ 1..) = from.read(&mut buffer) else { break };
+        let part = usize::try_from(limit).map_or(read, |limit| limit.min(read));
+        if !shared.may_forward() || to.write_all(&buffer[..part]).is_err() {
+            break;
+        }
+        limit -= part as u64;
+    }
+    close(&from, &to);
+}
+
+fn close(one: &TcpStream, other: &TcpStream) {
+    let _ = one.shutdown(Shutdown::Both);
+    let _ = other.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends back what it gets.
+    fn echo() -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        port
+    }
+
+    fn connect(proxy: &Proxy) -> TcpStream {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+
+    fn ask(stream: &mut TcpStream, text: &str) -> io::Result<String> {
+        stream.write_all(text.as_bytes())?;
+        let mut answer = vec![0; text.len()];
+        stream.read_exact(&mut answer)?;
+        String::from_utf8(answer).map_err(io::Error::other)
+    }
+
+    #[test]
+    fn a_cut_ends_connections_and_healing_allows_new_ones() {
+        let proxy = Proxy::start(echo());
+        let mut before = connect(&proxy);
+        assert_eq!(ask(&mut before, "one").unwrap(), "one");
+        proxy.cut();
+        ask(&mut before, "two").unwrap_err();
+        ask(&mut connect(&proxy), "three").unwrap_err();
+        proxy.heal();
+        assert_eq!(ask(&mut connect(&proxy), "four").unwrap(), "four");
+    }
+
+    #[test]
+    fn what_is_sent_while_stalled_arrives_when_healed() {
+        let proxy = Proxy::start(echo());
+        let mut stream = connect(&proxy);
+        assert_eq!(ask(&mut stream, "one").unwrap(), "one");
+        proxy.stall();
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        ask(&mut stream, "two").unwrap_err();
+        proxy.heal();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut answer = [0; 3];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"two");
+    }
+
+    #[test]
+    fn bodies_are_cut_short() {
+        let proxy = Proxy::start(echo());
+        proxy.close_after_bytes(Some(4));
+        let mut stream = connect(&proxy);
+        stream.write_all(b"a long text").unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer, b"a lo");
+    }
+}

@@ -1,0 +1,494 @@
+//! The queue on Redis or Valkey, 7.0 or newer: one stream per pool for tasks, a short second one for the tasks handed
+//! back to its head, and one for results. What the streams' pending lists say are the leases.
+//!
+//! - Every change is one Lua script on one pool's keys, which share a hash tag: atomic, and at home in a cluster.
+//! - Redis may be killed, flushed, restored from an old snapshot or replaced at any moment. Scripts make what is missing,
+//!   connections are made again for ever, and what was lost the coordinator's sweep finds: SQL is the truth.
+//! - Those who wait do so at a bell (see `bell`), so that a task wakes about one worker, not all of them.
+//! - Nothing is reaped within one lease after Redis restarted or was unreachable: live workers could not renew then.
+//!
+//! It never knows SQL, and it never trusts an entry: one that cannot be read is counted, logged by its id and deleted.
+
+mod bell;
+mod cards;
+mod connection;
+mod health;
+mod holdings;
+mod keys;
+mod options;
+mod reading;
+mod reply;
+mod script;
+mod start;
+mod target;
+mod throttle;
+mod wire;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use darkroom_core::id::WorkerId;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Error, Leased, TaskQueue,
+    task::{
+        Completion, EntryId, EntryState, EntrySummary, Lease, PoolId, ResultEntry, Task, TaskKey, TaskResult,
+        WorkerCard,
+    },
+};
+use bell::Bells;
+use connection::{Link, Pace};
+use holdings::Holdings;
+use keys::{FarmKeys, PoolKeys};
+use reading::Readings;
+use reply::Entry;
+use script::SCRIPTS;
+use throttle::Throttle;
+use wire::Unreadable;
+
+pub use health::Health;
+pub use options::Options;
+pub use start::StartError;
+
+/// Most entries of one script's call, so that none holds up the others for long.
+const CHUNK: usize = 500;
+/// Longest time between two looks at a line, rung or not: a token may have gone to a worker that died.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Most expired leases of one call.
+const REAPED: usize = 1000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct RedisQueue {
+    farm: FarmKeys,
+    options: Options,
+    link: Arc<Link>,
+    bells: Bells,
+    holdings: Holdings,
+    readings: Readings,
+    tidied: Throttle,
+    malformed: AtomicU64,
+}
+
+impl RedisQueue {
+    /// Connects to the queue of a farm and looks whether the server will do.
+    ///
+    /// `url` is `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database number where needed, or
+    /// `redis+cluster://host:port,host:port` (`rediss+cluster://`) for a cluster. What the server is warned of is logged;
+    /// see [`health`](Self::health).
+    ///
+    /// # Errors
+    /// When there is no Redis at that address, it refuses the user, or it is too old; one sentence each.
+    pub async fn connect(url: &str, farm: &str, options: Options) -> Result<Self, StartError> {
+        let farm = FarmKeys::new(farm).ok_or_else(|| StartError::FarmId(farm.to_owned()))?;
+        let target = target::Target::parse(url)?;
+        let link = Arc::new(Link::new(target, options.clone()));
+        let health = start::check(&link, &farm).await?;
+        for warning in &health.warnings {
+            tracing::warn!(warning, "redis is not set up as it should be");
+        }
+        link.meet_server(&health.run_id);
+        Ok(Self {
+            farm,
+            bells: Bells::new(Arc::clone(&link)),
+            holdings: Holdings::default(),
+            readings: Readings::default(),
+            tidied: Throttle::default(),
+            malformed: AtomicU64::new(0),
+            link,
+            options,
+        })
+    }
+
+    /// Marks this Redis as the queue of the farm in this SQL database. To be called again from time to time: after a
+    /// flush the mark is set anew.
+    ///
+    /// # Errors
+    /// [`StartError::TwoFarms`] when another database with the same farm id, a restored copy, has marked it.
+    pub async fn claim_farm(&self, database_identity: &str) -> Result<(), StartError> {
+        start::claim(&self.link, &self.farm, database_identity).await
+    }
+
+    /// How the server does, and what to warn of.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn health(&self) -> Result<Health, Error> {
+        health::read(&self.link, &self.farm).await.map_err(connection::unavailable)
+    }
+
+    /// Entries so far that could not be read and were deleted.
+    #[must_use]
+    pub fn malformed_entries(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    fn keys(&self, pool: &PoolId) -> PoolKeys {
+        self.farm.pool(pool)
+    }
+
+    async fn has_waiting(&self, keys: &PoolKeys) -> Result<bool, Error> {
+        let call = SCRIPTS.waiting.call(&[&keys.tasks, &keys.head]);
+        Ok(self.link.ask::<i64>(&SCRIPTS.waiting, call).await? == 1)
+    }
+
+    async fn take_leases(
+        &self,
+        pool: &PoolId,
+        keys: &PoolKeys,
+        worker: &WorkerId,
+        max: usize,
+    ) -> Result<Vec<Lease>, Error> {
+        let most = max.min(CHUNK);
+        loop {
+            let holding = self.holdings.begin(pool, worker);
+            let mut call = SCRIPTS.lease.call(&[&keys.tasks, &keys.head, &keys.bell]);
+            call.arg(&worker.0).arg(most);
+            if let Some(known) = holding.known_after_doubt() {
+                call.arg(1).arg(texts(known));
+            }
+            let (head, line): (Vec<Entry>, Vec<Entry>) = self.link.ask(&SCRIPTS.lease, call).await?;
+            let (head, line) =
+                (head.into_iter().map(|entry| (true, entry)), line.into_iter().map(|entry| (false, entry)));
+            let mut leases = Vec::new();
+            let mut unreadable = Vec::new();
+            for (at_head, entry) in head.chain(line) {
+                let id = wire::lease_id(at_head, &entry.id);
+                match wire::open_task(&entry) {
+                    Ok(task) => leases.push(Lease { id, worker: worker.clone(), task }),
+                    Err(error) => unreadable.push((at_head, entry.id, error)),
+                }
+            }
+            holding.answered(&leases);
+            if unreadable.is_empty() {
+                return Ok(leases);
+            }
+            for (at_head, id, error) in unreadable {
+                self.discard(if at_head { &keys.head } else { &keys.tasks }, id, &error).await;
+            }
+            if !leases.is_empty() {
+                return Ok(leases);
+            }
+        }
+    }
+
+    async fn take_results(
+        &self,
+        keys: &PoolKeys,
+        committer: &str,
+        max: usize,
+    ) -> Result<Vec<ResultEntry>, Error> {
+        let owed = self.readings.owed(&keys.results);
+        if !owed.is_empty() {
+            self.forget(&keys.results, &owed).await?;
+            self.readings.paid(&keys.results, &owed);
+        }
+        let scan = self.readings.scan_is_due(&keys.results, committer, self.options.takeover / 2);
+        let mut call = SCRIPTS.results.call(&[&keys.results, &keys.rung]);
+        let takeover = u64::try_from(self.options.takeover.as_millis()).unwrap_or(u64::MAX);
+        call.arg(committer).arg(max.min(CHUNK * 2)).arg(takeover).arg(u8::from(scan));
+        let (taken, new): (Vec<Entry>, Vec<Entry>) = self.link.ask(&SCRIPTS.results, call).await?;
+        let mut results = Vec::with_capacity(taken.len() + new.len());
+        let mut unreadable = Vec::new();
+        for entry in taken.into_iter().chain(new) {
+            match wire::open_result(&entry) {
+                Ok(result) => {
+                    let id = EntryId(entry.id);
+                    // Else this committer has it already and is still at it.
+                    if self.readings.hand_out(&keys.results, committer, &id) {
+                        results.push(ResultEntry { id, result });
+                    }
+                }
+                Err(error) => unreadable.push((entry.id, error)),
+            }
+        }
+        for (id, error) in unreadable {
+            self.discard(&keys.results, id, &error).await;
+        }
+        Ok(results)
+    }
+
+    /// Deletes an entry that cannot be read, so that nobody stumbles over it again. What is read with it is not lost
+    /// when that fails.
+    async fn discard(&self, stream: &str, id: String, error: &Unreadable) {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(stream, entry.id = id, %error, "a queue entry cannot be read; it is deleted");
+        if let Err(error) = self.forget(stream, &[EntryId(id)]).await {
+            tracing::warn!(stream, %error, "an unreadable entry could not be deleted now");
+        }
+    }
+
+    async fn forget(&self, stream: &str, ids: &[EntryId]) -> Result<(), Error> {
+        for chunk in ids.chunks(CHUNK) {
+            let mut call = SCRIPTS.forget.call(&[stream]);
+            call.arg(texts(chunk));
+            self.link.ask::<i64>(&SCRIPTS.forget, call).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a ring of one of the bells, calling `look` before and now and then. Rides out errors that may pass
+    /// until the time is over.
+    async fn look_until<T, F>(
+        &self,
+        bells: &[&str],
+        wait: Duration,
+        mut look: impl FnMut() -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        let deadline = Instant::now() + wait;
+        let mut pace = Pace::default();
+        // Interest first, so that nothing that comes between a look and the wait is missed.
+        let mut interest = if wait.is_zero() { None } else { Some(self.bells.listen(bells)) };
+        loop {
+            let error = match look().await {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => None,
+                Err(error) => Some(error),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            match (error, &mut interest) {
+                (Some(error), _) if left.is_zero() || !error.retryable() => return Err(error),
+                (Some(_), _) => sleep(pace.next(&self.options).min(left)).await,
+                (None, Some(interest)) if !left.is_zero() => {
+                    pace = Pace::default();
+                    interest.rung_within(left.min(LOOK_AGAIN)).await;
+                }
+                (None, _) => return Ok(None),
+            }
+        }
+    }
+}
+
+fn texts(ids: &[EntryId]) -> Vec<&str> {
+    ids.iter().map(|id| id.0.as_str()).collect()
+}
+
+fn some_if_any<T>(found: Vec<T>) -> Option<Vec<T>> {
+    (!found.is_empty()).then_some(found)
+}
+
+#[async_trait]
+impl TaskQueue for RedisQueue {
+    async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error> {
+        let keys = self.keys(pool);
+        let mut to_come = tasks.len();
+        for chunk in tasks.chunks(CHUNK) {
+            let mut call = SCRIPTS.add.call(&[&keys.tasks, &keys.head, &keys.results, &keys.bell]);
+            call.arg(self.options.pool_limit).arg(to_come);
+            for task in chunk {
+                let field = if task.suspect { wire::SUSPECT } else { wire::TASK };
+                call.arg(field).arg(wire::key_text(&task.key)).arg(wire::seal_task(task)?);
+            }
+            if self.link.ask::<i64>(&SCRIPTS.add, call).await? == 0 {
+                return Err(Error::Full { pool: pool.to_string(), limit: self.options.pool_limit });
+            }
+            to_come -= chunk.len();
+        }
+        Ok(())
+    }
+
+    async fn wait_for_tasks(&self, pools: &[PoolId], wait: Duration) -> Result<bool, Error> {
+        let pools: Vec<PoolKeys> = pools.iter().map(|pool| self.keys(pool)).collect();
+        let bells: Vec<&str> = pools.iter().map(|keys| keys.bell.as_str()).collect();
+        let look = || async {
+            let looks = pools.iter().map(|keys| self.has_waiting(keys));
+            let found = futures::future::try_join_all(looks).await?;
+            Ok(found.contains(&true).then_some(()))
+        };
+        Ok(self.look_until(&bells, wait, look).await?.is_some())
+    }
+
+    async fn lease(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Lease>, Error> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let keys = self.keys(pool);
+        let look = || async { Ok(some_if_any(self.take_leases(pool, &keys, worker, max).await?)) };
+        Ok(self.look_until(&[&keys.bell], wait, look).await?.unwrap_or_default())
+    }
+
+    async fn heartbeat(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<Vec<EntryId>, Error> {
+        let keys = self.keys(pool);
+        let mut lost = Vec::new();
+        for chunk in leases.chunks(CHUNK) {
+            let mut call = SCRIPTS.heartbeat.call(&[&keys.tasks, &keys.head]);
+            call.arg(&worker.0).arg(texts(chunk));
+            let ids: Vec<String> = self.link.ask(&SCRIPTS.heartbeat, call).await?;
+            lost.extend(ids.into_iter().map(EntryId));
+        }
+        self.holdings.ended(pool, worker, &lost);
+        Ok(lost)
+    }
+
+    async fn complete(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        results: Vec<(EntryId, TaskResult)>,
+    ) -> Result<Vec<Completion>, Error> {
+        let keys = self.keys(pool);
+        let mut completions = Vec::with_capacity(results.len());
+        for chunk in results.chunks(CHUNK) {
+            let mut call = SCRIPTS.complete.call(&[&keys.tasks, &keys.head, &keys.results, &keys.rung]);
+            call.arg(&worker.0);
+            for (id, result) in chunk {
+                call.arg(&id.0).arg(wire::key_text(&result.key)).arg(wire::seal_result(result)?);
+            }
+            let recorded: Vec<i64> = self.link.ask(&SCRIPTS.complete, call).await?;
+            completions.extend(recorded.into_iter().map(|recorded| match recorded {
+                1 => Completion::Recorded,
+                _ => Completion::LeaseLost,
+            }));
+        }
+        let ids: Vec<EntryId> = results.into_iter().map(|(id, _)| id).collect();
+        self.holdings.ended(pool, worker, &ids);
+        Ok(completions)
+    }
+
+    async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error> {
+        let keys = self.keys(pool);
+        // The last part first: each goes before what lies there.
+        for chunk in leases.rchunks(CHUNK) {
+            let mut call = SCRIPTS.hand_back.call(&[&keys.tasks, &keys.head, &keys.bell]);
+            call.arg(&worker.0).arg(texts(chunk));
+            self.link.ask::<i64>(&SCRIPTS.hand_back, call).await?;
+        }
+        self.holdings.ended(pool, worker, leases);
+        Ok(())
+    }
+
+    async fn results(
+        &self,
+        pool: &PoolId,
+        committer: &str,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<ResultEntry>, Error> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let keys = self.keys(pool);
+        let look = || async { Ok(some_if_any(self.take_results(&keys, committer, max).await?)) };
+        Ok(self.look_until(&[&keys.rung], wait, look).await?.unwrap_or_default())
+    }
+
+    async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error> {
+        let keys = self.keys(pool);
+        let ids: Vec<EntryId> = results.iter().filter(|id| wire::is_stream_id(id)).cloned().collect();
+        // Owed until Redis has heard it: they are committed and nobody will ask for them again.
+        self.readings.owe(&keys.results, &ids);
+        self.forget(&keys.results, &ids).await?;
+        self.readings.paid(&keys.results, &ids);
+        Ok(())
+    }
+
+    async fn remove(&self, pool: &PoolId, tasks: &[TaskKey], leased: Leased) -> Result<Vec<TaskKey>, Error> {
+        let keys = self.keys(pool);
+        let mut removed = Vec::new();
+        for wanted in tasks.chunks(CHUNK) {
+            let wanted: Vec<String> = wanted.iter().map(wire::key_text).collect();
+            // A task that is handed back meanwhile goes from the line to its head, never the other way.
+            for stream in [&keys.tasks, &keys.head] {
+                let mut from = "-".to_owned();
+                while !from.is_empty() {
+                    let mut call = SCRIPTS.remove.call(&[stream]);
+                    call.arg(&from).arg(CHUNK).arg(u8::from(leased == Leased::Remove)).arg(&wanted);
+                    let mut answer = self.link.ask::<Vec<String>>(&SCRIPTS.remove, call).await?.into_iter();
+                    from = answer.next().unwrap_or_default();
+                    removed.extend(answer.filter_map(|text| wire::parse_key(&text)));
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error> {
+        if self.link.since_trouble() < lease {
+            return Ok(Vec::new());
+        }
+        let keys = self.keys(pool);
+        let tidy = self.tidied.is_due(&keys.tasks, self.options.tidy_every);
+        let mut call = SCRIPTS.reap.call(&[&keys.tasks, &keys.head, &keys.results]);
+        call.arg(lease.as_millis().to_string()).arg(self.link.known_server()).arg(REAPED).arg(u8::from(tidy));
+        call.arg(self.options.consumer_idle.as_millis().to_string())
+            .arg(self.options.pool_lifetime.as_secs());
+        let answer: reply::Reaped = self.link.ask(&SCRIPTS.reap, call).await?;
+        if self.link.meet_server(&answer.run_id) {
+            return Ok(Vec::new());
+        }
+        let mut leases = Vec::with_capacity(answer.expired.len());
+        for (worker, entry) in answer.expired {
+            match wire::open_task(&entry) {
+                Ok(task) => leases.push(Lease { id: EntryId(entry.id), worker: WorkerId(worker), task }),
+                Err(error) => {
+                    self.malformed.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(stream = keys.tasks, entry.id = entry.id, %error,
+                        "a leased entry cannot be read; it is deleted");
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
+        let keys = self.keys(pool);
+        let mut entries = Vec::new();
+        // In the order in which an entry may move on meanwhile: seen twice perhaps, never missed.
+        for stream in [&keys.tasks, &keys.head, &keys.results] {
+            let mut from = "-".to_owned();
+            while !from.is_empty() {
+                let mut call = SCRIPTS.entries.call(&[stream]);
+                call.arg(&from).arg(CHUNK);
+                let mut answer = self.link.ask::<Vec<String>>(&SCRIPTS.entries, call).await?.into_iter();
+                from = answer.next().unwrap_or_default();
+                while let (Some(id), Some(key), Some(holder)) = (answer.next(), answer.next(), answer.next())
+                {
+                    let Some(key) = wire::parse_key(&key) else {
+                        self.discard(stream, id, &Unreadable::Key).await;
+                        continue;
+                    };
+                    let state = match holder {
+                        _ if *stream == keys.results => EntryState::Result,
+                        holder if holder.is_empty() => EntryState::Waiting,
+                        holder => EntryState::Leased(WorkerId(holder)),
+                    };
+                    entries.push(EntrySummary { key, state });
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn announce(&self, card: WorkerCard) -> Result<(), Error> {
+        cards::announce(&self.link, &self.farm, &card).await
+    }
+
+    async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
+        cards::withdraw(&self.link, &self.farm, worker).await
+    }
+
+    async fn workers(&self, since: Duration) -> Result<Vec<WorkerCard>, Error> {
+        cards::workers(&self.link, &self.farm, since).await
+    }
+}

@@ -1,0 +1,237 @@
+//! The connection that commands share: made again for ever, with growing and varied pauses, whatever Redis does.
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value, from_redis_value};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    Options,
+    script::Script,
+    target::{Channel, Target},
+};
+use crate::Error;
+
+/// See the module.
+pub(super) struct Link {
+    target: Target,
+    options: Options,
+    current: Mutex<Current>,
+    /// Held by the one who makes a connection; says when the next attempt may be.
+    attempt: tokio::sync::Mutex<Instant>,
+    failures: AtomicU32,
+}
+
+struct Current {
+    channel: Option<Channel>,
+    /// Raised by every connection, so that an old one's failure does not end a new one.
+    generation: u64,
+    /// When Redis last was unreachable, unable, or met for the first time.
+    trouble: Instant,
+    run_id: String,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The target holds a password.
+        f.debug_struct("Link").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(target: Target, options: Options) -> Self {
+        let now = Instant::now();
+        let current = Current { channel: None, generation: 0, trouble: now, run_id: String::new() };
+        Self {
+            target,
+            options,
+            current: Mutex::new(current),
+            attempt: tokio::sync::Mutex::new(now),
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    /// Where Redis is, for people; without the password.
+    pub(super) fn address(&self) -> String {
+        self.target.to_string()
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Runs a script, loading it first where the server does not know it.
+    pub(super) async fn ask<T: FromRedisValue>(&self, script: &Script, call: Cmd) -> Result<T, Error> {
+        let value = self.run(script, call).await.map_err(unavailable)?;
+        from_redis_value(value).map_err(|error| Error::Malformed(error.to_string()))
+    }
+
+    /// The same, as Redis answers.
+    pub(super) async fn run(&self, script: &Script, call: Cmd) -> Result<Value, RedisError> {
+        match self.send(&call).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.send(&script.load()).await?;
+                self.send(&call).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Sends one command within the limit of time.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let deadline = Instant::now() + self.options.command;
+        let (generation, mut channel) = match timeout_at(deadline, self.channel()).await {
+            Ok(channel) => channel?,
+            Err(_) => {
+                self.current().trouble = Instant::now();
+                return Err(too_late("no connection to Redis in time"));
+            }
+        };
+        match timeout_at(deadline, channel.send(command)).await {
+            Ok(Ok(value)) => {
+                self.failures.store(0, Ordering::Relaxed);
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                if is_trouble(&error) {
+                    self.trouble(generation, ends_connection(&error));
+                }
+                Err(error)
+            }
+            Err(_) => {
+                self.trouble(generation, true);
+                Err(too_late("Redis did not answer in time"))
+            }
+        }
+    }
+
+    /// A connection of one's own, for a read that blocks.
+    pub(super) async fn dedicated(&self) -> Result<Channel, RedisError> {
+        let deadline = Instant::now() + self.options.command;
+        match timeout_at(deadline, self.target.connect(self.options.connect)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(too_late("no connection to Redis in time")),
+        }
+    }
+
+    /// How long Redis has been reachable and the same.
+    pub(super) fn since_trouble(&self) -> Duration {
+        self.current().trouble.elapsed()
+    }
+
+    /// Run id of the server as last met.
+    pub(super) fn known_server(&self) -> String {
+        self.current().run_id.clone()
+    }
+
+    /// Takes note of the server's run id, and says whether it is another one than before: it restarted, or a proxy leads
+    /// elsewhere now.
+    pub(super) fn meet_server(&self, run_id: &str) -> bool {
+        let mut current = self.current();
+        let is_another = !current.run_id.is_empty() && current.run_id != run_id;
+        if is_another {
+            current.trouble = Instant::now();
+        }
+        current.run_id.clear();
+        current.run_id.push_str(run_id);
+        is_another
+    }
+
+    async fn channel(&self) -> Result<(u64, Channel), RedisError> {
+        if let Some(open) = self.open_channel() {
+            return Ok(open);
+        }
+        let mut next_attempt = self.attempt.lock().await;
+        if let Some(open) = self.open_channel() {
+            return Ok(open);
+        }
+        sleep_until(*next_attempt).await;
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        *next_attempt = Instant::now() + pause(&self.options, failures);
+        let connected = self.target.connect(self.options.connect).await;
+        let mut current = self.current();
+        current.trouble = Instant::now();
+        let channel = connected?;
+        current.generation += 1;
+        current.channel = Some(channel.clone());
+        Ok((current.generation, channel))
+    }
+
+    fn open_channel(&self) -> Option<(u64, Channel)> {
+        let current = self.current();
+        current.channel.clone().map(|channel| (current.generation, channel))
+    }
+
+    fn trouble(&self, generation: u64, ends_connection: bool) {
+        let mut current = self.current();
+        current.trouble = Instant::now();
+        if ends_connection && current.generation == generation {
+            current.channel = None;
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Growing pauses after failures.
+#[derive(Debug, Default)]
+pub(super) struct Pace(u32);
+
+impl Pace {
+    pub(super) fn next(&mut self, options: &Options) -> Duration {
+        let failures = self.0;
+        self.0 = failures.saturating_add(1);
+        pause(options, failures)
+    }
+}
+
+/// Doubles with each failure up to the longest; between half and all of it, so that a farm does not knock in step.
+fn pause(options: &Options, failures: u32) -> Duration {
+    let full = options.first_pause.saturating_mul(1 << failures.min(16)).min(options.longest_pause);
+    let thousandth = u32::try_from(uuid::Uuid::new_v4().as_u128() % 1000).unwrap_or(0);
+    full / 2 + full / 2 * thousandth / 1000
+}
+
+/// Whether workers may have been unable to renew leases.
+fn is_trouble(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(kind) => {
+            !matches!(kind, ServerErrorKind::NoScript | ServerErrorKind::ResponseError)
+        }
+        _ => true,
+    }
+}
+
+/// Whether a new connection may lead to a better server.
+fn ends_connection(error: &RedisError) -> bool {
+    let demoted = [ServerErrorKind::ReadOnly, ServerErrorKind::MasterDown];
+    let is_demoted = demoted.into_iter().any(|kind| error.kind() == ErrorKind::Server(kind));
+    let refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+    is_demoted || refused || error.is_unrecoverable_error() || error.is_io_error()
+}
+
+fn too_late(what: &'static str) -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, what).into()
+}
+
+/// Whatever Redis said, trying again may help: it is not ours to know that it will not.
+pub(super) fn unavailable(error: RedisError) -> Error {
+    Error::Unavailable(match error.code() {
+        Some("OOM") => "Redis is out of memory; raise its maxmemory".to_owned(),
+        Some("MISCONF") => "Redis refuses writes because it cannot save to disk".to_owned(),
+        Some("READONLY") => "this Redis is a replica and takes no writes".to_owned(),
+        Some("LOADING") => "Redis is loading its data".to_owned(),
+        Some("NOAUTH" | "WRONGPASS") => "Redis refuses the user or password".to_owned(),
+        _ => error.to_string(),
+    })
+}

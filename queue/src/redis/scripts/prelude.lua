@@ -1,0 +1,80 @@
+-- What the scripts of a pool share. Every script works on one pool's keys, which are all given as KEYS and carry one
+-- hash tag. A missing key or group is no error anywhere: Redis may have been flushed a moment ago.
+
+local GROUP = 'farm'
+
+-- Tokens in a bell's list: enough to wake a few, who wake more.
+local TOKENS = 8
+
+-- Up to where a stream was delivered; nil where there is no stream. A missing group is made at 0: at $ it would pass
+-- over what is there.
+local function delivered(stream)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if groups.err then
+    if string.find(groups.err, 'no such key', 1, true) then return nil end
+    error(groups.err)
+  end
+  for _, group in ipairs(groups) do
+    local facts = {}
+    for i = 1, #group, 2 do facts[group[i]] = group[i + 1] end
+    if facts['name'] == GROUP then return facts['last-delivered-id'] end
+  end
+  redis.call('XGROUP', 'CREATE', stream, GROUP, '0')
+  return '0-0'
+end
+
+-- Ids of a stream's entries that are pending with a consumer, as a set.
+local function held_by(consumer, stream)
+  local mine = {}
+  if redis.call('XLEN', stream) == 0 then return mine end
+  local pending = redis.pcall('XPENDING', stream, GROUP, '-', '+', 100000, consumer)
+  if pending.err then return mine end
+  for _, entry in ipairs(pending) do mine[entry[1]] = true end
+  return mine
+end
+
+-- Which stream a lease's id means, and the id there: leases of the head of the line are marked.
+local function place(id, tasks, head)
+  if string.sub(id, 1, 1) == 'h' then return head, string.sub(id, 2) end
+  return tasks, id
+end
+
+local function forget(stream, ids)
+  if #ids > 0 then
+    redis.call('XACK', stream, GROUP, unpack(ids))
+    redis.call('XDEL', stream, unpack(ids))
+  end
+end
+
+-- Wakes up to `count` of those who wait at a bell. The list is bounded, so that nothing piles up where nobody waits.
+local function ring(bell, count)
+  local room = TOKENS - redis.call('LLEN', bell)
+  for _ = 1, math.min(count, room) do redis.call('RPUSH', bell, '') end
+end
+
+-- Puts leases of a worker back at the head of the line, in the order given and before all that waits there.
+local function return_to_head(worker, ids, tasks, head)
+  local mine = { [tasks] = held_by(worker, tasks), [head] = held_by(worker, head) }
+  local gone = { [tasks] = {}, [head] = {} }
+  local line = {}
+  for _, lease in ipairs(ids) do
+    local stream, id = place(lease, tasks, head)
+    if mine[stream][id] then
+      mine[stream][id] = nil
+      local entry = redis.call('XRANGE', stream, id, id)[1]
+      if entry then table.insert(line, entry[2]) end
+      table.insert(gone[stream], id)
+    end
+  end
+  if #gone[tasks] + #gone[head] == 0 then return 0 end
+  local from = delivered(head)
+  local behind = from and redis.call('XRANGE', head, '(' .. from, '+') or {}
+  for _, entry in ipairs(behind) do
+    table.insert(line, entry[2])
+    redis.call('XDEL', head, entry[1])
+  end
+  for _, fields in ipairs(line) do redis.call('XADD', head, '*', unpack(fields)) end
+  forget(tasks, gone[tasks])
+  forget(head, gone[head])
+  return #line
+end

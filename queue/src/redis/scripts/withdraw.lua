@@ -1,0 +1,3 @@
+-- KEYS: cards, sightings. ARGV: worker.
+redis.call('HDEL', KEYS[1], ARGV[1])
+return redis.call('ZREM', KEYS[2], ARGV[1])

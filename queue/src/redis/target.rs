@@ -1,0 +1,92 @@
+//! Where Redis is: one server or a cluster.
+
+use std::{fmt, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisResult, Value,
+    aio::MultiplexedConnection,
+    cluster::{ClusterClient, ClusterClientBuilder},
+    cluster_async::ClusterConnection,
+};
+
+use super::start::StartError;
+
+/// An address that was understood.
+#[derive(Clone)]
+pub(super) enum Target {
+    Server(Box<Client>),
+    Cluster(Vec<redis::ConnectionInfo>),
+}
+
+/// One connection, or one per node of a cluster. Clones share it.
+#[derive(Clone)]
+pub(super) enum Channel {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Target {
+    pub(super) fn parse(url: &str) -> Result<Self, StartError> {
+        if url.starts_with("rediss") {
+            // Which of rustls's two providers is used must be said where a program links both; a second time is no error.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let refused = |error: redis::RedisError| StartError::Url(error.to_string());
+        let Some((scheme, rest)) = url.split_once("+cluster://") else {
+            return Ok(Self::Server(Box::new(Client::open(url).map_err(refused)?)));
+        };
+        // User and password stand once, before the first node, and hold for all.
+        let (user, nodes) = rest.rsplit_once('@').map_or(("", rest), |(user, nodes)| (user, nodes));
+        let at = if user.is_empty() { "" } else { "@" };
+        let nodes = nodes.trim_end_matches('/').split(',');
+        let nodes = nodes.map(|node| format!("{scheme}://{user}{at}{node}").into_connection_info());
+        Ok(Self::Cluster(nodes.collect::<RedisResult<_>>().map_err(refused)?))
+    }
+
+    /// Connects; the caller sets the limits of time for commands.
+    pub(super) async fn connect(&self, within: Duration) -> RedisResult<Channel> {
+        match self {
+            Self::Server(client) => {
+                // Its own limit on answers is shorter than a read that blocks.
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(within))
+                    .set_response_timeout(None);
+                Ok(Channel::Server(client.get_multiplexed_async_connection_with_config(&config).await?))
+            }
+            Self::Cluster(nodes) => {
+                let client = cluster(nodes, within)?;
+                Ok(Channel::Cluster(client.get_async_connection().await?))
+            }
+        }
+    }
+}
+
+fn cluster(nodes: &[redis::ConnectionInfo], within: Duration) -> RedisResult<ClusterClient> {
+    // Tries again itself where slots move, within the caller's limit of time.
+    ClusterClientBuilder::new(nodes.to_vec())
+        .connection_timeout(within)
+        .response_timeout(Duration::from_secs(3600))
+        .retries(3)
+        .build()
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(client) => client.get_connection_info().addr().fmt(f),
+            Self::Cluster(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(|node| node.addr().to_string()).collect();
+                f.write_str(&nodes.join(","))
+            }
+        }
+    }
+}
+
+impl Channel {
+    pub(super) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Server(connection) => command.query_async(connection).await,
+            Self::Cluster(connection) => command.query_async(connection).await,
+        }
+    }
+}
