@@ -9,7 +9,7 @@ use std::{
     io::{self, Read},
     path::{Component, Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -35,6 +35,8 @@ const MAX_DEPTH: usize = 8;
 pub struct CascadeBundle {
     root: PathBuf,
     cascade: Cascade,
+    /// Keeps a cache from deleting the folder while a clone of this bundle lives.
+    _in_use: Option<Arc<File>>,
 }
 
 impl CascadeBundle {
@@ -88,13 +90,24 @@ impl CascadeBundle {
         files.retain(|path, _| {
             folders.iter().any(|folder| path.starts_with(folder)) && is_model_file(Path::new(path))
         });
-        Ok(Self { root: folder.to_owned(), cascade: Cascade { spec, files } })
+        Ok(Self { root: folder.to_owned(), cascade: Cascade { spec, files }, _in_use: None })
     }
 
     /// A bundle for fakes: a cascade whose files are never read.
     #[must_use]
     pub fn without_files(cascade: Cascade) -> Self {
-        Self { root: PathBuf::new(), cascade }
+        Self { root: PathBuf::new(), cascade, _in_use: None }
+    }
+
+    /// A bundle in a cache's folder, whose files have been verified, and the lock that keeps them there.
+    pub(crate) fn in_cache(root: PathBuf, cascade: Cascade, in_use: File) -> Self {
+        Self { root, cascade, _in_use: Some(Arc::new(in_use)) }
+    }
+
+    /// Whether there are files at all; a fake's cascade has none.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        !self.root.as_os_str().is_empty()
     }
 
     /// The cascade.
@@ -140,7 +153,7 @@ fn named_folders(spec: &CascadeSpec) -> impl Iterator<Item = (String, &str)> {
         .chain(stages.map(|(position, stage)| (format!("stages[{position}].folder"), stage.folder.as_str())))
 }
 
-fn check_inside(key: &str, name: &str) -> Result<(), UserError> {
+pub(crate) fn check_inside(key: &str, name: &str) -> Result<(), UserError> {
     let path = Path::new(name);
     let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
     if inside && path.components().next().is_some() {
@@ -152,7 +165,7 @@ fn check_inside(key: &str, name: &str) -> Result<(), UserError> {
     ))
 }
 
-fn is_model_file(path: &Path) -> bool {
+pub(crate) fn is_model_file(path: &Path) -> bool {
     path.extension().and_then(|extension| extension.to_str()).is_some_and(|e| EXTENSIONS.contains(&e))
 }
 
@@ -199,7 +212,7 @@ fn read_sums(folder: &Path) -> Result<BTreeMap<String, Digest>, UserError> {
         .collect()
 }
 
-fn hash_all(folder: &Path, paths: &[String]) -> Result<BTreeMap<String, Digest>, UserError> {
+pub(crate) fn hash_all(folder: &Path, paths: &[String]) -> Result<BTreeMap<String, Digest>, UserError> {
     let next = AtomicUsize::new(0);
     let hashed = Mutex::new(BTreeMap::new());
     let work = || {
@@ -222,7 +235,7 @@ fn hash_all(folder: &Path, paths: &[String]) -> Result<BTreeMap<String, Digest>,
     Ok(hashed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn hash_file(path: &Path) -> io::Result<Digest> {
+pub(crate) fn hash_file(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 1 << 20];

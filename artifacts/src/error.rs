@@ -2,6 +2,8 @@
 
 use std::io;
 
+use darkroom_core::error::{Code, UserError};
+
 use crate::answer::{Answer, io_kind, spell};
 
 /// An error of the artifact store.
@@ -62,6 +64,19 @@ impl Error {
             Self::Permission { .. } => "permission",
             Self::Unavailable { .. } => "unavailable",
         }
+    }
+
+    /// As an error for a user.
+    #[must_use]
+    pub fn to_user(&self) -> UserError {
+        let (code, reason) = match self {
+            Self::Missing { .. } => (Code::NotFound, "ARTIFACT_MISSING"),
+            Self::Corrupt { .. } => (Code::FailedPrecondition, "ARTIFACT_CORRUPT"),
+            Self::NoSpace { .. } => (Code::ResourceExhausted, "ARTIFACTS_NO_SPACE"),
+            Self::Permission { .. } => (Code::FailedPrecondition, "ARTIFACTS_NO_PERMISSION"),
+            Self::Unavailable { .. } => (Code::Unavailable, "ARTIFACTS_UNREACHABLE"),
+        };
+        UserError::new(code, reason, self.to_string())
     }
 
     pub(crate) fn of_store(key: &str, error: &object_store::Error) -> Self {

@@ -6,6 +6,8 @@
 mod answer;
 pub mod blob;
 pub mod cascade_bundle;
+pub mod cascade_cache;
+pub mod cascade_store;
 pub mod check;
 pub mod error;
 pub mod manifest;
@@ -15,6 +17,7 @@ pub mod tensor;
 
 pub use blob::ArtifactStore;
 pub use cascade_bundle::CascadeBundle;
+pub use cascade_cache::CascadeCache;
 pub use error::Error;
 
 #[cfg(test)]

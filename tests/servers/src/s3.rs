@@ -5,6 +5,7 @@
 //! thread of the test, or as a process of its own (the program `test-s3`), which listens for faults at [`CONTROL`].
 
 pub mod faults;
+mod short_keys;
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -20,7 +21,10 @@ use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::{runtime, sync::oneshot, task::JoinSet};
 
-use self::faults::{Faults, Front, Rule};
+use self::{
+    faults::{Faults, Front, Rule},
+    short_keys::{ShortKeys, short},
+};
 use crate::process::free_port;
 
 /// Path that takes new fault rules by `POST`, one a line, and tells them by `GET`; no bucket can have this name.
@@ -127,7 +131,7 @@ impl S3 {
     /// The file behind a key of the bucket, for tests that damage it.
     #[must_use]
     pub fn file(&self, key: &str) -> PathBuf {
-        self.bucket_folder().join(key)
+        self.bucket_folder().join(short(key))
     }
 
     /// The folder behind the bucket; without it, the bucket does not exist.
@@ -160,7 +164,7 @@ impl S3 {
         let listener = listen(self.options.port)?;
         let files =
             FileSystem::new(&self.options.folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
-        let mut service = S3ServiceBuilder::new(files);
+        let mut service = S3ServiceBuilder::new(ShortKeys(files));
         service.set_auth(SimpleAuth::from_single(
             self.options.access_key.clone(),
             self.options.secret_key.clone(),

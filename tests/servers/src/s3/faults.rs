@@ -22,7 +22,7 @@ use s3s::{
     service::S3Service,
 };
 
-use super::CONTROL;
+use super::{CONTROL, short_keys::short};
 
 /// S3 refuses requests whose time is further off than this.
 const MAX_SKEW_SECONDS: u64 = 15 * 60;
@@ -232,8 +232,9 @@ impl Front {
             Some(Fault::ForgetCondition) => {
                 // The header is signed and must stay, so what it asks about goes.
                 if request.headers().contains_key(header::IF_NONE_MATCH) {
-                    let _ =
-                        std::fs::remove_file(self.folder.join(request.uri().path().trim_start_matches('/')));
+                    let _ = std::fs::remove_file(
+                        self.folder.join(short(request.uri().path().trim_start_matches('/'))),
+                    );
                 }
                 self.carry_out(request).await
             }
