@@ -45,12 +45,7 @@ impl CascadeBundle {
     /// # Errors
     /// One sentence naming the folder, key or file at fault.
     pub fn load(folder: &Path) -> Result<Self, UserError> {
-        let toml = folder.join(FILE_NAME);
-        let text = std::fs::read_to_string(&toml).map_err(|error| unreadable(&toml, &error))?;
-        let spec = CascadeSpec::parse(&text).map_err(|error| UserError {
-            message: format!("{}: {}", toml.display(), error.message),
-            ..error
-        })?;
+        let spec = read_spec(folder)?;
         let mut paths = Vec::new();
         for (key, name) in named_folders(&spec) {
             check_inside(&key, name)?;
@@ -91,6 +86,36 @@ impl CascadeBundle {
             folders.iter().any(|folder| path.starts_with(folder)) && is_model_file(Path::new(path))
         });
         Ok(Self { root: folder.to_owned(), cascade: Cascade { spec, files }, _in_use: None })
+    }
+
+    /// Reads `cascade.toml` alone: a bundle for fakes, whose digest covers no files.
+    ///
+    /// # Errors
+    /// One sentence naming the file or key at fault.
+    pub fn describe(folder: &Path) -> Result<Self, UserError> {
+        let spec = read_spec(folder)?;
+        Ok(Self::without_files(Cascade { spec, files: BTreeMap::new() }))
+    }
+
+    /// The bundles, if no two have one name: users submit to names.
+    ///
+    /// # Errors
+    /// One sentence naming both.
+    pub fn distinct(bundles: Vec<Self>) -> Result<Vec<Self>, UserError> {
+        for (position, bundle) in bundles.iter().enumerate() {
+            let name = &bundle.cascade.spec.name;
+            if let Some(other) = bundles[..position].iter().find(|other| &other.cascade.spec.name == name) {
+                return Err(UserError::invalid(
+                    "cascade",
+                    format!(
+                        "{} and {} are both called {name:?}; accepted: cascades of distinct names",
+                        other.root.display(),
+                        bundle.root.display()
+                    ),
+                ));
+            }
+        }
+        Ok(bundles)
     }
 
     /// A bundle for fakes: a cascade whose files are never read.
@@ -249,6 +274,13 @@ pub(crate) fn hash_file(path: &Path) -> io::Result<Digest> {
 
 fn not_found(message: String) -> UserError {
     UserError::new(Code::NotFound, "CASCADE_INCOMPLETE", message)
+}
+
+fn read_spec(folder: &Path) -> Result<CascadeSpec, UserError> {
+    let toml = folder.join(FILE_NAME);
+    let text = std::fs::read_to_string(&toml).map_err(|error| unreadable(&toml, &error))?;
+    CascadeSpec::parse(&text)
+        .map_err(|error| UserError { message: format!("{}: {}", toml.display(), error.message), ..error })
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> UserError {

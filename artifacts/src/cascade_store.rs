@@ -127,6 +127,14 @@ pub async fn publish(store: &ArtifactStore, bundle: &CascadeBundle) -> Result<Pu
     Ok(Published { digest, files: record.files.len(), bytes: record.bytes(), uploaded_bytes })
 }
 
+/// A published cascade's description, without its files: for those who run fakes.
+///
+/// # Errors
+/// One sentence: no such cascade, or what the store says.
+pub async fn describe(store: &ArtifactStore, digest: Digest) -> Result<Cascade, UserError> {
+    find(store, digest).await.map(|record| record.cascade)
+}
+
 /// What the store knows of a cascade; a record with files wins over a fake's.
 pub(crate) async fn find(store: &ArtifactStore, digest: Digest) -> Result<Record, UserError> {
     let prefix = record_prefix(digest);

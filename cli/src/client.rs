@@ -251,7 +251,9 @@ impl Client {
                 Ok(Some(chunk)) => {
                     if !chunk.sha256.is_empty() {
                         if !fetched.sha256.is_empty() && fetched.sha256 != chunk.sha256 {
-                            return Err(failure::internal("the job was retried while its manifest was fetched"));
+                            return Err(failure::internal(
+                                "the job was retried while its manifest was fetched",
+                            ));
                         }
                         fetched.sha256 = chunk.sha256;
                         fetched.total = chunk.total_bytes;

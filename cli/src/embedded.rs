@@ -272,23 +272,8 @@ impl Parts {
 /// Hashes the cascades' files, and refuses two of one name.
 async fn load(folders: Vec<PathBuf>) -> Result<Vec<CascadeBundle>> {
     let load = move || {
-        let mut bundles: Vec<CascadeBundle> = Vec::new();
-        for folder in folders {
-            let bundle = CascadeBundle::load(&folder)?;
-            let name = &bundle.cascade().spec.name;
-            if let Some(other) = bundles.iter().find(|other| &other.cascade().spec.name == name) {
-                return Err(UserError::invalid(
-                    "cascade",
-                    format!(
-                        "{} and {} are both called {name:?}; accepted: cascades of distinct names",
-                        other.root().display(),
-                        bundle.root().display()
-                    ),
-                ));
-            }
-            bundles.push(bundle);
-        }
-        Ok(bundles)
+        let bundles = folders.iter().map(|folder| CascadeBundle::load(folder));
+        CascadeBundle::distinct(bundles.collect::<Result<_>>()?)
     };
     tokio::task::spawn_blocking(load).await.map_err(failure::internal)?
 }

@@ -38,9 +38,8 @@ struct Promised {
 pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) -> Result<()> {
     let mut file = tempfile::tempfile().map_err(failure::internal)?;
     let stated = client.fetch_manifest(&args.job, &mut file).await?;
-    let (totals, promised) = tokio::task::spawn_blocking(move || read(file, &stated))
-        .await
-        .map_err(failure::internal)??;
+    let (totals, promised) =
+        tokio::task::spawn_blocking(move || read(file, &stated)).await.map_err(failure::internal)??;
 
     let check = |picture: &Promised| {
         let (client, job) = (client.clone(), args.job.clone());

@@ -82,8 +82,8 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     artifacts.check().await?;
     let (store, identity) = open_store(&args.database).await?;
     let farm = store.farm_id().await.map_err(|error| error.to_user())?;
-    let queue = RedisQueue::connect(&args.redis, &farm.to_string(), redis::Options::default());
-    let queue = queue.await.map_err(|error| error.to_user())?;
+    let queue = RedisQueue::connect(&args.redis, &farm.to_string(), redis::Options::default()).await;
+    let queue = queue.map_err(|error| error.to_user())?;
     queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
     for bundle in &bundles {
         cascade_store::publish(&artifacts, bundle).await?;

@@ -161,10 +161,12 @@ pub async fn start_noop(
     cascades: &[CascadeBundle],
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
-    let make = |cascade: &CascadeBundle| Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize));
+    let make =
+        |cascade: &CascadeBundle| Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize));
     let service = Service::prepare(&options, cascades, make).await?;
     let stage = Arc::new(NoopStage);
-    let stage = stage_loop::start(service.options, queue, stage, || Ok(NoopModel::default()), shutdown).await?;
+    let stage =
+        stage_loop::start(service.options, queue, stage, || Ok(NoopModel::default()), shutdown).await?;
     Ok(Handle { stage, api: service.api })
 }
 
@@ -219,8 +221,7 @@ impl Service {
         let encoders = Encoders::start(digests, make).await?;
         let batch_cap = options.batch.unwrap_or(BATCH);
         let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
-        let mut loop_options =
-            stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
+        let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
         options.times.apply(&mut loop_options);
         let positions = pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
         let api = EncoderApi::new(encoders.clone(), preparations);

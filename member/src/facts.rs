@@ -62,7 +62,8 @@ fn endpoint(address: &str) -> Result<Endpoint, UserError> {
 
 fn parse(answer: GetFarmResponse) -> Result<Facts, UserError> {
     let wrong = |what: &str| {
-        let message = format!("the coordinator (version {}) tells no {what}; run equal versions", answer.version);
+        let message =
+            format!("the coordinator (version {}) tells no {what}; run equal versions", answer.version);
         UserError::new(Code::FailedPrecondition, "OTHER_VERSION", message)
     };
     let farm = answer.farm_id.parse().map_err(|_| wrong("farm id"))?;

@@ -22,7 +22,8 @@ pub async fn serve_health(
     let listener = server::listen(listen).await.map_err(|error| failure(&error))?;
     tracing::info!(address = %listener.local_addr().map_or(listen, |bound| bound), "listening");
     let options = server::Options::new(FILE_DESCRIPTOR_SET, services);
-    let (health, serving) = server::serve(listener, routes, options, stop).await.map_err(|error| failure(&error))?;
+    let (health, serving) =
+        server::serve(listener, routes, options, stop).await.map_err(|error| failure(&error))?;
     Ok((health, tokio::spawn(serving)))
 }
 

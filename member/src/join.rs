@@ -3,11 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use darkroom_artifacts::{ArtifactStore, CascadeBundle, CascadeCache, open};
-use darkroom_core::{
-    digest::Digest,
-    error::UserError,
-};
+use darkroom_artifacts::{ArtifactStore, CascadeBundle, CascadeCache, cascade_store, open};
+use darkroom_core::{digest::Digest, error::UserError};
 use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
@@ -68,11 +65,16 @@ impl Member {
 /// # Errors
 /// One sentence for what is wrong: an address, the queue, the storage, a cascade that is not the farm's or cannot be
 /// fetched whole.
-pub async fn join(args: &JoinArgs, fakes: bool, stop: &CancellationToken) -> Result<Option<Member>, UserError> {
+pub async fn join(
+    args: &JoinArgs,
+    fakes: bool,
+    stop: &CancellationToken,
+) -> Result<Option<Member>, UserError> {
     let artifacts = ArtifactStore::open(&args.artifacts, &open::Options::from_env())?;
     let Some(facts) = facts::ask(&args.farm, stop).await? else { return Ok(None) };
-    let queue = RedisQueue::connect(&args.redis, &facts.farm.to_string(), redis::Options::default());
-    let queue = queue.await.map_err(|error| error.to_user())?;
+    let farm = facts.farm.to_string();
+    let queue = RedisQueue::connect(&args.redis, &farm, redis::Options::default()).await;
+    let queue = queue.map_err(|error| error.to_user())?;
     artifacts.check().await?;
     let mut cascades = Vec::new();
     for digest in wanted(args, &facts)? {
@@ -91,10 +93,14 @@ fn wanted(args: &JoinArgs, facts: &Facts) -> Result<Vec<Digest>, UserError> {
         return Ok(facts.cascades.iter().map(|(_, digest)| *digest).collect());
     }
     let find = |wanted: &String| {
-        let found = facts.cascades.iter().find(|(name, digest)| name == wanted || digest.to_string() == *wanted);
+        let found =
+            facts.cascades.iter().find(|(name, digest)| name == wanted || digest.to_string() == *wanted);
         found.map(|(_, digest)| *digest).ok_or_else(|| {
             let names: Vec<_> = facts.cascades.iter().map(|(name, _)| name.as_str()).collect();
-            UserError::invalid("cascade", format!("cascade is {wanted:?}; this farm has {}", names.join(", ")))
+            UserError::invalid(
+                "cascade",
+                format!("cascade is {wanted:?}; this farm has {}", names.join(", ")),
+            )
         })
     };
     args.cascades.iter().map(find).collect()
@@ -107,7 +113,7 @@ async fn fetch(
     fakes: bool,
 ) -> Result<CascadeBundle, UserError> {
     if fakes {
-        let cascade = CascadeCache::describe(artifacts, digest).await?;
+        let cascade = cascade_store::describe(artifacts, digest).await?;
         return Ok(CascadeBundle::without_files(cascade));
     }
     let cache = CascadeCache::new(&args.cache, args.cache_gib << 30)?;

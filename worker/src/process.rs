@@ -3,10 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, ValueEnum};
-use darkroom_core::{
-    error::UserError,
-    id::StageName,
-};
+use darkroom_core::{error::UserError, id::StageName};
 use darkroom_member::{JoinArgs, Member};
 use darkroom_runtime::program;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +21,7 @@ pub struct WorkerArgs {
     join: JoinArgs,
     /// Serve only this stage; may be repeated. All stages when absent, later ones first
     #[arg(long = "stage", env = "DARKROOM_STAGES", value_name = "NAME", value_delimiter = ',')]
-    stages: Vec<StageName>,
+    stages: Vec<String>,
     /// cpu or cuda:N; the first CUDA device that works, else the CPU, when absent
     #[arg(long, env = "DARKROOM_DEVICE")]
     device: Option<String>,
@@ -67,7 +64,13 @@ pub struct FakeArgs {
     #[arg(long, value_name = "SEED", hide = true, env = "DARKROOM_FAKE_FAILING_SEED", value_delimiter = ',')]
     fake_failing_seed: Vec<u64>,
     /// Seeds at which the fake aborts its process, as a crash inside a driver does
-    #[arg(long, value_name = "SEED", hide = true, env = "DARKROOM_FAKE_ABORTING_SEED", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "SEED",
+        hide = true,
+        env = "DARKROOM_FAKE_ABORTING_SEED",
+        value_delimiter = ','
+    )]
     fake_aborting_seed: Vec<u64>,
 }
 
@@ -128,9 +131,12 @@ async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> 
         let message = format!("grace-seconds is {}; accepted: 0 or more", args.grace_seconds);
         UserError::invalid("grace-seconds", message)
     })?;
+    let stages = args.stages.iter().map(|name| {
+        StageName::try_from(name.clone()).map_err(|error| UserError::invalid("stage", error.to_string()))
+    });
     let options = Options {
         host: args.host.clone().unwrap_or_else(program::host_name),
-        stages: args.stages.clone(),
+        stages: stages.collect::<Result<_, _>>()?,
         machine: Machine { device: args.device.clone(), dtype: args.dtype.clone(), threads: args.threads },
         batch: args.batch,
         cache: Some(args.join.cache.clone()),

@@ -63,7 +63,10 @@ impl Farm {
             return Err(refused(UserError::new(
                 Code::FailedPrecondition,
                 "NO_MANIFEST",
-                format!("job {id} is {} and its manifest is not written; accepted: a job that has ended", job.state),
+                format!(
+                    "job {id} is {} and its manifest is not written; accepted: a job that has ended",
+                    job.state
+                ),
             )));
         };
         let size = self.shared.artifacts.size_of(&key).await?;

@@ -363,7 +363,10 @@ impl FakeWorker {
                     seconds: 0.001,
                     outcome,
                 };
-                self.queue.complete(&pool, &self.id, vec![(lease.id.clone(), result)]).await.expect("completes");
+                self.queue
+                    .complete(&pool, &self.id, vec![(lease.id.clone(), result)])
+                    .await
+                    .expect("completes");
             }
         }
     }
