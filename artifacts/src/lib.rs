@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod open;
 pub mod picture;
 pub mod tensor;
+pub mod verify;
 
 pub use blob::ArtifactStore;
 pub use cascade_bundle::CascadeBundle;

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 pub const EXTENSION: &str = "jsonl";
 
 /// Longest line that a reader accepts, bytes.
-const MAX_LINE: u64 = 1 << 20;
+pub(crate) const MAX_LINE: u64 = 1 << 20;
 
 /// First line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -195,41 +195,113 @@ impl<W: Write> Writer<W> {
 /// # Errors
 /// The first line that is wrong.
 pub fn verify(mut input: impl BufRead, mut image: impl FnMut(ImageLine)) -> Result<(Header, Totals), Error> {
-    let mut hasher = Sha256::new();
-    let mut counted = Totals::default();
-    let mut header = None;
-    for number in 1.. {
-        let wrong = |reason: &str| Error::Line { line: number, reason: reason.to_owned() };
+    let mut checker = Checker::default();
+    loop {
         let mut text = Vec::new();
         std::io::Read::take(&mut input, MAX_LINE).read_until(b'\n', &mut text)?;
-        if text.last() != Some(&b'\n') {
-            return Err(wrong("it ends without the totals"));
+        if text.is_empty() {
+            return checker.finish();
         }
-        let line = serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
-        match (line, &header) {
-            (Line::Header(found), None) => header = Some(found),
-            (Line::Image(found), Some(_)) if found.index == counted.images => {
-                counted.count(&found);
-                image(found);
-            }
-            (Line::Image(_), Some(_)) => return Err(wrong("an image before it is missing or doubled")),
-            (Line::Totals { totals, sha256_above }, Some(header)) => {
-                if sha256_above != Digest(hasher.finalize().into()) {
-                    return Err(wrong("the lines above do not have the hash that it states"));
-                }
-                if totals != counted {
-                    return Err(wrong("the totals are not those of the lines above"));
-                }
-                if !input.fill_buf()?.is_empty() {
-                    return Err(wrong("something follows the totals"));
-                }
-                return Ok((header.clone(), totals));
-            }
-            _ => return Err(wrong("the header is the first line, and only the first")),
+        let (found, problem) = checker.line(&text);
+        if let Some(problem) = problem {
+            return Err(problem);
         }
-        hasher.update(&text);
+        found.into_iter().for_each(&mut image);
     }
-    Err(Error::Line { line: u64::MAX, reason: "too many lines".to_owned() })
+}
+
+/// Checks a manifest line by line and goes on after a line that is wrong.
+#[derive(Default)]
+pub struct Checker {
+    hasher: Sha256,
+    header: Option<Header>,
+    counted: Totals,
+    stated: Option<Totals>,
+    lines: u64,
+    next_index: u64,
+}
+
+impl Checker {
+    /// Takes the next line, its end included; the image, if it is one, and what is wrong, if something is.
+    pub fn line(&mut self, text: &[u8]) -> (Option<ImageLine>, Option<Error>) {
+        self.lines += 1;
+        let (image, reason) = self.take(text);
+        self.hasher.update(text);
+        (image, reason.map(|reason| Error::Line { line: self.lines, reason }))
+    }
+
+    fn take(&mut self, text: &[u8]) -> (Option<ImageLine>, Option<String>) {
+        let wrong = |reason: &str| (None, Some(reason.to_owned()));
+        if self.stated.is_some() {
+            return wrong("something follows the totals");
+        }
+        if text.last() != Some(&b'\n') {
+            return wrong("it ends without the totals");
+        }
+        match serde_json::from_slice(text) {
+            Err(error) => wrong(&error.to_string()),
+            Ok(Line::Header(header)) if self.lines == 1 => {
+                self.header = Some(header);
+                (None, None)
+            }
+            Ok(Line::Header(_)) => wrong("the header is the first line, and only the first"),
+            Ok(Line::Image(image)) => {
+                let reason = self.place(image.index);
+                self.counted.count(&image);
+                (Some(image), reason)
+            }
+            Ok(Line::Totals { totals, sha256_above }) => {
+                let is_hash = sha256_above == Digest(self.hasher.clone().finalize().into());
+                let is_sum = totals == self.counted;
+                self.stated = Some(totals);
+                match (is_hash, is_sum) {
+                    (true, true) => (None, None),
+                    (true, false) => wrong("the totals are not those of the lines above"),
+                    (false, _) => wrong("the lines above do not have the hash that it states"),
+                }
+            }
+        }
+    }
+
+    /// What is wrong with an image of this index as the next one.
+    fn place(&mut self, index: u64) -> Option<String> {
+        let expected = self.next_index;
+        self.next_index = expected.max(index.saturating_add(1));
+        if index < expected {
+            Some(format!("image {index} stands there a second time, or not in order"))
+        } else if index > expected {
+            Some(format!("image {expected} is missing before image {index}"))
+        } else if self.lines == 1 {
+            Some("the header is missing before it".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counted(&self) -> &Totals {
+        &self.counted
+    }
+
+    /// The header, once it was read.
+    #[must_use]
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    /// Ends the manifest.
+    ///
+    /// # Errors
+    /// If the header or the totals are missing.
+    pub fn finish(self) -> Result<(Header, Totals), Error> {
+        let missing = |what: &str| Error::Line { line: self.lines + 1, reason: what.to_owned() };
+        match (self.header, self.stated) {
+            (_, None) => Err(missing("it ends without the totals")),
+            (None, _) => Err(Error::Line { line: 1, reason: "the header is missing".to_owned() }),
+            (Some(header), Some(totals)) => Ok((header, totals)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -297,7 +369,8 @@ mod tests {
             (whole.replace("\"seed\":18446744073709551614", "\"seed\":1"), 5),
             (whole.replace("\"bytes\":300", "\"bytes\":301"), 5),
             (whole[..whole.len() - 1].to_owned(), 5),
-            (whole.clone() + "{}\n", 5),
+            (whole.clone() + "{}\n", 6),
+            (String::new(), 1),
         ];
         for (damaged, expected) in cases {
             assert_ne!(damaged, whole);
