@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Coordinator, Handle, Options,
-    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
+    store::{Store, postgres::{self, PostgresStore}, sqlite::SqliteStore},
 };
 
 /// How often the farm's troubles are turned into health.
@@ -155,8 +155,9 @@ async fn load(args: &CoordinatorArgs) -> Result<Vec<CascadeBundle>, UserError> {
 /// The record, and the identity of the database that holds it.
 async fn open_store(url: &str) -> Result<(Arc<dyn Store>, String), UserError> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        let store = PostgresStore::connect(url).await.map_err(|error| error.to_user())?;
-        let identity = store.database_identity().await.map_err(|error| error.to_user())?;
+        let store = PostgresStore::connect(url, postgres::Options::default()).await;
+        let store = store.map_err(|error| error.to_user())?;
+        let identity = store.database_identity().to_owned();
         return Ok((Arc::new(store), identity));
     }
     let Some(file) = url.strip_prefix("sqlite:") else {

@@ -119,6 +119,18 @@ impl S3 {
         format!("s3://{bucket}/{prefix}?endpoint={}&region={REGION}&allow_http=true", self.endpoint())
     }
 
+    /// The bucket through a proxy that listens on another port of loopback.
+    #[must_use]
+    pub fn url_through(&self, port: u16) -> String {
+        self.url().replace(&self.endpoint(), &format!("http://{}:{port}", Ipv4Addr::LOCALHOST))
+    }
+
+    /// The port that the server listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.options.port
+    }
+
     /// The credentials as the environment variables that S3 clients read.
     #[must_use]
     pub fn environment(&self) -> [(String, String); 2] {
