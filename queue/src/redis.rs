@@ -59,8 +59,6 @@ pub use start::StartError;
 
 /// Most entries of one script's call, so that none holds up the others for long.
 const CHUNK: usize = 500;
-/// Longest time between two looks at a line, rung or not: a token may have gone to a worker that died.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Most expired leases of one call.
 const REAPED: usize = 1000;
 
@@ -261,7 +259,7 @@ impl RedisQueue {
                 (Some(_), _) => sleep(pace.next(&self.options).min(left)).await,
                 (None, Some(interest)) if !left.is_zero() => {
                     pace = Pace::default();
-                    interest.rung_within(left.min(LOOK_AGAIN)).await;
+                    interest.rung_within(left.min(self.options.look_again)).await;
                 }
                 (None, _) => return Ok(None),
             }
