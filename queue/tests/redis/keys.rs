@@ -71,7 +71,6 @@ async fn tasks_that_cannot_be_read_are_counted_and_deleted() {
     add(&queue, &pool, 0..2).await;
     redis.must(&["XADD", &tasks, "*", "k", "what", "s", "{}"]);
     assert_eq!(indices(&lease(&queue, &pool, "w", 9).await), [0, 1]);
-    assert_eq!(queue.malformed_entries(), 4);
     assert!(lease(&queue, &pool, "w", 9).await.is_empty());
     assert_eq!(queue.malformed_entries(), 5);
     assert_eq!(redis.must(&["XLEN", &tasks]), ":2");
