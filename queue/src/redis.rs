@@ -59,8 +59,6 @@ pub use start::StartError;
 
 /// Most entries of one script's call, so that none holds up the others for long.
 const CHUNK: usize = 500;
-/// Longest time between two looks at a line, rung or not: a token may have gone to a worker that died.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Most expired leases of one call.
 const REAPED: usize = 1000;
 
@@ -94,7 +92,6 @@ impl RedisQueue {
         for warning in &health.warnings {
             tracing::warn!(warning, "redis is not set up as it should be");
         }
-        link.meet_server(&health.run_id);
         Ok(Self {
             farm,
             bells: Bells::new(Arc::clone(&link)),
@@ -149,7 +146,7 @@ impl RedisQueue {
         let most = max.min(CHUNK);
         loop {
             let holding = self.holdings.begin(pool, worker);
-            let mut call = SCRIPTS.lease.call(&[&keys.tasks, &keys.head, &keys.bell]);
+            let mut call = SCRIPTS.lease.call(&[&keys.tasks, &keys.head, &keys.bell, &keys.suspect]);
             call.arg(&worker.0).arg(most);
             if let Some(known) = holding.known_after_doubt() {
                 call.arg(1).arg(texts(known));
@@ -261,7 +258,7 @@ impl RedisQueue {
                 (Some(_), _) => sleep(pace.next(&self.options).min(left)).await,
                 (None, Some(interest)) if !left.is_zero() => {
                     pace = Pace::default();
-                    interest.rung_within(left.min(LOOK_AGAIN)).await;
+                    interest.rung_within(left.min(self.options.look_again)).await;
                 }
                 (None, _) => return Ok(None),
             }
@@ -283,7 +280,8 @@ impl TaskQueue for RedisQueue {
         let keys = self.keys(pool);
         let mut to_come = tasks.len();
         for chunk in tasks.chunks(CHUNK) {
-            let mut call = SCRIPTS.add.call(&[&keys.tasks, &keys.head, &keys.results, &keys.bell]);
+            let mut call =
+                SCRIPTS.add.call(&[&keys.tasks, &keys.head, &keys.results, &keys.bell, &keys.suspect]);
             call.arg(self.options.pool_limit).arg(to_come);
             for task in chunk {
                 let field = if task.suspect { wire::SUSPECT } else { wire::TASK };
@@ -430,11 +428,14 @@ impl TaskQueue for RedisQueue {
         let keys = self.keys(pool);
         let tidy = self.tidied.is_due(&keys.tasks, self.options.tidy_every);
         let mut call = SCRIPTS.reap.call(&[&keys.tasks, &keys.head, &keys.results]);
-        call.arg(lease.as_millis().to_string()).arg(self.link.known_server()).arg(REAPED).arg(u8::from(tidy));
+        call.arg(lease.as_millis().to_string())
+            .arg(self.link.known_server(&keys.tasks))
+            .arg(REAPED)
+            .arg(u8::from(tidy));
         call.arg(self.options.consumer_idle.as_millis().to_string())
             .arg(self.options.pool_lifetime.as_secs());
         let answer: reply::Reaped = self.link.ask(&SCRIPTS.reap, call).await?;
-        if self.link.meet_server(&answer.run_id) {
+        if self.link.meet_server(&keys.tasks, answer.run_id) {
             return Ok(Vec::new());
         }
         let mut leases = Vec::with_capacity(answer.expired.len());

@@ -1,7 +1,16 @@
 //! The Redis backend on a real server: the suite that every backend passes, and what a server can do to it.
 
-#[path = "redis/support.rs"]
-mod support;
-
+#[path = "redis/faults.rs"]
+mod faults;
+#[path = "redis/keys.rs"]
+mod keys;
+#[path = "redis/network.rs"]
+mod network;
+#[path = "redis/start.rs"]
+mod start;
 #[path = "redis/suite.rs"]
 mod suite;
+#[path = "redis/support.rs"]
+mod support;
+#[path = "redis/waiting.rs"]
+mod waiting;

@@ -31,9 +31,6 @@ use super::{
     target::Channel,
 };
 
-/// How much longer than Redis holds a read its answer may take.
-const MARGIN: Duration = Duration::from_secs(2);
-
 /// The bells that this process listens to.
 #[derive(Debug)]
 pub(super) struct Bells {
@@ -157,7 +154,7 @@ async fn next_token(link: &Link, key: &str, connection: &mut Channel) -> Result<
     let block = link.options().block;
     let mut read = cmd("BLPOP");
     read.arg(key).arg(block.as_secs_f64());
-    match timeout(block + MARGIN, connection.send(&read)).await {
+    match timeout(block + link.options().command, connection.send(&read)).await {
         Ok(answer) => Ok(answer? != Value::Nil),
         Err(_) => {
             Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "a read was not answered in time").into())

@@ -1,6 +1,7 @@
 //! The connection that commands share: made again for ever, with growing and varied pauses, whatever Redis does.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -35,7 +36,8 @@ struct Current {
     generation: u64,
     /// When Redis last was unreachable, unable, or met for the first time.
     trouble: Instant,
-    run_id: String,
+    /// Run id of the server as last met, by the key it was asked for: a cluster has several.
+    servers: HashMap<String, String>,
 }
 
 impl fmt::Debug for Link {
@@ -48,7 +50,7 @@ impl fmt::Debug for Link {
 impl Link {
     pub(super) fn new(target: Target, options: Options) -> Self {
         let now = Instant::now();
-        let current = Current { channel: None, generation: 0, trouble: now, run_id: String::new() };
+        let current = Current { channel: None, generation: 0, trouble: now, servers: HashMap::new() };
         Self {
             target,
             options,
@@ -126,21 +128,20 @@ impl Link {
         self.current().trouble.elapsed()
     }
 
-    /// Run id of the server as last met.
-    pub(super) fn known_server(&self) -> String {
-        self.current().run_id.clone()
+    /// Run id of the server that holds a key, as last met; empty before.
+    pub(super) fn known_server(&self, key: &str) -> String {
+        self.current().servers.get(key).cloned().unwrap_or_default()
     }
 
-    /// Takes note of the server's run id, and says whether it is another one than before: it restarted, or a proxy leads
-    /// elsewhere now.
-    pub(super) fn meet_server(&self, run_id: &str) -> bool {
+    /// Takes note of the run id of the server that holds a key, and says whether it is another one than before: it
+    /// restarted, or a proxy leads elsewhere now.
+    pub(super) fn meet_server(&self, key: &str, run_id: String) -> bool {
         let mut current = self.current();
-        let is_another = !current.run_id.is_empty() && current.run_id != run_id;
+        let before = current.servers.insert(key.to_owned(), run_id);
+        let is_another = before.is_some_and(|before| Some(&before) != current.servers.get(key));
         if is_another {
             current.trouble = Instant::now();
         }
-        current.run_id.clear();
-        current.run_id.push_str(run_id);
         is_another
     }
 
@@ -234,4 +235,31 @@ pub(super) fn unavailable(error: RedisError) -> Error {
         Some("NOAUTH" | "WRONGPASS") => "Redis refuses the user or password".to_owned(),
         _ => error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn another_server_behind_the_same_address_is_trouble() {
+        let link = Link::new(Target::parse("redis://127.0.0.1").unwrap(), Options::default());
+        let hour = Duration::from_secs(3600);
+        tokio::time::advance(hour).await;
+        assert!(!link.meet_server("a", "1".to_owned()) && !link.meet_server("b", "2".to_owned()));
+        assert!(!link.meet_server("a", "1".to_owned()), "each key's server for itself");
+        assert_eq!(link.since_trouble(), hour);
+        assert!(link.meet_server("a", "3".to_owned()));
+        assert_eq!(link.since_trouble(), Duration::ZERO);
+        assert_eq!(link.known_server("a"), "3");
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_vary() {
+        let options = Options::default();
+        let pauses: Vec<Duration> = (0..40).map(|failures| pause(&options, failures)).collect();
+        assert!(pauses[0] <= options.first_pause);
+        assert!(pauses[20..].iter().all(|p| (options.longest_pause / 2..=options.longest_pause).contains(p)));
+        assert!(pauses[20..].windows(2).any(|pair| pair[0] != pair[1]));
+    }
 }

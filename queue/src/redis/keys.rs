@@ -26,6 +26,8 @@ pub(super) struct PoolKeys {
     pub(super) head: String,
     /// List: tokens for workers that wait.
     pub(super) bell: String,
+    /// Id of the newest suspect that was added to the line.
+    pub(super) suspect: String,
     /// Stream: results.
     pub(super) results: String,
     /// List: tokens for committers that wait.
@@ -51,6 +53,7 @@ impl FarmKeys {
             tasks: format!("{tag}:tasks"),
             head: format!("{tag}:head"),
             bell: format!("{tag}:bell"),
+            suspect: format!("{tag}:suspect"),
             results: format!("{tag}:results"),
             rung: format!("{tag}:rung"),
         }
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn a_pools_keys_share_one_hash_tag_and_differ_otherwise() {
         let keys = FarmKeys::new("farm-1").unwrap().pool(&pool("base"));
-        let all = [keys.tasks, keys.head, keys.bell, keys.results, keys.rung];
+        let all = [keys.tasks, keys.head, keys.bell, keys.suspect, keys.results, keys.rung];
         let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
         assert!(all.iter().all(|key| tag(key) == tag(&all[0])));
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());

@@ -13,8 +13,11 @@ pub struct Options {
     pub command: Duration,
     /// Longest time of making a connection.
     pub connect: Duration,
-    /// How long Redis holds a read that waits; such a read has a connection of its own and more time than this.
+    /// How long Redis holds a read that waits; such a read has a connection of its own, and
+    /// `command` more time than this to be answered.
     pub block: Duration,
+    /// Longest time between two looks of those who wait, rung or not: a token may have gone to a worker that died.
+    pub look_again: Duration,
     /// Pause after the first failure to connect; doubled after each, and varied, up to `longest_pause`.
     pub first_pause: Duration,
     /// Longest pause between two attempts to connect.
@@ -35,6 +38,7 @@ impl Default for Options {
             command: Duration::from_secs(3),
             connect: Duration::from_secs(1),
             block: Duration::from_secs(5),
+            look_again: Duration::from_secs(1),
             first_pause: Duration::from_millis(20),
             longest_pause: Duration::from_secs(1),
             tidy_every: Duration::from_secs(60),

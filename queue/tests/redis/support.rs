@@ -82,3 +82,21 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
         sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Name of a pool's key in farm `farm`.
+pub(crate) fn key(pool: &PoolId, name: &str) -> String {
+    format!("darkroom:{{farm:{}@{}}}:{name}", pool.stage, pool.digest)
+}
+
+/// Waits until so many clients wait in a blocking read.
+pub(crate) async fn until_blocked(redis: &Redis, clients: usize) {
+    let line = format!("blocked_clients:{clients}\r");
+    eventually("clients wait", async || redis.must(&["INFO", "clients"]).contains(&line)).await;
+}
+
+/// Calls of scripts since the statistics were reset.
+pub(crate) fn script_calls(redis: &Redis) -> u64 {
+    let stats = redis.must(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    line.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse().expect("a number"))
+}

@@ -1,4 +1,4 @@
--- KEYS: tasks, head, bell. ARGV: worker, most, and, when an answer to this worker may have been lost, 1 and the leases
+-- KEYS: tasks, head, bell, newest suspect. ARGV: worker, most, and, when an answer to this worker may have been lost, 1 and the leases
 -- it knows of: whatever else is in its name goes back to the head first.
 -- Returns the entries from the head and those from the line.
 local worker, room = ARGV[1], tonumber(ARGV[2])
@@ -19,34 +19,55 @@ if ARGV[3] == '1' then
   return_to_head(worker, strays, tasks, head)
 end
 
-local taken = { {}, {} }
-local count, closed, more = 0, false, false
-for position, stream in ipairs({ head, tasks }) do
-  if redis.call('XLEN', stream) > 0 then
-    local from = delivered(stream)
-    local ahead = redis.call('XRANGE', stream, '(' .. from, '+', 'COUNT', room - count + 1)
-    local take = 0
-    for _, entry in ipairs(ahead) do
-      -- The second field's name says whether the task is a suspect: it is taken alone.
-      local suspect = entry[2][3] == 's'
-      if closed or count + take == room or (suspect and count + take > 0) then
-        closed, more = true, true
-        break
-      end
-      take = take + 1
-      closed = suspect
+-- How many of the next entries may be taken together, and whether that ends the lease: a suspect comes alone. The second
+-- field's name says which task is one.
+local function takeable(stream, most, first)
+  local ahead = redis.call('XRANGE', stream, '(' .. delivered(stream), '+', 'COUNT', most)
+  for position, entry in ipairs(ahead) do
+    if entry[2][3] == 's' then
+      if first and position == 1 then return 1, true end
+      return position - 1, true
     end
-    if take > 0 then
-      local read = redis.call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', take, 'STREAMS', stream, '>')
-      taken[position] = read[1][2]
-      count = count + take
+  end
+  return #ahead, false
+end
+
+-- Most leases need no such look: suspects are few, and the newest one that was added is known.
+local function may_hold_suspects(stream)
+  if stream == head then return true end
+  local newest = redis.call('GET', KEYS[4])
+  if not newest then return false end
+  local from = delivered(stream)
+  if from and is_after(newest, from) then return true end
+  redis.call('DEL', KEYS[4])
+  return false
+end
+
+local function read(stream, most)
+  local answer = redis.pcall('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', most, 'STREAMS', stream, '>')
+  if answer and answer.err then
+    delivered(stream)
+    answer = redis.call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', most, 'STREAMS', stream, '>')
+  end
+  return answer and answer[1][2] or {}
+end
+
+local taken = { {}, {} }
+local count, closed = 0, false
+for position, stream in ipairs({ head, tasks }) do
+  if not closed and count < room and redis.call('XLEN', stream) > 0 then
+    local most = room - count
+    if may_hold_suspects(stream) then most, closed = takeable(stream, most, count == 0) end
+    if most > 0 then
+      taken[position] = read(stream, most)
+      count = count + #taken[position]
     end
   end
 end
 
-if more then
-  ring(bell, 2)
-elseif count == 0 then
+if count == 0 then
   redis.call('DEL', bell)
+elseif (closed or count == room) and redis.call('LLEN', bell) == 0 and any_waiting(head, tasks) then
+  ring(bell, 2)
 end
 return taken

@@ -23,6 +23,25 @@ local function delivered(stream)
   return '0-0'
 end
 
+-- Whether one entry's id comes after another's.
+local function is_after(one, other)
+  local one_ms, one_number = string.match(one, '(%d+)-(%d+)')
+  local other_ms, other_number = string.match(other, '(%d+)-(%d+)')
+  if one_ms ~= other_ms then return tonumber(one_ms) > tonumber(other_ms) end
+  return tonumber(one_number) > tonumber(other_number)
+end
+
+-- Whether a task waits.
+local function any_waiting(head, tasks)
+  for _, stream in ipairs({ head, tasks }) do
+    if redis.call('XLEN', stream) > 0 then
+      local from = delivered(stream)
+      if #redis.call('XRANGE', stream, '(' .. from, '+', 'COUNT', 1) > 0 then return true end
+    end
+  end
+  return false
+end
+
 -- Ids of a stream's entries that are pending with a consumer, as a set.
 local function held_by(consumer, stream)
   local mine = {}

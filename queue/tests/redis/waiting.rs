@@ -1,0 +1,121 @@
+//! Who waits is woken, and not everybody for each task.
+
+use std::{sync::Arc, time::Duration};
+
+use darkroom_queue::{
+    TaskQueue as _,
+    conformance::pool,
+    redis::{Options, RedisQueue},
+};
+use darkroom_test_servers::redis::Redis;
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use crate::support::{
+    PATIENCE, add, indices, key, lease, options, queue_on, script_calls, until_blocked, worker,
+};
+
+/// A queue whose waiters do not look by themselves.
+async fn patient_queue(redis: &Redis) -> Arc<RedisQueue> {
+    let options = Options { look_again: Duration::from_secs(3600), ..options() };
+    Arc::new(RedisQueue::connect(&redis.url(), "farm", options).await.expect("connects"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_wakes_one_worker_of_many() {
+    const WORKERS: usize = 40;
+    let redis = Redis::start();
+    let pool = pool("base");
+    let queues = join_all((0..WORKERS).map(|_| patient_queue(&redis))).await;
+    let dispatcher = patient_queue(&redis).await;
+    let waiting: Vec<_> = queues
+        .iter()
+        .enumerate()
+        .map(|(number, queue)| {
+            let (queue, pool) = (Arc::clone(queue), pool.clone());
+            let name = worker(&format!("w{number}"));
+            tokio::spawn(async move { queue.lease(&pool, &name, 1, PATIENCE).await.expect("leased") })
+        })
+        .collect();
+    until_blocked(&redis, WORKERS).await;
+    redis.must(&["CONFIG", "RESETSTAT"]);
+    add(&dispatcher, &pool, 0..1).await;
+    until_blocked(&redis, WORKERS - 1).await;
+    // Adding, and leasing by the one that was woken; nobody else stirred.
+    assert!(script_calls(&redis) <= 3, "{} script calls for one task", script_calls(&redis));
+    add(&dispatcher, &pool, 1..WORKERS as u64).await;
+    let mut leased: Vec<u64> = Vec::new();
+    for one in join_all(waiting).await {
+        leased.extend(indices(&one.expect("no panic")));
+    }
+    leased.sort_unstable();
+    assert_eq!(leased, (0..WORKERS as u64).collect::<Vec<_>>(), "those woken wake the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_waits_gets_a_task_at_once() {
+    let redis = Redis::start();
+    let (queue, dispatcher, pool) = (patient_queue(&redis).await, patient_queue(&redis).await, pool("base"));
+    let mut shortest = Duration::MAX;
+    for round in 0..20 {
+        let waiting = {
+            let (queue, pool) = (Arc::clone(&queue), pool.clone());
+            tokio::spawn(async move { queue.lease(&pool, &worker("w"), 1, PATIENCE).await.expect("leased") })
+        };
+        until_blocked(&redis, 1).await;
+        let start = Instant::now();
+        add(&dispatcher, &pool, round..round + 1).await;
+        assert_eq!(indices(&waiting.await.expect("no panic")), [round]);
+        shortest = shortest.min(start.elapsed());
+    }
+    assert!(shortest < Duration::from_millis(50), "{shortest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_wants_any_more_goes_to_another_worker() {
+    let redis = Redis::start();
+    let (gone, stays, pool) = (patient_queue(&redis).await, patient_queue(&redis).await, pool("base"));
+    let pools = [pool.clone()];
+    let waiting = tokio::spawn(async move {
+        // Dropped while its read, the first to be served, still blocks.
+        drop(tokio::time::timeout(Duration::from_millis(100), gone.wait_for_tasks(&pools, PATIENCE)).await);
+        gone
+    });
+    until_blocked(&redis, 1).await;
+    let _gone = waiting.await.expect("no panic");
+    let leasing = {
+        let (stays, pool) = (Arc::clone(&stays), pool.clone());
+        tokio::spawn(async move { stays.lease(&pool, &worker("w"), 1, PATIENCE).await.expect("leased") })
+    };
+    until_blocked(&redis, 2).await;
+    add(&stays, &pool, 0..1).await;
+    assert_eq!(indices(&leasing.await.expect("no panic")), [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_token_was_lost_is_found_by_looking() {
+    let redis = Redis::start();
+    let (queue, base, other) = (queue_on(&redis).await, pool("base"), pool("sr1024"));
+    add(&queue, &other, 0..1).await;
+    let leasing = {
+        let (queue, base) = (Arc::clone(&queue), base.clone());
+        tokio::spawn(async move { queue.lease(&base, &worker("w"), 1, PATIENCE).await.expect("leased") })
+    };
+    until_blocked(&redis, 1).await;
+    // Nobody rings for what comes this way.
+    redis.must(&["RENAME", &key(&other, "tasks"), &key(&base, "tasks")]);
+    assert_eq!(indices(&leasing.await.expect("no panic")), [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bells_stay_short_where_nobody_waits() {
+    let redis = Redis::start();
+    let (queue, pool) = (queue_on(&redis).await, pool("base"));
+    for round in 0..20 {
+        add(&queue, &pool, round * 10..round * 10 + 10).await;
+    }
+    assert_eq!(redis.must(&["LLEN", &key(&pool, "bell")]), ":8");
+    assert_eq!(lease(&queue, &pool, "w", 500).await.len(), 200);
+    assert!(lease(&queue, &pool, "w", 1).await.is_empty());
+    assert_eq!(redis.must(&["LLEN", &key(&pool, "bell")]), ":0", "an empty line needs no tokens");
+}
