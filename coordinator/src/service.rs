@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -137,7 +136,8 @@ pub(crate) struct Shared {
     pub(crate) holder: String,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    failing: Mutex<HashSet<&'static str>>,
+    /// What each failing part last said.
+    failing: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Shared {
@@ -160,7 +160,8 @@ impl Shared {
 
     /// Logs a part's failure when it begins, not at each repetition.
     pub(crate) fn failed(&self, part: &'static str, error: &Error) {
-        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).insert(part) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if failing.insert(part, error.to_string()).is_none() {
             tracing::error!(
                 part,
                 error = error as &dyn std::error::Error,
@@ -171,7 +172,7 @@ impl Shared {
 
     /// Logs the end of a part's failures.
     pub(crate) fn healed(&self, part: &'static str) {
-        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(part) {
+        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(part).is_some() {
             tracing::info!(part, "coordinator part works again");
         }
     }
@@ -244,6 +245,13 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// What keeps the farm from working, if something does: what the first of the failing parts last said.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.iter().next().map(|(part, error)| format!("{part}: {error}"))
     }
 
     /// Ends every part and stream, waits for them, and closes the record. What was accepted stays.

@@ -2,9 +2,9 @@
 //! equal rows.
 //!
 //! A backend runs it with [`store_conformance_tests!`](crate::store_conformance_tests), each check as a test of its
-//! own on a fresh, empty store.
+//! own on a fresh, empty store ([`Fresh`]).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 use darkroom_core::{
     artifact::ArtifactRef,
@@ -63,9 +63,30 @@ macro_rules! store_conformance_tests {
     };
 }
 
+/// A fresh, empty store, with what must live as long: its server, its folder.
+pub struct Fresh {
+    store: Arc<dyn Store>,
+    other: Arc<dyn Store>,
+    keep: Box<dyn Any + Send + Sync>,
+}
+
+impl Fresh {
+    /// A store whose record one process holds.
+    pub fn one(store: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
+        Self { other: Arc::clone(&store), store, keep: Box::new(keep) }
+    }
+
+    /// Two stores of two processes on one record.
+    pub fn two(store: Arc<dyn Store>, other: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
+        Self { store, other, keep: Box::new(keep) }
+    }
+}
+
 /// A store with a cascade of two stages, and short ways to do things with it.
 pub struct Bench {
     store: Arc<dyn Store>,
+    other: Arc<dyn Store>,
+    _keep: Box<dyn Any + Send + Sync>,
     cascade: Cascade,
     term: Term,
 }
@@ -77,7 +98,8 @@ impl Bench {
     ///
     /// # Panics
     /// As every check does, when the store does not do what it promises.
-    pub async fn new(store: Arc<dyn Store>) -> Self {
+    pub async fn new(fresh: Fresh) -> Self {
+        let Fresh { store, other, keep } = fresh;
         let spec = CascadeSpec::parse(
             r#"
             format = 1
@@ -108,7 +130,7 @@ impl Bench {
         store.register_cascade(&cascade).await.expect("registers");
         store.register_cascade(&cascade).await.expect("registers twice as once");
         let term = store.lead("bench").await.expect("leads").expect("alone");
-        Self { store, cascade, term }
+        Self { store, other, _keep: keep, cascade, term }
     }
 
     fn pool(&self, stage: &str) -> PoolId {
