@@ -25,7 +25,7 @@ without() { # without CRATE FORBIDDEN [FLAGS]
 }
 
 torch='tch|torch-sys|darkroom-diffusion'
-for crate in darkroom-core darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-coordinator; do
+for crate in darkroom-core darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-member darkroom-coordinator; do
     without "$crate" "$torch"
 done
 for crate in darkroom-worker darkroom-encoder-service darkroom-cli; do
@@ -40,8 +40,9 @@ without darkroom-proto 'darkroom-(artifacts|queue|runtime|coordinator|worker|enc
 without darkroom-queue 'darkroom-(artifacts|proto|runtime|coordinator|worker|encoder-service|cli)|sqlx|tonic'
 without darkroom-artifacts 'darkroom-(proto|queue|runtime|coordinator|worker|encoder-service|cli)|sqlx|tonic'
 without darkroom-runtime 'darkroom-(queue|artifacts|coordinator|worker|encoder-service|cli)|sqlx'
+without darkroom-member 'darkroom-(coordinator|worker|encoder-service|cli)|sqlx'
 # The services never import each other.
-without darkroom-coordinator 'darkroom-(worker|encoder-service|cli)'
+without darkroom-coordinator 'darkroom-(worker|encoder-service|member|cli)'
 without darkroom-worker 'darkroom-(coordinator|encoder-service|cli)|sqlx'
 without darkroom-encoder-service 'darkroom-(coordinator|worker|cli)|sqlx'
 
