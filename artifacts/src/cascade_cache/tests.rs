@@ -281,6 +281,14 @@ async fn what_was_never_published_and_what_is_no_record_is_refused() {
         let error = cache.fetch(&other, digest).await.unwrap_err();
         assert_eq!(error.reason, "CASCADE_NOT_PUBLISHED", "{reason}");
     }
+    // The digest does not cover a path outside the folders that the cascade names.
+    let mut evil = record.clone();
+    let sha256 = Digest::of(b"evil");
+    evil.cascade.files.insert("../../evil.json".to_owned(), sha256);
+    evil.files.push(RecordFile { path: "../../evil.json".to_owned(), size: 4, sha256 });
+    assert_eq!(evil.cascade.digest(), digest);
+    Record::parse(&serde_json::to_vec(&evil).unwrap(), digest).unwrap_err();
+
     std::fs::write(source.path().join(WEIGHTS), "another").unwrap();
     let error = cascade_store::publish(&ArtifactStore::in_memory(), &bundle).await.unwrap_err();
     assert_eq!(error.reason, "CASCADE_CHANGED", "{error}");

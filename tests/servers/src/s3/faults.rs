@@ -227,7 +227,12 @@ impl Front {
                 let code = code_of(status);
                 refuse(request, status, format!("<Code>{code}</Code><Message>on purpose</Message>")).await
             }
-            Some(Fault::CutBody) => spoil(self.carry_out(request).await?, cut).await,
+            Some(Fault::CutBody) => {
+                let mut answer = spoil(self.carry_out(request).await?, cut).await?;
+                // Of another version than the next answer's, so that a client cannot just go on where it was cut.
+                answer.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"cut\""));
+                Ok(answer)
+            }
             Some(Fault::FlipByte) => spoil(self.carry_out(request).await?, flip).await,
             Some(Fault::ForgetCondition) => {
                 // The header is signed and must stay, so what it asks about goes.
@@ -336,8 +341,13 @@ async fn spoil(answer: Answer, how: fn(Bytes) -> Body) -> Result<Answer, io::Err
 
 fn cut(bytes: Bytes) -> Body {
     let half = bytes.slice(..bytes.len() / 2);
-    let frames = [Ok(Frame::data(half)), Err(io::Error::other("cut on purpose"))];
-    Body::http_body_unsync(StreamBody::new(stream::iter(frames)))
+    let sent = stream::once(async { Ok(Frame::data(half)) });
+    let broken = stream::once(async {
+        // Or else the connection would break before anything was sent.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(io::Error::other("cut on purpose"))
+    });
+    Body::http_body_unsync(StreamBody::new(stream::StreamExt::chain(sent, broken)))
 }
 
 fn flip(bytes: Bytes) -> Body {
