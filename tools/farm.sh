@@ -97,7 +97,7 @@ start_servers() {
         --maxmemory-policy noeviction
     wait_for Redis redis bash -c "</dev/tcp/127.0.0.1/$redis_port"
 
-    bin=$(dirname "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)")
+    bin=$(dirname "$(readlink -f "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)")")
     data="$farm/postgres"
     if [ "$(id -u)" -eq 0 ] && ! as_server_user test -x "$farm"; then
         data="/var/tmp/darkroom-farm-$(cksum <<<"$farm" | cut -d' ' -f1)"

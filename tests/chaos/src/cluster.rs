@@ -1,0 +1,301 @@
+//! A farm of real processes on real servers, with a proxy in every connection.
+
+use std::{
+    collections::HashMap,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use darkroom_artifacts::{ArtifactStore, open};
+use darkroom_test_servers::{
+    postgres::Postgres,
+    process::{Process, free_port},
+    proxy::Proxy,
+    redis::Redis,
+    s3::S3,
+};
+use nix::sys::signal::Signal;
+
+use crate::plan::{LINKS, Party, Server};
+
+/// Coordinators of a farm.
+const COORDINATORS: usize = 2;
+/// Encoders of a farm.
+const ENCODERS: usize = 2;
+/// Workers of a farm; each serves all stages.
+const WORKERS: usize = 4;
+
+/// How the farm is run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Folder of the farm's binaries.
+    pub binaries: PathBuf,
+    /// Time after which a lease is over.
+    pub lease: Duration,
+    /// Milliseconds that a step takes the fake renderer.
+    pub step_ms: f64,
+    /// Test-only failpoints, as the crate `fail` reads them: `name=return;…`. Needs binaries with feature `failpoints`.
+    pub failpoints: String,
+}
+
+/// A running farm. Everything ends with it.
+pub struct Cluster {
+    setup: Setup,
+    folder: tempfile::TempDir,
+    /// The record.
+    pub postgres: Postgres,
+    /// The queue.
+    pub redis: Redis,
+    /// The artifacts.
+    pub storage: S3,
+    proxies: HashMap<(Party, Server), Proxy>,
+    members: Vec<Member>,
+    ports: Vec<u16>,
+}
+
+/// One process of the farm.
+struct Member {
+    party: Party,
+    name: String,
+    process: Process,
+    starts: u32,
+}
+
+impl Cluster {
+    /// Starts servers, proxies and processes, and waits until the farm serves.
+    ///
+    /// # Errors
+    /// When a binary is missing or a coordinator does not come up.
+    pub fn start(setup: Setup) -> Result<Self> {
+        let folder = tempfile::tempdir().context("a temporary folder")?;
+        let (postgres, redis, storage) = (Postgres::start(), Redis::start(), S3::start());
+        let target = |server| match server {
+            Server::Redis => redis.port(),
+            Server::Postgres => postgres.port(),
+            Server::Storage => storage.port(),
+        };
+        let proxies = LINKS.map(|(party, server)| ((party, server), Proxy::start(target(server)))).into();
+        let mut cluster = Self {
+            setup,
+            folder,
+            postgres,
+            redis,
+            storage,
+            proxies,
+            members: Vec::new(),
+            ports: (0..COORDINATORS).map(|_| free_port()).collect(),
+        };
+        for (party, count) in
+            [(Party::Coordinators, COORDINATORS), (Party::Encoders, ENCODERS), (Party::Workers, WORKERS)]
+        {
+            for number in 0..count {
+                cluster.add(party, number)?;
+                if party == Party::Coordinators {
+                    cluster.wait_until_it_listens(number)?;
+                }
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// Addresses of the coordinators.
+    #[must_use]
+    pub fn coordinators(&self) -> Vec<String> {
+        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    /// The proxy in a connection.
+    ///
+    /// # Panics
+    /// When it is none of [`LINKS`].
+    #[must_use]
+    pub fn proxy(&self, party: Party, server: Server) -> &Proxy {
+        &self.proxies[&(party, server)]
+    }
+
+    /// How many processes a party has.
+    #[must_use]
+    pub fn count(&self, party: Party) -> usize {
+        self.members.iter().filter(|member| member.party == party).count()
+    }
+
+    /// Kills a process and starts it again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn kill(&mut self, party: Party, number: usize) -> Result<()> {
+        let position = self.position(party, number);
+        self.members[position].process.kill();
+        self.start_again(position)
+    }
+
+    /// Sends a signal to a process.
+    pub fn signal(&mut self, party: Party, number: usize, signal: Signal) {
+        let position = self.position(party, number);
+        if self.members[position].process.runs() {
+            self.members[position].process.signal(signal);
+        }
+    }
+
+    /// Starts again what has ended: aborted by poison, terminated, or refused because a server was away. Returns the
+    /// names of those.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn tend(&mut self) -> Result<Vec<String>> {
+        let mut ended = Vec::new();
+        for position in 0..self.members.len() {
+            if !self.members[position].process.runs() {
+                ended.push(self.members[position].name.clone());
+                self.start_again(position)?;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// The coordinator whose log says that it leads, if one does: the last to say so.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let mut leaders = (0..COORDINATORS).filter(|number| {
+            let log = self.members[self.position(Party::Coordinators, *number)].process.log_text();
+            let said = log.rfind("leads the farm");
+            said.is_some_and(|at| log.rfind("leads the farm no more").is_none_or(|lost| lost <= at))
+        });
+        leaders.next()
+    }
+
+    /// The last lines of every process's log, for a report of what went wrong.
+    #[must_use]
+    pub fn logs(&self, lines: usize) -> String {
+        let tail = |member: &Member| {
+            let log = member.process.log_text();
+            let all: Vec<_> = log.lines().collect();
+            let last = all[all.len().saturating_sub(lines)..].join("\n");
+            format!("--- {}\n{last}\n", member.name)
+        };
+        self.members.iter().map(tail).collect()
+    }
+
+    /// The farm's object storage, not through a proxy.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_storage(&self) -> Result<ArtifactStore> {
+        let environment = self.storage.environment().into_iter().collect();
+        let options = open::Options { environment, ..open::Options::default() };
+        Ok(ArtifactStore::open(&self.storage.url(), &options)?)
+    }
+
+    /// What is left in the farm's streams in Redis, a sentence each.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn left_in_queue(&self) -> Result<Vec<String>> {
+        let script = "local left = {} \
+             for _, key in ipairs(redis.call('KEYS', '*')) do \
+                 if redis.call('TYPE', key).ok == 'stream' and redis.call('XLEN', key) > 0 then \
+                     left[#left + 1] = redis.call('XLEN', key) .. ' entries in ' .. key \
+                 end \
+             end \
+             return table.concat(left, '\\n')";
+        let left = self.redis.command(&["EVAL", script, "0"])?;
+        Ok(left.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Folder of the logs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn position(&self, party: Party, number: usize) -> usize {
+        let mut of_party = self.members.iter().enumerate().filter(|(_, member)| member.party == party);
+        of_party.nth(number).expect("a process of this number").0
+    }
+
+    fn start_again(&mut self, position: usize) -> Result<()> {
+        let party = self.members[position].party;
+        let number = self.members[..position].iter().filter(|member| member.party == party).count();
+        let command = self.command(party, number)?;
+        let member = &mut self.members[position];
+        member.process = Process::spawn(command, &self.folder.path().join(format!("{}.log", member.name)));
+        member.starts += 1;
+        Ok(())
+    }
+
+    fn add(&mut self, party: Party, number: usize) -> Result<()> {
+        let name = format!("{party:?}-{number}").to_lowercase();
+        let command = self.command(party, number)?;
+        let process = Process::spawn(command, &self.folder.path().join(format!("{name}.log")));
+        self.members.push(Member { party, name, process, starts: 1 });
+        Ok(())
+    }
+
+    fn command(&self, party: Party, number: usize) -> Result<Command> {
+        let program = match party {
+            Party::Coordinators => "darkroom-coordinator",
+            Party::Encoders => "darkroom-encoder",
+            Party::Workers => "darkroom-worker",
+        };
+        let program = self.setup.binaries.join(program);
+        ensure!(program.is_file(), "{} is not there; build it first", program.display());
+        let mut command = Command::new(program);
+        command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("DARKROOM_")));
+        let port = |server| self.proxy(party, server).port();
+        command
+            .env("DARKROOM_REDIS", self.redis.url_through(port(Server::Redis)))
+            .env("DARKROOM_ARTIFACTS", self.storage.url_through(port(Server::Storage)))
+            .env("DARKROOM_LOG", std::env::var("DARKROOM_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("FAILPOINTS", &self.setup.failpoints)
+            .envs(self.storage.environment());
+        match party {
+            Party::Coordinators => {
+                let direct = format!(":{}/", self.postgres.port());
+                let database = self.postgres.url().replace(&direct, &format!(":{}/", port(Server::Postgres)));
+                command
+                    .env("DARKROOM_DATABASE", database)
+                    .arg("--cascade")
+                    .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cascades/tiny"))
+                    .arg("--without-files")
+                    .args(["--listen", &format!("127.0.0.1:{}", self.ports[number])])
+                    .args(["--lease-seconds", &self.setup.lease.as_secs_f64().to_string()])
+                    .args(["--sweep-seconds", "1"]);
+            }
+            Party::Encoders => {
+                self.join(&mut command, number).args(["--renderer", "fake"]);
+            }
+            Party::Workers => {
+                self.join(&mut command, number)
+                    .args(["--renderer", "fake", "--batch", "4"])
+                    .args(["--fake-step-ms", &self.setup.step_ms.to_string()])
+                    .args(["--fake-aborting-seed", &crate::load::POISON.to_string()]);
+            }
+        }
+        Ok(command)
+    }
+
+    fn join<'a>(&self, command: &'a mut Command, number: usize) -> &'a mut Command {
+        let farm = format!("127.0.0.1:{}", self.ports[number % COORDINATORS]);
+        // Each on a host of its own, as failures on distinct hosts are told apart.
+        let host = format!("host{number}");
+        let cache = self.folder.path().join("cache");
+        command.args(["--farm", &farm, "--host", &host, "--grace-seconds", "2", "--cache"]).arg(cache)
+    }
+
+    fn wait_until_it_listens(&mut self, number: usize) -> Result<()> {
+        let port = self.ports[number];
+        let position = self.position(Party::Coordinators, number);
+        let process = &mut self.members[position].process;
+        for _ in 0..600 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Ok(());
+            }
+            ensure!(process.runs(), "a coordinator did not start: {}", process.log_text());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        anyhow::bail!("a coordinator does not listen: {}", process.log_text())
+    }
+}

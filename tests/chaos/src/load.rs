@@ -1,0 +1,322 @@
+//! What users do meanwhile: submit jobs over a bad line, change their minds, and wait.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use darkroom_proto::v1::{
+    self, CancelJobRequest, GetJobRequest, JobSpec, JobState, ListImagesRequest, PauseJobRequest, Prompt,
+    ResumeJobRequest, RetryJobRequest, SubmitJobRequest, farm_client::FarmClient,
+};
+use fastrand::Rng;
+use tokio::time::{Instant, sleep};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+/// Longest time one call may take before it is made again.
+const CALL: Duration = Duration::from_secs(5);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Most images of one page.
+const PAGE: u32 = 1000;
+
+/// The seed at which the fakes abort their process.
+pub const POISON: u64 = 666_000_666;
+
+/// What is done to a job after it was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// It is left alone, and must end with every image done.
+    Steady,
+    /// It is paused and resumed now and then, and must end with every image done.
+    Wavering,
+    /// It is cancelled, then retried, and must end with every image done.
+    Repenting,
+    /// It is cancelled, and must end so.
+    Cancelled,
+    /// One of its images kills who renders it; that one must be dead and the others done.
+    Poisoned,
+}
+
+/// A job to submit.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Chosen by the client, so that a submit may be repeated.
+    pub request_id: String,
+    /// Whose share it counts against.
+    pub tenant: String,
+    /// Distinct prompts.
+    pub prompts: u32,
+    /// Images of each.
+    pub images_per_prompt: u32,
+    /// First seed.
+    pub seed: u64,
+    /// What becomes of it.
+    pub mood: Mood,
+}
+
+impl Order {
+    /// Its images.
+    #[must_use]
+    pub fn images(&self) -> u64 {
+        u64::from(self.prompts) * u64::from(self.images_per_prompt)
+    }
+
+    /// The request that submits it; equal however often it is made.
+    #[must_use]
+    pub fn request(&self) -> SubmitJobRequest {
+        let prompt = |position: u32| {
+            // The last prompt of a poisoned job has the seed that kills.
+            let poison = self.mood == Mood::Poisoned && position + 1 == self.prompts;
+            let seed = self.seed + u64::from(position) * u64::from(self.images_per_prompt);
+            Prompt {
+                text: format!("{} picture {position}", self.request_id),
+                images: if poison { 1 } else { self.images_per_prompt },
+                seed: Some(if poison { POISON } else { seed }),
+                ..Prompt::default()
+            }
+        };
+        SubmitJobRequest {
+            spec: Some(JobSpec {
+                client_request_id: self.request_id.clone(),
+                tenant: self.tenant.clone(),
+                images_per_prompt: self.images_per_prompt,
+                seed: Some(self.seed),
+                ..JobSpec::default()
+            }),
+            prompts: (0..self.prompts).map(prompt).collect(),
+        }
+    }
+}
+
+/// A client that asks again, of any coordinator, until it is answered or `deadline` is over.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channels: Vec<Channel>,
+    deadline: Instant,
+}
+
+impl Client {
+    /// A client of the coordinators at these addresses.
+    ///
+    /// # Errors
+    /// If one is no address.
+    pub fn new(addresses: &[String], deadline: Instant) -> Result<Self> {
+        let channel = |address: &String| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+            anyhow::Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
+        };
+        Ok(Self { channels: addresses.iter().map(channel).collect::<Result<_>>()?, deadline })
+    }
+
+    /// Makes a call until it is answered; what a repetition cannot mend is an error.
+    ///
+    /// # Errors
+    /// The coordinator's refusal, or that the deadline is over.
+    pub async fn call<T, F>(&self, what: &str, mut call: impl FnMut(FarmClient<Channel>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let mut last = None;
+        for turn in 0.. {
+            if Instant::now() > self.deadline {
+                break;
+            }
+            let channel = self.channels[turn % self.channels.len()].clone();
+            let client = FarmClient::new(channel).max_decoding_message_size(64 << 20);
+            match tokio::time::timeout(CALL, call(client)).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) if !transient(&status) => {
+                    return Err(status).with_context(|| what.to_owned());
+                }
+                Ok(Err(status)) => last = Some(status.to_string()),
+                Err(_) => last = Some("no answer".to_owned()),
+            }
+            sleep(PAUSE).await;
+        }
+        bail!("{what}: no answer in time; the last one: {}", last.unwrap_or_default())
+    }
+
+    /// Submits a job, again and again until one answer comes through; the farm must make one job of it.
+    ///
+    /// # Errors
+    /// See [`call`](Self::call).
+    pub async fn submit(&self, order: &Order) -> Result<v1::Job> {
+        let answer = self
+            .call("submit", |mut farm| {
+                let request = order.request();
+                async move { farm.submit_job(request).await }
+            })
+            .await?;
+        answer.job.context("an answer without a job")
+    }
+
+    /// A job as it stands.
+    ///
+    /// # Errors
+    /// See [`call`](Self::call).
+    pub async fn job(&self, id: &str) -> Result<v1::Job> {
+        let id = id.to_owned();
+        self.call("get job", |mut farm| {
+            let request = GetJobRequest { id: id.clone() };
+            async move { farm.get_job(request).await }
+        })
+        .await
+    }
+
+    /// Every image of a job, by index.
+    ///
+    /// # Errors
+    /// See [`call`](Self::call); also if an image is listed twice.
+    pub async fn images(&self, job: &str) -> Result<BTreeMap<u64, v1::Image>> {
+        let mut images = BTreeMap::new();
+        let mut token = String::new();
+        loop {
+            let page = self
+                .call("list images", |mut farm| {
+                    let request = ListImagesRequest {
+                        job_id: job.to_owned(),
+                        page_size: PAGE,
+                        page_token: token.clone(),
+                        ..ListImagesRequest::default()
+                    };
+                    async move { farm.list_images(request).await }
+                })
+                .await?;
+            for image in page.images {
+                let index = image.index;
+                if images.insert(index, image).is_some() {
+                    bail!("image {index} of job {job} is listed twice");
+                }
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(images);
+            }
+            token = page.next_page_token;
+        }
+    }
+
+    /// Waits until a job has ended and its manifest is written.
+    ///
+    /// # Errors
+    /// See [`call`](Self::call); also if it has not ended in time, with what it waits for.
+    pub async fn ended(&self, id: &str) -> Result<v1::Job> {
+        loop {
+            let job = self.job(id).await?;
+            let written = job.manifest() == v1::ManifestState::Written;
+            if ended(job.state()) && written {
+                return Ok(job);
+            }
+            if Instant::now() > self.deadline {
+                bail!(
+                    "job {id} has not ended: {} of {} images done, {} dead, {:?}, waiting for {:?}, stages {:?}",
+                    job.images_done,
+                    job.images,
+                    job.images_dead,
+                    job.state(),
+                    job.waiting_for,
+                    job.stages
+                );
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Lives through a job from submit to end, as its mood says.
+    ///
+    /// # Errors
+    /// See [`call`](Self::call).
+    pub async fn live(&self, order: &Order, mut rng: Rng) -> Result<v1::Job> {
+        let job = self.submit(order).await?;
+        // Whoever lost the answer asks again.
+        if rng.bool() {
+            let again = self.submit(order).await?;
+            anyhow::ensure!(again.id == job.id, "a repeated submit made another job");
+        }
+        let id = job.id;
+        match order.mood {
+            Mood::Steady | Mood::Poisoned => {}
+            Mood::Wavering => {
+                for _ in 0..3 {
+                    self.pass_some(&id, order.images() / 8, &mut rng).await?;
+                    self.wish("pause", &id, Wish::Pause).await?;
+                    sleep(Duration::from_millis(rng.u64(200..1500))).await;
+                    self.wish("resume", &id, Wish::Resume).await?;
+                }
+            }
+            Mood::Cancelled => {
+                self.pass_some(&id, order.images() / 3, &mut rng).await?;
+                self.wish("cancel", &id, Wish::Cancel).await?;
+            }
+            Mood::Repenting => {
+                self.pass_some(&id, order.images() / 3, &mut rng).await?;
+                self.wish("cancel", &id, Wish::Cancel).await?;
+                sleep(Duration::from_millis(rng.u64(0..1000))).await;
+                self.wish("retry", &id, Wish::Retry).await?;
+            }
+        }
+        self.ended(&id).await
+    }
+
+    /// Waits until about so many images more are done, or for a while.
+    async fn pass_some(&self, id: &str, images: u64, rng: &mut Rng) -> Result<()> {
+        let before = self.job(id).await?.images_done;
+        let give_up = Instant::now() + Duration::from_millis(rng.u64(1000..6000));
+        while Instant::now() < give_up {
+            let job = self.job(id).await?;
+            if ended(job.state()) || job.images_done >= before + images {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// A wish is granted, or comes too late because the job has ended: both are fine.
+    async fn wish(&self, what: &str, id: &str, wish: Wish) -> Result<()> {
+        let id = id.to_owned();
+        let answer = self
+            .call(what, |mut farm| {
+                let id = id.clone();
+                async move {
+                    match wish {
+                        Wish::Pause => farm.pause_job(PauseJobRequest { id }).await,
+                        Wish::Resume => farm.resume_job(ResumeJobRequest { id }).await,
+                        Wish::Cancel => farm.cancel_job(CancelJobRequest { id }).await,
+                        Wish::Retry => farm.retry_job(RetryJobRequest { id }).await,
+                    }
+                }
+            })
+            .await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => match error.downcast_ref::<Status>() {
+                Some(status) if status.code() == Code::FailedPrecondition => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Wish {
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+}
+
+/// Whether a state is one that only a retry leaves.
+#[must_use]
+pub fn ended(state: JobState) -> bool {
+    matches!(state, JobState::Done | JobState::Failed | JobState::Cancelled)
+}
+
+/// Whether asking again may help.
+fn transient(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted
+    ) || (status.code() == Code::Internal && status.message().contains("h2 protocol error"))
+}

@@ -1,0 +1,177 @@
+//! Which fault comes when: drawn from a seed, so that a run can be repeated.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// A part of the farm that talks to another over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Party {
+    /// The coordinators.
+    Coordinators,
+    /// The encoders.
+    Encoders,
+    /// The workers.
+    Workers,
+}
+
+/// A server that a party talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// The queue.
+    Redis,
+    /// The record.
+    Postgres,
+    /// The artifacts.
+    Storage,
+}
+
+/// A connection that can be cut.
+pub const LINKS: [(Party, Server); 7] = [
+    (Party::Coordinators, Server::Redis),
+    (Party::Coordinators, Server::Postgres),
+    (Party::Coordinators, Server::Storage),
+    (Party::Encoders, Server::Redis),
+    (Party::Encoders, Server::Storage),
+    (Party::Workers, Server::Redis),
+    (Party::Workers, Server::Storage),
+];
+
+/// How object storage misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StorageFault {
+    /// Answers 500 and 503.
+    Errors,
+    /// Does not answer.
+    Silence,
+    /// Ends bodies before their time.
+    ShortBodies,
+    /// Has no space left: every write is refused.
+    Full,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// SIGKILL of one process, which is started again.
+    Kill(Party),
+    /// SIGSTOP for longer than a lease, then SIGCONT.
+    Freeze(Party),
+    /// SIGSTOP of the coordinator that leads, for longer than its term, then SIGCONT.
+    FreezeLeader,
+    /// SIGTERM to every worker and encoder, several times, and new ones in their place.
+    TermStorm,
+    /// FLUSHALL.
+    FlushRedis,
+    /// SIGKILL of Redis, started again on its own files.
+    KillRedis,
+    /// Redis is set back to a snapshot that was taken earlier.
+    OldRedis,
+    /// SIGKILL of Postgres, started again.
+    KillPostgres,
+    /// Object storage misbehaves for a while.
+    Storage(StorageFault),
+    /// A connection is cut for a while.
+    Cut(Party, Server),
+    /// A connection stays open and carries nothing for a while.
+    Stall(Party, Server),
+}
+
+impl Fault {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Kill(party) => format!("kill {party:?}").to_lowercase(),
+            Self::Freeze(party) => format!("freeze {party:?}").to_lowercase(),
+            Self::FreezeLeader => "freeze leader".to_owned(),
+            Self::TermStorm => "term storm".to_owned(),
+            Self::FlushRedis => "flush redis".to_owned(),
+            Self::KillRedis => "kill redis".to_owned(),
+            Self::OldRedis => "old redis snapshot".to_owned(),
+            Self::KillPostgres => "kill postgres".to_owned(),
+            Self::Storage(fault) => format!("storage {fault:?}").to_lowercase(),
+            Self::Cut(party, server) => format!("cut {party:?}-{server:?}").to_lowercase(),
+            Self::Stall(party, server) => format!("stall {party:?}-{server:?}").to_lowercase(),
+        }
+    }
+
+    /// Every fault there is, once.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let parties = [Party::Coordinators, Party::Encoders, Party::Workers];
+        let storage =
+            [StorageFault::Errors, StorageFault::Silence, StorageFault::ShortBodies, StorageFault::Full];
+        let mut all = vec![
+            Self::FreezeLeader,
+            Self::TermStorm,
+            Self::FlushRedis,
+            Self::KillRedis,
+            Self::OldRedis,
+            Self::KillPostgres,
+        ];
+        all.extend(parties.map(Self::Kill));
+        all.extend(parties.map(Self::Freeze));
+        all.extend(storage.map(Self::Storage));
+        all.extend(LINKS.map(|(party, server)| Self::Cut(party, server)));
+        all.extend(LINKS.map(|(party, server)| Self::Stall(party, server)));
+        all
+    }
+}
+
+/// A fault and the pause before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Time without a fault before it.
+    pub pause: Duration,
+    /// The fault.
+    pub fault: Fault,
+}
+
+/// An endless row of faults: every one of [`Fault::all`] in an order that the seed decides, then again in another.
+#[derive(Debug)]
+pub struct Plan {
+    rng: Rng,
+    faults: Vec<Fault>,
+    next: Vec<Fault>,
+    longest_pause: Duration,
+}
+
+impl Plan {
+    /// A plan over some faults, all of them if `faults` is empty.
+    #[must_use]
+    pub fn new(seed: u64, faults: &[Fault], longest_pause: Duration) -> Self {
+        let faults = if faults.is_empty() { Fault::all() } else { faults.to_vec() };
+        Self { rng: Rng::with_seed(seed), faults, next: Vec::new(), longest_pause }
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        if self.next.is_empty() {
+            self.next.clone_from(&self.faults);
+            self.rng.shuffle(&mut self.next);
+        }
+        let pause = self.longest_pause.mul_f64(self.rng.f64());
+        self.next.pop().map(|fault| Step { pause, fault })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_decided_by_its_seed_and_goes_through_every_fault() {
+        let count = Fault::all().len();
+        let steps = |seed| Plan::new(seed, &[], Duration::from_secs(1)).take(2 * count).collect::<Vec<_>>();
+        assert_eq!(steps(7), steps(7));
+        assert_ne!(steps(7), steps(8));
+        let first: HashSet<Fault> = steps(7)[..count].iter().map(|step| step.fault).collect();
+        assert_eq!(first.len(), count);
+    }
+}

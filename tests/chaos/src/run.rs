@@ -1,0 +1,284 @@
+//! One run: a calm farm to compare with, then the same jobs under faults.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use darkroom_proto::v1;
+use darkroom_test_servers::s3::{self, faults::{Rule, Which}};
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use tokio::{task::JoinSet, time::{Instant, sleep}};
+
+use crate::{
+    cluster::{Cluster, Setup},
+    load::{Client, Mood, Order},
+    plan::{Fault, Party, Plan, Step, StorageFault},
+    recovery::Recoveries,
+    verdict::{self, Verdict},
+};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides faults, moods and pauses.
+    pub seed: u64,
+    /// Jobs.
+    pub jobs: u32,
+    /// Images of each.
+    pub images: u32,
+    /// Faults to choose from; all if empty.
+    pub faults: Vec<Fault>,
+    /// Most faults.
+    pub most_faults: usize,
+    /// Longest pause between two faults.
+    pub pause: Duration,
+    /// Longest time for the jobs to end, faults included.
+    pub limit: Duration,
+    /// The farm.
+    pub setup: Setup,
+}
+
+/// What a run found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Faults injected, by name.
+    pub faults: BTreeMap<String, u32>,
+    /// Times to the next progress after a fault.
+    pub recoveries: Recoveries,
+    /// The comparison with what should be.
+    pub verdict: Verdict,
+    /// Seconds that the jobs took, faults included.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// The report as a table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::from("| fault | injected |\n| --- | --- |\n");
+        for (name, count) in &self.faults {
+            let _ = writeln!(text, "| {name} | {count} |");
+        }
+        let verdict = &self.verdict;
+        let seconds = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), |t| format!("{:.1} s", t.as_secs_f64()));
+        let _ = write!(
+            text,
+            "\n| | |\n| --- | --- |\n| jobs | {} |\n| images accepted | {} |\n| done | {} |\n| dead (planted) | {} |\n\
+             | cancelled | {} |\n| lost | {} |\n| doubled | {} |\n| other bytes | {} |\n| faults | {} |\n\
+             | recovery p50 | {} |\n| recovery p99 | {} |\n| time | {:.0} s |\n",
+            verdict.jobs,
+            verdict.images,
+            verdict.done,
+            verdict.dead,
+            verdict.cancelled,
+            verdict.lost,
+            verdict.doubled,
+            verdict.other_bytes,
+            self.faults.values().sum::<u32>(),
+            seconds(self.recoveries.quantile(0.5)),
+            seconds(self.recoveries.quantile(0.99)),
+            self.seconds,
+        );
+        for problem in &verdict.problems {
+            let _ = writeln!(text, "WRONG: {problem}");
+        }
+        text
+    }
+}
+
+/// Runs the jobs calmly, then under faults, and compares.
+///
+/// # Errors
+/// When the farm could not be run at all; what it did wrong is in the report's verdict.
+pub async fn run(options: &Options) -> Result<Report> {
+    let orders = orders(options);
+    let expected = calm(options, &orders).await.context("the calm run")?;
+    let mut report = Report::default();
+    let mut cluster = Cluster::start(options.setup.clone())?;
+    let begun = Instant::now();
+    let deadline = begun + options.limit;
+    let client = Client::new(&cluster.coordinators(), deadline)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let mut lives = JoinSet::new();
+    for (number, order) in orders.iter().cloned().enumerate() {
+        let (client, rng) = (client.clone(), Rng::with_seed(options.seed ^ (number as u64 + 1)));
+        lives.spawn(async move { (order.request_id.clone(), client.live(&order, rng).await) });
+    }
+    let waiting = Arc::clone(&over);
+    let jobs = tokio::spawn(async move {
+        let mut ended = BTreeMap::new();
+        while let Some(life) = lives.join_next().await {
+            let (id, job) = life.expect("a client does not panic");
+            ended.insert(id, job);
+        }
+        waiting.store(true, Ordering::Relaxed);
+        ended
+    });
+
+    let mut rng = Rng::with_seed(options.seed.rotate_left(17));
+    let mut plan = Plan::new(options.seed, &options.faults, options.pause);
+    for _ in 0..options.most_faults {
+        let Some(Step { pause, fault }) = plan.next() else { break };
+        rest(&mut cluster, pause, &over).await?;
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        *report.faults.entry(fault.name()).or_default() += 1;
+        inject(&mut cluster, fault, &options.setup, &mut rng).await?;
+        let healed = Instant::now();
+        let before = progress(&client).await;
+        while !over.load(Ordering::Relaxed) && healed.elapsed() < Duration::from_secs(60) {
+            cluster.tend()?;
+            if progress(&client).await != before {
+                report.recoveries.add(healed.elapsed());
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    while !over.load(Ordering::Relaxed) {
+        cluster.tend()?;
+        sleep(Duration::from_millis(200)).await;
+    }
+    let ended = jobs.await?;
+    report.seconds = begun.elapsed().as_secs_f64();
+    report.verdict = verdict::judge(&cluster, &client, &orders, ended, &expected).await?;
+    if !report.verdict.problems.is_empty() {
+        eprintln!("{}", cluster.logs(40));
+    }
+    Ok(report)
+}
+
+/// Jobs of every mood, in turn, of two tenants.
+fn orders(options: &Options) -> Vec<Order> {
+    let moods = [Mood::Steady, Mood::Wavering, Mood::Repenting, Mood::Poisoned, Mood::Cancelled];
+    let order = |number: u32| Order {
+        request_id: format!("job {number}"),
+        tenant: format!("tenant {}", number % 2),
+        prompts: (options.images / 4).max(1),
+        images_per_prompt: 4,
+        seed: u64::from(number) * 1_000_000,
+        mood: moods[number as usize % moods.len()],
+    };
+    (0..options.jobs).map(order).collect()
+}
+
+/// The bytes that every image should have, by prompt and seed: from a farm where nothing happens.
+async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> {
+    let setup = Setup { step_ms: 0.0, failpoints: String::new(), ..options.setup.clone() };
+    let cluster = Cluster::start(setup)?;
+    let client = Client::new(&cluster.coordinators(), Instant::now() + options.limit)?;
+    let mut expected = verdict::Expected::new();
+    for order in orders {
+        // Nothing is planted here.
+        let mut request = order.request();
+        request.prompts.retain(|prompt| prompt.seed != Some(crate::load::POISON));
+        let job = client.call("submit", |mut farm| {
+            let request = request.clone();
+            async move { farm.submit_job(request).await }
+        });
+        let id = job.await?.job.context("a job")?.id;
+        client.ended(&id).await.inspect_err(|_| eprintln!("{}", cluster.logs(40)))?;
+        for image in client.images(&id).await?.into_values() {
+            expected.insert((image.prompt, image.seed), image.sha256);
+        }
+    }
+    Ok(expected)
+}
+
+/// Lets time pass, and starts again what ended meanwhile.
+async fn rest(cluster: &mut Cluster, time: Duration, over: &AtomicBool) -> Result<()> {
+    let until = Instant::now() + time;
+    while Instant::now() < until && !over.load(Ordering::Relaxed) {
+        cluster.tend()?;
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// Everything that every job has passed so far; changes with each commit.
+async fn progress(client: &Client) -> u64 {
+    let listed = client.call("list jobs", |mut farm| async move {
+        farm.list_jobs(v1::ListJobsRequest { page_size: 1000, ..v1::ListJobsRequest::default() }).await
+    });
+    let passed = |job: &v1::Job| job.stages.iter().map(|stage| stage.done).sum::<u64>() + job.images_done;
+    listed.await.map_or(0, |listed| listed.jobs.iter().map(passed).sum())
+}
+
+/// Injects one fault and ends it.
+async fn inject(cluster: &mut Cluster, fault: Fault, setup: &Setup, rng: &mut Rng) -> Result<()> {
+    let past_the_lease = setup.lease + Duration::from_secs(1);
+    match fault {
+        Fault::Kill(party) => cluster.kill(party, rng.usize(0..cluster.count(party)))?,
+        Fault::Freeze(party) => {
+            freeze(cluster, party, rng.usize(0..cluster.count(party)), past_the_lease).await;
+        }
+        Fault::FreezeLeader => {
+            let leader = cluster.leader().unwrap_or(0);
+            freeze(cluster, Party::Coordinators, leader, Duration::from_secs(10)).await;
+        }
+        Fault::TermStorm => {
+            for _ in 0..3 {
+                for party in [Party::Workers, Party::Encoders] {
+                    for number in 0..cluster.count(party) {
+                        cluster.signal(party, number, Signal::SIGTERM);
+                    }
+                }
+                sleep(Duration::from_millis(300)).await;
+                cluster.tend()?;
+            }
+        }
+        Fault::FlushRedis => cluster.redis.flush(),
+        Fault::KillRedis => {
+            cluster.redis.kill();
+            sleep(Duration::from_millis(rng.u64(0..3000))).await;
+            cluster.redis.restart();
+        }
+        Fault::OldRedis => {
+            let snapshot = cluster.redis.snapshot();
+            sleep(Duration::from_secs(3)).await;
+            cluster.redis.restart_from_snapshot(&snapshot);
+        }
+        Fault::KillPostgres => {
+            cluster.postgres.kill();
+            sleep(Duration::from_millis(rng.u64(0..3000))).await;
+            cluster.postgres.restart();
+        }
+        Fault::Storage(fault) => {
+            let rule = match fault {
+                StorageFault::Errors => Rule::always(s3::faults::Fault::Status(503)),
+                StorageFault::Silence => Rule::always(s3::faults::Fault::Silence),
+                StorageFault::ShortBodies => Rule::always(s3::faults::Fault::CutBody).on(Which::Reads),
+                StorageFault::Full => Rule::always(s3::faults::Fault::Status(507)).on(Which::Writes),
+            };
+            cluster.storage.faults().set([rule]);
+            sleep(Duration::from_millis(rng.u64(1000..4000))).await;
+            cluster.storage.faults().clear();
+        }
+        Fault::Cut(party, server) => {
+            cluster.proxy(party, server).cut();
+            sleep(Duration::from_millis(rng.u64(500..6000))).await;
+            cluster.proxy(party, server).heal();
+        }
+        Fault::Stall(party, server) => {
+            cluster.proxy(party, server).stall();
+            sleep(Duration::from_millis(rng.u64(500..6000))).await;
+            cluster.proxy(party, server).heal();
+        }
+    }
+    Ok(())
+}
+
+async fn freeze(cluster: &mut Cluster, party: Party, number: usize, time: Duration) {
+    cluster.signal(party, number, Signal::SIGSTOP);
+    sleep(time).await;
+    cluster.signal(party, number, Signal::SIGCONT);
+}

@@ -1,0 +1,168 @@
+//! What the farm made, compared with what it should have made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use darkroom_artifacts::verify;
+use darkroom_coordinator::store::{Store as _, postgres::{self, PostgresStore}};
+use darkroom_core::id::JobId;
+use darkroom_proto::v1::{self, ImageState, JobState};
+
+use crate::{
+    cluster::Cluster,
+    load::{Client, Mood, Order, POISON},
+};
+
+/// SHA-256 (hex) of the picture that a prompt and a seed should give.
+pub type Expected = BTreeMap<(String, u64), String>;
+
+/// Most problems told.
+const MOST_PROBLEMS: usize = 50;
+
+/// The comparison. Nothing is wrong when `problems` is empty.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Jobs accepted.
+    pub jobs: u64,
+    /// Images accepted.
+    pub images: u64,
+    /// Images done.
+    pub done: u64,
+    /// Images dead, all planted.
+    pub dead: u64,
+    /// Images cancelled, as asked for.
+    pub cancelled: u64,
+    /// Images that are not there or have not ended as they should.
+    pub lost: u64,
+    /// Images or jobs that are there twice.
+    pub doubled: u64,
+    /// Pictures of other bytes than on the calm farm.
+    pub other_bytes: u64,
+    /// One sentence each.
+    pub problems: Vec<String>,
+}
+
+impl Verdict {
+    fn wrong(&mut self, problem: String) {
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// Looks at every job, image, manifest and counter, and at what is left in the queue.
+///
+/// # Errors
+/// When the farm cannot be asked at all.
+pub async fn judge(
+    cluster: &Cluster,
+    client: &Client,
+    orders: &[Order],
+    ended: BTreeMap<String, Result<v1::Job>>,
+    expected: &Expected,
+) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let store = PostgresStore::connect(&cluster.postgres.url(), postgres::Options::default()).await?;
+    let artifacts = cluster.open_storage()?;
+    let mut ids = BTreeSet::new();
+    for order in orders {
+        verdict.jobs += 1;
+        verdict.images += order.request().prompts.iter().map(|prompt| u64::from(prompt.images)).sum::<u64>();
+        let job = match &ended[&order.request_id] {
+            Ok(job) => job,
+            Err(error) => {
+                verdict.lost += order.images();
+                verdict.wrong(format!("{}: {error:#}", order.request_id));
+                continue;
+            }
+        };
+        if !ids.insert(job.id.clone()) {
+            verdict.doubled += 1;
+            verdict.wrong(format!("{} has the job of another request", order.request_id));
+        }
+        judge_job(&mut verdict, order, job);
+        judge_images(&mut verdict, order, &client.images(&job.id).await?, expected);
+        let depth = verify::Options { depth: verify::Depth::Hashes, ..verify::Options::default() };
+        let found = verify::job(&artifacts, &job.manifest_key, &depth, |_| {}).await?;
+        for problem in &found.problems {
+            verdict.wrong(format!("{}: manifest: {}", order.request_id, problem.message));
+        }
+        if !job.manifest_key.contains(&job.manifest_sha256) {
+            verdict.wrong(format!("{}: the manifest's key is not that of its hash", order.request_id));
+        }
+        let id: JobId = job.id.parse()?;
+        for problem in store.audit(id).await? {
+            verdict.wrong(format!("{}: {problem}", order.request_id));
+        }
+    }
+    let listed = client
+        .call("list jobs", |mut farm| async move {
+            farm.list_jobs(v1::ListJobsRequest { page_size: 1000, ..v1::ListJobsRequest::default() }).await
+        })
+        .await?;
+    if listed.jobs.len() != ids.len() {
+        verdict.doubled += listed.jobs.len().abs_diff(ids.len()) as u64;
+        verdict.wrong(format!("{} jobs are recorded where {} were submitted", listed.jobs.len(), ids.len()));
+    }
+    for left in cluster.left_in_queue()? {
+        verdict.wrong(format!("left in the queue: {left}"));
+    }
+    store.close().await;
+    Ok(verdict)
+}
+
+fn judge_job(verdict: &mut Verdict, order: &Order, job: &v1::Job) {
+    let wanted = match order.mood {
+        Mood::Steady | Mood::Wavering | Mood::Repenting => JobState::Done,
+        Mood::Poisoned => JobState::Failed,
+        Mood::Cancelled => JobState::Cancelled,
+    };
+    // A wish may come when everything is done already.
+    let late = order.mood == Mood::Cancelled && job.state() == JobState::Done;
+    if job.state() != wanted && !late {
+        verdict.wrong(format!("{} ({:?}) ended {:?}", order.request_id, order.mood, job.state()));
+    }
+}
+
+fn judge_images(
+    verdict: &mut Verdict,
+    order: &Order,
+    images: &BTreeMap<u64, v1::Image>,
+    expected: &Expected,
+) {
+    let mut wanted: BTreeSet<(String, u64)> = BTreeSet::new();
+    for prompt in order.request().prompts {
+        let first = prompt.seed.unwrap_or_default();
+        wanted.extend((0..u64::from(prompt.images)).map(|k| (prompt.text.clone(), first + k)));
+    }
+    if images.keys().copied().ne(0..wanted.len() as u64) {
+        verdict.wrong(format!("{} has {} images where {} were accepted", order.request_id, images.len(), wanted.len()));
+    }
+    for (index, image) in images {
+        let key = (image.prompt.clone(), image.seed);
+        if !wanted.remove(&key) {
+            verdict.doubled += 1;
+            verdict.wrong(format!("{} image {index} is one that nobody asked for, or a second one", order.request_id));
+        }
+        let planted = image.seed == POISON;
+        match image.state() {
+            ImageState::Done if !planted => {
+                verdict.done += 1;
+                if expected.get(&key) != Some(&image.sha256) {
+                    verdict.other_bytes += 1;
+                    verdict.wrong(format!("{} image {index} has other bytes than on a calm farm", order.request_id));
+                }
+            }
+            ImageState::Dead if planted => verdict.dead += 1,
+            ImageState::Cancelled if order.mood == Mood::Cancelled => verdict.cancelled += 1,
+            state => {
+                verdict.lost += 1;
+                verdict.wrong(format!(
+                    "{} image {index} (seed {}) ended {state:?}: {} {}",
+                    order.request_id, image.seed, image.error_code, image.error
+                ));
+            }
+        }
+    }
+    verdict.lost += wanted.len() as u64;
+}
