@@ -94,19 +94,19 @@ struct Coordinator {
 impl Coordinator {
     async fn pass(&self) -> Result<(), Error> {
         let results = self.queue.results(&self.pool, "c", 100, Duration::from_millis(20)).await?;
-        self.done.lock().unwrap().extend(results.iter().map(|entry| index(&entry.result.key)));
+        self.done.lock().expect("no panic").extend(results.iter().map(|entry| index(&entry.result.key)));
         let ids: Vec<_> = results.into_iter().map(|entry| entry.id).collect();
         self.queue.acknowledge(&self.pool, &ids).await?;
         let known: BTreeSet<u64> =
             self.queue.entries(&self.pool).await?.iter().map(|entry| index(&entry.key)).collect();
-        let done = self.done.lock().unwrap().clone();
+        let done = self.done.lock().expect("no panic").clone();
         let missing = (0..TASKS).filter(|index| !known.contains(index) && !done.contains(index));
         let missing: Vec<Task> = missing.take(40_usize.saturating_sub(known.len())).map(task).collect();
         if missing.is_empty() { Ok(()) } else { self.queue.add(&self.pool, missing).await }
     }
 
     fn done(&self) -> usize {
-        self.done.lock().unwrap().len()
+        self.done.lock().expect("no panic").len()
     }
 
     async fn until_done(&self, count: usize) {
