@@ -1,5 +1,7 @@
 //! The Redis backend on a real server: the suite that every backend passes, and what a server can do to it.
 
+#[path = "redis/farm.rs"]
+mod farm;
 #[path = "redis/faults.rs"]
 mod faults;
 #[path = "redis/keys.rs"]

@@ -13,8 +13,8 @@ pub struct Options {
     pub command: Duration,
     /// Longest time of making a connection.
     pub connect: Duration,
-    /// How long Redis holds a read that waits; such a read has a connection of its own, and
-    /// `command` more time than this to be answered.
+    /// How long Redis holds a read that waits: for so long tokens may come to a process where nobody waits any more, which
+    /// gives them back. Such a read has a connection of its own, and `command` more time than this to be answered.
     pub block: Duration,
     /// Longest time between two looks of those who wait, rung or not: a token may have gone to a worker that died.
     pub look_again: Duration,
@@ -37,7 +37,7 @@ impl Default for Options {
             takeover: Duration::from_secs(5),
             command: Duration::from_secs(3),
             connect: Duration::from_secs(1),
-            block: Duration::from_secs(5),
+            block: Duration::from_secs(2),
             look_again: Duration::from_secs(1),
             first_pause: Duration::from_millis(20),
             longest_pause: Duration::from_secs(1),
