@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use darkroom_coordinator::store::{Store, sqlite::SqliteStore};
+use darkroom_coordinator::store::{conformance::Fresh, sqlite::SqliteStore};
 
-async fn fresh() -> Arc<dyn Store> {
-    let folder = tempfile::tempdir().expect("a folder").keep();
-    Arc::new(SqliteStore::open(&folder.join("farm.sqlite")).await.expect("opens"))
+async fn fresh() -> Fresh {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");
+    Fresh::one(Arc::new(store), folder)
 }
 
 darkroom_coordinator::store_conformance_tests!(#[tokio::test], fresh().await);

@@ -8,7 +8,7 @@ use tonic::Streaming;
 use super::{Farm, refused, validate::Draft};
 use crate::{
     service::Error,
-    store::{records::Submitted, sqlite::taken},
+    store::{error::request_id_taken, records::Submitted},
 };
 
 impl Farm {
@@ -36,7 +36,7 @@ impl Farm {
             let content = self.receive(&mut chunks, &mut draft, false).await?;
             if content != existing.1 {
                 let request = draft.job.client_request_id.unwrap_or_default();
-                return Err(refused(taken(&request, &existing.0.to_string())));
+                return Err(refused(request_id_taken(&request, &existing.0.to_string())));
             }
             let job = self.shared.store.job(existing.0).await?;
             return self.submitted(Submitted { job, existed: true }).await;

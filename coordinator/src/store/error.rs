@@ -11,6 +11,9 @@ pub enum Error {
     /// The job is in a state that does not allow this, or its request id is taken.
     #[error(transparent)]
     Refused(#[from] UserError),
+    /// Another coordinator leads by now; nothing was changed.
+    #[error("term {0} of leadership is over")]
+    NotLeading(u64),
     /// The disk is full; nothing was changed.
     #[error("the disk that holds the job store is full, nothing was changed; free some space and try again")]
     Full,
@@ -35,6 +38,13 @@ impl Error {
         Self::NotFound(format!("there is no job {job}"))
     }
 
+    /// A streaming submit that was given up.
+    pub(super) fn swept(job: darkroom_core::id::JobId) -> Self {
+        Self::NotFound(format!(
+            "the submit of job {job} was given up because nothing came for too long; submit it again"
+        ))
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
@@ -56,6 +66,7 @@ impl Error {
                 "STORE_UNAVAILABLE",
                 "the job store is busy or unreachable; try again in a moment",
             ),
+            Self::NotLeading(_) => UserError::new(Code::Unavailable, "NOT_LEADING", self.to_string()),
             Self::Database(_) | Self::Corrupt(_) => UserError::new(
                 Code::Internal,
                 "STORE_FAILED",
@@ -65,12 +76,30 @@ impl Error {
     }
 }
 
+/// The refusal of a request id that another content has.
+pub(crate) fn request_id_taken(client_request_id: &str, job: &str) -> UserError {
+    UserError {
+        code: Code::AlreadyExists,
+        reason: "REQUEST_ID_TAKEN".to_owned(),
+        field: Some("spec.client_request_id".to_owned()),
+        message: format!(
+            "spec.client_request_id {client_request_id:?} was used for job {job} with other content; accepted: the \
+             same content, or a new id"
+        ),
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         if matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) {
             return Self::Unavailable(error);
         }
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        let database = error.as_database_error();
+        if database.is_none_or(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some())
+        {
+            return super::postgres::fault::of(error);
+        }
+        let code = database.and_then(|error| error.code()?.parse::<u32>().ok());
         // SQLite's extended codes keep the primary one in the low byte.
         match code.map(|code| code & 0xff) {
             Some(SQLITE_FULL) => Self::Full,

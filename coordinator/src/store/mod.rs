@@ -5,8 +5,11 @@
 //! ask `darkroom_core`'s state machines, and write the answer where the row is still as read. What any backend must
 //! do is tested by [`conformance`].
 
+mod cause;
+mod change;
 pub mod conformance;
 pub mod error;
+pub mod postgres;
 pub mod records;
 pub mod sqlite;
 
@@ -30,7 +33,18 @@ pub trait Store: Send + Sync + 'static {
     async fn farm_id(&self) -> Result<Uuid, Error>;
 
     /// Takes or renews the leadership of dispatch and reaping for `holder`; `None` while another one leads.
+    /// Cheap to ask often: a backend renews when it must, not each time.
     async fn lead(&self, holder: &str) -> Result<Option<Term>, Error>;
+
+    /// Gives the leadership up, if `holder` has it, so that another one need not wait for its end.
+    async fn resign(&self, holder: &str) -> Result<(), Error>;
+
+    /// Tells the leader, if that is another process, that something may be ready to be dispatched. A hint: it may be
+    /// lost, and the leader polls.
+    async fn tell_leader(&self) -> Result<(), Error>;
+
+    /// Waits until [`tell_leader`](Self::tell_leader) was called, here or by another process. May wait for ever.
+    async fn told(&self) -> Result<(), Error>;
 
     /// Makes a cascade known, for jobs to refer to. Idempotent.
     async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error>;
@@ -72,7 +86,7 @@ pub trait Store: Send + Sync + 'static {
     async fn dispatched_count(&self, pool: &PoolId) -> Result<u64, Error>;
 
     /// Marks tasks as dispatched and returns them with all that a worker needs. Fewer than picked when jobs changed
-    /// meanwhile.
+    /// meanwhile. [`Error::NotLeading`] when the term is over.
     async fn dispatch(
         &self,
         term: Term,
@@ -93,6 +107,7 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error>;
 
     /// Takes dispatched tasks back to ready, where they are still the handing-out that is named.
+    /// [`Error::NotLeading`] when the term is over.
     async fn release(
         &self,
         term: Term,
@@ -150,7 +165,8 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- manifests
 
-    /// Jobs whose manifest is to be written, with the generation it describes.
+    /// Jobs whose manifest is to be written, with the generation it describes. Another process that asks gets them
+    /// only after a while in which they were not written.
     async fn pending_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error>;
 
     /// Says that a generation's manifest is stored. False when the job went on meanwhile.

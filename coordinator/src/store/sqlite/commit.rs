@@ -6,91 +6,28 @@
 use std::collections::HashMap;
 
 use darkroom_core::{
-    id::{ImageId, JobId},
-    image_state::{Handout, ImageEvent, ImageProgress, Producer, Refusal, transition},
+    id::ImageId,
+    image_state::{ImageProgress, Producer, transition},
     job_state::JobState,
-    retry::Failure,
 };
 use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 
 use super::{
     Error, SqliteStore, Tx,
     dispatch::check_term,
-    moves::{LastError, Move, apply},
+    moves::apply,
     rows::{ProgressRow, column, number, parse, to_json},
     texts,
 };
-use crate::store::records::{Committed, Fate, Release, Report, Term};
-
-/// Code of the failure that a worker's death is.
-const WORKER_DIED: &str = "worker_died";
-
-/// Something that happened to a dispatched task.
-pub(super) struct Cause<'a> {
-    pub(super) key: TaskKey,
-    what: What<'a>,
-    live_hosts: usize,
-}
-
-enum What<'a> {
-    Reported(&'a TaskResult),
-    Returned,
-    Died { host: &'a str },
-}
-
-impl<'a> Cause<'a> {
-    pub(super) fn outcome(&self) -> Option<&'a Outcome> {
-        match self.what {
-            What::Reported(result) => Some(&result.outcome),
-            _ => None,
-        }
-    }
-
-    /// The failure it is, if it is one; a death counts only if the task ran alone as a suspect.
-    pub(super) fn failure(&self, suspect: bool) -> Option<(&'a str, &'a str, Failure<'a>)> {
-        let live_hosts = self.live_hosts;
-        match self.what {
-            What::Died { host } => {
-                let failure = Failure { host, alone: suspect, live_hosts };
-                Some((WORKER_DIED, "the worker died while it held the task", failure))
-            }
-            What::Reported(result) => match &result.outcome {
-                Outcome::Failed { code, message } => {
-                    Some((code, message, Failure { host: &result.host, alone: result.alone, live_hosts }))
-                }
-                _ => None,
-            },
-            What::Returned => None,
-        }
-    }
-}
-
-/// What causes came to.
-#[derive(Default)]
-pub(super) struct Outcomes {
-    pub(super) fates: Vec<Fate>,
-    pub(super) jobs: Vec<JobId>,
-    pub(super) finished: Vec<JobId>,
-    pub(super) changed: u64,
-}
-
-impl From<Outcomes> for Committed {
-    fn from(outcomes: Outcomes) -> Self {
-        let Outcomes { fates, jobs, finished, changed } = outcomes;
-        Self { fates, jobs, finished, changed, more: false }
-    }
-}
+use crate::store::{
+    cause::{Cause, Outcomes, reason},
+    change::{LastError, Move},
+    records::{Committed, Fate, Release, Report, Term},
+};
 
 impl SqliteStore {
     pub(super) async fn commit_reports(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error> {
-        let causes: Vec<_> = reports
-            .iter()
-            .map(|report| Cause {
-                key: report.result.key,
-                what: What::Reported(&report.result),
-                live_hosts: report.live_hosts,
-            })
-            .collect();
+        let causes: Vec<_> = reports.iter().map(Cause::reported).collect();
         self.settle(pool, &causes).await
     }
 
@@ -102,13 +39,8 @@ impl SqliteStore {
         why: &Release,
     ) -> Result<Committed, Error> {
         check_term(term)?;
-        let cause = |key: &TaskKey| match why {
-            Release::Returned => Cause { key: *key, what: What::Returned, live_hosts: 1 },
-            Release::WorkerDied { host, live_hosts } => {
-                Cause { key: *key, what: What::Died { host }, live_hosts: *live_hosts }
-            }
-        };
-        self.settle(pool, &tasks.iter().map(cause).collect::<Vec<_>>()).await
+        let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why)).collect();
+        self.settle(pool, &causes).await
     }
 
     async fn settle(&self, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Committed, Error> {
@@ -228,36 +160,18 @@ async fn judge(
         return Ok(Fate::Discarded("job_not_live"));
     }
     let Some(stage) = image.row.pool_stage else { return Ok(Fate::Discarded("wrong_pool")) };
-    let handout =
-        Handout { generation: cause.key.generation, dispatch: cause.key.dispatch, stage: number(stage)? };
-    let missing = match cause.outcome() {
-        Some(Outcome::InputMissing { key }) => producer(tx, image, stage, key).await?.map(|p| (p, key)),
-        _ => None,
+    let missing = match cause.missing() {
+        Some(key) => producer(tx, image, stage, key).await?.map(|producer| (producer, key)),
+        None => None,
     };
-    let (event, error) = match (cause.outcome(), cause.failure(image.to.suspect), &missing) {
-        (Some(Outcome::Done { .. }), ..) => {
-            (ImageEvent::Succeeded { generation: handout.generation, stage: handout.stage }, LastError::Clear)
-        }
-        (_, Some((code, message, failure)), _) => (
-            ImageEvent::Failed {
-                handout,
-                host: failure.host,
-                alone: failure.alone,
-                live_hosts: failure.live_hosts,
-            },
-            LastError::Set { code: code.to_owned(), message: message.to_owned() },
-        ),
-        (.., Some((producer, _))) => {
-            (ImageEvent::InputMissing { handout, producer: *producer }, LastError::Keep)
-        }
-        _ => (ImageEvent::Returned(handout), LastError::Keep),
-    };
+    let producer = missing.map(|(producer, _)| producer);
+    let (event, error) = cause.event(number(stage)?, image.to.suspect, producer);
     match transition(&image.to, &event, number(image.row.stages)?) {
         Ok(next) => image.to = next,
         Err(refusal) => return Ok(Fate::Discarded(reason(refusal))),
     }
     (image.error, image.moved) = (error, true);
-    if let (What::Reported(result), Some(Outcome::Done { artifact, .. })) = (&cause.what, cause.outcome()) {
+    if let Some(result @ TaskResult { outcome: Outcome::Done { artifact, .. }, .. }) = cause.result() {
         outputs.push((
             image.row.image.job,
             image.row.image.idx,
@@ -274,16 +188,6 @@ async fn judge(
         rewind(tx, image, producer, key).await?;
     }
     Ok(Fate::Applied)
-}
-
-fn reason(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Terminal => "image_terminal",
-        Refusal::StaleGeneration => "stale_generation",
-        Refusal::StaleDispatch => "stale_dispatch",
-        Refusal::OtherStage => "other_stage",
-        Refusal::OtherState => "other_state",
-    }
 }
 
 /// Whose output the missing key was; `None` if it is no input of the image (any more).

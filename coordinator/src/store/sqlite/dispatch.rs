@@ -10,11 +10,14 @@ use darkroom_queue::task::{PoolId, Subject, TaskKey};
 
 use super::{
     Error, SqliteStore, Tx,
-    moves::{LastError, Move, apply},
+    moves::apply,
     rows::{ProgressRow, artifact, column, from_json, image_seed, job_id, number, parse, to_json},
     texts,
 };
-use crate::store::records::{Dispatched, PreparedText, RenderWork, Term, Work};
+use crate::store::{
+    change::{LastError, Move},
+    records::{Dispatched, PreparedText, RenderWork, Term, Work},
+};
 
 /// The only term of a record that one process holds.
 pub(super) const ONLY_TERM: Term = Term(1);
@@ -137,7 +140,7 @@ impl SqliteStore {
 }
 
 pub(super) fn check_term(term: Term) -> Result<(), Error> {
-    if term == ONLY_TERM { Ok(()) } else { Err(Error::NotFound(format!("term {} is over", term.0))) }
+    if term == ONLY_TERM { Ok(()) } else { Err(Error::NotLeading(term.0)) }
 }
 
 fn image_key(job: &str, idx: i64, generation: i64, dispatch: i64) -> Result<TaskKey, Error> {

@@ -10,10 +10,13 @@ use darkroom_core::{
 use super::{
     Error, SqliteStore, Tx,
     dispatch::list,
-    moves::{LastError, Move, apply, finish},
+    moves::{apply, finish},
     rows::{ProgressRow, column, job_id, number, parse, to_json},
 };
-use crate::store::records::{Committed, JobRecord};
+use crate::store::{
+    change::{LastError, Move},
+    records::{Committed, JobRecord},
+};
 
 #[derive(sqlx::FromRow)]
 struct FollowRow {

@@ -34,7 +34,6 @@ use super::{
         NewJob, NewPrompt, Release, Report, Submitted, Term,
     },
 };
-pub(crate) use submit::taken;
 
 /// A write transaction.
 type Tx = sqlx::Transaction<'static, Sqlite>;
@@ -63,6 +62,19 @@ impl Store for SqliteStore {
     async fn lead(&self, _holder: &str) -> Result<Option<Term>, Error> {
         // One process holds the state folder, so there is one leader and one term.
         Ok(Some(dispatch::ONLY_TERM))
+    }
+
+    async fn resign(&self, _holder: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn tell_leader(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn told(&self) -> Result<(), Error> {
+        // There is no other process to tell or to be told by.
+        std::future::pending().await
     }
 
     async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error> {

@@ -12,22 +12,7 @@ use super::{
     Error, Tx,
     rows::{column, job_id, to_json},
 };
-
-/// One image's change.
-pub(super) struct Move {
-    pub(super) job: i64,
-    pub(super) idx: i64,
-    pub(super) from: ImageProgress,
-    pub(super) to: ImageProgress,
-    pub(super) error: LastError,
-}
-
-/// What becomes of an image's last error.
-pub(super) enum LastError {
-    Keep,
-    Clear,
-    Set { code: String, message: String },
-}
+use crate::store::change::{LastError, Move};
 
 /// What moves came to.
 #[derive(Default)]

@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, time::Duration};
 
 use darkroom_core::{
     digest::Digest,
-    error::{Code, UserError},
     id::{JobId, StageName},
 };
 
@@ -14,7 +13,10 @@ use super::{
     rows::{column, job_id, parse, seed_column, to_json},
     texts,
 };
-use crate::store::records::{NewJob, NewPrompt, PreparedText, Submitted, compatibility};
+use crate::store::{
+    error::request_id_taken,
+    records::{NewJob, NewPrompt, PreparedText, Submitted, compatibility},
+};
 
 impl SqliteStore {
     pub(super) async fn find_submitted_job(
@@ -69,7 +71,7 @@ impl SqliteStore {
         .bind(job.to_string())
         .fetch_optional(&mut *tx)
         .await?;
-        let seq = seq.ok_or_else(|| swept(job))?;
+        let seq = seq.ok_or_else(|| Error::swept(job))?;
         insert_prompts(&mut tx, seq, prompts).await?;
         Ok(tx.commit().await?)
     }
@@ -82,7 +84,7 @@ impl SqliteStore {
         .bind(job.to_string())
         .fetch_optional(&mut *tx)
         .await?;
-        let (seq, tenant, request) = found.ok_or_else(|| swept(job))?;
+        let (seq, tenant, request) = found.ok_or_else(|| Error::swept(job))?;
         if let Some(existing) = repeated(&mut tx, &tenant, request.as_deref(), content).await? {
             tx.rollback().await?;
             self.abandon_job(job).await?;
@@ -114,12 +116,6 @@ impl SqliteStore {
     }
 }
 
-fn swept(job: JobId) -> Error {
-    Error::NotFound(format!(
-        "the submit of job {job} was given up because nothing came for too long; submit it again"
-    ))
-}
-
 /// The job that an accepted submit with this request id made, if its content was the same.
 async fn repeated(
     tx: &mut Tx,
@@ -139,20 +135,7 @@ async fn repeated(
     match found {
         None => Ok(None),
         Some((id, known)) if known == content.to_string() => Ok(Some(job_id(&id)?)),
-        Some((id, _)) => Err(taken(request, &id).into()),
-    }
-}
-
-/// The refusal of a request id that another content has.
-pub(crate) fn taken(client_request_id: &str, job: &str) -> UserError {
-    UserError {
-        code: Code::AlreadyExists,
-        reason: "REQUEST_ID_TAKEN".to_owned(),
-        field: Some("spec.client_request_id".to_owned()),
-        message: format!(
-            "spec.client_request_id {client_request_id:?} was used for job {job} with other content; accepted: the \
-             same content, or a new id"
-        ),
+        Some((id, _)) => Err(request_id_taken(request, &id).into()),
     }
 }
 

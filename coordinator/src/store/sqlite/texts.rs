@@ -12,12 +12,15 @@ use darkroom_queue::task::{Outcome, PoolId, Subject};
 
 use super::{
     Error, SqliteStore, Tx,
-    commit::{Cause, Outcomes},
     dispatch::list,
-    moves::{LastError, Move, apply, raise_versions},
+    moves::{apply, raise_versions},
     rows::{ProgressRow, column, from_json, number, to_json},
 };
-use crate::store::records::{Committed, Fate};
+use crate::store::{
+    cause::{Cause, Outcomes},
+    change::{LastError, Move},
+    records::{Committed, Fate},
+};
 
 #[derive(sqlx::FromRow)]
 struct TextRow {

@@ -1,0 +1,120 @@
+//! Do a job's counters equal the sums over its rows? (DESIGN invariant 10.)
+
+use darkroom_core::{id::JobId, job_state::JobState};
+
+use super::{Error, PostgresStore, Tx, rows::number};
+
+/// What a job's row of progress says, and what its rows say, in the same order.
+#[derive(sqlx::FromRow, PartialEq, Eq, Debug)]
+struct Sums {
+    images: i64,
+    texts: i64,
+    done: i64,
+    dead: i64,
+    cancelled: i64,
+    ready: Vec<i64>,
+    dispatched: Vec<i64>,
+    passed: Vec<i64>,
+}
+
+impl PostgresStore {
+    pub(super) async fn audit_job(&self, job: JobId) -> Result<Vec<String>, Error> {
+        let mut tx = self.begin_read().await?;
+        let seq: i64 =
+            sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1").bind(job.0).fetch_one(&mut *tx).await?;
+        let (counted, summed) = (counted(&mut tx, seq).await?, summed(&mut tx, seq).await?);
+        let mut wrong = Vec::new();
+        if counted != summed {
+            wrong.push(format!("the job counts {counted:?}, its rows are {summed:?}"));
+        }
+        for (question, what) in CHECKS {
+            let found: i64 = sqlx::query_scalar(*question).bind(seq).fetch_one(&mut *tx).await?;
+            if found > 0 {
+                wrong.push(format!("{found} {what}"));
+            }
+        }
+        Ok(wrong)
+    }
+
+    pub(super) async fn count_jobs(&self, state: JobState) -> Result<u64, Error> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = $1")
+            .bind(state.name())
+            .fetch_one(&self.pool)
+            .await?;
+        number(count)
+    }
+}
+
+async fn counted(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
+    Ok(sqlx::query_as("SELECT * FROM job_progress WHERE job = $1").bind(seq).fetch_one(&mut **tx).await?)
+}
+
+async fn summed(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
+    Ok(sqlx::query_as(
+        "SELECT (SELECT count(*) FROM images WHERE job = $1) AS images,
+                (SELECT count(*) FROM job_texts WHERE job = $1) AS texts,
+                (SELECT count(*) FROM images WHERE job = $1 AND state = 'done') AS done,
+                (SELECT count(*) FROM images WHERE job = $1 AND state = 'dead') AS dead,
+                (SELECT count(*) FROM images WHERE job = $1 AND state = 'cancelled') AS cancelled,
+                array_agg((SELECT count(*) FROM images AS i
+                           WHERE i.job = $1 AND i.state = 'ready' AND i.stage = s.stage) ORDER BY s.stage) AS ready,
+                array_agg((SELECT count(*) FROM images AS i
+                           WHERE i.job = $1 AND i.state = 'dispatched' AND i.stage = s.stage) ORDER BY s.stage)
+                    AS dispatched,
+                array_agg(CASE s.stage
+                          WHEN -1 THEN (SELECT count(*) FROM job_texts AS t
+                                        JOIN embeddings AS e ON e.id = t.embedding AND e.state = 'done'
+                                        WHERE t.job = $1)
+                          ELSE (SELECT count(*) FROM images AS i
+                                WHERE i.job = $1 AND i.stage + (i.state = 'done')::int > s.stage) END
+                          ORDER BY s.stage) AS passed
+         FROM job_stages AS s WHERE s.job = $1",
+    )
+    .bind(seq)
+    .fetch_one(&mut **tx)
+    .await?)
+}
+
+/// Counts of what must not be, each with what it is.
+const CHECKS: &[(&str, &str)] = &[
+    (
+        "SELECT count(*) FROM images AS i
+         WHERE i.job = $1 AND (SELECT count(*) FROM outputs AS o WHERE o.job = i.job AND o.idx = i.idx)
+                              <> i.stage + (i.state = 'done')::int",
+        "images have not the outputs of the stages they have passed",
+    ),
+    (
+        "SELECT count(*)
+         FROM (SELECT idx / 256 AS block,
+                      count(*) FILTER (WHERE state = 'waiting') AS waiting,
+                      count(*) FILTER (WHERE state = 'ready') AS ready,
+                      count(*) FILTER (WHERE state = 'dispatched') AS dispatched,
+                      count(*) FILTER (WHERE state = 'done') AS done,
+                      count(*) FILTER (WHERE state = 'dead') AS dead,
+                      count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+               FROM images WHERE job = $1 GROUP BY 1) AS r
+         LEFT JOIN image_blocks AS b ON b.job = $1 AND b.block = r.block
+         WHERE (r.waiting, r.ready, r.dispatched, r.done, r.dead, r.cancelled)
+               IS DISTINCT FROM (b.waiting, b.ready, b.dispatched, b.done, b.dead, b.cancelled)",
+        "blocks count other images than they have",
+    ),
+    (
+        "SELECT count(*) FROM images AS i
+         JOIN job_progress AS p ON p.job = i.job
+         WHERE i.job = $1 AND i.state = 'ready' AND i.idx < p.low[i.stage + 2]",
+        "images are ready below their stage's low-water mark",
+    ),
+    (
+        "SELECT count(*) FROM job_texts AS t
+         JOIN embeddings AS e ON e.id = t.embedding
+         JOIN job_progress AS p ON p.job = t.job
+         WHERE t.job = $1 AND e.state = 'wanted' AND t.embedding < p.low[1]",
+        "texts are wanted below the low-water mark",
+    ),
+    (
+        "SELECT count(*) FROM images AS i
+         WHERE i.job = $1 AND NOT EXISTS (SELECT FROM image_changes AS c
+                                          WHERE c.job = i.job AND c.version = i.version AND i.idx = ANY (c.images))",
+        "images are missing in the changes of their version",
+    ),
+];

@@ -1,0 +1,206 @@
+//! Handing texts to the encoder's queue, and which ones it has.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use darkroom_core::{digest::Digest, fair_share::Pick, id::JobId};
+use darkroom_queue::task::{PoolId, Subject, TaskKey};
+use uuid::Uuid;
+
+use super::{
+    Error, PostgresStore, Tx,
+    progress::{LockedJob, LockedJobs, NOTHING},
+    rows::{column, digest, number},
+};
+use crate::store::records::{Dispatched, PreparedText, Work};
+
+/// How often the dispatched texts are counted from the first one on.
+const RECOUNT: Duration = Duration::from_secs(2);
+
+/// Where an encoder's first dispatched text was found: a hint, so that counting does not walk through the entries of
+/// those that came before, which stay while somebody holds an old snapshot.
+#[derive(Debug, Default)]
+pub(super) struct DispatchedFrom(Mutex<HashMap<Digest, (i64, Instant)>>);
+
+impl DispatchedFrom {
+    fn get(&self, encoder: &Digest) -> Option<i64> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(encoder).filter(|(_, counted)| counted.elapsed() < RECOUNT).map(|(from, _)| *from)
+    }
+
+    /// Remembers the first one; `whole` when it was looked for from the beginning.
+    fn set(&self, encoder: Digest, first: i64, whole: bool) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get_mut(&encoder) {
+            Some((from, _)) if !whole => *from = first,
+            _ => drop(known.insert(encoder, (first, Instant::now()))),
+        }
+    }
+
+    fn lower(&self, encoder: &Digest, to: i64) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((from, _)) = known.get_mut(encoder) {
+            *from = to.min(*from);
+        }
+    }
+}
+
+impl PostgresStore {
+    pub(super) async fn count_dispatched_texts(&self, encoder: Digest) -> Result<u64, Error> {
+        let from = self.dispatched_from.get(&encoder);
+        let (count, first): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT count(*), min(embedding) FROM dispatched_texts WHERE encoder = $1 AND embedding >= $2",
+        )
+        .bind(encoder.0)
+        .bind(from.unwrap_or(0))
+        .fetch_one(&self.pool)
+        .await?;
+        if let Some(first) = first {
+            self.dispatched_from.set(encoder, first, from.is_none());
+        }
+        number(count)
+    }
+
+    pub(super) async fn dispatched_texts(&self, encoder: Digest) -> Result<Vec<TaskKey>, Error> {
+        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT e.digest, e.dispatch FROM dispatched_texts AS d JOIN embeddings AS e ON e.id = d.embedding
+             WHERE d.encoder = $1 AND e.state = 'dispatched'
+             ORDER BY d.embedding",
+        )
+        .bind(encoder.0)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|(digest, dispatch)| text_key(&digest, dispatch)).collect()
+    }
+
+    pub(super) async fn dispatch_texts(
+        &self,
+        tx: &mut Tx,
+        pool: &PoolId,
+        picks: &[Pick],
+    ) -> Result<Vec<Dispatched>, Error> {
+        let mut counts: BTreeMap<JobId, i64> = BTreeMap::new();
+        for pick in picks {
+            *counts.entry(pick.job).or_default() += column(pick.count);
+        }
+        let ids: Vec<Uuid> = counts.keys().map(|job| job.0).collect();
+        let seqs: Vec<i64> =
+            sqlx::query_scalar("SELECT seq FROM jobs WHERE id = ANY ($1) AND state = 'active'")
+                .bind(&ids)
+                .fetch_all(&mut **tx)
+                .await?;
+        let mut jobs = LockedJobs::lock(tx, seqs).await?;
+        let wanted = wanted_texts(tx, pool, &mut jobs, &counts).await?;
+        let texts: Vec<i64> = wanted.iter().map(|(_, text)| *text).collect();
+        let rows = mark(tx, pool, &texts).await?;
+        let marked: HashSet<i64> = rows.iter().map(|row| row.id).collect();
+        raise_low_water(&mut jobs, &counts, &wanted, &marked);
+        jobs.save(tx).await?;
+        if let Some(first) = marked.iter().min() {
+            self.dispatched_from.lower(&pool.digest, *first);
+        }
+        rows.into_iter().map(TextRow::dispatched).collect()
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct TextRow {
+    id: i64,
+    digest: Vec<u8>,
+    prepared: String,
+    dispatch: i64,
+    suspect: bool,
+}
+
+impl TextRow {
+    fn dispatched(self) -> Result<Dispatched, Error> {
+        let text = PreparedText { digest: digest(&self.digest)?, prepared: self.prepared };
+        let key = text_key(&self.digest, self.dispatch)?;
+        Ok(Dispatched { key, suspect: self.suspect, work: Work::Encode { text } })
+    }
+}
+
+/// The next texts that each job wants, (job, text) in order of the text.
+async fn wanted_texts(
+    tx: &mut Tx,
+    pool: &PoolId,
+    jobs: &mut LockedJobs,
+    counts: &BTreeMap<JobId, i64>,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let from: Vec<(i64, i64, i64)> = jobs
+        .iter_mut()
+        .map(|job| (job.job, job.wanted_from(), counts.get(&job.id()).copied().unwrap_or(0)))
+        .collect();
+    Ok(sqlx::query_as(
+        "SELECT w.job, next.id
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS w (job, low, count)
+         CROSS JOIN LATERAL (SELECT e.id FROM job_texts AS t
+                             JOIN embeddings AS e ON e.id = t.embedding
+                             WHERE t.job = w.job AND t.embedding >= w.low
+                               AND e.state = 'wanted' AND e.encoder = $4
+                             ORDER BY t.embedding LIMIT w.count) AS next",
+    )
+    .bind(from.iter().map(|(job, ..)| *job).collect::<Vec<_>>())
+    .bind(from.iter().map(|(_, low, _)| *low).collect::<Vec<_>>())
+    .bind(from.iter().map(|(.., count)| *count).collect::<Vec<_>>())
+    .bind(pool.digest.0)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked before jobs.
+async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>, Error> {
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(sqlx::query_as(
+        "WITH free AS (
+             SELECT id FROM embeddings WHERE id = ANY ($1) AND state = 'wanted'
+             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
+         marked AS (
+             UPDATE embeddings AS e SET state = 'dispatched', dispatch = e.dispatch + 1
+             FROM free WHERE e.id = free.id AND e.state = 'wanted'
+             RETURNING e.id, e.digest, e.prepared, e.dispatch, e.suspect),
+         noted AS (
+             INSERT INTO dispatched_texts (encoder, embedding) SELECT $2, id FROM marked
+             ON CONFLICT DO NOTHING)
+         SELECT * FROM marked ORDER BY id",
+    )
+    .bind(texts)
+    .bind(pool.digest.0)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// The next search of a job begins at its first text that was left, or behind the last one that was not.
+fn raise_low_water(
+    jobs: &mut LockedJobs,
+    counts: &BTreeMap<JobId, i64>,
+    wanted: &[(i64, i64)],
+    marked: &HashSet<i64>,
+) {
+    let mut found: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (job, text) in wanted {
+        found.entry(*job).or_default().push(*text);
+    }
+    for job in jobs.iter_mut() {
+        let texts = found.remove(&job.job).unwrap_or_default();
+        let left = texts.iter().filter(|text| !marked.contains(text)).min();
+        let all = column(texts.len()) < counts.get(&job.id()).copied().unwrap_or(0);
+        let low = match (left, texts.last()) {
+            (Some(left), _) => *left,
+            (None, Some(last)) if !all => last + 1,
+            _ => NOTHING,
+        };
+        if low != LockedJob::wanted_from(job) {
+            job.set_wanted_from(low);
+        }
+    }
+}
+
+fn text_key(bytes: &[u8], dispatch: i64) -> Result<TaskKey, Error> {
+    Ok(TaskKey { subject: Subject::Text(digest(bytes)?), generation: 0, dispatch: number(dispatch)? })
+}

@@ -1,0 +1,198 @@
+//! The one place where image rows change: bulk moves from an expected state to the next, with versions, counters and
+//! the job's end in the same transaction.
+
+use std::collections::HashSet;
+
+use darkroom_core::{id::JobId, image_state::ImageProgress};
+use uuid::Uuid;
+
+use super::{
+    Error, Tx,
+    progress::LockedJobs,
+    rows::{column, column32, stage_column, text_column, to_json},
+};
+use crate::store::change::{LastError, Move};
+
+/// (job, idx) of rows that were as expected and changed.
+pub(super) type Applied = HashSet<(i64, i64)>;
+
+/// Writes moves of images whose jobs are locked, and counts what was written. The caller saves the jobs.
+pub(super) async fn apply(tx: &mut Tx, jobs: &mut LockedJobs, moves: &[Move]) -> Result<Applied, Error> {
+    // Most moves leave failures and errors alone; they are written with less.
+    let (full, plain): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(|one| {
+        let (from, to) = (&one.from, &one.to);
+        let failures = (from.failures, from.suspect) != (to.failures, to.suspect) || from.hosts != to.hosts;
+        failures || matches!(one.error, LastError::Set { .. }) || from.suspect || from.failures > 0
+    });
+    let mut applied = Applied::with_capacity(moves.len());
+    if !plain.is_empty() {
+        applied.extend(update_plain(tx, jobs, &plain).await?);
+    }
+    if !full.is_empty() {
+        applied.extend(update_full(tx, jobs, &full).await?);
+    }
+    for one in moves.iter().filter(|one| applied.contains(&(one.job, one.idx))) {
+        jobs.moved(one.job, one.idx, &one.from, &one.to);
+    }
+    Ok(applied)
+}
+
+/// What every move names: the row, what it expects of it, and where it goes.
+struct Columns {
+    job: Vec<i64>,
+    idx: Vec<i64>,
+    was_state: Vec<&'static str>,
+    was_stage: Vec<i16>,
+    was_generation: Vec<i32>,
+    was_dispatch: Vec<i64>,
+    state: Vec<&'static str>,
+    stage: Vec<i16>,
+    generation: Vec<i32>,
+    dispatch: Vec<i64>,
+    version: Vec<i64>,
+}
+
+impl Columns {
+    fn of(jobs: &LockedJobs, moves: &[&Move]) -> Self {
+        fn all<T>(moves: &[&Move], value: impl Fn(&Move) -> T) -> Vec<T> {
+            moves.iter().map(|one| value(one)).collect()
+        }
+        let version = |job: i64| jobs.get(job).map_or(0, super::progress::LockedJob::next_version);
+        let stage = |image: &ImageProgress| stage_column(image.stage);
+        Self {
+            job: all(moves, |one| one.job),
+            idx: all(moves, |one| one.idx),
+            was_state: all(moves, |one| one.from.state.name()),
+            was_stage: all(moves, |one| stage(&one.from)),
+            was_generation: all(moves, |one| column32(one.from.generation)),
+            was_dispatch: all(moves, |one| column(one.from.dispatch)),
+            state: all(moves, |one| one.to.state.name()),
+            stage: all(moves, |one| stage(&one.to)),
+            generation: all(moves, |one| column32(one.to.generation)),
+            dispatch: all(moves, |one| column(one.to.dispatch)),
+            version: all(moves, |one| version(one.job)),
+        }
+    }
+}
+
+async fn update_plain(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<Vec<(i64, i64)>, Error> {
+    let columns = Columns::of(jobs, moves);
+    let clear: Vec<bool> = moves.iter().map(|one| one.error == LastError::Clear).collect();
+    Ok(sqlx::query_as(
+        "UPDATE images AS i
+         SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
+             version = m.version,
+             error_code = CASE WHEN m.clear THEN NULL ELSE i.error_code END,
+             error = CASE WHEN m.clear THEN NULL ELSE i.error END
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::bigint[], $7::text[],
+                     $8::smallint[], $9::int[], $10::bigint[], $11::bigint[], $12::boolean[])
+             AS m (job, idx, was_state, was_stage, was_generation, was_dispatch, state, stage, generation, dispatch,
+                   version, clear)
+         WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
+           AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
+         RETURNING i.job, i.idx",
+    )
+    .bind(columns.job)
+    .bind(columns.idx)
+    .bind(columns.was_state)
+    .bind(columns.was_stage)
+    .bind(columns.was_generation)
+    .bind(columns.was_dispatch)
+    .bind(columns.state)
+    .bind(columns.stage)
+    .bind(columns.generation)
+    .bind(columns.dispatch)
+    .bind(columns.version)
+    .bind(clear)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+async fn update_full(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<Vec<(i64, i64)>, Error> {
+    let columns = Columns::of(jobs, moves);
+    let mut hosts = Vec::with_capacity(moves.len());
+    let (mut errors, mut codes, mut messages) = (Vec::new(), Vec::new(), Vec::new());
+    for one in moves {
+        let of: Vec<String> = one.to.hosts.iter().map(|host| text_column(host)).collect();
+        hosts.push(if of.is_empty() { None } else { Some(to_json(&of)?) });
+        let (error, code, message) = match &one.error {
+            LastError::Keep => ("keep", None, None),
+            LastError::Clear => ("clear", None, None),
+            LastError::Set { code, message } => ("set", Some(text_column(code)), Some(text_column(message))),
+        };
+        errors.push(error);
+        codes.push(code);
+        messages.push(message);
+    }
+    Ok(sqlx::query_as(
+        "UPDATE images AS i
+         SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
+             version = m.version, failures = m.failures, suspect = m.suspect,
+             hosts = CASE WHEN m.hosts IS NULL THEN NULL
+                          ELSE ARRAY (SELECT jsonb_array_elements_text(m.hosts::jsonb)) END,
+             error_code = CASE m.error WHEN 'keep' THEN i.error_code ELSE m.code END,
+             error = CASE m.error WHEN 'keep' THEN i.error ELSE m.message END
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::bigint[], $7::text[],
+                     $8::smallint[], $9::int[], $10::bigint[], $11::bigint[], $12::int[], $13::boolean[],
+                     $14::text[], $15::text[], $16::text[], $17::text[])
+             AS m (job, idx, was_state, was_stage, was_generation, was_dispatch, state, stage, generation, dispatch,
+                   version, failures, suspect, hosts, error, code, message)
+         WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
+           AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
+         RETURNING i.job, i.idx",
+    )
+    .bind(columns.job)
+    .bind(columns.idx)
+    .bind(columns.was_state)
+    .bind(columns.was_stage)
+    .bind(columns.was_generation)
+    .bind(columns.was_dispatch)
+    .bind(columns.state)
+    .bind(columns.stage)
+    .bind(columns.generation)
+    .bind(columns.dispatch)
+    .bind(columns.version)
+    .bind(moves.iter().map(|one| column32(one.to.failures)).collect::<Vec<_>>())
+    .bind(moves.iter().map(|one| one.to.suspect).collect::<Vec<_>>())
+    .bind(hosts)
+    .bind(errors)
+    .bind(codes)
+    .bind(messages)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Ends the locked jobs among `seqs`, whose images are all terminal. While image rows have yet to follow a retry, the
+/// counters say nothing about the end.
+pub(super) async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    let seqs: Vec<i64> = seqs.iter().copied().filter(|seq| jobs.get(*seq).is_some()).collect();
+    if seqs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dead: Vec<bool> =
+        seqs.iter().map(|seq| jobs.get(*seq).is_some_and(super::progress::LockedJob::any_dead)).collect();
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE jobs AS j
+         SET state = CASE WHEN e.dead THEN 'failed' ELSE 'done' END,
+             manifest = 'pending', manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
+             finished_at = clock_timestamp()
+         FROM unnest($1::bigint[], $2::boolean[]) AS e (job, dead)
+         WHERE j.seq = e.job AND j.state IN ('active', 'paused') AND j.follow IS NULL
+         RETURNING j.id",
+    )
+    .bind(&seqs)
+    .bind(dead)
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(ids.into_iter().map(JobId).collect())
+}
+
+/// Saves the jobs and ends those that are complete: the last step of every transaction that moved images.
+pub(super) async fn save_and_finish(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+) -> Result<(Vec<JobId>, Vec<JobId>), Error> {
+    let finished = finish(tx, jobs, &jobs.complete()).await?;
+    jobs.save(tx).await?;
+    Ok((jobs.raised(), finished))
+}

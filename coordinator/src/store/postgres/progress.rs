@@ -1,0 +1,360 @@
+//! What changes of a job with every transaction: its version, counters and low-water marks, one row that is locked
+//! before anything else of the job.
+//!
+//! Two transactions that change one job therefore follow each other; rows that were read after the lock stay as read,
+//! so image rows need no lock of their own. Jobs are locked in order of `seq`; texts, where both are needed, before.
+
+use std::collections::BTreeMap;
+
+use darkroom_core::{
+    id::JobId,
+    image_state::{ImageProgress, ImageState},
+};
+use uuid::Uuid;
+
+use super::{
+    Error, Tx,
+    rows::{array, column},
+};
+
+/// Nothing is to be found from here on, until something returns.
+pub(super) const NOTHING: i64 = i64::MAX;
+/// Images whose states are counted together; `image_blocks` says the same.
+pub(super) const BLOCK: i64 = 256;
+/// Position of `encode` in the arrays.
+const ENCODE: usize = 0;
+
+/// A job that this transaction has locked.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct LockedJob {
+    pub(super) job: i64,
+    id: Uuid,
+    version: i64,
+    images: i64,
+    texts: i64,
+    done: i64,
+    dead: i64,
+    cancelled: i64,
+    ready: Vec<i64>,
+    dispatched: Vec<i64>,
+    passed: Vec<i64>,
+    low: Vec<i64>,
+    #[sqlx(skip)]
+    raised: bool,
+}
+
+impl LockedJob {
+    pub(super) fn id(&self) -> JobId {
+        JobId(self.id)
+    }
+
+    /// Stages that an image passes.
+    pub(super) fn stages(&self) -> usize {
+        self.ready.len().saturating_sub(1)
+    }
+
+    /// The version that this transaction makes, if it changes the job.
+    pub(super) fn next_version(&self) -> i64 {
+        self.version + 1
+    }
+
+    /// Makes a new version.
+    pub(super) fn raise(&mut self) {
+        self.raised = true;
+    }
+
+    /// Whether every image is terminal.
+    pub(super) fn complete(&self) -> bool {
+        self.images > 0 && self.done + self.dead + self.cancelled == self.images
+    }
+
+    /// Whether an image failed for good.
+    pub(super) fn any_dead(&self) -> bool {
+        self.dead > 0
+    }
+
+    /// Counts a chunk of a submit.
+    pub(super) fn receive(&mut self, images: i64, ready: i64, texts: i64, encoded: i64) {
+        self.raise();
+        self.images += images;
+        self.texts += texts;
+        add(&mut self.passed, ENCODE, encoded);
+        add(&mut self.ready, ENCODE + 1, ready);
+    }
+
+    /// Counts texts that were encoded (or, negative, lost).
+    pub(super) fn encode(&mut self, texts: i64) {
+        self.raise();
+        add(&mut self.passed, ENCODE, texts);
+    }
+
+    /// A text, by its row's id, is wanted again.
+    pub(super) fn want(&mut self, embedding: i64) {
+        self.raise();
+        self.lower(ENCODE, embedding);
+    }
+
+    /// Where to look for texts to encode.
+    pub(super) fn wanted_from(&self) -> i64 {
+        self.low.get(ENCODE).copied().unwrap_or(0)
+    }
+
+    /// No text below is wanted.
+    pub(super) fn set_wanted_from(&mut self, embedding: i64) {
+        self.raise();
+        self.rise(ENCODE, embedding);
+    }
+
+    /// Where to look for images that are ready for a stage.
+    pub(super) fn ready_from(&self, stage: usize) -> i64 {
+        self.low.get(stage + 1).copied().unwrap_or(0)
+    }
+
+    /// No image below is ready for the stage.
+    pub(super) fn set_ready_from(&mut self, stage: usize, idx: i64) {
+        self.raise();
+        self.rise(stage + 1, idx);
+    }
+
+    fn move_image(&mut self, idx: i64, from: &ImageProgress, to: &ImageProgress) {
+        self.count(from, -1);
+        self.count(to, 1);
+        if to.state == ImageState::Ready {
+            self.lower(to.stage + 1, idx);
+        }
+    }
+
+    fn count(&mut self, image: &ImageProgress, sign: i64) {
+        match image.state {
+            ImageState::Waiting => {}
+            ImageState::Ready => add(&mut self.ready, image.stage + 1, sign),
+            ImageState::Dispatched => add(&mut self.dispatched, image.stage + 1, sign),
+            ImageState::Done => self.done += sign,
+            ImageState::Dead => self.dead += sign,
+            ImageState::Cancelled => self.cancelled += sign,
+        }
+        let passed = image.stage + usize::from(image.state == ImageState::Done);
+        for stage in 0..passed {
+            add(&mut self.passed, stage + 1, sign);
+        }
+    }
+
+    fn lower(&mut self, position: usize, to: i64) {
+        if let Some(low) = self.low.get_mut(position) {
+            *low = to.min(*low);
+        }
+    }
+
+    fn rise(&mut self, position: usize, to: i64) {
+        if let Some(low) = self.low.get_mut(position) {
+            *low = to;
+        }
+    }
+}
+
+fn add(counters: &mut [i64], position: usize, count: i64) {
+    if let Some(counter) = counters.get_mut(position) {
+        *counter += count;
+    }
+}
+
+/// Counts of one block of images, in the order of [`ImageState::ALL`].
+type BlockDelta = [i32; 6];
+
+/// The jobs that a transaction has locked, and what it has done to them; [`save`](Self::save) writes it.
+#[derive(Debug, Default)]
+pub(super) struct LockedJobs {
+    jobs: BTreeMap<i64, LockedJob>,
+    blocks: BTreeMap<(i64, i64), BlockDelta>,
+    changes: BTreeMap<i64, Vec<i64>>,
+}
+
+impl LockedJobs {
+    /// Locks the jobs with these `seq`; those that are gone are left out.
+    pub(super) async fn lock(tx: &mut Tx, seqs: impl IntoIterator<Item = i64>) -> Result<Self, Error> {
+        let mut seqs: Vec<i64> = seqs.into_iter().collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        if seqs.is_empty() {
+            return Ok(Self::default());
+        }
+        let rows: Vec<LockedJob> = sqlx::query_as(
+            "SELECT p.job, j.id, p.version, p.images, p.texts, p.done, p.dead, p.cancelled, p.ready, p.dispatched,
+                    p.passed, p.low
+             FROM unnest($1::bigint[]) AS wanted (job)
+             CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = wanted.job
+                                 ORDER BY newest.version DESC LIMIT 1 FOR NO KEY UPDATE) AS p
+             JOIN jobs AS j ON j.seq = p.job",
+        )
+        .bind(&seqs)
+        .fetch_all(&mut **tx)
+        .await?;
+        let jobs = rows.into_iter().map(|row| (row.job, row)).collect();
+        Ok(Self { jobs, ..Self::default() })
+    }
+
+    pub(super) fn get(&self, seq: i64) -> Option<&LockedJob> {
+        self.jobs.get(&seq)
+    }
+
+    pub(super) fn get_mut(&mut self, seq: i64) -> Option<&mut LockedJob> {
+        self.jobs.get_mut(&seq)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LockedJob> {
+        self.jobs.values_mut()
+    }
+
+    /// Ids of the jobs that have a new version.
+    pub(super) fn raised(&self) -> Vec<JobId> {
+        self.jobs.values().filter(|job| job.raised).map(LockedJob::id).collect()
+    }
+
+    /// `seq` of the jobs that this transaction changed and whose images are all terminal.
+    pub(super) fn complete(&self) -> Vec<i64> {
+        let complete = self.jobs.values().filter(|job| job.raised && job.complete());
+        complete.map(|job| job.job).collect()
+    }
+
+    /// Counts a change that was written to an image's row.
+    pub(super) fn moved(&mut self, job: i64, idx: i64, from: &ImageProgress, to: &ImageProgress) {
+        if let Some(locked) = self.jobs.get_mut(&job) {
+            locked.raise();
+            locked.move_image(idx, from, to);
+        }
+        let block = self.blocks.entry((job, idx / BLOCK)).or_default();
+        block[position(from.state)] -= 1;
+        block[position(to.state)] += 1;
+        self.changes.entry(job).or_default().push(idx);
+    }
+
+    /// Counts a new image; `receive` counts it in its job.
+    pub(super) fn inserted(&mut self, job: i64, idx: i64, state: ImageState) {
+        self.blocks.entry((job, idx / BLOCK)).or_default()[position(state)] += 1;
+        self.changes.entry(job).or_default().push(idx);
+    }
+
+    /// Writes it all, as the last thing that the transaction does to progress.
+    pub(super) async fn save(&mut self, tx: &mut Tx) -> Result<(), Error> {
+        let changed: Vec<&LockedJob> = self.jobs.values().filter(|job| job.raised).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let numbers = |value: fn(&LockedJob) -> i64| changed.iter().map(|job| value(job)).collect::<Vec<_>>();
+        let arrays =
+            |value: fn(&LockedJob) -> &[i64]| changed.iter().map(|job| array(value(job))).collect::<Vec<_>>();
+        let blocks: Vec<_> = self.blocks.iter().collect();
+        let states = |state: usize| blocks.iter().map(|(_, delta)| delta[state]).collect::<Vec<_>>();
+        let changes = self.changes();
+        let saved = sqlx::query(
+            "WITH counted AS (
+                 INSERT INTO image_blocks AS b (job, block, waiting, ready, dispatched, done, dead, cancelled)
+                 SELECT * FROM unnest($12::bigint[], $13::bigint[], $14::int[], $15::int[], $16::int[], $17::int[],
+                                      $18::int[], $19::int[])
+                 ON CONFLICT (job, block) DO UPDATE
+                 SET waiting = b.waiting + excluded.waiting, ready = b.ready + excluded.ready,
+                     dispatched = b.dispatched + excluded.dispatched, done = b.done + excluded.done,
+                     dead = b.dead + excluded.dead, cancelled = b.cancelled + excluded.cancelled),
+             changed AS (
+                 INSERT INTO image_changes (job, version, first, last, images)
+                 SELECT job, version, first, last, images::bigint[]
+                 FROM unnest($20::bigint[], $21::bigint[], $22::bigint[], $25::bigint[], $23::text[])
+                     AS c (job, version, first, last, images))
+             UPDATE job_progress AS p
+             SET version = n.version, images = n.images, texts = n.texts, done = n.done, dead = n.dead,
+                 cancelled = n.cancelled, ready = n.ready::bigint[], dispatched = n.dispatched::bigint[],
+                 passed = n.passed::bigint[], low = n.low::bigint[], touched_at = clock_timestamp()
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $24::bigint[])
+                 AS n (job, was, version, images, texts, done, dead, ready, dispatched, passed, low, cancelled)
+             WHERE p.job = n.job AND p.version = n.was",
+        )
+        .bind(numbers(|job| job.job))
+        .bind(numbers(|job| job.version))
+        .bind(numbers(LockedJob::next_version))
+        .bind(numbers(|job| job.images))
+        .bind(numbers(|job| job.texts))
+        .bind(numbers(|job| job.done))
+        .bind(numbers(|job| job.dead))
+        .bind(arrays(|job| &job.ready))
+        .bind(arrays(|job| &job.dispatched))
+        .bind(arrays(|job| &job.passed))
+        .bind(arrays(|job| &job.low))
+        .bind(blocks.iter().map(|((job, _), _)| *job).collect::<Vec<_>>())
+        .bind(blocks.iter().map(|((_, block), _)| *block).collect::<Vec<_>>())
+        .bind(states(0))
+        .bind(states(1))
+        .bind(states(2))
+        .bind(states(3))
+        .bind(states(4))
+        .bind(states(5))
+        .bind(changes.iter().map(|change| change.job).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.version).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.first).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.images.as_str()).collect::<Vec<_>>())
+        .bind(numbers(|job| job.cancelled))
+        .bind(changes.iter().map(|change| change.last).collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+        if saved.rows_affected() == column(changed.len()).try_into().unwrap_or(u64::MAX) {
+            Ok(())
+        } else {
+            Err(Error::Corrupt("a job changed under its lock".to_owned()))
+        }
+    }
+}
+
+/// A row of `image_changes`.
+struct ChangeRow {
+    job: i64,
+    version: i64,
+    first: i64,
+    last: i64,
+    images: String,
+}
+
+/// Most images of one row of `image_changes`.
+pub(super) const CHANGES: usize = 1000;
+
+impl LockedJobs {
+    /// Which images this transaction's versions changed, in runs whose order is that of the images.
+    fn changes(&self) -> Vec<ChangeRow> {
+        let mut rows = Vec::with_capacity(self.changes.len());
+        for (job, images) in &self.changes {
+            let version = self.jobs.get(job).map_or(0, LockedJob::next_version);
+            let mut images = images.clone();
+            images.sort_unstable();
+            images.dedup();
+            for run in images.chunks(CHANGES) {
+                if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                    rows.push(ChangeRow {
+                        job: *job,
+                        version,
+                        first: *first,
+                        last: *last,
+                        images: array(run),
+                    });
+                }
+            }
+        }
+        rows
+    }
+}
+
+fn position(state: ImageState) -> usize {
+    match state {
+        ImageState::Waiting => 0,
+        ImageState::Ready => 1,
+        ImageState::Dispatched => 2,
+        ImageState::Done => 3,
+        ImageState::Dead => 4,
+        ImageState::Cancelled => 5,
+    }
+}
+
+/// A job's `seq` that no lock needs, because it never changes.
+pub(super) async fn seqs_of(tx: &mut Tx, ids: &[Uuid]) -> Result<BTreeMap<Uuid, i64>, Error> {
+    let rows: Vec<(Uuid, i64)> =
+        sqlx::query_as("SELECT id, seq FROM jobs WHERE id = ANY ($1)").bind(ids).fetch_all(&mut **tx).await?;
+    Ok(rows.into_iter().collect())
+}

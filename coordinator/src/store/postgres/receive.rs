@@ -1,0 +1,176 @@
+//! A chunk of prompts becomes rows: texts, prompts, images.
+//!
+//! Texts are locked (shared) before their state is read, so that no encoder's result or loss of one passes between
+//! that reading and the commit: whoever changes a text's state afterwards finds the prompts that this chunk added.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use darkroom_core::{digest::Digest, image_state::ImageState};
+
+use super::{
+    Error, Tx,
+    progress::LockedJobs,
+    rows::{column, column32, digest, seed_column},
+    texts,
+};
+use crate::store::records::{NewPrompt, PreparedText};
+
+/// A text's row as this transaction may rely on it.
+#[derive(Clone, Copy)]
+struct Text {
+    id: i64,
+    encoded: bool,
+}
+
+type Texts = HashMap<Digest, Text>;
+
+/// Inserts a chunk of a job's prompts; `None` when the job is gone.
+pub(super) async fn insert_prompts(
+    tx: &mut Tx,
+    job: i64,
+    encoder: Digest,
+    prompts: &[NewPrompt],
+) -> Result<Option<()>, Error> {
+    let (texts, revived) = ensure_texts(tx, encoder, prompts).await?;
+    let waiting = texts::jobs_of(tx, &revived).await?;
+    let mut jobs = LockedJobs::lock(tx, waiting.iter().map(|(job, _)| *job).chain([job])).await?;
+    texts::want_in_jobs(&mut jobs, &waiting);
+    let Some(version) = jobs.get(job).map(super::progress::LockedJob::next_version) else { return Ok(None) };
+    let new_texts = insert_job_texts(tx, job, &texts).await?;
+    let ready = insert_rows(tx, &mut jobs, (job, version), &texts, prompts).await?;
+    let images = prompts.iter().map(|prompt| i64::from(prompt.images)).sum();
+    if let Some(job) = jobs.get_mut(job) {
+        job.receive(images, ready, new_texts.0, new_texts.1);
+    }
+    jobs.save(tx).await?;
+    Ok(Some(()))
+}
+
+/// Makes sure that every text has a row, and locks those that others know. Texts that were given up are wanted again;
+/// their ids come second.
+async fn ensure_texts(
+    tx: &mut Tx,
+    encoder: Digest,
+    prompts: &[NewPrompt],
+) -> Result<(Texts, Vec<i64>), Error> {
+    // Negative texts first: they are shared by many prompts, so they should be encoded first.
+    let mut seen = BTreeSet::new();
+    let negatives = prompts.iter().filter_map(|prompt| prompt.negative_embedding.as_ref());
+    let wanted: Vec<&PreparedText> = negatives
+        .chain(prompts.iter().map(|prompt| &prompt.text_embedding))
+        .filter(|text| seen.insert(text.digest))
+        .collect();
+    let inserted: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "INSERT INTO embeddings (digest, encoder, prepared)
+         SELECT t.digest, $3, t.prepared FROM unnest($1::bytea[], $2::text[]) AS t (digest, prepared)
+         ON CONFLICT (digest) DO NOTHING
+         RETURNING id, digest",
+    )
+    .bind(wanted.iter().map(|text| text.digest.0).collect::<Vec<_>>())
+    .bind(wanted.iter().map(|text| text.prepared.as_str()).collect::<Vec<_>>())
+    .bind(encoder.0)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut texts = Texts::with_capacity(wanted.len());
+    for (id, bytes) in inserted {
+        texts.insert(digest(&bytes)?, Text { id, encoded: false });
+    }
+    let known: Vec<_> =
+        wanted.iter().filter(|text| !texts.contains_key(&text.digest)).map(|text| text.digest.0).collect();
+    if known.is_empty() {
+        return Ok((texts, Vec::new()));
+    }
+    let known: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
+        "SELECT id, digest, state FROM embeddings WHERE digest = ANY ($1) ORDER BY id FOR SHARE",
+    )
+    .bind(known)
+    .fetch_all(&mut **tx)
+    .await?;
+    let dead: Vec<i64> = known.iter().filter(|(.., state)| state == "dead").map(|(id, ..)| *id).collect();
+    let revived = texts::revive(tx, &dead).await?;
+    for (id, bytes, state) in known {
+        texts.insert(digest(&bytes)?, Text { id, encoded: state == "done" });
+    }
+    Ok((texts, revived))
+}
+
+/// Adds the texts that are new to the job. Returns how many, and how many of them are encoded.
+async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, i64), Error> {
+    let by_id: BTreeMap<i64, bool> = texts.values().map(|text| (text.id, text.encoded)).collect();
+    let ids: Vec<i64> = by_id.keys().copied().collect();
+    let inserted: Vec<i64> = sqlx::query_scalar(
+        "INSERT INTO job_texts (job, embedding) SELECT $1, t.id FROM unnest($2::bigint[]) AS t (id)
+         ON CONFLICT (job, embedding) DO NOTHING
+         RETURNING embedding",
+    )
+    .bind(job)
+    .bind(ids)
+    .fetch_all(&mut **tx)
+    .await?;
+    let encoded: Vec<i64> = inserted.iter().copied().filter(|id| by_id.get(id) == Some(&true)).collect();
+    texts::add_notes(tx, &[job], &encoded).await?;
+    Ok((column(inserted.len()), column(encoded.len())))
+}
+
+/// Inserts prompts and images; returns how many images are ready.
+async fn insert_rows(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    (job, version): (i64, i64),
+    texts: &Texts,
+    prompts: &[NewPrompt],
+) -> Result<i64, Error> {
+    let text = |prepared: &PreparedText| {
+        let text = texts.get(&prepared.digest).copied();
+        text.ok_or_else(|| Error::Corrupt(format!("text {} has no row", prepared.digest)))
+    };
+    let (mut embeddings, mut negatives) = (Vec::new(), Vec::new());
+    let (mut images, mut of_prompts, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ready = 0;
+    for prompt in prompts {
+        let positive = text(&prompt.text_embedding)?;
+        let negative = prompt.negative_embedding.as_ref().map(text).transpose()?;
+        embeddings.push(positive.id);
+        negatives.push(negative.map(|text| text.id));
+        let encoded = positive.encoded && negative.is_none_or(|text| text.encoded);
+        let state = if encoded { ImageState::Ready } else { ImageState::Waiting };
+        for index in prompt.first_index..prompt.first_index + u64::from(prompt.images) {
+            images.push(column(index));
+            of_prompts.push(column(prompt.position));
+            states.push(state.name());
+            jobs.inserted(job, column(index), state);
+            ready += i64::from(encoded);
+        }
+    }
+    sqlx::query(
+        "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
+                              negative_embedding)
+         SELECT $1, p.*
+         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::int[], $7::bigint[], $8::bigint[],
+                     $9::bigint[]) AS p",
+    )
+    .bind(job)
+    .bind(prompts.iter().map(|prompt| column(prompt.position)).collect::<Vec<_>>())
+    .bind(prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>())
+    .bind(prompts.iter().map(|prompt| prompt.negative.as_str()).collect::<Vec<_>>())
+    .bind(prompts.iter().map(|prompt| column(prompt.first_index)).collect::<Vec<_>>())
+    .bind(prompts.iter().map(|prompt| column32(prompt.images)).collect::<Vec<_>>())
+    .bind(prompts.iter().map(|prompt| seed_column(prompt.first_seed)).collect::<Vec<_>>())
+    .bind(embeddings)
+    .bind(negatives)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(
+        "INSERT INTO images (job, version, idx, prompt, state)
+         SELECT $1, $2, i.idx, i.prompt, i.state::image_state
+         FROM unnest($3::bigint[], $4::bigint[], $5::text[]) AS i (idx, prompt, state)",
+    )
+    .bind(job)
+    .bind(version)
+    .bind(images)
+    .bind(of_prompts)
+    .bind(states)
+    .execute(&mut **tx)
+    .await?;
+    Ok(ready)
+}

@@ -1,0 +1,231 @@
+//! Letting the images that wait for a text follow it, in chunks.
+//!
+//! What has yet to spread is a row of `spreading_texts`; it remembers how far its prompts have been told, so that a
+//! text which a million prompts share is walked through once. Several coordinators may spread at once: each takes
+//! rows that no other one has locked.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use darkroom_core::image_state::{ImageEvent, transition};
+
+use super::{
+    Error, PostgresStore, Tx,
+    moves::{Applied, apply, save_and_finish},
+    progress::{LockedJob, LockedJobs},
+    rows::{ProgressRow, column},
+};
+use crate::store::{
+    change::{LastError, Move},
+    records::Committed,
+};
+
+/// Texts looked at in one transaction.
+const TEXTS_AT_ONCE: i64 = 256;
+/// How often rows are looked for from the first one on.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Where the last spread rows were found: a hint, so that a search does not walk through the entries of those that
+/// came before, which stay while somebody holds an old snapshot.
+#[derive(Debug, Default)]
+pub(super) struct SpreadFrom(Mutex<Option<(i64, Instant)>>);
+
+impl SpreadFrom {
+    fn get(&self) -> Option<i64> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(_, looked)| looked.elapsed() < LOOK_AGAIN).map(|(from, _)| from)
+    }
+
+    fn set(&self, from: i64, whole: bool) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_mut() {
+            Some((known, _)) if !whole => *known = from,
+            _ => *known = Some((from, Instant::now())),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Spreading {
+    id: i64,
+    embedding: i64,
+    role: i16,
+    after_job: i64,
+    after_position: i64,
+}
+
+/// A prompt that has one of the texts. It follows when it waits for nothing else.
+#[derive(sqlx::FromRow)]
+struct Told {
+    spreading: i64,
+    role: i16,
+    job: i64,
+    position: i64,
+    first_index: i64,
+    images: i32,
+    dead: bool,
+    ready: bool,
+    error_code: Option<String>,
+    error: Option<String>,
+}
+
+impl PostgresStore {
+    pub(super) async fn spread_texts(&self, limit: u64) -> Result<Committed, Error> {
+        let from = self.spread_from.get();
+        let mut tx = self.begin_write().await?;
+        let spreading: Vec<Spreading> = sqlx::query_as(
+            "SELECT id, embedding, role, after_job, after_position FROM spreading_texts
+             WHERE id >= $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        )
+        .bind(from.unwrap_or(0))
+        .bind(TEXTS_AT_ONCE)
+        .fetch_all(&mut *tx)
+        .await?;
+        let Some(first) = spreading.first() else {
+            if from.is_none() {
+                self.spread_from.set(0, true);
+            }
+            return Ok(Committed::default());
+        };
+        self.spread_from.set(first.id, from.is_none());
+        let mut prompts = prompts_of(&mut tx, &spreading, limit).await?;
+        let cut = cut_at(&mut prompts, limit) || column(prompts.len()) >= column(limit);
+        let applied = follow(&mut tx, &prompts).await?;
+        remember(&mut tx, &spreading, prompts.last().filter(|_| cut)).await?;
+        tx.commit().await?;
+        let more = cut || column(spreading.len()) == TEXTS_AT_ONCE;
+        let Followed { applied, jobs, finished } = applied;
+        Ok(Committed { changed: applied.len() as u64, jobs, finished, more, ..Committed::default() })
+    }
+}
+
+/// The next prompts of the texts, in order of text, role and position.
+async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<Vec<Told>, Error> {
+    Ok(sqlx::query_as(
+        "SELECT w.spreading, w.role, p.job, p.position, p.first_index, p.images,
+                t.state = 'dead' OR coalesce(n.state = 'dead', FALSE) AS dead,
+                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AS ready,
+                CASE t.state WHEN 'dead' THEN t.error_code ELSE n.error_code END AS error_code,
+                CASE t.state WHEN 'dead' THEN t.error ELSE n.error END AS error
+         FROM (SELECT s.id AS spreading, r.role, next.job, next.position
+               FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[])
+                        AS s (id, embedding, role, after_job, after_position)
+               CROSS JOIN LATERAL (VALUES (0::smallint), (1::smallint)) AS r (role)
+               CROSS JOIN LATERAL (
+                   (SELECT p.job, p.position FROM prompts AS p
+                    WHERE r.role = 0 AND s.role = 0 AND p.text_embedding = s.embedding
+                      AND (p.job, p.position) > (s.after_job, s.after_position)
+                    ORDER BY p.job, p.position LIMIT $6)
+                   UNION ALL
+                   (SELECT p.job, p.position FROM prompts AS p
+                    WHERE r.role = 1 AND p.negative_embedding = s.embedding
+                      AND (p.job, p.position) > (CASE s.role WHEN 1 THEN s.after_job ELSE 0 END,
+                                                 CASE s.role WHEN 1 THEN s.after_position ELSE 0 END)
+                    ORDER BY p.job, p.position LIMIT $6)) AS next
+               ORDER BY s.id, r.role, next.job, next.position LIMIT $6) AS w
+         JOIN prompts AS p ON p.job = w.job AND p.position = w.position
+         JOIN embeddings AS t ON t.id = p.text_embedding
+         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
+         ORDER BY w.spreading, w.role, w.job, w.position",
+    )
+    .bind(spreading.iter().map(|text| text.id).collect::<Vec<_>>())
+    .bind(spreading.iter().map(|text| text.embedding).collect::<Vec<_>>())
+    .bind(spreading.iter().map(|text| text.role).collect::<Vec<_>>())
+    .bind(spreading.iter().map(|text| text.after_job).collect::<Vec<_>>())
+    .bind(spreading.iter().map(|text| text.after_position).collect::<Vec<_>>())
+    .bind(column(limit))
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Keeps as many prompts as have about `limit` images that follow; whether some were cut.
+fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
+    let mut images = 0;
+    let fits = prompts
+        .iter()
+        .take_while(|prompt| {
+            let before = images;
+            images += if prompt.dead || prompt.ready { i64::from(prompt.images) } else { 0 };
+            before < column(limit)
+        })
+        .count();
+    let cut = fits < prompts.len();
+    prompts.truncate(fits);
+    cut
+}
+
+#[derive(Default)]
+struct Followed {
+    applied: Applied,
+    jobs: Vec<darkroom_core::id::JobId>,
+    finished: Vec<darkroom_core::id::JobId>,
+}
+
+async fn follow(tx: &mut Tx, prompts: &[Told]) -> Result<Followed, Error> {
+    let following: Vec<&Told> = prompts.iter().filter(|prompt| prompt.dead || prompt.ready).collect();
+    if following.is_empty() {
+        return Ok(Followed::default());
+    }
+    let mut jobs = LockedJobs::lock(tx, following.iter().map(|prompt| prompt.job)).await?;
+    let by_position: HashMap<(i64, i64), &Told> =
+        following.iter().map(|prompt| ((prompt.job, prompt.position), *prompt)).collect();
+    let images: Vec<ProgressRow> = sqlx::query_as(
+        "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
+         FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)
+         JOIN images AS i ON i.job = f.job AND i.idx >= f.first_index AND i.idx < f.first_index + f.images
+         WHERE i.state = 'waiting'",
+    )
+    .bind(by_position.values().map(|prompt| prompt.job).collect::<Vec<_>>())
+    .bind(by_position.values().map(|prompt| prompt.first_index).collect::<Vec<_>>())
+    .bind(by_position.values().map(|prompt| prompt.images).collect::<Vec<_>>())
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut moves = Vec::with_capacity(images.len());
+    for row in images {
+        let Some(prompt) = by_position.get(&(row.job, row.prompt)) else { continue };
+        let event = if prompt.dead { ImageEvent::TextsDead } else { ImageEvent::TextsEncoded };
+        let from = row.progress()?;
+        let stages = jobs.get(row.job).map_or(0, LockedJob::stages);
+        let Ok(to) = transition(&from, &event, stages) else { continue };
+        let error = if prompt.dead {
+            LastError::Set {
+                code: prompt.error_code.clone().unwrap_or_default(),
+                message: prompt.error.clone().unwrap_or_default(),
+            }
+        } else {
+            LastError::Keep
+        };
+        moves.push(Move { job: row.job, idx: row.idx, from, to, error });
+    }
+    let applied = apply(tx, &mut jobs, &moves).await?;
+    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
+    Ok(Followed { applied, jobs, finished })
+}
+
+/// Forgets the rows whose prompts were all told: all of them, or those before the last prompt's.
+async fn remember(tx: &mut Tx, spreading: &[Spreading], last: Option<&Told>) -> Result<(), Error> {
+    let whole: BTreeSet<i64> = spreading
+        .iter()
+        .map(|text| text.id)
+        .filter(|id| last.is_none_or(|last| *id < last.spreading))
+        .collect();
+    sqlx::query("DELETE FROM spreading_texts WHERE id = ANY ($1)")
+        .bind(whole.into_iter().collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    if let Some(last) = last {
+        sqlx::query(
+            "UPDATE spreading_texts SET role = $2, after_job = $3, after_position = $4 WHERE id = $1",
+        )
+        .bind(last.spreading)
+        .bind(last.role)
+        .bind(last.job)
+        .bind(last.position)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}

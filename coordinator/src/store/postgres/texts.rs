@@ -1,0 +1,311 @@
+//! Embeddings: results of stage `encode`, texts that are lost or wanted again, and telling the jobs that need them.
+//!
+//! A text's row is locked before the jobs that need it. Every job counts, in the same transaction, how many of its
+//! texts are encoded, so that the count is the rows'.
+
+use std::collections::{BTreeMap, HashMap};
+
+use darkroom_core::{
+    digest::Digest,
+    retry::{self, History, Verdict},
+};
+use darkroom_queue::task::{Outcome, PoolId, Subject};
+
+use super::{
+    Error, Tx,
+    progress::LockedJobs,
+    rows::{column, digest, number, text_column, to_json},
+};
+use crate::store::{
+    cause::{Cause, Outcomes},
+    records::Fate,
+};
+
+#[derive(sqlx::FromRow)]
+struct TextRow {
+    id: i64,
+    digest: Vec<u8>,
+    state: String,
+    dispatch: i64,
+    failures: i32,
+    hosts: Vec<String>,
+    suspect: bool,
+}
+
+/// A text while a bulk is judged: as read, and what becomes of it.
+struct Judged<'a> {
+    row: TextRow,
+    end: Option<End<'a>>,
+}
+
+enum End<'a> {
+    Done { outcome: &'a Outcome },
+    Wanted,
+    Failed { dead: bool, code: &'a str, message: &'a str },
+}
+
+/// Applies what happened to texts of an encoder's pool.
+pub(super) async fn settle(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Outcomes, Error> {
+    let mut texts = lock_texts(tx, pool, causes).await?;
+    let mut outcomes = Outcomes::default();
+    for cause in causes {
+        let fate = match cause.key.subject {
+            Subject::Text(digest) => match texts.get_mut(&digest) {
+                Some(text) => judge(text, cause)?,
+                None => Fate::Discarded("unknown_text"),
+            },
+            Subject::Image(_) => Fate::Discarded("wrong_pool"),
+        };
+        outcomes.changed += u64::from(fate == Fate::Applied);
+        outcomes.fates.push(fate);
+    }
+    let mut changed: Vec<&Judged<'_>> = texts.values().filter(|text| text.end.is_some()).collect();
+    changed.sort_unstable_by_key(|text| text.row.id);
+    if changed.is_empty() {
+        return Ok(outcomes);
+    }
+    write(tx, pool, &changed).await?;
+    let ids: Vec<i64> = changed.iter().map(|text| text.row.id).collect();
+    let ends: HashMap<i64, &End<'_>> =
+        changed.iter().filter_map(|text| Some((text.row.id, text.end.as_ref()?))).collect();
+    let needed = jobs_of(tx, &ids).await?;
+    let mut jobs = LockedJobs::lock(tx, needed.iter().map(|(job, _)| *job)).await?;
+    for (job, embedding) in &needed {
+        let Some(job) = jobs.get_mut(*job) else { continue };
+        match ends.get(embedding) {
+            Some(End::Done { .. }) => job.encode(1),
+            Some(End::Wanted | End::Failed { dead: false, .. }) => job.want(*embedding),
+            Some(End::Failed { dead: true, .. }) => job.raise(),
+            None => {}
+        }
+    }
+    jobs.save(tx).await?;
+    let noted = changed.iter().filter(|text| {
+        matches!(text.end, Some(End::Done { outcome: Outcome::Done { notes, .. } }) if !notes.is_empty())
+    });
+    let noted: Vec<i64> = noted.map(|text| text.row.id).collect();
+    let seqs: Vec<i64> = needed.iter().map(|(job, _)| *job).collect();
+    add_notes(tx, &seqs, &noted).await?;
+    outcomes.jobs = jobs.raised();
+    Ok(outcomes)
+}
+
+async fn lock_texts<'a>(
+    tx: &mut Tx,
+    pool: &PoolId,
+    causes: &[Cause<'_>],
+) -> Result<HashMap<Digest, Judged<'a>>, Error> {
+    let digests: Vec<_> = causes
+        .iter()
+        .filter_map(|cause| match cause.key.subject {
+            Subject::Text(digest) => Some(digest.0),
+            Subject::Image(_) => None,
+        })
+        .collect();
+    let rows: Vec<TextRow> = sqlx::query_as(
+        "SELECT id, digest, state, dispatch, failures, hosts, suspect FROM embeddings
+         WHERE digest = ANY ($1) AND encoder = $2
+         ORDER BY id FOR NO KEY UPDATE",
+    )
+    .bind(digests)
+    .bind(pool.digest.0)
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.into_iter().map(|row| Ok((digest(&row.digest)?, Judged { row, end: None }))).collect()
+}
+
+fn judge<'a>(text: &mut Judged<'a>, cause: &Cause<'a>) -> Result<Fate, Error> {
+    let row = &mut text.row;
+    if let Some(outcome @ Outcome::Done { .. }) = cause.outcome() {
+        if !matches!(row.state.as_str(), "wanted" | "dispatched") {
+            return Ok(Fate::Discarded("already_encoded"));
+        }
+        (row.state, row.suspect) = ("done".to_owned(), false);
+        text.end = Some(End::Done { outcome });
+        return Ok(Fate::Applied);
+    }
+    if row.state != "dispatched" || number::<u64>(row.dispatch)? != cause.key.dispatch {
+        return Ok(Fate::Discarded("stale_dispatch"));
+    }
+    let Some((code, message, failure)) = cause.failure(row.suspect) else {
+        row.state = "wanted".to_owned();
+        text.end = Some(End::Wanted);
+        return Ok(Fate::Applied);
+    };
+    let failures = number(row.failures)?;
+    let verdict = retry::judge(History { failures, hosts: &row.hosts }, failure);
+    if verdict != Verdict::Suspect {
+        row.failures += 1;
+        if !row.hosts.iter().any(|host| host == failure.host) {
+            row.hosts.push(failure.host.to_owned());
+        }
+    }
+    let dead = verdict == Verdict::Dead;
+    row.state = if dead { "dead" } else { "wanted" }.to_owned();
+    row.suspect = true;
+    text.end = Some(End::Failed { dead, code, message });
+    Ok(Fate::Applied)
+}
+
+/// Writes locked texts, in order of id. None of them is dispatched any more; what is done or dead has to spread.
+async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<(), Error> {
+    let (mut keys, mut hashes, mut sizes, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut codes, mut messages, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
+    for text in changed {
+        let artifact = match text.end {
+            Some(End::Done { outcome: Outcome::Done { artifact, notes } }) => Some((artifact, notes)),
+            _ => None,
+        };
+        keys.push(artifact.map(|(artifact, _)| artifact.key.clone()));
+        hashes.push(artifact.map(|(artifact, _)| artifact.sha256.0));
+        sizes.push(artifact.map(|(artifact, _)| column(artifact.size)));
+        let said = artifact.map(|(_, notes)| notes.iter().map(|note| text_column(note)).collect::<Vec<_>>());
+        notes.push(said.map(|notes| to_json(&notes)).transpose()?);
+        let failure = match text.end {
+            Some(End::Failed { code, message, .. }) => Some((text_column(code), text_column(message))),
+            _ => None,
+        };
+        let (code, message) = failure.unzip();
+        codes.push(code);
+        messages.push(message);
+        let of: Vec<_> = text.row.hosts.iter().map(|host| text_column(host)).collect();
+        hosts.push(to_json(&of)?);
+    }
+    sqlx::query(
+        "WITH written AS (
+             UPDATE embeddings AS e
+             SET state = n.state, failures = n.failures, suspect = n.suspect,
+                 hosts = ARRAY (SELECT jsonb_array_elements_text(n.hosts::jsonb)),
+                 error_code = coalesce(n.error_code, e.error_code), error = coalesce(n.error, e.error),
+                 key = coalesce(n.key, e.key), sha256 = coalesce(n.sha256, e.sha256),
+                 size = coalesce(n.size, e.size),
+                 notes = CASE WHEN n.notes IS NULL THEN e.notes
+                              ELSE ARRAY (SELECT jsonb_array_elements_text(n.notes::jsonb)) END
+             FROM unnest($2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::text[], $7::text[], $8::text[],
+                         $9::text[], $10::bytea[], $11::bigint[], $12::text[])
+                 AS n (id, state, failures, suspect, hosts, error_code, error, key, sha256, size, notes)
+             WHERE e.id = n.id AND e.state IN ('wanted', 'dispatched')
+             RETURNING e.id, e.state),
+         returned AS (
+             DELETE FROM dispatched_texts WHERE encoder = $1 AND embedding = ANY ($2::bigint[]))
+         INSERT INTO spreading_texts (embedding) SELECT id FROM written WHERE state IN ('done', 'dead')",
+    )
+    .bind(pool.digest.0)
+    .bind(changed.iter().map(|text| text.row.id).collect::<Vec<_>>())
+    .bind(changed.iter().map(|text| text.row.state.as_str()).collect::<Vec<_>>())
+    .bind(changed.iter().map(|text| text.row.failures).collect::<Vec<_>>())
+    .bind(changed.iter().map(|text| text.row.suspect).collect::<Vec<_>>())
+    .bind(hosts)
+    .bind(codes)
+    .bind(messages)
+    .bind(keys)
+    .bind(hashes)
+    .bind(sizes)
+    .bind(notes)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// The jobs that need some texts, each with the text.
+pub(super) async fn jobs_of(tx: &mut Tx, embeddings: &[i64]) -> Result<Vec<(i64, i64)>, Error> {
+    if embeddings.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(sqlx::query_as(
+        "SELECT t.job, t.embedding FROM unnest($1::bigint[]) AS wanted (id)
+         JOIN job_texts AS t ON t.embedding = wanted.id",
+    )
+    .bind(embeddings)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// The jobs look for these texts again.
+pub(super) fn want_in_jobs(jobs: &mut LockedJobs, needed: &[(i64, i64)]) {
+    for (job, embedding) in needed {
+        if let Some(job) = jobs.get_mut(*job) {
+            job.want(*embedding);
+        }
+    }
+}
+
+/// Texts that were given up are wanted again. Returns those; their jobs have yet to look for them.
+pub(super) async fn revive(tx: &mut Tx, dead: &[i64]) -> Result<Vec<i64>, Error> {
+    if dead.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(sqlx::query_scalar(
+        "UPDATE embeddings SET state = 'wanted', failures = 0, hosts = '{}', suspect = FALSE
+         WHERE id = ANY ($1) AND state = 'dead'
+         RETURNING id",
+    )
+    .bind(dead)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Of these texts, those that are not encoded; they stay so until the transaction ends, and whoever encodes them then
+/// sees what it wrote.
+pub(super) async fn lock_unencoded(tx: &mut Tx, embeddings: &[i64]) -> Result<BTreeMap<i64, String>, Error> {
+    if embeddings.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows: Vec<(i64, String)> =
+        sqlx::query_as("SELECT id, state FROM embeddings WHERE id = ANY ($1) ORDER BY id FOR SHARE")
+            .bind(embeddings)
+            .fetch_all(&mut **tx)
+            .await?;
+    Ok(rows.into_iter().filter(|(_, state)| state != "done").collect())
+}
+
+/// Tells the prompts of texts what became of them, once more.
+pub(super) async fn spread_again(tx: &mut Tx, embeddings: &[i64]) -> Result<(), Error> {
+    if embeddings.is_empty() {
+        return Ok(());
+    }
+    sqlx::query("INSERT INTO spreading_texts (embedding) SELECT id FROM unnest($1::bigint[]) AS t (id)")
+        .bind(embeddings)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// As [`spread_again`], for those of the texts that were given up.
+pub(super) async fn spread_dead_again(tx: &mut Tx, embeddings: &[i64]) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO spreading_texts (embedding)
+         SELECT id FROM embeddings WHERE id = ANY ($1) AND state = 'dead'",
+    )
+    .bind(embeddings)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Most notes kept for a job.
+const NOTES: i64 = 100;
+
+/// Adds embeddings' notes to those of the jobs that need their texts, up to [`NOTES`] each.
+pub(super) async fn add_notes(tx: &mut Tx, jobs: &[i64], embeddings: &[i64]) -> Result<(), Error> {
+    if embeddings.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO job_notes (job, note)
+         SELECT DISTINCT t.job, note.note
+         FROM unnest($2::bigint[]) AS wanted (id)
+         JOIN embeddings AS e ON e.id = wanted.id
+         CROSS JOIN LATERAL unnest(e.notes) AS note (note)
+         JOIN job_texts AS t ON t.embedding = e.id AND t.job = ANY ($1)
+         WHERE (SELECT count(*) FROM job_notes AS known WHERE known.job = t.job) < $3
+         ORDER BY t.job, note.note LIMIT $3
+         ON CONFLICT (job, note) DO NOTHING",
+    )
+    .bind(jobs)
+    .bind(embeddings)
+    .bind(NOTES)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
