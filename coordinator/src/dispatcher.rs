@@ -3,7 +3,7 @@
 //! Commits in SQL first, then adds to the queue; what the queue then does not take goes back to ready, and what it
 //! loses the sweep finds. Chooses by priority, then weighted fair share over tenants and jobs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use darkroom_core::fair_share::{FairShare, Problem};
 use darkroom_queue::task::{PoolId, Task};
@@ -14,27 +14,61 @@ use crate::{
     store::records::{Dispatched, Release, Term},
 };
 
-/// Runs until shutdown.
+/// Pause after the other coordinators could not be heard; what they tell is then found by polling.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs until shutdown. A coordinator that does not lead passes on to the leader what wakes it.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
+    let mut woken_here = false;
     while !shared.stop.is_cancelled() {
         // Interest is registered before anything is read, so that nothing that happens meanwhile is missed.
         let woken = shared.events.dispatch.notified();
-        match pass(&shared, &mut shares).await {
+        let told = shared.events.told.notified();
+        match pass(&shared, &mut shares, woken_here).await {
             Ok(()) => shared.healed("dispatch"),
             Err(error) => shared.failed("dispatch", &error),
         }
+        woken_here = false;
         tokio::select! {
-            () = woken => {}
+            () = woken => woken_here = true,
+            () = told => {}
             () = tokio::time::sleep(shared.options.poll) => {}
             () = shared.stop.cancelled() => {}
         }
     }
 }
 
-async fn pass(shared: &Shared, shares: &mut HashMap<PoolId, FairShare>) -> Result<(), Error> {
+/// Hears, until shutdown, what other coordinators tell the leader.
+pub(crate) async fn listen(shared: Arc<Shared>) {
+    while !shared.stop.is_cancelled() {
+        let told = tokio::select! {
+            told = shared.store.told() => told,
+            () = shared.stop.cancelled() => return,
+        };
+        match told {
+            Ok(()) => {
+                shared.healed("listen");
+                shared.events.told.notify_one();
+            }
+            Err(error) => {
+                shared.failed("listen", &error.into());
+                shared.pause(LISTEN_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn pass(
+    shared: &Shared,
+    shares: &mut HashMap<PoolId, FairShare>,
+    woken_here: bool,
+) -> Result<(), Error> {
     let crew = shared.crew.set(Crew::new(shared.queue.workers(shared.options.worker_ttl).await?));
-    let Some(term) = shared.store.lead(&shared.holder).await? else { return Ok(()) };
+    let Some(term) = shared.store.lead(&shared.holder).await? else {
+        shares.clear();
+        return if woken_here { Ok(shared.store.tell_leader().await?) } else { Ok(()) };
+    };
     let served = crew.pools();
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
         fill(shared, term, pool, &crew, shares.entry(pool.clone()).or_default()).await?;

@@ -13,6 +13,8 @@ use tokio::sync::{Notify, watch};
 pub(crate) struct Events {
     /// Something may be ready to be dispatched, or there is room.
     pub(crate) dispatch: Notify,
+    /// As `dispatch`, but another coordinator said so.
+    pub(crate) told: Notify,
     /// Image rows have to follow a text, a cancel or a retry.
     pub(crate) follow: Notify,
     /// A job ended.

@@ -47,7 +47,10 @@ pub(crate) async fn run_sweeper(shared: Arc<Shared>) {
 
 async fn sweep_and_tidy(shared: &Shared, missing: &mut Missing) -> Result<(), Error> {
     sweep(shared, missing).await?;
-    tidy(shared).await
+    match shared.store.lead(&shared.holder).await? {
+        Some(_) => tidy(shared).await,
+        None => Ok(()),
+    }
 }
 
 async fn reap(shared: &Shared) -> Result<(), Error> {
@@ -74,7 +77,11 @@ async fn reap(shared: &Shared) -> Result<(), Error> {
 
 /// One pass over all pools; `missing` is the pass before's and becomes this one's.
 pub(crate) async fn sweep(shared: &Shared, missing: &mut Missing) -> Result<(), Error> {
-    let Some(term) = shared.store.lead(&shared.holder).await? else { return Ok(()) };
+    let Some(term) = shared.store.lead(&shared.holder).await? else {
+        // What was missing in an earlier term proves nothing in a later one.
+        missing.clear();
+        return Ok(());
+    };
     for pool in shared.cascades.pools() {
         let before = missing.remove(&pool).unwrap_or_default();
         missing.insert(pool.clone(), sweep_pool(shared, term, &pool, &before).await?);

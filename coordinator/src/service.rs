@@ -160,8 +160,11 @@ impl Shared {
 
     /// Logs a part's failure when it begins, not at each repetition.
     pub(crate) fn failed(&self, part: &'static str, error: &Error) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        if failing.insert(part, error.to_string()).is_none() {
+        if let Error::Store(store::Error::NotLeading(term)) = error {
+            tracing::info!(part, term, "another coordinator leads by now");
+            return;
+        }
+        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).insert(part) {
             tracing::error!(
                 part,
                 error = error as &dyn std::error::Error,
@@ -217,6 +220,7 @@ impl Coordinator {
         reaper::sweep(&shared, &mut missing).await?;
         reaper::sweep(&shared, &mut missing).await?;
         shared.tasks.spawn(dispatcher::run(Arc::clone(&shared)));
+        shared.tasks.spawn(dispatcher::listen(Arc::clone(&shared)));
         shared.tasks.spawn(follower::run(Arc::clone(&shared)));
         shared.tasks.spawn(finisher::run(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared)));
@@ -259,6 +263,9 @@ impl Handle {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        if let Err(error) = self.shared.store.resign(&self.shared.holder).await {
+            tracing::warn!(%error, "leadership was not given up; it ends by itself");
+        }
         self.shared.store.close().await;
     }
 }

@@ -4,7 +4,6 @@ mod support;
 
 use std::time::Duration;
 
-use darkroom_coordinator::store::Store;
 use darkroom_core::job_state::JobState;
 use darkroom_proto::{
     status::from_status,

@@ -51,6 +51,10 @@ macro_rules! store_conformance_tests {
             a_manifest_belongs_to_its_generation
             changes_after_a_version_are_complete
             whatever_happens_counters_equal_rows_and_every_job_ends
+            one_report_committed_by_two_at_once_counts_once
+            two_submits_of_one_request_at_once_make_one_job
+            a_text_that_is_encoded_while_its_prompts_arrive_is_told_to_all_of_them
+            whatever_two_do_at_once_counters_equal_rows_and_every_job_ends
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {
@@ -67,18 +71,18 @@ macro_rules! store_conformance_tests {
 pub struct Fresh {
     store: Arc<dyn Store>,
     other: Arc<dyn Store>,
-    keep: Box<dyn Any + Send + Sync>,
+    keep: Arc<dyn Any + Send + Sync>,
 }
 
 impl Fresh {
     /// A store whose record one process holds.
     pub fn one(store: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
-        Self { other: Arc::clone(&store), store, keep: Box::new(keep) }
+        Self { other: Arc::clone(&store), store, keep: Arc::new(keep) }
     }
 
     /// Two stores of two processes on one record.
     pub fn two(store: Arc<dyn Store>, other: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
-        Self { store, other, keep: Box::new(keep) }
+        Self { store, other, keep: Arc::new(keep) }
     }
 }
 
@@ -86,7 +90,7 @@ impl Fresh {
 pub struct Bench {
     store: Arc<dyn Store>,
     other: Arc<dyn Store>,
-    _keep: Box<dyn Any + Send + Sync>,
+    keep: Arc<dyn Any + Send + Sync>,
     cascade: Cascade,
     term: Term,
 }
@@ -130,7 +134,18 @@ impl Bench {
         store.register_cascade(&cascade).await.expect("registers");
         store.register_cascade(&cascade).await.expect("registers twice as once");
         let term = store.lead("bench").await.expect("leads").expect("alone");
-        Self { store, other, _keep: keep, cascade, term }
+        Self { store, other, keep, cascade, term }
+    }
+
+    /// The same record through the other store.
+    fn second(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.other),
+            other: Arc::clone(&self.store),
+            keep: Arc::clone(&self.keep),
+            cascade: self.cascade.clone(),
+            term: self.term,
+        }
     }
 
     fn pool(&self, stage: &str) -> PoolId {
@@ -593,62 +608,60 @@ impl Dice {
     }
 }
 
-#[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn whatever_happens_counters_equal_rows_and_every_job_ends(bench: &Bench) {
-    let mut jobs = Vec::new();
-    for texts in [&["a", "b", "c"][..], &["b", "d"], &["e", "e"]] {
-        jobs.push(bench.submit(texts, 4).await);
-    }
-    let mut dice = Dice(7);
-    let mut held: Vec<(&str, TaskKey)> = Vec::new();
-    for _ in 0..400 {
-        let job = jobs[dice.roll(3) as usize];
-        let stage = ["encode", "base", "sr256"][dice.roll(3) as usize];
-        match dice.roll(12) {
-            0..=3 => {
-                let count = 1 + dice.roll(3);
-                held.extend(bench.dispatch(stage, job, count).await.iter().map(|task| (stage, task.key)));
-            }
-            4..=7 if !held.is_empty() => {
-                let position = dice.roll(held.len() as u64) as usize;
-                // Some results come twice.
-                let (stage, key) =
-                    if dice.roll(4) == 0 { held[position] } else { held.swap_remove(position) };
-                let outcome = match dice.roll(10) {
-                    0..=4 => done(stage),
-                    5 | 6 => failed(),
-                    7 => Outcome::Interrupted { reason: "r".to_owned() },
-                    8 => Outcome::InputMissing { key: "tasks/text".to_owned() },
-                    _ => Outcome::InputMissing { key: "tasks/base".to_owned() },
-                };
-                let report = Bench::report(key, outcome, dice.roll(2) == 0);
-                bench.store.commit(&bench.pool(stage), &[report]).await.expect("commits");
-            }
-            8 if !held.is_empty() => {
-                let (stage, key) = held.swap_remove(dice.roll(held.len() as u64) as usize);
-                let why = if dice.roll(2) == 0 {
-                    Release::Returned
-                } else {
-                    Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 }
-                };
-                bench.store.release(bench.term, &bench.pool(stage), &[key], &why).await.expect("releases");
-            }
-            9 => {
-                let wish = match dice.roll(8) {
-                    0 => bench.store.cancel(job).await,
-                    1 | 2 => bench.store.pause(job).await,
-                    3..=5 => bench.store.resume(job).await,
-                    _ => bench.store.retry(job).await,
-                };
-                assert!(wish.is_ok() || matches!(wish, Err(Error::Refused(_))));
-            }
-            10 => drop(bench.store.spread(1 + dice.roll(5)).await.expect("spreads")),
-            _ => drop(bench.store.follow(1 + dice.roll(5)).await.expect("follows")),
+/// One thing that may happen to one of the jobs; returns which.
+async fn step(
+    bench: &Bench,
+    jobs: &[JobId],
+    dice: &mut Dice,
+    held: &mut Vec<(&'static str, TaskKey)>,
+) -> JobId {
+    let job = jobs[dice.roll(3) as usize];
+    let stage = ["encode", "base", "sr256"][dice.roll(3) as usize];
+    match dice.roll(12) {
+        0..=3 => {
+            let count = 1 + dice.roll(3);
+            held.extend(bench.dispatch(stage, job, count).await.iter().map(|task| (stage, task.key)));
         }
-        bench.audit(job).await;
+        4..=7 if !held.is_empty() => {
+            let position = dice.roll(held.len() as u64) as usize;
+            // Some results come twice.
+            let (stage, key) = if dice.roll(4) == 0 { held[position] } else { held.swap_remove(position) };
+            let outcome = match dice.roll(10) {
+                0..=4 => done(stage),
+                5 | 6 => failed(),
+                7 => Outcome::Interrupted { reason: "r".to_owned() },
+                8 => Outcome::InputMissing { key: "tasks/text".to_owned() },
+                _ => Outcome::InputMissing { key: "tasks/base".to_owned() },
+            };
+            let report = Bench::report(key, outcome, dice.roll(2) == 0);
+            bench.store.commit(&bench.pool(stage), &[report]).await.expect("commits");
+        }
+        8 if !held.is_empty() => {
+            let (stage, key) = held.swap_remove(dice.roll(held.len() as u64) as usize);
+            let why = if dice.roll(2) == 0 {
+                Release::Returned
+            } else {
+                Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 }
+            };
+            bench.store.release(bench.term, &bench.pool(stage), &[key], &why).await.expect("releases");
+        }
+        9 => {
+            let wish = match dice.roll(8) {
+                0 => bench.store.cancel(job).await,
+                1 | 2 => bench.store.pause(job).await,
+                3..=5 => bench.store.resume(job).await,
+                _ => bench.store.retry(job).await,
+            };
+            assert!(wish.is_ok() || matches!(wish, Err(Error::Refused(_))));
+        }
+        10 => drop(bench.store.spread(1 + dice.roll(5)).await.expect("spreads")),
+        _ => drop(bench.store.follow(1 + dice.roll(5)).await.expect("follows")),
     }
-    // And then all goes well.
-    for job in &jobs {
+    job
+}
+
+async fn all_goes_well(bench: &Bench, jobs: &[JobId]) {
+    for job in jobs {
         drop(bench.store.resume(*job).await);
     }
     for _ in 0..40 {
@@ -657,7 +670,7 @@ pub async fn whatever_happens_counters_equal_rows_and_every_job_ends(bench: &Ben
             for key in bench.store.dispatched(&bench.pool(stage)).await.expect("lists") {
                 bench.commit(stage, key, done(stage)).await;
             }
-            for job in &jobs {
+            for job in jobs {
                 for task in bench.dispatch(stage, *job, 9).await {
                     bench.commit(stage, task.key, done(stage)).await;
                 }
@@ -665,10 +678,131 @@ pub async fn whatever_happens_counters_equal_rows_and_every_job_ends(bench: &Ben
         }
     }
     assert_eq!(bench.store.finish_overlooked().await.expect("sweeps"), [], "no job is overlooked");
-    for job in &jobs {
+    for job in jobs {
         let record = bench.store.job(*job).await.expect("there");
         assert!(record.state.terminal(), "{record:#?}");
         assert!(bench.states(*job).await.iter().all(|state| state.terminal()));
         bench.audit(*job).await;
+    }
+}
+
+async fn three_jobs(bench: &Bench) -> Vec<JobId> {
+    let mut jobs = Vec::new();
+    for texts in [&["a", "b", "c"][..], &["b", "d"], &["e", "e"]] {
+        jobs.push(bench.submit(texts, 4).await);
+    }
+    jobs
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn whatever_happens_counters_equal_rows_and_every_job_ends(bench: &Bench) {
+    let jobs = three_jobs(bench).await;
+    let (mut dice, mut held) = (Dice(7), Vec::new());
+    for _ in 0..400 {
+        let job = step(bench, &jobs, &mut dice, &mut held).await;
+        bench.audit(job).await;
+    }
+    all_goes_well(bench, &jobs).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn whatever_two_do_at_once_counters_equal_rows_and_every_job_ends(bench: &Bench) {
+    let jobs = three_jobs(bench).await;
+    let second = bench.second();
+    let walk = async |bench: &Bench, seed: u64| {
+        let (mut dice, mut held) = (Dice(seed), Vec::new());
+        for _ in 0..200 {
+            let job = step(bench, &jobs, &mut dice, &mut held).await;
+            bench.audit(job).await;
+        }
+    };
+    tokio::join!(walk(bench, 11), walk(&second, 12));
+    all_goes_well(bench, &jobs).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn one_report_committed_by_two_at_once_counts_once(bench: &Bench) {
+    let job = bench.submit(&["one", "two"], 8).await;
+    let encode = bench.pool("encode");
+    let done_all = |tasks: Vec<Dispatched>, name: &str| -> Vec<Report> {
+        tasks.iter().map(|task| Bench::report(task.key, done(name), false)).collect()
+    };
+    let reports = done_all(bench.dispatch("encode", job, 9).await, "text");
+    let (one, two) =
+        tokio::join!(bench.store.commit(&encode, &reports), bench.other.commit(&encode, &reports));
+    let changed = one.expect("commits").changed + two.expect("commits").changed;
+    assert_eq!(changed, 3, "each text once");
+    bench.settle().await;
+    for stage in STAGES {
+        let pool = bench.pool(stage);
+        let mut reports = done_all(bench.dispatch(stage, job, 99).await, stage);
+        let mut reversed = reports.clone();
+        reversed.reverse();
+        reports.truncate(12);
+        let (one, two) =
+            tokio::join!(bench.store.commit(&pool, &reports), bench.other.commit(&pool, &reversed));
+        let (one, two) = (one.expect("commits"), two.expect("commits"));
+        assert_eq!(one.changed + two.changed, 16, "each image once");
+        let last = u64::from(stage == STAGES[1]);
+        assert_eq!((one.finished.len() + two.finished.len()) as u64, last, "one of them ends the job");
+        bench.audit(job).await;
+    }
+    assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Done);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn two_submits_of_one_request_at_once_make_one_job(bench: &Bench) {
+    for round in 0..5 {
+        let request = format!("r{round}");
+        let (first, second) = (bench.job(Some(&request)), bench.job(Some(&request)));
+        let streamed = bench.job(Some(&request));
+        let prompts = bench.prompts(&["one", "two"], 2);
+        let content = Digest::of(b"content");
+        bench.store.begin(&streamed).await.expect("begins");
+        bench.store.receive(streamed.id, &prompts).await.expect("receives");
+        let (one, two, three) = tokio::join!(
+            bench.store.submit(&first, &prompts, content),
+            bench.other.submit(&second, &prompts, content),
+            bench.other.accept(streamed.id, content),
+        );
+        let submitted = [one.expect("accepted"), two.expect("accepted"), three.expect("accepted")];
+        assert_eq!(submitted.iter().filter(|one| !one.existed).count(), 1, "one of them made it");
+        assert!(submitted.iter().all(|one| one.job.id == submitted[0].job.id));
+        bench.audit(submitted[0].job.id).await;
+    }
+    assert_eq!(bench.store.count(JobState::Active).await.expect("counts"), 5);
+    assert_eq!(bench.store.count(JobState::Receiving).await.expect("counts"), 0);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_text_that_is_encoded_while_its_prompts_arrive_is_told_to_all_of_them(bench: &Bench) {
+    for round in 0..10 {
+        let text = format!("text {round}");
+        let texts = [text.as_str(); 3];
+        let first = bench.submit(&texts[..1], 1).await;
+        let reports: Vec<_> = bench
+            .dispatch("encode", first, 9)
+            .await
+            .iter()
+            .map(|task| Bench::report(task.key, done("text"), false))
+            .collect();
+        let (streamed, prompts) = (bench.job(None), bench.prompts(&texts, 2));
+        bench.store.begin(&streamed).await.expect("begins");
+        let encode = bench.pool("encode");
+        let receive = async {
+            for prompt in prompts.chunks(1) {
+                bench.store.receive(streamed.id, prompt).await.expect("receives");
+            }
+        };
+        let commit = async {
+            bench.other.commit(&encode, &reports).await.expect("commits");
+            bench.other.spread(100).await.expect("spreads");
+        };
+        tokio::join!(receive, commit);
+        bench.store.accept(streamed.id, Digest::of(b"c")).await.expect("accepted");
+        bench.settle().await;
+        let job = bench.store.job(streamed.id).await.expect("there");
+        assert_eq!((job.stages[0].passed, job.stages[1].ready), (2, 6), "round {round}");
+        bench.audit(streamed.id).await;
     }
 }

@@ -95,7 +95,8 @@ impl From<sqlx::Error> for Error {
             return Self::Unavailable(error);
         }
         let database = error.as_database_error();
-        if database.is_none_or(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some()) {
+        if database.is_none_or(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some())
+        {
             return super::postgres::fault::of(error);
         }
         let code = database.and_then(|error| error.code()?.parse::<u32>().ok());

@@ -98,7 +98,7 @@ pub(crate) struct Farm {
     pub(crate) handle: Handle,
     pub(crate) client: FarmClient<Channel>,
     pub(crate) queue: Arc<MemoryQueue>,
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) artifacts: ArtifactStore,
     pub(crate) folder: Arc<TempDir>,
     stop: CancellationToken,
@@ -118,24 +118,34 @@ impl Farm {
     /// Over an existing record, with a new, empty queue: as after a restart.
     pub(crate) async fn start_over(options: Options, folder: Arc<TempDir>, artifacts: ArtifactStore) -> Self {
         let store = SqliteStore::open(&database(folder.path())).await.expect("a record");
-        Self::assemble(options, folder, store, artifacts).await
+        Self::assemble(options, folder, Arc::new(store), Arc::default(), artifacts).await
     }
 
     pub(crate) async fn start_with_store(options: Options, folder: Arc<TempDir>, store: SqliteStore) -> Self {
-        Self::assemble(options, folder, store, ArtifactStore::in_memory()).await
+        let store = Arc::new(store);
+        Self::assemble(options, folder, store, Arc::default(), ArtifactStore::in_memory()).await
+    }
+
+    /// One of several coordinators, over a record, a queue and an object store that they share.
+    pub(crate) async fn join(
+        store: Arc<dyn Store>,
+        queue: &Arc<MemoryQueue>,
+        artifacts: &ArtifactStore,
+    ) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self::assemble(options(), folder, store, Arc::clone(queue), artifacts.clone()).await
     }
 
     async fn assemble(
         options: Options,
         folder: Arc<TempDir>,
-        store: SqliteStore,
+        store: Arc<dyn Store>,
+        queue: Arc<MemoryQueue>,
         artifacts: ArtifactStore,
     ) -> Self {
-        let queue = Arc::new(MemoryQueue::default());
-        let store = Arc::new(store);
         let handle = Coordinator::start(
             options,
-            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::clone(&store),
             Arc::clone(&queue) as Arc<dyn TaskQueue>,
             artifacts.clone(),
             vec![cascade()],

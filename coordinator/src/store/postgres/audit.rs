@@ -20,10 +20,8 @@ struct Sums {
 impl PostgresStore {
     pub(super) async fn audit_job(&self, job: JobId) -> Result<Vec<String>, Error> {
         let mut tx = self.begin_read().await?;
-        let seq: i64 = sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1")
-            .bind(job.0)
-            .fetch_one(&mut *tx)
-            .await?;
+        let seq: i64 =
+            sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1").bind(job.0).fetch_one(&mut *tx).await?;
         let (counted, summed) = (counted(&mut tx, seq).await?, summed(&mut tx, seq).await?);
         let mut wrong = Vec::new();
         if counted != summed {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{
     Error, PostgresStore, Tx,
     moves::{apply, save_and_finish},
-    progress::{LockedJob, LockedJobs, NOTHING},
+    progress::{BLOCK, LockedJob, LockedJobs, NOTHING},
     rows::{ProgressRow, artifact, column, digest, from_json, image_seed, number},
     texts,
 };
@@ -182,7 +182,8 @@ impl ReadyRow {
 
 async fn dispatch_images(tx: &mut Tx, pool: &PoolId, picks: &[Pick]) -> Result<Vec<Dispatched>, Error> {
     let (mut jobs, sources) = lock_sources(tx, pool, picks).await?;
-    let ready = ready_images(tx, &jobs, &sources).await?;
+    let mut ready = ready_images(tx, &jobs, &sources).await?;
+    ready.sort_unstable_by_key(|row| (row.image.job, row.image.idx));
     let (moves, unencoded) = judge(tx, &jobs, &ready).await?;
     let applied = apply(tx, &mut jobs, &moves).await?;
     let mut by_job: HashMap<i64, VecDeque<ReadyRow>> = HashMap::new();
@@ -194,9 +195,11 @@ async fn dispatch_images(tx: &mut Tx, pool: &PoolId, picks: &[Pick]) -> Result<V
         let rows = by_job.get(&source.seq);
         let found = rows.map_or(0, VecDeque::len) as u64;
         let left = rows.into_iter().flatten().find(|row| !applied.contains(&(source.seq, row.image.idx)));
-        let low = match (left, rows.and_then(VecDeque::back)) {
+        // The blocks come in order, and of the last one perhaps not every image.
+        let last = rows.into_iter().flatten().map(|row| row.image.idx).max();
+        let low = match (left, last) {
             (Some(left), _) => left.image.idx,
-            (None, Some(last)) if found >= source.count => last.image.idx + 1,
+            (None, Some(last)) if found >= source.count => last - last % BLOCK,
             _ => NOTHING,
         };
         if let Some(job) = jobs.get_mut(source.seq) {
@@ -251,11 +254,7 @@ async fn lock_sources(
 }
 
 /// The next ready images of each job, with the inputs of their stage; an input that is not there is NULL.
-async fn ready_images(
-    tx: &mut Tx,
-    jobs: &LockedJobs,
-    sources: &[Source],
-) -> Result<Vec<ReadyRow>, Error> {
+async fn ready_images(tx: &mut Tx, jobs: &LockedJobs, sources: &[Source]) -> Result<Vec<ReadyRow>, Error> {
     let low = |source: &Source| {
         jobs.get(source.seq).map_or(0, |job| job.ready_from(usize::try_from(source.stage).unwrap_or(0)))
     };
@@ -276,7 +275,7 @@ async fn ready_images(
                    AND i.state = 'ready' AND i.stage = w.stage
                  ORDER BY i.idx LIMIT 256) AS i
              WHERE b.job = w.job AND b.block >= w.low / 256 AND b.ready > 0
-             ORDER BY b.block, i.idx LIMIT w.count) AS next
+             ORDER BY b.block LIMIT w.count) AS next
          JOIN prompts AS p ON p.job = next.job AND p.position = next.prompt
          LEFT JOIN embeddings AS t ON t.id = p.text_embedding AND t.state = 'done'
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding AND n.state = 'done'

@@ -99,17 +99,17 @@ impl PostgresStore {
 
     pub(super) async fn follow_jobs(&self, limit: u64) -> Result<Committed, Error> {
         let mut tx = self.begin_write().await?;
-        let found: Option<FollowRow> = sqlx::query_as(
-            "SELECT seq, id, follow FROM jobs WHERE follow IS NOT NULL ORDER BY seq LIMIT 1",
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
+        let found: Option<FollowRow> =
+            sqlx::query_as("SELECT seq, id, follow FROM jobs WHERE follow IS NOT NULL ORDER BY seq LIMIT 1")
+                .fetch_optional(&mut *tx)
+                .await?;
         let Some(job) = found else { return Ok(Committed::default()) };
         let cancel = job.follow == "cancel";
         let chunk = chunk_to_follow(&mut tx, &job, limit).await?;
         // Texts before jobs; a cancel needs none.
         let unencoded = if cancel { BTreeMap::new() } else { lock_texts(&mut tx, &chunk).await? };
-        let dead: Vec<i64> = unencoded.iter().filter(|(_, state)| *state == "dead").map(|(id, _)| *id).collect();
+        let dead: Vec<i64> =
+            unencoded.iter().filter(|(_, state)| *state == "dead").map(|(id, _)| *id).collect();
         let revived = texts::revive(&mut tx, &dead).await?;
         let waiting = texts::jobs_of(&mut tx, &revived).await?;
         let mut jobs =
@@ -244,7 +244,7 @@ async fn chunk_to_follow(tx: &mut Tx, job: &FollowRow, limit: u64) -> Result<Vec
                    ORDER BY i.idx LIMIT 256) AS i
                WHERE b.job = $1
                  AND CASE WHEN $2 THEN b.waiting + b.ready + b.dispatched ELSE b.dead + b.cancelled END > 0
-               ORDER BY b.block, i.idx LIMIT $3) AS i
+               ORDER BY b.block LIMIT $3) AS i
          JOIN prompts AS p ON p.job = $1 AND p.position = i.prompt
          JOIN embeddings AS t ON t.id = p.text_embedding
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding",

@@ -10,7 +10,9 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{Error, PostgresStore, dispatch_text::DispatchedFrom, fault, leadership::Leadership, spread::SpreadFrom};
+use super::{
+    Error, PostgresStore, dispatch_text::DispatchedFrom, fault, leadership::Leadership, spread::SpreadFrom,
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
@@ -85,11 +87,15 @@ impl PostgresStore {
 }
 
 fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
-    let connect = PgConnectOptions::from_str(url).map_err(|error| {
+    let refused = |why: &str| {
         Error::Unusable(format!(
-            "the job store's URL cannot be read ({error}); accepted: postgres://user:password@host:port/database"
+            "the job store's URL cannot be read ({why}); accepted: postgres://user:password@host:port/database"
         ))
-    })?;
+    };
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(refused("it names another kind of store"));
+    }
+    let connect = PgConnectOptions::from_str(url).map_err(|error| refused(&error.to_string()))?;
     let milliseconds = |time: Duration| time.as_millis().to_string();
     Ok(connect
         .application_name("darkroom")
@@ -113,7 +119,6 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("enable_bitmapscan", "off"),
-            ("enable_sort", "off"),
             ("enable_material", "off"),
             ("enable_memoize", "off"),
             ("max_parallel_workers_per_gather", "0"),

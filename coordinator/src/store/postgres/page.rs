@@ -6,6 +6,7 @@ use darkroom_core::id::{ImageId, JobId};
 
 use super::{
     Error, PostgresStore, Tx,
+    progress::{BLOCK, CHANGES},
     query::{find, read_job},
     rows::{ProgressRow, artifact, column, image_seed, number},
 };
@@ -86,23 +87,8 @@ async fn page(tx: &mut Tx, query: &ImageQuery, seq: i64) -> Result<ImagePage, Er
             }
         }
         ImageOrder::Version(version, index) => {
-            sqlx::query_scalar(
-                "SELECT i.idx
-                 FROM image_changes AS c
-                 CROSS JOIN LATERAL unnest(c.images) AS changed (idx)
-                 JOIN images AS i ON i.job = c.job AND i.idx = changed.idx AND i.version = c.version
-                 WHERE c.job = $1 AND c.version >= $2 AND (c.version > $2 OR c.last > $3)
-                   AND (c.version > $2 OR changed.idx > $3)
-                   AND (cardinality($4::text[]) = 0 OR i.state = ANY ($4::image_state[]))
-                 ORDER BY c.version, c.first, changed.idx LIMIT $5",
-            )
-            .bind(seq)
-            .bind(column(version))
-            .bind(index.map_or(i64::MAX, column))
-            .bind(states)
-            .bind(limit)
-            .fetch_all(&mut **tx)
-            .await?
+            let after = (column(version), index.map_or(i64::MAX, column));
+            by_version(tx, seq, &states, after, limit).await?
         }
     };
     let more = indexes.len() > query.limit as usize;
@@ -110,16 +96,78 @@ async fn page(tx: &mut Tx, query: &ImageQuery, seq: i64) -> Result<ImagePage, Er
     Ok(ImagePage { images: read_images(tx, query.job, seq, &indexes).await?, more })
 }
 
-/// Indexes of images in some states, found through the blocks that have some, so that a page costs much the same
-/// whatever lies between.
-async fn by_state(
+/// Runs of changes that are looked through before all images are.
+const RUNS: i64 = 32;
+
+/// Indexes of images that changed after a version, in order of version. Whoever follows a job finds them in the next
+/// runs of changes; where those are mostly stale, because their images have changed again, one look at every image of
+/// the job costs less.
+async fn by_version(
     tx: &mut Tx,
     seq: i64,
     states: &[&str],
-    after: i64,
+    after: (i64, i64),
     limit: i64,
 ) -> Result<Vec<i64>, Error> {
+    // Runs come in order, and of the last one perhaps not every image: so a run more is asked for.
+    let mut changed: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT c.version, i.idx
+         FROM (SELECT version, first, images FROM image_changes
+               WHERE job = $1 AND version >= $2 AND (version > $2 OR last > $3)
+               ORDER BY version, first LIMIT $6) AS c
+         CROSS JOIN LATERAL unnest(c.images) AS changed (idx)
+         JOIN images AS i ON i.job = $1 AND i.idx = changed.idx AND i.version = c.version
+         WHERE (c.version > $2 OR changed.idx > $3)
+           AND (cardinality($4::text[]) = 0 OR i.state = ANY ($4::image_state[]))
+         ORDER BY c.version, c.first LIMIT $5",
+    )
+    .bind(seq)
+    .bind(after.0)
+    .bind(after.1)
+    .bind(states)
+    .bind(limit + column(CHANGES))
+    .bind(RUNS)
+    .fetch_all(&mut **tx)
+    .await?;
+    changed.sort_unstable();
+    if column(changed.len()) < limit && runs(tx, seq, after).await? >= RUNS {
+        changed = sqlx::query_as(
+            "SELECT version, idx FROM images
+             WHERE job = $1 AND (version, idx) > ($2, $3)
+               AND (cardinality($4::text[]) = 0 OR state = ANY ($4::image_state[]))
+             ORDER BY version, idx LIMIT $5",
+        )
+        .bind(seq)
+        .bind(after.0)
+        .bind(after.1)
+        .bind(states)
+        .bind(limit)
+        .fetch_all(&mut **tx)
+        .await?;
+    }
+    Ok(changed.into_iter().map(|(_, idx)| idx).collect())
+}
+
+/// How many runs of changes come after a version, but no more than are looked through.
+async fn runs(tx: &mut Tx, seq: i64, after: (i64, i64)) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM image_changes
+                               WHERE job = $1 AND version >= $2 AND (version > $2 OR last > $3)
+                               LIMIT $4) AS c",
+    )
+    .bind(seq)
+    .bind(after.0)
+    .bind(after.1)
+    .bind(RUNS)
+    .fetch_one(&mut **tx)
+    .await?)
+}
+
+/// Indexes of images in some states, found through the blocks that have some, so that a page costs much the same
+/// whatever lies between.
+async fn by_state(tx: &mut Tx, seq: i64, states: &[&str], after: i64, limit: i64) -> Result<Vec<i64>, Error> {
+    // Blocks come in order, and of the last one perhaps not every image: so a block more is asked for.
+    let mut indexes: Vec<i64> = sqlx::query_scalar(
         "SELECT i.idx
          FROM image_blocks AS b
          CROSS JOIN LATERAL (
@@ -131,23 +179,20 @@ async fn by_state(
            AND (b.waiting > 0 AND 'waiting' = ANY ($2::text[]) OR b.ready > 0 AND 'ready' = ANY ($2::text[])
                 OR b.dispatched > 0 AND 'dispatched' = ANY ($2::text[]) OR b.done > 0 AND 'done' = ANY ($2::text[])
                 OR b.dead > 0 AND 'dead' = ANY ($2::text[]) OR b.cancelled > 0 AND 'cancelled' = ANY ($2::text[]))
-         ORDER BY b.block, i.idx LIMIT $4",
+         ORDER BY b.block LIMIT $4",
     )
     .bind(seq)
     .bind(states)
     .bind(after)
-    .bind(limit)
+    .bind(limit + BLOCK)
     .fetch_all(&mut **tx)
-    .await?)
+    .await?;
+    indexes.sort_unstable();
+    Ok(indexes)
 }
 
 /// The images with these indexes, in this order.
-async fn read_images(
-    tx: &mut Tx,
-    job: JobId,
-    seq: i64,
-    indexes: &[i64],
-) -> Result<Vec<ImageRecord>, Error> {
+async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Result<Vec<ImageRecord>, Error> {
     let rows: Vec<ImageRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
                 i.error_code, i.error, i.version, p.text, p.negative, p.first_index, p.first_seed

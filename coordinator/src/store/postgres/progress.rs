@@ -20,7 +20,7 @@ use super::{
 /// Nothing is to be found from here on, until something returns.
 pub(super) const NOTHING: i64 = i64::MAX;
 /// Images whose states are counted together; `image_blocks` says the same.
-const BLOCK: i64 = 256;
+pub(super) const BLOCK: i64 = 256;
 /// Position of `encode` in the arrays.
 const ENCODE: usize = 0;
 
@@ -236,15 +236,13 @@ impl LockedJobs {
 
     /// Writes it all, as the last thing that the transaction does to progress.
     pub(super) async fn save(&mut self, tx: &mut Tx) -> Result<(), Error> {
-        let changed: Vec<&LockedJob> =
-            self.jobs.values().filter(|job| job.raised).collect();
+        let changed: Vec<&LockedJob> = self.jobs.values().filter(|job| job.raised).collect();
         if changed.is_empty() {
             return Ok(());
         }
         let numbers = |value: fn(&LockedJob) -> i64| changed.iter().map(|job| value(job)).collect::<Vec<_>>();
-        let arrays = |value: fn(&LockedJob) -> &[i64]| {
-            changed.iter().map(|job| array(value(job))).collect::<Vec<_>>()
-        };
+        let arrays =
+            |value: fn(&LockedJob) -> &[i64]| changed.iter().map(|job| array(value(job))).collect::<Vec<_>>();
         let blocks: Vec<_> = self.blocks.iter().collect();
         let states = |state: usize| blocks.iter().map(|(_, delta)| delta[state]).collect::<Vec<_>>();
         let changes = self.changes();
@@ -316,7 +314,7 @@ struct ChangeRow {
 }
 
 /// Most images of one row of `image_changes`.
-const CHANGES: usize = 1000;
+pub(super) const CHANGES: usize = 1000;
 
 impl LockedJobs {
     /// Which images this transaction's versions changed, in runs whose order is that of the images.
@@ -329,7 +327,13 @@ impl LockedJobs {
             images.dedup();
             for run in images.chunks(CHANGES) {
                 if let (Some(first), Some(last)) = (run.first(), run.last()) {
-                    rows.push(ChangeRow { job: *job, version, first: *first, last: *last, images: array(run) });
+                    rows.push(ChangeRow {
+                        job: *job,
+                        version,
+                        first: *first,
+                        last: *last,
+                        images: array(run),
+                    });
                 }
             }
         }
@@ -350,9 +354,7 @@ fn position(state: ImageState) -> usize {
 
 /// A job's `seq` that no lock needs, because it never changes.
 pub(super) async fn seqs_of(tx: &mut Tx, ids: &[Uuid]) -> Result<BTreeMap<Uuid, i64>, Error> {
-    let rows: Vec<(Uuid, i64)> = sqlx::query_as("SELECT id, seq FROM jobs WHERE id = ANY ($1)")
-        .bind(ids)
-        .fetch_all(&mut **tx)
-        .await?;
+    let rows: Vec<(Uuid, i64)> =
+        sqlx::query_as("SELECT id, seq FROM jobs WHERE id = ANY ($1)").bind(ids).fetch_all(&mut **tx).await?;
     Ok(rows.into_iter().collect())
 }

@@ -121,7 +121,9 @@ async fn read_jobs(
 ) -> Result<Vec<JobRecord>, Error> {
     let states: Vec<_> = query.states.iter().map(|state| state.name()).collect();
     let sql = match (job, &query.tenant) {
-        (Some(_), _) => concat!(job_columns!(), "WHERE j.id = $1 AND j.state <> 'receiving' ORDER BY j.seq LIMIT 1"),
+        (Some(_), _) => {
+            concat!(job_columns!(), "WHERE j.id = $1 AND j.state <> 'receiving' ORDER BY j.seq LIMIT 1")
+        }
         (None, Some(_)) => concat!(
             job_columns!(),
             "WHERE j.state <> 'receiving' AND j.tenant = $1 AND j.seq < $2

@@ -187,8 +187,7 @@ async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<()
              WHERE e.id = n.id AND e.state IN ('wanted', 'dispatched')
              RETURNING e.id, e.state),
          returned AS (
-             DELETE FROM dispatched_texts AS d USING unnest($2::bigint[]) AS n (id)
-             WHERE d.encoder = $1 AND d.embedding = n.id)
+             DELETE FROM dispatched_texts WHERE encoder = $1 AND embedding = ANY ($2::bigint[]))
          INSERT INTO spreading_texts (embedding) SELECT id FROM written WHERE state IN ('done', 'dead')",
     )
     .bind(pool.digest.0)
@@ -248,10 +247,7 @@ pub(super) async fn revive(tx: &mut Tx, dead: &[i64]) -> Result<Vec<i64>, Error>
 
 /// Of these texts, those that are not encoded; they stay so until the transaction ends, and whoever encodes them then
 /// sees what it wrote.
-pub(super) async fn lock_unencoded(
-    tx: &mut Tx,
-    embeddings: &[i64],
-) -> Result<BTreeMap<i64, String>, Error> {
+pub(super) async fn lock_unencoded(tx: &mut Tx, embeddings: &[i64]) -> Result<BTreeMap<i64, String>, Error> {
     if embeddings.is_empty() {
         return Ok(BTreeMap::new());
     }
