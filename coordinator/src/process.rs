@@ -1,6 +1,11 @@
 //! A coordinator as a process: connects to the farm's database, queue and object storage, serves gRPC until a signal.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use darkroom_artifacts::{ArtifactStore, CascadeBundle, cascade_store, open};
@@ -9,17 +14,26 @@ use darkroom_core::{
     error::{Code, UserError},
 };
 use darkroom_proto::FILE_DESCRIPTOR_SET;
-use darkroom_queue::redis::{self, RedisQueue};
+use darkroom_queue::{
+    TaskQueue,
+    redis::{self, RedisQueue},
+};
 use darkroom_runtime::server::{self, Health};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Coordinator, Handle, Options,
-    store::{Store, postgres::{self, PostgresStore}, sqlite::SqliteStore},
+    store::{
+        Store,
+        postgres::{self, PostgresStore},
+        sqlite::SqliteStore,
+    },
 };
 
 /// How often the farm's troubles are turned into health.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the farm's mark in Redis is renewed.
+const CLAIM: Duration = Duration::from_secs(5);
 
 /// Accepts jobs over gRPC, hands out their tasks and commits the results.
 ///
@@ -85,13 +99,16 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let queue = RedisQueue::connect(&args.redis, &farm.to_string(), redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
     queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
+    let queue = Arc::new(queue);
+    warn_of(&queue).await;
     for bundle in &bundles {
         cascade_store::publish(&artifacts, bundle).await?;
     }
     let cascades: Vec<Cascade> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
-    let handle = Coordinator::start(options, store, Arc::new(queue), artifacts, cascades)
-        .await
-        .map_err(|error| error.to_user())?;
+    let handle =
+        Coordinator::start(options, store, Arc::clone(&queue) as Arc<dyn TaskQueue>, artifacts, cascades)
+            .await
+            .map_err(|error| error.to_user())?;
 
     let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
     serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
@@ -102,7 +119,7 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
         .map_err(|error| of_server(&error))?;
     let serving = tokio::spawn(serving);
     tracing::info!(%address, farm.id = %farm, "serving");
-    stop.run_until_cancelled(tell_health(&handle, &health)).await;
+    stop.run_until_cancelled(tell_health(&handle, &queue, &identity, &health)).await;
     health.not_serving("shutting down").await;
     handle.shutdown().await;
     closing.cancel();
@@ -127,12 +144,31 @@ fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
     })
 }
 
-/// Says that the farm does not serve while a part of it fails, and why; serves again by itself.
-async fn tell_health(handle: &Handle, health: &Health) {
+/// What an operator should change about Redis; it works without.
+async fn warn_of(queue: &RedisQueue) {
+    match queue.health().await {
+        Ok(health) => health.warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+        Err(error) => tracing::warn!(%error, "Redis does not say how it is set up"),
+    }
+}
+
+/// Says that the farm does not serve while a part of it fails, and why; serves again by itself. Keeps the farm's mark
+/// in Redis, which a flush removes.
+async fn tell_health(handle: &Handle, queue: &RedisQueue, identity: &str, health: &Health) {
     let mut ticks = tokio::time::interval(LOOK);
+    let mut claimed = Instant::now();
+    let mut strange = None;
     loop {
         ticks.tick().await;
-        match handle.trouble() {
+        if claimed.elapsed() > CLAIM {
+            claimed = Instant::now();
+            strange = match queue.claim_farm(identity).await {
+                Err(error @ redis::StartError::TwoFarms { .. }) => Some(error.to_string()),
+                // What else is wrong with Redis, the parts say that cannot work.
+                _ => None,
+            };
+        }
+        match strange.clone().or_else(|| handle.trouble()) {
             Some(trouble) => health.not_serving(&trouble).await,
             None => health.serving().await,
         }

@@ -164,7 +164,8 @@ impl Shared {
             tracing::info!(part, term, "another coordinator leads by now");
             return;
         }
-        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).insert(part) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if failing.insert(part, error.to_string()).is_none() {
             tracing::error!(
                 part,
                 error = error as &dyn std::error::Error,

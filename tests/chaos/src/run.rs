@@ -12,10 +12,16 @@ use std::{
 
 use anyhow::{Context, Result};
 use darkroom_proto::v1;
-use darkroom_test_servers::s3::{self, faults::{Rule, Which}};
+use darkroom_test_servers::s3::{
+    self,
+    faults::{Rule, Which},
+};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
-use tokio::{task::JoinSet, time::{Instant, sleep}};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     cluster::{Cluster, Setup},
@@ -68,7 +74,9 @@ impl Report {
             let _ = writeln!(text, "| {name} | {count} |");
         }
         let verdict = &self.verdict;
-        let seconds = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), |t| format!("{:.1} s", t.as_secs_f64()));
+        let seconds = |time: Option<Duration>| {
+            time.map_or_else(|| "-".to_owned(), |t| format!("{:.1} s", t.as_secs_f64()))
+        };
         let _ = write!(
             text,
             "\n| | |\n| --- | --- |\n| jobs | {} |\n| images accepted | {} |\n| done | {} |\n| dead (planted) | {} |\n\

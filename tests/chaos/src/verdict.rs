@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use darkroom_artifacts::verify;
-use darkroom_coordinator::store::{Store as _, postgres::{self, PostgresStore}};
+use darkroom_coordinator::store::{
+    Store as _,
+    postgres::{self, PostgresStore},
+};
 use darkroom_core::id::JobId;
 use darkroom_proto::v1::{self, ImageState, JobState};
 
@@ -136,13 +139,21 @@ fn judge_images(
         wanted.extend((0..u64::from(prompt.images)).map(|k| (prompt.text.clone(), first + k)));
     }
     if images.keys().copied().ne(0..wanted.len() as u64) {
-        verdict.wrong(format!("{} has {} images where {} were accepted", order.request_id, images.len(), wanted.len()));
+        verdict.wrong(format!(
+            "{} has {} images where {} were accepted",
+            order.request_id,
+            images.len(),
+            wanted.len()
+        ));
     }
     for (index, image) in images {
         let key = (image.prompt.clone(), image.seed);
         if !wanted.remove(&key) {
             verdict.doubled += 1;
-            verdict.wrong(format!("{} image {index} is one that nobody asked for, or a second one", order.request_id));
+            verdict.wrong(format!(
+                "{} image {index} is one that nobody asked for, or a second one",
+                order.request_id
+            ));
         }
         let planted = image.seed == POISON;
         match image.state() {
@@ -150,7 +161,10 @@ fn judge_images(
                 verdict.done += 1;
                 if expected.get(&key) != Some(&image.sha256) {
                     verdict.other_bytes += 1;
-                    verdict.wrong(format!("{} image {index} has other bytes than on a calm farm", order.request_id));
+                    verdict.wrong(format!(
+                        "{} image {index} has other bytes than on a calm farm",
+                        order.request_id
+                    ));
                 }
             }
             ImageState::Dead if planted => verdict.dead += 1,
