@@ -1,0 +1,246 @@
+//! The farm as separate processes on real servers: what keeps one from starting is said in one sentence, a drain costs
+//! nothing, health tells the truth, and a finished job can be proved whole.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use darkroom_test_servers::{
+    postgres::Postgres,
+    process::{Process, free_port},
+    redis::Redis,
+    s3::{S3, faults::Rule},
+};
+use darkroom_tests::{command::Darkroom, eventually};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// One of the farm's programs, built beside this test.
+fn program(name: &str) -> PathBuf {
+    let path = darkroom_tests::binary().with_file_name(name);
+    assert!(path.is_file(), "{} is not there: run `make test`", path.display());
+    path
+}
+
+/// Settings of a farm on these servers.
+struct Settings {
+    folder: tempfile::TempDir,
+    database: String,
+    redis: String,
+    artifacts: String,
+    environment: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// On a SQLite file, a folder, and this Redis.
+    fn small(redis: &Redis) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = format!("sqlite:{}", folder.path().join("farm.sqlite").display());
+        let artifacts = folder.path().join("artifacts").display().to_string();
+        Self { folder, database, redis: redis.url(), artifacts, environment: Vec::new() }
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(program(name));
+        command
+            .env("DARKROOM_REDIS", &self.redis)
+            .env("DARKROOM_ARTIFACTS", &self.artifacts)
+            .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.folder.path());
+        command
+    }
+
+    fn coordinator(&self, port: u16) -> Command {
+        let mut command = self.command("darkroom-coordinator");
+        let cascade = Path::new(env!("CARGO_MANIFEST_DIR")).join("cascades/tiny");
+        command
+            .env("DARKROOM_DATABASE", &self.database)
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--without-files", "--cascade"])
+            .arg(cascade);
+        command
+    }
+
+    fn member(&self, name: &str, port: u16, arguments: &[&str]) -> Process {
+        let mut command = self.command(name);
+        command
+            .args(["--farm", &format!("127.0.0.1:{port}"), "--renderer", "fake", "--cache", "cache"])
+            .args(arguments);
+        Process::spawn(command, &self.folder.path().join(format!("{name}-{}.log", free_port())))
+    }
+
+    /// The refusal of a coordinator that cannot start: exit code and the one line it says.
+    fn refusal(&self) -> (Option<i32>, String) {
+        let ended = self.coordinator(free_port()).output().expect("it runs");
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let errors: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "one sentence: {text}");
+        assert!(!text.contains("panicked") && !text.contains("stack backtrace"), "{text}");
+        (ended.status.code(), errors[0].to_owned())
+    }
+}
+
+/// A coordinator that serves.
+struct Coordinator {
+    port: u16,
+    process: Process,
+}
+
+impl Coordinator {
+    fn start(settings: &Settings) -> Self {
+        let port = free_port();
+        let mut process = Process::spawn(
+            settings.coordinator(port),
+            &settings.folder.path().join(format!("coordinator-{port}.log")),
+        );
+        process.wait_until("serving", || darkroom_test_servers::process::listens(port));
+        Self { port, process }
+    }
+
+    fn darkroom(&self, settings: &Settings, arguments: &[&str]) -> Darkroom {
+        let farm = format!("127.0.0.1:{}", self.port);
+        Darkroom::new(settings.folder.path()).args(["--farm", &farm]).args(arguments)
+    }
+
+    fn job(&self, settings: &Settings, id: &str) -> Value {
+        self.darkroom(settings, &["--json", "status", id]).run().json()
+    }
+
+    fn submit(&self, settings: &Settings, images: &str) -> String {
+        let submitted =
+            self.darkroom(settings, &["--json", "submit", "a red circle", "-n", images]).run().json();
+        submitted["id"].as_str().or_else(|| submitted["job"]["id"].as_str()).expect("an id").to_owned()
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_refused_in_one_sentence() {
+    let redis = Redis::start();
+    let nobody = free_port();
+
+    let settings = Settings { redis: format!("redis://127.0.0.1:{nobody}"), ..Settings::small(&redis) };
+    let (code, error) = settings.refusal();
+    assert!(code == Some(4) && error.contains("no Redis answers"), "{code:?} {error}");
+
+    let settings = Settings { redis: "127.0.0.1".to_owned(), ..Settings::small(&redis) };
+    let (code, error) = settings.refusal();
+    assert!(code == Some(2) && error.contains("redis://"), "{code:?} {error}");
+
+    let database = format!("postgres://darkroom@127.0.0.1:{nobody}/darkroom");
+    let settings = Settings { database, ..Settings::small(&redis) };
+    let (code, error) = settings.refusal();
+    assert!(code == Some(3) || code == Some(4), "{code:?} {error}");
+    assert!(error.contains(&nobody.to_string()), "{error}");
+
+    let settings = Settings { database: "mysql://x".to_owned(), ..Settings::small(&redis) };
+    let (code, error) = settings.refusal();
+    assert!(
+        code == Some(2) && error.contains("postgres://") && error.contains("sqlite:"),
+        "{code:?} {error}"
+    );
+
+    let settings = Settings { artifacts: "ftp://x/y".to_owned(), ..Settings::small(&redis) };
+    let (code, error) = settings.refusal();
+    assert!(code == Some(2) && error.contains("s3://"), "{code:?} {error}");
+}
+
+#[test]
+fn a_bucket_that_cannot_be_used_is_refused_in_one_sentence() {
+    let (redis, storage) = (Redis::start(), S3::start());
+    let on = |url: String| Settings {
+        artifacts: url,
+        environment: storage.environment().into(),
+        ..Settings::small(&redis)
+    };
+    storage.faults().set([Rule::read_only()]);
+    let (code, error) = on(storage.url()).refusal();
+    assert!(code.is_some_and(|code| code > 1), "{code:?} {error}");
+    storage.faults().clear();
+    let (code, error) = on(storage.url().replace("s3://darkroom", "s3://elsewhere")).refusal();
+    assert!(code.is_some_and(|code| code > 1) && error.contains("elsewhere"), "{code:?} {error}");
+}
+
+#[test]
+fn two_databases_of_one_farm_id_cannot_share_a_redis_and_a_newer_database_is_refused() {
+    let (redis, postgres) = (Redis::start(), Postgres::shared());
+    let on = |database: &str| Settings { database: postgres.url_of(database), ..Settings::small(&redis) };
+    let (first, second) = (postgres.create_database(), postgres.create_database());
+    let settings = on(&first);
+    let running = Coordinator::start(&settings);
+    let id = postgres.sql(&first, "SELECT id FROM farm");
+
+    // A copy of the database, as a restored backup is: its farm has the same id.
+    drop(Coordinator::start(&Settings { redis: Redis::start().url(), ..on(&second) }));
+    postgres.sql(&second, &format!("UPDATE farm SET id = '{}'", id.trim()));
+    let (code, error) = on(&second).refusal();
+    assert!(code == Some(3) && error.contains("two farms share one Redis"), "{code:?} {error}");
+    drop(running);
+
+    postgres.sql(
+        &first,
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999999, 'later', true, '', 0)",
+    );
+    let (code, error) = settings.refusal();
+    assert!(code == Some(3) && error.to_lowercase().contains("newer"), "{code:?} {error}");
+}
+
+#[test]
+fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
+    let (redis, storage, postgres) = (Redis::start(), S3::start(), Postgres::shared());
+    let settings = Settings {
+        database: postgres.url_of(&postgres.create_database()),
+        artifacts: storage.url(),
+        environment: storage.environment().into(),
+        ..Settings::small(&redis)
+    };
+    let farm = Coordinator::start(&settings);
+    let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
+    let worker = |grace: &str| {
+        settings.member(
+            "darkroom-worker",
+            farm.port,
+            &["--fake-step-ms", "20", "--batch", "4", "--grace-seconds", grace],
+        )
+    };
+    let (mut leaving, _staying) = (worker("0.2"), worker("20"));
+    let id = farm.submit(&settings, "60");
+    eventually("some images are done", || {
+        farm.job(&settings, &id)["images_done"].as_u64().filter(|done| *done > 4)
+    });
+    for _ in 0..3 {
+        leaving.signal(Signal::SIGTERM);
+    }
+    assert_eq!(leaving.wait(), Some(0), "{}", leaving.log_text());
+    eventually("the job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+    let images = farm.darkroom(&settings, &["--json", "ls", &id]).run().json_lines();
+    assert_eq!(images.len(), 60);
+    assert!(images.iter().all(|image| image["failures"].as_u64().unwrap_or(0) == 0), "{images:?}");
+
+    eventually("the manifest is written", || {
+        let verified = farm.darkroom(&settings, &["--json", "verify", &id]).run();
+        (verified.code == Some(0)).then(|| assert_eq!(verified.json()["done"], 60))
+    });
+    let key = images[17]["key"].as_str().expect("a key");
+    std::fs::remove_file(storage.file(key)).expect("the picture's file");
+    let verified = farm.darkroom(&settings, &["verify", &id]).run();
+    verified.refused(3, &["1 of the 60"]);
+    assert!(verified.stderr.contains("image 17"), "{verified:?}");
+}
+
+#[test]
+fn health_says_what_is_wrong_and_work_goes_on_by_itself() {
+    let mut redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let farm = Coordinator::start(&settings);
+    let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
+    let _worker = settings.member("darkroom-worker", farm.port, &[]);
+    let id = farm.submit(&settings, "4");
+    eventually("the job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+    redis.kill();
+    eventually("health tells", || farm.process.log_text().contains("not serving").then_some(()));
+    redis.restart();
+    eventually("health heals", || farm.process.log_text().contains("serving again").then_some(()));
+    let id = farm.submit(&settings, "5");
+    eventually("the next job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+}
