@@ -1,15 +1,16 @@
 # The project's commands. Each does its own set-up; `make help` lists them.
 
 # The request travels by environment, unexpanded: a prompt may hold quotes, dollars and anything else.
-unexport PROMPT OUT N SEED SIZE NEGATIVE
+unexport PROMPT OUT N SEED SIZE NEGATIVE ARGS
 export RENDER_PROMPT := $(value PROMPT)
 export RENDER_OUT := $(value OUT)
 export RENDER_N := $(value N)
 export RENDER_SEED := $(value SEED)
 export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
+export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test lint bench-render setup
+.PHONY: help render up farm farm-stop farm-status test lint chaos bench-render setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -37,6 +38,9 @@ test: ## Formatting, lints, docs, licences, and all tests.
 
 lint: ## Formatting, lints, docs, licences and the house's arrows only.
 	@tools/lint.sh
+
+chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS adds flags.
+	@tools/chaos.sh
 
 bench-render: ## Measures rendering on this machine, and diffusers in Python beside it.
 	@tools/bench-render.sh

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+tools/setup-servers.sh
 tools/lint.sh
 
 step() { printf '\n== %s\n' "$*"; }

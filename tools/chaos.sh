@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# `make chaos`: builds the farm without libtorch, apart from the other builds, and breaks it on purpose. SEED repeats a
+# run; ARGS adds flags of darkroom-chaos (`make chaos ARGS=--help` lists them).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools/setup-servers.sh
+target=${CARGO_TARGET_DIR:-target}/chaos
+cargo build --locked --quiet --target-dir "$target" --no-default-features \
+    -p darkroom-chaos -p darkroom-coordinator -p darkroom-encoder-service -p darkroom-worker
+seed=()
+if [ -n "${RENDER_SEED:-}" ]; then seed=(--seed "$RENDER_SEED"); fi
+# shellcheck disable=SC2086 # words are wanted
+exec "$target/debug/darkroom-chaos" "${seed[@]}" ${CHAOS_ARGS:-}
