@@ -7,6 +7,7 @@ use darkroom_chaos::{
     cluster::Setup,
     run::{Options, run},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs jobs of fakes on a farm of real processes and servers while faults are injected, and checks every image.
 #[derive(Debug, Parser)]
@@ -65,7 +66,15 @@ fn main() -> anyhow::Result<ExitCode> {
         },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(run(&options))?;
+    // A signal ends the run by dropping it, and with it everything that it started.
+    let report = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            report = run(&options) => report,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            _ = terminate.recv() => anyhow::bail!("terminated"),
+        }
+    })?;
     print!("{}", report.table());
     Ok(if report.verdict.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -176,7 +176,7 @@ impl S3 {
         let listener = listen(self.options.port)?;
         let files =
             FileSystem::new(&self.options.folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
-        let mut service = S3ServiceBuilder::new(ShortKeys(files));
+        let mut service = S3ServiceBuilder::new(ShortKeys(files, self.options.folder.clone()));
         service.set_auth(SimpleAuth::from_single(
             self.options.access_key.clone(),
             self.options.secret_key.clone(),

@@ -1,6 +1,8 @@
 //! `s3s-fs` with keys as long as S3's: it puts a key, in Base64, into a file's name, which a key with two hashes in it
 //! is too long for. Here every hash is kept in fewer letters, and spelt out again in listings.
 
+use std::path::PathBuf;
+
 use s3s::{
     S3, S3Request, S3Response, S3Result,
     dto::{
@@ -19,9 +21,19 @@ const DIGITS: usize = 64;
 /// Marks a part of a key that was shortened; no key of ours has it.
 const MARK: char = '~';
 
-/// The file system with shortened keys.
+/// The file system with shortened keys, and the folder that it serves.
 #[derive(Debug)]
-pub(super) struct ShortKeys(pub(super) FileSystem);
+pub(super) struct ShortKeys(pub(super) FileSystem, pub(super) PathBuf);
+
+impl ShortKeys {
+    /// Whether nothing lies under a prefix that ends in `/`. `s3s-fs` walks the whole bucket to find that out, and a
+    /// farm asks it of every task.
+    fn is_empty(&self, input: &ListObjectsV2Input) -> bool {
+        let folder = input.prefix.as_deref().filter(|prefix| prefix.ends_with('/'));
+        let bucket = self.1.join(&input.bucket);
+        folder.is_some_and(|folder| bucket.is_dir() && !bucket.join(folder).exists())
+    }
+}
 
 /// The key under which the server's files lie.
 pub(super) fn short(key: &str) -> String {
@@ -83,6 +95,15 @@ macro_rules! with_short_keys {
             ) -> S3Result<S3Response<ListObjectsV2Output>> {
                 request.input.prefix = request.input.prefix.as_deref().map(short);
                 request.input.start_after = request.input.start_after.as_deref().map(short);
+                if self.is_empty(&request.input) {
+                    return Ok(S3Response::new(ListObjectsV2Output {
+                        name: Some(request.input.bucket),
+                        prefix: request.input.prefix.as_deref().map(long),
+                        key_count: Some(0),
+                        is_truncated: Some(false),
+                        ..ListObjectsV2Output::default()
+                    }));
+                }
                 let mut answer = self.0.list_objects_v2(request).await?;
                 for object in answer.output.contents.iter_mut().flatten() {
                     object.key = object.key.as_deref().map(long);
