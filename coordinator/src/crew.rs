@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use darkroom_core::id::WorkerId;
 use darkroom_queue::task::{PoolId, ServedPool, WorkerCard};
+use tokio::time::Instant;
 
 /// Batches per worker that a pool's line holds: one runs, one is prefetched.
 const BATCHES: u64 = 2;
@@ -76,18 +78,31 @@ impl Crew {
     }
 }
 
-/// The latest reading, shared.
+/// A reading as young as this is not made again: with a thousand workers each one costs as many cards.
+const YOUNG: Duration = Duration::from_millis(50);
+
+/// The latest reading, shared, and when it was made.
 #[derive(Debug, Default)]
-pub(crate) struct LatestCrew(Mutex<Arc<Crew>>);
+pub(crate) struct LatestCrew(Mutex<(Arc<Crew>, Option<Instant>)>);
 
 impl LatestCrew {
     pub(crate) fn get(&self) -> Arc<Crew> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.locked().0)
+    }
+
+    /// The latest reading, if it is young.
+    pub(crate) fn young(&self) -> Option<Arc<Crew>> {
+        let latest = self.locked();
+        latest.1.filter(|read| read.elapsed() < YOUNG).map(|_| Arc::clone(&latest.0))
     }
 
     pub(crate) fn set(&self, crew: Crew) -> Arc<Crew> {
         let crew = Arc::new(crew);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&crew);
+        *self.locked() = (Arc::clone(&crew), Some(Instant::now()));
         crew
+    }
+
+    fn locked(&self) -> MutexGuard<'_, (Arc<Crew>, Option<Instant>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -64,8 +64,8 @@ async fn pass(
     shares: &mut HashMap<PoolId, FairShare>,
     woken_here: bool,
 ) -> Result<(), Error> {
-    let crew = shared.crew.set(Crew::new(shared.queue.workers(shared.options.worker_ttl).await?));
-    let Some(term) = shared.store.lead(&shared.holder).await? else {
+    let crew = shared.read_crew().await?;
+    let Some(term) = shared.lead().await? else {
         shares.clear();
         return if woken_here { Ok(shared.store.tell_leader().await?) } else { Ok(()) };
     };

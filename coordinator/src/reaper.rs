@@ -47,14 +47,14 @@ pub(crate) async fn run_sweeper(shared: Arc<Shared>) {
 
 async fn sweep_and_tidy(shared: &Shared, missing: &mut Missing) -> Result<(), Error> {
     sweep(shared, missing).await?;
-    match shared.store.lead(&shared.holder).await? {
+    match shared.lead().await? {
         Some(_) => tidy(shared).await,
         None => Ok(()),
     }
 }
 
 async fn reap(shared: &Shared) -> Result<(), Error> {
-    let Some(term) = shared.store.lead(&shared.holder).await? else { return Ok(()) };
+    let Some(term) = shared.lead().await? else { return Ok(()) };
     let crew = shared.crew.get();
     for pool in shared.cascades.pools() {
         let expired = shared.queue.reap(&pool, shared.options.lease).await?;
@@ -77,7 +77,7 @@ async fn reap(shared: &Shared) -> Result<(), Error> {
 
 /// One pass over all pools; `missing` is the pass before's and becomes this one's.
 pub(crate) async fn sweep(shared: &Shared, missing: &mut Missing) -> Result<(), Error> {
-    let Some(term) = shared.store.lead(&shared.holder).await? else {
+    let Some(term) = shared.lead().await? else {
         // What was missing in an earlier term proves nothing in a later one.
         missing.clear();
         return Ok(());

@@ -18,13 +18,16 @@ use tonic::service::Routes;
 use crate::{
     api, committer,
     counters::Counters,
-    crew::LatestCrew,
+    crew::{Crew, LatestCrew},
     dispatcher,
     events::Events,
     finisher, follower,
     rates::Rates,
     reaper,
-    store::{self, Store, records::Committed},
+    store::{
+        self, Store,
+        records::{Committed, Term},
+    },
     tasks::Cascades,
 };
 
@@ -136,6 +139,8 @@ pub(crate) struct Shared {
     pub(crate) holder: String,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// The term in which this coordinator leads, as it last knew.
+    leading: Mutex<Option<Term>>,
     /// What each failing part last said.
     failing: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -148,6 +153,29 @@ impl Shared {
             self.events.changed(&committed.finished);
             self.events.finish.notify_one();
         }
+    }
+
+    /// The workers as they announced themselves just now.
+    pub(crate) async fn read_crew(&self) -> Result<Arc<Crew>, Error> {
+        if let Some(crew) = self.crew.young() {
+            return Ok(crew);
+        }
+        Ok(self.crew.set(Crew::new(self.queue.workers(self.options.worker_ttl).await?)))
+    }
+
+    /// Takes or renews the leadership, if the queue can be reached: a leader that is cut off from it must not keep
+    /// those from leading who are not.
+    pub(crate) async fn lead(&self) -> Result<Option<Term>, Error> {
+        self.read_crew().await?;
+        let term = self.store.lead(&self.holder).await?;
+        let before =
+            std::mem::replace(&mut *self.leading.lock().unwrap_or_else(PoisonError::into_inner), term);
+        match (before, term) {
+            (None, Some(term)) => tracing::info!(term = term.0, "leads the farm"),
+            (Some(term), None) => tracing::info!(term = term.0, "leads the farm no more"),
+            _ => {}
+        }
+        Ok(term)
     }
 
     /// Waits, but not past shutdown.
@@ -214,6 +242,7 @@ impl Coordinator {
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            leading: Mutex::default(),
             failing: Mutex::default(),
         });
         // Nothing is on its way to the queue yet, so two passes at once prove what it does not have.
