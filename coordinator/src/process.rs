@@ -47,7 +47,7 @@ pub struct CoordinatorArgs {
     /// The farm's record: postgres://user:password@host/database, or sqlite:FILE for a single coordinator
     #[arg(long, env = "DARKROOM_DATABASE", value_name = "URL", hide_env_values = true)]
     database: String,
-    /// The farm's Redis: redis://[user:password@]host[:port][/db], rediss:// for TLS
+    /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
     redis: String,
     /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…

@@ -20,7 +20,7 @@ pub struct JoinArgs {
     /// Address of a coordinator, host:port; asked once, at the start, and until it answers
     #[arg(long, env = "DARKROOM_FARM", value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
     pub farm: String,
-    /// The farm's Redis: redis://[user:password@]host[:port][/db], rediss:// for TLS
+    /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: String,
     /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…

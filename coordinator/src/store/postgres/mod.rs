@@ -2,7 +2,7 @@
 //! runs, time is the server's.
 //!
 //! One method is one transaction of a few round trips, whatever the number of rows. Locks are taken in one order:
-//! texts by id, then jobs by `seq` (see [`progress`]); where a rare path must break it and Postgres finds a deadlock,
+//! texts by id, then jobs by `seq` (see `progress`); where a rare path must break it and Postgres finds a deadlock,
 //! the transaction runs again. What a store that is read by old snapshots must avoid is told in the schema.
 
 mod audit;
