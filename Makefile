@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test lint chaos bench-render setup
+.PHONY: help render up farm farm-stop farm-status test lint chaos bench-render bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -44,6 +44,9 @@ chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS
 
 bench-render: ## Measures rendering on this machine, and diffusers in Python beside it.
 	@tools/bench-render.sh
+
+bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
+	@tools/bench-farm.sh
 
 setup: ## Checks what must be there and sets libtorch up.
 	@tools/setup.sh
