@@ -55,8 +55,8 @@ pub struct Options {
 /// What a run found.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Faults injected, by name.
-    pub faults: BTreeMap<String, u32>,
+    /// Faults injected, by name: how often, and the slowest recovery.
+    pub faults: BTreeMap<String, (u32, Duration)>,
     /// Times to the next progress after a fault.
     pub recoveries: Recoveries,
     /// The comparison with what should be.
@@ -69,9 +69,9 @@ impl Report {
     /// The report as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::from("| fault | injected |\n| --- | --- |\n");
-        for (name, count) in &self.faults {
-            let _ = writeln!(text, "| {name} | {count} |");
+        let mut text = String::from("| fault | injected | slowest recovery |\n| --- | --- | --- |\n");
+        for (name, (count, slowest)) in &self.faults {
+            let _ = writeln!(text, "| {name} | {count} | {:.1} s |", slowest.as_secs_f64());
         }
         let verdict = &self.verdict;
         let seconds = |time: Option<Duration>| {
@@ -90,7 +90,7 @@ impl Report {
             verdict.lost,
             verdict.doubled,
             verdict.other_bytes,
-            self.faults.values().sum::<u32>(),
+            self.faults.values().map(|(count, _)| count).sum::<u32>(),
             seconds(self.recoveries.quantile(0.5)),
             seconds(self.recoveries.quantile(0.99)),
             self.seconds,
@@ -139,7 +139,6 @@ pub async fn run(options: &Options) -> Result<Report> {
         if over.load(Ordering::Relaxed) {
             break;
         }
-        *report.faults.entry(fault.name()).or_default() += 1;
         inject(&mut cluster, fault, &options.setup, &mut rng).await?;
         let healed = Instant::now();
         let before = progress(&client).await;
@@ -151,6 +150,8 @@ pub async fn run(options: &Options) -> Result<Report> {
             }
             sleep(Duration::from_millis(50)).await;
         }
+        let told = report.faults.entry(fault.name()).or_default();
+        *told = (told.0 + 1, told.1.max(healed.elapsed()));
     }
     while !over.load(Ordering::Relaxed) {
         cluster.tend()?;
