@@ -65,7 +65,7 @@ accepted=$(date +%s.%N)
 "$bin/darkroom" watch "$job" >/dev/null
 ended=$(date +%s.%N)
 memory=$(awk '/VmHWM/ { print int($2 / 1024) }' "/proc/${pids[2]}/status")
-redis_memory=$(exec 3<>"/dev/tcp/127.0.0.1/$redis_port"; printf 'INFO memory\r\n' >&3; timeout 1 cat <&3 | tr -d '\r' | sed -n 's/^used_memory_peak_human://p')
+redis_memory=$(exec 3<>"/dev/tcp/127.0.0.1/$redis_port"; printf 'INFO memory\r\n' >&3; timeout 1 cat <&3 | tr -d '\r' | sed -n 's/^used_memory_peak_human://p' || true)
 
 peers() {
     python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet celery==5.5.3 redis || return

@@ -90,11 +90,11 @@ struct Coordinator {
 impl Coordinator {
     fn start(settings: &Settings) -> Self {
         let port = free_port();
-        let mut process = Process::spawn(
-            settings.coordinator(port),
-            &settings.folder.path().join(format!("coordinator-{port}.log")),
-        );
-        process.wait_until("serving", || darkroom_test_servers::process::listens(port));
+        let log = settings.folder.path().join(format!("coordinator-{port}.log"));
+        let mut process = Process::spawn(settings.coordinator(port), &log);
+        // The port is taken first of all, so that two on one port are refused at once; it serves later.
+        let says = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("serving"));
+        process.wait_until("serving", says);
         Self { port, process }
     }
 
