@@ -164,21 +164,22 @@ fn a_bucket_that_cannot_be_used_is_refused_in_one_sentence() {
 #[test]
 fn two_databases_of_one_farm_id_cannot_share_a_redis_and_a_newer_database_is_refused() {
     let (redis, postgres) = (Redis::start(), Postgres::shared());
-    let on = |database: &str| Settings { database: postgres.url_of(database), ..Settings::small(&redis) };
+    let on = |url: &str| Settings { database: url.to_owned(), ..Settings::small(&redis) };
     let (first, second) = (postgres.create_database(), postgres.create_database());
     let settings = on(&first);
     let running = Coordinator::start(&settings);
-    let id = postgres.sql(&first, "SELECT id FROM farm");
+    let name = |url: &str| url.rsplit('/').next().expect("a database").to_owned();
+    let id = postgres.sql(&name(&first), "SELECT id FROM farm");
 
     // A copy of the database, as a restored backup is: its farm has the same id.
     drop(Coordinator::start(&Settings { redis: Redis::start().url(), ..on(&second) }));
-    postgres.sql(&second, &format!("UPDATE farm SET id = '{}'", id.trim()));
+    postgres.sql(&name(&second), &format!("UPDATE farm SET id = '{}'", id.trim()));
     let (code, error) = on(&second).refusal();
     assert!(code == Some(3) && error.contains("two farms share one Redis"), "{code:?} {error}");
     drop(running);
 
     postgres.sql(
-        &first,
+        &name(&first),
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999999, 'later', true, '', 0)",
     );
     let (code, error) = settings.refusal();
@@ -189,7 +190,7 @@ fn two_databases_of_one_farm_id_cannot_share_a_redis_and_a_newer_database_is_ref
 fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
     let (redis, storage, postgres) = (Redis::start(), S3::start(), Postgres::shared());
     let settings = Settings {
-        database: postgres.url_of(&postgres.create_database()),
+        database: postgres.create_database(),
         artifacts: storage.url(),
         environment: storage.environment().into(),
         ..Settings::small(&redis)
