@@ -37,8 +37,6 @@ pub struct Setup {
     pub lease: Duration,
     /// Milliseconds that a step takes the fake renderer.
     pub step_ms: f64,
-    /// Test-only failpoints, as the crate `fail` reads them: `name=return;…`. Needs binaries with feature `failpoints`.
-    pub failpoints: String,
 }
 
 /// A running farm. Everything ends with it.
@@ -249,7 +247,6 @@ impl Cluster {
             .env("DARKROOM_REDIS", self.redis.url_through(port(Server::Redis)))
             .env("DARKROOM_ARTIFACTS", self.storage.url_through(port(Server::Storage)))
             .env("DARKROOM_LOG", std::env::var("DARKROOM_LOG").unwrap_or_else(|_| "info".to_owned()))
-            .env("FAILPOINTS", &self.setup.failpoints)
             .envs(self.storage.environment());
         match party {
             Party::Coordinators => {

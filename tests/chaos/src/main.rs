@@ -36,9 +36,6 @@ struct Args {
     /// Milliseconds that a step takes the fake renderer
     #[arg(long, default_value_t = 5.0)]
     step_ms: f64,
-    /// Guards to take out: `name=return;…` (needs binaries built with the feature `failpoints`)
-    #[arg(long, default_value = "")]
-    failpoints: String,
     /// Folder of the farm's binaries
     #[arg(long)]
     binaries: Option<PathBuf>,
@@ -62,7 +59,6 @@ fn main() -> anyhow::Result<ExitCode> {
             binaries: args.binaries.unwrap_or(beside),
             lease: Duration::from_secs_f64(args.lease),
             step_ms: args.step_ms,
-            failpoints: args.failpoints,
         },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

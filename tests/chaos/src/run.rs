@@ -182,7 +182,7 @@ fn orders(options: &Options) -> Vec<Order> {
 
 /// The bytes that every image should have, by prompt and seed: from a farm where nothing happens.
 async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> {
-    let setup = Setup { step_ms: 0.0, failpoints: String::new(), ..options.setup.clone() };
+    let setup = Setup { step_ms: 0.0, ..options.setup.clone() };
     let cluster = Cluster::start(setup)?;
     let client = Client::new(&cluster.coordinators(), Instant::now() + options.limit)?;
     let mut expected = verdict::Expected::new();

@@ -31,12 +31,7 @@ fn a_farm_under_faults_loses_nothing_doubles_nothing_and_makes_the_same_bytes() 
         most_faults: 6,
         pause: Duration::from_millis(500),
         limit: Duration::from_secs(240),
-        setup: Setup {
-            binaries: binaries(),
-            lease: Duration::from_secs(3),
-            step_ms: 5.0,
-            failpoints: String::new(),
-        },
+        setup: Setup { binaries: binaries(), lease: Duration::from_secs(3), step_ms: 5.0 },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let report = runtime.block_on(run(&options)).expect("the farm runs");
