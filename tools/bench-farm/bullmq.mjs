@@ -4,8 +4,9 @@
 //
 //     node bullmq.mjs REDIS_PORT JOBS
 import { Queue, Worker } from "bullmq";
+import { Redis } from "ioredis";
 
-const connection = { host: "127.0.0.1", port: Number(process.argv[2]), maxRetriesPerRequest: null };
+const connection = new Redis(Number(process.argv[2]), "127.0.0.1", { maxRetriesPerRequest: null });
 const jobs = Number(process.argv[3]);
 const STEPS = ["encode", "base", "sr256", "sr1024"];
 const options = { removeOnComplete: true, removeOnFail: true };
@@ -42,3 +43,4 @@ await finished;
 const seconds = (performance.now() - start) / 1000;
 console.log(JSON.stringify({ peer: "BullMQ", jobs, seconds, transitions_per_second: (4 * jobs) / seconds }));
 await Promise.all([...workers, ...queues].map((part) => part.close()));
+connection.disconnect();
