@@ -36,6 +36,8 @@ struct Promised {
 
 /// Proves a job whole, or fails with what is not.
 pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) -> Result<()> {
+    // A farm that is not there, or a job that is not its own, is said at once; the streams that follow are patient.
+    client.job(&args.job).await?;
     let mut file = tempfile::tempfile().map_err(failure::internal)?;
     let stated = client.fetch_manifest(&args.job, &mut file).await?;
     let (totals, promised) =

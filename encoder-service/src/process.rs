@@ -1,10 +1,10 @@
 //! The encoder service as a process: joins a farm, encodes until a signal, drains, and leaves.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 use darkroom_core::error::UserError;
-use darkroom_member::{JoinArgs, Member};
+use darkroom_member::{Face, JoinArgs, Member};
 use darkroom_runtime::program;
 use tokio_util::sync::CancellationToken;
 
@@ -68,37 +68,12 @@ pub async fn run(args: EncoderArgs, stop: CancellationToken) -> Result<(), UserE
     let fakes = args.renderer != EncoderKind::Model;
     let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else { return Ok(()) };
     let encoder = start(&args, &member).await?;
-    let closing = CancellationToken::new();
-    let served = match args.listen {
-        Some(listen) => {
-            let services = ["darkroom.v1.Encoder"];
-            Some(darkroom_member::serve_health(listen, encoder.routes(), &services, closing.clone()).await?)
-        }
-        None => None,
-    };
-    tracing::info!(worker = %encoder.worker(), "encoding");
-    tokio::select! {
-        () = stop.cancelled() => {}
-        error = encoder.broken() => tracing::error!(%error, "the encoder cannot go on"),
-    }
-    if let Some((health, _)) = &served {
-        health.not_serving("draining").await;
-    }
-    encoder.shutdown();
-    let ended = encoder.join().await;
-    closing.cancel();
-    if let Some((_, serving)) = served {
-        let _ = serving.await;
-    }
-    tracing::info!("left the farm");
-    ended
+    let face = Face { listen: args.listen, routes: encoder.routes(), services: &["darkroom.v1.Encoder"] };
+    darkroom_member::work(encoder.into_loop(), face, stop).await
 }
 
 async fn start(args: &EncoderArgs, member: &Member) -> Result<Handle, UserError> {
-    let grace = Duration::try_from_secs_f64(args.grace_seconds).map_err(|_| {
-        let message = format!("grace-seconds is {}; accepted: 0 or more", args.grace_seconds);
-        UserError::invalid("grace-seconds", message)
-    })?;
+    let grace = darkroom_member::grace(args.grace_seconds)?;
     let options = Options {
         host: args.host.clone().unwrap_or_else(program::host_name),
         machine: Machine { device: args.device.clone(), threads: args.threads },
@@ -106,7 +81,7 @@ async fn start(args: &EncoderArgs, member: &Member) -> Result<Handle, UserError>
         times: Times { heartbeat: Some(member.heartbeat()), grace: Some(grace), ..Times::default() },
     };
     let (queue, artifacts, cascades) = (member.queue.clone(), member.artifacts.clone(), &member.cascades);
-    // A drain begins in `run`, so that health can say so first.
+    // A drain begins in `work`, so that health can say so first.
     let drain = CancellationToken::new();
     match args.renderer {
         #[cfg(feature = "torch")]

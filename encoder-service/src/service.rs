@@ -108,6 +108,12 @@ impl Handle {
         self.stage.broken()
     }
 
+    /// The loop that works for the farm, to be ended by itself; its gRPC routes go on while they are served.
+    #[must_use]
+    pub fn into_loop(self) -> stage_loop::Handle {
+        self.stage
+    }
+
     /// Waits for the end of the drain.
     ///
     /// # Errors

@@ -7,6 +7,8 @@
 mod facts;
 mod health;
 mod join;
+mod work;
 
 pub use health::serve_health;
 pub use join::{JoinArgs, Member, join};
+pub use work::{Face, grace, work};

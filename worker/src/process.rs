@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, ValueEnum};
 use darkroom_core::{error::UserError, id::StageName};
-use darkroom_member::{JoinArgs, Member};
+use darkroom_member::{Face, JoinArgs, Member};
 use darkroom_runtime::program;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -100,37 +100,12 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken) -> Result<(), UserEr
     let fakes = args.fake.renderer != RendererKind::Model;
     let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else { return Ok(()) };
     let worker = start(&args, &member).await?;
-    let closing = CancellationToken::new();
-    let health = match args.listen {
-        Some(listen) => {
-            let served = darkroom_member::serve_health(listen, Routes::default(), &[], closing.clone());
-            Some(served.await?)
-        }
-        None => None,
-    };
-    tracing::info!(worker = %worker.worker(), "working");
-    tokio::select! {
-        () = stop.cancelled() => {}
-        error = worker.broken() => tracing::error!(%error, "the worker cannot go on"),
-    }
-    if let Some((health, _)) = &health {
-        health.not_serving("draining").await;
-    }
-    worker.shutdown();
-    let ended = worker.join().await;
-    closing.cancel();
-    if let Some((_, serving)) = health {
-        let _ = serving.await;
-    }
-    tracing::info!("left the farm");
-    ended
+    let face = Face { listen: args.listen, routes: Routes::default(), services: &[] };
+    darkroom_member::work(worker, face, stop).await
 }
 
 async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> {
-    let grace = Duration::try_from_secs_f64(args.grace_seconds).map_err(|_| {
-        let message = format!("grace-seconds is {}; accepted: 0 or more", args.grace_seconds);
-        UserError::invalid("grace-seconds", message)
-    })?;
+    let grace = darkroom_member::grace(args.grace_seconds)?;
     let stages = args.stages.iter().map(|name| {
         StageName::try_from(name.clone()).map_err(|error| UserError::invalid("stage", error.to_string()))
     });
@@ -143,7 +118,7 @@ async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> 
         times: Times { heartbeat: Some(member.heartbeat()), grace: Some(grace), ..Times::default() },
     };
     let (queue, artifacts, cascades) = (member.queue.clone(), member.artifacts.clone(), &member.cascades);
-    // A drain begins in `run`, so that health can say so first.
+    // A drain begins in `work`, so that health can say so first.
     let drain = CancellationToken::new();
     match args.fake.renderer {
         #[cfg(feature = "torch")]
