@@ -4,28 +4,27 @@
 //! A backend runs it with [`store_conformance_tests!`](crate::store_conformance_tests), each check as a test of its
 //! own on a fresh, empty store ([`Fresh`]).
 
-use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
+mod bench;
+mod walk;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use darkroom_core::{
-    artifact::ArtifactRef,
-    cascade::{Cascade, CascadeSpec},
-    digest::Digest,
-    fair_share::Pick,
-    id::{JobId, StageName, WorkerId},
-    image_state::ImageState,
-    job_state::JobState,
-    prompt::text_digest,
-    settings::{Settings, SettingsRequest},
+    digest::Digest, fair_share::Pick, id::JobId, image_state::ImageState, job_state::JobState,
 };
-use darkroom_queue::task::{Outcome, PoolId, TaskKey, TaskResult};
+use darkroom_queue::task::{Outcome, TaskKey};
 use uuid::Uuid;
 
 use super::{
-    Error, Store,
-    records::{
-        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Release, Report,
-        Requested, Term, Work,
-    },
+    Error,
+    records::{Dispatched, Fate, ImageOrder, ImageQuery, Release, Report, Term, Work},
+};
+
+pub use bench::{Bench, Fresh};
+use bench::{STAGES, done, failed};
+pub use walk::{
+    whatever_happens_counters_equal_rows_and_every_job_ends,
+    whatever_two_do_at_once_counters_equal_rows_and_every_job_ends,
 };
 
 /// Runs every check as a test: `store_conformance_tests!(#[tokio::test], store_expression)`.
@@ -65,193 +64,6 @@ macro_rules! store_conformance_tests {
             $crate::store::conformance::$check(&$crate::store::conformance::Bench::new($store).await).await;
         }
     };
-}
-
-/// A fresh, empty store, with what must live as long: its server, its folder.
-pub struct Fresh {
-    store: Arc<dyn Store>,
-    other: Arc<dyn Store>,
-    keep: Arc<dyn Any + Send + Sync>,
-}
-
-impl Fresh {
-    /// A store whose record one process holds.
-    pub fn one(store: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
-        Self { other: Arc::clone(&store), store, keep: Arc::new(keep) }
-    }
-
-    /// Two stores of two processes on one record.
-    pub fn two(store: Arc<dyn Store>, other: Arc<dyn Store>, keep: impl Any + Send + Sync) -> Self {
-        Self { store, other, keep: Arc::new(keep) }
-    }
-}
-
-/// A store with a cascade of two stages, and short ways to do things with it.
-pub struct Bench {
-    store: Arc<dyn Store>,
-    other: Arc<dyn Store>,
-    keep: Arc<dyn Any + Send + Sync>,
-    cascade: Cascade,
-    term: Term,
-}
-
-const STAGES: [&str; 2] = ["base", "sr256"];
-
-impl Bench {
-    /// Over a fresh, empty store.
-    ///
-    /// # Panics
-    /// As every check does, when the store does not do what it promises.
-    pub async fn new(fresh: Fresh) -> Self {
-        let Fresh { store, other, keep } = fresh;
-        let spec = CascadeSpec::parse(
-            r#"
-            format = 1
-            name = "tiny"
-            [encoder]
-            folder = "text_encoder"
-            tokenizer = "tokenizer"
-            max_length = 20
-            [[stages]]
-            name = "base"
-            folder = "base"
-            size = 64
-            sampler = "ddim"
-            steps = 4
-            guidance_scale = 3.0
-            [[stages]]
-            name = "sr256"
-            folder = "sr256"
-            size = 256
-            sampler = "ddpm"
-            steps = 2
-            guidance_scale = 1.0
-            noise_level = 50
-            "#,
-        )
-        .expect("a cascade");
-        let cascade = Cascade { spec, files: BTreeMap::new() };
-        store.register_cascade(&cascade).await.expect("registers");
-        store.register_cascade(&cascade).await.expect("registers twice as once");
-        let term = store.lead("bench").await.expect("leads").expect("alone");
-        Self { store, other, keep, cascade, term }
-    }
-
-    /// The same record through the other store.
-    fn second(&self) -> Self {
-        Self {
-            store: Arc::clone(&self.other),
-            other: Arc::clone(&self.store),
-            keep: Arc::clone(&self.keep),
-            cascade: self.cascade.clone(),
-            term: self.term,
-        }
-    }
-
-    fn pool(&self, stage: &str) -> PoolId {
-        let digest = if stage == "encode" { self.cascade.encoder_digest() } else { self.cascade.digest() };
-        PoolId { stage: StageName::try_from(stage.to_owned()).expect("a name"), digest }
-    }
-
-    fn text(&self, text: &str) -> PreparedText {
-        let digest = text_digest(&self.cascade.encoder_digest(), text);
-        PreparedText { digest, prepared: text.to_owned() }
-    }
-
-    fn job(&self, request: Option<&str>) -> NewJob {
-        NewJob {
-            id: JobId(Uuid::now_v7()),
-            tenant: "t".to_owned(),
-            name: "name".to_owned(),
-            client_request_id: request.map(str::to_owned),
-            priority: 1,
-            cascade: self.cascade.digest(),
-            encoder: self.cascade.encoder_digest(),
-            settings: Settings::resolve(&SettingsRequest::default(), &self.cascade.spec).expect("defaults"),
-            requested: Requested { images_per_prompt: 2, ..Requested::default() },
-            seed: u64::MAX,
-        }
-    }
-
-    fn prompts(&self, texts: &[&str], images: u32) -> Vec<NewPrompt> {
-        (0..)
-            .zip(texts)
-            .map(|(position, text)| NewPrompt {
-                position,
-                text: (*text).to_owned(),
-                negative: String::new(),
-                first_index: position * u64::from(images),
-                images,
-                first_seed: u64::MAX.wrapping_add(position * u64::from(images)),
-                text_embedding: self.text(text),
-                negative_embedding: Some(self.text("")),
-            })
-            .collect()
-    }
-
-    async fn submit(&self, texts: &[&str], images: u32) -> JobId {
-        let job = self.job(None);
-        self.store
-            .submit(&job, &self.prompts(texts, images), Digest::of(b"content"))
-            .await
-            .expect("accepted");
-        job.id
-    }
-
-    async fn dispatch(&self, stage: &str, job: JobId, count: u64) -> Vec<Dispatched> {
-        self.store.dispatch(self.term, &self.pool(stage), &[Pick { job, count }]).await.expect("dispatches")
-    }
-
-    fn report(key: TaskKey, outcome: Outcome, alone: bool) -> Report {
-        let result = TaskResult {
-            key,
-            worker: WorkerId("w".to_owned()),
-            host: "h".to_owned(),
-            device_class: "class".to_owned(),
-            alone,
-            seconds: 0.5,
-            outcome,
-        };
-        Report { result, live_hosts: 1 }
-    }
-
-    async fn commit(&self, stage: &str, key: TaskKey, outcome: Outcome) -> Fate {
-        let report = Self::report(key, outcome, true);
-        let committed = self.store.commit(&self.pool(stage), &[report]).await.expect("commits");
-        committed.fates[0].clone()
-    }
-
-    /// Encodes all texts of a job and lets its images follow.
-    async fn encode(&self, job: JobId) {
-        for task in self.dispatch("encode", job, 100).await {
-            assert_eq!(self.commit("encode", task.key, done("text")).await, Fate::Applied);
-        }
-        self.settle().await;
-    }
-
-    async fn settle(&self) {
-        while self.store.spread(3).await.expect("spreads").more {}
-        while self.store.follow(3).await.expect("follows").more {}
-    }
-
-    async fn audit(&self, job: JobId) {
-        assert_eq!(self.store.audit(job).await.expect("audits"), Vec::<String>::new());
-    }
-
-    async fn states(&self, job: JobId) -> Vec<ImageState> {
-        let query = ImageQuery { job, states: Vec::new(), order: ImageOrder::Index(None), limit: 1000 };
-        let page = self.store.images(&query).await.expect("lists");
-        page.images.iter().map(|image| image.progress.state).collect()
-    }
-}
-
-fn done(name: &str) -> Outcome {
-    let artifact = ArtifactRef { key: format!("tasks/{name}"), sha256: Digest::of(name.as_bytes()), size: 3 };
-    Outcome::Done { artifact, notes: vec!["a note".to_owned()] }
-}
-
-fn failed() -> Outcome {
-    Outcome::Failed { code: "code".to_owned(), message: "message".to_owned() }
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
@@ -596,128 +408,6 @@ pub async fn changes_after_a_version_are_complete(bench: &Bench) {
     let page = bench.store.images(&query).await.expect("lists");
     let rows: BTreeMap<_, _> = page.images.iter().map(|image| (image.id.index, image.version)).collect();
     assert_eq!(known, rows);
-}
-
-/// Numbers that look random and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
-/// One thing that may happen to one of the jobs; returns which.
-async fn step(
-    bench: &Bench,
-    jobs: &[JobId],
-    dice: &mut Dice,
-    held: &mut Vec<(&'static str, TaskKey)>,
-) -> JobId {
-    let job = jobs[dice.roll(3) as usize];
-    let stage = ["encode", "base", "sr256"][dice.roll(3) as usize];
-    match dice.roll(12) {
-        0..=3 => {
-            let count = 1 + dice.roll(3);
-            held.extend(bench.dispatch(stage, job, count).await.iter().map(|task| (stage, task.key)));
-        }
-        4..=7 if !held.is_empty() => {
-            let position = dice.roll(held.len() as u64) as usize;
-            // Some results come twice.
-            let (stage, key) = if dice.roll(4) == 0 { held[position] } else { held.swap_remove(position) };
-            let outcome = match dice.roll(10) {
-                0..=4 => done(stage),
-                5 | 6 => failed(),
-                7 => Outcome::Interrupted { reason: "r".to_owned() },
-                8 => Outcome::InputMissing { key: "tasks/text".to_owned() },
-                _ => Outcome::InputMissing { key: "tasks/base".to_owned() },
-            };
-            let report = Bench::report(key, outcome, dice.roll(2) == 0);
-            bench.store.commit(&bench.pool(stage), &[report]).await.expect("commits");
-        }
-        8 if !held.is_empty() => {
-            let (stage, key) = held.swap_remove(dice.roll(held.len() as u64) as usize);
-            let why = if dice.roll(2) == 0 {
-                Release::Returned
-            } else {
-                Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 }
-            };
-            bench.store.release(bench.term, &bench.pool(stage), &[key], &why).await.expect("releases");
-        }
-        9 => {
-            let wish = match dice.roll(8) {
-                0 => bench.store.cancel(job).await,
-                1 | 2 => bench.store.pause(job).await,
-                3..=5 => bench.store.resume(job).await,
-                _ => bench.store.retry(job).await,
-            };
-            assert!(wish.is_ok() || matches!(wish, Err(Error::Refused(_))));
-        }
-        10 => drop(bench.store.spread(1 + dice.roll(5)).await.expect("spreads")),
-        _ => drop(bench.store.follow(1 + dice.roll(5)).await.expect("follows")),
-    }
-    job
-}
-
-async fn all_goes_well(bench: &Bench, jobs: &[JobId]) {
-    for job in jobs {
-        drop(bench.store.resume(*job).await);
-    }
-    for _ in 0..40 {
-        bench.settle().await;
-        for stage in ["encode", "base", "sr256"] {
-            for key in bench.store.dispatched(&bench.pool(stage)).await.expect("lists") {
-                bench.commit(stage, key, done(stage)).await;
-            }
-            for job in jobs {
-                for task in bench.dispatch(stage, *job, 9).await {
-                    bench.commit(stage, task.key, done(stage)).await;
-                }
-            }
-        }
-    }
-    assert_eq!(bench.store.finish_overlooked().await.expect("sweeps"), [], "no job is overlooked");
-    for job in jobs {
-        let record = bench.store.job(*job).await.expect("there");
-        assert!(record.state.terminal(), "{record:#?}");
-        assert!(bench.states(*job).await.iter().all(|state| state.terminal()));
-        bench.audit(*job).await;
-    }
-}
-
-async fn three_jobs(bench: &Bench) -> Vec<JobId> {
-    let mut jobs = Vec::new();
-    for texts in [&["a", "b", "c"][..], &["b", "d"], &["e", "e"]] {
-        jobs.push(bench.submit(texts, 4).await);
-    }
-    jobs
-}
-
-#[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn whatever_happens_counters_equal_rows_and_every_job_ends(bench: &Bench) {
-    let jobs = three_jobs(bench).await;
-    let (mut dice, mut held) = (Dice(7), Vec::new());
-    for _ in 0..400 {
-        let job = step(bench, &jobs, &mut dice, &mut held).await;
-        bench.audit(job).await;
-    }
-    all_goes_well(bench, &jobs).await;
-}
-
-#[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn whatever_two_do_at_once_counters_equal_rows_and_every_job_ends(bench: &Bench) {
-    let jobs = three_jobs(bench).await;
-    let second = bench.second();
-    let walk = async |bench: &Bench, seed: u64| {
-        let (mut dice, mut held) = (Dice(seed), Vec::new());
-        for _ in 0..200 {
-            let job = step(bench, &jobs, &mut dice, &mut held).await;
-            bench.audit(job).await;
-        }
-    };
-    tokio::join!(walk(bench, 11), walk(&second, 12));
-    all_goes_well(bench, &jobs).await;
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
