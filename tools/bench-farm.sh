@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make bench-farm`: stage transitions a second through the whole farm, from submit to manifest, with workers that do
 # nothing, on Postgres and Redis with durable settings; and the same four-step pipeline on BullMQ and Celery on the same
-# Redis, in the same run. Prints a table. JOBS sets the number of pictures (distinct prompts, four transitions each).
+# Redis, in the same run. Prints a table. BENCH_PICTURES sets the number of pictures (distinct
+# prompts, four transitions each); Celery gets a tenth of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup-servers.sh
@@ -66,6 +67,10 @@ accepted=$(date +%s.%N)
 ended=$(date +%s.%N)
 memory=$(awk '/VmHWM/ { print int($2 / 1024) }' "/proc/${pids[2]}/status")
 redis_memory=$(exec 3<>"/dev/tcp/127.0.0.1/$redis_port"; printf 'INFO memory\r\n' >&3; timeout 1 cat <&3 | tr -d '\r' | sed -n 's/^used_memory_peak_human://p' || true)
+
+# The peers have the machine to themselves, as the farm had.
+kill "${pids[@]:1}"
+wait "${pids[@]:1}" 2>/dev/null || true
 
 peers() {
     python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet celery==5.5.3 redis || return

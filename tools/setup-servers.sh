@@ -12,7 +12,7 @@ if [ "${#missing[@]}" -eq 0 ]; then exit 0; fi
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     printf 'error: %s is not installed.\n       install it with:  sudo apt-get install -y --no-install-recommends %s\n' \
-        "${missing[@]}" "${missing[*]}" >&2
+        "${missing[*]}" "${missing[*]}" >&2
     exit 1
 fi
 echo "installing ${missing[*]}" >&2
