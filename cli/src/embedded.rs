@@ -108,7 +108,7 @@ impl Farm {
     /// Takes the folder and the port, then starts every part; models load side by side.
     pub(crate) async fn start(options: Options) -> Result<Self> {
         let state = StateDir::open(&options.state).map_err(state_failure)?;
-        let listener = server::listen(options.listen).await.map_err(|error| server_failure(&error))?;
+        let listener = server::listen(options.listen).await.map_err(|error| error.to_user())?;
         let address = listener.local_addr().map_err(failure::internal)?;
 
         let bundles = load(options.cascades).await?;
@@ -141,7 +141,7 @@ impl Farm {
         let stop_serving = CancellationToken::new();
         let (health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
             .await
-            .map_err(|error| server_failure(&error))?;
+            .map_err(|error| error.to_user())?;
         let serving = tokio::spawn(serving);
         let (told, full) = watch::channel(None);
         let space = watch_space(state.path().to_owned(), health, told);
@@ -188,7 +188,7 @@ impl Farm {
         let encoded = self.encoder.join().await;
         self.coordinator.shutdown().await;
         self.stop_serving.cancel();
-        let served = self.serving.await.map_err(failure::internal)?.map_err(|error| server_failure(&error));
+        let served = self.serving.await.map_err(failure::internal)?.map_err(|error| error.to_user());
         self.space.await.map_err(failure::internal)?;
         worked.and(encoded).and(served)
     }
@@ -289,17 +289,6 @@ fn state_failure(error: state_dir::Error) -> UserError {
         state_dir::Error::Io { path, source } => failure::file("state", "use the state folder", path, source),
     };
     failure.field = Some("state".to_owned());
-    failure
-}
-
-fn server_failure(error: &server::Error) -> UserError {
-    let (code, reason) = match error {
-        server::Error::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
-        server::Error::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
-        server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
-    };
-    let mut failure = UserError::new(code, reason, failure::with_causes(error));
-    failure.field = Some("listen".to_owned());
     failure
 }
 

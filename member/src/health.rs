@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::error::UserError;
 use darkroom_proto::FILE_DESCRIPTOR_SET;
 use darkroom_runtime::server::{self, Health};
 use tokio::task::JoinHandle;
@@ -19,19 +19,10 @@ pub async fn serve_health(
     services: &[&str],
     stop: CancellationToken,
 ) -> Result<(Health, JoinHandle<Result<(), server::Error>>), UserError> {
-    let listener = server::listen(listen).await.map_err(|error| failure(&error))?;
+    let listener = server::listen(listen).await.map_err(|error| error.to_user())?;
     tracing::info!(address = %listener.local_addr().map_or(listen, |bound| bound), "listening");
     let options = server::Options::new(FILE_DESCRIPTOR_SET, services);
     let (health, serving) =
-        server::serve(listener, routes, options, stop).await.map_err(|error| failure(&error))?;
+        server::serve(listener, routes, options, stop).await.map_err(|error| error.to_user())?;
     Ok((health, tokio::spawn(serving)))
-}
-
-fn failure(error: &server::Error) -> UserError {
-    let (code, reason) = match error {
-        server::Error::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
-        server::Error::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
-        server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
-    };
-    UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, error.to_string()) }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use darkroom_core::error::{Code, UserError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -45,6 +46,19 @@ pub enum Error {
     /// The transport failed.
     #[error("the gRPC server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+}
+
+impl Error {
+    /// The same for a user, about the setting `listen`.
+    #[must_use]
+    pub fn to_user(&self) -> UserError {
+        let (code, reason) = match self {
+            Self::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
+            Self::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
+            Self::Reflection(_) | Self::Transport(_) => (Code::Internal, "SERVER_FAILED"),
+        };
+        UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, self.to_string()) }
+    }
 }
 
 /// What to serve with.
