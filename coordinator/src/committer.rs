@@ -1,7 +1,8 @@
 //! Reads results in bulk and commits them, one transaction a bulk, acknowledging after the commit.
 //!
-//! A bulk that fails for good is halved until the result at fault stands alone; that one is counted and
-//! acknowledged, so that it holds nobody up.
+//! A bulk that fails for what is in it is halved until the result at fault stands alone; that one is counted and
+//! acknowledged, so that it holds nobody up. Whatever else is wrong with the record is waited out: work that is done
+//! is not thrown away.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,27 +37,32 @@ pub(crate) async fn run(shared: Arc<Shared>, pool: PoolId) {
             Err(error) => Err(error.into()),
         };
         match done {
-            Ok(()) => shared.healed("commit"),
+            Ok(()) => shared.healed(&part(&pool)),
             Err(error) => {
-                shared.failed("commit", &error);
+                shared.failed(&part(&pool), &error);
                 shared.pause(PAUSE).await;
             }
         }
     }
 }
 
-/// Commits the entries and acknowledges them; retries what may pass until shutdown.
+/// Each pool's commits fail and heal by themselves.
+fn part(pool: &PoolId) -> String {
+    format!("commit {pool}")
+}
+
+/// Commits the entries and acknowledges them; retries until shutdown what is not their own fault.
 async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Result<(), Error> {
     // Halves that are still to be committed, the next one last.
     let mut bulks = vec![entries];
     while let Some(bulk) = bulks.pop() {
         match commit(shared, pool, bulk).await {
-            Ok(()) => shared.healed("commit"),
-            Err(error) if error.retryable() => {
+            Ok(()) => shared.healed(&part(pool)),
+            Err(error) if error.retryable() || !error.is_about_the_data() => {
                 if shared.stop.is_cancelled() {
                     return Ok(());
                 }
-                shared.failed("commit", &error.into());
+                shared.failed(&part(pool), &error.into());
                 bulks.push(bulk);
                 shared.pause(PAUSE).await;
                 continue;
@@ -72,7 +78,10 @@ async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Resu
             }
         }
         let ids: Vec<_> = bulk.iter().map(|entry| entry.id.clone()).collect();
-        shared.queue.acknowledge(pool, &ids).await?;
+        // The rest of the bulk is committed all the same; what is not acknowledged is read again, to no effect.
+        if let Err(error) = shared.queue.acknowledge(pool, &ids).await {
+            tracing::warn!(pool = %pool, %error, "committed results could not be acknowledged");
+        }
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ use crate::{
     store::records::{Dispatched, Release, Term},
 };
 
+/// Name of the part that hears the other coordinators.
+pub(crate) const LISTEN: &str = "listen";
 /// Pause after the other coordinators could not be heard; what they tell is then found by polling.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -48,11 +50,11 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
         };
         match told {
             Ok(()) => {
-                shared.healed("listen");
+                shared.healed(LISTEN);
                 shared.events.told.notify_one();
             }
             Err(error) => {
-                shared.failed("listen", &error.into());
+                shared.failed(LISTEN, &error.into());
                 shared.pause(LISTEN_AGAIN).await;
             }
         }

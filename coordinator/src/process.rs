@@ -90,7 +90,7 @@ fn tenant_weight(text: &str) -> Result<(String, f64), String> {
 /// One sentence for what keeps it from starting.
 pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), UserError> {
     let options = options(&args)?;
-    let listener = server::listen(args.listen).await.map_err(|error| of_server(&error))?;
+    let listener = server::listen(args.listen).await.map_err(|error| error.to_user())?;
     let bundles = load(&args).await?;
     let artifacts = ArtifactStore::open(&args.artifacts, &open::Options::from_env())?;
     artifacts.check().await?;
@@ -116,15 +116,24 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let address = listener.local_addr().map_or(args.listen, |bound| bound);
     let (health, serving) = server::serve(listener, handle.routes(), serve, closing.clone())
         .await
-        .map_err(|error| of_server(&error))?;
-    let serving = tokio::spawn(serving);
+        .map_err(|error| error.to_user())?;
+    let mut serving = tokio::spawn(serving);
     tracing::info!(%address, farm.id = %farm, "serving");
-    stop.run_until_cancelled(tell_health(&handle, &queue, &identity, &health)).await;
+    // A coordinator that nobody can ask any more does not go on.
+    let ended = tokio::select! {
+        () = tell_health(&handle, &queue, &identity, &health) => None,
+        () = stop.cancelled() => None,
+        ended = &mut serving => Some(ended),
+    };
     health.not_serving("shutting down").await;
     handle.shutdown().await;
     closing.cancel();
-    match serving.await {
-        Ok(ended) => ended.map_err(|error| of_server(&error)),
+    let ended = match ended {
+        Some(ended) => ended,
+        None => serving.await,
+    };
+    match ended {
+        Ok(ended) => ended.map_err(|error| error.to_user()),
         Err(error) => Err(UserError::new(Code::Internal, "INTERNAL", error.to_string())),
     }
 }
@@ -204,13 +213,4 @@ async fn open_store(url: &str) -> Result<(Arc<dyn Store>, String), UserError> {
     let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
     let identity = format!("{}:{}", darkroom_runtime::program::host_name(), path.display());
     Ok((Arc::new(store), identity))
-}
-
-fn of_server(error: &server::Error) -> UserError {
-    let (code, reason) = match error {
-        server::Error::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
-        server::Error::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
-        server::Error::Reflection(_) | server::Error::Transport(_) => (Code::Internal, "SERVER_FAILED"),
-    };
-    UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, error.to_string()) }
 }

@@ -19,8 +19,13 @@ use crate::{
     store::records::{Release, Term},
 };
 
-/// Dispatched tasks that the queue did not know on the pass before, by pool.
-pub(crate) type Missing = HashMap<PoolId, HashSet<TaskKey>>;
+/// Dispatched tasks that the queue did not know on the pass before, by pool, and the term of that pass: what was missing
+/// in an earlier term proves nothing in a later one.
+#[derive(Default)]
+pub(crate) struct Missing {
+    term: Option<Term>,
+    pools: HashMap<PoolId, HashSet<TaskKey>>,
+}
 
 /// Takes expired leases back until shutdown.
 pub(crate) async fn run_reaper(shared: Arc<Shared>) {
@@ -35,7 +40,7 @@ pub(crate) async fn run_reaper(shared: Arc<Shared>) {
 
 /// Sweeps until shutdown.
 pub(crate) async fn run_sweeper(shared: Arc<Shared>) {
-    let mut missing = Missing::new();
+    let mut missing = Missing::default();
     while !shared.stop.is_cancelled() {
         shared.pause(shared.options.sweep).await;
         match sweep_and_tidy(&shared, &mut missing).await {
@@ -77,14 +82,13 @@ async fn reap(shared: &Shared) -> Result<(), Error> {
 
 /// One pass over all pools; `missing` is the pass before's and becomes this one's.
 pub(crate) async fn sweep(shared: &Shared, missing: &mut Missing) -> Result<(), Error> {
-    let Some(term) = shared.lead().await? else {
-        // What was missing in an earlier term proves nothing in a later one.
-        missing.clear();
-        return Ok(());
-    };
+    let Some(term) = shared.lead().await? else { return Ok(()) };
+    if missing.term.replace(term) != Some(term) {
+        missing.pools.clear();
+    }
     for pool in shared.cascades.pools() {
-        let before = missing.remove(&pool).unwrap_or_default();
-        missing.insert(pool.clone(), sweep_pool(shared, term, &pool, &before).await?);
+        let before = missing.pools.remove(&pool).unwrap_or_default();
+        missing.pools.insert(pool.clone(), sweep_pool(shared, term, &pool, &before).await?);
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ pub(crate) struct Shared {
     /// The term in which this coordinator leads, as it last knew.
     leading: Mutex<Option<Term>>,
     /// What each failing part last said.
-    failing: Mutex<BTreeMap<&'static str, String>>,
+    failing: Mutex<BTreeMap<String, String>>,
 }
 
 impl Shared {
@@ -171,7 +171,7 @@ impl Shared {
         let before =
             std::mem::replace(&mut *self.leading.lock().unwrap_or_else(PoisonError::into_inner), term);
         match (before, term) {
-            (None, Some(term)) => tracing::info!(term = term.0, "leads the farm"),
+            (None, Some(term)) => tracing::info!(holder = self.holder, term = term.0, "leads the farm"),
             (Some(term), None) => tracing::info!(term = term.0, "leads the farm no more"),
             _ => {}
         }
@@ -187,13 +187,13 @@ impl Shared {
     }
 
     /// Logs a part's failure when it begins, not at each repetition.
-    pub(crate) fn failed(&self, part: &'static str, error: &Error) {
+    pub(crate) fn failed(&self, part: &str, error: &Error) {
         if let Error::Store(store::Error::NotLeading(term)) = error {
             tracing::info!(part, term, "another coordinator leads by now");
             return;
         }
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        if failing.insert(part, error.to_string()).is_none() {
+        if failing.insert(part.to_owned(), error.to_string()).is_none() {
             tracing::error!(
                 part,
                 error = error as &dyn std::error::Error,
@@ -203,7 +203,7 @@ impl Shared {
     }
 
     /// Logs the end of a part's failures.
-    pub(crate) fn healed(&self, part: &'static str) {
+    pub(crate) fn healed(&self, part: &str) {
         if self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(part).is_some() {
             tracing::info!(part, "coordinator part works again");
         }
@@ -245,8 +245,9 @@ impl Coordinator {
             leading: Mutex::default(),
             failing: Mutex::default(),
         });
-        // Nothing is on its way to the queue yet, so two passes at once prove what it does not have.
-        let mut missing = reaper::Missing::new();
+        // Nothing of this process is on its way to the queue yet, so two passes at once tell what it does not have. What
+        // another coordinator was about to add then runs twice, which costs work and loses none.
+        let mut missing = reaper::Missing::default();
         reaper::sweep(&shared, &mut missing).await?;
         reaper::sweep(&shared, &mut missing).await?;
         shared.tasks.spawn(dispatcher::run(Arc::clone(&shared)));
@@ -285,7 +286,9 @@ impl Handle {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        failing.iter().next().map(|(part, error)| format!("{part}: {error}"))
+        // Without the others' hints work is found by polling.
+        let mut serious = failing.iter().filter(|(part, _)| *part != dispatcher::LISTEN);
+        serious.next().map(|(part, error)| format!("{part}: {error}"))
     }
 
     /// Ends every part and stream, waits for them, and closes the record. What was accepted stays.

@@ -78,7 +78,8 @@ impl Farm {
         }
         let (send, chunks) = tokio::sync::mpsc::channel(4);
         let artifact = ArtifactRef { key, sha256, size };
-        tokio::spawn(send_manifest(Arc::clone(&self.shared), artifact, request.offset, send));
+        let sending = send_manifest(Arc::clone(&self.shared), artifact, request.offset, send);
+        self.shared.tasks.spawn(self.shared.stop.clone().run_until_cancelled_owned(sending));
         Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(chunks)))
     }
 }

@@ -51,6 +51,22 @@ impl Error {
         matches!(self, Self::Unavailable(_) | Self::Full)
     }
 
+    /// Whether what was given is at fault, so that the same will fail for ever: values that do not fit or break a
+    /// constraint. Anything else, a changed password or a table locked away, somebody can mend.
+    #[must_use]
+    pub fn is_about_the_data(&self) -> bool {
+        use sqlx::{Error as E, error::ErrorKind};
+        match self {
+            Self::Corrupt(_) | Self::Refused(_) | Self::NotFound(_) => true,
+            Self::Database(E::Database(error)) => {
+                // Class 22 of SQLSTATE: data exceptions.
+                error.kind() != ErrorKind::Other || error.code().is_some_and(|code| code.starts_with("22"))
+            }
+            Self::Database(E::Encode(_) | E::Decode(_) | E::ColumnDecode { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// The error as a user should see it.
     #[must_use]
     pub fn to_user(&self) -> UserError {
@@ -117,3 +133,28 @@ const SQLITE_LOCKED: u32 = 6;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_FULL: u32 = 13;
 const SQLITE_NOTADB: u32 = 26;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fault_of_the_data_is_one_of_the_data() {
+        let refused = UserError::new(Code::FailedPrecondition, "X", "no");
+        for error in [Error::Corrupt(String::new()), Error::Refused(refused)] {
+            assert!(error.is_about_the_data(), "{error}");
+        }
+        let decode = sqlx::Error::Decode("not a number".into());
+        assert!(Error::Database(decode).is_about_the_data());
+        // A password that was changed, a table that is locked away: the results wait.
+        let closed = || sqlx::Error::PoolClosed;
+        for error in [
+            Error::Unusable(String::new()),
+            Error::Unavailable(closed()),
+            Error::Database(closed()),
+            Error::Full,
+        ] {
+            assert!(!error.is_about_the_data(), "{error}");
+        }
+    }
+}

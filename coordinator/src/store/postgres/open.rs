@@ -223,3 +223,16 @@ async fn identity(pool: &PgPool) -> Result<String, Error> {
     .fetch_one(pool)
     .await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_coordinators_transaction_ends_before_its_leadership_does() {
+        let connect = connect_options("postgres://darkroom@127.0.0.1/darkroom", &Options::default());
+        let connect = connect.expect("a URL");
+        let settings = connect.get_options().expect("settings");
+        assert!(settings.contains("idle_in_transaction_session_timeout=4000"), "{settings}");
+    }
+}

@@ -68,8 +68,9 @@ impl PostgresStore {
         let mut tx = self.begin_write().await?;
         // Nothing of the job counts before it is accepted, and that commit waits for the disk for all before it.
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
+        // Locked, so that what is accepted meanwhile is not added to.
         let found: Option<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving'")
+            sqlx::query_as("SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE")
                 .bind(job.0)
                 .fetch_optional(&mut *tx)
                 .await?;
