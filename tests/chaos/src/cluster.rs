@@ -1,4 +1,4 @@
-//! A farm of real processes on real servers, with a proxy in every connection.
+//! A farm of real processes on real servers, with a proxy between every process and every server.
 
 use std::{
     collections::HashMap,
@@ -154,15 +154,24 @@ impl Cluster {
         Ok(ended)
     }
 
-    /// The coordinator whose log says that it leads, if one does: the last to say so.
-    #[must_use]
-    pub fn leader(&self) -> Option<usize> {
-        let mut leaders = (0..COORDINATORS).filter(|number| {
-            let log = self.members[self.position(Party::Coordinators, *number)].process.log_text();
-            let said = log.rfind("leads the farm");
-            said.is_some_and(|at| log.rfind("leads the farm no more").is_none_or(|lost| lost <= at))
-        });
-        leaders.next()
+    /// The number of the coordinator that leads, by the record; waits for one to lead.
+    ///
+    /// # Errors
+    /// When nobody leads for longer than a takeover may take.
+    pub async fn leader(&mut self) -> Result<usize> {
+        for _ in 0..150 {
+            self.tend()?;
+            let holder = self.postgres.sql("postgres", "SELECT holder FROM leadership WHERE until > now()");
+            let says = |number: &usize| {
+                let log = self.members[self.position(Party::Coordinators, *number)].process.log_text();
+                !holder.is_empty() && log.contains(&holder)
+            };
+            if let Some(leader) = (0..COORDINATORS).find(says) {
+                return Ok(leader);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("nobody leads the farm")
     }
 
     /// The last lines of every process's log, for a report of what went wrong.

@@ -202,24 +202,23 @@ impl Client {
     /// # Errors
     /// See [`call`](Self::call); also if it has not ended in time, with what it waits for.
     pub async fn ended(&self, id: &str) -> Result<v1::Job> {
+        let mut last = self.job(id).await?;
         loop {
-            let job = self.job(id).await?;
-            let written = job.manifest() == v1::ManifestState::Written;
-            if ended(job.state()) && written {
-                return Ok(job);
-            }
-            if Instant::now() > self.deadline {
-                bail!(
-                    "job {id} has not ended: {} of {} images done, {} dead, {:?}, waiting for {:?}, stages {:?}",
-                    job.images_done,
-                    job.images,
-                    job.images_dead,
-                    job.state(),
-                    job.waiting_for,
-                    job.stages
-                );
+            if ended(last.state()) && last.manifest() == v1::ManifestState::Written {
+                return Ok(last);
             }
             sleep(PAUSE).await;
+            last = self.job(id).await.with_context(|| {
+                format!(
+                    "job {id} had not ended: {} of {} images done, {} dead, {:?}, waiting for {:?}, stages {:?}",
+                    last.images_done,
+                    last.images,
+                    last.images_dead,
+                    last.state(),
+                    last.waiting_for,
+                    last.stages
+                )
+            })?;
         }
     }
 

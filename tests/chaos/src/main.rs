@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 use darkroom_chaos::{
     cluster::Setup,
+    plan::Fault,
     run::{Options, run},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,14 +16,14 @@ struct Args {
     /// Decides which faults come when; a run is repeated with the seed it printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Jobs, one after another of every mood
+    /// Jobs of a round, one after another of every mood; rounds follow until the last fault
     #[arg(long, default_value_t = 10)]
     jobs: u32,
     /// Images of each
     #[arg(long, default_value_t = 400)]
     images: u32,
-    /// Most faults
-    #[arg(long, default_value_t = 40)]
+    /// How many faults; each comes once before any comes twice
+    #[arg(long, default_value_t = Fault::all().len())]
     faults: usize,
     /// Longest pause between two faults, seconds
     #[arg(long, default_value_t = 3.0)]

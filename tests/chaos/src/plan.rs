@@ -40,7 +40,7 @@ pub const LINKS: [(Party, Server); 7] = [
 /// How object storage misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StorageFault {
-    /// Answers 500 and 503.
+    /// Answers 503.
     Errors,
     /// Does not answer.
     Silence,

@@ -1,14 +1,6 @@
-//! One run: a calm farm to compare with, then the same jobs under faults.
+//! One run: jobs under faults, then the same jobs on a calm farm to compare with.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anyhow::{Context, Result};
 use darkroom_proto::v1;
@@ -31,12 +23,17 @@ use crate::{
     verdict::{self, Verdict},
 };
 
+/// Longest time without any progress after a fault was healed.
+const STUCK: Duration = Duration::from_secs(60);
+/// Longest time that looking at everything may take.
+const JUDGING: Duration = Duration::from_secs(300);
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Decides faults, moods and pauses.
     pub seed: u64,
-    /// Jobs.
+    /// Jobs of a round; another round begins when all have ended before the last fault.
     pub jobs: u32,
     /// Images of each.
     pub images: u32,
@@ -66,6 +63,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Faults injected in all.
+    #[must_use]
+    pub fn injected(&self) -> usize {
+        self.faults.values().map(|(count, _)| *count as usize).sum()
+    }
+
     /// The report as a table.
     #[must_use]
     pub fn table(&self) -> String {
@@ -90,7 +93,7 @@ impl Report {
             verdict.lost,
             verdict.doubled,
             verdict.other_bytes,
-            self.faults.values().map(|(count, _)| count).sum::<u32>(),
+            self.injected(),
             seconds(self.recoveries.quantile(0.5)),
             seconds(self.recoveries.quantile(0.99)),
             self.seconds,
@@ -102,72 +105,107 @@ impl Report {
     }
 }
 
-/// Runs the jobs calmly, then under faults, and compares.
+/// Runs jobs under faults, as many rounds of them as the faults last; then the same jobs calmly, and compares.
 ///
 /// # Errors
-/// When the farm could not be run at all; what it did wrong is in the report's verdict.
+/// When the farm could not be run or asked at all; what it did wrong is in the report's verdict.
 pub async fn run(options: &Options) -> Result<Report> {
-    let orders = orders(options);
-    let expected = calm(options, &orders).await.context("the calm run")?;
     let mut report = Report::default();
     let mut cluster = Cluster::start(options.setup.clone())?;
     let begun = Instant::now();
-    let deadline = begun + options.limit;
-    let client = Client::new(&cluster.coordinators(), deadline)?;
-    let over = Arc::new(AtomicBool::new(false));
-    let mut lives = JoinSet::new();
-    for (number, order) in orders.iter().cloned().enumerate() {
-        let (client, rng) = (client.clone(), Rng::with_seed(options.seed ^ (number as u64 + 1)));
-        lives.spawn(async move { (order.request_id.clone(), client.live(&order, rng).await) });
-    }
-    let waiting = Arc::clone(&over);
-    let jobs = tokio::spawn(async move {
-        let mut ended = BTreeMap::new();
-        while let Some(life) = lives.join_next().await {
-            let (id, job) = life.expect("a client does not panic");
-            ended.insert(id, job);
-        }
-        waiting.store(true, Ordering::Relaxed);
-        ended
-    });
-
+    let client = Client::new(&cluster.coordinators(), begun + options.limit)?;
+    let mut load = Load {
+        client: client.clone(),
+        options,
+        orders: Vec::new(),
+        lives: JoinSet::new(),
+        ended: BTreeMap::new(),
+    };
     let mut rng = Rng::with_seed(options.seed.rotate_left(17));
-    let mut plan = Plan::new(options.seed, &options.faults, options.pause);
-    for _ in 0..options.most_faults {
-        let Some(Step { pause, fault }) = plan.next() else { break };
-        rest(&mut cluster, pause, &over).await?;
-        if over.load(Ordering::Relaxed) {
+    let mut stuck = Vec::new();
+    for Step { pause, fault } in
+        Plan::new(options.seed, &options.faults, options.pause).take(options.most_faults)
+    {
+        if begun.elapsed() > options.limit {
+            stuck.push(format!(
+                "only {} of {} faults came within the limit",
+                report.injected(),
+                options.most_faults
+            ));
             break;
         }
+        load.keep_up();
+        rest(&mut cluster, pause).await?;
         inject(&mut cluster, fault, &options.setup, &mut rng).await?;
         let healed = Instant::now();
         let before = progress(&client).await;
-        while !over.load(Ordering::Relaxed) && healed.elapsed() < Duration::from_secs(60) {
+        let mut now = before;
+        while now == before && healed.elapsed() < STUCK {
+            load.keep_up();
             cluster.tend()?;
-            if progress(&client).await != before {
-                report.recoveries.add(healed.elapsed());
-                break;
-            }
             sleep(Duration::from_millis(50)).await;
+            now = progress(&client).await.or(before);
         }
+        let time = healed.elapsed();
+        if now == before {
+            stuck.push(format!("no progress within {time:?} after {}", fault.name()));
+        }
+        report.recoveries.add(time);
         let told = report.faults.entry(fault.name()).or_default();
-        *told = (told.0 + 1, told.1.max(healed.elapsed()));
+        *told = (told.0 + 1, told.1.max(time));
     }
-    while !over.load(Ordering::Relaxed) {
+    while !load.is_over() {
         cluster.tend()?;
         sleep(Duration::from_millis(200)).await;
     }
-    let ended = jobs.await?;
     report.seconds = begun.elapsed().as_secs_f64();
-    report.verdict = verdict::judge(&cluster, &client, &orders, ended, &expected).await?;
+    let (orders, ended) = (load.orders, load.ended);
+    let expected = calm(options, &orders).await.context("the calm run")?;
+    // What hung has used up the other client's time.
+    let client = Client::new(&cluster.coordinators(), Instant::now() + JUDGING)?;
+    let judged = verdict::judge(&cluster, &client, &orders, ended, &expected).await;
+    report.verdict = judged.inspect_err(|_| eprintln!("{}", cluster.logs(40)))?;
+    report.verdict.problems.extend(stuck);
     if !report.verdict.problems.is_empty() {
         eprintln!("{}", cluster.logs(40));
     }
     Ok(report)
 }
 
-/// Jobs of every mood, in turn, of two tenants.
-fn orders(options: &Options) -> Vec<Order> {
+/// The jobs that run meanwhile.
+struct Load<'a> {
+    client: Client,
+    options: &'a Options,
+    orders: Vec<Order>,
+    lives: JoinSet<(String, Result<v1::Job>)>,
+    ended: BTreeMap<String, Result<v1::Job>>,
+}
+
+impl Load<'_> {
+    /// Starts another round of jobs when all have ended, so that no fault meets an idle farm.
+    fn keep_up(&mut self) {
+        if self.is_over() {
+            let round = orders(self.options, self.orders.len() as u32);
+            for (number, order) in (self.orders.len() as u64..).zip(round) {
+                let (client, rng) = (self.client.clone(), Rng::with_seed(self.options.seed ^ (number + 1)));
+                self.orders.push(order.clone());
+                self.lives.spawn(async move { (order.request_id.clone(), client.live(&order, rng).await) });
+            }
+        }
+    }
+
+    /// Whether every job has ended, or been given up.
+    fn is_over(&mut self) -> bool {
+        while let Some(life) = self.lives.try_join_next() {
+            let (id, job) = life.expect("a client does not panic");
+            self.ended.insert(id, job);
+        }
+        self.lives.is_empty()
+    }
+}
+
+/// A round of jobs of every mood, in turn, of two tenants; numbered on from `first`.
+fn orders(options: &Options, first: u32) -> Vec<Order> {
     let moods = [Mood::Steady, Mood::Wavering, Mood::Repenting, Mood::Poisoned, Mood::Cancelled];
     let order = |number: u32| Order {
         request_id: format!("job {number}"),
@@ -177,7 +215,7 @@ fn orders(options: &Options) -> Vec<Order> {
         seed: u64::from(number) * 1_000_000,
         mood: moods[number as usize % moods.len()],
     };
-    (0..options.jobs).map(order).collect()
+    (first..first + options.jobs).map(order).collect()
 }
 
 /// The bytes that every image should have, by prompt and seed: from a farm where nothing happens.
@@ -204,22 +242,22 @@ async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> 
 }
 
 /// Lets time pass, and starts again what ended meanwhile.
-async fn rest(cluster: &mut Cluster, time: Duration, over: &AtomicBool) -> Result<()> {
+async fn rest(cluster: &mut Cluster, time: Duration) -> Result<()> {
     let until = Instant::now() + time;
-    while Instant::now() < until && !over.load(Ordering::Relaxed) {
+    while Instant::now() < until {
         cluster.tend()?;
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
 }
 
-/// Everything that every job has passed so far; changes with each commit.
-async fn progress(client: &Client) -> u64 {
+/// Everything that every job has passed so far, which changes with each commit; `None` when the farm does not say.
+async fn progress(client: &Client) -> Option<u64> {
     let listed = client.call("list jobs", |mut farm| async move {
         farm.list_jobs(v1::ListJobsRequest { page_size: 1000, ..v1::ListJobsRequest::default() }).await
     });
     let passed = |job: &v1::Job| job.stages.iter().map(|stage| stage.done).sum::<u64>() + job.images_done;
-    listed.await.map_or(0, |listed| listed.jobs.iter().map(passed).sum())
+    Some(listed.await.ok()?.jobs.iter().map(passed).sum())
 }
 
 /// Injects one fault and ends it.
@@ -231,7 +269,7 @@ async fn inject(cluster: &mut Cluster, fault: Fault, setup: &Setup, rng: &mut Rn
             freeze(cluster, party, rng.usize(0..cluster.count(party)), past_the_lease).await;
         }
         Fault::FreezeLeader => {
-            let leader = cluster.leader().unwrap_or(0);
+            let leader = cluster.leader().await?;
             freeze(cluster, Party::Coordinators, leader, Duration::from_secs(10)).await;
         }
         Fault::TermStorm => {

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use darkroom_artifacts::verify;
+use darkroom_artifacts::{
+    ArtifactStore,
+    manifest::{self, ImageOutcome},
+    verify,
+};
 use darkroom_coordinator::store::{
     Store as _,
     postgres::{self, PostgresStore},
 };
-use darkroom_core::id::JobId;
+use darkroom_core::{artifact::ArtifactRef, id::JobId};
 use darkroom_proto::v1::{self, ImageState, JobState};
 
 use crate::{
@@ -84,14 +88,13 @@ pub async fn judge(
             verdict.wrong(format!("{} has the job of another request", order.request_id));
         }
         judge_job(&mut verdict, order, job);
-        judge_images(&mut verdict, order, &client.images(&job.id).await?, expected);
+        let images = client.images(&job.id).await?;
+        judge_images(&mut verdict, order, &images, expected);
+        judge_manifest(&mut verdict, order, job, &images, &artifacts).await?;
         let depth = verify::Options { depth: verify::Depth::Hashes, ..verify::Options::default() };
         let found = verify::job(&artifacts, &job.manifest_key, &depth, |_| {}).await?;
         for problem in &found.problems {
             verdict.wrong(format!("{}: manifest: {}", order.request_id, problem.message));
-        }
-        if !job.manifest_key.contains(&job.manifest_sha256) {
-            verdict.wrong(format!("{}: the manifest's key is not that of its hash", order.request_id));
         }
         let id: JobId = job.id.parse()?;
         for problem in store.audit(id).await? {
@@ -112,6 +115,42 @@ pub async fn judge(
     }
     store.close().await;
     Ok(verdict)
+}
+
+/// The manifest is the one that the record names, of this generation, and says of every image what the farm says.
+async fn judge_manifest(
+    verdict: &mut Verdict,
+    order: &Order,
+    job: &v1::Job,
+    images: &BTreeMap<u64, v1::Image>,
+    artifacts: &ArtifactStore,
+) -> Result<()> {
+    let size = artifacts.size_of(&job.manifest_key).await?;
+    let artifact = ArtifactRef { key: job.manifest_key.clone(), sha256: job.manifest_sha256.parse()?, size };
+    let bytes = artifacts.get(&artifact).await?;
+    let mut lines = BTreeMap::new();
+    let (header, _) = manifest::verify(bytes.as_ref(), |line| {
+        lines.insert(line.index, (line.seed, line.state, line.sha256.map(|sha256| sha256.to_string())));
+    })?;
+    let state = |image: &v1::Image| match image.state() {
+        ImageState::Done => ImageOutcome::Done,
+        ImageState::Dead => ImageOutcome::Dead,
+        _ => ImageOutcome::Cancelled,
+    };
+    let sha256 = |image: &v1::Image| Some(image.sha256.clone()).filter(|_| image.state() == ImageState::Done);
+    let listed: BTreeMap<_, _> =
+        images.iter().map(|(index, image)| (*index, (image.seed, state(image), sha256(image)))).collect();
+    if header.job != job.id || header.generation != job.generation || lines != listed {
+        verdict.wrong(format!(
+            "{}: the manifest is of job {} generation {}, {} of its lines are as the farm's {} images",
+            order.request_id,
+            header.job,
+            header.generation,
+            lines.iter().filter(|(index, line)| listed.get(index) == Some(line)).count(),
+            listed.len(),
+        ));
+    }
+    Ok(())
 }
 
 fn judge_job(verdict: &mut Verdict, order: &Order, job: &v1::Job) {
