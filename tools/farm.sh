@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make farm`: a whole farm of separate processes on this machine, on real servers of its own: Redis, Postgres, two
-# coordinators, two encoders, two workers of each stage. State is in .darkroom/farm and stays over a stop.
+# coordinators, two encoders, two workers of each stage. State is in .darkroom/farm and stays over a stop; run by root
+# where the user postgres cannot reach that folder, Postgres' part of it is under /var/tmp.
 #   tools/farm.sh start    sets up, builds, starts what does not run, and says how to use it
 #   tools/farm.sh stop     lets the workers drain, then ends everything it started, by process id
 #   tools/farm.sh status   what runs
@@ -29,8 +30,9 @@ alive() { # alive NAME: whether the process started under this name still runs.
     [ -e "/proc/$pid/stat" ] && [ "$(started_at "$pid")" = "$started" ]
 }
 
-started_at() { # the process's start time: with it a number that was given to another process is not mistaken.
-    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+started_at() { # the process's start time: with it a number that was given to another process is not mistaken. None for
+    # one that has ended and waits for its parent to notice.
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'
 }
 
 launch() { # launch NAME COMMAND...: starts it in the background, its output in a log.
@@ -101,6 +103,11 @@ start_servers() {
     data="$farm/postgres"
     if [ "$(id -u)" -eq 0 ] && ! as_server_user test -x "$farm"; then
         data="/var/tmp/darkroom-farm-$(cksum <<<"$farm" | cut -d' ' -f1)"
+    fi
+    # A folder in a place that others may write to must be ours.
+    if [ -L "$data" ] || { [ "$(id -u)" -eq 0 ] && [ -e "$data" ] && [ "$(stat -c %U "$data")" != postgres ]; }; then
+        say "error: $data is not a folder of the user postgres; remove it"
+        exit 1
     fi
     if [ ! -e "$data/PG_VERSION" ]; then
         mkdir -p "$data"
