@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use darkroom_coordinator::store::{
-    conformance::Fresh,
+    conformance::{self, Bench, Fresh},
     postgres::{Options, PostgresStore},
 };
 use darkroom_test_servers::postgres::Postgres;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 async fn fresh() -> Fresh {
     let server = Postgres::shared();
@@ -18,6 +19,30 @@ async fn fresh() -> Fresh {
 }
 
 darkroom_coordinator::store_conformance_tests!(#[tokio::test], fresh().await);
+
+#[tokio::test]
+async fn what_is_not_accepted_leaves_no_row() {
+    let server = Postgres::shared();
+    let url = server.create_database();
+    let store = PostgresStore::connect(&url, Options::default()).await.expect("opens");
+    let bench = Bench::new(Fresh::one(Arc::new(store), ())).await;
+    conformance::what_is_not_accepted_leaves_nothing(&bench).await;
+    let mut connection = sqlx::PgConnection::connect(&url).await.expect("connects");
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT table_name::text FROM information_schema.columns
+         WHERE table_schema = 'public' AND column_name = 'job' AND data_type = 'bigint'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("lists");
+    assert!(tables.len() >= 7, "{tables:?}");
+    for table in tables {
+        let count = format!("SELECT count(*) FROM {table} WHERE job NOT IN (SELECT seq FROM jobs)");
+        let left: i64 =
+            sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut connection).await.expect("counts");
+        assert_eq!(left, 0, "{table}");
+    }
+}
 
 mod leading {
     //! Leadership: who has it, when it passes on, and that nobody writes in a term that is over.

@@ -7,7 +7,7 @@
 mod bench;
 mod walk;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use darkroom_core::{
     digest::Digest, fair_share::Pick, id::JobId, image_state::ImageState, job_state::JobState,
@@ -48,6 +48,9 @@ macro_rules! store_conformance_tests {
             a_retry_makes_a_new_generation_of_what_failed_only
             a_retried_job_does_not_end_while_rows_follow
             a_manifest_belongs_to_its_generation
+            a_manifest_is_claimed_by_one_process
+            a_job_keeps_a_hundred_notes_whatever_other_jobs_keep
+            what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent
             changes_after_a_version_are_complete
             whatever_happens_counters_equal_rows_and_every_job_ends
             one_report_committed_by_two_at_once_counts_once
@@ -375,6 +378,63 @@ pub async fn a_manifest_belongs_to_its_generation(bench: &Bench) {
     assert_eq!(record.manifest, Some(Some(("k".to_owned(), digest))));
     bench.store.retry(job).await.expect("retries");
     assert_eq!(bench.store.job(job).await.expect("there").manifest, None);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_manifest_is_claimed_by_one_process(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.store.cancel(job).await.expect("cancels");
+    bench.settle().await;
+    assert_eq!(bench.store.pending_manifests(9).await.expect("lists"), [(job, 1)]);
+    assert_eq!(bench.store.pending_manifests(9).await.expect("lists"), [(job, 1)], "its own claim");
+    if !Arc::ptr_eq(&bench.store, &bench.other) {
+        assert_eq!(bench.other.pending_manifests(9).await.expect("lists"), [], "another process's claim");
+    }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_job_keeps_a_hundred_notes_whatever_other_jobs_keep(bench: &Bench) {
+    let notes = |text: &str, count: usize| -> Vec<String> {
+        (0..count).map(|note| format!("{text} {note:03}")).collect()
+    };
+    let (few, many) = (bench.submit(&["few"], 1).await, bench.submit(&["many"], 1).await);
+    let mut reports = Vec::new();
+    for job in [few, many] {
+        for task in bench.dispatch("encode", job, 9).await {
+            let Work::Encode { text } = &task.work else { panic!("stage encode") };
+            let of = match text.prepared.as_str() {
+                "few" => notes("few", 80),
+                "many" => notes("many", 150),
+                _ => Vec::new(),
+            };
+            let Outcome::Done { artifact, .. } = done("text") else { panic!("done") };
+            reports.push(Bench::report(task.key, Outcome::Done { artifact, notes: of }, true));
+        }
+    }
+    let committed = bench.store.commit(&bench.pool("encode"), &reports).await.expect("commits");
+    assert!(committed.fates.iter().all(|fate| *fate == Fate::Applied));
+    assert_eq!(bench.store.notes(few, 999).await.expect("lists"), notes("few", 80));
+    assert_eq!(bench.store.notes(many, 999).await.expect("lists").len(), 100);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent(bench: &Bench) {
+    let mut urgent = bench.job(None);
+    urgent.priority = 2;
+    let prompts = bench.prompts(&["one", "two"], 2);
+    bench.store.submit(&urgent, &prompts, Digest::of(b"content")).await.expect("accepted");
+    let (same, mine) = (bench.submit(&["one"], 5).await, bench.submit(&["two"], 1).await);
+    bench.encode(urgent.id).await;
+    let base = bench.pool("base");
+    assert_eq!(bench.store.ahead(mine, &base).await.expect("counts"), 4, "all that is more urgent");
+    assert_eq!(bench.store.ahead(urgent.id, &base).await.expect("counts"), 0);
+    assert_eq!(bench.dispatch("base", same, 3).await.len(), 3);
+    assert_eq!(bench.store.ahead(mine, &base).await.expect("counts"), 7, "and what runs");
+    assert_eq!(bench.store.ahead(urgent.id, &base).await.expect("counts"), 3);
+    bench.store.pause(urgent.id).await.expect("pauses");
+    assert_eq!(bench.store.ahead(mine, &base).await.expect("counts"), 3, "a paused job does not go on");
+    assert_eq!(bench.store.active_jobs(1).await.expect("counts"), 2);
+    assert_eq!(bench.store.active_jobs(2).await.expect("counts"), 0);
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

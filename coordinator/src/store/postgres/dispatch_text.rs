@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
-    progress::{LockedJob, LockedJobs, NOTHING},
+    progress::{LockedJob, LockedJobs, NOTHING, seqs_of},
     rows::{column, digest, number},
 };
 use crate::store::records::{Dispatched, PreparedText, Work};
@@ -87,12 +87,15 @@ impl PostgresStore {
             *counts.entry(pick.job).or_default() += column(pick.count);
         }
         let ids: Vec<Uuid> = counts.keys().map(|job| job.0).collect();
-        let seqs: Vec<i64> =
-            sqlx::query_scalar("SELECT seq FROM jobs WHERE id = ANY ($1) AND state = 'active'")
-                .bind(&ids)
+        let seqs = seqs_of(tx, &ids).await?;
+        let mut jobs = LockedJobs::lock(tx, seqs.into_values()).await?;
+        // Asked only now: a job that was paused or cancelled before its lock was taken gets nothing.
+        let active: Vec<i64> =
+            sqlx::query_scalar("SELECT seq FROM jobs WHERE seq = ANY ($1) AND state = 'active'")
+                .bind(jobs.iter_mut().map(|job| job.job).collect::<Vec<_>>())
                 .fetch_all(&mut **tx)
                 .await?;
-        let mut jobs = LockedJobs::lock(tx, seqs).await?;
+        jobs.retain(&active);
         let wanted = wanted_texts(tx, pool, &mut jobs, &counts).await?;
         let texts: Vec<i64> = wanted.iter().map(|(_, text)| *text).collect();
         let rows = mark(tx, pool, &texts).await?;

@@ -30,6 +30,7 @@ struct FollowRow {
     seq: i64,
     id: Uuid,
     follow: String,
+    generation: i32,
 }
 
 #[derive(sqlx::FromRow)]
@@ -99,10 +100,11 @@ impl PostgresStore {
 
     pub(super) async fn follow_jobs(&self, limit: u64) -> Result<Committed, Error> {
         let mut tx = self.begin_write().await?;
-        let found: Option<FollowRow> =
-            sqlx::query_as("SELECT seq, id, follow FROM jobs WHERE follow IS NOT NULL ORDER BY seq LIMIT 1")
-                .fetch_optional(&mut *tx)
-                .await?;
+        let found: Option<FollowRow> = sqlx::query_as(
+            "SELECT seq, id, follow, generation FROM jobs WHERE follow IS NOT NULL ORDER BY seq LIMIT 1",
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
         let Some(job) = found else { return Ok(Committed::default()) };
         let cancel = job.follow == "cancel";
         let chunk = chunk_to_follow(&mut tx, &job, limit).await?;
@@ -115,11 +117,16 @@ impl PostgresStore {
         let mut jobs =
             LockedJobs::lock(&mut tx, waiting.iter().map(|(job, _)| *job).chain([job.seq])).await?;
         texts::want_in_jobs(&mut jobs, &waiting);
-        let follow: Option<String> = sqlx::query_scalar("SELECT follow FROM jobs WHERE seq = $1")
-            .bind(job.seq)
-            .fetch_one(&mut *tx)
-            .await?;
-        if follow.as_ref() != Some(&job.follow) {
+        // The generation too: a job that was cancelled, retried and cancelled again has other rows to follow.
+        let unchanged: bool = sqlx::query_scalar(
+            "SELECT follow IS NOT DISTINCT FROM $2 AND generation = $3 FROM jobs WHERE seq = $1",
+        )
+        .bind(job.seq)
+        .bind(&job.follow)
+        .bind(job.generation)
+        .fetch_one(&mut *tx)
+        .await?;
+        if !unchanged {
             // Another coordinator was faster, or the user turned round.
             return Ok(Committed { more: true, ..Committed::default() });
         }
@@ -311,10 +318,11 @@ async fn followed(
         "UPDATE jobs
          SET follow = NULL, manifest = CASE follow WHEN 'cancel' THEN 'pending' ELSE manifest END,
              manifest_writer = NULL
-         WHERE seq = $1 AND follow = $2",
+         WHERE seq = $1 AND follow = $2 AND generation = $3",
     )
     .bind(job.seq)
     .bind(&job.follow)
+    .bind(job.generation)
     .execute(&mut **tx)
     .await?;
     if let Some(job) = jobs.get_mut(job.seq) {

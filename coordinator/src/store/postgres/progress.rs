@@ -193,6 +193,11 @@ impl LockedJobs {
         Ok(Self { jobs, ..Self::default() })
     }
 
+    /// Leaves the other jobs alone; they stay locked.
+    pub(super) fn retain(&mut self, seqs: &[i64]) {
+        self.jobs.retain(|seq, _| seqs.contains(seq));
+    }
+
     pub(super) fn get(&self, seq: i64) -> Option<&LockedJob> {
         self.jobs.get(&seq)
     }

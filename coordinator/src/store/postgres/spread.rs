@@ -5,7 +5,7 @@
 //! rows that no other one has locked.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -170,8 +170,12 @@ async fn follow(tx: &mut Tx, prompts: &[Told]) -> Result<Followed, Error> {
         return Ok(Followed::default());
     }
     let mut jobs = LockedJobs::lock(tx, following.iter().map(|prompt| prompt.job)).await?;
-    let by_position: HashMap<(i64, i64), &Told> =
-        following.iter().map(|prompt| ((prompt.job, prompt.position), *prompt)).collect();
+    let revived = revived(tx, &following).await?;
+    let by_position: HashMap<(i64, i64), &Told> = following
+        .iter()
+        .map(|prompt| ((prompt.job, prompt.position), *prompt))
+        .filter(|(prompt, _)| !revived.contains(prompt))
+        .collect();
     let images: Vec<ProgressRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
          FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)
@@ -203,6 +207,28 @@ async fn follow(tx: &mut Tx, prompts: &[Told]) -> Result<Followed, Error> {
     let applied = apply(tx, &mut jobs, &moves).await?;
     let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
     Ok(Followed { applied, jobs, finished })
+}
+
+/// Of the prompts that are to die with a text, those whose texts a retry gave another try before the jobs were locked:
+/// they wait again.
+async fn revived(tx: &mut Tx, following: &[&Told]) -> Result<HashSet<(i64, i64)>, Error> {
+    let doomed: Vec<&&Told> = following.iter().filter(|prompt| prompt.dead).collect();
+    if doomed.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT p.job, p.position
+         FROM unnest($1::bigint[], $2::bigint[]) AS doomed (job, position)
+         JOIN prompts AS p ON p.job = doomed.job AND p.position = doomed.position
+         JOIN embeddings AS t ON t.id = p.text_embedding
+         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
+         WHERE t.state <> 'dead' AND coalesce(n.state <> 'dead', TRUE)",
+    )
+    .bind(doomed.iter().map(|prompt| prompt.job).collect::<Vec<_>>())
+    .bind(doomed.iter().map(|prompt| prompt.position).collect::<Vec<_>>())
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Forgets the rows whose prompts were all told: all of them, or those before the last prompt's.

@@ -110,14 +110,14 @@ impl PostgresStore {
                 .await?;
         if let Some(seq) = seq {
             let mut tx = self.begin_write().await?;
-            forget(&mut tx, seq).await?;
+            forget(&mut tx, seq, None).await?;
             tx.commit().await?;
         }
         Ok(())
     }
 
     pub(super) async fn sweep_received(&self, idle: Duration) -> Result<u64, Error> {
-        let idle: Vec<i64> = sqlx::query_scalar(
+        let found: Vec<i64> = sqlx::query_scalar(
             "SELECT j.seq FROM jobs AS j
              CROSS JOIN LATERAL (SELECT touched_at FROM job_progress WHERE job = j.seq
                                  ORDER BY version DESC LIMIT 1) AS p
@@ -127,9 +127,9 @@ impl PostgresStore {
         .fetch_all(&self.pool)
         .await?;
         let mut swept = 0;
-        for seq in idle {
+        for seq in found {
             let mut tx = self.begin_write().await?;
-            swept += u64::from(forget(&mut tx, seq).await?);
+            swept += u64::from(forget(&mut tx, seq, Some(idle)).await?);
             tx.commit().await?;
         }
         Ok(swept)
@@ -225,11 +225,18 @@ async fn accept(tx: &mut Tx, seq: i64, content: Digest) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Deletes a job that was not accepted, with all that is its. Texts stay: they may be another's too.
-async fn forget(tx: &mut Tx, seq: i64) -> Result<bool, Error> {
+/// Deletes a job that was not accepted (and, where said so, got no chunk for a time), with all that is its. Texts stay:
+/// they may be another's too.
+async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, Error> {
     LockedJobs::lock(tx, [seq]).await?;
-    let deleted = sqlx::query("DELETE FROM jobs WHERE seq = $1 AND state = 'receiving'")
+    // Under the lock: a chunk may have come since the job was found idle.
+    let deleted = sqlx::query(
+        "DELETE FROM jobs WHERE seq = $1 AND state = 'receiving'
+         AND ($2::float8 IS NULL OR (SELECT touched_at FROM job_progress WHERE job = $1 ORDER BY version DESC LIMIT 1)
+                                    < clock_timestamp() - $2 * interval '1 second')",
+    )
         .bind(seq)
+        .bind(idle.map(|idle| idle.as_secs_f64()))
         .execute(&mut **tx)
         .await?;
     if deleted.rows_affected() == 0 {

@@ -293,13 +293,17 @@ pub(super) async fn add_notes(tx: &mut Tx, jobs: &[i64], embeddings: &[i64]) -> 
     }
     sqlx::query(
         "INSERT INTO job_notes (job, note)
-         SELECT DISTINCT t.job, note.note
-         FROM unnest($2::bigint[]) AS wanted (id)
-         JOIN embeddings AS e ON e.id = wanted.id
-         CROSS JOIN LATERAL unnest(e.notes) AS note (note)
-         JOIN job_texts AS t ON t.embedding = e.id AND t.job = ANY ($1)
-         WHERE (SELECT count(*) FROM job_notes AS known WHERE known.job = t.job) < $3
-         ORDER BY t.job, note.note LIMIT $3
+         SELECT fresh.job, fresh.note
+         FROM (SELECT found.job, found.note, row_number() OVER (PARTITION BY found.job ORDER BY found.note) AS place
+               FROM (SELECT DISTINCT t.job, note.note
+                     FROM unnest($2::bigint[]) AS wanted (id)
+                     JOIN embeddings AS e ON e.id = wanted.id
+                     CROSS JOIN LATERAL unnest(e.notes) AS note (note)
+                     JOIN job_texts AS t ON t.embedding = e.id AND t.job = ANY ($1)) AS found
+               WHERE NOT EXISTS (SELECT 1 FROM job_notes AS known
+                                 WHERE known.job = found.job AND known.note = found.note)) AS fresh
+         WHERE fresh.place + (SELECT count(*) FROM job_notes AS known WHERE known.job = fresh.job) <= $3
+         ORDER BY fresh.job, fresh.note
          ON CONFLICT (job, note) DO NOTHING",
     )
     .bind(jobs)

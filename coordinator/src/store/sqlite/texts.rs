@@ -188,13 +188,16 @@ const NOTES: i64 = 100;
 pub(super) async fn add_notes(tx: &mut Tx, jobs: &str, embeddings: &str) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO job_notes (job, note)
-         SELECT t.job, n.value
-         FROM json_each(?2) AS wanted
-         JOIN embeddings AS e ON e.id = wanted.value AND e.notes <> '[]'
-         JOIN json_each(e.notes) AS n
-         JOIN job_texts AS t ON t.embedding = e.id AND t.job IN (SELECT value FROM json_each(?1))
-         WHERE (SELECT count(*) FROM job_notes AS known WHERE known.job = t.job) < ?3
-         ORDER BY e.id LIMIT ?3
+         SELECT fresh.job, fresh.note
+         FROM (SELECT found.job, found.note, row_number() OVER (PARTITION BY found.job ORDER BY found.note) AS place
+               FROM (SELECT DISTINCT t.job AS job, n.value AS note
+                     FROM json_each(?2) AS wanted
+                     JOIN embeddings AS e ON e.id = wanted.value AND e.notes <> '[]'
+                     JOIN json_each(e.notes) AS n
+                     JOIN job_texts AS t ON t.embedding = e.id AND t.job IN (SELECT value FROM json_each(?1))) AS found
+               WHERE NOT EXISTS (SELECT 1 FROM job_notes AS known
+                                 WHERE known.job = found.job AND known.note = found.note)) AS fresh
+         WHERE fresh.place + (SELECT count(*) FROM job_notes AS known WHERE known.job = fresh.job) <= ?3
          ON CONFLICT (job, note) DO NOTHING",
     )
     .bind(jobs)
