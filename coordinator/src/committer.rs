@@ -6,7 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use darkroom_queue::task::{Outcome, PoolId, ResultEntry, Subject};
+use darkroom_core::guard::{Guard, stands};
+use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry, Subject};
 
 use crate::{
     service::{Error, Shared},
@@ -56,6 +57,9 @@ async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Resu
     // Halves that are still to be committed, the next one last.
     let mut bulks = vec![entries];
     while let Some(bulk) = bulks.pop() {
+        if !stands(Guard::AckAfterCommit) {
+            acknowledge(shared, pool, bulk).await;
+        }
         match commit(shared, pool, bulk).await {
             Ok(()) => shared.healed(&part(pool)),
             Err(error) if error.retryable() || !error.is_about_the_data() => {
@@ -77,13 +81,17 @@ async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Resu
                 continue;
             }
         }
-        let ids: Vec<_> = bulk.iter().map(|entry| entry.id.clone()).collect();
-        // The rest of the bulk is committed all the same; what is not acknowledged is read again, to no effect.
-        if let Err(error) = shared.queue.acknowledge(pool, &ids).await {
-            tracing::warn!(pool = %pool, %error, "committed results could not be acknowledged");
-        }
+        acknowledge(shared, pool, bulk).await;
     }
     Ok(())
+}
+
+/// The rest of the bulk is committed all the same; what is not acknowledged is read again, to no effect.
+async fn acknowledge(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) {
+    let ids: Vec<EntryId> = bulk.iter().map(|entry| entry.id.clone()).collect();
+    if let Err(error) = shared.queue.acknowledge(pool, &ids).await {
+        tracing::warn!(pool = %pool, %error, "committed results could not be acknowledged");
+    }
 }
 
 async fn commit(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) -> Result<(), store::Error> {

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use darkroom_core::guard::{Guard, stands};
 use darkroom_queue::{
     Leased,
     task::{EntryState, Lease, PoolId, TaskKey},
@@ -107,14 +108,15 @@ async fn sweep_pool(
         .filter(|entry| entry.state != EntryState::Result && !expected.contains(&entry.key))
         .map(|entry| entry.key)
         .collect();
-    if !unexpected.is_empty() {
+    if !unexpected.is_empty() && stands(Guard::UnexpectedRemoved) {
         let removed = shared.queue.remove(pool, &unexpected, Leased::Remove).await?;
         shared.counters.entries_unexpected.add(removed.len() as u64);
     }
     // Two passes: on one alone, a task may be on its way to the queue.
     let known: HashSet<TaskKey> = entries.iter().map(|entry| entry.key).collect();
     let absent: HashSet<TaskKey> = expected.difference(&known).copied().collect();
-    let lost: Vec<TaskKey> = absent.intersection(before).copied().collect();
+    let lost: Vec<TaskKey> =
+        absent.iter().filter(|key| before.contains(key) || !stands(Guard::TwoPasses)).copied().collect();
     if !lost.is_empty() {
         tracing::warn!(pool = %pool, tasks = lost.len(), "the queue lost tasks; they are ready again");
         let released = shared.store.release(term, pool, &lost, &Release::Returned).await?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use darkroom_core::{
     cascade::Cascade,
     digest::{Digest, FieldHasher},
+    guard::{Guard, stands},
     id::StageName,
     picture_text::Recipe,
 };
@@ -117,7 +118,8 @@ fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
 /// Identity of a stage's work on an image: equal digests, equal bytes (on the same class of device).
 fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
     let mut hasher = body.settings.hash(FieldHasher::new("task/1").field(&stage.0));
-    hasher = hasher.field(&body.seed.to_le_bytes()).field(&body.text.sha256.0);
+    let seed = if stands(Guard::SeedInDigest) { body.seed } else { 0 };
+    hasher = hasher.field(&seed.to_le_bytes()).field(&body.text.sha256.0);
     for input in [&body.negative, &body.low_res] {
         hasher = hasher.field(input.as_ref().map_or(&[][..], |input| &input.sha256.0));
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::UserError,
+    guard::{Guard, stands},
     retry::{self, Failure, History, Verdict},
 };
 
@@ -197,7 +198,7 @@ pub fn transition(
             Err(Refusal::OtherState)
         };
     }
-    if image.state.terminal() {
+    if image.state.terminal() && stands(Guard::TerminalStays) {
         return Err(Refusal::Terminal);
     }
     match *event {
@@ -265,9 +266,9 @@ fn expect(image: &ImageProgress, now: ImageState, next: ImageState) -> Result<Im
 }
 
 fn fresh(image: &ImageProgress, generation: u32, stage: usize) -> Result<(), Refusal> {
-    if image.generation != generation {
+    if image.generation != generation && stands(Guard::CommitGeneration) {
         Err(Refusal::StaleGeneration)
-    } else if image.stage != stage {
+    } else if image.stage != stage && stands(Guard::CommitStage) {
         Err(Refusal::OtherStage)
     } else if image.state == ImageState::Waiting {
         Err(Refusal::OtherState)
@@ -280,7 +281,7 @@ fn held(image: &ImageProgress, handout: Handout) -> Result<(), Refusal> {
     fresh(image, handout.generation, handout.stage)?;
     if image.state != ImageState::Dispatched {
         Err(Refusal::OtherState)
-    } else if image.dispatch != handout.dispatch {
+    } else if image.dispatch != handout.dispatch && stands(Guard::DispatchMatches) {
         Err(Refusal::StaleDispatch)
     } else {
         Ok(())

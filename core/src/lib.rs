@@ -9,6 +9,7 @@ pub mod digest;
 pub mod error;
 pub mod fair_share;
 pub mod forecast;
+pub mod guard;
 pub mod id;
 pub mod image_state;
 pub mod job_state;

@@ -3,6 +3,8 @@
 //! Only what happened while the task ran alone counts: a failure in a shared batch, or a worker's death, makes the
 //! task suspect, and suspects run alone.
 
+use crate::guard::{Guard, stands};
+
 /// Distinct hosts on which a failure ends an image, where that many serve the stage.
 pub const DISTINCT_HOSTS: usize = 3;
 /// Failures that end an image where fewer hosts serve the stage.
@@ -44,7 +46,7 @@ pub struct Failure<'a> {
 /// Judges one failure.
 #[must_use]
 pub fn judge(history: History<'_>, failure: Failure<'_>) -> Verdict {
-    if !failure.alone {
+    if !failure.alone && stands(Guard::AloneCounts) {
         return Verdict::Suspect;
     }
     let failures = history.failures.saturating_add(1);

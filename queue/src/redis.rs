@@ -36,7 +36,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use darkroom_core::id::WorkerId;
+use darkroom_core::{
+    guard::{Guard, stands},
+    id::WorkerId,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -425,7 +428,7 @@ impl TaskQueue for RedisQueue {
     }
 
     async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error> {
-        if self.link.since_trouble() < lease {
+        if self.link.since_trouble() < lease && stands(Guard::ReapPause) {
             return Ok(Vec::new());
         }
         let keys = self.keys(pool);
@@ -438,7 +441,7 @@ impl TaskQueue for RedisQueue {
         call.arg(self.options.consumer_idle.as_millis().to_string())
             .arg(self.options.pool_lifetime.as_secs());
         let answer: reply::Reaped = self.link.ask(&SCRIPTS.reap, call).await?;
-        if self.link.meet_server(&keys.tasks, answer.run_id) {
+        if self.link.meet_server(&keys.tasks, answer.run_id) && stands(Guard::ReapPause) {
             return Ok(Vec::new());
         }
         let mut leases = Vec::with_capacity(answer.expired.len());

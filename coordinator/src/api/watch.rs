@@ -6,7 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use darkroom_core::{error::UserError, id::JobId, job_state::JobState};
+use darkroom_core::{
+    error::UserError,
+    guard::{Guard, stands},
+    id::JobId,
+    job_state::JobState,
+};
 use darkroom_proto::v1;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -84,6 +89,11 @@ impl Watcher {
             }
             if more {
                 continue;
+            }
+            if !stands(Guard::WatchFirst) {
+                // What comes between the query and the registration is missed; here that takes long.
+                shared.pause(POLL / 4).await;
+                changed.borrow_and_update();
             }
             tokio::select! {
                 _ = tokio::time::timeout(POLL, changed.changed()) => {}

@@ -1,6 +1,7 @@
 //! Why a dispatched task is settled, and what that means for its image: what every backend asks before it writes.
 
 use darkroom_core::{
+    guard::{Guard, stands},
     id::JobId,
     image_state::{Handout, ImageEvent, Producer, Refusal},
     retry::Failure,
@@ -67,12 +68,15 @@ impl<'a> Cause<'a> {
         let live_hosts = self.live_hosts;
         match self.what {
             What::Died { host } => {
-                let failure = Failure { host, alone: suspect, live_hosts };
+                let failure = Failure { host, alone: suspect || !stands(Guard::DeathAlone), live_hosts };
                 Some((WORKER_DIED, "the worker died while it held the task", failure))
             }
             What::Reported(result) => match &result.outcome {
                 Outcome::Failed { code, message } => {
                     Some((code, message, Failure { host: &result.host, alone: result.alone, live_hosts }))
+                }
+                Outcome::Interrupted { reason } if !stands(Guard::InterruptionIsFree) => {
+                    Some(("interrupted", reason, Failure { host: &result.host, alone: true, live_hosts }))
                 }
                 _ => None,
             },

@@ -14,12 +14,9 @@ use super::{
     finish::Finish,
     held::Held,
     model_thread::{Item, Job},
-    shared::{RunFacts, Shared},
+    shared::{RunFacts, Shared, given_up},
 };
-use crate::{
-    Error,
-    task::{Outcome, PoolId},
-};
+use crate::{Error, task::PoolId};
 
 /// Longest wait for a hint, and the time after which lines are looked at without one.
 const WAIT: Duration = Duration::from_secs(1);
@@ -223,9 +220,7 @@ impl<S: Stage> Feed<S> {
                 Ok(Loaded::Ready(input)) => return Some(Item { held, input }),
                 Ok(Loaded::Already { outcome, device_class }) => (outcome, device_class),
                 Err(Fault::Ends(outcome)) => (outcome, None),
-                Err(Fault::Storage(reason)) if Instant::now() >= patience => {
-                    (Outcome::Interrupted { reason }, None)
-                }
+                Err(Fault::Storage(reason)) if Instant::now() >= patience => (given_up(reason), None),
                 Err(Fault::Storage(reason)) => {
                     tracing::warn!(reason, "an input cannot be loaded, trying again");
                     if drain.run_until_cancelled(backoff.pause()).await.is_none() {

@@ -12,7 +12,7 @@ use super::{
     Backoff, Fault, Stage,
     held::Held,
     model_thread::{End, Ran},
-    shared::{RunFacts, Shared},
+    shared::{RunFacts, Shared, given_up},
 };
 use crate::task::Outcome;
 
@@ -63,7 +63,7 @@ impl<S: Stage> Finish<S> {
         while !held.is_lost() {
             let outcome = match self.stage.store(held.task(), &file).await {
                 Ok(outcome) | Err(Fault::Ends(outcome)) => outcome,
-                Err(Fault::Storage(reason)) if Instant::now() >= patience => Outcome::Interrupted { reason },
+                Err(Fault::Storage(reason)) if Instant::now() >= patience => given_up(reason),
                 Err(Fault::Storage(reason)) => {
                     tracing::warn!(reason, "an output cannot be stored, trying again");
                     if self.shared.stop.run_until_cancelled(backoff.pause()).await.is_none() {

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use darkroom_core::guard::{Guard, stands};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::shared::{CALL, Shared, locked};
@@ -87,7 +88,11 @@ pub(super) async fn keep_alive(shared: Arc<Shared>) {
     let mut stalled = false;
     loop {
         ticks.tick().await;
-        if shared.meter.since_pulse().is_some_and(|since| since > shared.options.stall) {
+        if shared
+            .meter
+            .since_pulse()
+            .is_some_and(|since| since > shared.options.stall && stands(Guard::StallStops))
+        {
             if !stalled {
                 tracing::error!("no step within the stall limit, leases are renewed no more");
             }

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    guard::{Guard, stands},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -183,6 +186,9 @@ impl Shared {
     }
 
     async fn hand_back_ids(&self, pool: &PoolId, ids: Vec<crate::task::EntryId>) {
+        if !stands(Guard::DrainHandsBack) {
+            return;
+        }
         let handed = self.queue.hand_back(pool, &self.options.worker, &ids);
         if !matches!(timeout(CALL, handed).await, Ok(Ok(()))) {
             // Their leases run out by themselves.
@@ -197,6 +203,14 @@ pub(super) const CALL: Duration = Duration::from_secs(10);
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under these locks is complete in itself, so a panic elsewhere leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a task ends for which storage was away too long.
+pub(super) fn given_up(reason: String) -> Outcome {
+    if !stands(Guard::StorageInterrupts) {
+        return Outcome::Failed { code: "storage".to_owned(), message: reason };
+    }
+    Outcome::Interrupted { reason }
 }
 
 pub(super) fn internal(message: &str) -> UserError {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use darkroom_core::{
+    guard::{Guard, stands},
     id::{ImageId, JobId},
     image_state::{ImageProgress, transition},
     job_state::JobState,
@@ -181,7 +182,7 @@ fn judge<'a>(
     missing: &mut Missing,
     outputs: &mut Vec<NewOutput<'a>>,
 ) -> Result<Fate, Error> {
-    if !image.live {
+    if !image.live && stands(Guard::JobLive) {
         return Ok(Fate::Discarded("job_not_live"));
     }
     let Some(stage) = image.row.pool_stage else { return Ok(Fate::Discarded("wrong_pool")) };

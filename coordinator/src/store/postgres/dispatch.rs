@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use darkroom_core::{
     fair_share::{Candidate, Pick},
+    guard::{self, Guard},
     id::{ImageId, JobId},
     image_state::{ImageEvent, transition},
     settings::Settings,
@@ -28,7 +29,8 @@ use crate::store::{
 
 impl PostgresStore {
     pub(super) async fn ready_jobs(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
-        let rows: Vec<(Uuid, String, i16, String, i64)> = sqlx::query_as(
+        let rows: Vec<(Uuid, String, i16, String, i64)> = sqlx::query_as(guard::text(
+            Guard::ActiveOnly,
             "SELECT j.id, j.tenant, j.priority, s.compatibility,
                     CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END
              FROM jobs AS j
@@ -39,7 +41,9 @@ impl PostgresStore {
                AND s.pool = $1 AND s.name = $2
                AND CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END > 0
              ORDER BY j.seq",
-        )
+            "AND j.state = 'active'",
+            "",
+        ))
         .bind(pool.digest.0)
         .bind(pool.stage.as_str())
         .fetch_all(&self.pool)
@@ -236,11 +240,14 @@ async fn lock_sources(
     let ids: Vec<Uuid> = counts.keys().copied().collect();
     let seqs = super::progress::seqs_of(tx, &ids).await?;
     let jobs = LockedJobs::lock(tx, seqs.into_values()).await?;
-    let mut sources: Vec<Source> = sqlx::query_as(
+    let mut sources: Vec<Source> = sqlx::query_as(guard::text(
+        Guard::ActiveOnly,
         "SELECT j.seq, j.id, j.settings, s.stage
          FROM jobs AS j JOIN job_stages AS s ON s.job = j.seq
          WHERE j.id = ANY ($1) AND j.state = 'active' AND s.stage >= 0 AND s.name = $2 AND s.pool = $3",
-    )
+        "AND j.state = 'active'",
+        "",
+    ))
     .bind(&ids)
     .bind(pool.stage.as_str())
     .bind(pool.digest.0)

@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use darkroom_core::{digest::Digest, fair_share::Pick, id::JobId};
+use darkroom_core::{
+    digest::Digest,
+    fair_share::Pick,
+    guard::{self, Guard},
+    id::JobId,
+};
 use darkroom_queue::task::{PoolId, Subject, TaskKey};
 use uuid::Uuid;
 
@@ -137,7 +142,8 @@ async fn wanted_texts(
         .iter_mut()
         .map(|job| (job.job, job.wanted_from(), counts.get(&job.id()).copied().unwrap_or(0)))
         .collect();
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as(guard::text(
+        Guard::TextOnce,
         "SELECT w.job, next.id
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS w (job, low, count)
          CROSS JOIN LATERAL (SELECT e.id FROM job_texts AS t
@@ -145,7 +151,9 @@ async fn wanted_texts(
                              WHERE t.job = w.job AND t.embedding >= w.low
                                AND e.state = 'wanted' AND e.encoder = $4
                              ORDER BY t.embedding LIMIT w.count) AS next",
-    )
+        "state = 'wanted'",
+        "state IN ('wanted', 'dispatched')",
+    ))
     .bind(from.iter().map(|(job, ..)| *job).collect::<Vec<_>>())
     .bind(from.iter().map(|(_, low, _)| *low).collect::<Vec<_>>())
     .bind(from.iter().map(|(.., count)| *count).collect::<Vec<_>>())
@@ -159,7 +167,8 @@ async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>,
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as(guard::text(
+        Guard::TextOnce,
         "WITH free AS (
              SELECT id FROM embeddings WHERE id = ANY ($1) AND state = 'wanted'
              ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
@@ -171,7 +180,9 @@ async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>,
              INSERT INTO dispatched_texts (encoder, embedding) SELECT $2, id FROM marked
              ON CONFLICT DO NOTHING)
          SELECT * FROM marked ORDER BY id",
-    )
+        "state = 'wanted'",
+        "state IN ('wanted', 'dispatched')",
+    ))
     .bind(texts)
     .bind(pool.digest.0)
     .fetch_all(&mut **tx)

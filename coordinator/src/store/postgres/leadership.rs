@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use darkroom_core::guard::{self, Guard, stands};
 use sqlx::postgres::PgListener;
 
 use super::{Error, PostgresStore, Tx, rows::number};
@@ -59,13 +60,16 @@ impl PostgresStore {
             return Ok(term);
         }
         let asked = Instant::now();
-        let term: Option<i64> = sqlx::query_scalar(
+        let term: Option<i64> = sqlx::query_scalar(guard::text(
+            Guard::LeadExpires,
             "UPDATE leadership
              SET term = term + CASE WHEN holder = $1 THEN 0 ELSE 1 END, holder = $1,
                  until = clock_timestamp() + $2 * interval '1 second'
              WHERE holder = $1 OR until < clock_timestamp()
              RETURNING term",
-        )
+            "OR until < clock_timestamp()",
+            "OR TRUE",
+        ))
         .bind(holder)
         .bind(LASTS.as_secs_f64())
         .fetch_optional(&self.pool)
@@ -113,7 +117,7 @@ impl PostgresStore {
         let current: Option<i64> = sqlx::query_scalar("SELECT term FROM leadership WHERE one FOR SHARE")
             .fetch_optional(&mut **tx)
             .await?;
-        if current.map(number::<u64>).transpose()? == Some(term.0) {
+        if current.map(number::<u64>).transpose()? == Some(term.0) || !stands(Guard::TermChecked) {
             return Ok(());
         }
         self.leadership.forget();

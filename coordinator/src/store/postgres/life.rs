@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use darkroom_core::{
     digest::Digest,
+    guard::{self, Guard, stands},
     id::JobId,
     image_state::{ImageEvent, transition},
     job_state::{JobEvent, JobState, transition as job_transition},
@@ -46,10 +47,13 @@ impl PostgresStore {
         let mut tx = self.begin_write().await?;
         let (mut jobs, seq, state) = lock(&mut tx, job).await?;
         if job_transition(state, JobEvent::Cancel)? != state {
-            sqlx::query(
+            sqlx::query(guard::text(
+                Guard::JobExpected,
                 "UPDATE jobs SET state = 'cancelled', follow = 'cancel', finished_at = clock_timestamp()
                  WHERE seq = $1 AND state = $2",
-            )
+                "state = $2",
+                "$2 <> ''",
+            ))
             .bind(seq)
             .bind(state.name())
             .execute(&mut *tx)
@@ -65,7 +69,8 @@ impl PostgresStore {
         let (mut jobs, seq, state) = lock(&mut tx, job).await?;
         let next = job_transition(state, event)?;
         if next != state {
-            sqlx::query("UPDATE jobs SET state = $3 WHERE seq = $1 AND state = $2")
+            let hold = "UPDATE jobs SET state = $3 WHERE seq = $1 AND state = $2";
+            sqlx::query(guard::text(Guard::JobExpected, hold, "state = $2", "$2 <> ''"))
                 .bind(seq)
                 .bind(state.name())
                 .bind(next.name())
@@ -82,12 +87,15 @@ impl PostgresStore {
         let (mut jobs, seq, state) = lock(&mut tx, job).await?;
         let next = job_transition(state, JobEvent::Retry)?;
         // A retry during a cancel simply turns the rows' following round.
-        sqlx::query(
+        sqlx::query(guard::text(
+            Guard::JobExpected,
             "UPDATE jobs
              SET state = $3, follow = 'retry', generation = generation + 1, finished_at = NULL,
                  manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL
              WHERE seq = $1 AND state = $2",
-        )
+            "state = $2",
+            "$2 <> ''",
+        ))
         .bind(seq)
         .bind(state.name())
         .bind(next.name())
@@ -144,7 +152,8 @@ impl PostgresStore {
 
     /// Jobs whose manifest this process may write now: nobody else has begun to in the last minute.
     pub(super) async fn claim_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error> {
-        let rows: Vec<(Uuid, i32)> = sqlx::query_as(
+        let rows: Vec<(Uuid, i32)> = sqlx::query_as(guard::text(
+            Guard::ManifestClaim,
             "WITH free AS (
                  SELECT seq FROM jobs
                  WHERE manifest = 'pending'
@@ -155,7 +164,9 @@ impl PostgresStore {
              SET manifest_writer = $2, manifest_claim_until = clock_timestamp() + $3 * interval '1 second'
              FROM free WHERE j.seq = free.seq AND j.manifest = 'pending'
              RETURNING j.id, j.generation",
-        )
+            "manifest_writer IS NULL OR",
+            "TRUE OR",
+        ))
         .bind(i64::from(limit))
         .bind(self.process)
         .bind(MANIFEST_CLAIM_SECONDS)
@@ -173,10 +184,13 @@ impl PostgresStore {
     ) -> Result<bool, Error> {
         let mut tx = self.begin_write().await?;
         let (mut jobs, seq, _) = lock(&mut tx, job).await?;
-        let done = sqlx::query(
+        let done = sqlx::query(guard::text(
+            Guard::ManifestGeneration,
             "UPDATE jobs SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4
              WHERE seq = $1 AND generation = $2 AND manifest = 'pending'",
-        )
+            "generation = $2",
+            "$2 > 0",
+        ))
         .bind(seq)
         .bind(column32(generation))
         .bind(key)
@@ -202,7 +216,7 @@ impl PostgresStore {
         )
         .fetch_all(&self.pool)
         .await?;
-        if overlooked.is_empty() {
+        if overlooked.is_empty() || !stands(Guard::OverlookedSwept) {
             return Ok(Vec::new());
         }
         let mut tx = self.begin_write().await?;

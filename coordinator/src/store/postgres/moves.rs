@@ -3,7 +3,11 @@
 
 use std::collections::HashSet;
 
-use darkroom_core::{id::JobId, image_state::ImageProgress};
+use darkroom_core::{
+    guard::{self, Guard, stands},
+    id::JobId,
+    image_state::ImageProgress,
+};
 use uuid::Uuid;
 
 use super::{
@@ -31,7 +35,9 @@ pub(super) async fn apply(tx: &mut Tx, jobs: &mut LockedJobs, moves: &[Move]) ->
     if !full.is_empty() {
         applied.extend(update_full(tx, jobs, &full).await?);
     }
-    for one in moves.iter().filter(|one| applied.contains(&(one.job, one.idx))) {
+    for one in
+        moves.iter().filter(|one| applied.contains(&(one.job, one.idx)) || !stands(Guard::CountersFromRows))
+    {
         jobs.moved(one.job, one.idx, &one.from, &one.to);
     }
     Ok(applied)
@@ -78,7 +84,8 @@ impl Columns {
 async fn update_plain(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<Vec<(i64, i64)>, Error> {
     let columns = Columns::of(jobs, moves);
     let clear: Vec<bool> = moves.iter().map(|one| one.error == LastError::Clear).collect();
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as(guard::text(
+        Guard::ImageExpected,
         "UPDATE images AS i
          SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
              version = m.version,
@@ -91,7 +98,9 @@ async fn update_plain(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result
          WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
            AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
          RETURNING i.job, i.idx",
-    )
+        "i.state = m.was_state::image_state AND",
+        "",
+    ))
     .bind(columns.job)
     .bind(columns.idx)
     .bind(columns.was_state)
@@ -124,7 +133,8 @@ async fn update_full(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<
         codes.push(code);
         messages.push(message);
     }
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_as(guard::text(
+        Guard::ImageExpected,
         "UPDATE images AS i
          SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
              version = m.version, failures = m.failures, suspect = m.suspect,
@@ -140,7 +150,9 @@ async fn update_full(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<
          WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
            AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
          RETURNING i.job, i.idx",
-    )
+        "i.state = m.was_state::image_state AND",
+        "",
+    ))
     .bind(columns.job)
     .bind(columns.idx)
     .bind(columns.was_state)
@@ -171,7 +183,8 @@ pub(super) async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Resu
     }
     let dead: Vec<bool> =
         seqs.iter().map(|seq| jobs.get(*seq).is_some_and(super::progress::LockedJob::any_dead)).collect();
-    let ids: Vec<Uuid> = sqlx::query_scalar(
+    let ids: Vec<Uuid> = sqlx::query_scalar(guard::text(
+        Guard::EndExpected,
         "UPDATE jobs AS j
          SET state = CASE WHEN e.dead THEN 'failed' ELSE 'done' END,
              manifest = 'pending', manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
@@ -179,7 +192,9 @@ pub(super) async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Resu
          FROM unnest($1::bigint[], $2::boolean[]) AS e (job, dead)
          WHERE j.seq = e.job AND j.state IN ('active', 'paused') AND j.follow IS NULL
          RETURNING j.id",
-    )
+        "j.state IN ('active', 'paused') AND",
+        "",
+    ))
     .bind(&seqs)
     .bind(dead)
     .fetch_all(&mut **tx)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use darkroom_core::{
     digest::Digest,
+    guard::{self, Guard, stands},
     id::{JobId, StageName},
 };
 use uuid::Uuid;
@@ -18,6 +19,9 @@ use crate::store::{
     error::request_id_taken,
     records::{NewJob, NewPrompt, Submitted, compatibility},
 };
+
+/// A job that may take more prompts, locked against being accepted meanwhile.
+const RECEIVING: &str = "SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE";
 
 impl PostgresStore {
     pub(super) async fn find_submitted_job(
@@ -70,7 +74,7 @@ impl PostgresStore {
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
         // Locked, so that what is accepted meanwhile is not added to.
         let found: Option<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE")
+            sqlx::query_as(guard::text(Guard::ReceivingOnly, RECEIVING, "AND state = 'receiving'", ""))
                 .bind(job.0)
                 .fetch_optional(&mut *tx)
                 .await?;
@@ -117,12 +121,15 @@ impl PostgresStore {
     }
 
     pub(super) async fn sweep_received(&self, idle: Duration) -> Result<u64, Error> {
-        let found: Vec<i64> = sqlx::query_scalar(
+        let found: Vec<i64> = sqlx::query_scalar(guard::text(
+            Guard::IdleOnly,
             "SELECT j.seq FROM jobs AS j
              CROSS JOIN LATERAL (SELECT touched_at FROM job_progress WHERE job = j.seq
                                  ORDER BY version DESC LIMIT 1) AS p
              WHERE j.state = 'receiving' AND p.touched_at < clock_timestamp() - $1 * interval '1 second'",
-        )
+            "AND p.touched_at <",
+            "AND '-infinity' <",
+        ))
         .bind(idle.as_secs_f64())
         .fetch_all(&self.pool)
         .await?;
@@ -146,10 +153,12 @@ impl PostgresStore {
         client_request_id: Option<&str>,
         content: Digest,
     ) -> Result<Option<JobId>, Error> {
-        let Some(request) = client_request_id else { return Ok(None) };
+        let Some(request) = client_request_id.filter(|_| stands(Guard::RequestIdOnce)) else {
+            return Ok(None);
+        };
         match self.find_submitted_job(tenant, request).await? {
             None => Ok(None),
-            Some((id, known)) if known == content => Ok(Some(id)),
+            Some((id, known)) if known == content || !stands(Guard::RequestIdContent) => Ok(Some(id)),
             Some((id, _)) => Err(request_id_taken(request, &id.to_string()).into()),
         }
     }
@@ -201,6 +210,9 @@ async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
 
 /// Accepts a job that was received; false when another job with its request id was accepted first.
 async fn accept(tx: &mut Tx, seq: i64, content: Digest) -> Result<bool, Error> {
+    if !stands(Guard::AcceptDurable) {
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut **tx).await?;
+    }
     let mut jobs = LockedJobs::lock(tx, [seq]).await?;
     let accepted = sqlx::query(
         "UPDATE jobs SET state = 'active', content = $2, created_at = clock_timestamp()
@@ -236,7 +248,7 @@ async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, E
                                     < clock_timestamp() - $2 * interval '1 second')",
     )
         .bind(seq)
-        .bind(idle.map(|idle| idle.as_secs_f64()))
+        .bind(idle.filter(|_| guard::stands(Guard::IdleOnly)).map(|idle| idle.as_secs_f64()))
         .execute(&mut **tx)
         .await?;
     if deleted.rows_affected() == 0 {

@@ -1,0 +1,214 @@
+//! The guards that keep the farm's promises, and taking one out to see that a test notices.
+//!
+//! Built as it ships, every guard stands: [`stands`] is a constant and [`text`] returns what it was given, so nothing of
+//! this is left in a program. With the feature `failpoints`, which only the crate of the guards' tests turns on, a test
+//! takes one guard out of its own process and expects what the guard prevents. `docs/guards.md` lists them all.
+
+macro_rules! guards {
+    ($($(#[$what:meta])+ $name:ident,)+) => {
+        /// A check without which something is lost, doubled or wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Guard {
+            $($(#[$what])+ $name,)+
+        }
+
+        #[cfg(feature = "failpoints")]
+        impl Guard {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+        }
+    };
+}
+
+guards! {
+    // Images and jobs.
+    /// A success commits only in the generation of its image.
+    CommitGeneration,
+    /// A success commits only at the stage where its image stands.
+    CommitStage,
+    /// Done, dead and cancelled images change by a retry only.
+    TerminalStays,
+    /// Failures, returns and losses name the dispatch that they are about.
+    DispatchMatches,
+    /// A failure in company counts against nobody.
+    AloneCounts,
+    /// A worker's death counts only while the task ran alone, as a suspect.
+    DeathAlone,
+    /// What was interrupted counts against nobody.
+    InterruptionIsFree,
+    /// Nothing commits to a job that is not live.
+    JobLive,
+    /// An image's UPDATE names the row as it was read.
+    ImageExpected,
+    /// Counters come from the rows that an UPDATE returned.
+    CountersFromRows,
+    /// Cancel, pause, resume and retry name the job's state.
+    JobExpected,
+    /// A job's end names the states that may end.
+    EndExpected,
+    /// A text that is dispatched is not dispatched again.
+    TextOnce,
+    /// Only active jobs are dispatched.
+    ActiveOnly,
+    /// The sweep ends jobs that should have ended.
+    OverlookedSwept,
+    // Submits.
+    /// A request id stands for one job.
+    RequestIdOnce,
+    /// The same request id with other content is refused.
+    RequestIdContent,
+    /// Only a job that is being received takes more prompts.
+    ReceivingOnly,
+    /// Only submits that nobody adds to any more are swept.
+    IdleOnly,
+    /// An accepted submit is on disk before its answer.
+    AcceptDurable,
+    // Leadership and the sweep.
+    /// A leader's transaction names its term.
+    TermChecked,
+    /// Nobody takes the lead from a leader whose time is not over.
+    LeadExpires,
+    /// A task is lost only when two passes did not find it.
+    TwoPasses,
+    /// Entries that SQL does not expect are removed.
+    UnexpectedRemoved,
+    /// Results are acknowledged after their commit.
+    AckAfterCommit,
+    // The queue.
+    /// A heartbeat renews only what is pending with its worker.
+    HeartbeatOwner,
+    /// Only the holder completes.
+    CompleteOwner,
+    /// Only the holder hands back.
+    HandBackOwner,
+    /// Only silent leases are reaped.
+    ReapIdle,
+    /// Nothing is reaped within one lease after Redis was away.
+    ReapPause,
+    /// A consumer with something pending is not deleted.
+    ConsumerEmpty,
+    /// A missing group is made at the beginning of its stream.
+    GroupAtStart,
+    /// A suspect is leased alone.
+    SuspectAlone,
+    /// A pool takes so many entries and no more.
+    PoolLimit,
+    /// A worker's id is new for each process.
+    FreshWorker,
+    // Workers.
+    /// The heartbeat stops when the model does.
+    StallStops,
+    /// Storage faults interrupt a task; they do not fail it.
+    StorageInterrupts,
+    /// A drain hands back what it does not finish.
+    DrainHandsBack,
+    // Artifacts, manifests, watchers.
+    /// What is read has the hash that was stored.
+    HashChecked,
+    /// Bytes under a key are created, not overwritten.
+    CreatedOnce,
+    /// An image's seed is part of its task's digest.
+    SeedInDigest,
+    /// A manifest states the hash of its lines.
+    ManifestHash,
+    /// A manifest is written by one process at a time.
+    ManifestClaim,
+    /// A manifest is recorded for its generation only.
+    ManifestGeneration,
+    /// A watcher registers before it queries.
+    WatchFirst,
+}
+
+pub use state::{all_stand, stands, text};
+
+#[cfg(not(feature = "failpoints"))]
+mod state {
+    use super::Guard;
+
+    /// Whether a guard is in its place: always, but in its own test.
+    #[must_use]
+    #[inline(always)]
+    pub const fn stands(_guard: Guard) -> bool {
+        true
+    }
+
+    /// Whether every guard is in its place: always, but in the guards' tests.
+    #[must_use]
+    #[inline(always)]
+    pub const fn all_stand() -> bool {
+        true
+    }
+
+    /// A statement or script, of which the guard's own test replaces `part` by `instead`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn text(_guard: Guard, text: &'static str, _part: &str, _instead: &str) -> &'static str {
+        text
+    }
+}
+
+#[cfg(feature = "failpoints")]
+mod state {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::Guard;
+
+    static OUT: Mutex<Option<Guard>> = Mutex::new(None);
+
+    fn out() -> Option<Guard> {
+        *OUT.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a guard is in its place.
+    #[must_use]
+    pub fn stands(guard: Guard) -> bool {
+        out() != Some(guard)
+    }
+
+    /// Whether every guard is in its place.
+    #[must_use]
+    pub fn all_stand() -> bool {
+        out().is_none()
+    }
+
+    /// A statement or script; without its guard, `part` of it is replaced by `instead`.
+    ///
+    /// # Panics
+    /// When `part` is not there: the text was changed and the guard's test would take nothing out.
+    #[must_use]
+    pub fn text(guard: Guard, text: &'static str, part: &str, instead: &str) -> &'static str {
+        assert!(text.contains(part), "{guard:?}: there is no {part:?} to take out");
+        if stands(guard) {
+            return text;
+        }
+        // A statement lives as long as its process; a test makes few.
+        Box::leak(text.replace(part, instead).into_boxed_str())
+    }
+
+    /// A guard that is out until this is dropped.
+    #[derive(Debug)]
+    pub struct TakenOut(());
+
+    impl Guard {
+        /// Takes the guard out of this process.
+        ///
+        /// # Panics
+        /// When another one is out.
+        #[must_use]
+        pub fn take_out(self) -> TakenOut {
+            let mut out = OUT.lock().unwrap_or_else(PoisonError::into_inner);
+            assert!(out.is_none(), "{out:?} is out already");
+            *out = Some(self);
+            TakenOut(())
+        }
+    }
+
+    impl Drop for TakenOut {
+        fn drop(&mut self) {
+            *OUT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+pub use state::TakenOut;
