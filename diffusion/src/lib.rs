@@ -34,3 +34,4 @@ pub use schedule::Thresholding;
 pub use settings::{RowInput, SamplerSettings, StageDescription, StepReport};
 pub use stage::StageModel;
 pub use text_encoder::{EncodedText, TextEncoder};
+pub use tokenizer::Tokenizer;

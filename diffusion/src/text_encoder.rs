@@ -62,6 +62,15 @@ impl TextEncoder {
         let file = ConfigFile::open(&text_encoder_dir.join("config.json"))?;
         let config = T5Config::read(&file)?;
         let tokenizer = Tokenizer::load(tokenizer_dir, max_length, config.pad_token)?;
+        if tokenizer.vocabulary() > config.vocab {
+            let message = format!(
+                "it has {} tokens, and the encoder in {} knows {}: they do not belong together",
+                tokenizer.vocabulary(),
+                text_encoder_dir.display(),
+                config.vocab
+            );
+            return Err(LoadError::Tokenizer { path: tokenizer_dir.to_owned(), message });
+        }
         let weights = Weights::open(text_encoder_dir, "model", placement)?;
         let encoder = T5Encoder::load(config, weights, placement)?;
         tracing::info!(device.class = placement.class(), "text encoder loaded");

@@ -1,7 +1,8 @@
 //! Text to token ids, and what was lost on the way.
 //!
-//! Reads `tokenizer.json`, or the `spiece.model` of older checkpoints where there is none. Padding and truncation are the file's, or those of a given length. Every encoding says how
-//! many tokens did not fit and which words the vocabulary does not know, so that a user can be told.
+//! Reads `tokenizer.json`, or the `spiece.model` of older checkpoints where there is none. Padding and truncation are
+//! the file's, or those of a given length. Every encoding says how many tokens did not fit and which words the
+//! vocabulary does not know, so that a user can be told.
 
 mod sentencepiece;
 
@@ -9,15 +10,26 @@ use std::path::Path;
 
 use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer as Inner, TruncationParams};
 
-use crate::error::LoadError;
+use sentencepiece::SentencePiece;
+
+use crate::error::{LoadError, RenderError};
 
 /// A tokenizer with its length settled.
-pub(crate) struct Tokenizer {
-    /// Truncates and pads.
-    fixed: Inner,
-    /// Does neither, to see what is lost.
-    free: Inner,
-    unknown_id: Option<u32>,
+pub struct Tokenizer {
+    model: Model,
+}
+
+enum Model {
+    /// A `tokenizer.json`.
+    Json {
+        /// Truncates and pads.
+        fixed: Box<Inner>,
+        /// Does neither, to see what is lost.
+        free: Box<Inner>,
+        unknown_id: Option<u32>,
+    },
+    /// A `spiece.model`; without a length, texts are neither cut nor padded.
+    SentencePiece { model: SentencePiece, max_length: Option<usize>, pad_id: u32 },
 }
 
 /// One text in tokens.
@@ -36,54 +48,109 @@ pub(crate) struct Tokens {
 }
 
 impl Tokenizer {
-    /// Loads a folder's tokenizer; `max_length` replaces the file's padding and truncation.
-    pub(crate) fn load(folder: &Path, max_length: Option<usize>, pad_id: u32) -> Result<Self, LoadError> {
+    /// Loads a folder's tokenizer; `max_length`, in tokens with the end token, replaces the file's padding and
+    /// truncation.
+    pub fn load(folder: &Path, max_length: Option<usize>, pad_id: u32) -> Result<Self, LoadError> {
         let (json_path, model_path) = (folder.join("tokenizer.json"), folder.join("spiece.model"));
         let from_json = json_path.is_file() || !model_path.is_file();
         let path = if from_json { json_path } else { model_path };
-        let invalid = |message: String| LoadError::Tokenizer { path: path.clone(), message };
         let bytes = std::fs::read(&path).map_err(|source| LoadError::read(&path, source))?;
-        let mut fixed = if from_json {
-            Inner::from_bytes(&bytes).map_err(|error| invalid(error.to_string()))?
+        let model = if from_json {
+            json_model(&bytes, max_length, pad_id)
         } else {
-            sentencepiece::tokenizer(&bytes).map_err(&invalid)?
+            SentencePiece::new(&bytes).map(|model| Model::SentencePiece { model, max_length, pad_id })
         };
-        let unknown_id = unknown_id(&fixed);
-        if let Some(max_length) = max_length {
-            let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-            fixed.with_truncation(Some(truncation)).map_err(|error| invalid(error.to_string()))?;
-            let pad_token = fixed.id_to_token(pad_id).unwrap_or_else(|| "<pad>".to_owned());
-            let strategy = PaddingStrategy::Fixed(max_length);
-            fixed.with_padding(Some(PaddingParams {
-                strategy,
-                pad_id,
-                pad_token,
-                ..PaddingParams::default()
-            }));
+        Ok(Self { model: model.map_err(|message| LoadError::Tokenizer { path, message })? })
+    }
+
+    /// A text's ids with the end token and without padding, cut to the length or (`whole`) not.
+    pub fn ids(&self, text: &str, whole: bool) -> Result<Vec<u32>, RenderError> {
+        let invalid = |message: String| RenderError::invalid("text", message);
+        match &self.model {
+            Model::Json { free, .. } if whole => {
+                let encoding = free.encode(text, true).map_err(|error| invalid(error.to_string()))?;
+                Ok(encoding.get_ids().to_vec())
+            }
+            Model::SentencePiece { model, .. } if whole => {
+                Ok(model.encode(text).iter().map(|token| token.id).chain([model.end()]).collect())
+            }
+            _ => {
+                let mut tokens = self.encode(text).map_err(invalid)?;
+                tokens.ids.truncate(tokens.count);
+                Ok(tokens.ids)
+            }
         }
-        let mut free = fixed.clone();
-        free.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
-        free.with_padding(None);
-        Ok(Self { fixed, free, unknown_id })
+    }
+
+    /// Number of ids that it may give: all are below.
+    pub fn vocabulary(&self) -> usize {
+        match &self.model {
+            Model::Json { fixed, .. } => fixed.get_vocab_size(true),
+            Model::SentencePiece { model, .. } => model.vocabulary(),
+        }
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Tokens, String> {
-        let whole = self.free.encode(text, true).map_err(|error| error.to_string())?;
-        let fixed = self.fixed.encode(text, true).map_err(|error| error.to_string())?;
-        let mask = fixed.get_attention_mask().to_vec();
-        let count = mask.iter().filter(|real| **real != 0).count();
-        let mut unknown_words: Vec<String> = Vec::new();
-        for (id, offsets) in whole.get_ids().iter().zip(whole.get_offsets()) {
-            if Some(*id) == self.unknown_id {
-                let word = word_around(text, *offsets);
-                if !word.is_empty() && !unknown_words.contains(&word) {
-                    unknown_words.push(word);
-                }
+        match &self.model {
+            Model::Json { fixed, free, unknown_id } => encode_json(fixed, free, *unknown_id, text),
+            Model::SentencePiece { model, max_length, pad_id } => {
+                Ok(encode_sentencepiece(model, *max_length, *pad_id, text))
             }
         }
-        let truncated = whole.get_ids().len().saturating_sub(count);
-        Ok(Tokens { ids: fixed.get_ids().to_vec(), mask, count, truncated, unknown_words })
     }
+}
+
+fn json_model(bytes: &[u8], max_length: Option<usize>, pad_id: u32) -> Result<Model, String> {
+    let mut fixed = Inner::from_bytes(bytes).map_err(|error| error.to_string())?;
+    let unknown_id = unknown_id(&fixed);
+    if let Some(max_length) = max_length {
+        let truncation = TruncationParams { max_length, ..TruncationParams::default() };
+        fixed.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
+        let pad_token = fixed.id_to_token(pad_id).unwrap_or_else(|| "<pad>".to_owned());
+        let strategy = PaddingStrategy::Fixed(max_length);
+        fixed.with_padding(Some(PaddingParams { strategy, pad_id, pad_token, ..PaddingParams::default() }));
+    }
+    let mut free = fixed.clone();
+    free.with_truncation(None).map_err(|error| error.to_string())?;
+    free.with_padding(None);
+    Ok(Model::Json { fixed: Box::new(fixed), free: Box::new(free), unknown_id })
+}
+
+fn encode_json(fixed: &Inner, free: &Inner, unknown_id: Option<u32>, text: &str) -> Result<Tokens, String> {
+    let whole = free.encode(text, true).map_err(|error| error.to_string())?;
+    let fixed = fixed.encode(text, true).map_err(|error| error.to_string())?;
+    let mask = fixed.get_attention_mask().to_vec();
+    let count = mask.iter().filter(|real| **real != 0).count();
+    let pairs = whole.get_ids().iter().zip(whole.get_offsets());
+    let unknown = pairs.filter(|(id, _)| Some(**id) == unknown_id).map(|(_, span)| *span);
+    let unknown_words = words_around(text, unknown);
+    let truncated = whole.get_ids().len().saturating_sub(count);
+    Ok(Tokens { ids: fixed.get_ids().to_vec(), mask, count, truncated, unknown_words })
+}
+
+fn encode_sentencepiece(model: &SentencePiece, max_length: Option<usize>, pad_id: u32, text: &str) -> Tokens {
+    let whole = model.encode(text);
+    let unknown = whole.iter().filter(|token| token.id == model.unknown()).map(|token| token.span);
+    let unknown_words = words_around(text, unknown);
+    let fits = max_length.map_or(whole.len(), |length| whole.len().min(length.saturating_sub(1)));
+    let mut ids: Vec<u32> = whole.iter().take(fits).map(|token| token.id).chain([model.end()]).collect();
+    let count = ids.len();
+    let length = max_length.unwrap_or(count).max(count);
+    ids.resize(length, pad_id);
+    let mask = (0..length).map(|place| u32::from(place < count)).collect();
+    Tokens { ids, mask, count, truncated: whole.len() - fits, unknown_words }
+}
+
+/// The words around spans of bytes, each once, in order.
+fn words_around(text: &str, spans: impl Iterator<Item = (usize, usize)>) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for span in spans {
+        let word = word_around(text, span);
+        if !word.is_empty() && !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words
 }
 
 /// The id that stands for what is not in the vocabulary: the model's own word on it, else the usual name's.
@@ -139,6 +206,25 @@ mod tests {
         let tokens = tokenizer.encode("a Ünder red circle, Ünder 狗!").unwrap();
         assert_eq!(tokens.unknown_words, ["Ünder", "狗!"]);
         assert!(tokenizer.encode("a red dog").unwrap().unknown_words.is_empty());
+    }
+
+    #[test]
+    fn a_sentencepiece_model_pads_and_cuts_as_the_library_does() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spiece");
+        let expected = std::fs::read(folder.join("expected.json")).unwrap();
+        let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+        let length = expected["length"].as_u64().unwrap() as usize;
+        let tokenizer = Tokenizer::load(&folder, Some(length), 0).unwrap();
+        for row in expected["rows"].as_array().unwrap() {
+            let text = row["text"].as_str().unwrap();
+            let tokens = tokenizer.encode(text).unwrap();
+            assert_eq!(serde_json::json!(tokens.ids), row["ids"], "{text:?}");
+            assert_eq!(serde_json::json!(tokens.mask), row["mask"], "{text:?}");
+            let (cut, whole) = (tokenizer.ids(text, false).unwrap(), tokenizer.ids(text, true).unwrap());
+            assert_eq!((cut.len(), whole.len()), (tokens.count, tokens.count + tokens.truncated), "{text:?}");
+            assert_eq!((cut.last(), whole.last()), (Some(&1), Some(&1)), "{text:?}");
+        }
+        assert_eq!(tokenizer.encode("狗 rides").unwrap().unknown_words, ["狗"]);
     }
 
     #[test]
