@@ -115,7 +115,8 @@ async fn sweep_pool(
     // Two passes: on one alone, a task may be on its way to the queue.
     let known: HashSet<TaskKey> = entries.iter().map(|entry| entry.key).collect();
     let absent: HashSet<TaskKey> = expected.difference(&known).copied().collect();
-    let lost: Vec<TaskKey> = absent.iter().filter(|key| before.contains(key) || !stands(Guard::TwoPasses)).copied().collect();
+    let lost: Vec<TaskKey> =
+        absent.iter().filter(|key| before.contains(key) || !stands(Guard::TwoPasses)).copied().collect();
     if !lost.is_empty() {
         tracing::warn!(pool = %pool, tasks = lost.len(), "the queue lost tasks; they are ready again");
         let released = shared.store.release(term, pool, &lost, &Release::Returned).await?;

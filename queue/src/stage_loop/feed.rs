@@ -220,9 +220,7 @@ impl<S: Stage> Feed<S> {
                 Ok(Loaded::Ready(input)) => return Some(Item { held, input }),
                 Ok(Loaded::Already { outcome, device_class }) => (outcome, device_class),
                 Err(Fault::Ends(outcome)) => (outcome, None),
-                Err(Fault::Storage(reason)) if Instant::now() >= patience => {
-                    (given_up(reason), None)
-                }
+                Err(Fault::Storage(reason)) if Instant::now() >= patience => (given_up(reason), None),
                 Err(Fault::Storage(reason)) => {
                     tracing::warn!(reason, "an input cannot be loaded, trying again");
                     if drain.run_until_cancelled(backoff.pause()).await.is_none() {

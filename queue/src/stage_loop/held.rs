@@ -88,7 +88,11 @@ pub(super) async fn keep_alive(shared: Arc<Shared>) {
     let mut stalled = false;
     loop {
         ticks.tick().await;
-        if shared.meter.since_pulse().is_some_and(|since| since > shared.options.stall && stands(Guard::StallStops)) {
+        if shared
+            .meter
+            .since_pulse()
+            .is_some_and(|since| since > shared.options.stall && stands(Guard::StallStops))
+        {
             if !stalled {
                 tracing::error!("no step within the stall limit, leases are renewed no more");
             }

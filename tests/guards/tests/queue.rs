@@ -69,7 +69,7 @@ async fn a_completion_that_does_not_ask_whose_the_lease_is_doubles_a_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_back_that_does_not_ask_whose_the_lease_is_takes_anothers() {
-    red(Guard::HandBackOwner, "", || async {
+    red(Guard::HandBackOwner, "heartbeat", || async {
         conformance::only_the_holder_hands_back(harness().await).await;
     })
     .await;
@@ -108,7 +108,9 @@ async fn a_reaper_that_does_not_wait_after_a_restart_robs_the_living() {
         }
         let reaped = queue.reap(&pool("base"), LEASE).await.expect("answered");
         assert!(reaped.is_empty(), "both are alive, and could not renew");
-        assert!(queue.heartbeat(&pool("base"), &worker("live"), &ids(&held)).await.expect("beats").is_empty());
+        assert!(
+            queue.heartbeat(&pool("base"), &worker("live"), &ids(&held)).await.expect("beats").is_empty()
+        );
     })
     .await;
 }

@@ -228,7 +228,8 @@ async fn a_wish_overwrites_the_state_that_a_job_has_by_now() {
         for wish in ["cancel", "pause"] {
             let job = record.bench.submit(&["one"], 1).await;
             let store = &record.bench.store;
-            let wished = async { if wish == "cancel" { store.cancel(job).await } else { store.pause(job).await } };
+            let wished =
+                async { if wish == "cancel" { store.cancel(job).await } else { store.pause(job).await } };
             record.meanwhile(hand, wished).await.expect("answers");
             assert_eq!(record.state(job).await, JobState::Done, "{wish} of a job that was done");
         }

@@ -35,7 +35,9 @@ pub(super) async fn apply(tx: &mut Tx, jobs: &mut LockedJobs, moves: &[Move]) ->
     if !full.is_empty() {
         applied.extend(update_full(tx, jobs, &full).await?);
     }
-    for one in moves.iter().filter(|one| applied.contains(&(one.job, one.idx)) || !stands(Guard::CountersFromRows)) {
+    for one in
+        moves.iter().filter(|one| applied.contains(&(one.job, one.idx)) || !stands(Guard::CountersFromRows))
+    {
         jobs.moved(one.job, one.idx, &one.from, &one.to);
     }
     Ok(applied)

@@ -153,7 +153,9 @@ impl PostgresStore {
         client_request_id: Option<&str>,
         content: Digest,
     ) -> Result<Option<JobId>, Error> {
-        let Some(request) = client_request_id.filter(|_| stands(Guard::RequestIdOnce)) else { return Ok(None) };
+        let Some(request) = client_request_id.filter(|_| stands(Guard::RequestIdOnce)) else {
+            return Ok(None);
+        };
         match self.find_submitted_job(tenant, request).await? {
             None => Ok(None),
             Some((id, known)) if known == content || !stands(Guard::RequestIdContent) => Ok(Some(id)),
