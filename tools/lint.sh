@@ -11,10 +11,13 @@ step "formatting"
 cargo fmt --all --check
 step "the house's arrows"
 tools/check-no-libtorch.sh
+tools/check-no-failpoints.sh
 step "clippy"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 step "clippy, client and services without libtorch"
 cargo clippy --locked -p darkroom-cli -p darkroom-worker -p darkroom-encoder-service --no-default-features --all-targets -- -D warnings
+step "clippy, the guards' tests"
+cargo clippy --locked -p darkroom-guards --features failpoints --all-targets -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 step "dependencies"

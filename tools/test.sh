@@ -13,6 +13,10 @@ cargo test --locked --workspace --doc --quiet
 step "tests"
 if command -v cargo-nextest >/dev/null; then
     cargo nextest run --locked --workspace --no-fail-fast
+    step "guards taken out"
+    cargo nextest run --locked -p darkroom-guards --features failpoints --no-fail-fast
 else
     cargo test --locked --workspace --no-fail-fast --lib --bins --tests
+    step "guards taken out"
+    cargo test --locked -p darkroom-guards --features failpoints --no-fail-fast --tests
 fi

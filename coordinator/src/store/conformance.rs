@@ -20,8 +20,8 @@ use super::{
     records::{Dispatched, Fate, ImageOrder, ImageQuery, Release, Report, Term, Work},
 };
 
-pub use bench::{Bench, Fresh};
-use bench::{STAGES, done, failed};
+use bench::failed;
+pub use bench::{Bench, Fresh, STAGES, done};
 pub use walk::{
     whatever_happens_counters_equal_rows_and_every_job_ends,
     whatever_two_do_at_once_counters_equal_rows_and_every_job_ends,

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use darkroom_artifacts::{ArtifactStore, open};
 use darkroom_test_servers::{
     postgres::Postgres,
-    process::{Process, free_port},
+    process::{Process, free_port, tied},
     proxy::Proxy,
     redis::Redis,
     s3::S3,
@@ -249,7 +249,7 @@ impl Cluster {
         };
         let program = self.setup.binaries.join(program);
         ensure!(program.is_file(), "{} is not there; build it first", program.display());
-        let mut command = Command::new(program);
+        let mut command = tied(program);
         command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("DARKROOM_")));
         let port = |server| self.proxy(party, server).port();
         command

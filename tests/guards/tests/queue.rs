@@ -69,7 +69,7 @@ async fn a_completion_that_does_not_ask_whose_the_lease_is_doubles_a_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hand_back_that_does_not_ask_whose_the_lease_is_takes_anothers() {
-    red(Guard::HandBackOwner, "", || async {
+    red(Guard::HandBackOwner, "heartbeat", || async {
         conformance::only_the_holder_hands_back(harness().await).await;
     })
     .await;

@@ -20,7 +20,7 @@ use std::{
 use nix::{sys::signal::Signal, unistd};
 use tempfile::TempDir;
 
-use crate::process::{Process, find_program, free_port};
+use crate::process::{Process, find_program, free_port, tied};
 
 /// Name and password of the superuser.
 const USER: &str = "darkroom";
@@ -231,7 +231,7 @@ impl Postgres {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.programs.join(program));
+        let mut command = tied(self.programs.join(program));
         command.current_dir(self.folder.path());
         if let Some((user, group)) = self.owner {
             command.uid(user.as_raw()).gid(group.as_raw());

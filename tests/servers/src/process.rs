@@ -1,11 +1,13 @@
-//! A child process that ends with its handle, and the ports and waits that servers need.
+//! A child process that ends with its handle, or with the process that holds it, however that ends; and the ports and waits that servers need.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{LazyLock, mpsc},
     time::{Duration, Instant},
 };
 
@@ -35,7 +37,8 @@ impl Process {
         let file = File::options().create(true).append(true).open(log).expect("the log can be written");
         let errors = file.try_clone().expect("a second handle");
         command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0);
-        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let name = format!("{command:?}");
+        let child = started(command).unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         Self { child, log: log.to_owned() }
     }
 
@@ -118,6 +121,38 @@ impl Drop for Process {
     }
 }
 
+/// A command whose process is killed when the one that starts it ends, even by `kill -9`, where the system has `setpriv`.
+/// To be started by [`Process::spawn`].
+#[must_use]
+pub fn tied(program: impl AsRef<OsStr>) -> Command {
+    static SETPRIV: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| find_program(&["setpriv"], &[], "util-linux").ok());
+    let Some(setpriv) = &*SETPRIV else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+type Request = (Command, mpsc::SyncSender<io::Result<Child>>);
+
+/// Starts a command on a thread that lives as long as this process: the kernel ties a child to the thread that made it,
+/// and a test's thread ends before the servers that others share with it.
+fn started(command: Command) -> io::Result<Child> {
+    static SPAWNER: LazyLock<mpsc::SyncSender<Request>> = LazyLock::new(|| {
+        let (sender, requests) = mpsc::sync_channel::<Request>(1);
+        let spawn_all = move || {
+            for (mut command, answer) in requests {
+                let _ = answer.send(command.spawn());
+            }
+        };
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(spawn_all).expect("a thread");
+        sender
+    });
+    let (answer, answered) = mpsc::sync_channel(1);
+    SPAWNER.send((command, answer)).expect("the spawner lives");
+    answered.recv().expect("the spawner answers")
+}
+
 /// A port of loopback that nobody listens on just now.
 ///
 /// # Panics
@@ -148,4 +183,48 @@ pub fn find_program(names: &[&str], folders: &[PathBuf], package: &str) -> io::R
             format!("{} is not installed; install it with: apt-get install -y {package}", names.join(" or "));
         io::Error::new(io::ErrorKind::NotFound, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDER: &str = "DARKROOM_TEST_HOLDS_A_SERVER";
+
+    /// Not a test of its own: the process that the next one kills.
+    #[test]
+    fn a_process_that_holds_another() {
+        let Ok(file) = std::env::var(HOLDER) else { return };
+        let mut command = tied("sleep");
+        command.arg("600");
+        let held = Process::spawn(command, &Path::new(&file).with_extension("log"));
+        std::fs::write(file, held.id().to_string()).expect("the id is told");
+        std::thread::sleep(Duration::from_secs(600));
+    }
+
+    #[test]
+    fn a_child_ends_with_a_parent_that_was_killed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("id");
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["process::tests::a_process_that_holds_another", "--exact"]).env(HOLDER, &file);
+        let mut holder = Process::spawn(command, &folder.path().join("log"));
+        let told = || std::fs::read_to_string(&file).ok().and_then(|text| text.parse::<i32>().ok());
+        holder.wait_until("told its child's id", || told().is_some());
+        let child = Pid::from_raw(told().expect("told"));
+        // Running, not only there: a zombie is gone too.
+        let runs = || {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+        };
+        assert!(runs());
+        // The holder alone, not its group.
+        holder.signal(Signal::SIGKILL);
+        holder.wait();
+        let deadline = Instant::now() + PATIENCE;
+        while runs() {
+            assert!(Instant::now() < deadline, "the child outlives its parent");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

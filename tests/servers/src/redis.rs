@@ -4,14 +4,13 @@ use std::{
     fmt::Write as _,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
-    process::Command,
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::process::{Process, find_program, free_port};
+use crate::process::{Process, find_program, free_port, tied};
 
 /// Longest time for an answer to a command of the test.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -80,7 +79,7 @@ impl Redis {
 
     fn launch(&mut self) {
         let program = find_program(&["redis-server", "valkey-server"], &[], "redis-server");
-        let mut command = Command::new(program.unwrap_or_else(|error| panic!("{error}")));
+        let mut command = tied(program.unwrap_or_else(|error| panic!("{error}")));
         command.arg(self.folder.path().join("redis.conf"));
         let mut process = Process::spawn(command, &self.folder.path().join("log"));
         let ready = || self.command(&["PING"]).is_ok_and(|answer| answer == "+PONG");

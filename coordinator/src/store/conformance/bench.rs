@@ -43,14 +43,18 @@ impl Fresh {
 
 /// A store with a cascade of two stages, and short ways to do things with it.
 pub struct Bench {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) other: Arc<dyn Store>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Another process's store on the same record, where the backend has several.
+    pub other: Arc<dyn Store>,
     keep: Arc<dyn Any + Send + Sync>,
     pub(super) cascade: Cascade,
-    pub(super) term: Term,
+    /// The term that the bench leads in.
+    pub term: Term,
 }
 
-pub(super) const STAGES: [&str; 2] = ["base", "sr256"];
+/// The stages of the bench's cascade.
+pub const STAGES: [&str; 2] = ["base", "sr256"];
 
 impl Bench {
     /// Over a fresh, empty store.
@@ -103,7 +107,12 @@ impl Bench {
         }
     }
 
-    pub(super) fn pool(&self, stage: &str) -> PoolId {
+    /// The pool of a stage.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    #[must_use]
+    pub fn pool(&self, stage: &str) -> PoolId {
         let digest = if stage == "encode" { self.cascade.encoder_digest() } else { self.cascade.digest() };
         PoolId { stage: StageName::try_from(stage.to_owned()).expect("a name"), digest }
     }
@@ -113,7 +122,12 @@ impl Bench {
         PreparedText { digest, prepared: text.to_owned() }
     }
 
-    pub(super) fn job(&self, request: Option<&str>) -> NewJob {
+    /// A job to submit.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    #[must_use]
+    pub fn job(&self, request: Option<&str>) -> NewJob {
         NewJob {
             id: JobId(Uuid::now_v7()),
             tenant: "t".to_owned(),
@@ -128,7 +142,12 @@ impl Bench {
         }
     }
 
-    pub(super) fn prompts(&self, texts: &[&str], images: u32) -> Vec<NewPrompt> {
+    /// Prompts of so many images each.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    #[must_use]
+    pub fn prompts(&self, texts: &[&str], images: u32) -> Vec<NewPrompt> {
         (0..)
             .zip(texts)
             .map(|(position, text)| NewPrompt {
@@ -144,7 +163,11 @@ impl Bench {
             .collect()
     }
 
-    pub(super) async fn submit(&self, texts: &[&str], images: u32) -> JobId {
+    /// Submits a job of so many images for each text.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn submit(&self, texts: &[&str], images: u32) -> JobId {
         let job = self.job(None);
         self.store
             .submit(&job, &self.prompts(texts, images), Digest::of(b"content"))
@@ -153,11 +176,17 @@ impl Bench {
         job.id
     }
 
-    pub(super) async fn dispatch(&self, stage: &str, job: JobId, count: u64) -> Vec<Dispatched> {
+    /// Hands out so many tasks of a job.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn dispatch(&self, stage: &str, job: JobId, count: u64) -> Vec<Dispatched> {
         self.store.dispatch(self.term, &self.pool(stage), &[Pick { job, count }]).await.expect("dispatches")
     }
 
-    pub(super) fn report(key: TaskKey, outcome: Outcome, alone: bool) -> Report {
+    /// A worker's report.
+    #[must_use]
+    pub fn report(key: TaskKey, outcome: Outcome, alone: bool) -> Report {
         let result = TaskResult {
             key,
             worker: WorkerId("w".to_owned()),
@@ -170,37 +199,58 @@ impl Bench {
         Report { result, live_hosts: 1 }
     }
 
-    pub(super) async fn commit(&self, stage: &str, key: TaskKey, outcome: Outcome) -> Fate {
+    /// Commits one outcome and says what became of it.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn commit(&self, stage: &str, key: TaskKey, outcome: Outcome) -> Fate {
         let report = Self::report(key, outcome, true);
         let committed = self.store.commit(&self.pool(stage), &[report]).await.expect("commits");
         committed.fates[0].clone()
     }
 
     /// Encodes all texts of a job and lets its images follow.
-    pub(super) async fn encode(&self, job: JobId) {
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn encode(&self, job: JobId) {
         for task in self.dispatch("encode", job, 100).await {
             assert_eq!(self.commit("encode", task.key, done("text")).await, Fate::Applied);
         }
         self.settle().await;
     }
 
-    pub(super) async fn settle(&self) {
+    /// Lets rows follow until none has to.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn settle(&self) {
         while self.store.spread(3).await.expect("spreads").more {}
         while self.store.follow(3).await.expect("follows").more {}
     }
 
-    pub(super) async fn audit(&self, job: JobId) {
+    /// Counters equal rows.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn audit(&self, job: JobId) {
         assert_eq!(self.store.audit(job).await.expect("audits"), Vec::<String>::new());
     }
 
-    pub(super) async fn states(&self, job: JobId) -> Vec<ImageState> {
+    /// The states of a job's images, in order.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn states(&self, job: JobId) -> Vec<ImageState> {
         let query = ImageQuery { job, states: Vec::new(), order: ImageOrder::Index(None), limit: 1000 };
         let page = self.store.images(&query).await.expect("lists");
         page.images.iter().map(|image| image.progress.state).collect()
     }
 }
 
-pub(super) fn done(name: &str) -> Outcome {
+/// A stage's output of this name.
+#[must_use]
+pub fn done(name: &str) -> Outcome {
     let artifact = ArtifactRef { key: format!("tasks/{name}"), sha256: Digest::of(name.as_bytes()), size: 3 };
     Outcome::Done { artifact, notes: vec!["a note".to_owned()] }
 }

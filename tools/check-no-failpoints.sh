@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Checks with `cargo tree` that no build but the guards' own tests can take a guard out: the feature `failpoints` is on
+# neither in the workspace as it is built and tested nor in any program alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+features() { # features FLAGS...: every crate of a build with its features.
+    cargo tree --locked --edges normal,build,dev --prefix none --no-dedupe --format '{p} [{f}]' "$@" | sort -u
+}
+
+without() { # without FLAGS...
+    local found
+    found=$(features "$@") || exit 1
+    if grep -F failpoints <<<"$found"; then
+        echo "wrong: guards can be taken out of what 'cargo build $*' makes" >&2
+        exit 1
+    fi
+}
+
+without --workspace
+for crate in darkroom-cli darkroom-coordinator darkroom-encoder-service darkroom-worker; do
+    without -p "$crate"
+done
+# That the look sees anything at all.
+seen=$(features -p darkroom-guards --features failpoints)
+if ! grep -q '^darkroom-core .*failpoints' <<<"$seen"; then
+    echo "wrong: the feature is not seen where it is on" >&2
+    exit 1
+fi
+echo "No guard can be taken out of what is built."
