@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// Go on with a paused job
     Resume(JobArgs),
     /// Run a job's dead and cancelled images again
-    Retry(JobArgs),
+    Retry(RetryArgs),
     /// List the workers
     Workers,
     /// List the cascades the farm serves
@@ -193,6 +193,28 @@ pub(crate) struct SubmitArgs {
     /// Go before all batch work
     #[arg(long)]
     pub(crate) interactive: bool,
+    /// End the job then as if it were cancelled: a span from now (30s, 90m, 2h, 1d) or a time (2026-11-22T23:00:00Z)
+    #[arg(long, value_name = "SPAN|TIME")]
+    pub(crate) deadline: Option<String>,
+    /// Keep no more of it under way, per stage, than this many workers take in a batch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_workers: Option<u32>,
+    /// End the job when more images than this have failed for good; 0: at the first
+    #[arg(long, value_name = "N")]
+    pub(crate) max_failed: Option<u64>,
+}
+
+/// `darkroom retry`.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The job's id, as `submit` printed it
+    pub(crate) job: String,
+    /// A new deadline: a span from now (30s, 90m, 2h, 1d) or a time (2026-11-22T23:00:00Z)
+    #[arg(long, value_name = "SPAN|TIME", conflicts_with = "no_deadline")]
+    pub(crate) deadline: Option<String>,
+    /// Drop the job's deadline
+    #[arg(long)]
+    pub(crate) no_deadline: bool,
 }
 
 /// A command about one job.

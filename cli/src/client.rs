@@ -147,8 +147,7 @@ impl Client {
     }
 
     /// Runs dead and cancelled images again.
-    pub(crate) async fn retry(&self, id: &str) -> Result<v1::Job> {
-        let request = v1::RetryJobRequest { id: id.to_owned() };
+    pub(crate) async fn retry(&self, request: v1::RetryJobRequest) -> Result<v1::Job> {
         self.call(request, CALL, async |mut farm, request| farm.retry_job(request).await).await
     }
 

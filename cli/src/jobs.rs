@@ -11,6 +11,7 @@ use crate::{
     args::{GetArgs, LsArgs, SubmitArgs, WatchArgs},
     batch_file,
     client::Client,
+    deadline,
     failure::Result,
     output,
     pictures::{Folder, Taken},
@@ -22,6 +23,7 @@ use crate::{
 /// `darkroom submit`.
 pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> Result<()> {
     request::check(&args.request)?;
+    let deadline = deadline::of_submit(args.deadline.as_deref(), args.request_id.is_some())?;
     let prompts = match &args.batch {
         Some(file) => batch_file::read(file, &request::negative(&args.request)?)?,
         None => request::prompts(&args.prompts, &args.request)?,
@@ -38,6 +40,9 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     if args.interactive {
         spec.priority = v1::Priority::Interactive.into();
     }
+    spec.deadline = deadline;
+    spec.max_workers = args.max_workers.unwrap_or(0);
+    spec.max_failed_images = args.max_failed;
     let submitted = client.submit(spec, prompts).await?;
     if as_json {
         return output::json(&json!({"job": JobView::from(&submitted.job), "existed": submitted.existed}));
@@ -81,6 +86,13 @@ pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> R
 
 /// The end of a job as the end of a command: an error unless every picture is done.
 pub(crate) fn outcome(job: &v1::Job) -> Result<()> {
+    if !job.end_reason.is_empty() {
+        let (code, reason) = match job.end_code.as_str() {
+            "failures" => (Code::Internal, "IMAGES_FAILED"),
+            _ => (Code::FailedPrecondition, "JOB_CANCELLED"),
+        };
+        return Err(UserError::new(code, reason, format!("job {} was ended: {}", job.id, job.end_reason)));
+    }
     match job.state() {
         v1::JobState::Failed => Err(UserError::new(
             Code::Internal,

@@ -8,6 +8,7 @@ use clap::Parser as _;
 mod args;
 mod batch_file;
 mod client;
+mod deadline;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod failure;

@@ -56,13 +56,19 @@ impl Progress {
                 String::new()
             });
         }
-        self.say(&if !job.waiting_for.is_empty() {
-            format!("waiting: {}", job.waiting_for)
-        } else if let Some(eta) = &job.eta {
-            format!("about {} left", view::span(view::duration_seconds(eta)))
-        } else {
-            "rendering".to_owned()
-        });
+        let mut line = match &job.eta {
+            Some(eta) => format!("about {} left", view::span(view::duration_seconds(eta))),
+            None if job.waiting_for.is_empty() => "rendering".to_owned(),
+            None => String::new(),
+        };
+        if let Some(late) = &job.deadline_missed_by {
+            line += &format!(", {} after its deadline", view::span(view::duration_seconds(late)));
+        }
+        if !job.waiting_for.is_empty() {
+            let before = if line.is_empty() { "" } else { "; " };
+            line += &format!("{before}waiting: {}", job.waiting_for);
+        }
+        self.say(&line);
     }
 
     /// Writes a line to standard output without tearing the bars.

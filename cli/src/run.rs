@@ -8,6 +8,7 @@ use darkroom_runtime::{shutdown, telemetry};
 
 use crate::{
     args::{Cli, Command},
+    deadline,
     failure::{self, Result},
     farm, jobs,
     render::Render,
@@ -60,7 +61,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Cancel(args) => jobs::show(&farm::find(place)?.cancel(&args.job).await?, json)?,
         Command::Pause(args) => jobs::show(&farm::find(place)?.pause(&args.job).await?, json)?,
         Command::Resume(args) => jobs::show(&farm::find(place)?.resume(&args.job).await?, json)?,
-        Command::Retry(args) => jobs::show(&farm::find(place)?.retry(&args.job).await?, json)?,
+        Command::Retry(args) => jobs::show(&farm::find(place)?.retry(deadline::retry(&args)?).await?, json)?,
         Command::Workers => jobs::workers(&farm::find(place)?, json).await?,
         Command::Cascades => jobs::cascades(&farm::find(place)?, json).await?,
         Command::Completions { .. } => {}

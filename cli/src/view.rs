@@ -21,6 +21,12 @@ pub(crate) struct JobView {
     settings: Vec<SettingsView>,
     waiting_for: String,
     eta_seconds: Option<f64>,
+    deadline: Option<f64>,
+    deadline_missed_by_seconds: Option<f64>,
+    max_workers: Option<u32>,
+    max_failed_images: Option<u64>,
+    end_code: String,
+    end_reason: String,
     created_at: Option<f64>,
     finished_at: Option<f64>,
     version: u64,
@@ -86,6 +92,12 @@ impl From<&v1::Job> for JobView {
                 .collect(),
             waiting_for: job.waiting_for.clone(),
             eta_seconds: job.eta.as_ref().map(duration_seconds),
+            deadline: spec.deadline.as_ref().map(unix_seconds),
+            deadline_missed_by_seconds: job.deadline_missed_by.as_ref().map(duration_seconds),
+            max_workers: Some(spec.max_workers).filter(|workers| *workers > 0),
+            max_failed_images: spec.max_failed_images,
+            end_code: job.end_code.clone(),
+            end_reason: job.end_reason.clone(),
             created_at: job.created_at.as_ref().map(unix_seconds),
             finished_at: job.finished_at.as_ref().map(unix_seconds),
             version: job.version,
@@ -287,6 +299,13 @@ pub(crate) fn job_line(job: &v1::Job) -> String {
     if !name.is_empty() {
         line += &format!("  {name}");
     }
+    match job.spec.as_ref().and_then(|spec| spec.deadline.as_ref()) {
+        Some(deadline) if !terminal(job.state()) => line += &format!("  deadline {deadline}"),
+        _ => {}
+    }
+    if !job.end_reason.is_empty() {
+        line += &format!("  ({})", job.end_reason);
+    }
     line
 }
 
@@ -305,6 +324,9 @@ pub(crate) fn job_text(job: &v1::Job) -> String {
     if let Some(eta) = &job.eta {
         text += &format!("\n  about {} left", span(duration_seconds(eta)));
     }
+    if let Some(late) = &job.deadline_missed_by {
+        text += &format!("\n  its deadline will be missed by about {}", span(duration_seconds(late)));
+    }
     if !job.waiting_for.is_empty() {
         text += &format!("\n  waiting: {}", job.waiting_for);
     }
@@ -312,6 +334,10 @@ pub(crate) fn job_text(job: &v1::Job) -> String {
         text += &format!("\n  note: {note}");
     }
     text
+}
+
+fn terminal(state: v1::JobState) -> bool {
+    matches!(state, v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled)
 }
 
 /// Seconds for people: `8 s`, `3 min`, `2 h 5 min`.

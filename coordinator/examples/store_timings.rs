@@ -11,6 +11,7 @@ use std::{
 
 use darkroom_coordinator::store::{
     Store,
+    limits::Limits,
     postgres::{Options, PostgresStore},
     records::{Dispatched, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term},
 };
@@ -184,6 +185,7 @@ impl Bench {
             settings: Settings::resolve(&SettingsRequest::default(), &self.cascade.spec)?,
             requested: Requested::default(),
             seed: 7,
+            limits: Limits::default(),
         })
     }
 

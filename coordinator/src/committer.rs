@@ -123,6 +123,7 @@ fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Commi
             (Fate::Applied, Outcome::Failed { code, message }) => {
                 tracing::warn!(pool = %pool, subject = ?result.key.subject, task.attempt = result.key.dispatch,
                     worker = %result.worker, error.code = code, error = message, "task failed");
+                shared.events.limits.notify_one();
                 shared.counters.committed.add(1);
             }
             (Fate::Applied, _) => shared.counters.committed.add(1),

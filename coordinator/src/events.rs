@@ -17,6 +17,8 @@ pub(crate) struct Events {
     pub(crate) told: Notify,
     /// Image rows have to follow a text, a cancel or a retry.
     pub(crate) follow: Notify,
+    /// An image failed: a job may have more failures than it allows.
+    pub(crate) limits: Notify,
     /// A job ended.
     pub(crate) finish: Notify,
     jobs: Mutex<HashMap<JobId, watch::Sender<()>>>,

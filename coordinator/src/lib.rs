@@ -11,6 +11,7 @@ mod dispatcher;
 mod events;
 mod finisher;
 mod follower;
+mod limits;
 pub mod process;
 mod rates;
 mod reaper;

@@ -21,7 +21,7 @@ use crate::{
     crew::{Crew, LatestCrew},
     dispatcher,
     events::Events,
-    finisher, follower,
+    finisher, follower, limits,
     rates::Rates,
     reaper,
     store::{
@@ -254,6 +254,7 @@ impl Coordinator {
         shared.tasks.spawn(dispatcher::listen(Arc::clone(&shared)));
         shared.tasks.spawn(follower::run(Arc::clone(&shared)));
         shared.tasks.spawn(finisher::run(Arc::clone(&shared)));
+        shared.tasks.spawn(limits::run(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared)));
         for pool in shared.cascades.pools() {

@@ -1,6 +1,6 @@
 //! From a dispatched row to the task a worker gets: task digest, key prefix, picture text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use darkroom_core::{
     cascade::Cascade,
@@ -9,7 +9,7 @@ use darkroom_core::{
     id::StageName,
     picture_text::Recipe,
 };
-use darkroom_queue::task::{EncodeBody, PoolId, RenderBody, Task, TaskBody};
+use darkroom_queue::task::{EncodeBody, PoolId, RenderBody, Task, TaskBody, TaskKey};
 
 use crate::store::records::{Dispatched, RenderWork, Work, compatibility};
 
@@ -84,6 +84,15 @@ impl Cascades {
             traceparent: None,
         })
     }
+}
+
+/// Tasks by their pools.
+pub(crate) fn by_pool(tasks: Vec<(PoolId, TaskKey)>) -> HashMap<PoolId, Vec<TaskKey>> {
+    let mut pools: HashMap<PoolId, Vec<TaskKey>> = HashMap::new();
+    for (pool, key) in tasks {
+        pools.entry(pool).or_default().push(key);
+    }
+    pools
 }
 
 fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {

@@ -12,19 +12,12 @@ use darkroom_artifacts::manifest::{self, ImageOutcome};
 use darkroom_core::{artifact::ArtifactRef, picture_text::Recipe};
 use darkroom_proto::v1;
 use darkroom_queue::task::{Outcome, Subject, Task, TaskBody};
-use support::{Act, Farm, eventually, failed, prompt, prompts, spec};
+use support::{Act, Farm, eventually, failed, index, prompt, prompts, spec};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 fn is_encode(task: &Task) -> bool {
     matches!(task.body, TaskBody::Encode(_))
-}
-
-fn index(task: &Task) -> Option<u64> {
-    match task.key.subject {
-        Subject::Image(image) => Some(image.index),
-        Subject::Text(_) => None,
-    }
 }
 
 fn stage(task: &Task) -> &str {
@@ -147,7 +140,7 @@ async fn a_poison_image_fails_alone_after_five_tries_and_a_retry_runs_only_it() 
     assert!(suspects.len() <= 6 && suspects[1..].iter().all(|suspect| *suspect), "{suspects:?}");
 
     let workers = farm.work(|_| Act::Done);
-    let request = v1::RetryJobRequest { id: job.id.clone() };
+    let request = v1::RetryJobRequest { id: job.id.clone(), ..Default::default() };
     let again = farm.client.retry_job(request).await.expect("retried").into_inner();
     assert_eq!((again.state(), again.generation), (v1::JobState::Active, 2));
     let job = farm.until(&job.id, "done", |job| job.state() == v1::JobState::Done).await;
@@ -245,7 +238,10 @@ async fn a_text_that_cannot_be_encoded_fails_its_images_only() {
     assert_eq!(farm.images(&job.id).await[2].error_code, "non_finite");
     workers.stop().await;
     let workers = farm.work(|_| Act::Done);
-    farm.client.retry_job(v1::RetryJobRequest { id: job.id.clone() }).await.expect("retried");
+    farm.client
+        .retry_job(v1::RetryJobRequest { id: job.id.clone(), ..Default::default() })
+        .await
+        .expect("retried");
     let job = farm.until(&job.id, "done", |job| job.state() == v1::JobState::Done).await;
     farm.until_ended(&job.id).await;
     workers.stop().await;
@@ -313,7 +309,7 @@ async fn a_cancelled_job_takes_no_result_and_a_retry_brings_it_back() {
     assert_eq!((job.images_cancelled, job.images_done), (6, 0));
     go.cancel();
     farm.client.cancel_job(request).await.expect("twice is once");
-    let retry = v1::RetryJobRequest { id: job.id.clone() };
+    let retry = v1::RetryJobRequest { id: job.id.clone(), ..Default::default() };
     farm.client.retry_job(retry.clone()).await.expect("retried");
     let job = farm.until(&job.id, "done", |job| job.state() == v1::JobState::Done).await;
     let job = farm.until_ended(&job.id).await;

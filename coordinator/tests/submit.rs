@@ -268,7 +268,11 @@ async fn bad_streams_and_bad_queries_are_refused_by_field() {
     let ahead = v1::WatchJobRequest { id: job.id.clone(), after_version: 1 << 40, images: false };
     let status = farm.client.watch_job(ahead).await.expect_err("not there yet");
     assert_eq!(from_status(&status).field.as_deref(), Some("after_version"));
-    let resume = farm.client.retry_job(v1::RetryJobRequest { id: job.id }).await.expect_err("active");
+    let resume = farm
+        .client
+        .retry_job(v1::RetryJobRequest { id: job.id, ..Default::default() })
+        .await
+        .expect_err("active");
     assert_eq!(resume.code(), Code::FailedPrecondition);
     farm.shutdown().await;
 }

@@ -23,6 +23,19 @@ pub struct Candidate {
     pub compatibility: String,
     /// Tasks that may be dispatched.
     pub ready: u64,
+    /// Its tasks that are with the queue or a worker.
+    pub in_flight: u64,
+    /// At most so many batches of it in flight; `None` is no limit.
+    pub max_workers: Option<u32>,
+}
+
+impl Candidate {
+    /// Tasks that may be dispatched now, where a worker's batch holds `batch`.
+    #[must_use]
+    pub fn allowed(&self, batch: u64) -> u64 {
+        let Some(workers) = self.max_workers else { return self.ready };
+        self.ready.min(u64::from(workers).saturating_mul(batch.max(1)).saturating_sub(self.in_flight))
+    }
 }
 
 /// What is to be shared out.
@@ -58,10 +71,11 @@ pub struct FairShare {
 
 impl FairShare {
     /// Shares the room out. The picks are in order of dispatch; their counts sum to at most `room` and to no more
-    /// than each job has ready.
+    /// than each job has ready and is allowed to have in flight.
     pub fn plan(&mut self, problem: &Problem<'_>) -> Vec<Pick> {
         self.admit(problem.candidates);
-        let mut ready: Vec<u64> = problem.candidates.iter().map(|candidate| candidate.ready).collect();
+        let mut ready: Vec<u64> =
+            problem.candidates.iter().map(|candidate| candidate.allowed(problem.run)).collect();
         let mut room = problem.room;
         let mut picks: Vec<Pick> = Vec::new();
         while room > 0 {
@@ -149,6 +163,8 @@ mod tests {
             priority: 0,
             compatibility: "k".to_owned(),
             ready,
+            in_flight: 0,
+            max_workers: None,
         }
     }
 
@@ -211,6 +227,24 @@ mod tests {
         assert_eq!(picks[0], Pick { job: candidates[2].job, count: 2 });
         let of = |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
         assert_eq!((of(candidates[0].job), of(candidates[1].job)), (10, 30));
+    }
+
+    #[test]
+    fn a_job_with_a_limit_on_workers_leaves_the_rest_to_others() {
+        let limited = Candidate { max_workers: Some(2), in_flight: 5, ..candidate(1, "a", 100) };
+        let candidates = [limited, candidate(2, "b", 100)];
+        let weights = BTreeMap::new();
+        let problem = Problem { room: 40, run: 4, candidates: &candidates, weights: &weights };
+        let picks = FairShare::default().plan(&problem);
+        let of = |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
+        assert_eq!((of(candidates[0].job), of(candidates[1].job)), (3, 37), "two batches of four, less five");
+        let full = Candidate { in_flight: 8, ..candidates[0].clone() };
+        assert_eq!((full.allowed(4), full.allowed(5)), (0, 2));
+        assert_eq!(
+            Candidate { in_flight: 9, ..full }.allowed(4),
+            0,
+            "a limit that shrank takes nothing back"
+        );
     }
 
     #[test]

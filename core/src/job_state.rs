@@ -21,9 +21,9 @@ pub enum JobState {
     Paused,
     /// Every image is done.
     Done,
-    /// Every image is terminal and at least one is dead.
+    /// Every image is terminal and at least one is dead; or more failed than the job allows.
     Failed,
-    /// Ended by its user.
+    /// Ended by its user, or by its deadline.
     Cancelled,
 }
 
@@ -38,6 +38,10 @@ pub enum JobEvent {
     Resume,
     /// A user ends it.
     Cancel,
+    /// Its deadline passed.
+    Expire,
+    /// More images failed than it allows.
+    GiveUp,
     /// Its last image became terminal.
     Finish {
         /// Images that failed for good.
@@ -111,6 +115,8 @@ pub fn transition(state: JobState, event: JobEvent) -> Result<JobState, UserErro
         (S::Active | S::Paused, E::Pause) => Ok(S::Paused),
         (S::Active | S::Paused, E::Resume) => Ok(S::Active),
         (S::Receiving | S::Active | S::Paused | S::Cancelled, E::Cancel) => Ok(S::Cancelled),
+        (S::Active | S::Paused, E::Expire) => Ok(S::Cancelled),
+        (S::Active | S::Paused, E::GiveUp) => Ok(S::Failed),
         (S::Active | S::Paused, E::Finish { dead: 0 }) => Ok(S::Done),
         (S::Active | S::Paused, E::Finish { .. }) => Ok(S::Failed),
         (S::Failed | S::Cancelled, E::Retry) => Ok(S::Active),
@@ -124,6 +130,8 @@ fn refusal(state: JobState, event: JobEvent) -> UserError {
         JobEvent::Pause => ("paused", "an active job"),
         JobEvent::Resume => ("resumed", "a paused job"),
         JobEvent::Cancel => ("cancelled", "an active or paused job"),
+        JobEvent::Expire => ("ended by its deadline", "an active or paused job"),
+        JobEvent::GiveUp => ("given up", "an active or paused job"),
         JobEvent::Finish { .. } => ("finished", "an active or paused job"),
         JobEvent::Retry => ("retried", "a failed or cancelled job"),
     };
@@ -146,6 +154,8 @@ mod tests {
             Just(JobEvent::Pause),
             Just(JobEvent::Resume),
             Just(JobEvent::Cancel),
+            Just(JobEvent::Expire),
+            Just(JobEvent::GiveUp),
             (0_u64..3).prop_map(|dead| JobEvent::Finish { dead }),
             Just(JobEvent::Retry),
         ]
@@ -178,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_done_job_is_neither_cancelled_nor_retried() {
-        for event in [JobEvent::Cancel, JobEvent::Retry, JobEvent::Pause] {
+        for event in [JobEvent::Cancel, JobEvent::Retry, JobEvent::Pause, JobEvent::Expire, JobEvent::GiveUp]
+        {
             assert_eq!(
                 transition(JobState::Done, event).expect_err("refused").code,
                 Code::FailedPrecondition

@@ -13,7 +13,10 @@ use darkroom_queue::task::{PoolId, WorkerCard};
 
 use crate::{
     service::Shared,
-    store::records::{ImageRecord, JobRecord},
+    store::{
+        limits::timestamp,
+        records::{ImageRecord, JobRecord},
+    },
 };
 
 pub(super) fn job(shared: &Shared, job: JobRecord) -> v1::Job {
@@ -33,6 +36,7 @@ pub(super) fn job(shared: &Shared, job: JobRecord) -> v1::Job {
         Some(None) => (v1::ManifestState::Pending, String::new(), String::new()),
         Some(Some((key, sha256))) => (v1::ManifestState::Written, key, sha256.to_string()),
     };
+    let (end_code, end_reason) = job.end.unwrap_or_default();
     v1::Job {
         id: job.id.to_string(),
         state: job_state(job.state) as i32,
@@ -53,6 +57,9 @@ pub(super) fn job(shared: &Shared, job: JobRecord) -> v1::Job {
         manifest_sha256: sha256,
         notes: Vec::new(),
         effective_settings: Some(settings(&job.settings)),
+        end_code,
+        end_reason,
+        deadline_missed_by: None,
         spec: Some(v1::JobSpec {
             client_request_id: job.client_request_id.unwrap_or_default(),
             cascade: job.requested.cascade,
@@ -63,6 +70,9 @@ pub(super) fn job(shared: &Shared, job: JobRecord) -> v1::Job {
             images_per_prompt: job.requested.images_per_prompt,
             // Told even when the coordinator chose it.
             seed: Some(job.seed),
+            deadline: job.limits.deadline_ms.map(timestamp),
+            max_workers: job.limits.max_workers.unwrap_or(0),
+            max_failed_images: job.limits.max_failed,
         }),
     }
 }
@@ -226,10 +236,4 @@ fn requested(request: &SettingsRequest) -> v1::Settings {
         noise_level: stage.noise_level,
     });
     v1::Settings { size: request.size, stages: stages.collect() }
-}
-
-fn timestamp(ms: i64) -> prost_types::Timestamp {
-    #[expect(clippy::cast_possible_truncation, reason = "below a thousand million")]
-    let nanos = (ms.rem_euclid(1000) * 1_000_000) as i32;
-    prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos }
 }

@@ -1,19 +1,20 @@
 //! Jobs and their images: get, list, cancel, pause, resume, retry.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use darkroom_core::{error::UserError, id::JobId};
 use darkroom_proto::v1;
-use darkroom_queue::{
-    Leased,
-    task::{PoolId, TaskKey},
-};
+use darkroom_queue::Leased;
 use prost::Message;
 
-use super::{Farm, convert, job_id, progress, refused};
+use super::{Farm, convert, job_id, progress, refused, validate::deadline_ms};
 use crate::{
     service::Error,
-    store::records::{ImageOrder, ImageQuery, JobQuery, JobRecord, Release},
+    store::{
+        limits::NewDeadline,
+        records::{ImageOrder, ImageQuery, JobQuery, JobRecord, Release},
+    },
+    tasks::by_pool,
 };
 
 /// Entries of a page when the request names no size, and at most.
@@ -30,8 +31,10 @@ impl Farm {
         let notes = self.shared.store.notes(job.id, NOTES).await?;
         let waiting_for = progress::waiting_for(&self.shared, &job).await?;
         let eta = progress::eta(&self.shared, &job).await?;
+        let late = eta.and_then(|eta| progress::missed_by(&job, eta));
         let mut view = convert::job(&self.shared, job);
-        (view.notes, view.waiting_for, view.eta) = (notes, waiting_for, eta);
+        (view.notes, view.waiting_for) = (notes, waiting_for);
+        (view.eta, view.deadline_missed_by) = (eta.map(message), late.map(message));
         Ok(view)
     }
 
@@ -146,9 +149,18 @@ impl Farm {
         self.view(job).await
     }
 
-    pub(super) async fn retry(&self, id: &str) -> Result<v1::Job, Error> {
-        let id = job_id("id", id)?;
-        let job = self.shared.store.retry(id).await?;
+    pub(super) async fn retry(&self, request: v1::RetryJobRequest) -> Result<v1::Job, Error> {
+        let id = job_id("id", &request.id)?;
+        let deadline = match request.deadline {
+            Some(_) if request.no_deadline => {
+                let message = "no_deadline is true beside a deadline; accepted: one of the two, or neither";
+                return Err(refused(UserError::invalid("no_deadline", message)));
+            }
+            Some(deadline) => NewDeadline::At(deadline_ms("deadline", &deadline).map_err(refused)?),
+            None if request.no_deadline => NewDeadline::None,
+            None => NewDeadline::Same,
+        };
+        let job = self.shared.store.retry(id, deadline).await?;
         self.shared.events.follow.notify_one();
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);
@@ -156,12 +168,10 @@ impl Farm {
     }
 }
 
-fn by_pool(tasks: Vec<(PoolId, TaskKey)>) -> HashMap<PoolId, Vec<TaskKey>> {
-    let mut pools: HashMap<PoolId, Vec<TaskKey>> = HashMap::new();
-    for (pool, key) in tasks {
-        pools.entry(pool).or_default().push(key);
-    }
-    pools
+fn message(time: Duration) -> prost_types::Duration {
+    // What is beyond its range is as good as for ever.
+    prost_types::Duration::try_from(time)
+        .unwrap_or(prost_types::Duration { seconds: i64::from(i32::MAX), nanos: 0 })
 }
 
 fn page_size(wanted: u32) -> Result<u32, Error> {

@@ -126,7 +126,7 @@ impl v1::farm_server::Farm for Farm {
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::Job>, Status> {
-        self.unary(self.shared.options.call, self.retry(&request.into_inner().id)).await
+        self.unary(self.shared.options.call, self.retry(request.into_inner())).await
     }
 
     async fn list_images(

@@ -1,5 +1,7 @@
 //! Why a job does not advance, and when it will end.
 
+use std::time::Duration;
+
 use darkroom_core::{
     forecast::{self, StageWork},
     id::StageName,
@@ -8,6 +10,7 @@ use darkroom_core::{
 use darkroom_queue::task::PoolId;
 
 use crate::{
+    crew::Crew,
     service::{Error, Shared},
     store::records::{JobRecord, StageCounters},
 };
@@ -22,10 +25,13 @@ pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<Stri
     let Some(cascade) = shared.cascades.get(&job.cascade) else {
         return Ok(format!("this farm does not have cascade {} any more", job.cascade.short()));
     };
+    let crew = shared.crew.get();
+    if let Some(limit) = reached_limit(job, &crew) {
+        return Ok(limit);
+    }
     if job.stages.iter().any(|stage| stage.dispatched > 0) {
         return Ok(String::new());
     }
-    let crew = shared.crew.get();
     let ready: Vec<_> = job.stages.iter().filter(|stage| stage.ready > 0).collect();
     for stage in &ready {
         if crew.workers(&pool(job, stage)) == 0 {
@@ -40,8 +46,30 @@ pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<Stri
     Ok(format!("waiting behind {ahead} tasks of other jobs in stage {}", stage.name))
 }
 
+/// The limit on workers that holds a job up, where more would work on it without.
+fn reached_limit(job: &JobRecord, crew: &Crew) -> Option<String> {
+    let limit = job.limits.max_workers?;
+    let reached = |stage: &&StageCounters| {
+        let pool = pool(job, stage);
+        stage.ready > 0
+            && !stage.name.is_encode()
+            && crew.workers(&pool) > u64::from(limit)
+            && stage.dispatched >= u64::from(limit) * crew.batch_cap(&pool)
+    };
+    let stage = job.stages.iter().find(reached)?;
+    let workers = if limit == 1 { "worker" } else { "workers" };
+    Some(format!("its limit of {limit} {workers} is reached in stage {}", stage.name))
+}
+
+/// By how much an estimated end misses the job's deadline.
+pub(super) fn missed_by(job: &JobRecord, eta: Duration) -> Option<Duration> {
+    let left = job.limits.deadline_ms?.saturating_sub(job.now_ms);
+    let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+    eta.checked_sub(left).filter(|late| !late.is_zero())
+}
+
 /// Time to the end; `None` when the job is not active or too little is known.
-pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<prost_types::Duration>, Error> {
+pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<Duration>, Error> {
     if job.state != JobState::Active {
         return Ok(None);
     }
@@ -59,7 +87,10 @@ pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<prost
                     .rates
                     .seconds_per_image(&pool)
                     .or_else(|| crew.seconds_per_image(&pool)),
-                workers: crew.workers(&pool),
+                workers: match job.limits.max_workers {
+                    Some(limit) if !stage.name.is_encode() => crew.workers(&pool).min(u64::from(limit)),
+                    _ => crew.workers(&pool),
+                },
             }
         })
         .collect();
@@ -69,9 +100,7 @@ pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<prost
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let share = 1.0 / rivals as f64;
     let seconds = forecast::eta_seconds(&work, renderers.count() as u64, share);
-    Ok(seconds.and_then(|seconds| {
-        prost_types::Duration::try_from(std::time::Duration::try_from_secs_f64(seconds).ok()?).ok()
-    }))
+    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
 fn pool(job: &JobRecord, stage: &StageCounters) -> PoolId {

@@ -16,7 +16,10 @@ use prost::Message;
 use uuid::Uuid;
 
 use crate::{
-    store::records::{NewJob, NewPrompt, PreparedText, Requested},
+    store::{
+        limits::Limits,
+        records::{NewJob, NewPrompt, PreparedText, Requested},
+    },
     tasks::Cascades,
 };
 
@@ -30,6 +33,10 @@ const MAX_IMAGES: u64 = 10_000_000;
 const MAX_REQUEST_ID: usize = 128;
 const MAX_NAME: usize = 200;
 const MAX_TENANT: usize = 64;
+/// Most workers that a limit names.
+const MAX_WORKERS: u32 = 100_000;
+/// Latest deadline, seconds since 1970: the end of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
 /// Tenant of those who name none.
 const DEFAULT_TENANT: &str = "default";
 
@@ -59,6 +66,7 @@ impl Draft {
             "spec.images_per_prompt",
             if spec.images_per_prompt == 0 { 1 } else { spec.images_per_prompt },
         )?;
+        let limits = limits(&spec)?;
         let content = FieldHasher::new("submit/1")
             .field(&v1::JobSpec { client_request_id: String::new(), ..spec.clone() }.encode_to_vec());
         let job = NewJob {
@@ -77,6 +85,7 @@ impl Draft {
                 seed_given: spec.seed.is_some(),
             },
             seed: spec.seed.unwrap_or_else(random_seed),
+            limits,
         };
         Ok(Self { job, cascade: cascade.clone(), position: 0, images: 0, content })
     }
@@ -182,6 +191,37 @@ fn images(field: &str, count: u32) -> Result<u32, UserError> {
         return Ok(count);
     }
     Err(UserError::invalid(field, format!("{field} is {count}; accepted: 1 to {MAX_IMAGES_PER_PROMPT}")))
+}
+
+/// What the user allows the job. That its deadline is in the future the record says, by its own clock.
+fn limits(spec: &v1::JobSpec) -> Result<Limits, UserError> {
+    let field = "spec.max_workers";
+    let max_workers = match spec.max_workers {
+        0 => None,
+        workers @ 1..=MAX_WORKERS => Some(workers),
+        workers => {
+            let message = format!("{field} is {workers}; accepted: 1 to {MAX_WORKERS}, or 0 for no limit");
+            return Err(UserError::invalid(field, message));
+        }
+    };
+    let field = "spec.max_failed_images";
+    if let Some(failed) = spec.max_failed_images.filter(|failed| *failed > MAX_IMAGES) {
+        let message = format!("{field} is {failed}; accepted: 0 to {MAX_IMAGES}, or none for no limit");
+        return Err(UserError::invalid(field, message));
+    }
+    let deadline = spec.deadline.as_ref();
+    let deadline_ms = deadline.map(|deadline| deadline_ms("spec.deadline", deadline)).transpose()?;
+    Ok(Limits { deadline_ms, max_workers, max_failed: spec.max_failed_images })
+}
+
+/// A deadline as milliseconds since 1970.
+pub(super) fn deadline_ms(field: &str, deadline: &prost_types::Timestamp) -> Result<i64, UserError> {
+    let prost_types::Timestamp { seconds, nanos } = *deadline;
+    if (0..=LAST_SECOND).contains(&seconds) && (0..1_000_000_000).contains(&nanos) {
+        return Ok(seconds * 1000 + i64::from(nanos / 1_000_000));
+    }
+    let message = format!("{field} is {seconds} s {nanos} ns since 1970; accepted: a time later than now");
+    Err(UserError::invalid(field, message))
 }
 
 fn settings_request(settings: Option<&v1::Settings>) -> SettingsRequest {

@@ -5,6 +5,7 @@
 //! own on a fresh, empty store ([`Fresh`]).
 
 mod bench;
+mod limits;
 mod walk;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -17,11 +18,18 @@ use uuid::Uuid;
 
 use super::{
     Error,
+    limits::NewDeadline,
     records::{Dispatched, Fate, ImageOrder, ImageQuery, Release, Report, Term, Work},
 };
 
 use bench::failed;
 pub use bench::{Bench, Fresh, STAGES, done};
+pub use limits::{
+    a_deadline_that_passed_is_replaced_or_dropped_by_a_retry,
+    a_deadline_that_passes_ends_its_job_and_keeps_what_is_done,
+    a_job_with_too_many_failures_ends_and_a_retry_runs_the_rest,
+    a_limit_on_workers_is_told_with_what_is_in_flight, only_who_leads_ends_overdue_jobs,
+};
 pub use walk::{
     whatever_happens_counters_equal_rows_and_every_job_ends,
     whatever_two_do_at_once_counters_equal_rows_and_every_job_ends,
@@ -57,6 +65,11 @@ macro_rules! store_conformance_tests {
             two_submits_of_one_request_at_once_make_one_job
             a_text_that_is_encoded_while_its_prompts_arrive_is_told_to_all_of_them
             whatever_two_do_at_once_counters_equal_rows_and_every_job_ends
+            a_deadline_that_passes_ends_its_job_and_keeps_what_is_done
+            a_deadline_that_passed_is_replaced_or_dropped_by_a_retry
+            a_job_with_too_many_failures_ends_and_a_retry_runs_the_rest
+            a_limit_on_workers_is_told_with_what_is_in_flight
+            only_who_leads_ends_overdue_jobs
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {
@@ -331,16 +344,18 @@ pub async fn a_retry_makes_a_new_generation_of_what_failed_only(bench: &Bench) {
         bench.commit("sr256", task.key, failed()).await;
     }
     assert_eq!(bench.states(job).await, [ImageState::Done, ImageState::Dead]);
-    let retried = bench.store.retry(job).await.expect("retries");
+    let retried = bench.store.retry(job, NewDeadline::Same).await.expect("retries");
     assert_eq!((retried.state, retried.generation, retried.manifest), (JobState::Active, 2, None));
     bench.settle().await;
     assert_eq!(bench.states(job).await, [ImageState::Done, ImageState::Ready]);
     let task = bench.dispatch("sr256", job, 9).await.remove(0);
     assert_eq!(task.key.generation, 2);
-    assert!(bench.store.retry(job).await.is_err(), "an active job is not retried");
+    assert!(bench.store.retry(job, NewDeadline::Same).await.is_err(), "an active job is not retried");
     bench.commit("sr256", task.key, done("sr256")).await;
     assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Done);
-    assert!(bench.store.retry(job).await.is_err() && bench.store.cancel(job).await.is_err());
+    assert!(
+        bench.store.retry(job, NewDeadline::Same).await.is_err() && bench.store.cancel(job).await.is_err()
+    );
     bench.audit(job).await;
 }
 
@@ -350,7 +365,7 @@ pub async fn a_retried_job_does_not_end_while_rows_follow(bench: &Bench) {
     bench.encode(job).await;
     bench.store.cancel(job).await.expect("cancels");
     bench.settle().await;
-    bench.store.retry(job).await.expect("retries");
+    bench.store.retry(job, NewDeadline::Same).await.expect("retries");
     assert_eq!(bench.store.follow(1).await.expect("follows").changed, 1);
     for stage in STAGES {
         for task in bench.dispatch(stage, job, 9).await {
@@ -376,7 +391,7 @@ pub async fn a_manifest_belongs_to_its_generation(bench: &Bench) {
     assert!(!bench.store.manifest_written(job, 1, "k", digest).await.expect("only once"));
     let record = bench.store.job(job).await.expect("there");
     assert_eq!(record.manifest, Some(Some(("k".to_owned(), digest))));
-    bench.store.retry(job).await.expect("retries");
+    bench.store.retry(job, NewDeadline::Same).await.expect("retries");
     assert_eq!(bench.store.job(job).await.expect("there").manifest, None);
 }
 

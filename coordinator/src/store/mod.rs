@@ -9,6 +9,7 @@ mod cause;
 mod change;
 pub mod conformance;
 pub mod error;
+pub mod limits;
 pub mod postgres;
 pub mod records;
 pub mod sqlite;
@@ -21,6 +22,7 @@ use darkroom_queue::task::{PoolId, TaskKey};
 use uuid::Uuid;
 
 pub use error::Error;
+use limits::NewDeadline;
 use records::{
     Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, NewJob,
     NewPrompt, Release, Report, Submitted, Term,
@@ -58,7 +60,7 @@ pub trait Store: Send + Sync + 'static {
         client_request_id: &str,
     ) -> Result<Option<(JobId, Digest)>, Error>;
 
-    /// Accepts a job whole.
+    /// Accepts a job whole; refuses one whose deadline is not in the future.
     async fn submit(&self, job: &NewJob, prompts: &[NewPrompt], content: Digest) -> Result<Submitted, Error>;
 
     /// Starts a job that arrives in chunks; nothing of it runs before [`Store::accept`].
@@ -134,8 +136,16 @@ pub trait Store: Send + Sync + 'static {
     /// Lets a held job go on. Idempotent.
     async fn resume(&self, job: JobId) -> Result<JobRecord, Error>;
 
-    /// Runs what is dead or cancelled again, in a new generation; its images follow.
-    async fn retry(&self, job: JobId) -> Result<JobRecord, Error>;
+    /// Runs what is dead or cancelled again, in a new generation; its images follow. Refused where the job's deadline
+    /// has passed and no other is given.
+    async fn retry(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error>;
+
+    // ---- a job's limits
+
+    /// Ends jobs, about `limit` of each kind, whose deadline has passed by the database's clock (as if cancelled), or of
+    /// which more images are dead than they allow (as failed); their images follow. Says which.
+    /// [`Error::NotLeading`] when the term is over.
+    async fn end_overdue(&self, term: Term, limit: u32) -> Result<Vec<JobId>, Error>;
 
     // ---- queries
 

@@ -12,6 +12,8 @@ use darkroom_core::{
 use darkroom_queue::task::{TaskKey, TaskResult};
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
+
 /// Key of tasks that may share a batch: equal settings, and equally the last stage or not, whatever their jobs.
 #[must_use]
 pub fn compatibility(settings: &Settings, stage: usize) -> String {
@@ -61,6 +63,8 @@ pub struct NewJob {
     pub requested: Requested,
     /// Seed of the first image.
     pub seed: u64,
+    /// What its user allows it.
+    pub limits: Limits,
 }
 
 /// A prepared text and its identity.
@@ -239,6 +243,12 @@ pub struct JobRecord {
     pub requested: Requested,
     /// Seed of the first image.
     pub seed: u64,
+    /// What its user allows it.
+    pub limits: Limits,
+    /// What ended it, if neither its last image nor its user did: a code and one sentence.
+    pub end: Option<(String, String)>,
+    /// When this was read, by the database's clock, milliseconds since 1970.
+    pub now_ms: i64,
     /// Position of its latest change.
     pub version: u64,
     /// Raised by every retry.

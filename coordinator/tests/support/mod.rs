@@ -24,7 +24,7 @@ use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_queue::{
     TaskQueue,
     memory::MemoryQueue,
-    task::{Outcome, PoolId, ServedPool, Task, TaskBody, TaskResult, WorkerCard},
+    task::{Outcome, PoolId, ServedPool, Subject, Task, TaskBody, TaskResult, WorkerCard},
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -265,6 +265,14 @@ pub(crate) fn prompt(text: &str) -> v1::Prompt {
 
 pub(crate) fn prompts(count: usize) -> Vec<v1::Prompt> {
     (0..count).map(|number| prompt(&format!("prompt {number}"))).collect()
+}
+
+/// Index of a task's image; none for a text.
+pub(crate) fn index(task: &Task) -> Option<u64> {
+    match task.key.subject {
+        Subject::Image(image) => Some(image.index),
+        Subject::Text(_) => None,
+    }
 }
 
 /// What a worker does with a task.

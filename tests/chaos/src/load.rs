@@ -283,7 +283,9 @@ impl Client {
                         Wish::Pause => farm.pause_job(PauseJobRequest { id }).await,
                         Wish::Resume => farm.resume_job(ResumeJobRequest { id }).await,
                         Wish::Cancel => farm.cancel_job(CancelJobRequest { id }).await,
-                        Wish::Retry => farm.retry_job(RetryJobRequest { id }).await,
+                        Wish::Retry => {
+                            farm.retry_job(RetryJobRequest { id, ..RetryJobRequest::default() }).await
+                        }
                     }
                 }
             })

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::store::{
     Store,
+    limits::Limits,
     records::{
         Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term,
     },
@@ -139,6 +140,7 @@ impl Bench {
             settings: Settings::resolve(&SettingsRequest::default(), &self.cascade.spec).expect("defaults"),
             requested: Requested { images_per_prompt: 2, ..Requested::default() },
             seed: u64::MAX,
+            limits: Limits::default(),
         }
     }
 
@@ -168,7 +170,11 @@ impl Bench {
     /// # Panics
     /// When the store does not do it.
     pub async fn submit(&self, texts: &[&str], images: u32) -> JobId {
-        let job = self.job(None);
+        self.submit_within(texts, images, Limits::default()).await
+    }
+
+    pub(super) async fn submit_within(&self, texts: &[&str], images: u32, limits: Limits) -> JobId {
+        let job = NewJob { limits, ..self.job(None) };
         self.store
             .submit(&job, &self.prompts(texts, images), Digest::of(b"content"))
             .await

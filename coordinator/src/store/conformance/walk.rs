@@ -6,7 +6,11 @@ use darkroom_core::id::JobId;
 use darkroom_queue::task::{Outcome, TaskKey};
 
 use super::bench::{Bench, done, failed};
-use crate::store::{Error, records::Release};
+use crate::store::{
+    Error,
+    limits::{Limits, NewDeadline},
+    records::Release,
+};
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);
@@ -60,9 +64,12 @@ async fn step(
                 0 => bench.store.cancel(job).await,
                 1 | 2 => bench.store.pause(job).await,
                 3..=5 => bench.store.resume(job).await,
-                _ => bench.store.retry(job).await,
+                _ => bench.store.retry(job, NewDeadline::Same).await,
             };
             assert!(wish.is_ok() || matches!(wish, Err(Error::Refused(_))));
+        }
+        10 if dice.roll(2) == 0 => {
+            drop(bench.store.end_overdue(bench.term, 9).await.expect("ends what must end"));
         }
         10 => drop(bench.store.spread(1 + dice.roll(5)).await.expect("spreads")),
         _ => drop(bench.store.follow(1 + dice.roll(5)).await.expect("follows")),
@@ -109,8 +116,9 @@ async fn all_have_ended(bench: &Bench, jobs: &[JobId]) -> bool {
 
 async fn three_jobs(bench: &Bench) -> Vec<JobId> {
     let mut jobs = Vec::new();
-    for texts in [&["a", "b", "c"][..], &["b", "d"], &["e", "e"]] {
-        jobs.push(bench.submit(texts, 4).await);
+    for (texts, max_failed) in [(&["a", "b", "c"][..], Some(2)), (&["b", "d"], None), (&["e", "e"], Some(0))]
+    {
+        jobs.push(bench.submit_within(texts, 4, Limits { max_failed, ..Limits::default() }).await);
     }
     jobs
 }

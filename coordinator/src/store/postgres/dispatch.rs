@@ -29,10 +29,12 @@ use crate::store::{
 
 impl PostgresStore {
     pub(super) async fn ready_jobs(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
-        let rows: Vec<(Uuid, String, i16, String, i64)> = sqlx::query_as(guard::text(
+        // Texts, which jobs share, are nobody's in flight and not limited.
+        let rows: Vec<(Uuid, String, i16, String, i64, i64, Option<i32>)> = sqlx::query_as(guard::text(
             Guard::ActiveOnly,
             "SELECT j.id, j.tenant, j.priority, s.compatibility,
-                    CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END
+                    CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END,
+                    p.dispatched[s.stage + 2], CASE s.stage WHEN -1 THEN NULL ELSE j.max_workers END
              FROM jobs AS j
              JOIN job_stages AS s ON s.job = j.seq
              CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
@@ -49,9 +51,18 @@ impl PostgresStore {
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter()
-            .map(|(id, tenant, priority, compatibility, ready)| {
-                let (priority, ready) = (number(priority)?, number(ready)?);
-                Ok(Candidate { job: JobId(id), tenant, priority, compatibility, ready })
+            .map(|(id, tenant, priority, compatibility, ready, in_flight, max_workers)| {
+                let (priority, ready, in_flight) = (number(priority)?, number(ready)?, number(in_flight)?);
+                let max_workers = max_workers.map(number).transpose()?;
+                Ok(Candidate {
+                    job: JobId(id),
+                    tenant,
+                    priority,
+                    compatibility,
+                    ready,
+                    in_flight,
+                    max_workers,
+                })
             })
             .collect()
     }

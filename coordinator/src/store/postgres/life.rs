@@ -20,6 +20,7 @@ use super::{
 };
 use crate::store::{
     change::{LastError, Move},
+    limits::{NewDeadline, after_retry},
     records::{Committed, JobRecord},
 };
 
@@ -82,15 +83,18 @@ impl PostgresStore {
         self.job_record(job).await
     }
 
-    pub(super) async fn retry_job(&self, job: JobId) -> Result<JobRecord, Error> {
+    pub(super) async fn retry_job(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
         let mut tx = self.begin_write().await?;
         let (mut jobs, seq, state) = lock(&mut tx, job).await?;
         let next = job_transition(state, JobEvent::Retry)?;
+        let (limits, now_ms) = super::limits::read(&mut tx, seq).await?;
+        let deadline = after_retry(job, limits, deadline, now_ms)?;
         // A retry during a cancel simply turns the rows' following round.
         sqlx::query(guard::text(
             Guard::JobExpected,
             "UPDATE jobs
              SET state = $3, follow = 'retry', generation = generation + 1, finished_at = NULL,
+                 end_code = NULL, end_reason = NULL, deadline = to_timestamp($4::float8 / 1000),
                  manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL
              WHERE seq = $1 AND state = $2",
             "state = $2",
@@ -99,6 +103,7 @@ impl PostgresStore {
         .bind(seq)
         .bind(state.name())
         .bind(next.name())
+        .bind(deadline)
         .execute(&mut *tx)
         .await?;
         raise(&mut tx, &mut jobs).await?;

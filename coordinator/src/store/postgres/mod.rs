@@ -12,6 +12,7 @@ mod dispatch_text;
 pub(super) mod fault;
 mod leadership;
 mod life;
+mod limits;
 mod missing;
 mod moves;
 mod open;
@@ -40,6 +41,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
+    limits::NewDeadline,
     records::{
         Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
         NewJob, NewPrompt, Release, Report, Submitted, Term,
@@ -220,8 +222,12 @@ impl Store for PostgresStore {
         retried(|| self.hold_job(job, JobEvent::Resume)).await
     }
 
-    async fn retry(&self, job: JobId) -> Result<JobRecord, Error> {
-        retried(|| self.retry_job(job)).await
+    async fn retry(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
+        retried(|| self.retry_job(job, deadline)).await
+    }
+
+    async fn end_overdue(&self, term: Term, limit: u32) -> Result<Vec<JobId>, Error> {
+        retried(|| self.end_overdue_jobs(term, limit)).await
     }
 
     async fn job(&self, job: JobId) -> Result<JobRecord, Error> {

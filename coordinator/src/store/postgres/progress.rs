@@ -68,6 +68,11 @@ impl LockedJob {
         self.images > 0 && self.done + self.dead + self.cancelled == self.images
     }
 
+    /// Images done, dead, and in all.
+    pub(super) fn tally(&self) -> (i64, i64, i64) {
+        (self.done, self.dead, self.images)
+    }
+
     /// Whether an image failed for good.
     pub(super) fn any_dead(&self) -> bool {
         self.dead > 0

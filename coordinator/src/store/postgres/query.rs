@@ -8,7 +8,10 @@ use super::{
     Error, PostgresStore, Tx,
     rows::{column, digest, from_json, number, parse, seed},
 };
-use crate::store::records::{JobPage, JobQuery, JobRecord, StageCounters};
+use crate::store::{
+    limits::Limits,
+    records::{JobPage, JobQuery, JobRecord, StageCounters},
+};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -31,6 +34,12 @@ struct JobRow {
     manifest: Option<String>,
     manifest_key: Option<String>,
     manifest_sha256: Option<Vec<u8>>,
+    deadline_ms: Option<i64>,
+    max_workers: Option<i32>,
+    max_failed: Option<i64>,
+    end_code: Option<String>,
+    end_reason: Option<String>,
+    now_ms: i64,
     version: i64,
     images: i64,
     texts: i64,
@@ -159,6 +168,8 @@ macro_rules! job_columns {
                 (extract(epoch FROM j.created_at) * 1000)::bigint AS created_ms,
                 (extract(epoch FROM j.finished_at) * 1000)::bigint AS finished_ms,
                 j.manifest, j.manifest_key, j.manifest_sha256,
+                (extract(epoch FROM j.deadline) * 1000)::bigint AS deadline_ms, j.max_workers, j.max_failed,
+                j.end_code, j.end_reason, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
                 p.version, p.images, p.texts, p.done, p.dead, p.cancelled, p.ready, p.dispatched, p.passed,
                 ARRAY (SELECT s.name FROM job_stages AS s WHERE s.job = j.seq ORDER BY s.stage) AS stages,
                 CASE WHEN p.passed[1] = p.texts THEN 0
@@ -195,6 +206,13 @@ fn record(row: JobRow) -> Result<JobRecord, Error> {
         settings,
         requested: from_json(&row.requested)?,
         seed: seed(row.seed),
+        limits: Limits {
+            deadline_ms: row.deadline_ms,
+            max_workers: row.max_workers.map(number).transpose()?,
+            max_failed: row.max_failed.map(number).transpose()?,
+        },
+        end: row.end_code.zip(row.end_reason),
+        now_ms: row.now_ms,
         version: number(row.version)?,
         generation: number(row.generation)?,
         images: number(row.images)?,

@@ -13,10 +13,11 @@ use super::{
     Error, PostgresStore, Tx, fault,
     progress::LockedJobs,
     receive::insert_prompts,
-    rows::{digest, seed_column, stage_column, to_json},
+    rows::{column, column32, digest, seed_column, stage_column, to_json},
 };
 use crate::store::{
     error::request_id_taken,
+    limits::check_new,
     records::{NewJob, NewPrompt, Submitted, compatibility},
 };
 
@@ -165,6 +166,9 @@ impl PostgresStore {
 }
 
 async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
+    if let Some(deadline) = job.limits.deadline_ms {
+        check_new("spec.deadline", deadline, super::limits::now_ms(tx).await?)?;
+    }
     let mut names = vec![StageName::ENCODE.to_owned()];
     let mut pools = vec![job.encoder.0];
     let mut compatibilities = vec![String::new()];
@@ -177,8 +181,9 @@ async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "WITH job AS (
              INSERT INTO jobs (id, tenant, client_request_id, content, name, priority, state, cascade, encoder,
-                               settings, requested, seed)
-             VALUES ($1, $2, $3, '', $4, $5, 'receiving', $6, $7, $8, $9, $10)
+                               settings, requested, seed, deadline, max_workers, max_failed)
+             VALUES ($1, $2, $3, '', $4, $5, 'receiving', $6, $7, $8, $9, $10, to_timestamp($15::float8 / 1000), $16,
+                     $17)
              RETURNING seq),
          stages AS (
              INSERT INTO job_stages (job, stage, name, pool, compatibility)
@@ -204,6 +209,9 @@ async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     .bind(names)
     .bind(pools)
     .bind(compatibilities)
+    .bind(job.limits.deadline_ms)
+    .bind(job.limits.max_workers.map(column32))
+    .bind(job.limits.max_failed.map(column))
     .fetch_one(&mut **tx)
     .await?)
 }

@@ -24,9 +24,10 @@ pub(super) const ONLY_TERM: Term = Term(1);
 
 impl SqliteStore {
     pub(super) async fn ready_jobs(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
-        let rows: Vec<(String, String, u8, String, i64)> = if pool.stage.is_encode() {
+        // Texts, which jobs share, are nobody's in flight and not limited.
+        let rows: Vec<(String, String, u8, String, i64, i64, Option<u32>)> = if pool.stage.is_encode() {
             sqlx::query_as(
-                "SELECT j.id, j.tenant, j.priority, '', s.total - s.passed
+                "SELECT j.id, j.tenant, j.priority, '', s.total - s.passed, 0, NULL
                  FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
                  WHERE s.pool = ?1 AND s.stage = -1 AND s.passed < s.total AND j.state = 'active'
                  ORDER BY j.seq",
@@ -36,7 +37,7 @@ impl SqliteStore {
             .await?
         } else {
             sqlx::query_as(
-                "SELECT j.id, j.tenant, j.priority, s.compatibility, s.ready
+                "SELECT j.id, j.tenant, j.priority, s.compatibility, s.ready, s.dispatched, j.max_workers
                  FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
                  WHERE s.pool = ?1 AND s.name = ?2 AND s.ready > 0 AND j.state = 'active'
                  ORDER BY j.seq",
@@ -47,8 +48,16 @@ impl SqliteStore {
             .await?
         };
         rows.into_iter()
-            .map(|(id, tenant, priority, compatibility, ready)| {
-                Ok(Candidate { job: job_id(&id)?, tenant, priority, compatibility, ready: number(ready)? })
+            .map(|(id, tenant, priority, compatibility, ready, in_flight, max_workers)| {
+                Ok(Candidate {
+                    job: job_id(&id)?,
+                    tenant,
+                    priority,
+                    compatibility,
+                    ready: number(ready)?,
+                    in_flight: number(in_flight)?,
+                    max_workers,
+                })
             })
             .collect()
     }

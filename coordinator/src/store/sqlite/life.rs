@@ -15,6 +15,7 @@ use super::{
 };
 use crate::store::{
     change::{LastError, Move},
+    limits::{NewDeadline, after_retry},
     records::{Committed, JobRecord},
 };
 
@@ -69,20 +70,23 @@ impl SqliteStore {
         self.job_record(job).await
     }
 
-    pub(super) async fn retry_job(&self, job: JobId) -> Result<JobRecord, Error> {
+    pub(super) async fn retry_job(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
         let mut tx = self.begin_write().await?;
         let (seq, state) = find(&mut tx, job).await?;
         let next = job_transition(state, JobEvent::Retry)?;
+        let (limits, now_ms) = super::limits::read(&mut tx, seq).await?;
+        let deadline = after_retry(job, limits, deadline, now_ms)?;
         // A retry during a cancel simply turns the rows' following round.
         sqlx::query(
             "UPDATE jobs
              SET state = ?3, follow = 'retry', version = version + 1, generation = generation + 1,
-                 finished_ms = NULL, manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL
+                 finished_ms = NULL, end_code = NULL, end_reason = NULL, deadline_ms = ?4, manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL
              WHERE seq = ?1 AND state = ?2",
         )
         .bind(seq)
         .bind(state.name())
         .bind(next.name())
+        .bind(deadline)
         .execute(&mut *tx)
         .await?;
         revive_texts(&mut tx, seq).await?;

@@ -6,6 +6,7 @@ mod audit;
 mod commit;
 mod dispatch;
 mod life;
+mod limits;
 mod moves;
 mod open;
 mod query;
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
+    limits::NewDeadline,
     records::{
         Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
         NewJob, NewPrompt, Release, Report, Submitted, Term,
@@ -183,8 +185,12 @@ impl Store for SqliteStore {
         self.hold_job(job, JobEvent::Resume).await
     }
 
-    async fn retry(&self, job: JobId) -> Result<JobRecord, Error> {
-        self.retry_job(job).await
+    async fn retry(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
+        self.retry_job(job, deadline).await
+    }
+
+    async fn end_overdue(&self, term: Term, limit: u32) -> Result<Vec<JobId>, Error> {
+        self.end_overdue_jobs(term, limit).await
     }
 
     async fn job(&self, job: JobId) -> Result<JobRecord, Error> {

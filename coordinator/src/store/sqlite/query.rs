@@ -14,9 +14,12 @@ use super::{
     Error, SqliteStore,
     rows::{ProgressRow, artifact, column, from_json, image_seed, job_id, number, parse, seed, to_json},
 };
-use crate::store::records::{
-    Changes, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, Output,
-    StageCounters,
+use crate::store::{
+    limits::Limits,
+    records::{
+        Changes, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, Output,
+        StageCounters,
+    },
 };
 
 #[derive(sqlx::FromRow)]
@@ -45,6 +48,12 @@ struct JobRow {
     manifest: Option<String>,
     manifest_key: Option<String>,
     manifest_sha256: Option<String>,
+    deadline_ms: Option<i64>,
+    max_workers: Option<u32>,
+    max_failed: Option<i64>,
+    end_code: Option<String>,
+    end_reason: Option<String>,
+    now_ms: i64,
 }
 
 #[derive(sqlx::FromRow)]
@@ -93,7 +102,7 @@ impl SqliteStore {
         let states: Vec<_> = query.states.iter().map(|state| state.name()).collect();
         let mut tx = self.readers.begin().await?;
         let mut rows: Vec<JobRow> = sqlx::query_as(
-            "SELECT * FROM jobs
+            "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms FROM jobs
              WHERE state <> 'receiving' AND seq < ?1
                AND (?2 IS NULL OR tenant = ?2)
                AND (?3 = '[]' OR state IN (SELECT value FROM json_each(?3)))
@@ -187,7 +196,7 @@ async fn find(tx: &mut SqliteConnection, job: JobId) -> Result<i64, Error> {
 }
 
 async fn read_job(tx: &mut sqlx::Transaction<'static, Sqlite>, job: JobId) -> Result<JobRecord, Error> {
-    let row: Option<JobRow> = sqlx::query_as("SELECT * FROM jobs WHERE id = ?1 AND state <> 'receiving'")
+    let row: Option<JobRow> = sqlx::query_as("SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms FROM jobs WHERE id = ?1 AND state <> 'receiving'")
         .bind(job.to_string())
         .fetch_optional(&mut **tx)
         .await?;
@@ -261,6 +270,13 @@ fn job_record(row: JobRow, stages: Vec<StageCounters>) -> Result<JobRecord, Erro
         settings,
         requested: from_json(&row.requested)?,
         seed: seed(row.seed),
+        limits: Limits {
+            deadline_ms: row.deadline_ms,
+            max_workers: row.max_workers,
+            max_failed: row.max_failed.map(number).transpose()?,
+        },
+        end: row.end_code.zip(row.end_reason),
+        now_ms: row.now_ms,
         version: number(row.version)?,
         generation: number(row.generation)?,
         images: number(row.images)?,

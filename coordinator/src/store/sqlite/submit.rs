@@ -15,6 +15,7 @@ use super::{
 };
 use crate::store::{
     error::request_id_taken,
+    limits::check_new,
     records::{NewJob, NewPrompt, PreparedText, Submitted, compatibility},
 };
 
@@ -140,10 +141,13 @@ async fn repeated(
 }
 
 async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
+    if let Some(deadline) = job.limits.deadline_ms {
+        check_new("spec.deadline", deadline, super::limits::now_ms(tx).await?)?;
+    }
     let seq: i64 = sqlx::query_scalar(
         "INSERT INTO jobs (id, tenant, client_request_id, content, name, priority, state, cascade, encoder,
-                           settings, requested, seed, created_ms, touched_ms)
-         SELECT ?1, ?2, ?3, '', ?4, ?5, 'receiving', ?6, ?7, ?8, ?9, ?10, now.ms, now.ms
+                           settings, requested, seed, deadline_ms, max_workers, max_failed, created_ms, touched_ms)
+         SELECT ?1, ?2, ?3, '', ?4, ?5, 'receiving', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, now.ms, now.ms
          FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS ms) AS now
          RETURNING seq",
     )
@@ -157,6 +161,9 @@ async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     .bind(to_json(&job.settings)?)
     .bind(to_json(&job.requested)?)
     .bind(seed_column(job.seed))
+    .bind(job.limits.deadline_ms)
+    .bind(job.limits.max_workers)
+    .bind(job.limits.max_failed.map(column))
     .fetch_one(&mut **tx)
     .await?;
     let mut stages = vec![(-1, StageName::ENCODE.to_owned(), job.encoder.to_string(), String::new())];
