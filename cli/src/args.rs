@@ -295,6 +295,22 @@ pub(crate) enum ModelCommand {
         /// The cascade's folder
         cascade: PathBuf,
     },
+    /// Print the token ids of each line of standard input, the end token included; with --json lines are JSON strings,
+    /// and answers JSON lists
+    Tokenize(TokenizeArgs),
+}
+
+/// `darkroom model tokenize`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenizeArgs {
+    /// The cascade's folder
+    pub(crate) cascade: PathBuf,
+    /// All tokens, also those that do not fit into the encoder's length
+    #[arg(long)]
+    pub(crate) whole: bool,
+    /// Prepare the texts as the cascade says (lower case, no blanks around) before
+    #[arg(long)]
+    pub(crate) prepare: bool,
 }
 
 /// `darkroom model check`.

@@ -26,6 +26,8 @@ mod rerender;
 mod run;
 mod stage_flags;
 #[cfg(feature = "embedded")]
+mod tokenize;
+#[cfg(feature = "embedded")]
 mod up;
 mod verify;
 mod view;

@@ -30,6 +30,10 @@ pub(crate) async fn run(command: ModelCommand, as_json: bool) -> Result<ExitCode
             info(cascade, as_json).await?;
             Ok(ExitCode::SUCCESS)
         }
+        ModelCommand::Tokenize(args) => {
+            blocking(move || crate::tokenize::tokenize(&args, as_json)).await?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

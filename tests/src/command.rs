@@ -62,6 +62,19 @@ impl Darkroom {
         self
     }
 
+    /// Gives it standard input; without, it has none.
+    ///
+    /// # Panics
+    /// When the folder takes no file.
+    #[must_use]
+    pub fn input(mut self, bytes: &[u8]) -> Self {
+        use std::io::{Seek as _, Write as _};
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).and_then(|()| file.rewind()).expect("written");
+        self.command.stdin(file);
+        self
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {

@@ -143,3 +143,41 @@ fn the_reference_traces_pass_and_one_changed_weight_is_seen() {
     let info = Darkroom::new(folder.path()).args(["--json", "model", "info"]).args([demo_cascade()]).run();
     assert_eq!(info.json()["stages"].as_array().map(Vec::len), Some(3));
 }
+
+#[test]
+fn a_cascades_tokenizer_answers_line_by_line_as_sentencepiece_does() {
+    let folder = tempfile::tempdir().expect("folder");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../diffusion/tests/fixtures");
+    let cascade = folder.path().join("cascade");
+    fs::create_dir_all(cascade.join("tokenizer")).expect("made");
+    fs::copy(fixtures.join("example/cascade.toml"), cascade.join("cascade.toml")).expect("copied");
+    fs::copy(fixtures.join("spiece/spiece.model"), cascade.join("tokenizer/spiece.model")).expect("copied");
+    let hostile = fs::read(fixtures.join("spiece/hostile.json")).expect("read");
+    let hostile: serde_json::Value = serde_json::from_slice(&hostile).expect("JSON");
+    let texts = hostile["texts"].as_array().expect("texts");
+    let lines: Vec<String> = texts.iter().map(ToString::to_string).collect();
+    let tokenize = |flags: &[&str], input: &str| {
+        let command = Darkroom::new(folder.path()).args(["model", "tokenize"]).args([&cascade]).args(flags);
+        command.input(input.as_bytes()).run()
+    };
+    let told = tokenize(&["--json", "--whole"], &lines.join("\n")).stdout;
+    let expected = hostile["ids"]["spiece.model"].as_array().expect("ids");
+    assert_eq!(told.lines().count(), expected.len());
+    for (line, (text, ids)) in told.lines().zip(texts.iter().zip(expected)) {
+        let ids = ids.as_str().expect("ids").split_whitespace().chain(["1"]).collect::<Vec<_>>().join(",");
+        assert_eq!(line, format!("[{ids}]"), "{text}");
+    }
+    let cut = tokenize(&[], "a red circle above a blue square and on and on and on and on and on and on\n\n")
+        .ok()
+        .stdout;
+    let cut: Vec<Vec<&str>> = cut.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!((cut.len(), cut[0].last(), cut[1].as_slice()), (2, Some(&"1"), ["1"].as_slice()));
+    let whole =
+        tokenize(&["--whole"], "a red circle above a blue square and on and on and on and on and on and on")
+            .ok()
+            .stdout;
+    assert!(whole.split(' ').count() > cut[0].len(), "{whole}");
+    let prepared = tokenize(&["--prepare"], " A Red CIRCLE ").stdout;
+    assert_eq!(prepared, tokenize(&[], "a red circle").stdout);
+    tokenize(&["--json"], "\"fine\"\nnot fine").refused(2, &["line 2", "JSON string"]);
+}
