@@ -11,6 +11,7 @@ mod dispatcher;
 mod events;
 mod finisher;
 mod follower;
+mod openings;
 pub mod process;
 mod rates;
 mod reaper;

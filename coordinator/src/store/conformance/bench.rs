@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::store::{
     Store,
     records::{
-        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term,
+        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, Onward, PreparedText, Report, Requested,
+        Term,
     },
 };
 
@@ -155,6 +156,11 @@ impl Bench {
 
     pub(super) async fn dispatch(&self, stage: &str, job: JobId, count: u64) -> Vec<Dispatched> {
         self.store.dispatch(self.term, &self.pool(stage), &[Pick { job, count }]).await.expect("dispatches")
+    }
+
+    /// Leave to hand so many images on to each stage's pool.
+    pub(super) fn leave(&self, room: u64) -> Vec<Onward> {
+        STAGES.map(|stage| Onward { term: self.term, pool: self.pool(stage), room }).to_vec()
     }
 
     pub(super) fn report(key: TaskKey, outcome: Outcome, alone: bool) -> Report {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
-    progress::{LockedJob, LockedJobs, NOTHING},
+    progress::{LockedJobs, NOTHING},
     rows::{column, digest, number},
 };
 use crate::store::records::{Dispatched, PreparedText, Work};
@@ -195,9 +195,7 @@ fn raise_low_water(
             (None, Some(last)) if !all => last + 1,
             _ => NOTHING,
         };
-        if low != LockedJob::wanted_from(job) {
-            job.set_wanted_from(low);
-        }
+        job.set_wanted_from(low);
     }
 }
 
