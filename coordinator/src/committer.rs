@@ -1,19 +1,21 @@
-//! Reads results in bulk and commits them, one transaction a bulk, acknowledging after the commit.
+//! Reads results in bulk and commits them, one transaction a bulk, acknowledging after the commit. Where the dispatcher
+//! has given leave, the same transaction hands their images on to the next pool.
 //!
 //! A bulk that fails for what is in it is halved until the result at fault stands alone; that one is counted and
 //! acknowledged, so that it holds nobody up. Whatever else is wrong with the record is waited out: work that is done
 //! is not thrown away.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use darkroom_core::guard::{Guard, stands};
 use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry, Subject};
 
 use crate::{
+    dispatcher,
     service::{Error, Shared},
     store::{
         self,
-        records::{Committed, Fate, Report},
+        records::{Committed, Dispatched, Fate, Onward, Report},
     },
 };
 
@@ -95,10 +97,31 @@ async fn acknowledge(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) {
 }
 
 async fn commit(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) -> Result<(), store::Error> {
-    let live_hosts = shared.crew.get().hosts(pool);
-    let reports: Vec<_> =
-        bulk.iter().map(|entry| Report { result: entry.result.clone(), live_hosts }).collect();
-    let committed = shared.store.commit(pool, &reports).await?;
+    let most = bulk.len() as u64;
+    let next = shared.cascades.pools_after(pool);
+    let onward: Vec<Onward> = next.iter().filter_map(|next| shared.openings.take(next, most)).collect();
+    let done = commit_onward(shared, pool, bulk, &onward).await;
+    let mut used: HashMap<&PoolId, Vec<Dispatched>> = HashMap::new();
+    let (reports, committed, dispatched) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            onward.iter().for_each(|leave| shared.openings.end(leave, 0));
+            return Err(error);
+        }
+    };
+    for (pool, task) in dispatched {
+        if let Some(leave) = onward.iter().find(|leave| leave.pool == pool) {
+            used.entry(&leave.pool).or_default().push(task);
+        }
+    }
+    for leave in &onward {
+        let tasks = used.remove(&leave.pool).unwrap_or_default();
+        shared.openings.end(leave, tasks.len() as u64);
+        // They are committed all the same; what the queue does not take is ready again, at the latest by the sweep.
+        if let Err(error) = dispatcher::hand_out(shared, leave.term, &leave.pool, &tasks).await {
+            shared.failed(&part(&leave.pool), &error);
+        }
+    }
     measure(shared, pool, &reports, &committed);
     shared.committed(&committed);
     if pool.stage.is_encode() {
@@ -106,6 +129,28 @@ async fn commit(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) -> Result<
     }
     shared.events.dispatch.notify_one();
     Ok(())
+}
+
+type Done = (Vec<Report>, Committed, Vec<(PoolId, Dispatched)>);
+
+async fn commit_onward(
+    shared: &Shared,
+    pool: &PoolId,
+    bulk: &[ResultEntry],
+    onward: &[Onward],
+) -> Result<Done, store::Error> {
+    let live_hosts = shared.crew.get().hosts(pool);
+    let reports: Vec<_> =
+        bulk.iter().map(|entry| Report { result: entry.result.clone(), live_hosts }).collect();
+    let done = match shared.store.commit_onward(pool, &reports, onward).await {
+        Err(store::Error::NotLeading(_)) => {
+            // Results are committed whoever leads.
+            shared.openings.close_all();
+            (shared.store.commit(pool, &reports).await?, Vec::new())
+        }
+        done => done?,
+    };
+    Ok((reports, done.0, done.1))
 }
 
 fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Committed) {

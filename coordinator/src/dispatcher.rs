@@ -69,6 +69,7 @@ async fn pass(
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
         shares.clear();
+        shared.openings.close_all();
         return if woken_here { Ok(shared.store.tell_leader().await?) } else { Ok(()) };
     };
     let served = crew.pools();
@@ -78,6 +79,9 @@ async fn pass(
     Ok(())
 }
 
+/// Rounds of one pool in one pass: a job may have had less than it seemed to, and others wait.
+const ROUNDS: usize = 4;
+
 async fn fill(
     shared: &Shared,
     term: Term,
@@ -85,27 +89,43 @@ async fn fill(
     crew: &Crew,
     share: &mut FairShare,
 ) -> Result<(), Error> {
-    let room = crew.room(pool).saturating_sub(shared.store.dispatched_count(pool).await?);
-    if room == 0 {
-        return Ok(());
-    }
-    let candidates = shared.store.candidates(pool).await?;
-    if candidates.is_empty() {
-        return Ok(());
-    }
-    let weights = &shared.options.tenant_weights;
-    let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
-    let picks = share.plan(&problem);
-    let dispatched = shared.store.dispatch(term, pool, &picks).await?;
-    hand_out(shared, term, pool, &dispatched).await?;
-    if !dispatched.is_empty() {
-        let jobs: Vec<_> = picks.iter().map(|pick| pick.job).collect();
-        shared.events.changed(&jobs);
+    // What commits under way hand on is not in SQL yet.
+    let taken = shared.openings.close(pool);
+    let used = shared.store.dispatched_count(pool).await? + taken;
+    let mut room = crew.room(pool).saturating_sub(used);
+    for _ in 0..ROUNDS {
+        if room == 0 {
+            break;
+        }
+        let candidates = shared.store.candidates(pool).await?;
+        let weights = &shared.options.tenant_weights;
+        let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
+        let picks = share.plan(&problem);
+        let picked: u64 = picks.iter().map(|pick| pick.count).sum();
+        let left = room.saturating_sub(picked);
+        let waiting: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
+        if waiting <= picked && left > 0 {
+            // Whatever becomes ready from now on need not wait for the next pass.
+            shared.openings.open(pool, term, left);
+        }
+        let dispatched =
+            if picks.is_empty() { Vec::new() } else { shared.store.dispatch(term, pool, &picks).await? };
+        hand_out(shared, term, pool, &dispatched).await?;
+        if !dispatched.is_empty() {
+            let jobs: Vec<_> = picks.iter().map(|pick| pick.job).collect();
+            shared.events.changed(&jobs);
+        }
+        let given = dispatched.len() as u64;
+        if given >= picked || left > 0 {
+            break;
+        }
+        room -= given.min(room);
     }
     Ok(())
 }
 
-async fn hand_out(
+/// Adds what is dispatched in SQL to the queue, or takes it back there.
+pub(crate) async fn hand_out(
     shared: &Shared,
     term: Term,
     pool: &PoolId,

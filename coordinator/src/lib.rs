@@ -12,6 +12,7 @@ mod events;
 mod finisher;
 mod follower;
 mod limits;
+mod openings;
 pub mod process;
 mod rates;
 mod reaper;

@@ -22,6 +22,7 @@ use crate::{
     dispatcher,
     events::Events,
     finisher, follower, limits,
+    openings::Openings,
     rates::Rates,
     reaper,
     store::{
@@ -134,6 +135,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) crew: LatestCrew,
     pub(crate) rates: Rates,
+    pub(crate) openings: Openings,
     pub(crate) counters: Counters,
     /// This process, as leader and as committer.
     pub(crate) holder: String,
@@ -238,6 +240,7 @@ impl Coordinator {
             events: Events::default(),
             crew: LatestCrew::default(),
             rates: Rates::default(),
+            openings: Openings::default(),
             counters: Counters::default(),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
             stop: CancellationToken::new(),

@@ -63,6 +63,21 @@ impl Cascades {
         pools
     }
 
+    /// Where images go that have passed a pool; nowhere after the last one.
+    pub(crate) fn pools_after(&self, pool: &PoolId) -> Vec<PoolId> {
+        let of = |(digest, cascade): (&Digest, &Cascade)| {
+            let stages = &cascade.spec.stages;
+            let next = if pool.stage.is_encode() {
+                (cascade.encoder_digest() == pool.digest).then_some(0)?
+            } else {
+                let before = stages.iter().position(|stage| stage.name == pool.stage);
+                before.filter(|_| *digest == pool.digest)? + 1
+            };
+            Some(PoolId { stage: stages.get(next)?.name.clone(), digest: *digest })
+        };
+        self.by_digest.iter().filter_map(of).collect()
+    }
+
     /// The task for a dispatched row; `None` when its cascade is not one of the farm's.
     pub(crate) fn task(&self, pool: &PoolId, dispatched: &Dispatched) -> Option<Task> {
         let (compatibility, body) = match &dispatched.work {

@@ -56,6 +56,11 @@ pub trait Stage: Send + Sync + 'static {
     /// Turns an output into a file. Runs on a thread where it may take its time.
     fn encode(&self, task: &Task, output: Self::Output, device_class: &str) -> Result<Self::File, Outcome>;
 
+    /// Whether [`encode`](Self::encode) takes no time, so that it needs no thread.
+    fn encodes_at_once(&self) -> bool {
+        false
+    }
+
     /// Stores the file; called again after a storage fault.
     async fn store(&self, task: &Task, file: &Self::File) -> Result<Outcome, Fault>;
 }

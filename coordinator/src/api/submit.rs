@@ -1,15 +1,21 @@
 //! Submitting: whole, or in chunks.
 
+use std::sync::Arc;
+
 use darkroom_core::error::UserError;
 use darkroom_proto::v1::{self, submit_job_chunk::Part};
+use tokio::task::{JoinError, JoinSet};
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
 use super::{Farm, refused, validate::Draft};
 use crate::{
     service::Error,
-    store::{error::request_id_taken, records::Submitted},
+    store::{self, error::request_id_taken, records::Submitted},
 };
+
+/// Chunks of one submit that are stored at a time.
+const SIDE_BY_SIDE: usize = 3;
 
 impl Farm {
     pub(super) async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Error> {
@@ -67,6 +73,8 @@ impl Farm {
         draft: &mut Draft,
         keep: bool,
     ) -> Result<darkroom_core::digest::Digest, Error> {
+        // Chunks are stored side by side, and the next one is read meanwhile.
+        let mut storing = JoinSet::new();
         while let Some(part) = next(chunks).await? {
             let Part::Prompts(chunk) = part else {
                 return Err(refused(UserError::invalid(
@@ -76,8 +84,15 @@ impl Farm {
             };
             let prompts = draft.add(chunk.prompts).map_err(refused)?;
             if keep && !prompts.is_empty() {
-                self.shared.store.receive(draft.job.id, &prompts).await?;
+                if storing.len() >= SIDE_BY_SIDE {
+                    stored(storing.join_next().await)?;
+                }
+                let (store, job) = (Arc::clone(&self.shared.store), draft.job.id);
+                storing.spawn(async move { store.receive(job, &prompts).await });
             }
+        }
+        while !storing.is_empty() {
+            stored(storing.join_next().await)?;
         }
         draft.finish().map_err(refused)
     }
@@ -91,6 +106,14 @@ impl Farm {
         }
         let job = self.view(submitted.job).await?;
         Ok(v1::SubmitJobResponse { job: Some(job), existed: submitted.existed })
+    }
+}
+
+fn stored(joined: Option<Result<Result<(), store::Error>, JoinError>>) -> Result<(), Error> {
+    match joined {
+        None => Ok(()),
+        Some(Ok(stored)) => Ok(stored?),
+        Some(Err(error)) => Err(Error::other(error)),
     }
 }
 

@@ -6,11 +6,11 @@ use darkroom_core::{
     image_state::{Handout, ImageEvent, Producer, Refusal},
     retry::Failure,
 };
-use darkroom_queue::task::{Outcome, TaskKey, TaskResult};
+use darkroom_queue::task::{Outcome, PoolId, TaskKey, TaskResult};
 
 use super::{
     change::LastError,
-    records::{Committed, Fate, Release, Report},
+    records::{Committed, Dispatched, Fate, Release, Report},
 };
 
 /// Code of the failure that a worker's death is.
@@ -127,11 +127,13 @@ pub(super) struct Outcomes {
     pub(super) jobs: Vec<JobId>,
     pub(super) finished: Vec<JobId>,
     pub(super) changed: u64,
+    pub(super) more: bool,
+    pub(super) dispatched: Vec<(PoolId, Dispatched)>,
 }
 
 impl From<Outcomes> for Committed {
     fn from(outcomes: Outcomes) -> Self {
-        let Outcomes { fates, jobs, finished, changed } = outcomes;
-        Self { fates, jobs, finished, changed, more: false }
+        let Outcomes { fates, jobs, finished, changed, more, .. } = outcomes;
+        Self { fates, jobs, finished, changed, more }
     }
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Error,
     limits::NewDeadline,
-    records::{Dispatched, Fate, ImageOrder, ImageQuery, Release, Report, Term, Work},
+    records::{Dispatched, Fate, ImageOrder, ImageQuery, Onward, Release, Report, Term, Work},
 };
 
 use bench::failed;
@@ -45,6 +45,8 @@ macro_rules! store_conformance_tests {
             chunks_are_invisible_until_they_are_accepted
             what_is_not_accepted_leaves_nothing
             a_text_is_dispatched_once_for_all_jobs_and_images
+            a_job_whose_texts_are_all_handed_out_is_no_candidate
+            what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term
             only_active_jobs_are_dispatched_and_only_in_this_term
             the_last_image_ends_its_job_in_the_same_transaction
             results_that_do_not_fit_are_discarded_by_reason
@@ -173,6 +175,56 @@ pub async fn a_text_is_dispatched_once_for_all_jobs_and_images(bench: &Bench) {
     let record = bench.store.job(later).await.expect("there");
     assert_eq!((record.stages[0].passed, record.stages[1].ready), (2, 1), "ready at once");
     assert_eq!(bench.store.notes(later, 9).await.expect("notes"), ["a note"]);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_job_whose_texts_are_all_handed_out_is_no_candidate(bench: &Bench) {
+    let pool = bench.pool("encode");
+    let job = bench.submit(&["one", "two"], 1).await;
+    let tasks = bench.dispatch("encode", job, 9).await;
+    assert_eq!(tasks.len(), 3);
+    assert_eq!(bench.store.candidates(&pool).await.expect("lists"), [], "it would take others' room");
+    bench.commit("encode", tasks[0].key, Outcome::Interrupted { reason: "r".to_owned() }).await;
+    assert_eq!(bench.store.candidates(&pool).await.expect("lists").len(), 1, "one is wanted again");
+    let version = bench.store.job(job).await.expect("there").version;
+    bench.dispatch("base", job, 9).await;
+    let after = bench.store.job(job).await.expect("there").version;
+    assert_eq!(version, after, "where nothing moves there is no new version");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term(bench: &Bench) {
+    let (job, paused) = (bench.submit(&["one"], 5).await, bench.submit(&["two"], 2).await);
+    bench.encode(job).await;
+    bench.encode(paused).await;
+    let (tasks, held) = (bench.dispatch("base", job, 5).await, bench.dispatch("base", paused, 2).await);
+    bench.store.pause(paused).await.expect("pauses");
+    let report = |task: &Dispatched| Bench::report(task.key, done("base"), false);
+    let reports: Vec<Report> = held.iter().chain(&tasks).map(report).collect();
+    let late: Vec<Onward> =
+        bench.leave(3).into_iter().map(|leave| Onward { term: Term(bench.term.0 + 1), ..leave }).collect();
+    // A backend that hands nothing on may commit whatever the term is.
+    let refused = bench.store.commit_onward(&bench.pool("base"), &reports[..1], &late).await;
+    assert!(refused.is_err() || refused.is_ok_and(|(_, handed)| handed.is_empty()));
+    let (committed, handed) =
+        bench.store.commit_onward(&bench.pool("base"), &reports, &bench.leave(3)).await.expect("commits");
+    assert_eq!(committed.fates.last(), Some(&Fate::Applied));
+    assert!(handed.len() <= 3);
+    let record = bench.store.job(job).await.expect("there");
+    let sr256 = &record.stages[2];
+    assert_eq!((sr256.dispatched, sr256.ready), (handed.len() as u64, 5 - handed.len() as u64));
+    assert_eq!(bench.store.job(paused).await.expect("there").stages[2].dispatched, 0, "paused");
+    let keys: Vec<_> = handed.iter().map(|(_, task)| task.key).collect();
+    assert_eq!(bench.store.dispatched(&bench.pool("sr256")).await.expect("lists"), keys);
+    for (pool, task) in &handed {
+        assert_eq!(pool, &bench.pool("sr256"));
+        let Work::Render(work) = &task.work else { panic!("renders") };
+        assert_eq!((work.stage, work.text_embedding.key.as_str()), (1, "tasks/text"));
+        assert_eq!(work.low_res.as_ref().expect("the stage before").key, "tasks/base");
+        assert_eq!(bench.commit("sr256", task.key, done("sr256")).await, Fate::Applied);
+    }
+    bench.audit(job).await;
+    bench.audit(paused).await;
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

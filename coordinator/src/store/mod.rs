@@ -25,7 +25,7 @@ pub use error::Error;
 use limits::NewDeadline;
 use records::{
     Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, NewJob,
-    NewPrompt, Release, Report, Submitted, Term,
+    NewPrompt, Onward, Release, Report, Submitted, Term,
 };
 
 /// The record of one farm.
@@ -107,6 +107,18 @@ pub trait Store: Send + Sync + 'static {
     /// Applies results: each changes its image or text, or is discarded for a reason. The last image of a job
     /// finishes it in the same transaction.
     async fn commit(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error>;
+
+    /// As [`commit`](Self::commit); and images that are ready thereby are dispatched at once where they have leave, so that
+    /// a row is written once where it would be twice. [`Error::NotLeading`] when the term is over: nothing was committed
+    /// then. A backend may dispatch nothing.
+    async fn commit_onward(
+        &self,
+        pool: &PoolId,
+        reports: &[Report],
+        _onward: &[Onward],
+    ) -> Result<(Committed, Vec<(PoolId, Dispatched)>), Error> {
+        Ok((self.commit(pool, reports).await?, Vec::new()))
+    }
 
     /// Takes dispatched tasks back to ready, where they are still the handing-out that is named.
     /// [`Error::NotLeading`] when the term is over.

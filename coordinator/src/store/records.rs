@@ -9,7 +9,7 @@ use darkroom_core::{
     job_state::JobState,
     settings::{Settings, SettingsRequest},
 };
-use darkroom_queue::task::{TaskKey, TaskResult};
+use darkroom_queue::task::{PoolId, TaskKey, TaskResult};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
@@ -150,6 +150,17 @@ pub struct RenderWork {
     pub negative_embedding: Option<ArtifactRef>,
     /// Output of the stage before.
     pub low_res: Option<ArtifactRef>,
+}
+
+/// Leave to hand images straight on to a pool, given by the leader while nothing else waits for it.
+#[derive(Clone, Debug)]
+pub struct Onward {
+    /// In this term only.
+    pub term: Term,
+    /// To this pool.
+    pub pool: PoolId,
+    /// At most so many.
+    pub room: u64,
 }
 
 /// A result to be committed, and what must be known to judge it.

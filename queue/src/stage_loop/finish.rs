@@ -47,8 +47,13 @@ impl<S: Stage> Finish<S> {
     }
 
     async fn output(&self, held: Held, output: S::Output, facts: RunFacts) {
-        let (stage, task, class) = (Arc::clone(&self.stage), held.task().clone(), self.shared.device_class());
-        let encoded = tokio::task::spawn_blocking(move || stage.encode(&task, output, &class)).await;
+        let class = self.shared.device_class();
+        let encoded = if self.stage.encodes_at_once() {
+            Ok(self.stage.encode(held.task(), output, &class))
+        } else {
+            let (stage, task) = (Arc::clone(&self.stage), held.task().clone());
+            tokio::task::spawn_blocking(move || stage.encode(&task, output, &class)).await
+        };
         let file = match encoded {
             Ok(Ok(file)) => file,
             Ok(Err(outcome)) => return self.shared.complete(held, outcome, facts).await,

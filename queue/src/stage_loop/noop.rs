@@ -27,6 +27,10 @@ impl Stage for NoopStage {
         Ok(())
     }
 
+    fn encodes_at_once(&self) -> bool {
+        true
+    }
+
     async fn store(&self, task: &Task, (): &()) -> Result<Outcome, Fault> {
         let (prefix, extension) = match &task.body {
             TaskBody::Encode(body) => (&body.prefix, "safetensors"),

@@ -19,7 +19,8 @@ use crate::store::{
     Store,
     limits::Limits,
     records::{
-        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term,
+        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, Onward, PreparedText, Report, Requested,
+        Term,
     },
 };
 
@@ -188,6 +189,11 @@ impl Bench {
     /// When the store does not do it.
     pub async fn dispatch(&self, stage: &str, job: JobId, count: u64) -> Vec<Dispatched> {
         self.store.dispatch(self.term, &self.pool(stage), &[Pick { job, count }]).await.expect("dispatches")
+    }
+
+    /// Leave to hand so many images on to each stage's pool.
+    pub(super) fn leave(&self, room: u64) -> Vec<Onward> {
+        STAGES.map(|stage| Onward { term: self.term, pool: self.pool(stage), room }).to_vec()
     }
 
     /// A worker's report.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use darkroom_core::id::JobId;
 use darkroom_queue::task::{Outcome, TaskKey};
 
-use super::bench::{Bench, done, failed};
+use super::bench::{Bench, STAGES, done, failed};
 use crate::store::{
     Error,
     limits::{Limits, NewDeadline},
@@ -48,7 +48,11 @@ async fn step(
                 _ => Outcome::InputMissing { key: "tasks/base".to_owned() },
             };
             let report = Bench::report(key, outcome, dice.roll(2) == 0);
-            bench.store.commit(&bench.pool(stage), &[report]).await.expect("commits");
+            let onward = bench.leave(dice.roll(3));
+            let done =
+                bench.store.commit_onward(&bench.pool(stage), &[report], &onward).await.expect("commits");
+            let stage = |stage: &str| STAGES.into_iter().find(|name| *name == stage).expect("a stage");
+            held.extend(done.1.iter().map(|(pool, task)| (stage(pool.stage.as_str()), task.key)));
         }
         8 if !held.is_empty() => {
             let (stage, key) = held.swap_remove(dice.roll(held.len() as u64) as usize);

@@ -18,6 +18,7 @@ use super::{
     Error, PostgresStore, Tx,
     missing::Missing,
     moves::{apply, save_and_finish},
+    onward,
     progress::{LockedJob, LockedJobs, seqs_of},
     rows::{ProgressRow, column, number, parse, stage_column, text_column},
     texts,
@@ -25,16 +26,25 @@ use super::{
 use crate::store::{
     cause::{Cause, Outcomes, reason},
     change::{LastError, Move},
-    records::{Committed, Fate, Release, Report, Term},
+    records::{Committed, Dispatched, Fate, Onward, Release, Report, Term},
 };
 
 impl PostgresStore {
-    pub(super) async fn commit_reports(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error> {
+    pub(super) async fn commit_reports(
+        &self,
+        pool: &PoolId,
+        reports: &[Report],
+        onward: &[Onward],
+    ) -> Result<(Committed, Vec<(PoolId, Dispatched)>), Error> {
         let causes: Vec<_> = reports.iter().map(Cause::reported).collect();
         let mut tx = self.begin_write().await?;
-        let outcomes = settle(&mut tx, pool, &causes).await?;
+        if let Some(Onward { term, .. }) = onward.first() {
+            self.check_term(&mut tx, *term).await?;
+        }
+        let mut outcomes = settle(&mut tx, pool, &causes, onward).await?;
         tx.commit().await?;
-        Ok(outcomes.into())
+        let dispatched = std::mem::take(&mut outcomes.dispatched);
+        Ok((outcomes.into(), dispatched))
     }
 
     pub(super) async fn release_tasks(
@@ -47,17 +57,22 @@ impl PostgresStore {
         let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why)).collect();
         let mut tx = self.begin_write().await?;
         self.check_term(&mut tx, term).await?;
-        let outcomes = settle(&mut tx, pool, &causes).await?;
+        let outcomes = settle(&mut tx, pool, &causes, &[]).await?;
         tx.commit().await?;
         Ok(outcomes.into())
     }
 }
 
-async fn settle(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Outcomes, Error> {
+async fn settle(
+    tx: &mut Tx,
+    pool: &PoolId,
+    causes: &[Cause<'_>],
+    onward: &[Onward],
+) -> Result<Outcomes, Error> {
     if pool.stage.is_encode() {
-        texts::settle(tx, pool, causes).await
+        texts::settle(tx, pool, causes, onward).await
     } else {
-        settle_images(tx, pool, causes).await
+        settle_images(tx, pool, causes, onward).await
     }
 }
 
@@ -81,7 +96,12 @@ struct Judged {
     moved: bool,
 }
 
-async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Outcomes, Error> {
+async fn settle_images(
+    tx: &mut Tx,
+    pool: &PoolId,
+    causes: &[Cause<'_>],
+    onward: &[Onward],
+) -> Result<Outcomes, Error> {
     let mut missing = Missing::find(tx, causes).await?;
     let ids: Vec<ImageId> = causes
         .iter()
@@ -111,7 +131,7 @@ async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Resu
         outcomes.fates.push(fate);
     }
     store_outputs(tx, &outputs).await?;
-    let moves: Vec<_> = images
+    let mut moves: Vec<_> = images
         .into_values()
         .filter(|image| image.moved)
         .map(|image| Move {
@@ -122,6 +142,7 @@ async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Resu
             error: image.error,
         })
         .collect();
+    outcomes.dispatched = onward::hand_on(tx, &jobs, &mut moves, onward).await?;
     let applied = apply(tx, &mut jobs, &moves).await?;
     if applied.len() != moves.len() {
         return Err(Error::Corrupt("an image changed while its job was locked".to_owned()));
@@ -146,7 +167,7 @@ async fn read_images(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
                 i.suspect, j.id AS job_id, j.state AS job_state, s.stage AS pool_stage
          FROM unnest($1::bigint[], $2::bigint[]) AS r (job, idx)
-         JOIN images AS i ON i.job = r.job AND i.idx = r.idx
+         CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = r.job AND i.idx = r.idx OFFSET 0) AS i
          JOIN jobs AS j ON j.seq = i.job
          LEFT JOIN job_stages AS s ON s.job = j.seq AND s.stage >= 0 AND s.pool = $3 AND s.name = $4",
     )

@@ -9,7 +9,7 @@ use darkroom_core::{
     fair_share::{Candidate, Pick},
     guard::{self, Guard},
     id::{ImageId, JobId},
-    image_state::{ImageEvent, transition},
+    image_state::{ImageEvent, ImageProgress, transition},
     settings::Settings,
 };
 use darkroom_queue::task::{PoolId, Subject, TaskKey};
@@ -42,12 +42,14 @@ impl PostgresStore {
              WHERE (j.state IN ('active', 'paused') OR j.follow IS NOT NULL) AND j.state = 'active'
                AND s.pool = $1 AND s.name = $2
                AND CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END > 0
+               AND (s.stage >= 0 OR p.low[1] < $3)
              ORDER BY j.seq",
             "AND j.state = 'active'",
             "",
         ))
         .bind(pool.digest.0)
         .bind(pool.stage.as_str())
+        .bind(NOTHING)
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter()
@@ -172,6 +174,15 @@ struct Source {
 struct ReadyRow {
     #[sqlx(flatten)]
     image: ProgressRow,
+    #[sqlx(flatten)]
+    input: InputRow,
+}
+
+/// What a stage of an image needs.
+#[derive(sqlx::FromRow)]
+pub(super) struct InputRow {
+    pub(super) job: i64,
+    pub(super) idx: i64,
     text: String,
     negative: String,
     first_index: i64,
@@ -189,8 +200,8 @@ struct ReadyRow {
     low_res_size: Option<i64>,
 }
 
-impl ReadyRow {
-    fn encoded(&self) -> bool {
+impl InputRow {
+    pub(super) fn encoded(&self) -> bool {
         self.text_key.is_some() && (self.negative_embedding.is_none() || self.negative_key.is_some())
     }
 }
@@ -231,7 +242,9 @@ async fn dispatch_images(tx: &mut Tx, pool: &PoolId, picks: &[Pick]) -> Result<V
         for row in rows.drain(..count) {
             let key = (row.image.job, row.image.idx);
             if applied.contains(&key) && !unencoded.contains(&key) {
-                dispatched.push(dispatched_image(pick.job, pool, settings, row)?);
+                let mut image = row.image.progress()?;
+                image.dispatch += 1;
+                dispatched.push(dispatched_image(pick.job, pool, settings, (key.1, &image), row.input)?);
             }
         }
     }
@@ -314,7 +327,7 @@ async fn judge(
     ready: &[ReadyRow],
 ) -> Result<(Vec<Move>, super::moves::Applied), Error> {
     // Rare: an embedding was lost after its images had become ready.
-    let doubtful = ready.iter().filter(|row| !row.encoded());
+    let doubtful = ready.iter().map(|row| &row.input).filter(|row| !row.encoded());
     let doubtful: Vec<i64> =
         doubtful.flat_map(|row| [row.text_embedding].into_iter().chain(row.negative_embedding)).collect();
     let lost = texts::lock_unencoded(tx, &doubtful).await?;
@@ -323,11 +336,12 @@ async fn judge(
     let (mut moves, mut unencoded) = (Vec::with_capacity(ready.len()), super::moves::Applied::new());
     for row in ready {
         let stages = jobs.get(row.image.job).map_or(0, LockedJob::stages);
-        let event = if row.encoded() {
+        let event = if row.input.encoded() {
             ImageEvent::Dispatch
         } else {
             unencoded.insert((row.image.job, row.image.idx));
-            let mut texts = [Some(row.text_embedding), row.negative_embedding].into_iter().flatten();
+            let mut texts =
+                [Some(row.input.text_embedding), row.input.negative_embedding].into_iter().flatten();
             if !texts.any(|text| lost.contains_key(&text)) {
                 // Encoded again just now.
                 continue;
@@ -342,11 +356,13 @@ async fn judge(
     Ok((moves, unencoded))
 }
 
-fn dispatched_image(
+/// The task of an image, by index and as it is once dispatched.
+pub(super) fn dispatched_image(
     job: JobId,
     pool: &PoolId,
     settings: &Settings,
-    row: ReadyRow,
+    (idx, image): (i64, &ImageProgress),
+    row: InputRow,
 ) -> Result<Dispatched, Error> {
     let input = |key: Option<String>, sha256: Option<Vec<u8>>, size: Option<i64>| {
         key.zip(sha256).zip(size).map(|((key, sha256), size)| artifact(key, &sha256, size)).transpose()
@@ -355,17 +371,21 @@ fn dispatched_image(
     let work = RenderWork {
         cascade: pool.digest,
         settings: settings.clone(),
-        stage: number(row.image.stage)?,
+        stage: image.stage,
         prompt: row.text,
         negative: row.negative,
-        seed: image_seed(row.first_seed, row.first_index, row.image.idx),
+        seed: image_seed(row.first_seed, row.first_index, idx),
         text_embedding: text_embedding.ok_or_else(|| Error::Corrupt("embedding without key".to_owned()))?,
         negative_embedding: input(row.negative_key, row.negative_sha256, row.negative_size)?,
         low_res: input(row.low_res_key, row.low_res_sha256, row.low_res_size)?,
     };
     Ok(Dispatched {
-        key: image_key(job, row.image.idx, row.image.generation, row.image.dispatch + 1)?,
-        suspect: row.image.suspect,
+        key: TaskKey {
+            subject: Subject::Image(ImageId { job, index: number(idx)? }),
+            generation: image.generation,
+            dispatch: image.dispatch,
+        },
+        suspect: image.suspect,
         work: Work::Render(Box::new(work)),
     })
 }

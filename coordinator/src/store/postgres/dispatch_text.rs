@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
-    progress::{LockedJob, LockedJobs, NOTHING, seqs_of},
+    progress::{LockedJobs, NOTHING, seqs_of},
     rows::{column, digest, number},
 };
 use crate::store::records::{Dispatched, PreparedText, Work};
@@ -209,9 +209,7 @@ fn raise_low_water(
             (None, Some(last)) if !all => last + 1,
             _ => NOTHING,
         };
-        if low != LockedJob::wanted_from(job) {
-            job.set_wanted_from(low);
-        }
+        job.set_wanted_from(low);
     }
 }
 

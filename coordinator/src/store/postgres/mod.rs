@@ -15,6 +15,7 @@ mod life;
 mod limits;
 mod missing;
 mod moves;
+mod onward;
 mod open;
 mod page;
 mod progress;
@@ -44,7 +45,7 @@ use super::{
     limits::NewDeadline,
     records::{
         Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
-        NewJob, NewPrompt, Release, Report, Submitted, Term,
+        NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
     },
 };
 pub use open::Options;
@@ -189,7 +190,16 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error> {
-        retried(|| self.commit_reports(pool, reports)).await
+        Ok(retried(|| self.commit_reports(pool, reports, &[])).await?.0)
+    }
+
+    async fn commit_onward(
+        &self,
+        pool: &PoolId,
+        reports: &[Report],
+        onward: &[Onward],
+    ) -> Result<(Committed, Vec<(PoolId, Dispatched)>), Error> {
+        retried(|| self.commit_reports(pool, reports, onward)).await
     }
 
     async fn release(

@@ -4,7 +4,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool,
+    Connection as _, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -111,10 +111,13 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
             ("tcp_keepalives_interval", "2".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),
         ])
-        // Every statement goes by key through nested loops, whatever the statistics say of tables that were empty a
-        // moment ago; so plans are made once, and none is ever made for a table that has grown since.
+        // Every statement goes by key through nested loops, in the order in which it is written, whatever the statistics
+        // say of tables that were all but empty a moment ago; so plans are made once, and none is ever made for a table
+        // that has grown since. (A `LATERAL … OFFSET 0` is there to the same end: what it reads cannot be read first.)
         .options([
             ("plan_cache_mode", "force_generic_plan"),
+            ("join_collapse_limit", "1"),
+            ("from_collapse_limit", "1"),
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
@@ -188,7 +191,12 @@ async fn check_server(place: &Place, pool: &PgPool) -> Result<(), Error> {
 
 async fn migrate(place: &Place, pool: &PgPool) -> Result<(), Error> {
     let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    MIGRATIONS.run(pool).await.map_err(|error| match error {
+    // A connection of their own: they may take longer than any other statement.
+    let mut connection = pool.acquire().await?.detach();
+    sqlx::raw_sql("SET statement_timeout = 0").execute(&mut connection).await?;
+    let migrated = MIGRATIONS.run(&mut connection).await;
+    connection.close().await?;
+    migrated.map_err(|error| match error {
         MigrateError::VersionMissing(version) => place.unusable(&format!(
             "was made by a newer Darkroom (schema {version}, this one knows {newest}); run that version, or choose \
              another database"

@@ -116,8 +116,8 @@ async fn by_version(
                WHERE job = $1 AND version >= $2 AND (version > $2 OR last > $3)
                ORDER BY version, first LIMIT $6) AS c
          CROSS JOIN LATERAL unnest(c.images) AS changed (idx)
-         JOIN images AS i ON i.job = $1 AND i.idx = changed.idx AND i.version = c.version
-         WHERE (c.version > $2 OR changed.idx > $3)
+         CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = changed.idx OFFSET 0) AS i
+         WHERE i.version = c.version AND (c.version > $2 OR changed.idx > $3)
            AND (cardinality($4::text[]) = 0 OR i.state = ANY ($4::image_state[]))
          ORDER BY c.version, c.first LIMIT $5",
     )
@@ -197,8 +197,9 @@ async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Resu
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
                 i.error_code, i.error, i.version, p.text, p.negative, p.first_index, p.first_seed
          FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (idx, position)
-         JOIN images AS i ON i.job = $1 AND i.idx = wanted.idx
-         JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
+         CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = wanted.idx OFFSET 0) AS i
+         CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                             WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p
          ORDER BY wanted.position",
     )
     .bind(seq)
@@ -208,7 +209,7 @@ async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Resu
     let outputs: Vec<OutputRow> = sqlx::query_as(
         "SELECT o.idx, o.stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
          FROM unnest($2::bigint[]) AS wanted (idx)
-         JOIN outputs AS o ON o.job = $1 AND o.idx = wanted.idx
+         CROSS JOIN LATERAL (SELECT * FROM outputs AS o WHERE o.job = $1 AND o.idx = wanted.idx OFFSET 0) AS o
          ORDER BY o.idx, o.stage",
     )
     .bind(seq)

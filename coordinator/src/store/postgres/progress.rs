@@ -39,8 +39,12 @@ pub(super) struct LockedJob {
     dispatched: Vec<i64>,
     passed: Vec<i64>,
     low: Vec<i64>,
+    /// Has a new version.
     #[sqlx(skip)]
     raised: bool,
+    /// Has another low-water mark, which nobody watches.
+    #[sqlx(skip)]
+    marked: bool,
 }
 
 impl LockedJob {
@@ -106,7 +110,6 @@ impl LockedJob {
 
     /// No text below is wanted.
     pub(super) fn set_wanted_from(&mut self, embedding: i64) {
-        self.raise();
         self.rise(ENCODE, embedding);
     }
 
@@ -117,7 +120,6 @@ impl LockedJob {
 
     /// No image below is ready for the stage.
     pub(super) fn set_ready_from(&mut self, stage: usize, idx: i64) {
-        self.raise();
         self.rise(stage + 1, idx);
     }
 
@@ -152,6 +154,7 @@ impl LockedJob {
 
     fn rise(&mut self, position: usize, to: i64) {
         if let Some(low) = self.low.get_mut(position) {
+            self.marked |= *low != to;
             *low = to;
         }
     }
@@ -232,9 +235,11 @@ impl LockedJobs {
             locked.raise();
             locked.move_image(idx, from, to);
         }
-        let block = self.blocks.entry((job, idx / BLOCK)).or_default();
-        block[position(from.state)] -= 1;
-        block[position(to.state)] += 1;
+        if from.state != to.state {
+            let block = self.blocks.entry((job, idx / BLOCK)).or_default();
+            block[position(from.state)] -= 1;
+            block[position(to.state)] += 1;
+        }
         self.changes.entry(job).or_default().push(idx);
     }
 
@@ -246,7 +251,7 @@ impl LockedJobs {
 
     /// Writes it all, as the last thing that the transaction does to progress.
     pub(super) async fn save(&mut self, tx: &mut Tx) -> Result<(), Error> {
-        let changed: Vec<&LockedJob> = self.jobs.values().filter(|job| job.raised).collect();
+        let changed: Vec<&LockedJob> = self.jobs.values().filter(|job| job.raised || job.marked).collect();
         if changed.is_empty() {
             return Ok(());
         }
@@ -281,7 +286,7 @@ impl LockedJobs {
         )
         .bind(numbers(|job| job.job))
         .bind(numbers(|job| job.version))
-        .bind(numbers(LockedJob::next_version))
+        .bind(numbers(|job| if job.raised { job.next_version() } else { job.version }))
         .bind(numbers(|job| job.images))
         .bind(numbers(|job| job.texts))
         .bind(numbers(|job| job.done))

@@ -32,12 +32,14 @@ pub(super) async fn insert_prompts(
     prompts: &[NewPrompt],
 ) -> Result<Option<()>, Error> {
     let (texts, revived) = ensure_texts(tx, encoder, prompts).await?;
+    // Before the job is locked, so that chunks which come side by side wait for each other as little as may be.
+    let new_texts = insert_job_texts(tx, job, &texts).await?;
+    insert_prompt_rows(tx, job, &texts, prompts).await?;
     let waiting = texts::jobs_of(tx, &revived).await?;
     let mut jobs = LockedJobs::lock(tx, waiting.iter().map(|(job, _)| *job).chain([job])).await?;
     texts::want_in_jobs(&mut jobs, &waiting);
     let Some(version) = jobs.get(job).map(super::progress::LockedJob::next_version) else { return Ok(None) };
-    let new_texts = insert_job_texts(tx, job, &texts).await?;
-    let ready = insert_rows(tx, &mut jobs, (job, version), &texts, prompts).await?;
+    let ready = insert_images(tx, &mut jobs, (job, version), &texts, prompts).await?;
     let images = prompts.iter().map(|prompt| i64::from(prompt.images)).sum();
     if let Some(job) = jobs.get_mut(job) {
         job.receive(images, ready, new_texts.0, new_texts.1);
@@ -53,13 +55,17 @@ async fn ensure_texts(
     encoder: Digest,
     prompts: &[NewPrompt],
 ) -> Result<(Texts, Vec<i64>), Error> {
-    // Negative texts first: they are shared by many prompts, so they should be encoded first.
+    // Negative texts first: they are shared by many prompts, so they should be encoded first. Else by digest, so that
+    // those who insert the same texts do it in one order.
     let mut seen = BTreeSet::new();
     let negatives = prompts.iter().filter_map(|prompt| prompt.negative_embedding.as_ref());
-    let wanted: Vec<&PreparedText> = negatives
-        .chain(prompts.iter().map(|prompt| &prompt.text_embedding))
-        .filter(|text| seen.insert(text.digest))
-        .collect();
+    let mut wanted: Vec<&PreparedText> = negatives.filter(|text| seen.insert(text.digest)).collect();
+    let count = wanted.len();
+    let positives = prompts.iter().map(|prompt| &prompt.text_embedding);
+    wanted.extend(positives.filter(|text| seen.insert(text.digest)));
+    let (negatives, positives) = wanted.split_at_mut(count);
+    negatives.sort_unstable_by_key(|text| text.digest);
+    positives.sort_unstable_by_key(|text| text.digest);
     let inserted: Vec<(i64, Vec<u8>)> = sqlx::query_as(
         "INSERT INTO embeddings (digest, encoder, prepared)
          SELECT t.digest, $3, t.prepared FROM unnest($1::bytea[], $2::text[]) AS t (digest, prepared)
@@ -112,35 +118,26 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, 
     Ok((column(inserted.len()), column(encoded.len())))
 }
 
-/// Inserts prompts and images; returns how many images are ready.
-async fn insert_rows(
-    tx: &mut Tx,
-    jobs: &mut LockedJobs,
-    (job, version): (i64, i64),
-    texts: &Texts,
-    prompts: &[NewPrompt],
-) -> Result<i64, Error> {
+/// A prompt's text and negative text.
+fn texts_of(texts: &Texts, prompt: &NewPrompt) -> Result<(Text, Option<Text>), Error> {
     let text = |prepared: &PreparedText| {
         let text = texts.get(&prepared.digest).copied();
         text.ok_or_else(|| Error::Corrupt(format!("text {} has no row", prepared.digest)))
     };
+    Ok((text(&prompt.text_embedding)?, prompt.negative_embedding.as_ref().map(text).transpose()?))
+}
+
+async fn insert_prompt_rows(
+    tx: &mut Tx,
+    job: i64,
+    texts: &Texts,
+    prompts: &[NewPrompt],
+) -> Result<(), Error> {
     let (mut embeddings, mut negatives) = (Vec::new(), Vec::new());
-    let (mut images, mut of_prompts, mut states) = (Vec::new(), Vec::new(), Vec::new());
-    let mut ready = 0;
     for prompt in prompts {
-        let positive = text(&prompt.text_embedding)?;
-        let negative = prompt.negative_embedding.as_ref().map(text).transpose()?;
+        let (positive, negative) = texts_of(texts, prompt)?;
         embeddings.push(positive.id);
         negatives.push(negative.map(|text| text.id));
-        let encoded = positive.encoded && negative.is_none_or(|text| text.encoded);
-        let state = if encoded { ImageState::Ready } else { ImageState::Waiting };
-        for index in prompt.first_index..prompt.first_index + u64::from(prompt.images) {
-            images.push(column(index));
-            of_prompts.push(column(prompt.position));
-            states.push(state.name());
-            jobs.inserted(job, column(index), state);
-            ready += i64::from(encoded);
-        }
     }
     sqlx::query(
         "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
@@ -160,6 +157,31 @@ async fn insert_rows(
     .bind(negatives)
     .execute(&mut **tx)
     .await?;
+    Ok(())
+}
+
+/// Inserts images; returns how many are ready.
+async fn insert_images(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    (job, version): (i64, i64),
+    texts: &Texts,
+    prompts: &[NewPrompt],
+) -> Result<i64, Error> {
+    let (mut images, mut of_prompts, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ready = 0;
+    for prompt in prompts {
+        let (positive, negative) = texts_of(texts, prompt)?;
+        let encoded = positive.encoded && negative.is_none_or(|text| text.encoded);
+        let state = if encoded { ImageState::Ready } else { ImageState::Waiting };
+        for index in prompt.first_index..prompt.first_index + u64::from(prompt.images) {
+            images.push(column(index));
+            of_prompts.push(column(prompt.position));
+            states.push(state.name());
+            jobs.inserted(job, column(index), state);
+            ready += i64::from(encoded);
+        }
+    }
     sqlx::query(
         "INSERT INTO images (job, version, idx, prompt, state)
          SELECT $1, $2, i.idx, i.prompt, i.state::image_state

@@ -1,8 +1,8 @@
 //! Letting the images that wait for a text follow it, in chunks.
 //!
-//! What has yet to spread is a row of `spreading_texts`; it remembers how far its prompts have been told, so that a
-//! text which a million prompts share is walked through once. Several coordinators may spread at once: each takes
-//! rows that no other one has locked.
+//! A text that few images wait for is told to them by the transaction that commits it. What is left has a row of
+//! `spreading_texts`; it remembers how far its prompts have been told, so that a text which a million prompts share is
+//! walked through once. Several coordinators may spread at once: each takes rows that no other one has locked.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -11,20 +11,24 @@ use std::{
 };
 
 use darkroom_core::image_state::{ImageEvent, transition};
+use darkroom_queue::task::PoolId;
 
 use super::{
     Error, PostgresStore, Tx,
     moves::{Applied, apply, save_and_finish},
+    onward,
     progress::{LockedJob, LockedJobs},
     rows::{ProgressRow, column},
 };
 use crate::store::{
     change::{LastError, Move},
-    records::Committed,
+    records::{Committed, Dispatched, Onward},
 };
 
 /// Texts looked at in one transaction.
 const TEXTS_AT_ONCE: i64 = 256;
+/// Images that follow in the transaction that commits their texts.
+const AT_ONCE: u64 = 2000;
 /// How often rows are looked for from the first one on.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -92,14 +96,51 @@ impl PostgresStore {
         };
         self.spread_from.set(first.id, from.is_none());
         let mut prompts = prompts_of(&mut tx, &spreading, limit).await?;
-        let cut = cut_at(&mut prompts, limit) || column(prompts.len()) >= column(limit);
-        let applied = follow(&mut tx, &prompts).await?;
+        let cut = cut_at(&mut prompts, limit);
+        let mut jobs = LockedJobs::lock(&mut tx, following(&prompts).map(|prompt| prompt.job)).await?;
+        let (applied, _) = follow(&mut tx, &mut jobs, &prompts, &[]).await?;
+        let (jobs, finished) = save_and_finish(&mut tx, &mut jobs).await?;
         remember(&mut tx, &spreading, prompts.last().filter(|_| cut)).await?;
         tx.commit().await?;
         let more = cut || column(spreading.len()) == TEXTS_AT_ONCE;
-        let Followed { applied, jobs, finished } = applied;
         Ok(Committed { changed: applied.len() as u64, jobs, finished, more, ..Committed::default() })
     }
+}
+
+/// Tells the prompts of texts what has just become of them; the caller has locked the texts, by id, and after them every
+/// job that needs one, so that of two texts of a prompt the later one finds the other. What is too much for one
+/// transaction is left to spread. Whether something was, and what was handed on.
+pub(super) async fn tell(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    texts: &[i64],
+    onward: &[Onward],
+) -> Result<(bool, Vec<(PoolId, Dispatched)>), Error> {
+    if texts.is_empty() {
+        return Ok((false, Vec::new()));
+    }
+    let whole =
+        |text: &i64| Spreading { id: *text, embedding: *text, role: 0, after_job: 0, after_position: 0 };
+    let spreading: Vec<Spreading> = texts.iter().map(whole).collect();
+    let mut prompts = prompts_of(tx, &spreading, AT_ONCE).await?;
+    let cut = cut_at(&mut prompts, AT_ONCE);
+    let (_, dispatched) = follow(tx, jobs, &prompts, onward).await?;
+    let Some(last) = prompts.last().filter(|_| cut) else { return Ok((false, dispatched)) };
+    let left: Vec<i64> = texts.iter().copied().filter(|text| *text >= last.spreading).collect();
+    sqlx::query(
+        "INSERT INTO spreading_texts (embedding, role, after_job, after_position)
+         SELECT t.id, CASE t.id WHEN $2 THEN $3 ELSE 0 END, CASE t.id WHEN $2 THEN $4 ELSE 0 END,
+                CASE t.id WHEN $2 THEN $5 ELSE 0 END
+         FROM unnest($1::bigint[]) AS t (id)",
+    )
+    .bind(left)
+    .bind(last.spreading)
+    .bind(last.role)
+    .bind(last.job)
+    .bind(last.position)
+    .execute(&mut **tx)
+    .await?;
+    Ok((true, dispatched))
 }
 
 /// The next prompts of the texts, in order of text, role and position.
@@ -126,7 +167,8 @@ async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<
                                                  CASE s.role WHEN 1 THEN s.after_position ELSE 0 END)
                     ORDER BY p.job, p.position LIMIT $6)) AS next
                ORDER BY s.id, r.role, next.job, next.position LIMIT $6) AS w
-         JOIN prompts AS p ON p.job = w.job AND p.position = w.position
+         CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                             WHERE p.job = w.job AND p.position = w.position OFFSET 0) AS p
          JOIN embeddings AS t ON t.id = p.text_embedding
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
          ORDER BY w.spreading, w.role, w.job, w.position",
@@ -141,7 +183,7 @@ async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<
     .await?)
 }
 
-/// Keeps as many prompts as have about `limit` images that follow; whether some were cut.
+/// Keeps as many prompts as have about `limit` images that follow; whether there may be others.
 fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
     let mut images = 0;
     let fits = prompts
@@ -152,34 +194,36 @@ fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
             before < column(limit)
         })
         .count();
-    let cut = fits < prompts.len();
+    let cut = fits < prompts.len() || column(prompts.len()) >= column(limit);
     prompts.truncate(fits);
     cut
 }
 
-#[derive(Default)]
-struct Followed {
-    applied: Applied,
-    jobs: Vec<darkroom_core::id::JobId>,
-    finished: Vec<darkroom_core::id::JobId>,
+/// Those that wait for nothing else.
+fn following(prompts: &[Told]) -> impl Iterator<Item = &Told> {
+    prompts.iter().filter(|prompt| prompt.dead || prompt.ready)
 }
 
-async fn follow(tx: &mut Tx, prompts: &[Told]) -> Result<Followed, Error> {
-    let following: Vec<&Told> = prompts.iter().filter(|prompt| prompt.dead || prompt.ready).collect();
-    if following.is_empty() {
-        return Ok(Followed::default());
+/// Moves the images that wait for nothing else. Their jobs are locked; the caller saves them.
+async fn follow(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    prompts: &[Told],
+    onward: &[Onward],
+) -> Result<(Applied, Vec<(PoolId, Dispatched)>), Error> {
+    let mut by_position: HashMap<(i64, i64), &Told> =
+        following(prompts).map(|prompt| ((prompt.job, prompt.position), prompt)).collect();
+    let revived = revived(tx, prompts).await?;
+    by_position.retain(|prompt, _| !revived.contains(prompt));
+    if by_position.is_empty() {
+        return Ok((Applied::default(), Vec::new()));
     }
-    let mut jobs = LockedJobs::lock(tx, following.iter().map(|prompt| prompt.job)).await?;
-    let revived = revived(tx, &following).await?;
-    let by_position: HashMap<(i64, i64), &Told> = following
-        .iter()
-        .map(|prompt| ((prompt.job, prompt.position), *prompt))
-        .filter(|(prompt, _)| !revived.contains(prompt))
-        .collect();
     let images: Vec<ProgressRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
          FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)
-         JOIN images AS i ON i.job = f.job AND i.idx >= f.first_index AND i.idx < f.first_index + f.images
+         CROSS JOIN LATERAL (
+             SELECT * FROM images AS i
+             WHERE i.job = f.job AND i.idx >= f.first_index AND i.idx < f.first_index + f.images OFFSET 0) AS i
          WHERE i.state = 'waiting'",
     )
     .bind(by_position.values().map(|prompt| prompt.job).collect::<Vec<_>>())
@@ -204,15 +248,18 @@ async fn follow(tx: &mut Tx, prompts: &[Told]) -> Result<Followed, Error> {
         };
         moves.push(Move { job: row.job, idx: row.idx, from, to, error });
     }
-    let applied = apply(tx, &mut jobs, &moves).await?;
-    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
-    Ok(Followed { applied, jobs, finished })
+    let dispatched = onward::hand_on(tx, jobs, &mut moves, onward).await?;
+    let applied = apply(tx, jobs, &moves).await?;
+    if applied.len() != moves.len() {
+        return Err(Error::Corrupt("an image changed while its job was locked".to_owned()));
+    }
+    Ok((applied, dispatched))
 }
 
 /// Of the prompts that are to die with a text, those whose texts a retry gave another try before the jobs were locked:
 /// they wait again.
-async fn revived(tx: &mut Tx, following: &[&Told]) -> Result<HashSet<(i64, i64)>, Error> {
-    let doomed: Vec<&&Told> = following.iter().filter(|prompt| prompt.dead).collect();
+async fn revived(tx: &mut Tx, prompts: &[Told]) -> Result<HashSet<(i64, i64)>, Error> {
+    let doomed: Vec<&Told> = prompts.iter().filter(|prompt| prompt.dead).collect();
     if doomed.is_empty() {
         return Ok(HashSet::new());
     }

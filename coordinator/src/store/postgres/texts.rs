@@ -13,12 +13,14 @@ use darkroom_queue::task::{Outcome, PoolId, Subject};
 
 use super::{
     Error, Tx,
+    moves::save_and_finish,
     progress::LockedJobs,
     rows::{column, digest, number, text_column, to_json},
+    spread,
 };
 use crate::store::{
     cause::{Cause, Outcomes},
-    records::Fate,
+    records::{Fate, Onward},
 };
 
 #[derive(sqlx::FromRow)]
@@ -45,7 +47,12 @@ enum End<'a> {
 }
 
 /// Applies what happened to texts of an encoder's pool.
-pub(super) async fn settle(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Outcomes, Error> {
+pub(super) async fn settle(
+    tx: &mut Tx,
+    pool: &PoolId,
+    causes: &[Cause<'_>],
+    onward: &[Onward],
+) -> Result<Outcomes, Error> {
     let mut texts = lock_texts(tx, pool, causes).await?;
     let mut outcomes = Outcomes::default();
     for cause in causes {
@@ -79,14 +86,17 @@ pub(super) async fn settle(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> 
             None => {}
         }
     }
-    jobs.save(tx).await?;
+    let over =
+        |text: &&&Judged<'_>| matches!(text.end, Some(End::Done { .. } | End::Failed { dead: true, .. }));
+    let ended: Vec<i64> = changed.iter().filter(over).map(|text| text.row.id).collect();
+    (outcomes.more, outcomes.dispatched) = spread::tell(tx, &mut jobs, &ended, onward).await?;
+    (outcomes.jobs, outcomes.finished) = save_and_finish(tx, &mut jobs).await?;
     let noted = changed.iter().filter(|text| {
         matches!(text.end, Some(End::Done { outcome: Outcome::Done { notes, .. } }) if !notes.is_empty())
     });
     let noted: Vec<i64> = noted.map(|text| text.row.id).collect();
     let seqs: Vec<i64> = needed.iter().map(|(job, _)| *job).collect();
     add_notes(tx, &seqs, &noted).await?;
-    outcomes.jobs = jobs.raised();
     Ok(outcomes)
 }
 
@@ -147,7 +157,7 @@ fn judge<'a>(text: &mut Judged<'a>, cause: &Cause<'a>) -> Result<Fate, Error> {
     Ok(Fate::Applied)
 }
 
-/// Writes locked texts, in order of id. None of them is dispatched any more; what is done or dead has to spread.
+/// Writes locked texts, in order of id. None of them is dispatched any more.
 async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<(), Error> {
     let (mut keys, mut hashes, mut sizes, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut codes, mut messages, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
@@ -172,23 +182,20 @@ async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<()
         hosts.push(to_json(&of)?);
     }
     sqlx::query(
-        "WITH written AS (
-             UPDATE embeddings AS e
-             SET state = n.state, failures = n.failures, suspect = n.suspect,
-                 hosts = ARRAY (SELECT jsonb_array_elements_text(n.hosts::jsonb)),
-                 error_code = coalesce(n.error_code, e.error_code), error = coalesce(n.error, e.error),
-                 key = coalesce(n.key, e.key), sha256 = coalesce(n.sha256, e.sha256),
-                 size = coalesce(n.size, e.size),
-                 notes = CASE WHEN n.notes IS NULL THEN e.notes
-                              ELSE ARRAY (SELECT jsonb_array_elements_text(n.notes::jsonb)) END
-             FROM unnest($2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::text[], $7::text[], $8::text[],
-                         $9::text[], $10::bytea[], $11::bigint[], $12::text[])
-                 AS n (id, state, failures, suspect, hosts, error_code, error, key, sha256, size, notes)
-             WHERE e.id = n.id AND e.state IN ('wanted', 'dispatched')
-             RETURNING e.id, e.state),
-         returned AS (
+        "WITH returned AS (
              DELETE FROM dispatched_texts WHERE encoder = $1 AND embedding = ANY ($2::bigint[]))
-         INSERT INTO spreading_texts (embedding) SELECT id FROM written WHERE state IN ('done', 'dead')",
+         UPDATE embeddings AS e
+         SET state = n.state, failures = n.failures, suspect = n.suspect,
+             hosts = ARRAY (SELECT jsonb_array_elements_text(n.hosts::jsonb)),
+             error_code = coalesce(n.error_code, e.error_code), error = coalesce(n.error, e.error),
+             key = coalesce(n.key, e.key), sha256 = coalesce(n.sha256, e.sha256),
+             size = coalesce(n.size, e.size),
+             notes = CASE WHEN n.notes IS NULL THEN e.notes
+                          ELSE ARRAY (SELECT jsonb_array_elements_text(n.notes::jsonb)) END
+         FROM unnest($2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::text[], $7::text[], $8::text[],
+                     $9::text[], $10::bytea[], $11::bigint[], $12::text[])
+             AS n (id, state, failures, suspect, hosts, error_code, error, key, sha256, size, notes)
+         WHERE e.id = n.id AND e.state IN ('wanted', 'dispatched')",
     )
     .bind(pool.digest.0)
     .bind(changed.iter().map(|text| text.row.id).collect::<Vec<_>>())
@@ -214,7 +221,7 @@ pub(super) async fn jobs_of(tx: &mut Tx, embeddings: &[i64]) -> Result<Vec<(i64,
     }
     Ok(sqlx::query_as(
         "SELECT t.job, t.embedding FROM unnest($1::bigint[]) AS wanted (id)
-         JOIN job_texts AS t ON t.embedding = wanted.id",
+         CROSS JOIN LATERAL (SELECT * FROM job_texts AS t WHERE t.embedding = wanted.id OFFSET 0) AS t",
     )
     .bind(embeddings)
     .fetch_all(&mut **tx)

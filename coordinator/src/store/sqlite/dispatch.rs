@@ -30,6 +30,9 @@ impl SqliteStore {
                 "SELECT j.id, j.tenant, j.priority, '', s.total - s.passed, 0, NULL
                  FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
                  WHERE s.pool = ?1 AND s.stage = -1 AND s.passed < s.total AND j.state = 'active'
+                   AND EXISTS (SELECT 1 FROM job_texts AS t
+                               JOIN embeddings AS e ON e.id = t.embedding AND e.state = 'wanted'
+                               WHERE t.job = j.seq AND t.encoded = 0)
                  ORDER BY j.seq",
             )
             .bind(pool.digest.to_string())
