@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Retry(RetryArgs),
     /// List the workers
     Workers,
+    /// Ask a worker or an encoder to finish what it runs, take nothing new, and leave; nothing of it costs a failure
+    Drain(DrainArgs),
     /// List the cascades the farm serves
     Cascades,
     /// Render a picture again from its own metadata and say whether the pixels are identical
@@ -222,6 +224,17 @@ pub(crate) struct RetryArgs {
 pub(crate) struct JobArgs {
     /// The job's id, as `submit` printed it
     pub(crate) job: String,
+}
+
+/// `darkroom drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The worker's id as `darkroom workers` lists it, or the beginning of it
+    #[arg(required_unless_present = "all_of", conflicts_with = "all_of")]
+    pub(crate) worker: Option<String>,
+    /// Every worker and encoder of this host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) all_of: Option<String>,
 }
 
 /// `darkroom watch`.

@@ -160,6 +160,13 @@ impl Client {
             .workers)
     }
 
+    /// Asks a worker, or all of a host, to drain.
+    pub(crate) async fn drain(&self, request: v1::DrainWorkerRequest) -> Result<Vec<v1::Worker>> {
+        let answer =
+            self.call(request, CALL, async |mut farm, request| farm.drain_worker(request).await).await?;
+        Ok(answer.workers)
+    }
+
     /// The cascades.
     pub(crate) async fn cascades(&self) -> Result<Vec<v1::Cascade>> {
         let request = v1::ListCascadesRequest {};

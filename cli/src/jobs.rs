@@ -8,7 +8,7 @@ use darkroom_proto::v1;
 use serde_json::json;
 
 use crate::{
-    args::{GetArgs, LsArgs, SubmitArgs, WatchArgs},
+    args::{DrainArgs, GetArgs, LsArgs, SubmitArgs, WatchArgs},
     batch_file,
     client::Client,
     deadline,
@@ -238,11 +238,23 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
 
 /// `darkroom workers`.
 pub(crate) async fn workers(client: &Client, as_json: bool) -> Result<()> {
-    let workers = client.workers().await?;
+    show_workers(&client.workers().await?, as_json)
+}
+
+/// `darkroom drain`.
+pub(crate) async fn drain(client: &Client, args: DrainArgs, as_json: bool) -> Result<()> {
+    let request = v1::DrainWorkerRequest {
+        worker: args.worker.unwrap_or_default(),
+        host: args.all_of.unwrap_or_default(),
+    };
+    show_workers(&client.drain(request).await?, as_json)
+}
+
+fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
     if as_json {
         return output::json(&workers.iter().map(WorkerView::from).collect::<Vec<_>>());
     }
-    for worker in &workers {
+    for worker in workers {
         let stages: Vec<_> = worker
             .stages
             .iter()

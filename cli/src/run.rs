@@ -63,6 +63,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Resume(args) => jobs::show(&farm::find(place)?.resume(&args.job).await?, json)?,
         Command::Retry(args) => jobs::show(&farm::find(place)?.retry(deadline::retry(&args)?).await?, json)?,
         Command::Workers => jobs::workers(&farm::find(place)?, json).await?,
+        Command::Drain(args) => jobs::drain(&farm::find(place)?, args, json).await?,
         Command::Cascades => jobs::cascades(&farm::find(place)?, json).await?,
         Command::Completions { .. } => {}
         #[cfg(feature = "embedded")]

@@ -1,4 +1,4 @@
-//! The workers as they last announced themselves: who serves a pool, how much of it, on how many hosts.
+//! The workers as they last announced themselves: who serves a pool, how much of it, on how many devices.
 
 use std::{
     collections::BTreeSet,
@@ -41,9 +41,9 @@ impl Crew {
         self.serving(pool).map(|(_, served)| u64::from(served.batch_cap)).max().unwrap_or(1).max(1)
     }
 
-    /// Distinct hosts that serve the pool.
+    /// Distinct devices, of whatever hosts, that serve the pool.
     pub(crate) fn hosts(&self, pool: &PoolId) -> usize {
-        self.serving(pool).map(|(card, _)| card.host.as_str()).collect::<BTreeSet<_>>().len()
+        self.serving(pool).map(|(card, _)| card.place()).collect::<BTreeSet<_>>().len()
     }
 
     /// Workers that serve the pool.
@@ -56,16 +56,16 @@ impl Crew {
         self.serving(pool).map(|(_, served)| served.seconds_per_image).find(|seconds| *seconds > 0.0)
     }
 
-    /// A worker's host: as announced, else what its id begins with.
+    /// A worker's host and device: as announced, else the host that its id begins with.
     pub(crate) fn host_of(&self, worker: &WorkerId) -> String {
-        let announced = self.0.iter().find(|card| &card.id == worker).map(|card| card.host.clone());
+        let announced = self.0.iter().find(|card| &card.id == worker).map(WorkerCard::place);
         announced.unwrap_or_else(|| {
             worker.0.rsplit_once('-').map_or_else(|| worker.0.clone(), |(host, _)| host.to_owned())
         })
     }
 
     fn working(&self) -> impl Iterator<Item = &WorkerCard> {
-        self.0.iter().filter(|card| card.state != "draining")
+        self.0.iter().filter(|card| card.takes_tasks())
     }
 
     fn serving<'a>(

@@ -1,6 +1,6 @@
 //! When a task that keeps failing is given up (DESIGN invariant 9).
 //!
-//! Only what happened while the task ran alone counts: a failure in a shared batch, or a worker's death, makes the
+//! A host here is a host's device, `gpu-7/cuda:1`: two devices of one machine are two. Only what happened while the task ran alone counts: a failure in a shared batch, or a worker's death, makes the
 //! task suspect, and suspects run alone.
 
 use crate::guard::{Guard, stands};

@@ -1,4 +1,4 @@
-//! A member at work: until a signal, or until it breaks; then a drain, while health says that it drains.
+//! A member at work: until a signal, until the coordinator wishes it to drain, or until it breaks; then a drain, while health says that it drains.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,7 +19,7 @@ pub struct Face {
     pub services: &'static [&'static str],
 }
 
-/// Works until `stop`, drains, and leaves the farm.
+/// Works until `stop` or the wish to drain, drains, and leaves the farm.
 ///
 /// # Errors
 /// An address that cannot be listened on (the work is drained first), or what broke the loop.
@@ -33,6 +33,7 @@ pub async fn work(work: Handle, face: Face, stop: CancellationToken) -> Result<(
         tracing::info!(worker = %work.worker(), "working");
         tokio::select! {
             () = stop.cancelled() => {}
+            () = work.drains() => {}
             error = work.broken() => tracing::error!(%error, "the work cannot go on"),
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::{
     Leased, TaskQueue,
     task::{
-        Completion, EncodeBody, EntryId, EntryState, Lease, Outcome, PoolId, Subject, Task, TaskBody,
+        Completion, EncodeBody, EntryId, EntryState, Lease, Orders, Outcome, PoolId, Subject, Task, TaskBody,
         TaskKey, TaskResult, WorkerCard,
     },
 };
@@ -61,6 +61,8 @@ macro_rules! conformance_tests {
             entries_tell_every_state
             a_silent_worker_expires_and_a_withdrawn_one_is_gone
             two_workers_never_share_a_task
+            a_worker_that_is_to_drain_is_told_until_it_leaves
+            a_worker_that_is_set_aside_gets_nothing_for_a_time
         );
     };
     (@ $attributes:tt, $harness:expr, $($check:ident)+) => {
@@ -517,4 +519,47 @@ pub async fn two_workers_never_share_a_task(h: Harness) {
     let (a, b) = tokio::join!(take("a"), take("b"));
     let all: BTreeSet<u64> = a.iter().chain(&b).copied().collect();
     assert_eq!((all.len(), a.len() + b.len()), (200, 200));
+}
+
+/// Drain.
+pub async fn a_worker_that_is_to_drain_is_told_until_it_leaves(h: Harness) {
+    let drain = Orders { drain: true, aside: false };
+    assert_eq!(h.queue.announce(card("a")).await.expect("announced"), Orders::default());
+    h.queue.announce(card("b")).await.expect("announced");
+    for _ in 0..2 {
+        h.queue.ask_to_drain(&worker("a")).await.expect("wished, twice as once");
+        assert_eq!(h.queue.announce(card("a")).await.expect("announced"), drain);
+    }
+    assert_eq!(h.queue.announce(card("b")).await.expect("announced"), Orders::default());
+    let mut cards = h.queue.workers(h.lease).await.expect("workers");
+    cards.sort_by(|a, b| a.id.cmp(&b.id));
+    let states: Vec<_> = cards.iter().map(|card| card.state.as_str()).collect();
+    assert_eq!(states, [WorkerCard::DRAINING, "working"], "whatever it says of itself");
+    h.queue.withdraw(&worker("a")).await.expect("withdrawn");
+    assert_eq!(h.queue.announce(card("a")).await.expect("announced"), Orders::default(), "forgotten");
+}
+
+/// Setting a worker aside.
+pub async fn a_worker_that_is_set_aside_gets_nothing_for_a_time(h: Harness) {
+    let (pool, other) = (pool("base"), pool("sr256"));
+    h.add_range(&pool, 0..4).await;
+    h.add_range(&other, 4..5).await;
+    let held = h.lease(&pool, "a", 1).await;
+    h.queue.announce(card("a")).await.expect("announced");
+    let aside = [(worker("a"), h.lease)];
+    h.queue.set_aside(&[pool.clone(), other.clone()], &aside).await.expect("set aside");
+    assert!(h.lease(&pool, "a", 9).await.is_empty() && h.lease(&other, "a", 9).await.is_empty());
+    assert!(h.heartbeat(&pool, "a", &held).await.is_empty(), "what it holds it keeps");
+    assert_eq!(h.complete(&pool, &held[0]).await, Completion::Recorded);
+    let orders = h.queue.announce(card("a")).await.expect("announced");
+    assert_eq!(orders, Orders { drain: false, aside: true });
+    assert_eq!(h.queue.workers(h.lease).await.expect("workers")[0].state, WorkerCard::ASIDE);
+    assert_eq!(indices(&h.lease(&pool, "b", 1).await), [1], "others get it");
+    h.queue.set_aside(&[pool.clone(), other.clone()], &[]).await.expect("lifted");
+    assert_eq!(indices(&h.lease(&pool, "a", 1).await), [2], "lifted at once");
+    h.queue.set_aside(&[pool.clone(), other.clone()], &aside).await.expect("set aside");
+    assert!(h.lease(&other, "a", 9).await.is_empty());
+    sleep(h.lease + Duration::from_millis(50)).await;
+    assert_eq!(indices(&h.lease(&other, "a", 9).await), [4], "it ends by itself");
+    assert_eq!(h.queue.announce(card("a")).await.expect("announced"), Orders::default());
 }

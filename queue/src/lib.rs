@@ -20,7 +20,8 @@ use darkroom_core::id::WorkerId;
 
 pub use error::Error;
 use task::{
-    Completion, EntryId, EntrySummary, Lease, PoolId, ResultEntry, Task, TaskKey, TaskResult, WorkerCard,
+    Completion, EntryId, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task, TaskKey, TaskResult,
+    WorkerCard,
 };
 
 /// A queue of tasks, one line per pool, and of their results.
@@ -97,8 +98,17 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// coordinator keeps queues short.
     async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error>;
 
-    /// Says that a worker is here and what it serves; repeated as its sign of life.
-    async fn announce(&self, card: WorkerCard) -> Result<(), Error>;
+    /// Says that a worker is here and what it serves; repeated as its sign of life. Answers with what is wished of it.
+    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error>;
+
+    /// Wishes that a worker drains: it is told so whenever it announces itself, and is listed as draining from now on.
+    /// Idempotent; forgotten when the worker withdraws, or has not been seen for an hour. A hint like all that a queue
+    /// holds: one that is flushed before the worker has heard of it is to be wished again.
+    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error>;
+
+    /// Gives these workers, and no others, nothing from these pools for so long, and lists them as set aside; what they
+    /// hold they keep. It ends by itself. Every call names all that are set aside, so it is repeated after a flush.
+    async fn set_aside(&self, pools: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error>;
 
     /// Removes a worker that leaves.
     async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error>;

@@ -20,8 +20,8 @@ use tokio::{
 use crate::{
     Error, Leased, TaskQueue,
     task::{
-        Completion, EntryId, EntryState, EntrySummary, Lease, PoolId, ResultEntry, Task, TaskKey, TaskResult,
-        WorkerCard,
+        Completion, EntryId, EntryState, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task, TaskKey,
+        TaskResult, WorkerCard,
     },
 };
 
@@ -59,6 +59,19 @@ struct State {
     next_id: u64,
     pools: HashMap<PoolId, Pool>,
     cards: BTreeMap<WorkerId, (WorkerCard, Instant)>,
+    /// Who is to drain, and since when that is wished.
+    draining: HashMap<WorkerId, Instant>,
+    /// Who gets nothing, and until when.
+    aside: HashMap<WorkerId, Instant>,
+}
+
+impl State {
+    fn orders(&self, worker: &WorkerId, now: Instant) -> Orders {
+        Orders {
+            drain: self.draining.contains_key(worker),
+            aside: self.aside.get(worker).is_some_and(|until| now < *until),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -104,9 +117,12 @@ impl MemoryQueue {
 
     fn take_waiting(&self, pool: &PoolId, worker: &WorkerId, max: usize) -> Vec<Lease> {
         let mut state = self.state();
+        let renewed = Instant::now();
+        if state.orders(worker, renewed).aside {
+            return Vec::new();
+        }
         let State { next_id, pools, .. } = &mut *state;
         let Some(pool) = pools.get_mut(pool) else { return Vec::new() };
-        let renewed = Instant::now();
         let mut leases: Vec<Lease> = Vec::new();
         while leases.len() < max {
             let Some(first) = pool.waiting.first_entry() else { break };
@@ -352,16 +368,32 @@ impl TaskQueue for MemoryQueue {
         Ok(waiting.chain(leased).chain(results).collect())
     }
 
-    async fn announce(&self, card: WorkerCard) -> Result<(), Error> {
+    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
         let mut state = self.state();
         let now = Instant::now();
         state.cards.retain(|_, (_, seen)| now.duration_since(*seen) < CARD_LIFETIME);
+        state.draining.retain(|_, since| now.duration_since(*since) < CARD_LIFETIME);
+        let orders = state.orders(&card.id, now);
         state.cards.insert(card.id.clone(), (card, now));
+        Ok(orders)
+    }
+
+    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.state().draining.insert(worker.clone(), Instant::now());
+        Ok(())
+    }
+
+    async fn set_aside(&self, _: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
+        let now = Instant::now();
+        self.state().aside = workers.iter().map(|(worker, time)| (worker.clone(), now + *time)).collect();
+        self.tasks.notify_waiters();
         Ok(())
     }
 
     async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
-        self.state().cards.remove(worker);
+        let mut state = self.state();
+        state.cards.remove(worker);
+        state.draining.remove(worker);
         Ok(())
     }
 
@@ -370,9 +402,9 @@ impl TaskQueue for MemoryQueue {
         let now = Instant::now();
         let fresh = state.cards.values().filter(|(_, seen)| now.duration_since(*seen) <= since);
         Ok(fresh
-            .map(|(card, seen)| WorkerCard {
-                seen_seconds_ago: now.duration_since(*seen).as_secs_f64(),
-                ..card.clone()
+            .map(|(card, seen)| {
+                let seen_seconds_ago = now.duration_since(*seen).as_secs_f64();
+                WorkerCard { seen_seconds_ago, ..card.clone() }.under(state.orders(&card.id, now))
             })
             .collect())
     }

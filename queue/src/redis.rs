@@ -45,8 +45,8 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Error, Leased, TaskQueue,
     task::{
-        Completion, EntryId, EntryState, EntrySummary, Lease, PoolId, ResultEntry, Task, TaskKey, TaskResult,
-        WorkerCard,
+        Completion, EntryId, EntryState, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task, TaskKey,
+        TaskResult, WorkerCard,
     },
 };
 use bell::Bells;
@@ -152,7 +152,8 @@ impl RedisQueue {
         let most = max.min(CHUNK);
         loop {
             let holding = self.holdings.begin(pool, worker);
-            let mut call = SCRIPTS.lease.call(&[&keys.tasks, &keys.head, &keys.bell, &keys.suspect]);
+            let mut call =
+                SCRIPTS.lease.call(&[&keys.tasks, &keys.head, &keys.bell, &keys.suspect, &keys.aside]);
             call.arg(&worker.0).arg(most);
             if let Some(known) = holding.known_after_doubt() {
                 call.arg(1).arg(texts(known));
@@ -487,8 +488,20 @@ impl TaskQueue for RedisQueue {
         Ok(entries)
     }
 
-    async fn announce(&self, card: WorkerCard) -> Result<(), Error> {
+    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
         cards::announce(&self.link, &self.farm, &card).await
+    }
+
+    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        cards::ask_to_drain(&self.link, &self.farm, worker).await
+    }
+
+    async fn set_aside(&self, pools: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
+        // Each pool's keys are at home on a node of their own; the farm's tells the workers.
+        for pool in pools {
+            cards::set_aside(&self.link, &self.keys(pool).aside, workers).await?;
+        }
+        cards::set_aside(&self.link, &self.farm.aside, workers).await
     }
 
     async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {

@@ -241,6 +241,11 @@ impl Handle {
         self.shared.meter.busy()
     }
 
+    /// Resolves when the loop drains: it was told to, here or by the coordinator's wish.
+    pub fn drains(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.drain.clone().cancelled_owned()
+    }
+
     /// Resolves when the loop cannot go on: its model's thread or the loop itself died. Never otherwise.
     pub fn broken(&self) -> impl Future<Output = UserError> + Send + use<> {
         let shared = Arc::clone(&self.shared);
@@ -304,7 +309,9 @@ async fn supervise<S: Stage>(
     let over = CancellationToken::new();
     background.spawn(over.clone().run_until_cancelled_owned(held::keep_alive(Arc::clone(&shared))));
     background.spawn(over.clone().run_until_cancelled_owned(reporter));
-    background.spawn(over.clone().run_until_cancelled_owned(announce::keep_announcing(Arc::clone(&shared))));
+    background.spawn(
+        over.clone().run_until_cancelled_owned(announce::keep_announcing(Arc::clone(&shared), drain.clone())),
+    );
     background.close();
 
     let mut feeding = tokio::spawn(feed.run(drain.clone()));

@@ -151,7 +151,7 @@ pub struct TaskResult {
     pub key: TaskKey,
     /// Who ran it.
     pub worker: WorkerId,
-    /// Its host, for telling a poison image from a bad worker.
+    /// Where it ran, host and device ([`WorkerCard::place`]), for telling a poison image from a bad worker.
     pub host: String,
     /// Class of device: same class, same bytes.
     pub device_class: String,
@@ -235,4 +235,62 @@ pub struct ServedPool {
     pub batch_cap: u32,
     /// Measured model seconds per image in a full batch; 0 when unknown.
     pub seconds_per_image: f64,
+}
+
+/// What is wished of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// To drain, as after SIGTERM.
+    pub drain: bool,
+    /// It gets nothing for a time.
+    pub aside: bool,
+}
+
+/// Host and device as one name, `gpu-7/cuda:1`: what fails on three of these fails everywhere.
+#[must_use]
+pub fn place(host: &str, device: &str) -> String {
+    let device = device.split_whitespace().next().unwrap_or("cpu");
+    format!("{host}/{device}")
+}
+
+impl WorkerCard {
+    /// Its state while it drains.
+    pub const DRAINING: &'static str = "draining";
+    /// Its state while it gets nothing.
+    pub const ASIDE: &'static str = "set aside";
+
+    /// Host and device as one name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        place(&self.host, &self.device)
+    }
+
+    /// Whether it takes tasks.
+    #[must_use]
+    pub fn takes_tasks(&self) -> bool {
+        self.state != Self::DRAINING && self.state != Self::ASIDE
+    }
+
+    /// The card as it is listed under these orders.
+    #[must_use]
+    pub fn under(mut self, orders: Orders) -> Self {
+        if orders.drain {
+            Self::DRAINING.clone_into(&mut self.state);
+        } else if orders.aside && self.state != Self::DRAINING {
+            Self::ASIDE.clone_into(&mut self.state);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_devices_of_one_host_are_two_places() {
+        assert_eq!(place("h", "cuda:0 NVIDIA H100"), "h/cuda:0");
+        assert_eq!(place("h", "cpu (2 threads)"), "h/cpu");
+        assert_eq!(place("h", ""), "h/cpu");
+    }
 }

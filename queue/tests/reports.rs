@@ -10,8 +10,8 @@ use darkroom_queue::{
     memory::MemoryQueue,
     stage_loop::{self, BatchFault, Fault, Loaded, Model, Options, Row, Serve, Stage},
     task::{
-        Completion, EntryId, EntrySummary, Lease, Outcome, PoolId, ResultEntry, Task, TaskKey, TaskResult,
-        WorkerCard,
+        Completion, EntryId, EntrySummary, Lease, Orders, Outcome, PoolId, ResultEntry, Task, TaskKey,
+        TaskResult, WorkerCard,
     },
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -94,8 +94,16 @@ impl TaskQueue for Gated {
         self.queue.entries(pool).await
     }
 
-    async fn announce(&self, card: WorkerCard) -> Result<(), Error> {
+    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
         self.queue.announce(card).await
+    }
+
+    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.queue.ask_to_drain(worker).await
+    }
+
+    async fn set_aside(&self, pools: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
+        self.queue.set_aside(pools, workers).await
     }
 
     async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {

@@ -157,6 +157,13 @@ impl v1::farm_server::Farm for Farm {
         self.unary(self.shared.options.call, self.workers()).await
     }
 
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        self.unary(self.shared.options.call, self.drain(request.into_inner())).await
+    }
+
     async fn list_cascades(
         &self,
         _: Request<v1::ListCascadesRequest>,

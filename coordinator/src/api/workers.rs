@@ -2,20 +2,39 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use darkroom_core::error::{Code, UserError};
 use darkroom_proto::v1;
+use darkroom_queue::task::{Orders, WorkerCard};
 
-use super::{Farm, convert};
+use super::{Farm, convert, refused};
 use crate::service::Error;
 
 impl Farm {
     pub(super) async fn workers(&self) -> Result<v1::ListWorkersResponse, Error> {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
+        Ok(v1::ListWorkersResponse { workers: self.view_workers(&cards) })
+    }
+
+    fn view_workers(&self, cards: &[WorkerCard]) -> Vec<v1::Worker> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let measured = |pool: &_| self.shared.rates.seconds_per_image(pool);
-        Ok(v1::ListWorkersResponse {
-            workers: cards.iter().map(|card| convert::worker(card, now, measured)).collect(),
-        })
+        cards.iter().map(|card| convert::worker(card, now, measured)).collect()
+    }
+
+    pub(super) async fn drain(
+        &self,
+        request: v1::DrainWorkerRequest,
+    ) -> Result<v1::DrainWorkerResponse, Error> {
+        let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
+        let chosen = choose(&cards, &request).map_err(refused)?;
+        for card in &chosen {
+            self.shared.queue.ask_to_drain(&card.id).await?;
+            tracing::info!(worker = %card.id, "asked to drain");
+        }
+        let orders = Orders { drain: true, aside: false };
+        let chosen: Vec<_> = chosen.into_iter().map(|card| card.clone().under(orders)).collect();
+        Ok(v1::DrainWorkerResponse { workers: self.view_workers(&chosen) })
     }
 
     pub(super) fn cascades(&self) -> v1::ListCascadesResponse {
@@ -32,5 +51,111 @@ impl Farm {
             cascades: self.cascades().cascades,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         })
+    }
+}
+
+/// Most workers that a refusal names.
+const NAMED: usize = 10;
+
+/// The workers that a request means.
+fn choose<'a>(
+    cards: &'a [WorkerCard],
+    request: &v1::DrainWorkerRequest,
+) -> Result<Vec<&'a WorkerCard>, UserError> {
+    let unknown = |field: &str, value: &str, what: &str, mut there: Vec<&str>| {
+        there.sort_unstable();
+        there.dedup();
+        let rest = there.len().saturating_sub(NAMED);
+        let mut named = there.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+        if named.is_empty() {
+            "none, no worker is there".clone_into(&mut named);
+        } else if rest > 0 {
+            named += &format!(" and {rest} others");
+        }
+        UserError {
+            field: Some(field.to_owned()),
+            ..UserError::new(
+                Code::NotFound,
+                "UNKNOWN_WORKER",
+                format!("{field} is {value:?}; {what}: {named}"),
+            )
+        }
+    };
+    match (request.worker.as_str(), request.host.as_str()) {
+        ("", "") => Err(UserError::invalid("worker", "worker is empty; accepted: a worker's id, or a host")),
+        ("", host) => {
+            let chosen: Vec<_> = cards.iter().filter(|card| card.host == host).collect();
+            let hosts = cards.iter().map(|card| card.host.as_str()).collect();
+            if chosen.is_empty() {
+                Err(unknown("host", host, "hosts with workers are", hosts))
+            } else {
+                Ok(chosen)
+            }
+        }
+        (worker, "") => {
+            if let Some(card) = cards.iter().find(|card| card.id.0 == worker) {
+                return Ok(vec![card]);
+            }
+            let chosen: Vec<_> = cards.iter().filter(|card| card.id.0.starts_with(worker)).collect();
+            match chosen.as_slice() {
+                [one] => Ok(vec![one]),
+                [] => {
+                    let ids = cards.iter().map(|card| card.id.0.as_str()).collect();
+                    Err(unknown("worker", worker, "workers are", ids))
+                }
+                several => Err(UserError::invalid(
+                    "worker",
+                    format!(
+                        "worker is {worker:?}, with which the ids of {} workers begin; accepted: more of the id",
+                        several.len()
+                    ),
+                )),
+            }
+        }
+        _ => Err(UserError::invalid("host", "host is given beside worker; accepted: one of the two")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use darkroom_core::id::WorkerId;
+
+    use super::*;
+
+    fn card(id: &str, host: &str) -> WorkerCard {
+        WorkerCard {
+            id: WorkerId(id.to_owned()),
+            host: host.to_owned(),
+            device: "cpu".to_owned(),
+            device_class: "fake".to_owned(),
+            pools: BTreeMap::new(),
+            leased: 0,
+            done: 0,
+            busy: 0.0,
+            state: "working".to_owned(),
+            seen_seconds_ago: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_worker_is_meant_by_its_id_a_unique_beginning_or_its_host() {
+        let cards = [card("a-1", "a"), card("a-12", "a"), card("b-7", "b")];
+        let ask = |worker: &str, host: &str| {
+            let request = v1::DrainWorkerRequest { worker: worker.to_owned(), host: host.to_owned() };
+            choose(&cards, &request)
+                .map(|chosen| chosen.iter().map(|card| card.id.0.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(ask("a-1", "").expect("its id"), ["a-1"]);
+        assert_eq!(ask("a-12", "").expect("its id"), ["a-12"]);
+        assert_eq!(ask("b", "").expect("a beginning"), ["b-7"]);
+        assert_eq!(ask("", "a").expect("a host").len(), 2);
+        assert_eq!(ask("a", "").expect_err("two").code, Code::InvalidArgument);
+        let unknown = ask("c", "").expect_err("nobody");
+        assert_eq!(unknown.code, Code::NotFound);
+        assert_eq!(unknown.message, "worker is \"c\"; workers are: a-1, a-12, b-7");
+        assert_eq!(ask("", "c").expect_err("nobody").code, Code::NotFound);
+        assert!(ask("", "").is_err() && ask("a-1", "a").is_err());
     }
 }

@@ -1,33 +1,59 @@
-//! Workers' cards: a hash of cards and a sorted set of when each was last seen, by Redis's clock.
+//! Workers' cards: a hash of cards and a sorted set of when each was last seen, by Redis's clock; and what is wished of
+//! them, who is to drain and who gets nothing.
 
 use std::time::Duration;
 
 use darkroom_core::id::WorkerId;
 
 use super::{connection::Link, keys::FarmKeys, script::SCRIPTS};
-use crate::{Error, task::WorkerCard};
+use crate::{
+    Error,
+    task::{Orders, WorkerCard},
+};
 
 /// Cards older than this are forgotten whatever a reader asks for, so that the list stays bounded.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-pub(super) async fn announce(link: &Link, farm: &FarmKeys, card: &WorkerCard) -> Result<(), Error> {
+pub(super) async fn announce(link: &Link, farm: &FarmKeys, card: &WorkerCard) -> Result<Orders, Error> {
     let text = serde_json::to_string(card).map_err(|error| Error::Malformed(error.to_string()))?;
-    let mut call = SCRIPTS.announce.call(&[&farm.cards, &farm.seen]);
+    let mut call = SCRIPTS.announce.call(&[&farm.cards, &farm.seen, &farm.drain, &farm.aside]);
     call.arg(&card.id.0).arg(text).arg(LIFETIME.as_millis().to_string());
-    link.ask::<i64>(&SCRIPTS.announce, call).await.map(drop)
+    Ok(orders(link.ask::<(i64, i64)>(&SCRIPTS.announce, call).await?))
+}
+
+pub(super) async fn ask_to_drain(link: &Link, farm: &FarmKeys, worker: &WorkerId) -> Result<(), Error> {
+    let mut call = SCRIPTS.ask_to_drain.call(&[&farm.drain]);
+    call.arg(&worker.0).arg(LIFETIME.as_millis().to_string());
+    link.ask::<i64>(&SCRIPTS.ask_to_drain, call).await.map(drop)
+}
+
+/// Replaces who gets nothing, in one of the sets that say so.
+pub(super) async fn set_aside(link: &Link, key: &str, workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
+    let mut call = SCRIPTS.set_aside.call(&[key]);
+    for (worker, time) in workers {
+        call.arg(&worker.0).arg(time.as_millis().to_string());
+    }
+    link.ask::<i64>(&SCRIPTS.set_aside, call).await.map(drop)
 }
 
 pub(super) async fn withdraw(link: &Link, farm: &FarmKeys, worker: &WorkerId) -> Result<(), Error> {
-    let mut call = SCRIPTS.withdraw.call(&[&farm.cards, &farm.seen]);
+    let mut call = SCRIPTS.withdraw.call(&[&farm.cards, &farm.seen, &farm.drain]);
     call.arg(&worker.0);
     link.ask::<i64>(&SCRIPTS.withdraw, call).await.map(drop)
 }
 
 pub(super) async fn workers(link: &Link, farm: &FarmKeys, since: Duration) -> Result<Vec<WorkerCard>, Error> {
-    let mut call = SCRIPTS.workers.call(&[&farm.cards, &farm.seen]);
+    let mut call = SCRIPTS.workers.call(&[&farm.cards, &farm.seen, &farm.drain, &farm.aside]);
     call.arg(since.min(LIFETIME).as_millis().to_string());
-    let cards: Vec<(u64, String)> = link.ask(&SCRIPTS.workers, call).await?;
-    Ok(cards.into_iter().filter_map(|(age_ms, text)| card(age_ms, &text)).collect())
+    let cards: Vec<(u64, String, i64, i64)> = link.ask(&SCRIPTS.workers, call).await?;
+    let read = |(age_ms, text, drain, aside): (u64, String, i64, i64)| {
+        card(age_ms, &text).map(|card| card.under(orders((drain, aside))))
+    };
+    Ok(cards.into_iter().filter_map(read).collect())
+}
+
+fn orders((drain, aside): (i64, i64)) -> Orders {
+    Orders { drain: drain == 1, aside: aside == 1 }
 }
 
 fn card(age_ms: u64, text: &str) -> Option<WorkerCard> {

@@ -15,6 +15,10 @@ pub(super) struct FarmKeys {
     pub(super) cards: String,
     /// Sorted set: workers by their last sign of life, milliseconds by Redis's clock.
     pub(super) seen: String,
+    /// Sorted set: workers that are to drain, by when that was wished.
+    pub(super) drain: String,
+    /// Sorted set: workers that get nothing, by until when.
+    pub(super) aside: String,
 }
 
 /// Names of one pool's keys.
@@ -28,6 +32,8 @@ pub(super) struct PoolKeys {
     pub(super) bell: String,
     /// Id of the newest suspect that was added to the line.
     pub(super) suspect: String,
+    /// Sorted set: workers that get nothing, by until when, milliseconds by Redis's clock.
+    pub(super) aside: String,
     /// Stream: results.
     pub(super) results: String,
     /// List: tokens for committers that wait.
@@ -44,6 +50,8 @@ impl FarmKeys {
             owner: format!("darkroom:{{{farm}}}:owner"),
             cards: format!("darkroom:{{{farm}}}:cards"),
             seen: format!("darkroom:{{{farm}}}:seen"),
+            drain: format!("darkroom:{{{farm}}}:drain"),
+            aside: format!("darkroom:{{{farm}}}:aside"),
         })
     }
 
@@ -54,6 +62,7 @@ impl FarmKeys {
             head: format!("{tag}:head"),
             bell: format!("{tag}:bell"),
             suspect: format!("{tag}:suspect"),
+            aside: format!("{tag}:aside"),
             results: format!("{tag}:results"),
             rung: format!("{tag}:rung"),
         }
@@ -68,7 +77,7 @@ mod tests {
     #[test]
     fn a_pools_keys_share_one_hash_tag_and_differ_otherwise() {
         let keys = FarmKeys::new("farm-1").unwrap().pool(&pool("base"));
-        let all = [keys.tasks, keys.head, keys.bell, keys.suspect, keys.results, keys.rung];
+        let all = [keys.tasks, keys.head, keys.bell, keys.suspect, keys.aside, keys.results, keys.rung];
         let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
         assert!(all.iter().all(|key| tag(key) == tag(&all[0])));
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());

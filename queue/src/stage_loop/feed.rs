@@ -20,6 +20,11 @@ use crate::{Error, task::PoolId};
 
 /// Longest wait for a hint, and the time after which lines are looked at without one.
 const WAIT: Duration = Duration::from_secs(1);
+/// Time between two looks whether a worker that gets nothing gets something again.
+const ASIDE: Duration = Duration::from_millis(200);
+/// Hints that were wrong one after the other, from which on there is a pause after each: this worker may have been set
+/// aside and not know it yet.
+const WRONG_HINTS: u32 = 3;
 /// Pause after a hint that was wrong.
 const MISSED: Duration = Duration::from_millis(5);
 
@@ -91,16 +96,26 @@ impl<S: Stage> Feed<S> {
     async fn next_leases(&mut self, drain: &CancellationToken) -> Option<Vec<Held>> {
         let pools: Vec<PoolId> = self.shared.options.pools.iter().map(|serve| serve.pool.clone()).collect();
         let mut backoff = Backoff::new();
+        let mut wrong_hints = 0;
         while !drain.is_cancelled() {
             if let Some(run) = self.take_leftovers() {
                 return Some(run);
+            }
+            if self.shared.is_aside() {
+                drain.run_until_cancelled(sleep(ASIDE)).await?;
+                continue;
             }
             let fault = match self.lease_from_any(&pools).await {
                 Ok(true) => continue,
                 Ok(false) => {
                     let hint = self.shared.queue.wait_for_tasks(&pools, WAIT);
                     let hint = async { timeout(WAIT * 3, hint).await.unwrap_or(Ok(false)) };
-                    drain.run_until_cancelled(hint).await?.err()
+                    let hint = drain.run_until_cancelled(hint).await?;
+                    wrong_hints = if matches!(hint, Ok(true)) { wrong_hints + 1 } else { 0 };
+                    if wrong_hints > WRONG_HINTS {
+                        sleep(MISSED).await;
+                    }
+                    hint.err()
                 }
                 Err(error) => Some(error),
             };

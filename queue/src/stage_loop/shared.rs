@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     TaskQueue,
-    task::{Outcome, PoolId, ServedPool, TaskResult, WorkerCard},
+    task::{Orders, Outcome, PoolId, ServedPool, TaskResult, WorkerCard, place},
 };
 
 pub(super) struct Shared {
@@ -49,6 +49,7 @@ pub(super) struct Shared {
     limits: Mutex<Caps>,
     labels: Mutex<Labels>,
     is_draining: AtomicBool,
+    is_aside: AtomicBool,
 }
 
 /// What the model says of itself once it is made.
@@ -89,6 +90,7 @@ impl Shared {
             limits: Mutex::default(),
             labels: Mutex::default(),
             is_draining: AtomicBool::new(false),
+            is_aside: AtomicBool::new(false),
         }
     }
 
@@ -123,6 +125,20 @@ impl Shared {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
+    /// Notes whether this worker gets nothing for a time; returns what was noted before.
+    pub(super) fn set_aside(&self, aside: bool) -> bool {
+        self.is_aside.swap(aside, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_aside(&self) -> bool {
+        self.is_aside.load(Ordering::Relaxed)
+    }
+
+    /// Host and device as one name.
+    fn place(&self) -> String {
+        place(&self.options.host, &locked(&self.labels).device)
+    }
+
     pub(super) fn card(&self) -> WorkerCard {
         let labels = locked(&self.labels).clone();
         let draining = self.is_draining.load(Ordering::Relaxed);
@@ -141,9 +157,10 @@ impl Shared {
             leased: self.registry.len() as u64,
             done: self.meter.busy().done,
             busy: self.meter.share(),
-            state: if draining { "draining" } else { "working" }.to_owned(),
+            state: "working".to_owned(),
             seen_seconds_ago: 0.0,
         }
+        .under(Orders { drain: draining, aside: self.is_aside() })
     }
 
     /// Reports how a task ended; returns when the queue has it, or the lease is lost.
@@ -154,7 +171,7 @@ impl Shared {
         let result = TaskResult {
             key: held.task().key,
             worker: self.options.worker.clone(),
-            host: self.options.host.clone(),
+            host: self.place(),
             device_class: facts.device_class.unwrap_or_else(|| self.device_class()),
             alone: facts.alone,
             seconds: facts.seconds,

@@ -1,4 +1,5 @@
--- KEYS: cards, sightings. ARGV: worker, card, lifetime in milliseconds. Cards of workers that died long ago go.
+-- KEYS: cards, sightings, who is to drain, who gets nothing. ARGV: worker, card, lifetime in milliseconds. Cards of
+-- workers that died long ago go. Returns whether the worker is to drain, and whether it gets nothing.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -7,6 +8,8 @@ for _, ghost in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3
   redis.call('HDEL', KEYS[1], ghost)
   redis.call('ZREM', KEYS[2], ghost)
 end
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return 1
+local drain = redis.call('ZSCORE', KEYS[3], ARGV[1]) and 1 or 0
+return { drain, is_aside(KEYS[4], ARGV[1]) and 1 or 0 }

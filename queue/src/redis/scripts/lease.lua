@@ -1,4 +1,4 @@
--- KEYS: tasks, head, bell, newest suspect. ARGV: worker, most, and, when an answer to this worker may have been lost, 1 and the leases
+-- KEYS: tasks, head, bell, newest suspect, who gets nothing. ARGV: worker, most, and, when an answer to this worker may have been lost, 1 and the leases
 -- it knows of: whatever else is in its name goes back to the head first.
 -- Returns the entries from the head and those from the line.
 local worker, room = ARGV[1], tonumber(ARGV[2])
@@ -17,6 +17,12 @@ if ARGV[3] == '1' then
     end
   end
   return_to_head(worker, strays, tasks, head)
+end
+
+if is_aside(KEYS[5], worker) then
+  -- The token that woke it was another's.
+  if any_waiting(head, tasks) then ring(bell, 1) end
+  return { {}, {} }
 end
 
 -- How many of the next entries may be taken together, and whether that ends the lease: a suspect comes alone. The second

@@ -65,6 +65,14 @@ local function forget(stream, ids)
   end
 end
 
+-- Whether a worker gets nothing now, by a set of who does not.
+local function is_aside(key, worker)
+  local ends = redis.call('ZSCORE', key, worker)
+  if not ends then return false end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000) < tonumber(ends)
+end
+
 -- Wakes up to `count` of those who wait at a bell. The list is bounded, so that nothing piles up where nobody waits.
 local function ring(bell, count)
   local room = TOKENS - redis.call('LLEN', bell)
