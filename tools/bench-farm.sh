@@ -6,7 +6,5 @@ cd "$(dirname "$0")/.."
 tools/setup-servers.sh
 target=${CARGO_TARGET_DIR:-$PWD/target}
 cargo build --locked --quiet --release --no-default-features \
-    -p darkroom-coordinator -p darkroom-encoder-service -p darkroom-worker -p darkroom-cli
-cargo build --locked --quiet --release -p darkroom-coordinator --example api_latency
-cargo build --locked --quiet --release -p darkroom-queue --features redis --example simulated_workers
+    -p darkroom-coordinator -p darkroom-encoder-service -p darkroom-worker -p darkroom-cli -p darkroom-bench
 BENCH_BIN="$target/release" exec python3 tools/bench-farm/bench.py

@@ -210,3 +210,43 @@ mod opening {
         assert_ne!(elsewhere.database_identity(), stores[0].database_identity());
     }
 }
+
+mod plans {
+    //! What a statement costs, whatever the statistics were when its plan was made.
+
+    use std::{sync::Arc, time::Duration};
+
+    use darkroom_coordinator::store::{
+        Store as _,
+        conformance::{Bench, Fresh, pass_some_of},
+    };
+
+    use super::{Options, Postgres, PostgresStore};
+
+    #[tokio::test]
+    async fn plans_that_were_made_for_small_tables_go_by_key_when_they_have_grown() {
+        let server = Postgres::shared();
+        let url = server.create_database();
+        let name = url.rsplit_once('/').expect("a database").1;
+        let options = Options { connections: 2, ..Options::default() };
+        let store = Arc::new(PostgresStore::connect(&url, options).await.expect("opens"));
+        let bench = Bench::new(Fresh::one(store.clone(), ())).await;
+        pass_some_of(&bench, 3).await;
+        server.sql(name, "VACUUM ANALYZE");
+        pass_some_of(&bench, 4).await;
+        pass_some_of(&bench, 3000).await;
+        // Sessions tell what they read when they end.
+        store.close().await;
+        let read = || server.sql(name, "SELECT max(idx_tup_read) FROM pg_stat_user_indexes");
+        let mut before = read();
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = read();
+            if std::mem::replace(&mut before, now.clone()) == now {
+                break;
+            }
+        }
+        let read: u64 = before.trim().parse().expect("a number");
+        assert!(read < 50_000, "{read} entries of one index were read");
+    }
+}

@@ -25,7 +25,7 @@ class Watch(threading.Thread):
 
 
 def latency(farm, job, images, seconds):
-    done = subprocess.run([BIN / "examples/api_latency", farm.environment["DARKROOM_FARM"], job, str(images), str(seconds), "40"], capture_output=True, text=True, check=False)
+    done = subprocess.run([BIN / "api_latency", farm.environment["DARKROOM_FARM"], job, str(images), str(seconds), "40"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
     return json.loads(done.stdout)

@@ -23,7 +23,6 @@ use darkroom_queue::{
     },
     task::{Outcome, PoolId, Task},
 };
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
 /// Says when it holds a task, and does nothing else.
@@ -108,11 +107,16 @@ async fn main() {
         );
         handles.push(started.await.expect("starts"));
     }
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Ok(Some(_)) = lines.next_line().await {
-        let busy: f64 = handles.iter().map(|handle| handle.busy().busy_seconds).sum();
-        println!("{{\"micros\": {}, \"busy\": {busy}}}", now());
-    }
+    let answers = std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            if line.is_err() {
+                break;
+            }
+            let busy: f64 = handles.iter().map(|handle| handle.busy().busy_seconds).sum();
+            println!("{{\"micros\": {}, \"busy\": {busy}}}", now());
+        }
+    });
+    tokio::task::spawn_blocking(move || answers.join()).await.expect("a thread").expect("no panic");
     // What they hold is handed back by the lease's end; the farm of a benchmark ends with it.
     std::process::exit(0);
 }
