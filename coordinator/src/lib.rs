@@ -5,6 +5,7 @@
 
 mod api;
 mod committer;
+mod conduct;
 mod counters;
 mod crew;
 mod dispatcher;
@@ -13,7 +14,6 @@ mod finisher;
 mod follower;
 mod limits;
 pub mod process;
-mod rates;
 mod reaper;
 pub mod service;
 pub mod store;

@@ -16,14 +16,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    api, committer,
+    api, committer, conduct,
     counters::Counters,
     crew::{Crew, LatestCrew},
     dispatcher,
     events::Events,
-    finisher, follower, limits,
-    rates::Rates,
-    reaper,
+    finisher, follower, limits, reaper,
     store::{
         self, Store,
         records::{Committed, Term},
@@ -133,7 +131,6 @@ pub(crate) struct Shared {
     pub(crate) cascades: Cascades,
     pub(crate) events: Events,
     pub(crate) crew: LatestCrew,
-    pub(crate) rates: Rates,
     pub(crate) counters: Counters,
     /// This process, as leader and as committer.
     pub(crate) holder: String,
@@ -237,7 +234,6 @@ impl Coordinator {
             cascades: Cascades::new(cascades),
             events: Events::default(),
             crew: LatestCrew::default(),
-            rates: Rates::default(),
             counters: Counters::default(),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
             stop: CancellationToken::new(),
@@ -255,6 +251,7 @@ impl Coordinator {
         shared.tasks.spawn(follower::run(Arc::clone(&shared)));
         shared.tasks.spawn(finisher::run(Arc::clone(&shared)));
         shared.tasks.spawn(limits::run(Arc::clone(&shared)));
+        shared.tasks.spawn(conduct::run(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared)));
         for pool in shared.cascades.pools() {

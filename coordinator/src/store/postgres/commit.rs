@@ -14,7 +14,7 @@ use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, Tx,
+    Error, PostgresStore, Tx, conduct,
     missing::Missing,
     moves::{apply, save_and_finish},
     progress::{LockedJob, LockedJobs, seqs_of},
@@ -24,6 +24,7 @@ use super::{
 use crate::store::{
     cause::{Cause, Outcomes, reason},
     change::{LastError, Move},
+    conduct::Conduct,
     records::{Committed, Fate, Release, Report, Term},
 };
 
@@ -97,19 +98,20 @@ async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Resu
     let mut jobs = LockedJobs::lock(tx, seqs.values().copied().chain(needing)).await?;
     let mut images = read_images(tx, pool, &jobs, &seqs, &ids).await?;
     let mut outcomes = Outcomes::default();
-    let mut outputs = Vec::new();
+    let (mut outputs, mut conduct) = (Vec::new(), Conduct::default());
     for cause in causes {
         let Subject::Image(id) = cause.key.subject else {
             outcomes.fates.push(Fate::Discarded("wrong_pool"));
             continue;
         };
         let fate = match images.get_mut(&id) {
-            Some(image) => judge(image, (id, cause), &mut missing, &mut outputs)?,
+            Some(image) => judge(image, (id, cause), &mut missing, &mut outputs, &mut conduct)?,
             None => Fate::Discarded("unknown_image"),
         };
         outcomes.fates.push(fate);
     }
     store_outputs(tx, &outputs).await?;
+    conduct::write(tx, &conduct).await?;
     let moves: Vec<_> = images
         .into_values()
         .filter(|image| image.moved)
@@ -180,6 +182,7 @@ fn judge<'a>(
     (id, cause): (ImageId, &Cause<'a>),
     missing: &mut Missing,
     outputs: &mut Vec<NewOutput<'a>>,
+    conduct: &mut Conduct,
 ) -> Result<Fate, Error> {
     if !image.live {
         return Ok(Fate::Discarded("job_not_live"));
@@ -194,6 +197,9 @@ fn judge<'a>(
     }
     (image.error, image.moved) = (error, true);
     let row = (image.row.image.job, image.row.image.idx);
+    if let Some(result) = cause.result() {
+        conduct.note(row, column(stage), &image.to, result);
+    }
     if let Some(result @ TaskResult { outcome: Outcome::Done { .. }, .. }) = cause.result() {
         outputs.push(NewOutput { job: row.0, idx: row.1, stage: stage_column(stage), result });
     }
