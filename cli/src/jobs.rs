@@ -263,11 +263,15 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
                 _ => format!("{} (×{})", stage.stage, stage.batch_cap),
             })
             .collect();
+        let state = match &worker.aside_until {
+            Some(until) => format!("{} until {until} ({})", worker.state, worker.aside_reason),
+            None => worker.state.clone(),
+        };
         output::line(&format!(
             "{}  {}  {}  leased {}  done {}  busy {:.0} %  {}",
             worker.id,
             worker.device,
-            worker.state,
+            state,
             worker.tasks_leased,
             worker.tasks_done,
             worker.busy * 100.0,

@@ -193,6 +193,8 @@ pub(crate) struct WorkerView {
     tasks_done: u64,
     busy: f64,
     last_seen: Option<f64>,
+    aside_reason: String,
+    aside_until: Option<f64>,
     stages: Vec<WorkerStageView>,
 }
 
@@ -216,6 +218,8 @@ impl From<&v1::Worker> for WorkerView {
             tasks_done: worker.tasks_done,
             busy: worker.busy,
             last_seen: worker.last_seen.as_ref().map(unix_seconds),
+            aside_reason: worker.aside_reason.clone(),
+            aside_until: worker.aside_until.as_ref().map(unix_seconds),
             stages: worker
                 .stages
                 .iter()

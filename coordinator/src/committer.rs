@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use darkroom_core::guard::{Guard, stands};
-use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry, Subject};
+use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry};
 
 use crate::{
     dispatcher,
@@ -157,14 +157,6 @@ fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Commi
     for (report, fate) in reports.iter().zip(&committed.fates) {
         let result = &report.result;
         match (fate, &result.outcome) {
-            (Fate::Applied, Outcome::Done { .. }) => {
-                let job = match result.key.subject {
-                    Subject::Image(image) => Some(image.job),
-                    Subject::Text(_) => None,
-                };
-                shared.rates.record(job, pool, result.seconds);
-                shared.counters.committed.add(1);
-            }
             (Fate::Applied, Outcome::Failed { code, message }) => {
                 tracing::warn!(pool = %pool, subject = ?result.key.subject, task.attempt = result.key.dispatch,
                     worker = %result.worker, error.code = code, error = message, "task failed");

@@ -51,9 +51,13 @@ impl Crew {
         self.serving(pool).count() as u64
     }
 
-    /// Seconds per image in the pool, as its workers measured at start-up.
+    /// Seconds per image in the pool: the mean of what its workers measured lately. Every coordinator reads the same.
     pub(crate) fn seconds_per_image(&self, pool: &PoolId) -> Option<f64> {
-        self.serving(pool).map(|(_, served)| served.seconds_per_image).find(|seconds| *seconds > 0.0)
+        let known = self.serving(pool).map(|(_, served)| served.seconds_per_image);
+        let (sum, count) = known
+            .filter(|seconds| *seconds > 0.0)
+            .fold((0.0, 0.0), |(sum, count), seconds| (sum + seconds, count + 1.0));
+        (count > 0.0).then_some(sum / count)
     }
 
     /// A worker's host and device: as announced, else the host that its id begins with.

@@ -5,6 +5,7 @@
 
 mod api;
 mod committer;
+mod conduct;
 mod counters;
 mod crew;
 mod dispatcher;
@@ -14,7 +15,6 @@ mod follower;
 mod limits;
 mod openings;
 pub mod process;
-mod rates;
 mod reaper;
 pub mod service;
 pub mod store;

@@ -18,7 +18,10 @@ use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
 };
-use darkroom_runtime::server::{self, Health};
+use darkroom_runtime::{
+    secret::SecretUrl,
+    server::{self, Health},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,13 +49,13 @@ pub struct CoordinatorArgs {
     listen: SocketAddr,
     /// The farm's record: postgres://user:password@host/database, or sqlite:FILE for a single coordinator
     #[arg(long, env = "DARKROOM_DATABASE", value_name = "URL", hide_env_values = true)]
-    database: String,
+    database: SecretUrl,
     /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
-    redis: String,
+    redis: SecretUrl,
     /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…
     #[arg(long, env = "DARKROOM_ARTIFACTS", value_name = "URL", hide_env_values = true)]
-    artifacts: String,
+    artifacts: SecretUrl,
     /// Folder of a cascade to serve; may be repeated, the first is the default. Its files are put into object storage,
     /// where the workers fetch them
     #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "DIR", required = true)]
@@ -92,11 +95,11 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let options = options(&args)?;
     let listener = server::listen(args.listen).await.map_err(|error| error.to_user())?;
     let bundles = load(&args).await?;
-    let artifacts = ArtifactStore::open(&args.artifacts, &open::Options::from_env())?;
+    let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
     artifacts.check().await?;
-    let (store, identity) = open_store(&args.database).await?;
+    let (store, identity) = open_store(args.database.expose()).await?;
     let farm = store.farm_id().await.map_err(|error| error.to_user())?;
-    let queue = RedisQueue::connect(&args.redis, &farm.to_string(), redis::Options::default()).await;
+    let queue = RedisQueue::connect(args.redis.expose(), &farm.to_string(), redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
     queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
     let queue = Arc::new(queue);
@@ -213,4 +216,22 @@ async fn open_store(url: &str) -> Result<(Arc<dyn Store>, String), UserError> {
     let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
     let identity = format!("{}:{}", darkroom_runtime::program::host_name(), path.display());
     Ok((Arc::new(store), identity))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_shown_without_passwords() {
+        let args = CoordinatorArgs::parse_from([
+            "darkroom-coordinator",
+            "--database=postgres://user:s3cr@host/farm",
+            "--redis=redis://user:s3cr@host",
+            "--artifacts=s3://key:s3cr@bucket",
+            "--cascade=folder",
+        ]);
+        assert_eq!(args.redis.expose(), "redis://user:s3cr@host");
+        assert!(!format!("{args:?}").contains("s3cr"), "{args:?}");
+    }
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use darkroom_core::guard::{Guard, stands};
@@ -16,6 +17,7 @@ use darkroom_queue::{
 };
 
 use crate::{
+    crew::Crew,
     service::{Error, Shared},
     store::records::{Release, Term},
 };
@@ -27,6 +29,9 @@ pub(crate) struct Missing {
     term: Option<Term>,
     pools: HashMap<PoolId, HashSet<TaskKey>>,
 }
+
+/// How long a silent worker's card still says what it ran on.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Takes expired leases back until shutdown.
 pub(crate) async fn run_reaper(shared: Arc<Shared>) {
@@ -64,9 +69,14 @@ async fn reap(shared: &Shared) -> Result<(), Error> {
     let crew = shared.crew.get();
     for pool in shared.cascades.pools() {
         let expired = shared.queue.reap(&pool, shared.options.lease).await?;
+        if expired.is_empty() {
+            continue;
+        }
+        // The dead one's card is older than those that count as live.
+        let known = Crew::new(shared.queue.workers(REMEMBERED).await?);
         let mut by_host: HashMap<String, Vec<&Lease>> = HashMap::new();
         for lease in &expired {
-            by_host.entry(crew.host_of(&lease.worker)).or_default().push(lease);
+            by_host.entry(known.host_of(&lease.worker)).or_default().push(lease);
         }
         for (host, leases) in by_host {
             tracing::warn!(pool = %pool, host, tasks = leases.len(), "leases expired; the tasks run again, alone");
@@ -127,8 +137,12 @@ async fn sweep_pool(
     Ok(absent)
 }
 
-/// Jobs that should be finished and are not, and submits that nobody ends.
+/// Active jobs whose progress is noted in one sweep.
+const PACES: u32 = 1000;
+
+/// Jobs that should be finished and are not, submits that nobody ends, and how far the others have come.
 async fn tidy(shared: &Shared) -> Result<(), Error> {
+    shared.store.note_paces(PACES).await?;
     let overlooked = shared.store.finish_overlooked().await?;
     if !overlooked.is_empty() {
         tracing::error!(jobs = overlooked.len(), "jobs should have been finished and were not");

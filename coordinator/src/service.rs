@@ -16,14 +16,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    api, committer,
+    api, committer, conduct,
     counters::Counters,
     crew::{Crew, LatestCrew},
     dispatcher,
     events::Events,
     finisher, follower, limits,
     openings::Openings,
-    rates::Rates,
     reaper,
     store::{
         self, Store,
@@ -134,7 +133,6 @@ pub(crate) struct Shared {
     pub(crate) cascades: Cascades,
     pub(crate) events: Events,
     pub(crate) crew: LatestCrew,
-    pub(crate) rates: Rates,
     pub(crate) openings: Openings,
     pub(crate) counters: Counters,
     /// This process, as leader and as committer.
@@ -239,7 +237,6 @@ impl Coordinator {
             cascades: Cascades::new(cascades),
             events: Events::default(),
             crew: LatestCrew::default(),
-            rates: Rates::default(),
             openings: Openings::default(),
             counters: Counters::default(),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
@@ -258,6 +255,7 @@ impl Coordinator {
         shared.tasks.spawn(follower::run(Arc::clone(&shared)));
         shared.tasks.spawn(finisher::run(Arc::clone(&shared)));
         shared.tasks.spawn(limits::run(Arc::clone(&shared)));
+        shared.tasks.spawn(conduct::run(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared)));
         for pool in shared.cascades.pools() {

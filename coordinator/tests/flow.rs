@@ -20,6 +20,66 @@ fn is_encode(task: &Task) -> bool {
     matches!(task.body, TaskBody::Encode(_))
 }
 
+fn job(task: &Task) -> Option<String> {
+    match task.key.subject {
+        Subject::Image(image) => Some(image.job.to_string()),
+        Subject::Text(_) => None,
+    }
+}
+
+/// Each flow on a SQLite file and on Postgres.
+macro_rules! flows {
+    ($($flow:ident)+) => {
+        mod on_sqlite {
+            use super::support::Farm;
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $flow() {
+                super::$flow(Farm::start().await).await;
+            })+
+        }
+
+        mod on_postgres {
+            use std::sync::Arc;
+
+            use darkroom_artifacts::ArtifactStore;
+            use darkroom_coordinator::store::postgres::{Options, PostgresStore};
+            use darkroom_test_servers::postgres::Postgres;
+
+            use super::support::Farm;
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $flow() {
+                let server = Postgres::shared();
+                let url = server.create_database();
+                let options = Options { connections: 8, ..Options::default() };
+                let store = PostgresStore::connect(&url, options).await.expect("opens");
+                let farm = Farm::join(Arc::new(store), &Arc::default(), &ArtifactStore::in_memory()).await;
+                super::$flow(farm).await;
+            })+
+        }
+    };
+}
+
+flows! {
+    a_job_passes_every_stage_and_its_manifest_proves_itself
+    a_picture_is_fetched_in_chunks_from_any_offset
+    a_poison_image_fails_alone_after_five_tries_and_a_retry_runs_only_it
+    a_dead_workers_tasks_run_again_and_cost_no_failure
+    interruptions_count_against_nobody_however_many
+    a_missing_input_rewinds_the_stage_that_made_it
+    a_text_that_cannot_be_encoded_fails_its_images_only
+    notes_reach_the_job_each_once_and_later_jobs_too
+    pause_takes_back_what_is_not_leased_and_what_runs_commits
+    a_cancelled_job_takes_no_result_and_a_retry_brings_it_back
+    a_job_that_cannot_run_says_why
+    a_flood_of_one_tenant_does_not_starve_another
+    interactive_work_goes_before_a_batch_that_waits_already
+    a_flood_over_hundreds_of_jobs_does_not_starve_another
+    interactive_work_waits_for_the_line_and_no_longer
+    a_job_that_should_have_ended_is_found_and_counted_and_none_else
+}
+
 fn stage(task: &Task) -> &str {
     match &task.body {
         TaskBody::Encode(_) => "encode",
@@ -27,9 +87,7 @@ fn stage(task: &Task) -> &str {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_passes_every_stage_and_its_manifest_proves_itself() {
-    let mut farm = Farm::start().await;
+async fn a_job_passes_every_stage_and_its_manifest_proves_itself(mut farm: Farm) {
     let workers = farm.work(|_| Act::Done);
     let spec = v1::JobSpec { images_per_prompt: 2, ..spec() };
     let job = farm.submit(spec, vec![prompt("A Cat "), prompt("a dog"), prompt("a cat")]).await;
@@ -78,9 +136,7 @@ async fn a_job_passes_every_stage_and_its_manifest_proves_itself() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_picture_is_fetched_in_chunks_from_any_offset() {
-    let mut farm = Farm::start().await;
+async fn a_picture_is_fetched_in_chunks_from_any_offset(mut farm: Farm) {
     let workers = farm.work(|_| Act::Done);
     let job = farm.submit(spec(), vec![prompt(&"long ".repeat(700))]).await;
     let job = farm.until_ended(&job.id).await;
@@ -117,9 +173,7 @@ async fn a_picture_is_fetched_in_chunks_from_any_offset() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_poison_image_fails_alone_after_five_tries_and_a_retry_runs_only_it() {
-    let mut farm = Farm::start().await;
+async fn a_poison_image_fails_alone_after_five_tries_and_a_retry_runs_only_it(mut farm: Farm) {
     let workers =
         farm.work(|task| if index(task) == Some(2) && stage(task) == "sr256" { failed() } else { Act::Done });
     let job = farm.submit(spec(), prompts(5)).await;
@@ -152,9 +206,7 @@ async fn a_poison_image_fails_alone_after_five_tries_and_a_retry_runs_only_it() 
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_workers_tasks_run_again_and_cost_no_failure() {
-    let mut farm = Farm::start().await;
+async fn a_dead_workers_tasks_run_again_and_cost_no_failure(mut farm: Farm) {
     let died = Arc::new(Mutex::new(BTreeSet::new()));
     let workers = farm.work({
         let died = Arc::clone(&died);
@@ -173,9 +225,7 @@ async fn a_dead_workers_tasks_run_again_and_cost_no_failure() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn interruptions_count_against_nobody_however_many() {
-    let mut farm = Farm::start().await;
+async fn interruptions_count_against_nobody_however_many(mut farm: Farm) {
     let left = Arc::new(Mutex::new(30));
     let workers = farm.work({
         let left = Arc::clone(&left);
@@ -196,9 +246,7 @@ async fn interruptions_count_against_nobody_however_many() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_input_rewinds_the_stage_that_made_it() {
-    let mut farm = Farm::start().await;
+async fn a_missing_input_rewinds_the_stage_that_made_it(mut farm: Farm) {
     let missing = Arc::new(Mutex::new(0));
     let workers = farm.work({
         let missing = Arc::clone(&missing);
@@ -225,9 +273,7 @@ async fn a_missing_input_rewinds_the_stage_that_made_it() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_text_that_cannot_be_encoded_fails_its_images_only() {
-    let mut farm = Farm::start().await;
+async fn a_text_that_cannot_be_encoded_fails_its_images_only(mut farm: Farm) {
     let workers = farm.work(|task| match &task.body {
         TaskBody::Encode(body) if body.text == "bad" => failed(),
         _ => Act::Done,
@@ -248,9 +294,7 @@ async fn a_text_that_cannot_be_encoded_fails_its_images_only() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn notes_reach_the_job_each_once_and_later_jobs_too() {
-    let mut farm = Farm::start().await;
+async fn notes_reach_the_job_each_once_and_later_jobs_too(mut farm: Farm) {
     let workers =
         farm.work(|task| if is_encode(task) { Act::Note("unknown word: flurb") } else { Act::Done });
     for _ in 0..2 {
@@ -262,9 +306,7 @@ async fn notes_reach_the_job_each_once_and_later_jobs_too() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pause_takes_back_what_is_not_leased_and_what_runs_commits() {
-    let mut farm = Farm::start().await;
+async fn pause_takes_back_what_is_not_leased_and_what_runs_commits(mut farm: Farm) {
     let go = CancellationToken::new();
     let workers = farm.work({
         let go = go.clone();
@@ -292,9 +334,7 @@ async fn pause_takes_back_what_is_not_leased_and_what_runs_commits() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_job_takes_no_result_and_a_retry_brings_it_back() {
-    let mut farm = Farm::start().await;
+async fn a_cancelled_job_takes_no_result_and_a_retry_brings_it_back(mut farm: Farm) {
     let go = CancellationToken::new();
     let workers = farm.work({
         let go = go.clone();
@@ -321,9 +361,7 @@ async fn a_cancelled_job_takes_no_result_and_a_retry_brings_it_back() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_cannot_run_says_why() {
-    let mut farm = Farm::start().await;
+async fn a_job_that_cannot_run_says_why(mut farm: Farm) {
     let job = farm.submit(spec(), prompts(1)).await;
     assert_eq!(job.waiting_for, "no worker serves stage encode of cascade tiny");
     let workers = farm.work_on(&["encode", "base"], "host", |_| Act::Done);
@@ -338,9 +376,15 @@ async fn a_job_that_cannot_run_says_why() {
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_one_tenant_does_not_starve_another() {
-    let mut farm = Farm::start().await;
+/// Tasks of other jobs' first stage that ran before the last one of this job.
+fn of_others_before_the_last_of(id: &str, ran: &[Task]) -> usize {
+    let base: Vec<_> = ran.iter().filter(|task| stage(task) == "base").collect();
+    let own = |task: &&Task| job(task).as_deref() == Some(id);
+    let last = base.iter().rposition(own).expect("it ran");
+    base[..last].iter().filter(|task| !own(task)).count()
+}
+
+async fn a_flood_of_one_tenant_does_not_starve_another(mut farm: Farm) {
     let tenant = |name: &str| v1::JobSpec { tenant: name.to_owned(), ..spec() };
     for number in 0..10 {
         let flood = (0..20).map(|image| prompt(&format!("flood {number} {image}"))).collect();
@@ -350,24 +394,63 @@ async fn a_flood_of_one_tenant_does_not_starve_another() {
     let workers = farm.work(|_| Act::Done);
     let quiet = farm.until_ended(&quiet.id).await;
     let ran = workers.stop().await;
-    let flooded = ran.iter().filter(|task| {
-        stage(task) == "base"
-            && matches!(task.key.subject, Subject::Image(image) if image.job.to_string() != quiet.id)
-    });
-    let flooded = flooded.count();
+    let flooded = of_others_before_the_last_of(&quiet.id, &ran);
     assert!(flooded < 100, "the quiet tenant's 10 images waited for {flooded} of 200");
     farm.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn interactive_work_goes_before_a_batch_that_waits_already() {
-    let mut farm = Farm::start().await;
+async fn interactive_work_goes_before_a_batch_that_waits_already(mut farm: Farm) {
     let batch = farm.submit(spec(), prompts(200)).await;
     let urgent = v1::JobSpec { priority: v1::Priority::Interactive as i32, ..spec() };
     let urgent = farm.submit(urgent, vec![prompt("now")]).await;
     let workers = farm.work(|_| Act::Done);
     farm.until_ended(&urgent.id).await;
     assert!(farm.get(&batch.id).await.images_done < 100, "the batch was there first and is far from done");
+    workers.stop().await;
+    farm.shutdown().await;
+}
+
+async fn a_flood_over_hundreds_of_jobs_does_not_starve_another(mut farm: Farm) {
+    let tenant = |name: &str| v1::JobSpec { tenant: name.to_owned(), ..spec() };
+    for _ in 0..500 {
+        farm.submit(tenant("flood"), vec![prompt("flood")]).await;
+    }
+    let quiet = farm.submit(tenant("quiet"), prompts(10)).await;
+    let workers = farm.work(|_| Act::Done);
+    let quiet = farm.until_ended(&quiet.id).await;
+    let ran = workers.stop().await;
+    let flooded = of_others_before_the_last_of(&quiet.id, &ran);
+    assert!(flooded < 100, "the quiet tenant's 10 images waited for {flooded} of 500");
+    farm.shutdown().await;
+}
+
+async fn interactive_work_waits_for_the_line_and_no_longer(mut farm: Farm) {
+    let batch = farm.submit(spec(), prompts(400)).await;
+    let workers = farm.work(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        Act::Done
+    });
+    farm.until(&batch.id, "well under way", |job| job.stages[1].done >= 40 && job.stages[0].done > 390).await;
+    let urgent = v1::JobSpec { priority: v1::Priority::Interactive as i32, ..spec() };
+    let before = workers.ran().len();
+    // Of a text that is encoded: it is ready at once.
+    let urgent = farm.submit(urgent, vec![prompt("prompt 0")]).await;
+    farm.until_ended(&urgent.id).await;
+    let ran = workers.stop().await;
+    let base: Vec<_> = ran.iter().skip(before).filter(|task| stage(task) == "base").collect();
+    let ahead = base.iter().position(|task| job(task).as_deref() == Some(&urgent.id)).expect("it ran");
+    // Two batches of four are in line; the rest is what was taken while it was submitted.
+    assert!(ahead <= 24, "{ahead} tasks of the batch went first");
+    farm.shutdown().await;
+}
+
+async fn a_job_that_should_have_ended_is_found_and_counted_and_none_else(mut farm: Farm) {
+    let workers = farm.work(|_| Act::Done);
+    for _ in 0..5 {
+        let job = farm.submit(spec(), prompts(8)).await;
+        farm.until_ended(&job.id).await;
+    }
+    assert_eq!(farm.handle.counters().jobs_overlooked.get(), 0, "a job ends with its last image");
     workers.stop().await;
     farm.shutdown().await;
 }

@@ -1,44 +1,15 @@
 //! How fast a job goes and when it will end, from what was measured. Pure: the caller passes the time.
 
-use std::collections::VecDeque;
+/// Seconds after which a job's pace is noted anew; a rate is taken over once to twice as long.
+pub const PACE_SECONDS: f64 = 30.0;
+/// Shortest time over which a rate means something.
+const SHORTEST_SECONDS: f64 = 0.5;
 
-/// Seconds over which a rate is taken.
-pub const WINDOW_SECONDS: f64 = 60.0;
-const SLOTS: usize = 64;
-
-/// Counts events in a sliding window of [`WINDOW_SECONDS`]; bounded memory.
-#[derive(Clone, Debug, Default)]
-pub struct Meter {
-    events: VecDeque<(f64, u64)>,
-    since: Option<f64>,
-}
-
-impl Meter {
-    /// Adds `count` events at `now`, seconds on any steady clock.
-    pub fn record(&mut self, now: f64, count: u64) {
-        self.since.get_or_insert(now);
-        match self.events.back_mut() {
-            Some((at, sum)) if now - *at < WINDOW_SECONDS / SLOTS as f64 => *sum += count,
-            _ => self.events.push_back((now, count)),
-        }
-        while self.events.len() > SLOTS {
-            self.events.pop_front();
-        }
-    }
-
-    /// Events per second lately; 0 when nothing is known.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    pub fn rate(&self, now: f64) -> f64 {
-        let Some(since) = self.since else { return 0.0 };
-        let span = (now - since).min(WINDOW_SECONDS);
-        if span < 0.5 {
-            return 0.0;
-        }
-        let recent: u64 =
-            self.events.iter().filter(|(at, _)| now - at <= WINDOW_SECONDS).map(|(_, count)| count).sum();
-        recent as f64 / span
-    }
+/// Images per second from how many had passed a stage `seconds` ago to how many have now; 0 when unknown.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
+    if seconds < SHORTEST_SECONDS { 0.0 } else { now.saturating_sub(before) as f64 / seconds }
 }
 
 /// What remains to be done in one stage.
@@ -77,14 +48,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_steady_rate_is_found_and_forgotten() {
-        let mut meter = Meter::default();
-        for second in 0..200 {
-            meter.record(f64::from(second), 3);
-        }
-        assert!((meter.rate(199.0) - 3.0).abs() < 0.2, "{}", meter.rate(199.0));
-        assert!(meter.rate(1000.0).abs() < f64::EPSILON);
-        assert!(meter.events.len() <= SLOTS);
+    fn a_rate_is_of_what_passed_and_never_negative() {
+        assert!((rate(10, 40, 60.0) - 0.5).abs() < f64::EPSILON);
+        assert!(rate(40, 10, 60.0).abs() < f64::EPSILON, "a retry took some back");
+        assert!(rate(0, 10, 0.1).abs() < f64::EPSILON, "too short to say");
     }
 
     #[test]

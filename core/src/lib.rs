@@ -5,6 +5,7 @@
 
 pub mod artifact;
 pub mod cascade;
+pub mod conduct;
 pub mod digest;
 pub mod error;
 pub mod fair_share;

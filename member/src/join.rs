@@ -9,6 +9,7 @@ use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
 };
+use darkroom_runtime::secret::SecretUrl;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -22,10 +23,10 @@ pub struct JoinArgs {
     pub farm: String,
     /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
-    pub redis: String,
+    pub redis: SecretUrl,
     /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…
     #[arg(long, env = "DARKROOM_ARTIFACTS", value_name = "URL", hide_env_values = true)]
-    pub artifacts: String,
+    pub artifacts: SecretUrl,
     /// Serve only this cascade of the farm, by name or digest; may be repeated
     #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "NAME")]
     pub cascades: Vec<String>,
@@ -70,10 +71,10 @@ pub async fn join(
     fakes: bool,
     stop: &CancellationToken,
 ) -> Result<Option<Member>, UserError> {
-    let artifacts = ArtifactStore::open(&args.artifacts, &open::Options::from_env())?;
+    let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
     let Some(facts) = facts::ask(&args.farm, stop).await? else { return Ok(None) };
     let farm = facts.farm.to_string();
-    let queue = RedisQueue::connect(&args.redis, &farm, redis::Options::default()).await;
+    let queue = RedisQueue::connect(args.redis.expose(), &farm, redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
     artifacts.check().await?;
     let mut cascades = Vec::new();
@@ -118,4 +119,25 @@ async fn fetch(
     }
     let cache = CascadeCache::new(&args.cache, args.cache_gib << 30)?;
     cache.fetch(artifacts, digest).await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        join: JoinArgs,
+    }
+
+    #[test]
+    fn arguments_are_shown_without_passwords() {
+        let urls = ["--redis=redis://user:s3cr@host", "--artifacts=s3://key:s3cr@bucket"];
+        let program = Program::parse_from(["program"].into_iter().chain(urls));
+        assert_eq!(program.join.redis.expose(), "redis://user:s3cr@host");
+        assert!(!format!("{program:?}").contains("s3cr"), "{program:?}");
+    }
 }

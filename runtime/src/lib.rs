@@ -6,6 +6,7 @@
 pub mod config;
 pub mod deadline;
 pub mod program;
+pub mod secret;
 pub mod server;
 pub mod shutdown;
 pub mod state_dir;

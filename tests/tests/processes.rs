@@ -245,3 +245,31 @@ fn health_says_what_is_wrong_and_work_goes_on_by_itself() {
     let id = farm.submit(&settings, "5");
     eventually("the next job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
 }
+
+#[test]
+fn a_worker_and_an_encoder_that_are_asked_to_drain_leave_at_no_cost() {
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let farm = Coordinator::start(&settings);
+    let mut encoder = settings.member("darkroom-encoder", farm.port, &["--host", "leaving"]);
+    let worker = |host: &str| {
+        let arguments = ["--host", host, "--fake-step-ms", "20", "--batch", "4", "--grace-seconds", "0.2"];
+        settings.member("darkroom-worker", farm.port, &arguments)
+    };
+    let (mut leaving, _staying) = (worker("going"), worker("staying"));
+    let id = farm.submit(&settings, "60");
+    eventually("some images are done", || {
+        farm.job(&settings, &id)["images_done"].as_u64().filter(|done| *done > 4)
+    });
+    farm.darkroom(&settings, &["drain", "nobody"]).run().refused(3, &["nobody", "going-"]);
+    let drained = farm.darkroom(&settings, &["--json", "drain", "going"]).run().json();
+    assert_eq!((drained.as_array().map(Vec::len), &drained[0]["state"]), (Some(1), &"draining".into()));
+    assert_eq!(farm.darkroom(&settings, &["drain", "--all-of", "leaving"]).run().code, Some(0));
+    assert_eq!(leaving.wait(), Some(0), "{}", leaving.log_text());
+    assert_eq!(encoder.wait(), Some(0), "{}", encoder.log_text());
+    eventually("the job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+    let images = farm.darkroom(&settings, &["--json", "ls", &id]).run().json_lines();
+    assert!(images.len() == 60 && images.iter().all(|image| image["failures"] == 0), "{images:?}");
+    let left = farm.darkroom(&settings, &["--json", "workers"]).run().json();
+    assert_eq!((left.as_array().map(Vec::len), &left[0]["host"]), (Some(1), &"staying".into()));
+}

@@ -9,26 +9,24 @@ use darkroom_core::{
     settings::{Settings, SettingsRequest, StageSettings},
 };
 use darkroom_proto::v1;
-use darkroom_queue::task::{PoolId, WorkerCard};
+use darkroom_queue::task::WorkerCard;
 
-use crate::{
-    service::Shared,
-    store::{
-        limits::timestamp,
-        records::{ImageRecord, JobRecord},
-    },
+use crate::store::{
+    limits::timestamp,
+    records::{ImageRecord, JobRecord},
 };
 
-pub(super) fn job(shared: &Shared, job: JobRecord) -> v1::Job {
+pub(super) fn job(job: JobRecord) -> v1::Job {
     let stages = job
         .stages
         .iter()
-        .map(|stage| v1::StageProgress {
+        .zip(job.rates())
+        .map(|(stage, rate)| v1::StageProgress {
             stage: stage.name.to_string(),
             done: stage.passed,
             dispatched: stage.dispatched,
             total: stage.total,
-            images_per_second: shared.rates.per_second(job.id, &stage.name),
+            images_per_second: rate,
         })
         .collect();
     let (manifest, key, sha256) = match job.manifest {
@@ -134,16 +132,12 @@ pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
     }
 }
 
-/// A worker; `measured` gives the seconds per image that its pool took lately.
-pub(super) fn worker(
-    card: &WorkerCard,
-    now_ms: i64,
-    measured: impl Fn(&PoolId) -> Option<f64>,
-) -> v1::Worker {
+/// A worker.
+pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
     let stages = card.pools.values().map(|served| v1::WorkerStage {
         stage: served.pool.stage.to_string(),
         batch_cap: served.batch_cap,
-        seconds_per_image: measured(&served.pool).unwrap_or(served.seconds_per_image),
+        seconds_per_image: served.seconds_per_image,
     });
     let rendered = card.pools.values().find(|served| !served.pool.stage.is_encode());
     #[expect(clippy::cast_possible_truncation, reason = "milliseconds of an age, saturating")]
@@ -160,6 +154,8 @@ pub(super) fn worker(
         tasks_done: card.done,
         busy: card.busy,
         state: card.state.clone(),
+        aside_reason: String::new(),
+        aside_until: None,
     }
 }
 

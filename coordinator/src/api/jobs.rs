@@ -32,7 +32,7 @@ impl Farm {
         let waiting_for = progress::waiting_for(&self.shared, &job).await?;
         let eta = progress::eta(&self.shared, &job).await?;
         let late = eta.and_then(|eta| progress::missed_by(&job, eta));
-        let mut view = convert::job(&self.shared, job);
+        let mut view = convert::job(job);
         (view.notes, view.waiting_for) = (notes, waiting_for);
         (view.eta, view.deadline_missed_by) = (eta.map(message), late.map(message));
         Ok(view)
@@ -64,7 +64,7 @@ impl Farm {
         let last = page.jobs.last().map(|job| job.seq.to_string());
         Ok(v1::ListJobsResponse {
             next_page_token: last.filter(|_| page.more).unwrap_or_default(),
-            jobs: page.jobs.into_iter().map(|job| convert::job(&self.shared, job)).collect(),
+            jobs: page.jobs.into_iter().map(convert::job).collect(),
         })
     }
 

@@ -83,10 +83,7 @@ pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<Durat
             let remaining = stage.total.saturating_sub(stage.passed);
             StageWork {
                 remaining: if stage.name.is_encode() { remaining } else { remaining.min(open) },
-                seconds_per_image: shared
-                    .rates
-                    .seconds_per_image(&pool)
-                    .or_else(|| crew.seconds_per_image(&pool)),
+                seconds_per_image: crew.seconds_per_image(&pool),
                 workers: match job.limits.max_workers {
                     Some(limit) if !stage.name.is_encode() => crew.workers(&pool).min(u64::from(limit)),
                     _ => crew.workers(&pool),

@@ -7,19 +7,29 @@ use darkroom_proto::v1;
 use darkroom_queue::task::{Orders, WorkerCard};
 
 use super::{Farm, convert, refused};
-use crate::service::Error;
+use crate::{service::Error, store::limits::timestamp};
 
 impl Farm {
     pub(super) async fn workers(&self) -> Result<v1::ListWorkersResponse, Error> {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
-        Ok(v1::ListWorkersResponse { workers: self.view_workers(&cards) })
+        let mut workers = Self::view_workers(&cards);
+        for aside in self.shared.store.asides().await? {
+            let Some(worker) = workers.iter_mut().find(|worker| worker.id == aside.worker.0) else {
+                continue;
+            };
+            if worker.state != WorkerCard::DRAINING {
+                WorkerCard::ASIDE.clone_into(&mut worker.state);
+            }
+            worker.aside_reason = aside.reason;
+            worker.aside_until = Some(timestamp(aside.until_ms));
+        }
+        Ok(v1::ListWorkersResponse { workers })
     }
 
-    fn view_workers(&self, cards: &[WorkerCard]) -> Vec<v1::Worker> {
+    fn view_workers(cards: &[WorkerCard]) -> Vec<v1::Worker> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let measured = |pool: &_| self.shared.rates.seconds_per_image(pool);
-        cards.iter().map(|card| convert::worker(card, now, measured)).collect()
+        cards.iter().map(|card| convert::worker(card, now)).collect()
     }
 
     pub(super) async fn drain(
@@ -34,7 +44,7 @@ impl Farm {
         }
         let orders = Orders { drain: true, aside: false };
         let chosen: Vec<_> = chosen.into_iter().map(|card| card.clone().under(orders)).collect();
-        Ok(v1::DrainWorkerResponse { workers: self.view_workers(&chosen) })
+        Ok(v1::DrainWorkerResponse { workers: Self::view_workers(&chosen) })
     }
 
     pub(super) fn cascades(&self) -> v1::ListCascadesResponse {

@@ -5,6 +5,7 @@
 //! own on a fresh, empty store ([`Fresh`]).
 
 mod bench;
+mod conduct;
 mod limits;
 mod walk;
 
@@ -24,6 +25,10 @@ use super::{
 
 use bench::failed;
 pub use bench::{Bench, Fresh, STAGES, done};
+pub use conduct::{
+    a_worker_that_fails_at_what_others_do_is_blamed, an_image_that_fails_everywhere_blames_nobody,
+    who_is_set_aside_is_so_for_a_time_and_longer_the_next_time,
+};
 pub use limits::{
     a_deadline_that_passed_is_replaced_or_dropped_by_a_retry,
     a_deadline_that_passes_ends_its_job_and_keeps_what_is_done,
@@ -72,6 +77,9 @@ macro_rules! store_conformance_tests {
             a_job_with_too_many_failures_ends_and_a_retry_runs_the_rest
             a_limit_on_workers_is_told_with_what_is_in_flight
             only_who_leads_ends_overdue_jobs
+            a_worker_that_fails_at_what_others_do_is_blamed
+            an_image_that_fails_everywhere_blames_nobody
+            who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

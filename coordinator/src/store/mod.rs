@@ -7,6 +7,7 @@
 
 mod cause;
 mod change;
+pub mod conduct;
 pub mod conformance;
 pub mod error;
 pub mod limits;
@@ -17,7 +18,14 @@ pub mod sqlite;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use darkroom_core::{cascade::Cascade, digest::Digest, fair_share, id::JobId, job_state::JobState};
+use conduct::Aside;
+use darkroom_core::{
+    cascade::Cascade,
+    digest::Digest,
+    fair_share,
+    id::{JobId, WorkerId},
+    job_state::JobState,
+};
 use darkroom_queue::task::{PoolId, TaskKey};
 use uuid::Uuid;
 
@@ -158,6 +166,29 @@ pub trait Store: Send + Sync + 'static {
     /// which more images are dead than they allow (as failed); their images follow. Says which.
     /// [`Error::NotLeading`] when the term is over.
     async fn end_overdue(&self, term: Term, limit: u32) -> Result<Vec<JobId>, Error>;
+
+    /// Notes how far the active jobs have come, about `limit` of them, where that was not done lately: from it every
+    /// coordinator reckons the same rates. Forgets those that ended.
+    async fn note_paces(&self, limit: u32) -> Result<(), Error>;
+
+    // ---- conduct of workers
+
+    /// Workers who within the last `window` failed, each time alone, at `images` or more images that another worker
+    /// then did; with how many.
+    async fn blamed(&self, window: Duration, images: u64) -> Result<Vec<(WorkerId, u64)>, Error>;
+
+    /// Sets a worker aside, longer each time (`darkroom_core::conduct`); what it is blamed for is settled by it.
+    /// [`Error::NotLeading`] when the term is over.
+    async fn set_aside(&self, term: Term, worker: &WorkerId, reason: &str) -> Result<(), Error>;
+
+    /// Ends a worker's time aside. [`Error::NotLeading`] when the term is over.
+    async fn take_back(&self, term: Term, worker: &WorkerId) -> Result<(), Error>;
+
+    /// Who is set aside now, the one whose time ends first before the others.
+    async fn asides(&self) -> Result<Vec<Aside>, Error>;
+
+    /// Forgets failures older than `window`, and who was set aside when that ended more than a day ago.
+    async fn forget_conduct(&self, window: Duration) -> Result<(), Error>;
 
     // ---- queries
 

@@ -260,6 +260,8 @@ pub struct JobRecord {
     pub end: Option<(String, String)>,
     /// When this was read, by the database's clock, milliseconds since 1970.
     pub now_ms: i64,
+    /// How far it had come a while ago.
+    pub pace: Option<Pace>,
     /// Position of its latest change.
     pub version: u64,
     /// Raised by every retry.
@@ -280,6 +282,15 @@ pub struct JobRecord {
     pub manifest: Option<Option<(String, Digest)>>,
     /// `encode` first, then the stages in order.
     pub stages: Vec<StageCounters>,
+}
+
+/// How far a job had come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// What had passed each stage, `encode` first.
+    pub passed: Vec<u64>,
 }
 
 /// Which jobs to list.
@@ -389,5 +400,17 @@ impl JobRecord {
     /// As `darkroom_core::job_state::transition`.
     pub fn after(&self, event: darkroom_core::job_state::JobEvent) -> Result<JobState, UserError> {
         darkroom_core::job_state::transition(self.state, event)
+    }
+
+    /// Images (texts, for `encode`) per second lately, stage by stage; 0 when unknown.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds between two moments of this age")]
+    pub fn rates(&self) -> Vec<f64> {
+        let rate = |(position, stage): (usize, &StageCounters)| {
+            let Some(pace) = &self.pace else { return 0.0 };
+            let before = pace.passed.get(position).copied().unwrap_or(stage.passed);
+            darkroom_core::forecast::rate(before, stage.passed, (self.now_ms - pace.at_ms) as f64 / 1000.0)
+        };
+        self.stages.iter().enumerate().map(rate).collect()
     }
 }

@@ -15,7 +15,7 @@ use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, Tx,
+    Error, PostgresStore, Tx, conduct,
     missing::Missing,
     moves::{apply, save_and_finish},
     onward,
@@ -26,6 +26,7 @@ use super::{
 use crate::store::{
     cause::{Cause, Outcomes, reason},
     change::{LastError, Move},
+    conduct::Conduct,
     records::{Committed, Dispatched, Fate, Onward, Release, Report, Term},
 };
 
@@ -118,19 +119,20 @@ async fn settle_images(
     let mut jobs = LockedJobs::lock(tx, seqs.values().copied().chain(needing)).await?;
     let mut images = read_images(tx, pool, &jobs, &seqs, &ids).await?;
     let mut outcomes = Outcomes::default();
-    let mut outputs = Vec::new();
+    let (mut outputs, mut conduct) = (Vec::new(), Conduct::default());
     for cause in causes {
         let Subject::Image(id) = cause.key.subject else {
             outcomes.fates.push(Fate::Discarded("wrong_pool"));
             continue;
         };
         let fate = match images.get_mut(&id) {
-            Some(image) => judge(image, (id, cause), &mut missing, &mut outputs)?,
+            Some(image) => judge(image, (id, cause), &mut missing, &mut outputs, &mut conduct)?,
             None => Fate::Discarded("unknown_image"),
         };
         outcomes.fates.push(fate);
     }
     store_outputs(tx, &outputs).await?;
+    conduct::write(tx, &conduct).await?;
     let mut moves: Vec<_> = images
         .into_values()
         .filter(|image| image.moved)
@@ -202,6 +204,7 @@ fn judge<'a>(
     (id, cause): (ImageId, &Cause<'a>),
     missing: &mut Missing,
     outputs: &mut Vec<NewOutput<'a>>,
+    conduct: &mut Conduct,
 ) -> Result<Fate, Error> {
     if !image.live && stands(Guard::JobLive) {
         return Ok(Fate::Discarded("job_not_live"));
@@ -216,6 +219,9 @@ fn judge<'a>(
     }
     (image.error, image.moved) = (error, true);
     let row = (image.row.image.job, image.row.image.idx);
+    if let Some(result) = cause.result() {
+        conduct.note(row, column(stage), &image.to, result);
+    }
     if let Some(result @ TaskResult { outcome: Outcome::Done { .. }, .. }) = cause.result() {
         outputs.push(NewOutput { job: row.0, idx: row.1, stage: stage_column(stage), result });
     }

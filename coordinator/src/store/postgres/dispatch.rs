@@ -28,6 +28,7 @@ use crate::store::{
 };
 
 impl PostgresStore {
+    #[expect(clippy::type_complexity, reason = "a statement's columns, which are named where they are read")]
     pub(super) async fn ready_jobs(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
         // Texts, which jobs share, are nobody's in flight and not limited.
         let rows: Vec<(Uuid, String, i16, String, i64, i64, Option<i32>)> = sqlx::query_as(guard::text(

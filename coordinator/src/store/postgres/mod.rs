@@ -7,6 +7,7 @@
 
 mod audit;
 mod commit;
+mod conduct;
 mod dispatch;
 mod dispatch_text;
 pub(super) mod fault;
@@ -17,6 +18,7 @@ mod missing;
 mod moves;
 mod onward;
 mod open;
+mod pace;
 mod page;
 mod progress;
 mod query;
@@ -33,7 +35,7 @@ use darkroom_core::{
     cascade::Cascade,
     digest::Digest,
     fair_share,
-    id::JobId,
+    id::{JobId, WorkerId},
     job_state::{JobEvent, JobState},
 };
 use darkroom_queue::task::{PoolId, TaskKey};
@@ -42,6 +44,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
+    conduct::Aside,
     limits::NewDeadline,
     records::{
         Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
@@ -238,6 +241,30 @@ impl Store for PostgresStore {
 
     async fn end_overdue(&self, term: Term, limit: u32) -> Result<Vec<JobId>, Error> {
         retried(|| self.end_overdue_jobs(term, limit)).await
+    }
+
+    async fn note_paces(&self, limit: u32) -> Result<(), Error> {
+        self.note_job_paces(limit).await
+    }
+
+    async fn blamed(&self, window: Duration, images: u64) -> Result<Vec<(WorkerId, u64)>, Error> {
+        self.blamed_workers(window, images).await
+    }
+
+    async fn set_aside(&self, term: Term, worker: &WorkerId, reason: &str) -> Result<(), Error> {
+        retried(|| self.set_worker_aside(term, worker, reason)).await
+    }
+
+    async fn take_back(&self, term: Term, worker: &WorkerId) -> Result<(), Error> {
+        retried(|| self.take_worker_back(term, worker)).await
+    }
+
+    async fn asides(&self) -> Result<Vec<Aside>, Error> {
+        self.workers_aside().await
+    }
+
+    async fn forget_conduct(&self, window: Duration) -> Result<(), Error> {
+        self.forget_old_conduct(window).await
     }
 
     async fn job(&self, job: JobId) -> Result<JobRecord, Error> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{
     limits::Limits,
-    records::{JobPage, JobQuery, JobRecord, StageCounters},
+    records::{JobPage, JobQuery, JobRecord, Pace, StageCounters},
 };
 
 #[derive(sqlx::FromRow)]
@@ -40,6 +40,8 @@ struct JobRow {
     end_code: Option<String>,
     end_reason: Option<String>,
     now_ms: i64,
+    pace_ms: Option<i64>,
+    pace: Option<Vec<i64>>,
     version: i64,
     images: i64,
     texts: i64,
@@ -170,6 +172,7 @@ macro_rules! job_columns {
                 j.manifest, j.manifest_key, j.manifest_sha256,
                 (extract(epoch FROM j.deadline) * 1000)::bigint AS deadline_ms, j.max_workers, j.max_failed,
                 j.end_code, j.end_reason, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
+                (extract(epoch FROM r.before_at) * 1000)::bigint AS pace_ms, r.before AS pace,
                 p.version, p.images, p.texts, p.done, p.dead, p.cancelled, p.ready, p.dispatched, p.passed,
                 ARRAY (SELECT s.name FROM job_stages AS s WHERE s.job = j.seq ORDER BY s.stage) AS stages,
                 CASE WHEN p.passed[1] = p.texts THEN 0
@@ -179,6 +182,7 @@ macro_rules! job_columns {
          FROM jobs AS j
          CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
                              ORDER BY newest.version DESC LIMIT 1) AS p
+         LEFT JOIN job_paces AS r ON r.job = j.seq
          "
     };
 }
@@ -187,6 +191,12 @@ use job_columns;
 fn record(row: JobRow) -> Result<JobRecord, Error> {
     let settings: Settings = from_json(&row.settings)?;
     let stages = counters(&row)?;
+    let pace = match (row.pace_ms, row.pace) {
+        (Some(at_ms), Some(passed)) => {
+            Some(Pace { at_ms, passed: passed.into_iter().map(number).collect::<Result<_, _>>()? })
+        }
+        _ => None,
+    };
     let manifest = match (row.manifest.as_deref(), row.manifest_key, row.manifest_sha256) {
         (Some("written"), Some(key), Some(sha256)) => Some(Some((key, digest(&sha256)?))),
         (Some(_), ..) => Some(None),
@@ -213,6 +223,7 @@ fn record(row: JobRow) -> Result<JobRecord, Error> {
         },
         end: row.end_code.zip(row.end_reason),
         now_ms: row.now_ms,
+        pace,
         version: number(row.version)?,
         generation: number(row.generation)?,
         images: number(row.images)?,

@@ -13,7 +13,7 @@ use darkroom_core::{
 use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 
 use super::{
-    Error, SqliteStore, Tx,
+    Error, SqliteStore, Tx, conduct,
     dispatch::check_term,
     moves::apply,
     rows::{ProgressRow, column, number, parse, to_json},
@@ -22,6 +22,7 @@ use super::{
 use crate::store::{
     cause::{Cause, Outcomes, reason},
     change::{LastError, Move},
+    conduct::Conduct,
     records::{Committed, Fate, Release, Report, Term},
 };
 
@@ -77,19 +78,20 @@ struct Judged {
 async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Outcomes, Error> {
     let mut images = read_images(tx, pool, causes).await?;
     let mut outcomes = Outcomes::default();
-    let mut outputs = Vec::new();
+    let (mut outputs, mut conduct) = (Vec::new(), Conduct::default());
     for cause in causes {
         let Subject::Image(id) = cause.key.subject else {
             outcomes.fates.push(Fate::Discarded("wrong_pool"));
             continue;
         };
         let fate = match images.get_mut(&id) {
-            Some(image) => judge(tx, image, cause, &mut outputs).await?,
+            Some(image) => judge(tx, image, cause, (&mut outputs, &mut conduct)).await?,
             None => Fate::Discarded("unknown_image"),
         };
         outcomes.fates.push(fate);
     }
     store_outputs(tx, &outputs).await?;
+    conduct::write(tx, &conduct).await?;
     let moves: Vec<_> = images
         .into_values()
         .filter(|image| image.moved)
@@ -154,7 +156,7 @@ async fn judge(
     tx: &mut Tx,
     image: &mut Judged,
     cause: &Cause<'_>,
-    outputs: &mut Vec<OutputRow>,
+    (outputs, conduct): (&mut Vec<OutputRow>, &mut Conduct),
 ) -> Result<Fate, Error> {
     if !parse::<JobState>(&image.row.job_state)?.live() {
         return Ok(Fate::Discarded("job_not_live"));
@@ -171,6 +173,9 @@ async fn judge(
         Err(refusal) => return Ok(Fate::Discarded(reason(refusal))),
     }
     (image.error, image.moved) = (error, true);
+    if let Some(result) = cause.result() {
+        conduct.note((image.row.image.job, image.row.image.idx), stage, &image.to, result);
+    }
     if let Some(result @ TaskResult { outcome: Outcome::Done { artifact, .. }, .. }) = cause.result() {
         outputs.push((
             image.row.image.job,

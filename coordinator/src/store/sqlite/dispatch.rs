@@ -23,6 +23,7 @@ use crate::store::{
 pub(super) const ONLY_TERM: Term = Term(1);
 
 impl SqliteStore {
+    #[expect(clippy::type_complexity, reason = "a statement's columns, which are named where they are read")]
     pub(super) async fn ready_jobs(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
         // Texts, which jobs share, are nobody's in flight and not limited.
         let rows: Vec<(String, String, u8, String, i64, i64, Option<u32>)> = if pool.stage.is_encode() {

@@ -4,11 +4,13 @@
 
 mod audit;
 mod commit;
+mod conduct;
 mod dispatch;
 mod life;
 mod limits;
 mod moves;
 mod open;
+mod pace;
 mod query;
 mod rows;
 mod submit;
@@ -21,7 +23,7 @@ use darkroom_core::{
     cascade::Cascade,
     digest::Digest,
     fair_share,
-    id::JobId,
+    id::{JobId, WorkerId},
     job_state::{JobEvent, JobState},
 };
 use darkroom_queue::task::{PoolId, TaskKey};
@@ -30,6 +32,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
+    conduct::Aside,
     limits::NewDeadline,
     records::{
         Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
@@ -191,6 +194,30 @@ impl Store for SqliteStore {
 
     async fn end_overdue(&self, term: Term, limit: u32) -> Result<Vec<JobId>, Error> {
         self.end_overdue_jobs(term, limit).await
+    }
+
+    async fn note_paces(&self, limit: u32) -> Result<(), Error> {
+        self.note_job_paces(limit).await
+    }
+
+    async fn blamed(&self, window: Duration, images: u64) -> Result<Vec<(WorkerId, u64)>, Error> {
+        self.blamed_workers(window, images).await
+    }
+
+    async fn set_aside(&self, term: Term, worker: &WorkerId, reason: &str) -> Result<(), Error> {
+        self.set_worker_aside(term, worker, reason).await
+    }
+
+    async fn take_back(&self, term: Term, worker: &WorkerId) -> Result<(), Error> {
+        self.take_worker_back(term, worker).await
+    }
+
+    async fn asides(&self) -> Result<Vec<Aside>, Error> {
+        self.workers_aside().await
+    }
+
+    async fn forget_conduct(&self, window: Duration) -> Result<(), Error> {
+        self.forget_old_conduct(window).await
     }
 
     async fn job(&self, job: JobId) -> Result<JobRecord, Error> {

@@ -17,7 +17,7 @@ use super::{
 use crate::store::{
     limits::Limits,
     records::{
-        Changes, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, Output,
+        Changes, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, Output, Pace,
         StageCounters,
     },
 };
@@ -54,6 +54,8 @@ struct JobRow {
     end_code: Option<String>,
     end_reason: Option<String>,
     now_ms: i64,
+    pace_ms: Option<i64>,
+    pace: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -102,7 +104,10 @@ impl SqliteStore {
         let states: Vec<_> = query.states.iter().map(|state| state.name()).collect();
         let mut tx = self.readers.begin().await?;
         let mut rows: Vec<JobRow> = sqlx::query_as(
-            "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms FROM jobs
+            "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms,
+                (SELECT before_ms FROM job_paces AS r WHERE r.job = jobs.seq) AS pace_ms,
+                (SELECT before FROM job_paces AS r WHERE r.job = jobs.seq) AS pace
+             FROM jobs
              WHERE state <> 'receiving' AND seq < ?1
                AND (?2 IS NULL OR tenant = ?2)
                AND (?3 = '[]' OR state IN (SELECT value FROM json_each(?3)))
@@ -196,10 +201,15 @@ async fn find(tx: &mut SqliteConnection, job: JobId) -> Result<i64, Error> {
 }
 
 async fn read_job(tx: &mut sqlx::Transaction<'static, Sqlite>, job: JobId) -> Result<JobRecord, Error> {
-    let row: Option<JobRow> = sqlx::query_as("SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms FROM jobs WHERE id = ?1 AND state <> 'receiving'")
-        .bind(job.to_string())
-        .fetch_optional(&mut **tx)
-        .await?;
+    let row: Option<JobRow> = sqlx::query_as(
+        "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms,
+                (SELECT before_ms FROM job_paces AS r WHERE r.job = jobs.seq) AS pace_ms,
+                (SELECT before FROM job_paces AS r WHERE r.job = jobs.seq) AS pace
+             FROM jobs WHERE id = ?1 AND state <> 'receiving'",
+    )
+    .bind(job.to_string())
+    .fetch_optional(&mut **tx)
+    .await?;
     let row = row.ok_or_else(|| Error::no_job(job))?;
     with_stages(tx, vec![row]).await?.pop().ok_or_else(|| Error::no_job(job))
 }
@@ -250,6 +260,10 @@ fn counters(row: StageRow) -> Result<StageCounters, Error> {
 }
 
 fn job_record(row: JobRow, stages: Vec<StageCounters>) -> Result<JobRecord, Error> {
+    let pace = match (row.pace_ms, &row.pace) {
+        (Some(at_ms), Some(passed)) => Some(Pace { at_ms, passed: from_json(passed)? }),
+        _ => None,
+    };
     let settings: Settings = from_json(&row.settings)?;
     let manifest = match (row.manifest.as_deref(), row.manifest_key, row.manifest_sha256) {
         (Some("written"), Some(key), Some(sha256)) => Some(Some((key, parse(&sha256)?))),
@@ -277,6 +291,7 @@ fn job_record(row: JobRow, stages: Vec<StageCounters>) -> Result<JobRecord, Erro
         },
         end: row.end_code.zip(row.end_reason),
         now_ms: row.now_ms,
+        pace,
         version: number(row.version)?,
         generation: number(row.generation)?,
         images: number(row.images)?,
