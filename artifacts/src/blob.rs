@@ -27,6 +27,8 @@ use crate::error::Error;
 
 /// Bytes of a file read, and of a part uploaded, at a time.
 pub(crate) const CHUNK: usize = 8 << 20;
+/// Bytes of a body that any line sends in a moment.
+const SMALL: u64 = 256 << 10;
 /// Parts that a multipart upload may have; S3 allows 10,000.
 const MAX_PARTS: u64 = 9000;
 /// Parts of one artifact that are on their way at once.
@@ -49,6 +51,8 @@ pub struct ArtifactStore {
 /// What a store is made of.
 pub(crate) struct Backend {
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same place, where an answer may take as long as sending a big body does.
+    pub(crate) uploads: Arc<dyn ObjectStore>,
     /// Makes links, where the backend can.
     pub(crate) signer: Option<Arc<dyn Signer>>,
     /// Where it is, for people; without secrets.
@@ -86,8 +90,10 @@ impl ArtifactStore {
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|error| Error::of_store(&name, &error))?
             .with_fsync(true);
+        let store: Arc<dyn ObjectStore> = Arc::new(store);
         let backend = Backend {
-            store: Arc::new(store),
+            uploads: Arc::clone(&store),
+            store,
             signer: None,
             name,
             bucket: None,
@@ -109,6 +115,7 @@ impl ArtifactStore {
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
         let name = store.to_string();
         Self::of(Backend {
+            uploads: Arc::clone(&store),
             store,
             signer: None,
             name,
@@ -121,6 +128,21 @@ impl ArtifactStore {
 
     pub(crate) fn of(backend: Backend) -> Self {
         Self { backend: Arc::new(backend) }
+    }
+
+    /// The same store, sending big bodies through another handle of the same place.
+    pub(crate) fn uploading_through(self, other: &Self) -> Self {
+        let Backend { store, signer, name, bucket, creates, has_credentials, patience, .. } = &*self.backend;
+        Self::of(Backend {
+            store: Arc::clone(store),
+            uploads: Arc::clone(&other.backend.store),
+            signer: signer.clone(),
+            name: name.clone(),
+            bucket: bucket.clone(),
+            creates: *creates,
+            has_credentials: *has_credentials,
+            patience: *patience,
+        })
     }
 
     pub(crate) fn backend(&self) -> &Backend {
@@ -178,7 +200,8 @@ impl ArtifactStore {
                 Err(error) => return Err(Failure::Last(Error::of_store(&artifact.key, &error))),
             }
         };
-        match self.store().put_opts(path, payload.clone(), PutOptions::from(mode)).await {
+        let store = if artifact.size > SMALL { &self.backend.uploads } else { &self.backend.store };
+        match store.put_opts(path, payload.clone(), PutOptions::from(mode)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             // A create whose answer was lost is not repeated by the backend; here it is safe, since the key says what
@@ -218,7 +241,7 @@ impl ArtifactStore {
             return if stored == artifact { Ok(stored) } else { Err(changed(&name)) };
         }
         let part = (size / MAX_PARTS).max(CHUNK as u64);
-        let upload = self.store().put_multipart(&path).await.map_err(failed)?;
+        let upload = self.backend.uploads.put_multipart(&path).await.map_err(failed)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, usize::try_from(part).unwrap_or(CHUNK));
         match fill(&mut upload, &artifact, file, &name).await {
             Ok(()) => {

@@ -35,8 +35,10 @@ pub struct Options {
     pub environment: Environment,
     /// Longest time to make a connection.
     pub connect: Duration,
-    /// Longest silence of the store before a request is given up.
+    /// Longest silence of the store before a request of a small body is given up and sent again.
     pub silence: Duration,
+    /// The same while a big body is sent, which takes its time on a slow line.
+    pub upload_silence: Duration,
     /// Longest time of one request, its body included.
     pub request: Duration,
     /// How often a refused or broken request is sent again.
@@ -52,7 +54,8 @@ impl Default for Options {
         Self {
             environment: Environment::default(),
             connect: Duration::from_secs(5),
-            silence: Duration::from_secs(30),
+            silence: Duration::from_secs(5),
+            upload_silence: Duration::from_secs(30),
             request: Duration::from_secs(120),
             retries: 6,
             pause: Duration::from_millis(100),
@@ -170,11 +173,20 @@ impl ArtifactStore {
                 Ok(path) => folder(&path),
                 Err(()) => Err(wrong("artifacts is a file URL with a host; accepted: file:///path")),
             },
-            "s3" => s3(&parsed, options),
-            "gs" => google(&parsed, options),
-            "az" => azure(&parsed, options),
+            "s3" | "gs" | "az" => {
+                let patient = Options { silence: options.upload_silence, ..options.clone() };
+                Ok(cloud(&parsed, options)?.uploading_through(&cloud(&parsed, &patient)?))
+            }
             scheme => Err(wrong(format!("artifacts begins with {scheme}://; {ACCEPTED}"))),
         }
+    }
+}
+
+fn cloud(url: &Url, options: &Options) -> Result<ArtifactStore, UserError> {
+    match url.scheme() {
+        "s3" => s3(url, options),
+        "gs" => google(url, options),
+        _ => azure(url, options),
     }
 }
 
@@ -298,6 +310,7 @@ impl Place {
         let store = Arc::new(PrefixStore::new(store, self.prefix));
         ArtifactStore::of(Backend {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            uploads: Arc::clone(&store) as Arc<dyn ObjectStore>,
             signer: Some(store),
             name: self.name,
             bucket: Some(self.bucket),

@@ -60,7 +60,7 @@ pub struct CoordinatorArgs {
     /// where the workers fetch them
     #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "DIR", required = true)]
     cascades: Vec<PathBuf>,
-    /// Take the cascades' descriptions only, not their files: for farms of fakes
+    /// Take the description alone of a cascade whose files are not there: for farms of fakes
     #[arg(long, hide = true, env = "DARKROOM_CASCADE_WITHOUT_FILES")]
     without_files: bool,
     /// Seconds after which a lease that was not renewed is over
@@ -190,8 +190,9 @@ async fn tell_health(handle: &Handle, queue: &RedisQueue, identity: &str, health
 async fn load(args: &CoordinatorArgs) -> Result<Vec<CascadeBundle>, UserError> {
     let (folders, without_files) = (args.cascades.clone(), args.without_files);
     let load = move || {
-        let one = |folder: &PathBuf| {
-            if without_files { CascadeBundle::describe(folder) } else { CascadeBundle::load(folder) }
+        let one = |folder: &PathBuf| match CascadeBundle::load(folder) {
+            Err(_) if without_files => CascadeBundle::describe(folder),
+            loaded => loaded,
         };
         CascadeBundle::distinct(folders.iter().map(one).collect::<Result<_, UserError>>()?)
     };

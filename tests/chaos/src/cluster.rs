@@ -19,7 +19,10 @@ use darkroom_test_servers::{
 };
 use nix::sys::signal::Signal;
 
-use crate::plan::{LINKS, Party, Server};
+use crate::{
+    disk::Disk,
+    plan::{LINKS, Party, Server, Storage},
+};
 
 /// Coordinators of a farm.
 const COORDINATORS: usize = 2;
@@ -27,6 +30,20 @@ const COORDINATORS: usize = 2;
 const ENCODERS: usize = 2;
 /// Workers of a farm; each serves all stages.
 const WORKERS: usize = 4;
+
+/// Where Debian has what makes a process's clock wrong.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// Processes that render a cascade with its networks, beside the fakes.
+#[derive(Clone, Debug)]
+pub struct Real {
+    /// Folder of `darkroom-worker` and `darkroom-encoder`, built with libtorch.
+    pub binaries: PathBuf,
+    /// Folder of the cascade.
+    pub cascade: PathBuf,
+    /// Its name.
+    pub name: String,
+}
 
 /// How the farm is run.
 #[derive(Clone, Debug)]
@@ -37,6 +54,10 @@ pub struct Setup {
     pub lease: Duration,
     /// Milliseconds that a step takes the fake renderer.
     pub step_ms: f64,
+    /// Where artifacts are kept.
+    pub storage: Storage,
+    /// A worker and an encoder that render in earnest.
+    pub real: Option<Real>,
 }
 
 /// A running farm. Everything ends with it.
@@ -49,7 +70,9 @@ pub struct Cluster {
     pub redis: Redis,
     /// The artifacts.
     pub storage: S3,
-    proxies: HashMap<(Party, Server), Proxy>,
+    disk: Option<Disk>,
+    /// One for each process of the party.
+    proxies: HashMap<(Party, Server), Vec<Proxy>>,
     members: Vec<Member>,
     ports: Vec<u16>,
 }
@@ -75,20 +98,32 @@ impl Cluster {
             Server::Postgres => postgres.port(),
             Server::Storage => storage.port(),
         };
-        let proxies = LINKS.map(|(party, server)| ((party, server), Proxy::start(target(server)))).into();
+        let extra = usize::from(setup.real.is_some());
+        let parties = [
+            (Party::Coordinators, COORDINATORS),
+            (Party::Encoders, ENCODERS + extra),
+            (Party::Workers, WORKERS + extra),
+        ];
+        let count = |party| parties.iter().find(|(one, _)| *one == party).map_or(0, |(_, count)| *count);
+        let proxies = LINKS.map(|(party, server)| {
+            let each = (0..count(party)).map(|_| Proxy::start(target(server))).collect();
+            ((party, server), each)
+        });
+        let artifacts = folder.path().join("artifacts");
+        std::fs::create_dir(&artifacts)?;
+        let disk = if setup.storage == Storage::Folder { Disk::mount(&artifacts)? } else { None };
         let mut cluster = Self {
             setup,
             folder,
             postgres,
             redis,
             storage,
-            proxies,
+            disk,
+            proxies: proxies.into(),
             members: Vec::new(),
             ports: (0..COORDINATORS).map(|_| free_port()).collect(),
         };
-        for (party, count) in
-            [(Party::Coordinators, COORDINATORS), (Party::Encoders, ENCODERS), (Party::Workers, WORKERS)]
-        {
+        for (party, count) in parties {
             for number in 0..count {
                 cluster.add(party, number)?;
                 if party == Party::Coordinators {
@@ -105,13 +140,41 @@ impl Cluster {
         self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
     }
 
-    /// The proxy in a connection.
+    /// Ports of the coordinators.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// The proxies in a connection, one for each process.
     ///
     /// # Panics
     /// When it is none of [`LINKS`].
     #[must_use]
-    pub fn proxy(&self, party: Party, server: Server) -> &Proxy {
+    pub fn proxies(&self, party: Party, server: Server) -> &[Proxy] {
         &self.proxies[&(party, server)]
+    }
+
+    /// The disk of the artifacts, where they are on one of their own.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Processes whose clocks are wrong: an hour ahead, an hour behind.
+    #[must_use]
+    pub fn wrong_clocks(&self) -> (usize, usize) {
+        let of = |hours| {
+            self.members.iter().enumerate().filter(|(position, _)| self.clock(*position) == hours).count()
+        };
+        (of(1), of(-1))
+    }
+
+    /// Hours by which a process's clock is ahead.
+    fn clock(&self, position: usize) -> i8 {
+        let member = &self.members[position];
+        let number = self.members[..position].iter().filter(|other| other.party == member.party).count();
+        clock(&self.setup, member.party, number)
     }
 
     /// How many processes a party has.
@@ -161,7 +224,7 @@ impl Cluster {
     pub async fn leader(&mut self) -> Result<usize> {
         for _ in 0..150 {
             self.tend()?;
-            let holder = self.postgres.sql("postgres", "SELECT holder FROM leadership WHERE until > now()");
+            let holder = self.holder();
             let says = |number: &usize| {
                 let log = self.members[self.position(Party::Coordinators, *number)].process.log_text();
                 !holder.is_empty() && log.contains(&holder)
@@ -172,6 +235,12 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         anyhow::bail!("nobody leads the farm")
+    }
+
+    /// Who leads, by the record; empty while nobody does.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        self.postgres.sql("postgres", "SELECT holder FROM leadership WHERE until > now()")
     }
 
     /// The last lines of every process's log, for a report of what went wrong.
@@ -193,7 +262,11 @@ impl Cluster {
     pub fn open_storage(&self) -> Result<ArtifactStore> {
         let environment = self.storage.environment().into_iter().collect();
         let options = open::Options { environment, ..open::Options::default() };
-        Ok(ArtifactStore::open(&self.storage.url(), &options)?)
+        let url = match self.setup.storage {
+            Storage::S3 => self.storage.url(),
+            Storage::Folder => self.artifacts(),
+        };
+        Ok(ArtifactStore::open(&url, &options)?)
     }
 
     /// What is left in the farm's streams in Redis, a sentence each.
@@ -247,14 +320,32 @@ impl Cluster {
             Party::Encoders => "darkroom-encoder",
             Party::Workers => "darkroom-worker",
         };
-        let program = self.setup.binaries.join(program);
+        let real = self.setup.real.as_ref().filter(|_| match party {
+            Party::Coordinators => false,
+            Party::Encoders => number >= ENCODERS,
+            Party::Workers => number >= WORKERS,
+        });
+        let program = real.map_or(&self.setup.binaries, |real| &real.binaries).join(program);
         ensure!(program.is_file(), "{} is not there; build it first", program.display());
         let mut command = tied(program);
         command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("DARKROOM_")));
-        let port = |server| self.proxy(party, server).port();
+        let port = |server| self.proxies(party, server)[number].port();
+        let artifacts = match self.setup.storage {
+            Storage::S3 => self.storage.url_through(port(Server::Storage)),
+            Storage::Folder => self.artifacts(),
+        };
+        let hours = clock(&self.setup, party, number);
+        if hours != 0 {
+            // Clocks that only count are right everywhere.
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", format!("{hours:+}h"))
+                .env("DONT_FAKE_MONOTONIC", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         command
             .env("DARKROOM_REDIS", self.redis.url_through(port(Server::Redis)))
-            .env("DARKROOM_ARTIFACTS", self.storage.url_through(port(Server::Storage)))
+            .env("DARKROOM_ARTIFACTS", artifacts)
             .env("DARKROOM_LOG", std::env::var("DARKROOM_LOG").unwrap_or_else(|_| "info".to_owned()))
             .envs(self.storage.environment());
         match party {
@@ -269,18 +360,39 @@ impl Cluster {
                     .args(["--listen", &format!("127.0.0.1:{}", self.ports[number])])
                     .args(["--lease-seconds", &self.setup.lease.as_secs_f64().to_string()])
                     .args(["--sweep-seconds", "1"]);
+                if let Some(real) = &self.setup.real {
+                    command.arg("--cascade").arg(&real.cascade);
+                }
+            }
+            Party::Encoders | Party::Workers if real.is_some() => {
+                let name = real.map_or("", |real| real.name.as_str());
+                self.join(&mut command, number).args([
+                    "--cascade",
+                    name,
+                    "--device",
+                    "cpu",
+                    "--threads",
+                    "1",
+                ]);
+                if party == Party::Workers {
+                    command.args(["--batch", "4"]);
+                }
             }
             Party::Encoders => {
-                self.join(&mut command, number).args(["--renderer", "fake"]);
+                self.join(&mut command, number).args(["--renderer", "fake", "--cascade", "tiny"]);
             }
             Party::Workers => {
                 self.join(&mut command, number)
-                    .args(["--renderer", "fake", "--batch", "4"])
+                    .args(["--renderer", "fake", "--batch", "4", "--cascade", "tiny"])
                     .args(["--fake-step-ms", &self.setup.step_ms.to_string()])
                     .args(["--fake-aborting-seed", &crate::load::POISON.to_string()]);
             }
         }
         Ok(command)
+    }
+
+    fn artifacts(&self) -> String {
+        self.folder.path().join("artifacts").display().to_string()
     }
 
     fn join<'a>(&self, command: &'a mut Command, number: usize) -> &'a mut Command {
@@ -303,5 +415,18 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(100));
         }
         anyhow::bail!("a coordinator does not listen: {}", process.log_text())
+    }
+}
+
+/// Hours by which the clock of a process is ahead: of the first worker and encoder one, of the second worker minus one,
+/// where nothing asks for a signature and the system can do it.
+fn clock(setup: &Setup, party: Party, number: usize) -> i8 {
+    if setup.storage != Storage::Folder || !Path::new(FAKETIME).exists() {
+        return 0;
+    }
+    match (party, number) {
+        (Party::Workers | Party::Encoders, 0) => 1,
+        (Party::Workers, 1) => -1,
+        _ => 0,
     }
 }

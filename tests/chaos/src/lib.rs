@@ -4,6 +4,7 @@
 //! what it made with what it should have made. It talks to loopback only, is bounded in time, and ends what it started.
 
 pub mod cluster;
+pub mod disk;
 pub mod load;
 pub mod plan;
 pub mod recovery;

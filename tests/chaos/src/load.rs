@@ -1,13 +1,22 @@
 //! What users do meanwhile: submit jobs over a bad line, change their minds, and wait.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use darkroom_proto::v1::{
     self, CancelJobRequest, GetJobRequest, JobSpec, JobState, ListImagesRequest, PauseJobRequest, Prompt,
     ResumeJobRequest, RetryJobRequest, SubmitJobRequest, farm_client::FarmClient,
 };
+use darkroom_test_servers::proxy::Proxy;
 use fastrand::Rng;
+use prost::Message as _;
 use tokio::time::{Instant, sleep};
 use tonic::{
     Code, Status,
@@ -54,6 +63,8 @@ pub struct Order {
     pub seed: u64,
     /// What becomes of it.
     pub mood: Mood,
+    /// The cascade's name; empty for the fakes'.
+    pub cascade: String,
 }
 
 impl Order {
@@ -81,6 +92,7 @@ impl Order {
             spec: Some(JobSpec {
                 client_request_id: self.request_id.clone(),
                 tenant: self.tenant.clone(),
+                cascade: self.cascade.clone(),
                 images_per_prompt: self.images_per_prompt,
                 seed: Some(self.seed),
                 ..JobSpec::default()
@@ -94,20 +106,59 @@ impl Order {
 #[derive(Clone, Debug)]
 pub struct Client {
     channels: Vec<Channel>,
+    ports: Vec<u16>,
     deadline: Instant,
+    lost: Arc<Lost>,
+}
+
+/// Submits whose reply was lost on its way.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Of jobs in one message.
+    pub unary: AtomicU64,
+    /// Of jobs in a stream of messages.
+    pub streamed: AtomicU64,
+    /// Of both, those that the farm had accepted: a repetition found the job.
+    pub accepted: AtomicU64,
 }
 
 impl Client {
-    /// A client of the coordinators at these addresses.
+    /// A client of the coordinators at these ports of loopback.
     ///
     /// # Errors
     /// If one is no address.
-    pub fn new(addresses: &[String], deadline: Instant) -> Result<Self> {
-        let channel = |address: &String| {
-            let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-            anyhow::Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
+    pub fn new(ports: &[u16], deadline: Instant) -> Result<Self> {
+        let channels = ports.iter().map(|port| channel(*port)).collect::<Result<_>>()?;
+        Ok(Self { channels, ports: ports.to_vec(), deadline, lost: Arc::default() })
+    }
+
+    /// What was lost so far.
+    #[must_use]
+    pub fn lost(&self) -> &Lost {
+        &self.lost
+    }
+
+    /// Submits a job over a line that loses the reply; nothing is known afterwards.
+    async fn submit_in_vain(&self, order: &Order, streamed: bool, rng: &mut Rng) -> Result<()> {
+        let proxy = Proxy::start(self.ports[rng.usize(0..self.ports.len())]);
+        let request = order.request();
+        proxy.lose_replies_after_bytes(Some(request.encoded_len() as u64));
+        let mut farm = FarmClient::new(channel(proxy.port())?);
+        let answer = if streamed {
+            let spec = v1::submit_job_chunk::Part::Spec(request.spec.unwrap_or_default());
+            let chunks = request.prompts.chunks(100).map(|prompts| {
+                v1::submit_job_chunk::Part::Prompts(v1::PromptChunk { prompts: prompts.to_vec() })
+            });
+            let parts = std::iter::once(spec).chain(chunks);
+            let messages: Vec<_> = parts.map(|part| v1::SubmitJobChunk { part: Some(part) }).collect();
+            farm.submit_job_stream(tokio_stream::iter(messages)).await
+        } else {
+            farm.submit_job(request).await
         };
-        Ok(Self { channels: addresses.iter().map(channel).collect::<Result<_>>()?, deadline })
+        anyhow::ensure!(answer.is_err(), "a reply came over a line that loses replies");
+        let lost = if streamed { &self.lost.streamed } else { &self.lost.unary };
+        lost.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes a call until it is answered; what a repetition cannot mend is an error.
@@ -138,18 +189,19 @@ impl Client {
         bail!("{what}: no answer in time; the last one: {}", last.unwrap_or_default())
     }
 
-    /// Submits a job, again and again until one answer comes through; the farm must make one job of it.
+    /// Submits a job, again and again until one answer comes through; the farm must make one job of it. Also whether it
+    /// was there already.
     ///
     /// # Errors
     /// See [`call`](Self::call).
-    pub async fn submit(&self, order: &Order) -> Result<v1::Job> {
+    pub async fn submit(&self, order: &Order) -> Result<(v1::Job, bool)> {
         let answer = self
             .call("submit", |mut farm| {
                 let request = order.request();
                 async move { farm.submit_job(request).await }
             })
             .await?;
-        answer.job.context("an answer without a job")
+        Ok((answer.job.context("an answer without a job")?, answer.existed))
     }
 
     /// A job as it stands.
@@ -227,10 +279,17 @@ impl Client {
     /// # Errors
     /// See [`call`](Self::call).
     pub async fn live(&self, order: &Order, mut rng: Rng) -> Result<v1::Job> {
-        let job = self.submit(order).await?;
+        let lost = rng.u8(0..3);
+        if lost > 0 {
+            self.submit_in_vain(order, lost == 2, &mut rng).await?;
+        }
+        let (job, existed) = self.submit(order).await?;
+        if lost > 0 && existed {
+            self.lost.accepted.fetch_add(1, Ordering::Relaxed);
+        }
         // Whoever lost the answer asks again.
         if rng.bool() {
-            let again = self.submit(order).await?;
+            let (again, _) = self.submit(order).await?;
             anyhow::ensure!(again.id == job.id, "a repeated submit made another job");
         }
         let id = job.id;
@@ -298,6 +357,11 @@ impl Client {
             },
         }
     }
+}
+
+fn channel(port: u16) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
+    Ok(endpoint.connect_timeout(CALL).timeout(CALL).connect_lazy())
 }
 
 #[derive(Clone, Copy)]

@@ -1,13 +1,19 @@
 //! `make chaos`: breaks a farm on purpose and says whether anything was lost.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use clap::Parser;
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
 use darkroom_chaos::{
-    cluster::Setup,
-    plan::Fault,
+    cluster::{Real, Setup},
+    plan::{Fault, Storage},
     run::{Options, run},
 };
+use darkroom_core::cascade::CascadeSpec;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs jobs of fakes on a farm of real processes and servers while faults are injected, and checks every image.
@@ -17,19 +23,22 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Jobs of a round, one after another of every mood; rounds follow until the last fault
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     jobs: u32,
     /// Images of each
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 2000)]
     images: u32,
-    /// How many faults; each comes once before any comes twice
-    #[arg(long, default_value_t = Fault::all().len())]
-    faults: usize,
+    /// How many faults; each comes once before any comes twice. All once when absent
+    #[arg(long)]
+    faults: Option<usize>,
+    /// Where artifacts are kept: each has faults of its own
+    #[arg(long, value_enum, default_value_t = Kept::Both)]
+    storage: Kept,
     /// Longest pause between two faults, seconds
     #[arg(long, default_value_t = 3.0)]
     pause: f64,
     /// Seconds after which what has not ended counts as lost
-    #[arg(long, default_value_t = 600.0)]
+    #[arg(long, default_value_t = 1200.0)]
     limit: f64,
     /// Lease, seconds
     #[arg(long, default_value_t = 3.0)]
@@ -40,6 +49,27 @@ struct Args {
     /// Folder of the farm's binaries
     #[arg(long)]
     binaries: Option<PathBuf>,
+    /// Folder of a darkroom-worker and a darkroom-encoder built with libtorch, which render one job in earnest beside the
+    /// fakes
+    #[arg(long, requires = "cascade", value_name = "DIR")]
+    real_binaries: Option<PathBuf>,
+    /// The cascade that they render
+    #[arg(long, requires = "real_binaries", value_name = "DIR")]
+    cascade: Option<PathBuf>,
+    /// Images of that job
+    #[arg(long, default_value_t = 24)]
+    real_images: u32,
+}
+
+/// Where artifacts are kept, one run after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kept {
+    /// On an S3 server.
+    S3,
+    /// In a folder that several processes share, and some clocks wrong.
+    Folder,
+    /// A run of each.
+    Both,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -48,30 +78,61 @@ fn main() -> anyhow::Result<ExitCode> {
     let beside = here.parent().map(PathBuf::from).unwrap_or_default();
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("seed {seed}");
-    let options = Options {
-        seed,
-        jobs: args.jobs,
-        images: args.images,
-        faults: Vec::new(),
-        most_faults: args.faults,
-        pause: Duration::from_secs_f64(args.pause),
-        limit: Duration::from_secs_f64(args.limit),
-        setup: Setup {
-            binaries: args.binaries.unwrap_or(beside),
-            lease: Duration::from_secs_f64(args.lease),
-            step_ms: args.step_ms,
-        },
+    let kinds: &[Storage] = match args.storage {
+        Kept::S3 => &[Storage::S3],
+        Kept::Folder => &[Storage::Folder],
+        Kept::Both => &[Storage::S3, Storage::Folder],
     };
+    let real = match (&args.real_binaries, &args.cascade) {
+        (Some(binaries), Some(cascade)) => Some(real(binaries, cascade)?),
+        _ => None,
+    };
+    let binaries = args.binaries.clone().unwrap_or(beside);
+    let mut good = true;
+    for kind in kinds {
+        let faults = Fault::all(*kind);
+        let options = Options {
+            seed,
+            jobs: args.jobs,
+            images: args.images,
+            most_faults: args.faults.unwrap_or(faults.len()),
+            faults,
+            pause: Duration::from_secs_f64(args.pause),
+            real_images: args.real_images,
+            limit: Duration::from_secs_f64(args.limit),
+            setup: Setup {
+                binaries: binaries.clone(),
+                lease: Duration::from_secs_f64(args.lease),
+                step_ms: args.step_ms,
+                storage: *kind,
+                real: real.clone(),
+            },
+        };
+        println!("\n## artifacts in: {kind:?}\n");
+        good &= one(&options)?;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One run and its table; whether nothing was wrong.
+fn one(options: &Options) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // A signal ends the run by dropping it, and with it everything that it started.
     let report = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            report = run(&options) => report,
+            report = run(options) => report,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
             _ = terminate.recv() => anyhow::bail!("terminated"),
         }
     })?;
     print!("{}", report.table());
-    Ok(if report.verdict.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.verdict.problems.is_empty())
+}
+
+fn real(binaries: &Path, cascade: &Path) -> anyhow::Result<Real> {
+    let path = cascade.join("cascade.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let name = CascadeSpec::parse(&text)?.name;
+    Ok(Real { binaries: binaries.to_owned(), cascade: cascade.canonicalize()?, name })
 }

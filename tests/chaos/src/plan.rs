@@ -50,6 +50,15 @@ pub enum StorageFault {
     Full,
 }
 
+/// Where a farm keeps its artifacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// On an S3 server; behind proxies like every server.
+    S3,
+    /// In a folder, which may run full. A folder asks for no signature, so these workers' clocks may be wrong.
+    Folder,
+}
+
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -57,8 +66,14 @@ pub enum Fault {
     Kill(Party),
     /// SIGSTOP for longer than a lease, then SIGCONT.
     Freeze(Party),
-    /// SIGSTOP of the coordinator that leads, for longer than its term, then SIGCONT.
+    /// SIGKILL of the coordinator that leads.
+    KillLeader,
+    /// SIGSTOP of the coordinator that leads, until another one does and for longer than its term, then SIGCONT.
     FreezeLeader,
+    /// The coordinator that leads is cut off from a server, until another one leads.
+    IsolateLeader(Server),
+    /// The disk that the artifacts are on has no room for a while.
+    FullDisk,
     /// SIGTERM to every worker and encoder, several times, and new ones in their place.
     TermStorm,
     /// FLUSHALL.
@@ -84,7 +99,10 @@ impl Fault {
         match self {
             Self::Kill(party) => format!("kill {party:?}").to_lowercase(),
             Self::Freeze(party) => format!("freeze {party:?}").to_lowercase(),
+            Self::KillLeader => "kill leader".to_owned(),
             Self::FreezeLeader => "freeze leader".to_owned(),
+            Self::IsolateLeader(server) => format!("isolate leader-{server:?}").to_lowercase(),
+            Self::FullDisk => "full disk".to_owned(),
             Self::TermStorm => "term storm".to_owned(),
             Self::FlushRedis => "flush redis".to_owned(),
             Self::KillRedis => "kill redis".to_owned(),
@@ -96,14 +114,17 @@ impl Fault {
         }
     }
 
-    /// Every fault there is, once.
+    /// Every fault that there is where artifacts are kept so, once.
     #[must_use]
-    pub fn all() -> Vec<Self> {
+    pub fn all(kind: Storage) -> Vec<Self> {
         let parties = [Party::Coordinators, Party::Encoders, Party::Workers];
         let storage =
             [StorageFault::Errors, StorageFault::Silence, StorageFault::ShortBodies, StorageFault::Full];
         let mut all = vec![
+            Self::KillLeader,
             Self::FreezeLeader,
+            Self::IsolateLeader(Server::Redis),
+            Self::IsolateLeader(Server::Postgres),
             Self::TermStorm,
             Self::FlushRedis,
             Self::KillRedis,
@@ -112,9 +133,13 @@ impl Fault {
         ];
         all.extend(parties.map(Self::Kill));
         all.extend(parties.map(Self::Freeze));
-        all.extend(storage.map(Self::Storage));
-        all.extend(LINKS.map(|(party, server)| Self::Cut(party, server)));
-        all.extend(LINKS.map(|(party, server)| Self::Stall(party, server)));
+        let links = LINKS.into_iter().filter(|(_, server)| kind == Storage::S3 || *server != Server::Storage);
+        all.extend(links.clone().map(|(party, server)| Self::Cut(party, server)));
+        all.extend(links.map(|(party, server)| Self::Stall(party, server)));
+        match kind {
+            Storage::S3 => all.extend(storage.map(Self::Storage)),
+            Storage::Folder => all.push(Self::FullDisk),
+        }
         all
     }
 }
@@ -138,11 +163,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan over some faults, all of them if `faults` is empty.
+    /// A plan over some faults.
+    ///
+    /// # Panics
+    /// Without any.
     #[must_use]
     pub fn new(seed: u64, faults: &[Fault], longest_pause: Duration) -> Self {
-        let faults = if faults.is_empty() { Fault::all() } else { faults.to_vec() };
-        Self { rng: Rng::with_seed(seed), faults, next: Vec::new(), longest_pause }
+        assert!(!faults.is_empty(), "a plan needs faults");
+        Self { rng: Rng::with_seed(seed), faults: faults.to_vec(), next: Vec::new(), longest_pause }
     }
 }
 
@@ -167,8 +195,9 @@ mod tests {
 
     #[test]
     fn a_plan_is_decided_by_its_seed_and_goes_through_every_fault() {
-        let count = Fault::all().len();
-        let steps = |seed| Plan::new(seed, &[], Duration::from_secs(1)).take(2 * count).collect::<Vec<_>>();
+        let all = Fault::all(Storage::S3);
+        let count = all.len();
+        let steps = |seed| Plan::new(seed, &all, Duration::from_secs(1)).take(2 * count).collect::<Vec<_>>();
         assert_eq!(steps(7), steps(7));
         assert_ne!(steps(7), steps(8));
         let first: HashSet<Fault> = steps(7)[..count].iter().map(|step| step.fault).collect();

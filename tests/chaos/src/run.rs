@@ -1,12 +1,20 @@
 //! One run: jobs under faults, then the same jobs on a calm farm to compare with.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use darkroom_proto::v1;
-use darkroom_test_servers::s3::{
-    self,
-    faults::{Rule, Which},
+use darkroom_test_servers::{
+    proxy::Proxy,
+    s3::{
+        self,
+        faults::{Rule, Which},
+    },
 };
 use fastrand::Rng;
 use nix::sys::signal::Signal;
@@ -18,13 +26,15 @@ use tokio::{
 use crate::{
     cluster::{Cluster, Setup},
     load::{Client, Mood, Order},
-    plan::{Fault, Party, Plan, Step, StorageFault},
+    plan::{Fault, Party, Plan, Step, Storage, StorageFault},
     recovery::Recoveries,
     verdict::{self, Verdict},
 };
 
 /// Longest time without any progress after a fault was healed.
 const STUCK: Duration = Duration::from_secs(60);
+/// Longest time from a leader's death, stop or isolation to another one that leads.
+const TAKEOVER: Duration = Duration::from_secs(10);
 /// Longest time that looking at everything may take.
 const JUDGING: Duration = Duration::from_secs(300);
 
@@ -37,12 +47,14 @@ pub struct Options {
     pub jobs: u32,
     /// Images of each.
     pub images: u32,
-    /// Faults to choose from; all if empty.
+    /// Faults to choose from.
     pub faults: Vec<Fault>,
     /// Most faults.
     pub most_faults: usize,
     /// Longest pause between two faults.
     pub pause: Duration,
+    /// Images of the job that is rendered in earnest, where the farm has those who can.
+    pub real_images: u32,
     /// Longest time for the jobs to end, faults included.
     pub limit: Duration,
     /// The farm.
@@ -56,6 +68,14 @@ pub struct Report {
     pub faults: BTreeMap<String, (u32, Duration)>,
     /// Times to the next progress after a fault.
     pub recoveries: Recoveries,
+    /// Times from a fault of the leader to another one that leads.
+    pub takeovers: Recoveries,
+    /// Processes whose clocks were an hour ahead, and behind.
+    pub clocks: (usize, usize),
+    /// Submits whose reply was lost: in one message, streamed, and of both those that the farm had accepted.
+    pub lost_replies: (u64, u64, u64),
+    /// What this machine could not do.
+    pub skipped: Vec<String>,
     /// The comparison with what should be.
     pub verdict: Verdict,
     /// Seconds that the jobs took, faults included.
@@ -84,7 +104,10 @@ impl Report {
             text,
             "\n| | |\n| --- | --- |\n| jobs | {} |\n| images accepted | {} |\n| done | {} |\n| dead (planted) | {} |\n\
              | cancelled | {} |\n| lost | {} |\n| doubled | {} |\n| other bytes | {} |\n| faults | {} |\n\
-             | recovery p50 | {} |\n| recovery p99 | {} |\n| time | {:.0} s |\n",
+             | submit replies lost, unary / streamed / of accepted jobs | {} / {} / {} |\n\
+             | clocks an hour ahead / behind | {} / {} |\n\
+             | recovery p50 | {} |\n| recovery p99 | {} |\n\
+             | takeover p50 / p99 / max of {} | {} / {} / {} |\n| time | {:.0} s |\n",
             verdict.jobs,
             verdict.images,
             verdict.done,
@@ -94,10 +117,22 @@ impl Report {
             verdict.doubled,
             verdict.other_bytes,
             self.injected(),
+            self.lost_replies.0,
+            self.lost_replies.1,
+            self.lost_replies.2,
+            self.clocks.0,
+            self.clocks.1,
             seconds(self.recoveries.quantile(0.5)),
             seconds(self.recoveries.quantile(0.99)),
+            self.takeovers.count(),
+            seconds(self.takeovers.quantile(0.5)),
+            seconds(self.takeovers.quantile(0.99)),
+            seconds(self.takeovers.quantile(1.0)),
             self.seconds,
         );
+        for skipped in &self.skipped {
+            let _ = writeln!(text, "skipped: {skipped}");
+        }
         for problem in &verdict.problems {
             let _ = writeln!(text, "WRONG: {problem}");
         }
@@ -113,7 +148,10 @@ pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let mut cluster = Cluster::start(options.setup.clone())?;
     let begun = Instant::now();
-    let client = Client::new(&cluster.coordinators(), begun + options.limit)?;
+    let client = Client::new(cluster.ports(), begun + options.limit)?;
+    let faults: Vec<Fault> = options.faults.iter().copied().filter(|fault| can(&cluster, *fault)).collect();
+    report.clocks = cluster.wrong_clocks();
+    report.skipped = skipped(&cluster, options);
     let mut load = Load {
         client: client.clone(),
         options,
@@ -123,9 +161,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     };
     let mut rng = Rng::with_seed(options.seed.rotate_left(17));
     let mut stuck = Vec::new();
-    for Step { pause, fault } in
-        Plan::new(options.seed, &options.faults, options.pause).take(options.most_faults)
-    {
+    for Step { pause, fault } in Plan::new(options.seed, &faults, options.pause).take(options.most_faults) {
         if begun.elapsed() > options.limit {
             stuck.push(format!(
                 "only {} of {} faults came within the limit",
@@ -136,7 +172,13 @@ pub async fn run(options: &Options) -> Result<Report> {
         }
         load.keep_up();
         rest(&mut cluster, pause).await?;
-        inject(&mut cluster, fault, &options.setup, &mut rng).await?;
+        if let Some(takeover) = inject(&mut cluster, fault, &options.setup, &mut rng).await? {
+            report.takeovers.add(takeover);
+            if takeover > TAKEOVER {
+                eprintln!("{}", cluster.logs(40));
+                stuck.push(format!("nobody else led within {TAKEOVER:?} after {}", fault.name()));
+            }
+        }
         let healed = Instant::now();
         let before = progress(&client).await;
         let mut now = before;
@@ -159,10 +201,13 @@ pub async fn run(options: &Options) -> Result<Report> {
         sleep(Duration::from_millis(200)).await;
     }
     report.seconds = begun.elapsed().as_secs_f64();
+    let lost = client.lost();
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    report.lost_replies = (count(&lost.unary), count(&lost.streamed), count(&lost.accepted));
     let (orders, ended) = (load.orders, load.ended);
     let expected = calm(options, &orders).await.context("the calm run")?;
     // What hung has used up the other client's time.
-    let client = Client::new(&cluster.coordinators(), Instant::now() + JUDGING)?;
+    let client = Client::new(cluster.ports(), Instant::now() + JUDGING)?;
     let judged = verdict::judge(&cluster, &client, &orders, ended, &expected).await;
     report.verdict = judged.inspect_err(|_| eprintln!("{}", cluster.logs(40)))?;
     report.verdict.problems.extend(stuck);
@@ -182,10 +227,19 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Starts another round of jobs when all have ended, so that no fault meets an idle farm.
+    /// Starts another round of jobs when all have ended but those whose poison is still at work, so that no fault meets an
+    /// idle farm.
     fn keep_up(&mut self) {
-        if self.is_over() {
-            let round = orders(self.options, self.orders.len() as u32);
+        let over = self.is_over();
+        let at_work =
+            |order: &Order| order.mood != Mood::Poisoned && !self.ended.contains_key(&order.request_id);
+        if over || !self.orders.iter().any(at_work) {
+            let mut round = orders(self.options, self.orders.len() as u32);
+            if self.orders.is_empty() {
+                round.extend(
+                    self.options.setup.real.as_ref().map(|real| in_earnest(self.options, &real.name)),
+                );
+            }
             for (number, order) in (self.orders.len() as u64..).zip(round) {
                 let (client, rng) = (self.client.clone(), Rng::with_seed(self.options.seed ^ (number + 1)));
                 self.orders.push(order.clone());
@@ -214,15 +268,47 @@ fn orders(options: &Options, first: u32) -> Vec<Order> {
         images_per_prompt: 4,
         seed: u64::from(number) * 1_000_000,
         mood: moods[number as usize % moods.len()],
+        cascade: String::new(),
     };
     (first..first + options.jobs).map(order).collect()
+}
+
+/// The job that is rendered with the networks of a cascade.
+fn in_earnest(options: &Options, cascade: &str) -> Order {
+    Order {
+        request_id: "in earnest".to_owned(),
+        tenant: "tenant 0".to_owned(),
+        prompts: options.real_images.max(1),
+        images_per_prompt: 1,
+        seed: 7,
+        mood: Mood::Steady,
+        cascade: cascade.to_owned(),
+    }
+}
+
+/// Whether this farm on this machine can have the fault.
+fn can(cluster: &Cluster, fault: Fault) -> bool {
+    fault != Fault::FullDisk || cluster.disk().is_some()
+}
+
+fn skipped(cluster: &Cluster, options: &Options) -> Vec<String> {
+    let mut skipped = Vec::new();
+    if options.setup.storage == Storage::Folder {
+        if cluster.disk().is_none() && options.faults.contains(&Fault::FullDisk) {
+            skipped.push("a full disk: only root may mount a disk that is small".to_owned());
+        }
+        if cluster.wrong_clocks() == (0, 0) {
+            skipped.push("wrong clocks: Debian's package faketime is not installed".to_owned());
+        }
+    }
+    skipped
 }
 
 /// The bytes that every image should have, by prompt and seed: from a farm where nothing happens.
 async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> {
     let setup = Setup { step_ms: 0.0, ..options.setup.clone() };
     let cluster = Cluster::start(setup)?;
-    let client = Client::new(&cluster.coordinators(), Instant::now() + options.limit)?;
+    let client = Client::new(cluster.ports(), Instant::now() + options.limit)?;
     let mut expected = verdict::Expected::new();
     for order in orders {
         // Nothing is planted here.
@@ -260,8 +346,13 @@ async fn progress(client: &Client) -> Option<u64> {
     Some(listed.await.ok()?.jobs.iter().map(passed).sum())
 }
 
-/// Injects one fault and ends it.
-async fn inject(cluster: &mut Cluster, fault: Fault, setup: &Setup, rng: &mut Rng) -> Result<()> {
+/// Injects one fault and ends it. For a fault of the leader, how long it took another one to lead.
+async fn inject(
+    cluster: &mut Cluster,
+    fault: Fault,
+    setup: &Setup,
+    rng: &mut Rng,
+) -> Result<Option<Duration>> {
     let past_the_lease = setup.lease + Duration::from_secs(1);
     match fault {
         Fault::Kill(party) => cluster.kill(party, rng.usize(0..cluster.count(party)))?,
@@ -270,7 +361,33 @@ async fn inject(cluster: &mut Cluster, fault: Fault, setup: &Setup, rng: &mut Rn
         }
         Fault::FreezeLeader => {
             let leader = cluster.leader().await?;
-            freeze(cluster, Party::Coordinators, leader, Duration::from_secs(10)).await;
+            let holder = cluster.holder();
+            cluster.signal(Party::Coordinators, leader, Signal::SIGSTOP);
+            let took = takeover(cluster, &holder).await;
+            sleep(Duration::from_secs(1)).await;
+            cluster.signal(Party::Coordinators, leader, Signal::SIGCONT);
+            return Ok(Some(took));
+        }
+        Fault::KillLeader => {
+            let leader = cluster.leader().await?;
+            let holder = cluster.holder();
+            cluster.kill(Party::Coordinators, leader)?;
+            return Ok(Some(takeover(cluster, &holder).await));
+        }
+        Fault::IsolateLeader(server) => {
+            let leader = cluster.leader().await?;
+            let holder = cluster.holder();
+            cluster.proxies(Party::Coordinators, server)[leader].cut();
+            let took = takeover(cluster, &holder).await;
+            cluster.proxies(Party::Coordinators, server)[leader].heal();
+            return Ok(Some(took));
+        }
+        Fault::FullDisk => {
+            if let Some(disk) = cluster.disk() {
+                disk.fill()?;
+                sleep(Duration::from_millis(rng.u64(1000..4000))).await;
+                disk.free()?;
+            }
         }
         Fault::TermStorm => {
             for _ in 0..3 {
@@ -311,17 +428,30 @@ async fn inject(cluster: &mut Cluster, fault: Fault, setup: &Setup, rng: &mut Rn
             cluster.storage.faults().clear();
         }
         Fault::Cut(party, server) => {
-            cluster.proxy(party, server).cut();
+            cluster.proxies(party, server).iter().for_each(Proxy::cut);
             sleep(Duration::from_millis(rng.u64(500..6000))).await;
-            cluster.proxy(party, server).heal();
+            cluster.proxies(party, server).iter().for_each(Proxy::heal);
         }
         Fault::Stall(party, server) => {
-            cluster.proxy(party, server).stall();
+            cluster.proxies(party, server).iter().for_each(Proxy::stall);
             sleep(Duration::from_millis(rng.u64(500..6000))).await;
-            cluster.proxy(party, server).heal();
+            cluster.proxies(party, server).iter().for_each(Proxy::heal);
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Waits until another one leads, and says how long that took; twice the longest time at most.
+async fn takeover(cluster: &mut Cluster, before: &str) -> Duration {
+    let began = Instant::now();
+    while began.elapsed() < 2 * TAKEOVER {
+        let holder = cluster.holder();
+        if !holder.is_empty() && holder != before {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    began.elapsed()
 }
 
 async fn freeze(cluster: &mut Cluster, party: Party, number: usize, time: Duration) {

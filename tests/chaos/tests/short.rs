@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use darkroom_chaos::{
     cluster::Setup,
-    plan::{Fault, Party, Server, StorageFault},
+    plan::{Fault, Party, Server, Storage, StorageFault},
     run::{Options, run},
 };
 
@@ -30,8 +30,15 @@ fn a_farm_under_faults_loses_nothing_doubles_nothing_and_makes_the_same_bytes() 
         ],
         most_faults: 6,
         pause: Duration::from_millis(500),
+        real_images: 0,
         limit: Duration::from_secs(240),
-        setup: Setup { binaries: binaries(), lease: Duration::from_secs(3), step_ms: 5.0 },
+        setup: Setup {
+            binaries: binaries(),
+            lease: Duration::from_secs(3),
+            step_ms: 5.0,
+            storage: Storage::S3,
+            real: None,
+        },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let report = runtime.block_on(run(&options)).expect("the farm runs");

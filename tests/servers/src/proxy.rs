@@ -16,6 +16,8 @@ use std::{
 
 /// Longest time to reach the target.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Time from a request whose reply is lost to the end of its connection.
+const LOSING: Duration = Duration::from_secs(3);
 
 /// See the module.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ struct Shared {
     changed: Condvar,
     /// Bytes that each new connection brings from the target before it is closed.
     close_after: AtomicU64,
+    /// Bytes from the client of a new connection after which nothing from the target is forwarded any more.
+    lose_replies_after: AtomicU64,
     accepted: AtomicU64,
 }
 
@@ -74,6 +78,7 @@ impl Proxy {
             state: Mutex::new(State { mode: Mode::Open, next: 0, open: Vec::new() }),
             changed: Condvar::new(),
             close_after: AtomicU64::new(u64::MAX),
+            lose_replies_after: AtomicU64::new(u64::MAX),
             accepted: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&shared);
@@ -105,6 +110,12 @@ impl Proxy {
     /// Closes every new connection after it brought so many bytes from the target; none: never.
     pub fn close_after_bytes(&self, bytes: Option<u64>) {
         self.shared.close_after.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Loses what the target answers once a new connection's client has sent so many bytes; a moment later, in which the
+    /// target does what it was asked, the connection ends.
+    pub fn lose_replies_after_bytes(&self, bytes: Option<u64>) {
+        self.shared.lose_replies_after.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Connections that clients have made so far.
@@ -193,18 +204,50 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
     let Ok((client_out, target_in, target, Some(id))) = connected() else { return };
     let limit = shared.close_after.load(Ordering::SeqCst);
     let there = Arc::clone(shared);
-    let sending = thread::spawn(move || forward(client_out, target_in, u64::MAX, &there));
-    forward(target, client, limit, shared);
+    let sent = Arc::new(AtomicU64::new(0));
+    let counting = Arc::clone(&sent);
+    let whole = shared.lose_replies_after.load(Ordering::SeqCst);
+    let (lost_client, lost_target) = (client.try_clone(), target.try_clone());
+    let sending = thread::spawn(move || {
+        let count = |bytes| {
+            let before = counting.fetch_add(bytes, Ordering::SeqCst);
+            if before < whole && before + bytes >= whole {
+                let (Ok(client), Ok(target)) = (lost_client.as_ref(), lost_target.as_ref()) else { return };
+                let (client, target) = (client.try_clone(), target.try_clone());
+                thread::spawn(move || {
+                    thread::sleep(LOSING);
+                    if let (Ok(client), Ok(target)) = (client, target) {
+                        close(&client, &target);
+                    }
+                });
+            }
+        };
+        forward(client_out, target_in, u64::MAX, &there, count, || false);
+    });
+    forward(target, client, limit, shared, |_| {}, || sent.load(Ordering::SeqCst) >= whole);
     let _ = sending.join();
     shared.leave(id);
 }
 
-/// Forwards until the end of the one or the other, up to `limit` bytes; both ends are closed then.
-fn forward(mut from: TcpStream, mut to: TcpStream, mut limit: u64, shared: &Shared) {
+/// Forwards until the end of the one or the other, up to `limit` bytes; both ends are closed then. What comes while
+/// `lost` is read and forgotten.
+fn forward(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut limit: u64,
+    shared: &Shared,
+    count: impl Fn(u64),
+    lost: impl Fn() -> bool,
+) {
     let mut buffer = vec![0; 1 << 16];
     while limit > 0 {
         let Ok(read @ 1..) = from.read(&mut buffer) else { break };
         let part = usize::try_from(limit).map_or(read, |limit| limit.min(read));
+        if lost() {
+            continue;
+        }
+        // Before it is sent: the answer may be here at once.
+        count(part as u64);
         if !shared.may_forward() || to.write_all(&buffer[..part]).is_err() {
             break;
         }
@@ -272,6 +315,23 @@ mod tests {
         let mut answer = [0; 3];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"two");
+    }
+
+    #[test]
+    fn a_reply_is_lost_and_the_request_arrives() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap().port());
+        proxy.lose_replies_after_bytes(Some(4));
+        let asked = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut request = [0; 4];
+            stream.read_exact(&mut request).unwrap();
+            let _ = stream.write_all(b"done");
+            request
+        });
+        let mut stream = connect(&proxy);
+        ask(&mut stream, "work").unwrap_err();
+        assert_eq!(&asked.join().unwrap(), b"work");
     }
 
     #[test]
