@@ -29,7 +29,7 @@ enum Model {
         unknown_id: Option<u32>,
     },
     /// A `spiece.model`; without a length, texts are neither cut nor padded.
-    SentencePiece { model: SentencePiece, max_length: Option<usize>, pad_id: u32 },
+    SentencePiece { model: Box<SentencePiece>, max_length: Option<usize>, pad_id: u32 },
 }
 
 /// One text in tokens.
@@ -58,7 +58,11 @@ impl Tokenizer {
         let model = if from_json {
             json_model(&bytes, max_length, pad_id)
         } else {
-            SentencePiece::new(&bytes).map(|model| Model::SentencePiece { model, max_length, pad_id })
+            SentencePiece::new(&bytes).map(|model| Model::SentencePiece {
+                model: Box::new(model),
+                max_length,
+                pad_id,
+            })
         };
         Ok(Self { model: model.map_err(|message| LoadError::Tokenizer { path, message })? })
     }
