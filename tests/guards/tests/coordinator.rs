@@ -24,7 +24,7 @@ use darkroom_core::{
 use darkroom_guards::red;
 use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_queue::{
-    Error, Leased, TaskQueue,
+    Error, Leased, Orders, TaskQueue,
     memory::MemoryQueue,
     task::{
         Completion, EntryId, EntrySummary, Lease, Outcome, PoolId, ResultEntry, ServedPool, Task, TaskBody,
@@ -144,8 +144,16 @@ impl TaskQueue for Told {
         entries
     }
 
-    async fn announce(&self, card: WorkerCard) -> Result<(), Error> {
+    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
         self.queue.announce(card).await
+    }
+
+    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.queue.ask_to_drain(worker).await
+    }
+
+    async fn set_aside(&self, pools: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
+        self.queue.set_aside(pools, workers).await
     }
 
     async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
