@@ -24,11 +24,11 @@ use darkroom_core::{
 use darkroom_guards::red;
 use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_queue::{
-    Error, Leased, Orders, TaskQueue,
+    Error, Leased, TaskQueue,
     memory::MemoryQueue,
     task::{
-        Completion, EntryId, EntrySummary, Lease, Outcome, PoolId, ResultEntry, ServedPool, Task, TaskBody,
-        TaskKey, TaskResult, WorkerCard,
+        Completion, EntryId, EntrySummary, Lease, Orders, Outcome, PoolId, ResultEntry, ServedPool, Task,
+        TaskBody, TaskKey, TaskResult, WorkerCard,
     },
 };
 use tokio::{
