@@ -150,7 +150,7 @@ fn a_cascades_tokenizer_answers_line_by_line_as_sentencepiece_does() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../diffusion/tests/fixtures");
     let cascade = folder.path().join("cascade");
     fs::create_dir_all(cascade.join("tokenizer")).expect("made");
-    fs::copy(fixtures.join("example/cascade.toml"), cascade.join("cascade.toml")).expect("copied");
+    fs::copy(demo_cascade().join("cascade.toml"), cascade.join("cascade.toml")).expect("copied");
     fs::copy(fixtures.join("spiece/spiece.model"), cascade.join("tokenizer/spiece.model")).expect("copied");
     let hostile = fs::read(fixtures.join("spiece/hostile.json")).expect("read");
     let hostile: serde_json::Value = serde_json::from_slice(&hostile).expect("JSON");

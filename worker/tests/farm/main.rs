@@ -173,7 +173,7 @@ async fn images_pass_both_stages_and_become_pictures_with_text() {
         assert_eq!((picture.width, picture.height), (16, 16));
         assert_eq!(picture.text(picture_text::PROMPT), Some("ein Kreis"));
         assert_eq!(picture.text(picture_text::DEVICE_CLASS), Some("fake"));
-        assert_eq!((result.host.as_str(), result.device_class.as_str()), ("here", "fake"));
+        assert_eq!((result.host.as_str(), result.device_class.as_str()), ("here/fake", "fake"));
         keys.push(png.sha256);
     }
     keys.sort_unstable();

@@ -147,9 +147,10 @@ async fn wanted_texts(
         "SELECT w.job, next.id
          FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS w (job, low, count)
          CROSS JOIN LATERAL (SELECT e.id FROM job_texts AS t
-                             JOIN embeddings AS e ON e.id = t.embedding
+                             CROSS JOIN LATERAL (SELECT e.id FROM embeddings AS e
+                                                 WHERE e.id = t.embedding
+                                                   AND e.state = 'wanted' AND e.encoder = $4 OFFSET 0) AS e
                              WHERE t.job = w.job AND t.embedding >= w.low
-                               AND e.state = 'wanted' AND e.encoder = $4
                              ORDER BY t.embedding LIMIT w.count) AS next",
         "state = 'wanted'",
         "state IN ('wanted', 'dispatched')",
