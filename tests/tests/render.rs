@@ -167,14 +167,13 @@ fn a_cascades_tokenizer_answers_line_by_line_as_sentencepiece_does() {
         let ids = ids.as_str().expect("ids").split_whitespace().chain(["1"]).collect::<Vec<_>>().join(",");
         assert_eq!(line, format!("[{ids}]"), "{text}");
     }
-    let cut = tokenize(&[], "a red circle above a blue square and on and on and on and on and on and on\n\n")
-        .stdout;
+    let long = "a red circle above a blue square ".repeat(8);
+    let cut = tokenize(&[], &format!("{long}\n\n")).stdout;
     let cut: Vec<Vec<&str>> = cut.lines().map(|line| line.split(' ').collect()).collect();
-    assert_eq!((cut.len(), cut[0].last(), cut[1].as_slice()), (2, Some(&"1"), ["1"].as_slice()));
-    let whole =
-        tokenize(&["--whole"], "a red circle above a blue square and on and on and on and on and on and on")
-            .stdout;
-    assert!(whole.split(' ').count() > cut[0].len(), "{whole}");
+    assert_eq!((cut.len(), cut[0].len(), cut[0].last()), (2, 32, Some(&"1")), "{cut:?}");
+    assert_eq!(cut[1], ["1"]);
+    let whole = tokenize(&["--whole"], &long).stdout;
+    assert!(whole.split(' ').count() > 56, "{whole}");
     let prepared = tokenize(&["--prepare"], " A Red CIRCLE ").stdout;
     assert_eq!(prepared, tokenize(&[], "a red circle").stdout);
     tokenize(&["--json"], "\"fine\"\nnot fine").refused(2, &["line 2", "JSON string"]);
