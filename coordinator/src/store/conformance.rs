@@ -185,21 +185,6 @@ pub async fn a_text_is_dispatched_once_for_all_jobs_and_images(bench: &Bench) {
     assert_eq!(bench.store.notes(later, 9).await.expect("notes"), ["a note"]);
 }
 
-/// Takes some images of a job of so many through its first stage, and looks at a page of it: for a backend that counts what
-/// it reads.
-pub async fn pass_some_of(bench: &Bench, images: usize) {
-    let texts: Vec<String> = (0..images).map(|number| format!("{number} of {images}")).collect();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let job = bench.submit(&texts, 1).await;
-    bench.encode(job).await;
-    let tasks = bench.dispatch("base", job, 64).await;
-    assert!(!tasks.is_empty());
-    let reports: Vec<_> = tasks.iter().map(|task| Bench::report(task.key, done("base"), false)).collect();
-    bench.store.commit(&bench.pool("base"), &reports).await.expect("commits");
-    let query = ImageQuery { job, states: Vec::new(), order: ImageOrder::Index(None), limit: 100 };
-    bench.store.images(&query).await.expect("lists");
-}
-
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_job_whose_texts_are_all_handed_out_is_no_candidate(bench: &Bench) {
     let pool = bench.pool("encode");
