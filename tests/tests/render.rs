@@ -176,5 +176,7 @@ fn a_cascades_tokenizer_answers_line_by_line_as_sentencepiece_does() {
     assert!(whole.split(' ').count() > 56, "{whole}");
     let prepared = tokenize(&["--prepare"], " A Red CIRCLE ").stdout;
     assert_eq!(prepared, tokenize(&[], "a red circle").stdout);
-    tokenize(&["--json"], "\"fine\"\nnot fine").refused(2, &["line 2", "JSON string"]);
+    let refused = tokenize(&["--json"], "\"fine\"\nnot fine");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("line 2") && refused.stderr.contains("JSON string"), "{refused:?}");
 }
