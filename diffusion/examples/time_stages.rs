@@ -47,7 +47,14 @@ fn time_stages() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         };
         let shape = vec![32, description.text_dim];
         let text = HostTensor { data: vec![0.1; shape.iter().product()], shape };
-        let row = RowInput { negative: Some(text.clone()), text, low_res: picture.take(), seed: 1 };
+        let row = RowInput {
+            negative: Some(text.clone()),
+            text,
+            low_res: picture.take(),
+            init_image: None,
+            mask: None,
+            seed: 1,
+        };
         let begun = Instant::now();
         let mut marks = Vec::new();
         let pictures = model.render(&settings, &[row], &mut |_| {

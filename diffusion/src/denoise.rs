@@ -6,6 +6,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::guidance::{guide, is_guided};
+use crate::image_to_image::keep;
 use crate::layers::{Torch, channels_last};
 use crate::sampler::{History, SamplerPlan};
 use crate::unet::{Conditioning, Network};
@@ -22,6 +23,8 @@ pub(crate) struct Start {
     pub(crate) noise_level: Option<u32>,
     /// x at the first timestep, `[images, 3, height, width]`.
     pub(crate) x: Tensor,
+    /// True where x is to change, bool `[images, 3, height, width]`; everywhere if absent.
+    pub(crate) mask: Option<Tensor>,
 }
 
 /// Images on their way from noise to pictures.
@@ -32,6 +35,7 @@ pub(crate) struct Denoiser<'a> {
     conditioning: Conditioning,
     low_res: Option<Tensor>,
     x: Tensor,
+    mask: Option<Tensor>,
     history: History,
 }
 
@@ -53,6 +57,7 @@ impl<'a> Denoiser<'a> {
             conditioning: network.condition(&text, start.noise_level)?,
             low_res: start.low_res.as_ref().map(channels_last).transpose()?,
             x: channels_last(&start.x)?,
+            mask: start.mask.as_ref().map(channels_last).transpose()?,
             history: History::default(),
         })
     }
@@ -82,7 +87,8 @@ impl<'a> Denoiser<'a> {
     ) -> Torch<()> {
         let guided = guide(output, self.guidance_scale)?;
         let noise = if self.plan.draws_noise(index) { Some(channels_last(&draw()?)?) } else { None };
-        self.x = self.plan.step(index, &self.x, &guided, noise.as_ref(), &mut self.history)?;
+        let next = self.plan.step(index, &self.x, &guided, noise.as_ref(), &mut self.history)?;
+        self.x = keep(next, &self.x, self.mask.as_ref())?;
         Ok(())
     }
 }
@@ -136,6 +142,7 @@ mod tests {
                     low_res: None,
                     noise_level: None,
                     x: input(&[4, 3, 16, 16]),
+                    mask: None,
                 };
                 let mut denoiser = Denoiser::new(model.network(), &plan, 3.0, &start).unwrap();
                 for index in 0..2 {

@@ -36,6 +36,22 @@ impl HostTensor {
         ))
     }
 
+    /// Refuses values beyond `least` and `most`, and what is not a number.
+    pub(crate) fn expect_within(
+        &self,
+        field: &'static str,
+        least: f32,
+        most: f32,
+    ) -> Result<(), RenderError> {
+        match self.data.iter().find(|value| !(least..=most).contains(*value)) {
+            None => Ok(()),
+            Some(value) => Err(RenderError::invalid(
+                field,
+                format!("holds {value}; accepted: values from {least} to {most}"),
+            )),
+        }
+    }
+
     pub(crate) fn to_tensor(&self) -> Result<Tensor, TchError> {
         let shape: Vec<i64> = self.shape.iter().map(|extent| *extent as i64).collect();
         Tensor::f_from_slice(&self.data)?.f_reshape(shape)

@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod guidance;
 mod host;
+mod image_to_image;
 mod layers;
 pub mod noise;
 mod rows;

@@ -108,6 +108,27 @@ impl SamplerPlan {
         Ok(Self { timesteps, prediction: config.prediction, thresholding, steps })
     }
 
+    /// Without its first `count` steps. A multistep sampler remembers nothing at the first step that is left.
+    pub(crate) fn without_first(mut self, count: usize) -> Self {
+        let count = count.min(self.timesteps.len());
+        self.timesteps.drain(..count);
+        match &mut self.steps {
+            Steps::Ddpm(steps) => drop(steps.drain(..count)),
+            Steps::Ddim(steps) => drop(steps.drain(..count)),
+            Steps::Dpm(steps) => drop(steps.drain(..count)),
+        }
+        self
+    }
+
+    /// Picture and noise in x when a step begins.
+    pub(crate) fn level(&self, index: usize) -> Level {
+        match &self.steps {
+            Steps::Ddpm(steps) => steps[index].level,
+            Steps::Ddim(steps) => steps[index].level,
+            Steps::Dpm(steps) => steps[index].level,
+        }
+    }
+
     /// Whether a step adds noise.
     pub(crate) fn draws_noise(&self, index: usize) -> bool {
         match &self.steps {

@@ -22,6 +22,9 @@ pub struct SamplerSettings {
     pub width: usize,
     /// Of the picture to make, in pixels; a multiple of the stage's `size_multiple`.
     pub height: usize,
+    /// How far to move away from each row's `init_image`, above 0 and at most 1: of the steps, the last ⌊steps · strength⌋
+    /// run, from that picture noised to the first of them. Without it every row starts from noise.
+    pub strength: Option<f64>,
     /// Instead of what the stage's scheduler configuration says.
     pub thresholding: Option<Thresholding>,
     /// DDIM's share of fresh noise, 0…1: 0 is deterministic, 1 as noisy as DDPM. Other samplers do not look at it.
@@ -39,6 +42,7 @@ impl Default for SamplerSettings {
             noise_level: None,
             width: 64,
             height: 64,
+            strength: None,
             thresholding: None,
             eta: 0.0,
         }
@@ -54,6 +58,12 @@ pub struct RowInput {
     pub negative: Option<HostTensor>,
     /// The stage before's picture, `[3, height, width]` in −1…1; needed by super-resolution stages and by no other.
     pub low_res: Option<HostTensor>,
+    /// The picture to start from, `[3, height, width]` in −1…1 at the size to make; needed where there is a strength, and
+    /// accepted nowhere else. Nothing is resized here.
+    pub init_image: Option<HostTensor>,
+    /// What to repaint of `init_image`, `[1, height, width]`: 1 is repainted, 0 comes out as it was given; values between
+    /// count as the nearer of the two, a half as 1. Everything is repainted if absent.
+    pub mask: Option<HostTensor>,
     /// Names the image's noise.
     pub seed: u64,
 }

@@ -10,6 +10,7 @@ use crate::device::{LoadOptions, Placement, place};
 use crate::error::{LoadError, RenderError};
 use crate::guidance::is_guided;
 use crate::host::HostTensor;
+use crate::image_to_image::{self, begin, repainted, steps_left_out};
 use crate::noise::{NoiseKey, Purpose, fill_normal};
 use crate::rows;
 use crate::sampler::{PlanOptions, SamplerPlan};
@@ -120,7 +121,7 @@ impl StageModel {
         let groups: Vec<&[RowInput]> = rows.chunks(group).collect();
         let mut denoisers = Vec::with_capacity(groups.len());
         for images in &groups {
-            let start = self.start(settings, images, group)?;
+            let start = self.start(settings, &plan, images, group)?;
             denoisers.push(Denoiser::new(&self.loaded.network, &plan, settings.guidance_scale, &start)?);
         }
         let steps = plan.timesteps.len();
@@ -158,7 +159,13 @@ impl StageModel {
             thresholding: settings.thresholding,
             has_variance: self.loaded.interface.out_channels == 6,
         };
-        SamplerPlan::new(&self.schedule, &options)
+        let left_out = steps_left_out(settings)?;
+        let plan = SamplerPlan::new(&self.schedule, &options)?.without_first(left_out);
+        if plan.timesteps.is_empty() {
+            let message = format!("{:?} leaves no step of this schedule", settings.strength);
+            return Err(RenderError::invalid("strength", message));
+        }
+        Ok(plan)
     }
 
     pub(crate) fn network(&self) -> &Network {
@@ -233,6 +240,7 @@ impl StageModel {
                     return Err(RenderError::invalid("low_res", "needed by a super-resolution stage"));
                 }
             }
+            image_to_image::check(settings, row)?;
         }
         Ok(())
     }
@@ -241,6 +249,7 @@ impl StageModel {
     fn start(
         &self,
         settings: &SamplerSettings,
+        plan: &SamplerPlan,
         images: &[RowInput],
         group: usize,
     ) -> Result<Start, RenderError> {
@@ -254,13 +263,54 @@ impl StageModel {
                 Some(self.augmented(images, &noise, alpha)?)
             }
         };
+        let (x, mask) = self.first_x(settings, plan, images, group)?;
         Ok(Start {
             text: self.stack(&text, group)?,
             negative: guided.then(|| self.stack(&negative, group)).transpose()?,
             low_res,
             noise_level: self.class_label(settings.noise_level),
-            x: self.noise(settings, images, group, Purpose::Init, 0)?,
+            x,
+            mask,
         })
+    }
+
+    /// x at the first timestep, and where it is to change.
+    fn first_x(
+        &self,
+        settings: &SamplerSettings,
+        plan: &SamplerPlan,
+        images: &[RowInput],
+        group: usize,
+    ) -> Result<(Tensor, Option<Tensor>), RenderError> {
+        if settings.strength.is_none() {
+            return Ok((self.noise(settings, images, group, Purpose::Init, 0)?, None));
+        }
+        let pictures: Vec<Option<&HostTensor>> = images.iter().map(|row| row.init_image.as_ref()).collect();
+        let pictures = self.stack(&pictures, group)?;
+        let noise = self.noise(settings, images, group, Purpose::ImageToImage, 0)?;
+        let mask = self.mask(settings, images, group)?;
+        Ok((begin(&pictures, &noise, plan.level(0), mask.as_ref())?, mask))
+    }
+
+    /// Where x is to change, bool `[group, 3, height, width]`; none if it is everywhere.
+    fn mask(
+        &self,
+        settings: &SamplerSettings,
+        images: &[RowInput],
+        group: usize,
+    ) -> Result<Option<Tensor>, RenderError> {
+        if images.iter().all(|row| row.mask.is_none()) {
+            return Ok(None);
+        }
+        let size = settings.height * settings.width;
+        let mut values = vec![1.0; size * group];
+        for (place, row) in values.chunks_mut(size).zip(images) {
+            if let Some(mask) = &row.mask {
+                place.copy_from_slice(&mask.data);
+            }
+        }
+        let shape = [group as i64, 1, settings.height as i64, settings.width as i64];
+        Ok(Some(repainted(&upload(&values, &shape, self.placement.device)?)?))
     }
 
     /// Each image's low-resolution picture by itself, since their sizes may differ.

@@ -6,7 +6,9 @@
 //!
 //! The header's metadata names the run. A text trace has `prompts` and `negative_prompts` (JSON lists). A stage trace
 //! has `stage`, `sampler` (`ddpm`, `ddim`, `dpmsolver++`), `steps`, `guidance_scale`, `sensitivity`, `noise_level` for
-//! super-resolution, and may have `eta` and `custom_timesteps` (`true` if its list of timesteps was given).
+//! super-resolution, and may have `eta` and `custom_timesteps` (`true` if its list of timesteps was given). Its `task` is
+//! `text-to-image` if absent, `image-to-image` or `inpainting`; the latter two have a `strength` and `init_image`, which
+//! `noise.init` is added to, give x at the first timestep as `sample.start`, and inpainting has a `mask`.
 
 mod recording;
 mod replay;

@@ -11,8 +11,19 @@ NOISING = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, **COSINE
 
 
 def run(sampler, steps, guidance, name=None, **more):
-    """One trace to record. `more`: noise_level, eta, timesteps (a list of one's own)."""
-    return {"sampler": sampler, "steps": steps, "guidance_scale": guidance, "name": name or sampler, **more}
+    """One trace to record. `more`: noise_level, eta, timesteps (a list of one's own), size (not the stage's), task,
+    strength; `pipeline` where the reference's own pipeline can run it."""
+    return {"sampler": sampler, "steps": steps, "guidance_scale": guidance, "name": name or sampler, "task": "text-to-image", **more}
+
+
+def changed(strength, **more):
+    """Image-to-image: how far from the picture given."""
+    return {"task": "image-to-image", "strength": strength, **more}
+
+
+def repainted(strength, **more):
+    """Inpainting: how far from the picture given where the mask is white."""
+    return {"task": "inpainting", "strength": strength, **more}
 
 
 def scheduler(**options):
@@ -56,7 +67,16 @@ CASCADES = {
                 "runs": [run("ddpm", 5, 5.0), run("ddim", 7, 2.5), run("ddim", 5, 3.0, "ddim-eta", eta=0.6),
                          run("dpmsolver++", 5, 7.0),
                          run("ddpm", 6, 1.0, "ddpm-custom", timesteps=[999, 800, 620, 300, 111, 0]),
-                         run("dpmsolver++", 4, 3.0, "dpmsolver++-custom", timesteps=[990, 700, 350, 60])],
+                         run("dpmsolver++", 4, 3.0, "dpmsolver++-custom", timesteps=[990, 700, 350, 60]),
+                         run("ddpm", 7, 5.0, "ddpm-image", size=(4, 8), **changed(0.6, pipeline=True)),
+                         run("ddpm", 6, 3.0, "ddpm-mask", size=(8, 4), **repainted(0.7, pipeline=True)),
+                         run("ddpm", 6, 1.0, "ddpm-custom-mask", size=(4, 8), timesteps=[999, 800, 620, 300, 111, 0],
+                             **repainted(0.5, pipeline=True)),
+                         run("ddpm", 3, 2.0, "ddpm-mask-full", size=(4, 8), **repainted(1.0, pipeline=True)),
+                         run("ddim", 10, 2.5, "ddim-image", size=(4, 8), **changed(0.4)),
+                         run("ddim", 5, 3.0, "ddim-eta-mask", size=(4, 8), eta=0.6, **repainted(0.8)),
+                         run("dpmsolver++", 10, 7.0, "dpmsolver++-image", size=(4, 8), **changed(0.5)),
+                         run("dpmsolver++", 17, 3.0, "dpmsolver++-mask", size=(8, 4), **repainted(0.3))],
             },
             # Stage II's kind: crossing only, scaled residuals, skipped time activation, learned variance.
             "sr": {
@@ -70,7 +90,10 @@ CASCADES = {
                 "scheduler": scheduler(**LINEAR, variance_type="learned_range", thresholding=True, sample_max_value=1.0,
                                        dynamic_thresholding_ratio=0.95, lambda_min_clipped=-5.1, timestep_spacing="linspace"),
                 "runs": [run("ddpm", 5, 4.0, noise_level=100), run("ddim", 4, 4.0, noise_level=0),
-                         run("dpmsolver++", 16, 3.0, noise_level=250)],
+                         run("dpmsolver++", 16, 3.0, noise_level=250),
+                         run("ddpm", 3, 4.0, "ddpm-image", size=(8, 16), noise_level=100, **changed(0.67, pipeline=True)),
+                         run("ddpm", 4, 2.0, "ddpm-mask", size=(16, 8), noise_level=0, **repainted(0.5, pipeline=True)),
+                         run("dpmsolver++", 6, 3.0, "dpmsolver++-mask", size=(8, 16), noise_level=250, **repainted(0.5))],
             },
             # The paper's Efficient U-Net, seeing pixels and text at its lowest level.
             "efficient": {
@@ -83,7 +106,8 @@ CASCADES = {
                                        clip_sample=True, clip_sample_range=1.2, lambda_min_clipped=-5.1,
                                        timestep_spacing="linspace"),
                 "runs": [run("ddpm", 4, 1.0, noise_level=50), run("ddim", 4, 2.0, noise_level=400),
-                         run("dpmsolver++", 4, 1.0, noise_level=50)],
+                         run("dpmsolver++", 4, 1.0, noise_level=50),
+                         run("ddim", 6, 2.0, "ddim-mask", size=(8, 16), noise_level=50, **repainted(0.4))],
             },
         },
     },
@@ -106,7 +130,9 @@ CASCADES = {
                 "scheduler": {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
                               "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "sample", "clip_sample": False,
                               "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"},
-                "runs": [run("ddim", 5, 3.0), run("ddpm", 5, 1.0), run("dpmsolver++", 5, 2.0)],
+                "runs": [run("ddim", 5, 3.0), run("ddpm", 5, 1.0), run("dpmsolver++", 5, 2.0),
+                         run("ddim", 5, 2.0, "ddim-image", **changed(0.75)),
+                         run("ddpm", 5, 2.0, "ddpm-mask", **repainted(0.5))],
             },
             # A schedule that ends in pure noise, sampled by its own DPM-Solver++; weights stored as bf16.
             "plain": {
@@ -119,7 +145,9 @@ CASCADES = {
                               "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "thresholding": False,
                               "timestep_spacing": "trailing", "final_sigmas_type": "sigma_min", "euler_at_final": True,
                               "clip_sample": False},
-                "runs": [run("dpmsolver++", 6, 2.0, noise_level=999), run("ddim", 4, 1.0, noise_level=20)],
+                "runs": [run("dpmsolver++", 6, 2.0, noise_level=999), run("ddim", 4, 1.0, noise_level=20),
+                         run("dpmsolver++", 6, 1.0, "dpmsolver++-image", noise_level=20, **changed(1.0)),
+                         run("dpmsolver++", 6, 2.0, "dpmsolver++-mask", noise_level=20, **repainted(0.5))],
             },
             # The Efficient U-Net that only crosses, trained betas.
             "efficient": {
@@ -131,7 +159,8 @@ CASCADES = {
                 "scheduler": scheduler(num_train_timesteps=40, trained_betas=[0.001 + 0.005 * i for i in range(40)],
                                        variance_type="fixed_large", clip_sample=True, timestep_spacing="leading", steps_offset=2),
                 "runs": [run("ddpm", 5, 2.0, noise_level=7), run("ddim", 5, 1.0, noise_level=3),
-                         run("dpmsolver++", 5, 1.0, noise_level=11)],
+                         run("dpmsolver++", 5, 1.0, noise_level=11),
+                         run("ddpm", 5, 2.0, "ddpm-mask", size=(12, 8), noise_level=7, **repainted(0.6))],
             },
         },
     },

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from cascades import CASCADES, NOISING
 from networks import make_text_encoder, make_tokenizer, make_unet
+from pipelines import record_pipeline
 from recording import record, sensitivity
 
 
@@ -39,6 +40,17 @@ def record_text(tokenizer, encoder, cascade, path):
     return tensors["embeddings"], tensors["negative.embeddings"]
 
 
+def describe(run, tensors):
+    """A run's metadata."""
+    metadata = {"sampler": run["sampler"], "steps": str(len(tensors["timesteps"])), "guidance_scale": str(run["guidance_scale"])}
+    metadata |= {key: str(run[key]) for key in ("noise_level", "eta") if key in run}
+    metadata |= {"custom_timesteps": "true"} if "timesteps" in run else {}
+    if run["task"] != "text-to-image":
+        asked = len(run["timesteps"]) if "timesteps" in run else run["steps"]
+        metadata |= {"task": run["task"], "strength": str(run["strength"]), "steps": str(asked)}
+    return metadata
+
+
 def make_cascade(root, cascade, seed):
     tokenizer = make_tokenizer(root / "tokenizer", cascade["length"])
     vocab = tokenizer.get_vocab_size() + 5
@@ -47,24 +59,26 @@ def make_cascade(root, cascade, seed):
     low_res = None
     noising = DDPMScheduler.from_config({key: value for key, value in NOISING.items() if not key.startswith("_")})
     for number, (name, stage) in enumerate(cascade["stages"].items()):
-        config, size = stage["scheduler"], stage["size"]
+        config = stage["scheduler"]
         unet = make_unet(root / name / "unet", stage["unet"], seed * 100 + number, stage.get("dtype", "float32"))
         write_json(root / name / "scheduler" / "scheduler_config.json", config)
         if low_res is not None:
             write_json(root / name / "image_noising_scheduler" / "scheduler_config.json", NOISING)
         result = low_res
         for run in stage["runs"]:
+            size = run.get("size", stage["size"])
             arguments = (unet, config, run, text, negative, size, low_res, noising, seed * 1000 + number)
-            tensors = record(*arguments)
-            moved = sensitivity(tensors, arguments)
-            metadata = {"stage": name, "sampler": run["sampler"], "steps": str(len(tensors["timesteps"])),
-                        "guidance_scale": str(run["guidance_scale"]), "sensitivity": f"{moved:.3e}"}
-            metadata |= {key: str(run[key]) for key in ("noise_level", "eta") if key in run}
-            metadata |= {"custom_timesteps": "true"} if "timesteps" in run else {}
+            how = record_pipeline if run.get("pipeline") else record
+            tensors = how(*arguments)
+            moved = sensitivity(how, tensors, arguments)
+            if "init_image" in tensors and "timesteps" in run:
+                tensors["timesteps.given"] = torch.tensor(run["timesteps"])
+            metadata = {"stage": name, "sensitivity": f"{moved:.3e}", **describe(run, tensors)}
             write(root / f"{name}.{run['name']}.trace.safetensors", tensors, metadata)
             print(f"{root.name}/{name}.{run['name']}: timesteps {tensors['timesteps'].tolist()}, sensitivity {moved:.1e}, "
                   f"last sample {tensors['output'].std():.2f}")
-            result = tensors["output"]
+            if run["task"] == "text-to-image":
+                result = tensors["output"]
         low_res = result
 
 

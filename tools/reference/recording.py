@@ -26,6 +26,19 @@ def make_scheduler(sampler, config):
     return DPMSolverMultistepScheduler.from_config(options)
 
 
+def given(run, shape, seed):
+    """The picture to start from and, for inpainting, the mask (white repaints): hard values, and soft ones that count
+    as the nearer end. Every row has its own."""
+    generator = torch.Generator().manual_seed(seed + 7)
+    tensors = {}
+    if run["task"] != "text-to-image":
+        tensors["init_image"] = torch.rand(shape, generator=generator) * 2 - 1
+    if run["task"] == "inpainting":
+        mask = torch.rand((shape[0], 1, *shape[2:]), generator=generator)
+        tensors["mask"] = torch.where(mask < 0.3, 0.0, torch.where(mask > 0.7, 1.0, mask))
+    return tensors
+
+
 def predict(unet, x, timestep, text, noise_level):
     label = None if noise_level is None else torch.full((len(x),), noise_level)
     if type(unet).__name__ == "EfficientUNet2DModel":
@@ -45,7 +58,20 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
     else:
         scheduler.set_timesteps(run["steps"])
     x = draw()
-    tensors = {"timesteps": scheduler.timesteps.clone(), "noise.init": x}
+    tensors = {"noise.init": x, **given(run, shape, seed)}
+    timesteps, mask = scheduler.timesteps.clone(), None
+    if "init_image" in tensors:
+        asked = len(run["timesteps"]) if "timesteps" in run else run["steps"]
+        first = asked - min(int(asked * run["strength"]), asked)
+        timesteps = timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        x = scheduler.add_noise(tensors["init_image"], x, timesteps[:1].repeat(len(x)))
+        if "mask" in tensors:
+            mask = (tensors["mask"] >= 0.5).float()
+            x = (1 - mask) * tensors["init_image"] + mask * x
+        tensors["sample.start"] = x
+    tensors["timesteps"] = timesteps
     level, scale = run.get("noise_level"), run["guidance_scale"]
     conditioned = None
     if level is not None:
@@ -55,7 +81,7 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
         tensors |= {"low_res": low_res, "noise.augmentation": noise, "conditioned_low_res": conditioned}
     guided = scale != 1.0
     states = torch.cat([negative, text]) if guided else text
-    for i, t in enumerate(scheduler.timesteps):
+    for i, t in enumerate(timesteps):
         joined = x if conditioned is None else torch.cat([x, conditioned], 1)
         joined = torch.cat([joined, joined]) if guided else joined
         output = predict(unet, joined, t, states, level)
@@ -83,13 +109,15 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
             arguments = {"eta": run["eta"], "variance_noise": noise}
         if run["sampler"] == "ddim":
             output = output[:, :3]
-        x = scheduler.step(output, t, x, **arguments).prev_sample
+        before, x = x, scheduler.step(output, t, x, **arguments).prev_sample
+        if mask is not None:
+            x = (1 - mask) * before + mask * x
         tensors[f"sample.step{i}"] = x
     tensors["output"] = x.clamp(-1, 1)
     return tensors
 
 
-def sensitivity(tensors, arguments):
+def sensitivity(record, tensors, arguments):
     """How far any tensor moves when the network's output moves by about 1e-6: the most of several tries, since what
     matters is a few pixels where large numbers nearly cancel."""
     moved = 0.0

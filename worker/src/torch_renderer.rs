@@ -95,6 +95,8 @@ fn row(inputs: &Inputs) -> RowInput {
         text: host(&inputs.text),
         negative: inputs.negative.as_deref().map(host),
         low_res: inputs.low_res.as_ref().map(host),
+        init_image: None,
+        mask: None,
         seed: inputs.seed,
     }
 }

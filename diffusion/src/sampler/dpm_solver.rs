@@ -61,7 +61,9 @@ fn level(sigma: f64) -> Level {
 
 impl Step {
     pub(super) fn apply(&self, x: &Tensor, clean: &Tensor, before: Option<&Tensor>) -> Torch<Tensor> {
-        let mut next = clean.f_mul_scalar(self.clean)?;
+        // With nothing to look back on (the first step of a run that begins midway) it is of first order.
+        let gain = if before.is_none() { self.clean + self.clean_before } else { self.clean };
+        let mut next = clean.f_mul_scalar(gain)?;
         if self.x != 0.0 {
             next = next.f_add_(&x.f_mul_scalar(self.x)?)?;
         }

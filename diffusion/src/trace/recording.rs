@@ -9,6 +9,14 @@ use tch::Tensor;
 use super::CheckError;
 use crate::weights::{Contents, read_all};
 
+/// What a stage trace is a recording of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Task {
+    TextToImage,
+    ImageToImage,
+    Inpainting,
+}
+
 /// A trace in memory.
 pub(super) struct Recording {
     path: PathBuf,
@@ -55,6 +63,40 @@ impl Recording {
             [found, _, _, _] if *found == rows => Ok(tensor),
             shape => Err(self.invalid(format!("`{name}` has shape {shape:?}; expected {rows} pictures"))),
         }
+    }
+
+    /// The picture that an image-to-image or inpainting run starts from.
+    pub(super) fn init_image(&self) -> Result<Option<&Tensor>, CheckError> {
+        match self.task()? {
+            Task::TextToImage => Ok(None),
+            Task::ImageToImage | Task::Inpainting => self.pictures("init_image").map(Some),
+        }
+    }
+
+    /// What an inpainting run repaints, `[images, 1, height, width]`.
+    pub(super) fn mask(&self) -> Result<Option<&Tensor>, CheckError> {
+        match self.task()? {
+            Task::Inpainting => self.pictures("mask").map(Some),
+            Task::TextToImage | Task::ImageToImage => Ok(None),
+        }
+    }
+
+    fn task(&self) -> Result<Task, CheckError> {
+        let task = match self.metadata.get("task").map(String::as_str) {
+            None | Some("text-to-image") => Task::TextToImage,
+            Some("image-to-image") => Task::ImageToImage,
+            Some("inpainting") => Task::Inpainting,
+            Some(other) => {
+                let accepted = "text-to-image, image-to-image, inpainting";
+                return Err(self.invalid(format!("its task is {other}; accepted: {accepted}")));
+            }
+        };
+        if (task != Task::TextToImage) != self.metadata.contains_key("strength") {
+            return Err(
+                self.invalid("`task` and `strength` do not agree: image-to-image and inpainting need one")
+            );
+        }
+        Ok(task)
     }
 
     pub(super) fn required(&self, key: &str) -> Result<&str, CheckError> {

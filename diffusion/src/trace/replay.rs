@@ -11,9 +11,10 @@ use crate::device::LoadOptions;
 use crate::error::RenderError;
 use crate::guidance::is_guided;
 use crate::host::HostTensor;
+use crate::image_to_image::{begin, repainted};
 use crate::layers::Torch;
 use crate::rows;
-use crate::sampler::Sampler;
+use crate::sampler::{Level, Sampler};
 use crate::settings::SamplerSettings;
 use crate::stage::StageModel;
 use crate::text_encoder::TextEncoder;
@@ -122,7 +123,7 @@ pub(super) fn stage(
     if !comparison.rows[0].pass {
         return Ok(comparison.rows);
     }
-    let inputs = Inputs::gather(model, recording, text, &settings)?;
+    let inputs = Inputs::gather(model, recording, text, &settings, plan.level(0))?;
     replay(model, recording, &inputs, &settings, &mut comparison)?;
     Ok(comparison.rows)
 }
@@ -132,6 +133,7 @@ struct Inputs {
     text: Tensor,
     negative: Option<Tensor>,
     x: Tensor,
+    mask: Option<Tensor>,
     low_res: Option<Tensor>,
 }
 
@@ -141,6 +143,7 @@ impl Inputs {
         recording: &Recording,
         text: &Recording,
         settings: &SamplerSettings,
+        first: Level,
     ) -> Result<Self, CheckError> {
         let device = model.placement().device;
         let put = |tensor: &Tensor| tensor.f_to_device(device);
@@ -158,12 +161,13 @@ impl Inputs {
         let negative = is_guided(settings.guidance_scale)
             .then(|| text.tensor("negative.embeddings").and_then(|tensor| Ok(put(tensor)?)))
             .transpose()?;
-        let this = Self {
-            text: put(text.tensor("embeddings")?)?,
-            negative,
-            x: put(recording.pictures("noise.init")?)?,
-            low_res,
+        let noise = put(recording.pictures("noise.init")?)?;
+        let mask = recording.mask()?.map(|mask| repainted(&put(mask)?)).transpose()?;
+        let x = match recording.init_image()? {
+            Some(picture) => begin(&put(picture)?, &noise, first, mask.as_ref())?,
+            None => noise,
         };
+        let this = Self { text: put(text.tensor("embeddings")?)?, negative, x, mask, low_res };
         let description = model.describe();
         let images = this.x.size()[0];
         for tensor in [Some(&this.text), this.negative.as_ref()].into_iter().flatten() {
@@ -192,6 +196,7 @@ impl Inputs {
             low_res: part(&self.low_res)?,
             noise_level,
             x: padded(&self.x, first, group)?,
+            mask: part(&self.mask)?,
         })
     }
 }
@@ -211,6 +216,9 @@ fn replay(
     let group = rows::images_per_forward(model.placement(), settings.width * settings.height) as i64;
     if let Some(low_res) = &inputs.low_res {
         comparison.run("conditioned_low_res", low_res, recording.tensor("conditioned_low_res")?)?;
+    }
+    if recording.init_image()?.is_some() {
+        comparison.run("sample.start", &inputs.x, recording.tensor("sample.start")?)?;
     }
     let mut denoisers = Vec::new();
     for first in (0..images).step_by(group as usize) {
@@ -292,7 +300,8 @@ fn settings(recording: &Recording) -> Result<SamplerSettings, CheckError> {
     let custom: bool = recording.optional("custom_timesteps")?.unwrap_or(false);
     let timesteps = custom
         .then(|| {
-            let recorded = HostTensor::from_tensor(recording.tensor("timesteps")?)?;
+            let given = if recording.has("timesteps.given") { "timesteps.given" } else { "timesteps" };
+            let recorded = HostTensor::from_tensor(recording.tensor(given)?)?;
             Ok::<_, CheckError>(recorded.data.iter().map(|timestep| *timestep as u32).collect())
         })
         .transpose()?;
@@ -304,6 +313,7 @@ fn settings(recording: &Recording) -> Result<SamplerSettings, CheckError> {
         noise_level: recording.optional("noise_level")?,
         width: *width as usize,
         height: *height as usize,
+        strength: recording.optional("strength")?,
         thresholding: None,
         eta: recording.optional("eta")?.unwrap_or(0.0),
     })

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod breaks;
 #[cfg(test)]
+mod image_to_image;
+#[cfg(test)]
 mod rendering;
 #[cfg(test)]
 mod traces;

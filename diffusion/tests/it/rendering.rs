@@ -13,7 +13,7 @@ fn options(dtype: DtypeChoice) -> LoadOptions {
     LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None }
 }
 
-fn stage(cascade: &str, name: &str, dtype: DtypeChoice) -> StageModel {
+pub(super) fn stage(cascade: &str, name: &str, dtype: DtypeChoice) -> StageModel {
     StageModel::load(&fixture(cascade).join(name), name, &options(dtype)).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn values(shape: [usize; 2], seed: u64) -> HostTensor {
     HostTensor { shape: shape.to_vec(), data }
 }
 
-fn row(model: &StageModel, seed: u64) -> RowInput {
+pub(super) fn row(model: &StageModel, seed: u64) -> RowInput {
     let description = model.describe();
     let low_res = description.takes_low_res.then(|| {
         let HostTensor { data, .. } = values([3, 8 * 12], seed);
@@ -34,11 +34,13 @@ fn row(model: &StageModel, seed: u64) -> RowInput {
         text: values([10, description.text_dim], seed),
         negative: Some(values([10, description.text_dim], seed + 100)),
         low_res,
+        init_image: None,
+        mask: None,
         seed,
     }
 }
 
-fn settings(model: &StageModel, sampler: Sampler, guidance_scale: f64) -> SamplerSettings {
+pub(super) fn settings(model: &StageModel, sampler: Sampler, guidance_scale: f64) -> SamplerSettings {
     let noise_level = model.describe().takes_low_res.then_some(30);
     SamplerSettings {
         sampler,
@@ -51,11 +53,11 @@ fn settings(model: &StageModel, sampler: Sampler, guidance_scale: f64) -> Sample
     }
 }
 
-fn render(model: &StageModel, settings: &SamplerSettings, rows: &[RowInput]) -> Vec<HostTensor> {
+pub(super) fn render(model: &StageModel, settings: &SamplerSettings, rows: &[RowInput]) -> Vec<HostTensor> {
     model.render(settings, rows, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn bits(picture: &HostTensor) -> Vec<u32> {
+pub(super) fn bits(picture: &HostTensor) -> Vec<u32> {
     picture.data.iter().map(|value| value.to_bits()).collect()
 }
 
