@@ -66,6 +66,8 @@ fn last_unclipped(schedule: &Schedule) -> usize {
 fn trailing(start: f64, stride: f64) -> Vec<f64> {
     // numpy's arange: as many as fit before 0.
     let count = (start / stride).ceil() as usize;
+    // It multiplies the rounded difference of the first two, which at 48 of 1000 decides how 937.5 is rounded.
+    let stride = start - (start - stride);
     (0..count).map(|index| (start - index as f64 * stride).round_ties_even() - 1.0).collect()
 }
 
