@@ -12,8 +12,12 @@ use super::fixture;
 
 /// A copy of the example cascade that may be written to.
 fn copy() -> TempDir {
+    copy_of("example")
+}
+
+fn copy_of(cascade: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    copy_folder(&fixture("example"), folder.path());
+    copy_folder(&fixture(cascade), folder.path());
     folder
 }
 
@@ -92,19 +96,53 @@ fn a_changed_schedule_passes_the_forward_and_fails_the_run() {
     assert!(!failed_rows(&report).contains(&"model_output.step0"), "{report:?}");
 }
 
+/// Replaces a text of the same length in a trace's header.
+fn edit_header(trace: &Path, from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = std::fs::read(trace).unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+    std::fs::write(trace, bytes).unwrap();
+}
+
 #[test]
 fn another_guidance_scale_fails_every_sample() {
     let cascade = copy();
     let trace = cascade.path().join("base.ddim.trace.safetensors");
-    let bytes = std::fs::read(&trace).unwrap();
-    let text = b"\"guidance_scale\":\"7.0\"";
-    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
-    let mut bytes = bytes;
-    bytes[at..at + text.len()].copy_from_slice(b"\"guidance_scale\":\"6.0\"");
-    std::fs::write(&trace, bytes).unwrap();
+    edit_header(&trace, "\"guidance_scale\":\"7.0\"", "\"guidance_scale\":\"6.0\"");
     let report = run(cascade.path(), "base.ddim.trace.safetensors");
     assert!(failed_rows(&report).contains(&"sample.step0"), "{report:?}");
     assert!(!failed_rows(&report).contains(&"model_output.step0"));
+}
+
+#[test]
+fn another_given_picture_mask_or_strength_fails_where_it_counts() {
+    let cascade = copy_of("deep");
+    let trace = |name: &str| cascade.path().join(name);
+    perturb(&trace("base.ddpm-image.trace.safetensors"), "init_image", 0.1);
+    let report = run(cascade.path(), "base.ddpm-image.trace.safetensors");
+    assert!(failed_rows(&report).contains(&"sample.start"), "{report:?}");
+    perturb(&trace("base.ddpm-mask.trace.safetensors"), "mask", 0.1);
+    let report = run(cascade.path(), "base.ddpm-mask.trace.safetensors");
+    assert!(failed_rows(&report).contains(&"sample.start"), "{report:?}");
+    assert!(failed_rows(&report).contains(&"output"), "{report:?}");
+    edit_header(&trace("sr.ddpm-mask.trace.safetensors"), "\"strength\":\"0.5\"", "\"strength\":\"0.9\"");
+    assert_eq!(failed_rows(&run(cascade.path(), "sr.ddpm-mask.trace.safetensors")), ["timesteps"]);
+}
+
+#[test]
+fn a_task_that_does_not_fit_its_trace_is_refused() {
+    let cascade = copy_of("deep");
+    let refused = |name: &str, from: &str, to: &str| {
+        let trace = cascade.path().join(name);
+        edit_header(&trace, from, to);
+        check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string()
+    };
+    let error =
+        refused("base.ddpm-mask.trace.safetensors", "\"task\":\"inpainting\"", "\"task\":\"outpaint__\"");
+    assert!(error.contains("its task is outpaint__; accepted: text-to-image"), "{error}");
+    let error = refused("base.ddpm-image.trace.safetensors", "\"strength\":", "\"strangth\":");
+    assert!(error.contains("`task` and `strength` do not agree"), "{error}");
 }
 
 #[test]
