@@ -1,5 +1,5 @@
 //! Sets workers aside that fail at what others can do, never the last of a pool, and tells the queue. The record says
-//! who is aside, so that every coordinator says the same and a flushed queue is told again.
+//! who is aside and who is to drain, so that every coordinator says the same and a flushed queue is told again.
 
 use std::{
     sync::Arc,
@@ -8,6 +8,7 @@ use std::{
 
 use darkroom_core::{
     conduct::{self, Peer},
+    guard::{Guard, stands},
     id::WorkerId,
 };
 use darkroom_queue::task::{PoolId, WorkerCard};
@@ -47,6 +48,7 @@ async fn pass(shared: &Shared, told: &mut Told) -> Result<(), Error> {
         return Ok(());
     };
     let crew = shared.crew.get();
+    remind_of_drains(shared, &crew).await?;
     let mut asides = shared.store.asides().await?;
     let blamed = shared.store.blamed(WINDOW, conduct::IMAGES).await?;
     let workers: Vec<WorkerId> = blamed.iter().map(|(worker, _)| worker.clone()).collect();
@@ -71,6 +73,20 @@ async fn pass(shared: &Shared, told: &mut Told) -> Result<(), Error> {
     if told.forgot.elapsed() > FORGET {
         shared.store.forget_conduct(WINDOW).await?;
         told.forgot = Instant::now();
+    }
+    Ok(())
+}
+
+/// Tells the queue again who is to drain, where it does not know it (any more).
+async fn remind_of_drains(shared: &Shared, crew: &Crew) -> Result<(), Error> {
+    if !stands(Guard::DrainKept) {
+        return Ok(());
+    }
+    for worker in shared.store.drains().await? {
+        let unaware = |card: &WorkerCard| card.id == worker && card.state != WorkerCard::DRAINING;
+        if crew.cards().iter().any(unaware) {
+            shared.queue.ask_to_drain(&worker).await?;
+        }
     }
     Ok(())
 }

@@ -63,9 +63,10 @@ pub struct CoordinatorArgs {
     /// Take the description alone of a cascade whose files are not there: for farms of fakes
     #[arg(long, hide = true, env = "DARKROOM_CASCADE_WITHOUT_FILES")]
     without_files: bool,
-    /// Seconds after which a lease that was not renewed is over
-    #[arg(long, env = "DARKROOM_LEASE_SECONDS", value_name = "SECONDS", default_value_t = 10.0)]
-    lease_seconds: f64,
+    /// Seconds after which a lease that was not renewed is over: the farm's, 10 where none was said. It can be changed
+    /// while nothing else of the farm runs
+    #[arg(long, env = "DARKROOM_LEASE_SECONDS", value_name = "SECONDS")]
+    lease_seconds: Option<f64>,
     /// Seconds between two comparisons of the database with the queue
     #[arg(long, env = "DARKROOM_SWEEP_SECONDS", value_name = "SECONDS", default_value_t = 2.0)]
     sweep_seconds: f64,
@@ -92,7 +93,7 @@ fn tenant_weight(text: &str) -> Result<(String, f64), String> {
 /// # Errors
 /// One sentence for what keeps it from starting.
 pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), UserError> {
-    let options = options(&args)?;
+    let mut options = options(&args)?;
     let listener = server::listen(args.listen).await.map_err(|error| error.to_user())?;
     let bundles = load(&args).await?;
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
@@ -103,6 +104,7 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let queue = queue.map_err(|error| error.to_user())?;
     queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
     let queue = Arc::new(queue);
+    agree_on_lease(&mut options, &args, store.as_ref(), &queue).await?;
     warn_of(&queue).await;
     for bundle in &bundles {
         cascade_store::publish(&artifacts, bundle).await?;
@@ -146,14 +148,47 @@ fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
         Ok(time) if time >= Duration::from_millis(500) => Ok(time),
         _ => Err(UserError::invalid(field, format!("{field} is {value}; accepted: 0.5 or more"))),
     };
-    let lease = seconds("lease-seconds", args.lease_seconds)?;
+    let lease = args.lease_seconds.map(|lease| seconds("lease-seconds", lease)).transpose()?;
     Ok(Options {
-        lease,
-        worker_ttl: lease.max(Options::default().worker_ttl),
+        lease: lease.unwrap_or(Options::default().lease),
         sweep: seconds("sweep-seconds", args.sweep_seconds)?,
         tenant_weights: args.tenant_weights.iter().cloned().collect(),
         ..Options::default()
     })
+}
+
+/// Takes the farm's lease, which every coordinator of a farm shares: with one of its own, this one would rob live workers,
+/// whose heartbeats go by the farm's.
+async fn agree_on_lease(
+    options: &mut Options,
+    args: &CoordinatorArgs,
+    store: &dyn Store,
+    queue: &RedisQueue,
+) -> Result<(), UserError> {
+    let wished = options.lease;
+    let mut lease = store.set_lease(None, wished).await.map_err(|error| error.to_user())?;
+    if args.lease_seconds.is_some() && lease != wished {
+        let there = queue.workers(lease.max(wished)).await.map_err(unavailable)?;
+        if there.is_empty() {
+            lease = store.set_lease(Some(lease), wished).await.map_err(|error| error.to_user())?;
+        }
+        if lease != wished {
+            let message = format!(
+                "lease-seconds is {}, and this farm's leases last {} seconds; leave it out, or change it while no other \
+                 coordinator and no worker of the farm runs",
+                wished.as_secs_f64(),
+                lease.as_secs_f64()
+            );
+            return Err(UserError::invalid("lease-seconds", message));
+        }
+    }
+    options.lease = lease;
+    options.worker_ttl = options.worker_ttl.max(lease);
+    Ok(())
+}
+
+fn unavailable(error: darkroom_queue::Error) -> UserError {
+    UserError::new(Code::Unavailable, "UNAVAILABLE", error.to_string())
 }
 
 /// What an operator should change about Redis; it works without.

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use darkroom_core::guard::{Guard, stands};
@@ -67,8 +67,9 @@ async fn sweep_and_tidy(shared: &Shared, missing: &mut Missing) -> Result<(), Er
 async fn reap(shared: &Shared) -> Result<(), Error> {
     let Some(term) = shared.lead().await? else { return Ok(()) };
     let crew = shared.crew.get();
+    let lease = shared.lease().await?;
     for pool in shared.cascades.pools() {
-        let expired = shared.queue.reap(&pool, shared.options.lease).await?;
+        let expired = shared.queue.reap(&pool, lease).await?;
         if expired.is_empty() {
             continue;
         }
@@ -139,6 +140,8 @@ async fn sweep_pool(
 
 /// Active jobs whose progress is noted in one sweep.
 const PACES: u32 = 1000;
+/// Time of one sweep for forgetting the stale changes of jobs that ended: they are in no hurry.
+const PRUNING: Duration = Duration::from_millis(250);
 
 /// Jobs that should be finished and are not, submits that nobody ends, and how far the others have come.
 async fn tidy(shared: &Shared) -> Result<(), Error> {
@@ -150,6 +153,8 @@ async fn tidy(shared: &Shared) -> Result<(), Error> {
         shared.events.changed(&overlooked);
         shared.events.finish.notify_one();
     }
+    let began = Instant::now();
+    while shared.store.prune_changes().await? && began.elapsed() < PRUNING {}
     let abandoned = shared.store.sweep_receiving(shared.options.receiving_idle).await?;
     shared.counters.submits_abandoned.add(abandoned);
     Ok(())

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use darkroom_artifacts::ArtifactStore;
 use darkroom_core::{
     cascade::Cascade,
     error::{Code, UserError},
+    guard::{Guard, stands},
 };
 use darkroom_queue::TaskQueue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,7 +35,8 @@ use crate::{
 /// Timings and shares.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A lease that was not renewed for so long is over. The workers' heartbeats must come well within it.
+    /// A lease that was not renewed for so long is over, where the farm's record does not say otherwise. The workers'
+    /// heartbeats must come well within it.
     pub lease: Duration,
     /// How often expired leases are looked for.
     pub reap: Duration,
@@ -124,6 +126,9 @@ impl Error {
     }
 }
 
+/// How long a leader waits for the queue before it gives way: another one leads that much sooner than at its term's end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What all parts share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -141,6 +146,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// The term in which this coordinator leads, as it last knew.
     leading: Mutex<Option<Term>>,
+    /// When the queue last answered one who would lead.
+    reached: Mutex<Instant>,
     /// What each failing part last said.
     failing: Mutex<BTreeMap<String, String>>,
 }
@@ -164,9 +171,14 @@ impl Shared {
     }
 
     /// Takes or renews the leadership, if the queue can be reached: a leader that is cut off from it must not keep
-    /// those from leading who are not.
+    /// those from leading who are not, and after a while gives way to them.
     pub(crate) async fn lead(&self) -> Result<Option<Term>, Error> {
-        self.read_crew().await?;
+        let asked = Instant::now();
+        if let Err(error) = self.read_crew().await {
+            self.give_way(asked).await;
+            return Err(error);
+        }
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         let term = self.store.lead(&self.holder).await?;
         let before =
             std::mem::replace(&mut *self.leading.lock().unwrap_or_else(PoisonError::into_inner), term);
@@ -176,6 +188,28 @@ impl Shared {
             _ => {}
         }
         Ok(term)
+    }
+
+    /// Gives the leadership up where the queue has been out of reach for too long.
+    async fn give_way(&self, asked: Instant) {
+        let reached = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        // From the beginning of the question: its answer may have taken its time.
+        if asked.saturating_duration_since(reached) < PATIENCE {
+            return;
+        }
+        let led = self.leading.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(term) = led else { return };
+        tracing::warn!(term = term.0, "leads the farm no more: the queue is out of reach");
+        if let Err(error) = self.store.resign(&self.holder).await {
+            tracing::warn!(%error, "leadership was not given up; it ends by itself");
+        }
+    }
+
+    /// How long a lease lasts: the farm's record says it, so that a coordinator that was started with another one robs
+    /// nobody.
+    pub(crate) async fn lease(&self) -> Result<Duration, Error> {
+        let agreed = self.store.lease().await?.filter(|_| stands(Guard::LeaseAgreed));
+        Ok(agreed.unwrap_or(self.options.lease))
     }
 
     /// Waits, but not past shutdown.
@@ -226,6 +260,7 @@ impl Coordinator {
         artifacts: ArtifactStore,
         cascades: Vec<Cascade>,
     ) -> Result<Handle, Error> {
+        store.set_lease(None, options.lease).await?;
         for cascade in &cascades {
             store.register_cascade(cascade).await?;
         }
@@ -243,6 +278,7 @@ impl Coordinator {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             leading: Mutex::default(),
+            reached: Mutex::new(Instant::now()),
             failing: Mutex::default(),
         });
         // Nothing of this process is on its way to the queue yet, so two passes at once tell what it does not have. What

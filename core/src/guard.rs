@@ -83,6 +83,8 @@ guards! {
     HandBackOwner,
     /// Only silent leases are reaped.
     ReapIdle,
+    /// How long a lease lasts is the farm's, not a coordinator's.
+    LeaseAgreed,
     /// Nothing is reaped within one lease after Redis was away.
     ReapPause,
     /// A consumer with something pending is not deleted.
@@ -102,9 +104,13 @@ guards! {
     StorageInterrupts,
     /// A drain hands back what it does not finish.
     DrainHandsBack,
+    /// A wish to drain is told again until its worker leaves.
+    DrainKept,
     // Artifacts, manifests, watchers.
     /// What is read has the hash that was stored.
     HashChecked,
+    /// A stored file of a cascade is read whole before it is trusted.
+    PublishedWhole,
     /// Bytes under a key are created, not overwritten.
     CreatedOnce,
     /// An image's seed is part of its task's digest.
@@ -115,6 +121,8 @@ guards! {
     ManifestClaim,
     /// A manifest is recorded for its generation only.
     ManifestGeneration,
+    /// Of the changes of a job only those are forgotten that its images have left behind.
+    PruneStale,
     /// A watcher registers before it queries.
     WatchFirst,
 }

@@ -103,7 +103,7 @@ pub trait TaskQueue: Send + Sync + 'static {
 
     /// Wishes that a worker drains: it is told so whenever it announces itself, and is listed as draining from now on.
     /// Idempotent; forgotten when the worker withdraws, or has not been seen for an hour. A hint like all that a queue
-    /// holds: one that is flushed before the worker has heard of it is to be wished again.
+    /// holds: one that is flushed before the worker has heard of it is to be wished again (the leading coordinator does).
     async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error>;
 
     /// Gives these workers, and no others, nothing from these pools for so long, and lists them as set aside; what they

@@ -187,6 +187,33 @@ fn two_databases_of_one_farm_id_cannot_share_a_redis_and_a_newer_database_is_ref
 }
 
 #[test]
+fn a_coordinator_of_another_lease_is_refused_while_the_farm_runs() {
+    let (redis, postgres) = (Redis::start(), Postgres::shared());
+    let with = |lease: Option<&str>, database: &str| {
+        let flag = lease.map(|lease| ("DARKROOM_LEASE_SECONDS".to_owned(), lease.to_owned()));
+        Settings {
+            database: database.to_owned(),
+            environment: flag.into_iter().collect(),
+            ..Settings::small(&redis)
+        }
+    };
+    let database = postgres.create_database();
+    let first = Coordinator::start(&with(Some("5"), &database));
+    let (code, error) = with(Some("3"), &database).refusal();
+    assert!(
+        code == Some(2) && error.contains("lease-seconds is 3") && error.contains("last 5"),
+        "{code:?} {error}"
+    );
+    drop(Coordinator::start(&with(None, &database)));
+    let mut process = first.process;
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait(), Some(0), "{}", process.log_text());
+    drop(Coordinator::start(&with(Some("3"), &database)));
+    let name = database.rsplit('/').next().expect("a database");
+    assert_eq!(postgres.sql(name, "SELECT lease_ms FROM farm").trim(), "3000");
+}
+
+#[test]
 fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
     let (redis, storage, postgres) = (Redis::start(), S3::start(), Postgres::shared());
     let settings = Settings {

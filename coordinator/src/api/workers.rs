@@ -39,6 +39,8 @@ impl Farm {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let chosen = choose(&cards, &request).map_err(refused)?;
         for card in &chosen {
+            // The record first: the queue may forget it, and is told again.
+            self.shared.store.wish_drain(&card.id).await?;
             self.shared.queue.ask_to_drain(&card.id).await?;
             tracing::info!(worker = %card.id, "asked to drain");
         }
@@ -57,7 +59,7 @@ impl Farm {
     pub(super) async fn farm(&self) -> Result<v1::GetFarmResponse, Error> {
         Ok(v1::GetFarmResponse {
             farm_id: self.shared.store.farm_id().await?.to_string(),
-            lease_seconds: self.shared.options.lease.as_secs_f64(),
+            lease_seconds: self.shared.lease().await?.as_secs_f64(),
             cascades: self.cascades().cascades,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         })

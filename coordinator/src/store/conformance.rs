@@ -4,6 +4,7 @@
 //! A backend runs it with [`store_conformance_tests!`](crate::store_conformance_tests), each check as a test of its
 //! own on a fresh, empty store ([`Fresh`]).
 
+mod agreed;
 mod bench;
 mod conduct;
 mod limits;
@@ -23,6 +24,10 @@ use super::{
     records::{Dispatched, Fate, ImageOrder, ImageQuery, Onward, Release, Report, Term, Work},
 };
 
+pub use agreed::{
+    a_wish_to_drain_is_remembered, of_an_ended_job_only_changes_that_are_stale_are_forgotten,
+    the_first_one_says_how_long_a_lease_lasts,
+};
 use bench::failed;
 pub use bench::{Bench, Fresh, STAGES, done};
 pub use conduct::{
@@ -64,6 +69,7 @@ macro_rules! store_conformance_tests {
             a_retried_job_does_not_end_while_rows_follow
             a_manifest_belongs_to_its_generation
             a_manifest_is_claimed_by_one_process
+            a_flood_of_ended_jobs_does_not_hold_up_another_tenants_manifest
             a_job_keeps_a_hundred_notes_whatever_other_jobs_keep
             what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent
             changes_after_a_version_are_complete
@@ -80,6 +86,9 @@ macro_rules! store_conformance_tests {
             a_worker_that_fails_at_what_others_do_is_blamed
             an_image_that_fails_everywhere_blames_nobody
             who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
+            the_first_one_says_how_long_a_lease_lasts
+            a_wish_to_drain_is_remembered
+            of_an_ended_job_only_changes_that_are_stale_are_forgotten
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {
@@ -465,6 +474,29 @@ pub async fn a_manifest_is_claimed_by_one_process(bench: &Bench) {
     if !Arc::ptr_eq(&bench.store, &bench.other) {
         assert_eq!(bench.other.pending_manifests(9).await.expect("lists"), [], "another process's claim");
     }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_flood_of_ended_jobs_does_not_hold_up_another_tenants_manifest(bench: &Bench) {
+    let prompts = bench.prompts(&["one"], 1);
+    let mut jobs = Vec::new();
+    for tenant in ["flood", "flood", "flood", "flood", "flood", "z", "a"] {
+        let mut job = bench.job(None);
+        tenant.clone_into(&mut job.tenant);
+        bench.store.submit(&job, &prompts, Digest::of(b"content")).await.expect("accepted");
+        bench.store.cancel(job.id).await.expect("cancels");
+        jobs.push((job.id, 1));
+    }
+    bench.settle().await;
+    let mut first = bench.store.pending_manifests(4).await.expect("lists");
+    first.sort_unstable();
+    let mut expected = [jobs[0], jobs[1], jobs[5], jobs[6]];
+    expected.sort_unstable();
+    assert_eq!(first, expected, "each tenant's oldest, then the next");
+    for (job, generation) in first {
+        bench.store.manifest_written(job, generation, "k", Digest::of(b"m")).await.expect("writes");
+    }
+    assert_eq!(bench.store.pending_manifests(9).await.expect("lists").len(), 3);
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

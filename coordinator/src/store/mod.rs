@@ -36,6 +36,9 @@ use records::{
     NewPrompt, Onward, Release, Report, Submitted, Term,
 };
 
+/// How long a wish to drain is remembered: ids are a process's own, so what is left of one that is gone does no harm.
+pub const WISH: Duration = Duration::from_secs(3600);
+
 /// The record of one farm.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -55,6 +58,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until [`tell_leader`](Self::tell_leader) was called, here or by another process. May wait for ever.
     async fn told(&self) -> Result<(), Error>;
+
+    /// How long a lease lasts in this farm; `None` until somebody has said it. Whoever reaps asks here, so that no two
+    /// coordinators think differently.
+    async fn lease(&self) -> Result<Option<Duration>, Error>;
+
+    /// Makes the farm's lease `to` where it is `from`, if nobody leads; without `from`, where there is none yet. Returns the
+    /// farm's lease after that.
+    async fn set_lease(&self, from: Option<Duration>, to: Duration) -> Result<Duration, Error>;
 
     /// Makes a cascade known, for jobs to refer to. Idempotent.
     async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error>;
@@ -187,7 +198,14 @@ pub trait Store: Send + Sync + 'static {
     /// Who is set aside now, the one whose time ends first before the others.
     async fn asides(&self) -> Result<Vec<Aside>, Error>;
 
-    /// Forgets failures older than `window`, and who was set aside when that ended more than a day ago.
+    /// Remembers that a worker is to drain, for [`WISH`]. Idempotent.
+    async fn wish_drain(&self, worker: &WorkerId) -> Result<(), Error>;
+
+    /// Who is to drain, by id.
+    async fn drains(&self) -> Result<Vec<WorkerId>, Error>;
+
+    /// Forgets failures older than `window`, who was set aside when that ended more than a day ago, and wishes to drain that
+    /// are older than [`WISH`].
     async fn forget_conduct(&self, window: Duration) -> Result<(), Error>;
 
     // ---- queries
@@ -235,6 +253,12 @@ pub trait Store: Send + Sync + 'static {
     async fn finish_overlooked(&self) -> Result<Vec<JobId>, Error>;
 
     // ---- care
+
+    /// Forgets, of a job that ended, some of what listing by version needs no more; whether there is more to forget. A
+    /// backend that keeps nothing of the kind does nothing.
+    async fn prune_changes(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
 
     /// What in a job's counters disagrees with its rows; nothing, if all is well.
     async fn audit(&self, job: JobId) -> Result<Vec<String>, Error>;

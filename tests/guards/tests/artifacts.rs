@@ -4,11 +4,27 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 
 use bytes::Bytes;
 use darkroom_artifacts::{
-    ArtifactStore,
+    ArtifactStore, CascadeBundle, cascade_store,
     manifest::{self, Header, ImageLine, ImageOutcome, Writer},
 };
 use darkroom_core::{digest::Digest, guard::Guard};
 use darkroom_guards::red;
+
+const CASCADE: &str = r#"
+    format = 1
+    name = "tiny"
+    [encoder]
+    folder = "text_encoder"
+    tokenizer = "tokenizer"
+    max_length = 20
+    [[stages]]
+    name = "base"
+    folder = "base"
+    size = 16
+    sampler = "ddim"
+    steps = 4
+    guidance_scale = 3.1
+"#;
 
 #[tokio::test]
 async fn damaged_bytes_are_taken_for_an_earlier_runs_output() {
@@ -40,6 +56,36 @@ async fn a_stored_object_is_written_again() {
             first.metadata().expect("its number").ino(),
             "written over while others read it"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_a_cascade_is_taken_for_published() {
+    red(Guard::PublishedWhole, "stays as it is", || async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = ArtifactStore::local(&folder.path().join("store")).expect("a store");
+        let model = folder.path().join("cascade");
+        let files = [
+            ("cascade.toml", CASCADE),
+            ("text_encoder/config.json", "{}"),
+            ("text_encoder/model.safetensors", "encoder"),
+            ("tokenizer/tokenizer.json", "{}"),
+            ("base/unet/config.json", "{}"),
+            ("base/unet/diffusion_pytorch_model.safetensors", "weights"),
+        ];
+        for (file, text) in files {
+            let path = model.join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, text).expect("written");
+        }
+        let bundle = CascadeBundle::load(&model).expect("a cascade");
+        let digest = cascade_store::publish(&store, &bundle).await.expect("publishes").digest;
+        let name = format!("store/cascades/{digest}/files/{}.safetensors", Digest::of(b"weights"));
+        fs::write(folder.path().join(&name), "weightS").expect("the disk lies");
+        cascade_store::publish(&store, &bundle).await.expect("publishes");
+        let stored = fs::read(folder.path().join(&name)).expect("it lies there");
+        assert_eq!(stored, b"weights", "what is damaged stays as it is");
     })
     .await;
 }

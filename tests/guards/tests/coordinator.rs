@@ -212,6 +212,16 @@ struct Farm {
 impl Farm {
     /// `open` says whether tasks of `base` get through before a pass has looked for them.
     async fn start(open: bool) -> Self {
+        let options = Options {
+            sweep: Duration::from_millis(100),
+            poll: Duration::from_millis(20),
+            watch_interval: Duration::from_millis(1),
+            ..Options::default()
+        };
+        Self::start_with(open, options).await
+    }
+
+    async fn start_with(open: bool, options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("a record");
         let store: Arc<dyn Store> = Arc::new(store);
@@ -225,12 +235,7 @@ impl Farm {
             too_soon: Mutex::default(),
             read: Mutex::default(),
         });
-        let options = Options {
-            sweep: Duration::from_millis(100),
-            poll: Duration::from_millis(20),
-            watch_interval: Duration::from_millis(1),
-            ..Options::default()
-        };
+        store.set_lease(None, Duration::from_secs(10)).await.expect("agrees");
         let artifacts = ArtifactStore::in_memory();
         let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
         let handle =
@@ -249,9 +254,13 @@ impl Farm {
     }
 
     async fn announce(&self) {
+        self.queue.announce(self.card()).await.expect("announces");
+    }
+
+    fn card(&self) -> WorkerCard {
         let served = |pool: &PoolId| ServedPool { pool: pool.clone(), batch_cap: 8, seconds_per_image: 0.1 };
         let pools = ["encode", "base"].map(pool);
-        let card = WorkerCard {
+        WorkerCard {
             id: self.worker.clone(),
             host: "host".to_owned(),
             device: "none".to_owned(),
@@ -262,8 +271,7 @@ impl Farm {
             busy: 0.0,
             state: "working".to_owned(),
             seen_seconds_ago: 0.0,
-        };
-        self.queue.announce(card).await.expect("announces");
+        }
     }
 
     /// Submits one prompt of so many images; its id.
@@ -364,6 +372,45 @@ async fn a_result_is_acknowledged_before_it_is_committed() {
         let early = farm.queue.too_soon.lock().expect("the list").len();
         farm.end().await;
         assert_eq!(early, 0, "acknowledged while SQL knows nothing of it: a crash now loses it");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_of_another_lease_robs_the_living() {
+    red(Guard::LeaseAgreed, "a live worker is robbed", || async {
+        let options = Options {
+            lease: Duration::from_millis(1),
+            reap: Duration::from_millis(10),
+            sweep: Duration::from_millis(100),
+            poll: Duration::from_millis(20),
+            ..Options::default()
+        };
+        let mut farm = Farm::start_with(true, options).await;
+        farm.submit(1).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.passes(3).await;
+        let ids: Vec<EntryId> = texts.iter().map(|lease| lease.id.clone()).collect();
+        let lost = farm.queue.heartbeat(&pool("encode"), &farm.worker, &ids).await.expect("renews");
+        farm.end().await;
+        assert_eq!(lost, [], "a live worker is robbed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_to_drain_is_lost_with_the_queue() {
+    red(Guard::DrainKept, "the wish is forgotten", || async {
+        let mut farm = Farm::start(true).await;
+        let ask = v1::DrainWorkerRequest { worker: farm.worker.0.clone(), ..Default::default() };
+        farm.client.drain_worker(ask).await.expect("asked");
+        // As a flush does; then the worker gives its sign of life.
+        farm.queue.withdraw(&farm.worker).await.expect("forgets");
+        farm.announce().await;
+        farm.passes(5).await;
+        let told = farm.queue.announce(farm.card()).await.expect("announces").drain;
+        farm.end().await;
+        assert!(told, "the wish is forgotten");
     })
     .await;
 }

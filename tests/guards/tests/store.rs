@@ -122,6 +122,7 @@ async fn without_a_guard_the_record_goes_wrong() {
     an_accepted_job_is_lost_with_the_servers_memory().await;
     two_lead_at_once().await;
     two_write_one_manifest().await;
+    a_change_that_still_counts_is_forgotten().await;
 }
 
 checks! {
@@ -147,6 +148,8 @@ checks! {
         RequestIdContent, "Refused", a_repeated_request_returns_the_first_job_and_other_content_is_refused;
     a_submit_that_still_arrives_is_swept:
         IdleOnly, "right: 0", what_is_not_accepted_leaves_nothing;
+    a_change_that_still_counts_is_forgotten:
+        PruneStale, "each image with its last change", of_an_ended_job_only_changes_that_are_stale_are_forgotten;
     a_manifest_of_another_generation_is_recorded:
         ManifestGeneration, "manifest_written(job, 2", a_manifest_belongs_to_its_generation;
 }

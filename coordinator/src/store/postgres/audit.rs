@@ -108,7 +108,9 @@ const CHECKS: &[(&str, &str)] = &[
         "SELECT count(*) FROM job_texts AS t
          JOIN embeddings AS e ON e.id = t.embedding
          JOIN job_progress AS p ON p.job = t.job
-         WHERE t.job = $1 AND e.state = 'wanted' AND t.embedding < p.low[1]",
+         WHERE t.job = $1 AND e.state = 'wanted' AND t.embedding < p.low[1]
+           AND NOT EXISTS (SELECT FROM dispatched_texts AS d
+                           WHERE d.encoder = e.encoder AND d.embedding = e.id)",
         "texts are wanted below the low-water mark",
     ),
     (

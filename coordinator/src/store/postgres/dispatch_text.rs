@@ -1,4 +1,7 @@
 //! Handing texts to the encoder's queue, and which ones it has.
+//!
+//! That a text is dispatched a row of `dispatched_texts` says, with a dispatch that is higher than the text's own: so its
+//! own row, which is wide, is written once, with its result.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -71,8 +74,8 @@ impl PostgresStore {
 
     pub(super) async fn dispatched_texts(&self, encoder: Digest) -> Result<Vec<TaskKey>, Error> {
         let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT e.digest, e.dispatch FROM dispatched_texts AS d JOIN embeddings AS e ON e.id = d.embedding
-             WHERE d.encoder = $1 AND e.state = 'dispatched'
+            "SELECT e.digest, d.dispatch FROM dispatched_texts AS d JOIN embeddings AS e ON e.id = d.embedding
+             WHERE d.encoder = $1 AND e.state = 'wanted' AND d.dispatch > e.dispatch
              ORDER BY d.embedding",
         )
         .bind(encoder.0)
@@ -151,9 +154,11 @@ async fn wanted_texts(
                                                  WHERE e.id = t.embedding
                                                    AND e.state = 'wanted' AND e.encoder = $4 OFFSET 0) AS e
                              WHERE t.job = w.job AND t.embedding >= w.low
+                               AND NOT EXISTS (SELECT FROM dispatched_texts AS d
+                                               WHERE d.encoder = $4 AND d.embedding = t.embedding)
                              ORDER BY t.embedding LIMIT w.count) AS next",
-        "state = 'wanted'",
-        "state IN ('wanted', 'dispatched')",
+        "d.embedding = t.embedding",
+        "FALSE",
     ))
     .bind(from.iter().map(|(job, ..)| *job).collect::<Vec<_>>())
     .bind(from.iter().map(|(_, low, _)| *low).collect::<Vec<_>>())
@@ -171,18 +176,18 @@ async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>,
     Ok(sqlx::query_as(guard::text(
         Guard::TextOnce,
         "WITH free AS (
-             SELECT id FROM embeddings WHERE id = ANY ($1) AND state = 'wanted'
+             SELECT id, digest, prepared, dispatch, suspect FROM embeddings
+             WHERE id = ANY ($1) AND state = 'wanted'
              ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
          marked AS (
-             UPDATE embeddings AS e SET state = 'dispatched', dispatch = e.dispatch + 1
-             FROM free WHERE e.id = free.id AND e.state = 'wanted'
-             RETURNING e.id, e.digest, e.prepared, e.dispatch, e.suspect),
-         noted AS (
-             INSERT INTO dispatched_texts (encoder, embedding) SELECT $2, id FROM marked
-             ON CONFLICT DO NOTHING)
-         SELECT * FROM marked ORDER BY id",
-        "state = 'wanted'",
-        "state IN ('wanted', 'dispatched')",
+             INSERT INTO dispatched_texts AS d (encoder, embedding, dispatch)
+             SELECT $2, id, dispatch + 1 FROM free
+             ON CONFLICT (encoder, embedding) DO NOTHING
+             RETURNING d.embedding, d.dispatch)
+         SELECT free.id, free.digest, free.prepared, marked.dispatch, free.suspect
+         FROM free JOIN marked ON marked.embedding = free.id ORDER BY free.id",
+        "DO NOTHING",
+        "DO UPDATE SET dispatch = d.dispatch + 1",
     ))
     .bind(texts)
     .bind(pool.digest.0)

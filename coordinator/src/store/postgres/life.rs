@@ -95,7 +95,7 @@ impl PostgresStore {
             "UPDATE jobs
              SET state = $3, follow = 'retry', generation = generation + 1, finished_at = NULL,
                  end_code = NULL, end_reason = NULL, deadline = to_timestamp($4::float8 / 1000),
-                 manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL
+                 manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL, prune_from = 0
              WHERE seq = $1 AND state = $2",
             "state = $2",
             "$2 <> ''",
@@ -155,16 +155,33 @@ impl PostgresStore {
         Ok(Committed { changed, jobs: vec![JobId(job.id)], finished, more: true, ..Committed::default() })
     }
 
-    /// Jobs whose manifest this process may write now: nobody else has begun to in the last minute.
+    /// Jobs whose manifest this process may write now: nobody else has begun to in the last minute. Of each tenant the
+    /// oldest, then the second, so that nobody's flood of ended jobs holds up another's.
     pub(super) async fn claim_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error> {
         let rows: Vec<(Uuid, i32)> = sqlx::query_as(guard::text(
             Guard::ManifestClaim,
-            "WITH free AS (
-                 SELECT seq FROM jobs
-                 WHERE manifest = 'pending'
+            "WITH RECURSIVE tenants AS (
+                 (SELECT tenant FROM jobs WHERE manifest = 'pending' ORDER BY tenant LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT j.tenant FROM jobs AS j WHERE j.manifest = 'pending' AND j.tenant > t.tenant
+                         ORDER BY j.tenant LIMIT 1)
+                 FROM tenants AS t WHERE t.tenant IS NOT NULL),
+             chosen AS (
+                 SELECT next.seq FROM tenants AS t
+                 CROSS JOIN LATERAL (
+                     SELECT j.seq, row_number() OVER (ORDER BY j.seq) AS place
+                     FROM (SELECT seq FROM jobs
+                           WHERE manifest = 'pending' AND tenant = t.tenant
+                             AND (manifest_writer IS NULL OR manifest_writer = $2
+                                  OR manifest_claim_until < clock_timestamp())
+                           ORDER BY seq LIMIT $1) AS j) AS next
+                 ORDER BY next.place, next.seq LIMIT $1),
+             free AS (
+                 SELECT j.seq FROM chosen JOIN jobs AS j ON j.seq = chosen.seq
+                 WHERE j.manifest = 'pending'
                    AND (manifest_writer IS NULL OR manifest_writer = $2
                         OR manifest_claim_until < clock_timestamp())
-                 ORDER BY seq LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
+                 FOR NO KEY UPDATE OF j SKIP LOCKED)
              UPDATE jobs AS j
              SET manifest_writer = $2, manifest_claim_until = clock_timestamp() + $3 * interval '1 second'
              FROM free WHERE j.seq = free.seq AND j.manifest = 'pending'

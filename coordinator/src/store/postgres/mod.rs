@@ -5,6 +5,7 @@
 //! texts by id, then jobs by `seq` (see `progress`); where a rare path must break it and Postgres finds a deadlock,
 //! the transaction runs again. What a store that is read by old snapshots must avoid is told in the schema.
 
+mod agreed;
 mod audit;
 mod commit;
 mod conduct;
@@ -21,6 +22,7 @@ mod open;
 mod pace;
 mod page;
 mod progress;
+mod prune;
 mod query;
 mod receive;
 mod rows;
@@ -119,6 +121,14 @@ impl Store for PostgresStore {
 
     async fn told(&self) -> Result<(), Error> {
         self.notified().await
+    }
+
+    async fn lease(&self) -> Result<Option<Duration>, Error> {
+        self.farm_lease().await
+    }
+
+    async fn set_lease(&self, from: Option<Duration>, to: Duration) -> Result<Duration, Error> {
+        self.agree_on_lease(from, to).await
     }
 
     async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error> {
@@ -263,8 +273,17 @@ impl Store for PostgresStore {
         self.workers_aside().await
     }
 
+    async fn wish_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.wish_to_drain(worker).await
+    }
+
+    async fn drains(&self) -> Result<Vec<WorkerId>, Error> {
+        self.wished_to_drain().await
+    }
+
     async fn forget_conduct(&self, window: Duration) -> Result<(), Error> {
-        self.forget_old_conduct(window).await
+        self.forget_old_conduct(window).await?;
+        self.forget_old_drains().await
     }
 
     async fn job(&self, job: JobId) -> Result<JobRecord, Error> {
@@ -315,6 +334,10 @@ impl Store for PostgresStore {
 
     async fn finish_overlooked(&self) -> Result<Vec<JobId>, Error> {
         retried(|| self.finish_overlooked_jobs()).await
+    }
+
+    async fn prune_changes(&self) -> Result<bool, Error> {
+        retried(|| self.prune_job_changes()).await
     }
 
     async fn audit(&self, job: JobId) -> Result<Vec<String>, Error> {

@@ -113,9 +113,15 @@ async fn lock_texts<'a>(
         })
         .collect();
     let rows: Vec<TextRow> = sqlx::query_as(
-        "SELECT id, digest, state, dispatch, failures, hosts, suspect FROM embeddings
-         WHERE digest = ANY ($1) AND encoder = $2
-         ORDER BY id FOR NO KEY UPDATE",
+        // Where this waited for another result of the text, the row of its dispatch is as it was before; the text's own
+        // dispatch then says that it is over.
+        "SELECT e.id, e.digest, e.failures, e.hosts, e.suspect,
+                CASE WHEN e.state = 'wanted' AND d.dispatch > e.dispatch THEN 'dispatched' ELSE e.state END AS state,
+                greatest(e.dispatch, coalesce(d.dispatch, 0)) AS dispatch
+         FROM embeddings AS e
+         LEFT JOIN dispatched_texts AS d ON d.encoder = $2 AND d.embedding = e.id
+         WHERE e.digest = ANY ($1) AND e.encoder = $2
+         ORDER BY e.id FOR NO KEY UPDATE OF e",
     )
     .bind(digests)
     .bind(pool.digest.0)
@@ -185,7 +191,7 @@ async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<()
         "WITH returned AS (
              DELETE FROM dispatched_texts WHERE encoder = $1 AND embedding = ANY ($2::bigint[]))
          UPDATE embeddings AS e
-         SET state = n.state, failures = n.failures, suspect = n.suspect,
+         SET state = n.state, dispatch = n.dispatch, failures = n.failures, suspect = n.suspect,
              hosts = ARRAY (SELECT jsonb_array_elements_text(n.hosts::jsonb)),
              error_code = coalesce(n.error_code, e.error_code), error = coalesce(n.error, e.error),
              key = coalesce(n.key, e.key), sha256 = coalesce(n.sha256, e.sha256),
@@ -193,9 +199,9 @@ async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<()
              notes = CASE WHEN n.notes IS NULL THEN e.notes
                           ELSE ARRAY (SELECT jsonb_array_elements_text(n.notes::jsonb)) END
          FROM unnest($2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::text[], $7::text[], $8::text[],
-                     $9::text[], $10::bytea[], $11::bigint[], $12::text[])
-             AS n (id, state, failures, suspect, hosts, error_code, error, key, sha256, size, notes)
-         WHERE e.id = n.id AND e.state IN ('wanted', 'dispatched')",
+                     $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::bigint[])
+             AS n (id, state, failures, suspect, hosts, error_code, error, key, sha256, size, notes, dispatch)
+         WHERE e.id = n.id AND e.state = 'wanted'",
     )
     .bind(pool.digest.0)
     .bind(changed.iter().map(|text| text.row.id).collect::<Vec<_>>())
@@ -209,6 +215,7 @@ async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<()
     .bind(hashes)
     .bind(sizes)
     .bind(notes)
+    .bind(changed.iter().map(|text| text.row.dispatch).collect::<Vec<_>>())
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -131,7 +131,18 @@ impl SqliteStore {
 
     pub(super) async fn unwritten_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error> {
         let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT id, generation FROM jobs WHERE manifest = 'pending' ORDER BY seq LIMIT ?1",
+            // Of each tenant the oldest, then the second, so that nobody's flood of ended jobs holds up another's.
+            "WITH RECURSIVE tenants AS (
+                 SELECT * FROM (SELECT tenant FROM jobs WHERE manifest = 'pending' ORDER BY tenant LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT j.tenant FROM jobs AS j WHERE j.manifest = 'pending' AND j.tenant > t.tenant
+                         ORDER BY j.tenant LIMIT 1)
+                 FROM tenants AS t WHERE t.tenant IS NOT NULL)
+             SELECT j.id, j.generation
+             FROM tenants AS t
+             JOIN jobs AS j ON j.tenant = t.tenant AND j.manifest = 'pending'
+                AND j.seq IN (SELECT seq FROM jobs WHERE manifest = 'pending' AND tenant = t.tenant ORDER BY seq LIMIT ?1)
+             ORDER BY row_number() OVER (PARTITION BY j.tenant ORDER BY j.seq), j.seq LIMIT ?1",
         )
         .bind(limit)
         .fetch_all(&self.readers)

@@ -2,6 +2,7 @@
 //!
 //! Bulk statements take JSON lists (`json_each`), as the Postgres backend will take arrays.
 
+mod agreed;
 mod audit;
 mod commit;
 mod conduct;
@@ -80,6 +81,14 @@ impl Store for SqliteStore {
     async fn told(&self) -> Result<(), Error> {
         // There is no other process to tell or to be told by.
         std::future::pending().await
+    }
+
+    async fn lease(&self) -> Result<Option<Duration>, Error> {
+        self.farm_lease().await
+    }
+
+    async fn set_lease(&self, from: Option<Duration>, to: Duration) -> Result<Duration, Error> {
+        self.agree_on_lease(from, to).await
     }
 
     async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error> {
@@ -216,8 +225,17 @@ impl Store for SqliteStore {
         self.workers_aside().await
     }
 
+    async fn wish_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.wish_to_drain(worker).await
+    }
+
+    async fn drains(&self) -> Result<Vec<WorkerId>, Error> {
+        self.wished_to_drain().await
+    }
+
     async fn forget_conduct(&self, window: Duration) -> Result<(), Error> {
-        self.forget_old_conduct(window).await
+        self.forget_old_conduct(window).await?;
+        self.forget_old_drains().await
     }
 
     async fn job(&self, job: JobId) -> Result<JobRecord, Error> {
