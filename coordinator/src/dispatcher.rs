@@ -89,12 +89,14 @@ async fn fill(
     crew: &Crew,
     share: &mut FairShare,
 ) -> Result<(), Error> {
-    // What commits under way hand on is not in SQL yet.
-    let taken = shared.openings.close(pool);
-    let used = shared.store.dispatched_count(pool).await? + taken;
-    let mut room = crew.room(pool).saturating_sub(used);
+    let before = shared.openings.seen(pool);
+    let counted = shared.store.dispatched_count(pool).await?;
+    // What commits hand on meanwhile may not be in the count.
+    let reckoned = shared.openings.seen(pool);
+    let mut room = crew.room(pool).saturating_sub(counted + reckoned.uncounted(before));
     for _ in 0..ROUNDS {
         if room == 0 {
+            shared.openings.close(pool);
             break;
         }
         let candidates = shared.store.candidates(pool).await?;
@@ -106,7 +108,9 @@ async fn fill(
         let waiting: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
         if waiting <= picked && left > 0 {
             // Whatever becomes ready from now on need not wait for the next pass.
-            shared.openings.open(pool, term, left);
+            shared.openings.open(pool, term, left, reckoned);
+        } else {
+            shared.openings.close(pool);
         }
         let dispatched =
             if picks.is_empty() { Vec::new() } else { shared.store.dispatch(term, pool, &picks).await? };

@@ -1,8 +1,8 @@
 //! Leave that the dispatcher gives the committers: to hand images straight on to a pool's queue.
 //!
 //! A pool is open while its line has room and nothing that is ready waits for it, so that nobody is overtaken: neither
-//! priority nor fair share has anything to say then. The dispatcher closes a pool before it counts what is dispatched
-//! and opens it again with the room that is left; what was taken meanwhile and is not yet committed it counts as used.
+//! priority nor fair share has anything to say then. It stays open while the dispatcher counts what is dispatched; what is
+//! under way or came meanwhile, and so may not be in the count, the dispatcher counts as used.
 
 use std::{
     collections::HashMap,
@@ -23,15 +23,35 @@ struct Opening {
     room: u64,
     /// Taken by commits under way.
     taken: u64,
+    /// Used by all commits so far.
+    used: u64,
+}
+
+/// How much of a pool's leave was taken and used, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    taken: u64,
+    used: u64,
+}
+
+impl Seen {
+    /// What a count of SQL, begun at `before` and over now, may lack.
+    pub(crate) fn uncounted(self, before: Self) -> u64 {
+        self.taken + (self.used - before.used)
+    }
 }
 
 impl Openings {
-    /// Closes a pool; returns how much of its room is taken.
-    pub(crate) fn close(&self, pool: &PoolId) -> u64 {
-        let mut pools = self.pools();
-        let opening = pools.entry(pool.clone()).or_default();
-        (opening.term, opening.room) = (None, 0);
-        opening.taken
+    /// What is taken and used by now.
+    pub(crate) fn seen(&self, pool: &PoolId) -> Seen {
+        self.pools().get(pool).map_or_else(Seen::default, |of| Seen { taken: of.taken, used: of.used })
+    }
+
+    /// Closes a pool.
+    pub(crate) fn close(&self, pool: &PoolId) {
+        if let Some(opening) = self.pools().get_mut(pool) {
+            (opening.term, opening.room) = (None, 0);
+        }
     }
 
     /// Closes every pool: this coordinator leads no more.
@@ -41,11 +61,13 @@ impl Openings {
         }
     }
 
-    /// Gives leave for so many images in this term.
-    pub(crate) fn open(&self, pool: &PoolId, term: Term, room: u64) {
+    /// Gives leave for so many images in this term, less what was taken or used since the room was reckoned.
+    pub(crate) fn open(&self, pool: &PoolId, term: Term, room: u64, since: Seen) {
         let mut pools = self.pools();
         let opening = pools.entry(pool.clone()).or_default();
-        (opening.term, opening.room) = (Some(term), room);
+        let now = Seen { taken: opening.taken, used: opening.used };
+        let gone = now.uncounted(since).saturating_sub(since.taken);
+        (opening.term, opening.room) = (Some(term), room.saturating_sub(gone));
     }
 
     /// Takes leave for at most so many images; to be given back by [`end`](Self::end).
@@ -66,6 +88,7 @@ impl Openings {
         let mut pools = self.pools();
         let Some(opening) = pools.get_mut(&onward.pool) else { return };
         opening.taken = opening.taken.saturating_sub(onward.room);
+        opening.used += used;
         if opening.term == Some(onward.term) {
             opening.room += onward.room.saturating_sub(used);
         }
@@ -91,18 +114,47 @@ mod tests {
         };
         let openings = Openings::default();
         assert!(openings.take(&pool, 1).is_none(), "closed at first");
-        openings.open(&pool, Term(1), 10);
+        openings.open(&pool, Term(1), 10, Seen::default());
         let first = openings.take(&pool, 8).expect("room");
         let second = openings.take(&pool, 8).expect("room");
         assert_eq!((first.room, second.room), (8, 2));
         assert!(openings.take(&pool, 8).is_none(), "full");
         openings.end(&second, 1);
         assert_eq!(openings.take(&pool, 8).expect("what was not used").room, 1);
-        assert_eq!(openings.close(&pool), 9, "counted as used until the commits end");
-        openings.end(&first, 0);
+        let before = openings.seen(&pool);
+        assert_eq!(before, Seen { taken: 9, used: 1 });
+        openings.close(&pool);
+        openings.end(&first, 6);
+        assert_eq!(
+            openings.seen(&pool).uncounted(before),
+            7,
+            "what has ended meanwhile and what is under way"
+        );
         assert!(openings.take(&pool, 8).is_none(), "closed");
-        openings.open(&pool, Term(2), 5);
-        openings.end(&first, 0);
+        openings.open(&pool, Term(2), 5, openings.seen(&pool));
+        openings.end(&Onward { room: 0, ..first }, 0);
         assert_eq!(openings.take(&pool, 8).expect("room").room, 5, "leave of another term is void");
+    }
+
+    #[test]
+    fn a_pool_that_stays_open_gives_no_more_than_its_room() {
+        let stage = StageName::try_from("base".to_owned()).expect("a name");
+        let pool = PoolId { stage, digest: Digest::of(b"cascade") };
+        let openings = Openings::default();
+        openings.open(&pool, Term(1), 10, Seen::default());
+        let first = openings.take(&pool, 4).expect("room");
+        // The room of ten is reckoned while four are under way, which are counted as used.
+        let reckoned = openings.seen(&pool);
+        let second = openings.take(&pool, 5).expect("room");
+        openings.end(&first, 4);
+        openings.end(&second, 3);
+        let third = openings.take(&pool, 1).expect("room");
+        openings.open(&pool, Term(1), 10, reckoned);
+        assert_eq!(
+            openings.take(&pool, 99).expect("room").room,
+            6,
+            "ten without three and the one under way"
+        );
+        openings.end(&third, 0);
     }
 }
