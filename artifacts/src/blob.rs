@@ -76,6 +76,8 @@ pub struct Listed {
     pub size: u64,
     /// When it was written, seconds since 1970.
     pub modified_unix_seconds: i64,
+    /// What the store tells it by from other contents under its key: its ETag, or the time of its writing.
+    pub mark: String,
 }
 
 impl ArtifactStore {
@@ -376,6 +378,7 @@ impl ArtifactStore {
             key: meta.location.to_string(),
             size: meta.size,
             modified_unix_seconds: meta.last_modified.timestamp(),
+            mark: meta.e_tag.unwrap_or_else(|| meta.last_modified.timestamp_micros().to_string()),
         })
     }
 

@@ -11,6 +11,7 @@ use darkroom_core::{
     cascade::{Cascade, CascadeSpec, FILE_NAME},
     digest::Digest,
     error::{Code, UserError},
+    guard::{Guard, stands},
 };
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::{
     blob::{ArtifactStore, Listed, MAX_CANDIDATES},
     cascade_bundle::{CascadeBundle, check_inside, is_model_file},
     error::Error,
+    seal::{self, Seal},
 };
 
 /// Version of the record.
@@ -99,32 +101,85 @@ impl RecordFile {
     }
 }
 
-/// Uploads every file that the cascade stands for and then the record that names them. Files that are there with the
-/// right size stay as they are. A fake's cascade is its record alone.
+/// Uploads every file that the cascade stands for and then the record that names them. Files that are there whole stay as
+/// they are: each is read once, by the first who did not upload it, and replaced where it is damaged. A fake's cascade is
+/// its record alone.
 ///
 /// # Errors
 /// One sentence: a file that changed since the bundle was loaded, or what the store says.
 pub async fn publish(store: &ArtifactStore, bundle: &CascadeBundle) -> Result<Published, UserError> {
     let digest = bundle.cascade().digest();
     let wanted = if bundle.has_files() { files_of(bundle).await? } else { Vec::new() };
-    let stored: Vec<Listed> =
-        store.list(&files_prefix(digest)).try_collect().await.map_err(|e| e.to_user())?;
-    let is_stored = |file: &RecordFile| {
-        let artifact = file.artifact(digest);
-        stored.iter().any(|listed| listed.key == artifact.key && listed.size == artifact.size)
-    };
-    let absent: Vec<_> = wanted.iter().filter(|file| !is_stored(file)).cloned().collect();
+    let sealed = if wanted.is_empty() { Seal::new() } else { seal::read(store, digest).await? };
+    let stored = stored_files(store, digest).await?;
+    let mut absent = Vec::new();
+    for file in &wanted {
+        if !is_stored(store, &file.artifact(digest), &stored, &sealed).await? {
+            absent.push(file.clone());
+        }
+    }
     let uploaded_bytes = absent.iter().map(|file| file.size).sum();
     futures::stream::iter(absent)
         .map(|file| upload(store, bundle, digest, file))
         .buffer_unordered(PARALLEL)
         .try_collect::<()>()
         .await?;
+    seal_files(store, digest, &wanted, &sealed).await?;
     let record = Record { format: FORMAT, cascade: bundle.cascade().clone(), files: wanted };
     let text = serde_json::to_vec(&record)
         .map_err(|error| UserError::new(Code::Internal, "CASCADE_RECORD", error.to_string()))?;
     store.put_content(&record_prefix(digest), "json", text.into()).await.map_err(|error| error.to_user())?;
     Ok(Published { digest, files: record.files.len(), bytes: record.bytes(), uploaded_bytes })
+}
+
+async fn stored_files(store: &ArtifactStore, digest: Digest) -> Result<Vec<Listed>, UserError> {
+    store.list(&files_prefix(digest)).try_collect().await.map_err(|error| error.to_user())
+}
+
+/// Whether a file lies there whole. What is damaged is deleted.
+async fn is_stored(
+    store: &ArtifactStore,
+    artifact: &ArtifactRef,
+    stored: &[Listed],
+    sealed: &Seal,
+) -> Result<bool, UserError> {
+    let Some(found) = stored.iter().find(|listed| listed.key == artifact.key) else { return Ok(false) };
+    if found.size == artifact.size {
+        if sealed.get(&found.key) == Some(&found.mark) || !stands(Guard::PublishedWhole) {
+            return Ok(true);
+        }
+        tracing::info!(
+            artifact.key,
+            artifact.size,
+            "a stored file of the cascade is read once, to be sure of it"
+        );
+        if seal::is_whole(store, artifact).await.map_err(|error| error.to_user())? {
+            return Ok(true);
+        }
+    }
+    tracing::warn!(artifact.key, "a stored file of the cascade is damaged; it is replaced");
+    store.delete(&artifact.key).await.map_err(|error| error.to_user())?;
+    Ok(false)
+}
+
+/// Writes down the marks of the files, which all lie there whole now.
+async fn seal_files(
+    store: &ArtifactStore,
+    digest: Digest,
+    wanted: &[RecordFile],
+    sealed: &Seal,
+) -> Result<(), UserError> {
+    let keys: BTreeSet<String> = wanted.iter().map(|file| file.artifact(digest).key).collect();
+    let stored = stored_files(store, digest).await?;
+    let seal: Seal = stored
+        .into_iter()
+        .filter(|listed| keys.contains(&listed.key))
+        .map(|listed| (listed.key, listed.mark))
+        .collect();
+    if seal.is_empty() || &seal == sealed {
+        return Ok(());
+    }
+    seal::write(store, digest, &seal).await.map_err(|error| error.to_user())
 }
 
 /// A published cascade's description, without its files: for those who run fakes.

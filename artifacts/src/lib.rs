@@ -14,6 +14,7 @@ pub mod given;
 pub mod manifest;
 pub mod open;
 pub mod picture;
+mod seal;
 pub mod tensor;
 pub mod verify;
 

@@ -93,6 +93,44 @@ async fn what_is_fetched_is_what_was_published() {
 }
 
 #[tokio::test]
+async fn a_damaged_file_of_the_right_size_is_replaced_by_the_next_who_publishes() {
+    let stores = Stores::start();
+    let (_source, bundle) = cascade("tiny", 3 * CHUNK / 2);
+    let store = ArtifactStore::local(&stores.folder().join("published")).unwrap();
+    let digest = publish(&store, &bundle).await;
+    for path in [WEIGHTS, CONFIG] {
+        let file = stores.folder().join("published").join(key_of(digest, &bundle, path));
+        let whole = std::fs::read(&file).unwrap();
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        std::fs::write(&file, damaged).unwrap();
+        let again = cascade_store::publish(&store, &bundle).await.unwrap();
+        assert_eq!(again.uploaded_bytes, whole.len() as u64, "it alone is uploaded again");
+        assert!(std::fs::read(&file).unwrap() == whole);
+    }
+    assert_eq!(cascade_store::publish(&store, &bundle).await.unwrap().uploaded_bytes, 0);
+    assert_eq!(store.list(&format!("cascades/{digest}/seals/")).count().await, 1);
+}
+
+#[tokio::test]
+async fn what_is_published_is_read_once_and_then_known_by_its_mark() {
+    let (s3, store) = on_s3();
+    let (_source, bundle) = cascade("tiny", 100_000);
+    let digest = publish(&store, &bundle).await;
+    let publish_again = async || {
+        let before = s3.faults().requests();
+        cascade_store::publish(&store, &bundle).await.unwrap();
+        s3.faults().requests() - before
+    };
+    let known = publish_again().await;
+    for seal in store.list(&format!("cascades/{digest}/seals/")).try_collect::<Vec<_>>().await.unwrap() {
+        store.delete(&seal.key).await.unwrap();
+    }
+    assert!(publish_again().await >= known + 6, "each file is read");
+    assert_eq!(publish_again().await, known, "and then no more");
+}
+
+#[tokio::test]
 async fn two_publish_and_two_fetch_at_once() {
     let (_s3, store) = on_s3();
     let (_source, bundle) = cascade("tiny", 100_000);

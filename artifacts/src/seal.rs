@@ -1,0 +1,68 @@
+//! Which of a cascade's stored files were once read whole and had the right hash: `cascades/{digest}/seals/{sha256}.json`.
+//!
+//! To read gigabytes of weights at every start would take minutes, and a size alone says little. So whoever has uploaded a
+//! file or read it whole writes down the mark that the store gave it (its ETag, which another content does not get, or the
+//! time of its writing). While the mark is the same, so is the file, as far as the store knows.
+
+use std::collections::BTreeMap;
+
+use darkroom_core::{artifact::ArtifactRef, digest::Digest, error::UserError};
+use futures::{StreamExt, TryStreamExt};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    blob::{ArtifactStore, Listed, MAX_CANDIDATES},
+    error::Error,
+};
+
+/// Marks by key.
+pub(crate) type Seal = BTreeMap<String, String>;
+
+/// What was written down so far; what cannot be read of it counts for nothing.
+pub(crate) async fn read(store: &ArtifactStore, digest: Digest) -> Result<Seal, UserError> {
+    let prefix = prefix(digest);
+    let listed = store.list(&prefix).take(MAX_CANDIDATES).try_collect::<Vec<_>>().await;
+    let mut sealed = Seal::new();
+    let mut listed = listed.map_err(|error| error.to_user())?;
+    // Of two marks of one file the later one is nearer to what lies there now.
+    listed.sort_by_key(|listed| listed.modified_unix_seconds);
+    for Listed { key, size, .. } in listed {
+        let name = key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
+        let Some(sha256) = name.and_then(|name| name.parse().ok()) else { continue };
+        match store.get(&ArtifactRef { key, sha256, size }).await {
+            Ok(bytes) => sealed.extend(serde_json::from_slice::<Seal>(&bytes).unwrap_or_default()),
+            Err(error) if error.retryable() => return Err(error.to_user()),
+            Err(_) => {}
+        }
+    }
+    Ok(sealed)
+}
+
+/// Writes marks down, and forgets what was written down before.
+pub(crate) async fn write(store: &ArtifactStore, digest: Digest, seal: &Seal) -> Result<(), Error> {
+    let text = serde_json::to_vec(seal).unwrap_or_default();
+    let written = store.put_content(&prefix(digest), "json", text.into()).await?;
+    let listed: Vec<Listed> = store.list(&prefix(digest)).take(MAX_CANDIDATES).try_collect().await?;
+    for old in listed.iter().filter(|listed| listed.key != written.key) {
+        store.delete(&old.key).await?;
+    }
+    Ok(())
+}
+
+/// Reads an artifact to its end; whether it has its hash.
+pub(crate) async fn is_whole(store: &ArtifactStore, artifact: &ArtifactRef) -> Result<bool, Error> {
+    let mut hasher = Sha256::new();
+    let mut chunks = std::pin::pin!(store.read(artifact, 0));
+    loop {
+        match chunks.try_next().await {
+            Ok(Some(chunk)) => hasher.update(&chunk),
+            Ok(None) => return Ok(Digest(hasher.finalize().into()) == artifact.sha256),
+            Err(Error::Corrupt { .. } | Error::Missing { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn prefix(digest: Digest) -> String {
+    format!("cascades/{digest}/seals/")
+}
