@@ -1,4 +1,5 @@
-//! The suite on one server, and on a cluster that refuses scripts whose keys lie in different slots.
+//! The suite on one server, and on a cluster of three nodes, which refuse scripts whose keys lie in different slots and keys
+//! that are another node's.
 
 use std::{
     any::Any,
@@ -10,9 +11,12 @@ use std::{
 };
 
 use darkroom_queue::{conformance::Harness, redis::RedisQueue};
-use darkroom_test_servers::redis::Redis;
+use darkroom_test_servers::{process::free_port, redis::Redis};
 
 use crate::support::{LEASE, TAKEOVER, eventually, options};
+
+/// Nodes of the cluster.
+const NODES: u16 = 3;
 
 async fn harness(redis: impl Any + Send, queue: RedisQueue) -> Harness {
     // For a full lease after it met the server, the queue reaps nothing.
@@ -30,24 +34,44 @@ async fn on_one_server() -> Harness {
 async fn on_a_cluster() -> Harness {
     static CHECKS: AtomicU64 = AtomicU64::new(0);
     let redis = shared_cluster();
-    let is_up = || redis.command(&["CLUSTER", "INFO"]).is_ok_and(|info| info.contains("cluster_state:ok"));
-    eventually("the cluster is up", async || is_up()).await;
-    let url = format!("redis+cluster://127.0.0.1:{}", redis.port());
+    let knows_all = |node: &Node| {
+        let info = node.0.command(&["CLUSTER", "INFO"]).unwrap_or_default();
+        info.contains("cluster_state:ok") && info.contains(&format!("cluster_size:{NODES}"))
+    };
+    eventually("the cluster is up", async || redis.iter().all(knows_all)).await;
+    let url = format!("redis+cluster://127.0.0.1:{}", redis[0].0.port());
     let farm = format!("farm-{}", CHECKS.fetch_add(1, Ordering::Relaxed));
     let queue = RedisQueue::connect(&url, &farm, options()).await.expect("connects");
     harness(redis, queue).await
 }
 
 /// The cluster that another check has under way, or a new one: it takes seconds to come up.
-fn shared_cluster() -> Arc<Redis> {
-    static CLUSTER: Mutex<Weak<Redis>> = Mutex::new(Weak::new());
+fn shared_cluster() -> Arc<Vec<Node>> {
+    static CLUSTER: Mutex<Weak<Vec<Node>>> = Mutex::new(Weak::new());
     let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
     cluster.upgrade().unwrap_or_else(|| {
-        let redis = Arc::new(Redis::start_with(&["cluster-enabled yes"]));
-        redis.must(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-        *cluster = Arc::downgrade(&redis);
-        redis
+        let nodes = Arc::new((0..NODES).map(node).collect::<Vec<_>>());
+        for Node(other, bus) in &nodes[1..] {
+            let (port, bus) = (other.port().to_string(), bus.to_string());
+            nodes[0].0.must(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+        }
+        *cluster = Arc::downgrade(&nodes);
+        nodes
     })
+}
+
+/// A server of the cluster, and the port at which the others talk to it.
+struct Node(Redis, u16);
+
+/// A node with its share of the slots.
+fn node(number: u16) -> Node {
+    // The usual one, ten thousand above the server's own, may be none.
+    let bus = free_port();
+    let redis = Redis::start_with(&["cluster-enabled yes", &format!("cluster-port {bus}")]);
+    let from = |number: u16| u32::from(number) * 16384 / u32::from(NODES);
+    let (first, last) = (from(number).to_string(), (from(number + 1) - 1).to_string());
+    redis.must(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]);
+    Node(redis, bus)
 }
 
 mod one_server {
