@@ -2,6 +2,7 @@
 
     BENCH=transitions,peers     stage transitions a second; the same pipeline on BullMQ and Celery
     BENCH=million               one job of BENCH_IMAGES (1,000,000) images
+    BENCH=through               the same job from submit to manifest, undisturbed: some minutes
     BENCH=held                  from ready to held, on an idle farm
     BENCH=utilisation           BENCH_WORKERS (1,10,100,1000) simulated workers
     BENCH=snapshot              with and without a held snapshot
@@ -16,10 +17,11 @@ import held
 import million
 import peers
 import snapshot
+import through
 import transitions
 import utilisation
 
-SECTIONS = ("transitions", "peers", "million", "held", "utilisation", "snapshot")
+SECTIONS = ("transitions", "peers", "million", "through", "held", "utilisation", "snapshot")
 
 
 def main():
@@ -39,6 +41,9 @@ def main():
     if "million" in asked:
         images = int(os.environ.get("BENCH_IMAGES", "1000000"))
         million.report(images, million.measure(images, seconds, highest))
+    if "through" in asked:
+        images = int(os.environ.get("BENCH_IMAGES", "1000000"))
+        through.report(images, through.measure(images))
     if "held" in asked:
         held.report(held.measure(200))
     if "utilisation" in asked:

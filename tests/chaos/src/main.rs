@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use darkroom_chaos::{
     cluster::{Real, Setup},
@@ -31,6 +31,9 @@ struct Args {
     /// How many faults; each comes once before any comes twice. All once when absent
     #[arg(long)]
     faults: Option<usize>,
+    /// Only faults of this name, as the table prints them; may be repeated
+    #[arg(long, value_name = "FAULT")]
+    only: Vec<String>,
     /// Where artifacts are kept: each has faults of its own
     #[arg(long, value_enum, default_value_t = Kept::Both)]
     storage: Kept,
@@ -90,7 +93,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let binaries = args.binaries.clone().unwrap_or(beside);
     let mut good = true;
     for kind in kinds {
-        let faults = Fault::all(*kind);
+        let mut faults = Fault::all(*kind);
+        faults.retain(|fault| args.only.is_empty() || args.only.contains(&fault.name()));
+        if faults.is_empty() {
+            let names = Fault::all(*kind).into_iter().map(Fault::name).collect::<Vec<_>>().join(", ");
+            bail!("--only names no fault of a farm with artifacts in {kind:?}; accepted: {names}");
+        }
         let options = Options {
             seed,
             jobs: args.jobs,
