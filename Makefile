@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions lint chaos bench-render bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-render bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -38,6 +38,9 @@ test: ## Formatting, lints, docs, licences, and all tests.
 
 test-versions: ## The backends' suites on Valkey and on other versions of Postgres.
 	@tools/test-versions.sh
+
+test-stores: ## The suite of object storage on an emulator of Azure's.
+	@tools/test-stores.sh
 
 lint: ## Formatting, lints, docs, licences and the house's arrows only.
 	@tools/lint.sh

@@ -1,4 +1,4 @@
-//! Stores of every kind for tests.
+//! Stores of every kind for tests. `make test-stores` adds one on a server that it starts: see `DARKROOM_TEST_STORE`.
 
 use std::{path::Path, time::Duration};
 
@@ -6,7 +6,7 @@ use darkroom_test_servers::s3::S3;
 
 use crate::{blob::ArtifactStore, open::Options};
 
-/// A folder, memory and S3.
+/// A folder, memory and S3; and the one that `DARKROOM_TEST_STORE` names, `scheme://bucket?parameters`.
 pub(crate) struct Stores {
     folder: tempfile::TempDir,
     _s3: S3,
@@ -18,7 +18,9 @@ impl Stores {
         let folder = tempfile::tempdir().expect("a folder");
         let local = ArtifactStore::local(&folder.path().join("artifacts")).expect("a store");
         let (s3, on_s3) = on_s3();
-        Self { folder, _s3: s3, stores: vec![local, ArtifactStore::in_memory(), on_s3] }
+        let mut stores = vec![local, ArtifactStore::in_memory(), on_s3];
+        stores.extend(std::env::var("DARKROOM_TEST_STORE").ok().map(|url| elsewhere(&url)));
+        Self { folder, _s3: s3, stores }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -28,6 +30,13 @@ impl Stores {
     pub(crate) fn all(&self) -> Vec<ArtifactStore> {
         self.stores.clone()
     }
+}
+
+/// A store on a server that runs already, under a prefix of its own.
+fn elsewhere(url: &str) -> ArtifactStore {
+    let (place, query) = url.split_once('?').expect("a URL with parameters");
+    let url = format!("{place}/{}?{query}", uuid::Uuid::new_v4());
+    ArtifactStore::open(&url, &Options::from_env()).expect("a store")
 }
 
 /// A server and a store on it that repeats faults soon.
