@@ -6,7 +6,10 @@ use std::{
 };
 
 use darkroom_artifacts::CascadeBundle;
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    picture_text,
+};
 use darkroom_diffusion::{
     DeviceChoice, DtypeChoice, LoadError, LoadOptions, StageDescription, StageModel,
     trace::{self, CheckOptions, TraceReport},
@@ -102,7 +105,13 @@ async fn info(cascade: PathBuf, as_json: bool) -> Result<()> {
                     "parameters": stage.parameters,
                     "sampler": spec.sampler,
                     "steps": spec.steps,
+                    "preset": spec.preset,
+                    "timesteps": spec.timesteps,
+                    "spacing": spec.spacing,
+                    "eta": spec.eta,
                     "guidance_scale": spec.guidance_scale,
+                    "guidance_schedule": spec.guidance_schedule,
+                    "thresholding": spec.thresholding,
                     "noise_level": spec.noise_level,
                     "ignored_keys": stage.ignored_keys,
                 })
@@ -121,10 +130,14 @@ async fn info(cascade: PathBuf, as_json: bool) -> Result<()> {
     if !spec.description.is_empty() {
         output::line(&spec.description)?;
     }
-    for (stage, spec) in stages.iter().zip(&spec.stages) {
+    for (position, (stage, spec)) in stages.iter().zip(&spec.stages).enumerate() {
+        let defaults = &cascade.spec.defaults(position)?;
         output::line(&format!(
-            "  {:<8} {:>4} px  {:>10} parameters  {} {} steps, guidance {}",
-            stage.name, spec.size, stage.parameters, spec.sampler, spec.steps, spec.guidance_scale
+            "  {:<8} {:>4} px  {:>10} parameters  {}",
+            stage.name,
+            spec.size,
+            stage.parameters,
+            picture_text::sampling(defaults)
         ))?;
         if !stage.ignored_keys.is_empty() {
             output::line(&format!(

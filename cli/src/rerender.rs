@@ -9,7 +9,6 @@ use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
     picture_text::{DEVICE_CLASS, Recipe},
-    settings::Settings,
 };
 use darkroom_proto::v1;
 use serde_json::json;
@@ -68,7 +67,8 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
 async fn render(client: &Client, recipe: &Recipe) -> Result<(Vec<u8>, String)> {
     let spec = v1::JobSpec {
         client_request_id: uuid::Uuid::new_v4().to_string(),
-        settings: Some(settings(&recipe.settings)),
+        // Every value as it was, whatever the cascade's defaults are now.
+        settings: Some(v1::Settings::from(&recipe.settings)),
         images_per_prompt: 1,
         priority: v1::Priority::Interactive.into(),
         ..v1::JobSpec::default()
@@ -86,18 +86,6 @@ async fn render(client: &Client, recipe: &Recipe) -> Result<(Vec<u8>, String)> {
     }
     jobs::outcome(&job)?;
     Ok((client.fetch(&job.id, 0).await?, job.cascade_digest))
-}
-
-/// Every value as it was, whatever the cascade's defaults are now.
-fn settings(settings: &Settings) -> v1::Settings {
-    let stages = settings.stages.iter().map(|stage| v1::StageSettings {
-        stage: stage.stage.as_str().to_owned(),
-        sampler: Some(stage.sampler.name().to_owned()),
-        steps: Some(stage.steps),
-        guidance_scale: Some(stage.guidance_scale),
-        noise_level: stage.noise_level,
-    });
-    v1::Settings { size: settings.size(), stages: stages.collect() }
 }
 
 fn compare(recipe: &Recipe, before: &Picture, after: &Picture, digest: String) -> Result<Comparison> {

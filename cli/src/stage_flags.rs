@@ -23,10 +23,22 @@ impl<T: FromStr> FromStr for PerStage<T> {
             Some((stage, value)) => (Some(stage.to_owned()), value),
             None => (None, text),
         };
-        let value = value
-            .parse()
-            .map_err(|_| format!("{value:?} is no number; accepted: VALUE for all stages, or STAGE=VALUE"))?;
+        let value = value.parse().map_err(|_| {
+            format!("{value:?} is none of its values; accepted: VALUE for all stages, or STAGE=VALUE")
+        })?;
         Ok(Self { stage, value })
+    }
+}
+
+/// Timesteps as the command line lists them: `999,500,0`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Timesteps(Vec<u32>);
+
+impl FromStr for Timesteps {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.split(',').map(|one| one.trim().parse()).collect::<std::result::Result<_, _>>().map(Self)
     }
 }
 
@@ -39,9 +51,29 @@ pub(crate) struct StageFlags {
     /// Guidance weight, 1 (none) to 100
     #[arg(long, value_name = "[STAGE=]WEIGHT", allow_hyphen_values = true)]
     pub(crate) guidance: Vec<PerStage<f64>>,
-    /// ddpm, ddim or dpmsolver++
+    /// Where the guidance weight counts, the rest at half the cost: constant, 200..800 (timesteps), 20%..80% (of the
+    /// steps), or oscillating:5:1 (at five steps, then 1 and the weight in turn)
+    #[arg(long, value_name = "[STAGE=]WHERE")]
+    pub(crate) guidance_schedule: Vec<PerStage<String>>,
+    /// ddpm, ddim, dpmsolver++ or sde-dpmsolver++
     #[arg(long, value_name = "[STAGE=]SAMPLER")]
     pub(crate) sampler: Vec<PerStage<String>>,
+    /// DeepFloyd IF's timesteps by name: fast27, smart27, smart50, smart100, smart185, super27, super40 or super100
+    #[arg(long, value_name = "[STAGE=]NAME")]
+    pub(crate) preset: Vec<PerStage<String>>,
+    /// Training timesteps to visit, falling: 999,500,0
+    #[arg(long, value_name = "[STAGE=]LIST", conflicts_with = "preset")]
+    pub(crate) timesteps: Vec<PerStage<Timesteps>>,
+    /// How steps are spread over the training timesteps: leading, linspace, trailing, or configured (by the cascade)
+    #[arg(long, value_name = "[STAGE=]SPACING")]
+    pub(crate) spacing: Vec<PerStage<String>>,
+    /// Share of fresh noise of ddim, 0 to 1
+    #[arg(long, value_name = "[STAGE=]ETA", allow_hyphen_values = true)]
+    pub(crate) eta: Vec<PerStage<f64>>,
+    /// What keeps predicted pictures within bounds: off, static:RANGE, dynamic:PERCENTILE:MAX (dynamic:99.5:1.5), or
+    /// configured (by the cascade)
+    #[arg(long, value_name = "[STAGE=]HOW")]
+    pub(crate) thresholding: Vec<PerStage<String>>,
     /// Noise level of the augmentation of a super-resolution stage's input, 0 to 999
     #[arg(long, value_name = "[STAGE=]LEVEL")]
     pub(crate) noise_level: Vec<PerStage<u32>>,
@@ -59,8 +91,14 @@ impl StageFlags {
         let settings = passed.iter().enumerate().map(|(position, stage)| v1::StageSettings {
             stage: stage.name.clone(),
             sampler: pick(&self.sampler, &stage.name),
-            steps: pick(&self.steps, &stage.name),
+            steps: self.steps_of(&stage.name),
+            preset: pick(&self.preset, &stage.name),
+            timesteps: pick(&self.timesteps, &stage.name).map_or_else(Vec::new, |list| list.0),
+            spacing: pick(&self.spacing, &stage.name),
+            eta: pick(&self.eta, &stage.name),
             guidance_scale: pick(&self.guidance, &stage.name),
+            guidance_schedule: pick(&self.guidance_schedule, &stage.name),
+            thresholding: pick(&self.thresholding, &stage.name),
             noise_level: if position == 0 {
                 pick_special(&self.noise_level, &stage.name)
             } else {
@@ -71,11 +109,24 @@ impl StageFlags {
         Ok(v1::Settings { size, stages })
     }
 
+    /// Timesteps for this stage win over steps for all.
+    fn steps_of(&self, stage: &str) -> Option<u32> {
+        let listed =
+            pick_special(&self.preset, stage).is_some() || pick_special(&self.timesteps, stage).is_some();
+        if listed { pick_special(&self.steps, stage) } else { pick(&self.steps, stage) }
+    }
+
     fn check_names(&self, stages: &[&v1::CascadeStage]) -> Result<()> {
         let given = [
             ("--steps", names(&self.steps)),
             ("--guidance", names(&self.guidance)),
+            ("--guidance-schedule", names(&self.guidance_schedule)),
             ("--sampler", names(&self.sampler)),
+            ("--preset", names(&self.preset)),
+            ("--timesteps", names(&self.timesteps)),
+            ("--spacing", names(&self.spacing)),
+            ("--eta", names(&self.eta)),
+            ("--thresholding", names(&self.thresholding)),
             ("--noise-level", names(&self.noise_level)),
         ];
         for (flag, names) in given {
@@ -131,6 +182,23 @@ mod tests {
         let seen: Vec<_> =
             settings.stages.iter().map(|s| (s.stage.as_str(), s.steps, s.noise_level)).collect();
         assert_eq!(seen, [("base", Some(7), None), ("sr256", Some(5), Some(9))]);
+    }
+
+    #[test]
+    fn timesteps_for_one_stage_win_over_steps_for_all() {
+        let flags = StageFlags {
+            steps: vec!["5".parse().expect("valid")],
+            preset: vec!["base=smart50".parse().expect("valid")],
+            timesteps: vec!["sr256=900, 500,3".parse().expect("valid")],
+            ..StageFlags::default()
+        };
+        let settings = flags.settings(0, &stages()).expect("known stages");
+        let seen: Vec<_> =
+            settings.stages.iter().map(|s| (s.preset.as_deref(), s.timesteps.as_slice(), s.steps)).collect();
+        let expected: [(_, &[u32], _); 3] =
+            [(Some("smart50"), &[], None), (None, &[900, 500, 3], None), (None, &[], Some(5))];
+        assert_eq!(seen, expected);
+        assert!("9,x".parse::<PerStage<Timesteps>>().is_err());
     }
 
     #[test]

@@ -50,7 +50,13 @@ pub(crate) struct SettingsView {
     stage: String,
     sampler: Option<String>,
     steps: Option<u32>,
+    preset: Option<String>,
+    timesteps: Vec<u32>,
+    spacing: Option<String>,
+    eta: Option<f64>,
     guidance_scale: Option<f64>,
+    guidance_schedule: Option<String>,
+    thresholding: Option<String>,
     noise_level: Option<u32>,
 }
 
@@ -115,7 +121,13 @@ impl From<&v1::StageSettings> for SettingsView {
             stage: settings.stage.clone(),
             sampler: settings.sampler.clone(),
             steps: settings.steps,
+            preset: settings.preset.clone(),
+            timesteps: settings.timesteps.clone(),
+            spacing: settings.spacing.clone(),
+            eta: settings.eta,
             guidance_scale: settings.guidance_scale,
+            guidance_schedule: settings.guidance_schedule.clone(),
+            thresholding: settings.thresholding.clone(),
             noise_level: settings.noise_level,
         }
     }

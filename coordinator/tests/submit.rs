@@ -208,6 +208,22 @@ async fn every_bad_field_is_refused_by_name() {
         ("spec.settings.stages[1].sampler", Code::InvalidArgument, |r| {
             stage(r, sr(|s| s.sampler = Some("euler".to_owned())));
         }),
+        ("spec.settings.stages[1].preset", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.preset = Some("fast28".to_owned())));
+        }),
+        ("spec.settings.stages[1].timesteps", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.timesteps = (0..1001).collect()));
+        }),
+        ("spec.settings.stages[1].spacing", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.spacing = Some("karras".to_owned())));
+        }),
+        ("spec.settings.stages[1].eta", Code::InvalidArgument, |r| stage(r, sr(|s| s.eta = Some(2.0)))),
+        ("spec.settings.stages[1].guidance_schedule", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.guidance_schedule = Some("sometimes".to_owned())));
+        }),
+        ("spec.settings.stages[1].thresholding", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.thresholding = Some("dynamic:99.5".to_owned())));
+        }),
     ];
     for (field, code, spoil) in cases {
         let mut bad = request("", &["a", "b"]);

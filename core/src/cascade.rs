@@ -9,7 +9,7 @@ use crate::{
     error::{Code, UserError},
     id::StageName,
     prompt::TextPreparation,
-    settings::Sampler,
+    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding},
 };
 
 /// Name of the file that describes a cascade, in the cascade's folder.
@@ -69,10 +69,29 @@ pub struct StageSpec {
     pub size: u32,
     /// Default sampler.
     pub sampler: Sampler,
-    /// Default number of steps.
+    /// Default number of steps; may be left out where `preset` or `timesteps` say it.
+    #[serde(default)]
     pub steps: u32,
+    /// Default preset of timesteps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Default list of timesteps, falling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timesteps: Vec<u32>,
+    /// Default spacing of the timesteps.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spacing: Spacing,
+    /// Default eta; 0 but for DDIM.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub eta: f64,
     /// Default guidance weight; 1 is none.
     pub guidance_scale: f64,
+    /// Where the guidance weight counts by default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guidance_schedule: GuidanceSchedule,
+    /// Default thresholding.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub thresholding: Thresholding,
     /// Default noise level of the low-resolution input; super-resolution stages only.
     #[serde(default)]
     pub noise_level: Option<u32>,
@@ -93,11 +112,26 @@ impl CascadeSpec {
     /// # Errors
     /// One sentence naming the key at fault.
     pub fn parse(text: &str) -> Result<Self, UserError> {
-        let spec: Self = toml::from_str(text).map_err(|error| {
+        let mut spec: Self = toml::from_str(text).map_err(|error| {
             UserError::invalid(FILE_NAME, format!("{FILE_NAME} cannot be read: {}", error.to_string().trim()))
         })?;
         spec.check()?;
+        for position in 0..spec.stages.len() {
+            spec.stages[position].steps = spec.defaults(position)?.steps;
+        }
         Ok(spec)
+    }
+
+    /// The default settings of stage number `position`, checked.
+    ///
+    /// # Errors
+    /// The key at fault; none for what [`Self::parse`] read.
+    ///
+    /// # Panics
+    /// If there is no such stage.
+    pub fn defaults(&self, position: usize) -> Result<StageSettings, UserError> {
+        let path = |key: &str| format!("{FILE_NAME}: stages[{position}].{key}");
+        StageSettings::defaults(&self.stages[position], &path)
     }
 
     fn check(&self) -> Result<(), UserError> {
@@ -135,8 +169,7 @@ impl CascadeSpec {
                     ),
                 );
             }
-            let path = |key: &str| format!("{FILE_NAME}: {field}.{key}");
-            crate::settings::check_stage_values(&path, stage.steps, stage.guidance_scale, stage.noise_level)?;
+            self.defaults(position)?;
         }
         Ok(())
     }
@@ -162,13 +195,12 @@ impl Cascade {
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut hasher =
-            FieldHasher::new("cascade/1").field(self.spec.name.as_bytes()).field(&self.encoder_digest().0);
+            FieldHasher::new("cascade/2").field(self.spec.name.as_bytes()).field(&self.encoder_digest().0);
         for (position, stage) in self.spec.stages.iter().enumerate() {
-            let defaults = format!(
-                "{} {} {} {:?} {:?}",
-                stage.sampler, stage.steps, stage.size, stage.guidance_scale, stage.noise_level
-            );
-            hasher = hasher.field(&self.stage_digest(position).0).field(defaults.as_bytes());
+            // Which folder its files lie in makes no difference; every other value does.
+            let defaults = StageSpec { folder: String::new(), ..stage.clone() };
+            let defaults = serde_json::to_vec(&defaults).unwrap_or_default();
+            hasher = hasher.field(&self.stage_digest(position).0).field(&defaults);
         }
         hasher.finish()
     }
@@ -203,6 +235,10 @@ impl Cascade {
         }
         hasher.field(b"end of folder")
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]
@@ -250,6 +286,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_may_carry_every_default() {
+        let more = r#"sampler = "ddpm"
+        preset = "fast27"
+        guidance_schedule = "200..800"
+        thresholding = "dynamic:99.5:1.5""#;
+        let spec = CascadeSpec::parse(&TOML.replacen("sampler = \"ddim\"\n        steps = 4", more, 1));
+        let spec = spec.expect("valid");
+        assert_eq!((spec.stages[0].steps, spec.stages[0].preset.as_deref()), (27, Some("fast27")));
+        let defaults = spec.defaults(0).expect("checked");
+        assert_eq!((defaults.timesteps.len(), defaults.timesteps[1]), (27, 800));
+        assert_eq!(defaults.guidance_schedule, GuidanceSchedule::Timesteps { from: 200, to: 800 });
+        assert_eq!(defaults.thresholding, Thresholding::Dynamic { percentile: 99.5, max: 1.5 });
+        let mut cascade = Cascade { spec, files: files(&[("base/unet/w", "1")]) };
+        let before = cascade.digest();
+        cascade.spec.stages[0].guidance_schedule = GuidanceSchedule::Constant;
+        assert_ne!(cascade.digest(), before);
+        cascade.spec.stages[0].guidance_schedule = GuidanceSchedule::Timesteps { from: 200, to: 800 };
+        assert_eq!(cascade.digest(), before);
+        let json = serde_json::to_string(&cascade).expect("writes");
+        assert_eq!(serde_json::from_str::<Cascade>(&json).expect("reads"), cascade);
+    }
+
+    #[test]
     fn wrong_values_are_refused_by_key() {
         for (from, to, field) in [
             ("format = 1", "format = 2", "format"),
@@ -262,6 +321,18 @@ mod tests {
                 "stages[1].steps",
             ),
             ("max_length = 20", "max_length = 20\n        colour = 3", FILE_NAME),
+            ("steps = 4", "", "stages[0].steps"),
+            ("steps = 4", "preset = \"fast27\"", "stages[0].preset"),
+            ("steps = 4", "steps = 4\n        eta = 1.5", "stages[0].eta"),
+            ("steps = 4", "steps = 4\n        spacing = \"karras\"", FILE_NAME),
+            ("steps = 4", "steps = 4\n        thresholding = \"dynamic\"", FILE_NAME),
+            ("guidance_scale = 1.0", "guidance_scale = 1.0\n        eta = 0.5", "stages[1].eta"),
+            (
+                "guidance_scale = 1.0",
+                "guidance_scale = 1.0\n        timesteps = [9, 9]",
+                "stages[1].timesteps",
+            ),
+            ("guidance_scale = 1.0", "guidance_scale = 1.0\n        preset = \"fast27\"", "stages[1].steps"),
         ] {
             let text = TOML.replacen(from, to, 1);
             assert_ne!(text, TOML, "{from}");

@@ -1,6 +1,10 @@
 //! The text metadata of a finished PNG: enough to render it again, and its parser.
 
-use crate::{digest::Digest, error::UserError, settings::Settings};
+use crate::{
+    digest::Digest,
+    error::UserError,
+    settings::{GuidanceSchedule, Settings, Spacing, StageSettings, Thresholding},
+};
 
 /// Keyword of the prompt.
 pub const PROMPT: &str = "darkroom.prompt";
@@ -94,22 +98,42 @@ impl Recipe {
         line +=
             &format!("\nSeed: {}, Size: {1}x{1}, Model: {2}", self.seed, self.settings.size(), self.cascade);
         for stage in &self.settings.stages {
-            line += &format!(
-                ", {}: {} {} steps guidance {}",
-                stage.stage, stage.sampler, stage.steps, stage.guidance_scale
-            );
-            if let Some(level) = stage.noise_level {
-                line += &format!(" noise level {level}");
-            }
+            line += &format!(", {}: {}", stage.stage, sampling(stage));
         }
         line
     }
 }
 
+/// How a stage is sampled, for people; what is at its default is not said.
+#[must_use]
+pub fn sampling(stage: &StageSettings) -> String {
+    let mut line = format!("{} {} steps", stage.sampler, stage.steps);
+    match &stage.preset {
+        Some(preset) => line += &format!(" ({preset})"),
+        None if !stage.timesteps.is_empty() => line += " (listed)",
+        None if stage.spacing != Spacing::Configured => line += &format!(" {}", stage.spacing),
+        None => {}
+    }
+    if stage.eta > 0.0 {
+        line += &format!(" eta {}", stage.eta);
+    }
+    line += &format!(" guidance {}", stage.guidance_scale);
+    if stage.guidance_schedule != GuidanceSchedule::Constant {
+        line += &format!(" {}", stage.guidance_schedule);
+    }
+    if stage.thresholding != Thresholding::Configured {
+        line += &format!(" thresholding {}", stage.thresholding);
+    }
+    if let Some(level) = stage.noise_level {
+        line += &format!(" noise level {level}");
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Sampler, StageSettings};
+    use crate::settings::Sampler;
 
     fn recipe() -> Recipe {
         Recipe {
@@ -123,8 +147,14 @@ mod tests {
                     stage: "base".to_owned().try_into().expect("a name"),
                     size: 64,
                     sampler: Sampler::DpmSolverPlusPlus,
-                    steps: 20,
+                    steps: 3,
+                    preset: Some("short".to_owned()),
+                    timesteps: vec![999, 500, 0],
+                    spacing: Spacing::Trailing,
+                    eta: 0.1,
                     guidance_scale: 7.300000000000001,
+                    guidance_schedule: GuidanceSchedule::Oscillating { first: 2, low: 1.1 },
+                    thresholding: Thresholding::Dynamic { percentile: 99.7, max: 1.3 },
                     noise_level: None,
                 }],
             },
@@ -137,7 +167,25 @@ mod tests {
         let read = Recipe::from_pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         assert_eq!(read, Ok(recipe()));
         let line = &pairs.last().expect("pairs").1;
-        assert!(line.contains("dpmsolver++ 20 steps guidance 7.3"), "{line}");
+        let stage = "base: dpmsolver++ 3 steps (short) eta 0.1 guidance 7.300000000000001 oscillating:2:1.1 \
+                     thresholding dynamic:99.7:1.3";
+        assert!(line.contains(stage), "{line}");
+    }
+
+    #[test]
+    fn the_recipe_of_an_older_picture_is_read_and_a_newer_ones_is_refused() {
+        let old = r#"{"stages":[{"stage":"base","size":64,"sampler":"ddim","steps":9,"guidance_scale":2.0,"noise_level":null}]}"#;
+        let read = |settings: &str| {
+            let pairs = recipe().to_pairs();
+            let with = pairs
+                .iter()
+                .map(|(name, text)| (name.as_str(), if name == SETTINGS { settings } else { text }));
+            Recipe::from_pairs(with)
+        };
+        let stage = read(old).expect("read").settings.stages.remove(0);
+        assert_eq!((stage.spacing, stage.eta, stage.timesteps.len()), (Spacing::Configured, 0.0, 0));
+        let newer = old.replace("\"steps\"", "\"colour\":\"sepia\",\"steps\"");
+        assert_eq!(read(&newer).expect_err("unknown").field.as_deref(), Some(SETTINGS));
     }
 
     #[test]

@@ -1,78 +1,57 @@
 //! Settings of a job: what a user may ask for, and what it comes to with the cascade's defaults filled in.
 
-use std::{fmt, str::FromStr};
+mod guidance;
+mod preset;
+mod sampler;
+mod thresholding;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cascade::CascadeSpec, digest::FieldHasher, error::UserError, id::StageName};
+use crate::{
+    cascade::{CascadeSpec, StageSpec},
+    digest::FieldHasher,
+    error::UserError,
+    id::StageName,
+};
+
+pub use guidance::GuidanceSchedule;
+pub use preset::{PRESETS, Preset};
+pub use sampler::{Sampler, Spacing};
+pub use thresholding::Thresholding;
 
 /// Most denoising steps of a stage.
 pub const MAX_STEPS: u32 = 1000;
 /// Largest guidance weight.
 pub const MAX_GUIDANCE_SCALE: f64 = 100.0;
+/// The last training timestep.
+pub const MAX_TIMESTEP: u32 = 999;
 /// Highest noise level: the last timestep of the noising schedule.
-pub const MAX_NOISE_LEVEL: u32 = 999;
+pub const MAX_NOISE_LEVEL: u32 = MAX_TIMESTEP;
 
-/// The samplers, by the names the field uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Sampler {
-    /// Ancestral sampling (Ho et al. 2020).
-    #[serde(rename = "ddpm")]
-    Ddpm,
-    /// Deterministic, eta 0 (Song et al. 2021).
-    #[serde(rename = "ddim")]
-    Ddim,
-    /// Second-order multistep (Lu et al. 2022).
-    #[serde(rename = "dpmsolver++")]
-    DpmSolverPlusPlus,
-}
-
-impl Sampler {
-    /// Its name in files, on the wire and on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddpm => "ddpm",
-            Self::Ddim => "ddim",
-            Self::DpmSolverPlusPlus => "dpmsolver++",
-        }
-    }
-}
-
-impl fmt::Display for Sampler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Sampler {
-    type Err = UserError;
-
-    fn from_str(name: &str) -> Result<Self, UserError> {
-        [Self::Ddpm, Self::Ddim, Self::DpmSolverPlusPlus]
-            .into_iter()
-            .find(|sampler| sampler.name() == name)
-            .ok_or_else(|| {
-                UserError::invalid(
-                    "sampler",
-                    format!("sampler is {name:?}; accepted: ddpm, ddim, dpmsolver++"),
-                )
-            })
-    }
-}
-
-/// What a user asks of one stage; `None` takes the cascade's default.
+/// What a user asks of one stage; `None`, or an empty list, takes the cascade's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageRequest {
     /// The stage's name.
     pub stage: String,
-    /// Sampler name.
+    /// Sampler name. Another one than the cascade's drops its preset or list of timesteps, and its eta.
     pub sampler: Option<String>,
-    /// Denoising steps.
+    /// Denoising steps; drops the cascade's preset or list of timesteps.
     pub steps: Option<u32>,
+    /// Name of a preset of timesteps; `steps` is its length.
+    pub preset: Option<String>,
+    /// The training timesteps to visit, falling; `steps` is their number.
+    pub timesteps: Vec<u32>,
+    /// Spacing of the timesteps, by name.
+    pub spacing: Option<String>,
+    /// DDIM's share of fresh noise.
+    pub eta: Option<f64>,
     /// Guidance weight.
     pub guidance_scale: Option<f64>,
+    /// Where the guidance weight counts, in the text form of [`GuidanceSchedule`].
+    pub guidance_schedule: Option<String>,
+    /// Thresholding, in the text form of [`Thresholding`].
+    pub thresholding: Option<String>,
     /// Noise level of the low-resolution input.
     pub noise_level: Option<u32>,
 }
@@ -87,8 +66,10 @@ pub struct SettingsRequest {
     pub stages: Vec<StageRequest>,
 }
 
-/// One stage's settings with every value known.
+/// One stage's settings with every value known. A field that is at its default is not written: the text of older
+/// settings reads back, and their digest stays.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StageSettings {
     /// The stage.
     pub stage: StageName,
@@ -96,10 +77,28 @@ pub struct StageSettings {
     pub size: u32,
     /// Sampler.
     pub sampler: Sampler,
-    /// Denoising steps, 1 to [`MAX_STEPS`].
+    /// Denoising steps, 1 to [`MAX_STEPS`]; the number of `timesteps` where those are given.
     pub steps: u32,
+    /// Name of the preset that `timesteps` came from, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// The training timesteps to visit, falling; empty: as `spacing` spreads `steps`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timesteps: Vec<u32>,
+    /// Spacing of the timesteps where they are not given.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spacing: Spacing,
+    /// DDIM's share of fresh noise, 0 to 1; 0 with other samplers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub eta: f64,
     /// Guidance weight, 1 to [`MAX_GUIDANCE_SCALE`]; 1 is none.
     pub guidance_scale: f64,
+    /// Where the guidance weight counts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guidance_schedule: GuidanceSchedule,
+    /// How a predicted clean picture is bounded.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub thresholding: Thresholding,
     /// Noise level, 0 to [`MAX_NOISE_LEVEL`]; super-resolution stages only.
     pub noise_level: Option<u32>,
 }
@@ -111,23 +110,174 @@ pub struct Settings {
     pub stages: Vec<StageSettings>,
 }
 
+/// Names a key's field in a message.
+type Path<'a> = &'a dyn Fn(&str) -> String;
+
 impl StageSettings {
-    /// Whether the stage runs a second, unconditional forward and so needs the negative prompt's embedding.
-    #[must_use]
-    pub fn guided(&self) -> bool {
-        (self.guidance_scale - 1.0).abs() > 0.0
+    /// The cascade's defaults of a stage, checked; `path` names a key's field.
+    ///
+    /// # Errors
+    /// The first value at fault.
+    pub fn defaults(spec: &StageSpec, path: Path<'_>) -> Result<Self, UserError> {
+        let mut settings = Self {
+            stage: spec.name.clone(),
+            size: spec.size,
+            sampler: spec.sampler,
+            steps: spec.steps,
+            preset: None,
+            timesteps: Vec::new(),
+            spacing: Spacing::Configured,
+            eta: 0.0,
+            guidance_scale: spec.guidance_scale,
+            guidance_schedule: spec.guidance_schedule,
+            thresholding: spec.thresholding,
+            noise_level: spec.noise_level,
+        };
+        let request = StageRequest {
+            steps: Some(spec.steps).filter(|steps| *steps > 0),
+            preset: spec.preset.clone(),
+            timesteps: spec.timesteps.clone(),
+            spacing: Some(spec.spacing.name().to_owned()),
+            eta: Some(spec.eta),
+            ..StageRequest::default()
+        };
+        settings.apply(&request, path)?;
+        Ok(settings)
     }
 
-    /// Adds every value to a digest. Floats by their bits.
+    /// Whether the stage runs an unconditional forward at any step and so needs the negative prompt's embedding.
+    #[must_use]
+    pub fn guided(&self) -> bool {
+        self.guidance_schedule.guided(self.guidance_scale)
+    }
+
+    /// Adds every value to a digest, as the JSON that reads back to the same settings: no two that differ are hashed
+    /// alike, and a field that is added here is covered.
     #[must_use]
     pub fn hash(&self, hasher: FieldHasher) -> FieldHasher {
-        hasher
-            .field(self.stage.as_str().as_bytes())
-            .field(&self.size.to_le_bytes())
-            .field(self.sampler.name().as_bytes())
-            .field(&self.steps.to_le_bytes())
-            .field(&self.guidance_scale.to_bits().to_le_bytes())
-            .field(format!("{:?}", self.noise_level).as_bytes())
+        hasher.field(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    fn apply(&mut self, wanted: &StageRequest, path: Path<'_>) -> Result<(), UserError> {
+        self.apply_sampler(wanted, path)?;
+        self.apply_timesteps(wanted, path)?;
+        self.apply_eta(wanted.eta, path)?;
+        if wanted.noise_level.is_some() && self.noise_level.is_none() {
+            let field = path("noise_level");
+            let message = format!(
+                "stage {} takes no noise_level; accepted: none, it has no low-resolution input",
+                self.stage
+            );
+            return Err(UserError::invalid(field, message));
+        }
+        self.guidance_scale = wanted.guidance_scale.unwrap_or(self.guidance_scale);
+        if let Some(text) = &wanted.guidance_schedule {
+            self.guidance_schedule = text.parse().map_err(|error| at(path, &error))?;
+        }
+        if let Some(text) = &wanted.thresholding {
+            self.thresholding = text.parse().map_err(|error| at(path, &error))?;
+        }
+        self.noise_level = wanted.noise_level.or(self.noise_level);
+        self.check_numbers(path)
+    }
+
+    fn apply_sampler(&mut self, wanted: &StageRequest, path: Path<'_>) -> Result<(), UserError> {
+        let Some(name) = &wanted.sampler else { return Ok(()) };
+        let sampler = name.parse().map_err(|error| at(path, &error))?;
+        if sampler != self.sampler {
+            self.sampler = sampler;
+            self.eta = 0.0;
+            self.drop_list();
+        }
+        Ok(())
+    }
+
+    fn apply_timesteps(&mut self, wanted: &StageRequest, path: Path<'_>) -> Result<(), UserError> {
+        let spacing: Option<Spacing> =
+            wanted.spacing.as_deref().map(str::parse).transpose().map_err(|error| at(path, &error))?;
+        let spread = spacing.filter(|spacing| *spacing != Spacing::Configured);
+        if wanted.steps.is_some() || spread.is_some() {
+            self.drop_list();
+        }
+        self.spacing = spacing.unwrap_or(self.spacing);
+        self.steps = wanted.steps.unwrap_or(self.steps);
+        let (key, list) = match &wanted.preset {
+            Some(name) => ("preset", Preset::find(name).map_err(|error| at(path, &error))?.timesteps),
+            None => ("timesteps", wanted.timesteps.as_slice()),
+        };
+        if list.is_empty() {
+            return Ok(());
+        }
+        if !wanted.timesteps.is_empty() && wanted.timesteps != list {
+            let field = path("timesteps");
+            let message = format!("{field} is not the list of the preset; accepted: one of the two");
+            return Err(UserError::invalid(field, message));
+        }
+        check_list(&path("timesteps"), list)?;
+        if !self.sampler.takes_timesteps() {
+            let field = path(key);
+            let message = format!(
+                "{field} gives timesteps, which {} takes none of; accepted: with ddpm, dpmsolver++ or sde-dpmsolver++",
+                self.sampler
+            );
+            return Err(UserError::invalid(field, message));
+        }
+        if let Some(spacing) = spread {
+            let field = path("spacing");
+            let message = format!("{field} is {spacing} beside timesteps; accepted: one of the two");
+            return Err(UserError::invalid(field, message));
+        }
+        let count = list.len() as u32;
+        if let Some(steps) = wanted.steps.filter(|steps| *steps != count) {
+            let field = path("steps");
+            let message = format!("{field} is {steps} beside {count} timesteps; accepted: {count}, or none");
+            return Err(UserError::invalid(field, message));
+        }
+        (self.steps, self.spacing) = (count, Spacing::Configured);
+        (self.preset, self.timesteps) = (wanted.preset.clone(), list.to_vec());
+        Ok(())
+    }
+
+    fn drop_list(&mut self) {
+        self.preset = None;
+        self.timesteps.clear();
+    }
+
+    fn apply_eta(&mut self, eta: Option<f64>, path: Path<'_>) -> Result<(), UserError> {
+        let Some(eta) = eta else { return Ok(()) };
+        let field = path("eta");
+        if !(0.0..=1.0).contains(&eta) {
+            let message = format!("{field} is {eta}; accepted: 0 (deterministic) to 1");
+            return Err(UserError::invalid(field, message));
+        }
+        if eta > 0.0 && self.sampler != Sampler::Ddim {
+            let message =
+                format!("{field} is {eta}, which {} has no use for; accepted: with ddim", self.sampler);
+            return Err(UserError::invalid(field, message));
+        }
+        self.eta = eta;
+        Ok(())
+    }
+
+    fn check_numbers(&self, path: Path<'_>) -> Result<(), UserError> {
+        let refuse = |key: &str, value: &dyn std::fmt::Display, accepted: &str| {
+            let field = path(key);
+            let message = format!("{field} is {value}; accepted: {accepted}");
+            Err(UserError::invalid(field, message))
+        };
+        if !(1..=MAX_STEPS).contains(&self.steps) {
+            return refuse("steps", &self.steps, &format!("1 to {MAX_STEPS}"));
+        }
+        if !(1.0..=MAX_GUIDANCE_SCALE).contains(&self.guidance_scale) {
+            let accepted = format!("1 (no guidance) to {MAX_GUIDANCE_SCALE}");
+            return refuse("guidance_scale", &self.guidance_scale, &accepted);
+        }
+        match self.noise_level {
+            Some(level) if level > MAX_NOISE_LEVEL => {
+                refuse("noise_level", &level, &format!("0 to {MAX_NOISE_LEVEL}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -150,17 +300,8 @@ impl Settings {
     /// The first field at fault, as `settings.size` or `settings.stages[i].steps`.
     pub fn resolve(request: &SettingsRequest, cascade: &CascadeSpec) -> Result<Self, UserError> {
         let count = stages_up_to(request.size, cascade)?;
-        let mut stages: Vec<StageSettings> = cascade.stages[..count]
-            .iter()
-            .map(|spec| StageSettings {
-                stage: spec.name.clone(),
-                size: spec.size,
-                sampler: spec.sampler,
-                steps: spec.steps,
-                guidance_scale: spec.guidance_scale,
-                noise_level: spec.noise_level,
-            })
-            .collect();
+        let mut stages =
+            (0..count).map(|position| cascade.defaults(position)).collect::<Result<Vec<_>, _>>()?;
         for (position, wanted) in request.stages.iter().enumerate() {
             let path = |key: &str| format!("settings.stages[{position}].{key}");
             if request.stages[..position].iter().any(|other| other.stage == wanted.stage) {
@@ -180,7 +321,7 @@ impl Settings {
                     format!("{} is {:?}; accepted: {}", path("stage"), wanted.stage, names.join(", ")),
                 ));
             };
-            apply(stage, wanted, &path)?;
+            stage.apply(wanted, &path)?;
         }
         Ok(Self { stages })
     }
@@ -196,57 +337,32 @@ fn stages_up_to(size: u32, cascade: &CascadeSpec) -> Result<usize, UserError> {
     })
 }
 
-fn apply(
-    stage: &mut StageSettings,
-    wanted: &StageRequest,
-    path: &dyn Fn(&str) -> String,
-) -> Result<(), UserError> {
-    if let Some(name) = &wanted.sampler {
-        stage.sampler =
-            name.parse().map_err(|error: UserError| UserError::invalid(path("sampler"), error.message))?;
+/// A list of timesteps falls strictly and begins below 1000, so it has at most so many.
+fn check_list(field: &str, list: &[u32]) -> Result<(), UserError> {
+    let refuse = |what: String| {
+        let accepted = format!("falling timesteps, {MAX_TIMESTEP} to 0");
+        Err(UserError::invalid(field, format!("{field} {what}; accepted: {accepted}")))
+    };
+    if let Some(high) = list.iter().find(|timestep| **timestep > MAX_TIMESTEP) {
+        return refuse(format!("has {high}"));
     }
-    if wanted.noise_level.is_some() && stage.noise_level.is_none() {
-        return Err(UserError::invalid(
-            path("noise_level"),
-            format!(
-                "stage {} takes no noise_level; accepted: none, it has no low-resolution input",
-                stage.stage
-            ),
-        ));
+    match list.windows(2).find(|pair| pair[0] <= pair[1]) {
+        Some(pair) => refuse(format!("has {} and then {}", pair[0], pair[1])),
+        None => Ok(()),
     }
-    stage.steps = wanted.steps.unwrap_or(stage.steps);
-    stage.guidance_scale = wanted.guidance_scale.unwrap_or(stage.guidance_scale);
-    stage.noise_level = wanted.noise_level.or(stage.noise_level);
-    check_stage_values(path, stage.steps, stage.guidance_scale, stage.noise_level)
 }
 
-/// Checks one stage's numbers; `path` names a key's field.
-///
-/// # Errors
-/// The first value out of range.
-pub fn check_stage_values(
-    path: &dyn Fn(&str) -> String,
-    steps: u32,
-    guidance_scale: f64,
-    noise_level: Option<u32>,
-) -> Result<(), UserError> {
-    if !(1..=MAX_STEPS).contains(&steps) {
-        let field = path("steps");
-        return Err(UserError::invalid(&field, format!("{field} is {steps}; accepted: 1 to {MAX_STEPS}")));
-    }
-    if !(1.0..=MAX_GUIDANCE_SCALE).contains(&guidance_scale) {
-        let field = path("guidance_scale");
-        return Err(UserError::invalid(
-            &field,
-            format!("{field} is {guidance_scale}; accepted: 1 (no guidance) to {MAX_GUIDANCE_SCALE}"),
-        ));
-    }
-    if let Some(level) = noise_level.filter(|level| *level > MAX_NOISE_LEVEL) {
-        let field = path("noise_level");
-        return Err(UserError::invalid(
-            &field,
-            format!("{field} is {level}; accepted: 0 to {MAX_NOISE_LEVEL}"),
-        ));
-    }
-    Ok(())
+/// An error of a value by itself, at its place in the request.
+fn at(path: Path<'_>, error: &UserError) -> UserError {
+    let key = error.field.as_deref().unwrap_or_default();
+    let field = path(key);
+    let rest = error.message.strip_prefix(key).unwrap_or(&error.message);
+    UserError::invalid(&field, format!("{field}{rest}"))
 }
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::guidance::{guide, is_guided};
+use crate::guidance::guide;
 use crate::image_to_image::keep;
 use crate::layers::{Torch, channels_last};
 use crate::sampler::{History, SamplerPlan};
@@ -15,7 +15,7 @@ use crate::unet::{Conditioning, Network};
 pub(crate) struct Start {
     /// `[images, length, dimension]`.
     pub(crate) text: Tensor,
-    /// The same for the negative texts; needed where the guidance scale is not 1.
+    /// The same for the negative texts; needed where any step is guided.
     pub(crate) negative: Option<Tensor>,
     /// Noised low-resolution pictures at full size, `[images, 3, height, width]`.
     pub(crate) low_res: Option<Tensor>,
@@ -31,8 +31,10 @@ pub(crate) struct Start {
 pub(crate) struct Denoiser<'a> {
     network: &'a Network,
     plan: &'a SamplerPlan,
-    guidance_scale: f64,
+    /// Of the unconditional rows, then the conditional ones; of these alone if no step is guided.
     conditioning: Conditioning,
+    /// Of the conditional rows alone, where only some steps are guided.
+    alone: Option<Conditioning>,
     low_res: Option<Tensor>,
     x: Tensor,
     mask: Option<Tensor>,
@@ -40,21 +42,18 @@ pub(crate) struct Denoiser<'a> {
 }
 
 impl<'a> Denoiser<'a> {
-    pub(crate) fn new(
-        network: &'a Network,
-        plan: &'a SamplerPlan,
-        guidance_scale: f64,
-        start: &Start,
-    ) -> Torch<Self> {
+    pub(crate) fn new(network: &'a Network, plan: &'a SamplerPlan, start: &Start) -> Torch<Self> {
+        let guided = (0..plan.timesteps.len()).filter(|index| plan.guided(*index)).count();
         let text = match &start.negative {
-            Some(negative) if is_guided(guidance_scale) => Tensor::f_cat(&[negative, &start.text], 0)?,
+            Some(negative) if guided > 0 => Tensor::f_cat(&[negative, &start.text], 0)?,
             _ => start.text.shallow_clone(),
         };
+        let mixed = guided > 0 && guided < plan.timesteps.len();
         Ok(Self {
             network,
             plan,
-            guidance_scale,
             conditioning: network.condition(&text, start.noise_level)?,
+            alone: mixed.then(|| network.condition(&start.text, start.noise_level)).transpose()?,
             low_res: start.low_res.as_ref().map(channels_last).transpose()?,
             x: channels_last(&start.x)?,
             mask: start.mask.as_ref().map(channels_last).transpose()?,
@@ -67,15 +66,17 @@ impl<'a> Denoiser<'a> {
         &self.x
     }
 
-    /// The network's raw output at step `index`: the unconditional rows, then the conditional ones.
+    /// The network's raw output at step `index`: the unconditional rows, then the conditional ones; only these if the
+    /// step is not guided. A step of one kind has one shape, whatever the steps around it.
     pub(crate) fn predict(&self, index: usize) -> Torch<Tensor> {
         let joined = match &self.low_res {
             Some(low_res) => Tensor::f_cat(&[&self.x, low_res], 1)?,
             None => self.x.shallow_clone(),
         };
-        let rows =
-            if is_guided(self.guidance_scale) { Tensor::f_cat(&[&joined, &joined], 0)? } else { joined };
-        self.network.forward(&rows, self.plan.timesteps[index], &self.conditioning)
+        let guided = self.plan.guided(index);
+        let rows = if guided { Tensor::f_cat(&[&joined, &joined], 0)? } else { joined };
+        let conditioning = self.alone.as_ref().filter(|_| !guided).unwrap_or(&self.conditioning);
+        self.network.forward(&rows, self.plan.timesteps[index], conditioning)
     }
 
     /// Finishes step `index` with the network's output; `draw` is asked for noise only if the step adds some.
@@ -85,7 +86,7 @@ impl<'a> Denoiser<'a> {
         output: &Tensor,
         draw: impl FnOnce() -> Torch<Tensor>,
     ) -> Torch<()> {
-        let guided = guide(output, self.guidance_scale)?;
+        let guided = guide(output, self.plan.guidance[index])?;
         let noise = if self.plan.draws_noise(index) { Some(channels_last(&draw()?)?) } else { None };
         let next = self.plan.step(index, &self.x, &guided, noise.as_ref(), &mut self.history)?;
         self.x = keep(next, &self.x, self.mask.as_ref())?;
@@ -126,7 +127,12 @@ mod tests {
         for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
             let options = LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None };
             let model = StageModel::load(&folder, "base", &options).unwrap();
-            let settings = SamplerSettings { sampler: Sampler::Ddim, steps: 2, ..SamplerSettings::default() };
+            let settings = SamplerSettings {
+                sampler: Sampler::Ddim,
+                steps: 2,
+                guidance_scale: 3.0,
+                ..SamplerSettings::default()
+            };
             let plan = model.plan(&settings).unwrap();
             let render = |keep: i64| {
                 tch::manual_seed(5);
@@ -144,7 +150,7 @@ mod tests {
                     x: input(&[4, 3, 16, 16]),
                     mask: None,
                 };
-                let mut denoiser = Denoiser::new(model.network(), &plan, 3.0, &start).unwrap();
+                let mut denoiser = Denoiser::new(model.network(), &plan, &start).unwrap();
                 for index in 0..2 {
                     let output = denoiser.predict(index).unwrap();
                     denoiser.advance(index, &output, || Ok(Tensor::new())).unwrap();

@@ -29,9 +29,10 @@ mod weights;
 
 pub use device::{DeviceChoice, DtypeChoice, LoadOptions};
 pub use error::{LoadError, RenderError};
+pub use guidance::GuidanceSchedule;
 pub use host::HostTensor;
 pub use sampler::Sampler;
-pub use schedule::Thresholding;
+pub use schedule::{Spacing, Thresholding};
 pub use settings::{RowInput, SamplerSettings, StageDescription, StepReport};
 pub use stage::StageModel;
 pub use text_encoder::{EncodedText, TextEncoder};

@@ -1,4 +1,4 @@
-//! From a prediction to a slightly less noisy picture: the three samplers, planned ahead.
+//! From a prediction to a slightly less noisy picture: the samplers, planned ahead.
 //!
 //! A [`SamplerPlan`] holds every coefficient of every step, computed in f64 before the first forward pass; stepping is
 //! then a handful of f32 operations. Pictures here are `[rows, 3, height, width]` f32 tensors of any memory layout.
@@ -11,8 +11,9 @@ mod threshold;
 use tch::Tensor;
 
 use crate::error::RenderError;
+use crate::guidance::{GuidanceSchedule, is_guided};
 use crate::layers::Torch;
-use crate::schedule::{Prediction, Schedule, Thresholding, Variance, check_custom};
+use crate::schedule::{Prediction, Schedule, Spacing, Thresholding, Variance, check_custom};
 use crate::schedule::{ddim_timesteps, ddpm_timesteps, dpm_timesteps};
 
 /// Which sampler runs a stage.
@@ -25,6 +26,8 @@ pub enum Sampler {
     /// DPM-Solver++(2M) (Lu et al. 2022), midpoint; the first step is of first order, and so is the last where its
     /// final sigma is 0.
     DpmSolverPp,
+    /// SDE-DPM-Solver++(2M), midpoint: the same with fresh noise at every step whose sigma is not 0.
+    SdeDpmSolverPp,
 }
 
 /// What a plan is made from, beside the schedule.
@@ -33,6 +36,10 @@ pub(crate) struct PlanOptions {
     pub(crate) sampler: Sampler,
     pub(crate) steps: usize,
     pub(crate) timesteps: Option<Vec<u32>>,
+    /// Replaces what the schedule or the sampler says.
+    pub(crate) spacing: Option<Spacing>,
+    pub(crate) guidance_scale: f64,
+    pub(crate) guidance_schedule: GuidanceSchedule,
     pub(crate) eta: f64,
     /// Replaces what the schedule says.
     pub(crate) thresholding: Option<Thresholding>,
@@ -44,6 +51,10 @@ pub(crate) struct PlanOptions {
 #[derive(Debug)]
 pub(crate) struct SamplerPlan {
     pub(crate) timesteps: Vec<u32>,
+    /// Each step's weight; where it is 1, only the conditional half is asked for.
+    pub(crate) guidance: Vec<f64>,
+    guidance_scale: f64,
+    guidance_schedule: GuidanceSchedule,
     prediction: Prediction,
     thresholding: Thresholding,
     steps: Steps,
@@ -81,15 +92,20 @@ impl SamplerPlan {
                 list.clone()
             }
             None => match options.sampler {
-                Sampler::Ddpm => ddpm_timesteps(schedule, options.steps),
-                Sampler::Ddim => ddim_timesteps(schedule, options.steps),
-                Sampler::DpmSolverPp => dpm_timesteps(schedule, options.steps),
+                Sampler::Ddpm => ddpm_timesteps(schedule, options.spacing, options.steps),
+                Sampler::Ddim => ddim_timesteps(schedule, options.spacing, options.steps),
+                Sampler::DpmSolverPp | Sampler::SdeDpmSolverPp => {
+                    dpm_timesteps(schedule, options.spacing, options.steps)
+                }
             }
             .map_err(invalid_steps)?,
         };
         if !(0.0..=1.0).contains(&options.eta) {
             return Err(RenderError::invalid("eta", format!("{}; accepted: 0 to 1", options.eta)));
         }
+        options.guidance_schedule.check()?;
+        let (guidance_scale, guidance_schedule) = (options.guidance_scale, options.guidance_schedule);
+        let guidance = guidance_schedule.weights(guidance_scale, &timesteps);
         let thresholding = settle_thresholding(schedule, options)?;
         let learned = matches!(config.variance, Variance::Learned | Variance::LearnedRange);
         if options.sampler == Sampler::Ddpm && learned && !options.has_variance {
@@ -103,15 +119,24 @@ impl SamplerPlan {
                     options.timesteps.is_none().then_some(config.train_timesteps / options.steps.max(1));
                 Steps::Ddim(ddim::plan(schedule, &timesteps, stride, options.eta))
             }
-            Sampler::DpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps)),
+            Sampler::DpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps, false)),
+            Sampler::SdeDpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps, true)),
         };
-        Ok(Self { timesteps, prediction: config.prediction, thresholding, steps })
+        let prediction = config.prediction;
+        Ok(Self { timesteps, guidance, guidance_scale, guidance_schedule, prediction, thresholding, steps })
     }
 
-    /// Without its first `count` steps. A multistep sampler remembers nothing at the first step that is left.
+    /// Whether step `index` asks for the unconditional half.
+    pub(crate) fn guided(&self, index: usize) -> bool {
+        is_guided(self.guidance[index])
+    }
+
+    /// Without its first `count` steps. A multistep sampler remembers nothing at the first step that is left, and the
+    /// guidance schedule counts the steps from there.
     pub(crate) fn without_first(mut self, count: usize) -> Self {
         let count = count.min(self.timesteps.len());
         self.timesteps.drain(..count);
+        self.guidance = self.guidance_schedule.weights(self.guidance_scale, &self.timesteps);
         match &mut self.steps {
             Steps::Ddpm(steps) => drop(steps.drain(..count)),
             Steps::Ddim(steps) => drop(steps.drain(..count)),
@@ -134,7 +159,7 @@ impl SamplerPlan {
         match &self.steps {
             Steps::Ddpm(steps) => steps[index].draws_noise(),
             Steps::Ddim(steps) => steps[index].draws_noise(),
-            Steps::Dpm(_) => false,
+            Steps::Dpm(steps) => steps[index].draws_noise(),
         }
     }
 
@@ -168,7 +193,7 @@ impl SamplerPlan {
             }
             Steps::Dpm(steps) => {
                 let clean = self.clean(x, &guided.mean, steps[index].level)?;
-                let next = steps[index].apply(x, &clean, history.clean.as_ref())?;
+                let next = steps[index].apply(x, &clean, history.clean.as_ref(), noise)?;
                 history.clean = Some(clean);
                 Ok(next)
             }
@@ -225,7 +250,9 @@ fn settle_thresholding(schedule: &Schedule, options: &PlanOptions) -> Result<Thr
         None => Ok(match (config.thresholding, config.clip) {
             (Some(dynamic), _) => dynamic,
             // The reference's DPM-Solver++ has no `clip_sample`.
-            (None, Some(range)) if options.sampler != Sampler::DpmSolverPp => Thresholding::Static { range },
+            (None, Some(range)) if matches!(options.sampler, Sampler::Ddpm | Sampler::Ddim) => {
+                Thresholding::Static { range }
+            }
             (None, _) => Thresholding::Off,
         }),
     }

@@ -7,6 +7,7 @@ mod betas;
 mod config;
 mod timesteps;
 
+pub use config::Spacing;
 pub(crate) use config::{Prediction, ScheduleConfig, Variance};
 pub(crate) use timesteps::{check_custom, ddim_timesteps, ddpm_timesteps, dpm_timesteps};
 

@@ -1,8 +1,9 @@
 //! What a caller of a stage says and hears: settings, one row per image, progress, and what the stage is.
 
+use crate::guidance::GuidanceSchedule;
 use crate::host::HostTensor;
 use crate::sampler::Sampler;
-use crate::schedule::Thresholding;
+use crate::schedule::{Spacing, Thresholding};
 
 /// How a stage is sampled; the same for every row of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,10 +12,14 @@ pub struct SamplerSettings {
     pub sampler: Sampler,
     /// How many steps; at least 1. Not looked at where `timesteps` is given.
     pub steps: usize,
-    /// The timesteps to visit, falling; the sampler's own spacing if absent.
+    /// The timesteps to visit, falling; spread by the sampler if absent.
     pub timesteps: Option<Vec<u32>>,
+    /// How the sampler spreads its steps, instead of what the stage's scheduler configuration or the sampler says.
+    pub spacing: Option<Spacing>,
     /// w in u + w · (c − u). With 1 there is one forward row per image instead of two, and no negative text.
     pub guidance_scale: f64,
+    /// At which steps the weight counts.
+    pub guidance_schedule: GuidanceSchedule,
     /// Of the noise added to the low-resolution input, a training timestep; needed by super-resolution stages and by
     /// no other.
     pub noise_level: Option<u32>,
@@ -38,7 +43,9 @@ impl Default for SamplerSettings {
             sampler: Sampler::DpmSolverPp,
             steps: 25,
             timesteps: None,
+            spacing: None,
             guidance_scale: 1.0,
+            guidance_schedule: GuidanceSchedule::Constant,
             noise_level: None,
             width: 64,
             height: 64,
@@ -49,12 +56,19 @@ impl Default for SamplerSettings {
     }
 }
 
+impl SamplerSettings {
+    /// Whether rows need a negative text.
+    pub fn guided(&self) -> bool {
+        self.guidance_schedule.guided(self.guidance_scale)
+    }
+}
+
 /// One image of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowInput {
     /// The prompt's embedding, `[length, dimension]`; the same shape in every row of a call.
     pub text: HostTensor,
-    /// The negative prompt's embedding (of the empty text by default); needed where the guidance scale is not 1.
+    /// The negative prompt's embedding (of the empty text by default); needed where [`SamplerSettings::guided`] says so.
     pub negative: Option<HostTensor>,
     /// The stage before's picture, `[3, height, width]` in −1…1; needed by super-resolution stages and by no other.
     pub low_res: Option<HostTensor>,

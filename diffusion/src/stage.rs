@@ -8,7 +8,6 @@ use tch::Tensor;
 use crate::denoise::{Denoiser, Start, augment, upload};
 use crate::device::{LoadOptions, Placement, place};
 use crate::error::{LoadError, RenderError};
-use crate::guidance::is_guided;
 use crate::host::HostTensor;
 use crate::image_to_image::{self, begin, repainted, steps_left_out};
 use crate::noise::{NoiseKey, Purpose, fill_normal};
@@ -122,7 +121,7 @@ impl StageModel {
         let mut denoisers = Vec::with_capacity(groups.len());
         for images in &groups {
             let start = self.start(settings, &plan, images, group)?;
-            denoisers.push(Denoiser::new(&self.loaded.network, &plan, settings.guidance_scale, &start)?);
+            denoisers.push(Denoiser::new(&self.loaded.network, &plan, &start)?);
         }
         let steps = plan.timesteps.len();
         for (index, timestep) in plan.timesteps.iter().enumerate() {
@@ -155,6 +154,9 @@ impl StageModel {
             sampler: settings.sampler,
             steps: settings.steps,
             timesteps: settings.timesteps.clone(),
+            spacing: settings.spacing,
+            guidance_scale: settings.guidance_scale,
+            guidance_schedule: settings.guidance_schedule,
             eta: settings.eta,
             thresholding: settings.thresholding,
             has_variance: self.loaded.interface.out_channels == 6,
@@ -217,11 +219,12 @@ impl StageModel {
         for row in rows {
             row.text.expect("text", &text_shape)?;
             match &row.negative {
-                Some(negative) if is_guided(settings.guidance_scale) => {
-                    negative.expect("negative", &text_shape)?
-                }
-                None if is_guided(settings.guidance_scale) => {
-                    return Err(RenderError::invalid("negative", "needed where the guidance scale is not 1"));
+                Some(negative) if settings.guided() => negative.expect("negative", &text_shape)?,
+                None if settings.guided() => {
+                    return Err(RenderError::invalid(
+                        "negative",
+                        "needed where the guidance weight is not 1",
+                    ));
                 }
                 _ => {}
             }
@@ -255,7 +258,6 @@ impl StageModel {
     ) -> Result<Start, RenderError> {
         let text: Vec<Option<&HostTensor>> = images.iter().map(|row| Some(&row.text)).collect();
         let negative: Vec<Option<&HostTensor>> = images.iter().map(|row| row.negative.as_ref()).collect();
-        let guided = is_guided(settings.guidance_scale);
         let low_res = match settings.noise_level.and_then(|level| self.augmentation_alpha(level)) {
             None => None,
             Some(alpha) => {
@@ -266,7 +268,7 @@ impl StageModel {
         let (x, mask) = self.first_x(settings, plan, images, group)?;
         Ok(Start {
             text: self.stack(&text, group)?,
-            negative: guided.then(|| self.stack(&negative, group)).transpose()?,
+            negative: settings.guided().then(|| self.stack(&negative, group)).transpose()?,
             low_res,
             noise_level: self.class_label(settings.noise_level),
             x,

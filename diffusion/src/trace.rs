@@ -5,13 +5,17 @@
 //! Beyond tests it is the burn-in of a machine or GPU: a worker that fails it must not render.
 //!
 //! The header's metadata names the run. A text trace has `prompts` and `negative_prompts` (JSON lists). A stage trace
-//! has `stage`, `sampler` (`ddpm`, `ddim`, `dpmsolver++`), `steps`, `guidance_scale`, `sensitivity`, `noise_level` for
-//! super-resolution, and may have `eta` and `custom_timesteps` (`true` if its list of timesteps was given). Its `task` is
-//! `text-to-image` if absent, `image-to-image` or `inpainting`; the latter two have a `strength` and `init_image`, which
-//! `noise.init` is added to, give x at the first timestep as `sample.start`, and inpainting has a `mask`.
+//! has `stage`, `sampler` (`ddpm`, `ddim`, `dpmsolver++`, `sde-dpmsolver++`), `steps`, `guidance_scale`, `sensitivity`,
+//! `noise_level` for super-resolution, and may have `eta`, `custom_timesteps` (`true` if its list of timesteps was given),
+//! `spacing` (`leading`, `linspace`, `trailing`), `guidance_schedule` (`timesteps FROM TO`, `steps FROM TO` as fractions,
+//! `oscillating FIRST LOW`) and `thresholding` (`off`, `static RANGE`, `dynamic RATIO MAX`).
+//! Its `task` is `text-to-image` if absent, `image-to-image` or `inpainting`; the latter two have a `strength` and
+//! `init_image`, which `noise.init` is added to, give x at the first timestep as `sample.start`, and inpainting has a
+//! `mask`.
 
 mod recording;
 mod replay;
+mod sampling;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

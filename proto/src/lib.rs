@@ -2,6 +2,7 @@
 //!
 //! The only copy of the protocol. It knows `core`'s words and converts them; it never knows SQL, queues or models.
 
+pub mod settings;
 pub mod status;
 
 /// Messages and services of `darkroom.v1`.

@@ -15,7 +15,7 @@ use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
     id::{StageName, WorkerId},
-    settings::{Sampler, StageSettings},
+    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding},
 };
 use darkroom_queue::{
     TaskQueue as _,
@@ -205,7 +205,13 @@ fn render(index: u64) -> Task {
         size: 256,
         sampler: Sampler::Ddim,
         steps: 50,
+        preset: None,
+        timesteps: Vec::new(),
+        spacing: Spacing::Configured,
+        eta: 0.0,
         guidance_scale: 4.0,
+        guidance_schedule: GuidanceSchedule::Constant,
+        thresholding: Thresholding::Configured,
         noise_level: Some(250),
     };
     let body = RenderBody {

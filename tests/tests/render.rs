@@ -9,6 +9,7 @@ use darkroom_tests::{
     demo_cascade,
     farm::{Farm, Renderer},
 };
+use serde_json::json;
 
 const PROMPT: &str = "A red circle above a blue square, on a \"white\" background; it's $5 & großartig";
 
@@ -48,6 +49,45 @@ fn a_prompt_becomes_pictures_that_tell_how_to_render_them_again() {
         .json();
     assert_eq!(rerendered["identical"], true, "{rerendered}");
     assert_eq!(rerendered["same_cascade"], true, "{rerendered}");
+}
+
+#[test]
+fn every_sampling_setting_is_told_recorded_rendered_and_rendered_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let sampled = |out: &str, flags: &[&str]| {
+        let document = render(folder.path(), &["--seed", "3", "--size", "64", "-o", out, "a red circle"]);
+        let document = document.args(flags).args(["--json"]).run().json();
+        let path = folder.path().join(document["pictures"][0]["path"].as_str().expect("a path"));
+        let picture = picture::decode(&fs::read(&path).expect("written")).expect("a PNG");
+        let pairs = picture.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
+        let recipe = Recipe::from_pairs(pairs).expect("a whole recipe");
+        let recorded = serde_json::to_value(&recipe.settings.stages[0]).expect("JSON");
+        (document["job"]["settings"][0].clone(), recorded, picture.rgb, path)
+    };
+    let listed = ["--sampler", "sde-dpmsolver++", "--timesteps", "base=900,600,300,9", "--guidance", "3"];
+    let more = ["--guidance-schedule", "oscillating:1:1", "--thresholding", "base=dynamic:90:1.1"];
+    let (told, recorded, rgb, path) = sampled("listed", &[&listed[..], &more].concat());
+    for (key, value) in [
+        ("sampler", json!("sde-dpmsolver++")),
+        ("steps", json!(4)),
+        ("timesteps", json!([900, 600, 300, 9])),
+        ("guidance_scale", json!(3.0)),
+        ("guidance_schedule", json!("oscillating:1:1")),
+        ("thresholding", json!("dynamic:90:1.1")),
+    ] {
+        assert_eq!((&told[key], &recorded[key]), (&value, &value), "{key}");
+    }
+    assert_ne!(rgb, sampled("constant", &listed).2, "schedule and thresholding count");
+
+    let spread = ["--sampler", "ddim", "--eta", "0.7", "--spacing", "base=trailing", "--steps", "3"];
+    let (told, recorded, rgb, other) = sampled("spread", &spread);
+    assert_eq!((&told["eta"], &recorded["spacing"]), (&json!(0.7), &json!("trailing")));
+    assert_ne!(rgb, sampled("leading", &[&spread[..], &["--spacing", "base=leading"]].concat()).2);
+    for path in [path, other] {
+        let again = Darkroom::new(folder.path()).env("DARKROOM_CASCADE", demo_cascade());
+        let again = again.args(["--json", "rerender"]).args([&path]).run().json();
+        assert_eq!((&again["identical"], &again["same_cascade"]), (&json!(true), &json!(true)), "{again}");
+    }
 }
 
 #[test]

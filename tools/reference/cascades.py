@@ -4,6 +4,8 @@ Between them they set every option that DeepFloyd IF's networks and schedulers u
 at least once. Widths are as small as the options allow: what is tested is the arithmetic, not the pictures.
 """
 
+from diffusers.pipelines.deepfloyd_if import fast27_timesteps
+
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
 
@@ -12,7 +14,8 @@ NOISING = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, **COSINE
 
 def run(sampler, steps, guidance, name=None, **more):
     """One trace to record. `more`: noise_level, eta, timesteps (a list of one's own), size (not the stage's), task,
-    strength; `pipeline` where the reference's own pipeline can run it."""
+    strength; `pipeline` where the reference's own pipeline can run it; spacing, guidance_schedule and thresholding, the last
+    two in the words of the trace's metadata."""
     return {"sampler": sampler, "steps": steps, "guidance_scale": guidance, "name": name or sampler, "task": "text-to-image", **more}
 
 
@@ -66,6 +69,8 @@ CASCADES = {
                                        dynamic_thresholding_ratio=0.9, lambda_min_clipped=-5.1, timestep_spacing="trailing"),
                 "runs": [run("ddpm", 5, 5.0), run("ddim", 7, 2.5), run("ddim", 5, 3.0, "ddim-eta", eta=0.6),
                          run("dpmsolver++", 5, 7.0),
+                         run("sde-dpmsolver++", 5, 3.0), run("sde-dpmsolver++", 5, 1.0, "sde-off", thresholding="off"),
+                         run("ddim", 4, 3.0, "ddim-trailing", spacing="trailing", guidance_schedule="steps 0.25 0.75"),
                          run("ddpm", 6, 1.0, "ddpm-custom", timesteps=[999, 800, 620, 300, 111, 0]),
                          run("dpmsolver++", 4, 3.0, "dpmsolver++-custom", timesteps=[990, 700, 350, 60]),
                          run("ddpm", 7, 5.0, "ddpm-image", size=(4, 8), **changed(0.6, pipeline=True)),
@@ -130,7 +135,15 @@ CASCADES = {
                 "scheduler": {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
                               "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "sample", "clip_sample": False,
                               "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"},
-                "runs": [run("ddim", 5, 3.0), run("ddpm", 5, 1.0), run("dpmsolver++", 5, 2.0),
+                "runs": [run("ddim", 5, 3.0), run("ddpm", 5, 1.0),
+                         run("ddim", 5, 3.0, "ddim-dynamic", thresholding="dynamic 0.8 1.7", spacing="linspace"),
+                         run("ddpm", 5, 3.0, "ddpm-leading", thresholding="static 0.6", spacing="leading",
+                             guidance_schedule="steps 0.2 0.6"),
+                         run("ddpm", 27, 4.0, "ddpm-fast27", timesteps=fast27_timesteps, guidance_schedule="timesteps 200 799"),
+                         run("dpmsolver++", 6, 4.0, "dpmsolver++-oscillating", guidance_schedule="oscillating 2 1.5",
+                             spacing="trailing"),
+                         run("sde-dpmsolver++", 5, 2.0), run("sde-dpmsolver++", 16, 2.0, "sde-dynamic", thresholding="dynamic 0.9 1.4"),
+                         run("dpmsolver++", 5, 2.0),
                          run("ddim", 5, 2.0, "ddim-image", **changed(0.75)),
                          run("ddpm", 5, 2.0, "ddpm-mask", **repainted(0.5))],
             },
@@ -145,7 +158,10 @@ CASCADES = {
                               "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "thresholding": False,
                               "timestep_spacing": "trailing", "final_sigmas_type": "sigma_min", "euler_at_final": True,
                               "clip_sample": False},
-                "runs": [run("dpmsolver++", 6, 2.0, noise_level=999), run("ddim", 4, 1.0, noise_level=20),
+                "runs": [run("sde-dpmsolver++", 6, 2.0, noise_level=300, guidance_schedule="oscillating 1 1"),
+                         run("sde-dpmsolver++", 4, 1.0, "sde-leading", noise_level=300, spacing="leading",
+                             thresholding="dynamic 0.9 1.2"),
+                         run("dpmsolver++", 6, 2.0, noise_level=999), run("ddim", 4, 1.0, noise_level=20),
                          run("dpmsolver++", 6, 1.0, "dpmsolver++-image", noise_level=20, **changed(1.0)),
                          run("dpmsolver++", 6, 2.0, "dpmsolver++-mask", noise_level=20, **repainted(0.5))],
             },

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cascades import CASCADES, NOISING
 from networks import make_text_encoder, make_tokenizer, make_unet
 from pipelines import record_pipeline
 from recording import record, sensitivity
+
+
+OPTIONAL = ("noise_level", "eta", "spacing", "guidance_schedule", "thresholding")
 
 
 def write(path, tensors, metadata):
@@ -28,7 +31,10 @@ def write_json(path, value):
 
 
 @torch.no_grad()
-def record_text(tokenizer, encoder, cascade, path):
+def record_text(tokenizer, encoder, cascade, path, missing):
+    if missing and path.exists():
+        tensors = load_file(str(path))
+        return tensors["embeddings"], tensors["negative.embeddings"]
     tensors = {}
     for key, prefix in (("prompts", ""), ("negative_prompts", "negative.")):
         encodings = tokenizer.encode_batch(cascade[key])
@@ -43,7 +49,7 @@ def record_text(tokenizer, encoder, cascade, path):
 def describe(run, tensors):
     """A run's metadata."""
     metadata = {"sampler": run["sampler"], "steps": str(len(tensors["timesteps"])), "guidance_scale": str(run["guidance_scale"])}
-    metadata |= {key: str(run[key]) for key in ("noise_level", "eta") if key in run}
+    metadata |= {key: str(run[key]) for key in OPTIONAL if key in run}
     metadata |= {"custom_timesteps": "true"} if "timesteps" in run else {}
     if run["task"] != "text-to-image":
         asked = len(run["timesteps"]) if "timesteps" in run else run["steps"]
@@ -51,11 +57,11 @@ def describe(run, tensors):
     return metadata
 
 
-def make_cascade(root, cascade, seed):
+def make_cascade(root, cascade, seed, missing):
     tokenizer = make_tokenizer(root / "tokenizer", cascade["length"])
     vocab = tokenizer.get_vocab_size() + 5
     encoder = make_text_encoder(root / "text_encoder", cascade["text"], vocab, seed, whole=seed % 2 == 0)
-    text, negative = record_text(tokenizer, encoder, cascade, root / "text_encoder.trace.safetensors")
+    text, negative = record_text(tokenizer, encoder, cascade, root / "text_encoder.trace.safetensors", missing)
     low_res = None
     noising = DDPMScheduler.from_config({key: value for key, value in NOISING.items() if not key.startswith("_")})
     for number, (name, stage) in enumerate(cascade["stages"].items()):
@@ -66,6 +72,10 @@ def make_cascade(root, cascade, seed):
             write_json(root / name / "image_noising_scheduler" / "scheduler_config.json", NOISING)
         result = low_res
         for run in stage["runs"]:
+            path = root / f"{name}.{run['name']}.trace.safetensors"
+            if missing and path.exists():
+                result = load_file(str(path))["output"] if run["task"] == "text-to-image" else result
+                continue
             size = run.get("size", stage["size"])
             arguments = (unet, config, run, text, negative, size, low_res, noising, seed * 1000 + number)
             how = record_pipeline if run.get("pipeline") else record
@@ -74,7 +84,7 @@ def make_cascade(root, cascade, seed):
             if "init_image" in tensors and "timesteps" in run:
                 tensors["timesteps.given"] = torch.tensor(run["timesteps"])
             metadata = {"stage": name, "sensitivity": f"{moved:.3e}", **describe(run, tensors)}
-            write(root / f"{name}.{run['name']}.trace.safetensors", tensors, metadata)
+            write(path, tensors, metadata)
             print(f"{root.name}/{name}.{run['name']}: timesteps {tensors['timesteps'].tolist()}, sensitivity {moved:.1e}, "
                   f"last sample {tensors['output'].std():.2f}")
             if run["task"] == "text-to-image":
@@ -86,11 +96,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the cascades' folders go")
     parser.add_argument("--only", choices=sorted(CASCADES), help="make one cascade alone")
+    parser.add_argument("--missing", action="store_true", help="record only the runs that have no trace yet")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     for seed, (name, cascade) in enumerate(CASCADES.items(), start=1):
         if arguments.only in (None, name):
-            make_cascade(arguments.folder / name, cascade, seed)
+            make_cascade(arguments.folder / name, cascade, seed, arguments.missing)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,23 @@ PERTURBATION = 1e-6
 TRIES = 4
 
 
-def make_scheduler(sampler, config):
-    """The stage's configuration under another class: spacing is the class's own unless the file is of that class."""
+def make_scheduler(sampler, config, spacing=None, thresholding=None):
+    """The stage's configuration under another class: spacing is the class's own unless the file is of that class.
+
+    `spacing` and `thresholding` (as the trace's metadata has them) replace what that comes to."""
+    scheduler = configured(sampler, config)
+    changes = {} if spacing is None else {"timestep_spacing": spacing}
+    if thresholding is not None:
+        kind, *numbers = thresholding.split()
+        changes |= {"thresholding": kind == "dynamic", "clip_sample": kind == "static"}
+        if kind == "static":
+            changes["clip_sample_range"] = float(numbers[0])
+        if kind == "dynamic":
+            changes |= {"dynamic_thresholding_ratio": float(numbers[0]), "sample_max_value": float(numbers[1])}
+    return type(scheduler).from_config(scheduler.config, **changes) if changes else scheduler
+
+
+def configured(sampler, config):
     options = {key: value for key, value in config.items() if not key.startswith("_")}
     own = config["_class_name"]
     if sampler == "ddpm":
@@ -23,7 +38,20 @@ def make_scheduler(sampler, config):
         return DDIMScheduler.from_config(options)
     if own != "DPMSolverMultistepScheduler":
         options |= {"timestep_spacing": "linspace", "steps_offset": 0}
-    return DPMSolverMultistepScheduler.from_config(options)
+    return DPMSolverMultistepScheduler.from_config(options, algorithm_type=sampler)
+
+
+def guidance_weights(schedule, scale, timesteps):
+    """The weight of each step: `timesteps FROM TO` and `steps FROM TO` have `scale` within and 1 without (Kynkäänniemi et al.
+    2024), `oscillating FIRST LOW` has `scale` at first and then LOW and `scale` in turn (Imagen Video)."""
+    if schedule is None:
+        return [scale] * len(timesteps)
+    kind, low, high = schedule.split()
+    if kind == "timesteps":
+        return [scale if int(low) <= t <= int(high) else 1.0 for t in timesteps.tolist()]
+    if kind == "steps":
+        return [scale if float(low) <= i / len(timesteps) < float(high) else 1.0 for i in range(len(timesteps))]
+    return [float(high) if i >= int(low) and (i - int(low)) % 2 == 0 else scale for i in range(len(timesteps))]
 
 
 def given(run, shape, seed):
@@ -52,7 +80,7 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
     generator = torch.Generator().manual_seed(seed)
     shape = (len(text), 3, *size)
     draw = lambda: torch.randn(shape, generator=generator)  # noqa: E731
-    scheduler = make_scheduler(run["sampler"], config)
+    scheduler = make_scheduler(run["sampler"], config, run.get("spacing"), run.get("thresholding"))
     if "timesteps" in run:
         scheduler.set_timesteps(timesteps=run["timesteps"])
     else:
@@ -79,9 +107,10 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
         resized = interpolate(low_res, size, mode="bilinear", align_corners=True)
         conditioned = noising.add_noise(resized, noise, torch.full((len(x),), level))
         tensors |= {"low_res": low_res, "noise.augmentation": noise, "conditioned_low_res": conditioned}
-    guided = scale != 1.0
-    states = torch.cat([negative, text]) if guided else text
-    for i, t in enumerate(timesteps):
+    weights = guidance_weights(run.get("guidance_schedule"), scale, timesteps)
+    for i, (t, weight) in enumerate(zip(timesteps, weights)):
+        guided = weight != 1.0
+        states = torch.cat([negative, text]) if guided else text
         joined = x if conditioned is None else torch.cat([x, conditioned], 1)
         joined = torch.cat([joined, joined]) if guided else joined
         output = predict(unet, joined, t, states, level)
@@ -93,7 +122,7 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
         if guided:
             without, with_text = output.chunk(2)
             variance = with_text[:, 3:]
-            output = without[:, :3] + scale * (with_text[:, :3] - without[:, :3])
+            output = without[:, :3] + weight * (with_text[:, :3] - without[:, :3])
         else:
             output, variance = output[:, :3], output[:, 3:]
         learned = str(scheduler.config.get("variance_type")).startswith("learned")
@@ -104,6 +133,9 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
         if run["sampler"] == "ddpm":
             tensors[f"noise.step{i}"] = noise
             scheduling_ddpm.randn_tensor = lambda *_, noise=noise, **__: noise
+        elif run["sampler"] == "sde-dpmsolver++":
+            tensors[f"noise.step{i}"] = noise
+            arguments = {"variance_noise": noise}
         elif run.get("eta"):
             tensors[f"noise.step{i}"] = noise
             arguments = {"eta": run["eta"], "variance_noise": noise}

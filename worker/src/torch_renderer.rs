@@ -5,7 +5,7 @@ use std::{collections::HashMap, ops::ControlFlow};
 use darkroom_artifacts::tensor::FloatTensor;
 use darkroom_core::{
     error::{Code, UserError},
-    settings::Sampler,
+    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding},
 };
 use darkroom_diffusion::{
     DeviceChoice, DtypeChoice, HostTensor, LoadError, LoadOptions, RenderError, RowInput, SamplerSettings,
@@ -101,6 +101,51 @@ fn row(inputs: &Inputs) -> RowInput {
     }
 }
 
+/// The settings in the words of the mathematics.
+fn sampler_settings(wanted: &StageSettings) -> SamplerSettings {
+    use darkroom_diffusion as diffusion;
+    SamplerSettings {
+        sampler: match wanted.sampler {
+            Sampler::Ddpm => diffusion::Sampler::Ddpm,
+            Sampler::Ddim => diffusion::Sampler::Ddim,
+            Sampler::DpmSolverPlusPlus => diffusion::Sampler::DpmSolverPp,
+            Sampler::SdeDpmSolverPlusPlus => diffusion::Sampler::SdeDpmSolverPp,
+        },
+        steps: wanted.steps as usize,
+        timesteps: Some(wanted.timesteps.clone()).filter(|list| !list.is_empty()),
+        spacing: match wanted.spacing {
+            Spacing::Configured => None,
+            Spacing::Leading => Some(diffusion::Spacing::Leading),
+            Spacing::Linspace => Some(diffusion::Spacing::Linspace),
+            Spacing::Trailing => Some(diffusion::Spacing::Trailing),
+        },
+        eta: wanted.eta,
+        guidance_scale: wanted.guidance_scale,
+        guidance_schedule: match wanted.guidance_schedule {
+            GuidanceSchedule::Constant => diffusion::GuidanceSchedule::Constant,
+            GuidanceSchedule::Timesteps { from, to } => diffusion::GuidanceSchedule::Timesteps { from, to },
+            GuidanceSchedule::Steps { from, to } => {
+                diffusion::GuidanceSchedule::Steps { from: from / 100.0, to: to / 100.0 }
+            }
+            GuidanceSchedule::Oscillating { first, low } => {
+                diffusion::GuidanceSchedule::Oscillating { first: first as usize, low }
+            }
+        },
+        thresholding: match wanted.thresholding {
+            Thresholding::Configured => None,
+            Thresholding::Off => Some(diffusion::Thresholding::Off),
+            Thresholding::Static { range } => Some(diffusion::Thresholding::Static { range }),
+            Thresholding::Dynamic { percentile, max } => {
+                Some(diffusion::Thresholding::Dynamic { ratio: percentile / 100.0, max })
+            }
+        },
+        noise_level: wanted.noise_level,
+        width: wanted.size as usize,
+        height: wanted.size as usize,
+        ..SamplerSettings::default()
+    }
+}
+
 impl Renderer for TorchRenderer {
     fn render(
         &mut self,
@@ -111,20 +156,7 @@ impl Renderer for TorchRenderer {
             code: "wrong_task".to_owned(),
             message: format!("this worker does not serve {}", batch.pool),
         })?;
-        let wanted = batch.settings;
-        let settings = SamplerSettings {
-            sampler: match wanted.sampler {
-                Sampler::Ddpm => darkroom_diffusion::Sampler::Ddpm,
-                Sampler::Ddim => darkroom_diffusion::Sampler::Ddim,
-                Sampler::DpmSolverPlusPlus => darkroom_diffusion::Sampler::DpmSolverPp,
-            },
-            steps: wanted.steps as usize,
-            guidance_scale: wanted.guidance_scale,
-            noise_level: wanted.noise_level,
-            width: wanted.size as usize,
-            height: wanted.size as usize,
-            ..SamplerSettings::default()
-        };
+        let settings = sampler_settings(batch.settings);
         let rows: Vec<RowInput> = batch.rows.iter().map(|inputs| row(inputs)).collect();
         let pictures = model.render(&settings, &rows, &mut |_| on_step()).map_err(fault)?;
         Ok(pictures

@@ -1,12 +1,7 @@
 //! From records to messages, and enums back.
 
 use darkroom_core::{
-    cascade::Cascade,
-    digest::Digest,
-    error::UserError,
-    image_state::ImageState,
-    job_state::JobState,
-    settings::{Settings, SettingsRequest, StageSettings},
+    cascade::Cascade, digest::Digest, error::UserError, image_state::ImageState, job_state::JobState,
 };
 use darkroom_proto::v1;
 use darkroom_queue::task::WorkerCard;
@@ -54,7 +49,7 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
         manifest_key: key,
         manifest_sha256: sha256,
         notes: Vec::new(),
-        effective_settings: Some(settings(&job.settings)),
+        effective_settings: Some(v1::Settings::from(&job.settings)),
         end_code,
         end_reason,
         deadline_missed_by: None,
@@ -64,7 +59,7 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
             name: job.name,
             tenant: job.tenant,
             priority: if job.priority > 0 { v1::Priority::Interactive } else { v1::Priority::Batch } as i32,
-            settings: Some(requested(&job.requested.settings)),
+            settings: Some(v1::Settings::from(&job.requested.settings)),
             images_per_prompt: job.requested.images_per_prompt,
             // Told even when the coordinator chose it.
             seed: Some(job.seed),
@@ -113,16 +108,10 @@ pub(super) fn image(job: &JobRecord, image: ImageRecord) -> v1::Image {
 }
 
 pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
-    let stages = cascade.spec.stages.iter().map(|stage| v1::CascadeStage {
+    let stages = cascade.spec.stages.iter().enumerate().map(|(position, stage)| v1::CascadeStage {
         name: stage.name.to_string(),
         size: stage.size,
-        defaults: Some(v1::StageSettings {
-            stage: stage.name.to_string(),
-            sampler: Some(stage.sampler.name().to_owned()),
-            steps: Some(stage.steps),
-            guidance_scale: Some(stage.guidance_scale),
-            noise_level: stage.noise_level,
-        }),
+        defaults: cascade.spec.defaults(position).ok().as_ref().map(v1::StageSettings::from),
     });
     v1::Cascade {
         name: cascade.spec.name.clone(),
@@ -210,26 +199,4 @@ fn image_state(state: ImageState) -> v1::ImageState {
         ImageState::Dead => v1::ImageState::Dead,
         ImageState::Cancelled => v1::ImageState::Cancelled,
     }
-}
-
-fn settings(settings: &Settings) -> v1::Settings {
-    let stage = |stage: &StageSettings| v1::StageSettings {
-        stage: stage.stage.to_string(),
-        sampler: Some(stage.sampler.name().to_owned()),
-        steps: Some(stage.steps),
-        guidance_scale: Some(stage.guidance_scale),
-        noise_level: stage.noise_level,
-    };
-    v1::Settings { size: settings.size(), stages: settings.stages.iter().map(stage).collect() }
-}
-
-fn requested(request: &SettingsRequest) -> v1::Settings {
-    let stages = request.stages.iter().map(|stage| v1::StageSettings {
-        stage: stage.stage.clone(),
-        sampler: stage.sampler.clone(),
-        steps: stage.steps,
-        guidance_scale: stage.guidance_scale,
-        noise_level: stage.noise_level,
-    });
-    v1::Settings { size: request.size, stages: stages.collect() }
 }

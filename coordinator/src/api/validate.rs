@@ -9,7 +9,7 @@ use darkroom_core::{
     error::{Code, UserError},
     id::JobId,
     prompt::{check_prompt, check_text, text_digest},
-    settings::{Settings, SettingsRequest, StageRequest},
+    settings::{Settings, SettingsRequest},
 };
 use darkroom_proto::v1;
 use prost::Message;
@@ -60,7 +60,7 @@ impl Draft {
         limit("spec.tenant", &spec.tenant, MAX_TENANT)?;
         let priority = priority(spec.priority)?;
         let (digest, cascade) = cascade(&spec.cascade, cascades)?;
-        let request = settings_request(spec.settings.as_ref());
+        let request = spec.settings.as_ref().map(SettingsRequest::from).unwrap_or_default();
         let settings = Settings::resolve(&request, &cascade.spec).map_err(|error| within_spec(&error))?;
         let images_per_prompt = images(
             "spec.images_per_prompt",
@@ -222,18 +222,6 @@ pub(super) fn deadline_ms(field: &str, deadline: &prost_types::Timestamp) -> Res
     }
     let message = format!("{field} is {seconds} s {nanos} ns since 1970; accepted: a time later than now");
     Err(UserError::invalid(field, message))
-}
-
-fn settings_request(settings: Option<&v1::Settings>) -> SettingsRequest {
-    let Some(settings) = settings else { return SettingsRequest::default() };
-    let stage = |stage: &v1::StageSettings| StageRequest {
-        stage: stage.stage.clone(),
-        sampler: stage.sampler.clone(),
-        steps: stage.steps,
-        guidance_scale: stage.guidance_scale,
-        noise_level: stage.noise_level,
-    };
-    SettingsRequest { size: settings.size, stages: settings.stages.iter().map(stage).collect() }
 }
 
 /// Core names fields from `settings` on; in a request they are below `spec`.

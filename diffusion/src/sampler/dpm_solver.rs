@@ -1,7 +1,9 @@
-//! DPM-Solver++(2M), midpoint (Lu et al. 2022, algorithm 2), on predicted clean pictures.
+//! DPM-Solver++(2M), midpoint (Lu et al. 2022, algorithm 2), on predicted clean pictures, and its stochastic sibling.
 //!
 //! With σ = √((1−ᾱ)/ᾱ), α = 1/√(σ²+1), λ = −ln σ and h the step in λ:
-//! x′ = (σ̂′/σ̂) x − α′ (e^−h − 1) D, where σ̂ = σα and D = D₀ + (1/2r)(D₀ − D₋₁) with r = h₋₁/h, or D₀ in first order.
+//! x′ = (σ̂′/σ̂) x + α′ (1 − e^−h) D, where σ̂ = σα and D = D₀ + (1/2r)(D₀ − D₋₁) with r = h₋₁/h, or D₀ in first order.
+//! SDE-DPM-Solver++ (appendix B there) goes twice as far and adds what is missing as noise:
+//! x′ = (σ̂′/σ̂) e^−h x + α′ (1 − e^−2h) D + σ̂′ √(1 − e^−2h) ε.
 
 use tch::Tensor;
 
@@ -17,12 +19,14 @@ pub(super) struct Step {
     clean: f64,
     /// Of the clean picture of the step before; 0 in first order.
     clean_before: f64,
+    /// Of fresh noise; 0 in the deterministic solver.
+    noise: f64,
 }
 
 /// The share of the picture at the last timestep of a schedule rescaled to end in pure noise, as in the reference.
 const ALMOST_NOTHING: f64 = 1.0 / 16_777_216.0;
 
-pub(super) fn plan(schedule: &Schedule, timesteps: &[u32]) -> Vec<Step> {
+pub(super) fn plan(schedule: &Schedule, timesteps: &[u32], stochastic: bool) -> Vec<Step> {
     let config = &schedule.config;
     let sigma_at = |timestep: u32| {
         let last = timestep as usize == config.train_timesteps - 1;
@@ -39,16 +43,21 @@ pub(super) fn plan(schedule: &Schedule, timesteps: &[u32]) -> Vec<Step> {
         .map(|index| {
             let (from, to) = (level(sigmas[index]), level(sigmas[index + 1]));
             let step = sigmas[index].ln() - sigmas[index + 1].ln();
-            let gain = -to.signal * (-step).exp_m1();
+            let (kept, missing) = match stochastic {
+                true => ((-step).exp(), -(-2.0 * step).exp_m1()),
+                false => (1.0, -(-step).exp_m1()),
+            };
+            let gain = to.signal * missing;
             let first_order =
                 index == 0 || !config.dpm.second_order || (index + 1 == count && first_order_at_end);
             let before =
                 if first_order { 0.0 } else { 0.5 * step / (sigmas[index - 1].ln() - sigmas[index].ln()) };
             Step {
                 level: from,
-                x: to.noise / from.noise,
+                x: to.noise / from.noise * kept,
                 clean: gain * (1.0 + before),
                 clean_before: -gain * before,
+                noise: if stochastic { to.noise * missing.sqrt() } else { 0.0 },
             }
         })
         .collect()
@@ -60,16 +69,29 @@ fn level(sigma: f64) -> Level {
 }
 
 impl Step {
-    pub(super) fn apply(&self, x: &Tensor, clean: &Tensor, before: Option<&Tensor>) -> Torch<Tensor> {
+    pub(super) fn draws_noise(&self) -> bool {
+        self.noise > 0.0
+    }
+
+    pub(super) fn apply(
+        &self,
+        x: &Tensor,
+        clean: &Tensor,
+        before: Option<&Tensor>,
+        noise: Option<&Tensor>,
+    ) -> Torch<Tensor> {
         // With nothing to look back on (the first step of a run that begins midway) it is of first order.
         let gain = if before.is_none() { self.clean + self.clean_before } else { self.clean };
         let mut next = clean.f_mul_scalar(gain)?;
         if self.x != 0.0 {
             next = next.f_add_(&x.f_mul_scalar(self.x)?)?;
         }
-        match before {
-            Some(before) if self.clean_before != 0.0 => next.f_add_(&before.f_mul_scalar(self.clean_before)?),
-            _ => Ok(next),
+        if let Some(before) = before.filter(|_| self.clean_before != 0.0) {
+            next = next.f_add_(&before.f_mul_scalar(self.clean_before)?)?;
+        }
+        match noise.filter(|_| self.draws_noise()) {
+            Some(noise) => next.f_add_(&noise.f_mul_scalar(self.noise)?),
+            None => Ok(next),
         }
     }
 }

@@ -11,7 +11,17 @@ fn schedule(config: serde_json::Value) -> Schedule {
 }
 
 fn options(sampler: Sampler) -> PlanOptions {
-    PlanOptions { sampler, steps: 4, timesteps: None, eta: 0.0, thresholding: None, has_variance: false }
+    PlanOptions {
+        sampler,
+        steps: 4,
+        timesteps: None,
+        spacing: None,
+        guidance_scale: 1.0,
+        guidance_schedule: GuidanceSchedule::Constant,
+        eta: 0.0,
+        thresholding: None,
+        has_variance: false,
+    }
 }
 
 fn noise(seed: i64) -> Tensor {
@@ -23,7 +33,7 @@ fn noise(seed: i64) -> Tensor {
 fn a_perfect_prediction_ends_in_the_clean_picture_with_every_sampler() {
     let clean = noise(1).clamp(-1.0, 1.0);
     let config = json!({"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "lambda_min_clipped": -5.1});
-    for sampler in [Sampler::Ddpm, Sampler::Ddim, Sampler::DpmSolverPp] {
+    for sampler in [Sampler::Ddpm, Sampler::Ddim, Sampler::DpmSolverPp, Sampler::SdeDpmSolverPp] {
         let plan = SamplerPlan::new(&schedule(config.clone()), &options(sampler)).unwrap();
         let mut x = noise(2);
         let mut history = History::default();
@@ -42,6 +52,7 @@ fn a_static_clip_is_not_for_dpm_solver() {
     assert_eq!(of(Sampler::Ddpm), Thresholding::Static { range: 0.5 });
     assert_eq!(of(Sampler::Ddim), Thresholding::Static { range: 0.5 });
     assert_eq!(of(Sampler::DpmSolverPp), Thresholding::Off);
+    assert_eq!(of(Sampler::SdeDpmSolverPp), Thresholding::Off);
     let given = Thresholding::Dynamic { ratio: 0.9, max: 2.0 };
     let options = PlanOptions { thresholding: Some(given), ..options(Sampler::DpmSolverPp) };
     assert_eq!(SamplerPlan::new(&schedule(config.clone()), &options).unwrap().thresholding, given);
@@ -59,6 +70,9 @@ fn only_steps_that_use_noise_ask_for_it() {
     let noisy = PlanOptions { eta: 1.0, ..options(Sampler::Ddim) };
     assert_eq!(draws(plan(json!({}), noisy)), [true, true, true, false]);
     assert_eq!(draws(plan(json!({}), options(Sampler::DpmSolverPp))), [false; 4]);
+    assert_eq!(draws(plan(json!({}), options(Sampler::SdeDpmSolverPp))), [true, true, true, false]);
+    let until_the_end = plan(json!({"final_sigmas_type": "sigma_min"}), options(Sampler::SdeDpmSolverPp));
+    assert_eq!(draws(until_the_end), [true; 4]);
 }
 
 #[test]

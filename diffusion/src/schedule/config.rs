@@ -19,11 +19,11 @@ pub(crate) struct ScheduleConfig {
     /// `clip_sample` with its range; DDPM and DDIM obey it where there is no thresholding, DPM-Solver++ never.
     pub(crate) clip: Option<f64>,
     pub(crate) rescale_betas_zero_snr: bool,
-    pub(crate) ddpm_spacing: Spacing,
-    pub(crate) ddim_spacing: Spacing,
+    pub(crate) ddpm_spacing: Spread,
+    pub(crate) ddim_spacing: Spread,
     /// Whether ᾱ after DDIM's last step is 1; else it is ᾱ_0.
     pub(crate) ddim_ends_at_one: bool,
-    pub(crate) dpm_spacing: Spacing,
+    pub(crate) dpm_spacing: Spread,
     pub(crate) dpm: DpmOptions,
 }
 
@@ -53,18 +53,21 @@ pub(crate) enum Variance {
 
 /// How timesteps are spread over the training range (Lin et al. 2023, table 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spacing {
-    pub(crate) kind: SpacingKind,
-    /// Added to every timestep of "leading".
-    pub(crate) offset: usize,
+pub enum Spacing {
+    /// From the first timestep up in equal strides: never reaches the last one.
+    Leading,
+    /// From the first to the last.
+    Linspace,
+    /// From the last timestep down in equal strides.
+    Trailing,
 }
 
-/// See [`Spacing`].
+/// A spacing with its option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SpacingKind {
-    Leading,
-    Linspace,
-    Trailing,
+pub(crate) struct Spread {
+    pub(crate) spacing: Spacing,
+    /// Added to every timestep of "leading".
+    pub(crate) offset: usize,
 }
 
 /// What only DPM-Solver++ looks at.
@@ -88,9 +91,11 @@ impl ScheduleConfig {
         if !(2..=1_000_000).contains(&train_timesteps) {
             return Err(file.refuse("num_train_timesteps", "a number from 2 to 1000000"));
         }
-        let spacing = read_spacing(file)?;
-        let leading = Spacing { kind: SpacingKind::Leading, offset: 0 };
-        let linspace = Spacing { kind: SpacingKind::Linspace, offset: 0 };
+        let (written, offset) = (read_spacing(file)?, file.count("steps_offset")?.unwrap_or(0));
+        let spread = |of: &str, own: Spacing| match class == of {
+            true => Spread { spacing: written.unwrap_or(own), offset },
+            false => Spread { spacing: own, offset: 0 },
+        };
         Ok(Self {
             train_timesteps,
             prediction: match file.text("prediction_type")? {
@@ -112,25 +117,23 @@ impl ScheduleConfig {
             thresholding: read_thresholding(file)?,
             clip: read_clip(file)?,
             rescale_betas_zero_snr: file.flag("rescale_betas_zero_snr")?.unwrap_or(false),
-            ddpm_spacing: if class == "DDPMScheduler" { spacing.unwrap_or(leading) } else { leading },
-            ddim_spacing: if class == "DDIMScheduler" { spacing.unwrap_or(leading) } else { leading },
+            ddpm_spacing: spread(known[0], Spacing::Leading),
+            ddim_spacing: spread(known[1], Spacing::Leading),
             ddim_ends_at_one: file.flag("set_alpha_to_one")?.unwrap_or(true),
-            dpm_spacing: if class == known[2] { spacing.unwrap_or(linspace) } else { linspace },
+            dpm_spacing: spread(known[2], Spacing::Linspace),
             dpm: read_dpm(file)?,
         })
     }
 }
 
 fn read_spacing(file: &ConfigFile) -> Result<Option<Spacing>, LoadError> {
-    let offset = file.count("steps_offset")?.unwrap_or(0);
-    let kind = match file.text("timestep_spacing")? {
-        None => return Ok(None),
-        Some("leading") => SpacingKind::Leading,
-        Some("linspace") => SpacingKind::Linspace,
-        Some("trailing") => SpacingKind::Trailing,
-        Some(_) => return Err(file.refuse("timestep_spacing", "leading, linspace, trailing")),
-    };
-    Ok(Some(Spacing { kind, offset }))
+    match file.text("timestep_spacing")? {
+        None => Ok(None),
+        Some("leading") => Ok(Some(Spacing::Leading)),
+        Some("linspace") => Ok(Some(Spacing::Linspace)),
+        Some("trailing") => Ok(Some(Spacing::Trailing)),
+        Some(_) => Err(file.refuse("timestep_spacing", "leading, linspace, trailing")),
+    }
 }
 
 fn read_thresholding(file: &ConfigFile) -> Result<Option<Thresholding>, LoadError> {
@@ -167,7 +170,10 @@ fn read_dpm(file: &ConfigFile) -> Result<DpmOptions, LoadError> {
     ] {
         file.only(key, &json!(false))?;
     }
-    file.only("algorithm_type", &json!("dpmsolver++"))?;
+    // Which of the two runs is the sampler's name to say.
+    if !matches!(file.text("algorithm_type")?, None | Some("dpmsolver++" | "sde-dpmsolver++")) {
+        return Err(file.refuse("algorithm_type", "dpmsolver++, sde-dpmsolver++"));
+    }
     file.only("solver_type", &json!("midpoint"))?;
     file.without_effect("flow_shift", &json!(1.0));
     file.without_effect("time_shift_type", &json!("exponential"));

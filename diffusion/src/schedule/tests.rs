@@ -73,12 +73,20 @@ fn ddpm_and_ddim_space_their_timesteps_as_the_reference() {
                 config["_class_name"] = json!(class);
                 schedule(config)
             };
-            assert_eq!(ddpm_timesteps(&of_class("DDPMScheduler"), steps).unwrap(), expected, "{config}");
-            assert_eq!(ddim_timesteps(&of_class("DDIMScheduler"), steps).unwrap(), expected, "{config}");
+            assert_eq!(
+                ddpm_timesteps(&of_class("DDPMScheduler"), None, steps).unwrap(),
+                expected,
+                "{config}"
+            );
+            assert_eq!(
+                ddim_timesteps(&of_class("DDIMScheduler"), None, steps).unwrap(),
+                expected,
+                "{config}"
+            );
             // Spacing is not carried over to another class.
             let leading: Vec<u32> =
                 (0..steps as u32).rev().map(|index| index * (1000 / steps as u32)).collect();
-            assert_eq!(ddim_timesteps(&of_class("DDPMScheduler"), steps).unwrap(), leading, "{config}");
+            assert_eq!(ddim_timesteps(&of_class("DDPMScheduler"), None, steps).unwrap(), leading, "{config}");
         }
     }
 }
@@ -113,22 +121,51 @@ fn dpm_solver_spaces_its_timesteps_below_the_clip() {
         ("trailing", -5.1, vec![995, 852, 709, 566, 424, 281, 138]),
         ("trailing", -1e9, vec![999, 856, 713, 570, 428, 285, 142]),
     ] {
-        assert_eq!(dpm_timesteps(&of(spacing, clip), 7).unwrap(), expected, "{spacing} {clip}");
+        assert_eq!(dpm_timesteps(&of(spacing, clip), None, 7).unwrap(), expected, "{spacing} {clip}");
     }
     // A stage's own DDPM file keeps its clip but not its spacing.
     let stage = schedule(json!({
         "_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "leading",
         "lambda_min_clipped": -5.1,
     }));
-    assert_eq!(dpm_timesteps(&stage, 3).unwrap(), [995, 663, 332]);
+    assert_eq!(dpm_timesteps(&stage, None, 3).unwrap(), [995, 663, 332]);
     assert!(stage.ignored_keys.is_empty(), "the clip is a key that one sampler obeys");
+}
+
+#[test]
+fn a_spacing_that_is_asked_for_replaces_the_configured_one() {
+    let of = |class: &str| {
+        schedule(json!({
+            "_class_name": class, "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "linspace",
+            "lambda_min_clipped": -5.1,
+        }))
+    };
+    for (spacing, others, solver) in [
+        (Spacing::Leading, [750, 500, 250, 0], [796, 597, 398, 199]),
+        (Spacing::Linspace, [999, 666, 333, 0], [995, 746, 498, 249]),
+        (Spacing::Trailing, [999, 749, 499, 249], [995, 745, 495, 245]),
+    ] {
+        for class in ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"] {
+            let (schedule, spacing) = (of(class), Some(spacing));
+            assert_eq!(ddpm_timesteps(&schedule, spacing, 4).unwrap(), others, "{class}");
+            assert_eq!(ddim_timesteps(&schedule, spacing, 4).unwrap(), others, "{class}");
+            assert_eq!(dpm_timesteps(&schedule, spacing, 4).unwrap(), solver, "{class}");
+        }
+    }
+}
+
+#[test]
+fn an_offset_counts_in_its_own_class_whether_or_not_a_spacing_is_written() {
+    let schedule = schedule(json!({"_class_name": "DDIMScheduler", "steps_offset": 1}));
+    assert_eq!(ddim_timesteps(&schedule, None, 4).unwrap(), [751, 501, 251, 1]);
+    assert_eq!(ddpm_timesteps(&schedule, None, 4).unwrap(), [750, 500, 250, 0]);
 }
 
 #[test]
 fn impossible_step_counts_and_lists_are_refused() {
     let schedule = schedule(json!({}));
-    assert!(ddpm_timesteps(&schedule, 0).is_err() && ddpm_timesteps(&schedule, 1001).is_err());
-    assert!(dpm_timesteps(&schedule, 0).is_err() && dpm_timesteps(&schedule, 1000).is_err());
+    assert!(ddpm_timesteps(&schedule, None, 0).is_err() && ddpm_timesteps(&schedule, None, 1001).is_err());
+    assert!(dpm_timesteps(&schedule, None, 0).is_err() && dpm_timesteps(&schedule, None, 1000).is_err());
     assert!(check_custom(&[999, 500, 0], 1000).is_ok());
     for list in [&[][..], &[5, 5], &[5, 6], &[1000, 5]] {
         assert!(check_custom(list, 1000).is_err(), "{list:?}");
@@ -146,7 +183,7 @@ fn options_that_are_not_run_are_refused_by_name() {
         ("variance_type", json!("fixed_large_log")),
         ("timestep_spacing", json!("karras")),
         ("use_karras_sigmas", json!(true)),
-        ("algorithm_type", json!("sde-dpmsolver++")),
+        ("algorithm_type", json!("dpmsolver")),
         ("solver_type", json!("heun")),
         ("solver_order", json!(3)),
         ("final_sigmas_type", json!("one")),

@@ -5,51 +5,70 @@
 
 use super::Schedule;
 use super::betas::linspace;
-use super::config::{Spacing, SpacingKind};
+use super::config::{Spacing, Spread};
 
 /// `DDPMScheduler.set_timesteps`.
-pub(crate) fn ddpm_timesteps(schedule: &Schedule, steps: usize) -> Result<Vec<u32>, String> {
-    spaced(schedule, schedule.config.ddpm_spacing, steps)
+pub(crate) fn ddpm_timesteps(
+    schedule: &Schedule,
+    spacing: Option<Spacing>,
+    steps: usize,
+) -> Result<Vec<u32>, String> {
+    spaced(schedule, schedule.config.ddpm_spacing.given(spacing), steps)
 }
 
 /// `DDIMScheduler.set_timesteps`.
-pub(crate) fn ddim_timesteps(schedule: &Schedule, steps: usize) -> Result<Vec<u32>, String> {
-    spaced(schedule, schedule.config.ddim_spacing, steps)
+pub(crate) fn ddim_timesteps(
+    schedule: &Schedule,
+    spacing: Option<Spacing>,
+    steps: usize,
+) -> Result<Vec<u32>, String> {
+    spaced(schedule, schedule.config.ddim_spacing.given(spacing), steps)
 }
 
-fn spaced(schedule: &Schedule, spacing: Spacing, steps: usize) -> Result<Vec<u32>, String> {
+impl Spread {
+    /// With another spacing in its place, as if the file had named it.
+    fn given(self, spacing: Option<Spacing>) -> Self {
+        Self { spacing: spacing.unwrap_or(self.spacing), ..self }
+    }
+}
+
+fn spaced(schedule: &Schedule, spread: Spread, steps: usize) -> Result<Vec<u32>, String> {
     let train = schedule.config.train_timesteps;
     if !(1..=train).contains(&steps) {
         return Err(format!("{steps} steps; accepted: 1 to {train}"));
     }
-    let times: Vec<f64> = match spacing.kind {
-        SpacingKind::Linspace => linspace(0.0, (train - 1) as f64, steps).into_iter().rev().collect(),
-        SpacingKind::Leading => {
-            (0..steps).rev().map(|index| (index * (train / steps) + spacing.offset) as f64).collect()
+    let times: Vec<f64> = match spread.spacing {
+        Spacing::Linspace => linspace(0.0, (train - 1) as f64, steps).into_iter().rev().collect(),
+        Spacing::Leading => {
+            (0..steps).rev().map(|index| (index * (train / steps) + spread.offset) as f64).collect()
         }
-        SpacingKind::Trailing => trailing(train as f64, train as f64 / steps as f64),
+        Spacing::Trailing => trailing(train as f64, train as f64 / steps as f64),
     };
     finish(times, train)
 }
 
 /// `DPMSolverMultistepScheduler.set_timesteps`.
-pub(crate) fn dpm_timesteps(schedule: &Schedule, steps: usize) -> Result<Vec<u32>, String> {
+pub(crate) fn dpm_timesteps(
+    schedule: &Schedule,
+    spacing: Option<Spacing>,
+    steps: usize,
+) -> Result<Vec<u32>, String> {
     let train = schedule.config.train_timesteps;
-    let Spacing { kind, offset } = schedule.config.dpm_spacing;
+    let Spread { spacing, offset } = schedule.config.dpm_spacing.given(spacing);
     let last = last_unclipped(schedule);
     if !(1..last).contains(&steps) {
         return Err(format!("{steps} steps; accepted: 1 to {}", last.saturating_sub(1)));
     }
-    let times: Vec<f64> = match kind {
-        SpacingKind::Linspace => {
+    let times: Vec<f64> = match spacing {
+        Spacing::Linspace => {
             linspace(0.0, (last - 1) as f64, steps + 1).into_iter().rev().take(steps).collect()
         }
-        SpacingKind::Leading => (0..=steps)
+        Spacing::Leading => (0..=steps)
             .rev()
             .take(steps)
             .map(|index| (index * (last / (steps + 1)) + offset) as f64)
             .collect(),
-        SpacingKind::Trailing => trailing(last as f64, train as f64 / steps as f64),
+        Spacing::Trailing => trailing(last as f64, train as f64 / steps as f64),
     };
     finish(times, train)
 }
@@ -79,9 +98,11 @@ fn finish(times: Vec<f64>, train: usize) -> Result<Vec<u32>, String> {
 
 /// A list of timesteps must fall strictly and lie in the training range.
 pub(crate) fn check_custom(timesteps: &[u32], train: usize) -> Result<(), String> {
-    let falls = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
-    match timesteps.first() {
-        Some(first) if falls && (*first as usize) < train => Ok(()),
-        _ => Err(format!("{timesteps:?}; accepted: a falling list of timesteps below {train}")),
+    let accepted = format!("accepted: a falling list of timesteps below {train}");
+    match (timesteps.first(), timesteps.windows(2).find(|pair| pair[0] <= pair[1])) {
+        (None, _) => Err(format!("none; {accepted}")),
+        (Some(first), _) if *first as usize >= train => Err(format!("{first}; {accepted}")),
+        (_, Some(pair)) => Err(format!("{} and then {}; {accepted}", pair[0], pair[1])),
+        _ => Ok(()),
     }
 }

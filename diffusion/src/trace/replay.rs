@@ -5,16 +5,14 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::recording::Recording;
-use super::{CheckError, TraceRow};
+use super::{CheckError, TraceRow, sampling};
 use crate::denoise::{Denoiser, Start, augment};
 use crate::device::LoadOptions;
 use crate::error::RenderError;
-use crate::guidance::is_guided;
-use crate::host::HostTensor;
 use crate::image_to_image::{begin, repainted};
 use crate::layers::Torch;
 use crate::rows;
-use crate::sampler::{Level, Sampler};
+use crate::sampler::Level;
 use crate::settings::SamplerSettings;
 use crate::stage::StageModel;
 use crate::text_encoder::TextEncoder;
@@ -113,7 +111,7 @@ pub(super) fn stage(
     text: &Recording,
     tolerance: Option<f64>,
 ) -> Result<Vec<TraceRow>, CheckError> {
-    let settings = settings(recording)?;
+    let settings = sampling::settings(recording)?;
     let plan = model.plan(&settings)?;
     let mut comparison = Comparison::new(tolerance, recording.optional("sensitivity")?.unwrap_or(0.0));
     let timesteps: Vec<i64> = plan.timesteps.iter().map(|timestep| i64::from(*timestep)).collect();
@@ -158,7 +156,8 @@ impl Inputs {
                 Some(augment(&low_res, &noise, alpha)?)
             }
         };
-        let negative = is_guided(settings.guidance_scale)
+        let negative = settings
+            .guided()
             .then(|| text.tensor("negative.embeddings").and_then(|tensor| Ok(put(tensor)?)))
             .transpose()?;
         let noise = put(recording.pictures("noise.init")?)?;
@@ -223,7 +222,7 @@ fn replay(
     let mut denoisers = Vec::new();
     for first in (0..images).step_by(group as usize) {
         let start = inputs.start(first, group, model.class_label(settings.noise_level))?;
-        denoisers.push(Denoiser::new(model.network(), &plan, settings.guidance_scale, &start)?);
+        denoisers.push(Denoiser::new(model.network(), &plan, &start)?);
     }
     for index in 0..plan.timesteps.len() {
         let noise = if plan.draws_noise(index) {
@@ -240,7 +239,7 @@ fn replay(
             outputs.push(output);
         }
         if index == 0 {
-            let halves = if is_guided(settings.guidance_scale) { 2 } else { 1 };
+            let halves = if plan.guided(0) { 2 } else { 1 };
             let output = joined(&outputs, halves, group, images)?;
             comparison.forward("model_output.step0", &output, recording.tensor("model_output.step0")?)?;
         }
@@ -279,42 +278,4 @@ fn joined(outputs: &[Tensor], halves: i64, group: i64, images: i64) -> Torch<Ten
         parts.push(Tensor::f_cat(&rows, 0)?.f_narrow(0, 0, images)?);
     }
     Tensor::f_cat(&parts, 0)
-}
-
-fn settings(recording: &Recording) -> Result<SamplerSettings, CheckError> {
-    let sampler = match recording.required("sampler")? {
-        "ddpm" => Sampler::Ddpm,
-        "ddim" => Sampler::Ddim,
-        "dpmsolver++" => Sampler::DpmSolverPp,
-        other => {
-            return Err(
-                recording.invalid(format!("its sampler is {other}; accepted: ddpm, ddim, dpmsolver++"))
-            );
-        }
-    };
-    let shape = recording.tensor("noise.init")?.size();
-    let [_, 3, height, width] = shape.as_slice() else {
-        return Err(recording
-            .invalid(format!("`noise.init` has shape {shape:?}; expected [images, 3, height, width]")));
-    };
-    let custom: bool = recording.optional("custom_timesteps")?.unwrap_or(false);
-    let timesteps = custom
-        .then(|| {
-            let given = if recording.has("timesteps.given") { "timesteps.given" } else { "timesteps" };
-            let recorded = HostTensor::from_tensor(recording.tensor(given)?)?;
-            Ok::<_, CheckError>(recorded.data.iter().map(|timestep| *timestep as u32).collect())
-        })
-        .transpose()?;
-    Ok(SamplerSettings {
-        sampler,
-        steps: recording.number("steps")?,
-        timesteps,
-        guidance_scale: recording.number("guidance_scale")?,
-        noise_level: recording.optional("noise_level")?,
-        width: *width as usize,
-        height: *height as usize,
-        strength: recording.optional("strength")?,
-        thresholding: None,
-        eta: recording.optional("eta")?.unwrap_or(0.0),
-    })
 }

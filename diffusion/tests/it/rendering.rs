@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use darkroom_diffusion::{
-    DeviceChoice, DtypeChoice, HostTensor, LoadOptions, RenderError, RowInput, Sampler, SamplerSettings,
-    StageModel, TextEncoder,
+    DeviceChoice, DtypeChoice, GuidanceSchedule, HostTensor, LoadOptions, RenderError, RowInput, Sampler,
+    SamplerSettings, StageModel, TextEncoder,
 };
 
 use super::fixture;
@@ -67,8 +67,14 @@ fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
         for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
             let model = stage(cascade, name, dtype);
             let rows: Vec<RowInput> = (0..3).map(|seed| row(&model, seed)).collect();
-            for (sampler, guidance) in [(Sampler::DpmSolverPp, 3.0), (Sampler::Ddpm, 1.0)] {
-                let settings = SamplerSettings { steps: 2, ..settings(&model, sampler, guidance) };
+            let turns = GuidanceSchedule::Oscillating { first: 1, low: 1.0 };
+            for (sampler, guidance, guidance_schedule) in [
+                (Sampler::DpmSolverPp, 3.0, GuidanceSchedule::Constant),
+                (Sampler::Ddpm, 1.0, GuidanceSchedule::Constant),
+                (Sampler::SdeDpmSolverPp, 3.0, turns),
+            ] {
+                let settings =
+                    SamplerSettings { steps: 2, guidance_schedule, ..settings(&model, sampler, guidance) };
                 let all = render(&model, &settings, &rows);
                 for (index, together) in all.iter().enumerate() {
                     assert_eq!(together.shape, [3, 16, 32]);
@@ -85,6 +91,28 @@ fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
                 assert_ne!(bits(&all[0]), bits(&all[1]), "rows differ");
             }
         }
+    }
+}
+
+/// A step whose weight is 1 has the shape of an unguided stage's, so it has that stage's bits too.
+#[test]
+fn a_step_outside_the_interval_is_a_step_of_an_unguided_stage() {
+    for (cascade, name) in [("example", "base"), ("deep", "efficient")] {
+        let model = stage(cascade, name, DtypeChoice::Bf16);
+        let rows = [row(&model, 1), row(&model, 2)];
+        let unguided = settings(&model, Sampler::Ddim, 1.0);
+        // 666, 333, 0: none is inside.
+        let outside = GuidanceSchedule::Timesteps { from: 900, to: 999 };
+        let outside = SamplerSettings { guidance_scale: 4.0, guidance_schedule: outside, ..unguided.clone() };
+        let inside = GuidanceSchedule::Timesteps { from: 300, to: 400 };
+        let inside = SamplerSettings { guidance_scale: 4.0, guidance_schedule: inside, ..unguided.clone() };
+        let of =
+            |settings: &SamplerSettings| render(&model, settings, &rows).iter().map(bits).collect::<Vec<_>>();
+        assert_eq!(of(&outside), of(&unguided));
+        assert_ne!(of(&inside), of(&unguided));
+        let one_step = SamplerSettings { timesteps: Some(vec![333]), ..inside };
+        let all = SamplerSettings { guidance_schedule: GuidanceSchedule::Constant, ..one_step.clone() };
+        assert_eq!(of(&one_step), of(&all));
     }
 }
 
@@ -144,7 +172,7 @@ fn no_rows_make_no_pictures() {
 fn inputs_that_do_not_fit_are_refused_by_name() {
     let (base, sr) = (stage("example", "base", DtypeChoice::F32), stage("example", "sr1", DtypeChoice::F32));
     type Change = fn(&mut SamplerSettings, &mut RowInput);
-    let cases: [(&StageModel, &str, Change); 13] = [
+    let cases: [(&StageModel, &str, Change); 14] = [
         (&base, "width", |settings, _| settings.width = 17),
         (&base, "height", |settings, _| settings.height = 0),
         (&base, "guidance_scale", |settings, _| settings.guidance_scale = f64::NAN),
@@ -154,6 +182,11 @@ fn inputs_that_do_not_fit_are_refused_by_name() {
         (&base, "text", |_, row| row.text.shape[1] += 1),
         (&base, "text", |_, row| row.text.data.truncate(3)),
         (&base, "negative", |_, row| row.negative = None),
+        (&base, "negative", |settings, row| {
+            settings.guidance_scale = 1.0;
+            settings.guidance_schedule = GuidanceSchedule::Oscillating { first: 1, low: 2.0 };
+            row.negative = None;
+        }),
         (&base, "negative", |_, row| {
             row.negative = Some(HostTensor { shape: vec![1, 32], data: vec![0.0; 32] })
         }),

@@ -1,0 +1,165 @@
+//! How the guidance weight goes over a stage's steps, and its text form, which is the same everywhere a person or a
+//! program writes it: the command line, `cascade.toml`, the wire, a picture's recipe.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_GUIDANCE_SCALE, MAX_STEPS, MAX_TIMESTEP};
+use crate::error::UserError;
+
+/// Where the guidance weight counts. Where the weight is 1, a step runs the conditional half alone, at half the cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum GuidanceSchedule {
+    /// `constant`: the weight at every step.
+    #[default]
+    Constant,
+    /// `FROM..TO`: the weight at training timesteps FROM to TO, both included; 1 elsewhere (Kynkäänniemi et al. 2024).
+    Timesteps {
+        /// The lowest.
+        from: u32,
+        /// The highest.
+        to: u32,
+    },
+    /// `FROM%..TO%`: the weight at the steps from FROM per cent of all to before TO per cent; 1 elsewhere. Step i of n
+    /// stands at 100·i/n, so `0%..100%` is all of them.
+    Steps {
+        /// Per cent, 0 to below `to`.
+        from: f64,
+        /// Per cent, to 100.
+        to: f64,
+    },
+    /// `oscillating:FIRST:LOW`: the weight at the FIRST steps, then LOW and the weight in turn, LOW first (Ho et al.
+    /// 2022, Imagen Video).
+    Oscillating {
+        /// Steps before it oscillates.
+        first: u32,
+        /// The low weight, 1 (none) to [`MAX_GUIDANCE_SCALE`].
+        low: f64,
+    },
+}
+
+const ACCEPTED: &str = "constant, FROM..TO of timesteps 0 to 999 (200..800), FROM%..TO% of the steps (20%..80%), or \
+                        oscillating:FIRST:LOW with FIRST steps before it and a low weight from 1 to 100 (oscillating:5:1)";
+
+impl GuidanceSchedule {
+    /// Whether any step may have a weight other than 1 when `scale` is the stage's weight.
+    #[must_use]
+    pub fn guided(self, scale: f64) -> bool {
+        let counts = |weight: f64| (weight - 1.0).abs() > 0.0;
+        counts(scale) || matches!(self, Self::Oscillating { low, .. } if counts(low))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "constant" {
+            return Some(Self::Constant);
+        }
+        if let Some(rest) = text.strip_prefix("oscillating:") {
+            let (first, low) = rest.split_once(':')?;
+            let (first, low) = (first.parse().ok()?, low.parse().ok()?);
+            let fits = first <= MAX_STEPS && (1.0..=MAX_GUIDANCE_SCALE).contains(&low);
+            return fits.then_some(Self::Oscillating { first, low });
+        }
+        let (from, to) = text.split_once("..")?;
+        if let (Some(from), Some(to)) = (from.strip_suffix('%'), to.strip_suffix('%')) {
+            let (from, to) = (from.parse::<f64>().ok()?, to.parse::<f64>().ok()?);
+            return (from >= 0.0 && from < to && to <= 100.0).then_some(Self::Steps { from, to });
+        }
+        let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+        (from <= to && to <= MAX_TIMESTEP).then_some(Self::Timesteps { from, to })
+    }
+}
+
+impl FromStr for GuidanceSchedule {
+    type Err = UserError;
+
+    fn from_str(text: &str) -> Result<Self, UserError> {
+        Self::parse(text).ok_or_else(|| {
+            let message = format!("guidance_schedule is {text:?}; accepted: {ACCEPTED}");
+            UserError::invalid("guidance_schedule", message)
+        })
+    }
+}
+
+impl fmt::Display for GuidanceSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant => f.write_str("constant"),
+            Self::Timesteps { from, to } => write!(f, "{from}..{to}"),
+            Self::Steps { from, to } => write!(f, "{from}%..{to}%"),
+            Self::Oscillating { first, low } => write!(f, "oscillating:{first}:{low}"),
+        }
+    }
+}
+
+impl TryFrom<String> for GuidanceSchedule {
+    type Error = UserError;
+
+    fn try_from(text: String) -> Result<Self, UserError> {
+        text.parse()
+    }
+}
+
+impl From<GuidanceSchedule> for String {
+    fn from(schedule: GuidanceSchedule) -> Self {
+        schedule.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms_read_back() {
+        use GuidanceSchedule as G;
+        for (text, schedule) in [
+            ("constant", G::Constant),
+            ("0..999", G::Timesteps { from: 0, to: 999 }),
+            ("12.5%..99.9%", G::Steps { from: 12.5, to: 99.9 }),
+            ("oscillating:7:1.5", G::Oscillating { first: 7, low: 1.5 }),
+        ] {
+            assert_eq!(text.parse(), Ok(schedule));
+            assert_eq!(schedule.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for text in [
+            "",
+            "always",
+            "5",
+            "9..5",
+            "0..1000",
+            "-1..5",
+            "1.5..7",
+            "50%..50%",
+            "0%..101%",
+            "-1%..5%",
+            "NaN%..5%",
+            "0%..NaN%",
+            "5%..90",
+            "oscillating",
+            "oscillating:5",
+            "oscillating:1001:1",
+            "oscillating:5:0.5",
+            "oscillating:5:NaN",
+            "oscillating:5:inf",
+            "oscillating:-1:2",
+            " constant",
+        ] {
+            let error = text.parse::<GuidanceSchedule>().expect_err(text);
+            assert!(error.message.contains("accepted: constant"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_low_weight_alone_needs_the_negative_text_too() {
+        assert!(!GuidanceSchedule::Constant.guided(1.0));
+        assert!(GuidanceSchedule::Timesteps { from: 0, to: 5 }.guided(2.0));
+        assert!(GuidanceSchedule::Oscillating { first: 2, low: 3.0 }.guided(1.0));
+        assert!(!GuidanceSchedule::Oscillating { first: 2, low: 1.0 }.guided(1.0));
+    }
+}

@@ -1,0 +1,144 @@
+//! What a request comes to, and what of it is refused.
+
+use super::*;
+use crate::digest::Digest;
+
+fn cascade(stage: &str) -> CascadeSpec {
+    let text = format!(
+        r#"
+        format = 1
+        name = "tiny"
+        [encoder]
+        folder = "text_encoder"
+        tokenizer = "tokenizer"
+        max_length = 20
+        [[stages]]
+        name = "base"
+        folder = "base"
+        size = 16
+        guidance_scale = 3.0
+        {stage}
+        "#
+    );
+    CascadeSpec::parse(&text).expect("valid")
+}
+
+fn resolve(stage: &str, wanted: StageRequest) -> Result<StageSettings, UserError> {
+    let wanted = StageRequest { stage: "base".to_owned(), ..wanted };
+    let request = SettingsRequest { size: 0, stages: vec![wanted] };
+    Settings::resolve(&request, &cascade(stage)).map(|mut settings| settings.stages.remove(0))
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+const DDPM: &str = "sampler = \"ddpm\"\n steps = 9";
+const LISTED: &str = "sampler = \"ddpm\"\n preset = \"fast27\"";
+
+#[test]
+fn a_preset_comes_to_its_timesteps_and_keeps_its_name() {
+    let stage = resolve(DDPM, StageRequest { preset: text("super27"), ..Default::default() }).expect("valid");
+    assert_eq!((stage.steps, stage.preset.as_deref()), (27, Some("super27")));
+    assert_eq!(stage.timesteps[..3], [999, 991, 982]);
+    // What is told as effective may be asked for again.
+    let again = StageRequest {
+        steps: Some(27),
+        preset: stage.preset.clone(),
+        timesteps: stage.timesteps.clone(),
+        spacing: text("configured"),
+        ..Default::default()
+    };
+    assert_eq!(resolve(DDPM, again), Ok(stage));
+}
+
+#[test]
+fn other_steps_another_sampler_or_a_spacing_drop_the_cascades_list() {
+    let of = |wanted| {
+        let stage = resolve(LISTED, wanted).expect("valid");
+        (stage.sampler, stage.steps, stage.preset.is_some(), stage.timesteps.len())
+    };
+    assert_eq!(of(StageRequest::default()), (Sampler::Ddpm, 27, true, 27));
+    assert_eq!(of(StageRequest { steps: Some(5), ..Default::default() }), (Sampler::Ddpm, 5, false, 0));
+    assert_eq!(
+        of(StageRequest { sampler: text("ddim"), ..Default::default() }),
+        (Sampler::Ddim, 27, false, 0)
+    );
+    assert_eq!(
+        of(StageRequest { spacing: text("trailing"), ..Default::default() }),
+        (Sampler::Ddpm, 27, false, 0)
+    );
+    let same = StageRequest { sampler: text("ddpm"), spacing: text("configured"), ..Default::default() };
+    assert_eq!(of(same), (Sampler::Ddpm, 27, true, 27));
+    let listed = StageRequest { timesteps: vec![9, 3], ..Default::default() };
+    assert_eq!(of(listed), (Sampler::Ddpm, 2, false, 2));
+}
+
+#[test]
+fn eta_stays_with_ddim() {
+    let ddim = "sampler = \"ddim\"\n steps = 9\n eta = 0.5";
+    assert_eq!(resolve(ddim, StageRequest::default()).expect("valid").eta, 0.5);
+    let other = StageRequest { sampler: text("sde-dpmsolver++"), ..Default::default() };
+    assert_eq!(resolve(ddim, other).expect("valid").eta, 0.0);
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused_by_field() {
+    let wanted = StageRequest::default;
+    for (field, says, wanted) in [
+        ("sampler", "\"euler\"", StageRequest { sampler: text("euler"), ..wanted() }),
+        ("preset", "fast27, smart27", StageRequest { preset: text("fast28"), ..wanted() }),
+        ("preset", "ddim", StageRequest { preset: text("fast27"), sampler: text("ddim"), ..wanted() }),
+        ("timesteps", "ddim", StageRequest { timesteps: vec![5], sampler: text("ddim"), ..wanted() }),
+        ("timesteps", "has 1000", StageRequest { timesteps: vec![1000, 5], ..wanted() }),
+        ("timesteps", "5 and then 5", StageRequest { timesteps: vec![5, 5], ..wanted() }),
+        ("timesteps", "preset", StageRequest { timesteps: vec![5], preset: text("fast27"), ..wanted() }),
+        ("steps", "2 timesteps", StageRequest { timesteps: vec![5, 2], steps: Some(3), ..wanted() }),
+        ("spacing", "leading", StageRequest { spacing: text("karras"), ..wanted() }),
+        ("spacing", "timesteps", StageRequest { spacing: text("trailing"), timesteps: vec![5], ..wanted() }),
+        ("eta", "ddim", StageRequest { eta: Some(0.5), ..wanted() }),
+        ("eta", "1.5", StageRequest { eta: Some(1.5), sampler: text("ddim"), ..wanted() }),
+        ("eta", "NaN", StageRequest { eta: Some(f64::NAN), sampler: text("ddim"), ..wanted() }),
+        ("guidance_schedule", "9..1", StageRequest { guidance_schedule: text("9..1"), ..wanted() }),
+        ("thresholding", "on", StageRequest { thresholding: text("on"), ..wanted() }),
+        ("noise_level", "base", StageRequest { noise_level: Some(5), ..wanted() }),
+    ] {
+        let error = resolve(DDPM, wanted).expect_err(says);
+        let path = format!("settings.stages[0].{field}");
+        assert_eq!(error.field.as_deref(), Some(path.as_str()), "{error}");
+        assert!(error.message.contains(says) && error.message.contains("accepted:"), "{error}");
+        assert!(field == "noise_level" || error.message.starts_with(&path), "{error}");
+    }
+}
+
+#[test]
+fn settings_that_differ_anywhere_are_hashed_apart() {
+    let digest = |stage: &StageSettings| stage.hash(FieldHasher::new("t")).finish();
+    let stage = resolve(DDPM, StageRequest::default()).expect("valid");
+    let name = |name: &str| StageName::try_from(name.to_owned()).expect("a name");
+    let others: Vec<StageSettings> = vec![
+        stage.clone(),
+        StageSettings { stage: name("other"), ..stage.clone() },
+        StageSettings { size: 17, ..stage.clone() },
+        StageSettings { sampler: Sampler::SdeDpmSolverPlusPlus, ..stage.clone() },
+        StageSettings { steps: 8, ..stage.clone() },
+        StageSettings { preset: text("fast27"), ..stage.clone() },
+        StageSettings { timesteps: vec![12, 3], ..stage.clone() },
+        StageSettings { timesteps: vec![1, 23], ..stage.clone() },
+        StageSettings { spacing: Spacing::Leading, ..stage.clone() },
+        StageSettings { eta: f64::MIN_POSITIVE, ..stage.clone() },
+        StageSettings { guidance_scale: 3.0 + f64::EPSILON * 2.0, ..stage.clone() },
+        StageSettings { guidance_schedule: GuidanceSchedule::Timesteps { from: 1, to: 2 }, ..stage.clone() },
+        StageSettings { guidance_schedule: GuidanceSchedule::Steps { from: 1.0, to: 2.0 }, ..stage.clone() },
+        StageSettings {
+            guidance_schedule: GuidanceSchedule::Oscillating { first: 1, low: 2.0 },
+            ..stage.clone()
+        },
+        StageSettings { thresholding: Thresholding::Off, ..stage.clone() },
+        StageSettings { thresholding: Thresholding::Static { range: 1.0 }, ..stage.clone() },
+        StageSettings { thresholding: Thresholding::Dynamic { percentile: 1.0, max: 1.0 }, ..stage.clone() },
+        StageSettings { noise_level: Some(0), ..stage },
+    ];
+    let digests: std::collections::BTreeSet<Digest> = others.iter().map(digest).collect();
+    assert_eq!(digests.len(), others.len());
+}

@@ -1,0 +1,133 @@
+//! Settings between their messages and `core`'s words. A field of a stage's settings crosses the wire here and nowhere else.
+
+use darkroom_core::settings::{Settings, SettingsRequest, StageRequest, StageSettings};
+
+use crate::v1;
+
+impl From<&v1::StageSettings> for StageRequest {
+    fn from(stage: &v1::StageSettings) -> Self {
+        Self {
+            stage: stage.stage.clone(),
+            sampler: stage.sampler.clone(),
+            steps: stage.steps,
+            preset: stage.preset.clone(),
+            timesteps: stage.timesteps.clone(),
+            spacing: stage.spacing.clone(),
+            eta: stage.eta,
+            guidance_scale: stage.guidance_scale,
+            guidance_schedule: stage.guidance_schedule.clone(),
+            thresholding: stage.thresholding.clone(),
+            noise_level: stage.noise_level,
+        }
+    }
+}
+
+impl From<&StageRequest> for v1::StageSettings {
+    fn from(stage: &StageRequest) -> Self {
+        Self {
+            stage: stage.stage.clone(),
+            sampler: stage.sampler.clone(),
+            steps: stage.steps,
+            preset: stage.preset.clone(),
+            timesteps: stage.timesteps.clone(),
+            spacing: stage.spacing.clone(),
+            eta: stage.eta,
+            guidance_scale: stage.guidance_scale,
+            guidance_schedule: stage.guidance_schedule.clone(),
+            thresholding: stage.thresholding.clone(),
+            noise_level: stage.noise_level,
+        }
+    }
+}
+
+/// Every value is given, so that as a request it asks for the same again, whatever the cascade's defaults are then.
+impl From<&StageSettings> for v1::StageSettings {
+    fn from(stage: &StageSettings) -> Self {
+        Self {
+            stage: stage.stage.to_string(),
+            sampler: Some(stage.sampler.name().to_owned()),
+            steps: Some(stage.steps),
+            preset: stage.preset.clone(),
+            timesteps: stage.timesteps.clone(),
+            spacing: Some(stage.spacing.name().to_owned()),
+            eta: Some(stage.eta),
+            guidance_scale: Some(stage.guidance_scale),
+            guidance_schedule: Some(stage.guidance_schedule.to_string()),
+            thresholding: Some(stage.thresholding.to_string()),
+            noise_level: stage.noise_level,
+        }
+    }
+}
+
+impl From<&v1::Settings> for SettingsRequest {
+    fn from(settings: &v1::Settings) -> Self {
+        Self { size: settings.size, stages: settings.stages.iter().map(StageRequest::from).collect() }
+    }
+}
+
+impl From<&SettingsRequest> for v1::Settings {
+    fn from(request: &SettingsRequest) -> Self {
+        Self { size: request.size, stages: request.stages.iter().map(v1::StageSettings::from).collect() }
+    }
+}
+
+impl From<&Settings> for v1::Settings {
+    fn from(settings: &Settings) -> Self {
+        Self { size: settings.size(), stages: settings.stages.iter().map(v1::StageSettings::from).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::cascade::CascadeSpec;
+
+    use super::*;
+
+    const CASCADE: &str = r#"
+        format = 1
+        name = "tiny"
+        [encoder]
+        folder = "text_encoder"
+        tokenizer = "tokenizer"
+        max_length = 20
+        [[stages]]
+        name = "base"
+        folder = "base"
+        size = 16
+        sampler = "sde-dpmsolver++"
+        preset = "smart27"
+        guidance_scale = 3.0
+        guidance_schedule = "25%..75%"
+        thresholding = "dynamic:99.5:1.5"
+        [[stages]]
+        name = "sr"
+        folder = "sr"
+        size = 32
+        sampler = "ddim"
+        steps = 8
+        spacing = "trailing"
+        eta = 0.25
+        guidance_scale = 2.0
+        noise_level = 9
+    "#;
+
+    #[test]
+    fn settings_told_and_asked_for_again_are_the_same_whatever_the_defaults_are_then() {
+        let before = CascadeSpec::parse(CASCADE).expect("valid");
+        let settings = Settings::resolve(&SettingsRequest::default(), &before).expect("defaults");
+        let told = v1::Settings::from(&settings);
+        let asked = SettingsRequest::from(&told);
+        assert_eq!(v1::Settings::from(&asked), told);
+        let mut after = before.clone();
+        after.stages.swap(0, 1);
+        let (first, second) = (after.stages[0].clone(), after.stages[1].clone());
+        for (stage, other) in after.stages.iter_mut().zip([second, first]) {
+            stage.name = other.name;
+            stage.noise_level = other.noise_level;
+            stage.size = other.size;
+        }
+        let other = Settings::resolve(&SettingsRequest::default(), &after).expect("defaults");
+        assert_ne!(other, settings);
+        assert_eq!(Settings::resolve(&asked, &after), Ok(settings));
+    }
+}
