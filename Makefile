@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-render bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-gpu bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -48,8 +48,11 @@ lint: ## Formatting, lints, docs, licences and the house's arrows only.
 chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS adds flags.
 	@tools/chaos.sh
 
-bench-render: ## Measures rendering on this machine, and diffusers in Python beside it.
-	@tools/bench-render.sh
+bench-cascade: ## Measures rendering on this machine, and diffusers in Python beside it.
+	@tools/bench-cascade.sh
+
+bench-gpu: ## The same on a GPU, as a share of what the card can do.
+	@tools/bench-gpu.sh
 
 bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
 	@tools/bench-farm.sh

@@ -1,73 +1,112 @@
-//! Times one image through the stages of a cascade folder: `cargo run -p darkroom-diffusion --example time_stages --
-//! CASCADE_DIR [f32|bf16] [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
-//! Text is random: the time does not depend on it.
+//! Times the stages of a cascade folder and says where the time goes, one line of JSON a stage:
+//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [libtorch]
+//! [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
+//!
+//! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use darkroom_diffusion::{DtypeChoice, HostTensor, LoadOptions, RowInput, SamplerSettings, StageModel};
+use darkroom_diffusion::{
+    DtypeChoice, HostTensor, LoadOptions, RowInput, SamplerSettings, StageModel, timings,
+};
 
-fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
     // A worker's models live on a thread of their own, whose allocator differs from the main thread's.
     std::thread::spawn(time_stages).join().map_err(|_| "the thread panicked")?
 }
 
-fn time_stages() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn time_stages() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let cascade = arguments.next().ok_or("give a cascade folder")?;
-    let dtype = match arguments.next().as_deref() {
-        Some("f32") => DtypeChoice::F32,
-        Some("bf16") => DtypeChoice::Bf16,
-        _ => DtypeChoice::Auto,
-    };
-    let mut stages: Vec<String> = arguments.collect();
-    if stages.is_empty() {
-        stages = ["base:64:20:3", "sr256:256:4:1:50", "sr1024:1024:4:1:50"].map(str::to_owned).to_vec();
+    let (mut options, mut images, mut stages) = (LoadOptions::default(), 1_usize, Vec::new());
+    for argument in arguments {
+        match argument.as_str() {
+            "f32" => options.dtype = DtypeChoice::F32,
+            "bf16" => options.dtype = DtypeChoice::Bf16,
+            "libtorch" => options.libtorch_only = true,
+            other => match other.strip_prefix("images=") {
+                Some(count) => images = count.parse()?,
+                None => stages.push(other.to_owned()),
+            },
+        }
     }
-    let mut picture: Option<HostTensor> = None;
+    if stages.is_empty() {
+        stages = ["base:64:20:1.5", "sr256:256:4:1:120", "sr1024:1024:4:1:50"].map(str::to_owned).to_vec();
+    }
+    let mut pictures: Vec<HostTensor> = Vec::new();
     for stage in &stages {
-        let parts: Vec<&str> = stage.split(':').collect();
-        let [name, size, steps, guidance, rest @ ..] = parts.as_slice() else {
-            return Err(format!("{stage}: expected STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]").into());
-        };
-        let begun = Instant::now();
-        let options = LoadOptions { dtype, ..LoadOptions::default() };
-        let model = StageModel::load(&Path::new(&cascade).join(name), name, &options)?;
-        let description = model.describe();
-        let loaded = begun.elapsed();
-        let size: usize = size.parse()?;
-        let settings = SamplerSettings {
-            steps: steps.parse()?,
-            guidance_scale: guidance.parse()?,
-            noise_level: rest.first().map(|level| level.parse()).transpose()?,
-            width: size,
-            height: size,
-            ..SamplerSettings::default()
-        };
-        let shape = vec![32, description.text_dim];
-        let text = HostTensor { data: vec![0.1; shape.iter().product()], shape };
-        let row = RowInput {
-            negative: Some(text.clone()),
-            text,
-            low_res: picture.take(),
-            init_image: None,
-            mask: None,
-            seed: 1,
-        };
-        let begun = Instant::now();
-        let mut marks = Vec::new();
-        let pictures = model.render(&settings, &[row], &mut |_| {
-            marks.push(begun.elapsed().as_millis());
-            ControlFlow::Continue(())
-        })?;
-        println!(
-            "{name}: {} parameters, loaded in {loaded:.0?}, rendered in {:.0?}, steps done at {marks:?} ms, {}",
-            description.parameters,
-            begun.elapsed(),
-            model.row_class()
-        );
-        picture = pictures.into_iter().next();
+        pictures = time_stage(Path::new(&cascade), stage, &options, images, pictures)?;
     }
     Ok(())
+}
+
+fn time_stage(
+    cascade: &Path,
+    stage: &str,
+    options: &LoadOptions,
+    images: usize,
+    below: Vec<HostTensor>,
+) -> Result<Vec<HostTensor>, Failure> {
+    let parts: Vec<&str> = stage.split(':').collect();
+    let [name, size, steps, guidance, rest @ ..] = parts.as_slice() else {
+        return Err(format!("{stage}: expected STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]").into());
+    };
+    let begun = Instant::now();
+    let model = StageModel::load(&cascade.join(name), name, options)?;
+    let load_seconds = begun.elapsed().as_secs_f64();
+    let description = model.describe();
+    let size: usize = size.parse()?;
+    let settings = SamplerSettings {
+        steps: steps.parse()?,
+        guidance_scale: guidance.parse()?,
+        noise_level: rest.first().map(|level| level.parse()).transpose()?,
+        width: size,
+        height: size,
+        ..SamplerSettings::default()
+    };
+    let shape = vec![32, description.text_dim];
+    let text = HostTensor { data: vec![0.1; shape.iter().product()], shape };
+    let mut below = below.into_iter();
+    let rows: Vec<RowInput> = (0..images)
+        .map(|index| {
+            let made_up =
+                || HostTensor { shape: vec![3, size / 4, size / 4], data: vec![0.1; 3 * size * size / 16] };
+            RowInput {
+                negative: Some(text.clone()),
+                text: text.clone(),
+                low_res: description.takes_low_res.then(|| below.next().unwrap_or_else(made_up)),
+                init_image: None,
+                mask: None,
+                seed: index as u64,
+            }
+        })
+        .collect();
+    let go = &mut |_| ControlFlow::Continue(());
+    model.render(&SamplerSettings { steps: 1, ..settings.clone() }, &rows[..1], go)?;
+    timings::take();
+    let begun = Instant::now();
+    let pictures = model.render(&settings, &rows, go)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let spent: serde_json::Map<String, serde_json::Value> = timings::take()
+        .into_iter()
+        .map(|(part, time)| (part.to_owned(), (time.as_secs_f64() / images as f64).into()))
+        .collect();
+    let line = serde_json::json!({
+        "stage": name, "parameters": description.parameters, "load_seconds": load_seconds, "images": images,
+        "seconds_per_image": seconds / images as f64, "steps": settings.steps, "parts": spent,
+        "class": model.row_class(), "peak_mib": peak_mib(),
+    });
+    println!("{line}");
+    Ok(pictures)
+}
+
+/// The most memory this process ever had.
+fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }

@@ -69,6 +69,12 @@ impl<'a> Denoiser<'a> {
     /// The network's raw output at step `index`: the unconditional rows, then the conditional ones; only these if the
     /// step is not guided. A step of one kind has one shape, whatever the steps around it.
     pub(crate) fn predict(&self, index: usize) -> Torch<Tensor> {
+        let (rows, conditioning) = self.question(index)?;
+        self.network.forward(&rows, self.plan.timesteps[index], conditioning)
+    }
+
+    /// What the network is asked at step `index`.
+    fn question(&self, index: usize) -> Torch<(Tensor, &Conditioning)> {
         let joined = match &self.low_res {
             Some(low_res) => Tensor::f_cat(&[&self.x, low_res], 1)?,
             None => self.x.shallow_clone(),
@@ -76,7 +82,7 @@ impl<'a> Denoiser<'a> {
         let guided = self.plan.guided(index);
         let rows = if guided { Tensor::f_cat(&[&joined, &joined], 0)? } else { joined };
         let conditioning = self.alone.as_ref().filter(|_| !guided).unwrap_or(&self.conditioning);
-        self.network.forward(&rows, self.plan.timesteps[index], conditioning)
+        Ok((rows, conditioning))
     }
 
     /// Finishes step `index` with the network's output; `draw` is asked for noise only if the step adds some.
@@ -92,6 +98,36 @@ impl<'a> Denoiser<'a> {
         self.x = keep(next, &self.x, self.mask.as_ref())?;
         Ok(())
     }
+}
+
+/// The network's raw outputs for several denoisers of one plan at step `index`.
+///
+/// Where a row's bits are its own, up to `most` denoisers share a pass; elsewhere each has one.
+pub(crate) fn predict_all(denoisers: &[Denoiser<'_>], index: usize, most: usize) -> Torch<Vec<Tensor>> {
+    let mut outputs = Vec::with_capacity(denoisers.len());
+    for group in denoisers.chunks(most.max(1)) {
+        if group.len() == 1 || !group[0].network.on_kernels() {
+            for denoiser in group {
+                outputs.push(denoiser.predict(index)?);
+            }
+            continue;
+        }
+        let questions: Vec<(Tensor, &Conditioning)> =
+            group.iter().map(|denoiser| denoiser.question(index)).collect::<Torch<_>>()?;
+        let rows: Vec<&Tensor> = questions.iter().map(|(rows, _)| rows).collect();
+        let conditioning: Vec<&Conditioning> =
+            questions.iter().map(|(_, conditioning)| *conditioning).collect();
+        let timestep = group[0].plan.timesteps[index];
+        let joined = Conditioning::join(&conditioning)?;
+        let output = group[0].network.forward(&Tensor::f_cat(&rows, 0)?, timestep, &joined)?;
+        let mut from = 0;
+        for rows in rows {
+            let count = rows.size()[0];
+            outputs.push(output.f_narrow(0, from, count)?);
+            from += count;
+        }
+    }
+    Ok(outputs)
 }
 
 /// Noise-conditioning augmentation (Ho et al. 2022, "Cascaded diffusion models", section 4.2): the low-resolution
@@ -125,7 +161,8 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/example/base");
         for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
-            let options = LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None };
+            let options =
+                LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None, libtorch_only: false };
             let model = StageModel::load(&folder, "base", &options).unwrap();
             let settings = SamplerSettings {
                 sampler: Sampler::Ddim,

@@ -9,6 +9,10 @@ use std::sync::OnceLock;
 use tch::{Device, Kind};
 
 use crate::error::LoadError;
+use crate::kernels;
+
+/// Raised when a change to the kernels changes bits.
+const KERNELS: u32 = 1;
 
 /// Which device to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub struct LoadOptions {
     pub dtype: DtypeChoice,
     /// Threads inside one operation, for the whole process; libtorch's own choice (one per core) if absent.
     pub threads: Option<usize>,
+    /// Networks run on libtorch's operations alone, even where this crate has its own kernels.
+    pub libtorch_only: bool,
 }
 
 /// A device and a number format, settled.
@@ -50,6 +56,8 @@ pub struct LoadOptions {
 pub(crate) struct Placement {
     pub(crate) device: Device,
     pub(crate) kind: Kind,
+    /// Whether networks run on this crate's own kernels.
+    pub(crate) kernels: bool,
 }
 
 impl Placement {
@@ -72,6 +80,8 @@ impl Placement {
     pub(crate) fn class(self) -> String {
         let hardware = match self.device {
             Device::Cuda(index) => format!("cuda/{}", gpu_model(index)),
+            // The kernels' own bits, and those of what libtorch does on one thread beside them, depend on no count.
+            _ if self.kernels => format!("cpu/{}/{}/kernels={KERNELS}", cpu_model(), cpu_capability()),
             _ => format!("cpu/{}/{}/threads={}", cpu_model(), cpu_capability(), tch::get_num_threads()),
         };
         format!("{hardware}/{}", self.dtype_name())
@@ -102,7 +112,14 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
         DtypeChoice::Auto if device.is_cuda() || cpu_has_bf16() => Kind::BFloat16,
         DtypeChoice::Auto => Kind::Float,
     };
-    Ok(Placement { device, kind })
+    Ok(Placement { device, kind, kernels: false })
+}
+
+/// The same for a network, which runs on this crate's own kernels where they are there.
+pub(crate) fn place_network(options: &LoadOptions) -> Result<Placement, LoadError> {
+    let placement = place(options)?;
+    let kernels = placement.device == Device::Cpu && !options.libtorch_only && kernels::available();
+    Ok(Placement { kernels, ..placement })
 }
 
 fn unusable(index: usize, message: String) -> LoadError {

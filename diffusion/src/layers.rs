@@ -96,6 +96,17 @@ impl Conv2d {
         Ok(Self { weight, bias: Some(bias), stride: shape.stride as i64, padding })
     }
 
+    /// Weight and bias in f32, to be packed.
+    pub(crate) fn load_f32(
+        weights: &Weights,
+        name: &str,
+        shape: ConvShape,
+    ) -> Result<(Tensor, Tensor), LoadError> {
+        let extents = [shape.outputs, shape.inputs, shape.kernel, shape.kernel];
+        let weight = weights.take_f32(&format!("{name}.weight"), &extents)?;
+        Ok((weight, weights.take_f32(&format!("{name}.bias"), &[shape.outputs])?))
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Torch<Tensor> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         x.f_conv2d(&self.weight, self.bias.as_ref(), stride, padding, [1, 1], 1)
@@ -204,6 +215,12 @@ impl Activation {
             Self::Mish => x.f_mish(),
         }
     }
+}
+
+/// softmax(q kᵀ / √d) v over the last two dimensions.
+pub(crate) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<Tensor> {
+    let none = None::<Tensor>;
+    Tensor::f_scaled_dot_product_attention(query, key, value, none, 0.0, false, None, false)
 }
 
 /// A copy whose memory is channels-last, or the tensor itself if it is already so.

@@ -1,7 +1,7 @@
 //! How many images share a forward pass, so that an image has the same bytes alone and in any batch.
 //!
-//! libtorch picks kernels, splits sums and hands work to threads by the shape of a whole batch, so the same row gives
-//! other last bits in a batch of another size. Every forward pass of a class of device therefore has one fixed number
+//! This crate's own kernels compute each row by itself, and any number may share a pass. libtorch picks kernels, splits sums and hands work to threads by the shape of a whole batch, so the same row gives
+//! other last bits in a batch of another size. There, every forward pass of a class of device therefore has one fixed number
 //! of images; a call with more runs several, one with fewer is padded with zero rows. See docs/adr/0002-same-bytes.md.
 
 use tch::Device;
@@ -19,6 +19,13 @@ pub(crate) fn images_per_forward(placement: Placement, pixels: usize) -> usize {
     }
 }
 
+/// Groups of [`images_per_forward`] that may share a pass where a row's bits are its own: small pictures do, so that
+/// weights are read once for all of them.
+pub(crate) fn groups_per_forward(placement: Placement, pixels: usize) -> usize {
+    const PIXELS: usize = 8 * 64 * 64;
+    if placement.kernels { (PIXELS / pixels.max(1)).max(1) } else { 1 }
+}
+
 /// Texts in one forward pass of the encoder.
 pub(crate) fn texts_per_forward(placement: Placement) -> usize {
     if placement.device.is_cuda() { 8 } else { 1 }
@@ -26,5 +33,9 @@ pub(crate) fn texts_per_forward(placement: Placement) -> usize {
 
 /// The row plan in words, for manifests.
 pub(crate) fn describe(placement: Placement) -> &'static str {
-    if placement.device.is_cuda() { "images=4@128²,2@512²,1" } else { "images=1" }
+    match placement {
+        Placement { kernels: true, .. } => "images=any",
+        Placement { device: Device::Cuda(_), .. } => "images=4@128²,2@512²,1",
+        _ => "images=1",
+    }
 }

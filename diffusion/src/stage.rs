@@ -5,16 +5,18 @@ use std::path::Path;
 
 use tch::Tensor;
 
-use crate::denoise::{Denoiser, Start, augment, upload};
-use crate::device::{LoadOptions, Placement, place};
+use crate::denoise::{Denoiser, Start, augment, predict_all, upload};
+use crate::device::{LoadOptions, Placement, place_network};
 use crate::error::{LoadError, RenderError};
 use crate::host::HostTensor;
 use crate::image_to_image::{self, begin, repainted, steps_left_out};
+use crate::kernels::OneThread;
 use crate::noise::{NoiseKey, Purpose, fill_normal};
 use crate::rows;
 use crate::sampler::{PlanOptions, SamplerPlan};
 use crate::schedule::{Prediction, Schedule};
 use crate::settings::{RowInput, SamplerSettings, StageDescription, StepReport};
+use crate::timings::{Part, timed};
 use crate::unet::{LoadedNetwork, Network};
 
 /// A stage in memory, ready to render. It belongs to one thread at a time.
@@ -32,7 +34,7 @@ impl StageModel {
     ///
     /// `stage_name` names the stage's noise: the same name and seed give the same picture.
     pub fn load(stage_dir: &Path, stage_name: &str, options: &LoadOptions) -> Result<Self, LoadError> {
-        let placement = place(options)?;
+        let placement = place_network(options)?;
         let _no_grad = tch::no_grad_guard();
         let schedule_path = stage_dir.join("scheduler/scheduler_config.json");
         let schedule = Schedule::load(&schedule_path)?;
@@ -113,11 +115,23 @@ impl StageModel {
         rows: &[RowInput],
         on_step: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
     ) -> Result<Vec<HostTensor>, RenderError> {
+        timed(Part::Sampler, || self.run(settings, rows, on_step))
+    }
+
+    fn run(
+        &self,
+        settings: &SamplerSettings,
+        rows: &[RowInput],
+        on_step: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
+    ) -> Result<Vec<HostTensor>, RenderError> {
         let _no_grad = tch::no_grad_guard();
+        // The few operations left to libtorch: on one thread their bits do not depend on how many there are.
+        let _one = self.placement.kernels.then(OneThread::enter);
         self.check(settings, rows)?;
         let plan = self.plan(settings)?;
         let group = rows::images_per_forward(self.placement, settings.width * settings.height);
         let groups: Vec<&[RowInput]> = rows.chunks(group).collect();
+        let shared = rows::groups_per_forward(self.placement, settings.width * settings.height);
         let mut denoisers = Vec::with_capacity(groups.len());
         for images in &groups {
             let start = self.start(settings, &plan, images, group)?;
@@ -125,10 +139,10 @@ impl StageModel {
         }
         let steps = plan.timesteps.len();
         for (index, timestep) in plan.timesteps.iter().enumerate() {
-            for (denoiser, images) in denoisers.iter_mut().zip(&groups) {
-                let output = denoiser.predict(index)?;
+            let outputs = predict_all(&denoisers, index, shared)?;
+            for ((denoiser, images), output) in denoisers.iter_mut().zip(&groups).zip(&outputs) {
                 let draw = || self.noise(settings, images, group, Purpose::Step, index as u32);
-                denoiser.advance(index, &output, draw)?;
+                denoiser.advance(index, output, draw)?;
             }
             let report = StepReport { step: index + 1, steps, timestep: *timestep };
             if on_step(report).is_break() {
@@ -357,9 +371,11 @@ impl StageModel {
     ) -> Result<Tensor, tch::TchError> {
         let size = 3 * settings.height * settings.width;
         let mut values = vec![0.0; size * group];
-        for (field, image) in values.chunks_mut(size).zip(images) {
-            fill_normal(NoiseKey { seed: image.seed, stage: &self.name, purpose, step }, field);
-        }
+        timed(Part::Noise, || {
+            for (field, image) in values.chunks_mut(size).zip(images) {
+                fill_normal(NoiseKey { seed: image.seed, stage: &self.name, purpose, step }, field);
+            }
+        });
         let shape = [group as i64, 3, settings.height as i64, settings.width as i64];
         upload(&values, &shape, self.placement.device)
     }

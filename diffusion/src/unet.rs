@@ -20,6 +20,7 @@ use crate::config::ConfigFile;
 use crate::device::Placement;
 use crate::error::LoadError;
 use crate::layers::Torch;
+use crate::timings::{Part, timed};
 use crate::weights::Weights;
 
 /// What a forward pass needs of text, negative text and noise level, computed once per image and stage.
@@ -28,6 +29,23 @@ pub(crate) struct Conditioning {
     pub(crate) embedding: Option<Tensor>,
     /// The text's keys and values for every attention layer in forward order, each `[rows, length, channels]`.
     pub(crate) text: Vec<(Tensor, Tensor)>,
+}
+
+impl Conditioning {
+    /// The conditioning of all rows of several.
+    pub(crate) fn join(parts: &[&Self]) -> Torch<Self> {
+        let embeddings: Vec<&Tensor> = parts.iter().filter_map(|part| part.embedding.as_ref()).collect();
+        let embedding = if embeddings.is_empty() { None } else { Some(Tensor::f_cat(&embeddings, 0)?) };
+        let layers = parts.first().map_or(0, |part| part.text.len());
+        let text = (0..layers)
+            .map(|layer| {
+                let keys: Vec<&Tensor> = parts.iter().map(|part| &part.text[layer].0).collect();
+                let values: Vec<&Tensor> = parts.iter().map(|part| &part.text[layer].1).collect();
+                Ok((Tensor::f_cat(&keys, 0)?, Tensor::f_cat(&values, 0)?))
+            })
+            .collect::<Torch<_>>()?;
+        Ok(Self { embedding, text })
+    }
 }
 
 /// What a network takes and gives, whichever class it is.
@@ -82,20 +100,30 @@ impl Network {
 
     /// Prepares text (`[rows, length, dimension]`, f32 on the device) and the noise level for all steps.
     pub(crate) fn condition(&self, text: &Tensor, noise_level: Option<u32>) -> Torch<Conditioning> {
-        match self {
+        timed(Part::Conditioning, || match self {
             Self::If(network) => network.condition(text, noise_level),
             Self::Efficient(network) => network.condition(text, noise_level),
-        }
+        })
     }
 
     /// The prediction for `x` (`[rows, in_channels, height, width]`, channels-last, any float type) at one timestep,
     /// in f32.
     pub(crate) fn forward(&self, x: &Tensor, timestep: u32, conditioning: &Conditioning) -> Torch<Tensor> {
-        let output = match self {
-            Self::If(network) => network.forward(x, timestep, conditioning)?,
-            Self::Efficient(network) => network.forward(x, timestep, conditioning)?,
-        };
-        output.f_to_kind(Kind::Float)
+        timed(Part::Network, || {
+            let output = match self {
+                Self::If(network) => network.forward(x, timestep, conditioning)?,
+                Self::Efficient(network) => network.forward(x, timestep, conditioning)?,
+            };
+            output.f_to_kind(Kind::Float)
+        })
+    }
+
+    /// Whether it runs on this crate's own kernels: any number of rows may then share a pass.
+    pub(crate) fn on_kernels(&self) -> bool {
+        match self {
+            Self::If(network) => network.placement.kernels,
+            Self::Efficient(network) => network.placement.kernels,
+        }
     }
 
     /// The name of the class, as configuration files have it.

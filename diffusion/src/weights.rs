@@ -103,6 +103,11 @@ impl Weights {
         *self.parameters.borrow()
     }
 
+    /// Where the tensors go, and as what.
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }

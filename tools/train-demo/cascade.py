@@ -28,8 +28,8 @@ def load_unet(folder: Path):
 class Cascade:
     """A cascade folder, loaded. `stages` are the entries of its cascade.toml."""
 
-    def __init__(self, folder, dtype=torch.float32, last_stage=None):
-        self.folder, self.dtype = Path(folder), dtype
+    def __init__(self, folder, dtype=torch.float32, last_stage=None, memory_format=torch.channels_last):
+        self.folder, self.dtype, self.memory_format = Path(folder), dtype, memory_format
         description = tomllib.loads((self.folder / "cascade.toml").read_text())
         encoder = description["encoder"]
         self.tokenizer = Tokenizer.from_file(str(self.folder / encoder["tokenizer"] / "tokenizer.json"))
@@ -39,7 +39,7 @@ class Cascade:
         for stage in description["stages"]:
             self.stages.append(stage)
             unet = load_unet(self.folder / stage["folder"] / "unet")
-            self.unets.append(unet.to(dtype).to(memory_format=torch.channels_last).eval())
+            self.unets.append(unet.to(dtype).to(memory_format=memory_format).eval())
             if stage["name"] == last_stage:
                 break
 
@@ -79,7 +79,7 @@ class Cascade:
         for t in scheduler.timesteps:
             given = x if condition is None else torch.cat([x, condition], 1)
             given = torch.cat([given, given]) if guided else given
-            out = unet(given.to(self.dtype).to(memory_format=torch.channels_last), t.expand(len(given)), text, **kwargs)
+            out = unet(given.to(self.dtype).to(memory_format=self.memory_format), t.expand(len(given)), text, **kwargs)
             out = (out if isinstance(out, torch.Tensor) else out.sample).float()
             if guided:
                 without, with_text = out.chunk(2)

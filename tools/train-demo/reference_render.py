@@ -30,6 +30,8 @@ def main():
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory-format", choices=["channels_last", "contiguous"], default="channels_last")
+    parser.add_argument("--compile", action="store_true", help="torch.compile; the warm-up batch pays for it")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--last-stage", default=None)
     parser.add_argument("--out", type=Path, help="keep the pictures of the last run here")
@@ -40,7 +42,10 @@ def main():
     rendered = []
     for dtype in args.dtype:
         began = time.perf_counter()
-        cascade = Cascade(args.cascade, dtype=getattr(torch, dtype), last_stage=args.last_stage)
+        formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+        cascade = Cascade(args.cascade, dtype=getattr(torch, dtype), last_stage=args.last_stage, memory_format=formats[args.memory_format])
+        if args.compile:
+            cascade.unets = [torch.compile(unet) for unet in cascade.unets]
         loading = time.perf_counter() - began
         for batch in args.batch:
             cascade.render(prompts[:batch], batch=batch)

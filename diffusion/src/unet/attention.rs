@@ -7,21 +7,25 @@ use tch::Tensor;
 
 use super::config::CrossNorm;
 use crate::error::LoadError;
-use crate::layers::{GroupNorm, LayerNorm, Linear, Torch, as_picture, as_sequence};
+use crate::fused::{Norm, Projection, Steering};
+use crate::kernels;
+use crate::layers::{GroupNorm, LayerNorm, Linear, Torch, as_picture, as_sequence, attention};
+use crate::timings::{Part, timed};
 use crate::weights::Weights;
 
 /// One attention layer with its residual connection.
-#[derive(Debug)]
 pub(crate) struct Attention {
     pub(super) head_dim: i64,
-    pub(super) norm: GroupNorm,
+    pub(super) norm: Norm,
     pub(super) text_norm: TextNorm,
     pub(super) text_key: Linear,
     pub(super) text_value: Linear,
     /// Queries, and where pixels attend to pixels their keys and values after them.
-    pub(super) pixels: Linear,
+    pub(super) pixels: Projection,
     pub(super) only_cross: bool,
-    pub(super) out: Linear,
+    pub(super) out: Projection,
+    /// Each row and head by itself, so that a row's bits are its own.
+    pub(super) by_row: bool,
 }
 
 /// What is done to the text before its projections.
@@ -62,7 +66,7 @@ impl Attention {
         let norm_cross = part("norm_cross");
         Ok(Self {
             head_dim: shape.head_dim as i64,
-            norm: GroupNorm::load(weights, &part("group_norm"), channels, shape.groups, Self::EPS)?,
+            norm: Norm::load(weights, &part("group_norm"), channels, (shape.groups, Self::EPS), None)?,
             text_norm: match shape.text_norm {
                 CrossNorm::None => TextNorm::None,
                 CrossNorm::Layer => TextNorm::Layer(LayerNorm::load(weights, &norm_cross, text_dim)?),
@@ -76,9 +80,10 @@ impl Attention {
             },
             text_key: linear("add_k_proj", text_dim)?,
             text_value: linear("add_v_proj", text_dim)?,
-            pixels,
+            pixels: Projection::new(pixels, weights.placement())?,
             only_cross: shape.only_cross,
-            out: linear("to_out.0", channels)?,
+            out: Projection::new(linear("to_out.0", channels)?, weights.placement())?,
+            by_row: weights.placement().kernels,
         })
     }
 
@@ -102,7 +107,8 @@ impl Attention {
     /// `x` is `[rows, channels, height, width]`, channels-last.
     pub(crate) fn forward(&self, x: &Tensor, (text_key, text_value): &(Tensor, Tensor)) -> Torch<Tensor> {
         let (_, channels, height, width) = x.size4()?;
-        let pixels = self.pixels.forward(&as_sequence(&self.norm.forward(x)?)?)?;
+        let normed = self.norm.forward(x.into(), &Steering::None)?;
+        let pixels = self.pixels.forward(&as_sequence(&normed)?)?;
         let mixed = if self.only_cross {
             self.attend(&pixels, text_key, text_value)?
         } else {
@@ -111,20 +117,19 @@ impl Attention {
             let value = Tensor::f_cat(&[text_value, &pixels.f_narrow(2, 2 * channels, channels)?], 1)?;
             self.attend(&query, &key, &value)?
         };
-        as_picture(&self.out.forward(&mixed)?, height, width)?.f_add_(x)
+        as_picture(&self.out.forward_onto(&mixed, &as_sequence(x)?)?, height, width)
     }
 
     fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<Tensor> {
-        let mixed = Tensor::f_scaled_dot_product_attention(
-            &self.heads(query)?,
-            &self.heads(key)?,
-            &self.heads(value)?,
-            None::<Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        )?;
+        timed(Part::Attention, || self.mixed(query, key, value))
+    }
+
+    fn mixed(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<Tensor> {
+        let (query, key, value) = (self.heads(query)?, self.heads(key)?, self.heads(value)?);
+        if self.by_row {
+            return kernels::attend(&query, &key, &value);
+        }
+        let mixed = attention(&query, &key, &value)?;
         let (rows, heads, length, head_dim) = mixed.size4()?;
         mixed.f_transpose(1, 2)?.f_reshape([rows, length, heads * head_dim])
     }

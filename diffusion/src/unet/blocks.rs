@@ -9,6 +9,7 @@ use super::attention::{Attention, AttentionShape};
 use super::config::ResnetStyle;
 use super::resnet::{Resnet, ResnetShape};
 use crate::error::LoadError;
+use crate::fused::Input;
 use crate::layers::Torch;
 use crate::weights::Weights;
 
@@ -16,7 +17,6 @@ use crate::weights::Weights;
 pub(crate) type TextFlow<'a> = std::slice::Iter<'a, (Tensor, Tensor)>;
 
 /// One block of the network.
-#[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) resnets: Vec<Resnet>,
     pub(crate) attentions: Vec<Attention>,
@@ -88,11 +88,9 @@ impl Block {
     ) -> Torch<Tensor> {
         let mut x = x;
         for (index, resnet) in self.resnets.iter().enumerate() {
-            let joined = match kept.pop() {
-                Some(skip) => Tensor::f_cat(&[&x, &skip], 1)?,
-                None => x,
-            };
-            x = resnet.forward(&joined, time)?;
+            let kept = kept.pop();
+            let input = Input { x: &x, skip: kept.as_ref().map(|skip| (skip, 1.0)) };
+            x = resnet.forward(input, time)?;
             x = self.attended(index, x, text)?;
         }
         match &self.resampler {

@@ -13,18 +13,20 @@ use tch::{Kind, Tensor};
 use super::Conditioning;
 use super::attention::{Attention, TextNorm};
 use super::embedding::TimeEmbedding;
-use super::resnet::{Resample, Resnet, ResnetShape};
+use super::model::steered;
+use super::resnet::{Resnet, ResnetShape};
 use crate::device::Placement;
 use crate::error::LoadError;
-use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Sinusoid, Torch};
+use crate::fused::{Conv, Input, Norm, Projection, Resample, Skip, Steering};
+use crate::layers::{Activation, ConvShape, LayerNorm, Linear, Sinusoid, Torch};
 use crate::weights::Weights;
 
 pub(crate) use config::EfficientConfig;
 
 /// A loaded network.
 pub(crate) struct EfficientUNet {
-    placement: Placement,
-    conv_in: Conv2d,
+    pub(super) placement: Placement,
+    conv_in: Conv,
     sinusoid: Sinusoid,
     time: TimeEmbedding,
     noise: TimeEmbedding,
@@ -33,13 +35,13 @@ pub(crate) struct EfficientUNet {
     down: Vec<DownBlock>,
     /// From the lowest resolution up.
     up: Vec<UpBlock>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    norm_out: Norm,
+    conv_out: Conv,
 }
 
 /// Halves first: a strided convolution, residual blocks, attention.
 struct DownBlock {
-    halve: Conv2d,
+    halve: Conv,
     resnets: Vec<Resnet>,
     attention: Option<Attention>,
 }
@@ -48,7 +50,7 @@ struct DownBlock {
 struct UpBlock {
     resnets: Vec<Resnet>,
     attention: Option<Attention>,
-    double: Conv2d,
+    double: Conv,
 }
 
 impl EfficientUNet {
@@ -67,11 +69,11 @@ impl EfficientUNet {
             down.push(DownBlock::load(config, weights, index)?);
             up.push(UpBlock::load(config, weights, levels - 1 - index, &format!("up_blocks.{index}"))?);
         }
-        let norm_out =
-            GroupNorm::load(weights, "norm_out", 2 * first, config.resnet.groups, config.resnet.eps)?;
+        let (style, silu) = ((config.resnet.groups, config.resnet.eps), Some(Activation::Silu));
+        let norm_out = Norm::load(weights, "norm_out", 2 * first, style, silu)?;
         Ok(Self {
             placement,
-            conv_in: Conv2d::load(weights, "conv_in", ConvShape::same(config.in_channels, first, 3))?,
+            conv_in: Conv::load(weights, "conv_in", ConvShape::same(config.in_channels, first, 3))?,
             sinusoid: Sinusoid::new(config.sinusoid, true, 0.0, placement.device)?,
             time: embedding("time_embedding")?,
             noise: embedding("noise_embedding")?,
@@ -80,7 +82,7 @@ impl EfficientUNet {
             down,
             up,
             norm_out,
-            conv_out: Conv2d::load(weights, "conv_out", ConvShape::same(2 * first, config.out_channels, 3))?,
+            conv_out: Conv::load(weights, "conv_out", ConvShape::same(2 * first, config.out_channels, 3))?,
         })
     }
 
@@ -101,32 +103,25 @@ impl EfficientUNet {
         if let Some(embedding) = &conditioning.embedding {
             vector = vector.f_add(embedding)?;
         }
-        let vector = Activation::Silu.apply(vector)?.f_to_kind(self.placement.kind)?;
+        let vector = steered(&vector, &[Some(Activation::Silu)], self.placement)?;
         let mut text = conditioning.text.iter();
-        let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?)?;
+        let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?, Resample::Keep)?;
         let mut skips = Vec::with_capacity(self.down.len());
         for block in &self.down {
             let below = block.forward(&x, &vector, &mut text)?;
             skips.push(std::mem::replace(&mut x, below));
         }
         for (index, block) in self.up.iter().enumerate() {
-            if index > 0 {
-                x = with_skip(&x, skips.pop())?;
-            }
-            x = block.forward(x, &vector, &mut text)?;
+            let skip = if index > 0 { skips.pop() } else { None };
+            x = block.forward(with_skip(&x, skip.as_ref()), &vector, &mut text)?;
         }
-        x = with_skip(&x, skips.pop())?;
-        self.conv_out.forward(&Activation::Silu.apply(self.norm_out.forward(&x)?)?)
+        let skip = skips.pop();
+        self.conv_out.forward_f32(&self.norm_out.forward(with_skip(&x, skip.as_ref()), &Steering::None)?)
     }
 }
 
-/// Joins a skip, scaled by 1/√2, behind x.
-fn with_skip(x: &Tensor, skip: Option<Tensor>) -> Torch<Tensor> {
-    match skip {
-        // Nothing reads the skip after this.
-        Some(mut skip) => Tensor::f_cat(&[x, &skip.f_mul_scalar_(FRAC_1_SQRT_2)?], 1),
-        None => Ok(x.shallow_clone()),
-    }
+fn with_skip<'a>(x: &'a Tensor, skip: Option<&'a Tensor>) -> Input<'a> {
+    Input { x, skip: skip.map(|skip| (skip, FRAC_1_SQRT_2)) }
 }
 
 impl DownBlock {
@@ -135,14 +130,14 @@ impl DownBlock {
         let (inputs, outputs) = (config.width_before(level), config.levels[level].channels);
         let halve = ConvShape { inputs, outputs, kernel: 3, stride: 2 };
         Ok(Self {
-            halve: Conv2d::load(weights, &format!("{name}.conv_down"), halve)?,
-            resnets: resnets(config, weights, &name, level, outputs)?,
+            halve: Conv::load(weights, &format!("{name}.conv_down"), halve)?,
+            resnets: resnets(config, weights, &name, level, None)?,
             attention: attention(config, weights, &name, level)?,
         })
     }
 
     fn forward(&self, x: &Tensor, vector: &Tensor, text: &mut super::blocks::TextFlow<'_>) -> Torch<Tensor> {
-        let mut x = self.halve.forward(x)?;
+        let mut x = self.halve.forward(x, Resample::Keep)?;
         for resnet in &self.resnets {
             x = resnet.forward(&x, vector)?;
         }
@@ -159,23 +154,28 @@ impl UpBlock {
     ) -> Result<Self, LoadError> {
         let channels = config.levels[level].channels;
         let deepest = level + 1 == config.levels.len();
-        let inputs = if deepest { channels } else { 2 * channels };
+        let skip = (!deepest).then_some(Skip { channels, factor: FRAC_1_SQRT_2 });
         let double = ConvShape::same(channels, config.width_before(level), 3);
         Ok(Self {
-            resnets: resnets(config, weights, name, level, inputs)?,
+            resnets: resnets(config, weights, name, level, skip)?,
             attention: attention(config, weights, name, level)?,
-            double: Conv2d::load(weights, &format!("{name}.conv_up"), double)?,
+            double: Conv::load(weights, &format!("{name}.conv_up"), double)?,
         })
     }
 
-    fn forward(&self, x: Tensor, vector: &Tensor, text: &mut super::blocks::TextFlow<'_>) -> Torch<Tensor> {
-        let mut x = x;
+    fn forward(
+        &self,
+        input: Input<'_>,
+        vector: &Tensor,
+        text: &mut super::blocks::TextFlow<'_>,
+    ) -> Torch<Tensor> {
+        let mut x = None;
         for resnet in &self.resnets {
-            x = resnet.forward(&x, vector)?;
+            x = Some(resnet.forward(x.as_ref().map_or(input, Input::from), vector)?);
         }
+        let x = x.map_or_else(|| input.joined(), Ok)?;
         let x = attended(self.attention.as_ref(), x, text)?;
-        let (_, _, height, width) = x.size4()?;
-        self.double.forward(&x.f_upsample_nearest2d([height * 2, width * 2], None, None)?)
+        self.double.forward(&x, Resample::Double)
     }
 }
 
@@ -198,14 +198,16 @@ fn resnets(
     weights: &Weights,
     name: &str,
     level: usize,
-    inputs: usize,
+    skip: Option<Skip>,
 ) -> Result<Vec<Resnet>, LoadError> {
     let outputs = config.levels[level].channels;
     (0..config.levels[level].layers)
         .map(|layer| {
+            let skip = skip.filter(|_| layer == 0);
             let shape = ResnetShape {
-                inputs: if layer == 0 { inputs } else { outputs },
+                inputs: outputs + skip.map_or(0, |skip| skip.channels),
                 outputs,
+                skip,
                 resample: Resample::Keep,
                 scale_factor: 1.0,
             };
@@ -236,12 +238,16 @@ fn attention(
     let text_norm = LayerNorm::load(weights, &part("text_norm"), text_dim)?.with_eps(config.resnet.eps);
     Ok(Some(Attention {
         head_dim: config.head_dim as i64,
-        norm: GroupNorm::load(weights, &part("norm"), channels, config.resnet.groups, config.resnet.eps)?,
+        norm: Norm::load(weights, &part("norm"), channels, (config.resnet.groups, config.resnet.eps), None)?,
         text_norm: TextNorm::Layer(text_norm),
         text_key: linear("to_k_text", text_dim)?,
         text_value: linear("to_v_text", text_dim)?,
-        pixels,
+        pixels: Projection::new(pixels, weights.placement())?,
         only_cross: !config.self_attention,
-        out: Linear::load(weights, &part("to_out"), channels, channels)?,
+        out: Projection::new(
+            Linear::load(weights, &part("to_out"), channels, channels)?,
+            weights.placement(),
+        )?,
+        by_row: weights.placement().kernels,
     }))
 }

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::LoadError;
-use crate::layers::{Activation, LayerNorm, Linear, Torch};
+use crate::layers::{Activation, LayerNorm, Linear, Torch, attention};
 use crate::weights::Weights;
 
 /// Two linear layers around an activation, on a sinusoid (`TimestepEmbedding`).
@@ -80,15 +80,10 @@ impl TextPooling {
         let text = self.norm1.forward(text)?;
         let mean = text.f_mean_dim([1i64].as_slice(), true, Kind::Float)?.f_add(&self.position)?;
         let all = Tensor::f_cat(&[&mean, &text], 1)?;
-        let pooled = Tensor::f_scaled_dot_product_attention(
+        let pooled = attention(
             &self.split(&self.query.forward(&mean)?)?,
             &self.split(&self.key.forward(&all)?)?,
             &self.split(&self.value.forward(&all)?)?,
-            None::<Tensor>,
-            0.0,
-            false,
-            None,
-            false,
         )?;
         let (rows, heads, _, head_dim) = pooled.size4()?;
         self.norm2.forward(&self.projection.forward(&pooled.f_reshape([rows, heads * head_dim])?)?)

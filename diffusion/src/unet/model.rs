@@ -10,15 +10,16 @@ use super::attention::{Attention, AttentionShape};
 use super::blocks::{Block, BlockShape};
 use super::config::{Level, UNetConfig};
 use super::embedding::{TextPooling, TimeEmbedding};
-use super::resnet::{Resample, ResnetShape};
+use super::resnet::ResnetShape;
 use crate::device::Placement;
 use crate::error::LoadError;
-use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Sinusoid, Torch};
+use crate::fused::{Conv, Norm, Resample, Skip, Steering};
+use crate::layers::{Activation, ConvShape, Linear, Sinusoid, Torch};
 use crate::weights::Weights;
 
 /// A loaded network.
 pub(crate) struct UNet {
-    placement: Placement,
+    pub(super) placement: Placement,
     center_input_sample: bool,
     /// Applied to the joint vector by the network, and by each resnet unless those skip it; together.
     time_activations: [Option<Activation>; 2],
@@ -27,13 +28,12 @@ pub(crate) struct UNet {
     class: Option<TimeEmbedding>,
     pooling: Option<TextPooling>,
     text_projection: Option<Linear>,
-    conv_in: Conv2d,
+    conv_in: Conv,
     down: Vec<Block>,
     mid: Option<Block>,
     up: Vec<Block>,
-    norm_out: GroupNorm,
-    activation: Activation,
-    conv_out: Conv2d,
+    norm_out: Norm,
+    conv_out: Conv,
 }
 
 impl UNet {
@@ -90,15 +90,20 @@ impl UNet {
             class,
             pooling,
             text_projection,
-            conv_in: Conv2d::load(weights, "conv_in", conv_in)?,
+            conv_in: Conv::load(weights, "conv_in", conv_in)?,
             down: blocks("down_blocks", down_shapes(config))?,
             mid: mid_shape(config)
                 .map(|shape| Block::load(weights, "mid_block", &shape, style))
                 .transpose()?,
             up: blocks("up_blocks", up_shapes(config))?,
-            norm_out: GroupNorm::load(weights, "conv_norm_out", first, style.groups, style.eps)?,
-            activation: style.activation,
-            conv_out: Conv2d::load(weights, "conv_out", conv_out)?,
+            norm_out: Norm::load(
+                weights,
+                "conv_norm_out",
+                first,
+                (style.groups, style.eps),
+                Some(style.activation),
+            )?,
+            conv_out: Conv::load(weights, "conv_out", conv_out)?,
         })
     }
 
@@ -126,7 +131,7 @@ impl UNet {
         }
         let time = self.steering(timestep, conditioning, x.size()[0])?;
         let mut text = conditioning.text.iter();
-        let mut x = self.conv_in.forward(&x)?;
+        let mut x = self.conv_in.forward(&x, Resample::Keep)?;
         let mut kept = vec![x.shallow_clone()];
         for block in &self.down {
             x = block.down(&x, &time, &mut text, &mut kept)?;
@@ -137,7 +142,7 @@ impl UNet {
         for block in &self.up {
             x = block.up(x, &time, &mut text, &mut kept)?;
         }
-        self.conv_out.forward(&self.activation.apply(self.norm_out.forward(&x)?)?)
+        self.conv_out.forward_f32(&self.norm_out.forward((&x).into(), &Steering::None)?)
     }
 
     /// The vector that every residual block projects: time, noise level and pooled text, `[rows, width]`.
@@ -146,16 +151,35 @@ impl UNet {
         if let Some(embedding) = &conditioning.embedding {
             vector = vector.f_add(embedding)?;
         }
-        for activation in self.time_activations.into_iter().flatten() {
-            vector = activation.of(&vector)?;
-        }
+        let vector = steered(&vector, &self.time_activations, self.placement)?;
         let width = vector.size()[1];
-        vector.f_to_kind(self.placement.kind)?.f_expand([rows, width], false)
+        vector.f_expand([rows, width], false)
     }
 
     fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.down.iter().chain(&self.mid).chain(&self.up).flat_map(|block| &block.attentions)
     }
+}
+
+/// A vector of each row through activations, in the network's format; row by row where a row's bits are to be its own.
+pub(super) fn steered(
+    vector: &Tensor,
+    activations: &[Option<Activation>],
+    placement: Placement,
+) -> Torch<Tensor> {
+    let through = |vector: &Tensor| {
+        let mut vector = vector.shallow_clone();
+        for activation in activations.iter().flatten() {
+            vector = activation.of(&vector)?;
+        }
+        vector.f_to_kind(placement.kind)
+    };
+    let rows = vector.size()[0];
+    if !placement.kernels || rows == 1 {
+        return through(vector);
+    }
+    let rows = (0..rows).map(|row| through(&vector.f_narrow(0, row, 1)?)).collect::<Torch<Vec<_>>>()?;
+    Tensor::f_cat(&rows, 0)
 }
 
 fn attention_shape(config: &UNetConfig, level: &Level, head_dim: usize, only_cross: bool) -> AttentionShape {
@@ -178,10 +202,12 @@ fn down_shapes(config: &UNetConfig) -> Vec<BlockShape> {
         let resnets = (0..level.layers).map(|layer| ResnetShape {
             inputs: if layer == 0 { inputs } else { outputs },
             outputs,
+            skip: None,
             resample: Resample::Keep,
             scale_factor,
         });
-        let halve = ResnetShape { inputs: outputs, outputs, resample: Resample::Halve, scale_factor };
+        let halve =
+            ResnetShape { inputs: outputs, outputs, skip: None, resample: Resample::Halve, scale_factor };
         shapes.push(BlockShape {
             resnets: resnets.collect(),
             attention: level
@@ -200,6 +226,7 @@ fn mid_shape(config: &UNetConfig) -> Option<BlockShape> {
     let resnet = ResnetShape {
         inputs: channels,
         outputs: channels,
+        skip: None,
         resample: Resample::Keep,
         scale_factor: mid.scale_factor,
     };
@@ -218,14 +245,18 @@ fn up_shapes(config: &UNetConfig) -> Vec<BlockShape> {
         let outputs = level.channels;
         // The last residual block of a level meets what the way down had before that level.
         let before = config.levels[index.saturating_sub(1)].channels;
-        let resnets = (0..=level.layers).map(|layer| ResnetShape {
-            inputs: if layer == 0 { previous } else { outputs }
-                + if layer == level.layers { before } else { outputs },
-            outputs,
-            resample: Resample::Keep,
-            scale_factor,
+        let resnets = (0..=level.layers).map(|layer| {
+            let channels = if layer == level.layers { before } else { outputs };
+            ResnetShape {
+                inputs: if layer == 0 { previous } else { outputs } + channels,
+                outputs,
+                skip: Some(Skip { channels, factor: 1.0 }),
+                resample: Resample::Keep,
+                scale_factor,
+            }
         });
-        let double = ResnetShape { inputs: outputs, outputs, resample: Resample::Double, scale_factor };
+        let double =
+            ResnetShape { inputs: outputs, outputs, skip: None, resample: Resample::Double, scale_factor };
         shapes.push(BlockShape {
             resnets: resnets.collect(),
             attention: level.attends_up.then(|| {

@@ -6,39 +6,29 @@ use tch::Tensor;
 
 use super::config::ResnetStyle;
 use crate::error::LoadError;
-use crate::layers::{Conv2d, ConvShape, GroupNorm, Linear, Torch};
+use crate::fused::{Closing, Conv, Input, Norm, Projection, Resample, Skip, Steering};
+use crate::layers::{ConvShape, Linear, Torch};
 use crate::weights::Weights;
 
-/// What a block does to height and width, after its first normalisation and before its first convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resample {
-    Keep,
-    /// Mean of 2 × 2.
-    Halve,
-    /// Nearest neighbour.
-    Double,
-}
-
 /// One residual block.
-#[derive(Debug)]
 pub(crate) struct Resnet {
-    style: ResnetStyle,
+    scale_shift: bool,
+    /// After the first normalisation and before the first convolution.
     resample: Resample,
-    scale_factor: f64,
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    time: Linear,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    shortcut: Option<Conv2d>,
-    channels: i64,
+    norm1: Norm,
+    conv1: Conv,
+    time: Projection,
+    norm2: Norm,
+    closing: Closing,
 }
 
 /// The shape of a [`Resnet`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResnetShape {
+    /// Those of the skip included.
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
+    pub(crate) skip: Option<Skip>,
     pub(crate) resample: Resample,
     /// The sum of shortcut and result is divided by this.
     pub(crate) scale_factor: f64,
@@ -51,66 +41,49 @@ impl Resnet {
         shape: ResnetShape,
         style: ResnetStyle,
     ) -> Result<Self, LoadError> {
-        let ResnetShape { inputs, outputs, resample, scale_factor } = shape;
+        let ResnetShape { inputs, outputs, skip, resample, scale_factor } = shape;
         let part = |part: &str| format!("{name}.{part}");
         let time_outputs = if style.scale_shift { 2 * outputs } else { outputs };
-        let mut time = Linear::load(weights, &part(style.time_projection), style.time_width, time_outputs)?;
+        let placement = weights.placement();
+        let (time, width) = (part(style.time_projection), style.time_width);
+        let mut time = if placement.kernels {
+            Linear::load_f32(weights, &time, width, time_outputs)?
+        } else {
+            Linear::load(weights, &time, width, time_outputs)?
+        };
         if style.scale_shift {
             time.bias = time.bias.map(|bias| one_plus_scale(&bias, outputs as i64)).transpose()?;
         }
-        let shortcut = (inputs != outputs)
-            .then(|| Conv2d::load(weights, &part("conv_shortcut"), ConvShape::same(inputs, outputs, 1)))
-            .transpose()?;
+        let norm = |name: &str, channels| {
+            let activation = Some(style.activation);
+            Norm::load(weights, &part(name), channels, (style.groups, style.eps), activation)
+        };
+        let closing = (part("conv2"), part("conv_shortcut"));
         Ok(Self {
-            norm1: GroupNorm::load(weights, &part("norm1"), inputs, style.groups, style.eps)?,
-            conv1: Conv2d::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3))?,
-            time,
-            norm2: GroupNorm::load(weights, &part("norm2"), outputs, style.groups, style.eps)?,
-            conv2: Conv2d::load(weights, &part("conv2"), ConvShape::same(outputs, outputs, 3))?,
-            shortcut,
-            style,
+            scale_shift: style.scale_shift,
             resample,
-            scale_factor,
-            channels: outputs as i64,
+            norm1: norm("norm1", inputs)?,
+            conv1: Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3))?,
+            time: Projection::new(time, placement)?,
+            norm2: norm("norm2", outputs)?,
+            closing: Closing::load(weights, (&closing.0, &closing.1), (inputs, outputs), skip, scale_factor)?,
         })
     }
 
     /// `time` is the block's own input already: the time's vector through the activation, unless that is skipped.
-    pub(crate) fn forward(&self, x: &Tensor, time: &Tensor) -> Torch<Tensor> {
-        let activation = self.style.activation;
-        let hidden = self.resized(activation.apply(self.norm1.forward(x)?)?)?;
-        let hidden = self.conv1.forward(&hidden)?;
-        let time = self.time.forward(time)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
-        let hidden = if self.style.scale_shift {
-            let scale = time.f_narrow(1, 0, self.channels)?;
-            let shift = time.f_narrow(1, self.channels, self.channels)?;
-            shift.f_addcmul(&self.norm2.forward(&hidden)?, &scale)?
-        } else {
-            self.norm2.forward(&hidden.f_add(&time)?)?
-        };
-        let mut hidden = self.conv2.forward(&activation.apply(hidden)?)?;
-        let shortcut = self.resized(x.shallow_clone())?;
-        let mut sum = match &self.shortcut {
-            Some(conv) => hidden.f_add_(&conv.forward(&shortcut)?)?,
-            None => hidden.f_add_(&shortcut)?,
-        };
-        if self.scale_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar_(self.scale_factor) }
-    }
-
-    fn resized(&self, x: Tensor) -> Torch<Tensor> {
-        match self.resample {
-            Resample::Keep => Ok(x),
-            Resample::Halve => x.f_avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
-            Resample::Double => {
-                let (_, _, height, width) = x.size4()?;
-                x.f_upsample_nearest2d([height * 2, width * 2], None, None)
-            }
-        }
+    pub(crate) fn forward<'a>(&self, input: impl Into<Input<'a>>, time: &Tensor) -> Torch<Tensor> {
+        let input = input.into();
+        let hidden = self.norm1.forward(input, &Steering::None)?;
+        let hidden = self.conv1.forward(&hidden, self.resample)?;
+        let time = self.time.forward_f32(time)?;
+        let steering = if self.scale_shift { Steering::ScaleShift(&time) } else { Steering::Added(&time) };
+        let hidden = self.norm2.forward((&hidden).into(), &steering)?;
+        self.closing.forward(&hidden, input, self.resample)
     }
 }
 
 /// Adds one to the scale's half of a bias: x · (1 + scale) + shift is then one fused multiply and add.
-pub(crate) fn one_plus_scale(bias: &Tensor, channels: i64) -> Torch<Tensor> {
+fn one_plus_scale(bias: &Tensor, channels: i64) -> Torch<Tensor> {
     let scale = bias.f_narrow(0, 0, channels)?.f_add_scalar(1.0)?;
     Tensor::f_cat(&[scale, bias.f_narrow(0, channels, bias.size()[0] - channels)?], 0)
 }

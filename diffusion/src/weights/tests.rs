@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-const PLACEMENT: Placement = Placement { device: Device::Cpu, kind: Kind::Float };
+const PLACEMENT: Placement = Placement { device: Device::Cpu, kind: Kind::Float, kernels: false };
 
 fn write(path: &Path, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {

@@ -10,11 +10,15 @@ use darkroom_diffusion::{
 use super::fixture;
 
 fn options(dtype: DtypeChoice) -> LoadOptions {
-    LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None }
+    LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None, libtorch_only: false }
 }
 
 pub(super) fn stage(cascade: &str, name: &str, dtype: DtypeChoice) -> StageModel {
-    StageModel::load(&fixture(cascade).join(name), name, &options(dtype)).unwrap()
+    load(cascade, name, &options(dtype))
+}
+
+fn load(cascade: &str, name: &str, options: &LoadOptions) -> StageModel {
+    StageModel::load(&fixture(cascade).join(name), name, options).unwrap()
 }
 
 /// Made-up values that differ from row to row.
@@ -61,34 +65,39 @@ pub(super) fn bits(picture: &HostTensor) -> Vec<u32> {
     picture.data.iter().map(|value| value.to_bits()).collect()
 }
 
+const STAGES: [(&str, &str); 4] =
+    [("example", "base"), ("example", "sr1"), ("deep", "sr"), ("deep", "efficient")];
+
 #[test]
 fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
-    for (cascade, name) in [("example", "base"), ("example", "sr1"), ("deep", "sr"), ("deep", "efficient")] {
-        for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
-            let model = stage(cascade, name, dtype);
-            let rows: Vec<RowInput> = (0..3).map(|seed| row(&model, seed)).collect();
-            let turns = GuidanceSchedule::Oscillating { first: 1, low: 1.0 };
-            for (sampler, guidance, guidance_schedule) in [
-                (Sampler::DpmSolverPp, 3.0, GuidanceSchedule::Constant),
-                (Sampler::Ddpm, 1.0, GuidanceSchedule::Constant),
-                (Sampler::SdeDpmSolverPp, 3.0, turns),
-            ] {
-                let settings =
-                    SamplerSettings { steps: 2, guidance_schedule, ..settings(&model, sampler, guidance) };
-                let all = render(&model, &settings, &rows);
-                for (index, together) in all.iter().enumerate() {
-                    assert_eq!(together.shape, [3, 16, 32]);
-                    let alone = render(&model, &settings, &rows[index..=index]);
-                    assert_eq!(
-                        bits(&alone[0]),
-                        bits(together),
-                        "{cascade}/{name} {dtype:?} row {index} alone"
-                    );
+    for libtorch_only in [false, true] {
+        for (cascade, name) in STAGES {
+            for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
+                let model = load(cascade, name, &LoadOptions { libtorch_only, ..options(dtype) });
+                let case = format!("{cascade}/{name} {dtype:?}, libtorch only: {libtorch_only}");
+                let rows: Vec<RowInput> = (0..5).map(|seed| row(&model, seed)).collect();
+                let turns = GuidanceSchedule::Oscillating { first: 1, low: 1.0 };
+                for (sampler, guidance, guidance_schedule) in [
+                    (Sampler::DpmSolverPp, 3.0, GuidanceSchedule::Constant),
+                    (Sampler::Ddpm, 1.0, GuidanceSchedule::Constant),
+                    (Sampler::SdeDpmSolverPp, 3.0, turns),
+                ] {
+                    let settings = SamplerSettings {
+                        steps: 2,
+                        guidance_schedule,
+                        ..settings(&model, sampler, guidance)
+                    };
+                    let all = render(&model, &settings, &rows);
+                    for (index, together) in all.iter().enumerate() {
+                        assert_eq!(together.shape, [3, 16, 32]);
+                        let alone = render(&model, &settings, &rows[index..=index]);
+                        assert_eq!(bits(&alone[0]), bits(together), "{case}, row {index} alone");
+                    }
+                    let reversed: Vec<RowInput> = rows.iter().rev().cloned().collect();
+                    let others = render(&model, &settings, &reversed);
+                    assert_eq!(bits(&others[4]), bits(&all[0]), "{case}, in another batch");
+                    assert_ne!(bits(&all[0]), bits(&all[1]), "rows differ");
                 }
-                let reversed: Vec<RowInput> = rows.iter().rev().cloned().collect();
-                let others = render(&model, &settings, &reversed);
-                assert_eq!(bits(&others[2]), bits(&all[0]), "{cascade}/{name} {dtype:?} in another batch");
-                assert_ne!(bits(&all[0]), bits(&all[1]), "rows differ");
             }
         }
     }
@@ -113,6 +122,57 @@ fn a_step_outside_the_interval_is_a_step_of_an_unguided_stage() {
         let one_step = SamplerSettings { timesteps: Some(vec![333]), ..inside };
         let all = SamplerSettings { guidance_schedule: GuidanceSchedule::Constant, ..one_step.clone() };
         assert_eq!(of(&one_step), of(&all));
+    }
+}
+
+#[test]
+fn an_image_has_the_same_bytes_for_any_number_of_threads() {
+    for (cascade, name) in STAGES {
+        for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
+            let rendered: Vec<(String, Vec<Vec<u32>>)> = [1, 3]
+                .iter()
+                .map(|threads| {
+                    let model =
+                        load(cascade, name, &LoadOptions { threads: Some(*threads), ..options(dtype) });
+                    let rows = [row(&model, 1), row(&model, 2)];
+                    // Large enough that a layer is split, and so are libtorch's own operations.
+                    let settings = SamplerSettings {
+                        steps: 1,
+                        width: 64,
+                        height: 64,
+                        ..settings(&model, Sampler::DpmSolverPp, 3.0)
+                    };
+                    (model.row_class(), render(&model, &settings, &rows).iter().map(bits).collect())
+                })
+                .collect();
+            // Where the class names the threads, it promises nothing across them.
+            if rendered.iter().all(|(class, _)| !class.contains("threads")) {
+                assert!(rendered.windows(2).all(|pair| pair[0] == pair[1]), "{cascade}/{name} {dtype:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_kernels_draw_what_libtorch_draws() {
+    for (cascade, name) in STAGES {
+        let pictures = |dtype, libtorch_only| {
+            let model = load(cascade, name, &LoadOptions { libtorch_only, ..options(dtype) });
+            let settings = settings(&model, Sampler::DpmSolverPp, 2.0);
+            render(&model, &settings, &[row(&model, 1), row(&model, 2)])
+        };
+        let off = |a: &[HostTensor], b: &[HostTensor]| {
+            let pairs = a.iter().zip(b).flat_map(|(a, b)| a.data.iter().zip(&b.data));
+            let off: Vec<f32> = pairs.map(|(a, b)| (a - b).abs()).collect();
+            (off.iter().copied().fold(0.0, f32::max), off.iter().sum::<f32>() / off.len() as f32)
+        };
+        let exact = pictures(DtypeChoice::F32, true);
+        let (worst, _) = off(&pictures(DtypeChoice::F32, false), &exact);
+        assert!(worst < 1e-3, "{cascade}/{name}: {worst}");
+        // In bf16 both are off; ours rounds less often.
+        let (_, ours) = off(&pictures(DtypeChoice::Bf16, false), &exact);
+        let (_, libtorchs) = off(&pictures(DtypeChoice::Bf16, true), &exact);
+        assert!(ours < 1.2 * libtorchs + 1e-4, "{cascade}/{name}: {ours} against {libtorchs}");
     }
 }
 

@@ -1,0 +1,47 @@
+//! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and linear layers,
+//! normalisation with activation, and what lies between them.
+//!
+//! They are there for two reasons. libtorch picks kernels and splits sums by the shape of a whole batch; here an output
+//! depends on its own row alone, so that any number of images share a pass and any number of threads a layer, with the
+//! same bits (docs/adr/0011-own-kernels.md). And they do in two passes over a picture what libtorch does in eight.
+//!
+//! Elsewhere [`available`] is false, and networks run on libtorch's operations, which remain the reference in tests.
+
+#[cfg(target_arch = "x86_64")]
+mod conv;
+#[cfg(target_arch = "x86_64")]
+mod layer;
+#[cfg(target_arch = "x86_64")]
+mod norm;
+#[cfg(target_arch = "x86_64")]
+mod vector;
+
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "kernels/absent.rs"]
+mod layer;
+
+mod attend;
+mod pool;
+mod threads;
+
+pub(crate) use attend::attend;
+pub(crate) use layer::{ConvKernel, ConvPart, NormKernel, Picture, Shape, halve};
+pub(crate) use threads::{OneThread, count as threads};
+
+/// Whether this CPU has what they need.
+pub(crate) fn available() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *AVAILABLE.get_or_init(|| {
+            std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vl")
+                && std::arch::is_x86_feature_detected!("avx512bf16")
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}

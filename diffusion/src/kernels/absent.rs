@@ -1,0 +1,75 @@
+//! What stands for the kernels where they cannot be: types without values.
+
+use tch::{Kind, Tensor};
+
+use crate::layers::{Activation, Torch};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Picture<'a> {
+    pub(crate) tensor: &'a Tensor,
+    pub(crate) doubled: bool,
+}
+
+impl<'a> From<&'a Tensor> for Picture<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self { tensor, doubled: false }
+    }
+}
+
+pub(crate) struct ConvPart<'a> {
+    pub(crate) weight: &'a Tensor,
+    pub(crate) from: usize,
+    pub(crate) channels: usize,
+    pub(crate) factor: f64,
+}
+
+impl<'a> ConvPart<'a> {
+    pub(crate) fn whole(weight: &'a Tensor) -> Self {
+        Self { weight, from: 0, channels: 0, factor: 1.0 }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) stride: usize,
+    pub(crate) factor: f64,
+    pub(crate) kind: Kind,
+}
+
+fn absent<T>() -> Torch<T> {
+    Err(tch::TchError::Torch("this CPU has no kernels of this crate's".to_owned()))
+}
+
+pub(crate) enum ConvKernel {}
+
+impl ConvKernel {
+    pub(crate) fn new(_: Kind, _: &[ConvPart<'_>], _: Option<&Tensor>) -> Torch<Self> {
+        absent()
+    }
+
+    pub(crate) fn forward(&self, _: &[Picture<'_>], _: Option<Picture<'_>>, _: Shape) -> Torch<Tensor> {
+        match *self {}
+    }
+}
+
+pub(crate) enum NormKernel {}
+
+impl NormKernel {
+    pub(crate) fn new(_: &Tensor, _: &Tensor, _: usize, _: f64) -> Torch<Self> {
+        absent()
+    }
+
+    pub(crate) fn forward(
+        &self,
+        _: &[(&Tensor, f64)],
+        _: Option<&Tensor>,
+        _: Option<&Tensor>,
+        _: Option<Activation>,
+    ) -> Torch<Tensor> {
+        match *self {}
+    }
+}
+
+pub(crate) fn halve(_: &Tensor) -> Torch<Tensor> {
+    absent()
+}

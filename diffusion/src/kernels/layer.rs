@@ -1,0 +1,302 @@
+//! The kernels over libtorch's tensors, in f32 or bf16.
+
+#![expect(unsafe_code, reason = "a dense tensor's memory is seen as a slice while the tensor is borrowed")]
+
+use tch::{Device, Kind, Tensor};
+
+use super::conv::{self, Output, Packed, Part, Residual, Source};
+use super::norm::{self, Affine, Joined};
+use super::threads;
+use super::vector::{Bf16, Element};
+use crate::layers::{Activation, Torch, channels_last};
+
+/// A picture `[rows, channels, height, width]`, or a sequence `[rows, length, channels]` or `[rows, channels]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Picture<'a> {
+    pub(crate) tensor: &'a Tensor,
+    /// Read at twice its height and width, nearest neighbour.
+    pub(crate) doubled: bool,
+}
+
+impl<'a> From<&'a Tensor> for Picture<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self { tensor, doubled: false }
+    }
+}
+
+/// Part of a layer: a weight `[outputs, inputs, kernel, kernel]` or `[outputs, inputs]` in f32, and which of its inputs
+/// a source brings.
+pub(crate) struct ConvPart<'a> {
+    pub(crate) weight: &'a Tensor,
+    pub(crate) from: usize,
+    pub(crate) channels: usize,
+    /// Multiplies the source.
+    pub(crate) factor: f64,
+}
+
+impl<'a> ConvPart<'a> {
+    /// All inputs of a weight.
+    pub(crate) fn whole(weight: &'a Tensor) -> Self {
+        let channels = weight.size()[1] as usize;
+        Self { weight, from: 0, channels, factor: 1.0 }
+    }
+}
+
+/// How outputs are laid out and finished.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) stride: usize,
+    /// Multiplies the sum of everything.
+    pub(crate) factor: f64,
+    pub(crate) kind: Kind,
+}
+
+/// A convolution or linear layer, or a sum of some, with packed weights.
+pub(crate) enum ConvKernel {
+    F32(Packed<f32>),
+    Bf16(Packed<Bf16>),
+}
+
+impl ConvKernel {
+    pub(crate) fn new(kind: Kind, parts: &[ConvPart<'_>], bias: Option<&Tensor>) -> Torch<Self> {
+        let values: Vec<Vec<f32>> = parts.iter().map(|part| floats(part.weight)).collect::<Torch<_>>()?;
+        let outputs = parts.first().map_or(0, |part| part.weight.size()[0] as usize);
+        let bias = match bias {
+            Some(bias) => floats(bias)?,
+            None => vec![0.0; outputs],
+        };
+        let parts: Vec<Part<'_>> = parts
+            .iter()
+            .zip(&values)
+            .map(|(part, weights)| Part {
+                weights,
+                kernel: part.weight.size().get(2).map_or(1, |kernel| *kernel as usize),
+                inputs: part.weight.size()[1] as usize,
+                from: part.from,
+                channels: part.channels,
+                factor: part.factor as f32,
+            })
+            .collect();
+        Ok(match kind {
+            Kind::BFloat16 => Self::Bf16(Packed::new(outputs, &parts, bias)),
+            _ => Self::F32(Packed::new(outputs, &parts, bias)),
+        })
+    }
+
+    pub(crate) fn forward(
+        &self,
+        sources: &[Picture<'_>],
+        residual: Option<Picture<'_>>,
+        shape: Shape,
+    ) -> Torch<Tensor> {
+        match (self, shape.kind) {
+            (Self::F32(packed), _) => convolve::<f32, f32>(packed, sources, residual, shape),
+            (Self::Bf16(packed), Kind::Float) => convolve::<Bf16, f32>(packed, sources, residual, shape),
+            (Self::Bf16(packed), _) => convolve::<Bf16, Bf16>(packed, sources, residual, shape),
+        }
+    }
+}
+
+fn convolve<E: TorchElement, O: TorchElement>(
+    packed: &Packed<E>,
+    sources: &[Picture<'_>],
+    residual: Option<Picture<'_>>,
+    shape: Shape,
+) -> Torch<Tensor> {
+    let dense: Vec<Tensor> = sources
+        .iter()
+        .zip(packed.sources())
+        .map(|(source, taps)| even::<E>(source.tensor, taps.channels))
+        .collect::<Torch<_>>()?;
+    let views: Vec<Source<'_, E>> = dense
+        .iter()
+        .zip(sources)
+        .map(|(tensor, source)| {
+            let [_, height, width, _] = extents(tensor);
+            Source { data: elements(tensor), height, width, doubled: source.doubled }
+        })
+        .collect();
+    let [rows, height, width, _] = dense.first().map_or([0; 4], extents);
+    let scale = if views.first().is_some_and(|source| source.doubled) { 2 } else { 1 };
+    let (height, width) = ((height * scale).div_ceil(shape.stride), (width * scale).div_ceil(shape.stride));
+    let extent = |value: usize| value as i64;
+    let outputs = packed.outputs();
+    let out = empty::<O>(&[extent(rows), extent(height), extent(width), extent(outputs)])?;
+    let added = residual.map(|residual| dense_tensor::<E>(residual.tensor)).transpose()?;
+    let residual = added
+        .as_ref()
+        .zip(residual)
+        .map(|(tensor, residual)| Residual { data: elements(tensor), doubled: residual.doubled });
+    let output = Output {
+        data: elements_mut::<O>(&out),
+        rows,
+        height,
+        width,
+        stride: shape.stride,
+        factor: shape.factor as f32,
+    };
+    conv::run(threads::count(), packed, &views, residual, output);
+    match sources.first().map_or(4, |source| source.tensor.dim()) {
+        4 => out.f_permute([0, 3, 1, 2]),
+        3 => out.f_view([extent(rows), extent(height), extent(outputs)]),
+        _ => out.f_view([extent(rows), extent(outputs)]),
+    }
+}
+
+/// Group normalisation with all that follows it.
+pub(crate) struct NormKernel {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    groups: usize,
+    eps: f64,
+}
+
+impl NormKernel {
+    pub(crate) fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Torch<Self> {
+        Ok(Self { weight: floats(weight)?, bias: floats(bias)?, groups, eps })
+    }
+
+    /// Normalises pictures side by side in their channels, each multiplied by its factor first. `steering` is
+    /// `[rows, 2 · channels]` in f32: one plus the scale, and the shift. `added` is `[rows, channels]` in f32, added before.
+    pub(crate) fn forward(
+        &self,
+        sources: &[(&Tensor, f64)],
+        steering: Option<&Tensor>,
+        added: Option<&Tensor>,
+        activation: Option<Activation>,
+    ) -> Torch<Tensor> {
+        match sources.first().map(|(tensor, _)| tensor.kind()) {
+            Some(Kind::BFloat16) => self.normalise::<Bf16>(sources, steering, added, activation),
+            _ => self.normalise::<f32>(sources, steering, added, activation),
+        }
+    }
+
+    fn normalise<E: TorchElement>(
+        &self,
+        sources: &[(&Tensor, f64)],
+        steering: Option<&Tensor>,
+        added: Option<&Tensor>,
+        activation: Option<Activation>,
+    ) -> Torch<Tensor> {
+        let dense: Vec<Tensor> =
+            sources.iter().map(|(tensor, _)| dense_tensor::<E>(tensor)).collect::<Torch<_>>()?;
+        let [rows, height, width, _] = dense.first().map_or([0; 4], extents);
+        let views: Vec<Joined<'_, E>> = dense
+            .iter()
+            .zip(sources)
+            .map(|(tensor, (_, factor))| Joined {
+                data: elements(tensor),
+                channels: extents(tensor)[3],
+                factor: *factor as f32,
+            })
+            .collect();
+        let (steering, added) = (steering.map(floats).transpose()?, added.map(floats).transpose()?);
+        let affine = Affine {
+            weight: &self.weight,
+            bias: &self.bias,
+            groups: self.groups,
+            eps: self.eps,
+            steering: steering.as_deref(),
+            added: added.as_deref(),
+        };
+        let out = empty::<E>(&[rows as i64, height as i64, width as i64, self.weight.len() as i64])?;
+        norm::run(threads::count(), &views, (rows, height * width), &affine, activation, elements_mut(&out));
+        out.f_permute([0, 3, 1, 2])
+    }
+}
+
+/// The mean of every two by two pixels.
+pub(crate) fn halve(picture: &Tensor) -> Torch<Tensor> {
+    match picture.kind() {
+        Kind::BFloat16 => halved::<Bf16>(picture),
+        _ => halved::<f32>(picture),
+    }
+}
+
+fn halved<E: TorchElement>(picture: &Tensor) -> Torch<Tensor> {
+    let picture = dense_tensor::<E>(picture)?;
+    let shape = extents(&picture);
+    let [rows, height, width, channels] = shape.map(|extent| extent as i64);
+    let out = empty::<E>(&[rows, height / 2, width / 2, channels])?;
+    norm::halve::<E>(threads::count(), elements(&picture), shape, elements_mut(&out));
+    out.f_permute([0, 3, 1, 2])
+}
+
+/// Elements as libtorch knows them.
+trait TorchElement: Element {
+    const KIND: Kind;
+}
+
+impl TorchElement for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl TorchElement for Bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+fn empty<E: TorchElement>(shape: &[i64]) -> Torch<Tensor> {
+    Tensor::f_empty(shape, (E::KIND, Device::Cpu))
+}
+
+/// The tensor itself where it is dense, of the wanted type and channels-last, else such a copy.
+fn dense_tensor<E: TorchElement>(tensor: &Tensor) -> Torch<Tensor> {
+    let tensor = tensor.f_to_kind(E::KIND)?;
+    if tensor.dim() != 4 {
+        return tensor.f_contiguous();
+    }
+    if tensor.f_permute([0, 2, 3, 1])?.is_contiguous() { Ok(tensor) } else { channels_last(&tensor) }
+}
+
+/// The same with as many channels as a multiply-and-add takes whole, the added ones 0.
+fn even<E: TorchElement>(tensor: &Tensor, channels: usize) -> Torch<Tensor> {
+    let dense = dense_tensor::<E>(tensor)?;
+    let missing = channels.saturating_sub(extents(&dense)[3]) as i64;
+    match (missing, dense.dim()) {
+        (0, _) => Ok(dense),
+        (_, 4) => channels_last(&dense.f_pad([0, 0, 0, 0, 0, missing], "constant", 0.0)?),
+        _ => dense.f_pad([0, missing], "constant", 0.0)?.f_contiguous(),
+    }
+}
+
+/// Rows, height, width and channels; a sequence is one pixel wide.
+fn extents(tensor: &Tensor) -> [usize; 4] {
+    let size: Vec<usize> = tensor.size().iter().map(|extent| *extent as usize).collect();
+    match size.as_slice() {
+        [rows, channels, height, width] => [*rows, *height, *width, *channels],
+        [rows, length, channels] => [*rows, *length, 1, *channels],
+        [rows, channels] => [*rows, 1, 1, *channels],
+        other => [1, 1, 1, other.iter().product()],
+    }
+}
+
+fn floats(tensor: &Tensor) -> Torch<Vec<f32>> {
+    Ok(elements::<f32>(&tensor.f_to_kind(Kind::Float)?.f_contiguous()?).to_vec())
+}
+
+/// The memory of a dense tensor.
+fn elements<E: TorchElement>(tensor: &Tensor) -> &[E] {
+    assert!(tensor.kind() == E::KIND && tensor.device() == Device::Cpu, "a tensor of another kind");
+    let count = tensor.numel();
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: every caller made the tensor dense (`dense_tensor`, `empty`, `f_contiguous`), so its elements are the
+    // `numel` from its pointer on; the borrow keeps it alive, and nothing writes it meanwhile.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<E>(), count) }
+}
+
+/// The memory of a tensor that was just made by [`empty`].
+#[expect(clippy::mut_from_ref, reason = "a tensor is a handle; nobody else has this one yet")]
+fn elements_mut<E: TorchElement>(tensor: &Tensor) -> &mut [E] {
+    assert!(tensor.kind() == E::KIND && tensor.device() == Device::Cpu, "a tensor of another kind");
+    let count = tensor.numel();
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: as above; the only handle on this memory is the caller's. Any bits are valid elements.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), count) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+use crate::kernels::available;
+use crate::layers::Activation;
+
+/// Made-up values, as they are after rounding to `kind`; f32.
+fn values(shape: &[i64], kind: Kind, seed: f64) -> Tensor {
+    let count: i64 = shape.iter().product();
+    let index = Tensor::arange(count, (Kind::Float, Device::Cpu));
+    ((index * 0.37 + seed).sin() * 1.7).to_kind(kind).to_kind(Kind::Float).view(shape)
+}
+
+fn worst(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.size(), expected.size());
+    (got.to_kind(Kind::Double) - expected.to_kind(Kind::Double)).abs().max().double_value(&[])
+}
+
+const KINDS: [(Kind, f64); 2] = [(Kind::Float, 2e-5), (Kind::BFloat16, 0.03)];
+
+#[test]
+fn convolutions_are_libtorchs() {
+    if !available() {
+        return;
+    }
+    // Widths that fill vectors and tiles and that do not, odd channels, borders wider than the picture.
+    for (channels, outputs, kernel, stride, doubled, [height, width]) in [
+        (16, 16, 3, 1, false, [8, 8]),
+        (6, 8, 3, 1, false, [5, 7]),
+        (3, 33, 3, 1, false, [9, 4]),
+        (40, 96, 3, 2, false, [8, 6]),
+        (24, 70, 1, 1, false, [3, 11]),
+        (32, 16, 3, 1, true, [4, 3]),
+        (5, 6, 7, 1, false, [2, 2]),
+    ] {
+        for (kind, tolerance) in KINDS {
+            let x = values(&[2, channels, height, width], kind, 1.0);
+            let weight = values(&[outputs, channels, kernel, kernel], kind, 2.0) * 0.1;
+            let weight = weight.to_kind(kind).to_kind(Kind::Float);
+            let bias = values(&[outputs], Kind::Float, 3.0);
+            let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias)).unwrap();
+            let given = channels_last(&x.to_kind(kind)).unwrap();
+            let shape = Shape { stride, factor: 0.5, kind: Kind::Float };
+            let got = conv.forward(&[Picture { tensor: &given, doubled }], None, shape).unwrap();
+            let seen = if doubled { x.upsample_nearest2d([2 * height, 2 * width], None, None) } else { x };
+            let (stride, padding) = ([stride as i64; 2], [(kernel - 1) / 2; 2]);
+            let expected = seen.conv2d(&weight, Some(&bias), stride, padding, [1, 1], 1) * 0.5;
+            let off = worst(&got, &expected);
+            assert!(off < tolerance, "{channels} to {outputs}, {kernel}, {height}×{width}, {kind:?}: {off}");
+        }
+    }
+}
+
+#[test]
+fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
+    if !available() {
+        return;
+    }
+    for (kind, tolerance) in KINDS {
+        let (x, skip) = (values(&[2, 18, 6, 4], kind, 1.0), values(&[2, 14, 6, 4], kind, 2.0));
+        let hidden = values(&[2, 20, 6, 4], kind, 3.0);
+        let weight = (values(&[20, 20, 3, 3], kind, 4.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
+        let narrow = (values(&[20, 32, 1, 1], kind, 5.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
+        let parts = [
+            ConvPart::whole(&weight),
+            ConvPart { weight: &narrow, from: 0, channels: 18, factor: 1.0 },
+            ConvPart { weight: &narrow, from: 18, channels: 14, factor: 0.5 },
+        ];
+        let sum = ConvKernel::new(kind, &parts, None).unwrap();
+        let [given, given_x, given_skip] =
+            [&hidden, &x, &skip].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
+        let shape = Shape { stride: 1, factor: 1.0, kind: Kind::Float };
+        let sources = [(&given).into(), (&given_x).into(), (&given_skip).into()];
+        let got = sum.forward(&sources, Some((&given).into()), shape).unwrap();
+        let joined = Tensor::cat(&[&x, &(&skip * 0.5)], 1);
+        let expected = hidden.conv2d(&weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)
+            + joined.conv2d(&narrow, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)
+            + &hidden;
+        assert!(worst(&got, &expected) < tolerance, "{kind:?}");
+        let half = Picture { tensor: &given.narrow(2, 0, 3).narrow(3, 0, 2), doubled: true };
+        let got = sum.forward(&sources, Some(half), shape).unwrap();
+        let half = hidden.narrow(2, 0, 3).narrow(3, 0, 2).upsample_nearest2d([6, 4], None, None);
+        assert!(worst(&got, &(expected - hidden + half)) < tolerance, "{kind:?} doubled");
+    }
+}
+
+#[test]
+fn normalisations_are_libtorchs_with_every_activation() {
+    if !available() {
+        return;
+    }
+    let activations = [
+        None,
+        Some(Activation::Silu),
+        Some(Activation::Gelu),
+        Some(Activation::Relu),
+        Some(Activation::Mish),
+    ];
+    for (kind, tolerance) in KINDS {
+        for (channels, behind, groups, [height, width]) in
+            [(16, 0, 8, [4, 4]), (24, 12, 4, [23, 30]), (6, 10, 2, [3, 1]), (192, 0, 8, [8, 8])]
+        {
+            for activation in activations {
+                let x = values(&[2, channels, height, width], kind, 1.0) * 3.0 + 1.0;
+                let x = x.to_kind(kind).to_kind(Kind::Float);
+                let skip = values(&[2, behind, height, width], kind, 2.0);
+                let all = channels + behind;
+                let (weight, bias) = (values(&[all], Kind::Float, 4.0), values(&[all], Kind::Float, 5.0));
+                let (steering, added) =
+                    (values(&[2, 2 * all], Kind::Float, 6.0), values(&[2, all], Kind::Float, 7.0));
+                let norm = NormKernel::new(&weight, &bias, groups as usize, 1e-5).unwrap();
+                let [given, given_skip] =
+                    [&x, &skip].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
+                let sources = [(&given, 1.0), (&given_skip, 0.5)];
+                let sources = if behind > 0 { &sources[..] } else { &sources[..1] };
+                let got = norm.forward(sources, Some(&steering), Some(&added), activation).unwrap();
+                let wide = |values: &Tensor| values.unsqueeze(-1).unsqueeze(-1);
+                let joined = Tensor::cat(&[&x, &(&skip * 0.5)], 1) + wide(&added);
+                let normed = joined.group_norm(groups, Some(&weight), Some(&bias), 1e-5, true);
+                let line = normed * wide(&steering.narrow(1, 0, all)) + wide(&steering.narrow(1, all, all));
+                let expected = activation.map_or(line.shallow_clone(), |one| one.of(&line).unwrap());
+                let off = worst(&got, &expected);
+                assert!(off < tolerance, "{channels} + {behind}, {activation:?}, {kind:?}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_are_means() {
+    if !available() {
+        return;
+    }
+    for (kind, tolerance) in KINDS {
+        let x = values(&[2, 20, 6, 10], kind, 1.0);
+        let got = halve(&channels_last(&x.to_kind(kind)).unwrap()).unwrap();
+        let expected = x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
+        assert!(worst(&got, &expected) < tolerance);
+    }
+}
+
+#[test]
+fn not_a_number_goes_through_every_kernel() {
+    if !available() {
+        return;
+    }
+    let all = |x: &Tensor| x.isnan().all().int64_value(&[]) == 1;
+    let x = Tensor::full([1, 16, 8, 8], f64::NAN, (Kind::Float, Device::Cpu));
+    let weight = Tensor::ones([16, 16, 3, 3], (Kind::Float, Device::Cpu));
+    let line = Tensor::ones([16], (Kind::Float, Device::Cpu));
+    let shape = Shape { stride: 1, factor: 1.0, kind: Kind::Float };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let x = channels_last(&x.to_kind(kind)).unwrap();
+        let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], None).unwrap();
+        assert!(all(&conv.forward(&[(&x).into()], None, shape).unwrap()));
+        assert!(all(&halve(&x).unwrap()));
+        let norm = NormKernel::new(&line, &line, 4, 1e-5).unwrap();
+        for activation in [Activation::Silu, Activation::Gelu, Activation::Relu, Activation::Mish] {
+            assert!(
+                all(&norm.forward(&[(&x, 1.0)], None, None, Some(activation)).unwrap()),
+                "{activation:?}"
+            );
+        }
+    }
+}

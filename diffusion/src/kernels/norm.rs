@@ -1,0 +1,347 @@
+//! Group normalisation, the time's scale and shift, and an activation, in two passes over a channels-last picture.
+//!
+//! The first pass sums each channel over fixed runs of pixels; the sums are joined in f64, in order. The second computes
+//! a · x + b and the activation. Both depend on the row alone, not on the batch, and not on who computes which run.
+
+#![expect(unsafe_code, reason = "raw pointers into pictures, bounded by the shapes checked on entry")]
+
+use std::arch::x86_64::*;
+
+use super::pool;
+use super::vector::{Element, LANES, exp, first, normal_cdf};
+use crate::layers::Activation;
+
+/// Pixels whose sums are kept in f32.
+const RUN: usize = 256;
+
+/// A picture that is normalised, `[rows, pixels, channels]`; several lie side by side in their channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Joined<'a, E> {
+    pub(crate) data: &'a [E],
+    pub(crate) channels: usize,
+    /// Multiplies the picture first.
+    pub(crate) factor: f32,
+}
+
+/// Learned weights over all channels of all sources.
+pub(crate) struct Affine<'a> {
+    pub(crate) weight: &'a [f32],
+    pub(crate) bias: &'a [f32],
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
+    /// Of each row: one plus the scale of every channel, then the shift of every channel.
+    pub(crate) steering: Option<&'a [f32]>,
+    /// Of each row, added to every channel before all else.
+    pub(crate) added: Option<&'a [f32]>,
+}
+
+/// Normalises `rows` pictures of `pixels` pixels into `out`, `[rows, pixels, channels of all sources]`.
+///
+/// # Panics
+/// When a slice is not as long as the shapes say.
+pub(crate) fn run<E: Element>(
+    threads: usize,
+    sources: &[Joined<'_, E>],
+    (rows, pixels): (usize, usize),
+    affine: &Affine<'_>,
+    activation: Option<Activation>,
+    out: &mut [E],
+) {
+    assert!(super::available(), "the caller asks first");
+    let channels: usize = sources.iter().map(|source| source.channels).sum();
+    for source in sources {
+        assert_eq!(source.data.len(), rows * pixels * source.channels, "source");
+    }
+    assert_eq!(out.len(), rows * pixels * channels, "output");
+    assert_eq!((affine.weight.len(), affine.bias.len()), (channels, channels), "weights");
+    assert!(affine.groups > 0 && channels.is_multiple_of(affine.groups), "groups");
+    if let Some(steering) = affine.steering {
+        assert_eq!(steering.len(), rows * 2 * channels, "steering");
+    }
+    if let Some(added) = affine.added {
+        assert_eq!(added.len(), rows * channels, "added");
+    }
+    if rows * pixels == 0 {
+        return;
+    }
+    let runs = pixels.div_ceil(RUN);
+    let mut sums = vec![0.0_f32; rows * runs * 2 * channels];
+    let place = Shared(sums.as_mut_ptr());
+    pool::run(threads, rows * runs, &|piece| {
+        let (row, from) = (piece / runs, piece % runs * RUN);
+        let count = RUN.min(pixels - from);
+        let mut at = piece * 2 * channels;
+        for source in sources {
+            // SAFETY: the pixels lie within the row, and each piece has its own sums.
+            unsafe {
+                let data = source.data.as_ptr().add((row * pixels + from) * source.channels);
+                sum_channels(data, source.channels, count, place.at(at), place.at(at + channels));
+            }
+            at += source.channels;
+        }
+    });
+    let lines: Vec<f32> = (0..rows)
+        .flat_map(|row| {
+            let sums = &sums[row * runs * 2 * channels..(row + 1) * runs * 2 * channels];
+            line(sums, sources, channels, pixels, affine, row)
+        })
+        .collect();
+    let place = Shared(out.as_mut_ptr());
+    pool::run(threads, rows * runs, &|piece| {
+        let (row, from) = (piece / runs, piece % runs * RUN);
+        let count = RUN.min(pixels - from);
+        let (slope, offset) = lines[row * 2 * channels..(row + 1) * 2 * channels].split_at(channels);
+        let mut channel = 0;
+        for source in sources {
+            let pixel = row * pixels + from;
+            // SAFETY: the pixels lie within the row, and each piece writes its own.
+            unsafe {
+                let map = Map {
+                    from: source.data.as_ptr().add(pixel * source.channels),
+                    to: place.at(pixel * channels + channel),
+                    channels: source.channels,
+                    stride: channels,
+                    count,
+                    slope: &slope[channel..channel + source.channels],
+                    offset: &offset[channel..channel + source.channels],
+                };
+                map.activated(activation);
+            }
+            channel += source.channels;
+        }
+    });
+}
+
+/// A place that several threads write different parts of.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+
+// SAFETY: every piece of work writes elements of its own.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `index` lies within the allocation.
+    unsafe fn at(&self, index: usize) -> *mut T {
+        unsafe { self.0.add(index) }
+    }
+}
+
+/// Slope and offset of every channel of one row: what normalisation and steering come down to.
+fn line<E>(
+    sums: &[f32],
+    sources: &[Joined<'_, E>],
+    channels: usize,
+    pixels: usize,
+    affine: &Affine<'_>,
+    row: usize,
+) -> Vec<f32> {
+    let factors: Vec<f64> = sources
+        .iter()
+        .flat_map(|source| std::iter::repeat_n(f64::from(source.factor), source.channels))
+        .collect();
+    let added = |channel: usize| affine.added.map_or(0.0, |added| f64::from(added[row * channels + channel]));
+    let mut totals = vec![0.0_f64; 2 * channels];
+    for run in sums.chunks_exact(2 * channels) {
+        for (total, sum) in totals.iter_mut().zip(run) {
+            *total += f64::from(*sum);
+        }
+    }
+    for channel in 0..channels {
+        let (sum, squares) =
+            (totals[channel] * factors[channel], totals[channels + channel] * factors[channel].powi(2));
+        let added = added(channel);
+        totals[channel] = sum + pixels as f64 * added;
+        totals[channels + channel] = squares + 2.0 * added * sum + pixels as f64 * added * added;
+    }
+    let width = channels / affine.groups;
+    let count = (width * pixels) as f64;
+    let mut line = vec![0.0; 2 * channels];
+    for group in 0..affine.groups {
+        let members = group * width..(group + 1) * width;
+        let sum: f64 = totals[members.clone()].iter().sum();
+        let squares: f64 = totals[channels + members.start..channels + members.end].iter().sum();
+        let mean = sum / count;
+        // f64's max would turn NaN into 0 and hide it.
+        let variance = squares / count - mean * mean;
+        let variance = if variance < 0.0 { 0.0 } else { variance };
+        let scale = 1.0 / (variance + affine.eps).sqrt();
+        for channel in members {
+            let mut slope = scale * f64::from(affine.weight[channel]);
+            let mut offset = f64::from(affine.bias[channel]) - (mean - added(channel)) * slope;
+            if let Some(steering) = affine.steering {
+                let steering = &steering[row * 2 * channels..(row + 1) * 2 * channels];
+                slope *= f64::from(steering[channel]);
+                offset = offset * f64::from(steering[channel]) + f64::from(steering[channels + channel]);
+            }
+            line[channel] = (slope * factors[channel]) as f32;
+            line[channels + channel] = offset as f32;
+        }
+    }
+    line
+}
+
+/// Sums and sums of squares of every channel over `count` pixels.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn sum_channels<E: Element>(
+    data: *const E,
+    channels: usize,
+    count: usize,
+    sums: *mut f32,
+    squares: *mut f32,
+) {
+    unsafe {
+        let mut channel = 0;
+        while channel < channels {
+            let mask = first(channels - channel);
+            let (mut sum, mut square) = ([_mm512_setzero_ps(); 4], [_mm512_setzero_ps(); 4]);
+            let mut pixel = 0;
+            while pixel + 4 <= count {
+                for lane in 0..4 {
+                    let x = E::load_some(mask, data.add((pixel + lane) * channels + channel));
+                    sum[lane] = _mm512_add_ps(sum[lane], x);
+                    square[lane] = _mm512_fmadd_ps(x, x, square[lane]);
+                }
+                pixel += 4;
+            }
+            while pixel < count {
+                let x = E::load_some(mask, data.add(pixel * channels + channel));
+                sum[0] = _mm512_add_ps(sum[0], x);
+                square[0] = _mm512_fmadd_ps(x, x, square[0]);
+                pixel += 1;
+            }
+            let join = |parts: [__m512; 4]| {
+                _mm512_add_ps(_mm512_add_ps(parts[0], parts[1]), _mm512_add_ps(parts[2], parts[3]))
+            };
+            f32::store_some(sums.add(channel), mask, join(sum));
+            f32::store_some(squares.add(channel), mask, join(square));
+            channel += LANES;
+        }
+    }
+}
+
+/// The second pass over one source's run of pixels.
+struct Map<'a, E> {
+    from: *const E,
+    to: *mut E,
+    channels: usize,
+    /// Channels of an output pixel.
+    stride: usize,
+    count: usize,
+    slope: &'a [f32],
+    offset: &'a [f32],
+}
+
+impl<E: Element> Map<'_, E> {
+    unsafe fn activated(&self, activation: Option<Activation>) {
+        unsafe {
+            match activation {
+                None => self.apply::<0>(),
+                Some(Activation::Silu) => self.apply::<1>(),
+                Some(Activation::Gelu) => self.apply::<2>(),
+                Some(Activation::Relu) => self.apply::<3>(),
+                Some(Activation::Mish) => self.apply::<4>(),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn apply<const ACTIVATION: u8>(&self) {
+        unsafe {
+            let mut channel = 0;
+            while channel < self.channels {
+                let mask = first(self.channels - channel);
+                let slope = f32::load_some(mask, self.slope.as_ptr().add(channel));
+                let offset = f32::load_some(mask, self.offset.as_ptr().add(channel));
+                for pixel in 0..self.count {
+                    let x = E::load_some(mask, self.from.add(pixel * self.channels + channel));
+                    let y = activate::<ACTIVATION>(_mm512_fmadd_ps(x, slope, offset));
+                    E::store_some(self.to.add(pixel * self.stride + channel), mask, y);
+                }
+                channel += LANES;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn activate<const ACTIVATION: u8>(x: __m512) -> __m512 {
+    unsafe {
+        let one = _mm512_set1_ps(1.0);
+        match ACTIVATION {
+            1 => _mm512_div_ps(x, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x)))),
+            2 => _mm512_mul_ps(x, normal_cdf(x)),
+            // A NaN stays one: where the comparison fails, x itself is taken.
+            3 => _mm512_mask_mov_ps(
+                x,
+                _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()),
+                _mm512_setzero_ps(),
+            ),
+            4 => {
+                // tanh(ln(1 + e)) = ((1 + e)² − 1) / ((1 + e)² + 1) with e = eˣ; from 20 on it is 1.
+                let e = exp(_mm512_min_ps(x, _mm512_set1_ps(20.0)));
+                let n = _mm512_mul_ps(e, _mm512_add_ps(e, _mm512_set1_ps(2.0)));
+                _mm512_div_ps(_mm512_mul_ps(x, n), _mm512_add_ps(n, _mm512_set1_ps(2.0)))
+            }
+            _ => x,
+        }
+    }
+}
+
+/// The mean of every two by two pixels: `[rows, height, width, channels]` to half of both.
+///
+/// # Panics
+/// When a slice is not as long as the shapes say.
+pub(crate) fn halve<E: Element>(
+    threads: usize,
+    data: &[E],
+    [rows, height, width, channels]: [usize; 4],
+    out: &mut [E],
+) {
+    assert!(super::available(), "the caller asks first");
+    assert_eq!(data.len(), rows * height * width * channels, "source");
+    let (half_height, half_width) = (height / 2, width / 2);
+    assert_eq!(out.len(), rows * half_height * half_width * channels, "output");
+    let place = Shared(out.as_mut_ptr());
+    pool::run(threads, rows * half_height, &|line| {
+        let (row, y) = (line / half_height, line % half_height);
+        // SAFETY: both lines and the output line lie within their slices; each piece writes its own line.
+        unsafe {
+            let upper = data.as_ptr().add((row * height + 2 * y) * width * channels);
+            halve_line(
+                upper,
+                upper.add(width * channels),
+                half_width,
+                channels,
+                place.at(line * half_width * channels),
+            );
+        }
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn halve_line<E: Element>(
+    upper: *const E,
+    lower: *const E,
+    width: usize,
+    channels: usize,
+    to: *mut E,
+) {
+    unsafe {
+        let quarter = _mm512_set1_ps(0.25);
+        for x in 0..width {
+            let mut channel = 0;
+            while channel < channels {
+                let mask = first(channels - channel);
+                let (left, right) = (2 * x * channels + channel, (2 * x + 1) * channels + channel);
+                let above =
+                    _mm512_add_ps(E::load_some(mask, upper.add(left)), E::load_some(mask, upper.add(right)));
+                let below =
+                    _mm512_add_ps(E::load_some(mask, lower.add(left)), E::load_some(mask, lower.add(right)));
+                let mean = _mm512_mul_ps(_mm512_add_ps(above, below), quarter);
+                E::store_some(to.add(x * channels + channel), mask, mean);
+                channel += LANES;
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# `make bench-gpu`: builds, sets up diffusers beside it, measures both on this machine's GPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools/setup.sh
+cargo build --locked --quiet -p darkroom-diffusion --example time_stages
+tools/setup-python.sh
+exec .venv/bin/python tools/bench_gpu.py --target "${CARGO_TARGET_DIR:-target}/debug" "$@"
