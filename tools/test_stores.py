@@ -64,8 +64,9 @@ def run(name, server):
             tests = ["cargo", "nextest", "run", "--locked", "--no-fail-fast", "-p", "darkroom-artifacts", "--lib", *sys.argv[2:]]
             return subprocess.run(tests, env=os.environ | environment, check=False).returncode
         finally:
-            process.terminate()
-            process.wait(20)
+            # It keeps nothing that matters, and waits for connections that clients keep open.
+            process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":
