@@ -10,7 +10,6 @@ pub mod cascade_cache;
 pub mod cascade_store;
 pub mod check;
 pub mod error;
-pub mod given;
 pub mod manifest;
 pub mod open;
 pub mod picture;

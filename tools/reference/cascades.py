@@ -178,6 +178,18 @@ CASCADES = {
                          run("dpmsolver++", 5, 1.0, noise_level=11),
                          run("ddpm", 5, 2.0, "ddpm-mask", size=(12, 8), noise_level=7, **repainted(0.6))],
             },
+            # DPM-Solver++ that ends above 0: how many steps were asked for decides the order of the last one.
+            "solver": {
+                "size": (8, 8),
+                "unet": if_unet([8], [True], in_channels=3, out_channels=3, sample_size=8, layers_per_block=1,
+                                mid_block_type=None, attention_head_dim=8, act_fn="silu", encoder_hid_dim=None,
+                                cross_attention_dim=32, addition_embed_type=None),
+                "scheduler": {"_class_name": "DPMSolverMultistepScheduler", "num_train_timesteps": 1000, **LINEAR,
+                              "timestep_spacing": "trailing", "final_sigmas_type": "sigma_min", "clip_sample": False},
+                "runs": [run("dpmsolver++", 6, 2.0), run("dpmsolver++", 16, 2.0, "dpmsolver++-16"),
+                         run("dpmsolver++", 20, 2.0, "dpmsolver++-image", **changed(0.25)),
+                         run("dpmsolver++", 14, 2.0, "dpmsolver++-mask", **repainted(0.3))],
+            },
         },
     },
 }

@@ -68,7 +68,7 @@ def make_cascade(root, cascade, seed, missing):
         config = stage["scheduler"]
         unet = make_unet(root / name / "unet", stage["unet"], seed * 100 + number, stage.get("dtype", "float32"))
         write_json(root / name / "scheduler" / "scheduler_config.json", config)
-        if low_res is not None:
+        if low_res is not None and stage["unet"].get("in_channels", 6) == 6:
             write_json(root / name / "image_noising_scheduler" / "scheduler_config.json", NOISING)
         result = low_res
         for run in stage["runs"]:

@@ -28,11 +28,11 @@ impl Recording {
     pub(super) fn open(path: &Path) -> Result<Self, CheckError> {
         let Contents { tensors, metadata } = read_all(path)?;
         let this = Self { path: path.to_owned(), tensors, metadata };
-        if this.is_text() || this.metadata.contains_key("stage") {
-            Ok(this)
-        } else {
-            Err(this.invalid("its metadata has neither `prompts` nor `stage`: not a trace"))
+        if !this.is_text() && !this.metadata.contains_key("stage") {
+            return Err(this.invalid("its metadata has neither `prompts` nor `stage`: not a trace"));
         }
+        this.task()?;
+        Ok(this)
     }
 
     pub(super) fn path(&self) -> &Path {
