@@ -95,7 +95,7 @@ fn ddpm_and_ddim_space_their_timesteps_as_the_reference() {
 #[test]
 fn trailing_timesteps_are_numpys_for_every_count_of_steps() {
     let schedule = schedule(json!({"_class_name": "DDPMScheduler", "timestep_spacing": "trailing"}));
-    let of = |steps| ddpm_timesteps(&schedule, steps).unwrap();
+    let of = |steps| ddpm_timesteps(&schedule, None, steps).unwrap();
     assert_eq!(of(48)[..6], [999, 978, 957, 936, 916, 895]);
     let mut hash = 0x811c_9dc5_u32;
     for timestep in (1..=1000).flat_map(of) {
