@@ -21,6 +21,8 @@ use darkroom_core::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::size_multiple;
+
 /// Name of the optional list of hashes in a cascade's folder.
 pub const SUMS_FILE_NAME: &str = "SHA256SUMS";
 
@@ -45,7 +47,7 @@ impl CascadeBundle {
     /// # Errors
     /// One sentence naming the folder, key or file at fault.
     pub fn load(folder: &Path) -> Result<Self, UserError> {
-        let spec = read_spec(folder)?;
+        let mut spec = read_spec(folder)?;
         let mut paths = Vec::new();
         for (key, name) in named_folders(&spec) {
             check_inside(&key, name)?;
@@ -57,6 +59,11 @@ impl CascadeBundle {
         }
         paths.sort();
         paths.dedup();
+        for stage in &mut spec.stages {
+            // What cascade.toml says itself holds.
+            stage.size_multiple =
+                stage.size_multiple.or_else(|| size_multiple::read(&folder.join(&stage.folder)));
+        }
         let expected = read_sums(folder)?;
         if let Some(absent) = expected.keys().find(|path| !folder.join(path).is_file()) {
             let name = folder.join(absent);
@@ -347,6 +354,22 @@ mod tests {
         assert_eq!(bundle.cascade().files, expected);
         assert_eq!(bundle.stage_folder(0), Some(folder.path().join("base")));
         assert_eq!(bundle.stage_folder(1), None);
+    }
+
+    #[test]
+    fn what_sizes_must_divide_by_is_read_from_the_network_and_changes_no_digest() {
+        let folder = cascade();
+        let before = CascadeBundle::load(folder.path()).unwrap();
+        assert_eq!(before.cascade().spec.stages[0].size_multiple, None, "no configuration");
+        for (class, multiple) in [("UNet2DConditionModel", 4), ("EfficientUNet2DModel", 8)] {
+            let config = format!(r#"{{"_class_name": "{class}", "block_out_channels": [8, 16, 32]}}"#);
+            std::fs::write(folder.path().join("base/unet/config.json"), config).unwrap();
+            let bundle = CascadeBundle::load(folder.path()).unwrap();
+            assert_eq!(bundle.cascade().spec.stages[0].size_multiple, Some(multiple));
+            let mut without = bundle.cascade().clone();
+            without.spec.stages[0].size_multiple = None;
+            assert_eq!(without.digest(), bundle.cascade().digest());
+        }
     }
 
     #[test]

@@ -10,10 +10,12 @@ pub mod cascade_cache;
 pub mod cascade_store;
 pub mod check;
 pub mod error;
+pub mod input;
 pub mod manifest;
 pub mod open;
 pub mod picture;
 mod seal;
+mod size_multiple;
 pub mod tensor;
 pub mod verify;
 

@@ -60,6 +60,15 @@ pub struct ImageLine {
     /// The negative prompt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub negative: String,
+    /// Text of the super-resolution stages, where it is not the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<String>,
+    /// SHA-256 of the picture that it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Digest>,
+    /// SHA-256 of the mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Digest>,
     /// The seed.
     pub seed: u64,
     /// How it ended.
@@ -328,6 +337,9 @@ mod tests {
             index,
             prompt: "a \"red\" circle\n".to_owned(),
             negative: String::new(),
+            style: (index == 2).then(|| "ink".to_owned()),
+            image: (index == 2).then(|| Digest::of(b"cat")),
+            mask: None,
             seed: u64::MAX - index,
             state: if index == 1 { ImageOutcome::Dead } else { ImageOutcome::Done },
             key: Some(format!("tasks/x/{index}.png")),

@@ -87,9 +87,27 @@ pub(crate) struct RequestArgs {
     /// Edge of the pictures in pixels: one of the cascade's stage sizes (64, 256, 1024)
     #[arg(long, value_name = "PIXELS")]
     pub(crate) size: Option<u32>,
+    /// Width of the pictures, where they are not square; the stages before keep their shape
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) width: Option<u32>,
+    /// Height of the pictures, where they are not square
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) height: Option<u32>,
     /// What the pictures should not show
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) negative: Option<String>,
+    /// What the super-resolution stages read instead of the prompt: a style
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) style: Option<String>,
+    /// PNG to start from: of the final pictures' shape and no smaller; with --from, of the size that the stage before makes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// PNG as big as the image: what is white is painted anew, what is black stays
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask: Option<PathBuf>,
+    /// Begin with this super-resolution stage, which is given the image as its low-resolution picture
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) from: Option<String>,
     /// Name or digest of the cascade, or its folder
     #[arg(long, env = "DARKROOM_CASCADE", value_name = "NAME|DIR")]
     pub(crate) cascade: Option<String>,
@@ -177,8 +195,8 @@ pub(crate) struct SubmitArgs {
     /// What to draw; several prompts make one job
     #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,
-    /// File of prompts: one a line, or JSON lines {"prompt", "negative", "images", "seed"} when its name ends in
-    /// .jsonl; `-` reads lines from standard input
+    /// File of prompts: one a line, or JSON lines {"prompt", "negative", "images", "seed", "style", "image", "mask"} when
+    /// its name ends in .jsonl, with paths relative to it; `-` reads lines from standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
     pub(crate) batch: Option<PathBuf>,
     #[command(flatten)]
@@ -291,6 +309,12 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct RerenderArgs {
     /// A picture that Darkroom rendered
     pub(crate) file: PathBuf,
+    /// The picture that it started from, if it started from one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// The mask of what was painted anew, if there was one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask: Option<PathBuf>,
     /// Folder of the cascade; the demo cascade when absent
     #[arg(long, env = "DARKROOM_CASCADE", value_name = "DIR")]
     pub(crate) cascade: Option<String>,

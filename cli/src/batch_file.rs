@@ -12,7 +12,11 @@ use darkroom_core::{
 use darkroom_proto::v1;
 use serde::Deserialize;
 
-use crate::failure::{self, Result};
+use crate::{
+    failure::{self, Result},
+    inputs::Inputs,
+    request::set_inputs,
+};
 
 /// How a file's lines are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +35,17 @@ struct Line {
     images: u32,
     #[serde(default)]
     seed: Option<u64>,
+    #[serde(default)]
+    style: Option<String>,
+    #[serde(default)]
+    image: Option<PathBuf>,
+    #[serde(default)]
+    mask: Option<PathBuf>,
 }
 
-/// Reads a batch file; `-` is standard input. `negative` holds for prompts that bring none of their own.
-pub(crate) fn read(path: &Path, negative: &str) -> Result<Vec<v1::Prompt>> {
+/// Reads a batch file; `-` is standard input. What `template` says holds for prompts that say nothing else; pictures that
+/// lines name are looked at, their paths relative to the file.
+pub(crate) fn read(path: &Path, template: &v1::Prompt, inputs: &mut Inputs) -> Result<Vec<v1::Prompt>> {
     let unreadable = |error| failure::file("batch", "read", path, &error);
     let bytes = if path == Path::new("-") {
         let mut bytes = Vec::new();
@@ -45,10 +56,16 @@ pub(crate) fn read(path: &Path, negative: &str) -> Result<Vec<v1::Prompt>> {
     };
     let json = path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
     let format = if json { Format::JsonLines } else { Format::Text };
-    parse(path, &bytes, format, negative)
+    parse(path, &bytes, format, template, inputs)
 }
 
-fn parse(path: &Path, bytes: &[u8], format: Format, negative: &str) -> Result<Vec<v1::Prompt>> {
+fn parse(
+    path: &Path,
+    bytes: &[u8],
+    format: Format,
+    template: &v1::Prompt,
+    inputs: &mut Inputs,
+) -> Result<Vec<v1::Prompt>> {
     let mut prompts = Vec::new();
     for (position, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let place = Place { path, line: position + 1 };
@@ -59,10 +76,10 @@ fn parse(path: &Path, bytes: &[u8], format: Format, negative: &str) -> Result<Ve
             continue;
         }
         let prompt = match format {
-            Format::Text => {
-                v1::Prompt { text: line.to_owned(), negative: negative.to_owned(), ..v1::Prompt::default() }
+            Format::Text => v1::Prompt { text: line.to_owned(), ..template.clone() },
+            Format::JsonLines => {
+                parse_json(path, line, template, inputs).map_err(|message| place.refuse(&message))?
             }
-            Format::JsonLines => parse_json(line, negative).map_err(|message| place.refuse(&message))?,
         };
         check_prompt("prompt", &prompt.text).map_err(|error| place.refuse(&error.message))?;
         check_text("negative", &prompt.negative).map_err(|error| place.refuse(&error.message))?;
@@ -77,21 +94,38 @@ fn parse(path: &Path, bytes: &[u8], format: Format, negative: &str) -> Result<Ve
     Ok(prompts)
 }
 
-fn parse_json(line: &str, negative: &str) -> std::result::Result<v1::Prompt, String> {
+fn parse_json(
+    path: &Path,
+    line: &str,
+    template: &v1::Prompt,
+    inputs: &mut Inputs,
+) -> std::result::Result<v1::Prompt, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| {
         let error = error.to_string();
         let what = error.split(" at line ").next().unwrap_or(&error);
-        format!(r#"{what}; accepted: {{"prompt": "…", "negative": "…", "images": 1, "seed": 1}}, all but prompt optional"#)
+        format!(
+            r#"{what}; accepted: {{"prompt": "…", "negative": "…", "images": 1, "seed": 1, "style": "…", "image": "a.png", "mask": "b.png"}}, all but prompt optional"#
+        )
     })?;
     if line.images > 10_000 {
         return Err(format!("images is {}; accepted: 1 to 10000", line.images));
     }
-    Ok(v1::Prompt {
+    let mut prompt = v1::Prompt {
         text: line.prompt,
-        negative: line.negative.unwrap_or_else(|| negative.to_owned()),
+        negative: line.negative.unwrap_or_else(|| template.negative.clone()),
+        style: line.style.unwrap_or_else(|| template.style.clone()),
         images: line.images,
         seed: line.seed,
-    })
+        ..template.clone()
+    };
+    check_text("style", &prompt.style).map_err(|error| error.message)?;
+    if line.image.is_some() || line.mask.is_some() {
+        // A mask is of its own picture: a line that brings a picture brings its mask too.
+        let beside = |file: &PathBuf| path.parent().map_or_else(|| file.clone(), |folder| folder.join(file));
+        let (image, mask) = (line.image.as_ref().map(beside), line.mask.as_ref().map(beside));
+        set_inputs(&mut prompt, image.as_deref(), mask.as_deref(), inputs).map_err(|error| error.message)?;
+    }
+    Ok(prompt)
 }
 
 struct Place<'a> {
@@ -114,7 +148,9 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str, format: Format) -> Result<Vec<v1::Prompt>> {
-        parse(Path::new("prompts"), text.as_bytes(), format, "blur")
+        let template =
+            v1::Prompt { negative: "blur".to_owned(), style: "ink".to_owned(), ..v1::Prompt::default() };
+        parse(Path::new("prompts"), text.as_bytes(), format, &template, &mut Inputs::default())
     }
 
     #[test]
@@ -126,11 +162,41 @@ mod tests {
 
     #[test]
     fn json_lines_bring_their_own_negative_images_and_seed() {
-        let text = r#"{"prompt": "a", "negative": "", "images": 3, "seed": 9}
+        let text = r#"{"prompt": "a", "negative": "", "images": 3, "seed": 9, "style": "oil"}
 {"prompt": "b"}"#;
         let prompts = parsed(text, Format::JsonLines).expect("valid");
         assert_eq!((prompts[0].negative.as_str(), prompts[0].images, prompts[0].seed), ("", 3, Some(9)));
         assert_eq!((prompts[1].negative.as_str(), prompts[1].images, prompts[1].seed), ("blur", 0, None));
+        assert_eq!((prompts[0].style.as_str(), prompts[1].style.as_str()), ("oil", "ink"));
+    }
+
+    #[test]
+    fn pictures_lie_beside_the_file_and_bring_masks_of_their_own() {
+        let folder = tempfile::tempdir().expect("folder");
+        let png = darkroom_artifacts::picture::encode_rgb(1, 1, &[255; 3], &[]).expect("a picture");
+        std::fs::write(folder.path().join("a.png"), &png).expect("written");
+        let template = v1::Prompt { image: "i".to_owned(), mask: "m".to_owned(), ..v1::Prompt::default() };
+        let file = folder.path().join("prompts.jsonl");
+        let mut inputs = Inputs::default();
+        let mut read = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            super::read(&file, &template, &mut inputs)
+        };
+        let lines = r#"{"prompt": "a"}
+{"prompt": "b", "image": "a.png"}
+{"prompt": "c", "image": "a.png", "mask": "a.png"}"#;
+        let prompts = read(lines).expect("valid");
+        let seen: Vec<_> =
+            prompts.iter().map(|prompt| (prompt.image.as_str(), prompt.mask.as_str())).collect();
+        let name = darkroom_core::digest::Digest::of(&png).to_string();
+        assert_eq!(seen, [("i", "m"), (name.as_str(), ""), (name.as_str(), name.as_str())]);
+        for (line, says) in [
+            (r#"{"prompt": "a", "image": "b.png"}"#, "b.png"),
+            (r#"{"prompt": "a", "mask": "a.png"}"#, "without an image"),
+        ] {
+            let error = read(line).expect_err(line);
+            assert!(error.message.contains("line 1: ") && error.message.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(300);
 /// Prompts and bytes that go into one message.
 const CHUNK_PROMPTS: usize = 1_000;
 const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of a picture that go into one message.
+const UPLOAD_BYTES: usize = 64 << 10;
 /// Largest message taken from the farm.
 const MAX_MESSAGE: usize = 16 << 20;
 
@@ -92,6 +94,21 @@ impl Client {
         let job =
             response.job.ok_or_else(|| failure::internal("the farm accepted a job but did not name it"))?;
         Ok(Submitted { job, existed: response.existed })
+    }
+
+    /// Sends a picture to start from, or a mask. Sent again, it is stored once.
+    pub(crate) async fn upload(&self, bytes: Vec<u8>) -> Result<v1::UploadInputResponse> {
+        let bytes: Arc<[u8]> = bytes.into();
+        self.retrying(async || {
+            let rest = Arc::clone(&bytes);
+            let chunks = (0..rest.len()).step_by(UPLOAD_BYTES).map(move |at| v1::UploadInputChunk {
+                data: rest[at..rest.len().min(at + UPLOAD_BYTES)].to_vec(),
+            });
+            let mut request = Request::new(tokio_stream::iter(chunks));
+            request.set_timeout(SUBMIT);
+            self.farm.clone().upload_input(request).await
+        })
+        .await
     }
 
     /// The job as it stands.

@@ -138,6 +138,7 @@ impl Farm {
         let services = ["darkroom.v1.Farm", "darkroom.v1.Encoder"];
         let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &services);
         serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
+        serve.limits.long.push("/darkroom.v1.Farm/UploadInput".to_owned());
         let stop_serving = CancellationToken::new();
         let (health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
             .await

@@ -13,6 +13,7 @@ use crate::{
     client::Client,
     deadline,
     failure::Result,
+    inputs::Inputs,
     output,
     pictures::{Folder, Taken},
     progress::Progress,
@@ -24,14 +25,15 @@ use crate::{
 pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> Result<()> {
     request::check(&args.request)?;
     let deadline = deadline::of_submit(args.deadline.as_deref(), args.request_id.is_some())?;
+    let mut inputs = Inputs::default();
     let prompts = match &args.batch {
-        Some(file) => batch_file::read(file, &request::negative(&args.request)?)?,
-        None => request::prompts(&args.prompts, &args.request)?,
+        Some(file) => batch_file::read(file, &request::template(&args.request, &mut inputs)?, &mut inputs)?,
+        None => request::prompts(&args.prompts, &args.request, &mut inputs)?,
     };
     if prompts.is_empty() {
         return Err(UserError::invalid("prompt", "no prompt is given; accepted: prompts, or --batch FILE"));
     }
-    let mut spec = request::spec(client, &args.request).await?;
+    let mut spec = request::spec(client, &args.request, &prompts, &inputs).await?;
     if let Some(id) = args.request_id {
         spec.client_request_id = id;
     }

@@ -17,6 +17,7 @@ use crate::{
     args::RenderArgs,
     client::Client,
     failure::Result,
+    inputs::Inputs,
     jobs, output,
     pictures::{Folder, Taken},
     progress::Progress,
@@ -28,9 +29,10 @@ use crate::{
 pub(crate) struct Render {
     args: RenderArgs,
     prompts: Vec<v1::Prompt>,
+    inputs: Inputs,
     folder: Folder,
     as_json: bool,
-    /// There is one prompt and no negative prompt, so that a note can only be about it.
+    /// There is one prompt and neither a negative prompt nor a style, so that a note can only be about it.
     one_text: bool,
 }
 
@@ -50,10 +52,11 @@ impl Render {
     /// Checks the request and the folder.
     pub(crate) fn prepare(args: RenderArgs, as_json: bool) -> Result<Self> {
         request::check(&args.request)?;
-        let prompts = request::prompts(&args.prompts, &args.request)?;
+        let mut inputs = Inputs::default();
+        let prompts = request::prompts(&args.prompts, &args.request, &mut inputs)?;
         let folder = Folder::open(&args.out, Taken::NumberOn)?;
-        let one_text = prompts.len() == 1 && args.request.negative.is_none();
-        Ok(Self { args, prompts, folder, as_json, one_text })
+        let one_text = prompts.len() == 1 && args.request.negative.is_none() && args.request.style.is_none();
+        Ok(Self { args, prompts, inputs, folder, as_json, one_text })
     }
 
     /// Renders on a farm. Cancelled, it ends its job there.
@@ -73,7 +76,7 @@ impl Render {
         stop: &CancellationToken,
         progress: &mut Progress,
     ) -> Result<Done> {
-        let mut spec = request::spec(client, &self.args.request).await?;
+        let mut spec = request::spec(client, &self.args.request, &self.prompts, &self.inputs).await?;
         spec.priority = v1::Priority::Interactive.into();
         let job = client.submit(spec, std::mem::take(&mut self.prompts)).await?.job;
         let watched = tokio::select! {
@@ -236,4 +239,11 @@ fn same(path: &Path, image: &v1::Image, cascade: &str) -> bool {
         && is(picture_text::NEGATIVE, &image.negative)
         && is(picture_text::SEED, &image.seed.to_string())
         && is(picture_text::CASCADE_DIGEST, cascade)
+        && [
+            (picture_text::STYLE, &image.style),
+            (picture_text::IMAGE, &image.image),
+            (picture_text::MASK, &image.mask),
+        ]
+        .iter()
+        .all(|(keyword, value)| picture.text(keyword).unwrap_or_default() == value.as_str())
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use darkroom_artifacts::CascadeBundle;
 use darkroom_core::{
     error::UserError,
+    extent::Extent,
     prompt::{check_prompt, check_text},
 };
 use darkroom_proto::v1;
@@ -15,24 +16,59 @@ use crate::{
     args::RequestArgs,
     client::Client,
     failure::{self, Result},
+    inputs::Inputs,
 };
 
-/// Prompts from the command line, each checked.
-pub(crate) fn prompts(texts: &[String], request: &RequestArgs) -> Result<Vec<v1::Prompt>> {
-    let negative = negative(request)?;
+/// Prompts from the command line, each checked; what they start from is looked at.
+pub(crate) fn prompts(
+    texts: &[String],
+    request: &RequestArgs,
+    inputs: &mut Inputs,
+) -> Result<Vec<v1::Prompt>> {
+    let template = template(request, inputs)?;
     let prompt = |(position, text): (usize, &String)| {
         let field = if texts.len() == 1 { "prompt".to_owned() } else { format!("prompt {}", position + 1) };
         check_prompt(&field, text)?;
-        Ok(v1::Prompt { text: text.clone(), negative: negative.clone(), images: 0, seed: None })
+        Ok(v1::Prompt { text: text.clone(), ..template.clone() })
     };
     texts.iter().enumerate().map(prompt).collect()
 }
 
-/// The negative prompt, checked; empty when there is none.
-pub(crate) fn negative(request: &RequestArgs) -> Result<String> {
-    let text = request.negative.clone().unwrap_or_default();
-    check_text("negative", &text)?;
-    Ok(text)
+/// What flags say of every prompt, checked: negative prompt, style, picture and mask; empty where there is none.
+pub(crate) fn template(request: &RequestArgs, inputs: &mut Inputs) -> Result<v1::Prompt> {
+    let negative = request.negative.clone().unwrap_or_default();
+    check_text("negative", &negative)?;
+    if let Some(style) = &request.style {
+        check_prompt("style", style)?;
+    }
+    let mut prompt =
+        v1::Prompt { negative, style: request.style.clone().unwrap_or_default(), ..v1::Prompt::default() };
+    set_inputs(&mut prompt, request.image.as_deref(), request.mask.as_deref(), inputs)?;
+    Ok(prompt)
+}
+
+/// Names picture and mask in a prompt.
+pub(crate) fn set_inputs(
+    prompt: &mut v1::Prompt,
+    image: Option<&Path>,
+    mask: Option<&Path>,
+    inputs: &mut Inputs,
+) -> Result<()> {
+    let image = image.map(|path| inputs.picture("image", path)).transpose()?;
+    let mask = match (mask, image) {
+        (None, _) => None,
+        (Some(path), Some(image)) => Some(inputs.mask("mask", path, image)?),
+        (Some(path), None) => {
+            let message = format!(
+                "mask is {} without an image; accepted: the picture it is of beside it",
+                path.display()
+            );
+            return Err(UserError::invalid("mask", message));
+        }
+    };
+    prompt.image = image.map_or_else(String::new, String::from);
+    prompt.mask = mask.map_or_else(String::new, String::from);
+    Ok(())
 }
 
 /// Checks what needs no farm, so that nothing is started for a request that cannot be.
@@ -46,11 +82,54 @@ pub(crate) fn check(request: &RequestArgs) -> Result<()> {
             "size is 0; accepted: one of the cascade's sizes (64, 256, 1024)",
         ));
     }
+    if request.from.is_some() && request.mask.is_some() {
+        let message = "mask is given beside --from; accepted: one of the two, a mask is of a picture that all stages start from";
+        return Err(UserError::invalid("mask", message));
+    }
     Ok(())
 }
 
-/// The job these flags ask for.
-pub(crate) async fn spec(client: &Client, request: &RequestArgs) -> Result<v1::JobSpec> {
+/// What the prompts' images start from.
+fn start(prompts: &[v1::Prompt], request: &RequestArgs) -> v1::Start {
+    if request.from.is_some() {
+        v1::Start::LowRes
+    } else if prompts.iter().any(|prompt| !prompt.mask.is_empty()) {
+        v1::Start::Masked
+    } else if prompts.iter().any(|prompt| !prompt.image.is_empty()) {
+        v1::Start::Picture
+    } else {
+        v1::Start::Noise
+    }
+}
+
+/// Width and height of the final pictures: as asked; else, where the first picture is not square, of its shape. 0 is the
+/// cascade's.
+fn extent(request: &RequestArgs, stages: &[v1::CascadeStage], first: Option<Extent>) -> (u32, u32) {
+    let first = first.filter(|first| first.width != first.height);
+    let (Some(first), None, None) = (first, request.width, request.height) else {
+        return (request.width.unwrap_or(0), request.height.unwrap_or(0));
+    };
+    let scaled = match &request.from {
+        None => Some(first),
+        Some(from) => {
+            let size = request.size.or(stages.last().map(|stage| stage.size)).unwrap_or(0);
+            let begin = stages.iter().position(|stage| stage.name == *from);
+            let before = begin.and_then(|begin| stages.get(begin.checked_sub(1)?));
+            before.and_then(|before| first.scaled(before.size, size))
+        }
+    };
+    // What does not divide the farm refuses, and says why.
+    let wanted = scaled.unwrap_or(first);
+    (wanted.width, wanted.height)
+}
+
+/// The job that these flags and prompts ask for; what it starts from is sent to the farm.
+pub(crate) async fn spec(
+    client: &Client,
+    request: &RequestArgs,
+    prompts: &[v1::Prompt],
+    inputs: &Inputs,
+) -> Result<v1::JobSpec> {
     let cascade = match &request.cascade {
         Some(cascade) => cascade_name(cascade).await?,
         None => String::new(),
@@ -61,11 +140,17 @@ pub(crate) async fn spec(client: &Client, request: &RequestArgs) -> Result<v1::J
         .iter()
         .find(|one| cascade.is_empty() || one.name == cascade || one.digest == cascade)
         .map(|one| one.stages.as_slice());
-    let settings = match chosen {
-        Some(stages) => request.stages.settings(size, stages)?,
+    let stages = chosen.unwrap_or_default();
+    let mut settings = match chosen {
+        Some(stages) => request.stages.settings(size, request.from.as_deref(), stages)?,
         // The farm refuses the cascade and says which it has.
-        None => v1::Settings { size, stages: Vec::new() },
+        None => v1::Settings { size, ..v1::Settings::default() },
     };
+    let first = prompts.iter().find_map(|prompt| inputs.extent(prompt.image.parse().ok()?));
+    (settings.width, settings.height) = extent(request, stages, first);
+    settings.set_start(start(prompts, request));
+    settings.start_stage = request.from.clone().unwrap_or_default();
+    inputs.send(client).await?;
     Ok(v1::JobSpec {
         client_request_id: Uuid::new_v4().to_string(),
         cascade,

@@ -18,6 +18,7 @@ use crate::{
     client::Client,
     embedded::{Farm, Options},
     failure::{self, Result},
+    inputs::Inputs,
     jobs, output,
 };
 
@@ -40,11 +41,15 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
         ..error
     })?;
 
+    let mut inputs = Inputs::default();
+    named_input(&mut inputs, "image", recipe.image, args.image.as_deref())?;
+    named_input(&mut inputs, "mask", recipe.mask, args.mask.as_deref())?;
+
     let state = tempfile::tempdir().map_err(failure::internal)?;
     let options = Options::for_occasion(state.path(), args.cascade.as_deref(), args.machine)?;
     let farm = Farm::start(options).await?;
     let client = Client::new(&farm.address().to_string())?;
-    let rendered = render(&client, &recipe).await;
+    let rendered = render(&client, &recipe, &inputs).await;
     let ended = farm.shut_down().await;
     let (after, digest) = rendered?;
     ended?;
@@ -52,6 +57,27 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
     let comparison = compare(&recipe, &before, &decode(&args.file, &after)?, digest)?;
     report(&args.file, &recipe, &comparison, as_json)?;
     Ok(if comparison.different_pixels == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The file that a recipe names by its hash, if it names one.
+fn named_input(inputs: &mut Inputs, flag: &str, wanted: Option<Digest>, given: Option<&Path>) -> Result<()> {
+    let message = match (wanted, given) {
+        (None, None) => return Ok(()),
+        (None, Some(path)) => {
+            format!("{flag} is {}, but the picture was made without one; accepted: none", path.display())
+        }
+        (Some(wanted), None) => {
+            format!("{flag} is missing; accepted: the file of SHA-256 {wanted}, as --{flag} FILE")
+        }
+        (Some(wanted), Some(path)) => match inputs.picture(flag, path)? {
+            found if found == wanted => return Ok(()),
+            found => format!(
+                "{flag} is {}, of SHA-256 {found}; accepted: the file of SHA-256 {wanted}",
+                path.display()
+            ),
+        },
+    };
+    Err(UserError::invalid(flag, message))
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
@@ -64,7 +90,8 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
 }
 
 /// The picture of this recipe, rendered now, and the digest of the cascade that did it.
-async fn render(client: &Client, recipe: &Recipe) -> Result<(Vec<u8>, String)> {
+async fn render(client: &Client, recipe: &Recipe, inputs: &Inputs) -> Result<(Vec<u8>, String)> {
+    inputs.send(client).await?;
     let spec = v1::JobSpec {
         client_request_id: uuid::Uuid::new_v4().to_string(),
         // Every value as it was, whatever the cascade's defaults are now.
@@ -78,6 +105,9 @@ async fn render(client: &Client, recipe: &Recipe) -> Result<(Vec<u8>, String)> {
         negative: recipe.negative.clone(),
         images: 1,
         seed: Some(recipe.seed),
+        style: recipe.style.clone().unwrap_or_default(),
+        image: recipe.image.map_or_else(String::new, String::from),
+        mask: recipe.mask.map_or_else(String::new, String::from),
     };
     let mut job = client.submit(spec, vec![prompt]).await?.job;
     let mut watch = client.watch(&job.id, 0, false);

@@ -77,18 +77,26 @@ pub(crate) struct StageFlags {
     /// Noise level of the augmentation of a super-resolution stage's input, 0 to 999
     #[arg(long, value_name = "[STAGE=]LEVEL")]
     pub(crate) noise_level: Vec<PerStage<u32>>,
+    /// How far the image is noised before a stage starts from it, above 0 to 1 (noise alone) [default: 0.7 in the first
+    /// stage, 1 there with a mask, 0.8 in the others]
+    #[arg(long, value_name = "[STAGE=]STRENGTH", allow_hyphen_values = true)]
+    pub(crate) strength: Vec<PerStage<f64>>,
 }
 
 impl StageFlags {
     /// The settings these flags ask of a cascade with `stages`. Flags for all stages go to those that pictures of
-    /// `size` pass; the farm checks the values.
-    pub(crate) fn settings(&self, size: u32, stages: &[v1::CascadeStage]) -> Result<v1::Settings> {
-        let passed: Vec<&v1::CascadeStage> = match stages.iter().position(|stage| stage.size == size) {
-            Some(last) => stages[..=last].iter().collect(),
-            None => stages.iter().collect(),
-        };
+    /// `size` pass, from stage `from` on; the farm checks the values.
+    pub(crate) fn settings(
+        &self,
+        size: u32,
+        from: Option<&str>,
+        stages: &[v1::CascadeStage],
+    ) -> Result<v1::Settings> {
+        let end = stages.iter().position(|stage| stage.size == size).map_or(stages.len(), |last| last + 1);
+        let begin = stages[..end].iter().position(|stage| Some(stage.name.as_str()) == from).unwrap_or(0);
+        let passed: Vec<&v1::CascadeStage> = stages[begin..end].iter().collect();
         self.check_names(&passed)?;
-        let settings = passed.iter().enumerate().map(|(position, stage)| v1::StageSettings {
+        let settings = (begin..).zip(&passed).map(|(position, stage)| v1::StageSettings {
             stage: stage.name.clone(),
             sampler: pick(&self.sampler, &stage.name),
             steps: self.steps_of(&stage.name),
@@ -104,9 +112,10 @@ impl StageFlags {
             } else {
                 pick(&self.noise_level, &stage.name)
             },
+            strength: pick(&self.strength, &stage.name),
         });
         let stages = settings.filter(|stage| *stage != named(&stage.stage)).collect();
-        Ok(v1::Settings { size, stages })
+        Ok(v1::Settings { size, stages, ..v1::Settings::default() })
     }
 
     /// Timesteps for this stage win over steps for all.
@@ -128,6 +137,7 @@ impl StageFlags {
             ("--eta", names(&self.eta)),
             ("--thresholding", names(&self.thresholding)),
             ("--noise-level", names(&self.noise_level)),
+            ("--strength", names(&self.strength)),
         ];
         for (flag, names) in given {
             for name in names {
@@ -167,7 +177,11 @@ mod tests {
 
     fn stages() -> Vec<v1::CascadeStage> {
         [("base", 64), ("sr256", 256), ("sr1024", 1024)]
-            .map(|(name, size)| v1::CascadeStage { name: name.to_owned(), size, defaults: None })
+            .map(|(name, size)| v1::CascadeStage {
+                name: name.to_owned(),
+                size,
+                ..v1::CascadeStage::default()
+            })
             .into()
     }
 
@@ -178,7 +192,7 @@ mod tests {
             noise_level: vec!["9".parse().expect("valid")],
             ..StageFlags::default()
         };
-        let settings = flags.settings(256, &stages()).expect("known stages");
+        let settings = flags.settings(256, None, &stages()).expect("known stages");
         let seen: Vec<_> =
             settings.stages.iter().map(|s| (s.stage.as_str(), s.steps, s.noise_level)).collect();
         assert_eq!(seen, [("base", Some(7), None), ("sr256", Some(5), Some(9))]);
@@ -192,7 +206,7 @@ mod tests {
             timesteps: vec!["sr256=900, 500,3".parse().expect("valid")],
             ..StageFlags::default()
         };
-        let settings = flags.settings(0, &stages()).expect("known stages");
+        let settings = flags.settings(0, None, &stages()).expect("known stages");
         let seen: Vec<_> =
             settings.stages.iter().map(|s| (s.preset.as_deref(), s.timesteps.as_slice(), s.steps)).collect();
         let expected: [(_, &[u32], _); 3] =
@@ -202,15 +216,28 @@ mod tests {
     }
 
     #[test]
+    fn flags_go_to_the_stages_that_run() {
+        let flags = StageFlags {
+            noise_level: vec!["9".parse().expect("valid")],
+            strength: vec!["0.5".parse().expect("valid"), "sr1024=1".parse().expect("valid")],
+            ..StageFlags::default()
+        };
+        let settings = flags.settings(0, Some("sr256"), &stages()).expect("known stages");
+        let seen: Vec<_> =
+            settings.stages.iter().map(|s| (s.stage.as_str(), s.noise_level, s.strength)).collect();
+        assert_eq!(seen, [("sr256", Some(9), Some(0.5)), ("sr1024", Some(9), Some(1.0))]);
+    }
+
+    #[test]
     fn no_flags_ask_for_nothing() {
-        let settings = StageFlags::default().settings(0, &stages()).expect("nothing to refuse");
+        let settings = StageFlags::default().settings(0, None, &stages()).expect("nothing to refuse");
         assert!(settings.stages.is_empty());
     }
 
     #[test]
     fn an_unknown_stage_is_refused_with_those_there_are() {
         let flags = StageFlags { steps: vec!["sr512=7".parse().expect("valid")], ..StageFlags::default() };
-        let error = flags.settings(0, &stages()).expect_err("unknown stage");
+        let error = flags.settings(0, None, &stages()).expect_err("unknown stage");
         assert_eq!(error.message, "--steps names the stage \"sr512\"; accepted: base, sr256, sr1024");
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct JobView {
     images_dead: u64,
     images_cancelled: u64,
     stages: Vec<StageView>,
+    width: u32,
+    height: u32,
     settings: Vec<SettingsView>,
     waiting_for: String,
     eta_seconds: Option<f64>,
@@ -58,6 +60,8 @@ pub(crate) struct SettingsView {
     guidance_schedule: Option<String>,
     thresholding: Option<String>,
     noise_level: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strength: Option<f64>,
 }
 
 impl From<&v1::Job> for JobView {
@@ -90,6 +94,8 @@ impl From<&v1::Job> for JobView {
                     images_per_second: stage.images_per_second,
                 })
                 .collect(),
+            width: job.effective_settings.as_ref().map_or(0, |settings| settings.width),
+            height: job.effective_settings.as_ref().map_or(0, |settings| settings.height),
             settings: job
                 .effective_settings
                 .iter()
@@ -129,6 +135,7 @@ impl From<&v1::StageSettings> for SettingsView {
             guidance_schedule: settings.guidance_schedule.clone(),
             thresholding: settings.thresholding.clone(),
             noise_level: settings.noise_level,
+            strength: settings.strength,
         }
     }
 }
@@ -140,6 +147,12 @@ pub(crate) struct ImageView {
     stage: String,
     prompt: String,
     negative: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    style: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    image: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mask: String,
     seed: u64,
     generation: u32,
     dispatches: u64,
@@ -169,6 +182,9 @@ impl From<&v1::Image> for ImageView {
             stage: image.stage.clone(),
             prompt: image.prompt.clone(),
             negative: image.negative.clone(),
+            style: image.style.clone(),
+            image: image.image.clone(),
+            mask: image.mask.clone(),
             seed: image.seed,
             generation: image.generation,
             dispatches: image.dispatches,
@@ -257,6 +273,8 @@ pub(crate) struct CascadeView {
 struct CascadeStageView {
     name: String,
     size: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_multiple: Option<u32>,
     defaults: Option<SettingsView>,
 }
 
@@ -272,6 +290,7 @@ impl From<&v1::Cascade> for CascadeView {
                 .map(|stage| CascadeStageView {
                     name: stage.name.clone(),
                     size: stage.size,
+                    size_multiple: Some(stage.size_multiple).filter(|multiple| *multiple > 0),
                     defaults: stage.defaults.as_ref().map(SettingsView::from),
                 })
                 .collect(),

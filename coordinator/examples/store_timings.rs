@@ -13,7 +13,9 @@ use darkroom_coordinator::store::{
     Store,
     limits::Limits,
     postgres::{Options, PostgresStore},
-    records::{Dispatched, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term},
+    records::{
+        Dispatched, Extras, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term,
+    },
 };
 use darkroom_core::{
     artifact::ArtifactRef,
@@ -155,6 +157,8 @@ impl Bench {
                         images: 1,
                         first_seed: index,
                         negative_embedding: Some(negative.clone()),
+                        style_embedding: None,
+                        extras: Extras::default(),
                     }
                 })
                 .collect();

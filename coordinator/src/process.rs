@@ -117,6 +117,7 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
 
     let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
     serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
+    serve.limits.long.push("/darkroom.v1.Farm/UploadInput".to_owned());
     let closing = CancellationToken::new();
     let address = listener.local_addr().map_or(args.listen, |bound| bound);
     let (health, serving) = server::serve(listener, handle.routes(), serve, closing.clone())

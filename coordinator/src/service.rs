@@ -32,6 +32,9 @@ use crate::{
     tasks::Cascades,
 };
 
+/// Pictures that are received at a time.
+const UPLOADS: usize = 4;
+
 /// Timings and shares.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -140,6 +143,8 @@ pub(crate) struct Shared {
     pub(crate) crew: LatestCrew,
     pub(crate) openings: Openings,
     pub(crate) counters: Counters,
+    /// Turns of those who send pictures.
+    pub(crate) uploads: tokio::sync::Semaphore,
     /// This process, as leader and as committer.
     pub(crate) holder: String,
     pub(crate) stop: CancellationToken,
@@ -274,6 +279,7 @@ impl Coordinator {
             crew: LatestCrew::default(),
             openings: Openings::default(),
             counters: Counters::default(),
+            uploads: tokio::sync::Semaphore::new(UPLOADS),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -118,6 +118,9 @@ fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
         let recipe = Recipe {
             prompt: work.prompt.clone(),
             negative: work.negative.clone(),
+            style: work.extras.style.clone(),
+            image: work.extras.image.as_ref().map(|image| image.sha256),
+            mask: work.extras.mask.as_ref().map(|mask| mask.sha256),
             seed: work.seed,
             cascade: cascade.spec.name.clone(),
             cascade_digest: work.cascade,
@@ -126,12 +129,18 @@ fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
         recipe.to_pairs()
     });
     let negative = work.negative_embedding.clone().filter(|_| settings.guided());
+    // The style is the text of what adds detail, not of what decides what is seen.
+    let style = work.style_embedding.as_ref().filter(|_| settings.noise_level.is_some());
+    // A stage starts from the user's picture where it has a strength; a low-resolution one is for the first stage.
+    let takes_image = settings.strength.is_some() || work.stage == 0;
     let mut body = RenderBody {
         settings: settings.clone(),
         seed: work.seed,
-        text: work.text_embedding.clone(),
+        text: style.unwrap_or(&work.text_embedding).clone(),
         negative,
         low_res: work.low_res.clone(),
+        image: work.extras.image.clone().filter(|_| takes_image),
+        mask: work.extras.mask.clone().filter(|_| takes_image),
         prefix: String::new(),
         picture,
     };
@@ -146,6 +155,12 @@ fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
     hasher = hasher.field(&seed.to_le_bytes()).field(&body.text.sha256.0);
     for input in [&body.negative, &body.low_res] {
         hasher = hasher.field(input.as_ref().map_or(&[][..], |input| &input.sha256.0));
+    }
+    // Like the settings' own, these fields are there only where there is something to say.
+    for (name, input) in [("image", &body.image), ("mask", &body.mask)] {
+        if let Some(input) = input {
+            hasher = hasher.field(name.as_bytes()).field(&input.sha256.0);
+        }
     }
     for (keyword, text) in body.picture.iter().flatten() {
         hasher = hasher.field(keyword.as_bytes()).field(text.as_bytes());

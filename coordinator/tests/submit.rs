@@ -148,7 +148,7 @@ type Spoil = fn(&mut v1::SubmitJobRequest);
 fn stage(request: &mut v1::SubmitJobRequest, stage: v1::StageSettings) {
     let spec = request.spec.as_mut().expect("a spec");
     let good = v1::StageSettings { stage: "base".to_owned(), ..Default::default() };
-    spec.settings = Some(v1::Settings { size: 0, stages: vec![good, stage] });
+    spec.settings = Some(v1::Settings { stages: vec![good, stage], ..Default::default() });
 }
 
 fn sr(change: impl FnOnce(&mut v1::StageSettings)) -> v1::StageSettings {
@@ -184,7 +184,8 @@ async fn every_bad_field_is_refused_by_name() {
         ("spec.priority", Code::InvalidArgument, |r| r.spec.as_mut().expect("a spec").priority = 9),
         ("spec.cascade", Code::NotFound, |r| r.spec.as_mut().expect("a spec").cascade = "huge".to_owned()),
         ("spec.settings.size", Code::InvalidArgument, |r| {
-            r.spec.as_mut().expect("a spec").settings = Some(v1::Settings { size: 300, stages: vec![] });
+            r.spec.as_mut().expect("a spec").settings =
+                Some(v1::Settings { size: 300, ..Default::default() });
         }),
         ("spec.settings.stages[1].stage", Code::InvalidArgument, |r| {
             stage(r, sr(|s| s.stage = "sr9".to_owned()))

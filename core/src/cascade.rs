@@ -95,6 +95,10 @@ pub struct StageSpec {
     /// Default noise level of the low-resolution input; super-resolution stages only.
     #[serde(default)]
     pub noise_level: Option<u32>,
+    /// Width and height of its output must be multiples of it. Absent: read from the network's configuration, where there
+    /// is one. Not part of the cascade's identity: it says what can be asked for, not what comes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_multiple: Option<u32>,
 }
 
 /// A cascade whose files have been hashed.
@@ -166,6 +170,17 @@ impl CascadeSpec {
                     &field,
                     format!(
                         "{field}.noise_level belongs to super-resolution stages, all of them and only them"
+                    ),
+                );
+            }
+            if let Some(multiple) =
+                stage.size_multiple.filter(|multiple| *multiple == 0 || !stage.size.is_multiple_of(*multiple))
+            {
+                return wrong(
+                    &field,
+                    format!(
+                        "{field}.size_multiple is {multiple}; accepted: a divisor of size {}",
+                        stage.size
                     ),
                 );
             }
@@ -320,6 +335,7 @@ mod tests {
                 "steps = 0\n        guidance_scale = 1.0",
                 "stages[1].steps",
             ),
+            ("size = 32", "size = 32\n        size_multiple = 24", "stages[1]"),
             ("max_length = 20", "max_length = 20\n        colour = 3", FILE_NAME),
             ("steps = 4", "", "stages[0].steps"),
             ("steps = 4", "preset = \"fast27\"", "stages[0].preset"),

@@ -10,6 +10,12 @@ use crate::{
 pub const PROMPT: &str = "darkroom.prompt";
 /// Keyword of the negative prompt.
 pub const NEGATIVE: &str = "darkroom.negative_prompt";
+/// Keyword of the style, the text of the super-resolution stages; absent where it is the prompt.
+pub const STYLE: &str = "darkroom.style";
+/// Keyword of the SHA-256 of the picture that it started from; absent where there was none.
+pub const IMAGE: &str = "darkroom.image_sha256";
+/// Keyword of the SHA-256 of the mask; absent where there was none.
+pub const MASK: &str = "darkroom.mask_sha256";
 /// Keyword of the seed, in decimal.
 pub const SEED: &str = "darkroom.seed";
 /// Keyword of the cascade's name.
@@ -30,6 +36,12 @@ pub struct Recipe {
     pub prompt: String,
     /// The negative prompt; empty is none.
     pub negative: String,
+    /// Text of the super-resolution stages, where it is not the prompt.
+    pub style: Option<String>,
+    /// The picture that it started from.
+    pub image: Option<Digest>,
+    /// The mask of what was painted anew.
+    pub mask: Option<Digest>,
     /// The image's seed.
     pub seed: u64,
     /// Name of the cascade, for people.
@@ -45,17 +57,19 @@ impl Recipe {
     #[must_use]
     pub fn to_pairs(&self) -> Vec<(String, String)> {
         let settings = serde_json::to_string(&self.settings).unwrap_or_default();
-        [
-            (PROMPT, self.prompt.clone()),
-            (NEGATIVE, self.negative.clone()),
-            (SEED, self.seed.to_string()),
-            (CASCADE, self.cascade.clone()),
-            (CASCADE_DIGEST, self.cascade_digest.to_string()),
-            (SETTINGS, settings),
-            (PARAMETERS, self.line_for_people()),
-        ]
-        .map(|(keyword, text)| (keyword.to_owned(), text))
-        .into()
+        let pairs = [
+            (PROMPT, Some(self.prompt.clone())),
+            (NEGATIVE, Some(self.negative.clone())),
+            (STYLE, self.style.clone()),
+            (IMAGE, self.image.map(String::from)),
+            (MASK, self.mask.map(String::from)),
+            (SEED, Some(self.seed.to_string())),
+            (CASCADE, Some(self.cascade.clone())),
+            (CASCADE_DIGEST, Some(self.cascade_digest.to_string())),
+            (SETTINGS, Some(settings)),
+            (PARAMETERS, Some(self.line_for_people())),
+        ];
+        pairs.into_iter().filter_map(|(keyword, text)| Some((keyword.to_owned(), text?))).collect()
     }
 
     /// Reads the pairs back; others are ignored.
@@ -64,26 +78,33 @@ impl Recipe {
     /// The keyword that is missing or cannot be read.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, UserError> {
         let pairs: Vec<_> = pairs.into_iter().collect();
+        let optional = |keyword: &str| pairs.iter().find(|(name, _)| *name == keyword).map(|(_, text)| *text);
         let text = |keyword: &str| {
-            pairs.iter().find(|(name, _)| *name == keyword).map(|(_, text)| *text).ok_or_else(|| {
+            optional(keyword).ok_or_else(|| {
                 UserError::invalid(
                     keyword,
                     format!("the picture has no text {keyword}; accepted: a PNG that Darkroom rendered"),
                 )
             })
         };
+        let digest = |keyword: &str, text: &str| {
+            text.parse::<Digest>()
+                .map_err(|error| UserError::invalid(keyword, format!("{keyword}: {}", error.message)))
+        };
+        let input = |keyword: &str| optional(keyword).map(|text| digest(keyword, text)).transpose();
         let seed = text(SEED)?;
         let settings = text(SETTINGS)?;
         Ok(Self {
             prompt: text(PROMPT)?.to_owned(),
             negative: text(NEGATIVE)?.to_owned(),
+            style: optional(STYLE).map(str::to_owned),
+            image: input(IMAGE)?,
+            mask: input(MASK)?,
             seed: seed.parse().map_err(|_| {
                 UserError::invalid(SEED, format!("{SEED} is {seed:?}; accepted: 0 to {}", u64::MAX))
             })?,
             cascade: text(CASCADE)?.to_owned(),
-            cascade_digest: text(CASCADE_DIGEST)?
-                .parse()
-                .map_err(|error: UserError| UserError::invalid(CASCADE_DIGEST, error.message))?,
+            cascade_digest: digest(CASCADE_DIGEST, text(CASCADE_DIGEST)?)?,
             settings: serde_json::from_str(settings).map_err(|error| {
                 UserError::invalid(SETTINGS, format!("{SETTINGS} cannot be read: {error}"))
             })?,
@@ -95,8 +116,10 @@ impl Recipe {
         if !self.negative.is_empty() {
             line += &format!("\nNegative prompt: {}", self.negative);
         }
-        line +=
-            &format!("\nSeed: {}, Size: {1}x{1}, Model: {2}", self.seed, self.settings.size(), self.cascade);
+        if let Some(style) = &self.style {
+            line += &format!("\nStyle: {style}");
+        }
+        line += &format!("\nSeed: {}, Size: {}, Model: {}", self.seed, self.settings.extent(), self.cascade);
         for stage in &self.settings.stages {
             line += &format!(", {}: {}", stage.stage, sampling(stage));
         }
@@ -127,25 +150,33 @@ pub fn sampling(stage: &StageSettings) -> String {
     if let Some(level) = stage.noise_level {
         line += &format!(" noise level {level}");
     }
+    if let Some(strength) = stage.strength {
+        line += &format!(" strength {strength}");
+    }
     line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Sampler;
+    use crate::{extent::Extent, settings::Sampler, start::Start};
 
     fn recipe() -> Recipe {
         Recipe {
             prompt: "A red circle, \"großartig\"\nabove".to_owned(),
             negative: "blur".to_owned(),
+            style: None,
+            image: None,
+            mask: None,
             seed: u64::MAX,
             cascade: "demo".to_owned(),
             cascade_digest: Digest::of(b"demo"),
             settings: Settings {
+                start: Start::Noise,
                 stages: vec![StageSettings {
                     stage: "base".to_owned().try_into().expect("a name"),
                     size: 64,
+                    extent: None,
                     sampler: Sampler::DpmSolverPlusPlus,
                     steps: 3,
                     preset: Some("short".to_owned()),
@@ -156,6 +187,7 @@ mod tests {
                     guidance_schedule: GuidanceSchedule::Oscillating { first: 2, low: 1.1 },
                     thresholding: Thresholding::Dynamic { percentile: 99.7, max: 1.3 },
                     noise_level: None,
+                    strength: None,
                 }],
             },
         }
@@ -170,6 +202,7 @@ mod tests {
         let stage = "base: dpmsolver++ 3 steps (short) eta 0.1 guidance 7.300000000000001 oscillating:2:1.1 \
                      thresholding dynamic:99.7:1.3";
         assert!(line.contains(stage), "{line}");
+        assert_eq!(pairs.len(), 7, "what there is not is not written");
     }
 
     #[test]
@@ -186,6 +219,30 @@ mod tests {
         assert_eq!((stage.spacing, stage.eta, stage.timesteps.len()), (Spacing::Configured, 0.0, 0));
         let newer = old.replace("\"steps\"", "\"colour\":\"sepia\",\"steps\"");
         assert_eq!(read(&newer).expect_err("unknown").field.as_deref(), Some(SETTINGS));
+    }
+
+    #[test]
+    fn what_a_picture_started_from_survives_too() {
+        let mut recipe = Recipe {
+            style: Some("ink".to_owned()),
+            image: Some(Digest::of(b"cat")),
+            mask: Some(Digest::of(b"mask")),
+            ..recipe()
+        };
+        recipe.settings.start = Start::Masked;
+        recipe.settings.stages[0].extent = Some(Extent { width: 64, height: 32 });
+        recipe.settings.stages[0].strength = Some(0.7);
+        let pairs = recipe.to_pairs();
+        let read = Recipe::from_pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        assert_eq!(read, Ok(recipe));
+        let line = &pairs.last().expect("pairs").1;
+        assert!(
+            line.contains("Style: ink") && line.contains("Size: 64x32") && line.contains("strength 0.7"),
+            "{line}"
+        );
+        let broken =
+            pairs.iter().map(|(name, text)| (name.as_str(), if name == IMAGE { "cat.png" } else { text }));
+        assert_eq!(Recipe::from_pairs(broken).expect_err("broken").field.as_deref(), Some(IMAGE));
     }
 
     #[test]

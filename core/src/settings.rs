@@ -11,7 +11,9 @@ use crate::{
     cascade::{CascadeSpec, StageSpec},
     digest::FieldHasher,
     error::UserError,
+    extent::Extent,
     id::StageName,
+    start::{Course, Start},
 };
 
 pub use guidance::GuidanceSchedule;
@@ -54,6 +56,8 @@ pub struct StageRequest {
     pub thresholding: Option<String>,
     /// Noise level of the low-resolution input.
     pub noise_level: Option<u32>,
+    /// How far the picture that the stage starts from is noised, above 0 to 1.
+    pub strength: Option<f64>,
 }
 
 /// What a user asks of a job.
@@ -62,6 +66,14 @@ pub struct StageRequest {
 pub struct SettingsRequest {
     /// Edge of the final picture, pixels; 0: the last stage's.
     pub size: u32,
+    /// Width of the final picture, pixels; 0: its size.
+    pub width: u32,
+    /// Height of the final picture, pixels; 0: its size.
+    pub height: u32,
+    /// What images start from, by name ([`Start`]); empty: noise, or what `start_stage` implies.
+    pub start: String,
+    /// The super-resolution stage that begins with the prompts' pictures; empty: all stages run.
+    pub start_stage: String,
     /// Per stage, at most once each.
     pub stages: Vec<StageRequest>,
 }
@@ -73,8 +85,11 @@ pub struct SettingsRequest {
 pub struct StageSettings {
     /// The stage.
     pub stage: StageName,
-    /// Edge of its output, pixels.
+    /// Edge of its output, pixels, where that is square.
     pub size: u32,
+    /// Width and height of its output, where that is no square of `size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent: Option<Extent>,
     /// Sampler.
     pub sampler: Sampler,
     /// Denoising steps, 1 to [`MAX_STEPS`]; the number of `timesteps` where those are given.
@@ -101,11 +116,17 @@ pub struct StageSettings {
     pub thresholding: Thresholding,
     /// Noise level, 0 to [`MAX_NOISE_LEVEL`]; super-resolution stages only.
     pub noise_level: Option<u32>,
+    /// How far the user's picture is noised before the stage starts from it, above 0 to 1; only where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
 }
 
 /// A job's settings with every value known: the stages its images pass, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// What the images start from.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start: Start,
     /// At least one; the last one's size is the picture's.
     pub stages: Vec<StageSettings>,
 }
@@ -122,6 +143,7 @@ impl StageSettings {
         let mut settings = Self {
             stage: spec.name.clone(),
             size: spec.size,
+            extent: None,
             sampler: spec.sampler,
             steps: spec.steps,
             preset: None,
@@ -132,6 +154,7 @@ impl StageSettings {
             guidance_schedule: spec.guidance_schedule,
             thresholding: spec.thresholding,
             noise_level: spec.noise_level,
+            strength: None,
         };
         let request = StageRequest {
             steps: Some(spec.steps).filter(|steps| *steps > 0),
@@ -143,6 +166,12 @@ impl StageSettings {
         };
         settings.apply(&request, path)?;
         Ok(settings)
+    }
+
+    /// Width and height of its output.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.extent.unwrap_or(Extent::square(self.size))
     }
 
     /// Whether the stage runs an unconditional forward at any step and so needs the negative prompt's embedding.
@@ -178,7 +207,41 @@ impl StageSettings {
             self.thresholding = text.parse().map_err(|error| at(path, &error))?;
         }
         self.noise_level = wanted.noise_level.or(self.noise_level);
+        if let Some(strength) = wanted.strength {
+            self.apply_strength(strength, path)?;
+        }
         self.check_numbers(path)
+    }
+
+    fn apply_strength(&mut self, strength: f64, path: Path<'_>) -> Result<(), UserError> {
+        let field = path("strength");
+        let message = if self.strength.is_none() {
+            format!(
+                "{field} is {strength}, but stage {} starts from no picture of the user's; accepted: none",
+                self.stage
+            )
+        } else if strength > 0.0 && strength <= 1.0 {
+            self.strength = Some(strength);
+            return Ok(());
+        } else {
+            format!("{field} is {strength}; accepted: above 0 (the picture as it is) to 1 (noise alone)")
+        };
+        Err(UserError::invalid(field, message))
+    }
+
+    /// Of its steps a stage that starts from a picture runs the last ones, as many as its strength says.
+    fn check_steps_left(&self) -> Result<(), UserError> {
+        let Some(strength) = self.strength else { return Ok(()) };
+        let steps = f64::from(self.steps);
+        if steps * strength >= 1.0 {
+            return Ok(());
+        }
+        let message = format!(
+            "strength {strength} leaves none of the {steps} steps of stage {}; accepted: {} to 1",
+            self.stage,
+            1.0 / steps
+        );
+        Err(UserError::invalid("settings.stages.strength", message))
     }
 
     fn apply_sampler(&mut self, wanted: &StageRequest, path: Path<'_>) -> Result<(), UserError> {
@@ -288,6 +351,21 @@ impl Settings {
         self.stages.last().map_or(0, |stage| stage.size)
     }
 
+    /// Width and height of the final picture.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.stages.last().map_or(Extent::square(0), StageSettings::extent)
+    }
+
+    /// Width and height of the low-resolution picture that the first stage is given, where images start from one.
+    #[must_use]
+    pub fn low_res(&self, cascade: &CascadeSpec) -> Option<Extent> {
+        let first = self.stages.first().filter(|_| self.start == Start::LowRes)?;
+        let (position, _) = cascade.stage(&first.stage).ok()?;
+        let before = cascade.stages.get(position.checked_sub(1)?)?;
+        first.extent().scaled(first.size, before.size)
+    }
+
     /// Whether any stage is guided.
     #[must_use]
     pub fn guided(&self) -> bool {
@@ -299,9 +377,14 @@ impl Settings {
     /// # Errors
     /// The first field at fault, as `settings.size` or `settings.stages[i].steps`.
     pub fn resolve(request: &SettingsRequest, cascade: &CascadeSpec) -> Result<Self, UserError> {
-        let count = stages_up_to(request.size, cascade)?;
-        let mut stages =
-            (0..count).map(|position| cascade.defaults(position)).collect::<Result<Vec<_>, _>>()?;
+        let course = Course::plan(request, cascade)?;
+        let mut stages = Vec::with_capacity(course.stages.len());
+        for (position, extent) in (course.begin..).zip(&course.extents) {
+            let mut stage = cascade.defaults(position)?;
+            stage.extent = *extent;
+            stage.strength = course.start.default_strength(stage.noise_level.is_some());
+            stages.push(stage);
+        }
         for (position, wanted) in request.stages.iter().enumerate() {
             let path = |key: &str| format!("settings.stages[{position}].{key}");
             if request.stages[..position].iter().any(|other| other.stage == wanted.stage) {
@@ -315,7 +398,7 @@ impl Settings {
                 ));
             }
             let Some(stage) = stages.iter_mut().find(|stage| stage.stage.as_str() == wanted.stage) else {
-                let names: Vec<_> = cascade.stages[..count].iter().map(|stage| stage.name.as_str()).collect();
+                let names: Vec<_> = course.stages.iter().map(|stage| stage.name.as_str()).collect();
                 return Err(UserError::invalid(
                     path("stage"),
                     format!("{} is {:?}; accepted: {}", path("stage"), wanted.stage, names.join(", ")),
@@ -323,18 +406,9 @@ impl Settings {
             };
             stage.apply(wanted, &path)?;
         }
-        Ok(Self { stages })
+        stages.iter().try_for_each(StageSettings::check_steps_left)?;
+        Ok(Self { start: course.start, stages })
     }
-}
-
-fn stages_up_to(size: u32, cascade: &CascadeSpec) -> Result<usize, UserError> {
-    if size == 0 {
-        return Ok(cascade.stages.len());
-    }
-    cascade.stages.iter().position(|stage| stage.size == size).map(|position| position + 1).ok_or_else(|| {
-        let sizes: Vec<_> = cascade.stages.iter().map(|stage| stage.size.to_string()).collect();
-        UserError::invalid("settings.size", format!("size is {size}; accepted: {}", sizes.join(", ")))
-    })
 }
 
 /// A list of timesteps falls strictly and begins below 1000, so it has at most so many.

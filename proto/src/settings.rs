@@ -1,6 +1,9 @@
 //! Settings between their messages and `core`'s words. A field of a stage's settings crosses the wire here and nowhere else.
 
-use darkroom_core::settings::{Settings, SettingsRequest, StageRequest, StageSettings};
+use darkroom_core::{
+    settings::{Settings, SettingsRequest, StageRequest, StageSettings},
+    start::Start,
+};
 
 use crate::v1;
 
@@ -18,6 +21,7 @@ impl From<&v1::StageSettings> for StageRequest {
             guidance_schedule: stage.guidance_schedule.clone(),
             thresholding: stage.thresholding.clone(),
             noise_level: stage.noise_level,
+            strength: stage.strength,
         }
     }
 }
@@ -36,6 +40,7 @@ impl From<&StageRequest> for v1::StageSettings {
             guidance_schedule: stage.guidance_schedule.clone(),
             thresholding: stage.thresholding.clone(),
             noise_level: stage.noise_level,
+            strength: stage.strength,
         }
     }
 }
@@ -55,25 +60,68 @@ impl From<&StageSettings> for v1::StageSettings {
             guidance_schedule: Some(stage.guidance_schedule.to_string()),
             thresholding: Some(stage.thresholding.to_string()),
             noise_level: stage.noise_level,
+            strength: stage.strength,
         }
     }
 }
 
 impl From<&v1::Settings> for SettingsRequest {
     fn from(settings: &v1::Settings) -> Self {
-        Self { size: settings.size, stages: settings.stages.iter().map(StageRequest::from).collect() }
+        Self {
+            size: settings.size,
+            width: settings.width,
+            height: settings.height,
+            start: match v1::Start::try_from(settings.start) {
+                Ok(v1::Start::Unspecified) => String::new(),
+                Ok(v1::Start::Noise) => Start::Noise.name().to_owned(),
+                Ok(v1::Start::LowRes) => Start::LowRes.name().to_owned(),
+                Ok(v1::Start::Picture) => Start::Picture.name().to_owned(),
+                Ok(v1::Start::Masked) => Start::Masked.name().to_owned(),
+                // Refused, by what it says, where the request is resolved.
+                Err(_) => settings.start.to_string(),
+            },
+            start_stage: settings.start_stage.clone(),
+            stages: settings.stages.iter().map(StageRequest::from).collect(),
+        }
     }
 }
 
 impl From<&SettingsRequest> for v1::Settings {
     fn from(request: &SettingsRequest) -> Self {
-        Self { size: request.size, stages: request.stages.iter().map(v1::StageSettings::from).collect() }
+        Self {
+            size: request.size,
+            stages: request.stages.iter().map(v1::StageSettings::from).collect(),
+            width: request.width,
+            height: request.height,
+            start: request.start.parse().map_or(v1::Start::Unspecified, v1::Start::from).into(),
+            start_stage: request.start_stage.clone(),
+        }
     }
 }
 
 impl From<&Settings> for v1::Settings {
     fn from(settings: &Settings) -> Self {
-        Self { size: settings.size(), stages: settings.stages.iter().map(v1::StageSettings::from).collect() }
+        let extent = settings.extent();
+        let first = settings.stages.first().filter(|_| settings.start == Start::LowRes);
+        Self {
+            size: settings.size(),
+            stages: settings.stages.iter().map(v1::StageSettings::from).collect(),
+            width: extent.width,
+            height: extent.height,
+            start: v1::Start::from(settings.start).into(),
+            start_stage: first.map_or_else(String::new, |stage| stage.stage.to_string()),
+        }
+    }
+}
+
+impl From<Start> for v1::Start {
+    fn from(start: Start) -> Self {
+        match start {
+            Start::Noise => Self::Noise,
+            Start::LowRes => Self::LowRes,
+            Start::Picture => Self::Picture,
+            Start::Masked => Self::Masked,
+        }
     }
 }
 

@@ -203,6 +203,7 @@ fn render(index: u64) -> Task {
     let settings = StageSettings {
         stage: StageName::try_from("sr256".to_owned()).expect("a stage's name"),
         size: 256,
+        extent: None,
         sampler: Sampler::Ddim,
         steps: 50,
         preset: None,
@@ -213,6 +214,7 @@ fn render(index: u64) -> Task {
         guidance_schedule: GuidanceSchedule::Constant,
         thresholding: Thresholding::Configured,
         noise_level: Some(250),
+        strength: None,
     };
     let body = RenderBody {
         settings,
@@ -220,6 +222,8 @@ fn render(index: u64) -> Task {
         text: artifact("text"),
         negative: Some(artifact("negative")),
         low_res: Some(artifact("low")),
+        image: None,
+        mask: None,
         prefix: format!("tasks/{}/", Digest::of(&index.to_le_bytes())),
         picture: None,
     };

@@ -91,8 +91,15 @@ pub struct RenderBody {
     pub text: ArtifactRef,
     /// Embedding of the negative prompt, where the stage is guided.
     pub negative: Option<ArtifactRef>,
-    /// Output of the stage before: a float tensor [3, size, size] in [−1, 1].
+    /// Output of the stage before: a float tensor [3, height, width] in [−1, 1].
     pub low_res: Option<ArtifactRef>,
+    /// A picture of the user's, a PNG: where the settings have a strength, what the stage starts from; elsewhere its
+    /// low-resolution picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ArtifactRef>,
+    /// What of that picture is painted anew: a PNG, white where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<ArtifactRef>,
     /// Prefix of the output's key, `tasks/{task digest}/`.
     pub prefix: String,
     /// In the last stage: text metadata of the PNG, in order. Absent in the others, which store a tensor.

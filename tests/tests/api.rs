@@ -57,18 +57,18 @@ async fn an_error_carries_the_field_the_reason_and_what_would_be_accepted() {
     let farm = Farm::start(folder.path(), Renderer::Fake);
     let mut client = FarmClient::new(channel(&farm).await);
     let stage = |guidance_scale, steps| v1::Settings {
-        size: 0,
         stages: vec![v1::StageSettings {
             stage: "base".to_owned(),
             guidance_scale,
             steps,
             ..v1::StageSettings::default()
         }],
+        ..v1::Settings::default()
     };
     for (settings, field) in [
         (stage(Some(f64::NAN), None), "spec.settings.stages[0].guidance_scale"),
         (stage(None, Some(10_001)), "spec.settings.stages[0].steps"),
-        (v1::Settings { size: 65, stages: Vec::new() }, "spec.settings.size"),
+        (v1::Settings { size: 65, ..v1::Settings::default() }, "spec.settings.size"),
     ] {
         let status = client.submit_job(submit(settings)).await.expect_err(field);
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
@@ -85,7 +85,7 @@ async fn a_watch_goes_on_from_the_version_last_seen() {
     let folder = tempfile::tempdir().expect("folder");
     let farm = Farm::start(folder.path(), Renderer::Fake);
     let mut client = FarmClient::new(channel(&farm).await);
-    let mut request = submit(v1::Settings { size: 64, stages: Vec::new() });
+    let mut request = submit(v1::Settings { size: 64, ..v1::Settings::default() });
     request.prompts[0].images = 30;
     let job = client.submit_job(request).await.expect("accepted").into_inner().job.expect("a job");
     let mut seen = std::collections::BTreeSet::new();

@@ -86,17 +86,23 @@ fn picture(batch: &Batch<'_>, row: &Inputs) -> FloatTensor {
     for input in row.negative.as_deref().into_iter().chain(&row.low_res) {
         hasher = hasher.field(&digest(input).0);
     }
-    let Digest(bytes) = hasher.finish();
-    let edge = batch.settings.size as usize;
-    let mut data = Vec::with_capacity(3 * edge * edge);
-    for channel in bytes.chunks(4).take(3) {
-        let [start, right, down] = [channel[0], channel[1], channel[2]].map(|byte| f32::from(byte) / 255.0);
-        for y in 0..edge {
-            let line = start + down * y as f32 / edge as f32;
-            data.extend((0..edge).map(|x| (line + right * x as f32 / edge as f32) % 1.0 * 2.0 - 1.0));
+    for (name, input) in [("image", &row.image), ("mask", &row.mask)] {
+        if let Some(input) = input {
+            hasher = hasher.field(name.as_bytes()).field(&digest(input).0);
         }
     }
-    FloatTensor { shape: vec![3, edge, edge], data }
+    let Digest(bytes) = hasher.finish();
+    let extent = batch.settings.extent();
+    let (width, height) = (extent.width as usize, extent.height as usize);
+    let mut data = Vec::with_capacity(3 * width * height);
+    for channel in bytes.chunks(4).take(3) {
+        let [start, right, down] = [channel[0], channel[1], channel[2]].map(|byte| f32::from(byte) / 255.0);
+        for y in 0..height {
+            let line = start + down * y as f32 / height as f32;
+            data.extend((0..width).map(|x| (line + right * x as f32 / width as f32) % 1.0 * 2.0 - 1.0));
+        }
+    }
+    FloatTensor { shape: vec![3, height, width], data }
 }
 
 fn digest(tensor: &FloatTensor) -> Digest {

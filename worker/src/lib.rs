@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod fake_renderer;
+mod pictures;
 pub mod process;
 pub mod renderer;
 pub mod service;

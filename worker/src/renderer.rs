@@ -27,8 +27,12 @@ pub struct Inputs {
     pub text: Arc<FloatTensor>,
     /// Embedding of the negative prompt, where the stage is guided.
     pub negative: Option<Arc<FloatTensor>>,
-    /// The stage before's picture, `[3, size, size]` in −1…1.
+    /// The stage before's picture, `[3, height, width]` in −1…1.
     pub low_res: Option<FloatTensor>,
+    /// The picture to start from, `[3, height, width]` in −1…1 at the stage's own size; where the settings have a strength.
+    pub image: Option<Arc<FloatTensor>>,
+    /// What of it is painted anew, `[1, height, width]`, 1 where it is; all of it where there is none.
+    pub mask: Option<Arc<FloatTensor>>,
     /// Names the image's noise.
     pub seed: u64,
 }
@@ -46,7 +50,7 @@ pub struct Batch<'a> {
 
 /// The models of the stages a worker serves. Owned by one thread.
 pub trait Renderer: 'static {
-    /// Renders a batch: one result per row in order, each `[3, size, size]` in −1…1. A row's bytes depend on its inputs,
+    /// Renders a batch: one result per row in order, each `[3, height, width]` in −1…1. A row's bytes depend on its inputs,
     /// the settings and the device class alone. `on_step` is called after each step and may stop the batch.
     ///
     /// # Errors

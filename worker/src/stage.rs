@@ -18,7 +18,10 @@ use darkroom_queue::{
     task::{Outcome, PoolId, RenderBody, Task, TaskBody},
 };
 
-use crate::renderer::Inputs;
+use crate::{
+    pictures::{Pictures, Use},
+    renderer::Inputs,
+};
 
 /// Embeddings kept in memory: prompts come in runs, and the empty text comes with all of them.
 const EMBEDDINGS: usize = 32;
@@ -28,6 +31,7 @@ const EMBEDDINGS: usize = 32;
 pub struct RenderStage {
     artifacts: ArtifactStore,
     embeddings: Mutex<VecDeque<(Digest, Arc<FloatTensor>)>>,
+    pictures: Pictures,
 }
 
 /// An output as it will be stored.
@@ -41,7 +45,7 @@ impl RenderStage {
     /// Over a store.
     #[must_use]
     pub fn new(artifacts: ArtifactStore) -> Self {
-        Self { artifacts, embeddings: Mutex::default() }
+        Self { artifacts, embeddings: Mutex::default(), pictures: Pictures::default() }
     }
 
     async fn inputs(&self, body: &RenderBody) -> Result<Inputs, Fault> {
@@ -54,7 +58,47 @@ impl RenderStage {
             Some(low_res) => Some(self.tensor(low_res).await?),
             None => None,
         };
-        Ok(Inputs { text, negative, low_res, seed: body.seed })
+        let extent = body.settings.extent();
+        let (mut low_res, mut image, mut mask) = (low_res, None, None);
+        match &body.image {
+            Some(given) if body.settings.strength.is_some() => {
+                image = Some(self.picture(given, Use::Picture(extent)).await?);
+                if let Some(given) = &body.mask {
+                    mask = Some(self.picture(given, Use::Mask(extent)).await?);
+                }
+            }
+            Some(given) => low_res = Some((*self.picture(given, Use::LowRes).await?).clone()),
+            None => {}
+        }
+        Ok(Inputs { text, negative, low_res, image, mask, seed: body.seed })
+    }
+
+    /// A picture of the user's as a stage needs it. Nobody can make it again but its user, so where it is gone the image
+    /// fails.
+    async fn picture(&self, artifact: &ArtifactRef, wanted: Use) -> Result<Arc<FloatTensor>, Fault> {
+        let id = (artifact.sha256, wanted);
+        if let Some(kept) = self.pictures.get(&id) {
+            return Ok(kept);
+        }
+        let failed =
+            |code: &str, message: String| Fault::Ends(Outcome::Failed { code: code.to_owned(), message });
+        let bytes = match self.artifacts.get(artifact).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.retryable() => return Err(Fault::Storage(error.to_string())),
+            Err(error) => {
+                let message =
+                    format!("the picture it starts from is lost ({error}); send it again and retry the job");
+                return Err(failed("input_lost", message));
+            }
+        };
+        let reading = tokio::task::spawn_blocking(move || wanted.read(&bytes));
+        let tensor = match reading.await {
+            Ok(read) => {
+                read.map_err(|error| failed("invalid_input", format!("the picture it starts from {error}")))?
+            }
+            Err(error) => return Err(failed("panic", format!("reading a picture failed: {error}"))),
+        };
+        Ok(self.pictures.keep(id, tensor))
     }
 
     async fn embedding(&self, artifact: &ArtifactRef) -> Result<Arc<FloatTensor>, Fault> {

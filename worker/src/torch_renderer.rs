@@ -95,8 +95,8 @@ fn row(inputs: &Inputs) -> RowInput {
         text: host(&inputs.text),
         negative: inputs.negative.as_deref().map(host),
         low_res: inputs.low_res.as_ref().map(host),
-        init_image: None,
-        mask: None,
+        init_image: inputs.image.as_deref().map(host),
+        mask: inputs.mask.as_deref().map(host),
         seed: inputs.seed,
     }
 }
@@ -140,8 +140,9 @@ fn sampler_settings(wanted: &StageSettings) -> SamplerSettings {
             }
         },
         noise_level: wanted.noise_level,
-        width: wanted.size as usize,
-        height: wanted.size as usize,
+        width: wanted.extent().width as usize,
+        height: wanted.extent().height as usize,
+        strength: wanted.strength,
         ..SamplerSettings::default()
     }
 }

@@ -113,6 +113,8 @@ async fn render(bundle: &CascadeBundle, indices: &[u64], batch: usize) -> BTreeM
                 text: text.clone(),
                 negative: Some(text.clone()),
                 low_res: low_res.clone(),
+                image: None,
+                mask: None,
                 prefix: format!("tasks/{position}-{index}/"),
                 picture: (position == 1).then(Vec::new),
             })),

@@ -82,6 +82,9 @@ pub(super) fn image(job: &JobRecord, image: ImageRecord) -> v1::Image {
         index: image.id.index,
         prompt: image.prompt,
         negative: image.negative,
+        image: image.extras.image.map_or_else(String::new, |input| input.sha256.to_string()),
+        mask: image.extras.mask.map_or_else(String::new, |input| input.sha256.to_string()),
+        style: image.extras.style.unwrap_or_default(),
         seed: image.seed,
         state: image_state(image.progress.state) as i32,
         stage: stage(image.progress.stage),
@@ -111,6 +114,7 @@ pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
     let stages = cascade.spec.stages.iter().enumerate().map(|(position, stage)| v1::CascadeStage {
         name: stage.name.to_string(),
         size: stage.size,
+        size_multiple: stage.size_multiple.unwrap_or(0),
         defaults: cascade.spec.defaults(position).ok().as_ref().map(v1::StageSettings::from),
     });
     v1::Cascade {

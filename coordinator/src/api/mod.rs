@@ -2,9 +2,11 @@
 
 mod convert;
 mod fetch;
+mod inputs;
 mod jobs;
 mod progress;
 mod submit;
+mod upload;
 mod validate;
 mod watch;
 mod workers;
@@ -93,6 +95,13 @@ impl v1::farm_server::Farm for Farm {
         request: Request<Streaming<v1::SubmitJobChunk>>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         self.submit_stream(request.into_inner()).await.map(Response::new).map_err(|error| status(&error))
+    }
+
+    async fn upload_input(
+        &self,
+        request: Request<Streaming<v1::UploadInputChunk>>,
+    ) -> Result<Response<v1::UploadInputResponse>, Status> {
+        self.unary(self.shared.options.submit, self.upload(request.into_inner())).await
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {

@@ -20,7 +20,8 @@ const SIDE_BY_SIDE: usize = 3;
 impl Farm {
     pub(super) async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Error> {
         let mut draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
-        let prompts = draft.add(request.prompts).map_err(refused)?;
+        let inputs = self.inputs_of(&request.prompts).await?;
+        let prompts = draft.add(request.prompts, &inputs).map_err(refused)?;
         let content = draft.finish().map_err(refused)?;
         let submitted = self.shared.store.submit(&draft.job, &prompts, content).await?;
         self.submitted(submitted).await
@@ -82,7 +83,8 @@ impl Farm {
                     "a second spec came; accepted: prompts after the first message",
                 )));
             };
-            let prompts = draft.add(chunk.prompts).map_err(refused)?;
+            let inputs = self.inputs_of(&chunk.prompts).await?;
+            let prompts = draft.add(chunk.prompts, &inputs).map_err(refused)?;
             if keep && !prompts.is_empty() {
                 if storing.len() >= SIDE_BY_SIDE {
                     stored(storing.join_next().await)?;

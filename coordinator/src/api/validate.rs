@@ -15,10 +15,11 @@ use darkroom_proto::v1;
 use prost::Message;
 use uuid::Uuid;
 
+use super::inputs::{Inputs, Wanted};
 use crate::{
     store::{
         limits::Limits,
-        records::{NewJob, NewPrompt, PreparedText, Requested},
+        records::{Extras, NewJob, NewPrompt, PreparedText, Requested},
     },
     tasks::Cascades,
 };
@@ -44,6 +45,7 @@ const DEFAULT_TENANT: &str = "default";
 pub(super) struct Draft {
     pub(super) job: NewJob,
     cascade: Cascade,
+    wanted: Wanted,
     position: u64,
     images: u64,
     content: FieldHasher,
@@ -87,11 +89,18 @@ impl Draft {
             seed: spec.seed.unwrap_or_else(random_seed),
             limits,
         };
-        Ok(Self { job, cascade: cascade.clone(), position: 0, images: 0, content })
+        let wanted = Wanted::of(&job.settings, &cascade.spec);
+        Ok(Self { job, cascade: cascade.clone(), wanted, position: 0, images: 0, content })
     }
 
     /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
-    pub(super) fn add(&mut self, prompts: Vec<v1::Prompt>) -> Result<Vec<NewPrompt>, UserError> {
+    ///
+    /// `inputs` are the pictures that the prompts name and the farm has.
+    pub(super) fn add(
+        &mut self,
+        prompts: Vec<v1::Prompt>,
+        inputs: &Inputs,
+    ) -> Result<Vec<NewPrompt>, UserError> {
         if prompts.len() > MAX_PROMPTS {
             return Err(UserError::invalid(
                 "prompts",
@@ -101,7 +110,7 @@ impl Draft {
                 ),
             ));
         }
-        prompts.into_iter().map(|prompt| self.add_one(prompt)).collect()
+        prompts.into_iter().map(|prompt| self.add_one(prompt, inputs)).collect()
     }
 
     /// Digest of all that was asked for; refuses a job without prompts.
@@ -112,10 +121,12 @@ impl Draft {
         Ok(self.content.clone().finish())
     }
 
-    fn add_one(&mut self, prompt: v1::Prompt) -> Result<NewPrompt, UserError> {
+    fn add_one(&mut self, prompt: v1::Prompt, inputs: &Inputs) -> Result<NewPrompt, UserError> {
         let path = |key: &str| format!("prompts[{}].{key}", self.position);
         check_prompt(&path("text"), &prompt.text)?;
         check_text(&path("negative"), &prompt.negative)?;
+        let (image, mask) = inputs.of_prompt(&prompt, &self.wanted, &path)?;
+        let style = self.style(&prompt.style, &path)?;
         let wanted = if prompt.images == 0 { self.job.requested.images_per_prompt } else { prompt.images };
         let images = images(&path("images"), wanted)?;
         if self.images + u64::from(images) > MAX_IMAGES {
@@ -133,12 +144,30 @@ impl Draft {
             first_seed: prompt.seed.unwrap_or_else(|| self.job.seed.wrapping_add(self.images)),
             text_embedding: self.prepare(&prompt.text),
             negative_embedding: self.job.settings.guided().then(|| self.prepare(&prompt.negative)),
+            style_embedding: style.as_deref().map(|style| self.prepare(style)),
+            extras: Extras { style, image, mask },
             text: prompt.text,
             negative: prompt.negative,
         };
         self.position += 1;
         self.images += u64::from(images);
         Ok(new)
+    }
+
+    /// The style, where there is one: a text for super-resolution stages.
+    fn style(&self, text: &str, path: &dyn Fn(&str) -> String) -> Result<Option<String>, UserError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let field = path("style");
+        check_prompt(&field, text)?;
+        if self.job.settings.stages.iter().all(|stage| stage.noise_level.is_none()) {
+            let message = format!(
+                "{field} is given, but no super-resolution stage runs, which it is for; accepted: none"
+            );
+            return Err(UserError::invalid(field, message));
+        }
+        Ok(Some(text.to_owned()))
     }
 
     fn prepare(&self, text: &str) -> PreparedText {

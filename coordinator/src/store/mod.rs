@@ -32,8 +32,8 @@ use uuid::Uuid;
 pub use error::Error;
 use limits::NewDeadline;
 use records::{
-    Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, NewJob,
-    NewPrompt, Onward, Release, Report, Submitted, Term,
+    Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery, JobRecord,
+    NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
 };
 
 /// How long a wish to drain is remembered: ids are a process's own, so what is left of one that is gone does no harm.
@@ -97,6 +97,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets jobs whose last chunk came longer than `idle` ago. Returns how many.
     async fn sweep_receiving(&self, idle: Duration) -> Result<u64, Error>;
+
+    // ---- pictures to start from
+
+    /// Notes a picture that lies in the object store; one that is known stays as it is.
+    async fn add_input(&self, input: &Input) -> Result<(), Error>;
+
+    /// Those of the pictures that are known, in no order.
+    async fn inputs(&self, sha256: &[Digest]) -> Result<Vec<Input>, Error>;
 
     // ---- dispatch
 

@@ -4,21 +4,27 @@ use darkroom_core::{
     artifact::ArtifactRef,
     digest::{Digest, FieldHasher},
     error::UserError,
+    extent::Extent,
     id::{ImageId, JobId, StageName},
     image_state::{ImageProgress, ImageState},
     job_state::JobState,
     settings::{Settings, SettingsRequest},
+    start::Start,
 };
 use darkroom_queue::task::{PoolId, TaskKey, TaskResult};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 
-/// Key of tasks that may share a batch: equal settings, and equally the last stage or not, whatever their jobs.
+/// Key of tasks that may share a batch: equal settings, equally the last stage or not, and started alike, whatever their
+/// jobs.
 #[must_use]
 pub fn compatibility(settings: &Settings, stage: usize) -> String {
     let last = stage + 1 == settings.stages.len();
-    let hasher = FieldHasher::new("compatibility/1").field(&[u8::from(last)]);
+    let mut hasher = FieldHasher::new("compatibility/1").field(&[u8::from(last)]);
+    if settings.start.takes_mask() {
+        hasher = hasher.field(Start::Masked.name().as_bytes());
+    }
     settings.stages.get(stage).map_or_else(String::new, |stage| stage.hash(hasher).finish().short())
 }
 
@@ -67,6 +73,46 @@ pub struct NewJob {
     pub limits: Limits,
 }
 
+/// A picture that a user has sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// SHA-256 of its bytes, which lie under [`Input::key`].
+    pub sha256: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Its pixels.
+    pub extent: Extent,
+    /// Whether it can be a mask: black and white, and not black alone.
+    pub is_mask: bool,
+}
+
+impl Input {
+    /// Prefix of the keys of all inputs.
+    pub const PREFIX: &str = "inputs/";
+
+    /// Where it lies.
+    #[must_use]
+    pub fn artifact(&self) -> ArtifactRef {
+        let key = format!("{}{}.{}", Self::PREFIX, self.sha256, darkroom_artifacts::picture::EXTENSION);
+        ArtifactRef { key, sha256: self.sha256, size: self.size }
+    }
+}
+
+/// What a prompt brings besides its text and negative text; mostly nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extras {
+    /// Text of the super-resolution stages, as the user wrote it, where it is not the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub style: Option<String>,
+    /// The picture that its images start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ArtifactRef>,
+    /// What of that is painted anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<ArtifactRef>,
+}
+
 /// A prepared text and its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreparedText {
@@ -95,6 +141,37 @@ pub struct NewPrompt {
     pub text_embedding: PreparedText,
     /// The negative text to encode, where a stage is guided.
     pub negative_embedding: Option<PreparedText>,
+    /// The style to encode, where there is one.
+    pub style_embedding: Option<PreparedText>,
+    /// What else it brings.
+    pub extras: Extras,
+}
+
+impl NewPrompt {
+    /// The texts that its images wait for.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &PreparedText> {
+        [Some(&self.text_embedding), self.negative_embedding.as_ref(), self.style_embedding.as_ref()]
+            .into_iter()
+            .flatten()
+    }
+
+    /// What else it brings, as JSON; `None` for nothing.
+    pub(super) fn extras_json(&self) -> Result<Option<String>, super::Error> {
+        if self.extras == Extras::default() {
+            return Ok(None);
+        }
+        serde_json::to_string(&self.extras)
+            .map(Some)
+            .map_err(|error| super::Error::Corrupt(error.to_string()))
+    }
+}
+
+impl Extras {
+    /// Reads what [`NewPrompt::extras_json`] wrote.
+    pub(super) fn from_json(json: Option<&str>) -> Result<Self, super::Error> {
+        json.map_or(Ok(Self::default()), serde_json::from_str)
+            .map_err(|error| super::Error::Corrupt(error.to_string()))
+    }
 }
 
 /// An accepted job.
@@ -148,6 +225,10 @@ pub struct RenderWork {
     pub text_embedding: ArtifactRef,
     /// Embedding of the negative prompt, where the job is guided.
     pub negative_embedding: Option<ArtifactRef>,
+    /// Embedding of the style, where there is one.
+    pub style_embedding: Option<ArtifactRef>,
+    /// What else the prompt brings.
+    pub extras: Extras,
     /// Output of the stage before.
     pub low_res: Option<ArtifactRef>,
 }
@@ -370,6 +451,8 @@ pub struct ImageRecord {
     pub prompt: String,
     /// As the user wrote it.
     pub negative: String,
+    /// What else its prompt brings.
+    pub extras: Extras,
     /// Its seed.
     pub seed: u64,
     /// How far it has come.

@@ -25,7 +25,7 @@ fn cascade(stage: &str) -> CascadeSpec {
 
 fn resolve(stage: &str, wanted: StageRequest) -> Result<StageSettings, UserError> {
     let wanted = StageRequest { stage: "base".to_owned(), ..wanted };
-    let request = SettingsRequest { size: 0, stages: vec![wanted] };
+    let request = SettingsRequest { stages: vec![wanted], ..SettingsRequest::default() };
     Settings::resolve(&request, &cascade(stage)).map(|mut settings| settings.stages.remove(0))
 }
 
@@ -137,6 +137,8 @@ fn settings_that_differ_anywhere_are_hashed_apart() {
         StageSettings { thresholding: Thresholding::Off, ..stage.clone() },
         StageSettings { thresholding: Thresholding::Static { range: 1.0 }, ..stage.clone() },
         StageSettings { thresholding: Thresholding::Dynamic { percentile: 1.0, max: 1.0 }, ..stage.clone() },
+        StageSettings { extent: Some(Extent::square(16)), ..stage.clone() },
+        StageSettings { strength: Some(1.0), ..stage.clone() },
         StageSettings { noise_level: Some(0), ..stage },
     ];
     let digests: std::collections::BTreeSet<Digest> = others.iter().map(digest).collect();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod full_disk;
+mod inputs;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -104,6 +105,8 @@ impl Farm {
             text: self.text.clone(),
             negative: Some(self.text.clone()),
             low_res,
+            image: None,
+            mask: None,
             prefix: format!("tasks/{stage}-{index}/"),
             picture: last.then_some(text),
         };

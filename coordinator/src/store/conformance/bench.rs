@@ -6,6 +6,7 @@ use darkroom_core::{
     artifact::ArtifactRef,
     cascade::{Cascade, CascadeSpec},
     digest::Digest,
+    extent::Extent,
     fair_share::Pick,
     id::{JobId, StageName, WorkerId},
     image_state::ImageState,
@@ -19,8 +20,8 @@ use crate::store::{
     Store,
     limits::Limits,
     records::{
-        Dispatched, Fate, ImageOrder, ImageQuery, NewJob, NewPrompt, Onward, PreparedText, Report, Requested,
-        Term,
+        Dispatched, Extras, Fate, ImageOrder, ImageQuery, Input, NewJob, NewPrompt, Onward, PreparedText,
+        Report, Requested, Term,
     },
 };
 
@@ -162,8 +163,19 @@ impl Bench {
                 first_seed: u64::MAX.wrapping_add(position * u64::from(images)),
                 text_embedding: self.text(text),
                 negative_embedding: Some(self.text("")),
+                style_embedding: None,
+                extras: Extras::default(),
             })
             .collect()
+    }
+
+    /// Prompts of so many images each, with a style for all of them and a picture to start from.
+    pub(super) fn styled(&self, texts: &[&str], images: u32, style: &str) -> Vec<NewPrompt> {
+        let extras =
+            Extras { style: Some(style.to_uppercase()), image: Some(input("cat").artifact()), mask: None };
+        let styled =
+            |prompt| NewPrompt { style_embedding: Some(self.text(style)), extras: extras.clone(), ..prompt };
+        self.prompts(texts, images).into_iter().map(styled).collect()
     }
 
     /// Submits a job of so many images for each text.
@@ -175,11 +187,12 @@ impl Bench {
     }
 
     pub(super) async fn submit_within(&self, texts: &[&str], images: u32, limits: Limits) -> JobId {
+        self.submit_prompts(&self.prompts(texts, images), limits).await
+    }
+
+    pub(super) async fn submit_prompts(&self, prompts: &[NewPrompt], limits: Limits) -> JobId {
         let job = NewJob { limits, ..self.job(None) };
-        self.store
-            .submit(&job, &self.prompts(texts, images), Digest::of(b"content"))
-            .await
-            .expect("accepted");
+        self.store.submit(&job, prompts, Digest::of(b"content")).await.expect("accepted");
         job.id
     }
 
@@ -258,6 +271,12 @@ impl Bench {
         let page = self.store.images(&query).await.expect("lists");
         page.images.iter().map(|image| image.progress.state).collect()
     }
+}
+
+/// A picture that was sent.
+pub(super) fn input(name: &str) -> Input {
+    let extent = Extent { width: 256, height: 128 };
+    Input { sha256: Digest::of(name.as_bytes()), size: 9, extent, is_mask: name == "mask" }
 }
 
 /// A stage's output of this name.

@@ -122,7 +122,9 @@ async fn three_jobs(bench: &Bench) -> Vec<JobId> {
     let mut jobs = Vec::new();
     for (texts, max_failed) in [(&["a", "b", "c"][..], Some(2)), (&["b", "d"], None), (&["e", "e"], Some(0))]
     {
-        jobs.push(bench.submit_within(texts, 4, Limits { max_failed, ..Limits::default() }).await);
+        let limits = Limits { max_failed, ..Limits::default() };
+        let prompts = if jobs.is_empty() { bench.prompts(texts, 4) } else { bench.styled(texts, 4, "b") };
+        jobs.push(bench.submit_prompts(&prompts, limits).await);
     }
     jobs
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::store::{
     change::{LastError, Move},
-    records::{Dispatched, RenderWork, Term, Work},
+    records::{Dispatched, Extras, RenderWork, Term, Work},
 };
 
 impl PostgresStore {
@@ -190,12 +190,17 @@ pub(super) struct InputRow {
     first_seed: i64,
     text_embedding: i64,
     negative_embedding: Option<i64>,
+    style_embedding: Option<i64>,
+    extras: Option<String>,
     text_key: Option<String>,
     text_sha256: Option<Vec<u8>>,
     text_size: Option<i64>,
     negative_key: Option<String>,
     negative_sha256: Option<Vec<u8>>,
     negative_size: Option<i64>,
+    style_key: Option<String>,
+    style_sha256: Option<Vec<u8>>,
+    style_size: Option<i64>,
     low_res_key: Option<String>,
     low_res_sha256: Option<Vec<u8>>,
     low_res_size: Option<i64>,
@@ -203,7 +208,14 @@ pub(super) struct InputRow {
 
 impl InputRow {
     pub(super) fn encoded(&self) -> bool {
-        self.text_key.is_some() && (self.negative_embedding.is_none() || self.negative_key.is_some())
+        self.text_key.is_some()
+            && (self.negative_embedding.is_none() || self.negative_key.is_some())
+            && (self.style_embedding.is_none() || self.style_key.is_some())
+    }
+
+    /// The texts that it needs.
+    fn texts(&self) -> impl Iterator<Item = i64> {
+        [Some(self.text_embedding), self.negative_embedding, self.style_embedding].into_iter().flatten()
     }
 }
 
@@ -292,8 +304,9 @@ async fn ready_images(tx: &mut Tx, jobs: &LockedJobs, sources: &[Source]) -> Res
     };
     Ok(sqlx::query_as(
         "SELECT next.*, p.text, p.negative, p.first_index, p.first_seed, p.text_embedding, p.negative_embedding,
-                t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
+                p.style_embedding, p.extras, t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
                 n.key AS negative_key, n.sha256 AS negative_sha256, n.size AS negative_size,
+                s.key AS style_key, s.sha256 AS style_sha256, s.size AS style_size,
                 o.key AS low_res_key, o.sha256 AS low_res_sha256, o.size AS low_res_size
          FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[]) AS w (job, stage, low, count)
          CROSS JOIN LATERAL (
@@ -311,6 +324,7 @@ async fn ready_images(tx: &mut Tx, jobs: &LockedJobs, sources: &[Source]) -> Res
          JOIN prompts AS p ON p.job = next.job AND p.position = next.prompt
          LEFT JOIN embeddings AS t ON t.id = p.text_embedding AND t.state = 'done'
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding AND n.state = 'done'
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding AND s.state = 'done'
          LEFT JOIN outputs AS o ON o.job = next.job AND o.idx = next.idx AND o.stage = next.stage - 1",
     )
     .bind(sources.iter().map(|source| source.seq).collect::<Vec<_>>())
@@ -329,8 +343,7 @@ async fn judge(
 ) -> Result<(Vec<Move>, super::moves::Applied), Error> {
     // Rare: an embedding was lost after its images had become ready.
     let doubtful = ready.iter().map(|row| &row.input).filter(|row| !row.encoded());
-    let doubtful: Vec<i64> =
-        doubtful.flat_map(|row| [row.text_embedding].into_iter().chain(row.negative_embedding)).collect();
+    let doubtful: Vec<i64> = doubtful.flat_map(InputRow::texts).collect();
     let lost = texts::lock_unencoded(tx, &doubtful).await?;
     let dead: Vec<i64> = lost.iter().filter(|(_, state)| *state == "dead").map(|(text, _)| *text).collect();
     texts::spread_again(tx, &dead).await?;
@@ -341,9 +354,7 @@ async fn judge(
             ImageEvent::Dispatch
         } else {
             unencoded.insert((row.image.job, row.image.idx));
-            let mut texts =
-                [Some(row.input.text_embedding), row.input.negative_embedding].into_iter().flatten();
-            if !texts.any(|text| lost.contains_key(&text)) {
+            if !row.input.texts().any(|text| lost.contains_key(&text)) {
                 // Encoded again just now.
                 continue;
             }
@@ -378,6 +389,8 @@ pub(super) fn dispatched_image(
         seed: image_seed(row.first_seed, row.first_index, idx),
         text_embedding: text_embedding.ok_or_else(|| Error::Corrupt("embedding without key".to_owned()))?,
         negative_embedding: input(row.negative_key, row.negative_sha256, row.negative_size)?,
+        style_embedding: input(row.style_key, row.style_sha256, row.style_size)?,
+        extras: Extras::from_json(row.extras.as_deref())?,
         low_res: input(row.low_res_key, row.low_res_sha256, row.low_res_size)?,
     };
     Ok(Dispatched {

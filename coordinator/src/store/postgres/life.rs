@@ -40,7 +40,15 @@ struct FollowingImage {
     idx: i64,
     text_embedding: i64,
     negative_embedding: Option<i64>,
+    style_embedding: Option<i64>,
     encoded: bool,
+}
+
+impl FollowingImage {
+    /// The texts that it needs.
+    fn texts(&self) -> impl Iterator<Item = i64> {
+        [Some(self.text_embedding), self.negative_embedding, self.style_embedding].into_iter().flatten()
+    }
 }
 
 impl PostgresStore {
@@ -275,8 +283,8 @@ async fn raise(tx: &mut Tx, jobs: &mut LockedJobs) -> Result<(), Error> {
 /// The next images that have yet to follow, found through the blocks that have some.
 async fn chunk_to_follow(tx: &mut Tx, job: &FollowRow, limit: u64) -> Result<Vec<FollowingImage>, Error> {
     Ok(sqlx::query_as(
-        "SELECT i.idx, p.text_embedding, p.negative_embedding,
-                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AS encoded
+        "SELECT i.idx, p.text_embedding, p.negative_embedding, p.style_embedding,
+                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE) AS encoded
          FROM (SELECT i.idx, i.prompt
                FROM image_blocks AS b
                CROSS JOIN LATERAL (
@@ -290,7 +298,8 @@ async fn chunk_to_follow(tx: &mut Tx, job: &FollowRow, limit: u64) -> Result<Vec
                ORDER BY b.block LIMIT $3) AS i
          JOIN prompts AS p ON p.job = $1 AND p.position = i.prompt
          JOIN embeddings AS t ON t.id = p.text_embedding
-         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding",
+         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding",
     )
     .bind(job.seq)
     .bind(job.follow == "cancel")
@@ -301,9 +310,7 @@ async fn chunk_to_follow(tx: &mut Tx, job: &FollowRow, limit: u64) -> Result<Vec
 
 async fn lock_texts(tx: &mut Tx, chunk: &[FollowingImage]) -> Result<BTreeMap<i64, String>, Error> {
     let doubtful = chunk.iter().filter(|image| !image.encoded);
-    let doubtful: Vec<i64> = doubtful
-        .flat_map(|image| [image.text_embedding].into_iter().chain(image.negative_embedding))
-        .collect();
+    let doubtful: Vec<i64> = doubtful.flat_map(FollowingImage::texts).collect();
     texts::lock_unencoded(tx, &doubtful).await
 }
 
@@ -330,10 +337,7 @@ async fn moves_of(
     let mut moves = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(image) = by_index.get(&row.idx) else { continue };
-        let waits = [Some(image.text_embedding), image.negative_embedding]
-            .into_iter()
-            .flatten()
-            .any(|text| unencoded.contains_key(&text));
+        let waits = image.texts().any(|text| unencoded.contains_key(&text));
         let event = if cancel { ImageEvent::Cancel } else { ImageEvent::Retry { encoded: !waits } };
         let from = row.progress()?;
         let Ok(to) = transition(&from, &event, stages) else { continue };

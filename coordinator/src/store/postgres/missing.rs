@@ -52,7 +52,7 @@ impl Missing {
              JOIN jobs AS j ON j.id = m.job
              JOIN images AS i ON i.job = j.seq AND i.idx = m.idx
              JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
-             LEFT JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding) AND e.key = m.key
+             LEFT JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding) AND e.key = m.key
              LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx AND o.key = m.key",
         )
         .bind(jobs)

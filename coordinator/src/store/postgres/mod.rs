@@ -12,6 +12,7 @@ mod conduct;
 mod dispatch;
 mod dispatch_text;
 pub(super) mod fault;
+mod inputs;
 mod leadership;
 mod life;
 mod limits;
@@ -49,8 +50,8 @@ use super::{
     conduct::Aside,
     limits::NewDeadline,
     records::{
-        Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
-        NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
+        Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery,
+        JobRecord, NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
     },
 };
 pub use open::Options;
@@ -175,6 +176,14 @@ impl Store for PostgresStore {
 
     async fn sweep_receiving(&self, idle: Duration) -> Result<u64, Error> {
         self.sweep_received(idle).await
+    }
+
+    async fn add_input(&self, input: &Input) -> Result<(), Error> {
+        self.note_input(input).await
+    }
+
+    async fn inputs(&self, sha256: &[Digest]) -> Result<Vec<Input>, Error> {
+        self.known_inputs(sha256).await
     }
 
     async fn candidates(&self, pool: &PoolId) -> Result<Vec<fair_share::Candidate>, Error> {

@@ -123,9 +123,10 @@ async fn read_inputs(
     let of = |position: &usize| &moves[*position];
     let rows: Vec<InputRow> = sqlx::query_as(
         "SELECT w.job, w.idx, p.text, p.negative, p.first_index, p.first_seed, p.text_embedding,
-                p.negative_embedding,
+                p.negative_embedding, p.style_embedding, p.extras,
                 t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
                 n.key AS negative_key, n.sha256 AS negative_sha256, n.size AS negative_size,
+                s.key AS style_key, s.sha256 AS style_sha256, s.size AS style_size,
                 o.key AS low_res_key, o.sha256 AS low_res_sha256, o.size AS low_res_size
          FROM unnest($1::bigint[], $2::bigint[], $3::smallint[]) AS w (job, idx, stage)
          CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = w.job AND i.idx = w.idx OFFSET 0) AS i
@@ -133,6 +134,7 @@ async fn read_inputs(
                              WHERE p.job = w.job AND p.position = i.prompt OFFSET 0) AS p
          LEFT JOIN embeddings AS t ON t.id = p.text_embedding AND t.state = 'done'
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding AND n.state = 'done'
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding AND s.state = 'done'
          LEFT JOIN outputs AS o ON o.job = w.job AND o.idx = w.idx AND o.stage = w.stage - 1",
     )
     .bind(chosen.iter().map(|position| of(position).job).collect::<Vec<_>>())

@@ -10,7 +10,7 @@ use super::{
     query::{find, read_job},
     rows::{ProgressRow, artifact, column, image_seed, number},
 };
-use crate::store::records::{Changes, ImageOrder, ImagePage, ImageQuery, ImageRecord, Output};
+use crate::store::records::{Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, Output};
 
 #[derive(sqlx::FromRow)]
 struct ImageRow {
@@ -21,6 +21,7 @@ struct ImageRow {
     version: i64,
     text: String,
     negative: String,
+    extras: Option<String>,
     first_index: i64,
     first_seed: i64,
 }
@@ -195,7 +196,7 @@ async fn by_state(tx: &mut Tx, seq: i64, states: &[&str], after: i64, limit: i64
 async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Result<Vec<ImageRecord>, Error> {
     let rows: Vec<ImageRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                i.error_code, i.error, i.version, p.text, p.negative, p.first_index, p.first_seed
+                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index, p.first_seed
          FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (idx, position)
          CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = wanted.idx OFFSET 0) AS i
          CROSS JOIN LATERAL (SELECT * FROM prompts AS p
@@ -228,6 +229,7 @@ async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Resu
                 seed: image_seed(row.first_seed, row.first_index, row.image.idx),
                 prompt: row.text,
                 negative: row.negative,
+                extras: Extras::from_json(row.extras.as_deref())?,
                 error: row.error_code.zip(row.error),
                 version: number(row.version)?,
                 outputs: by_image.remove(&row.image.idx).unwrap_or_default(),

@@ -61,7 +61,7 @@ async fn ensure_texts(
     let negatives = prompts.iter().filter_map(|prompt| prompt.negative_embedding.as_ref());
     let mut wanted: Vec<&PreparedText> = negatives.filter(|text| seen.insert(text.digest)).collect();
     let count = wanted.len();
-    let positives = prompts.iter().map(|prompt| &prompt.text_embedding);
+    let positives = prompts.iter().flat_map(NewPrompt::texts);
     wanted.extend(positives.filter(|text| seen.insert(text.digest)));
     let (negatives, positives) = wanted.split_at_mut(count);
     negatives.sort_unstable_by_key(|text| text.digest);
@@ -118,13 +118,18 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, 
     Ok((column(inserted.len()), column(encoded.len())))
 }
 
-/// A prompt's text and negative text.
-fn texts_of(texts: &Texts, prompt: &NewPrompt) -> Result<(Text, Option<Text>), Error> {
+/// A prompt's text, negative text and style.
+fn texts_of(texts: &Texts, prompt: &NewPrompt) -> Result<(Text, Option<Text>, Option<Text>), Error> {
     let text = |prepared: &PreparedText| {
         let text = texts.get(&prepared.digest).copied();
         text.ok_or_else(|| Error::Corrupt(format!("text {} has no row", prepared.digest)))
     };
-    Ok((text(&prompt.text_embedding)?, prompt.negative_embedding.as_ref().map(text).transpose()?))
+    let optional = |prepared: &Option<PreparedText>| prepared.as_ref().map(text).transpose();
+    Ok((
+        text(&prompt.text_embedding)?,
+        optional(&prompt.negative_embedding)?,
+        optional(&prompt.style_embedding)?,
+    ))
 }
 
 async fn insert_prompt_rows(
@@ -134,17 +139,20 @@ async fn insert_prompt_rows(
     prompts: &[NewPrompt],
 ) -> Result<(), Error> {
     let (mut embeddings, mut negatives) = (Vec::new(), Vec::new());
+    let (mut styles, mut extras) = (Vec::new(), Vec::new());
     for prompt in prompts {
-        let (positive, negative) = texts_of(texts, prompt)?;
+        let (positive, negative, style) = texts_of(texts, prompt)?;
         embeddings.push(positive.id);
         negatives.push(negative.map(|text| text.id));
+        styles.push(style.map(|text| text.id));
+        extras.push(prompt.extras_json()?);
     }
     sqlx::query(
         "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
-                              negative_embedding)
+                              negative_embedding, style_embedding, extras)
          SELECT $1, p.*
          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::int[], $7::bigint[], $8::bigint[],
-                     $9::bigint[]) AS p",
+                     $9::bigint[], $10::bigint[], $11::text[]) AS p",
     )
     .bind(job)
     .bind(prompts.iter().map(|prompt| column(prompt.position)).collect::<Vec<_>>())
@@ -155,6 +163,8 @@ async fn insert_prompt_rows(
     .bind(prompts.iter().map(|prompt| seed_column(prompt.first_seed)).collect::<Vec<_>>())
     .bind(embeddings)
     .bind(negatives)
+    .bind(styles)
+    .bind(extras)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -171,8 +181,8 @@ async fn insert_images(
     let (mut images, mut of_prompts, mut states) = (Vec::new(), Vec::new(), Vec::new());
     let mut ready = 0;
     for prompt in prompts {
-        let (positive, negative) = texts_of(texts, prompt)?;
-        let encoded = positive.encoded && negative.is_none_or(|text| text.encoded);
+        let (positive, negative, style) = texts_of(texts, prompt)?;
+        let encoded = positive.encoded && negative.into_iter().chain(style).all(|text| text.encoded);
         let state = if encoded { ImageState::Ready } else { ImageState::Waiting };
         for index in prompt.first_index..prompt.first_index + u64::from(prompt.images) {
             images.push(column(index));

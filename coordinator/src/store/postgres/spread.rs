@@ -147,14 +147,14 @@ pub(super) async fn tell(
 async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<Vec<Told>, Error> {
     Ok(sqlx::query_as(
         "SELECT w.spreading, w.role, p.job, p.position, p.first_index, p.images,
-                t.state = 'dead' OR coalesce(n.state = 'dead', FALSE) AS dead,
-                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AS ready,
-                CASE t.state WHEN 'dead' THEN t.error_code ELSE n.error_code END AS error_code,
-                CASE t.state WHEN 'dead' THEN t.error ELSE n.error END AS error
+                'dead' IN (t.state, coalesce(n.state, ''), coalesce(s.state, '')) AS dead,
+                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE) AS ready,
+                CASE 'dead' WHEN t.state THEN t.error_code WHEN n.state THEN n.error_code ELSE s.error_code END AS error_code,
+                CASE 'dead' WHEN t.state THEN t.error WHEN n.state THEN n.error ELSE s.error END AS error
          FROM (SELECT s.id AS spreading, r.role, next.job, next.position
                FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[])
                         AS s (id, embedding, role, after_job, after_position)
-               CROSS JOIN LATERAL (VALUES (0::smallint), (1::smallint)) AS r (role)
+               CROSS JOIN LATERAL (VALUES (0::smallint), (1::smallint), (2::smallint)) AS r (role)
                CROSS JOIN LATERAL (
                    (SELECT p.job, p.position FROM prompts AS p
                     WHERE r.role = 0 AND s.role = 0 AND p.text_embedding = s.embedding
@@ -162,15 +162,22 @@ async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<
                     ORDER BY p.job, p.position LIMIT $6)
                    UNION ALL
                    (SELECT p.job, p.position FROM prompts AS p
-                    WHERE r.role = 1 AND p.negative_embedding = s.embedding
+                    WHERE r.role = 1 AND s.role <= 1 AND p.negative_embedding = s.embedding
                       AND (p.job, p.position) > (CASE s.role WHEN 1 THEN s.after_job ELSE 0 END,
                                                  CASE s.role WHEN 1 THEN s.after_position ELSE 0 END)
+                    ORDER BY p.job, p.position LIMIT $6)
+                   UNION ALL
+                   (SELECT p.job, p.position FROM prompts AS p
+                    WHERE r.role = 2 AND p.style_embedding = s.embedding
+                      AND (p.job, p.position) > (CASE s.role WHEN 2 THEN s.after_job ELSE 0 END,
+                                                 CASE s.role WHEN 2 THEN s.after_position ELSE 0 END)
                     ORDER BY p.job, p.position LIMIT $6)) AS next
                ORDER BY s.id, r.role, next.job, next.position LIMIT $6) AS w
          CROSS JOIN LATERAL (SELECT * FROM prompts AS p
                              WHERE p.job = w.job AND p.position = w.position OFFSET 0) AS p
          JOIN embeddings AS t ON t.id = p.text_embedding
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding
          ORDER BY w.spreading, w.role, w.job, w.position",
     )
     .bind(spreading.iter().map(|text| text.id).collect::<Vec<_>>())
@@ -269,7 +276,8 @@ async fn revived(tx: &mut Tx, prompts: &[Told]) -> Result<HashSet<(i64, i64)>, E
          JOIN prompts AS p ON p.job = doomed.job AND p.position = doomed.position
          JOIN embeddings AS t ON t.id = p.text_embedding
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
-         WHERE t.state <> 'dead' AND coalesce(n.state <> 'dead', TRUE)",
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding
+         WHERE t.state <> 'dead' AND coalesce(n.state <> 'dead', TRUE) AND coalesce(s.state <> 'dead', TRUE)",
     )
     .bind(doomed.iter().map(|prompt| prompt.job).collect::<Vec<_>>())
     .bind(doomed.iter().map(|prompt| prompt.position).collect::<Vec<_>>())

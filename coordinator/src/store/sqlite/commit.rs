@@ -212,7 +212,7 @@ async fn producer(tx: &mut Tx, image: &Judged, stage: i64, key: &str) -> Result<
     }
     let encoder: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM prompts AS p
-                        JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding)
+                        JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding)
                         WHERE p.job = ?1 AND p.position = ?2 AND e.key = ?3)",
     )
     .bind(row.job)

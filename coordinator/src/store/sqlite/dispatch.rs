@@ -16,7 +16,7 @@ use super::{
 };
 use crate::store::{
     change::{LastError, Move},
-    records::{Dispatched, PreparedText, RenderWork, Term, Work},
+    records::{Dispatched, Extras, PreparedText, RenderWork, Term, Work},
 };
 
 /// The only term of a record that one process holds.
@@ -208,15 +208,28 @@ struct ReadyRow {
     first_index: i64,
     first_seed: i64,
     guided: bool,
+    styled: bool,
+    extras: Option<String>,
     text_key: Option<String>,
     text_sha256: Option<String>,
     text_size: Option<i64>,
     negative_key: Option<String>,
     negative_sha256: Option<String>,
     negative_size: Option<i64>,
+    style_key: Option<String>,
+    style_sha256: Option<String>,
+    style_size: Option<i64>,
     low_res_key: Option<String>,
     low_res_sha256: Option<String>,
     low_res_size: Option<i64>,
+}
+
+impl ReadyRow {
+    fn encoded(&self) -> bool {
+        self.text_key.is_some()
+            && (!self.guided || self.negative_key.is_some())
+            && (!self.styled || self.style_key.is_some())
+    }
 }
 
 async fn dispatch_images(tx: &mut Tx, pool: &PoolId, pick: &Pick) -> Result<Vec<Dispatched>, Error> {
@@ -237,7 +250,7 @@ async fn dispatch_images(tx: &mut Tx, pool: &PoolId, pick: &Pick) -> Result<Vec<
     let mut moves = Vec::with_capacity(ready.len());
     let mut unencoded = Vec::new();
     for row in &ready {
-        let encoded = row.text_key.is_some() && (!row.guided || row.negative_key.is_some());
+        let encoded = row.encoded();
         let event = if encoded { ImageEvent::Dispatch } else { ImageEvent::TextsLost };
         if !encoded {
             unencoded.push(row.image.prompt);
@@ -261,14 +274,16 @@ async fn ready_images(tx: &mut Tx, job: &JobRow, count: u64) -> Result<Vec<Ready
     Ok(sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
                 i.suspect, p.text, p.negative, p.first_index, p.first_seed,
-                p.negative_embedding IS NOT NULL AS guided,
+                p.negative_embedding IS NOT NULL AS guided, p.style_embedding IS NOT NULL AS styled, p.extras,
                 t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
                 n.key AS negative_key, n.sha256 AS negative_sha256, n.size AS negative_size,
+                s.key AS style_key, s.sha256 AS style_sha256, s.size AS style_size,
                 o.key AS low_res_key, o.sha256 AS low_res_sha256, o.size AS low_res_size
          FROM images AS i
          JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
          LEFT JOIN embeddings AS t ON t.id = p.text_embedding AND t.state = 'done'
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding AND n.state = 'done'
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding AND s.state = 'done'
          LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx AND o.stage = i.stage - 1
          WHERE i.job = ?1 AND i.state = 'ready' AND i.stage = ?2
          ORDER BY i.idx LIMIT ?3",
@@ -299,6 +314,8 @@ fn dispatched_image(
         seed: image_seed(row.first_seed, row.first_index, row.image.idx),
         text_embedding: text_embedding.ok_or_else(|| Error::Corrupt("embedding without key".to_owned()))?,
         negative_embedding: input(row.negative_key, row.negative_sha256, row.negative_size)?,
+        style_embedding: input(row.style_key, row.style_sha256, row.style_size)?,
+        extras: Extras::from_json(row.extras.as_deref())?,
         low_res: input(row.low_res_key, row.low_res_sha256, row.low_res_size)?,
     };
     Ok(Dispatched {

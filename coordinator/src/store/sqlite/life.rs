@@ -228,7 +228,9 @@ async fn revive_texts(tx: &mut Tx, job: i64) -> Result<(), Error> {
          WHERE state = 'done' AND id IN
                (SELECT text_embedding FROM prompts WHERE job = ?1 AND encoded = 0
                 UNION
-                SELECT negative_embedding FROM prompts WHERE job = ?1 AND encoded = 0)",
+                SELECT negative_embedding FROM prompts WHERE job = ?1 AND encoded = 0
+                UNION
+                SELECT style_embedding FROM prompts WHERE job = ?1 AND encoded = 0)",
     )
     .bind(job)
     .execute(&mut **tx)

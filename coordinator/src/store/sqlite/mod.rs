@@ -7,6 +7,7 @@ mod audit;
 mod commit;
 mod conduct;
 mod dispatch;
+mod inputs;
 mod life;
 mod limits;
 mod moves;
@@ -36,8 +37,8 @@ use super::{
     conduct::Aside,
     limits::NewDeadline,
     records::{
-        Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
-        NewJob, NewPrompt, Release, Report, Submitted, Term,
+        Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery,
+        JobRecord, NewJob, NewPrompt, Release, Report, Submitted, Term,
     },
 };
 
@@ -136,6 +137,14 @@ impl Store for SqliteStore {
 
     async fn sweep_receiving(&self, idle: Duration) -> Result<u64, Error> {
         self.sweep_received(idle).await
+    }
+
+    async fn add_input(&self, input: &Input) -> Result<(), Error> {
+        self.note_input(input).await
+    }
+
+    async fn inputs(&self, sha256: &[Digest]) -> Result<Vec<Input>, Error> {
+        self.known_inputs(sha256).await
     }
 
     async fn candidates(&self, pool: &PoolId) -> Result<Vec<fair_share::Candidate>, Error> {

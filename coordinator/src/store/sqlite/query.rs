@@ -17,8 +17,8 @@ use super::{
 use crate::store::{
     limits::Limits,
     records::{
-        Changes, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord, Output, Pace,
-        StageCounters,
+        Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
+        Output, Pace, StageCounters,
     },
 };
 
@@ -78,6 +78,7 @@ struct ImageRow {
     version: i64,
     text: String,
     negative: String,
+    extras: Option<String>,
     first_index: i64,
     first_seed: i64,
 }
@@ -390,7 +391,7 @@ async fn read_images(
     let wanted = to_json(indexes)?;
     let rows: Vec<ImageRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                i.error_code, i.error, i.version, p.text, p.negative, p.first_index, p.first_seed
+                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index, p.first_seed
          FROM json_each(?2) AS wanted
          CROSS JOIN images AS i ON i.job = ?1 AND i.idx = wanted.value
          JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
@@ -422,6 +423,7 @@ async fn read_images(
                 seed: image_seed(row.first_seed, row.first_index, row.image.idx),
                 prompt: row.text,
                 negative: row.negative,
+                extras: Extras::from_json(row.extras.as_deref())?,
                 error: row.error_code.zip(row.error),
                 version: number(row.version)?,
                 outputs: by_image.remove(&row.image.idx).unwrap_or_default(),

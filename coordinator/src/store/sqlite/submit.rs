@@ -193,7 +193,7 @@ async fn insert_prompts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<
     let rows: Vec<_> = prompts
         .iter()
         .map(|prompt| {
-            (
+            Ok((
                 prompt.position,
                 &prompt.text,
                 &prompt.negative,
@@ -202,17 +202,21 @@ async fn insert_prompts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<
                 seed_column(prompt.first_seed),
                 prompt.text_embedding.digest,
                 prompt.negative_embedding.as_ref().map(|text| text.digest),
-            )
+                prompt.style_embedding.as_ref().map(|text| text.digest),
+                prompt.extras_json()?,
+            ))
         })
-        .collect();
+        .collect::<Result<_, Error>>()?;
     sqlx::query(
         "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
-                              negative_embedding, encoded)
+                              negative_embedding, style_embedding, extras, encoded)
          SELECT ?1, p.value ->> 0, p.value ->> 1, p.value ->> 2, p.value ->> 3, p.value ->> 4, p.value ->> 5,
-                t.id, n.id, t.state = 'done' AND coalesce(n.state = 'done', TRUE)
+                t.id, n.id, s.id, p.value ->> 9,
+                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE)
          FROM json_each(?2) AS p
          JOIN embeddings AS t ON t.digest = p.value ->> 6
-         LEFT JOIN embeddings AS n ON n.digest = p.value ->> 7",
+         LEFT JOIN embeddings AS n ON n.digest = p.value ->> 7
+         LEFT JOIN embeddings AS s ON s.digest = p.value ->> 8",
     )
     .bind(job)
     .bind(to_json(&rows)?)
@@ -227,7 +231,7 @@ async fn insert_texts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<()
     let mut seen = BTreeSet::new();
     let negatives = prompts.iter().filter_map(|prompt| prompt.negative_embedding.as_ref());
     let texts: Vec<&PreparedText> = negatives
-        .chain(prompts.iter().map(|prompt| &prompt.text_embedding))
+        .chain(prompts.iter().flat_map(NewPrompt::texts))
         .filter(|text| seen.insert(text.digest))
         .collect();
     let rows = to_json(&texts.iter().map(|text| (text.digest, &text.prepared)).collect::<Vec<_>>())?;
@@ -270,7 +274,10 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<()
                WHERE job = ?1 AND position BETWEEN ?2 AND ?3
                UNION
                SELECT negative_embedding FROM prompts
-               WHERE job = ?1 AND position BETWEEN ?2 AND ?3 AND negative_embedding IS NOT NULL) AS wanted
+               WHERE job = ?1 AND position BETWEEN ?2 AND ?3 AND negative_embedding IS NOT NULL
+               UNION
+               SELECT style_embedding FROM prompts
+               WHERE job = ?1 AND position BETWEEN ?2 AND ?3 AND style_embedding IS NOT NULL) AS wanted
          JOIN embeddings AS e ON e.id = wanted.id
          WHERE TRUE
          ON CONFLICT (job, embedding) DO NOTHING",
@@ -282,7 +289,7 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<()
     .await?;
     let noted: Vec<i64> = sqlx::query_scalar(
         "SELECT DISTINCT e.id FROM prompts AS p
-         JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding) AND e.notes <> '[]'
+         JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding) AND e.notes <> '[]'
          WHERE p.job = ?1 AND p.position BETWEEN ?2 AND ?3
          LIMIT 100",
     )

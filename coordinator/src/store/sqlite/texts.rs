@@ -226,7 +226,7 @@ pub(super) async fn want_again(tx: &mut Tx, job: i64, prompts: &[i64]) -> Result
         "UPDATE job_texts SET encoded = 0
          WHERE job = ?1 AND encoded = 1 AND embedding IN
                (SELECT e.id FROM prompts AS p
-                JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding) AND e.state <> 'done'
+                JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding) AND e.state <> 'done'
                 WHERE p.job = ?1 AND p.position IN (SELECT value FROM json_each(?2)))
          RETURNING embedding",
     )
@@ -249,7 +249,9 @@ pub(super) async fn lose(tx: &mut Tx, job: i64, prompt: i64, key: &str) -> Resul
          WHERE key = ?3 AND state = 'done' AND id IN
                (SELECT text_embedding FROM prompts WHERE job = ?1 AND position = ?2
                 UNION ALL
-                SELECT negative_embedding FROM prompts WHERE job = ?1 AND position = ?2)",
+                SELECT negative_embedding FROM prompts WHERE job = ?1 AND position = ?2
+                UNION ALL
+                SELECT style_embedding FROM prompts WHERE job = ?1 AND position = ?2)",
     )
     .bind(job)
     .bind(prompt)
@@ -319,18 +321,22 @@ async fn following_prompts(tx: &mut Tx, ids: &str, limit: u64) -> Result<Vec<Fol
              WHERE encoded = 0 AND text_embedding IN (SELECT value FROM json_each(?1))
              UNION
              SELECT job, position FROM prompts
-             WHERE encoded = 0 AND negative_embedding IN (SELECT value FROM json_each(?1)))
+             WHERE encoded = 0 AND negative_embedding IN (SELECT value FROM json_each(?1))
+             UNION
+             SELECT job, position FROM prompts
+             WHERE encoded = 0 AND style_embedding IN (SELECT value FROM json_each(?1)))
          SELECT p.job, p.position, p.first_index, p.images,
-                t.state = 'dead' OR coalesce(n.state = 'dead', FALSE) AS dead,
+                'dead' IN (t.state, coalesce(n.state, ''), coalesce(s.state, '')) AS dead,
                 (SELECT count(*) FROM job_stages AS s WHERE s.job = p.job AND s.stage >= 0) AS stages,
-                CASE t.state WHEN 'dead' THEN t.error_code ELSE n.error_code END AS error_code,
-                CASE t.state WHEN 'dead' THEN t.error ELSE n.error END AS error
+                CASE 'dead' WHEN t.state THEN t.error_code WHEN n.state THEN n.error_code ELSE s.error_code END AS error_code,
+                CASE 'dead' WHEN t.state THEN t.error WHEN n.state THEN n.error ELSE s.error END AS error
          FROM waiting AS w
          JOIN prompts AS p ON p.job = w.job AND p.position = w.position
          JOIN embeddings AS t ON t.id = p.text_embedding
          LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
-         WHERE t.state = 'dead' OR n.state = 'dead'
-            OR (t.state = 'done' AND coalesce(n.state = 'done', TRUE))
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding
+         WHERE t.state = 'dead' OR n.state = 'dead' OR s.state = 'dead'
+            OR (t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE))
          LIMIT ?2",
     )
     .bind(ids)

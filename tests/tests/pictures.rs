@@ -1,0 +1,208 @@
+//! Pictures to start from, as a user has them: files, with the demo cascade's real networks and with the fake.
+
+use std::{fs, path::Path};
+
+use darkroom_artifacts::picture::{self, Picture, encode_rgb};
+use darkroom_tests::{
+    command::Darkroom,
+    demo_cascade,
+    farm::{Farm, Renderer},
+};
+
+fn read(path: &Path) -> Picture {
+    picture::decode(&fs::read(path).expect("written")).expect("a PNG")
+}
+
+fn write(path: &Path, width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) {
+    let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb: Vec<u8> = rows.flat_map(|(x, y)| pixel(x, y)).collect();
+    fs::write(path, encode_rgb(width, height, &rgb, &[]).expect("a picture")).expect("written");
+}
+
+/// The only picture of a render.
+fn one(farm: &Farm, folder: &Path, arguments: &[&str]) -> std::path::PathBuf {
+    let render = ["render", "--seed", "5"].into_iter().chain(arguments.iter().copied());
+    farm.command(render).run().paths(folder).remove(0)
+}
+
+/// Mean distance of two pictures' values.
+fn distance(one: &Picture, other: &Picture) -> f64 {
+    assert_eq!((one.width, one.height), (other.width, other.height));
+    let sum: u64 = one.rgb.iter().zip(&other.rgb).map(|(one, other)| u64::from(one.abs_diff(*other))).sum();
+    sum as f64 / one.rgb.len() as f64
+}
+
+/// Every fourth pixel of every fourth row, each the mean of its sixteen.
+fn quarter(big: &Picture) -> Picture {
+    let (width, height) = (big.width / 4, big.height / 4);
+    let mean = |x: u32, y: u32, channel: u32| {
+        let at = |dx: u32, dy: u32| big.rgb[(3 * ((4 * y + dy) * big.width + 4 * x + dx) + channel) as usize];
+        let sum: u32 = (0..16).map(|i| u32::from(at(i % 4, i / 4))).sum();
+        u8::try_from(sum / 16).expect("a byte")
+    };
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb = pixels.flat_map(|(x, y)| (0..3).map(move |channel| mean(x, y, channel))).collect();
+    Picture { width, height, rgb, text: Vec::new() }
+}
+
+#[test]
+fn pictures_are_enlarged_changed_painted_over_and_rendered_again() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let farm = Farm::start(folder, Renderer::Model);
+    let prompt = "a red circle on a white background";
+    let small = one(&farm, folder, &["--size", "64", "-o", "small", prompt]);
+
+    // A super-resolution stage alone, on a picture of the user's.
+    let image = small.to_str().expect("a path");
+    let from = ["--from", "sr256", "--size", "256", "--image", image];
+    let large = one(&farm, folder, &[&from[..], &["-o", "large", prompt]].concat());
+    assert_eq!((read(&large).width, read(&large).height), (256, 256));
+    let shrunk = distance(&quarter(&read(&large)), &read(&small));
+    assert!(shrunk < 20.0, "it is the same picture, larger: {shrunk}");
+
+    // Its recipe names the picture it came from; without that file nobody can make it again.
+    let rerender = |arguments: &[&str]| {
+        Darkroom::new(folder)
+            .env("DARKROOM_CASCADE", demo_cascade())
+            .args(["--json", "rerender", large.to_str().expect("a path")])
+            .args(arguments)
+            .run()
+    };
+    let missing: serde_json::Value = serde_json::from_str(rerender(&[]).stderr.trim()).expect("a document");
+    assert_eq!(missing["error"]["field"], "image");
+    let other = rerender(&["--image", large.to_str().expect("a path")]);
+    assert_eq!(other.code, Some(2), "another picture: {other:?}");
+    assert_eq!(rerender(&["--image", image]).json()["identical"], true);
+
+    // The more strength, the further from the picture it started from.
+    let changed = |strength: &str, out: &str| {
+        one(
+            &farm,
+            folder,
+            &["--size", "64", "--image", image, "--strength", strength, "-o", out, "a blue star"],
+        )
+    };
+    let (little, much) = (changed("0.2", "little"), changed("1", "much"));
+    let (near, far) = (distance(&read(&little), &read(&small)), distance(&read(&much), &read(&small)));
+    assert!(near < far, "{near} of {far}");
+
+    // What the mask keeps, stays to the last byte; the rest does not.
+    let mask = folder.join("mask.png");
+    write(&mask, 64, 64, |x, _| if x < 32 { [0; 3] } else { [255; 3] });
+    let painted = one(
+        &farm,
+        folder,
+        &[
+            "--size",
+            "64",
+            "--image",
+            image,
+            "--mask",
+            mask.to_str().expect("a path"),
+            "-o",
+            "painted",
+            "a blue star",
+        ],
+    );
+    let (before, after) = (read(&small), read(&painted));
+    let differs = |at: usize| before.rgb[3 * at..3 * at + 3] != after.rgb[3 * at..3 * at + 3];
+    let (kept, new): (Vec<usize>, Vec<usize>) = (0..64 * 64).partition(|at| at % 64 < 32);
+    assert_eq!(kept.into_iter().filter(|at| differs(*at)).count(), 0, "kept pixels changed");
+    assert!(new.into_iter().filter(|at| differs(*at)).count() > 500, "half of it is painted anew");
+}
+
+#[test]
+fn a_picture_need_not_be_square_and_may_have_a_style() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let farm = Farm::start(folder, Renderer::Model);
+    let arguments = ["--size", "256", "--width", "256", "--height", "128", "a green ring"];
+    let wide = one(&farm, folder, &arguments);
+    assert_eq!((read(&wide).width, read(&wide).height), (256, 128));
+    let styled = one(&farm, folder, &[&arguments[..], &["--style", "a yellow star"]].concat());
+    assert_ne!(read(&styled).rgb, read(&wide).rgb, "the style is heard");
+    assert_eq!(read(&styled).text("darkroom.style"), Some("a yellow star"));
+    let jobs = farm.command(["--json", "ls"]).run().json_lines();
+    assert_eq!((&jobs[0]["width"], &jobs[0]["height"]), (&256.into(), &128.into()));
+    let refused = farm.command(["render", "--size", "256", "--width", "256", "--height", "200", "a"]).run();
+    refused.refused(2, &["256x200", "stage base", "multiples of 32"]);
+}
+
+#[test]
+fn what_cannot_be_started_from_is_refused_before_anything_is_queued() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let farm = Farm::start(folder, Renderer::Fake);
+    let grey = |value: u8| move |_: u32, _: u32| [value; 3];
+    write(&folder.join("square.png"), 1024, 1024, |x, y| [(x % 256) as u8, (y % 256) as u8, 7]);
+    write(&folder.join("wide.png"), 1024, 512, grey(9));
+    write(&folder.join("small.png"), 64, 64, grey(255));
+    write(&folder.join("black.png"), 1024, 1024, grey(0));
+    write(&folder.join("white.png"), 1024, 1024, grey(255));
+    fs::write(folder.join("photo.jpg"), b"\xff\xd8\xff\xe0").expect("written");
+    for (code, words, arguments) in [
+        (3, &["absent.png"][..], &["--image", "absent.png"][..]),
+        (2, &["photo.jpg", "is no PNG", "accepted"], &["--image", "photo.jpg"]),
+        (2, &["mask", "without an image"], &["--mask", "white.png"]),
+        (
+            2,
+            &["small.png", "64x64", "accepted: 1024x1024"],
+            &["--image", "square.png", "--mask", "small.png"],
+        ),
+        (2, &["black.png", "black alone"], &["--image", "square.png", "--mask", "black.png"]),
+        (2, &["square.png", "in colour"], &["--image", "white.png", "--mask", "square.png"]),
+        (2, &["64x64", "accepted: 1024x1024"], &["--image", "small.png"]),
+        (2, &["64x64", "accepted: 256x256"], &["--image", "small.png", "--from", "sr1024"]),
+        (2, &["sr512", "sr256, sr1024"], &["--image", "small.png", "--from", "sr512"]),
+        (2, &["image is missing"], &["--from", "sr256"]),
+        (2, &["strength", "starts from no picture"], &["--strength", "0.5"]),
+        (2, &["strength", "accepted: above 0"], &["--strength", "base=1.5", "--image", "square.png"]),
+        (2, &["mask", "--from"], &["--image", "small.png", "--mask", "small.png", "--from", "sr256"]),
+        (2, &["width", "quarter to four times"], &["--width", "64", "--height", "64"]),
+        (2, &["style", "no super-resolution stage"], &["--style", "ink", "--size", "64"]),
+    ] {
+        farm.command(["submit", "a cat"].into_iter().chain(arguments.iter().copied()))
+            .run()
+            .refused(code, words);
+    }
+    fs::write(folder.join("p.jsonl"), "{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"image\": \"photo.jpg\"}\n")
+        .expect("written");
+    farm.command(["submit", "--batch", "p.jsonl"]).run().refused(2, &["p.jsonl, line 2", "photo.jpg"]);
+    fs::write(
+        folder.join("p.jsonl"),
+        "{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"image\": \"square.png\"}\n",
+    )
+    .expect("written");
+    farm.command(["submit", "--batch", "p.jsonl"]).run().refused(2, &["prompts[0].image is missing"]);
+    assert!(farm.command(["--json", "ls"]).run().json_lines().is_empty(), "nothing was accepted");
+}
+
+#[test]
+fn a_batch_sends_each_picture_once_and_takes_the_shape_of_the_first() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let farm = Farm::start(folder, Renderer::Fake);
+    fs::create_dir(folder.join("in")).expect("made");
+    write(&folder.join("in/wide.png"), 1024, 512, |x, _| [(x % 256) as u8, 0, 0]);
+    write(&folder.join("in/other.png"), 1024, 512, |_, y| [(y % 256) as u8, 0, 0]);
+    write(&folder.join("in/white.png"), 1024, 512, |_, _| [255; 3]);
+    let line = |image: &str| {
+        format!("{{\"prompt\": \"a\", \"seed\": 1, \"image\": \"{image}\", \"mask\": \"white.png\"}}\n")
+    };
+    let lines = [line("wide.png"), line("other.png"), line("wide.png")].concat();
+    fs::write(folder.join("in/p.jsonl"), lines).expect("written");
+    let id = farm.command(["submit", "--batch", "in/p.jsonl"]).run().stdout.trim().to_owned();
+    assert_eq!(farm.command(["watch", &id]).run().code, Some(0));
+    let stored = fs::read_dir(folder.join("state/artifacts/inputs")).expect("a folder").count();
+    assert_eq!(stored, 3, "each file once");
+    let images = farm.images(&id);
+    assert_eq!(images[0]["sha256"], images[2]["sha256"], "equal prompts, seeds and pictures");
+    assert_ne!(images[0]["sha256"], images[1]["sha256"], "another picture");
+    assert_ne!(images[0]["image"], images[1]["image"]);
+    let paths = farm.command(["get", &id, "-o", "out"]).run();
+    assert_eq!(paths.code, Some(0), "{paths:?}");
+    let written = read(&folder.join("out/000000.png"));
+    assert_eq!((written.width, written.height), (1024, 512));
+    assert_eq!(farm.command(["verify", &id]).run().code, Some(0));
+}

@@ -1,0 +1,89 @@
+//! Users' pictures: read at the stage's size, part of what decides a picture, and no worker's fault when they are lost.
+
+use darkroom_artifacts::picture::{self, encode_rgb};
+use darkroom_core::extent::Extent;
+
+use super::*;
+
+async fn sent(farm: &Farm, edge: u32, value: u8) -> ArtifactRef {
+    let rgb = vec![value; 3 * (edge * edge) as usize];
+    let png = encode_rgb(edge, edge, &rgb, &[]).unwrap();
+    farm.artifacts.put_content("inputs/", picture::EXTENSION, png.into()).await.unwrap()
+}
+
+/// A task that starts from a picture.
+fn task(farm: &Farm, index: u64, image: &ArtifactRef, mask: Option<&ArtifactRef>) -> Task {
+    changed(farm.task(0, index, None), |body| {
+        body.settings.strength = Some(0.5);
+        (body.image, body.mask) = (Some(image.clone()), mask.cloned());
+        body.seed = 1;
+    })
+}
+
+fn changed(mut task: Task, change: impl FnOnce(&mut RenderBody)) -> Task {
+    let TaskBody::Render(body) = &mut task.body else { panic!("renders") };
+    change(body);
+    task
+}
+
+#[tokio::test]
+async fn pictures_and_masks_decide_what_comes_of_a_task() {
+    let farm = Farm::start(FakeOptions::default()).await;
+    let base = farm.pool("base");
+    let (cat, dog) = (sent(&farm, 32, 10).await, sent(&farm, 32, 200).await);
+    let white = sent(&farm, 32, 255).await;
+    let tasks = vec![
+        task(&farm, 0, &cat, None),
+        task(&farm, 1, &cat, None),
+        task(&farm, 2, &dog, None),
+        task(&farm, 3, &cat, Some(&white)),
+        changed(task(&farm, 4, &cat, None), |body| {
+            body.settings.extent = Some(Extent { width: 16, height: 8 })
+        }),
+    ];
+    farm.queue.add(&base, tasks).await.unwrap();
+    let results = farm.results(&base, 5).await;
+    let outputs: Vec<_> = results.values().map(|result| artifact(result).sha256).collect();
+    assert_eq!(outputs[0], outputs[1], "the same twice");
+    for other in &outputs[2..] {
+        assert_ne!(outputs[0], *other);
+    }
+    let wide = farm.artifacts.get(&artifact(&results[&4])).await.unwrap();
+    assert_eq!(FloatTensor::from_bytes(&wide).unwrap().0.shape, [3, 8, 16], "height before width");
+    farm.end().await;
+}
+
+#[tokio::test]
+async fn a_low_resolution_picture_takes_the_place_of_the_stage_before() {
+    let farm = Farm::start(FakeOptions::default()).await;
+    let last = farm.pool("sr1");
+    let (cat, dog) = (sent(&farm, 8, 10).await, sent(&farm, 8, 200).await);
+    let from = |index: u64, image: &ArtifactRef| {
+        changed(farm.task(1, index, None), |body| {
+            body.image = Some(image.clone());
+            body.seed = 1;
+        })
+    };
+    farm.queue.add(&last, vec![from(0, &cat), from(1, &dog)]).await.unwrap();
+    let results = farm.results(&last, 2).await;
+    assert_ne!(artifact(&results[&0]).sha256, artifact(&results[&1]).sha256);
+    farm.end().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_is_lost_or_damaged_fails_its_image_with_what_to_do() {
+    let farm = Farm::start(FakeOptions::default()).await;
+    let base = farm.pool("base");
+    let (lost, kept) = (sent(&farm, 32, 10).await, sent(&farm, 32, 11).await);
+    farm.artifacts.delete(&lost.key).await.unwrap();
+    let text = farm.artifacts.put_content("inputs/", "png", Bytes::from_static(b"no picture")).await.unwrap();
+    let tasks = vec![task(&farm, 0, &lost, None), task(&farm, 1, &text, None), task(&farm, 2, &kept, None)];
+    farm.queue.add(&base, tasks).await.unwrap();
+    let results = farm.results(&base, 3).await;
+    assert_eq!(code(&results[&0]), "input_lost");
+    let Outcome::Failed { message, .. } = &results[&0].outcome else { panic!("failed") };
+    assert!(message.contains("send it again and retry the job"), "{message}");
+    assert_eq!(code(&results[&1]), "invalid_input");
+    artifact(&results[&2]);
+    farm.end().await;
+}
