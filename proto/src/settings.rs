@@ -93,7 +93,7 @@ impl From<&SettingsRequest> for v1::Settings {
             stages: request.stages.iter().map(v1::StageSettings::from).collect(),
             width: request.width,
             height: request.height,
-            start: request.start.parse().map_or(v1::Start::Unspecified, v1::Start::from).into(),
+            start: request.start.parse::<Start>().map_or(v1::Start::Unspecified, v1::Start::from).into(),
             start_stage: request.start_stage.clone(),
         }
     }
