@@ -262,6 +262,20 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 for ky in 0..kernel {
                     let line_y = (y * stride + ky) as isize - pad;
                     let line = (row * source.height + (line_y.max(0) as usize >> shift)) * source.width;
+                    let left = (x * stride) as isize - pad;
+                    let right = left + ((P - 1) * stride + kernel - 1) as isize;
+                    let in_line = one_line && line_y >= 0 && line_y < height && left >= 0 && right < width;
+                    if in_line && shift == 0 {
+                        // The window's pixels lie side by side, as their weights do: one long tap.
+                        let mut inputs = [self.zeros.as_ptr(); P];
+                        let first = source.data.as_ptr().add((line + left as usize) * channels);
+                        for (p, input) in inputs.iter_mut().enumerate() {
+                            *input = first.add(p * stride * channels);
+                        }
+                        sums = accumulate(sums, inputs, weights, packed.block, kernel * steps);
+                        weights = weights.add(kernel * steps * E::STEP * LANES);
+                        continue;
+                    }
                     for kx in 0..kernel {
                         let mut inputs = [self.zeros.as_ptr(); P];
                         let left = (x * stride + kx) as isize - pad;

@@ -91,6 +91,12 @@ pub(crate) fn run(threads: usize, pieces: usize, work: &Work<'_>) {
         worker.thread.unpark();
     }
     let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_pieces(&job)));
+    // Nothing is left to take: who has not come by now need not come.
+    for worker in &pool.workers[..helpers] {
+        if worker.job.compare_exchange(address, 0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            job.left.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
     let mut spins = 0;
     while job.left.load(Ordering::Acquire) > 0 {
         spins += 1;
