@@ -87,7 +87,11 @@ fn trailing(start: f64, stride: f64) -> Vec<f64> {
     let count = (start / stride).ceil() as usize;
     // It multiplies the rounded difference of the first two, which at 48 of 1000 decides how 937.5 is rounded.
     let stride = start - (start - stride);
-    (0..count).map(|index| (start - index as f64 * stride).round_ties_even() - 1.0).collect()
+    // With 61 of 1000 and others a last one is left just above 0; the reference visits −1 there, which is no timestep.
+    (0..count)
+        .map(|index| (start - index as f64 * stride).round_ties_even() - 1.0)
+        .filter(|time| *time >= 0.0)
+        .collect()
 }
 
 fn finish(times: Vec<f64>, train: usize) -> Result<Vec<u32>, String> {
