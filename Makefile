@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-gpu bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -53,6 +53,9 @@ bench-cascade: ## Measures rendering on this machine, and diffusers in Python be
 
 bench-gpu: ## The same on a GPU, as a share of what the card can do.
 	@tools/bench-gpu.sh
+
+bench-sampling: ## Measures what guidance, its schedule, steps and samplers do to the demo's caption score.
+	@tools/bench-sampling.sh
 
 bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
 	@tools/bench-farm.sh
