@@ -243,6 +243,24 @@ mod tests {
         assert_eq!((small.extent, small.rgb), (Extent { width: 16, height: 8 }, [10, 20, 30].repeat(16 * 8)));
     }
 
+    /// Computed with Pillow 13.0.0, `resize((6, 4), BICUBIC)`, which the reference's pipelines call.
+    #[test]
+    fn a_reduced_picture_is_pillows_but_for_a_grey_level() {
+        let expected: [i16; 72] = [
+            130, 127, 111, 122, 123, 135, 131, 140, 127, 134, 122, 136, 125, 151, 128, 126, 103, 138, 118,
+            125, 152, 147, 129, 109, 107, 127, 138, 133, 124, 114, 120, 126, 133, 134, 135, 122, 134, 121,
+            122, 123, 130, 137, 142, 132, 115, 119, 129, 145, 147, 127, 109, 104, 131, 139, 118, 153, 130,
+            128, 105, 131, 121, 134, 117, 129, 116, 123, 121, 133, 136, 145, 129, 116,
+        ];
+        let rgb = (0..3 * 24 * 16).map(|i| ((i * 37 + i / 72 * 11) % 256) as u8).collect();
+        let pixels = Pixels { extent: Extent { width: 24, height: 16 }, rgb };
+        let small = pixels.picture(Extent { width: 6, height: 4 }).unwrap();
+        for (index, expected) in expected.into_iter().enumerate() {
+            let got = i16::from(crate::picture::to_byte(small.data[index % 3 * 24 + index / 3]));
+            assert!((got - expected).abs() <= 1, "value {index}: {got}, expected {expected}");
+        }
+    }
+
     #[test]
     fn no_white_pixel_of_a_mask_is_lost_on_the_way_down() {
         let edge = 64;
