@@ -41,7 +41,7 @@ IF_M = {
 # IF's second stage in small: all levels but the lowest without attention, as many parameters as the demo's sr256.
 IF_SR = {
     "_class_name": "UNet2DConditionModel", "sample_size": 256, "in_channels": 6, "out_channels": 3, "act_fn": "gelu",
-    "block_out_channels": [16, 32, 64, 80, 80], "layers_per_block": [1, 1, 2, 2, 2], "attention_head_dim": 16, "cross_attention_dim": 96,
+    "block_out_channels": [16, 32, 48, 64, 80], "layers_per_block": [1, 1, 1, 2, 1], "attention_head_dim": 16, "cross_attention_dim": 96,
     "down_block_types": ["ResnetDownsampleBlock2D"] * 4 + ["SimpleCrossAttnDownBlock2D"],
     "up_block_types": ["SimpleCrossAttnUpBlock2D"] + ["ResnetUpsampleBlock2D"] * 4, "norm_num_groups": 8,
     "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "cross_attention_norm": "group_norm", "encoder_hid_dim": 128,
@@ -69,7 +69,7 @@ def demo(args):
     cascade, binary = ROOT / "models/demo", args.target / "darkroom"
     print(f"\n## The demo cascade, {args.images} pictures\n\nfirst 1024 image of a cold process, everything included: {cold_start(binary, cascade):.1f} s")
     columns = {f"darkroom {dtype}": farm(binary, cascade, dtype, args.images) for dtype in ("bf16", "f32")}
-    columns |= diffusers(args, cascade, few=4, many=16)
+    columns |= diffusers(args, cascade, few=max(2, args.images // 8), many=max(8, args.images // 2))
     table(columns)
     breakdown(args, cascade, ["base:64:20:1.5", "sr256:256:4:1:120", "sr1024:1024:4:1:50"], images=4)
 
@@ -100,14 +100,13 @@ def efficient(args):
 
 def random_cascade(folder, stage, config, toml):
     """A cascade of one stage with random weights, behind the demo's encoder."""
-    given = folder / "config.json"
-    given.write_text(json.dumps(config))
-    subprocess.run([PYTHON, ROOT / "tools/synthetic-checkpoint.py", "stage", folder / stage, "--config", given, "--dtype", "f32"], check=True, stdout=subprocess.DEVNULL)
-    for name in ("scheduler/scheduler_config.json", "image_noising_scheduler/scheduler_config.json"):
-        if (folder / stage / name).exists():
-            variance = {"variance_type": "learned_range" if config["out_channels"] == 6 else "fixed_small"}
-            (folder / stage / name).write_text(json.dumps(SCHEDULER | variance))
-    given.unlink()
+    from diffusers import UNet2DConditionModel
+    network = UNet2DConditionModel(**{key: value for key, value in config.items() if not key.startswith("_")})
+    network.save_pretrained(folder / stage / "unet")
+    variance = {"variance_type": "learned_range" if config["out_channels"] == 6 else "fixed_small"}
+    for part in ["scheduler"] + ["image_noising_scheduler"] * (config["in_channels"] == 6):
+        (folder / stage / part).mkdir()
+        (folder / stage / part / "scheduler_config.json").write_text(json.dumps(SCHEDULER | variance))
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(ROOT / "models/demo" / part, folder / part)
     lines = (ROOT / "models/demo/cascade.toml").read_text()
