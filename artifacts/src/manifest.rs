@@ -117,7 +117,7 @@ pub struct Totals {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line {
     Header(Header),
-    Image(ImageLine),
+    Image(Box<ImageLine>),
     Totals {
         #[serde(flatten)]
         totals: Totals,
@@ -178,7 +178,7 @@ impl<W: Write> Writer<W> {
     /// If it cannot be written.
     pub fn image(&mut self, image: ImageLine) -> Result<(), Error> {
         self.totals.count(&image);
-        self.line(&Line::Image(image))
+        self.line(&Line::Image(Box::new(image)))
     }
 
     /// Writes the totals and returns them with what was written to.
@@ -260,7 +260,7 @@ impl Checker {
             Ok(Line::Image(image)) => {
                 let reason = self.place(image.index);
                 self.counted.count(&image);
-                (Some(image), reason)
+                (Some(*image), reason)
             }
             Ok(Line::Totals { totals, sha256_above }) => {
                 let is_hash = sha256_above == Digest(self.hasher.clone().finalize().into())

@@ -82,7 +82,11 @@ fn a_mask_counts_as_its_nearer_end() {
     };
     let hard = with(|pixel| (pixel % 2) as f32);
     assert_eq!(with(|pixel| if pixel % 2 == 1 { 0.5 } else { 0.49 }), hard);
-    assert_eq!(with(|_| 1.0), bits(&render(&model, &settings, &[row.clone()])[0]), "all white is no mask");
+    assert_eq!(
+        with(|_| 1.0),
+        bits(&render(&model, &settings, std::slice::from_ref(&row))[0]),
+        "all white is no mask"
+    );
     assert_ne!(with(|_| 1.0), hard);
 }
 
