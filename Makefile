@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu bench-encoder bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -56,6 +56,9 @@ bench-gpu: ## The same on a GPU, as a share of what the card can do.
 
 bench-sampling: ## Measures what guidance, its schedule, steps and samplers do to the demo's caption score.
 	@tools/bench-sampling.sh
+
+bench-encoder: ## Measures the text encoder on this machine, and transformers in Python beside it.
+	@tools/bench-encoder.sh
 
 bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
 	@tools/bench-farm.sh

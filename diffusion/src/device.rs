@@ -4,7 +4,7 @@
 //! NVIDIA driver is there (or when a GPU was asked for by name). That must happen before libtorch is first asked
 //! about CUDA, so every model is placed before its first tensor is made.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tch::{Device, Kind};
 
@@ -78,11 +78,16 @@ impl Placement {
     /// The class of device within which results agree bit for bit: the hardware's name and instruction set, the
     /// number format and the threads of one operation (both change how sums are split).
     pub(crate) fn class(self) -> String {
+        self.class_with(usize::try_from(tch::get_num_threads()).unwrap_or(1))
+    }
+
+    /// The same where an operation runs on so many threads.
+    pub(crate) fn class_with(self, threads: usize) -> String {
         let hardware = match self.device {
             Device::Cuda(index) => format!("cuda/{}", gpu_model(index)),
             // The kernels' own bits, and those of what libtorch does on one thread beside them, depend on no count.
             _ if self.kernels => format!("cpu/{}/{}/kernels={KERNELS}", cpu_model(), cpu_capability()),
-            _ => format!("cpu/{}/{}/threads={}", cpu_model(), cpu_capability(), tch::get_num_threads()),
+            _ => format!("cpu/{}/{}/threads={threads}", cpu_model(), cpu_capability()),
         };
         format!("{hardware}/{}", self.dtype_name())
     }
@@ -103,9 +108,7 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
             Err(reason) => return Err(unusable(index, reason.clone())),
         },
     };
-    if let Some(threads) = options.threads {
-        tch::set_num_threads(threads.clamp(1, 1024) as i32);
-    }
+    settle_threads(options.threads);
     let kind = match options.dtype {
         DtypeChoice::F32 => Kind::Float,
         DtypeChoice::Bf16 => Kind::BFloat16,
@@ -120,6 +123,43 @@ pub(crate) fn place_network(options: &LoadOptions) -> Result<Placement, LoadErro
     let placement = place(options)?;
     let kernels = placement.device == Device::Cpu && !options.libtorch_only && kernels::available();
     Ok(Placement { kernels, ..placement })
+}
+
+/// Held while threads are counted or set: libtorch keeps a number for each thread, and one for threads that it has not
+/// met yet, which setting any changes too.
+static THREADS: Mutex<()> = Mutex::new(());
+
+/// Sets the calling thread's threads of one operation, and those of threads to come; or finds them.
+fn settle_threads(wanted: Option<usize>) {
+    let _lock = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    match wanted {
+        Some(threads) => tch::set_num_threads(threads.clamp(1, 1024) as i32),
+        // Asking makes libtorch settle it for this thread.
+        None => {
+            let _ = tch::get_num_threads();
+        }
+    }
+}
+
+/// Leave for a new thread to have its own number of threads of one operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnThreads(i32);
+
+impl OwnThreads {
+    /// To be called on the new thread.
+    pub(crate) fn take(self) {
+        tch::set_num_threads(self.0);
+    }
+}
+
+/// Lets new threads have `threads` threads of one operation each, while they [take](OwnThreads::take) it within `start`;
+/// this thread, and all others that come later, have as many as before.
+pub(crate) fn with_threads_elsewhere<T>(threads: usize, start: impl FnOnce(OwnThreads) -> T) -> T {
+    let _lock = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = tch::get_num_threads();
+    let started = start(OwnThreads(threads.clamp(1, 1024) as i32));
+    tch::set_num_threads(before);
+    started
 }
 
 fn unusable(index: usize, message: String) -> LoadError {

@@ -4,6 +4,9 @@
 //! gated feed-forward (tanh GELU). bf16 is safe; f16 overflows in the feed-forward, so it is not offered.
 
 mod config;
+mod fused;
+
+use std::cell::RefCell;
 
 use tch::{Kind, Tensor};
 
@@ -22,6 +25,18 @@ pub(crate) struct T5Encoder {
     relative_bias: Tensor,
     blocks: Vec<Block>,
     final_norm: RmsNorm,
+    /// The last length's position bias, which all layers and texts share.
+    position_bias: RefCell<Option<(i64, Tensor)>>,
+}
+
+/// Which keys and values a row attends to.
+#[derive(Debug)]
+pub(crate) enum Keys<'a> {
+    /// Those at the first so many positions; the others are not computed with. What they would add is exactly
+    /// nothing: the softmax of a hidden position is zero.
+    First(i64),
+    /// Those where `[rows, length]` i64 is 1.
+    Masked(&'a Tensor),
 }
 
 /// One layer: attention, then feed-forward, each added to its input.
@@ -54,6 +69,7 @@ impl T5Encoder {
                 .map(|index| Block::load(&weights, &format!("encoder.block.{index}"), &config, inner))
                 .collect::<Result<_, _>>()?,
             final_norm: RmsNorm::load(&weights, "encoder.final_layer_norm", &config)?,
+            position_bias: RefCell::new(None),
             config,
             placement,
         };
@@ -69,30 +85,68 @@ impl T5Encoder {
         &self.config
     }
 
-    /// The last hidden state, `[rows, length, d_model]` f32, of token ids and their mask (1 where a token is real),
-    /// `[rows, length]` i64 each, on the device. Padding positions are computed too but seen by none.
-    pub(crate) fn forward(&self, ids: &Tensor, mask: &Tensor) -> Torch<Tensor> {
+    /// The same encoder for another thread; the weights are shared.
+    pub(crate) fn share(&self) -> Self {
+        let norm = |norm: &RmsNorm| RmsNorm { weight: norm.weight.shallow_clone(), eps: norm.eps };
+        let linear = |linear: &Linear| Linear { weight: linear.weight.shallow_clone(), bias: None };
+        let block = |block: &Block| Block {
+            attention_norm: norm(&block.attention_norm),
+            projections: linear(&block.projections),
+            output: linear(&block.output),
+            feed_forward_norm: norm(&block.feed_forward_norm),
+            gate: linear(&block.gate),
+            linear: linear(&block.linear),
+            down: linear(&block.down),
+        };
+        Self {
+            config: self.config.clone(),
+            placement: self.placement,
+            embedding: self.embedding.shallow_clone(),
+            relative_bias: self.relative_bias.shallow_clone(),
+            blocks: self.blocks.iter().map(block).collect(),
+            final_norm: norm(&self.final_norm),
+            position_bias: RefCell::new(None),
+        }
+    }
+
+    /// The last hidden state, `[rows, length, d_model]` f32, of token ids, `[rows, length]` i64 on the device. Every
+    /// position is computed, padding included; `keys` are those that are seen.
+    pub(crate) fn forward(&self, ids: &Tensor, keys: &Keys<'_>) -> Torch<Tensor> {
         let (rows, length) = ids.size2()?;
         let mut x = Tensor::f_embedding(&self.embedding, ids, -1, false, false)?;
-        // 0 where a position may be seen; the lowest f32 rather than −∞, which would make NaN of an empty row.
-        let hidden = mask.f_view([rows, 1, 1, length])?.f_to_kind(Kind::Float)?.f_sub_scalar(1.0)?;
-        let hidden = hidden.f_mul_scalar(f64::from(f32::MAX))?;
-        let bias = self.position_bias(length)?.f_add(&hidden)?.f_to_kind(self.placement.kind)?;
+        let position_bias = self.position_bias(length)?;
+        let (bias, seen) = match keys {
+            Keys::First(count) => (position_bias.f_narrow(3, 0, *count)?, *count),
+            Keys::Masked(mask) => {
+                // The lowest f32 rather than −∞, which would make NaN of an empty row.
+                let hidden = mask.f_view([rows, 1, 1, length])?.f_to_kind(Kind::Float)?.f_sub_scalar(1.0)?;
+                (position_bias.f_add(&hidden.f_mul_scalar(f64::from(f32::MAX))?)?, length)
+            }
+        };
+        let bias = bias.f_to_kind(self.placement.kind)?.f_contiguous()?;
         for block in &self.blocks {
-            x = block.forward(&x, &bias, self.config.head_dim as i64)?;
+            x = block.forward(&x, &bias, seen, self.config.head_dim as i64)?;
         }
         self.final_norm.forward(&x)?.f_to_kind(Kind::Float)
     }
 
     /// `[1, heads, length, length]` in f32: a learned number for each head and distance bucket.
     fn position_bias(&self, length: i64) -> Torch<Tensor> {
+        if let Some((known, bias)) = &*self.position_bias.borrow()
+            && *known == length
+        {
+            return Ok(bias.shallow_clone());
+        }
         let mut buckets = Vec::with_capacity((length * length) as usize);
         for query in 0..length {
             buckets.extend((0..length).map(|key| self.config.bucket(key - query)));
         }
         let buckets = Tensor::f_from_slice(&buckets)?.f_to_device(self.placement.device)?;
         let bias = self.relative_bias.f_index_select(0, &buckets)?;
-        bias.f_view([length, length, self.config.heads as i64])?.f_permute([2, 0, 1])?.f_unsqueeze(0)
+        let bias = bias.f_view([length, length, self.config.heads as i64])?.f_permute([2, 0, 1])?;
+        let bias = bias.f_unsqueeze(0)?.f_contiguous()?;
+        *self.position_bias.borrow_mut() = Some((length, bias.shallow_clone()));
+        Ok(bias)
     }
 }
 
@@ -130,20 +184,21 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, bias: &Tensor, head_dim: i64) -> Torch<Tensor> {
+    fn forward(&self, x: &Tensor, bias: &Tensor, seen: i64, head_dim: i64) -> Torch<Tensor> {
         let (rows, length, _) = x.size3()?;
         let projected = self.projections.forward(&self.attention_norm.forward(x)?)?;
         let inner = projected.size()[2] / 3;
-        let heads = |index: i64| {
+        let heads = |index: i64, positions: i64| {
             projected
                 .f_narrow(2, index * inner, inner)?
-                .f_reshape([rows, length, inner / head_dim, head_dim])?
+                .f_narrow(1, 0, positions)?
+                .f_unflatten(2, [inner / head_dim, head_dim])?
                 .f_transpose(1, 2)
         };
         let mixed = Tensor::f_scaled_dot_product_attention(
-            &heads(0)?,
-            &heads(1)?,
-            &heads(2)?,
+            &heads(0, length)?,
+            &heads(1, seen)?,
+            &heads(2, seen)?,
             Some(bias),
             0.0,
             false,
@@ -153,10 +208,17 @@ impl Block {
         let mixed = mixed.f_transpose(1, 2)?.f_reshape([rows, length, inner])?;
         let x = self.output.forward(&mixed)?.f_add_(x)?;
         let normed = self.feed_forward_norm.forward(&x)?;
-        let mut gate = self.gate.forward(&normed)?.f_gelu_("tanh")?;
-        let gated = gate.f_mul_(&self.linear.forward(&normed)?)?;
-        self.down.forward(&gated)?.f_add_(&x)
+        let (gate, up) = (self.gate.forward(&normed)?, self.linear.forward(&normed)?);
+        self.down.forward(&gated(gate, &up)?)?.f_add_(&x)
     }
+}
+
+/// gelu(gate) · up.
+fn gated(mut gate: Tensor, up: &Tensor) -> Torch<Tensor> {
+    if fused::fits(&[&gate, up]) {
+        return Ok(fused::gated_gelu(gate, up));
+    }
+    gate.f_gelu_("tanh")?.f_mul_(up)
 }
 
 impl RmsNorm {
@@ -165,6 +227,9 @@ impl RmsNorm {
     }
 
     fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+        if fused::fits(&[x, &self.weight]) {
+            return fused::rms_norm(x, &self.weight, self.eps);
+        }
         let wide = x.f_to_kind(Kind::Float)?;
         let mean = wide.f_square()?.f_mean_dim([-1i64].as_slice(), true, Kind::Float)?;
         let scale = mean.f_add_scalar(self.eps)?.f_rsqrt()?;

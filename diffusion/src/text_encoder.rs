@@ -1,4 +1,7 @@
-//! Texts to embeddings: the tokenizer and the T5 encoder together.
+//! Texts to embeddings: the tokenizer and the T5 encoder together. On the host each text is encoded by itself, several
+//! at a time; on a GPU in passes of eight.
+
+mod lanes;
 
 use std::path::Path;
 
@@ -9,15 +12,20 @@ use crate::device::{LoadOptions, Placement, place};
 use crate::error::{LoadError, RenderError};
 use crate::host::HostTensor;
 use crate::rows;
-use crate::t5::{T5Config, T5Encoder};
+use crate::t5::{Keys, T5Config, T5Encoder};
 use crate::tokenizer::{Tokenizer, Tokens};
 use crate::weights::Weights;
+
+use lanes::{Lanes, Plan};
 
 /// A text encoder in memory. It belongs to one thread at a time.
 pub struct TextEncoder {
     tokenizer: Tokenizer,
     encoder: T5Encoder,
     placement: Placement,
+    plan: Plan,
+    /// On the host.
+    lanes: Option<Lanes>,
 }
 
 /// One text's embedding, and what the tokenizer did to the text.
@@ -73,8 +81,16 @@ impl TextEncoder {
         }
         let weights = Weights::open(text_encoder_dir, "model", placement)?;
         let encoder = T5Encoder::load(config, weights, placement)?;
-        tracing::info!(device.class = placement.class(), "text encoder loaded");
-        Ok(Self { tokenizer, encoder, placement })
+        let plan = Plan::new(usize::try_from(tch::get_num_threads()).unwrap_or(1));
+        let lanes = if placement.device.is_cuda() {
+            None
+        } else {
+            let started = Lanes::start(&encoder, plan);
+            Some(started.map_err(|source| LoadError::read(text_encoder_dir, source))?)
+        };
+        let this = Self { tokenizer, encoder, placement, plan, lanes };
+        tracing::info!(device.class = this.row_class(), texts = plan.texts, "text encoder loaded");
+        Ok(this)
     }
 
     /// The width of an embedding.
@@ -84,7 +100,8 @@ impl TextEncoder {
 
     /// The class of device within which a text always has the same embedding, bit for bit.
     pub fn row_class(&self) -> String {
-        format!("{}/texts={}", self.placement.class(), rows::texts_per_forward(self.placement))
+        let class = self.placement.class_with(self.plan.threads_each);
+        format!("{class}/texts={}", rows::texts_per_forward(self.placement))
     }
 
     /// Encodes every text, in order. Texts are taken as they are: lower-casing and cleaning happen before.
@@ -94,41 +111,42 @@ impl TextEncoder {
             .iter()
             .map(|text| self.tokenizer.encode(text).map_err(|message| RenderError::invalid("text", message)))
             .collect::<Result<_, _>>()?;
-        let mut encoded = Vec::with_capacity(texts.len());
+        tokens.iter().try_for_each(|tokens| self.check(tokens))?;
+        if let Some(lanes) = &self.lanes {
+            return lanes.encode(tokens);
+        }
+        let mut done = Vec::with_capacity(texts.len());
         for group in tokens.chunks(rows::texts_per_forward(self.placement)) {
             let states = self.forward(group)?;
             for (position, tokens) in group.iter().enumerate() {
-                let embedding = HostTensor::from_tensor(&states.f_select(0, position as i64)?)?;
-                if !embedding.is_finite() {
-                    return Err(RenderError::NonFinite { row: encoded.len() });
-                }
-                encoded.push(EncodedText {
-                    embedding,
-                    tokens: tokens.count,
-                    truncated_tokens: tokens.truncated,
-                    unknown_words: tokens.unknown_words.clone(),
-                });
+                done.push(encoded(&states.f_select(0, position as i64)?, tokens, done.len())?);
             }
         }
-        Ok(encoded)
+        Ok(done)
     }
 
     pub(crate) fn tokenize(&self, text: &str) -> Result<Tokens, RenderError> {
         self.tokenizer.encode(text).map_err(|message| RenderError::invalid("text", message))
     }
 
+    fn check(&self, tokens: &Tokens) -> Result<(), RenderError> {
+        let vocab = self.encoder.config().vocab;
+        match tokens.ids.iter().find(|id| **id as usize >= vocab) {
+            None => Ok(()),
+            Some(id) => {
+                let message = format!("the tokenizer gave id {id}, the encoder knows {vocab} tokens");
+                Err(RenderError::invalid("text", message))
+            }
+        }
+    }
+
     /// A fixed number of rows; those beyond the texts are padding tokens, taken for real so that no row is empty.
     fn forward(&self, group: &[Tokens]) -> Result<Tensor, RenderError> {
         let length = group.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
         let rows = rows::texts_per_forward(self.placement);
-        let vocab = self.encoder.config().vocab;
         let mut ids = vec![i64::from(self.encoder.config().pad_token); rows * length];
         let mut mask = vec![1_i64; rows * length];
         for (row, tokens) in group.iter().enumerate() {
-            if let Some(id) = tokens.ids.iter().find(|id| **id as usize >= vocab) {
-                let message = format!("the tokenizer gave id {id}, the encoder knows {vocab} tokens");
-                return Err(RenderError::invalid("text", message));
-            }
             for (position, (id, real)) in tokens.ids.iter().zip(&tokens.mask).enumerate() {
                 ids[row * length + position] = i64::from(*id);
                 mask[row * length + position] = i64::from(*real);
@@ -142,6 +160,20 @@ impl TextEncoder {
                 .f_to_kind(Kind::Int64)?
                 .f_to_device(self.placement.device)
         };
-        Ok(self.encoder.forward(&tensor(&ids)?, &tensor(&mask)?)?)
+        Ok(self.encoder.forward(&tensor(&ids)?, &Keys::Masked(&tensor(&mask)?))?)
     }
+}
+
+/// A text's last hidden state, `[length, dimension]`, with what the tokenizer said; `row` is its position in the call.
+fn encoded(state: &Tensor, tokens: &Tokens, row: usize) -> Result<EncodedText, RenderError> {
+    let embedding = HostTensor::from_tensor(state)?;
+    if !embedding.is_finite() {
+        return Err(RenderError::NonFinite { row });
+    }
+    Ok(EncodedText {
+        embedding,
+        tokens: tokens.count,
+        truncated_tokens: tokens.truncated,
+        unknown_words: tokens.unknown_words.clone(),
+    })
 }

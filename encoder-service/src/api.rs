@@ -18,6 +18,8 @@ use crate::{
 
 /// Most texts of a request.
 pub const MAX_TEXTS: usize = 256;
+/// Texts of a request that are encoded at a time: about what the host does side by side.
+const AT_ONCE: usize = 4;
 /// Most bytes of embeddings in one response.
 pub const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
@@ -62,9 +64,10 @@ impl EncoderApi {
         let texts: Vec<String> = request.texts.iter().map(|text| preparation.apply(text)).collect();
         let mut embeddings = Vec::with_capacity(texts.len());
         let mut bytes = 0;
-        // One at a time, so that a request of many texts does not keep the farm's own waiting.
-        for text in texts {
-            let encoded = self.encoders.encode(position, vec![text]).await.map_err(|error| failed(&error))?;
+        // A few at a time, so that a request of many texts does not keep the farm's own waiting.
+        for texts in texts.chunks(AT_ONCE) {
+            let encoded =
+                self.encoders.encode(position, texts.to_vec()).await.map_err(|error| failed(&error))?;
             embeddings.extend(encoded.into_iter().map(to_embedding));
             bytes = embeddings.iter().map(|embedding: &Embedding| embedding.data.len()).sum();
             if bytes > MAX_RESPONSE_BYTES {
@@ -72,7 +75,8 @@ impl EncoderApi {
             }
         }
         if bytes > MAX_RESPONSE_BYTES {
-            let fit = embeddings.len() - 1;
+            // They are all of one size.
+            let fit = MAX_RESPONSE_BYTES * embeddings.len() / bytes;
             let message = format!(
                 "texts has {} entries, more than a response holds; accepted: 1 to {fit}",
                 request.texts.len()
