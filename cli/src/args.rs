@@ -201,6 +201,9 @@ pub(crate) struct SubmitArgs {
     pub(crate) batch: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) request: RequestArgs,
+    /// Submit nothing; say what the job would take: device seconds and time, stage by stage
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Chosen by you, so that the same submit sent twice makes one job
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,

@@ -79,14 +79,7 @@ impl Client {
             self.call(request, CALL, async |mut farm, request| farm.submit_job(request).await).await?
         } else {
             self.retrying(async || {
-                let spec = v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Spec(spec.clone())) };
-                let rest = Arc::clone(&chunks);
-                let count = rest.len();
-                let prompts = (0..count).map(move |position| v1::SubmitJobChunk {
-                    part: Some(v1::submit_job_chunk::Part::Prompts(rest[position].clone())),
-                });
-                let mut request = Request::new(tokio_stream::iter(std::iter::once(spec).chain(prompts)));
-                request.set_timeout(SUBMIT);
+                let request = Self::streamed(&spec, &chunks);
                 self.farm.clone().submit_job_stream(request).await
             })
             .await?
@@ -109,6 +102,35 @@ impl Client {
             self.farm.clone().upload_input(request).await
         })
         .await
+    }
+
+    /// What a job would take; nothing is submitted.
+    pub(crate) async fn forecast(
+        &self,
+        spec: v1::JobSpec,
+        prompts: Vec<v1::Prompt>,
+    ) -> Result<v1::ForecastJobResponse> {
+        let chunks = Arc::new(chunks(prompts));
+        self.retrying(async || {
+            let request = Self::streamed(&spec, &chunks);
+            self.farm.clone().forecast_job(request).await
+        })
+        .await
+    }
+
+    /// A job as a stream: its spec, then its prompts.
+    fn streamed(
+        spec: &v1::JobSpec,
+        chunks: &Arc<Vec<v1::PromptChunk>>,
+    ) -> Request<impl tokio_stream::Stream<Item = v1::SubmitJobChunk> + Send + 'static> {
+        let spec = v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Spec(spec.clone())) };
+        let rest = Arc::clone(chunks);
+        let prompts = (0..rest.len()).map(move |position| v1::SubmitJobChunk {
+            part: Some(v1::submit_job_chunk::Part::Prompts(rest[position].clone())),
+        });
+        let mut request = Request::new(tokio_stream::iter(std::iter::once(spec).chain(prompts)));
+        request.set_timeout(SUBMIT);
+        request
     }
 
     /// The job as it stands.

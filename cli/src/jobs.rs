@@ -13,6 +13,7 @@ use crate::{
     client::Client,
     deadline,
     failure::Result,
+    forecast::{self, DryRunView},
     inputs::Inputs,
     output,
     pictures::{Folder, Taken},
@@ -45,6 +46,14 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     spec.deadline = deadline;
     spec.max_workers = args.max_workers.unwrap_or(0);
     spec.max_failed_images = args.max_failed;
+    if args.dry_run {
+        let answer = client.forecast(spec, prompts).await?;
+        return if as_json {
+            output::json(&DryRunView::from(&answer))
+        } else {
+            output::line(&forecast::dry_run_text(&answer))
+        };
+    }
     let submitted = client.submit(spec, prompts).await?;
     if as_json {
         return output::json(&json!({"job": JobView::from(&submitted.job), "existed": submitted.existed}));

@@ -13,6 +13,7 @@ mod deadline;
 mod embedded;
 mod failure;
 mod farm;
+mod forecast;
 mod inputs;
 mod jobs;
 #[cfg(feature = "embedded")]

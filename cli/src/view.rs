@@ -3,6 +3,8 @@
 use darkroom_proto::v1;
 use serde::Serialize;
 
+use crate::forecast::{self, CheckView, ForecastView};
+
 #[derive(Serialize)]
 pub(crate) struct JobView {
     pub(crate) id: String,
@@ -23,6 +25,9 @@ pub(crate) struct JobView {
     settings: Vec<SettingsView>,
     waiting_for: String,
     eta_seconds: Option<f64>,
+    forecast: Option<ForecastView>,
+    first_forecast: Option<ForecastView>,
+    forecast_check: Option<CheckView>,
     deadline: Option<f64>,
     deadline_missed_by_seconds: Option<f64>,
     max_workers: Option<u32>,
@@ -104,6 +109,9 @@ impl From<&v1::Job> for JobView {
                 .collect(),
             waiting_for: job.waiting_for.clone(),
             eta_seconds: job.eta.as_ref().map(duration_seconds),
+            forecast: job.forecast.as_ref().map(ForecastView::from),
+            first_forecast: job.first_forecast.as_ref().map(ForecastView::from),
+            forecast_check: job.forecast_check.as_ref().map(CheckView::from),
             deadline: spec.deadline.as_ref().map(unix_seconds),
             deadline_missed_by_seconds: job.deadline_missed_by.as_ref().map(duration_seconds),
             max_workers: Some(spec.max_workers).filter(|workers| *workers > 0),
@@ -355,6 +363,7 @@ pub(crate) fn job_text(job: &v1::Job) -> String {
         if stage.images_per_second > 0.0 {
             text += &format!(", {:.2} images/s", stage.images_per_second);
         }
+        text += &forecast::stage_left(job.forecast.as_ref(), &stage.stage);
     }
     if let Some(eta) = &job.eta {
         text += &format!("\n  about {} left", span(duration_seconds(eta)));
@@ -364,6 +373,10 @@ pub(crate) fn job_text(job: &v1::Job) -> String {
     }
     if !job.waiting_for.is_empty() {
         text += &format!("\n  waiting: {}", job.waiting_for);
+    }
+    if let Some(check) = job.forecast_check.as_ref().map(forecast::check_text).filter(|text| !text.is_empty())
+    {
+        text += &format!("\n  {check}");
     }
     for note in &job.notes {
         text += &format!("\n  note: {note}");
@@ -389,6 +402,6 @@ pub(crate) fn duration_seconds(duration: &prost_types::Duration) -> f64 {
     duration.seconds as f64 + f64::from(duration.nanos) * 1e-9
 }
 
-fn unix_seconds(time: &prost_types::Timestamp) -> f64 {
+pub(crate) fn unix_seconds(time: &prost_types::Timestamp) -> f64 {
     time.seconds as f64 + f64::from(time.nanos) * 1e-9
 }

@@ -1,14 +1,16 @@
 //! The workers as they last announced themselves: who serves a pool, how much of it, on how many devices.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use darkroom_core::id::WorkerId;
+use darkroom_core::{forecast, id::WorkerId};
 use darkroom_queue::task::{PoolId, ServedPool, WorkerCard};
 use tokio::time::Instant;
+
+use crate::rates::Rates;
 
 /// Batches per worker that a pool's line holds: one runs, one is prefetched.
 const BATCHES: u64 = 2;
@@ -51,13 +53,25 @@ impl Crew {
         self.serving(pool).count() as u64
     }
 
-    /// Seconds per image in the pool: the mean of what its workers measured lately. Every coordinator reads the same.
-    pub(crate) fn seconds_per_image(&self, pool: &PoolId) -> Option<f64> {
-        let known = self.serving(pool).map(|(_, served)| served.seconds_per_image);
-        let (sum, count) = known
-            .filter(|seconds| *seconds > 0.0)
-            .fold((0.0, 0.0), |(sum, count), seconds| (sum + seconds, count + 1.0));
-        (count > 0.0).then_some(sum / count)
+    /// Model seconds per network pass in the pool, its workers sharing the work as each gets on: of each as it measured
+    /// lately, else as its class of device was last recorded. Where nobody serves it, or nothing is known of those who
+    /// do: of whatever class ever ran it. Every coordinator reads the same.
+    pub(crate) fn seconds_per_pass(&self, pool: &PoolId, rates: &Rates) -> Option<f64> {
+        let of = |(card, served): (&WorkerCard, &ServedPool)| {
+            let measured = Some(served.seconds_per_pass).filter(|seconds| *seconds > 0.0);
+            measured.or_else(|| rates.of(pool, &card.device_class))
+        };
+        let known: Vec<f64> = self.serving(pool).filter_map(of).collect();
+        forecast::shared_seconds(&known).or_else(|| forecast::shared_seconds(&rates.all(pool)))
+    }
+
+    /// The classes of device that serve the pool, each with its workers.
+    pub(crate) fn classes(&self, pool: &PoolId) -> BTreeMap<String, Crew> {
+        let mut classes: BTreeMap<String, Crew> = BTreeMap::new();
+        for (card, _) in self.serving(pool) {
+            classes.entry(card.device_class.clone()).or_default().0.push(card.clone());
+        }
+        classes
     }
 
     /// A worker's host and device: as announced, else the host that its id begins with.

@@ -10,12 +10,12 @@ use std::{
 };
 
 use darkroom_artifacts::manifest::{self, EXTENSION, Header, ImageLine, ImageOutcome, Writer};
-use darkroom_core::{id::JobId, image_state::ImageState};
+use darkroom_core::{forecast::StageSpent, id::JobId, image_state::ImageState};
 use tokio::task::spawn_blocking;
 
 use crate::{
     service::{Error, Shared},
-    store::records::{ImageOrder, ImageQuery, ImageRecord, JobRecord},
+    store::records::{ImageOrder, ImageQuery, ImageRecord, JobRecord, Output},
 };
 
 /// Images read at once.
@@ -61,12 +61,14 @@ async fn write(shared: &Shared, id: JobId, generation: u32) -> Result<(), Error>
     let folder = spawn_blocking(tempfile::tempdir).await.map_err(Error::other)??;
     let path = folder.path().join("manifest");
     let mut lines = open(shared, &job, path.clone()).await?;
+    let mut spent = spent_on(&job);
     let mut after = None;
     loop {
         let order = ImageOrder::Index(after);
         let query = ImageQuery { job: id, states: Vec::new(), order, limit: PAGE };
         let page = shared.store.images(&query).await?;
         after = page.images.last().map(|image| image.id.index);
+        page.images.iter().flat_map(|image| &image.outputs).for_each(|output| add(&mut spent, output));
         let images: Vec<_> = page.images.into_iter().map(|image| line(&job, image)).collect();
         lines = spawn_blocking(move || append(lines, images)).await.map_err(Error::other)??;
         if !page.more {
@@ -76,11 +78,27 @@ async fn write(shared: &Shared, id: JobId, generation: u32) -> Result<(), Error>
     spawn_blocking(move || close(lines)).await.map_err(Error::other)??;
     let artifact =
         shared.artifacts.put_file(&format!("manifests/{id}/{generation}/"), EXTENSION, &path).await?;
+    if job.forecast.is_some() {
+        shared.store.note_spent(id, &spent).await?;
+    }
     if shared.store.manifest_written(id, generation, &artifact.key, artifact.sha256).await? {
         tracing::info!(job.id = %id, job.state = %job.state, job.images = job.images, "job ended");
     }
     shared.events.changed(&[id]);
     Ok(())
+}
+
+/// Nothing yet, for each stage that renders.
+fn spent_on(job: &JobRecord) -> Vec<StageSpent> {
+    let stages = job.settings.stages.iter();
+    stages.map(|stage| StageSpent { stage: stage.stage.to_string(), ..StageSpent::default() }).collect()
+}
+
+fn add(spent: &mut [StageSpent], output: &Output) {
+    if let Some(stage) = spent.get_mut(output.stage) {
+        stage.images += 1;
+        stage.device_seconds += output.seconds;
+    }
 }
 
 async fn open(shared: &Shared, job: &JobRecord, path: std::path::PathBuf) -> Result<Lines, Error> {

@@ -15,6 +15,7 @@ mod follower;
 mod limits;
 mod openings;
 pub mod process;
+mod rates;
 mod reaper;
 pub mod service;
 pub mod store;

@@ -24,6 +24,7 @@ use crate::{
     events::Events,
     finisher, follower, limits,
     openings::Openings,
+    rates::{self, LatestRates},
     reaper,
     store::{
         self, Store,
@@ -141,6 +142,7 @@ pub(crate) struct Shared {
     pub(crate) cascades: Cascades,
     pub(crate) events: Events,
     pub(crate) crew: LatestCrew,
+    pub(crate) rates: LatestRates,
     pub(crate) openings: Openings,
     pub(crate) counters: Counters,
     /// Turns of those who send pictures.
@@ -277,6 +279,7 @@ impl Coordinator {
             cascades: Cascades::new(cascades),
             events: Events::default(),
             crew: LatestCrew::default(),
+            rates: LatestRates::default(),
             openings: Openings::default(),
             counters: Counters::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
@@ -298,6 +301,7 @@ impl Coordinator {
         shared.tasks.spawn(finisher::run(Arc::clone(&shared)));
         shared.tasks.spawn(limits::run(Arc::clone(&shared)));
         shared.tasks.spawn(conduct::run(Arc::clone(&shared)));
+        shared.tasks.spawn(rates::run(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared)));
         shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared)));
         for pool in shared.cascades.pools() {

@@ -1,4 +1,12 @@
-//! How fast a job goes and when it will end, from what was measured. Pure: the caller passes the time.
+//! How fast a job goes, what is left of it, and when it will end, from what was measured. Pure: the caller passes the
+//! time and the measurements.
+//!
+//! The model: a stage's time per image is its network passes per image (steps, twice where it is guided) times the
+//! seconds that a pass took lately on the workers that serve the stage; texts count as one pass. What does not grow
+//! with the steps (loading, the text's keys and values) is in the measured seconds, so the forecast for far fewer steps
+//! than were measured is too low, and for far more too high. Failures and retries are not foreseen.
+
+use serde::{Deserialize, Serialize};
 
 /// Seconds after which a job's pace is noted anew; a rate is taken over once to twice as long.
 pub const PACE_SECONDS: f64 = 30.0;
@@ -12,15 +20,147 @@ pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
     if seconds < SHORTEST_SECONDS { 0.0 } else { now.saturating_sub(before) as f64 / seconds }
 }
 
+/// Seconds of one worker per image where these workers share the work as each gets on: the harmonic mean. Those that
+/// measured nothing yet are taken for like the others; `None` if none did.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub fn shared_seconds(each: &[f64]) -> Option<f64> {
+    let known: Vec<f64> = each.iter().copied().filter(|seconds| *seconds > 0.0).collect();
+    let speed: f64 = known.iter().map(|seconds| seconds.recip()).sum();
+    (speed > 0.0).then(|| known.len() as f64 / speed)
+}
+
 /// What remains to be done in one stage.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StageWork {
-    /// Images that have yet to pass it.
+    /// The stage's name.
+    pub stage: String,
+    /// Images (texts, for `encode`) that have yet to pass it.
     pub remaining: u64,
     /// Model seconds an image takes; `None` when unknown.
     pub seconds_per_image: Option<f64>,
     /// Workers that serve it.
     pub workers: u64,
+}
+
+/// What is left of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Every stage, in order.
+    pub stages: Vec<StageForecast>,
+    /// Model seconds on all devices together; `None` while a stage with work left has no measurement.
+    pub device_seconds: Option<f64>,
+    /// Time to the end; `None` beside that while a stage with work left has no worker.
+    pub seconds: Option<f64>,
+}
+
+/// What is left of a job in one stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageForecast {
+    /// The stage's name.
+    pub stage: String,
+    /// Images (texts, for `encode`) that have yet to pass it.
+    pub images: u64,
+    /// Model seconds of one image.
+    pub seconds_per_image: Option<f64>,
+    /// Model seconds of all of them.
+    pub device_seconds: Option<f64>,
+    /// Seconds for which they keep the stage's workers busy.
+    pub seconds: Option<f64>,
+}
+
+impl Forecast {
+    /// What `stages` take, with `workers` distinct workers in all of which `share` (0 to 1) is this job's.
+    #[must_use]
+    pub fn new(stages: &[StageWork], workers: u64, share: f64) -> Self {
+        let each: Vec<StageForecast> = stages.iter().map(|work| StageForecast::new(work, share)).collect();
+        let device_seconds = each.iter().map(|stage| stage.device_seconds).sum();
+        Self { stages: each, device_seconds, seconds: eta_seconds(stages, workers, share) }
+    }
+
+    /// How the forecast compares with what was spent since it was made; `seconds` is the time that really passed to
+    /// the end, if the job did end by its last image. Only images that passed a stage are compared, so a job that was
+    /// ended early is compared in what it did; stages of which nothing was forecast or spent are left out.
+    #[must_use]
+    pub fn check(&self, spent: &[StageSpent], seconds: Option<f64>) -> ForecastCheck {
+        let stages: Vec<StageCheck> = spent.iter().filter_map(|spent| self.check_stage(spent)).collect();
+        ForecastCheck {
+            forecast_device_seconds: stages.iter().map(|stage| stage.forecast_device_seconds).sum(),
+            device_seconds: stages.iter().map(|stage| stage.device_seconds).sum(),
+            seconds: self.seconds.zip(seconds),
+            stages,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    fn check_stage(&self, spent: &StageSpent) -> Option<StageCheck> {
+        let stage = self.stages.iter().find(|stage| stage.stage == spent.stage)?;
+        // What had passed before the forecast was made is taken for as costly as the rest.
+        let images = spent.images.min(stage.images);
+        let forecast = stage.seconds_per_image.filter(|_| images > 0)?;
+        Some(StageCheck {
+            stage: spent.stage.clone(),
+            images,
+            forecast_device_seconds: forecast * images as f64,
+            device_seconds: spent.device_seconds * images as f64 / spent.images as f64,
+        })
+    }
+}
+
+impl StageForecast {
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    fn new(work: &StageWork, share: f64) -> Self {
+        let device_seconds = match work.seconds_per_image {
+            _ if work.remaining == 0 => Some(0.0),
+            seconds => seconds.map(|seconds| seconds * work.remaining as f64),
+        };
+        let workers = work.workers as f64 * share.clamp(1e-6, 1.0);
+        let busy = device_seconds.map(|seconds| if seconds > 0.0 { seconds / workers } else { 0.0 });
+        Self {
+            stage: work.stage.clone(),
+            images: work.remaining,
+            seconds_per_image: work.seconds_per_image,
+            device_seconds,
+            seconds: busy.filter(|seconds| seconds.is_finite()),
+        }
+    }
+}
+
+/// What the images of a job took in one stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageSpent {
+    /// The stage's name.
+    pub stage: String,
+    /// Images that passed it.
+    pub images: u64,
+    /// Model seconds they took.
+    pub device_seconds: f64,
+}
+
+/// A forecast beside what came true.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ForecastCheck {
+    /// The stages of which both are known.
+    pub stages: Vec<StageCheck>,
+    /// Their model seconds as forecast.
+    pub forecast_device_seconds: f64,
+    /// Their model seconds as they were.
+    pub device_seconds: f64,
+    /// Seconds to the end as forecast, and as they were.
+    pub seconds: Option<(f64, f64)>,
+}
+
+/// A stage's forecast beside what came true.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StageCheck {
+    /// The stage's name.
+    pub stage: String,
+    /// Images that were forecast and passed.
+    pub images: u64,
+    /// Their model seconds as forecast.
+    pub forecast_device_seconds: f64,
+    /// Their model seconds as they were.
+    pub device_seconds: f64,
 }
 
 /// Seconds until all stages are through, with `workers` distinct workers in all of which `share` (0 to 1) is this
@@ -47,6 +187,14 @@ pub fn eta_seconds(stages: &[StageWork], workers: u64, share: f64) -> Option<f64
 mod tests {
     use super::*;
 
+    fn work(stage: &str, remaining: u64, seconds_per_image: Option<f64>, workers: u64) -> StageWork {
+        StageWork { stage: stage.to_owned(), remaining, seconds_per_image, workers }
+    }
+
+    fn spent(stage: &str, images: u64, device_seconds: f64) -> StageSpent {
+        StageSpent { stage: stage.to_owned(), images, device_seconds }
+    }
+
     #[test]
     fn a_rate_is_of_what_passed_and_never_negative() {
         assert!((rate(10, 40, 60.0) - 0.5).abs() < f64::EPSILON);
@@ -55,10 +203,17 @@ mod tests {
     }
 
     #[test]
+    fn a_fast_worker_does_more_of_what_is_shared() {
+        // In 3 s the first does three images and the second one: 6 worker seconds for 4 images.
+        assert_eq!(shared_seconds(&[1.0, 3.0]), Some(1.5));
+        assert_eq!(shared_seconds(&[2.0, 0.0]), Some(2.0), "what measured nothing says nothing");
+        assert_eq!(shared_seconds(&[0.0]), None);
+        assert_eq!(shared_seconds(&[]), None);
+    }
+
+    #[test]
     fn one_worker_does_the_stages_one_after_another() {
-        let stage =
-            |remaining, seconds| StageWork { remaining, seconds_per_image: Some(seconds), workers: 1 };
-        let stages = [stage(10, 1.0), stage(20, 2.0)];
+        let stages = [work("a", 10, Some(1.0), 1), work("b", 20, Some(2.0), 1)];
         assert_eq!(eta_seconds(&stages, 1, 1.0), Some(50.0));
         assert_eq!(eta_seconds(&stages, 2, 1.0), Some(40.0), "the busiest stage bounds it");
         assert_eq!(eta_seconds(&stages, 1, 0.5), Some(100.0));
@@ -66,10 +221,60 @@ mod tests {
 
     #[test]
     fn without_workers_or_measurements_nothing_is_promised() {
-        let stage = StageWork { remaining: 1, seconds_per_image: None, workers: 1 };
-        assert_eq!(eta_seconds(&[stage], 1, 1.0), None);
-        let stage = StageWork { remaining: 1, seconds_per_image: Some(1.0), workers: 0 };
-        assert_eq!(eta_seconds(&[stage], 1, 1.0), None);
+        assert_eq!(eta_seconds(&[work("a", 1, None, 1)], 1, 1.0), None);
+        assert_eq!(eta_seconds(&[work("a", 1, Some(1.0), 0)], 1, 1.0), None);
         assert_eq!(eta_seconds(&[], 0, 1.0), Some(0.0));
+        let unserved = Forecast::new(&[work("a", 4, Some(1.5), 0)], 0, 1.0);
+        assert_eq!(
+            (unserved.device_seconds, unserved.seconds),
+            (Some(6.0), None),
+            "the cost is known all the same"
+        );
+        assert_eq!(unserved.stages[0].seconds, None);
+        let unmeasured = Forecast::new(&[work("a", 4, None, 1), work("b", 4, Some(1.0), 1)], 2, 1.0);
+        assert_eq!((unmeasured.device_seconds, unmeasured.seconds), (None, None));
+        assert_eq!(unmeasured.stages[1].device_seconds, Some(4.0));
+        let passed = Forecast::new(&[work("a", 0, None, 0), work("b", 4, Some(1.0), 1)], 1, 1.0);
+        assert_eq!(
+            (passed.device_seconds, passed.seconds),
+            (Some(4.0), Some(4.0)),
+            "nothing is left of the first"
+        );
+    }
+
+    #[test]
+    fn a_forecast_shrinks_with_what_is_left_and_stages_tell_their_part() {
+        let of = |first, second| {
+            Forecast::new(&[work("a", first, Some(1.0), 1), work("b", second, Some(2.0), 2)], 3, 0.5)
+        };
+        let before = of(10, 10);
+        assert_eq!((before.device_seconds, before.seconds), (Some(30.0), Some(20.0)));
+        assert_eq!((before.stages[0].seconds, before.stages[1].seconds), (Some(20.0), Some(20.0)));
+        let later = of(2, 9);
+        assert!(later.device_seconds < before.device_seconds && later.seconds < before.seconds);
+    }
+
+    #[test]
+    fn a_forecast_is_checked_against_what_was_spent() {
+        let stages =
+            [work("encode", 3, Some(0.1), 1), work("a", 10, Some(1.0), 1), work("b", 10, Some(2.0), 1)];
+        let forecast = Forecast::new(&stages, 1, 1.0);
+        let whole = forecast.check(&[spent("a", 10, 12.0), spent("b", 10, 21.0)], Some(36.0));
+        assert_eq!((whole.forecast_device_seconds, whole.device_seconds), (30.0, 33.0));
+        assert_eq!(whole.seconds, Some((30.3, 36.0)));
+        assert_eq!(whole.stages.len(), 2, "nothing is known of the texts");
+        // Made late, or ended early: what is compared is what was forecast and done.
+        let late = forecast.check(&[spent("a", 20, 24.0)], None);
+        assert_eq!((late.forecast_device_seconds, late.device_seconds), (10.0, 12.0));
+        let early = forecast.check(&[spent("a", 5, 5.5), spent("b", 0, 0.0)], None);
+        assert_eq!((early.forecast_device_seconds, early.device_seconds), (5.0, 5.5));
+        assert_eq!((early.stages.len(), early.seconds), (1, None));
+    }
+
+    #[test]
+    fn a_forecast_is_read_back_as_it_was_kept() {
+        let forecast = Forecast::new(&[work("a", 3, Some(0.7), 2), work("b", 3, None, 0)], 2, 1.0);
+        let text = serde_json::to_string(&forecast).unwrap();
+        assert_eq!(serde_json::from_str::<Forecast>(&text).unwrap(), forecast);
     }
 }

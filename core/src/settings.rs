@@ -180,6 +180,14 @@ impl StageSettings {
         self.guidance_schedule.guided(self.guidance_scale)
     }
 
+    /// Network passes of one image: what its time grows with. A step with a guidance weight other than 1 has two.
+    #[must_use]
+    pub fn passes(&self) -> f64 {
+        let share = self.guidance_schedule.guided_share(self.guidance_scale, self.steps, &self.timesteps);
+        // A stage that starts from a picture runs its last steps only.
+        (f64::from(self.steps) * self.strength.unwrap_or(1.0)).floor() * (1.0 + share)
+    }
+
     /// Adds every value to a digest, as the JSON that reads back to the same settings: no two that differ are hashed
     /// alike, and a field that is added here is covered.
     #[must_use]

@@ -71,6 +71,17 @@ pub enum TaskBody {
     Render(Box<RenderBody>),
 }
 
+impl TaskBody {
+    /// Network passes that it takes: what its time grows with.
+    #[must_use]
+    pub fn passes(&self) -> f64 {
+        match self {
+            Self::Encode(_) => 1.0,
+            Self::Render(body) => body.settings.passes(),
+        }
+    }
+}
+
 /// A text to encode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncodeBody {
@@ -242,6 +253,9 @@ pub struct ServedPool {
     pub batch_cap: u32,
     /// Measured model seconds per image in a full batch; 0 when unknown.
     pub seconds_per_image: f64,
+    /// The same per network pass of an image, whatever the settings that were measured; 0 when unknown.
+    #[serde(default)]
+    pub seconds_per_pass: f64,
 }
 
 /// What is wished of a worker.

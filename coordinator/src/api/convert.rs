@@ -1,17 +1,26 @@
 //! From records to messages, and enums back.
 
 use darkroom_core::{
-    cascade::Cascade, digest::Digest, error::UserError, image_state::ImageState, job_state::JobState,
+    cascade::Cascade,
+    digest::Digest,
+    error::UserError,
+    forecast::{Forecast, StageForecast},
+    image_state::ImageState,
+    job_state::JobState,
 };
 use darkroom_proto::v1;
 use darkroom_queue::task::WorkerCard;
 
 use crate::store::{
+    forecast::KeptForecast,
     limits::timestamp,
     records::{ImageRecord, JobRecord},
 };
 
 pub(super) fn job(job: JobRecord) -> v1::Job {
+    let kept = job.forecast.as_ref();
+    let first_forecast = kept.map(|kept| forecast(&kept.forecast, kept.at_ms, Vec::new()));
+    let forecast_check = kept.and_then(|kept| checked(&job, kept));
     let stages = job
         .stages
         .iter()
@@ -53,6 +62,9 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
         end_code,
         end_reason,
         deadline_missed_by: None,
+        forecast: None,
+        first_forecast,
+        forecast_check,
         spec: Some(v1::JobSpec {
             client_request_id: job.client_request_id.unwrap_or_default(),
             cascade: job.requested.cascade,
@@ -68,6 +80,58 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
             max_failed_images: job.limits.max_failed,
         }),
     }
+}
+
+/// A forecast made at a time; `classes` are those who serve each of its stages.
+pub(super) fn forecast(
+    forecast: &Forecast,
+    at_ms: i64,
+    mut classes: Vec<Vec<v1::ClassForecast>>,
+) -> v1::Forecast {
+    classes.resize_with(forecast.stages.len(), Vec::new);
+    let stage = |(stage, classes): (&StageForecast, _)| v1::StageForecast {
+        stage: stage.stage.clone(),
+        images: stage.images,
+        seconds_per_image: stage.seconds_per_image,
+        device_seconds: stage.device_seconds,
+        seconds: stage.seconds,
+        classes,
+    };
+    v1::Forecast {
+        at: Some(timestamp(at_ms)),
+        stages: forecast.stages.iter().zip(classes).map(stage).collect(),
+        device_seconds: forecast.device_seconds,
+        seconds: forecast.seconds,
+    }
+}
+
+/// A job's first forecast beside what it took.
+fn checked(job: &JobRecord, kept: &KeptForecast) -> Option<v1::ForecastCheck> {
+    let spent = kept.spent.as_ref()?;
+    // A retry may come any time later, and what was cancelled took none.
+    let whole = job.state == JobState::Done && job.generation == 1;
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds between two moments of this age")]
+    let seconds = job.finished_ms.filter(|_| whole).map(|end| (end - kept.at_ms) as f64 / 1000.0);
+    let check = kept.forecast.check(spent, seconds);
+    let ratio = |forecast: f64, real: f64| Some(real / forecast).filter(|ratio| ratio.is_finite());
+    Some(v1::ForecastCheck {
+        stages: check
+            .stages
+            .into_iter()
+            .map(|stage| v1::StageCheck {
+                stage: stage.stage,
+                images: stage.images,
+                forecast_device_seconds: stage.forecast_device_seconds,
+                device_seconds: stage.device_seconds,
+            })
+            .collect(),
+        forecast_device_seconds: check.forecast_device_seconds,
+        device_seconds: check.device_seconds,
+        device_seconds_ratio: ratio(check.forecast_device_seconds, check.device_seconds),
+        forecast_seconds: check.seconds.map(|(forecast, _)| forecast),
+        seconds: check.seconds.map(|(_, real)| real),
+        seconds_ratio: check.seconds.and_then(|(forecast, real)| ratio(forecast, real)),
+    })
 }
 
 pub(super) fn image(job: &JobRecord, image: ImageRecord) -> v1::Image {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use darkroom_core::{error::UserError, id::JobId};
+use darkroom_core::{error::UserError, id::JobId, job_state::JobState};
 use darkroom_proto::v1;
 use darkroom_queue::Leased;
 use prost::Message;
@@ -30,10 +30,15 @@ impl Farm {
     pub(super) async fn view(&self, job: JobRecord) -> Result<v1::Job, Error> {
         let notes = self.shared.store.notes(job.id, NOTES).await?;
         let waiting_for = progress::waiting_for(&self.shared, &job).await?;
-        let eta = progress::eta(&self.shared, &job).await?;
+        let forecast = progress::forecast(&self.shared, &job).await?;
+        let seconds =
+            forecast.as_ref().filter(|_| job.state == JobState::Active).and_then(|left| left.seconds);
+        let eta = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let late = eta.and_then(|eta| progress::missed_by(&job, eta));
+        let classes = progress::classes(&self.shared, &progress::pools(&job), &job.settings);
+        let forecast = forecast.map(|left| convert::forecast(&left, job.now_ms, classes));
         let mut view = convert::job(job);
-        (view.notes, view.waiting_for) = (notes, waiting_for);
+        (view.notes, view.waiting_for, view.forecast) = (notes, waiting_for, forecast);
         (view.eta, view.deadline_missed_by) = (eta.map(message), late.map(message));
         Ok(view)
     }

@@ -25,6 +25,8 @@ use crate::{
     store,
 };
 
+pub(crate) use submit::keep_forecast;
+
 /// Largest request: ten thousand prompts of ordinary length; longer ones go through SubmitJobStream.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 /// Largest response; pages are cut well below it.
@@ -102,6 +104,13 @@ impl v1::farm_server::Farm for Farm {
         request: Request<Streaming<v1::UploadInputChunk>>,
     ) -> Result<Response<v1::UploadInputResponse>, Status> {
         self.unary(self.shared.options.submit, self.upload(request.into_inner())).await
+    }
+
+    async fn forecast_job(
+        &self,
+        request: Request<Streaming<v1::SubmitJobChunk>>,
+    ) -> Result<Response<v1::ForecastJobResponse>, Status> {
+        self.forecast(request.into_inner()).await.map(Response::new).map_err(|error| status(&error))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {

@@ -1,18 +1,20 @@
-//! Why a job does not advance, and when it will end.
+//! Why a job does not advance, what is left of it, and when it will end.
 
 use std::time::Duration;
 
 use darkroom_core::{
-    forecast::{self, StageWork},
+    forecast::{Forecast, StageWork},
     id::StageName,
     job_state::JobState,
+    settings::{Settings, StageSettings},
 };
-use darkroom_queue::task::PoolId;
+use darkroom_proto::v1;
+use darkroom_queue::task::{PoolId, WorkerCard};
 
 use crate::{
     crew::Crew,
     service::{Error, Shared},
-    store::records::{JobRecord, StageCounters},
+    store::records::{JobRecord, NewJob, StageCounters},
 };
 
 /// What a job waits for; empty when it advances, or has ended.
@@ -68,36 +70,100 @@ pub(super) fn missed_by(job: &JobRecord, eta: Duration) -> Option<Duration> {
     eta.checked_sub(left).filter(|late| !late.is_zero())
 }
 
-/// Time to the end; `None` when the job is not active or too little is known.
-pub(super) async fn eta(shared: &Shared, job: &JobRecord) -> Result<Option<Duration>, Error> {
-    if job.state != JobState::Active {
+/// What is left of a job; `None` when it has ended.
+pub(super) async fn forecast(shared: &Shared, job: &JobRecord) -> Result<Option<Forecast>, Error> {
+    if !matches!(job.state, JobState::Active | JobState::Paused) {
         return Ok(None);
     }
-    let crew = shared.crew.get();
     let open = job.images.saturating_sub(job.done + job.dead + job.cancelled);
-    let work: Vec<StageWork> = job
+    let work: Vec<Work> = job
         .stages
         .iter()
-        .map(|stage| {
-            let pool = pool(job, stage);
+        .enumerate()
+        .map(|(position, stage)| {
             let remaining = stage.total.saturating_sub(stage.passed);
-            StageWork {
+            Work {
+                pool: pool(job, stage),
                 remaining: if stage.name.is_encode() { remaining } else { remaining.min(open) },
-                seconds_per_image: crew.seconds_per_image(&pool),
-                workers: match job.limits.max_workers {
-                    Some(limit) if !stage.name.is_encode() => crew.workers(&pool).min(u64::from(limit)),
-                    _ => crew.workers(&pool),
-                },
+                passes: passes(&job.settings, position),
             }
         })
         .collect();
     let rivals = shared.store.active_jobs(job.priority).await?.max(1);
-    let renderers =
-        crew.cards().iter().filter(|card| card.pools.values().any(|served| !served.pool.stage.is_encode()));
+    Ok(Some(of_work(shared, &work, job.limits.max_workers, rivals)))
+}
+
+/// What a job of so many texts and images would take.
+pub(super) async fn forecast_new(
+    shared: &Shared,
+    job: &NewJob,
+    texts: u64,
+    images: u64,
+) -> Result<(Forecast, Vec<PoolId>), Error> {
+    let encode = PoolId { stage: StageName::encode(), digest: job.encoder };
+    let mut work = vec![Work { pool: encode, remaining: texts, passes: 1.0 }];
+    work.extend(job.settings.stages.iter().map(|stage| Work {
+        pool: PoolId { stage: stage.stage.clone(), digest: job.cascade },
+        remaining: images,
+        passes: stage.passes(),
+    }));
+    let rivals = shared.store.active_jobs(job.priority).await? + 1;
+    let forecast = of_work(shared, &work, job.limits.max_workers, rivals);
+    Ok((forecast, work.into_iter().map(|work| work.pool).collect()))
+}
+
+/// Tasks that are left in a pool, and the network passes of each.
+struct Work {
+    pool: PoolId,
+    remaining: u64,
+    passes: f64,
+}
+
+fn passes(settings: &Settings, position: usize) -> f64 {
+    // `encode` goes first.
+    position.checked_sub(1).and_then(|stage| settings.stages.get(stage)).map_or(1.0, StageSettings::passes)
+}
+
+fn of_work(shared: &Shared, work: &[Work], max_workers: Option<u32>, rivals: u64) -> Forecast {
+    let (crew, rates) = (shared.crew.get(), shared.rates.get());
+    let stages: Vec<StageWork> = work
+        .iter()
+        .map(|work| StageWork {
+            stage: work.pool.stage.to_string(),
+            remaining: work.remaining,
+            seconds_per_image: crew.seconds_per_pass(&work.pool, &rates).map(|seconds| seconds * work.passes),
+            workers: match max_workers {
+                Some(limit) if !work.pool.stage.is_encode() => crew.workers(&work.pool).min(u64::from(limit)),
+                _ => crew.workers(&work.pool),
+            },
+        })
+        .collect();
+    let renders = |card: &&WorkerCard| card.pools.values().any(|served| !served.pool.stage.is_encode());
+    let renderers = crew.cards().iter().filter(renders).count() as u64;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let share = 1.0 / rivals as f64;
-    let seconds = forecast::eta_seconds(&work, renderers.count() as u64, share);
-    Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+    Forecast::new(&stages, renderers, share)
+}
+
+/// Who serves the stages of a forecast, by class of device.
+pub(super) fn classes(shared: &Shared, pools: &[PoolId], settings: &Settings) -> Vec<Vec<v1::ClassForecast>> {
+    let (crew, rates) = (shared.crew.get(), shared.rates.get());
+    let of = |(position, pool): (usize, &PoolId)| {
+        let class = |(device_class, members): (String, Crew)| v1::ClassForecast {
+            workers: members.workers(pool),
+            seconds_per_image: members
+                .seconds_per_pass(pool, &rates)
+                .map(|seconds| seconds * passes(settings, position)),
+            device_class,
+        };
+        crew.classes(pool).into_iter().map(class).collect()
+    };
+    pools.iter().enumerate().map(of).collect()
+}
+
+/// The pools of a job's stages, `encode` first.
+pub(super) fn pools(job: &JobRecord) -> Vec<PoolId> {
+    job.stages.iter().map(|stage| pool(job, stage)).collect()
 }
 
 fn pool(job: &JobRecord, stage: &StageCounters) -> PoolId {

@@ -8,10 +8,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
-use super::{Farm, refused, validate::Draft};
+use super::{Farm, convert, progress, refused, validate::Draft};
 use crate::{
-    service::Error,
-    store::{self, error::request_id_taken, records::Submitted},
+    service::{Error, Shared},
+    store::{
+        self,
+        error::request_id_taken,
+        forecast::KeptForecast,
+        records::{JobRecord, Submitted},
+    },
 };
 
 /// Chunks of one submit that are stored at a time.
@@ -99,16 +104,53 @@ impl Farm {
         draft.finish().map_err(refused)
     }
 
-    async fn submitted(&self, submitted: Submitted) -> Result<v1::SubmitJobResponse, Error> {
+    pub(super) async fn forecast(
+        &self,
+        mut chunks: Streaming<v1::SubmitJobChunk>,
+    ) -> Result<v1::ForecastJobResponse, Error> {
+        let Some(Part::Spec(spec)) = next(&mut chunks).await? else {
+            return Err(refused(UserError::invalid(
+                "part",
+                "the stream begins without a spec; accepted: spec first, then prompts",
+            )));
+        };
+        let mut draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?.counting();
+        self.receive(&mut chunks, &mut draft, false).await?;
+        let (images, texts) = (draft.images(), draft.texts());
+        let job = &draft.job;
+        let (forecast, pools) = progress::forecast_new(&self.shared, job, texts, images).await?;
+        let classes = progress::classes(&self.shared, &pools, &job.settings);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        Ok(v1::ForecastJobResponse {
+            forecast: Some(convert::forecast(&forecast, now_ms, classes)),
+            images,
+            effective_settings: Some(v1::Settings::from(&job.settings)),
+            cascade_digest: job.cascade.to_string(),
+        })
+    }
+
+    async fn submitted(&self, mut submitted: Submitted) -> Result<v1::SubmitJobResponse, Error> {
         if !submitted.existed {
             tracing::info!(job.id = %submitted.job.id, job.images = submitted.job.images, "job accepted");
             self.shared.events.dispatch.notify_one();
             // Texts may have been encoded between the chunks.
             self.shared.events.follow.notify_one();
+            if let Some(kept) = keep_forecast(&self.shared, &submitted.job).await? {
+                submitted.job.forecast = Some(kept);
+            }
         }
         let job = self.view(submitted.job).await?;
         Ok(v1::SubmitJobResponse { job: Some(job), existed: submitted.existed })
     }
+}
+
+/// Keeps a job's first forecast, if there is one by now: all its stages served and measured.
+pub(crate) async fn keep_forecast(shared: &Shared, job: &JobRecord) -> Result<Option<KeptForecast>, Error> {
+    let forecast = progress::forecast(shared, job).await?;
+    let Some(forecast) = forecast.filter(|forecast| forecast.seconds.is_some()) else { return Ok(None) };
+    let kept = shared.store.keep_forecast(job.id, &forecast).await?;
+    Ok(kept.then_some(KeptForecast { at_ms: job.now_ms, forecast, spent: None }))
 }
 
 fn stored(joined: Option<Result<Result<(), store::Error>, JoinError>>) -> Result<(), Error> {

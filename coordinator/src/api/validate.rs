@@ -3,6 +3,8 @@
 //! Seeds: image k of a prompt has the prompt's first seed plus k, wrapping. A prompt's first seed is its own if it has
 //! one, else the job's seed plus the number of images before it, so that a job without prompt seeds counts through.
 
+use std::collections::HashSet;
+
 use darkroom_core::{
     cascade::Cascade,
     digest::{Digest, FieldHasher},
@@ -48,6 +50,8 @@ pub(super) struct Draft {
     wanted: Wanted,
     position: u64,
     images: u64,
+    /// The beginnings of the digests of all texts, which tell them apart well enough to count them.
+    texts: Option<HashSet<u64>>,
     content: FieldHasher,
 }
 
@@ -90,7 +94,7 @@ impl Draft {
             limits,
         };
         let wanted = Wanted::of(&job.settings, &cascade.spec);
-        Ok(Self { job, cascade: cascade.clone(), wanted, position: 0, images: 0, content })
+        Ok(Self { job, cascade: cascade.clone(), wanted, position: 0, images: 0, texts: None, content })
     }
 
     /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
@@ -111,6 +115,21 @@ impl Draft {
             ));
         }
         prompts.into_iter().map(|prompt| self.add_one(prompt, inputs)).collect()
+    }
+
+    /// Images so far.
+    pub(super) fn images(&self) -> u64 {
+        self.images
+    }
+
+    /// Distinct texts so far, of drafts that [count](Self::counting) them.
+    pub(super) fn texts(&self) -> u64 {
+        self.texts.as_ref().map_or(0, |texts| texts.len() as u64)
+    }
+
+    /// The same draft, which counts its distinct texts.
+    pub(super) fn counting(self) -> Self {
+        Self { texts: Some(HashSet::new()), ..self }
     }
 
     /// Digest of all that was asked for; refuses a job without prompts.
@@ -149,6 +168,10 @@ impl Draft {
             text: prompt.text,
             negative: prompt.negative,
         };
+        if let Some(texts) = &mut self.texts {
+            let others = [&new.negative_embedding, &new.style_embedding].into_iter().flatten();
+            texts.extend(others.chain([&new.text_embedding]).map(|text| beginning(&text.digest)));
+        }
         self.position += 1;
         self.images += u64::from(images);
         Ok(new)
@@ -174,6 +197,10 @@ impl Draft {
         let prepared = self.cascade.spec.encoder.text_preparation.apply(text);
         PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared }
     }
+}
+
+fn beginning(digest: &Digest) -> u64 {
+    digest.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn limit(field: &str, text: &str, most: usize) -> Result<(), UserError> {

@@ -7,6 +7,7 @@
 mod agreed;
 mod bench;
 mod conduct;
+mod forecast;
 mod inputs;
 mod limits;
 mod walk;
@@ -34,6 +35,10 @@ pub use bench::{Bench, Fresh, STAGES, done};
 pub use conduct::{
     a_worker_that_fails_at_what_others_do_is_blamed, an_image_that_fails_everywhere_blames_nobody,
     who_is_set_aside_is_so_for_a_time_and_longer_the_next_time,
+};
+pub use forecast::{
+    how_fast_a_class_of_device_was_is_known_to_every_process,
+    the_first_forecast_is_kept_and_what_the_job_took_beside_it,
 };
 pub use inputs::{
     a_picture_that_was_sent_is_known_by_its_hash, a_style_is_waited_for_and_handed_out_with_the_pictures,
@@ -94,6 +99,8 @@ macro_rules! store_conformance_tests {
             the_first_one_says_how_long_a_lease_lasts
             a_wish_to_drain_is_remembered
             of_an_ended_job_only_changes_that_are_stale_are_forgotten
+            the_first_forecast_is_kept_and_what_the_job_took_beside_it
+            how_fast_a_class_of_device_was_is_known_to_every_process
             a_picture_that_was_sent_is_known_by_its_hash
             a_style_is_waited_for_and_handed_out_with_the_pictures
             a_style_that_is_lost_is_wanted_again

@@ -10,6 +10,7 @@ mod change;
 pub mod conduct;
 pub mod conformance;
 pub mod error;
+pub mod forecast;
 pub mod limits;
 pub mod postgres;
 pub mod records;
@@ -23,6 +24,7 @@ use darkroom_core::{
     cascade::Cascade,
     digest::Digest,
     fair_share,
+    forecast::{Forecast, StageSpent},
     id::{JobId, WorkerId},
     job_state::JobState,
 };
@@ -30,6 +32,7 @@ use darkroom_queue::task::{PoolId, TaskKey};
 use uuid::Uuid;
 
 pub use error::Error;
+use forecast::StageRate;
 use limits::NewDeadline;
 use records::{
     Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery, JobRecord,
@@ -189,6 +192,23 @@ pub trait Store: Send + Sync + 'static {
     /// Notes how far the active jobs have come, about `limit` of them, where that was not done lately: from it every
     /// coordinator reckons the same rates. Forgets those that ended.
     async fn note_paces(&self, limit: u32) -> Result<(), Error>;
+
+    // ---- forecasts
+
+    /// Keeps a live job's first forecast; false where one is kept, or the job has ended.
+    async fn keep_forecast(&self, job: JobId, forecast: &Forecast) -> Result<bool, Error>;
+
+    /// Active jobs, about `limit` in no order, of which no forecast is kept.
+    async fn without_forecast(&self, limit: u32) -> Result<Vec<JobId>, Error>;
+
+    /// Says what a job took, beside its first forecast if there is one.
+    async fn note_spent(&self, job: JobId, spent: &[StageSpent]) -> Result<(), Error>;
+
+    /// Replaces how fast classes of device are at stages; others stay as they were.
+    async fn note_rates(&self, rates: &[StageRate]) -> Result<(), Error>;
+
+    /// How fast every class of device was that ever ran a stage.
+    async fn rates(&self) -> Result<Vec<StageRate>, Error>;
 
     // ---- conduct of workers
 

@@ -14,7 +14,7 @@ use darkroom_core::{
 use darkroom_queue::task::{PoolId, TaskKey, TaskResult};
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
+use super::{forecast::KeptForecast, limits::Limits};
 
 /// Key of tasks that may share a batch: equal settings, equally the last stage or not, and started alike, whatever their
 /// jobs.
@@ -343,6 +343,8 @@ pub struct JobRecord {
     pub now_ms: i64,
     /// How far it had come a while ago.
     pub pace: Option<Pace>,
+    /// Its first forecast.
+    pub forecast: Option<KeptForecast>,
     /// Position of its latest change.
     pub version: u64,
     /// Raised by every retry.

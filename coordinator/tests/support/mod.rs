@@ -326,8 +326,12 @@ struct FakeWorker {
 impl FakeWorker {
     async fn announce(self: Arc<Self>, pools: Vec<PoolId>) {
         while !self.stop.is_cancelled() {
-            let served =
-                |pool: &PoolId| ServedPool { pool: pool.clone(), batch_cap: 4, seconds_per_image: 0.5 };
+            let served = |pool: &PoolId| ServedPool {
+                pool: pool.clone(),
+                batch_cap: 4,
+                seconds_per_image: 0.5,
+                seconds_per_pass: 0.05,
+            };
             let card = WorkerCard {
                 id: self.id.clone(),
                 host: self.host.clone(),

@@ -30,7 +30,15 @@ struct Times {
     running: Option<Instant>,
     /// By tokio's clock: the running batch's start or latest step.
     pulse: Option<tokio::time::Instant>,
-    per_row: HashMap<PoolId, f64>,
+    per_row: HashMap<PoolId, RowTime>,
+}
+
+/// Mean times of a pool's rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RowTime {
+    pub(super) seconds: f64,
+    /// Per network pass of a row.
+    pub(super) seconds_per_pass: f64,
 }
 
 impl Meter {
@@ -60,10 +68,13 @@ impl Meter {
         times.pulse = None;
     }
 
-    pub(super) fn rows_took(&self, pool: &PoolId, seconds_per_row: f64) {
+    /// A batch's rows took so long each, in so many network passes each.
+    pub(super) fn rows_took(&self, pool: &PoolId, seconds: f64, passes: f64) {
+        let newest = RowTime { seconds, seconds_per_pass: if passes > 0.0 { seconds / passes } else { 0.0 } };
         let mut times = locked(&self.times);
-        let mean = times.per_row.entry(pool.clone()).or_insert(seconds_per_row);
-        *mean += NEWEST * (seconds_per_row - *mean);
+        let mean = times.per_row.entry(pool.clone()).or_insert(newest);
+        mean.seconds += NEWEST * (newest.seconds - mean.seconds);
+        mean.seconds_per_pass += NEWEST * (newest.seconds_per_pass - mean.seconds_per_pass);
     }
 
     /// Time since the running batch's latest step; none while nothing runs.
@@ -75,7 +86,7 @@ impl Meter {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn seconds_per_row(&self) -> HashMap<PoolId, f64> {
+    pub(super) fn row_times(&self) -> HashMap<PoolId, RowTime> {
         locked(&self.times).per_row.clone()
     }
 

@@ -129,10 +129,11 @@ impl<M: Model> Batch<'_, M> {
             let result = self.run_part(&part);
             let rows = part.len();
             let seconds = start.elapsed().as_secs_f64() / rows as f64;
+            let passes = part.iter().map(|item| item.held.task().body.passes()).sum::<f64>() / rows as f64;
             let facts = RunFacts { seconds, alone: rows == 1, device_class: None };
             match result {
                 Ok(outputs) => {
-                    self.shared.meter.rows_took(self.pool, seconds);
+                    self.shared.meter.rows_took(self.pool, seconds, passes);
                     ran.extend(part.into_iter().zip(outputs).map(|(item, output)| {
                         finished(item.held, output.map_or_else(End::Outcome, End::Output), facts.clone())
                     }));

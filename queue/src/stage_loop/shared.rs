@@ -142,11 +142,15 @@ impl Shared {
     pub(super) fn card(&self) -> WorkerCard {
         let labels = locked(&self.labels).clone();
         let draining = self.is_draining.load(Ordering::Relaxed);
-        let seconds: HashMap<PoolId, f64> = self.meter.seconds_per_row();
-        let served = |pool: &PoolId| ServedPool {
-            pool: pool.clone(),
-            batch_cap: u32::try_from(self.cap(pool)).unwrap_or(u32::MAX),
-            seconds_per_image: seconds.get(pool).copied().unwrap_or(0.0),
+        let times = self.meter.row_times();
+        let served = |pool: &PoolId| {
+            let time = times.get(pool).copied().unwrap_or_default();
+            ServedPool {
+                pool: pool.clone(),
+                batch_cap: u32::try_from(self.cap(pool)).unwrap_or(u32::MAX),
+                seconds_per_image: time.seconds,
+                seconds_per_pass: time.seconds_per_pass,
+            }
         };
         WorkerCard {
             id: self.options.worker.clone(),

@@ -258,7 +258,12 @@ impl Farm {
     }
 
     fn card(&self) -> WorkerCard {
-        let served = |pool: &PoolId| ServedPool { pool: pool.clone(), batch_cap: 8, seconds_per_image: 0.1 };
+        let served = |pool: &PoolId| ServedPool {
+            pool: pool.clone(),
+            batch_cap: 8,
+            seconds_per_image: 0.1,
+            seconds_per_pass: 0.01,
+        };
         let pools = ["encode", "base"].map(pool);
         WorkerCard {
             id: self.worker.clone(),

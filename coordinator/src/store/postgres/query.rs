@@ -5,7 +5,7 @@ use darkroom_queue::task::PoolId;
 use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, Tx,
+    Error, PostgresStore, Tx, forecast,
     rows::{column, digest, from_json, number, parse, seed},
 };
 use crate::store::{
@@ -42,6 +42,9 @@ struct JobRow {
     now_ms: i64,
     pace_ms: Option<i64>,
     pace: Option<Vec<i64>>,
+    forecast_ms: Option<i64>,
+    forecast: Option<String>,
+    spent: Option<String>,
     version: i64,
     images: i64,
     texts: i64,
@@ -173,6 +176,7 @@ macro_rules! job_columns {
                 (extract(epoch FROM j.deadline) * 1000)::bigint AS deadline_ms, j.max_workers, j.max_failed,
                 j.end_code, j.end_reason, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
                 (extract(epoch FROM r.before_at) * 1000)::bigint AS pace_ms, r.before AS pace,
+                (extract(epoch FROM f.at) * 1000)::bigint AS forecast_ms, f.forecast, f.spent,
                 p.version, p.images, p.texts, p.done, p.dead, p.cancelled, p.ready, p.dispatched, p.passed,
                 ARRAY (SELECT s.name FROM job_stages AS s WHERE s.job = j.seq ORDER BY s.stage) AS stages,
                 CASE WHEN p.passed[1] = p.texts THEN 0
@@ -183,6 +187,7 @@ macro_rules! job_columns {
          CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
                              ORDER BY newest.version DESC LIMIT 1) AS p
          LEFT JOIN job_paces AS r ON r.job = j.seq
+         LEFT JOIN job_forecasts AS f ON f.job = j.seq
          "
     };
 }
@@ -224,6 +229,7 @@ fn record(row: JobRow) -> Result<JobRecord, Error> {
         end: row.end_code.zip(row.end_reason),
         now_ms: row.now_ms,
         pace,
+        forecast: forecast::kept(row.forecast_ms, row.forecast.as_deref(), row.spent.as_deref())?,
         version: number(row.version)?,
         generation: number(row.generation)?,
         images: number(row.images)?,

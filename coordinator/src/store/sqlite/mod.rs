@@ -7,6 +7,7 @@ mod audit;
 mod commit;
 mod conduct;
 mod dispatch;
+mod forecast;
 mod inputs;
 mod life;
 mod limits;
@@ -25,6 +26,7 @@ use darkroom_core::{
     cascade::Cascade,
     digest::Digest,
     fair_share,
+    forecast::{Forecast, StageSpent},
     id::{JobId, WorkerId},
     job_state::{JobEvent, JobState},
 };
@@ -35,6 +37,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     conduct::Aside,
+    forecast::StageRate,
     limits::NewDeadline,
     records::{
         Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery,
@@ -216,6 +219,26 @@ impl Store for SqliteStore {
 
     async fn note_paces(&self, limit: u32) -> Result<(), Error> {
         self.note_job_paces(limit).await
+    }
+
+    async fn keep_forecast(&self, job: JobId, forecast: &Forecast) -> Result<bool, Error> {
+        self.keep_first_forecast(job, forecast).await
+    }
+
+    async fn without_forecast(&self, limit: u32) -> Result<Vec<JobId>, Error> {
+        self.jobs_without_forecast(limit).await
+    }
+
+    async fn note_spent(&self, job: JobId, spent: &[StageSpent]) -> Result<(), Error> {
+        self.note_job_spent(job, spent).await
+    }
+
+    async fn note_rates(&self, rates: &[StageRate]) -> Result<(), Error> {
+        self.note_stage_rates(rates).await
+    }
+
+    async fn rates(&self) -> Result<Vec<StageRate>, Error> {
+        self.known_rates().await
     }
 
     async fn blamed(&self, window: Duration, images: u64) -> Result<Vec<(WorkerId, u64)>, Error> {

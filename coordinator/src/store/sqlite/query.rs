@@ -11,7 +11,7 @@ use darkroom_queue::task::PoolId;
 use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
-    Error, SqliteStore,
+    Error, SqliteStore, forecast,
     rows::{ProgressRow, artifact, column, from_json, image_seed, job_id, number, parse, seed, to_json},
 };
 use crate::store::{
@@ -56,6 +56,9 @@ struct JobRow {
     now_ms: i64,
     pace_ms: Option<i64>,
     pace: Option<String>,
+    forecast_ms: Option<i64>,
+    forecast: Option<String>,
+    spent: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -107,7 +110,10 @@ impl SqliteStore {
         let mut rows: Vec<JobRow> = sqlx::query_as(
             "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms,
                 (SELECT before_ms FROM job_paces AS r WHERE r.job = jobs.seq) AS pace_ms,
-                (SELECT before FROM job_paces AS r WHERE r.job = jobs.seq) AS pace
+                (SELECT before FROM job_paces AS r WHERE r.job = jobs.seq) AS pace,
+                (SELECT at_ms FROM job_forecasts AS f WHERE f.job = jobs.seq) AS forecast_ms,
+                (SELECT forecast FROM job_forecasts AS f WHERE f.job = jobs.seq) AS forecast,
+                (SELECT spent FROM job_forecasts AS f WHERE f.job = jobs.seq) AS spent
              FROM jobs
              WHERE state <> 'receiving' AND seq < ?1
                AND (?2 IS NULL OR tenant = ?2)
@@ -205,7 +211,10 @@ async fn read_job(tx: &mut sqlx::Transaction<'static, Sqlite>, job: JobId) -> Re
     let row: Option<JobRow> = sqlx::query_as(
         "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms,
                 (SELECT before_ms FROM job_paces AS r WHERE r.job = jobs.seq) AS pace_ms,
-                (SELECT before FROM job_paces AS r WHERE r.job = jobs.seq) AS pace
+                (SELECT before FROM job_paces AS r WHERE r.job = jobs.seq) AS pace,
+                (SELECT at_ms FROM job_forecasts AS f WHERE f.job = jobs.seq) AS forecast_ms,
+                (SELECT forecast FROM job_forecasts AS f WHERE f.job = jobs.seq) AS forecast,
+                (SELECT spent FROM job_forecasts AS f WHERE f.job = jobs.seq) AS spent
              FROM jobs WHERE id = ?1 AND state <> 'receiving'",
     )
     .bind(job.to_string())
@@ -293,6 +302,7 @@ fn job_record(row: JobRow, stages: Vec<StageCounters>) -> Result<JobRecord, Erro
         end: row.end_code.zip(row.end_reason),
         now_ms: row.now_ms,
         pace,
+        forecast: forecast::kept(row.forecast_ms, row.forecast.as_deref(), row.spent.as_deref())?,
         version: number(row.version)?,
         generation: number(row.generation)?,
         images: number(row.images)?,
