@@ -406,15 +406,18 @@ impl Cluster {
     fn wait_until_it_listens(&mut self, number: usize) -> Result<()> {
         let port = self.ports[number];
         let position = self.position(Party::Coordinators, number);
-        let process = &mut self.members[position].process;
         for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            // It takes its port first of all; a farm there is once the record is made.
+            let is_made =
+                || self.postgres.sql("postgres", "SELECT to_regclass('worker_drains') IS NOT NULL") == "t";
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() && is_made() {
                 return Ok(());
             }
+            let process = &mut self.members[position].process;
             ensure!(process.runs(), "a coordinator did not start: {}", process.log_text());
             std::thread::sleep(Duration::from_millis(100));
         }
-        anyhow::bail!("a coordinator does not listen: {}", process.log_text())
+        anyhow::bail!("a coordinator does not listen: {}", self.members[position].process.log_text())
     }
 }
 
