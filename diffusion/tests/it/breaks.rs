@@ -116,6 +116,26 @@ fn another_guidance_scale_fails_every_sample() {
 }
 
 #[test]
+fn another_guidance_schedule_or_thresholding_fails_where_it_counts() {
+    let cascade = copy_of("odd");
+    let other = |name: &str, from: &str, to: &str| {
+        edit_header(&cascade.path().join(name), from, to);
+        run(cascade.path(), name)
+    };
+    let report =
+        other("base.dpmsolver++-oscillating.trace.safetensors", "oscillating 2 1.5", "oscillating 3 1.5");
+    assert_eq!(failed_rows(&report).first(), Some(&"sample.step2"), "{report:?}");
+    let report = other("base.ddpm-fast27.trace.safetensors", "timesteps 200 799", "timesteps 200 800");
+    assert_eq!(failed_rows(&report).first(), Some(&"sample.step1"), "800 is outside: {report:?}");
+    let report = other("base.ddim-dynamic.trace.safetensors", "dynamic 0.99 1.7", "dynamic 0.50 1.7");
+    assert!(!report.passed() && !failed_rows(&report).contains(&"model_output.step0"), "{report:?}");
+    let trace = cascade.path().join("base.ddpm-leading.trace.safetensors");
+    edit_header(&trace, "static 0.6", "statiC 0.6");
+    let error = check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("`thresholding` is statiC 0.6"), "{error}");
+}
+
+#[test]
 fn another_given_picture_mask_or_strength_fails_where_it_counts() {
     let cascade = copy_of("deep");
     let trace = |name: &str| cascade.path().join(name);
