@@ -60,6 +60,7 @@ def main():
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--compile-limit", type=int, default=240, help="seconds after which a compiled run is given up")
     args = parser.parse_args()
+    args.target = args.target.resolve()
     print(f"{cpu()}, {os.cpu_count()} cores; load before: {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}")
     for part in args.only:
         {"demo": demo, "if-m": if_m, "efficient": efficient}[part](args)

@@ -32,6 +32,7 @@ def main():
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
+    args.target = args.target.resolve()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: PyTorch sees no CUDA device; --device cpu tries the script without one")
     peak = matrix_peak(args.device)
