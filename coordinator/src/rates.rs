@@ -141,7 +141,7 @@ mod tests {
         let crew = Crew::new(vec![card("a", "gpu", 1.0), card("b", "gpu", 3.0), card("c", "cpu", 0.0)]);
         let news = Rates::default().news(&crew);
         let rate = StageRate { pool: pool("base"), device_class: "gpu".to_owned(), seconds_per_pass: 2.0 };
-        assert_eq!(news, [rate.clone()], "who measured nothing says nothing");
+        assert_eq!(news, std::slice::from_ref(&rate), "who measured nothing says nothing");
         let recorded = Rates::new(vec![StageRate { seconds_per_pass: 1.99, ..rate.clone() }]);
         assert_eq!(recorded.news(&crew), [], "it is about as recorded");
         let older = Rates::new(vec![StageRate { seconds_per_pass: 1.5, ..rate.clone() }]);
