@@ -165,7 +165,7 @@ fn gate_each<T: Float>(gate: &mut [T], up: &[T]) {
 /// x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), as x · sigmoid of twice the inner term.
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     let inner = TWICE_ROOT * x * (0.044_715 * x).mul_add(x, 1.0);
     x / (1.0 + exp(-inner))
 }
