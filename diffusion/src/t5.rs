@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 use crate::device::Placement;
 use crate::error::LoadError;
 use crate::layers::{Linear, Torch};
-use crate::weights::Weights;
+use crate::weights::{Weights, WeightsSurvey, nowhere};
 
 pub(crate) use config::T5Config;
 
@@ -58,27 +58,35 @@ struct RmsNorm {
 
 impl T5Encoder {
     pub(crate) fn load(config: T5Config, weights: Weights, placement: Placement) -> Result<Self, LoadError> {
+        let this = Self::take(config, &weights, placement)?;
+        weights.finish(is_extra)?;
+        Ok(this)
+    }
+
+    fn take(config: T5Config, weights: &Weights, placement: Placement) -> Result<Self, LoadError> {
         let (width, inner) = (config.d_model, config.heads * config.head_dim);
         let shared =
             if weights.contains("shared.weight") { "shared.weight" } else { "encoder.embed_tokens.weight" };
         let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
-        let this = Self {
+        Ok(Self {
             embedding: weights.take(shared, &[config.vocab, width])?,
             relative_bias: weights.take_f32(bias, &[config.buckets, config.heads])?,
             blocks: (0..config.layers)
-                .map(|index| Block::load(&weights, &format!("encoder.block.{index}"), &config, inner))
+                .map(|index| Block::load(weights, &format!("encoder.block.{index}"), &config, inner))
                 .collect::<Result<_, _>>()?,
-            final_norm: RmsNorm::load(&weights, "encoder.final_layer_norm", &config)?,
+            final_norm: RmsNorm::load(weights, "encoder.final_layer_norm", &config)?,
             position_bias: RefCell::new(None),
             config,
             placement,
-        };
-        // A whole T5 carries its decoder and its embedding under several names.
-        weights.finish(|name| {
-            name.starts_with("decoder.")
-                || ["lm_head.weight", "shared.weight", "encoder.embed_tokens.weight"].contains(&name)
-        })?;
-        Ok(this)
+        })
+    }
+
+    /// Checks a configuration against weights' headers as [`Self::load`] does.
+    pub(crate) fn survey(config: T5Config, weights: Weights) -> Result<WeightsSurvey, LoadError> {
+        Self::take(config, &weights, nowhere())?;
+        let survey = weights.describe();
+        weights.finish(is_extra)?;
+        Ok(survey)
     }
 
     pub(crate) fn config(&self) -> &T5Config {
@@ -148,6 +156,12 @@ impl T5Encoder {
         *self.position_bias.borrow_mut() = Some((length, bias.shallow_clone()));
         Ok(bias)
     }
+}
+
+/// A whole T5 carries its decoder and its embedding under several names.
+fn is_extra(tensor: &str) -> bool {
+    tensor.starts_with("decoder.")
+        || ["lm_head.weight", "shared.weight", "encoder.embed_tokens.weight"].contains(&tensor)
 }
 
 impl Block {
