@@ -150,7 +150,7 @@ fn load(args: &ModelInfoArgs, part: &str, as_json: bool) -> Result<()> {
         ..LoadOptions::default()
     };
     let Loaded { weights, class, before, after, seconds } = load_part(&args.cascade, spec, part, &options)?;
-    let bytes = weights.memory(class.ends_with("bf16"));
+    let bytes = weights.memory(class.contains("/bf16"));
     let (peak, rest) = (after.peak.saturating_sub(before.now), after.now.saturating_sub(before.now));
     let share = peak as f64 / bytes.max(1) as f64;
     if as_json {

@@ -185,11 +185,14 @@ impl Block {
         };
         Ok(Self {
             attention_norm: RmsNorm::load(weights, &format!("{name}.layer.0.layer_norm"), config)?,
-            projections: Linear::join(&[
-                attention("q", width, inner)?,
-                attention("k", width, inner)?,
-                attention("v", width, inner)?,
-            ])?,
+            // Read into one piece, which leaves no holes in memory behind it.
+            projections: Linear {
+                weight: weights.take_stacked(
+                    &["q", "k", "v"].map(|part| format!("{name}.layer.0.SelfAttention.{part}.weight")),
+                    [inner, width],
+                )?,
+                bias: None,
+            },
             output: attention("o", inner, width)?,
             feed_forward_norm: RmsNorm::load(weights, &format!("{name}.layer.1.layer_norm"), config)?,
             gate: feed_forward("wi_0", width, config.d_ff)?,

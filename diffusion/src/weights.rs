@@ -53,6 +53,13 @@ struct Counts {
     always_f32: usize,
 }
 
+/// A tensor in its file.
+struct Found<'a> {
+    file: &'a File,
+    info: &'a TensorInfo,
+    stored: Kind,
+}
+
 /// How a tensor's memory is laid out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
@@ -149,7 +156,36 @@ impl Weights {
         self.take_as(name, shape, self.placement.kind, Layout::ChannelsLast)
     }
 
+    /// Several matrices of one shape, the rows of each behind those of the one before, read into one piece of memory.
+    pub(crate) fn take_stacked(&self, names: &[String], shape: [usize; 2]) -> Result<Tensor, LoadError> {
+        let [rows, columns] = shape;
+        let (kind, whole) = (self.placement.kind, [rows * names.len(), columns]);
+        let stacked = match self.surveyed {
+            Some(_) => survey::stand_in(&whole, kind)?,
+            None => self.empty(&whole, kind, Layout::Plain)?,
+        };
+        for (position, name) in names.iter().enumerate() {
+            let found = self.find(name, &shape)?;
+            if self.surveyed.is_none() {
+                let place = stacked.f_narrow(0, (position * rows) as i64, rows as i64)?;
+                self.fill(&place, name, &found)?;
+            }
+        }
+        Ok(stacked)
+    }
+
     fn take_as(&self, name: &str, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
+        let found = self.find(name, shape)?;
+        if self.surveyed.is_some() {
+            return Ok(survey::stand_in(shape, kind)?);
+        }
+        let tensor = self.empty(shape, kind, layout)?;
+        self.fill(&tensor, name, &found)?;
+        Ok(tensor)
+    }
+
+    /// Where a tensor lies, if it is there with this shape and in a format that is read. It counts as taken.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, LoadError> {
         let missing = || LoadError::Missing { path: self.source.clone(), tensor: name.to_owned() };
         let file = &self.files[*self.places.get(name).ok_or_else(missing)?];
         let info = file.header.info(name).ok_or_else(missing)?;
@@ -171,37 +207,30 @@ impl Weights {
         if self.taken.borrow_mut().insert(name.to_owned()) {
             self.counts.borrow_mut().parameters += shape.iter().product::<usize>();
         }
-        if self.surveyed.is_some() {
-            return Ok(survey::stand_in(shape, kind)?);
-        }
-        self.copy(file, name, info, stored, kind, layout)
+        Ok(Found { file, info, stored })
     }
 
-    /// A tensor copied out of its file piece by piece, each a run of whole rows of the first dimension.
-    fn copy(
-        &self,
-        file: &File,
-        name: &str,
-        info: &TensorInfo,
-        stored: Kind,
-        kind: Kind,
-        layout: Layout,
-    ) -> Result<Tensor, LoadError> {
-        let failed = |error| LoadError::torch(&file.path, error);
-        let extents: Vec<i64> = info.shape.iter().map(|extent| *extent as i64).collect();
+    fn empty(&self, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
+        let extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
         let options = (kind, self.placement.device);
-        let tensor = match layout {
-            Layout::ChannelsLast => {
-                let memory = [extents[0], extents[2], extents[3], extents[1]];
-                Tensor::f_empty(memory, options).and_then(|memory| memory.f_permute([0, 3, 1, 2]))
+        let tensor = match (layout, extents.as_slice()) {
+            (Layout::ChannelsLast, &[outputs, inputs, height, width]) => {
+                Tensor::f_empty([outputs, height, width, inputs], options)
+                    .and_then(|memory| memory.f_permute([0, 3, 1, 2]))
             }
-            Layout::Plain => Tensor::f_empty(&extents, options),
-        }
-        .map_err(failed)?;
+            _ => Tensor::f_empty(&extents, options),
+        };
+        tensor.map_err(|error| LoadError::torch(&self.source, error))
+    }
+
+    /// Copies a tensor out of its file piece by piece, each a run of whole rows of the first dimension.
+    fn fill(&self, tensor: &Tensor, name: &str, found: &Found<'_>) -> Result<(), LoadError> {
+        let Found { file, info, stored } = found;
+        let failed = |error| LoadError::torch(&file.path, error);
         let bytes = info.data_offsets.1 - info.data_offsets.0;
         let rows = info.shape.first().copied().unwrap_or(1);
         if bytes == 0 {
-            return Ok(tensor);
+            return Ok(());
         }
         let row = bytes / rows;
         let rows_at_once = (PIECE / row).clamp(1, rows);
@@ -212,7 +241,7 @@ impl Weights {
             if !file::all_finite(info.dtype, piece) {
                 return Err(LoadError::NonFinite { path: file.path.clone(), tensor: name.to_owned() });
             }
-            let mut shape = extents.clone();
+            let mut shape: Vec<i64> = info.shape.iter().map(|extent| *extent as i64).collect();
             let mut place = match shape.first_mut() {
                 Some(extent) => {
                     *extent = count as i64;
@@ -220,11 +249,11 @@ impl Weights {
                 }
                 None => tensor.shallow_clone(),
             };
-            let piece = Tensor::f_from_data_size(piece, &shape, stored).map_err(failed)?;
+            let piece = Tensor::f_from_data_size(piece, &shape, *stored).map_err(failed)?;
             place.f_copy_(&piece).map_err(failed)?;
             file.give_back(begin, begin + count * row);
         }
-        Ok(tensor)
+        Ok(())
     }
 
     /// Fails if the files hold a tensor that was not taken and that `expected_extra` does not know.
