@@ -7,7 +7,7 @@ use darkroom_diffusion::{
 use super::fixture;
 
 fn options(dtype: DtypeChoice) -> LoadOptions {
-    LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None }
+    LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() }
 }
 
 #[test]
