@@ -48,22 +48,8 @@ impl CascadeBundle {
     /// One sentence naming the folder, key or file at fault.
     pub fn load(folder: &Path) -> Result<Self, UserError> {
         let mut spec = read_spec(folder)?;
-        let mut paths = Vec::new();
-        for (key, name) in named_folders(&spec) {
-            check_inside(&key, name)?;
-            let before = paths.len();
-            list(&folder.join(name), name.trim_end_matches('/'), &mut paths, 0)?;
-            if paths.len() == before {
-                return Err(not_found(format!("folder {} has no model files", folder.join(name).display())));
-            }
-        }
-        paths.sort();
-        paths.dedup();
-        for stage in &mut spec.stages {
-            // What cascade.toml says itself holds.
-            stage.size_multiple =
-                stage.size_multiple.or_else(|| size_multiple::read(&folder.join(&stage.folder)));
-        }
+        let mut paths = model_files(folder, &spec)?;
+        complete(&mut spec, folder);
         let expected = read_sums(folder)?;
         if let Some(absent) = expected.keys().find(|path| !folder.join(path).is_file()) {
             let name = folder.join(absent);
@@ -93,6 +79,26 @@ impl CascadeBundle {
             folders.iter().any(|folder| path.starts_with(folder)) && is_model_file(Path::new(path))
         });
         Ok(Self { root: folder.to_owned(), cascade: Cascade { spec, files }, _in_use: None })
+    }
+
+    /// The same, believing `SHA256SUMS` where it lists every model file, and hashing where it does not: quick for
+    /// cascades of any size, good for showing what a cascade is and for nothing that renders.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for files that are not what the list says.
+    pub fn recorded(folder: &Path) -> Result<Self, UserError> {
+        let mut spec = read_spec(folder)?;
+        let paths = model_files(folder, &spec)?;
+        complete(&mut spec, folder);
+        let recorded = read_sums(folder)?;
+        let files: Option<BTreeMap<_, _>> =
+            paths.into_iter().map(|path| recorded.get(&path).map(|digest| (path, *digest))).collect();
+        match files {
+            Some(files) => {
+                Ok(Self { root: folder.to_owned(), cascade: Cascade { spec, files }, _in_use: None })
+            }
+            None => Self::load(folder),
+        }
     }
 
     /// Reads `cascade.toml` alone: a bundle for fakes, whose digest covers no files.
@@ -183,6 +189,30 @@ fn named_folders(spec: &CascadeSpec) -> impl Iterator<Item = (String, &str)> {
     encoder
         .into_iter()
         .chain(stages.map(|(position, stage)| (format!("stages[{position}].folder"), stage.folder.as_str())))
+}
+
+/// Fills in what the models' configurations say; what cascade.toml says itself holds.
+fn complete(spec: &mut CascadeSpec, folder: &Path) {
+    for stage in &mut spec.stages {
+        stage.size_multiple =
+            stage.size_multiple.or_else(|| size_multiple::read(&folder.join(&stage.folder)));
+    }
+}
+
+/// The model files of all folders that `cascade.toml` names, by path below the cascade's own.
+fn model_files(folder: &Path, spec: &CascadeSpec) -> Result<Vec<String>, UserError> {
+    let mut paths = Vec::new();
+    for (key, name) in named_folders(spec) {
+        check_inside(&key, name)?;
+        let before = paths.len();
+        list(&folder.join(name), name.trim_end_matches('/'), &mut paths, 0)?;
+        if paths.len() == before {
+            return Err(not_found(format!("folder {} has no model files", folder.join(name).display())));
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
 }
 
 pub(crate) fn check_inside(key: &str, name: &str) -> Result<(), UserError> {
@@ -390,7 +420,11 @@ mod tests {
         let sums = FILES.map(|file| format!("{}  {file}\n", Digest::of(file.as_bytes()))).concat();
         std::fs::write(folder.path().join(SUMS_FILE_NAME), &sums).unwrap();
         let digest = CascadeBundle::load(folder.path()).unwrap().cascade().digest();
+        let recorded =
+            |folder: &tempfile::TempDir| CascadeBundle::recorded(folder.path()).unwrap().cascade().digest();
+        assert_eq!(recorded(&folder), digest, "what the list says");
         std::fs::remove_file(folder.path().join(SUMS_FILE_NAME)).unwrap();
+        assert_eq!(recorded(&folder), digest, "what the files are, without a list");
         assert_eq!(
             CascadeBundle::load(folder.path()).unwrap().cascade().digest(),
             digest,

@@ -330,14 +330,69 @@ pub(crate) struct RerenderArgs {
 pub(crate) enum ModelCommand {
     /// Replay reference traces and compare every tensor
     Check(ModelCheckArgs),
-    /// Show a cascade's stages, parameters, digest, and the configuration keys that are ignored
-    Info {
-        /// The cascade's folder
-        cascade: PathBuf,
-    },
+    /// Make a cascade's folder out of local Hugging Face folders: a stage I pipeline, super-resolution pipelines, a T5
+    Import(ImportArgs),
+    /// Show a cascade's stages, parameters, memory, digest, and the configuration keys that are ignored
+    Info(ModelInfoArgs),
     /// Print the token ids of each line of standard input, the end token included; with --json lines are JSON strings,
     /// and answers JSON lists
     Tokenize(TokenizeArgs),
+}
+
+/// `darkroom model import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Folders in Hugging Face's layout, or a cache's (models--OWNER--NAME), in any order
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Folder of the cascade to make; named like the cascade when absent
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The cascade's name; the stage I folder's when absent
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Which set of weights to take where a folder has several: fp32, fp16, bf16; or for one part only: encode=fp16.
+    /// fp32, the plain one, when absent, else fp16, else bf16
+    #[arg(long = "variant", value_name = "[PART=]NAME")]
+    pub(crate) variants: Vec<String>,
+    /// Number format of the encoder, part of its identity: f32 or bf16; bf16 above a billion parameters when absent
+    #[arg(long, value_name = "DTYPE", value_parser = ["f32", "bf16"])]
+    pub(crate) encoder_dtype: Option<String>,
+    /// What is done to a text before it is tokenized: none, lowercase-strip (as IF always does), …
+    #[arg(long, value_name = "NAME", default_value = "lowercase-strip")]
+    pub(crate) text_preparation: String,
+    /// Copy the weights instead of linking to them
+    #[arg(long)]
+    pub(crate) copy: bool,
+    /// Take keys of configurations that nobody knows as not there, instead of refusing them
+    #[arg(long)]
+    pub(crate) ignore_unknown_keys: bool,
+}
+
+impl ImportArgs {
+    /// The variant asked for of a part, if any.
+    pub(crate) fn variant_of(&self, part: &str) -> Option<String> {
+        let named = self.variants.iter().filter_map(|variant| variant.split_once('='));
+        let own = named.filter(|(name, _)| *name == part).map(|(_, variant)| variant).next_back();
+        let all = self.variants.iter().map(String::as_str).rfind(|variant| !variant.contains('='));
+        own.or(all).map(str::to_owned)
+    }
+}
+
+/// `darkroom model info`.
+#[derive(Debug, Args)]
+pub(crate) struct ModelInfoArgs {
+    /// The cascade's folder
+    pub(crate) cascade: PathBuf,
+    /// Load one part (encode, or a stage's name) and show its peak of resident memory
+    #[arg(long, value_name = "PART")]
+    pub(crate) load: Option<String>,
+    /// With --load: cpu or cuda:N
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// With --load: f32 or bf16
+    #[arg(long)]
+    pub(crate) dtype: Option<String>,
 }
 
 /// `darkroom model tokenize`.

@@ -14,10 +14,14 @@ mod embedded;
 mod failure;
 mod farm;
 mod forecast;
+#[cfg(feature = "embedded")]
+mod import;
 mod inputs;
 mod jobs;
 #[cfg(feature = "embedded")]
 mod model;
+#[cfg(feature = "embedded")]
+mod model_info;
 mod output;
 mod pictures;
 mod progress;

@@ -1,17 +1,10 @@
 //! `darkroom model`: what a cascade on disk is, and whether this machine computes it as the reference does.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use darkroom_artifacts::CascadeBundle;
-use darkroom_core::{
-    error::{Code, UserError},
-    picture_text,
-};
+use darkroom_core::error::{Code, UserError};
 use darkroom_diffusion::{
-    DeviceChoice, DtypeChoice, LoadError, LoadOptions, StageDescription, StageModel,
+    DeviceChoice, DtypeChoice, LoadError,
     trace::{self, CheckOptions, TraceReport},
 };
 use serde_json::json;
@@ -29,8 +22,12 @@ pub(crate) async fn run(command: ModelCommand, as_json: bool) -> Result<ExitCode
             let reports = blocking(move || check(&args)).await?;
             show_reports(&reports, as_json)
         }
-        ModelCommand::Info { cascade } => {
-            info(cascade, as_json).await?;
+        ModelCommand::Import(args) => {
+            blocking(move || crate::import::run(&args, as_json)).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ModelCommand::Info(args) => {
+            blocking(move || crate::model_info::run(&args, as_json)).await?;
             Ok(ExitCode::SUCCESS)
         }
         ModelCommand::Tokenize(args) => {
@@ -80,82 +77,8 @@ fn show_reports(reports: &[TraceReport], as_json: bool) -> Result<ExitCode> {
     Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn info(cascade: PathBuf, as_json: bool) -> Result<()> {
-    let (cascade, stages) = blocking(move || {
-        let bundle = CascadeBundle::load(&cascade)?;
-        let names = bundle.cascade().spec.stages.iter().map(|stage| stage.name.as_str());
-        let stages = names
-            .enumerate()
-            .filter_map(|(position, name)| Some((bundle.stage_folder(position)?, name)))
-            .map(|(folder, name)| describe(&folder, name))
-            .collect::<Result<Vec<_>>>()?;
-        Ok((bundle.cascade().clone(), stages))
-    })
-    .await?;
-    let (spec, digest) = (&cascade.spec, cascade.digest());
-    if as_json {
-        let stages: Vec<_> = stages
-            .iter()
-            .zip(&spec.stages)
-            .map(|(stage, spec)| {
-                json!({
-                    "stage": stage.name,
-                    "class": stage.class,
-                    "size": spec.size,
-                    "parameters": stage.parameters,
-                    "sampler": spec.sampler,
-                    "steps": spec.steps,
-                    "preset": spec.preset,
-                    "timesteps": spec.timesteps,
-                    "spacing": spec.spacing,
-                    "eta": spec.eta,
-                    "guidance_scale": spec.guidance_scale,
-                    "guidance_schedule": spec.guidance_schedule,
-                    "thresholding": spec.thresholding,
-                    "noise_level": spec.noise_level,
-                    "ignored_keys": stage.ignored_keys,
-                })
-            })
-            .collect();
-        return output::json(&json!({
-            "name": spec.name,
-            "digest": digest,
-            "encoder_digest": cascade.encoder_digest(),
-            "description": spec.description,
-            "licence": spec.licence,
-            "stages": stages,
-        }));
-    }
-    output::line(&format!("{}  {digest}", spec.name))?;
-    if !spec.description.is_empty() {
-        output::line(&spec.description)?;
-    }
-    for (position, (stage, spec)) in stages.iter().zip(&spec.stages).enumerate() {
-        let defaults = &cascade.spec.defaults(position)?;
-        output::line(&format!(
-            "  {:<8} {:>4} px  {:>10} parameters  {}",
-            stage.name,
-            spec.size,
-            stage.parameters,
-            picture_text::sampling(defaults)
-        ))?;
-        if !stage.ignored_keys.is_empty() {
-            output::line(&format!(
-                "           ignored, as by the reference: {}",
-                stage.ignored_keys.join(", ")
-            ))?;
-        }
-    }
-    Ok(())
-}
-
-fn describe(folder: &Path, name: &str) -> Result<StageDescription> {
-    let options = LoadOptions { device: DeviceChoice::Cpu, ..LoadOptions::default() };
-    let model = StageModel::load(folder, name, &options).map_err(|error| broken(&error))?;
-    Ok(model.describe())
-}
-
-fn broken(error: &LoadError) -> UserError {
+/// A cascade that cannot be loaded.
+pub(crate) fn broken(error: &LoadError) -> UserError {
     let mut failure = UserError::new(Code::FailedPrecondition, "BROKEN_CASCADE", failure::with_causes(error));
     failure.field = Some("cascade".to_owned());
     failure

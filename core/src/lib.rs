@@ -4,6 +4,7 @@
 //! reads a clock, a file or the environment.
 
 pub mod artifact;
+pub mod caption;
 pub mod cascade;
 pub mod conduct;
 pub mod digest;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    caption,
     digest::{Digest, FieldHasher},
     error::UserError,
 };
@@ -19,6 +20,9 @@ pub enum TextPreparation {
     /// Lower-cased and stripped of surrounding white space, as IF's pipelines always do.
     #[default]
     LowercaseStrip,
+    /// Cleaned as IF's pipelines clean captions (see [`crate::caption`]): links, markup, file names, article numbers and
+    /// CJK ideographs go, punctuation is levelled.
+    IfClean,
 }
 
 impl TextPreparation {
@@ -28,6 +32,8 @@ impl TextPreparation {
         match self {
             Self::None => text.to_owned(),
             Self::LowercaseStrip => text.to_lowercase().trim().to_owned(),
+            // The reference cleans twice.
+            Self::IfClean => caption::clean(&caption::clean(text)),
         }
     }
 
@@ -37,6 +43,7 @@ impl TextPreparation {
         match self {
             Self::None => "none",
             Self::LowercaseStrip => "lowercase-strip",
+            Self::IfClean => "if-clean",
         }
     }
 }

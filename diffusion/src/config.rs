@@ -18,6 +18,8 @@ pub(crate) struct ConfigFile {
     path: PathBuf,
     entries: Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
+    /// Keys that are known to have no effect.
+    known: RefCell<BTreeSet<String>>,
 }
 
 type Read<T> = Result<T, LoadError>;
@@ -33,7 +35,7 @@ impl ConfigFile {
     }
 
     fn new(path: &Path, entries: Map<String, Value>) -> Self {
-        Self { path: path.to_owned(), entries, read: RefCell::default() }
+        Self { path: path.to_owned(), entries, read: RefCell::default(), known: RefCell::default() }
     }
 
     #[cfg(test)]
@@ -137,10 +139,17 @@ impl ConfigFile {
     /// Marks a key that has no effect in this architecture; it stays in the list of ignored keys if it is set to
     /// anything but its default.
     pub(crate) fn without_effect(&self, key: &str, default: &Value) {
+        self.known.borrow_mut().insert(key.to_owned());
         let is_default = self.entries.get(key).is_none_or(|value| value.is_null() || same(value, default));
         if is_default {
             self.read.borrow_mut().insert(key.to_owned());
         }
+    }
+
+    /// Of the ignored keys, those that nothing here knows: a newer class's, another one's, or a slip of the pen.
+    pub(crate) fn unknown_keys(&self) -> Vec<String> {
+        let known = self.known.borrow();
+        self.ignored_keys().into_iter().filter(|key| !known.contains(key)).collect()
     }
 
     /// Keys that nothing has read, sorted, without the file's own notes (`_class_name` and the like).
@@ -182,6 +191,7 @@ mod tests {
         config.without_effect("c", &json!(2));
         config.without_effect("d", &json!(4));
         assert_eq!(config.ignored_keys(), ["b", "d"]);
+        assert_eq!(config.unknown_keys(), ["b"]);
         assert_eq!(config.class_name(), "X");
     }
 

@@ -46,6 +46,35 @@ pub enum LoadError {
         /// What is wrong with it.
         message: String,
     },
+    /// The only weights there are pickled.
+    #[error(
+        "{path} is a pickle, which can run code when it is read, and is not opened; convert it with \
+         `model.save_pretrained(folder, safe_serialization=True)` of diffusers or transformers, which writes {wanted}"
+    )]
+    Pickle {
+        /// The pickled file.
+        path: PathBuf,
+        /// The name of the file that would be read.
+        wanted: String,
+    },
+    /// There are shards, but not the index that says what they hold.
+    #[error("{index} is missing, and without it the shards beside it ({shard}) cannot be read")]
+    NoIndex {
+        /// One of the shards.
+        shard: PathBuf,
+        /// The index.
+        index: PathBuf,
+    },
+    /// A variant was asked for that the folder does not hold.
+    #[error("{path} has no weights of the variant {variant:?}; accepted: {accepted}")]
+    NoVariant {
+        /// The folder.
+        path: PathBuf,
+        /// The variant asked for.
+        variant: String,
+        /// The variants there are.
+        accepted: String,
+    },
     /// A tensor that the network needs is absent.
     #[error("{path} has no tensor `{tensor}`")]
     Missing {
@@ -129,9 +158,13 @@ impl LoadError {
             Self::Config { .. } | Self::Tokenizer { .. } => "model-config-invalid",
             Self::Unsupported { .. } => "model-option-unsupported",
             Self::Corrupt { .. } => "weights-corrupt",
-            Self::Missing { .. } | Self::Shape { .. } | Self::Dtype { .. } | Self::Unexpected { .. } => {
-                "weights-mismatch"
-            }
+            Self::Pickle { .. } => "weights-pickled",
+            Self::Missing { .. }
+            | Self::Shape { .. }
+            | Self::Dtype { .. }
+            | Self::Unexpected { .. }
+            | Self::NoIndex { .. }
+            | Self::NoVariant { .. } => "weights-mismatch",
             Self::NonFinite { .. } => "weights-not-finite",
             Self::Device { .. } => "device-unusable",
             Self::OutOfMemory { .. } => "out-of-memory",

@@ -90,7 +90,7 @@ impl ConvShape {
 impl Conv2d {
     pub(crate) fn load(weights: &Weights, name: &str, shape: ConvShape) -> Result<Self, LoadError> {
         let extents = [shape.outputs, shape.inputs, shape.kernel, shape.kernel];
-        let weight = channels_last(&weights.take(&format!("{name}.weight"), &extents)?)?;
+        let weight = weights.take_channels_last(&format!("{name}.weight"), &extents)?;
         let bias = weights.take(&format!("{name}.bias"), &[shape.outputs])?;
         let padding = (shape.kernel as i64 - 1) / 2;
         Ok(Self { weight, bias: Some(bias), stride: shape.stride as i64, padding })

@@ -17,7 +17,12 @@ use crate::sampler::{PlanOptions, SamplerPlan};
 use crate::schedule::{Prediction, Schedule};
 use crate::settings::{RowInput, SamplerSettings, StageDescription, StepReport};
 use crate::timings::{Part, timed};
-use crate::unet::{LoadedNetwork, Network};
+use crate::unet::{Interface, LoadedNetwork, Network};
+
+/// The schedule's file in a stage's folder.
+pub(crate) const SCHEDULER: &str = "scheduler/scheduler_config.json";
+/// The schedule of the noise on the low-resolution input.
+pub(crate) const NOISING_SCHEDULER: &str = "image_noising_scheduler/scheduler_config.json";
 
 /// A stage in memory, ready to render. It belongs to one thread at a time.
 pub struct StageModel {
@@ -36,32 +41,12 @@ impl StageModel {
     pub fn load(stage_dir: &Path, stage_name: &str, options: &LoadOptions) -> Result<Self, LoadError> {
         let placement = place_network(options)?;
         let _no_grad = tch::no_grad_guard();
-        let schedule_path = stage_dir.join("scheduler/scheduler_config.json");
-        let schedule = Schedule::load(&schedule_path)?;
+        let schedule = Schedule::load(&stage_dir.join(SCHEDULER))?;
         let loaded = Network::load(&stage_dir.join("unet"), placement)?;
         let interface = &loaded.interface;
-        let refuse = |path: &Path, key: &str, value: String, accepted: &str| LoadError::Unsupported {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            value,
-            accepted: accepted.to_owned(),
-        };
-        let network_path = stage_dir.join("unet/config.json");
-        if !matches!(interface.in_channels, 3 | 6) {
-            let accepted = "3, or 6 with a low-resolution picture";
-            return Err(refuse(&network_path, "in_channels", interface.in_channels.to_string(), accepted));
-        }
-        if !matches!(interface.out_channels, 3 | 6) {
-            let accepted = "3, or 6 with a variance";
-            return Err(refuse(&network_path, "out_channels", interface.out_channels.to_string(), accepted));
-        }
-        if interface.out_channels == 6 && schedule.config.prediction == Prediction::Velocity {
-            // The reference fails here.
-            let accepted = "epsilon or sample for a network with a variance";
-            return Err(refuse(&schedule_path, "prediction_type", "\"v_prediction\"".to_owned(), accepted));
-        }
+        check_parts(stage_dir, interface, &schedule)?;
         let augmentation = (interface.in_channels == 6)
-            .then(|| Schedule::load(&stage_dir.join("image_noising_scheduler/scheduler_config.json")))
+            .then(|| Schedule::load(&stage_dir.join(NOISING_SCHEDULER)))
             .transpose()?;
         tracing::info!(
             stage = stage_name,
@@ -383,4 +368,34 @@ impl StageModel {
 
 fn first_extent(tensor: &HostTensor, dimension: usize) -> usize {
     tensor.shape.get(dimension).copied().unwrap_or(1)
+}
+
+/// Whether a network and its schedule make a stage.
+pub(crate) fn check_parts(
+    stage_dir: &Path,
+    interface: &Interface,
+    schedule: &Schedule,
+) -> Result<(), LoadError> {
+    let schedule_path = stage_dir.join(SCHEDULER);
+    let refuse = |path: &Path, key: &str, value: String, accepted: &str| LoadError::Unsupported {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        value,
+        accepted: accepted.to_owned(),
+    };
+    let network_path = stage_dir.join("unet/config.json");
+    if !matches!(interface.in_channels, 3 | 6) {
+        let accepted = "3, or 6 with a low-resolution picture";
+        return Err(refuse(&network_path, "in_channels", interface.in_channels.to_string(), accepted));
+    }
+    if !matches!(interface.out_channels, 3 | 6) {
+        let accepted = "3, or 6 with a variance";
+        return Err(refuse(&network_path, "out_channels", interface.out_channels.to_string(), accepted));
+    }
+    if interface.out_channels == 6 && schedule.config.prediction == Prediction::Velocity {
+        // The reference fails here.
+        let accepted = "epsilon or sample for a network with a variance";
+        return Err(refuse(&schedule_path, "prediction_type", "\"v_prediction\"".to_owned(), accepted));
+    }
+    Ok(())
 }

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 use crate::device::Placement;
 use crate::error::LoadError;
 use crate::layers::{Linear, Torch};
-use crate::weights::Weights;
+use crate::weights::{Weights, WeightsSurvey, nowhere};
 
 pub(crate) use config::T5Config;
 
@@ -58,27 +58,35 @@ struct RmsNorm {
 
 impl T5Encoder {
     pub(crate) fn load(config: T5Config, weights: Weights, placement: Placement) -> Result<Self, LoadError> {
+        let this = Self::take(config, &weights, placement)?;
+        weights.finish(is_extra)?;
+        Ok(this)
+    }
+
+    fn take(config: T5Config, weights: &Weights, placement: Placement) -> Result<Self, LoadError> {
         let (width, inner) = (config.d_model, config.heads * config.head_dim);
         let shared =
             if weights.contains("shared.weight") { "shared.weight" } else { "encoder.embed_tokens.weight" };
         let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
-        let this = Self {
+        Ok(Self {
             embedding: weights.take(shared, &[config.vocab, width])?,
             relative_bias: weights.take_f32(bias, &[config.buckets, config.heads])?,
             blocks: (0..config.layers)
-                .map(|index| Block::load(&weights, &format!("encoder.block.{index}"), &config, inner))
+                .map(|index| Block::load(weights, &format!("encoder.block.{index}"), &config, inner))
                 .collect::<Result<_, _>>()?,
-            final_norm: RmsNorm::load(&weights, "encoder.final_layer_norm", &config)?,
+            final_norm: RmsNorm::load(weights, "encoder.final_layer_norm", &config)?,
             position_bias: RefCell::new(None),
             config,
             placement,
-        };
-        // A whole T5 carries its decoder and its embedding under several names.
-        weights.finish(|name| {
-            name.starts_with("decoder.")
-                || ["lm_head.weight", "shared.weight", "encoder.embed_tokens.weight"].contains(&name)
-        })?;
-        Ok(this)
+        })
+    }
+
+    /// Checks a configuration against weights' headers as [`Self::load`] does.
+    pub(crate) fn survey(config: T5Config, weights: Weights) -> Result<WeightsSurvey, LoadError> {
+        Self::take(config, &weights, nowhere())?;
+        let survey = weights.describe();
+        weights.finish(is_extra)?;
+        Ok(survey)
     }
 
     pub(crate) fn config(&self) -> &T5Config {
@@ -150,6 +158,12 @@ impl T5Encoder {
     }
 }
 
+/// A whole T5 carries its decoder and its embedding under several names.
+fn is_extra(tensor: &str) -> bool {
+    tensor.starts_with("decoder.")
+        || ["lm_head.weight", "shared.weight", "encoder.embed_tokens.weight"].contains(&tensor)
+}
+
 impl Block {
     fn load(weights: &Weights, name: &str, config: &T5Config, inner: usize) -> Result<Self, LoadError> {
         let width = config.d_model;
@@ -171,11 +185,14 @@ impl Block {
         };
         Ok(Self {
             attention_norm: RmsNorm::load(weights, &format!("{name}.layer.0.layer_norm"), config)?,
-            projections: Linear::join(&[
-                attention("q", width, inner)?,
-                attention("k", width, inner)?,
-                attention("v", width, inner)?,
-            ])?,
+            // Read into one piece, which leaves no holes in memory behind it.
+            projections: Linear {
+                weight: weights.take_stacked(
+                    &["q", "k", "v"].map(|part| format!("{name}.layer.0.SelfAttention.{part}.weight")),
+                    [inner, width],
+                )?,
+                bias: None,
+            },
             output: attention("o", inner, width)?,
             feed_forward_norm: RmsNorm::load(weights, &format!("{name}.layer.1.layer_norm"), config)?,
             gate: feed_forward("wi_0", width, config.d_ff)?,

@@ -14,9 +14,12 @@ use crate::host::HostTensor;
 use crate::rows;
 use crate::t5::{Keys, T5Config, T5Encoder};
 use crate::tokenizer::{Tokenizer, Tokens};
-use crate::weights::Weights;
+use crate::weights::{Weights, WeightsSurvey};
 
 use lanes::{Lanes, Plan};
+
+/// What weights' files are called before their extension.
+const STEM: &str = "model";
 
 /// A text encoder in memory. It belongs to one thread at a time.
 pub struct TextEncoder {
@@ -26,6 +29,19 @@ pub struct TextEncoder {
     plan: Plan,
     /// On the host.
     lanes: Option<Lanes>,
+}
+
+/// What an encoder's folder and a tokenizer's hold, by configuration and headers alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderSurvey {
+    /// Width of an embedding.
+    pub dimension: usize,
+    /// Tokens that the encoder knows.
+    pub vocabulary: usize,
+    /// Tokens that the tokenizer may give.
+    pub tokens: usize,
+    /// The encoder's weights.
+    pub weights: WeightsSurvey,
 }
 
 /// One text's embedding, and what the tokenizer did to the text.
@@ -70,16 +86,8 @@ impl TextEncoder {
         let file = ConfigFile::open(&text_encoder_dir.join("config.json"))?;
         let config = T5Config::read(&file)?;
         let tokenizer = Tokenizer::load(tokenizer_dir, max_length, config.pad_token)?;
-        if tokenizer.vocabulary() > config.vocab {
-            let message = format!(
-                "it has {} tokens, and the encoder in {} knows {}: they do not belong together",
-                tokenizer.vocabulary(),
-                text_encoder_dir.display(),
-                config.vocab
-            );
-            return Err(LoadError::Tokenizer { path: tokenizer_dir.to_owned(), message });
-        }
-        let weights = Weights::open(text_encoder_dir, "model", placement)?;
+        check_fit(&tokenizer, tokenizer_dir, &config, text_encoder_dir)?;
+        let weights = Weights::open(text_encoder_dir, STEM, placement)?;
         let encoder = T5Encoder::load(config, weights, placement)?;
         let plan = Plan::new(usize::try_from(tch::get_num_threads()).unwrap_or(1));
         let lanes = if placement.device.is_cuda() {
@@ -91,6 +99,26 @@ impl TextEncoder {
         let this = Self { tokenizer, encoder, placement, plan, lanes };
         tracing::info!(device.class = this.row_class(), texts = plan.texts, "text encoder loaded");
         Ok(this)
+    }
+
+    /// Checks everything that [`Self::load`] checks but the weights' values, from headers; `variant` names a set of
+    /// weights (`fp16`, `bf16`, `fp32`), the preferred one if absent.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn survey(
+        text_encoder_dir: &Path,
+        tokenizer_dir: &Path,
+        variant: Option<&str>,
+    ) -> Result<EncoderSurvey, LoadError> {
+        let file = ConfigFile::open(&text_encoder_dir.join("config.json"))?;
+        let config = T5Config::read(&file)?;
+        let tokenizer = Tokenizer::load(tokenizer_dir, None, config.pad_token)?;
+        check_fit(&tokenizer, tokenizer_dir, &config, text_encoder_dir)?;
+        let (dimension, vocabulary) = (config.d_model, config.vocab);
+        let weights = Weights::survey(text_encoder_dir, STEM, variant)?;
+        let weights = T5Encoder::survey(config, weights)?;
+        Ok(EncoderSurvey { dimension, vocabulary, tokens: tokenizer.vocabulary(), weights })
     }
 
     /// The width of an embedding.
@@ -176,4 +204,30 @@ fn encoded(state: &Tensor, tokens: &Tokens, row: usize) -> Result<EncodedText, R
         truncated_tokens: tokens.truncated,
         unknown_words: tokens.unknown_words.clone(),
     })
+}
+
+/// A tokenizer that gives ids the encoder does not have, or no end token, belongs to another encoder.
+fn check_fit(
+    tokenizer: &Tokenizer,
+    tokenizer_dir: &Path,
+    config: &T5Config,
+    text_encoder_dir: &Path,
+) -> Result<(), LoadError> {
+    let refuse = |message| Err(LoadError::Tokenizer { path: tokenizer_dir.to_owned(), message });
+    let encoder = text_encoder_dir.display();
+    if tokenizer.vocabulary() > config.vocab {
+        return refuse(format!(
+            "it has {} tokens, and the encoder in {encoder} knows {}: they do not belong together",
+            tokenizer.vocabulary(),
+            config.vocab
+        ));
+    }
+    let ids = tokenizer.ids("a", true).unwrap_or_default();
+    match ids.last() {
+        Some(last) if *last == config.end_token => Ok(()),
+        _ => refuse(format!(
+            "it ends the text \"a\" in ids {ids:?}, without the end token {} of the encoder in {encoder}: they do not belong together",
+            config.end_token
+        )),
+    }
 }

@@ -89,7 +89,10 @@ impl Tokenizer {
     /// Number of ids that it may give: all are below.
     pub fn vocabulary(&self) -> usize {
         match &self.model {
-            Model::Json { fixed, .. } => fixed.get_vocab_size(true),
+            // Added tokens may leave gaps between ids.
+            Model::Json { fixed, .. } => {
+                fixed.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+            }
             Model::SentencePiece { model, .. } => model.vocabulary(),
         }
     }

@@ -21,7 +21,7 @@ use crate::device::Placement;
 use crate::error::LoadError;
 use crate::layers::Torch;
 use crate::timings::{Part, timed};
-use crate::weights::Weights;
+use crate::weights::{Weights, WeightsSurvey, nowhere};
 
 /// What a forward pass needs of text, negative text and noise level, computed once per image and stage.
 pub(crate) struct Conditioning {
@@ -74,28 +74,63 @@ pub(crate) struct LoadedNetwork {
     pub(crate) ignored_keys: Vec<String>,
 }
 
+/// What a network's folder holds, by its configuration and its weights' headers.
+pub(crate) struct SurveyedNetwork {
+    pub(crate) class: &'static str,
+    pub(crate) interface: Interface,
+    pub(crate) weights: WeightsSurvey,
+    pub(crate) ignored_keys: Vec<String>,
+    pub(crate) unknown_keys: Vec<String>,
+}
+
+/// What weights' files are called before their extension.
+const STEM: &str = "diffusion_pytorch_model";
+
 impl Network {
     /// Loads `config.json` and `diffusion_pytorch_model.safetensors` (or its shards) of a folder.
     pub(crate) fn load(folder: &Path, placement: Placement) -> Result<LoadedNetwork, LoadError> {
         let config = ConfigFile::open(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", placement)?;
-        let (network, interface) = match config.class_name() {
-            "UNet2DConditionModel" => {
-                let parsed = config::UNetConfig::read(&config)?;
-                let interface = parsed.interface();
-                (Self::If(Box::new(model::UNet::load(&parsed, &weights, placement)?)), interface)
-            }
-            "EfficientUNet2DModel" => {
-                let parsed = efficient::EfficientConfig::read(&config)?;
-                let interface = parsed.interface();
-                let network = efficient::EfficientUNet::load(&parsed, &weights, placement)?;
-                (Self::Efficient(Box::new(network)), interface)
-            }
-            _ => return Err(config.refuse("_class_name", "UNet2DConditionModel, EfficientUNet2DModel")),
-        };
+        let weights = Weights::open(folder, STEM, placement)?;
+        let (network, interface) = Self::take(&config, &weights, placement)?;
         let parameters = weights.parameters();
         weights.finish(|_| false)?;
         Ok(LoadedNetwork { network, interface, parameters, ignored_keys: config.ignored_keys() })
+    }
+
+    /// Checks configuration and headers as [`Self::load`] does, without reading the weights.
+    pub(crate) fn survey(folder: &Path, variant: Option<&str>) -> Result<SurveyedNetwork, LoadError> {
+        let config = ConfigFile::open(&folder.join("config.json"))?;
+        let weights = Weights::survey(folder, STEM, variant)?;
+        let (network, interface) = Self::take(&config, &weights, nowhere())?;
+        let survey = weights.describe();
+        weights.finish(|_| false)?;
+        Ok(SurveyedNetwork {
+            class: network.class_name(),
+            interface,
+            weights: survey,
+            ignored_keys: config.ignored_keys(),
+            unknown_keys: config.unknown_keys(),
+        })
+    }
+
+    fn take(
+        config: &ConfigFile,
+        weights: &Weights,
+        placement: Placement,
+    ) -> Result<(Self, Interface), LoadError> {
+        match config.class_name() {
+            "UNet2DConditionModel" => {
+                let parsed = config::UNetConfig::read(config)?;
+                let network = model::UNet::load(&parsed, weights, placement)?;
+                Ok((Self::If(Box::new(network)), parsed.interface()))
+            }
+            "EfficientUNet2DModel" => {
+                let parsed = efficient::EfficientConfig::read(config)?;
+                let network = efficient::EfficientUNet::load(&parsed, weights, placement)?;
+                Ok((Self::Efficient(Box::new(network)), parsed.interface()))
+            }
+            _ => Err(config.refuse("_class_name", "UNet2DConditionModel, EfficientUNet2DModel")),
+        }
     }
 
     /// Prepares text (`[rows, length, dimension]`, f32 on the device) and the noise level for all steps.

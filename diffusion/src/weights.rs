@@ -1,21 +1,36 @@
 //! Weights from safetensors files, one tensor at a time, with nothing missing, misshapen, infinite or left over.
 //!
 //! A folder holds either one file or shards with an `index.json`. Files are memory-mapped: a tensor's bytes are read
-//! when the network asks for it, checked, and copied to the device in the number format it runs in, so that loading
-//! never holds a second copy of the model. [`Weights::finish`] accounts for every tensor of the files.
+//! when the network asks for it, checked, and copied to the device in the number format it runs in, piece by piece;
+//! the pages behind a piece are given back at once. So loading never holds a second copy of the model, nor of its
+//! largest tensor. [`Weights::finish`] accounts for every tensor of the files.
+//!
+//! A [`Weights::survey`] answers the same calls from the files' headers alone, with tensors that hold next to nothing, so that
+//! the code that loads a network also tells what its configuration asks for, whatever its size.
+
+mod file;
+mod survey;
+mod variants;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
+use safetensors::tensor::TensorInfo;
 use tch::{Device, Kind, Tensor};
 
 use crate::device::Placement;
 use crate::error::LoadError;
+
+use file::File;
+pub use file::scan;
+pub use survey::WeightsSurvey;
+pub(crate) use survey::nowhere;
+use variants::Variant;
+
+/// Bytes read, checked and copied at once.
+const PIECE: usize = 16 << 20;
 
 /// The tensors of one model folder.
 pub(crate) struct Weights {
@@ -24,83 +39,94 @@ pub(crate) struct Weights {
     /// Which file holds each tensor.
     places: BTreeMap<String, usize>,
     taken: RefCell<BTreeSet<String>>,
-    parameters: RefCell<usize>,
+    counts: RefCell<Counts>,
     placement: Placement,
+    /// Which variant this is, first, and which others lie beside it; of a survey only.
+    surveyed: Option<Vec<String>>,
 }
 
-/// One mapped file: its header, and where its tensors' bytes begin.
-struct File {
-    path: PathBuf,
-    map: Mmap,
-    data_start: usize,
-    header: Metadata,
+/// What was taken so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    parameters: usize,
+    /// Of those, how many stay in f32 whatever the network runs in.
+    always_f32: usize,
+}
+
+/// A tensor in its file.
+struct Found<'a> {
+    file: &'a File,
+    info: &'a TensorInfo,
+    stored: Kind,
+}
+
+/// How a tensor's memory is laid out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Plain,
+    ChannelsLast,
 }
 
 impl Weights {
-    /// Opens `{stem}.safetensors` or `{stem}.safetensors.index.json` of a folder; if neither is there, the same with
-    /// the variants `fp16` and `bf16` that checkpoints are published in.
+    /// Opens the preferred variant of a folder: the plain one, else `fp16`, else `bf16`, else what there is.
     pub(crate) fn open(folder: &Path, stem: &str, placement: Placement) -> Result<Self, LoadError> {
-        for variant in ["", "fp16", "bf16"] {
-            let dotted = if variant.is_empty() { String::new() } else { format!(".{variant}") };
-            let single = folder.join(format!("{stem}{dotted}.safetensors"));
-            if single.is_file() {
-                return Self::from_files(single.clone(), vec![File::open(&single)?], placement);
-            }
-            let index = folder.join(format!("{stem}.safetensors.index{dotted}.json"));
-            if index.is_file() {
-                return Self::from_index(folder, index, placement);
-            }
-        }
-        let absent = std::io::Error::new(std::io::ErrorKind::NotFound, "no weights there");
-        Err(LoadError::read(&folder.join(format!("{stem}.safetensors")), absent))
+        Self::open_variant(&Variant::choose(folder, stem, None)?, placement)
     }
 
-    fn from_index(folder: &Path, index: PathBuf, placement: Placement) -> Result<Self, LoadError> {
-        let invalid = |message: String| LoadError::Config { path: index.clone(), message };
-        let text = std::fs::read(&index).map_err(|source| LoadError::read(&index, source))?;
-        let value: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-        let map =
-            value["weight_map"].as_object().ok_or_else(|| invalid("`weight_map` is missing".to_owned()))?;
-        let mut names = BTreeSet::new();
-        for name in map.values() {
-            let name =
-                name.as_str().ok_or_else(|| invalid("`weight_map` holds something not a text".to_owned()))?;
-            if name.contains(['/', '\\']) || name.starts_with('.') {
-                return Err(invalid(format!(
-                    "`weight_map` names {name}, which is not a file of this folder"
-                )));
-            }
-            names.insert(name);
+    /// The same, of a named variant, from headers alone.
+    pub(crate) fn survey(folder: &Path, stem: &str, variant: Option<&str>) -> Result<Self, LoadError> {
+        let chosen = Variant::choose(folder, stem, variant)?;
+        let mut labels: Vec<_> =
+            Variant::all(folder, stem)?.iter().map(|variant| variant.label().to_owned()).collect();
+        labels.retain(|label| label != chosen.label());
+        labels.insert(0, chosen.label().to_owned());
+        Ok(Self { surveyed: Some(labels), ..Self::open_variant(&chosen, nowhere())? })
+    }
+
+    fn open_variant(variant: &Variant, placement: Placement) -> Result<Self, LoadError> {
+        let source = variant.file.clone();
+        if !variant.sharded {
+            let files = vec![File::open(&source)?];
+            return Ok(Self::from_files(source, files, placement));
         }
+        let map = variants::shard_map(&source)?;
+        let folder = source.parent().unwrap_or(Path::new("")).to_owned();
+        let names: BTreeSet<&String> = map.values().collect();
         let files = names.iter().map(|name| File::open(&folder.join(name))).collect::<Result<_, _>>()?;
-        let weights = Self::from_files(index.clone(), files, placement)?;
-        match map.keys().find(|name| !weights.places.contains_key(*name)) {
-            Some(name) => Err(LoadError::Missing { path: index, tensor: name.clone() }),
+        let weights = Self::from_files(source.clone(), files, placement);
+        let place = |(tensor, file): (&String, &String)| {
+            let found = weights.places.get(tensor)?;
+            (weights.files[*found].path == folder.join(file)).then_some(())
+        };
+        match map.iter().find(|entry| place(*entry).is_none()) {
+            Some((tensor, file)) => {
+                Err(LoadError::Missing { path: folder.join(file), tensor: tensor.clone() })
+            }
             None => Ok(weights),
         }
     }
 
-    fn from_files(source: PathBuf, files: Vec<File>, placement: Placement) -> Result<Self, LoadError> {
+    fn from_files(source: PathBuf, files: Vec<File>, placement: Placement) -> Self {
         let mut places = BTreeMap::new();
         for (position, file) in files.iter().enumerate() {
             for name in file.header.tensors().into_keys() {
                 places.insert(name, position);
             }
         }
-        Ok(Self {
+        Self {
             source,
             files,
             places,
             taken: RefCell::default(),
-            parameters: RefCell::default(),
+            counts: RefCell::default(),
             placement,
-        })
+            surveyed: None,
+        }
     }
 
     /// The parameters taken so far.
     pub(crate) fn parameters(&self) -> usize {
-        *self.parameters.borrow()
+        self.counts.borrow().parameters
     }
 
     /// Where the tensors go, and as what.
@@ -114,15 +140,52 @@ impl Weights {
 
     /// A tensor of the given shape on the model's device, in its number format.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.take_as(name, shape, self.placement.kind)
+        self.take_as(name, shape, self.placement.kind, Layout::Plain)
     }
 
     /// A tensor that stays in f32 whatever the network runs in.
     pub(crate) fn take_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.take_as(name, shape, Kind::Float)
+        if !self.taken.borrow().contains(name) {
+            self.counts.borrow_mut().always_f32 += shape.iter().product::<usize>();
+        }
+        self.take_as(name, shape, Kind::Float, Layout::Plain)
     }
 
-    fn take_as(&self, name: &str, shape: &[usize], kind: Kind) -> Result<Tensor, LoadError> {
+    /// A convolution's weight, `[outputs, inputs, height, width]`, whose memory is channels-last.
+    pub(crate) fn take_channels_last(&self, name: &str, shape: &[usize; 4]) -> Result<Tensor, LoadError> {
+        self.take_as(name, shape, self.placement.kind, Layout::ChannelsLast)
+    }
+
+    /// Several matrices of one shape, the rows of each behind those of the one before, read into one piece of memory.
+    pub(crate) fn take_stacked(&self, names: &[String], shape: [usize; 2]) -> Result<Tensor, LoadError> {
+        let [rows, columns] = shape;
+        let (kind, whole) = (self.placement.kind, [rows * names.len(), columns]);
+        let stacked = match self.surveyed {
+            Some(_) => survey::stand_in(&whole, kind)?,
+            None => self.empty(&whole, kind, Layout::Plain)?,
+        };
+        for (position, name) in names.iter().enumerate() {
+            let found = self.find(name, &shape)?;
+            if self.surveyed.is_none() {
+                let place = stacked.f_narrow(0, (position * rows) as i64, rows as i64)?;
+                self.fill(&place, name, &found)?;
+            }
+        }
+        Ok(stacked)
+    }
+
+    fn take_as(&self, name: &str, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
+        let found = self.find(name, shape)?;
+        if self.surveyed.is_some() {
+            return Ok(survey::stand_in(shape, kind)?);
+        }
+        let tensor = self.empty(shape, kind, layout)?;
+        self.fill(&tensor, name, &found)?;
+        Ok(tensor)
+    }
+
+    /// Where a tensor lies, if it is there with this shape and in a format that is read. It counts as taken.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, LoadError> {
         let missing = || LoadError::Missing { path: self.source.clone(), tensor: name.to_owned() };
         let file = &self.files[*self.places.get(name).ok_or_else(missing)?];
         let info = file.header.info(name).ok_or_else(missing)?;
@@ -135,27 +198,62 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
-        let bytes = &file.map[file.data_start + info.data_offsets.0..file.data_start + info.data_offsets.1];
-        let (stored, finite) = match info.dtype {
-            Dtype::F32 => (Kind::Float, all_finite::<4>(bytes, |word| f32::from_le_bytes(word).is_finite())),
-            Dtype::F16 => (Kind::Half, all_finite::<2>(bytes, |word| f16::from_le_bytes(word).is_finite())),
-            Dtype::BF16 => {
-                (Kind::BFloat16, all_finite::<2>(bytes, |word| bf16::from_le_bytes(word).is_finite()))
-            }
+        let stored = match info.dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
             other => return Err(LoadError::Dtype { path, tensor, dtype: format!("{other:?}") }),
         };
-        if !finite {
-            return Err(LoadError::NonFinite { path, tensor });
-        }
-        let extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
-        let failed = |error| LoadError::torch(&file.path, error);
-        let tensor = Tensor::f_from_data_size(bytes, &extents, stored).map_err(failed)?;
-        let tensor =
-            tensor.f_to_kind(kind).map_err(failed)?.f_to_device(self.placement.device).map_err(failed)?;
         if self.taken.borrow_mut().insert(name.to_owned()) {
-            *self.parameters.borrow_mut() += shape.iter().product::<usize>();
+            self.counts.borrow_mut().parameters += shape.iter().product::<usize>();
         }
-        Ok(tensor)
+        Ok(Found { file, info, stored })
+    }
+
+    fn empty(&self, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
+        let extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
+        let options = (kind, self.placement.device);
+        let tensor = match (layout, extents.as_slice()) {
+            (Layout::ChannelsLast, &[outputs, inputs, height, width]) => {
+                Tensor::f_empty([outputs, height, width, inputs], options)
+                    .and_then(|memory| memory.f_permute([0, 3, 1, 2]))
+            }
+            _ => Tensor::f_empty(&extents, options),
+        };
+        tensor.map_err(|error| LoadError::torch(&self.source, error))
+    }
+
+    /// Copies a tensor out of its file piece by piece, each a run of whole rows of the first dimension.
+    fn fill(&self, tensor: &Tensor, name: &str, found: &Found<'_>) -> Result<(), LoadError> {
+        let Found { file, info, stored } = found;
+        let failed = |error| LoadError::torch(&file.path, error);
+        let bytes = info.data_offsets.1 - info.data_offsets.0;
+        let rows = info.shape.first().copied().unwrap_or(1);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let row = bytes / rows;
+        let rows_at_once = (PIECE / row).clamp(1, rows);
+        for first in (0..rows).step_by(rows_at_once) {
+            let count = rows_at_once.min(rows - first);
+            let begin = info.data_offsets.0 + first * row;
+            let piece = file.bytes(begin, begin + count * row);
+            if !file::all_finite(info.dtype, piece) {
+                return Err(LoadError::NonFinite { path: file.path.clone(), tensor: name.to_owned() });
+            }
+            let mut shape: Vec<i64> = info.shape.iter().map(|extent| *extent as i64).collect();
+            let mut place = match shape.first_mut() {
+                Some(extent) => {
+                    *extent = count as i64;
+                    tensor.f_narrow(0, first as i64, count as i64).map_err(failed)?
+                }
+                None => tensor.shallow_clone(),
+            };
+            let piece = Tensor::f_from_data_size(piece, &shape, *stored).map_err(failed)?;
+            place.f_copy_(&piece).map_err(failed)?;
+            file.give_back(begin, begin + count * row);
+        }
+        Ok(())
     }
 
     /// Fails if the files hold a tensor that was not taken and that `expected_extra` does not know.
@@ -173,38 +271,6 @@ impl Weights {
     }
 }
 
-impl File {
-    fn open(path: &Path) -> Result<Self, LoadError> {
-        let map = mapping::map(path).map_err(|source| LoadError::read(path, source))?;
-        let corrupt = |error: SafeTensorError| LoadError::Corrupt {
-            path: path.to_owned(),
-            message: describe(&error, map.len()),
-        };
-        let (header_length, header) = SafeTensors::read_metadata(&map).map_err(corrupt)?;
-        Ok(Self { path: path.to_owned(), data_start: 8 + header_length, header, map })
-    }
-}
-
-fn describe(error: &SafeTensorError, length: usize) -> String {
-    match error {
-        SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength => {
-            format!("it ends within its header, after {length} bytes")
-        }
-        SafeTensorError::MetadataIncompleteBuffer => {
-            format!("its {length} bytes do not hold the tensors that its header lists")
-        }
-        SafeTensorError::HeaderTooLarge => "its first bytes are not a header's length".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn all_finite<const WIDTH: usize>(bytes: &[u8], is_finite: impl Fn([u8; WIDTH]) -> bool) -> bool {
-    let (words, rest) = bytes.as_chunks::<WIDTH>();
-    // Folding without an early exit lets the loop use vector instructions; almost every tensor is finite.
-    rest.is_empty()
-        && words.chunks(4096).all(|part| part.iter().fold(true, |finite, word| finite & is_finite(*word)))
-}
-
 /// A small file, read whole; for traces.
 pub(crate) struct Contents {
     /// f32 or i64, on the host.
@@ -217,7 +283,7 @@ pub(crate) fn read_all(path: &Path) -> Result<Contents, LoadError> {
     let file = File::open(path)?;
     let mut tensors = BTreeMap::new();
     for (name, info) in file.header.tensors() {
-        let bytes = &file.map[file.data_start + info.data_offsets.0..file.data_start + info.data_offsets.1];
+        let bytes = file.bytes(info.data_offsets.0, info.data_offsets.1);
         let kind = match info.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::I64 => Kind::Int64,
@@ -234,21 +300,6 @@ pub(crate) fn read_all(path: &Path) -> Result<Contents, LoadError> {
     }
     let metadata = file.header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok(Contents { tensors, metadata })
-}
-
-#[expect(unsafe_code, reason = "mapping a file is unsafe because another process may truncate it meanwhile")]
-mod mapping {
-    use std::fs::File;
-    use std::path::Path;
-
-    use memmap2::Mmap;
-
-    pub(super) fn map(path: &Path) -> std::io::Result<Mmap> {
-        let file = File::open(path)?;
-        // SAFETY: the map is private and read-only. Model folders are content-hashed and never written in place; a
-        // file truncated under us would end the process with a bus error, not give wrong values.
-        unsafe { Mmap::map(&file) }
-    }
 }
 
 #[cfg(test)]

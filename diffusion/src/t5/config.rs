@@ -18,6 +18,8 @@ pub(crate) struct T5Config {
     pub(crate) max_distance: usize,
     pub(crate) eps: f64,
     pub(crate) pad_token: u32,
+    /// Ends every text.
+    pub(crate) end_token: u32,
 }
 
 impl T5Config {
@@ -50,6 +52,7 @@ impl T5Config {
             max_distance: count("relative_attention_max_distance", 128)?,
             eps: config.number("layer_norm_epsilon")?.unwrap_or(1e-6),
             pad_token: config.count("pad_token_id")?.unwrap_or(0) as u32,
+            end_token: config.count("eos_token_id")?.unwrap_or(1) as u32,
         })
     }
 

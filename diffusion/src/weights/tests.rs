@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
 

@@ -8,6 +8,8 @@ mod image_to_image;
 #[cfg(test)]
 mod rendering;
 #[cfg(test)]
+mod surveys;
+#[cfg(test)]
 mod traces;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,312 @@
+//! What the given folders hold: stages, a text encoder and its tokenizer, and what Darkroom does not run.
+
+use std::path::{Path, PathBuf};
+
+use darkroom_core::error::{Code, UserError};
+use darkroom_diffusion::{EncoderSurvey, StageSurvey, TextEncoder};
+use serde_json::Value;
+
+use super::refused;
+use crate::{
+    args::ImportArgs,
+    failure::{self, Result},
+};
+
+/// Files of a tokenizer that are taken along; the first two are read.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// All that makes a cascade.
+pub(super) struct Parts {
+    pub(super) folders: Vec<Folder>,
+    pub(super) encoder: Encoder,
+    /// Low resolution first.
+    pub(super) stages: Vec<Stage>,
+    /// Keys of configurations that were taken as not there, by part.
+    pub(super) unknown_keys: Vec<String>,
+}
+
+/// A folder that was given.
+pub(super) struct Folder {
+    /// Where its files are: of a cache's folder the snapshot.
+    pub(super) path: PathBuf,
+    /// Its name for people.
+    pub(super) name: String,
+    /// The class of its `model_index.json`.
+    pub(super) pipeline: Option<String>,
+    /// Parts of the pipeline that are there and that Darkroom does not run.
+    pub(super) declined: Vec<String>,
+}
+
+/// A text encoder and the tokenizer that belongs to it.
+pub(super) struct Encoder {
+    pub(super) folder: PathBuf,
+    pub(super) tokenizer: PathBuf,
+    pub(super) survey: EncoderSurvey,
+}
+
+/// A stage.
+pub(super) struct Stage {
+    pub(super) name: String,
+    pub(super) folder: PathBuf,
+    /// Edge of its pictures, in pixels.
+    pub(super) size: u32,
+    pub(super) survey: StageSurvey,
+}
+
+impl Parts {
+    /// Looks into every folder and checks what is there, from configurations and headers alone.
+    pub(super) fn find(args: &ImportArgs) -> Result<Self> {
+        let folders = args.dirs.iter().map(|dir| Folder::open(dir)).collect::<Result<Vec<_>>>()?;
+        let mut stages = Vec::new();
+        for folder in folders.iter().filter(|folder| folder.has_stage()) {
+            stages.push(Stage::read(folder, args)?);
+        }
+        stages.sort_by_key(|stage| stage.size);
+        check_order(&stages)?;
+        let encoder = Encoder::find(&folders, args)?;
+        for stage in &stages {
+            if stage.survey.text_dim != encoder.survey.dimension {
+                return Err(wrong(format!(
+                    "{} takes text of width {}, and the encoder {} gives {}: they do not belong together",
+                    stage.folder.display(),
+                    stage.survey.text_dim,
+                    encoder.folder.display(),
+                    encoder.survey.dimension
+                )));
+            }
+        }
+        let unknown = |stage: &Stage| {
+            let keys = stage.survey.unknown_keys.clone();
+            let folder = stage.folder.clone();
+            keys.into_iter().map(move |key| (folder.clone(), key))
+        };
+        let unknown: Vec<_> = stages.iter().flat_map(unknown).collect();
+        if let Some((folder, key)) = unknown.first().filter(|_| !args.ignore_unknown_keys) {
+            return Err(wrong(format!(
+                "the configuration in {} has the key `{key}`, which neither Darkroom nor the reference class knows; \
+                 accepted: known keys, or --ignore-unknown-keys to take it as not there",
+                folder.display()
+            )));
+        }
+        let unknown_keys =
+            unknown.into_iter().map(|(folder, key)| format!("{}: {key}", folder.display())).collect();
+        Ok(Self { folders, encoder, stages, unknown_keys })
+    }
+
+    /// The first stage's folder's name, in lower case.
+    pub(super) fn default_name(&self) -> String {
+        let base = self.stages.first().map(|stage| &stage.folder);
+        let folder = self.folders.iter().find(|folder| Some(&folder.path) == base);
+        let name = folder.map_or("cascade", |folder| folder.name.as_str()).to_lowercase();
+        name.chars().take(64).collect()
+    }
+}
+
+impl Folder {
+    fn open(given: &Path) -> Result<Self> {
+        let path = snapshot(given)?;
+        if !path.is_dir() {
+            let is_file = path.is_file();
+            let what = if is_file { "is a file" } else { "is not there" };
+            let message = format!("{} {what}; accepted: a folder in Hugging Face's layout", path.display());
+            return Err(if is_file {
+                UserError::invalid("dir", message)
+            } else {
+                UserError::new(Code::NotFound, "NO_SUCH_FOLDER", message)
+            });
+        }
+        let index = path.join("model_index.json");
+        let index: Option<Value> = match std::fs::read(&index) {
+            Err(_) => None,
+            Ok(text) => Some(
+                serde_json::from_slice(&text)
+                    .map_err(|error| wrong(format!("{} is not valid: {error}", index.display())))?,
+            ),
+        };
+        let pipeline = index.as_ref().and_then(|index| index["_class_name"].as_str()).map(str::to_owned);
+        let listed = index.iter().filter_map(Value::as_object).flat_map(|parts| parts.keys().cloned());
+        let usual = ["safety_checker", "watermarker", "feature_extractor"].map(str::to_owned);
+        let mut declined: Vec<_> = listed
+            .chain(usual)
+            .filter(|part| {
+                let known = ["unet", "scheduler", "image_noising_scheduler", "text_encoder", "tokenizer"];
+                !part.starts_with('_') && !known.contains(&part.as_str()) && path.join(part).is_dir()
+            })
+            .collect();
+        declined.sort();
+        declined.dedup();
+        let folder = Self { name: name_of(given), path, pipeline, declined };
+        if folder.path.join("vae").is_dir() {
+            return Err(wrong(format!(
+                "{} is a latent pipeline ({}): it has a vae/, which Darkroom does not run; accepted: pipelines on \
+                 pixels, such as DeepFloyd IF's stages I and II",
+                folder.path.display(),
+                folder.pipeline.as_deref().unwrap_or("no model_index.json")
+            )));
+        }
+        if !folder.has_stage() && folder.encoder_folder().is_none() {
+            return Err(wrong(format!(
+                "{} holds neither a stage (unet/config.json) nor a T5 encoder (text_encoder/config.json, or \
+                 config.json with model_type); accepted: a pipeline's whole folder, or T5's",
+                folder.path.display()
+            )));
+        }
+        Ok(folder)
+    }
+
+    fn has_stage(&self) -> bool {
+        self.path.join("unet/config.json").is_file()
+    }
+
+    /// The encoder's folder, and the tokenizer's that lies with it.
+    fn encoder_folder(&self) -> Option<(PathBuf, PathBuf)> {
+        let inside = self.path.join("text_encoder");
+        if inside.join("config.json").is_file() {
+            return Some((inside, self.path.join("tokenizer")));
+        }
+        let text = std::fs::read(self.path.join("config.json")).ok()?;
+        let config: Value = serde_json::from_slice(&text).ok()?;
+        config.get("model_type").map(|_| (self.path.clone(), self.path.clone()))
+    }
+}
+
+impl Stage {
+    fn read(folder: &Folder, args: &ImportArgs) -> Result<Self> {
+        let path = &folder.path;
+        let name = name_of_stage(path);
+        let variant = args.variant_of(&name);
+        let survey = StageSurvey::read(path, variant.as_deref()).map_err(|error| refused(&error))?;
+        let size = match survey.sample_size {
+            Some((height, width)) if height == width => u32::try_from(height).ok(),
+            _ => None,
+        };
+        let size = size.ok_or_else(|| {
+            wrong(format!(
+                "{}: `sample_size` is {:?}; accepted: a number, the edge of the stage's pictures",
+                path.join("unet/config.json").display(),
+                survey.sample_size
+            ))
+        })?;
+        Ok(Self { name, folder: path.clone(), size, survey })
+    }
+}
+
+impl Encoder {
+    /// The first folder that has an encoder with weights gives it; a super-resolution pipeline often has none.
+    fn find(folders: &[Folder], args: &ImportArgs) -> Result<Self> {
+        let found: Vec<_> = folders.iter().filter_map(Folder::encoder_folder).collect();
+        let variant = args.variant_of("encode");
+        let mut first_refusal = None;
+        for (folder, beside) in &found {
+            let has = |folder: &&PathBuf| TOKENIZER_FILES[..2].iter().any(|name| folder.join(name).is_file());
+            let all = std::iter::once(beside).chain(found.iter().map(|(_, tokenizer)| tokenizer));
+            let elsewhere: Vec<_> = folders.iter().map(|folder| folder.path.join("tokenizer")).collect();
+            let Some(tokenizer) = all.chain(&elsewhere).find(has) else {
+                first_refusal.get_or_insert_with(|| {
+                    wrong(format!(
+                        "{} has no tokenizer; accepted: a tokenizer.json or a spiece.model in it, or in another \
+                         folder's tokenizer/",
+                        beside.display()
+                    ))
+                });
+                continue;
+            };
+            match TextEncoder::survey(folder, tokenizer, variant.as_deref()) {
+                Ok(survey) => {
+                    let (folder, tokenizer) = (folder.clone(), tokenizer.clone());
+                    return Ok(Self { folder, tokenizer, survey });
+                }
+                Err(error) => {
+                    first_refusal.get_or_insert_with(|| refused(&error));
+                }
+            }
+        }
+        Err(first_refusal.unwrap_or_else(|| {
+            wrong("none of the folders holds a text encoder; give a T5 v1.1's folder as well".to_owned())
+        }))
+    }
+
+    /// The tokenizer's files.
+    pub(super) fn tokenizer_files(&self) -> Vec<PathBuf> {
+        TOKENIZER_FILES.iter().map(|name| self.tokenizer.join(name)).filter(|path| path.is_file()).collect()
+    }
+}
+
+/// `base`, or `sr256` and the like for a network that sees a picture besides; whatever else is wrong with the
+/// configuration is the survey's to say.
+fn name_of_stage(folder: &Path) -> String {
+    let text = std::fs::read(folder.join("unet/config.json")).unwrap_or_default();
+    let config: Value = serde_json::from_slice(&text).unwrap_or_default();
+    match (config["in_channels"].as_u64(), config["sample_size"].as_u64()) {
+        (Some(6), Some(size)) => format!("sr{size}"),
+        _ => "base".to_owned(),
+    }
+}
+
+fn check_order(stages: &[Stage]) -> Result<()> {
+    let bases = stages.iter().filter(|stage| !stage.survey.takes_low_res).count();
+    let folders = || {
+        let said = stages.iter().map(|stage| format!("{} ({})", stage.folder.display(), stage.name));
+        said.collect::<Vec<_>>().join(", ")
+    };
+    if bases != 1 || stages[0].survey.takes_low_res {
+        return Err(wrong(format!(
+            "a cascade starts with one stage that takes text alone (in_channels 3), and of the stages given {bases} \
+             do: {}; accepted: one such folder, with super-resolution stages of larger sizes",
+            if stages.is_empty() { "there is no stage".to_owned() } else { folders() }
+        )));
+    }
+    match stages.windows(2).find(|pair| pair[0].size == pair[1].size) {
+        None => Ok(()),
+        Some(pair) => Err(wrong(format!(
+            "{} and {} both make pictures of {} pixels; accepted: one stage of each size",
+            pair[0].folder.display(),
+            pair[1].folder.display(),
+            pair[0].size
+        ))),
+    }
+}
+
+/// The folder itself, or the snapshot that a cache's folder (`models--OWNER--NAME`) points to.
+fn snapshot(given: &Path) -> Result<PathBuf> {
+    let snapshots = given.join("snapshots");
+    if !snapshots.is_dir() {
+        return Ok(given.to_owned());
+    }
+    if let Ok(revision) = std::fs::read_to_string(given.join("refs/main")) {
+        return Ok(snapshots.join(revision.trim()));
+    }
+    let entries =
+        std::fs::read_dir(&snapshots).map_err(|error| failure::file("dir", "read", &snapshots, &error))?;
+    let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (_, _) => Err(wrong(format!(
+            "{} is a cache's folder without refs/main and with several snapshots or none; accepted: one of {}/*",
+            given.display(),
+            snapshots.display()
+        ))),
+    }
+}
+
+/// `IF-I-XL-v1.0` of `…/models--DeepFloyd--IF-I-XL-v1.0` or `…/IF-I-XL-v1.0/`.
+fn name_of(given: &Path) -> String {
+    let whole = std::path::absolute(given).unwrap_or_else(|_| given.to_owned());
+    let name = whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let cached = whole.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let cached = cached.filter(|part| part.starts_with("models--")).next_back().unwrap_or(name);
+    cached.rsplit("--").next().unwrap_or_default().to_owned()
+}
+
+fn wrong(message: String) -> UserError {
+    UserError {
+        field: Some("dir".to_owned()),
+        ..UserError::new(Code::FailedPrecondition, "BROKEN_MODEL", message)
+    }
+}

@@ -1,0 +1,107 @@
+//! What of ftfy's repairs matters to a caption in lower case: compatibility forms, quotes, control characters, and
+//! UTF-8 that was read as Windows-1252.
+//!
+//! ftfy weighs whether a whole segment looks wrongly decoded before it touches it, knows eight code pages, and mends
+//! sequences that lost a byte. Here a sequence is undone where its characters are, byte by byte in Windows-1252, UTF-8
+//! of three or four bytes; nothing else is.
+
+use unicode_normalization::UnicodeNormalization;
+
+/// Characters of Windows-1252's bytes 0x80 to 0x9F; five of them are the control characters themselves.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}',
+    '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+];
+
+/// The text, repaired until nothing changes any more.
+pub(super) fn repair(text: &str) -> String {
+    let mut text = text.to_owned();
+    loop {
+        let unescaped = if text.contains('<') { text.clone() } else { super::markup::unescape_strict(&text) };
+        let decoded = decode_again(&unescaped);
+        let repaired: String = decoded.chars().flat_map(plain).nfc().collect();
+        let repaired = without_terminal_escapes(&repaired.replace("\r\n", "\n").replace('\r', "\n"));
+        if repaired == text {
+            return repaired;
+        }
+        text = repaired;
+    }
+}
+
+/// A character's plain form; empty for those that have no business in a text.
+fn plain(c: char) -> Vec<char> {
+    let one = |c| vec![c];
+    match c {
+        '\u{80}'..='\u{9f}' if c != '\u{85}' => one(WINDOWS_1252[c as usize - 0x80]),
+        // Latin ligatures and digraphs; after lower-casing only these are left, and title case of none.
+        'ĳ' => "ij".chars().collect(),
+        'ŉ' => "'n".chars().collect(),
+        'ǳ' => "dz".chars().collect(),
+        'ǆ' => "dž".chars().collect(),
+        'ǉ' => "lj".chars().collect(),
+        'ǌ' => "nj".chars().collect(),
+        'ﬅ' => "ſt".chars().collect(),
+        '\u{fb00}'..='\u{fb06}' => c.to_string().nfkc().collect(),
+        '\u{3000}' => one(' '),
+        '\u{ff01}'..='\u{ffef}' => c.to_string().nfkc().collect(),
+        '\u{2bc}' | '‘'..='‛' => one('\''),
+        '“'..='‟' => one('"'),
+        '\u{2028}' | '\u{2029}' | '\u{85}' => one('\n'),
+        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1a}' | '\u{1c}'..='\u{1f}' | '\u{7f}' => Vec::new(),
+        '\u{206a}'..='\u{206f}' | '\u{fff9}'..='\u{fffc}' | '\u{feff}' => Vec::new(),
+        _ => one(c),
+    }
+}
+
+/// Takes out `ESC [ numbers letter`, and escapes that begin nothing.
+fn without_terminal_escapes(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut parts = text.split('\u{1b}');
+    kept.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let sequence = part.strip_prefix('[').and_then(|rest| {
+            let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+            rest.strip_prefix(|c: char| c.is_ascii_alphabetic())
+        });
+        kept.push_str(sequence.unwrap_or(part));
+    }
+    kept
+}
+
+/// Undoes UTF-8 of three and four bytes that was read as Windows-1252.
+fn decode_again(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    let mut decoded = String::with_capacity(text.len());
+    let mut position = 0;
+    while let Some(c) = characters.get(position) {
+        let length = match byte(*c) {
+            Some(0xe0..=0xef) => 3,
+            Some(0xf0..=0xf4) => 4,
+            _ => 1,
+        };
+        let bytes: Option<Vec<u8>> = characters[position..].iter().take(length).map(|c| byte(*c)).collect();
+        let whole = bytes.filter(|bytes| length > 1 && bytes.len() == length);
+        match whole.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()) {
+            Some(meant) => {
+                decoded.push_str(meant);
+                position += length;
+            }
+            None => {
+                decoded.push(*c);
+                position += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// The byte that Windows-1252 has for a character.
+fn byte(c: char) -> Option<u8> {
+    match c {
+        '\u{a0}'..='\u{ff}' => u8::try_from(u32::from(c)).ok(),
+        _ => WINDOWS_1252
+            .iter()
+            .position(|known| *known == c)
+            .and_then(|place| u8::try_from(place + 0x80).ok()),
+    }
+}

@@ -1,0 +1,121 @@
+//! One mapped safetensors file: its header, and its tensors' bytes.
+
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
+
+use crate::error::LoadError;
+
+/// A file: its header, and where its tensors' bytes begin.
+pub(crate) struct File {
+    pub(super) path: PathBuf,
+    map: Mmap,
+    data_start: usize,
+    pub(super) header: Metadata,
+}
+
+impl File {
+    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        let map = mapping::map(path).map_err(|source| LoadError::read(path, source))?;
+        let corrupt = |error: SafeTensorError| LoadError::Corrupt {
+            path: path.to_owned(),
+            message: describe(&error, &map),
+        };
+        let (header_length, header) = SafeTensors::read_metadata(&map).map_err(corrupt)?;
+        Ok(Self { path: path.to_owned(), data_start: 8 + header_length, header, map })
+    }
+
+    /// Bytes of the file's tensors, counted from where they begin.
+    pub(super) fn bytes(&self, begin: usize, end: usize) -> &[u8] {
+        &self.map[self.data_start + begin..self.data_start + end]
+    }
+
+    /// Says that these bytes are no longer needed in memory; reading them again reads the file again.
+    pub(super) fn give_back(&self, begin: usize, end: usize) {
+        mapping::give_back(&self.map, self.data_start + begin, end - begin);
+    }
+}
+
+/// Reads a weights file from end to end, once, and shows every piece of it to `on_bytes` (to hash it).
+///
+/// # Errors
+/// [`LoadError::Corrupt`] for a truncated or foreign file, [`LoadError::NonFinite`] for a tensor with NaN or infinities.
+pub fn scan(path: &Path, on_bytes: &mut dyn FnMut(&[u8])) -> Result<(), LoadError> {
+    let file = File::open(path)?;
+    on_bytes(&file.map[..file.data_start]);
+    let mut tensors: Vec<_> = file.header.tensors().into_iter().collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    for (name, info) in tensors {
+        let (begin, end) = info.data_offsets;
+        for first in (begin..end).step_by(super::PIECE) {
+            let last = end.min(first + super::PIECE);
+            let piece = file.bytes(first, last);
+            on_bytes(piece);
+            if !all_finite(info.dtype, piece) {
+                return Err(LoadError::NonFinite { path: path.to_owned(), tensor: name });
+            }
+            file.give_back(first, last);
+        }
+    }
+    Ok(())
+}
+
+fn describe(error: &SafeTensorError, bytes: &[u8]) -> String {
+    let length = bytes.len();
+    if bytes.starts_with(b"version https://git-lfs") {
+        return "it is a Git LFS pointer, in the place of a file that was not fetched; `git lfs pull` does"
+            .to_owned();
+    }
+    match error {
+        SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength => {
+            format!("it ends within its header, after {length} bytes")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!("its {length} bytes do not hold the tensors that its header lists")
+        }
+        SafeTensorError::HeaderTooLarge => "its first bytes are not a header's length".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether all numbers are finite; true of formats that have no others.
+pub(super) fn all_finite(dtype: Dtype, bytes: &[u8]) -> bool {
+    match dtype {
+        Dtype::F64 => all::<8>(bytes, |word| f64::from_le_bytes(word).is_finite()),
+        Dtype::F32 => all::<4>(bytes, |word| f32::from_le_bytes(word).is_finite()),
+        Dtype::F16 => all::<2>(bytes, |word| f16::from_le_bytes(word).is_finite()),
+        Dtype::BF16 => all::<2>(bytes, |word| bf16::from_le_bytes(word).is_finite()),
+        _ => true,
+    }
+}
+
+fn all<const WIDTH: usize>(bytes: &[u8], is_finite: impl Fn([u8; WIDTH]) -> bool) -> bool {
+    let (words, rest) = bytes.as_chunks::<WIDTH>();
+    // Folding without an early exit lets the loop use vector instructions; almost every tensor is finite.
+    rest.is_empty()
+        && words.chunks(4096).all(|part| part.iter().fold(true, |finite, word| finite & is_finite(*word)))
+}
+
+#[expect(unsafe_code, reason = "mapping a file is unsafe because another process may truncate it meanwhile")]
+mod mapping {
+    use std::fs::File;
+    use std::path::Path;
+
+    use memmap2::{Mmap, UncheckedAdvice};
+
+    pub(super) fn map(path: &Path) -> std::io::Result<Mmap> {
+        let file = File::open(path)?;
+        // SAFETY: the map is private and read-only. Model folders are content-hashed and never written in place; a
+        // file truncated under us would end the process with a bus error, not give wrong values.
+        unsafe { Mmap::map(&file) }
+    }
+
+    pub(super) fn give_back(map: &Mmap, offset: usize, length: usize) {
+        // SAFETY: the map is of a file and never written to, so that pages given back are read from the file again.
+        // That the system does not take the advice changes nothing.
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
+    }
+}

@@ -1,0 +1,96 @@
+//! What a set of weights is, by its headers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tch::{Device, Kind, Tensor};
+
+use super::Weights;
+use crate::device::Placement;
+use crate::layers::Torch;
+
+/// A set of weights: how many numbers, in which formats, in which files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightsSurvey {
+    /// How many numbers the network takes.
+    pub parameters: usize,
+    /// Of those, how many are kept in f32 whatever the network runs in.
+    pub always_f32: usize,
+    /// Bytes on disk by the format they are stored in (`F32`, `F16`, `BF16`), of all tensors.
+    pub stored: BTreeMap<String, u64>,
+    /// Bytes on disk of tensors that the network does not take, such as a decoder beside the encoder.
+    pub unused: u64,
+    /// The files, an index before its shards.
+    pub files: Vec<PathBuf>,
+    /// Which set of weights this is: `fp32` (the plain one), `fp16`, `bf16` or another word.
+    pub variant: String,
+    /// The sets that lie beside it.
+    pub other_variants: Vec<String>,
+}
+
+impl WeightsSurvey {
+    /// Bytes of memory that the network's weights take in f32 or, if `bf16`, in bfloat16.
+    #[must_use]
+    pub fn memory(&self, bf16: bool) -> u64 {
+        let narrow = if bf16 { self.parameters - self.always_f32.min(self.parameters) } else { 0 };
+        (narrow * 2 + (self.parameters - narrow) * 4) as u64
+    }
+
+    /// Adds up two networks.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.parameters += other.parameters;
+        self.always_f32 += other.always_f32;
+        self.unused += other.unused;
+        for (format, bytes) in &other.stored {
+            *self.stored.entry(format.clone()).or_default() += bytes;
+        }
+        self.files.extend(other.files.iter().cloned());
+        self
+    }
+}
+
+impl Weights {
+    /// What was found so far; of use when the network has taken all that it takes.
+    pub(crate) fn describe(&self) -> WeightsSurvey {
+        let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+        let (mut unused, taken) = (0, self.taken.borrow());
+        for file in &self.files {
+            for (name, info) in file.header.tensors() {
+                let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
+                *stored.entry(format!("{:?}", info.dtype)).or_default() += bytes;
+                if !taken.contains(&name) {
+                    unused += bytes;
+                }
+            }
+        }
+        let mut variants = self.surveyed.clone().unwrap_or_default().into_iter();
+        let counts = *self.counts.borrow();
+        let shards = self.files.iter().map(|file| file.path.clone()).filter(|path| *path != self.source);
+        let files = std::iter::once(self.source.clone()).chain(shards).collect();
+        WeightsSurvey {
+            parameters: counts.parameters,
+            always_f32: counts.always_f32,
+            stored,
+            unused,
+            files,
+            variant: variants.next().unwrap_or_default(),
+            other_variants: variants.collect(),
+        }
+    }
+}
+
+/// Where a surveyed network is: it holds no weights and never runs.
+pub(crate) fn nowhere() -> Placement {
+    Placement { device: Device::Cpu, kind: Kind::Float, kernels: false }
+}
+
+/// What a survey gives for a tensor: the small ones, vectors, whole and zero, since loading works on them; of all others
+/// no row, so that joining and transposing them costs nothing.
+pub(super) fn stand_in(shape: &[usize], kind: Kind) -> Torch<Tensor> {
+    let mut extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
+    if extents.len() > 1 {
+        extents[0] = 0;
+    }
+    Tensor::f_zeros(&extents, (kind, Device::Cpu))
+}

@@ -1,0 +1,389 @@
+//! `darkroom model import`: folders as the reference's own `save_pretrained` lays them out become a cascade that
+//! renders; what is wrong with them is one sentence, and nothing is made.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use darkroom_tests::command::{Darkroom, Ended};
+use serde_json::{Value, json};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../diffusion/tests/fixtures")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed") {
+        let path = entry.expect("an entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy(&path, &to) } else { fs::copy(&path, &to).map(drop).expect("copied") }
+    }
+}
+
+/// A folder of one's own with the pipelines `if-i` and `if-ii`.
+fn hub() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("folder");
+    copy(&fixtures().join("hub"), folder.path());
+    folder
+}
+
+fn import(folder: &Path, arguments: &[&str]) -> Ended {
+    Darkroom::new(folder).args(["model", "import"]).args(arguments).run()
+}
+
+fn edit(path: &Path, change: impl Fn(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&fs::read(path).expect("read")).expect("JSON");
+    change(&mut value);
+    fs::write(path, value.to_string()).expect("written");
+}
+
+/// Replaces the first `from` in a file's bytes by `to`, of the same length.
+fn patch(path: &Path, from: &[u8], to: &[u8]) {
+    let mut bytes = fs::read(path).expect("read");
+    let place = bytes.windows(from.len()).position(|window| window == from).expect("there");
+    bytes[place..place + to.len()].copy_from_slice(to);
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn published_folders_become_a_cascade_that_renders() {
+    let hub = hub();
+    let ended = Darkroom::new(hub.path())
+        .args(["--json", "model", "import", "if-ii", "if-i", "-o", "made/tiny", "--name", "tiny"])
+        .run();
+    let report = ended.json();
+    let parts: Vec<_> = report["parts"].as_array().expect("parts").iter().collect();
+    let of = |key: &str| parts.iter().map(|part| part[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("part"), ["encode", "base", "sr16"], "stages in order, whatever the order of folders");
+    assert_eq!(of("variant"), ["fp16", "fp32", "fp16"], "the plain one is preferred");
+    assert_eq!(parts[1]["other_variants"], json!(["fp16"]));
+    let stage = &parts[1];
+    let parameters = stage["parameters"].as_u64().expect("a number");
+    assert_eq!(stage["stored_bytes"]["F32"], parameters * 4);
+    assert_eq!(stage["memory_bytes"]["f32"], parameters * 4);
+    let bf16 = stage["memory_bytes"]["bf16"].as_u64().expect("a number");
+    assert!(bf16 > parameters * 2 && bf16 < parameters * 4, "some layers stay in f32");
+    let declined = report["declined"].to_string();
+    for part in ["if-i/safety_checker", "if-i/watermarker", "if-ii/safety_checker", "if-ii/watermarker"] {
+        assert!(declined.contains(part), "{part} in {declined}");
+    }
+
+    let made = hub.path().join("made/tiny");
+    let digest = report["digest"].as_str().expect("a digest");
+    let info = Darkroom::new(hub.path()).args(["--json", "model", "info", "made/tiny"]).run().json();
+    assert_eq!(info["digest"], digest);
+    assert_eq!(info["encoder"]["parameters"], parts[0]["parameters"]);
+    assert!(made.join("licences/if-i/LICENSE.md").is_file(), "a copy of the licence goes along");
+    assert_eq!(fs::read_dir(hub.path().join("made")).expect("listed").count(), 1, "no draft is left");
+
+    let render = Darkroom::new(hub.path())
+        .args([
+            "render",
+            "a cat",
+            "--cascade",
+            "made/tiny",
+            "--size",
+            "16",
+            "--steps",
+            "3",
+            "-o",
+            "out",
+            "-q",
+        ])
+        .run();
+    let pictures = render.paths(hub.path());
+    assert!(pictures.len() == 1 && pictures[0].is_file(), "{render:?}");
+    let rendered = fs::read(&pictures[0]).expect("a picture");
+    let has = |part: &str| rendered.windows(part.len()).any(|window| window == part.as_bytes());
+    assert!(
+        has(digest),
+        "the picture says which cascade made it, and its files are the ones that were hashed"
+    );
+}
+
+#[test]
+fn what_is_not_run_and_what_licences_ask_is_said_in_words() {
+    let hub = hub();
+    let ended = import(hub.path(), &["if-i", "--variant", "fp16", "--variant", "base=fp32"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for words in [
+        "if-i/safety_checker: not run",
+        "if-i/watermarker: not run",
+        "inference filters",
+        "LICENSE-MODEL",
+        "also there: fp16",
+        "does not compute in fp16",
+    ] {
+        assert!(ended.stdout.contains(words), "{words:?} is not in {}", ended.stdout);
+    }
+    assert!(hub.path().join("if-i/cascade.toml").metadata().is_err(), "the given folder is left as it is");
+}
+
+#[test]
+fn a_cache_is_read_by_its_snapshot_and_large_files_are_linked() {
+    let hub = hub();
+    let cache = hub.path().join("models--Owner--If-I-Tiny");
+    fs::create_dir_all(cache.join("snapshots")).expect("made");
+    fs::create_dir_all(cache.join("refs")).expect("made");
+    fs::create_dir_all(cache.join("blobs")).expect("made");
+    fs::write(cache.join("refs/main"), "abc").expect("written");
+    fs::rename(hub.path().join("if-i"), cache.join("snapshots/abc")).expect("moved");
+    let config = cache.join("snapshots/abc/unet/config.json");
+    fs::rename(&config, cache.join("blobs/1")).expect("moved");
+    std::os::unix::fs::symlink("../../../blobs/1", &config).expect("linked");
+    let ended = import(hub.path(), &["models--Owner--If-I-Tiny"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let made = hub.path().join("if-i-tiny/base/unet/config.json");
+    assert!(made.is_file() && !made.is_symlink(), "named after the repository; small files are copied");
+}
+
+#[test]
+fn broken_models_are_refused_in_one_sentence_and_nothing_is_made() {
+    type Break = fn(&Path);
+    let cases: &[(&str, Break, &[&str])] = &[
+        (
+            "a truncated shard",
+            |hub| {
+                let shard = hub.join("if-i/unet/diffusion_pytorch_model-00002-of-00003.safetensors");
+                let bytes = fs::read(&shard).expect("read");
+                fs::write(shard, &bytes[..bytes.len() - 100]).expect("written");
+            },
+            &["00002-of-00003", "do not hold the tensors"],
+        ),
+        (
+            "a shard that is not there",
+            |hub| {
+                fs::remove_file(hub.join("if-i/unet/diffusion_pytorch_model-00003-of-00003.safetensors"))
+                    .expect("removed");
+            },
+            &["00003-of-00003", "cannot read"],
+        ),
+        (
+            "an index that names a tensor its file lacks",
+            |hub| {
+                edit(&hub.join("if-i/unet/diffusion_pytorch_model.safetensors.index.json"), |index| {
+                    index["weight_map"]["made.up.weight"] =
+                        json!("diffusion_pytorch_model-00001-of-00003.safetensors");
+                });
+            },
+            &["made.up.weight", "00001-of-00003"],
+        ),
+        (
+            "shards without an index",
+            |hub| {
+                let unet = hub.join("if-i/unet");
+                fs::remove_file(unet.join("diffusion_pytorch_model.safetensors.index.json"))
+                    .expect("removed");
+                fs::remove_file(unet.join("diffusion_pytorch_model.fp16.safetensors")).expect("removed");
+            },
+            &["diffusion_pytorch_model.safetensors.index.json", "missing"],
+        ),
+        (
+            "NaN in a weight",
+            |hub| {
+                let file = hub.join("if-ii/unet/diffusion_pytorch_model.fp16.safetensors");
+                let mut bytes = fs::read(&file).expect("read");
+                let last = bytes.len() - 2;
+                bytes[last..].copy_from_slice(&[0, 0x7e]);
+                fs::write(file, bytes).expect("written");
+            },
+            &["if-ii/unet", "not finite"],
+        ),
+        (
+            "integers for weights",
+            |hub| {
+                patch(
+                    &hub.join("if-ii/unet/diffusion_pytorch_model.fp16.safetensors"),
+                    b"\"F16\"",
+                    b"\"I16\"",
+                )
+            },
+            &["I16", "accepted: F32, F16, BF16"],
+        ),
+        (
+            "a configuration of another shape",
+            |hub| {
+                edit(&hub.join("if-i/unet/config.json"), |config| {
+                    config["block_out_channels"] = json!([4, 8])
+                })
+            },
+            &["has shape", "expected"],
+        ),
+        (
+            "a configuration's value that is not run",
+            |hub| edit(&hub.join("if-i/unet/config.json"), |config| config["act_fn"] = json!("tanh")),
+            &["act_fn", "tanh", "accepted"],
+        ),
+        (
+            "a configuration's key that nobody knows",
+            |hub| edit(&hub.join("if-i/unet/config.json"), |config| config["made_up"] = json!(1)),
+            &["made_up", "--ignore-unknown-keys"],
+        ),
+        (
+            "a schedule's key that nobody knows",
+            |hub| {
+                edit(&hub.join("if-ii/scheduler/scheduler_config.json"), |config| {
+                    config["made_up"] = json!(1)
+                });
+            },
+            &["scheduler.made_up", "if-ii"],
+        ),
+        (
+            "a tokenizer with more tokens than the encoder knows",
+            |hub| {
+                fs::copy(fixtures().join("spiece/bytes.model"), hub.join("if-i/tokenizer/spiece.model"))
+                    .expect("copied");
+            },
+            &["tokens", "knows 144", "do not belong together"],
+        ),
+        (
+            "a tokenizer without the end token",
+            |hub| {
+                let file = hub.join("if-i/tokenizer/tokenizer.json");
+                fs::copy(fixtures().join("example/tokenizer/tokenizer.json"), &file).expect("copied");
+                edit(&file, |tokenizer| tokenizer["post_processor"] = Value::Null);
+            },
+            &["end token 1", "do not belong together"],
+        ),
+        (
+            "a pickle",
+            |hub| {
+                let unet = hub.join("if-ii/unet");
+                fs::rename(
+                    unet.join("diffusion_pytorch_model.fp16.safetensors"),
+                    unet.join("diffusion_pytorch_model.bin"),
+                )
+                .expect("renamed");
+            },
+            &["diffusion_pytorch_model.bin", "pickle", "safe_serialization=True"],
+        ),
+        (
+            "a pointer of Git LFS",
+            |hub| {
+                let file = hub.join("if-ii/unet/diffusion_pytorch_model.fp16.safetensors");
+                fs::write(file, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+                    .expect("written");
+            },
+            &["Git LFS pointer"],
+        ),
+        (
+            "a latent pipeline",
+            |hub| fs::create_dir(hub.join("if-ii/vae")).expect("made"),
+            &["latent", "vae/"],
+        ),
+        (
+            "no tokenizer",
+            |hub| fs::remove_dir_all(hub.join("if-i/tokenizer")).expect("removed"),
+            &["tokenizer", "spiece.model"],
+        ),
+        (
+            "no encoder",
+            |hub| fs::remove_dir_all(hub.join("if-i/text_encoder")).expect("removed"),
+            &["text encoder", "T5"],
+        ),
+        (
+            "text of another width",
+            |hub| {
+                for part in ["text_encoder", "tokenizer"] {
+                    fs::remove_dir_all(hub.join("if-i").join(part)).expect("removed");
+                    copy(&fixtures().join("example").join(part), &hub.join("if-i").join(part));
+                }
+            },
+            &["width 8", "gives 32"],
+        ),
+        (
+            "two stages that start",
+            |hub| {
+                fs::remove_dir_all(hub.join("if-ii/unet")).expect("removed");
+                copy(&hub.join("if-i/unet"), &hub.join("if-ii/unet"));
+            },
+            &["starts with one stage", "2 do"],
+        ),
+    ];
+    for (what, spoil, words) in cases {
+        let hub = hub();
+        spoil(hub.path());
+        let ended = import(hub.path(), &["if-i", "if-ii", "-o", "out"]);
+        assert_ne!(ended.code, Some(0), "{what} was accepted");
+        ended.refused(3, words);
+        assert!(!hub.path().join("out").exists(), "{what}: something was made");
+    }
+    let hub = hub();
+    fs::create_dir_all(hub.path().join("full/x")).expect("made");
+    import(hub.path(), &["if-i", "-o", "full"]).refused(2, &["full", "accepted"]);
+    import(hub.path(), &["if-ii", "-o", "out"]).refused(3, &["starts with one stage", "0 do"]);
+    import(hub.path(), &["absent"]).refused(3, &["absent"]);
+    import(hub.path(), &["if-i/LICENSE.md"]).refused(2, &["is a file", "accepted"]);
+    import(hub.path(), &["if-i", "--variant", "bf16"]).refused(3, &["bf16", "accepted: fp32, fp16"]);
+    edit(&hub.path().join("if-i/unet/config.json"), |config| config["made_up"] = json!(1));
+    let taken = import(hub.path(), &["if-i", "--ignore-unknown-keys", "-o", "out"]);
+    assert!(taken.code == Some(0) && taken.stdout.contains("Taken as not there"), "{taken:?}");
+}
+
+/// A cascade's folder whose encoder has `layers` layers of width 1024 in bf16: 21 MB each.
+fn large_encoder(folder: &Path, layers: usize) {
+    let tensors = (0..layers).flat_map(|layer| {
+        let name = |part: &str| format!("encoder.block.{layer}.layer.{part}.weight");
+        let mut tensors: Vec<_> = ["q", "k", "v", "o"]
+            .map(|part| (name(&format!("0.SelfAttention.{part}")), vec![1024, 1024]))
+            .into();
+        tensors.push((name("0.layer_norm"), vec![1024]));
+        tensors.push((name("1.layer_norm"), vec![1024]));
+        tensors.push((name("1.DenseReluDense.wi_0"), vec![2048, 1024]));
+        tensors.push((name("1.DenseReluDense.wi_1"), vec![2048, 1024]));
+        tensors.push((name("1.DenseReluDense.wo"), vec![1024, 2048]));
+        tensors
+    });
+    let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+    let rest = [
+        ("shared.weight", vec![144, 1024]),
+        ("encoder.final_layer_norm.weight", vec![1024]),
+        (bias, vec![32, 16]),
+    ];
+    let (mut header, mut bytes) = (serde_json::Map::new(), 0_usize);
+    for (name, shape) in tensors.chain(rest.map(|(name, shape)| (name.to_owned(), shape))) {
+        let end = bytes + 2 * shape.iter().product::<usize>();
+        header.insert(name, json!({"dtype": "BF16", "shape": shape, "data_offsets": [bytes, end]}));
+        bytes = end;
+    }
+    let header = Value::Object(header).to_string();
+    // Small numbers of bf16, all different enough.
+    let pattern: Vec<u8> = (0..=254_u8).flat_map(|low| [low, 0x3c]).collect();
+    let data = pattern.iter().copied().cycle().take(bytes);
+    let file: Vec<u8> =
+        (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(data).collect();
+    for part in ["text_encoder", "tokenizer"] {
+        fs::create_dir_all(folder.join(part)).expect("made");
+    }
+    fs::write(folder.join("text_encoder/model.safetensors"), file).expect("written");
+    fs::copy(fixtures().join("hub/if-i/tokenizer/spiece.model"), folder.join("tokenizer/spiece.model"))
+        .expect("copied");
+    let config = json!({"model_type": "t5", "feed_forward_proj": "gated-gelu", "vocab_size": 144, "d_model": 1024,
+        "d_ff": 2048, "d_kv": 64, "num_heads": 16, "num_layers": layers, "eos_token_id": 1});
+    fs::write(folder.join("text_encoder/config.json"), config.to_string()).expect("written");
+    fs::write(
+        folder.join("cascade.toml"),
+        "format = 1\nname = \"large\"\n[encoder]\nfolder = \"text_encoder\"\ntokenizer = \"tokenizer\"\nmax_length = 77\n\
+         [[stages]]\nname = \"base\"\nfolder = \"base\"\nsize = 64\nsampler = \"ddpm\"\nsteps = 2\nguidance_scale = 1.0\n",
+    )
+    .expect("written");
+}
+
+#[test]
+fn loading_takes_less_than_half_as_much_memory_again_as_the_weights() {
+    let folder = tempfile::tempdir().expect("folder");
+    large_encoder(folder.path(), 12);
+    for dtype in ["bf16", "f32"] {
+        let load = Darkroom::new(folder.path())
+            .args(["--json", "model", "info", ".", "--load", "encode", "--device", "cpu", "--dtype", dtype])
+            .run()
+            .json();
+        let number = |key: &str| load[key].as_u64().expect("a number") as f64;
+        let share = number("peak_resident_bytes") / number("weights_bytes");
+        // The aim is 1.1, which the large U-Nets meet and the T5s do not yet: docs/performance.md.
+        assert!(share < 1.5, "{dtype}: {share:.3} of the weights: {load}");
+        assert!(share > 0.9, "{dtype}: nothing was loaded: {load}");
+    }
+}
