@@ -106,7 +106,7 @@ fn published_folders_become_a_cascade_that_renders() {
 #[test]
 fn what_is_not_run_and_what_licences_ask_is_said_in_words() {
     let hub = hub();
-    let ended = import(hub.path(), &["if-i", "--variant", "fp16", "--variant", "base=fp32"]);
+    let ended = import(hub.path(), &["if-i", "-o", "out", "--variant", "fp16", "--variant", "base=fp32"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for words in [
         "if-i/safety_checker: not run",
