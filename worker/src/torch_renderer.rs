@@ -143,7 +143,6 @@ fn sampler_settings(wanted: &StageSettings) -> SamplerSettings {
         width: wanted.extent().width as usize,
         height: wanted.extent().height as usize,
         strength: wanted.strength,
-        ..SamplerSettings::default()
     }
 }
 

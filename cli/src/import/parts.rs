@@ -299,8 +299,8 @@ fn snapshot(given: &Path) -> Result<PathBuf> {
 fn name_of(given: &Path) -> String {
     let whole = std::path::absolute(given).unwrap_or_else(|_| given.to_owned());
     let name = whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let cached = whole.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
-    let cached = cached.filter(|part| part.starts_with("models--")).next_back().unwrap_or(name);
+    let mut cached = whole.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let cached = cached.rfind(|part| part.starts_with("models--")).unwrap_or(name);
     cached.rsplit("--").next().unwrap_or_default().to_owned()
 }
 

@@ -114,9 +114,7 @@ impl Reader {
     }
 
     fn start_tag(&mut self, rest: &str) -> Found {
-        let name_end = rest
-            .find(|c| matches!(c, '\t' | '\n' | '\r' | '\u{c}' | ' ' | '/' | '>' | '\0'))
-            .unwrap_or(rest.len());
+        let name_end = rest.find(['\t', '\n', '\r', '\u{c}', ' ', '/', '>', '\0']).unwrap_or(rest.len());
         let name = rest[1..name_end].to_lowercase();
         let (end, closed) = match end_of_tag(rest, name_end) {
             Tag::Whole { end, empty } => (end, empty),
@@ -156,7 +154,7 @@ impl Reader {
         let name = if proper {
             inside.to_lowercase()
         } else {
-            let end = rest[2..].find(|c| matches!(c, '\t' | '\n' | '\r' | '\u{c}' | ' ' | '/' | '>' | '\0'));
+            let end = rest[2..].find(['\t', '\n', '\r', '\u{c}', ' ', '/', '>', '\0']);
             rest[2..end.map_or(close, |end| end + 2)].to_lowercase()
         };
         self.flush();
