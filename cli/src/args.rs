@@ -369,16 +369,6 @@ pub(crate) struct ImportArgs {
     pub(crate) ignore_unknown_keys: bool,
 }
 
-impl ImportArgs {
-    /// The variant asked for of a part, if any.
-    pub(crate) fn variant_of(&self, part: &str) -> Option<String> {
-        let named = self.variants.iter().filter_map(|variant| variant.split_once('='));
-        let own = named.filter(|(name, _)| *name == part).map(|(_, variant)| variant).next_back();
-        let all = self.variants.iter().map(String::as_str).rfind(|variant| !variant.contains('='));
-        own.or(all).map(str::to_owned)
-    }
-}
-
 /// `darkroom model info`.
 #[derive(Debug, Args)]
 pub(crate) struct ModelInfoArgs {

@@ -295,6 +295,16 @@ fn snapshot(given: &Path) -> Result<PathBuf> {
     }
 }
 
+impl ImportArgs {
+    /// The variant asked for of a part, if any.
+    fn variant_of(&self, part: &str) -> Option<String> {
+        let named = self.variants.iter().filter_map(|variant| variant.split_once('='));
+        let own = named.filter(|(name, _)| *name == part).map(|(_, variant)| variant).next_back();
+        let all = self.variants.iter().map(String::as_str).rfind(|variant| !variant.contains('='));
+        own.or(all).map(str::to_owned)
+    }
+}
+
 /// `IF-I-XL-v1.0` of `…/models--DeepFloyd--IF-I-XL-v1.0` or `…/IF-I-XL-v1.0/`.
 fn name_of(given: &Path) -> String {
     let whole = std::path::absolute(given).unwrap_or_else(|_| given.to_owned());
