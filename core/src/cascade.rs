@@ -212,8 +212,8 @@ impl Cascade {
         let mut hasher =
             FieldHasher::new("cascade/2").field(self.spec.name.as_bytes()).field(&self.encoder_digest().0);
         for (position, stage) in self.spec.stages.iter().enumerate() {
-            // Which folder its files lie in makes no difference; every other value does.
-            let defaults = StageSpec { folder: String::new(), ..stage.clone() };
+            // Which folder its files lie in and what sizes can be asked for make no difference; every other value does.
+            let defaults = StageSpec { folder: String::new(), size_multiple: None, ..stage.clone() };
             let defaults = serde_json::to_vec(&defaults).unwrap_or_default();
             hasher = hasher.field(&self.stage_digest(position).0).field(&defaults);
         }
