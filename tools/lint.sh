@@ -22,6 +22,8 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 step "dependencies"
 if command -v cargo-deny >/dev/null; then
+    # It reads the crates of every platform, and a build fetches only this one's.
+    cargo fetch --locked --quiet
     cargo deny --offline check bans licenses sources
 else
     echo "cargo-deny is not installed; skipped (install it with: cargo install --locked cargo-deny)"
