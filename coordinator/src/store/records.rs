@@ -76,7 +76,7 @@ pub struct NewJob {
 /// A picture that a user has sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// SHA-256 of its bytes, which lie under [`Input::key`].
+    /// SHA-256 of its bytes, which lie where [`Input::artifact`] says.
     pub sha256: Digest,
     /// Its bytes.
     pub size: u64,
