@@ -34,7 +34,9 @@ async fn a_worker_that_fails_at_what_others_do_is_set_aside_until_it_is_the_last
     assert!(worker.aside_until.is_some());
     assert_eq!(of_host(&farm, "good").await.state, "working", "never the last one");
     let job = farm.until_ended(&job.id).await;
-    assert!(job.images_done > 30, "{job:#?}");
+    // How many it cost before depends on who was faster; three that the other one did are what told of it.
+    assert!(job.images_done >= 3, "{job:#?}");
+    assert_eq!(job.images_done + job.images_dead, 60);
     let before = bad.ran().len();
     let job = farm.submit(spec(), prompts(30)).await;
     let job = farm.until_ended(&job.id).await;
