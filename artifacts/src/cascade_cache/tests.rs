@@ -177,16 +177,17 @@ async fn a_fetch_goes_on_where_an_earlier_one_ended() {
     let digest = publish(&store, &bundle).await;
     let weights = std::fs::read(bundle.root().join(WEIGHTS)).unwrap();
     let name = bundle.cascade().files[WEIGHTS].to_string();
-    let on_weights = |fault| [Rule::always(fault).on_key(&name)];
+    let record = cascade_store::find(&store, digest).await.unwrap();
+    // A clock that is right does no harm, and is counted.
+    s3.faults().set([Rule::always(Fault::Skew(0)).on_key(&name)]);
     let requests_with = async |part: &[u8]| {
         let (_folder, cache) = cache(u64::MAX);
-        s3.faults().set(on_weights(Fault::Status(500)));
-        let error = cache.fetch(&store, digest).await.unwrap_err();
-        assert_eq!(error.code, Code::Unavailable, "{error}");
+        // Left by hand: requests of a fetch that was broken off may still be on their way when the next one is counted.
         let incoming = cache.incoming().join(digest.to_string());
-        std::fs::write(incoming.join(format!("{WEIGHTS}.part")), part).unwrap();
-        // A clock that is right does no harm, and is counted.
-        s3.faults().set(on_weights(Fault::Skew(0)));
+        write_record(&incoming, &record).unwrap();
+        let part_path = incoming.join(format!("{WEIGHTS}.part"));
+        std::fs::create_dir_all(part_path.parent().unwrap()).unwrap();
+        std::fs::write(part_path, part).unwrap();
         let before = s3.faults().struck();
         let fetched = cache.fetch(&store, digest).await.unwrap();
         assert!(std::fs::read(fetched.root().join(WEIGHTS)).unwrap() == weights);
