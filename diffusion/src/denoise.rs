@@ -7,6 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::guidance::guide;
 use crate::image_to_image::keep;
+use crate::kernels::beside;
 use crate::layers::{Torch, channels_last};
 use crate::sampler::{History, SamplerPlan};
 use crate::unet::{Conditioning, Network};
@@ -76,6 +77,7 @@ impl<'a> Denoiser<'a> {
     /// What the network is asked at step `index`.
     fn question(&self, index: usize) -> Torch<(Tensor, &Conditioning)> {
         let joined = match &self.low_res {
+            Some(low_res) if self.network.on_kernels() => beside(&self.x, low_res, self.network.kind())?,
             Some(low_res) => Tensor::f_cat(&[&self.x, low_res], 1)?,
             None => self.x.shallow_clone(),
         };

@@ -12,7 +12,7 @@ use crate::error::LoadError;
 use crate::kernels;
 
 /// Raised when a change to the kernels changes bits.
-const KERNELS: u32 = 1;
+const KERNELS: u32 = 2;
 
 /// Which device to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::device::Placement;
 use crate::error::LoadError;
-use crate::kernels::{ConvKernel, ConvPart, NormKernel, Picture, Shape, halve};
+use crate::kernels::{ConvKernel, ConvPart, Layout, NormKernel, Picture, Shape, halve};
 use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Torch};
 use crate::timings::{Part, timed};
 use crate::weights::Weights;
@@ -139,10 +139,10 @@ impl Resample {
     }
 }
 
-/// A convolution.
+/// A convolution, and what happens to its picture before.
 pub(crate) struct Conv {
     way: ConvWay,
-    stride: usize,
+    resample: Resample,
     kind: Kind,
 }
 
@@ -152,35 +152,43 @@ enum ConvWay {
 }
 
 impl Conv {
-    pub(crate) fn load(weights: &Weights, name: &str, shape: ConvShape) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        shape: ConvShape,
+        resample: Resample,
+    ) -> Result<Self, LoadError> {
         let Placement { kind, kernels, .. } = weights.placement();
         let way = if kernels {
             let (weight, bias) = Conv2d::load_f32(weights, name, shape)?;
-            ConvWay::Kernel(ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias))?)
+            let layout = match resample {
+                Resample::Double => Layout::Double,
+                _ => Layout::Stride(shape.stride),
+            };
+            ConvWay::Kernel(ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias), layout)?)
         } else {
             ConvWay::Libtorch(Conv2d::load(weights, name, shape)?)
         };
-        Ok(Self { way, stride: shape.stride, kind })
+        Ok(Self { way, resample, kind })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, resample: Resample) -> Torch<Tensor> {
-        timed(Part::Convolution, || self.run(x, resample, self.kind))
+    pub(crate) fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+        timed(Part::Convolution, || self.run(x, self.kind))
     }
 
     /// The result in f32: for the last layer.
     pub(crate) fn forward_f32(&self, x: &Tensor) -> Torch<Tensor> {
-        timed(Part::Convolution, || self.run(x, Resample::Keep, Kind::Float))
+        timed(Part::Convolution, || self.run(x, Kind::Float))
     }
 
-    fn run(&self, x: &Tensor, resample: Resample, kind: Kind) -> Torch<Tensor> {
+    fn run(&self, x: &Tensor, kind: Kind) -> Torch<Tensor> {
         match &self.way {
             ConvWay::Kernel(conv) => {
-                let halved = (resample == Resample::Halve).then(|| halve(x)).transpose()?;
-                let tensor = halved.as_ref().unwrap_or(x);
-                let source = Picture { tensor, doubled: resample == Resample::Double };
-                conv.forward(&[source], None, Shape { stride: self.stride, factor: 1.0, kind })
+                let halved = (self.resample == Resample::Halve).then(|| halve(x)).transpose()?;
+                let x = halved.as_ref().unwrap_or(x);
+                conv.forward(&[x.into()], None, Shape { factor: 1.0, kind })
             }
-            ConvWay::Libtorch(conv) => conv.forward(&resample.by_libtorch(x)?)?.f_to_kind(kind),
+            ConvWay::Libtorch(conv) => conv.forward(&self.resample.by_libtorch(x)?)?.f_to_kind(kind),
         }
     }
 }
@@ -223,7 +231,7 @@ impl Closing {
                 }
                 bias = bias.f_add(shortcut_bias)?;
             }
-            ClosingWay::Kernel { sum: ConvKernel::new(kind, &parts, Some(&bias))?, has_shortcut }
+            ClosingWay::Kernel { sum: ConvKernel::new(kind, &parts, Some(&bias), Layout::Stride(1))?, has_shortcut }
         } else {
             ClosingWay::Libtorch {
                 conv: Conv2d::load(weights, conv, shape)?,
@@ -241,7 +249,7 @@ impl Closing {
     fn run(&self, hidden: &Tensor, input: Input<'_>, resample: Resample) -> Torch<Tensor> {
         match &self.way {
             ClosingWay::Kernel { sum, has_shortcut } => {
-                let shape = Shape { stride: 1, factor: 1.0 / self.divisor, kind: self.kind };
+                let shape = Shape { factor: 1.0 / self.divisor, kind: self.kind };
                 let doubled = resample == Resample::Double;
                 let halved = |x: &Tensor| match resample {
                     Resample::Halve => halve(x),
@@ -284,8 +292,8 @@ impl Projection {
         if !placement.kernels {
             return Ok(Self::Libtorch(linear));
         }
-        let kernel =
-            ConvKernel::new(placement.kind, &[ConvPart::whole(&linear.weight)], linear.bias.as_ref())?;
+        let parts = [ConvPart::whole(&linear.weight)];
+        let kernel = ConvKernel::new(placement.kind, &parts, linear.bias.as_ref(), Layout::Stride(1))?;
         Ok(Self::Kernel(kernel, placement.kind))
     }
 
@@ -307,11 +315,7 @@ impl Projection {
         match self {
             Self::Kernel(kernel, kind) => {
                 let kind = if wide { Kind::Float } else { *kind };
-                kernel.forward(
-                    &[x.into()],
-                    residual.map(Picture::from),
-                    Shape { stride: 1, factor: 1.0, kind },
-                )
+                kernel.forward(&[x.into()], residual.map(Picture::from), Shape { factor: 1.0, kind })
             }
             Self::Libtorch(linear) => {
                 let mut out = linear.forward(x)?;

@@ -1,5 +1,5 @@
 //! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and linear layers,
-//! normalisation with activation, and what lies between them.
+//! normalisation with activation, what lies between them, and the sampler's sums.
 //!
 //! They are there for two reasons. libtorch picks kernels and splits sums by the shape of a whole batch; here an output
 //! depends on its own row alone, so that any number of images share a pass and any number of threads a layer, with the
@@ -7,6 +7,8 @@
 //!
 //! Elsewhere [`available`] is false, and networks run on libtorch's operations, which remain the reference in tests.
 
+#[cfg(target_arch = "x86_64")]
+mod blend;
 #[cfg(target_arch = "x86_64")]
 mod conv;
 #[cfg(target_arch = "x86_64")]
@@ -25,7 +27,7 @@ mod pool;
 mod threads;
 
 pub(crate) use attend::attend;
-pub(crate) use layer::{ConvKernel, ConvPart, NormKernel, Picture, Shape, halve};
+pub(crate) use layer::{ConvKernel, ConvPart, Layout, NormKernel, Picture, Shape, beside, blend, halve};
 pub(crate) use threads::{OneThread, count as threads};
 
 /// Whether this CPU has what they need.

@@ -8,10 +8,11 @@ mod ddpm;
 mod dpm_solver;
 mod threshold;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::error::RenderError;
 use crate::guidance::{GuidanceSchedule, is_guided};
+use crate::kernels;
 use crate::layers::Torch;
 use crate::schedule::{Prediction, Schedule, Spacing, Thresholding, Variance, check_custom};
 use crate::schedule::{ddim_timesteps, ddpm_timesteps, dpm_timesteps};
@@ -181,11 +182,12 @@ impl SamplerPlan {
                 let level = steps[index].level;
                 let epsilon = match self.prediction {
                     Prediction::Epsilon => guided.mean.shallow_clone(),
-                    Prediction::Sample => {
-                        x.f_sub(&guided.mean.f_mul_scalar(level.signal)?)?.f_div_scalar_(level.noise)?
-                    }
+                    Prediction::Sample => weighted(
+                        &[(x, 1.0 / level.noise), (&guided.mean, -level.signal / level.noise)],
+                        None,
+                    )?,
                     Prediction::Velocity => {
-                        guided.mean.f_mul_scalar(level.signal)?.f_add_(&x.f_mul_scalar(level.noise)?)?
+                        weighted(&[(&guided.mean, level.signal), (x, level.noise)], None)?
                     }
                 };
                 let clean = self.clean(x, &guided.mean, level)?;
@@ -202,18 +204,34 @@ impl SamplerPlan {
 
     /// The clean picture that a prediction implies (Ho et al., equation 15; Salimans & Ho, section 4), bounded.
     fn clean(&self, x: &Tensor, prediction: &Tensor, level: Level) -> Torch<Tensor> {
+        let limit = threshold::fixed_limit(self.thresholding);
         let clean = match self.prediction {
             Prediction::Epsilon => {
-                x.f_sub(&prediction.f_mul_scalar(level.noise)?)?.f_div_scalar_(level.signal)?
+                weighted(&[(x, 1.0 / level.signal), (prediction, -level.noise / level.signal)], limit)?
             }
             // A copy, because bounding works in place.
-            Prediction::Sample => prediction.f_mul_scalar(1.0)?,
-            Prediction::Velocity => {
-                x.f_mul_scalar(level.signal)?.f_sub_(&prediction.f_mul_scalar(level.noise)?)?
-            }
+            Prediction::Sample => weighted(&[(prediction, 1.0)], limit)?,
+            Prediction::Velocity => weighted(&[(x, level.signal), (prediction, -level.noise)], limit)?,
         };
         threshold::bound(clean, self.thresholding)
     }
+}
+
+/// Σ factor · picture in the order given, then kept within ±`limit`: a new picture, in one pass where this crate's
+/// kernels can.
+fn weighted(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tensor> {
+    let on_cpu = |(tensor, _): &(&Tensor, f64)| {
+        tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.dim() == 4
+    };
+    if kernels::available() && terms.iter().all(on_cpu) {
+        return kernels::blend(terms, limit);
+    }
+    let Some(((first, factor), others)) = terms.split_first() else { return Ok(Tensor::new()) };
+    let mut sum = first.f_mul_scalar(*factor)?;
+    for (picture, factor) in others {
+        sum = sum.f_add_(&picture.f_mul_scalar(*factor)?)?;
+    }
+    limit.map_or(Ok(sum.shallow_clone()), |limit| sum.f_clamp_(-limit, limit))
 }
 
 /// Picture and noise in x at one timestep: x = signal · x₀ + noise · ε.

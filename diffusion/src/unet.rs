@@ -155,9 +155,18 @@ impl Network {
 
     /// Whether it runs on this crate's own kernels: any number of rows may then share a pass.
     pub(crate) fn on_kernels(&self) -> bool {
+        self.placement().kernels
+    }
+
+    /// The format that it computes in.
+    pub(crate) fn kind(&self) -> Kind {
+        self.placement().kind
+    }
+
+    fn placement(&self) -> Placement {
         match self {
-            Self::If(network) => network.placement.kernels,
-            Self::Efficient(network) => network.placement.kernels,
+            Self::If(network) => network.placement,
+            Self::Efficient(network) => network.placement,
         }
     }
 

@@ -30,8 +30,13 @@ impl<'a> ConvPart<'a> {
 }
 
 #[derive(Clone, Copy)]
+pub(crate) enum Layout {
+    Stride(usize),
+    Double,
+}
+
+#[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    pub(crate) stride: usize,
     pub(crate) factor: f64,
     pub(crate) kind: Kind,
 }
@@ -43,7 +48,7 @@ fn absent<T>() -> Torch<T> {
 pub(crate) enum ConvKernel {}
 
 impl ConvKernel {
-    pub(crate) fn new(_: Kind, _: &[ConvPart<'_>], _: Option<&Tensor>) -> Torch<Self> {
+    pub(crate) fn new(_: Kind, _: &[ConvPart<'_>], _: Option<&Tensor>, _: Layout) -> Torch<Self> {
         absent()
     }
 
@@ -71,5 +76,13 @@ impl NormKernel {
 }
 
 pub(crate) fn halve(_: &Tensor) -> Torch<Tensor> {
+    absent()
+}
+
+pub(crate) fn beside(_: &Tensor, _: &Tensor, _: Kind) -> Torch<Tensor> {
+    absent()
+}
+
+pub(crate) fn blend(_: &[(&Tensor, f64)], _: Option<f64>) -> Torch<Tensor> {
     absent()
 }

@@ -4,11 +4,14 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::blend;
 use super::conv::{self, Output, Packed, Part, Residual, Source};
 use super::norm::{self, Affine, Joined};
 use super::threads;
 use super::vector::{Bf16, Element};
 use crate::layers::{Activation, Torch, channels_last};
+
+pub(crate) use super::conv::Layout;
 
 /// A picture `[rows, channels, height, width]`, or a sequence `[rows, length, channels]` or `[rows, channels]`.
 #[derive(Clone, Copy)]
@@ -42,10 +45,9 @@ impl<'a> ConvPart<'a> {
     }
 }
 
-/// How outputs are laid out and finished.
+/// How outputs are finished.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    pub(crate) stride: usize,
     /// Multiplies the sum of everything.
     pub(crate) factor: f64,
     pub(crate) kind: Kind,
@@ -58,8 +60,14 @@ pub(crate) enum ConvKernel {
 }
 
 impl ConvKernel {
-    pub(crate) fn new(kind: Kind, parts: &[ConvPart<'_>], bias: Option<&Tensor>) -> Torch<Self> {
-        let values: Vec<Vec<f32>> = parts.iter().map(|part| floats(part.weight)).collect::<Torch<_>>()?;
+    pub(crate) fn new(
+        kind: Kind,
+        parts: &[ConvPart<'_>],
+        bias: Option<&Tensor>,
+        layout: Layout,
+    ) -> Torch<Self> {
+        let dense = |part: &ConvPart<'_>| part.weight.f_to_kind(Kind::Float)?.f_contiguous();
+        let values: Vec<Tensor> = parts.iter().map(dense).collect::<Torch<_>>()?;
         let outputs = parts.first().map_or(0, |part| part.weight.size()[0] as usize);
         let bias = match bias {
             Some(bias) => floats(bias)?,
@@ -69,7 +77,7 @@ impl ConvKernel {
             .iter()
             .zip(&values)
             .map(|(part, weights)| Part {
-                weights,
+                weights: elements(weights),
                 kernel: part.weight.size().get(2).map_or(1, |kernel| *kernel as usize),
                 inputs: part.weight.size()[1] as usize,
                 from: part.from,
@@ -78,8 +86,8 @@ impl ConvKernel {
             })
             .collect();
         Ok(match kind {
-            Kind::BFloat16 => Self::Bf16(Packed::new(outputs, &parts, bias)),
-            _ => Self::F32(Packed::new(outputs, &parts, bias)),
+            Kind::BFloat16 => Self::Bf16(Packed::new(outputs, &parts, &bias, layout)),
+            _ => Self::F32(Packed::new(outputs, &parts, &bias, layout)),
         })
     }
 
@@ -118,7 +126,7 @@ fn convolve<E: TorchElement, O: TorchElement>(
         .collect();
     let [rows, height, width, _] = dense.first().map_or([0; 4], extents);
     let scale = if views.first().is_some_and(|source| source.doubled) { 2 } else { 1 };
-    let (height, width) = ((height * scale).div_ceil(shape.stride), (width * scale).div_ceil(shape.stride));
+    let (height, width) = (packed.extent(height * scale), packed.extent(width * scale));
     let extent = |value: usize| value as i64;
     let outputs = packed.outputs();
     let out = empty::<O>(&[extent(rows), extent(height), extent(width), extent(outputs)])?;
@@ -132,7 +140,6 @@ fn convolve<E: TorchElement, O: TorchElement>(
         rows,
         height,
         width,
-        stride: shape.stride,
         factor: shape.factor as f32,
     };
     conv::run(threads::count(), packed, &views, residual, output);
@@ -219,6 +226,35 @@ fn halved<E: TorchElement>(picture: &Tensor) -> Torch<Tensor> {
     let [rows, height, width, channels] = shape.map(|extent| extent as i64);
     let out = empty::<E>(&[rows, height / 2, width / 2, channels])?;
     norm::halve::<E>(threads::count(), elements(&picture), shape, elements_mut(&out));
+    out.f_permute([0, 3, 1, 2])
+}
+
+/// Σ factor · picture in f32, in the order given, then kept within ±`limit`; pictures `[rows, channels, height, width]`.
+pub(crate) fn blend(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tensor> {
+    let dense: Vec<Tensor> =
+        terms.iter().map(|(tensor, _)| dense_tensor::<f32>(tensor)).collect::<Torch<_>>()?;
+    let views: Vec<(&[f32], f32)> =
+        dense.iter().zip(terms).map(|(tensor, (_, factor))| (elements(tensor), *factor as f32)).collect();
+    let [rows, height, width, channels] =
+        dense.first().map_or([0; 4], extents).map(|extent| extent as i64);
+    let out = empty::<f32>(&[rows, height, width, channels])?;
+    blend::run(threads::count(), &views, limit.map(|limit| limit as f32), elements_mut(&out));
+    out.f_permute([0, 3, 1, 2])
+}
+
+/// Two pictures `[rows, 3, height, width]` as one of six channels, of the network's `kind`.
+pub(crate) fn beside(left: &Tensor, right: &Tensor, kind: Kind) -> Torch<Tensor> {
+    match kind {
+        Kind::BFloat16 => joined::<Bf16>(left, right),
+        _ => joined::<f32>(left, right),
+    }
+}
+
+fn joined<E: TorchElement>(left: &Tensor, right: &Tensor) -> Torch<Tensor> {
+    let (left, right) = (dense_tensor::<f32>(left)?, dense_tensor::<f32>(right)?);
+    let [rows, height, width, channels] = extents(&left).map(|extent| extent as i64);
+    let out = empty::<E>(&[rows, height, width, 2 * channels])?;
+    blend::beside::<E>(threads::count(), elements(&left), elements(&right), elements_mut(&out));
     out.f_permute([0, 3, 1, 2])
 }
 

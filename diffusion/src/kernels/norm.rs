@@ -191,6 +191,26 @@ unsafe fn sum_channels<E: Element>(
     squares: *mut f32,
 ) {
     unsafe {
+        if let Some(side_by_side) = pixels_a_vector(channels) {
+            let (mut sum, mut square) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+            let values = count * channels;
+            let mut at = 0;
+            while at < values {
+                let x = E::load_some(first(values - at), data.add(at));
+                sum = _mm512_add_ps(sum, x);
+                square = _mm512_fmadd_ps(x, x, square);
+                at += LANES;
+            }
+            for (vector, totals) in [(sum, sums), (square, squares)] {
+                let mut lanes = [0.0_f32; LANES];
+                _mm512_storeu_ps(lanes.as_mut_ptr(), vector);
+                for channel in 0..channels {
+                    let of_channel = (0..side_by_side).map(|pixel| lanes[pixel * channels + channel]);
+                    totals.add(channel).write(of_channel.sum());
+                }
+            }
+            return;
+        }
         let mut channel = 0;
         while channel < channels {
             let mask = first(channels - channel);
@@ -248,6 +268,9 @@ impl<E: Element> Map<'_, E> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn apply<const ACTIVATION: u8>(&self) {
         unsafe {
+            if let Some(side_by_side) = pixels_a_vector(self.channels) {
+                return self.apply_side_by_side::<ACTIVATION>(side_by_side);
+            }
             let mut channel = 0;
             while channel < self.channels {
                 let mask = first(self.channels - channel);
@@ -262,6 +285,45 @@ impl<E: Element> Map<'_, E> {
             }
         }
     }
+
+    /// The same for so many pixels in one vector.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn apply_side_by_side<const ACTIVATION: u8>(&self, side_by_side: usize) {
+        unsafe {
+            let repeated = |values: &[f32]| {
+                let mut lanes = [0.0_f32; LANES];
+                for (lane, value) in lanes.iter_mut().zip(values.iter().cycle()) {
+                    *lane = *value;
+                }
+                _mm512_loadu_ps(lanes.as_ptr())
+            };
+            let (slope, offset) = (repeated(self.slope), repeated(self.offset));
+            let of_pixel = first(self.channels);
+            let mut pixel = 0;
+            while pixel < self.count {
+                let pixels = side_by_side.min(self.count - pixel);
+                let mask = first(pixels * self.channels);
+                let x = E::load_some(mask, self.from.add(pixel * self.channels));
+                let y = activate::<ACTIVATION>(_mm512_fmadd_ps(x, slope, offset));
+                if self.stride == self.channels {
+                    E::store_some(self.to.add(pixel * self.stride), mask, y);
+                } else {
+                    for lane in (0..pixels).map(|one| one * self.channels) {
+                        // Lane `lane` is the pixel's first: what lies before it is masked, wherever that would be.
+                        let to = self.to.wrapping_add((pixel + lane / self.channels) * self.stride);
+                        E::store_some(to.wrapping_sub(lane), of_pixel << lane, y);
+                    }
+                }
+                pixel += side_by_side;
+            }
+        }
+    }
+}
+
+/// How many pixels of so few channels fill a vector, if they do.
+#[inline(always)]
+fn pixels_a_vector(channels: usize) -> Option<usize> {
+    (channels > 0 && channels < LANES && LANES.is_multiple_of(channels)).then(|| LANES / channels)
 }
 
 #[inline(always)]

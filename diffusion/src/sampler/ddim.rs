@@ -5,7 +5,7 @@
 
 use tch::Tensor;
 
-use super::Level;
+use super::{Level, weighted};
 use crate::layers::Torch;
 use crate::schedule::Schedule;
 
@@ -51,10 +51,8 @@ impl Step {
     }
 
     pub(super) fn apply(&self, clean: &Tensor, epsilon: &Tensor, noise: Option<&Tensor>) -> Torch<Tensor> {
-        let mut next = clean.f_mul_scalar(self.clean)?.f_add_(&epsilon.f_mul_scalar(self.epsilon)?)?;
-        match noise.filter(|_| self.draws_noise()) {
-            Some(noise) => next.f_add_(&noise.f_mul_scalar(self.noise)?),
-            None => Ok(next),
-        }
+        let mut terms = vec![(clean, self.clean), (epsilon, self.epsilon)];
+        terms.extend(noise.filter(|_| self.draws_noise()).map(|noise| (noise, self.noise)));
+        weighted(&terms, None)
     }
 }

@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use super::Level;
+use super::{Level, weighted};
 use crate::layers::Torch;
 use crate::schedule::{Schedule, Variance};
 
@@ -76,10 +76,13 @@ impl Step {
         variance: Option<&Tensor>,
         noise: Option<&Tensor>,
     ) -> Torch<Tensor> {
-        let mut mean = clean.f_mul_scalar(self.clean)?.f_add_(&x.f_mul_scalar(self.x)?)?;
-        let Some(noise) = noise.filter(|_| self.draws_noise()) else { return Ok(mean) };
+        let terms = [(clean, self.clean), (x, self.x)];
+        let Some(noise) = noise.filter(|_| self.draws_noise()) else { return weighted(&terms, None) };
+        if let Spread::Fixed(deviation) = self.spread {
+            return weighted(&[terms[0], terms[1], (noise, deviation)], None);
+        }
+        let mut mean = weighted(&terms, None)?;
         let noise = match (self.spread, variance) {
-            (Spread::Fixed(deviation), _) => noise.f_mul_scalar(deviation)?,
             (Spread::Learned, Some(variance)) => noise.f_mul(&variance.f_sqrt()?)?,
             (Spread::Between { min_log, max_log }, Some(variance)) => {
                 let fraction = variance.f_add_scalar(1.0)?.f_div_scalar_(2.0)?;

@@ -7,7 +7,7 @@
 
 use tch::Tensor;
 
-use super::Level;
+use super::{Level, weighted};
 use crate::layers::Torch;
 use crate::schedule::Schedule;
 
@@ -82,16 +82,11 @@ impl Step {
     ) -> Torch<Tensor> {
         // With nothing to look back on (the first step of a run that begins midway) it is of first order.
         let gain = if before.is_none() { self.clean + self.clean_before } else { self.clean };
-        let mut next = clean.f_mul_scalar(gain)?;
-        if self.x != 0.0 {
-            next = next.f_add_(&x.f_mul_scalar(self.x)?)?;
-        }
-        if let Some(before) = before.filter(|_| self.clean_before != 0.0) {
-            next = next.f_add_(&before.f_mul_scalar(self.clean_before)?)?;
-        }
-        match noise.filter(|_| self.draws_noise()) {
-            Some(noise) => next.f_add_(&noise.f_mul_scalar(self.noise)?),
-            None => Ok(next),
-        }
+        let mut terms = vec![(clean, gain)];
+        // What has no part in it may be infinite or no number at all.
+        terms.extend((self.x != 0.0).then_some((x, self.x)));
+        terms.extend(before.filter(|_| self.clean_before != 0.0).map(|before| (before, self.clean_before)));
+        terms.extend(noise.filter(|_| self.draws_noise()).map(|noise| (noise, self.noise)));
+        weighted(&terms, None)
     }
 }

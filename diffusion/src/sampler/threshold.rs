@@ -5,13 +5,21 @@ use tch::Tensor;
 use crate::layers::Torch;
 use crate::schedule::Thresholding;
 
-/// Bounds each row of `x` by itself.
-pub(super) fn bound(mut x: Tensor, thresholding: Thresholding) -> Torch<Tensor> {
+/// The bound either way that needs no look at the picture, if that is all the thresholding there is.
+pub(super) fn fixed_limit(thresholding: Thresholding) -> Option<f64> {
     match thresholding {
-        Thresholding::Off => Ok(x),
-        Thresholding::Static { range } => x.f_clamp_(-range, range),
+        Thresholding::Static { range } => Some(range),
         // s is at least 1 and at most 1: no quantile needed.
-        Thresholding::Dynamic { max, .. } if max <= 1.0 => x.f_clamp_(-1.0, 1.0),
+        Thresholding::Dynamic { max, .. } if max <= 1.0 => Some(1.0),
+        Thresholding::Off | Thresholding::Dynamic { .. } => None,
+    }
+}
+
+/// Bounds each row of `x` by itself, where [`fixed_limit`] has not done it.
+pub(super) fn bound(x: Tensor, thresholding: Thresholding) -> Torch<Tensor> {
+    match thresholding {
+        Thresholding::Off | Thresholding::Static { .. } => Ok(x),
+        Thresholding::Dynamic { max, .. } if max <= 1.0 => Ok(x),
         Thresholding::Dynamic { ratio, max } => {
             let scale = magnitude_quantile(&x, ratio)?.f_clamp(1.0, max)?;
             let rows = scale.size()[0];
@@ -67,8 +75,12 @@ mod tests {
     #[test]
     fn with_a_maximum_of_one_it_is_a_clamp() {
         let x = Tensor::randn([2, 3, 8, 8], (Kind::Float, Device::Cpu)) * 3.0;
-        let dynamic = bound(x.copy(), Thresholding::Dynamic { ratio: 0.9, max: 1.0 }).unwrap();
-        assert_eq!(dynamic, x.clamp(-1.0, 1.0));
-        assert_eq!(bound(x.copy(), Thresholding::Off).unwrap(), x);
+        let settle = |thresholding| {
+            let limited = super::super::weighted(&[(&x, 1.0)], fixed_limit(thresholding)).unwrap();
+            bound(limited, thresholding).unwrap()
+        };
+        assert_eq!(settle(Thresholding::Dynamic { ratio: 0.9, max: 1.0 }), x.clamp(-1.0, 1.0));
+        assert_eq!(settle(Thresholding::Static { range: 0.5 }), x.clamp(-0.5, 0.5));
+        assert_eq!(settle(Thresholding::Off), x);
     }
 }

@@ -71,9 +71,11 @@ impl EfficientUNet {
         }
         let (style, silu) = ((config.resnet.groups, config.resnet.eps), Some(Activation::Silu));
         let norm_out = Norm::load(weights, "norm_out", 2 * first, style, silu)?;
+        let conv_in = ConvShape::same(config.in_channels, first, 3);
+        let conv_out = ConvShape::same(2 * first, config.out_channels, 3);
         Ok(Self {
             placement,
-            conv_in: Conv::load(weights, "conv_in", ConvShape::same(config.in_channels, first, 3))?,
+            conv_in: Conv::load(weights, "conv_in", conv_in, Resample::Keep)?,
             sinusoid: Sinusoid::new(config.sinusoid, true, 0.0, placement.device)?,
             time: embedding("time_embedding")?,
             noise: embedding("noise_embedding")?,
@@ -82,7 +84,7 @@ impl EfficientUNet {
             down,
             up,
             norm_out,
-            conv_out: Conv::load(weights, "conv_out", ConvShape::same(2 * first, config.out_channels, 3))?,
+            conv_out: Conv::load(weights, "conv_out", conv_out, Resample::Keep)?,
         })
     }
 
@@ -105,7 +107,7 @@ impl EfficientUNet {
         }
         let vector = steered(&vector, &[Some(Activation::Silu)], self.placement)?;
         let mut text = conditioning.text.iter();
-        let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?, Resample::Keep)?;
+        let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?)?;
         let mut skips = Vec::with_capacity(self.down.len());
         for block in &self.down {
             let below = block.forward(&x, &vector, &mut text)?;
@@ -130,14 +132,14 @@ impl DownBlock {
         let (inputs, outputs) = (config.width_before(level), config.levels[level].channels);
         let halve = ConvShape { inputs, outputs, kernel: 3, stride: 2 };
         Ok(Self {
-            halve: Conv::load(weights, &format!("{name}.conv_down"), halve)?,
+            halve: Conv::load(weights, &format!("{name}.conv_down"), halve, Resample::Keep)?,
             resnets: resnets(config, weights, &name, level, None)?,
             attention: attention(config, weights, &name, level)?,
         })
     }
 
     fn forward(&self, x: &Tensor, vector: &Tensor, text: &mut super::blocks::TextFlow<'_>) -> Torch<Tensor> {
-        let mut x = self.halve.forward(x, Resample::Keep)?;
+        let mut x = self.halve.forward(x)?;
         for resnet in &self.resnets {
             x = resnet.forward(&x, vector)?;
         }
@@ -159,7 +161,7 @@ impl UpBlock {
         Ok(Self {
             resnets: resnets(config, weights, name, level, skip)?,
             attention: attention(config, weights, name, level)?,
-            double: Conv::load(weights, &format!("{name}.conv_up"), double)?,
+            double: Conv::load(weights, &format!("{name}.conv_up"), double, Resample::Double)?,
         })
     }
 
@@ -175,7 +177,7 @@ impl UpBlock {
         }
         let x = x.map_or_else(|| input.joined(), Ok)?;
         let x = attended(self.attention.as_ref(), x, text)?;
-        self.double.forward(&x, Resample::Double)
+        self.double.forward(&x)
     }
 }
 

@@ -90,7 +90,7 @@ impl UNet {
             class,
             pooling,
             text_projection,
-            conv_in: Conv::load(weights, "conv_in", conv_in)?,
+            conv_in: Conv::load(weights, "conv_in", conv_in, Resample::Keep)?,
             down: blocks("down_blocks", down_shapes(config))?,
             mid: mid_shape(config)
                 .map(|shape| Block::load(weights, "mid_block", &shape, style))
@@ -103,7 +103,7 @@ impl UNet {
                 (style.groups, style.eps),
                 Some(style.activation),
             )?,
-            conv_out: Conv::load(weights, "conv_out", conv_out)?,
+            conv_out: Conv::load(weights, "conv_out", conv_out, Resample::Keep)?,
         })
     }
 
@@ -131,7 +131,7 @@ impl UNet {
         }
         let time = self.steering(timestep, conditioning, x.size()[0])?;
         let mut text = conditioning.text.iter();
-        let mut x = self.conv_in.forward(&x, Resample::Keep)?;
+        let mut x = self.conv_in.forward(&x)?;
         let mut kept = vec![x.shallow_clone()];
         for block in &self.down {
             x = block.down(&x, &time, &mut text, &mut kept)?;

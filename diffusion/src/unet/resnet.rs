@@ -63,7 +63,7 @@ impl Resnet {
             scale_shift: style.scale_shift,
             resample,
             norm1: norm("norm1", inputs)?,
-            conv1: Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3))?,
+            conv1: Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3), resample)?,
             time: Projection::new(time, placement)?,
             norm2: norm("norm2", outputs)?,
             closing: Closing::load(weights, (&closing.0, &closing.1), (inputs, outputs), skip, scale_factor)?,
@@ -74,7 +74,7 @@ impl Resnet {
     pub(crate) fn forward<'a>(&self, input: impl Into<Input<'a>>, time: &Tensor) -> Torch<Tensor> {
         let input = input.into();
         let hidden = self.norm1.forward(input, &Steering::None)?;
-        let hidden = self.conv1.forward(&hidden, self.resample)?;
+        let hidden = self.conv1.forward(&hidden)?;
         let time = self.time.forward_f32(time)?;
         let steering = if self.scale_shift { Steering::ScaleShift(&time) } else { Steering::Added(&time) };
         let hidden = self.norm2.forward((&hidden).into(), &steering)?;

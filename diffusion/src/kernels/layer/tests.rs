@@ -23,30 +23,43 @@ fn convolutions_are_libtorchs() {
     if !available() {
         return;
     }
-    // Widths that fill vectors and tiles and that do not, odd channels, borders wider than the picture.
-    for (channels, outputs, kernel, stride, doubled, [height, width]) in [
-        (16, 16, 3, 1, false, [8, 8]),
-        (6, 8, 3, 1, false, [5, 7]),
-        (3, 33, 3, 1, false, [9, 4]),
-        (40, 96, 3, 2, false, [8, 6]),
-        (24, 70, 1, 1, false, [3, 11]),
-        (32, 16, 3, 1, true, [4, 3]),
-        (5, 6, 7, 1, false, [2, 2]),
+    // Widths that fill vectors and tiles and that do not, odd channels, borders wider than the picture; few outputs,
+    // so that neighbours are computed together, also where the last cell of a line is not full.
+    for (channels, outputs, kernel, layout, [height, width]) in [
+        (16, 16, 3, Layout::Stride(1), [8, 8]),
+        (6, 8, 3, Layout::Stride(1), [5, 7]),
+        (6, 8, 3, Layout::Stride(2), [7, 37]),
+        (3, 33, 3, Layout::Stride(1), [9, 4]),
+        (40, 96, 3, Layout::Stride(2), [8, 6]),
+        (24, 70, 1, Layout::Stride(1), [3, 11]),
+        (16, 3, 3, Layout::Stride(1), [5, 70]),
+        (16, 3, 3, Layout::Stride(1), [3, 45]),
+        (9, 5, 1, Layout::Stride(1), [3, 5]),
+        (32, 16, 3, Layout::Double, [4, 3]),
+        (18, 40, 3, Layout::Double, [5, 21]),
+        (16, 8, 3, Layout::Double, [6, 35]),
+        (7, 3, 3, Layout::Double, [3, 19]),
+        (4, 1, 1, Layout::Double, [2, 3]),
+        (3, 2, 5, Layout::Double, [4, 9]),
+        (5, 6, 7, Layout::Stride(1), [2, 2]),
     ] {
         for (kind, tolerance) in KINDS {
             let x = values(&[2, channels, height, width], kind, 1.0);
             let weight = values(&[outputs, channels, kernel, kernel], kind, 2.0) * 0.1;
             let weight = weight.to_kind(kind).to_kind(Kind::Float);
             let bias = values(&[outputs], Kind::Float, 3.0);
-            let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias)).unwrap();
+            let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias), layout).unwrap();
             let given = channels_last(&x.to_kind(kind)).unwrap();
-            let shape = Shape { stride, factor: 0.5, kind: Kind::Float };
-            let got = conv.forward(&[Picture { tensor: &given, doubled }], None, shape).unwrap();
-            let seen = if doubled { x.upsample_nearest2d([2 * height, 2 * width], None, None) } else { x };
-            let (stride, padding) = ([stride as i64; 2], [(kernel - 1) / 2; 2]);
+            let shape = Shape { factor: 0.5, kind: Kind::Float };
+            let got = conv.forward(&[(&given).into()], None, shape).unwrap();
+            let (seen, stride) = match layout {
+                Layout::Double => (x.upsample_nearest2d([2 * height, 2 * width], None, None), 1),
+                Layout::Stride(stride) => (x, stride as i64),
+            };
+            let (stride, padding) = ([stride; 2], [(kernel - 1) / 2; 2]);
             let expected = seen.conv2d(&weight, Some(&bias), stride, padding, [1, 1], 1) * 0.5;
             let off = worst(&got, &expected);
-            assert!(off < tolerance, "{channels} to {outputs}, {kernel}, {height}×{width}, {kind:?}: {off}");
+            assert!(off < tolerance, "{channels} to {outputs}, {kernel}, {layout:?}, {height}×{width}, {kind:?}: {off}");
         }
     }
 }
@@ -66,10 +79,10 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
             ConvPart { weight: &narrow, from: 0, channels: 18, factor: 1.0 },
             ConvPart { weight: &narrow, from: 18, channels: 14, factor: 0.5 },
         ];
-        let sum = ConvKernel::new(kind, &parts, None).unwrap();
+        let sum = ConvKernel::new(kind, &parts, None, Layout::Stride(1)).unwrap();
         let [given, given_x, given_skip] =
             [&hidden, &x, &skip].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
-        let shape = Shape { stride: 1, factor: 1.0, kind: Kind::Float };
+        let shape = Shape { factor: 1.0, kind: Kind::Float };
         let sources = [(&given).into(), (&given_x).into(), (&given_skip).into()];
         let got = sum.forward(&sources, Some((&given).into()), shape).unwrap();
         let joined = Tensor::cat(&[&x, &(&skip * 0.5)], 1);
@@ -98,7 +111,15 @@ fn normalisations_are_libtorchs_with_every_activation() {
     ];
     for (kind, tolerance) in KINDS {
         for (channels, behind, groups, [height, width]) in
-            [(16, 0, 8, [4, 4]), (24, 12, 4, [23, 30]), (6, 10, 2, [3, 1]), (192, 0, 8, [8, 8])]
+            [
+                (16, 0, 8, [4, 4]),
+                (24, 12, 4, [23, 30]),
+                (6, 10, 2, [3, 1]),
+                (192, 0, 8, [8, 8]),
+                (8, 8, 4, [23, 31]),
+                (4, 0, 2, [7, 9]),
+                (2, 30, 4, [17, 1]),
+            ]
         {
             for activation in activations {
                 let x = values(&[2, channels, height, width], kind, 1.0) * 3.0 + 1.0;
@@ -140,6 +161,37 @@ fn halves_are_means() {
 }
 
 #[test]
+fn blends_are_weighted_sums_within_their_limit() {
+    if !available() {
+        return;
+    }
+    // More than a piece, and not a whole number of vectors.
+    let shape = [2, 3, 71, 83];
+    let [x, y, z] = [1.0, 2.0, 3.0].map(|seed| channels_last(&values(&shape, Kind::Float, seed)).unwrap());
+    let sum = &x * 0.75 - &y * 1.5 + &z * 2.0;
+    let terms = [(&x, 0.75), (&y, -1.5), (&z, 2.0)];
+    assert!(worst(&blend(&terms, None).unwrap(), &sum) < 2e-6);
+    assert!(worst(&blend(&terms, Some(0.5)).unwrap(), &sum.clamp(-0.5, 0.5)) < 2e-6);
+    assert_eq!(blend(&[(&x, 1.0)], None).unwrap(), x, "one alone is itself");
+    let x = x * f64::NAN;
+    assert_eq!(blend(&[(&x, 1.0), (&y, 1.0)], Some(1.0)).unwrap().isnan().all(), Tensor::from(true));
+}
+
+#[test]
+fn pictures_side_by_side_are_joined_channels() {
+    if !available() {
+        return;
+    }
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for [height, width] in [[1, 1], [3, 7], [130, 131]] {
+            let [x, y] = [1.0, 2.0].map(|seed| values(&[2, 3, height, width], Kind::Float, seed));
+            let got = beside(&channels_last(&x).unwrap(), &y, kind).unwrap();
+            assert_eq!(got, Tensor::cat(&[&x, &y], 1).to_kind(kind), "{height}×{width} {kind:?}");
+        }
+    }
+}
+
+#[test]
 fn not_a_number_goes_through_every_kernel() {
     if !available() {
         return;
@@ -148,10 +200,10 @@ fn not_a_number_goes_through_every_kernel() {
     let x = Tensor::full([1, 16, 8, 8], f64::NAN, (Kind::Float, Device::Cpu));
     let weight = Tensor::ones([16, 16, 3, 3], (Kind::Float, Device::Cpu));
     let line = Tensor::ones([16], (Kind::Float, Device::Cpu));
-    let shape = Shape { stride: 1, factor: 1.0, kind: Kind::Float };
+    let shape = Shape { factor: 1.0, kind: Kind::Float };
     for kind in [Kind::Float, Kind::BFloat16] {
         let x = channels_last(&x.to_kind(kind)).unwrap();
-        let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], None).unwrap();
+        let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], None, Layout::Stride(1)).unwrap();
         assert!(all(&conv.forward(&[(&x).into()], None, shape).unwrap()));
         assert!(all(&halve(&x).unwrap()));
         let norm = NormKernel::new(&line, &line, 4, 1e-5).unwrap();
