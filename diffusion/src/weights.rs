@@ -249,8 +249,7 @@ impl Weights {
                 }
                 None => tensor.shallow_clone(),
             };
-            let piece = Tensor::f_from_data_size(piece, &shape, *stored).map_err(failed)?;
-            place.f_copy_(&piece).map_err(failed)?;
+            file.copy_into(&mut place, (begin, begin + count * row), &shape, *stored).map_err(failed)?;
             file.give_back(begin, begin + count * row);
         }
         Ok(())

@@ -11,9 +11,17 @@ from simulated import Workers
 
 STAGES = ("encode", "base", "sr256", "sr1024")
 
+# What an ended job's changes were is reduced soon, and a row's time with it: each is noted as it is made.
+NOTE_CHANGES = """
+    CREATE TABLE noted_changes (job bigint, version bigint);
+    CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO noted_changes VALUES (NEW.job, NEW.version); RETURN NULL; END';
+    CREATE TRIGGER note_change AFTER INSERT ON image_changes FOR EACH ROW EXECUTE FUNCTION note_change()"""
+
 
 def measure(jobs):
     with Farm(postgres=["track_commit_timestamp=on"]) as farm:
+        farm.sql(NOTE_CHANGES)
         path = farm.work / "holds"
         with open(path, "w", encoding="utf-8") as holds:
             with Workers(farm, 1, 8, {"encode": 0}, holds), Workers(farm, 1, 8, dict.fromkeys(STAGES[1:], 0), holds):
@@ -24,7 +32,7 @@ def measure(jobs):
                     prompt.write_text(f"picture {number}, held\n")
                     farm.cli("watch", farm.submit(prompt))
         commits = {}
-        rows = farm.sql("SELECT job, (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1e6)::bigint FROM image_changes ORDER BY job, version")
+        rows = farm.sql("SELECT job, (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1e6)::bigint FROM noted_changes ORDER BY job, version")
         for row in rows.splitlines():
             job, micros = row.split("|")
             commits.setdefault(int(job), []).append(int(micros))

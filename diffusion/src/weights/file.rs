@@ -6,8 +6,10 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::LoadError;
+use crate::layers::Torch;
 
 /// A file: its header, and where its tensors' bytes begin.
 pub(crate) struct File {
@@ -31,6 +33,24 @@ impl File {
     /// Bytes of the file's tensors, counted from where they begin.
     pub(super) fn bytes(&self, begin: usize, end: usize) -> &[u8] {
         &self.map[self.data_start + begin..self.data_start + end]
+    }
+
+    /// Copies bytes of a tensor, of this shape and kind, into one on whatever device, converting them on the way. From the
+    /// map itself: a copy in between would leave holes of its size in the heap, between the weights.
+    pub(super) fn copy_into(
+        &self,
+        place: &mut Tensor,
+        (begin, end): (usize, usize),
+        shape: &[i64],
+        kind: Kind,
+    ) -> Torch<()> {
+        let bytes = self.bytes(begin, end);
+        let is_aligned = (bytes.as_ptr() as usize).is_multiple_of(kind.elt_size_in_bytes());
+        if is_aligned && place.device() == Device::Cpu {
+            mapping::copy(bytes, place, shape, kind)
+        } else {
+            place.f_copy_(&Tensor::f_from_data_size(bytes, shape, kind)?)
+        }
     }
 
     /// Says that these bytes are no longer needed in memory; reading them again reads the file again.
@@ -105,6 +125,22 @@ mod mapping {
     use std::path::Path;
 
     use memmap2::{Mmap, UncheckedAdvice};
+    use tch::{Device, Kind, Tensor};
+
+    use crate::layers::Torch;
+
+    /// Copies `bytes` as a dense tensor of this shape and kind.
+    pub(super) fn copy(bytes: &[u8], place: &mut Tensor, shape: &[i64], kind: Kind) -> Torch<()> {
+        let count = shape.iter().product::<i64>() as usize;
+        assert_eq!(count * kind.elt_size_in_bytes(), bytes.len(), "the shape is that of the bytes");
+        let mut strides = vec![1_i64; shape.len()];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis] * shape[axis];
+        }
+        // SAFETY: shape and strides stay within `bytes`, which live longer than the tensor; it is only read.
+        let seen = unsafe { Tensor::f_from_blob(bytes.as_ptr(), shape, &strides, kind, Device::Cpu)? };
+        place.f_copy_(&seen)
+    }
 
     pub(super) fn map(path: &Path) -> std::io::Result<Mmap> {
         let file = File::open(path)?;

@@ -168,7 +168,8 @@ async fn wanted_texts(
     .await?)
 }
 
-/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked before jobs.
+/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked before jobs. Which were
+/// marked is looked up in a hash: a join would be planned for a handful of texts, and compare all with all.
 async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>, Error> {
     if texts.is_empty() {
         return Ok(Vec::new());
@@ -183,9 +184,9 @@ async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>,
              INSERT INTO dispatched_texts AS d (encoder, embedding, dispatch)
              SELECT $2, id, dispatch + 1 FROM free
              ON CONFLICT (encoder, embedding) DO NOTHING
-             RETURNING d.embedding, d.dispatch)
-         SELECT free.id, free.digest, free.prepared, marked.dispatch, free.suspect
-         FROM free JOIN marked ON marked.embedding = free.id ORDER BY free.id",
+             RETURNING d.embedding)
+         SELECT id, digest, prepared, dispatch + 1 AS dispatch, suspect
+         FROM free WHERE (id IN (SELECT embedding FROM marked)) IS TRUE ORDER BY id",
         "DO NOTHING",
         "DO UPDATE SET dispatch = d.dispatch + 1",
     ))
