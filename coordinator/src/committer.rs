@@ -56,6 +56,7 @@ fn part(pool: &PoolId) -> String {
 
 /// Commits the entries and acknowledges them; retries until shutdown what is not their own fault.
 async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Result<(), Error> {
+    let _unsettled = shared.openings.unsettled(pool, entries.len() as u64);
     // Halves that are still to be committed, the next one last.
     let mut bulks = vec![entries];
     while let Some(bulk) = bulks.pop() {

@@ -1,4 +1,5 @@
-//! Keeps each pool's line just full enough: about two batches per live worker.
+//! Keeps each pool's line just full enough: about two batches per live worker, or up to four times as much where they are done
+//! with that before the dispatcher comes by again.
 //!
 //! Commits in SQL first, then adds to the queue; what the queue then does not take goes back to ready, and what it
 //! loses the sweep finds. Chooses by priority, then weighted fair share over tenants and jobs.
@@ -21,13 +22,13 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until shutdown. A coordinator that does not lead passes on to the leader what wakes it.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
+    let mut lines: HashMap<PoolId, Line> = HashMap::new();
     let mut woken_here = false;
     while !shared.stop.is_cancelled() {
         // Interest is registered before anything is read, so that nothing that happens meanwhile is missed.
         let woken = shared.events.dispatch.notified();
         let told = shared.events.told.notified();
-        match pass(&shared, &mut shares, woken_here).await {
+        match pass(&shared, &mut lines, woken_here).await {
             Ok(()) => shared.healed("dispatch"),
             Err(error) => shared.failed("dispatch", &error),
         }
@@ -63,18 +64,18 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 
 async fn pass(
     shared: &Shared,
-    shares: &mut HashMap<PoolId, FairShare>,
+    lines: &mut HashMap<PoolId, Line>,
     woken_here: bool,
 ) -> Result<(), Error> {
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
-        shares.clear();
+        lines.clear();
         shared.openings.close_all();
         return if woken_here { Ok(shared.store.tell_leader().await?) } else { Ok(()) };
     };
     let served = crew.pools();
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
-        fill(shared, term, pool, &crew, shares.entry(pool.clone()).or_default()).await?;
+        fill(shared, term, pool, &crew, lines.entry(pool.clone()).or_default()).await?;
     }
     Ok(())
 }
@@ -82,18 +83,55 @@ async fn pass(
 /// Rounds of one pool in one pass: a job may have had less than it seemed to, and others wait.
 const ROUNDS: usize = 4;
 
+/// How much longer than two batches a worker a line may be, where workers are done sooner than the next pass comes.
+const MOST_STRETCH: u64 = 4;
+
+/// What the dispatcher remembers of a pool.
+#[derive(Debug)]
+struct Line {
+    share: FairShare,
+    /// Multiplies its length.
+    stretch: u64,
+    /// It was full after the last pass.
+    filled: bool,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { share: FairShare::default(), stretch: 1, filled: false }
+    }
+}
+
+impl Line {
+    /// Room in a line that should hold `length` tasks for workers whose batches take their time, and holds `held`.
+    ///
+    /// One that was full and is nearly empty by the next pass was too short: its workers wait, and whatever becomes ready
+    /// for them has to wait for a pass too. One in which more than two batches a worker still wait is long enough.
+    fn room(&mut self, length: u64, held: u64) -> u64 {
+        if self.filled && held <= length / 4 {
+            self.stretch = (2 * self.stretch).min(MOST_STRETCH);
+        } else if held > length {
+            self.stretch = (self.stretch / 2).max(1);
+        }
+        (length * self.stretch).saturating_sub(held)
+    }
+}
+
 async fn fill(
     shared: &Shared,
     term: Term,
     pool: &PoolId,
     crew: &Crew,
-    share: &mut FairShare,
+    line: &mut Line,
 ) -> Result<(), Error> {
-    let before = shared.openings.seen(pool);
+    let (before, done) = (shared.openings.seen(pool), shared.openings.done(pool));
     let counted = shared.store.dispatched_count(pool).await?;
     // What commits hand on meanwhile may not be in the count.
     let reckoned = shared.openings.seen(pool);
-    let mut room = crew.room(pool).saturating_sub(counted + reckoned.uncounted(before));
+    // What workers are done with, and only awaits its commit, is no part of the line.
+    let held = (counted + reckoned.uncounted(before)).saturating_sub(done.min(shared.openings.done(pool)));
+    let mut room = line.room(crew.room(pool), held);
+    line.filled = room == 0;
     for _ in 0..ROUNDS {
         if room == 0 {
             shared.openings.close(pool);
@@ -102,7 +140,7 @@ async fn fill(
         let candidates = shared.store.candidates(pool).await?;
         let weights = &shared.options.tenant_weights;
         let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
-        let picks = share.plan(&problem);
+        let picks = line.share.plan(&problem);
         let picked: u64 = picks.iter().map(|pick| pick.count).sum();
         let left = room.saturating_sub(picked);
         let waiting: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
@@ -120,6 +158,7 @@ async fn fill(
             shared.events.changed(&jobs);
         }
         let given = dispatched.len() as u64;
+        line.filled = given == room;
         if given >= picked || left > 0 {
             break;
         }
@@ -148,4 +187,26 @@ pub(crate) async fn hand_out(
     }
     shared.counters.dispatched.add(count);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_runs_dry_between_passes_grows_and_one_that_does_not_shrinks() {
+        let mut line = Line::default();
+        assert_eq!(line.room(512, 0), 512, "empty at first");
+        line.filled = true;
+        assert_eq!(line.room(512, 129), 383, "much was left at this pass");
+        assert_eq!(line.room(512, 128), 1024 - 128);
+        assert_eq!(line.room(512, 0), 2048);
+        assert_eq!(line.room(512, 0), 2048, "no longer than this");
+        line.filled = false;
+        assert_eq!(line.room(512, 0), 2048, "there was not enough to fill it");
+        assert_eq!(line.room(512, 512), 2048 - 512);
+        assert_eq!(line.room(512, 513), 1024 - 513, "it need not be so long");
+        assert_eq!(line.room(512, 600), 0);
+        assert_eq!(line.room(512, 0), 512);
+    }
 }

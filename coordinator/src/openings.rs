@@ -25,6 +25,8 @@ struct Opening {
     taken: u64,
     /// Used by all commits so far.
     used: u64,
+    /// Results of the pool's own that were read and are not committed yet.
+    unsettled: u64,
 }
 
 /// How much of a pool's leave was taken and used, at one moment.
@@ -45,6 +47,18 @@ impl Openings {
     /// What is taken and used by now.
     pub(crate) fn seen(&self, pool: &PoolId) -> Seen {
         self.pools().get(pool).map_or_else(Seen::default, |of| Seen { taken: of.taken, used: of.used })
+    }
+
+    /// So many of the pool's tasks are done and await their commit, until the returned value is dropped. SQL counts them as
+    /// dispatched, but they are no part of the line.
+    pub(crate) fn unsettled<'a>(&'a self, pool: &'a PoolId, results: u64) -> Unsettled<'a> {
+        self.pools().entry(pool.clone()).or_default().unsettled += results;
+        Unsettled { openings: self, pool, results }
+    }
+
+    /// How many of the pool's tasks are done and await their commit here.
+    pub(crate) fn done(&self, pool: &PoolId) -> u64 {
+        self.pools().get(pool).map_or(0, |of| of.unsettled)
     }
 
     /// Closes a pool.
@@ -100,6 +114,22 @@ impl Openings {
     }
 }
 
+/// Results on their way into SQL.
+#[derive(Debug)]
+pub(crate) struct Unsettled<'a> {
+    openings: &'a Openings,
+    pool: &'a PoolId,
+    results: u64,
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        if let Some(opening) = self.openings.pools().get_mut(self.pool) {
+            opening.unsettled = opening.unsettled.saturating_sub(self.results);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use darkroom_core::{digest::Digest, id::StageName};
@@ -134,6 +164,22 @@ mod tests {
         openings.open(&pool, Term(2), 5, openings.seen(&pool));
         openings.end(&Onward { room: 0, ..first }, 0);
         assert_eq!(openings.take(&pool, 8).expect("room").room, 5, "leave of another term is void");
+    }
+
+    #[test]
+    fn results_are_done_until_they_are_settled() {
+        let stage = StageName::try_from("base".to_owned()).expect("a name");
+        let pool = PoolId { stage, digest: Digest::of(b"cascade") };
+        let openings = Openings::default();
+        assert_eq!(openings.done(&pool), 0);
+        let first = openings.unsettled(&pool, 512);
+        let second = openings.unsettled(&pool, 3);
+        assert_eq!(openings.done(&pool), 515);
+        openings.close_all();
+        drop(first);
+        assert_eq!(openings.done(&pool), 3, "they are done whoever leads");
+        drop(second);
+        assert_eq!(openings.done(&pool), 0);
     }
 
     #[test]
