@@ -62,11 +62,7 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(
-    shared: &Shared,
-    lines: &mut HashMap<PoolId, Line>,
-    woken_here: bool,
-) -> Result<(), Error> {
+async fn pass(shared: &Shared, lines: &mut HashMap<PoolId, Line>, woken_here: bool) -> Result<(), Error> {
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
         lines.clear();
@@ -117,13 +113,7 @@ impl Line {
     }
 }
 
-async fn fill(
-    shared: &Shared,
-    term: Term,
-    pool: &PoolId,
-    crew: &Crew,
-    line: &mut Line,
-) -> Result<(), Error> {
+async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mut Line) -> Result<(), Error> {
     let (before, done) = (shared.openings.seen(pool), shared.openings.done(pool));
     let counted = shared.store.dispatched_count(pool).await?;
     // What commits hand on meanwhile may not be in the count.

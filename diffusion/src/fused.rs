@@ -231,7 +231,10 @@ impl Closing {
                 }
                 bias = bias.f_add(shortcut_bias)?;
             }
-            ClosingWay::Kernel { sum: ConvKernel::new(kind, &parts, Some(&bias), Layout::Stride(1))?, has_shortcut }
+            ClosingWay::Kernel {
+                sum: ConvKernel::new(kind, &parts, Some(&bias), Layout::Stride(1))?,
+                has_shortcut,
+            }
         } else {
             ClosingWay::Libtorch {
                 conv: Conv2d::load(weights, conv, shape)?,

@@ -8,13 +8,13 @@
 //! Elsewhere [`available`] is false, and networks run on libtorch's operations, which remain the reference in tests.
 
 #[cfg(target_arch = "x86_64")]
-mod blend;
-#[cfg(target_arch = "x86_64")]
 mod conv;
 #[cfg(target_arch = "x86_64")]
 mod layer;
 #[cfg(target_arch = "x86_64")]
 mod norm;
+#[cfg(target_arch = "x86_64")]
+mod pictures;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 

@@ -130,10 +130,8 @@ impl<E: Element> Packed<E> {
             Layout::Double if together > 1 => &[(0, 0), (1, 0)],
             Layout::Double => &[(0, 0), (0, 1), (1, 0), (1, 1)],
         };
-        let phases: Vec<Phase<E>> = phases
-            .iter()
-            .map(|phase| Phase::new(outputs, together, parts, layout, *phase))
-            .collect();
+        let phases: Vec<Phase<E>> =
+            phases.iter().map(|phase| Phase::new(outputs, together, parts, layout, *phase)).collect();
         let blocks = (outputs * together).div_ceil(LANES);
         let bias = (0..blocks * LANES)
             .map(|lane| if lane < outputs * together { bias[lane % outputs] } else { 0.0 })
@@ -293,8 +291,18 @@ pub(crate) fn run<E: Element, O: Element>(
     let apart = if packed.layout == Layout::Double { 2 } else { 1 };
     let (lines, columns) =
         (height / apart, if packed.together > 1 { width.div_ceil(packed.together) } else { width / apart });
-    let task = |phase| {
-        Task { packed, phase, sources, residual, zeros: &zeros, out, height, width, lines, columns, factor }
+    let task = |phase| Task {
+        packed,
+        phase,
+        sources,
+        residual,
+        zeros: &zeros,
+        out,
+        height,
+        width,
+        lines,
+        columns,
+        factor,
     };
     let tasks: Vec<Task<'_, E, O>> = packed.phases.iter().map(task).collect();
     let cells = rows * lines * columns;
@@ -387,7 +395,8 @@ impl<E: Element, O: Element> Task<'_, E, O> {
             }
             let mut weights = self.phase.weights.as_ptr().add(block * packed.block);
             let (step_y, step_x) = packed.layout.steps(packed.together);
-            for ((source, taps), window) in self.sources.iter().zip(&packed.sources).zip(&self.phase.windows) {
+            for ((source, taps), window) in self.sources.iter().zip(&packed.sources).zip(&self.phase.windows)
+            {
                 let channels = taps.channels;
                 let steps = channels / E::STEP;
                 let shift = u32::from(source.doubled);

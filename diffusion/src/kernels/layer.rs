@@ -4,9 +4,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::blend;
 use super::conv::{self, Output, Packed, Part, Residual, Source};
 use super::norm::{self, Affine, Joined};
+use super::pictures;
 use super::threads;
 use super::vector::{Bf16, Element};
 use crate::layers::{Activation, Torch, channels_last};
@@ -135,13 +135,7 @@ fn convolve<E: TorchElement, O: TorchElement>(
         .as_ref()
         .zip(residual)
         .map(|(tensor, residual)| Residual { data: elements(tensor), doubled: residual.doubled });
-    let output = Output {
-        data: elements_mut::<O>(&out),
-        rows,
-        height,
-        width,
-        factor: shape.factor as f32,
-    };
+    let output = Output { data: elements_mut::<O>(&out), rows, height, width, factor: shape.factor as f32 };
     conv::run(threads::count(), packed, &views, residual, output);
     match sources.first().map_or(4, |source| source.tensor.dim()) {
         4 => out.f_permute([0, 3, 1, 2]),
@@ -235,10 +229,9 @@ pub(crate) fn blend(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tenso
         terms.iter().map(|(tensor, _)| dense_tensor::<f32>(tensor)).collect::<Torch<_>>()?;
     let views: Vec<(&[f32], f32)> =
         dense.iter().zip(terms).map(|(tensor, (_, factor))| (elements(tensor), *factor as f32)).collect();
-    let [rows, height, width, channels] =
-        dense.first().map_or([0; 4], extents).map(|extent| extent as i64);
+    let [rows, height, width, channels] = dense.first().map_or([0; 4], extents).map(|extent| extent as i64);
     let out = empty::<f32>(&[rows, height, width, channels])?;
-    blend::run(threads::count(), &views, limit.map(|limit| limit as f32), elements_mut(&out));
+    pictures::blend(threads::count(), &views, limit.map(|limit| limit as f32), elements_mut(&out));
     out.f_permute([0, 3, 1, 2])
 }
 
@@ -254,7 +247,7 @@ fn joined<E: TorchElement>(left: &Tensor, right: &Tensor) -> Torch<Tensor> {
     let (left, right) = (dense_tensor::<f32>(left)?, dense_tensor::<f32>(right)?);
     let [rows, height, width, channels] = extents(&left).map(|extent| extent as i64);
     let out = empty::<E>(&[rows, height, width, 2 * channels])?;
-    blend::beside::<E>(threads::count(), elements(&left), elements(&right), elements_mut(&out));
+    pictures::beside::<E>(threads::count(), elements(&left), elements(&right), elements_mut(&out));
     out.f_permute([0, 3, 1, 2])
 }
 

@@ -59,7 +59,10 @@ fn convolutions_are_libtorchs() {
             let (stride, padding) = ([stride; 2], [(kernel - 1) / 2; 2]);
             let expected = seen.conv2d(&weight, Some(&bias), stride, padding, [1, 1], 1) * 0.5;
             let off = worst(&got, &expected);
-            assert!(off < tolerance, "{channels} to {outputs}, {kernel}, {layout:?}, {height}×{width}, {kind:?}: {off}");
+            assert!(
+                off < tolerance,
+                "{channels} to {outputs}, {kernel}, {layout:?}, {height}×{width}, {kind:?}: {off}"
+            );
         }
     }
 }
@@ -110,17 +113,15 @@ fn normalisations_are_libtorchs_with_every_activation() {
         Some(Activation::Mish),
     ];
     for (kind, tolerance) in KINDS {
-        for (channels, behind, groups, [height, width]) in
-            [
-                (16, 0, 8, [4, 4]),
-                (24, 12, 4, [23, 30]),
-                (6, 10, 2, [3, 1]),
-                (192, 0, 8, [8, 8]),
-                (8, 8, 4, [23, 31]),
-                (4, 0, 2, [7, 9]),
-                (2, 30, 4, [17, 1]),
-            ]
-        {
+        for (channels, behind, groups, [height, width]) in [
+            (16, 0, 8, [4, 4]),
+            (24, 12, 4, [23, 30]),
+            (6, 10, 2, [3, 1]),
+            (192, 0, 8, [8, 8]),
+            (8, 8, 4, [23, 31]),
+            (4, 0, 2, [7, 9]),
+            (2, 30, 4, [17, 1]),
+        ] {
             for activation in activations {
                 let x = values(&[2, channels, height, width], kind, 1.0) * 3.0 + 1.0;
                 let x = x.to_kind(kind).to_kind(Kind::Float);

@@ -28,7 +28,7 @@ impl<E> Place<E> {
 ///
 /// # Panics
 /// When the slices differ in length.
-pub(crate) fn run(threads: usize, terms: &[(&[f32], f32)], limit: Option<f32>, out: &mut [f32]) {
+pub(crate) fn blend(threads: usize, terms: &[(&[f32], f32)], limit: Option<f32>, out: &mut [f32]) {
     assert!(super::available(), "the caller asks first");
     for (values, _) in terms {
         assert_eq!(values.len(), out.len(), "terms");
@@ -39,12 +39,12 @@ pub(crate) fn run(threads: usize, terms: &[(&[f32], f32)], limit: Option<f32>, o
         let from = piece * PIECE;
         let to = (from + PIECE).min(count);
         // SAFETY: `available` was asked; `from..to` lies within every slice.
-        unsafe { blend(terms, limit.unwrap_or(f32::INFINITY), from, to - from, place.at(from)) }
+        unsafe { blend_piece(terms, limit.unwrap_or(f32::INFINITY), from, to - from, place.at(from)) }
     });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn blend(terms: &[(&[f32], f32)], limit: f32, from: usize, count: usize, to: *mut f32) {
+unsafe fn blend_piece(terms: &[(&[f32], f32)], limit: f32, from: usize, count: usize, to: *mut f32) {
     unsafe {
         let (most, least) = (_mm512_set1_ps(limit), _mm512_set1_ps(-limit));
         let mut at = 0;
@@ -103,13 +103,13 @@ const ORDER: [i32; 2 * LANES] = {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn interleave<E: Element>(left: &[f32], right: &[f32], to: *mut E) {
     unsafe {
-        let orders =
-            [_mm512_loadu_epi32(ORDER.as_ptr()), _mm512_loadu_epi32(ORDER.as_ptr().add(LANES))];
+        let orders = [_mm512_loadu_epi32(ORDER.as_ptr()), _mm512_loadu_epi32(ORDER.as_ptr().add(LANES))];
         let count = left.len();
         let mut at = 0;
         while at < count {
             let values = (PIXELS * CHANNELS).min(count - at);
-            let [left, right] = [left, right].map(|from| f32::load_some(first(values), from.as_ptr().add(at)));
+            let [left, right] =
+                [left, right].map(|from| f32::load_some(first(values), from.as_ptr().add(at)));
             for (half, order) in orders.into_iter().enumerate() {
                 let mask = first((2 * values).saturating_sub(half * LANES));
                 let joined = _mm512_permutex2var_ps(left, order, right);
