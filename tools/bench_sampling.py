@@ -8,6 +8,7 @@ scorer of `tools/train-demo` judges the PNGs. Prints a Markdown table as it goes
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -43,12 +44,19 @@ ROWS = {
         ("6 steps, trailing", ["--steps", "6", "--spacing", "trailing"]),
         ("4 steps", ["--steps", "4"]),
     ],
+    "cache": [
+        ("features every 2 steps", ["--cache-interval", "2"]),
+        ("features every 3 steps", ["--cache-interval", "3"]),
+        ("features every 5 steps", ["--cache-interval", "5"]),
+    ],
     "sampler": [
         ("sde-dpmsolver++", ["--sampler", "sde-dpmsolver++"]),
         ("ddim", ["--sampler", "ddim"]),
         ("ddim, trailing", ["--sampler", "ddim", "--spacing", "trailing"]),
         ("ddpm, fast27", ["--sampler", "ddpm", "--preset", "fast27"]),
     ],
+    # The shipped settings in f32, by a farm of its own.
+    "format": [],
 }
 
 
@@ -58,7 +66,6 @@ def main():
     parser.add_argument("--cascade", type=Path, default=ROOT / "models/demo")
     parser.add_argument("--captions", type=int, default=60, help="how many of the held-out captions, evenly chosen")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which groups of settings; the shipped ones always go first")
-    parser.add_argument("--dtype", choices=["f32", "bf16"], default="bf16")
     parser.add_argument("--threads", type=int, default=None, help="of the model")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,26 +73,37 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         lines = [{"prompt": pictures.text(pictures.caption(s)), "seed": i} for i, s in enumerate(scenes)]
         Path(folder, "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        command = [args.binary.resolve(), "up", "--json", "--listen", "127.0.0.1:0", "--cascade", args.cascade.resolve(), "--dtype", args.dtype]
-        command += ["--threads", str(args.threads)] if args.threads else []
-        farm = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            json.loads(farm.stdout.readline())
-            print(f"{args.captions} captions, {args.dtype}, {os.cpu_count()} cores\n")
-            print("| base stage | rows of forward passes | model s/image | " + " | ".join(judge.ASPECTS) + " | all right | grey levels moved |")
-            print("| --- " * (5 + len(judge.ASPECTS)) + "|")
-            shipped = None
-            for label, flags in [DEFAULT] + [row for group in args.rows for row in ROWS[group]]:
-                rendered, settings, seconds = render(args.binary.resolve(), folder, flags)
-                shipped = rendered if shipped is None else shipped
-                verdicts = [judge.judge(picture, scene) for picture, scene in zip(rendered, scenes)]
-                moved = sum((a - b).abs().mean().item() for a, b in zip(rendered, shipped)) / len(scenes) * 127.5
-                cells = [label, str(forward_rows(settings)), f"{seconds:.2f}"]
-                cells += [f"{share(verdicts, aspect):.0f} %" for aspect in [*judge.ASPECTS, "all"]] + [f"{moved:.1f}"]
-                print("| " + " | ".join(cells) + " |", flush=True)
-        finally:
-            farm.send_signal(signal.SIGTERM)
-            farm.wait(timeout=60)
+        print(f"{args.captions} captions, {os.cpu_count()} cores, bf16 but where it says f32\n")
+        print("| base stage | rows of forward passes | model s/image | " + " | ".join(judge.ASPECTS) + " | all right | grey levels moved |")
+        print("| --- " * (5 + len(judge.ASPECTS)) + "|")
+        shipped = None
+        rows = [("bf16", [DEFAULT] + [row for group in args.rows for row in ROWS[group]])]
+        if "format" in args.rows:
+            rows.append(("f32", [("as shipped, in f32", [])]))
+        for dtype, of_dtype in rows:
+            with farm(args, folder, dtype):
+                for label, flags in of_dtype:
+                    rendered, settings, seconds = render(args.binary.resolve(), folder, flags)
+                    shipped = rendered if shipped is None else shipped
+                    verdicts = [judge.judge(picture, scene) for picture, scene in zip(rendered, scenes)]
+                    moved = sum((a - b).abs().mean().item() for a, b in zip(rendered, shipped)) / len(scenes) * 127.5
+                    cells = [label, str(forward_rows(settings)), f"{seconds:.2f}"]
+                    cells += [f"{share(verdicts, aspect):.0f} %" for aspect in [*judge.ASPECTS, "all"]] + [f"{moved:.1f}"]
+                    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+@contextlib.contextmanager
+def farm(args, folder, dtype):
+    """A farm in `folder`, which the command line finds there."""
+    command = [args.binary.resolve(), "up", "--json", "--listen", "127.0.0.1:0", "--cascade", args.cascade.resolve(), "--dtype", dtype]
+    command += ["--threads", str(args.threads)] if args.threads else []
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        json.loads(process.stdout.readline())
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
 
 
 def render(binary, folder, flags):

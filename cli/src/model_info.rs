@@ -80,6 +80,7 @@ fn document(bundle: &CascadeBundle, encoder: &EncoderSurvey, stages: &[StageSurv
             document["timesteps"] = json!(spec.timesteps);
             document["spacing"] = json!(spec.spacing);
             document["eta"] = json!(spec.eta);
+            document["cache_interval"] = json!(spec.cache_interval);
             document["guidance_scale"] = json!(spec.guidance_scale);
             document["guidance_schedule"] = json!(spec.guidance_schedule);
             document["thresholding"] = json!(spec.thresholding);

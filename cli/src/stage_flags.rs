@@ -81,6 +81,10 @@ pub(crate) struct StageFlags {
     /// stage, 1 there with a mask, 0.8 in the others]
     #[arg(long, value_name = "[STAGE=]STRENGTH", allow_hyphen_values = true)]
     pub(crate) strength: Vec<PerStage<f64>>,
+    /// Compute the network's deeper features at every so-many-th step only and use them again between: quicker, and a
+    /// little different. 1 (not at all) to 100
+    #[arg(long, value_name = "[STAGE=]STEPS")]
+    pub(crate) cache_interval: Vec<PerStage<u32>>,
 }
 
 impl StageFlags {
@@ -113,6 +117,7 @@ impl StageFlags {
                 pick(&self.noise_level, &stage.name)
             },
             strength: pick(&self.strength, &stage.name),
+            cache_interval: pick(&self.cache_interval, &stage.name),
         });
         let stages = settings.filter(|stage| *stage != named(&stage.stage)).collect();
         Ok(v1::Settings { size, stages, ..v1::Settings::default() })
@@ -138,6 +143,7 @@ impl StageFlags {
             ("--thresholding", names(&self.thresholding)),
             ("--noise-level", names(&self.noise_level)),
             ("--strength", names(&self.strength)),
+            ("--cache-interval", names(&self.cache_interval)),
         ];
         for (flag, names) in given {
             for name in names {

@@ -67,6 +67,7 @@ pub(crate) struct SettingsView {
     noise_level: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     strength: Option<f64>,
+    cache_interval: Option<u32>,
 }
 
 impl From<&v1::Job> for JobView {
@@ -144,6 +145,7 @@ impl From<&v1::StageSettings> for SettingsView {
             thresholding: settings.thresholding.clone(),
             noise_level: settings.noise_level,
             strength: settings.strength,
+            cache_interval: settings.cache_interval,
         }
     }
 }

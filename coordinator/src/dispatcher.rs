@@ -88,13 +88,13 @@ struct Line {
     share: FairShare,
     /// Multiplies its length.
     stretch: u64,
-    /// It was full after the last pass.
-    filled: bool,
+    /// The length that it should have had when it was full after the last pass; 0 if it was not.
+    filled: u64,
 }
 
 impl Default for Line {
     fn default() -> Self {
-        Self { share: FairShare::default(), stretch: 1, filled: false }
+        Self { share: FairShare::default(), stretch: 1, filled: 0 }
     }
 }
 
@@ -104,7 +104,8 @@ impl Line {
     /// One that was full and is nearly empty by the next pass was too short: its workers wait, and whatever becomes ready
     /// for them has to wait for a pass too. One in which more than two batches a worker still wait is long enough.
     fn room(&mut self, length: u64, held: u64) -> u64 {
-        if self.filled && held <= length / 4 {
+        // A longer line than the last pass saw is one for more workers.
+        if self.filled == length && held <= length / 4 {
             self.stretch = (2 * self.stretch).min(MOST_STRETCH);
         } else if held > length {
             self.stretch = (self.stretch / 2).max(1);
@@ -120,8 +121,9 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
     let reckoned = shared.openings.seen(pool);
     // What workers are done with, and only awaits its commit, is no part of the line.
     let held = (counted + reckoned.uncounted(before)).saturating_sub(done.min(shared.openings.done(pool)));
-    let mut room = line.room(crew.room(pool), held);
-    line.filled = room == 0;
+    let length = crew.room(pool);
+    let mut room = line.room(length, held);
+    line.filled = if room == 0 { length } else { 0 };
     for _ in 0..ROUNDS {
         if room == 0 {
             shared.openings.close(pool);
@@ -148,7 +150,7 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
             shared.events.changed(&jobs);
         }
         let given = dispatched.len() as u64;
-        line.filled = given == room;
+        line.filled = if given == room { length } else { 0 };
         if given >= picked || left > 0 {
             break;
         }
@@ -187,12 +189,13 @@ mod tests {
     fn a_line_that_runs_dry_between_passes_grows_and_one_that_does_not_shrinks() {
         let mut line = Line::default();
         assert_eq!(line.room(512, 0), 512, "empty at first");
-        line.filled = true;
+        line.filled = 512;
         assert_eq!(line.room(512, 129), 383, "much was left at this pass");
+        assert_eq!(line.room(2048, 128), 1920, "more workers came");
         assert_eq!(line.room(512, 128), 1024 - 128);
         assert_eq!(line.room(512, 0), 2048);
         assert_eq!(line.room(512, 0), 2048, "no longer than this");
-        line.filled = false;
+        line.filled = 0;
         assert_eq!(line.room(512, 0), 2048, "there was not enough to fill it");
         assert_eq!(line.room(512, 512), 2048 - 512);
         assert_eq!(line.room(512, 513), 1024 - 513, "it need not be so long");

@@ -439,8 +439,9 @@ async fn interactive_work_waits_for_the_line_and_no_longer(mut farm: Farm) {
     let ran = workers.stop().await;
     let base: Vec<_> = ran.iter().skip(before).filter(|task| stage(task) == "base").collect();
     let ahead = base.iter().position(|task| job(task).as_deref() == Some(&urgent.id)).expect("it ran");
-    // Two batches of four are in line; the rest is what was taken while it was submitted.
-    assert!(ahead <= 24, "{ahead} tasks of the batch went first");
+    // Two batches of four are in line, or four times as many where they take less than the dispatcher's pass; the rest is
+    // what was taken while it was submitted.
+    assert!(ahead <= 48, "{ahead} of the batch's 360 tasks went first");
     farm.shutdown().await;
 }
 

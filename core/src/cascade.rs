@@ -9,7 +9,7 @@ use crate::{
     error::{Code, UserError},
     id::StageName,
     prompt::TextPreparation,
-    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding},
+    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding, every_step, is_every_step},
 };
 
 /// Name of the file that describes a cascade, in the cascade's folder.
@@ -84,6 +84,9 @@ pub struct StageSpec {
     /// Default eta; 0 but for DDIM.
     #[serde(default, skip_serializing_if = "is_default")]
     pub eta: f64,
+    /// At every how manyth step the network's deeper features are computed by default.
+    #[serde(default = "every_step", skip_serializing_if = "is_every_step")]
+    pub cache_interval: u32,
     /// Default guidance weight; 1 is none.
     pub guidance_scale: f64,
     /// Where the guidance weight counts by default.
@@ -343,6 +346,7 @@ mod tests {
             ("steps = 4", "steps = 4\n        spacing = \"karras\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        thresholding = \"dynamic\"", FILE_NAME),
             ("guidance_scale = 1.0", "guidance_scale = 1.0\n        eta = 0.5", "stages[1].eta"),
+            ("steps = 4", "steps = 4\n        cache_interval = 0", "stages[0].cache_interval"),
             (
                 "guidance_scale = 1.0",
                 "guidance_scale = 1.0\n        timesteps = [9, 9]",

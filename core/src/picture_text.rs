@@ -153,6 +153,9 @@ pub fn sampling(stage: &StageSettings) -> String {
     if let Some(strength) = stage.strength {
         line += &format!(" strength {strength}");
     }
+    if stage.cache_interval > 1 {
+        line += &format!(" features every {} steps", stage.cache_interval);
+    }
     line
 }
 
@@ -188,6 +191,7 @@ mod tests {
                     thresholding: Thresholding::Dynamic { percentile: 99.7, max: 1.3 },
                     noise_level: None,
                     strength: None,
+                    cache_interval: 2,
                 }],
             },
         }
@@ -200,7 +204,7 @@ mod tests {
         assert_eq!(read, Ok(recipe()));
         let line = &pairs.last().expect("pairs").1;
         let stage = "base: dpmsolver++ 3 steps (short) eta 0.1 guidance 7.300000000000001 oscillating:2:1.1 \
-                     thresholding dynamic:99.7:1.3";
+                     thresholding dynamic:99.7:1.3 features every 2 steps";
         assert!(line.contains(stage), "{line}");
         assert_eq!(pairs.len(), 7, "what there is not is not written");
     }
@@ -217,6 +221,7 @@ mod tests {
         };
         let stage = read(old).expect("read").settings.stages.remove(0);
         assert_eq!((stage.spacing, stage.eta, stage.timesteps.len()), (Spacing::Configured, 0.0, 0));
+        assert_eq!(stage.cache_interval, 1);
         let newer = old.replace("\"steps\"", "\"colour\":\"sepia\",\"steps\"");
         assert_eq!(read(&newer).expect_err("unknown").field.as_deref(), Some(SETTINGS));
     }

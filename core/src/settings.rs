@@ -27,6 +27,8 @@ pub const MAX_STEPS: u32 = 1000;
 pub const MAX_GUIDANCE_SCALE: f64 = 100.0;
 /// The last training timestep.
 pub const MAX_TIMESTEP: u32 = 999;
+/// Most steps from one at which a network's deeper features are computed to the next.
+pub const MAX_CACHE_INTERVAL: u32 = 100;
 /// Highest noise level: the last timestep of the noising schedule.
 pub const MAX_NOISE_LEVEL: u32 = MAX_TIMESTEP;
 
@@ -58,6 +60,8 @@ pub struct StageRequest {
     pub noise_level: Option<u32>,
     /// How far the picture that the stage starts from is noised, above 0 to 1.
     pub strength: Option<f64>,
+    /// At every how manyth step the network's deeper features are computed.
+    pub cache_interval: Option<u32>,
 }
 
 /// What a user asks of a job.
@@ -119,6 +123,10 @@ pub struct StageSettings {
     /// How far the user's picture is noised before the stage starts from it, above 0 to 1; only where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
+    /// At every how manyth step the network's deeper features are computed, 1 to [`MAX_CACHE_INTERVAL`]; at the steps between
+    /// they are used again.
+    #[serde(default = "every_step", skip_serializing_if = "is_every_step")]
+    pub cache_interval: u32,
 }
 
 /// A job's settings with every value known: the stages its images pass, in order.
@@ -155,6 +163,7 @@ impl StageSettings {
             thresholding: spec.thresholding,
             noise_level: spec.noise_level,
             strength: None,
+            cache_interval: 1,
         };
         let request = StageRequest {
             steps: Some(spec.steps).filter(|steps| *steps > 0),
@@ -162,6 +171,7 @@ impl StageSettings {
             timesteps: spec.timesteps.clone(),
             spacing: Some(spec.spacing.name().to_owned()),
             eta: Some(spec.eta),
+            cache_interval: Some(spec.cache_interval),
             ..StageRequest::default()
         };
         settings.apply(&request, path)?;
@@ -215,6 +225,7 @@ impl StageSettings {
             self.thresholding = text.parse().map_err(|error| at(path, &error))?;
         }
         self.noise_level = wanted.noise_level.or(self.noise_level);
+        self.cache_interval = wanted.cache_interval.unwrap_or(self.cache_interval);
         if let Some(strength) = wanted.strength {
             self.apply_strength(strength, path)?;
         }
@@ -343,6 +354,10 @@ impl StageSettings {
             let accepted = format!("1 (no guidance) to {MAX_GUIDANCE_SCALE}");
             return refuse("guidance_scale", &self.guidance_scale, &accepted);
         }
+        if !(1..=MAX_CACHE_INTERVAL).contains(&self.cache_interval) {
+            let accepted = format!("1 (no features are used again) to {MAX_CACHE_INTERVAL}");
+            return refuse("cache_interval", &self.cache_interval, &accepted);
+        }
         match self.noise_level {
             Some(level) if level > MAX_NOISE_LEVEL => {
                 refuse("noise_level", &level, &format!("0 to {MAX_NOISE_LEVEL}"))
@@ -440,6 +455,16 @@ fn at(path: Path<'_>, error: &UserError) -> UserError {
     let field = path(key);
     let rest = error.message.strip_prefix(key).unwrap_or(&error.message);
     UserError::invalid(&field, format!("{field}{rest}"))
+}
+
+/// The interval at which nothing is used again.
+pub(crate) fn every_step() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub(crate) fn is_every_step(interval: &u32) -> bool {
+    *interval == 1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -40,6 +40,8 @@ pub(crate) struct Denoiser<'a> {
     x: Tensor,
     mask: Option<Tensor>,
     history: History,
+    /// The network's deeper features at an earlier step, and whether that was guided; where they may be used again.
+    deep: Option<(bool, Tensor)>,
 }
 
 impl<'a> Denoiser<'a> {
@@ -59,6 +61,7 @@ impl<'a> Denoiser<'a> {
             x: channels_last(&start.x)?,
             mask: start.mask.as_ref().map(channels_last).transpose()?,
             history: History::default(),
+            deep: None,
         })
     }
 
@@ -69,9 +72,26 @@ impl<'a> Denoiser<'a> {
 
     /// The network's raw output at step `index`: the unconditional rows, then the conditional ones; only these if the
     /// step is not guided. A step of one kind has one shape, whatever the steps around it.
-    pub(crate) fn predict(&self, index: usize) -> Torch<Tensor> {
+    pub(crate) fn predict(&mut self, index: usize) -> Torch<Tensor> {
         let (rows, conditioning) = self.question(index)?;
-        self.network.forward(&rows, self.plan.timesteps[index], conditioning)
+        let timestep = self.plan.timesteps[index];
+        let (output, deep) = self.network.forward(&rows, timestep, conditioning, self.deep_at(index))?;
+        self.keep_deep(index, &deep);
+        Ok(output)
+    }
+
+    /// The deeper features that step `index` uses again, if it does.
+    fn deep_at(&self, index: usize) -> Option<&Tensor> {
+        let (guided, deep) = self.deep.as_ref()?;
+        let is_between = !index.is_multiple_of(self.plan.cache_interval);
+        (is_between && *guided == self.plan.guided(index)).then_some(deep)
+    }
+
+    /// Keeps what step `index` computed for the steps after it.
+    fn keep_deep(&mut self, index: usize, deep: &Tensor) {
+        if self.plan.cache_interval > 1 && self.deep_at(index).is_none() {
+            self.deep = Some((self.plan.guided(index), deep.shallow_clone()));
+        }
     }
 
     /// What the network is asked at step `index`.
@@ -105,9 +125,9 @@ impl<'a> Denoiser<'a> {
 /// The network's raw outputs for several denoisers of one plan at step `index`.
 ///
 /// Where a row's bits are its own, up to `most` denoisers share a pass; elsewhere each has one.
-pub(crate) fn predict_all(denoisers: &[Denoiser<'_>], index: usize, most: usize) -> Torch<Vec<Tensor>> {
+pub(crate) fn predict_all(denoisers: &mut [Denoiser<'_>], index: usize, most: usize) -> Torch<Vec<Tensor>> {
     let mut outputs = Vec::with_capacity(denoisers.len());
-    for group in denoisers.chunks(most.max(1)) {
+    for group in denoisers.chunks_mut(most.max(1)) {
         if group.len() == 1 || !group[0].network.on_kernels() {
             for denoiser in group {
                 outputs.push(denoiser.predict(index)?);
@@ -121,11 +141,16 @@ pub(crate) fn predict_all(denoisers: &[Denoiser<'_>], index: usize, most: usize)
             questions.iter().map(|(_, conditioning)| *conditioning).collect();
         let timestep = group[0].plan.timesteps[index];
         let joined = Conditioning::join(&conditioning)?;
-        let output = group[0].network.forward(&Tensor::f_cat(&rows, 0)?, timestep, &joined)?;
+        // They all went the same steps: all have features to use again, or none.
+        let deep: Option<Vec<&Tensor>> = group.iter().map(|denoiser| denoiser.deep_at(index)).collect();
+        let deep = deep.map(|deep| Tensor::f_cat(&deep, 0)).transpose()?;
+        let question = Tensor::f_cat(&rows, 0)?;
+        let (output, deep) = group[0].network.forward(&question, timestep, &joined, deep.as_ref())?;
+        let counts: Vec<i64> = rows.iter().map(|rows| rows.size()[0]).collect();
         let mut from = 0;
-        for rows in rows {
-            let count = rows.size()[0];
+        for (denoiser, count) in group.iter_mut().zip(counts) {
             outputs.push(output.f_narrow(0, from, count)?);
+            denoiser.keep_deep(index, &deep.f_narrow(0, from, count)?);
             from += count;
         }
     }
@@ -156,6 +181,80 @@ mod tests {
     use crate::sampler::Sampler;
     use crate::settings::SamplerSettings;
     use crate::stage::StageModel;
+
+    const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    fn model(stage: &str, dtype: DtypeChoice, libtorch_only: bool) -> StageModel {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(stage);
+        let options = LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None, libtorch_only };
+        StageModel::load(&folder, "stage", &options).unwrap()
+    }
+
+    #[test]
+    fn given_the_deeper_features_of_the_same_step_a_network_predicts_the_same() {
+        let _no_grad = tch::no_grad_guard();
+        for stage in [
+            "example/base",
+            "example/sr1",
+            "deep/base",
+            "deep/sr",
+            "deep/efficient",
+            "odd/base",
+            "odd/plain",
+            "odd/efficient",
+        ] {
+            for libtorch_only in [false, true] {
+                let model = model(stage, DtypeChoice::F32, libtorch_only);
+                let (network, size) = (model.network(), model.describe().size_multiple.max(16) as i64);
+                tch::manual_seed(3);
+                let (text_dim, channels) =
+                    (model.describe().text_dim as i64, model.describe().in_channels as i64);
+                let level = model.class_label(Some(9));
+                let conditioning = network.condition(&Tensor::randn([2, 7, text_dim], CPU), level).unwrap();
+                let x = channels_last(&Tensor::randn([2, channels, size, size], CPU)).unwrap();
+                let (whole, deep) = network.forward(&x, 500, &conditioning, None).unwrap();
+                let (again, same) = network.forward(&x, 500, &conditioning, Some(&deep)).unwrap();
+                assert_eq!(again, whole, "{stage}, libtorch only: {libtorch_only}");
+                assert_eq!(same, deep);
+                let (other, _) = network.forward(&x, 500, &conditioning, Some(&(&deep + 1.0))).unwrap();
+                assert_ne!(other, whole, "{stage}: the features count");
+            }
+        }
+    }
+
+    #[test]
+    fn features_are_computed_at_every_so_many_th_step_and_when_guidance_begins_or_ends() {
+        let _no_grad = tch::no_grad_guard();
+        let model = model("example/base", DtypeChoice::F32, false);
+        let settings = SamplerSettings {
+            sampler: Sampler::Ddim,
+            steps: 7,
+            guidance_scale: 3.0,
+            guidance_schedule: crate::guidance::GuidanceSchedule::Steps { from: 0.0, to: 0.58 },
+            cache_interval: 3,
+            ..SamplerSettings::default()
+        };
+        let plan = model.plan(&settings).unwrap();
+        let guided: Vec<bool> = (0..7).map(|index| plan.guided(index)).collect();
+        assert_eq!(guided, [true, true, true, true, true, false, false]);
+        tch::manual_seed(5);
+        let start = Start {
+            text: Tensor::randn([1, 12, 32], CPU),
+            negative: Some(Tensor::randn([1, 12, 32], CPU)),
+            low_res: None,
+            noise_level: None,
+            x: Tensor::randn([1, 3, 16, 16], CPU),
+            mask: None,
+        };
+        let mut denoiser = Denoiser::new(model.network(), &plan, &start).unwrap();
+        let mut computed = Vec::new();
+        for index in 0..7 {
+            computed.push(denoiser.deep_at(index).is_none());
+            let output = denoiser.predict(index).unwrap();
+            denoiser.advance(index, &output, || Ok(Tensor::new())).unwrap();
+        }
+        assert_eq!(computed, [true, false, false, true, false, true, true]);
+    }
 
     /// What padding on a GPU rests on: in a pass of a fixed number of rows, other rows do not reach a row's bits.
     #[test]

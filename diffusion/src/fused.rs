@@ -232,7 +232,7 @@ impl Closing {
                 bias = bias.f_add(shortcut_bias)?;
             }
             ClosingWay::Kernel {
-                sum: ConvKernel::new(kind, &parts, Some(&bias), Layout::Stride(1))?,
+                sum: ConvKernel::new(kind, &parts, Some(&bias), Layout::Apart)?,
                 has_shortcut,
             }
         } else {

@@ -54,6 +54,8 @@ pub(crate) struct SamplerPlan {
     pub(crate) timesteps: Vec<u32>,
     /// Each step's weight; where it is 1, only the conditional half is asked for.
     pub(crate) guidance: Vec<f64>,
+    /// The network's deeper features are computed at every so-many-th step.
+    pub(crate) cache_interval: usize,
     guidance_scale: f64,
     guidance_schedule: GuidanceSchedule,
     prediction: Prediction,
@@ -124,7 +126,16 @@ impl SamplerPlan {
             Sampler::SdeDpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps, true)),
         };
         let prediction = config.prediction;
-        Ok(Self { timesteps, guidance, guidance_scale, guidance_schedule, prediction, thresholding, steps })
+        Ok(Self {
+            timesteps,
+            guidance,
+            cache_interval: 1,
+            guidance_scale,
+            guidance_schedule,
+            prediction,
+            thresholding,
+            steps,
+        })
     }
 
     /// Whether step `index` asks for the unconditional half.

@@ -34,6 +34,9 @@ pub struct SamplerSettings {
     pub thresholding: Option<Thresholding>,
     /// DDIM's share of fresh noise, 0…1: 0 is deterministic, 1 as noisy as DDPM. Other samplers do not look at it.
     pub eta: f64,
+    /// The network's deeper features are computed at every so-many-th step and used again between; at least 1, which is at
+    /// every step.
+    pub cache_interval: usize,
 }
 
 impl Default for SamplerSettings {
@@ -52,6 +55,7 @@ impl Default for SamplerSettings {
             strength: None,
             thresholding: None,
             eta: 0.0,
+            cache_interval: 1,
         }
     }
 }

@@ -124,7 +124,7 @@ impl StageModel {
         }
         let steps = plan.timesteps.len();
         for (index, timestep) in plan.timesteps.iter().enumerate() {
-            let outputs = predict_all(&denoisers, index, shared)?;
+            let outputs = predict_all(&mut denoisers, index, shared)?;
             for ((denoiser, images), output) in denoisers.iter_mut().zip(&groups).zip(&outputs) {
                 let draw = || self.noise(settings, images, group, Purpose::Step, index as u32);
                 denoiser.advance(index, output, draw)?;
@@ -161,7 +161,11 @@ impl StageModel {
             has_variance: self.loaded.interface.out_channels == 6,
         };
         let left_out = steps_left_out(settings)?;
-        let plan = SamplerPlan::new(&self.schedule, &options)?.without_first(left_out);
+        if settings.cache_interval == 0 {
+            return Err(RenderError::invalid("cache_interval", "0; accepted: at least 1"));
+        }
+        let mut plan = SamplerPlan::new(&self.schedule, &options)?.without_first(left_out);
+        plan.cache_interval = settings.cache_interval;
         if plan.timesteps.is_empty() {
             let message = format!("{:?} leaves no step of this schedule", settings.strength);
             return Err(RenderError::invalid("strength", message));

@@ -142,14 +142,21 @@ impl Network {
     }
 
     /// The prediction for `x` (`[rows, in_channels, height, width]`, channels-last, any float type) at one timestep,
-    /// in f32.
-    pub(crate) fn forward(&self, x: &Tensor, timestep: u32, conditioning: &Conditioning) -> Torch<Tensor> {
+    /// in f32; and the deeper features that it rests on: what enters the last block on the way up. Given those of another
+    /// step (`deep`), only the blocks at the highest resolution are computed (Ma et al. 2024, "DeepCache").
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        timestep: u32,
+        conditioning: &Conditioning,
+        deep: Option<&Tensor>,
+    ) -> Torch<(Tensor, Tensor)> {
         timed(Part::Network, || {
-            let output = match self {
-                Self::If(network) => network.forward(x, timestep, conditioning)?,
-                Self::Efficient(network) => network.forward(x, timestep, conditioning)?,
+            let (output, deep) = match self {
+                Self::If(network) => network.forward(x, timestep, conditioning, deep)?,
+                Self::Efficient(network) => network.forward(x, timestep, conditioning, deep)?,
             };
-            output.f_to_kind(Kind::Float)
+            Ok((output.f_to_kind(Kind::Float)?, deep))
         })
     }
 

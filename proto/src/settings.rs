@@ -22,6 +22,7 @@ impl From<&v1::StageSettings> for StageRequest {
             thresholding: stage.thresholding.clone(),
             noise_level: stage.noise_level,
             strength: stage.strength,
+            cache_interval: stage.cache_interval,
         }
     }
 }
@@ -41,6 +42,7 @@ impl From<&StageRequest> for v1::StageSettings {
             thresholding: stage.thresholding.clone(),
             noise_level: stage.noise_level,
             strength: stage.strength,
+            cache_interval: stage.cache_interval,
         }
     }
 }
@@ -61,6 +63,7 @@ impl From<&StageSettings> for v1::StageSettings {
             thresholding: Some(stage.thresholding.to_string()),
             noise_level: stage.noise_level,
             strength: stage.strength,
+            cache_interval: Some(stage.cache_interval),
         }
     }
 }
@@ -147,6 +150,7 @@ mod tests {
         guidance_scale = 3.0
         guidance_schedule = "25%..75%"
         thresholding = "dynamic:99.5:1.5"
+        cache_interval = 3
         [[stages]]
         name = "sr"
         folder = "sr"

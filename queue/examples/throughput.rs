@@ -210,6 +210,7 @@ fn render(index: u64) -> Task {
         timesteps: Vec::new(),
         spacing: Spacing::Configured,
         eta: 0.0,
+        cache_interval: 1,
         guidance_scale: 4.0,
         guidance_schedule: GuidanceSchedule::Constant,
         thresholding: Thresholding::Configured,

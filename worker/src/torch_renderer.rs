@@ -143,6 +143,7 @@ fn sampler_settings(wanted: &StageSettings) -> SamplerSettings {
         width: wanted.extent().width as usize,
         height: wanted.extent().height as usize,
         strength: wanted.strength,
+        cache_interval: wanted.cache_interval as usize,
     }
 }
 

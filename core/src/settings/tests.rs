@@ -139,6 +139,7 @@ fn settings_that_differ_anywhere_are_hashed_apart() {
         StageSettings { thresholding: Thresholding::Dynamic { percentile: 1.0, max: 1.0 }, ..stage.clone() },
         StageSettings { extent: Some(Extent::square(16)), ..stage.clone() },
         StageSettings { strength: Some(1.0), ..stage.clone() },
+        StageSettings { cache_interval: 2, ..stage.clone() },
         StageSettings { noise_level: Some(0), ..stage },
     ];
     let digests: std::collections::BTreeSet<Digest> = others.iter().map(digest).collect();

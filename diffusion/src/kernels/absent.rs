@@ -32,6 +32,7 @@ impl<'a> ConvPart<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Layout {
     Stride(usize),
+    Apart,
     Double,
 }
 

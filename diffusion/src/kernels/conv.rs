@@ -63,6 +63,8 @@ struct Window {
 pub(crate) enum Layout {
     /// One output for every so many inputs, either way.
     Stride(usize),
+    /// One output for every input, each pixel by itself: what is added to it may be half as large a picture.
+    Apart,
     /// The output is twice as large: a convolution over its input's nearest-neighbour double.
     Double,
 }
@@ -93,6 +95,7 @@ impl Layout {
         let pad = (kernel / 2) as isize;
         match self {
             Self::Stride(stride) => (place * stride + tap) as isize - pad,
+            Self::Apart => (place + tap) as isize - pad,
             Self::Double => ((place + tap) as isize - pad).div_euclid(2),
         }
     }
@@ -105,7 +108,7 @@ impl Layout {
 
     /// How many neighbouring pixels to compute as one: what takes the fewest multiply-and-adds for each.
     fn together(self, outputs: usize, parts: &[Part<'_>]) -> usize {
-        let [part] = parts else { return 1 };
+        let ([part], true) = (parts, self != Self::Apart) else { return 1 };
         let cost = |together: usize| {
             let (_, columns) = self.window(0, together, part.kernel);
             columns as f64 * (outputs * together).div_ceil(LANES) as f64 / together as f64
@@ -117,6 +120,7 @@ impl Layout {
     fn steps(self, together: usize) -> (usize, usize) {
         match self {
             Self::Stride(stride) => (stride, stride * together),
+            Self::Apart => (1, 1),
             Self::Double => (1, together.div_ceil(2)),
         }
     }
@@ -126,7 +130,7 @@ impl<E: Element> Packed<E> {
     pub(crate) fn new(outputs: usize, parts: &[Part<'_>], bias: &[f32], layout: Layout) -> Self {
         let together = layout.together(outputs, parts);
         let phases: &[(usize, usize)] = match layout {
-            Layout::Stride(_) => &[(0, 0)],
+            Layout::Stride(_) | Layout::Apart => &[(0, 0)],
             Layout::Double if together > 1 => &[(0, 0), (1, 0)],
             Layout::Double => &[(0, 0), (0, 1), (1, 0), (1, 1)],
         };
@@ -154,6 +158,7 @@ impl<E: Element> Packed<E> {
     pub(crate) fn extent(&self, source: usize) -> usize {
         match self.layout {
             Layout::Stride(stride) => source.div_ceil(stride),
+            Layout::Apart => source,
             Layout::Double => 2 * source,
         }
     }
@@ -462,7 +467,7 @@ impl<E: Element, O: Element> Task<'_, E, O> {
             let (down, right) = match packed.layout {
                 Layout::Double if together == 1 => (2, 2),
                 Layout::Double => (2, together),
-                Layout::Stride(_) => (1, together),
+                Layout::Stride(_) | Layout::Apart => (1, together),
             };
             let factor = _mm512_set1_ps(self.factor);
             for (p, (row, y, x)) in places.iter().enumerate().take(count) {

@@ -36,6 +36,7 @@ pub(super) fn settings(recording: &Recording) -> Result<SamplerSettings, CheckEr
         })
         .transpose()?;
     Ok(SamplerSettings {
+        cache_interval: 1,
         sampler,
         steps: recording.number("steps")?,
         timesteps,

@@ -65,14 +65,26 @@ impl Block {
         text: &mut TextFlow<'_>,
         kept: &mut Vec<Tensor>,
     ) -> Torch<Tensor> {
+        let mut x = self.down_in_place(x, time, text, kept)?;
+        if let Some(resampler) = &self.resampler {
+            x = resampler.forward(&x, time)?;
+            kept.push(x.shallow_clone());
+        }
+        Ok(x)
+    }
+
+    /// Down, without the resampling at the end.
+    pub(crate) fn down_in_place(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        text: &mut TextFlow<'_>,
+        kept: &mut Vec<Tensor>,
+    ) -> Torch<Tensor> {
         let mut x = x.shallow_clone();
         for (index, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(&x, time)?;
             x = self.attended(index, x, text)?;
-            kept.push(x.shallow_clone());
-        }
-        if let Some(resampler) = &self.resampler {
-            x = resampler.forward(&x, time)?;
             kept.push(x.shallow_clone());
         }
         Ok(x)

@@ -100,7 +100,14 @@ impl EfficientUNet {
         Ok(Conditioning { embedding, text })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, timestep: u32, conditioning: &Conditioning) -> Torch<Tensor> {
+    /// The raw prediction, and what enters the last block on the way up: `deep`, if that is given.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        timestep: u32,
+        conditioning: &Conditioning,
+        deep: Option<&Tensor>,
+    ) -> Torch<(Tensor, Tensor)> {
         let mut vector = self.time.forward(&self.sinusoid.forward(f64::from(timestep))?)?;
         if let Some(embedding) = &conditioning.embedding {
             vector = vector.f_add(embedding)?;
@@ -109,16 +116,39 @@ impl EfficientUNet {
         let mut text = conditioning.text.iter();
         let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?)?;
         let mut skips = Vec::with_capacity(self.down.len());
-        for block in &self.down {
+        let down = if deep.is_some() { &self.down[..self.down.len().min(1)] } else { &self.down[..] };
+        for block in down {
             let below = block.forward(&x, &vector, &mut text)?;
             skips.push(std::mem::replace(&mut x, below));
         }
-        for (index, block) in self.up.iter().enumerate() {
-            let skip = if index > 0 { skips.pop() } else { None };
+        let (last, lower) =
+            self.up.split_last().map_or((None, &self.up[..]), |(last, lower)| (Some(last), lower));
+        let deep = match deep {
+            Some(deep) => {
+                // What the blocks that are left out would have brought to the last one's side.
+                if !lower.is_empty() {
+                    skips.push(x);
+                }
+                deep.shallow_clone()
+            }
+            None => {
+                for (index, block) in lower.iter().enumerate() {
+                    let skip = if index > 0 { skips.pop() } else { None };
+                    x = block.forward(with_skip(&x, skip.as_ref()), &vector, &mut text)?;
+                }
+                x
+            }
+        };
+        let mut x = deep.shallow_clone();
+        if let Some(block) = last {
+            let skip = if lower.is_empty() { None } else { skips.pop() };
+            let attends = usize::from(block.attention.is_some());
+            let mut text = conditioning.text[conditioning.text.len() - attends..].iter();
             x = block.forward(with_skip(&x, skip.as_ref()), &vector, &mut text)?;
         }
         let skip = skips.pop();
-        self.conv_out.forward_f32(&self.norm_out.forward(with_skip(&x, skip.as_ref()), &Steering::None)?)
+        let normed = self.norm_out.forward(with_skip(&x, skip.as_ref()), &Steering::None)?;
+        Ok((self.conv_out.forward_f32(&normed)?, deep))
     }
 }
 

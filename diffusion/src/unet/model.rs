@@ -124,7 +124,14 @@ impl UNet {
         Ok(Conditioning { embedding, text })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, timestep: u32, conditioning: &Conditioning) -> Torch<Tensor> {
+    /// The raw prediction, and what enters the last block on the way up: `deep`, if that is given.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        timestep: u32,
+        conditioning: &Conditioning,
+        deep: Option<&Tensor>,
+    ) -> Torch<(Tensor, Tensor)> {
         let mut x = x.f_to_kind(self.placement.kind)?;
         if self.center_input_sample {
             x = x.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
@@ -133,16 +140,34 @@ impl UNet {
         let mut text = conditioning.text.iter();
         let mut x = self.conv_in.forward(&x)?;
         let mut kept = vec![x.shallow_clone()];
-        for block in &self.down {
-            x = block.down(&x, &time, &mut text, &mut kept)?;
-        }
-        if let Some(block) = &self.mid {
-            x = block.middle(x, &time, &mut text)?;
-        }
-        for block in &self.up {
+        let (last, lower) =
+            self.up.split_last().map_or((None, &self.up[..]), |(last, lower)| (Some(last), lower));
+        let deep = match deep {
+            Some(deep) => {
+                if let Some(block) = self.down.first() {
+                    drop(block.down_in_place(&x, &time, &mut text, &mut kept)?);
+                }
+                deep.shallow_clone()
+            }
+            None => {
+                for block in &self.down {
+                    x = block.down(&x, &time, &mut text, &mut kept)?;
+                }
+                if let Some(block) = &self.mid {
+                    x = block.middle(x, &time, &mut text)?;
+                }
+                for block in lower {
+                    x = block.up(x, &time, &mut text, &mut kept)?;
+                }
+                x
+            }
+        };
+        let mut x = deep.shallow_clone();
+        if let Some(block) = last {
+            let mut text = conditioning.text[conditioning.text.len() - block.attentions.len()..].iter();
             x = block.up(x, &time, &mut text, &mut kept)?;
         }
-        self.conv_out.forward_f32(&self.norm_out.forward((&x).into(), &Steering::None)?)
+        Ok((self.conv_out.forward_f32(&self.norm_out.forward((&x).into(), &Steering::None)?)?, deep))
     }
 
     /// The vector that every residual block projects: time, noise level and pooled text, `[rows, width]`.

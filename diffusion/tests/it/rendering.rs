@@ -77,14 +77,16 @@ fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
                 let case = format!("{cascade}/{name} {dtype:?}, libtorch only: {libtorch_only}");
                 let rows: Vec<RowInput> = (0..5).map(|seed| row(&model, seed)).collect();
                 let turns = GuidanceSchedule::Oscillating { first: 1, low: 1.0 };
-                for (sampler, guidance, guidance_schedule) in [
-                    (Sampler::DpmSolverPp, 3.0, GuidanceSchedule::Constant),
-                    (Sampler::Ddpm, 1.0, GuidanceSchedule::Constant),
-                    (Sampler::SdeDpmSolverPp, 3.0, turns),
+                for (sampler, guidance, guidance_schedule, cache_interval) in [
+                    (Sampler::DpmSolverPp, 3.0, GuidanceSchedule::Constant, 1),
+                    (Sampler::Ddpm, 1.0, GuidanceSchedule::Constant, 1),
+                    (Sampler::Ddim, 3.0, GuidanceSchedule::Constant, 2),
+                    (Sampler::SdeDpmSolverPp, 3.0, turns, 1),
                 ] {
                     let settings = SamplerSettings {
                         steps: 2,
                         guidance_schedule,
+                        cache_interval,
                         ..settings(&model, sampler, guidance)
                     };
                     let all = render(&model, &settings, &rows);

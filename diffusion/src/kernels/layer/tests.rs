@@ -35,6 +35,7 @@ fn convolutions_are_libtorchs() {
         (16, 3, 3, Layout::Stride(1), [5, 70]),
         (16, 3, 3, Layout::Stride(1), [3, 45]),
         (9, 5, 1, Layout::Stride(1), [3, 5]),
+        (16, 3, 3, Layout::Apart, [5, 9]),
         (32, 16, 3, Layout::Double, [4, 3]),
         (18, 40, 3, Layout::Double, [5, 21]),
         (16, 8, 3, Layout::Double, [6, 35]),
@@ -55,6 +56,7 @@ fn convolutions_are_libtorchs() {
             let (seen, stride) = match layout {
                 Layout::Double => (x.upsample_nearest2d([2 * height, 2 * width], None, None), 1),
                 Layout::Stride(stride) => (x, stride as i64),
+                Layout::Apart => (x, 1),
             };
             let (stride, padding) = ([stride; 2], [(kernel - 1) / 2; 2]);
             let expected = seen.conv2d(&weight, Some(&bias), stride, padding, [1, 1], 1) * 0.5;
@@ -82,7 +84,7 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
             ConvPart { weight: &narrow, from: 0, channels: 18, factor: 1.0 },
             ConvPart { weight: &narrow, from: 18, channels: 14, factor: 0.5 },
         ];
-        let sum = ConvKernel::new(kind, &parts, None, Layout::Stride(1)).unwrap();
+        let sum = ConvKernel::new(kind, &parts, None, Layout::Apart).unwrap();
         let [given, given_x, given_skip] =
             [&hidden, &x, &skip].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
         let shape = Shape { factor: 1.0, kind: Kind::Float };
@@ -97,6 +99,26 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
         let got = sum.forward(&sources, Some(half), shape).unwrap();
         let half = hidden.narrow(2, 0, 3).narrow(3, 0, 2).upsample_nearest2d([6, 4], None, None);
         assert!(worst(&got, &(expected - hidden + half)) < tolerance, "{kind:?} doubled");
+    }
+}
+
+#[test]
+fn few_outputs_may_have_half_as_large_a_picture_added() {
+    if !available() {
+        return;
+    }
+    for (kind, tolerance) in KINDS {
+        let x = values(&[1, 4, 6, 10], kind, 1.0);
+        let half = values(&[1, 4, 3, 5], kind, 2.0);
+        let weight = (values(&[4, 4, 3, 3], kind, 3.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
+        let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], None, Layout::Apart).unwrap();
+        let [given, given_half] = [&x, &half].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
+        let added = Picture { tensor: &given_half, doubled: true };
+        let shape = Shape { factor: 1.0, kind: Kind::Float };
+        let got = conv.forward(&[(&given).into()], Some(added), shape).unwrap();
+        let expected = x.conv2d(&weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1)
+            + half.upsample_nearest2d([6, 10], None, None);
+        assert!(worst(&got, &expected) < tolerance, "{kind:?}");
     }
 }
 
