@@ -88,7 +88,7 @@ struct Line {
     share: FairShare,
     /// Multiplies its length.
     stretch: u64,
-    /// The length that it should have had when it was full after the last pass; 0 if it was not.
+    /// The length that it should have and did have after the last pass; 0 if it had less.
     filled: u64,
 }
 
@@ -120,10 +120,12 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
     // What commits hand on meanwhile may not be in the count.
     let reckoned = shared.openings.seen(pool);
     // What workers are done with, and only awaits its commit, is no part of the line.
-    let held = (counted + reckoned.uncounted(before)).saturating_sub(done.min(shared.openings.done(pool)));
+    let done = done.min(shared.openings.done(pool));
+    let held = (counted + reckoned.uncounted(before)).saturating_sub(done);
     let length = crew.room(pool);
     let mut room = line.room(length, held);
-    line.filled = if room == 0 { length } else { 0 };
+    // Leave that a commit under way has taken is perhaps not used.
+    let mut has = counted.saturating_sub(done);
     for _ in 0..ROUNDS {
         if room == 0 {
             shared.openings.close(pool);
@@ -150,12 +152,13 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
             shared.events.changed(&jobs);
         }
         let given = dispatched.len() as u64;
-        line.filled = if given == room { length } else { 0 };
+        has += given;
         if given >= picked || left > 0 {
             break;
         }
         room -= given.min(room);
     }
+    line.filled = if has >= length { length } else { 0 };
     Ok(())
 }
 
