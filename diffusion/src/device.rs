@@ -118,6 +118,11 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
     Ok(Placement { device, kind, kernels: false })
 }
 
+/// Gives freed memory back to the system once: while weights are loaded, holes between them are of no use.
+pub(crate) fn give_freed_memory_back() {
+    native::give_freed_memory_back();
+}
+
 /// The same for a network, which runs on this crate's own kernels where they are there.
 pub(crate) fn place_network(options: &LoadOptions) -> Result<Placement, LoadError> {
     let placement = place(options)?;
@@ -291,6 +296,15 @@ mod native {
                     libc::mallopt(libc::M_TOP_PAD, 64 << 20);
                 }
             });
+        }
+    }
+
+    /// Gives back what [`keep_freed_memory`] has kept so far.
+    pub(super) fn give_freed_memory_back() {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            // SAFETY: malloc_trim takes a plain integer and is safe to call at any time, from any thread.
+            unsafe { libc::malloc_trim(0) };
         }
     }
 }

@@ -20,7 +20,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use tch::{Device, Kind, Tensor};
 
-use crate::device::Placement;
+use crate::device::{Placement, give_freed_memory_back};
 use crate::error::LoadError;
 
 use file::File;
@@ -31,6 +31,10 @@ use variants::Variant;
 
 /// Bytes read, checked and copied at once.
 const PIECE: usize = 16 << 20;
+
+/// A tensor of so many bytes is worth giving freed memory back first: what an earlier one left, unpacked, may be too small
+/// for it or lie between weights.
+const LARGE: usize = 16 << 20;
 
 /// The tensors of one model folder.
 pub(crate) struct Weights {
@@ -213,6 +217,9 @@ impl Weights {
     fn empty(&self, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
         let extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
         let options = (kind, self.placement.device);
+        if shape.iter().product::<usize>() * kind.elt_size_in_bytes() >= LARGE {
+            give_freed_memory_back();
+        }
         let tensor = match (layout, extents.as_slice()) {
             (Layout::ChannelsLast, &[outputs, inputs, height, width]) => {
                 Tensor::f_empty([outputs, height, width, inputs], options)
