@@ -372,7 +372,7 @@ fn large_encoder(folder: &Path, layers: usize) {
 }
 
 #[test]
-fn loading_takes_less_than_half_as_much_memory_again_as_the_weights() {
+fn loading_takes_at_most_a_tenth_more_memory_than_the_weights() {
     let folder = tempfile::tempdir().expect("folder");
     large_encoder(folder.path(), 12);
     for dtype in ["bf16", "f32"] {
@@ -382,8 +382,7 @@ fn loading_takes_less_than_half_as_much_memory_again_as_the_weights() {
             .json();
         let number = |key: &str| load[key].as_u64().expect("a number") as f64;
         let share = number("peak_resident_bytes") / number("weights_bytes");
-        // The aim is 1.1, which the large U-Nets meet and the T5s do not yet: docs/performance.md.
-        assert!(share < 1.5, "{dtype}: {share:.3} of the weights: {load}");
+        assert!(share < 1.1, "{dtype}: {share:.3} of the weights: {load}");
         assert!(share > 0.9, "{dtype}: nothing was loaded: {load}");
     }
 }

@@ -28,9 +28,13 @@ const NOTES: u32 = 100;
 impl Farm {
     /// A job as its user sees it, with what is known of its progress.
     pub(super) async fn view(&self, job: JobRecord) -> Result<v1::Job, Error> {
-        let notes = self.shared.store.notes(job.id, NOTES).await?;
-        let waiting_for = progress::waiting_for(&self.shared, &job).await?;
-        let forecast = progress::forecast(&self.shared, &job).await?;
+        // Side by side: each is a round trip of its own.
+        let notes = async { Ok::<_, Error>(self.shared.store.notes(job.id, NOTES).await?) };
+        let (notes, waiting_for, forecast) = tokio::try_join!(
+            notes,
+            progress::waiting_for(&self.shared, &job),
+            progress::forecast(&self.shared, &job)
+        )?;
         let seconds =
             forecast.as_ref().filter(|_| job.state == JobState::Active).and_then(|left| left.seconds);
         let eta = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -87,8 +91,7 @@ impl Farm {
         let by_version = request.changed_since > 0;
         let order = order(&request)?;
         let query = ImageQuery { job: id, states, order, limit: page_size(request.page_size)? };
-        let page = self.shared.store.images(&query).await?;
-        let job = self.shared.store.job(id).await?;
+        let (page, job) = tokio::try_join!(self.shared.store.images(&query), self.shared.store.job(id))?;
         let count = page.images.len();
         let mut images = Vec::with_capacity(count);
         let (mut bytes, mut token) = (0, String::new());

@@ -74,19 +74,13 @@ async fn page(tx: &mut Tx, query: &ImageQuery, seq: i64) -> Result<ImagePage, Er
     let limit = i64::from(query.limit) + 1;
     let states: Vec<_> = query.states.iter().map(|state| state.name()).collect();
     let mut indexes: Vec<i64> = match query.order {
-        ImageOrder::Index(after) => {
-            let after = after.map_or(-1, column);
-            if states.is_empty() {
-                sqlx::query_scalar("SELECT idx FROM images WHERE job = $1 AND idx > $2 ORDER BY idx LIMIT $3")
-                    .bind(seq)
-                    .bind(after)
-                    .bind(limit)
-                    .fetch_all(&mut **tx)
-                    .await?
-            } else {
-                by_state(tx, seq, &states, after, limit).await?
-            }
+        ImageOrder::Index(after) if states.is_empty() => {
+            let mut rows = following(tx, seq, after.map_or(-1, column), limit).await?;
+            let more = rows.len() > query.limit as usize;
+            rows.truncate(query.limit as usize);
+            return Ok(ImagePage { images: with_outputs(tx, query.job, seq, rows).await?, more });
         }
+        ImageOrder::Index(after) => by_state(tx, seq, &states, after.map_or(-1, column), limit).await?,
         ImageOrder::Version(version, index) => {
             let after = (column(version), index.map_or(i64::MAX, column));
             by_version(tx, seq, &states, after, limit).await?
@@ -192,6 +186,23 @@ async fn by_state(tx: &mut Tx, seq: i64, states: &[&str], after: i64, limit: i64
     Ok(indexes)
 }
 
+/// The images that follow an index, in order.
+async fn following(tx: &mut Tx, seq: i64, after: i64, limit: i64) -> Result<Vec<ImageRow>, Error> {
+    Ok(sqlx::query_as(
+        "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
+                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index, p.first_seed
+         FROM (SELECT * FROM images WHERE job = $1 AND idx > $2 ORDER BY idx LIMIT $3) AS i
+         CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                             WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p
+         ORDER BY i.idx",
+    )
+    .bind(seq)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
 /// The images with these indexes, in this order.
 async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Result<Vec<ImageRecord>, Error> {
     let rows: Vec<ImageRow> = sqlx::query_as(
@@ -207,6 +218,17 @@ async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Resu
     .bind(indexes)
     .fetch_all(&mut **tx)
     .await?;
+    with_outputs(tx, job, seq, rows).await
+}
+
+/// Images with what their stages stored.
+async fn with_outputs(
+    tx: &mut Tx,
+    job: JobId,
+    seq: i64,
+    rows: Vec<ImageRow>,
+) -> Result<Vec<ImageRecord>, Error> {
+    let indexes: Vec<i64> = rows.iter().map(|row| row.image.idx).collect();
     let outputs: Vec<OutputRow> = sqlx::query_as(
         "SELECT o.idx, o.stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
          FROM unnest($2::bigint[]) AS wanted (idx)
