@@ -31,6 +31,20 @@ pub(crate) fn texts_per_forward(placement: Placement) -> usize {
     if placement.device.is_cuda() { 8 } else { 1 }
 }
 
+/// Texts that may share a pass on the host: where a row's bits are its own, some.
+pub(crate) fn texts_per_pass(placement: Placement) -> usize {
+    if placement.kernels { 8 } else { 1 }
+}
+
+/// The same of texts, for what is told of an encoder.
+pub(crate) fn describe_texts(placement: Placement) -> &'static str {
+    match placement {
+        Placement { kernels: true, .. } => "texts=any",
+        Placement { device: Device::Cuda(_), .. } => "texts=8",
+        _ => "texts=1",
+    }
+}
+
 /// The row plan in words, for manifests.
 pub(crate) fn describe(placement: Placement) -> &'static str {
     match placement {

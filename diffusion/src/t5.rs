@@ -7,11 +7,13 @@ mod config;
 mod fused;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
 use crate::device::Placement;
 use crate::error::LoadError;
+use crate::kernels::{ConvKernel, ConvPart, Layout, OneThread, Shape};
 use crate::layers::{Linear, Torch};
 use crate::weights::{Weights, WeightsSurvey, nowhere};
 
@@ -32,22 +34,77 @@ pub(crate) struct T5Encoder {
 /// Which keys and values a row attends to.
 #[derive(Debug)]
 pub(crate) enum Keys<'a> {
-    /// Those at the first so many positions; the others are not computed with. What they would add is exactly
-    /// nothing: the softmax of a hidden position is zero.
-    First(i64),
+    /// Those at the first so many positions, for each row; the others are not computed with. What they would add is
+    /// exactly nothing: the softmax of a hidden position is zero. Each row attends by itself.
+    First(&'a [i64]),
     /// Those where `[rows, length]` i64 is 1.
     Masked(&'a Tensor),
+}
+
+/// Rows that attend together, and to what.
+struct View {
+    first: i64,
+    rows: i64,
+    /// Positions whose keys and values they see.
+    seen: i64,
+    /// Added to the scores, `[1 or rows, heads, length, seen]`.
+    bias: Tensor,
 }
 
 /// One layer: attention, then feed-forward, each added to its input.
 struct Block {
     attention_norm: RmsNorm,
-    projections: Linear,
-    output: Linear,
+    projections: Matrix,
+    output: Matrix,
     feed_forward_norm: RmsNorm,
-    gate: Linear,
-    linear: Linear,
-    down: Linear,
+    gate: Matrix,
+    linear: Matrix,
+    down: Matrix,
+}
+
+/// A linear layer without a bias: packed for this crate's own kernels where they are there, else libtorch's.
+enum Matrix {
+    Kernel(Arc<ConvKernel>, Kind),
+    Libtorch(Linear),
+}
+
+impl Matrix {
+    fn new(weight: Tensor, placement: Placement) -> Result<Self, LoadError> {
+        if !placement.kernels {
+            return Ok(Self::Libtorch(Linear { weight, bias: None }));
+        }
+        let kernel = ConvKernel::new(placement.kind, &[ConvPart::whole(&weight)], None, Layout::Stride(1))?;
+        Ok(Self::Kernel(Arc::new(kernel), placement.kind))
+    }
+
+    /// The same for another thread.
+    fn share(&self) -> Self {
+        match self {
+            Self::Kernel(kernel, kind) => Self::Kernel(Arc::clone(kernel), *kind),
+            Self::Libtorch(linear) => {
+                Self::Libtorch(Linear { weight: linear.weight.shallow_clone(), bias: None })
+            }
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+        match self {
+            Self::Kernel(kernel, kind) => {
+                kernel.forward(&[x.into()], None, Shape { factor: 1.0, kind: *kind })
+            }
+            Self::Libtorch(linear) => linear.forward(x),
+        }
+    }
+
+    /// The result plus `residual`.
+    fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Torch<Tensor> {
+        match self {
+            Self::Kernel(kernel, kind) => {
+                kernel.forward(&[x.into()], Some(residual.into()), Shape { factor: 1.0, kind: *kind })
+            }
+            Self::Libtorch(linear) => linear.forward(x)?.f_add_(residual),
+        }
+    }
 }
 
 /// x / rms(x) · weight, the mean square taken in f32.
@@ -96,15 +153,14 @@ impl T5Encoder {
     /// The same encoder for another thread; the weights are shared.
     pub(crate) fn share(&self) -> Self {
         let norm = |norm: &RmsNorm| RmsNorm { weight: norm.weight.shallow_clone(), eps: norm.eps };
-        let linear = |linear: &Linear| Linear { weight: linear.weight.shallow_clone(), bias: None };
         let block = |block: &Block| Block {
             attention_norm: norm(&block.attention_norm),
-            projections: linear(&block.projections),
-            output: linear(&block.output),
+            projections: block.projections.share(),
+            output: block.output.share(),
             feed_forward_norm: norm(&block.feed_forward_norm),
-            gate: linear(&block.gate),
-            linear: linear(&block.linear),
-            down: linear(&block.down),
+            gate: block.gate.share(),
+            linear: block.linear.share(),
+            down: block.down.share(),
         };
         Self {
             config: self.config.clone(),
@@ -120,20 +176,30 @@ impl T5Encoder {
     /// The last hidden state, `[rows, length, d_model]` f32, of token ids, `[rows, length]` i64 on the device. Every
     /// position is computed, padding included; `keys` are those that are seen.
     pub(crate) fn forward(&self, ids: &Tensor, keys: &Keys<'_>) -> Torch<Tensor> {
+        // What is left to libtorch has the same bits however many threads the kernels have.
+        let _one = self.placement.kernels.then(OneThread::enter);
         let (rows, length) = ids.size2()?;
         let mut x = Tensor::f_embedding(&self.embedding, ids, -1, false, false)?;
         let position_bias = self.position_bias(length)?;
-        let (bias, seen) = match keys {
-            Keys::First(count) => (position_bias.f_narrow(3, 0, *count)?, *count),
+        let kind = self.placement.kind;
+        let views = match keys {
+            Keys::First(counts) => {
+                debug_assert_eq!(counts.len() as i64, rows);
+                let view = |(row, seen): (usize, &i64)| {
+                    let bias = position_bias.f_narrow(3, 0, *seen)?.f_to_kind(kind)?.f_contiguous()?;
+                    Ok(View { first: row as i64, rows: 1, seen: *seen, bias })
+                };
+                counts.iter().enumerate().map(view).collect::<Torch<Vec<_>>>()?
+            }
             Keys::Masked(mask) => {
                 // The lowest f32 rather than −∞, which would make NaN of an empty row.
                 let hidden = mask.f_view([rows, 1, 1, length])?.f_to_kind(Kind::Float)?.f_sub_scalar(1.0)?;
-                (position_bias.f_add(&hidden.f_mul_scalar(f64::from(f32::MAX))?)?, length)
+                let bias = position_bias.f_add(&hidden.f_mul_scalar(f64::from(f32::MAX))?)?;
+                vec![View { first: 0, rows, seen: length, bias: bias.f_to_kind(kind)?.f_contiguous()? }]
             }
         };
-        let bias = bias.f_to_kind(self.placement.kind)?.f_contiguous()?;
         for block in &self.blocks {
-            x = block.forward(&x, &bias, seen, self.config.head_dim as i64)?;
+            x = block.forward(&x, &views, self.config.head_dim as i64)?;
         }
         self.final_norm.forward(&x)?.f_to_kind(Kind::Float)
     }
@@ -167,44 +233,50 @@ fn is_extra(tensor: &str) -> bool {
 impl Block {
     fn load(weights: &Weights, name: &str, config: &T5Config, inner: usize) -> Result<Self, LoadError> {
         let width = config.d_model;
-        let attention = |part: &str, inputs, outputs| {
-            Linear::load_without_bias(
-                weights,
-                &format!("{name}.layer.0.SelfAttention.{part}"),
-                inputs,
-                outputs,
-            )
-        };
-        let feed_forward = |part: &str, inputs, outputs| {
-            Linear::load_without_bias(
-                weights,
-                &format!("{name}.layer.1.DenseReluDense.{part}"),
-                inputs,
-                outputs,
-            )
+        let placement = weights.placement();
+        let matrix = |part: &str, inputs, outputs| {
+            Matrix::new(weights.take(&format!("{name}.layer.{part}.weight"), &[outputs, inputs])?, placement)
         };
         Ok(Self {
             attention_norm: RmsNorm::load(weights, &format!("{name}.layer.0.layer_norm"), config)?,
             // Read into one piece, which leaves no holes in memory behind it.
-            projections: Linear {
-                weight: weights.take_stacked(
+            projections: Matrix::new(
+                weights.take_stacked(
                     &["q", "k", "v"].map(|part| format!("{name}.layer.0.SelfAttention.{part}.weight")),
                     [inner, width],
                 )?,
-                bias: None,
-            },
-            output: attention("o", inner, width)?,
+                placement,
+            )?,
+            output: matrix("0.SelfAttention.o", inner, width)?,
             feed_forward_norm: RmsNorm::load(weights, &format!("{name}.layer.1.layer_norm"), config)?,
-            gate: feed_forward("wi_0", width, config.d_ff)?,
-            linear: feed_forward("wi_1", width, config.d_ff)?,
-            down: feed_forward("wo", config.d_ff, width)?,
+            gate: matrix("1.DenseReluDense.wi_0", width, config.d_ff)?,
+            linear: matrix("1.DenseReluDense.wi_1", width, config.d_ff)?,
+            down: matrix("1.DenseReluDense.wo", config.d_ff, width)?,
         })
     }
 
-    fn forward(&self, x: &Tensor, bias: &Tensor, seen: i64, head_dim: i64) -> Torch<Tensor> {
-        let (rows, length, _) = x.size3()?;
+    fn forward(&self, x: &Tensor, views: &[View], head_dim: i64) -> Torch<Tensor> {
         let projected = self.projections.forward(&self.attention_norm.forward(x)?)?;
-        let inner = projected.size()[2] / 3;
+        let mixed = views
+            .iter()
+            .map(|view| view.attend(&projected.f_narrow(0, view.first, view.rows)?, head_dim))
+            .collect::<Torch<Vec<_>>>()?;
+        let mixed = match mixed.as_slice() {
+            [alone] => alone.shallow_clone(),
+            several => Tensor::f_cat(several, 0)?,
+        };
+        let x = self.output.forward_onto(&mixed, x)?;
+        let normed = self.feed_forward_norm.forward(&x)?;
+        let (gate, up) = (self.gate.forward(&normed)?, self.linear.forward(&normed)?);
+        self.down.forward_onto(&gated(gate, &up)?, &x)
+    }
+}
+
+impl View {
+    /// Attention of some rows' queries, keys and values side by side, `[rows, length, 3 · inner]`.
+    fn attend(&self, projected: &Tensor, head_dim: i64) -> Torch<Tensor> {
+        let (rows, length, width) = projected.size3()?;
+        let inner = width / 3;
         let heads = |index: i64, positions: i64| {
             projected
                 .f_narrow(2, index * inner, inner)?
@@ -214,19 +286,15 @@ impl Block {
         };
         let mixed = Tensor::f_scaled_dot_product_attention(
             &heads(0, length)?,
-            &heads(1, seen)?,
-            &heads(2, seen)?,
-            Some(bias),
+            &heads(1, self.seen)?,
+            &heads(2, self.seen)?,
+            Some(&self.bias),
             0.0,
             false,
             1.0,
             false,
         )?;
-        let mixed = mixed.f_transpose(1, 2)?.f_reshape([rows, length, inner])?;
-        let x = self.output.forward(&mixed)?.f_add_(x)?;
-        let normed = self.feed_forward_norm.forward(&x)?;
-        let (gate, up) = (self.gate.forward(&normed)?, self.linear.forward(&normed)?);
-        self.down.forward(&gated(gate, &up)?)?.f_add_(&x)
+        mixed.f_transpose(1, 2)?.f_reshape([rows, length, inner])
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use crate::config::ConfigFile;
-use crate::device::{LoadOptions, Placement, place};
+use crate::device::{LoadOptions, Placement, place_network};
 use crate::error::{LoadError, RenderError};
 use crate::host::HostTensor;
 use crate::rows;
@@ -81,7 +81,7 @@ impl TextEncoder {
         max_length: Option<usize>,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
-        let placement = place(options)?;
+        let placement = place_network(options)?;
         let _no_grad = tch::no_grad_guard();
         let file = ConfigFile::open(&text_encoder_dir.join("config.json"))?;
         let config = T5Config::read(&file)?;
@@ -93,7 +93,7 @@ impl TextEncoder {
         let lanes = if placement.device.is_cuda() {
             None
         } else {
-            let started = Lanes::start(&encoder, plan);
+            let started = Lanes::start(&encoder, plan, rows::texts_per_pass(placement));
             Some(started.map_err(|source| LoadError::read(text_encoder_dir, source))?)
         };
         let this = Self { tokenizer, encoder, placement, plan, lanes };
@@ -129,7 +129,7 @@ impl TextEncoder {
     /// The class of device within which a text always has the same embedding, bit for bit.
     pub fn row_class(&self) -> String {
         let class = self.placement.class_with(self.plan.threads_each);
-        format!("{class}/texts={}", rows::texts_per_forward(self.placement))
+        format!("{class}/{}", rows::describe_texts(self.placement))
     }
 
     /// Encodes every text, in order. Texts are taken as they are: lower-casing and cleaning happen before.

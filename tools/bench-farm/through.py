@@ -23,6 +23,7 @@ def measure(images):
         spent = {name: seconds - before.get(name, 0.0) for name, seconds in farm.cpu().items()}
         watch.over.set()
         watch.join()
+        members = {name: farm.memory(name) for name in ("encoder", "worker")}
         rows, done = map(int, farm.sql(COUNTS).split("|"))
         outputs = int(farm.sql("SELECT count(*) FROM outputs"))
         manifest = farm.sql("SELECT manifest_key FROM jobs")
@@ -32,7 +33,7 @@ def measure(images):
         runs = int(farm.sql("SELECT count(*) FROM image_changes"))
         sizes = [row.split("|") for row in farm.sql(SIZES).splitlines()]
     return {
-        "accepted": accepted - begun, "seconds": ended - begun, "cpu": spent, "coordinator": watch.coordinator, "redis": watch.redis,
+        "accepted": accepted - begun, "members": members, "seconds": ended - begun, "cpu": spent, "coordinator": watch.coordinator, "redis": watch.redis,
         "rows": rows, "done": done, "outputs": outputs, "lines": lines, "versions": versions / (4 * images), "runs": runs, "sizes": sizes,
     }
 
@@ -41,7 +42,8 @@ def report(images, result):
     print(f"## A job of {images} images, through to its manifest\n")
     whole = sum(result["cpu"].values())
     print(f"Accepted in {result['accepted']:.1f} s, ended with its manifest after {result['seconds']:.0f} s: {4 * images / result['seconds']:.0f} transitions/s, "
-          f"{1e6 * whole / (4 * images):.0f} µs CPU each. Most memory: coordinator {result['coordinator']:.0f} MiB, Redis {result['redis']:.1f} MiB. "
+          f"{1e6 * whole / (4 * images):.0f} µs CPU each. Most memory: coordinator {result['coordinator']:.0f} MiB, Redis {result['redis']:.1f} MiB, "
+          + ", ".join(f"{name} {most:.0f} MiB" for name, most in result["members"].items()) + ". "
           f"{result['done']} of {result['rows']} images done, {result['outputs']} outputs, {result['lines']} lines in the manifest; "
           f"{result['versions']:.2f} dead row versions a transition, {result['runs']} runs of changes kept.\n")
     table(["table", "MiB with indexes"], result["sizes"])

@@ -315,14 +315,18 @@ pub(crate) fn run<E: Element, O: Element>(
     // Groups of up to three blocks share the cells' loads.
     let groups = blocks.div_ceil(3);
     let chunks = cells.div_ceil(PIECE);
+    // Of equal size, in whole tiles.
+    let chunk_cells = cells.div_ceil(chunks).next_multiple_of(TILE);
+    let chunks = cells.div_ceil(chunk_cells);
     // Few cells: each group by itself. Many: one piece does all groups, while its inputs are near.
     let split = chunks < 4 * threads && groups > 1;
     let pieces = if split { chunks * groups } else { chunks };
     pool::run(threads, pieces, &|piece| {
         let (chunk, wanted) =
-            if split { (piece / groups, piece % groups..piece % groups + 1) } else { (piece, 0..groups) };
-        let from = chunk * PIECE;
-        let to = (from + PIECE).min(cells);
+            // A group's weights are then near for one chunk after the other.
+            if split { (piece % chunks, piece / chunks..piece / chunks + 1) } else { (piece, 0..groups) };
+        let from = chunk * chunk_cells;
+        let to = (from + chunk_cells).min(cells);
         for (task, group) in tasks.iter().flat_map(|task| wanted.clone().map(move |group| (task, group))) {
             // Blocks shared out evenly: 4 become 2 and 2.
             let begin = blocks * group / groups;

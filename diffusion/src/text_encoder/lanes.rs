@@ -39,18 +39,20 @@ impl Plan {
 pub(super) struct Lanes {
     work: Option<mpsc::SyncSender<Text>>,
     threads: Vec<JoinHandle<()>>,
+    /// Texts of a pass at most.
+    most: usize,
 }
 
-/// A text to encode, and where its embedding goes.
+/// Texts that share a pass, where the first one's embedding goes, and the others behind it.
 struct Text {
     position: usize,
-    tokens: Tokens,
+    tokens: Vec<Tokens>,
     reply: mpsc::Sender<(usize, Result<EncodedText, RenderError>)>,
 }
 
 impl Lanes {
     /// Starts the threads on shares of an encoder.
-    pub(super) fn start(encoder: &T5Encoder, plan: Plan) -> std::io::Result<Self> {
+    pub(super) fn start(encoder: &T5Encoder, plan: Plan, most: usize) -> std::io::Result<Self> {
         let (work, texts) = mpsc::sync_channel::<Text>(plan.texts);
         let texts = Arc::new(Mutex::new(texts));
         let mut threads = Vec::with_capacity(plan.texts);
@@ -66,9 +68,10 @@ impl Lanes {
                         // The lock is held while this lane waits: the others wait for the lock instead.
                         let next = texts.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(text) = next else { return };
-                        let result = one(&encoder, &text.tokens);
-                        // Nobody waits any more: the work is dropped.
-                        let _ = text.reply.send((text.position, result));
+                        for (offset, result) in together(&encoder, &text.tokens).into_iter().enumerate() {
+                            // Nobody waits any more: the work is dropped.
+                            let _ = text.reply.send((text.position + offset, result));
+                        }
                     }
                 };
                 threads.push(std::thread::Builder::new().name(format!("encoder-{lane}")).spawn(run)?);
@@ -76,7 +79,12 @@ impl Lanes {
             }
             Ok(())
         })?;
-        Ok(Self { work: Some(work), threads })
+        Ok(Self { work: Some(work), threads, most })
+    }
+
+    /// How many of so many texts share a pass: all threads are to have some.
+    fn share(&self, count: usize) -> usize {
+        count.div_ceil(self.threads.len().max(1)).clamp(1, self.most)
     }
 
     /// Encodes every text, in order.
@@ -85,8 +93,16 @@ impl Lanes {
         let count = texts.len();
         let (reply, results) = mpsc::channel();
         let work = self.work.as_ref().ok_or_else(gone)?;
-        for (position, tokens) in texts.into_iter().enumerate() {
+        let mut position = 0;
+        let mut texts = texts.into_iter();
+        loop {
+            let tokens: Vec<Tokens> = texts.by_ref().take(self.share(count)).collect();
+            let taken = tokens.len();
+            if taken == 0 {
+                break;
+            }
             work.send(Text { position, tokens, reply: reply.clone() }).map_err(|_| gone())?;
+            position += taken;
         }
         drop(reply);
         let mut encoded: Vec<Option<EncodedText>> = vec![None; count];
@@ -110,18 +126,48 @@ impl Drop for Lanes {
     }
 }
 
-/// Encodes one text by itself: its padding's keys and values are left out.
-fn one(encoder: &T5Encoder, tokens: &Tokens) -> Result<EncodedText, RenderError> {
-    let ids: Vec<i64> = tokens.ids.iter().map(|id| i64::from(*id)).collect();
-    let ids = Tensor::f_from_slice(&ids)?.f_unsqueeze(0)?;
-    let mask: Vec<i64> = tokens.mask.iter().map(|real| i64::from(*real)).collect();
-    let real = mask.iter().take_while(|real| **real == 1).count();
-    let states = if real > 0 && mask[real..].iter().all(|real| *real == 0) {
-        encoder.forward(&ids, &Keys::First(real as i64))?
-    } else {
-        encoder.forward(&ids, &Keys::Masked(&Tensor::f_from_slice(&mask)?.f_unsqueeze(0)?))?
+/// Encodes texts in one pass if their lengths allow it, else one by one. Padding's keys and values are left out.
+fn together(encoder: &T5Encoder, texts: &[Tokens]) -> Vec<Result<EncodedText, RenderError>> {
+    let real: Option<Vec<i64>> = texts.iter().map(real_positions).collect();
+    let length = texts.first().map_or(0, |tokens| tokens.ids.len());
+    match real {
+        Some(real) if texts.iter().all(|tokens| tokens.ids.len() == length) => {
+            match pass(encoder, texts, &Keys::First(&real)) {
+                Ok(states) => texts
+                    .iter()
+                    .enumerate()
+                    .map(|(row, tokens)| encoded(&states.f_select(0, row as i64)?, tokens, row))
+                    .collect(),
+                Err(_) if texts.len() > 1 => texts.iter().map(|tokens| alone(encoder, tokens)).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        }
+        _ => texts.iter().map(|tokens| alone(encoder, tokens)).collect(),
+    }
+}
+
+fn alone(encoder: &T5Encoder, tokens: &Tokens) -> Result<EncodedText, RenderError> {
+    let states = match real_positions(tokens) {
+        Some(real) => pass(encoder, std::slice::from_ref(tokens), &Keys::First(&[real]))?,
+        None => {
+            let mask: Vec<i64> = tokens.mask.iter().map(|real| i64::from(*real)).collect();
+            let mask = Tensor::f_from_slice(&mask)?.f_unsqueeze(0)?;
+            pass(encoder, std::slice::from_ref(tokens), &Keys::Masked(&mask))?
+        }
     };
     encoded(&states.f_select(0, 0)?, tokens, 0)
+}
+
+/// How many positions are real, if those come first and there are some.
+fn real_positions(tokens: &Tokens) -> Option<i64> {
+    let real = tokens.mask.iter().take_while(|real| **real == 1).count();
+    (real > 0 && tokens.mask[real..].iter().all(|real| *real == 0)).then_some(real as i64)
+}
+
+/// Texts of one length through the encoder, `[texts, length, dimension]`.
+fn pass(encoder: &T5Encoder, texts: &[Tokens], keys: &Keys<'_>) -> Result<Tensor, RenderError> {
+    let ids: Vec<i64> = texts.iter().flat_map(|tokens| &tokens.ids).map(|id| i64::from(*id)).collect();
+    Ok(encoder.forward(&Tensor::f_from_slice(&ids)?.f_view([texts.len() as i64, -1])?, keys)?)
 }
 
 #[cfg(test)]
