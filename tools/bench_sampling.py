@@ -72,7 +72,6 @@ def main():
     scenes = evenly(pictures.held_out_scenes(PAIRS, SINGLES), args.captions)
     with tempfile.TemporaryDirectory() as folder:
         lines = [{"prompt": pictures.text(pictures.caption(s)), "seed": i} for i, s in enumerate(scenes)]
-        Path(folder, "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         print(f"{args.captions} captions, {os.cpu_count()} cores, bf16 but where it says f32\n")
         print("| base stage | rows of forward passes | model s/image | " + " | ".join(judge.ASPECTS) + " | all right | grey levels moved |")
         print("| --- " * (5 + len(judge.ASPECTS)) + "|")
@@ -81,9 +80,13 @@ def main():
         if "format" in args.rows:
             rows.append(("f32", [("as shipped, in f32", [])]))
         for dtype, of_dtype in rows:
-            with farm(args, folder, dtype):
+            # A farm of its own state: another would use the first one's pictures again.
+            state = Path(folder, dtype)
+            state.mkdir()
+            (state / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            with farm(args, state, dtype):
                 for label, flags in of_dtype:
-                    rendered, settings, seconds = render(args.binary.resolve(), folder, flags)
+                    rendered, settings, seconds = render(args.binary.resolve(), state, flags)
                     shipped = rendered if shipped is None else shipped
                     verdicts = [judge.judge(picture, scene) for picture, scene in zip(rendered, scenes)]
                     moved = sum((a - b).abs().mean().item() for a, b in zip(rendered, shipped)) / len(scenes) * 127.5
