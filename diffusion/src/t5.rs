@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
-use crate::device::Placement;
+use crate::device::{Placement, give_freed_memory_back};
 use crate::error::LoadError;
 use crate::kernels::{ConvKernel, ConvPart, Layout, OneThread, Shape};
 use crate::layers::{Linear, Torch};
@@ -74,6 +74,9 @@ impl Matrix {
             return Ok(Self::Libtorch(Linear { weight, bias: None }));
         }
         let kernel = ConvKernel::new(placement.kind, &[ConvPart::whole(&weight)], None, Layout::Stride(1))?;
+        // The unpacked weights' holes would not all be filled by the next matrix's.
+        drop(weight);
+        give_freed_memory_back();
         Ok(Self::Kernel(Arc::new(kernel), placement.kind))
     }
 

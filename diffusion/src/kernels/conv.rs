@@ -184,6 +184,12 @@ impl<E: Element> Phase<E> {
         let sizes = parts.iter().zip(&windows);
         let lane_size: usize = sizes.map(|(part, window)| window.lines * window.columns * padded(part)).sum();
         let mut weights = vec![E::ZERO; lane_size * LANES * (outputs * together).div_ceil(LANES)];
+        if let ([part], 1) = (parts, together)
+            && part.kernel == 1
+        {
+            fill_matrix(&mut weights, outputs, part);
+            return Self { weights, down, right, windows };
+        }
         let mut of_lane = vec![0.0_f32; lane_size];
         for lane in 0..outputs * together {
             let (place, output) = (lane / outputs, lane % outputs);
@@ -209,6 +215,27 @@ impl<E: Element> Phase<E> {
             }
         }
         Self { weights, down, right, windows }
+    }
+}
+
+/// Packs a matrix, which a text encoder has hundreds of: in the order of the packed weights, sixteen rows at a time.
+fn fill_matrix<E: Element>(weights: &mut [E], outputs: usize, part: &Part<'_>) {
+    let steps = part.channels.div_ceil(E::STEP);
+    let row = |output: usize| {
+        let from = output * part.inputs + part.from;
+        &part.weights[from..from + part.channels]
+    };
+    for (block, weights) in weights.chunks_exact_mut(steps * E::STEP * LANES).enumerate() {
+        let first = block * LANES;
+        let rows: Vec<&[f32]> = (first..outputs.min(first + LANES)).map(row).collect();
+        for (step, weights) in weights.chunks_exact_mut(E::STEP * LANES).enumerate() {
+            let channels = step * E::STEP..part.channels.min((step + 1) * E::STEP);
+            for (row, weights) in rows.iter().zip(weights.chunks_exact_mut(E::STEP)) {
+                for (weight, value) in weights.iter_mut().zip(&row[channels.clone()]) {
+                    *weight = E::of(value * part.factor);
+                }
+            }
+        }
     }
 }
 
