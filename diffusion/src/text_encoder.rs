@@ -1,5 +1,5 @@
-//! Texts to embeddings: the tokenizer and the T5 encoder together. On the host each text is encoded by itself, several
-//! at a time; on a GPU in passes of eight.
+//! Texts to embeddings: the tokenizer and the T5 encoder together. On the host several threads encode texts of their own,
+//! a few in a pass where that leaves their bytes alone; on a GPU it is passes of eight.
 
 mod lanes;
 

@@ -1,8 +1,9 @@
-//! Threads that each encode one text at a time, on the host.
+//! Threads that each encode texts of their own, on the host.
 //!
 //! A text's matrices are small: two threads that share one text wait for each other at every operation, and two
-//! threads with a text each do not. And a text that is always computed alone, by the same number of threads, has the
-//! same bytes whatever else is encoded beside it.
+//! threads with texts of their own do not. On this crate's kernels a row's bits are its own, so a few texts share a
+//! pass; elsewhere a text is always computed alone, by the same number of threads. Either way it has the same bytes
+//! whatever else is encoded beside it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -28,7 +29,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For so many threads in all. A text's bytes depend on `threads_each` alone, which is 1 below eight.
+    /// For so many threads in all. Where a text's bytes depend on threads at all, it is on `threads_each` alone, which is
+    /// 1 below eight.
     pub(crate) fn new(threads: usize) -> Self {
         let threads_each = (threads / MOST).max(1);
         Self { texts: (threads / threads_each).max(1), threads_each }
