@@ -1,15 +1,16 @@
 //! Times the stages of a cascade folder and says where the time goes, one line of JSON a stage:
-//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [libtorch]
+//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [warm=STEPS] [libtorch] [cpu] [eager]
 //! [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
 //!
-//! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up.
+//! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up, of one
+//! step or as many as given: CUDA graphs are recorded within the first six.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use darkroom_diffusion::{
-    DtypeChoice, HostTensor, LoadOptions, RowInput, SamplerSettings, StageModel, timings,
+    DeviceChoice, DtypeChoice, HostTensor, LoadOptions, RowInput, SamplerSettings, StageModel, timings,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -23,14 +24,18 @@ fn time_stages() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let cascade = arguments.next().ok_or("give a cascade folder")?;
     let (mut options, mut images, mut stages) = (LoadOptions::default(), 1_usize, Vec::new());
+    let mut warm_steps = 1;
     for argument in arguments {
         match argument.as_str() {
             "f32" => options.dtype = DtypeChoice::F32,
             "bf16" => options.dtype = DtypeChoice::Bf16,
             "libtorch" => options.libtorch_only = true,
-            other => match other.strip_prefix("images=") {
-                Some(count) => images = count.parse()?,
-                None => stages.push(other.to_owned()),
+            "eager" => options.eager = true,
+            "cpu" => options.device = DeviceChoice::Cpu,
+            other => match other.split_once('=') {
+                Some(("images", count)) => images = count.parse()?,
+                Some(("warm", count)) => warm_steps = count.parse()?,
+                _ => stages.push(other.to_owned()),
             },
         }
     }
@@ -39,7 +44,7 @@ fn time_stages() -> Result<(), Failure> {
     }
     let mut pictures: Vec<HostTensor> = Vec::new();
     for stage in &stages {
-        pictures = time_stage(Path::new(&cascade), stage, &options, images, pictures)?;
+        pictures = time_stage(Path::new(&cascade), stage, &options, (images, warm_steps), pictures)?;
     }
     Ok(())
 }
@@ -48,7 +53,7 @@ fn time_stage(
     cascade: &Path,
     stage: &str,
     options: &LoadOptions,
-    images: usize,
+    (images, warm_steps): (usize, usize),
     below: Vec<HostTensor>,
 ) -> Result<Vec<HostTensor>, Failure> {
     let parts: Vec<&str> = stage.split(':').collect();
@@ -86,7 +91,7 @@ fn time_stage(
         })
         .collect();
     let go = &mut |_| ControlFlow::Continue(());
-    model.render(&SamplerSettings { steps: 1, ..settings.clone() }, &rows[..1], go)?;
+    model.render(&SamplerSettings { steps: warm_steps, ..settings.clone() }, &rows[..1], go)?;
     timings::take();
     let begun = Instant::now();
     let pictures = model.render(&settings, &rows, go)?;

@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::graphs::{Graphs, Question};
 use crate::guidance::guide;
 use crate::image_to_image::keep;
 use crate::kernels::beside;
@@ -31,6 +32,7 @@ pub(crate) struct Start {
 /// Images on their way from noise to pictures.
 pub(crate) struct Denoiser<'a> {
     network: &'a Network,
+    graphs: Option<&'a Graphs>,
     plan: &'a SamplerPlan,
     /// Of the unconditional rows, then the conditional ones; of these alone if no step is guided.
     conditioning: Conditioning,
@@ -54,6 +56,7 @@ impl<'a> Denoiser<'a> {
         let mixed = guided > 0 && guided < plan.timesteps.len();
         Ok(Self {
             network,
+            graphs: None,
             plan,
             conditioning: network.condition(&text, start.noise_level)?,
             alone: mixed.then(|| network.condition(&start.text, start.noise_level)).transpose()?,
@@ -65,6 +68,11 @@ impl<'a> Denoiser<'a> {
         })
     }
 
+    /// With passes that may be recorded and replayed.
+    pub(crate) fn with_graphs(self, graphs: &'a Graphs) -> Self {
+        Self { graphs: Some(graphs), ..self }
+    }
+
     /// x after the steps so far, `[images, 3, height, width]`, channels-last.
     pub(crate) fn x(&self) -> &Tensor {
         &self.x
@@ -74,8 +82,15 @@ impl<'a> Denoiser<'a> {
     /// step is not guided. A step of one kind has one shape, whatever the steps around it.
     pub(crate) fn predict(&mut self, index: usize) -> Torch<Tensor> {
         let (rows, conditioning) = self.question(index)?;
-        let timestep = self.plan.timesteps[index];
-        let (output, deep) = self.network.forward(&rows, timestep, conditioning, self.deep_at(index))?;
+        let (timestep, deep) = (self.plan.timesteps[index], self.deep_at(index));
+        let (output, deep) = match self.graphs {
+            None => self.network.forward(&rows, timestep, conditioning, deep)?,
+            Some(graphs) => {
+                let keeps_deep = self.plan.cache_interval > 1 && deep.is_none();
+                let question = Question { x: &rows, timestep, conditioning, deep, keeps_deep };
+                graphs.pass(self.network, &question)?
+            }
+        };
         self.keep_deep(index, &deep);
         Ok(output)
     }
@@ -186,7 +201,8 @@ mod tests {
 
     fn model(stage: &str, dtype: DtypeChoice, libtorch_only: bool) -> StageModel {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(stage);
-        let options = LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None, libtorch_only };
+        let options =
+            LoadOptions { device: DeviceChoice::Cpu, dtype, libtorch_only, ..LoadOptions::default() };
         StageModel::load(&folder, "stage", &options).unwrap()
     }
 
@@ -262,8 +278,7 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/example/base");
         for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
-            let options =
-                LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None, libtorch_only: false };
+            let options = LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() };
             let model = StageModel::load(&folder, "base", &options).unwrap();
             let settings = SamplerSettings {
                 sampler: Sampler::Ddim,

@@ -8,8 +8,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tch::{Device, Kind};
 
+use crate::cuda;
 use crate::error::LoadError;
 use crate::kernels;
+
+pub(crate) use native::open_library;
 
 /// Raised when a change to the kernels changes bits.
 const KERNELS: u32 = 2;
@@ -49,6 +52,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Networks run on libtorch's operations alone, even where this crate has its own kernels.
     pub libtorch_only: bool,
+    /// On a GPU, networks are launched operation by operation, never as recorded graphs. The bits are the same.
+    pub eager: bool,
 }
 
 /// A device and a number format, settled.
@@ -118,6 +123,37 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
     Ok(Placement { device, kind, kernels: false })
 }
 
+/// Bytes that are free on the device that a model would be placed on, other processes' share left out; none on a CPU, and
+/// where a GPU does not tell.
+///
+/// # Errors
+/// The device cannot be used.
+pub fn free_memory(options: &LoadOptions) -> Result<Option<u64>, LoadError> {
+    let Device::Cuda(index) = place(options)?.device else { return Ok(None) };
+    match cuda::memory(index) {
+        Ok(memory) => {
+            tracing::info!(device.free = memory.free, device.total = memory.total, "the device's memory");
+            Ok(Some(memory.free))
+        }
+        Err(reason) => {
+            tracing::warn!(reason, "the device does not tell how much memory it has");
+            Ok(None)
+        }
+    }
+}
+
+/// Gives what the process has freed back to the device, for what is loaded next.
+pub(crate) fn give_back(placement: Placement) {
+    match placement.device {
+        Device::Cuda(_) => {
+            if let Err(reason) = cuda::give_back() {
+                tracing::debug!(reason, "freed memory stays with libtorch");
+            }
+        }
+        _ => give_freed_memory_back(),
+    }
+}
+
 /// Gives freed memory back to the system once: while weights are loaded, holes between them are of no use.
 pub(crate) fn give_freed_memory_back() {
     native::give_freed_memory_back();
@@ -175,8 +211,8 @@ fn unusable(index: usize, message: String) -> LoadError {
 fn cuda_devices() -> &'static Result<usize, String> {
     static DEVICES: OnceLock<Result<usize, String>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        native::load_library("libcuda.so.1").map_err(|reason| format!("no NVIDIA driver ({reason})"))?;
-        native::load_library("libtorch_cuda.so")
+        open_library("libcuda.so.1").map_err(|reason| format!("no NVIDIA driver ({reason})"))?;
+        open_library("libtorch_cuda.so")
             .map_err(|reason| format!("libtorch's CUDA half could not be loaded ({reason})"))?;
         if !tch::Cuda::is_available() {
             return Err("libtorch sees no CUDA device".to_owned());
@@ -251,17 +287,18 @@ fn word(name: &str) -> String {
 /// The calls to the C library that neither std nor tch offers.
 #[expect(unsafe_code, reason = "dlopen and mallopt have no safe wrapper; no pointer outlives the calls")]
 mod native {
-    use std::ffi::{CStr, CString};
+    use std::ffi::{CStr, CString, c_void};
+    use std::ptr::NonNull;
     use std::sync::Once;
 
     /// Loads a shared library for the rest of the process, with its symbols visible to the libraries loaded before.
-    pub(super) fn load_library(name: &str) -> Result<(), String> {
+    pub(crate) fn open_library(name: &str) -> Result<NonNull<c_void>, String> {
         let name = CString::new(name).map_err(|error| error.to_string())?;
         // SAFETY: `name` is a valid C string for the whole call. The library's initialisers register libtorch's
-        // CUDA half and touch nothing of ours. The handle is dropped on purpose: the library stays loaded.
+        // CUDA half and touch nothing of ours. The handle is never closed: the library stays loaded.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        if !handle.is_null() {
-            return Ok(());
+        if let Some(handle) = NonNull::new(handle) {
+            return Ok(handle);
         }
         // SAFETY: after a failed dlopen, dlerror gives a C string that stays valid until the next dl call.
         let message = unsafe {

@@ -265,7 +265,16 @@ impl Sinusoid {
 
     /// `[1, width]` in f32.
     pub(crate) fn forward(&self, time: f64) -> Torch<Tensor> {
-        let angle = self.frequencies.f_mul_scalar(time)?.f_unsqueeze(0)?;
+        self.waves(&self.frequencies.f_mul_scalar(time)?)
+    }
+
+    /// The same of a time on the device, `[1]` in f32; the same bits.
+    pub(crate) fn of(&self, time: &Tensor) -> Torch<Tensor> {
+        self.waves(&self.frequencies.f_mul(time)?)
+    }
+
+    fn waves(&self, angle: &Tensor) -> Torch<Tensor> {
+        let angle = angle.f_unsqueeze(0)?;
         let (sine, cosine) = (angle.f_sin()?, angle.f_cos()?);
         let parts = if self.flip_sin_to_cos { [cosine, sine] } else { [sine, cosine] };
         let joined = Tensor::f_cat(&parts, 1)?;

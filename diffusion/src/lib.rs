@@ -7,10 +7,12 @@
 //! This crate knows nothing of queues, jobs, storage or the network, and has no global state beyond libtorch's own.
 
 mod config;
+mod cuda;
 mod denoise;
 mod device;
 mod error;
 mod fused;
+mod graphs;
 mod guidance;
 mod host;
 mod image_to_image;
@@ -31,7 +33,7 @@ pub mod trace;
 mod unet;
 mod weights;
 
-pub use device::{DeviceChoice, DtypeChoice, LoadOptions};
+pub use device::{DeviceChoice, DtypeChoice, LoadOptions, free_memory};
 pub use error::{LoadError, RenderError};
 pub use guidance::GuidanceSchedule;
 pub use host::HostTensor;
@@ -39,7 +41,7 @@ pub use sampler::Sampler;
 pub use schedule::{Spacing, Thresholding};
 pub use settings::{RowInput, SamplerSettings, StageDescription, StepReport};
 pub use stage::StageModel;
-pub use stage_survey::StageSurvey;
+pub use stage_survey::{StageSurvey, weights_memory};
 pub use text_encoder::{EncodedText, EncoderSurvey, TextEncoder};
 pub use tokenizer::Tokenizer;
 pub use weights::{WeightsSurvey, scan as scan_weights};

@@ -6,8 +6,9 @@ use std::path::Path;
 use tch::Tensor;
 
 use crate::denoise::{Denoiser, Start, augment, predict_all, upload};
-use crate::device::{LoadOptions, Placement, place_network};
+use crate::device::{LoadOptions, Placement, give_back, place_network};
 use crate::error::{LoadError, RenderError};
+use crate::graphs::Graphs;
 use crate::host::HostTensor;
 use crate::image_to_image::{self, begin, repainted, steps_left_out};
 use crate::kernels::OneThread;
@@ -32,6 +33,7 @@ pub struct StageModel {
     /// Of the noise on the low-resolution input; super-resolution stages only.
     augmentation: Option<Schedule>,
     placement: Placement,
+    graphs: Graphs,
 }
 
 impl StageModel {
@@ -54,7 +56,15 @@ impl StageModel {
             device.class = placement.class(),
             "stage loaded"
         );
-        Ok(Self { name: stage_name.to_owned(), loaded, schedule, augmentation, placement })
+        let graphs = Graphs::new(placement, options.eager);
+        Ok(Self { name: stage_name.to_owned(), loaded, schedule, augmentation, placement, graphs })
+    }
+
+    /// Frees it, and gives its memory back to the device.
+    pub fn unload(self) {
+        let placement = self.placement;
+        drop(self);
+        give_back(placement);
     }
 
     /// What the stage is.
@@ -100,7 +110,11 @@ impl StageModel {
         rows: &[RowInput],
         on_step: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
     ) -> Result<Vec<HostTensor>, RenderError> {
-        timed(Part::Sampler, || self.run(settings, rows, on_step))
+        timed(Part::Sampler, || match self.run(settings, rows, on_step) {
+            // Memory that recorded graphs keep for themselves may be what it lacks.
+            Err(RenderError::OutOfMemory(_)) if self.graphs.give_back() => self.run(settings, rows, on_step),
+            result => result,
+        })
     }
 
     fn run(
@@ -120,7 +134,7 @@ impl StageModel {
         let mut denoisers = Vec::with_capacity(groups.len());
         for images in &groups {
             let start = self.start(settings, &plan, images, group)?;
-            denoisers.push(Denoiser::new(&self.loaded.network, &plan, &start)?);
+            denoisers.push(Denoiser::new(&self.loaded.network, &plan, &start)?.with_graphs(&self.graphs));
         }
         let steps = plan.timesteps.len();
         for (index, timestep) in plan.timesteps.iter().enumerate() {

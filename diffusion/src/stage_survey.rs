@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
+use tch::Kind;
+
 use crate::config::ConfigFile;
+use crate::device::{LoadOptions, place_network};
 use crate::error::LoadError;
 use crate::schedule::Schedule;
 use crate::stage::{NOISING_SCHEDULER, SCHEDULER, check_parts};
@@ -97,6 +100,16 @@ impl StageSurvey {
             unknown_keys,
         })
     }
+}
+
+/// Bytes that a stage's weights will take where `options` place them, by its files' headers. What a pass needs beside them
+/// depends on the pictures and is not in it.
+///
+/// # Errors
+/// As [`crate::StageModel::load`].
+pub fn weights_memory(stage_dir: &Path, options: &LoadOptions) -> Result<u64, LoadError> {
+    let is_bf16 = place_network(options)?.kind == Kind::BFloat16;
+    Ok(StageSurvey::read(stage_dir, None)?.weights.memory(is_bf16))
 }
 
 fn read_schedule(path: &Path) -> Result<(Schedule, Vec<String>), LoadError> {

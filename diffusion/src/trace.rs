@@ -109,7 +109,7 @@ pub fn check(
         DtypeChoice::Auto => DtypeChoice::F32,
         given => given,
     };
-    let load = LoadOptions { device: options.device, dtype, threads: None, libtorch_only: false };
+    let load = LoadOptions { device: options.device, dtype, ..LoadOptions::default() };
     let recordings = traces.iter().map(|path| Recording::open(path)).collect::<Result<Vec<_>, _>>()?;
     let mut stages: BTreeMap<String, StageModel> = BTreeMap::new();
     let mut reports = Vec::with_capacity(recordings.len());

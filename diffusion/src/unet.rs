@@ -13,6 +13,7 @@ pub(crate) mod model;
 pub(crate) mod resnet;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
@@ -29,9 +30,19 @@ pub(crate) struct Conditioning {
     pub(crate) embedding: Option<Tensor>,
     /// The text's keys and values for every attention layer in forward order, each `[rows, length, channels]`.
     pub(crate) text: Vec<(Tensor, Tensor)>,
+    identity: Arc<()>,
 }
 
 impl Conditioning {
+    pub(crate) fn new(embedding: Option<Tensor>, text: Vec<(Tensor, Tensor)>) -> Self {
+        Self { embedding, text, identity: Arc::new(()) }
+    }
+
+    /// Tells this conditioning from all others for as long as somebody holds it.
+    pub(crate) fn identity(&self) -> Arc<()> {
+        Arc::clone(&self.identity)
+    }
+
     /// The conditioning of all rows of several.
     pub(crate) fn join(parts: &[&Self]) -> Torch<Self> {
         let embeddings: Vec<&Tensor> = parts.iter().filter_map(|part| part.embedding.as_ref()).collect();
@@ -44,7 +55,7 @@ impl Conditioning {
                 Ok((Tensor::f_cat(&keys, 0)?, Tensor::f_cat(&values, 0)?))
             })
             .collect::<Torch<_>>()?;
-        Ok(Self { embedding, text })
+        Ok(Self::new(embedding, text))
     }
 }
 
@@ -151,10 +162,22 @@ impl Network {
         conditioning: &Conditioning,
         deep: Option<&Tensor>,
     ) -> Torch<(Tensor, Tensor)> {
+        let time = Tensor::f_full([1], f64::from(timestep), (Kind::Float, self.placement().device))?;
+        self.forward_at(x, &time, conditioning, deep)
+    }
+
+    /// The same for a time on the device, `[1]` in f32: everything that changes from step to step is a tensor.
+    pub(crate) fn forward_at(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        conditioning: &Conditioning,
+        deep: Option<&Tensor>,
+    ) -> Torch<(Tensor, Tensor)> {
         timed(Part::Network, || {
             let (output, deep) = match self {
-                Self::If(network) => network.forward(x, timestep, conditioning, deep)?,
-                Self::Efficient(network) => network.forward(x, timestep, conditioning, deep)?,
+                Self::If(network) => network.forward(x, time, conditioning, deep)?,
+                Self::Efficient(network) => network.forward(x, time, conditioning, deep)?,
             };
             Ok((output.f_to_kind(Kind::Float)?, deep))
         })

@@ -24,7 +24,7 @@ impl TorchEncoder {
         let spec = &cascade.cascade().spec.encoder;
         let device = device(machine.device.as_deref())?;
         let dtype = if spec.dtype == "bf16" { DtypeChoice::Bf16 } else { DtypeChoice::F32 };
-        let options = LoadOptions { device, dtype, threads: machine.threads, libtorch_only: false };
+        let options = LoadOptions { device, dtype, threads: machine.threads, ..LoadOptions::default() };
         let (folder, tokenizer) = (cascade.encoder_folder(), cascade.tokenizer_folder());
         let encoder = TextEncoder::load(&folder, &tokenizer, spec.max_length as usize, &options)
             .map_err(|error| load_failed(&error))?;

@@ -76,7 +76,7 @@ pub fn load_options(machine: &Machine) -> Result<LoadOptions, UserError> {
     if machine.threads == Some(0) {
         return Err(UserError::invalid("threads", "threads is 0; accepted: at least 1"));
     }
-    Ok(LoadOptions { device, dtype, threads: machine.threads, libtorch_only: false })
+    Ok(LoadOptions { device, dtype, threads: machine.threads, ..LoadOptions::default() })
 }
 
 fn load_failed(error: &LoadError) -> UserError {

@@ -97,18 +97,18 @@ impl EfficientUNet {
         let down = self.down.iter().filter_map(|block| block.attention.as_ref());
         let up = self.up.iter().filter_map(|block| block.attention.as_ref());
         let text = down.chain(up).map(|attention| attention.project_text(&text)).collect::<Torch<_>>()?;
-        Ok(Conditioning { embedding, text })
+        Ok(Conditioning::new(embedding, text))
     }
 
     /// The raw prediction, and what enters the last block on the way up: `deep`, if that is given.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        timestep: u32,
+        time: &Tensor,
         conditioning: &Conditioning,
         deep: Option<&Tensor>,
     ) -> Torch<(Tensor, Tensor)> {
-        let mut vector = self.time.forward(&self.sinusoid.forward(f64::from(timestep))?)?;
+        let mut vector = self.time.forward(&self.sinusoid.of(time)?)?;
         if let Some(embedding) = &conditioning.embedding {
             vector = vector.f_add(embedding)?;
         }

@@ -121,14 +121,14 @@ impl UNet {
             self.text_projection.as_ref().map(|projection| projection.forward(text)).transpose()?;
         let text = projected.as_ref().unwrap_or(text).f_to_kind(self.placement.kind)?;
         let text = self.attentions().map(|attention| attention.project_text(&text)).collect::<Torch<_>>()?;
-        Ok(Conditioning { embedding, text })
+        Ok(Conditioning::new(embedding, text))
     }
 
     /// The raw prediction, and what enters the last block on the way up: `deep`, if that is given.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        timestep: u32,
+        time: &Tensor,
         conditioning: &Conditioning,
         deep: Option<&Tensor>,
     ) -> Torch<(Tensor, Tensor)> {
@@ -136,7 +136,7 @@ impl UNet {
         if self.center_input_sample {
             x = x.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
         }
-        let time = self.steering(timestep, conditioning, x.size()[0])?;
+        let steering = self.steering(time, conditioning, x.size()[0])?;
         let mut text = conditioning.text.iter();
         let mut x = self.conv_in.forward(&x)?;
         let mut kept = vec![x.shallow_clone()];
@@ -145,19 +145,19 @@ impl UNet {
         let deep = match deep {
             Some(deep) => {
                 if let Some(block) = self.down.first() {
-                    drop(block.down_in_place(&x, &time, &mut text, &mut kept)?);
+                    drop(block.down_in_place(&x, &steering, &mut text, &mut kept)?);
                 }
                 deep.shallow_clone()
             }
             None => {
                 for block in &self.down {
-                    x = block.down(&x, &time, &mut text, &mut kept)?;
+                    x = block.down(&x, &steering, &mut text, &mut kept)?;
                 }
                 if let Some(block) = &self.mid {
-                    x = block.middle(x, &time, &mut text)?;
+                    x = block.middle(x, &steering, &mut text)?;
                 }
                 for block in lower {
-                    x = block.up(x, &time, &mut text, &mut kept)?;
+                    x = block.up(x, &steering, &mut text, &mut kept)?;
                 }
                 x
             }
@@ -165,14 +165,14 @@ impl UNet {
         let mut x = deep.shallow_clone();
         if let Some(block) = last {
             let mut text = conditioning.text[conditioning.text.len() - block.attentions.len()..].iter();
-            x = block.up(x, &time, &mut text, &mut kept)?;
+            x = block.up(x, &steering, &mut text, &mut kept)?;
         }
         Ok((self.conv_out.forward_f32(&self.norm_out.forward((&x).into(), &Steering::None)?)?, deep))
     }
 
     /// The vector that every residual block projects: time, noise level and pooled text, `[rows, width]`.
-    fn steering(&self, timestep: u32, conditioning: &Conditioning, rows: i64) -> Torch<Tensor> {
-        let mut vector = self.time.forward(&self.sinusoid.forward(f64::from(timestep))?)?;
+    fn steering(&self, time: &Tensor, conditioning: &Conditioning, rows: i64) -> Torch<Tensor> {
+        let mut vector = self.time.forward(&self.sinusoid.of(time)?)?;
         if let Some(embedding) = &conditioning.embedding {
             vector = vector.f_add(embedding)?;
         }

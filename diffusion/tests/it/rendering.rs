@@ -10,7 +10,7 @@ use darkroom_diffusion::{
 use super::fixture;
 
 fn options(dtype: DtypeChoice) -> LoadOptions {
-    LoadOptions { device: DeviceChoice::Cpu, dtype, threads: None, libtorch_only: false }
+    LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() }
 }
 
 pub(super) fn stage(cascade: &str, name: &str, dtype: DtypeChoice) -> StageModel {

@@ -1,0 +1,395 @@
+//! What is asked of libtorch's CUDA half and tch does not offer: graphs, and a card's memory.
+//!
+//! `cuda/shim.cpp` is compiled against libtorch's headers into a shared library, which this crate carries in itself and
+//! loads when libtorch's CUDA half is loaded: the binary links none of it, and a libtorch that lacks a function it asks
+//! for is refused by the loader as a whole. See docs/adr/0018-cuda-graphs.md.
+
+use std::sync::OnceLock;
+
+use native::Shim;
+
+/// The shim as it was built; empty if it could not be.
+const SHIM: &[u8] = include_bytes!(env!("DARKROOM_SHIM"));
+/// Why it could not be.
+const ABSENT: &str = env!("DARKROOM_SHIM_ABSENT");
+
+/// The shim, loaded once; libtorch's CUDA half must be loaded before. Or why there is none.
+fn shim() -> Result<&'static Shim, String> {
+    static LOADED: OnceLock<Result<Shim, String>> = OnceLock::new();
+    let load = || {
+        if SHIM.is_empty() {
+            return Err(format!("this build has no graphs: {ABSENT}"));
+        }
+        Shim::load(SHIM)
+    };
+    LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
+}
+
+/// Bytes of a card: those that are free, and all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) free: u64,
+    pub(crate) total: u64,
+}
+
+/// A card's memory at this moment, other processes' share included.
+pub(crate) fn memory(device: usize) -> Result<Memory, String> {
+    shim()?.memory(device)
+}
+
+/// Gives memory that libtorch keeps for later back to the card.
+pub(crate) fn give_back() -> Result<(), String> {
+    shim()?.give_back()
+}
+
+/// Makes recordings on one device.
+pub(crate) struct Recorder(native::RecorderHandle);
+
+/// What was done once and can be done again, on the same tensors. It must not outlive them.
+pub(crate) struct Recording(native::RecordingHandle);
+
+impl Recorder {
+    pub(crate) fn new(device: usize) -> Result<Self, String> {
+        shim()?.recorder(device).map(Self)
+    }
+
+    /// Runs `pass` a few times as it is, so that whatever is set up at first use is, then once more while recording. What
+    /// that last time returns is filled by replays alone.
+    ///
+    /// # Errors
+    /// What libtorch, CUDA or `pass` says; the device then is as before, unless it is broken.
+    pub(crate) fn record<T, E: std::fmt::Display>(
+        &self,
+        mut pass: impl FnMut() -> Result<T, E>,
+    ) -> Result<(T, Recording), String> {
+        const WARM_UPS: usize = 2;
+        let side = self.0.enter()?;
+        for _ in 0..WARM_UPS {
+            drop(pass().map_err(|error| error.to_string())?);
+        }
+        let open = self.0.begin()?;
+        let result = pass().map_err(|error| error.to_string())?;
+        let recording = open.end()?;
+        side.leave()?;
+        Ok((result, Recording(recording)))
+    }
+}
+
+impl Recording {
+    /// Starts it again on the current stream; does not wait for it.
+    pub(crate) fn replay(&self) -> Result<(), String> {
+        self.0.replay()
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "functions of a shared library have no safe wrapper; every pointer is owned by one handle"
+)]
+mod native {
+    use std::ffi::{CStr, c_char, c_int, c_void};
+    use std::marker::PhantomData;
+    use std::os::fd::AsRawFd as _;
+    use std::ptr::{self, NonNull};
+
+    use super::Memory;
+    use crate::device::open_library;
+
+    type Object = *mut c_void;
+
+    /// The functions of `shim.cpp`, in its words. The library stays loaded for the rest of the process.
+    pub(super) struct Shim {
+        recorder_new: unsafe extern "C" fn(c_int, *mut Object, *mut c_char, usize) -> c_int,
+        recorder_drop: unsafe extern "C" fn(Object),
+        enter: unsafe extern "C" fn(Object, *mut c_char, usize) -> c_int,
+        leave: unsafe extern "C" fn(Object, *mut c_char, usize) -> c_int,
+        begin: unsafe extern "C" fn(Object, *mut Object, *mut c_char, usize) -> c_int,
+        end: unsafe extern "C" fn(Object, *mut c_char, usize) -> c_int,
+        abandon: unsafe extern "C" fn(Object),
+        replay: unsafe extern "C" fn(Object, *mut c_char, usize) -> c_int,
+        recording_drop: unsafe extern "C" fn(Object),
+        give_back: unsafe extern "C" fn(*mut c_char, usize) -> c_int,
+        memory: unsafe extern "C" fn(c_int, *mut usize, *mut usize, *mut c_char, usize) -> c_int,
+    }
+
+    impl Shim {
+        pub(super) fn load(bytes: &[u8]) -> Result<Self, String> {
+            let file = in_memory(bytes).map_err(|error| format!("no file in memory for it: {error}"))?;
+            let library = open_library(&format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+            macro_rules! function {
+                ($name:literal) => {
+                    // SAFETY: `library` is what dlopen returned and stays loaded; the name is a C string; the
+                    // function has this type in shim.cpp, from which this very library was built.
+                    unsafe {
+                        let symbol =
+                            libc::dlsym(library.as_ptr(), concat!("darkroom_", $name, "\0").as_ptr().cast());
+                        if symbol.is_null() {
+                            return Err(format!("it has no function {}", $name));
+                        }
+                        std::mem::transmute_copy(&symbol)
+                    }
+                };
+            }
+            Ok(Self {
+                recorder_new: function!("recorder_new"),
+                recorder_drop: function!("recorder_drop"),
+                enter: function!("enter"),
+                leave: function!("leave"),
+                begin: function!("begin"),
+                end: function!("end"),
+                abandon: function!("abandon"),
+                replay: function!("replay"),
+                recording_drop: function!("recording_drop"),
+                give_back: function!("give_back"),
+                memory: function!("memory"),
+            })
+        }
+
+        pub(super) fn memory(&self, device: usize) -> Result<Memory, String> {
+            let (mut free, mut total) = (0_usize, 0_usize);
+            // SAFETY: both numbers outlive the call.
+            said(|text, size| unsafe { (self.memory)(number(device), &mut free, &mut total, text, size) })?;
+            Ok(Memory { free: free as u64, total: total as u64 })
+        }
+
+        pub(super) fn give_back(&self) -> Result<(), String> {
+            // SAFETY: it takes nothing but the place for its message.
+            said(|text, size| unsafe { (self.give_back)(text, size) })
+        }
+
+        pub(super) fn recorder(&'static self, device: usize) -> Result<RecorderHandle, String> {
+            let mut object = ptr::null_mut();
+            // SAFETY: `object` outlives the call.
+            said(|text, size| unsafe { (self.recorder_new)(number(device), &mut object, text, size) })?;
+            let object = NonNull::new(object).ok_or("it made no recorder")?;
+            Ok(RecorderHandle { shim: self, object })
+        }
+    }
+
+    /// An anonymous file with these bytes.
+    #[cfg(target_os = "linux")]
+    fn in_memory(bytes: &[u8]) -> std::io::Result<std::fs::File> {
+        use std::{io::Write as _, os::fd::FromRawFd as _};
+        // SAFETY: the name is a C string; the descriptor that comes back, if one does, is nobody else's.
+        let mut file = unsafe {
+            let descriptor = libc::memfd_create(c"darkroom-cuda".as_ptr(), libc::MFD_CLOEXEC);
+            if descriptor < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            std::fs::File::from_raw_fd(descriptor)
+        };
+        file.write_all(bytes)?;
+        Ok(file)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn in_memory(_bytes: &[u8]) -> std::io::Result<std::fs::File> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn number(device: usize) -> c_int {
+        c_int::try_from(device).unwrap_or(c_int::MAX)
+    }
+
+    /// Calls a function that returns 0, or else leaves a message.
+    fn said(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), String> {
+        let mut text = [0_u8; 512];
+        if call(text.as_mut_ptr().cast(), text.len()) == 0 {
+            return Ok(());
+        }
+        let text = CStr::from_bytes_until_nul(&text).unwrap_or_default().to_string_lossy();
+        Err(text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    pub(super) struct RecorderHandle {
+        shim: &'static Shim,
+        object: NonNull<c_void>,
+    }
+
+    // SAFETY: the object holds numbers that name a device and a stream, which any thread may use; only one at a time does.
+    unsafe impl Send for RecorderHandle {}
+
+    impl RecorderHandle {
+        /// Sends this thread's operations to the recorder's stream until the guard goes.
+        pub(super) fn enter(&self) -> Result<Side<'_>, String> {
+            // SAFETY: the object lives as long as the handle.
+            said(|text, size| unsafe { (self.shim.enter)(self.object.as_ptr(), text, size) })?;
+            Ok(Side { recorder: self, left: false, _here: PhantomData })
+        }
+
+        /// Begins to record; between `enter` and `leave`.
+        pub(super) fn begin(&self) -> Result<Open, String> {
+            let mut object = ptr::null_mut();
+            // SAFETY: the recorder lives as long as the handle, `object` outlives the call.
+            let begun = said(|text, size| unsafe {
+                (self.shim.begin)(self.object.as_ptr(), &mut object, text, size)
+            });
+            // A recording that did not begin is given up like any other.
+            let open = NonNull::new(object).map(|object| Open { shim: self.shim, object: Some(object) });
+            begun?;
+            open.ok_or_else(|| "it made no recording".to_owned())
+        }
+    }
+
+    impl Drop for RecorderHandle {
+        fn drop(&mut self) {
+            // SAFETY: the object was made by the shim and is used no more.
+            unsafe { (self.shim.recorder_drop)(self.object.as_ptr()) }
+        }
+    }
+
+    /// While this lives, this thread's operations go to the recorder's stream.
+    pub(super) struct Side<'a> {
+        recorder: &'a RecorderHandle,
+        left: bool,
+        /// The stream is a thread's own.
+        _here: PhantomData<*const ()>,
+    }
+
+    impl Side<'_> {
+        pub(super) fn leave(mut self) -> Result<(), String> {
+            self.left = true;
+            self.go()
+        }
+
+        fn go(&self) -> Result<(), String> {
+            let RecorderHandle { shim, object } = self.recorder;
+            // SAFETY: the recorder lives longer than this.
+            said(|text, size| unsafe { (shim.leave)(object.as_ptr(), text, size) })
+        }
+    }
+
+    impl Drop for Side<'_> {
+        fn drop(&mut self) {
+            if !self.left {
+                // What went wrong is being told already.
+                let _ = self.go();
+            }
+        }
+    }
+
+    /// A recording that is not finished; given up if it never is.
+    pub(super) struct Open {
+        shim: &'static Shim,
+        object: Option<NonNull<c_void>>,
+    }
+
+    impl Open {
+        pub(super) fn end(mut self) -> Result<RecordingHandle, String> {
+            let object = self.object.ok_or("it was ended before")?;
+            // SAFETY: the object lives until it is given up or dropped by its handle.
+            said(|text, size| unsafe { (self.shim.end)(object.as_ptr(), text, size) })?;
+            self.object = None;
+            Ok(RecordingHandle { shim: self.shim, object })
+        }
+    }
+
+    impl Drop for Open {
+        fn drop(&mut self) {
+            if let Some(object) = self.object.take() {
+                // SAFETY: the object is used no more.
+                unsafe { (self.shim.abandon)(object.as_ptr()) }
+            }
+        }
+    }
+
+    pub(super) struct RecordingHandle {
+        shim: &'static Shim,
+        object: NonNull<c_void>,
+    }
+
+    // SAFETY: as for RecorderHandle; a graph may be launched from any thread, and only one at a time does.
+    unsafe impl Send for RecordingHandle {}
+
+    impl RecordingHandle {
+        pub(super) fn replay(&self) -> Result<(), String> {
+            // SAFETY: the object lives as long as the handle.
+            said(|text, size| unsafe { (self.shim.replay)(self.object.as_ptr(), text, size) })
+        }
+    }
+
+    impl Drop for RecordingHandle {
+        fn drop(&mut self) {
+            // SAFETY: the object was made by the shim and is used no more.
+            unsafe { (self.shim.recording_drop)(self.object.as_ptr()) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use super::*;
+
+    /// Where this build's libtorch lies.
+    fn libtorch() -> PathBuf {
+        PathBuf::from(std::env::var_os("LIBTORCH").expect("set by cargo"))
+    }
+
+    /// Names in a library's table of dynamic symbols, without those that carry a version of the C or C++ library.
+    fn names(library: &Path, which: &str) -> BTreeSet<String> {
+        let output =
+            Command::new("nm").args(["-D", which]).arg(library).output().expect("binutils are there");
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            library.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Weak ones may be absent.
+        let names =
+            lines.filter(|words| words[words.len() - 2] != "w").filter_map(|words| words.last().copied());
+        names.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn libtorch_and_the_cuda_runtime_have_every_function_that_the_shim_asks_for() {
+        let cuda = libtorch().join("../nvidia/cu13");
+        if SHIM.is_empty() {
+            assert!(!ABSENT.is_empty());
+            assert!(
+                !cuda.join("include/crt").exists(),
+                "with the project's own libtorch it is built: {ABSENT}"
+            );
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let shim = folder.path().join("shim.so");
+        std::fs::write(&shim, SHIM).unwrap();
+        let wanted: BTreeSet<String> =
+            names(&shim, "--undefined-only").into_iter().filter(|name| !name.contains('@')).collect();
+        let lib = libtorch().join("lib");
+        let libraries = [
+            lib.join("libc10.so"),
+            lib.join("libc10_cuda.so"),
+            lib.join("libtorch_cpu.so"),
+            lib.join("libtorch_cuda.so"),
+            cuda.join("lib/libcudart.so.13"),
+        ];
+        let mut missing = wanted.clone();
+        for library in &libraries {
+            for name in names(library, "--defined-only") {
+                missing.remove(name.split('@').next().unwrap());
+            }
+        }
+        assert!(missing.is_empty(), "{missing:?}");
+        for part in ["CUDAGraph13capture_begin", "CUDAGraph6replay", "getStreamFromPool", "cudaMemGetInfo"] {
+            assert!(wanted.iter().any(|name| name.contains(part)), "{part} is among {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_cuda_each_question_is_answered_with_a_reason() {
+        if tch::Cuda::is_available() {
+            return;
+        }
+        for error in [memory(0).unwrap_err(), give_back().unwrap_err(), Recorder::new(0).err().unwrap()] {
+            assert!(error.contains("symbol") || error.contains("this build has no graphs"), "{error}");
+        }
+    }
+}
