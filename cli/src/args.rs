@@ -146,6 +146,13 @@ pub(crate) struct MachineArgs {
     /// Threads of the model on the CPU; all cores when absent
     #[arg(long, env = "DARKROOM_THREADS")]
     pub(crate) threads: Option<usize>,
+    /// On a GPU, launch every operation by itself instead of replaying recorded CUDA graphs; the pictures are the same
+    #[arg(long, env = "DARKROOM_EAGER")]
+    pub(crate) eager: bool,
+    /// Memory that the weights of the models kept loaded may take together; on a GPU three quarters of what is free at the
+    /// start, on a CPU no limit when absent
+    #[arg(long, env = "DARKROOM_MODEL_MEMORY_MIB", value_name = "MIB")]
+    pub(crate) model_memory_mib: Option<u64>,
     /// Largest batch of every stage; measured or chosen per stage when absent
     #[arg(long, value_name = "ROWS")]
     pub(crate) batch: Option<usize>,

@@ -249,6 +249,11 @@ impl Parts {
                 device: self.machine.device.clone(),
                 dtype: self.machine.dtype.clone(),
                 threads: self.machine.threads,
+                eager: self.machine.eager,
+                model_memory: self
+                    .machine
+                    .model_memory_mib
+                    .map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
             },
             batch: self.machine.batch,
             cache: Some(self.state.join("cache")),

@@ -1,19 +1,29 @@
 //! How many images a batch may have: configured, or from what the stage was seen to take.
 //!
 //! A batch shares its steps' overhead, but delays its first image until its last one is done. So a batch grows until
-//! it takes about [`TARGET_SECONDS`] or reaches what memory allows by rule. Until a stage was timed the rule decides
-//! alone; times are taken from real batches and cost nothing. They, and caps lowered for want of memory, are kept per
-//! pool and device class in a small file, so that the next start knows them at once.
+//! it takes about [`TARGET_SECONDS`] or reaches what memory allows by rule. Times are taken from real batches and cost
+//! nothing. They, and caps lowered for want of memory, are kept per pool and device class in a small file, so that the next
+//! start knows them at once.
+//!
+//! Of a stage that was never timed a GPU is asked before it takes work ([`try_out`]): there a batch of eight may cost little
+//! more than one of two, and one too large runs out of memory, which is better found out on made-up pictures. On a CPU the
+//! rule decides until the first batch was timed: images of a batch cost about n times one, so that little is to be gained, and
+//! a trial would take as long as the first picture of somebody who waits for it.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
+use darkroom_queue::stage_loop::BatchFault;
 use serde::{Deserialize, Serialize};
 
 /// What a batch should take at most, seconds.
 pub const TARGET_SECONDS: f64 = 4.0;
+
+/// What trials of all stages may take at a start, seconds.
+pub const TRIAL_SECONDS: f64 = 2.0;
 
 /// Weight of the newest batch in the mean.
 const NEWEST: f64 = 0.3;
@@ -73,6 +83,12 @@ impl Caps {
         self.fixed.unwrap_or_else(learned).min(known.most_rows.unwrap_or(usize::MAX)).max(1)
     }
 
+    /// Whether a trial could tell something: nothing is configured, and nothing known of this pool.
+    #[must_use]
+    pub fn is_open(&self, pool: &str) -> bool {
+        self.fixed.is_none() && !self.known.contains_key(pool)
+    }
+
     /// Learns from a batch that ran.
     pub fn ran(&mut self, pool: &str, rows: usize, seconds: f64) {
         if rows == 0 || !seconds.is_finite() {
@@ -108,6 +124,52 @@ impl Caps {
             tracing::debug!(%error, "batch caps could not be saved");
         }
         self.saved = self.known.clone();
+    }
+}
+
+/// Finds a first cap for a pool of pictures of edge `size` of which nothing is known: batches of 1, 2, 4, … images up to the
+/// rule, until one takes as long as a batch should, memory runs out, or [`TRIAL_SECONDS`] since `begun` are over. `trial`
+/// gives the seconds that a batch of so many images would take; none ends it without a result.
+pub fn try_out(
+    caps: &mut Caps,
+    (pool, size): (&str, u32),
+    begun: Instant,
+    mut trial: impl FnMut(usize) -> Result<Option<f64>, BatchFault>,
+) {
+    if !caps.is_open(pool) {
+        return;
+    }
+    let mut measured = None;
+    let counts = std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|rows| *rows <= rule(size));
+    for rows in counts {
+        if begun.elapsed().as_secs_f64() > TRIAL_SECONDS {
+            break;
+        }
+        match trial(rows) {
+            Ok(Some(seconds)) => measured = Some((rows, seconds)),
+            Ok(None) => return,
+            Err(BatchFault::OutOfMemory) => {
+                caps.ran_out_of_memory(pool, rows);
+                break;
+            }
+            Err(fault) => {
+                tracing::debug!(?fault, rows, "a trial failed, batches are as large as the rule allows");
+                return;
+            }
+        }
+        if measured.is_some_and(|(_, seconds)| seconds >= TARGET_SECONDS) {
+            break;
+        }
+    }
+    if let Some((rows, seconds)) = measured {
+        caps.ran(pool, rows, seconds);
+        tracing::info!(
+            pool,
+            batch.cap = caps.cap(pool, size),
+            batch.rows = rows,
+            batch.seconds = seconds,
+            "batches tried"
+        );
     }
 }
 
@@ -156,5 +218,38 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE_NAME), "{").unwrap();
         assert_eq!(Caps::new(None, Some(folder.path())).cap("base", 64), rule(64));
+    }
+
+    #[test]
+    fn a_trial_grows_until_time_memory_or_the_rule_ends_it() {
+        let tried = |outcomes: &[Result<Option<f64>, BatchFault>], size: u32| {
+            let (mut caps, mut rows_tried) = (Caps::new(None, None), Vec::new());
+            try_out(&mut caps, ("pool", size), Instant::now(), |rows| {
+                rows_tried.push(rows);
+                outcomes[rows_tried.len() - 1].clone()
+            });
+            (rows_tried, caps.cap("pool", size), caps.is_open("pool"))
+        };
+        let fast = [Ok(Some(0.5)), Ok(Some(0.6)), Ok(Some(0.8)), Ok(Some(1.2))];
+        assert_eq!(tried(&fast, 64), (vec![1, 2, 4, 8], 8, false));
+        let slow = [Ok(Some(1.5)), Ok(Some(2.8)), Ok(Some(5.6))];
+        assert_eq!(tried(&slow, 64), (vec![1, 2, 4], 2, false), "1.4 s an image");
+        let small = [Ok(Some(0.5)), Ok(Some(0.6)), Err(BatchFault::OutOfMemory)];
+        assert_eq!(tried(&small, 64), (vec![1, 2, 4], 2, false), "four do not fit");
+        assert_eq!(tried(&[Ok(None)], 256), (vec![1], rule(256), true), "not worth it here");
+        let broken = [Err(BatchFault::Failed { code: "torch".to_owned(), message: String::new() })];
+        assert_eq!(tried(&broken, 1024), (vec![1], rule(1024), true));
+    }
+
+    #[test]
+    fn nothing_is_tried_where_something_is_known_or_configured_or_time_is_over() {
+        let never = |_| -> Result<Option<f64>, BatchFault> { panic!("nothing to try") };
+        try_out(&mut Caps::new(Some(2), None), ("pool", 64), Instant::now(), never);
+        let mut caps = Caps::new(None, None);
+        caps.ran("pool", 1, 0.1);
+        try_out(&mut caps, ("pool", 64), Instant::now(), never);
+        if let Some(long_ago) = Instant::now().checked_sub(std::time::Duration::from_secs(3)) {
+            try_out(&mut Caps::new(None, None), ("pool", 64), long_ago, never);
+        }
     }
 }

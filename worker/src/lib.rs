@@ -6,6 +6,8 @@
 
 pub mod batch;
 pub mod fake_renderer;
+#[cfg(feature = "torch")]
+pub mod model_cache;
 mod pictures;
 pub mod process;
 pub mod renderer;

@@ -31,6 +31,13 @@ pub struct WorkerArgs {
     /// Threads of the model on the CPU; all cores when absent
     #[arg(long, env = "DARKROOM_THREADS")]
     threads: Option<usize>,
+    /// On a GPU, launch every operation by itself instead of replaying recorded CUDA graphs; the pictures are the same
+    #[arg(long, env = "DARKROOM_EAGER")]
+    eager: bool,
+    /// Memory that the weights of the models kept loaded may take together; on a GPU three quarters of what is free at the
+    /// start, on a CPU no limit when absent. The least recently used model goes when another needs its place
+    #[arg(long, env = "DARKROOM_MODEL_MEMORY_MIB", value_name = "MIB")]
+    model_memory_mib: Option<u64>,
     /// Largest batch of every stage; learned by measuring when absent
     #[arg(long, env = "DARKROOM_BATCH", value_name = "ROWS")]
     batch: Option<usize>,
@@ -112,7 +119,13 @@ async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> 
     let options = Options {
         host: args.host.clone().unwrap_or_else(program::host_name),
         stages: stages.collect::<Result<_, _>>()?,
-        machine: Machine { device: args.device.clone(), dtype: args.dtype.clone(), threads: args.threads },
+        machine: Machine {
+            device: args.device.clone(),
+            dtype: args.dtype.clone(),
+            threads: args.threads,
+            eager: args.eager,
+            model_memory: args.model_memory_mib.map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+        },
         batch: args.batch,
         cache: Some(args.join.cache.clone()),
         times: Times { heartbeat: Some(member.heartbeat()), grace: Some(grace), ..Times::default() },

@@ -9,6 +9,8 @@ use darkroom_queue::{
     task::{Outcome, PoolId},
 };
 
+use crate::service::Served;
+
 /// What to run on, as a user says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -18,6 +20,11 @@ pub struct Machine {
     pub dtype: Option<String>,
     /// Threads inside one operation; absent: one per core.
     pub threads: Option<usize>,
+    /// On a GPU, every operation is launched by itself, never as part of a recorded graph.
+    pub eager: bool,
+    /// Bytes that the weights of the models in memory may take together; absent: on a GPU what it has free at the start less
+    /// a quarter, on a CPU no limit.
+    pub model_memory: Option<u64>,
 }
 
 /// The inputs of one image in one stage.
@@ -66,6 +73,12 @@ pub trait Renderer: 'static {
 
     /// Class of device: same class, same bytes.
     fn device_class(&self) -> String;
+
+    /// Seconds of model time that a batch of so many images at a stage's usual settings takes, measured in a fraction of
+    /// that; none where it is not worth the time it would take, or fails.
+    fn trial(&mut self, _stage: &Served, _rows: usize) -> Result<Option<f64>, BatchFault> {
+        Ok(None)
+    }
 
     /// Called after a panic in `render`.
     fn recover(&mut self) {}

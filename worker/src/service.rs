@@ -6,6 +6,7 @@ use darkroom_artifacts::{ArtifactStore, CascadeBundle, tensor::FloatTensor};
 use darkroom_core::{
     error::{Code, UserError},
     id::{StageName, WorkerId},
+    settings::StageSettings,
 };
 use darkroom_queue::{
     TaskQueue,
@@ -80,6 +81,10 @@ pub struct Served {
     pub size: u32,
     /// Folder of its files.
     pub folder: PathBuf,
+    /// Its settings where a job does not say otherwise.
+    pub usual: StageSettings,
+    /// Tokens of a text.
+    pub tokens: usize,
 }
 
 /// Starts a worker that renders for real, on every stage of the cascades that `options` asks for.
@@ -146,7 +151,9 @@ pub async fn start_with<R: Renderer>(
     let (fixed, cache) = (options.batch, options.cache);
     let make_model = move || {
         let renderer = make_renderer(&served)?;
-        Ok(RenderModel { renderer, caps: Caps::new(fixed, cache.as_deref()), served })
+        let mut model = RenderModel { renderer, caps: Caps::new(fixed, cache.as_deref()), served };
+        model.try_out();
+        Ok(model)
     };
     stage_loop::start(loop_options, queue, Arc::new(RenderStage::new(artifacts)), make_model, shutdown).await
 }
@@ -163,7 +170,7 @@ fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
 }
 
 /// The stages to serve, later ones first, so that started images finish before new ones start.
-fn served(wanted: &[StageName], cascades: &[CascadeBundle]) -> Result<Vec<Served>, UserError> {
+pub(crate) fn served(wanted: &[StageName], cascades: &[CascadeBundle]) -> Result<Vec<Served>, UserError> {
     let known = |name: &StageName| {
         cascades.iter().any(|bundle| bundle.cascade().spec.stages.iter().any(|stage| &stage.name == name))
     };
@@ -179,14 +186,15 @@ fn served(wanted: &[StageName], cascades: &[CascadeBundle]) -> Result<Vec<Served
     }
     let mut served = Vec::new();
     for bundle in cascades {
-        let digest = bundle.cascade().digest();
-        for (position, stage) in bundle.cascade().spec.stages.iter().enumerate() {
+        let (spec, digest) = (&bundle.cascade().spec, bundle.cascade().digest());
+        for (position, stage) in spec.stages.iter().enumerate() {
             if !wanted.is_empty() && !wanted.contains(&stage.name) {
                 continue;
             }
             let pool = PoolId { stage: stage.name.clone(), digest };
             let folder = bundle.root().join(&stage.folder);
-            served.push((position, Served { pool, size: stage.size, folder }));
+            let (usual, tokens) = (spec.defaults(position)?, spec.encoder.max_length as usize);
+            served.push((position, Served { pool, size: stage.size, folder, usual, tokens }));
         }
     }
     if served.is_empty() {
@@ -210,6 +218,17 @@ struct RenderModel<R> {
 impl<R: Renderer> RenderModel<R> {
     fn name(&self, pool: &PoolId) -> String {
         format!("{}@{} {}", pool.stage, pool.digest, self.renderer.device_class())
+    }
+
+    /// Measures the stages of which nothing is known, where that is worth it (see [`batch`]).
+    fn try_out(&mut self) {
+        let begun = Instant::now();
+        for stage in &self.served {
+            let name = format!("{}@{} {}", stage.pool.stage, stage.pool.digest, self.renderer.device_class());
+            batch::try_out(&mut self.caps, (&name, stage.size), begun, |rows| {
+                self.renderer.trial(stage, rows)
+            });
+        }
     }
 }
 

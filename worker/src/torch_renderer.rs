@@ -1,6 +1,6 @@
 //! The real renderer, on darkroom-diffusion.
 
-use std::{collections::HashMap, ops::ControlFlow};
+use std::{ops::ControlFlow, time::Instant};
 
 use darkroom_artifacts::tensor::FloatTensor;
 use darkroom_core::{
@@ -9,7 +9,7 @@ use darkroom_core::{
 };
 use darkroom_diffusion::{
     DeviceChoice, DtypeChoice, HostTensor, LoadError, LoadOptions, RenderError, RowInput, SamplerSettings,
-    StageModel,
+    free_memory,
 };
 use darkroom_queue::{
     stage_loop::BatchFault,
@@ -17,33 +17,59 @@ use darkroom_queue::{
 };
 
 use crate::{
+    model_cache::ModelCache,
     renderer::{Batch, Inputs, Machine, Renderer},
     service::Served,
 };
 
-/// Models of the stages a worker serves, in memory.
+/// Steps of a trial; the pass before them sets libtorch up.
+const TRIAL_STEPS: u32 = 2;
+
+/// Models of the stages a worker serves, as many in memory as fit.
 pub struct TorchRenderer {
-    models: HashMap<PoolId, StageModel>,
+    models: ModelCache,
     device: String,
     device_class: String,
+    /// Whether stages are tried before work is taken; see [`crate::batch`].
+    tries: bool,
 }
 
 impl TorchRenderer {
-    /// Loads every stage.
+    /// Checks every stage's files, and loads as many as fit.
     ///
     /// # Errors
-    /// The device, the option or the file at fault.
+    /// The device, the option or the file at fault, or the stage that cannot fit.
     pub fn load(served: &[Served], machine: &Machine) -> Result<Self, UserError> {
         let options = load_options(machine)?;
-        let (mut models, mut device, mut device_class) = (HashMap::new(), String::new(), String::new());
-        for stage in served {
-            let model = StageModel::load(&stage.folder, stage.pool.stage.as_str(), &options)
-                .map_err(|error| load_failed(&error))?;
-            device = model.describe().device;
-            device_class = model.row_class();
-            models.insert(stage.pool.clone(), model);
-        }
-        Ok(Self { models, device, device_class })
+        let budget = match machine.model_memory {
+            Some(bytes) => Some(bytes),
+            None => free_memory(&options).map_err(|error| load_failed(&error))?.map(|free| free - free / 4),
+        };
+        let mut models = ModelCache::survey(served, options, budget)?;
+        models.fill().map_err(|error| load_failed(&error))?;
+        let first = models.any().ok_or_else(|| {
+            UserError::new(Code::InvalidArgument, "NOTHING_TO_SERVE", "no stage to serve is given")
+        })?;
+        let device = first.describe().device;
+        let tries = device.starts_with("cuda");
+        Ok(Self { device_class: first.row_class(), device, models, tries })
+    }
+
+    /// Tries stages on a CPU too.
+    #[cfg(test)]
+    pub(crate) fn with_trials(self) -> Self {
+        Self { tries: true, ..self }
+    }
+
+    fn seconds(
+        &mut self,
+        pool: &PoolId,
+        settings: &SamplerSettings,
+        rows: &[RowInput],
+    ) -> Result<f64, RenderError> {
+        let begun = Instant::now();
+        self.models.run(pool, |model| model.render(settings, rows, &mut |_| ControlFlow::Continue(())))?;
+        Ok(begun.elapsed().as_secs_f64())
     }
 }
 
@@ -76,10 +102,10 @@ pub fn load_options(machine: &Machine) -> Result<LoadOptions, UserError> {
     if machine.threads == Some(0) {
         return Err(UserError::invalid("threads", "threads is 0; accepted: at least 1"));
     }
-    Ok(LoadOptions { device, dtype, threads: machine.threads, ..LoadOptions::default() })
+    Ok(LoadOptions { device, dtype, threads: machine.threads, libtorch_only: false, eager: machine.eager })
 }
 
-fn load_failed(error: &LoadError) -> UserError {
+pub(crate) fn load_failed(error: &LoadError) -> UserError {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     let message = causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"));
     let code = if error.retryable() { Code::Unavailable } else { Code::FailedPrecondition };
@@ -98,6 +124,20 @@ fn row(inputs: &Inputs) -> RowInput {
         init_image: inputs.image.as_deref().map(host),
         mask: inputs.mask.as_deref().map(host),
         seed: inputs.seed,
+    }
+}
+
+/// Inputs of a shape that a job's would have; their values do not matter.
+fn made_up(stage: &Served, text_dim: usize, seed: u64) -> RowInput {
+    let filled = |shape: Vec<usize>| HostTensor { data: vec![0.1; shape.iter().product()], shape };
+    let edge = (stage.size as usize / 4).max(1);
+    RowInput {
+        text: filled(vec![stage.tokens, text_dim]),
+        negative: Some(filled(vec![stage.tokens, text_dim])),
+        low_res: stage.usual.noise_level.map(|_| filled(vec![3, edge, edge])),
+        init_image: None,
+        mask: None,
+        seed,
     }
 }
 
@@ -153,17 +193,32 @@ impl Renderer for TorchRenderer {
         batch: &Batch<'_>,
         on_step: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Result<FloatTensor, Outcome>>, BatchFault> {
-        let model = self.models.get(batch.pool).ok_or_else(|| BatchFault::Failed {
-            code: "wrong_task".to_owned(),
-            message: format!("this worker does not serve {}", batch.pool),
-        })?;
         let settings = sampler_settings(batch.settings);
         let rows: Vec<RowInput> = batch.rows.iter().map(|inputs| row(inputs)).collect();
-        let pictures = model.render(&settings, &rows, &mut |_| on_step()).map_err(fault)?;
+        let pictures =
+            self.models.run(batch.pool, |model| model.render(&settings, &rows, &mut |_| on_step()));
+        let pictures = pictures.map_err(fault)?;
         Ok(pictures
             .into_iter()
             .map(|picture| Ok(FloatTensor { shape: picture.shape, data: picture.data }))
             .collect())
+    }
+
+    fn trial(&mut self, stage: &Served, rows: usize) -> Result<Option<f64>, BatchFault> {
+        // Loading a model for it, in another's place, would take longer than the trial.
+        if !self.tries || !self.models.loaded().contains(&&stage.pool) {
+            return Ok(None);
+        }
+        let steps = stage.usual.steps.min(TRIAL_STEPS);
+        let brief = StageSettings { steps, timesteps: Vec::new(), ..stage.usual.clone() };
+        let settings = sampler_settings(&brief);
+        let text_dim = self.models.run(&stage.pool, |model| Ok(model.describe().text_dim)).map_err(fault)?;
+        let inputs: Vec<RowInput> = (0..rows as u64).map(|seed| made_up(stage, text_dim, seed)).collect();
+        if rows == 1 {
+            self.seconds(&stage.pool, &settings, &inputs).map_err(fault)?;
+        }
+        let seconds = self.seconds(&stage.pool, &settings, &inputs).map_err(fault)?;
+        Ok(Some(seconds * f64::from(stage.usual.steps) / f64::from(steps.max(1))))
     }
 
     fn device(&self) -> String {

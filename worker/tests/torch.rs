@@ -87,7 +87,11 @@ async fn render(bundle: &CascadeBundle, indices: &[u64], batch: usize) -> BTreeM
     let text = artifacts.put_content("embeddings/x/", "safetensors", text.into()).await.unwrap();
     let options = Options {
         batch: Some(batch),
-        machine: Machine { device: Some("cpu".to_owned()), dtype: Some("f32".to_owned()), threads: None },
+        machine: Machine {
+            device: Some("cpu".to_owned()),
+            dtype: Some("f32".to_owned()),
+            ..Machine::default()
+        },
         ..Options::default()
     };
     let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
