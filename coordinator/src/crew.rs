@@ -14,6 +14,11 @@ use crate::rates::Rates;
 
 /// Batches per worker that a pool's line holds: one runs, one is prefetched.
 const BATCHES: u64 = 2;
+/// Batches that take less than this together are no line at all: the dispatcher comes by too seldom, and all that becomes
+/// ready would have to wait for it.
+const LINE_SECONDS: f64 = 0.25;
+/// Batches per worker that a line holds at most.
+const MOST_BATCHES: u64 = 8;
 
 /// A reading of the workers' cards.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +40,7 @@ impl Crew {
 
     /// Tasks that the pool's line should hold.
     pub(crate) fn room(&self, pool: &PoolId) -> u64 {
-        self.serving(pool).map(|(_, served)| BATCHES * u64::from(served.batch_cap.max(1))).sum()
+        self.serving(pool).map(|(_, served)| batches(served) * u64::from(served.batch_cap.max(1))).sum()
     }
 
     /// Largest batch that a worker of the pool takes.
@@ -96,6 +101,16 @@ impl Crew {
     }
 }
 
+/// Batches that a worker's part of a line holds: two, and more where they are done in no time.
+fn batches(served: &ServedPool) -> u64 {
+    let seconds = served.seconds_per_image * f64::from(served.batch_cap.max(1));
+    if !seconds.is_finite() || seconds <= 0.0 {
+        return BATCHES;
+    }
+    let most = MOST_BATCHES as f64;
+    ((LINE_SECONDS / seconds).ceil().min(most) as u64).clamp(BATCHES, MOST_BATCHES)
+}
+
 /// A reading as young as this is not made again: with a thousand workers each one costs as many cards.
 const YOUNG: Duration = Duration::from_millis(50);
 
@@ -122,5 +137,26 @@ impl LatestCrew {
 
     fn locked(&self) -> MutexGuard<'_, (Arc<Crew>, Option<Instant>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{digest::Digest, id::StageName};
+
+    use super::*;
+
+    #[test]
+    fn a_line_holds_two_batches_and_more_where_they_take_no_time() {
+        let stage = StageName::try_from("base".to_owned()).expect("a name");
+        let pool = PoolId { stage, digest: Digest::of(b"cascade") };
+        let line = |batch_cap: u32, seconds_per_image: f64| {
+            batches(&ServedPool { pool: pool.clone(), batch_cap, seconds_per_image, seconds_per_pass: 0.0 })
+        };
+        assert_eq!(line(8, 0.0), 2, "not measured yet");
+        assert_eq!(line(8, 0.3), 2, "a batch of 2.4 s");
+        assert_eq!(line(1, 0.1), 3, "a quarter of a second");
+        assert_eq!(line(256, 0.000_01), 8, "no more than this");
+        assert_eq!(line(256, f64::NAN), 2);
     }
 }

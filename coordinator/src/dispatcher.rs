@@ -1,5 +1,4 @@
-//! Keeps each pool's line just full enough: about two batches per live worker, or up to four times as much where they are done
-//! with that before the dispatcher comes by again.
+//! Keeps each pool's line just full enough: about two batches per live worker, or up to eight where these take no time.
 //!
 //! Commits in SQL first, then adds to the queue; what the queue then does not take goes back to ready, and what it
 //! loses the sweep finds. Chooses by priority, then weighted fair share over tenants and jobs.
@@ -22,13 +21,13 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until shutdown. A coordinator that does not lead passes on to the leader what wakes it.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut lines: HashMap<PoolId, Line> = HashMap::new();
+    let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
     let mut woken_here = false;
     while !shared.stop.is_cancelled() {
         // Interest is registered before anything is read, so that nothing that happens meanwhile is missed.
         let woken = shared.events.dispatch.notified();
         let told = shared.events.told.notified();
-        match pass(&shared, &mut lines, woken_here).await {
+        match pass(&shared, &mut shares, woken_here).await {
             Ok(()) => shared.healed("dispatch"),
             Err(error) => shared.failed("dispatch", &error),
         }
@@ -62,16 +61,20 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(shared: &Shared, lines: &mut HashMap<PoolId, Line>, woken_here: bool) -> Result<(), Error> {
+async fn pass(
+    shared: &Shared,
+    shares: &mut HashMap<PoolId, FairShare>,
+    woken_here: bool,
+) -> Result<(), Error> {
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
-        lines.clear();
+        shares.clear();
         shared.openings.close_all();
         return if woken_here { Ok(shared.store.tell_leader().await?) } else { Ok(()) };
     };
     let served = crew.pools();
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
-        fill(shared, term, pool, &crew, lines.entry(pool.clone()).or_default()).await?;
+        fill(shared, term, pool, &crew, shares.entry(pool.clone()).or_default()).await?;
     }
     Ok(())
 }
@@ -79,42 +82,13 @@ async fn pass(shared: &Shared, lines: &mut HashMap<PoolId, Line>, woken_here: bo
 /// Rounds of one pool in one pass: a job may have had less than it seemed to, and others wait.
 const ROUNDS: usize = 4;
 
-/// How much longer than two batches a worker a line may be, where workers are done sooner than the next pass comes.
-const MOST_STRETCH: u64 = 4;
-
-/// What the dispatcher remembers of a pool.
-#[derive(Debug)]
-struct Line {
-    share: FairShare,
-    /// Multiplies its length.
-    stretch: u64,
-    /// The length that it should have and did have after the last pass; 0 if it had less.
-    filled: u64,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self { share: FairShare::default(), stretch: 1, filled: 0 }
-    }
-}
-
-impl Line {
-    /// Room in a line that should hold `length` tasks for workers whose batches take their time, and holds `held`.
-    ///
-    /// One that was full and is nearly empty by the next pass was too short: its workers wait, and whatever becomes ready
-    /// for them has to wait for a pass too. One in which more than two batches a worker still wait is long enough.
-    fn room(&mut self, length: u64, held: u64) -> u64 {
-        // A longer line than the last pass saw is one for more workers.
-        if self.filled == length && held <= length / 4 {
-            self.stretch = (2 * self.stretch).min(MOST_STRETCH);
-        } else if held > length {
-            self.stretch = (self.stretch / 2).max(1);
-        }
-        (length * self.stretch).saturating_sub(held)
-    }
-}
-
-async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mut Line) -> Result<(), Error> {
+async fn fill(
+    shared: &Shared,
+    term: Term,
+    pool: &PoolId,
+    crew: &Crew,
+    share: &mut FairShare,
+) -> Result<(), Error> {
     let (before, done) = (shared.openings.seen(pool), shared.openings.done(pool));
     let counted = shared.store.dispatched_count(pool).await?;
     // What commits hand on meanwhile may not be in the count.
@@ -122,10 +96,7 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
     // What workers are done with, and only awaits its commit, is no part of the line.
     let done = done.min(shared.openings.done(pool));
     let held = (counted + reckoned.uncounted(before)).saturating_sub(done);
-    let length = crew.room(pool);
-    let mut room = line.room(length, held);
-    // Leave that a commit under way has taken is perhaps not used.
-    let mut has = counted.saturating_sub(done);
+    let mut room = crew.room(pool).saturating_sub(held);
     for _ in 0..ROUNDS {
         if room == 0 {
             shared.openings.close(pool);
@@ -134,7 +105,7 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
         let candidates = shared.store.candidates(pool).await?;
         let weights = &shared.options.tenant_weights;
         let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
-        let picks = line.share.plan(&problem);
+        let picks = share.plan(&problem);
         let picked: u64 = picks.iter().map(|pick| pick.count).sum();
         let left = room.saturating_sub(picked);
         let waiting: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
@@ -152,13 +123,11 @@ async fn fill(shared: &Shared, term: Term, pool: &PoolId, crew: &Crew, line: &mu
             shared.events.changed(&jobs);
         }
         let given = dispatched.len() as u64;
-        has += given;
         if given >= picked || left > 0 {
             break;
         }
         room -= given.min(room);
     }
-    line.filled = if has >= length { length } else { 0 };
     Ok(())
 }
 
@@ -182,27 +151,4 @@ pub(crate) async fn hand_out(
     }
     shared.counters.dispatched.add(count);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_that_runs_dry_between_passes_grows_and_one_that_does_not_shrinks() {
-        let mut line = Line::default();
-        assert_eq!(line.room(512, 0), 512, "empty at first");
-        line.filled = 512;
-        assert_eq!(line.room(512, 129), 383, "much was left at this pass");
-        assert_eq!(line.room(2048, 128), 1920, "more workers came");
-        assert_eq!(line.room(512, 128), 1024 - 128);
-        assert_eq!(line.room(512, 0), 2048);
-        assert_eq!(line.room(512, 0), 2048, "no longer than this");
-        line.filled = 0;
-        assert_eq!(line.room(512, 0), 2048, "there was not enough to fill it");
-        assert_eq!(line.room(512, 512), 2048 - 512);
-        assert_eq!(line.room(512, 513), 1024 - 513, "it need not be so long");
-        assert_eq!(line.room(512, 600), 0);
-        assert_eq!(line.room(512, 0), 512);
-    }
 }

@@ -9,6 +9,7 @@ mod conduct;
 mod counters;
 mod crew;
 mod dispatcher;
+mod engine;
 mod events;
 mod finisher;
 mod follower;

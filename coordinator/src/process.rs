@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Coordinator, Handle, Options,
+    engine::Engine,
     store::{
         Store,
         postgres::{self, PostgresStore},
@@ -98,9 +99,18 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let bundles = load(&args).await?;
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
     artifacts.check().await?;
-    let (store, identity) = open_store(args.database.expose()).await?;
+    let engine = Engine::start()?;
+    let (store, identity) = {
+        let database = args.database.clone();
+        engine.run(move || open_store(database)).await??
+    };
+    let front = open_front(&args.database, &store).await?;
     let farm = store.farm_id().await.map_err(|error| error.to_user())?;
-    let queue = RedisQueue::connect(args.redis.expose(), &farm.to_string(), redis::Options::default()).await;
+    let url = args.redis.clone();
+    let connect = move || async move {
+        RedisQueue::connect(url.expose(), &farm.to_string(), redis::Options::default()).await
+    };
+    let queue = engine.run(connect).await?;
     let queue = queue.map_err(|error| error.to_user())?;
     queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
     let queue = Arc::new(queue);
@@ -110,10 +120,9 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
         cascade_store::publish(&artifacts, bundle).await?;
     }
     let cascades: Vec<Cascade> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
-    let handle =
-        Coordinator::start(options, store, Arc::clone(&queue) as Arc<dyn TaskQueue>, artifacts, cascades)
-            .await
-            .map_err(|error| error.to_user())?;
+    let tasks = Arc::clone(&queue) as Arc<dyn TaskQueue>;
+    let start = move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
+    let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
     let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
     serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
@@ -237,9 +246,27 @@ async fn load(args: &CoordinatorArgs) -> Result<Vec<CascadeBundle>, UserError> {
         .map_err(|error| UserError::new(Code::Internal, "INTERNAL", error.to_string()))?
 }
 
+/// Connections for calls.
+const FRONT_CONNECTIONS: u32 = 8;
+
+/// The record by connections that only calls use, in Postgres; SQLite's reads are its own already.
+async fn open_front(url: &SecretUrl, store: &Arc<dyn Store>) -> Result<Arc<dyn Store>, UserError> {
+    if !is_postgres(url.expose()) {
+        return Ok(Arc::clone(store));
+    }
+    let options = postgres::Options { connections: FRONT_CONNECTIONS, ..postgres::Options::default() };
+    let front = PostgresStore::connect(url.expose(), options).await;
+    Ok(Arc::new(front.map_err(|error| error.to_user())?))
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
 /// The record, and the identity of the database that holds it.
-async fn open_store(url: &str) -> Result<(Arc<dyn Store>, String), UserError> {
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+async fn open_store(url: SecretUrl) -> Result<(Arc<dyn Store>, String), UserError> {
+    let url = url.expose();
+    if is_postgres(url) {
         let store = PostgresStore::connect(url, postgres::Options::default()).await;
         let store = store.map_err(|error| error.to_user())?;
         let identity = store.database_identity().to_owned();

@@ -137,6 +137,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) store: Arc<dyn Store>,
+    /// The record for those who ask over gRPC: no bulk is before them in its line for a connection.
+    pub(crate) front: Arc<dyn Store>,
     pub(crate) queue: Arc<dyn TaskQueue>,
     pub(crate) artifacts: ArtifactStore,
     pub(crate) cascades: Cascades,
@@ -267,6 +269,22 @@ impl Coordinator {
         artifacts: ArtifactStore,
         cascades: Vec<Cascade>,
     ) -> Result<Handle, Error> {
+        let front = Arc::clone(&store);
+        Self::start_fronted(options, store, front, queue, artifacts, cascades).await
+    }
+
+    /// As [`start`](Self::start), where calls are answered from `front`: the same record over connections of its own.
+    ///
+    /// # Errors
+    /// If the record or the queue cannot be used.
+    pub async fn start_fronted(
+        options: Options,
+        store: Arc<dyn Store>,
+        front: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        artifacts: ArtifactStore,
+        cascades: Vec<Cascade>,
+    ) -> Result<Handle, Error> {
         store.set_lease(None, options.lease).await?;
         for cascade in &cascades {
             store.register_cascade(cascade).await?;
@@ -274,6 +292,7 @@ impl Coordinator {
         let shared = Arc::new(Shared {
             options,
             store,
+            front,
             queue,
             artifacts,
             cascades: Cascades::new(cascades),
@@ -347,6 +366,7 @@ impl Handle {
         if let Err(error) = self.shared.store.resign(&self.shared.holder).await {
             tracing::warn!(%error, "leadership was not given up; it ends by itself");
         }
+        self.shared.front.close().await;
         self.shared.store.close().await;
     }
 }

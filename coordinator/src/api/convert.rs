@@ -5,6 +5,7 @@ use darkroom_core::{
     digest::Digest,
     error::UserError,
     forecast::{Forecast, StageForecast},
+    id::StageName,
     image_state::ImageState,
     job_state::JobState,
 };
@@ -134,10 +135,9 @@ fn checked(job: &JobRecord, kept: &KeptForecast) -> Option<v1::ForecastCheck> {
     })
 }
 
-pub(super) fn image(job: &JobRecord, image: ImageRecord) -> v1::Image {
-    let stage = |position: usize| {
-        job.settings.stages.get(position).map_or_else(String::new, |stage| stage.stage.to_string())
-    };
+/// An image of a job whose stages have these names.
+pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
+    let stage = |position: usize| stages.get(position).map_or_else(String::new, ToString::to_string);
     let done = image.progress.state == ImageState::Done;
     let picture = image.outputs.last().filter(|_| done);
     let (error_code, error) = image.error.unwrap_or_default();

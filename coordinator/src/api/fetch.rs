@@ -26,7 +26,7 @@ pub(crate) type ManifestStream = Pin<Box<dyn Stream<Item = Result<v1::FetchManif
 
 impl Farm {
     pub(super) async fn fetch(&self, request: v1::FetchImageRequest) -> Result<ChunkStream, Error> {
-        let image = self.shared.store.image(job_id("job_id", &request.job_id)?, request.index).await?;
+        let image = self.shared.front.image(job_id("job_id", &request.job_id)?, request.index).await?;
         let state = image.progress.state;
         let output = image.outputs.last().filter(|_| state == ImageState::Done).ok_or_else(|| {
             refused(UserError::new(
@@ -58,7 +58,7 @@ impl Farm {
 
     pub(super) async fn manifest(&self, request: v1::FetchManifestRequest) -> Result<ManifestStream, Error> {
         let id = job_id("job_id", &request.job_id)?;
-        let job = self.shared.store.job(id).await?;
+        let job = self.shared.front.job(id).await?;
         let Some((key, sha256)) = job.manifest.flatten() else {
             return Err(refused(UserError::new(
                 Code::FailedPrecondition,

@@ -42,7 +42,7 @@ impl Farm {
         if named.is_empty() {
             return Ok(Inputs::default());
         }
-        let known = self.shared.store.inputs(&named.into_iter().collect::<Vec<_>>()).await?;
+        let known = self.shared.front.inputs(&named.into_iter().collect::<Vec<_>>()).await?;
         Ok(Inputs(known.into_iter().map(|input| (input.sha256, input)).collect()))
     }
 }

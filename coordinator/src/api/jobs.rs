@@ -12,7 +12,7 @@ use crate::{
     service::Error,
     store::{
         limits::NewDeadline,
-        records::{ImageOrder, ImageQuery, JobQuery, JobRecord, Release},
+        records::{Around, ImageOrder, ImageQuery, JobQuery, JobRecord, Release},
     },
     tasks::by_pool,
 };
@@ -23,18 +23,18 @@ const MAX_PAGE: u32 = 1000;
 /// A page is cut when it grows beyond this, well below what clients accept by default (4 MiB).
 pub(super) const PAGE_BYTES: usize = 2 << 20;
 /// Notes told with a job.
-const NOTES: u32 = 100;
+pub(super) const NOTES: u32 = 100;
 
 impl Farm {
     /// A job as its user sees it, with what is known of its progress.
     pub(super) async fn view(&self, job: JobRecord) -> Result<v1::Job, Error> {
-        // Side by side: each is a round trip of its own.
-        let notes = async { Ok::<_, Error>(self.shared.store.notes(job.id, NOTES).await?) };
-        let (notes, waiting_for, forecast) = tokio::try_join!(
-            notes,
-            progress::waiting_for(&self.shared, &job),
-            progress::forecast(&self.shared, &job)
-        )?;
+        let around = self.shared.front.around(job.id, job.priority, NOTES).await?;
+        self.view_with(job, around).await
+    }
+
+    pub(super) async fn view_with(&self, job: JobRecord, around: Around) -> Result<v1::Job, Error> {
+        let waiting_for = progress::waiting_for(&self.shared, &job).await?;
+        let forecast = progress::forecast(&self.shared, &job, around.rivals);
         let seconds =
             forecast.as_ref().filter(|_| job.state == JobState::Active).and_then(|left| left.seconds);
         let eta = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -42,14 +42,14 @@ impl Farm {
         let classes = progress::classes(&self.shared, &progress::pools(&job), &job.settings);
         let forecast = forecast.map(|left| convert::forecast(&left, job.now_ms, classes));
         let mut view = convert::job(job);
-        (view.notes, view.waiting_for, view.forecast) = (notes, waiting_for, forecast);
+        (view.notes, view.waiting_for, view.forecast) = (around.notes, waiting_for, forecast);
         (view.eta, view.deadline_missed_by) = (eta.map(message), late.map(message));
         Ok(view)
     }
 
     pub(super) async fn get(&self, request: v1::GetJobRequest) -> Result<v1::Job, Error> {
-        let job = self.shared.store.job(job_id("id", &request.id)?).await?;
-        self.view(job).await
+        let (job, around) = self.shared.front.view(job_id("id", &request.id)?, NOTES).await?;
+        self.view_with(job, around).await
     }
 
     pub(super) async fn list(&self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Error> {
@@ -69,7 +69,7 @@ impl Farm {
             before,
             limit: page_size(request.page_size)?,
         };
-        let page = self.shared.store.jobs(&query).await?;
+        let page = self.shared.front.jobs(&query).await?;
         let last = page.jobs.last().map(|job| job.seq.to_string());
         Ok(v1::ListJobsResponse {
             next_page_token: last.filter(|_| page.more).unwrap_or_default(),
@@ -91,7 +91,8 @@ impl Farm {
         let by_version = request.changed_since > 0;
         let order = order(&request)?;
         let query = ImageQuery { job: id, states, order, limit: page_size(request.page_size)? };
-        let (page, job) = tokio::try_join!(self.shared.store.images(&query), self.shared.store.job(id))?;
+        let stages = self.stage_names.of(self.shared.front.as_ref(), id).await?;
+        let page = self.shared.front.images(&query).await?;
         let count = page.images.len();
         let mut images = Vec::with_capacity(count);
         let (mut bytes, mut token) = (0, String::new());
@@ -101,7 +102,7 @@ impl Farm {
             } else {
                 format!("i{}", record.id.index)
             };
-            let image = convert::image(&job, record);
+            let image = convert::image(&stages, record);
             bytes += image.encoded_len();
             if bytes > PAGE_BYTES && !images.is_empty() {
                 break;
@@ -116,11 +117,11 @@ impl Farm {
     pub(super) async fn cancel(&self, id: &str) -> Result<v1::Job, Error> {
         let id = job_id("id", id)?;
         // Listed before as well: the rows follow the cancel at once.
-        let mut tasks = self.shared.store.dispatched_of_job(id).await?;
-        let job = self.shared.store.cancel(id).await?;
+        let mut tasks = self.shared.front.dispatched_of_job(id).await?;
+        let job = self.shared.front.cancel(id).await?;
         self.shared.events.follow.notify_one();
         self.shared.events.changed(&[id]);
-        tasks.extend(self.shared.store.dispatched_of_job(id).await?);
+        tasks.extend(self.shared.front.dispatched_of_job(id).await?);
         for (pool, keys) in by_pool(tasks) {
             if let Err(error) = self.shared.queue.remove(&pool, &keys, Leased::Remove).await {
                 tracing::warn!(job.id = %id, %error, "tasks of a cancelled job stay in the queue until the sweep");
@@ -131,19 +132,19 @@ impl Farm {
 
     pub(super) async fn pause(&self, id: &str) -> Result<v1::Job, Error> {
         let id = job_id("id", id)?;
-        self.shared.store.pause(id).await?;
+        self.shared.front.pause(id).await?;
         self.take_back(id).await?;
         self.shared.events.changed(&[id]);
-        let job = self.shared.store.job(id).await?;
+        let job = self.shared.front.job(id).await?;
         self.view(job).await
     }
 
     /// What is not leased goes back to ready; what runs, finishes and commits.
     async fn take_back(&self, id: JobId) -> Result<(), Error> {
-        let Some(term) = self.shared.store.lead(&self.shared.holder).await? else { return Ok(()) };
-        for (pool, keys) in by_pool(self.shared.store.dispatched_of_job(id).await?) {
+        let Some(term) = self.shared.front.lead(&self.shared.holder).await? else { return Ok(()) };
+        for (pool, keys) in by_pool(self.shared.front.dispatched_of_job(id).await?) {
             let removed = self.shared.queue.remove(&pool, &keys, Leased::Keep).await?;
-            let released = self.shared.store.release(term, &pool, &removed, &Release::Returned).await?;
+            let released = self.shared.front.release(term, &pool, &removed, &Release::Returned).await?;
             self.shared.committed(&released);
         }
         Ok(())
@@ -151,7 +152,7 @@ impl Farm {
 
     pub(super) async fn resume(&self, id: &str) -> Result<v1::Job, Error> {
         let id = job_id("id", id)?;
-        let job = self.shared.store.resume(id).await?;
+        let job = self.shared.front.resume(id).await?;
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);
         self.view(job).await
@@ -168,7 +169,7 @@ impl Farm {
             None if request.no_deadline => NewDeadline::None,
             None => NewDeadline::Same,
         };
-        let job = self.shared.store.retry(id, deadline).await?;
+        let job = self.shared.front.retry(id, deadline).await?;
         self.shared.events.follow.notify_one();
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);

@@ -5,6 +5,7 @@ mod fetch;
 mod inputs;
 mod jobs;
 mod progress;
+mod stage_names;
 mod submit;
 mod upload;
 mod validate;
@@ -18,6 +19,7 @@ use darkroom_proto::{
     status::to_status,
     v1::{self, farm_server::FarmServer},
 };
+use stage_names::StageNames;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -34,14 +36,16 @@ const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// The service over a coordinator.
 pub(crate) fn farm_server(shared: Arc<Shared>) -> FarmServer<Farm> {
-    FarmServer::new(Farm { shared })
+    FarmServer::new(Farm { shared, stage_names: Arc::default() })
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_RESPONSE_BYTES)
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Farm {
     shared: Arc<Shared>,
+    stage_names: Arc<StageNames>,
 }
 
 impl Farm {

@@ -41,7 +41,7 @@ pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<Stri
         }
     }
     let Some(stage) = ready.last() else { return Ok(String::new()) };
-    let ahead = shared.store.ahead(job.id, &pool(job, stage)).await?;
+    let ahead = shared.front.ahead(job.id, &pool(job, stage)).await?;
     if ahead == 0 {
         return Ok(String::new());
     }
@@ -70,10 +70,10 @@ pub(super) fn missed_by(job: &JobRecord, eta: Duration) -> Option<Duration> {
     eta.checked_sub(left).filter(|late| !late.is_zero())
 }
 
-/// What is left of a job; `None` when it has ended.
-pub(super) async fn forecast(shared: &Shared, job: &JobRecord) -> Result<Option<Forecast>, Error> {
+/// What is left of a job that shares the farm with so many, itself among them; `None` when it has ended.
+pub(super) fn forecast(shared: &Shared, job: &JobRecord, rivals: u64) -> Option<Forecast> {
     if !matches!(job.state, JobState::Active | JobState::Paused) {
-        return Ok(None);
+        return None;
     }
     let open = job.images.saturating_sub(job.done + job.dead + job.cancelled);
     let work: Vec<Work> = job
@@ -89,8 +89,7 @@ pub(super) async fn forecast(shared: &Shared, job: &JobRecord) -> Result<Option<
             }
         })
         .collect();
-    let rivals = shared.store.active_jobs(job.priority).await?.max(1);
-    Ok(Some(of_work(shared, &work, job.limits.max_workers, rivals)))
+    Some(of_work(shared, &work, job.limits.max_workers, rivals.max(1)))
 }
 
 /// What a job of so many texts and images would take.
@@ -107,7 +106,7 @@ pub(super) async fn forecast_new(
         remaining: images,
         passes: stage.passes(),
     }));
-    let rivals = shared.store.active_jobs(job.priority).await? + 1;
+    let rivals = shared.front.active_jobs(job.priority).await? + 1;
     let forecast = of_work(shared, &work, job.limits.max_workers, rivals);
     Ok((forecast, work.into_iter().map(|work| work.pool).collect()))
 }

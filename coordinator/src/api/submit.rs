@@ -28,7 +28,7 @@ impl Farm {
         let inputs = self.inputs_of(&request.prompts).await?;
         let prompts = draft.add(request.prompts, &inputs).map_err(refused)?;
         let content = draft.finish().map_err(refused)?;
-        let submitted = self.shared.store.submit(&draft.job, &prompts, content).await?;
+        let submitted = self.shared.front.submit(&draft.job, &prompts, content).await?;
         self.submitted(submitted).await
     }
 
@@ -50,15 +50,15 @@ impl Farm {
                 let request = draft.job.client_request_id.unwrap_or_default();
                 return Err(refused(request_id_taken(&request, &existing.0.to_string())));
             }
-            let job = self.shared.store.job(existing.0).await?;
+            let job = self.shared.front.job(existing.0).await?;
             return self.submitted(Submitted { job, existed: true }).await;
         }
-        self.shared.store.begin(&draft.job).await?;
+        self.shared.front.begin(&draft.job).await?;
         let id = draft.job.id;
         // However the stream ends (an error, a client that goes away), what was not accepted is given up.
         let abandon = Abandon { farm: self, job: Some(id) };
         let content = self.receive(&mut chunks, &mut draft, true).await?;
-        let submitted = self.shared.store.accept(id, content).await?;
+        let submitted = self.shared.front.accept(id, content).await?;
         abandon.accepted();
         self.submitted(submitted).await
     }
@@ -68,7 +68,7 @@ impl Farm {
         draft: &Draft,
     ) -> Result<Option<(darkroom_core::id::JobId, darkroom_core::digest::Digest)>, Error> {
         match &draft.job.client_request_id {
-            Some(request) => Ok(self.shared.store.find_submitted(&draft.job.tenant, request).await?),
+            Some(request) => Ok(self.shared.front.find_submitted(&draft.job.tenant, request).await?),
             None => Ok(None),
         }
     }
@@ -94,7 +94,7 @@ impl Farm {
                 if storing.len() >= SIDE_BY_SIDE {
                     stored(storing.join_next().await)?;
                 }
-                let (store, job) = (Arc::clone(&self.shared.store), draft.job.id);
+                let (store, job) = (Arc::clone(&self.shared.front), draft.job.id);
                 storing.spawn(async move { store.receive(job, &prompts).await });
             }
         }
@@ -147,9 +147,10 @@ impl Farm {
 
 /// Keeps a job's first forecast, if there is one by now: all its stages served and measured.
 pub(crate) async fn keep_forecast(shared: &Shared, job: &JobRecord) -> Result<Option<KeptForecast>, Error> {
-    let forecast = progress::forecast(shared, job).await?;
+    let rivals = shared.front.active_jobs(job.priority).await?;
+    let forecast = progress::forecast(shared, job, rivals);
     let Some(forecast) = forecast.filter(|forecast| forecast.seconds.is_some()) else { return Ok(None) };
-    let kept = shared.store.keep_forecast(job.id, &forecast).await?;
+    let kept = shared.front.keep_forecast(job.id, &forecast).await?;
     Ok(kept.then_some(KeptForecast { at_ms: job.now_ms, forecast, spent: None }))
 }
 
@@ -188,7 +189,7 @@ impl Drop for Abandon<'_> {
         let shared = std::sync::Arc::clone(&self.farm.shared);
         self.farm.shared.tasks.spawn(async move {
             shared.counters.submits_abandoned.add(1);
-            if let Err(error) = shared.store.abandon(job).await {
+            if let Err(error) = shared.front.abandon(job).await {
                 tracing::warn!(job.id = %job, %error, "an abandoned submit stays until it is swept");
             }
         });

@@ -50,7 +50,7 @@ impl Farm {
         let stored = self.shared.artifacts.put_content(Input::PREFIX, EXTENSION, bytes).await?;
         let input =
             Input { sha256: stored.sha256, size: stored.size, extent: seen.extent, is_mask: seen.is_mask };
-        self.shared.store.add_input(&input).await?;
+        self.shared.front.add_input(&input).await?;
         Ok(v1::UploadInputResponse {
             sha256: stored.sha256.to_string(),
             key: stored.key,

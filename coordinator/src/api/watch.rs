@@ -18,7 +18,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Farm, convert, job_id, jobs::PAGE_BYTES, refused, status};
+use super::{
+    Farm, convert, job_id,
+    jobs::{NOTES, PAGE_BYTES},
+    refused,
+    stage_names::names,
+    status,
+};
 use crate::{
     service::{Error, Shared},
     store::records::{ImageRecord, JobRecord},
@@ -37,7 +43,7 @@ pub(crate) type EventStream = ReceiverStream<Result<v1::WatchEvent, Status>>;
 impl Farm {
     pub(super) async fn watch(&self, request: v1::WatchJobRequest) -> Result<EventStream, Error> {
         let id = job_id("id", &request.id)?;
-        let job = self.shared.store.job(id).await?;
+        let job = self.shared.front.job(id).await?;
         if request.after_version > job.version {
             return Err(refused(UserError::invalid(
                 "after_version",
@@ -46,7 +52,7 @@ impl Farm {
         }
         let (sender, receiver) = mpsc::channel(BUFFER);
         let watcher = Watcher {
-            farm: Farm { shared: Arc::clone(&self.shared) },
+            farm: self.clone(),
             id,
             images: request.images,
             seen: (request.after_version, None),
@@ -109,11 +115,17 @@ impl Watcher {
 
     /// The next event, if there is one, and whether more can follow at once.
     async fn next(&mut self) -> Result<(Option<v1::WatchEvent>, bool), Error> {
-        let limit = if self.images { IMAGES } else { 0 };
-        let changes = self.farm.shared.store.changes(self.id, self.seen, limit).await?;
-        let (job, total) = (changes.job, changes.images.len());
-        let images = self.take(&job, changes.images);
-        let more = changes.more || images.len() < total;
+        let store = &self.farm.shared.front;
+        let (job, around, images, more) = if self.images {
+            let changes = store.changes(self.id, self.seen, IMAGES).await?;
+            let (job, total) = (changes.job, changes.images.len());
+            let images = self.take(&job, changes.images);
+            let more = changes.more || images.len() < total;
+            (job, None, images, more)
+        } else {
+            let (job, around) = store.view(self.id, NOTES).await?;
+            (job, Some(around), Vec::new(), false)
+        };
         let end = !more && ended(&job);
         let version = if more {
             // Images of the last version sent may still be missing.
@@ -127,17 +139,20 @@ impl Watcher {
         }
         self.told = self.told.max(version);
         let version = self.told;
-        let job = self.farm.view(job).await?;
+        let job = match around {
+            Some(around) => self.farm.view_with(job, around).await?,
+            None => self.farm.view(job).await?,
+        };
         Ok((Some(v1::WatchEvent { job: Some(job), images, version, end }), more))
     }
 
     /// As many images as an event may hold; remembers the last one.
     fn take(&mut self, job: &JobRecord, records: Vec<ImageRecord>) -> Vec<v1::Image> {
         let mut images = Vec::with_capacity(records.len());
-        let mut bytes = 0;
+        let (mut bytes, stages) = (0, names(job));
         for record in records {
             let position = (record.version, Some(record.id.index));
-            let image = convert::image(job, record);
+            let image = convert::image(&stages, record);
             bytes += image.encoded_len();
             if bytes > PAGE_BYTES && !images.is_empty() {
                 break;

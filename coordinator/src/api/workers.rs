@@ -13,7 +13,7 @@ impl Farm {
     pub(super) async fn workers(&self) -> Result<v1::ListWorkersResponse, Error> {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let mut workers = Self::view_workers(&cards);
-        for aside in self.shared.store.asides().await? {
+        for aside in self.shared.front.asides().await? {
             let Some(worker) = workers.iter_mut().find(|worker| worker.id == aside.worker.0) else {
                 continue;
             };
@@ -40,7 +40,7 @@ impl Farm {
         let chosen = choose(&cards, &request).map_err(refused)?;
         for card in &chosen {
             // The record first: the queue may forget it, and is told again.
-            self.shared.store.wish_drain(&card.id).await?;
+            self.shared.front.wish_drain(&card.id).await?;
             self.shared.queue.ask_to_drain(&card.id).await?;
             tracing::info!(worker = %card.id, "asked to drain");
         }
@@ -58,7 +58,7 @@ impl Farm {
 
     pub(super) async fn farm(&self) -> Result<v1::GetFarmResponse, Error> {
         Ok(v1::GetFarmResponse {
-            farm_id: self.shared.store.farm_id().await?.to_string(),
+            farm_id: self.shared.front.farm_id().await?.to_string(),
             lease_seconds: self.shared.lease().await?.as_secs_f64(),
             cascades: self.cascades().cascades,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -538,6 +538,9 @@ pub async fn a_job_keeps_a_hundred_notes_whatever_other_jobs_keep(bench: &Bench)
     assert!(committed.fates.iter().all(|fate| *fate == Fate::Applied));
     assert_eq!(bench.store.notes(few, 999).await.expect("lists"), notes("few", 80));
     assert_eq!(bench.store.notes(many, 999).await.expect("lists").len(), 100);
+    let (_, around) = bench.store.view(few, 20).await.expect("reads");
+    assert_eq!(around.notes, bench.store.notes(few, 20).await.expect("lists"), "as many as asked for");
+    assert_eq!(around.notes.len(), 20);
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
@@ -558,6 +561,14 @@ pub async fn what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent(bench: 
     assert_eq!(bench.store.ahead(mine, &base).await.expect("counts"), 3, "a paused job does not go on");
     assert_eq!(bench.store.active_jobs(1).await.expect("counts"), 2);
     assert_eq!(bench.store.active_jobs(2).await.expect("counts"), 0);
+    for job in [mine, urgent.id] {
+        let (record, around) = bench.store.view(job, 9).await.expect("reads");
+        assert_eq!(around, bench.store.around(job, record.priority, 9).await.expect("reads"));
+        assert_eq!((record.id, around.rivals), (job, if job == mine { 2 } else { 0 }));
+        let alone = bench.store.job(job).await.expect("reads");
+        assert_eq!((record.version, &record.stages), (alone.version, &alone.stages));
+    }
+    assert!(bench.store.view(JobId(uuid::Uuid::from_u128(7)), 9).await.is_err(), "nobody's job");
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

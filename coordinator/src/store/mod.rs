@@ -35,8 +35,8 @@ pub use error::Error;
 use forecast::StageRate;
 use limits::NewDeadline;
 use records::{
-    Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery, JobRecord,
-    NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
+    Around, Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery,
+    JobRecord, NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
 };
 
 /// How long a wish to drain is remembered: ids are a process's own, so what is left of one that is gone does no harm.
@@ -261,6 +261,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Active jobs of at least this priority, who share the farm.
     async fn active_jobs(&self, priority: u8) -> Result<u64, Error>;
+
+    /// What a job's view shows beside the job, with at most so many notes.
+    async fn around(&self, job: JobId, priority: u8, notes: u32) -> Result<Around, Error> {
+        let (notes, rivals) = tokio::try_join!(self.notes(job, notes), self.active_jobs(priority))?;
+        Ok(Around { notes, rivals })
+    }
+
+    /// A job with what is [around](Self::around) it: the question that is asked most.
+    async fn view(&self, job: JobId, notes: u32) -> Result<(JobRecord, Around), Error> {
+        let job = self.job(job).await?;
+        let around = self.around(job.id, job.priority, notes).await?;
+        Ok((job, around))
+    }
 
     // ---- manifests
 

@@ -306,6 +306,15 @@ pub struct StageCounters {
     pub passed: u64,
 }
 
+/// What a job's view shows beside the job itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Why its texts deserve a note, each once.
+    pub notes: Vec<String>,
+    /// Active jobs of at least its priority, itself among them if it is active.
+    pub rivals: u64,
+}
+
 /// A job as recorded.
 #[derive(Clone, Debug)]
 pub struct JobRecord {
@@ -421,7 +430,7 @@ pub enum ImageOrder {
 }
 
 /// Images in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ImagePage {
     /// The images.
     pub images: Vec<ImageRecord>,

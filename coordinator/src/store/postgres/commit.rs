@@ -16,11 +16,14 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx, conduct,
+    dispatch::{InputRow, input_columns, input_joins},
     missing::Missing,
-    moves::{apply, save_and_finish},
-    onward,
-    progress::{LockedJob, LockedJobs, seqs_of},
-    rows::{ProgressRow, column, number, parse, stage_column, text_column},
+    moves::{apply_with, save_and_finish},
+    onward::{self, Inputs},
+    outputs::NewOutput,
+    plans::{KnownPlans, Plans},
+    progress::{LockedJob, LockedJobs},
+    rows::{ProgressRow, column, number, parse, stage_column},
     texts,
 };
 use crate::store::{
@@ -42,7 +45,7 @@ impl PostgresStore {
         if let Some(Onward { term, .. }) = onward.first() {
             self.check_term(&mut tx, *term).await?;
         }
-        let mut outcomes = settle(&mut tx, pool, &causes, onward).await?;
+        let mut outcomes = self.settle(&mut tx, pool, &causes, onward).await?;
         tx.commit().await?;
         let dispatched = std::mem::take(&mut outcomes.dispatched);
         Ok((outcomes.into(), dispatched))
@@ -58,22 +61,23 @@ impl PostgresStore {
         let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why)).collect();
         let mut tx = self.begin_write().await?;
         self.check_term(&mut tx, term).await?;
-        let outcomes = settle(&mut tx, pool, &causes, &[]).await?;
+        let outcomes = self.settle(&mut tx, pool, &causes, &[]).await?;
         tx.commit().await?;
         Ok(outcomes.into())
     }
-}
 
-async fn settle(
-    tx: &mut Tx,
-    pool: &PoolId,
-    causes: &[Cause<'_>],
-    onward: &[Onward],
-) -> Result<Outcomes, Error> {
-    if pool.stage.is_encode() {
-        texts::settle(tx, pool, causes, onward).await
-    } else {
-        settle_images(tx, pool, causes, onward).await
+    async fn settle(
+        &self,
+        tx: &mut Tx,
+        pool: &PoolId,
+        causes: &[Cause<'_>],
+        onward: &[Onward],
+    ) -> Result<Outcomes, Error> {
+        if pool.stage.is_encode() {
+            texts::settle(tx, &self.plans, (pool, causes), onward).await
+        } else {
+            settle_images(tx, &self.plans, (pool, causes), onward).await
+        }
     }
 }
 
@@ -81,15 +85,28 @@ async fn settle(
 struct ImageRow {
     #[sqlx(flatten)]
     image: ProgressRow,
-    job_id: Uuid,
     job_state: String,
-    pool_stage: Option<i16>,
+    /// The job is active and has no limit of its own.
+    free: bool,
+}
+
+/// With what a next stage needs.
+#[derive(sqlx::FromRow)]
+struct GoingRow {
+    #[sqlx(flatten)]
+    row: ImageRow,
+    #[sqlx(flatten)]
+    input: InputRow,
 }
 
 /// An image while a bulk is judged: as read, and as it will be.
 struct Judged {
     row: ImageRow,
+    /// What its next stage needs, where it may go straight on.
+    input: Option<InputRow>,
     live: bool,
+    /// The pool's place among its job's stages, and how many these are.
+    stage: Option<usize>,
     stages: usize,
     from: ImageProgress,
     to: ImageProgress,
@@ -99,8 +116,8 @@ struct Judged {
 
 async fn settle_images(
     tx: &mut Tx,
-    pool: &PoolId,
-    causes: &[Cause<'_>],
+    known: &KnownPlans,
+    (pool, causes): (&PoolId, &[Cause<'_>]),
     onward: &[Onward],
 ) -> Result<Outcomes, Error> {
     let mut missing = Missing::find(tx, causes).await?;
@@ -114,10 +131,10 @@ async fn settle_images(
     let mut uuids: Vec<Uuid> = ids.iter().map(|id| id.job.0).collect();
     uuids.sort_unstable();
     uuids.dedup();
-    let seqs = seqs_of(tx, &uuids).await?;
+    let plans = known.by_id(tx, &uuids).await?;
     let needing = missing.jobs.iter().map(|(job, _)| *job);
-    let mut jobs = LockedJobs::lock(tx, seqs.values().copied().chain(needing)).await?;
-    let mut images = read_images(tx, pool, &jobs, &seqs, &ids).await?;
+    let mut jobs = LockedJobs::lock(tx, plans.keys().copied().chain(needing)).await?;
+    let mut images = read_images(tx, (pool, &plans), &jobs, &ids, !onward.is_empty()).await?;
     let mut outcomes = Outcomes::default();
     let (mut outputs, mut conduct) = (Vec::new(), Conduct::default());
     for cause in causes {
@@ -131,21 +148,15 @@ async fn settle_images(
         };
         outcomes.fates.push(fate);
     }
-    store_outputs(tx, &outputs).await?;
     conduct::write(tx, &conduct).await?;
-    let mut moves: Vec<_> = images
-        .into_values()
-        .filter(|image| image.moved)
-        .map(|image| Move {
-            job: image.row.image.job,
-            idx: image.row.image.idx,
-            from: image.from,
-            to: image.to,
-            error: image.error,
-        })
-        .collect();
-    outcomes.dispatched = onward::hand_on(tx, &jobs, &mut moves, onward).await?;
-    let applied = apply(tx, &mut jobs, &moves).await?;
+    let (mut moves, mut inputs) = (Vec::with_capacity(images.len()), Inputs::new());
+    for image in images.into_values().filter(|image| image.moved) {
+        let (job, idx) = (image.row.image.job, image.row.image.idx);
+        inputs.extend(image.input.filter(|_| image.row.free).map(|input| ((job, idx), input)));
+        moves.push(Move { job, idx, from: image.from, to: image.to, error: image.error });
+    }
+    outcomes.dispatched = onward::hand_on(&jobs, &plans, &mut moves, inputs, onward)?;
+    let applied = apply_with(tx, &mut jobs, &moves, &outputs).await?;
     if applied.len() != moves.len() {
         return Err(Error::Corrupt("an image changed while its job was locked".to_owned()));
     }
@@ -155,48 +166,61 @@ async fn settle_images(
     Ok(outcomes)
 }
 
-/// The images as they are under the lock of their jobs.
+/// The images as they are under the lock of their jobs; if `going`, with what a next stage needs.
 async fn read_images(
     tx: &mut Tx,
-    pool: &PoolId,
+    (pool, plans): (&PoolId, &Plans),
     jobs: &LockedJobs,
-    seqs: &std::collections::BTreeMap<Uuid, i64>,
     ids: &[ImageId],
+    going: bool,
 ) -> Result<HashMap<ImageId, Judged>, Error> {
-    let known: Vec<(i64, i64)> =
-        ids.iter().filter_map(|id| Some((*seqs.get(&id.job.0)?, column(id.index)))).collect();
-    let rows: Vec<ImageRow> = sqlx::query_as(
-        "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
-                i.suspect, j.id AS job_id, j.state AS job_state, s.stage AS pool_stage
-         FROM unnest($1::bigint[], $2::bigint[]) AS r (job, idx)
-         CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = r.job AND i.idx = r.idx OFFSET 0) AS i
-         JOIN jobs AS j ON j.seq = i.job
-         LEFT JOIN job_stages AS s ON s.job = j.seq AND s.stage >= 0 AND s.pool = $3 AND s.name = $4",
-    )
-    .bind(known.iter().map(|(job, _)| *job).collect::<Vec<_>>())
-    .bind(known.iter().map(|(_, idx)| *idx).collect::<Vec<_>>())
-    .bind(pool.digest.0)
-    .bind(pool.stage.as_str())
-    .fetch_all(&mut **tx)
-    .await?;
+    let seqs: HashMap<JobId, i64> = plans.values().map(|plan| (plan.id, plan.seq)).collect();
+    let (job, idx): (Vec<i64>, Vec<i64>) =
+        ids.iter().filter_map(|id| Some((*seqs.get(&id.job)?, column(id.index)))).unzip();
+    macro_rules! statement {
+        ($columns:expr, $joins:expr) => {
+            concat!(
+                "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                        i.suspect, j.state AS job_state, j.state = 'active' AND j.max_workers IS NULL AS free",
+                $columns,
+                " FROM unnest($1::bigint[], $2::bigint[]) AS r (job, idx)
+                  CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = r.job AND i.idx = r.idx OFFSET 0) AS i
+                  JOIN jobs AS j ON j.seq = i.job ",
+                $joins
+            )
+        };
+    }
+    let rows: Vec<(ImageRow, Option<InputRow>)> = if going {
+        let rows: Vec<GoingRow> = sqlx::query_as(statement!(
+            concat!(", ", input_columns!()),
+            concat!(
+                "CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                                     WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p ",
+                input_joins!()
+            )
+        ))
+        .bind(job)
+        .bind(idx)
+        .fetch_all(&mut **tx)
+        .await?;
+        rows.into_iter().map(|going| (going.row, Some(going.input))).collect()
+    } else {
+        let rows: Vec<ImageRow> =
+            sqlx::query_as(statement!("", "")).bind(job).bind(idx).fetch_all(&mut **tx).await?;
+        rows.into_iter().map(|row| (row, None)).collect()
+    };
     rows.into_iter()
-        .map(|row| {
-            let id = ImageId { job: JobId(row.job_id), index: number(row.image.idx)? };
+        .filter_map(|(row, input)| Some((plans.get(&row.image.job)?, row, input)))
+        .map(|(plan, row, input)| {
+            let id = ImageId { job: plan.id, index: number(row.image.idx)? };
             let from = row.image.progress()?;
             let to = from.clone();
             let live = parse::<JobState>(&row.job_state)?.live();
             let stages = jobs.get(row.image.job).map_or(0, LockedJob::stages);
-            Ok((id, Judged { row, live, stages, from, to, error: LastError::Keep, moved: false }))
+            let (stage, error) = (plan.stage(pool), LastError::Keep);
+            Ok((id, Judged { row, input, live, stage, stages, from, to, error, moved: false }))
         })
         .collect()
-}
-
-/// A stage's output to be stored.
-struct NewOutput<'a> {
-    job: i64,
-    idx: i64,
-    stage: i16,
-    result: &'a TaskResult,
 }
 
 fn judge<'a>(
@@ -209,8 +233,7 @@ fn judge<'a>(
     if !image.live && stands(Guard::JobLive) {
         return Ok(Fate::Discarded("job_not_live"));
     }
-    let Some(stage) = image.row.pool_stage else { return Ok(Fate::Discarded("wrong_pool")) };
-    let stage: usize = number(stage)?;
+    let Some(stage) = image.stage else { return Ok(Fate::Discarded("wrong_pool")) };
     let missed = cause.missing().and_then(|key| Some((missing.producer(id, stage, key)?, key)));
     let (event, error) = cause.event(stage, image.to.suspect, missed.map(|(producer, _)| producer));
     match transition(&image.to, &event, image.stages) {
@@ -222,45 +245,14 @@ fn judge<'a>(
     if let Some(result) = cause.result() {
         conduct.note(row, column(stage), &image.to, result);
     }
-    if let Some(result @ TaskResult { outcome: Outcome::Done { .. }, .. }) = cause.result() {
+    let input = image.input.take();
+    if let Some(result @ TaskResult { outcome: Outcome::Done { artifact, .. }, .. }) = cause.result() {
+        // Only who has just finished a stage goes straight on: what it stored is what the next one takes.
+        image.input = input.map(|input| input.after(artifact));
         outputs.push(NewOutput { job: row.0, idx: row.1, stage: stage_column(stage), result });
     }
     if let Some((producer, key)) = missed {
         missing.rewind(producer, (id, key), row, image.to.stage);
     }
     Ok(Fate::Applied)
-}
-
-async fn store_outputs(tx: &mut Tx, outputs: &[NewOutput<'_>]) -> Result<(), Error> {
-    let artifacts: Vec<_> = outputs
-        .iter()
-        .filter_map(|output| match &output.result.outcome {
-            Outcome::Done { artifact, .. } => Some((output, artifact)),
-            _ => None,
-        })
-        .collect();
-    if artifacts.is_empty() {
-        return Ok(());
-    }
-    let seconds = |seconds: f64| if seconds.is_finite() { seconds } else { 0.0 };
-    sqlx::query(
-        "INSERT INTO outputs AS o (job, idx, stage, key, sha256, size, seconds, worker, device_class)
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::bytea[], $6::bigint[],
-                              $7::float8[], $8::text[], $9::text[])
-         ON CONFLICT (job, idx, stage) DO UPDATE
-         SET key = excluded.key, sha256 = excluded.sha256, size = excluded.size, seconds = excluded.seconds,
-             worker = excluded.worker, device_class = excluded.device_class",
-    )
-    .bind(artifacts.iter().map(|(output, _)| output.job).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(output, _)| output.idx).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(output, _)| output.stage).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(_, artifact)| text_column(&artifact.key)).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(_, artifact)| artifact.sha256.0).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(_, artifact)| column(artifact.size)).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(output, _)| seconds(output.result.seconds)).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(output, _)| text_column(&output.result.worker.0)).collect::<Vec<_>>())
-    .bind(artifacts.iter().map(|(output, _)| text_column(&output.result.device_class)).collect::<Vec<_>>())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }

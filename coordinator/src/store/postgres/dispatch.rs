@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use darkroom_core::{
+    artifact::ArtifactRef,
     fair_share::{Candidate, Pick},
     guard::{self, Guard},
     id::{ImageId, JobId},
@@ -179,11 +180,32 @@ struct ReadyRow {
     input: InputRow,
 }
 
+/// Columns of an [`InputRow`] but its image's key and its low-resolution picture; of `p`, `t`, `n` and `s` as
+/// [`input_joins`] names them.
+macro_rules! input_columns {
+    () => {
+        "p.text, p.negative, p.first_index, p.first_seed, p.text_embedding, p.negative_embedding, p.style_embedding,
+         p.extras, t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
+         n.key AS negative_key, n.sha256 AS negative_sha256, n.size AS negative_size,
+         s.key AS style_key, s.sha256 AS style_sha256, s.size AS style_size"
+    };
+}
+pub(super) use input_columns;
+
+/// The texts of prompt `p`; one that is not encoded is NULL.
+macro_rules! input_joins {
+    () => {
+        "LEFT JOIN embeddings AS t ON t.id = p.text_embedding AND t.state = 'done'
+         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding AND n.state = 'done'
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding AND s.state = 'done'
+        "
+    };
+}
+pub(super) use input_joins;
+
 /// What a stage of an image needs.
 #[derive(sqlx::FromRow)]
 pub(super) struct InputRow {
-    pub(super) job: i64,
-    pub(super) idx: i64,
     text: String,
     negative: String,
     first_index: i64,
@@ -201,12 +223,23 @@ pub(super) struct InputRow {
     style_key: Option<String>,
     style_sha256: Option<Vec<u8>>,
     style_size: Option<i64>,
+    #[sqlx(default)]
     low_res_key: Option<String>,
+    #[sqlx(default)]
     low_res_sha256: Option<Vec<u8>>,
+    #[sqlx(default)]
     low_res_size: Option<i64>,
 }
 
 impl InputRow {
+    /// With what the stage before has stored just now.
+    pub(super) fn after(mut self, artifact: &ArtifactRef) -> Self {
+        self.low_res_key = Some(artifact.key.clone());
+        self.low_res_sha256 = Some(artifact.sha256.0.to_vec());
+        self.low_res_size = Some(column(artifact.size));
+        self
+    }
+
     pub(super) fn encoded(&self) -> bool {
         self.text_key.is_some()
             && (self.negative_embedding.is_none() || self.negative_key.is_some())
@@ -303,11 +336,10 @@ async fn ready_images(tx: &mut Tx, jobs: &LockedJobs, sources: &[Source]) -> Res
         jobs.get(source.seq).map_or(0, |job| job.ready_from(usize::try_from(source.stage).unwrap_or(0)))
     };
     Ok(sqlx::query_as(
-        "SELECT next.*, p.text, p.negative, p.first_index, p.first_seed, p.text_embedding, p.negative_embedding,
-                p.style_embedding, p.extras, t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
-                n.key AS negative_key, n.sha256 AS negative_sha256, n.size AS negative_size,
-                s.key AS style_key, s.sha256 AS style_sha256, s.size AS style_size,
-                o.key AS low_res_key, o.sha256 AS low_res_sha256, o.size AS low_res_size
+        concat!(
+            "SELECT next.*, ",
+            input_columns!(),
+            ", o.key AS low_res_key, o.sha256 AS low_res_sha256, o.size AS low_res_size
          FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[]) AS w (job, stage, low, count)
          CROSS JOIN LATERAL (
              SELECT i.*
@@ -322,10 +354,10 @@ async fn ready_images(tx: &mut Tx, jobs: &LockedJobs, sources: &[Source]) -> Res
              WHERE b.job = w.job AND b.block >= w.low / 256 AND b.ready > 0
              ORDER BY b.block LIMIT w.count) AS next
          JOIN prompts AS p ON p.job = next.job AND p.position = next.prompt
-         LEFT JOIN embeddings AS t ON t.id = p.text_embedding AND t.state = 'done'
-         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding AND n.state = 'done'
-         LEFT JOIN embeddings AS s ON s.id = p.style_embedding AND s.state = 'done'
-         LEFT JOIN outputs AS o ON o.job = next.job AND o.idx = next.idx AND o.stage = next.stage - 1",
+        ",
+            input_joins!(),
+            "LEFT JOIN outputs AS o ON o.job = next.job AND o.idx = next.idx AND o.stage = next.stage - 1"
+        ),
     )
     .bind(sources.iter().map(|source| source.seq).collect::<Vec<_>>())
     .bind(sources.iter().map(|source| source.stage).collect::<Vec<_>>())

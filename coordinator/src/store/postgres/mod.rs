@@ -21,8 +21,10 @@ mod missing;
 mod moves;
 mod onward;
 mod open;
+mod outputs;
 mod pace;
 mod page;
+mod plans;
 mod progress;
 mod prune;
 mod query;
@@ -53,7 +55,7 @@ use super::{
     forecast::StageRate,
     limits::NewDeadline,
     records::{
-        Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery,
+        Around, Changes, Committed, Dispatched, ImagePage, ImageQuery, ImageRecord, Input, JobPage, JobQuery,
         JobRecord, NewJob, NewPrompt, Onward, Release, Report, Submitted, Term,
     },
 };
@@ -74,6 +76,7 @@ pub struct PostgresStore {
     listener: tokio::sync::Mutex<Option<PgListener>>,
     spread_from: spread::SpreadFrom,
     dispatched_from: dispatch_text::DispatchedFrom,
+    plans: plans::KnownPlans,
 }
 
 /// How often a transaction that lost against another one is run again.
@@ -324,6 +327,10 @@ impl Store for PostgresStore {
 
     async fn jobs(&self, query: &JobQuery) -> Result<JobPage, Error> {
         self.list_jobs(query).await
+    }
+
+    async fn view(&self, job: JobId, notes: u32) -> Result<(JobRecord, Around), Error> {
+        self.viewed(job, notes).await
     }
 
     async fn images(&self, query: &ImageQuery) -> Result<ImagePage, Error> {

@@ -10,8 +10,11 @@ use darkroom_core::{
 };
 use uuid::Uuid;
 
+use sqlx::FromRow as _;
+
 use super::{
     Error, Tx,
+    outputs::{self, NewOutput, store_outputs},
     progress::LockedJobs,
     rows::{column, column32, stage_column, text_column, to_json},
 };
@@ -22,6 +25,17 @@ pub(super) type Applied = HashSet<(i64, i64)>;
 
 /// Writes moves of images whose jobs are locked, and counts what was written. The caller saves the jobs.
 pub(super) async fn apply(tx: &mut Tx, jobs: &mut LockedJobs, moves: &[Move]) -> Result<Applied, Error> {
+    apply_with(tx, jobs, moves, &[]).await
+}
+
+/// As [`apply`], and stores what their stages have stored.
+pub(super) async fn apply_with(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    moves: &[Move],
+    outputs: &[NewOutput<'_>],
+) -> Result<Applied, Error> {
+    let outputs = outputs::Columns::of(outputs);
     // Most moves leave failures and errors alone; they are written with less.
     let (full, plain): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(|one| {
         let (from, to) = (&one.from, &one.to);
@@ -29,8 +43,10 @@ pub(super) async fn apply(tx: &mut Tx, jobs: &mut LockedJobs, moves: &[Move]) ->
         failures || matches!(one.error, LastError::Set { .. }) || from.suspect || from.failures > 0
     });
     let mut applied = Applied::with_capacity(moves.len());
-    if !plain.is_empty() {
-        applied.extend(update_plain(tx, jobs, &plain).await?);
+    if plain.is_empty() {
+        outputs::store(tx, outputs).await?;
+    } else {
+        applied.extend(update_plain(tx, jobs, &plain, outputs).await?);
     }
     if !full.is_empty() {
         applied.extend(update_full(tx, jobs, &full).await?);
@@ -81,40 +97,64 @@ impl Columns {
     }
 }
 
-async fn update_plain(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<Vec<(i64, i64)>, Error> {
+/// The statement of [`update_plain`], behind what else it does.
+macro_rules! update_plain {
+    ($before:expr) => {
+        concat!(
+            $before,
+            "UPDATE images AS i
+             SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
+                 version = m.version,
+                 error_code = CASE WHEN m.clear THEN NULL ELSE i.error_code END,
+                 error = CASE WHEN m.clear THEN NULL ELSE i.error END
+             FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::bigint[], $7::text[],
+                         $8::smallint[], $9::int[], $10::bigint[], $11::bigint[], $12::boolean[])
+                 AS m (job, idx, was_state, was_stage, was_generation, was_dispatch, state, stage, generation, dispatch,
+                       version, clear)
+             WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
+               AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
+             RETURNING i.job, i.idx"
+        )
+    };
+}
+
+/// With the outputs in the same statement: the job is locked meanwhile, and each round trip keeps others waiting.
+async fn update_plain(
+    tx: &mut Tx,
+    jobs: &LockedJobs,
+    moves: &[&Move],
+    outputs: outputs::Columns,
+) -> Result<Vec<(i64, i64)>, Error> {
     let columns = Columns::of(jobs, moves);
     let clear: Vec<bool> = moves.iter().map(|one| one.error == LastError::Clear).collect();
-    Ok(sqlx::query_as(guard::text(
-        Guard::ImageExpected,
-        "UPDATE images AS i
-         SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
-             version = m.version,
-             error_code = CASE WHEN m.clear THEN NULL ELSE i.error_code END,
-             error = CASE WHEN m.clear THEN NULL ELSE i.error END
-         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::bigint[], $7::text[],
-                     $8::smallint[], $9::int[], $10::bigint[], $11::bigint[], $12::boolean[])
-             AS m (job, idx, was_state, was_stage, was_generation, was_dispatch, state, stage, generation, dispatch,
-                   version, clear)
-         WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
-           AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
-         RETURNING i.job, i.idx",
-        "i.state = m.was_state::image_state AND",
-        "",
-    ))
-    .bind(columns.job)
-    .bind(columns.idx)
-    .bind(columns.was_state)
-    .bind(columns.was_stage)
-    .bind(columns.was_generation)
-    .bind(columns.was_dispatch)
-    .bind(columns.state)
-    .bind(columns.stage)
-    .bind(columns.generation)
-    .bind(columns.dispatch)
-    .bind(columns.version)
-    .bind(clear)
-    .fetch_all(&mut **tx)
-    .await?)
+    let statement = if outputs.is_empty() {
+        update_plain!("")
+    } else {
+        update_plain!(concat!(
+            "WITH stored AS (",
+            store_outputs!("$13", "$14", "$15", "$16", "$17", "$18", "$19", "$20", "$21"),
+            ") "
+        ))
+    };
+    let (expected, anything) = ("i.state = m.was_state::image_state AND", "");
+    let mut query = sqlx::query(guard::text(Guard::ImageExpected, statement, expected, anything))
+        .bind(columns.job)
+        .bind(columns.idx)
+        .bind(columns.was_state)
+        .bind(columns.was_stage)
+        .bind(columns.was_generation)
+        .bind(columns.was_dispatch)
+        .bind(columns.state)
+        .bind(columns.stage)
+        .bind(columns.generation)
+        .bind(columns.dispatch)
+        .bind(columns.version)
+        .bind(clear);
+    if !outputs.is_empty() {
+        query = outputs::bind(query, outputs);
+    }
+    let rows = query.fetch_all(&mut **tx).await?;
+    Ok(rows.iter().map(<(i64, i64)>::from_row).collect::<Result<_, _>>()?)
 }
 
 async fn update_full(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<Vec<(i64, i64)>, Error> {

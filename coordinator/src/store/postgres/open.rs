@@ -11,7 +11,8 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, dispatch_text::DispatchedFrom, fault, leadership::Leadership, spread::SpreadFrom,
+    Error, PostgresStore, dispatch_text::DispatchedFrom, fault, leadership::Leadership, plans::KnownPlans,
+    spread::SpreadFrom,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
@@ -75,6 +76,7 @@ impl PostgresStore {
             listener: tokio::sync::Mutex::default(),
             spread_from: SpreadFrom::default(),
             dispatched_from: DispatchedFrom::default(),
+            plans: KnownPlans::default(),
         })
     }
 

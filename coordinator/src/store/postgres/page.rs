@@ -8,7 +8,7 @@ use super::{
     Error, PostgresStore, Tx,
     progress::{BLOCK, CHANGES},
     query::{find, read_job},
-    rows::{ProgressRow, artifact, column, image_seed, number},
+    rows::{ProgressRow, artifact as artifact_of, column, image_seed, number},
 };
 use crate::store::records::{Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, Output};
 
@@ -38,11 +38,78 @@ struct OutputRow {
     device_class: String,
 }
 
+#[derive(sqlx::FromRow)]
+struct FollowingRow {
+    #[sqlx(flatten)]
+    image: ImageRow,
+    output_stage: Option<i16>,
+    key: Option<String>,
+    sha256: Option<Vec<u8>>,
+    size: Option<i64>,
+    seconds: Option<f64>,
+    worker: Option<String>,
+    device_class: Option<String>,
+}
+
+impl FollowingRow {
+    /// Takes the output, if there is one.
+    fn output(&mut self) -> Result<Option<Output>, Error> {
+        let artifact = self.key.take().zip(self.sha256.take()).zip(self.size);
+        let Some((((key, sha256), size), stage)) = artifact.zip(self.output_stage) else { return Ok(None) };
+        Ok(Some(Output {
+            stage: number(stage)?,
+            artifact: artifact_of(key, &sha256, size)?,
+            seconds: self.seconds.unwrap_or(0.0),
+            worker: self.worker.take().unwrap_or_default(),
+            device_class: self.device_class.take().unwrap_or_default(),
+        }))
+    }
+}
+
 impl PostgresStore {
     pub(super) async fn list_images(&self, query: &ImageQuery) -> Result<ImagePage, Error> {
+        if let (ImageOrder::Index(after), []) = (query.order, query.states.as_slice()) {
+            let page = self.following(query.job, after.map_or(-1, column), query.limit).await?;
+            if !page.images.is_empty() {
+                return Ok(page);
+            }
+        }
         let mut tx = self.begin_read().await?;
         let seq = find(&mut tx, query.job).await?;
         page(&mut tx, query, seq).await
+    }
+
+    /// The images that follow an index, in order: in one statement, because it is asked most. A row is an image and one of
+    /// its outputs, if it has any.
+    async fn following(&self, job: JobId, after: i64, limit: u32) -> Result<ImagePage, Error> {
+        let rows: Vec<FollowingRow> = sqlx::query_as(
+            "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                    i.suspect, i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index,
+                    p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
+             FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving') AS j
+             CROSS JOIN LATERAL (SELECT * FROM images WHERE job = j.seq AND idx > $2 ORDER BY idx LIMIT $3) AS i
+             CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                                 WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p
+             LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx
+             ORDER BY i.idx, o.stage",
+        )
+        .bind(job.0)
+        .bind(after)
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut images: Vec<ImageRecord> = Vec::new();
+        for mut row in rows {
+            let output = row.output()?;
+            let index: u64 = number(row.image.image.idx)?;
+            match images.last_mut().filter(|image| image.id.index == index) {
+                Some(image) => image.outputs.extend(output),
+                None => images.push(record(job, row.image, output.into_iter().collect())?),
+            }
+        }
+        let more = images.len() > limit as usize;
+        images.truncate(limit as usize);
+        Ok(ImagePage { images, more })
     }
 
     pub(super) async fn one_image(&self, job: JobId, index: u64) -> Result<ImageRecord, Error> {
@@ -74,12 +141,7 @@ async fn page(tx: &mut Tx, query: &ImageQuery, seq: i64) -> Result<ImagePage, Er
     let limit = i64::from(query.limit) + 1;
     let states: Vec<_> = query.states.iter().map(|state| state.name()).collect();
     let mut indexes: Vec<i64> = match query.order {
-        ImageOrder::Index(after) if states.is_empty() => {
-            let mut rows = following(tx, seq, after.map_or(-1, column), limit).await?;
-            let more = rows.len() > query.limit as usize;
-            rows.truncate(query.limit as usize);
-            return Ok(ImagePage { images: with_outputs(tx, query.job, seq, rows).await?, more });
-        }
+        ImageOrder::Index(_) if states.is_empty() => return Ok(ImagePage::default()),
         ImageOrder::Index(after) => by_state(tx, seq, &states, after.map_or(-1, column), limit).await?,
         ImageOrder::Version(version, index) => {
             let after = (column(version), index.map_or(i64::MAX, column));
@@ -186,23 +248,6 @@ async fn by_state(tx: &mut Tx, seq: i64, states: &[&str], after: i64, limit: i64
     Ok(indexes)
 }
 
-/// The images that follow an index, in order.
-async fn following(tx: &mut Tx, seq: i64, after: i64, limit: i64) -> Result<Vec<ImageRow>, Error> {
-    Ok(sqlx::query_as(
-        "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index, p.first_seed
-         FROM (SELECT * FROM images WHERE job = $1 AND idx > $2 ORDER BY idx LIMIT $3) AS i
-         CROSS JOIN LATERAL (SELECT * FROM prompts AS p
-                             WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p
-         ORDER BY i.idx",
-    )
-    .bind(seq)
-    .bind(after)
-    .bind(limit)
-    .fetch_all(&mut **tx)
-    .await?)
-}
-
 /// The images with these indexes, in this order.
 async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Result<Vec<ImageRecord>, Error> {
     let rows: Vec<ImageRow> = sqlx::query_as(
@@ -245,25 +290,30 @@ async fn with_outputs(
     }
     rows.into_iter()
         .map(|row| {
-            Ok(ImageRecord {
-                id: ImageId { job, index: number(row.image.idx)? },
-                progress: row.image.progress()?,
-                seed: image_seed(row.first_seed, row.first_index, row.image.idx),
-                prompt: row.text,
-                negative: row.negative,
-                extras: Extras::from_json(row.extras.as_deref())?,
-                error: row.error_code.zip(row.error),
-                version: number(row.version)?,
-                outputs: by_image.remove(&row.image.idx).unwrap_or_default(),
-            })
+            let outputs = by_image.remove(&row.image.idx).unwrap_or_default();
+            record(job, row, outputs)
         })
         .collect()
+}
+
+fn record(job: JobId, row: ImageRow, outputs: Vec<Output>) -> Result<ImageRecord, Error> {
+    Ok(ImageRecord {
+        id: ImageId { job, index: number(row.image.idx)? },
+        progress: row.image.progress()?,
+        seed: image_seed(row.first_seed, row.first_index, row.image.idx),
+        prompt: row.text,
+        negative: row.negative,
+        extras: Extras::from_json(row.extras.as_deref())?,
+        error: row.error_code.zip(row.error),
+        version: number(row.version)?,
+        outputs,
+    })
 }
 
 fn output(row: OutputRow) -> Result<Output, Error> {
     Ok(Output {
         stage: number(row.stage)?,
-        artifact: artifact(row.key, &row.sha256, row.size)?,
+        artifact: artifact_of(row.key, &row.sha256, row.size)?,
         seconds: row.seconds,
         worker: row.worker,
         device_class: row.device_class,

@@ -218,6 +218,11 @@ impl LockedJobs {
         self.jobs.values_mut()
     }
 
+    /// Ids of all of them.
+    pub(super) fn ids(&self) -> Vec<Uuid> {
+        self.jobs.values().map(|job| job.id).collect()
+    }
+
     /// Ids of the jobs that have a new version.
     pub(super) fn raised(&self) -> Vec<JobId> {
         self.jobs.values().filter(|job| job.raised).map(LockedJob::id).collect()

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{
     limits::Limits,
-    records::{JobPage, JobQuery, JobRecord, Pace, StageCounters},
+    records::{Around, JobPage, JobQuery, JobRecord, Pace, StageCounters},
 };
 
 #[derive(sqlx::FromRow)]
@@ -58,6 +58,15 @@ struct JobRow {
     texts_dispatched: i64,
 }
 
+/// A job and what its view shows of the farm, read at once.
+#[derive(sqlx::FromRow)]
+struct ViewRow {
+    #[sqlx(flatten)]
+    job: JobRow,
+    notes: Vec<String>,
+    rivals: i64,
+}
+
 impl PostgresStore {
     pub(super) async fn job_record(&self, job: JobId) -> Result<JobRecord, Error> {
         let mut tx = self.pool.acquire().await?;
@@ -65,6 +74,25 @@ impl PostgresStore {
             .await?
             .pop()
             .ok_or_else(|| Error::no_job(job))
+    }
+
+    pub(super) async fn viewed(&self, job: JobId, notes: u32) -> Result<(JobRecord, Around), Error> {
+        let row: Option<ViewRow> = sqlx::query_as(concat!(
+            job_columns!(
+                ", ARRAY (SELECT n.note FROM job_notes AS n WHERE n.job = j.seq ORDER BY n.note LIMIT $2) AS notes,
+                   (SELECT count(*) FROM jobs AS o
+                    WHERE (o.state IN ('active', 'paused') OR o.follow IS NOT NULL)
+                      AND o.state = 'active' AND o.priority >= j.priority) AS rivals"
+            ),
+            "WHERE j.id = $1 AND j.state <> 'receiving'"
+        ))
+        .bind(job.0)
+        .bind(i64::from(notes))
+        .fetch_optional(&self.pool)
+        .await?;
+        let row = row.ok_or_else(|| Error::no_job(job))?;
+        let around = Around { notes: row.notes, rivals: number(row.rivals)? };
+        Ok((record(row.job)?, around))
     }
 
     pub(super) async fn list_jobs(&self, query: &JobQuery) -> Result<JobPage, Error> {
@@ -168,7 +196,10 @@ async fn read_jobs(
 /// dispatched ones are few, so they are counted when asked.
 macro_rules! job_columns {
     () => {
-        "SELECT j.seq, j.id, j.tenant, j.client_request_id, j.name, j.priority, j.state, j.follow, j.cascade, j.encoder,
+        job_columns!("")
+    };
+    ($more:literal) => {
+        concat!("SELECT j.seq, j.id, j.tenant, j.client_request_id, j.name, j.priority, j.state, j.follow, j.cascade, j.encoder,
                 j.settings, j.requested, j.seed, j.generation,
                 (extract(epoch FROM j.created_at) * 1000)::bigint AS created_ms,
                 (extract(epoch FROM j.finished_at) * 1000)::bigint AS finished_ms,
@@ -182,13 +213,15 @@ macro_rules! job_columns {
                 CASE WHEN p.passed[1] = p.texts THEN 0
                      ELSE (SELECT count(*) FROM dispatched_texts AS d
                            JOIN job_texts AS t ON t.job = j.seq AND t.embedding = d.embedding
-                           WHERE d.encoder = j.encoder) END AS texts_dispatched
+                           WHERE d.encoder = j.encoder) END AS texts_dispatched",
+            $more,
+            "
          FROM jobs AS j
          CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
                              ORDER BY newest.version DESC LIMIT 1) AS p
          LEFT JOIN job_paces AS r ON r.job = j.seq
          LEFT JOIN job_forecasts AS f ON f.job = j.seq
-         "
+         ")
     };
 }
 use job_columns;

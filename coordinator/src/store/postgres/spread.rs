@@ -15,8 +15,10 @@ use darkroom_queue::task::PoolId;
 
 use super::{
     Error, PostgresStore, Tx,
+    dispatch::{InputRow, input_columns, input_joins},
     moves::{Applied, apply, save_and_finish},
-    onward,
+    onward::{self, Inputs},
+    plans::{KnownPlans, Plans},
     progress::{LockedJob, LockedJobs},
     rows::{ProgressRow, column},
 };
@@ -98,7 +100,7 @@ impl PostgresStore {
         let mut prompts = prompts_of(&mut tx, &spreading, limit).await?;
         let cut = cut_at(&mut prompts, limit);
         let mut jobs = LockedJobs::lock(&mut tx, following(&prompts).map(|prompt| prompt.job)).await?;
-        let (applied, _) = follow(&mut tx, &mut jobs, &prompts, &[]).await?;
+        let (applied, _) = follow(&mut tx, &self.plans, &mut jobs, &prompts, &[]).await?;
         let (jobs, finished) = save_and_finish(&mut tx, &mut jobs).await?;
         remember(&mut tx, &spreading, prompts.last().filter(|_| cut)).await?;
         tx.commit().await?;
@@ -112,6 +114,7 @@ impl PostgresStore {
 /// transaction is left to spread. Whether something was, and what was handed on.
 pub(super) async fn tell(
     tx: &mut Tx,
+    plans: &KnownPlans,
     jobs: &mut LockedJobs,
     texts: &[i64],
     onward: &[Onward],
@@ -124,7 +127,7 @@ pub(super) async fn tell(
     let spreading: Vec<Spreading> = texts.iter().map(whole).collect();
     let mut prompts = prompts_of(tx, &spreading, AT_ONCE).await?;
     let cut = cut_at(&mut prompts, AT_ONCE);
-    let (_, dispatched) = follow(tx, jobs, &prompts, onward).await?;
+    let (_, dispatched) = follow(tx, plans, jobs, &prompts, onward).await?;
     let Some(last) = prompts.last().filter(|_| cut) else { return Ok((false, dispatched)) };
     let left: Vec<i64> = texts.iter().copied().filter(|text| *text >= last.spreading).collect();
     sqlx::query(
@@ -214,6 +217,7 @@ fn following(prompts: &[Told]) -> impl Iterator<Item = &Told> {
 /// Moves the images that wait for nothing else. Their jobs are locked; the caller saves them.
 async fn follow(
     tx: &mut Tx,
+    known: &KnownPlans,
     jobs: &mut LockedJobs,
     prompts: &[Told],
     onward: &[Onward],
@@ -225,21 +229,14 @@ async fn follow(
     if by_position.is_empty() {
         return Ok((Applied::default(), Vec::new()));
     }
-    let images: Vec<ProgressRow> = sqlx::query_as(
-        "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
-         FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)
-         CROSS JOIN LATERAL (
-             SELECT * FROM images AS i
-             WHERE i.job = f.job AND i.idx >= f.first_index AND i.idx < f.first_index + f.images OFFSET 0) AS i
-         WHERE i.state = 'waiting'",
-    )
-    .bind(by_position.values().map(|prompt| prompt.job).collect::<Vec<_>>())
-    .bind(by_position.values().map(|prompt| prompt.first_index).collect::<Vec<_>>())
-    .bind(by_position.values().map(|prompt| prompt.images).collect::<Vec<_>>())
-    .fetch_all(&mut **tx)
-    .await?;
+    let images = waiting(tx, by_position.values().copied(), !onward.is_empty()).await?;
+    let plans = match onward {
+        [] => Plans::new(),
+        _ => known.by_id(tx, &jobs.ids()).await?,
+    };
+    let mut inputs = Inputs::new();
     let mut moves = Vec::with_capacity(images.len());
-    for row in images {
+    for (row, input) in images {
         let Some(prompt) = by_position.get(&(row.job, row.prompt)) else { continue };
         let event = if prompt.dead { ImageEvent::TextsDead } else { ImageEvent::TextsEncoded };
         let from = row.progress()?;
@@ -253,14 +250,76 @@ async fn follow(
         } else {
             LastError::Keep
         };
+        inputs.extend(input.map(|input| ((row.job, row.idx), input)));
         moves.push(Move { job: row.job, idx: row.idx, from, to, error });
     }
-    let dispatched = onward::hand_on(tx, jobs, &mut moves, onward).await?;
+    let dispatched = onward::hand_on(jobs, &plans, &mut moves, inputs, onward)?;
     let applied = apply(tx, jobs, &moves).await?;
     if applied.len() != moves.len() {
         return Err(Error::Corrupt("an image changed while its job was locked".to_owned()));
     }
     Ok((applied, dispatched))
+}
+
+/// An image that waits for its texts, with what its first stage needs.
+#[derive(sqlx::FromRow)]
+struct WaitingRow {
+    #[sqlx(flatten)]
+    image: ProgressRow,
+    #[sqlx(flatten)]
+    input: InputRow,
+    /// The job is active and has no limit of its own.
+    free: bool,
+}
+
+/// The images of the prompts that still wait; if `going`, those that may go straight on with what they need for it.
+async fn waiting(
+    tx: &mut Tx,
+    prompts: impl Iterator<Item = &Told> + Clone,
+    going: bool,
+) -> Result<Vec<(ProgressRow, Option<InputRow>)>, Error> {
+    macro_rules! statement {
+        ($columns:expr, $joins:expr) => {
+            concat!(
+                "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                        i.suspect",
+                $columns,
+                " FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)
+                  CROSS JOIN LATERAL (
+                      SELECT * FROM images AS i
+                      WHERE i.job = f.job AND i.idx >= f.first_index AND i.idx < f.first_index + f.images OFFSET 0) AS i ",
+                $joins,
+                "WHERE i.state = 'waiting'"
+            )
+        };
+    }
+    let jobs: Vec<i64> = prompts.clone().map(|prompt| prompt.job).collect();
+    let firsts: Vec<i64> = prompts.clone().map(|prompt| prompt.first_index).collect();
+    let images: Vec<i32> = prompts.map(|prompt| prompt.images).collect();
+    if !going {
+        let rows: Vec<ProgressRow> = sqlx::query_as(statement!("", ""))
+            .bind(jobs)
+            .bind(firsts)
+            .bind(images)
+            .fetch_all(&mut **tx)
+            .await?;
+        return Ok(rows.into_iter().map(|row| (row, None)).collect());
+    }
+    let rows: Vec<WaitingRow> = sqlx::query_as(statement!(
+        concat!(", j.state = 'active' AND j.max_workers IS NULL AS free, ", input_columns!()),
+        concat!(
+            "JOIN jobs AS j ON j.seq = i.job
+             CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                                 WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p ",
+            input_joins!()
+        )
+    ))
+    .bind(jobs)
+    .bind(firsts)
+    .bind(images)
+    .fetch_all(&mut **tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.image, Some(row.input).filter(|_| row.free))).collect())
 }
 
 /// Of the prompts that are to die with a text, those whose texts a retry gave another try before the jobs were locked:

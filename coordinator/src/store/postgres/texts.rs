@@ -14,6 +14,7 @@ use darkroom_queue::task::{Outcome, PoolId, Subject};
 use super::{
     Error, Tx,
     moves::save_and_finish,
+    plans::KnownPlans,
     progress::LockedJobs,
     rows::{column, digest, number, text_column, to_json},
     spread,
@@ -49,8 +50,8 @@ enum End<'a> {
 /// Applies what happened to texts of an encoder's pool.
 pub(super) async fn settle(
     tx: &mut Tx,
-    pool: &PoolId,
-    causes: &[Cause<'_>],
+    plans: &KnownPlans,
+    (pool, causes): (&PoolId, &[Cause<'_>]),
     onward: &[Onward],
 ) -> Result<Outcomes, Error> {
     let mut texts = lock_texts(tx, pool, causes).await?;
@@ -89,7 +90,7 @@ pub(super) async fn settle(
     let over =
         |text: &&&Judged<'_>| matches!(text.end, Some(End::Done { .. } | End::Failed { dead: true, .. }));
     let ended: Vec<i64> = changed.iter().filter(over).map(|text| text.row.id).collect();
-    (outcomes.more, outcomes.dispatched) = spread::tell(tx, &mut jobs, &ended, onward).await?;
+    (outcomes.more, outcomes.dispatched) = spread::tell(tx, plans, &mut jobs, &ended, onward).await?;
     (outcomes.jobs, outcomes.finished) = save_and_finish(tx, &mut jobs).await?;
     let noted = changed.iter().filter(|text| {
         matches!(text.end, Some(End::Done { outcome: Outcome::Done { notes, .. } }) if !notes.is_empty())
