@@ -14,6 +14,8 @@ mod layer;
 #[cfg(target_arch = "x86_64")]
 mod norm;
 #[cfg(target_arch = "x86_64")]
+mod packed;
+#[cfg(target_arch = "x86_64")]
 mod pictures;
 #[cfg(target_arch = "x86_64")]
 mod vector;

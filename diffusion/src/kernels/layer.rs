@@ -4,14 +4,15 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::conv::{self, Output, Packed, Part, Residual, Source};
+use super::conv::{self, Output, Residual, Source};
 use super::norm::{self, Affine, Joined};
+use super::packed::{Packed, Part};
 use super::pictures;
 use super::threads;
 use super::vector::{Bf16, Element};
 use crate::layers::{Activation, Torch, channels_last};
 
-pub(crate) use super::conv::Layout;
+pub(crate) use super::packed::Layout;
 
 /// A picture `[rows, channels, height, width]`, or a sequence `[rows, length, channels]` or `[rows, channels]`.
 #[derive(Clone, Copy)]

@@ -1,0 +1,221 @@
+//! Weights of convolutions and linear layers, packed once as the products take them.
+
+use super::vector::{Element, LANES};
+
+/// Weights of a convolution or of several that are summed, for every phase of the output.
+///
+/// Outputs are computed in cells. A cell is one pixel, or a few side by side where a pixel's outputs would leave most of a
+/// vector's lanes idle. A convolution that doubles has phases: outputs at even and at odd places see other taps of the
+/// small picture, and each phase adds up beforehand the weights that meet the same pixel.
+pub(crate) struct Packed<E> {
+    pub(super) phases: Vec<Phase<E>>,
+    /// Of every lane of a cell.
+    pub(super) bias: Vec<f32>,
+    /// Of a pixel.
+    pub(super) outputs: usize,
+    /// Neighbouring pixels of a line in one cell.
+    pub(super) together: usize,
+    pub(super) layout: Layout,
+    /// Elements of sixteen lanes' weights.
+    pub(super) block: usize,
+    pub(super) sources: Vec<Taps>,
+}
+
+/// One phase's weights, `[lanes / 16][source, line, tap, channel][16 · STEP]`.
+pub(super) struct Phase<E> {
+    pub(super) weights: Vec<E>,
+    /// Where its first cell lies in the output.
+    pub(super) down: usize,
+    pub(super) right: usize,
+    pub(super) windows: Vec<Window>,
+}
+
+/// What a phase reads of one source for a cell, from the place of the cell.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    pub(super) top: isize,
+    pub(super) left: isize,
+    pub(super) lines: usize,
+    pub(super) columns: usize,
+}
+
+/// Where outputs lie among inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// One output for every so many inputs, either way.
+    Stride(usize),
+    /// One output for every input, each pixel by itself: what is added to it may be half as large a picture.
+    Apart,
+    /// The output is twice as large: a convolution over its input's nearest-neighbour double.
+    Double,
+}
+
+/// What a source contributes to every output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taps {
+    /// A multiple of what one multiply-and-add takes.
+    pub(crate) channels: usize,
+}
+
+/// One part of a layer's weights as files have them: `[outputs, channels, kernel, kernel]`, of which some channels.
+pub(crate) struct Part<'a> {
+    pub(crate) weights: &'a [f32],
+    /// Edge of the window; 1 or an odd number.
+    pub(crate) kernel: usize,
+    /// Channels of the whole weight.
+    pub(crate) inputs: usize,
+    pub(crate) from: usize,
+    pub(crate) channels: usize,
+    /// Multiplies the weights.
+    pub(crate) factor: f32,
+}
+
+impl Layout {
+    /// Where tap `tap` of the output at `place` within a cell meets the source, counted from the cell's place.
+    fn met(self, place: usize, tap: usize, kernel: usize) -> isize {
+        let pad = (kernel / 2) as isize;
+        match self {
+            Self::Stride(stride) => (place * stride + tap) as isize - pad,
+            Self::Apart => (place + tap) as isize - pad,
+            Self::Double => ((place + tap) as isize - pad).div_euclid(2),
+        }
+    }
+
+    /// First place and number of places of the source that outputs `from..from + count` meet.
+    fn window(self, from: usize, count: usize, kernel: usize) -> (isize, usize) {
+        let first = self.met(from, 0, kernel);
+        (first, (self.met(from + count - 1, kernel - 1, kernel) - first + 1) as usize)
+    }
+
+    /// How many neighbouring pixels to compute as one: what takes the fewest multiply-and-adds for each.
+    fn together(self, outputs: usize, parts: &[Part<'_>]) -> usize {
+        let ([part], true) = (parts, self != Self::Apart) else { return 1 };
+        let cost = |together: usize| {
+            let (_, columns) = self.window(0, together, part.kernel);
+            columns as f64 * (outputs * together).div_ceil(LANES) as f64 / together as f64
+        };
+        [2, 4].into_iter().fold(1, |best, more| if cost(more) < cost(best) { more } else { best })
+    }
+
+    /// Pixels of a source from one cell to the next, downwards and to the right.
+    pub(super) fn steps(self, together: usize) -> (usize, usize) {
+        match self {
+            Self::Stride(stride) => (stride, stride * together),
+            Self::Apart => (1, 1),
+            Self::Double => (1, together.div_ceil(2)),
+        }
+    }
+}
+
+impl<E: Element> Packed<E> {
+    pub(crate) fn new(outputs: usize, parts: &[Part<'_>], bias: &[f32], layout: Layout) -> Self {
+        let together = layout.together(outputs, parts);
+        let phases: &[(usize, usize)] = match layout {
+            Layout::Stride(_) | Layout::Apart => &[(0, 0)],
+            Layout::Double if together > 1 => &[(0, 0), (1, 0)],
+            Layout::Double => &[(0, 0), (0, 1), (1, 0), (1, 1)],
+        };
+        let phases: Vec<Phase<E>> =
+            phases.iter().map(|phase| Phase::new(outputs, together, parts, layout, *phase)).collect();
+        let blocks = (outputs * together).div_ceil(LANES);
+        let bias = (0..blocks * LANES)
+            .map(|lane| if lane < outputs * together { bias[lane % outputs] } else { 0.0 })
+            .collect();
+        let block = phases.first().map_or(0, |phase| phase.weights.len() / blocks.max(1));
+        let sources =
+            parts.iter().map(|part| Taps { channels: part.channels.next_multiple_of(E::STEP) }).collect();
+        Self { phases, bias, outputs, together, layout, block, sources }
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub(crate) fn sources(&self) -> &[Taps] {
+        &self.sources
+    }
+
+    /// The extent of the output of a source's extent.
+    pub(crate) fn extent(&self, source: usize) -> usize {
+        match self.layout {
+            Layout::Stride(stride) => source.div_ceil(stride),
+            Layout::Apart => source,
+            Layout::Double => 2 * source,
+        }
+    }
+}
+
+impl<E: Element> Phase<E> {
+    fn new(
+        outputs: usize,
+        together: usize,
+        parts: &[Part<'_>],
+        layout: Layout,
+        (down, right): (usize, usize),
+    ) -> Self {
+        let windows: Vec<Window> = parts
+            .iter()
+            .map(|part| {
+                let (top, lines) = layout.window(down, 1, part.kernel);
+                let (left, columns) = layout.window(right, together, part.kernel);
+                Window { top, left, lines, columns }
+            })
+            .collect();
+        let padded = |part: &Part<'_>| part.channels.next_multiple_of(E::STEP);
+        let sizes = parts.iter().zip(&windows);
+        let lane_size: usize = sizes.map(|(part, window)| window.lines * window.columns * padded(part)).sum();
+        let mut weights = vec![E::ZERO; lane_size * LANES * (outputs * together).div_ceil(LANES)];
+        if let ([part], 1) = (parts, together)
+            && part.kernel == 1
+        {
+            fill_matrix(&mut weights, outputs, part);
+            return Self { weights, down, right, windows };
+        }
+        let mut of_lane = vec![0.0_f32; lane_size];
+        for lane in 0..outputs * together {
+            let (place, output) = (lane / outputs, lane % outputs);
+            of_lane.fill(0.0);
+            let mut rest = of_lane.as_mut_slice();
+            for (part, window) in parts.iter().zip(&windows) {
+                let kernel = part.kernel;
+                let (own, behind) = rest.split_at_mut(window.lines * window.columns * padded(part));
+                rest = behind;
+                for tap in 0..kernel * kernel {
+                    let line = layout.met(down, tap / kernel, kernel) - window.top;
+                    let column = layout.met(right + place, tap % kernel, kernel) - window.left;
+                    let to = (line as usize * window.columns + column as usize) * padded(part);
+                    for channel in 0..part.channels {
+                        let from = (output * part.inputs + part.from + channel) * kernel * kernel + tap;
+                        own[to + channel] += part.weights[from] * part.factor;
+                    }
+                }
+            }
+            let begin = (lane / LANES) * lane_size * LANES + (lane % LANES) * E::STEP;
+            for (index, weight) in of_lane.iter().enumerate() {
+                weights[begin + (index / E::STEP) * E::STEP * LANES + index % E::STEP] = E::of(*weight);
+            }
+        }
+        Self { weights, down, right, windows }
+    }
+}
+
+/// Packs a matrix, which a text encoder has hundreds of: in the order of the packed weights, sixteen rows at a time.
+fn fill_matrix<E: Element>(weights: &mut [E], outputs: usize, part: &Part<'_>) {
+    let steps = part.channels.div_ceil(E::STEP);
+    let row = |output: usize| {
+        let from = output * part.inputs + part.from;
+        &part.weights[from..from + part.channels]
+    };
+    for (block, weights) in weights.chunks_exact_mut(steps * E::STEP * LANES).enumerate() {
+        let first = block * LANES;
+        let rows: Vec<&[f32]> = (first..outputs.min(first + LANES)).map(row).collect();
+        for (step, weights) in weights.chunks_exact_mut(E::STEP * LANES).enumerate() {
+            let channels = step * E::STEP..part.channels.min((step + 1) * E::STEP);
+            for (row, weights) in rows.iter().zip(weights.chunks_exact_mut(E::STEP)) {
+                for (weight, value) in weights.iter_mut().zip(&row[channels.clone()]) {
+                    *weight = E::of(value * part.factor);
+                }
+            }
+        }
+    }
+}
