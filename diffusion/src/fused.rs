@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::device::Placement;
 use crate::error::LoadError;
-use crate::kernels::{ConvKernel, ConvPart, Layout, NormKernel, Picture, Shape, halve};
+use crate::kernels::{ConvKernel, ConvPart, Layout, NormKernel, Packing, Picture, Shape, halve};
 use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Torch};
 use crate::timings::{Part, timed};
 use crate::weights::Weights;
@@ -165,7 +165,8 @@ impl Conv {
                 Resample::Double => Layout::Double,
                 _ => Layout::Stride(shape.stride),
             };
-            ConvWay::Kernel(ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias), layout)?)
+            let packing = Packing { kind, layout, may_grow: weights.may_grow() };
+            ConvWay::Kernel(ConvKernel::new(packing, &[ConvPart::whole(&weight)], Some(&bias))?)
         } else {
             ConvWay::Libtorch(Conv2d::load(weights, name, shape)?)
         };
@@ -231,10 +232,8 @@ impl Closing {
                 }
                 bias = bias.f_add(shortcut_bias)?;
             }
-            ClosingWay::Kernel {
-                sum: ConvKernel::new(kind, &parts, Some(&bias), Layout::Apart)?,
-                has_shortcut,
-            }
+            let packing = Packing { kind, layout: Layout::Apart, may_grow: weights.may_grow() };
+            ClosingWay::Kernel { sum: ConvKernel::new(packing, &parts, Some(&bias))?, has_shortcut }
         } else {
             ClosingWay::Libtorch {
                 conv: Conv2d::load(weights, conv, shape)?,
@@ -296,7 +295,8 @@ impl Projection {
             return Ok(Self::Libtorch(linear));
         }
         let parts = [ConvPart::whole(&linear.weight)];
-        let kernel = ConvKernel::new(placement.kind, &parts, linear.bias.as_ref(), Layout::Stride(1))?;
+        let packing = Packing { kind: placement.kind, layout: Layout::Stride(1), may_grow: false };
+        let kernel = ConvKernel::new(packing, &parts, linear.bias.as_ref())?;
         Ok(Self::Kernel(kernel, placement.kind))
     }
 

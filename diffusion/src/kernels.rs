@@ -18,7 +18,11 @@ mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pictures;
 #[cfg(target_arch = "x86_64")]
+mod scratch;
+#[cfg(target_arch = "x86_64")]
 mod vector;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 #[cfg(not(target_arch = "x86_64"))]
 #[path = "kernels/absent.rs"]
@@ -29,7 +33,9 @@ mod pool;
 mod threads;
 
 pub(crate) use attend::attend;
-pub(crate) use layer::{ConvKernel, ConvPart, Layout, NormKernel, Picture, Shape, beside, blend, halve};
+pub(crate) use layer::{
+    ConvKernel, ConvPart, Layout, NormKernel, Packing, Picture, Shape, beside, blend, halve,
+};
 pub(crate) use threads::{OneThread, count as threads};
 
 /// Whether this CPU has what they need.

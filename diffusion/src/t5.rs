@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 use crate::device::{Placement, give_freed_memory_back};
 use crate::error::LoadError;
-use crate::kernels::{ConvKernel, ConvPart, Layout, OneThread, Shape};
+use crate::kernels::{ConvKernel, ConvPart, Layout, OneThread, Packing, Shape};
 use crate::layers::{Linear, Torch};
 use crate::weights::{Weights, WeightsSurvey, nowhere};
 
@@ -73,7 +73,8 @@ impl Matrix {
         if !placement.kernels {
             return Ok(Self::Libtorch(Linear { weight, bias: None }));
         }
-        let kernel = ConvKernel::new(placement.kind, &[ConvPart::whole(&weight)], None, Layout::Stride(1))?;
+        let packing = Packing { kind: placement.kind, layout: Layout::Stride(1), may_grow: false };
+        let kernel = ConvKernel::new(packing, &[ConvPart::whole(&weight)], None)?;
         // The unpacked weights' holes would not all be filled by the next matrix's.
         drop(weight);
         give_freed_memory_back();

@@ -36,12 +36,17 @@ const PIECE: usize = 16 << 20;
 /// for it or lie between weights.
 const LARGE: usize = 16 << 20;
 
+/// Weights of so many bytes stay as large as they are when they are packed.
+const MAY_GROW: usize = 2 << 30;
+
 /// The tensors of one model folder.
 pub(crate) struct Weights {
     source: PathBuf,
     files: Vec<File>,
     /// Which file holds each tensor.
     places: BTreeMap<String, usize>,
+    /// In all tensors, taken or not.
+    numbers: usize,
     taken: RefCell<BTreeSet<String>>,
     counts: RefCell<Counts>,
     placement: Placement,
@@ -111,16 +116,18 @@ impl Weights {
     }
 
     fn from_files(source: PathBuf, files: Vec<File>, placement: Placement) -> Self {
-        let mut places = BTreeMap::new();
+        let (mut places, mut numbers) = (BTreeMap::new(), 0);
         for (position, file) in files.iter().enumerate() {
-            for name in file.header.tensors().into_keys() {
+            for (name, info) in file.header.tensors() {
                 places.insert(name, position);
+                numbers += info.shape.iter().product::<usize>();
             }
         }
         Self {
             source,
             files,
             places,
+            numbers,
             taken: RefCell::default(),
             counts: RefCell::default(),
             placement,
@@ -136,6 +143,12 @@ impl Weights {
     /// Where the tensors go, and as what.
     pub(crate) fn placement(&self) -> Placement {
         self.placement
+    }
+
+    /// Whether weights may take up to 16/9 of their memory where that makes a layer faster: not where a network's take
+    /// gibibytes as they are. It depends on the files and the number format alone, as the bits of what is rendered do.
+    pub(crate) fn may_grow(&self) -> bool {
+        self.numbers * self.placement.kind.elt_size_in_bytes() <= MAY_GROW
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {

@@ -46,10 +46,17 @@ fn absent<T>() -> Torch<T> {
     Err(tch::TchError::Torch("this CPU has no kernels of this crate's".to_owned()))
 }
 
+#[derive(Clone, Copy)]
+pub(crate) struct Packing {
+    pub(crate) kind: Kind,
+    pub(crate) layout: Layout,
+    pub(crate) may_grow: bool,
+}
+
 pub(crate) enum ConvKernel {}
 
 impl ConvKernel {
-    pub(crate) fn new(_: Kind, _: &[ConvPart<'_>], _: Option<&Tensor>, _: Layout) -> Torch<Self> {
+    pub(crate) fn new(_: Packing, _: &[ConvPart<'_>], _: Option<&Tensor>) -> Torch<Self> {
         absent()
     }
 

@@ -313,7 +313,7 @@ impl<E: Element, O: Element> Task<'_, E, O> {
 /// Adds `steps` channels of one tap.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 #[inline]
-unsafe fn accumulate<E: Element, const P: usize, const Q: usize>(
+pub(super) unsafe fn accumulate<E: Element, const P: usize, const Q: usize>(
     mut sums: [[__m512; P]; Q],
     inputs: [*const E; P],
     weights: *const E,

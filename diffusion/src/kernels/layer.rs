@@ -6,10 +6,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::conv::{self, Output, Residual, Source};
 use super::norm::{self, Affine, Joined};
-use super::packed::{Packed, Part};
+use super::packed::{Packed, Part, Taps};
 use super::pictures;
 use super::threads;
 use super::vector::{Bf16, Element};
+use super::winograd;
 use crate::layers::{Activation, Torch, channels_last};
 
 pub(crate) use super::packed::Layout;
@@ -54,19 +55,29 @@ pub(crate) struct Shape {
     pub(crate) kind: Kind,
 }
 
+/// How weights are packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Packing {
+    pub(crate) kind: Kind,
+    pub(crate) layout: Layout,
+    /// Whether weights may take up to 16/9 of their memory where that saves products.
+    pub(crate) may_grow: bool,
+}
+
 /// A convolution or linear layer, or a sum of some, with packed weights.
 pub(crate) enum ConvKernel {
-    F32(Packed<f32>),
-    Bf16(Packed<Bf16>),
+    F32(Way<f32>),
+    Bf16(Way<Bf16>),
+}
+
+/// How a layer is computed.
+pub(crate) enum Way<E> {
+    Taps(Packed<E>),
+    Winograd(winograd::Packed<E>),
 }
 
 impl ConvKernel {
-    pub(crate) fn new(
-        kind: Kind,
-        parts: &[ConvPart<'_>],
-        bias: Option<&Tensor>,
-        layout: Layout,
-    ) -> Torch<Self> {
+    pub(crate) fn new(packing: Packing, parts: &[ConvPart<'_>], bias: Option<&Tensor>) -> Torch<Self> {
         let dense = |part: &ConvPart<'_>| part.weight.f_to_kind(Kind::Float)?.f_contiguous();
         let values: Vec<Tensor> = parts.iter().map(dense).collect::<Torch<_>>()?;
         let outputs = parts.first().map_or(0, |part| part.weight.size()[0] as usize);
@@ -86,9 +97,9 @@ impl ConvKernel {
                 factor: part.factor as f32,
             })
             .collect();
-        Ok(match kind {
-            Kind::BFloat16 => Self::Bf16(Packed::new(outputs, &parts, &bias, layout)),
-            _ => Self::F32(Packed::new(outputs, &parts, &bias, layout)),
+        Ok(match packing.kind {
+            Kind::BFloat16 => Self::Bf16(Way::new(packing, outputs, &parts, &bias)),
+            _ => Self::F32(Way::new(packing, outputs, &parts, &bias)),
         })
     }
 
@@ -99,22 +110,54 @@ impl ConvKernel {
         shape: Shape,
     ) -> Torch<Tensor> {
         match (self, shape.kind) {
-            (Self::F32(packed), _) => convolve::<f32, f32>(packed, sources, residual, shape),
-            (Self::Bf16(packed), Kind::Float) => convolve::<Bf16, f32>(packed, sources, residual, shape),
-            (Self::Bf16(packed), _) => convolve::<Bf16, Bf16>(packed, sources, residual, shape),
+            (Self::F32(way), _) => convolve::<f32, f32>(way, sources, residual, shape),
+            (Self::Bf16(way), Kind::Float) => convolve::<Bf16, f32>(way, sources, residual, shape),
+            (Self::Bf16(way), _) => convolve::<Bf16, Bf16>(way, sources, residual, shape),
+        }
+    }
+}
+
+impl<E: Element> Way<E> {
+    fn new(packing: Packing, outputs: usize, parts: &[Part<'_>], bias: &[f32]) -> Self {
+        let Packing { layout, may_grow, .. } = packing;
+        if may_grow && winograd::pays(outputs, parts, layout) {
+            return Self::Winograd(winograd::Packed::new(outputs, parts, bias));
+        }
+        Self::Taps(Packed::new(outputs, parts, bias, layout))
+    }
+
+    fn outputs(&self) -> usize {
+        match self {
+            Self::Taps(packed) => packed.outputs(),
+            Self::Winograd(packed) => packed.outputs(),
+        }
+    }
+
+    fn sources(&self) -> &[Taps] {
+        match self {
+            Self::Taps(packed) => packed.sources(),
+            Self::Winograd(packed) => packed.sources(),
+        }
+    }
+
+    /// The extent of the output of a source's extent.
+    fn extent(&self, source: usize) -> usize {
+        match self {
+            Self::Taps(packed) => packed.extent(source),
+            Self::Winograd(_) => source,
         }
     }
 }
 
 fn convolve<E: TorchElement, O: TorchElement>(
-    packed: &Packed<E>,
+    way: &Way<E>,
     sources: &[Picture<'_>],
     residual: Option<Picture<'_>>,
     shape: Shape,
 ) -> Torch<Tensor> {
     let dense: Vec<Tensor> = sources
         .iter()
-        .zip(packed.sources())
+        .zip(way.sources())
         .map(|(source, taps)| even::<E>(source.tensor, taps.channels))
         .collect::<Torch<_>>()?;
     let views: Vec<Source<'_, E>> = dense
@@ -127,9 +170,9 @@ fn convolve<E: TorchElement, O: TorchElement>(
         .collect();
     let [rows, height, width, _] = dense.first().map_or([0; 4], extents);
     let scale = if views.first().is_some_and(|source| source.doubled) { 2 } else { 1 };
-    let (height, width) = (packed.extent(height * scale), packed.extent(width * scale));
+    let (height, width) = (way.extent(height * scale), way.extent(width * scale));
     let extent = |value: usize| value as i64;
-    let outputs = packed.outputs();
+    let outputs = way.outputs();
     let out = empty::<O>(&[extent(rows), extent(height), extent(width), extent(outputs)])?;
     let added = residual.map(|residual| dense_tensor::<E>(residual.tensor)).transpose()?;
     let residual = added
@@ -137,7 +180,10 @@ fn convolve<E: TorchElement, O: TorchElement>(
         .zip(residual)
         .map(|(tensor, residual)| Residual { data: elements(tensor), doubled: residual.doubled });
     let output = Output { data: elements_mut::<O>(&out), rows, height, width, factor: shape.factor as f32 };
-    conv::run(threads::count(), packed, &views, residual, output);
+    match way {
+        Way::Taps(packed) => conv::run(threads::count(), packed, &views, residual, output),
+        Way::Winograd(packed) => winograd::run(threads::count(), packed, &views, residual, output),
+    }
     match sources.first().map_or(4, |source| source.tensor.dim()) {
         4 => out.f_permute([0, 3, 1, 2]),
         3 => out.f_view([extent(rows), extent(height), extent(outputs)]),

@@ -1,5 +1,7 @@
 //! Weights of convolutions and linear layers, packed once as the products take them.
 
+use std::ops::Range;
+
 use super::vector::{Element, LANES};
 
 /// Weights of a convolution or of several that are summed, for every phase of the output.
@@ -199,22 +201,26 @@ impl<E: Element> Phase<E> {
     }
 }
 
-/// Packs a matrix, which a text encoder has hundreds of: in the order of the packed weights, sixteen rows at a time.
+/// Packs a matrix, which a text encoder has hundreds of.
 fn fill_matrix<E: Element>(weights: &mut [E], outputs: usize, part: &Part<'_>) {
-    let steps = part.channels.div_ceil(E::STEP);
+    let block = part.channels.next_multiple_of(E::STEP) * LANES;
+    for (index, weights) in weights.chunks_exact_mut(block).enumerate() {
+        fill_rows(weights, index * LANES..outputs.min((index + 1) * LANES), part);
+    }
+}
+
+/// Packs up to sixteen rows of a matrix, in the order of the packed weights.
+pub(super) fn fill_rows<E: Element>(weights: &mut [E], rows: Range<usize>, part: &Part<'_>) {
     let row = |output: usize| {
         let from = output * part.inputs + part.from;
         &part.weights[from..from + part.channels]
     };
-    for (block, weights) in weights.chunks_exact_mut(steps * E::STEP * LANES).enumerate() {
-        let first = block * LANES;
-        let rows: Vec<&[f32]> = (first..outputs.min(first + LANES)).map(row).collect();
-        for (step, weights) in weights.chunks_exact_mut(E::STEP * LANES).enumerate() {
-            let channels = step * E::STEP..part.channels.min((step + 1) * E::STEP);
-            for (row, weights) in rows.iter().zip(weights.chunks_exact_mut(E::STEP)) {
-                for (weight, value) in weights.iter_mut().zip(&row[channels.clone()]) {
-                    *weight = E::of(value * part.factor);
-                }
+    let rows: Vec<&[f32]> = rows.map(row).collect();
+    for (step, weights) in weights.chunks_exact_mut(E::STEP * LANES).enumerate() {
+        let channels = step * E::STEP..part.channels.min((step + 1) * E::STEP);
+        for (row, weights) in rows.iter().zip(weights.chunks_exact_mut(E::STEP)) {
+            for (weight, value) in weights.iter_mut().zip(&row[channels.clone()]) {
+                *weight = E::of(value * part.factor);
             }
         }
     }

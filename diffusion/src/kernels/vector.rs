@@ -28,6 +28,17 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// sum + Σ inputs · weights.
     unsafe fn multiply_add(sum: __m512, inputs: __m512, weights: __m512) -> __m512;
     fn of(value: f32) -> Self;
+
+    /// [`Self::of`] for many, by the rounding that pictures are stored with.
+    fn round(values: &[f32], to: &mut [Self]) {
+        assert_eq!(values.len(), to.len(), "values");
+        assert!(super::available(), "the caller asks first");
+        for (values, to) in values.chunks(LANES).zip(to.chunks_mut(LANES)) {
+            let mask = first(values.len());
+            // SAFETY: `available` was asked; the mask names the lanes that both chunks have.
+            unsafe { Self::store_some(to.as_mut_ptr(), mask, _mm512_maskz_loadu_ps(mask, values.as_ptr())) };
+        }
+    }
 }
 
 impl Element for f32 {

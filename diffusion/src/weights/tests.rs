@@ -152,3 +152,20 @@ fn a_published_variant_is_taken_where_there_is_nothing_else() {
     write(&folder.path().join("model.fp16.safetensors"), &[("a", Dtype::F16, &[1], vec![0, 0])]);
     assert!(open(&folder).unwrap().take("a", &[1]).is_ok());
 }
+
+#[test]
+fn weights_may_grow_up_to_two_gibibytes_in_the_networks_format() {
+    // 1.2 GiB in bf16, 2.4 in f32; a file of holes.
+    let (folder, path) = folder(&[]);
+    let numbers = 600 << 20;
+    let header =
+        format!(r#"{{"a":{{"dtype":"BF16","shape":[{numbers}],"data_offsets":[0,{}]}}}}"#, 2 * numbers);
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len((8 + header.len() + 2 * numbers) as u64).unwrap();
+    let may_grow = |kind| {
+        let placement = Placement { kind, ..PLACEMENT };
+        Weights::open(folder.path(), "model", placement).unwrap().may_grow()
+    };
+    assert_eq!((may_grow(Kind::BFloat16), may_grow(Kind::Float)), (true, false));
+}

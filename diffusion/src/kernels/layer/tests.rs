@@ -1,3 +1,5 @@
+mod winograd;
+
 use tch::{Device, Kind, Tensor};
 
 use super::*;
@@ -14,6 +16,10 @@ fn values(shape: &[i64], kind: Kind, seed: f64) -> Tensor {
 fn worst(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.size(), expected.size());
     (got.to_kind(Kind::Double) - expected.to_kind(Kind::Double)).abs().max().double_value(&[])
+}
+
+fn taps(kind: Kind, layout: Layout) -> Packing {
+    Packing { kind, layout, may_grow: false }
 }
 
 const KINDS: [(Kind, f64); 2] = [(Kind::Float, 2e-5), (Kind::BFloat16, 0.03)];
@@ -49,7 +55,7 @@ fn convolutions_are_libtorchs() {
             let weight = values(&[outputs, channels, kernel, kernel], kind, 2.0) * 0.1;
             let weight = weight.to_kind(kind).to_kind(Kind::Float);
             let bias = values(&[outputs], Kind::Float, 3.0);
-            let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], Some(&bias), layout).unwrap();
+            let conv = ConvKernel::new(taps(kind, layout), &[ConvPart::whole(&weight)], Some(&bias)).unwrap();
             let given = channels_last(&x.to_kind(kind)).unwrap();
             let shape = Shape { factor: 0.5, kind: Kind::Float };
             let got = conv.forward(&[(&given).into()], None, shape).unwrap();
@@ -84,7 +90,7 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
             ConvPart { weight: &narrow, from: 0, channels: 18, factor: 1.0 },
             ConvPart { weight: &narrow, from: 18, channels: 14, factor: 0.5 },
         ];
-        let sum = ConvKernel::new(kind, &parts, None, Layout::Apart).unwrap();
+        let sum = ConvKernel::new(taps(kind, Layout::Apart), &parts, None).unwrap();
         let [given, given_x, given_skip] =
             [&hidden, &x, &skip].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
         let shape = Shape { factor: 1.0, kind: Kind::Float };
@@ -111,7 +117,7 @@ fn few_outputs_may_have_half_as_large_a_picture_added() {
         let x = values(&[1, 4, 6, 10], kind, 1.0);
         let half = values(&[1, 4, 3, 5], kind, 2.0);
         let weight = (values(&[4, 4, 3, 3], kind, 3.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
-        let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], None, Layout::Apart).unwrap();
+        let conv = ConvKernel::new(taps(kind, Layout::Apart), &[ConvPart::whole(&weight)], None).unwrap();
         let [given, given_half] = [&x, &half].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
         let added = Picture { tensor: &given_half, doubled: true };
         let shape = Shape { factor: 1.0, kind: Kind::Float };
@@ -226,7 +232,7 @@ fn not_a_number_goes_through_every_kernel() {
     let shape = Shape { factor: 1.0, kind: Kind::Float };
     for kind in [Kind::Float, Kind::BFloat16] {
         let x = channels_last(&x.to_kind(kind)).unwrap();
-        let conv = ConvKernel::new(kind, &[ConvPart::whole(&weight)], None, Layout::Stride(1)).unwrap();
+        let conv = ConvKernel::new(taps(kind, Layout::Stride(1)), &[ConvPart::whole(&weight)], None).unwrap();
         assert!(all(&conv.forward(&[(&x).into()], None, shape).unwrap()));
         assert!(all(&halve(&x).unwrap()));
         let norm = NormKernel::new(&line, &line, 4, 1e-5).unwrap();

@@ -1,0 +1,363 @@
+//! 3 × 3 convolutions with many channels, by Winograd's F(2 × 2, 3 × 3): 16 products where taps take 36.
+//!
+//! A tile is two by two outputs, from four by four inputs d and a window g: Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, where ⊙ at each of
+//! the 16 points is a product of matrices, tiles × channels by channels × outputs. Both transforms compute in f32; what
+//! enters the products is rounded to the network's format once. A tile is computed from its own picture alone, in one order.
+
+#![expect(
+    unsafe_code,
+    reason = "raw pointers into pictures, packed weights and scratch, bounded by the shapes checked on entry"
+)]
+
+mod packed;
+
+use std::arch::x86_64::*;
+
+use super::conv::{Output, Residual, Source, accumulate};
+use super::pool;
+use super::scratch::Scratch;
+use super::vector::{Element, LANES, first};
+use packed::POINTS;
+pub(crate) use packed::{Packed, pays};
+
+/// Outputs of a tile, whose sums with other sources follow the points.
+const PLACES: usize = 4;
+
+/// Tiles whose products are computed together.
+const TOGETHER: usize = 8;
+
+/// Bytes of transformed inputs of one piece of work: they stay in the second cache.
+const PIECE_BYTES: usize = 1 << 19;
+
+struct Task<'a, E, O> {
+    packed: &'a Packed<E>,
+    sources: &'a [Source<'a, E>],
+    residual: Option<Residual<'a, E>>,
+    zeros: &'a [E],
+    out: *mut O,
+    height: usize,
+    width: usize,
+    /// Tiles of a column and of a line.
+    down: usize,
+    right: usize,
+    factor: f32,
+}
+
+// SAFETY: `out` is only written, and each piece writes other tiles or other channels of it.
+unsafe impl<E: Sync, O: Send> Sync for Task<'_, E, O> {}
+
+/// Transformed inputs, a plane for each point, `[tile][channel]`.
+struct Seen<E> {
+    planes: Scratch<E>,
+    /// The tile that every plane begins with.
+    first: usize,
+}
+
+impl<E> Seen<E> {
+    fn room(first: usize, tiles: usize, channels: usize) -> Self {
+        Self { planes: Scratch::new(POINTS, tiles * channels), first }
+    }
+}
+
+/// Where transformed inputs are written, by several threads.
+struct Place<E>(*mut E);
+
+// SAFETY: each piece writes its own tiles.
+unsafe impl<E: Send> Sync for Place<E> {}
+
+/// Computes a whole layer.
+///
+/// # Panics
+/// When a slice is not as long as the shapes say.
+pub(crate) fn run<E: Element, O: Element>(
+    threads: usize,
+    packed: &Packed<E>,
+    sources: &[Source<'_, E>],
+    residual: Option<Residual<'_, E>>,
+    output: Output<'_, O>,
+) {
+    assert!(super::available(), "the caller asks first");
+    let Output { data, rows, height, width, factor } = output;
+    assert_eq!(data.len(), rows * height * width * packed.outputs, "output");
+    assert_eq!(sources.len(), packed.sources.len(), "sources");
+    assert!(!sources[0].doubled, "the window's source is read as it is");
+    for (source, taps) in sources.iter().zip(&packed.sources) {
+        assert_eq!(source.data.len(), rows * source.height * source.width * taps.channels, "source");
+        let seen = if source.doubled { 2 } else { 1 };
+        assert_eq!([source.height * seen, source.width * seen], [height, width], "the output's extents");
+    }
+    if let Some(residual) = residual {
+        let shrink = if residual.doubled { 4 } else { 1 };
+        assert_eq!(residual.data.len() * shrink, data.len(), "residual");
+    }
+    if data.is_empty() {
+        return;
+    }
+    let widest = packed.sources.iter().map(|taps| taps.channels).max().unwrap_or(0);
+    let zeros = vec![E::ZERO; widest];
+    let (down, right) = (height.div_ceil(2), width.div_ceil(2));
+    let out = data.as_mut_ptr();
+    let task = &Task { packed, sources, residual, zeros: &zeros, out, height, width, down, right, factor };
+    let tiles = rows * down * right;
+    let blocks = packed.outputs.div_ceil(LANES);
+    let groups = blocks.div_ceil(3);
+    let channels = packed.sources[0].channels;
+    let piece_tiles = (PIECE_BYTES / (POINTS * channels * size_of::<E>())).max(4 * TOGETHER);
+    let chunks = tiles.div_ceil(piece_tiles);
+    let chunk_tiles = tiles.div_ceil(chunks).next_multiple_of(TOGETHER);
+    let chunks = tiles.div_ceil(chunk_tiles);
+    let bounds = |chunk: usize| (chunk * chunk_tiles, tiles.min((chunk + 1) * chunk_tiles));
+    // Few tiles: all are transformed first, then each group of outputs is a piece. Many: one piece does everything for its
+    // tiles, while they are near.
+    if chunks < 4 * threads && groups > 1 {
+        let mut seen = Seen::<E>::room(0, tiles, channels);
+        let (place, plane) = (&Place(seen.planes.as_mut_ptr()), seen.planes.plane());
+        pool::run(threads, tiles.div_ceil(TOGETHER), &|piece| {
+            let (from, to) = (piece * TOGETHER, tiles.min((piece + 1) * TOGETHER));
+            // SAFETY: `available` was asked; the tiles are within the shapes checked above and the room made.
+            unsafe { task.transform(from, to, place.0.add(from * channels), plane) };
+        });
+        pool::run(threads, chunks * groups, &|piece| {
+            let (from, to) = bounds(piece % chunks);
+            // SAFETY: as above, and all tiles were transformed.
+            unsafe { task.group(&seen, from, to, blocks, piece / chunks, groups) };
+        });
+        return;
+    }
+    pool::run(threads, chunks, &|chunk| {
+        let (from, to) = bounds(chunk);
+        let mut seen = Seen::<E>::room(from, to - from, channels);
+        // SAFETY: as above.
+        unsafe {
+            let plane = seen.planes.plane();
+            task.transform(from, to, seen.planes.as_mut_ptr(), plane);
+            for group in 0..groups {
+                task.group(&seen, from, to, blocks, group, groups);
+            }
+        }
+    });
+}
+
+impl<E: Element, O: Element> Task<'_, E, O> {
+    /// Row, line and column of a tile.
+    #[inline(always)]
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        (tile / self.right / self.down, tile / self.right % self.down, tile % self.right)
+    }
+
+    /// Transforms tiles `from..to` to `out`, `plane` elements from one point to the next.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn transform(&self, from: usize, to: usize, out: *mut E, plane: usize) {
+        let mut at = from;
+        while at < to {
+            let (row, y, x) = self.place(at);
+            let count = (self.right - x).min(to - at);
+            unsafe { self.transform_line(row, (y, x), count, out.add((at - from) * self.channels()), plane) };
+            at += count;
+        }
+    }
+
+    #[inline(always)]
+    fn channels(&self) -> usize {
+        self.packed.sources[0].channels
+    }
+
+    /// Transforms `count` tiles side by side.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn transform_line(
+        &self,
+        row: usize,
+        (tile_y, tile_x): (usize, usize),
+        count: usize,
+        out: *mut E,
+        plane: usize,
+    ) {
+        unsafe {
+            let channels = self.channels();
+            let (height, width) = (self.height, self.width);
+            let picture = self.sources[0].data.as_ptr();
+            // The picture's lines of the tile; beyond its border they are 0.
+            let lines: [Option<*const E>; 4] = std::array::from_fn(|line| {
+                let y = (2 * tile_y + line).wrapping_sub(1);
+                (y < height).then(|| picture.add((row * height + y) * width * channels))
+            });
+            let mut channel = 0;
+            while channel < channels {
+                let mask = first(channels - channel);
+                // One column of Bᵀ d.
+                let column = |x: usize| {
+                    let [a, b, c, d] = lines.map(|line| match line {
+                        Some(line) if x < width => E::load_some(mask, line.add(x * channels + channel)),
+                        _ => _mm512_setzero_ps(),
+                    });
+                    [_mm512_sub_ps(a, c), _mm512_add_ps(b, c), _mm512_sub_ps(c, b), _mm512_sub_ps(b, d)]
+                };
+                let begin = (2 * tile_x).wrapping_sub(1);
+                let (mut a, mut b) = (column(begin), column(2 * tile_x));
+                for tile in 0..count {
+                    let x = 2 * (tile_x + tile) + 1;
+                    let (c, d) = (column(x), column(x + 1));
+                    let to = out.add(tile * channels + channel);
+                    for line in 0..4 {
+                        let (a, b, c, d) = (a[line], b[line], c[line], d[line]);
+                        let points = [
+                            _mm512_sub_ps(a, c),
+                            _mm512_add_ps(b, c),
+                            _mm512_sub_ps(c, b),
+                            _mm512_sub_ps(b, d),
+                        ];
+                        for (column, point) in points.into_iter().enumerate() {
+                            let to = to.add((4 * line + column) * plane);
+                            E::store_some(to, mask, point);
+                        }
+                    }
+                    (a, b) = (c, d);
+                }
+                channel += LANES;
+            }
+        }
+    }
+
+    /// Everything of tiles `from..to` for one of the groups of outputs, from transformed inputs.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn group(
+        &self,
+        seen: &Seen<E>,
+        from: usize,
+        to: usize,
+        blocks: usize,
+        group: usize,
+        groups: usize,
+    ) {
+        // Blocks shared out evenly: 4 become 2 and 2.
+        let begin = blocks * group / groups;
+        let end = blocks * (group + 1) / groups;
+        unsafe {
+            match end - begin {
+                1 => self.products::<1>(seen, from, to, begin),
+                2 => self.products::<2>(seen, from, to, begin),
+                _ => self.products::<3>(seen, from, to, begin),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn products<const Q: usize>(&self, seen: &Seen<E>, from: usize, to: usize, block: usize) {
+        let planes = if self.sources.len() > 1 { POINTS + PLACES } else { POINTS };
+        // `[tile][lane]` in every plane.
+        let mut sums = Scratch::<f32>::new(planes, (to - from) * Q * LANES);
+        let (plane_size, sums) = (sums.plane(), sums.as_mut_ptr());
+        unsafe {
+            for plane in 0..planes {
+                let mut at = from;
+                while at < to {
+                    let out = sums.add(plane * plane_size + (at - from) * Q * LANES);
+                    match to - at {
+                        1 | 2 => self.tiles::<2, Q>(seen, plane, (at, to), block, out),
+                        3 | 4 => self.tiles::<4, Q>(seen, plane, (at, to), block, out),
+                        _ => self.tiles::<TOGETHER, Q>(seen, plane, (at, to), block, out),
+                    }
+                    at += TOGETHER;
+                }
+            }
+            for tile in from..to {
+                self.finish::<Q>(tile, block, sums.add((tile - from) * Q * LANES), plane_size);
+            }
+        }
+    }
+
+    /// One plane of `P` tiles from `at`, those beyond `to` computed like the last and not stored.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[inline]
+    unsafe fn tiles<const P: usize, const Q: usize>(
+        &self,
+        seen: &Seen<E>,
+        plane: usize,
+        (at, to): (usize, usize),
+        block: usize,
+        out: *mut f32,
+    ) {
+        unsafe {
+            let packed = self.packed;
+            let channels = self.channels();
+            let size = channels * LANES;
+            let mut weights = packed.weights.as_ptr().add(block * packed.block + plane.min(POINTS) * size);
+            let mut sums = [[_mm512_setzero_ps(); P]; Q];
+            let mut inputs = [self.zeros.as_ptr(); P];
+            if plane < POINTS {
+                let from = seen.planes.as_ptr().add(plane * seen.planes.plane());
+                for (p, input) in inputs.iter_mut().enumerate() {
+                    *input = from.add(((at + p).min(to - 1) - seen.first) * channels);
+                }
+                sums = accumulate(sums, inputs, weights, packed.block, channels / E::STEP);
+            } else {
+                let (down, right) = ((plane - POINTS) / 2, (plane - POINTS) % 2);
+                for (source, taps) in self.sources.iter().zip(&packed.sources).skip(1) {
+                    for (p, input) in inputs.iter_mut().enumerate() {
+                        let (row, y, x) = self.place((at + p).min(to - 1));
+                        // Beyond an odd border: not stored.
+                        let y = (2 * y + down).min(self.height - 1) >> u32::from(source.doubled);
+                        let x = (2 * x + right).min(self.width - 1) >> u32::from(source.doubled);
+                        let pixel = (row * source.height + y) * source.width + x;
+                        *input = source.data.as_ptr().add(pixel * taps.channels);
+                    }
+                    sums = accumulate(sums, inputs, weights, packed.block, taps.channels / E::STEP);
+                    weights = weights.add(taps.channels * LANES);
+                }
+            }
+            for p in 0..P.min(to - at) {
+                for (q, sums) in sums.iter().enumerate() {
+                    _mm512_storeu_ps(out.add((p * Q + q) * LANES), sums[p]);
+                }
+            }
+        }
+    }
+
+    /// Aᵀ m A of a tile, and all that is added to it.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[inline]
+    unsafe fn finish<const Q: usize>(&self, tile: usize, block: usize, sums: *const f32, plane_size: usize) {
+        unsafe {
+            let (row, y, x) = self.place(tile);
+            let outputs = self.packed.outputs;
+            let factor = _mm512_set1_ps(self.factor);
+            for q in 0..Q {
+                let lane = (block + q) * LANES;
+                let mask = first(outputs - lane);
+                let bias = _mm512_loadu_ps(self.packed.bias.as_ptr().add(lane));
+                let plane = |plane: usize| _mm512_loadu_ps(sums.add(plane * plane_size + q * LANES));
+                // Two lines of Aᵀ m, of four columns each.
+                let columns: [[__m512; 2]; 4] = std::array::from_fn(|column| {
+                    let [a, b, c, d] = std::array::from_fn(|line| plane(4 * line + column));
+                    [_mm512_add_ps(_mm512_add_ps(a, b), c), _mm512_sub_ps(_mm512_sub_ps(b, c), d)]
+                });
+                for down in 0..2 {
+                    let [a, b, c, d] = columns.map(|lines| lines[down]);
+                    let pair = [_mm512_add_ps(_mm512_add_ps(a, b), c), _mm512_sub_ps(_mm512_sub_ps(b, c), d)];
+                    for (right, sum) in pair.into_iter().enumerate() {
+                        let (y, x) = (2 * y + down, 2 * x + right);
+                        if y >= self.height || x >= self.width {
+                            continue;
+                        }
+                        let mut sum = _mm512_add_ps(sum, bias);
+                        if self.sources.len() > 1 {
+                            sum = _mm512_add_ps(sum, plane(POINTS + 2 * down + right));
+                        }
+                        if let Some(residual) = &self.residual {
+                            let shift = u32::from(residual.doubled);
+                            let line = row * (self.height >> shift) + (y >> shift);
+                            let pixel = line * (self.width >> shift) + (x >> shift);
+                            let from = residual.data.as_ptr().add(pixel * outputs + lane);
+                            sum = _mm512_add_ps(sum, E::load_some(mask, from));
+                        }
+                        let pixel = (row * self.height + y) * self.width + x;
+                        O::store_some(self.out.add(pixel * outputs + lane), mask, _mm512_mul_ps(sum, factor));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
