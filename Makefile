@@ -51,8 +51,8 @@ chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS
 bench-cascade: ## Measures rendering on this machine, and diffusers in Python beside it.
 	@tools/bench-cascade.sh
 
-bench-gpu: ## The same on a GPU, as a share of what the card can do.
-	@tools/bench-gpu.sh
+bench-gpu: ## The same on a GPU, as a share of what the card can do; ARGS adds flags.
+	@tools/bench-gpu.sh $(ARGS)
 
 bench-sampling: ## Measures what guidance, its schedule, steps and samplers do to the demo's caption score.
 	@tools/bench-sampling.sh

@@ -1,23 +1,27 @@
 """Measures rendering on a GPU: pictures a second, the share of the card's matrix peak that this is, and diffusers beside it.
 
-    make bench-gpu                                    # the demo cascade and a base stage of IF-I-M's size
-    .venv/bin/python tools/bench_gpu.py --device cpu  # the same on a CPU: tries the script, its figures mean little
+    make bench-gpu                                                 # the demo cascade and a base stage of IF-I-M's size
+    make bench-gpu ARGS="--device cpu --images 1 --no-compile"     # tries the script without a GPU; its figures mean little
 
 The peak is measured, not looked up: products of large bf16 matrices. A picture's operations are counted by PyTorch on the same network.
-diffusers runs in bf16, channels-last, in batches, as it is and compiled. Prints a table and asserts nothing.
+Darkroom runs each stage with CUDA graphs and without. diffusers runs in bf16, channels-last, in one batch, as it is and compiled.
+Prints a table and asserts nothing; a cell is empty where memory ran out or the compiler gave up.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import torch
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
-import bench_cascade
+import torch  # noqa: E402
+
+import bench_cascade  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "train-demo"))
 from cascade import load_unet  # noqa: E402
@@ -29,43 +33,82 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=Path, default=bench_cascade.ROOT / "target/debug")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="pictures in a batch")
+    parser.add_argument("--only", nargs="+", default=["base", "sr256", "sr1024", "if-m"], choices=["base", "sr256", "sr1024", "if-m"])
+    parser.add_argument("--steps", type=int, help="steps of every stage; each stage's usual ones when absent")
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
     args.target = args.target.resolve()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: PyTorch sees no CUDA device; --device cpu tries the script without one")
+    if not (args.target / "examples/time_stages").exists():
+        raise SystemExit(f"error: {args.target}/examples/time_stages is not there; build it: cargo build -p darkroom-diffusion --example time_stages")
     peak = matrix_peak(args.device)
     name = torch.cuda.get_device_name() if args.device == "cuda" else bench_cascade.cpu()
-    print(f"{name}, {time.strftime('%Y-%m-%d')}; bf16 matrix products: {peak / 1e12:.1f} TFLOP/s\n")
-    print("| stage | darkroom, images/s | share of the peak | diffusers eager | diffusers compiled | ratio to eager | to compiled |\n|" + " --- |" * 7)
+    print(f"{name}, {time.strftime('%Y-%m-%d')}; bf16 matrix products: {peak / 1e12:.1f} TFLOP/s; images/s\n")
+    columns = ["stage", "images", "darkroom", "without graphs", "share of the peak", "diffusers eager", "compiled", "ratio to eager", "to compiled"]
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
     for stage in DEMO:
-        row(args, bench_cascade.ROOT / "models/demo", stage, peak)
-    with tempfile.TemporaryDirectory() as folder:
-        toml = 'name = "base"\nfolder = "base"\nsize = 64\nsampler = "dpmsolver++"\nsteps = 4\nguidance_scale = 7.0\n'
-        bench_cascade.random_cascade(Path(folder), "base", bench_cascade.IF_M, toml)
-        row(args, Path(folder), ("base", 64, 4, 7.0, None), peak, "IF-I-M's size")
+        if stage[0] in args.only:
+            rows(args, bench_cascade.ROOT / "models/demo", stage, peak)
+    if "if-m" in args.only:
+        with tempfile.TemporaryDirectory() as folder:
+            toml = 'name = "base"\nfolder = "base"\nsize = 64\nsampler = "dpmsolver++"\nsteps = 4\nguidance_scale = 7.0\n'
+            bench_cascade.random_cascade(Path(folder), "base", bench_cascade.IF_M, toml)
+            rows(args, Path(folder), ("base", 64, 4, 7.0, None), peak, "IF-I-M's size")
 
 
-def row(args, cascade, stage, peak, label=None):
+def rows(args, cascade, stage, peak, label=None):
+    """One line for each size of batch."""
+    stage = (*stage[:2], args.steps or stage[2], *stage[3:])
+    for images in args.images:
+        ours, plain = (darkroom(args, cascade, stage, images, words) for words in ([], ["eager"]))
+        operations, eager = reference(args, cascade, stage, images, compiled=False)
+        compiled = None if args.no_compile else reference(args, cascade, stage, images, compiled=True)[1]
+        share = f"{ours * operations / peak:.1%}" if operations else ""
+        ratio = lambda theirs: f"{ours / theirs:.2f}" if theirs else ""
+        cells = [label or stage[0], str(images), figure(ours), figure(plain), share, figure(eager), figure(compiled), ratio(eager), ratio(compiled)]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def figure(value):
+    return f"{value:.2f}" if value else ""
+
+
+def darkroom(args, cascade, stage, images, words):
+    """Pictures a second of a batch, the sampler, noise and copies to the host included; graphs are recorded before."""
     name, size, steps, guidance, level = stage
-    words = ":".join(str(word) for word in (name, size, steps, guidance, level) if word is not None)
-    command = [args.target / "examples/time_stages", cascade, "bf16", f"images={args.images}", words]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    ours = args.images / (lambda run: run["seconds_per_image"] * run["images"])(json.loads(done.stdout.splitlines()[-1]))
-    operations, eager = reference(args, cascade, stage, compiled=False)
-    compiled = None if args.no_compile else reference(args, cascade, stage, compiled=True)[1]
-    cells = [label or name, f"{ours:.2f}", f"{ours * operations / peak:.1%}", f"{eager:.2f}", f"{compiled:.2f}" if compiled else ""]
-    print("| " + " | ".join([*cells, f"{ours / eager:.2f}", f"{ours / compiled:.2f}" if compiled else ""]) + " |", flush=True)
+    described = ":".join(str(word) for word in (name, size, steps, guidance, level) if word is not None)
+    command = [args.target / "examples/time_stages", cascade, "bf16", args.device, f"images={images}", "warm=6", *words, described]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"error: {' '.join(map(str, command))}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    run = json.loads(done.stdout.splitlines()[-1])
+    # A number of graphs, or why there are none.
+    if args.device == "cuda" and not words and not isinstance(run["graphs"], int):
+        print(f"{name}, {images} images: no CUDA graphs: {run['graphs']}", file=sys.stderr)
+    return 1 / run["seconds_per_image"]
 
 
 @torch.inference_mode()
-def reference(args, cascade, stage, compiled):
-    """Operations a picture, and pictures a second of the bare network loop: no scheduler, which flatters it."""
+def reference(args, cascade, stage, images, compiled):
+    """Operations a picture, and pictures a second of the bare network loop: no scheduler, which flatters it. None for what memory or
+    the compiler does not allow."""
+    try:
+        return measured_reference(args, cascade, stage, images, compiled)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        print(f"{stage[0]}, {images} images, compiled: {compiled}: diffusers ran out of memory", file=sys.stderr)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        print(f"{stage[0]}: not compiled: {str(error).splitlines()[0]}", file=sys.stderr)
+    return None, None
+
+
+def measured_reference(args, cascade, stage, images, compiled):
     from torch.utils.flop_counter import FlopCounterMode
     name, size, steps, guidance, level = stage
     network = load_unet(cascade / name / "unet").to(args.device, torch.bfloat16).to(memory_format=torch.channels_last).eval()
-    rows = args.images * (2 if guidance != 1 else 1)
+    rows = images * (2 if guidance != 1 else 1)
     channels = network.config["in_channels"]
     x = torch.randn(rows, channels, size, size, device=args.device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     width = network.config.get("encoder_hid_dim") or network.config["cross_attention_dim"]
@@ -74,16 +117,18 @@ def reference(args, cascade, stage, compiled):
     time_of = torch.full((rows,), 500, device=args.device)
     with FlopCounterMode(display=False) as counter:
         network(x, time_of, text, **labels)
-    operations = counter.get_total_flops() * steps / args.images
-    run = torch.compile(network) if compiled else network
-    for _ in range(2):
+    operations = counter.get_total_flops() * steps / images
+    # CUDA graphs on its side too.
+    mode = "reduce-overhead" if args.device == "cuda" else None
+    run = torch.compile(network, mode=mode) if compiled else network
+    for _ in range(4 if compiled else 2):
         run(x, time_of, text, **labels)
     wait(args.device)
     begun = time.perf_counter()
     for _ in range(steps):
         run(x, time_of, text, **labels)
     wait(args.device)
-    return operations, args.images / (time.perf_counter() - begun)
+    return operations, images / (time.perf_counter() - begun)
 
 
 def matrix_peak(device):

@@ -1,5 +1,5 @@
 //! Times the stages of a cascade folder and says where the time goes, one line of JSON a stage:
-//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [warm=STEPS] [libtorch] [cpu] [eager]
+//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [warm=STEPS] [libtorch] [cpu|cuda] [eager]
 //! [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
 //!
 //! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up, of one
@@ -32,6 +32,7 @@ fn time_stages() -> Result<(), Failure> {
             "libtorch" => options.libtorch_only = true,
             "eager" => options.eager = true,
             "cpu" => options.device = DeviceChoice::Cpu,
+            "cuda" => options.device = DeviceChoice::Cuda(0),
             other => match other.split_once('=') {
                 Some(("images", count)) => images = count.parse()?,
                 Some(("warm", count)) => warm_steps = count.parse()?,
@@ -104,6 +105,7 @@ fn time_stage(
         "stage": name, "parameters": description.parameters, "load_seconds": load_seconds, "images": images,
         "seconds_per_image": seconds / images as f64, "steps": settings.steps, "parts": spent,
         "class": model.row_class(), "peak_mib": peak_mib(),
+        "graphs": model.graphs().map_or_else(serde_json::Value::from, serde_json::Value::from),
     });
     println!("{line}");
     Ok(pictures)

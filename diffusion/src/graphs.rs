@@ -48,8 +48,8 @@ pub(crate) struct Graphs {
 }
 
 enum Recorder {
-    /// Every pass is an ordinary one.
-    None,
+    /// Every pass is an ordinary one, for this reason.
+    None(String),
     Cuda(cuda::Recorder),
     #[cfg(test)]
     Test(tests::Twin),
@@ -66,7 +66,8 @@ struct State {
     /// The most recently used is the last.
     kept: Vec<Recorded>,
     counted: Vec<(Shape, usize)>,
-    given_up: bool,
+    /// Why no more are made.
+    given_up: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,15 +101,17 @@ struct Own {
 impl Graphs {
     /// For a network that is placed so; `eager` to do without.
     pub(crate) fn new(placement: Placement, eager: bool) -> Self {
+        let none = |reason: &str| Recorder::None(reason.to_owned());
         let recorder = match placement.device {
-            Device::Cuda(index) if !eager => match cuda::Recorder::new(index) {
+            Device::Cuda(_) if eager => none("it was asked to do without"),
+            Device::Cuda(index) => match cuda::Recorder::new(index) {
                 Ok(recorder) => Recorder::Cuda(recorder),
                 Err(reason) => {
                     tracing::warn!(reason, "no CUDA graphs, every operation is launched by itself");
-                    Recorder::None
+                    Recorder::None(reason)
                 }
             },
-            _ => Recorder::None,
+            _ => none("it is not on a GPU"),
         };
         Self { recorder, state: RefCell::default() }
     }
@@ -118,7 +121,10 @@ impl Graphs {
         let ordinary =
             || network.forward(question.x, question.timestep, question.conditioning, question.deep);
         let mut state = self.state.borrow_mut();
-        if matches!(self.recorder, Recorder::None) || state.given_up || pixels(question.x) > MOST_PIXELS {
+        if matches!(self.recorder, Recorder::None(_))
+            || state.given_up.is_some()
+            || pixels(question.x) > MOST_PIXELS
+        {
             return ordinary();
         }
         let shape = Shape::of(question);
@@ -142,6 +148,15 @@ impl Graphs {
         Ok(answer)
     }
 
+    /// How many recordings it keeps, or why it makes none.
+    pub(crate) fn kept(&self) -> Result<usize, String> {
+        let state = self.state.borrow();
+        match (&self.recorder, &state.given_up) {
+            (Recorder::None(reason), _) | (_, Some(reason)) => Err(reason.clone()),
+            _ => Ok(state.kept.len()),
+        }
+    }
+
     /// For want of memory: drops all recordings, for good. Whether there were any.
     pub(crate) fn give_back(&self) -> bool {
         let mut state = self.state.borrow_mut();
@@ -152,7 +167,7 @@ impl Graphs {
             graphs = state.kept.len(),
             "graphs dropped for want of memory, this model makes no more"
         );
-        state.drop_all();
+        state.drop_all("memory ran out");
         true
     }
 
@@ -161,7 +176,7 @@ impl Graphs {
         own.fill(question, true).map_err(|error| error.to_string())?;
         let pass = || network.forward_at(&own.x, &own.time, &own.conditioning, own.deep.as_ref());
         let ((output, deep), recording) = match &self.recorder {
-            Recorder::None => return Err("there is nothing to record with".to_owned()),
+            Recorder::None(reason) => return Err(reason.clone()),
             Recorder::Cuda(recorder) => {
                 let (result, recording) = recorder.record(pass)?;
                 (result, Recording::Cuda(recording))
@@ -216,11 +231,11 @@ impl State {
             rows.shape = ?shape.x,
             "a graph failed, this model launches every operation by itself from now on"
         );
-        self.drop_all();
+        self.drop_all(reason);
     }
 
-    fn drop_all(&mut self) {
-        self.given_up = true;
+    fn drop_all(&mut self, reason: &str) {
+        self.given_up = Some(reason.to_owned());
         self.kept.clear();
         self.counted.clear();
     }

@@ -90,6 +90,11 @@ impl StageModel {
         }
     }
 
+    /// How many recorded CUDA graphs it keeps, or why it makes none.
+    pub fn graphs(&self) -> Result<usize, String> {
+        self.graphs.kept()
+    }
+
     /// The class of device within which one row always has the same bytes, for manifests: hardware, instruction set,
     /// threads, number format and how many images share a forward pass.
     pub fn row_class(&self) -> String {

@@ -58,7 +58,7 @@ fn kept(graphs: &Graphs) -> usize {
 }
 
 fn has_given_up(graphs: &Graphs) -> bool {
-    graphs.state.borrow().given_up
+    graphs.state.borrow().given_up.is_some()
 }
 
 fn model(stage: &str, dtype: DtypeChoice, libtorch_only: bool) -> StageModel {
@@ -144,6 +144,7 @@ fn a_recording_that_fails_or_differs_is_the_last_and_costs_no_bits() {
         assert_eq!(sampled(&model, Some(&graphs), 16, 3), plain, "{twin:?}");
         assert!(has_given_up(&graphs), "{twin:?}");
         assert_eq!(kept(&graphs), 0, "{twin:?}");
+        assert!(!graphs.kept().unwrap_err().is_empty(), "it says why");
     }
 }
 
@@ -182,4 +183,5 @@ fn on_a_cpu_nothing_is_recorded() {
     let graphs = Graphs::new(model.placement(), false);
     assert_eq!(sampled(&model, Some(&graphs), 16, 1), sampled(&model, None, 16, 1));
     assert_eq!(kept(&graphs) + graphs.state.borrow().counted.len(), 0);
+    assert_eq!(graphs.kept().unwrap_err(), "it is not on a GPU");
 }
