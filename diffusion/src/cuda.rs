@@ -4,7 +4,7 @@
 //! loads when libtorch's CUDA half is loaded: the binary links none of it, and a libtorch that lacks a function it asks
 //! for is refused by the loader as a whole. See docs/adr/0018-cuda-graphs.md.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use native::Shim;
 
@@ -25,6 +25,13 @@ fn shim() -> Result<&'static Shim, String> {
     LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
 }
 
+/// Held while a thread records, and while one waits for a device or gives memory back: CUDA refuses the latter while the
+/// former goes on in the same process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Bytes of a card: those that are free, and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
@@ -39,6 +46,7 @@ pub(crate) fn memory(device: usize) -> Result<Memory, String> {
 
 /// Gives memory that libtorch keeps for later back to the card.
 pub(crate) fn give_back() -> Result<(), String> {
+    let _alone = alone();
     shim()?.give_back()
 }
 
@@ -63,15 +71,19 @@ impl Recorder {
         mut pass: impl FnMut() -> Result<T, E>,
     ) -> Result<(T, Recording), String> {
         const WARM_UPS: usize = 2;
-        let side = self.0.enter()?;
-        for _ in 0..WARM_UPS {
-            drop(pass().map_err(|error| error.to_string())?);
-        }
-        let open = self.0.begin()?;
-        let result = pass().map_err(|error| error.to_string())?;
-        let recording = open.end()?;
-        side.leave()?;
-        Ok((result, Recording(recording)))
+        let (result, recording, left) = {
+            let _alone = alone();
+            let side = self.0.enter()?;
+            for _ in 0..WARM_UPS {
+                drop(pass().map_err(|error| error.to_string())?);
+            }
+            let open = self.0.begin()?;
+            let result = pass().map_err(|error| error.to_string())?;
+            let recording = open.end()?;
+            (result, Recording(recording), side.leave())
+        };
+        // Dropped only here, where that may wait for others that record.
+        left.map(|()| (result, recording))
     }
 }
 
@@ -310,6 +322,7 @@ mod native {
 
     impl Drop for RecordingHandle {
         fn drop(&mut self) {
+            let _alone = super::alone();
             // SAFETY: the object was made by the shim and is used no more.
             unsafe { (self.shim.recording_drop)(self.object.as_ptr()) }
         }

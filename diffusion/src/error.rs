@@ -186,11 +186,16 @@ impl LoadError {
     }
 
     pub(crate) fn torch(path: &Path, error: TchError) -> Self {
-        let message = first_line(&error);
-        if is_out_of_memory(&message) {
-            Self::OutOfMemory { path: path.to_owned() }
-        } else {
-            Self::Torch(message)
+        Self::from(error).in_folder(path)
+    }
+
+    /// The same of the model in a folder: what libtorch said of memory is told as such.
+    pub(crate) fn in_folder(self, folder: &Path) -> Self {
+        match self {
+            Self::Torch(message) if is_out_of_memory(&message) => {
+                Self::OutOfMemory { path: folder.to_owned() }
+            }
+            error => error,
         }
     }
 }
@@ -269,6 +274,8 @@ fn is_out_of_memory(message: &str) -> bool {
     message.contains("out of memory")
         || message.contains("can't allocate memory")
         || message.contains("not enough memory")
+        // cuBLAS and cuDNN, of their handles and workspaces.
+        || message.contains("status_alloc_failed")
 }
 
 #[cfg(test)]
@@ -283,6 +290,9 @@ mod tests {
         assert!(matches!(RenderError::from(cpu), RenderError::OutOfMemory(_)));
         let cuda = TchError::Torch("CUDA out of memory. Tried to allocate 2 GiB".into());
         assert!(matches!(RenderError::from(cuda), RenderError::OutOfMemory(_)));
+        let cublas =
+            TchError::Torch("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`".into());
+        assert!(matches!(RenderError::from(cublas), RenderError::OutOfMemory(_)));
         let other = TchError::Torch("shape '[2]' is invalid\nException raised from".into());
         match RenderError::from(other) {
             RenderError::Torch(message) => assert_eq!(message, "shape '[2]' is invalid"),

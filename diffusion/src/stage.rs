@@ -44,7 +44,8 @@ impl StageModel {
         let placement = place_network(options)?;
         let _no_grad = tch::no_grad_guard();
         let schedule = Schedule::load(&stage_dir.join(SCHEDULER))?;
-        let loaded = Network::load(&stage_dir.join("unet"), placement)?;
+        let loaded =
+            Network::load(&stage_dir.join("unet"), placement).map_err(|error| error.in_folder(stage_dir))?;
         let interface = &loaded.interface;
         check_parts(stage_dir, interface, &schedule)?;
         let augmentation = (interface.in_channels == 6)
