@@ -401,8 +401,10 @@ mod tests {
         if tch::Cuda::is_available() {
             return;
         }
-        for error in [memory(0).unwrap_err(), give_back().unwrap_err(), Recorder::new(0).err().unwrap()] {
-            assert!(error.contains("symbol") || error.contains("this build has no graphs"), "{error}");
+        // The last where the CUDA half is loaded without a driver.
+        let reasons = ["undefined symbol", "this build has no graphs", "CUDA"];
+        for error in [memory(0).unwrap_err(), Recorder::new(0).err().unwrap()] {
+            assert!(reasons.iter().any(|reason| error.contains(reason)), "{error}");
         }
     }
 }

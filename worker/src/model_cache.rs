@@ -25,20 +25,27 @@ pub struct ModelCache {
 struct Entry {
     pool: PoolId,
     folder: PathBuf,
+    /// What its weights take; unknown, and 0, where there is no budget.
     bytes: u64,
     model: Option<StageModel>,
 }
 
 impl ModelCache {
-    /// Checks every stage's files without loading any.
+    /// Where there is a budget, checks every stage's files; loads none.
     ///
     /// # Errors
     /// The file at fault, or the stage whose weights alone are beyond the budget.
     pub fn survey(served: &[Served], options: LoadOptions, budget: Option<u64>) -> Result<Self, UserError> {
         let mut entries = Vec::with_capacity(served.len());
         for stage in served {
-            let bytes = weights_memory(&stage.folder, &options).map_err(|error| load_failed(&error))?;
-            if let Some(budget) = budget.filter(|budget| bytes > *budget) {
+            let (pool, folder) = (stage.pool.clone(), stage.folder.clone());
+            let Some(budget) = budget else {
+                // All are loaded, and so checked, at the start; reading headers before would only delay the first picture.
+                entries.push(Entry { pool, folder, bytes: 0, model: None });
+                continue;
+            };
+            let bytes = weights_memory(&folder, &options).map_err(|error| load_failed(&error))?;
+            if bytes > budget {
                 let message = format!(
                     "stage {} needs {} for its weights, and models may take {}; accepted: --model-memory-mib of at least \
                      {}, a device with more memory, or --stage without it",
@@ -49,7 +56,6 @@ impl ModelCache {
                 );
                 return Err(UserError::new(Code::FailedPrecondition, "MODEL_TOO_LARGE", message));
             }
-            let (pool, folder) = (stage.pool.clone(), stage.folder.clone());
             entries.push(Entry { pool, folder, bytes, model: None });
         }
         Ok(Self { options, budget, entries })
@@ -170,7 +176,7 @@ impl Entry {
     fn unload(&mut self) -> bool {
         let Some(model) = self.model.take() else { return false };
         model.unload();
-        tracing::info!(stage = %self.pool.stage, model.bytes = self.bytes, "model dropped to make room");
+        tracing::info!(stage = %self.pool.stage, "model dropped to make room");
         true
     }
 }
