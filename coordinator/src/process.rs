@@ -248,13 +248,19 @@ async fn load(args: &CoordinatorArgs) -> Result<Vec<CascadeBundle>, UserError> {
 
 /// Connections for calls.
 const FRONT_CONNECTIONS: u32 = 8;
+/// One that was not used for so long may be one of a server that is gone.
+const FRONT_ASKS: Duration = Duration::from_secs(1);
 
 /// The record by connections that only calls use, in Postgres; SQLite's reads are its own already.
 async fn open_front(url: &SecretUrl, store: &Arc<dyn Store>) -> Result<Arc<dyn Store>, UserError> {
     if !is_postgres(url.expose()) {
         return Ok(Arc::clone(store));
     }
-    let options = postgres::Options { connections: FRONT_CONNECTIONS, ..postgres::Options::default() };
+    let options = postgres::Options {
+        connections: FRONT_CONNECTIONS,
+        ask_after: FRONT_ASKS,
+        ..postgres::Options::default()
+    };
     let front = PostgresStore::connect(url.expose(), options).await;
     Ok(Arc::new(front.map_err(|error| error.to_user())?))
 }

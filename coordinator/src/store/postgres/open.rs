@@ -33,6 +33,9 @@ pub struct Options {
     pub idle_in_transaction: Duration,
     /// Longest that one statement may run.
     pub statement: Duration,
+    /// A connection that was not used for so long is asked whether it is still there before it is used: where nobody
+    /// repeats what fails, a restart of the server should not be found out by a call.
+    pub ask_after: Duration,
 }
 
 impl Default for Options {
@@ -42,6 +45,7 @@ impl Default for Options {
             acquire: Duration::from_secs(10),
             idle_in_transaction: Duration::from_secs(4),
             statement: Duration::from_secs(60),
+            ask_after: Duration::MAX,
         }
     }
 }
@@ -60,6 +64,14 @@ impl PostgresStore {
             .max_connections(options.connections.max(2))
             .acquire_timeout(options.acquire)
             .test_before_acquire(false)
+            .before_acquire(move |connection, of| {
+                Box::pin(async move {
+                    if of.idle_for > options.ask_after {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(connect)
             .await
             .map_err(|error| place.cannot_connect(error))?;

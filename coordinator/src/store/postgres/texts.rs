@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use darkroom_core::{
+    artifact::ArtifactRef,
     digest::Digest,
     retry::{self, History, Verdict},
 };
@@ -166,6 +167,48 @@ fn judge<'a>(text: &mut Judged<'a>, cause: &Cause<'a>) -> Result<Fate, Error> {
 
 /// Writes locked texts, in order of id. None of them is dispatched any more.
 async fn write(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<(), Error> {
+    let (mut done, mut rest) = (Vec::with_capacity(changed.len()), Vec::new());
+    for text in changed {
+        match text.end {
+            Some(End::Done { outcome: Outcome::Done { artifact, notes } }) if notes.is_empty() => {
+                done.push((&text.row, artifact));
+            }
+            _ => rest.push(*text),
+        }
+    }
+    write_done(tx, pool, &done).await?;
+    write_rest(tx, pool, &rest).await
+}
+
+/// Nearly all of them: encoded, and nothing to say of it.
+async fn write_done(tx: &mut Tx, pool: &PoolId, done: &[(&TextRow, &ArtifactRef)]) -> Result<(), Error> {
+    if done.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "WITH returned AS (
+             DELETE FROM dispatched_texts WHERE encoder = $1 AND embedding = ANY ($2::bigint[]))
+         UPDATE embeddings AS e
+         SET state = 'done', dispatch = n.dispatch, suspect = FALSE, key = n.key, sha256 = n.sha256, size = n.size
+         FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[])
+             AS n (id, dispatch, key, sha256, size)
+         WHERE e.id = n.id AND e.state = 'wanted'",
+    )
+    .bind(pool.digest.0)
+    .bind(done.iter().map(|(row, _)| row.id).collect::<Vec<_>>())
+    .bind(done.iter().map(|(row, _)| row.dispatch).collect::<Vec<_>>())
+    .bind(done.iter().map(|(_, artifact)| artifact.key.as_str()).collect::<Vec<_>>())
+    .bind(done.iter().map(|(_, artifact)| artifact.sha256.0).collect::<Vec<_>>())
+    .bind(done.iter().map(|(_, artifact)| column(artifact.size)).collect::<Vec<_>>())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&Judged<'_>]) -> Result<(), Error> {
+    if changed.is_empty() {
+        return Ok(());
+    }
     let (mut keys, mut hashes, mut sizes, mut notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut codes, mut messages, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
     for text in changed {
