@@ -21,7 +21,7 @@ use darkroom_core::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::size_multiple;
+use crate::stage_config;
 
 /// Name of the optional list of hashes in a cascade's folder.
 pub const SUMS_FILE_NAME: &str = "SHA256SUMS";
@@ -47,9 +47,9 @@ impl CascadeBundle {
     /// # Errors
     /// One sentence naming the folder, key or file at fault.
     pub fn load(folder: &Path) -> Result<Self, UserError> {
-        let mut spec = read_spec(folder)?;
+        let spec = read_spec(folder)?;
         let mut paths = model_files(folder, &spec)?;
-        complete(&mut spec, folder);
+        let spec = complete(spec, folder)?;
         let expected = read_sums(folder)?;
         if let Some(absent) = expected.keys().find(|path| !folder.join(path).is_file()) {
             let name = folder.join(absent);
@@ -87,9 +87,9 @@ impl CascadeBundle {
     /// # Errors
     /// As [`Self::load`], but for files that are not what the list says.
     pub fn recorded(folder: &Path) -> Result<Self, UserError> {
-        let mut spec = read_spec(folder)?;
+        let spec = read_spec(folder)?;
         let paths = model_files(folder, &spec)?;
-        complete(&mut spec, folder);
+        let spec = complete(spec, folder)?;
         let recorded = read_sums(folder)?;
         let files: Option<BTreeMap<_, _>> =
             paths.into_iter().map(|path| recorded.get(&path).map(|digest| (path, *digest))).collect();
@@ -191,11 +191,14 @@ fn named_folders(spec: &CascadeSpec) -> impl Iterator<Item = (String, &str)> {
         .chain(stages.map(|(position, stage)| (format!("stages[{position}].folder"), stage.folder.as_str())))
 }
 
-/// Fills in what the models' configurations say; what cascade.toml says itself holds.
-fn complete(spec: &mut CascadeSpec, folder: &Path) {
+/// With what the stages' configurations say, and the defaults checked against that.
+fn complete(mut spec: CascadeSpec, folder: &Path) -> Result<CascadeSpec, UserError> {
     for stage in &mut spec.stages {
-        stage.size_multiple =
-            stage.size_multiple.or_else(|| size_multiple::read(&folder.join(&stage.folder)));
+        stage_config::complete(stage, &folder.join(&stage.folder));
+    }
+    match (0..spec.stages.len()).try_for_each(|position| spec.defaults(position).map(drop)) {
+        Ok(()) => Ok(spec),
+        Err(error) => Err(in_file(&folder.join(FILE_NAME), error)),
     }
 }
 
@@ -316,8 +319,11 @@ fn not_found(message: String) -> UserError {
 fn read_spec(folder: &Path) -> Result<CascadeSpec, UserError> {
     let toml = folder.join(FILE_NAME);
     let text = std::fs::read_to_string(&toml).map_err(|error| unreadable(&toml, &error))?;
-    CascadeSpec::parse(&text)
-        .map_err(|error| UserError { message: format!("{}: {}", toml.display(), error.message), ..error })
+    CascadeSpec::parse(&text).map_err(|error| in_file(&toml, error))
+}
+
+fn in_file(toml: &Path, error: UserError) -> UserError {
+    UserError { message: format!("{}: {}", toml.display(), error.message), ..error }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> UserError {
@@ -400,6 +406,27 @@ mod tests {
             without.spec.stages[0].size_multiple = None;
             assert_eq!(without.digest(), bundle.cascade().digest());
         }
+    }
+
+    #[test]
+    fn how_long_a_schedule_is_is_read_from_its_configuration_and_changes_no_digest() {
+        let folder = cascade();
+        let file = folder.path().join("base/scheduler/scheduler_config.json");
+        let spec = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            CascadeBundle::load(folder.path()).map(|bundle| bundle.cascade().clone())
+        };
+        for (text, length) in
+            [(r#"{"num_train_timesteps": 40}"#, Some(40)), ("{}", Some(1000)), ("damaged", None)]
+        {
+            let mut cascade = spec(text).unwrap();
+            assert_eq!(cascade.spec.stages[0].train_timesteps, length, "{text}");
+            let digest = cascade.digest();
+            cascade.spec.stages[0].train_timesteps = None;
+            assert_eq!(cascade.digest(), digest);
+        }
+        let error = spec(r#"{"num_train_timesteps": 3}"#).expect_err("the default has 4 steps");
+        assert!(error.message.contains("stages[0].steps is 4; accepted: 1 to 3"), "{error}");
     }
 
     #[test]

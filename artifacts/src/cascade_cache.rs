@@ -15,7 +15,7 @@ use std::{
 };
 
 use darkroom_core::{
-    cascade::{CascadeSpec, FILE_NAME},
+    cascade::FILE_NAME,
     digest::Digest,
     error::{Code, UserError},
 };
@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     blob::ArtifactStore,
     cascade_bundle::{CascadeBundle, hash_all},
-    cascade_store::{self, Record, RecordFile},
+    cascade_store::{self, Record, RecordFile, is_spec},
 };
 
 /// Files fetched at once.
@@ -204,7 +204,7 @@ async fn absent_files(folder: PathBuf, files: Vec<RecordFile>) -> Result<Vec<Rec
 /// The digest says nothing of `cascade.toml`'s own bytes, so they are compared with what it does speak of.
 fn check_toml(folder: &Path, record: &Record) -> Result<(), UserError> {
     let text = std::fs::read_to_string(folder.join(FILE_NAME)).unwrap_or_default();
-    if CascadeSpec::parse(&text).is_ok_and(|spec| spec == record.cascade.spec) {
+    if is_spec(&text, &record.cascade.spec) {
         return Ok(());
     }
     let message =

@@ -228,7 +228,7 @@ pub(crate) async fn find(store: &ArtifactStore, digest: Digest) -> Result<Record
 async fn files_of(bundle: &CascadeBundle) -> Result<Vec<RecordFile>, UserError> {
     let toml = bundle.root().join(FILE_NAME);
     let text = tokio::fs::read_to_string(&toml).await.map_err(|error| unreadable(&toml, &error))?;
-    if CascadeSpec::parse(&text).ok().as_ref() != Some(&bundle.cascade().spec) {
+    if !is_spec(&text, &bundle.cascade().spec) {
         return Err(changed(&toml));
     }
     let sha256 = Digest::of(text.as_bytes());
@@ -239,6 +239,11 @@ async fn files_of(bundle: &CascadeBundle) -> Result<Vec<RecordFile>, UserError> 
         files.push(RecordFile { path: path.clone(), size, sha256: *sha256 });
     }
     Ok(files)
+}
+
+/// Whether a `cascade.toml` says what `spec` does, which besides has what the stages' configurations say.
+pub(crate) fn is_spec(toml: &str, spec: &CascadeSpec) -> bool {
+    CascadeSpec::parse(toml).is_ok_and(|written| written.without_bounds() == spec.without_bounds())
 }
 
 async fn upload(

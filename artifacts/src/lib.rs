@@ -15,7 +15,7 @@ pub mod manifest;
 pub mod open;
 pub mod picture;
 mod seal;
-mod size_multiple;
+mod stage_config;
 pub mod tensor;
 pub mod verify;
 

@@ -285,6 +285,10 @@ struct CascadeStageView {
     size: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     size_multiple: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_timesteps: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noise_timesteps: Option<u32>,
     defaults: Option<SettingsView>,
 }
 
@@ -301,6 +305,8 @@ impl From<&v1::Cascade> for CascadeView {
                     name: stage.name.clone(),
                     size: stage.size,
                     size_multiple: Some(stage.size_multiple).filter(|multiple| *multiple > 0),
+                    train_timesteps: Some(stage.train_timesteps).filter(|count| *count > 0),
+                    noise_timesteps: Some(stage.noise_timesteps).filter(|count| *count > 0),
                     defaults: stage.defaults.as_ref().map(SettingsView::from),
                 })
                 .collect(),

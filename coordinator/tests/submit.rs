@@ -215,6 +215,16 @@ async fn every_bad_field_is_refused_by_name() {
         ("spec.settings.stages[1].timesteps", Code::InvalidArgument, |r| {
             stage(r, sr(|s| s.timesteps = (0..1001).collect()));
         }),
+        ("spec.settings.stages[1].timesteps", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.timesteps = vec![900, 3]));
+        }),
+        ("spec.settings.stages[1].preset", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.preset = Some("fast27".to_owned())));
+        }),
+        ("spec.settings.stages[1].steps", Code::InvalidArgument, |r| stage(r, sr(|s| s.steps = Some(901)))),
+        ("spec.settings.stages[1].noise_level", Code::InvalidArgument, |r| {
+            stage(r, sr(|s| s.noise_level = Some(800)));
+        }),
         ("spec.settings.stages[1].spacing", Code::InvalidArgument, |r| {
             stage(r, sr(|s| s.spacing = Some("karras".to_owned())));
         }),

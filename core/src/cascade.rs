@@ -102,6 +102,13 @@ pub struct StageSpec {
     /// is one. Not part of the cascade's identity: it says what can be asked for, not what comes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_multiple: Option<u32>,
+    /// Training timesteps of its schedule. Absent: read from the scheduler's configuration, where there is one. Like
+    /// `size_multiple` no part of the cascade's identity, which covers that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_timesteps: Option<u32>,
+    /// The same of the schedule by which the low-resolution input is noised; super-resolution stages only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_timesteps: Option<u32>,
 }
 
 /// A cascade whose files have been hashed.
@@ -139,6 +146,13 @@ impl CascadeSpec {
     pub fn defaults(&self, position: usize) -> Result<StageSettings, UserError> {
         let path = |key: &str| format!("{FILE_NAME}: stages[{position}].{key}");
         StageSettings::defaults(&self.stages[position], &path)
+    }
+
+    /// The same without what bounds the jobs that can be asked of its stages: that may be written in `cascade.toml` or
+    /// read from the stages' configurations, and is no part of what a cascade is.
+    #[must_use]
+    pub fn without_bounds(&self) -> Self {
+        Self { stages: self.stages.iter().map(StageSpec::without_bounds).collect(), ..self.clone() }
     }
 
     fn check(&self) -> Result<(), UserError> {
@@ -208,6 +222,12 @@ impl CascadeSpec {
     }
 }
 
+impl StageSpec {
+    fn without_bounds(&self) -> Self {
+        Self { size_multiple: None, train_timesteps: None, noise_timesteps: None, ..self.clone() }
+    }
+}
+
 impl Cascade {
     /// Identity of the whole cascade: every file and every value of `cascade.toml` but description and licence.
     #[must_use]
@@ -215,8 +235,8 @@ impl Cascade {
         let mut hasher =
             FieldHasher::new("cascade/2").field(self.spec.name.as_bytes()).field(&self.encoder_digest().0);
         for (position, stage) in self.spec.stages.iter().enumerate() {
-            // Which folder its files lie in and what sizes can be asked for make no difference; every other value does.
-            let defaults = StageSpec { folder: String::new(), size_multiple: None, ..stage.clone() };
+            // Which folder its files lie in and what can be asked for make no difference; every other value does.
+            let defaults = StageSpec { folder: String::new(), ..stage.without_bounds() };
             let defaults = serde_json::to_vec(&defaults).unwrap_or_default();
             hasher = hasher.field(&self.stage_digest(position).0).field(&defaults);
         }
@@ -339,6 +359,8 @@ mod tests {
                 "stages[1].steps",
             ),
             ("size = 32", "size = 32\n        size_multiple = 24", "stages[1]"),
+            ("steps = 4", "steps = 4\n        train_timesteps = 3", "stages[0].steps"),
+            ("size = 32", "size = 32\n        noise_timesteps = 50", "stages[1].noise_level"),
             ("max_length = 20", "max_length = 20\n        colour = 3", FILE_NAME),
             ("steps = 4", "", "stages[0].steps"),
             ("steps = 4", "preset = \"fast27\"", "stages[0].preset"),

@@ -175,6 +175,7 @@ impl StageSettings {
             ..StageRequest::default()
         };
         settings.apply(&request, path)?;
+        settings.check_schedules(spec, path)?;
         Ok(settings)
     }
 
@@ -341,6 +342,38 @@ impl StageSettings {
         Ok(())
     }
 
+    /// Timesteps, steps and noise level against the lengths of the stage's schedules, where those are known.
+    fn check_schedules(&self, spec: &StageSpec, path: Path<'_>) -> Result<(), UserError> {
+        let refuse = |key: &str, what: String, accepted: String, which: &str| {
+            let field = path(key);
+            let message =
+                format!("{field} {what}; accepted: {accepted}, by the {which} of stage {}", self.stage);
+            Err(UserError::invalid(field, message))
+        };
+        if let Some(length) = spec.train_timesteps {
+            let last = length.saturating_sub(1);
+            if let Some(first) = self.timesteps.first().filter(|first| **first > last) {
+                let (key, what) = match &self.preset {
+                    Some(name) => ("preset", format!("is {name:?}, which has {first}")),
+                    None => ("timesteps", format!("has {first}")),
+                };
+                return refuse(key, what, format!("timesteps of {last} to 0"), "schedule");
+            }
+            // DPM-Solver++ spreads one step more and drops the last.
+            let most = if self.sampler.is_dpm_solver() { last } else { length };
+            if self.timesteps.is_empty() && self.steps > most {
+                return refuse("steps", format!("is {}", self.steps), format!("1 to {most}"), "schedule");
+            }
+        }
+        match (self.noise_level, spec.noise_timesteps) {
+            (Some(level), Some(length)) if level >= length => {
+                let accepted = format!("0 to {}", length.saturating_sub(1));
+                refuse("noise_level", format!("is {level}"), accepted, "noising schedule")
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_numbers(&self, path: Path<'_>) -> Result<(), UserError> {
         let refuse = |key: &str, value: &dyn std::fmt::Display, accepted: &str| {
             let field = path(key);
@@ -420,7 +453,10 @@ impl Settings {
                     ),
                 ));
             }
-            let Some(stage) = stages.iter_mut().find(|stage| stage.stage.as_str() == wanted.stage) else {
+            let running = stages.iter_mut().zip(course.stages);
+            let Some((stage, spec)) =
+                running.into_iter().find(|(stage, _)| stage.stage.as_str() == wanted.stage)
+            else {
                 let names: Vec<_> = course.stages.iter().map(|stage| stage.name.as_str()).collect();
                 return Err(UserError::invalid(
                     path("stage"),
@@ -428,6 +464,7 @@ impl Settings {
                 ));
             };
             stage.apply(wanted, &path)?;
+            stage.check_schedules(spec, &path)?;
         }
         stages.iter().try_for_each(StageSettings::check_steps_left)?;
         Ok(Self { start: course.start, stages })

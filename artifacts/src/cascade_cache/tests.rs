@@ -17,6 +17,8 @@ use crate::{
 
 const WEIGHTS: &str = "base/unet/diffusion_pytorch_model.safetensors";
 const CONFIG: &str = "base/unet/config.json";
+/// Says what a picture's edges must be multiples of, which `cascade.toml` does not.
+const CONFIGURATION: &[u8] = br#"{"block_out_channels": [8, 16]}"#;
 
 /// A cascade on disk whose weights are of `size` bytes.
 fn cascade(name: &str, size: usize) -> (tempfile::TempDir, CascadeBundle) {
@@ -45,7 +47,7 @@ fn cascade(name: &str, size: usize) -> (tempfile::TempDir, CascadeBundle) {
         ("text_encoder/config.json", b"{}"),
         ("text_encoder/model.safetensors", name.as_bytes()),
         ("tokenizer/tokenizer.json", b"{}"),
-        (CONFIG, b"{\"a\": 1}"),
+        (CONFIG, CONFIGURATION),
         (WEIGHTS, &weights),
     ] {
         let path = folder.path().join(path);
@@ -161,7 +163,7 @@ async fn a_cached_cascade_needs_no_store_and_a_damaged_file_only_itself() {
         let before = s3.faults().requests();
         cache.fetch(&store, digest).await.unwrap();
         assert_eq!(s3.faults().requests() - before, 1, "one file is fetched again");
-        assert_eq!(std::fs::read_to_string(root.join(CONFIG)).unwrap(), "{\"a\": 1}");
+        assert_eq!(std::fs::read(root.join(CONFIG)).unwrap(), CONFIGURATION);
         s3.stop();
     }
     std::fs::write(root.join(RECORD), "{").unwrap();

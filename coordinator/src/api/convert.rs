@@ -179,6 +179,8 @@ pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
         name: stage.name.to_string(),
         size: stage.size,
         size_multiple: stage.size_multiple.unwrap_or(0),
+        train_timesteps: stage.train_timesteps.unwrap_or(0),
+        noise_timesteps: stage.noise_timesteps.unwrap_or(0),
         defaults: cascade.spec.defaults(position).ok().as_ref().map(v1::StageSettings::from),
     });
     v1::Cascade {

@@ -61,6 +61,8 @@ pub(crate) fn cascade() -> Cascade {
         steps = 2
         guidance_scale = 1.0
         noise_level = 50
+        train_timesteps = 900
+        noise_timesteps = 800
         [[stages]]
         name = "sr1024"
         folder = "sr1024"

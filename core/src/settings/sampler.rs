@@ -52,6 +52,11 @@ impl Sampler {
         }
     }
 
+    /// Whether it is one of DPM-Solver++'s two.
+    pub(crate) fn is_dpm_solver(self) -> bool {
+        matches!(self, Self::DpmSolverPlusPlus | Self::SdeDpmSolverPlusPlus)
+    }
+
     /// Whether it takes a list of timesteps. DDIM's reference class takes none, so there would be nothing to compare
     /// with.
     #[must_use]

@@ -53,6 +53,49 @@ fn a_preset_comes_to_its_timesteps_and_keeps_its_name() {
 }
 
 #[test]
+fn what_lies_beyond_a_stages_schedule_is_refused_with_what_it_has() {
+    let short = "sampler = \"ddpm\"\n steps = 9\n train_timesteps = 40";
+    let refused = |wanted| resolve(short, wanted).expect_err("refused").message;
+    let steps =
+        |sampler, steps| StageRequest { sampler: text(sampler), steps: Some(steps), ..Default::default() };
+    let listed = |timesteps| StageRequest { timesteps, ..Default::default() };
+    assert_eq!(
+        refused(listed(vec![40, 3])),
+        "settings.stages[0].timesteps has 40; accepted: timesteps of 39 to 0, by the schedule of stage base"
+    );
+    assert_eq!(
+        refused(StageRequest { preset: text("fast27"), ..Default::default() }),
+        "settings.stages[0].preset is \"fast27\", which has 999; accepted: timesteps of 39 to 0, by the schedule of \
+         stage base"
+    );
+    assert_eq!(
+        refused(steps("ddim", 41)),
+        "settings.stages[0].steps is 41; accepted: 1 to 40, by the schedule of stage base"
+    );
+    assert!(refused(steps("dpmsolver++", 40)).contains("steps is 40; accepted: 1 to 39"));
+    for wanted in [listed(vec![39, 0]), steps("ddim", 40), steps("sde-dpmsolver++", 39)] {
+        resolve(short, wanted).expect("it has as many");
+    }
+    resolve(DDPM, listed(vec![999, 3])).expect("nothing is known of its schedule");
+}
+
+#[test]
+fn a_noise_level_beyond_the_noising_schedule_is_refused() {
+    let more = "sampler = \"ddpm\"\n steps = 9\n[[stages]]\n name = \"sr\"\n folder = \"sr\"\n size = 32\n \
+                sampler = \"ddpm\"\n steps = 9\n guidance_scale = 1.0\n noise_level = 9\n noise_timesteps = 50";
+    let of = |level| {
+        let wanted =
+            StageRequest { stage: "sr".to_owned(), noise_level: Some(level), ..StageRequest::default() };
+        Settings::resolve(&SettingsRequest { stages: vec![wanted], ..Default::default() }, &cascade(more))
+    };
+    assert_eq!(of(49).expect("valid").stages[1].noise_level, Some(49));
+    assert_eq!(
+        of(50).expect_err("refused").message,
+        "settings.stages[0].noise_level is 50; accepted: 0 to 49, by the noising schedule of stage sr"
+    );
+}
+
+#[test]
 fn other_steps_another_sampler_or_a_spacing_drop_the_cascades_list() {
     let of = |wanted| {
         let stage = resolve(LISTED, wanted).expect("valid");
