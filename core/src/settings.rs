@@ -29,6 +29,9 @@ pub const MAX_GUIDANCE_SCALE: f64 = 100.0;
 pub const MAX_TIMESTEP: u32 = 999;
 /// Most steps from one at which a network's deeper features are computed to the next.
 pub const MAX_CACHE_INTERVAL: u32 = 100;
+/// What a network pass that uses deeper features again takes, as a share of a whole one: as measured with the demo's base
+/// stage on a CPU (docs/performance.md: 0.22, 0.15 and 0.17 of one at intervals of 2, 3 and 5).
+pub const REUSING_PASS: f64 = 0.18;
 /// Highest noise level: the last timestep of the noising schedule.
 pub const MAX_NOISE_LEVEL: u32 = MAX_TIMESTEP;
 
@@ -191,12 +194,33 @@ impl StageSettings {
         self.guidance_schedule.guided(self.guidance_scale)
     }
 
-    /// Network passes of one image: what its time grows with. A step with a guidance weight other than 1 has two.
+    /// Network passes of one image: what its time grows with. A step with a guidance weight other than 1 has two; one
+    /// that uses deeper features again counts as [`REUSING_PASS`] of a whole one. Timesteps that are not listed are taken
+    /// for spread evenly.
     #[must_use]
     pub fn passes(&self) -> f64 {
-        let share = self.guidance_schedule.guided_share(self.guidance_scale, self.steps, &self.timesteps);
         // A stage that starts from a picture runs its last steps only.
-        (f64::from(self.steps) * self.strength.unwrap_or(1.0)).floor() * (1.0 + share)
+        let strength = self.strength.unwrap_or(1.0);
+        let steps = (f64::from(self.steps) * strength).floor() as u32;
+        let listed = self.timesteps.len().saturating_sub(steps as usize);
+        let stride = f64::from(MAX_TIMESTEP + 1) * strength / f64::from(steps.max(1));
+        let mut passes = 0.0;
+        let mut kept = None;
+        for index in 0..steps {
+            let timestep = match self.timesteps.get(listed + index as usize) {
+                Some(timestep) => f64::from(*timestep),
+                None => (f64::from(steps - index) - 0.5) * stride,
+            };
+            let guided = self.guidance_schedule.guides(self.guidance_scale, (index, steps), timestep);
+            let is_between = index % self.cache_interval.max(1) != 0;
+            // Features are used again by steps of the same shape.
+            let reused = is_between && kept == Some(guided);
+            if !reused {
+                kept = Some(guided);
+            }
+            passes += if guided { 2.0 } else { 1.0 } * if reused { REUSING_PASS } else { 1.0 };
+        }
+        passes
     }
 
     /// Adds every value to a digest, as the JSON that reads back to the same settings: no two that differ are hashed

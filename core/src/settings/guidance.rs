@@ -51,29 +51,23 @@ impl GuidanceSchedule {
         counts(scale) || matches!(self, Self::Oscillating { low, .. } if counts(low))
     }
 
-    /// Share of a stage's steps at which the weight is another one than 1, when `scale` is the stage's weight; for an
-    /// interval of timesteps that are not listed, as if they were spread evenly.
-    #[must_use]
-    pub fn guided_share(self, scale: f64, steps: u32, timesteps: &[u32]) -> f64 {
-        let counts = |weight: f64| if (weight - 1.0).abs() > 0.0 { 1.0 } else { 0.0 };
-        let share = |part: f64, all: f64| if all > 0.0 { (part / all).min(1.0) } else { 0.0 };
-        match self {
-            Self::Constant => counts(scale),
-            Self::Timesteps { from, to } if timesteps.is_empty() => {
-                counts(scale) * share(f64::from(to - from + 1), f64::from(MAX_TIMESTEP + 1))
+    /// Whether step `index` of `steps`, at about `timestep`, has a weight other than 1 when `scale` is the stage's.
+    pub(super) fn guides(self, scale: f64, (index, steps): (u32, u32), timestep: f64) -> bool {
+        let weight = match self {
+            Self::Constant => scale,
+            Self::Timesteps { from, to } if (f64::from(from)..f64::from(to) + 1.0).contains(&timestep) => {
+                scale
             }
-            Self::Timesteps { from, to } => {
-                let within = timesteps.iter().filter(|timestep| (from..=to).contains(timestep)).count();
-                counts(scale) * share(within as f64, timesteps.len() as f64)
+            Self::Steps { from, to }
+                if (from..to).contains(&(100.0 * f64::from(index) / f64::from(steps))) =>
+            {
+                scale
             }
-            Self::Steps { from, to } => counts(scale) * share(to - from, 100.0),
-            Self::Oscillating { first, low } => {
-                let rest = f64::from(steps.saturating_sub(first));
-                let (lows, highs) = ((rest / 2.0).ceil(), (rest / 2.0).floor());
-                let highs = f64::from(steps.min(first)) + highs;
-                share(counts(scale) * highs + counts(low) * lows, f64::from(steps))
-            }
-        }
+            Self::Timesteps { .. } | Self::Steps { .. } => 1.0,
+            Self::Oscillating { first, .. } if index < first || (index - first) % 2 == 1 => scale,
+            Self::Oscillating { low, .. } => low,
+        };
+        (weight - 1.0).abs() > 0.0
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -137,18 +131,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_of_guided_steps_is_what_the_schedule_says() {
-        let share = |text: &str, scale, timesteps: &[u32]| {
-            text.parse::<GuidanceSchedule>().unwrap().guided_share(scale, 10, timesteps)
+    fn a_step_is_guided_where_the_schedule_says() {
+        // Of ten steps at timesteps 950, 850, … 50.
+        let guided = |text: &str, scale| {
+            let schedule = text.parse::<GuidanceSchedule>().unwrap();
+            let at = |index: u32| {
+                if schedule.guides(scale, (index, 10), 950.0 - 100.0 * f64::from(index)) { '2' } else { '1' }
+            };
+            (0..10).map(at).collect::<String>()
         };
-        assert_eq!([share("constant", 3.0, &[]), share("constant", 1.0, &[])], [1.0, 0.0]);
-        assert_eq!([share("20%..70%", 3.0, &[]), share("20%..70%", 1.0, &[])], [0.5, 0.0]);
-        assert_eq!(share("0..499", 3.0, &[]), 0.5);
-        assert_eq!(share("0..499", 3.0, &[900, 600, 300, 0]), 0.5);
-        assert_eq!(share("0..299", 3.0, &[900, 600, 300, 0]), 0.25);
+        assert_eq!([guided("constant", 3.0), guided("constant", 1.0)], ["2222222222", "1111111111"]);
+        assert_eq!([guided("20%..70%", 3.0), guided("20%..70%", 1.0)], ["1122222111", "1111111111"]);
+        assert_eq!([guided("0..499", 3.0), guided("250..849", 3.0)], ["1111122222", "1122222211"]);
         // Four with the weight; then low, high, low, high, low, high.
-        assert_eq!([share("oscillating:4:1", 3.0, &[]), share("oscillating:4:2", 3.0, &[])], [0.7, 1.0]);
-        assert_eq!([share("oscillating:40:1", 3.0, &[]), share("oscillating:4:1", 1.0, &[])], [1.0, 0.0]);
+        assert_eq!(
+            [guided("oscillating:4:1", 3.0), guided("oscillating:4:2", 3.0)],
+            ["2222121212", "2222222222"]
+        );
+        assert_eq!(
+            [guided("oscillating:40:1", 3.0), guided("oscillating:4:1", 1.0)],
+            ["2222222222", "1111111111"]
+        );
     }
 
     #[test]

@@ -96,6 +96,56 @@ fn a_noise_level_beyond_the_noising_schedule_is_refused() {
 }
 
 #[test]
+fn passes_are_of_the_steps_that_run_as_each_is_guided_and_uses_features_again() {
+    let ddpm = "sampler = \"ddpm\"\n steps = 20";
+    let plain = resolve(ddpm, StageRequest::default()).expect("valid");
+    let of = |change: &dyn Fn(&mut StageSettings)| {
+        let mut settings = plain.clone();
+        change(&mut settings);
+        // Sums of eighteen hundredths are a last bit off.
+        (settings.passes() * 1e9).round() / 1e9
+    };
+    let schedule = |text: &str| text.parse::<GuidanceSchedule>().expect("valid");
+    assert_eq!([of(&|_| {}), of(&|s| s.guidance_scale = 1.0)], [40.0, 20.0]);
+    assert_eq!(
+        of(&|s| s.guidance_schedule = schedule("200..800")),
+        32.0,
+        "as many rows as were counted in a run"
+    );
+    // With a picture to start from the last steps run, and what the schedule says is of those.
+    let strength = |s: &mut StageSettings, strength| s.strength = Some(strength);
+    assert_eq!(
+        [of(&|s| strength(s, 0.5)), of(&|s| strength(s, 0.49)), of(&|s| strength(s, 0.04))],
+        [20.0, 18.0, 0.0]
+    );
+    let strength_and = |text: &str, listed: &[u32]| {
+        of(&|s| {
+            (s.strength, s.guidance_schedule) = (Some(0.5), schedule(text));
+            if !listed.is_empty() {
+                (s.steps, s.timesteps) = (listed.len() as u32, listed.to_vec());
+            }
+        })
+    };
+    assert_eq!(
+        [strength_and("500..999", &[]), strength_and("0..249", &[])],
+        [10.0, 15.0],
+        "of timesteps below 500"
+    );
+    assert_eq!(strength_and("0%..50%", &[]), 15.0);
+    assert_eq!(
+        [strength_and("0..99", &[900, 600, 300, 0]), strength_and("301..999", &[900, 600, 300, 0])],
+        [3.0, 2.0]
+    );
+    // Features used again: 10 whole and 10 others, 7 and 13, 1 and 19.
+    let every = |interval| of(&|s| s.cache_interval = interval);
+    assert_eq!([every(2), every(3), every(100)], [23.6, 18.68, 8.84]);
+    let both = |text: &str| of(&|s| (s.cache_interval, s.guidance_schedule) = (2, schedule(text)));
+    // Whole at even steps, and at 15, the first without guidance.
+    assert_eq!(both("0%..75%"), 21.88);
+    assert_eq!(both("oscillating:0:1"), 30.0, "no step has the shape of the one before");
+}
+
+#[test]
 fn other_steps_another_sampler_or_a_spacing_drop_the_cascades_list() {
     let of = |wanted| {
         let stage = resolve(LISTED, wanted).expect("valid");
