@@ -5,9 +5,9 @@
 //! brackets are levelled. The steps, their order and their quirks are the reference's; `tools/reference/captions.py`
 //! runs it and writes the table that the tests hold this against.
 //!
-//! Limits, each with a row in that table: of ftfy's repair of wrongly decoded text, only UTF-8 read as Windows-1252 in
-//! sequences of three and four bytes is undone (lower-casing has already ruined those of two); its heuristics, other
-//! code pages and lossy sequences are not there (`repair`). Markup is read as Python 3.11 reads it; later versions
+//! Limits: of ftfy's repair of wrongly decoded text, only UTF-8 read as Windows-1252 in sequences of three and four bytes
+//! is undone (lower-casing has already ruined those of two), and of those that lost a byte the ones that end in a blank;
+//! its heuristics and other code pages are not there (`repair`). Markup is read as Python 3.11 reads it; later versions
 //! differ in unfinished comments and in `<script>` (`markup`). Python's and this program's Unicode tables may be of
 //! different years.
 

@@ -61,7 +61,7 @@ CASES = [
     # Wrong decodings and compatibility forms.
     "ﬁne ﬂour eﬀect ﬃ ﬄ ﬆ ﬅ", "ĳs ŉ ǆ ǉ ǌ ǳ", "ＬＯＵＤ　ＮＯＩＳＥＳ", "ｶﾀｶﾅ ﾊﾟ", "＆lt；b＆gt；", "＜b＞x＜/b＞", "＆amp；", "！？＂＇", "e\u0301 cafe\u0301", "ñ ñ",
     "zero\u200bwidth\u200djoin", "soft\u00adhyphen", "bom\ufeffmark", "\ufeffstart", "rtl\u200fmark", "obj\ufffcect", "line\u2028sep\u2029par", "nbsp\u00a0here", "thin\u2009space", "ideo\u3000graphic",
-    "\u02bcmodifier\u02bc", "it\u2019s", "\u201chello\u201d", "â€œquoteâ€\u009d", "donâ€™t", "dash â€” here", "dash â€“ here", "waitâ€¦", "âœ” check", "â‚¬5", "Ã©tÃ©", "cafÃ©", "Â£5", "Â©", "ðŸ˜€ grin", "Ã¼ber", "Ð¿Ñ€Ð¸Ð²ÐµÑ‚", "ã\x81\x82", "naÃ¯ve", "voilÃ le travail",
+    "\u02bcmodifier\u02bc", "it\u2019s", "\u201chello\u201d", "â€œquoteâ€\u009d", "donâ€™t", "itâ€™s a catâ€™s tail", "the catâ€™ s", "três â€ x", "maçã… e pão", "là¢ x", "amanhã» ele", "ãƒ x", "ãƒ†ã‚¹ãƒˆ", "â… x", "já€ x", "dash â€” here", "dash â€“ here", "waitâ€¦", "âœ” check", "â‚¬5", "Ã©tÃ©", "cafÃ©", "Â£5", "Â©", "ðŸ˜€ grin", "Ã¼ber", "Ð¿Ñ€Ð¸Ð²ÐµÑ‚", "ã\x81\x82", "naÃ¯ve", "voilÃ le travail",
     "\x85next", "c1 \x93quoted\x94", "%C2%93x%C2%94", "\x1b[31mred\x1b[0m", "%1b[31mred", "del\x7fete",
     # Article numbers and shop talk.
     "jc6640", "jc6640vc", "6640vc231", "abcd1234", "abc12", "j2d1a2a", "a1b2", "1a2b3c", "mp3 player", "model x100", "r2d2 and c3po", "b2b", "4k tv", "h264 video", "3d render", "2x4", "2x", "10.5x20", "10 x 20", "4х4", "3×5 cm", "1920x1080 wallpaper", "12.x13",

@@ -3,7 +3,7 @@
 //!
 //! ftfy weighs whether a whole segment looks wrongly decoded before it touches it, knows eight code pages, and mends
 //! sequences that lost a byte. Here a sequence is undone where its characters are, byte by byte in Windows-1252, UTF-8
-//! of three or four bytes; nothing else is.
+//! of three or four bytes, or three of which the last one became a blank; nothing else is.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -81,6 +81,7 @@ fn decode_again(text: &str) -> String {
         };
         let bytes: Option<Vec<u8>> = characters[position..].iter().take(length).map(|c| byte(*c)).collect();
         let whole = bytes.filter(|bytes| length > 1 && bytes.len() == length);
+        let whole = whole.or_else(|| with_lost_blank(&characters[position..]));
         match whole.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()) {
             Some(meant) => {
                 decoded.push_str(meant);
@@ -93,6 +94,20 @@ fn decode_again(text: &str) -> String {
         }
     }
     decoded
+}
+
+/// Three bytes of UTF-8, of which the last, the unbreakable blank 0xA0, has become a plain one: where ftfy takes the blank
+/// for that, which goes by the two characters before it.
+fn with_lost_blank(characters: &[char]) -> Option<Vec<u8>> {
+    let [lead, second, ' ', ..] = characters else { return None };
+    let (lead, second) = (byte(*lead)?, byte(*second)?);
+    let is_lost = matches!(
+        (lead, second),
+        (0xe0..=0xe3, 0xa2..=0xa6 | 0xa8 | 0xaa | 0xac | 0xaf | 0xb8 | 0xba)
+            | (0xe0, 0xb2 | 0xb5 | 0xb9 | 0xbc..=0xbe)
+            | (0xe1..=0xe3, 0x80 | 0x81 | 0x83 | 0x86..=0x89 | 0x8d | 0x8f | 0x90 | 0x98 | 0x9c | 0x9d)
+    );
+    is_lost.then(|| vec![lead, second, 0xa0])
 }
 
 /// The byte that Windows-1252 has for a character.
