@@ -140,7 +140,8 @@ pub(crate) struct MachineArgs {
     /// cpu or cuda:N; the first CUDA device that works, else the CPU, when absent
     #[arg(long, env = "DARKROOM_DEVICE")]
     pub(crate) device: Option<String>,
-    /// f32 or bf16; chosen for the device when absent
+    /// f32 or bf16; chosen for the device when absent. A picture that the farm has already is used again, whatever format
+    /// it was made in
     #[arg(long, env = "DARKROOM_DTYPE")]
     pub(crate) dtype: Option<String>,
     /// Threads of the model on the CPU; all cores when absent
