@@ -1,7 +1,8 @@
 """Measures rendering on this machine: Darkroom, and the same weights, steps and samplers under diffusers, in one run.
 
-    make bench-cascade                                            # everything: a quarter of an hour on two cores
-    tools/bench-cascade.sh --only demo --images 8 --no-compile    # less
+    make bench-cascade                                                     # everything: a quarter of an hour on two cores
+    tools/bench-cascade.sh --only demo --images 8 --peers defaults best    # less
+    tools/bench-cascade.sh --only if-m --peers best                        # the medium base stage against one of them
 
 Three parts: the demo cascade; a base stage of IF-I-M's size with random weights; the Efficient U-Net beside IF's U-Net with the same
 number of parameters. diffusers runs at its defaults (f32, one picture at a time, memory as it comes) and at its best here (bf16,
@@ -49,6 +50,7 @@ IF_SR = {
     "resnet_time_scale_shift": "scale_shift", "class_embed_type": "timestep", "only_cross_attention": True, "time_embedding_dim": 128,
     "time_embedding_act_fn": "gelu", "resnet_skip_time_act": True,
 }
+PEERS = ["defaults", "best", "compiled"]
 SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
 
 
@@ -57,7 +59,7 @@ def main():
     parser.add_argument("--target", type=Path, default=ROOT / "target/debug", help="where the programs were built")
     parser.add_argument("--images", type=int, default=32, help="pictures of the demo's job; a multiple of 4")
     parser.add_argument("--only", nargs="+", default=["demo", "if-m", "efficient"], choices=["demo", "if-m", "efficient"])
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="how diffusers runs beside it")
     parser.add_argument("--compile-limit", type=int, default=240, help="seconds after which a compiled run is given up")
     args = parser.parse_args()
     args.target = args.target.resolve()
@@ -167,11 +169,13 @@ def farm(binary, cascade, dtype, images):
 def diffusers(args, cascade, few, many):
     """At its defaults with `few` pictures, at its best without and with a compiler with `many`."""
     best = ["--dtype", "bfloat16", "--memory-format", "channels_last", "--batch", "8", "--count", str(many)]
-    columns = {
-        "diffusers, defaults": reference(cascade, ["--dtype", "float32", "--memory-format", "contiguous", "--batch", "1", "--count", str(few)]),
-        "diffusers, best": reference(cascade, best),
-    }
-    if not args.no_compile:
+    columns = {}
+    if "defaults" in args.peers:
+        plain = ["--dtype", "float32", "--memory-format", "contiguous", "--batch", "1", "--count", str(few)]
+        columns["diffusers, defaults"] = reference(cascade, plain)
+    if "best" in args.peers:
+        columns["diffusers, best"] = reference(cascade, best)
+    if "compiled" in args.peers:
         compiled = reference(cascade, [*best, "--compile"], limit=args.compile_limit)
         columns |= {"diffusers, compiled": compiled} if compiled else {}
         if not compiled:
