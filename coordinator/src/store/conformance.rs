@@ -68,6 +68,7 @@ macro_rules! store_conformance_tests {
             a_job_whose_texts_are_all_handed_out_is_no_candidate
             what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term
             only_active_jobs_are_dispatched_and_only_in_this_term
+            a_view_says_of_dispatched_texts_what_the_job_does
             the_last_image_ends_its_job_in_the_same_transaction
             results_that_do_not_fit_are_discarded_by_reason
             two_results_of_one_image_in_a_bulk_count_once
@@ -284,6 +285,26 @@ pub async fn only_active_jobs_are_dispatched_and_only_in_this_term(bench: &Bench
     assert_eq!((work.stage, work.seed, work.text_embedding.key.as_str()), (0, 0, "tasks/text"));
     assert!(work.negative_embedding.is_some() && work.low_res.is_none());
     bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_view_says_of_dispatched_texts_what_the_job_does(bench: &Bench) {
+    let (first, between) = (bench.submit(&["one", "two"], 1).await, bench.submit(&["five", "six"], 1).await);
+    let last = bench.submit(&["two", "three", "four"], 1).await;
+    for (job, count) in [(first, 1), (last, 9), (between, 1), (first, 9)] {
+        bench.dispatch("encode", job, count).await;
+        for job in [first, between, last] {
+            let (viewed, _) = bench.store.view(job, 1).await.expect("reads");
+            assert_eq!(viewed.stages, bench.store.job(job).await.expect("reads").stages);
+        }
+    }
+    let (viewed, _) = bench.store.view(between, 1).await.expect("reads");
+    let encode = viewed.stages.first().expect("encode");
+    assert_eq!(
+        (encode.dispatched, encode.total),
+        (2, 3),
+        "the empty text and one of its own, not those around it"
+    );
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,30 +28,41 @@ use crate::store::records::{Dispatched, PreparedText, Work};
 
 /// How often the dispatched texts are counted from the first one on.
 const RECOUNT: Duration = Duration::from_secs(2);
+/// Hints kept, those that are old not counted.
+const REMEMBERED: usize = 1024;
 
-/// Where an encoder's first dispatched text was found: a hint, so that counting does not walk through the entries of
-/// those that came before, which stay while somebody holds an old snapshot.
-#[derive(Debug, Default)]
-pub(super) struct DispatchedFrom(Mutex<HashMap<Digest, (i64, Instant)>>);
+/// Where the first dispatched text of an encoder, or as a job's view counts them, was found: a hint, so that counting does
+/// not walk through the entries of those that came before, which stay until a vacuum.
+#[derive(Debug)]
+pub(super) struct DispatchedFrom<K>(Mutex<HashMap<K, (i64, Instant)>>);
 
-impl DispatchedFrom {
-    fn get(&self, encoder: &Digest) -> Option<i64> {
+impl<K> Default for DispatchedFrom<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash> DispatchedFrom<K> {
+    pub(super) fn get(&self, of: &K) -> Option<i64> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(encoder).filter(|(_, counted)| counted.elapsed() < RECOUNT).map(|(from, _)| *from)
+        known.get(of).filter(|(_, counted)| counted.elapsed() < RECOUNT).map(|(from, _)| *from)
     }
 
     /// Remembers the first one; `whole` when it was looked for from the beginning.
-    fn set(&self, encoder: Digest, first: i64, whole: bool) {
+    pub(super) fn set(&self, of: K, first: i64, whole: bool) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(&encoder) {
+        if known.len() >= REMEMBERED {
+            known.retain(|_, (_, counted)| counted.elapsed() < RECOUNT);
+        }
+        match known.get_mut(&of) {
             Some((from, _)) if !whole => *from = first,
-            _ => drop(known.insert(encoder, (first, Instant::now()))),
+            _ => drop(known.insert(of, (first, Instant::now()))),
         }
     }
 
-    fn lower(&self, encoder: &Digest, to: i64) {
+    fn lower(&self, of: &K, to: i64) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((from, _)) = known.get_mut(encoder) {
+        if let Some((from, _)) = known.get_mut(of) {
             *from = to.min(*from);
         }
     }

@@ -75,7 +75,8 @@ pub struct PostgresStore {
     leadership: leadership::Leadership,
     listener: tokio::sync::Mutex<Option<PgListener>>,
     spread_from: spread::SpreadFrom,
-    dispatched_from: dispatch_text::DispatchedFrom,
+    dispatched_from: dispatch_text::DispatchedFrom<Digest>,
+    viewed_from: dispatch_text::DispatchedFrom<JobId>,
     plans: plans::KnownPlans,
 }
 

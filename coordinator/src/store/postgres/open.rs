@@ -88,6 +88,7 @@ impl PostgresStore {
             listener: tokio::sync::Mutex::default(),
             spread_from: SpreadFrom::default(),
             dispatched_from: DispatchedFrom::default(),
+            viewed_from: DispatchedFrom::default(),
             plans: KnownPlans::default(),
         })
     }

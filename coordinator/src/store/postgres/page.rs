@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use darkroom_core::id::{ImageId, JobId};
 
+use sqlx::{FromRow as _, Row as _, ValueRef as _};
+
 use super::{
     Error, PostgresStore, Tx,
     progress::{BLOCK, CHANGES},
     query::{find, read_job},
-    rows::{ProgressRow, artifact as artifact_of, column, image_seed, number},
+    rows::{ProgressRow, artifact, column, image_seed, number},
 };
 use crate::store::records::{Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, Output};
 
@@ -29,41 +31,13 @@ struct ImageRow {
 #[derive(sqlx::FromRow)]
 struct OutputRow {
     idx: i64,
-    stage: i16,
+    output_stage: i16,
     key: String,
     sha256: Vec<u8>,
     size: i64,
     seconds: f64,
     worker: String,
     device_class: String,
-}
-
-#[derive(sqlx::FromRow)]
-struct FollowingRow {
-    #[sqlx(flatten)]
-    image: ImageRow,
-    output_stage: Option<i16>,
-    key: Option<String>,
-    sha256: Option<Vec<u8>>,
-    size: Option<i64>,
-    seconds: Option<f64>,
-    worker: Option<String>,
-    device_class: Option<String>,
-}
-
-impl FollowingRow {
-    /// Takes the output, if there is one.
-    fn output(&mut self) -> Result<Option<Output>, Error> {
-        let artifact = self.key.take().zip(self.sha256.take()).zip(self.size);
-        let Some((((key, sha256), size), stage)) = artifact.zip(self.output_stage) else { return Ok(None) };
-        Ok(Some(Output {
-            stage: number(stage)?,
-            artifact: artifact_of(key, &sha256, size)?,
-            seconds: self.seconds.unwrap_or(0.0),
-            worker: self.worker.take().unwrap_or_default(),
-            device_class: self.device_class.take().unwrap_or_default(),
-        }))
-    }
 }
 
 impl PostgresStore {
@@ -82,7 +56,7 @@ impl PostgresStore {
     /// The images that follow an index, in order: in one statement, because it is asked most. A row is an image and one of
     /// its outputs, if it has any.
     async fn following(&self, job: JobId, after: i64, limit: u32) -> Result<ImagePage, Error> {
-        let rows: Vec<FollowingRow> = sqlx::query_as(
+        let rows = sqlx::query(
             "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
                     i.suspect, i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index,
                     p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
@@ -99,12 +73,15 @@ impl PostgresStore {
         .fetch_all(&self.pool)
         .await?;
         let mut images: Vec<ImageRecord> = Vec::new();
-        for mut row in rows {
-            let output = row.output()?;
-            let index: u64 = number(row.image.image.idx)?;
-            match images.last_mut().filter(|image| image.id.index == index) {
-                Some(image) => image.outputs.extend(output),
-                None => images.push(record(job, row.image, output.into_iter().collect())?),
+        for row in &rows {
+            let idx: i64 = row.try_get("idx")?;
+            if images.last().is_none_or(|image| column(image.id.index) != idx) {
+                images.push(record(job, ImageRow::from_row(row)?, Vec::new())?);
+            }
+            if !row.try_get_raw("key")?.is_null()
+                && let Some(image) = images.last_mut()
+            {
+                image.outputs.push(output(OutputRow::from_row(row)?)?);
             }
         }
         let more = images.len() > limit as usize;
@@ -275,7 +252,7 @@ async fn with_outputs(
 ) -> Result<Vec<ImageRecord>, Error> {
     let indexes: Vec<i64> = rows.iter().map(|row| row.image.idx).collect();
     let outputs: Vec<OutputRow> = sqlx::query_as(
-        "SELECT o.idx, o.stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
+        "SELECT o.idx, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
          FROM unnest($2::bigint[]) AS wanted (idx)
          CROSS JOIN LATERAL (SELECT * FROM outputs AS o WHERE o.job = $1 AND o.idx = wanted.idx OFFSET 0) AS o
          ORDER BY o.idx, o.stage",
@@ -312,8 +289,8 @@ fn record(job: JobId, row: ImageRow, outputs: Vec<Output>) -> Result<ImageRecord
 
 fn output(row: OutputRow) -> Result<Output, Error> {
     Ok(Output {
-        stage: number(row.stage)?,
-        artifact: artifact_of(row.key, &row.sha256, row.size)?,
+        stage: number(row.output_stage)?,
+        artifact: artifact(row.key, &row.sha256, row.size)?,
         seconds: row.seconds,
         worker: row.worker,
         device_class: row.device_class,
