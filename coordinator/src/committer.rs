@@ -35,7 +35,8 @@ pub(crate) async fn run(shared: Arc<Shared>, pool: PoolId) {
             () = shared.stop.cancelled() => return,
         };
         let done = match entries {
-            Ok(entries) if entries.is_empty() => continue,
+            // There are none, and that is known: the queue can be read.
+            Ok(entries) if entries.is_empty() => Ok(()),
             Ok(entries) => settle(&shared, &pool, &entries).await,
             Err(error) => Err(error.into()),
         };

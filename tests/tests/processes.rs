@@ -30,6 +30,8 @@ struct Settings {
     redis: String,
     artifacts: String,
     environment: Vec<(String, String)>,
+    /// The demo cascade and real models, in the place of a cascade without files and fakes.
+    real: bool,
 }
 
 impl Settings {
@@ -38,7 +40,7 @@ impl Settings {
         let folder = tempfile::tempdir().expect("a folder");
         let database = format!("sqlite:{}", folder.path().join("farm.sqlite").display());
         let artifacts = folder.path().join("artifacts").display().to_string();
-        Self { folder, database, redis: redis.url(), artifacts, environment: Vec::new() }
+        Self { folder, database, redis: redis.url(), artifacts, environment: Vec::new(), real: false }
     }
 
     fn command(&self, name: &str) -> Command {
@@ -54,18 +56,22 @@ impl Settings {
 
     fn coordinator(&self, port: u16) -> Command {
         let mut command = self.command("darkroom-coordinator");
-        let cascade = Path::new(env!("CARGO_MANIFEST_DIR")).join("cascades/tiny");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         command
             .env("DARKROOM_DATABASE", &self.database)
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--without-files", "--cascade"])
-            .arg(cascade);
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--cascade"])
+            .arg(if self.real { here.join("../models/demo") } else { here.join("cascades/tiny") });
+        if !self.real {
+            command.arg("--without-files");
+        }
         command
     }
 
     fn member(&self, name: &str, port: u16, arguments: &[&str]) -> Process {
         let mut command = self.command(name);
         command
-            .args(["--farm", &format!("127.0.0.1:{port}"), "--renderer", "fake", "--cache", "cache"])
+            .args(["--farm", &format!("127.0.0.1:{port}"), "--cache", "cache"])
+            .args(if self.real { &["--device", "cpu"] } else { &["--renderer", "fake"] })
             .args(arguments);
         Process::spawn(command, &self.folder.path().join(format!("{name}-{}.log", free_port())))
     }
@@ -254,6 +260,24 @@ fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
     let verified = farm.darkroom(&settings, &["verify", &id]).run();
     verified.refused(3, &["1 of the 60"]);
     assert!(verified.stderr.contains("image 17"), "{verified:?}");
+}
+
+#[test]
+fn the_demo_cascade_is_published_fetched_and_rendered_by_separate_processes() {
+    let redis = Redis::start();
+    let settings = Settings { real: true, ..Settings::small(&redis) };
+    // Published anew by each coordinator that starts, and found whole by the second.
+    drop(Coordinator::start(&settings));
+    let farm = Coordinator::start(&settings);
+    let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
+    let _worker = settings.member("darkroom-worker", farm.port, &["--stage", "base"]);
+    let arguments = ["--json", "submit", "a red circle", "--size", "64", "--steps", "base=2"];
+    let submitted = farm.darkroom(&settings, &arguments).run().json();
+    let id = submitted["id"].as_str().or_else(|| submitted["job"]["id"].as_str()).expect("an id").to_owned();
+    eventually("the manifest is written", || {
+        let verified = farm.darkroom(&settings, &["--json", "verify", &id]).run();
+        (verified.code == Some(0)).then(|| assert_eq!(verified.json()["done"], 1))
+    });
 }
 
 #[test]

@@ -230,12 +230,14 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Starts another round of jobs when all have ended but those whose poison is still at work, so that no fault meets an
-    /// idle farm.
+    /// Starts another round of jobs when all have ended but those whose poison is still at work and the one in earnest, so
+    /// that no fault meets an idle farm, or one whose next progress is as far away as a real picture.
     fn keep_up(&mut self) {
         let over = self.is_over();
-        let at_work =
-            |order: &Order| order.mood != Mood::Poisoned && !self.ended.contains_key(&order.request_id);
+        let at_work = |order: &Order| {
+            let quick = order.mood != Mood::Poisoned && order.cascade.is_empty();
+            quick && !self.ended.contains_key(&order.request_id)
+        };
         if over || !self.orders.iter().any(at_work) {
             let mut round = orders(self.options, self.orders.len() as u32);
             if self.orders.is_empty() {
