@@ -139,12 +139,13 @@ impl Farm {
         self.view(job).await
     }
 
-    /// What is not leased goes back to ready; what runs, finishes and commits.
+    /// What is not leased goes back to ready; what runs, finishes and commits. By the store that leads: another one would
+    /// know of the process's leadership only what it last heard itself.
     async fn take_back(&self, id: JobId) -> Result<(), Error> {
-        let Some(term) = self.shared.front.lead(&self.shared.holder).await? else { return Ok(()) };
+        let Some(term) = self.shared.store.lead(&self.shared.holder).await? else { return Ok(()) };
         for (pool, keys) in by_pool(self.shared.front.dispatched_of_job(id).await?) {
             let removed = self.shared.queue.remove(&pool, &keys, Leased::Keep).await?;
-            let released = self.shared.front.release(term, &pool, &removed, &Release::Returned).await?;
+            let released = self.shared.store.release(term, &pool, &removed, &Release::Returned).await?;
             self.shared.committed(&released);
         }
         Ok(())
