@@ -15,7 +15,7 @@ use crate::kernels;
 pub(crate) use native::open_library;
 
 /// Raised when a change to the kernels changes bits.
-const KERNELS: u32 = 3;
+const KERNELS: u32 = 4;
 
 /// Which device to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and linear layers,
+//! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and linear layers, attention,
 //! normalisation with activation, what lies between them, and the sampler's sums.
 //!
 //! They are there for two reasons. libtorch picks kernels and splits sums by the shape of a whole batch; here an output
@@ -7,6 +7,8 @@
 //!
 //! Elsewhere [`available`] is false, and networks run on libtorch's operations, which remain the reference in tests.
 
+#[cfg(target_arch = "x86_64")]
+mod attend;
 #[cfg(target_arch = "x86_64")]
 mod conv;
 #[cfg(target_arch = "x86_64")]
@@ -28,13 +30,11 @@ mod winograd;
 #[path = "kernels/absent.rs"]
 mod layer;
 
-mod attend;
 mod pool;
 mod threads;
 
-pub(crate) use attend::attend;
 pub(crate) use layer::{
-    ConvKernel, ConvPart, Layout, NormKernel, Packing, Picture, Shape, beside, blend, halve,
+    ConvKernel, ConvPart, Heads, Layout, NormKernel, Packing, Picture, Shape, attend, beside, blend, halve,
 };
 pub(crate) use threads::{OneThread, count as threads};
 

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 use crate::device::{Placement, give_freed_memory_back};
 use crate::error::LoadError;
-use crate::kernels::{ConvKernel, ConvPart, Layout, OneThread, Packing, Shape};
+use crate::kernels::{self, ConvKernel, ConvPart, Heads, Layout, OneThread, Packing, Shape};
 use crate::layers::{Linear, Torch};
 use crate::weights::{Weights, WeightsSurvey, nowhere};
 
@@ -39,6 +39,16 @@ pub(crate) enum Keys<'a> {
     First(&'a [i64]),
     /// Those where `[rows, length]` i64 is 1.
     Masked(&'a Tensor),
+}
+
+/// What the rows of a pass attend to.
+enum Sight<'a> {
+    /// By this crate's kernels, each row to its first positions; the bias is `[1, heads, length, length]` in f32.
+    First {
+        seen: &'a [i64],
+        bias: Tensor,
+    },
+    Views(Vec<View>),
 }
 
 /// Rows that attend together, and to what.
@@ -186,24 +196,26 @@ impl T5Encoder {
         let mut x = Tensor::f_embedding(&self.embedding, ids, -1, false, false)?;
         let position_bias = self.position_bias(length)?;
         let kind = self.placement.kind;
-        let views = match keys {
+        let sight = match keys {
+            Keys::First(seen) if self.placement.kernels => Sight::First { seen, bias: position_bias },
             Keys::First(counts) => {
                 debug_assert_eq!(counts.len() as i64, rows);
                 let view = |(row, seen): (usize, &i64)| {
                     let bias = position_bias.f_narrow(3, 0, *seen)?.f_to_kind(kind)?.f_contiguous()?;
                     Ok(View { first: row as i64, rows: 1, seen: *seen, bias })
                 };
-                counts.iter().enumerate().map(view).collect::<Torch<Vec<_>>>()?
+                Sight::Views(counts.iter().enumerate().map(view).collect::<Torch<_>>()?)
             }
             Keys::Masked(mask) => {
                 // The lowest f32 rather than −∞, which would make NaN of an empty row.
                 let hidden = mask.f_view([rows, 1, 1, length])?.f_to_kind(Kind::Float)?.f_sub_scalar(1.0)?;
                 let bias = position_bias.f_add(&hidden.f_mul_scalar(f64::from(f32::MAX))?)?;
-                vec![View { first: 0, rows, seen: length, bias: bias.f_to_kind(kind)?.f_contiguous()? }]
+                let bias = bias.f_to_kind(kind)?.f_contiguous()?;
+                Sight::Views(vec![View { first: 0, rows, seen: length, bias }])
             }
         };
         for block in &self.blocks {
-            x = block.forward(&x, &views, self.config.head_dim as i64)?;
+            x = block.forward(&x, &sight, self.config.head_dim as i64)?;
         }
         self.final_norm.forward(&x)?.f_to_kind(Kind::Float)
     }
@@ -259,20 +271,37 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, views: &[View], head_dim: i64) -> Torch<Tensor> {
+    fn forward(&self, x: &Tensor, sight: &Sight<'_>, head_dim: i64) -> Torch<Tensor> {
         let projected = self.projections.forward(&self.attention_norm.forward(x)?)?;
-        let mixed = views
-            .iter()
-            .map(|view| view.attend(&projected.f_narrow(0, view.first, view.rows)?, head_dim))
-            .collect::<Torch<Vec<_>>>()?;
-        let mixed = match mixed.as_slice() {
-            [alone] => alone.shallow_clone(),
-            several => Tensor::f_cat(several, 0)?,
-        };
+        let mixed = sight.attend(&projected, head_dim)?;
         let x = self.output.forward_onto(&mixed, x)?;
         let normed = self.feed_forward_norm.forward(&x)?;
         let (gate, up) = (self.gate.forward(&normed)?, self.linear.forward(&normed)?);
         self.down.forward_onto(&gated(gate, &up)?, &x)
+    }
+}
+
+impl Sight<'_> {
+    /// Attention of queries, keys and values side by side, `[rows, length, 3 · inner]`.
+    fn attend(&self, projected: &Tensor, head_dim: i64) -> Torch<Tensor> {
+        match self {
+            Self::First { seen, bias } => {
+                let (_, _, width) = projected.size3()?;
+                let part = |part: i64| projected.f_narrow(2, part * (width / 3), width / 3);
+                let heads = Heads { head_dim, scale: 1.0, bias: Some(bias), seen: Some(seen) };
+                kernels::attend(&part(0)?, &[[&part(1)?, &part(2)?]], heads)
+            }
+            Self::Views(views) => {
+                let mixed = views
+                    .iter()
+                    .map(|view| view.attend(&projected.f_narrow(0, view.first, view.rows)?, head_dim))
+                    .collect::<Torch<Vec<_>>>()?;
+                match mixed.as_slice() {
+                    [alone] => Ok(alone.shallow_clone()),
+                    several => Tensor::f_cat(several, 0),
+                }
+            }
+        }
     }
 }
 

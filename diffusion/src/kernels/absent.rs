@@ -83,6 +83,18 @@ impl NormKernel {
     }
 }
 
+#[derive(Clone, Copy)]
+pub(crate) struct Heads<'a> {
+    pub(crate) head_dim: i64,
+    pub(crate) scale: f64,
+    pub(crate) bias: Option<&'a Tensor>,
+    pub(crate) seen: Option<&'a [i64]>,
+}
+
+pub(crate) fn attend(_: &Tensor, _: &[[&Tensor; 2]], _: Heads<'_>) -> Torch<Tensor> {
+    absent()
+}
+
 pub(crate) fn halve(_: &Tensor) -> Torch<Tensor> {
     absent()
 }

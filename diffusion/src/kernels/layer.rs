@@ -4,6 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::attend::{self, Attending, Sequence};
 use super::conv::{self, Output, Residual, Source};
 use super::norm::{self, Affine, Joined};
 use super::packed::{Packed, Part, Taps};
@@ -296,6 +297,81 @@ fn joined<E: TorchElement>(left: &Tensor, right: &Tensor) -> Torch<Tensor> {
     let out = empty::<E>(&[rows, height, width, 2 * channels])?;
     pictures::beside::<E>(threads::count(), elements(&left), elements(&right), elements_mut(&out));
     out.f_permute([0, 3, 1, 2])
+}
+
+/// How heads attend.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads<'a> {
+    /// Channels of one head.
+    pub(crate) head_dim: i64,
+    /// Multiplies the scores; above 0.
+    pub(crate) scale: f64,
+    /// Added to them, `[1, heads, queries, keys]` in f32, dense.
+    pub(crate) bias: Option<&'a Tensor>,
+    /// How many keys each row sees, the first ones; `None`: all.
+    pub(crate) seen: Option<&'a [i64]>,
+}
+
+/// softmax(scale · q kᵀ + bias) v for every head, `[rows, queries, channels]`. Keys and values are in pairs `[rows, length,
+/// channels]`, one behind the other.
+pub(crate) fn attend(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Heads<'_>) -> Torch<Tensor> {
+    match query.kind() {
+        Kind::BFloat16 => attended::<Bf16>(query, pairs, heads),
+        _ => attended::<f32>(query, pairs, heads),
+    }
+}
+
+fn attended<E: TorchElement>(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Heads<'_>) -> Torch<Tensor> {
+    let (rows, queries, channels) = query.size3()?;
+    let Heads { head_dim, scale, bias, seen } = heads;
+    let missing = head_dim % E::STEP as i64;
+    let query = strided::<E>(query, head_dim, missing)?;
+    let pairs: Vec<[Tensor; 2]> = pairs
+        .iter()
+        .map(|[key, value]| {
+            Ok([strided::<E>(key, head_dim, missing)?, strided::<E>(value, head_dim, missing)?])
+        })
+        .collect::<Torch<_>>()?;
+    let sequences: Vec<[Sequence<'_, E>; 2]> =
+        pairs.iter().map(|pair| [sequence(&pair[0], rows), sequence(&pair[1], rows)]).collect();
+    let seen: Option<Vec<usize>> = seen.map(|seen| seen.iter().map(|seen| *seen as usize).collect());
+    let padded = (head_dim + missing) as usize;
+    let task = Attending {
+        rows: rows as usize,
+        heads: (channels / head_dim) as usize,
+        head_dim: padded,
+        query: sequence(&query, rows),
+        pairs: &sequences,
+        scale: scale as f32,
+        bias: bias.map(elements),
+        seen: seen.as_deref(),
+    };
+    let out = empty::<E>(&[rows, queries, channels / head_dim * (head_dim + missing)])?;
+    attend::run(threads::count(), &task, elements_mut(&out));
+    if missing == 0 {
+        return Ok(out);
+    }
+    out.f_unflatten(2, [-1, head_dim + missing])?.f_narrow(3, 0, head_dim)?.f_flatten(2, 3)
+}
+
+/// The tensor itself where positions' channels lie side by side, else such a copy; each head with `missing` channels of 0 more.
+fn strided<E: TorchElement>(tensor: &Tensor, head_dim: i64, missing: i64) -> Torch<Tensor> {
+    let tensor = tensor.f_to_kind(E::KIND)?;
+    if missing > 0 {
+        return tensor.f_unflatten(2, [-1, head_dim])?.f_pad([0, missing], "constant", 0.0)?.f_flatten(2, 3);
+    }
+    if tensor.stride().last() == Some(&1) { Ok(tensor) } else { tensor.f_contiguous() }
+}
+
+/// `[rows, length, channels]` by its strides.
+fn sequence<E: TorchElement>(tensor: &Tensor, rows: i64) -> Sequence<'_, E> {
+    assert!(tensor.kind() == E::KIND && tensor.device() == Device::Cpu, "a tensor of another kind");
+    let (size, strides) = (tensor.size(), tensor.stride());
+    assert!(size.len() == 3 && size[0] == rows && strides[2] == 1, "a sequence of other rows");
+    let strides = [strides[0] as usize, strides[1] as usize];
+    // SAFETY: libtorch's strides lead to the elements of all its rows and positions, whose channels are neighbours; the
+    // borrow keeps them alive.
+    unsafe { Sequence::new(tensor.data_ptr().cast::<E>().cast_const(), size[1] as usize, strides) }
 }
 
 /// Elements as libtorch knows them.

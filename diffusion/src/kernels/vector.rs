@@ -27,6 +27,8 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     unsafe fn weights(from: *const Self) -> __m512;
     /// sum + Σ inputs · weights.
     unsafe fn multiply_add(sum: __m512, inputs: __m512, weights: __m512) -> __m512;
+    /// Sixteen lanes of `STEP` neighbours each, out of as many lines; a line that is missing is 0.
+    unsafe fn interleave(mask: __mmask16, lines: [Option<*const Self>; 2]) -> __m512;
     fn of(value: f32) -> Self;
 
     /// [`Self::of`] for many, by the rounding that pictures are stored with.
@@ -64,6 +66,10 @@ impl Element for f32 {
     #[inline(always)]
     unsafe fn multiply_add(sum: __m512, inputs: __m512, weights: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(inputs, weights, sum) }
+    }
+    #[inline(always)]
+    unsafe fn interleave(mask: __mmask16, [line, _]: [Option<*const Self>; 2]) -> __m512 {
+        unsafe { line.map_or(_mm512_setzero_ps(), |line| _mm512_maskz_loadu_ps(mask, line)) }
     }
     fn of(value: f32) -> Self {
         value
@@ -107,6 +113,16 @@ impl Element for Bf16 {
             let inputs = std::mem::transmute::<__m512, __m512bh>(inputs);
             let weights = std::mem::transmute::<__m512, __m512bh>(weights);
             _mm512_dpbf16_ps(sum, inputs, weights)
+        }
+    }
+    #[inline(always)]
+    unsafe fn interleave(mask: __mmask16, lines: [Option<*const Self>; 2]) -> __m512 {
+        unsafe {
+            let [low, high] = lines.map(|line| match line {
+                Some(line) => _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, line.cast())),
+                None => _mm512_setzero_si512(),
+            });
+            _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32::<16>(high)))
         }
     }
     fn of(value: f32) -> Self {

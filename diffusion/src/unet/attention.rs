@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::config::CrossNorm;
 use crate::error::LoadError;
 use crate::fused::{Norm, Projection, Steering};
-use crate::kernels;
+use crate::kernels::{self, Heads};
 use crate::layers::{GroupNorm, LayerNorm, Linear, Torch, as_picture, as_sequence, attention};
 use crate::timings::{Part, timed};
 use crate::weights::Weights;
@@ -24,7 +24,7 @@ pub(crate) struct Attention {
     pub(super) pixels: Projection,
     pub(super) only_cross: bool,
     pub(super) out: Projection,
-    /// Each row and head by itself, so that a row's bits are its own.
+    /// By this crate's kernels, where a row's bits are its own.
     pub(super) by_row: bool,
 }
 
@@ -110,26 +110,35 @@ impl Attention {
         let normed = self.norm.forward(x.into(), &Steering::None)?;
         let pixels = self.pixels.forward(&as_sequence(&normed)?)?;
         let mixed = if self.only_cross {
-            self.attend(&pixels, text_key, text_value)?
+            self.attend(&pixels, &[[text_key, text_value]])?
         } else {
-            let query = pixels.f_narrow(2, 0, channels)?;
-            let key = Tensor::f_cat(&[text_key, &pixels.f_narrow(2, channels, channels)?], 1)?;
-            let value = Tensor::f_cat(&[text_value, &pixels.f_narrow(2, 2 * channels, channels)?], 1)?;
-            self.attend(&query, &key, &value)?
+            let part = |part: i64| pixels.f_narrow(2, part * channels, channels);
+            self.attend(&part(0)?, &[[text_key, text_value], [&part(1)?, &part(2)?]])?
         };
         as_picture(&self.out.forward_onto(&mixed, &as_sequence(x)?)?, height, width)
     }
 
-    fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<Tensor> {
-        timed(Part::Attention, || self.mixed(query, key, value))
+    /// Keys and values in pairs, one behind the other.
+    fn attend(&self, query: &Tensor, pairs: &[[&Tensor; 2]]) -> Torch<Tensor> {
+        timed(Part::Attention, || self.mixed(query, pairs))
     }
 
-    fn mixed(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<Tensor> {
-        let (query, key, value) = (self.heads(query)?, self.heads(key)?, self.heads(value)?);
+    fn mixed(&self, query: &Tensor, pairs: &[[&Tensor; 2]]) -> Torch<Tensor> {
         if self.by_row {
-            return kernels::attend(&query, &key, &value);
+            let scale = (self.head_dim as f64).sqrt().recip();
+            let heads = Heads { head_dim: self.head_dim, scale, bias: None, seen: None };
+            return kernels::attend(query, pairs, heads);
         }
-        let mixed = attention(&query, &key, &value)?;
+        let joined = |which: usize| -> Torch<Tensor> {
+            match pairs {
+                [alone] => self.heads(alone[which]),
+                several => {
+                    let parts: Vec<&Tensor> = several.iter().map(|pair| pair[which]).collect();
+                    self.heads(&Tensor::f_cat(&parts, 1)?)
+                }
+            }
+        };
+        let mixed = attention(&self.heads(query)?, &joined(0)?, &joined(1)?)?;
         let (rows, heads, length, head_dim) = mixed.size4()?;
         mixed.f_transpose(1, 2)?.f_reshape([rows, length, heads * head_dim])
     }

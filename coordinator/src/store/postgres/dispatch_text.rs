@@ -117,8 +117,7 @@ impl PostgresStore {
                 .await?;
         jobs.retain(&active);
         let wanted = wanted_texts(tx, pool, &mut jobs, &counts).await?;
-        let texts: Vec<i64> = wanted.iter().map(|(_, text)| *text).collect();
-        let rows = mark(tx, pool, &texts).await?;
+        let rows = mark(tx, pool, &wanted).await?;
         let marked: HashSet<i64> = rows.iter().map(|row| row.id).collect();
         raise_low_water(&mut jobs, &counts, &wanted, &marked);
         jobs.save(tx).await?;
@@ -180,21 +179,26 @@ async fn wanted_texts(
     .await?)
 }
 
-/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked before jobs. Which were
-/// marked is looked up in a hash: a join would be planned for a handful of texts, and compare all with all.
-async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>, Error> {
-    if texts.is_empty() {
+/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked before jobs. One that
+/// several jobs want is dispatched for the first of them. Each is looked up by itself, and which were marked in a hash:
+/// joins would be planned for a handful of texts, and compare all with all.
+async fn mark(tx: &mut Tx, pool: &PoolId, wanted: &[(i64, i64)]) -> Result<Vec<TextRow>, Error> {
+    if wanted.is_empty() {
         return Ok(Vec::new());
     }
+    let mut wanted: Vec<(i64, i64)> = wanted.iter().map(|(job, text)| (*text, *job)).collect();
+    wanted.sort_unstable();
+    wanted.dedup_by_key(|(text, _)| *text);
+    let (texts, jobs): (Vec<i64>, Vec<i64>) = wanted.into_iter().unzip();
     Ok(sqlx::query_as(guard::text(
         Guard::TextOnce,
         "WITH free AS (
-             SELECT id, digest, prepared, dispatch, suspect FROM embeddings
-             WHERE id = ANY ($1) AND state = 'wanted'
-             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
+             SELECT w.job, e.* FROM unnest($1::bigint[], $2::bigint[]) AS w (text, job)
+             CROSS JOIN LATERAL (SELECT id, digest, prepared, dispatch, suspect FROM embeddings
+                                 WHERE id = w.text AND state = 'wanted' FOR NO KEY UPDATE SKIP LOCKED) AS e),
          marked AS (
-             INSERT INTO dispatched_texts AS d (encoder, embedding, dispatch)
-             SELECT $2, id, dispatch + 1 FROM free
+             INSERT INTO dispatched_texts AS d (encoder, embedding, dispatch, job)
+             SELECT $3, id, dispatch + 1, job FROM free
              ON CONFLICT (encoder, embedding) DO NOTHING
              RETURNING d.embedding)
          SELECT id, digest, prepared, dispatch + 1 AS dispatch, suspect
@@ -203,6 +207,7 @@ async fn mark(tx: &mut Tx, pool: &PoolId, texts: &[i64]) -> Result<Vec<TextRow>,
         "DO UPDATE SET dispatch = d.dispatch + 1",
     ))
     .bind(texts)
+    .bind(jobs)
     .bind(pool.digest.0)
     .fetch_all(&mut **tx)
     .await?)

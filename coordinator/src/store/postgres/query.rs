@@ -86,11 +86,14 @@ impl PostgresStore {
                    (SELECT count(*) FROM jobs AS o
                     WHERE (o.state IN ('active', 'paused') OR o.follow IS NOT NULL)
                       AND o.state = 'active' AND o.priority >= j.priority) AS rivals,
-                   (SELECT min(d.embedding) FROM dispatched_texts AS d
-                    WHERE d.encoder = j.encoder AND d.embedding >= $3) AS first_dispatched
+                   d.first AS first_dispatched
                 "
             ),
-            "WHERE j.id = $1 AND j.state <> 'receiving'"
+            "LEFT JOIN LATERAL (SELECT count(*) AS together, count(*) FILTER (WHERE d.job = j.seq) AS own,
+                                      min(d.embedding) AS first, max(d.embedding) AS last
+                               FROM dispatched_texts AS d
+                               WHERE d.encoder = j.encoder AND d.embedding >= $3 AND p.passed[1] <> p.texts) AS d ON TRUE
+             WHERE j.id = $1 AND j.state <> 'receiving'"
         ))
         .bind(job.0)
         .bind(i64::from(notes))
@@ -202,38 +205,26 @@ async fn read_jobs(
     rows.into_iter().map(record).collect()
 }
 
-/// How many texts of job `$1` are dispatched, those below `$3` not counted. Dispatched texts are neighbours as a rule: then
-/// the job's texts among them are read in one go and looked up in a hash, which costs a tenth of asking for each.
+/// How many texts of the job are dispatched, those below `$3` not counted. As a rule all of them were dispatched for it.
+/// Otherwise those for others may be its own as well: dispatched texts are neighbours, so the job's texts among them are read
+/// in one go and looked up in a hash, which costs a tenth of asking for each.
 macro_rules! view_dispatched {
     () => {
-        concat!(
-            "CASE WHEN ",
-            view_dispatched!("max"),
-            " - ",
-            view_dispatched!("min"),
-            " < 10000
-                  THEN (SELECT count(*) FROM dispatched_texts AS d
-                        WHERE d.encoder = j.encoder AND d.embedding >= $3
-                          AND (d.embedding IN (SELECT t.embedding FROM job_texts AS t
-                                               WHERE t.job = (SELECT seq FROM jobs WHERE id = $1)
-                                                 AND t.embedding >= ",
-            view_dispatched!("min"),
-            "
-                                                 AND t.embedding <= ",
-            view_dispatched!("max"),
-            ")) IS TRUE)
-                  ELSE (SELECT count(*) FROM dispatched_texts AS d
-                        JOIN job_texts AS t ON t.job = j.seq AND t.embedding = d.embedding
-                        WHERE d.encoder = j.encoder AND d.embedding >= $3) END"
-        )
-    };
-    ($end:literal) => {
-        concat!(
-            "(SELECT ",
-            $end,
-            "(d.embedding) FROM dispatched_texts AS d
-              WHERE d.encoder = (SELECT encoder FROM jobs WHERE id = $1) AND d.embedding >= $3)"
-        )
+        "CASE WHEN d.own = d.together THEN d.own
+              WHEN d.last - d.first < 10000
+              THEN (SELECT count(*) FROM dispatched_texts AS o
+                    WHERE o.encoder = j.encoder AND o.embedding >= $3
+                      AND (o.embedding IN (SELECT t.embedding FROM job_texts AS t
+                                           WHERE t.job = (SELECT seq FROM jobs WHERE id = $1)
+                                             AND t.embedding >= (SELECT min(m.embedding) FROM dispatched_texts AS m
+                                                                 WHERE m.encoder = (SELECT encoder FROM jobs WHERE id = $1)
+                                                                   AND m.embedding >= $3)
+                                             AND t.embedding < (SELECT min(m.embedding) FROM dispatched_texts AS m
+                                                                WHERE m.encoder = (SELECT encoder FROM jobs WHERE id = $1)
+                                                                  AND m.embedding >= $3) + 10000)) IS TRUE)
+              ELSE (SELECT count(*) FROM dispatched_texts AS o
+                    JOIN job_texts AS t ON t.job = j.seq AND t.embedding = o.embedding
+                    WHERE o.encoder = j.encoder AND o.embedding >= $3) END"
     };
 }
 use view_dispatched;

@@ -1,3 +1,4 @@
+mod attend;
 mod winograd;
 
 use tch::{Device, Kind, Tensor};
