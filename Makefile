@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu bench-encoder bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu bench-encoder bench-texts bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -59,6 +59,9 @@ bench-sampling: ## Measures what guidance, its schedule, steps and samplers do t
 
 bench-encoder: ## Measures the text encoder on this machine, and transformers in Python beside it.
 	@tools/bench-encoder.sh
+
+bench-texts: ## Puts a million distinct prompts through a real encoder of a farm, and watches its memory.
+	@tools/bench-texts.sh
 
 bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
 	@tools/bench-farm.sh

@@ -9,5 +9,5 @@ use darkroom_runtime::{program, telemetry::Format};
 fn main() -> ExitCode {
     let args = CoordinatorArgs::parse();
     let format = if args.log_json { Format::Json } else { Format::Human };
-    program::run(format, |stop| process::run(args, stop))
+    program::run_beside(format, |stop| process::run(args, stop))
 }

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use tch::Kind;
-
 use crate::config::ConfigFile;
 use crate::device::{LoadOptions, place_network};
 use crate::error::LoadError;
@@ -102,14 +100,14 @@ impl StageSurvey {
     }
 }
 
-/// Bytes that a stage's weights will take where `options` place them, by its files' headers. What a pass needs beside them
-/// depends on the pictures and is not in it.
+/// Bytes that a stage's weights will take where `options` place them, packed as they are there, by its files' headers. What a
+/// pass needs beside them depends on the pictures and is not in it.
 ///
 /// # Errors
 /// As [`crate::StageModel::load`].
 pub fn weights_memory(stage_dir: &Path, options: &LoadOptions) -> Result<u64, LoadError> {
-    let is_bf16 = place_network(options)?.kind == Kind::BFloat16;
-    Ok(StageSurvey::read(stage_dir, None)?.weights.memory(is_bf16))
+    let placement = place_network(options)?;
+    Ok(StageSurvey::read(stage_dir, None)?.weights.packed(placement))
 }
 
 fn read_schedule(path: &Path) -> Result<(Schedule, Vec<String>), LoadError> {

@@ -1,8 +1,9 @@
 //! The `main` of a service: logging, the async runtime, signals, and an exit code with one sentence when it failed.
 
-use std::process::ExitCode;
+use std::{num::NonZero, process::ExitCode};
 
 use darkroom_core::error::{Code, UserError};
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
     telemetry::{self, Format},
 };
 
-/// Runs a service until it ends; `service` is given the token that the first SIGINT or SIGTERM cancels.
+/// Runs a service until it ends, on a thread for every core; `service` is given the token that the first SIGINT or SIGTERM
+/// cancels.
 ///
 /// A failure is printed to standard error as one line, `error: …`, and becomes the exit code that its kind has
 /// ([`Code::exit_code`]).
@@ -18,7 +20,21 @@ pub fn run<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> E
 where
     F: Future<Output = Result<(), UserError>>,
 {
-    match start(format, service) {
+    exit_code(start(format, &mut Builder::new_multi_thread(), service))
+}
+
+/// [`run`] for a service whose work has threads of its own: this one's are half as many as there are cores, at least one. The
+/// parts of a call then seldom wait for each other's threads to wake.
+pub fn run_beside<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), UserError>>,
+{
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    exit_code(start(format, Builder::new_multi_thread().worker_threads((cores / 2).max(1)), service))
+}
+
+fn exit_code(ended: Result<(), UserError>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", error.message);
@@ -27,13 +43,17 @@ where
     }
 }
 
-fn start<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> Result<(), UserError>
+fn start<F>(
+    format: Format,
+    threads: &mut Builder,
+    service: impl FnOnce(CancellationToken) -> F,
+) -> Result<(), UserError>
 where
     F: Future<Output = Result<(), UserError>>,
 {
     telemetry::init("info", format)
         .map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
+    let runtime = threads.enable_all().build().map_err(internal)?;
     runtime.block_on(async {
         let stop = shutdown::on_signals().map_err(internal)?;
         service(stop).await

@@ -6,6 +6,7 @@
     BENCH=held                  from ready to held, on an idle farm
     BENCH=utilisation           BENCH_WORKERS (1,10,100,1000) simulated workers
     BENCH=snapshot              with and without a held snapshot
+    BENCH=texts                 BENCH_IMAGES distinct prompts through a real encoder, which `make bench-texts` builds; not among the default
 
 BENCH_PICTURES is the number of pictures of a run (20000), BENCH_SECONDS the length of those that go by time (30).
 """
@@ -17,6 +18,7 @@ import held
 import million
 import peers
 import snapshot
+import texts
 import through
 import transitions
 import utilisation
@@ -26,8 +28,8 @@ SECTIONS = ("transitions", "peers", "million", "through", "held", "utilisation",
 
 def main():
     asked = os.environ.get("BENCH", "").replace(",", " ").split() or list(SECTIONS)
-    if unknown := set(asked) - set(SECTIONS):
-        raise SystemExit(f"BENCH names {', '.join(sorted(unknown))}; accepted: {', '.join(SECTIONS)}")
+    if unknown := set(asked) - {*SECTIONS, "texts"}:
+        raise SystemExit(f"BENCH names {', '.join(sorted(unknown))}; accepted: {', '.join(SECTIONS)}, texts")
     pictures, seconds = int(os.environ.get("BENCH_PICTURES", "20000")), int(os.environ.get("BENCH_SECONDS", "30"))
     print(f"# The farm on {os.cpu_count()} cores, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; load before: {os.getloadavg()[0]:.1f}\n", flush=True)
     # The rates that others compare themselves with.
@@ -51,6 +53,9 @@ def main():
         utilisation.report(utilisation.measure(counts, seconds), seconds)
     if "snapshot" in asked:
         snapshot.report(pictures, snapshot.measure(pictures, 2))
+    if "texts" in asked:
+        images = int(os.environ.get("BENCH_IMAGES", "1000000"))
+        texts.report(images, texts.measure(images))
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def quiet(command, **more):
 class Farm:
     """`with Farm() as farm`: servers and coordinator run; encoder and worker are started by whoever wants them."""
 
-    def __init__(self, postgres=()):
-        self.settings = postgres
+    def __init__(self, postgres=(), cascade=None):
+        self.settings, self.cascade = postgres, cascade
         self.processes = {}
 
     def __enter__(self):
@@ -57,8 +57,8 @@ class Farm:
                 "DARKROOM_FARM": f"127.0.0.1:{port}",
                 "DARKROOM_LOG": "warn",
             }
-            cascade = ROOT / "tests/cascades/tiny"
-            self.start("coordinator", BIN / "darkroom-coordinator", "--listen", f"127.0.0.1:{port}", "--cascade", cascade, "--without-files")
+            cascade = ["--cascade", self.cascade] if self.cascade else ["--cascade", ROOT / "tests/cascades/tiny", "--without-files"]
+            self.start("coordinator", BIN / "darkroom-coordinator", "--listen", f"127.0.0.1:{port}", *cascade)
             wait_for("a coordinator", lambda: quiet([BIN / "darkroom", "cascades"], env=self.environment))
         except BaseException:
             self.__exit__(None, None, None)

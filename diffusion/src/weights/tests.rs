@@ -169,3 +169,29 @@ fn weights_may_grow_up_to_two_gibibytes_in_the_networks_format() {
     };
     assert_eq!((may_grow(Kind::BFloat16), may_grow(Kind::Float)), (true, false));
 }
+
+#[test]
+fn a_survey_counts_what_wide_convolutions_grow_by() {
+    let tensor = |shape: &[usize]| vec![0; 2 * shape.iter().product::<usize>()];
+    let shapes: [(&str, [usize; 4]); 4] = [
+        ("wide", [64, 72, 3, 3]),
+        ("few", [3, 64, 3, 3]),
+        ("narrow", [64, 32, 3, 3]),
+        ("single", [64, 64, 1, 1]),
+    ];
+    let tensors: Vec<_> =
+        shapes.iter().map(|(name, shape)| (*name, Dtype::BF16, &shape[..], tensor(shape))).collect();
+    let (folder, _) = folder(&tensors);
+    let weights = Weights::survey(folder.path(), "model", None).unwrap();
+    // Twice, as a layer that two parts share: counted once.
+    for (name, shape) in shapes.iter().chain(&shapes[..1]) {
+        weights.take_channels_last(name, shape).unwrap();
+    }
+    let survey = weights.describe();
+    let all: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    for (kind, bytes) in [(Kind::BFloat16, 2), (Kind::Float, 4)] {
+        let packed = |kernels| survey.packed(Placement { kind, kernels, ..PLACEMENT });
+        let grown = 64 * 72 * 16 + all - 64 * 72 * 9;
+        assert_eq!((packed(false), packed(true)), ((all * bytes) as u64, (grown * bytes) as u64));
+    }
+}

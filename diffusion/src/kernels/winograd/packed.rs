@@ -4,13 +4,10 @@ use std::ops::Range;
 
 use crate::kernels::packed::{Layout, Part, Taps, fill_rows};
 use crate::kernels::vector::{Element, LANES};
+use crate::weights::WIDE;
 
 /// Points of a tile's transform.
 pub(super) const POINTS: usize = 16;
-
-/// Channels that come in and go out at the least: with 64 a layer in bf16 takes 1/1.5 of the time, with 192 1/1.8, with 768
-/// half; with 32 it would gain little, for inputs that are rounded once more.
-const LEAST: usize = 64;
 
 /// Weights of a 3 × 3 convolution, and of 1 × 1 ones over other sources that are added to it.
 pub(crate) struct Packed<E> {
@@ -29,7 +26,7 @@ pub(crate) fn pays(outputs: usize, parts: &[Part<'_>], layout: Layout) -> bool {
     matches!(layout, Layout::Stride(1) | Layout::Apart)
         && window.kernel == 3
         && beside.iter().all(|part| part.kernel == 1)
-        && window.channels.min(outputs) >= LEAST
+        && window.channels.min(outputs) >= WIDE
 }
 
 impl<E: Element> Packed<E> {
