@@ -1,6 +1,9 @@
 //! The store's suite on Postgres, and what only a server can do: one server, a database of its own for each check.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use darkroom_coordinator::store::{
     conformance::{self, Bench, Fresh},
@@ -42,6 +45,45 @@ async fn what_is_not_accepted_leaves_no_row() {
             sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut connection).await.expect("counts");
         assert_eq!(left, 0, "{table}");
     }
+}
+
+/// As a job is that was just accepted by a farm that had none: plans were made while tables were empty, and are kept.
+#[tokio::test]
+async fn the_dispatched_images_of_a_large_new_job_are_found_without_a_look_at_all() {
+    let server = Postgres::shared();
+    let url = server.create_database();
+    let store = PostgresStore::connect(&url, Options::default()).await.expect("opens");
+    let bench = Bench::new(Fresh::one(Arc::new(store), ())).await;
+    let mut connection = sqlx::PgConnection::connect(&url).await.expect("connects");
+    sqlx::query("ALTER TABLE images SET (autovacuum_enabled = FALSE)")
+        .execute(&mut connection)
+        .await
+        .expect("alters");
+    let before = bench.submit(&["one"], 1).await;
+    for _ in 0..20 {
+        assert!(bench.store.dispatched(&bench.pool("base")).await.expect("lists").is_empty());
+        assert!(bench.store.dispatched_of_job(before).await.expect("lists").is_empty());
+    }
+    let job = bench.submit(&["one"], 100_000).await;
+    bench.encode(job).await;
+    assert_eq!(bench.dispatch("base", job, 2).await.len(), 2);
+    let (mut all, mut asked, mut of_job) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        let began = Instant::now();
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM images")
+            .fetch_one(&mut connection)
+            .await
+            .expect("counts");
+        all = all.min(began.elapsed());
+        let began = Instant::now();
+        let tasks = bench.store.dispatched(&bench.pool("base")).await.expect("lists");
+        asked = asked.min(began.elapsed());
+        let began = Instant::now();
+        let tasks_of_job = bench.store.dispatched_of_job(job).await.expect("lists");
+        of_job = of_job.min(began.elapsed());
+        assert_eq!((count, tasks.len(), tasks_of_job.len()), (100_001, 2, 2));
+    }
+    assert!(asked * 4 < all && of_job * 4 < all, "{asked:?} and {of_job:?}, where looking at all takes {all:?}");
 }
 
 mod leading {

@@ -185,7 +185,7 @@ fn a_survey_counts_what_wide_convolutions_grow_by() {
     let weights = Weights::survey(folder.path(), "model", None).unwrap();
     // Twice, as a layer that two parts share: counted once.
     for (name, shape) in shapes.iter().chain(&shapes[..1]) {
-        weights.take_channels_last(name, shape).unwrap();
+        let _ = weights.take_channels_last(name, shape).unwrap();
     }
     let survey = weights.describe();
     let all: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();

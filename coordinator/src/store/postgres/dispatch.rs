@@ -107,6 +107,7 @@ impl PostgresStore {
         Ok(dispatched)
     }
 
+    /// Block by block: of a large job that is new, too little is known for a plan that joins its images to be a good one.
     pub(super) async fn dispatched_tasks(&self, pool: &PoolId) -> Result<Vec<TaskKey>, Error> {
         if pool.stage.is_encode() {
             return self.dispatched_texts(pool.digest).await;
@@ -116,9 +117,12 @@ impl PostgresStore {
              FROM jobs AS j
              JOIN job_stages AS s ON s.job = j.seq AND s.stage >= 0
              JOIN image_blocks AS b ON b.job = j.seq AND b.dispatched > 0
-             JOIN images AS i ON i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
+             CROSS JOIN LATERAL (
+                 SELECT i.idx, i.generation, i.dispatch FROM images AS i
+                 WHERE i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
+                   AND i.state = 'dispatched' AND i.stage = s.stage
+                 ORDER BY i.idx LIMIT 256) AS i
              WHERE (j.state IN ('active', 'paused') OR j.follow IS NOT NULL) AND s.pool = $1 AND s.name = $2
-               AND i.state = 'dispatched' AND i.stage = s.stage
              ORDER BY j.seq, i.idx",
         )
         .bind(pool.digest.0)
@@ -135,9 +139,13 @@ impl PostgresStore {
             "SELECT s.pool, s.name, i.idx, i.generation, i.dispatch
              FROM jobs AS j
              JOIN image_blocks AS b ON b.job = j.seq AND b.dispatched > 0
-             JOIN images AS i ON i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
+             CROSS JOIN LATERAL (
+                 SELECT i.idx, i.stage, i.generation, i.dispatch FROM images AS i
+                 WHERE i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
+                   AND i.state = 'dispatched'
+                 ORDER BY i.idx LIMIT 256) AS i
              JOIN job_stages AS s ON s.job = j.seq AND s.stage = i.stage
-             WHERE j.id = $1 AND i.state = 'dispatched'
+             WHERE j.id = $1
              ORDER BY i.idx",
         )
         .bind(job.0)

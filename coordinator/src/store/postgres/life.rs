@@ -327,7 +327,7 @@ async fn moves_of(
     let rows: Vec<ProgressRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
          FROM unnest($2::bigint[]) AS wanted (idx)
-         JOIN images AS i ON i.job = $1 AND i.idx = wanted.idx",
+         CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = wanted.idx OFFSET 0) AS i",
     )
     .bind(job.seq)
     .bind(by_index.keys().copied().collect::<Vec<_>>())

@@ -125,8 +125,12 @@ async fn last_failure(tx: &mut Tx, seq: i64) -> Result<Option<(String, String)>,
     Ok(sqlx::query_as(
         "SELECT i.error_code, i.error
          FROM image_blocks AS b
-         JOIN images AS i ON i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
-         WHERE b.job = $1 AND b.dead > 0 AND i.state = 'dead' AND i.error_code IS NOT NULL AND i.error IS NOT NULL
+         CROSS JOIN LATERAL (
+             SELECT i.error_code, i.error, i.version FROM images AS i
+             WHERE i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
+               AND i.state = 'dead' AND i.error_code IS NOT NULL AND i.error IS NOT NULL
+             ORDER BY i.version DESC LIMIT 1) AS i
+         WHERE b.job = $1 AND b.dead > 0
          ORDER BY i.version DESC LIMIT 1",
     )
     .bind(seq)

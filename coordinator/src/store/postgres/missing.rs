@@ -50,8 +50,9 @@ impl Missing {
             "SELECT m.number, e.id, o.stage
              FROM unnest($1::uuid[], $2::bigint[], $3::text[]) WITH ORDINALITY AS m (job, idx, key, number)
              JOIN jobs AS j ON j.id = m.job
-             JOIN images AS i ON i.job = j.seq AND i.idx = m.idx
-             JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
+             CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = j.seq AND i.idx = m.idx OFFSET 0) AS i
+             CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                                 WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p
              LEFT JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding) AND e.key = m.key
              LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx AND o.key = m.key",
         )
