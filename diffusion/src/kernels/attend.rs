@@ -217,16 +217,12 @@ impl<E: Element> Attending<'_, E> {
                     let inputs = std::array::from_fn(|place| query(tile + place));
                     let to = scores.as_mut_ptr().add(tile * scores.plane() + at * LANES);
                     let (plane, steps) = (scores.plane(), self.head_dim / E::STEP);
+                    let store =
+                        |p: usize, q: usize, sum| _mm512_storeu_ps(to.add(p * plane + q * LANES), sum);
                     match blocks - at {
-                        1 => product::<E, 1>(inputs, keys, block, steps, |p, q, sum| {
-                            _mm512_storeu_ps(to.add(p * plane + q * LANES), sum);
-                        }),
-                        2 => product::<E, 2>(inputs, keys, block, steps, |p, q, sum| {
-                            _mm512_storeu_ps(to.add(p * plane + q * LANES), sum);
-                        }),
-                        _ => product::<E, 3>(inputs, keys, block, steps, |p, q, sum| {
-                            _mm512_storeu_ps(to.add(p * plane + q * LANES), sum);
-                        }),
+                        1 => product::<E, 1>(inputs, keys, block, steps, store),
+                        2 => product::<E, 2>(inputs, keys, block, steps, store),
+                        _ => product::<E, 3>(inputs, keys, block, steps, store),
                     }
                 }
             }
