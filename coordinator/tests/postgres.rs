@@ -83,7 +83,10 @@ async fn the_dispatched_images_of_a_large_new_job_are_found_without_a_look_at_al
         of_job = of_job.min(began.elapsed());
         assert_eq!((count, tasks.len(), tasks_of_job.len()), (100_001, 2, 2));
     }
-    assert!(asked * 4 < all && of_job * 4 < all, "{asked:?} and {of_job:?}, where looking at all takes {all:?}");
+    assert!(
+        asked * 4 < all && of_job * 4 < all,
+        "{asked:?} and {of_job:?}, where looking at all takes {all:?}"
+    );
 }
 
 mod leading {
