@@ -48,18 +48,47 @@ pub(crate) struct Denoiser<'a> {
 
 impl<'a> Denoiser<'a> {
     pub(crate) fn new(network: &'a Network, plan: &'a SamplerPlan, start: &Start) -> Torch<Self> {
-        let guided = (0..plan.timesteps.len()).filter(|index| plan.guided(*index)).count();
+        let guided = guided_steps(plan);
         let text = match &start.negative {
             Some(negative) if guided > 0 => Tensor::f_cat(&[negative, &start.text], 0)?,
             _ => start.text.shallow_clone(),
         };
         let mixed = guided > 0 && guided < plan.timesteps.len();
+        let conditioning = network.condition(&text, start.noise_level)?;
+        let alone = mixed.then(|| network.condition(&start.text, start.noise_level)).transpose()?;
+        Self::conditioned(network, plan, start, (conditioning, alone))
+    }
+
+    /// The same where text and negative text were put through the network before, each by itself.
+    pub(crate) fn of_texts(
+        network: &'a Network,
+        plan: &'a SamplerPlan,
+        start: &Start,
+        text: Conditioning,
+        negative: Option<&Conditioning>,
+    ) -> Torch<Self> {
+        let conditioning = match negative {
+            Some(negative) if guided_steps(plan) > 0 => {
+                let both = Conditioning::join(&[negative, &text])?;
+                (both, (guided_steps(plan) < plan.timesteps.len()).then_some(text))
+            }
+            _ => (text, None),
+        };
+        Self::conditioned(network, plan, start, conditioning)
+    }
+
+    fn conditioned(
+        network: &'a Network,
+        plan: &'a SamplerPlan,
+        start: &Start,
+        (conditioning, alone): (Conditioning, Option<Conditioning>),
+    ) -> Torch<Self> {
         Ok(Self {
             network,
             graphs: None,
             plan,
-            conditioning: network.condition(&text, start.noise_level)?,
-            alone: mixed.then(|| network.condition(&start.text, start.noise_level)).transpose()?,
+            conditioning,
+            alone,
             low_res: start.low_res.as_ref().map(channels_last).transpose()?,
             x: channels_last(&start.x)?,
             mask: start.mask.as_ref().map(channels_last).transpose()?,
@@ -135,6 +164,10 @@ impl<'a> Denoiser<'a> {
         self.x = keep(next, &self.x, self.mask.as_ref())?;
         Ok(())
     }
+}
+
+fn guided_steps(plan: &SamplerPlan) -> usize {
+    (0..plan.timesteps.len()).filter(|index| plan.guided(*index)).count()
 }
 
 /// The network's raw outputs for several denoisers of one plan at step `index`.

@@ -27,6 +27,7 @@ mod stage;
 mod stage_survey;
 mod t5;
 mod text_encoder;
+mod texts;
 pub mod timings;
 mod tokenizer;
 pub mod trace;

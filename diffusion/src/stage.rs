@@ -17,6 +17,7 @@ use crate::rows;
 use crate::sampler::{PlanOptions, SamplerPlan};
 use crate::schedule::{Prediction, Schedule};
 use crate::settings::{RowInput, SamplerSettings, StageDescription, StepReport};
+use crate::texts::Texts;
 use crate::timings::{Part, timed};
 use crate::unet::{Interface, LoadedNetwork, Network};
 
@@ -34,6 +35,7 @@ pub struct StageModel {
     augmentation: Option<Schedule>,
     placement: Placement,
     graphs: Graphs,
+    texts: Texts,
 }
 
 impl StageModel {
@@ -58,7 +60,8 @@ impl StageModel {
             "stage loaded"
         );
         let graphs = Graphs::new(placement, options.eager);
-        Ok(Self { name: stage_name.to_owned(), loaded, schedule, augmentation, placement, graphs })
+        let name = stage_name.to_owned();
+        Ok(Self { name, loaded, schedule, augmentation, placement, graphs, texts: Texts::default() })
     }
 
     /// Frees it, and gives its memory back to the device.
@@ -140,7 +143,7 @@ impl StageModel {
         let mut denoisers = Vec::with_capacity(groups.len());
         for images in &groups {
             let start = self.start(settings, &plan, images, group)?;
-            denoisers.push(Denoiser::new(&self.loaded.network, &plan, &start)?.with_graphs(&self.graphs));
+            denoisers.push(self.denoiser(&plan, images, &start)?.with_graphs(&self.graphs));
         }
         let steps = plan.timesteps.len();
         for (index, timestep) in plan.timesteps.iter().enumerate() {
@@ -166,6 +169,27 @@ impl StageModel {
             }
         }
         Ok(pictures)
+    }
+
+    fn denoiser<'a>(
+        &'a self,
+        plan: &'a SamplerPlan,
+        images: &[RowInput],
+        start: &Start,
+    ) -> Result<Denoiser<'a>, RenderError> {
+        let network = &self.loaded.network;
+        // Where a row's bits are its own, images that share a text share what the network makes of it.
+        let [row] = images else { return Ok(Denoiser::new(network, plan, start)?) };
+        if !self.placement.kernels {
+            return Ok(Denoiser::new(network, plan, start)?);
+        }
+        let level = start.noise_level;
+        let text = self.texts.of(&row.text, level, || network.condition(&start.text, level))?;
+        let negative = row.negative.as_ref().zip(start.negative.as_ref());
+        let negative = negative
+            .map(|(row, negative)| self.texts.of(row, level, || network.condition(negative, level)))
+            .transpose()?;
+        Ok(Denoiser::of_texts(network, plan, start, text, negative.as_ref())?)
     }
 
     pub(crate) fn plan(&self, settings: &SamplerSettings) -> Result<SamplerPlan, RenderError> {

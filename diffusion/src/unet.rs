@@ -38,6 +38,16 @@ impl Conditioning {
         Self { embedding, text, identity: Arc::new(()) }
     }
 
+    /// Another handle on the same.
+    pub(crate) fn share(&self) -> Self {
+        let pair = |(key, value): &(Tensor, Tensor)| (key.shallow_clone(), value.shallow_clone());
+        Self {
+            embedding: self.embedding.as_ref().map(Tensor::shallow_clone),
+            text: self.text.iter().map(pair).collect(),
+            identity: self.identity(),
+        }
+    }
+
     /// Tells this conditioning from all others for as long as somebody holds it.
     pub(crate) fn identity(&self) -> Arc<()> {
         Arc::clone(&self.identity)

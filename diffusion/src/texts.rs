@@ -1,0 +1,75 @@
+//! What a network makes of a text, kept for the images that share it: a job's images have one negative text, often the
+//! empty one, and those of one prompt have that in common too.
+
+use std::cell::RefCell;
+
+use crate::host::HostTensor;
+use crate::layers::Torch;
+use crate::unet::Conditioning;
+
+/// Texts kept. One of a network with IF-I-XL's widths takes some ten megabytes.
+const MOST: usize = 4;
+
+/// The texts that were used last, the latest at the end.
+#[derive(Default)]
+pub(crate) struct Texts(RefCell<Vec<Known>>);
+
+struct Known {
+    text: HostTensor,
+    noise_level: Option<u32>,
+    conditioning: Conditioning,
+}
+
+impl Texts {
+    /// What a text alone comes to, as it was made before or by `make`.
+    pub(crate) fn of(
+        &self,
+        text: &HostTensor,
+        noise_level: Option<u32>,
+        make: impl FnOnce() -> Torch<Conditioning>,
+    ) -> Torch<Conditioning> {
+        let mut known = self.0.borrow_mut();
+        let is_it = |known: &Known| known.noise_level == noise_level && known.text == *text;
+        if let Some(place) = known.iter().position(is_it) {
+            let found = known.remove(place);
+            let conditioning = found.conditioning.share();
+            known.push(found);
+            return Ok(conditioning);
+        }
+        let conditioning = make()?;
+        if known.len() == MOST {
+            known.remove(0);
+        }
+        known.push(Known { text: text.clone(), noise_level, conditioning: conditioning.share() });
+        Ok(conditioning)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_made_once_for_all_that_share_it_and_the_oldest_of_many_again() {
+        let (texts, made) = (Texts::default(), Cell::new(0));
+        let text = |value: f32| HostTensor { shape: vec![1, 2], data: vec![value, 0.0] };
+        let of = |value: f32, level: Option<u32>| {
+            let make = || {
+                made.set(made.get() + 1);
+                let keys = Tensor::full([1, 2], f64::from(value), (Kind::Float, Device::Cpu));
+                Ok(Conditioning::new(None, vec![(keys.shallow_clone(), keys)]))
+            };
+            let conditioning = texts.of(&text(value), level, make).unwrap();
+            (conditioning.text[0].0.double_value(&[0, 0]), made.get())
+        };
+        assert_eq!([of(1.0, None), of(1.0, None), of(2.0, None)], [(1.0, 1), (1.0, 1), (2.0, 2)]);
+        assert_eq!(of(1.0, Some(3)), (1.0, 3), "another noise level is another thing");
+        assert_eq!([of(4.0, None), of(1.0, None)], [(4.0, 4), (1.0, 4)]);
+        assert_eq!(of(5.0, None), (5.0, 5), "the fifth: the one used longest ago goes");
+        assert_eq!([of(1.0, None), of(2.0, None)], [(1.0, 5), (2.0, 6)]);
+    }
+}
