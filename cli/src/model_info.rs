@@ -112,6 +112,10 @@ pub(crate) fn weights_document(weights: &WeightsSurvey) -> Value {
     json!({
         "parameters": weights.parameters,
         "memory_bytes": {"f32": weights.memory(false), "bf16": weights.memory(true)},
+        "memory_bytes_on": {
+            "gpu": {"f32": weights.memory(false), "bf16": weights.memory(true)},
+            "this_cpu": {"f32": weights.memory_on_this_cpu(false), "bf16": weights.memory_on_this_cpu(true)},
+        },
         "stored_bytes": weights.stored,
         "unused_bytes": weights.unused,
         "variant": weights.variant,
@@ -128,12 +132,22 @@ pub(crate) fn weights_line(part: &str, weights: &WeightsSurvey) -> String {
         bytes => format!(", {} of it not this part's", size(bytes)),
     };
     format!(
-        "{part:<8} {:>13} parameters  weights in memory: f32 {}, bf16 {}; on disk {}{unused}",
+        "{part:<8} {:>13} parameters  weights in memory: {}; on disk {}{unused}",
         weights.parameters,
-        size(weights.memory(false)),
-        size(weights.memory(true)),
+        memory(weights),
         stored.join(" + ")
     )
+}
+
+/// What weights take by device and number format.
+fn memory(weights: &WeightsSurvey) -> String {
+    let formats = |[f32, bf16]: [u64; 2]| format!("f32 {}, bf16 {}", size(f32), size(bf16));
+    let gpu = [false, true].map(|bf16| weights.memory(bf16));
+    let cpu = [false, true].map(|bf16| weights.memory_on_this_cpu(bf16));
+    if gpu == cpu {
+        return format!("on a GPU or this CPU {}", formats(gpu));
+    }
+    format!("on a GPU {}, on this CPU {}", formats(gpu), formats(cpu))
 }
 
 fn size(bytes: u64) -> String {

@@ -190,7 +190,53 @@ fn word_around(text: &str, (start, end): (usize, usize)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
+
+    /// What the `sentencepiece` library makes of texts with one model.
+    #[derive(Deserialize)]
+    struct Recorded {
+        texts: Vec<String>,
+        /// Without the end token.
+        ids: Vec<Vec<u32>>,
+        end: u32,
+    }
+
+    /// Holds a model against them: whole, at T5's length, and at one where many texts only just fit or do not.
+    fn assert_gives(bytes: &[u8], recorded: &Recorded, name: &str) {
+        const PAD: u32 = 0;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("spiece.model"), bytes).unwrap();
+        assert_eq!(recorded.texts.len(), recorded.ids.len());
+        for length in [77, 8] {
+            let tokenizer = Tokenizer::load(folder.path(), Some(length), PAD).unwrap();
+            let mut cut = 0;
+            for (text, row) in recorded.texts.iter().zip(&recorded.ids) {
+                let kept = row.len().min(length - 1);
+                let padding = length - 1 - kept;
+                let real = [&row[..kept], &[recorded.end]].concat();
+                let expected = Tokens {
+                    ids: [&real[..], &vec![PAD; padding]].concat(),
+                    mask: [vec![1; kept + 1], vec![0; padding]].concat(),
+                    count: kept + 1,
+                    truncated: row.len() - kept,
+                    unknown_words: Vec::new(),
+                };
+                let got = tokenizer.encode(text).unwrap();
+                assert_eq!(
+                    Tokens { unknown_words: Vec::new(), ..got },
+                    expected,
+                    "{name} at {length}: {text:?}"
+                );
+                assert_eq!(tokenizer.ids(text, false).unwrap(), real, "{name} at {length}: {text:?}");
+                let whole = [&row[..], &[recorded.end]].concat();
+                assert_eq!(tokenizer.ids(text, true).unwrap(), whole, "{name}: {text:?}");
+                cut += usize::from(kept < row.len());
+            }
+            assert!(cut > 0, "{name} at {length}: no text was cut");
+        }
+    }
 
     fn example() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/example/tokenizer")
@@ -232,6 +278,37 @@ mod tests {
             assert_eq!((cut.last(), whole.last()), (Some(&1), Some(&1)), "{text:?}");
         }
         assert_eq!(tokenizer.encode("龘 rides").unwrap().unknown_words, ["龘"]);
+    }
+
+    #[test]
+    fn hostile_texts_are_cut_to_77_ids_of_sentencepiece_with_the_end_token_last() {
+        #[derive(Deserialize)]
+        struct Hostile {
+            texts: Vec<String>,
+            /// By model: ids, with blanks between.
+            ids: std::collections::BTreeMap<String, Vec<String>>,
+        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spiece");
+        let hostile = std::fs::read(folder.join("hostile.json")).unwrap();
+        let hostile: Hostile = serde_json::from_slice(&hostile).unwrap();
+        assert!(hostile.ids.len() >= 6 && hostile.texts.len() >= 600);
+        let mut recorded = Recorded { texts: hostile.texts, ids: Vec::new(), end: 1 };
+        for (name, rows) in &hostile.ids {
+            let ids = |row: &String| row.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            recorded.ids = rows.iter().map(ids).collect();
+            assert_gives(&std::fs::read(folder.join(name)).unwrap(), &recorded, name);
+        }
+    }
+
+    /// `tools/check-spiece.sh FILE` runs it: `DARKROOM_SPIECE` names a `spiece.model`, T5's own say, and
+    /// `DARKROOM_SPIECE_IDS` what `tools/reference/spiece_ids.py` wrote for it. Without a model there is nothing to do.
+    #[test]
+    fn a_supplied_sentencepiece_model_gives_the_ids_of_the_library() {
+        let Some(model) = std::env::var_os("DARKROOM_SPIECE") else { return };
+        let ids = std::env::var_os("DARKROOM_SPIECE_IDS").expect("DARKROOM_SPIECE_IDS is needed as well");
+        let recorded: Recorded = serde_json::from_slice(&std::fs::read(ids).unwrap()).unwrap();
+        assert!(recorded.texts.len() >= 600);
+        assert_gives(&std::fs::read(&model).unwrap(), &recorded, &model.to_string_lossy());
     }
 
     #[test]

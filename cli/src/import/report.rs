@@ -84,7 +84,8 @@ impl Report {
             output::line(&format!("  {}", weights_line("together", &all)))?;
         }
         output::line(
-            "  f32 is the CPU's; bf16 a CUDA device's, and a CPU's that computes in it. Pictures under way take memory besides.",
+            "  A GPU computes in bf16, as does a CPU with instructions for it; other CPUs in f32. What packing for Darkroom's own \
+             kernels adds on this CPU is counted. Pictures under way take memory besides.",
         )?;
         let linked = self.linked;
         output::line(&format!(

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Weights, may_grow};
 use crate::device::Placement;
+use crate::kernels;
 use crate::layers::Torch;
 
 /// A set of weights: how many numbers, in which formats, in which files.
@@ -26,37 +27,49 @@ pub struct WeightsSurvey {
     pub variant: String,
     /// The sets that lie beside it.
     pub other_variants: Vec<String>,
-    /// Numbers in the files, those that the network does not take included.
-    pub(crate) numbers: usize,
-    /// Of the parameters, those of convolutions that may be packed with 16 numbers in the place of 9.
-    pub(crate) may_grow: usize,
+    /// How many numbers packing adds on this crate's kernels in f32: up to 7 for each 9 of wide convolutions.
+    packing_adds_f32: usize,
+    /// The same in bfloat16, in which larger networks are packed so.
+    packing_adds_bf16: usize,
 }
 
 impl WeightsSurvey {
-    /// Bytes of memory that the network's weights take in f32 or, if `bf16`, in bfloat16.
+    /// Bytes of memory that the network's weights take in f32 or, if `bf16`, in bfloat16: on a GPU, and on CPUs without this
+    /// crate's kernels. [`Self::memory_on_this_cpu`] counts what packing for the kernels adds.
     #[must_use]
     pub fn memory(&self, bf16: bool) -> u64 {
         let narrow = if bf16 { self.parameters - self.always_f32.min(self.parameters) } else { 0 };
         (narrow * 2 + (self.parameters - narrow) * 4) as u64
     }
 
-    /// The same where `placement` packs them: on this crate's kernels up to 7/9 more.
-    pub(crate) fn packed(&self, placement: Placement) -> u64 {
-        let plain = self.memory(placement.kind == Kind::BFloat16);
-        if !placement.kernels || !may_grow(self.numbers, placement.kind) {
-            return plain;
-        }
-        plain + (self.may_grow * 7 / 9 * placement.kind.elt_size_in_bytes()) as u64
+    /// Bytes of memory that they take on the CPU of this machine. Where it has what this crate's kernels need, the weights of
+    /// wide 3 × 3 convolutions take up to 16/9 of their bytes, in networks of at most 2 GiB in that format; elsewhere, and
+    /// without such convolutions, it is [`Self::memory`].
+    #[must_use]
+    pub fn memory_on_this_cpu(&self, bf16: bool) -> u64 {
+        let kind = if bf16 { Kind::BFloat16 } else { Kind::Float };
+        self.packed(Placement { device: Device::Cpu, kind, kernels: kernels::available() })
     }
 
-    /// Adds up two networks.
+    /// The same where `placement` packs them.
+    pub(crate) fn packed(&self, placement: Placement) -> u64 {
+        let bf16 = placement.kind == Kind::BFloat16;
+        let added = match (placement.kernels, bf16) {
+            (false, _) => 0,
+            (true, false) => self.packing_adds_f32,
+            (true, true) => self.packing_adds_bf16,
+        };
+        self.memory(bf16) + (added * placement.kind.elt_size_in_bytes()) as u64
+    }
+
+    /// Adds up two networks, each packed as it is alone.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.parameters += other.parameters;
         self.always_f32 += other.always_f32;
         self.unused += other.unused;
-        self.numbers += other.numbers;
-        self.may_grow += other.may_grow;
+        self.packing_adds_f32 += other.packing_adds_f32;
+        self.packing_adds_bf16 += other.packing_adds_bf16;
         for (format, bytes) in &other.stored {
             *self.stored.entry(format.clone()).or_default() += bytes;
         }
@@ -83,6 +96,8 @@ impl Weights {
         let counts = *self.counts.borrow();
         let shards = self.files.iter().map(|file| file.path.clone()).filter(|path| *path != self.source);
         let files = std::iter::once(self.source.clone()).chain(shards).collect();
+        // Whether a network grows goes by all numbers in its files, those that it does not take included.
+        let added = |kind| if may_grow(self.numbers, kind) { counts.may_grow * 7 / 9 } else { 0 };
         WeightsSurvey {
             parameters: counts.parameters,
             always_f32: counts.always_f32,
@@ -91,8 +106,8 @@ impl Weights {
             files,
             variant: variants.next().unwrap_or_default(),
             other_variants: variants.collect(),
-            numbers: self.numbers,
-            may_grow: counts.may_grow,
+            packing_adds_f32: added(Kind::Float),
+            packing_adds_bf16: added(Kind::BFloat16),
         }
     }
 }

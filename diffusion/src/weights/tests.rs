@@ -30,6 +30,13 @@ fn folder(tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
+/// A file of a header and so many bytes that take no room.
+fn write_holes(path: &Path, header: &str, bytes: usize) {
+    std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len((8 + header.len() + bytes) as u64).unwrap();
+}
+
 fn open(folder: &TempDir) -> Result<Weights, LoadError> {
     Weights::open(folder.path(), "model", PLACEMENT)
 }
@@ -160,9 +167,7 @@ fn weights_may_grow_up_to_two_gibibytes_in_the_networks_format() {
     let numbers = 600 << 20;
     let header =
         format!(r#"{{"a":{{"dtype":"BF16","shape":[{numbers}],"data_offsets":[0,{}]}}}}"#, 2 * numbers);
-    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_len((8 + header.len() + 2 * numbers) as u64).unwrap();
+    write_holes(&path, &header, 2 * numbers);
     let may_grow = |kind| {
         let placement = Placement { kind, ..PLACEMENT };
         Weights::open(folder.path(), "model", placement).unwrap().may_grow()
@@ -193,5 +198,33 @@ fn a_survey_counts_what_wide_convolutions_grow_by() {
         let packed = |kernels| survey.packed(Placement { kind, kernels, ..PLACEMENT });
         let grown = 64 * 72 * 16 + all - 64 * 72 * 9;
         assert_eq!((packed(false), packed(true)), ((all * bytes) as u64, (grown * bytes) as u64));
+        let bf16 = kind == Kind::BFloat16;
+        let here = packed(crate::kernels::available());
+        assert_eq!((survey.memory(bf16), survey.memory_on_this_cpu(bf16)), (packed(false), here));
     }
+}
+
+#[test]
+fn networks_added_up_grow_as_each_does_alone() {
+    // 1.2 GiB in bf16 each, 2.4 together; a file of holes.
+    let numbers = 600 << 20;
+    let rest = numbers - 64 * 64 * 9;
+    let tensor = |name: &str, shape: &str, from: usize, to: usize| {
+        format!(r#""{name}":{{"dtype":"BF16","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+    };
+    let first = tensor("rest", &format!("[{rest}]"), 0, 2 * rest);
+    let header = format!("{{{first},{}}}", tensor("wide", "[64,64,3,3]", 2 * rest, 2 * numbers));
+    let (folder, path) = folder(&[]);
+    write_holes(&path, &header, 2 * numbers);
+    let weights = Weights::survey(folder.path(), "model", None).unwrap();
+    let _ = weights.take_channels_last("wide", &[64, 64, 3, 3]).unwrap();
+    let alone = weights.describe();
+    let both = alone.clone().and(&alone);
+    let grows_by = |survey: &WeightsSurvey, kind| {
+        let packed = |kernels| survey.packed(Placement { kind, kernels, ..PLACEMENT });
+        packed(true) - packed(false)
+    };
+    let added = 64 * 64 * 7 * 2;
+    assert_eq!((grows_by(&alone, Kind::BFloat16), grows_by(&both, Kind::BFloat16)), (added, 2 * added));
+    assert_eq!((grows_by(&alone, Kind::Float), grows_by(&both, Kind::Float)), (0, 0));
 }
