@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use darkroom_tests::command::{Darkroom, Ended};
+use darkroom_tests::{
+    command::{Darkroom, Ended},
+    demo_cascade,
+};
 use serde_json::{Value, json};
 
 fn fixtures() -> PathBuf {
@@ -39,12 +42,115 @@ fn edit(path: &Path, change: impl Fn(&mut Value)) {
     fs::write(path, value.to_string()).expect("written");
 }
 
+/// Whether Darkroom runs networks on its own kernels here, for which it packs wide convolutions into more memory.
+fn this_cpu_runs_the_kernels() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Replaces the first `from` in a file's bytes by `to`, of the same length.
 fn patch(path: &Path, from: &[u8], to: &[u8]) {
     let mut bytes = fs::read(path).expect("read");
     let place = bytes.windows(from.len()).position(|window| window == from).expect("there");
     bytes[place..place + to.len()].copy_from_slice(to);
     fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn weights_in_memory_are_told_by_device_and_number_format() {
+    let folder = tempfile::tempdir().expect("folder");
+    let info = |flags: &[&str]| {
+        Darkroom::new(folder.path()).args(flags).args(["model", "info"]).args([demo_cascade()]).run()
+    };
+    let told = info(&["--json"]).json();
+    let encoder = &told["encoder"];
+    assert_eq!(encoder["memory_bytes_on"]["this_cpu"], encoder["memory_bytes"], "it has no convolutions");
+    for stage in told["stages"].as_array().expect("stages") {
+        assert_eq!(stage["memory_bytes_on"]["gpu"], stage["memory_bytes"]);
+        for format in ["f32", "bf16"] {
+            let on = |device: &str| stage["memory_bytes_on"][device][format].as_u64().expect("a number");
+            let (plain, packed) = (on("gpu"), on("this_cpu"));
+            if this_cpu_runs_the_kernels() {
+                assert!(packed > plain && packed < plain * 16 / 9, "{format} of {stage}");
+            } else {
+                assert_eq!(packed, plain, "{format} of {stage}");
+            }
+        }
+    }
+
+    let table = info(&[]).stdout;
+    let line = |part: &str| table.lines().find(|line| line.trim_start().starts_with(part)).expect("a line");
+    assert!(line("encode").contains("weights in memory: on a GPU or this CPU f32 "), "{table}");
+    let apart = "weights in memory: on a GPU f32 ";
+    assert_eq!(line("base").contains(apart), this_cpu_runs_the_kernels(), "{table}");
+}
+
+/// A file of weights with this header.
+fn weights(header: &str, data: impl IntoIterator<Item = u8>) -> Vec<u8> {
+    let padded = format!("{header:width$}", width = header.len().next_multiple_of(8));
+    (padded.len() as u64).to_le_bytes().into_iter().chain(padded.into_bytes()).chain(data).collect()
+}
+
+/// Weights in fp16, in bf16: as wide, so that every tensor stays in its place.
+fn in_bf16(file: &[u8]) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().expect("eight bytes"));
+    let (header, data) = file[8..].split_at(usize::try_from(length).expect("small"));
+    let header = std::str::from_utf8(header).expect("JSON").replace("\"F16\"", "\"BF16\"");
+    let halves = data.chunks_exact(2).flat_map(|half| {
+        let half = u32::from(u16::from_le_bytes([half[0], half[1]]));
+        // The exponent's bias is 15 in f16 and 127 in f32.
+        let magnitude = f32::from_bits((half & 0x7fff) << 13) * 2_f32.powi(112);
+        let [_, _, low, high] = (magnitude.to_bits() | ((half & 0x8000) << 16)).to_le_bytes();
+        [low, high]
+    });
+    weights(&header, halves)
+}
+
+/// Writes a folder's files of the set `fp16` again under other names; an index names its shards.
+fn write_set_again(folder: &Path, rename: impl Fn(&str) -> String, convert: impl Fn(&[u8]) -> Vec<u8>) {
+    let paths = fs::read_dir(folder).expect("listed").map(|entry| entry.expect("an entry").path());
+    for path in paths.collect::<Vec<_>>() {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        if !name.contains("fp16") {
+            continue;
+        }
+        let bytes = fs::read(&path).expect("read");
+        let bytes = if name.ends_with(".json") {
+            rename(&String::from_utf8(bytes).expect("JSON")).into_bytes()
+        } else {
+            convert(&bytes)
+        };
+        fs::write(path.with_file_name(rename(name)), bytes).expect("written");
+    }
+}
+
+/// The one picture that an imported cascade renders.
+fn rendered(folder: &Path, cascade: &str) -> Vec<u8> {
+    let render = ["render", "a cat", "--cascade", cascade, "--size", "16", "--steps", "3", "-o", "out", "-q"];
+    let render = Darkroom::new(folder).args(render).run();
+    let pictures = render.paths(folder);
+    assert!(pictures.len() == 1 && pictures[0].is_file(), "{render:?}");
+    fs::read(&pictures[0]).expect("a picture")
+}
+
+fn has(bytes: &[u8], part: &str) -> bool {
+    bytes.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("listed").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = entries.map(|name| name.into_string().expect("a name")).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -65,6 +171,7 @@ fn published_folders_become_a_cascade_that_renders() {
     assert_eq!(stage["memory_bytes"]["f32"], parameters * 4);
     let bf16 = stage["memory_bytes"]["bf16"].as_u64().expect("a number");
     assert!(bf16 > parameters * 2 && bf16 < parameters * 4, "some layers stay in f32");
+    assert_eq!(stage["memory_bytes_on"]["gpu"], stage["memory_bytes"]);
     let declined = report["declined"].to_string();
     for part in ["if-i/safety_checker", "if-i/watermarker", "if-ii/safety_checker", "if-ii/watermarker"] {
         assert!(declined.contains(part), "{part} in {declined}");
@@ -78,29 +185,66 @@ fn published_folders_become_a_cascade_that_renders() {
     assert!(made.join("licences/if-i/LICENSE.md").is_file(), "a copy of the licence goes along");
     assert_eq!(fs::read_dir(hub.path().join("made")).expect("listed").count(), 1, "no draft is left");
 
-    let render = Darkroom::new(hub.path())
-        .args([
-            "render",
-            "a cat",
-            "--cascade",
-            "made/tiny",
-            "--size",
-            "16",
-            "--steps",
-            "3",
-            "-o",
-            "out",
-            "-q",
-        ])
-        .run();
-    let pictures = render.paths(hub.path());
-    assert!(pictures.len() == 1 && pictures[0].is_file(), "{render:?}");
-    let rendered = fs::read(&pictures[0]).expect("a picture");
-    let has = |part: &str| rendered.windows(part.len()).any(|window| window == part.as_bytes());
     assert!(
-        has(digest),
+        has(&rendered(hub.path(), "made/tiny"), digest),
         "the picture says which cascade made it, and its files are the ones that were hashed"
     );
+}
+
+#[test]
+fn the_bf16_sets_are_taken_by_name_and_render() {
+    let hub = hub();
+    for part in ["if-i/text_encoder", "if-i/unet", "if-ii/unet"] {
+        write_set_again(&hub.path().join(part), |name| name.replace("fp16", "bf16"), in_bf16);
+    }
+    let arguments = ["--json", "model", "import", "if-i", "if-ii", "-o", "made", "--variant", "bf16"];
+    let report = Darkroom::new(hub.path()).args(arguments).run().json();
+    let others = [json!(["fp16"]), json!(["fp32", "fp16"]), json!(["fp16"])];
+    let parts = report["parts"].as_array().expect("parts");
+    assert_eq!(parts.len(), others.len());
+    for (part, others) in parts.iter().zip(&others) {
+        assert_eq!((&part["variant"], &part["other_variants"]), (&json!("bf16"), others));
+        let bytes = part["parameters"].as_u64().expect("a number") * 2;
+        assert_eq!(part["stored_bytes"], json!({"BF16": bytes}), "{part}");
+    }
+    let made = hub.path().join("made");
+    let index = "model.safetensors.index.bf16.json";
+    let shards = [1, 2].map(|shard| format!("model.bf16-0000{shard}-of-00002.safetensors"));
+    assert_eq!(names(&made.join("text_encoder")), ["config.json", &shards[0], &shards[1], index]);
+    for stage in ["base", "sr16"] {
+        let file = "diffusion_pytorch_model.bf16.safetensors";
+        assert_eq!(names(&made.join(stage).join("unet")), ["config.json", file], "no other set");
+    }
+    assert!(has(&rendered(hub.path(), "made"), report["digest"].as_str().expect("a digest")));
+}
+
+#[test]
+fn a_folder_of_t5_alone_gives_the_encoder_of_a_pipeline_that_has_none() {
+    let hub = hub();
+    let t5 = hub.path().join("t5-v1_1-tiny");
+    let (encoder, tokenizer) = (hub.path().join("if-i/text_encoder"), hub.path().join("if-i/tokenizer"));
+    write_set_again(&encoder, |name| name.replace(".fp16", ""), <[u8]>::to_vec);
+    fs::create_dir(&t5).expect("made");
+    for folder in [encoder, tokenizer] {
+        for name in names(&folder).iter().filter(|name| !name.contains("fp16")) {
+            fs::rename(folder.join(name), t5.join(name)).expect("moved");
+        }
+        fs::remove_dir_all(folder).expect("removed");
+    }
+    import(hub.path(), &["if-i", "if-ii", "-o", "made"]).refused(3, &["text encoder", "T5"]);
+
+    let arguments = ["--json", "model", "import", "t5-v1_1-tiny", "if-i", "if-ii", "-o", "made"];
+    let report = Darkroom::new(hub.path()).args(arguments).run().json();
+    assert_eq!(report["name"], "if-i", "named after stage I, whatever comes first");
+    let encoder = &report["parts"][0];
+    assert_eq!((&encoder["part"], &encoder["variant"]), (&json!("encode"), &json!("fp32")));
+    assert!(encoder["stored_bytes"]["F16"].is_u64(), "the plain set, whatever it is stored in: {encoder}");
+    let made = hub.path().join("made");
+    let index = "model.safetensors.index.json";
+    let shards = [1, 2].map(|shard| format!("model-0000{shard}-of-00002.safetensors"));
+    assert_eq!(names(&made.join("text_encoder")), ["config.json", &shards[0], &shards[1], index]);
+    assert_eq!(names(&made.join("tokenizer")), ["spiece.model", "tokenizer_config.json"]);
+    assert!(has(&rendered(hub.path(), "made"), report["digest"].as_str().expect("a digest")));
 }
 
 #[test]
@@ -352,8 +496,7 @@ fn large_encoder(folder: &Path, layers: usize) {
     // Small numbers of bf16, all different enough.
     let pattern: Vec<u8> = (0..=254_u8).flat_map(|low| [low, 0x3c]).collect();
     let data = pattern.iter().copied().cycle().take(bytes);
-    let file: Vec<u8> =
-        (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(data).collect();
+    let file = weights(&header, data);
     for part in ["text_encoder", "tokenizer"] {
         fs::create_dir_all(folder.join(part)).expect("made");
     }

@@ -3,11 +3,16 @@
 use std::{fs, path::Path};
 
 use darkroom_artifacts::picture::{self, Picture, encode_rgb};
+use darkroom_core::{
+    digest::Digest,
+    picture_text::{PARAMETERS, Recipe},
+};
 use darkroom_tests::{
     command::Darkroom,
     demo_cascade,
     farm::{Farm, Renderer},
 };
+use serde_json::json;
 
 fn read(path: &Path) -> Picture {
     picture::decode(&fs::read(path).expect("written")).expect("a PNG")
@@ -110,6 +115,41 @@ fn pictures_are_enlarged_changed_painted_over_and_rendered_again() {
     let (kept, new): (Vec<usize>, Vec<usize>) = (0..64 * 64).partition(|at| at % 64 < 32);
     assert_eq!(kept.into_iter().filter(|at| differs(*at)).count(), 0, "kept pixels changed");
     assert!(new.into_iter().filter(|at| differs(*at)).count() > 500, "half of it is painted anew");
+}
+
+#[test]
+fn a_users_picture_of_256_pixels_is_enlarged_to_1024() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let mine = folder.join("mine.png");
+    write(&mine, 256, 256, |x, y| {
+        let inside = x.abs_diff(128).pow(2) + y.abs_diff(128).pow(2) < 80 * 80;
+        if inside { [220, 30, 30] } else { [255; 3] }
+    });
+    let render = ["render", "--seed", "5", "--from", "sr1024", "--image", "mine.png", "--steps", "1"];
+    let pictures = Darkroom::new(folder)
+        .env("DARKROOM_CASCADE", demo_cascade())
+        .args(render)
+        .args(["-o", "large", "a red circle on a white background"])
+        .run()
+        .paths(folder);
+    assert_eq!(pictures.len(), 1);
+    let large = read(&pictures[0]);
+    assert_eq!((large.width, large.height), (1024, 1024));
+    let shrunk = distance(&quarter(&large), &read(&mine));
+    assert!(shrunk < 40.0, "it is the same picture, larger: {shrunk}");
+
+    let pairs = large.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
+    let recipe = Recipe::from_pairs(pairs).expect("a whole recipe");
+    assert_eq!(recipe.image, Some(Digest::of(&fs::read(&mine).expect("read"))));
+    let settings = serde_json::to_value(&recipe.settings).expect("JSON");
+    assert_eq!(settings["start"], "low-res");
+    let stages = settings["stages"].as_array().expect("stages");
+    let told = |key: &str| stages.iter().map(|stage| stage[key].clone()).collect::<Vec<_>>();
+    assert_eq!(told("stage"), ["sr1024"], "no other stage ran");
+    assert_eq!((told("size"), told("steps")), (vec![json!(1024)], vec![json!(1)]));
+    let line = large.text(PARAMETERS).expect("a line for people");
+    assert!(line.contains("Size: 1024x1024"), "{line}");
 }
 
 #[test]

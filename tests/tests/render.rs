@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use darkroom_artifacts::picture;
-use darkroom_core::picture_text::Recipe;
+use darkroom_core::{
+    picture_text::{PARAMETERS, Recipe},
+    settings::Preset,
+};
 use darkroom_tests::{
     command::Darkroom,
     demo_cascade,
@@ -88,6 +91,53 @@ fn every_sampling_setting_is_told_recorded_rendered_and_rendered_again() {
         let again = again.args(["--json", "rerender"]).args([&path]).run().json();
         assert_eq!((&again["identical"], &again["same_cascade"]), (&json!(true), &json!(true)), "{again}");
     }
+}
+
+#[test]
+fn each_stages_own_settings_are_told_by_the_farm_recorded_and_rendered_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let farm = Farm::start(folder.path(), Renderer::Model);
+    let base = ["--sampler", "base=ddpm", "--preset", "base=fast27"];
+    let sr256 = ["--sampler", "sr256=ddim", "--steps", "sr256=2", "--noise-level", "sr256=200"];
+    let submit = farm.command(["submit", "--seed", "3", "--size", "256", "a red circle"]);
+    let job = submit.args(base).args(sr256).run();
+    assert_eq!(job.code, Some(0), "{job:?}");
+    let job = job.stdout.trim().to_owned();
+    assert_eq!(farm.command(["watch", &job]).run().code, Some(0), "{}", farm.log());
+    let told = farm.job(&job)["settings"].clone();
+
+    let path = farm.command(["get", &job, "-o", "out"]).run().paths(folder.path()).remove(0);
+    let picture = picture::decode(&fs::read(&path).expect("written")).expect("a PNG");
+    assert_eq!((picture.width, picture.height), (256, 256));
+    let pairs = picture.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
+    let recipe = Recipe::from_pairs(pairs).expect("a whole recipe");
+    let recorded = serde_json::to_value(&recipe.settings.stages).expect("JSON");
+    let lengths = [&told, &recorded].map(|stages| stages.as_array().map(Vec::len));
+    assert_eq!(lengths, [Some(2), Some(2)], "the stages up to 256 pixels");
+    let fast27 = Preset::find("fast27").expect("a preset").timesteps;
+    for (stage, key, value) in [
+        (0, "stage", json!("base")),
+        (0, "sampler", json!("ddpm")),
+        (0, "preset", json!("fast27")),
+        (0, "steps", json!(27)),
+        (0, "timesteps", json!(fast27)),
+        (0, "noise_level", json!(null)),
+        (1, "stage", json!("sr256")),
+        (1, "sampler", json!("ddim")),
+        (1, "preset", json!(null)),
+        (1, "steps", json!(2)),
+        (1, "noise_level", json!(200)),
+    ] {
+        assert_eq!((&told[stage][key], &recorded[stage][key]), (&value, &value), "stage {stage}, {key}");
+    }
+    let line = picture.text(PARAMETERS).expect("a line for people");
+    for words in ["base: ddpm 27 steps (fast27)", "sr256: ddim 2 steps guidance 1 noise level 200"] {
+        assert!(line.contains(words), "{words:?} is not in {line:?}");
+    }
+
+    let again = Darkroom::new(folder.path()).env("DARKROOM_CASCADE", demo_cascade());
+    let again = again.args(["--json", "rerender"]).args([&path]).run().json();
+    assert_eq!(again["identical"], true, "{again}");
 }
 
 #[test]
