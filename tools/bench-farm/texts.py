@@ -17,7 +17,7 @@ class Sweep(threading.Thread):
 
     def __init__(self, folder):
         super().__init__(daemon=True)
-        self.folder, self.over, self.bytes, self.files = folder, threading.Event(), 0, 0
+        self.folder, self.over = folder, threading.Event()
 
     def run(self):
         while not self.over.wait(10):
@@ -28,11 +28,11 @@ class Sweep(threading.Thread):
             for name in names:
                 with contextlib.suppress(OSError):
                     path = os.path.join(place, name)
-                    about = os.stat(path)
-                    if about.st_mtime < before:
+                    if os.stat(path).st_mtime < before:
                         os.unlink(path)
-                        self.bytes, self.files = self.bytes + about.st_size, self.files + 1
                         os.rmdir(place)
+            if self.over.is_set():
+                return
 
 
 def measure(texts):
@@ -52,14 +52,14 @@ def measure(texts):
             if passed >= looks[0]:
                 looks = [look for look in looks if look > passed]
                 rows.append([f"{passed:,}", *memory(farm), f"{passed / (time.monotonic() - begun):.0f}"])
-                print(f"{passed:,} texts encoded", flush=True)
+                print(f"{passed:,} texts encoded; resident, MiB: encoder {rows[-1][1]}, coordinator {rows[-1][2]}", flush=True)
         seconds = time.monotonic() - begun
         most = {name: farm.memory(name) for name in ("encoder", "coordinator")}
+        files, size = map(int, farm.sql("SELECT count(*), sum(size)::bigint FROM embeddings WHERE state = 'done'").split("|"))
         farm.cli("cancel", job)
         sweep.over.set()
         sweep.join()
-        sweep.delete(time.time() + 1)
-    return {"accepted": accepted, "seconds": seconds, "rows": rows, "most": most, "files": sweep.files, "bytes": sweep.bytes}
+    return {"accepted": accepted, "seconds": seconds, "rows": rows, "most": most, "files": files, "bytes": size}
 
 
 def memory(farm):
