@@ -22,6 +22,10 @@ use darkroom_runtime::{
     secret::SecretUrl,
     server::{self, Health},
 };
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -38,6 +42,12 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the farm's mark in Redis is renewed.
 const CLAIM: Duration = Duration::from_secs(5);
+/// Time between two looks at object storage: each writes, reads and deletes a probe, which some stores charge for.
+const PROBE: Duration = Duration::from_secs(30);
+/// The same while it fails.
+const PROBE_AGAIN: Duration = Duration::from_secs(10);
+/// A look that takes longer is trouble.
+const PROBED: Duration = Duration::from_secs(10);
 
 /// Accepts jobs over gRPC, hands out their tasks and commits the results.
 ///
@@ -121,6 +131,7 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     }
     let cascades: Vec<Cascade> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
     let tasks = Arc::clone(&queue) as Arc<dyn TaskQueue>;
+    let storage = artifacts.clone();
     let start = move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
     let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
@@ -134,9 +145,11 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
         .map_err(|error| error.to_user())?;
     let mut serving = tokio::spawn(serving);
     tracing::info!(%address, farm.id = %farm, "serving");
+    let (stored, storage_trouble) = watch::channel(None);
     // A coordinator that nobody can ask any more does not go on.
     let ended = tokio::select! {
-        () = tell_health(&handle, &queue, &identity, &health) => None,
+        () = tell_health(&handle, &queue, &identity, &storage_trouble, &health) => None,
+        () = watch_storage(&storage, &stored) => None,
         () = stop.cancelled() => None,
         ended = &mut serving => Some(ended),
     };
@@ -211,7 +224,13 @@ async fn warn_of(queue: &RedisQueue) {
 
 /// Says that the farm does not serve while a part of it fails, and why; serves again by itself. Keeps the farm's mark
 /// in Redis, which a flush removes.
-async fn tell_health(handle: &Handle, queue: &RedisQueue, identity: &str, health: &Health) {
+async fn tell_health(
+    handle: &Handle,
+    queue: &RedisQueue,
+    identity: &str,
+    storage_trouble: &watch::Receiver<Option<String>>,
+    health: &Health,
+) {
     let mut ticks = tokio::time::interval(LOOK);
     let mut claimed = Instant::now();
     let mut strange = None;
@@ -225,10 +244,30 @@ async fn tell_health(handle: &Handle, queue: &RedisQueue, identity: &str, health
                 _ => None,
             };
         }
-        match strange.clone().or_else(|| handle.trouble()) {
+        let stored = || storage_trouble.borrow().clone();
+        match strange.clone().or_else(|| handle.trouble()).or_else(stored) {
             Some(trouble) => health.not_serving(&trouble).await,
             None => health.serving().await,
         }
+    }
+}
+
+/// Tells what keeps object storage from being used, if something does. One probe at a time: one that hangs is told, not
+/// joined by a second.
+async fn watch_storage(storage: &ArtifactStore, trouble: &watch::Sender<Option<String>>) {
+    loop {
+        let failing = trouble.borrow().is_some();
+        sleep(if failing { PROBE_AGAIN } else { PROBE }).await;
+        let mut probe = std::pin::pin!(storage.check());
+        let looked = match timeout(PROBED, &mut probe).await {
+            Ok(looked) => looked,
+            Err(_) => {
+                let slow = format!("the artifact store took no probe within {} seconds", PROBED.as_secs());
+                trouble.send_replace(Some(slow));
+                probe.await
+            }
+        };
+        trouble.send_replace(looked.err().map(|error| error.message));
     }
 }
 

@@ -15,6 +15,10 @@ use uuid::Uuid;
 
 use crate::facts::{self, Facts};
 
+/// How long a Redis that does not carry the farm's mark is given: coordinators renew it every few seconds, and a flush
+/// may just have taken it.
+const MARKED: Duration = Duration::from_secs(15);
+
 /// Which farm, and where it keeps things. Flags of every process that joins one.
 #[derive(Clone, Debug, Args)]
 pub struct JoinArgs {
@@ -64,8 +68,8 @@ impl Member {
 /// Joins the farm; with `fakes`, no cascade's files are fetched. `None` when `stop` came first.
 ///
 /// # Errors
-/// One sentence for what is wrong: an address, the queue, the storage, a cascade that is not the farm's or cannot be
-/// fetched whole.
+/// One sentence for what is wrong: an address, the queue, a queue or a cascade that is not the farm's, the storage, a
+/// cascade that cannot be fetched whole.
 pub async fn join(
     args: &JoinArgs,
     fakes: bool,
@@ -76,6 +80,8 @@ pub async fn join(
     let farm = facts.farm.to_string();
     let queue = RedisQueue::connect(args.redis.expose(), &farm, redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
+    let Some(marked) = stop.run_until_cancelled(queue.expect_farm(MARKED)).await else { return Ok(None) };
+    marked.map_err(|error| error.to_user())?;
     artifacts.check().await?;
     let mut cascades = Vec::new();
     for digest in wanted(args, &facts)? {

@@ -86,10 +86,12 @@ impl RedisQueue {
     ///
     /// `url` is `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database number where needed, or
     /// `redis+cluster://host:port,host:port` (`rediss+cluster://`) for a cluster. What the server is warned of is logged;
-    /// see [`health`](Self::health).
+    /// see [`health`](Self::health). With TLS the server's certificate must be of one of the system's authorities, or in
+    /// their place of those in the PEM file that the environment's `SSL_CERT_FILE` names (`SSL_CERT_DIR`: a folder).
     ///
     /// # Errors
-    /// When there is no Redis at that address, it refuses the user, or it is too old; one sentence each.
+    /// When there is no Redis at that address, its certificate is not to be trusted, it refuses the user, or it is too
+    /// old; one sentence each.
     pub async fn connect(url: &str, farm: &str, options: Options) -> Result<Self, StartError> {
         let farm = FarmKeys::new(farm).ok_or_else(|| StartError::FarmId(farm.to_owned()))?;
         let target = target::Target::parse(url)?;
@@ -117,6 +119,15 @@ impl RedisQueue {
     /// [`StartError::TwoFarms`] when another database with the same farm id, a restored copy, has marked it.
     pub async fn claim_farm(&self, database_identity: &str) -> Result<(), StartError> {
         start::claim(&self.link, &self.farm, database_identity).await
+    }
+
+    /// Waits until this Redis carries the mark of coordinators of the farm that live ([`claim_farm`](Self::claim_farm)), up
+    /// to `patience`: after a flush they have yet to set it anew.
+    ///
+    /// # Errors
+    /// [`StartError::OtherRedis`] when it does not: nobody would hand out tasks here.
+    pub async fn expect_farm(&self, patience: Duration) -> Result<(), StartError> {
+        start::expect(&self.link, &self.farm, patience).await
     }
 
     /// How the server does, and what to warn of.

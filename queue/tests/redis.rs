@@ -14,5 +14,7 @@ mod start;
 mod suite;
 #[path = "redis/support.rs"]
 mod support;
+#[path = "redis/tls.rs"]
+mod tls;
 #[path = "redis/waiting.rs"]
 mod waiting;

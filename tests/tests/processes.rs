@@ -15,6 +15,10 @@ use darkroom_test_servers::{
 use darkroom_tests::{command::Darkroom, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 /// One of the farm's programs, built beside this test.
 fn program(name: &str) -> PathBuf {
@@ -109,6 +113,18 @@ impl Coordinator {
         Darkroom::new(settings.folder.path()).args(["--farm", &farm]).args(arguments)
     }
 
+    /// What gRPC health says of the farm.
+    fn health(&self) -> ServingStatus {
+        let address = format!("http://127.0.0.1:{}", self.port);
+        let ask = async {
+            let endpoint = Endpoint::from_shared(address).expect("an address");
+            let mut client = HealthClient::new(endpoint.connect().await.expect("it listens"));
+            let request = HealthCheckRequest { service: "darkroom.v1.Farm".to_owned() };
+            client.check(request).await.expect("a known service").into_inner().status()
+        };
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(ask)
+    }
+
     fn job(&self, settings: &Settings, id: &str) -> Value {
         self.darkroom(settings, &["--json", "status", id]).run().json()
     }
@@ -165,6 +181,47 @@ fn a_bucket_that_cannot_be_used_is_refused_in_one_sentence() {
     storage.faults().clear();
     let (code, error) = on(storage.url().replace("s3://darkroom", "s3://elsewhere")).refusal();
     assert!(code.is_some_and(|code| code > 1) && error.contains("elsewhere"), "{code:?} {error}");
+}
+
+#[test]
+fn a_worker_and_an_encoder_on_another_redis_than_their_farm_are_refused_in_one_sentence() {
+    let (redis, other) = (Redis::start(), Redis::start());
+    let settings = Settings::small(&redis);
+    let farm = Coordinator::start(&settings);
+    let astray =
+        Settings { redis: other.url(), artifacts: settings.artifacts.clone(), ..Settings::small(&other) };
+    let refused = |members: [Process; 2]| {
+        for mut member in members {
+            assert_eq!(member.wait(), Some(3), "{}", member.log_text());
+            let text = member.log_text();
+            let errors: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+            assert!(errors.len() == 1 && !text.contains("panicked"), "{text}");
+            let named = [other.port().to_string(), "not the one of this farm".to_owned()];
+            assert!(named.iter().all(|part| errors[0].contains(part)), "{text}");
+        }
+    };
+    let both = || ["darkroom-worker", "darkroom-encoder"].map(|name| astray.member(name, farm.port, &[]));
+    refused(both());
+
+    // The farm was here once: its mark is there, and an hour old.
+    let mark = redis.must(&["EVAL", "return redis.call('KEYS', 'darkroom:{*}:owner')[1]", "0"]);
+    let old = "redis.call('SET', KEYS[1], 'moved') local copy = redis.call('DUMP', KEYS[1]) \
+               return redis.call('RESTORE', KEYS[1], 0, copy, 'REPLACE', 'IDLETIME', 3600)";
+    other.must(&["EVAL", old, "1", &mark]);
+    refused(both());
+}
+
+#[test]
+fn a_worker_that_joins_right_after_a_flush_waits_for_the_farms_mark() {
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let farm = Coordinator::start(&settings);
+    redis.flush();
+    let mut worker = settings.member("darkroom-worker", farm.port, &[]);
+    eventually("it joined", || {
+        assert!(worker.runs(), "{}", worker.log_text());
+        worker.log_text().contains("joined the farm").then_some(())
+    });
 }
 
 #[test]
@@ -295,6 +352,24 @@ fn health_says_what_is_wrong_and_work_goes_on_by_itself() {
     eventually("health heals", || farm.process.log_text().contains("serving again").then_some(()));
     let id = farm.submit(&settings, "5");
     eventually("the next job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+}
+
+#[test]
+fn health_tells_storage_that_cannot_be_used_while_nobody_uses_it() {
+    let (redis, storage) = (Redis::start(), S3::start());
+    let settings = Settings {
+        artifacts: storage.url(),
+        environment: storage.environment().into(),
+        ..Settings::small(&redis)
+    };
+    let farm = Coordinator::start(&settings);
+    assert_eq!(farm.health(), ServingStatus::Serving);
+    storage.faults().set([Rule::read_only()]);
+    eventually("health tells", || (farm.health() == ServingStatus::NotServing).then_some(()));
+    let log = farm.process.log_text();
+    assert!(log.contains("not serving") && log.contains("may not be written to"), "{log}");
+    storage.faults().clear();
+    eventually("health heals", || (farm.health() == ServingStatus::Serving).then_some(()));
 }
 
 #[test]

@@ -8,7 +8,8 @@ const FARM_ID: usize = 64;
 /// Names the keys of a farm.
 #[derive(Clone, Debug)]
 pub(super) struct FarmKeys {
-    farm: String,
+    /// The farm's id.
+    pub(super) farm: String,
     /// Identity of the SQL database whose queue this is.
     pub(super) owner: String,
     /// Hash: worker to card.

@@ -23,8 +23,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    add announce ask_to_drain claim complete entries forget hand_back heartbeat info lease reap remove results ring
-    set_aside waiting withdraw workers
+    add announce ask_to_drain claim complete entries forget hand_back heartbeat info lease mark reap remove results
+    ring set_aside waiting withdraw workers
 }
 
 /// Lines that the guards' tests take out: the guard, its script, the line and what stands there instead.

@@ -1,7 +1,10 @@
 //! Whether this Redis will do: one clear sentence for each reason why it will not.
 
+use std::time::Duration;
+
 use darkroom_core::error::{Code, UserError};
 use redis::{ErrorKind, RedisError, from_redis_value};
+use tokio::time::{Instant, sleep};
 
 use super::{
     connection::Link,
@@ -9,6 +12,15 @@ use super::{
     keys::FarmKeys,
     script::SCRIPTS,
 };
+
+/// A mark that was not renewed for so long is nobody's any more. Live coordinators renew it every few seconds, and Redis
+/// does not count that while it saves to disk.
+const FORSAKEN: i64 = 60;
+/// Time between two looks for the mark.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What servers of several versions say to a user who may call a script, and not what is in it.
+const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script can't", "ACL failure in script"];
 
 /// Why a process cannot start with this Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +40,17 @@ pub enum StartError {
         /// Where.
         address: String,
         /// What was tried and failed.
+        reason: String,
+    },
+    /// Its certificate is not one to trust.
+    #[error(
+        "Redis at {address} has a certificate that is not trusted ({reason}); trusted are the system's authorities, or in \
+         their place those in the PEM file that SSL_CERT_FILE names"
+    )]
+    Untrusted {
+        /// Where.
+        address: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// The user or password is wrong or missing, or may not do what is needed.
@@ -67,6 +90,17 @@ pub enum StartError {
         /// Where that is noted.
         key: String,
     },
+    /// The farm's coordinators use another Redis.
+    #[error(
+        "Redis at {address} is not the one of this farm, whose id is {farm}: none of its coordinators is connected to \
+         it; give --redis as the coordinators have it, database number included"
+    )]
+    OtherRedis {
+        /// Where.
+        address: String,
+        /// The farm's id.
+        farm: String,
+    },
 }
 
 impl StartError {
@@ -82,9 +116,11 @@ impl StartError {
         let (code, reason) = match self {
             Self::Url(_) | Self::FarmId(_) => (Code::InvalidArgument, "INVALID_FIELD"),
             Self::Unreachable { .. } | Self::NotReady { .. } => (Code::Unavailable, "REDIS_UNREACHABLE"),
+            Self::Untrusted { .. } => (Code::FailedPrecondition, "REDIS_UNTRUSTED"),
             Self::Refused { .. } => (Code::FailedPrecondition, "REDIS_REFUSES"),
             Self::TooOld { .. } => (Code::FailedPrecondition, "REDIS_TOO_OLD"),
             Self::TwoFarms { .. } => (Code::FailedPrecondition, "TWO_FARMS"),
+            Self::OtherRedis { .. } => (Code::FailedPrecondition, "OTHER_REDIS"),
         };
         UserError { field: Some("redis".to_owned()), ..UserError::new(code, reason, self.to_string()) }
     }
@@ -110,8 +146,33 @@ pub(super) async fn claim(link: &Link, farm: &FarmKeys, mine: &str) -> Result<()
     Err(StartError::TwoFarms { mine: mine.to_owned(), owner, key: farm.owner.clone() })
 }
 
+pub(super) async fn expect(link: &Link, farm: &FarmKeys, patience: Duration) -> Result<(), StartError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let call = SCRIPTS.mark.call(&[&farm.owner]);
+        let idle = link.run(&SCRIPTS.mark, call).await.and_then(|idle| Ok(from_redis_value::<i64>(idle)?));
+        let refusal = match idle.map_err(|error| explain(link, &error)) {
+            Ok(0..=FORSAKEN) => return Ok(()),
+            Ok(_) => StartError::OtherRedis { address: link.address(), farm: farm.farm.clone() },
+            Err(error) if error.retryable() => error,
+            Err(error) => return Err(error),
+        };
+        if Instant::now() >= deadline {
+            return Err(refusal);
+        }
+        sleep(LOOK).await;
+    }
+}
+
 fn explain(link: &Link, error: &RedisError) -> StartError {
     let (address, reason) = (link.address(), error.to_string());
+    // The client shows no more of TLS's error than its words.
+    if let Some((_, flaw)) = reason.split_once("invalid peer certificate: ") {
+        return StartError::Untrusted { address, reason: flaw.to_owned() };
+    }
+    if DENIED_IN_SCRIPT.iter().any(|words| reason.contains(words)) {
+        return StartError::Refused { address, reason };
+    }
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
             StartError::Refused { address, reason }
