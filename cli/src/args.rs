@@ -290,6 +290,17 @@ pub(crate) struct LsArgs {
     /// At most this many
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    /// Beside every picture that is done a link to it in the farm's storage, which anyone can open until it expires: after
+    /// a span of at most 7d
+    #[arg(
+        long,
+        value_name = "SPAN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1h",
+        requires = "job"
+    )]
+    pub(crate) links: Option<String>,
 }
 
 /// `darkroom get`.

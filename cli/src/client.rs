@@ -234,6 +234,17 @@ impl Client {
         Ok(picture.bytes)
     }
 
+    /// A link to a picture in the farm's storage.
+    pub(crate) async fn sign(
+        &self,
+        job: &str,
+        index: u64,
+        link_seconds: u32,
+    ) -> Result<v1::SignImageResponse> {
+        let request = v1::SignImageRequest { job_id: job.to_owned(), index, link_seconds };
+        self.call(request, CALL, async |mut farm, request| farm.sign_image(request).await).await
+    }
+
     async fn fetch_from(
         &self,
         job: &str,

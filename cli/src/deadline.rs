@@ -1,4 +1,4 @@
-//! Deadlines as people write them: a span from now, or a time.
+//! Deadlines as people write them: a span from now, or a time; and how long links live.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,17 @@ fn parse(text: &str) -> Result<Timestamp> {
     text.parse().ok().filter(|_| is_time).ok_or_else(wrong)
 }
 
+/// How long links live, seconds. What is too long the farm refuses.
+pub(crate) fn link_seconds(text: &str) -> Result<u32> {
+    let seconds = span(text).map(|span| span.as_secs()).filter(|seconds| *seconds > 0);
+    seconds.and_then(|seconds| u32::try_from(seconds).ok()).ok_or_else(|| {
+        UserError::invalid(
+            "links",
+            format!("links is {text:?}; accepted: a span like 30s, 90m, 2h or 1d, at most 7d"),
+        )
+    })
+}
+
 /// `30s`, `90m`, `2h`, `1d`; fractions too.
 fn span(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -69,6 +80,15 @@ mod tests {
         assert_eq!(time.seconds, 1_795_384_800);
         for wrong in ["", "h", "2", "2 hours", "-1h", "tomorrow", "2026-11-22", "naNd", "infd", "1e300d"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn links_live_for_a_span_of_whole_seconds() {
+        assert_eq!(link_seconds("1h"), Ok(3600));
+        assert_eq!(link_seconds("7d"), Ok(604_800));
+        for wrong in ["", "3600", "0s", "0.5s", "1e9d", "2026-11-22T23:00:00Z"] {
+            assert!(link_seconds(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use darkroom_core::error::{Code, UserError};
 use darkroom_proto::v1;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use crate::{
@@ -21,6 +22,9 @@ use crate::{
     request,
     view::{self, CascadeView, ImageView, JobView, WorkerView},
 };
+
+/// Links that are asked for at a time.
+const LINKS_AT_ONCE: usize = 8;
 
 /// `darkroom submit`.
 pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> Result<()> {
@@ -160,15 +164,21 @@ async fn ls_images(client: &Client, job: &str, args: &LsArgs, as_json: bool) -> 
         &[S::Waiting, S::Ready, S::Dispatched, S::Done, S::Dead, S::Cancelled],
         view::image_state,
     )?;
+    let link_seconds = args.links.as_deref().map(deadline::link_seconds).transpose()?;
     let mut left = args.limit.unwrap_or(usize::MAX);
     let mut token = String::new();
     while left > 0 {
         let page = client.images(job, &states, token).await?;
-        for image in page.images.iter().take(left) {
+        let linked =
+            stream::iter(page.images.iter().take(left)).map(|image| linked(client, image, link_seconds));
+        let mut linked = linked.buffered(LINKS_AT_ONCE);
+        while let Some((image, link)) = linked.try_next().await? {
             if as_json {
-                output::json(&ImageView::from(image))?;
+                let view = ImageView::from(image);
+                output::json(&link.iter().fold(view, ImageView::linked))?;
             } else {
                 output::line(&image_line(image))?;
+                link.iter().try_for_each(|link| output::line(&format!("        {}", link.url)))?;
             }
         }
         left = left.saturating_sub(page.images.len());
@@ -178,6 +188,17 @@ async fn ls_images(client: &Client, job: &str, args: &LsArgs, as_json: bool) -> 
         }
     }
     Ok(())
+}
+
+/// An image, and a link to its picture where links are wanted and it is done.
+async fn linked<'a>(
+    client: &Client,
+    image: &'a v1::Image,
+    link_seconds: Option<u32>,
+) -> Result<(&'a v1::Image, Option<v1::SignImageResponse>)> {
+    let seconds = link_seconds.filter(|_| image.state() == v1::ImageState::Done);
+    let Some(seconds) = seconds else { return Ok((image, None)) };
+    Ok((image, Some(client.sign(&image.job_id, image.index, seconds).await?)))
 }
 
 fn image_line(image: &v1::Image) -> String {

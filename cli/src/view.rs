@@ -24,6 +24,7 @@ pub(crate) struct JobView {
     height: u32,
     settings: Vec<SettingsView>,
     waiting_for: String,
+    tasks_ahead: u64,
     eta_seconds: Option<f64>,
     forecast: Option<ForecastView>,
     first_forecast: Option<ForecastView>,
@@ -109,6 +110,7 @@ impl From<&v1::Job> for JobView {
                 .map(SettingsView::from)
                 .collect(),
             waiting_for: job.waiting_for.clone(),
+            tasks_ahead: job.tasks_ahead,
             eta_seconds: job.eta.as_ref().map(duration_seconds),
             forecast: job.forecast.as_ref().map(ForecastView::from),
             first_forecast: job.first_forecast.as_ref().map(ForecastView::from),
@@ -175,6 +177,14 @@ pub(crate) struct ImageView {
     device_class: String,
     version: u64,
     stage_seconds: Vec<StageSecondsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<LinkView>,
+}
+
+#[derive(Serialize)]
+struct LinkView {
+    url: String,
+    expires_at: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -215,7 +225,16 @@ impl From<&v1::Image> for ImageView {
                     worker: stage.worker.clone(),
                 })
                 .collect(),
+            link: None,
         }
+    }
+}
+
+impl ImageView {
+    /// With a link to its picture.
+    pub(crate) fn linked(self, link: &v1::SignImageResponse) -> Self {
+        let expires_at = link.expires_at.as_ref().map(unix_seconds);
+        Self { link: Some(LinkView { url: link.url.clone(), expires_at }), ..self }
     }
 }
 

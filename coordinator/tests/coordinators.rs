@@ -82,6 +82,7 @@ async fn every_coordinator_says_the_same_of_a_jobs_rate_position_and_end() {
             shown.waiting_for.is_empty() || shown.waiting_for.starts_with("waiting behind "),
             "{shown:?}"
         );
+        assert_eq!(shown.tasks_ahead == 0, shown.waiting_for.is_empty(), "{shown:?}");
     }
     workers.stop().await;
     leader.shutdown().await;

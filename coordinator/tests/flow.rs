@@ -376,6 +376,37 @@ async fn a_job_that_cannot_run_says_why(mut farm: Farm) {
     farm.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_behind_another_says_how_many_tasks_go_first() {
+    // None of what is held expires: freed room would let the second job in.
+    let options = darkroom_coordinator::Options { lease: support::DEADLINE, ..support::options() };
+    let mut farm = Farm::start_with(options).await;
+    let go = CancellationToken::new();
+    let workers = farm.work({
+        let go = go.clone();
+        move |task| if stage(task) == "base" { Act::Hold(go.clone()) } else { Act::Done }
+    });
+    let first = farm.submit(spec(), prompts(20)).await;
+    let encoded = |job: &v1::Job| job.stages[0].done == job.stages[0].total;
+    let full = |job: &v1::Job| encoded(job) && job.stages[1].dispatched == 8;
+    let first = farm.until(&first.id, "the line is full", full).await;
+    assert_eq!((first.waiting_for.as_str(), first.tasks_ahead), ("", 0), "it advances");
+
+    let second = farm.submit(spec(), vec![prompt("prompt 0")]).await;
+    let second = farm.until(&second.id, "it waits", |job| !job.waiting_for.is_empty()).await;
+    assert_eq!(second.waiting_for, "waiting behind 8 tasks of other jobs in stage base");
+    assert_eq!(second.tasks_ahead, 8, "what is dispatched; the 12 that are ready take turns with it");
+    let urgent = v1::JobSpec { priority: v1::Priority::Interactive as i32, ..spec() };
+    farm.submit(urgent, vec![prompt("prompt 1"), prompt("prompt 2"), prompt("prompt 3")]).await;
+    assert_eq!(farm.get(&second.id).await.tasks_ahead, 11, "and what is more urgent");
+
+    go.cancel();
+    let second = farm.until_ended(&second.id).await;
+    assert_eq!((second.waiting_for.as_str(), second.tasks_ahead), ("", 0));
+    workers.stop().await;
+    farm.shutdown().await;
+}
+
 /// Tasks of other jobs' first stage that ran before the last one of this job.
 fn of_others_before_the_last_of(id: &str, ran: &[Task]) -> usize {
     let base: Vec<_> = ran.iter().filter(|task| stage(task) == "base").collect();

@@ -52,6 +52,7 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
         images_cancelled: job.cancelled,
         stages,
         waiting_for: String::new(),
+        tasks_ahead: 0,
         eta: None,
         version: job.version,
         generation: job.generation,

@@ -1,6 +1,11 @@
-//! A picture's bytes, verified, in chunks; a manifest's, as they lie there: whoever reads it proves it by its hash.
+//! A picture's bytes, verified, in chunks, or a link to them; a manifest's, as they lie there: whoever reads it proves it
+//! by its hash.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use darkroom_core::{
@@ -17,6 +22,9 @@ use crate::service::{Error, Shared};
 
 /// Bytes of one chunk.
 const CHUNK: usize = 64 << 10;
+/// Life of a link when the request names none, and at most (what S3 allows), seconds.
+const LINK_SECONDS: u32 = 3600;
+const MAX_LINK_SECONDS: u32 = 7 * 24 * 3600;
 
 /// The chunks of a picture.
 pub(crate) type ChunkStream = Pin<Box<dyn Stream<Item = Result<v1::FetchImageChunk, Status>> + Send>>;
@@ -26,16 +34,7 @@ pub(crate) type ManifestStream = Pin<Box<dyn Stream<Item = Result<v1::FetchManif
 
 impl Farm {
     pub(super) async fn fetch(&self, request: v1::FetchImageRequest) -> Result<ChunkStream, Error> {
-        let image = self.shared.front.image(job_id("job_id", &request.job_id)?, request.index).await?;
-        let state = image.progress.state;
-        let output = image.outputs.last().filter(|_| state == ImageState::Done).ok_or_else(|| {
-            refused(UserError::new(
-                Code::FailedPrecondition,
-                "IMAGE_NOT_DONE",
-                format!("image {} is {state}; accepted: an image that is done", request.index),
-            ))
-        })?;
-        let artifact = output.artifact.clone();
+        let artifact = self.picture(&request.job_id, request.index).await?;
         if request.offset > artifact.size {
             return Err(refused(UserError::invalid(
                 "offset",
@@ -54,6 +53,42 @@ impl Farm {
             })
         });
         Ok(Box::pin(tokio_stream::iter(messages)))
+    }
+
+    pub(super) async fn sign(&self, request: v1::SignImageRequest) -> Result<v1::SignImageResponse, Error> {
+        let life = link_life(request.link_seconds)?;
+        let artifact = self.picture(&request.job_id, request.index).await?;
+        // A signature counts from a whole second, by the same clock: the link lives no shorter than is told.
+        let mut expires_at = prost_types::Timestamp::from(SystemTime::now() + life);
+        expires_at.nanos = 0;
+        let url = self.shared.artifacts.signed_url(&artifact, life).await?.ok_or_else(|| {
+            refused(UserError::new(
+                Code::FailedPrecondition,
+                "STORAGE_HAS_NO_LINKS",
+                "this farm keeps its pictures where there are no links (a folder); accepted: FetchImage (`darkroom get`), \
+                 or a farm whose artifacts lie in S3, Google Cloud Storage or Azure",
+            ))
+        })?;
+        Ok(v1::SignImageResponse {
+            url,
+            expires_at: Some(expires_at),
+            size_bytes: artifact.size,
+            sha256: artifact.sha256.to_string(),
+        })
+    }
+
+    /// The PNG of an image that is done.
+    async fn picture(&self, job: &str, index: u64) -> Result<ArtifactRef, Error> {
+        let image = self.shared.front.image(job_id("job_id", job)?, index).await?;
+        let state = image.progress.state;
+        let output = image.outputs.last().filter(|_| state == ImageState::Done).ok_or_else(|| {
+            refused(UserError::new(
+                Code::FailedPrecondition,
+                "IMAGE_NOT_DONE",
+                format!("image {index} is {state}; accepted: an image that is done"),
+            ))
+        })?;
+        Ok(output.artifact.clone())
     }
 
     pub(super) async fn manifest(&self, request: v1::FetchManifestRequest) -> Result<ManifestStream, Error> {
@@ -81,6 +116,19 @@ impl Farm {
         let sending = send_manifest(Arc::clone(&self.shared), artifact, request.offset, send);
         self.shared.tasks.spawn(self.shared.stop.clone().run_until_cancelled_owned(sending));
         Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(chunks)))
+    }
+}
+
+fn link_life(seconds: u32) -> Result<Duration, Error> {
+    match seconds {
+        0 => Ok(Duration::from_secs(LINK_SECONDS.into())),
+        1..=MAX_LINK_SECONDS => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(refused(UserError::invalid(
+            "link_seconds",
+            format!(
+                "link_seconds is {seconds}; accepted: 1 to {MAX_LINK_SECONDS} (seven days), or 0 for {LINK_SECONDS}"
+            ),
+        ))),
     }
 }
 

@@ -33,7 +33,7 @@ impl Farm {
     }
 
     pub(super) async fn view_with(&self, job: JobRecord, around: Around) -> Result<v1::Job, Error> {
-        let waiting_for = progress::waiting_for(&self.shared, &job).await?;
+        let wait = progress::wait(&self.shared, &job).await?;
         let forecast = progress::forecast(&self.shared, &job, around.rivals);
         let seconds =
             forecast.as_ref().filter(|_| job.state == JobState::Active).and_then(|left| left.seconds);
@@ -42,7 +42,8 @@ impl Farm {
         let classes = progress::classes(&self.shared, &progress::pools(&job), &job.settings);
         let forecast = forecast.map(|left| convert::forecast(&left, job.now_ms, classes));
         let mut view = convert::job(job);
-        (view.notes, view.waiting_for, view.forecast) = (around.notes, waiting_for, forecast);
+        (view.waiting_for, view.tasks_ahead) = (wait.why, wait.tasks_ahead);
+        (view.notes, view.forecast) = (around.notes, forecast);
         (view.eta, view.deadline_missed_by) = (eta.map(message), late.map(message));
         Ok(view)
     }

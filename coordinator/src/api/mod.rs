@@ -165,6 +165,13 @@ impl v1::farm_server::Farm for Farm {
         self.unary(self.shared.options.call, self.fetch(request.into_inner())).await
     }
 
+    async fn sign_image(
+        &self,
+        request: Request<v1::SignImageRequest>,
+    ) -> Result<Response<v1::SignImageResponse>, Status> {
+        self.unary(self.shared.options.call, self.sign(request.into_inner())).await
+    }
+
     async fn fetch_manifest(
         &self,
         request: Request<v1::FetchManifestRequest>,

@@ -17,35 +17,53 @@ use crate::{
     store::records::{JobRecord, NewJob, StageCounters},
 };
 
-/// What a job waits for; empty when it advances, or has ended.
-pub(super) async fn waiting_for(shared: &Shared, job: &JobRecord) -> Result<String, Error> {
+/// What holds a job up.
+#[derive(Default)]
+pub(super) struct Wait {
+    /// In words; empty when nothing does.
+    pub(super) why: String,
+    /// Tasks of other jobs that go first in the stage it waits for.
+    pub(super) tasks_ahead: u64,
+}
+
+impl Wait {
+    fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into(), tasks_ahead: 0 }
+    }
+}
+
+/// What a job waits for; nothing when it advances, or has ended.
+pub(super) async fn wait(shared: &Shared, job: &JobRecord) -> Result<Wait, Error> {
     match job.state {
-        JobState::Paused => return Ok("paused".to_owned()),
+        JobState::Paused => return Ok(Wait::because("paused")),
         JobState::Active => {}
-        _ => return Ok(String::new()),
+        _ => return Ok(Wait::default()),
     }
     let Some(cascade) = shared.cascades.get(&job.cascade) else {
-        return Ok(format!("this farm does not have cascade {} any more", job.cascade.short()));
+        let why = format!("this farm does not have cascade {} any more", job.cascade.short());
+        return Ok(Wait::because(why));
     };
     let crew = shared.crew.get();
     if let Some(limit) = reached_limit(job, &crew) {
-        return Ok(limit);
+        return Ok(Wait::because(limit));
     }
     if job.stages.iter().any(|stage| stage.dispatched > 0) {
-        return Ok(String::new());
+        return Ok(Wait::default());
     }
     let ready: Vec<_> = job.stages.iter().filter(|stage| stage.ready > 0).collect();
     for stage in &ready {
         if crew.workers(&pool(job, stage)) == 0 {
-            return Ok(format!("no worker serves stage {} of cascade {}", stage.name, cascade.spec.name));
+            let why = format!("no worker serves stage {} of cascade {}", stage.name, cascade.spec.name);
+            return Ok(Wait::because(why));
         }
     }
-    let Some(stage) = ready.last() else { return Ok(String::new()) };
-    let ahead = shared.front.ahead(job.id, &pool(job, stage)).await?;
-    if ahead == 0 {
-        return Ok(String::new());
+    let Some(stage) = ready.last() else { return Ok(Wait::default()) };
+    let tasks_ahead = shared.front.ahead(job.id, &pool(job, stage)).await?;
+    if tasks_ahead == 0 {
+        return Ok(Wait::default());
     }
-    Ok(format!("waiting behind {ahead} tasks of other jobs in stage {}", stage.name))
+    let why = format!("waiting behind {tasks_ahead} tasks of other jobs in stage {}", stage.name);
+    Ok(Wait { why, tasks_ahead })
 }
 
 /// The limit on workers that holds a job up, where more would work on it without.
