@@ -59,12 +59,12 @@ fn a_model_that_cannot_fit_is_refused_with_both_sizes() {
     let machine = Machine {
         device: Some("cpu".to_owned()),
         dtype: Some("f32".to_owned()),
-        model_memory: Some(4 << 20),
+        model_memory: Some(5 << 20),
         ..Machine::default()
     };
     let error = TorchRenderer::load(&demo(), &machine).err().unwrap();
     assert_eq!(error.code, Code::FailedPrecondition);
-    for part in ["stage sr256 needs", "models may take 4.0 MiB", "--model-memory-mib"] {
+    for part in ["stage sr256 needs", "models may take 5.0 MiB", "--model-memory-mib"] {
         assert!(error.message.contains(part), "{part}: {error}");
     }
 }
