@@ -1,4 +1,5 @@
-//! A farm of real processes on real servers, with a proxy between every process and every server.
+//! A farm of real processes on real servers, with a proxy between every process and every server or
+//! coordinator that it asks.
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,7 @@ use darkroom_test_servers::{
     postgres::Postgres,
     process::{Process, free_port, tied},
     proxy::Proxy,
-    redis::Redis,
+    redis::{Redis, Snapshot},
     s3::S3,
 };
 use nix::sys::signal::Signal;
@@ -68,6 +69,8 @@ pub struct Cluster {
     pub postgres: Postgres,
     /// The queue.
     pub redis: Redis,
+    /// What was in the queue before anybody used it.
+    nothing: Snapshot,
     /// The artifacts.
     pub storage: S3,
     disk: Option<Disk>,
@@ -93,10 +96,13 @@ impl Cluster {
     pub fn start(setup: Setup) -> Result<Self> {
         let folder = tempfile::tempdir().context("a temporary folder")?;
         let (postgres, redis, storage) = (Postgres::start(), Redis::start(), S3::start());
-        let target = |server| match server {
+        let nothing = redis.snapshot();
+        let ports: Vec<_> = (0..COORDINATORS).map(|_| free_port()).collect();
+        let target = |server, number: usize| match server {
             Server::Redis => redis.port(),
             Server::Postgres => postgres.port(),
             Server::Storage => storage.port(),
+            Server::Coordinators => ports[number % COORDINATORS],
         };
         let extra = usize::from(setup.real.is_some());
         let parties = [
@@ -106,7 +112,7 @@ impl Cluster {
         ];
         let count = |party| parties.iter().find(|(one, _)| *one == party).map_or(0, |(_, count)| *count);
         let proxies = LINKS.map(|(party, server)| {
-            let each = (0..count(party)).map(|_| Proxy::start(target(server))).collect();
+            let each = (0..count(party)).map(|number| Proxy::start(target(server, number))).collect();
             ((party, server), each)
         });
         let artifacts = folder.path().join("artifacts");
@@ -117,11 +123,12 @@ impl Cluster {
             folder,
             postgres,
             redis,
+            nothing,
             storage,
             disk,
             proxies: proxies.into(),
             members: Vec::new(),
-            ports: (0..COORDINATORS).map(|_| free_port()).collect(),
+            ports,
         };
         for (party, count) in parties {
             for number in 0..count {
@@ -193,6 +200,11 @@ impl Cluster {
         self.start_again(position)
     }
 
+    /// Starts Redis again with nothing in it, whatever snapshots of it were taken.
+    pub fn restart_redis(&mut self) {
+        self.redis.restart_from_snapshot(&self.nothing);
+    }
+
     /// Sends a signal to a process.
     pub fn signal(&mut self, party: Party, number: usize, signal: Signal) {
         let position = self.position(party, number);
@@ -253,6 +265,12 @@ impl Cluster {
             format!("--- {}\n{last}\n", member.name)
         };
         self.members.iter().map(tail).collect()
+    }
+
+    /// What each coordinator has logged since the farm's start.
+    pub fn coordinator_logs(&self) -> impl Iterator<Item = String> {
+        let coordinators = self.members.iter().filter(|member| member.party == Party::Coordinators);
+        coordinators.map(|member| member.process.log_text())
     }
 
     /// The farm's object storage, not through a proxy.
@@ -366,7 +384,7 @@ impl Cluster {
             }
             Party::Encoders | Party::Workers if real.is_some() => {
                 let name = real.map_or("", |real| real.name.as_str());
-                self.join(&mut command, number).args([
+                self.join(&mut command, party, number).args([
                     "--cascade",
                     name,
                     "--device",
@@ -379,10 +397,10 @@ impl Cluster {
                 }
             }
             Party::Encoders => {
-                self.join(&mut command, number).args(["--renderer", "fake", "--cascade", "tiny"]);
+                self.join(&mut command, party, number).args(["--renderer", "fake", "--cascade", "tiny"]);
             }
             Party::Workers => {
-                self.join(&mut command, number)
+                self.join(&mut command, party, number)
                     .args(["--renderer", "fake", "--batch", "4", "--cascade", "tiny"])
                     .args(["--fake-step-ms", &self.setup.step_ms.to_string()])
                     .args(["--fake-aborting-seed", &crate::load::POISON.to_string()]);
@@ -395,8 +413,8 @@ impl Cluster {
         self.folder.path().join("artifacts").display().to_string()
     }
 
-    fn join<'a>(&self, command: &'a mut Command, number: usize) -> &'a mut Command {
-        let farm = format!("127.0.0.1:{}", self.ports[number % COORDINATORS]);
+    fn join<'a>(&self, command: &'a mut Command, party: Party, number: usize) -> &'a mut Command {
+        let farm = format!("127.0.0.1:{}", self.proxies(party, Server::Coordinators)[number].port());
         // Each on a host of its own, as failures on distinct hosts are told apart.
         let host = format!("host{number}");
         let cache = self.folder.path().join("cache");

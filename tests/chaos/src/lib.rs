@@ -6,7 +6,9 @@
 pub mod cluster;
 pub mod disk;
 pub mod load;
+mod past;
 pub mod plan;
 pub mod recovery;
+mod rounds;
 pub mod run;
 pub mod verdict;

@@ -53,6 +53,8 @@ pub enum Mood {
 pub struct Order {
     /// Chosen by the client, so that a submit may be repeated.
     pub request_id: String,
+    /// What its prompts begin with. Jobs of the same subject and seed are of the same pictures.
+    pub subject: String,
     /// Whose share it counts against.
     pub tenant: String,
     /// Distinct prompts.
@@ -82,7 +84,7 @@ impl Order {
             let poison = self.mood == Mood::Poisoned && position + 1 == self.prompts;
             let seed = self.seed + u64::from(position) * u64::from(self.images_per_prompt);
             Prompt {
-                text: format!("{} picture {position}", self.request_id),
+                text: format!("{} picture {position}", self.subject),
                 images: if poison { 1 } else { self.images_per_prompt },
                 seed: Some(if poison { POISON } else { seed }),
                 ..Prompt::default()

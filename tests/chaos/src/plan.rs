@@ -24,10 +24,12 @@ pub enum Server {
     Postgres,
     /// The artifacts.
     Storage,
+    /// The coordinators, which encoders and workers ask about the farm when they join it.
+    Coordinators,
 }
 
 /// A connection that can be cut.
-pub const LINKS: [(Party, Server); 7] = [
+pub const LINKS: [(Party, Server); 9] = [
     (Party::Coordinators, Server::Redis),
     (Party::Coordinators, Server::Postgres),
     (Party::Coordinators, Server::Storage),
@@ -35,6 +37,8 @@ pub const LINKS: [(Party, Server); 7] = [
     (Party::Encoders, Server::Storage),
     (Party::Workers, Server::Redis),
     (Party::Workers, Server::Storage),
+    (Party::Encoders, Server::Coordinators),
+    (Party::Workers, Server::Coordinators),
 ];
 
 /// How object storage misbehaves.
@@ -78,17 +82,17 @@ pub enum Fault {
     TermStorm,
     /// FLUSHALL.
     FlushRedis,
-    /// SIGKILL of Redis, started again on its own files.
+    /// SIGKILL of Redis, started again with nothing in it.
     KillRedis,
-    /// Redis is set back to a snapshot that was taken earlier.
+    /// Redis is set back to the oldest snapshot kept: minutes old once the run is.
     OldRedis,
     /// SIGKILL of Postgres, started again.
     KillPostgres,
     /// Object storage misbehaves for a while.
     Storage(StorageFault),
-    /// A connection is cut for a while.
+    /// A connection is cut for a while; one to the coordinators with one process killed, which then has to join over it.
     Cut(Party, Server),
-    /// A connection stays open and carries nothing for a while.
+    /// A connection stays open and carries nothing for a while; likewise.
     Stall(Party, Server),
 }
 

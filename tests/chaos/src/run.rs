@@ -18,16 +18,15 @@ use darkroom_test_servers::{
 };
 use fastrand::Rng;
 use nix::sys::signal::Signal;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     cluster::{Cluster, Setup},
-    load::{Client, Mood, Order},
-    plan::{Fault, Party, Plan, Step, Storage, StorageFault},
+    load::{Client, Order},
+    past::Past,
+    plan::{Fault, Party, Plan, Server, Step, Storage, StorageFault},
     recovery::Recoveries,
+    rounds::Rounds,
     verdict::{self, Verdict},
 };
 
@@ -74,6 +73,10 @@ pub struct Report {
     pub clocks: (usize, usize),
     /// Submits whose reply was lost: in one message, streamed, and of both those that the farm had accepted.
     pub lost_replies: (u64, u64, u64),
+    /// How old what Redis was set back to was, each time.
+    pub snapshot_ages: Vec<Duration>,
+    /// Faults that came while a job in earnest was active; none where nobody renders in earnest.
+    pub while_rendering: Option<usize>,
     /// What this machine could not do.
     pub skipped: Vec<String>,
     /// The comparison with what should be.
@@ -94,7 +97,8 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = String::from("| fault | injected | slowest recovery |\n| --- | --- | --- |\n");
         for (name, (count, slowest)) in &self.faults {
-            let _ = writeln!(text, "| {name} | {count} | {:.1} s |", slowest.as_secs_f64());
+            let ages = if *name == Fault::OldRedis.name() { self.ages() } else { String::new() };
+            let _ = writeln!(text, "| {name}{ages} | {count} | {:.1} s |", slowest.as_secs_f64());
         }
         let verdict = &self.verdict;
         let seconds = |time: Option<Duration>| {
@@ -104,6 +108,7 @@ impl Report {
             text,
             "\n| | |\n| --- | --- |\n| jobs | {} |\n| images accepted | {} |\n| done | {} |\n| dead (planted) | {} |\n\
              | cancelled | {} |\n| lost | {} |\n| doubled | {} |\n| other bytes | {} |\n| faults | {} |\n\
+             | faults while a job in earnest was active | {} |\n\
              | submit replies lost, unary / streamed / of accepted jobs | {} / {} / {} |\n\
              | clocks an hour ahead / behind | {} / {} |\n\
              | recovery p50 | {} |\n| recovery p99 | {} |\n\
@@ -117,6 +122,7 @@ impl Report {
             verdict.doubled,
             verdict.other_bytes,
             self.injected(),
+            self.while_rendering.map_or_else(|| "-".to_owned(), |count| count.to_string()),
             self.lost_replies.0,
             self.lost_replies.1,
             self.lost_replies.2,
@@ -138,6 +144,13 @@ impl Report {
         }
         text
     }
+
+    /// How old the snapshots were, in brackets.
+    fn ages(&self) -> String {
+        let ages: Vec<_> =
+            self.snapshot_ages.iter().map(|age| format!("{:.0} s", age.as_secs_f64())).collect();
+        format!(" ({} old)", ages.join(", "))
+    }
 }
 
 /// Runs jobs under faults, as many rounds of them as the faults last; then the same jobs calmly, and compares.
@@ -155,13 +168,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     let faults: Vec<Fault> = options.faults.iter().copied().filter(|fault| can(&cluster, *fault)).collect();
     report.clocks = cluster.wrong_clocks();
     report.skipped = skipped(&cluster, options);
-    let mut load = Load {
-        client: client.clone(),
-        options,
-        orders: Vec::new(),
-        lives: JoinSet::new(),
-        ended: BTreeMap::new(),
-    };
+    report.while_rendering = options.setup.real.as_ref().map(|_| 0);
+    let mut rounds = Rounds::new(client.clone(), options);
+    let mut past = Past::default();
     let mut rng = Rng::with_seed(options.seed.rotate_left(17));
     let mut stuck = Vec::new();
     for Step { pause, fault } in Plan::new(options.seed, &faults, options.pause).take(options.most_faults) {
@@ -173,9 +182,15 @@ pub async fn run(options: &Options) -> Result<Report> {
             ));
             break;
         }
-        load.keep_up();
-        rest(&mut cluster, pause).await?;
-        if let Some(takeover) = inject(&mut cluster, fault, &options.setup, &mut rng).await? {
+        rounds.keep_up();
+        rounds.keep_rendering();
+        rest(&mut cluster, &mut past, pause).await?;
+        if let (Some(count), Some(real)) = (&mut report.while_rendering, &options.setup.real) {
+            *count += usize::from(renders(&client, &real.name).await);
+        }
+        let outcome = inject(&mut cluster, fault, &options.setup, &mut past, &mut rng).await?;
+        report.snapshot_ages.extend(outcome.snapshot_age);
+        if let Some(takeover) = outcome.takeover {
             report.takeovers.add(takeover);
             if takeover > TAKEOVER {
                 eprintln!("{}", cluster.logs(40));
@@ -183,23 +198,27 @@ pub async fn run(options: &Options) -> Result<Report> {
             }
         }
         let healed = Instant::now();
-        let before = progress(&client).await;
-        let mut now = before;
-        while now == before && healed.elapsed() < STUCK {
-            load.keep_up();
+        let mut before = progress(&client).await;
+        let mut has_passed = false;
+        while !has_passed && healed.elapsed() < STUCK {
+            rounds.keep_up();
             cluster.tend()?;
+            past.keep_up(&cluster);
             sleep(Duration::from_millis(50)).await;
-            now = progress(&client).await.or(before);
+            let now = progress(&client).await;
+            // A first answer is where to begin, not progress.
+            has_passed = now.zip(before).is_some_and(|(now, before)| now != before);
+            before = before.or(now);
         }
         let time = healed.elapsed();
-        if now == before {
+        if !has_passed {
             stuck.push(format!("no progress within {time:?} after {}", fault.name()));
         }
         report.recoveries.add(time);
         let told = report.faults.entry(fault.name()).or_default();
         *told = (told.0 + 1, told.1.max(time));
     }
-    while !load.is_over() {
+    while !rounds.is_over() {
         cluster.tend()?;
         sleep(Duration::from_millis(200)).await;
     }
@@ -207,7 +226,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let lost = client.lost();
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     report.lost_replies = (count(&lost.unary), count(&lost.streamed), count(&lost.accepted));
-    let (orders, ended) = (load.orders, load.ended);
+    let (orders, ended) = rounds.into_parts();
     let expected = calm(options, &orders).await.context("the calm run")?;
     // What hung has used up the other client's time.
     let client = Client::new(cluster.ports(), Instant::now() + JUDGING)?;
@@ -218,77 +237,6 @@ pub async fn run(options: &Options) -> Result<Report> {
         eprintln!("{}", cluster.logs(40));
     }
     Ok(report)
-}
-
-/// The jobs that run meanwhile.
-struct Load<'a> {
-    client: Client,
-    options: &'a Options,
-    orders: Vec<Order>,
-    lives: JoinSet<(String, Result<v1::Job>)>,
-    ended: BTreeMap<String, Result<v1::Job>>,
-}
-
-impl Load<'_> {
-    /// Starts another round of jobs when all have ended but those whose poison is still at work and the one in earnest, so
-    /// that no fault meets an idle farm, or one whose next progress is as far away as a real picture.
-    fn keep_up(&mut self) {
-        let over = self.is_over();
-        let at_work = |order: &Order| {
-            let quick = order.mood != Mood::Poisoned && order.cascade.is_empty();
-            quick && !self.ended.contains_key(&order.request_id)
-        };
-        if over || !self.orders.iter().any(at_work) {
-            let mut round = orders(self.options, self.orders.len() as u32);
-            if self.orders.is_empty() {
-                round.extend(
-                    self.options.setup.real.as_ref().map(|real| in_earnest(self.options, &real.name)),
-                );
-            }
-            for (number, order) in (self.orders.len() as u64..).zip(round) {
-                let (client, rng) = (self.client.clone(), Rng::with_seed(self.options.seed ^ (number + 1)));
-                self.orders.push(order.clone());
-                self.lives.spawn(async move { (order.request_id.clone(), client.live(&order, rng).await) });
-            }
-        }
-    }
-
-    /// Whether every job has ended, or been given up.
-    fn is_over(&mut self) -> bool {
-        while let Some(life) = self.lives.try_join_next() {
-            let (id, job) = life.expect("a client does not panic");
-            self.ended.insert(id, job);
-        }
-        self.lives.is_empty()
-    }
-}
-
-/// A round of jobs of every mood, in turn, of two tenants; numbered on from `first`.
-fn orders(options: &Options, first: u32) -> Vec<Order> {
-    let moods = [Mood::Steady, Mood::Wavering, Mood::Repenting, Mood::Poisoned, Mood::Cancelled];
-    let order = |number: u32| Order {
-        request_id: format!("job {number}"),
-        tenant: format!("tenant {}", number % 2),
-        prompts: (options.images / 4).max(1),
-        images_per_prompt: 4,
-        seed: u64::from(number) * 1_000_000,
-        mood: moods[number as usize % moods.len()],
-        cascade: String::new(),
-    };
-    (first..first + options.jobs).map(order).collect()
-}
-
-/// The job that is rendered with the networks of a cascade.
-fn in_earnest(options: &Options, cascade: &str) -> Order {
-    Order {
-        request_id: "in earnest".to_owned(),
-        tenant: "tenant 0".to_owned(),
-        prompts: options.real_images.max(1),
-        images_per_prompt: 1,
-        seed: 7,
-        mood: Mood::Steady,
-        cascade: cascade.to_owned(),
-    }
 }
 
 /// Whether this farm on this machine can have the fault.
@@ -319,6 +267,10 @@ async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> 
         // Nothing is planted here.
         let mut request = order.request();
         request.prompts.retain(|prompt| prompt.seed != Some(crate::load::POISON));
+        let key = |prompt: &v1::Prompt| (prompt.text.clone(), prompt.seed.unwrap_or_default());
+        if request.prompts.iter().all(|prompt| expected.contains_key(&key(prompt))) {
+            continue;
+        }
         let job = client.call("submit", |mut farm| {
             let request = request.clone();
             async move { farm.submit_job(request).await }
@@ -333,10 +285,11 @@ async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> 
 }
 
 /// Lets time pass, and starts again what ended meanwhile.
-async fn rest(cluster: &mut Cluster, time: Duration) -> Result<()> {
+async fn rest(cluster: &mut Cluster, past: &mut Past, time: Duration) -> Result<()> {
     let until = Instant::now() + time;
     while Instant::now() < until {
         cluster.tend()?;
+        past.keep_up(cluster);
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -344,22 +297,49 @@ async fn rest(cluster: &mut Cluster, time: Duration) -> Result<()> {
 
 /// Everything that every job has passed so far, which changes with each commit; `None` when the farm does not say.
 async fn progress(client: &Client) -> Option<u64> {
-    let listed = client.call("list jobs", |mut farm| async move {
-        farm.list_jobs(v1::ListJobsRequest { page_size: 1000, ..v1::ListJobsRequest::default() }).await
-    });
     let passed = |job: &v1::Job| job.stages.iter().map(|stage| stage.done).sum::<u64>() + job.images_done;
-    // Not for as long as the client would try: who waits here must go on looking after ended processes.
-    let listed = tokio::time::timeout(Duration::from_secs(5), listed).await.ok()?;
-    Some(listed.ok()?.jobs.iter().map(passed).sum())
+    Some(jobs(client, Vec::new()).await?.iter().map(passed).sum())
 }
 
-/// Injects one fault and ends it. For a fault of the leader, how long it took another one to lead.
+/// Whether a job of this cascade is active; not when the farm does not say.
+async fn renders(client: &Client, cascade: &str) -> bool {
+    let of_it = |job: &v1::Job| job.spec.as_ref().is_some_and(|spec| spec.cascade == cascade);
+    jobs(client, vec![v1::JobState::Active]).await.is_some_and(|jobs| jobs.iter().any(of_it))
+}
+
+/// The jobs in some states, all without any; `None` when the farm does not say.
+async fn jobs(client: &Client, states: Vec<v1::JobState>) -> Option<Vec<v1::Job>> {
+    let states: Vec<i32> = states.into_iter().map(i32::from).collect();
+    let listed = client.call("list jobs", |mut farm| {
+        let states = states.clone();
+        async move {
+            let request = v1::ListJobsRequest { page_size: 1000, states, ..v1::ListJobsRequest::default() };
+            farm.list_jobs(request).await
+        }
+    });
+    // Not for as long as the client would try: who waits here must go on looking after ended processes.
+    let listed = tokio::time::timeout(Duration::from_secs(5), listed).await.ok()?;
+    Some(listed.ok()?.jobs)
+}
+
+/// What there is to tell of a fault beside its recovery.
+#[derive(Default)]
+struct Outcome {
+    /// Of a fault of the leader, how long it took another one to lead.
+    takeover: Option<Duration>,
+    /// How old what Redis was set back to was.
+    snapshot_age: Option<Duration>,
+}
+
+/// Injects one fault and ends it.
 async fn inject(
     cluster: &mut Cluster,
     fault: Fault,
     setup: &Setup,
+    past: &mut Past,
     rng: &mut Rng,
-) -> Result<Option<Duration>> {
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
     let past_the_lease = setup.lease + Duration::from_secs(1);
     match fault {
         Fault::Kill(party) => cluster.kill(party, rng.usize(0..cluster.count(party)))?,
@@ -373,13 +353,13 @@ async fn inject(
             let took = takeover(cluster, &holder).await;
             sleep(Duration::from_secs(1)).await;
             cluster.signal(Party::Coordinators, leader, Signal::SIGCONT);
-            return Ok(Some(took));
+            outcome.takeover = Some(took);
         }
         Fault::KillLeader => {
             let leader = cluster.leader().await?;
             let holder = cluster.holder();
             cluster.kill(Party::Coordinators, leader)?;
-            return Ok(Some(takeover(cluster, &holder).await));
+            outcome.takeover = Some(takeover(cluster, &holder).await);
         }
         Fault::IsolateLeader(server) => {
             let leader = cluster.leader().await?;
@@ -387,7 +367,7 @@ async fn inject(
             cluster.proxies(Party::Coordinators, server)[leader].cut();
             let took = takeover(cluster, &holder).await;
             cluster.proxies(Party::Coordinators, server)[leader].heal();
-            return Ok(Some(took));
+            outcome.takeover = Some(took);
         }
         Fault::FullDisk => {
             if let Some(disk) = cluster.disk() {
@@ -411,12 +391,12 @@ async fn inject(
         Fault::KillRedis => {
             cluster.redis.kill();
             sleep(Duration::from_millis(rng.u64(0..3000))).await;
-            cluster.redis.restart();
+            cluster.restart_redis();
         }
         Fault::OldRedis => {
-            let snapshot = cluster.redis.snapshot();
-            sleep(Duration::from_secs(3)).await;
-            cluster.redis.restart_from_snapshot(&snapshot);
+            let (snapshot, age) = past.oldest(cluster).await;
+            cluster.redis.restart_from_snapshot(snapshot);
+            outcome.snapshot_age = Some(age);
         }
         Fault::KillPostgres => {
             cluster.postgres.kill();
@@ -436,16 +416,26 @@ async fn inject(
         }
         Fault::Cut(party, server) => {
             cluster.proxies(party, server).iter().for_each(Proxy::cut);
+            join_anew(cluster, party, server, rng)?;
             sleep(Duration::from_millis(rng.u64(500..6000))).await;
             cluster.proxies(party, server).iter().for_each(Proxy::heal);
         }
         Fault::Stall(party, server) => {
             cluster.proxies(party, server).iter().for_each(Proxy::stall);
+            join_anew(cluster, party, server, rng)?;
             sleep(Duration::from_millis(rng.u64(500..6000))).await;
             cluster.proxies(party, server).iter().for_each(Proxy::heal);
         }
     }
-    Ok(None)
+    Ok(outcome)
+}
+
+/// Members ask coordinators only when they join: where they are cut off from them, one has to.
+fn join_anew(cluster: &mut Cluster, party: Party, server: Server, rng: &mut Rng) -> Result<()> {
+    if server == Server::Coordinators {
+        cluster.kill(party, rng.usize(0..cluster.count(party)))?;
+    }
+    Ok(())
 }
 
 /// Waits until another one leads, and says how long that took; twice the longest time at most.

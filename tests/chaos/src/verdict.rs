@@ -25,6 +25,8 @@ pub type Expected = BTreeMap<(String, u64), String>;
 
 /// Most problems told.
 const MOST_PROBLEMS: usize = 50;
+/// What a coordinator logs when its sweep has ended a job that the commit of its last task should have ended.
+const OVERLOOKED: &str = "jobs should have been finished";
 
 /// The comparison. Nothing is wrong when `problems` is empty.
 #[derive(Debug, Default)]
@@ -113,8 +115,18 @@ pub async fn judge(
     for left in cluster.left_in_queue()? {
         verdict.wrong(format!("left in the queue: {left}"));
     }
+    for log in cluster.coordinator_logs() {
+        for line in overlooked(&log) {
+            verdict.wrong(format!("a sweep ended what a commit should have: {line}"));
+        }
+    }
     store.close().await;
     Ok(verdict)
+}
+
+/// The lines of a coordinator's log that tell of jobs that no commit ended.
+fn overlooked(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter(|line| line.contains(OVERLOOKED))
 }
 
 /// The manifest is the one that the record names, of this generation, and says of every image what the farm says.
@@ -218,4 +230,17 @@ fn judge_images(
         }
     }
     verdict.lost += wanted.len() as u64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_tells_of_jobs_that_no_commit_ended_in_the_words_that_the_sweep_uses() {
+        assert!(include_str!("../../../coordinator/src/reaper.rs").contains(OVERLOOKED));
+        let log = "INFO leads\nERROR jobs should have been finished and were not jobs=1\nINFO done\n";
+        assert_eq!(overlooked(log).count(), 1);
+        assert_eq!(overlooked("INFO leads\n").count(), 0);
+    }
 }
