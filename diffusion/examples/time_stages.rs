@@ -1,6 +1,6 @@
 //! Times the stages of a cascade folder and says where the time goes, one line of JSON a stage:
-//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [warm=STEPS] [libtorch] [cpu|cuda] [eager]
-//! [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
+//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [warm=STEPS] [pass=IMAGES] [libtorch] [cpu|cuda]
+//! [eager] [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
 //!
 //! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up, of one
 //! step or as many as given: CUDA graphs are recorded within the first six.
@@ -36,6 +36,7 @@ fn time_stages() -> Result<(), Failure> {
             other => match other.split_once('=') {
                 Some(("images", count)) => images = count.parse()?,
                 Some(("warm", count)) => warm_steps = count.parse()?,
+                Some(("pass", count)) => options.images_per_pass = Some(count.parse()?),
                 _ => stages.push(other.to_owned()),
             },
         }

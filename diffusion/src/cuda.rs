@@ -6,7 +6,10 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+pub(crate) use kernels::{CudaNorm, Kernels, Steer, kernels};
 use native::Shim;
+
+mod kernels;
 
 /// The shim as it was built; empty if it could not be.
 const SHIM: &[u8] = include_bytes!(env!("DARKROOM_SHIM"));
@@ -42,6 +45,12 @@ pub(crate) struct Memory {
 /// A card's memory at this moment, other processes' share included.
 pub(crate) fn memory(device: usize) -> Result<Memory, String> {
     shim()?.memory(device)
+}
+
+/// Has convolutions compute f32 in f32 (by itself libtorch lets them round to TF32) and by algorithms that give the same
+/// bits each time.
+pub(crate) fn be_exact() -> Result<(), String> {
+    shim()?.be_exact()
 }
 
 /// Gives memory that libtorch keeps for later back to the card.
@@ -99,12 +108,13 @@ impl Recording {
     reason = "functions of a shared library have no safe wrapper; every pointer is owned by one handle"
 )]
 mod native {
-    use std::ffi::{CStr, c_char, c_int, c_void};
+    use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
     use std::marker::PhantomData;
     use std::os::fd::AsRawFd as _;
     use std::ptr::{self, NonNull};
 
     use super::Memory;
+    use super::kernels::{NAMES, SOURCE, THREADS};
     use crate::device::open_library;
 
     type Object = *mut c_void;
@@ -121,8 +131,36 @@ mod native {
         replay: unsafe extern "C" fn(Object, *mut c_char, usize) -> c_int,
         recording_drop: unsafe extern "C" fn(Object),
         give_back: unsafe extern "C" fn(*mut c_char, usize) -> c_int,
+        be_exact: unsafe extern "C" fn(*mut c_char, usize) -> c_int,
         memory: unsafe extern "C" fn(c_int, *mut usize, *mut usize, *mut c_char, usize) -> c_int,
+        kernels_new: KernelsNew,
+        launch: Launch,
     }
+
+    /// Device, NVRTC, driver, source, names and their number.
+    type KernelsNew = unsafe extern "C" fn(
+        c_int,
+        Object,
+        Object,
+        *const c_char,
+        *const *const c_char,
+        usize,
+        *mut Object,
+        *mut c_char,
+        usize,
+    ) -> c_int;
+    /// Which, two extents of the grid, threads of a block, bytes that they share, the argument.
+    type Launch = unsafe extern "C" fn(
+        Object,
+        usize,
+        c_uint,
+        c_uint,
+        c_uint,
+        c_uint,
+        *const c_void,
+        *mut c_char,
+        usize,
+    ) -> c_int;
 
     impl Shim {
         pub(super) fn load(bytes: &[u8]) -> Result<Self, String> {
@@ -153,7 +191,10 @@ mod native {
                 replay: function!("replay"),
                 recording_drop: function!("recording_drop"),
                 give_back: function!("give_back"),
+                be_exact: function!("be_exact"),
                 memory: function!("memory"),
+                kernels_new: function!("kernels_new"),
+                launch: function!("launch"),
             })
         }
 
@@ -169,12 +210,97 @@ mod native {
             said(|text, size| unsafe { (self.give_back)(text, size) })
         }
 
+        pub(super) fn be_exact(&self) -> Result<(), String> {
+            // SAFETY: it takes nothing but the place for its message.
+            said(|text, size| unsafe { (self.be_exact)(text, size) })
+        }
+
         pub(super) fn recorder(&'static self, device: usize) -> Result<RecorderHandle, String> {
             let mut object = ptr::null_mut();
             // SAFETY: `object` outlives the call.
             said(|text, size| unsafe { (self.recorder_new)(number(device), &mut object, text, size) })?;
             let object = NonNull::new(object).ok_or("it made no recorder")?;
             Ok(RecorderHandle { shim: self, object })
+        }
+    }
+
+    impl Shim {
+        /// Compiles the kernels for a device and loads them there.
+        pub(super) fn kernels(&'static self, device: usize) -> Result<KernelsHandle, String> {
+            let nvrtc = nvrtc()?;
+            let driver = open_library("libcuda.so.1")?;
+            let names = NAMES.map(|name| name.as_ptr().cast::<c_char>());
+            let mut object = ptr::null_mut();
+            // SAFETY: source and names are C strings that live for ever, both libraries stay loaded, `object` outlives the call.
+            said(|text, size| unsafe {
+                (self.kernels_new)(
+                    number(device),
+                    nvrtc.as_ptr(),
+                    driver.as_ptr(),
+                    SOURCE.as_ptr().cast(),
+                    names.as_ptr(),
+                    names.len(),
+                    &mut object,
+                    text,
+                    size,
+                )
+            })?;
+            let object = NonNull::new(object).ok_or("it made no kernels")?;
+            Ok(KernelsHandle { shim: self, object })
+        }
+    }
+
+    /// libtorch's way to NVRTC, with the part loaded that NVRTC itself would look for where it is not.
+    fn nvrtc() -> Result<NonNull<c_void>, String> {
+        let library = open_library("libcaffe2_nvrtc.so")?;
+        let mut found = std::mem::MaybeUninit::<libc::Dl_info>::uninit();
+        // SAFETY: the library stays loaded, the name is a C string, and dladdr fills `found` where it returns other than 0;
+        // the path in it then is a C string that lives as long as the library.
+        let path = unsafe {
+            let symbol = libc::dlsym(library.as_ptr(), c"nvrtcCreateProgram".as_ptr());
+            if symbol.is_null() || libc::dladdr(symbol, found.as_mut_ptr()) == 0 {
+                return Err("libtorch's NVRTC has no function to create a program".to_owned());
+            }
+            CStr::from_ptr(found.assume_init().dli_fname).to_string_lossy().into_owned()
+        };
+        let folder =
+            std::path::Path::new(&path).parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+        for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if name.to_string_lossy().starts_with("libnvrtc-builtins.so") {
+                open_library(&file.path().to_string_lossy())?;
+            }
+        }
+        Ok(library)
+    }
+
+    /// Kernels loaded on a device. They stay there for the rest of the process.
+    pub(super) struct KernelsHandle {
+        shim: &'static Shim,
+        object: NonNull<c_void>,
+    }
+
+    // SAFETY: the object holds a device's number and functions, which any thread may launch and nobody changes.
+    unsafe impl Send for KernelsHandle {}
+    // SAFETY: the same.
+    unsafe impl Sync for KernelsHandle {}
+
+    impl KernelsHandle {
+        /// Launches one on the current stream; `argument` is what that kernel takes, with addresses on the device.
+        pub(super) fn launch(
+            &self,
+            index: usize,
+            [x, y, shared]: [usize; 3],
+            argument: *const c_void,
+        ) -> Result<(), String> {
+            let small = |value: usize| c_uint::try_from(value).map_err(|_| format!("a grid of {x} and {y}"));
+            let (x, y, shared, threads) = (small(x)?, small(y)?, small(shared)?, small(THREADS)?);
+            // SAFETY: the object lives for ever; `argument` is read during the call alone, as the type that the kernel of
+            // this index has in norm.cu, which kernels.rs mirrors; what its addresses point to is freed in this stream's
+            // order, after the kernel ran.
+            said(|text, size| unsafe {
+                (self.shim.launch)(self.object.as_ptr(), index, x, y, threads, shared, argument, text, size)
+            })
         }
     }
 

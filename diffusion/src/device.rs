@@ -16,6 +16,8 @@ pub(crate) use native::open_library;
 
 /// Raised when a change to the kernels changes bits.
 const KERNELS: u32 = 4;
+/// The same of those for GPUs.
+const CUDA_KERNELS: u32 = 1;
 
 /// Which device to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct LoadOptions {
     pub libtorch_only: bool,
     /// On a GPU, networks are launched operation by operation, never as recorded graphs. The bits are the same.
     pub eager: bool,
+    /// Images in one forward pass on a GPU, for measurements: other numbers give other bits. The rule's when absent.
+    pub images_per_pass: Option<usize>,
 }
 
 /// A device and a number format, settled.
@@ -63,6 +67,10 @@ pub(crate) struct Placement {
     pub(crate) kind: Kind,
     /// Whether networks run on this crate's own kernels.
     pub(crate) kernels: bool,
+    /// Images in one forward pass on a GPU, where not the rule's.
+    pub(crate) images_per_pass: Option<usize>,
+    /// Whether networks on a GPU run on this crate's own CUDA kernels, where there are such.
+    pub(crate) cuda_kernels: bool,
 }
 
 impl Placement {
@@ -89,6 +97,9 @@ impl Placement {
     /// The same where an operation runs on so many threads.
     pub(crate) fn class_with(self, threads: usize) -> String {
         let hardware = match self.device {
+            Device::Cuda(index) if self.cuda_kernels => {
+                format!("cuda/{}/kernels={CUDA_KERNELS}", gpu_model(index))
+            }
             Device::Cuda(index) => format!("cuda/{}", gpu_model(index)),
             // The kernels' own bits, and those of what libtorch does on one thread beside them, depend on no count.
             _ if self.kernels => format!("cpu/{}/{}/kernels={KERNELS}", cpu_model(), cpu_capability()),
@@ -120,7 +131,13 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
         DtypeChoice::Auto if device.is_cuda() || cpu_has_bf16() => Kind::BFloat16,
         DtypeChoice::Auto => Kind::Float,
     };
-    Ok(Placement { device, kind, kernels: false })
+    Ok(Placement {
+        device,
+        kind,
+        kernels: false,
+        images_per_pass: options.images_per_pass,
+        cuda_kernels: false,
+    })
 }
 
 /// Bytes that are free on the device that a model would be placed on, other processes' share left out; none on a CPU, and
@@ -162,8 +179,13 @@ pub(crate) fn give_freed_memory_back() {
 /// The same for a network, which runs on this crate's own kernels where they are there.
 pub(crate) fn place_network(options: &LoadOptions) -> Result<Placement, LoadError> {
     let placement = place(options)?;
-    let kernels = placement.device == Device::Cpu && !options.libtorch_only && kernels::available();
-    Ok(Placement { kernels, ..placement })
+    let own = !options.libtorch_only;
+    let kernels = placement.device == Device::Cpu && own && kernels::available();
+    let cuda_kernels = match placement.device {
+        Device::Cuda(index) => own && cuda::kernels(index).is_some(),
+        _ => false,
+    };
+    Ok(Placement { kernels, cuda_kernels, ..placement })
 }
 
 /// Held while threads are counted or set: libtorch keeps a number for each thread, and one for threads that it has not
@@ -216,6 +238,9 @@ fn cuda_devices() -> &'static Result<usize, String> {
             .map_err(|reason| format!("libtorch's CUDA half could not be loaded ({reason})"))?;
         if !tch::Cuda::is_available() {
             return Err("libtorch sees no CUDA device".to_owned());
+        }
+        if let Err(reason) = cuda::be_exact() {
+            tracing::warn!(reason, "convolutions in f32 round to TF32, and may differ from run to run");
         }
         Ok(tch::Cuda::device_count().max(0) as usize)
     })

@@ -1,10 +1,11 @@
 //! Layers as networks call them: each with all that follows it, so that one pass over a picture does it all.
 //!
-//! On this crate's own kernels a layer is one or two of them; elsewhere it is libtorch's operations in turn. Networks
-//! are written once, against this module.
+//! On this crate's own kernels a layer is one or two of them; elsewhere it is libtorch's operations in turn, on a GPU with kernels
+//! of this crate for what is not a convolution. Networks are written once, against this module.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::cuda::{self, CudaNorm, Steer};
 use crate::device::Placement;
 use crate::error::LoadError;
 use crate::kernels::{ConvKernel, ConvPart, Layout, NormKernel, Packing, Picture, Shape, halve};
@@ -61,6 +62,7 @@ pub(crate) struct Norm {
 
 enum NormWay {
     Kernel(NormKernel),
+    Cuda(CudaNorm),
     Libtorch(GroupNorm),
 }
 
@@ -72,14 +74,28 @@ impl Norm {
         (groups, eps): (usize, f64),
         activation: Option<Activation>,
     ) -> Result<Self, LoadError> {
-        let way = if weights.placement().kernels {
-            let weight = weights.take_f32(&format!("{name}.weight"), &[channels])?;
-            let bias = weights.take_f32(&format!("{name}.bias"), &[channels])?;
-            NormWay::Kernel(NormKernel::new(&weight, &bias, groups, eps)?)
-        } else {
-            NormWay::Libtorch(GroupNorm::load(weights, name, channels, groups, eps)?)
+        let placement = weights.placement();
+        let take = |part: &str| weights.take_f32(&format!("{name}.{part}"), &[channels]);
+        let on_card = match own_kernels(placement) {
+            Some(kernels) => CudaNorm::new(kernels, take("weight")?, take("bias")?, groups, eps),
+            None => None,
+        };
+        let way = match on_card {
+            Some(norm) => NormWay::Cuda(norm),
+            None if placement.kernels => {
+                NormWay::Kernel(NormKernel::new(&take("weight")?, &take("bias")?, groups, eps)?)
+            }
+            None => NormWay::Libtorch(GroupNorm::load(weights, name, channels, groups, eps)?),
         };
         Ok(Self { way, activation })
+    }
+
+    /// Takes over the bias of the convolution before it, where that saves a pass over the picture.
+    pub(crate) fn take_bias(&mut self, conv: &mut Conv) -> Torch<()> {
+        let (NormWay::Cuda(norm), ConvWay::Libtorch(conv)) = (&mut self.way, &mut conv.way) else {
+            return Ok(());
+        };
+        conv.take_bias().map_or(Ok(()), |bias| norm.with_bias_before(&bias))
     }
 
     pub(crate) fn forward(&self, input: Input<'_>, steering: &Steering<'_>) -> Torch<Tensor> {
@@ -97,6 +113,16 @@ impl Norm {
                 };
                 norm.forward(&sources, scale_shift, added, self.activation)
             }
+            NormWay::Cuda(norm) => {
+                let sources: Vec<(&Tensor, f64)> = [(input.x, 1.0)].into_iter().chain(input.skip).collect();
+                let steer = Steer { activation: self.activation, ..Steer::default() };
+                let steer = match steering {
+                    Steering::None => steer,
+                    Steering::ScaleShift(values) => Steer { scale_shift: Some(values), ..steer },
+                    Steering::Added(values) => Steer { added: Some(values), ..steer },
+                };
+                norm.forward(&sources, steer)
+            }
             NormWay::Libtorch(norm) => {
                 let x = input.joined()?;
                 let wide = |values: &Tensor| values.f_unsqueeze(-1)?.f_unsqueeze(-1);
@@ -113,6 +139,14 @@ impl Norm {
                 self.activation.map_or(Ok(normed.shallow_clone()), |activation| activation.apply(normed))
             }
         }
+    }
+}
+
+/// This crate's kernels on the GPU that a network is placed on.
+fn own_kernels(placement: Placement) -> Option<&'static cuda::Kernels> {
+    match placement.device {
+        Device::Cuda(index) if placement.cuda_kernels => cuda::kernels(index),
+        _ => None,
     }
 }
 
@@ -204,7 +238,13 @@ pub(crate) struct Closing {
 
 enum ClosingWay {
     Kernel { sum: ConvKernel, has_shortcut: bool },
-    Libtorch { conv: Conv2d, shortcut: Option<Conv2d> },
+    Libtorch { conv: Conv2d, shortcut: Option<Conv2d>, sum: Option<CudaSum> },
+}
+
+/// A sum with the biases of what is summed, on a GPU.
+struct CudaSum {
+    kernels: &'static cuda::Kernels,
+    bias: Tensor,
 }
 
 impl Closing {
@@ -235,10 +275,21 @@ impl Closing {
             let packing = Packing { kind, layout: Layout::Apart, may_grow: weights.may_grow() };
             ClosingWay::Kernel { sum: ConvKernel::new(packing, &parts, Some(&bias))?, has_shortcut }
         } else {
-            ClosingWay::Libtorch {
-                conv: Conv2d::load(weights, conv, shape)?,
-                shortcut: has_shortcut.then(|| Conv2d::load(weights, shortcut, narrow)).transpose()?,
-            }
+            let mut conv = Conv2d::load(weights, conv, shape)?;
+            let mut shortcut = has_shortcut.then(|| Conv2d::load(weights, shortcut, narrow)).transpose()?;
+            let sum = match own_kernels(weights.placement()) {
+                Some(kernels) if outputs % 4 == 0 => {
+                    let biases = [conv.take_bias(), shortcut.as_mut().and_then(Conv2d::take_bias)];
+                    let mut bias =
+                        Tensor::f_zeros([outputs as i64], (Kind::Float, weights.placement().device))?;
+                    for part in biases.iter().flatten() {
+                        bias = bias.f_add(&part.f_to_kind(Kind::Float)?)?;
+                    }
+                    Some(CudaSum { kernels, bias })
+                }
+                _ => None,
+            };
+            ClosingWay::Libtorch { conv, shortcut, sum }
         };
         Ok(Self { way, divisor, kind })
     }
@@ -269,9 +320,14 @@ impl Closing {
                     [hidden.into(), picture(&x)].into_iter().chain(behind).collect();
                 sum.forward(&sources, None, shape)
             }
-            ClosingWay::Libtorch { conv, shortcut } => {
+            ClosingWay::Libtorch { conv, shortcut, sum } => {
                 let x = resample.by_libtorch(&input.joined()?)?;
                 let mut hidden = conv.forward(hidden)?;
+                if let Some(CudaSum { kernels, bias }) = sum {
+                    let x =
+                        shortcut.as_ref().map_or_else(|| Ok(x.shallow_clone()), |conv| conv.forward(&x))?;
+                    return kernels.sum(&hidden, &x, bias, self.divisor);
+                }
                 let mut sum = match shortcut {
                     Some(conv) => hidden.f_add_(&conv.forward(&x)?)?,
                     None => hidden.f_add_(&x)?,

@@ -96,6 +96,11 @@ impl Conv2d {
         Ok(Self { weight, bias: Some(bias), stride: shape.stride as i64, padding })
     }
 
+    /// From now on it adds no bias: whoever takes it does.
+    pub(crate) fn take_bias(&mut self) -> Option<Tensor> {
+        self.bias.take()
+    }
+
     /// Weight and bias in f32, to be packed.
     pub(crate) fn load_f32(
         weights: &Weights,

@@ -42,7 +42,7 @@ pub use sampler::Sampler;
 pub use schedule::{Spacing, Thresholding};
 pub use settings::{RowInput, SamplerSettings, StageDescription, StepReport};
 pub use stage::StageModel;
-pub use stage_survey::{StageSurvey, weights_memory};
+pub use stage_survey::{StageSurvey, images_per_pass, weights_memory};
 pub use text_encoder::{EncodedText, EncoderSurvey, TextEncoder};
 pub use tokenizer::Tokenizer;
 pub use weights::{WeightsSurvey, scan as scan_weights};

@@ -38,21 +38,57 @@ pub struct NoiseKey<'a> {
 ///
 /// Block `b` of the counter gives the values `4b … 4b + 3`. The largest magnitude possible is 6.77.
 pub fn fill_normal(key: NoiseKey<'_>, field: &mut [f32]) {
-    const LEAST_PER_THREAD: usize = 1 << 16;
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
-    let threads = threads.min(field.len() / LEAST_PER_THREAD).max(1);
-    let blocks = field.len().div_ceil(4);
-    let share = blocks.div_ceil(threads).max(1);
+    fill_normals(vec![(key, field)]);
+}
+
+/// The same for several fields at once: threads share out the values of all.
+pub fn fill_normals(fields: Vec<(NoiseKey<'_>, &mut [f32])>) {
+    /// Below, starting a thread is not worth it.
+    const LEAST_PER_THREAD: usize = 1 << 14;
+    const MOST_THREADS: usize = 16;
+    let values: usize = fields.iter().map(|(_, field)| field.len()).sum();
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
+    let share = values.div_ceil(threads).max(LEAST_PER_THREAD).next_multiple_of(4);
+    let mut shares: Vec<Vec<Part<'_>>> = Vec::new();
+    let mut room = 0;
+    for (key, mut rest) in fields {
+        let mut block = 0;
+        while !rest.is_empty() {
+            if room == 0 {
+                shares.push(Vec::new());
+                room = share;
+            }
+            // Whole blocks, but at a field's end.
+            let (part, later) = rest.split_at_mut(room.min(rest.len()));
+            room -= part.len().next_multiple_of(4).min(room);
+            let blocks = part.len() / 4;
+            if let Some(parts) = shares.last_mut() {
+                parts.push(Part { key, block, values: part });
+            }
+            block += blocks;
+            rest = later;
+        }
+    }
     std::thread::scope(|scope| {
-        let mut parts = field.chunks_mut(share * 4).enumerate();
-        let own = parts.next();
-        for (index, part) in parts {
-            scope.spawn(move || fill_part(key, index * share, part));
+        let own = shares.pop();
+        for parts in shares {
+            scope.spawn(|| parts.into_iter().for_each(Part::fill));
         }
-        if let Some((_, part)) = own {
-            fill_part(key, 0, part);
-        }
+        own.into_iter().flatten().for_each(Part::fill);
     });
+}
+
+/// Consecutive values of a field, from a block on.
+struct Part<'a> {
+    key: NoiseKey<'a>,
+    block: usize,
+    values: &'a mut [f32],
+}
+
+impl Part<'_> {
+    fn fill(self) {
+        fill_part(self.key, self.block, self.values);
+    }
 }
 
 fn fill_part(key: NoiseKey<'_>, first_block: usize, part: &mut [f32]) {
@@ -185,6 +221,17 @@ mod tests {
         let mut serial = vec![0.0; 300_003];
         fill_part(KEY, 0, &mut serial);
         assert_eq!(whole, serial);
+        // Several at once, of which none ends with a block, a share or the others.
+        let lengths = [5, 70_001, 16_384, 3, 40_002];
+        let keys: Vec<NoiseKey<'_>> =
+            (0..).map(|seed| NoiseKey { seed, ..KEY }).take(lengths.len()).collect();
+        let mut together: Vec<Vec<f32>> = lengths.iter().map(|length| vec![0.0; *length]).collect();
+        fill_normals(keys.iter().copied().zip(together.iter_mut().map(Vec::as_mut_slice)).collect());
+        for ((key, length), got) in keys.iter().zip(lengths).zip(&together) {
+            let mut serial = vec![0.0; length];
+            fill_part(*key, 0, &mut serial);
+            assert_eq!(*got, serial, "{length} values");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::graphs::Graphs;
 use crate::host::HostTensor;
 use crate::image_to_image::{self, begin, repainted, steps_left_out};
 use crate::kernels::OneThread;
-use crate::noise::{NoiseKey, Purpose, fill_normal};
+use crate::noise::{NoiseKey, Purpose, fill_normals};
 use crate::rows;
 use crate::sampler::{PlanOptions, SamplerPlan};
 use crate::schedule::{Prediction, Schedule};
@@ -137,7 +137,7 @@ impl StageModel {
         let _one = self.placement.kernels.then(OneThread::enter);
         self.check(settings, rows)?;
         let plan = self.plan(settings)?;
-        let group = rows::images_per_forward(self.placement, settings.width * settings.height);
+        let group = self.images_per_forward(settings);
         let groups: Vec<&[RowInput]> = rows.chunks(group).collect();
         let shared = rows::groups_per_forward(self.placement, settings.width * settings.height);
         let mut denoisers = Vec::with_capacity(groups.len());
@@ -215,6 +215,11 @@ impl StageModel {
             return Err(RenderError::invalid("strength", message));
         }
         Ok(plan)
+    }
+
+    /// How many images share a forward pass; fewer are padded.
+    pub(crate) fn images_per_forward(&self, settings: &SamplerSettings) -> usize {
+        rows::images_per_forward(self.placement, settings.width * settings.height, self.loaded.parameters)
     }
 
     pub(crate) fn network(&self) -> &Network {
@@ -405,9 +410,8 @@ impl StageModel {
         let size = 3 * settings.height * settings.width;
         let mut values = vec![0.0; size * group];
         timed(Part::Noise, || {
-            for (field, image) in values.chunks_mut(size).zip(images) {
-                fill_normal(NoiseKey { seed: image.seed, stage: &self.name, purpose, step }, field);
-            }
+            let key = |image: &RowInput| NoiseKey { seed: image.seed, stage: &self.name, purpose, step };
+            fill_normals(images.iter().map(key).zip(values.chunks_mut(size)).collect());
         });
         let shape = [group as i64, 3, settings.height as i64, settings.width as i64];
         upload(&values, &shape, self.placement.device)

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::ConfigFile;
 use crate::device::{LoadOptions, place_network};
 use crate::error::LoadError;
+use crate::rows::images_per_forward;
 use crate::schedule::Schedule;
 use crate::stage::{NOISING_SCHEDULER, SCHEDULER, check_parts};
 use crate::unet::Network;
@@ -108,6 +109,24 @@ impl StageSurvey {
 pub fn weights_memory(stage_dir: &Path, options: &LoadOptions) -> Result<u64, LoadError> {
     let placement = place_network(options)?;
     Ok(StageSurvey::read(stage_dir, None)?.weights.packed(placement))
+}
+
+/// How many pictures of so many pixels share a forward pass where `options` place a stage's network, by its files' headers: fewer
+/// take as long. `None` where any number may share one, and where each has its own.
+///
+/// # Errors
+/// As [`crate::StageModel::load`].
+pub fn images_per_pass(
+    stage_dir: &Path,
+    options: &LoadOptions,
+    pixels: usize,
+) -> Result<Option<usize>, LoadError> {
+    let placement = place_network(options)?;
+    if !placement.device.is_cuda() {
+        return Ok(None);
+    }
+    let parameters = StageSurvey::read(stage_dir, None)?.weights.parameters;
+    Ok(Some(images_per_forward(placement, pixels, parameters)))
 }
 
 fn read_schedule(path: &Path) -> Result<(Schedule, Vec<String>), LoadError> {

@@ -5,8 +5,8 @@
 //! nothing. They, and caps lowered for want of memory, are kept per pool and device class in a small file, so that the next
 //! start knows them at once.
 //!
-//! Of a stage that was never timed a GPU is asked before it takes work ([`try_out`]): there a batch of eight may cost little
-//! more than one of two, and one too large runs out of memory, which is better found out on made-up pictures. On a CPU the
+//! Of a stage that was never timed a GPU is asked before it takes work ([`try_out`]). There so many images share each pass of the
+//! network, and fewer take as long, so a batch is a pass; whether one fits into the card's memory is better found out on made-up pictures. On a CPU the
 //! rule decides until the first batch was timed: images of a batch cost about n times one, so that little is to be gained, and
 //! a trial would take as long as the first picture of somebody who waits for it.
 
@@ -41,6 +41,29 @@ pub fn rule(size: u32) -> usize {
     }
 }
 
+/// How many images a batch may have whatever it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Fewer take as long.
+    pub least: usize,
+    /// More only delay the first.
+    pub most: usize,
+}
+
+impl Room {
+    /// Of pictures of edge `size`, where each image takes its own time.
+    #[must_use]
+    pub fn by_rule(size: u32) -> Self {
+        Self { least: 1, most: rule(size) }
+    }
+
+    /// Where so many images share each pass, and one by itself takes as long as all.
+    #[must_use]
+    pub fn of_passes(images: usize) -> Self {
+        Self { least: images, most: images }
+    }
+}
+
 /// What is known of one pool on one class of device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Known {
@@ -71,14 +94,14 @@ impl Caps {
         Self { fixed, file, saved: known.clone(), known }
     }
 
-    /// The cap for a pool (named with its device class) of pictures of edge `size`.
+    /// The cap for a pool (named with its device class).
     #[must_use]
-    pub fn cap(&self, pool: &str, size: u32) -> usize {
+    pub fn cap(&self, pool: &str, room: Room) -> usize {
         let known = self.known.get(pool).copied().unwrap_or_default();
         let learned = || {
             let seconds = known.seconds_per_image.filter(|seconds| *seconds > 0.0);
             let by_time = seconds.map_or(usize::MAX, |seconds| (TARGET_SECONDS / seconds) as usize);
-            by_time.clamp(1, rule(size))
+            by_time.clamp(room.least, room.most)
         };
         self.fixed.unwrap_or_else(learned).min(known.most_rows.unwrap_or(usize::MAX)).max(1)
     }
@@ -127,12 +150,12 @@ impl Caps {
     }
 }
 
-/// Finds a first cap for a pool of pictures of edge `size` of which nothing is known: batches of 1, 2, 4, … images up to the
-/// rule, until one takes as long as a batch should, memory runs out, or [`TRIAL_SECONDS`] since `begun` are over. `trial`
+/// Finds a first cap for a pool of which nothing is known: batches of the least, twice, four times as many images up to the
+/// most, until one takes as long as a batch should, memory runs out, or [`TRIAL_SECONDS`] since `begun` are over. `trial`
 /// gives the seconds that a batch of so many images would take; none ends it without a result.
 pub fn try_out(
     caps: &mut Caps,
-    (pool, size): (&str, u32),
+    (pool, room): (&str, Room),
     begun: Instant,
     mut trial: impl FnMut(usize) -> Result<Option<f64>, BatchFault>,
 ) {
@@ -140,7 +163,8 @@ pub fn try_out(
         return;
     }
     let mut measured = None;
-    let counts = std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|rows| *rows <= rule(size));
+    let counts =
+        std::iter::successors(Some(room.least), |rows| Some(rows * 2)).take_while(|rows| *rows <= room.most);
     for rows in counts {
         if begun.elapsed().as_secs_f64() > TRIAL_SECONDS {
             break;
@@ -165,7 +189,7 @@ pub fn try_out(
         caps.ran(pool, rows, seconds);
         tracing::info!(
             pool,
-            batch.cap = caps.cap(pool, size),
+            batch.cap = caps.cap(pool, room),
             batch.rows = rows,
             batch.seconds = seconds,
             "batches tried"
@@ -186,70 +210,78 @@ fn save(file: &Path, known: &BTreeMap<String, Known>) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn by(size: u32) -> Room {
+        Room::by_rule(size)
+    }
+
     #[test]
     fn a_slow_stage_gets_small_batches_and_the_next_start_knows() {
         let folder = tempfile::tempdir().unwrap();
         let mut caps = Caps::new(None, Some(folder.path()));
-        assert_eq!(caps.cap("base", 64), rule(64), "nothing known yet");
+        assert_eq!(caps.cap("base", by(64)), rule(64), "nothing known yet");
         caps.ran("base", 4, 8.0);
-        assert_eq!(caps.cap("base", 64), 2);
+        assert_eq!(caps.cap("base", by(64)), 2);
         caps.ran("sr", 2, 0.02);
-        assert_eq!(caps.cap("sr", 256), rule(256), "never beyond the rule");
+        assert_eq!(caps.cap("sr", by(256)), rule(256), "never beyond the rule");
         caps.ran("last", 1, 9.0);
-        assert_eq!(caps.cap("last", 1024), 1);
+        assert_eq!(caps.cap("last", by(1024)), 1);
         let next = Caps::new(None, Some(folder.path()));
-        assert_eq!((next.cap("base", 64), next.cap("last", 1024)), (2, 1));
+        assert_eq!((next.cap("base", by(64)), next.cap("last", by(1024))), (2, 1));
     }
 
     #[test]
     fn want_of_memory_is_remembered_and_binds_configured_caps_too() {
         let folder = tempfile::tempdir().unwrap();
         let mut caps = Caps::new(Some(16), Some(folder.path()));
-        assert_eq!(caps.cap("base", 64), 16);
+        assert_eq!(caps.cap("base", by(64)), 16);
         caps.ran_out_of_memory("base", 16);
-        assert_eq!(caps.cap("base", 64), 8);
+        assert_eq!(caps.cap("base", by(64)), 8);
         caps.ran_out_of_memory("base", 1);
-        assert_eq!(caps.cap("base", 64), 1);
-        assert_eq!(Caps::new(Some(16), Some(folder.path())).cap("base", 64), 1);
+        assert_eq!(caps.cap("base", by(64)), 1);
+        assert_eq!(Caps::new(Some(16), Some(folder.path())).cap("base", by(64)), 1);
     }
 
     #[test]
     fn a_damaged_file_is_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE_NAME), "{").unwrap();
-        assert_eq!(Caps::new(None, Some(folder.path())).cap("base", 64), rule(64));
+        assert_eq!(Caps::new(None, Some(folder.path())).cap("base", by(64)), rule(64));
     }
 
     #[test]
     fn a_trial_grows_until_time_memory_or_the_rule_ends_it() {
-        let tried = |outcomes: &[Result<Option<f64>, BatchFault>], size: u32| {
+        let tried = |outcomes: &[Result<Option<f64>, BatchFault>], room: Room| {
             let (mut caps, mut rows_tried) = (Caps::new(None, None), Vec::new());
-            try_out(&mut caps, ("pool", size), Instant::now(), |rows| {
+            try_out(&mut caps, ("pool", room), Instant::now(), |rows| {
                 rows_tried.push(rows);
                 outcomes[rows_tried.len() - 1].clone()
             });
-            (rows_tried, caps.cap("pool", size), caps.is_open("pool"))
+            (rows_tried, caps.cap("pool", room), caps.is_open("pool"))
         };
         let fast = [Ok(Some(0.5)), Ok(Some(0.6)), Ok(Some(0.8)), Ok(Some(1.2))];
-        assert_eq!(tried(&fast, 64), (vec![1, 2, 4, 8], 8, false));
+        assert_eq!(tried(&fast, by(64)), (vec![1, 2, 4, 8], 8, false));
         let slow = [Ok(Some(1.5)), Ok(Some(2.8)), Ok(Some(5.6))];
-        assert_eq!(tried(&slow, 64), (vec![1, 2, 4], 2, false), "1.4 s an image");
+        assert_eq!(tried(&slow, by(64)), (vec![1, 2, 4], 2, false), "1.4 s an image");
         let small = [Ok(Some(0.5)), Ok(Some(0.6)), Err(BatchFault::OutOfMemory)];
-        assert_eq!(tried(&small, 64), (vec![1, 2, 4], 2, false), "four do not fit");
-        assert_eq!(tried(&[Ok(None)], 256), (vec![1], rule(256), true), "not worth it here");
+        assert_eq!(tried(&small, by(64)), (vec![1, 2, 4], 2, false), "four do not fit");
+        assert_eq!(tried(&[Ok(None)], by(256)), (vec![1], rule(256), true), "not worth it here");
+        let card = Room::of_passes(32);
+        assert_eq!(tried(&[Ok(Some(0.4))], card), (vec![32], 32, false));
+        assert_eq!(tried(&[Ok(Some(9.0))], card), (vec![32], 32, false), "half as many would take as long");
+        assert_eq!(tried(&[Err(BatchFault::OutOfMemory)], card), (vec![32], 16, false));
         let broken = [Err(BatchFault::Failed { code: "torch".to_owned(), message: String::new() })];
-        assert_eq!(tried(&broken, 1024), (vec![1], rule(1024), true));
+        assert_eq!(tried(&broken, by(1024)), (vec![1], rule(1024), true));
     }
 
     #[test]
     fn nothing_is_tried_where_something_is_known_or_configured_or_time_is_over() {
         let never = |_| -> Result<Option<f64>, BatchFault> { panic!("nothing to try") };
-        try_out(&mut Caps::new(Some(2), None), ("pool", 64), Instant::now(), never);
+        try_out(&mut Caps::new(Some(2), None), ("pool", by(64)), Instant::now(), never);
         let mut caps = Caps::new(None, None);
         caps.ran("pool", 1, 0.1);
-        try_out(&mut caps, ("pool", 64), Instant::now(), never);
+        try_out(&mut caps, ("pool", by(64)), Instant::now(), never);
         if let Some(long_ago) = Instant::now().checked_sub(std::time::Duration::from_secs(3)) {
-            try_out(&mut Caps::new(None, None), ("pool", 64), long_ago, never);
+            try_out(&mut Caps::new(None, None), ("pool", by(64)), long_ago, never);
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_diffusion::{LoadError, LoadOptions, RenderError, StageModel, weights_memory};
+use darkroom_diffusion::{LoadError, LoadOptions, RenderError, StageModel, images_per_pass, weights_memory};
 use darkroom_queue::task::PoolId;
 
 use crate::{service::Served, torch_renderer::load_failed};
@@ -27,6 +27,8 @@ struct Entry {
     folder: PathBuf,
     /// What its weights take; unknown, and 0, where there is no budget.
     bytes: u64,
+    /// On a GPU, where all pictures have the stage's own size.
+    images_per_pass: Option<usize>,
     model: Option<StageModel>,
 }
 
@@ -41,7 +43,7 @@ impl ModelCache {
             let (pool, folder) = (stage.pool.clone(), stage.folder.clone());
             let Some(budget) = budget else {
                 // All are loaded, and so checked, at the start; reading headers before would only delay the first picture.
-                entries.push(Entry { pool, folder, bytes: 0, model: None });
+                entries.push(Entry { pool, folder, bytes: 0, images_per_pass: None, model: None });
                 continue;
             };
             let bytes = weights_memory(&folder, &options).map_err(|error| load_failed(&error))?;
@@ -56,7 +58,10 @@ impl ModelCache {
                 );
                 return Err(UserError::new(Code::FailedPrecondition, "MODEL_TOO_LARGE", message));
             }
-            entries.push(Entry { pool, folder, bytes, model: None });
+            let pixels = (stage.size as usize).pow(2);
+            let images_per_pass =
+                images_per_pass(&folder, &options, pixels).map_err(|error| load_failed(&error))?;
+            entries.push(Entry { pool, folder, bytes, images_per_pass, model: None });
         }
         Ok(Self { options, budget, entries })
     }
@@ -93,6 +98,12 @@ impl ModelCache {
     #[must_use]
     pub fn any(&self) -> Option<&StageModel> {
         self.entries.iter().rev().find_map(|entry| entry.model.as_ref())
+    }
+
+    /// How many pictures of a pool share a pass, and fewer take as long; none where each takes its own time.
+    #[must_use]
+    pub fn images_per_pass(&self, pool: &PoolId) -> Option<usize> {
+        self.entries.iter().find(|entry| &entry.pool == pool)?.images_per_pass
     }
 
     /// The pools whose models are in memory, the least recently used first.

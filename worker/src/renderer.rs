@@ -9,6 +9,7 @@ use darkroom_queue::{
     task::{Outcome, PoolId},
 };
 
+use crate::batch::Room;
 use crate::service::Served;
 
 /// What to run on, as a user says it.
@@ -73,6 +74,11 @@ pub trait Renderer: 'static {
 
     /// Class of device: same class, same bytes.
     fn device_class(&self) -> String;
+
+    /// How many images of a stage a batch may have, before anything is timed.
+    fn room(&self, stage: &Served) -> Room {
+        Room::by_rule(stage.size)
+    }
 
     /// Seconds of model time that a batch of so many images at a stage's usual settings takes, measured in a fraction of
     /// that; none where it is not worth the time it would take, or fails.

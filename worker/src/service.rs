@@ -225,9 +225,8 @@ impl<R: Renderer> RenderModel<R> {
         let begun = Instant::now();
         for stage in &self.served {
             let name = format!("{}@{} {}", stage.pool.stage, stage.pool.digest, self.renderer.device_class());
-            batch::try_out(&mut self.caps, (&name, stage.size), begun, |rows| {
-                self.renderer.trial(stage, rows)
-            });
+            let room = self.renderer.room(stage);
+            batch::try_out(&mut self.caps, (&name, room), begun, |rows| self.renderer.trial(stage, rows));
         }
     }
 }
@@ -268,7 +267,7 @@ impl<R: Renderer> Model for RenderModel<R> {
 
     fn batch_cap(&self, pool: &PoolId) -> Option<usize> {
         let stage = self.served.iter().find(|stage| &stage.pool == pool)?;
-        Some(self.caps.cap(&self.name(pool), stage.size))
+        Some(self.caps.cap(&self.name(pool), self.renderer.room(stage)))
     }
 
     fn recover(&mut self) {

@@ -17,6 +17,7 @@ use darkroom_queue::{
 };
 
 use crate::{
+    batch::Room,
     model_cache::ModelCache,
     renderer::{Batch, Inputs, Machine, Renderer},
     service::Served,
@@ -102,7 +103,13 @@ pub fn load_options(machine: &Machine) -> Result<LoadOptions, UserError> {
     if machine.threads == Some(0) {
         return Err(UserError::invalid("threads", "threads is 0; accepted: at least 1"));
     }
-    Ok(LoadOptions { device, dtype, threads: machine.threads, libtorch_only: false, eager: machine.eager })
+    Ok(LoadOptions {
+        device,
+        dtype,
+        threads: machine.threads,
+        eager: machine.eager,
+        ..LoadOptions::default()
+    })
 }
 
 pub(crate) fn load_failed(error: &LoadError) -> UserError {
@@ -219,6 +226,10 @@ impl Renderer for TorchRenderer {
         }
         let seconds = self.seconds(&stage.pool, &settings, &inputs).map_err(fault)?;
         Ok(Some(seconds * f64::from(stage.usual.steps) / f64::from(steps.max(1))))
+    }
+
+    fn room(&self, stage: &Served) -> Room {
+        self.models.images_per_pass(&stage.pool).map_or_else(|| Room::by_rule(stage.size), Room::of_passes)
     }
 
     fn device(&self) -> String {

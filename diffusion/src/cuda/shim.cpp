@@ -10,12 +10,18 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include <dlfcn.h>
+
+#include <ATen/Context.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 namespace {
@@ -69,6 +75,59 @@ struct Recording {
   c10::DeviceIndex device;
   c10::MempoolId_t pool;
   at::cuda::CUDAGraph graph;
+};
+
+// A function of a library that was loaded by hand.
+template <typename Function>
+Function find(void* library, const char* name) {
+  void* found = dlsym(library, name);
+  TORCH_CHECK(found != nullptr, "there is no function ", name);
+  return reinterpret_cast<Function>(found);
+}
+
+// Machine code for the device, out of CUDA C++. NVRTC's header may not be there, so its functions are declared here.
+std::string compiled(void* nvrtc, const char* source, c10::DeviceIndex device) {
+  using Program = void*;
+  const auto create =
+      find<int (*)(Program*, const char*, const char*, int, const char* const*, const char* const*)>(nvrtc, "nvrtcCreateProgram");
+  const auto compile = find<int (*)(Program, int, const char* const*)>(nvrtc, "nvrtcCompileProgram");
+  const auto log_size = find<int (*)(Program, std::size_t*)>(nvrtc, "nvrtcGetProgramLogSize");
+  const auto log = find<int (*)(Program, char*)>(nvrtc, "nvrtcGetProgramLog");
+  const auto code_size = find<int (*)(Program, std::size_t*)>(nvrtc, "nvrtcGetCUBINSize");
+  const auto code = find<int (*)(Program, char*)>(nvrtc, "nvrtcGetCUBIN");
+  const auto destroy = find<int (*)(Program*)>(nvrtc, "nvrtcDestroyProgram");
+
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking what the device can do");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "asking what the device can do");
+  const std::string architecture = "--gpu-architecture=sm_" + std::to_string(major) + std::to_string(minor);
+  const char* options[] = {architecture.c_str(), "--std=c++17"};
+
+  Program program = nullptr;
+  TORCH_CHECK(create(&program, source, "norm.cu", 0, nullptr, nullptr) == 0, "NVRTC takes no program");
+  const int result = compile(program, 2, options);
+  std::size_t size = 0;
+  std::string text;
+  if (result != 0) {
+    if (log_size(program, &size) == 0) {
+      text.resize(size);
+      log(program, text.data());
+    }
+  } else if (code_size(program, &size) == 0) {
+    text.resize(size);
+    code(program, text.data());
+  }
+  destroy(&program);
+  TORCH_CHECK(result == 0, "NVRTC (", result, "): ", text);
+  TORCH_CHECK(!text.empty(), "NVRTC made nothing for ", architecture);
+  return text;
+}
+
+// Functions loaded on a device, for the rest of the process.
+struct Kernels {
+  c10::DeviceIndex device;
+  decltype(&cuLaunchKernel) launch;
+  std::vector<CUfunction> functions;
 };
 
 }  // namespace
@@ -179,6 +238,56 @@ int darkroom_memory(int device, std::size_t* free, std::size_t* total, char* mes
   return guarded({message, size}, [&] {
     const c10::DeviceGuard guard(cuda(static_cast<c10::DeviceIndex>(device)));
     check(cudaMemGetInfo(free, total), "asking for the device's memory");
+  });
+}
+
+// From here on convolutions of the process compute f32 in f32, not with ten bits of mantissa (TF32), and by algorithms
+// that give the same bits each time, chosen without trying.
+int darkroom_be_exact(char* message, std::size_t size) {
+  return guarded({message, size}, [&] {
+    auto& context = at::globalContext();
+    context.setAllowTF32CuDNN(false);
+    context.setDeterministicCuDNN(true);
+    context.setBenchmarkCuDNN(false);
+  });
+}
+
+// Compiles `source` and loads `count` of its functions; `nvrtc` and `driver` are libraries that are loaded already.
+int darkroom_kernels_new(int device, void* nvrtc, void* driver, const char* source, const char* const* names,
+                         std::size_t count, Kernels** out, char* message, std::size_t size) {
+  return guarded({message, size}, [&] {
+    const auto index = static_cast<c10::DeviceIndex>(device);
+    const c10::DeviceGuard guard(cuda(index));
+    // The device's context is there once something was asked of it.
+    check(cudaFree(nullptr), "opening the device");
+    const std::string code = compiled(nvrtc, source, index);
+    const auto load = find<decltype(&cuModuleLoadData)>(driver, "cuModuleLoadData");
+    const auto get = find<decltype(&cuModuleGetFunction)>(driver, "cuModuleGetFunction");
+    auto kernels = std::make_unique<Kernels>();
+    kernels->device = index;
+    kernels->launch = find<decltype(&cuLaunchKernel)>(driver, "cuLaunchKernel");
+    CUmodule module = nullptr;
+    const CUresult loaded = load(&module, code.data());
+    TORCH_CHECK(loaded == CUDA_SUCCESS, "loading the kernels: ", static_cast<int>(loaded));
+    for (std::size_t i = 0; i < count; ++i) {
+      CUfunction function = nullptr;
+      TORCH_CHECK(get(&function, module, names[i]) == CUDA_SUCCESS, "there is no kernel ", names[i]);
+      kernels->functions.push_back(function);
+    }
+    *out = kernels.release();
+  });
+}
+
+// Launches a function on the current stream; does not wait for it. `argument` is its one argument, and copied.
+int darkroom_launch(Kernels* kernels, std::size_t index, unsigned x, unsigned y, unsigned threads, unsigned shared,
+                    void* argument, char* message, std::size_t size) {
+  return guarded({message, size}, [&] {
+    const c10::DeviceGuard guard(cuda(kernels->device));
+    void* arguments[] = {argument};
+    const auto stream = c10::cuda::getCurrentCUDAStream(kernels->device).stream();
+    const CUresult launched =
+        kernels->launch(kernels->functions.at(index), x, y, 1, threads, 1, 1, shared, stream, arguments, nullptr);
+    TORCH_CHECK(launched == CUDA_SUCCESS, "launching a kernel: ", static_cast<int>(launched));
   });
 }
 

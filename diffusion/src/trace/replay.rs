@@ -11,7 +11,6 @@ use crate::device::LoadOptions;
 use crate::error::RenderError;
 use crate::image_to_image::{begin, repainted};
 use crate::layers::Torch;
-use crate::rows;
 use crate::sampler::Level;
 use crate::settings::SamplerSettings;
 use crate::stage::StageModel;
@@ -212,7 +211,7 @@ fn replay(
     let device = model.placement().device;
     let images = inputs.x.size()[0];
     // The same number of images per forward pass as a render has.
-    let group = rows::images_per_forward(model.placement(), settings.width * settings.height) as i64;
+    let group = model.images_per_forward(settings) as i64;
     if let Some(low_res) = &inputs.low_res {
         comparison.run("conditioned_low_res", low_res, recording.tensor("conditioned_low_res")?)?;
     }

@@ -59,13 +59,16 @@ impl Resnet {
             Norm::load(weights, &part(name), channels, (style.groups, style.eps), activation)
         };
         let closing = (part("conv2"), part("conv_shortcut"));
+        let mut conv1 = Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3), resample)?;
+        let mut norm2 = norm("norm2", outputs)?;
+        norm2.take_bias(&mut conv1)?;
         Ok(Self {
             scale_shift: style.scale_shift,
             resample,
             norm1: norm("norm1", inputs)?,
-            conv1: Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3), resample)?,
+            conv1,
             time: Projection::new(time, placement)?,
-            norm2: norm("norm2", outputs)?,
+            norm2,
             closing: Closing::load(weights, (&closing.0, &closing.1), (inputs, outputs), skip, scale_factor)?,
         })
     }

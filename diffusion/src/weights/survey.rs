@@ -48,7 +48,13 @@ impl WeightsSurvey {
     #[must_use]
     pub fn memory_on_this_cpu(&self, bf16: bool) -> u64 {
         let kind = if bf16 { Kind::BFloat16 } else { Kind::Float };
-        self.packed(Placement { device: Device::Cpu, kind, kernels: kernels::available() })
+        self.packed(Placement {
+            device: Device::Cpu,
+            kind,
+            kernels: kernels::available(),
+            images_per_pass: None,
+            cuda_kernels: false,
+        })
     }
 
     /// The same where `placement` packs them.
@@ -114,7 +120,13 @@ impl Weights {
 
 /// Where a surveyed network is: it holds no weights and never runs.
 pub(crate) fn nowhere() -> Placement {
-    Placement { device: Device::Cpu, kind: Kind::Float, kernels: false }
+    Placement {
+        device: Device::Cpu,
+        kind: Kind::Float,
+        kernels: false,
+        images_per_pass: None,
+        cuda_kernels: false,
+    }
 }
 
 /// What a survey gives for a tensor: the small ones, vectors, whole and zero, since loading works on them; of all others

@@ -9,7 +9,13 @@ use tempfile::TempDir;
 
 use super::*;
 
-const PLACEMENT: Placement = Placement { device: Device::Cpu, kind: Kind::Float, kernels: false };
+const PLACEMENT: Placement = Placement {
+    device: Device::Cpu,
+    kind: Kind::Float,
+    kernels: false,
+    images_per_pass: None,
+    cuda_kernels: false,
+};
 
 fn write(path: &Path, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {

@@ -103,7 +103,7 @@ fn a_stage_that_nothing_is_known_of_is_tried() {
     let mut renderer = renderer.with_trials();
     let mut caps = Caps::new(None, None);
     let mut tried = Vec::new();
-    batch::try_out(&mut caps, ("base", 64), Instant::now(), |rows| {
+    batch::try_out(&mut caps, ("base", batch::Room::by_rule(64)), Instant::now(), |rows| {
         tried.push(rows);
         renderer.trial(&demo[0], rows)
     });

@@ -1,0 +1,346 @@
+//! This crate's own CUDA kernels: group normalisation with all that follows it, and the sum that ends a residual block.
+//!
+//! libtorch normalises channels-last pictures by copying them to another layout and back, and by one block of threads for each
+//! group: at 1024 × 1024 pixels and four groups, four of a card's hundred and more processors work. `norm.cu` is compiled
+//! by NVRTC when a network is first placed on a card (a fifth of a second), and believed only after it agreed with libtorch there; see
+//! docs/adr/0020-cuda-kernels.md. A row's bits are its own.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::native::KernelsHandle;
+use crate::layers::{Activation, Torch, channels_last};
+
+/// What is compiled.
+pub(super) const SOURCE: &str = concat!(include_str!("norm.cu"), "\0");
+/// In the order of [`Kernel`], each in f32 and in bf16.
+pub(super) const NAMES: [&str; 8] = [
+    "sum_up_f32\0",
+    "sum_up_bf16\0",
+    "combine_f32\0",
+    "combine_bf16\0",
+    "apply_f32\0",
+    "apply_bf16\0",
+    "sum_f32\0",
+    "sum_bf16\0",
+];
+/// Threads of a block, as `norm.cu` has it.
+pub(super) const THREADS: usize = 256;
+/// More channels would not fit into the memory that a block shares.
+const MOST_CHANNELS: i64 = 4096;
+
+#[derive(Clone, Copy, Debug)]
+enum Kernel {
+    SumUp = 0,
+    Combine = 2,
+    Apply = 4,
+    Sum = 6,
+}
+
+/// As in `norm.cu`.
+#[repr(C)]
+struct NormArguments {
+    x: *const c_void,
+    skip: *const c_void,
+    before: *const c_void,
+    added: *const c_void,
+    weight: *const c_void,
+    bias: *const c_void,
+    steer: *const c_void,
+    out: *const c_void,
+    partial: *const c_void,
+    moments: *const c_void,
+    pixels: i64,
+    chunk: i64,
+    channels: i32,
+    own: i32,
+    groups: i32,
+    chunks: i32,
+    activation: i32,
+    factor: f32,
+    eps: f32,
+}
+
+/// As in `norm.cu`.
+#[repr(C)]
+struct SumArguments {
+    a: *const c_void,
+    b: *const c_void,
+    bias: *const c_void,
+    out: *const c_void,
+    count: i64,
+    channels: i32,
+    divisor: f32,
+}
+
+/// The kernels, loaded on one device.
+pub(crate) struct Kernels(Runner);
+
+enum Runner {
+    Card(KernelsHandle),
+    #[cfg(test)]
+    Host(tests::Host),
+}
+
+/// How many blocks, and the bytes each shares.
+struct Grid {
+    x: usize,
+    y: usize,
+    shared: usize,
+}
+
+/// Those of a device, or nothing where they cannot be had or do not agree with libtorch; found out once.
+pub(crate) fn kernels(device: usize) -> Option<&'static Kernels> {
+    static LOADED: OnceLock<Mutex<HashMap<usize, Option<&'static Kernels>>>> = OnceLock::new();
+    let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    *loaded.entry(device).or_insert_with(|| {
+        let found = Kernels::load(device).and_then(|kernels| {
+            let off = kernels.disagreement(Device::Cuda(device)).map_err(|error| error.to_string())?;
+            // f32 sums in another order are off by 1e-6.
+            if off < 1e-4 { Ok(kernels) } else { Err(format!("they differ from libtorch by {off}")) }
+        });
+        match found {
+            Ok(kernels) => Some(&*Box::leak(Box::new(kernels))),
+            Err(reason) => {
+                tracing::warn!(reason, "networks run on libtorch's operations alone, which take longer");
+                None
+            }
+        }
+    })
+}
+
+/// Group normalisation of pictures on a card.
+pub(crate) struct CudaNorm {
+    kernels: &'static Kernels,
+    parameters: Parameters,
+}
+
+/// What a normalisation knows, in f32, `[channels]`.
+struct Parameters {
+    weight: Tensor,
+    bias: Tensor,
+    /// Added to the picture first.
+    before: Option<Tensor>,
+    groups: i64,
+    eps: f64,
+}
+
+/// What is normalised, and what is done to it around that.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Steer<'a> {
+    /// `[rows, 2 · channels]`: times the first half, plus the second.
+    pub(crate) scale_shift: Option<&'a Tensor>,
+    /// `[rows, channels]`, added first.
+    pub(crate) added: Option<&'a Tensor>,
+    pub(crate) activation: Option<Activation>,
+}
+
+impl CudaNorm {
+    /// Weight and bias in f32, `[channels]`. `None` for widths that the kernels do not take.
+    pub(crate) fn new(
+        kernels: &'static Kernels,
+        weight: Tensor,
+        bias: Tensor,
+        groups: usize,
+        eps: f64,
+    ) -> Option<Self> {
+        let (channels, groups) = (weight.size()[0], groups as i64);
+        let taken = channels % 4 == 0 && channels <= MOST_CHANNELS && groups <= THREADS as i64;
+        taken.then_some(Self { kernels, parameters: Parameters { weight, bias, before: None, groups, eps } })
+    }
+
+    /// The same of pictures to which a layer's bias, `[channels]`, is still to be added.
+    pub(crate) fn with_bias_before(&mut self, bias: &Tensor) -> Torch<()> {
+        self.parameters.before = Some(bias.f_to_kind(Kind::Float)?);
+        Ok(())
+    }
+
+    /// `sources` lie behind each other in the channels, two at most, the second multiplied by its factor.
+    pub(crate) fn forward(&self, sources: &[(&Tensor, f64)], steer: Steer<'_>) -> Torch<Tensor> {
+        let by_four = sources.iter().all(|(picture, _)| picture.size()[1] % 4 == 0);
+        match sources {
+            [(x, _)] => self.kernels.norm(&self.parameters, x, None, steer),
+            [(x, _), (skip, factor)] if by_four => {
+                self.kernels.norm(&self.parameters, x, Some((skip, *factor)), steer)
+            }
+            _ => {
+                let parts: Vec<Tensor> = sources
+                    .iter()
+                    .map(|(picture, factor)| picture.f_mul_scalar(*factor))
+                    .collect::<Torch<_>>()?;
+                let joined = Tensor::f_cat(&parts.iter().collect::<Vec<_>>(), 1)?;
+                self.kernels.norm(&self.parameters, &joined, None, steer)
+            }
+        }
+    }
+}
+
+impl Kernels {
+    fn load(device: usize) -> Result<Self, String> {
+        super::shim()?.kernels(device).map(|handle| Self(Runner::Card(handle)))
+    }
+
+    fn norm(
+        &self,
+        norm: &Parameters,
+        x: &Tensor,
+        skip: Option<(&Tensor, f64)>,
+        steer: Steer<'_>,
+    ) -> Torch<Tensor> {
+        let x = picture(x, x.kind())?;
+        let skip =
+            skip.map(|(skip, factor)| Ok::<_, TchError>((picture(skip, x.kind())?, factor))).transpose()?;
+        let (rows, own, height, width) = x.size4()?;
+        let channels = norm.weight.size()[0];
+        let (pixels, kind) = (height * width, x.kind());
+        let behind = skip.as_ref().map_or(0, |(skip, _)| skip.size()[1]);
+        if own + behind != channels {
+            return Err(TchError::Shape(format!("{own} and {behind} channels; expected {channels}")));
+        }
+        let of_rows = |values: Option<&Tensor>, width: i64| -> Torch<Option<Tensor>> {
+            let values =
+                values.map(|values| values.f_to_kind(kind)?.f_expand([rows, width], false)?.f_contiguous());
+            values.transpose()
+        };
+        let (steering, added) = (of_rows(steer.scale_shift, 2 * channels)?, of_rows(steer.added, channels)?);
+        let (chunk, chunks) = chunks(pixels, channels);
+        let sums = rows * chunks * norm.groups * 2;
+        let scratch = Tensor::f_empty([sums + rows * norm.groups * 2], (Kind::Float, x.device()))?;
+        let moments = scratch.f_narrow(0, sums, rows * norm.groups * 2)?;
+        let out = Tensor::f_empty([rows, height, width, channels], (kind, x.device()))?;
+        let arguments = NormArguments {
+            x: address(Some(&x)),
+            skip: address(skip.as_ref().map(|(skip, _)| skip)),
+            before: address(norm.before.as_ref()),
+            added: address(added.as_ref()),
+            weight: address(Some(&norm.weight)),
+            bias: address(Some(&norm.bias)),
+            steer: address(steering.as_ref()),
+            out: address(Some(&out)),
+            partial: address(Some(&scratch)),
+            moments: address(Some(&moments)),
+            pixels,
+            chunk,
+            channels: channels as i32,
+            own: own as i32,
+            groups: norm.groups as i32,
+            chunks: chunks as i32,
+            activation: match steer.activation {
+                None => 0,
+                Some(Activation::Silu) => 1,
+                Some(Activation::Gelu) => 2,
+                Some(Activation::Relu) => 3,
+                Some(Activation::Mish) => 4,
+            },
+            factor: skip.as_ref().map_or(1.0, |(_, factor)| *factor as f32),
+            eps: norm.eps as f32,
+        };
+        let (rows, chunks, channels) = (rows as usize, chunks as usize, channels as usize);
+        let lanes = power_of_two_below(THREADS / (channels / 4).min(THREADS));
+        let sums = lanes * channels * 2 * size_of::<f32>();
+        self.run(Kernel::SumUp, kind, Grid { x: chunks, y: rows, shared: sums }, &arguments)?;
+        let lanes = power_of_two_below(THREADS / norm.groups as usize);
+        let sums = lanes * norm.groups as usize * 2 * size_of::<f64>();
+        self.run(Kernel::Combine, kind, Grid { x: rows, y: 1, shared: sums }, &arguments)?;
+        self.run(Kernel::Apply, kind, Grid { x: chunks, y: rows, shared: 0 }, &arguments)?;
+        out.f_permute([0, 3, 1, 2])
+    }
+
+    /// (a + b + bias) / divisor: two pictures, and a bias `[channels]` in f32. The channels are a multiple of four.
+    pub(crate) fn sum(&self, a: &Tensor, b: &Tensor, bias: &Tensor, divisor: f64) -> Torch<Tensor> {
+        const MOST_BLOCKS: usize = 4096;
+        let (a, kind) = (picture(a, a.kind())?, a.kind());
+        let b = picture(b, kind)?;
+        let (rows, channels, height, width) = a.size4()?;
+        if b.size() != a.size() || bias.size() != [channels] || channels % 4 != 0 {
+            let message = format!("a sum of {:?}, {:?} and {:?}", a.size(), b.size(), bias.size());
+            return Err(TchError::Shape(message));
+        }
+        let out = Tensor::f_empty([rows, height, width, channels], (kind, a.device()))?;
+        let count = rows * channels * height * width;
+        let arguments = SumArguments {
+            a: address(Some(&a)),
+            b: address(Some(&b)),
+            bias: address(Some(bias)),
+            out: address(Some(&out)),
+            count,
+            channels: channels as i32,
+            divisor: divisor as f32,
+        };
+        let blocks = (count as usize / 4).div_ceil(THREADS).clamp(1, MOST_BLOCKS);
+        self.run(Kernel::Sum, kind, Grid { x: blocks, y: 1, shared: 0 }, &arguments)?;
+        out.f_permute([0, 3, 1, 2])
+    }
+
+    fn run<A>(&self, kernel: Kernel, kind: Kind, grid: Grid, arguments: &A) -> Torch<()> {
+        let index = kernel as usize
+            + match kind {
+                Kind::Float => 0,
+                Kind::BFloat16 => 1,
+                other => return Err(TchError::Kind(format!("{other:?}; the kernels take f32 and bf16"))),
+            };
+        let arguments = ptr::from_ref(arguments).cast::<c_void>();
+        let ran = match &self.0 {
+            Runner::Card(handle) => handle.launch(index, [grid.x, grid.y, grid.shared], arguments),
+            #[cfg(test)]
+            Runner::Host(host) => host.run(index, [grid.x, grid.y], arguments),
+        };
+        ran.map_err(TchError::Torch)
+    }
+
+    /// How far a small norm and a small sum are from libtorch's, in f32.
+    fn disagreement(&self, device: Device) -> Torch<f64> {
+        let f32s = (Kind::Float, device);
+        let picture = |channels: i64| channels_last(&Tensor::f_randn([2, channels, 24, 24], f32s)?);
+        let (x, skip, values) = (picture(24)?, picture(8)?, Tensor::f_randn([6, 64], f32s)?);
+        let row = |index: i64, width: i64| values.f_select(0, index)?.f_narrow(0, 0, width);
+        let (weight, bias, before, steer) =
+            (row(0, 32)?, row(1, 32)?, row(2, 32)?, values.f_narrow(0, 3, 2)?.f_contiguous()?);
+        let wide = |values: &Tensor| values.f_unsqueeze(-1)?.f_unsqueeze(-1);
+        let joined = Tensor::f_cat(&[&x, &skip.f_mul_scalar(0.5)?], 1)?.f_add(&wide(&before)?)?;
+        let normed = joined.f_group_norm(4, Some(&weight), Some(&bias), 1e-5, true)?;
+        let (scale, shift) = (wide(&steer.f_narrow(1, 0, 32)?)?, wide(&steer.f_narrow(1, 32, 32)?)?);
+        let expected = Activation::Silu.apply(normed.f_mul(&scale)?.f_add(&shift)?)?;
+        let norm = Parameters { weight, bias, before: Some(before), groups: 4, eps: 1e-5 };
+        let steer = Steer { scale_shift: Some(&steer), added: None, activation: Some(Activation::Silu) };
+        let got = self.norm(&norm, &x, Some((&skip, 0.5)), steer)?;
+        let sum = self.sum(&got, &expected, &norm.weight, 2.0)?;
+        let expected_sum = got.f_add(&expected)?.f_add(&wide(&norm.weight)?)?.f_div_scalar(2.0)?;
+        let off = |a: &Tensor, b: &Tensor| -> Torch<f64> {
+            let off: f64 = a.f_sub(b)?.f_abs()?.f_max()?.try_into()?;
+            Ok(if off.is_nan() { f64::INFINITY } else { off })
+        };
+        Ok(off(&got, &expected)?.max(off(&sum, &expected_sum)?))
+    }
+}
+
+/// Pixels of a chunk, and how many there are: by a picture's shape alone, so that a row's bits are its own.
+fn chunks(pixels: i64, channels: i64) -> (i64, i64) {
+    const VALUES: i64 = 8192;
+    const MOST: i64 = 256;
+    let pixels = pixels.max(1);
+    let chunk = (VALUES / channels).max(pixels.div_euclid(MOST) + i64::from(pixels % MOST > 0)).max(1);
+    (chunk, (pixels + chunk - 1) / chunk)
+}
+
+/// The largest power of two that is not larger.
+fn power_of_two_below(number: usize) -> usize {
+    1 << number.max(1).ilog2()
+}
+
+/// Channels-last, of the format that the kernels are asked for.
+fn picture(x: &Tensor, kind: Kind) -> Torch<Tensor> {
+    channels_last(&x.f_to_kind(kind)?)
+}
+
+/// Where a contiguous tensor's values lie; null for none.
+fn address(tensor: Option<&Tensor>) -> *const c_void {
+    tensor.map_or(ptr::null(), |tensor| tensor.data_ptr().cast_const())
+}
+
+#[cfg(test)]
+mod tests;
