@@ -5,6 +5,7 @@ It is convolutional above 8 pixels and attends to the text, and to itself, only 
 """
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from training import Plan, alpha_sigma, random_timesteps, run
 
 SIZE = 64
 PLAN = Plan("base", steps=3600, batch=24, rate=1e-3, average=0.99)
+ON_A_CARD = replace(PLAN, batch=256, rate=1.5e-3, decay_from=0.5)
 LAYOUT_SHARE = 0.43  # of the steps; then timesteps come lower, for once objects stand where they belong what is left to learn is their outlines
 EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
 
@@ -44,30 +46,44 @@ SCHEDULER = {
 
 
 class Setup:
-    """For `training.run`: the network, and the v-prediction loss on freshly drawn pictures."""
+    """For `training.run` and `timed.run`: the network, and the v-prediction loss on freshly drawn pictures."""
 
     def __init__(self, encoder_folder):
         self.encoder_folder = encoder_folder
 
     def __call__(self):
-        encoder = text.T5EncoderModel.from_pretrained(self.encoder_folder, dtype=torch.float32).eval()
+        embed = text.Embeddings(self.encoder_folder)
 
         def loss_of(unet, generator, count, progress):
-            rng = random.Random(torch.randint(2**62, (), generator=generator).item())
-            scenes, phrases = text.sample_phrases(rng, count)
-            phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
-            picture = pictures.draw_whole(pictures.place(scenes, generator), SIZE)
-            with torch.no_grad():
-                ids, mask = text.encode_words(phrases)
-                embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            t = random_timesteps(count, generator, mean=1.6 if progress < LAYOUT_SHARE else 1.0, spread=1.6)
-            alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
-            noise = torch.randn(picture.shape, generator=generator)
-            noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)
-            predicted = unet(noisy, t, embedding).sample
-            return (predicted.float() - (alpha * noise - sigma * picture)).square().mean()
+            captions = self.captions(random.Random(torch.randint(2**62, (), generator=generator).item()), count)
+            return self.loss(unet, self.examples(embed, captions, generator, progress))
 
         return new_unet(), loss_of
+
+    def network(self):
+        return new_unet()
+
+    @staticmethod
+    def captions(rng, count):
+        """Scenes and their captions as `text.pack` has them: what needs no device, and may be made ahead."""
+        scenes, phrases = text.sample_phrases(rng, count)
+        phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
+        return {"rows": text.pack(scenes, phrases)}
+
+    @staticmethod
+    def examples(embed, captions, generator, progress):
+        """Noisy pictures, their timesteps and texts, and what the network should make of them, on the generator's device."""
+        slots, ids = text.unpack(captions["rows"], generator.device)
+        picture = pictures.draw_whole(pictures.place_slots(slots, generator), SIZE)
+        t = random_timesteps(len(slots), generator, mean=1.6 if progress < LAYOUT_SHARE else 1.0, spread=1.6)
+        alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
+        noise = torch.randn(picture.shape, generator=generator, device=generator.device)
+        noisy = (alpha * picture + sigma * noise).to(memory_format=torch.channels_last)
+        return {"given": (noisy, t, embed(ids)), "target": alpha * noise - sigma * picture}
+
+    @staticmethod
+    def loss(unet, examples):
+        return (unet(*examples["given"]).sample.float() - examples["target"]).square().mean()
 
 
 def train(state_folder: Path, workers, plan=PLAN):

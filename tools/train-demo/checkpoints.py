@@ -17,13 +17,22 @@ class Checkpoint:
         """The step to go on from: 0 where there is no file yet."""
         if not self.path.exists():
             return 0
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, weights_only=True, map_location="cpu")
+        if missing := self.parts.keys() - state.keys():
+            raise SystemExit(f"{self.path} has no {', '.join(sorted(missing))}: it was written in another way of training; give another --state")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         return state["step"]
 
+    def step(self):
+        """The step that `restore` would go on from, without reading the rest."""
+        return torch.load(self.path, weights_only=True, mmap=True, map_location="cpu")["step"] if self.path.exists() else 0
+
+    def due(self):
+        return time.monotonic() - self.written > self.seconds
+
     def tick(self, step):
-        if time.monotonic() - self.written > self.seconds:
+        if self.due():
             self.save(step)
 
     def save(self, step):

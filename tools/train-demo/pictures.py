@@ -6,6 +6,7 @@ them into geometry, and `draw` samples that geometry on any pixel grid, so that 
 1024-pixel targets of the three stages show the same picture. No network and no file is involved.
 """
 
+import functools
 import random
 import zlib
 from dataclasses import astuple, dataclass
@@ -178,22 +179,39 @@ def vocabulary():
 def place(scenes, generator=None, position_jitter=0.010, size_jitter=0.03):
     """Geometry of a batch: `shape`, `colour` [B,2] i64, `rgb` [B,2,3], `centre` [B,2,2] (x right, y down, 0…1), `radius` [B,2] (0: absent),
     `background` [B,3]. With a generator, objects stray a little from their canonical places."""
-    slots = torch.tensor([astuple(s) for s in scenes])
+    return place_slots(torch.tensor([astuple(s) for s in scenes]), generator, position_jitter, size_jitter)
+
+
+def place_slots(slots, generator=None, position_jitter=0.010, size_jitter=0.03):
+    """The same for scenes given as their slots [B,8] i64, on the slots' device, where the generator must be too."""
+    tables = tables_on(slots.device)
     relation = slots[:, 3]
     pair = relation > 0
-    direction = torch.tensor([[0.0, 0.0], [0.0, -1.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]])[relation]
+    direction = tables["direction"][relation]
     centre = 0.5 + PAIR_OFFSET * torch.stack([direction, -direction], 1)
-    sizes = slots[:, [0, 4]]
-    radius = torch.where(pair[:, None], torch.tensor(RADIUS_IN_PAIR)[sizes], torch.tensor(RADIUS_ALONE)[sizes])
+    sizes = slots[:, 0::4]
+    radius = torch.where(pair[:, None], tables["radius in pair"][sizes], tables["radius alone"][sizes])
     if generator is not None:
-        centre = centre + position_jitter * (2 * torch.rand(centre.shape, generator=generator) - 1)
-        radius = radius * (1 + size_jitter * (2 * torch.rand(radius.shape, generator=generator) - 1))
+        uniform = lambda shape: torch.rand(shape, generator=generator, device=generator.device)
+        centre = centre + position_jitter * (2 * uniform(centre.shape) - 1)
+        radius = radius * (1 + size_jitter * (2 * uniform(radius.shape) - 1))
     radius[:, 1] *= pair
-    colour = slots[:, [1, 5]]
+    colour = slots[:, 1::4]
     return {
-        "shape": slots[:, [2, 6]], "colour": colour, "rgb": COLOUR_RGB[colour], "centre": centre, "radius": radius,
-        "background": BACKGROUND_RGB[slots[:, 7].clamp(min=0)],
+        "shape": slots[:, 2::4], "colour": colour, "rgb": tables["colours"][colour], "centre": centre, "radius": radius,
+        "background": tables["backgrounds"][slots[:, 7].clamp(min=0)],
     }
+
+
+@functools.cache
+def tables_on(device):
+    """The constants that `place_slots` looks up; they go to a device once, since each copy would make it wait."""
+    tables = {
+        "direction": torch.tensor([[0.0, 0.0], [0.0, -1.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]),
+        "radius in pair": torch.tensor(RADIUS_IN_PAIR), "radius alone": torch.tensor(RADIUS_ALONE),
+        "colours": COLOUR_RGB, "backgrounds": BACKGROUND_RGB,
+    }
+    return {name: table.to(device) for name, table in tables.items()}
 
 
 def distance(shape, x, y):
@@ -233,10 +251,19 @@ def distance(shape, x, y):
 def draw(geometry, xs, ys, pixel):
     """Sample pictures at points `xs`, `ys` (0…1, each broadcastable to [B,H,W]), softened at outlines over one pixel, `pixel` wide.
     Returns [B,3,H,W] in −1…1."""
-    rows, height, width = torch.broadcast_shapes(xs.shape, ys.shape)
+    _, height, width = torch.broadcast_shapes(xs.shape, ys.shape)
+    covers = (covers_shape_by_shape if xs.device.type == "cpu" else covers_at_once)(geometry, xs, ys, pixel)
     picture = geometry["background"][:, :, None, None].expand(-1, -1, height, width)
     for i in (1, 0):
-        cover = torch.zeros(rows, height, width)
+        picture = picture + covers[i][:, None] * (geometry["rgb"][:, i, :, None, None] - picture)
+    return picture * 2 - 1
+
+
+def covers_shape_by_shape(geometry, xs, ys, pixel):
+    """How much of each pixel the first and the second objects cover, [B,H,W] each. Only what a row shows is computed."""
+    covers = []
+    for i in (0, 1):
+        cover = torch.zeros(torch.broadcast_shapes(xs.shape, ys.shape))
         radius = geometry["radius"][:, i]
         for shape in range(len(SHAPES)):
             chosen = ((geometry["shape"][:, i] == shape) & (radius > 0)).nonzero()[:, 0]
@@ -245,11 +272,24 @@ def draw(geometry, xs, ys, pixel):
                 x = (xs[chosen] - geometry["centre"][chosen, i, 0, None, None]) / r
                 y = (ys[chosen] - geometry["centre"][chosen, i, 1, None, None]) / r
                 cover[chosen] = (0.5 - distance(shape, x, y) * r / pixel).clamp(0, 1)
-        picture = picture + cover[:, None] * (geometry["rgb"][:, i, :, None, None] - picture)
-    return picture * 2 - 1
+        covers.append(cover)
+    return covers
+
+
+def covers_at_once(geometry, xs, ys, pixel):
+    """The same for a card, which computes every shape for every row sooner than it would tell the processor which rows need it."""
+    radius = geometry["radius"][:, :, None, None]
+    r = torch.where(radius > 0, radius, 1.0)
+    x = (xs[:, None] - geometry["centre"][:, :, 0, None, None]) / r
+    y = (ys[:, None] - geometry["centre"][:, :, 1, None, None]) / r
+    nearest = distance(0, x, y)
+    for shape in range(1, len(SHAPES)):
+        nearest = torch.where(geometry["shape"][:, :, None, None] == shape, distance(shape, x, y), nearest)
+    return ((0.5 - nearest * r / pixel).clamp(0, 1) * (radius > 0)).unbind(1)
 
 
 def draw_whole(geometry, size):
     """The pictures at `size` × `size` pixels, [B,3,size,size] in −1…1."""
-    centres = ((torch.arange(size) + 0.5) / size).expand(len(geometry["radius"]), size)
+    line = torch.arange(size, device=geometry["radius"].device)
+    centres = ((line + 0.5) / size).expand(len(geometry["radius"]), size)
     return draw(geometry, centres[:, None, :], centres[:, :, None], 1 / size)

@@ -6,8 +6,9 @@ draw what the caption and the small picture mean, not to enlarge the small pictu
 ("sample"): with four steps, the last prediction is the result.
 """
 
+import functools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,11 @@ class Stage:
     wander: float  # how far outlines waver in the input, in its pixels
     colour_error: float
     options: dict
+
+    @property
+    def on_a_card(self):
+        """Eight times the pictures of a step on two cores."""
+        return replace(self.plan, batch=8 * self.plan.batch, rate=1.5e-3, decay_from=0.5)
 
 
 SR256 = Stage(
@@ -66,11 +72,12 @@ def new_unet(stage):
 def choose_crops(geometry, side, size, generator):
     """Origins [B,2] (x, y) in output pixels: mostly where an outline passes, since flat colour teaches little."""
     rows = len(geometry["radius"])
-    uniform = lambda *shape: torch.rand(*shape, generator=generator)
+    uniform = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device)
     second = (uniform(rows) < 0.5) & (geometry["radius"][:, 1] > 0)
     pick = second.long()
-    centre = geometry["centre"][torch.arange(rows), pick]
-    radius = geometry["radius"][torch.arange(rows), pick]
+    row = torch.arange(rows, device=generator.device)
+    centre = geometry["centre"][row, pick]
+    radius = geometry["radius"][row, pick]
     angle = 2 * torch.pi * uniform(rows)
     towards = torch.stack([angle.cos(), angle.sin()], -1) * (radius * (0.6 + 0.5 * uniform(rows)))[:, None]
     target = torch.where(uniform(rows, 1) < 0.85, centre + towards, uniform(rows, 2))
@@ -81,7 +88,7 @@ def choose_crops(geometry, side, size, generator):
 def spoiled(geometry, stage, x, y, generator):
     """The input at pixel indices x [B,1,w], y [B,h,1], with the faults of the stage before: [B,3,h,w]."""
     low, rows = stage.size // 4, len(x)
-    uniform = lambda *shape: torch.rand(*shape, generator=generator)
+    uniform = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device)
     xs, ys = (x + 0.5) / low, (y + 0.5) / low
     wander = stage.wander / low * uniform(rows, 1, 1)
     waves = []
@@ -92,7 +99,8 @@ def spoiled(geometry, stage, x, y, generator):
     soft = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
     picture = torch.lerp(picture, soft, uniform(rows, 1, 1, 1) * (uniform(rows, 1, 1, 1) < 0.7))
     tint = 2 * stage.colour_error * (2 * uniform(rows, 3, 1, 1) - 1) * (uniform(rows, 1, 1, 1) < 0.7)
-    grain = torch.randn(rows, 3, -(-picture.shape[2] // 3), -(-picture.shape[3] // 3), generator=generator) * stage.colour_error * uniform(rows, 1, 1, 1)
+    grain = torch.randn(rows, 3, -(-picture.shape[2] // 3), -(-picture.shape[3] // 3), generator=generator, device=generator.device)
+    grain = grain * stage.colour_error * uniform(rows, 1, 1, 1)
     grain = F.interpolate(grain, size=picture.shape[2:], mode="bilinear", align_corners=True)
     return (picture + tint + grain).clamp(-1, 1)
 
@@ -100,11 +108,11 @@ def spoiled(geometry, stage, x, y, generator):
 def enlarged_crop(geometry, stage, origin, side, generator):
     """What resizing the spoiled input (bilinear, align_corners=True) shows in the crop: [B,3,side,side]. Only the window in question is drawn."""
     low = stage.size // 4
-    source = (origin[:, :, None] + torch.arange(side)) * ((low - 1) / (stage.size - 1))  # [B, 2, side] in input pixels
+    source = (origin[:, :, None] + torch.arange(side, device=origin.device)) * ((low - 1) / (stage.size - 1))  # [B, 2, side] in input pixels
     start = source[:, :, 0].floor().long().clamp(max=low - 2)
     width = min(low, side // 4 + 2)
     start = start.clamp(max=low - width)
-    index = start[:, :, None] + torch.arange(width)
+    index = start[:, :, None] + torch.arange(width, device=origin.device)
     window = spoiled(geometry, stage, index[:, 0, None, :].float(), index[:, 1, :, None].float(), generator)
     grid = (source - start[:, :, None]) * (2 / (width - 1)) - 1
     grid = torch.stack([grid[:, 0, None, :].expand(-1, side, -1), grid[:, 1, :, None].expand(-1, -1, side)], -1)
@@ -112,49 +120,68 @@ def enlarged_crop(geometry, stage, origin, side, generator):
 
 
 class Setup:
-    """For `training.run`: the network, and its loss on freshly drawn crops."""
+    """For `training.run` and `timed.run`: the network, and its loss on freshly drawn crops."""
 
     def __init__(self, stage, encoder_folder):
         self.stage, self.encoder_folder = stage, encoder_folder
 
     def __call__(self):
-        stage = self.stage
-        encoder = text.T5EncoderModel.from_pretrained(self.encoder_folder, dtype=torch.float32).eval()
+        embed = text.Embeddings(self.encoder_folder)
 
         def loss_of(unet, generator, count, progress):
-            rng = random.Random(torch.randint(2**62, (), generator=generator).item())
-            side = rng.choices([s for s, _ in stage.crops], [share for _, share in stage.crops])[0]
-            count = max(1, count * stage.crops[0][0] ** 2 // side**2)
-            scenes, phrases = text.sample_phrases(rng, count)
-            phrases = [[] if rng.random() < 0.1 else phrase for phrase in phrases]
-            with torch.no_grad():
-                ids, mask = text.encode_words(phrases)
-                embedding = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            geometry = pictures.place(scenes, generator, position_jitter=0.03, size_jitter=0.1)
-            origin = choose_crops(geometry, side, stage.size, generator)
-            points = (origin[:, :, None] + torch.arange(side) + 0.5) / stage.size
-            picture = pictures.draw(geometry, points[:, 0, None, :], points[:, 1, :, None], 1 / stage.size)
-            condition = enlarged_crop(geometry, stage, origin, side, generator)
-            level = torch.randint(0, stage.highest_noise_level, (count,), generator=generator)
-            condition = noised(condition, level, generator)
-            t = timesteps(count, generator)
-            noisy = torch.cat([noised(picture, t, generator), condition], 1).to(memory_format=torch.channels_last)
-            error = unet(noisy, t, embedding, level).float() - picture
-            return error.abs().mean() + 0.2 * error.square().mean()  # mostly absolute: its best guess at a doubtful outline is a sharp one
+            captions = self.captions(random.Random(torch.randint(2**62, (), generator=generator).item()), count)
+            return self.loss(unet, self.examples(embed, captions, generator, progress))
 
-        return new_unet(stage), loss_of
+        return new_unet(self.stage), loss_of
+
+    def network(self):
+        return new_unet(self.stage)
+
+    def captions(self, rng, count):
+        """The side of this step's crops, and scenes and captions for as many as make `count` crops of the first side."""
+        stage = self.stage
+        side = rng.choices([s for s, _ in stage.crops], [share for _, share in stage.crops])[0]
+        scenes, phrases = text.sample_phrases(rng, max(1, count * stage.crops[0][0] ** 2 // side**2))
+        phrases = [[] if rng.random() < 0.1 else phrase for phrase in phrases]
+        return {"rows": text.pack(scenes, phrases), "side": side}
+
+    def examples(self, embed, captions, generator, progress):
+        """Noisy crops beside the enlarged input, their timesteps, texts and noise levels, and the exact crops, on the generator's device."""
+        stage, side, device = self.stage, captions["side"], generator.device
+        slots, ids = text.unpack(captions["rows"], device)
+        geometry = pictures.place_slots(slots, generator, position_jitter=0.03, size_jitter=0.1)
+        origin = choose_crops(geometry, side, stage.size, generator)
+        points = (origin[:, :, None] + torch.arange(side, device=device) + 0.5) / stage.size
+        picture = pictures.draw(geometry, points[:, 0, None, :], points[:, 1, :, None], 1 / stage.size)
+        condition = enlarged_crop(geometry, stage, origin, side, generator)
+        level = torch.randint(0, stage.highest_noise_level, (len(slots),), generator=generator, device=device)
+        condition = noised(condition, level, generator)
+        t = timesteps(len(slots), generator)
+        noisy = torch.cat([noised(picture, t, generator), condition], 1).to(memory_format=torch.channels_last)
+        return {"given": (noisy, t, embed(ids), level), "target": picture}
+
+    @staticmethod
+    def loss(unet, examples):
+        error = unet(*examples["given"]).float() - examples["target"]
+        return error.abs().mean() + 0.2 * error.square().mean()  # mostly absolute: its best guess at a doubtful outline is a sharp one
 
 
 def timesteps(count, generator):
     """Half of them anywhere, half near those of four DPM-Solver++ steps, on which the shipped settings rest."""
-    anywhere = torch.randint(0, 1000, (count,), generator=generator)
-    near = torch.tensor(VISITED)[torch.randint(0, len(VISITED), (count,), generator=generator)] + torch.randint(-20, 21, (count,), generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < 0.5, anywhere, near).clamp(0, 999)
+    integers = lambda low, high: torch.randint(low, high, (count,), generator=generator, device=generator.device)
+    anywhere = integers(0, 1000)
+    near = visited_on(generator.device)[integers(0, len(VISITED))] + integers(-20, 21)
+    return torch.where(torch.rand(count, generator=generator, device=generator.device) < 0.5, anywhere, near).clamp(0, 999)
+
+
+@functools.cache
+def visited_on(device):
+    return torch.tensor(VISITED, device=device)
 
 
 def noised(picture, t, generator):
     alpha, sigma = (x[:, None, None, None] for x in alpha_sigma(t))
-    return alpha * picture + sigma * torch.randn(picture.shape, generator=generator)
+    return alpha * picture + sigma * torch.randn(picture.shape, generator=generator, device=generator.device)
 
 
 def train(stage: Stage, state_folder: Path, workers, plan):

@@ -8,8 +8,10 @@ that every stage sees the same embeddings.
 """
 
 import random
+from dataclasses import astuple
 from pathlib import Path
 
+import numpy
 import torch
 from torch import nn
 from transformers import T5Config, T5EncoderModel
@@ -45,11 +47,55 @@ def write_tokenizer(folder: Path):
 
 def encode_words(phrases):
     """Token ids and mask [B, MAX_LENGTH] of phrases (see `pictures`), as the tokenizer would make them."""
-    ids = torch.full((len(phrases), MAX_LENGTH), PAD)
-    for row, phrase in enumerate(phrases):
-        words = [TOKEN_IDS.get(word, UNK) for word, _ in phrase][: MAX_LENGTH - 1] + [END]
-        ids[row, : len(words)] = torch.tensor(words)
+    ids = torch.tensor([word_ids(phrase) for phrase in phrases])
     return ids, (ids != PAD).long()
+
+
+def word_ids(phrase):
+    words = [TOKEN_IDS.get(word, UNK) for word, _ in phrase[: MAX_LENGTH - 1]] + [END]
+    return words + [PAD] * (MAX_LENGTH - len(words))
+
+
+def pack(scenes, phrases):
+    """Scenes' slots and phrases' token ids as bytes [B, 8 + MAX_LENGTH], small enough to send between processes."""
+    return numpy.array([[*astuple(s)[:7], s.background + 1, *word_ids(p)] for s, p in zip(scenes, phrases)], dtype=numpy.uint8)
+
+
+def unpack(packed, device):
+    """Slots [B,8] and token ids [B, MAX_LENGTH], i64, on a device."""
+    both = torch.from_numpy(packed).to(device, non_blocking=True).long()
+    slots, ids = both.split([8, MAX_LENGTH], 1)
+    return torch.cat([slots[:, :7], slots[:, 7:] - 1], 1), ids.contiguous()
+
+
+class Embeddings:
+    """The frozen encoder, from token ids [B, L] to hidden states [B, L, D] in f32."""
+
+    def __init__(self, folder, device="cpu"):
+        self.encoder = T5EncoderModel.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+        self.ready_made = torch.device(device).type != "cpu" and self.takes_ready_made_masks(device)
+
+    @torch.no_grad()
+    def __call__(self, ids):
+        return self.encoder(input_ids=ids, attention_mask=self.mask(ids, self.ready_made)).last_hidden_state
+
+    @staticmethod
+    def mask(ids, ready_made):
+        if not ready_made:
+            return (ids != PAD).long()
+        ignored = torch.zeros(ids.shape, device=ids.device).masked_fill(ids == PAD, torch.finfo(torch.float32).min)
+        return ignored[:, None, None, :].expand(-1, -1, ids.shape[1], -1)
+
+    def takes_ready_made_masks(self, device):
+        """With a mask of 0 and 1 transformers looks whether any is 0, for which a card must be waited for. Not every version takes
+        the sum's own mask instead, so it is tried."""
+        ids = torch.tensor([[*range(3, 10), END] + [PAD] * (MAX_LENGTH - 8)], device=device)
+        try:
+            with torch.no_grad():
+                ours, theirs = (self.encoder(input_ids=ids, attention_mask=self.mask(ids, m)).last_hidden_state for m in (True, False))
+            return torch.allclose(ours, theirs, atol=1e-2)
+        except (ValueError, RuntimeError, TypeError):
+            return False
 
 
 def new_encoder():
@@ -68,17 +114,17 @@ OPPOSITE = [0, 2, 1, 4, 3]  # the place of the second object, where the first st
 
 def labels(scenes, phrases):
     """Classes of the scenes [B, len(SCENE_CLASSES)], and of the object that each position's word describes [B, MAX_LENGTH, 4] (−100: none)."""
-    whole = torch.zeros(len(scenes), len(SCENE_CLASSES), dtype=torch.long)
-    own = torch.full((len(scenes), MAX_LENGTH, len(OBJECT_CLASSES)), -100)
+    whole = numpy.zeros((len(scenes), len(SCENE_CLASSES)), dtype=numpy.int64)
+    own = numpy.full((len(scenes), MAX_LENGTH, len(OBJECT_CLASSES)), -100)
     for row, (s, phrase) in enumerate(zip(scenes, phrases)):
         views = [None, (s.size1, s.colour1, s.shape1, s.relation), (s.size2, s.colour2, s.shape2, OPPOSITE[s.relation])]
         for *attributes, place in views[1 : 3 if s.relation else 2]:
-            whole[row, 3 * place : 3 * place + 3] = torch.tensor(attributes) + 1
+            whole[row, 3 * place : 3 * place + 3] = [a + 1 for a in attributes]
         whole[row, -1] = s.drawn_background
         for column, (_, owner) in enumerate(phrase[: MAX_LENGTH - 1]):
             if owner:
-                own[row, column] = torch.tensor(views[owner])
-    return whole, own
+                own[row, column] = views[owner]
+    return torch.from_numpy(whole), torch.from_numpy(own)
 
 
 def sample_phrases(rng, count, canonical_share=0.5):
@@ -96,7 +142,7 @@ def read_off(logits, classes, target):
     return loss, torch.stack(right)
 
 
-def train(state_folder: Path, steps=STEPS, batch=192, rate=1.5e-3, log=print):
+def train(state_folder: Path, steps=STEPS, batch=192, rate=1.5e-3, device="cpu", log=print):
     """Pre-train the encoder; resumable. Returns it in evaluation mode."""
     torch.manual_seed(11)
     encoder = new_encoder()
@@ -105,15 +151,14 @@ def train(state_folder: Path, steps=STEPS, batch=192, rate=1.5e-3, log=print):
         "everywhere": nn.Linear(128, sum(SCENE_CLASSES)),
         "object": nn.Linear(128, sum(OBJECT_CLASSES)),
     })
-    both = nn.ModuleDict({"encoder": encoder, "heads": heads})
+    both = nn.ModuleDict({"encoder": encoder, "heads": heads}).to(device)
     optimiser = torch.optim.AdamW(both.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min((i + 1) / 50, 1.0) * max(0.0, 1 - i / steps))
     checkpoint = Checkpoint(state_folder / "text.pt", model=both, optimiser=optimiser, schedule=schedule)
     start = checkpoint.restore()
     for step in range(start, steps):
         scenes, phrases = sample_phrases(random.Random(f"text {step}"), batch)
-        ids, mask = encode_words(phrases)
-        whole, own = labels(scenes, phrases)
+        ids, mask, whole, own = (x.to(device) for x in (*encode_words(phrases), *labels(scenes, phrases)))
         hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         pooled, pooled_right = read_off(heads["pooled"](hidden.mean(1)), SCENE_CLASSES, whole)
         everywhere, _ = read_off(heads["everywhere"](hidden[:, ::3]), SCENE_CLASSES, whole[:, None].expand(-1, len(range(0, MAX_LENGTH, 3)), -1))
@@ -128,4 +173,4 @@ def train(state_folder: Path, steps=STEPS, batch=192, rate=1.5e-3, log=print):
             log(f"text {step + 1}/{steps} loss {loss.item():.4f} right: scene {pooled_right.min():.3f} object {object_right.min():.3f}")
         checkpoint.tick(step + 1)
     checkpoint.save(steps)
-    return encoder.eval()
+    return encoder.eval().cpu()

@@ -5,6 +5,7 @@ processes only once a step. So a batch is divided among `workers` processes; eac
 waits for the others, and takes the same optimiser step on the same sum, which keeps their weights equal to the bit.
 """
 
+import functools
 import math
 import os
 import threading
@@ -24,20 +25,28 @@ STEPS = 1000
 
 def alpha_sigma(t):
     """α and σ [B] of a signal noised to timestep `t` [B] (0…999), betas "squaredcos_cap_v2" as diffusers computes them."""
+    alphas, sigmas = noise_schedule(t.device)
+    return alphas[t], sigmas[t]
+
+
+@functools.cache
+def noise_schedule(device):
+    """α and σ of all timesteps, [1000] each."""
     bar = torch.tensor([math.cos((i / STEPS + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(STEPS + 1)], dtype=torch.float64)
     betas = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
     product = (1 - betas).cumprod(0)
-    return product[t].sqrt().float(), (1 - product[t]).sqrt().float()
+    return product.sqrt().float().to(device), (1 - product).sqrt().float().to(device)
 
 
 def random_timesteps(count, generator, mean, spread):
     """Logit-normal timesteps: `mean` above 0 draws them towards high noise, where layout and shape are decided."""
-    return (STEPS * torch.sigmoid(mean + spread * torch.randn(count, generator=generator))).long().clamp(0, STEPS - 1)
+    normal = torch.randn(count, generator=generator, device=generator.device)
+    return (STEPS * torch.sigmoid(mean + spread * normal)).long().clamp(0, STEPS - 1)
 
 
 @dataclass
 class Plan:
-    """How long and how fast one stage learns. `batch` is divided among the workers."""
+    """How long and how fast one stage learns. `batch` is divided among the workers. Training by the clock (`timed.py`) has no use for `steps`."""
 
     name: str
     steps: int
@@ -48,8 +57,8 @@ class Plan:
     warm_up: int = 100
     average: float = 0.998  # decay of the moving average that becomes the released weights
 
-    def rate_at(self, step):
-        falling = max(0.0, (step / self.steps - self.decay_from) / (1 - self.decay_from))
+    def rate_at(self, step, progress):
+        falling = max(0.0, (progress - self.decay_from) / (1 - self.decay_from))
         return self.rate * min(1.0, (step + 1) / self.warm_up) * (1 - 0.95 * min(1.0, falling))
 
 
@@ -99,7 +108,7 @@ def work(rank, plan, workers, state_folder, setup, gradients, updates, barrier, 
             at += p.numel()
         for optimiser, relative in ((matrix_optimiser, plan.matrix_rate), (vector_optimiser, 1.0)):
             for group in optimiser.param_groups:
-                group["lr"] = plan.rate_at(step) * relative
+                group["lr"] = plan.rate_at(step, step / plan.steps) * relative
             optimiser.step()
         if rank == 0:
             decay = min(plan.average, (1 + step) / (10 + step))
@@ -124,7 +133,7 @@ def leave_with_parent(parent):
 
 def averaged_weights(state_folder: Path, name):
     """The moving average in a stage's checkpoint, as a state dict, and the step it was taken at."""
-    state = torch.load(state_folder / f"{name}.pt", weights_only=True, mmap=True)
+    state = torch.load(state_folder / f"{name}.pt", weights_only=True, mmap=True, map_location="cpu")
     prefix = "module."
     return {k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)}, state["step"]
 
