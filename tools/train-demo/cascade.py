@@ -28,18 +28,18 @@ def load_unet(folder: Path):
 class Cascade:
     """A cascade folder, loaded. `stages` are the entries of its cascade.toml."""
 
-    def __init__(self, folder, dtype=torch.float32, last_stage=None, memory_format=torch.channels_last):
-        self.folder, self.dtype, self.memory_format = Path(folder), dtype, memory_format
+    def __init__(self, folder, dtype=torch.float32, last_stage=None, memory_format=torch.channels_last, device="cpu"):
+        self.folder, self.dtype, self.memory_format, self.device = Path(folder), dtype, memory_format, torch.device(device)
         description = tomllib.loads((self.folder / "cascade.toml").read_text())
         encoder = description["encoder"]
         self.tokenizer = Tokenizer.from_file(str(self.folder / encoder["tokenizer"] / "tokenizer.json"))
         self.lower = encoder["text_preparation"] == "lowercase-strip"
-        self.encoder = T5EncoderModel.from_pretrained(self.folder / encoder["folder"], dtype=torch.float32).eval()
+        self.encoder = T5EncoderModel.from_pretrained(self.folder / encoder["folder"], dtype=torch.float32).eval().to(self.device)
         self.stages, self.unets = [], []
         for stage in description["stages"]:
             self.stages.append(stage)
             unet = load_unet(self.folder / stage["folder"] / "unet")
-            self.unets.append(unet.to(dtype).to(memory_format=memory_format).eval())
+            self.unets.append(unet.to(dtype).to(self.device, memory_format=memory_format).eval())
             if stage["name"] == last_stage:
                 break
 
@@ -47,7 +47,7 @@ class Cascade:
     def encode(self, prompts):
         """[N, L, D] in f32."""
         found = self.tokenizer.encode_batch([p.lower().strip() if self.lower else p for p in prompts])
-        ids, mask = (torch.tensor([getattr(e, name) for e in found]) for name in ("ids", "attention_mask"))
+        ids, mask = (torch.tensor([getattr(e, name) for e in found], device=self.device) for name in ("ids", "attention_mask"))
         return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def scheduler(self, stage, thresholding=None):
@@ -60,22 +60,23 @@ class Cascade:
     @torch.inference_mode()
     def run_stage(self, index, embeddings, unconditional, low_res, generators, **changes):
         """One stage for a batch: embeddings [N,L,D], unconditional [1,L,D], low_res [N,3,h,w] or None → [N,3,size,size], f32 in −1…1.
-        `changes` override the stage's settings (steps, guidance_scale, noise_level, sampler, thresholding)."""
+        `changes` override the stage's settings (steps, guidance_scale, noise_level, sampler, thresholding). Noise is drawn by the
+        generators, which are the processor's, so that it is the same on every device."""
         stage = self.stages[index] | changes
         unet, size, rows = self.unets[index], stage["size"], len(embeddings)
-        noise = lambda: torch.stack([torch.randn(3, size, size, generator=g) for g in generators])
+        noise = lambda: torch.stack([torch.randn(3, size, size, generator=g) for g in generators]).to(self.device)
         x, condition, kwargs = noise(), None, {}
         guided = stage["guidance_scale"] != 1.0
         text = torch.cat([unconditional.expand(rows, -1, -1), embeddings]) if guided else embeddings
         text = text.to(self.dtype)
         if low_res is not None:
-            level = torch.full((rows,), stage["noise_level"])
+            level = torch.full((rows,), stage["noise_level"], device=self.device)
             config = json.loads((self.folder / stage["folder"] / "image_noising_scheduler" / "scheduler_config.json").read_text())
             condition = F.interpolate(low_res, size=(size, size), mode="bilinear", align_corners=True)
             condition = DDPMScheduler.from_config(config).add_noise(condition, noise(), level)
             kwargs["class_labels"] = torch.cat([level, level]) if guided else level
         scheduler = self.scheduler(stage, stage.get("thresholding"))
-        scheduler.set_timesteps(stage["steps"])
+        scheduler.set_timesteps(stage["steps"], device=self.device)
         for t in scheduler.timesteps:
             given = x if condition is None else torch.cat([x, condition], 1)
             given = torch.cat([given, given]) if guided else given
@@ -88,7 +89,7 @@ class Cascade:
         return x.clamp(-1, 1)
 
     def render(self, prompts, seed=0, batch=8, base_changes=None):
-        """Every stage for every prompt. Returns the stages' pictures (lists of [N,3,s,s]) and the seconds each stage took, encoding first."""
+        """Every stage for every prompt. Returns the stages' pictures (lists of [N,3,s,s], on the processor) and the seconds each stage took, encoding first."""
         base_changes, seconds = base_changes or {}, {}
         began = time.perf_counter()
         embeddings, empty = self.encode(prompts), self.encode([""])
@@ -102,6 +103,6 @@ class Cascade:
                 below = None if low_res is None else low_res[rows]
                 parts.append(self.run_stage(index, embeddings[rows], empty, below, generators, **(base_changes if index == 0 else {})))
             low_res = torch.cat(parts)
-            pictures.append(low_res)
+            pictures.append(low_res.cpu())
             seconds[stage["name"]] = time.perf_counter() - began
         return pictures, seconds

@@ -2,6 +2,7 @@
 
     python tools/train-demo/score.py exact
     python tools/train-demo/score.py render models/demo --stage base --guidance 1 2 3 5 --thresholding dynamic static off
+    python tools/train-demo/score.py render models/demo --device cuda --batch 200 --judges 8
     python tools/train-demo/score.py images FOLDER --captions FILE.jsonl      # lines: {"file": "0.png", "caption": "a red circle"}
     python tools/train-demo/score.py captions > captions.jsonl                # the held-out captions, to render elsewhere
 
@@ -10,7 +11,9 @@ The captions are held out: training never sees these scenes. Rows count the shar
 
 import argparse
 import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -56,11 +59,24 @@ def read_png(path):
     return torch.from_numpy(numpy.array(Image.open(path).convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
 
 
+def judge_all(rendered, scenes, judges):
+    if judges == 1:
+        return [judge.judge(p, s) for p, s in zip(rendered, scenes)]
+    with ProcessPoolExecutor(judges, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(judge_array, [p.numpy() for p in rendered], scenes, chunksize=max(1, len(scenes) // (4 * judges))))
+
+
+def judge_array(picture, scene):
+    """`judge.judge`, its picture as an array, which goes between processes by itself and not through shared memory."""
+    return judge.judge(torch.from_numpy(picture), scene)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="rows as JSON lines")
     parser.add_argument("--failures", action="store_true", help="list the captions that were not all right")
     parser.add_argument("--count", type=int, default=PAIRS + SINGLES, help="how many of the held-out captions")
+    parser.add_argument("--judges", type=int, default=1, help="processes that judge; one uses all threads")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("captions")
@@ -77,6 +93,7 @@ def main():
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--batch", type=int, default=8)
     render.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    render.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     render.add_argument("--save", type=Path, help="keep the pictures and their captions.jsonl here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -112,14 +129,14 @@ def main():
     else:
         from cascade import Cascade
 
-        cascade = Cascade(args.cascade, dtype=getattr(torch, args.dtype), last_stage=args.stage)
+        cascade = Cascade(args.cascade, dtype=getattr(torch, args.dtype), last_stage=args.stage, device=args.device)
         for thresholding in args.thresholding:
             for guidance in args.guidance:
                 changes = {"guidance_scale": guidance, "thresholding": thresholding, "steps": args.steps}
                 changes = {k: v for k, v in changes.items() if v is not None}
                 rendered, _ = cascade.render(captions, seed=args.seed, batch=args.batch, base_changes=changes)
                 label = " ".join([args.stage] + [f"{k}={v}" for k, v in changes.items()])
-                show(label, scenes, [judge.judge(p, s) for p, s in zip(rendered[-1], scenes)])
+                show(label, scenes, judge_all(rendered[-1], scenes, args.judges))
                 if args.save:
                     keep(args.save, rendered[-1], captions)
 

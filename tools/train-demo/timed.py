@@ -65,7 +65,7 @@ def train_all(stages, run: Run):
     """Train every stage of `stages`, a list of (plan, setup), side by side. One that fails ends them all."""
     try:
         mp.spawn(work, (stages, run), nprocs=len(stages))
-    except mp.ProcessException as failure:
+    except (mp.ProcessRaisedException, mp.ProcessExitedException) as failure:
         raise SystemExit(f"error: {stages[failure.error_index][0].name} failed, the others were stopped: {failure}") from None
 
 
@@ -78,6 +78,7 @@ def work(index, stages, run):
     threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels of attention suffice, and refuse no shape
     torch.manual_seed(1)
     learner = Learner(plan, setup, run, path)
     learner.train(captions)
