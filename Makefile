@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu bench-encoder bench-texts bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -50,6 +50,9 @@ chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS
 
 bench-cascade: ## Measures rendering on this machine, and diffusers in Python beside it.
 	@tools/bench-cascade.sh
+
+check-gpu: ## Checks on a GPU what only a GPU can show: traces, pixels, memory, speed; ARGS adds flags.
+	@tools/check-gpu.sh $(ARGS)
 
 bench-gpu: ## The same on a GPU, as a share of what the card can do; ARGS adds flags.
 	@tools/bench-gpu.sh $(ARGS)
