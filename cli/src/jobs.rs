@@ -295,10 +295,13 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
                 _ => format!("{} (×{})", stage.stage, stage.batch_cap),
             })
             .collect();
-        let state = match &worker.aside_until {
+        let mut state = match &worker.aside_until {
             Some(until) => format!("{} until {until} ({})", worker.state, worker.aside_reason),
             None => worker.state.clone(),
         };
+        if !worker.trouble.is_empty() {
+            state += &format!(", in trouble ({})", worker.trouble);
+        }
         output::line(&format!(
             "{}  {}  {}  leased {}  done {}  busy {:.0} %  {}",
             worker.id,

@@ -252,6 +252,7 @@ pub(crate) struct WorkerView {
     last_seen: Option<f64>,
     aside_reason: String,
     aside_until: Option<f64>,
+    trouble: String,
     stages: Vec<WorkerStageView>,
 }
 
@@ -277,6 +278,7 @@ impl From<&v1::Worker> for WorkerView {
             last_seen: worker.last_seen.as_ref().map(unix_seconds),
             aside_reason: worker.aside_reason.clone(),
             aside_until: worker.aside_until.as_ref().map(unix_seconds),
+            trouble: worker.trouble.clone(),
             stages: worker
                 .stages
                 .iter()

@@ -132,6 +132,7 @@ mod tests {
             done: 0,
             busy: 0.0,
             state: "working".to_owned(),
+            trouble: String::new(),
             seen_seconds_ago: 0.0,
         }
     }

@@ -1,9 +1,12 @@
-//! A member at work: until a signal, until the coordinator wishes it to drain, or until it breaks; then a drain, while health says that it drains.
+//! A member at work: until a signal, until the coordinator wishes it to drain, or until it breaks; then a drain. Health says
+//! what keeps it from working while that lasts, and in the end that it drains.
 
 use std::{net::SocketAddr, time::Duration};
 
 use darkroom_core::error::UserError;
 use darkroom_queue::stage_loop::Handle;
+use darkroom_runtime::server::Health;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -31,7 +34,12 @@ pub async fn work(work: Handle, face: Face, stop: CancellationToken) -> Result<(
     };
     if served.is_ok() {
         tracing::info!(worker = %work.worker(), "working");
+        let health = match &served {
+            Ok(Some((health, _))) => health.clone(),
+            _ => Health::unasked(),
+        };
         tokio::select! {
+            () = tell(work.trouble(), &health) => {}
             () = stop.cancelled() => {}
             () = work.drains() => {}
             error = work.broken() => tracing::error!(%error, "the work cannot go on"),
@@ -48,6 +56,22 @@ pub async fn work(work: Handle, face: Face, stop: CancellationToken) -> Result<(
     }
     tracing::info!("left the farm");
     ended
+}
+
+/// Tells health what keeps the loop from working while something does, for as long as it is polled. Services beside the
+/// loop need neither queue nor storage: they go on.
+async fn tell(mut trouble: watch::Receiver<Option<String>>, health: &Health) {
+    loop {
+        let now = trouble.borrow_and_update().clone();
+        match now {
+            Some(reason) => health.not_working(&reason).await,
+            None => health.serving().await,
+        }
+        if trouble.changed().await.is_err() {
+            // The loop is gone, which is told elsewhere.
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// The grace period of a drain, from a flag.

@@ -130,6 +130,7 @@ pub fn card(id: &str) -> WorkerCard {
         done: 0,
         busy: 0.0,
         state: "working".to_owned(),
+        trouble: String::new(),
         seen_seconds_ago: 0.0,
     }
 }

@@ -8,6 +8,7 @@
 //! - A batch that fails as a whole is run again row by row: a poison task fails alone. Out of memory halves the batch,
 //!   and the smaller cap is kept.
 //! - Storage faults are retried under the lease, then the task is interrupted; they count against nobody.
+//! - What keeps it from working (storage, a queue that does not answer) is told by [`Handle::trouble`] while it lasts.
 //! - Shutdown drains: what waits is handed back, what runs finishes within the grace period or is handed back at its
 //!   next step.
 //!
@@ -22,13 +23,14 @@ mod model_thread;
 pub mod noop;
 mod report;
 mod shared;
+mod trouble;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{error::UserError, id::WorkerId};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -239,6 +241,13 @@ impl Handle {
     #[must_use]
     pub fn busy(&self) -> Busy {
         self.shared.meter.busy()
+    }
+
+    /// What keeps it from working now, in one sentence, if something does: a queue that does not answer to two signs of life
+    /// in a row, storage whose faults it retries. It ends by itself, with the first that succeeds.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.shared.trouble.watch()
     }
 
     /// Resolves when the loop drains: it was told to, here or by the coordinator's wish.

@@ -240,6 +240,9 @@ pub struct WorkerCard {
     pub busy: f64,
     /// `starting`, `working`, `draining`, `set aside`.
     pub state: String,
+    /// What keeps it from working now, in one sentence: storage whose faults it retries. Empty: nothing does.
+    #[serde(default)]
+    pub trouble: String,
     /// Seconds since the sign of life before this reading; filled in by the queue when read.
     pub seen_seconds_ago: f64,
 }

@@ -16,5 +16,7 @@ mod suite;
 mod support;
 #[path = "redis/tls.rs"]
 mod tls;
+#[path = "redis/trouble.rs"]
+mod trouble;
 #[path = "redis/waiting.rs"]
 mod waiting;

@@ -223,6 +223,18 @@ impl Bench {
         results
     }
 
+    /// Turns time until this is the loop's trouble.
+    async fn until_told(&self, sentence: Option<&str>) {
+        let trouble = self.handle.trouble();
+        for _ in 0..300 {
+            if trouble.borrow().as_deref() == sentence {
+                return;
+            }
+            turn(Duration::from_secs(1)).await;
+        }
+        panic!("told {:?} instead of {sentence:?}", *trouble.borrow());
+    }
+
     /// Turns time by a lease, heartbeat by heartbeat, and reaps what was not renewed.
     async fn reaped_after_a_lease(&self, stage: &str) -> usize {
         for _ in 0..4 {
@@ -440,6 +452,29 @@ async fn storage_faults_are_retried_under_the_lease_then_interrupt() {
     bench.add("base", vec![task(2)]).await;
     turn(PATIENCE + Duration::from_secs(10)).await;
     assert_eq!(code(&bench.results("base", 1).await[&2]), "interrupted");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_that_fails_is_told_until_it_works_again() {
+    let mut bench = Bench::start(&["base"], 1).await;
+    bench.faults.lock().unwrap().stores = true;
+    bench.add("base", vec![task(0)]).await;
+    bench.step(Step::Go);
+    bench.until_told(Some("an output cannot be stored: down")).await;
+    let cards = bench.queue.workers(LEASE).await.unwrap();
+    assert_eq!(cards[0].trouble, "an output cannot be stored: down");
+    bench.faults.lock().unwrap().stores = false;
+    bench.until_told(None).await;
+    assert_eq!(code(&bench.results("base", 1).await[&0]), "done");
+
+    bench.faults.lock().unwrap().loads = true;
+    bench.add("base", vec![task(1)]).await;
+    bench.until_told(Some("an input cannot be loaded: down")).await;
+    turn(PATIENCE + Duration::from_secs(10)).await;
+    assert_eq!(code(&bench.results("base", 1).await[&1]), "interrupted");
+    // Nothing is left that would try it: it is not held against storage for ever.
+    bench.until_told(None).await;
     bench.end().await;
 }
 

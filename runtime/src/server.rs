@@ -5,8 +5,8 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use darkroom_core::error::{Code, UserError};
@@ -98,33 +98,59 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     })
 }
 
+/// Why something does not serve, and since when something is wrong.
+struct Trouble {
+    reason: String,
+    since: Instant,
+}
+
 /// Whether the server's services can do their work, as gRPC health tells it. Clones share it.
 #[derive(Clone)]
 pub struct Health {
     reporter: HealthReporter,
     services: Arc<Vec<String>>,
-    reason: Arc<Mutex<Option<String>>>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
 }
 
 impl Health {
+    /// That of a process which nobody can ask; its log tells.
+    #[must_use]
+    pub fn unasked() -> Self {
+        Self { reporter: HealthReporter::new(), services: Arc::default(), trouble: Arc::default() }
+    }
+
     /// Turns serving.
     pub async fn serving(&self) {
-        if self.replace(None).is_some() {
-            tracing::info!("serving again");
+        if let Some(over) = self.trouble().take() {
+            tracing::info!(after_s = over.since.elapsed().as_secs(), "serving again");
         }
         self.set(ServingStatus::Serving).await;
     }
 
     /// Turns not serving; the reason is logged when it changes.
     pub async fn not_serving(&self, reason: &str) {
-        if self.replace(Some(reason.to_owned())).as_deref() != Some(reason) {
-            tracing::warn!(reason, "not serving");
-        }
+        self.log(reason);
         self.set(ServingStatus::NotServing).await;
     }
 
-    fn replace(&self, reason: Option<String>) -> Option<String> {
-        std::mem::replace(&mut *self.reason.lock().unwrap_or_else(PoisonError::into_inner), reason)
+    /// Turns the process as a whole not serving, for the sake of work that none of its services does: they go on. The
+    /// reason is logged when it changes.
+    pub async fn not_working(&self, reason: &str) {
+        self.log(reason);
+        self.reporter.set_service_status("", ServingStatus::NotServing).await;
+    }
+
+    fn log(&self, reason: &str) {
+        let mut trouble = self.trouble();
+        if trouble.as_ref().is_none_or(|trouble| trouble.reason != reason) {
+            tracing::warn!(reason, "not serving");
+            let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+            *trouble = Some(Trouble { reason: reason.to_owned(), since });
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn set(&self, status: ServingStatus) {
@@ -147,8 +173,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(Health, impl Future<Output = Result<(), Error>> + Send), Error> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health =
-        Health { reporter, services: Arc::new(options.services), reason: Arc::new(Mutex::new(None)) };
+    let health = Health { reporter, services: Arc::new(options.services), trouble: Arc::default() };
     health.serving().await;
 
     let reflection = || {
@@ -235,6 +260,12 @@ mod tests {
         assert_eq!(ask("").await, Wire::NotServing);
         health.serving().await;
         assert_eq!(ask("").await, Wire::Serving);
+        health.not_working("the queue cannot be reached").await;
+        assert_eq!((ask("").await, ask("darkroom.v1.Farm").await), (Wire::NotServing, Wire::Serving));
+        health.not_serving("draining").await;
+        assert_eq!(ask("darkroom.v1.Farm").await, Wire::NotServing);
+        health.serving().await;
+        assert_eq!((ask("").await, ask("darkroom.v1.Farm").await), (Wire::Serving, Wire::Serving));
         drop(client);
         shutdown.cancel();
         serving.await.expect("joined").expect("ended well");

@@ -91,6 +91,41 @@ impl Settings {
     }
 }
 
+/// What gRPC health on this port says of a service, or with an empty name of the process; nothing while nobody listens.
+fn health(port: u16, service: &str) -> Option<ServingStatus> {
+    let address = format!("http://127.0.0.1:{port}");
+    let ask = async {
+        let endpoint = Endpoint::from_shared(address).expect("an address");
+        let mut client = HealthClient::new(endpoint.connect().await.ok()?);
+        let request = HealthCheckRequest { service: service.to_owned() };
+        Some(client.check(request).await.ok()?.into_inner().status())
+    };
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(ask)
+}
+
+/// A worker or an encoder that can be asked how it is.
+struct Member {
+    port: u16,
+    process: Process,
+}
+
+impl Member {
+    fn start(settings: &Settings, name: &str, farm: &Coordinator, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port}");
+        let process = settings.member(name, farm.port, &[&["--listen", listen.as_str()], arguments].concat());
+        let member = Self { port, process };
+        member.until(ServingStatus::Serving);
+        member
+    }
+
+    fn until(&self, status: ServingStatus) {
+        eventually(&format!("{status:?}: {}", self.process.log_text()), || {
+            (health(self.port, "") == Some(status)).then_some(())
+        });
+    }
+}
+
 /// A coordinator that serves.
 struct Coordinator {
     port: u16,
@@ -115,14 +150,7 @@ impl Coordinator {
 
     /// What gRPC health says of the farm.
     fn health(&self) -> ServingStatus {
-        let address = format!("http://127.0.0.1:{}", self.port);
-        let ask = async {
-            let endpoint = Endpoint::from_shared(address).expect("an address");
-            let mut client = HealthClient::new(endpoint.connect().await.expect("it listens"));
-            let request = HealthCheckRequest { service: "darkroom.v1.Farm".to_owned() };
-            client.check(request).await.expect("a known service").into_inner().status()
-        };
-        tokio::runtime::Runtime::new().expect("a runtime").block_on(ask)
+        health(self.port, "darkroom.v1.Farm").expect("it listens")
     }
 
     fn job(&self, settings: &Settings, id: &str) -> Value {
@@ -370,6 +398,81 @@ fn health_tells_storage_that_cannot_be_used_while_nobody_uses_it() {
     assert!(log.contains("not serving") && log.contains("may not be written to"), "{log}");
     storage.faults().clear();
     eventually("health heals", || (farm.health() == ServingStatus::Serving).then_some(()));
+}
+
+#[test]
+fn health_of_a_worker_and_an_encoder_tells_a_redis_that_hangs_until_it_answers() {
+    use ServingStatus::{NotServing, Serving};
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let farm = Coordinator::start(&settings);
+    let encoder = Member::start(&settings, "darkroom-encoder", &farm, &[]);
+    let slow = ["--host", "slow", "--fake-step-ms", "500", "--grace-seconds", "5", "--batch", "1"];
+    let mut leaving = Member::start(&settings, "darkroom-worker", &farm, &slow);
+    // Long enough that the drain goes on after Redis has come back.
+    let arguments = ["--json", "submit", "a red circle", "-n", "4", "--steps", "base=40"];
+    let submitted = farm.darkroom(&settings, &arguments).run().json();
+    let id = submitted["id"].as_str().or_else(|| submitted["job"]["id"].as_str()).expect("an id").to_owned();
+    eventually("it has a task", || {
+        let workers = farm.darkroom(&settings, &["--json", "workers"]).run().json();
+        let busy = |worker: &Value| worker["host"] == "slow" && worker["tasks_leased"] != 0;
+        workers.as_array().is_some_and(|workers| workers.iter().any(busy)).then_some(())
+    });
+    let worker = Member::start(&settings, "darkroom-worker", &farm, &[]);
+
+    redis.pause();
+    for member in [&encoder, &worker, &leaving] {
+        member.until(NotServing);
+        let log = member.process.log_text();
+        assert!(log.contains("the queue cannot be reached"), "{log}");
+    }
+    assert_eq!(health(encoder.port, "darkroom.v1.Encoder"), Some(Serving), "it answers calls all the same");
+    leaving.process.signal(Signal::SIGTERM);
+    eventually("it drains", || leaving.process.log_text().contains("draining").then_some(()));
+    redis.resume();
+    for member in [&encoder, &worker] {
+        member.until(Serving);
+        let log = member.process.log_text();
+        let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        assert_eq!((lines("not serving"), lines("serving again")), (1, 1), "{log}");
+    }
+    assert_eq!(leaving.process.wait(), Some(0), "{}", leaving.process.log_text());
+    assert!(!leaving.process.log_text().contains("serving again"), "a drain has the last word");
+    eventually("the job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+    let id = farm.submit(&settings, "5");
+    eventually("the next job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+}
+
+#[test]
+fn health_of_a_worker_tells_storage_whose_faults_it_retries() {
+    let (redis, storage) = (Redis::start(), S3::start());
+    let settings = Settings {
+        artifacts: storage.url(),
+        environment: storage.environment().into(),
+        ..Settings::small(&redis)
+    };
+    let farm = Coordinator::start(&settings);
+    let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
+    let worker =
+        Member::start(&settings, "darkroom-worker", &farm, &["--fake-step-ms", "20", "--batch", "4"]);
+    let id = farm.submit(&settings, "60");
+    eventually("some images are done", || {
+        farm.job(&settings, &id)["images_done"].as_u64().filter(|done| *done > 4)
+    });
+    storage.faults().set([Rule::read_only()]);
+    worker.until(ServingStatus::NotServing);
+    let log = worker.process.log_text();
+    assert!(log.contains("not serving") && log.contains("an output cannot be stored"), "{log}");
+    let shown = eventually("its card tells", || {
+        let shown = farm.darkroom(&settings, &["workers"]).run().stdout;
+        shown.contains("in trouble").then_some(shown)
+    });
+    assert!(shown.contains("in trouble (an output cannot be stored: "), "{shown}");
+    storage.faults().clear();
+    worker.until(ServingStatus::Serving);
+    eventually("the job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+    let images = farm.darkroom(&settings, &["--json", "ls", &id]).run().json_lines();
+    assert!(images.iter().all(|image| image["failures"] == 0), "{images:?}");
 }
 
 #[test]

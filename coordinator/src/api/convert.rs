@@ -216,6 +216,7 @@ pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
         state: card.state.clone(),
         aside_reason: String::new(),
         aside_until: None,
+        trouble: card.trouble.clone(),
     }
 }
 

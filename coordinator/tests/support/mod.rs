@@ -344,6 +344,7 @@ impl FakeWorker {
                 done: 0,
                 busy: 0.5,
                 state: "working".to_owned(),
+                trouble: String::new(),
                 seen_seconds_ago: 0.0,
             };
             self.queue.announce(card).await.expect("announces");

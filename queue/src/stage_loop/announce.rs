@@ -1,4 +1,5 @@
-//! The worker's sign of life, and what it is told in answer: to drain, or that it gets nothing for a time.
+//! The worker's sign of life, and what it is told in answer: to drain, or that it gets nothing for a time. No answer is a
+//! trouble of the worker's.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
+use crate::Error;
 
 /// Announces the worker's card now and from time to time; cancels `drain` when the answer says so.
 pub(super) async fn keep_announcing(shared: Arc<Shared>, drain: CancellationToken) {
@@ -14,9 +16,17 @@ pub(super) async fn keep_announcing(shared: Arc<Shared>, drain: CancellationToke
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Ok(Ok(orders)) = timeout(every, shared.queue.announce(shared.card())).await else {
-            tracing::debug!("worker could not be announced");
-            continue;
+        shared.trouble.look_at_storage(shared.registry.len() == 0);
+        let announced = timeout(every, shared.queue.announce(shared.card())).await;
+        let announced =
+            announced.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer within {every:?}"))));
+        shared.trouble.announced(announced.as_ref().err());
+        let orders = match announced {
+            Ok(orders) => orders,
+            Err(error) => {
+                tracing::debug!(%error, "worker could not be announced");
+                continue;
+            }
         };
         if orders.aside != shared.set_aside(orders.aside) {
             if orders.aside {

@@ -15,6 +15,7 @@ use super::{
     held::Held,
     model_thread::{Item, Job},
     shared::{RunFacts, Shared, given_up},
+    trouble::Use,
 };
 use crate::{Error, task::PoolId};
 
@@ -231,7 +232,9 @@ impl<S: Stage> Feed<S> {
         let patience = Instant::now() + self.shared.options.storage_patience;
         let mut backoff = Backoff::new();
         while !held.is_lost() {
-            let (outcome, device_class) = match self.stage.load(held.pool(), held.task()).await {
+            let loaded = self.stage.load(held.pool(), held.task()).await;
+            self.shared.used_storage(Use::Load, loaded.as_ref().err());
+            let (outcome, device_class) = match loaded {
                 Ok(Loaded::Ready(input)) => return Some(Item { held, input }),
                 Ok(Loaded::Already { outcome, device_class }) => (outcome, device_class),
                 Err(Fault::Ends(outcome)) => (outcome, None),

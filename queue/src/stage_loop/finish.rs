@@ -13,6 +13,7 @@ use super::{
     held::Held,
     model_thread::{End, Ran},
     shared::{RunFacts, Shared, given_up},
+    trouble::Use,
 };
 use crate::task::Outcome;
 
@@ -66,7 +67,9 @@ impl<S: Stage> Finish<S> {
         let patience = Instant::now() + self.shared.options.storage_patience;
         let mut backoff = Backoff::new();
         while !held.is_lost() {
-            let outcome = match self.stage.store(held.task(), &file).await {
+            let stored = self.stage.store(held.task(), &file).await;
+            self.shared.used_storage(Use::Store, stored.as_ref().err());
+            let outcome = match stored {
                 Ok(outcome) | Err(Fault::Ends(outcome)) => outcome,
                 Err(Fault::Storage(reason)) if Instant::now() >= patience => given_up(reason),
                 Err(Fault::Storage(reason)) => {

@@ -1,4 +1,4 @@
-//! What the parts of one loop share: options, the queue, held leases, caps, the meter, and the two stop signals.
+//! What the parts of one loop share: options, the queue, held leases, caps, the meter, the trouble, and the two stop signals.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Caps, Options,
+    Caps, Fault, Options,
     held::{Held, Registry},
     meter::Meter,
     report::Report,
+    trouble::{Trouble, Use},
 };
 use crate::{
     TaskQueue,
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) queue: Arc<dyn TaskQueue>,
     pub(super) registry: Arc<Registry>,
     pub(super) meter: Meter,
+    pub(super) trouble: Trouble,
     /// To the one who reports results.
     reports: mpsc::Sender<Report>,
     /// Tasks that finish rows; ended by the supervisor.
@@ -82,6 +84,7 @@ impl Shared {
             queue,
             registry: Arc::default(),
             meter: Meter::new(),
+            trouble: Trouble::new(),
             reports,
             finishing: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -134,6 +137,14 @@ impl Shared {
         self.is_aside.load(Ordering::Relaxed)
     }
 
+    /// Notes how storage fared. It did its part where a task ends for another reason.
+    pub(super) fn used_storage(&self, used: Use, fault: Option<&Fault>) {
+        match fault {
+            Some(Fault::Storage(reason)) => self.trouble.storage_failed(used, reason),
+            Some(Fault::Ends(_)) | None => self.trouble.storage_worked(used),
+        }
+    }
+
     /// Host and device as one name.
     fn place(&self) -> String {
         place(&self.options.host, &locked(&self.labels).device)
@@ -162,6 +173,7 @@ impl Shared {
             done: self.meter.busy().done,
             busy: self.meter.share(),
             state: "working".to_owned(),
+            trouble: self.trouble.with_storage().unwrap_or_default(),
             seen_seconds_ago: 0.0,
         }
         .under(Orders { drain: draining, aside: self.is_aside() })

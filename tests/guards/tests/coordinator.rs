@@ -275,6 +275,7 @@ impl Farm {
             done: 0,
             busy: 0.0,
             state: "working".to_owned(),
+            trouble: String::new(),
             seen_seconds_ago: 0.0,
         }
     }
