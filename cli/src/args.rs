@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// List the cascades the farm serves
     Cascades,
+    /// Show the farm: its id, its version, how long its leases last, and what its sweeps had to mend
+    Farm,
     /// Render a picture again from its own metadata and say whether the pixels are identical
     Rerender(RerenderArgs),
     /// Look at a cascade on disk

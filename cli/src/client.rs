@@ -190,6 +190,12 @@ impl Client {
         self.call(request, CALL, async |mut farm, request| farm.retry_job(request).await).await
     }
 
+    /// The farm itself.
+    pub(crate) async fn farm(&self) -> Result<v1::GetFarmResponse> {
+        let request = v1::GetFarmRequest {};
+        self.call(request, CALL, async |mut farm, request| farm.get_farm(request).await).await
+    }
+
     /// The workers.
     pub(crate) async fn workers(&self) -> Result<Vec<v1::Worker>> {
         let request = v1::ListWorkersRequest {};

@@ -1,5 +1,5 @@
 //! Commands about jobs on a running farm: submit, status, watch, ls, get, cancel, pause, resume, retry, and what the
-//! farm has: workers, cascades.
+//! farm has: workers, cascades, itself.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ use crate::{
     pictures::{Folder, Taken},
     progress::Progress,
     request,
-    view::{self, CascadeView, ImageView, JobView, WorkerView},
+    view::{self, CascadeView, FarmView, ImageView, JobView, WorkerView},
 };
 
 /// Links that are asked for at a time.
@@ -311,6 +311,30 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
             worker.tasks_done,
             worker.busy * 100.0,
             stages.join(", ")
+        ))?;
+    }
+    Ok(())
+}
+
+/// `darkroom farm`.
+pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
+    let farm = client.farm().await?;
+    if as_json {
+        return output::json(&FarmView::from(&farm));
+    }
+    let cascades: Vec<_> = farm.cascades.iter().map(|cascade| cascade.name.as_str()).collect();
+    output::line(&format!(
+        "{}  version {}  leases of {} s  {}",
+        farm.farm_id,
+        farm.version,
+        farm.lease_seconds,
+        cascades.join(", ")
+    ))?;
+    if farm.jobs_overlooked > 0 {
+        output::line(&format!(
+            "jobs that had not ended when all of their images had, and that a sweep ended: {}; none are expected, the \
+             log of the coordinator that led says when",
+            farm.jobs_overlooked
         ))?;
     }
     Ok(())

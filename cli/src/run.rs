@@ -65,6 +65,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Workers => jobs::workers(&farm::find(place)?, json).await?,
         Command::Drain(args) => jobs::drain(&farm::find(place)?, args, json).await?,
         Command::Cascades => jobs::cascades(&farm::find(place)?, json).await?,
+        Command::Farm => jobs::farm(&farm::find(place)?, json).await?,
         Command::Completions { .. } => {}
         #[cfg(feature = "embedded")]
         Command::Up(args) => crate::up::up(args, &cli.place, json).await?,

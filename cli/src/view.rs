@@ -293,6 +293,27 @@ impl From<&v1::Worker> for WorkerView {
 }
 
 #[derive(Serialize)]
+pub(crate) struct FarmView {
+    id: String,
+    version: String,
+    lease_seconds: f64,
+    cascades: Vec<String>,
+    jobs_overlooked: u64,
+}
+
+impl From<&v1::GetFarmResponse> for FarmView {
+    fn from(farm: &v1::GetFarmResponse) -> Self {
+        Self {
+            id: farm.farm_id.clone(),
+            version: farm.version.clone(),
+            lease_seconds: farm.lease_seconds,
+            cascades: farm.cascades.iter().map(|cascade| cascade.name.clone()).collect(),
+            jobs_overlooked: farm.jobs_overlooked,
+        }
+    }
+}
+
+#[derive(Serialize)]
 pub(crate) struct CascadeView {
     name: String,
     digest: String,

@@ -105,6 +105,13 @@ async fn a_job_that_should_have_ended_and_did_not_is_found() {
     let job = farm.until(&job.id, "found", |job| job.state() == v1::JobState::Done).await;
     farm.until_ended(&job.id).await;
     assert_eq!(farm.handle.counters().jobs_overlooked.get(), 1);
+    // In the record, so that any coordinator tells it, and after a restart too.
+    let mut other = Farm::join(store(&url).await, &Arc::default(), &ArtifactStore::in_memory()).await;
+    for farm in [&mut farm, &mut other] {
+        let told = farm.client.get_farm(v1::GetFarmRequest {}).await.expect("answered").into_inner();
+        assert_eq!(told.jobs_overlooked, 1);
+    }
+    other.shutdown().await;
     workers.stop().await;
     farm.shutdown().await;
 }

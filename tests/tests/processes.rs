@@ -345,6 +345,20 @@ fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
     let verified = farm.darkroom(&settings, &["verify", &id]).run();
     verified.refused(3, &["1 of the 60"]);
     assert!(verified.stderr.contains("image 17"), "{verified:?}");
+
+    // A job that a sweep has to end is counted where an operator looks; of none nothing is said.
+    let shown = farm.darkroom(&settings, &["farm"]).run().stdout;
+    assert!(shown.contains("tiny") && !shown.contains("a sweep ended"), "{shown}");
+    let name = settings.database.rsplit('/').next().expect("a database");
+    let planted =
+        "UPDATE jobs SET state = 'active', finished_at = NULL, manifest = NULL, manifest_key = NULL";
+    postgres.sql(name, planted);
+    eventually("the sweep finds it", || {
+        let told = farm.darkroom(&settings, &["--json", "farm"]).run().json();
+        (told["jobs_overlooked"] == 1).then_some(())
+    });
+    let shown = farm.darkroom(&settings, &["farm"]).run().stdout;
+    assert!(shown.contains("that a sweep ended: 1;"), "{shown}");
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Farm {
             lease_seconds: self.shared.lease().await?.as_secs_f64(),
             cascades: self.cascades().cascades,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            jobs_overlooked: self.shared.front.overlooked().await?,
         })
     }
 }

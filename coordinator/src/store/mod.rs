@@ -290,8 +290,11 @@ pub trait Store: Send + Sync + 'static {
         sha256: Digest,
     ) -> Result<bool, Error>;
 
-    /// Finishes jobs whose images are all terminal but which are not; zero are expected. Returns which.
+    /// Finishes jobs whose images are all terminal but which are not; zero are expected. Returns which, and counts them.
     async fn finish_overlooked(&self) -> Result<Vec<JobId>, Error>;
+
+    /// Jobs that [`finish_overlooked`](Self::finish_overlooked) has finished since the record began.
+    async fn overlooked(&self) -> Result<u64, Error>;
 
     // ---- care
 

@@ -255,8 +255,18 @@ impl PostgresStore {
             job.raise();
         }
         let (_, finished) = save_and_finish(&mut tx, &mut jobs).await?;
+        sqlx::query("UPDATE farm SET jobs_overlooked = jobs_overlooked + $1 WHERE one")
+            .bind(column(finished.len() as u64))
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(finished)
+    }
+
+    pub(super) async fn jobs_overlooked(&self) -> Result<u64, Error> {
+        let found: i64 =
+            sqlx::query_scalar("SELECT jobs_overlooked FROM farm WHERE one").fetch_one(&self.pool).await?;
+        number(found)
     }
 }
 

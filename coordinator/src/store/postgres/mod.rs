@@ -372,6 +372,10 @@ impl Store for PostgresStore {
         retried(|| self.manifest_is_written(job, generation, key, sha256)).await
     }
 
+    async fn overlooked(&self) -> Result<u64, Error> {
+        self.jobs_overlooked().await
+    }
+
     async fn finish_overlooked(&self) -> Result<Vec<JobId>, Error> {
         retried(|| self.finish_overlooked_jobs()).await
     }

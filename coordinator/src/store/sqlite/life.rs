@@ -186,8 +186,18 @@ impl SqliteStore {
         let seqs = list(&overlooked)?;
         super::moves::raise_versions(&mut tx, &seqs).await?;
         let finished = finish(&mut tx, &seqs).await?;
+        sqlx::query("UPDATE farm SET jobs_overlooked = jobs_overlooked + ?1")
+            .bind(column(finished.len() as u64))
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(finished)
+    }
+
+    pub(super) async fn jobs_overlooked(&self) -> Result<u64, Error> {
+        let found: i64 =
+            sqlx::query_scalar("SELECT jobs_overlooked FROM farm").fetch_one(&self.readers).await?;
+        number(found)
     }
 }
 

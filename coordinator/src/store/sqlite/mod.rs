@@ -316,6 +316,10 @@ impl Store for SqliteStore {
         self.manifest_is_written(job, generation, key, sha256).await
     }
 
+    async fn overlooked(&self) -> Result<u64, Error> {
+        self.jobs_overlooked().await
+    }
+
     async fn finish_overlooked(&self) -> Result<Vec<JobId>, Error> {
         self.finish_overlooked_jobs().await
     }
