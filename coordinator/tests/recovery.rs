@@ -232,6 +232,31 @@ async fn a_record_of_a_newer_darkroom_is_refused_with_both_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_should_have_ended_is_ended_and_counted_for_good() {
+    let mut farm = Farm::start().await;
+    let workers = farm.work(|_| Act::Done);
+    let job = farm.submit(spec(), prompts(3)).await;
+    farm.until_ended(&job.id).await;
+    let (folder, artifacts) = (Arc::clone(&farm.folder), farm.artifacts.clone());
+    let url = format!("sqlite://{}", database(folder.path()).display());
+    let pool = sqlx::SqlitePool::connect(&url).await.expect("opens");
+    sqlx::query("UPDATE jobs SET state = 'active', finished_ms = NULL, manifest = NULL, manifest_key = NULL")
+        .execute(&pool)
+        .await
+        .expect("planted");
+    pool.close().await;
+    farm.until(&job.id, "found", |job| job.state() == v1::JobState::Done).await;
+    farm.until_ended(&job.id).await;
+    workers.stop().await;
+    farm.shutdown().await;
+
+    let mut farm = Farm::start_over(options(), folder, artifacts).await;
+    let told = farm.client.get_farm(v1::GetFarmRequest {}).await.expect("answered").into_inner();
+    assert_eq!(told.jobs_overlooked, 1);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_a_submit_in_one_sentence_and_loses_nothing() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     let store = SqliteStore::open_within(&database(folder.path()), 1 << 20).await.expect("opens");
