@@ -18,7 +18,7 @@ def measure(pictures):
         # The peers have the machine to themselves, as the farm had.
         for name in ("coordinator", "postgres"):
             farm.stop(name)
-        return [celery(farm, pictures // 10), bullmq(farm, pictures)]
+        return [celery(farm, pictures // 10), *bullmq(farm, pictures)]
 
 
 def last_line(farm, command, name, seconds, **more):
@@ -38,13 +38,15 @@ def celery(farm, pictures):
 
 
 def bullmq(farm, pictures):
+    """In one process of Node, which is one core, and in two."""
     if not shutil.which("npm"):
-        return {"peer": "BullMQ"}
+        return [{"peer": "BullMQ"}]
     for name in ("package.json", "bullmq.mjs"):
         shutil.copy(HERE / name, farm.work)
     subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=farm.work, stdout=farm.log, stderr=farm.log, check=False)
     time.sleep(1)
-    return last_line(farm, ["node", "bullmq.mjs", farm.redis_port, pictures], "BullMQ", 300, cwd=farm.work)
+    runs = {1: "BullMQ", 2: "BullMQ, 2 processes"}
+    return [last_line(farm, ["node", "bullmq.mjs", farm.redis_port, pictures, count], name, 300, cwd=farm.work) for count, name in runs.items()]
 
 
 def report(ours, peers):

@@ -1,7 +1,10 @@
 //! `s3s-fs` with keys as long as S3's: it puts a key, in Base64, into a file's name, which a key with two hashes in it
 //! is too long for. Here every hash is kept in fewer letters, and spelt out again in listings.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use s3s::{
     S3, S3Request, S3Response, S3Result,
@@ -10,7 +13,7 @@ use s3s::{
         CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
         DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput,
         GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
-        HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output,
+        HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
         PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
     },
 };
@@ -26,13 +29,46 @@ const MARK: char = '~';
 pub(super) struct ShortKeys(pub(super) FileSystem, pub(super) PathBuf);
 
 impl ShortKeys {
-    /// Whether nothing lies under a prefix that ends in `/`. `s3s-fs` walks the whole bucket to find that out, and a
-    /// farm asks it of every task.
-    fn is_empty(&self, input: &ListObjectsV2Input) -> bool {
-        let folder = input.prefix.as_deref().filter(|prefix| prefix.ends_with('/'));
+    /// What lies under a prefix that ends in `/`, if that is one short page. `s3s-fs` walks the whole bucket to find that out,
+    /// and a farm asks it of every task.
+    fn page(&self, input: &ListObjectsV2Input) -> Option<Vec<Object>> {
+        const MOST: usize = 100;
+        let folder = input.prefix.as_deref().filter(|prefix| prefix.ends_with('/'))?;
         let bucket = self.1.join(&input.bucket);
-        folder.is_some_and(|folder| bucket.is_dir() && !bucket.join(folder).exists())
+        if !bucket.is_dir() || input.delimiter.is_some() || input.continuation_token.is_some() {
+            return None;
+        }
+        let mut objects = Vec::new();
+        under(&bucket.join(folder), folder, &mut objects).ok()?;
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        objects.retain(|object| object.key > input.start_after);
+        let most = input.max_keys.and_then(|most| usize::try_from(most).ok()).unwrap_or(MOST);
+        (objects.len() <= most.min(MOST)).then_some(objects)
     }
+}
+
+/// Adds the files below `folder`, whose keys begin with `prefix`; none where there is no such folder.
+fn under(folder: &Path, prefix: &str, objects: &mut Vec<Object>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let key = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            under(&entry.path(), &format!("{key}/"), objects)?;
+        } else {
+            objects.push(Object {
+                key: Some(key),
+                last_modified: Some(metadata.modified()?.into()),
+                size: i64::try_from(metadata.len()).ok(),
+                ..Object::default()
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The key under which the server's files lie.
@@ -95,16 +131,17 @@ macro_rules! with_short_keys {
             ) -> S3Result<S3Response<ListObjectsV2Output>> {
                 request.input.prefix = request.input.prefix.as_deref().map(short);
                 request.input.start_after = request.input.start_after.as_deref().map(short);
-                if self.is_empty(&request.input) {
-                    return Ok(S3Response::new(ListObjectsV2Output {
+                let mut answer = match self.page(&request.input) {
+                    Some(objects) => S3Response::new(ListObjectsV2Output {
                         name: Some(request.input.bucket),
                         prefix: request.input.prefix.as_deref().map(long),
-                        key_count: Some(0),
+                        key_count: i32::try_from(objects.len()).ok(),
+                        contents: Some(objects),
                         is_truncated: Some(false),
                         ..ListObjectsV2Output::default()
-                    }));
-                }
-                let mut answer = self.0.list_objects_v2(request).await?;
+                    }),
+                    None => self.0.list_objects_v2(request).await?,
+                };
                 for object in answer.output.contents.iter_mut().flatten() {
                     object.key = object.key.as_deref().map(long);
                 }
