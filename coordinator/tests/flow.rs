@@ -77,7 +77,7 @@ flows! {
     interactive_work_goes_before_a_batch_that_waits_already
     a_flood_over_hundreds_of_jobs_does_not_starve_another
     interactive_work_waits_for_the_line_and_no_longer
-    a_job_that_should_have_ended_is_found_and_counted_and_none_else
+    no_job_is_left_to_the_sweep
 }
 
 fn stage(task: &Task) -> &str {
@@ -476,7 +476,7 @@ async fn interactive_work_waits_for_the_line_and_no_longer(mut farm: Farm) {
     farm.shutdown().await;
 }
 
-async fn a_job_that_should_have_ended_is_found_and_counted_and_none_else(mut farm: Farm) {
+async fn no_job_is_left_to_the_sweep(mut farm: Farm) {
     let workers = farm.work(|_| Act::Done);
     for _ in 0..5 {
         let job = farm.submit(spec(), prompts(8)).await;
