@@ -3,15 +3,13 @@
 mod support;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use darkroom_artifacts::{ArtifactStore, open};
 use darkroom_proto::{status::from_status, v1};
-use darkroom_test_servers::s3::S3;
+use darkroom_test_servers::{http_get, s3::S3};
 use support::{Act, Farm, eventually, prompts, spec};
 use tonic::Code;
 
@@ -43,18 +41,6 @@ async fn sign(
 ) -> Result<v1::SignImageResponse, tonic::Status> {
     let request = v1::SignImageRequest { job_id: job.id.clone(), index, link_seconds };
     farm.client.sign_image(request).await.map(tonic::Response::into_inner)
-}
-
-/// Status and body of a GET over plain HTTP by hand, so that no client adds credentials.
-fn http_get(url: &str) -> (u16, Vec<u8>) {
-    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
-    let mut stream = TcpStream::connect(host).expect("connects");
-    write!(stream, "GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").expect("sent");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
-    let status = str::from_utf8(&answer[9..12]).expect("text").parse().expect("a status");
-    (status, answer.split_off(head + 4))
 }
 
 #[tokio::test(flavor = "multi_thread")]

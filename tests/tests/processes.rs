@@ -7,6 +7,7 @@ use std::{
 };
 
 use darkroom_test_servers::{
+    http_get,
     postgres::Postgres,
     process::{Process, free_port},
     redis::Redis,
@@ -340,6 +341,17 @@ fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
         let verified = farm.darkroom(&settings, &["--json", "verify", &id]).run();
         (verified.code == Some(0)).then(|| assert_eq!(verified.json()["done"], 60))
     });
+    // Links open a picture for whoever has them.
+    let linked =
+        farm.darkroom(&settings, &["--json", "ls", &id, "--links", "1h", "--limit", "3"]).run().json_lines();
+    assert_eq!(linked.len(), 3);
+    for image in &linked {
+        let (status, bytes) = http_get(image["link"]["url"].as_str().expect("a link"));
+        let stored =
+            std::fs::read(storage.file(image["key"].as_str().expect("a key"))).expect("the picture's file");
+        assert!(status == 200 && bytes == stored, "{image} {status}");
+    }
+
     let key = images[17]["key"].as_str().expect("a key");
     std::fs::remove_file(storage.file(key)).expect("the picture's file");
     let verified = farm.darkroom(&settings, &["verify", &id]).run();

@@ -157,7 +157,8 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// An endless row of faults: every one of [`Fault::all`] in an order that the seed decides, then again in another.
+/// An endless row of faults: every one of [`Fault::all`] in an order that the seed decides, then again in another. What was long
+/// ago comes last each time, when there is one.
 #[derive(Debug)]
 pub struct Plan {
     rng: Rng,
@@ -185,6 +186,8 @@ impl Iterator for Plan {
         if self.next.is_empty() {
             self.next.clone_from(&self.faults);
             self.rng.shuffle(&mut self.next);
+            // They are taken from the end.
+            self.next.sort_by_key(|fault| *fault != Fault::OldRedis);
         }
         let pause = self.longest_pause.mul_f64(self.rng.f64());
         self.next.pop().map(|fault| Step { pause, fault })
@@ -206,5 +209,6 @@ mod tests {
         assert_ne!(steps(7), steps(8));
         let first: HashSet<Fault> = steps(7)[..count].iter().map(|step| step.fault).collect();
         assert_eq!(first.len(), count);
+        assert_eq!(steps(7)[count - 1].fault, Fault::OldRedis, "of the oldest that there is");
     }
 }

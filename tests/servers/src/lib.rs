@@ -3,8 +3,11 @@
 //! Each listens on a free port of loopback, keeps its files in a folder of its own, and ends with its handle: a test
 //! that panics leaves nothing behind. As root they run as an unprivileged user where the server insists on it.
 
+mod http;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod s3;
+
+pub use http::http_get;
