@@ -343,7 +343,7 @@ fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
     });
     // Links open a picture for whoever has them.
     let linked =
-        farm.darkroom(&settings, &["--json", "ls", &id, "--links", "1h", "--limit", "3"]).run().json_lines();
+        farm.darkroom(&settings, &["--json", "ls", &id, "--links=1h", "--limit", "3"]).run().json_lines();
     assert_eq!(linked.len(), 3);
     for image in &linked {
         let (status, bytes) = http_get(image["link"]["url"].as_str().expect("a link"));
