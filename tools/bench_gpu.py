@@ -33,7 +33,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=Path, default=bench_cascade.ROOT / "target/debug")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="pictures in a batch")
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 8, 32], help="pictures in a batch")
     parser.add_argument("--only", nargs="+", default=["base", "sr256", "sr1024", "if-m"], choices=["base", "sr256", "sr1024", "if-m"])
     parser.add_argument("--steps", type=int, help="steps of every stage; each stage's usual ones when absent")
     parser.add_argument("--no-compile", action="store_true")

@@ -7,6 +7,7 @@ use std::{
 };
 
 use darkroom_test_servers::{
+    clock::hours_ahead,
     http_get,
     postgres::Postgres,
     process::{Process, free_port},
@@ -210,6 +211,17 @@ fn a_bucket_that_cannot_be_used_is_refused_in_one_sentence() {
     storage.faults().clear();
     let (code, error) = on(storage.url().replace("s3://darkroom", "s3://elsewhere")).refusal();
     assert!(code.is_some_and(|code| code > 1) && error.contains("elsewhere"), "{code:?} {error}");
+    // A clock that is too far from the store's; set up wherever the servers are.
+    for hours in [1, -1] {
+        let mut settings = on(storage.url());
+        let Some(wrong) = hours_ahead(hours) else { continue };
+        settings.environment.extend(wrong.map(|(name, value)| (name.to_owned(), value)));
+        let (code, error) = settings.refusal();
+        assert!(
+            code.is_some_and(|code| code > 1) && error.contains("another time of day"),
+            "{code:?} {error}"
+        );
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use darkroom_artifacts::{ArtifactStore, open};
 use darkroom_test_servers::{
+    clock::hours_ahead,
     postgres::Postgres,
     process::{Process, free_port, tied},
     proxy::Proxy,
@@ -31,9 +32,6 @@ const COORDINATORS: usize = 2;
 const ENCODERS: usize = 2;
 /// Workers of a farm; each serves all stages.
 const WORKERS: usize = 4;
-
-/// Where Debian has what makes a process's clock wrong.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 /// Processes that render a cascade with its networks, beside the fakes.
 #[derive(Clone, Debug)]
@@ -354,12 +352,7 @@ impl Cluster {
         };
         let hours = clock(&self.setup, party, number);
         if hours != 0 {
-            // Clocks that only count are right everywhere.
-            command
-                .env("LD_PRELOAD", FAKETIME)
-                .env("FAKETIME", format!("{hours:+}h"))
-                .env("DONT_FAKE_MONOTONIC", "1")
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            command.envs(hours_ahead(hours).into_iter().flatten());
         }
         command
             .env("DARKROOM_REDIS", self.redis.url_through(port(Server::Redis)))
@@ -442,7 +435,7 @@ impl Cluster {
 /// Hours by which the clock of a process is ahead: of the first worker and encoder one, of the second worker minus one,
 /// where nothing asks for a signature and the system can do it.
 fn clock(setup: &Setup, party: Party, number: usize) -> i8 {
-    if setup.storage != Storage::Folder || !Path::new(FAKETIME).exists() {
+    if setup.storage != Storage::Folder || hours_ahead(1).is_none() {
         return 0;
     }
     match (party, number) {

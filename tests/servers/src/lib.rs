@@ -3,6 +3,7 @@
 //! Each listens on a free port of loopback, keeps its files in a folder of its own, and ends with its handle: a test
 //! that panics leaves nothing behind. As root they run as an unprivileged user where the server insists on it.
 
+pub mod clock;
 mod http;
 pub mod postgres;
 pub mod process;
