@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -40,7 +39,7 @@ def main():
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--pictures", type=int, default=1024, help="of `speed`")
-    parser.add_argument("--leave-mib", type=int, nargs="+", default=[1500, 700], help="of `memory`: what the other program leaves free")
+    parser.add_argument("--leave-mib", type=int, nargs="+", default=[1500], help="of `memory`: what the other program leaves free")
     parser.add_argument("--logs", type=Path, help="folder for the programs' logs; none are kept when absent")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -162,7 +161,10 @@ def occupied(left_mib, index):
     )
     process = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        yield re.sub(r"\D", "", process.stdout.readline())
+        told = process.stdout.readline().strip()
+        if not told.isdigit() or process.poll() is not None:
+            raise SystemExit(f"error: the program that is to hold the card's memory ended: {told or 'no message'}")
+        yield int(told)
     finally:
         process.stdin.close()
         process.wait(timeout=60)

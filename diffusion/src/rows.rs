@@ -14,9 +14,9 @@ const LIGHT: usize = 64_000_000;
 /// Images in one forward pass for a picture of this many pixels, by a network of so many parameters. With guidance each
 /// has two rows.
 ///
-/// On a CPU one image fills the cores. On a GPU, measured on an H200 (docs/performance.md): the demo's base draws four times as many
-/// pictures a second at 32 in a pass as at 4, a network of IF-I-M's size a fifth more at 8; beyond, one picture by itself waits
-/// for more than the others gain.
+/// On a CPU one image fills the cores. On an H200 (docs/performance.md) the demo's base draws 3.4 times as many pictures a second
+/// at 32 in a pass as at 4, a network of IF-I-M's size a third more at 8 than at 4; beyond, one picture by itself waits for
+/// more than the others gain.
 pub(crate) fn images_per_forward(placement: Placement, pixels: usize, parameters: usize) -> usize {
     if !placement.device.is_cuda() {
         return 1;

@@ -120,7 +120,7 @@ impl Model for EncodeModel {
         let position =
             position.ok_or_else(|| failed("wrong_task", "this encoder does not serve the pool"))?;
         let encoded = self.encoders.encode_blocking(position, texts).map_err(|error| match error {
-            EncodeError::OutOfMemory => BatchFault::OutOfMemory,
+            EncodeError::OutOfMemory => BatchFault::OutOfMemory { least: 1 },
             EncodeError::Failed { code, message } => BatchFault::Failed { code, message },
             EncodeError::Closed => BatchFault::Interrupted,
         })?;

@@ -136,7 +136,10 @@ pub enum BatchFault {
     /// `on_step` asked to stop.
     Interrupted,
     /// The batch is too big for the device.
-    OutOfMemory,
+    OutOfMemory {
+        /// Fewer images than this take as much: 1 where each takes its own.
+        least: usize,
+    },
     /// It failed; run again row by row unless it was a single row.
     Failed {
         /// Stable code.

@@ -65,6 +65,8 @@ struct Faults {
     poison: HashSet<u64>,
     /// Batches of more rows run out of memory.
     memory: Option<usize>,
+    /// Fewer rows than this take as much memory.
+    pass: usize,
 }
 
 struct TestStage {
@@ -133,7 +135,7 @@ impl Model for TestModel {
         }
         let faults = self.faults.lock().unwrap();
         if faults.memory.is_some_and(|most| rows.len() > most) {
-            return Err(BatchFault::OutOfMemory);
+            return Err(BatchFault::OutOfMemory { least: faults.pass });
         }
         if rows.iter().any(|row| faults.poison.contains(row.input)) {
             return Err(BatchFault::Failed { code: "poison".to_owned(), message: "bad".to_owned() });
@@ -425,6 +427,23 @@ async fn want_of_memory_halves_the_batch_and_the_cap() {
     bench.add("base", vec![task(9)]).await;
     bench.step(Step::Go);
     assert_eq!(code(&bench.results("base", 1).await[&9]), "out_of_memory");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_does_not_fit_fails_at_once_and_leaves_the_cap() {
+    let mut bench = Bench::start(&["base"], 8).await;
+    (bench.faults.lock().unwrap().memory, bench.faults.lock().unwrap().pass) = (Some(0), 4);
+    bench.add("base", (0..8).map(task).collect()).await;
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        runs.push(bench.started().await.len());
+        bench.step(Step::Go);
+    }
+    assert_eq!(runs, [8, 4, 4], "half of four takes as much");
+    let results = bench.results("base", 8).await;
+    assert!((0..8).all(|index| code(&results[&index]) == "out_of_memory"));
+    assert_eq!(bench.handle.card().pools[&pool("base").to_string()].batch_cap, 4);
     bench.end().await;
 }
 

@@ -103,7 +103,8 @@ impl Caps {
             let by_time = seconds.map_or(usize::MAX, |seconds| (TARGET_SECONDS / seconds) as usize);
             by_time.clamp(room.least, room.most)
         };
-        self.fixed.unwrap_or_else(learned).min(known.most_rows.unwrap_or(usize::MAX)).max(1)
+        let by_memory = known.most_rows.map_or(usize::MAX, |rows| rows.max(room.least));
+        self.fixed.unwrap_or_else(learned).min(by_memory).max(1)
     }
 
     /// Whether a trial could tell something: nothing is configured, and nothing known of this pool.
@@ -124,8 +125,11 @@ impl Caps {
         self.save_if_changed();
     }
 
-    /// Learns that so many rows do not fit.
-    pub fn ran_out_of_memory(&mut self, pool: &str, rows: usize) {
+    /// Learns that so many rows do not fit; nothing where `least` are needed for any, for then it is the memory that has to change.
+    pub fn ran_out_of_memory(&mut self, pool: &str, rows: usize, least: usize) {
+        if rows <= least && least > 1 {
+            return;
+        }
         let known = self.known.entry(pool.to_owned()).or_default();
         known.most_rows = Some((rows / 2).clamp(1, known.most_rows.unwrap_or(usize::MAX)));
         self.save_if_changed();
@@ -172,8 +176,15 @@ pub fn try_out(
         match trial(rows) {
             Ok(Some(seconds)) => measured = Some((rows, seconds)),
             Ok(None) => return,
-            Err(BatchFault::OutOfMemory) => {
-                caps.ran_out_of_memory(pool, rows);
+            Err(BatchFault::OutOfMemory { .. }) => {
+                if room.least > 1 {
+                    tracing::warn!(
+                        pool,
+                        rows,
+                        "a pass of this stage does not fit into the device's free memory now"
+                    );
+                }
+                caps.ran_out_of_memory(pool, rows, room.least);
                 break;
             }
             Err(fault) => {
@@ -234,11 +245,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut caps = Caps::new(Some(16), Some(folder.path()));
         assert_eq!(caps.cap("base", by(64)), 16);
-        caps.ran_out_of_memory("base", 16);
+        caps.ran_out_of_memory("base", 16, 1);
         assert_eq!(caps.cap("base", by(64)), 8);
-        caps.ran_out_of_memory("base", 1);
+        caps.ran_out_of_memory("base", 1, 1);
         assert_eq!(caps.cap("base", by(64)), 1);
         assert_eq!(Caps::new(Some(16), Some(folder.path())).cap("base", by(64)), 1);
+        // Where images share a pass, what was once short of memory does not make each pay for a whole one.
+        caps.ran_out_of_memory("sr", 64, 32);
+        caps.ran_out_of_memory("sr", 32, 32);
+        assert_eq!(Caps::new(None, Some(folder.path())).cap("sr", Room::of_passes(32)), 32);
     }
 
     #[test]
@@ -262,13 +277,14 @@ mod tests {
         assert_eq!(tried(&fast, by(64)), (vec![1, 2, 4, 8], 8, false));
         let slow = [Ok(Some(1.5)), Ok(Some(2.8)), Ok(Some(5.6))];
         assert_eq!(tried(&slow, by(64)), (vec![1, 2, 4], 2, false), "1.4 s an image");
-        let small = [Ok(Some(0.5)), Ok(Some(0.6)), Err(BatchFault::OutOfMemory)];
+        let small = [Ok(Some(0.5)), Ok(Some(0.6)), Err(BatchFault::OutOfMemory { least: 1 })];
         assert_eq!(tried(&small, by(64)), (vec![1, 2, 4], 2, false), "four do not fit");
         assert_eq!(tried(&[Ok(None)], by(256)), (vec![1], rule(256), true), "not worth it here");
         let card = Room::of_passes(32);
         assert_eq!(tried(&[Ok(Some(0.4))], card), (vec![32], 32, false));
         assert_eq!(tried(&[Ok(Some(9.0))], card), (vec![32], 32, false), "half as many would take as long");
-        assert_eq!(tried(&[Err(BatchFault::OutOfMemory)], card), (vec![32], 16, false));
+        let full = [Err(BatchFault::OutOfMemory { least: 32 })];
+        assert_eq!(tried(&full, card), (vec![32], 32, true), "half as many would take as much");
         let broken = [Err(BatchFault::Failed { code: "torch".to_owned(), message: String::new() })];
         assert_eq!(tried(&broken, by(1024)), (vec![1], rule(1024), true));
     }

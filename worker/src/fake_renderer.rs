@@ -44,7 +44,7 @@ impl Renderer for FakeRenderer {
         on_step: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Result<FloatTensor, Outcome>>, BatchFault> {
         if self.options.memory_rows.is_some_and(|rows| batch.rows.len() > rows) {
-            return Err(BatchFault::OutOfMemory);
+            return Err(BatchFault::OutOfMemory { least: 1 });
         }
         for row in batch.rows {
             assert!(!self.options.panicking_seeds.contains(&row.seed), "ordered by the test");

@@ -41,9 +41,12 @@ impl ModelCache {
         let mut entries = Vec::with_capacity(served.len());
         for stage in served {
             let (pool, folder) = (stage.pool.clone(), stage.folder.clone());
+            let pixels = (stage.size as usize).pow(2);
+            let images_per_pass =
+                images_per_pass(&folder, &options, pixels).map_err(|error| load_failed(&error))?;
             let Some(budget) = budget else {
                 // All are loaded, and so checked, at the start; reading headers before would only delay the first picture.
-                entries.push(Entry { pool, folder, bytes: 0, images_per_pass: None, model: None });
+                entries.push(Entry { pool, folder, bytes: 0, images_per_pass, model: None });
                 continue;
             };
             let bytes = weights_memory(&folder, &options).map_err(|error| load_failed(&error))?;
@@ -58,9 +61,6 @@ impl ModelCache {
                 );
                 return Err(UserError::new(Code::FailedPrecondition, "MODEL_TOO_LARGE", message));
             }
-            let pixels = (stage.size as usize).pow(2);
-            let images_per_pass =
-                images_per_pass(&folder, &options, pixels).map_err(|error| load_failed(&error))?;
             entries.push(Entry { pool, folder, bytes, images_per_pass, model: None });
         }
         Ok(Self { options, budget, entries })

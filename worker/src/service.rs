@@ -249,9 +249,14 @@ impl<R: Renderer> Model for RenderModel<R> {
         let start = Instant::now();
         let result = self.renderer.render(&batch, on_step);
         let name = self.name(pool);
-        match &result {
+        match result {
             Ok(_) => self.caps.ran(&name, rows.len(), start.elapsed().as_secs_f64()),
-            Err(BatchFault::OutOfMemory) => self.caps.ran_out_of_memory(&name, rows.len()),
+            Err(BatchFault::OutOfMemory { .. }) => {
+                let stage = self.served.iter().find(|stage| &stage.pool == pool);
+                let least = stage.map_or(1, |stage| self.renderer.room(stage).least);
+                self.caps.ran_out_of_memory(&name, rows.len(), least);
+                return Err(BatchFault::OutOfMemory { least });
+            }
             Err(_) => {}
         }
         result

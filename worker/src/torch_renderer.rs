@@ -221,7 +221,7 @@ impl Renderer for TorchRenderer {
         let settings = sampler_settings(&brief);
         let text_dim = self.models.run(&stage.pool, |model| Ok(model.describe().text_dim)).map_err(fault)?;
         let inputs: Vec<RowInput> = (0..rows as u64).map(|seed| made_up(stage, text_dim, seed)).collect();
-        if rows == 1 {
+        if rows == self.room(stage).least {
             self.seconds(&stage.pool, &settings, &inputs).map_err(fault)?;
         }
         let seconds = self.seconds(&stage.pool, &settings, &inputs).map_err(fault)?;
@@ -244,7 +244,7 @@ impl Renderer for TorchRenderer {
 fn fault(error: RenderError) -> BatchFault {
     let code = match &error {
         RenderError::Interrupted => return BatchFault::Interrupted,
-        RenderError::OutOfMemory(_) => return BatchFault::OutOfMemory,
+        RenderError::OutOfMemory(_) => return BatchFault::OutOfMemory { least: 1 },
         RenderError::NonFinite { .. } => "non_finite",
         RenderError::Invalid { .. } => "invalid_input",
         RenderError::Torch(_) => "torch",

@@ -219,7 +219,8 @@ __device__ void combine(const Norm& n) {
     const double variance = shared[values + group] / count - mean * mean;
     float* moments = n.moments + ((i64)row * n.groups + group) * 2;
     moments[0] = (float)(near<T>(n, row, group) + mean);
-    moments[1] = (float)(1.0 / sqrt((variance > 0.0 ? variance : 0.0) + n.eps));
+    // Rounding may leave less than nothing; what is not a number stays so.
+    moments[1] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + n.eps));
   }
 }
 

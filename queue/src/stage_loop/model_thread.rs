@@ -143,7 +143,7 @@ impl<M: Model> Batch<'_, M> {
                         part.into_iter().map(|item| finished(item.held, End::Interrupted, facts.clone())),
                     );
                 }
-                Err(BatchFault::OutOfMemory) if rows > 1 => {
+                Err(BatchFault::OutOfMemory { least }) if rows > least.max(1) => {
                     let rest = part.split_off(rows.div_ceil(2));
                     self.shared.limit_cap(self.pool, part.len());
                     parts.push_front(rest);
@@ -192,8 +192,12 @@ fn finished<O>(held: Held, end: End<O>, facts: RunFacts) -> Ran<O> {
 fn failed<O>(fault: &BatchFault) -> End<O> {
     let (code, message) = match fault {
         BatchFault::Failed { code, message } => (code.clone(), message.clone()),
-        BatchFault::OutOfMemory => {
+        BatchFault::OutOfMemory { least: 0 | 1 } => {
             ("out_of_memory".to_owned(), "out of memory with a single image".to_owned())
+        }
+        BatchFault::OutOfMemory { least } => {
+            let message = format!("out of memory with a pass of {least} images, and fewer take as much");
+            ("out_of_memory".to_owned(), message)
         }
         BatchFault::Interrupted => return End::Interrupted,
     };

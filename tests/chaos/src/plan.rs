@@ -157,8 +157,8 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// An endless row of faults: every one of [`Fault::all`] in an order that the seed decides, then again in another. What was long
-/// ago comes last each time, when there is one.
+/// An endless row of faults: every one of [`Fault::all`] in an order that the seed decides, then again in another. The old
+/// snapshot of Redis comes last each time, so that it is as old as can be.
 #[derive(Debug)]
 pub struct Plan {
     rng: Rng,
