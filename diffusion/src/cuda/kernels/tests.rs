@@ -229,9 +229,9 @@ fn kernels_are_used_only_where_they_agree() {
     tch::manual_seed(4);
     assert_eq!(Host::kernels().agree(Device::Cpu), Ok(()));
     // One that leaves out what `left_out` does: what it should have written is whatever was there.
-    for left_out in 0..NAMES.len() {
+    for (left_out, name) in NAMES.iter().enumerate() {
         let kernels = Kernels(Runner::Host(Host { run: Host::built(), left_out: Some(left_out) }));
-        assert!(kernels.agree(Device::Cpu).is_err(), "without {}", NAMES[left_out]);
+        assert!(kernels.agree(Device::Cpu).is_err(), "without {name}");
     }
 }
 
