@@ -3,15 +3,7 @@
 # `make check-gpu ARGS="--device cpu"` tries it without one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-case " $* " in
-    *" --device cpu "*) ;;
-    *)
-        if [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null; then
-            echo 'error: this machine has no NVIDIA driver; ARGS="--device cpu" tries the script without a GPU.' >&2
-            exit 1
-        fi
-        ;;
-esac
+. tools/need-gpu.sh
 tools/setup.sh
 cargo build --locked --quiet -p darkroom-cli
 tools/setup-python.sh

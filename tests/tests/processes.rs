@@ -49,6 +49,11 @@ impl Settings {
         Self { folder, database, redis: redis.url(), artifacts, environment: Vec::new(), real: false }
     }
 
+    /// The same with artifacts on this S3 server.
+    fn on_s3(redis: &Redis, storage: &S3) -> Self {
+        Self { artifacts: storage.url(), environment: storage.environment().into(), ..Self::small(redis) }
+    }
+
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
         command
@@ -200,11 +205,7 @@ fn a_wrong_setting_is_refused_in_one_sentence() {
 #[test]
 fn a_bucket_that_cannot_be_used_is_refused_in_one_sentence() {
     let (redis, storage) = (Redis::start(), S3::start());
-    let on = |url: String| Settings {
-        artifacts: url,
-        environment: storage.environment().into(),
-        ..Settings::small(&redis)
-    };
+    let on = |url: String| Settings { artifacts: url, ..Settings::on_s3(&redis, &storage) };
     storage.faults().set([Rule::read_only()]);
     let (code, error) = on(storage.url()).refusal();
     assert!(code.is_some_and(|code| code > 1), "{code:?} {error}");
@@ -320,12 +321,7 @@ fn a_coordinator_of_another_lease_is_refused_while_the_farm_runs() {
 #[test]
 fn a_worker_that_is_terminated_costs_no_failure_and_the_job_is_whole() {
     let (redis, storage, postgres) = (Redis::start(), S3::start(), Postgres::shared());
-    let settings = Settings {
-        database: postgres.create_database(),
-        artifacts: storage.url(),
-        environment: storage.environment().into(),
-        ..Settings::small(&redis)
-    };
+    let settings = Settings { database: postgres.create_database(), ..Settings::on_s3(&redis, &storage) };
     let farm = Coordinator::start(&settings);
     let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
     let worker = |grace: &str| {
@@ -423,11 +419,7 @@ fn health_says_what_is_wrong_and_work_goes_on_by_itself() {
 #[test]
 fn health_tells_storage_that_cannot_be_used_while_nobody_uses_it() {
     let (redis, storage) = (Redis::start(), S3::start());
-    let settings = Settings {
-        artifacts: storage.url(),
-        environment: storage.environment().into(),
-        ..Settings::small(&redis)
-    };
+    let settings = Settings::on_s3(&redis, &storage);
     let farm = Coordinator::start(&settings);
     assert_eq!(farm.health(), ServingStatus::Serving);
     storage.faults().set([Rule::read_only()]);
@@ -484,11 +476,7 @@ fn health_of_a_worker_and_an_encoder_tells_a_redis_that_hangs_until_it_answers()
 #[test]
 fn health_of_a_worker_tells_storage_whose_faults_it_retries() {
     let (redis, storage) = (Redis::start(), S3::start());
-    let settings = Settings {
-        artifacts: storage.url(),
-        environment: storage.environment().into(),
-        ..Settings::small(&redis)
-    };
+    let settings = Settings::on_s3(&redis, &storage);
     let farm = Coordinator::start(&settings);
     let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
     let worker =
