@@ -108,6 +108,7 @@ async fn render(client: &Client, recipe: &Recipe, inputs: &Inputs) -> Result<(Ve
         style: recipe.style.clone().unwrap_or_default(),
         image: recipe.image.map_or_else(String::new, String::from),
         mask: recipe.mask.map_or_else(String::new, String::from),
+        ..v1::Prompt::default()
     };
     let mut job = client.submit(spec, vec![prompt]).await?.job;
     let mut watch = client.watch(&job.id, 0, false);

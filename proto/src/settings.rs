@@ -98,6 +98,7 @@ impl From<&SettingsRequest> for v1::Settings {
             height: request.height,
             start: request.start.parse::<Start>().map_or(v1::Start::Unspecified, v1::Start::from).into(),
             start_stage: request.start_stage.clone(),
+            ..Self::default()
         }
     }
 }
@@ -113,6 +114,7 @@ impl From<&Settings> for v1::Settings {
             height: extent.height,
             start: v1::Start::from(settings.start).into(),
             start_stage: first.map_or_else(String::new, |stage| stage.stage.to_string()),
+            ..Self::default()
         }
     }
 }

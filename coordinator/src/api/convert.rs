@@ -150,6 +150,8 @@ pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
         image: image.extras.image.map_or_else(String::new, |input| input.sha256.to_string()),
         mask: image.extras.mask.map_or_else(String::new, |input| input.sha256.to_string()),
         style: image.extras.style.unwrap_or_default(),
+        custom_id: String::new(),
+        labels: std::collections::BTreeMap::new(),
         seed: image.seed,
         state: image_state(image.progress.state) as i32,
         stage: stage(image.progress.stage),
