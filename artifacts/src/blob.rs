@@ -4,7 +4,13 @@
 //! the folders that name it. Reading by reference checks size and hash, so a caller never sees other bytes than
 //! those that were stored.
 
-use std::{fmt, ops::Range, path::Path as FilePath, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ops::Range,
+    path::Path as FilePath,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use darkroom_core::{
@@ -65,6 +71,8 @@ pub(crate) struct Backend {
     pub(crate) has_credentials: bool,
     /// How long failed calls are tried again.
     pub(crate) patience: Duration,
+    /// Whether it keeps every version of an object, deleted ones too; unknown before the first look.
+    pub(crate) versions: OnceLock<bool>,
 }
 
 /// One listed artifact.
@@ -102,6 +110,7 @@ impl ArtifactStore {
             creates: true,
             has_credentials: true,
             patience: PATIENCE,
+            versions: OnceLock::new(),
         };
         Ok(Self::of(backend))
     }
@@ -125,6 +134,7 @@ impl ArtifactStore {
             creates: true,
             has_credentials: true,
             patience: PATIENCE,
+            versions: OnceLock::new(),
         })
     }
 
@@ -144,6 +154,7 @@ impl ArtifactStore {
             creates: *creates,
             has_credentials: *has_credentials,
             patience: *patience,
+            versions: OnceLock::new(),
         })
     }
 

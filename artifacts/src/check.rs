@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use darkroom_core::error::{Code, UserError};
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{
+    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -39,12 +41,18 @@ enum Step {
 impl ArtifactStore {
     /// Writes, reads and deletes a small probe under a name of its own.
     ///
+    /// Where storage keeps the versions of what is deleted, one probe is written once and stays: from then on it is read,
+    /// and written again under the condition that it is not there, which storage must refuse. So nothing piles up.
+    ///
     /// # Errors
     /// One sentence: the endpoint cannot be reached, there is no such bucket, the credentials are wrong, the bucket
     /// may not be written to or read, the store has no conditional create, the clocks are too far apart, the disk is
     /// full.
     pub async fn check(&self) -> Result<(), UserError> {
         let backend = self.backend();
+        if keeps_versions(backend).await? {
+            return look_at_kept(backend).await;
+        }
         let probe = Path::from(format!("probes/{}", Uuid::new_v4()));
         let result = try_out(backend, &probe).await;
         if result.is_err() {
@@ -53,6 +61,87 @@ impl ArtifactStore {
         }
         result
     }
+}
+
+/// The one probe that stays where storage keeps versions.
+const KEPT: &str = "probes/kept";
+
+/// Whether storage keeps versions: it names the version of what is written then. Asked once.
+async fn keeps_versions(backend: &Backend) -> Result<bool, UserError> {
+    if let Some(known) = backend.versions.get() {
+        return Ok(*known);
+    }
+    let probe = Path::from(KEPT);
+    let keeps = match stored_version(backend, &probe).await? {
+        Some(versioned) => versioned,
+        None => {
+            let written = write_kept(backend, &probe).await;
+            match written {
+                Ok(result) if result.version.is_some() => true,
+                Ok(_) => {
+                    backend
+                        .store
+                        .delete(&probe)
+                        .await
+                        .map_err(|error| explain(backend, Step::Delete, &error))?;
+                    false
+                }
+                // Another process was quicker, and may have deleted it since.
+                Err(Error::AlreadyExists { .. }) => {
+                    stored_version(backend, &probe).await?.unwrap_or_default()
+                }
+                Err(error) => return Err(explain(backend, Step::Write, &error)),
+            }
+        }
+    };
+    Ok(*backend.versions.get_or_init(|| keeps))
+}
+
+/// Whether the probe that stays has a version; nothing where it is not there.
+async fn stored_version(backend: &Backend, probe: &Path) -> Result<Option<bool>, UserError> {
+    match backend.store.head(probe).await {
+        Ok(found) => Ok(Some(found.version.is_some())),
+        // Whatever else keeps it from being read, writing it says better.
+        Err(_) => Ok(None),
+    }
+}
+
+async fn write_kept(backend: &Backend, probe: &Path) -> Result<PutResult, Error> {
+    let mode = if backend.creates { PutMode::Create } else { PutMode::Overwrite };
+    backend.store.put_opts(probe, PutPayload::from(KEPT), PutOptions::from(mode)).await
+}
+
+async fn look_at_kept(backend: &Backend) -> Result<(), UserError> {
+    let probe = Path::from(KEPT);
+    let found = match backend.store.get(&probe).await {
+        Err(Error::NotFound { .. }) => {
+            write_kept(backend, &probe).await.map_err(|error| explain(backend, Step::Write, &error))?;
+            return Ok(());
+        }
+        found => found.map_err(|error| explain(backend, Step::Read, &error))?,
+    };
+    let bytes = found.bytes().await.map_err(|error| explain(backend, Step::Read, &error))?;
+    if bytes != KEPT {
+        return Err(unfaithful(backend));
+    }
+    if !backend.creates {
+        // Every write would make a version.
+        return Ok(());
+    }
+    match write_kept(backend, &probe).await {
+        Err(Error::AlreadyExists { .. }) => Ok(()),
+        Ok(_) => Err(unconditional(backend)),
+        Err(error) => Err(explain(backend, Step::Write, &error)),
+    }
+}
+
+fn unfaithful(backend: &Backend) -> UserError {
+    problem(
+        backend,
+        Code::FailedPrecondition,
+        "ARTIFACTS_UNFAITHFUL",
+        "gave back other bytes than were written",
+    )
 }
 
 async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
@@ -71,12 +160,7 @@ async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
     let written = found.meta.last_modified;
     let bytes = found.bytes().await.map_err(failed(Step::Read))?;
     if bytes != probe.as_ref() {
-        return Err(problem(
-            backend,
-            Code::FailedPrecondition,
-            "ARTIFACTS_UNFAITHFUL",
-            "gave back other bytes than were written",
-        ));
+        return Err(unfaithful(backend));
     }
     check_clock(backend, written)?;
     backend.store.delete(probe).await.map_err(failed(Step::Delete))

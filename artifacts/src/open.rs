@@ -3,7 +3,14 @@
 //! Credentials come from the environment, under the names that each cloud's own tools read, and never from the URL:
 //! URLs end up in logs, process lists and files.
 
-use std::{collections::BTreeMap, fmt, path::Path as FilePath, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path as FilePath,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use darkroom_core::error::{Code, UserError};
 use object_store::{
@@ -317,6 +324,7 @@ impl Place {
             creates: self.creates,
             has_credentials: self.has_credentials,
             patience: options.patience,
+            versions: OnceLock::new(),
         })
     }
 }

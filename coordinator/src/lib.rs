@@ -14,6 +14,7 @@ mod events;
 mod finisher;
 mod follower;
 mod limits;
+mod losses;
 mod openings;
 pub mod process;
 mod rates;

@@ -12,6 +12,7 @@ use darkroom_artifacts::{ArtifactStore, CascadeBundle, cascade_store, open};
 use darkroom_core::{
     cascade::Cascade,
     error::{Code, UserError},
+    retry::LARGEST_DEATH_LIMIT,
 };
 use darkroom_proto::FILE_DESCRIPTOR_SET;
 use darkroom_queue::{
@@ -81,6 +82,11 @@ pub struct CoordinatorArgs {
     /// Seconds between two comparisons of the database with the queue
     #[arg(long, env = "DARKROOM_SWEEP_SECONDS", value_name = "SECONDS", default_value_t = 2.0)]
     sweep_seconds: f64,
+    /// End an image at the so-many-th death of a worker that ran it alone, 1 to 100, failures counted too. Left out: deaths
+    /// count as failures do, on three distinct devices, or five where fewer serve the stage
+    #[arg(long, env = "DARKROOM_WORKER_DEATHS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(LARGEST_DEATH_LIMIT)))]
+    worker_deaths: Option<u32>,
     /// A tenant's weight in the fair share, NAME=WEIGHT; may be repeated, 1 where none is given
     #[arg(long = "tenant-weight", value_name = "NAME=WEIGHT", value_parser = tenant_weight)]
     tenant_weights: Vec<(String, f64)>,
@@ -175,6 +181,7 @@ fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
     Ok(Options {
         lease: lease.unwrap_or(Options::default().lease),
         sweep: seconds("sweep-seconds", args.sweep_seconds)?,
+        worker_deaths: args.worker_deaths,
         tenant_weights: args.tenant_weights.iter().cloned().collect(),
         ..Options::default()
     })

@@ -5,12 +5,15 @@
 //! recover by this one path.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use darkroom_core::guard::{Guard, stands};
+use darkroom_core::{
+    guard::{Guard, stands},
+    id::WorkerId,
+};
 use darkroom_queue::{
     Leased,
     task::{EntryState, Lease, PoolId, TaskKey},
@@ -18,8 +21,9 @@ use darkroom_queue::{
 
 use crate::{
     crew::Crew,
+    losses::{Known, Loss, Losses, Lost},
     service::{Error, Shared},
-    store::records::{Release, Term},
+    store::records::{Death, Release, Term},
 };
 
 /// Dispatched tasks that the queue did not know on the pass before, by pool, and the term of that pass: what was missing
@@ -35,9 +39,10 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Takes expired leases back until shutdown.
 pub(crate) async fn run_reaper(shared: Arc<Shared>) {
+    let mut losses = Losses::default();
     while !shared.stop.is_cancelled() {
         shared.pause(shared.options.reap).await;
-        match reap(&shared).await {
+        match reap(&shared, &mut losses).await {
             Ok(()) => shared.healed("reap"),
             Err(error) => shared.failed("reap", &error),
         }
@@ -64,32 +69,91 @@ async fn sweep_and_tidy(shared: &Shared, missing: &mut Missing) -> Result<(), Er
     }
 }
 
-async fn reap(shared: &Shared) -> Result<(), Error> {
+async fn reap(shared: &Shared, losses: &mut Losses) -> Result<(), Error> {
     let Some(term) = shared.lead().await? else { return Ok(()) };
-    let crew = shared.crew.get();
     let lease = shared.lease().await?;
+    let mut expired: BTreeMap<WorkerId, BTreeMap<PoolId, HashSet<TaskKey>>> = BTreeMap::new();
+    // Why a pool could not be looked at. What was taken out of others is released all the same.
+    let mut failed = None;
     for pool in shared.cascades.pools() {
-        let expired = shared.queue.reap(&pool, lease).await?;
-        if expired.is_empty() {
-            continue;
+        match shared.queue.reap(&pool, lease).await {
+            Ok(leases) => {
+                for Lease { worker, task, .. } in leases {
+                    expired.entry(worker).or_default().entry(pool.clone()).or_default().insert(task.key);
+                }
+            }
+            Err(error) => failed = failed.or(Some(error)),
         }
-        // The dead one's card is older than those that count as live.
-        let known = Crew::new(shared.queue.workers(REMEMBERED).await?);
-        let mut by_host: HashMap<String, Vec<&Lease>> = HashMap::new();
-        for lease in &expired {
-            by_host.entry(known.host_of(&lease.worker)).or_default().push(lease);
-        }
-        for (host, leases) in by_host {
-            tracing::warn!(pool = %pool, host, tasks = leases.len(), "leases expired; the tasks run again, alone");
-            shared.counters.leases_expired.add(leases.len() as u64);
-            let keys: Vec<_> = leases.iter().map(|lease| lease.task.key).collect();
+    }
+    if !expired.is_empty() {
+        release_lost(shared, term, losses, expired).await?;
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+async fn release_lost(
+    shared: &Shared,
+    term: Term,
+    losses: &mut Losses,
+    expired: BTreeMap<WorkerId, BTreeMap<PoolId, HashSet<TaskKey>>>,
+) -> Result<(), Error> {
+    let lost: Vec<Lost> = expired
+        .iter()
+        .map(|(worker, pools)| Lost {
+            worker: worker.clone(),
+            tasks: pools.values().flatten().copied().collect(),
+        })
+        .collect();
+    // The dead ones' cards are older than those that count as live.
+    let crew = Crew::new(shared.queue.workers(REMEMBERED).await?);
+    let known = Known {
+        cards: crew.cards(),
+        leaving: &shared.store.drains().await?,
+        held: &held(shared).await?,
+        lease: shared.lease().await?,
+    };
+    let found = losses.judge(&lost, &known);
+    let live = shared.crew.get();
+    for ((worker, pools), loss) in expired.into_iter().zip(found) {
+        let host = crew.host_of(&worker);
+        for (pool, keys) in pools {
+            tracing::warn!(pool = %pool, host, tasks = keys.len(), "{}", told(loss));
+            shared.counters.leases_expired.add(keys.len() as u64);
+            let keys: Vec<_> = keys.into_iter().collect();
             // The dead worker's host still counts as one that serves the pool until its card is gone.
-            let why = Release::WorkerDied { host, live_hosts: crew.hosts(&pool) };
+            let limit = shared.options.worker_deaths;
+            let death = Death { host: host.clone(), live_hosts: live.hosts(&pool), limit };
+            let why = match loss {
+                Loss::Alone => Release::WorkerDied(death),
+                Loss::WithHost => Release::HostDied(death),
+                Loss::Announced => Release::Returned,
+            };
             shared.committed(&shared.store.release(term, &pool, &keys, &why).await?);
             shared.events.dispatch.notify_one();
         }
     }
     Ok(())
+}
+
+fn told(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Alone => "leases expired; the tasks run again, alone",
+        Loss::WithHost => "leases expired of several workers of one host; the tasks run again",
+        Loss::Announced => "leases expired of a worker that was leaving; the tasks run again",
+    }
+}
+
+/// Who holds leases now.
+async fn held(shared: &Shared) -> Result<BTreeMap<WorkerId, HashSet<TaskKey>>, Error> {
+    let mut held: BTreeMap<WorkerId, HashSet<TaskKey>> = BTreeMap::new();
+    for pool in shared.cascades.pools() {
+        for entry in shared.queue.entries(&pool).await? {
+            if let EntryState::Leased(worker) = entry.state {
+                held.entry(worker).or_default().insert(entry.key);
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// One pass over all pools; `missing` is the pass before's and becomes this one's.

@@ -58,6 +58,8 @@ pub struct Options {
     pub submit: Duration,
     /// Least time between two events of one watcher; changes in between are folded.
     pub watch_interval: Duration,
+    /// With so many failures, deaths among them, a worker's death ends an image; none: by the rules for failures.
+    pub worker_deaths: Option<u32>,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -74,6 +76,7 @@ impl Default for Options {
             call: Duration::from_secs(30),
             submit: Duration::from_secs(120),
             watch_interval: Duration::from_millis(50),
+            worker_deaths: None,
             tenant_weights: BTreeMap::new(),
         }
     }

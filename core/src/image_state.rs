@@ -129,12 +129,8 @@ pub enum ImageEvent<'a> {
     Failed {
         /// Which handing-out.
         handout: Handout,
-        /// Where.
-        host: &'a str,
-        /// Whether it ran alone.
-        alone: bool,
-        /// Distinct hosts that serve the stage.
-        live_hosts: usize,
+        /// Where and how.
+        failure: Failure<'a>,
     },
     /// Drained, interrupted, taken back, or lost by the queue: nothing counts.
     Returned(Handout),
@@ -218,10 +214,10 @@ pub fn transition(
                 (next.state, next.stage) = (S::Ready, stage + 1);
             }
         }
-        ImageEvent::Failed { handout, host, alone, live_hosts } => {
+        ImageEvent::Failed { handout, failure } => {
             held(image, handout)?;
             let history = History { failures: image.failures, hosts: &image.hosts };
-            let verdict = retry::judge(history, Failure { host, alone, live_hosts });
+            let (host, verdict) = (failure.host, retry::judge(history, failure));
             next.suspect = true;
             next.state = if verdict == Verdict::Dead { S::Dead } else { S::Ready };
             if verdict != Verdict::Suspect {

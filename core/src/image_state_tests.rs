@@ -20,6 +20,10 @@ fn dispatched(stage: usize) -> ImageProgress {
     transition(&ready(stage), &ImageEvent::Dispatch, 3).expect("ready")
 }
 
+fn failure(host: &str, alone: bool, live_hosts: usize) -> Failure<'_> {
+    Failure { host, alone, live_hosts, death_limit: None }
+}
+
 fn handout(image: &ImageProgress) -> Handout {
     Handout { generation: image.generation, dispatch: image.dispatch, stage: image.stage }
 }
@@ -55,7 +59,7 @@ fn a_success_of_an_older_dispatch_counts_but_of_an_older_generation_or_stage_doe
 fn a_failure_of_an_older_dispatch_is_refused() {
     let image = dispatched(0);
     let stale = Handout { dispatch: image.dispatch - 1, ..handout(&image) };
-    let failed = ImageEvent::Failed { handout: stale, host: "a", alone: true, live_hosts: 1 };
+    let failed = ImageEvent::Failed { handout: stale, failure: failure("a", true, 1) };
     assert_eq!(transition(&image, &failed, 3), Err(Refusal::StaleDispatch));
     assert_eq!(transition(&image, &ImageEvent::Returned(stale), 3), Err(Refusal::StaleDispatch));
 }
@@ -66,7 +70,7 @@ fn five_failures_alone_on_one_host_are_death_and_interruptions_are_not() {
     for round in 1..=5 {
         image = transition(&image, &ImageEvent::Returned(handout(&image)), 3).expect("held");
         image = transition(&image, &ImageEvent::Dispatch, 3).expect("ready");
-        let failed = ImageEvent::Failed { handout: handout(&image), host: "a", alone: true, live_hosts: 1 };
+        let failed = ImageEvent::Failed { handout: handout(&image), failure: failure("a", true, 1) };
         image = transition(&image, &failed, 3).expect("held");
         assert_eq!(image.failures, round);
         assert!(image.suspect, "runs alone from now on");
@@ -101,8 +105,8 @@ fn event(number: u8, image: &ImageProgress, skew: u64) -> ImageEvent<'static> {
         2 => ImageEvent::TextsLost,
         3 => ImageEvent::Dispatch,
         4 => ImageEvent::Succeeded { generation: image.generation, stage: image.stage },
-        5 => ImageEvent::Failed { handout, host: "a", alone: true, live_hosts: 1 },
-        6 => ImageEvent::Failed { handout, host: "b", alone: false, live_hosts: 4 },
+        5 => ImageEvent::Failed { handout, failure: failure("a", true, 1) },
+        6 => ImageEvent::Failed { handout, failure: failure("b", false, 4) },
         7 => ImageEvent::Returned(handout),
         8 => ImageEvent::InputMissing { handout, producer: Producer::StageBefore },
         9 => ImageEvent::Cancel,

@@ -12,6 +12,11 @@ pub const FAILURES_ON_FEW_HOSTS: u32 = 5;
 /// Failures that end an image whatever the hosts: retries are bounded.
 pub const MOST_FAILURES: u32 = 10;
 
+/// How often one task is spared a death that was its host's; from then on such a death counts as a worker's.
+pub const MOST_SPARED: u32 = 10;
+/// Largest limit of deaths that a farm may set.
+pub const LARGEST_DEATH_LIMIT: u32 = 100;
+
 /// What a failed dispatch means for its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -33,7 +38,7 @@ pub struct History<'a> {
 }
 
 /// A failure or a worker's death.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure<'a> {
     /// Where.
     pub host: &'a str,
@@ -41,6 +46,9 @@ pub struct Failure<'a> {
     pub alone: bool,
     /// Distinct hosts that serve the stage now.
     pub live_hosts: usize,
+    /// A worker's death where the farm sets a limit: with so many failures, deaths among them, it ends the task. None: a
+    /// failure, or a death that is judged like one.
+    pub death_limit: Option<u32>,
 }
 
 /// Judges one failure.
@@ -50,6 +58,9 @@ pub fn judge(history: History<'_>, failure: Failure<'_>) -> Verdict {
         return Verdict::Suspect;
     }
     let failures = history.failures.saturating_add(1);
+    if let Some(limit) = failure.death_limit {
+        return if failures >= limit.min(LARGEST_DEATH_LIMIT) { Verdict::Dead } else { Verdict::Again };
+    }
     let known = history.hosts.iter().any(|host| host == failure.host);
     let hosts = history.hosts.len() + usize::from(!known);
     let few = failure.live_hosts < DISTINCT_HOSTS;
@@ -68,7 +79,7 @@ mod tests {
         for (host, alone) in failures {
             verdict = judge(
                 History { failures: count, hosts: &hosts },
-                Failure { host, alone: *alone, live_hosts },
+                Failure { host, alone: *alone, live_hosts, death_limit: None },
             );
             if verdict != Verdict::Suspect {
                 count += 1;
@@ -95,6 +106,19 @@ mod tests {
     #[test]
     fn a_failure_in_company_counts_against_nobody() {
         assert_eq!(run(&[("a", false); 9], 1), (0, Verdict::Suspect));
+    }
+
+    #[test]
+    fn a_farms_own_limit_of_deaths_holds_whatever_the_hosts() {
+        let judged = |failures, alone, limit| {
+            let hosts = ["a".to_owned(), "b".to_owned()];
+            let failure = Failure { host: "c", alone, live_hosts: 9, death_limit: Some(limit) };
+            judge(History { failures, hosts: &hosts }, failure)
+        };
+        assert_eq!(judged(0, true, 1), Verdict::Dead);
+        assert_eq!(judged(0, false, 1), Verdict::Suspect, "only what ran alone counts");
+        assert_eq!((judged(18, true, 20), judged(19, true, 20)), (Verdict::Again, Verdict::Dead));
+        assert_eq!(judged(99, true, u32::MAX), Verdict::Dead, "retries are bounded");
     }
 
     proptest! {

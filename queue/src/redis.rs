@@ -22,6 +22,7 @@ mod options;
 mod reading;
 mod reply;
 mod script;
+mod sentinel;
 mod start;
 mod target;
 mod throttle;
@@ -85,7 +86,9 @@ impl RedisQueue {
     /// Connects to the queue of a farm and looks whether the server will do.
     ///
     /// `url` is `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database number where needed, or
-    /// `redis+cluster://host:port,host:port` (`rediss+cluster://`) for a cluster. What the server is warned of is logged;
+    /// `redis+cluster://host:port,host:port` (`rediss+cluster://`) for a cluster, or
+    /// `redis+sentinel://host:port,host:port/MASTER` (`rediss+sentinel://`) for the server that Sentinels call the master
+    /// MASTER; their own user and password are given behind it, `?sentinel_user=…&sentinel_password=…`. What the server is warned of is logged;
     /// see [`health`](Self::health). With TLS the server's certificate must be of one of the system's authorities, or in
     /// their place of those in the PEM file that the environment's `SSL_CERT_FILE` names (`SSL_CERT_DIR`: a folder).
     ///

@@ -354,9 +354,13 @@ async fn supervise<S: Stage>(
             tracing::warn!("the model does not stop; its tasks are handed back without it");
         }
     }
-    shared.hand_back_everything().await;
+    let handed_back = shared.hand_back_everything().await;
     over.cancel();
     background.wait().await;
+    if !handed_back {
+        // Its card says that it was leaving, so that what it held counts as interrupted.
+        return;
+    }
     if let Err(error) = shared.queue.withdraw(&shared.options.worker).await {
         tracing::warn!(%error, "worker could not withdraw");
     }

@@ -8,6 +8,10 @@ mod faults;
 mod keys;
 #[path = "redis/network.rs"]
 mod network;
+#[path = "redis/places.rs"]
+mod places;
+#[path = "redis/sentinel.rs"]
+mod sentinel;
 #[path = "redis/start.rs"]
 mod start;
 #[path = "redis/suite.rs"]

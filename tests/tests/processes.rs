@@ -141,9 +141,15 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(settings: &Settings) -> Self {
+        Self::start_with(settings, &[])
+    }
+
+    fn start_with(settings: &Settings, arguments: &[&str]) -> Self {
         let port = free_port();
         let log = settings.folder.path().join(format!("coordinator-{port}.log"));
-        let mut process = Process::spawn(settings.coordinator(port), &log);
+        let mut command = settings.coordinator(port);
+        command.args(arguments);
+        let mut process = Process::spawn(command, &log);
         // The port is taken first of all, so that two on one port are refused at once; it serves later.
         let says = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("serving"));
         process.wait_until("serving", says);
@@ -527,4 +533,62 @@ fn a_worker_and_an_encoder_that_are_asked_to_drain_leave_at_no_cost() {
     assert!(images.len() == 60 && images.iter().all(|image| image["failures"] == 0), "{images:?}");
     let left = farm.darkroom(&settings, &["--json", "workers"]).run().json();
     assert_eq!((left.as_array().map(Vec::len), &left[0]["host"]), (Some(1), &"staying".into()));
+}
+
+#[test]
+fn a_lone_worker_counts_and_one_that_was_leaving_or_died_with_its_host_does_not() {
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let farm = Coordinator::start_with(&settings, &["--lease-seconds", "4", "--sweep-seconds", "0.5"]);
+    let _encoder = settings.member("darkroom-encoder", farm.port, &[]);
+    let worker = |host: &str, step_ms: &str| {
+        let arguments = ["--host", host, "--fake-step-ms", step_ms, "--batch", "1", "--grace-seconds", "600"];
+        settings.member("darkroom-worker", farm.port, &arguments)
+    };
+    let state_of = |host: &str| {
+        let workers = farm.darkroom(&settings, &["--json", "workers"]).run().json();
+        let workers = workers.as_array().cloned().unwrap_or_default();
+        let of_host: Vec<_> = workers.iter().filter(|worker| worker["host"] == host).collect();
+        let leased = of_host.iter().filter(|worker| worker["tasks_leased"].as_u64() > Some(0)).count();
+        (leased, of_host.first().map(|worker| worker["state"].as_str().unwrap_or_default().to_owned()))
+    };
+    let until_busy = |host: &str, workers: usize| {
+        eventually("each worker holds a task", || (state_of(host).0 == workers).then_some(()));
+    };
+    let id = farm.submit(&settings, "2");
+    let failures = || {
+        let images = farm.darkroom(&settings, &["--json", "ls", &id]).run().json_lines();
+        images.iter().map(|image| image["failures"].as_u64().unwrap_or(99)).collect::<Vec<_>>()
+    };
+
+    // Two hosts die with a worker each: the images run alone from now on.
+    let lone = [worker("one", "60000"), worker("two", "60000")];
+    (until_busy("one", 1), until_busy("two", 1));
+    drop(lone);
+    // Two workers of one host, each with an image.
+    let host = [worker("three", "60000"), worker("three", "60000")];
+    until_busy("three", 2);
+    assert_eq!(failures(), [0, 0]);
+    drop(host);
+    // Two that leave, and are killed before they are done.
+    let leaving = [worker("four", "60000"), worker("five", "60000")];
+    (until_busy("four", 1), until_busy("five", 1));
+    assert_eq!(failures(), [0, 0], "a dead host counts against nobody");
+    for process in &leaving {
+        process.signal(Signal::SIGTERM);
+    }
+    for host in ["four", "five"] {
+        eventually("the farm knows that it leaves", || {
+            (state_of(host).1.as_deref() == Some("draining")).then_some(())
+        });
+    }
+    drop(leaving);
+    // A lone worker again.
+    let lone = worker("six", "60000");
+    until_busy("six", 1);
+    assert_eq!(failures(), [0, 0], "who was leaving counts against nobody");
+    drop(lone);
+    let _last = worker("seven", "0");
+    eventually("the job is done", || (farm.job(&settings, &id)["state"] == "done").then_some(()));
+    assert_eq!(failures().iter().sum::<u64>(), 1, "a lone worker counts");
 }

@@ -29,6 +29,34 @@ async fn a_store_that_works_passes_and_keeps_no_probe() {
 }
 
 #[tokio::test]
+async fn where_versions_are_kept_nothing_piles_up_and_faults_are_still_noticed() {
+    let (s3, store) = on_s3();
+    s3.faults().keep_versions();
+    let fresh = || ArtifactStore::open(&s3.url(), &quick(&s3)).unwrap();
+    for _ in 0..3 {
+        store.check().await.unwrap();
+        fresh().check().await.unwrap();
+    }
+    assert_eq!(s3.faults().versions(), 1, "one probe, however often and by however many");
+    for (rule, says) in [
+        (Rule::read_only(), "ARTIFACTS_READ_ONLY"),
+        (Rule::always(Fault::Status(403)).on(Which::Reads), "ARTIFACTS_UNREADABLE"),
+        (Rule::always(Fault::Status(507)).on(Which::Writes), "ARTIFACTS_NO_SPACE"),
+        (Rule::always(Fault::FlipByte).on(Which::Reads), "ARTIFACTS_UNFAITHFUL"),
+    ] {
+        s3.faults().set([rule]);
+        assert_eq!(refused(&store).await.0, says);
+    }
+    s3.faults().clear();
+    assert_eq!(s3.faults().versions(), 1);
+    // A rule of the bucket's removed it: it is written once more.
+    std::fs::remove_file(s3.file("probes/kept")).unwrap();
+    store.check().await.unwrap();
+    store.check().await.unwrap();
+    assert_eq!(s3.faults().versions(), 2);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_cannot_be_reached_is_named() {
     let s3 = S3::start();
     let endpoint = format!("http://127.0.0.1:{}", free_port());

@@ -1,16 +1,18 @@
 //! Why a dispatched task is settled, and what that means for its image: what every backend asks before it writes.
 
+use std::collections::HashSet;
+
 use darkroom_core::{
     guard::{Guard, stands},
     id::JobId,
     image_state::{Handout, ImageEvent, Producer, Refusal},
     retry::Failure,
 };
-use darkroom_queue::task::{Outcome, PoolId, TaskKey, TaskResult};
+use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 
 use super::{
     change::LastError,
-    records::{Committed, Dispatched, Fate, Release, Report},
+    records::{Committed, Death, Dispatched, Fate, Release, Report},
 };
 
 /// Code of the failure that a worker's death is.
@@ -26,7 +28,7 @@ pub(super) struct Cause<'a> {
 enum What<'a> {
     Reported(&'a TaskResult),
     Returned,
-    Died { host: &'a str },
+    Died(&'a Death),
 }
 
 impl<'a> Cause<'a> {
@@ -35,12 +37,13 @@ impl<'a> Cause<'a> {
         Self { key: report.result.key, what, live_hosts: report.live_hosts }
     }
 
-    pub(super) fn released(key: TaskKey, why: &'a Release) -> Self {
+    /// `spared` are the tasks whose worker's death does not count.
+    pub(super) fn released(key: TaskKey, why: &'a Release, spared: &HashSet<TaskKey>) -> Self {
         match why {
-            Release::Returned => Self { key, what: What::Returned, live_hosts: 1 },
-            Release::WorkerDied { host, live_hosts } => {
-                Self { key, what: What::Died { host }, live_hosts: *live_hosts }
+            Release::WorkerDied(death) | Release::HostDied(death) if !spared.contains(&key) => {
+                Self { key, what: What::Died(death), live_hosts: death.live_hosts }
             }
+            _ => Self { key, what: What::Returned, live_hosts: 1 },
         }
     }
 
@@ -67,16 +70,23 @@ impl<'a> Cause<'a> {
     pub(super) fn failure(&self, suspect: bool) -> Option<(&'a str, &'a str, Failure<'a>)> {
         let live_hosts = self.live_hosts;
         match self.what {
-            What::Died { host } => {
-                let failure = Failure { host, alone: suspect || !stands(Guard::DeathAlone), live_hosts };
+            What::Died(Death { host, limit, .. }) => {
+                let alone = suspect || !stands(Guard::DeathAlone);
+                let failure = Failure { host, alone, live_hosts, death_limit: *limit };
                 Some((WORKER_DIED, "the worker died while it held the task", failure))
             }
             What::Reported(result) => match &result.outcome {
                 Outcome::Failed { code, message } => {
-                    Some((code, message, Failure { host: &result.host, alone: result.alone, live_hosts }))
+                    let (host, alone) = (&result.host, result.alone);
+                    Some((code, message, Failure { host, alone, live_hosts, death_limit: None }))
                 }
                 Outcome::Interrupted { reason } if !stands(Guard::InterruptionIsFree) => {
-                    Some(("interrupted", reason, Failure { host: &result.host, alone: true, live_hosts }))
+                    let host = &result.host;
+                    Some((
+                        "interrupted",
+                        reason,
+                        Failure { host, alone: true, live_hosts, death_limit: None },
+                    ))
                 }
                 _ => None,
             },
@@ -97,15 +107,23 @@ impl<'a> Cause<'a> {
             let event = ImageEvent::Succeeded { generation: handout.generation, stage };
             return (event, LastError::Clear);
         }
-        if let Some((code, message, Failure { host, alone, live_hosts })) = self.failure(suspect) {
+        if let Some((code, message, failure)) = self.failure(suspect) {
             let error = LastError::Set { code: code.to_owned(), message: message.to_owned() };
-            return (ImageEvent::Failed { handout, host, alone, live_hosts }, error);
+            return (ImageEvent::Failed { handout, failure }, error);
         }
         let event = match producer {
             Some(producer) => ImageEvent::InputMissing { handout, producer },
             None => ImageEvent::Returned(handout),
         };
         (event, LastError::Keep)
+    }
+}
+
+/// What names a task in the record of deaths that did not count. Every retry begins anew.
+pub(super) fn death_key(pool: &PoolId, key: &TaskKey) -> String {
+    match key.subject {
+        Subject::Image(id) => format!("{}/{}/{}", id.job, id.index, key.generation),
+        Subject::Text(text) => format!("{}/{text}", pool.digest),
     }
 }
 

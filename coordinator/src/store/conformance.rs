@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use darkroom_core::{
     digest::Digest, fair_share::Pick, id::JobId, image_state::ImageState, job_state::JobState,
+    retry::MOST_SPARED,
 };
 use darkroom_queue::task::{Outcome, TaskKey};
 use uuid::Uuid;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 use super::{
     Error,
     limits::NewDeadline,
-    records::{Dispatched, Fate, ImageOrder, ImageQuery, Onward, Release, Report, Term, Work},
+    records::{Death, Dispatched, Fate, ImageOrder, ImageQuery, Onward, Release, Report, Term, Work},
 };
 
 pub use agreed::{
@@ -73,6 +74,9 @@ macro_rules! store_conformance_tests {
             results_that_do_not_fit_are_discarded_by_reason
             two_results_of_one_image_in_a_bulk_count_once
             a_release_names_its_dispatch
+            a_limit_of_deaths_ends_an_image_sooner
+            deaths_with_a_host_count_from_the_eleventh_on
+            a_texts_deaths_with_a_host_are_spared_too
             a_dead_workers_task_becomes_suspect_and_dies_only_alone
             a_lost_embedding_is_wanted_again_before_more_is_dispatched
             a_cancel_is_one_update_and_rows_follow_in_chunks
@@ -385,7 +389,7 @@ pub async fn a_release_names_its_dispatch(bench: &Bench) {
 pub async fn a_dead_workers_task_becomes_suspect_and_dies_only_alone(bench: &Bench) {
     let job = bench.submit(&["one"], 1).await;
     bench.encode(job).await;
-    let died = Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 };
+    let died = Release::WorkerDied(death(None));
     for deaths in 0..6 {
         let task = bench.dispatch("base", job, 1).await.remove(0);
         assert_eq!(task.suspect, deaths > 0);
@@ -396,6 +400,61 @@ pub async fn a_dead_workers_task_becomes_suspect_and_dies_only_alone(bench: &Ben
     assert_eq!(bench.states(job).await, [ImageState::Dead]);
     assert_eq!(bench.store.job(job).await.expect("there").state, JobState::Failed);
     bench.audit(job).await;
+}
+
+fn death(limit: Option<u32>) -> Death {
+    Death { host: "h".to_owned(), live_hosts: 1, limit }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_limit_of_deaths_ends_an_image_sooner(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    bench.encode(job).await;
+    for _ in 0..3 {
+        let task = bench.dispatch("base", job, 1).await.remove(0);
+        let died = Release::WorkerDied(death(Some(2)));
+        bench.store.release(bench.term, &bench.pool("base"), &[task.key], &died).await.expect("ok");
+    }
+    // The first made it suspect, two more were counted.
+    assert_eq!(bench.states(job).await, [ImageState::Dead]);
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn deaths_with_a_host_count_from_the_eleventh_on(bench: &Bench) {
+    let job = bench.submit(&["one"], 1).await;
+    let other = bench.submit(&["one"], 1).await;
+    bench.encode(job).await;
+    let pool = bench.pool("base");
+    let died = Release::HostDied(death(None));
+    let run = async |job| {
+        let task = bench.dispatch("base", job, 1).await.remove(0);
+        bench.store.release(bench.term, &pool, &[task.key], &died).await.expect("ok");
+        (task.suspect, bench.store.image(job, 0).await.expect("there").progress)
+    };
+    for _ in 0..MOST_SPARED {
+        let (suspect, progress) = run(job).await;
+        assert_eq!((suspect, progress.suspect, progress.failures), (false, false, 0));
+    }
+    assert_eq!(run(other).await.1.failures, 0, "each image for itself");
+    let (_, progress) = run(job).await;
+    assert_eq!((progress.suspect, progress.failures), (true, 0), "as a worker's death from now on");
+    let (suspect, progress) = run(job).await;
+    assert_eq!((suspect, progress.failures), (true, 1));
+    bench.store.cancel(job).await.expect("cancels");
+    bench.audit(job).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_texts_deaths_with_a_host_are_spared_too(bench: &Bench) {
+    let job = bench.submit(&["a text of its own"], 1).await;
+    let died = Release::HostDied(death(None));
+    for deaths in 0..=MOST_SPARED {
+        let task = bench.dispatch("encode", job, 1).await.remove(0);
+        assert!(!task.suspect, "after {deaths} deaths");
+        bench.store.release(bench.term, &bench.pool("encode"), &[task.key], &died).await.expect("ok");
+    }
+    assert!(bench.dispatch("encode", job, 1).await.remove(0).suspect);
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

@@ -259,12 +259,21 @@ pub enum Release {
     /// The queue does not have them, or gave them back: nothing counts.
     Returned,
     /// Their worker died: they are suspect; what was so already failed.
-    WorkerDied {
-        /// The worker's host.
-        host: String,
-        /// Distinct hosts that serve the pool.
-        live_hosts: usize,
-    },
+    WorkerDied(Death),
+    /// Their worker died with its host: nothing counts, up to [`MOST_SPARED`](darkroom_core::retry::MOST_SPARED) times
+    /// for one task; from then on it is as if the worker alone had died.
+    HostDied(Death),
+}
+
+/// A worker's death.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The worker's host and device.
+    pub host: String,
+    /// Distinct hosts that serve the pool.
+    pub live_hosts: usize,
+    /// With so many failures, deaths among them, a death ends an image; none: by the rules for failures.
+    pub limit: Option<u32>,
 }
 
 /// What became of one result.

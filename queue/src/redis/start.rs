@@ -28,7 +28,8 @@ pub enum StartError {
     /// The address was not understood.
     #[error(
         "the queue's address is not understood ({0}); accepted: redis://[user:password@]host[:port][/number], \
-         rediss:// for TLS, unix:///path, redis+cluster://host:port,host:port"
+         rediss:// for TLS, unix:///path, redis+cluster://host:port,host:port, \
+         redis+sentinel://host:port,host:port/MASTER"
     )]
     Url(String),
     /// The farm's id does not do.
@@ -174,6 +175,11 @@ fn explain(link: &Link, error: &RedisError) -> StartError {
         return StartError::Refused { address, reason };
     }
     match (error.kind(), error.code()) {
+        (ErrorKind::MasterNameNotFoundBySentinel, _) => StartError::NotReady {
+            address,
+            reason: "the Sentinels name no master that can be reached; check its name, or wait for the failover's end"
+                .to_owned(),
+        },
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
             StartError::Refused { address, reason }
         }

@@ -1,4 +1,4 @@
-//! Where Redis is: one server or a cluster.
+//! Where Redis is: one server, a cluster, or the one that Sentinels call the master.
 
 use std::{fmt, time::Duration};
 
@@ -9,13 +9,14 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-use super::start::StartError;
+use super::{sentinel::Sentinels, start::StartError};
 
 /// An address that was understood.
 #[derive(Clone)]
 pub(super) enum Target {
     Server(Box<Client>),
     Cluster(Vec<redis::ConnectionInfo>),
+    Sentinels(Box<Sentinels>),
 }
 
 /// One connection, or one per node of a cluster. Clones share it.
@@ -32,6 +33,9 @@ impl Target {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let refused = |error: redis::RedisError| StartError::Url(error.to_string());
+        if let Some((scheme, rest)) = url.split_once("+sentinel://") {
+            return Ok(Self::Sentinels(Box::new(Sentinels::parse(scheme, rest)?)));
+        }
         let Some((scheme, rest)) = url.split_once("+cluster://") else {
             return Ok(Self::Server(Box::new(Client::open(url).map_err(refused)?)));
         };
@@ -46,19 +50,20 @@ impl Target {
     /// Connects; the caller sets the limits of time for commands.
     pub(super) async fn connect(&self, within: Duration) -> RedisResult<Channel> {
         match self {
-            Self::Server(client) => {
-                // Its own limit on answers is shorter than a read that blocks.
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(within))
-                    .set_response_timeout(None);
-                Ok(Channel::Server(client.get_multiplexed_async_connection_with_config(&config).await?))
-            }
+            Self::Server(client) => server(client, within).await,
+            Self::Sentinels(sentinels) => server(&sentinels.master().await?, within).await,
             Self::Cluster(nodes) => {
                 let client = cluster(nodes, within)?;
                 Ok(Channel::Cluster(client.get_async_connection().await?))
             }
         }
     }
+}
+
+async fn server(client: &Client, within: Duration) -> RedisResult<Channel> {
+    // Its own limit on answers is shorter than a read that blocks.
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(None);
+    Ok(Channel::Server(client.get_multiplexed_async_connection_with_config(&config).await?))
 }
 
 fn cluster(nodes: &[redis::ConnectionInfo], within: Duration) -> RedisResult<ClusterClient> {
@@ -78,6 +83,7 @@ impl fmt::Display for Target {
                 let nodes: Vec<String> = nodes.iter().map(|node| node.addr().to_string()).collect();
                 f.write_str(&nodes.join(","))
             }
+            Self::Sentinels(sentinels) => sentinels.fmt(f),
         }
     }
 }

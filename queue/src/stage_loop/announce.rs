@@ -1,5 +1,5 @@
 //! The worker's sign of life, and what it is told in answer: to drain, or that it gets nothing for a time. No answer is a
-//! trouble of the worker's.
+//! trouble of the worker's. That it leaves it says at once: who kills it then does so to nobody's blame.
 
 use std::sync::Arc;
 
@@ -14,8 +14,15 @@ pub(super) async fn keep_announcing(shared: Arc<Shared>, drain: CancellationToke
     let every = shared.options.announce_every;
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut leaves = false;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.cancelled(), if !leaves => {
+                leaves = true;
+                shared.draining();
+            }
+        }
         shared.trouble.look_at_storage(shared.registry.len() == 0);
         let announced = timeout(every, shared.queue.announce(shared.card())).await;
         let announced =

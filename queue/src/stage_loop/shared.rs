@@ -212,21 +212,27 @@ impl Shared {
     }
 
     /// The last resort of a drain: whatever is still held.
-    pub(super) async fn hand_back_everything(&self) {
+    ///
+    /// Returns whether the queue took all of it.
+    pub(super) async fn hand_back_everything(&self) -> bool {
+        let mut taken = true;
         for (pool, ids) in self.registry.by_pool() {
-            self.hand_back_ids(&pool, ids).await;
+            taken &= self.hand_back_ids(&pool, ids).await;
         }
+        taken
     }
 
-    async fn hand_back_ids(&self, pool: &PoolId, ids: Vec<crate::task::EntryId>) {
+    async fn hand_back_ids(&self, pool: &PoolId, ids: Vec<crate::task::EntryId>) -> bool {
         if !stands(Guard::DrainHandsBack) {
-            return;
+            return true;
         }
         let handed = self.queue.hand_back(pool, &self.options.worker, &ids);
-        if !matches!(timeout(CALL, handed).await, Ok(Ok(()))) {
+        let taken = matches!(timeout(CALL, handed).await, Ok(Ok(())));
+        if !taken {
             // Their leases run out by themselves.
             tracing::warn!(%pool, tasks = ids.len(), "tasks could not be handed back");
         }
+        taken
     }
 }
 

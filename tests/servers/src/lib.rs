@@ -1,4 +1,4 @@
-//! Real servers for tests, started by the test itself: Redis, Postgres, an S3 server, and a proxy that cuts the network.
+//! Real servers for tests, started by the test itself: Redis, its Sentinels, Postgres, an S3 server, and a proxy that cuts the network.
 //!
 //! Each listens on a free port of loopback, keeps its files in a folder of its own, and ends with its handle: a test
 //! that panics leaves nothing behind. As root they run as an unprivileged user where the server insists on it.
@@ -10,5 +10,6 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod s3;
+pub mod sentinel;
 
 pub use http::http_get;

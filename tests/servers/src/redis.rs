@@ -58,6 +58,22 @@ impl Redis {
         Self::start_on(free_port(), Some(password), &[])
     }
 
+    /// Starts a server that follows this one.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not follow in time.
+    #[must_use]
+    pub fn start_replica(&self) -> Self {
+        let follows = format!("replicaof 127.0.0.1 {}", self.port);
+        let mut replica = Self::start_on(free_port(), self.password.as_deref(), &[&follows]);
+        let follows =
+            |replica: &Self| replica.must(&["INFO", "replication"]).contains("master_link_status:up");
+        let mut process = replica.process.take().expect("it was started");
+        process.wait_until("the replica follows its master", || follows(&replica));
+        replica.process = Some(process);
+        replica
+    }
+
     /// Settings for a server that writes an append-only file and syncs it every second.
     pub const EVERY_SECOND: [&'static str; 2] = ["appendonly yes", "appendfsync everysec"];
 

@@ -9,7 +9,7 @@ use super::bench::{Bench, STAGES, done, failed};
 use crate::store::{
     Error,
     limits::{Limits, NewDeadline},
-    records::Release,
+    records::{Death, Release},
 };
 
 /// Numbers that look random and are the same in every run.
@@ -59,7 +59,7 @@ async fn step(
             let why = if dice.roll(2) == 0 {
                 Release::Returned
             } else {
-                Release::WorkerDied { host: "h".to_owned(), live_hosts: 1 }
+                Release::WorkerDied(Death { host: "h".to_owned(), live_hosts: 1, limit: None })
             };
             bench.store.release(bench.term, &bench.pool(stage), &[key], &why).await.expect("releases");
         }

@@ -3,7 +3,7 @@
 //! A success commits if generation and stage match and image and job are live; anything else only if the dispatch
 //! matches too. What does not commit is discarded for a named reason, and nothing changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use darkroom_core::{
     guard::{Guard, stands},
@@ -58,9 +58,13 @@ impl PostgresStore {
         tasks: &[TaskKey],
         why: &Release,
     ) -> Result<Committed, Error> {
-        let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why)).collect();
         let mut tx = self.begin_write().await?;
         self.check_term(&mut tx, term).await?;
+        let spared = match why {
+            Release::HostDied(_) => conduct::spare(&mut tx, pool, tasks).await?,
+            _ => HashSet::new(),
+        };
+        let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why, &spared)).collect();
         let outcomes = self.settle(&mut tx, pool, &causes, &[]).await?;
         tx.commit().await?;
         Ok(outcomes.into())

@@ -1,14 +1,19 @@
 //! Who failed at what others then did, and who is set aside for it.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
-use darkroom_core::{conduct::aside_seconds, id::WorkerId};
+use darkroom_core::{conduct::aside_seconds, id::WorkerId, retry::MOST_SPARED};
+use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     Error, PostgresStore, Tx,
     rows::{column, number, text_column},
 };
 use crate::store::{
+    cause::death_key,
     conduct::{Aside, Conduct, Deed},
     records::Term,
 };
@@ -100,6 +105,9 @@ impl PostgresStore {
         .bind(window.as_secs_f64())
         .execute(&self.pool)
         .await?;
+        sqlx::query("DELETE FROM spared_deaths WHERE at < statement_timestamp() - interval '1 day'")
+            .execute(&self.pool)
+            .await?;
         sqlx::query("DELETE FROM workers_aside WHERE until < statement_timestamp() - interval '1 day'")
             .execute(&self.pool)
             .await?;
@@ -123,6 +131,22 @@ impl Columns {
             worker: deeds.iter().map(|deed| text_column(&deed.3)).collect(),
         }
     }
+}
+
+/// Notes one more death with a host for each task, and tells those that are spared it.
+pub(super) async fn spare(tx: &mut Tx, pool: &PoolId, tasks: &[TaskKey]) -> Result<HashSet<TaskKey>, Error> {
+    let by_name: BTreeMap<String, TaskKey> = tasks.iter().map(|key| (death_key(pool, key), *key)).collect();
+    let names: Vec<&str> = by_name.keys().map(String::as_str).collect();
+    let deaths: Vec<(String, i32)> = sqlx::query_as(
+        "INSERT INTO spared_deaths AS s (task, deaths) SELECT task, 1 FROM unnest($1::text[]) AS t (task)
+         ON CONFLICT (task) DO UPDATE SET deaths = s.deaths + 1, at = clock_timestamp()
+         RETURNING task, deaths",
+    )
+    .bind(names)
+    .fetch_all(&mut **tx)
+    .await?;
+    let spared = deaths.into_iter().filter(|(_, deaths)| u32::try_from(*deaths).unwrap_or(0) <= MOST_SPARED);
+    Ok(spared.filter_map(|(name, _)| by_name.get(&name).copied()).collect())
 }
 
 /// Writes what a bulk says of the workers, whose images' jobs are locked.

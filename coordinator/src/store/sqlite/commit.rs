@@ -3,7 +3,7 @@
 //! A success commits if generation and stage match and image and job are live; anything else only if the dispatch
 //! matches too. What does not commit is discarded for a named reason, and nothing changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use darkroom_core::{
     id::ImageId,
@@ -29,7 +29,7 @@ use crate::store::{
 impl SqliteStore {
     pub(super) async fn commit_reports(&self, pool: &PoolId, reports: &[Report]) -> Result<Committed, Error> {
         let causes: Vec<_> = reports.iter().map(Cause::reported).collect();
-        self.settle(pool, &causes).await
+        Self::settle(self.begin_write().await?, pool, &causes).await
     }
 
     pub(super) async fn release_tasks(
@@ -40,12 +40,16 @@ impl SqliteStore {
         why: &Release,
     ) -> Result<Committed, Error> {
         check_term(term)?;
-        let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why)).collect();
-        self.settle(pool, &causes).await
+        let mut tx = self.begin_write().await?;
+        let spared = match why {
+            Release::HostDied(_) => conduct::spare(&mut tx, pool, tasks).await?,
+            _ => HashSet::new(),
+        };
+        let causes: Vec<_> = tasks.iter().map(|key| Cause::released(*key, why, &spared)).collect();
+        Self::settle(tx, pool, &causes).await
     }
 
-    async fn settle(&self, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Committed, Error> {
-        let mut tx = self.begin_write().await?;
+    async fn settle(mut tx: Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Committed, Error> {
         let outcomes = if pool.stage.is_encode() {
             texts::settle(&mut tx, pool, causes).await?
         } else {

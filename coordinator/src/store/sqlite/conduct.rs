@@ -1,8 +1,9 @@
 //! Who failed at what others then did, and who is set aside for it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use darkroom_core::{conduct::aside_seconds, id::WorkerId};
+use darkroom_core::{conduct::aside_seconds, id::WorkerId, retry::MOST_SPARED};
+use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     Error, SqliteStore, Tx,
@@ -11,6 +12,7 @@ use super::{
     rows::{column, number, to_json},
 };
 use crate::store::{
+    cause::death_key,
     conduct::{Aside, Conduct},
     records::Term,
 };
@@ -105,12 +107,37 @@ impl SqliteStore {
             .bind(now - column(window.as_millis()))
             .execute(&mut *tx)
             .await?;
+        sqlx::query("DELETE FROM spared_deaths WHERE at_ms < ?1")
+            .bind(now - DAY_MS)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("DELETE FROM workers_aside WHERE until_ms < ?1")
             .bind(now - DAY_MS)
             .execute(&mut *tx)
             .await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// Notes one more death with a host for each task, and tells those that are spared it.
+pub(super) async fn spare(tx: &mut Tx, pool: &PoolId, tasks: &[TaskKey]) -> Result<HashSet<TaskKey>, Error> {
+    let mut spared = HashSet::new();
+    let now = now_ms(tx).await?;
+    for key in tasks {
+        let deaths: i64 = sqlx::query_scalar(
+            "INSERT INTO spared_deaths (task, deaths, at_ms) VALUES (?1, 1, ?2)
+             ON CONFLICT (task) DO UPDATE SET deaths = deaths + 1, at_ms = excluded.at_ms
+             RETURNING deaths",
+        )
+        .bind(death_key(pool, key))
+        .bind(now)
+        .fetch_one(&mut **tx)
+        .await?;
+        if deaths <= i64::from(MOST_SPARED) {
+            spared.insert(*key);
+        }
+    }
+    Ok(spared)
 }
 
 /// Writes what a bulk says of the workers.

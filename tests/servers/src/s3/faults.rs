@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -87,6 +87,8 @@ pub struct Faults {
     rules: Mutex<Vec<Rule>>,
     requests: AtomicU64,
     struck: AtomicU64,
+    keeps_versions: AtomicBool,
+    versions: AtomicU64,
 }
 
 impl Rule {
@@ -174,6 +176,28 @@ impl Faults {
     #[must_use]
     pub fn struck(&self) -> u64 {
         self.struck.load(Ordering::SeqCst)
+    }
+
+    /// From now on answers name versions, as those of a bucket do that keeps them, and [`versions`](Self::versions) counts.
+    pub fn keep_versions(&self) {
+        self.keeps_versions.store(true, Ordering::SeqCst);
+    }
+
+    /// Versions and delete markers that a bucket would have kept since [`keep_versions`](Self::keep_versions).
+    #[must_use]
+    pub fn versions(&self) -> u64 {
+        self.versions.load(Ordering::SeqCst)
+    }
+
+    /// Names the version in an answer, and counts it where the request made one.
+    fn version(&self, method: &Method, answer: &mut Answer) {
+        if !self.keeps_versions.load(Ordering::SeqCst) || !answer.status().is_success() {
+            return;
+        }
+        if matches!(*method, Method::PUT | Method::DELETE) {
+            self.versions.fetch_add(1, Ordering::SeqCst);
+        }
+        answer.headers_mut().insert("x-amz-version-id", HeaderValue::from(self.versions()));
     }
 
     fn pick(&self, method: &Method, path: &str) -> Option<Fault> {
@@ -276,10 +300,11 @@ impl Front {
         }
         let conditional = request.headers().contains_key(header::IF_NONE_MATCH);
         let _turn = if conditional { Some(self.conditional.lock().await) } else { None };
-        self.service
-            .call(request.map(Body::from))
-            .await
-            .map_err(|error| io::Error::other(format!("{error:?}")))
+        let method = request.method().clone();
+        let answer = self.service.call(request.map(Body::from)).await;
+        let mut answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        self.faults.version(&method, &mut answer);
+        Ok(answer)
     }
 
     async fn control(&self, request: Request<hyper::body::Incoming>) -> Result<Answer, io::Error> {
