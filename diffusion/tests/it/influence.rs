@@ -164,7 +164,7 @@ fn one_per_cent_off_in_any_tensor_of_a_deep_unet_fails() {
         "deep",
         &["base"],
         "base/unet/diffusion_pytorch_model.safetensors",
-        "base.ddpm-mask-full.trace.safetensors",
+        "base.ddpm.trace.safetensors",
     )
     .every_tensor_counts(&[("add_embedding.pool.k_proj.bias", SOFTMAX)]);
 }
