@@ -426,7 +426,6 @@ mod tests {
             ("steps = 4", "steps = 4\n        eta = inf", "stages[0].eta"),
             ("steps = 4", "steps = 4\n        thresholding = \"dynamic:nan:1.5\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        thresholding = \"dynamic:99.5:inf\"", FILE_NAME),
-            ("steps = 4", "steps = 4\n        thresholding = \"dynamic:0:1.5\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        thresholding = \"static:1e9\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        thresholding = \"static:0\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        cache_interval = 4294967295", "stages[0].cache_interval"),
