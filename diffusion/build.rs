@@ -28,12 +28,28 @@ fn main() {
             reason
         }
     };
+    println!("cargo::rustc-env=DARKROOM_LIBTORCH={}", version(libtorch.as_deref()));
     println!("cargo::rustc-env=DARKROOM_SHIM={}", shim.display());
     println!("cargo::rustc-env=DARKROOM_SHIM_ABSENT={absent}");
 }
 
 fn target_os() -> String {
     std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default()
+}
+
+/// libtorch's version, which is a part of the class of device: `build-version` of a libtorch by itself, `version.py` of one that
+/// came with Python's package.
+fn version(libtorch: Option<&Path>) -> String {
+    let read = |file: &str| std::fs::read_to_string(libtorch?.join(file)).ok();
+    let of_python = || {
+        let text = read("version.py")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("__version__ = '"))?;
+        Some(line.trim_end_matches('\'').to_owned())
+    };
+    let version = read("build-version").or_else(of_python).unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".+-".contains(c);
+    let version: String = version.trim().chars().filter(|c| is_plain(*c)).collect();
+    if version.is_empty() { "unknown".to_owned() } else { version }
 }
 
 /// Builds the shim, or says in one line what keeps it from being built.

@@ -258,6 +258,7 @@ fn read_sums(folder: &Path) -> Result<BTreeMap<String, Digest>, UserError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(unreadable(&path, &error)),
     };
+    let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(number, line)| {

@@ -1,13 +1,16 @@
 //! What a stage's configuration says of the jobs that can be asked of it: who accepts jobs must know it, and knows
 //! neither networks nor schedules. What cannot be read stays unknown: whoever loads the stage then says what is wrong.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
 use darkroom_core::cascade::StageSpec;
 use serde_json::Value;
 
 /// Length of a schedule whose configuration does not say one, as the reference's classes have it.
 const TRAIN_TIMESTEPS: u32 = 1000;
+
+/// Most bytes of a configuration that are read.
+const MOST: u64 = 16 << 20;
 
 /// Fills in what the configurations below `folder` say; what cascade.toml says itself holds.
 pub(crate) fn complete(stage: &mut StageSpec, folder: &Path) {
@@ -39,7 +42,33 @@ fn train_timesteps(folder: &Path) -> Option<u32> {
     }
 }
 
+/// A JSON object, with or without a byte order mark in front.
 fn read(file: &Path) -> Option<Value> {
-    let value: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    let mut bytes = Vec::new();
+    if !std::fs::metadata(file).ok()?.is_file() {
+        return None;
+    }
+    std::fs::File::open(file).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let value: Value = serde_json::from_slice(text).ok()?;
     value.is_object().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_hides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, format!("\u{feff}{text}")).unwrap();
+        };
+        write("unet/config.json", r#"{"block_out_channels": [8, 8, 8]}"#);
+        write("scheduler/scheduler_config.json", r#"{"num_train_timesteps": 40}"#);
+        assert_eq!(size_multiple(folder.path()), Some(4));
+        assert_eq!(train_timesteps(&folder.path().join("scheduler")), Some(40));
+    }
 }

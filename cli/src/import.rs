@@ -4,6 +4,7 @@
 //! the tokenizer against the encoder, the parts against each other. Weights are linked, not copied. What Darkroom does
 //! not run is named and declined.
 
+mod cache;
 mod licence;
 mod link;
 mod parts;

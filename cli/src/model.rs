@@ -48,6 +48,7 @@ fn check(args: &ModelCheckArgs) -> Result<Vec<TraceReport>> {
         tolerance: Some(args.tolerance),
         device: device(args.device.as_deref())?,
         dtype: dtype(args.dtype.as_deref())?,
+        libtorch_only: false,
     };
     trace::check(&args.cascade, &args.traces, options).map_err(|error| {
         UserError::new(Code::FailedPrecondition, "CHECK_IMPOSSIBLE", failure::with_causes(&error))

@@ -15,6 +15,15 @@ use crate::{
 /// Name of the file that describes a cascade, in the cascade's folder.
 pub const FILE_NAME: &str = "cascade.toml";
 
+/// Tokens that a text may have at most, end token and padding included. Attention grows with the square.
+pub const MAX_TOKENS: u32 = 2048;
+/// Largest edge of a stage's pictures, in pixels.
+pub const MAX_SIZE: u32 = 8192;
+/// Longest training schedule, in timesteps.
+pub const MAX_TRAIN_TIMESTEPS: u32 = 1_000_000;
+/// Most stages of a cascade.
+const MAX_STAGES: usize = 16;
+
 /// `cascade.toml`, as written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +135,8 @@ impl CascadeSpec {
     /// # Errors
     /// One sentence naming the key at fault.
     pub fn parse(text: &str) -> Result<Self, UserError> {
+        // Editors on Windows write a byte order mark in front.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut spec: Self = toml::from_str(text).map_err(|error| {
             UserError::invalid(FILE_NAME, format!("{FILE_NAME} cannot be read: {}", error.to_string().trim()))
         })?;
@@ -170,8 +181,18 @@ impl CascadeSpec {
                 format!("encoder.dtype is {:?}; accepted: f32, bf16", self.encoder.dtype),
             );
         }
-        if self.stages.is_empty() {
-            return wrong("stages", "stages is empty; accepted: at least one".to_owned());
+        let length = self.encoder.max_length;
+        if !(2..=MAX_TOKENS).contains(&length) {
+            return wrong(
+                "encoder.max_length",
+                format!(
+                    "encoder.max_length is {length}; accepted: 2 to {MAX_TOKENS} tokens, the end token included"
+                ),
+            );
+        }
+        if self.stages.is_empty() || self.stages.len() > MAX_STAGES {
+            let count = self.stages.len();
+            return wrong("stages", format!("there are {count} stages; accepted: 1 to {MAX_STAGES}"));
         }
         for (position, stage) in self.stages.iter().enumerate() {
             let field = format!("stages[{position}]");
@@ -179,6 +200,7 @@ impl CascadeSpec {
             {
                 return wrong(&field, format!("{field}.name {} is taken", stage.name));
             }
+            stage.check_bounds(&field)?;
             if position > 0 && stage.size <= self.stages[position - 1].size {
                 return wrong(&field, format!("{field}.size {} must exceed the stage before", stage.size));
             }
@@ -223,6 +245,24 @@ impl CascadeSpec {
 }
 
 impl StageSpec {
+    /// The numbers that nothing else bounds.
+    fn check_bounds(&self, field: &str) -> Result<(), UserError> {
+        let timesteps = 2..=MAX_TRAIN_TIMESTEPS;
+        for (key, value, accepted) in [
+            ("size", Some(self.size), 1..=MAX_SIZE),
+            ("train_timesteps", self.train_timesteps, timesteps.clone()),
+            ("noise_timesteps", self.noise_timesteps, timesteps),
+        ] {
+            if let Some(value) = value.filter(|value| !accepted.contains(value)) {
+                let field = format!("{field}.{key}");
+                let (least, most) = (accepted.start(), accepted.end());
+                let message = format!("{FILE_NAME}: {field} is {value}; accepted: {least} to {most}");
+                return Err(UserError::invalid(field, message));
+            }
+        }
+        Ok(())
+    }
+
     fn without_bounds(&self) -> Self {
         Self { size_multiple: None, train_timesteps: None, noise_timesteps: None, ..self.clone() }
     }
@@ -347,6 +387,12 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_in_front_is_no_part_of_it() {
+        let plain = CascadeSpec::parse(TOML).expect("valid");
+        assert_eq!(CascadeSpec::parse(&format!("\u{feff}{TOML}")).expect("valid"), plain);
+    }
+
+    #[test]
     fn wrong_values_are_refused_by_key() {
         for (from, to, field) in [
             ("format = 1", "format = 2", "format"),
@@ -362,6 +408,30 @@ mod tests {
             ("steps = 4", "steps = 4\n        train_timesteps = 3", "stages[0].steps"),
             ("size = 32", "size = 32\n        noise_timesteps = 50", "stages[1].noise_level"),
             ("max_length = 20", "max_length = 20\n        colour = 3", FILE_NAME),
+            ("max_length = 20", "max_length = 0", "encoder.max_length"),
+            ("max_length = 20", "max_length = 1", "encoder.max_length"),
+            ("max_length = 20", "max_length = 2049", "encoder.max_length"),
+            ("max_length = 20", "max_length = 4294967295", "encoder.max_length"),
+            ("max_length = 20", "max_length = -1", FILE_NAME),
+            ("size = 16", "size = 0", "stages[0].size"),
+            ("size = 32", "size = 4294967295", "stages[1].size"),
+            ("size = 32", "size = 32\n        train_timesteps = 0", "stages[1].train_timesteps"),
+            ("size = 32", "size = 32\n        noise_timesteps = 4294967295", "stages[1].noise_timesteps"),
+            ("steps = 4", "steps = 4294967295", "stages[0].steps"),
+            ("guidance_scale = 3.0", "guidance_scale = nan", "stages[0].guidance_scale"),
+            ("guidance_scale = 3.0", "guidance_scale = inf", "stages[0].guidance_scale"),
+            ("guidance_scale = 3.0", "guidance_scale = -1.0", "stages[0].guidance_scale"),
+            ("guidance_scale = 3.0", "guidance_scale = 1e9", "stages[0].guidance_scale"),
+            ("steps = 4", "steps = 4\n        eta = nan", "stages[0].eta"),
+            ("steps = 4", "steps = 4\n        eta = inf", "stages[0].eta"),
+            ("steps = 4", "steps = 4\n        thresholding = \"dynamic:nan:1.5\"", FILE_NAME),
+            ("steps = 4", "steps = 4\n        thresholding = \"dynamic:99.5:inf\"", FILE_NAME),
+            ("steps = 4", "steps = 4\n        thresholding = \"static:1e9\"", FILE_NAME),
+            ("steps = 4", "steps = 4\n        thresholding = \"static:0\"", FILE_NAME),
+            ("steps = 4", "steps = 4\n        cache_interval = 4294967295", "stages[0].cache_interval"),
+            ("steps = 4", "steps = 4\n        timesteps = [4294967295, 3, 2, 1]", "stages[0].timesteps"),
+            ("noise_level = 50", "noise_level = 4294967295", "stages[1].noise_level"),
+            ("size = 32", "size = 32\n        size_multiple = 4294967295", "stages[1]"),
             ("steps = 4", "", "stages[0].steps"),
             ("steps = 4", "preset = \"fast27\"", "stages[0].preset"),
             ("steps = 4", "steps = 4\n        eta = 1.5", "stages[0].eta"),

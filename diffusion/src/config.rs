@@ -6,11 +6,30 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::LoadError;
+use crate::json;
+
+/// Most channels, or width of a vector: what a configuration says is refused above it, so that products of a few such numbers
+/// stay numbers. The widest networks that are published have some ten thousand.
+pub(crate) const WIDTH: RangeInclusive<usize> = 1..=1 << 17;
+/// Layers of one kind.
+pub(crate) const LAYERS: RangeInclusive<usize> = 1..=512;
+/// Levels of a U-Net.
+pub(crate) const LEVELS: RangeInclusive<usize> = 1..=12;
+/// Edges of a picture, in pixels.
+pub(crate) const EDGE: RangeInclusive<usize> = 1..=8192;
+/// What is added to a variance before its root is taken.
+pub(crate) const EPSILON: RangeInclusive<f64> = 1e-12..=0.1;
+/// What a sum is divided by.
+pub(crate) const SCALE: RangeInclusive<f64> = 0.01..=100.0;
+
+/// A value longer than this is cut where it is told.
+const TOLD: usize = 120;
 
 /// A parsed configuration file that remembers which keys were read.
 #[derive(Debug)]
@@ -26,11 +45,12 @@ type Read<T> = Result<T, LoadError>;
 
 impl ConfigFile {
     pub(crate) fn open(path: &Path) -> Read<Self> {
-        let text = std::fs::read(path).map_err(|source| LoadError::read(path, source))?;
-        let invalid = |message| LoadError::Config { path: path.to_owned(), message };
-        match serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))? {
+        match json::read(path)? {
             Value::Object(entries) => Ok(Self::new(path, entries)),
-            _ => Err(invalid("expected a JSON object".to_owned())),
+            _ => {
+                let message = "it is not a JSON object; accepted: {…}".to_owned();
+                Err(LoadError::Config { path: path.to_owned(), message })
+            }
         }
     }
 
@@ -59,7 +79,11 @@ impl ConfigFile {
 
     /// The refusal of a key's value.
     pub(crate) fn refuse(&self, key: &str, accepted: impl Into<String>) -> LoadError {
-        let value = self.entries.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
+        let mut value = self.entries.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
+        if let Some((end, _)) = value.char_indices().nth(TOLD) {
+            value.truncate(end);
+            value.push('…');
+        }
         LoadError::Unsupported {
             path: self.path.clone(),
             key: key.to_owned(),
@@ -75,12 +99,23 @@ impl ConfigFile {
         }
     }
 
-    pub(crate) fn count(&self, key: &str) -> Read<Option<usize>> {
-        self.read(key, "a whole number", as_count)
+    /// A whole number within a range; `default` where there is none.
+    pub(crate) fn count(&self, key: &str, default: usize, range: RangeInclusive<usize>) -> Read<usize> {
+        Ok(self.optional_count(key, range)?.unwrap_or(default))
     }
 
-    pub(crate) fn number(&self, key: &str) -> Read<Option<f64>> {
-        self.read(key, "a number", Value::as_f64)
+    /// The same where nothing stands for it.
+    pub(crate) fn optional_count(&self, key: &str, range: RangeInclusive<usize>) -> Read<Option<usize>> {
+        let accepted = format!("a whole number from {} to {}", range.start(), range.end());
+        self.read(key, &accepted, |value| as_count(value).filter(|count| range.contains(count)))
+    }
+
+    /// A number within a range; `default` where there is none.
+    pub(crate) fn number(&self, key: &str, default: f64, range: RangeInclusive<f64>) -> Read<f64> {
+        let accepted = format!("a number from {} to {}", plain(*range.start()), plain(*range.end()));
+        let number =
+            self.read(key, &accepted, |value| value.as_f64().filter(|number| range.contains(number)))?;
+        Ok(number.unwrap_or(default))
     }
 
     pub(crate) fn flag(&self, key: &str) -> Read<Option<bool>> {
@@ -94,8 +129,13 @@ impl ConfigFile {
         }
     }
 
-    pub(crate) fn counts(&self, key: &str) -> Read<Option<Vec<usize>>> {
-        self.read(key, "a list of whole numbers", |value| value.as_array()?.iter().map(as_count).collect())
+    /// Whole numbers, each within a range.
+    pub(crate) fn counts(&self, key: &str, range: &RangeInclusive<usize>) -> Read<Option<Vec<usize>>> {
+        let accepted = format!("a list of whole numbers from {} to {}", range.start(), range.end());
+        self.read(key, &accepted, |value| {
+            let count = |item| as_count(item).filter(|count| range.contains(count));
+            value.as_array()?.iter().map(count).collect()
+        })
     }
 
     pub(crate) fn numbers(&self, key: &str) -> Read<Option<Vec<f64>>> {
@@ -109,11 +149,19 @@ impl ConfigFile {
     }
 
     /// One whole number for every level, given as a number or as a list with one for each.
-    pub(crate) fn counts_per_level(&self, key: &str, levels: usize, default: usize) -> Read<Vec<usize>> {
-        let accepted = format!("a whole number, or a list of {levels} of them");
+    pub(crate) fn counts_per_level(
+        &self,
+        key: &str,
+        levels: usize,
+        default: usize,
+        range: &RangeInclusive<usize>,
+    ) -> Read<Vec<usize>> {
+        let (least, most) = (range.start(), range.end());
+        let accepted = format!("a whole number from {least} to {most}, or a list of {levels} of them");
+        let count = |item: &Value| as_count(item).filter(|count| range.contains(count));
         let parsed = self.read(key, &accepted, |value| match value {
-            Value::Array(items) => items.iter().map(as_count).collect::<Option<Vec<_>>>(),
-            single => as_count(single).map(|count| vec![count; levels]),
+            Value::Array(items) => items.iter().map(count).collect::<Option<Vec<_>>>(),
+            single => count(single).map(|count| vec![count; levels]),
         })?;
         let counts = parsed.unwrap_or_else(|| vec![default; levels]);
         if counts.len() == levels { Ok(counts) } else { Err(self.refuse(key, accepted)) }
@@ -132,6 +180,7 @@ impl ConfigFile {
         match self.get(key) {
             None => Ok(()),
             Some(value) if same(value, accepted) => Ok(()),
+            Some(_) if accepted.is_null() => Err(self.refuse(key, "null, or no such key")),
             Some(_) => Err(self.refuse(key, format!("{accepted} or null"))),
         }
     }
@@ -144,6 +193,11 @@ impl ConfigFile {
         if is_default {
             self.read.borrow_mut().insert(key.to_owned());
         }
+    }
+
+    /// Marks a key that never has an effect, whatever its value.
+    pub(crate) fn passed_over(&self, key: &str) {
+        self.read.borrow_mut().insert(key.to_owned());
     }
 
     /// Of the ignored keys, those that nothing here knows: a newer class's, another one's, or a slip of the pen.
@@ -164,6 +218,11 @@ impl ConfigFile {
         keys.sort();
         keys
     }
+}
+
+/// A number for people: whole ones without a point, small ones by their exponent.
+fn plain(number: f64) -> String {
+    if number != 0.0 && number.abs() < 1e-3 { format!("{number:e}") } else { number.to_string() }
 }
 
 fn as_count(value: &Value) -> Option<usize> {
@@ -187,7 +246,7 @@ mod tests {
     #[test]
     fn keys_nobody_read_are_listed_and_notes_are_not() {
         let config = ConfigFile::from_value(json!({"_class_name": "X", "a": 1, "b": null, "c": 2.0, "d": 3}));
-        assert_eq!(config.count("a").unwrap(), Some(1));
+        assert_eq!(config.count("a", 0, 0..=9).unwrap(), 1);
         config.without_effect("c", &json!(2));
         config.without_effect("d", &json!(4));
         assert_eq!(config.ignored_keys(), ["b", "d"]);
@@ -200,9 +259,32 @@ mod tests {
         let config = ConfigFile::from_value(json!({"act_fn": 3, "layers": [1, 2]}));
         let error = config.text("act_fn").unwrap_err().to_string();
         assert!(error.contains("config.json") && error.contains("act_fn") && error.contains('3'), "{error}");
-        let error = config.counts_per_level("layers", 3, 1).unwrap_err().to_string();
+        let error = config.counts_per_level("layers", 3, 1, &LAYERS).unwrap_err().to_string();
         assert!(error.contains("[1,2]") && error.contains("list of 3"), "{error}");
         assert!(config.only("act_fn", &json!(4)).is_err());
         assert!(config.only("act_fn", &json!(3.0)).is_ok());
+        let error = config.only("act_fn", &Value::Null).unwrap_err().to_string();
+        assert!(
+            error.ends_with("`act_fn` is 3, which is not supported; accepted: null, or no such key"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_with_the_range() {
+        let config = ConfigFile::from_value(
+            json!({"eps": -1, "layers": u64::MAX, "text": "NaN", "long": "x".repeat(999)}),
+        );
+        let error = config.number("eps", 1e-5, EPSILON).unwrap_err().to_string();
+        assert!(
+            error.contains("`eps` is -1") && error.contains("accepted: a number from 1e-12 to 0.1"),
+            "{error}"
+        );
+        let error = config.count("layers", 1, LAYERS).unwrap_err().to_string();
+        assert!(error.contains("accepted: a whole number from 1 to 512"), "{error}");
+        assert!(config.number("text", 1.0, SCALE).is_err());
+        assert_eq!(config.number("absent", 1.5, SCALE).unwrap(), 1.5);
+        let error = config.count("long", 1, LAYERS).unwrap_err().to_string();
+        assert!(error.contains('…') && error.len() < 300, "{error}");
     }
 }

@@ -4,6 +4,8 @@
 //! NVIDIA driver is there (or when a GPU was asked for by name). That must happen before libtorch is first asked
 //! about CUDA, so every model is placed before its first tensor is made.
 
+mod surroundings;
+
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tch::{Device, Kind};
@@ -58,6 +60,8 @@ pub struct LoadOptions {
     pub eager: bool,
     /// Images in one forward pass on a GPU, for measurements: other numbers give other bits. The rule's when absent.
     pub images_per_pass: Option<usize>,
+    /// Moves every weight by about its last bit, as this seed says: how far that moves an output is how far rounding does.
+    pub disturbed: Option<u64>,
 }
 
 /// A device and a number format, settled.
@@ -71,6 +75,8 @@ pub(crate) struct Placement {
     pub(crate) images_per_pass: Option<usize>,
     /// Whether networks on a GPU run on this crate's own CUDA kernels, where there are such.
     pub(crate) cuda_kernels: bool,
+    /// Whether weights are moved by about their last bit when they are loaded, and by which seed.
+    pub(crate) disturbed: Option<u64>,
 }
 
 impl Placement {
@@ -88,8 +94,9 @@ impl Placement {
         }
     }
 
-    /// The class of device within which results agree bit for bit: the hardware's name and instruction set, the
-    /// number format and the threads of one operation (both change how sums are split).
+    /// The class of device within which results agree bit for bit: the hardware's name and instruction set, the threads of one
+    /// operation (they change how sums are split), libtorch's version, what of the libraries' settings in the environment
+    /// changes bits, and the number format.
     pub(crate) fn class(self) -> String {
         self.class_with(usize::try_from(tch::get_num_threads()).unwrap_or(1))
     }
@@ -105,7 +112,10 @@ impl Placement {
             _ if self.kernels => format!("cpu/{}/{}/kernels={KERNELS}", cpu_model(), cpu_capability()),
             _ => format!("cpu/{}/{}/threads={threads}", cpu_model(), cpu_capability()),
         };
-        format!("{hardware}/{}", self.dtype_name())
+        let mut parts = vec![hardware, surroundings::library(), surroundings::settings(self.device)];
+        parts.retain(|part| !part.is_empty());
+        parts.push(self.dtype_name().to_owned());
+        parts.join("/")
     }
 }
 
@@ -137,6 +147,7 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
         kernels: false,
         images_per_pass: options.images_per_pass,
         cuda_kernels: false,
+        disturbed: options.disturbed,
     })
 }
 

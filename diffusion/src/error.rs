@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tch::TchError;
 
+use crate::foreign;
+
 /// Why a model folder could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -64,6 +66,36 @@ pub enum LoadError {
         shard: PathBuf,
         /// The index.
         index: PathBuf,
+    },
+    /// There are no weights under any name that is read.
+    #[error("{path} has no weights, such as {wanted}: {found}")]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+        /// The name of the file that would be read.
+        wanted: String,
+        /// What lies there instead.
+        found: String,
+    },
+    /// There are several files of which any could be meant.
+    #[error("{path} holds {found}; accepted: {wanted}")]
+    Ambiguous {
+        /// The folder.
+        path: PathBuf,
+        /// What lies there.
+        found: String,
+        /// What to leave there.
+        wanted: String,
+    },
+    /// A program has not finished fetching the file.
+    #[error(
+        "{path} is not finished: {beside} beside it belongs to a download that is under way or broke off"
+    )]
+    Unfinished {
+        /// The weights file, or the index of its shards.
+        path: PathBuf,
+        /// The program's file.
+        beside: PathBuf,
     },
     /// A variant was asked for that the folder does not hold.
     #[error("{path} has no weights of the variant {variant:?}; accepted: {accepted}")]
@@ -154,7 +186,7 @@ impl LoadError {
     /// A stable word for logs, metrics and the wire.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Read { .. } => "model-unreadable",
+            Self::Read { .. } | Self::Absent { .. } | Self::Unfinished { .. } => "model-unreadable",
             Self::Config { .. } | Self::Tokenizer { .. } => "model-config-invalid",
             Self::Unsupported { .. } => "model-option-unsupported",
             Self::Corrupt { .. } => "weights-corrupt",
@@ -164,6 +196,7 @@ impl LoadError {
             | Self::Dtype { .. }
             | Self::Unexpected { .. }
             | Self::NoIndex { .. }
+            | Self::Ambiguous { .. }
             | Self::NoVariant { .. } => "weights-mismatch",
             Self::NonFinite { .. } => "weights-not-finite",
             Self::Device { .. } => "device-unusable",
@@ -181,7 +214,12 @@ impl LoadError {
         }
     }
 
+    /// A file that cannot be read; of a link that leads nowhere it says so.
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        let source = match foreign::dangling(path) {
+            Some(said) => std::io::Error::new(source.kind(), said),
+            None => source,
+        };
         Self::Read { path: path.to_owned(), source }
     }
 

@@ -86,6 +86,7 @@ mod tests {
             kernels: false,
             images_per_pass: None,
             cuda_kernels: true,
+            disturbed: None,
         };
         let card = on(Device::Cuda(0));
         let rule = |pixels: usize| {

@@ -36,6 +36,9 @@ pub enum Thresholding {
     },
 }
 
+/// Least share of a picture's variance that a schedule leaves at its last timestep; the cosine schedule leaves 2e-9.
+const LEAST_LEFT: f64 = 1e-15;
+
 /// A stage's schedule, ready for any sampler.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
@@ -58,13 +61,19 @@ impl Schedule {
             betas::rescale_to_zero_terminal_snr(&mut betas);
         }
         let mut product = 1.0;
-        let alphas_cumprod = betas
+        let alphas_cumprod: Vec<f64> = betas
             .iter()
             .map(|beta| {
                 product *= 1.0 - beta;
                 product
             })
             .collect();
+        // Unless it is meant to leave nothing, what is left at the end is divided by.
+        if !config.rescale_betas_zero_snr && alphas_cumprod.last().is_none_or(|left| *left < LEAST_LEFT) {
+            let accepted = format!("a schedule that leaves at least {LEAST_LEFT:e} of a picture's variance");
+            let key = if file.get("trained_betas").is_some() { "trained_betas" } else { "beta_end" };
+            return Err(file.refuse(key, accepted));
+        }
         Ok(Self { config, alphas_cumprod, ignored_keys: file.ignored_keys() })
     }
 

@@ -211,7 +211,10 @@ impl StageModel {
         let mut plan = SamplerPlan::new(&self.schedule, &options)?.without_first(left_out);
         plan.cache_interval = settings.cache_interval;
         if plan.timesteps.is_empty() {
-            let message = format!("{:?} leaves no step of this schedule", settings.strength);
+            let message = match settings.strength {
+                Some(strength) => format!("{strength} leaves no step of this schedule; accepted: up to 1"),
+                None => "no step is left of this schedule; accepted: more steps".to_owned(),
+            };
             return Err(RenderError::invalid("strength", message));
         }
         Ok(plan)
@@ -250,14 +253,16 @@ impl StageModel {
             }
         }
         if !settings.guidance_scale.is_finite() {
-            return Err(RenderError::invalid("guidance_scale", format!("{}", settings.guidance_scale)));
+            let message = format!("{}; accepted: a finite number", settings.guidance_scale);
+            return Err(RenderError::invalid("guidance_scale", message));
         }
         match (&self.augmentation, settings.noise_level) {
             (None, None) => {}
             (Some(schedule), Some(level)) if (level as usize) < schedule.config.train_timesteps => {}
             (Some(schedule), level) => {
                 let most = schedule.config.train_timesteps - 1;
-                let message = format!("{level:?}; accepted: 0 to {most}");
+                let level = level.map_or_else(|| "absent".to_owned(), |level| level.to_string());
+                let message = format!("{level}; accepted: 0 to {most}");
                 return Err(RenderError::invalid("noise_level", message));
             }
             (None, Some(level)) => {

@@ -42,6 +42,8 @@ pub struct EncoderSurvey {
     pub tokens: usize,
     /// The encoder's weights.
     pub weights: WeightsSurvey,
+    /// Keys of its configuration that nobody knows.
+    pub unknown_keys: Vec<String>,
 }
 
 /// One text's embedding, and what the tokenizer did to the text.
@@ -65,12 +67,6 @@ impl TextEncoder {
         max_length: usize,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
-        if max_length < 2 {
-            return Err(LoadError::Tokenizer {
-                path: tokenizer_dir.to_owned(),
-                message: format!("a length of {max_length} holds no text; accepted: at least 2"),
-            });
-        }
         Self::load_with_length(text_encoder_dir, tokenizer_dir, Some(max_length), options)
     }
 
@@ -118,7 +114,8 @@ impl TextEncoder {
         let (dimension, vocabulary) = (config.d_model, config.vocab);
         let weights = Weights::survey(text_encoder_dir, STEM, variant)?;
         let weights = T5Encoder::survey(config, weights)?;
-        Ok(EncoderSurvey { dimension, vocabulary, tokens: tokenizer.vocabulary(), weights })
+        let unknown_keys = file.unknown_keys();
+        Ok(EncoderSurvey { dimension, vocabulary, tokens: tokenizer.vocabulary(), weights, unknown_keys })
     }
 
     /// The width of an embedding.

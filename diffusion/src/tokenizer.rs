@@ -4,6 +4,7 @@
 //! the file's, or those of a given length. Every encoding says how many tokens did not fit and which words the
 //! vocabulary does not know, so that a user can be told.
 
+mod bounds;
 mod sentencepiece;
 
 use std::path::Path;
@@ -13,6 +14,12 @@ use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer as Inner, TruncationP
 use sentencepiece::SentencePiece;
 
 use crate::error::{LoadError, RenderError};
+use crate::{foreign, json};
+
+/// Most ids of a tokenizer: all are below. The largest vocabularies that are published have a quarter of a million.
+pub(crate) const MAX_VOCABULARY: usize = 1 << 22;
+/// Most tokens of a text, end token and padding included. Attention grows with the square.
+pub(crate) const MAX_TOKENS: usize = 2048;
 
 /// A tokenizer with its length settled.
 pub struct Tokenizer {
@@ -50,19 +57,27 @@ pub(crate) struct Tokens {
 impl Tokenizer {
     /// Loads a folder's tokenizer; `max_length`, in tokens with the end token, replaces the file's padding and
     /// truncation.
+    ///
+    /// # Errors
+    /// [`LoadError::Tokenizer`] names what is wrong with the file, or with the length.
     pub fn load(folder: &Path, max_length: Option<usize>, pad_id: u32) -> Result<Self, LoadError> {
+        if let Some(length) = max_length.filter(|length| !(2..=MAX_TOKENS).contains(length)) {
+            let message = format!("a text's length is {length} tokens; accepted: 2 to {MAX_TOKENS}");
+            return Err(LoadError::Tokenizer { path: folder.to_owned(), message });
+        }
+        // A link that leads nowhere is there too: it is the one that was meant.
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
         let (json_path, model_path) = (folder.join("tokenizer.json"), folder.join("spiece.model"));
-        let from_json = json_path.is_file() || !model_path.is_file();
+        let from_json = is_there(&json_path) || !is_there(&model_path);
         let path = if from_json { json_path } else { model_path };
-        let bytes = std::fs::read(&path).map_err(|source| LoadError::read(&path, source))?;
         let model = if from_json {
-            json_model(&bytes, max_length, pad_id)
+            json_model(&json::text(&path, json::TOKENIZER)?, max_length, pad_id)
         } else {
-            SentencePiece::new(&bytes).map(|model| Model::SentencePiece {
-                model: Box::new(model),
-                max_length,
-                pad_id,
-            })
+            let bytes = json::bytes(&path, json::TOKENIZER)?;
+            match SentencePiece::new(&bytes) {
+                Ok(model) => Ok(Model::SentencePiece { model: Box::new(model), max_length, pad_id }),
+                Err(message) => Err(foreign::describe(&bytes).unwrap_or(message)),
+            }
         };
         Ok(Self { model: model.map_err(|message| LoadError::Tokenizer { path, message })? })
     }
@@ -107,9 +122,12 @@ impl Tokenizer {
     }
 }
 
-fn json_model(bytes: &[u8], max_length: Option<usize>, pad_id: u32) -> Result<Model, String> {
-    let mut fixed = Inner::from_bytes(bytes).map_err(|error| error.to_string())?;
-    let unknown_id = unknown_id(&fixed);
+fn json_model(text: &str, max_length: Option<usize>, pad_id: u32) -> Result<Model, String> {
+    let file: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| foreign::describe(text.as_bytes()).unwrap_or_else(|| error.to_string()))?;
+    bounds::check(&file)?;
+    let mut fixed: Inner = text.parse().map_err(|error: tokenizers::Error| error.to_string())?;
+    let unknown_id = unknown_id(&file, &fixed);
     if let Some(max_length) = max_length {
         let truncation = TruncationParams { max_length, ..TruncationParams::default() };
         fixed.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
@@ -161,8 +179,8 @@ fn words_around(text: &str, spans: impl Iterator<Item = (usize, usize)>) -> Vec<
 }
 
 /// The id that stands for what is not in the vocabulary: the model's own word on it, else the usual name's.
-fn unknown_id(tokenizer: &Inner) -> Option<u32> {
-    let model = serde_json::to_value(tokenizer.get_model()).unwrap_or_default();
+fn unknown_id(file: &serde_json::Value, tokenizer: &Inner) -> Option<u32> {
+    let model = &file["model"];
     model["unk_id"]
         .as_u64()
         .and_then(|id| u32::try_from(id).ok())
@@ -309,6 +327,86 @@ mod tests {
         let recorded: Recorded = serde_json::from_slice(&std::fs::read(ids).unwrap()).unwrap();
         assert!(recorded.texts.len() >= 600);
         assert_gives(&std::fs::read(&model).unwrap(), &recorded, &model.to_string_lossy());
+    }
+
+    /// Loads the example's tokenizer.json with a change.
+    fn changed(change: impl Fn(&mut serde_json::Value), length: Option<usize>) -> Result<Tokenizer, String> {
+        let text = std::fs::read(example().join("tokenizer.json")).unwrap();
+        let mut file = serde_json::from_slice(&text).unwrap();
+        change(&mut file);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+        Tokenizer::load(folder.path(), length, 0).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn ids_and_lengths_beyond_any_vocabulary_are_refused_before_they_are_made_room_for() {
+        type Change = fn(&mut serde_json::Value);
+        let cases: &[(&str, Change)] = &[
+            ("added_tokens[0].id is 2147483648", |file| {
+                file["added_tokens"] =
+                    serde_json::json!([{"id": 2_147_483_648_u64, "content": "<x>", "special": true}]);
+            }),
+            ("model.vocab[\"b\"] is 2147483648", |file| {
+                file["model"] = serde_json::json!({"type": "WordLevel", "unk_token": "a",
+                    "vocab": {"a": 0, "b": 2_147_483_648_u64}});
+            }),
+            ("model.vocab[\"b\"] is -1", |file| {
+                file["model"] = serde_json::json!({"type": "BPE", "merges": [], "vocab": {"a": 0, "b": -1}});
+            }),
+            ("padding.pad_id is 4294967295", |file| file["padding"]["pad_id"] = serde_json::json!(u32::MAX)),
+            ("padding.strategy.Fixed is 4294967295", |file| {
+                file["padding"]["strategy"] = serde_json::json!({"Fixed": u32::MAX});
+            }),
+            ("padding.pad_to_multiple_of is 4294967295", |file| {
+                file["padding"]["pad_to_multiple_of"] = serde_json::json!(u32::MAX);
+            }),
+            ("truncation.max_length is 4294967295", |file| {
+                file["truncation"]["max_length"] = serde_json::json!(u32::MAX);
+            }),
+            ("post_processor.special_tokens[\"</s>\"].ids[0] is 2147483648", |file| {
+                file["post_processor"]["special_tokens"]["</s>"]["ids"] =
+                    serde_json::json!([2_147_483_648_u64]);
+            }),
+        ];
+        for (words, change) in cases {
+            let error = changed(*change, None).err().unwrap_or_else(|| panic!("{words} was accepted"));
+            assert!(error.contains(words) && error.contains("accepted: "), "{words}: {error}");
+        }
+        for length in [0, 1, 2049, u32::MAX as usize, usize::MAX] {
+            let error = changed(|_| {}, Some(length)).err().unwrap();
+            assert!(error.contains(&length.to_string()) && error.contains("accepted: 2 to 2048"), "{error}");
+        }
+        assert!(changed(|_| {}, Some(2048)).is_ok());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_tokenizer_and_strangers_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let text = std::fs::read(example().join("tokenizer.json")).unwrap();
+        std::fs::write(&path, [b"\xef\xbb\xbf", &text[..]].concat()).unwrap();
+        let tokenizer = Tokenizer::load(folder.path(), Some(5), 0).unwrap();
+        let plain = Tokenizer::load(&example(), Some(5), 0).unwrap();
+        assert_eq!(tokenizer.encode("a red circle").unwrap(), plain.encode("a red circle").unwrap());
+        let refused = |bytes: &[u8], words: &str| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Tokenizer::load(folder.path(), Some(5), 0).err().unwrap().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        refused(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer");
+        refused(b"", "empty");
+        let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        refused(&utf16, "UTF-16");
+        std::fs::remove_file(&path).unwrap();
+        let model = folder.path().join("spiece.model");
+        std::fs::write(&model, "version https://git-lfs.github.com/spec/v1\n").unwrap();
+        let error = Tokenizer::load(folder.path(), Some(5), 0).err().unwrap().to_string();
+        assert!(error.contains("spiece.model") && error.contains("Git LFS pointer"), "{error}");
+        std::os::unix::fs::symlink("gone", &path).unwrap();
+        let error = Tokenizer::load(folder.path(), Some(5), 0).err().unwrap();
+        let said = std::error::Error::source(&error).unwrap().to_string();
+        assert!(said.contains("link to gone"), "the link is the one that was meant: {said}");
     }
 
     #[test]

@@ -31,13 +31,16 @@ use recording::Recording;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CheckOptions {
     /// The largest difference allowed anywhere in a sampler's run, 2e-4 if absent; four times the trace's own
-    /// sensitivity counts where that is larger. Single forward passes and texts have a twentieth of it, and at
-    /// least 1e-5.
+    /// sensitivity counts where that is larger. Single forward passes and texts may be off as far as rounding takes this
+    /// network here, which is measured by weights that are off by their last bits; with a larger tolerance than 2e-4, as many
+    /// times that as it is of 2e-4, and at least a twentieth of it.
     pub tolerance: Option<f64>,
     /// The device to check.
     pub device: DeviceChoice,
     /// The number format to check; `Auto` is f32 here, as the traces are.
     pub dtype: DtypeChoice,
+    /// Networks run on libtorch's operations alone, even where this crate has its own kernels.
+    pub libtorch_only: bool,
 }
 
 /// What came of one trace.
@@ -109,7 +112,8 @@ pub fn check(
         DtypeChoice::Auto => DtypeChoice::F32,
         given => given,
     };
-    let load = LoadOptions { device: options.device, dtype, ..LoadOptions::default() };
+    let CheckOptions { device, libtorch_only, .. } = options;
+    let load = LoadOptions { device, dtype, libtorch_only, ..LoadOptions::default() };
     let recordings = traces.iter().map(|path| Recording::open(path)).collect::<Result<Vec<_>, _>>()?;
     let mut stages: BTreeMap<String, StageModel> = BTreeMap::new();
     let mut reports = Vec::with_capacity(recordings.len());
@@ -137,7 +141,8 @@ pub fn check(
                     &beside
                 }
             };
-            replay::stage(&stages[name], recording, text, options.tolerance)?
+            let checked = replay::Checked { model: &stages[name], folder: &cascade_dir.join(name), load };
+            replay::stage(&checked, recording, text, options.tolerance)?
         };
         reports.push(TraceReport { trace: recording.path().to_owned(), rows });
     }

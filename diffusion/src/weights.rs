@@ -8,7 +8,9 @@
 //! A [`Weights::survey`] answers the same calls from the files' headers alone, with tensors that hold next to nothing, so that
 //! the code that loads a network also tells what its configuration asks for, whatever its size.
 
+mod disturb;
 mod file;
+mod lying;
 mod survey;
 mod variants;
 
@@ -284,6 +286,9 @@ impl Weights {
                 None => tensor.shallow_clone(),
             };
             file.copy_into(&mut place, (begin, begin + count * row), &shape, *stored).map_err(failed)?;
+            if let Some(seed) = self.placement.disturbed {
+                disturb::last_bits(&mut place, seed ^ begin as u64).map_err(failed)?;
+            }
             file.give_back(begin, begin + count * row);
         }
         Ok(())

@@ -529,3 +529,138 @@ fn loading_takes_at_most_a_tenth_more_memory_than_the_weights() {
         assert!(share > 0.9, "{dtype}: nothing was loaded: {load}");
     }
 }
+
+/// Puts a byte order mark in front of a file.
+fn mark(path: &Path) {
+    let bytes = fs::read(path).expect("read");
+    fs::write(path, [b"\xef\xbb\xbf", &bytes[..]].concat()).expect("written");
+}
+
+#[test]
+fn files_as_other_programs_write_them_become_a_cascade_that_renders() {
+    let hub = hub();
+    let encoder = hub.path().join("if-i/text_encoder");
+    // An index as diffusers 0.30 named it, and a byte order mark in every JSON file.
+    fs::rename(
+        encoder.join("model.safetensors.index.fp16.json"),
+        encoder.join("model.safetensors.fp16.index.json"),
+    )
+    .expect("renamed");
+    // One file, under the name that T5 is passed on by.
+    let unet = hub.path().join("if-ii/unet");
+    fs::rename(
+        unet.join("diffusion_pytorch_model.fp16.safetensors"),
+        unet.join("pytorch_model.fp16.safetensors"),
+    )
+    .expect("renamed");
+    let mut marked = 0;
+    let mut folders = vec![hub.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("listed") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                mark(&path);
+                marked += 1;
+            }
+        }
+    }
+    assert!(marked > 10);
+    let ended =
+        Darkroom::new(hub.path()).args(["--json", "model", "import", "if-i", "if-ii", "-o", "made"]).run();
+    let report = ended.json();
+    let variants: Vec<_> =
+        report["parts"].as_array().expect("parts").iter().map(|part| &part["variant"]).collect();
+    assert_eq!(variants, ["fp16", "fp32", "fp16"]);
+    mark(&hub.path().join("made/cascade.toml"));
+    let digest = report["digest"].as_str().expect("a digest");
+    assert!(has(&rendered(hub.path(), "made"), digest), "a mark in cascade.toml changes nothing either");
+}
+
+#[test]
+fn parts_of_a_cache_and_what_downloads_leave_are_named_for_what_they_are() {
+    let hub = hub();
+    let cache = hub.path().join("models--Owner--If-I-Tiny");
+    for part in ["snapshots", "refs", "blobs", ".no_exist/abc"] {
+        fs::create_dir_all(cache.join(part)).expect("made");
+    }
+    fs::write(cache.join("refs/main"), "abc\n").expect("written");
+    fs::rename(hub.path().join("if-i"), cache.join("snapshots/abc")).expect("moved");
+    fs::write(cache.join("snapshots/.DS_Store"), "x").expect("written");
+    let given = |path: &str, words: &[&str]| {
+        let ended = import(hub.path(), &[path, "-o", "out"]);
+        assert_ne!(ended.code, Some(0), "{path} was accepted");
+        ended.refused(3, words);
+        assert!(!hub.path().join("out").exists(), "{path}: something was made");
+    };
+    for part in ["blobs", "refs", ".no_exist", ".no_exist/abc"] {
+        let path = format!("models--Owner--If-I-Tiny/{part}");
+        given(&path, &[part.split('/').next().expect("one"), "cache", "accepted", "snapshots"]);
+    }
+    given(".", &["several models", "models--Owner--If-I-Tiny"]);
+
+    let ended = import(hub.path(), &["models--Owner--If-I-Tiny/snapshots", "-o", "from-snapshots"]);
+    assert_eq!(ended.code, Some(0), "the one that refs/main names: {ended:?}");
+    let ended = import(hub.path(), &["models--Owner--If-I-Tiny/snapshots/abc", "-o", "from-snapshot"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+
+    fs::write(cache.join("refs/main"), "def").expect("written");
+    given("models--Owner--If-I-Tiny", &["\"def\"", "refs/main", "abc"]);
+    fs::remove_file(cache.join("refs/main")).expect("removed");
+    let ended = import(hub.path(), &["models--Owner--If-I-Tiny", "-o", "from-only"]);
+    assert_eq!(ended.code, Some(0), "there is but one: {ended:?}");
+
+    // A file that was not fetched to its end.
+    let snapshot = cache.join("snapshots/abc");
+    let shard = snapshot.join("unet/diffusion_pytorch_model-00002-of-00003.safetensors");
+    fs::rename(&shard, cache.join("blobs/77.incomplete")).expect("moved");
+    std::os::unix::fs::symlink("../../../blobs/77", &shard).expect("linked");
+    given("models--Owner--If-I-Tiny", &["00002-of-00003", "link to ../../../blobs/77", "77.incomplete"]);
+    let config = snapshot.join("unet/config.json");
+    fs::remove_file(&config).expect("removed");
+    std::os::unix::fs::symlink("../../../blobs/78", &config).expect("linked");
+    given("models--Owner--If-I-Tiny", &["unet/config.json", "link to ../../../blobs/78", "not there"]);
+}
+
+#[test]
+fn a_configuration_that_is_not_obeyed_is_refused_by_its_key() {
+    type Break = fn(&mut Value);
+    let cases: &[(&str, Break, &[&str])] = &[
+        (
+            "text_encoder",
+            |t5| t5["dense_act_fn"] = json!("relu"),
+            &["`dense_act_fn` is \"relu\"", "accepted: gelu_new"],
+        ),
+        (
+            "text_encoder",
+            |t5| t5["is_gated_act"] = json!(false),
+            &["`is_gated_act` is false", "accepted: true"],
+        ),
+        ("text_encoder", |t5| t5["feed_forward_proj"] = json!("relu"), &["`feed_forward_proj` is \"relu\""]),
+        ("text_encoder", |t5| t5["made_up"] = json!(1), &["`made_up`", "--ignore-unknown-keys"]),
+        ("text_encoder", |t5| t5["layer_norm_epsilon"] = json!(-1), &["`layer_norm_epsilon` is -1"]),
+        ("text_encoder", |t5| t5["num_layers"] = json!(u64::MAX), &["`num_layers` is 18446744073709551615"]),
+        (
+            "unet",
+            |unet| unet["resnet_out_scale_factor"] = json!(0),
+            &["`resnet_out_scale_factor` is 0", "0.01 to 100"],
+        ),
+        ("unet", |unet| unet["norm_eps"] = json!(-1), &["`norm_eps` is -1", "1e-12 to 0.1"]),
+        (
+            "unet",
+            |unet| unet["num_class_embeds"] = json!(4),
+            &["`num_class_embeds` is 4", "accepted: null, or no such key"],
+        ),
+    ];
+    for (part, spoil, words) in cases {
+        let hub = hub();
+        edit(&hub.path().join("if-i").join(part).join("config.json"), spoil);
+        import(hub.path(), &["if-i", "-o", "out"]).refused(3, words);
+        assert!(!hub.path().join("out").exists(), "{words:?}: something was made");
+    }
+    let hub = hub();
+    edit(&hub.path().join("if-i/text_encoder/config.json"), |t5| t5["made_up"] = json!(1));
+    let taken = import(hub.path(), &["if-i", "--ignore-unknown-keys", "-o", "out"]);
+    assert!(taken.code == Some(0) && taken.stdout.contains("made_up"), "{taken:?}");
+}

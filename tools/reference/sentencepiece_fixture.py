@@ -1,4 +1,8 @@
-"""Trains tiny SentencePiece models and records what the sentencepiece library makes of some texts, plain and hostile."""
+"""Trains tiny SentencePiece models and records what the sentencepiece library makes of some texts: plain, hostile, and such
+that many cuts of them are equally likely.
+
+With `--ties-only` the models and texts of before are left as they are. The version counts: 0.2.3 sums in f32 and
+decides ties another way (docs/adr/0029-sentencepiece.md)."""
 
 import io
 import json
@@ -21,6 +25,7 @@ TEXTS = [
     "a" * 40,
 ]
 LENGTH = 16
+PINNED = "0.2.1"
 IDENTITY = {"normalization_rule_name": "identity"}
 # T5's own settings, and every option that changes what is done to a text. The table of the first is large, so the
 # others have none.
@@ -44,6 +49,9 @@ FIXED = [
     "re\u00add", "z\u0335" * 200, "狗" * 100, "red" * 300, "12345" * 50, "ﬁ ﬂ ﬃ", "½ ⅓ №", "①②③", "Ａ Ｂ Ｃ", "ǅ ß ẞ İ ı",
     "𝒜𝔟", "\U000e0041", "A" * 5000, "don't hat",
 ]
+# Words of repeated letters: pieces of every length of them, whose scores add up to nearly the same in any order.
+TIE_LETTERS = "nozsae"
+TIES = 400
 BLOCKS = [
     (0x00, 0x370), (0x590, 0x6FF), (0x900, 0x97F), (0x1100, 0x1200), (0x2000, 0x2070), (0x2460, 0x24FF),
     (0x3000, 0x3100), (0x4E00, 0x4E80), (0xAC00, 0xAC40), (0xF900, 0xF940), (0xFB00, 0xFB50), (0xFE00, 0xFE10),
@@ -63,6 +71,23 @@ def hostile(dice):
     for _ in range(150):
         texts.append("".join(chr(dice.choice(anything)) for _ in range(dice.randint(1, 12))))
     return texts
+
+
+def repeated(dice, longest, parts, words):
+    letters = lambda: dice.choice(TIE_LETTERS) * dice.randint(1, longest)  # noqa: E731
+    word = lambda: "".join(letters() for _ in range(dice.randint(1, parts)))  # noqa: E731
+    return " ".join(word() for _ in range(dice.randint(*words)))
+
+
+def write_ties(folder):
+    assert sentencepiece.__version__ == PINNED, f"sentencepiece is {sentencepiece.__version__}; the reference is {PINNED}"
+    dice = random.Random(7)
+    corpus = [repeated(dice, 7, 4, (2, 9)) for _ in range(3000)]
+    (folder / "ties.model").write_bytes(train(IDENTITY | {"vocab_size": 300, "character_coverage": 0.9995}, corpus))
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "ties.model"))
+    texts = ["noooo zzz soooo"] + [repeated(dice, 9, 4, (1, 5)) for _ in range(TIES)]
+    ids = [" ".join(map(str, model.encode(text))) for text in texts]
+    (folder / "ties.json").write_text(json.dumps({"texts": texts, "ids": ids}, indent=0) + "\n")
 
 
 def train(options, corpus):
@@ -98,4 +123,6 @@ def write(folder):
 if __name__ == "__main__":
     import sys
 
-    write(Path(sys.argv[1]))
+    if "--ties-only" not in sys.argv:
+        write(Path(sys.argv[1]))
+    write_ties(Path(sys.argv[1]))

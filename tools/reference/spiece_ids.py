@@ -1,4 +1,5 @@
-"""Writes what the sentencepiece library makes of the fixture's hostile texts with a model of one's own.
+"""Writes what the sentencepiece library makes of the fixture's hostile texts, and of those with many equally likely cuts, with a
+model of one's own.
 
     python tools/reference/spiece_ids.py spiece.model ids.json
 
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import sentencepiece
 
-HOSTILE = Path(__file__).resolve().parents[2] / "diffusion/tests/fixtures/spiece/hostile.json"
+FIXTURES = Path(__file__).resolve().parents[2] / "diffusion/tests/fixtures/spiece"
 
 
 def write(model_file, out):
     model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
-    texts = json.loads(HOSTILE.read_text())["texts"]
+    texts = [text for name in ("hostile.json", "ties.json") for text in json.loads((FIXTURES / name).read_text())["texts"]]
     out.write_text(json.dumps({"texts": texts, "ids": model.encode(texts), "end": model.eos_id()}) + "\n")
 
 

@@ -3,14 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_diffusion::{EncoderSurvey, StageSurvey, TextEncoder};
+use darkroom_diffusion::{EncoderSurvey, StageSurvey, TextEncoder, read_json};
 use serde_json::Value;
 
-use super::refused;
-use crate::{
-    args::ImportArgs,
-    failure::{self, Result},
-};
+use super::{cache, refused};
+use crate::{args::ImportArgs, failure::Result};
 
 /// Files of a tokenizer that are taken along; the first two are read.
 const TOKENIZER_FILES: [&str; 5] = [
@@ -86,7 +83,8 @@ impl Parts {
             let folder = stage.folder.clone();
             keys.into_iter().map(move |key| (folder.clone(), key))
         };
-        let unknown: Vec<_> = stages.iter().flat_map(unknown).collect();
+        let of_encoder = encoder.survey.unknown_keys.iter().map(|key| (encoder.folder.clone(), key.clone()));
+        let unknown: Vec<_> = of_encoder.chain(stages.iter().flat_map(unknown)).collect();
         if let Some((folder, key)) = unknown.first().filter(|_| !args.ignore_unknown_keys) {
             return Err(wrong(format!(
                 "the configuration in {} has the key `{key}`, which neither Darkroom nor the reference class knows; \
@@ -110,10 +108,15 @@ impl Parts {
 
 impl Folder {
     fn open(given: &Path) -> Result<Self> {
-        let path = snapshot(given)?;
+        let path = cache::snapshot(given)?;
         if !path.is_dir() {
             let is_file = path.is_file();
-            let what = if is_file { "is a file" } else { "is not there" };
+            let is_link = path.symlink_metadata().is_ok() && !path.exists();
+            let what = match (is_file, is_link) {
+                (true, _) => "is a file",
+                (_, true) => "is a link that leads nowhere",
+                _ => "is not there",
+            };
             let message = format!("{} {what}; accepted: a folder in Hugging Face's layout", path.display());
             return Err(if is_file {
                 UserError::invalid("dir", message)
@@ -122,13 +125,8 @@ impl Folder {
             });
         }
         let index = path.join("model_index.json");
-        let index: Option<Value> = match std::fs::read(&index) {
-            Err(_) => None,
-            Ok(text) => Some(
-                serde_json::from_slice(&text)
-                    .map_err(|error| wrong(format!("{} is not valid: {error}", index.display())))?,
-            ),
-        };
+        let index =
+            is_there(&index).then(|| read_json(&index)).transpose().map_err(|error| refused(&error))?;
         let pipeline = index.as_ref().and_then(|index| index["_class_name"].as_str()).map(str::to_owned);
         let listed = index.iter().filter_map(Value::as_object).flat_map(|parts| parts.keys().cloned());
         let usual = ["safety_checker", "watermarker", "feature_extractor"].map(str::to_owned);
@@ -150,29 +148,54 @@ impl Folder {
                 folder.pipeline.as_deref().unwrap_or("no model_index.json")
             )));
         }
-        if !folder.has_stage() && folder.encoder_folder().is_none() {
+        if !folder.has_stage() && folder.encoder_folder()?.is_none() {
             return Err(wrong(format!(
                 "{} holds neither a stage (unet/config.json) nor a T5 encoder (text_encoder/config.json, or \
-                 config.json with model_type); accepted: a pipeline's whole folder, or T5's",
-                folder.path.display()
+                 config.json with model_type){}; accepted: a pipeline's whole folder, or T5's",
+                folder.path.display(),
+                folder.instead()
             )));
         }
         Ok(folder)
     }
 
     fn has_stage(&self) -> bool {
-        self.path.join("unet/config.json").is_file()
+        is_there(&self.path.join("unet/config.json"))
     }
 
     /// The encoder's folder, and the tokenizer's that lies with it.
-    fn encoder_folder(&self) -> Option<(PathBuf, PathBuf)> {
+    fn encoder_folder(&self) -> Result<Option<(PathBuf, PathBuf)>> {
         let inside = self.path.join("text_encoder");
-        if inside.join("config.json").is_file() {
-            return Some((inside, self.path.join("tokenizer")));
+        if is_there(&inside.join("config.json")) {
+            return Ok(Some((inside, self.path.join("tokenizer"))));
         }
-        let text = std::fs::read(self.path.join("config.json")).ok()?;
-        let config: Value = serde_json::from_slice(&text).ok()?;
-        config.get("model_type").map(|_| (self.path.clone(), self.path.clone()))
+        let config = self.path.join("config.json");
+        if self.has_stage() || !is_there(&config) {
+            return Ok(None);
+        }
+        let config = read_json(&config).map_err(|error| refused(&error))?;
+        Ok(config.get("model_type").map(|_| (self.path.clone(), self.path.clone())))
+    }
+
+    /// What lies there that explains why the rest does not.
+    fn instead(&self) -> String {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        if let Some(name) = names.iter().find(|name| name.ends_with(".safetensors")) {
+            return format!(": there is {name}, and no config.json that says what it is");
+        }
+        for (name, what) in [("unet", "unet/"), ("text_encoder", "text_encoder/")] {
+            if names.iter().any(|found| found == name) {
+                return format!(": {what} has no config.json");
+            }
+        }
+        match names.len() {
+            0 => ": it is empty".to_owned(),
+            1..=5 => format!(": there is {}", names.join(", ")),
+            _ => String::new(),
+        }
     }
 }
 
@@ -188,9 +211,11 @@ impl Stage {
         };
         let size = size.ok_or_else(|| {
             wrong(format!(
-                "{}: `sample_size` is {:?}; accepted: a number, the edge of the stage's pictures",
+                "{}: `sample_size` is {}; accepted: a number, the edge of the stage's pictures",
                 path.join("unet/config.json").display(),
-                survey.sample_size
+                survey
+                    .sample_size
+                    .map_or_else(|| "absent".to_owned(), |(height, width)| format!("[{height}, {width}]"))
             ))
         })?;
         Ok(Self { name, folder: path.clone(), size, survey })
@@ -200,11 +225,13 @@ impl Stage {
 impl Encoder {
     /// The first folder that has an encoder with weights gives it; a super-resolution pipeline often has none.
     fn find(folders: &[Folder], args: &ImportArgs) -> Result<Self> {
-        let found: Vec<_> = folders.iter().filter_map(Folder::encoder_folder).collect();
+        let found = folders.iter().map(Folder::encoder_folder).collect::<Result<Vec<_>>>()?;
+        let found: Vec<_> = found.into_iter().flatten().collect();
         let variant = args.variant_of("encode");
         let mut first_refusal = None;
         for (folder, beside) in &found {
-            let has = |folder: &&PathBuf| TOKENIZER_FILES[..2].iter().any(|name| folder.join(name).is_file());
+            let has =
+                |folder: &&PathBuf| TOKENIZER_FILES[..2].iter().any(|name| is_there(&folder.join(name)));
             let all = std::iter::once(beside).chain(found.iter().map(|(_, tokenizer)| tokenizer));
             let elsewhere: Vec<_> = folders.iter().map(|folder| folder.path.join("tokenizer")).collect();
             let Some(tokenizer) = all.chain(&elsewhere).find(has) else {
@@ -241,8 +268,7 @@ impl Encoder {
 /// `base`, or `sr256` and the like for a network that sees a picture besides; whatever else is wrong with the
 /// configuration is the survey's to say.
 fn name_of_stage(folder: &Path) -> String {
-    let text = std::fs::read(folder.join("unet/config.json")).unwrap_or_default();
-    let config: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let config = read_json(&folder.join("unet/config.json")).unwrap_or(Value::Null);
     match (config["in_channels"].as_u64(), config["sample_size"].as_u64()) {
         (Some(6), Some(size)) => format!("sr{size}"),
         _ => "base".to_owned(),
@@ -273,28 +299,6 @@ fn check_order(stages: &[Stage]) -> Result<()> {
     }
 }
 
-/// The folder itself, or the snapshot that a cache's folder (`models--OWNER--NAME`) points to.
-fn snapshot(given: &Path) -> Result<PathBuf> {
-    let snapshots = given.join("snapshots");
-    if !snapshots.is_dir() {
-        return Ok(given.to_owned());
-    }
-    if let Ok(revision) = std::fs::read_to_string(given.join("refs/main")) {
-        return Ok(snapshots.join(revision.trim()));
-    }
-    let entries =
-        std::fs::read_dir(&snapshots).map_err(|error| failure::file("dir", "read", &snapshots, &error))?;
-    let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (_, _) => Err(wrong(format!(
-            "{} is a cache's folder without refs/main and with several snapshots or none; accepted: one of {}/*",
-            given.display(),
-            snapshots.display()
-        ))),
-    }
-}
-
 impl ImportArgs {
     /// The variant asked for of a part, if any.
     fn variant_of(&self, part: &str) -> Option<String> {
@@ -314,7 +318,13 @@ fn name_of(given: &Path) -> String {
     cached.rsplit("--").next().unwrap_or_default().to_owned()
 }
 
-fn wrong(message: String) -> UserError {
+/// Whether there is something of that name, a link that leads nowhere included: whoever reads it says so.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A folder that is not as it should be.
+pub(super) fn wrong(message: String) -> UserError {
     UserError {
         field: Some("dir".to_owned()),
         ..UserError::new(Code::FailedPrecondition, "BROKEN_MODEL", message)

@@ -1,27 +1,25 @@
 //! β_t, the variance of the noise added in each training step.
 
 use std::f64::consts::FRAC_PI_2;
+use std::ops::RangeInclusive;
 
 use crate::config::ConfigFile;
 use crate::error::LoadError;
 
+/// What a β may be: with 0 nothing is added, and with 1 nothing is left.
+const BETA: RangeInclusive<f64> = 1e-9..=0.9999;
+
 /// Reads `beta_schedule` or `trained_betas`.
 pub(super) fn betas(file: &ConfigFile, count: usize) -> Result<Vec<f64>, LoadError> {
-    let start = file.number("beta_start")?.unwrap_or(1e-4);
-    let end = file.number("beta_end")?.unwrap_or(0.02);
+    let start = file.number("beta_start", 1e-4, BETA)?;
+    let end = file.number("beta_end", 0.02, BETA)?;
     let name = file.text("beta_schedule")?.unwrap_or("linear");
     if let Some(trained) = file.numbers("trained_betas")? {
-        if trained.len() != count || trained.iter().any(|beta| !(0.0..1.0).contains(beta)) {
-            return Err(
-                file.refuse("trained_betas", format!("{count} numbers from 0 up to but not including 1"))
-            );
+        if trained.len() != count || trained.iter().any(|beta| !BETA.contains(beta)) {
+            let (least, most) = (BETA.start(), BETA.end());
+            return Err(file.refuse("trained_betas", format!("{count} numbers from {least:e} to {most}")));
         }
         return Ok(trained);
-    }
-    for (key, value) in [("beta_start", start), ("beta_end", end)] {
-        if !(0.0..1.0).contains(&value) {
-            return Err(file.refuse(key, "a number from 0 up to but not including 1"));
-        }
     }
     match name {
         "linear" => Ok(linspace(start, end, count)),

@@ -9,6 +9,9 @@ use super::Thresholding;
 use crate::config::ConfigFile;
 use crate::error::LoadError;
 
+/// Largest bound of a picture's values.
+const MAX_BOUND: f64 = 1000.0;
+
 /// The options of a schedule that samplers ask for.
 #[derive(Clone, Debug)]
 pub(crate) struct ScheduleConfig {
@@ -87,11 +90,9 @@ impl ScheduleConfig {
         if !known.contains(&class.as_str()) {
             return Err(file.refuse("_class_name", known[..3].join(", ")));
         }
-        let train_timesteps = file.count("num_train_timesteps")?.unwrap_or(1000);
-        if !(2..=1_000_000).contains(&train_timesteps) {
-            return Err(file.refuse("num_train_timesteps", "a number from 2 to 1000000"));
-        }
-        let (written, offset) = (read_spacing(file)?, file.count("steps_offset")?.unwrap_or(0));
+        let train_timesteps = file.count("num_train_timesteps", 1000, 2..=1_000_000)?;
+        let offset = file.count("steps_offset", 0, 0..=train_timesteps - 1)?;
+        let written = read_spacing(file)?;
         let spread = |of: &str, own: Spacing| match class == of {
             true => Spread { spacing: written.unwrap_or(own), offset },
             false => Spread { spacing: own, offset: 0 },
@@ -137,25 +138,13 @@ fn read_spacing(file: &ConfigFile) -> Result<Option<Spacing>, LoadError> {
 }
 
 fn read_thresholding(file: &ConfigFile) -> Result<Option<Thresholding>, LoadError> {
-    let ratio = file.number("dynamic_thresholding_ratio")?.unwrap_or(0.995);
-    let max = file.number("sample_max_value")?.unwrap_or(1.0);
-    if !file.flag("thresholding")?.unwrap_or(false) {
-        return Ok(None);
-    }
-    if !(0.0..=1.0).contains(&ratio) {
-        return Err(file.refuse("dynamic_thresholding_ratio", "a number from 0 to 1"));
-    }
-    if !(1.0..f64::INFINITY).contains(&max) {
-        return Err(file.refuse("sample_max_value", "a number of at least 1"));
-    }
-    Ok(Some(Thresholding::Dynamic { ratio, max }))
+    let ratio = file.number("dynamic_thresholding_ratio", 0.995, 0.001..=1.0)?;
+    let max = file.number("sample_max_value", 1.0, 1.0..=MAX_BOUND)?;
+    Ok(file.flag("thresholding")?.unwrap_or(false).then_some(Thresholding::Dynamic { ratio, max }))
 }
 
 fn read_clip(file: &ConfigFile) -> Result<Option<f64>, LoadError> {
-    let range = file.number("clip_sample_range")?.unwrap_or(1.0);
-    if !(range > 0.0 && range.is_finite()) {
-        return Err(file.refuse("clip_sample_range", "a number above 0"));
-    }
+    let range = file.number("clip_sample_range", 1.0, 0.001..=MAX_BOUND)?;
     Ok(file.flag("clip_sample")?.unwrap_or(true).then_some(range))
 }
 
@@ -182,15 +171,11 @@ fn read_dpm(file: &ConfigFile) -> Result<DpmOptions, LoadError> {
         Some(serde_json::Value::String(text)) if text.eq_ignore_ascii_case("-infinity") || text == "-inf" => {
             f64::NEG_INFINITY
         }
-        _ => file.number("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY),
+        _ => file.number("lambda_min_clipped", f64::NEG_INFINITY, -1e12..=100.0)?,
     };
     Ok(DpmOptions {
         lambda_min_clipped,
-        second_order: match file.count("solver_order")? {
-            None | Some(2) => true,
-            Some(1) => false,
-            Some(_) => return Err(file.refuse("solver_order", "1 or 2")),
-        },
+        second_order: file.count("solver_order", 2, 1..=2)? == 2,
         lower_order_final: file.flag("lower_order_final")?.unwrap_or(true),
         euler_at_final: file.flag("euler_at_final")?.unwrap_or(false),
         ends_at_zero: match file.text("final_sigmas_type")? {

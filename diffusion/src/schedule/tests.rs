@@ -47,9 +47,9 @@ fn the_share_of_the_picture_left_is_the_references() {
             );
         }
     }
-    let trained: Vec<f64> = (0..10).map(|step| 0.01 * f64::from(step)).collect();
+    let trained: Vec<f64> = (1..=10).map(|step| 0.01 * f64::from(step)).collect();
     let schedule = schedule(json!({"num_train_timesteps": 10, "trained_betas": trained}));
-    assert!((schedule.alphas_cumprod[2] - 0.99 * 0.98).abs() < 1e-15);
+    assert!((schedule.alphas_cumprod[1] - 0.99 * 0.98).abs() < 1e-15);
     assert_eq!((schedule.alpha_cumprod(-1), schedule.alpha_cumprod(2)), (1.0, schedule.alphas_cumprod[2]));
 }
 
@@ -173,6 +173,33 @@ fn impossible_step_counts_and_lists_are_refused() {
     for list in [&[][..], &[5, 5], &[5, 6], &[1000, 5]] {
         assert!(check_custom(list, 1000).is_err(), "{list:?}");
     }
+}
+
+#[test]
+fn no_number_is_too_small_or_too_large() {
+    for key in
+        ["beta_start", "beta_end", "dynamic_thresholding_ratio", "sample_max_value", "clip_sample_range"]
+    {
+        for value in [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity")] {
+            assert_eq!(refused(json!({ key: value })), key);
+        }
+    }
+    for key in ["num_train_timesteps", "steps_offset", "solver_order"] {
+        for value in [json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+            assert_eq!(refused(json!({ key: value })), key);
+        }
+    }
+    for value in [json!(1e9), json!("NaN"), json!("Infinity")] {
+        assert_eq!(refused(json!({"lambda_min_clipped": value})), "lambda_min_clipped");
+    }
+    // As Python writes the default.
+    let cut = schedule(json!({"lambda_min_clipped": "-Infinity"})).config.dpm.lambda_min_clipped;
+    assert_eq!(cut, f64::NEG_INFINITY);
+    for betas in [json!([0.0, 0.1]), json!([0.1, 1.0]), json!([0.1, -0.1]), json!(["NaN", 0.1])] {
+        assert_eq!(refused(json!({"num_train_timesteps": 2, "trained_betas": betas})), "trained_betas");
+    }
+    let nothing_left = json!({"beta_start": 0.9, "beta_end": 0.9});
+    assert_eq!(refused(nothing_left), "beta_end");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What `text_encoder/config.json` says, and the distance buckets of the relative bias.
 
-use serde_json::json;
+use std::ops::RangeInclusive;
 
-use crate::config::ConfigFile;
+use serde_json::{Value, json};
+
+use crate::config::{ConfigFile, EPSILON, LAYERS, WIDTH};
 use crate::error::LoadError;
 
 /// The shape of a T5 v1.1 encoder.
@@ -22,37 +24,113 @@ pub(crate) struct T5Config {
     pub(crate) end_token: u32,
 }
 
+/// Tokens of a vocabulary. The largest that are published have a quarter of a million.
+const VOCABULARY: RangeInclusive<usize> = 1..=crate::tokenizer::MAX_VOCABULARY;
+
+/// Keys that say nothing about what the encoder computes: of the decoder, of training, of where the weights come from, and what
+/// transformers notes of its own. All of them are in published configurations of T5 v1.1, Flan-T5 and DeepFloyd IF.
+const WITHOUT_EFFECT: &[&str] = &[
+    "add_cross_attention",
+    "architectures",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "classifier_dropout",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dropout_rate",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_factor",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "n_positions",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_decoder_layers",
+    "num_return_sequences",
+    "output_past",
+    "prefix",
+    "problem_type",
+    "repetition_penalty",
+    "scale_decoder_outputs",
+    "sep_token_id",
+    "task_specific_params",
+    "suppress_tokens",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tie_word_embeddings",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "transformers_version",
+    "typical_p",
+    "use_cache",
+];
+
+/// Keys of older transformers that say nothing of it either where they are as they always were.
+const DEFAULTS: &[(&str, bool)] = &[
+    ("is_decoder", false),
+    ("output_attentions", false),
+    ("output_hidden_states", false),
+    ("output_scores", false),
+    ("remove_invalid_values", false),
+    ("return_dict", true),
+    ("return_dict_in_generate", false),
+    ("torchscript", false),
+    ("use_bfloat16", false),
+];
+
 impl T5Config {
     pub(crate) fn read(config: &ConfigFile) -> Result<Self, LoadError> {
         config.only("model_type", &json!("t5"))?;
-        if config.text("feed_forward_proj")? != Some("gated-gelu") {
-            return Err(config.refuse("feed_forward_proj", "gated-gelu (T5 v1.1)"));
+        read_feed_forward(config)?;
+        WITHOUT_EFFECT.iter().for_each(|key| config.passed_over(key));
+        for (key, value) in DEFAULTS {
+            config.only(key, &json!(*value))?;
         }
-        let count = |key: &str, default: usize| -> Result<usize, LoadError> {
-            match config.count(key)?.unwrap_or(default) {
-                0 => Err(config.refuse(key, "a number above 0")),
-                count => Ok(count),
+        for key in ["pruned_heads", "quantization_config"] {
+            let is_empty = config.get(key).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
+            if !is_empty || config.get(key).is_some_and(|value| !value.is_object()) {
+                return Err(config.refuse(key, "none, or no such key"));
             }
-        };
+        }
+        let vocab = config.count("vocab_size", 32_128, VOCABULARY)?;
+        let buckets = config.count("relative_attention_num_buckets", 32, 4..=4096)?;
+        if !buckets.is_multiple_of(2) {
+            return Err(config.refuse("relative_attention_num_buckets", "an even number from 4 to 4096"));
+        }
+        // Up to a quarter of the buckets each distance has its own, and the rest of the range is divided by what is beyond.
+        let nearest = buckets / 4 + 1;
+        let token = |key: &str, default: usize| config.count(key, default, 0..=vocab - 1);
         Ok(Self {
-            vocab: count("vocab_size", 32_128)?,
-            d_model: count("d_model", 512)?,
-            d_ff: count("d_ff", 2048)?,
-            heads: count("num_heads", 8)?,
-            head_dim: count("d_kv", 64)?,
-            layers: count("num_layers", 6)?,
-            buckets: match count("relative_attention_num_buckets", 32)? {
-                buckets if buckets >= 4 && buckets % 2 == 0 => buckets,
-                _ => {
-                    return Err(
-                        config.refuse("relative_attention_num_buckets", "an even number of at least 4")
-                    );
-                }
-            },
-            max_distance: count("relative_attention_max_distance", 128)?,
-            eps: config.number("layer_norm_epsilon")?.unwrap_or(1e-6),
-            pad_token: config.count("pad_token_id")?.unwrap_or(0) as u32,
-            end_token: config.count("eos_token_id")?.unwrap_or(1) as u32,
+            vocab,
+            d_model: config.count("d_model", 512, WIDTH)?,
+            d_ff: config.count("d_ff", 2048, WIDTH)?,
+            heads: config.count("num_heads", 8, 1..=1024)?,
+            head_dim: config.count("d_kv", 64, 1..=8192)?,
+            layers: config.count("num_layers", 6, LAYERS)?,
+            buckets,
+            max_distance: config.count("relative_attention_max_distance", 128, nearest..=1 << 20)?,
+            eps: config.number("layer_norm_epsilon", 1e-6, EPSILON)?,
+            pad_token: token("pad_token_id", 0)? as u32,
+            end_token: token("eos_token_id", 1)? as u32,
         })
     }
 
@@ -72,6 +150,27 @@ impl T5Config {
     }
 }
 
+/// The feed-forward is gated by GELU in its tanh form, as T5 v1.1's is: `feed_forward_proj` says so, and the two keys that
+/// transformers reads over it must not say otherwise.
+fn read_feed_forward(config: &ConfigFile) -> Result<(), LoadError> {
+    const ACCEPTED: &str = "gated-gelu (T5 v1.1 and Flan-T5; T5 v1.0 has another feed-forward)";
+    match config.text("feed_forward_proj")? {
+        Some("gated-gelu") => {}
+        // Without the key the reference takes T5 v1.0's.
+        Some(_) | None => return Err(config.refuse("feed_forward_proj", ACCEPTED)),
+    }
+    // `gelu` is the exact one, by the error function; these are names of the same formula.
+    match config.text("dense_act_fn")? {
+        None | Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => {}
+        Some(_) => {
+            return Err(
+                config.refuse("dense_act_fn", "gelu_new (beside feed_forward_proj gated-gelu) or null")
+            );
+        }
+    }
+    config.only("is_gated_act", &json!(true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,10 +186,98 @@ mod tests {
         assert_eq!(distances.map(|distance| config.bucket(distance)), expected);
     }
 
+    fn read(change: Value) -> Result<T5Config, LoadError> {
+        let mut value = json!({"model_type": "t5", "feed_forward_proj": "gated-gelu"});
+        for (key, change) in change.as_object().unwrap() {
+            value[key] = change.clone();
+        }
+        T5Config::read(&ConfigFile::from_value(value))
+    }
+
+    fn refused(key: &str, value: Value) -> String {
+        match read(json!({ key: value.clone() })) {
+            Err(error @ LoadError::Unsupported { .. }) => {
+                let error = error.to_string();
+                assert!(error.contains(&format!("`{key}` is {value}")), "{key}: {error}");
+                error
+            }
+            other => panic!("{key} {value}: {other:?}"),
+        }
+    }
+
     #[test]
     fn other_feed_forwards_are_refused_by_name() {
-        let config = ConfigFile::from_value(json!({"feed_forward_proj": "relu"}));
-        let error = T5Config::read(&config).unwrap_err().to_string();
-        assert!(error.contains("feed_forward_proj") && error.contains("gated-gelu"), "{error}");
+        for name in ["relu", "gelu", "gated-silu", "gated-relu", "silu", "gated-gelu_new", ""] {
+            assert!(refused("feed_forward_proj", json!(name)).contains("accepted: gated-gelu"));
+        }
+        let v1_0 = ConfigFile::from_value(json!({"model_type": "t5"}));
+        assert!(T5Config::read(&v1_0).unwrap_err().to_string().contains("`feed_forward_proj` is absent"));
+        // transformers takes these two over what feed_forward_proj says.
+        for name in ["relu", "gelu", "silu", "quick_gelu"] {
+            assert!(refused("dense_act_fn", json!(name)).contains("accepted: gelu_new"));
+        }
+        assert!(refused("is_gated_act", json!(false)).contains("accepted: true"));
+        for agreeing in [
+            json!({"dense_act_fn": "gelu_new", "is_gated_act": true}),
+            json!({"dense_act_fn": null, "is_gated_act": null}),
+        ] {
+            assert!(read(agreeing).is_ok());
+        }
+    }
+
+    #[test]
+    fn no_number_is_too_small_or_too_large() {
+        for key in [
+            "vocab_size",
+            "d_model",
+            "d_ff",
+            "num_heads",
+            "d_kv",
+            "num_layers",
+            "relative_attention_num_buckets",
+            "relative_attention_max_distance",
+        ] {
+            for value in [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+                refused(key, value);
+            }
+        }
+        for value in [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity")] {
+            refused("layer_norm_epsilon", value);
+        }
+        for key in ["pad_token_id", "eos_token_id"] {
+            for value in [json!(-1), json!(32_128), json!(1_u64 << 31), json!(u64::MAX), json!([1])] {
+                refused(key, value);
+            }
+        }
+        refused("relative_attention_num_buckets", json!(7));
+        refused("relative_attention_max_distance", json!(8));
+        refused("quantization_config", json!({"load_in_8bit": true}));
+        refused("is_decoder", json!(true));
+    }
+
+    #[test]
+    fn keys_of_published_configurations_are_known_and_others_are_not() {
+        let published = [
+            // google/t5-v1_1-xxl, google/flan-t5-xl, DeepFloyd/t5-v1_1-xxl, and t5-small's notes.
+            json!({"architectures": ["T5ForConditionalGeneration"], "d_ff": 10240, "d_kv": 64, "d_model": 4096,
+                "decoder_start_token_id": 0, "dropout_rate": 0.1, "eos_token_id": 1, "feed_forward_proj": "gated-gelu",
+                "initializer_factor": 1.0, "is_encoder_decoder": true, "layer_norm_epsilon": 1e-6, "model_type": "t5",
+                "num_decoder_layers": 24, "num_heads": 64, "num_layers": 24, "output_past": true, "pad_token_id": 0,
+                "relative_attention_num_buckets": 32, "tie_word_embeddings": false, "use_cache": true,
+                "vocab_size": 32128}),
+            json!({"n_positions": 512, "task_specific_params": {"summarization": {"num_beams": 4}},
+                "transformers_version": "4.23.1", "relative_attention_max_distance": 128, "feed_forward_proj": "gated-gelu"}),
+            json!({"_name_or_path": "./t5-v1_1-xxl/", "dense_act_fn": "gelu_new", "is_gated_act": true,
+                "torch_dtype": "float32", "classifier_dropout": 0.0, "feed_forward_proj": "gated-gelu"}),
+        ];
+        for config in published {
+            let config = ConfigFile::from_value(config);
+            T5Config::read(&config).unwrap();
+            assert!(config.unknown_keys().is_empty(), "{:?}", config.unknown_keys());
+        }
+        let config =
+            ConfigFile::from_value(json!({"feed_forward_proj": "gated-gelu", "num_hidden_layers": 3}));
+        T5Config::read(&config).unwrap();
+        assert_eq!(config.unknown_keys(), ["num_hidden_layers"]);
     }
 }

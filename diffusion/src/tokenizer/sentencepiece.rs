@@ -107,6 +107,22 @@ mod tests {
     }
 
     #[test]
+    fn of_equally_likely_cuts_the_one_that_sentencepiece_takes_is_taken() {
+        #[derive(Deserialize)]
+        struct Ties {
+            texts: Vec<String>,
+            ids: Vec<String>,
+        }
+        let ties: Ties = serde_json::from_slice(&fixture("ties.json")).unwrap();
+        let model = SentencePiece::new(&fixture("ties.model")).unwrap();
+        assert!(ties.texts.len() >= 400 && ties.texts[0] == "noooo zzz soooo");
+        for (text, expected) in ties.texts.iter().zip(&ties.ids) {
+            let got: Vec<String> = model.encode(text).iter().map(|token| token.id.to_string()).collect();
+            assert_eq!(got.join(" "), *expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn spans_are_those_of_the_original_text() {
         let model = SentencePiece::new(&fixture("spiece.model")).unwrap();
         let text = "  red  龘 ﬁne";

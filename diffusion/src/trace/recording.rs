@@ -9,6 +9,11 @@ use tch::Tensor;
 use super::CheckError;
 use crate::weights::{Contents, read_all};
 
+/// Largest sensitivity that is believed. Four times it is allowed as a difference, in pictures of −1 to 1.
+const MAX_SENSITIVITY: f64 = 0.02;
+/// Metadata that is no number, whatever it reads like.
+const TEXTS: [&str; 3] = ["prompts", "negative_prompts", "stage"];
+
 /// What a stage trace is a recording of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Task {
@@ -32,7 +37,36 @@ impl Recording {
             return Err(this.invalid("its metadata has neither `prompts` nor `stage`: not a trace"));
         }
         this.task()?;
+        this.check_finite()?;
         Ok(this)
+    }
+
+    /// No number of a trace is anything but a number: whatever is compared with one that is not passes or fails by chance.
+    fn check_finite(&self) -> Result<(), CheckError> {
+        for (name, tensor) in &self.tensors {
+            if tensor.numel() > 0 && !tensor.f_isfinite()?.f_all()?.f_double_value(&[])?.eq(&1.0) {
+                return Err(self.invalid(format!("its tensor `{name}` holds a value that is not finite")));
+            }
+        }
+        let settings = self.metadata.iter().filter(|(key, _)| !TEXTS.contains(&key.as_str()));
+        for (key, text) in settings {
+            let is_none = |word: &str| word.parse::<f64>().is_ok_and(|number| !number.is_finite());
+            if text.split_whitespace().any(is_none) {
+                return Err(self.invalid(format!("its `{key}` is {text}; accepted: finite numbers")));
+            }
+        }
+        Ok(())
+    }
+
+    /// How far any sample of the run may move where a network's output moves by 1e-6, as its writer measured it.
+    pub(super) fn sensitivity(&self) -> Result<f64, CheckError> {
+        let sensitivity: f64 = self.optional("sensitivity")?.unwrap_or(0.0);
+        if (0.0..=MAX_SENSITIVITY).contains(&sensitivity) {
+            return Ok(sensitivity);
+        }
+        Err(self.invalid(format!(
+            "its `sensitivity` is {sensitivity}; accepted: 0 to {MAX_SENSITIVITY}; a run that moves further shows nothing"
+        )))
     }
 
     pub(super) fn path(&self) -> &Path {

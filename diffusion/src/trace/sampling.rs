@@ -60,7 +60,9 @@ fn words<T>(
 ) -> Result<Option<T>, CheckError> {
     let Some(text) = recording.optional::<String>(key)? else { return Ok(None) };
     let value = read(&text.split(' ').collect::<Vec<_>>());
-    value.map(Some).ok_or_else(|| recording.invalid(format!("its `{key}` is {text}, which is none")))
+    value.map(Some).ok_or_else(|| {
+        recording.invalid(format!("its `{key}` is {text}, which cannot be read; see the trace format"))
+    })
 }
 
 fn number<T: FromStr>(text: &str) -> Option<T> {

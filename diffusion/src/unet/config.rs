@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::Interface;
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, EDGE, EPSILON, LAYERS, LEVELS, SCALE, WIDTH};
 use crate::error::LoadError;
 use crate::layers::Activation;
 
@@ -106,30 +106,30 @@ impl UNetConfig {
         let levels = read_levels(config)?;
         let resnet = ResnetStyle {
             activation: Activation::read(config, "act_fn")?.unwrap_or(Activation::Silu),
-            groups: config.count("norm_num_groups")?.unwrap_or(32),
-            eps: config.number("norm_eps")?.unwrap_or(1e-5),
+            groups: config.count("norm_num_groups", 32, WIDTH)?,
+            eps: config.number("norm_eps", 1e-5, EPSILON)?,
             scale_shift: match config.text("resnet_time_scale_shift")? {
                 None | Some("default") => false,
                 Some("scale_shift") => true,
                 Some(_) => return Err(config.refuse("resnet_time_scale_shift", "default, scale_shift")),
             },
             skip_time_act: config.flag("resnet_skip_time_act")?.unwrap_or(false),
-            time_width: config.count("time_embedding_dim")?.unwrap_or(levels[0].channels * 4),
+            time_width: config.count("time_embedding_dim", levels[0].channels * 4, WIDTH)?,
             time_projection: "time_emb_proj",
         };
         let this = Self {
-            in_channels: config.count("in_channels")?.unwrap_or(4),
-            out_channels: config.count("out_channels")?.unwrap_or(4),
+            in_channels: config.count("in_channels", 4, WIDTH)?,
+            out_channels: config.count("out_channels", 4, WIDTH)?,
             sample_size: read_sample_size(config)?,
             center_input_sample: config.flag("center_input_sample")?.unwrap_or(false),
             conv_in_kernel: read_kernel(config, "conv_in_kernel")?,
             conv_out_kernel: read_kernel(config, "conv_out_kernel")?,
             mid: read_mid(config)?,
             resnet,
-            resnet_out_scale_factor: config.number("resnet_out_scale_factor")?.unwrap_or(1.0),
+            resnet_out_scale_factor: config.number("resnet_out_scale_factor", 1.0, SCALE)?,
             time: TimeStyle {
                 flip_sin_to_cos: config.flag("flip_sin_to_cos")?.unwrap_or(true),
-                freq_shift: config.number("freq_shift")?.unwrap_or(0.0),
+                freq_shift: config.number("freq_shift", 0.0, 0.0..=1.0)?,
                 sinusoid: levels[0].channels,
                 joint_activation: Activation::read(config, "time_embedding_act_fn")?,
                 post_activation: Activation::read(config, "timestep_post_act")?,
@@ -160,16 +160,18 @@ impl UNetConfig {
 
     fn check(&self, config: &ConfigFile) -> Result<(), LoadError> {
         let groups = self.resnet.groups;
-        if groups == 0 || self.levels.iter().any(|level| !level.channels.is_multiple_of(groups)) {
+        if self.levels.iter().any(|level| !level.channels.is_multiple_of(groups)) {
             return Err(config.refuse("norm_num_groups", "a divisor of every entry of block_out_channels"));
         }
-        if self.levels.iter().any(|level| level.layers == 0) {
-            return Err(config.refuse("layers_per_block", "at least 1 layer for each block"));
+        // The sinusoid's frequencies are spread over so many less this.
+        if (self.time.sinusoid / 2) as f64 <= self.time.freq_shift {
+            let accepted = "less than half of the first entry of block_out_channels";
+            return Err(config.refuse("freq_shift", accepted));
         }
         let deepest = self.levels.last().filter(|_| self.mid.is_some());
         let downward = || self.levels.iter().filter(|level| level.attends_down).chain(deepest);
         let upward = || self.levels.iter().filter(|level| level.attends_up);
-        let divides = |width: usize, channels: usize| width > 0 && channels.is_multiple_of(width);
+        let divides = |width: usize, channels: usize| channels.is_multiple_of(width);
         if !downward().all(|level| divides(level.head_dim, level.channels))
             || !upward().all(|level| divides(level.head_dim_up, level.channels))
         {
@@ -194,10 +196,11 @@ impl UNetConfig {
 }
 
 fn read_levels(config: &ConfigFile) -> Result<Vec<Level>, LoadError> {
-    let channels = config.required("block_out_channels", config.counts("block_out_channels")?)?;
+    let channels = config.required("block_out_channels", config.counts("block_out_channels", &WIDTH)?)?;
     let count = channels.len();
-    if count == 0 || channels.contains(&0) {
-        return Err(config.refuse("block_out_channels", "at least one level, each with at least one channel"));
+    if !LEVELS.contains(&count) {
+        let accepted = format!("{} to {} levels", LEVELS.start(), LEVELS.end());
+        return Err(config.refuse("block_out_channels", accepted));
     }
     let attends = |key: &str, plain: &str, cross: &str| -> Result<Vec<bool>, LoadError> {
         let names = config.required(key, config.texts(key)?)?;
@@ -209,8 +212,8 @@ fn read_levels(config: &ConfigFile) -> Result<Vec<Level>, LoadError> {
     };
     let down = attends("down_block_types", "ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D")?;
     let up = attends("up_block_types", "ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D")?;
-    let layers = config.counts_per_level("layers_per_block", count, 2)?;
-    let head_dims = config.counts_per_level("attention_head_dim", count, 8)?;
+    let layers = config.counts_per_level("layers_per_block", count, 2, &LAYERS)?;
+    let head_dims = config.counts_per_level("attention_head_dim", count, 8, &WIDTH)?;
     let only_cross = read_only_cross(config, count)?;
     Ok((0..count)
         .map(|index| Level {
@@ -242,7 +245,7 @@ fn read_only_cross(config: &ConfigFile, levels: usize) -> Result<Vec<bool>, Load
 
 fn read_mid(config: &ConfigFile) -> Result<Option<Mid>, LoadError> {
     let key = "mid_block_type";
-    let scale_factor = config.number("mid_block_scale_factor")?.unwrap_or(1.0);
+    let scale_factor = config.number("mid_block_scale_factor", 1.0, SCALE)?;
     // A single `only_cross_attention` holds for the middle block too; a list does not reach it.
     let inherited = config.get("only_cross_attention").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let only_cross = config.flag("mid_block_only_cross_attention")?.unwrap_or(inherited);
@@ -254,7 +257,7 @@ fn read_mid(config: &ConfigFile) -> Result<Option<Mid>, LoadError> {
 }
 
 fn read_text(config: &ConfigFile) -> Result<TextStyle, LoadError> {
-    let encoder_dim = config.count("encoder_hid_dim")?;
+    let encoder_dim = config.optional_count("encoder_hid_dim", WIDTH)?;
     match (config.text("encoder_hid_dim_type")?, encoder_dim) {
         (None, _) | (Some("text_proj"), Some(_)) => {}
         (Some("text_proj"), None) => return Err(config.refuse("encoder_hid_dim", "the encoder's width")),
@@ -266,11 +269,11 @@ fn read_text(config: &ConfigFile) -> Result<TextStyle, LoadError> {
         Some("group_norm") => CrossNorm::Group,
         Some(_) => return Err(config.refuse("cross_attention_norm", "group_norm, layer_norm or null")),
     };
-    let heads = config.count("addition_embed_type_num_heads")?.unwrap_or(64);
-    let cross_dim = config.count("cross_attention_dim")?.unwrap_or(1280);
+    let heads = config.count("addition_embed_type_num_heads", 64, WIDTH)?;
+    let cross_dim = config.count("cross_attention_dim", 1280, WIDTH)?;
     let pooling_heads = match config.text("addition_embed_type")? {
         None => None,
-        Some("text") if heads > 0 && encoder_dim.unwrap_or(cross_dim) % heads == 0 => Some(heads),
+        Some("text") if encoder_dim.unwrap_or(cross_dim) % heads == 0 => Some(heads),
         Some("text") => {
             return Err(config.refuse("addition_embed_type_num_heads", "a divisor of the text's width"));
         }
@@ -280,20 +283,20 @@ fn read_text(config: &ConfigFile) -> Result<TextStyle, LoadError> {
 }
 
 fn read_kernel(config: &ConfigFile, key: &str) -> Result<usize, LoadError> {
-    match config.count(key)?.unwrap_or(3) {
+    match config.count(key, 3, 1..=31)? {
         size if size % 2 == 1 => Ok(size),
-        _ => Err(config.refuse(key, "an odd number")),
+        _ => Err(config.refuse(key, "an odd number from 1 to 31")),
     }
 }
 
 fn read_sample_size(config: &ConfigFile) -> Result<Option<(usize, usize)>, LoadError> {
     match config.get("sample_size") {
         None => Ok(None),
-        Some(serde_json::Value::Array(_)) => match config.counts("sample_size")?.as_deref() {
+        Some(serde_json::Value::Array(_)) => match config.counts("sample_size", &EDGE)?.as_deref() {
             Some([height, width]) => Ok(Some((*height, *width))),
             _ => Err(config.refuse("sample_size", "a number, [height, width] or null")),
         },
-        Some(_) => Ok(config.count("sample_size")?.map(|size| (size, size))),
+        Some(_) => Ok(config.optional_count("sample_size", EDGE)?.map(|size| (size, size))),
     }
 }
 
@@ -392,6 +395,52 @@ mod tests {
                 "{key}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn no_number_is_too_small_or_too_large() {
+        let wrong = |key: &str, value: Value| {
+            let error = read(json!({ key: value })).unwrap_err();
+            assert!(
+                matches!(&error, LoadError::Unsupported { key: found, .. } if found == key),
+                "{key}: {error}"
+            );
+        };
+        for key in ["norm_eps", "resnet_out_scale_factor", "mid_block_scale_factor"] {
+            for value in [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity"), json!(true)] {
+                wrong(key, value);
+            }
+        }
+        for value in [json!(-1), json!(1e9), json!("NaN")] {
+            wrong("freq_shift", value);
+        }
+        for key in [
+            "in_channels",
+            "out_channels",
+            "sample_size",
+            "conv_in_kernel",
+            "conv_out_kernel",
+            "norm_num_groups",
+            "layers_per_block",
+            "attention_head_dim",
+            "time_embedding_dim",
+            "encoder_hid_dim",
+            "cross_attention_dim",
+            "addition_embed_type_num_heads",
+        ] {
+            for value in [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+                wrong(key, value);
+            }
+        }
+        for value in [json!([]), json!([0, 64]), json!([32, u64::MAX]), json!([-32, 64]), json!(vec![8; 13])]
+        {
+            wrong("block_out_channels", value);
+        }
+        wrong("sample_size", json!([16, u32::MAX]));
+        wrong("layers_per_block", json!([1, u32::MAX]));
+        let narrow = json!({"block_out_channels": [2, 64], "norm_num_groups": 2, "freq_shift": 1});
+        let error = read(narrow).unwrap_err().to_string();
+        assert!(error.contains("`freq_shift` is 1"), "it would divide by zero: {error}");
     }
 
     #[test]

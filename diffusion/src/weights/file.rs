@@ -9,7 +9,11 @@ use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::LoadError;
+use crate::foreign;
 use crate::layers::Torch;
+
+/// Bytes by which a foreign file is told.
+const HEAD: usize = 4096;
 
 /// A file: its header, and where its tensors' bytes begin.
 pub(crate) struct File {
@@ -21,7 +25,16 @@ pub(crate) struct File {
 
 impl File {
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
-        let map = mapping::map(path).map_err(|source| LoadError::read(path, source))?;
+        let unreadable = |source| LoadError::read(path, source);
+        // Asked before it is opened: to open a pipe waits for whoever writes into it.
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            let message = "it is not a regular file".to_owned();
+            return Err(LoadError::Corrupt { path: path.to_owned(), message });
+        }
+        if let Some(beside) = foreign::control_file(path) {
+            return Err(LoadError::Unfinished { path: path.to_owned(), beside });
+        }
+        let map = mapping::map(path).map_err(unreadable)?;
         let corrupt = |error: SafeTensorError| LoadError::Corrupt {
             path: path.to_owned(),
             message: describe(&error, &map),
@@ -85,16 +98,18 @@ pub fn scan(path: &Path, on_bytes: &mut dyn FnMut(&[u8])) -> Result<(), LoadErro
 
 fn describe(error: &SafeTensorError, bytes: &[u8]) -> String {
     let length = bytes.len();
-    if bytes.starts_with(b"version https://git-lfs") {
-        return "it is a Git LFS pointer, in the place of a file that was not fetched; `git lfs pull` does"
-            .to_owned();
+    if let Some(what) = foreign::describe(&bytes[..length.min(HEAD)]) {
+        return what;
     }
     match error {
         SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength => {
-            format!("it ends within its header, after {length} bytes")
+            format!("it ends within its header, after {length} bytes; fetch it again")
         }
         SafeTensorError::MetadataIncompleteBuffer => {
-            format!("its {length} bytes do not hold the tensors that its header lists")
+            format!("its {length} bytes do not hold the tensors that its header lists; fetch it again")
+        }
+        SafeTensorError::HeaderTooLarge if bytes.starts_with(b"{") => {
+            "it is a JSON text, perhaps what a server answered".to_owned()
         }
         SafeTensorError::HeaderTooLarge => "its first bytes are not a header's length".to_owned(),
         other => other.to_string(),

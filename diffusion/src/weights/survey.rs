@@ -54,6 +54,7 @@ impl WeightsSurvey {
             kernels: kernels::available(),
             images_per_pass: None,
             cuda_kernels: false,
+            disturbed: None,
         })
     }
 
@@ -126,6 +127,7 @@ pub(crate) fn nowhere() -> Placement {
         kernels: false,
         images_per_pass: None,
         cuda_kernels: false,
+        disturbed: None,
     }
 }
 

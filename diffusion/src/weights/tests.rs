@@ -15,6 +15,7 @@ const PLACEMENT: Placement = Placement {
     kernels: false,
     images_per_pass: None,
     cuda_kernels: false,
+    disturbed: None,
 };
 
 fn write(path: &Path, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {

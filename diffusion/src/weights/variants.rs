@@ -2,16 +2,20 @@
 //!
 //! Published folders often hold several. Their names are those that diffusers and transformers write:
 //! `{stem}.safetensors`, `{stem}.fp16.safetensors`, or shards behind `{stem}.safetensors.index.json`,
-//! `{stem}.safetensors.index.fp16.json`. Files that Python's pickle wrote run code when they are read: they are named
+//! `{stem}.safetensors.index.fp16.json`, and of some releases `{stem}.safetensors.fp16.index.json`. A folder without any of
+//! these and with one other set is read as well: T5 is passed on as `t5xxl_fp16.safetensors`, or under the stem of the pickled
+//! file that it was converted from. Files that Python's pickle wrote run code when they are read: they are named
 //! and never opened.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::lying::Lying;
 use crate::error::LoadError;
+use crate::{foreign, json};
 
-/// Extensions of pickled weights.
-const PICKLED: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
+/// Stems of other libraries and older releases, tried in turn where the usual one has nothing.
+const OTHER_STEMS: [&str; 3] = ["model", "pytorch_model", "diffusion_pytorch_model"];
 
 /// One set of weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,40 +33,20 @@ impl Variant {
     /// # Errors
     /// One sentence that names what is missing, or what lies there instead.
     pub(crate) fn all(folder: &Path, stem: &str) -> Result<Vec<Self>, LoadError> {
-        let mut found = BTreeMap::new();
-        let (mut shard, mut pickled) = (None, None);
-        for entry in std::fs::read_dir(folder).map_err(|source| LoadError::read(folder, source))? {
-            let path = entry.map_err(|source| LoadError::read(folder, source))?.path();
-            let Some(file) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file())
-            else {
-                continue;
-            };
-            if path.extension().and_then(|extension| extension.to_str()).is_some_and(|e| PICKLED.contains(&e))
-            {
-                pickled = pickled.max(Some(path));
-            } else if let Some((name, sharded)) = parse(file, stem) {
-                let variant = Self { name: name.clone(), file: path.clone(), sharded };
-                let key = (rank(&name), name);
-                // A single file wins over an index of the same variant.
-                if !(sharded && found.contains_key(&key)) {
-                    found.insert(key, variant);
-                }
-            } else if file.starts_with(stem) && file.ends_with(".safetensors") {
-                shard = shard.max(Some(path));
+        let lying = Lying::look(folder)?;
+        let mut found = sets(&lying, stem)?;
+        if found.is_empty() {
+            found = other_sets(&lying, stem)?;
+        }
+        if found.is_empty() {
+            return Err(lying.none(stem));
+        }
+        for variant in found.values() {
+            if let Some(beside) = foreign::control_file(&variant.file) {
+                return Err(LoadError::Unfinished { path: variant.file.clone(), beside });
             }
         }
-        if !found.is_empty() {
-            return Ok(found.into_values().collect());
-        }
-        let plain = format!("{stem}.safetensors");
-        Err(match (shard, pickled) {
-            (Some(shard), _) => LoadError::NoIndex { shard, index: folder.join(index_name(stem, "")) },
-            (None, Some(path)) => LoadError::Pickle { path, wanted: plain },
-            (None, None) => {
-                let absent = std::io::Error::new(std::io::ErrorKind::NotFound, "no weights there");
-                LoadError::read(&folder.join(plain), absent)
-            }
-        })
+        Ok(found.into_values().collect())
     }
 
     /// The variant asked for by name (`fp32` is the plain one), or the first.
@@ -88,25 +72,112 @@ impl Variant {
     }
 }
 
-fn index_name(stem: &str, variant: &str) -> String {
+/// Sets by rank and name.
+type Sets = BTreeMap<(usize, String), Variant>;
+
+/// The sets of one stem.
+fn sets(lying: &Lying, stem: &str) -> Result<Sets, LoadError> {
+    let mut found = Sets::new();
+    for file in &lying.files {
+        let Some((name, sharded)) = parse(file, stem) else { continue };
+        let path = lying.folder.join(file);
+        let variant = Variant { name: name.clone(), file: path.clone(), sharded };
+        let key = (rank(&name), name);
+        match found.get(&key) {
+            // A single file wins over an index of the same variant.
+            Some(other) if sharded && !other.sharded => {}
+            // Two spellings of an index's name are one set if they say the same.
+            Some(other) if sharded && shard_map(&path)? != shard_map(&other.file)? => {
+                return Err(LoadError::Ambiguous {
+                    path: lying.folder.clone(),
+                    found: format!("{} and {file}, which do not say the same", file_name(&other.file)),
+                    wanted: "one index of a set's shards".to_owned(),
+                });
+            }
+            Some(other) if sharded && other.sharded => {}
+            _ => {
+                found.insert(key, variant);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The one set of another name, where there is but one.
+fn other_sets(lying: &Lying, stem: &str) -> Result<Sets, LoadError> {
+    let stems = OTHER_STEMS.iter().filter(|other| **other != stem);
+    let by_stem = stems.map(|other| sets(lying, other)).collect::<Result<Vec<_>, _>>()?;
+    let mut by_stem: Vec<Sets> = by_stem.into_iter().filter(|sets| !sets.is_empty()).collect();
+    let strangers: Vec<&String> = lying
+        .files
+        .iter()
+        .filter(|file| file.ends_with(".safetensors") && !is_shard(file) && !foreign::is_copy(file))
+        .filter(|file| OTHER_STEMS.iter().all(|other| parse(file, other).is_none()))
+        .collect();
+    match (by_stem.as_mut_slice(), strangers.as_slice()) {
+        ([only], []) => Ok(std::mem::take(only)),
+        ([], [only]) => {
+            let name = format_in(only);
+            let variant = Variant { name: name.clone(), file: lying.folder.join(only), sharded: false };
+            Ok(Sets::from([((rank(&name), name), variant)]))
+        }
+        ([], []) => Ok(Sets::new()),
+        (sets, strangers) => {
+            let of_stems = sets.iter().flat_map(BTreeMap::values).map(|variant| file_name(&variant.file));
+            let names: Vec<String> = of_stems.chain(strangers.iter().map(|name| (*name).clone())).collect();
+            Err(LoadError::Ambiguous {
+                path: lying.folder.clone(),
+                found: names.join(", "),
+                wanted: format!("the one that is meant, as {stem}.safetensors"),
+            })
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The number format that a file's name tells, as a variant's name.
+fn format_in(file: &str) -> String {
+    let lower = file.to_lowercase();
+    let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    words.find(|word| ["fp16", "bf16"].contains(word)).unwrap_or_default().to_owned()
+}
+
+/// The name of the index of a variant's shards.
+pub(super) fn index_name(stem: &str, variant: &str) -> String {
     let dotted = if variant.is_empty() { String::new() } else { format!(".{variant}") };
     format!("{stem}.safetensors.index{dotted}.json")
 }
 
+/// Whether a file is a part of a set, by its name.
+pub(super) fn is_shard(file: &str) -> bool {
+    file.split(['-', '.']).zip(file.split(['-', '.']).skip(1)).zip(file.split(['-', '.']).skip(2)).any(
+        |((first, of), last)| {
+            let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            of == "of" && is_number(first) && is_number(last)
+        },
+    )
+}
+
 /// The variant that a file's name stands for and whether it is an index; `None` for shards and other files.
-fn parse(file: &str, stem: &str) -> Option<(String, bool)> {
+pub(super) fn parse(file: &str, stem: &str) -> Option<(String, bool)> {
     let rest = file.strip_prefix(stem)?.strip_prefix('.')?;
     let (name, sharded) = if let Some(index) = rest.strip_prefix("safetensors.index.") {
         (index.strip_suffix("json")?, true)
     } else if let Some(name) = rest.strip_suffix("safetensors.index.json") {
         (name, true)
+    } else if let Some(index) =
+        rest.strip_prefix("safetensors.").and_then(|rest| rest.strip_suffix(".index.json"))
+    {
+        (index, true)
     } else {
         (rest.strip_suffix("safetensors")?, false)
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    let is_shard =
-        name.split_once("-of-").is_some_and(|(_, count)| count.bytes().all(|b| b.is_ascii_digit()));
-    (!is_shard && !name.contains('.')).then(|| (name.to_owned(), sharded))
+    let is_variant = !is_shard(file) && !name.contains(['.', ' ', '(']);
+    is_variant.then(|| (name.to_owned(), sharded))
 }
 
 fn rank(name: &str) -> usize {
@@ -116,9 +187,7 @@ fn rank(name: &str) -> usize {
 /// An index's `weight_map`: the file of every tensor, all of them in the index's own folder.
 pub(crate) fn shard_map(index: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     let invalid = |message: String| LoadError::Config { path: index.to_owned(), message };
-    let text = std::fs::read(index).map_err(|source| LoadError::read(index, source))?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+    let value = json::read(index)?;
     let map = value["weight_map"].as_object().ok_or_else(|| invalid("`weight_map` is missing".to_owned()))?;
     map.iter()
         .map(|(tensor, file)| {
@@ -161,6 +230,12 @@ mod tests {
             ("diffusion_pytorch_model-00001-of-00002.fp16.safetensors", None),
             ("diffusion_pytorch_model.fp16-00001-of-00002.safetensors", None),
             ("diffusion_pytorch_model-00001-of-00002.safetensors", None),
+            ("diffusion_pytorch_model.safetensors.fp16.index.json", Some(("fp16", true))),
+            ("diffusion_pytorch_model.non_ema.safetensors", Some(("non_ema", false))),
+            ("diffusion_pytorch_model.safetensors.part", None),
+            ("diffusion_pytorch_model (1).safetensors", None),
+            ("diffusion_pytorch_model.fp16 (1).safetensors", None),
+            ("diffusion_pytorch_model.bin.index.json", None),
             ("other.safetensors", None),
         ] {
             assert_eq!(
@@ -192,5 +267,87 @@ mod tests {
         assert!(error.contains("pytorch_model.bin") && error.contains("safe_serialization=True"), "{error}");
         let error = Variant::all(folder(&["model-00001-of-00002.safetensors"]).path(), "model").unwrap_err();
         assert!(error.to_string().contains("model.safetensors.index.json"), "{error}");
+    }
+
+    #[test]
+    fn one_set_of_another_name_is_taken_and_several_are_named() {
+        let chosen = |names: &[&str]| {
+            let folder = folder(names);
+            Variant::choose(folder.path(), "model", None)
+                .map(|variant| (file_name(&variant.file), variant.label().to_owned()))
+        };
+        for (names, file, label) in [
+            (&["t5xxl_fp16.safetensors"][..], "t5xxl_fp16.safetensors", "fp16"),
+            (&["t5xxl-BF16.safetensors", "config.json", "x.txt"], "t5xxl-BF16.safetensors", "bf16"),
+            (&["t5.safetensors"], "t5.safetensors", "fp32"),
+            (&["pytorch_model.safetensors"], "pytorch_model.safetensors", "fp32"),
+            (
+                &["pytorch_model.fp16.safetensors", "pytorch_model.bin"],
+                "pytorch_model.fp16.safetensors",
+                "fp16",
+            ),
+            (
+                &["model.safetensors", "t5xxl_fp16.safetensors", "pytorch_model.safetensors"],
+                "model.safetensors",
+                "fp32",
+            ),
+            (&["t5xxl_fp16.safetensors", "t5xxl_fp16 (1).safetensors"], "t5xxl_fp16.safetensors", "fp16"),
+        ] {
+            assert_eq!(chosen(names).unwrap(), (file.to_owned(), label.to_owned()), "{names:?}");
+        }
+        for names in [
+            &["t5xxl_fp16.safetensors", "t5xxl_fp8_e4m3fn.safetensors"][..],
+            &["pytorch_model.safetensors", "t5xxl_fp16.safetensors"],
+        ] {
+            let error = chosen(names).unwrap_err().to_string();
+            assert!(names.iter().all(|name| error.contains(name)), "{error}");
+            assert!(error.contains("as model.safetensors"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_spellings_of_an_index_are_one_set_if_they_say_the_same() {
+        let folder = folder(&[]);
+        let write = |name: &str, shard: &str| {
+            let text = format!("{{\"weight_map\": {{\"a\": \"{shard}\"}}}}");
+            std::fs::write(folder.path().join(name), text).unwrap();
+        };
+        write("m.safetensors.index.fp16.json", "m.fp16-00001-of-00001.safetensors");
+        write("m.safetensors.fp16.index.json", "m.fp16-00001-of-00001.safetensors");
+        assert_eq!(Variant::all(folder.path(), "m").unwrap().len(), 1);
+        write("m.safetensors.fp16.index.json", "m-00001-of-00001.fp16.safetensors");
+        let error = Variant::all(folder.path(), "m").unwrap_err().to_string();
+        assert!(
+            error.contains("m.safetensors.index.fp16.json") && error.contains("do not say the same"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_lies_there_instead_is_named() {
+        let said = |names: &[&str]| Variant::all(folder(names).path(), "model").unwrap_err().to_string();
+        for (names, words) in [
+            (&[][..], &["has no weights", "model.safetensors", "it is empty"][..]),
+            (&["config.json"], &["there is config.json"]),
+            (&["model.safetensors.incomplete"], &["model.safetensors.incomplete", "not finished"]),
+            (&["Unconfirmed 7.crdownload"], &["Unconfirmed 7.crdownload", "not finished"]),
+            (&["model.safetensors.part"], &["model.safetensors.part", "not finished"]),
+            (
+                &["model (1).safetensors"],
+                &["model (1).safetensors", "a copy", "rename it to model.safetensors"],
+            ),
+            (&["flax_model.msgpack", "tf_model.h5"], &["flax_model.msgpack", "tf_model.h5"]),
+        ] {
+            let error = said(names);
+            assert!(words.iter().all(|word| error.contains(word)), "{names:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        let folder = folder(&["model.fp16.safetensors", "model.fp16.safetensors.aria2"]);
+        let error = Variant::all(folder.path(), "model").unwrap_err().to_string();
+        assert!(error.contains("model.fp16.safetensors.aria2") && error.contains("not finished"), "{error}");
+        let folder = self::folder(&[]);
+        std::os::unix::fs::symlink("../../blobs/ab12", folder.path().join("model.safetensors")).unwrap();
+        let error = Variant::all(folder.path(), "model").unwrap_err().to_string();
+        assert!(error.contains("model.safetensors") && error.contains("link to ../../blobs/ab12"), "{error}");
     }
 }

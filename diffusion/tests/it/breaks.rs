@@ -197,3 +197,57 @@ fn a_file_that_is_no_trace_is_refused_by_name() {
     let error = check(&fixture("example"), &[weights], CheckOptions::default()).unwrap_err().to_string();
     assert!(error.contains("not a trace"), "{error}");
 }
+
+/// Replaces the whole metadata of a trace.
+fn edit_metadata(trace: &Path, key: &str, value: &str) {
+    let bytes = std::fs::read(trace).unwrap();
+    let parsed = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    metadata.insert(key.to_owned(), value.to_owned());
+    std::fs::write(trace, safetensors::serialize(parsed.tensors(), Some(metadata)).unwrap()).unwrap();
+}
+
+#[test]
+fn a_trace_cannot_allow_what_it_likes() {
+    let name = "base.ddim.trace.safetensors";
+    let refused = |key: &str, value: &str| {
+        let cascade = copy();
+        let trace = cascade.path().join(name);
+        edit_metadata(&trace, key, value);
+        let error = check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(&format!("its `{key}` is")), "{key} {value}: {error}");
+    };
+    for value in ["inf", "-inf", "NaN", "1e999", "1", "0.021", "-0.001", "1e30"] {
+        refused("sensitivity", value);
+    }
+    refused("guidance_scale", "inf");
+    refused("eta", "nan");
+    refused("thresholding", "dynamic 0.9 inf");
+    refused("guidance_schedule", "steps 0 NaN");
+
+    for tensor in ["model_output.step0", "output", "noise.init"] {
+        let cascade = copy();
+        let trace = cascade.path().join(name);
+        perturb(&trace, tensor, f32::INFINITY);
+        let error = check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(tensor) && error.contains("not finite"), "{error}");
+    }
+}
+
+#[test]
+fn a_network_that_rounding_moves_far_is_allowed_for() {
+    // The reference in f32 is 2e-5 from itself in f64 (tools/reference/sensitive_fixture.py).
+    let cascade = copy_of("sensitive");
+    let name = "text_encoder.trace.safetensors";
+    let row = || {
+        let report = run(cascade.path(), name);
+        report.rows.iter().find(|row| row.name == "negative.embeddings").unwrap().clone()
+    };
+    let before = row();
+    assert!(before.pass, "{before:?}");
+    // More than rounding: a thousandth is seen all the same.
+    perturb(&cascade.path().join(name), "negative.embeddings", 3e-3);
+    let after = row();
+    assert!(!after.pass && after.tolerance < 1e-3 && after.max_difference > 2e-3, "{after:?}");
+}

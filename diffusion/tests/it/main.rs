@@ -6,7 +6,11 @@ mod breaks;
 #[cfg(test)]
 mod image_to_image;
 #[cfg(test)]
+mod influence;
+#[cfg(test)]
 mod rendering;
+#[cfg(test)]
+mod surroundings;
 #[cfg(test)]
 mod surveys;
 #[cfg(test)]

@@ -54,3 +54,8 @@ fn deeper_networks_and_other_samplers_settings_compute_what_the_reference_does()
 fn every_other_option_computes_what_the_reference_does() {
     passes("odd");
 }
+
+#[test]
+fn a_text_encoder_that_rounding_moves_far_computes_what_the_reference_does() {
+    passes("sensitive");
+}

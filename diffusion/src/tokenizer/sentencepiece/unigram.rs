@@ -1,7 +1,8 @@
 //! The likeliest way to cut a text into pieces of a vocabulary: the path of the highest sum of scores.
 //!
 //! Sums are kept as the reference keeps them (a sum in f64 that is stored as f32), and of equal sums the first found
-//! stays: with other roundings, ties go the other way.
+//! stays: with other roundings, ties go the other way. The reference is sentencepiece up to 0.2.1; 0.2.3 sums in f32
+//! (docs/adr/0029-sentencepiece.md).
 
 use std::collections::HashMap;
 

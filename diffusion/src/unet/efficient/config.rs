@@ -2,7 +2,7 @@
 
 use super::super::Interface;
 use super::super::config::ResnetStyle;
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, EDGE, EPSILON, LAYERS, LEVELS, WIDTH};
 use crate::error::LoadError;
 use crate::layers::Activation;
 
@@ -32,27 +32,24 @@ pub(crate) struct EfficientLevel {
 
 impl EfficientConfig {
     pub(crate) fn read(config: &ConfigFile) -> Result<Self, LoadError> {
-        let positive = |key: &str, default: usize| match config.count(key)?.unwrap_or(default) {
-            0 => Err(config.refuse(key, "a number above 0")),
-            count => Ok(count),
-        };
-        let channels = config.counts("block_out_channels")?.unwrap_or_else(|| vec![32, 64, 128]);
-        if channels.is_empty() || channels.contains(&0) {
-            return Err(
-                config.refuse("block_out_channels", "at least one level, each with at least one channel")
-            );
+        let width = |key: &str, default: usize| config.count(key, default, WIDTH);
+        let channels = config.counts("block_out_channels", &WIDTH)?.unwrap_or_else(|| vec![32, 64, 128]);
+        if !LEVELS.contains(&channels.len()) {
+            let accepted = format!("{} to {} levels", LEVELS.start(), LEVELS.end());
+            return Err(config.refuse("block_out_channels", accepted));
         }
         let layers = match config.get("layers_per_block") {
             None if channels.len() == 3 => vec![1, 2, 2],
-            _ => config.counts_per_level("layers_per_block", channels.len(), 0)?,
+            None => {
+                let accepted = "a whole number, or a list with one for each of block_out_channels";
+                return Err(config.refuse("layers_per_block", accepted));
+            }
+            Some(_) => config.counts_per_level("layers_per_block", channels.len(), 0, &LAYERS)?,
         };
-        if layers.contains(&0) {
-            return Err(config.refuse("layers_per_block", "at least 1 layer for each level"));
-        }
         let this = Self {
-            in_channels: positive("in_channels", 6)?,
-            out_channels: positive("out_channels", 3)?,
-            conv_in_channels: positive("conv_in_channels", 16)?,
+            in_channels: width("in_channels", 6)?,
+            out_channels: width("out_channels", 3)?,
+            conv_in_channels: width("conv_in_channels", 16)?,
             levels: channels
                 .iter()
                 .zip(layers)
@@ -60,18 +57,18 @@ impl EfficientConfig {
                 .collect(),
             resnet: ResnetStyle {
                 activation: Activation::Silu,
-                groups: positive("norm_num_groups", 4)?,
-                eps: config.number("norm_eps")?.unwrap_or(1e-5),
+                groups: width("norm_num_groups", 4)?,
+                eps: config.number("norm_eps", 1e-5, EPSILON)?,
                 scale_shift: true,
                 skip_time_act: true,
-                time_width: positive("time_embedding_dim", 128)?,
+                time_width: width("time_embedding_dim", 128)?,
                 time_projection: "emb_proj",
             },
-            head_dim: positive("attention_head_dim", 32)?,
+            head_dim: width("attention_head_dim", 32)?,
             self_attention: config.flag("self_attention")?.unwrap_or(true),
-            text_dim: positive("cross_attention_dim", 128)?,
-            sinusoid: positive("time_projection_dim", 64)?,
-            sample_size: positive("sample_size", 256)?,
+            text_dim: width("cross_attention_dim", 128)?,
+            sinusoid: width("time_projection_dim", 64)?,
+            sample_size: config.count("sample_size", 256, EDGE)?,
         };
         this.check(config)?;
         Ok(this)
@@ -92,7 +89,7 @@ impl EfficientConfig {
         }
         // The reference class takes no other keys.
         match config.ignored_keys().first() {
-            Some(key) => Err(config.refuse(key, "no such option")),
+            Some(key) => Err(config.refuse(key, "no such key; the reference class has none of that name")),
             None => Ok(()),
         }
     }
@@ -130,6 +127,40 @@ mod tests {
         assert_eq!(config.levels.iter().map(|level| level.layers).collect::<Vec<_>>(), [1, 2, 2]);
         assert_eq!((config.width_before(0), config.width_before(2)), (16, 64));
         assert_eq!(config.interface().size_multiple, 8);
+    }
+
+    #[test]
+    fn no_number_is_too_small_or_too_large() {
+        let wrong = |key: &str, value: serde_json::Value| {
+            let config = ConfigFile::from_value(json!({ key: value }));
+            let error = EfficientConfig::read(&config).unwrap_err();
+            assert!(
+                matches!(&error, LoadError::Unsupported { key: found, .. } if found == key),
+                "{key}: {error}"
+            );
+        };
+        for value in [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity")] {
+            wrong("norm_eps", value);
+        }
+        for key in [
+            "in_channels",
+            "out_channels",
+            "conv_in_channels",
+            "norm_num_groups",
+            "time_embedding_dim",
+            "attention_head_dim",
+            "cross_attention_dim",
+            "time_projection_dim",
+            "sample_size",
+            "layers_per_block",
+        ] {
+            for value in [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+                wrong(key, value);
+            }
+        }
+        for value in [json!([0, 64]), json!([32, u64::MAX]), json!(vec![8; 13])] {
+            wrong("block_out_channels", value);
+        }
     }
 
     #[test]

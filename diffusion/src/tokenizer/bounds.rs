@@ -1,0 +1,57 @@
+//! What a tokenizer.json's numbers must be within. The library makes room for every id up to the largest, and for every
+//! position of a padded text, before anybody can say that there are too many.
+
+use serde_json::Value;
+
+use super::{MAX_TOKENS, MAX_VOCABULARY};
+
+/// Checks every id and every length of a file.
+pub(super) fn check(file: &Value) -> Result<(), String> {
+    let model = &file["model"]["vocab"];
+    for (token, id) in model.as_object().into_iter().flatten() {
+        check_id(id, || format!("model.vocab[{token:?}]"))?;
+    }
+    if model.as_array().is_some_and(|pieces| pieces.len() > MAX_VOCABULARY) {
+        return Err(format!("model.vocab has more than {MAX_VOCABULARY} pieces"));
+    }
+    for (position, token) in file["added_tokens"].as_array().into_iter().flatten().enumerate() {
+        check_id(&token["id"], || format!("added_tokens[{position}].id"))?;
+    }
+    check_processor(&file["post_processor"], "post_processor")?;
+    check_id(&file["padding"]["pad_id"], || "padding.pad_id".to_owned())?;
+    for (value, path) in [
+        (&file["padding"]["strategy"]["Fixed"], "padding.strategy.Fixed"),
+        (&file["padding"]["pad_to_multiple_of"], "padding.pad_to_multiple_of"),
+        (&file["truncation"]["max_length"], "truncation.max_length"),
+        (&file["truncation"]["stride"], "truncation.stride"),
+    ] {
+        check_number(value, MAX_TOKENS, || path.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Ids that are put around a text; a sequence has several processors.
+fn check_processor(processor: &Value, path: &str) -> Result<(), String> {
+    for (token, of) in processor["special_tokens"].as_object().into_iter().flatten() {
+        for (position, id) in of["ids"].as_array().into_iter().flatten().enumerate() {
+            check_id(id, || format!("{path}.special_tokens[{token:?}].ids[{position}]"))?;
+        }
+    }
+    for key in ["sep", "cls"] {
+        check_id(&processor[key][1], || format!("{path}.{key}[1]"))?;
+    }
+    for (position, inner) in processor["processors"].as_array().into_iter().flatten().enumerate() {
+        check_processor(inner, &format!("{path}.processors[{position}]"))?;
+    }
+    Ok(())
+}
+
+fn check_id(value: &Value, path: impl Fn() -> String) -> Result<(), String> {
+    check_number(value, MAX_VOCABULARY - 1, path)
+}
+
+/// A whole number up to `most`, or none.
+fn check_number(value: &Value, most: usize, path: impl Fn() -> String) -> Result<(), String> {
+    let fits = value.is_null() || value.as_u64().is_some_and(|number| number <= most as u64);
+    if fits { Ok(()) } else { Err(format!("{} is {value}; accepted: a whole number up to {most}", path())) }
+}
