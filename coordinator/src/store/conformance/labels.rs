@@ -128,6 +128,7 @@ pub async fn a_note_names_its_first_image_its_line_and_how_many_others(bench: &B
     let prompts = |images| {
         let mut prompts = with_ids(bench, &["one", "two", "one", "three"], images);
         prompts[0].naming.line = None;
+        prompts[2].naming.custom_id = None;
         prompts[3].style_embedding = Some(bench.text("two"));
         prompts
     };
