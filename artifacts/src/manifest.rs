@@ -69,6 +69,15 @@ pub struct ImageLine {
     /// SHA-256 of the mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Digest>,
+    /// The client's own name for its prompt, unique within the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_id: Option<String>,
+    /// The client's own notes on its prompt.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Line of the client's file that its prompt came from, counted from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// The seed.
     pub seed: u64,
     /// How it ended.
@@ -340,6 +349,9 @@ mod tests {
             style: (index == 2).then(|| "ink".to_owned()),
             image: (index == 2).then(|| Digest::of(b"cat")),
             mask: None,
+            custom_id: (index == 2).then(|| "a/1".to_owned()),
+            labels: (index == 2).then(|| ("tag".to_owned(), "two\nlines".to_owned())).into_iter().collect(),
+            line: (index == 2).then_some(7),
             seed: u64::MAX - index,
             state: if index == 1 { ImageOutcome::Dead } else { ImageOutcome::Done },
             key: Some(format!("tasks/x/{index}.png")),
@@ -367,6 +379,27 @@ mod tests {
         assert_eq!(totals, Totals { images: 3, done: 2, dead: 1, cancelled: 0, bytes: 300 });
         assert_eq!(images, (0..3).map(line).collect::<Vec<_>>());
         verify(manifest(0).as_slice(), drop).expect("a job may be empty");
+    }
+
+    #[test]
+    fn manifests_without_names_and_with_keys_of_a_later_version_are_read() {
+        let mut names = Vec::new();
+        let text = String::from_utf8(manifest(3)).unwrap();
+        let old = text.lines().nth(1).unwrap();
+        for key in ["custom_id", "labels", "line"] {
+            assert!(!old.contains(key), "what a prompt does not have is not written: {old}");
+        }
+        // As another version writes it: a key more, and the hash of that.
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let above: String = lines[..4]
+            .iter()
+            .map(|line| line.replace("\"seed\"", "\"later\":{\"x\":[1]},\"seed\"") + "\n")
+            .collect();
+        let totals = lines[4].rsplit_once("\"sha256_above\"").unwrap().0;
+        let other = format!("{above}{totals}\"sha256_above\":\"{}\"}}\n", Digest::of(above.as_bytes()));
+        verify(other.as_bytes(), |image| names.push((image.custom_id, image.labels.len(), image.line)))
+            .unwrap();
+        assert_eq!(names, [(None, 0, None), (None, 0, None), (Some("a/1".to_owned()), 1, Some(7))]);
     }
 
     #[test]

@@ -316,6 +316,10 @@ pub(crate) struct GetArgs {
     /// Replace files of these names that hold something else
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Name files by this template instead of the index: {custom_id}, {seed}, {index}, {line}, {job}, {label:KEY}; {index:06}
+    /// for six digits, {{ and }} for braces. Every name is checked before anything is written
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) name: Option<String>,
 }
 
 /// `darkroom verify`.

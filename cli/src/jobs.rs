@@ -16,6 +16,7 @@ use crate::{
     failure::Result,
     forecast::{self, DryRunView},
     inputs::Inputs,
+    name_template::{self, BY_INDEX, NameTemplate},
     output,
     pictures::{Folder, Taken},
     progress::Progress,
@@ -202,8 +203,9 @@ async fn linked<'a>(
 }
 
 fn image_line(image: &v1::Image) -> String {
+    let id = if image.custom_id.is_empty() { String::new() } else { format!("{}  ", image.custom_id) };
     let mut line = format!(
-        "{:06}  {:<10}  {:<8}  seed {}  {}",
+        "{:06}  {:<10}  {:<8}  seed {}  {id}{}",
         image.index,
         view::image_state(image.state()),
         image.stage,
@@ -228,8 +230,12 @@ fn states<S: Copy>(names: &[String], all: &[S], name_of: fn(S) -> &'static str) 
 
 /// `darkroom get`. What is there already, byte for byte, is not fetched again.
 pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result<()> {
+    let template = NameTemplate::parse(args.name.as_deref().unwrap_or(BY_INDEX))?;
     let out = args.out.unwrap_or_else(|| PathBuf::from("renders").join(&args.job));
     let job = client.job(&args.job).await?;
+    if args.name.is_some() {
+        name_template::check(client, &args.job, &template).await?;
+    }
     let taken = if args.overwrite { Taken::Overwrite } else { Taken::Refuse };
     let folder = Folder::open(&out, taken)?;
     let mut pictures = Vec::new();
@@ -238,13 +244,16 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
     loop {
         let page = client.images(&args.job, &[v1::ImageState::Done], token).await?;
         for image in &page.images {
-            if !folder.has(image.index, &image.sha256) {
-                folder.write(image.index, &client.fetch(&args.job, image.index).await?)?;
+            let name = template.name(image)?;
+            if !folder.has_named(&name, &image.sha256) {
+                folder.write_named(&name, &client.fetch(&args.job, image.index).await?)?;
                 fetched += 1;
             }
-            let path = folder.path_of(image.index);
+            let path = folder.path_named(&name);
             if as_json {
-                pictures.push(json!({"index": image.index, "path": path, "sha256": image.sha256}));
+                pictures.push(json!({
+                    "index": image.index, "path": path, "sha256": image.sha256, "custom_id": image.custom_id
+                }));
             } else {
                 output::line(&path.display().to_string())?;
             }

@@ -13,6 +13,7 @@ mod deadline;
 mod embedded;
 mod failure;
 mod farm;
+mod file_name;
 mod forecast;
 #[cfg(feature = "embedded")]
 mod import;
@@ -22,6 +23,7 @@ mod jobs;
 mod model;
 #[cfg(feature = "embedded")]
 mod model_info;
+mod name_template;
 mod output;
 mod pictures;
 mod progress;

@@ -74,14 +74,27 @@ impl Folder {
         self.path.join(name(self.offset + index))
     }
 
-    /// Whether image `index` is there already, byte for byte.
-    pub(crate) fn has(&self, index: u64, sha256: &str) -> bool {
-        fs::read(self.path_of(index)).is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
+    /// Where a picture of a name of its own goes.
+    pub(crate) fn path_named(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether a picture is there already, byte for byte.
+    pub(crate) fn has_named(&self, name: &str, sha256: &str) -> bool {
+        fs::read(self.path_named(name)).is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
+    }
+
+    /// As [`write`](Self::write), under a name of its own. There is no numbering on.
+    pub(crate) fn write_named(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        self.put(self.path_named(name), None, bytes)
     }
 
     /// Writes image `index` under its name, through a temporary file beside it, and returns where it is.
     pub(crate) fn write(&self, index: u64, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.path_of(index);
+        self.put(self.path_of(index), Some(index), bytes)
+    }
+
+    fn put(&self, path: PathBuf, index: Option<u64>, bytes: &[u8]) -> Result<PathBuf> {
         let unwritable = |error: io::Error| failure::file("out", "write", &path, &error);
         let mut file = tempfile::Builder::new()
             .prefix(".darkroom-")
@@ -105,11 +118,11 @@ impl Folder {
     }
 
     /// The name is taken: by these bytes, which is well, or by others.
-    fn meet(&self, index: u64, path: &Path, bytes: &[u8]) -> Result<PathBuf> {
+    fn meet(&self, index: Option<u64>, path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         if fs::read(path).is_ok_and(|there| there == bytes) {
             return Ok(path.to_owned());
         }
-        if self.taken == Taken::NumberOn {
+        if let (Taken::NumberOn, Some(index)) = (self.taken, index) {
             let next = self.numbers()?.iter().max().map_or(0, |highest| highest + 1);
             let later =
                 Self { path: self.path.clone(), taken: self.taken, offset: next.saturating_sub(index) };

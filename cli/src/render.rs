@@ -1,7 +1,7 @@
 //! `darkroom render`: prompts in, pictures out. Submits one job, follows it, and writes each picture as it is done.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Render {
     inputs: Inputs,
     folder: Folder,
     as_json: bool,
-    /// There is one prompt and neither a negative prompt nor a style, so that a note can only be about it.
-    one_text: bool,
+    /// There is one prompt, so that a note can only be about it.
+    one_prompt: bool,
 }
 
 /// What came of it.
@@ -55,8 +55,8 @@ impl Render {
         let mut inputs = Inputs::default();
         let prompts = request::prompts(&args.prompts, &args.request, &mut inputs)?;
         let folder = Folder::open(&args.out, Taken::NumberOn)?;
-        let one_text = prompts.len() == 1 && args.request.negative.is_none() && args.request.style.is_none();
-        Ok(Self { args, prompts, inputs, folder, as_json, one_text })
+        let one_prompt = prompts.len() == 1;
+        Ok(Self { args, prompts, inputs, folder, as_json, one_prompt })
     }
 
     /// Renders on a farm. Cancelled, it ends its job there.
@@ -92,7 +92,7 @@ impl Render {
 
     async fn follow(&mut self, client: &Client, job: &v1::Job, progress: &mut Progress) -> Result<Done> {
         self.number(client, job).await?;
-        let mut told = 0;
+        let mut told = BTreeSet::new();
         let mut printed = 0;
         let mut pictures = BTreeMap::new();
         let mut watch = client.watch(&job.id, 0, true);
@@ -100,10 +100,11 @@ impl Render {
         while let Some(event) = watch.next().await? {
             if let Some(job) = event.job {
                 progress.show(&job);
-                for note in job.notes.iter().skip(told) {
-                    progress.note(&format!("note: {}", about_the_only_text(note, self.one_text)));
+                for note in &job.notes {
+                    if told.insert(note.clone()) {
+                        progress.note(&format!("note: {}", about_the_only_prompt(note, self.one_prompt)));
+                    }
                 }
-                told = told.max(job.notes.len());
                 last = job;
             }
             for image in event.images {
@@ -210,10 +211,10 @@ impl Render {
     }
 }
 
-/// A note ends with the digest of the text it is about, `(text 0123456789ab)`; with one text that says nothing.
-fn about_the_only_text(note: &str, one_text: bool) -> &str {
-    match note.rsplit_once(" (text ") {
-        Some((what, digest)) if one_text && digest.ends_with(')') => what,
+/// A note begins with the images it is about, `image 0 and 3 others: `; with one prompt that says nothing.
+fn about_the_only_prompt(note: &str, one_prompt: bool) -> &str {
+    match note.split_once(": ") {
+        Some((images, what)) if one_prompt && images.starts_with("image 0") => what,
         _ => note,
     }
 }

@@ -38,11 +38,9 @@ pub(crate) fn prompts(
 pub(crate) fn template(request: &RequestArgs, inputs: &mut Inputs) -> Result<v1::Prompt> {
     let negative = request.negative.clone().unwrap_or_default();
     check_text("negative", &negative)?;
-    if let Some(style) = &request.style {
-        check_prompt("style", style)?;
-    }
-    let mut prompt =
-        v1::Prompt { negative, style: request.style.clone().unwrap_or_default(), ..v1::Prompt::default() };
+    let style = request.style.clone().unwrap_or_default();
+    check_text("style", &style)?;
+    let mut prompt = v1::Prompt { negative, style, ..v1::Prompt::default() };
     set_inputs(&mut prompt, request.image.as_deref(), request.mask.as_deref(), inputs)?;
     Ok(prompt)
 }

@@ -1,5 +1,7 @@
 //! The farm's messages as JSON documents with stable field names, and as lines for people.
 
+use std::collections::BTreeMap;
+
 use darkroom_proto::v1;
 use serde::Serialize;
 
@@ -165,6 +167,12 @@ pub(crate) struct ImageView {
     image: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     mask: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    custom_id: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
     seed: u64,
     generation: u32,
     dispatches: u64,
@@ -205,6 +213,9 @@ impl From<&v1::Image> for ImageView {
             style: image.style.clone(),
             image: image.image.clone(),
             mask: image.mask.clone(),
+            custom_id: image.custom_id.clone(),
+            labels: image.labels.clone(),
+            line: Some(image.line).filter(|line| *line > 0),
             seed: image.seed,
             generation: image.generation,
             dispatches: image.dispatches,

@@ -24,6 +24,7 @@ use darkroom_core::{
     fair_share::Pick,
     id::{JobId, StageName, WorkerId},
     image_state::ImageState,
+    label::Naming,
     prompt::text_digest,
     settings::{Settings, SettingsRequest},
 };
@@ -159,6 +160,7 @@ impl Bench {
                         negative_embedding: Some(negative.clone()),
                         style_embedding: None,
                         extras: Extras::default(),
+                        naming: Naming::default(),
                     }
                 })
                 .collect();

@@ -298,9 +298,17 @@ async fn notes_reach_the_job_each_once_and_later_jobs_too(mut farm: Farm) {
     let workers =
         farm.work(|task| if is_encode(task) { Act::Note("unknown word: flurb") } else { Act::Done });
     for _ in 0..2 {
-        let job = farm.submit(spec(), vec![prompt("a flurb"), prompt("flurb flurb")]).await;
+        let prompts = vec![v1::Prompt { line: 3, ..prompt("a flurb") }, prompt("flurb flurb")];
+        let job = farm.submit(spec(), prompts).await;
         let job = farm.until_ended(&job.id).await;
-        assert_eq!(job.notes, ["unknown word: flurb"]);
+        assert_eq!(
+            job.notes,
+            [
+                "image 0 (line 3): unknown word: flurb",
+                "image 0 (line 3) and 1 other: negative prompt: unknown word: flurb",
+                "image 1: unknown word: flurb",
+            ]
+        );
     }
     workers.stop().await;
     farm.shutdown().await;

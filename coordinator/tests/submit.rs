@@ -165,7 +165,25 @@ async fn every_bad_field_is_refused_by_name() {
         ("prompts", Code::InvalidArgument, |r| r.prompts.clear()),
         ("prompts", Code::InvalidArgument, |r| r.prompts = prompts(10_001)),
         ("prompts[1].text", Code::InvalidArgument, |r| r.prompts[1].text = " \n ".to_owned()),
+        ("prompts[1].text", Code::InvalidArgument, |r| r.prompts[1].text = "\u{FEFF}".to_owned()),
+        ("prompts[1].text", Code::InvalidArgument, |r| r.prompts[1].text = "\u{200B}\u{A0}".to_owned()),
         ("prompts[1].text", Code::InvalidArgument, |r| r.prompts[1].text = "x".repeat(4097)),
+        ("prompts[1].style", Code::InvalidArgument, |r| r.prompts[1].style = "x".repeat(4097)),
+        ("prompts[1].custom_id", Code::InvalidArgument, |r| r.prompts[1].custom_id = "x".repeat(129)),
+        ("prompts[1].custom_id", Code::InvalidArgument, |r| r.prompts[1].custom_id = "a\u{7}".to_owned()),
+        ("prompts[1].custom_id", Code::InvalidArgument, |r| {
+            r.prompts.iter_mut().for_each(|prompt| prompt.custom_id = "same".to_owned());
+        }),
+        ("prompts[1].labels", Code::InvalidArgument, |r| {
+            r.prompts[1].labels = (0..17).map(|key| (key.to_string(), String::new())).collect();
+        }),
+        ("prompts[1].labels", Code::InvalidArgument, |r| {
+            r.prompts[1].labels = (0..9).map(|key| (key.to_string(), "x".repeat(1000))).collect();
+        }),
+        ("prompts[1].labels[\"k\"]", Code::InvalidArgument, |r| {
+            r.prompts[1].labels = [("k".to_owned(), "a\u{0}".to_owned())].into();
+        }),
+        ("prompts[1].line", Code::InvalidArgument, |r| r.prompts[1].line = u64::MAX),
         ("prompts[1].text", Code::InvalidArgument, |r| r.prompts[1].text = "a\u{7}".to_owned()),
         ("prompts[1].negative", Code::InvalidArgument, |r| r.prompts[1].negative = "x".repeat(4097)),
         ("prompts[1].images", Code::InvalidArgument, |r| r.prompts[1].images = 10_001),

@@ -172,7 +172,7 @@ impl CascadeSpec {
         if self.format != 1 {
             return wrong("format", format!("format is {}; accepted: 1", self.format));
         }
-        if self.name.trim().is_empty() || self.name.len() > 64 {
+        if crate::prompt::is_blank(&self.name) || self.name.len() > 64 {
             return wrong("name", format!("name is {:?}; accepted: 1 to 64 characters", self.name));
         }
         if !matches!(self.encoder.dtype.as_str(), "f32" | "bf16") {

@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::digest::Digest;
-
 use crate::encoder::Encoded;
 
 const TOKENS: &str = "tokens";
 const TRUNCATED: &str = "truncated_tokens";
 const UNKNOWN: &str = "unknown_words";
 
-/// Most unknown words named in one note.
+/// Most unknown words named in one note, and most characters of each.
 const MAX_WORDS: usize = 20;
+const MAX_WORD: usize = 40;
 
 /// The embedding's metadata.
 pub(crate) fn metadata(encoded: &Encoded) -> BTreeMap<String, String> {
@@ -26,25 +25,31 @@ pub(crate) fn metadata(encoded: &Encoded) -> BTreeMap<String, String> {
     .into()
 }
 
-/// Notes for people from an embedding's metadata. The text itself is named by its hash only.
-pub(crate) fn notes(text: &Digest, metadata: &BTreeMap<String, String>) -> Vec<String> {
+/// Notes for people from an embedding's metadata. Which images they are about, the coordinator says, which knows.
+pub(crate) fn notes(metadata: &BTreeMap<String, String>) -> Vec<String> {
     let number = |key: &str| metadata.get(key).and_then(|value| value.parse().ok()).unwrap_or(0_usize);
     let words = metadata.get(UNKNOWN).and_then(|words| serde_json::from_str::<Vec<String>>(words).ok());
     let (tokens, truncated) = (number(TOKENS), number(TRUNCATED));
-    let text = text.short();
     let mut notes = Vec::new();
     if truncated > 0 {
         let all = tokens + truncated;
-        notes.push(format!("a prompt has {all} tokens, the last {truncated} were cut off (text {text})"));
+        notes.push(format!("a prompt has {all} tokens, the last {truncated} were cut off"));
     }
     let words = words.unwrap_or_default();
     if !words.is_empty() {
         let more = words.len().saturating_sub(MAX_WORDS);
-        let named = words[..words.len().min(MAX_WORDS)].join(", ");
+        let named = words.iter().take(MAX_WORDS).map(|word| shortened(word)).collect::<Vec<_>>().join(", ");
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        notes.push(format!("the model does not know: {named}{more} (text {text})"));
+        notes.push(format!("the model does not know: {named}{more}"));
     }
     notes
+}
+
+fn shortened(word: &str) -> String {
+    match word.char_indices().nth(MAX_WORD) {
+        Some((end, _)) => format!("{}…", &word[..end]),
+        None => word.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -56,15 +61,18 @@ mod tests {
     fn cut_off_tokens_and_unknown_words_are_told() {
         let text = "a blorp above a blorpish zorg";
         let encoded = FakeEncoder::new(5).encode(&[text]).unwrap().remove(0);
-        let digest = Digest::of(b"t");
-        let notes = notes(&digest, &metadata(&encoded));
+        let notes = notes(&metadata(&encoded));
         assert_eq!(notes.len(), 2);
-        assert_eq!(
-            notes[0],
-            format!("a prompt has 7 tokens, the last 2 were cut off (text {})", digest.short())
-        );
-        assert!(notes[1].starts_with("the model does not know: blorp, blorpish (text "), "{}", notes[1]);
+        assert_eq!(notes[0], "a prompt has 7 tokens, the last 2 were cut off");
+        assert_eq!(notes[1], "the model does not know: blorp, blorpish");
         let plain = FakeEncoder::new(32).encode(&["a circle"]).unwrap().remove(0);
-        assert_eq!(super::notes(&digest, &metadata(&plain)), Vec::<String>::new());
+        assert_eq!(super::notes(&metadata(&plain)), Vec::<String>::new());
+        let long = FakeEncoder::new(32).encode(&[&"blorp".repeat(9)]).unwrap().remove(0);
+        let told = super::notes(&metadata(&long));
+        assert_eq!(
+            told,
+            [format!("the model does not know: {}…", "blorp".repeat(8))],
+            "words are of any length"
+        );
     }
 }

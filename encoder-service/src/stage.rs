@@ -8,7 +8,6 @@ use darkroom_artifacts::{
     ArtifactStore,
     tensor::{self, FloatTensor},
 };
-use darkroom_core::digest::Digest;
 use darkroom_queue::{
     stage_loop::{BatchFault, Fault, Loaded, Model, Row, Stage},
     task::{EncodeBody, Outcome, PoolId, Subject, Task, TaskBody},
@@ -39,9 +38,9 @@ impl EncodeStage {
     }
 }
 
-fn body(task: &Task) -> Result<(&EncodeBody, Digest), Outcome> {
+fn body(task: &Task) -> Result<&EncodeBody, Outcome> {
     match (&task.body, task.key.subject) {
-        (TaskBody::Encode(body), Subject::Text(digest)) => Ok((body, digest)),
+        (TaskBody::Encode(body), Subject::Text(_)) => Ok(body),
         _ => Err(Outcome::Failed {
             code: "wrong_task".to_owned(),
             message: "a task that encodes no text came to an encoder".to_owned(),
@@ -56,30 +55,30 @@ impl Stage for EncodeStage {
     type File = File;
 
     async fn load(&self, _pool: &PoolId, task: &Task) -> Result<Loaded<()>, Fault> {
-        let (body, digest) = body(task).map_err(Fault::Ends)?;
+        let body = body(task).map_err(Fault::Ends)?;
         let earlier = self.artifacts.find_content(&body.prefix, tensor::EXTENSION).await;
         let Some((artifact, bytes)) = earlier.map_err(|error| Fault::Storage(error.to_string()))? else {
             return Ok(Loaded::Ready(()));
         };
         // The bytes have their hash; what cannot be read all the same is not an embedding and is made anew.
         Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| Loaded::Already {
-            outcome: Outcome::Done { artifact, notes: notes::notes(&digest, &metadata) },
+            outcome: Outcome::Done { artifact, notes: notes::notes(&metadata) },
             device_class: None,
         }))
     }
 
     fn encode(&self, task: &Task, output: Encoded, _device_class: &str) -> Result<File, Outcome> {
-        let (_, digest) = body(task)?;
+        body(task)?;
         let metadata = notes::metadata(&output);
         let bytes = output
             .embedding
             .to_bytes(&metadata)
             .map_err(|error| Outcome::Failed { code: "encoding".to_owned(), message: error.to_string() })?;
-        Ok(File { bytes: bytes.into(), notes: notes::notes(&digest, &metadata) })
+        Ok(File { bytes: bytes.into(), notes: notes::notes(&metadata) })
     }
 
     async fn store(&self, task: &Task, file: &File) -> Result<Outcome, Fault> {
-        let (body, _) = body(task).map_err(Fault::Ends)?;
+        let body = body(task).map_err(Fault::Ends)?;
         let stored = self.artifacts.put_content(&body.prefix, tensor::EXTENSION, file.bytes.clone()).await;
         let artifact = stored.map_err(|error| Fault::Storage(error.to_string()))?;
         Ok(Outcome::Done { artifact, notes: file.notes.clone() })

@@ -1,6 +1,7 @@
 //! The gRPC service `darkroom.v1.Farm`: checks what comes in, asks the store, converts what goes out.
 
 mod convert;
+mod custom_ids;
 mod fetch;
 mod inputs;
 mod jobs;

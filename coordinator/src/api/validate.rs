@@ -10,14 +10,18 @@ use darkroom_core::{
     digest::{Digest, FieldHasher},
     error::{Code, UserError},
     id::JobId,
-    prompt::{check_prompt, check_text, text_digest},
+    label::Naming,
+    prompt::{check_prepared, check_prompt, check_text, is_blank, or_empty, text_digest},
     settings::{Settings, SettingsRequest},
 };
 use darkroom_proto::v1;
 use prost::Message;
 use uuid::Uuid;
 
-use super::inputs::{Inputs, Wanted};
+use super::{
+    custom_ids::CustomIds,
+    inputs::{Inputs, Wanted},
+};
 use crate::{
     store::{
         limits::Limits,
@@ -52,6 +56,7 @@ pub(super) struct Draft {
     images: u64,
     /// The beginnings of the digests of all texts, which tell them apart well enough to count them.
     texts: Option<HashSet<u64>>,
+    custom_ids: CustomIds,
     content: FieldHasher,
 }
 
@@ -61,7 +66,7 @@ impl Draft {
         let spec = spec.ok_or_else(|| {
             UserError::invalid("spec", "spec is missing; accepted: a job spec, first of all")
         })?;
-        limit("spec.client_request_id", &spec.client_request_id, MAX_REQUEST_ID)?;
+        check_request_id(&spec.client_request_id)?;
         limit("spec.name", &spec.name, MAX_NAME)?;
         limit("spec.tenant", &spec.tenant, MAX_TENANT)?;
         let priority = priority(spec.priority)?;
@@ -77,8 +82,8 @@ impl Draft {
             .field(&v1::JobSpec { client_request_id: String::new(), ..spec.clone() }.encode_to_vec());
         let job = NewJob {
             id: JobId(Uuid::now_v7()),
-            tenant: if spec.tenant.is_empty() { DEFAULT_TENANT.to_owned() } else { spec.tenant },
-            name: spec.name,
+            tenant: if is_blank(&spec.tenant) { DEFAULT_TENANT.to_owned() } else { spec.tenant },
+            name: or_empty(&spec.name).to_owned(),
             client_request_id: Some(spec.client_request_id).filter(|id| !id.is_empty()),
             priority,
             cascade: digest,
@@ -94,7 +99,17 @@ impl Draft {
             limits,
         };
         let wanted = Wanted::of(&job.settings, &cascade.spec);
-        Ok(Self { job, cascade: cascade.clone(), wanted, position: 0, images: 0, texts: None, content })
+        let custom_ids = CustomIds::default();
+        Ok(Self {
+            job,
+            cascade: cascade.clone(),
+            wanted,
+            position: 0,
+            images: 0,
+            texts: None,
+            custom_ids,
+            content,
+        })
     }
 
     /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
@@ -114,6 +129,7 @@ impl Draft {
                 ),
             ));
         }
+        self.custom_ids.begin();
         prompts.into_iter().map(|prompt| self.add_one(prompt, inputs)).collect()
     }
 
@@ -127,8 +143,9 @@ impl Draft {
         self.texts.as_ref().map_or(0, |texts| texts.len() as u64)
     }
 
-    /// The same draft, which counts its distinct texts.
-    pub(super) fn counting(self) -> Self {
+    /// The same draft of a job that is not stored: it counts its distinct texts, and knows all of its custom ids.
+    pub(super) fn counting(mut self) -> Self {
+        self.custom_ids.across = true;
         Self { texts: Some(HashSet::new()), ..self }
     }
 
@@ -140,10 +157,16 @@ impl Draft {
         Ok(self.content.clone().finish())
     }
 
-    fn add_one(&mut self, prompt: v1::Prompt, inputs: &Inputs) -> Result<NewPrompt, UserError> {
-        let path = |key: &str| format!("prompts[{}].{key}", self.position);
+    fn add_one(&mut self, mut prompt: v1::Prompt, inputs: &Inputs) -> Result<NewPrompt, UserError> {
+        let position = self.position;
+        let path = |key: &str| format!("prompts[{position}].{key}");
+        let content = std::mem::take(&mut self.content);
+        self.content = content.field(&prompt.encode_to_vec());
         check_prompt(&path("text"), &prompt.text)?;
         check_text(&path("negative"), &prompt.negative)?;
+        let labels = std::mem::take(&mut prompt.labels);
+        let naming = Naming::check((prompt.custom_id.as_str(), labels, prompt.line), &path)?;
+        self.custom_ids.add(position, &naming)?;
         let (image, mask) = inputs.of_prompt(&prompt, &self.wanted, &path)?;
         let style = self.style(&prompt.style, &path)?;
         let wanted = if prompt.images == 0 { self.job.requested.images_per_prompt } else { prompt.images };
@@ -154,19 +177,26 @@ impl Draft {
                 format!("the job has more than {MAX_IMAGES} images; accepted: at most so many, split it"),
             ));
         }
-        let content = std::mem::take(&mut self.content);
-        self.content = content.field(&prompt.encode_to_vec());
+        let preparation = self.cascade.spec.encoder.text_preparation;
+        let text_embedding = self.prepare(&prompt.text);
+        check_prepared(&path("text"), preparation, &text_embedding.prepared)?;
+        let style_embedding = style.as_deref().map(|style| self.prepare(style));
+        if let Some(style) = &style_embedding {
+            check_prepared(&path("style"), preparation, &style.prepared)?;
+        }
+        let negative = or_empty(&prompt.negative).to_owned();
         let new = NewPrompt {
-            position: self.position,
+            position,
             first_index: self.images,
             images,
             first_seed: prompt.seed.unwrap_or_else(|| self.job.seed.wrapping_add(self.images)),
-            text_embedding: self.prepare(&prompt.text),
-            negative_embedding: self.job.settings.guided().then(|| self.prepare(&prompt.negative)),
-            style_embedding: style.as_deref().map(|style| self.prepare(style)),
+            text_embedding,
+            negative_embedding: self.job.settings.guided().then(|| self.prepare(&negative)),
+            style_embedding,
             extras: Extras { style, image, mask },
+            naming,
             text: prompt.text,
-            negative: prompt.negative,
+            negative,
         };
         if let Some(texts) = &mut self.texts {
             let others = [&new.negative_embedding, &new.style_embedding].into_iter().flatten();
@@ -179,11 +209,11 @@ impl Draft {
 
     /// The style, where there is one: a text for super-resolution stages.
     fn style(&self, text: &str, path: &dyn Fn(&str) -> String) -> Result<Option<String>, UserError> {
-        if text.is_empty() {
+        let field = path("style");
+        check_text(&field, text)?;
+        if is_blank(text) {
             return Ok(None);
         }
-        let field = path("style");
-        check_prompt(&field, text)?;
         if self.job.settings.stages.iter().all(|stage| stage.noise_level.is_none()) {
             let message = format!(
                 "{field} is given, but no super-resolution stage runs, which it is for; accepted: none"
@@ -201,6 +231,16 @@ impl Draft {
 
 fn beginning(digest: &Digest) -> u64 {
     digest.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// A repeat is recognised by it: one that cannot be seen is a mistake, not a wish for none.
+fn check_request_id(id: &str) -> Result<(), UserError> {
+    let field = "spec.client_request_id";
+    if !id.is_empty() && is_blank(id) {
+        let message = format!("{field} is blank; accepted: 1 to {MAX_REQUEST_ID} characters, or none");
+        return Err(UserError::invalid(field, message));
+    }
+    limit(field, id, MAX_REQUEST_ID)
 }
 
 fn limit(field: &str, text: &str, most: usize) -> Result<(), UserError> {
@@ -296,3 +336,6 @@ fn random_seed() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
     (high ^ low) & u64::from(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod bench;
 mod conduct;
 mod forecast;
 mod inputs;
+mod labels;
 mod limits;
 mod walk;
 
@@ -44,6 +45,12 @@ pub use forecast::{
 pub use inputs::{
     a_picture_that_was_sent_is_known_by_its_hash, a_style_is_waited_for_and_handed_out_with_the_pictures,
     a_style_that_is_given_up_ends_its_images_and_no_others, a_style_that_is_lost_is_wanted_again,
+};
+pub use labels::{
+    a_custom_id_is_taken_once_in_a_job, a_note_counts_the_images_of_all_chunks,
+    a_note_names_its_first_image_its_line_and_how_many_others,
+    of_two_chunks_at_once_with_the_same_custom_ids_one_is_refused,
+    what_a_client_calls_its_prompts_is_told_in_every_listing,
 };
 pub use limits::{
     a_deadline_that_passed_is_replaced_or_dropped_by_a_retry,
@@ -110,6 +117,11 @@ macro_rules! store_conformance_tests {
             a_style_is_waited_for_and_handed_out_with_the_pictures
             a_style_that_is_lost_is_wanted_again
             a_style_that_is_given_up_ends_its_images_and_no_others
+            what_a_client_calls_its_prompts_is_told_in_every_listing
+            a_custom_id_is_taken_once_in_a_job
+            of_two_chunks_at_once_with_the_same_custom_ids_one_is_refused
+            a_note_names_its_first_image_its_line_and_how_many_others
+            a_note_counts_the_images_of_all_chunks
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {
@@ -206,13 +218,16 @@ pub async fn a_text_is_dispatched_once_for_all_jobs_and_images(bench: &Bench) {
     for (job, images) in [(first, 5), (second, 10)] {
         let record = bench.store.job(job).await.expect("there");
         assert_eq!((record.stages[0].passed, record.stages[1].ready), (2, images));
-        assert_eq!(bench.store.notes(job, 9).await.expect("notes"), ["a note"]);
+        let others = format!("image 0 and {} others: ", images - 1);
+        let notes = [format!("{others}a note"), format!("{others}negative prompt: a note")];
+        assert_eq!(bench.store.notes(job, 9).await.expect("notes"), notes);
         bench.audit(job).await;
     }
     let later = bench.submit(&["same"], 1).await;
     let record = bench.store.job(later).await.expect("there");
     assert_eq!((record.stages[0].passed, record.stages[1].ready), (2, 1), "ready at once");
-    assert_eq!(bench.store.notes(later, 9).await.expect("notes"), ["a note"]);
+    let notes = ["image 0: a note", "image 0: negative prompt: a note"];
+    assert_eq!(bench.store.notes(later, 9).await.expect("notes"), notes);
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
@@ -616,7 +631,8 @@ pub async fn a_job_keeps_a_hundred_notes_whatever_other_jobs_keep(bench: &Bench)
     }
     let committed = bench.store.commit(&bench.pool("encode"), &reports).await.expect("commits");
     assert!(committed.fates.iter().all(|fate| *fate == Fate::Applied));
-    assert_eq!(bench.store.notes(few, 999).await.expect("lists"), notes("few", 80));
+    let about = |notes: Vec<String>| notes.iter().map(|note| format!("image 0: {note}")).collect::<Vec<_>>();
+    assert_eq!(bench.store.notes(few, 999).await.expect("lists"), about(notes("few", 80)));
     assert_eq!(bench.store.notes(many, 999).await.expect("lists").len(), 100);
     let (_, around) = bench.store.view(few, 20).await.expect("reads");
     assert_eq!(around.notes, bench.store.notes(few, 20).await.expect("lists"), "as many as asked for");

@@ -9,9 +9,11 @@ mod cause;
 mod change;
 pub mod conduct;
 pub mod conformance;
+pub(crate) mod custom_id;
 pub mod error;
 pub mod forecast;
 pub mod limits;
+mod notes;
 pub mod postgres;
 pub mod records;
 pub mod sqlite;
@@ -88,7 +90,7 @@ pub trait Store: Send + Sync + 'static {
     /// Starts a job that arrives in chunks; nothing of it runs before [`Store::accept`].
     async fn begin(&self, job: &NewJob) -> Result<(), Error>;
 
-    /// Adds a chunk. `NotFound` when the job was swept meanwhile.
+    /// Adds a chunk. `NotFound` when the job was swept meanwhile; refused where it repeats another chunk's custom id.
     async fn receive(&self, job: JobId, prompts: &[NewPrompt]) -> Result<(), Error>;
 
     /// Accepts what was received, or finds that its client's request id was accepted before; then what was received
@@ -253,7 +255,8 @@ pub trait Store: Send + Sync + 'static {
     /// The job and the images that changed after a version, as of one moment; at most `limit` images.
     async fn changes(&self, job: JobId, after: (u64, Option<u64>), limit: u32) -> Result<Changes, Error>;
 
-    /// Why texts of a job deserve a note: truncated, unknown words. At most `limit`, each once.
+    /// Why texts of a job deserve a note: truncated, unknown words. At most `limit`, each once, each with the images it is
+    /// about, in their order.
     async fn notes(&self, job: JobId, limit: u32) -> Result<Vec<String>, Error>;
 
     /// Images dispatched or ready before this job's in a pool: of higher priority, and in all.

@@ -1,5 +1,7 @@
 //! What goes into the record and what comes out, in the domain's words.
 
+use std::collections::BTreeMap;
+
 use darkroom_core::{
     artifact::ArtifactRef,
     digest::{Digest, FieldHasher},
@@ -8,6 +10,7 @@ use darkroom_core::{
     id::{ImageId, JobId, StageName},
     image_state::{ImageProgress, ImageState},
     job_state::JobState,
+    label::Naming,
     settings::{Settings, SettingsRequest},
     start::Start,
 };
@@ -145,6 +148,8 @@ pub struct NewPrompt {
     pub style_embedding: Option<PreparedText>,
     /// What else it brings.
     pub extras: Extras,
+    /// What its client calls it.
+    pub naming: Naming,
 }
 
 impl NewPrompt {
@@ -164,6 +169,30 @@ impl NewPrompt {
             .map(Some)
             .map_err(|error| super::Error::Corrupt(error.to_string()))
     }
+
+    /// Its labels, as JSON; `None` for none.
+    pub(super) fn labels_json(&self) -> Result<Option<String>, super::Error> {
+        let labels = Some(&self.naming.labels).filter(|labels| !labels.is_empty());
+        let json = labels.map(serde_json::to_string).transpose();
+        json.map_err(|error| super::Error::Corrupt(error.to_string()))
+    }
+}
+
+/// A prompt's naming from its columns; labels as [`NewPrompt::labels_json`] wrote them.
+pub(super) fn naming(
+    custom_id: Option<String>,
+    labels: Option<&str>,
+    line: Option<i64>,
+) -> Result<Naming, super::Error> {
+    let labels = labels.map_or(Ok(BTreeMap::new()), serde_json::from_str);
+    Ok(Naming {
+        custom_id,
+        labels: labels.map_err(|error: serde_json::Error| super::Error::Corrupt(error.to_string()))?,
+        line: line
+            .map(u64::try_from)
+            .transpose()
+            .map_err(|error| super::Error::Corrupt(error.to_string()))?,
+    })
 }
 
 impl Extras {
@@ -473,6 +502,8 @@ pub struct ImageRecord {
     pub negative: String,
     /// What else its prompt brings.
     pub extras: Extras,
+    /// What its client calls its prompt.
+    pub naming: Naming,
     /// Its seed.
     pub seed: u64,
     /// How far it has come.

@@ -10,6 +10,7 @@ use darkroom_core::{
     fair_share::Pick,
     id::{JobId, StageName, WorkerId},
     image_state::ImageState,
+    label::Naming,
     prompt::text_digest,
     settings::{Settings, SettingsRequest},
 };
@@ -165,6 +166,7 @@ impl Bench {
                 negative_embedding: Some(self.text("")),
                 style_embedding: None,
                 extras: Extras::default(),
+                naming: Naming::default(),
             })
             .collect()
     }

@@ -19,6 +19,7 @@ mod life;
 mod limits;
 mod missing;
 mod moves;
+mod notes;
 mod onward;
 mod open;
 mod outputs;

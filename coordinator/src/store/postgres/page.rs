@@ -12,7 +12,9 @@ use super::{
     query::{find, read_job},
     rows::{ProgressRow, artifact, column, image_seed, number},
 };
-use crate::store::records::{Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, Output};
+use crate::store::records::{
+    Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, Output, naming,
+};
 
 #[derive(sqlx::FromRow)]
 struct ImageRow {
@@ -24,6 +26,9 @@ struct ImageRow {
     text: String,
     negative: String,
     extras: Option<String>,
+    custom_id: Option<String>,
+    labels: Option<String>,
+    line: Option<i64>,
     first_index: i64,
     first_seed: i64,
 }
@@ -58,8 +63,8 @@ impl PostgresStore {
     async fn following(&self, job: JobId, after: i64, limit: u32) -> Result<ImagePage, Error> {
         let rows = sqlx::query(
             "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
-                    i.suspect, i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index,
-                    p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
+                    i.suspect, i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id,
+                    p.labels, p.line, p.first_index, p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
              FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving') AS j
              CROSS JOIN LATERAL (SELECT * FROM images WHERE job = j.seq AND idx > $2 ORDER BY idx LIMIT $3) AS i
              CROSS JOIN LATERAL (SELECT * FROM prompts AS p
@@ -229,7 +234,8 @@ async fn by_state(tx: &mut Tx, seq: i64, states: &[&str], after: i64, limit: i64
 async fn read_images(tx: &mut Tx, job: JobId, seq: i64, indexes: &[i64]) -> Result<Vec<ImageRecord>, Error> {
     let rows: Vec<ImageRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index, p.first_seed
+                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id, p.labels, p.line,
+                p.first_index, p.first_seed
          FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (idx, position)
          CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = wanted.idx OFFSET 0) AS i
          CROSS JOIN LATERAL (SELECT * FROM prompts AS p
@@ -281,6 +287,7 @@ fn record(job: JobId, row: ImageRow, outputs: Vec<Output>) -> Result<ImageRecord
         prompt: row.text,
         negative: row.negative,
         extras: Extras::from_json(row.extras.as_deref())?,
+        naming: naming(row.custom_id, row.labels.as_deref(), row.line)?,
         error: row.error_code.zip(row.error),
         version: number(row.version)?,
         outputs,

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::store::{
     limits::Limits,
+    notes,
     records::{Around, JobPage, JobQuery, JobRecord, Pace, StageCounters},
 };
 
@@ -82,7 +83,9 @@ impl PostgresStore {
         let row: Option<ViewRow> = sqlx::query_as(concat!(
             job_columns!(
                 view_dispatched!(),
-                ", ARRAY (SELECT n.note FROM job_notes AS n WHERE n.job = j.seq ORDER BY n.note LIMIT $2) AS notes,
+                ", ARRAY (SELECT json_build_array(n.first_index, n.line, n.images, n.role, n.note)::text
+                        FROM text_notes AS n WHERE n.job = j.seq
+                        ORDER BY n.first_index, n.role, n.embedding, n.ord LIMIT $2) AS notes,
                    (SELECT count(*) FROM jobs AS o
                     WHERE (o.state IN ('active', 'paused') OR o.follow IS NOT NULL)
                       AND o.state = 'active' AND o.priority >= j.priority) AS rivals,
@@ -104,7 +107,7 @@ impl PostgresStore {
         if let Some(first) = row.first_dispatched {
             self.viewed_from.set(job, first, from.is_none());
         }
-        let around = Around { notes: row.notes, rivals: number(row.rivals)? };
+        let around = Around { notes: notes::sentences(&row.notes)?, rivals: number(row.rivals)? };
         Ok((record(row.job)?, around))
     }
 
@@ -118,14 +121,16 @@ impl PostgresStore {
     }
 
     pub(super) async fn job_notes(&self, job: JobId, limit: u32) -> Result<Vec<String>, Error> {
-        Ok(sqlx::query_scalar(
-            "SELECT n.note FROM jobs AS j JOIN job_notes AS n ON n.job = j.seq
-             WHERE j.id = $1 ORDER BY n.note LIMIT $2",
+        let rows: Vec<String> = sqlx::query_scalar(
+            "SELECT json_build_array(n.first_index, n.line, n.images, n.role, n.note)::text
+             FROM jobs AS j JOIN text_notes AS n ON n.job = j.seq
+             WHERE j.id = $1 ORDER BY n.first_index, n.role, n.embedding, n.ord LIMIT $2",
         )
         .bind(job.0)
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
-        .await?)
+        .await?;
+        notes::sentences(&rows)
     }
 
     pub(super) async fn count_active(&self, priority: u8) -> Result<u64, Error> {

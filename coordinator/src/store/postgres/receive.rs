@@ -9,17 +9,23 @@ use darkroom_core::{digest::Digest, image_state::ImageState};
 
 use super::{
     Error, Tx,
+    notes::{Uses, note_received},
     progress::LockedJobs,
     rows::{column, column32, digest, seed_column},
     texts,
 };
-use crate::store::records::{NewPrompt, PreparedText};
+use crate::store::{
+    custom_id,
+    records::{NewPrompt, PreparedText},
+};
 
 /// A text's row as this transaction may rely on it.
 #[derive(Clone, Copy)]
 struct Text {
     id: i64,
     encoded: bool,
+    /// There are notes on it.
+    noted: bool,
 }
 
 type Texts = HashMap<Digest, Text>;
@@ -35,6 +41,7 @@ pub(super) async fn insert_prompts(
     // Before the job is locked, so that chunks which come side by side wait for each other as little as may be.
     let new_texts = insert_job_texts(tx, job, &texts).await?;
     insert_prompt_rows(tx, job, &texts, prompts).await?;
+    note_received(tx, job, &noted_uses(&texts, prompts)?).await?;
     let waiting = texts::jobs_of(tx, &revived).await?;
     let mut jobs = LockedJobs::lock(tx, waiting.iter().map(|(job, _)| *job).chain([job])).await?;
     texts::want_in_jobs(&mut jobs, &waiting);
@@ -79,23 +86,24 @@ async fn ensure_texts(
     .await?;
     let mut texts = Texts::with_capacity(wanted.len());
     for (id, bytes) in inserted {
-        texts.insert(digest(&bytes)?, Text { id, encoded: false });
+        texts.insert(digest(&bytes)?, Text { id, encoded: false, noted: false });
     }
     let known: Vec<_> =
         wanted.iter().filter(|text| !texts.contains_key(&text.digest)).map(|text| text.digest.0).collect();
     if known.is_empty() {
         return Ok((texts, Vec::new()));
     }
-    let known: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
-        "SELECT id, digest, state FROM embeddings WHERE digest = ANY ($1) ORDER BY id FOR SHARE",
+    let known: Vec<(i64, Vec<u8>, String, bool)> = sqlx::query_as(
+        "SELECT id, digest, state, notes <> '{}' FROM embeddings WHERE digest = ANY ($1) ORDER BY id FOR SHARE",
     )
     .bind(known)
     .fetch_all(&mut **tx)
     .await?;
-    let dead: Vec<i64> = known.iter().filter(|(.., state)| state == "dead").map(|(id, ..)| *id).collect();
+    let dead: Vec<i64> =
+        known.iter().filter(|(_, _, state, _)| state == "dead").map(|(id, ..)| *id).collect();
     let revived = texts::revive(tx, &dead).await?;
-    for (id, bytes, state) in known {
-        texts.insert(digest(&bytes)?, Text { id, encoded: state == "done" });
+    for (id, bytes, state, noted) in known {
+        texts.insert(digest(&bytes)?, Text { id, encoded: state == "done", noted });
     }
     Ok((texts, revived))
 }
@@ -114,8 +122,24 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, 
     .fetch_all(&mut **tx)
     .await?;
     let encoded: Vec<i64> = inserted.iter().copied().filter(|id| by_id.get(id) == Some(&true)).collect();
-    texts::add_notes(tx, &[job], &encoded).await?;
     Ok((column(inserted.len()), column(encoded.len())))
+}
+
+/// How the chunk uses texts that are encoded and have notes. Whoever encodes the others notes them.
+fn noted_uses(texts: &Texts, prompts: &[NewPrompt]) -> Result<Uses, Error> {
+    let mut uses = Uses::default();
+    if !texts.values().any(|text| text.encoded && text.noted) {
+        return Ok(uses);
+    }
+    for prompt in prompts {
+        let (positive, negative, style) = texts_of(texts, prompt)?;
+        for (role, text) in (0_i16..).zip([Some(positive), negative, style]) {
+            if let Some(text) = text.filter(|text| text.encoded && text.noted) {
+                uses.add((text.id, role), prompt.first_index, prompt.naming.line, prompt.images);
+            }
+        }
+    }
+    Ok(uses)
 }
 
 /// A prompt's text, negative text and style.
@@ -139,20 +163,23 @@ async fn insert_prompt_rows(
     prompts: &[NewPrompt],
 ) -> Result<(), Error> {
     let (mut embeddings, mut negatives) = (Vec::new(), Vec::new());
-    let (mut styles, mut extras) = (Vec::new(), Vec::new());
+    let (mut styles, mut extras, mut labels) = (Vec::new(), Vec::new(), Vec::new());
     for prompt in prompts {
         let (positive, negative, style) = texts_of(texts, prompt)?;
         embeddings.push(positive.id);
         negatives.push(negative.map(|text| text.id));
         styles.push(style.map(|text| text.id));
         extras.push(prompt.extras_json()?);
+        labels.push(prompt.labels_json()?);
     }
-    sqlx::query(
+    let ids: Vec<_> = prompts.iter().map(|prompt| prompt.naming.custom_id.as_deref()).collect();
+    let inserted = sqlx::query(
         "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
-                              negative_embedding, style_embedding, extras)
+                              negative_embedding, style_embedding, extras, custom_id, labels, line)
          SELECT $1, p.*
          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::int[], $7::bigint[], $8::bigint[],
-                     $9::bigint[], $10::bigint[], $11::text[]) AS p",
+                     $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[]) AS p
+         ON CONFLICT (job, custom_id) WHERE custom_id IS NOT NULL DO NOTHING",
     )
     .bind(job)
     .bind(prompts.iter().map(|prompt| column(prompt.position)).collect::<Vec<_>>())
@@ -165,9 +192,20 @@ async fn insert_prompt_rows(
     .bind(negatives)
     .bind(styles)
     .bind(extras)
+    .bind(&ids)
+    .bind(labels)
+    .bind(prompts.iter().map(|prompt| prompt.naming.line.map(column)).collect::<Vec<_>>())
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    if inserted.rows_affected() == prompts.len() as u64 {
+        return Ok(());
+    }
+    let found = sqlx::query_as(
+        "SELECT p.custom_id, p.position, p.line FROM unnest($2::text[]) AS wanted (id)
+         CROSS JOIN LATERAL (SELECT * FROM prompts AS p WHERE p.job = $1 AND p.custom_id = wanted.id OFFSET 0) AS p",
+    );
+    let found = found.bind(job).bind(ids).fetch_all(&mut **tx).await?;
+    Err(custom_id::taken_of(prompts, found))
 }
 
 /// Inserts images; returns how many are ready.

@@ -266,7 +266,7 @@ async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, E
         "DELETE FROM job_stages WHERE job = $1",
         "DELETE FROM job_progress WHERE job = $1",
         "DELETE FROM job_texts WHERE job = $1",
-        "DELETE FROM job_notes WHERE job = $1",
+        "DELETE FROM text_notes WHERE job = $1",
         "DELETE FROM prompts WHERE job = $1",
         "DELETE FROM images WHERE job = $1",
         "DELETE FROM image_blocks WHERE job = $1",

@@ -15,6 +15,7 @@ use darkroom_queue::task::{Outcome, PoolId, Subject};
 use super::{
     Error, Tx,
     moves::save_and_finish,
+    notes,
     plans::KnownPlans,
     progress::LockedJobs,
     rows::{column, digest, number, text_column, to_json},
@@ -98,7 +99,7 @@ pub(super) async fn settle(
     });
     let noted: Vec<i64> = noted.map(|text| text.row.id).collect();
     let seqs: Vec<i64> = needed.iter().map(|(job, _)| *job).collect();
-    add_notes(tx, &seqs, &noted).await?;
+    notes::note_encoded(tx, &seqs, &noted).await?;
     Ok(outcomes)
 }
 
@@ -336,37 +337,6 @@ pub(super) async fn spread_dead_again(tx: &mut Tx, embeddings: &[i64]) -> Result
          SELECT id FROM embeddings WHERE id = ANY ($1) AND state = 'dead'",
     )
     .bind(embeddings)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Most notes kept for a job.
-const NOTES: i64 = 100;
-
-/// Adds embeddings' notes to those of the jobs that need their texts, up to [`NOTES`] each.
-pub(super) async fn add_notes(tx: &mut Tx, jobs: &[i64], embeddings: &[i64]) -> Result<(), Error> {
-    if embeddings.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO job_notes (job, note)
-         SELECT fresh.job, fresh.note
-         FROM (SELECT found.job, found.note, row_number() OVER (PARTITION BY found.job ORDER BY found.note) AS place
-               FROM (SELECT DISTINCT t.job, note.note
-                     FROM unnest($2::bigint[]) AS wanted (id)
-                     JOIN embeddings AS e ON e.id = wanted.id
-                     CROSS JOIN LATERAL unnest(e.notes) AS note (note)
-                     JOIN job_texts AS t ON t.embedding = e.id AND t.job = ANY ($1)) AS found
-               WHERE NOT EXISTS (SELECT 1 FROM job_notes AS known
-                                 WHERE known.job = found.job AND known.note = found.note)) AS fresh
-         WHERE fresh.place + (SELECT count(*) FROM job_notes AS known WHERE known.job = fresh.job) <= $3
-         ORDER BY fresh.job, fresh.note
-         ON CONFLICT (job, note) DO NOTHING",
-    )
-    .bind(jobs)
-    .bind(embeddings)
-    .bind(NOTES)
     .execute(&mut **tx)
     .await?;
     Ok(())

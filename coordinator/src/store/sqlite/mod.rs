@@ -12,6 +12,7 @@ mod inputs;
 mod life;
 mod limits;
 mod moves;
+mod notes;
 mod open;
 mod pace;
 mod query;

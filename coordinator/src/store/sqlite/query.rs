@@ -16,9 +16,10 @@ use super::{
 };
 use crate::store::{
     limits::Limits,
+    notes,
     records::{
         Changes, Extras, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
-        Output, Pace, StageCounters,
+        Output, Pace, StageCounters, naming,
     },
 };
 
@@ -82,6 +83,9 @@ struct ImageRow {
     text: String,
     negative: String,
     extras: Option<String>,
+    custom_id: Option<String>,
+    labels: Option<String>,
+    line: Option<i64>,
     first_index: i64,
     first_seed: i64,
 }
@@ -162,14 +166,16 @@ impl SqliteStore {
     }
 
     pub(super) async fn job_notes(&self, job: JobId, limit: u32) -> Result<Vec<String>, Error> {
-        Ok(sqlx::query_scalar(
-            "SELECT n.note FROM jobs AS j JOIN job_notes AS n ON n.job = j.seq
-             WHERE j.id = ?1 ORDER BY n.note LIMIT ?2",
+        let rows: Vec<String> = sqlx::query_scalar(
+            "SELECT json_array(n.first_index, n.line, n.images, n.role, n.note)
+             FROM jobs AS j JOIN text_notes AS n ON n.job = j.seq
+             WHERE j.id = ?1 ORDER BY n.first_index, n.role, n.embedding, n.ord LIMIT ?2",
         )
         .bind(job.to_string())
         .bind(limit)
         .fetch_all(&self.readers)
-        .await?)
+        .await?;
+        notes::sentences(&rows)
     }
 
     pub(super) async fn count_active(&self, priority: u8) -> Result<u64, Error> {
@@ -401,7 +407,8 @@ async fn read_images(
     let wanted = to_json(indexes)?;
     let rows: Vec<ImageRow> = sqlx::query_as(
         "SELECT i.job, i.idx, i.prompt, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.first_index, p.first_seed
+                i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id, p.labels, p.line,
+                p.first_index, p.first_seed
          FROM json_each(?2) AS wanted
          CROSS JOIN images AS i ON i.job = ?1 AND i.idx = wanted.value
          JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
@@ -434,6 +441,7 @@ async fn read_images(
                 prompt: row.text,
                 negative: row.negative,
                 extras: Extras::from_json(row.extras.as_deref())?,
+                naming: naming(row.custom_id, row.labels.as_deref(), row.line)?,
                 error: row.error_code.zip(row.error),
                 version: number(row.version)?,
                 outputs: by_image.remove(&row.image.idx).unwrap_or_default(),

@@ -8,12 +8,11 @@ use darkroom_core::{
 };
 
 use super::{
-    Error, SqliteStore, Tx,
-    dispatch::list,
+    Error, SqliteStore, Tx, notes,
     rows::{column, job_id, parse, seed_column, to_json},
-    texts,
 };
 use crate::store::{
+    custom_id,
     error::request_id_taken,
     limits::check_new,
     records::{NewJob, NewPrompt, PreparedText, Submitted, compatibility},
@@ -204,25 +203,40 @@ async fn insert_prompts(tx: &mut Tx, job: i64, prompts: &[NewPrompt]) -> Result<
                 prompt.negative_embedding.as_ref().map(|text| text.digest),
                 prompt.style_embedding.as_ref().map(|text| text.digest),
                 prompt.extras_json()?,
+                &prompt.naming.custom_id,
+                prompt.labels_json()?,
+                prompt.naming.line,
             ))
         })
         .collect::<Result<_, Error>>()?;
-    sqlx::query(
+    let inserted = sqlx::query(
         "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
-                              negative_embedding, style_embedding, extras, encoded)
+                              negative_embedding, style_embedding, extras, custom_id, labels, line, encoded)
          SELECT ?1, p.value ->> 0, p.value ->> 1, p.value ->> 2, p.value ->> 3, p.value ->> 4, p.value ->> 5,
-                t.id, n.id, s.id, p.value ->> 9,
+                t.id, n.id, s.id, p.value ->> 9, p.value ->> 10, p.value ->> 11, p.value ->> 12,
                 t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE)
          FROM json_each(?2) AS p
          JOIN embeddings AS t ON t.digest = p.value ->> 6
          LEFT JOIN embeddings AS n ON n.digest = p.value ->> 7
-         LEFT JOIN embeddings AS s ON s.digest = p.value ->> 8",
+         LEFT JOIN embeddings AS s ON s.digest = p.value ->> 8
+         WHERE TRUE
+         ON CONFLICT (job, custom_id) WHERE custom_id IS NOT NULL DO NOTHING",
     )
     .bind(job)
     .bind(to_json(&rows)?)
     .execute(&mut **tx)
     .await?;
+    if inserted.rows_affected() < prompts.len() as u64 {
+        let ids: Vec<_> = prompts.iter().filter_map(|prompt| prompt.naming.custom_id.as_ref()).collect();
+        let found = sqlx::query_as(
+            "SELECT custom_id, position, line FROM prompts
+             WHERE job = ?1 AND custom_id IN (SELECT value FROM json_each(?2))",
+        );
+        let found = found.bind(job).bind(to_json(&ids)?).fetch_all(&mut **tx).await?;
+        return Err(custom_id::taken_of(prompts, found));
+    }
     insert_job_texts(tx, job, range).await?;
+    notes::note_received(tx, job, range).await?;
     insert_images(tx, job, range, prompts).await
 }
 
@@ -287,20 +301,6 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, range: (i64, i64)) -> Result<()
     .bind(range.1)
     .execute(&mut **tx)
     .await?;
-    let noted: Vec<i64> = sqlx::query_scalar(
-        "SELECT DISTINCT e.id FROM prompts AS p
-         JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding) AND e.notes <> '[]'
-         WHERE p.job = ?1 AND p.position BETWEEN ?2 AND ?3
-         LIMIT 100",
-    )
-    .bind(job)
-    .bind(range.0)
-    .bind(range.1)
-    .fetch_all(&mut **tx)
-    .await?;
-    if !noted.is_empty() {
-        texts::add_notes(tx, &list(&[job])?, &list(&noted)?).await?;
-    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use super::{
     Error, SqliteStore, Tx,
     dispatch::list,
     moves::{apply, raise_versions},
+    notes,
     rows::{ProgressRow, column, from_json, number, to_json},
 };
 use crate::store::{
@@ -147,11 +148,11 @@ async fn fail(
 }
 
 /// Marks texts as encoded (1) or dead (2) in every job that waits for them, and counts the encoded ones.
-async fn tell_jobs(tx: &mut Tx, embeddings: &[i64], encoded: i64) -> Result<Vec<JobId>, Error> {
-    if embeddings.is_empty() {
+async fn tell_jobs(tx: &mut Tx, texts: &[i64], encoded: i64) -> Result<Vec<JobId>, Error> {
+    if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let embeddings = list(embeddings)?;
+    let embeddings = list(texts)?;
     let told: Vec<i64> = sqlx::query_scalar(
         "UPDATE job_texts SET encoded = ?2
          WHERE embedding IN (SELECT value FROM json_each(?1)) AND encoded = 0
@@ -161,11 +162,11 @@ async fn tell_jobs(tx: &mut Tx, embeddings: &[i64], encoded: i64) -> Result<Vec<
     .bind(encoded)
     .fetch_all(&mut **tx)
     .await?;
-    let mut texts: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
     for job in told {
-        *texts.entry(job).or_default() += 1;
+        *counts.entry(job).or_default() += 1;
     }
-    let jobs = to_json(&texts.keys().collect::<Vec<_>>())?;
+    let jobs = to_json(&counts.keys().collect::<Vec<_>>())?;
     let ids = raise_versions(tx, &jobs).await?;
     if encoded == 1 {
         sqlx::query(
@@ -173,39 +174,12 @@ async fn tell_jobs(tx: &mut Tx, embeddings: &[i64], encoded: i64) -> Result<Vec<
              FROM json_each(?1) AS d
              WHERE job_stages.job = d.value ->> 0 AND job_stages.stage = -1",
         )
-        .bind(to_json(&texts.into_iter().collect::<Vec<_>>())?)
+        .bind(to_json(&counts.into_iter().collect::<Vec<_>>())?)
         .execute(&mut **tx)
         .await?;
-        add_notes(tx, &jobs, &embeddings).await?;
+        notes::note_encoded(tx, &jobs, texts).await?;
     }
     Ok(ids)
-}
-
-/// Most notes kept for a job.
-const NOTES: i64 = 100;
-
-/// Adds an embedding's notes to the jobs (a JSON list of `seq`) that need its text, up to [`NOTES`] each.
-pub(super) async fn add_notes(tx: &mut Tx, jobs: &str, embeddings: &str) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO job_notes (job, note)
-         SELECT fresh.job, fresh.note
-         FROM (SELECT found.job, found.note, row_number() OVER (PARTITION BY found.job ORDER BY found.note) AS place
-               FROM (SELECT DISTINCT t.job AS job, n.value AS note
-                     FROM json_each(?2) AS wanted
-                     JOIN embeddings AS e ON e.id = wanted.value AND e.notes <> '[]'
-                     JOIN json_each(e.notes) AS n
-                     JOIN job_texts AS t ON t.embedding = e.id AND t.job IN (SELECT value FROM json_each(?1))) AS found
-               WHERE NOT EXISTS (SELECT 1 FROM job_notes AS known
-                                 WHERE known.job = found.job AND known.note = found.note)) AS fresh
-         WHERE fresh.place + (SELECT count(*) FROM job_notes AS known WHERE known.job = fresh.job) <= ?3
-         ON CONFLICT (job, note) DO NOTHING",
-    )
-    .bind(jobs)
-    .bind(embeddings)
-    .bind(NOTES)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 /// Prompts of a job whose texts turned out not to be encoded wait for them again.
