@@ -16,6 +16,7 @@ pub mod guard;
 pub mod id;
 pub mod image_state;
 pub mod job_state;
+pub mod label;
 pub mod picture_text;
 pub mod prompt;
 pub mod retry;

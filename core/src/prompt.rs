@@ -48,24 +48,68 @@ impl TextPreparation {
     }
 }
 
+/// Whether nothing of a text can be seen: it is empty, or all of it is white space or characters that are ignored when
+/// text is shown (zero-width spaces and joiners, a byte order mark, soft hyphens, variation selectors, fillers).
+#[must_use]
+pub fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || is_ignorable(c) || c == BLANK_BRAILLE)
+}
+
+/// Looks like a space, and Unicode counts it as a symbol.
+const BLANK_BRAILLE: char = '\u{2800}';
+
+/// Unicode's property `Default_Ignorable_Code_Point`: not shown where a font has no shape for it.
+#[must_use]
+pub fn is_ignorable(c: char) -> bool {
+    matches!(c,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}' | '\u{180B}'..='\u{180F}'
+        | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}'
+        | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}'
+        | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// A text that may be left out: a [blank](is_blank) one is the empty text.
+#[must_use]
+pub fn or_empty(text: &str) -> &str {
+    if is_blank(text) { "" } else { text }
+}
+
 /// Checks a prompt as a user gave it.
 ///
 /// # Errors
-/// `field` is named when the text is blank, too long, or has control characters other than tab and line breaks.
+/// `field` is named when the text is [blank](is_blank), too long, or has control characters other than tab and line breaks.
 pub fn check_prompt(field: &str, text: &str) -> Result<(), UserError> {
-    if text.trim().is_empty() {
+    if is_blank(text) {
+        let is = if text.is_empty() { "empty" } else { "empty (nothing in it can be seen)" };
         return Err(UserError::invalid(
             field,
-            format!("{field} is empty; accepted: 1 to {MAX_CHARACTERS} characters that are not all blank"),
+            format!("{field} is {is}; accepted: 1 to {MAX_CHARACTERS} characters that are not all blank"),
         ));
     }
     check_text(field, text)
 }
 
-/// Checks a negative prompt: the same limits, but it may be empty.
+/// Checks that preparation has left something of a prompt.
 ///
 /// # Errors
-/// As [`check_prompt`], but for the empty text.
+/// `field` is named when what the tokenizer would get is [blank](is_blank).
+pub fn check_prepared(field: &str, preparation: TextPreparation, prepared: &str) -> Result<(), UserError> {
+    if !is_blank(prepared) {
+        return Ok(());
+    }
+    let message = format!(
+        "{field} is empty after the cascade's text preparation ({}), which removes links, markup, file names and the \
+         like; accepted: a text of which something is left",
+        preparation.name()
+    );
+    Err(UserError::invalid(field, message))
+}
+
+/// Checks a text that may be left out, a negative prompt or a style: the same limits, but it may be
+/// [blank](is_blank), which is the same as empty ([`or_empty`]).
+///
+/// # Errors
+/// As [`check_prompt`], but for blank texts.
 pub fn check_text(field: &str, text: &str) -> Result<(), UserError> {
     let characters = text.chars().count();
     if characters > MAX_CHARACTERS {
@@ -100,6 +144,73 @@ mod tests {
             assert_eq!(error.field.as_deref(), Some("prompts[3].text"));
         }
         check_prompt("p", &"ß".repeat(MAX_CHARACTERS)).expect("characters, not bytes, are counted");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_no_prompt() {
+        let invisible = [
+            "\u{FEFF}",
+            "\u{200B}",
+            "\u{A0}",
+            "\u{2060}",
+            "\u{180E}",
+            "\u{3000}",
+            "\u{200C}",
+            "\u{200D}",
+            "\u{200E}",
+            "\u{200F}",
+            "\u{AD}",
+            "\u{FE0F}",
+            "\u{180B}",
+            "\u{E0100}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{2003}",
+            "\u{202F}",
+            "\u{205F}",
+            "\u{1680}",
+            "\u{3164}",
+            "\u{FFA0}",
+            "\u{115F}",
+            "\u{34F}",
+            "\u{61C}",
+            "\u{202E}",
+            "\u{2066}",
+            "\u{E0020}",
+            "\u{2800}",
+            "\u{FFF0}",
+        ];
+        for text in invisible
+            .iter()
+            .map(|one| (*one).to_owned())
+            .chain([invisible.concat(), format!("\t{}\n", invisible.concat())])
+        {
+            assert!(is_blank(&text), "{}", text.escape_unicode());
+            let error = check_prompt("prompt", &text).expect_err("refused");
+            assert!(error.message.starts_with("prompt is empty (nothing"), "{}", error.message);
+            assert_eq!(or_empty(&text), "");
+            // Beside something that can be seen, they are text.
+            let seen = format!("{text}a{text}");
+            assert!(!is_blank(&seen));
+            assert_eq!(or_empty(&seen), seen);
+        }
+        for text in
+            ["a", ".", "-", "\u{301}", "\u{4E00}", "\u{1F468}\u{200D}\u{1F469}", "\u{FFFD}", "\u{AC00}"]
+        {
+            assert!(!is_blank(text), "{}", text.escape_unicode());
+        }
+    }
+
+    #[test]
+    fn a_prompt_of_which_preparation_leaves_nothing_is_refused() {
+        let prepared = |text: &str| TextPreparation::IfClean.apply(text);
+        for text in ["https://example.com/a.png", "<b></b>", "\u{4E00}\u{4E8C}"] {
+            let error =
+                check_prepared("prompts[0].text", TextPreparation::IfClean, &prepared(text)).expect_err(text);
+            assert_eq!(error.field.as_deref(), Some("prompts[0].text"));
+            assert!(error.message.contains("if-clean"), "{}", error.message);
+        }
+        check_prepared("p", TextPreparation::IfClean, &prepared("a cat")).expect("something is left");
     }
 
     #[test]
