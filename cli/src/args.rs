@@ -199,36 +199,38 @@ pub(crate) struct UpArgs {
     pub(crate) log_json: bool,
 }
 
+/// Where the help lists what is about files of prompts.
+const PROMPT_FILES: &str = "Prompt files";
+
 /// A file of prompts, and how it is read.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Prompt files")]
 pub(crate) struct BatchArgs {
     /// File of prompts: text with one a line, JSON lines, CSV, TSV, JSON, or COCO captions, also as .gz or .zst; `-` reads
     /// standard input. Fields of a JSON object, and columns of a table with a header: prompt, negative, images, seed, style,
     /// image, mask, custom_id (JSON: labels too); pictures lie relative to the file. Absent, null or an empty cell: what the
     /// flags say. In JSON, "" is no negative text, style, picture, mask or id, whatever the flags say
-    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "FILE", conflicts_with = "prompts")]
     pub(crate) batch: Option<PathBuf>,
     /// What the file is, whatever its name and content suggest: text, jsonl, csv, tsv, json or coco
-    #[arg(long, requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, requires = "batch")]
     pub(crate) format: Option<String>,
     /// The column (or key of JSON objects) that holds the prompt; a column called prompt, caption or text when absent
-    #[arg(long, value_name = "NAME", requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "NAME", requires = "batch")]
     pub(crate) column: Option<String>,
     /// Keep unknown keys of JSON objects as labels; columns of a table are always kept
-    #[arg(long, requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, requires = "batch")]
     pub(crate) labels: bool,
     /// Skip lines that begin with #
-    #[arg(long, requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, requires = "batch")]
     pub(crate) comments: bool,
     /// Of COCO captions take this many, always the same ones
-    #[arg(long, value_name = "N", requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "N", requires = "batch")]
     pub(crate) sample: Option<u64>,
     /// Of COCO captions take at most this many of each image
-    #[arg(long, value_name = "K", requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "K", requires = "batch")]
     pub(crate) per_image: Option<u64>,
     /// Another seed takes another sample [default: 0]
-    #[arg(long, value_name = "SEED", requires = "batch")]
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "SEED", requires = "batch")]
     pub(crate) sample_seed: Option<u64>,
 }
 
