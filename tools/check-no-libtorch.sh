@@ -25,7 +25,7 @@ without() { # without CRATE FORBIDDEN [FLAGS]
 }
 
 torch='tch|torch-sys|darkroom-diffusion'
-for crate in darkroom-core darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-member darkroom-coordinator; do
+for crate in darkroom-core darkroom-prompts darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-member darkroom-coordinator; do
     without "$crate" "$torch"
 done
 for crate in darkroom-worker darkroom-encoder-service darkroom-cli; do
@@ -35,6 +35,8 @@ done
 # The ground floor.
 without darkroom-core 'darkroom-.*|tokio|sqlx|tonic|tch'
 without darkroom-diffusion 'darkroom-.*|tokio|tonic|sqlx'
+# Prompt files are read without a network, a database, or anything of ours but the core.
+without darkroom-prompts 'darkroom-(artifacts|proto|queue|runtime|member|diffusion|coordinator|worker|encoder-service|cli)|tokio|tonic|hyper|sqlx'
 # Arrows point downward.
 without darkroom-proto 'darkroom-(artifacts|queue|runtime|coordinator|worker|encoder-service|cli)'
 without darkroom-queue 'darkroom-(artifacts|proto|runtime|coordinator|worker|encoder-service|cli)|sqlx|tonic'

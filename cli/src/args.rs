@@ -199,16 +199,49 @@ pub(crate) struct UpArgs {
     pub(crate) log_json: bool,
 }
 
+/// Where the help lists what is about files of prompts.
+const PROMPT_FILES: &str = "Prompt files";
+
+/// A file of prompts, and how it is read.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BatchArgs {
+    /// File of prompts: text with one a line, JSON lines, CSV, TSV, JSON, or COCO captions, also as .gz or .zst; `-` reads
+    /// standard input. Fields of a JSON object, and columns of a table with a header: prompt, negative, images, seed, style,
+    /// image, mask, custom_id (JSON: labels too); pictures lie relative to the file. Absent, null or an empty cell: what the
+    /// flags say. In JSON, "" is no negative text, style, picture, mask or id, whatever the flags say
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "FILE", conflicts_with = "prompts")]
+    pub(crate) batch: Option<PathBuf>,
+    /// What the file is, whatever its name and content suggest: text, jsonl, csv, tsv, json or coco
+    #[arg(long, help_heading = PROMPT_FILES, requires = "batch")]
+    pub(crate) format: Option<String>,
+    /// The column (or key of JSON objects) that holds the prompt; a column called prompt, caption or text when absent
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "NAME", requires = "batch")]
+    pub(crate) column: Option<String>,
+    /// Keep unknown keys of JSON objects as labels; columns of a table are always kept
+    #[arg(long, help_heading = PROMPT_FILES, requires = "batch")]
+    pub(crate) labels: bool,
+    /// Skip lines that begin with #
+    #[arg(long, help_heading = PROMPT_FILES, requires = "batch")]
+    pub(crate) comments: bool,
+    /// Of COCO captions take this many, always the same ones
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "N", requires = "batch")]
+    pub(crate) sample: Option<u64>,
+    /// Of COCO captions take at most this many of each image
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "K", requires = "batch")]
+    pub(crate) per_image: Option<u64>,
+    /// Another seed takes another sample [default: 0]
+    #[arg(long, help_heading = PROMPT_FILES, value_name = "SEED", requires = "batch")]
+    pub(crate) sample_seed: Option<u64>,
+}
+
 /// `darkroom submit`.
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArgs {
     /// What to draw; several prompts make one job
     #[arg(value_name = "PROMPT")]
     pub(crate) prompts: Vec<String>,
-    /// File of prompts: one a line, or JSON lines {"prompt", "negative", "images", "seed", "style", "image", "mask"} when
-    /// its name ends in .jsonl, with paths relative to it; `-` reads lines from standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
-    pub(crate) batch: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) file: BatchArgs,
     #[command(flatten)]
     pub(crate) request: RequestArgs,
     /// Submit nothing; say what the job would take: device seconds and time, stage by stage

@@ -1,145 +1,127 @@
-//! Batch files: prompts by the line, or JSON lines. One bad line and nothing of the file is accepted.
+//! Batch files: what the reader of prompt files gives, as prompts of a job. One bad line and nothing of the file is
+//! accepted.
 
 use std::{
-    io::Read,
-    path::{Path, PathBuf},
+    io::{ErrorKind, Read},
+    path::Path,
 };
 
-use darkroom_core::{
-    error::UserError,
-    prompt::{check_prompt, check_text},
-};
+use darkroom_core::error::UserError;
+use darkroom_prompts::{Error, Limits, Options, Prompt, Reader, Sample};
 use darkroom_proto::v1;
-use serde::Deserialize;
 
 use crate::{
+    args::BatchArgs,
+    batch_open,
     failure::{self, Result},
     inputs::Inputs,
     request::set_inputs,
 };
 
-/// How a file's lines are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Text,
-    JsonLines,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    prompt: String,
-    #[serde(default)]
-    negative: Option<String>,
-    #[serde(default)]
-    images: u32,
-    #[serde(default)]
-    seed: Option<u64>,
-    #[serde(default)]
-    style: Option<String>,
-    #[serde(default)]
-    image: Option<PathBuf>,
-    #[serde(default)]
-    mask: Option<PathBuf>,
-}
+/// Prompts, and remarks on the file they came from.
+pub(crate) type Batch = (Vec<v1::Prompt>, Vec<String>);
 
 /// Reads a batch file; `-` is standard input. What `template` says holds for prompts that say nothing else; pictures that
 /// lines name are looked at, their paths relative to the file.
-pub(crate) fn read(path: &Path, template: &v1::Prompt, inputs: &mut Inputs) -> Result<Vec<v1::Prompt>> {
-    let unreadable = |error| failure::file("batch", "read", path, &error);
-    let bytes = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable)?;
-        bytes
-    } else {
-        std::fs::read(path).map_err(unreadable)?
+pub(crate) fn read(
+    path: &Path,
+    args: &BatchArgs,
+    template: &v1::Prompt,
+    inputs: &mut Inputs,
+) -> Result<Batch> {
+    let options = Options {
+        format: args.format.as_deref().map(str::parse).transpose().map_err(|error| refuse(path, error))?,
+        column: args.column.clone(),
+        labels: args.labels,
+        comments: args.comments,
+        sample: Sample {
+            prompts: args.sample,
+            per_image: args.per_image,
+            seed: args.sample_seed.unwrap_or(0),
+        },
+        limits: Limits::default(),
     };
-    let json = path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
-    let format = if json { Format::JsonLines } else { Format::Text };
-    parse(path, &bytes, format, template, inputs)
+    if args.sample_seed.is_some() && args.sample.is_none() && args.per_image.is_none() {
+        let message =
+            "sample-seed is given, but no sample is taken; accepted: --sample N or --per-image K beside it";
+        return Err(UserError::invalid("sample-seed", message));
+    }
+    let file = batch_open::open(path, options.limits.bytes)?;
+    parse(file, path, options, template, inputs)
 }
 
 fn parse(
+    file: impl Read,
     path: &Path,
-    bytes: &[u8],
-    format: Format,
+    options: Options,
     template: &v1::Prompt,
     inputs: &mut Inputs,
-) -> Result<Vec<v1::Prompt>> {
+) -> Result<Batch> {
+    let name = path.file_name().filter(|_| !batch_open::is_standard_input(path));
+    let name = name.map(|name| name.to_string_lossy());
+    let mut reader = Reader::open(file, name.as_deref(), options).map_err(|error| refuse(path, error))?;
     let mut prompts = Vec::new();
-    for (position, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let place = Place { path, line: position + 1 };
-        let line =
-            std::str::from_utf8(line).map_err(|_| place.refuse("it is not UTF-8; accepted: UTF-8 text"))?;
-        let line = line.trim_end_matches('\r');
-        if line.trim().is_empty() {
-            continue;
-        }
-        let prompt = match format {
-            Format::Text => v1::Prompt { text: line.to_owned(), ..template.clone() },
-            Format::JsonLines => {
-                parse_json(path, line, template, inputs).map_err(|message| place.refuse(&message))?
-            }
-        };
-        check_prompt("prompt", &prompt.text).map_err(|error| place.refuse(&error.message))?;
-        check_text("negative", &prompt.negative).map_err(|error| place.refuse(&error.message))?;
-        prompts.push(prompt);
+    for prompt in &mut reader {
+        let prompt = prompt.map_err(|error| refuse(path, error))?;
+        let line = prompt.line;
+        prompts.push(
+            of_job(prompt, path, template, inputs).map_err(|error| at_line(path, line, &error.message))?,
+        );
     }
-    if prompts.is_empty() {
-        return Err(UserError::invalid(
-            "batch",
-            format!("{} holds no prompts; accepted: one prompt a line", path.display()),
-        ));
-    }
-    Ok(prompts)
+    let remark = |note: darkroom_prompts::Note| format!("{}: {}", shown(path), note.message);
+    Ok((prompts, reader.notes().into_iter().map(remark).collect()))
 }
 
-fn parse_json(
-    path: &Path,
-    line: &str,
-    template: &v1::Prompt,
-    inputs: &mut Inputs,
-) -> std::result::Result<v1::Prompt, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| {
-        let error = error.to_string();
-        let what = error.split(" at line ").next().unwrap_or(&error);
-        format!(
-            r#"{what}; accepted: {{"prompt": "…", "negative": "…", "images": 1, "seed": 1, "style": "…", "image": "a.png", "mask": "b.png"}}, all but prompt optional"#
-        )
-    })?;
-    if line.images > 10_000 {
-        return Err(format!("images is {}; accepted: 1 to 10000", line.images));
-    }
-    let mut prompt = v1::Prompt {
-        text: line.prompt,
-        negative: line.negative.unwrap_or_else(|| template.negative.clone()),
-        style: line.style.unwrap_or_else(|| template.style.clone()),
-        images: line.images,
-        seed: line.seed,
+/// A file's prompt as one of a job.
+fn of_job(prompt: Prompt, path: &Path, template: &v1::Prompt, inputs: &mut Inputs) -> Result<v1::Prompt> {
+    let mut new = v1::Prompt {
+        text: prompt.text,
+        negative: prompt.negative.unwrap_or_else(|| template.negative.clone()),
+        style: prompt.style.unwrap_or_else(|| template.style.clone()),
+        images: prompt.images,
+        seed: prompt.seed,
+        custom_id: prompt.custom_id,
+        labels: prompt.labels,
+        line: prompt.line,
         ..template.clone()
     };
-    check_text("style", &prompt.style).map_err(|error| error.message)?;
-    if line.image.is_some() || line.mask.is_some() {
-        // A mask is of its own picture: a line that brings a picture brings its mask too.
-        let beside = |file: &PathBuf| path.parent().map_or_else(|| file.clone(), |folder| folder.join(file));
-        let (image, mask) = (line.image.as_ref().map(beside), line.mask.as_ref().map(beside));
-        set_inputs(&mut prompt, image.as_deref(), mask.as_deref(), inputs).map_err(|error| error.message)?;
+    let beside = |file: &String| path.parent().map_or_else(|| file.into(), |folder| folder.join(file));
+    let given = |file: &Option<String>| file.as_ref().filter(|file| !file.is_empty()).map(beside);
+    match (&prompt.image, given(&prompt.mask)) {
+        // A mask is of its own picture: a line that brings a picture, or none, brings its mask too.
+        (Some(_), mask) => set_inputs(&mut new, given(&prompt.image).as_deref(), mask.as_deref(), inputs)?,
+        (None, Some(mask)) => set_inputs(&mut new, None, Some(&mask), inputs)?,
+        (None, None) if prompt.mask.is_some() => new.mask = String::new(),
+        (None, None) => {}
     }
-    Ok(prompt)
+    Ok(new)
 }
 
-struct Place<'a> {
-    path: &'a Path,
-    line: usize,
+fn refuse(path: &Path, error: Error) -> UserError {
+    match error {
+        Error::Io(error) if error.kind() == ErrorKind::IsADirectory => {
+            UserError::invalid("batch", format!("{} is a folder; accepted: a file", shown(path)))
+        }
+        Error::Io(error) => failure::file("batch", "read", path, &error),
+        Error::Line { line, message } => at_line(path, line, &message),
+        Error::File(message) => {
+            UserError::invalid("batch", format!("{}: {message}; nothing was submitted", shown(path)))
+        }
+        Error::Option { option, message } => {
+            UserError::invalid(option, format!("{}: {message}; nothing was submitted", shown(path)))
+        }
+    }
 }
 
-impl Place<'_> {
-    fn refuse(&self, message: &str) -> UserError {
-        let path: PathBuf = self.path.into();
-        UserError::invalid(
-            format!("batch:{}", self.line),
-            format!("{}, line {}: {message}; nothing was submitted", path.display(), self.line),
-        )
+fn at_line(path: &Path, line: u64, message: &str) -> UserError {
+    let message = format!("{}, line {line}: {message}; nothing was submitted", shown(path));
+    UserError::invalid(format!("batch:{line}"), message)
+}
+
+fn shown(path: &Path) -> String {
+    match batch_open::is_standard_input(path) {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
     }
 }
 
@@ -147,27 +129,36 @@ impl Place<'_> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str, format: Format) -> Result<Vec<v1::Prompt>> {
+    fn parsed(text: &str, name: &str) -> Result<Vec<v1::Prompt>> {
         let template =
             v1::Prompt { negative: "blur".to_owned(), style: "ink".to_owned(), ..v1::Prompt::default() };
-        parse(Path::new("prompts"), text.as_bytes(), format, &template, &mut Inputs::default())
+        let inputs = &mut Inputs::default();
+        parse(text.as_bytes(), Path::new(name), Options::default(), &template, inputs)
+            .map(|(prompts, _)| prompts)
     }
 
     #[test]
     fn blank_lines_and_line_ends_of_other_systems_do_no_harm() {
-        let prompts = parsed("a red circle\r\n\n  \na blue star", Format::Text).expect("valid");
-        let texts: Vec<_> = prompts.iter().map(|p| (p.text.as_str(), p.negative.as_str())).collect();
-        assert_eq!(texts, [("a red circle", "blur"), ("a blue star", "blur")]);
+        let prompts = parsed("a red circle\r\n\n  \na blue star", "prompts").expect("valid");
+        let texts: Vec<_> = prompts.iter().map(|p| (p.text.as_str(), p.negative.as_str(), p.line)).collect();
+        assert_eq!(texts, [("a red circle", "blur", 1), ("a blue star", "blur", 4)]);
     }
 
     #[test]
-    fn json_lines_bring_their_own_negative_images_and_seed() {
-        let text = r#"{"prompt": "a", "negative": "", "images": 3, "seed": 9, "style": "oil"}
-{"prompt": "b"}"#;
-        let prompts = parsed(text, Format::JsonLines).expect("valid");
-        assert_eq!((prompts[0].negative.as_str(), prompts[0].images, prompts[0].seed), ("", 3, Some(9)));
-        assert_eq!((prompts[1].negative.as_str(), prompts[1].images, prompts[1].seed), ("blur", 0, None));
-        assert_eq!((prompts[0].style.as_str(), prompts[1].style.as_str()), ("oil", "ink"));
+    fn what_a_line_says_replaces_what_the_flags_say_and_null_does_not() {
+        let text = r#"{"prompt": "a", "negative": "", "images": 3, "seed": 9, "style": "oil", "custom_id": "x"}
+{"prompt": "b", "negative": null, "images": 0, "seed": null, "style": null, "custom_id": ""}
+{"prompt": "c", "style": "", "labels": {"tag": "t"}}"#;
+        let prompts = parsed(text, "p.JSONL").expect("valid");
+        let seen: Vec<_> = prompts
+            .iter()
+            .map(|p| (p.negative.as_str(), p.images, p.seed, p.style.as_str(), p.custom_id.as_str(), p.line))
+            .collect();
+        assert_eq!(
+            seen,
+            [("", 3, Some(9), "oil", "x", 1), ("blur", 0, None, "ink", "", 2), ("blur", 0, None, "", "", 3)]
+        );
+        assert_eq!(prompts[2].labels["tag"], "t");
     }
 
     #[test]
@@ -180,19 +171,24 @@ mod tests {
         let mut inputs = Inputs::default();
         let mut read = |text: &str| {
             std::fs::write(&file, text).expect("written");
-            super::read(&file, &template, &mut inputs)
+            super::read(&file, &BatchArgs::default(), &template, &mut inputs).map(|(prompts, _)| prompts)
         };
         let lines = r#"{"prompt": "a"}
 {"prompt": "b", "image": "a.png"}
-{"prompt": "c", "image": "a.png", "mask": "a.png"}"#;
+{"prompt": "c", "image": "a.png", "mask": "a.png"}
+{"prompt": "d", "image": "", "mask": null}
+{"prompt": "e", "mask": ""}
+{"prompt": "f", "image": null, "mask": null}"#;
         let prompts = read(lines).expect("valid");
         let seen: Vec<_> =
             prompts.iter().map(|prompt| (prompt.image.as_str(), prompt.mask.as_str())).collect();
         let name = darkroom_core::digest::Digest::of(&png).to_string();
-        assert_eq!(seen, [("i", "m"), (name.as_str(), ""), (name.as_str(), name.as_str())]);
+        let name = name.as_str();
+        assert_eq!(seen, [("i", "m"), (name, ""), (name, name), ("", ""), ("i", ""), ("i", "m")]);
         for (line, says) in [
             (r#"{"prompt": "a", "image": "b.png"}"#, "b.png"),
             (r#"{"prompt": "a", "mask": "a.png"}"#, "without an image"),
+            (r#"{"prompt": "a", "image": "", "mask": "a.png"}"#, "without an image"),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.message.contains("line 1: ") && error.message.contains(says), "{error}");
@@ -202,22 +198,23 @@ mod tests {
     #[test]
     fn the_bad_line_is_named_and_nothing_is_taken() {
         let long = "x".repeat(5000);
-        for (text, format, line, says) in [
-            (format!("good\n{long}\n"), Format::Text, 2, "5000 characters"),
-            ("{\"prompt\": \"a\"}\n{\"promt\": \"b\"}".to_owned(), Format::JsonLines, 2, "promt"),
-            ("\n\nnot json".to_owned(), Format::JsonLines, 3, "accepted"),
-            ("{\"prompt\": \"\"}".to_owned(), Format::JsonLines, 1, "accepted"),
-            ("{\"prompt\": \"a\", \"images\": 10001}".to_owned(), Format::JsonLines, 1, "10001"),
+        for (text, name, line, says) in [
+            (format!("good\n{long}\n"), "prompts", 2, "5000 characters"),
+            ("{\"prompt\": \"a\"}\n{\"promt\": \"b\"}".to_owned(), "p.jsonl", 2, "promt"),
+            ("\n\nnot json".to_owned(), "p.jsonl", 3, "accepted"),
+            ("{\"prompt\": \"\"}".to_owned(), "p.jsonl", 1, "accepted"),
+            ("{\"prompt\": \"a\", \"images\": 10001}".to_owned(), "p.jsonl", 1, "10001"),
         ] {
-            let error = parsed(&text, format).expect_err("bad");
-            assert!(error.message.starts_with(&format!("prompts, line {line}: ")), "{error}");
+            let error = parsed(&text, name).expect_err("bad");
+            assert!(error.message.starts_with(&format!("{name}, line {line}: ")), "{error}");
             assert!(error.message.contains(says), "{error}");
             assert!(error.message.ends_with("nothing was submitted"), "{error}");
+            assert_eq!(error.field, Some(format!("batch:{line}")));
         }
     }
 
     #[test]
     fn an_empty_file_is_refused() {
-        assert!(parsed("\n \n", Format::Text).expect_err("empty").message.contains("no prompts"));
+        assert!(parsed("\n \n", "prompts").expect_err("empty").message.contains("no prompts"));
     }
 }

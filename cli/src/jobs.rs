@@ -32,10 +32,16 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     request::check(&args.request)?;
     let deadline = deadline::of_submit(args.deadline.as_deref(), args.request_id.is_some())?;
     let mut inputs = Inputs::default();
-    let prompts = match &args.batch {
-        Some(file) => batch_file::read(file, &request::template(&args.request, &mut inputs)?, &mut inputs)?,
-        None => request::prompts(&args.prompts, &args.request, &mut inputs)?,
+    let (prompts, remarks) = match &args.file.batch {
+        Some(path) => {
+            let template = request::template(&args.request, &mut inputs)?;
+            batch_file::read(path, &args.file, &template, &mut inputs)?
+        }
+        None => (request::prompts(&args.prompts, &args.request, &mut inputs)?, Vec::new()),
     };
+    if !as_json {
+        notes(&remarks);
+    }
     if prompts.is_empty() {
         return Err(UserError::invalid("prompt", "no prompt is given; accepted: prompts, or --batch FILE"));
     }
@@ -61,7 +67,8 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     }
     let submitted = client.submit(spec, prompts).await?;
     if as_json {
-        return output::json(&json!({"job": JobView::from(&submitted.job), "existed": submitted.existed}));
+        let job = JobView::from(&submitted.job);
+        return output::json(&json!({"job": job, "existed": submitted.existed, "batch_notes": remarks}));
     }
     notes(&submitted.job.notes);
     output::line(&submitted.job.id)

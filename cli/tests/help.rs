@@ -31,5 +31,11 @@ fn every_command_has_help() {
         assert!(all.contains(command), "{command} is not listed");
         help(&[command, "--help"]);
     }
+    let submit = help(&["submit", "--help"]);
+    let (general, files) = submit.split_once("Prompt files:").expect("a heading of their own");
+    for flag in ["--batch", "--format", "--column", "--labels", "--comments", "--sample", "--per-image"] {
+        assert!(files.contains(&format!(" {flag}")) && !general.contains(&format!(" {flag}")), "{flag}");
+    }
+    assert!(general.contains("--negative") && !files.contains("--negative"));
     assert!(help(&["completions", "bash"]).contains("darkroom"));
 }
