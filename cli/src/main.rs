@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 mod args;
 mod batch_file;
+mod bounded;
 mod client;
 mod deadline;
 #[cfg(feature = "embedded")]
