@@ -199,7 +199,7 @@ mod tests {
         );
         let body: RenderBody = serde_json::from_str(&body).expect("reads");
         let digest = |body: &RenderBody| task_digest(&Digest::of(b"stage"), body).to_string();
-        assert_eq!(digest(&body), "PINNED");
+        assert_eq!(digest(&body), "08625abc6d657598a97693beebad44663c084cfbdb070708d85c0f3c24956423");
         let with =
             |fit| RenderBody { fit: Some(Fitting { fit, extent: Extent::square(64) }), ..body.clone() };
         let digests =
