@@ -101,12 +101,17 @@ pub(crate) struct RequestArgs {
     /// What the super-resolution stages read instead of the prompt: a style
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) style: Option<String>,
-    /// PNG to start from: of the final pictures' shape and no smaller; with --from, of the size that the stage before makes
+    /// Picture to start from: PNG, JPEG or WebP of any size; without --width and --height the pictures get its shape, as
+    /// far as the cascade can make it
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Option<PathBuf>,
-    /// PNG as big as the image: what is white is painted anew, what is black stays
+    /// Mask as big as the image: strokes in white or one colour are painted anew, what is black or transparent stays
     #[arg(long, value_name = "FILE")]
     pub(crate) mask: Option<PathBuf>,
+    /// What becomes of an image of another shape than the pictures': crop cuts off both sides, pad makes the rest black
+    /// (with a mask, it is painted anew), stretch changes its proportions, exact refuses it [default: crop]
+    #[arg(long, value_name = "FIT", value_parser = ["crop", "pad", "stretch", "exact"])]
+    pub(crate) fit: Option<String>,
     /// Begin with this super-resolution stage, which is given the image as its low-resolution picture
     #[arg(long, value_name = "STAGE")]
     pub(crate) from: Option<String>,

@@ -2,17 +2,22 @@
 //! once each, however many prompts name them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
-use darkroom_artifacts::input::{MAX_BYTES, Pixels, Seen};
-use darkroom_core::{digest::Digest, error::UserError, extent::Extent};
+use darkroom_artifacts::input::{Given, MAX_BYTES, NoMask};
+use darkroom_core::{digest::Digest, error::UserError, extent::Extent, fit::Fit};
+use darkroom_proto::v1;
 
 use crate::{
+    bounded,
     client::Client,
     failure::{self, Result},
 };
+
+/// Most notes that are shown.
+const NOTES: usize = 20;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -24,7 +29,9 @@ pub(crate) struct Inputs {
 #[derive(Debug)]
 struct File {
     path: PathBuf,
-    seen: Seen,
+    extent: Extent,
+    notes: Vec<String>,
+    mask: std::result::Result<(), NoMask>,
 }
 
 impl Inputs {
@@ -33,15 +40,17 @@ impl Inputs {
         if let Some(known) = self.by_path.get(path) {
             return Ok(*known);
         }
-        let bytes = std::fs::read(path).map_err(|error| failure::file(field, "read", path, &error))?;
-        let refuse = |what: &str| UserError::invalid(field, format!("{} {what}", path.display()));
-        if bytes.len() > MAX_BYTES {
-            return Err(refuse(&format!("has {} bytes; accepted: at most {MAX_BYTES}", bytes.len())));
-        }
-        let seen = Pixels::decode(&bytes).map_err(|error| refuse(&error.to_string()))?.seen();
+        let bytes = bounded::read(field, path, MAX_BYTES)?;
+        let given = decode(field, path, &bytes)?;
         let sha256 = Digest::of(&bytes);
+        let mask = given.pixels.check_mask();
         self.by_path.insert(path.to_owned(), sha256);
-        self.files.entry(sha256).or_insert(File { path: path.to_owned(), seen });
+        self.files.entry(sha256).or_insert(File {
+            path: path.to_owned(),
+            extent: given.pixels.extent,
+            notes: given.notes,
+            mask,
+        });
         Ok(sha256)
     }
 
@@ -49,14 +58,14 @@ impl Inputs {
     pub(crate) fn mask(&mut self, field: &str, path: &Path, image: Digest) -> Result<Digest> {
         let mask = self.picture(field, path)?;
         let refuse = |what: String| Err(UserError::invalid(field, format!("{} {what}", path.display())));
-        match (self.files.get(&mask), self.extent(image)) {
-            (Some(file), _) if !file.seen.is_mask => refuse(
-                "is in colour, or black alone; accepted: black and white, white where the picture is painted anew"
-                    .to_owned(),
-            ),
-            (Some(file), Some(extent)) if file.seen.extent != extent => refuse(format!(
-                "has {} pixels; accepted: {extent}, as many as its picture",
-                file.seen.extent
+        match (self.files.get(&mask), self.files.get(&image)) {
+            (Some(File { mask: Err(why), .. }), _) => refuse(why.to_string()),
+            (Some(file), Some(picture)) if file.extent != picture.extent => refuse(format!(
+                "has {} pixels, and its picture {} has {}; accepted: {}, as many as its picture",
+                file.extent,
+                picture.path.display(),
+                picture.extent,
+                picture.extent
             )),
             _ => Ok(mask),
         }
@@ -64,16 +73,52 @@ impl Inputs {
 
     /// How big a picture is that was looked at.
     pub(crate) fn extent(&self, sha256: Digest) -> Option<Extent> {
-        self.files.get(&sha256).map(|file| file.seen.extent)
+        self.files.get(&sha256).map(|file| file.extent)
+    }
+
+    /// The file of a picture that was looked at.
+    pub(crate) fn path(&self, sha256: Digest) -> Option<&Path> {
+        self.files.get(&sha256).map(|file| file.path.as_path())
+    }
+
+    /// The SHA-256 of what a farm stores of a picture.
+    pub(crate) fn canonical(field: &str, path: &Path) -> Result<Digest> {
+        let given = decode(field, path, &bounded::read(field, path, MAX_BYTES)?)?;
+        let canonical = given.pixels.canonical();
+        let canonical =
+            canonical.map_err(|error| UserError::invalid(field, format!("{} {error}", path.display())))?;
+        Ok(Digest::of(&canonical))
+    }
+
+    /// What users should know of the files that prompts name: what was done to read them, and to fit them to pictures of
+    /// `wanted` pixels.
+    pub(crate) fn notes(&self, prompts: &[v1::Prompt], fit: Fit, wanted: Option<Extent>) -> Vec<String> {
+        let mut notes = Vec::new();
+        let named = |name: &str| name.parse::<Digest>().ok();
+        let pictures: BTreeSet<Digest> = prompts.iter().filter_map(|prompt| named(&prompt.image)).collect();
+        let masks: BTreeSet<Digest> = prompts.iter().filter_map(|prompt| named(&prompt.mask)).collect();
+        for name in pictures.union(&masks) {
+            let Some(file) = self.files.get(name) else { continue };
+            // Of a mask what is done to its picture says enough.
+            let fitted =
+                wanted.filter(|_| pictures.contains(name)).and_then(|to| fit.remark(file.extent, to));
+            let said = file.notes.iter().chain(&fitted);
+            notes.extend(said.map(|note| format!("{} {note}", file.path.display())));
+        }
+        let more = notes.len().saturating_sub(NOTES);
+        notes.truncate(NOTES);
+        if more > 0 {
+            notes.push(format!("and {more} more notes about pictures"));
+        }
+        notes
     }
 
     /// Sends every file. One is in memory at a time.
     pub(crate) async fn send(&self, client: &Client) -> Result<()> {
         for (sha256, file) in &self.files {
             let path = file.path.clone();
-            let read =
-                tokio::task::spawn_blocking(move || std::fs::read(path)).await.map_err(failure::internal)?;
-            let bytes = read.map_err(|error| failure::file("image", "read", &file.path, &error))?;
+            let reading = tokio::task::spawn_blocking(move || bounded::read("image", &path, MAX_BYTES));
+            let bytes = reading.await.map_err(failure::internal)??;
             if Digest::of(&bytes) != *sha256 {
                 let message = format!(
                     "{} changed while it was being sent; accepted: a file that stays",
@@ -85,6 +130,10 @@ impl Inputs {
         }
         Ok(())
     }
+}
+
+fn decode(field: &str, path: &Path, bytes: &[u8]) -> Result<Given> {
+    Given::decode(bytes).map_err(|error| UserError::invalid(field, format!("{} {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -117,7 +166,7 @@ mod tests {
         let text = folder.path().join("text.png");
         std::fs::write(&text, "no picture").expect("written");
         let error = inputs.picture("image", &text).expect_err("no picture");
-        assert!(error.message.contains("text.png is no PNG; accepted:"), "{error}");
+        assert!(error.message.contains("text.png is no picture that can be read; accepted:"), "{error}");
         let image = inputs.picture("image", &png(folder.path(), "image.png", 8, 9)).expect("a picture");
         for (name, edge, value, says) in
             [("small.png", 4, 255, "accepted: 8x8"), ("black.png", 8, 0, "black alone")]
@@ -126,5 +175,24 @@ mod tests {
             assert!(error.message.contains(name) && error.message.contains(says), "{error}");
         }
         inputs.mask("mask", &png(folder.path(), "white.png", 8, 255), image).expect("a mask");
+    }
+
+    #[test]
+    fn what_is_done_to_a_picture_is_noted_with_its_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut inputs = Inputs::default();
+        let path = png(folder.path(), "grey.png", 8, 9);
+        let image = inputs.picture("image", &path).expect("a picture").to_string();
+        let prompt = v1::Prompt { image, ..v1::Prompt::default() };
+        let wanted = Extent { width: 64, height: 32 };
+        let notes = inputs.notes(&[prompt.clone(), prompt.clone()], Fit::Crop, Some(wanted));
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].contains("grey.png is 8x8: the 8x4 in its middle are used"), "{notes:?}");
+        assert!(inputs.notes(&[prompt], Fit::Crop, None).is_empty());
+        assert_eq!(
+            Inputs::canonical("image", &path).expect("stored"),
+            inputs.by_path[&path],
+            "it is canonical"
+        );
     }
 }

@@ -8,6 +8,7 @@ use clap::Parser as _;
 mod args;
 mod batch_file;
 mod batch_open;
+mod bounded;
 mod client;
 mod deadline;
 #[cfg(feature = "embedded")]

@@ -12,6 +12,11 @@ pub(crate) fn json(document: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
+/// Says something beside the result, on standard error. That nobody reads it is no failure.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "note: {text}");
+}
+
 /// Prints a line.
 pub(crate) fn line(text: &str) -> Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {

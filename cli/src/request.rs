@@ -7,7 +7,9 @@ use darkroom_artifacts::CascadeBundle;
 use darkroom_core::{
     error::UserError,
     extent::Extent,
+    fit::Fit,
     prompt::{check_prompt, check_text},
+    shape::{Shapes, StageShape},
 };
 use darkroom_proto::v1;
 use uuid::Uuid;
@@ -17,6 +19,7 @@ use crate::{
     client::Client,
     failure::{self, Result},
     inputs::Inputs,
+    output,
 };
 
 /// Prompts from the command line, each checked; what they start from is looked at.
@@ -32,6 +35,51 @@ pub(crate) fn prompts(
         Ok(v1::Prompt { text: text.clone(), ..template.clone() })
     };
     texts.iter().enumerate().map(prompt).collect()
+}
+
+/// The fit that is asked for.
+fn fit(request: &RequestArgs, start: v1::Start) -> Result<Option<Fit>> {
+    let Some(name) = &request.fit else { return Ok(None) };
+    if start == v1::Start::Noise {
+        let message = format!(
+            "fit is {name}, but no image is given to start from; accepted: --image FILE beside --fit"
+        );
+        return Err(UserError::invalid("fit", message));
+    }
+    name.parse().map(Some)
+}
+
+/// Says what is done to the files, and refuses those that do not fit where they must.
+fn note(
+    request: &RequestArgs,
+    prompts: &[v1::Prompt],
+    inputs: &Inputs,
+    (settings, stages): (&v1::Settings, &[v1::CascadeStage]),
+) -> Result<()> {
+    let (shapes, before) = shapes(request, stages);
+    let square = shapes.square();
+    let or_square = |edge: u32| if edge == 0 { square.width } else { edge };
+    let last = Extent { width: or_square(settings.width), height: or_square(settings.height) };
+    let wanted = before.map_or(Some(last), |before| last.scaled(square.width, before));
+    let fit = fit(request, settings.start())?.unwrap_or_default();
+    if let Some(wanted) = wanted.filter(|_| fit == Fit::Exact) {
+        let odd = prompts.iter().filter_map(|prompt| prompt.image.parse().ok()).find_map(|name| {
+            let (path, extent) = inputs.path(name).zip(inputs.extent(name))?;
+            (!extent.has_shape_of(wanted)).then_some((path, extent))
+        });
+        if let Some((path, extent)) = odd {
+            let message = format!(
+                "{} has {extent} pixels; accepted with --fit exact: a picture with the shape of {wanted}, or --fit crop, pad \
+                 or stretch",
+                path.display()
+            );
+            return Err(UserError::invalid("image", message));
+        }
+    }
+    for note in inputs.notes(prompts, fit, wanted) {
+        output::note(&note);
+    }
+    Ok(())
 }
 
 /// What flags say of every prompt, checked: negative prompt, style, picture and mask; empty where there is none.
@@ -100,25 +148,43 @@ fn start(prompts: &[v1::Prompt], request: &RequestArgs) -> v1::Start {
     }
 }
 
-/// Width and height of the final pictures: as asked; else, where the first picture is not square, of its shape. 0 is the
-/// cascade's.
-fn extent(request: &RequestArgs, stages: &[v1::CascadeStage], first: Option<Extent>) -> (u32, u32) {
-    let first = first.filter(|first| first.width != first.height);
-    let (Some(first), None, None) = (first, request.width, request.height) else {
-        return (request.width.unwrap_or(0), request.height.unwrap_or(0));
+/// The shapes that the stages which run can make, and the size of the stage before them.
+fn shapes(request: &RequestArgs, stages: &[v1::CascadeStage]) -> (Shapes, Option<u32>) {
+    let size = request.size.unwrap_or(0);
+    let end = stages.iter().position(|stage| stage.size == size).map_or(stages.len(), |last| last + 1);
+    let from = |from: &String| stages[..end].iter().position(|stage| stage.name == *from);
+    let begin = request.from.as_ref().and_then(from).unwrap_or(0);
+    let before = begin.checked_sub(1).map(|before| stages[before].size);
+    let of_before = before.map(|size| StageShape { size, multiple: 1 });
+    let of_stage = |stage: &v1::CascadeStage| StageShape { size: stage.size, multiple: stage.size_multiple };
+    (Shapes::of(of_before.into_iter().chain(stages[begin..end].iter().map(of_stage))), before)
+}
+
+/// Width and height of the final pictures: as asked; else those that suit the first picture best. 0 is the cascade's.
+fn extent(
+    request: &RequestArgs,
+    stages: &[v1::CascadeStage],
+    first: Option<(&Path, Extent)>,
+) -> Result<(u32, u32)> {
+    let (Some((path, first)), None, None, false) = (first, request.width, request.height, stages.is_empty())
+    else {
+        return Ok((request.width.unwrap_or(0), request.height.unwrap_or(0)));
     };
-    let scaled = match &request.from {
-        None => Some(first),
-        Some(from) => {
-            let size = request.size.or(stages.last().map(|stage| stage.size)).unwrap_or(0);
-            let begin = stages.iter().position(|stage| stage.name == *from);
-            let before = begin.and_then(|begin| stages.get(begin.checked_sub(1)?));
-            before.and_then(|before| first.scaled(before.size, size))
-        }
-    };
-    // What does not divide the farm refuses, and says why.
-    let wanted = scaled.unwrap_or(first);
-    (wanted.width, wanted.height)
+    let (shapes, before) = shapes(request, stages);
+    let last = shapes.square();
+    // A low-resolution picture of the size that the stage before makes.
+    let whole = before.and_then(|before| first.scaled(before, last.width)).filter(|whole| shapes.has(*whole));
+    let wanted = whole.unwrap_or_else(|| shapes.nearest(first));
+    if request.fit.as_deref() == Some("exact") && !wanted.has_shape_of(first) {
+        let message = format!(
+            "{} has {first} pixels, and the cascade makes no picture of that shape; accepted with --fit exact: edges in \
+             proportions of multiples of {}, or --fit crop, pad or stretch",
+            path.display(),
+            shapes.step()
+        );
+        return Err(UserError::invalid("image", message));
+    }
+    Ok(if wanted == last { (0, 0) } else { (wanted.width, wanted.height) })
 }
 
 /// The job that these flags and prompts ask for; what it starts from is sent to the farm.
@@ -144,10 +210,17 @@ pub(crate) async fn spec(
         // The farm refuses the cascade and says which it has.
         None => v1::Settings { size, ..v1::Settings::default() },
     };
-    let first = prompts.iter().find_map(|prompt| inputs.extent(prompt.image.parse().ok()?));
-    (settings.width, settings.height) = extent(request, stages, first);
+    let first = prompts.iter().find_map(|prompt| {
+        let name = prompt.image.parse().ok()?;
+        inputs.path(name).zip(inputs.extent(name))
+    });
+    (settings.width, settings.height) = extent(request, stages, first)?;
     settings.set_start(start(prompts, request));
     settings.start_stage = request.from.clone().unwrap_or_default();
+    settings.set_fit(fit(request, settings.start())?.map_or(v1::Fit::Unspecified, v1::Fit::from));
+    if !stages.is_empty() {
+        note(request, prompts, inputs, (&settings, stages))?;
+    }
     inputs.send(client).await?;
     Ok(v1::JobSpec {
         client_request_id: Uuid::new_v4().to_string(),

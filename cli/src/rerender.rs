@@ -69,13 +69,19 @@ fn named_input(inputs: &mut Inputs, flag: &str, wanted: Option<Digest>, given: O
         (Some(wanted), None) => {
             format!("{flag} is missing; accepted: the file of SHA-256 {wanted}, as --{flag} FILE")
         }
-        (Some(wanted), Some(path)) => match inputs.picture(flag, path)? {
-            found if found == wanted => return Ok(()),
-            found => format!(
-                "{flag} is {}, of SHA-256 {found}; accepted: the file of SHA-256 {wanted}",
-                path.display()
-            ),
-        },
+        (Some(wanted), Some(path)) => {
+            // A recipe names what was stored; one from before there was a canonical form, what was sent.
+            if inputs.picture(flag, path)? == wanted {
+                return Ok(());
+            }
+            match Inputs::canonical(flag, path)? {
+                found if found == wanted => return Ok(()),
+                found => format!(
+                    "{flag} is {}, which is stored as SHA-256 {found}; accepted: the picture stored as {wanted}",
+                    path.display()
+                ),
+            }
+        }
     };
     Err(UserError::invalid(flag, message))
 }

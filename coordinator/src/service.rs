@@ -35,6 +35,8 @@ use crate::{
 
 /// Pictures that are received at a time.
 const UPLOADS: usize = 4;
+/// Memory that pictures being decoded may take together, MiB: one of the largest, or many small ones.
+pub(crate) const DECODING_MIB: usize = 1024;
 
 /// Timings and shares.
 #[derive(Clone, Debug)]
@@ -152,6 +154,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Turns of those who send pictures.
     pub(crate) uploads: tokio::sync::Semaphore,
+    /// Memory in which pictures are decoded, MiB.
+    pub(crate) decoding: Arc<tokio::sync::Semaphore>,
     /// This process, as leader and as committer.
     pub(crate) holder: String,
     pub(crate) stop: CancellationToken,
@@ -305,6 +309,7 @@ impl Coordinator {
             openings: Openings::default(),
             counters: Counters::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
+            decoding: Arc::new(tokio::sync::Semaphore::new(DECODING_MIB)),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

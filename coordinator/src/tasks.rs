@@ -8,8 +8,9 @@ use darkroom_core::{
     guard::{Guard, stands},
     id::StageName,
     picture_text::Recipe,
+    settings::StageSettings,
 };
-use darkroom_queue::task::{EncodeBody, PoolId, RenderBody, Task, TaskBody, TaskKey};
+use darkroom_queue::task::{EncodeBody, Fitting, PoolId, RenderBody, Task, TaskBody, TaskKey};
 
 use crate::store::records::{Dispatched, RenderWork, Work, compatibility};
 
@@ -141,11 +142,19 @@ fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
         low_res: work.low_res.clone(),
         image: work.extras.image.clone().filter(|_| takes_image),
         mask: work.extras.mask.clone().filter(|_| takes_image),
+        fit: fitting(cascade, work, settings).filter(|_| takes_image),
         prefix: String::new(),
         picture,
     };
     body.prefix = format!("tasks/{}/", task_digest(&cascade.stage_digest(position), &body));
     Some(body)
+}
+
+/// What the prompt's picture becomes for a stage.
+fn fitting(cascade: &Cascade, work: &RenderWork, stage: &StageSettings) -> Option<Fitting> {
+    let fit = work.settings.fit.filter(|_| work.extras.image.is_some())?;
+    let extent = work.settings.low_res(&cascade.spec).unwrap_or_else(|| stage.extent());
+    Some(Fitting { fit, extent })
 }
 
 /// Identity of a stage's work on an image: equal digests, equal bytes (on the same class of device).
@@ -162,8 +171,40 @@ fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
             hasher = hasher.field(name.as_bytes()).field(&input.sha256.0);
         }
     }
+    if let Some(Fitting { fit, extent }) = body.fit {
+        hasher = hasher.field(b"fit").field(format!("{fit} {extent}").as_bytes());
+    }
     for (keyword, text) in body.picture.iter().flatten() {
         hasher = hasher.field(keyword.as_bytes()).field(text.as_bytes());
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{extent::Extent, fit::Fit};
+
+    use super::*;
+
+    #[test]
+    fn a_task_without_a_fit_has_the_digest_that_it_had_before_there_was_one() {
+        let reference =
+            |name: &str| format!(r#"{{"key":"{name}","sha256":"{}","size":1}}"#, Digest::of(name.as_bytes()));
+        // As it lay in queues then.
+        let body = format!(
+            r#"{{"settings":{{"stage":"base","size":64,"sampler":"ddim","steps":9,"guidance_scale":2.0,"noise_level":null,
+                "strength":0.7}},"seed":5,"text":{},"negative":null,"low_res":null,"image":{},"prefix":"","picture":null}}"#,
+            reference("text"),
+            reference("image"),
+        );
+        let body: RenderBody = serde_json::from_str(&body).expect("reads");
+        let digest = |body: &RenderBody| task_digest(&Digest::of(b"stage"), body).to_string();
+        assert_eq!(digest(&body), "08625abc6d657598a97693beebad44663c084cfbdb070708d85c0f3c24956423");
+        let with =
+            |fit| RenderBody { fit: Some(Fitting { fit, extent: Extent::square(64) }), ..body.clone() };
+        let digests =
+            [body.clone(), with(Fit::Crop), with(Fit::Pad), with(Fit::Stretch)].map(|body| digest(&body));
+        let distinct: std::collections::BTreeSet<_> = digests.iter().collect();
+        assert_eq!(distinct.len(), 4);
+    }
 }

@@ -30,6 +30,21 @@ async fn sent(farm: &mut Farm, extent: (u32, u32), pixel: [u8; 3]) -> String {
     send(farm, &png(extent, pixel)).await.expect("stored").sha256
 }
 
+async fn sent_bytes(farm: &mut Farm, bytes: &[u8]) -> String {
+    send(farm, bytes).await.expect("stored").sha256
+}
+
+/// A JPEG's header that promises more pixels than anybody has room for.
+const VAST: &[u8] = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0";
+
+/// No mask.
+fn two_colours() -> Vec<u8> {
+    let (width, height) = SQUARE;
+    let pixel = |at: u32| if at % 2 == 0 { [255, 0, 0] } else { [0, 0, 255] };
+    encode_rgb(width, height, &(0..width * height).flat_map(pixel).collect::<Vec<_>>(), &[])
+        .expect("a picture")
+}
+
 fn settings(start: v1::Start) -> v1::Settings {
     let mut settings = v1::Settings::default();
     settings.set_start(start);
@@ -44,6 +59,7 @@ async fn a_picture_is_stored_once_under_the_hash_of_its_bytes() {
     assert_eq!(first.sha256, Digest::of(&bytes).to_string());
     assert_eq!((first.width, first.height, first.is_mask), (96, 32, false));
     assert_eq!(first.size_bytes, bytes.len() as u64);
+    assert_eq!((&first.canonical_sha256, first.orientation), (&first.sha256, 1), "it is canonical already");
     assert_eq!(farm.artifacts.size_of(&first.key).await.expect("lies there"), first.size_bytes);
     assert_eq!(send(&mut farm, &bytes).await.expect("stored again"), first);
     // What was lost is there again once it is sent again.
@@ -55,9 +71,10 @@ async fn a_picture_is_stored_once_under_the_hash_of_its_bytes() {
     let long = tokio_stream::iter(chunks(&vec![0; 70_000], 70_000));
     for (what, status) in [
         ("70000 bytes", farm.client.upload_input(long).await.expect_err("a long chunk")),
-        ("no PNG", send(&mut farm, b"GIF89a").await.expect_err("no PNG")),
+        ("is a GIF", send(&mut farm, b"GIF89a").await.expect_err("no PNG")),
         ("damaged", send(&mut farm, &bytes[..bytes.len() / 2]).await.expect_err("half")),
-        ("no PNG", send(&mut farm, b"").await.expect_err("nothing")),
+        ("is empty", send(&mut farm, b"").await.expect_err("nothing")),
+        ("has 65535x65535 pixels", send(&mut farm, VAST).await.expect_err("vast")),
     ] {
         let error = from_status(&status);
         assert_eq!((status.code(), error.field.as_deref()), (Code::InvalidArgument, Some("data")), "{error}");
@@ -84,7 +101,7 @@ async fn what_a_job_cannot_start_from_is_refused_by_field_before_anything_is_que
     let others = Sent {
         small: sent(&mut farm, (512, 512), [255; 3]).await,
         wide: sent(&mut farm, (2048, 1024), [9, 80, 200]).await,
-        colour: sent(&mut farm, SQUARE, [255, 0, 0]).await,
+        colour: sent_bytes(&mut farm, &two_colours()).await,
     };
     let cases: Vec<(&str, Code, &str, Spoil)> = vec![
         ("prompts[0].image", Code::InvalidArgument, "the picture that the mask is of", |_, p, _| {
@@ -96,16 +113,25 @@ async fn what_a_job_cannot_start_from_is_refused_by_field_before_anything_is_que
         }),
         ("prompts[0].image", Code::NotFound, "does not have", |_, p, _| p.image = "00".repeat(32)),
         ("prompts[0].mask", Code::NotFound, "does not have", |_, p, _| p.mask = "00".repeat(32)),
-        ("prompts[0].image", Code::InvalidArgument, "512x512 pixels; accepted: 1024x1024", |_, p, sent| {
-            p.image.clone_from(&sent.small);
-        }),
-        ("prompts[0].image", Code::InvalidArgument, "of the same shape", |_, p, sent| {
-            p.image.clone_from(&sent.wide)
+        (
+            "prompts[0].image",
+            Code::InvalidArgument,
+            "2048x1024 pixels, and settings.fit is exact",
+            |s, p, sent| {
+                s.set_fit(v1::Fit::Exact);
+                p.image.clone_from(&sent.wide);
+            },
+        ),
+        ("spec.settings.fit", Code::InvalidArgument, "crop, pad, stretch, exact", |s, _, _| s.fit = 9),
+        ("spec.settings.fit", Code::InvalidArgument, "starts from noise", |s, p, _| {
+            s.set_start(v1::Start::Noise);
+            s.set_fit(v1::Fit::Pad);
+            (p.image, p.mask) = Default::default();
         }),
         ("prompts[0].mask", Code::InvalidArgument, "as many as its picture", |_, p, sent| {
             p.mask.clone_from(&sent.small);
         }),
-        ("prompts[0].mask", Code::InvalidArgument, "black and white", |_, p, sent| {
+        ("prompts[0].mask", Code::InvalidArgument, "strokes in white or one colour", |_, p, sent| {
             p.mask.clone_from(&sent.colour)
         }),
         ("prompts[0].image", Code::InvalidArgument, "starts from noise", |s, _, _| {
@@ -249,13 +275,142 @@ async fn a_super_resolution_begins_with_the_picture_and_another_picture_is_anoth
     };
     assert_eq!(prefix(0), prefix(2), "equal inputs, equal work");
     assert_ne!(prefix(0), prefix(1));
-    let square = v1::Settings { start_stage: "sr1024".to_owned(), ..v1::Settings::default() };
+    let mut square = v1::Settings { start_stage: "sr1024".to_owned(), ..v1::Settings::default() };
+    square.set_fit(v1::Fit::Exact);
     let spec = v1::JobSpec { settings: Some(square), ..spec() };
     let request = v1::SubmitJobRequest { spec: Some(spec), prompts };
     let status = farm.client.submit_job(request).await.expect_err("256x384 is not 256x256");
     assert!(
-        status.message().contains("accepted: 256x256, what the stage before would have made"),
+        status
+            .message()
+            .contains("settings.fit is exact; accepted: 256x256, what the stage before would have made"),
         "{status:?}"
     );
+    farm.shutdown().await;
+}
+
+/// A JPEG as a phone writes it: lying on its side.
+fn photo(width: u32, height: u32) -> Vec<u8> {
+    let rgb: Vec<u8> =
+        (0..width * height).flat_map(|at| [(at % width) as u8, (at / width) as u8, 90]).collect();
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new(&mut bytes);
+    let written =
+        image::ImageEncoder::write_image(encoder, &rgb, width, height, image::ExtendedColorType::Rgb8);
+    written.expect("a JPEG");
+    let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    [&bytes[..2], exif, &bytes[2..]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_is_decoded_once_and_prompts_may_name_it_by_either_hash() {
+    let mut farm = Farm::start().await;
+    let bytes = photo(400, 300);
+    let first = send(&mut farm, &bytes).await.expect("stored");
+    assert_eq!(first.sha256, Digest::of(&bytes).to_string());
+    assert_ne!(first.canonical_sha256, first.sha256);
+    assert_eq!((first.width, first.height, first.orientation), (300, 400, 6));
+    assert_eq!(first.notes, ["is turned as its EXIF orientation 6 says: 400x300 becomes 300x400"]);
+    assert!(first.key.contains(&first.canonical_sha256) && !first.is_mask);
+    let stored = farm.artifacts.size_of(&first.key).await.expect("lies there");
+    assert_eq!(stored, first.size_bytes);
+    assert_eq!(send(&mut farm, &bytes).await.expect("again"), first);
+
+    let settings = settings(v1::Start::Picture);
+    let spec = v1::JobSpec { settings: Some(settings), ..spec() };
+    let prompts = [&first.sha256, &first.canonical_sha256].map(|image| v1::Prompt {
+        image: image.clone(),
+        seed: Some(1),
+        ..prompt("a cat")
+    });
+    let job = farm.submit(spec, prompts.to_vec()).await;
+    for row in farm.images(&job.id).await {
+        assert_eq!(row.image, first.canonical_sha256, "listings tell what is stored");
+    }
+    let workers = farm.work(|_| Act::Done);
+    farm.until_ended(&job.id).await;
+    let ran = workers.stop().await;
+    let bodies = rendered(&ran);
+    for body in &bodies {
+        let fitting = body.fit.expect("a fit");
+        assert_eq!((fitting.fit, fitting.extent), (darkroom_core::fit::Fit::Crop, body.settings.extent()));
+        assert_eq!(
+            body.image.as_ref().map(|image| image.sha256.to_string()),
+            Some(first.canonical_sha256.clone())
+        );
+    }
+    let prefixes: std::collections::BTreeSet<&str> = bodies.iter().map(|body| body.prefix.as_str()).collect();
+    assert_eq!(prefixes.len(), STAGES.len(), "either hash is the same work");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_first_decoder_made_of_a_file_stays_and_an_older_row_is_brought_up_to_date() {
+    let mut farm = Farm::start().await;
+    let bytes = photo(40, 30);
+    // Another decoder, at another coordinator, saw other pixels.
+    let other = png((30, 40), [1, 2, 3]);
+    let stored = farm.artifacts.put_content("inputs/", "png", other.clone().into()).await.expect("stored");
+    let row = |canonical| darkroom_coordinator::store::records::Input {
+        sha256: Digest::of(&bytes),
+        size: bytes.len() as u64,
+        canonical,
+        extent: darkroom_core::extent::Extent { width: 30, height: 40 },
+        is_mask: false,
+        orientation: 6,
+        notes: Vec::new(),
+    };
+    let canonical =
+        darkroom_coordinator::store::records::Canonical { sha256: stored.sha256, size: stored.size };
+    farm.store.add_input(&row(Some(canonical))).await.expect("noted");
+    let answer = send(&mut farm, &bytes).await.expect("known");
+    assert_eq!(answer.canonical_sha256, Digest::of(&other).to_string());
+    // Lost, it is decoded again.
+    farm.artifacts.delete(&stored.key).await.expect("deleted");
+    let again = send(&mut farm, &bytes).await.expect("stored");
+    assert_ne!(again.canonical_sha256, answer.canonical_sha256);
+    assert_eq!(send(&mut farm, &bytes).await.expect("stored"), again);
+    // A row from before there was a canonical form.
+    farm.store.add_input(&row(None)).await.expect("noted");
+    assert_eq!(send(&mut farm, &bytes).await.expect("stored"), again);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_fit_is_another_task_and_pictures_for_super_resolution_are_fitted_too() {
+    let mut farm = Farm::start().await;
+    let image = sent(&mut farm, (1000, 750), [9, 80, 200]).await;
+    let mut prefixes = Vec::new();
+    for (fit, start_stage) in [
+        (v1::Fit::Unspecified, ""),
+        (v1::Fit::Crop, ""),
+        (v1::Fit::Pad, ""),
+        (v1::Fit::Stretch, ""),
+        (v1::Fit::Pad, "sr1024"),
+    ] {
+        let mut settings = v1::Settings { start_stage: start_stage.to_owned(), ..v1::Settings::default() };
+        if start_stage.is_empty() {
+            settings.set_start(v1::Start::Picture);
+        }
+        settings.set_fit(fit);
+        let brings = v1::Prompt { image: image.clone(), seed: Some(1), ..prompt("a cat") };
+        let job = farm.submit(v1::JobSpec { settings: Some(settings), ..spec() }, vec![brings]).await;
+        let told = job.effective_settings.clone().expect("settings").fit();
+        assert_eq!(told, if fit == v1::Fit::Unspecified { v1::Fit::Crop } else { fit });
+        let workers = farm.work(|_| Act::Done);
+        farm.until_ended(&job.id).await;
+        let ran = workers.stop().await;
+        let bodies = rendered(&ran);
+        let extents: Vec<String> =
+            bodies.iter().filter_map(|body| Some(body.fit?.extent.to_string())).collect();
+        let expected: &[&str] =
+            if start_stage.is_empty() { &["64x64", "256x256", "1024x1024"] } else { &["256x256"] };
+        assert_eq!(extents, expected, "{fit:?} {start_stage}");
+        let first = bodies.iter().find(|body| body.fit.is_some()).expect("ran");
+        prefixes.push(first.prefix.clone());
+    }
+    assert_eq!(prefixes[0], prefixes[1], "crop is the default");
+    let distinct: std::collections::BTreeSet<&String> = prefixes.iter().collect();
+    assert_eq!(distinct.len(), 4);
     farm.shutdown().await;
 }

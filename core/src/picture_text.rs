@@ -162,7 +162,7 @@ pub fn sampling(stage: &StageSettings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{extent::Extent, settings::Sampler, start::Start};
+    use crate::{extent::Extent, fit::Fit, settings::Sampler, start::Start};
 
     fn recipe() -> Recipe {
         Recipe {
@@ -176,6 +176,7 @@ mod tests {
             cascade_digest: Digest::of(b"demo"),
             settings: Settings {
                 start: Start::Noise,
+                fit: None,
                 stages: vec![StageSettings {
                     stage: "base".to_owned().try_into().expect("a name"),
                     size: 64,
@@ -219,7 +220,10 @@ mod tests {
                 .map(|(name, text)| (name.as_str(), if name == SETTINGS { settings } else { text }));
             Recipe::from_pairs(with)
         };
-        let stage = read(old).expect("read").settings.stages.remove(0);
+        let mut settings = read(old).expect("read").settings;
+        assert_eq!(settings.fit, None);
+        assert_eq!(serde_json::to_string(&settings).expect("JSON"), old, "its digest stays");
+        let stage = settings.stages.remove(0);
         assert_eq!((stage.spacing, stage.eta, stage.timesteps.len()), (Spacing::Configured, 0.0, 0));
         assert_eq!(stage.cache_interval, 1);
         let newer = old.replace("\"steps\"", "\"colour\":\"sepia\",\"steps\"");
@@ -235,6 +239,7 @@ mod tests {
             ..recipe()
         };
         recipe.settings.start = Start::Masked;
+        recipe.settings.fit = Some(Fit::Pad);
         recipe.settings.stages[0].extent = Some(Extent { width: 64, height: 32 });
         recipe.settings.stages[0].strength = Some(0.7);
         let pairs = recipe.to_pairs();

@@ -12,6 +12,7 @@ use crate::{
     digest::FieldHasher,
     error::UserError,
     extent::Extent,
+    fit::Fit,
     id::StageName,
     start::{Course, Start},
 };
@@ -81,6 +82,9 @@ pub struct SettingsRequest {
     pub start: String,
     /// The super-resolution stage that begins with the prompts' pictures; empty: all stages run.
     pub start_stage: String,
+    /// How a picture of another shape is made to fit, by name ([`Fit`]); empty: it is cropped.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fit: String,
     /// Per stage, at most once each.
     pub stages: Vec<StageRequest>,
 }
@@ -138,6 +142,10 @@ pub struct Settings {
     /// What the images start from.
     #[serde(default, skip_serializing_if = "is_default")]
     pub start: Start,
+    /// How a picture of another shape is made to fit. `None` in jobs that start from no picture, and in those from before
+    /// there was a choice, whose pictures have the shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// At least one; the last one's size is the picture's.
     pub stages: Vec<StageSettings>,
 }
@@ -458,6 +466,7 @@ impl Settings {
     /// The first field at fault, as `settings.size` or `settings.stages[i].steps`.
     pub fn resolve(request: &SettingsRequest, cascade: &CascadeSpec) -> Result<Self, UserError> {
         let course = Course::plan(request, cascade)?;
+        let fit = fit(&request.fit, course.start)?;
         let mut stages = Vec::with_capacity(course.stages.len());
         for (position, extent) in (course.begin..).zip(&course.extents) {
             let mut stage = cascade.defaults(position)?;
@@ -491,8 +500,22 @@ impl Settings {
             stage.check_schedules(spec, &path)?;
         }
         stages.iter().try_for_each(StageSettings::check_steps_left)?;
-        Ok(Self { start: course.start, stages })
+        Ok(Self { start: course.start, fit, stages })
     }
+}
+
+/// The fit that is asked for, or the default; only where there are pictures to fit.
+fn fit(name: &str, start: Start) -> Result<Option<Fit>, UserError> {
+    if start.takes_picture() {
+        return if name.is_empty() { Ok(Some(Fit::default())) } else { name.parse().map(Some) };
+    }
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let message = format!(
+        "settings.fit is {name:?}, but the job starts from {start}; it is for jobs that start from pictures"
+    );
+    Err(UserError::invalid("settings.fit", message))
 }
 
 /// A list of timesteps falls strictly and begins below 1000, so it has at most so many.

@@ -9,6 +9,7 @@ use crate::{
     error::UserError,
     extent::Extent,
     settings::SettingsRequest,
+    shape::{AREA, Shapes, StageShape},
 };
 
 /// What an image starts from; all images of a job the same.
@@ -156,9 +157,6 @@ fn stages_up_to(size: u32, cascade: &CascadeSpec) -> Result<usize, UserError> {
     })
 }
 
-/// Most and least of the square's area that another shape may have.
-const AREA: u64 = 4;
-
 /// What each stage makes of the width and height that are asked for.
 fn extents(
     request: &SettingsRequest,
@@ -181,7 +179,7 @@ fn extents(
         );
         return Err(UserError::invalid(field, message));
     }
-    let step = steps(before, stages);
+    let step = shapes(before, stages).step();
     let fits = |stage: &StageSpec| {
         let extent = wanted.scaled(last, stage.size)?;
         extent.is_multiple_of(stage.size_multiple.unwrap_or(1)).then_some(extent)
@@ -194,24 +192,13 @@ fn extents(
     stages.iter().map(extent).collect()
 }
 
-/// What the final picture's edges must be multiples of, so that every stage's are whole and multiples of its own.
-fn steps(before: Option<&StageSpec>, stages: &[StageSpec]) -> u64 {
-    let last = u64::from(stages.last().map_or(1, |stage| stage.size));
-    let own = stages.iter().map(|stage| (stage.size, stage.size_multiple.unwrap_or(1)));
-    let all = own.chain(before.map(|stage| (stage.size, 1)));
-    all.fold(1, |step, (size, multiple)| {
-        // Edge · size / last = multiple · n.
-        let needed = last * u64::from(multiple);
-        lcm(step, needed / gcd(needed, u64::from(size)))
-    })
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a.max(1) } else { gcd(b, a % b) }
-}
-
-fn lcm(a: u64, b: u64) -> u64 {
-    a / gcd(a, b) * b
+/// What the stages can make together.
+fn shapes(before: Option<&StageSpec>, stages: &[StageSpec]) -> Shapes {
+    let before = before.map(|stage| StageShape { size: stage.size, multiple: 1 });
+    let own = stages
+        .iter()
+        .map(|stage| StageShape { size: stage.size, multiple: stage.size_multiple.unwrap_or(1) });
+    Shapes::of(before.into_iter().chain(own))
 }
 
 fn wrong_multiple(field: &str, wanted: Extent, stage: &StageSpec, step: u64) -> UserError {

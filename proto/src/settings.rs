@@ -1,6 +1,7 @@
 //! Settings between their messages and `core`'s words. A field of a stage's settings crosses the wire here and nowhere else.
 
 use darkroom_core::{
+    fit::Fit,
     settings::{Settings, SettingsRequest, StageRequest, StageSettings},
     start::Start,
 };
@@ -84,6 +85,14 @@ impl From<&v1::Settings> for SettingsRequest {
                 Err(_) => settings.start.to_string(),
             },
             start_stage: settings.start_stage.clone(),
+            fit: match v1::Fit::try_from(settings.fit) {
+                Ok(v1::Fit::Unspecified) => String::new(),
+                Ok(v1::Fit::Crop) => Fit::Crop.name().to_owned(),
+                Ok(v1::Fit::Pad) => Fit::Pad.name().to_owned(),
+                Ok(v1::Fit::Stretch) => Fit::Stretch.name().to_owned(),
+                Ok(v1::Fit::Exact) => Fit::Exact.name().to_owned(),
+                Err(_) => settings.fit.to_string(),
+            },
             stages: settings.stages.iter().map(StageRequest::from).collect(),
         }
     }
@@ -98,7 +107,7 @@ impl From<&SettingsRequest> for v1::Settings {
             height: request.height,
             start: request.start.parse::<Start>().map_or(v1::Start::Unspecified, v1::Start::from).into(),
             start_stage: request.start_stage.clone(),
-            ..Self::default()
+            fit: request.fit.parse::<Fit>().map_or(v1::Fit::Unspecified, v1::Fit::from).into(),
         }
     }
 }
@@ -114,7 +123,7 @@ impl From<&Settings> for v1::Settings {
             height: extent.height,
             start: v1::Start::from(settings.start).into(),
             start_stage: first.map_or_else(String::new, |stage| stage.stage.to_string()),
-            ..Self::default()
+            fit: settings.fit.map_or(v1::Fit::Unspecified, v1::Fit::from).into(),
         }
     }
 }
@@ -126,6 +135,17 @@ impl From<Start> for v1::Start {
             Start::LowRes => Self::LowRes,
             Start::Picture => Self::Picture,
             Start::Masked => Self::Masked,
+        }
+    }
+}
+
+impl From<Fit> for v1::Fit {
+    fn from(fit: Fit) -> Self {
+        match fit {
+            Fit::Crop => Self::Crop,
+            Fit::Pad => Self::Pad,
+            Fit::Stretch => Self::Stretch,
+            Fit::Exact => Self::Exact,
         }
     }
 }
@@ -183,5 +203,37 @@ mod tests {
         let other = Settings::resolve(&SettingsRequest::default(), &after).expect("defaults");
         assert_ne!(other, settings);
         assert_eq!(Settings::resolve(&asked, &after), Ok(settings));
+    }
+
+    #[test]
+    fn a_fit_survives_the_way_there_and_back_and_a_job_from_before_has_none() {
+        let cascade = CascadeSpec::parse(CASCADE).expect("valid");
+        for (fit, told) in [
+            ("", v1::Fit::Crop),
+            ("pad", v1::Fit::Pad),
+            ("stretch", v1::Fit::Stretch),
+            ("exact", v1::Fit::Exact),
+        ] {
+            let request = SettingsRequest {
+                start: "picture".to_owned(),
+                fit: fit.to_owned(),
+                ..SettingsRequest::default()
+            };
+            let settings = Settings::resolve(&request, &cascade).expect("valid");
+            let message = v1::Settings::from(&settings);
+            assert_eq!(message.fit(), told);
+            assert_eq!(Settings::resolve(&SettingsRequest::from(&message), &cascade), Ok(settings));
+            if !fit.is_empty() {
+                assert_eq!(v1::Settings::from(&request).fit(), told);
+            }
+        }
+        let unknown = v1::Settings { fit: 9, start: v1::Start::Picture.into(), ..v1::Settings::default() };
+        let error = Settings::resolve(&SettingsRequest::from(&unknown), &cascade).expect_err("unknown");
+        assert!(error.message.contains("settings.fit is \"9\""), "{error}");
+        let noise = SettingsRequest { fit: "pad".to_owned(), ..SettingsRequest::default() };
+        let error = Settings::resolve(&noise, &cascade).expect_err("nothing to fit");
+        assert!(error.message.contains("starts from noise"), "{error}");
+        let none = Settings::resolve(&SettingsRequest::default(), &cascade).expect("valid");
+        assert_eq!(v1::Settings::from(&none).fit(), v1::Fit::Unspecified);
     }
 }

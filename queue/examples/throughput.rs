@@ -225,6 +225,7 @@ fn render(index: u64) -> Task {
         low_res: Some(artifact("low")),
         image: None,
         mask: None,
+        fit: None,
         prefix: format!("tasks/{}/", Digest::of(&index.to_le_bytes())),
         picture: None,
     };

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
+    extent::Extent,
+    fit::Fit,
     id::{ImageId, StageName, WorkerId},
     settings::StageSettings,
 };
@@ -111,10 +113,22 @@ pub struct RenderBody {
     /// What of that picture is painted anew: a PNG, white where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<ArtifactRef>,
+    /// How that picture and its mask become ones of the stage's shape. Absent: they have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fitting>,
     /// Prefix of the output's key, `tasks/{task digest}/`.
     pub prefix: String,
     /// In the last stage: text metadata of the PNG, in order. Absent in the others, which store a tensor.
     pub picture: Option<Vec<(String, String)>>,
+}
+
+/// What a picture of another shape becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fitting {
+    /// How.
+    pub fit: Fit,
+    /// Width and height that the stage wants.
+    pub extent: Extent,
 }
 
 /// An entry's id in its line; meaningful to the queue only.

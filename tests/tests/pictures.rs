@@ -180,20 +180,38 @@ fn what_cannot_be_started_from_is_refused_before_anything_is_queued() {
     write(&folder.join("small.png"), 64, 64, grey(255));
     write(&folder.join("black.png"), 1024, 1024, grey(0));
     write(&folder.join("white.png"), 1024, 1024, grey(255));
+    write(&folder.join("odd.png"), 100, 70, grey(9));
     fs::write(folder.join("photo.jpg"), b"\xff\xd8\xff\xe0").expect("written");
+    nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    fs::File::create(folder.join("vast.png")).and_then(|file| file.set_len(5 << 30)).expect("a file");
     for (code, words, arguments) in [
         (3, &["absent.png"][..], &["--image", "absent.png"][..]),
-        (2, &["photo.jpg", "is no PNG", "accepted"], &["--image", "photo.jpg"]),
+        (2, &["photo.jpg", "is a damaged JPEG", "accepted"], &["--image", "photo.jpg"]),
+        (2, &["is a folder", "accepted: a file"], &["--image", "state"]),
+        (2, &["is a device"], &["--image", "/dev/zero"]),
+        (2, &["pipe is a pipe"], &["--image", "square.png", "--mask", "pipe"]),
+        (2, &["vast.png has 5368709120 bytes"], &["--image", "vast.png"]),
+        (2, &["image is empty"], &["--image", ""]),
         (2, &["mask", "without an image"], &["--mask", "white.png"]),
         (
             2,
-            &["small.png", "64x64", "accepted: 1024x1024"],
+            &["small.png", "64x64", "square.png", "accepted: 1024x1024"],
             &["--image", "square.png", "--mask", "small.png"],
         ),
         (2, &["black.png", "black alone"], &["--image", "square.png", "--mask", "black.png"]),
-        (2, &["square.png", "in colour"], &["--image", "white.png", "--mask", "square.png"]),
-        (2, &["64x64", "accepted: 1024x1024"], &["--image", "small.png"]),
-        (2, &["64x64", "accepted: 256x256"], &["--image", "small.png", "--from", "sr1024"]),
+        (2, &["square.png", "many colours"], &["--image", "white.png", "--mask", "square.png"]),
+        (
+            2,
+            &["odd.png has 100x70 pixels", "no picture of that shape", "--fit crop"],
+            &["--image", "odd.png", "--fit", "exact"],
+        ),
+        (
+            2,
+            &["wide.png has 1024x512 pixels", "the shape of 1024x1024"],
+            &["--image", "wide.png", "--fit", "exact", "--width", "1024", "--height", "1024"],
+        ),
+        (2, &["64x64", "accepted: 256x256"], &["--image", "small.png", "--from", "sr1024", "--fit", "exact"]),
+        (2, &["fit is pad", "--image FILE"], &["--fit", "pad"]),
         (2, &["sr512", "sr256, sr1024"], &["--image", "small.png", "--from", "sr512"]),
         (2, &["image is missing"], &["--from", "sr256"]),
         (2, &["strength", "starts from no picture"], &["--strength", "0.5"]),
@@ -245,4 +263,95 @@ fn a_batch_sends_each_picture_once_and_takes_the_shape_of_the_first() {
     let written = read(&folder.join("out/000000.png"));
     assert_eq!((written.width, written.height), (1024, 512));
     assert_eq!(farm.command(["verify", &id]).run().code, Some(0));
+}
+
+/// A PNG with EXIF data that say how it lies.
+fn turned(png: &[u8], orientation: u8) -> Vec<u8> {
+    let exif = [b"eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", &[orientation][..], &[0; 6]].concat();
+    let crc = !exif.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    });
+    [&png[..33], &[0, 0, 0, 26], &exif, &crc.to_be_bytes(), &png[33..]].concat()
+}
+
+#[test]
+fn pictures_of_any_size_need_no_flags() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let farm = Farm::start(folder, Renderer::Fake);
+    let pixel = |x: u32, y: u32| [(x % 256) as u8, (y % 256) as u8, 7];
+    write(&folder.join("phone.png"), 4032, 3024, pixel);
+    write(&folder.join("odd.png"), 1000, 750, pixel);
+    write(&folder.join("tiny.png"), 20, 11, pixel);
+    write(&folder.join("lying.png"), 1024, 512, pixel);
+    let lying = fs::read(folder.join("lying.png")).expect("written");
+    fs::write(folder.join("lying.png"), turned(&lying, 6)).expect("written");
+    for (name, extent, notes) in [
+        ("phone.png", (1024, 768), &[][..]),
+        ("odd.png", (1024, 768), &["odd.png is 1000x750, smaller than 1024x768: it is enlarged"]),
+        ("tiny.png", (1152, 640), &["tiny.png is 20x11, smaller than 1152x640: it is enlarged"]),
+        (
+            "lying.png",
+            (512, 1024),
+            &["lying.png is turned as its EXIF orientation 6 says: 1024x512 becomes 512x1024"],
+        ),
+    ] {
+        let ran = farm.command(["render", "--seed", "5", "--image", name, "-o", "out", "a cat"]).run();
+        assert_eq!(ran.code, Some(0), "{name}: {ran:?}");
+        for note in notes {
+            assert!(ran.stderr.contains(note), "{name}: {}", ran.stderr);
+        }
+        let picture = read(&ran.paths(folder).remove(0));
+        assert_eq!((picture.width, picture.height), extent, "{name}");
+        let settings: serde_json::Value =
+            serde_json::from_str(picture.text("darkroom.settings").expect("settings")).expect("JSON");
+        assert_eq!(settings["fit"], "crop");
+    }
+    // Square where that is asked for: what is cut off is said, and a recipe tells it.
+    for (fit, says) in [
+        ("crop", "odd.png is 1000x750: the 750x750 in its middle are used, the rest is cut off (fit crop)"),
+        ("pad", "it fills 1024x768 of 1024x1024, the rest is black (fit pad)"),
+        ("stretch", "its proportions change"),
+    ] {
+        let ran = farm
+            .command([
+                "render", "--seed", "5", "--image", "odd.png", "--fit", fit, "--width", "1024", "a cat",
+            ])
+            .run();
+        assert_eq!(ran.code, Some(0), "{fit}: {ran:?}");
+        assert!(ran.stderr.contains(says), "{fit}: {}", ran.stderr);
+    }
+    // A low-resolution picture too.
+    let ran = farm.command(["render", "--from", "sr1024", "--image", "phone.png", "a cat"]).run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let picture = read(&ran.paths(folder).remove(0));
+    assert_eq!((picture.width, picture.height), (1024, 768));
+}
+
+#[test]
+fn a_photo_is_rendered_again_from_its_own_file() {
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = temporary.path();
+    let fake = [("DARKROOM_RENDERER", "fake")];
+    let run = |arguments: &[&str]| {
+        fake.iter()
+            .fold(Darkroom::new(folder), |command, (name, value)| command.env(*name, *value))
+            .env("DARKROOM_CASCADE", demo_cascade())
+            .args(arguments)
+            .run()
+    };
+    write(&folder.join("cat.png"), 300, 200, |x, y| [(x % 256) as u8, (y % 256) as u8, 7]);
+    let cat = fs::read(folder.join("cat.png")).expect("written");
+    fs::write(folder.join("cat.png"), turned(&cat, 8)).expect("written");
+    // Strokes on nothing, of the picture as it is seen.
+    let mask: Vec<u8> = (0..200 * 300).flat_map(|at| if at % 200 < 50 { [255; 4] } else { [0; 4] }).collect();
+    let mask = darkroom_artifacts::picture::encode_rgba(200, 300, &mask).expect("a mask");
+    fs::write(folder.join("mask.png"), mask).expect("written");
+    let start = ["--image", "cat.png", "--mask", "mask.png"];
+    let made = run(&[&["render", "--seed", "5"][..], &start, &["-o", "out", "a cat"]].concat());
+    let path = made.paths(folder).remove(0);
+    let path = path.to_str().expect("a path");
+    assert_eq!(run(&[&["--json", "rerender", path][..], &start].concat()).json()["identical"], true);
+    let other = run(&["rerender", path, "--image", "mask.png", "--mask", "mask.png"]);
+    other.refused(2, &["mask.png, which is stored as SHA-256", "accepted: the picture stored as"]);
 }

@@ -9,7 +9,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use darkroom_artifacts::{
-    ArtifactStore, Error as ArtifactError, picture,
+    ArtifactStore, Error as ArtifactError,
+    input::Use,
+    picture,
     tensor::{self, FloatTensor},
 };
 use darkroom_core::{artifact::ArtifactRef, digest::Digest, picture_text};
@@ -19,7 +21,7 @@ use darkroom_queue::{
 };
 
 use crate::{
-    pictures::{Pictures, Use},
+    pictures::{Pictures, Wanted},
     renderer::Inputs,
 };
 
@@ -32,6 +34,7 @@ pub struct RenderStage {
     artifacts: ArtifactStore,
     embeddings: Mutex<VecDeque<(Digest, Arc<FloatTensor>)>>,
     pictures: Pictures,
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// An output as it will be stored.
@@ -45,7 +48,12 @@ impl RenderStage {
     /// Over a store.
     #[must_use]
     pub fn new(artifacts: ArtifactStore) -> Self {
-        Self { artifacts, embeddings: Mutex::default(), pictures: Pictures::default() }
+        Self {
+            artifacts,
+            embeddings: Mutex::default(),
+            pictures: Pictures::default(),
+            reading: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn inputs(&self, body: &RenderBody) -> Result<Inputs, Fault> {
@@ -58,16 +66,19 @@ impl RenderStage {
             Some(low_res) => Some(self.tensor(low_res).await?),
             None => None,
         };
-        let extent = body.settings.extent();
+        let starts = body.settings.strength.is_some();
+        // A low-resolution picture of a job from before pictures were fitted has the size it is for.
+        let extent = starts.then(|| body.settings.extent());
+        let wanted = |as_a: Use| Wanted { as_a, extent, fit: body.fit };
         let (mut low_res, mut image, mut mask) = (low_res, None, None);
         match &body.image {
-            Some(given) if body.settings.strength.is_some() => {
-                image = Some(self.picture(given, Use::Picture(extent)).await?);
+            Some(given) if starts => {
+                image = Some(self.picture(given, wanted(Use::Picture)).await?);
                 if let Some(given) = &body.mask {
-                    mask = Some(self.picture(given, Use::Mask(extent)).await?);
+                    mask = Some(self.picture(given, wanted(Use::Mask)).await?);
                 }
             }
-            Some(given) => low_res = Some((*self.picture(given, Use::LowRes).await?).clone()),
+            Some(given) => low_res = Some((*self.picture(given, wanted(Use::Picture)).await?).clone()),
             None => {}
         }
         Ok(Inputs { text, negative, low_res, image, mask, seed: body.seed })
@@ -75,8 +86,13 @@ impl RenderStage {
 
     /// A picture of the user's as a stage needs it. Nobody can make it again but its user, so where it is gone the image
     /// fails.
-    async fn picture(&self, artifact: &ArtifactRef, wanted: Use) -> Result<Arc<FloatTensor>, Fault> {
+    async fn picture(&self, artifact: &ArtifactRef, wanted: Wanted) -> Result<Arc<FloatTensor>, Fault> {
         let id = (artifact.sha256, wanted);
+        if let Some(kept) = self.pictures.get(&id) {
+            return Ok(kept);
+        }
+        // A big one takes hundreds of megabytes while it is read, so they are read one at a time.
+        let _turn = self.reading.lock().await;
         if let Some(kept) = self.pictures.get(&id) {
             return Ok(kept);
         }

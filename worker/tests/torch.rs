@@ -119,6 +119,7 @@ async fn render(bundle: &CascadeBundle, indices: &[u64], batch: usize) -> BTreeM
                 low_res: low_res.clone(),
                 image: None,
                 mask: None,
+                fit: None,
                 prefix: format!("tasks/{position}-{index}/"),
                 picture: (position == 1).then(Vec::new),
             })),

@@ -8,6 +8,7 @@ use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
     extent::Extent,
+    fit::Fit,
     settings::Settings,
     start::Start,
 };
@@ -20,13 +21,14 @@ use crate::{service::Error, store::records::Input};
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     start: Start,
+    fit: Option<Fit>,
     extent: Extent,
 }
 
 impl Wanted {
     pub(super) fn of(settings: &Settings, cascade: &CascadeSpec) -> Self {
         let extent = settings.low_res(cascade).unwrap_or_else(|| settings.extent());
-        Self { start: settings.start, extent }
+        Self { start: settings.start, fit: settings.fit, extent }
     }
 }
 
@@ -116,17 +118,25 @@ impl Inputs {
     }
 }
 
+/// Any size will do but where the job says that pictures must have the shape.
 fn check_extent(field: &str, image: &Input, wanted: &Wanted) -> Result<(), UserError> {
-    let Wanted { start, extent } = *wanted;
+    let Wanted { start, fit, extent } = *wanted;
+    if fit != Some(Fit::Exact) {
+        return Ok(());
+    }
     let (fits, accepted) = if start == Start::LowRes {
         (image.extent == extent, format!("{extent}, what the stage before would have made"))
     } else {
-        (extent.reduces_from(image.extent), format!("{extent}, or more of the same shape"))
+        (extent.has_shape_of(image.extent), format!("a picture with the shape of {extent}"))
     };
     if fits {
         return Ok(());
     }
-    Err(UserError::invalid(field, format!("{field} has {} pixels; accepted: {accepted}", image.extent)))
+    let message = format!(
+        "{field} has {} pixels, and settings.fit is exact; accepted: {accepted}, or fit crop, pad or stretch",
+        image.extent
+    );
+    Err(UserError::invalid(field, message))
 }
 
 fn check_mask(field: &str, mask: &Input, image: &Input) -> Result<(), UserError> {
@@ -137,7 +147,8 @@ fn check_mask(field: &str, mask: &Input, image: &Input) -> Result<(), UserError>
     }
     if !mask.is_mask {
         let message = format!(
-            "{field} is in colour, or black alone; accepted: black and white, white where the picture is painted anew"
+            "{field} is black alone, or has many colours; accepted: strokes in white or one colour on black or transparent, \
+             which are painted anew"
         );
         return Err(UserError::invalid(field, message));
     }

@@ -1,17 +1,21 @@
-//! Pictures coming in: gathered within bounds, looked at, stored under their hash, noted.
+//! Pictures coming in: gathered within bounds, decoded once, stored as a canonical PNG, noted under both hashes.
 
 use bytes::{Bytes, BytesMut};
 use darkroom_artifacts::{
-    input::{MAX_BYTES, Pixels},
+    input::{self, Given, MAX_BYTES},
     picture::EXTENSION,
 };
-use darkroom_core::error::UserError;
+use darkroom_core::{digest::Digest, error::UserError};
 use darkroom_proto::v1;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
 use super::{Farm, refused};
-use crate::{service::Error, store::records::Input};
+use crate::{
+    service::{DECODING_MIB, Error},
+    store::records::{Canonical, Input},
+};
 
 /// Longest chunk.
 const MAX_CHUNK: usize = 64 << 10;
@@ -21,7 +25,7 @@ impl Farm {
         &self,
         mut chunks: Streaming<v1::UploadInputChunk>,
     ) -> Result<v1::UploadInputResponse, Error> {
-        // So many bodies and their pixels are in memory at a time; who comes later waits, and its client with it.
+        // So many bodies are in memory at a time; later uploads wait until a slot is free.
         let _turn = self.shared.uploads.acquire().await.map_err(Error::other)?;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = chunks.next().await {
@@ -41,23 +45,94 @@ impl Farm {
     }
 
     async fn keep(&self, bytes: Bytes) -> Result<v1::UploadInputResponse, Error> {
-        let looked_at = bytes.clone();
-        let looking =
-            tokio::task::spawn_blocking(move || Pixels::decode(&looked_at).map(|pixels| pixels.seen()));
-        let seen = looking.await.map_err(Error::other)?;
-        let seen = seen.map_err(|error| refused(UserError::invalid("data", format!("the file {error}"))))?;
+        let (size, hashed) = (bytes.len() as u64, bytes.clone());
+        let sha256 = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.map_err(Error::other)?;
+        if let Some(known) = self.known(sha256).await? {
+            return Ok(response(&known));
+        }
+        let (given, canonical, _memory) = self.decode(bytes).await?;
         // Stored before it is noted, so that what is noted is there.
-        let stored = self.shared.artifacts.put_content(Input::PREFIX, EXTENSION, bytes).await?;
-        let input =
-            Input { sha256: stored.sha256, size: stored.size, extent: seen.extent, is_mask: seen.is_mask };
+        let stored = self.shared.artifacts.put_content(Input::PREFIX, EXTENSION, canonical).await?;
+        let input = Input {
+            sha256,
+            size,
+            canonical: Some(Canonical { sha256: stored.sha256, size: stored.size }),
+            extent: given.extent,
+            is_mask: given.is_mask,
+            orientation: given.orientation,
+            notes: given.notes,
+        };
+        if stored.sha256 != sha256 {
+            let itself = Input {
+                sha256: stored.sha256,
+                size: stored.size,
+                orientation: 1,
+                notes: given.notes_of_canonical,
+                ..input.clone()
+            };
+            self.shared.front.add_input(&itself).await?;
+        }
         self.shared.front.add_input(&input).await?;
-        Ok(v1::UploadInputResponse {
-            sha256: stored.sha256.to_string(),
-            key: stored.key,
-            size_bytes: stored.size,
-            width: seen.extent.width,
-            height: seen.extent.height,
-            is_mask: seen.is_mask,
-        })
+        Ok(response(&input))
+    }
+
+    /// What was sent before and is stored, whole: it is not decoded again, whatever another decoder would make of it.
+    async fn known(&self, sha256: Digest) -> Result<Option<Input>, Error> {
+        let known = self.shared.front.inputs(&[sha256]).await?.pop();
+        let Some(known) = known.filter(|known| known.canonical.is_some()) else { return Ok(None) };
+        match self.shared.artifacts.get(&known.artifact()).await {
+            Ok(_) => Ok(Some(known)),
+            Err(error) if error.retryable() => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Decodes a file off the async threads, within the memory that all decoding may take. What it took is free again once
+    /// the permit is dropped.
+    async fn decode(&self, bytes: Bytes) -> Result<(Seen, Bytes, OwnedSemaphorePermit), Error> {
+        let refuse = |error: input::Error| refused(UserError::invalid("data", format!("the file {error}")));
+        let mib = input::memory(&bytes).map_err(refuse)? >> 20;
+        let mib = u32::try_from(mib.clamp(1, DECODING_MIB as u64)).unwrap_or(u32::MAX);
+        let permit = std::sync::Arc::clone(&self.shared.decoding).acquire_many_owned(mib);
+        let permit = permit.await.map_err(Error::other)?;
+        let decoding = tokio::task::spawn_blocking(move || {
+            // The permit comes along: a call that ends meanwhile does not end the decoding.
+            let given = Given::decode(&bytes)?;
+            drop(bytes);
+            let canonical = given.pixels.canonical()?;
+            let seen = Seen {
+                extent: given.pixels.extent,
+                is_mask: given.pixels.check_mask().is_ok(),
+                orientation: given.orientation,
+                notes: given.notes,
+                notes_of_canonical: given.pixels.notes(),
+            };
+            Ok((seen, Bytes::from(canonical), permit))
+        });
+        decoding.await.map_err(Error::other)?.map_err(refuse)
+    }
+}
+
+/// What a file is, without its pixels.
+struct Seen {
+    extent: darkroom_core::extent::Extent,
+    is_mask: bool,
+    orientation: u8,
+    notes: Vec<String>,
+    notes_of_canonical: Vec<String>,
+}
+
+fn response(input: &Input) -> v1::UploadInputResponse {
+    let stored = input.artifact();
+    v1::UploadInputResponse {
+        sha256: input.sha256.to_string(),
+        canonical_sha256: stored.sha256.to_string(),
+        key: stored.key,
+        size_bytes: stored.size,
+        width: input.extent.width,
+        height: input.extent.height,
+        is_mask: input.is_mask,
+        orientation: input.orientation.into(),
+        notes: input.notes.clone(),
     }
 }

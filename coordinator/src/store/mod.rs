@@ -105,7 +105,7 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- pictures to start from
 
-    /// Notes a picture that lies in the object store; one that is known stays as it is.
+    /// Notes a picture that lies in the object store; what was known of it is written anew.
     async fn add_input(&self, input: &Input) -> Result<(), Error>;
 
     /// Those of the pictures that are known, in no order.

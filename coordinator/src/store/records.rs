@@ -79,14 +79,29 @@ pub struct NewJob {
 /// A picture that a user has sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// SHA-256 of its bytes, which lie where [`Input::artifact`] says.
+    /// SHA-256 of the bytes that were sent, or of what is stored of them: prompts may name it by either.
     pub sha256: Digest,
-    /// Its bytes.
+    /// How many bytes those are.
     pub size: u64,
-    /// Its pixels.
+    /// What is stored. `None`: what was sent, as in times before there was a canonical form.
+    pub canonical: Option<Canonical>,
+    /// Pixels of what is stored.
     pub extent: Extent,
-    /// Whether it can be a mask: black and white, and not black alone.
+    /// Whether it can be a mask.
     pub is_mask: bool,
+    /// How it was turned, as EXIF counts; 1 where it was not.
+    pub orientation: u8,
+    /// What its user should know, each to follow its name.
+    pub notes: Vec<String>,
+}
+
+/// A picture as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canonical {
+    /// SHA-256 of its bytes.
+    pub sha256: Digest,
+    /// How many those are.
+    pub size: u64,
 }
 
 impl Input {
@@ -96,8 +111,10 @@ impl Input {
     /// Where it lies.
     #[must_use]
     pub fn artifact(&self) -> ArtifactRef {
-        let key = format!("{}{}.{}", Self::PREFIX, self.sha256, darkroom_artifacts::picture::EXTENSION);
-        ArtifactRef { key, sha256: self.sha256, size: self.size }
+        let sent = Canonical { sha256: self.sha256, size: self.size };
+        let Canonical { sha256, size } = self.canonical.unwrap_or(sent);
+        let key = format!("{}{sha256}.{}", Self::PREFIX, darkroom_artifacts::picture::EXTENSION);
+        ArtifactRef { key, sha256, size }
     }
 }
 

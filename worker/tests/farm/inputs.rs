@@ -1,7 +1,8 @@
 //! Users' pictures: read at the stage's size, part of what decides a picture, and no worker's fault when they are lost.
 
 use darkroom_artifacts::picture::{self, encode_rgb};
-use darkroom_core::extent::Extent;
+use darkroom_core::{extent::Extent, fit::Fit};
+use darkroom_queue::task::Fitting;
 
 use super::*;
 
@@ -85,5 +86,40 @@ async fn a_picture_that_is_lost_or_damaged_fails_its_image_with_what_to_do() {
     assert!(message.contains("send it again and retry the job"), "{message}");
     assert_eq!(code(&results[&1]), "invalid_input");
     artifact(&results[&2]);
+    farm.end().await;
+}
+
+#[tokio::test]
+async fn a_picture_of_another_shape_is_fitted_where_the_task_says_how() {
+    let farm = Farm::start(FakeOptions::default()).await;
+    let base = farm.pool("base");
+    let (width, height) = (48, 32);
+    let rgb: Vec<u8> = (0..width * height).flat_map(|at| [(at % width * 5) as u8, 0, 0]).collect();
+    let wide = encode_rgb(width, height, &rgb, &[]).unwrap();
+    let wide = farm.artifacts.put_content("inputs/", picture::EXTENSION, wide.into()).await.unwrap();
+    // The same, cut by hand.
+    let middle: Vec<u8> = rgb.chunks(3 * 48).flat_map(|row| row[3 * 8..3 * 40].to_vec()).collect();
+    let middle = encode_rgb(32, 32, &middle, &[]).unwrap();
+    let middle = farm.artifacts.put_content("inputs/", picture::EXTENSION, middle.into()).await.unwrap();
+    let fitted = |index, image: &ArtifactRef, fit: Fit| {
+        changed(task(&farm, index, image, None), |body| {
+            body.fit = Some(Fitting { fit, extent: body.settings.extent() });
+        })
+    };
+    let tasks = vec![
+        fitted(0, &wide, Fit::Crop),
+        fitted(1, &middle, Fit::Crop),
+        fitted(2, &wide, Fit::Pad),
+        fitted(3, &wide, Fit::Stretch),
+        // A job from before there was a fit, whose pictures had the shape.
+        task(&farm, 4, &middle, None),
+    ];
+    farm.queue.add(&base, tasks).await.unwrap();
+    let results = farm.results(&base, 5).await;
+    let outputs: Vec<_> = results.values().map(|result| artifact(result).sha256).collect();
+    assert_eq!((outputs[0], outputs[4]), (outputs[1], outputs[1]), "the middle of it");
+    assert_ne!(outputs[2], outputs[0]);
+    assert_ne!(outputs[3], outputs[0]);
+    assert_ne!(outputs[3], outputs[2]);
     farm.end().await;
 }

@@ -107,6 +107,7 @@ impl Farm {
             low_res,
             image: None,
             mask: None,
+            fit: None,
             prefix: format!("tasks/{stage}-{index}/"),
             picture: last.then_some(text),
         };

@@ -278,7 +278,15 @@ impl Bench {
 /// A picture that was sent.
 pub(super) fn input(name: &str) -> Input {
     let extent = Extent { width: 256, height: 128 };
-    Input { sha256: Digest::of(name.as_bytes()), size: 9, extent, is_mask: name == "mask" }
+    Input {
+        sha256: Digest::of(name.as_bytes()),
+        size: 9,
+        canonical: None,
+        extent,
+        is_mask: name == "mask",
+        orientation: 1,
+        notes: Vec::new(),
+    }
 }
 
 /// A stage's output of this name.

@@ -1,12 +1,12 @@
 //! Pictures that users have sent, and what prompts bring besides their texts.
 
-use darkroom_core::{digest::Digest, image_state::ImageState, job_state::JobState};
+use darkroom_core::{digest::Digest, extent::Extent, image_state::ImageState, job_state::JobState};
 use darkroom_queue::task::Outcome;
 
 use super::bench::{Bench, STAGES, done, failed, input};
 use crate::store::{
     limits::{Limits, NewDeadline},
-    records::{Dispatched, Fate, RenderWork, Work},
+    records::{Canonical, Dispatched, Fate, Input, RenderWork, Work},
 };
 
 /// The text that an encoder is given.
@@ -31,6 +31,27 @@ pub async fn a_picture_that_was_sent_is_known_by_its_hash(bench: &Bench) {
     known.sort_by_key(|input| input.is_mask);
     assert_eq!(known, [cat, mask]);
     assert_eq!(bench.store.inputs(&asked[..1]).await.expect("asks"), []);
+    // Sent again later, it has a canonical form, which is known by its own hash too.
+    let canonical = Canonical { sha256: Digest::of(b"upright cat"), size: 77 };
+    let turned = Input {
+        canonical: Some(canonical),
+        extent: Extent { width: 128, height: 256 },
+        is_mask: true,
+        orientation: 6,
+        notes: vec!["is turned".to_owned(), "is \"odd\"".to_owned()],
+        ..cat.clone()
+    };
+    let itself =
+        Input { sha256: canonical.sha256, size: 77, orientation: 1, notes: Vec::new(), ..turned.clone() };
+    for input in [&itself, &turned, &turned] {
+        bench.store.add_input(input).await.expect("noted, and again to no effect");
+    }
+    for input in [&turned, &itself] {
+        assert_eq!(bench.other.inputs(&[input.sha256]).await.expect("asks"), std::slice::from_ref(input));
+        assert_eq!(input.artifact().sha256, canonical.sha256);
+        assert_eq!(input.artifact().size, 77);
+    }
+    assert_eq!(cat.artifact().sha256, cat.sha256, "what was sent before lies as it came");
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

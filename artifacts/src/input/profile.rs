@@ -1,0 +1,29 @@
+//! Whether a colour profile is sRGB, by its own words.
+
+use std::io::Read as _;
+
+use flate2::read::ZlibDecoder;
+
+/// Bytes of a profile that are looked through: its description stands near the beginning.
+const LOOKED_AT: u64 = 64 << 10;
+
+/// Whether a profile calls itself something else than sRGB.
+pub(super) fn is_other(profile: &[u8]) -> bool {
+    let profile = &profile[..profile.len().min(LOOKED_AT as usize)];
+    let has = |words: &[u8]| profile.windows(words.len()).any(|window| window == words);
+    !profile.is_empty() && !has(b"sRGB") && !has(b"s\0R\0G\0B")
+}
+
+/// The same of a PNG's iCCP chunk: a name, a zero, a zero, and the profile, compressed. No more of it is unpacked than is
+/// looked at.
+pub(super) fn is_other_packed(chunk: &[u8]) -> bool {
+    let Some(end) = chunk.iter().take(80).position(|byte| *byte == 0) else { return false };
+    if chunk[..end].windows(4).any(|window| window == b"sRGB") {
+        return false;
+    }
+    let mut profile = Vec::new();
+    let packed = chunk.get(end + 2..).unwrap_or_default();
+    // What cannot be unpacked is no profile.
+    let _ = ZlibDecoder::new(packed).take(LOOKED_AT).read_to_end(&mut profile);
+    is_other(&profile)
+}
