@@ -20,4 +20,5 @@ pub mod picture_text;
 pub mod prompt;
 pub mod retry;
 pub mod settings;
+pub mod shown;
 pub mod start;
