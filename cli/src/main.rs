@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use darkroom_runtime::arguments;
 
 mod args;
 mod batch_file;
@@ -18,6 +18,7 @@ mod forecast;
 mod import;
 mod inputs;
 mod jobs;
+mod lost;
 #[cfg(feature = "embedded")]
 mod model;
 #[cfg(feature = "embedded")]
@@ -39,5 +40,8 @@ mod verify;
 mod view;
 
 fn main() -> ExitCode {
-    run::run(args::Cli::parse())
+    match arguments::parse() {
+        Ok(cli) => run::run(cli),
+        Err(ended) => ended,
+    }
 }
