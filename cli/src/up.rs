@@ -35,7 +35,8 @@ pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()>
     let told = tell(&farm, place, as_json);
     if let Some(failure) = told.err().filter(|failure| !output::is_closed(failure)) {
         // Whoever started it cannot be told where it listens.
-        return Err(failure).and(farm.shut_down().await);
+        let _ = farm.shut_down().await;
+        return Err(failure);
     }
     stop.cancelled().await;
     farm.shut_down().await
