@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    io::ErrorKind,
     ops::Range,
     path::Path as FilePath,
     sync::{Arc, OnceLock},
@@ -28,6 +29,7 @@ use tokio::{
     io::AsyncReadExt,
     time::{Instant, sleep},
 };
+use uuid::Uuid;
 
 use crate::error::Error;
 
@@ -92,14 +94,25 @@ impl ArtifactStore {
     /// A store in a local folder, created if absent.
     ///
     /// # Errors
-    /// If the folder cannot be created or written to.
+    /// If the folder cannot be created or written to, or files in it not renamed.
     pub fn local(folder: &FilePath) -> Result<Self, Error> {
         let name = folder.display().to_string();
-        std::fs::create_dir_all(folder).map_err(|error| Error::of_io(&name, &error))?;
-        check_writable(folder).map_err(|error| Error::of_io(&name, &error))?;
+        let unusable = |reason: &str| Error::Unusable { folder: name.clone(), reason: reason.to_owned() };
+        std::fs::create_dir_all(folder).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                unusable("a file is in its place; choose a folder")
+            }
+            _ => Error::of_io(&name, &error),
+        })?;
+        // object_store takes every path for text, and panics where one is not.
+        let whole = std::fs::canonicalize(folder).map_err(|error| Error::of_io(&name, &error))?;
+        if whole.to_str().is_none() {
+            return Err(unusable("its path is not UTF-8; choose a folder of another name"));
+        }
+        let mount = Mount::look(folder)?;
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|error| Error::of_store(&name, &error))?
-            .with_fsync(true);
+            .with_fsync(mount.syncs_folders);
         let store: Arc<dyn ObjectStore> = Arc::new(store);
         let backend = Backend {
             uploads: Arc::clone(&store),
@@ -107,7 +120,8 @@ impl ArtifactStore {
             signer: None,
             name,
             bucket: None,
-            creates: true,
+            // It is done with a link, so that what is there is never replaced.
+            creates: mount.links,
             has_credentials: true,
             patience: PATIENCE,
             versions: OnceLock::new(),
@@ -512,10 +526,33 @@ async fn fill(
     if Digest(hasher.finalize().into()) == artifact.sha256 { Ok(()) } else { Err(changed(name)) }
 }
 
-fn check_writable(folder: &FilePath) -> std::io::Result<()> {
-    let probe = folder.join(format!(".writable-{}", std::process::id()));
-    std::fs::write(&probe, b"")?;
-    std::fs::remove_file(&probe)
+/// What the file system of a folder can do.
+struct Mount {
+    links: bool,
+    syncs_folders: bool,
+}
+
+impl Mount {
+    /// Proves that files can be written and renamed in the folder, and tries the rest.
+    fn look(folder: &FilePath) -> Result<Self, Error> {
+        let name = folder.display().to_string();
+        let id = Uuid::new_v4();
+        let [probe, other] = ["one", "two"].map(|which| folder.join(format!(".probe-{id}-{which}")));
+        let written = std::fs::write(&probe, id.to_string());
+        let links = std::fs::hard_link(&probe, &other).is_ok();
+        let renamed = std::fs::rename(&probe, &other);
+        let syncs_folders = std::fs::File::open(folder).is_ok_and(|folder| folder.sync_all().is_ok());
+        // Two names of one file both stay when one is renamed to the other.
+        for file in [&probe, &other] {
+            let _ = std::fs::remove_file(file);
+        }
+        written.map_err(|error| Error::of_io(&name, &error))?;
+        renamed.map_err(|error| Error::Unusable {
+            folder: name,
+            reason: format!("its file system cannot rename files ({error}); choose a folder on another"),
+        })?;
+        Ok(Self { links, syncs_folders })
+    }
 }
 
 async fn open(file: &FilePath, name: &str) -> Result<tokio::fs::File, Error> {

@@ -200,7 +200,8 @@ fn explain(backend: &Backend, step: Step, error: &Error) -> UserError {
             Step::Read => ("ARTIFACTS_UNREADABLE", "may be written to but not read"),
             Step::Delete => ("ARTIFACTS_NO_DELETE", "may be written to and read but nothing may be deleted"),
         };
-        return precondition(reason, format!("{what} with these credentials ({said})"));
+        let whose = if backend.bucket.is_some() { " with these credentials" } else { "" };
+        return precondition(reason, format!("{what}{whose} ({said})"));
     }
     if step == Step::Write && (answer.status == Some(501) || matches!(error, Error::NotImplemented { .. })) {
         return unconditional(backend);
@@ -211,6 +212,9 @@ fn explain(backend: &Backend, step: Step, error: &Error) -> UserError {
              answers ({said})"
         );
         return problem(backend, Code::Unavailable, "ARTIFACTS_UNREACHABLE", &what);
+    }
+    if backend.bucket.is_none() {
+        return problem(backend, Code::Unavailable, "ARTIFACTS_UNUSABLE", &format!("cannot be used: {said}"));
     }
     problem(backend, Code::Unavailable, "ARTIFACTS_UNREACHABLE", &format!("cannot be reached: {said}"))
 }

@@ -37,6 +37,14 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// The folder of the store lies where files cannot be handled as they must be.
+    #[error("the artifact folder {folder} cannot be used: {reason}")]
+    Unusable {
+        /// The folder.
+        folder: String,
+        /// What its file system lacks.
+        reason: String,
+    },
     /// The store cannot be reached or failed for now.
     #[error("artifact {key} cannot be reached: {reason}")]
     Unavailable {
@@ -62,6 +70,7 @@ impl Error {
             Self::Corrupt { .. } => "corrupt",
             Self::NoSpace { .. } => "no_space",
             Self::Permission { .. } => "permission",
+            Self::Unusable { .. } => "unusable",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -74,6 +83,7 @@ impl Error {
             Self::Corrupt { .. } => (Code::FailedPrecondition, "ARTIFACT_CORRUPT"),
             Self::NoSpace { .. } => (Code::ResourceExhausted, "ARTIFACTS_NO_SPACE"),
             Self::Permission { .. } => (Code::FailedPrecondition, "ARTIFACTS_NO_PERMISSION"),
+            Self::Unusable { .. } => (Code::FailedPrecondition, "ARTIFACTS_UNUSABLE"),
             Self::Unavailable { .. } => (Code::Unavailable, "ARTIFACTS_UNREACHABLE"),
         };
         UserError::new(code, reason, self.to_string())

@@ -1,8 +1,10 @@
 //! Pictures: `[3, height, width]` floats in −1…1 as 8-bit RGB PNG with text metadata, and back.
 
-use std::io::Cursor;
+mod read;
 
-use png::{BitDepth, ColorType, Compression, Decoder, Encoder, Filter, text_metadata::ITXtChunk};
+use png::{BitDepth, ColorType, Compression, Encoder, Filter, text_metadata::ITXtChunk};
+
+pub use read::{MAX_FILE_BYTES, decode, read_text};
 
 use crate::tensor::FloatTensor;
 
@@ -18,6 +20,9 @@ pub enum Error {
     /// A value is NaN or an infinity.
     #[error("the picture holds values that are not finite")]
     NonFinite,
+    /// A text cannot be read: its keyword, and why.
+    #[error("the text {0} cannot be read: {1}")]
+    Text(String, String),
     /// The PNG format refuses it.
     #[error("png: {0}")]
     Png(String),
@@ -115,44 +120,6 @@ fn encode_as(
     writer.write_image_data(pixels).map_err(wrong)?;
     writer.finish().map_err(wrong)?;
     Ok(bytes)
-}
-
-/// Reads an RGB PNG and its text.
-///
-/// # Errors
-/// If it is damaged or not 8-bit RGB.
-pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
-    let wrong = |error: png::DecodingError| Error::Png(error.to_string());
-    let mut reader = Decoder::new(Cursor::new(bytes)).read_info().map_err(wrong)?;
-    let kind = reader.output_color_type();
-    if kind != (ColorType::Rgb, BitDepth::Eight) {
-        return Err(Error::Shape(format!("its pixels are {kind:?}; accepted: 8-bit RGB")));
-    }
-    let size = reader.output_buffer_size().ok_or_else(|| Error::Shape("too big".to_owned()))?;
-    let mut rgb = vec![0; size];
-    let frame = reader.next_frame(&mut rgb).map_err(wrong)?;
-    rgb.truncate(frame.buffer_size());
-    reader.finish().map_err(wrong)?;
-    let text = text_of(reader.info())?;
-    Ok(Picture { width: frame.width, height: frame.height, rgb, text })
-}
-
-/// Reads the text that stands before the pixels, as [`encode`] writes it, without decoding those.
-///
-/// # Errors
-/// If it is damaged or no PNG.
-pub fn read_text(bytes: &[u8]) -> Result<Vec<(String, String)>, Error> {
-    let reader =
-        Decoder::new(Cursor::new(bytes)).read_info().map_err(|error| Error::Png(error.to_string()))?;
-    text_of(reader.info())
-}
-
-fn text_of(info: &png::Info<'_>) -> Result<Vec<(String, String)>, Error> {
-    let pair = |chunk: &ITXtChunk| {
-        let text = chunk.get_text().map_err(|error| Error::Png(error.to_string()))?;
-        Ok((chunk.keyword.clone(), text))
-    };
-    info.utf8_text.iter().map(pair).collect()
 }
 
 #[cfg(test)]

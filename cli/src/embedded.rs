@@ -16,7 +16,7 @@ use darkroom_queue::{
     TaskQueue,
     memory::{self, MemoryQueue},
 };
-use darkroom_runtime::{program, server, state_dir, state_dir::StateDir};
+use darkroom_runtime::{program, server, state_dir, state_dir::StateDir, terminal::shown_path};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ use crate::{
     args::{MachineArgs, Renderer},
     failure::{self, Result},
 };
+
+/// How often a running farm tries its artifact folder out.
+const CHECK_SECONDS: u32 = 5;
 
 /// A farm to start.
 #[derive(Debug)]
@@ -114,6 +117,7 @@ impl Farm {
         let bundles = load(options.cascades).await?;
         let artifacts = ArtifactStore::local(&state.path().join("artifacts"))
             .map_err(|error| in_folder(state.path(), storage_failure(&error)))?;
+        artifacts.check().await.map_err(|error| in_folder(state.path(), error))?;
         let store = SqliteStore::open(&state.path().join("farm.sqlite"))
             .await
             .map_err(|error| in_folder(state.path(), error.to_user()))?;
@@ -130,6 +134,7 @@ impl Farm {
         )
         .await
         .map_err(|error| in_folder(state.path(), error.to_user()))?;
+        let stored = artifacts.clone();
         let parts =
             Parts { machine: options.machine, state: state.path().to_owned(), queue, artifacts, bundles };
         let (encoder, worker) = tokio::try_join!(parts.encoder(), parts.worker())?;
@@ -145,7 +150,7 @@ impl Farm {
             .map_err(|error| error.to_user())?;
         let serving = tokio::spawn(serving);
         let (told, full) = watch::channel(None);
-        let space = watch_space(state.path().to_owned(), health, told);
+        let space = watch_storage(state.path().to_owned(), stored, health, told);
         let space = tokio::spawn(stop_serving.clone().run_until_cancelled_owned(space));
         state.publish(&address.to_string()).map_err(state_failure)?;
         Ok(Self {
@@ -172,7 +177,8 @@ impl Farm {
         &self.cascades
     }
 
-    /// Ends when the disk of the state folder is full, with what to say about it. Work waits until there is space again.
+    /// Ends when the disk of the state folder is full or its artifacts cannot be stored, with what to say about it. Work
+    /// waits until they can.
     pub(crate) async fn full(&self) -> UserError {
         let mut full = self.full.clone();
         match full.wait_for(Option::is_some).await {
@@ -189,19 +195,29 @@ impl Farm {
         let encoded = self.encoder.join().await;
         self.coordinator.shutdown().await;
         self.stop_serving.cancel();
-        let served = self.serving.await.map_err(failure::internal)?.map_err(|error| error.to_user());
-        self.space.await.map_err(failure::internal)?;
-        worked.and(encoded).and(served)
+        let served = self.serving.await.map_err(failure::internal);
+        let served = served.and_then(|served| served.map_err(|error| error.to_user()));
+        let looked = self.space.await.map(drop).map_err(failure::internal);
+        worked.and(encoded).and(served).and(looked)
     }
 }
 
-/// Looks after the disk of the state folder: a farm that cannot store what it makes says that it does not serve, and
-/// serves again by itself.
-async fn watch_space(state: PathBuf, health: server::Health, told: watch::Sender<Option<UserError>>) {
+/// Looks after the disk of the state folder and the artifacts in it: a farm that cannot store what it makes says that it
+/// does not serve, and serves again by itself.
+async fn watch_storage(
+    state: PathBuf,
+    artifacts: ArtifactStore,
+    health: server::Health,
+    told: watch::Sender<Option<UserError>>,
+) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    loop {
+    let mut unusable = None;
+    for tick in 0_u32.. {
         ticks.tick().await;
-        let failure = state_dir::check_space(&state).err().map(state_failure);
+        if tick % CHECK_SECONDS == CHECK_SECONDS - 1 {
+            unusable = artifacts.check().await.err().map(|failure| in_folder(&state, failure));
+        }
+        let failure = state_dir::check_space(&state).err().map(state_failure).or_else(|| unusable.clone());
         match &failure {
             Some(failure) => health.not_serving(&failure.message).await,
             None if told.borrow().is_some() => health.serving().await,
@@ -289,6 +305,9 @@ fn state_failure(error: state_dir::Error) -> UserError {
         state_dir::Error::InUse { .. } => {
             UserError::new(Code::FailedPrecondition, "STATE_IN_USE", error.to_string())
         }
+        state_dir::Error::NoLocks { .. } => {
+            UserError::new(Code::FailedPrecondition, "STATE_NO_LOCKS", error.to_string())
+        }
         state_dir::Error::Full { .. } => {
             UserError::new(Code::ResourceExhausted, "DISK_FULL", error.to_string())
         }
@@ -301,6 +320,7 @@ fn state_failure(error: state_dir::Error) -> UserError {
 fn storage_failure(error: &darkroom_artifacts::Error) -> UserError {
     let code = match error {
         darkroom_artifacts::Error::NoSpace { .. } => Code::ResourceExhausted,
+        darkroom_artifacts::Error::Unusable { .. } => Code::FailedPrecondition,
         error if error.retryable() => Code::Unavailable,
         _ => Code::Internal,
     };
@@ -309,10 +329,10 @@ fn storage_failure(error: &darkroom_artifacts::Error) -> UserError {
 
 /// A failure of something in the state folder, which it names.
 fn in_folder(state: &Path, failure: UserError) -> UserError {
-    let message = if failure.message.contains(&state.display().to_string()) {
+    let message = if failure.message.contains(&shown_path(state)) {
         failure.message
     } else {
-        format!("state folder {}: {}", state.display(), failure.message)
+        format!("state folder {}: {}", shown_path(state), failure.message)
     };
     UserError { message, ..failure }
 }

@@ -5,19 +5,25 @@ use std::{
     path::Path,
 };
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::{shown, shown_json},
+};
+use darkroom_runtime::terminal::{self, shown_path};
 
 /// What every command returns.
 pub(crate) type Result<T> = std::result::Result<T, UserError>;
 
 /// A file or folder the user named cannot be read or written; `field` is the flag.
 pub(crate) fn file(field: &str, doing: &str, path: &Path, error: &io::Error) -> UserError {
-    let path = path.display();
+    let path = shown_path(path);
     let (code, reason, advice) = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             (Code::ResourceExhausted, "DISK_FULL", "; free some space and run the command again")
         }
         ErrorKind::NotFound => (Code::NotFound, "NO_SUCH_FILE", ""),
+        // A folder, a pipe, a device or too big a file where a file was meant; the error says what would be accepted.
+        ErrorKind::InvalidInput => (Code::InvalidArgument, "UNUSABLE_PATH", ""),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
             (Code::InvalidArgument, "UNUSABLE_PATH", "; accepted: a place that you can use")
         }
@@ -66,9 +72,9 @@ pub(crate) fn print(failure: &UserError, json: bool) {
                 "message": failure.message,
             }
         });
-        eprintln!("{document}");
+        terminal::tell_raw(&shown_json(&document.to_string()));
     } else {
-        eprintln!("error: {}", failure.message);
+        terminal::tell_raw(&format!("error: {}", shown(&failure.message)));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_runtime::state_dir;
+use darkroom_runtime::{state_dir, terminal::shown_path};
 
 use crate::{args::Place, client::Client, failure::Result};
 
@@ -26,7 +26,7 @@ pub(crate) fn running(place: &Place) -> Result<Option<Client>> {
                 format!(
                     "the farm of process {} on {} is starting; run the command again in a moment",
                     farm.pid,
-                    place.state.display()
+                    shown_path(&place.state)
                 ),
             )),
         },
@@ -40,7 +40,7 @@ pub(crate) fn none(state: &Path) -> UserError {
         "NO_FARM",
         format!(
             "no farm runs on the state folder {}; start one with `darkroom up`, or name one with --farm",
-            state.display()
+            shown_path(state)
         ),
     )
 }

@@ -1,5 +1,6 @@
 //! What a job takes, as JSON and as lines for people: a forecast, and a first forecast beside what came true.
 
+use darkroom_core::shown::shown;
 use darkroom_proto::v1;
 use serde::Serialize;
 
@@ -133,7 +134,7 @@ pub(crate) fn dry_run_text(answer: &v1::ForecastJobResponse) -> String {
     let mut text = format!("{} images", answer.images);
     for stage in &forecast.stages {
         let what = if stage.stage == "encode" { "texts" } else { "images" };
-        text += &format!("\n  {:<8} {} {what}", stage.stage, stage.images);
+        text += &format!("\n  {:<8} {} {what}", shown(&stage.stage), stage.images);
         match (stage.seconds_per_image, stage.device_seconds) {
             (Some(one), Some(all)) => text += &format!(" × {one:.3} s = {} of device time", span(all)),
             _ => text += ", never measured",
@@ -143,7 +144,8 @@ pub(crate) fn dry_run_text(answer: &v1::ForecastJobResponse) -> String {
         }
         for class in &stage.classes {
             let each = class.seconds_per_image.map(|seconds| format!(" at {seconds:.3} s"));
-            text += &format!("\n    {} × {}{}", class.workers, class.device_class, each.unwrap_or_default());
+            let (workers, class) = (class.workers, shown(&class.device_class));
+            text += &format!("\n    {workers} × {class}{}", each.unwrap_or_default());
         }
     }
     match forecast.device_seconds {

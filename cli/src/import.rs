@@ -20,6 +20,7 @@ use darkroom_core::{
     error::{Code, UserError},
 };
 use darkroom_diffusion::LoadError;
+use darkroom_runtime::terminal::shown_path;
 
 use crate::{
     args::ImportArgs,
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &ImportArgs, as_json: bool) -> Result<()> {
     if out.exists() && std::fs::read_dir(&out).map_or(true, |mut entries| entries.next().is_some()) {
         return Err(UserError::invalid(
             "out",
-            format!("{} exists already; accepted: a folder that is not there or is empty", out.display()),
+            format!("{} exists already; accepted: a folder that is not there or is empty", shown_path(&out)),
         ));
     }
     let recipe = recipe::write(&name, &parts, args)?;
@@ -64,15 +65,27 @@ fn build(
     let draft =
         tempfile::Builder::new().prefix(".import-").tempdir_in(above).map_err(|error| wrong(&error))?;
     let folder = draft.path().join("cascade");
-    let linked = link::place(files, &folder, args.copy).map_err(|error| wrong(&error))?;
-    std::fs::write(folder.join(FILE_NAME), recipe).map_err(|error| wrong(&error))?;
-    std::fs::write(folder.join("SHA256SUMS"), verified::sums(files)).map_err(|error| wrong(&error))?;
-    licence::copy(parts, &folder).map_err(|error| wrong(&error))?;
+    let lay = |folder: &Path| -> std::io::Result<link::Linked> {
+        let linked = link::place(files, folder, args.copy)?;
+        std::fs::write(folder.join("SHA256SUMS"), verified::sums(files))?;
+        licence::copy(parts, folder)?;
+        // Last, since a folder with it is a cascade.
+        std::fs::write(folder.join(FILE_NAME), recipe)?;
+        Ok(linked)
+    };
+    let linked = lay(&folder).map_err(|error| wrong(&error))?;
     if out.exists() {
         std::fs::remove_dir(out).map_err(|error| wrong(&error))?;
     }
-    std::fs::rename(&folder, out).map_err(|error| wrong(&error))?;
-    Ok(linked)
+    if std::fs::rename(&folder, out).is_ok() {
+        return Ok(linked);
+    }
+    // A file system that cannot rename folders: laid out once more, in its place.
+    std::fs::create_dir(out).map_err(|error| wrong(&error))?;
+    lay(out).map_err(|error| {
+        let _ = std::fs::remove_dir_all(out);
+        wrong(&error)
+    })
 }
 
 /// A model that is not as it should be.

@@ -3,8 +3,12 @@
 
 use std::path::PathBuf;
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::shown,
+};
 use darkroom_proto::v1;
+use darkroom_runtime::terminal::shown_path;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
@@ -16,8 +20,9 @@ use crate::{
     failure::Result,
     forecast::{self, DryRunView},
     inputs::Inputs,
+    lost::Lost,
     name_template::{self, BY_INDEX, NameTemplate},
-    output,
+    output::{self, Beside},
     pictures::{Folder, Taken},
     progress::Progress,
     request,
@@ -68,10 +73,16 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     let submitted = client.submit(spec, prompts).await?;
     if as_json {
         let job = JobView::from(&submitted.job);
-        return output::json(&json!({"job": job, "existed": submitted.existed, "batch_notes": remarks}));
+        let document = json!({"job": job, "existed": submitted.existed, "batch_notes": remarks});
+        return output::json(&document).map_err(|failure| accepted(failure, &submitted.job.id));
     }
     notes(&submitted.job.notes);
-    output::line(&submitted.job.id)
+    output::line(&submitted.job.id).map_err(|failure| accepted(failure, &submitted.job.id))
+}
+
+/// Whoever cannot be told a job's id in its place hears it with the reason.
+fn accepted(failure: UserError, job: &str) -> UserError {
+    UserError { message: format!("{} (job {job} was accepted)", failure.message), ..failure }
 }
 
 /// Prints a job as it stands, after `status` or a change of its state.
@@ -91,7 +102,7 @@ pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> R
             output::json(&json!({"version": event.version, "end": event.end, "job": job, "images": images}))?;
         } else {
             for image in &event.images {
-                progress.print(&format!("{:06}  {}", image.index, view::image_state(image.state())));
+                progress.print(&format!("{:06}  {}", image.index, view::image_state(image.state())))?;
             }
         }
         if let Some(job) = event.job {
@@ -101,10 +112,8 @@ pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> R
     }
     progress.end();
     let Some(job) = last else { return Ok(()) };
-    if !as_json {
-        output::line(&view::job_text(&job))?;
-    }
-    outcome(&job)
+    let told = if as_json { Ok(()) } else { output::line(&view::job_text(&job)) };
+    outcome(&job).and(told)
 }
 
 /// The end of a job as the end of a command: an error unless every picture is done.
@@ -186,7 +195,7 @@ async fn ls_images(client: &Client, job: &str, args: &LsArgs, as_json: bool) -> 
                 output::json(&link.iter().fold(view, ImageView::linked))?;
             } else {
                 output::line(&image_line(image))?;
-                link.iter().try_for_each(|link| output::line(&format!("        {}", link.url)))?;
+                link.iter().try_for_each(|link| output::line(&format!("        {}", shown(&link.url))))?;
             }
         }
         left = left.saturating_sub(page.images.len());
@@ -215,12 +224,12 @@ fn image_line(image: &v1::Image) -> String {
         "{:06}  {:<10}  {:<8}  seed {}  {id}{}",
         image.index,
         view::image_state(image.state()),
-        image.stage,
+        shown(&image.stage),
         image.seed,
-        image.prompt.replace('\n', " ")
+        shown(&image.prompt)
     );
     if !image.error.is_empty() {
-        line += &format!("  [{}: {}]", image.error_code, image.error);
+        line += &format!("  [{}: {}]", shown(&image.error_code), shown(&image.error));
     }
     line
 }
@@ -246,23 +255,31 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
     let taken = if args.overwrite { Taken::Overwrite } else { Taken::Refuse };
     let folder = Folder::open(&out, taken)?;
     let mut pictures = Vec::new();
+    let mut lost = Lost::default();
+    let mut told = Beside::default();
     let mut token = String::new();
     let mut fetched = 0;
     loop {
         let page = client.images(&args.job, &[v1::ImageState::Done], token).await?;
         for image in &page.images {
             let name = template.name(image)?;
-            if !folder.has_named(&name, &image.sha256) {
-                folder.write_named(&name, &client.fetch(&args.job, image.index).await?)?;
-                fetched += 1;
+            match download(client, &folder, &name, image).await {
+                Ok(new) => {
+                    lost.found();
+                    fetched += u64::from(new);
+                }
+                Err(failure) => {
+                    lost.note(image.index, failure)?;
+                    continue;
+                }
             }
             let path = folder.path_named(&name);
             if as_json {
-                pictures.push(json!({
-                    "index": image.index, "path": path, "sha256": image.sha256, "custom_id": image.custom_id
-                }));
+                let document =
+                    json!({"index": image.index, "sha256": image.sha256, "custom_id": image.custom_id});
+                pictures.push(output::with_path(document, "path", &path));
             } else {
-                output::line(&path.display().to_string())?;
+                told.print(|| output::line(&shown_path(&path)));
             }
         }
         token = page.next_page_token;
@@ -271,17 +288,32 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
         }
     }
     if as_json {
-        return output::json(&json!({"job": JobView::from(&job), "fetched": fetched, "pictures": pictures}));
+        let missing = lost.documents();
+        let document = json!({
+            "job": JobView::from(&job), "fetched": fetched, "pictures": pictures, "missing": missing,
+        });
+        told.print(|| output::json(&document));
+        return lost.end(&job.id).and(told.end());
     }
+    lost.tell();
     let missing = job.images - job.images_done.min(job.images);
     if missing > 0 {
-        eprintln!(
+        output::tell(&format!(
             "note: {missing} of {} images are not done; the job is {}",
             job.images,
             view::job_state(job.state())
-        );
+        ));
     }
-    Ok(())
+    lost.end(&job.id).and(told.end())
+}
+
+/// Fetches a picture unless it is there, and says whether it did.
+async fn download(client: &Client, folder: &Folder, name: &str, image: &v1::Image) -> Result<bool> {
+    if folder.has_named(name, &image.sha256) {
+        return Ok(false);
+    }
+    folder.write_named(name, &client.fetch(&image.job_id, image.index).await?)?;
+    Ok(true)
 }
 
 /// `darkroom workers`.
@@ -307,8 +339,10 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
             .stages
             .iter()
             .map(|stage| match stage.seconds_per_image {
-                seconds if seconds > 0.0 => format!("{} (×{}, {seconds:.2} s)", stage.stage, stage.batch_cap),
-                _ => format!("{} (×{})", stage.stage, stage.batch_cap),
+                seconds if seconds > 0.0 => {
+                    format!("{} (×{}, {seconds:.2} s)", shown(&stage.stage), stage.batch_cap)
+                }
+                _ => format!("{} (×{})", shown(&stage.stage), stage.batch_cap),
             })
             .collect();
         let mut state = match &worker.aside_until {
@@ -320,9 +354,9 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
         }
         output::line(&format!(
             "{}  {}  {}  leased {}  done {}  busy {:.0} %  {}",
-            worker.id,
-            worker.device,
-            state,
+            shown(&worker.id),
+            shown(&worker.device),
+            shown(&state),
             worker.tasks_leased,
             worker.tasks_done,
             worker.busy * 100.0,
@@ -338,11 +372,11 @@ pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
     if as_json {
         return output::json(&FarmView::from(&farm));
     }
-    let cascades: Vec<_> = farm.cascades.iter().map(|cascade| cascade.name.as_str()).collect();
+    let cascades: Vec<_> = farm.cascades.iter().map(|cascade| shown(&cascade.name)).collect();
     output::line(&format!(
         "{}  version {}  leases of {} s  {}",
-        farm.farm_id,
-        farm.version,
+        shown(&farm.farm_id),
+        shown(&farm.version),
         farm.lease_seconds,
         cascades.join(", ")
     ))?;
@@ -364,13 +398,13 @@ pub(crate) async fn cascades(client: &Client, as_json: bool) -> Result<()> {
     }
     for cascade in &cascades {
         let stages: Vec<_> =
-            cascade.stages.iter().map(|stage| format!("{} {}", stage.name, stage.size)).collect();
+            cascade.stages.iter().map(|stage| format!("{} {}", shown(&stage.name), stage.size)).collect();
         output::line(&format!(
             "{}  {}  {}  {}",
-            cascade.name,
-            cascade.digest.get(..12).unwrap_or(&cascade.digest),
+            shown(&cascade.name),
+            shown(cascade.digest.get(..12).unwrap_or(&cascade.digest)),
             stages.join(" → "),
-            cascade.description
+            shown(&cascade.description)
         ))?;
     }
     Ok(())
@@ -378,6 +412,6 @@ pub(crate) async fn cascades(client: &Client, as_json: bool) -> Result<()> {
 
 fn notes(notes: &[String]) {
     for note in notes {
-        eprintln!("note: {note}");
+        output::tell(&format!("note: {}", shown(note)));
     }
 }

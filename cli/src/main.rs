@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use darkroom_runtime::arguments;
 
 mod args;
 mod batch_file;
@@ -21,6 +21,7 @@ mod forecast;
 mod import;
 mod inputs;
 mod jobs;
+mod lost;
 #[cfg(feature = "embedded")]
 mod model;
 #[cfg(feature = "embedded")]
@@ -43,5 +44,8 @@ mod verify;
 mod view;
 
 fn main() -> ExitCode {
-    run::run(args::Cli::parse())
+    match arguments::parse() {
+        Ok(cli) => run::run(cli),
+        Err(ended) => ended,
+    }
 }

@@ -2,17 +2,21 @@
 
 use std::process::ExitCode;
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::shown,
+};
 use darkroom_diffusion::{
     DeviceChoice, DtypeChoice, LoadError,
     trace::{self, CheckOptions, TraceReport},
 };
+use darkroom_runtime::terminal::shown_path;
 use serde_json::json;
 
 use crate::{
     args::{ModelCheckArgs, ModelCommand},
     failure::{self, Result},
-    output,
+    output::{self, Beside},
 };
 
 /// Runs a `model` command. `check` exits with 1 when a tensor is off.
@@ -57,15 +61,26 @@ fn check(args: &ModelCheckArgs) -> Result<Vec<TraceReport>> {
 
 fn show_reports(reports: &[TraceReport], as_json: bool) -> Result<ExitCode> {
     let passed = reports.iter().filter(|report| report.passed()).count();
+    let mut told = Beside::default();
+    told.print(|| print_reports(reports, passed, as_json));
+    told.end()?;
+    Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_reports(reports: &[TraceReport], passed: usize, as_json: bool) -> Result<()> {
     if as_json {
-        output::json(&json!({"passed": passed == reports.len(), "traces": reports}))?;
+        let traces = reports
+            .iter()
+            .map(|report| output::with_path(json!({"rows": report.rows}), "trace", &report.trace));
+        let traces: Vec<_> = traces.collect();
+        output::json(&json!({"passed": passed == reports.len(), "traces": traces}))
     } else {
         for report in reports {
-            output::line(&report.trace.display().to_string())?;
+            output::line(&shown_path(&report.trace))?;
             for row in &report.rows {
                 output::line(&format!(
                     "  {:<24} {:<20} max |difference| {:<10.3e} tolerance {:<10.3e} {}",
-                    row.name,
+                    shown(&row.name),
                     format!("{:?}", row.shape),
                     row.max_difference,
                     row.tolerance,
@@ -73,9 +88,8 @@ fn show_reports(reports: &[TraceReport], as_json: bool) -> Result<ExitCode> {
                 ))?;
             }
         }
-        output::line(&format!("{passed} of {} traces passed", reports.len()))?;
+        output::line(&format!("{passed} of {} traces passed", reports.len()))
     }
-    Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A cascade that cannot be loaded.

@@ -4,7 +4,7 @@
 use std::{path::Path, time::Instant};
 
 use darkroom_artifacts::CascadeBundle;
-use darkroom_core::{cascade::CascadeSpec, id::StageName, picture_text};
+use darkroom_core::{cascade::CascadeSpec, id::StageName, picture_text, shown::shown};
 use darkroom_diffusion::{
     EncoderSurvey, LoadError, LoadOptions, StageModel, StageSurvey, TextEncoder, WeightsSurvey,
 };
@@ -33,9 +33,9 @@ pub(crate) fn run(args: &ModelInfoArgs, as_json: bool) -> Result<()> {
     if as_json {
         return output::json(&document(&bundle, &encoder, &stages));
     }
-    output::line(&format!("{}  {}", spec.name, bundle.cascade().digest()))?;
+    output::line(&format!("{}  {}", shown(&spec.name), bundle.cascade().digest()))?;
     if !spec.description.is_empty() {
-        output::line(&spec.description)?;
+        output::line(&shown(&spec.description))?;
     }
     output::line(&format!("  {}", weights_line("encode", &encoder.weights)))?;
     let prepared = &spec.encoder;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ModelInfoArgs, as_json: bool) -> Result<()> {
         if !stage.ignored_keys.is_empty() {
             output::line(&format!(
                 "           ignored, as by the reference: {}",
-                stage.ignored_keys.join(", ")
+                shown(&stage.ignored_keys.join(", "))
             ))?;
         }
     }

@@ -1,27 +1,137 @@
-//! What commands print: text for people, or JSON for machines.
+//! What commands print: text for people, or JSON for machines. Nothing of it can be obeyed by a terminal.
+//!
+//! The exit code is that of the work. When whoever reads standard output goes away, a command that only shows something
+//! ends at once, with 0; one that does something goes on, and ends as that ended. A device that is full fails a command,
+//! after its work.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+};
 
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::{shown, shown_json},
+};
+use darkroom_runtime::terminal;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::failure::{self, Result};
 
-/// Prints a document as one line of JSON. A reader that went away ends the command quietly.
+/// Reason of the failure that nobody reads standard output any more; never shown.
+const CLOSED: &str = "STDOUT_CLOSED";
+
+/// Prints a document as one line of JSON.
 pub(crate) fn json(document: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(document).map_err(failure::internal)?;
-    line(&text)
+    written(terminal::print_raw(&shown_json(&text)))
 }
 
-/// Says something beside the result, on standard error. That nobody reads it is no failure.
+/// Says something beside the result, on standard error.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "note: {text}");
+    terminal::tell(&format!("note: {}", shown(text)));
 }
 
-/// Prints a line.
+/// Prints a line, or several.
 pub(crate) fn line(text: &str) -> Result<()> {
-    match writeln!(io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(failure::file("stdout", "write", "standard output".as_ref(), &error)),
-        Ok(()) => Ok(()),
+    written(terminal::print(text))
+}
+
+/// Prints what a program wrote that is safe to show.
+pub(crate) fn raw(text: &str) -> Result<()> {
+    written(terminal::print_raw(text))
+}
+
+/// Tells a line on standard error.
+pub(crate) fn tell(text: &str) {
+    terminal::tell(text);
+}
+
+fn written(result: io::Result<()>) -> Result<()> {
+    result.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => UserError::new(Code::Unavailable, CLOSED, "nobody reads standard output"),
+        _ => failure::file("stdout", "write", "standard output".as_ref(), &error),
+    })
+}
+
+/// Whether a failure is only that nobody reads standard output any more.
+pub(crate) fn is_closed(failure: &UserError) -> bool {
+    failure.reason == CLOSED
+}
+
+/// Printing beside work that goes on whether or not anybody reads. After a failure nothing more is printed.
+#[derive(Default)]
+pub(crate) struct Beside(Option<UserError>);
+
+impl Beside {
+    /// Prints, unless that failed before.
+    pub(crate) fn print(&mut self, print: impl FnOnce() -> Result<()>) {
+        if self.0.is_none() {
+            self.0 = print().err();
+        }
+    }
+
+    /// What came of it; that nobody reads is no failure of the work.
+    pub(crate) fn end(self) -> Result<()> {
+        match self.0 {
+            Some(failure) if !is_closed(&failure) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A path for JSON, where a name that is not UTF-8 has replacement characters; [`path_bytes`] has it exactly.
+pub(crate) fn path(path: &Path) -> Value {
+    path.to_string_lossy().into()
+}
+
+/// The bytes of a path in hexadecimal digits, where it is not UTF-8.
+pub(crate) fn path_bytes(path: &Path) -> Option<String> {
+    use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
+    if path.to_str().is_some() {
+        return None;
+    }
+    let mut digits = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    Some(digits)
+}
+
+/// Adds a path to a JSON object as `key`, and its bytes as `key_bytes` where it is not UTF-8.
+pub(crate) fn with_path(mut document: Value, key: &str, of: &Path) -> Value {
+    document[key] = path(of);
+    if let Some(bytes) = path_bytes(of) {
+        document[format!("{key}_bytes")] = bytes.into();
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_not_utf8_is_told_twice() {
+        let document = with_path(json!({}), "path", OsStr::from_bytes(b"a\xff/b.png").as_ref());
+        assert_eq!(document, json!({"path": "a\u{fffd}/b.png", "path_bytes": "61ff2f622e706e67"}));
+        assert_eq!(with_path(json!({}), "path", "ä".as_ref()), json!({"path": "ä"}));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_is_printed_and_a_reader_that_left_is_none() {
+        let failed = |kind: ErrorKind| {
+            let mut beside = Beside::default();
+            beside.print(|| written(Err(kind.into())));
+            beside.print(|| panic!("printed"));
+            beside.end()
+        };
+        assert_eq!(failed(ErrorKind::BrokenPipe), Ok(()));
+        assert_eq!(failed(ErrorKind::StorageFull).expect_err("full").reason, "DISK_FULL");
     }
 }

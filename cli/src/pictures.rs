@@ -5,12 +5,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use darkroom_artifacts::picture::MAX_FILE_BYTES;
 use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
 };
 
+use darkroom_runtime::{
+    files::{self, Named},
+    terminal::shown_path,
+};
+use tempfile::NamedTempFile;
+
 use crate::failure::{self, Result};
+
+/// Reason of a failure: something else has the name.
+const TAKEN: &str = "FILE_EXISTS";
+/// Files with greater numbers are none of ours: nobody renders so many.
+const MOST_PICTURES: u64 = 999_999_999_999;
+/// Names that are tried when others keep taking them.
+const TRIES: u64 = 1000;
 
 /// What to do with a file that has a picture's name and other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +49,10 @@ impl Folder {
     /// Makes the folder if it is not there and proves that it can be written.
     pub(crate) fn open(path: &Path, taken: Taken) -> Result<Self> {
         fs::create_dir_all(path).map_err(|error| failure::file("out", "make the folder", path, &error))?;
-        let probe = tempfile::NamedTempFile::new_in(path).and_then(|mut file| {
-            io::Write::write_all(&mut file, &[0; 4096])?;
-            file.as_file().sync_all()
-        });
+        let folder = Self { path: path.to_owned(), taken, offset: 0 };
+        let probe = folder.draft(&[0; 4096]);
         probe.map_err(|error| failure::file("out", "write to the folder", path, &error))?;
-        Ok(Self { path: path.to_owned(), taken, offset: 0 })
+        Ok(folder)
     }
 
     /// Decides the names: by index, unless [`Taken::NumberOn`] and one of `count` names is taken by a picture that
@@ -53,7 +65,7 @@ impl Folder {
         let strange =
             there.iter().any(|&number| number < count && !same(number, &self.path.join(name(number))));
         if strange {
-            self.offset = there.iter().max().map_or(0, |highest| highest + 1);
+            self.offset = behind(&there);
         }
         Ok(())
     }
@@ -63,15 +75,19 @@ impl Folder {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(unreadable)? {
             let file = entry.map_err(unreadable)?.file_name();
-            let stem = file.to_str().and_then(|file| file.strip_suffix(".png"));
-            numbers.extend(stem.filter(|stem| stem.len() >= 6).and_then(|stem| stem.parse::<u64>().ok()));
+            numbers.extend(file.to_str().and_then(number_of));
         }
         Ok(numbers)
     }
 
     /// Where image `index` goes.
     pub(crate) fn path_of(&self, index: u64) -> PathBuf {
-        self.path.join(name(self.offset + index))
+        self.path.join(name(self.offset.saturating_add(index)))
+    }
+
+    /// Whether image `index` is there already, byte for byte.
+    pub(crate) fn has(&self, index: u64, sha256: &str) -> bool {
+        self.is_at(&self.path_of(index), sha256)
     }
 
     /// Where a picture of a name of its own goes.
@@ -79,9 +95,13 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Whether a picture is there already, byte for byte.
+    /// Whether a picture of a name of its own is there already, byte for byte.
     pub(crate) fn has_named(&self, name: &str, sha256: &str) -> bool {
-        fs::read(self.path_named(name)).is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
+        self.is_at(&self.path_named(name), sha256)
+    }
+
+    fn is_at(&self, path: &Path, sha256: &str) -> bool {
+        files::read(path, MAX_FILE_BYTES).is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
     }
 
     /// As [`write`](Self::write), under a name of its own. There is no numbering on.
@@ -91,58 +111,83 @@ impl Folder {
 
     /// Writes image `index` under its name, through a temporary file beside it, and returns where it is.
     pub(crate) fn write(&self, index: u64, bytes: &[u8]) -> Result<PathBuf> {
-        self.put(self.path_of(index), Some(index), bytes)
+        let number = self.offset.saturating_add(index);
+        self.put(self.path.join(name(number)), Some(number), bytes)
     }
 
-    fn put(&self, path: PathBuf, index: Option<u64>, bytes: &[u8]) -> Result<PathBuf> {
+    /// `number` is that of the name, where it has one: others are tried behind it.
+    fn put(&self, path: PathBuf, number: Option<u64>, bytes: &[u8]) -> Result<PathBuf> {
         let unwritable = |error: io::Error| failure::file("out", "write", &path, &error);
-        let mut file = tempfile::Builder::new()
-            .prefix(".darkroom-")
-            .suffix(".part")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(&self.path)
-            .map_err(unwritable)?;
-        io::Write::write_all(&mut file, bytes).map_err(unwritable)?;
-        file.as_file().sync_all().map_err(unwritable)?;
+        let draft = self.draft(bytes).map_err(unwritable)?.into_temp_path();
         if self.taken == Taken::Overwrite {
-            file.persist(&path).map_err(|error| unwritable(error.error))?;
+            files::name_over(&draft, &path).map_err(unwritable)?;
             return Ok(path);
         }
-        match file.persist_noclobber(&path) {
-            Ok(_) => Ok(path),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                self.meet(index, &path, bytes)
-            }
-            Err(error) => Err(unwritable(error.error)),
+        if files::name_new(&draft, &path).map_err(unwritable)? == Named::Done {
+            return Ok(path);
         }
+        // The name is taken: by these bytes, which is well, or by others.
+        if files::read(&path, MAX_FILE_BYTES).is_ok_and(|there| there == bytes) {
+            return Ok(path);
+        }
+        let (Taken::NumberOn, Some(number)) = (self.taken, number) else {
+            return Err(taken(&path));
+        };
+        let first = behind(&self.numbers()?).max(number);
+        for number in first..first.saturating_add(TRIES) {
+            let path = self.path.join(name(number));
+            if files::name_new(&draft, &path).map_err(unwritable)? == Named::Done {
+                return Ok(path);
+            }
+        }
+        Err(taken(&path))
     }
 
-    /// The name is taken: by these bytes, which is well, or by others.
-    fn meet(&self, index: Option<u64>, path: &Path, bytes: &[u8]) -> Result<PathBuf> {
-        if fs::read(path).is_ok_and(|there| there == bytes) {
-            return Ok(path.to_owned());
-        }
-        if let (Taken::NumberOn, Some(index)) = (self.taken, index) {
-            let next = self.numbers()?.iter().max().map_or(0, |highest| highest + 1);
-            let later =
-                Self { path: self.path.clone(), taken: self.taken, offset: next.saturating_sub(index) };
-            return later.write(index, bytes);
-        }
-        let mut failure = UserError::new(
-            Code::AlreadyExists,
-            "FILE_EXISTS",
-            format!(
-                "{} holds something else; name another folder with --out, or replace such files with --overwrite",
-                path.display()
-            ),
-        );
-        failure.field = Some("out".to_owned());
-        Err(failure)
+    /// A file with these bytes beside the pictures, under a name of its own; it goes away unless it gets another.
+    fn draft(&self, bytes: &[u8]) -> io::Result<NamedTempFile> {
+        let mut draft = tempfile::Builder::new()
+            .prefix(".darkroom-")
+            .suffix(".part")
+            // The umask decides, as for every new file.
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .tempfile_in(&self.path)?;
+        io::Write::write_all(&mut draft, bytes)?;
+        files::sync(draft.as_file())?;
+        Ok(draft)
     }
+}
+
+fn taken(path: &Path) -> UserError {
+    let mut failure = UserError::new(
+        Code::AlreadyExists,
+        TAKEN,
+        format!(
+            "{} holds something else; name another folder with --out, or replace such files with --overwrite",
+            shown_path(path)
+        ),
+    );
+    failure.field = Some("out".to_owned());
+    failure
+}
+
+/// Whether a failure is that a picture's name is taken by something else.
+pub(crate) fn is_taken(failure: &UserError) -> bool {
+    failure.reason == TAKEN
 }
 
 fn name(number: u64) -> String {
     format!("{number:06}.png")
+}
+
+/// The number of a file that is named as a picture is, and no other spelling of it.
+fn number_of(file: &str) -> Option<u64> {
+    let number = file.strip_suffix(".png")?.parse().ok()?;
+    (number <= MOST_PICTURES && name(number) == file).then_some(number)
+}
+
+/// The number behind all of these.
+fn behind(numbers: &[u64]) -> u64 {
+    numbers.iter().max().map_or(0, |highest| highest + 1)
 }
 
 #[cfg(test)]
@@ -192,10 +237,53 @@ mod tests {
             assert_eq!(fs::read(out.join("000000.png")).expect("there") == b"mine", stays);
             match taken {
                 Taken::NumberOn => assert_eq!(written.expect("elsewhere"), out.join("000001.png")),
-                Taken::Refuse => assert_eq!(written.expect_err("refused").reason, "FILE_EXISTS"),
+                Taken::Refuse => assert_eq!(written.expect_err("refused").reason, TAKEN),
                 Taken::Overwrite => assert_eq!(written.expect("replaced"), out.join("000000.png")),
             }
         }
+    }
+
+    #[test]
+    fn files_with_names_like_numbers_are_no_trouble() {
+        for strange in [
+            "18446744073709551615.png",
+            "18446744073709551614.png",
+            "99999999999999999999999.png",
+            "+00007.png",
+            "0000007.png",
+            "\u{0661}\u{0662}\u{0663}\u{0664}\u{0665}\u{0666}.png",
+            "1000000000000.png",
+        ] {
+            let place = tempfile::tempdir().expect("folder");
+            fs::write(place.path().join(strange), b"mine").expect("written");
+            let mut folder = Folder::open(place.path(), Taken::NumberOn).expect("made");
+            folder.number(2, |_, _| false).expect("read");
+            for index in [0, 1] {
+                let path = folder.write(index, b"new").expect("written");
+                assert_eq!(path, place.path().join(name(index)), "{strange}");
+            }
+            fs::write(place.path().join("000002.png"), b"mine").expect("written");
+            let path = folder.write(2, b"newer").expect("written");
+            assert_eq!(path, place.path().join("000003.png"), "{strange}");
+            assert_eq!(fs::read(place.path().join(strange)).expect("kept"), b"mine");
+        }
+        let place = tempfile::tempdir().expect("folder");
+        for highest in ["999999999999.png", "1000000000000.png"] {
+            fs::write(place.path().join(highest), b"mine").expect("written");
+        }
+        let mut folder = Folder::open(place.path(), Taken::NumberOn).expect("made");
+        folder.number(u64::MAX, |_, _| false).expect("read");
+        let path = folder.write(0, b"new").expect("written behind all");
+        assert_eq!(path, place.path().join("1000000000001.png"));
+    }
+
+    #[test]
+    fn a_name_that_something_other_than_a_file_has_is_not_waited_for() {
+        let place = tempfile::tempdir().expect("folder");
+        let folder = Folder::open(place.path(), Taken::NumberOn).expect("made");
+        nix::unistd::mkfifo(&place.path().join("000000.png"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        assert!(!folder.has(0, "hash"));
+        assert_eq!(folder.write(0, b"new").expect("elsewhere"), place.path().join("000001.png"));
     }
 
     #[test]

@@ -5,11 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use darkroom_artifacts::picture::{self, MAX_FILE_BYTES};
 use darkroom_core::{
     error::{Code, UserError},
     picture_text,
+    shown::shown,
 };
 use darkroom_proto::v1;
+use darkroom_runtime::{files, terminal::shown_path};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -18,11 +21,13 @@ use crate::{
     client::Client,
     failure::Result,
     inputs::Inputs,
-    jobs, output,
+    jobs,
+    lost::Lost,
+    output::{self, Beside},
     pictures::{Folder, Taken},
     progress::Progress,
     request,
-    view::{ImageView, JobView},
+    view::{self, ImageView, JobView},
 };
 
 /// A render whose request and folder were found good, before any farm is asked.
@@ -32,6 +37,7 @@ pub(crate) struct Render {
     inputs: Inputs,
     folder: Folder,
     as_json: bool,
+    told: Beside,
     /// There is one prompt, so that a note can only be about it.
     one_prompt: bool,
 }
@@ -41,6 +47,7 @@ struct Done {
     job: v1::Job,
     pictures: BTreeMap<u64, Picture>,
     failed: Vec<v1::Image>,
+    lost: Lost,
 }
 
 struct Picture {
@@ -56,7 +63,7 @@ impl Render {
         let prompts = request::prompts(&args.prompts, &args.request, &mut inputs)?;
         let folder = Folder::open(&args.out, Taken::NumberOn)?;
         let one_prompt = prompts.len() == 1;
-        Ok(Self { args, prompts, inputs, folder, as_json, one_prompt })
+        Ok(Self { args, prompts, inputs, folder, as_json, told: Beside::default(), one_prompt })
     }
 
     /// Renders on a farm. Cancelled, it ends its job there.
@@ -66,8 +73,8 @@ impl Render {
         let result = self.render(client, stop, &mut progress).await;
         progress.end();
         let done = result?;
-        self.report(&done)?;
-        jobs::outcome(&done.job)
+        self.report(&done);
+        jobs::outcome(&done.job).and(done.lost.end(&done.job.id)).and(self.told.end())
     }
 
     async fn render(
@@ -81,13 +88,13 @@ impl Render {
         let job = client.submit(spec, std::mem::take(&mut self.prompts)).await?.job;
         let watched = tokio::select! {
             watched = self.follow(client, &job, progress) => watched,
-            () = stop.cancelled() => Err(interrupted(&job)),
+            () = stop.cancelled() => Err(interrupted()),
         };
-        if watched.is_err() {
+        match watched {
+            Ok(done) => Ok(done),
             // Its pictures have nowhere to go any more: whatever ended the render ends the job.
-            client.cancel(&job.id).await?;
+            Err(failure) => Err(end_job(client, &job.id, failure).await),
         }
-        watched
     }
 
     async fn follow(&mut self, client: &Client, job: &v1::Job, progress: &mut Progress) -> Result<Done> {
@@ -102,25 +109,37 @@ impl Render {
                 progress.show(&job);
                 for note in &job.notes {
                     if told.insert(note.clone()) {
-                        progress.note(&format!("note: {}", about_the_only_prompt(note, self.one_prompt)));
+                        let note = about_the_only_prompt(note, self.one_prompt);
+                        progress.note(&format!("note: {}", shown(note)));
                     }
                 }
                 last = job;
             }
             for image in event.images {
-                self.take(client, image, &mut pictures).await?;
+                // What cannot be had now is asked for once more in the end.
+                let index = image.index;
+                if let Err(failure) = self.take(client, image, &mut pictures).await {
+                    Lost::default().note(index, failure)?;
+                }
             }
             self.print_paths(&pictures, &mut printed, progress);
         }
         // What no event told of, and what failed.
         let mut failed = Vec::new();
+        let mut lost = Lost::default();
         let mut token = String::new();
         loop {
             let page = client.images(&job.id, &[], token).await?;
             for image in page.images {
                 match image.state() {
                     v1::ImageState::Dead => failed.push(image),
-                    _ => self.take(client, image, &mut pictures).await?,
+                    _ => {
+                        let index = image.index;
+                        match self.take(client, image, &mut pictures).await {
+                            Ok(()) => lost.found(),
+                            Err(failure) => lost.note(index, failure)?,
+                        }
+                    }
                 }
             }
             token = page.next_page_token;
@@ -132,14 +151,14 @@ impl Render {
             self.print_paths(&pictures, &mut printed, progress);
             printed += 1;
         }
-        Ok(Done { job: last, pictures, failed })
+        Ok(Done { job: last, pictures, failed, lost })
     }
 
     /// Prints the paths that come next in order; what is done early waits for those before it.
-    fn print_paths(&self, pictures: &BTreeMap<u64, Picture>, printed: &mut u64, progress: &Progress) {
+    fn print_paths(&mut self, pictures: &BTreeMap<u64, Picture>, printed: &mut u64, progress: &Progress) {
         while let Some(picture) = pictures.get(printed) {
             if !self.as_json {
-                progress.print(&picture.path.display().to_string());
+                self.told.print(|| progress.print(&shown_path(&picture.path)));
             }
             *printed += 1;
         }
@@ -156,10 +175,7 @@ impl Render {
             return Ok(());
         }
         let bytes = client.fetch(&image.job_id, image.index).await?;
-        let path = self.folder.write(image.index, &bytes).map_err(|mut failure| {
-            failure.message = format!("{} (job {} was ended)", failure.message, image.job_id);
-            failure
-        })?;
+        let path = self.folder.write(image.index, &bytes)?;
         pictures.insert(image.index, Picture { path, image });
         Ok(())
     }
@@ -175,40 +191,60 @@ impl Render {
         })
     }
 
-    fn report(&self, done: &Done) -> Result<()> {
+    fn report(&mut self, done: &Done) {
         if self.as_json {
             let pictures: Vec<_> = done
                 .pictures
                 .values()
                 .map(|picture| {
                     let image = &picture.image;
-                    json!({
+                    let document = json!({
                         "index": image.index,
-                        "path": picture.path,
                         "prompt": image.prompt,
                         "negative": image.negative,
                         "seed": image.seed,
                         "sha256": image.sha256,
                         "image": ImageView::from(image),
-                    })
+                    });
+                    output::with_path(document, "path", &picture.path)
                 })
                 .collect();
             let failed: Vec<_> = done.failed.iter().map(ImageView::from).collect();
-            return output::json(&json!({
+            let document = json!({
                 "job": JobView::from(&done.job),
                 "pictures": pictures,
                 "failed": failed,
+                "missing": done.lost.documents(),
                 "notes": done.job.notes,
-            }));
+            });
+            self.told.print(|| output::json(&document));
+            return;
         }
         for image in &done.failed {
-            eprintln!(
+            output::tell(&format!(
                 "failed: image {} (seed {}) in stage {}: {}",
-                image.index, image.seed, image.stage, image.error
-            );
+                image.index,
+                image.seed,
+                shown(&image.stage),
+                shown(&image.error)
+            ));
         }
-        Ok(())
+        done.lost.tell();
     }
+}
+
+/// Ends a job whose render failed, and adds to that failure, which is the one to be told, what became of the job.
+async fn end_job(client: &Client, job: &str, failure: UserError) -> UserError {
+    let fate = match client.cancel(job).await {
+        Ok(_) => format!("job {job} was cancelled"),
+        // It had ended before.
+        Err(refusal) if refusal.code == Code::FailedPrecondition => match client.job(job).await {
+            Ok(ended) => format!("job {job} is {}", view::job_state(ended.state())),
+            Err(_) => format!("job {job} had ended"),
+        },
+        Err(other) => format!("job {job} could not be cancelled: {}", other.message),
+    };
+    UserError { message: format!("{}; {fate}", failure.message), ..failure }
 }
 
 /// A note begins with the images it is about, `image 0 and 3 others: `; with one prompt that says nothing.
@@ -219,19 +255,14 @@ fn about_the_only_prompt(note: &str, one_prompt: bool) -> &str {
     }
 }
 
-fn interrupted(job: &v1::Job) -> UserError {
-    UserError::new(
-        Code::Unavailable,
-        "INTERRUPTED",
-        format!("interrupted; job {} was cancelled, the pictures already written stay", job.id),
-    )
+fn interrupted() -> UserError {
+    UserError::new(Code::Unavailable, "INTERRUPTED", "interrupted; the pictures already written stay")
 }
 
 /// Whether the picture at `path` came of the same prompt, seed and cascade. (With other settings it has other bytes,
 /// and is then numbered behind.)
 fn same(path: &Path, image: &v1::Image, cascade: &str) -> bool {
-    let Some(picture) =
-        std::fs::read(path).ok().and_then(|bytes| darkroom_artifacts::picture::decode(&bytes).ok())
+    let Some(picture) = files::read(path, MAX_FILE_BYTES).ok().and_then(|bytes| picture::decode(&bytes).ok())
     else {
         return false;
     };

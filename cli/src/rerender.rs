@@ -4,13 +4,15 @@
 
 use std::{path::Path, process::ExitCode};
 
-use darkroom_artifacts::picture::{self, Picture};
+use darkroom_artifacts::picture::{self, MAX_FILE_BYTES, Picture};
 use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
     picture_text::{DEVICE_CLASS, Recipe},
+    shown::shown,
 };
 use darkroom_proto::v1;
+use darkroom_runtime::{files, terminal::shown_path};
 use serde_json::json;
 
 use crate::{
@@ -19,7 +21,8 @@ use crate::{
     embedded::{Farm, Options},
     failure::{self, Result},
     inputs::Inputs,
-    jobs, output,
+    jobs,
+    output::{self, Beside},
 };
 
 /// What came of it.
@@ -32,12 +35,12 @@ struct Comparison {
 
 /// Renders the picture again. Exits with 1 when a pixel differs.
 pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCode> {
-    let bytes =
-        std::fs::read(&args.file).map_err(|error| failure::file("file", "read", &args.file, &error))?;
+    let bytes = files::read(&args.file, MAX_FILE_BYTES)
+        .map_err(|error| failure::file("file", "read", &args.file, &error))?;
     let before = decode(&args.file, &bytes)?;
     let pairs = before.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
     let recipe = Recipe::from_pairs(pairs).map_err(|error| UserError {
-        message: format!("{}: {}", args.file.display(), error.message),
+        message: format!("{}: {}", shown_path(&args.file), error.message),
         ..error
     })?;
 
@@ -55,7 +58,9 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
     ended?;
 
     let comparison = compare(&recipe, &before, &decode(&args.file, &after)?, digest)?;
-    report(&args.file, &recipe, &comparison, as_json)?;
+    let mut told = Beside::default();
+    told.print(|| report(&args.file, &recipe, &comparison, as_json));
+    told.end()?;
     Ok(if comparison.different_pixels == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -64,7 +69,7 @@ fn named_input(inputs: &mut Inputs, flag: &str, wanted: Option<Digest>, given: O
     let message = match (wanted, given) {
         (None, None) => return Ok(()),
         (None, Some(path)) => {
-            format!("{flag} is {}, but the picture was made without one; accepted: none", path.display())
+            format!("{flag} is {}, but the picture was made without one; accepted: none", shown_path(path))
         }
         (Some(wanted), None) => {
             format!("{flag} is missing; accepted: the file of SHA-256 {wanted}, as --{flag} FILE")
@@ -78,7 +83,7 @@ fn named_input(inputs: &mut Inputs, flag: &str, wanted: Option<Digest>, given: O
                 found if found == wanted => return Ok(()),
                 found => format!(
                     "{flag} is {}, which is stored as SHA-256 {found}; accepted: the picture stored as {wanted}",
-                    path.display()
+                    shown_path(path)
                 ),
             }
         }
@@ -90,7 +95,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
     picture::decode(bytes).map_err(|error| {
         UserError::invalid(
             "file",
-            format!("{} cannot be read: {error}; accepted: a PNG that Darkroom rendered", path.display()),
+            format!("{} cannot be read: {error}; accepted: a PNG that Darkroom rendered", shown_path(path)),
         )
     })
 }
@@ -152,8 +157,7 @@ fn report(path: &Path, recipe: &Recipe, comparison: &Comparison, as_json: bool) 
     let identical = comparison.different_pixels == 0;
     let (was, is) = &comparison.classes;
     if as_json {
-        return output::json(&json!({
-            "file": path,
+        let document = json!({
             "identical": identical,
             "different_pixels": comparison.different_pixels,
             "largest_difference": comparison.largest_difference,
@@ -161,24 +165,29 @@ fn report(path: &Path, recipe: &Recipe, comparison: &Comparison, as_json: bool) 
             "same_device_class": was == is,
             "prompt": recipe.prompt,
             "seed": recipe.seed,
-        }));
+        });
+        return output::json(&output::with_path(document, "file", path));
     }
     if !comparison.same_cascade {
-        eprintln!(
+        output::tell(&format!(
             "note: the picture was rendered by another version of cascade {} (digest {})",
-            recipe.cascade,
+            shown(&recipe.cascade),
             recipe.cascade_digest.short()
-        );
+        ));
     }
     if was != is {
-        eprintln!("note: the picture was rendered on another class of device ({was}; here {is})");
+        output::tell(&format!(
+            "note: the picture was rendered on another class of device ({}; here {})",
+            shown(was),
+            shown(is)
+        ));
     }
     output::line(&if identical {
-        format!("{}: rendered again, every pixel is identical", path.display())
+        format!("{}: rendered again, every pixel is identical", shown_path(path))
     } else {
         format!(
             "{}: rendered again, {} pixels differ, by at most {} of 255",
-            path.display(),
+            shown_path(path),
             comparison.different_pixels,
             comparison.largest_difference
         )

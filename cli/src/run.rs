@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use darkroom_core::error::UserError;
-use darkroom_runtime::{shutdown, telemetry};
+use darkroom_runtime::{files, shutdown, telemetry};
 
 use crate::{
     args::{Cli, Command},
     deadline,
     failure::{self, Result},
-    farm, jobs,
+    farm, jobs, output,
     render::Render,
 };
 
@@ -19,6 +19,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
     match start(cli) {
         Ok(code) => code,
+        // A command that only shows something, and whose reader has seen enough.
+        Err(failure) if output::is_closed(&failure) => ExitCode::SUCCESS,
         Err(failure) => {
             failure::print(&failure, json);
             ExitCode::from(failure.code.exit_code())
@@ -28,13 +30,18 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 
 fn start(cli: Cli) -> Result<ExitCode> {
     if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "darkroom", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "darkroom", &mut script);
+        output::raw(String::from_utf8_lossy(&script).trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     log(&cli)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failure::internal)?;
-    runtime.block_on(dispatch(cli))
+    runtime.block_on(async {
+        files::survive_size_limit().map_err(failure::internal)?;
+        dispatch(cli).await
+    })
 }
 
 /// `up` tells what it does; the other commands speak for themselves and log only what is wrong.

@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use darkroom_core::error::UserError;
-use darkroom_runtime::{config, shutdown};
+use darkroom_core::{error::UserError, shown::shown};
+use darkroom_runtime::{config, shutdown, terminal::shown_path};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,23 +32,35 @@ struct File {
 pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()> {
     let stop = shutdown::on_signals().map_err(failure::internal)?;
     let farm = Farm::start(options(args, place)?).await?;
-    if as_json {
-        output::json(&json!({
-            "address": farm.address().to_string(),
-            "pid": std::process::id(),
-            "state": place.state,
-            "cascades": farm.cascades(),
-        }))?;
-    } else {
-        output::line(&format!(
-            "darkroom serves {} at {}; state in {}; stop it with Ctrl-C",
-            farm.cascades().join(", "),
-            farm.address(),
-            place.state.display()
-        ))?;
+    let told = tell(&farm, place, as_json);
+    if let Some(failure) = told.err().filter(|failure| !output::is_closed(failure)) {
+        // Whoever started it cannot be told where it listens.
+        let _ = farm.shut_down().await;
+        return Err(failure);
     }
     stop.cancelled().await;
     farm.shut_down().await
+}
+
+fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
+    if as_json {
+        output::json(&output::with_path(
+            json!({
+                "address": farm.address().to_string(),
+                "pid": std::process::id(),
+                "cascades": farm.cascades(),
+            }),
+            "state",
+            &place.state,
+        ))
+    } else {
+        output::line(&format!(
+            "darkroom serves {} at {}; state in {}; stop it with Ctrl-C",
+            shown(&farm.cascades().join(", ")),
+            farm.address(),
+            shown_path(&place.state)
+        ))
+    }
 }
 
 fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {

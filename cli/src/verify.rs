@@ -12,6 +12,7 @@ use darkroom_artifacts::manifest::{self, ImageLine, ImageOutcome, Totals};
 use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
+    shown::shown,
 };
 use futures::{StreamExt as _, stream};
 use serde_json::json;
@@ -58,9 +59,14 @@ pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) ->
     let faults: Vec<String> = checks.filter_map(std::future::ready).collect().await;
     if !faults.is_empty() {
         let more = faults.len().saturating_sub(MOST_FAULTS);
-        faults.iter().take(MOST_FAULTS).for_each(|fault| eprintln!("{fault}"));
-        if more > 0 {
-            eprintln!("and {more} more");
+        if as_json {
+            // The failure below is the command's, whoever reads this.
+            let _ = output::json(&json!({"job": args.job, "whole": false, "faults": faults}));
+        } else {
+            faults.iter().take(MOST_FAULTS).for_each(|fault| output::tell(&shown(fault)));
+            if more > 0 {
+                output::tell(&format!("and {more} more"));
+            }
         }
         return Err(damaged(format!(
             "{} of the {} pictures of job {} are not as its manifest states",
@@ -112,6 +118,7 @@ fn tell(job: &str, totals: &Totals, as_json: bool) -> Result<()> {
         }));
     }
     output::line(&format!(
-        "job {job} is whole: {images} images, {done} done and verified ({bytes} bytes), {dead} dead, {cancelled} cancelled"
+        "job {} is whole: {images} images, {done} done and verified ({bytes} bytes), {dead} dead, {cancelled} cancelled",
+        shown(job)
     ))
 }

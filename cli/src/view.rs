@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use darkroom_core::shown::shown;
 use darkroom_proto::v1;
 use serde::Serialize;
 
@@ -396,19 +397,20 @@ pub(crate) fn image_state(state: v1::ImageState) -> &'static str {
 /// One line about a job.
 pub(crate) fn job_line(job: &v1::Job) -> String {
     let name = job.spec.as_ref().map(|spec| spec.name.as_str()).unwrap_or_default();
-    let mut line = format!("{}  {:<9}  {}/{}", job.id, job_state(job.state()), job.images_done, job.images);
+    let mut line =
+        format!("{}  {:<9}  {}/{}", shown(&job.id), job_state(job.state()), job.images_done, job.images);
     if job.images_dead > 0 {
         line += &format!("  {} failed", job.images_dead);
     }
     if !name.is_empty() {
-        line += &format!("  {name}");
+        line += &format!("  {}", shown(name));
     }
     match job.spec.as_ref().and_then(|spec| spec.deadline.as_ref()) {
         Some(deadline) if !terminal(job.state()) => line += &format!("  deadline {deadline}"),
         _ => {}
     }
     if !job.end_reason.is_empty() {
-        line += &format!("  ({})", job.end_reason);
+        line += &format!("  ({})", shown(&job.end_reason));
     }
     line
 }
@@ -417,7 +419,7 @@ pub(crate) fn job_line(job: &v1::Job) -> String {
 pub(crate) fn job_text(job: &v1::Job) -> String {
     let mut text = job_line(job);
     for stage in &job.stages {
-        text += &format!("\n  {:<8} {}/{}", stage.stage, stage.done, stage.total);
+        text += &format!("\n  {:<8} {}/{}", shown(&stage.stage), stage.done, stage.total);
         if stage.dispatched > 0 {
             text += &format!(", {} with workers", stage.dispatched);
         }
@@ -433,14 +435,14 @@ pub(crate) fn job_text(job: &v1::Job) -> String {
         text += &format!("\n  its deadline will be missed by about {}", span(duration_seconds(late)));
     }
     if !job.waiting_for.is_empty() {
-        text += &format!("\n  waiting: {}", job.waiting_for);
+        text += &format!("\n  waiting: {}", shown(&job.waiting_for));
     }
     if let Some(check) = job.forecast_check.as_ref().map(forecast::check_text).filter(|text| !text.is_empty())
     {
         text += &format!("\n  {check}");
     }
     for note in &job.notes {
-        text += &format!("\n  note: {note}");
+        text += &format!("\n  note: {}", shown(note));
     }
     text
 }

@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release --example store_timings -- [--images 100000] [--bulk 512] [--snapshot] [--url postgres://…]`
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::{
     collections::BTreeMap,
     error::Error,

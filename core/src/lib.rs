@@ -23,4 +23,5 @@ pub mod prompt;
 pub mod retry;
 pub mod settings;
 pub mod shape;
+pub mod shown;
 pub mod start;

@@ -5,6 +5,8 @@
 //! With `SECONDS` 0 every line of the file goes through once, in batches of 256, and memory is told on the way: it must
 //! not grow with the number of texts.
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Instant;

@@ -5,6 +5,8 @@
 //! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up, of one
 //! step or as many as given: CUDA graphs are recorded within the first six.
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use darkroom_encoder_service::process::{self, EncoderArgs};
-use darkroom_runtime::{program, telemetry::Format};
+use darkroom_runtime::{arguments, program, telemetry::Format};
 
 fn main() -> ExitCode {
-    let args = EncoderArgs::parse();
+    let args: EncoderArgs = match arguments::parse() {
+        Ok(args) => args,
+        Err(ended) => return ended,
+    };
     let format = if args.log_json { Format::Json } else { Format::Human };
     program::run(format, |stop| process::run(args, stop))
 }

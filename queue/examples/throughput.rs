@@ -3,6 +3,8 @@
 //! Without an address it starts a server of its own. Prints tasks per second of each call alone and of all of them side by
 //! side, the size of a task, and how long an idle worker waits for one.
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::{
     sync::{
         Arc,

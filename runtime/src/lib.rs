@@ -1,13 +1,17 @@
 //! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops well, logging,
-//! signals, configuration files, and the state folder with its lock.
+//! signals, command lines, configuration files, what it writes to a terminal, files on whatever is mounted, and the state
+//! folder with its lock.
 //!
 //! It knows no service, no queue, no SQL and no model.
 
+pub mod arguments;
 pub mod config;
 pub mod deadline;
+pub mod files;
 pub mod program;
 pub mod secret;
 pub mod server;
 pub mod shutdown;
 pub mod state_dir;
 pub mod telemetry;
+pub mod terminal;

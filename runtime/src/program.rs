@@ -2,13 +2,17 @@
 
 use std::{num::NonZero, process::ExitCode};
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::shown,
+};
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    shutdown,
+    files, shutdown,
     telemetry::{self, Format},
+    terminal,
 };
 
 /// Runs a service until it ends, on a thread for every core; `service` is given the token that the first SIGINT or SIGTERM
@@ -37,7 +41,7 @@ fn exit_code(ended: Result<(), UserError>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", error.message);
+            terminal::tell_raw(&format!("error: {}", shown(&error.message)));
             ExitCode::from(error.code.exit_code())
         }
     }
@@ -55,6 +59,7 @@ where
         .map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))?;
     let runtime = threads.enable_all().build().map_err(internal)?;
     runtime.block_on(async {
+        files::survive_size_limit().map_err(internal)?;
         let stop = shutdown::on_signals().map_err(internal)?;
         service(stop).await
     })

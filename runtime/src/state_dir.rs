@@ -11,7 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::{files, terminal::shown_path};
 
 /// How long a lock that is held is asked for again: long enough to outlast a client that looks whether a farm runs.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -33,7 +39,9 @@ pub struct Farm {
 pub enum Error {
     /// Another farm runs on it.
     #[error(
-        "the state folder {} is in use by {}; stop that farm, or name another folder with --state", path.display(), owner(farm)
+        "the state folder {} is in use by {}; stop that farm, or name another folder with --state",
+        shown_path(path),
+        owner(farm)
     )]
     InUse {
         /// The folder.
@@ -41,10 +49,21 @@ pub enum Error {
         /// The other farm, where it could be read.
         farm: Option<Farm>,
     },
+    /// Its file system cannot lock files, so that two farms could run on it.
+    #[error(
+        "the file system that holds the state folder {} cannot lock files ({source}); name a folder on a local disk with --state",
+        shown_path(path)
+    )]
+    NoLocks {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Its disk is full, or nearly.
     #[error(
         "the disk that holds the state folder {} is full ({} KiB free, {} needed); free some space, or name another folder with --state",
-        path.display(), free_bytes >> 10, LEAST_FREE_BYTES >> 10
+        shown_path(path), free_bytes >> 10, LEAST_FREE_BYTES >> 10
     )]
     Full {
         /// The folder.
@@ -53,7 +72,10 @@ pub enum Error {
         free_bytes: u64,
     },
     /// It cannot be made, read or written.
-    #[error("the state folder {} cannot be used: {source}; give a folder that you can write to with --state", path.display())]
+    #[error(
+        "the state folder {} cannot be used: {source}; give a folder that you can write to with --state",
+        shown_path(path)
+    )]
     Io {
         /// The folder.
         path: PathBuf,
@@ -81,8 +103,8 @@ impl StateDir {
     /// Makes the folder if it is not there and takes its lock.
     ///
     /// # Errors
-    /// [`Error::InUse`] when another farm runs on it, [`Error::Full`] when nothing fits on its disk, [`Error::Io`] when
-    /// it cannot be made or written.
+    /// [`Error::InUse`] when another farm runs on it, [`Error::NoLocks`] when that cannot be told, [`Error::Full`] when
+    /// nothing fits on its disk, [`Error::Io`] when it cannot be made or written.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io)?;
@@ -97,11 +119,15 @@ impl StateDir {
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::InUse { path: path.to_owned(), farm: read(path) });
                 }
+                Err(TryLockError::Error(source)) if files::is_lacking(&source) => {
+                    return Err(Error::NoLocks { path: path.to_owned(), source });
+                }
                 Err(TryLockError::Error(source)) => return Err(io(source)),
             }
         }
         let state = Self { path: path.to_owned(), _lock: lock };
         check_space(path)?;
+        check_record_locks(path)?;
         state.write(None)?;
         Ok(state)
     }
@@ -126,7 +152,7 @@ impl StateDir {
         serde_json::to_vec(&farm)
             .map_err(io::Error::other)
             .and_then(|text| fs::write(&temporary, text))
-            .and_then(|()| fs::rename(&temporary, self.path.join("farm.json")))
+            .and_then(|()| files::name_over(&temporary, &self.path.join("farm.json")))
             .map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
@@ -150,6 +176,27 @@ pub fn check_space(path: &Path) -> Result<(), Error> {
         return Err(Error::Full { path: path.to_owned(), free_bytes });
     }
     Ok(())
+}
+
+/// SQLite locks parts of its file, in another way than a farm locks its folder. Where that cannot be, it would take its file
+/// for locked by somebody.
+fn check_record_locks(path: &Path) -> Result<(), Error> {
+    let probe = path.join("farm.probe");
+    let part = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
+    let tried =
+        File::create(&probe).and_then(|file| fcntl(&file, FcntlArg::F_SETLK(&part)).map_err(io::Error::from));
+    let _ = fs::remove_file(&probe);
+    match tried {
+        Err(source) if files::is_lacking(&source) => Err(Error::NoLocks { path: path.to_owned(), source }),
+        Err(source) => Err(Error::Io { path: path.to_owned(), source }),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// The farm that runs on the folder now, if one does. Takes nothing and changes nothing.

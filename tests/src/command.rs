@@ -82,6 +82,20 @@ impl Darkroom {
         self
     }
 
+    /// Has standard output go somewhere else; it is not read then.
+    #[must_use]
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
+        self.command.stdout(to);
+        self
+    }
+
+    /// Has standard error go somewhere else; it is not read then.
+    #[must_use]
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.command.stderr(to);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -89,9 +103,9 @@ impl Darkroom {
     #[must_use]
     pub fn start(mut self) -> Running {
         let mut child = self.command.spawn().expect("darkroom starts");
-        let stdout = reader(child.stdout.take().expect("piped"));
-        let stderr = reader(child.stderr.take().expect("piped"));
-        Running { child, stdout: Some(stdout), stderr: Some(stderr) }
+        let stdout = child.stdout.take().map(reader);
+        let stderr = child.stderr.take().map(reader);
+        Running { child, stdout, stderr }
     }
 
     /// Runs it to its end.

@@ -4,6 +4,8 @@
 
 pub mod command;
 pub mod farm;
+pub mod hostile;
+pub mod lacking;
 
 use std::{
     path::{Path, PathBuf},

@@ -9,7 +9,9 @@ use std::{
 use darkroom_tests::{
     command::{Darkroom, Ended},
     demo_cascade,
+    lacking::Lacking,
 };
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 fn fixtures() -> PathBuf {
@@ -281,6 +283,43 @@ fn a_cache_is_read_by_its_snapshot_and_large_files_are_linked() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let made = hub.path().join("if-i-tiny/base/unet/config.json");
     assert!(made.is_file() && !made.is_symlink(), "named after the repository; small files are copied");
+}
+
+#[test]
+fn weights_are_copied_where_there_are_no_links_and_laid_out_in_place_where_no_folder_is_renamed() {
+    let hub = hub();
+    let name = "diffusion_pytorch_model-00001-of-00003.safetensors";
+    let file = hub.path().join("if-i/unet").join(name);
+    // As large as what is linked: with a header of that length, mostly blanks.
+    let bytes = fs::read(&file).expect("read");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("a length")) as usize;
+    let mut large = ((header + (2 << 20)) as u64).to_le_bytes().to_vec();
+    large.extend(&bytes[8..8 + header]);
+    large.resize(large.len() + (2 << 20), b' ');
+    large.extend(&bytes[8 + header..]);
+    fs::write(&file, large).expect("written");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o400)).expect("changed");
+
+    let lacking = Lacking::nothing(hub.path()).call("link", Errno::EPERM);
+    let import = |lacking: &Lacking, out: &str| {
+        lacking
+            .on(Darkroom::new(hub.path()).args(["--json", "model", "import", "if-i", "-o", out]))
+            .run()
+            .json()
+    };
+    assert_eq!(import(&lacking, "named")["symbolic_links"], 1, "a link by name does where there are such");
+    let lacking =
+        lacking.call("symlink", Errno::EPERM).call("chmod", Errno::EPERM).call("rename", Errno::EPERM);
+    let report = import(&lacking, "bare");
+    assert_eq!((&report["hard_links"], &report["symbolic_links"]), (&json!(0), &json!(0)));
+    let made = hub.path().join("bare/base/unet").join(name);
+    let found = fs::symlink_metadata(&made).expect("there");
+    assert!(found.is_file() && fs::read(&made).expect("read") == fs::read(&file).expect("read"));
+    let mode = |path: &Path| std::os::unix::fs::MetadataExt::mode(&fs::metadata(path).expect("there"));
+    assert_eq!(mode(&made), mode(&hub.path().join("bare/cascade.toml")), "as every new file");
+    assert_eq!(rendered(hub.path(), "bare"), rendered(hub.path(), "named"));
+    let drafts = names(hub.path()).into_iter().filter(|name| name.starts_with(".import"));
+    assert_eq!(drafts.count(), 0);
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use darkroom_runtime::{program, telemetry::Format};
+use darkroom_runtime::{arguments, program, telemetry::Format};
 use darkroom_worker::process::{self, WorkerArgs};
 
 fn main() -> ExitCode {
-    let args = WorkerArgs::parse();
+    let args: WorkerArgs = match arguments::parse() {
+        Ok(args) => args,
+        Err(ended) => return ended,
+    };
     let format = if args.log_json { Format::Json } else { Format::Human };
     program::run(format, |stop| process::run(args, stop))
 }

@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path};
 
+use darkroom_runtime::files;
+
 use super::parts::Parts;
 
 /// Whether any folder is one of DeepFloyd IF's pipelines.
@@ -37,7 +39,7 @@ pub(super) fn copy(parts: &Parts, to: &Path) -> io::Result<()> {
             if path.is_file() && name.to_uppercase().starts_with("LICEN") {
                 let folder = to.join("licences").join(&folder.name);
                 fs::create_dir_all(&folder)?;
-                fs::copy(&path, folder.join(name))?;
+                files::copy_new(&path, &folder.join(name))?;
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path};
 
+use darkroom_runtime::files;
+
 use super::verified::File;
 
 /// Files up to this many bytes are copied: configurations and tokenizers, which people edit.
@@ -29,13 +31,16 @@ pub(super) fn place(files: &[File], folder: &Path, copy: bool) -> io::Result<Lin
         // A cache's files are symbolic links to its blobs; the blob is what is wanted.
         let from = fs::canonicalize(&file.from)?;
         if copy || fs::metadata(&from)?.len() <= SMALL {
-            linked.copied_bytes += fs::copy(&from, &to)?;
+            linked.copied_bytes += files::copy_new(&from, &to)?;
             linked.copied += 1;
         } else if fs::hard_link(&from, &to).is_ok() {
             linked.hard += 1;
-        } else {
-            std::os::unix::fs::symlink(&from, &to)?;
+        } else if std::os::unix::fs::symlink(&from, &to).is_ok() {
             linked.symbolic += 1;
+        } else {
+            // A file system without links of either kind.
+            linked.copied_bytes += files::copy_new(&from, &to)?;
+            linked.copied += 1;
         }
     }
     Ok(linked)

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use darkroom_artifacts::CascadeBundle;
+use darkroom_core::shown::shown;
 use darkroom_diffusion::WeightsSurvey;
+use darkroom_runtime::terminal::shown_path;
 use serde_json::{Value, json};
 
 use super::{licence, link::Linked, parts::Parts};
@@ -37,7 +39,7 @@ impl Report {
                     "feature_extractor" => "it only serves the safety checker",
                     _ => "no stage of a cascade is made of it",
                 };
-                said.push(format!("{}: not run: {why}", folder.path.join(part).display()));
+                said.push(format!("{}: not run: {why}", shown_path(&folder.path.join(part))));
             }
         }
         said
@@ -53,9 +55,8 @@ impl Report {
                 document
             })
             .collect();
-        json!({
+        let document = json!({
             "name": self.name,
-            "folder": self.out,
             "digest": self.bundle.cascade().digest(),
             "encoder_digest": self.bundle.cascade().encoder_digest(),
             "parts": rows,
@@ -66,18 +67,19 @@ impl Report {
             "ignored_unknown_keys": self.parts.unknown_keys,
             "declined": self.declined(),
             "licence": if licence::is_deepfloyd(&self.parts) { licence::DEEPFLOYD.to_vec() } else { Vec::new() },
-        })
+        });
+        output::with_path(document, "folder", &self.out)
     }
 
     /// For people.
     pub(super) fn print(&self) -> Result<()> {
-        output::line(&format!("{}  {}", self.name, self.bundle.cascade().digest()))?;
+        output::line(&format!("{}  {}", shown(&self.name), self.bundle.cascade().digest()))?;
         let mut all: Option<WeightsSurvey> = None;
         for (part, weights) in self.rows() {
             output::line(&format!("  {}", weights_line(part, weights)))?;
-            let others = weights.other_variants.join(", ");
+            let others = shown(&weights.other_variants.join(", ")).into_owned();
             let others = if others.is_empty() { others } else { format!("; also there: {others}") };
-            output::line(&format!("           from variant {}{others}", weights.variant))?;
+            output::line(&format!("           from variant {}{others}", shown(&weights.variant)))?;
             all = Some(all.map_or_else(|| weights.clone(), |sum| sum.and(weights)));
         }
         if let Some(all) = all {
@@ -91,7 +93,7 @@ impl Report {
         output::line(&format!(
             "{} files in {}: {} hard-linked, {} linked by name, {} copied ({} KiB)",
             self.bundle.cascade().files.len(),
-            self.out.display(),
+            shown_path(&self.out),
             linked.hard,
             linked.symbolic,
             linked.copied,
@@ -106,7 +108,7 @@ impl Report {
             "Every tensor's name, shape, format and values are as the configurations ask; hashes are in SHA256SUMS.",
         )?;
         for key in &self.parts.unknown_keys {
-            output::line(&format!("Taken as not there: {key}"))?;
+            output::line(&format!("Taken as not there: {}", shown(key)))?;
         }
         for said in self.declined() {
             output::line(&format!("{said}."))?;

@@ -1,5 +1,7 @@
 //! `make chaos`: breaks a farm on purpose and says whether anything was lost.
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,

@@ -1,5 +1,7 @@
 //! One run: jobs under faults, then the same jobs on a calm farm to compare with.
 
+#![expect(clippy::print_stderr, reason = "a tool for us, read to its end")]
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,

@@ -47,15 +47,20 @@ impl SqliteStore {
             .pragma("cache_size", "-32768")
             .pragma("max_page_count", max_pages.to_string())
             .statement_cache_capacity(200);
+        // Made here, since SQLite would make it with fewer permissions than the umask leaves. What keeps it from being made,
+        // SQLite says.
+        let _ = std::fs::OpenOptions::new().append(true).create(true).open(path);
         let pool = |connections: u32| {
             SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).idle_timeout(None)
         };
         let writer =
             pool(1).connect_with(options.clone()).await.map_err(|error| cannot_open(path, &error))?;
         check(path, &writer).await?;
+        check_mode(path, &writer).await?;
         migrate(path, &writer).await?;
         let farm = farm_id(&writer).await?;
-        let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await?;
+        let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await;
+        let readers = readers.map_err(|error| cannot_open(path, &error))?;
         Ok(Self { writer, readers, farm })
     }
 }
@@ -68,6 +73,12 @@ async fn check(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
         Ok(verdict) => Err(damaged(path, &verdict)),
         Err(error) => Err(cannot_open(path, &error)),
     }
+}
+
+/// SQLite stays in another mode, and does not complain, where files cannot be shared as memory.
+async fn check_mode(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(writer).await?;
+    if mode == "wal" { Ok(()) } else { Err(lacking(path, &format!("its journal mode is {mode}"))) }
 }
 
 async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
@@ -105,7 +116,11 @@ async fn farm_id(writer: &SqlitePool) -> Result<Uuid, Error> {
 
 fn cannot_open(path: &Path, error: &sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(|error| error.code());
-    match code.as_deref().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+    let code = code.as_deref().and_then(|code| code.parse::<u32>().ok());
+    if code.is_some_and(|code| OF_THE_MOUNT.contains(&code)) {
+        return lacking(path, &error.to_string());
+    }
+    match code.map(|code| code & 0xff) {
         Some(11 | 26) => damaged(path, &error.to_string()),
         Some(13) => Error::Full,
         Some(5 | 6) => Error::Unusable(format!(
@@ -114,6 +129,18 @@ fn cannot_open(path: &Path, error: &sqlx::Error) -> Error {
         )),
         _ => Error::Unusable(format!("{} cannot be opened: {error}", path.display())),
     }
+}
+
+/// SQLite's codes where a lock or a piece of shared memory cannot be had: `IOERR_LOCK`, `_RDLOCK`, `_UNLOCK`,
+/// `_CHECKRESERVEDLOCK`, `_SHMOPEN`, `_SHMSIZE`, `_SHMLOCK`, `_SHMMAP`, and `PROTOCOL`.
+const OF_THE_MOUNT: [u32; 9] = [3850, 2314, 2058, 3594, 4618, 4874, 5130, 5386, 15];
+
+fn lacking(path: &Path, how: &str) -> Error {
+    Error::Unusable(format!(
+        "{} cannot be used where it is: its file system lacks the locks or the shared memory that SQLite needs ({how}); \
+         choose a state folder on a local disk",
+        path.display()
+    ))
 }
 
 fn damaged(path: &Path, how: &str) -> Error {

@@ -2,6 +2,8 @@
 //! environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`). Runs until it is killed. Faults are set with
 //! `curl -d 'status:503 which=writes when=next:5' http://127.0.0.1:PORT/-/faults`.
 
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::{env, process::ExitCode};
 
 use darkroom_test_servers::s3::{Options, S3};

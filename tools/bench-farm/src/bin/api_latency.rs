@@ -3,6 +3,8 @@
 //! `api_latency ADDRESS JOB IMAGES SECONDS A_SECOND`: asks for both, a page of 100 somewhere in the job, so many times a second,
 //! one after the other, and prints one line of JSON: milliseconds of each at the 50th and the 99th percentile.
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::time::{Duration, Instant};
 
 use darkroom_proto::v1::{GetJobRequest, ListImagesRequest, farm_client::FarmClient};

@@ -6,6 +6,8 @@
 //! JSON: microseconds since 1970, and the seconds for which the models of all workers have run so far. With `HOLDS=1` in
 //! the environment it also prints `stage microseconds` whenever a worker holds a task. Ends with its input.
 
+#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+
 use std::{
     collections::HashMap,
     ops::ControlFlow,
