@@ -3,8 +3,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 mod args;
 mod batch_file;
 mod client;
@@ -39,5 +37,5 @@ mod verify;
 mod view;
 
 fn main() -> ExitCode {
-    run::run(args::Cli::parse())
+    run::run(darkroom_runtime::settings::parse())
 }

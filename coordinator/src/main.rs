@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use darkroom_coordinator::process::{self, CoordinatorArgs};
-use darkroom_runtime::{program, telemetry::Format};
+use darkroom_runtime::{program, settings, telemetry::Format};
 
 fn main() -> ExitCode {
-    let args = CoordinatorArgs::parse();
+    let args: CoordinatorArgs = settings::parse();
     let format = if args.log_json { Format::Json } else { Format::Human };
     program::run_beside(format, |stop| process::run(args, stop))
 }

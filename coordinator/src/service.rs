@@ -58,6 +58,8 @@ pub struct Options {
     pub submit: Duration,
     /// Least time between two events of one watcher; changes in between are folded.
     pub watch_interval: Duration,
+    /// A watch that is quiet for so long repeats the job at its version: proxies cut streams on which nothing comes.
+    pub watch_repeat: Duration,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -74,6 +76,7 @@ impl Default for Options {
             call: Duration::from_secs(30),
             submit: Duration::from_secs(120),
             watch_interval: Duration::from_millis(50),
+            watch_repeat: Duration::from_secs(20),
             tenant_weights: BTreeMap::new(),
         }
     }

@@ -5,9 +5,11 @@
 
 pub mod config;
 pub mod deadline;
+pub mod peer;
 pub mod program;
 pub mod secret;
 pub mod server;
+pub mod settings;
 pub mod shutdown;
 pub mod state_dir;
 pub mod telemetry;

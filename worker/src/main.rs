@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use darkroom_runtime::{program, telemetry::Format};
+use darkroom_runtime::{program, settings, telemetry::Format};
 use darkroom_worker::process::{self, WorkerArgs};
 
 fn main() -> ExitCode {
-    let args = WorkerArgs::parse();
+    let args: WorkerArgs = settings::parse();
     let format = if args.log_json { Format::Json } else { Format::Human };
     program::run(format, |stop| process::run(args, stop))
 }
