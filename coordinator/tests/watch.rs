@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use darkroom_coordinator::Options;
 use darkroom_proto::v1;
-use support::{Act, Farm, prompts, spec};
+use support::{Act, DEADLINE, Farm, prompts, spec};
 use tokio_stream::StreamExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +156,8 @@ async fn a_quiet_watch_repeats_the_job_at_its_version() {
             position = events.next().await.expect("an event").expect("fine").version;
         }
         for _ in 0..3 {
-            let event = events.next().await.expect("an event").expect("fine");
+            let event = tokio::time::timeout(DEADLINE, events.next()).await.expect("in time");
+            let event = event.expect("an event").expect("fine");
             if event.version > position {
                 // Dispatching went on for a moment.
                 position = event.version;

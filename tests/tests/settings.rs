@@ -126,8 +126,11 @@ fn variables_that_are_set_to_nothing_count_as_unset() {
     // What libraries read is gone from the process altogether.
     let environment = std::fs::read(format!("/proc/{}/environ", farm.pid())).expect("a running process");
     let environment = String::from_utf8_lossy(&environment).into_owned();
-    assert!(environment.contains("AWS_REGION=") && !environment.contains("SSL_CERT_FILE="), "{environment}");
-    assert!(!environment.contains("SSL_CERT_DIR=") && !environment.contains("PGSSLMODE="), "{environment}");
+    let has = |name: &str| environment.split('\0').any(|line| line.starts_with(&format!("{name}=")));
+    assert!(
+        has("AWS_REGION") && !has("SSL_CERT_FILE") && !has("SSL_CERT_DIR") && !has("PGSSLMODE"),
+        "{environment}"
+    );
 
     // Without --farm, DARKROOM_FARM and DARKROOM_STATE: the farm of the folder .darkroom, and none is there.
     let ls = empty.iter().fold(Darkroom::new(folder.path()), |ls, (name, value)| ls.env(name, value));

@@ -81,6 +81,9 @@ fn known(answer: &[u8]) -> Option<Option<String>> {
         return Some(None);
     } else if tls(answer) {
         "the port speaks TLS, which Darkroom does not support yet".to_owned()
+    } else if begins(b"HTTP/") && busy(line) {
+        // A proxy that lacks a farm just now; it may speak HTTP/2 when it has one.
+        return Some(None);
     } else if begins(b"HTTP/") {
         let server = header(answer, b"server").map(|server| format!(" ({server})")).unwrap_or_default();
         format!("a web server listens there{server}, which does not speak HTTP/2 on this port")
@@ -106,6 +109,12 @@ fn known(answer: &[u8]) -> Option<Option<String>> {
         }
     };
     Some(Some(what))
+}
+
+/// Whether an HTTP/1 status line says to try again.
+fn busy(line: &[u8]) -> bool {
+    let status = line.split(|byte| *byte == b' ').nth(1);
+    status.is_some_and(|status| matches!(status, b"429" | b"502" | b"503" | b"504"))
 }
 
 /// A header of an HTTP/1 answer, where it can be printed.
@@ -149,6 +158,7 @@ mod tests {
         }
         assert_eq!(known(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"), Some(None), "HTTP/2");
         assert_eq!(known(b""), None);
+        assert_eq!(known(b"HTTP/1.0 503 Service Unavailable\r\n\r\n"), Some(None), "it may pass");
     }
 
     #[test]
