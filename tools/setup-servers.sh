@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the servers that a farm of several processes stands on, Redis (or Valkey) and Postgres, and ImageMagick, where they
-# are missing: as root from the system's packages, else it names the line that does. They are not started as services.
+# Installs what the tests and a farm of several processes stand on, where it is missing: Redis (or Valkey) and Postgres; the
+# proxies that may stand before a farm, HAProxy and nginx; and ImageMagick. As root it takes them from the system's packages,
+# else it names the line that does. They are not started as services.
 set -euo pipefail
 
 missing=()
@@ -10,6 +11,10 @@ if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/ini
 fi
 # Not a server: tests run the commands that errors about pictures print.
 command -v convert >/dev/null || missing+=(imagemagick)
+# Proxies lie in sbin, which is not on everyone's path.
+for proxy in haproxy nginx; do
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$proxy" >/dev/null || missing+=("${proxy/nginx/nginx-light}")
+done
 # Only `make chaos` wants it, to make clocks wrong; without it that is skipped, and said so.
 if [ ! -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     missing+=(faketime)

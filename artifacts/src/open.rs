@@ -90,7 +90,8 @@ impl Options {
     #[must_use]
     pub fn from_env() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
+            // Set to nothing is as good as unset.
+            Some((name.into_string().ok()?, value.into_string().ok().filter(|value| !value.is_empty())?))
         };
         Self { environment: std::env::vars_os().filter_map(text).collect(), ..Self::default() }
     }

@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 /// Where the farm is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Place {
-    /// Address of a running farm, host:port
+    /// Address of a running farm, host:port; several separated by commas are tried in turn
     #[arg(long, global = true, env = "DARKROOM_FARM", value_name = "ADDRESS")]
     pub(crate) farm: Option<String>,
     /// Folder with the state of this machine's farm

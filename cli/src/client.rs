@@ -1,7 +1,14 @@
 //! The farm over gRPC: every call has a deadline, what may pass is tried again with backoff, streams resume where they
-//! broke, and failures come out as the farm's own sentences.
+//! broke, and failures come out as the farm's own sentences, or as one about the proxy or the stranger that answered.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use darkroom_core::{
     digest::Digest,
@@ -11,12 +18,10 @@ use darkroom_proto::{
     status::from_status,
     v1::{self, farm_client::FarmClient},
 };
+use darkroom_runtime::peer::{self, Addresses, Patience, Peers, Trouble};
 use prost::Message as _;
 use tokio::time::Instant;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use crate::failure::{self, Result};
 
@@ -26,11 +31,19 @@ const CALL: Duration = Duration::from_secs(30);
 const SUBMIT: Duration = Duration::from_secs(600);
 /// How long a call that finds no farm is tried again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a broken stream is resumed without hearing anything.
+/// How long a broken stream is resumed, from its first failure on, without hearing anything.
 const STREAM_PATIENCE: Duration = Duration::from_secs(300);
-/// Prompts and bytes that go into one message.
+/// Time on top of a call's deadline in which the farm may say itself that it passed.
+const GRACE: Duration = Duration::from_secs(5);
+/// A stream that was open for so long before it broke counts as a success, though nothing came on it.
+const LASTED: Duration = Duration::from_secs(1);
+/// A watch that repeats its job where nothing changes is broken when it is silent for so long.
+const SILENCE: Duration = Duration::from_secs(90);
+/// Prompts and bytes that go into one message. What does not fit is sent as a stream.
 const CHUNK_PROMPTS: usize = 1_000;
 const CHUNK_BYTES: usize = 1 << 20;
+/// Largest message that a farm takes.
+const MAX_SENT: usize = 4 << 20;
 /// Bytes of a picture that go into one message.
 const UPLOAD_BYTES: usize = 64 << 10;
 /// Largest message taken from the farm.
@@ -39,8 +52,8 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// A farm's client. Clones share the connection.
 #[derive(Clone)]
 pub(crate) struct Client {
-    address: Arc<str>,
-    farm: FarmClient<Channel>,
+    peers: Peers,
+    farm: FarmClient<Peers>,
 }
 
 /// A job as it was accepted.
@@ -51,34 +64,30 @@ pub(crate) struct Submitted {
 }
 
 impl Client {
-    /// A client of the farm at `address` (`host:port` or a URL). Connects with the first call.
+    /// A client of the farm at `address`, the value of `--farm`. Connects with the first call.
     pub(crate) fn new(address: &str) -> Result<Self> {
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(url).ok().filter(|endpoint| endpoint.uri().port().is_some());
-        let endpoint = endpoint.ok_or_else(|| {
-            UserError::invalid("farm", format!("farm is {address:?}; accepted: host:port of a running farm"))
-        })?;
-        let channel = endpoint
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        let farm = FarmClient::new(channel)
+        Ok(Self::over(Peers::connect(&Addresses::parse(address)?)?))
+    }
+
+    /// A client that calls these peers. Compressed answers are taken; requests are not compressed, since an older farm would
+    /// refuse them.
+    fn over(peers: Peers) -> Self {
+        let farm = FarmClient::new(peers.clone())
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { address: address.into(), farm })
+            .max_encoding_message_size(MAX_SENT);
+        Self { peers, farm }
     }
 
     /// Submits a job, in one message or as a stream. The spec's request id makes a repeated attempt harmless.
     pub(crate) async fn submit(&self, spec: v1::JobSpec, prompts: Vec<v1::Prompt>) -> Result<Submitted> {
-        let chunks = Arc::new(chunks(prompts));
+        let chunks = Arc::new(chunks(prompts)?);
         let response = if let [only] = chunks.as_slice() {
             let request = v1::SubmitJobRequest { spec: Some(spec), prompts: only.prompts.clone() };
             self.call(request, CALL, async |mut farm, request| farm.submit_job(request).await).await?
         } else {
-            self.retrying(async || {
+            self.retrying(SUBMIT, async || {
                 let request = Self::streamed(&spec, &chunks);
                 self.farm.clone().submit_job_stream(request).await
             })
@@ -92,7 +101,7 @@ impl Client {
     /// Sends a picture to start from, or a mask. Sent again, it is stored once.
     pub(crate) async fn upload(&self, bytes: Vec<u8>) -> Result<v1::UploadInputResponse> {
         let bytes: Arc<[u8]> = bytes.into();
-        self.retrying(async || {
+        self.retrying(SUBMIT, async || {
             let rest = Arc::clone(&bytes);
             let chunks = (0..rest.len()).step_by(UPLOAD_BYTES).map(move |at| v1::UploadInputChunk {
                 data: rest[at..rest.len().min(at + UPLOAD_BYTES)].to_vec(),
@@ -110,8 +119,8 @@ impl Client {
         spec: v1::JobSpec,
         prompts: Vec<v1::Prompt>,
     ) -> Result<v1::ForecastJobResponse> {
-        let chunks = Arc::new(chunks(prompts));
-        self.retrying(async || {
+        let chunks = Arc::new(chunks(prompts)?);
+        self.retrying(SUBMIT, async || {
             let request = Self::streamed(&spec, &chunks);
             self.farm.clone().forecast_job(request).await
         })
@@ -187,7 +196,26 @@ impl Client {
 
     /// Runs dead and cancelled images again.
     pub(crate) async fn retry(&self, request: v1::RetryJobRequest) -> Result<v1::Job> {
-        self.call(request, CALL, async |mut farm, request| farm.retry_job(request).await).await
+        let id = request.id.clone();
+        let before = self.job(&id).await?.state();
+        let lost = AtomicBool::new(false);
+        let answer = self.call(request, CALL, async |mut farm, request| {
+            let answer = farm.retry_job(request).await;
+            let passes = answer.as_ref().is_err_and(peer::passes);
+            lost.fetch_or(passes, Ordering::Relaxed);
+            answer
+        });
+        match answer.await {
+            // An answer was lost on its way, and the job is no longer as it was: that try did it.
+            Err(error)
+                if error.reason == "WRONG_JOB_STATE"
+                    && lost.load(Ordering::Relaxed)
+                    && matches!(before, v1::JobState::Failed | v1::JobState::Cancelled) =>
+            {
+                self.job(&id).await
+            }
+            answer => answer,
+        }
     }
 
     /// The farm itself.
@@ -223,13 +251,15 @@ impl Client {
     /// A picture's bytes, whole and with the hash the farm says they have. A broken stream goes on where it broke.
     pub(crate) async fn fetch(&self, job: &str, index: u64) -> Result<Vec<u8>> {
         let mut picture = Picture::default();
-        let give_up = Instant::now() + STREAM_PATIENCE;
-        let mut backoff = Backoff::default();
+        let mut patience = Patience::new(STREAM_PATIENCE, self.peers.count());
         loop {
-            match self.fetch_from(job, index, &mut picture).await {
-                Ok(()) => break,
-                Err(status) if passes(&status) && Instant::now() < give_up => backoff.wait().await,
-                Err(status) => return Err(self.failure(&status)),
+            let before = picture.bytes.len();
+            let Err(status) = self.fetch_from(job, index, &mut picture).await else { break };
+            if picture.bytes.len() > before {
+                patience.reset();
+            }
+            if !patience.another(&status).await {
+                return Err(self.failure(&status));
             }
         }
         if Digest::of(&picture.bytes).to_string() != picture.sha256 {
@@ -263,8 +293,9 @@ impl Client {
             offset: picture.bytes.len() as u64,
         });
         request.set_timeout(CALL);
-        let mut stream = self.farm.clone().fetch_image(request).await?.into_inner();
-        while let Some(chunk) = stream.message().await? {
+        let mut farm = self.farm.clone();
+        let mut stream = within(CALL + GRACE, farm.fetch_image(request)).await?.into_inner();
+        while let Some(chunk) = within(CALL, stream.message()).await? {
             if !chunk.sha256.is_empty() {
                 if !picture.sha256.is_empty() && picture.sha256 != chunk.sha256 {
                     // Another generation's picture: begin again.
@@ -286,13 +317,17 @@ impl Client {
     /// broke.
     pub(crate) async fn fetch_manifest(&self, job: &str, file: &mut std::fs::File) -> Result<String> {
         let mut fetched = Fetched::default();
-        let give_up = Instant::now() + STREAM_PATIENCE;
-        let mut backoff = Backoff::default();
+        let mut patience = Patience::new(STREAM_PATIENCE, self.peers.count());
         loop {
-            match self.fetch_manifest_from(job, file, &mut fetched).await? {
-                Ok(()) => return Ok(fetched.sha256),
-                Err(status) if passes(&status) && Instant::now() < give_up => backoff.wait().await,
-                Err(status) => return Err(self.failure(&status)),
+            let before = fetched.bytes;
+            let Err(status) = self.fetch_manifest_from(job, file, &mut fetched).await? else {
+                return Ok(fetched.sha256);
+            };
+            if fetched.bytes > before {
+                patience.reset();
+            }
+            if !patience.another(&status).await {
+                return Err(self.failure(&status));
             }
         }
     }
@@ -304,12 +339,13 @@ impl Client {
         fetched: &mut Fetched,
     ) -> Result<std::result::Result<(), Status>> {
         let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: fetched.bytes };
-        let mut stream = match self.farm.clone().fetch_manifest(request).await {
+        let mut farm = self.farm.clone();
+        let mut stream = match within(CALL + GRACE, farm.fetch_manifest(request)).await {
             Ok(answer) => answer.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         loop {
-            match stream.message().await {
+            match within(CALL, stream.message()).await {
                 Ok(Some(chunk)) => {
                     if !chunk.sha256.is_empty() {
                         if !fetched.sha256.is_empty() && fetched.sha256 != chunk.sha256 {
@@ -336,7 +372,11 @@ impl Client {
             client: self.clone(),
             request: v1::WatchJobRequest { id: job.to_owned(), after_version: after, images },
             stream: None,
+            opened: None,
+            patience: Patience::new(STREAM_PATIENCE, self.peers.count()),
             ended: false,
+            repeated: false,
+            repeats: false,
         }
     }
 
@@ -344,9 +384,9 @@ impl Client {
         &self,
         request: Q,
         deadline: Duration,
-        send: impl AsyncFn(FarmClient<Channel>, Request<Q>) -> std::result::Result<Response<A>, Status>,
+        send: impl AsyncFn(FarmClient<Peers>, Request<Q>) -> std::result::Result<Response<A>, Status>,
     ) -> Result<A> {
-        self.retrying(async || {
+        self.retrying(deadline, async || {
             let mut request = Request::new(request.clone());
             request.set_timeout(deadline);
             send(self.farm.clone(), request).await
@@ -354,39 +394,77 @@ impl Client {
         .await
     }
 
-    async fn retrying<A, F>(&self, attempt: impl Fn() -> F) -> Result<A>
+    /// Tries a call until it has an answer or the patience is over. Every call can be repeated: a submit carries an id of its
+    /// own, and the others find done what was asked for.
+    async fn retrying<A, F>(&self, deadline: Duration, attempt: impl Fn() -> F) -> Result<A>
     where
         F: Future<Output = std::result::Result<Response<A>, Status>>,
     {
-        let give_up = Instant::now() + PATIENCE;
-        let mut backoff = Backoff::default();
+        let mut patience = Patience::from_now(PATIENCE, self.peers.count());
         loop {
-            match attempt().await {
+            match within(deadline + GRACE, attempt()).await {
                 Ok(response) => return Ok(response.into_inner()),
-                Err(status) if passes(&status) && Instant::now() < give_up => backoff.wait().await,
+                Err(status) if patience.another(&status).await => {}
                 Err(status) => return Err(self.failure(&status)),
             }
         }
     }
 
-    /// The farm's own sentence, or one about not reaching it.
+    /// The farm's own sentence, or one about what is in its place.
     fn failure(&self, status: &Status) -> UserError {
+        if let Some(trouble) = Trouble::of(status) {
+            return trouble.to_user();
+        }
         let error = from_status(status);
-        if error.reason != "UNKNOWN" || error.code != Code::Unavailable {
+        if error.reason != "UNKNOWN" {
             return error;
         }
-        let what = match status.code() {
-            tonic::Code::DeadlineExceeded => "does not answer in time",
-            _ => "cannot be reached",
-        };
-        UserError::new(
-            Code::Unavailable,
-            "FARM_UNREACHABLE",
-            format!(
-                "the farm at {} {what}; start one with `darkroom up`, or name another with --farm",
-                self.address
+        let address = self.peers.address();
+        let said = status.message();
+        let (code, reason, message) = match status.code() {
+            _ if peer::refused_as_too_large(status) => (
+                Code::InvalidArgument,
+                "MESSAGE_TOO_LARGE",
+                format!(
+                    "a message is too large for the farm at {address} or for this program ({said}); send prompts as a stream \
+                     (SubmitJobStream), as `darkroom submit` does above 1 MiB"
+                ),
             ),
-        )
+            tonic::Code::Unimplemented => (
+                Code::FailedPrecondition,
+                "NOT_A_FARM",
+                format!(
+                    "the server at {address} speaks gRPC but does not know this call: it is no coordinator (perhaps a worker \
+                     or an encoder), or a farm of an older version; name a coordinator of this version with --farm"
+                ),
+            ),
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => (
+                Code::FailedPrecondition,
+                "PROXY_ANSWERED",
+                format!(
+                    "the proxy at {address} does not let the call pass to the farm ({said}); allow /darkroom.v1.Farm/ there, \
+                     or name the farm's own address with --farm"
+                ),
+            ),
+            tonic::Code::DeadlineExceeded => (
+                Code::Unavailable,
+                "FARM_UNREACHABLE",
+                format!(
+                    "the farm at {address} does not answer in time; start one with `darkroom up`, or name another with \
+                     --farm"
+                ),
+            ),
+            _ if error.code == Code::Unavailable => (
+                Code::Unavailable,
+                "FARM_UNREACHABLE",
+                format!(
+                    "the farm at {address} cannot be reached ({said}); start one with `darkroom up`, or name another with \
+                     --farm"
+                ),
+            ),
+            _ => return error,
+        };
+        UserError::new(code, reason, message)
     }
 }
 
@@ -395,34 +473,53 @@ pub(crate) struct Watch {
     client: Client,
     request: v1::WatchJobRequest,
     stream: Option<Streaming<v1::WatchEvent>>,
+    /// When the stream began.
+    opened: Option<Instant>,
+    patience: Patience,
     ended: bool,
+    /// The last event only repeats the job at its version.
+    repeated: bool,
+    /// The farm sends such events, so that silence means something.
+    repeats: bool,
 }
 
 impl Watch {
-    /// The next change; `None` after the last.
+    /// The next change, or the job as it stands while nothing changes; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<v1::WatchEvent>> {
         if self.ended {
             return Ok(None);
         }
-        let give_up = Instant::now() + STREAM_PATIENCE;
-        let mut backoff = Backoff::default();
         loop {
-            match self.receive().await {
+            let failure = match self.receive().await {
                 Ok(Some(event)) => {
+                    self.patience.reset();
+                    self.repeated = event.version == self.request.after_version
+                        && event.images.is_empty()
+                        && !event.end
+                        && event.version > 0;
+                    self.repeats |= self.repeated;
                     self.request.after_version = event.version;
                     self.ended = event.end;
                     return Ok(Some(event));
                 }
                 // Cut before its end, as by a farm that stops: resume.
-                Ok(None) if Instant::now() < give_up => backoff.wait().await,
-                Err(status) if passes(&status) && Instant::now() < give_up => backoff.wait().await,
-                Ok(None) => {
-                    return Err(self.client.failure(&Status::unavailable("the stream ended early")));
-                }
-                Err(status) => return Err(self.client.failure(&status)),
-            }
+                Ok(None) => Status::unavailable("the stream ended early"),
+                Err(status) => status,
+            };
             self.stream = None;
+            // A proxy that cuts what is quiet must not use the patience up, one cut after the other.
+            if self.opened.take().is_some_and(|opened| opened.elapsed() >= LASTED) {
+                self.patience.reset();
+            }
+            if !self.patience.another(&failure).await {
+                return Err(self.client.failure(&failure));
+            }
         }
+    }
+
+    /// Whether the last event changed nothing.
+    pub(crate) fn repeated(&self) -> bool {
+        self.repeated
     }
 
     async fn receive(&mut self) -> std::result::Result<Option<v1::WatchEvent>, Status> {
@@ -431,27 +528,29 @@ impl Watch {
             none => {
                 // No deadline on the stream: the connection's keep-alive tells whether the farm lives.
                 let call = self.client.farm.clone();
-                let opened = tokio::time::timeout(CALL, open(call, self.request.clone())).await;
-                none.insert(opened.map_err(|_| Status::deadline_exceeded("the watch did not begin"))??)
+                let opened = within(CALL, open(call, self.request.clone())).await?;
+                self.opened = Some(Instant::now());
+                none.insert(opened)
             }
         };
-        stream.message().await
+        if self.repeats { within(SILENCE, stream.message()).await } else { stream.message().await }
     }
 }
 
+/// An answer within this time, or a status that says there was none.
+async fn within<A>(
+    time: Duration,
+    answer: impl Future<Output = std::result::Result<A, Status>>,
+) -> std::result::Result<A, Status> {
+    let late = |_| Status::deadline_exceeded(format!("no answer within {} s", time.as_secs()));
+    tokio::time::timeout(time, answer).await.map_err(late)?
+}
+
 async fn open(
-    mut farm: FarmClient<Channel>,
+    mut farm: FarmClient<Peers>,
     request: v1::WatchJobRequest,
 ) -> std::result::Result<Streaming<v1::WatchEvent>, Status> {
     Ok(farm.watch_job(request).await?.into_inner())
-}
-
-/// Whether the same call may succeed later. A full farm says RESOURCE_EXHAUSTED, which does not pass by itself.
-fn passes(status: &Status) -> bool {
-    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)
-        // A connection that breaks in mid-call comes as UNKNOWN or INTERNAL from the transport, without details.
-        || (matches!(status.code(), tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled)
-            && std::error::Error::source(status).is_some())
 }
 
 #[derive(Default)]
@@ -469,25 +568,18 @@ struct Fetched {
     sha256: String,
 }
 
-/// Waits longer each time: 50 ms, doubling to 2 s.
-#[derive(Default)]
-struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    async fn wait(&mut self) {
-        tokio::time::sleep(Duration::from_millis((50 << self.tries.min(6)).min(2_000))).await;
-        self.tries += 1;
-    }
-}
-
 /// Prompts in messages of bounded size; at least one.
-fn chunks(prompts: Vec<v1::Prompt>) -> Vec<v1::PromptChunk> {
+fn chunks(prompts: Vec<v1::Prompt>) -> Result<Vec<v1::PromptChunk>> {
     let mut chunks = vec![v1::PromptChunk::default()];
     let mut bytes = 0;
-    for prompt in prompts {
+    for (prompt, number) in prompts.into_iter().zip(1..) {
         let size = prompt.encoded_len();
+        if size > CHUNK_BYTES {
+            let message = format!(
+                "prompt {number} takes {size} bytes; the limit of a message is {CHUNK_BYTES}, so make the prompt shorter"
+            );
+            return Err(UserError::invalid("prompt", message));
+        }
         let full = chunks
             .last()
             .is_some_and(|chunk| chunk.prompts.len() >= CHUNK_PROMPTS || bytes + size > CHUNK_BYTES);
@@ -500,45 +592,8 @@ fn chunks(prompts: Vec<v1::Prompt>) -> Vec<v1::PromptChunk> {
             chunk.prompts.push(prompt);
         }
     }
-    chunks
+    Ok(chunks)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_hold_every_prompt_once_in_order_within_their_bounds() {
-        let prompts: Vec<_> = (0..5_000)
-            .map(|number| v1::Prompt {
-                text: format!("{number} {}", "x".repeat(number % 4_000)),
-                ..v1::Prompt::default()
-            })
-            .collect();
-        let chunks = chunks(prompts.clone());
-        assert!(chunks.len() > 5);
-        for chunk in &chunks {
-            assert!(chunk.prompts.len() <= CHUNK_PROMPTS && chunk.encoded_len() < CHUNK_BYTES + 32_768);
-        }
-        let again: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.prompts).collect();
-        assert!(again == prompts);
-    }
-
-    #[test]
-    fn an_address_without_a_port_is_refused() {
-        for address in ["", "localhost", "::::", "http://localhost"] {
-            let error = Client::new(address).map(|_| ()).expect_err(address);
-            assert_eq!(error.field.as_deref(), Some("farm"));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_farm_that_is_not_there_is_named_with_a_way_out() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
-        let address = free.local_addr().expect("bound").to_string();
-        drop(free);
-        let error = Client::new(&address).expect("address").cascades().await.expect_err("no farm");
-        assert_eq!(error.code, Code::Unavailable);
-        assert!(error.message.contains(&address) && error.message.contains("darkroom up"), "{error}");
-    }
-}
+mod tests;

@@ -96,7 +96,9 @@ pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> R
     let mut progress = Progress::new(!as_json);
     let mut last = None;
     while let Some(event) = watch.next().await? {
-        if as_json {
+        if as_json && watch.repeated() {
+            // Nothing changed.
+        } else if as_json {
             let images: Vec<_> = event.images.iter().map(ImageView::from).collect();
             let job = event.job.as_ref().map(JobView::from);
             output::json(&json!({"version": event.version, "end": event.end, "job": job, "images": images}))?;

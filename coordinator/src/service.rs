@@ -62,6 +62,8 @@ pub struct Options {
     pub watch_interval: Duration,
     /// With so many failures, deaths among them, a worker's death ends an image; none: by the rules for failures.
     pub worker_deaths: Option<u32>,
+    /// A watch that is quiet for so long repeats the job at its version: proxies cut streams on which nothing comes.
+    pub watch_repeat: Duration,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -79,6 +81,7 @@ impl Default for Options {
             submit: Duration::from_secs(120),
             watch_interval: Duration::from_millis(50),
             worker_deaths: None,
+            watch_repeat: Duration::from_secs(20),
             tenant_weights: BTreeMap::new(),
         }
     }

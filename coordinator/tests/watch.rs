@@ -2,10 +2,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use darkroom_coordinator::Options;
 use darkroom_proto::v1;
-use support::{Act, Farm, prompts, spec};
+use support::{Act, DEADLINE, Farm, prompts, spec};
 use tokio_stream::StreamExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,5 +139,33 @@ async fn pages_cover_everything_once_in_both_orders() {
     }
     assert_eq!(seen.len(), 3);
     assert!(seen.is_sorted_by(|a, b| a.id > b.id), "newest first");
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_watch_repeats_the_job_at_its_version() {
+    let options = Options { watch_repeat: Duration::from_millis(50), ..support::options() };
+    let mut farm = Farm::start_with(options).await;
+    let job = farm.submit(spec(), prompts(2)).await;
+    let mut position = 0;
+    for images in [false, true] {
+        // From the beginning, and from a version on: nobody works, so nothing changes after the first event.
+        let request = v1::WatchJobRequest { id: job.id.clone(), after_version: position, images };
+        let mut events = farm.client.watch_job(request).await.expect("watches").into_inner();
+        if position == 0 {
+            position = events.next().await.expect("an event").expect("fine").version;
+        }
+        for _ in 0..3 {
+            let event = tokio::time::timeout(DEADLINE, events.next()).await.expect("in time");
+            let event = event.expect("an event").expect("fine");
+            if event.version > position {
+                // Dispatching went on for a moment.
+                position = event.version;
+                continue;
+            }
+            assert_eq!((event.version, event.end, event.images.len()), (position, false, 0));
+            assert_eq!(event.job.expect("the job").id, job.id);
+        }
+    }
     farm.shutdown().await;
 }

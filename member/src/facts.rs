@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use darkroom_core::{
     digest::Digest,
-    error::{Code, UserError},
+    error::{self, UserError},
 };
 use darkroom_proto::v1::{GetFarmRequest, GetFarmResponse, farm_client::FarmClient};
+use darkroom_runtime::peer::{Addresses, Peers, Trouble};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::{Code, Status, codec::CompressionEncoding};
 use uuid::Uuid;
 
 /// Longest time one question may take.
@@ -26,24 +27,30 @@ pub(crate) struct Facts {
 }
 
 /// Asks until a coordinator answers: a worker may well be started before it. `None` when `stop` came first.
+///
+/// What does not pass by itself ends it: a value that is no address, a proxy that does not let the call through, a server
+/// that is no coordinator.
 pub(crate) async fn ask(address: &str, stop: &CancellationToken) -> Result<Option<Facts>, UserError> {
-    let endpoint = endpoint(address)?;
+    let peers = Peers::connect(&Addresses::parse(address)?)?;
+    let mut client = FarmClient::new(peers)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .accept_compressed(CompressionEncoding::Gzip);
     let mut pause = Duration::from_millis(100);
-    let mut told = false;
+    let mut told = String::new();
     loop {
-        let asked = async {
-            let mut client = FarmClient::new(endpoint.connect().await.map_err(|error| error.to_string())?);
-            let answer = client.get_farm(GetFarmRequest {}).await;
-            answer.map_err(|status| status.message().to_owned()).map(tonic::Response::into_inner)
-        };
-        match stop.run_until_cancelled(asked).await {
+        let asked = tokio::time::timeout(CALL, client.get_farm(GetFarmRequest {}));
+        let status = match stop.run_until_cancelled(asked).await {
             None => return Ok(None),
-            Some(Ok(answer)) => return parse(answer).map(Some),
-            Some(Err(reason)) if !told => {
-                tracing::warn!(address, reason, "no coordinator answers; asking again until one does");
-                told = true;
-            }
-            Some(Err(_)) => {}
+            Some(Ok(Ok(answer))) => return parse(answer.into_inner()).map(Some),
+            Some(Ok(Err(status))) => status,
+            Some(Err(_)) => Status::deadline_exceeded(format!("no answer within {} s", CALL.as_secs())),
+        };
+        if let Some(error) = lasting(address, &status) {
+            return Err(error);
+        }
+        if told != status.message() {
+            status.message().clone_into(&mut told);
+            tracing::warn!(address, reason = told, "no coordinator answers; asking again until one does");
         }
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return Ok(None);
@@ -52,19 +59,31 @@ pub(crate) async fn ask(address: &str, stop: &CancellationToken) -> Result<Optio
     }
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, UserError> {
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri).map_err(|_| {
-        UserError::invalid("farm", format!("farm is {address:?}; accepted: host:port of a coordinator"))
-    })?;
-    Ok(endpoint.connect_timeout(CALL).timeout(CALL))
+/// What will be the same the next time.
+fn lasting(address: &str, status: &Status) -> Option<UserError> {
+    if let Some(trouble) = Trouble::of(status) {
+        return (!trouble.passes()).then(|| trouble.to_user());
+    }
+    let message = match status.code() {
+        Code::Unimplemented => format!(
+            "the server at {address} speaks gRPC but is no coordinator (perhaps a worker or an encoder); name a coordinator \
+             with --farm"
+        ),
+        Code::Unauthenticated | Code::PermissionDenied => format!(
+            "the proxy at {address} does not let the call pass to the farm ({}); allow /darkroom.v1.Farm/ there, or name a \
+             coordinator's own address with --farm",
+            status.message()
+        ),
+        _ => return None,
+    };
+    Some(UserError::new(error::Code::FailedPrecondition, "NOT_A_FARM", message))
 }
 
 fn parse(answer: GetFarmResponse) -> Result<Facts, UserError> {
     let wrong = |what: &str| {
         let message =
             format!("the coordinator (version {}) tells no {what}; run equal versions", answer.version);
-        UserError::new(Code::FailedPrecondition, "OTHER_VERSION", message)
+        UserError::new(error::Code::FailedPrecondition, "OTHER_VERSION", message)
     };
     let farm = answer.farm_id.parse().map_err(|_| wrong("farm id"))?;
     let lease = Duration::try_from_secs_f64(answer.lease_seconds).map_err(|_| wrong("lease time"))?;

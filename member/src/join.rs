@@ -9,7 +9,7 @@ use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
 };
-use darkroom_runtime::secret::SecretUrl;
+use darkroom_runtime::{peer::Addresses, secret::SecretUrl};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ const MARKED: Duration = Duration::from_secs(15);
 /// Which farm, and where it keeps things. Flags of every process that joins one.
 #[derive(Clone, Debug, Args)]
 pub struct JoinArgs {
-    /// Address of a coordinator, host:port; asked once, at the start, and until it answers
+    /// Address of a coordinator, host:port, or several separated by commas; asked once, at the start, and until one answers
     #[arg(long, env = "DARKROOM_FARM", value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
     pub farm: String,
     /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
@@ -75,6 +75,8 @@ pub async fn join(
     fakes: bool,
     stop: &CancellationToken,
 ) -> Result<Option<Member>, UserError> {
+    // Before anything is opened: a wrong address is told first.
+    Addresses::parse(&args.farm)?;
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
     let Some(facts) = facts::ask(&args.farm, stop).await? else { return Ok(None) };
     let farm = facts.farm.to_string();

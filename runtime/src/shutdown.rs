@@ -1,14 +1,18 @@
-//! Signals: the first SIGINT or SIGTERM asks the process to finish; a second SIGINT, from an impatient person, ends it
-//! at once. SIGTERM may come any number of times: orchestrators repeat it, and what is being handed back must not be
-//! dropped for that.
+//! Signals: the first SIGINT, SIGTERM or SIGHUP asks the process to finish; a second SIGINT, from an impatient person, ends
+//! it at once. SIGTERM and SIGHUP may come any number of times: orchestrators repeat them, and what is being handed back
+//! must not be dropped for that.
+//!
+//! A SIGHUP that was ignored when the process started, as `nohup` does, stays ignored.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a process that a second signal ended.
 pub const ABORTED: i32 = 130;
+/// Number of SIGHUP.
+const HANGUP: u32 = 1;
 
-/// A token that the first SIGINT or SIGTERM cancels. A SIGINT after that exits the process with [`ABORTED`].
+/// A token that the first SIGINT, SIGTERM or SIGHUP cancels. A SIGINT after that exits the process with [`ABORTED`].
 ///
 /// # Errors
 /// When the handlers cannot be installed.
@@ -16,22 +20,54 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = if ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
     let cancelled = token.clone();
     tokio::spawn(async move {
-        either(&mut interrupt, &mut terminate).await;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = came(&mut hangup) => {}
+        }
         tracing::info!("shutting down");
         cancelled.cancel();
-        // Listened to for ever, lest its default action end the process.
+        // Listened to for ever, lest their default action end the process.
         tokio::spawn(async move { while terminate.recv().await.is_some() {} });
+        tokio::spawn(async move { came(&mut hangup).await });
         interrupt.recv().await;
         std::process::exit(ABORTED);
     });
     Ok(token)
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the process ignores this signal now. Where the system does not say, it does not.
+fn ignored(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores(&status, number)
+}
+
+fn ignores(status: &str, number: u32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> (number - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_what_the_kernel_says() {
+        let status =
+            "Name:\tsh\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000005\nSigCgt:\tffffffffffffffff\n";
+        assert!(ignores(status, 1) && ignores(status, 3));
+        assert!(!ignores(status, 2) && !ignores(status, 15));
+        assert!(!ignores("", 1) && !ignores("SigIgn:\tx\n", 1));
     }
 }

@@ -61,7 +61,8 @@ pub enum Error {
 /// # Errors
 /// When `DARKROOM_LOG` is set and malformed.
 pub fn init(default: &str, format: Format) -> Result<(), Error> {
-    let text = std::env::var(FILTER).unwrap_or_else(|_| default.to_owned());
+    let text = std::env::var(FILTER).ok().filter(|text| !text.is_empty());
+    let text = text.unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|source| Error::Filter { text, source })?;
     let registry = tracing_subscriber::registry().with(filter);
     // A second initialisation, as in tests that share a process, is no fault.

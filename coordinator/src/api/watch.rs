@@ -3,8 +3,14 @@
 //! Interest is registered before the first query, so nothing falls between; behind the wake-up there is a poll. A
 //! version may hold more images than an event: then events before its last carry the position before it, so that
 //! who resumes from any event misses nothing.
+//!
+//! A watch on which nothing changes repeats the job at its version now and then. Proxies cut streams that are quiet, and
+//! a PING of HTTP/2 does not count for them; a client takes the repeated job for one that it knows already.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use darkroom_core::{
     error::UserError,
@@ -57,6 +63,7 @@ impl Farm {
             images: request.images,
             seen: (request.after_version, None),
             told: request.after_version,
+            sent: Instant::now(),
         };
         self.shared.tasks.spawn(watcher.run(sender));
         Ok(ReceiverStream::new(receiver))
@@ -71,12 +78,15 @@ struct Watcher {
     seen: (u64, Option<u64>),
     /// Version of the last event.
     told: u64,
+    /// When the last event was sent, or the watch began.
+    sent: Instant,
 }
 
 impl Watcher {
     async fn run(mut self, sender: mpsc::Sender<Result<v1::WatchEvent, Status>>) {
         let shared = Arc::clone(&self.farm.shared);
         let mut changed = shared.events.watch(self.id);
+        let poll = POLL.min(shared.options.watch_repeat);
         loop {
             changed.borrow_and_update();
             let (event, more) = match self.next().await {
@@ -92,6 +102,7 @@ impl Watcher {
                 if !send(&shared, &sender, event).await || end {
                     return;
                 }
+                self.sent = Instant::now();
             }
             if more {
                 continue;
@@ -102,7 +113,7 @@ impl Watcher {
                 changed.borrow_and_update();
             }
             tokio::select! {
-                _ = tokio::time::timeout(POLL, changed.changed()) => {}
+                _ = tokio::time::timeout(poll, changed.changed()) => {}
                 () = sender.closed() => return,
                 () = shared.stop.cancelled() => {
                     drop(sender.send(Err(Status::unavailable("the coordinator stops; watch again from the last version"))).await);
@@ -134,7 +145,8 @@ impl Watcher {
             self.seen = (job.version, None);
             job.version
         };
-        if version <= self.told && images.is_empty() && !end && self.told > 0 {
+        let quiet = self.sent.elapsed() < self.farm.shared.options.watch_repeat;
+        if version <= self.told && images.is_empty() && !end && self.told > 0 && (quiet || more) {
             return Ok((None, more));
         }
         self.told = self.told.max(version);
