@@ -36,6 +36,11 @@ use crate::{
 /// Pictures that are received at a time.
 const UPLOADS: usize = 4;
 
+/// Submits whose prompts are looked at at a time: half of the cores, so that the other half answers calls.
+fn preparers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
+}
+
 /// Timings and shares.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -58,6 +63,8 @@ pub struct Options {
     pub submit: Duration,
     /// Least time between two events of one watcher; changes in between are folded.
     pub watch_interval: Duration,
+    /// Workers and encoder are parts of this process: nobody may drain them, because none could take their place.
+    pub resident_workers: bool,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -74,6 +81,7 @@ impl Default for Options {
             call: Duration::from_secs(30),
             submit: Duration::from_secs(120),
             watch_interval: Duration::from_millis(50),
+            resident_workers: false,
             tenant_weights: BTreeMap::new(),
         }
     }
@@ -147,6 +155,8 @@ pub(crate) struct Shared {
     pub(crate) rates: LatestRates,
     pub(crate) openings: Openings,
     pub(crate) counters: Counters,
+    /// Turns of those whose prompts are looked at.
+    pub(crate) preparing: Arc<tokio::sync::Semaphore>,
     /// Turns of those who send pictures.
     pub(crate) uploads: tokio::sync::Semaphore,
     /// This process, as leader and as committer.
@@ -301,6 +311,7 @@ impl Coordinator {
             rates: LatestRates::default(),
             openings: Openings::default(),
             counters: Counters::default(),
+            preparing: Arc::new(tokio::sync::Semaphore::new(preparers())),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),
             stop: CancellationToken::new(),

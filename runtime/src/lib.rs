@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod deadline;
+pub mod descriptors;
+pub mod listen;
 pub mod program;
 pub mod secret;
 pub mod server;

@@ -15,6 +15,7 @@ use darkroom_core::{
 };
 use darkroom_proto::v1;
 use prost::Message;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::inputs::{Inputs, Wanted};
@@ -99,11 +100,12 @@ impl Draft {
 
     /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
     ///
-    /// `inputs` are the pictures that the prompts name and the farm has.
+    /// `inputs` are the pictures that the prompts name and the farm has. It stops early when `stop` is cancelled.
     pub(super) fn add(
         &mut self,
         prompts: Vec<v1::Prompt>,
         inputs: &Inputs,
+        stop: &CancellationToken,
     ) -> Result<Vec<NewPrompt>, UserError> {
         if prompts.len() > MAX_PROMPTS {
             return Err(UserError::invalid(
@@ -114,7 +116,17 @@ impl Draft {
                 ),
             ));
         }
-        prompts.into_iter().map(|prompt| self.add_one(prompt, inputs)).collect()
+        let add = |prompt| {
+            if stop.is_cancelled() {
+                return Err(UserError::new(
+                    Code::Unavailable,
+                    "STOPPED",
+                    "the submit was given up while its prompts were looked at; submit it again",
+                ));
+            }
+            self.add_one(prompt, inputs)
+        };
+        prompts.into_iter().map(add).collect()
     }
 
     /// Images so far.
@@ -156,14 +168,16 @@ impl Draft {
         }
         let content = std::mem::take(&mut self.content);
         self.content = content.field(&prompt.encode_to_vec());
+        let guided = self.job.settings.guided();
+        let negative = guided.then(|| self.prepare(&path("negative"), &prompt.negative));
         let new = NewPrompt {
             position: self.position,
             first_index: self.images,
             images,
             first_seed: prompt.seed.unwrap_or_else(|| self.job.seed.wrapping_add(self.images)),
-            text_embedding: self.prepare(&prompt.text),
-            negative_embedding: self.job.settings.guided().then(|| self.prepare(&prompt.negative)),
-            style_embedding: style.as_deref().map(|style| self.prepare(style)),
+            text_embedding: self.prepare(&path("text"), &prompt.text)?,
+            negative_embedding: negative.transpose()?,
+            style_embedding: style.as_deref().map(|style| self.prepare(&path("style"), style)).transpose()?,
             extras: Extras { style, image, mask },
             text: prompt.text,
             negative: prompt.negative,
@@ -193,9 +207,9 @@ impl Draft {
         Ok(Some(text.to_owned()))
     }
 
-    fn prepare(&self, text: &str) -> PreparedText {
-        let prepared = self.cascade.spec.encoder.text_preparation.apply(text);
-        PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared }
+    fn prepare(&self, field: &str, text: &str) -> Result<PreparedText, UserError> {
+        let prepared = self.cascade.spec.encoder.text_preparation.prepare(field, text)?;
+        Ok(PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared })
     }
 }
 
@@ -295,4 +309,58 @@ fn within_spec(error: &UserError) -> UserError {
 fn random_seed() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
     (high ^ low) & u64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::cascade::CascadeSpec;
+
+    use super::*;
+
+    fn draft() -> Draft {
+        let spec = CascadeSpec::parse(
+            r#"
+            format = 1
+            name = "tiny"
+            [encoder]
+            folder = "text_encoder"
+            tokenizer = "tokenizer"
+            max_length = 8
+            text_preparation = "if-clean"
+            [[stages]]
+            name = "base"
+            folder = "base"
+            size = 64
+            sampler = "ddpm"
+            steps = 4
+            guidance_scale = 3.0
+            "#,
+        );
+        let cascade = Cascade { spec: spec.expect("a cascade"), files: [].into() };
+        Draft::new(Some(v1::JobSpec::default()), &Cascades::new(vec![cascade])).expect("a draft")
+    }
+
+    fn prompt(text: &str, negative: &str) -> v1::Prompt {
+        v1::Prompt { text: text.to_owned(), negative: negative.to_owned(), ..v1::Prompt::default() }
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_cleaned_is_refused_by_its_field() {
+        let (good, bad) = ("a red circle", "<a ".repeat(1365));
+        let refused = |prompts| {
+            let added = draft().add(prompts, &Inputs::default(), &CancellationToken::new());
+            added.expect_err("refused").field
+        };
+        let text = refused(vec![prompt(good, ""), prompt(&bad, "")]);
+        assert_eq!(text.as_deref(), Some("prompts[1].text"));
+        assert_eq!(refused(vec![prompt(good, &bad)]).as_deref(), Some("prompts[0].negative"));
+    }
+
+    #[test]
+    fn prompts_are_not_looked_at_any_more_when_the_coordinator_stops() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let refused = draft().add(vec![prompt("a", ""); 10_000], &Inputs::default(), &stop);
+        assert_eq!(refused.expect_err("given up").reason, "STOPPED");
+    }
 }
