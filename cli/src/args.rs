@@ -188,9 +188,10 @@ pub(crate) enum Renderer {
 /// `darkroom up`.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Address to listen on; port 0 lets the system choose [default: 127.0.0.1:7878]
+    /// Address to listen on: HOST:PORT, or :PORT for every address of this machine; port 0 lets the system choose
+    /// [default: 127.0.0.1:7878]
     #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
-    pub(crate) listen: Option<std::net::SocketAddr>,
+    pub(crate) listen: Option<darkroom_runtime::listen::Listen>,
     /// Folder of a cascade to serve; may be repeated. The demo cascade when absent
     #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "DIR")]
     pub(crate) cascades: Vec<PathBuf>,

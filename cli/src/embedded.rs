@@ -4,14 +4,15 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle};
 use darkroom_coordinator::store::sqlite::SqliteStore;
 use darkroom_core::error::{Code, UserError};
-use darkroom_proto::FILE_DESCRIPTOR_SET;
 use darkroom_queue::{
     TaskQueue,
     memory::{self, MemoryQueue},
@@ -34,7 +35,7 @@ pub(crate) struct Options {
     /// Folder of its state.
     pub(crate) state: PathBuf,
     /// Address to listen on.
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: server::Listen,
     /// Folders of the cascades to serve; the first is the default.
     pub(crate) cascades: Vec<PathBuf>,
     /// What it runs on.
@@ -50,7 +51,7 @@ impl Options {
         };
         Ok(Self {
             state: state.to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
             cascades: vec![cascade],
             machine,
         })
@@ -111,8 +112,8 @@ impl Farm {
     /// Takes the folder and the port, then starts every part; models load side by side.
     pub(crate) async fn start(options: Options) -> Result<Self> {
         let state = StateDir::open(&options.state).map_err(state_failure)?;
-        let listener = server::listen(options.listen).await.map_err(|error| error.to_user())?;
-        let address = listener.local_addr().map_err(failure::internal)?;
+        let listener = server::listen(&options.listen).await.map_err(|error| error.to_user())?;
+        let address = listener.reachable();
 
         let bundles = load(options.cascades).await?;
         let artifacts = ArtifactStore::local(&state.path().join("artifacts"))
@@ -126,7 +127,7 @@ impl Farm {
         let names = cascades.iter().map(|cascade| cascade.spec.name.clone()).collect();
 
         let coordinator = darkroom_coordinator::Coordinator::start(
-            darkroom_coordinator::Options::default(),
+            darkroom_coordinator::Options { resident_workers: true, ..Default::default() },
             Arc::new(store),
             Arc::clone(&queue),
             artifacts.clone(),
@@ -141,16 +142,15 @@ impl Farm {
 
         let routes = coordinator.routes().add_service(encoder.encoder_service());
         let services = ["darkroom.v1.Farm", "darkroom.v1.Encoder"];
-        let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &services);
-        serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
-        serve.limits.long.push("/darkroom.v1.Farm/UploadInput".to_owned());
+        let serve = darkroom_coordinator::server_options(&services);
         let stop_serving = CancellationToken::new();
         let (health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
             .await
             .map_err(|error| error.to_user())?;
         let serving = tokio::spawn(serving);
         let (told, full) = watch::channel(None);
-        let space = watch_storage(state.path().to_owned(), stored, health, told);
+        let lost = Lost::of(&encoder, &worker);
+        let space = watch_storage((state.path().to_owned(), stored), health, told, lost);
         let space = tokio::spawn(stop_serving.clone().run_until_cancelled_owned(space));
         state.publish(&address.to_string()).map_err(state_failure)?;
         Ok(Self {
@@ -202,18 +202,60 @@ impl Farm {
     }
 }
 
-/// Looks after the disk of the state folder and the artifacts in it: a farm that cannot store what it makes says that it
-/// does not serve, and serves again by itself.
+/// Ends when a part that renders or encodes is no longer at work.
+struct Lost(Vec<Pin<Box<dyn Future<Output = &'static str> + Send>>>);
+
+impl Lost {
+    fn of(encoder: &darkroom_encoder_service::Handle, worker: &darkroom_worker::Handle) -> Self {
+        let (no_encoder, no_worker) = (encoder.broken(), worker.broken());
+        let drains = worker.drains();
+        Self(vec![
+            Box::pin(async move {
+                no_encoder.await;
+                "the encoder of this farm broke; see the log, and start the farm again"
+            }),
+            Box::pin(async move {
+                no_worker.await;
+                "the worker of this farm broke; see the log, and start the farm again"
+            }),
+            Box::pin(async move {
+                drains.await;
+                "the worker of this farm is draining"
+            }),
+        ])
+    }
+
+    /// Why no work is done any more.
+    async fn any(&mut self) -> &'static str {
+        std::future::poll_fn(|cx| {
+            let ended = self.0.iter_mut().find_map(|part| match part.as_mut().poll(cx) {
+                Poll::Ready(why) => Some(why),
+                Poll::Pending => None,
+            });
+            ended.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Looks after the disk of the state folder, the artifacts in it and the parts that work: a farm that cannot store what it
+/// makes says that it does not serve, and serves again by itself; one that has lost a part says so for good.
 async fn watch_storage(
-    state: PathBuf,
-    artifacts: ArtifactStore,
+    (state, artifacts): (PathBuf, ArtifactStore),
     health: server::Health,
     told: watch::Sender<Option<UserError>>,
+    mut lost: Lost,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut unusable = None;
     for tick in 0_u32.. {
-        ticks.tick().await;
+        tokio::select! {
+            why = lost.any() => {
+                health.not_serving(why).await;
+                return;
+            }
+            _ = ticks.tick() => {}
+        }
         if tick % CHECK_SECONDS == CHECK_SECONDS - 1 {
             unusable = artifacts.check().await.err().map(|failure| in_folder(&state, failure));
         }

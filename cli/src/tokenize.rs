@@ -31,7 +31,7 @@ pub(crate) fn tokenize(args: &TokenizeArgs, as_json: bool) -> Result<()> {
         let line = line.map_err(|error| failure::file("stdin", "read", Path::new("-"), &error))?;
         let mut text = read(line, as_json, position + 1)?;
         if args.prepare {
-            text = encoder.text_preparation.apply(&text);
+            text = encoder.text_preparation.prepare(&format!("line {}", position + 1), &text)?;
         }
         let ids = tokenizer.ids(&text, args.whole).map_err(failure::internal)?;
         if as_json {

@@ -1,9 +1,9 @@
 //! `darkroom up`: the whole farm in this process until a signal ends it, its state in one folder.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use darkroom_core::{error::UserError, shown::shown};
-use darkroom_runtime::{config, shutdown, terminal::shown_path};
+use darkroom_runtime::{config, listen::Listen, shutdown, terminal::shown_path};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,13 +14,16 @@ use crate::{
     output,
 };
 
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7878);
+/// Where it listens when nothing else is said.
+fn default_listen() -> Listen {
+    std::net::SocketAddr::from(([127, 0, 0, 1], 7878)).into()
+}
 
 /// What `--config` may hold; flags win over it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
     cascades: Vec<PathBuf>,
     device: Option<String>,
     dtype: Option<String>,
@@ -79,7 +82,7 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     }
     Ok(embedded::Options {
         state: place.state.clone(),
-        listen: args.listen.or(file.listen).unwrap_or(LISTEN),
+        listen: args.listen.or(file.listen).unwrap_or_else(default_listen),
         cascades,
         machine,
     })
@@ -93,7 +96,7 @@ mod tests {
     fn the_sample_configuration_is_one_that_up_takes() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/darkroom.toml");
         let file: File = config::load(&path).expect("the sample is valid");
-        assert_eq!(file.listen, Some(LISTEN), "the sample shows the default");
+        assert_eq!(file.listen, Some(default_listen()), "the sample shows the default");
         assert_eq!(file.cascades, [PathBuf::from("models/demo")]);
     }
 }

@@ -23,5 +23,6 @@ pub mod service;
 pub mod store;
 mod tasks;
 
+pub use api::server_options;
 pub use counters::Counters;
 pub use service::{Coordinator, Handle, Options};

@@ -1,7 +1,6 @@
 //! A coordinator as a process: connects to the farm's database, queue and object storage, serves gRPC until a signal.
 
 use std::{
-    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,14 +13,13 @@ use darkroom_core::{
     error::{Code, UserError},
     retry::LARGEST_DEATH_LIMIT,
 };
-use darkroom_proto::FILE_DESCRIPTOR_SET;
 use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
 };
 use darkroom_runtime::{
     secret::SecretUrl,
-    server::{self, Health},
+    server::{self, Health, Listen},
 };
 use tokio::{
     sync::watch,
@@ -30,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Coordinator, Handle, Options,
+    Coordinator, Handle, Options, api,
     engine::Engine,
     store::{
         Store,
@@ -56,9 +54,13 @@ const PROBED: Duration = Duration::from_secs(10);
 #[derive(Debug, Parser)]
 #[command(name = "darkroom-coordinator", version, max_term_width = 100)]
 pub struct CoordinatorArgs {
-    /// Address to listen on. There is no authentication: stay on loopback, or behind something that has it
+    /// Address to listen on: HOST:PORT, or :PORT for every address of this machine. There is no authentication: stay on
+    /// loopback, or behind something that has it
     #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7878")]
-    listen: SocketAddr,
+    listen: Listen,
+    /// Most connections at a time; above that, idle ones give way to new ones
+    #[arg(long, env = "DARKROOM_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1000)]
+    max_connections: usize,
     /// The farm's record: postgres://user:password@host/database, or sqlite:FILE for a single coordinator
     #[arg(long, env = "DARKROOM_DATABASE", value_name = "URL", hide_env_values = true)]
     database: SecretUrl,
@@ -111,7 +113,7 @@ fn tenant_weight(text: &str) -> Result<(String, f64), String> {
 /// One sentence for what keeps it from starting.
 pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), UserError> {
     let mut options = options(&args)?;
-    let listener = server::listen(args.listen).await.map_err(|error| error.to_user())?;
+    let listener = server::listen(&args.listen).await.map_err(|error| error.to_user())?;
     let bundles = load(&args).await?;
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
     artifacts.check().await?;
@@ -141,11 +143,10 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let start = move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
     let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
-    let mut serve = server::Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
-    serve.limits.long.push("/darkroom.v1.Farm/SubmitJobStream".to_owned());
-    serve.limits.long.push("/darkroom.v1.Farm/UploadInput".to_owned());
+    let mut serve = api::server_options(&["darkroom.v1.Farm"]);
+    serve.connections = args.max_connections;
     let closing = CancellationToken::new();
-    let address = listener.local_addr().map_or(args.listen, |bound| bound);
+    let address = listener.address();
     let (health, serving) = server::serve(listener, handle.routes(), serve, closing.clone())
         .await
         .map_err(|error| error.to_user())?;

@@ -38,6 +38,11 @@ const UPLOADS: usize = 4;
 /// Memory that pictures being decoded may take together, MiB: one of the largest, or many small ones.
 pub(crate) const DECODING_MIB: usize = 1024;
 
+/// Submits whose prompts are looked at at a time: half of the cores, so that the other half answers calls.
+fn preparers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
+}
+
 /// Timings and shares.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -64,6 +69,8 @@ pub struct Options {
     pub worker_deaths: Option<u32>,
     /// A watch that is quiet for so long repeats the job at its version: proxies cut streams on which nothing comes.
     pub watch_repeat: Duration,
+    /// Workers and encoder are parts of this process: nobody may drain them, because none could take their place.
+    pub resident_workers: bool,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -82,6 +89,7 @@ impl Default for Options {
             watch_interval: Duration::from_millis(50),
             worker_deaths: None,
             watch_repeat: Duration::from_secs(20),
+            resident_workers: false,
             tenant_weights: BTreeMap::new(),
         }
     }
@@ -155,6 +163,8 @@ pub(crate) struct Shared {
     pub(crate) rates: LatestRates,
     pub(crate) openings: Openings,
     pub(crate) counters: Counters,
+    /// Turns of those whose prompts are looked at.
+    pub(crate) preparing: Arc<tokio::sync::Semaphore>,
     /// Turns of those who send pictures.
     pub(crate) uploads: tokio::sync::Semaphore,
     /// Memory in which pictures are decoded, MiB.
@@ -311,6 +321,7 @@ impl Coordinator {
             rates: LatestRates::default(),
             openings: Openings::default(),
             counters: Counters::default(),
+            preparing: Arc::new(tokio::sync::Semaphore::new(preparers())),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             decoding: Arc::new(tokio::sync::Semaphore::new(DECODING_MIB)),
             holder: format!("coordinator-{}", uuid::Uuid::new_v4().simple()),

@@ -27,14 +27,26 @@ pub enum TextPreparation {
 
 impl TextPreparation {
     /// The text as the tokenizer gets it.
-    #[must_use]
-    pub fn apply(self, text: &str) -> String {
+    ///
+    /// # Errors
+    /// A text that cannot be cleaned within bounds.
+    pub fn apply(self, text: &str) -> Result<String, caption::Error> {
         match self {
-            Self::None => text.to_owned(),
-            Self::LowercaseStrip => text.to_lowercase().trim().to_owned(),
+            Self::None => Ok(text.to_owned()),
+            Self::LowercaseStrip => Ok(text.to_lowercase().trim().to_owned()),
             // The reference cleans twice.
-            Self::IfClean => caption::clean(&caption::clean(text)),
+            Self::IfClean => caption::clean(&caption::clean(text)?),
         }
+    }
+
+    /// [`apply`](Self::apply) for a text that a user gave in `field`.
+    ///
+    /// # Errors
+    /// `field` is named when the text cannot be cleaned within bounds.
+    pub fn prepare(self, field: &str, text: &str) -> Result<String, UserError> {
+        self.apply(text).map_err(|error| {
+            UserError::invalid(field, format!("{field} cannot be cleaned as the cascade wants it: {error}"))
+        })
     }
 
     /// Its name in `cascade.toml` and in digests.
@@ -215,7 +227,7 @@ mod tests {
 
     #[test]
     fn preparation_lowers_then_strips() {
-        assert_eq!(TextPreparation::LowercaseStrip.apply("  A Red CIRCLE \n"), "a red circle");
-        assert_eq!(TextPreparation::None.apply(" A "), " A ");
+        assert_eq!(TextPreparation::LowercaseStrip.apply("  A Red CIRCLE \n").as_deref(), Ok("a red circle"));
+        assert_eq!(TextPreparation::None.apply(" A ").as_deref(), Ok(" A "));
     }
 }

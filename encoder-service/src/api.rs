@@ -61,7 +61,11 @@ impl EncoderApi {
         check(&request.texts)?;
         let position = self.position(&request.encoder_digest)?;
         let preparation = self.preparations.get(position).copied().unwrap_or_default();
-        let texts: Vec<String> = request.texts.iter().map(|text| preparation.apply(text)).collect();
+        // Not on the threads that answer calls: cleaning many long texts takes a while.
+        let prepared = tokio::task::spawn_blocking(move || prepare(preparation, &request.texts));
+        let texts = prepared
+            .await
+            .map_err(|error| UserError::new(Code::Internal, "INTERNAL", error.to_string()))??;
         let mut embeddings = Vec::with_capacity(texts.len());
         let mut bytes = 0;
         // A few at a time, so that a request of many texts does not keep the farm's own waiting.
@@ -79,7 +83,7 @@ impl EncoderApi {
             let fit = MAX_RESPONSE_BYTES * embeddings.len() / bytes;
             let message = format!(
                 "texts has {} entries, more than a response holds; accepted: 1 to {fit}",
-                request.texts.len()
+                texts.len()
             );
             return Err(UserError::invalid("texts", message));
         }
@@ -94,6 +98,11 @@ fn check(texts: &[String]) -> Result<(), UserError> {
         return Err(UserError::invalid("texts", message));
     }
     texts.iter().enumerate().try_for_each(|(i, text)| prompt::check_text(&format!("texts[{i}]"), text))
+}
+
+fn prepare(preparation: TextPreparation, texts: &[String]) -> Result<Vec<String>, UserError> {
+    let texts = texts.iter().enumerate();
+    texts.map(|(i, text)| preparation.prepare(&format!("texts[{i}]"), text)).collect()
 }
 
 fn to_embedding(encoded: Encoded) -> Embedding {

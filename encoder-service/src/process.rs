@@ -1,11 +1,9 @@
 //! The encoder service as a process: joins a farm, encodes until a signal, drains, and leaves.
 
-use std::net::SocketAddr;
-
 use clap::{Parser, ValueEnum};
 use darkroom_core::error::UserError;
 use darkroom_member::{Face, JoinArgs, Member};
-use darkroom_runtime::program;
+use darkroom_runtime::{listen::Listen, program};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Handle, Machine, Options, Times, service};
@@ -30,7 +28,7 @@ pub struct EncoderArgs {
     grace_seconds: f64,
     /// Address for gRPC: `darkroom.v1.Encoder`, health and reflection; nothing is served when absent
     #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
     /// Name of this host, as `darkroom workers` tells it; the system's when absent
     #[arg(long, env = "DARKROOM_HOST")]
     host: Option<String>,

@@ -17,6 +17,7 @@ use darkroom_queue::{
     task::PoolId,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 
 use crate::{
     api::EncoderApi,
@@ -78,6 +79,10 @@ impl Handle {
     #[must_use]
     pub fn encoder_service(&self) -> EncoderServer<EncoderApi> {
         EncoderServer::new(self.api.clone())
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
     }
 
     /// The same as routes of its own.

@@ -1,10 +1,8 @@
 //! gRPC health and reflection for a process whose own work is not gRPC.
 
-use std::net::SocketAddr;
-
 use darkroom_core::error::UserError;
 use darkroom_proto::FILE_DESCRIPTOR_SET;
-use darkroom_runtime::server::{self, Health};
+use darkroom_runtime::server::{self, Health, Listen};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -14,13 +12,13 @@ use tonic::service::Routes;
 /// # Errors
 /// When the address cannot be listened on.
 pub async fn serve_health(
-    listen: SocketAddr,
+    listen: &Listen,
     routes: Routes,
     services: &[&str],
     stop: CancellationToken,
 ) -> Result<(Health, JoinHandle<Result<(), server::Error>>), UserError> {
     let listener = server::listen(listen).await.map_err(|error| error.to_user())?;
-    tracing::info!(address = %listener.local_addr().map_or(listen, |bound| bound), "listening");
+    tracing::info!(address = %listener.address(), "listening");
     let options = server::Options::new(FILE_DESCRIPTOR_SET, services);
     let (health, serving) =
         server::serve(listener, routes, options, stop).await.map_err(|error| error.to_user())?;

@@ -1,11 +1,11 @@
 //! A member at work: until a signal, until the coordinator wishes it to drain, or until it breaks; then a drain. Health says
 //! what keeps it from working while that lasts, and in the end that it drains.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use darkroom_core::error::UserError;
 use darkroom_queue::stage_loop::Handle;
-use darkroom_runtime::server::Health;
+use darkroom_runtime::server::{Health, Listen};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -15,7 +15,7 @@ use crate::serve_health;
 /// What a member serves beside its work.
 pub struct Face {
     /// Address for gRPC; nothing is served when absent.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
     /// Services beside health and reflection.
     pub routes: Routes,
     /// Their names, for health.
@@ -28,7 +28,7 @@ pub struct Face {
 /// An address that cannot be listened on (the work is drained first), or what broke the loop.
 pub async fn work(work: Handle, face: Face, stop: CancellationToken) -> Result<(), UserError> {
     let closing = CancellationToken::new();
-    let served = match face.listen {
+    let served = match &face.listen {
         Some(listen) => serve_health(listen, face.routes, face.services, closing.clone()).await.map(Some),
         None => Ok(None),
     };

@@ -2,8 +2,11 @@
 //!
 //! The only copy of the protocol. It knows `core`'s words and converts them; it never knows SQL, queues or models.
 
+pub mod bounds;
+pub mod codec;
 pub mod settings;
 pub mod status;
+mod walk;
 
 /// Messages and services of `darkroom.v1`.
 #[allow(

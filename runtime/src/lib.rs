@@ -7,7 +7,9 @@
 pub mod arguments;
 pub mod config;
 pub mod deadline;
+pub mod descriptors;
 pub mod files;
+pub mod listen;
 pub mod peer;
 pub mod program;
 pub mod secret;

@@ -1,51 +1,59 @@
-//! A gRPC server with what every service owes its callers: health, reflection, deadlines, keep-alive, and an end that
-//! lets running calls finish.
+//! A gRPC server with what every service owes its callers, and what it owes itself: health, reflection, deadlines,
+//! keep-alive, an end that lets running calls finish, and limits that one client cannot get around.
+//!
+//! The accept loop is ours: `accept` decides who gets a connection and for how long, `guard` counts the calls under way,
+//! `budget` the memory that their messages take. Each connection is hyper's, each call tonic's. TLS would be spoken where a
+//! connection begins, in `connection`.
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+mod accept;
+mod answer;
+mod budget;
+mod connection;
+mod guard;
+mod health;
+mod ledger;
+mod options;
+
+use std::{future::Future, io, sync::Arc};
 
 use darkroom_core::error::{Code, UserError};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::service::Routes;
+use tower::Layer;
 
-use crate::deadline::{DeadlineLayer, Limits};
-
-/// How often an idle connection is asked whether it lives, and how long the answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+pub use self::{health::Health, options::Options};
+use crate::deadline::DeadlineLayer;
+pub use crate::listen::{Listen, Listener, listen};
 
 /// Why a server did not start or did not last.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is taken.
-    #[error("port {} of {} is in use by another process; stop that one, or name a free port with --listen {}:PORT (0 lets the system choose)", address.port(), address.ip(), address.ip())]
+    #[error(
+        "port {port} of {host} is in use by another process; stop that one, or name a free port with --listen {other} (0 lets the system choose)"
+    )]
     PortInUse {
-        /// The address asked for.
-        address: SocketAddr,
+        /// The port asked for.
+        port: u16,
+        /// The host asked for.
+        host: String,
+        /// How another port would be asked for.
+        other: String,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address asked for.
-        address: SocketAddr,
+        address: String,
         /// Why.
         source: io::Error,
     },
     /// The descriptors given for reflection are broken.
     #[error("reflection cannot be set up: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport failed.
+    /// Its own tasks failed.
     #[error("the gRPC server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
+    Failed(#[from] tokio::task::JoinError),
 }
 
 impl Error {
@@ -55,109 +63,9 @@ impl Error {
         let (code, reason) = match self {
             Self::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
             Self::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
-            Self::Reflection(_) | Self::Transport(_) => (Code::Internal, "SERVER_FAILED"),
+            Self::Reflection(_) | Self::Failed(_) => (Code::Internal, "SERVER_FAILED"),
         };
         UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, self.to_string()) }
-    }
-}
-
-/// What to serve with.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Encoded file descriptor sets, for reflection.
-    pub descriptors: Vec<&'static [u8]>,
-    /// Full names of the services, for health (`darkroom.v1.Farm`).
-    pub services: Vec<String>,
-    /// Deadlines of calls.
-    pub limits: Limits,
-    /// How long running calls may take after shutdown began; then they are cut.
-    pub drain: Duration,
-}
-
-impl Options {
-    /// Options for services of one descriptor set.
-    #[must_use]
-    pub fn new(descriptors: &'static [u8], services: &[&str]) -> Self {
-        Self {
-            descriptors: vec![descriptors],
-            services: services.iter().map(|&name| name.to_owned()).collect(),
-            limits: Limits::default(),
-            drain: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Listens on `address`; port 0 lets the system choose.
-///
-/// # Errors
-/// [`Error::PortInUse`] or [`Error::Listen`].
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::PortInUse { address },
-        _ => Error::Listen { address, source },
-    })
-}
-
-/// Why something does not serve, and since when something is wrong.
-struct Trouble {
-    reason: String,
-    since: Instant,
-}
-
-/// Whether the server's services can do their work, as gRPC health tells it. Clones share it.
-#[derive(Clone)]
-pub struct Health {
-    reporter: HealthReporter,
-    services: Arc<Vec<String>>,
-    trouble: Arc<Mutex<Option<Trouble>>>,
-}
-
-impl Health {
-    /// That of a process which nobody can ask; its log tells.
-    #[must_use]
-    pub fn unasked() -> Self {
-        Self { reporter: HealthReporter::new(), services: Arc::default(), trouble: Arc::default() }
-    }
-
-    /// Turns serving.
-    pub async fn serving(&self) {
-        if let Some(over) = self.trouble().take() {
-            tracing::info!(after_s = over.since.elapsed().as_secs(), "serving again");
-        }
-        self.set(ServingStatus::Serving).await;
-    }
-
-    /// Turns not serving; the reason is logged when it changes.
-    pub async fn not_serving(&self, reason: &str) {
-        self.log(reason);
-        self.set(ServingStatus::NotServing).await;
-    }
-
-    /// Turns the process as a whole not serving, for the sake of work that none of its services does: they go on. The
-    /// reason is logged when it changes.
-    pub async fn not_working(&self, reason: &str) {
-        self.log(reason);
-        self.reporter.set_service_status("", ServingStatus::NotServing).await;
-    }
-
-    fn log(&self, reason: &str) {
-        let mut trouble = self.trouble();
-        if trouble.as_ref().is_none_or(|trouble| trouble.reason != reason) {
-            tracing::warn!(reason, "not serving");
-            let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
-            *trouble = Some(Trouble { reason: reason.to_owned(), since });
-        }
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn set(&self, status: ServingStatus) {
-        for service in self.services.iter() {
-            self.reporter.set_service_status(service, status).await;
-        }
-        self.reporter.set_service_status("", status).await;
     }
 }
 
@@ -165,15 +73,15 @@ impl Health {
 /// running calls ended; [`Health`] begins as serving.
 ///
 /// # Errors
-/// [`Error::Reflection`] at once; the future ends with [`Error::Transport`] when the listener fails.
+/// [`Error::Reflection`] at once; the future ends with [`Error::Failed`] when a task of the server panics.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     routes: Routes,
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(Health, impl Future<Output = Result<(), Error>> + Send), Error> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health = Health { reporter, services: Arc::new(options.services), trouble: Arc::default() };
+    let health = Health { reporter, services: Arc::new(options.services.clone()), trouble: Arc::default() };
     health.serving().await;
 
     let reflection = || {
@@ -187,31 +95,30 @@ pub async fn serve(
     let routes = routes
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(reflection().build_v1alpha()?)
+        .prepare();
 
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .layer(DeadlineLayer::new(options.limits))
-        .add_routes(routes);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));
-    let leaving = health.clone();
+    let calls = DeadlineLayer::new(options.limits.clone()).layer(routes);
     let drain = options.drain;
+    let door = accept::Door::new(options, calls);
+    let leaving = health.clone();
     let serving = async move {
-        let stop = shutdown.clone();
-        let server = router.serve_with_incoming_shutdown(incoming, async move {
-            stop.cancelled().await;
-            leaving.not_serving("shutting down").await;
-        });
-        tokio::pin!(server);
-        tokio::select! {
-            ended = &mut server => return Ok(ended?),
-            () = shutdown.cancelled() => {}
-        }
-        match tokio::time::timeout(drain, server).await {
+        let mut open = door.open(listener, &shutdown);
+        shutdown.cancelled().await;
+        leaving.not_serving("shutting down").await;
+        let ended = async {
+            let mut ended = Ok(());
+            while let Some(joined) = open.join_next().await {
+                ended = ended.and(joined);
+            }
+            door.emptied().await;
+            ended
+        };
+        match tokio::time::timeout(drain, ended).await {
             Ok(ended) => Ok(ended?),
             Err(_) => {
                 tracing::warn!(drain_s = drain.as_secs(), "calls still running at shutdown were cut");
+                door.cut();
                 Ok(())
             }
         }
@@ -231,8 +138,8 @@ mod tests {
     use super::*;
 
     async fn started() -> (String, Health, CancellationToken, tokio::task::JoinHandle<Result<(), Error>>) {
-        let listener = listen("127.0.0.1:0".parse().expect("address")).await.expect("listen");
-        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let listener = listen(&"127.0.0.1:0".parse().expect("address")).await.expect("listen");
+        let address = format!("http://{}", listener.address());
         let shutdown = CancellationToken::new();
         let options = Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
         let (health, serving) =
@@ -295,9 +202,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_a_way_out() {
-        let first = listen("127.0.0.1:0".parse().expect("address")).await.expect("listen");
-        let address = first.local_addr().expect("bound");
-        let message = listen(address).await.expect_err("taken").to_string();
+        let first = listen(&"127.0.0.1:0".parse().expect("address")).await.expect("listen");
+        let address = first.address();
+        let message = listen(&address.into()).await.expect_err("taken").to_string();
         assert!(message.contains(&address.port().to_string()) && message.contains("--listen"), "{message}");
     }
 }

@@ -53,17 +53,32 @@ impl Farm {
     /// When it does not start.
     #[must_use]
     pub fn start_at(folder: &Path, renderer: Renderer, env: &[(&str, &str)], address: &str) -> Self {
+        let mut command = Command::new(crate::binary());
+        command.envs(env.iter().copied());
+        Self::launch(command, folder, renderer, address)
+    }
+
+    /// Starts a farm as the last command of a shell `script`, which runs it as `exec "$@"`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_under(script: &str, folder: &Path, renderer: Renderer) -> Self {
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(script).arg("bash").arg(crate::binary());
+        Self::launch(command, folder, renderer, "127.0.0.1:0")
+    }
+
+    fn launch(mut command: Command, folder: &Path, renderer: Renderer, address: &str) -> Self {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
             .open(folder.join("farm.log"))
             .expect("a log beside the state");
-        let mut command = Command::new(crate::binary());
         command
             .args(["up", "--json", "--listen", address, "--state", "state", "--cascade"])
             .arg(demo_cascade())
             .current_dir(folder)
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);

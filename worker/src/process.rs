@@ -1,11 +1,11 @@
 //! A worker as a process: joins a farm, serves stages until a signal, drains, and leaves.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 use darkroom_core::{error::UserError, id::StageName};
 use darkroom_member::{Face, JoinArgs, Member};
-use darkroom_runtime::program;
+use darkroom_runtime::{listen::Listen, program};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -46,7 +46,7 @@ pub struct WorkerArgs {
     grace_seconds: f64,
     /// Address for gRPC health; none is served when absent
     #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
     /// Name of this host, as results and `darkroom workers` tell it; the system's when absent
     #[arg(long, env = "DARKROOM_HOST")]
     host: Option<String>,

@@ -20,8 +20,9 @@ use crate::{
 /// Entries of a page when the request names no size, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-/// A page is cut when it grows beyond this, well below what clients accept by default (4 MiB).
-pub(super) const PAGE_BYTES: usize = 2 << 20;
+/// A page is cut when it grows beyond this, well below what clients accept by default (4 MiB): a thousand pages that nobody
+/// reads must fit in memory.
+pub(super) const PAGE_BYTES: usize = 512 << 10;
 /// Notes told with a job.
 pub(super) const NOTES: u32 = 100;
 
@@ -71,11 +72,21 @@ impl Farm {
             limit: page_size(request.page_size)?,
         };
         let page = self.shared.front.jobs(&query).await?;
-        let last = page.jobs.last().map(|job| job.seq.to_string());
-        Ok(v1::ListJobsResponse {
-            next_page_token: last.filter(|_| page.more).unwrap_or_default(),
-            jobs: page.jobs.into_iter().map(convert::job).collect(),
-        })
+        let count = page.jobs.len();
+        let mut jobs = Vec::with_capacity(count);
+        let (mut bytes, mut token) = (0, String::new());
+        for record in page.jobs {
+            let next = record.seq.to_string();
+            let job = convert::job(record);
+            bytes += job.encoded_len();
+            if bytes > PAGE_BYTES && !jobs.is_empty() {
+                break;
+            }
+            jobs.push(job);
+            token = next;
+        }
+        let more = page.more || jobs.len() < count;
+        Ok(v1::ListJobsResponse { jobs, next_page_token: if more { token } else { String::new() } })
     }
 
     pub(super) async fn images(

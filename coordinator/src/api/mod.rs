@@ -2,6 +2,7 @@
 
 mod convert;
 mod custom_ids;
+mod draft;
 mod fetch;
 mod inputs;
 mod jobs;
@@ -17,11 +18,14 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use darkroom_core::{error::UserError, id::JobId};
 use darkroom_proto::{
+    FILE_DESCRIPTOR_SET,
+    bounds::MAX_MESSAGE_BYTES,
     status::to_status,
     v1::{self, farm_server::FarmServer},
 };
+use darkroom_runtime::server;
 use stage_names::StageNames;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use crate::{
     service::{Error, Shared},
@@ -30,16 +34,31 @@ use crate::{
 
 pub(crate) use submit::keep_forecast;
 
-/// Largest request: ten thousand prompts of ordinary length; longer ones go through SubmitJobStream.
-const MAX_REQUEST_BYTES: usize = 64 << 20;
-/// Largest response; pages are cut well below it.
+/// Largest response; pages are cut well below it. Only a list of very many workers comes near it.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// The service over a coordinator.
 pub(crate) fn farm_server(shared: Arc<Shared>) -> FarmServer<Farm> {
     FarmServer::new(Farm { shared, stage_names: Arc::default() })
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_RESPONSE_BYTES)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+}
+
+/// How the farm's service is to be served, beside others perhaps; `services` are the names of all.
+#[must_use]
+pub fn server_options(services: &[&str]) -> server::Options {
+    let mut options = server::Options::new(FILE_DESCRIPTOR_SET, services);
+    let path = |method: &str| format!("/darkroom.v1.Farm/{method}");
+    options.limits.long.extend(["SubmitJobStream", "UploadInput", "ForecastJob"].map(path));
+    options.message = MAX_MESSAGE_BYTES;
+    options.gathers.push(path("UploadInput"));
+    // Pictures are compressed already.
+    options.plain.push(path("FetchImage"));
+    options
 }
 
 /// See the module.

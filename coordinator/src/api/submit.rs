@@ -24,9 +24,9 @@ const SIDE_BY_SIDE: usize = 3;
 
 impl Farm {
     pub(super) async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Error> {
-        let mut draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
+        let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
         let inputs = self.inputs_of(&request.prompts).await?;
-        let prompts = draft.add(request.prompts, &inputs).map_err(refused)?;
+        let (draft, prompts) = self.add_prompts(draft, request.prompts, inputs).await?;
         let content = draft.finish().map_err(refused)?;
         let submitted = self.shared.front.submit(&draft.job, &prompts, content).await?;
         self.submitted(submitted).await
@@ -42,10 +42,11 @@ impl Farm {
                 "the stream begins without a spec; accepted: spec first, then prompts",
             )));
         };
-        let mut draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
+        let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
         if let Some(existing) = self.submitted_before(&draft).await? {
             // Only what repeats it can follow, so nothing of it is kept.
-            let content = self.receive(&mut chunks, &mut draft, false).await?;
+            let draft = self.receive(&mut chunks, draft, false).await?;
+            let content = draft.finish().map_err(refused)?;
             if content != existing.1 {
                 let request = draft.job.client_request_id.unwrap_or_default();
                 return Err(refused(request_id_taken(&request, &existing.0.to_string())));
@@ -57,7 +58,7 @@ impl Farm {
         let id = draft.job.id;
         // However the stream ends (an error, a client that goes away), what was not accepted is given up.
         let abandon = Abandon { farm: self, job: Some(id) };
-        let content = self.receive(&mut chunks, &mut draft, true).await?;
+        let content = self.receive(&mut chunks, draft, true).await?.finish().map_err(refused)?;
         let submitted = self.shared.front.accept(id, content).await?;
         abandon.accepted();
         self.submitted(submitted).await
@@ -76,9 +77,9 @@ impl Farm {
     async fn receive(
         &self,
         chunks: &mut Streaming<v1::SubmitJobChunk>,
-        draft: &mut Draft,
+        mut draft: Draft,
         keep: bool,
-    ) -> Result<darkroom_core::digest::Digest, Error> {
+    ) -> Result<Draft, Error> {
         // Chunks are stored side by side, and the next one is read meanwhile.
         let mut storing = JoinSet::new();
         while let Some(part) = next(chunks).await? {
@@ -89,7 +90,8 @@ impl Farm {
                 )));
             };
             let inputs = self.inputs_of(&chunk.prompts).await?;
-            let prompts = draft.add(chunk.prompts, &inputs).map_err(refused)?;
+            let prompts;
+            (draft, prompts) = self.add_prompts(draft, chunk.prompts, inputs).await?;
             if keep && !prompts.is_empty() {
                 if storing.len() >= SIDE_BY_SIDE {
                     stored(storing.join_next().await)?;
@@ -101,7 +103,9 @@ impl Farm {
         while !storing.is_empty() {
             stored(storing.join_next().await)?;
         }
-        draft.finish().map_err(refused)
+        // Refused here, before anything else is asked.
+        draft.finish().map_err(refused)?;
+        Ok(draft)
     }
 
     pub(super) async fn forecast(
@@ -114,8 +118,8 @@ impl Farm {
                 "the stream begins without a spec; accepted: spec first, then prompts",
             )));
         };
-        let mut draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?.counting();
-        self.receive(&mut chunks, &mut draft, false).await?;
+        let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?.counting();
+        let draft = self.receive(&mut chunks, draft, false).await?;
         let (images, texts) = (draft.images(), draft.texts());
         let job = &draft.job;
         let (forecast, pools) = progress::forecast_new(&self.shared, job, texts, images).await?;

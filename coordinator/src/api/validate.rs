@@ -16,6 +16,7 @@ use darkroom_core::{
 };
 use darkroom_proto::v1;
 use prost::Message;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -114,11 +115,12 @@ impl Draft {
 
     /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
     ///
-    /// `inputs` are the pictures that the prompts name and the farm has.
+    /// `inputs` are the pictures that the prompts name and the farm has. It stops early when `stop` is cancelled.
     pub(super) fn add(
         &mut self,
         prompts: Vec<v1::Prompt>,
         inputs: &Inputs,
+        stop: &CancellationToken,
     ) -> Result<Vec<NewPrompt>, UserError> {
         if prompts.len() > MAX_PROMPTS {
             return Err(UserError::invalid(
@@ -130,7 +132,17 @@ impl Draft {
             ));
         }
         self.custom_ids.begin();
-        prompts.into_iter().map(|prompt| self.add_one(prompt, inputs)).collect()
+        let add = |prompt| {
+            if stop.is_cancelled() {
+                return Err(UserError::new(
+                    Code::Unavailable,
+                    "STOPPED",
+                    "the submit was given up while its prompts were looked at; submit it again",
+                ));
+            }
+            self.add_one(prompt, inputs)
+        };
+        prompts.into_iter().map(add).collect()
     }
 
     /// Images so far.
@@ -177,21 +189,23 @@ impl Draft {
                 format!("the job has more than {MAX_IMAGES} images; accepted: at most so many, split it"),
             ));
         }
+        let text_embedding = self.prepare(&path("text"), &prompt.text)?;
+        let style_embedding = style.as_deref().map(|style| self.prepare(&path("style"), style)).transpose()?;
         let preparation = self.cascade.spec.encoder.text_preparation;
-        let text_embedding = self.prepare(&prompt.text);
         check_prepared(&path("text"), preparation, &text_embedding.prepared)?;
-        let style_embedding = style.as_deref().map(|style| self.prepare(style));
         if let Some(style) = &style_embedding {
             check_prepared(&path("style"), preparation, &style.prepared)?;
         }
         let negative = or_empty(&prompt.negative).to_owned();
+        let guided = self.job.settings.guided();
+        let negative_embedding = guided.then(|| self.prepare(&path("negative"), &negative)).transpose()?;
         let new = NewPrompt {
             position,
             first_index: self.images,
             images,
             first_seed: prompt.seed.unwrap_or_else(|| self.job.seed.wrapping_add(self.images)),
             text_embedding,
-            negative_embedding: self.job.settings.guided().then(|| self.prepare(&negative)),
+            negative_embedding,
             style_embedding,
             extras: Extras { style, image, mask },
             naming,
@@ -223,9 +237,9 @@ impl Draft {
         Ok(Some(text.to_owned()))
     }
 
-    fn prepare(&self, text: &str) -> PreparedText {
-        let prepared = self.cascade.spec.encoder.text_preparation.apply(text);
-        PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared }
+    fn prepare(&self, field: &str, text: &str) -> Result<PreparedText, UserError> {
+        let prepared = self.cascade.spec.encoder.text_preparation.prepare(field, text)?;
+        Ok(PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared })
     }
 }
 
@@ -339,3 +353,57 @@ fn random_seed() -> u64 {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod preparing_tests {
+    use darkroom_core::cascade::CascadeSpec;
+
+    use super::*;
+
+    fn draft() -> Draft {
+        let spec = CascadeSpec::parse(
+            r#"
+            format = 1
+            name = "tiny"
+            [encoder]
+            folder = "text_encoder"
+            tokenizer = "tokenizer"
+            max_length = 8
+            text_preparation = "if-clean"
+            [[stages]]
+            name = "base"
+            folder = "base"
+            size = 64
+            sampler = "ddpm"
+            steps = 4
+            guidance_scale = 3.0
+            "#,
+        );
+        let cascade = Cascade { spec: spec.expect("a cascade"), files: [].into() };
+        Draft::new(Some(v1::JobSpec::default()), &Cascades::new(vec![cascade])).expect("a draft")
+    }
+
+    fn prompt(text: &str, negative: &str) -> v1::Prompt {
+        v1::Prompt { text: text.to_owned(), negative: negative.to_owned(), ..v1::Prompt::default() }
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_cleaned_is_refused_by_its_field() {
+        let (good, bad) = ("a red circle", "<a ".repeat(1365));
+        let refused = |prompts| {
+            let added = draft().add(prompts, &Inputs::default(), &CancellationToken::new());
+            added.expect_err("refused").field
+        };
+        let text = refused(vec![prompt(good, ""), prompt(&bad, "")]);
+        assert_eq!(text.as_deref(), Some("prompts[1].text"));
+        assert_eq!(refused(vec![prompt(good, &bad)]).as_deref(), Some("prompts[0].negative"));
+    }
+
+    #[test]
+    fn prompts_are_not_looked_at_any_more_when_the_coordinator_stops() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let refused = draft().add(vec![prompt("a", ""); 10_000], &Inputs::default(), &stop);
+        assert_eq!(refused.expect_err("given up").reason, "STOPPED");
+    }
+}

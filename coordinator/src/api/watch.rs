@@ -38,8 +38,8 @@ use crate::{
 
 /// Images of one event.
 const IMAGES: u32 = 500;
-/// Events under way to a client.
-const BUFFER: usize = 4;
+/// Events under way to a client, each of at most 512 KiB.
+const BUFFER: usize = 1;
 /// How often a job is read though nobody told of a change.
 const POLL: Duration = Duration::from_secs(2);
 

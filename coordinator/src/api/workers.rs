@@ -38,6 +38,11 @@ impl Farm {
     ) -> Result<v1::DrainWorkerResponse, Error> {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let chosen = choose(&cards, &request).map_err(refused)?;
+        if self.shared.options.resident_workers {
+            let message = "the workers of this farm are parts of its one process and cannot be drained, as no others could \
+                           take their place; stop the process instead (Ctrl-C or SIGTERM), which drains them first";
+            return Err(refused(UserError::new(Code::FailedPrecondition, "RESIDENT_WORKERS", message)));
+        }
         for card in &chosen {
             // The record first: the queue may forget it, and is told again.
             self.shared.front.wish_drain(&card.id).await?;

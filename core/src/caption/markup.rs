@@ -3,6 +3,8 @@
 //! Tags, comments and declarations go, and with them what `<script>`, `<style>`, `<template>`, `<rt>` and `<rp>` hold;
 //! character references become characters. Broken markup is text: "a < b" stays.
 
+use super::Error;
+
 /// Elements whose text is not text.
 const SILENT: [&str; 5] = ["script", "style", "template", "rt", "rp"];
 /// Elements that never hold anything.
@@ -12,16 +14,19 @@ const VOID: [&str; 24] = [
     "wbr",
 ];
 
+/// Most bytes that are read in vain, for ends of tags that are not there.
+const IN_VAIN: usize = 1 << 20;
+
 /// The text between tags.
-pub(super) fn text(markup: &str) -> String {
+pub(super) fn text(markup: &str) -> Result<String, Error> {
     if !markup.contains(['<', '&']) {
-        return blank_or(markup);
+        return Ok(blank_or(markup));
     }
     let mut reader = Reader::default();
     let rest = reader.read(markup, false);
     reader.read(rest, true);
     reader.flush();
-    reader.text
+    if reader.in_vain > IN_VAIN { Err(Error::Markup) } else { Ok(reader.text) }
 }
 
 /// What the parser collects.
@@ -33,6 +38,8 @@ struct Reader {
     open: Vec<String>,
     /// `script` or `style` while inside one: only its end tag is markup there.
     raw: Option<String>,
+    /// Bytes that were read for an end that was not there.
+    in_vain: usize,
 }
 
 /// What a construct that begins at `<` turned out to be.
@@ -101,7 +108,10 @@ impl Reader {
         match found {
             Found::End(end) => Some(end),
             Found::Unfinished if !last => None,
+            // What was read so far is thrown away.
+            Found::Unfinished if self.in_vain > IN_VAIN => None,
             Found::Unfinished => {
+                self.in_vain += rest.len();
                 let end = match (rest[1..].find('>'), rest[1..].find('<')) {
                     (Some(end), _) => end + 2,
                     (None, Some(end)) => end + 1,

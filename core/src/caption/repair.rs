@@ -7,25 +7,31 @@
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::Error;
+
 /// Characters of Windows-1252's bytes 0x80 to 0x9F; five of them are the control characters themselves.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}',
     '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
+/// Rounds after which a text is given up. Each undoes one layer; nobody has seen a text with five.
+const ROUNDS: usize = 32;
+
 /// The text, repaired until nothing changes any more.
-pub(super) fn repair(text: &str) -> String {
+pub(super) fn repair(text: &str) -> Result<String, Error> {
     let mut text = text.to_owned();
-    loop {
+    for _ in 0..ROUNDS {
         let unescaped = if text.contains('<') { text.clone() } else { super::markup::unescape_strict(&text) };
         let decoded = decode_again(&unescaped);
         let repaired: String = decoded.chars().flat_map(plain).nfc().collect();
         let repaired = without_terminal_escapes(&repaired.replace("\r\n", "\n").replace('\r', "\n"));
         if repaired == text {
-            return repaired;
+            return Ok(repaired);
         }
         text = repaired;
     }
+    Err(Error::References)
 }
 
 /// A character's plain form; empty for those that have no business in a text.

@@ -1,0 +1,378 @@
+//! One budget of memory for the messages of all calls: for bytes of messages that have begun and not ended, and for what
+//! decoded messages take until their handler is done.
+//!
+//! Memory is taken as bytes arrive, so that a peer must send what it wants to occupy; and for the decoded message, all at
+//! once, when the last byte is there. Small messages cost nothing: a
+//! health check or a cancel goes through however full the budget is. One connection gets a quarter at most. A message
+//! that finds no memory waits, unread, and is refused after a while.
+//!
+//! What a handler has taken of a stream is held while the next few messages come, because it may be at work on it.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Status;
+
+use super::{
+    Options,
+    guard::busy_status,
+    ledger::{Grant, Ledger},
+};
+
+/// A message up to this size is free.
+const FREE: usize = 4 << 10;
+/// What a message takes beside its bytes, as a multiple of them: decoded, its small elements are larger. Messages of
+/// nothing but the smallest labels take more, but those are bounded in number.
+const DECODED: usize = 8;
+/// Decoded messages of one call that are held at a time: one is read, one is checked, three are stored.
+const IN_HAND: u64 = 5;
+/// What is gathered is counted in steps of this size.
+const STEP: usize = 64 << 10;
+/// How far compression can go: each byte of deflate or zstd becomes at most so many.
+const GZIP: usize = 1032;
+const ZSTD: usize = 1 << 15;
+/// Time for the whole of a message.
+const WHOLE: Duration = Duration::from_secs(120);
+/// Time between two messages of a stream.
+const QUIET: Duration = Duration::from_secs(600);
+/// gRPC's frame before each message: a flag and a length.
+const PREFIX: usize = 5;
+
+/// Memory for all calls.
+pub(super) struct Budget {
+    messages: Arc<Ledger>,
+    gathered: Arc<Ledger>,
+    calls: AtomicU64,
+    /// What one connection may have of `messages`.
+    share: usize,
+    largest: usize,
+    wait: Duration,
+    stall: Duration,
+    gathers: Vec<String>,
+}
+
+impl Budget {
+    pub(super) fn new(options: &Options) -> Self {
+        let half = options.memory / 2;
+        Self {
+            messages: Ledger::new(half),
+            gathered: Ledger::new(half),
+            calls: AtomicU64::new(0),
+            share: half / 4,
+            largest: options.message,
+            wait: options.memory_wait,
+            stall: options.stall,
+            gathers: options.gathers.clone(),
+        }
+    }
+
+    /// One connection's share.
+    pub(super) fn purse(&self) -> Purse {
+        Purse(Ledger::new(self.share))
+    }
+}
+
+/// What one connection may take.
+#[derive(Clone)]
+pub(super) struct Purse(Arc<Ledger>);
+
+/// Memory taken, by the number of the message that took it.
+type Taken = VecDeque<(u64, Vec<Grant>)>;
+
+/// What a call holds of the budget.
+#[derive(Clone, Default)]
+pub(super) struct Holding(Arc<Mutex<Taken>>);
+
+impl Holding {
+    /// Gives everything back.
+    pub(super) fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn add(&self, message: u64, grants: Vec<Grant>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((message, grants));
+    }
+
+    /// Gives back what messages before this one took.
+    fn release_before(&self, message: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(taken, _)| *taken >= message);
+    }
+}
+
+/// Where in the messages of a body its bytes are.
+struct Framing {
+    /// The bytes of a message's prefix that are there.
+    prefix: Vec<u8>,
+    /// Length of the message and whether it is compressed.
+    message: Option<(usize, bool)>,
+    left: usize,
+    /// Messages begun.
+    begun: u64,
+    largest: usize,
+    /// Each byte of a compressed message becomes at most so many.
+    expands: usize,
+}
+
+impl Framing {
+    fn unfinished(&self) -> bool {
+        self.left > 0 || !self.prefix.is_empty()
+    }
+
+    /// Follows `bytes`, and says how much memory they take once they are decoded.
+    fn follow(&mut self, mut bytes: &[u8]) -> usize {
+        let mut takes: usize = 0;
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let (prefix, rest) = bytes.split_at(bytes.len().min(PREFIX - self.prefix.len()));
+                self.prefix.extend_from_slice(prefix);
+                bytes = rest;
+                let [flag, length @ ..] = self.prefix.as_slice() else { continue };
+                let Ok(length) = <[u8; 4]>::try_from(length) else { continue };
+                let length = u32::from_be_bytes(length) as usize;
+                let compressed = *flag != 0;
+                self.prefix.clear();
+                self.begun += 1;
+                self.left = length;
+                self.message = Some((length, compressed));
+                continue;
+            }
+            let (part, rest) = bytes.split_at(bytes.len().min(self.left));
+            self.left -= part.len();
+            bytes = rest;
+            let Some((length, compressed)) = self.message else { continue };
+            // What is too large is refused by its length, and not gathered.
+            if length > self.largest || (length <= FREE && !compressed) {
+                continue;
+            }
+            takes += part.len();
+            if self.left == 0 {
+                takes += if compressed {
+                    length.saturating_mul(self.expands).min(self.largest) * DECODED
+                } else {
+                    length * (DECODED - 1)
+                };
+            }
+        }
+        takes
+    }
+}
+
+/// A wait for memory.
+type Waiting = Pin<Box<dyn Future<Output = Result<Vec<Grant>, Status>> + Send>>;
+
+/// A request's body, whose bytes count.
+pub(super) struct Metered {
+    body: Incoming,
+    budget: Arc<Budget>,
+    purse: Purse,
+    /// Its number: older calls have lower ones.
+    call: u64,
+    holding: Holding,
+    framing: Framing,
+    /// Whether its handler gathers all of it.
+    gathers: bool,
+    /// Bytes gathered that are not yet counted.
+    uncounted: usize,
+    waiting: Option<(Waiting, Frame<Bytes>)>,
+    patience: Pin<Box<Sleep>>,
+    /// When the message began that is under way.
+    begun: (u64, Instant),
+    /// Whether nothing came for so long that its handler is done with what did.
+    quiet: bool,
+}
+
+impl Metered {
+    /// The body, and what it holds.
+    pub(super) fn new(body: Incoming, parts: &Parts, budget: &Arc<Budget>, purse: Purse) -> (Self, Holding) {
+        let holding = Holding::default();
+        let zstd = parts.headers.get("grpc-encoding").is_some_and(|name| name == "zstd");
+        let framing = Framing {
+            prefix: Vec::with_capacity(PREFIX),
+            message: None,
+            left: 0,
+            begun: 0,
+            largest: budget.largest,
+            expands: if zstd { ZSTD } else { GZIP },
+        };
+        let metered = Self {
+            body,
+            budget: Arc::clone(budget),
+            purse,
+            call: budget.calls.fetch_add(1, Ordering::Relaxed),
+            holding: holding.clone(),
+            framing,
+            gathers: budget.gathers.iter().any(|path| path == parts.uri.path()),
+            uncounted: 0,
+            waiting: None,
+            patience: Box::pin(sleep(budget.stall)),
+            begun: (0, Instant::now()),
+            quiet: false,
+        };
+        (metered, holding)
+    }
+
+    /// Memory that a piece of the body takes.
+    fn takes(&mut self, data: &Bytes) -> usize {
+        let takes = self.framing.follow(data);
+        if !self.gathers {
+            return takes;
+        }
+        self.uncounted += data.len();
+        let whole = self.uncounted / STEP * STEP;
+        self.uncounted -= whole;
+        whole
+    }
+
+    fn take(&self, bytes: usize) -> Waiting {
+        let (wait, call) = (self.budget.wait, self.call);
+        // The connection's own share first: who has used it up does not stand in the others' way.
+        let wanted = if self.gathers {
+            vec![Arc::clone(&self.budget.gathered)]
+        } else {
+            vec![Arc::clone(&self.purse.0), Arc::clone(&self.budget.messages)]
+        };
+        Box::pin(async move {
+            let taking = async {
+                let mut grants = Vec::with_capacity(wanted.len());
+                for ledger in wanted {
+                    grants.push(ledger.take(call, bytes).await);
+                }
+                grants
+            };
+            tokio::time::timeout(wait, taking)
+                .await
+                .map_err(|_| busy_status("the farm has no memory for more messages at the moment; try again"))
+        })
+    }
+
+    /// The time for the next bytes begins anew.
+    fn be_patient(&mut self) {
+        let now = Instant::now();
+        self.quiet = false;
+        if self.begun.0 != self.framing.begun {
+            self.begun = (self.framing.begun, now);
+        }
+        // Who sends a byte now and then does not occupy memory for ever.
+        let last = if self.framing.unfinished() { self.begun.1 + WHOLE } else { now + QUIET };
+        self.patience.as_mut().reset(last.min(now + self.budget.stall));
+    }
+}
+
+impl Body for Metered {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.waiting.is_none() {
+            let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => {
+                    let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+                    return Poll::Ready(Some(Err(Status::from_error(error))));
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    ready!(this.patience.as_mut().poll(cx));
+                    if !this.quiet && !this.gathers && !this.framing.unfinished() {
+                        // Between two messages a stream may rest.
+                        this.quiet = true;
+                        this.holding.release();
+                        this.patience.as_mut().reset(Instant::now() + QUIET);
+                        ready!(this.patience.as_mut().poll(cx));
+                    }
+                    let message = "the request was not sent to its end in time; send it again";
+                    return Poll::Ready(Some(Err(Status::deadline_exceeded(message))));
+                }
+            };
+            let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+            let bytes = this.takes(data);
+            this.be_patient();
+            if !this.gathers {
+                this.holding.release_before(this.framing.begun.saturating_sub(IN_HAND));
+            }
+            if bytes == 0 {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            this.waiting = Some((this.take(bytes), frame));
+        }
+        let Some((waiting, _)) = &mut this.waiting else { return Poll::Pending };
+        let taken = ready!(waiting.as_mut().poll(cx));
+        let Some((_, frame)) = this.waiting.take() else { return Poll::Pending };
+        let grants = match taken {
+            Ok(grants) => grants,
+            Err(refused) => return Poll::Ready(Some(Err(refused))),
+        };
+        this.holding.add(this.framing.begun, grants);
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.waiting.is_none() && self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framing(expands: usize) -> Framing {
+        Framing { prefix: Vec::new(), message: None, left: 0, begun: 0, largest: 4 << 20, expands }
+    }
+
+    fn message(compressed: bool, length: u32, there: usize) -> Vec<u8> {
+        let mut bytes = vec![u8::from(compressed)];
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.resize(bytes.len() + there, 0);
+        bytes
+    }
+
+    #[test]
+    fn bytes_count_once_they_are_there_however_they_are_cut() {
+        let whole = [message(false, 100_000, 100_000), message(false, 10, 10)].concat();
+        for piece in [1, 4, 5, 7, 16_384, whole.len()] {
+            let mut framing = framing(GZIP);
+            let takes: usize = whole.chunks(piece).map(|piece| framing.follow(piece)).sum();
+            assert_eq!((takes, framing.begun), (100_000 * DECODED, 2), "pieces of {piece}");
+            assert!(!framing.unfinished());
+        }
+        let mut half = framing(GZIP);
+        assert_eq!(half.follow(&message(false, 4 << 20, 0)), 0, "a length alone occupies nothing");
+        assert!(half.unfinished());
+        assert_eq!(half.follow(&[0; 1000]), 1000);
+    }
+
+    #[test]
+    fn small_messages_are_free_and_too_large_ones_are_left_to_be_refused() {
+        let mut framing = framing(GZIP);
+        assert_eq!(framing.follow(&message(false, 4096, 4096)), 0);
+        assert_eq!(framing.follow(&message(false, 0, 0)), 0);
+        assert_eq!(framing.follow(&message(false, (4 << 20) + 1, 5000)), 0);
+    }
+
+    #[test]
+    fn a_compressed_message_counts_as_what_it_may_become() {
+        let mut gzip = framing(GZIP);
+        assert_eq!(gzip.follow(&message(true, 100, 100)), 100 + 100 * GZIP * DECODED);
+        assert_eq!(gzip.follow(&message(true, 1 << 20, 1 << 20)), (1 << 20) + (4 << 20) * DECODED);
+        let mut zstd = framing(ZSTD);
+        assert_eq!(zstd.follow(&message(true, 1000, 1000)), 1000 + (4 << 20) * DECODED);
+    }
+}

@@ -1,0 +1,126 @@
+//! What every call passes before it is tonic's: a place among the calls under way, and memory for its messages.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tonic::{Status, body::Body, service::Routes};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::Service;
+
+use super::{
+    Options,
+    accept::{Busy, Seat},
+    answer::{Answer, Place},
+    budget::{Budget, Metered, Purse},
+};
+use crate::deadline::Deadline;
+
+/// When a caller that was refused for lack of room may come again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Health checks are answered however many calls there are.
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+/// All calls of a server.
+#[derive(Clone)]
+pub(super) struct Calls {
+    inner: Deadline<Routes>,
+    room: Arc<Semaphore>,
+    budget: Arc<Budget>,
+    plain: Arc<[String]>,
+    unread: Duration,
+}
+
+impl Calls {
+    pub(super) fn new(options: &Options, inner: Deadline<Routes>) -> Self {
+        Self {
+            inner,
+            room: Arc::new(Semaphore::new(options.calls)),
+            budget: Arc::new(Budget::new(options)),
+            plain: options.plain.clone().into(),
+            unread: options.unread,
+        }
+    }
+
+    /// The calls of one connection.
+    pub(super) fn on(self, seat: Arc<Seat>) -> ConnectionCalls {
+        let purse = self.budget.purse();
+        ConnectionCalls { calls: self, purse, seat }
+    }
+}
+
+/// The calls of one connection.
+#[derive(Clone)]
+pub(super) struct ConnectionCalls {
+    calls: Calls,
+    purse: Purse,
+    seat: Arc<Seat>,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Service<Request<Incoming>> for ConnectionCalls {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.calls.inner, cx)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Answering {
+        let busy = Busy::new(&self.seat);
+        if request.version() < Version::HTTP_2 {
+            return Box::pin(std::future::ready(Ok(not_http2())));
+        }
+        let room = match Arc::clone(&self.calls.room).try_acquire_owned() {
+            Ok(room) => Some(room),
+            Err(_) if request.uri().path() == HEALTH => None,
+            Err(_) => {
+                let refused = busy_status("the farm answers as many calls as it can; try again");
+                return Box::pin(std::future::ready(Ok(refused.into_http())));
+            }
+        };
+        let (mut parts, body) = request.into_parts();
+        if self.calls.plain.iter().any(|path| path == parts.uri.path()) {
+            parts.headers.remove("grpc-accept-encoding");
+        }
+        let (body, held) = Metered::new(body, &parts, &self.calls.budget, self.purse.clone());
+        let place = Place { _busy: busy, _room: room };
+        let unread = self.calls.unread;
+        let answer = self.calls.inner.call(Request::from_parts(parts, Body::new(body)));
+        Box::pin(async move {
+            let answer = answer.await;
+            // The handler has taken what it wants of a request that came whole.
+            held.release();
+            answer.map(|answer| answer.map(|body| Body::new(Answer::new(body, place, unread))))
+        })
+    }
+}
+
+/// A refusal for lack of room, which says when to come again.
+pub(super) fn busy_status(message: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("BUSY", "darkroom", std::collections::HashMap::<String, String>::new());
+    details.set_retry_info(Some(AGAIN));
+    Status::with_error_details(tonic::Code::Unavailable, message, details)
+}
+
+fn not_http2() -> Response<Body> {
+    let text = "This is a port of a Darkroom farm for gRPC, which needs HTTP/2. Use the darkroom command or a gRPC client.\n";
+    let mut answer = Response::new(Body::new(http_body_util::Full::from(text)));
+    *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    let headers = answer.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("h2c"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}

@@ -1,0 +1,418 @@
+//! A server under attack: what one client does must not take it from the others. Counts and refusals are asserted, never times.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use darkroom_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        EncodeRequest, EncodeResponse,
+        encoder_client::EncoderClient,
+        encoder_server::{Encoder, EncoderServer},
+    },
+};
+use darkroom_runtime::server::{self, Options};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Response, Status,
+    codec::CompressionEncoding,
+    service::Routes,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_types::StatusExt as _;
+
+const MIB: usize = 1 << 20;
+/// Longest time that anything here may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A service whose calls last until they are let go.
+#[derive(Clone)]
+struct Gate {
+    open: Arc<Semaphore>,
+    inside: Arc<AtomicUsize>,
+    /// Sizes of all requests that came in.
+    sizes: Arc<Mutex<Vec<usize>>>,
+}
+
+#[tonic::async_trait]
+impl Encoder for Gate {
+    async fn encode(&self, request: Request<EncodeRequest>) -> Result<Response<EncodeResponse>, Status> {
+        let bytes: usize = request.into_inner().texts.iter().map(String::len).sum();
+        self.sizes.lock().map_err(|_| Status::internal("poisoned"))?.push(bytes);
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let leaving = Leaving(Arc::clone(&self.inside));
+        drop(self.open.acquire().await.map_err(|_| Status::internal("closed"))?);
+        drop(leaving);
+        Ok(Response::new(EncodeResponse { encoder_digest: bytes.to_string(), ..Default::default() }))
+    }
+}
+
+struct Leaving(Arc<AtomicUsize>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    gate: Gate,
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<Result<(), server::Error>>,
+}
+
+impl Server {
+    /// A server whose calls wait (`open` is 0) or do not (many).
+    async fn start(open: usize, change: impl FnOnce(&mut Options)) -> Self {
+        let gate =
+            Gate { open: Arc::new(Semaphore::new(open)), inside: Arc::default(), sizes: Arc::default() };
+        let service = EncoderServer::new(gate.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip);
+        let listener = server::listen(&"127.0.0.1:0".parse().expect("address")).await.expect("listen");
+        let address = listener.address();
+        let mut options = Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Encoder"]);
+        options.drain = Duration::from_millis(100);
+        change(&mut options);
+        let stop = CancellationToken::new();
+        let (_, serving) =
+            server::serve(listener, Routes::new(service), options, stop.clone()).await.expect("serve");
+        Self { address, gate, stop, serving: tokio::spawn(serving) }
+    }
+
+    async fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address))
+            .expect("address")
+            .connect()
+            .await
+            .expect("connect")
+    }
+
+    async fn client(&self) -> EncoderClient<Channel> {
+        EncoderClient::new(self.channel().await)
+    }
+
+    async fn is_healthy(&self) {
+        let mut client = HealthClient::new(self.channel().await);
+        client.check(HealthCheckRequest::default()).await.expect("a new health check is answered");
+    }
+
+    /// Waits until so many calls are with the service.
+    async fn inside(&self, wanted: usize) {
+        eventually(|| self.gate.inside.load(Ordering::SeqCst) == wanted).await;
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.serving.await.expect("joined").expect("ended well");
+    }
+}
+
+async fn eventually(is_true: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it becomes true");
+}
+
+fn text(bytes: usize) -> EncodeRequest {
+    EncodeRequest { texts: vec!["x".repeat(bytes)], ..Default::default() }
+}
+
+/// Whether the server has closed the connection.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("it is closed") {
+            Ok(0) | Err(_) => return true,
+            Ok(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_give_way_to_new_ones() {
+    let server = Server::start(1, |options| options.connections = 20).await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(server.address).await.expect("connect"));
+    }
+    for _ in 0..30 {
+        server.is_healthy().await;
+    }
+    for stream in idle.iter_mut().take(80) {
+        assert!(is_closed(stream).await);
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_and_one_that_does_nothing_are_closed() {
+    let brief = |options: &mut Options| {
+        options.handshake = Duration::from_millis(50);
+        options.idle = Duration::from_millis(50);
+    };
+    let server = Server::start(1, brief).await;
+    let mut silent = TcpStream::connect(server.address).await.expect("connect");
+    assert!(is_closed(&mut silent).await);
+    let mut half = TcpStream::connect(server.address).await.expect("connect");
+    half.write_all(b"PRI * HTTP/2").await.expect("sent");
+    assert!(is_closed(&mut half).await);
+    let mut idle = TcpStream::connect(server.address).await.expect("connect");
+    idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    assert!(is_closed(&mut idle).await);
+    let mut slow = TcpStream::connect(server.address).await.expect("connect");
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: a-farm-that-is-here\r\n").await.expect("sent");
+    assert!(is_closed(&mut slow).await);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_told_what_the_port_is() {
+    let server = Server::start(1, |_| {}).await;
+    let address = server.address;
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).expect("connect");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    });
+    let answer = answer.await.expect("joined");
+    assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("needs HTTP/2"), "{answer}");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_so_many_calls_and_the_next_waits() {
+    let server = Server::start(0, |options| options.streams = 10).await;
+    let client = server.client().await;
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.encode(text(1)).await.expect("answered") })
+        })
+        .collect();
+    server.inside(10).await;
+    server.is_healthy().await;
+    assert_eq!(server.gate.inside.load(Ordering::SeqCst), 10);
+    server.gate.open.add_permits(1000);
+    for call in calls {
+        call.await.expect("joined");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_under_way_are_limited_in_all_and_health_is_still_told() {
+    let server = Server::start(0, |options| options.calls = 10).await;
+    let mut calls = Vec::new();
+    for _ in 0..10 {
+        let mut client = server.client().await;
+        calls.push(tokio::spawn(async move { client.encode(text(1)).await }));
+    }
+    server.inside(10).await;
+    let refused = server.client().await.encode(text(1)).await.expect_err("no room");
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
+    server.is_healthy().await;
+    server.gate.open.add_permits(1);
+    for call in calls {
+        call.await.expect("joined").expect("answered");
+    }
+    server.client().await.encode(text(1)).await.expect("there is room again");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_taken_back_do_not_cut_the_connection_and_a_flood_of_them_does() {
+    let server = Server::start(0, |_| {}).await;
+    let client = server.client().await;
+    // As a client does that ends with many watches: all at once.
+    for _ in 0..5 {
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let mut client = client.clone();
+                tokio::spawn(async move { client.encode(text(1)).await })
+            })
+            .collect();
+        server.inside(100).await;
+        calls.iter().for_each(tokio::task::JoinHandle::abort);
+        server.inside(0).await;
+    }
+    server.gate.open.add_permits(1);
+    client.clone().encode(text(1)).await.expect("the connection goes on");
+
+    // Opened and taken back in one breath, without end.
+    let mut stream = TcpStream::connect(server.address).await.expect("connect");
+    let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for number in (1_u32..40_000).step_by(2) {
+        // HEADERS of POST / over http, and RST_STREAM.
+        flood.extend_from_slice(&[0, 0, 3, 1, 4]);
+        flood.extend_from_slice(&number.to_be_bytes());
+        flood.extend_from_slice(&[0x83, 0x84, 0x86]);
+        flood.extend_from_slice(&[0, 0, 4, 3, 0]);
+        flood.extend_from_slice(&number.to_be_bytes());
+        flood.extend_from_slice(&[0, 0, 0, 8]);
+    }
+    let (mut reads, mut writes) = stream.split();
+    let mut answer = Vec::new();
+    let (_, _) = tokio::join!(writes.write_all(&flood), reads.read_to_end(&mut answer));
+    // GOAWAY with ENHANCE_YOUR_CALM.
+    assert!(answer.windows(4).any(|code| code == [0, 0, 0, 11]), "the flood is cut: {} bytes", answer.len());
+    server.is_healthy().await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_messages_share_one_budget_and_small_calls_go_on() {
+    let change = |options: &mut Options| {
+        // Half is for messages, each counted eightfold, a quarter of that for a connection.
+        options.memory = 128 * MIB;
+        options.memory_wait = Duration::from_millis(300);
+    };
+    let server = Server::start(0, change).await;
+    let mut calls = Vec::new();
+    for _ in 0..12 {
+        let mut client = server.client().await;
+        calls.push(tokio::spawn(async move { client.encode(text(MIB)).await }));
+    }
+    // Seven of them have the budget, or eight where the first came last; the others wait, and are told to come again.
+    let inside = || server.gate.inside.load(Ordering::SeqCst);
+    let refused = || calls.iter().filter(|call| call.is_finished()).count();
+    eventually(|| inside() + refused() == 12).await;
+    let taken = inside();
+    assert!((7..=8).contains(&taken), "{taken}");
+    server.is_healthy().await;
+    let mut small = server.client().await;
+    let small = tokio::spawn(async move { small.encode(text(1)).await });
+    server.inside(taken + 1).await;
+    server.gate.open.add_permits(1000);
+    let mut answered = 0;
+    for call in calls {
+        match call.await.expect("joined") {
+            Ok(answer) => {
+                assert_eq!(answer.into_inner().encoder_digest, MIB.to_string());
+                answered += 1;
+            }
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                assert!(status.get_details_retry_info().is_some(), "{status:?}");
+            }
+        }
+    }
+    assert_eq!(answered, taken);
+    small.await.expect("joined").expect("answered");
+    server.client().await.encode(text(MIB)).await.expect("memory was given back");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_cannot_take_the_whole_budget() {
+    let change = |options: &mut Options| {
+        options.memory = 128 * MIB;
+        options.memory_wait = Duration::from_secs(600);
+    };
+    let server = Server::start(0, change).await;
+    let greedy = server.client().await;
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = greedy.clone();
+            tokio::spawn(async move { client.encode(text(MIB)).await })
+        })
+        .collect();
+    eventually(|| server.gate.inside.load(Ordering::SeqCst) > 0).await;
+    let mut other = server.client().await;
+    let other = tokio::spawn(async move { other.encode(text(MIB + 1)).await });
+    let inside = || server.gate.sizes.lock().expect("not poisoned").clone();
+    eventually(|| inside().contains(&(MIB + 1))).await;
+    assert!(inside().len() <= 3, "two of the greedy one at most: {:?}", inside());
+    server.gate.open.add_permits(1000);
+    for call in calls {
+        call.await.expect("joined").expect("each has its turn");
+    }
+    other.await.expect("joined").expect("answered");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_stalls_is_cut() {
+    let server = Server::start(1, |options| options.stall = Duration::from_millis(50)).await;
+    let (mut sender, connection) = {
+        let stream = TcpStream::connect(server.address).await.expect("connect");
+        hyper::client::conn::http2::handshake(
+            hyper_util::rt::TokioExecutor::new(),
+            hyper_util::rt::TokioIo::new(stream),
+        )
+        .await
+        .expect("handshake")
+    };
+    tokio::spawn(connection);
+    // A message of 1 MiB, of which the first kilobyte comes.
+    let mut begun = vec![0];
+    begun.extend_from_slice(&u32::try_from(MIB).expect("small").to_be_bytes());
+    begun.resize(1024, b'x');
+    let body = tokio_stream::StreamExt::chain(
+        tokio_stream::once(Ok::<_, std::convert::Infallible>(http_body::Frame::data(bytes::Bytes::from(
+            begun,
+        )))),
+        tokio_stream::pending(),
+    );
+    let request = http::Request::post(format!("http://{}/darkroom.v1.Encoder/Encode", server.address))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(http_body_util::StreamBody::new(body))
+        .expect("request");
+    let answer =
+        tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("cut").expect("answer");
+    let status = Status::from_header_map(answer.headers()).expect("a status");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_large_a_message_is_refused_compressed_or_not() {
+    let server = Server::start(1000, |_| {}).await;
+    let refused = server.client().await.encode(text(4 * MIB)).await.expect_err("too large");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        // A hundred megabytes that are a few kilobytes on the wire.
+        let mut client = server.client().await.send_compressed(encoding).accept_compressed(encoding);
+        client.encode(text(MIB)).await.expect("one that is not too large");
+        let refused = client.encode(text(100 * MIB)).await.expect_err("a bomb");
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    }
+    server.is_healthy().await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_counted_before_they_are_decoded() {
+    let server = Server::start(1000, |_| {}).await;
+    let request = EncodeRequest { texts: vec![String::new(); 2 * MIB - 100], ..Default::default() };
+    let refused = server.client().await.encode(request).await.expect_err("too many");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let details = refused.get_error_details();
+    let violations = &details.bad_request().expect("a field").field_violations;
+    assert_eq!(violations[0].field, "texts");
+    assert!(refused.message().contains("at most 1000"), "{refused:?}");
+    server.end().await;
+}
