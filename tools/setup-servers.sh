@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that a farm of several processes stands on, Redis (or Valkey) and Postgres, where they are
-# missing: as root from the system's packages, else it names the line that does. They are not started as services.
+# Installs the servers that a farm of several processes stands on, Redis (or Valkey) and Postgres, and the pooler that tests
+# put before Postgres, where they are missing: as root from the system's packages, else it names the line that does. They are not started as services.
 set -euo pipefail
 
 missing=()
@@ -8,6 +8,7 @@ command -v redis-server >/dev/null || command -v valkey-server >/dev/null || mis
 if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
 fi
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 # Only `make chaos` wants it, to make clocks wrong; without it that is skipped, and said so.
 if [ ! -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     missing+=(faketime)

@@ -1,10 +1,11 @@
-//! Real servers for tests, started by the test itself: Redis, Postgres, an S3 server, and a proxy that cuts the network.
+//! Real servers for tests, started by the test itself: Redis, Postgres, PgBouncer, an S3 server, and a proxy that cuts the network.
 //!
 //! Each listens on a free port of loopback, keeps its files in a folder of its own, and ends with its handle: a test
 //! that panics leaves nothing behind. As root they run as an unprivileged user where the server insists on it.
 
 pub mod clock;
 mod http;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
