@@ -338,7 +338,7 @@ impl Connections {
 
 /// The record as it was opened.
 enum Opened {
-    Postgres(PostgresStore),
+    Postgres(Box<PostgresStore>),
     Sqlite(SqliteStore, String),
 }
 
@@ -355,7 +355,7 @@ impl Opened {
                 };
                 let identity = store.database_identity().to_owned();
                 let front = store.beside(&options);
-                (Arc::new(store), Arc::new(front), identity)
+                (Arc::from(store as Box<dyn Store>), Arc::new(front), identity)
             }
             Self::Sqlite(store, identity) => {
                 let store: Arc<dyn Store> = Arc::new(store);
@@ -373,7 +373,8 @@ async fn open_store(url: SecretUrl, connections: Connections) -> Result<Opened, 
             wanted: connections.all,
             ..postgres::Options::default()
         };
-        return Ok(Opened::Postgres(PostgresStore::connect(url, options).await.map_err(not_started)?));
+        let store = PostgresStore::connect(url, options).await.map_err(not_started)?;
+        return Ok(Opened::Postgres(Box::new(store)));
     }
     let Some(file) = url.strip_prefix("sqlite:") else {
         let message = "database is not a URL that is known; accepted: postgres://user:password@host/database, sqlite:FILE";

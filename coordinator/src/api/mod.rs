@@ -123,18 +123,21 @@ fn unsure(user: &UserError) -> Status {
     Status::with_details(tonic::Code::Unknown, status.message(), Bytes::copy_from_slice(status.details()))
 }
 
-/// Longest message of an error, characters: it travels in a header, which has its limits.
+/// Longest message of an error, bytes: it travels in a header, twice, where what is not ASCII takes three times its room.
 const MESSAGE: usize = 1200;
 
 /// A value that somebody sent may be long; the beginning says which field it is, the end what is accepted.
 fn shortened(message: String) -> String {
-    let count = message.chars().count();
-    if count <= MESSAGE {
+    if message.len() <= MESSAGE {
         return message;
     }
-    let head: String = message.chars().take(MESSAGE / 2).collect();
-    let tail: String = message.chars().skip(count - MESSAGE / 2).collect();
-    format!("{head}… ({} more characters) …{tail}", count - MESSAGE)
+    let head = message.floor_char_boundary(MESSAGE / 2);
+    let tail = message.ceil_char_boundary(message.len() - MESSAGE / 2);
+    let left_out = tail - head;
+    match (message.get(..head), message.get(tail..)) {
+        (Some(head), Some(tail)) => format!("{head}… ({left_out} more bytes) …{tail}"),
+        _ => message,
+    }
 }
 
 fn refused(error: UserError) -> Error {

@@ -235,11 +235,18 @@ pub(super) async fn refuse_shared_sessions(
     }
     // The process that a pooler gave to the one is held by the other now, if it gives any to both.
     of_other.push(process(other).await?);
+    let changes = |pids: &[i32]| pids.iter().any(|pid| Some(pid) != pids.first());
+    let shares = |one: &[i32], other: &[i32]| {
+        changes(one) || changes(other) || one.iter().any(|pid| other.contains(pid))
+    };
+    // Told before the one asks again: where both have but one process, it would wait for the other's.
+    if shares(&of_one, &of_other) {
+        return Err(shared());
+    }
     of_one.push(process(one).await?);
     sqlx::raw_sql("ROLLBACK").execute(&mut *other).await?;
     of_one.push(process(one).await?);
-    let changes = |pids: &[i32]| pids.iter().any(|pid| Some(pid) != pids.first());
-    if changes(&of_one) || changes(&of_other) || of_one.iter().any(|pid| of_other.contains(pid)) {
+    if shares(&of_one, &of_other) {
         return Err(shared());
     }
     Ok(())

@@ -183,7 +183,11 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
         }
         // What rustls says of certificates comes so.
         Kind::InvalidData if !matches!(server.options.get_ssl_mode(), PgSslMode::Disable) => {
-            no_tls(server, &error.to_string())
+            // As well as anything that answers our question for TLS with an S.
+            match stranger(server).await {
+                Some(what) => not_postgres(server, what),
+                None => no_tls(server, &error.to_string()),
+            }
         }
         Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
             passes(format!("{server}, where Postgres should be, cannot be reached ({error})"))
