@@ -26,7 +26,8 @@ fn saying(answer: &'static [u8]) -> u16 {
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut request = [0; 8];
+            // All of it: what is not read when the stream ends takes the answer with it.
+            let mut request = [0; 512];
             let _ = stream.read(&mut request);
             let _ = stream.write_all(answer);
         }
