@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests and a farm of several processes stand on, where it is missing: Redis (or Valkey) and Postgres; the
-# proxies that may stand before a farm, HAProxy and nginx; and ImageMagick. As root it takes them from the system's packages,
+# pooler and the proxies that may stand before them, PgBouncer, HAProxy and nginx; and ImageMagick. As root it takes them from the system's packages,
 # else it names the line that does. They are not started as services.
 set -euo pipefail
 
@@ -15,6 +15,7 @@ command -v convert >/dev/null || missing+=(imagemagick)
 for proxy in haproxy nginx; do
     PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$proxy" >/dev/null || missing+=("${proxy/nginx/nginx-light}")
 done
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 # Only `make chaos` wants it, to make clocks wrong; without it that is skipped, and said so.
 if [ ! -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     missing+=(faketime)

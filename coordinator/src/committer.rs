@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use darkroom_core::guard::{Guard, stands};
-use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry};
+use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry, TaskResult};
 
 use crate::{
     dispatcher,
@@ -143,7 +143,7 @@ async fn commit_onward(
 ) -> Result<Done, store::Error> {
     let live_hosts = shared.crew.get().hosts(pool);
     let reports: Vec<_> =
-        bulk.iter().map(|entry| Report { result: entry.result.clone(), live_hosts }).collect();
+        bulk.iter().map(|entry| Report { result: keepable(entry.result.clone()), live_hosts }).collect();
     let done = match shared.store.commit_onward(pool, &reports, onward).await {
         Err(store::Error::NotLeading(_)) => {
             // Results are committed whoever leads.
@@ -153,6 +153,27 @@ async fn commit_onward(
         done => done?,
     };
     Ok((reports, done.0, done.1))
+}
+
+/// A result of which every text can be kept: Postgres knows no U+0000, which an error's message may hold.
+fn keepable(mut result: TaskResult) -> TaskResult {
+    let keepable = |text: &mut String| {
+        if text.contains('\0') {
+            *text = text.replace('\0', "\u{fffd}");
+        }
+    };
+    keepable(&mut result.host);
+    keepable(&mut result.device_class);
+    match &mut result.outcome {
+        Outcome::Done { notes, .. } => notes.iter_mut().for_each(keepable),
+        Outcome::Failed { code, message } => {
+            keepable(code);
+            keepable(message);
+        }
+        Outcome::Interrupted { reason } => keepable(reason),
+        Outcome::InputMissing { .. } => {}
+    }
+    result
 }
 
 fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Committed) {

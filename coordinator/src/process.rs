@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Coordinator, Handle, Options, api,
     engine::Engine,
+    service,
     store::{
         Store,
         postgres::{self, PostgresStore},
@@ -41,6 +42,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the farm's mark in Redis is renewed.
 const CLAIM: Duration = Duration::from_secs(5);
+/// Time between two questions why the record cannot be reached.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Time between two looks at object storage: each writes, reads and deletes a probe, which some stores charge for.
 const PROBE: Duration = Duration::from_secs(30);
 /// The same while it fails.
@@ -61,9 +64,15 @@ pub struct CoordinatorArgs {
     /// Most connections at a time; above that, idle ones give way to new ones
     #[arg(long, env = "DARKROOM_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1000)]
     max_connections: usize,
-    /// The farm's record: postgres://user:password@host/database, or sqlite:FILE for a single coordinator
+    /// The farm's record: postgres://user:password@host/database (host1:port,host2:port for a primary and its standbys,
+    /// of which the one that takes writes is used), or sqlite:FILE for a single coordinator
     #[arg(long, env = "DARKROOM_DATABASE", value_name = "URL", hide_env_values = true)]
     database: SecretUrl,
+    /// Connections to Postgres that this coordinator takes in all, 6 or more. The server must have room for those of all
+    /// coordinators (max_connections, or a pooler's pool size)
+    #[arg(long, env = "DARKROOM_DATABASE_CONNECTIONS", value_name = "N", default_value_t = CONNECTIONS,
+        value_parser = clap::value_parser!(u32).range(6..=1000))]
+    database_connections: u32,
     /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
     redis: SecretUrl,
@@ -118,12 +127,10 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
     artifacts.check().await?;
     let engine = Engine::start()?;
-    let (store, identity) = {
-        let database = args.database.clone();
-        engine.run(move || open_store(database)).await??
-    };
-    let front = open_front(&args.database, &store).await?;
-    let farm = store.farm_id().await.map_err(|error| error.to_user())?;
+    let (database, connections) = (args.database.clone(), Connections::of(args.database_connections));
+    let opened = engine.run(move || open_store(database, connections)).await??;
+    let (store, front, identity) = opened.parts(connections);
+    let farm = store.farm_id().await.map_err(not_started)?;
     let url = args.redis.clone();
     let connect = move || async move {
         RedisQueue::connect(url.expose(), &farm.to_string(), redis::Options::default()).await
@@ -140,6 +147,7 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let cascades: Vec<Cascade> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
     let tasks = Arc::clone(&queue) as Arc<dyn TaskQueue>;
     let storage = artifacts.clone();
+    let asked = Arc::clone(&front);
     let start = move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
     let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
@@ -153,9 +161,12 @@ pub async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), U
     let mut serving = tokio::spawn(serving);
     tracing::info!(%address, farm.id = %farm, "serving");
     let (stored, storage_trouble) = watch::channel(None);
+    let (recorded, store_trouble) = watch::channel(None);
+    let troubles = Troubles { store: store_trouble, storage: storage_trouble };
     // A coordinator that nobody can ask any more does not go on.
     let ended = tokio::select! {
-        () = tell_health(&handle, &queue, &identity, &storage_trouble, &health) => None,
+        () = tell_health(&handle, &queue, &identity, &troubles, &health) => None,
+        () = watch_store(&handle, asked.as_ref(), &recorded) => None,
         () = watch_storage(&storage, &stored) => None,
         () = stop.cancelled() => None,
         ended = &mut serving => Some(ended),
@@ -197,11 +208,11 @@ async fn agree_on_lease(
     queue: &RedisQueue,
 ) -> Result<(), UserError> {
     let wished = options.lease;
-    let mut lease = store.set_lease(None, wished).await.map_err(|error| error.to_user())?;
+    let mut lease = store.set_lease(None, wished).await.map_err(not_started)?;
     if args.lease_seconds.is_some() && lease != wished {
         let there = queue.workers(lease.max(wished)).await.map_err(unavailable)?;
         if there.is_empty() {
-            lease = store.set_lease(Some(lease), wished).await.map_err(|error| error.to_user())?;
+            lease = store.set_lease(Some(lease), wished).await.map_err(not_started)?;
         }
         if lease != wished {
             let message = format!(
@@ -236,7 +247,7 @@ async fn tell_health(
     handle: &Handle,
     queue: &RedisQueue,
     identity: &str,
-    storage_trouble: &watch::Receiver<Option<String>>,
+    troubles: &Troubles,
     health: &Health,
 ) {
     let mut ticks = tokio::time::interval(LOOK);
@@ -252,10 +263,31 @@ async fn tell_health(
                 _ => None,
             };
         }
-        let stored = || storage_trouble.borrow().clone();
-        match strange.clone().or_else(|| handle.trouble()).or_else(stored) {
+        let stored = || troubles.storage.borrow().clone();
+        // A pool of connections only says that time is up; what was found out says more.
+        let found_out = if handle.store_fails() { troubles.store.borrow().clone() } else { None };
+        match strange.clone().or(found_out).or_else(|| handle.trouble()).or_else(stored) {
             Some(trouble) => health.not_serving(&trouble).await,
             None => health.serving().await,
+        }
+    }
+}
+
+/// What was found out of the record and of object storage, where they fail.
+struct Troubles {
+    store: watch::Receiver<Option<String>>,
+    storage: watch::Receiver<Option<String>>,
+}
+
+/// Finds out why the record cannot be reached, for as long as it cannot.
+async fn watch_store(handle: &Handle, store: &dyn Store, trouble: &watch::Sender<Option<String>>) {
+    loop {
+        sleep(LOOK).await;
+        if handle.store_fails() {
+            trouble.send_replace(store.diagnose().await);
+            sleep(ASK_AGAIN).await;
+        } else {
+            trouble.send_replace(None);
         }
     }
 }
@@ -293,46 +325,80 @@ async fn load(args: &CoordinatorArgs) -> Result<Vec<CascadeBundle>, UserError> {
         .map_err(|error| UserError::new(Code::Internal, "INTERNAL", error.to_string()))?
 }
 
-/// Connections for calls.
-const FRONT_CONNECTIONS: u32 = 8;
-/// One that was not used for so long may be one of a server that is gone.
+/// Connections to Postgres that a coordinator takes where nothing is said.
+const CONNECTIONS: u32 = 24;
+/// A connection for calls that was not used for so long may be one of a server that is gone.
 const FRONT_ASKS: Duration = Duration::from_secs(1);
 
-/// The record by connections that only calls use, in Postgres; SQLite's reads are its own already.
-async fn open_front(url: &SecretUrl, store: &Arc<dyn Store>) -> Result<Arc<dyn Store>, UserError> {
-    if !is_postgres(url.expose()) {
-        return Ok(Arc::clone(store));
+/// How a coordinator's connections are shared out.
+#[derive(Clone, Copy)]
+struct Connections {
+    all: u32,
+    /// For calls: no bulk is before them in their line.
+    front: u32,
+}
+
+impl Connections {
+    fn of(all: u32) -> Self {
+        Self { all, front: all / 3 }
     }
-    let options = postgres::Options {
-        connections: FRONT_CONNECTIONS,
-        ask_after: FRONT_ASKS,
-        ..postgres::Options::default()
-    };
-    let front = PostgresStore::connect(url.expose(), options).await;
-    Ok(Arc::new(front.map_err(|error| error.to_user())?))
 }
 
-fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
+/// The record as it was opened.
+enum Opened {
+    Postgres(Box<PostgresStore>),
+    Sqlite(SqliteStore, String),
 }
 
-/// The record, and the identity of the database that holds it.
-async fn open_store(url: SecretUrl) -> Result<(Arc<dyn Store>, String), UserError> {
+impl Opened {
+    /// The record, the same for calls (in SQLite one for both: its reads have their own connections already), and the
+    /// identity of the database that holds it.
+    fn parts(self, connections: Connections) -> (Arc<dyn Store>, Arc<dyn Store>, String) {
+        match self {
+            Self::Postgres(store) => {
+                let options = postgres::Options {
+                    connections: connections.front,
+                    ask_after: FRONT_ASKS,
+                    ..postgres::Options::default()
+                };
+                let identity = store.database_identity().to_owned();
+                let front = store.beside(&options);
+                (Arc::from(store as Box<dyn Store>), Arc::new(front), identity)
+            }
+            Self::Sqlite(store, identity) => {
+                let store: Arc<dyn Store> = Arc::new(store);
+                (Arc::clone(&store), store, identity)
+            }
+        }
+    }
+}
+
+async fn open_store(url: SecretUrl, connections: Connections) -> Result<Opened, UserError> {
     let url = url.expose();
-    if is_postgres(url) {
-        let store = PostgresStore::connect(url, postgres::Options::default()).await;
-        let store = store.map_err(|error| error.to_user())?;
-        let identity = store.database_identity().to_owned();
-        return Ok((Arc::new(store), identity));
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let options = postgres::Options {
+            connections: connections.all - connections.front,
+            wanted: connections.all,
+            ..postgres::Options::default()
+        };
+        let store = PostgresStore::connect(url, options).await.map_err(not_started)?;
+        return Ok(Opened::Postgres(Box::new(store)));
     }
     let Some(file) = url.strip_prefix("sqlite:") else {
         let message = "database is not a URL that is known; accepted: postgres://user:password@host/database, sqlite:FILE";
         return Err(UserError::invalid("database", message));
     };
-    let store = SqliteStore::open(file.as_ref()).await.map_err(|error| error.to_user())?;
+    let store = SqliteStore::open(file.as_ref()).await.map_err(not_started)?;
     let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
     let identity = format!("{}:{}", darkroom_runtime::program::host_name(), path.display());
-    Ok((Arc::new(store), identity))
+    Ok(Opened::Sqlite(store, identity))
+}
+
+/// The sentence for what keeps it from starting; a fault of ours is logged, since the sentence says so.
+fn not_started(error: impl Into<service::Error>) -> UserError {
+    let error = error.into();
+    error.log();
+    error.to_user()
 }
 
 #[cfg(test)]

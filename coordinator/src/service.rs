@@ -113,6 +113,9 @@ pub enum Error {
     /// A temporary file.
     #[error("a temporary file failed: {0}")]
     File(#[from] std::io::Error),
+    /// The change may have been made, or not; the sentence says how to find out.
+    #[error(transparent)]
+    Unsure(UserError),
     /// A fault of ours.
     #[error("{0}")]
     Other(String),
@@ -131,7 +134,14 @@ impl Error {
             Self::Queue(error) => error.retryable(),
             Self::Artifacts(error) => error.retryable(),
             Self::Manifest(_) | Self::File(_) => true,
-            Self::Other(_) => false,
+            Self::Unsure(_) | Self::Other(_) => false,
+        }
+    }
+
+    /// Logs a fault of ours, of which a user is only told that the log has it.
+    pub(crate) fn log(&self) {
+        if self.to_user().code == Code::Internal {
+            tracing::error!(error = self as &dyn std::error::Error, "the coordinator failed");
         }
     }
 
@@ -140,6 +150,7 @@ impl Error {
     pub fn to_user(&self) -> UserError {
         match self {
             Self::Store(error) => error.to_user(),
+            Self::Unsure(error) => error.clone(),
             error if error.retryable() => UserError::new(Code::Unavailable, "UNAVAILABLE", error.to_string()),
             error => UserError::new(Code::Internal, "INTERNAL", error.to_string()),
         }
@@ -178,7 +189,26 @@ pub(crate) struct Shared {
     /// When the queue last answered one who would lead.
     reached: Mutex<Instant>,
     /// What each failing part last said.
-    failing: Mutex<BTreeMap<String, String>>,
+    failing: Mutex<BTreeMap<String, Failing>>,
+}
+
+/// What a failing part last said.
+struct Failing {
+    said: String,
+    /// Whether it is the record that fails, or the way to it.
+    store: bool,
+}
+
+impl Failing {
+    fn of(error: &Error) -> Self {
+        let store = matches!(error, Error::Store(error) if error.retryable());
+        // What a store says in general has its cause below it.
+        let said = match std::error::Error::source(error) {
+            Some(cause) if matches!(error, Error::Store(_)) => format!("{error}: {cause}"),
+            _ => error.to_string(),
+        };
+        Self { said, store }
+    }
 }
 
 impl Shared {
@@ -256,7 +286,7 @@ impl Shared {
             return;
         }
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        if failing.insert(part.to_owned(), error.to_string()).is_none() {
+        if failing.insert(part.to_owned(), Failing::of(error)).is_none() {
             tracing::error!(
                 part,
                 error = error as &dyn std::error::Error,
@@ -298,6 +328,18 @@ impl Coordinator {
     /// # Errors
     /// If the record or the queue cannot be used.
     pub async fn start_fronted(
+        options: Options,
+        store: Arc<dyn Store>,
+        front: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        artifacts: ArtifactStore,
+        cascades: Vec<Cascade>,
+    ) -> Result<Handle, Error> {
+        let started = Self::start_parts(options, store, front, queue, artifacts, cascades).await;
+        started.inspect_err(Error::log)
+    }
+
+    async fn start_parts(
         options: Options,
         store: Arc<dyn Store>,
         front: Arc<dyn Store>,
@@ -377,7 +419,14 @@ impl Handle {
         let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
         // Without the others' hints work is found by polling.
         let mut serious = failing.iter().filter(|(part, _)| *part != dispatcher::LISTEN);
-        serious.next().map(|(part, error)| format!("{part}: {error}"))
+        serious.next().map(|(part, failing)| format!("{part}: {}", failing.said))
+    }
+
+    /// Whether a part fails because the record cannot be reached.
+    #[must_use]
+    pub fn store_fails(&self) -> bool {
+        let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.values().any(|failing| failing.store)
     }
 
     /// Ends every part and stream, waits for them, and closes the record. What was accepted stays.

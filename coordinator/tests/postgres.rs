@@ -207,10 +207,10 @@ mod opening {
         let name = url.rsplit_once('/').expect("a database").1.to_owned();
         for (url, said) in [
             ("mysql://somewhere/else".to_owned(), "accepted: postgres://user:password@host:port/database"),
-            (format!("postgres://u:p@127.0.0.1:{}/farm", free_port()), "no Postgres answers at 127.0.0.1:"),
+            (format!("postgres://u:p@127.0.0.1:{}/farm", free_port()), "nothing listens at 127.0.0.1:"),
             (
                 format!("postgres://darkroom:wrong@127.0.0.1:{}/{name}", server.port()),
-                "check the user and the password",
+                "refuses the password of user \"darkroom\"",
             ),
             (server.url_of("nothing"), "has no database \"nothing\""),
         ] {

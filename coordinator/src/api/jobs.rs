@@ -6,8 +6,12 @@ use darkroom_core::{error::UserError, id::JobId, job_state::JobState};
 use darkroom_proto::v1;
 use darkroom_queue::Leased;
 use prost::Message;
+use tokio::time::timeout;
 
-use super::{Farm, convert, job_id, progress, refused, validate::deadline_ms};
+use super::{
+    Farm, convert, job_id, progress, refused,
+    validate::{MAX_TENANT, deadline_ms, limit},
+};
 use crate::{
     service::Error,
     store::{
@@ -23,6 +27,11 @@ const MAX_PAGE: u32 = 1000;
 /// A page is cut when it grows beyond this, well below what clients accept by default (4 MiB): a thousand pages that nobody
 /// reads must fit in memory.
 pub(super) const PAGE_BYTES: usize = 512 << 10;
+/// Longest that an answer waits for what is only told beside a change that is made.
+pub(super) const AFTERWARDS: Duration = Duration::from_secs(3);
+/// How often, and how many times, what a paused job has in the queue is taken back where that failed.
+const TAKE_BACK_AFTER: Duration = Duration::from_millis(500);
+const TAKE_BACK_AGAIN: u32 = 120;
 /// Notes told with a job.
 pub(super) const NOTES: u32 = 100;
 
@@ -49,6 +58,22 @@ impl Farm {
         Ok(view)
     }
 
+    /// A job after a change of it that is committed: a view that fails must not look like a change that failed.
+    pub(super) async fn view_committed(&self, job: JobRecord) -> v1::Job {
+        let id = job.id;
+        let bare = convert::job(job.clone());
+        match timeout(AFTERWARDS, self.view(job)).await {
+            Ok(Ok(view)) => return view,
+            Ok(Err(error)) => {
+                tracing::warn!(job.id = %id, %error, "a job is answered without its surroundings")
+            }
+            Err(_) => {
+                tracing::warn!(job.id = %id, "a job is answered without its surroundings: they take too long")
+            }
+        }
+        bare
+    }
+
     pub(super) async fn get(&self, request: v1::GetJobRequest) -> Result<v1::Job, Error> {
         let (job, around) = self.shared.front.view(job_id("id", &request.id)?, NOTES).await?;
         self.view_with(job, around).await
@@ -61,6 +86,7 @@ impl Farm {
             .map(|state| convert::job_state_from(*state))
             .collect::<Result<_, _>>()
             .map_err(refused)?;
+        limit("tenant", &request.tenant, MAX_TENANT).map_err(refused)?;
         let before = match request.page_token.as_str() {
             "" => None,
             token => Some(token.parse().map_err(|_| bad_token(token))?),
@@ -133,22 +159,50 @@ impl Farm {
         let job = self.shared.front.cancel(id).await?;
         self.shared.events.follow.notify_one();
         self.shared.events.changed(&[id]);
-        tasks.extend(self.shared.front.dispatched_of_job(id).await?);
+        match self.shared.front.dispatched_of_job(id).await {
+            Ok(others) => tasks.extend(others),
+            Err(error) => {
+                tracing::warn!(job.id = %id, %error, "tasks of a cancelled job stay in the queue until the sweep");
+            }
+        }
         for (pool, keys) in by_pool(tasks) {
             if let Err(error) = self.shared.queue.remove(&pool, &keys, Leased::Remove).await {
                 tracing::warn!(job.id = %id, %error, "tasks of a cancelled job stay in the queue until the sweep");
             }
         }
-        self.view(job).await
+        Ok(self.view_committed(job).await)
     }
 
     pub(super) async fn pause(&self, id: &str) -> Result<v1::Job, Error> {
         let id = job_id("id", id)?;
-        self.shared.front.pause(id).await?;
-        self.take_back(id).await?;
+        let paused = self.shared.front.pause(id).await?;
+        if let Err(error) = self.take_back(id).await {
+            tracing::warn!(job.id = %id, %error, "what a paused job has in the queue is taken back later, or finishes");
+            self.shared.tasks.spawn(self.clone().take_back_later(id));
+        }
         self.shared.events.changed(&[id]);
-        let job = self.shared.front.job(id).await?;
-        self.view(job).await
+        // As it is after what was taken back, if that can be read.
+        let job = timeout(AFTERWARDS, self.shared.front.job(id)).await;
+        Ok(self.view_committed(job.ok().and_then(Result::ok).unwrap_or(paused)).await)
+    }
+
+    /// Tries again for a while, for as long as the job is paused.
+    async fn take_back_later(self, id: JobId) {
+        for _ in 0..TAKE_BACK_AGAIN {
+            self.shared.pause(TAKE_BACK_AFTER).await;
+            if self.shared.stop.is_cancelled() {
+                return;
+            }
+            match self.shared.front.job(id).await {
+                Ok(job) if job.state != JobState::Paused => return,
+                Ok(_) => {}
+                Err(_) => continue,
+            }
+            if self.take_back(id).await.is_ok() {
+                self.shared.events.changed(&[id]);
+                return;
+            }
+        }
     }
 
     /// What is not leased goes back to ready; what runs, finishes and commits. By the store that leads: another one would
@@ -168,7 +222,7 @@ impl Farm {
         let job = self.shared.front.resume(id).await?;
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);
-        self.view(job).await
+        Ok(self.view_committed(job).await)
     }
 
     pub(super) async fn retry(&self, request: v1::RetryJobRequest) -> Result<v1::Job, Error> {
@@ -186,7 +240,7 @@ impl Farm {
         self.shared.events.follow.notify_one();
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);
-        self.view(job).await
+        Ok(self.view_committed(job).await)
     }
 }
 

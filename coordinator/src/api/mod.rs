@@ -16,7 +16,11 @@ mod workers;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use darkroom_core::{error::UserError, id::JobId};
+use bytes::Bytes;
+use darkroom_core::{
+    error::{Code, UserError},
+    id::JobId,
+};
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     bounds::MAX_MESSAGE_BYTES,
@@ -29,7 +33,7 @@ use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
 use crate::{
     service::{Error, Shared},
-    store,
+    store::{self, error::OUTCOME_UNKNOWN},
 };
 
 pub(crate) use submit::keep_forecast;
@@ -79,20 +83,81 @@ impl Farm {
             Ok(Ok(answer)) => Ok(Response::new(answer)),
             Ok(Err(error)) => Err(status(&error)),
             Err(_) => Err(Status::deadline_exceeded(format!(
-                "the call did not finish within {} s; nothing was changed by what had not finished",
+                "the call did not finish within {} s; it only reads, so it can be repeated",
                 limit.as_secs()
             ))),
         }
     }
+
+    /// As [`unary`](Self::unary), for a call that changes something: one that did not finish may have done so.
+    async fn changing<T>(
+        &self,
+        limit: Duration,
+        again: Again<'_>,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Response<T>, Status> {
+        let why = match tokio::time::timeout(limit, call).await {
+            Ok(Ok(answer)) => return Ok(Response::new(answer)),
+            Ok(Err(Error::Store(error @ store::Error::Unknown(_)))) => error.to_string(),
+            Ok(Err(error)) => return Err(status(&error)),
+            Err(_) => format!("the call did not finish within {} s and may have been done", limit.as_secs()),
+        };
+        let (code, advice) = match again {
+            Again::Harmless => {
+                (Code::Unavailable, "repeat it: it is done once, however often it is asked for".to_owned())
+            }
+            Again::Look(job) => (Code::Internal, format!("`darkroom status {job}` tells whether it was")),
+        };
+        Err(status(&Error::Unsure(UserError::new(code, OUTCOME_UNKNOWN, format!("{why}; {advice}")))))
+    }
+}
+
+/// What whoever does not know whether a change was made can do.
+enum Again<'a> {
+    /// Ask for it again.
+    Harmless,
+    /// Look at this job.
+    Look(&'a str),
 }
 
 /// The status of an error; faults of ours are logged here, once.
 fn status(error: &Error) -> Status {
-    let user = error.to_user();
-    if user.code == darkroom_core::error::Code::Internal {
+    let mut user = error.to_user();
+    user.message = shortened(user.message);
+    if let Error::Unsure(_) = error {
+        tracing::warn!(%error, "whether a change was made is not known");
+        return unsure(&user);
+    }
+    if user.code == Code::Internal {
         tracing::error!(error = error as &dyn std::error::Error, "call failed");
     }
     to_status(&user)
+}
+
+/// UNAVAILABLE where repeating does no harm; otherwise UNKNOWN, which no client repeats by itself.
+fn unsure(user: &UserError) -> Status {
+    let status = to_status(user);
+    if user.code == Code::Unavailable {
+        return status;
+    }
+    Status::with_details(tonic::Code::Unknown, status.message(), Bytes::copy_from_slice(status.details()))
+}
+
+/// Longest message of an error, bytes: it travels in a header, twice, where what is not ASCII takes three times its room.
+const MESSAGE: usize = 1200;
+
+/// A value that somebody sent may be long; the beginning says which field it is, the end what is accepted.
+fn shortened(message: String) -> String {
+    if message.len() <= MESSAGE {
+        return message;
+    }
+    let head = message.floor_char_boundary(MESSAGE / 2);
+    let tail = message.ceil_char_boundary(message.len() - MESSAGE / 2);
+    let left_out = tail - head;
+    match (message.get(..head), message.get(tail..)) {
+        (Some(head), Some(tail)) => format!("{head}… ({left_out} more bytes) …{tail}"),
+        _ => message,
+    }
 }
 
 fn refused(error: UserError) -> Error {
@@ -113,7 +178,8 @@ impl v1::farm_server::Farm for Farm {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
-        self.unary(self.shared.options.submit, self.submit(request.into_inner())).await
+        // It bounds itself: once the job is being recorded, the answer says what may have become of it.
+        self.submit(request.into_inner()).await.map(Response::new).map_err(|error| status(&error))
     }
 
     async fn submit_job_stream(
@@ -127,7 +193,8 @@ impl v1::farm_server::Farm for Farm {
         &self,
         request: Request<Streaming<v1::UploadInputChunk>>,
     ) -> Result<Response<v1::UploadInputResponse>, Status> {
-        self.unary(self.shared.options.submit, self.upload(request.into_inner())).await
+        let upload = self.upload(request.into_inner());
+        self.changing(self.shared.options.submit, Again::Harmless, upload).await
     }
 
     async fn forecast_job(
@@ -156,19 +223,24 @@ impl v1::farm_server::Farm for Farm {
     }
 
     async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::Job>, Status> {
-        self.unary(self.shared.options.call, self.cancel(&request.into_inner().id)).await
+        let id = request.into_inner().id;
+        self.changing(self.shared.options.call, Again::Harmless, self.cancel(&id)).await
     }
 
     async fn pause_job(&self, request: Request<v1::PauseJobRequest>) -> Result<Response<v1::Job>, Status> {
-        self.unary(self.shared.options.call, self.pause(&request.into_inner().id)).await
+        let id = request.into_inner().id;
+        self.changing(self.shared.options.call, Again::Harmless, self.pause(&id)).await
     }
 
     async fn resume_job(&self, request: Request<v1::ResumeJobRequest>) -> Result<Response<v1::Job>, Status> {
-        self.unary(self.shared.options.call, self.resume(&request.into_inner().id)).await
+        let id = request.into_inner().id;
+        self.changing(self.shared.options.call, Again::Harmless, self.resume(&id)).await
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::Job>, Status> {
-        self.unary(self.shared.options.call, self.retry(request.into_inner())).await
+        let request = request.into_inner();
+        let id = request.id.clone();
+        self.changing(self.shared.options.call, Again::Look(&id), self.retry(request)).await
     }
 
     async fn list_images(
@@ -210,7 +282,8 @@ impl v1::farm_server::Farm for Farm {
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        self.unary(self.shared.options.call, self.drain(request.into_inner())).await
+        let drain = self.drain(request.into_inner());
+        self.changing(self.shared.options.call, Again::Harmless, drain).await
     }
 
     async fn list_cascades(

@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
-use darkroom_core::error::UserError;
+use darkroom_core::error::{Code, UserError};
 use darkroom_proto::v1::{self, submit_job_chunk::Part};
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
-use super::{Farm, convert, progress, refused, validate::Draft};
+use super::{Farm, convert, jobs::AFTERWARDS, progress, refused, validate::Draft};
 use crate::{
     service::{Error, Shared},
     store::{
         self,
-        error::request_id_taken,
+        error::{OUTCOME_UNKNOWN, request_id_taken},
         forecast::KeptForecast,
-        records::{JobRecord, Submitted},
+        records::{JobRecord, NewJob, Submitted},
     },
 };
 
@@ -25,11 +28,22 @@ const SIDE_BY_SIDE: usize = 3;
 impl Farm {
     pub(super) async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Error> {
         let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
-        let inputs = self.inputs_of(&request.prompts).await?;
+        let inputs = timeout(self.shared.options.call, self.inputs_of(&request.prompts)).await;
+        let inputs = inputs.map_err(|_| {
+            refused(UserError::new(
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                "the job store takes too long to find the pictures that prompts name; nothing was submitted, try again",
+            ))
+        })??;
         let (draft, prompts) = self.add_prompts(draft, request.prompts, inputs).await?;
         let content = draft.finish().map_err(refused)?;
-        let submitted = self.shared.front.submit(&draft.job, &prompts, content).await?;
-        self.submitted(submitted).await
+        let storing = self.shared.front.submit(&draft.job, &prompts, content);
+        let submitted = match timeout(self.shared.options.submit, storing).await {
+            Ok(stored) => stored.map_err(|error| unsure_submit(&draft.job, error))?,
+            Err(_) => return Err(unsure(&draft.job, "the record took too long")),
+        };
+        Ok(self.submitted(submitted).await)
     }
 
     pub(super) async fn submit_stream(
@@ -52,16 +66,18 @@ impl Farm {
                 return Err(refused(request_id_taken(&request, &existing.0.to_string())));
             }
             let job = self.shared.front.job(existing.0).await?;
-            return self.submitted(Submitted { job, existed: true }).await;
+            return Ok(self.submitted(Submitted { job, existed: true }).await);
         }
         self.shared.front.begin(&draft.job).await?;
         let id = draft.job.id;
         // However the stream ends (an error, a client that goes away), what was not accepted is given up.
         let abandon = Abandon { farm: self, job: Some(id) };
-        let content = self.receive(&mut chunks, draft, true).await?.finish().map_err(refused)?;
-        let submitted = self.shared.front.accept(id, content).await?;
+        let draft = self.receive(&mut chunks, draft, true).await?;
+        let content = draft.finish().map_err(refused)?;
+        let accepted = self.shared.front.accept(id, content).await;
+        let submitted = accepted.map_err(|error| unsure_submit(&draft.job, error))?;
         abandon.accepted();
-        self.submitted(submitted).await
+        Ok(self.submitted(submitted).await)
     }
 
     async fn submitted_before(
@@ -134,19 +150,61 @@ impl Farm {
         })
     }
 
-    async fn submitted(&self, mut submitted: Submitted) -> Result<v1::SubmitJobResponse, Error> {
+    /// The answer to a submit that is committed: nothing may make a refusal of it any more.
+    async fn submitted(&self, mut submitted: Submitted) -> v1::SubmitJobResponse {
         if !submitted.existed {
             tracing::info!(job.id = %submitted.job.id, job.images = submitted.job.images, "job accepted");
             self.shared.events.dispatch.notify_one();
             // Texts may have been encoded between the chunks.
             self.shared.events.follow.notify_one();
-            if let Some(kept) = keep_forecast(&self.shared, &submitted.job).await? {
-                submitted.job.forecast = Some(kept);
+            match timeout(AFTERWARDS, keep_forecast(&self.shared, &submitted.job)).await {
+                Ok(Ok(None)) => {}
+                Ok(Ok(kept)) => submitted.job.forecast = kept,
+                Ok(Err(error)) => {
+                    tracing::warn!(job.id = %submitted.job.id, %error, "an accepted job's forecast is kept later");
+                }
+                Err(_) => {
+                    tracing::warn!(job.id = %submitted.job.id, "an accepted job's forecast is kept later")
+                }
             }
         }
-        let job = self.view(submitted.job).await?;
-        Ok(v1::SubmitJobResponse { job: Some(job), existed: submitted.existed })
+        let job = self.view_committed(submitted.job).await;
+        v1::SubmitJobResponse { job: Some(job), existed: submitted.existed }
     }
+}
+
+/// What became of a submit that the store does not know of.
+fn unsure_submit(job: &NewJob, error: store::Error) -> Error {
+    match error {
+        store::Error::Unknown(_) => unsure(job, &error.to_string()),
+        error => error.into(),
+    }
+}
+
+/// A submit that may have been accepted: how to repeat it without harm, or how to find out.
+fn unsure(job: &NewJob, why: &str) -> Error {
+    let id = job.id;
+    let (code, advice) = match &job.client_request_id {
+        Some(request) => (
+            Code::Unavailable,
+            format!(
+                "submit it again with the same client_request_id ({request:?}): it is then accepted once, whatever \
+                 became of this time"
+            ),
+        ),
+        None => (
+            Code::Internal,
+            format!(
+                "if it was accepted, it is job {id}: look with `darkroom status {id}` in ten seconds, and submit it again \
+                 if there is no such job (with a client_request_id it could simply be repeated)"
+            ),
+        ),
+    };
+    Error::Unsure(UserError::new(
+        code,
+        OUTCOME_UNKNOWN,
+        format!("it is not known whether the job was accepted ({why}); {advice}"),
+    ))
 }
 
 /// Keeps a job's first forecast, if there is one by now: all its stages served and measured.

@@ -40,7 +40,7 @@ const MAX_IMAGES: u64 = 10_000_000;
 /// Longest client request id, name and tenant, characters.
 const MAX_REQUEST_ID: usize = 128;
 const MAX_NAME: usize = 200;
-const MAX_TENANT: usize = 64;
+pub(super) const MAX_TENANT: usize = 64;
 /// Most workers that a limit names.
 const MAX_WORKERS: u32 = 100_000;
 /// Latest deadline, seconds since 1970: the end of the year 9999.
@@ -257,7 +257,7 @@ fn check_request_id(id: &str) -> Result<(), UserError> {
     limit(field, id, MAX_REQUEST_ID)
 }
 
-fn limit(field: &str, text: &str, most: usize) -> Result<(), UserError> {
+pub(super) fn limit(field: &str, text: &str, most: usize) -> Result<(), UserError> {
     let characters = text.chars().count();
     if characters > most {
         let message = format!("{field} has {characters} characters; accepted: at most {most}");

@@ -46,8 +46,12 @@ impl Farm {
         for card in &chosen {
             // The record first: the queue may forget it, and is told again.
             self.shared.front.wish_drain(&card.id).await?;
-            self.shared.queue.ask_to_drain(&card.id).await?;
-            tracing::info!(worker = %card.id, "asked to drain");
+            match self.shared.queue.ask_to_drain(&card.id).await {
+                Ok(()) => tracing::info!(worker = %card.id, "asked to drain"),
+                Err(error) => {
+                    tracing::warn!(worker = %card.id, %error, "is asked to drain when the queue can be reached")
+                }
+            }
         }
         let orders = Orders { drain: true, aside: false };
         let chosen: Vec<_> = chosen.into_iter().map(|card| card.clone().under(orders)).collect();

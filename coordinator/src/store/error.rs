@@ -20,6 +20,14 @@ pub enum Error {
     /// The record cannot be read: damaged, or made by a newer Darkroom.
     #[error("{0}")]
     Unusable(String),
+    /// The record cannot be opened, and why.
+    #[error(transparent)]
+    NotOpened(UserError),
+    /// The answer to a commit was lost, and the server could not be asked in time what became of it.
+    #[error(
+        "the connection to the job store broke while a change was being committed; it may have been made"
+    )]
+    Unknown(#[source] sqlx::Error),
     /// Locked, overloaded or unreachable; nothing was changed.
     #[error("the job store cannot be reached now")]
     Unavailable(#[source] sqlx::Error),
@@ -48,7 +56,11 @@ impl Error {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Full)
+        match self {
+            Self::Unavailable(_) | Self::Unknown(_) | Self::Full => true,
+            Self::NotOpened(error) => error.code.retryable(),
+            _ => false,
+        }
     }
 
     /// Whether what was given is at fault, so that the same will fail for ever: values that do not fit or break a
@@ -71,7 +83,8 @@ impl Error {
     #[must_use]
     pub fn to_user(&self) -> UserError {
         match self {
-            Self::Refused(error) => error.clone(),
+            Self::Refused(error) | Self::NotOpened(error) => error.clone(),
+            Self::Unknown(_) => UserError::new(Code::Unavailable, OUTCOME_UNKNOWN, self.to_string()),
             Self::NotFound(message) => UserError::new(Code::NotFound, "NOT_FOUND", message.clone()),
             Self::Full => UserError::new(Code::ResourceExhausted, "DISK_FULL", self.to_string()),
             Self::Unusable(message) => {
@@ -91,6 +104,9 @@ impl Error {
         }
     }
 }
+
+/// Reason of errors after which the change may have been made, or not.
+pub(crate) const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 
 /// The refusal of a request id that another content has.
 pub(crate) fn request_id_taken(client_request_id: &str, job: &str) -> UserError {
@@ -119,7 +135,13 @@ impl From<sqlx::Error> for Error {
         // SQLite's extended codes keep the primary one in the low byte.
         match code.map(|code| code & 0xff) {
             Some(SQLITE_FULL) => Self::Full,
-            Some(SQLITE_BUSY | SQLITE_LOCKED) => Self::Unavailable(error),
+            // The last: the process has no file to open left.
+            Some(SQLITE_BUSY | SQLITE_LOCKED | SQLITE_CANTOPEN) => Self::Unavailable(error),
+            Some(SQLITE_READONLY) => Self::Unusable(
+                "the job store cannot be written: its file or file system is read-only now; make it writable and start \
+                 the farm again"
+                    .to_owned(),
+            ),
             Some(SQLITE_CORRUPT | SQLITE_NOTADB) => Self::Unusable(format!(
                 "the job store is damaged ({error}); stop the farm and restore the file from a backup, or move it away to begin anew"
             )),
@@ -130,8 +152,10 @@ impl From<sqlx::Error> for Error {
 
 const SQLITE_BUSY: u32 = 5;
 const SQLITE_LOCKED: u32 = 6;
+const SQLITE_READONLY: u32 = 8;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_FULL: u32 = 13;
+const SQLITE_CANTOPEN: u32 = 14;
 const SQLITE_NOTADB: u32 = 26;
 
 #[cfg(test)]

@@ -313,6 +313,12 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs in a state, for tests and audits.
     async fn count(&self, state: JobState) -> Result<u64, Error>;
 
+    /// Why the record cannot be reached, for a person, where it fails: what the pool of connections does not tell.
+    /// `None` where it can be reached after all, or where a backend has no more to say.
+    async fn diagnose(&self) -> Option<String> {
+        None
+    }
+
     /// Closes connections and files.
     async fn close(&self);
 }

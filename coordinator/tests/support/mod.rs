@@ -138,6 +138,13 @@ impl Farm {
         Self::assemble(options(), folder, store, Arc::clone(queue), artifacts.clone()).await
     }
 
+    /// A farm whose calls go to the record by another way than its own work.
+    pub(crate) async fn fronted(options: Options, store: Arc<dyn Store>, front: Arc<dyn Store>) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self::assemble_fronted(options, folder, (store, front), Arc::default(), ArtifactStore::in_memory())
+            .await
+    }
+
     async fn assemble(
         options: Options,
         folder: Arc<TempDir>,
@@ -145,9 +152,21 @@ impl Farm {
         queue: Arc<MemoryQueue>,
         artifacts: ArtifactStore,
     ) -> Self {
-        let handle = Coordinator::start(
+        let front = Arc::clone(&store);
+        Self::assemble_fronted(options, folder, (store, front), queue, artifacts).await
+    }
+
+    async fn assemble_fronted(
+        options: Options,
+        folder: Arc<TempDir>,
+        (store, front): (Arc<dyn Store>, Arc<dyn Store>),
+        queue: Arc<MemoryQueue>,
+        artifacts: ArtifactStore,
+    ) -> Self {
+        let handle = Coordinator::start_fronted(
             options,
             Arc::clone(&store),
+            front,
             Arc::clone(&queue) as Arc<dyn TaskQueue>,
             artifacts.clone(),
             vec![cascade()],

@@ -1,4 +1,4 @@
-//! Real servers for tests, started by the test itself: Redis, its Sentinels, Postgres, an S3 server, HAProxy, nginx, and a
+//! Real servers for tests, started by the test itself: Redis, its Sentinels, Postgres, PgBouncer, an S3 server, HAProxy, nginx, and a
 //! proxy that cuts the network.
 //!
 //! Each listens on a free port of loopback, keeps its files in a folder of its own, and ends with its handle: a test
@@ -8,6 +8,7 @@ pub mod clock;
 pub mod haproxy;
 mod http;
 pub mod nginx;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

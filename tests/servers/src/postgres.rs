@@ -22,10 +22,6 @@ use tempfile::TempDir;
 
 use crate::process::{Process, find_program, free_port, tied};
 
-/// Name and password of the superuser.
-const USER: &str = "darkroom";
-const PASSWORD: &str = "a password: with @ and /";
-
 /// A running server; it ends, and its folder goes, with the handle.
 #[derive(Debug)]
 pub struct Postgres {
@@ -54,7 +50,34 @@ impl Postgres {
     /// As [`start`](Self::start).
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
-        let mut server = Self {
+        let mut server = Self::new(settings);
+        server.make();
+        server.run();
+        server
+    }
+
+    /// Starts a standby that follows this server by streaming.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_standby(&self) -> Self {
+        let mut standby = Self::new(&[]);
+        standby.copy(self);
+        standby.run();
+        standby
+    }
+
+    /// Makes a primary of a standby.
+    ///
+    /// # Panics
+    /// When it does not become one.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("postgres", "SELECT pg_promote(TRUE, 60)"), "t", "{}", self.log_text());
+    }
+
+    fn new(settings: &[&str]) -> Self {
+        Self {
             process: None,
             folder: tempfile::Builder::new().prefix("darkroom-postgres-").tempdir().expect("a folder"),
             programs: programs(),
@@ -62,10 +85,7 @@ impl Postgres {
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             owner: unprivileged(),
             databases: AtomicU64::new(0),
-        };
-        server.make();
-        server.run();
-        server
+        }
     }
 
     /// A server that the tests of a process share, each with [databases](Self::create_database) of its own; it ends
@@ -93,8 +113,31 @@ impl Postgres {
     /// URL of a database.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
-        let password = "a%20password%3A%20with%20%40%20and%20%2F";
-        format!("postgres://{USER}:{password}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{}@127.0.0.1:{}/{database}", Self::USERINFO, self.port)
+    }
+
+    /// Name of the superuser.
+    pub const USER: &'static str = "darkroom";
+    /// The superuser's password.
+    pub const PASSWORD: &'static str = "a password: with @ and /";
+    /// The superuser and its password, as a URL has them.
+    pub const USERINFO: &'static str = "darkroom:a%20password%3A%20with%20%40%20and%20%2F";
+
+    /// The folder of its Unix socket.
+    #[must_use]
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts a line before all others of `pg_hba.conf`, and has it read.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn allow_first(&self, line: &str) {
+        let file = self.folder.path().join("data/pg_hba.conf");
+        let lines = fs::read_to_string(&file).expect("pg_hba.conf");
+        fs::write(&file, format!("{line}\n{lines}")).expect("pg_hba.conf is written");
+        self.sql("postgres", "SELECT pg_reload_conf()");
     }
 
     /// The port that it listens on.
@@ -129,8 +172,10 @@ impl Postgres {
     /// When it fails.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let mut command = Command::new(self.programs.join("psql"));
-        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", USER]);
-        command.args(["-p", &self.port.to_string(), "-d", database, "-c", sql]).env("PGPASSWORD", PASSWORD);
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", Self::USER]);
+        command
+            .args(["-p", &self.port.to_string(), "-d", database, "-c", sql])
+            .env("PGPASSWORD", Self::PASSWORD);
         let done = command.output().expect("psql runs");
         assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
@@ -159,6 +204,31 @@ impl Postgres {
     pub fn restart(&mut self) {
         self.stop();
         self.run();
+    }
+
+    /// Asks the server to end when its sessions have ended, and waits until it lets nobody in any more.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop_smartly(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        process.signal(Signal::SIGTERM);
+        process.wait_until("shutting down", || self.readiness() == Some(REJECTING));
+        self.process = Some(process);
+    }
+
+    /// Changes a setting for the next start.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
+    /// As [`restart`](Self::restart), for a server that is to let nobody in.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_to_reject(&mut self) {
+        self.stop();
+        self.run_until(REJECTING);
     }
 
     /// Stops every process of the server where it stands: connections stay open and nothing answers.
@@ -192,11 +262,11 @@ impl Postgres {
         }
     }
 
-    fn make(&self) {
+    fn folders(&self) -> (PathBuf, PathBuf) {
         let folder = self.folder.path();
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("permissions");
         let (data, secret) = (folder.join("data"), folder.join("password"));
-        fs::write(&secret, PASSWORD).expect("the password is written");
+        fs::write(&secret, Self::PASSWORD).expect("the password is written");
         fs::create_dir(&data).expect("a folder");
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("permissions");
         if let Some((user, group)) = self.owner {
@@ -204,30 +274,70 @@ impl Postgres {
                 chown(path, Some(user.as_raw()), Some(group.as_raw())).expect("the folder changes hands");
             }
         }
+        (data, secret)
+    }
+
+    /// The files of another server, as of now, and the order to follow it.
+    fn copy(&self, primary: &Self) {
+        let (data, _) = self.folders();
+        let mut command = self.command("pg_basebackup");
+        let port = primary.port;
+        command.args([
+            "--checkpoint=fast",
+            "--wal-method=stream",
+            "--write-recovery-conf",
+            "--no-sync",
+            "-D",
+        ]);
+        let (user, password) = (Self::USER, Self::PASSWORD);
+        command
+            .arg(&data)
+            .args(["-d", &format!("host=127.0.0.1 port={port} user={user} password='{password}'")]);
+        let done = command.output().expect("pg_basebackup runs");
+        assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn make(&self) {
+        let (data, secret) = self.folders();
         let mut command = self.command("initdb");
-        command.args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-instructions"]);
+        command.args([
+            "-U",
+            Self::USER,
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-instructions",
+        ]);
         command.arg("-D").arg(&data).arg("--pwfile").arg(&secret);
         let done = command.output().expect("initdb runs");
         assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     fn run(&mut self) {
+        self.run_until(ACCEPTING);
+    }
+
+    fn run_until(&mut self, readiness: i32) {
         let folder = self.folder.path();
         let mut command = self.command("postgres");
         command.arg("-D").arg(folder.join("data"));
         let port = format!("port={}", self.port);
-        let fixed = ["listen_addresses=127.0.0.1", "unix_socket_directories=", &port, "max_connections=200"];
+        let sockets = format!("unix_socket_directories={}", folder.display());
+        let fixed = ["listen_addresses=127.0.0.1", &sockets, &port, "max_connections=200"];
         for setting in fixed.into_iter().chain(self.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
         let mut process = Process::spawn(command, &folder.join("log"));
-        let ready = || {
-            let mut command = Command::new(self.programs.join("pg_isready"));
-            command.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
-            command.status().expect("pg_isready runs").success()
-        };
-        process.wait_until("ready", ready);
+        process.wait_until("ready", || self.readiness() == Some(readiness));
         self.process = Some(process);
+    }
+
+    fn readiness(&self) -> Option<i32> {
+        let mut command = Command::new(self.programs.join("pg_isready"));
+        command.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.status().expect("pg_isready runs").code()
     }
 
     fn command(&self, program: &str) -> Command {
@@ -245,6 +355,10 @@ impl Drop for Postgres {
         self.kill();
     }
 }
+
+/// What `pg_isready` says of a server that lets people in, and of one that does not.
+const ACCEPTING: i32 = 0;
+const REJECTING: i32 = 1;
 
 /// The folder of the newest server's programs: Debian keeps each version's apart. `DARKROOM_TEST_POSTGRES` names
 /// another.
@@ -265,7 +379,7 @@ fn programs() -> PathBuf {
 }
 
 /// Who runs the server when we are root.
-fn unprivileged() -> Option<(unistd::Uid, unistd::Gid)> {
+pub(crate) fn unprivileged() -> Option<(unistd::Uid, unistd::Gid)> {
     if !unistd::geteuid().is_root() {
         return None;
     }

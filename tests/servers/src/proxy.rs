@@ -36,6 +36,8 @@ struct Shared {
     close_after: AtomicU64,
     /// Bytes from the client of a new connection after which nothing from the target is forwarded any more.
     lose_replies_after: AtomicU64,
+    /// What ends a connection when its client sends it, and how.
+    trap: Mutex<Option<Trap>>,
     accepted: AtomicU64,
 }
 
@@ -45,6 +47,23 @@ struct State {
     next: u64,
     /// Both ends of every open connection.
     open: Vec<(u64, TcpStream, TcpStream)>,
+}
+
+/// When a connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Before the request arrives.
+    Request,
+    /// When the request was answered, before the answer arrives.
+    Answer,
+    /// As [`Answer`](Self::Answer), and there are no connections from then on.
+    AnswerAndAll,
+}
+
+#[derive(Debug)]
+struct Trap {
+    text: Vec<u8>,
+    cut: Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +98,7 @@ impl Proxy {
             changed: Condvar::new(),
             close_after: AtomicU64::new(u64::MAX),
             lose_replies_after: AtomicU64::new(u64::MAX),
+            trap: Mutex::default(),
             accepted: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&shared);
@@ -116,6 +136,12 @@ impl Proxy {
     /// target does what it was asked, the connection ends.
     pub fn lose_replies_after_bytes(&self, bytes: Option<u64>) {
         self.shared.lose_replies_after.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// The next time that a client sends `text`, whole in one piece, its connection is cut: before the target gets it, or
+    /// when the target's answer comes, which is lost.
+    pub fn cut_once(&self, text: &[u8], cut: Cut) {
+        *self.shared.trap() = Some(Trap { text: text.to_vec(), cut });
     }
 
     /// Connections that clients have made so far.
@@ -172,6 +198,18 @@ impl Shared {
         state.unwrap_or_else(PoisonError::into_inner).mode == Mode::Open
     }
 
+    fn trap(&self) -> MutexGuard<'_, Option<Trap>> {
+        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the connection ends of a client that sends this, once.
+    fn sprung(&self, sent: &[u8]) -> Option<Cut> {
+        let mut trap = self.trap();
+        let sprung =
+            trap.as_ref().is_some_and(|trap| sent.windows(trap.text.len()).any(|part| part == trap.text));
+        if sprung { trap.take().map(|trap| trap.cut) } else { None }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,12 +245,23 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
     let sent = Arc::new(AtomicU64::new(0));
     let counting = Arc::clone(&sent);
     let whole = shared.lose_replies_after.load(Ordering::SeqCst);
+    let (answer, sprung) = (Arc::new(AtomicU64::new(0)), Arc::clone(shared));
+    let cutting = Arc::clone(&answer);
     let (lost_client, lost_target) = (client.try_clone(), target.try_clone());
     let sending = thread::spawn(move || {
-        let count = |bytes| {
+        let seen = |sent: &[u8]| {
+            match sprung.sprung(sent) {
+                Some(Cut::Request) => return false,
+                Some(Cut::Answer) => cutting.store(ANSWER, Ordering::SeqCst),
+                Some(Cut::AnswerAndAll) => cutting.store(ANSWER_AND_ALL, Ordering::SeqCst),
+                None => {}
+            }
+            let bytes = sent.len() as u64;
             let before = counting.fetch_add(bytes, Ordering::SeqCst);
             if before < whole && before + bytes >= whole {
-                let (Ok(client), Ok(target)) = (lost_client.as_ref(), lost_target.as_ref()) else { return };
+                let (Ok(client), Ok(target)) = (lost_client.as_ref(), lost_target.as_ref()) else {
+                    return true;
+                };
                 let (client, target) = (client.try_clone(), target.try_clone());
                 thread::spawn(move || {
                     thread::sleep(LOSING);
@@ -221,22 +270,35 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
                     }
                 });
             }
+            true
         };
-        forward(client_out, target_in, u64::MAX, &there, count, || false);
+        forward(client_out, target_in, u64::MAX, &there, seen, || false);
     });
-    forward(target, client, limit, shared, |_| {}, || sent.load(Ordering::SeqCst) >= whole);
+    let answered = |_: &[u8]| match answer.load(Ordering::SeqCst) {
+        ANSWER => false,
+        ANSWER_AND_ALL => {
+            shared.set(Mode::Cut);
+            false
+        }
+        _ => true,
+    };
+    forward(target, client, limit, shared, answered, || sent.load(Ordering::SeqCst) >= whole);
     let _ = sending.join();
     shared.leave(id);
 }
 
-/// Forwards until the end of the one or the other, up to `limit` bytes; both ends are closed then. What comes while
-/// `lost` is read and forgotten.
+/// What is to happen to the next answer.
+const ANSWER: u64 = 1;
+const ANSWER_AND_ALL: u64 = 2;
+
+/// Forwards until the end of the one or the other, up to `limit` bytes, or until `seen` ends it; both ends are closed then.
+/// What comes while `lost` is read and forgotten.
 fn forward(
     mut from: TcpStream,
     mut to: TcpStream,
     mut limit: u64,
     shared: &Shared,
-    count: impl Fn(u64),
+    seen: impl Fn(&[u8]) -> bool,
     lost: impl Fn() -> bool,
 ) {
     let mut buffer = vec![0; 1 << 16];
@@ -247,8 +309,7 @@ fn forward(
             continue;
         }
         // Before it is sent: the answer may be here at once.
-        count(part as u64);
-        if !shared.may_forward() || to.write_all(&buffer[..part]).is_err() {
+        if !seen(&buffer[..part]) || !shared.may_forward() || to.write_all(&buffer[..part]).is_err() {
             break;
         }
         limit -= part as u64;
@@ -332,6 +393,21 @@ mod tests {
         let mut stream = connect(&proxy);
         ask(&mut stream, "work").unwrap_err();
         assert_eq!(&asked.join().unwrap(), b"work");
+    }
+
+    #[test]
+    fn a_request_is_cut_before_it_arrives_or_when_it_is_answered_and_once() {
+        let proxy = Proxy::start(echo());
+        proxy.cut_once(b"two", Cut::Request);
+        let mut stream = connect(&proxy);
+        assert_eq!(ask(&mut stream, "one").unwrap(), "one");
+        ask(&mut stream, "two").unwrap_err();
+        proxy.cut_once(b"two", Cut::Answer);
+        ask(&mut connect(&proxy), "two").unwrap_err();
+        assert_eq!(ask(&mut connect(&proxy), "two").unwrap(), "two");
+        proxy.cut_once(b"three", Cut::AnswerAndAll);
+        ask(&mut connect(&proxy), "three").unwrap_err();
+        ask(&mut connect(&proxy), "four").unwrap_err();
     }
 
     #[test]

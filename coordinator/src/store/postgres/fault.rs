@@ -49,6 +49,12 @@ pub(super) fn conflict(error: &Error) -> bool {
     state(error).is_some_and(|state| [SERIALIZATION_FAILURE, DEADLOCK_DETECTED].contains(&state.as_str()))
 }
 
+/// Whether a COMMIT that failed so was refused for certain. Of any other the server may have sent its answer in vain.
+pub(super) fn is_refused_commit(error: &sqlx::Error) -> bool {
+    // Data, constraints, conflicts, room.
+    state(error).is_some_and(|state| ["22", "23", "40", "53"].iter().any(|class| state.starts_with(class)))
+}
+
 /// Whether a row with that key is there by now.
 pub(super) fn duplicate(error: &sqlx::Error) -> bool {
     state(error).is_some_and(|state| state == UNIQUE_VIOLATION)

@@ -15,6 +15,7 @@ use super::{
     Error, PostgresStore, Tx,
     moves::{apply, finish, save_and_finish},
     progress::{LockedJob, LockedJobs},
+    query::read_job,
     rows::{ProgressRow, column, column32, number, parse},
     texts,
 };
@@ -69,8 +70,7 @@ impl PostgresStore {
             .await?;
             raise(&mut tx, &mut jobs).await?;
         }
-        tx.commit().await?;
-        self.job_record(job).await
+        self.commit_wish(tx, job, |now, wished| now.state == wished.state).await
     }
 
     pub(super) async fn hold_job(&self, job: JobId, event: JobEvent) -> Result<JobRecord, Error> {
@@ -87,8 +87,7 @@ impl PostgresStore {
                 .await?;
             raise(&mut tx, &mut jobs).await?;
         }
-        tx.commit().await?;
-        self.job_record(job).await
+        self.commit_wish(tx, job, |now, wished| now.state == wished.state).await
     }
 
     pub(super) async fn retry_job(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
@@ -115,8 +114,20 @@ impl PostgresStore {
         .execute(&mut *tx)
         .await?;
         raise(&mut tx, &mut jobs).await?;
-        tx.commit().await?;
-        self.job_record(job).await
+        // Only a retry makes a generation.
+        self.commit_wish(tx, job, |now, wished| now.generation >= wished.generation).await
+    }
+
+    /// The record is read before the commit: after it, nothing may fail.
+    async fn commit_wish(
+        &self,
+        mut tx: Tx,
+        job: JobId,
+        made: impl Fn(&JobRecord, &JobRecord) -> bool,
+    ) -> Result<JobRecord, Error> {
+        let wished = read_job(&mut tx, job).await?;
+        self.commit_job(tx, job, |now| made(now, &wished)).await?;
+        Ok(wished)
     }
 
     pub(super) async fn follow_jobs(&self, limit: u64) -> Result<Committed, Error> {

@@ -22,6 +22,7 @@ mod moves;
 mod notes;
 mod onward;
 mod open;
+mod outcome;
 mod outputs;
 mod pace;
 mod page;
@@ -31,11 +32,15 @@ mod prune;
 mod query;
 mod receive;
 mod rows;
+mod servers;
+mod session;
 mod spread;
 mod submit;
 mod texts;
+mod url;
+mod why;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
@@ -69,8 +74,10 @@ type Tx = sqlx::Transaction<'static, Postgres>;
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
+    servers: Arc<servers::Servers>,
     farm: Uuid,
     identity: String,
+    settle: Duration,
     /// This process, as writer of manifests.
     process: Uuid,
     leadership: leadership::Leadership,
@@ -393,10 +400,21 @@ impl Store for PostgresStore {
         self.count_jobs(state).await
     }
 
+    async fn diagnose(&self) -> Option<String> {
+        Some(self.servers.diagnose().await?.message)
+    }
+
     async fn close(&self) {
         if let Ok(mut listener) = self.listener.try_lock() {
             listener.take();
         }
+        self.servers.leave(&self.pool);
         self.pool.close().await;
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.servers.leave(&self.pool);
     }
 }

@@ -1,31 +1,38 @@
 //! Opening the database: one clear sentence when it cannot be used, migrations under a lock that coordinators which
 //! start together share, and who the database is.
 
-use std::{str::FromStr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection as _, PgPool,
+    ConnectOptions as _, PgConnection, PgPool,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::PgPoolOptions,
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, dispatch_text::DispatchedFrom, fault, leadership::Leadership, plans::KnownPlans,
+    Error, PostgresStore,
+    dispatch_text::DispatchedFrom,
+    fault,
+    leadership::Leadership,
+    plans::KnownPlans,
+    servers::{Found, Servers},
+    session::{self, Unfit},
     spread::SpreadFrom,
+    url::{self, Server},
+    why,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
-/// Oldest server that is understood, as `server_version_num`.
-const OLDEST: i32 = 140_000;
-const STATEMENTS: usize = 300;
-
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Most connections, of all parts of one coordinator together; at least 2.
+    /// Most connections of this store; at least 2.
     pub connections: u32,
+    /// Connections that the whole coordinator will take, which the server must allow.
+    pub wanted: u32,
     /// How long a call waits for a free connection before it says that the store cannot be reached.
     pub acquire: Duration,
     /// A transaction in which nothing happens for so long is ended by the server: one of a stopped or cut off
@@ -33,6 +40,9 @@ pub struct Options {
     pub idle_in_transaction: Duration,
     /// Longest that one statement may run.
     pub statement: Duration,
+    /// Longest that the server is asked what became of a commit whose answer was lost: more than a transaction that lost
+    /// its client is kept open for.
+    pub settle: Duration,
     /// A connection that was not used for so long is asked whether it is still there before it is used: where nobody
     /// repeats what fails, a restart of the server should not be found out by a call.
     pub ask_after: Duration,
@@ -42,47 +52,56 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connections: 16,
+            wanted: 0,
             acquire: Duration::from_secs(10),
             idle_in_transaction: Duration::from_secs(4),
             statement: Duration::from_secs(60),
+            settle: Duration::from_secs(8),
             ask_after: Duration::MAX,
         }
     }
 }
 
 impl PostgresStore {
-    /// Opens the record in the database that `url` names (`postgres://user:password@host:port/database`), making its
-    /// tables if they are not there.
+    /// Opens the record in the database that `url` names (`postgres://user:password@host:port/database`, or several
+    /// hosts of which one takes writes), making its tables if they are not there.
     ///
     /// # Errors
-    /// [`Error::Unusable`] in one sentence: not to be reached, wrong password, no such database, too old, read-only,
-    /// made by a newer Darkroom.
+    /// [`Error::NotOpened`] in one sentence that names the cause.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
-        let connect = connect_options(url, &options)?;
-        let place = Place::of(&connect);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.connections.max(2))
-            .acquire_timeout(options.acquire)
-            .test_before_acquire(false)
-            .before_acquire(move |connection, of| {
-                Box::pin(async move {
-                    if of.idle_for > options.ask_after {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(connect)
-            .await
-            .map_err(|error| place.cannot_connect(error))?;
-        check_server(&place, &pool).await?;
-        migrate(&place, &pool).await?;
-        let farm = farm_id(&pool).await?;
-        let identity = identity(&pool).await?;
-        Ok(Self {
+        let target = url::parse(url).map_err(Error::NotOpened)?;
+        let options = Options { wanted: options.wanted.max(options.connections), ..options };
+        let servers = Arc::new(Servers::new(target, options.clone()));
+        let found = servers.find().await.map_err(Error::NotOpened)?;
+        let server = servers.chosen().clone();
+        let Found { mut connection, facts, identity } = found;
+        refuse_poolers(&server, &mut connection, servers.patience()).await?;
+        if let Err(error) = session::prepare(&mut connection, &server, &options).await {
+            return Err(Error::NotOpened(error.told(&server).await));
+        }
+        migrate(&server, facts.schema(), connection).await?;
+        let pool = pool(&servers, &options);
+        match farm_id(&pool).await {
+            Ok(farm) => Ok(Self::over(pool, servers, (farm, identity), options.settle)),
+            Err(error) => Err(not_opened(&servers, &server, error).await),
+        }
+    }
+
+    /// The same record over connections of its own.
+    #[must_use]
+    pub fn beside(&self, options: &Options) -> Self {
+        let pool = pool(&self.servers, options);
+        Self::over(pool, Arc::clone(&self.servers), (self.farm, self.identity.clone()), options.settle)
+    }
+
+    fn over(pool: PgPool, servers: Arc<Servers>, (farm, identity): (Uuid, String), settle: Duration) -> Self {
+        servers.serve(&pool);
+        Self {
             pool,
+            servers,
             farm,
             identity,
+            settle,
             process: Uuid::new_v4(),
             leadership: Leadership::default(),
             listener: tokio::sync::Mutex::default(),
@@ -90,7 +109,16 @@ impl PostgresStore {
             dispatched_from: DispatchedFrom::default(),
             viewed_from: DispatchedFrom::default(),
             plans: KnownPlans::default(),
-        })
+        }
+    }
+
+    /// The settings of one of its connections, as the server has them: name and value.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn session_settings(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(session::read(&mut connection).await?)
     }
 
     /// Which database this is, the same for every coordinator that uses it and for no other database: a copy of a
@@ -101,161 +129,117 @@ impl PostgresStore {
     }
 }
 
-fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
-    let refused = |why: &str| {
-        Error::Unusable(format!(
-            "the job store's URL cannot be read ({why}); accepted: postgres://user:password@host:port/database"
-        ))
-    };
-    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(refused("it names another kind of store"));
-    }
-    let connect = PgConnectOptions::from_str(url).map_err(|error| refused(&error.to_string()))?;
-    let milliseconds = |time: Duration| time.as_millis().to_string();
-    Ok(connect
-        .application_name("darkroom")
-        .statement_cache_capacity(STATEMENTS)
-        .options([
-            ("idle_in_transaction_session_timeout", milliseconds(options.idle_in_transaction)),
-            ("statement_timeout", milliseconds(options.statement)),
-            ("synchronous_commit", "on".to_owned()),
-            ("default_transaction_isolation", "read committed".to_owned()),
-            ("timezone", "UTC".to_owned()),
-            // A cut connection is noticed.
-            ("tcp_keepalives_idle", "5".to_owned()),
-            ("tcp_keepalives_interval", "2".to_owned()),
-            ("tcp_keepalives_count", "3".to_owned()),
-        ])
-        // Every statement goes by key through nested loops, in the order in which it is written, whatever the statistics
-        // say of tables that were all but empty a moment ago; so plans are made once, and none is ever made for a table
-        // that has grown since. (A `LATERAL … OFFSET 0` is there to the same end: what it reads cannot be read first.)
-        .options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("join_collapse_limit", "1"),
-            ("from_collapse_limit", "1"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_bitmapscan", "off"),
-            ("enable_material", "off"),
-            ("enable_memoize", "off"),
-            ("max_parallel_workers_per_gather", "0"),
-            ("jit", "off"),
-        ]))
-}
-
-/// Where the database is, for sentences: never the password.
-struct Place {
-    host: String,
-    user: String,
-    database: String,
-}
-
-impl Place {
-    fn of(options: &PgConnectOptions) -> Self {
-        Self {
-            host: format!("{}:{}", options.get_host(), options.get_port()),
-            user: options.get_username().to_owned(),
-            database: options.get_database().unwrap_or(options.get_username()).to_owned(),
-        }
-    }
-
-    fn cannot_connect(&self, error: sqlx::Error) -> Error {
-        let Self { host, user, database } = self;
-        Error::Unusable(match fault::state(&error).as_deref() {
-            Some("28P01" | "28000") => format!(
-                "Postgres at {host} refuses user {user:?} ({error}); check the user and the password in the job \
-                 store's URL"
-            ),
-            Some("3D000") => format!(
-                "Postgres at {host} has no database {database:?}; create it (createdb {database}), or correct the \
-                 job store's URL"
-            ),
-            Some("42501") => format!(
-                "Postgres at {host} does not let user {user:?} use database {database:?} ({error}); grant it"
-            ),
-            Some(_) => format!("Postgres at {host} does not accept the connection: {error}"),
-            None => format!(
-                "no Postgres answers at {host} ({error}); check the host and port in the job store's URL, and that \
-                 the server runs"
-            ),
+/// Connections are made when they are needed; each is prepared, and refused where it reaches a standby.
+fn pool(servers: &Arc<Servers>, options: &Options) -> PgPool {
+    let (asking, preparing) = (Arc::clone(servers), Arc::clone(servers));
+    let (ask_after, settings) = (options.ask_after, options.clone());
+    PgPoolOptions::new()
+        .max_connections(options.connections.max(2))
+        .acquire_timeout(options.acquire)
+        .test_before_acquire(false)
+        .before_acquire(move |connection, of| {
+            let left = asking.left_since(of.age);
+            Box::pin(async move {
+                if left {
+                    return Ok(false);
+                }
+                if of.idle_for > ask_after {
+                    return session::writable(connection).await;
+                }
+                Ok(true)
+            })
         })
-    }
-
-    fn unusable(&self, why: &str) -> Error {
-        Error::Unusable(format!("database {:?} at {} {why}", self.database, self.host))
-    }
+        .after_connect(move |connection, _| {
+            let (server, settings) = (preparing.chosen().clone(), settings.clone());
+            Box::pin(async move {
+                session::prepare(connection, &server, &settings).await.map_err(Unfit::into_sql)
+            })
+        })
+        .connect_lazy_with(servers.chosen().options.clone())
 }
 
-async fn check_server(place: &Place, pool: &PgPool) -> Result<(), Error> {
-    let (number, version, read_only): (i32, String, bool) = sqlx::query_as(
-        "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
-                pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
-    )
-    .fetch_one(pool)
-    .await?;
-    if number < OLDEST {
-        let why = format!("is served by Postgres {version}; Darkroom needs {} or newer", OLDEST / 10_000);
-        return Err(place.unusable(&why));
-    }
-    if read_only {
-        return Err(place.unusable("is read-only (a standby?); name the primary in the job store's URL"));
-    }
-    Ok(())
+async fn refuse_poolers(
+    server: &Server,
+    connection: &mut PgConnection,
+    patience: Duration,
+) -> Result<(), Error> {
+    let compare = async {
+        let mut other = server.options.connect().await?;
+        session::refuse_shared_sessions((connection, &mut other), server).await?;
+        session::end(other).await;
+        Ok(())
+    };
+    let error = match timeout(patience, compare).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => Unfit::told(error, server).await,
+        Err(_) => why::passes(format!(
+            "a second connection to Postgres at {server} gets no answer within {} s; a pooler there must have a server \
+             connection for each of --database-connections (default_pool_size)",
+            patience.as_secs()
+        )),
+    };
+    Err(Error::NotOpened(error))
 }
 
-async fn migrate(place: &Place, pool: &PgPool) -> Result<(), Error> {
+async fn migrate(server: &Server, schema: &str, mut connection: PgConnection) -> Result<(), Error> {
     let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    // A connection of their own: they may take longer than any other statement.
-    let mut connection = pool.acquire().await?.detach();
+    // They may take longer than any other statement.
     sqlx::raw_sql("SET statement_timeout = 0").execute(&mut connection).await?;
     let migrated = MIGRATIONS.run(&mut connection).await;
-    connection.close().await?;
-    migrated.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => place.unusable(&format!(
+    session::end(connection).await;
+    let (database, user) = (server.database(), server.user());
+    let unusable =
+        |said: String| Error::NotOpened(why::unusable(format!("database {database:?} at {server} {said}")));
+    match migrated {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => Err(unusable(format!(
             "was made by a newer Darkroom (schema {version}, this one knows {newest}); run that version, or choose \
              another database"
-        )),
-        MigrateError::VersionMismatch(version) => place.unusable(&format!(
+        ))),
+        Err(MigrateError::VersionMismatch(version)) => Err(unusable(format!(
             "was made by another build of Darkroom (schema {version} differs); run that build, or choose another \
              database"
-        )),
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            match fault::state(&error).as_deref() {
-                Some("42501") => place.unusable(&format!("does not let {:?} create tables; grant it", place.user)),
-                _ => error.into(),
-            }
+        ))),
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            Err(match (fault::state(&error).as_deref(), &error) {
+                (Some("42501"), _) => unusable(format!(
+                    "does not let user {user:?} make tables in schema {schema:?}; GRANT CREATE, USAGE ON SCHEMA {schema} \
+                     TO {user}, or let the user own the database"
+                )),
+                (Some("53100"), _) => Error::Full,
+                (Some(_), sqlx::Error::Database(said)) => {
+                    unusable(format!("cannot be brought up to schema {newest}: {}", said.message()))
+                }
+                _ => Error::NotOpened(why::cannot_connect(server, &error).await),
+            })
         }
-        other => place.unusable(&format!("cannot be brought up to schema {newest}: {other}")),
-    })
+        Err(other) => Err(unusable(format!("cannot be brought up to schema {newest}: {other}"))),
+    }
 }
 
-async fn farm_id(pool: &PgPool) -> Result<Uuid, Error> {
+/// The cause, where a pool only says that time is up; as it is where the server said something.
+async fn not_opened(servers: &Servers, server: &Server, error: sqlx::Error) -> Error {
+    let (database, user) = (server.database(), server.user());
+    match (&error, fault::state(&error).as_deref()) {
+        (_, Some("42501")) => Error::NotOpened(why::unusable(format!(
+            "database {database:?} at {server} does not let user {user:?} use its tables ({error}); GRANT ALL ON ALL TABLES \
+             AND SEQUENCES, or name the user who made them"
+        ))),
+        (sqlx::Error::Database(said), _) => Error::NotOpened(why::unusable(format!(
+            "database {database:?} at {server} cannot be used: {}",
+            said.message()
+        ))),
+        _ => match servers.diagnose().await {
+            Some(cause) => Error::NotOpened(cause),
+            None => Error::NotOpened(why::cannot_connect(server, &error).await),
+        },
+    }
+}
+
+async fn farm_id(pool: &PgPool) -> Result<Uuid, sqlx::Error> {
     sqlx::query("INSERT INTO farm (id) VALUES ($1) ON CONFLICT (one) DO NOTHING")
         .bind(Uuid::new_v4())
         .execute(pool)
         .await?;
-    Ok(sqlx::query_scalar("SELECT id FROM farm").fetch_one(pool).await?)
-}
-
-async fn identity(pool: &PgPool) -> Result<String, Error> {
-    Ok(sqlx::query_scalar(
-        "SELECT c.system_identifier::text || '/' || d.oid::text
-         FROM pg_control_system() AS c, pg_database AS d WHERE d.datname = current_database()",
-    )
-    .fetch_one(pool)
-    .await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stopped_coordinators_transaction_ends_before_its_leadership_does() {
-        let connect = connect_options("postgres://darkroom@127.0.0.1/darkroom", &Options::default());
-        let connect = connect.expect("a URL");
-        let settings = connect.get_options().expect("settings");
-        assert!(settings.contains("idle_in_transaction_session_timeout=4000"), "{settings}");
-    }
+    sqlx::query_scalar("SELECT id FROM farm").fetch_one(pool).await
 }

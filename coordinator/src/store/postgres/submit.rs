@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     Error, PostgresStore, Tx, fault,
     progress::LockedJobs,
+    query::read_job,
     receive::insert_prompts,
     rows::{column, column32, digest, seed_column, stage_column, to_json},
 };
@@ -55,8 +56,7 @@ impl PostgresStore {
         let seq = insert_job(&mut tx, job).await?;
         insert_prompts(&mut tx, seq, job.encoder, prompts).await?.ok_or_else(|| Error::swept(job.id))?;
         if accept(&mut tx, seq, content).await? {
-            tx.commit().await?;
-            return Ok(Submitted { job: self.job_record(job.id).await?, existed: false });
+            return self.commit_accepted(tx, job.id).await;
         }
         tx.rollback().await?;
         let existing = self.repeated(&job.tenant, request, content).await?;
@@ -96,8 +96,7 @@ impl PostgresStore {
         if self.repeated(&tenant, request, content).await?.is_none() {
             let mut tx = self.begin_write().await?;
             if accept(&mut tx, seq, content).await? {
-                tx.commit().await?;
-                return Ok(Submitted { job: self.job_record(job).await?, existed: false });
+                return self.commit_accepted(tx, job).await;
             }
             tx.rollback().await?;
         }
@@ -141,6 +140,14 @@ impl PostgresStore {
             tx.commit().await?;
         }
         Ok(swept)
+    }
+
+    /// The record is read before the commit: after it, nothing may fail.
+    async fn commit_accepted(&self, mut tx: Tx, job: JobId) -> Result<Submitted, Error> {
+        let record = read_job(&mut tx, job).await?;
+        // That it is there says it: what is still received is not found.
+        self.commit_job(tx, job, |_| true).await?;
+        Ok(Submitted { job: record, existed: false })
     }
 
     async fn existing(&self, job: JobId) -> Result<Submitted, Error> {

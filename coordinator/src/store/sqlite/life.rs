@@ -11,6 +11,7 @@ use super::{
     Error, SqliteStore, Tx,
     dispatch::list,
     moves::{apply, finish},
+    query::read_job,
     rows::{ProgressRow, column, job_id, number, parse, to_json},
 };
 use crate::store::{
@@ -50,8 +51,9 @@ impl SqliteStore {
             .execute(&mut *tx)
             .await?;
         }
+        let record = read_job(&mut tx, job).await?;
         tx.commit().await?;
-        self.job_record(job).await
+        Ok(record)
     }
 
     pub(super) async fn hold_job(&self, job: JobId, event: JobEvent) -> Result<JobRecord, Error> {
@@ -66,8 +68,9 @@ impl SqliteStore {
                 .execute(&mut *tx)
                 .await?;
         }
+        let record = read_job(&mut tx, job).await?;
         tx.commit().await?;
-        self.job_record(job).await
+        Ok(record)
     }
 
     pub(super) async fn retry_job(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
@@ -90,8 +93,9 @@ impl SqliteStore {
         .execute(&mut *tx)
         .await?;
         revive_texts(&mut tx, seq).await?;
+        let record = read_job(&mut tx, job).await?;
         tx.commit().await?;
-        self.job_record(job).await
+        Ok(record)
     }
 
     pub(super) async fn follow_jobs(&self, limit: u64) -> Result<Committed, Error> {

@@ -58,7 +58,7 @@ impl SqliteStore {
         check(path, &writer).await?;
         check_mode(path, &writer).await?;
         migrate(path, &writer).await?;
-        let farm = farm_id(&writer).await?;
+        let farm = farm_id(path, &writer).await?;
         let readers = pool(READERS).connect_with(options.pragma("query_only", "on")).await;
         let readers = readers.map_err(|error| cannot_open(path, &error))?;
         Ok(Self { writer, readers, farm })
@@ -94,14 +94,14 @@ async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
              another state folder",
             path.display()
         )),
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => cannot_open(path, &error),
         other => {
             Error::Unusable(format!("{} cannot be brought up to schema {newest}: {other}", path.display()))
         }
     })
 }
 
-async fn farm_id(writer: &SqlitePool) -> Result<Uuid, Error> {
+async fn farm_id(path: &Path, writer: &SqlitePool) -> Result<Uuid, Error> {
     sqlx::query(
         "INSERT INTO farm (one, id, created_ms)
          VALUES (1, ?1, CAST(unixepoch('subsec') * 1000 AS INTEGER))
@@ -109,8 +109,10 @@ async fn farm_id(writer: &SqlitePool) -> Result<Uuid, Error> {
     )
     .bind(Uuid::new_v4().to_string())
     .execute(writer)
-    .await?;
-    let id: String = sqlx::query_scalar("SELECT id FROM farm").fetch_one(writer).await?;
+    .await
+    .map_err(|error| cannot_open(path, &error))?;
+    let id: Result<String, sqlx::Error> = sqlx::query_scalar("SELECT id FROM farm").fetch_one(writer).await;
+    let id = id.map_err(|error| cannot_open(path, &error))?;
     Uuid::try_parse(&id).map_err(|_| Error::Corrupt(format!("farm id {id:?}")))
 }
 
@@ -125,6 +127,19 @@ fn cannot_open(path: &Path, error: &sqlx::Error) -> Error {
         Some(13) => Error::Full,
         Some(5 | 6) => Error::Unusable(format!(
             "{} is locked by another process; stop the other farm, or choose another state folder",
+            path.display()
+        )),
+        Some(8) => Error::Unusable(format!(
+            "{} is read-only for this user, or lies on a read-only file system; let this user write the file and its \
+             folder, or choose another state folder",
+            path.display()
+        )),
+        Some(14) => Error::Unusable(format!(
+            "{} cannot be opened or made; its folder must be there, and this user must be allowed to write in it",
+            path.display()
+        )),
+        Some(10) => Error::Unusable(format!(
+            "the disk or file system of {} fails ({error}); look at it, or choose another state folder",
             path.display()
         )),
         _ => Error::Unusable(format!("{} cannot be opened: {error}", path.display())),

@@ -213,7 +213,10 @@ async fn find(tx: &mut SqliteConnection, job: JobId) -> Result<i64, Error> {
     seq.ok_or_else(|| Error::no_job(job))
 }
 
-async fn read_job(tx: &mut sqlx::Transaction<'static, Sqlite>, job: JobId) -> Result<JobRecord, Error> {
+pub(super) async fn read_job(
+    tx: &mut sqlx::Transaction<'static, Sqlite>,
+    job: JobId,
+) -> Result<JobRecord, Error> {
     let row: Option<JobRow> = sqlx::query_as(
         "SELECT *, CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms,
                 (SELECT before_ms FROM job_paces AS r WHERE r.job = jobs.seq) AS pace_ms,

@@ -8,7 +8,10 @@ use darkroom_core::{
 };
 
 use super::{
-    Error, SqliteStore, Tx, notes,
+    Error, SqliteStore, Tx,
+    dispatch::list,
+    notes,
+    query::read_job,
     rows::{column, job_id, parse, seed_column, to_json},
 };
 use crate::store::{
@@ -51,8 +54,9 @@ impl SqliteStore {
         let seq = insert_job(&mut tx, job).await?;
         insert_prompts(&mut tx, seq, prompts).await?;
         accept(&mut tx, seq, content).await?;
+        let record = read_job(&mut tx, job.id).await?;
         tx.commit().await?;
-        Ok(Submitted { job: self.job_record(job.id).await?, existed: false })
+        Ok(Submitted { job: record, existed: false })
     }
 
     pub(super) async fn begin_job(&self, job: &NewJob) -> Result<(), Error> {
@@ -91,8 +95,9 @@ impl SqliteStore {
             return Ok(Submitted { job: self.job_record(existing).await?, existed: true });
         }
         accept(&mut tx, seq, content).await?;
+        let record = read_job(&mut tx, job).await?;
         tx.commit().await?;
-        Ok(Submitted { job: self.job_record(job).await?, existed: false })
+        Ok(Submitted { job: record, existed: false })
     }
 
     pub(super) async fn abandon_job(&self, job: JobId) -> Result<(), Error> {
