@@ -10,7 +10,7 @@ if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/ini
     missing+=(postgresql)
 fi
 # Not a server: tests run the commands that errors about pictures print.
-command -v convert >/dev/null || missing+=(imagemagick)
+{ command -v convert && convert -version | grep -q ImageMagick; } >/dev/null 2>&1 || missing+=(imagemagick)
 # Proxies lie in sbin, which is not on everyone's path.
 for proxy in haproxy nginx; do
     PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$proxy" >/dev/null || missing+=("${proxy/nginx/nginx-light}")

@@ -4,17 +4,24 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::terminal;
+use crate::{settings, terminal};
 
 /// Exit code where standard output cannot take what was asked for: it may be able to later.
 pub const OUTPUT_FAILED: u8 = 4;
 
-/// The arguments, or the exit code after an answer (help, version) or a refusal was printed.
+/// The arguments, or the exit code after an answer (help, version) or a refusal was printed. Environment variables that are
+/// set to nothing count as unset. To be called first, before there are threads.
 ///
 /// # Errors
 /// The exit code that the program ends with now.
 pub fn parse<A: Parser>() -> Result<A, ExitCode> {
-    A::try_parse().map_err(|error| {
+    settings::start_over_without_empty();
+    let mut command = settings::without_empty(A::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = matches.and_then(|matches| {
+        A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    });
+    parsed.map_err(|error| {
         let text = error.render().to_string();
         let text = text.trim_end_matches('\n');
         if error.use_stderr() {

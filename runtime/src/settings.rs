@@ -1,25 +1,16 @@
-//! A program's command line and environment. An environment variable that is set to nothing counts as unset, as
+//! A program's environment. An environment variable that is set to nothing counts as unset, as
 //! compose files, unit files and CI systems write it for "no value".
 
 use std::{ffi::OsStr, os::unix::process::CommandExt as _};
 
-use clap::{Command, Parser};
+use clap::Command;
 
 /// Variables that libraries read for themselves and take at their word when they are empty: an empty `SSL_CERT_FILE` is a
 /// file that is not there.
 const OF_LIBRARIES: [&str; 2] = ["SSL_CERT_", "PG"];
 
-/// Parses the command line as [`Parser::parse`] does, empty variables taken as unset. To be called first, before there are
-/// threads.
-pub fn parse<P: Parser>() -> P {
-    start_over_without_empty();
-    let command = without_empty(P::command());
-    let matches = command.clone().get_matches();
-    P::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command.clone()).exit())
-}
-
 /// Takes the environment away from every argument whose variable is empty.
-fn without_empty(command: Command) -> Command {
+pub(crate) fn without_empty(command: Command) -> Command {
     let command = command.mut_args(|argument| {
         let empty = argument.get_env().is_some_and(is_empty);
         if empty { argument.env(None::<&'static str>) } else { argument }
@@ -33,7 +24,7 @@ fn is_empty(name: &OsStr) -> bool {
 
 /// Starts this program over, in the same process, where a variable that a library reads is empty: a running process cannot
 /// take a variable out of its environment safely. Where that fails the program goes on as it is.
-fn start_over_without_empty() {
+pub(crate) fn start_over_without_empty() {
     let empty = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         let of_library =
             OF_LIBRARIES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
@@ -59,6 +50,8 @@ fn start_over_without_empty() {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[derive(Debug, Parser)]
