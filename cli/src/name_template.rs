@@ -116,7 +116,7 @@ impl NameTemplate {
                         Number::Seed => image.seed,
                         Number::Line => image.line,
                     };
-                    name += &format!("{number:0width$}");
+                    name += &format!("{number:0width$}", width = *width);
                 }
             }
         }

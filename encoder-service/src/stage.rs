@@ -111,7 +111,7 @@ impl Model for EncodeModel {
             code: code.to_owned(),
             message: message.to_owned(),
         };
-        let texts = rows.iter().map(|row| body(row.task).map(|(body, _)| body.text.clone()));
+        let texts = rows.iter().map(|row| body(row.task).map(|body| body.text.clone()));
         let texts: Vec<String> = texts
             .collect::<Result<_, _>>()
             .map_err(|_| failed("wrong_task", "a task that encodes no text came to an encoder"))?;
