@@ -24,8 +24,10 @@ impl Lost {
     pub(crate) fn note(&mut self, index: u64, failure: UserError) -> Result<()> {
         let again = std::mem::take(&mut self.out_of_reach);
         match failure.code {
-            Code::NotFound | Code::FailedPrecondition | Code::Internal => {}
             Code::AlreadyExists if pictures::is_taken(&failure) => {}
+            // What cannot be written here, no other picture can be either.
+            _ if failure.field.as_deref() == Some("out") => return Err(failure),
+            Code::NotFound | Code::FailedPrecondition | Code::Internal => {}
             // A damaged disk fails for one picture, a storage that is away for all.
             Code::Unavailable if failure.reason.starts_with("ARTIFACTS") && !again => {
                 self.out_of_reach = true
@@ -91,6 +93,9 @@ mod tests {
         lost.note(3, failure(Code::NotFound, "ARTIFACT_MISSING")).expect("noted");
         lost.note(4, failure(Code::FailedPrecondition, "ARTIFACT_CORRUPT")).expect("noted");
         lost.note(5, failure(Code::Unavailable, "FARM_UNREACHABLE")).expect_err("no picture can be had");
+        let folder_gone =
+            UserError { field: Some("out".to_owned()), ..failure(Code::NotFound, "NO_SUCH_FILE") };
+        lost.note(6, folder_gone).expect_err("none can be written");
         lost.note(6, failure(Code::ResourceExhausted, "DISK_FULL")).expect_err("none can be written");
         lost.note(7, failure(Code::Unavailable, "ARTIFACTS_UNREACHABLE")).expect("a damaged disk");
         lost.found();

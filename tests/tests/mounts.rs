@@ -14,20 +14,7 @@ use nix::errno::Errno;
 /// `render` on a farm of its own in `folder`, with the fake.
 fn render(folder: &Path, out: &str) -> Darkroom {
     Darkroom::new(folder)
-        .args([
-            "--state",
-            "state",
-            "render",
-            "--quiet",
-            "--renderer",
-            "fake",
-            "--size",
-            "64",
-            "-n",
-            "2",
-            "-o",
-            out,
-        ])
+        .args(["--state", "state", "render", "--quiet", "--renderer", "fake", "--size", "64", "-o", out])
         .args(["a red circle", "--cascade"])
         .args([demo_cascade()])
 }
@@ -191,7 +178,7 @@ fn a_picture_that_cannot_be_written_is_the_cause_that_is_told() {
 #[test]
 fn a_folder_that_is_removed_while_it_is_rendered_for_is_named() {
     let folder = tempfile::tempdir().expect("folder");
-    let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_FAKE_STEP_MS", "20")]);
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_FAKE_STEP_MS", "200")]);
     let run = farm.command(["render", "--size", "64", "-o", "out", "a red circle"]).start();
     darkroom_tests::eventually("its job is there", || {
         let jobs = farm.command(["--json", "ls"]).run().json_lines();

@@ -39,7 +39,7 @@ async fn nothing_that_a_farm_answers_is_obeyed_by_a_terminal() {
         &["ls"],
         &["status", "x"],
         &["watch", "x"],
-        &["ls", "x", "--links", "1h"],
+        &["ls", "x", "--links=1h"],
         &["get", "x"],
         &["verify", "x"],
         &["cancel", "x"],
