@@ -73,7 +73,7 @@ fn refused(server: &Server, state: Option<&str>, said: &str) -> UserError {
             "Postgres at {server} refuses the password of user {user:?}; check user and password in --database (special \
              characters in them are written %40, %2F and so on)"
         )),
-        "28000" if said.contains("no pg_hba.conf entry") => {
+        "28000" if said.contains("pg_hba.conf") => {
             let tls = if said.contains("no encryption") { ", or with TLS (sslmode=require)" } else { "" };
             unusable(format!(
                 "Postgres at {server} does not let user {user:?} into database {database:?} from here ({said}); add a \
