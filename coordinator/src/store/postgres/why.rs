@@ -56,9 +56,7 @@ pub(super) async fn cannot_connect(server: &Server, error: &sqlx::Error) -> User
         sqlx::Error::Database(said) => refused(server, fault::state(error).as_deref(), said.message()),
         sqlx::Error::Tls(said) => no_tls(server, &said.to_string()),
         sqlx::Error::Io(error) => unreachable(server, error).await,
-        sqlx::Error::Protocol(_) => {
-            not_postgres(server, stranger(server).await.unwrap_or("something that speaks another protocol"))
-        }
+        sqlx::Error::Protocol(said) => ended(server, said).await,
         sqlx::Error::PoolTimedOut => passes(format!(
             "all of this coordinator's connections to Postgres at {server} are in use, or it gives no further one"
         )),
@@ -73,9 +71,9 @@ fn refused(server: &Server, state: Option<&str>, said: &str) -> UserError {
     match state.unwrap_or("") {
         "28P01" => wrong(format!(
             "Postgres at {server} refuses the password of user {user:?}; check user and password in --database (special \
-             characters of a password are written %40, %2F and so on)"
+             characters in them are written %40, %2F and so on)"
         )),
-        "28000" if said.contains("no pg_hba.conf entry") => {
+        "28000" if said.contains("pg_hba.conf") => {
             let tls = if said.contains("no encryption") { ", or with TLS (sslmode=require)" } else { "" };
             unusable(format!(
                 "Postgres at {server} does not let user {user:?} into database {database:?} from here ({said}); add a \
@@ -173,13 +171,7 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
             "nothing listens at {server}, where Postgres should be; start it, or correct host and port in --database"
         )),
         Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted => {
-            match stranger(server).await {
-                Some(what) => not_postgres(server, what),
-                None => passes(format!(
-                    "who answers at {server} ends the connection at once ({error}); a Postgres that stops, a proxy whose \
-                     Postgres is gone, or no Postgres at all"
-                )),
-            }
+            ended(server, &error.to_string()).await
         }
         // What rustls says of certificates comes so.
         Kind::InvalidData if !matches!(server.options.get_ssl_mode(), PgSslMode::Disable) => {
@@ -196,6 +188,17 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
             Some(error) => unknown_host(server, &error),
             None => passes(format!("Postgres at {server} cannot be reached ({error})")),
         },
+    }
+}
+
+/// Whoever answers says nothing that a Postgres says, or nothing at all.
+async fn ended(server: &Server, said: &str) -> UserError {
+    match stranger(server).await {
+        Some(what) => not_postgres(server, what),
+        None => passes(format!(
+            "who answers at {server} ends the connection at once ({said}); a Postgres that stops, a proxy whose Postgres is \
+             gone, or no Postgres at all"
+        )),
     }
 }
 
