@@ -13,7 +13,7 @@ const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 /// Equal for names that are one file on some file system.
 pub(crate) fn folded(name: &str) -> String {
     let visible: String = name.nfd().filter(|c| !is_ignorable(*c)).collect();
-    visible.to_uppercase().to_lowercase().nfd().collect()
+    visible.to_lowercase().to_uppercase().to_lowercase().nfd().collect()
 }
 
 /// Why a character cannot be part of a file name.
