@@ -151,6 +151,7 @@ impl Error {
         match self {
             Self::Store(error) => error.to_user(),
             Self::Unsure(error) => error.clone(),
+            Self::Artifacts(error) => error.to_user(),
             error if error.retryable() => UserError::new(Code::Unavailable, "UNAVAILABLE", error.to_string()),
             error => UserError::new(Code::Internal, "INTERNAL", error.to_string()),
         }

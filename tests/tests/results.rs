@@ -60,8 +60,8 @@ fn lost_and_damaged_pictures_are_listed_and_the_others_fetched() {
     let document: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(document["pictures"].as_array().map(Vec::len), Some(1));
     let missing = document["missing"].as_array().expect("a list");
-    let reasons: Vec<_> = missing.iter().map(|one| one["index"].as_u64()).collect();
-    assert_eq!(reasons, [Some(0), Some(1)]);
+    let reasons: Vec<_> = missing.iter().map(|one| (one["index"].as_u64(), one["reason"].as_str())).collect();
+    assert_eq!(reasons, [(Some(0), Some("ARTIFACT_MISSING")), (Some(1), Some("ARTIFACT_CORRUPT"))]);
 
     let ended = farm.command(["--json", "verify", &job]).run();
     assert_eq!(ended.code, Some(3));

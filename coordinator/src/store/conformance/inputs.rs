@@ -29,7 +29,7 @@ pub async fn a_picture_that_was_sent_is_known_by_its_hash(bench: &Bench) {
     let asked = [Digest::of(b"dog"), mask.sha256, cat.sha256];
     let mut known = bench.other.inputs(&asked).await.expect("asks");
     known.sort_by_key(|input| input.is_mask);
-    assert_eq!(known, [cat, mask]);
+    assert_eq!(known, [cat.clone(), mask]);
     assert_eq!(bench.store.inputs(&asked[..1]).await.expect("asks"), []);
     // Sent again later, it has a canonical form, which is known by its own hash too.
     let canonical = Canonical { sha256: Digest::of(b"upright cat"), size: 77 };

@@ -9,7 +9,6 @@ use darkroom_core::{
 
 use super::{
     Error, SqliteStore, Tx,
-    dispatch::list,
     notes,
     query::read_job,
     rows::{column, job_id, parse, seed_column, to_json},
