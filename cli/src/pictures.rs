@@ -80,16 +80,6 @@ impl Folder {
         Ok(numbers)
     }
 
-    /// Where image `index` goes.
-    pub(crate) fn path_of(&self, index: u64) -> PathBuf {
-        self.path.join(name(self.offset.saturating_add(index)))
-    }
-
-    /// Whether image `index` is there already, byte for byte.
-    pub(crate) fn has(&self, index: u64, sha256: &str) -> bool {
-        self.is_at(&self.path_of(index), sha256)
-    }
-
     /// Where a picture of a name of its own goes.
     pub(crate) fn path_named(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -97,11 +87,8 @@ impl Folder {
 
     /// Whether a picture of a name of its own is there already, byte for byte.
     pub(crate) fn has_named(&self, name: &str, sha256: &str) -> bool {
-        self.is_at(&self.path_named(name), sha256)
-    }
-
-    fn is_at(&self, path: &Path, sha256: &str) -> bool {
-        files::read(path, MAX_FILE_BYTES).is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
+        files::read(&self.path_named(name), MAX_FILE_BYTES)
+            .is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
     }
 
     /// As [`write`](Self::write), under a name of its own. There is no numbering on.
@@ -282,7 +269,7 @@ mod tests {
         let place = tempfile::tempdir().expect("folder");
         let folder = Folder::open(place.path(), Taken::NumberOn).expect("made");
         nix::unistd::mkfifo(&place.path().join("000000.png"), nix::sys::stat::Mode::S_IRWXU).expect("made");
-        assert!(!folder.has(0, "hash"));
+        assert!(!folder.has_named("000000.png", "hash"));
         assert_eq!(folder.write(0, b"new").expect("elsewhere"), place.path().join("000001.png"));
     }
 

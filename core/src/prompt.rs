@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_prompt_of_which_preparation_leaves_nothing_is_refused() {
-        let prepared = |text: &str| TextPreparation::IfClean.apply(text);
+        let prepared = |text: &str| TextPreparation::IfClean.apply(text).expect("it can be cleaned");
         for text in [".hidden", "a.b.c.org", "www://example.org/a"] {
             let error =
                 check_prepared("prompts[0].text", TextPreparation::IfClean, &prepared(text)).expect_err(text);

@@ -18,9 +18,8 @@ pub fn parse<A: Parser>() -> Result<A, ExitCode> {
     settings::start_over_without_empty();
     let mut command = settings::without_empty(A::command());
     let matches = command.try_get_matches_from_mut(std::env::args_os());
-    let parsed = matches.and_then(|matches| {
-        A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
-    });
+    let parsed =
+        matches.and_then(|matches| A::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
     parsed.map_err(|error| {
         let text = error.render().to_string();
         let text = text.trim_end_matches('\n');

@@ -190,7 +190,8 @@ impl Draft {
             ));
         }
         let text_embedding = self.prepare(&path("text"), &prompt.text)?;
-        let style_embedding = style.as_deref().map(|style| self.prepare(&path("style"), style)).transpose()?;
+        let style_embedding =
+            style.as_deref().map(|style| self.prepare(&path("style"), style)).transpose()?;
         let preparation = self.cascade.spec.encoder.text_preparation;
         check_prepared(&path("text"), preparation, &text_embedding.prepared)?;
         if let Some(style) = &style_embedding {

@@ -39,7 +39,9 @@ fn draft(preparation: &str, spec: v1::JobSpec) -> Draft {
 
 fn added(preparation: &str, prompt: v1::Prompt) -> Result<NewPrompt, UserError> {
     let mut draft = draft(preparation, v1::JobSpec { images_per_prompt: 3, ..Default::default() });
-    draft.add(vec![prompt], &Inputs::default()).map(|mut prompts| prompts.remove(0))
+    draft
+        .add(vec![prompt], &Inputs::default(), &CancellationToken::new())
+        .map(|mut prompts| prompts.remove(0))
 }
 
 fn prompt(text: &str) -> v1::Prompt {
@@ -101,8 +103,9 @@ fn custom_ids_of_a_message_clash_and_of_a_forecast_all_do() {
     let named = |id: &str, line| v1::Prompt { custom_id: id.to_owned(), line, ..prompt("a") };
     let inputs = Inputs::default();
     let mut stored = draft("none", v1::JobSpec::default());
-    let clash =
-        stored.add(vec![named("a", 5), prompt("b"), prompt("c"), named("a", 9)], &inputs).expect_err("twice");
+    let clash = stored
+        .add(vec![named("a", 5), prompt("b"), prompt("c"), named("a", 9)], &inputs, &CancellationToken::new())
+        .expect_err("twice");
     assert_eq!(clash.field.as_deref(), Some("prompts[3].custom_id"));
     assert_eq!(
         clash.message,
@@ -112,10 +115,14 @@ fn custom_ids_of_a_message_clash_and_of_a_forecast_all_do() {
     let mut stored = draft("none", v1::JobSpec::default());
     let mut forecast = draft("none", v1::JobSpec::default()).counting();
     for draft in [&mut stored, &mut forecast] {
-        draft.add(vec![named("a", 0), named("A", 0)], &inputs).expect("case tells them apart");
+        draft
+            .add(vec![named("a", 0), named("A", 0)], &inputs, &CancellationToken::new())
+            .expect("case tells them apart");
     }
-    stored.add(vec![named("a", 0)], &inputs).expect("the record says so");
-    let clash = forecast.add(vec![named("b", 0), named("a", 0)], &inputs).expect_err("twice");
+    stored.add(vec![named("a", 0)], &inputs, &CancellationToken::new()).expect("the record says so");
+    let clash = forecast
+        .add(vec![named("b", 0), named("a", 0)], &inputs, &CancellationToken::new())
+        .expect_err("twice");
     assert!(
         clash.message.starts_with("prompts[3].custom_id is \"a\", and so is prompts[0].custom_id;"),
         "{}",

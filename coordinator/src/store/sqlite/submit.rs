@@ -8,8 +8,7 @@ use darkroom_core::{
 };
 
 use super::{
-    Error, SqliteStore, Tx,
-    notes,
+    Error, SqliteStore, Tx, notes,
     query::read_job,
     rows::{column, job_id, parse, seed_column, to_json},
 };
