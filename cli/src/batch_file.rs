@@ -16,10 +16,11 @@ use crate::{
     failure::{self, Result},
     inputs::Inputs,
     request::set_inputs,
+    spool::{Prompts, Spool},
 };
 
 /// Prompts, and remarks on the file they came from.
-pub(crate) type Batch = (Vec<v1::Prompt>, Vec<String>);
+pub(crate) type Batch = (Prompts, Vec<String>);
 
 /// Reads a batch file; `-` is standard input. What `template` says holds for prompts that say nothing else; pictures that
 /// lines name are looked at, their paths relative to the file.
@@ -60,16 +61,15 @@ fn parse(
     let name = path.file_name().filter(|_| !batch_open::is_standard_input(path));
     let name = name.map(|name| name.to_string_lossy());
     let mut reader = Reader::open(file, name.as_deref(), options).map_err(|error| refuse(path, error))?;
-    let mut prompts = Vec::new();
+    let mut prompts = Spool::new();
     for prompt in &mut reader {
         let prompt = prompt.map_err(|error| refuse(path, error))?;
         let line = prompt.line;
-        prompts.push(
-            of_job(prompt, path, template, inputs).map_err(|error| at_line(path, line, &error.message))?,
-        );
+        let prompt = of_job(prompt, path, template, inputs);
+        prompts.push(prompt.map_err(|error| at_line(path, line, &error.message))?)?;
     }
     let remark = |note: darkroom_prompts::Note| format!("{}: {}", shown(path), note.message);
-    Ok((prompts, reader.notes().into_iter().map(remark).collect()))
+    Ok((prompts.finish()?, reader.notes().into_iter().map(remark).collect()))
 }
 
 /// A file's prompt as one of a job.
@@ -134,7 +134,7 @@ mod tests {
             v1::Prompt { negative: "blur".to_owned(), style: "ink".to_owned(), ..v1::Prompt::default() };
         let inputs = &mut Inputs::default();
         parse(text.as_bytes(), Path::new(name), Options::default(), &template, inputs)
-            .map(|(prompts, _)| prompts)
+            .map(|(prompts, _)| prompts.all())
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let mut inputs = Inputs::default();
         let mut read = |text: &str| {
             std::fs::write(&file, text).expect("written");
-            super::read(&file, &BatchArgs::default(), &template, &mut inputs).map(|(prompts, _)| prompts)
+            super::read(&file, &BatchArgs::default(), &template, &mut inputs).map(|(prompts, _)| prompts.all())
         };
         let lines = r#"{"prompt": "a"}
 {"prompt": "b", "image": "a.png"}

@@ -3,8 +3,9 @@
 
 use std::{
     future::Future,
+    io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -23,7 +24,10 @@ use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 
-use crate::failure::{self, Result};
+use crate::{
+    failure::{self, Result},
+    spool::Prompts,
+};
 
 /// Deadline of one attempt at a unary call.
 const CALL: Duration = Duration::from_secs(30);
@@ -39,9 +43,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const LASTED: Duration = Duration::from_secs(1);
 /// A watch that repeats its job where nothing changes is broken when it is silent for so long.
 const SILENCE: Duration = Duration::from_secs(90);
-/// Prompts and bytes that go into one message. What does not fit is sent as a stream.
-const CHUNK_PROMPTS: usize = 1_000;
-const CHUNK_BYTES: usize = 1 << 20;
 /// Largest message that a farm takes.
 const MAX_SENT: usize = 4 << 20;
 /// Bytes of a picture that go into one message.
@@ -81,17 +82,18 @@ impl Client {
     }
 
     /// Submits a job, in one message or as a stream. The spec's request id makes a repeated attempt harmless.
-    pub(crate) async fn submit(&self, spec: v1::JobSpec, prompts: Vec<v1::Prompt>) -> Result<Submitted> {
-        let chunks = Arc::new(chunks(prompts)?);
-        let response = if let [only] = chunks.as_slice() {
-            let request = v1::SubmitJobRequest { spec: Some(spec), prompts: only.prompts.clone() };
+    /// What does not fit into one message is sent as a stream.
+    pub(crate) async fn submit(&self, spec: v1::JobSpec, prompts: Prompts) -> Result<Submitted> {
+        let response = if prompts.chunks() == 1 {
+            let only = prompts.chunk(0).map_err(lost)?;
+            let request = v1::SubmitJobRequest { spec: Some(spec), prompts: only.prompts };
             self.call(request, CALL, async |mut farm, request| farm.submit_job(request).await).await?
         } else {
-            self.retrying(SUBMIT, async || {
-                let request = Self::streamed(&spec, &chunks);
-                self.farm.clone().submit_job_stream(request).await
-            })
-            .await?
+            let outgoing = Outgoing::new(spec, prompts);
+            let sent = self.retrying(SUBMIT, async || {
+                self.farm.clone().submit_job_stream(outgoing.request()).await
+            });
+            outgoing.unless_lost(sent.await)?
         };
         let job =
             response.job.ok_or_else(|| failure::internal("the farm accepted a job but did not name it"))?;
@@ -117,29 +119,12 @@ impl Client {
     pub(crate) async fn forecast(
         &self,
         spec: v1::JobSpec,
-        prompts: Vec<v1::Prompt>,
+        prompts: Prompts,
     ) -> Result<v1::ForecastJobResponse> {
-        let chunks = Arc::new(chunks(prompts)?);
-        self.retrying(SUBMIT, async || {
-            let request = Self::streamed(&spec, &chunks);
-            self.farm.clone().forecast_job(request).await
-        })
-        .await
-    }
-
-    /// A job as a stream: its spec, then its prompts.
-    fn streamed(
-        spec: &v1::JobSpec,
-        chunks: &Arc<Vec<v1::PromptChunk>>,
-    ) -> Request<impl tokio_stream::Stream<Item = v1::SubmitJobChunk> + Send + 'static> {
-        let spec = v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Spec(spec.clone())) };
-        let rest = Arc::clone(chunks);
-        let prompts = (0..rest.len()).map(move |position| v1::SubmitJobChunk {
-            part: Some(v1::submit_job_chunk::Part::Prompts(rest[position].clone())),
-        });
-        let mut request = Request::new(tokio_stream::iter(std::iter::once(spec).chain(prompts)));
-        request.set_timeout(SUBMIT);
-        request
+        let outgoing = Outgoing::new(spec, prompts);
+        let sent =
+            self.retrying(SUBMIT, async || self.farm.clone().forecast_job(outgoing.request()).await);
+        outgoing.unless_lost(sent.await)
     }
 
     /// The job as it stands.
@@ -568,31 +553,47 @@ struct Fetched {
     sha256: String,
 }
 
-/// Prompts in messages of bounded size; at least one.
-fn chunks(prompts: Vec<v1::Prompt>) -> Result<Vec<v1::PromptChunk>> {
-    let mut chunks = vec![v1::PromptChunk::default()];
-    let mut bytes = 0;
-    for (prompt, number) in prompts.into_iter().zip(1..) {
-        let size = prompt.encoded_len();
-        if size > CHUNK_BYTES {
-            let message = format!(
-                "prompt {number} takes {size} bytes; the limit of a message is {CHUNK_BYTES}, so make the prompt shorter"
-            );
-            return Err(UserError::invalid("prompt", message));
-        }
-        let full = chunks
-            .last()
-            .is_some_and(|chunk| chunk.prompts.len() >= CHUNK_PROMPTS || bytes + size > CHUNK_BYTES);
-        if full {
-            chunks.push(v1::PromptChunk::default());
-            bytes = 0;
-        }
-        bytes += size;
-        if let Some(chunk) = chunks.last_mut() {
-            chunk.prompts.push(prompt);
+/// A job as a stream, which may have to be sent more than once: its spec, then its prompts.
+struct Outgoing {
+    spec: v1::JobSpec,
+    prompts: Arc<Prompts>,
+    /// Why prompts that were put aside could not be read again.
+    lost: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Outgoing {
+    fn new(spec: v1::JobSpec, prompts: Prompts) -> Self {
+        Self { spec, prompts: Arc::new(prompts), lost: Arc::default() }
+    }
+
+    fn request(&self) -> Request<impl tokio_stream::Stream<Item = v1::SubmitJobChunk> + Send + 'static> {
+        let spec = v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Spec(self.spec.clone())) };
+        let (prompts, lost) = (Arc::clone(&self.prompts), Arc::clone(&self.lost));
+        let chunk = move |position| match prompts.chunk(position) {
+            Ok(chunk) => v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Prompts(chunk)) },
+            Err(error) => {
+                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                // The farm refuses it. An end would have it accept what came so far.
+                v1::SubmitJobChunk { part: None }
+            }
+        };
+        let chunks = (0..self.prompts.chunks()).map(chunk);
+        let mut request = Request::new(tokio_stream::iter(std::iter::once(spec).chain(chunks)));
+        request.set_timeout(SUBMIT);
+        request
+    }
+
+    /// What came of it, or why it was not sent whole.
+    fn unless_lost<A>(&self, sent: Result<A>) -> Result<A> {
+        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(lost(error)),
+            None => sent,
         }
     }
-    Ok(chunks)
+}
+
+fn lost(error: io::Error) -> UserError {
+    failure::file("batch", "read prompts again from", &std::env::temp_dir(), &error)
 }
 
 #[cfg(test)]

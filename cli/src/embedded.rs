@@ -252,6 +252,7 @@ async fn watch_storage(
         tokio::select! {
             why = lost.any() => {
                 health.not_serving(why).await;
+                told.send_replace(Some(UserError::new(Code::Internal, "PART_BROKEN", why)));
                 return;
             }
             _ = ticks.tick() => {}

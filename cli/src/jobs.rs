@@ -26,6 +26,7 @@ use crate::{
     pictures::{Folder, Taken},
     progress::Progress,
     request,
+    spool::Prompts,
     view::{self, CascadeView, FarmView, ImageView, JobView, WorkerView},
 };
 
@@ -42,7 +43,10 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
             let template = request::template(&args.request, &mut inputs)?;
             batch_file::read(path, &args.file, &template, &mut inputs)?
         }
-        None => (request::prompts(&args.prompts, &args.request, &mut inputs)?, Vec::new()),
+        None => {
+            let prompts = request::prompts(&args.prompts, &args.request, &mut inputs)?;
+            (Prompts::of(prompts)?, Vec::new())
+        }
     };
     if !as_json {
         notes(&remarks);
@@ -50,7 +54,7 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     if prompts.is_empty() {
         return Err(UserError::invalid("prompt", "no prompt is given; accepted: prompts, or --batch FILE"));
     }
-    let mut spec = request::spec(client, &args.request, &prompts, &inputs).await?;
+    let mut spec = request::spec(client, &args.request, prompts.pictured(), &inputs).await?;
     if let Some(id) = args.request_id {
         spec.client_request_id = id;
     }
@@ -221,7 +225,7 @@ async fn linked<'a>(
 }
 
 fn image_line(image: &v1::Image) -> String {
-    let id = if image.custom_id.is_empty() { String::new() } else { format!("{}  ", image.custom_id) };
+    let id = if image.custom_id.is_empty() { String::new() } else { format!("{}  ", shown(&image.custom_id)) };
     let mut line = format!(
         "{:06}  {:<10}  {:<8}  seed {}  {id}{}",
         image.index,

@@ -35,6 +35,7 @@ mod request;
 #[cfg(feature = "embedded")]
 mod rerender;
 mod run;
+mod spool;
 mod stage_flags;
 #[cfg(feature = "embedded")]
 mod tokenize;

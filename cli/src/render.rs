@@ -27,6 +27,7 @@ use crate::{
     pictures::{Folder, Taken},
     progress::Progress,
     request,
+    spool::Prompts,
     view::{self, ImageView, JobView},
 };
 
@@ -85,7 +86,7 @@ impl Render {
     ) -> Result<Done> {
         let mut spec = request::spec(client, &self.args.request, &self.prompts, &self.inputs).await?;
         spec.priority = v1::Priority::Interactive.into();
-        let job = client.submit(spec, std::mem::take(&mut self.prompts)).await?.job;
+        let job = client.submit(spec, Prompts::of(std::mem::take(&mut self.prompts))?).await?.job;
         let watched = tokio::select! {
             watched = self.follow(client, &job, progress) => watched,
             () = stop.cancelled() => Err(interrupted()),

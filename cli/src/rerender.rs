@@ -23,6 +23,7 @@ use crate::{
     inputs::Inputs,
     jobs,
     output::{self, Beside},
+    spool::Prompts,
 };
 
 /// What came of it.
@@ -121,7 +122,7 @@ async fn render(client: &Client, recipe: &Recipe, inputs: &Inputs) -> Result<(Ve
         mask: recipe.mask.map_or_else(String::new, String::from),
         ..v1::Prompt::default()
     };
-    let mut job = client.submit(spec, vec![prompt]).await?.job;
+    let mut job = client.submit(spec, Prompts::of([prompt])?).await?.job;
     let mut watch = client.watch(&job.id, 0, false);
     while let Some(event) = watch.next().await? {
         job = event.job.unwrap_or(job);

@@ -23,6 +23,9 @@ pub(crate) struct JobView {
     images_dead: u64,
     images_cancelled: u64,
     stages: Vec<StageView>,
+    /// How pictures to start from were made to fit; nothing where none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fit: Option<&'static str>,
     width: u32,
     height: u32,
     settings: Vec<SettingsView>,
@@ -74,6 +77,17 @@ pub(crate) struct SettingsView {
     cache_interval: Option<u32>,
 }
 
+/// The name of a fit.
+pub(crate) fn fit(fit: v1::Fit) -> Option<&'static str> {
+    match fit {
+        v1::Fit::Unspecified => None,
+        v1::Fit::Crop => Some("crop"),
+        v1::Fit::Pad => Some("pad"),
+        v1::Fit::Stretch => Some("stretch"),
+        v1::Fit::Exact => Some("exact"),
+    }
+}
+
 impl From<&v1::Job> for JobView {
     fn from(job: &v1::Job) -> Self {
         let spec = job.spec.clone().unwrap_or_default();
@@ -104,6 +118,7 @@ impl From<&v1::Job> for JobView {
                     images_per_second: stage.images_per_second,
                 })
                 .collect(),
+            fit: job.effective_settings.as_ref().and_then(|settings| fit(settings.fit())),
             width: job.effective_settings.as_ref().map_or(0, |settings| settings.width),
             height: job.effective_settings.as_ref().map_or(0, |settings| settings.height),
             settings: job

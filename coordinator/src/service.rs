@@ -33,7 +33,7 @@ use crate::{
     tasks::Cascades,
 };
 
-/// Pictures that are received at a time.
+/// Pictures that are looked at at a time.
 const UPLOADS: usize = 4;
 /// Memory that pictures being decoded may take together, MiB: one of the largest, or many small ones.
 pub(crate) const DECODING_MIB: usize = 1024;

@@ -181,9 +181,13 @@ pub async fn listen(listen: &Listen) -> Result<Listener, Error> {
             // The system chose a port that is taken at another address of the name.
             Err(error) if in_use(&error) && listen.port == 0 && tries < TRIES => {}
             Err(error) if in_use(&error) => {
+                let host = match &listen.host {
+                    Host::All => "every address".to_owned(),
+                    _ => listen.with_port("").trim_end_matches(':').to_owned(),
+                };
                 return Err(Error::PortInUse {
                     port: listen.port,
-                    host: listen.with_port("").trim_end_matches(':').to_owned(),
+                    host,
                     other: listen.with_port("PORT"),
                 });
             }

@@ -243,6 +243,31 @@ async fn calls_under_way_are_limited_in_all_and_health_is_still_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_that_stay_open_leave_room_for_those_that_end() {
+    let server = Server::start(usize::MAX >> 4, |options| options.calls = 8).await;
+    let ask = HealthCheckRequest { service: String::new() };
+    let mut watches = Vec::new();
+    for _ in 0..6 {
+        let watch = HealthClient::new(server.channel().await).watch(ask.clone()).await;
+        watches.push(watch.expect("room for three quarters").into_inner());
+    }
+    let refused = HealthClient::new(server.channel().await).watch(ask.clone()).await.expect_err("no more");
+    assert_eq!(refused.code(), Code::Unavailable);
+    server.client().await.encode(text(1)).await.expect("a call that ends has room");
+    drop(watches.pop());
+    let mut again = HealthClient::new(server.channel().await).watch(ask.clone()).await;
+    for _ in 0..1000 {
+        if again.is_ok() {
+            break;
+        }
+        tokio::task::yield_now().await;
+        again = HealthClient::new(server.channel().await).watch(ask.clone()).await;
+    }
+    again.expect("a watch that ended makes room");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_calls_taken_back_do_not_cut_the_connection_and_a_flood_of_them_does() {
     let server = Server::start(0, |_| {}).await;
     let client = server.client().await;

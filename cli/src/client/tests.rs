@@ -85,33 +85,6 @@ fn refused() -> Answer {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn chunks_hold_every_prompt_once_in_order_within_their_bounds() {
-    let prompts: Vec<_> = (0..5_000)
-        .map(|number| v1::Prompt {
-            text: format!("{number} {}", "x".repeat(number % 4_000)),
-            ..v1::Prompt::default()
-        })
-        .collect();
-    let chunks = chunks(prompts.clone()).expect("small prompts");
-    assert!(chunks.len() > 5);
-    for chunk in &chunks {
-        assert!(chunk.prompts.len() <= CHUNK_PROMPTS && chunk.encoded_len() < CHUNK_BYTES + 32_768);
-        assert!(chunk.encoded_len() < MAX_SENT);
-    }
-    let again: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.prompts).collect();
-    assert!(again == prompts);
-}
-
-#[test]
-fn a_prompt_that_fits_into_no_message_is_named() {
-    let small = v1::Prompt { text: "small".to_owned(), ..v1::Prompt::default() };
-    let large = v1::Prompt { text: "x".repeat(CHUNK_BYTES + 1), ..v1::Prompt::default() };
-    let error = super::chunks(vec![small, large]).expect_err("too large");
-    assert_eq!(error.code, Code::InvalidArgument);
-    assert!(error.message.starts_with("prompt 2 takes"), "{error}");
-}
-
-#[test]
 fn an_address_without_a_port_is_refused() {
     for address in ["", "localhost", "::::", "http://localhost", "https://localhost:7878"] {
         let error = Client::new(address).map(|_| ()).expect_err(address);

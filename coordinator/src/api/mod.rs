@@ -58,6 +58,7 @@ pub fn server_options(services: &[&str]) -> server::Options {
     let mut options = server::Options::new(FILE_DESCRIPTOR_SET, services);
     let path = |method: &str| format!("/darkroom.v1.Farm/{method}");
     options.limits.long.extend(["SubmitJobStream", "UploadInput", "ForecastJob"].map(path));
+    options.lasting.push(path("WatchJob"));
     options.message = MAX_MESSAGE_BYTES;
     options.gathers.push(path("UploadInput"));
     // Pictures are compressed already.

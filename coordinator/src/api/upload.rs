@@ -25,8 +25,6 @@ impl Farm {
         &self,
         mut chunks: Streaming<v1::UploadInputChunk>,
     ) -> Result<v1::UploadInputResponse, Error> {
-        // So many bodies are in memory at a time; later uploads wait until a slot is free.
-        let _turn = self.shared.uploads.acquire().await.map_err(Error::other)?;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|status| refused(darkroom_proto::status::from_status(&status)))?;
@@ -41,6 +39,8 @@ impl Farm {
             }
             bytes.extend_from_slice(&chunk.data);
         }
+        // Only what came whole waits for its turn: a slow sender holds up nobody. The server bounds the memory of all.
+        let _turn = self.shared.uploads.acquire().await.map_err(Error::other)?;
         self.keep(bytes.freeze()).await
     }
 

@@ -24,6 +24,7 @@ use super::accept::Busy;
 pub(super) struct Place {
     pub(super) _busy: Busy,
     pub(super) _room: Option<OwnedSemaphorePermit>,
+    pub(super) _lasting: Option<OwnedSemaphorePermit>,
 }
 
 struct State {
@@ -147,7 +148,7 @@ mod tests {
 
     fn answer(frames: usize) -> (Answer, Arc<AtomicBool>) {
         let dropped = Arc::new(AtomicBool::new(false));
-        let place = Place { _busy: Busy::for_test(), _room: None };
+        let place = Place { _busy: Busy::for_test(), _room: None, _lasting: None };
         let body = Body::new(Frames(frames, Arc::clone(&dropped)));
         (Answer::new(body, place, Duration::from_secs(60)), dropped)
     }

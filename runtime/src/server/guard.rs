@@ -28,12 +28,17 @@ use crate::deadline::Deadline;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Health checks are answered however many calls there are.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
+/// Beginnings of paths of calls of every server that may stay open for ever.
+const LASTING: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
 
 /// All calls of a server.
 #[derive(Clone)]
 pub(super) struct Calls {
     inner: Deadline<Routes>,
     room: Arc<Semaphore>,
+    /// Places of calls that may stay for ever.
+    lasting_room: Arc<Semaphore>,
+    lasting: Arc<[String]>,
     budget: Arc<Budget>,
     plain: Arc<[String]>,
     unread: Duration,
@@ -44,6 +49,8 @@ impl Calls {
         Self {
             inner,
             room: Arc::new(Semaphore::new(options.calls)),
+            lasting_room: Arc::new(Semaphore::new((options.calls * 3 / 4).max(1))),
+            lasting: options.lasting.iter().chain(&options.limits.long).cloned().collect(),
             budget: Arc::new(Budget::new(options)),
             plain: options.plain.clone().into(),
             unread: options.unread,
@@ -81,6 +88,15 @@ impl Service<Request<Incoming>> for ConnectionCalls {
         if request.version() < Version::HTTP_2 {
             return Box::pin(std::future::ready(Ok(not_http2())));
         }
+        let path = request.uri().path();
+        let lasts = LASTING.iter().any(|part| path.starts_with(part)) || self.calls.lasting.iter().any(|one| one == path);
+        let lasting = match lasts.then(|| Arc::clone(&self.calls.lasting_room).try_acquire_owned()).transpose() {
+            Ok(lasting) => lasting,
+            Err(_) => {
+                let refused = busy_status("the farm serves as many watches and streams as it can; try again");
+                return Box::pin(std::future::ready(Ok(refused.into_http())));
+            }
+        };
         let room = match Arc::clone(&self.calls.room).try_acquire_owned() {
             Ok(room) => Some(room),
             Err(_) if request.uri().path() == HEALTH => None,
@@ -94,7 +110,7 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             parts.headers.remove("grpc-accept-encoding");
         }
         let (body, held) = Metered::new(body, &parts, &self.calls.budget, self.purse.clone());
-        let place = Place { _busy: busy, _room: room };
+        let place = Place { _busy: busy, _room: room, _lasting: lasting };
         let unread = self.calls.unread;
         let answer = self.calls.inner.call(Request::from_parts(parts, Body::new(body)));
         Box::pin(async move {

@@ -25,6 +25,9 @@ pub struct Options {
     pub streams: u32,
     /// Most calls under way in all; health checks are always answered.
     pub calls: usize,
+    /// Paths of calls that may stay open for ever. Together with health's watches, reflection and the deadlines' long calls
+    /// they get three quarters of `calls`, so that calls that end soon always have the rest.
+    pub lasting: Vec<String>,
     /// Time for a new connection to say which protocol it speaks.
     pub handshake: Duration,
     /// A connection without a call for so long is closed.
@@ -57,6 +60,7 @@ impl Options {
             connections: 1000,
             streams: 100,
             calls: 2000,
+            lasting: Vec::new(),
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(600),
             stall: Duration::from_secs(30),
