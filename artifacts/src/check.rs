@@ -42,7 +42,8 @@ impl ArtifactStore {
     /// Writes, reads and deletes a small probe under a name of its own.
     ///
     /// Where storage keeps the versions of what is deleted, one probe is written once and stays: from then on it is read,
-    /// and written again under the condition that it is not there, which storage must refuse. So nothing piles up.
+    /// and written again under the condition that it is not there, which storage must refuse. So nothing piles up. Clocks are compared
+    /// only where a probe is written then; S3 itself refuses requests of clocks that are far off.
     ///
     /// # Errors
     /// One sentence: the endpoint cannot be reached, there is no such bucket, the credentials are wrong, the bucket

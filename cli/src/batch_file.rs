@@ -9,6 +9,7 @@ use std::{
 use darkroom_core::error::UserError;
 use darkroom_prompts::{Error, Limits, Options, Prompt, Reader, Sample};
 use darkroom_proto::v1;
+use darkroom_runtime::terminal::shown_path;
 
 use crate::{
     args::BatchArgs,
@@ -66,7 +67,7 @@ fn parse(
         let prompt = prompt.map_err(|error| refuse(path, error))?;
         let line = prompt.line;
         let prompt = of_job(prompt, path, template, inputs);
-        prompts.push(prompt.map_err(|error| at_line(path, line, &error.message))?)?;
+        prompts.push(prompt.map_err(|error| at_line(path, line, &explained(error)))?)?;
     }
     let remark = |note: darkroom_prompts::Note| format!("{}: {}", shown(path), note.message);
     Ok((prompts.finish()?, reader.notes().into_iter().map(remark).collect()))
@@ -85,7 +86,9 @@ fn of_job(prompt: Prompt, path: &Path, template: &v1::Prompt, inputs: &mut Input
         line: prompt.line,
         ..template.clone()
     };
-    let beside = |file: &String| path.parent().map_or_else(|| file.into(), |folder| folder.join(file));
+    // Of standard input, whatever it is called, pictures lie in the folder where the command runs.
+    let folder = path.parent().filter(|_| !batch_open::is_standard_input(path));
+    let beside = |file: &String| folder.map_or_else(|| file.into(), |folder| folder.join(file));
     let given = |file: &Option<String>| file.as_ref().filter(|file| !file.is_empty()).map(beside);
     match (&prompt.image, given(&prompt.mask)) {
         // A mask is of its own picture: a line that brings a picture, or none, brings its mask too.
@@ -95,6 +98,17 @@ fn of_job(prompt: Prompt, path: &Path, template: &v1::Prompt, inputs: &mut Input
         (None, None) => {}
     }
     Ok(new)
+}
+
+/// A picture that is not there may be none: tables of captions name theirs so too.
+fn explained(error: UserError) -> String {
+    match (error.reason.as_str(), error.field) {
+        ("NO_SUCH_FILE", Some(field)) => format!(
+            "{}; `{field}` names a picture to start from: rename the column or key to keep it as a label",
+            error.message
+        ),
+        _ => error.message,
+    }
 }
 
 fn refuse(path: &Path, error: Error) -> UserError {
@@ -121,7 +135,7 @@ fn at_line(path: &Path, line: u64, message: &str) -> UserError {
 fn shown(path: &Path) -> String {
     match batch_open::is_standard_input(path) {
         true => "standard input".to_owned(),
-        false => path.display().to_string(),
+        false => shown_path(path),
     }
 }
 
@@ -187,6 +201,7 @@ mod tests {
         assert_eq!(seen, [("i", "m"), (name, ""), (name, name), ("", ""), ("i", ""), ("i", "m")]);
         for (line, says) in [
             (r#"{"prompt": "a", "image": "b.png"}"#, "b.png"),
+            (r#"{"prompt": "a", "image": "b.png"}"#, "rename the column or key to keep it as a label"),
             (r#"{"prompt": "a", "mask": "a.png"}"#, "without an image"),
             (r#"{"prompt": "a", "image": "", "mask": "a.png"}"#, "without an image"),
         ] {

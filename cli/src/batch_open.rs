@@ -9,6 +9,7 @@ use std::{
 };
 
 use darkroom_core::error::UserError;
+use darkroom_runtime::terminal::shown_path;
 use nix::fcntl::OFlag;
 
 use crate::failure::{self, Result};
@@ -50,11 +51,11 @@ fn check(path: &Path, metadata: &Metadata, limit: u64) -> Result<()> {
         "a device"
     } else if metadata.len() > limit {
         let (has, most) = (metadata.len() >> 20, limit >> 20);
-        return refuse(format!("{} has {has} MiB; accepted: at most {most} MiB, split it", path.display()));
+        return refuse(format!("{} has {has} MiB; accepted: at most {most} MiB, split it", shown_path(path)));
     } else {
         return Ok(());
     };
-    refuse(format!("{} is {what}; accepted: a file, or `-` for what is piped in", path.display()))
+    refuse(format!("{} is {what}; accepted: a file, or `-` for what is piped in", shown_path(path)))
 }
 
 fn refuse(message: String) -> Result<()> {

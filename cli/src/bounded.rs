@@ -8,6 +8,7 @@ use std::{
 };
 
 use darkroom_core::error::UserError;
+use darkroom_runtime::terminal::shown_path;
 use nix::fcntl::OFlag;
 
 use crate::failure::{self, Result};
@@ -53,11 +54,11 @@ fn check(field: &str, path: &Path, seen: &Metadata, most: usize) -> Result<()> {
     } else {
         "a device"
     };
-    Err(UserError::invalid(field, format!("{} is {what}; accepted: a file", path.display())))
+    Err(UserError::invalid(field, format!("{} is {what}; accepted: a file", shown_path(path))))
 }
 
 fn too_big(field: &str, path: &Path, bytes: &str, most: usize) -> UserError {
-    UserError::invalid(field, format!("{} has {bytes} bytes; accepted: at most {most}", path.display()))
+    UserError::invalid(field, format!("{} has {bytes} bytes; accepted: at most {most}", shown_path(path)))
 }
 
 #[cfg(test)]

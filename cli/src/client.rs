@@ -20,7 +20,6 @@ use darkroom_proto::{
     v1::{self, farm_client::FarmClient},
 };
 use darkroom_runtime::peer::{self, Addresses, Patience, Peers, Trouble};
-use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
 

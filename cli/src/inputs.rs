@@ -9,6 +9,7 @@ use std::{
 use darkroom_artifacts::input::{Given, MAX_BYTES, NoMask};
 use darkroom_core::{digest::Digest, error::UserError, extent::Extent, fit::Fit};
 use darkroom_proto::v1;
+use darkroom_runtime::terminal::shown_path;
 
 use crate::{
     bounded,
@@ -57,13 +58,13 @@ impl Inputs {
     /// Looks at a mask of a picture that was looked at.
     pub(crate) fn mask(&mut self, field: &str, path: &Path, image: Digest) -> Result<Digest> {
         let mask = self.picture(field, path)?;
-        let refuse = |what: String| Err(UserError::invalid(field, format!("{} {what}", path.display())));
+        let refuse = |what: String| Err(UserError::invalid(field, format!("{} {what}", shown_path(path))));
         match (self.files.get(&mask), self.files.get(&image)) {
             (Some(File { mask: Err(why), .. }), _) => refuse(why.to_string()),
             (Some(file), Some(picture)) if file.extent != picture.extent => refuse(format!(
                 "has {} pixels, and its picture {} has {}; accepted: {}, as many as its picture",
                 file.extent,
-                picture.path.display(),
+                shown_path(&picture.path),
                 picture.extent,
                 picture.extent
             )),
@@ -82,11 +83,12 @@ impl Inputs {
     }
 
     /// The SHA-256 of what a farm stores of a picture.
+    #[cfg(feature = "embedded")]
     pub(crate) fn canonical(field: &str, path: &Path) -> Result<Digest> {
         let given = decode(field, path, &bounded::read(field, path, MAX_BYTES)?)?;
         let canonical = given.pixels.canonical();
         let canonical =
-            canonical.map_err(|error| UserError::invalid(field, format!("{} {error}", path.display())))?;
+            canonical.map_err(|error| UserError::invalid(field, format!("{} {error}", shown_path(path))))?;
         Ok(Digest::of(&canonical))
     }
 
@@ -103,7 +105,7 @@ impl Inputs {
             let fitted =
                 wanted.filter(|_| pictures.contains(name)).and_then(|to| fit.remark(file.extent, to));
             let said = file.notes.iter().chain(&fitted);
-            notes.extend(said.map(|note| format!("{} {note}", file.path.display())));
+            notes.extend(said.map(|note| format!("{} {note}", shown_path(&file.path))));
         }
         let more = notes.len().saturating_sub(NOTES);
         notes.truncate(NOTES);
@@ -122,7 +124,7 @@ impl Inputs {
             if Digest::of(&bytes) != *sha256 {
                 let message = format!(
                     "{} changed while it was being sent; accepted: a file that stays",
-                    file.path.display()
+                    shown_path(&file.path)
                 );
                 return Err(UserError::invalid("image", message));
             }
@@ -133,7 +135,7 @@ impl Inputs {
 }
 
 fn decode(field: &str, path: &Path, bytes: &[u8]) -> Result<Given> {
-    Given::decode(bytes).map_err(|error| UserError::invalid(field, format!("{} {error}", path.display())))
+    Given::decode(bytes).map_err(|error| UserError::invalid(field, format!("{} {error}", shown_path(path))))
 }
 
 #[cfg(test)]
@@ -189,6 +191,7 @@ mod tests {
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert!(notes[0].contains("grey.png is 8x8: the 8x4 in its middle are used"), "{notes:?}");
         assert!(inputs.notes(&[prompt], Fit::Crop, None).is_empty());
+        #[cfg(feature = "embedded")]
         assert_eq!(
             Inputs::canonical("image", &path).expect("stored"),
             inputs.by_path[&path],

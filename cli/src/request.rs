@@ -12,6 +12,7 @@ use darkroom_core::{
     shape::{Shapes, StageShape},
 };
 use darkroom_proto::v1;
+use darkroom_runtime::terminal::shown_path;
 use uuid::Uuid;
 
 use crate::{
@@ -21,6 +22,9 @@ use crate::{
     inputs::Inputs,
     output,
 };
+
+/// Largest edge of a stage that a farm may tell of.
+const LARGEST_STAGE: u32 = 16_384;
 
 /// Prompts from the command line, each checked; what they start from is looked at.
 pub(crate) fn prompts(
@@ -71,7 +75,7 @@ fn note(
             let message = format!(
                 "{} has {extent} pixels; accepted with --fit exact: a picture with the shape of {wanted}, or --fit crop, pad \
                  or stretch",
-                path.display()
+                shown_path(path)
             );
             return Err(UserError::invalid("image", message));
         }
@@ -107,7 +111,7 @@ pub(crate) fn set_inputs(
         (Some(path), None) => {
             let message = format!(
                 "mask is {} without an image; accepted: the picture it is of beside it",
-                path.display()
+                shown_path(path)
             );
             return Err(UserError::invalid("mask", message));
         }
@@ -179,7 +183,7 @@ fn extent(
         let message = format!(
             "{} has {first} pixels, and the cascade makes no picture of that shape; accepted with --fit exact: edges in \
              proportions of multiples of {}, or --fit crop, pad or stretch",
-            path.display(),
+            shown_path(path),
             shapes.step()
         );
         return Err(UserError::invalid("image", message));
@@ -205,6 +209,12 @@ pub(crate) async fn spec(
         .find(|one| cascade.is_empty() || one.name == cascade || one.digest == cascade)
         .map(|one| one.stages.as_slice());
     let stages = chosen.unwrap_or_default();
+    if let Some(stage) = stages.iter().find(|stage| stage.size == 0 || stage.size > LARGEST_STAGE) {
+        return Err(failure::internal(format!(
+            "the farm says that stage {} makes pictures of {} pixels; accepted: 1 to {LARGEST_STAGE}",
+            stage.name, stage.size
+        )));
+    }
     let mut settings = match chosen {
         Some(stages) => request.stages.settings(size, request.from.as_deref(), stages)?,
         // The farm refuses the cascade and says which it has.

@@ -208,6 +208,8 @@ impl Walk<'_> {
                     Some((limit, advice)) if *count > limit => {
                         return Err(Refusal::TooMany { field: field.name.clone(), limit, advice });
                     }
+                    // Numbers take no more memory than a few times their bytes.
+                    Some(_) if !matches!(field.kind, Kind::Message(_) | Kind::Bytes) => {}
                     Some(_) => {
                         self.left = self.left.checked_sub(elements).ok_or(Refusal::TooManyInAll)?;
                     }

@@ -7,7 +7,7 @@ use clap::Command;
 
 /// Variables that libraries read for themselves and take at their word when they are empty: an empty `SSL_CERT_FILE` is a
 /// file that is not there.
-const OF_LIBRARIES: [&str; 2] = ["SSL_CERT_", "PG"];
+const OF_LIBRARIES: [&str; 3] = ["SSL_CERT_", "PG", "TMPDIR"];
 
 /// Takes the environment away from every argument whose variable is empty.
 pub(crate) fn without_empty(command: Command) -> Command {

@@ -37,11 +37,11 @@ pub enum NoMask {
 impl fmt::Display for NoMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, help) = match self {
-            Self::Black => ("is black alone, so nothing would be painted anew", ""),
+            Self::Black => ("is dark everywhere (black alone, or strokes that are less than half bright), so nothing would be painted anew", ""),
             Self::BlackOnClear => (
-                "is black and transparent, so it is unclear what would be painted anew",
-                ". `convert mask.png -alpha extract -threshold 50% out.png` paints where it is black, \
-                 `convert mask.png -alpha extract -threshold 50% -negate out.png` where it is transparent",
+                "is dark and transparent, so it is unclear what would be painted anew",
+                ". `convert mask.png -alpha extract -threshold 0 out.png` paints where there are strokes, \
+                 `convert mask.png -alpha extract -threshold 0 -negate out.png` where it is transparent",
             ),
             Self::Colours => ("has many colours, as a photo has", ""),
             Self::ColoursOnClear => (

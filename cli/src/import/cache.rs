@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use darkroom_runtime::terminal::shown_path;
+
 use super::parts::wrong;
 use crate::failure::{self, Result};
 
@@ -26,14 +28,14 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
     if let Some((stray, what)) = stray(&whole) {
         return Err(wrong(format!(
             "{} is in {stray}/, {what}; accepted: the folder above, {}, or one of its snapshots/*",
-            given.display(),
-            cache_of(&whole).unwrap_or(&whole).display()
+            shown_path(given),
+            shown_path(cache_of(&whole).unwrap_or(&whole))
         )));
     }
     if let Some(models) = hub(given) {
         return Err(wrong(format!(
             "{} is the cache of several models; accepted: one or more of them, such as {}",
-            given.display(),
+            shown_path(given),
             models.join(", ")
         )));
     }
@@ -63,12 +65,12 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
             true => Ok(path),
             false if found.is_empty() => Err(wrong(format!(
                 "{} is a cache's folder whose snapshot {revision:?}, which refs/main names, is not there: nothing was fetched; fetch it again",
-                given.display()
+                shown_path(given)
             ))),
             false => Err(wrong(format!(
                 "{} is a cache's folder whose snapshot {revision:?}, which refs/main names, is not there; accepted: one that is, below {}: {}",
-                given.display(),
-                snapshots.display(),
+                shown_path(given),
+                shown_path(snapshots),
                 names()
             ))),
         };
@@ -77,12 +79,12 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
         [only] => Ok(only.clone()),
         [] => Err(wrong(format!(
             "{} is a cache's folder without a snapshot: nothing was fetched; fetch it again",
-            given.display()
+            shown_path(given)
         ))),
         _ => Err(wrong(format!(
             "{} is a cache's folder without refs/main and with several snapshots; accepted: one of them, below {}: {}",
-            given.display(),
-            snapshots.display(),
+            shown_path(given),
+            shown_path(snapshots),
             names()
         ))),
     }
@@ -114,7 +116,7 @@ fn hub(folder: &Path) -> Option<Vec<String>> {
         .filter_map(|folder| fs::read_dir(folder).ok())
         .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
         .filter(|path| is_cache(path) && path.is_dir())
-        .map(|path| path.display().to_string())
+        .map(|path| shown_path(path))
         .collect();
     models.sort();
     models.truncate(3);

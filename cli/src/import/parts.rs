@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use darkroom_core::error::{Code, UserError};
 use darkroom_diffusion::{EncoderSurvey, StageSurvey, TextEncoder, read_json};
+use darkroom_runtime::terminal::shown_path;
 use serde_json::Value;
 
 use super::{cache, refused};
@@ -71,9 +72,9 @@ impl Parts {
             if stage.survey.text_dim != encoder.survey.dimension {
                 return Err(wrong(format!(
                     "{} takes text of width {}, and the encoder {} gives {}: they do not belong together",
-                    stage.folder.display(),
+                    shown_path(&stage.folder),
                     stage.survey.text_dim,
-                    encoder.folder.display(),
+                    shown_path(&encoder.folder),
                     encoder.survey.dimension
                 )));
             }
@@ -89,11 +90,11 @@ impl Parts {
             return Err(wrong(format!(
                 "the configuration in {} has the key `{key}`, which neither Darkroom nor the reference class knows; \
                  accepted: known keys, or --ignore-unknown-keys to take it as not there",
-                folder.display()
+                shown_path(folder)
             )));
         }
         let unknown_keys =
-            unknown.into_iter().map(|(folder, key)| format!("{}: {key}", folder.display())).collect();
+            unknown.into_iter().map(|(folder, key)| format!("{}: {key}", shown_path(folder))).collect();
         Ok(Self { folders, encoder, stages, unknown_keys })
     }
 
@@ -117,7 +118,7 @@ impl Folder {
                 (_, true) => "is a link that leads nowhere",
                 _ => "is not there",
             };
-            let message = format!("{} {what}; accepted: a folder in Hugging Face's layout", path.display());
+            let message = format!("{} {what}; accepted: a folder in Hugging Face's layout", shown_path(path));
             return Err(if is_file {
                 UserError::invalid("dir", message)
             } else {
@@ -144,7 +145,7 @@ impl Folder {
             return Err(wrong(format!(
                 "{} is a latent pipeline ({}): it has a vae/, which Darkroom does not run; accepted: pipelines on \
                  pixels, such as DeepFloyd IF's stages I and II",
-                folder.path.display(),
+                shown_path(&folder.path),
                 folder.pipeline.as_deref().unwrap_or("no model_index.json")
             )));
         }
@@ -152,7 +153,7 @@ impl Folder {
             return Err(wrong(format!(
                 "{} holds neither a stage (unet/config.json) nor a T5 encoder (text_encoder/config.json, or \
                  config.json with model_type){}; accepted: a pipeline's whole folder, or T5's",
-                folder.path.display(),
+                shown_path(&folder.path),
                 folder.instead()
             )));
         }
@@ -212,7 +213,7 @@ impl Stage {
         let size = size.ok_or_else(|| {
             wrong(format!(
                 "{}: `sample_size` is {}; accepted: a number, the edge of the stage's pictures",
-                path.join("unet/config.json").display(),
+                shown_path(&path.join("unet/config.json")),
                 survey
                     .sample_size
                     .map_or_else(|| "absent".to_owned(), |(height, width)| format!("[{height}, {width}]"))
@@ -239,7 +240,7 @@ impl Encoder {
                     wrong(format!(
                         "{} has no tokenizer; accepted: a tokenizer.json or a spiece.model in it, or in another \
                          folder's tokenizer/",
-                        beside.display()
+                        shown_path(beside)
                     ))
                 });
                 continue;
@@ -278,7 +279,7 @@ fn name_of_stage(folder: &Path) -> String {
 fn check_order(stages: &[Stage]) -> Result<()> {
     let bases = stages.iter().filter(|stage| !stage.survey.takes_low_res).count();
     let folders = || {
-        let said = stages.iter().map(|stage| format!("{} ({})", stage.folder.display(), stage.name));
+        let said = stages.iter().map(|stage| format!("{} ({})", shown_path(&stage.folder), stage.name));
         said.collect::<Vec<_>>().join(", ")
     };
     if bases != 1 || stages[0].survey.takes_low_res {
@@ -292,8 +293,8 @@ fn check_order(stages: &[Stage]) -> Result<()> {
         None => Ok(()),
         Some(pair) => Err(wrong(format!(
             "{} and {} both make pictures of {} pixels; accepted: one stage of each size",
-            pair[0].folder.display(),
-            pair[1].folder.display(),
+            shown_path(&pair[0].folder),
+            shown_path(&pair[1].folder),
             pair[0].size
         ))),
     }

@@ -34,6 +34,8 @@ pub(super) struct Seat {
     pub(super) greeted: AtomicBool,
     /// Calls under way.
     busy: AtomicUsize,
+    /// Those of them that may stay open for ever.
+    lasting: AtomicUsize,
     idle_since: Mutex<Instant>,
 }
 
@@ -44,6 +46,7 @@ impl Seat {
             cut: CancellationToken::new(),
             greeted: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
         }
     }
@@ -53,29 +56,44 @@ impl Seat {
         let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
         (self.busy.load(Ordering::Acquire) == 0).then_some(since)
     }
+
+    /// Whether its calls, if it has any, are all such as may stay open for ever: their clients resume them elsewhere.
+    fn only_lasts(&self) -> bool {
+        self.busy.load(Ordering::Acquire) <= self.lasting.load(Ordering::Acquire)
+    }
 }
 
 /// A call under way on a connection, until dropped.
-pub(super) struct Busy(Arc<Seat>);
+pub(super) struct Busy {
+    seat: Arc<Seat>,
+    lasts: bool,
+}
 
 impl Busy {
-    pub(super) fn new(seat: &Arc<Seat>) -> Self {
+    /// `lasts`: the call may stay open for ever.
+    pub(super) fn new(seat: &Arc<Seat>, lasts: bool) -> Self {
         seat.busy.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(seat))
+        if lasts {
+            seat.lasting.fetch_add(1, Ordering::AcqRel);
+        }
+        Self { seat: Arc::clone(seat), lasts }
     }
 }
 
 #[cfg(test)]
 impl Busy {
     pub(super) fn for_test() -> Self {
-        Self::new(&Arc::new(Seat::new(IpAddr::from([127, 0, 0, 1]))))
+        Self::new(&Arc::new(Seat::new(IpAddr::from([127, 0, 0, 1]))), false)
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        *self.seat.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if self.lasts {
+            self.seat.lasting.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.seat.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -139,7 +157,12 @@ fn gives_way(taken: &BTreeMap<u64, Arc<Seat>>, peer: IpAddr) -> Option<u64> {
     }
     let own = held.get(&peer).copied().unwrap_or_default();
     let newest = taken.iter().max_by_key(|(number, seat)| (held[&seat.peer], **number));
-    newest.filter(|(_, seat)| held[&seat.peer] > own + 1).map(|(number, _)| *number)
+    let newest = newest.filter(|(_, seat)| held[&seat.peer] > own + 1).map(|(number, _)| *number);
+    // Connections that only watch: whoever watches resumes, and whoever calls must get in.
+    newest.or_else(|| {
+        let watching = taken.iter().filter(|(_, seat)| seat.only_lasts());
+        watching.max_by_key(|(number, seat)| (held[&seat.peer], **number)).map(|(number, _)| *number)
+    })
 }
 
 /// What accepts connections and serves them.
@@ -252,14 +275,14 @@ mod tests {
             places.push(seats.admit(peer(1)).expect("there is room"));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let call = Busy::new(&places[0].seat);
+        let call = Busy::new(&places[0].seat, false);
         let new = seats.admit(peer(1)).expect("an idle one gives way");
         assert!(!places[0].seat.cut.is_cancelled(), "it has a call");
         assert!(places[1].seat.cut.is_cancelled());
         assert!(!places[2].seat.cut.is_cancelled());
         tokio::time::advance(Duration::from_secs(1)).await;
         drop(call);
-        let calls = [Busy::new(&places[2].seat), Busy::new(&new.seat)];
+        let calls = [Busy::new(&places[2].seat, false), Busy::new(&new.seat, false)];
         seats.admit(peer(1)).expect("an idle one gives way");
         assert!(places[0].seat.cut.is_cancelled(), "its call has ended");
         drop(calls);
@@ -269,17 +292,28 @@ mod tests {
     fn where_all_are_busy_the_address_with_most_gives_one_up_but_not_to_itself() {
         let seats = seats(4);
         let places: Vec<_> = (0..4).map(|_| seats.admit(peer(1)).expect("there is room")).collect();
-        let calls: Vec<_> = places.iter().map(|place| Busy::new(&place.seat)).collect();
+        let calls: Vec<_> = places.iter().map(|place| Busy::new(&place.seat, false)).collect();
         assert!(seats.admit(peer(1)).is_none());
         let other = seats.admit(peer(2)).expect("an address with none gets one");
         assert!(places[3].seat.cut.is_cancelled());
-        let others = Busy::new(&other.seat);
+        let others = Busy::new(&other.seat, false);
         let second = seats.admit(peer(2)).expect("3 against 1");
-        let seconds = Busy::new(&second.seat);
+        let seconds = Busy::new(&second.seat, false);
         assert!(seats.admit(peer(2)).is_none(), "2 against 2");
         assert_eq!(seats.taken().len(), 4);
         drop((calls, others, seconds));
         drop(places);
         assert_eq!(seats.taken().len(), 2);
+    }
+
+    #[test]
+    fn where_all_are_busy_one_that_only_watches_gives_way_even_to_its_own_address() {
+        let seats = seats(2);
+        let places: Vec<_> = (0..2).map(|_| seats.admit(peer(1)).expect("there is room")).collect();
+        let watch = Busy::new(&places[0].seat, true);
+        let call = Busy::new(&places[1].seat, false);
+        seats.admit(peer(1)).expect("the watching one gives way");
+        assert!(places[0].seat.cut.is_cancelled() && !places[1].seat.cut.is_cancelled());
+        drop((watch, call));
     }
 }

@@ -84,12 +84,12 @@ impl Service<Request<Incoming>> for ConnectionCalls {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Answering {
-        let busy = Busy::new(&self.seat);
         if request.version() < Version::HTTP_2 {
             return Box::pin(std::future::ready(Ok(not_http2())));
         }
         let path = request.uri().path();
         let lasts = LASTING.iter().any(|part| path.starts_with(part)) || self.calls.lasting.iter().any(|one| one == path);
+        let busy = Busy::new(&self.seat, lasts);
         let lasting = match lasts.then(|| Arc::clone(&self.calls.lasting_room).try_acquire_owned()).transpose() {
             Ok(lasting) => lasting,
             Err(_) => {

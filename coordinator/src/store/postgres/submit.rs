@@ -274,6 +274,8 @@ async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, E
         "DELETE FROM job_progress WHERE job = $1",
         "DELETE FROM job_texts WHERE job = $1",
         "DELETE FROM text_notes WHERE job = $1",
+        // Coordinators of the version before write these.
+        "DELETE FROM job_notes WHERE job = $1",
         "DELETE FROM prompts WHERE job = $1",
         "DELETE FROM images WHERE job = $1",
         "DELETE FROM image_blocks WHERE job = $1",
