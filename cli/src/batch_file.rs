@@ -185,7 +185,8 @@ mod tests {
         let mut inputs = Inputs::default();
         let mut read = |text: &str| {
             std::fs::write(&file, text).expect("written");
-            super::read(&file, &BatchArgs::default(), &template, &mut inputs).map(|(prompts, _)| prompts.all())
+            super::read(&file, &BatchArgs::default(), &template, &mut inputs)
+                .map(|(prompts, _)| prompts.all())
         };
         let lines = r#"{"prompt": "a"}
 {"prompt": "b", "image": "a.png"}

@@ -89,9 +89,8 @@ impl Client {
             self.call(request, CALL, async |mut farm, request| farm.submit_job(request).await).await?
         } else {
             let outgoing = Outgoing::new(spec, prompts);
-            let sent = self.retrying(SUBMIT, async || {
-                self.farm.clone().submit_job_stream(outgoing.request()).await
-            });
+            let sent =
+                self.retrying(SUBMIT, async || self.farm.clone().submit_job_stream(outgoing.request()).await);
             outgoing.unless_lost(sent.await)?
         };
         let job =
@@ -121,8 +120,7 @@ impl Client {
         prompts: Prompts,
     ) -> Result<v1::ForecastJobResponse> {
         let outgoing = Outgoing::new(spec, prompts);
-        let sent =
-            self.retrying(SUBMIT, async || self.farm.clone().forecast_job(outgoing.request()).await);
+        let sent = self.retrying(SUBMIT, async || self.farm.clone().forecast_job(outgoing.request()).await);
         outgoing.unless_lost(sent.await)
     }
 

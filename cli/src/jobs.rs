@@ -225,7 +225,8 @@ async fn linked<'a>(
 }
 
 fn image_line(image: &v1::Image) -> String {
-    let id = if image.custom_id.is_empty() { String::new() } else { format!("{}  ", shown(&image.custom_id)) };
+    let id =
+        if image.custom_id.is_empty() { String::new() } else { format!("{}  ", shown(&image.custom_id)) };
     let mut line = format!(
         "{:06}  {:<10}  {:<8}  seed {}  {id}{}",
         image.index,

@@ -47,13 +47,7 @@ impl Spool {
             count: 0,
             pictured: Vec::new(),
         };
-        Self {
-            prompts,
-            filling: v1::PromptChunk::default(),
-            filling_bytes: 0,
-            end: 0,
-            named: HashSet::new(),
-        }
+        Self { prompts, filling: v1::PromptChunk::default(), filling_bytes: 0, end: 0, named: HashSet::new() }
     }
 
     /// Adds a prompt.
@@ -162,9 +156,7 @@ mod tests {
             let chunks: Vec<_> =
                 (0..prompts.chunks()).rev().map(|at| prompts.chunk(at).expect("there")).collect();
             for chunk in &chunks {
-                assert!(
-                    chunk.prompts.len() <= CHUNK_PROMPTS && chunk.encoded_len() < CHUNK_BYTES + 32_768
-                );
+                assert!(chunk.prompts.len() <= CHUNK_PROMPTS && chunk.encoded_len() < CHUNK_BYTES + 32_768);
             }
             let again: Vec<_> = chunks.into_iter().rev().flat_map(|chunk| chunk.prompts).collect();
             assert!(again == sent);
@@ -186,8 +178,7 @@ mod tests {
             mask: mask.to_owned(),
             ..text("a".to_owned())
         };
-        let sent =
-            [text("b".to_owned()), with("1", ""), with("1", ""), with("1", "2"), with("3", "")];
+        let sent = [text("b".to_owned()), with("1", ""), with("1", ""), with("1", "2"), with("3", "")];
         let prompts = Prompts::of(sent).expect("small");
         assert!(!prompts.file.lock().expect("nobody panicked").is_rolled());
         assert_eq!((prompts.chunks(), prompts.is_empty()), (1, false));

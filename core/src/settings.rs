@@ -513,7 +513,7 @@ fn fit(name: &str, start: Start) -> Result<Option<Fit>, UserError> {
         return Ok(None);
     }
     let message = format!(
-        "settings.fit is {name:?}, but the job starts from {start}; it is for jobs that start from pictures"
+        "settings.fit is {name:?}, but the job starts from {start}; accepted: none, for only pictures to start from are made to fit"
     );
     Err(UserError::invalid("settings.fit", message))
 }

@@ -185,11 +185,7 @@ pub async fn listen(listen: &Listen) -> Result<Listener, Error> {
                     Host::All => "every address".to_owned(),
                     _ => listen.with_port("").trim_end_matches(':').to_owned(),
                 };
-                return Err(Error::PortInUse {
-                    port: listen.port,
-                    host,
-                    other: listen.with_port("PORT"),
-                });
+                return Err(Error::PortInUse { port: listen.port, host, other: listen.with_port("PORT") });
             }
             // A machine without IPv6 has IPv4 alone.
             Err(error) if listen.host == Host::All && missing(&error) => {

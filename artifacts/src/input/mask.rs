@@ -37,7 +37,10 @@ pub enum NoMask {
 impl fmt::Display for NoMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, help) = match self {
-            Self::Black => ("is dark everywhere (black alone, or strokes that are less than half bright), so nothing would be painted anew", ""),
+            Self::Black => (
+                "is dark everywhere (black alone, or strokes that are less than half bright), so nothing would be painted anew",
+                "",
+            ),
             Self::BlackOnClear => (
                 "is dark and transparent, so it is unclear what would be painted anew",
                 ". `convert mask.png -alpha extract -threshold 0 out.png` paints where there are strokes, \

@@ -7,6 +7,7 @@ use darkroom_runtime::peer::Address;
 use futures::StreamExt as _;
 use http_body::Frame;
 use http_body_util::StreamBody;
+use prost::Message as _;
 use tonic::body::Body;
 use tower::{BoxError, service_fn, util::BoxCloneSyncService};
 

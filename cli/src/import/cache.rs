@@ -70,7 +70,7 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
             false => Err(wrong(format!(
                 "{} is a cache's folder whose snapshot {revision:?}, which refs/main names, is not there; accepted: one that is, below {}: {}",
                 shown_path(given),
-                shown_path(snapshots),
+                shown_path(&snapshots),
                 names()
             ))),
         };
@@ -84,7 +84,7 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
         _ => Err(wrong(format!(
             "{} is a cache's folder without refs/main and with several snapshots; accepted: one of them, below {}: {}",
             shown_path(given),
-            shown_path(snapshots),
+            shown_path(&snapshots),
             names()
         ))),
     }
@@ -116,7 +116,7 @@ fn hub(folder: &Path) -> Option<Vec<String>> {
         .filter_map(|folder| fs::read_dir(folder).ok())
         .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
         .filter(|path| is_cache(path) && path.is_dir())
-        .map(|path| shown_path(path))
+        .map(|path| shown_path(&path))
         .collect();
     models.sort();
     models.truncate(3);

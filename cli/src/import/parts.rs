@@ -94,7 +94,7 @@ impl Parts {
             )));
         }
         let unknown_keys =
-            unknown.into_iter().map(|(folder, key)| format!("{}: {key}", shown_path(folder))).collect();
+            unknown.into_iter().map(|(folder, key)| format!("{}: {key}", shown_path(&folder))).collect();
         Ok(Self { folders, encoder, stages, unknown_keys })
     }
 
@@ -118,7 +118,8 @@ impl Folder {
                 (_, true) => "is a link that leads nowhere",
                 _ => "is not there",
             };
-            let message = format!("{} {what}; accepted: a folder in Hugging Face's layout", shown_path(path));
+            let message =
+                format!("{} {what}; accepted: a folder in Hugging Face's layout", shown_path(&path));
             return Err(if is_file {
                 UserError::invalid("dir", message)
             } else {

@@ -100,7 +100,7 @@ async fn a_commit_whose_answer_is_lost_is_found_out() {
     }
     // The first two of a stream's commits are of what is not accepted yet.
     let streamed = stream(&mut farm, "streamed").await.expect("accepted");
-    proxy.cut_once(b"UPDATE jobs SET state = 'active'", Cut::Request);
+    proxy.cut_once(COMMIT, Cut::Request);
     assert_eq!(stream(&mut farm, "").await.expect_err("cut").code(), Code::Unavailable);
     assert!(!streamed.existed);
     assert_eq!(jobs(&mut farm).await.len(), 2);
@@ -178,7 +178,7 @@ async fn what_fails_after_the_commit_does_not_refuse_it() {
     let url = format!("sqlite:{}", database(farm.folder.path()).display());
     let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("connects");
     // The notes are read for the answer alone.
-    sqlx::raw_sql("ALTER TABLE job_notes RENAME TO gone").execute(&mut connection).await.expect("renames");
+    sqlx::raw_sql("ALTER TABLE text_notes RENAME TO gone").execute(&mut connection).await.expect("renames");
     let job = submit(&mut farm, "").await.expect("accepted").job.expect("a job");
     assert_eq!(job.images, 2);
     let streamed = stream(&mut farm, "one").await.expect("accepted");
@@ -189,7 +189,7 @@ async fn what_fails_after_the_commit_does_not_refuse_it() {
             wish(&mut farm, &job.id, change).await.unwrap_or_else(|error| panic!("{change:?}: {error}"));
         assert_eq!(changed.state(), state, "{change:?}");
     }
-    sqlx::raw_sql("ALTER TABLE gone RENAME TO job_notes").execute(&mut connection).await.expect("renames");
+    sqlx::raw_sql("ALTER TABLE gone RENAME TO text_notes").execute(&mut connection).await.expect("renames");
     assert_eq!(jobs(&mut farm).await.len(), 2);
     connection.close().await.expect("closes");
     farm.shutdown().await;

@@ -71,7 +71,11 @@ fn json_in_a_later_line_of_text_is_refused_too() {
     refused("{'prompt': 'a cat', 'seed': 1}\n", "a.txt", &["line 1: ", "JSON"]);
     let (prompts, _) = read_with(text.as_bytes(), "", forced(Format::Text)).expect("asked for");
     assert_eq!(prompts.len(), 3);
-    assert_eq!(texts("{red|blue} circle\n[photo] of a cat\n[1]\n{'tis} the season}\n", "wild.txt").len(), 4, "no JSON");
+    assert_eq!(
+        texts("{red|blue} circle\n[photo] of a cat\n[1]\n{'tis} the season}\n", "wild.txt").len(),
+        4,
+        "no JSON"
+    );
 }
 
 #[test]

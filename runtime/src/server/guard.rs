@@ -88,15 +88,18 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             return Box::pin(std::future::ready(Ok(not_http2())));
         }
         let path = request.uri().path();
-        let lasts = LASTING.iter().any(|part| path.starts_with(part)) || self.calls.lasting.iter().any(|one| one == path);
+        let lasts = LASTING.iter().any(|part| path.starts_with(part))
+            || self.calls.lasting.iter().any(|one| one == path);
         let busy = Busy::new(&self.seat, lasts);
-        let lasting = match lasts.then(|| Arc::clone(&self.calls.lasting_room).try_acquire_owned()).transpose() {
-            Ok(lasting) => lasting,
-            Err(_) => {
-                let refused = busy_status("the farm serves as many watches and streams as it can; try again");
-                return Box::pin(std::future::ready(Ok(refused.into_http())));
-            }
-        };
+        let lasting =
+            match lasts.then(|| Arc::clone(&self.calls.lasting_room).try_acquire_owned()).transpose() {
+                Ok(lasting) => lasting,
+                Err(_) => {
+                    let refused =
+                        busy_status("the farm serves as many watches and streams as it can; try again");
+                    return Box::pin(std::future::ready(Ok(refused.into_http())));
+                }
+            };
         let room = match Arc::clone(&self.calls.room).try_acquire_owned() {
             Ok(room) => Some(room),
             Err(_) if request.uri().path() == HEALTH => None,
