@@ -171,7 +171,7 @@ mod tests {
         assert!(error.message.contains("text.png is no picture that can be read; accepted:"), "{error}");
         let image = inputs.picture("image", &png(folder.path(), "image.png", 8, 9)).expect("a picture");
         for (name, edge, value, says) in
-            [("small.png", 4, 255, "accepted: 8x8"), ("black.png", 8, 0, "black alone")]
+            [("small.png", 4, 255, "accepted: 8x8"), ("black.png", 8, 0, "dark everywhere")]
         {
             let error = inputs.mask("mask", &png(folder.path(), name, edge, value), image).expect_err(name);
             assert!(error.message.contains(name) && error.message.contains(says), "{error}");

@@ -71,8 +71,7 @@ impl Lost {
                 Code::Internal,
                 "PICTURES_MISSING",
                 format!(
-                    "{count} pictures of job {job} could not be had, the others are here; `darkroom get {job}` fetches \
-                     what is missing"
+                    "{count} pictures of job {job} could not be had, for the reasons above; the others are here"
                 ),
             )),
         }

@@ -242,14 +242,13 @@ fn after(text: &str) -> Option<char> {
 /// Whether a line is a JSON object or array, or begins as only an object can: none of these is a prompt.
 pub(crate) fn looks_like_json(line: &str) -> bool {
     let line = line.trim();
-    is_json_object(line)
-        || is_json_array(line)
-        || (line.starts_with('{') && after(line) == Some('"'))
-        || is_python_dict(line)
+    is_json_object(line) || is_json_array(line) || (line.starts_with('{') && after(line) == Some('"'))
 }
 
-/// Whether a line is an object as Python prints it, `{'prompt': 'a cat'}`.
-fn is_python_dict(line: &str) -> bool {
+/// Whether a line is a dictionary, or a list of some, as Python prints them: `{'prompt': 'a cat'}`.
+pub(crate) fn is_python(line: &str) -> bool {
+    let line = line.trim();
+    let line = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).unwrap_or(line).trim();
     line.starts_with('{') && line.ends_with('}') && after(line) == Some('\'') && line.contains("':")
 }
 

@@ -1,9 +1,20 @@
 //! Plain text: a prompt a line.
 
-use crate::{detect::looks_like_json, error::shown, source::MARK, table::is_header_among};
+use crate::{
+    detect::{is_python, looks_like_json},
+    error::shown,
+    source::MARK,
+    table::is_header_among,
+};
 
 /// Refuses a line that is no prompt. `forced`: the caller said that the file is text.
 pub(crate) fn check(line: &str, forced: bool) -> Result<(), String> {
+    if !forced && is_python(line) {
+        return Err(format!(
+            "the line is data as Python prints it, no JSON: {}; json.dumps writes JSON lines, and --format text takes such lines as prompts",
+            shown(line.trim())
+        ));
+    }
     if !forced && looks_like_json(line) {
         return Err(format!(
             "the line is JSON: {}; --format jsonl reads the file as JSON lines, --format text takes such lines as prompts",

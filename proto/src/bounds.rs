@@ -23,7 +23,7 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and what else the user could do.
-const LIMITS: [(&str, u32, &str); 26] = [
+const LIMITS: [(&str, u32, &str); 27] = [
     // Requests.
     ("EncodeRequest.texts", 1000, ""),
     ("ListImagesRequest.states", 32, ""),
@@ -50,6 +50,7 @@ const LIMITS: [(&str, u32, &str); 26] = [
     ("ListWorkersResponse.workers", 20_000, ""),
     ("DrainWorkerResponse.workers", 20_000, ""),
     ("StageForecast.classes", 1000, ""),
+    ("UploadInputResponse.notes", 64, ""),
     ("WatchEvent.images", 1000, ""),
     ("Worker.stages", 256, ""),
 ];

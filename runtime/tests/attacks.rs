@@ -256,7 +256,7 @@ async fn calls_that_stay_open_leave_room_for_those_that_end() {
     server.client().await.encode(text(1)).await.expect("a call that ends has room");
     drop(watches.pop());
     let mut again = HealthClient::new(server.channel().await).watch(ask.clone()).await;
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         if again.is_ok() {
             break;
         }
@@ -264,6 +264,41 @@ async fn calls_that_stay_open_leave_room_for_those_that_end() {
         again = HealthClient::new(server.channel().await).watch(ask.clone()).await;
     }
     again.expect("a watch that ended makes room");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_every_place_gives_way_to_who_has_none() {
+    let server = Server::start(0, |options| options.calls = 8).await;
+    let ask = HealthCheckRequest { service: String::new() };
+    let greedy = server.channel().await;
+    let mut watches = Vec::new();
+    for _ in 0..6 {
+        let watch = HealthClient::new(greedy.clone()).watch(ask.clone()).await;
+        watches.push(watch.expect("room for three quarters").into_inner());
+    }
+    HealthClient::new(server.channel().await).watch(ask.clone()).await.expect("a place is given up");
+    for watch in &mut watches {
+        // The present state was sent at once; then the connection was cut.
+        while let Ok(Some(_)) = watch.message().await {}
+    }
+    // The same with calls that do not end.
+    let slow = server.channel().await;
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = EncoderClient::new(slow.clone());
+            tokio::spawn(async move { client.encode(text(1)).await })
+        })
+        .collect();
+    server.inside(7).await;
+    let mut client = server.client().await;
+    let late = tokio::spawn(async move { client.encode(text(1)).await });
+    server.inside(1).await;
+    server.gate.open.add_permits(1);
+    late.await.expect("joined").expect("a place is given up");
+    for call in calls {
+        call.await.expect("joined").expect_err("its connection was cut, or there was no place");
+    }
     server.end().await;
 }
 
@@ -418,6 +453,7 @@ async fn too_large_a_message_is_refused_compressed_or_not() {
     let server = Server::start(1000, |_| {}).await;
     let refused = server.client().await.encode(text(4 * MIB)).await.expect_err("too large");
     assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    assert!(refused.message().contains("SubmitJobStream"), "{refused:?}");
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
         // A hundred megabytes that are a few kilobytes on the wire.
         let mut client = server.client().await.send_compressed(encoding).accept_compressed(encoding);

@@ -90,7 +90,7 @@ fn peak(farm: &Farm) -> u64 {
 
 fn renders(farm: &Farm, text: &str) {
     let job = farm.command(["--json", "submit", text]).run().json();
-    let id = job["id"].as_str().expect("a job").to_owned();
+    let id = job["job"]["id"].as_str().expect("a job").to_owned();
     assert_eq!(farm.command(["watch", &id]).run().code, Some(0));
 }
 

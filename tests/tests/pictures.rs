@@ -198,7 +198,7 @@ fn what_cannot_be_started_from_is_refused_before_anything_is_queued() {
             &["small.png", "64x64", "square.png", "accepted: 1024x1024"],
             &["--image", "square.png", "--mask", "small.png"],
         ),
-        (2, &["black.png", "black alone"], &["--image", "square.png", "--mask", "black.png"]),
+        (2, &["black.png", "dark everywhere"], &["--image", "square.png", "--mask", "black.png"]),
         (2, &["square.png", "many colours"], &["--image", "white.png", "--mask", "square.png"]),
         (
             2,

@@ -46,7 +46,7 @@ fn lost_and_damaged_pictures_are_listed_and_the_others_fetched() {
     fs::write(&stored[1], bytes).expect("damaged");
 
     let ended = farm.command(["get", &job, "-o", "out"]).run();
-    ended.refused(1, &["2 pictures", &job, "darkroom get"]);
+    ended.refused(1, &["2 pictures", &job, "the others are here"]);
     assert_eq!(ended.stdout, "out/000002.png\n");
     for (index, says) in [(0, "is missing"), (1, "is corrupt")] {
         let told = ended

@@ -49,8 +49,8 @@ impl fmt::Display for NoMask {
             Self::Colours => ("has many colours, as a photo has", ""),
             Self::ColoursOnClear => (
                 "has many colours, as a photo has, so it is unclear what would be painted anew",
-                ". `convert mask.png -alpha extract -threshold 50% -negate out.png` paints where it is transparent, \
-                 `convert mask.png -alpha extract -threshold 50% out.png` where it is not",
+                ". `convert mask.png -alpha extract -threshold 0 -negate out.png` paints where it is transparent, \
+                 `convert mask.png -alpha extract -threshold 0 out.png` where it is not",
             ),
             Self::ColourOnWhite => (
                 "has strokes in colour on white, and what is white would be painted anew too",

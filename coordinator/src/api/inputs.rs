@@ -147,7 +147,7 @@ fn check_mask(field: &str, mask: &Input, image: &Input) -> Result<(), UserError>
     }
     if !mask.is_mask {
         let message = format!(
-            "{field} is black alone, or has many colours; accepted: strokes in white or one colour on black or transparent, \
+            "{field} is dark everywhere, or has many colours; accepted: strokes in white or one colour on black or transparent, \
              which are painted anew"
         );
         return Err(UserError::invalid(field, message));

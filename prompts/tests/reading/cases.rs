@@ -68,7 +68,8 @@ fn json_in_a_later_line_of_text_is_refused_too() {
     refused(&text, "", &["line 2: ", "JSON", "--format"]);
     refused("a\n{\"prompt\": \"cut", "a.txt", &["line 2: ", "JSON"]);
     refused("a\n[\"a\", \"b\"]\n", "a.txt", &["line 2: ", "JSON"]);
-    refused("{'prompt': 'a cat', 'seed': 1}\n", "a.txt", &["line 1: ", "JSON"]);
+    refused("{'prompt': 'a cat', 'seed': 1}\n", "a.txt", &["line 1: ", "Python", "json.dumps"]);
+    refused("a cat\n[{'prompt': 'a cat'}]\n", "a.txt", &["line 2: ", "Python"]);
     let (prompts, _) = read_with(text.as_bytes(), "", forced(Format::Text)).expect("asked for");
     assert_eq!(prompts.len(), 3);
     assert_eq!(

@@ -11,7 +11,7 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 
-use super::start::StartError;
+use super::{start::StartError, target::shown};
 
 /// Where the Sentinels are, and what they watch.
 #[derive(Clone)]
@@ -99,7 +99,7 @@ fn has_port(node: &str) -> bool {
 
 impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<String> = self.nodes.iter().map(|node| node.addr().to_string()).collect();
+        let nodes: Vec<String> = self.nodes.iter().map(|node| shown(node.addr())).collect();
         write!(f, "{} of the Sentinels at {}", self.master, nodes.join(","))
     }
 }
@@ -108,7 +108,7 @@ impl fmt::Display for Sentinels {
 mod tests {
     use super::*;
 
-    fn shown(rest: &str) -> Result<String, String> {
+    fn parsed(rest: &str) -> Result<String, String> {
         match Sentinels::parse("redis", rest) {
             Ok(sentinels) => Ok(sentinels.to_string()),
             Err(error) => Err(error.to_string()),
@@ -121,11 +121,12 @@ mod tests {
             ("a,b:1,[::1]/farm", "farm of the Sentinels at a:26379,b:1,[::1]:26379"),
             ("u:p%40ss@a:26380/farm/3?sentinel_password=secret", "farm of the Sentinels at a:26380"),
         ] {
-            assert_eq!(shown(rest).as_deref(), Ok(says));
+            assert_eq!(parsed(rest).as_deref(), Ok(says));
         }
-        let parsed = Sentinels::parse("redis", "u:p%40ss@a/farm/3?sentinel_user=s&sentinel_password=x%26y");
-        let parsed = parsed.map_err(|error| error.to_string()).expect("understood");
-        let own = parsed.nodes[0].redis_settings();
+        let sentinels =
+            Sentinels::parse("redis", "u:p%40ss@a/farm/3?sentinel_user=s&sentinel_password=x%26y");
+        let sentinels = sentinels.map_err(|error| error.to_string()).expect("understood");
+        let own = sentinels.nodes[0].redis_settings();
         assert_eq!((own.username(), own.password(), own.db()), (Some("s"), Some("x&y"), 0));
     }
 
@@ -138,7 +139,7 @@ mod tests {
             ("a/farm?password=x", "sentinel_password"),
             ("a/farm/x", "number"),
         ] {
-            let error = shown(rest).expect_err(rest);
+            let error = parsed(rest).expect_err(rest);
             assert!(error.contains(says), "{rest}: {error}");
         }
     }

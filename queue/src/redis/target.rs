@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, RedisResult, Value,
     aio::MultiplexedConnection,
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
@@ -75,12 +75,22 @@ fn cluster(nodes: &[redis::ConnectionInfo], within: Duration) -> RedisResult<Clu
         .build()
 }
 
+/// An address for people; one of IPv6 in brackets, as in URLs.
+pub(super) fn shown(address: &ConnectionAddr) -> String {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
+            format!("[{host}]:{port}")
+        }
+        address => address.to_string(),
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Server(client) => client.get_connection_info().addr().fmt(f),
+            Self::Server(client) => f.write_str(&shown(client.get_connection_info().addr())),
             Self::Cluster(nodes) => {
-                let nodes: Vec<String> = nodes.iter().map(|node| node.addr().to_string()).collect();
+                let nodes: Vec<String> = nodes.iter().map(|node| shown(node.addr())).collect();
                 f.write_str(&nodes.join(","))
             }
             Self::Sentinels(sentinels) => sentinels.fmt(f),

@@ -34,7 +34,7 @@ pub(super) struct Seat {
     pub(super) greeted: AtomicBool,
     /// Calls under way.
     busy: AtomicUsize,
-    /// Those of them that may stay open for ever.
+    /// Those of them that may stay open for ever, and those whose request has not come whole.
     lasting: AtomicUsize,
     idle_since: Mutex<Instant>,
 }
@@ -57,7 +57,17 @@ impl Seat {
         (self.busy.load(Ordering::Acquire) == 0).then_some(since)
     }
 
-    /// Whether its calls, if it has any, are all such as may stay open for ever: their clients resume them elsewhere.
+    /// Calls under way.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// Those of them that may stay open for ever, or whose request has not come whole.
+    pub(super) fn lasting(&self) -> usize {
+        self.lasting.load(Ordering::Acquire)
+    }
+
+    /// Whether its calls, if it has any, are all such as may stay open for ever, or have not come whole.
     fn only_lasts(&self) -> bool {
         self.busy.load(Ordering::Acquire) <= self.lasting.load(Ordering::Acquire)
     }
@@ -97,8 +107,24 @@ impl Drop for Busy {
     }
 }
 
+/// A call whose request has not come whole, until dropped.
+pub(super) struct Unfinished(Arc<Seat>);
+
+impl Unfinished {
+    pub(super) fn new(seat: &Arc<Seat>) -> Self {
+        seat.lasting.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(seat))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.lasting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// All connections.
-struct Seats {
+pub(super) struct Seats {
     most: usize,
     taken: Mutex<BTreeMap<u64, Arc<Seat>>>,
     next: std::sync::atomic::AtomicU64,
@@ -107,7 +133,7 @@ struct Seats {
 
 /// A place among the connections, until dropped.
 pub(super) struct Place {
-    seats: Arc<Seats>,
+    pub(super) seats: Arc<Seats>,
     number: u64,
     pub(super) seat: Arc<Seat>,
 }
@@ -121,6 +147,21 @@ impl Drop for Place {
 impl Seats {
     fn taken(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Seat>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection that has most calls by this count, the oldest of several, where it has at least two more than
+    /// `seat`: who takes place after place gives way to who has none. Says whether it did.
+    pub(super) fn cut_heaviest(&self, seat: &Arc<Seat>, count: fn(&Seat) -> usize) -> bool {
+        let mut taken = self.taken();
+        let heaviest = taken.iter().max_by_key(|(number, other)| (count(other), std::cmp::Reverse(**number)));
+        let Some((number, _)) = heaviest.filter(|(_, other)| count(other) > count(seat) + 1) else {
+            return false;
+        };
+        let number = *number;
+        if let Some(heaviest) = taken.remove(&number) {
+            heaviest.cut.cancel();
+        }
+        true
     }
 
     /// A place for a new connection, if there is one or one is given up for it.
@@ -158,10 +199,12 @@ fn gives_way(taken: &BTreeMap<u64, Arc<Seat>>, peer: IpAddr) -> Option<u64> {
     let own = held.get(&peer).copied().unwrap_or_default();
     let newest = taken.iter().max_by_key(|(number, seat)| (held[&seat.peer], **number));
     let newest = newest.filter(|(_, seat)| held[&seat.peer] > own + 1).map(|(number, _)| *number);
-    // Connections that only watch: whoever watches resumes, and whoever calls must get in.
+    // Connections that only watch, or never say what they want to the end: whoever watches resumes, and whoever calls must
+    // get in. The one with most such calls, and of several the oldest.
     newest.or_else(|| {
-        let watching = taken.iter().filter(|(_, seat)| seat.only_lasts());
-        watching.max_by_key(|(number, seat)| (held[&seat.peer], **number)).map(|(number, _)| *number)
+        let lasting = taken.iter().filter(|(_, seat)| seat.only_lasts());
+        let most = lasting.max_by_key(|(number, seat)| (seat.lasting(), std::cmp::Reverse(**number)));
+        most.map(|(number, _)| *number)
     })
 }
 

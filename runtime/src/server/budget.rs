@@ -29,6 +29,7 @@ use tonic::Status;
 
 use super::{
     Options,
+    accept::Unfinished,
     guard::busy_status,
     ledger::{Grant, Ledger},
 };
@@ -122,6 +123,8 @@ struct Framing {
     left: usize,
     /// Messages begun.
     begun: u64,
+    /// Length of a message that is larger than any that is taken.
+    too_large: Option<usize>,
     largest: usize,
     /// Each byte of a compressed message becomes at most so many.
     expands: usize,
@@ -147,6 +150,7 @@ impl Framing {
                 self.prefix.clear();
                 self.begun += 1;
                 self.left = length;
+                self.too_large = Some(length).filter(|length| *length > self.largest);
                 self.message = Some((length, compressed));
                 continue;
             }
@@ -193,11 +197,18 @@ pub(super) struct Metered {
     begun: (u64, Instant),
     /// Whether nothing came for so long that its handler is done with what did.
     quiet: bool,
+    /// Until the body has ended.
+    unfinished: Option<Unfinished>,
 }
 
 impl Metered {
     /// The body, and what it holds.
-    pub(super) fn new(body: Incoming, parts: &Parts, budget: &Arc<Budget>, purse: Purse) -> (Self, Holding) {
+    pub(super) fn new(
+        (body, unfinished): (Incoming, Option<Unfinished>),
+        parts: &Parts,
+        budget: &Arc<Budget>,
+        purse: Purse,
+    ) -> (Self, Holding) {
         let holding = Holding::default();
         let zstd = parts.headers.get("grpc-encoding").is_some_and(|name| name == "zstd");
         let framing = Framing {
@@ -205,6 +216,7 @@ impl Metered {
             message: None,
             left: 0,
             begun: 0,
+            too_large: None,
             largest: budget.largest,
             expands: if zstd { ZSTD } else { GZIP },
         };
@@ -221,6 +233,7 @@ impl Metered {
             patience: Box::pin(sleep(budget.stall)),
             begun: (0, Instant::now()),
             quiet: false,
+            unfinished,
         };
         (metered, holding)
     }
@@ -288,7 +301,10 @@ impl Body for Metered {
                     let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
                     return Poll::Ready(Some(Err(Status::from_error(error))));
                 }
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(None) => {
+                    this.unfinished = None;
+                    return Poll::Ready(None);
+                }
                 Poll::Pending => {
                     ready!(this.patience.as_mut().poll(cx));
                     if !this.quiet && !this.gathers && !this.framing.unfinished() {
@@ -302,8 +318,18 @@ impl Body for Metered {
                     return Poll::Ready(Some(Err(Status::deadline_exceeded(message))));
                 }
             };
+            if this.body.is_end_stream() {
+                this.unfinished = None;
+            }
             let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
             let bytes = this.takes(data);
+            if let Some(length) = this.framing.too_large {
+                let most = this.framing.largest;
+                return Poll::Ready(Some(Err(Status::out_of_range(format!(
+                    "the message has {length} bytes; accepted: at most {most}. Send many prompts through SubmitJobStream, \
+                     in smaller messages"
+                )))));
+            }
             this.be_patient();
             if !this.gathers {
                 this.holding.release_before(this.framing.begun.saturating_sub(IN_HAND));
@@ -334,7 +360,15 @@ mod tests {
     use super::*;
 
     fn framing(expands: usize) -> Framing {
-        Framing { prefix: Vec::new(), message: None, left: 0, begun: 0, largest: 4 << 20, expands }
+        Framing {
+            prefix: Vec::new(),
+            message: None,
+            left: 0,
+            begun: 0,
+            too_large: None,
+            largest: 4 << 20,
+            expands,
+        }
     }
 
     fn message(compressed: bool, length: u32, there: usize) -> Vec<u8> {

@@ -65,7 +65,7 @@ pub(super) async fn serve(stream: TcpStream, place: Place, calls: Calls, times: 
     let seat = &place.seat;
     // TLS would begin here, within the time for the greeting.
     let stream = Greeting { stream, seat: Arc::clone(seat), seen: 0 };
-    let calls = TowerToHyperService::new(calls.on(Arc::clone(seat)));
+    let calls = TowerToHyperService::new(calls.on(&place));
     let protocol = protocol(&options);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), calls));
     let mut deadline = Instant::now() + options.handshake;

@@ -11,14 +11,14 @@ use std::{
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
 
 use super::{
     Options,
-    accept::{Busy, Seat},
+    accept::{self, Busy, Seat, Seats, Unfinished},
     answer::{Answer, Place},
     budget::{Budget, Metered, Purse},
 };
@@ -26,6 +26,8 @@ use crate::deadline::Deadline;
 
 /// When a caller that was refused for lack of room may come again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a call waits for the place that another connection gives up for it.
+const GIVES_WAY: Duration = Duration::from_secs(2);
 /// Health checks are answered however many calls there are.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Beginnings of paths of calls of every server that may stay open for ever.
@@ -58,9 +60,9 @@ impl Calls {
     }
 
     /// The calls of one connection.
-    pub(super) fn on(self, seat: Arc<Seat>) -> ConnectionCalls {
+    pub(super) fn on(self, place: &accept::Place) -> ConnectionCalls {
         let purse = self.budget.purse();
-        ConnectionCalls { calls: self, purse, seat }
+        ConnectionCalls { calls: self, purse, seat: Arc::clone(&place.seat), seats: Arc::clone(&place.seats) }
     }
 }
 
@@ -70,6 +72,24 @@ pub(super) struct ConnectionCalls {
     calls: Calls,
     purse: Purse,
     seat: Arc<Seat>,
+    seats: Arc<Seats>,
+}
+
+impl ConnectionCalls {
+    /// A place among the calls of a kind. Where all are taken, the connection with most of them gives way.
+    async fn enter(
+        room: &Arc<Semaphore>,
+        (seats, seat): (&Seats, &Arc<Seat>),
+        count: fn(&Seat) -> usize,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+            return Some(permit);
+        }
+        if !seats.cut_heaviest(seat, count) {
+            return None;
+        }
+        tokio::time::timeout(GIVES_WAY, Arc::clone(room).acquire_owned()).await.ok()?.ok()
+    }
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -89,38 +109,40 @@ impl Service<Request<Incoming>> for ConnectionCalls {
         }
         let path = request.uri().path();
         let lasts = LASTING.iter().any(|part| path.starts_with(part))
-            || self.calls.lasting.iter().any(|one| one == path);
-        let busy = Busy::new(&self.seat, lasts);
-        let lasting =
-            match lasts.then(|| Arc::clone(&self.calls.lasting_room).try_acquire_owned()).transpose() {
-                Ok(lasting) => lasting,
-                Err(_) => {
-                    let refused =
-                        busy_status("the farm serves as many watches and streams as it can; try again");
-                    return Box::pin(std::future::ready(Ok(refused.into_http())));
-                }
-            };
-        let room = match Arc::clone(&self.calls.room).try_acquire_owned() {
-            Ok(room) => Some(room),
-            Err(_) if request.uri().path() == HEALTH => None,
-            Err(_) => {
-                let refused = busy_status("the farm answers as many calls as it can; try again");
-                return Box::pin(std::future::ready(Ok(refused.into_http())));
-            }
-        };
-        let (mut parts, body) = request.into_parts();
-        if self.calls.plain.iter().any(|path| path == parts.uri.path()) {
-            parts.headers.remove("grpc-accept-encoding");
-        }
-        let (body, held) = Metered::new(body, &parts, &self.calls.budget, self.purse.clone());
-        let place = Place { _busy: busy, _room: room, _lasting: lasting };
-        let unread = self.calls.unread;
-        let answer = self.calls.inner.call(Request::from_parts(parts, Body::new(body)));
+            || self.calls.lasting.iter().any(|lasting| lasting == path);
+        let is_health = path == HEALTH;
+        let (calls, purse) = (self.calls.clone(), self.purse.clone());
+        let (seats, seat) = (Arc::clone(&self.seats), Arc::clone(&self.seat));
+        // The one that was asked whether it is ready is the one to call.
+        let mut inner = std::mem::replace(&mut self.calls.inner, calls.inner.clone());
         Box::pin(async move {
-            let answer = answer.await;
+            let connection = (&*seats, &seat);
+            let lasting = match lasts {
+                true => Self::enter(&calls.lasting_room, connection, Seat::lasting).await,
+                false => None,
+            };
+            if lasts && lasting.is_none() {
+                let refused = "the farm serves as many watches and streams as it can; try again";
+                return Ok(busy_status(refused).into_http());
+            }
+            let room = match is_health {
+                true => Arc::clone(&calls.room).try_acquire_owned().ok(),
+                false => Self::enter(&calls.room, connection, Seat::busy).await,
+            };
+            if room.is_none() && !is_health {
+                return Ok(busy_status("the farm answers as many calls as it can; try again").into_http());
+            }
+            let place = Place { _busy: Busy::new(&seat, lasts), _room: room, _lasting: lasting };
+            let unfinished = (!lasts).then(|| Unfinished::new(&seat));
+            let (mut parts, body) = request.into_parts();
+            if calls.plain.iter().any(|path| path == parts.uri.path()) {
+                parts.headers.remove("grpc-accept-encoding");
+            }
+            let (body, held) = Metered::new((body, unfinished), &parts, &calls.budget, purse);
+            let answer = inner.call(Request::from_parts(parts, Body::new(body))).await;
             // The handler has taken what it wants of a request that came whole.
             held.release();
-            answer.map(|answer| answer.map(|body| Body::new(Answer::new(body, place, unread))))
+            answer.map(|answer| answer.map(|body| Body::new(Answer::new(body, place, calls.unread))))
         })
     }
 }
