@@ -81,7 +81,7 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
         return output::json(&document).map_err(|failure| accepted(failure, &submitted.job.id));
     }
     notes(&submitted.job.notes);
-    output::line(&submitted.job.id).map_err(|failure| accepted(failure, &submitted.job.id))
+    output::line(&shown(&submitted.job.id)).map_err(|failure| accepted(failure, &submitted.job.id))
 }
 
 /// Whoever cannot be told a job's id in its place hears it with the reason.

@@ -40,7 +40,7 @@ const VAST: &[u8] = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x
 /// No mask.
 fn two_colours() -> Vec<u8> {
     let (width, height) = SQUARE;
-    let pixel = |at: u32| if at % 2 == 0 { [255, 0, 0] } else { [0, 0, 255] };
+    let pixel = |at: u32| if at.is_multiple_of(2) { [255, 0, 0] } else { [0, 0, 255] };
     encode_rgb(width, height, &(0..width * height).flat_map(pixel).collect::<Vec<_>>(), &[])
         .expect("a picture")
 }

@@ -113,11 +113,11 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let refuse = |what: String| {
         io::Error::new(ErrorKind::InvalidInput, format!("{what}; accepted: a file of at most {most} bytes"))
     };
-    check_regular(&fs::metadata(path)?, &refuse)?;
+    check_regular(&fs::metadata(path)?, refuse)?;
     // It may be something else by now, and a pipe must not hold the reader up.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let found = file.metadata()?;
-    check_regular(&found, &refuse)?;
+    check_regular(&found, refuse)?;
     if found.len() > most {
         return Err(refuse(format!("it has {} bytes", found.len())));
     }

@@ -165,8 +165,7 @@ impl Farm for Hostile {
 
     async fn list_cascades(&self, _: Request<v1::ListCascadesRequest>) -> Answer<v1::ListCascadesResponse> {
         let stages = vec![v1::CascadeStage { name: text(), size: 64, ..Default::default() }];
-        let cascade =
-            v1::Cascade { name: text(), digest: text(), description: text(), stages, ..Default::default() };
+        let cascade = v1::Cascade { name: text(), digest: text(), description: text(), stages };
         Ok(Response::new(v1::ListCascadesResponse { cascades: vec![cascade] }))
     }
 

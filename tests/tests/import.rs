@@ -136,8 +136,8 @@ fn write_set_again(folder: &Path, rename: impl Fn(&str) -> String, convert: impl
 }
 
 /// The one picture that an imported cascade renders.
-fn rendered(folder: &Path, cascade: &str) -> Vec<u8> {
-    let render = ["render", "a cat", "--cascade", cascade, "--size", "16", "--steps", "3", "-o", "out", "-q"];
+fn rendered(folder: &Path, cascade: &str, size: &str) -> Vec<u8> {
+    let render = ["render", "a cat", "--cascade", cascade, "--size", size, "--steps", "3", "-o", "out", "-q"];
     let render = Darkroom::new(folder).args(render).run();
     let pictures = render.paths(folder);
     assert!(pictures.len() == 1 && pictures[0].is_file(), "{render:?}");
@@ -188,7 +188,7 @@ fn published_folders_become_a_cascade_that_renders() {
     assert_eq!(fs::read_dir(hub.path().join("made")).expect("listed").count(), 1, "no draft is left");
 
     assert!(
-        has(&rendered(hub.path(), "made/tiny"), digest),
+        has(&rendered(hub.path(), "made/tiny", "16"), digest),
         "the picture says which cascade made it, and its files are the ones that were hashed"
     );
 }
@@ -217,7 +217,7 @@ fn the_bf16_sets_are_taken_by_name_and_render() {
         let file = "diffusion_pytorch_model.bf16.safetensors";
         assert_eq!(names(&made.join(stage).join("unet")), ["config.json", file], "no other set");
     }
-    assert!(has(&rendered(hub.path(), "made"), report["digest"].as_str().expect("a digest")));
+    assert!(has(&rendered(hub.path(), "made", "16"), report["digest"].as_str().expect("a digest")));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_folder_of_t5_alone_gives_the_encoder_of_a_pipeline_that_has_none() {
     let shards = [1, 2].map(|shard| format!("model-0000{shard}-of-00002.safetensors"));
     assert_eq!(names(&made.join("text_encoder")), ["config.json", &shards[0], &shards[1], index]);
     assert_eq!(names(&made.join("tokenizer")), ["spiece.model", "tokenizer_config.json"]);
-    assert!(has(&rendered(hub.path(), "made"), report["digest"].as_str().expect("a digest")));
+    assert!(has(&rendered(hub.path(), "made", "16"), report["digest"].as_str().expect("a digest")));
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn weights_are_copied_where_there_are_no_links_and_laid_out_in_place_where_no_fo
     assert!(found.is_file() && fs::read(&made).expect("read") == fs::read(&file).expect("read"));
     let mode = |path: &Path| std::os::unix::fs::MetadataExt::mode(&fs::metadata(path).expect("there"));
     assert_eq!(mode(&made), mode(&hub.path().join("bare/cascade.toml")), "as every new file");
-    assert_eq!(rendered(hub.path(), "bare"), rendered(hub.path(), "named"));
+    assert_eq!(rendered(hub.path(), "bare", "8"), rendered(hub.path(), "named", "8"));
     let drafts = names(hub.path()).into_iter().filter(|name| name.starts_with(".import"));
     assert_eq!(drafts.count(), 0);
 }
@@ -614,7 +614,10 @@ fn files_as_other_programs_write_them_become_a_cascade_that_renders() {
     assert_eq!(variants, ["fp16", "fp32", "fp16"]);
     mark(&hub.path().join("made/cascade.toml"));
     let digest = report["digest"].as_str().expect("a digest");
-    assert!(has(&rendered(hub.path(), "made"), digest), "a mark in cascade.toml changes nothing either");
+    assert!(
+        has(&rendered(hub.path(), "made", "16"), digest),
+        "a mark in cascade.toml changes nothing either"
+    );
 }
 
 #[test]

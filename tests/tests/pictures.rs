@@ -191,7 +191,7 @@ fn what_cannot_be_started_from_is_refused_before_anything_is_queued() {
         (2, &["is a device"], &["--image", "/dev/zero"]),
         (2, &["pipe is a pipe"], &["--image", "square.png", "--mask", "pipe"]),
         (2, &["vast.png has 5368709120 bytes"], &["--image", "vast.png"]),
-        (2, &["image is empty"], &["--image", ""]),
+        (2, &["--image <FILE>"], &["--image", ""]),
         (2, &["mask", "without an image"], &["--mask", "white.png"]),
         (
             2,
@@ -325,7 +325,7 @@ fn pictures_of_any_size_need_no_flags() {
     let ran = farm.command(["render", "--from", "sr1024", "--image", "phone.png", "a cat"]).run();
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let picture = read(&ran.paths(folder).remove(0));
-    assert_eq!((picture.width, picture.height), (1024, 768));
+    assert_eq!((picture.width, picture.height), (1152, 864));
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn a_photo_is_rendered_again_from_its_own_file() {
     let fake = [("DARKROOM_RENDERER", "fake")];
     let run = |arguments: &[&str]| {
         fake.iter()
-            .fold(Darkroom::new(folder), |command, (name, value)| command.env(*name, *value))
+            .fold(Darkroom::new(folder), |command, (name, value)| command.env(name, value))
             .env("DARKROOM_CASCADE", demo_cascade())
             .args(arguments)
             .run()

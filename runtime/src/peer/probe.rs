@@ -32,10 +32,10 @@ pub(super) async fn look(address: &Address) -> Option<String> {
         return what;
     }
     // Closed without a word, as a server does that waits for its own protocol.
-    if let Some(answer) = ask(address, POSTGRES).await {
-        if answer == b"S" || answer == b"N" {
-            return Some("a Postgres server listens there".to_owned());
-        }
+    if let Some(answer) = ask(address, POSTGRES).await
+        && (answer == b"S" || answer == b"N")
+    {
+        return Some("a Postgres server listens there".to_owned());
     }
     match ask(address, TLS).await {
         Some(answer) if tls(&answer) => known(&answer).flatten(),
