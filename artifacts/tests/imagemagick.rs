@@ -257,7 +257,8 @@ fn the_advice_for_masks_gives_the_right_mask() {
     };
     let (stroke, ground) = ([true, false], [false, true]);
     for (name, ground_colour, paint, says, expected) in [
-        ("black on clear", "none", "black", "black and transparent", &[stroke, ground][..]),
+        ("black on clear", "none", "black", "dark and transparent", &[stroke, ground][..]),
+        ("faint white on clear", "none", "rgba(255,255,255,0.4)", "dark and transparent", &[stroke, ground]),
         ("red on white", "white", "red", "colour on white", &[stroke]),
         ("blue on white", "white", "blue", "colour on white", &[stroke]),
     ] {

@@ -204,7 +204,11 @@ async fn a_browser_is_told_what_the_port_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_has_so_many_calls_and_the_next_waits() {
     let server = Server::start(0, |options| options.streams = 10).await;
-    let client = server.client().await;
+    let channel = server.channel().await;
+    // Once something was answered, the client knows how many calls it may have.
+    let ask = HealthCheckRequest { service: String::new() };
+    HealthClient::new(channel.clone()).check(ask).await.expect("healthy");
+    let client = EncoderClient::new(channel);
     let calls: Vec<_> = (0..200)
         .map(|_| {
             let mut client = client.clone();
@@ -277,7 +281,8 @@ async fn whoever_takes_every_place_gives_way_to_who_has_none() {
         let watch = HealthClient::new(greedy.clone()).watch(ask.clone()).await;
         watches.push(watch.expect("room for three quarters").into_inner());
     }
-    HealthClient::new(server.channel().await).watch(ask.clone()).await.expect("a place is given up");
+    let kept = HealthClient::new(server.channel().await).watch(ask.clone()).await;
+    let kept = kept.expect("a place is given up");
     for watch in &mut watches {
         // The present state was sent at once; then the connection was cut.
         while let Ok(Some(_)) = watch.message().await {}
@@ -299,6 +304,7 @@ async fn whoever_takes_every_place_gives_way_to_who_has_none() {
     for call in calls {
         call.await.expect("joined").expect_err("its connection was cut, or there was no place");
     }
+    drop(kept);
     server.end().await;
 }
 

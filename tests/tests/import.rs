@@ -137,7 +137,21 @@ fn write_set_again(folder: &Path, rename: impl Fn(&str) -> String, convert: impl
 
 /// The one picture that an imported cascade renders.
 fn rendered(folder: &Path, cascade: &str, size: &str) -> Vec<u8> {
-    let render = ["render", "a cat", "--cascade", cascade, "--size", size, "--steps", "3", "-o", "out", "-q"];
+    let render = [
+        "render",
+        "a cat",
+        "--cascade",
+        cascade,
+        "--size",
+        size,
+        "--seed",
+        "5",
+        "--steps",
+        "3",
+        "-o",
+        "out",
+        "-q",
+    ];
     let render = Darkroom::new(folder).args(render).run();
     let pictures = render.paths(folder);
     assert!(pictures.len() == 1 && pictures[0].is_file(), "{render:?}");

@@ -56,7 +56,7 @@ impl Addresses {
             return Err(refused("farm is empty"));
         }
         let mut addresses = Vec::new();
-        for entry in text.split(',').map(str::trim) {
+        for entry in text.split(',') {
             let address = address(entry)?;
             if !addresses.contains(&address) {
                 addresses.push(address);

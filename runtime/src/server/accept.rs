@@ -25,6 +25,9 @@ use crate::{deadline::Deadline, descriptors, listen::Listener};
 /// Pause after the system could not accept: it has no descriptors or no memory.
 const BREATHER: Duration = Duration::from_millis(100);
 
+/// Connections beyond the most that may be about to close.
+const CLOSING: usize = 64;
+
 /// A connection that was let in.
 pub(super) struct Seat {
     peer: IpAddr,
@@ -129,6 +132,8 @@ pub(super) struct Seats {
     taken: Mutex<BTreeMap<u64, Arc<Seat>>>,
     next: std::sync::atomic::AtomicU64,
     full: AtomicBool,
+    /// Connections whose descriptors are open, those that were told to end among them.
+    open: AtomicUsize,
 }
 
 /// A place among the connections, until dropped.
@@ -141,6 +146,7 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.seats.taken().remove(&self.number);
+        self.seats.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -167,6 +173,10 @@ impl Seats {
     /// A place for a new connection, if there is one or one is given up for it.
     fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let mut taken = self.taken();
+        // Those that gave way must have closed before others come, or the descriptors that are kept back go too.
+        if self.open.load(Ordering::Acquire) >= self.most + CLOSING {
+            return None;
+        }
         if taken.len() >= self.most {
             if !self.full.swap(true, Ordering::Relaxed) {
                 tracing::warn!(most = self.most, "all connections are taken; idle ones give way to new ones");
@@ -179,6 +189,7 @@ impl Seats {
             self.full.store(false, Ordering::Relaxed);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::AcqRel);
         let seat = Arc::new(Seat::new(peer));
         taken.insert(number, Arc::clone(&seat));
         Some(Place { seats: Arc::clone(self), number, seat })
@@ -227,6 +238,7 @@ impl Door {
             taken: Mutex::default(),
             next: std::sync::atomic::AtomicU64::new(0),
             full: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
         };
         let calls = Calls::new(&options, calls);
         Self {
@@ -303,6 +315,7 @@ mod tests {
             taken: Mutex::default(),
             next: std::sync::atomic::AtomicU64::new(0),
             full: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
         })
     }
 
