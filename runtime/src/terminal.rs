@@ -57,7 +57,7 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Writes a text that is safe to show, and a line end, to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_raw(text: &str) -> io::Result<()> {
     let mut line = String::with_capacity(text.len() + 1);
     line += text;
