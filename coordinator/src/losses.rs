@@ -14,7 +14,7 @@ use darkroom_queue::task::{TaskKey, WorkerCard};
 use tokio::time::Instant;
 
 /// A sign of life comes every two seconds; a worker without one for so long may be dead.
-const SILENT: Duration = Duration::from_secs(3);
+const SILENT: Duration = Duration::from_millis(2500);
 
 /// A worker whose leases ran out.
 #[derive(Clone, Debug)]
