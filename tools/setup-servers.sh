@@ -15,6 +15,8 @@ fi
 for proxy in haproxy nginx; do
     PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$proxy" >/dev/null || missing+=("${proxy/nginx/nginx-light}")
 done
+# One test asks it for a server with TLS.
+command -v openssl >/dev/null || missing+=(openssl)
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 # Only `make chaos` wants it, to make clocks wrong; without it that is skipped, and said so.
 if [ ! -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
