@@ -10,7 +10,7 @@ export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -60,6 +60,9 @@ bench-gpu: ## The same on a GPU, as a share of what the card can do; ARGS adds f
 bench-sampling: ## Measures what guidance, its schedule, steps and samplers do to the demo's caption score.
 	@tools/bench-sampling.sh
 
+bench-build: ## Measures what the program of `make render` costs to compile, by crate; ARGS=--cold for a bare machine.
+	@tools/bench-build.py $(ARGS)
+
 bench-encoder: ## Measures the text encoder on this machine, and transformers in Python beside it.
 	@tools/bench-encoder.sh
 
@@ -68,6 +71,9 @@ bench-texts: ## Puts a million distinct prompts through a real encoder of a farm
 
 bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
 	@tools/bench-farm.sh
+
+bench-pages: ## Measures pages of a million-image job on SQLite and Postgres; ARGS adds flags.
+	@tools/bench-pages.sh $(ARGS)
 
 setup: ## Checks what must be there and sets libtorch up.
 	@tools/setup.sh

@@ -1,12 +1,17 @@
-//! Writes libtorch's folder into the run path of this crate's test binaries, so that they run without
-//! `LD_LIBRARY_PATH`, and builds `src/cuda/shim.cpp` into a shared library that `src/cuda.rs` carries in itself.
+//! Writes libtorch's folder into the run path of this crate's test binaries, so that they run
+//! without `LD_LIBRARY_PATH`. Also builds `src/cuda/shim.cpp` into a shared library that
+//! `src/cuda.rs` embeds.
 //!
-//! The shim needs libtorch's CUDA headers and the CUDA runtime's. Where either is missing, as with a libtorch for CPUs
-//! alone, it is an empty file and everything else is built as usual: a GPU then runs without graphs.
+//! The shim needs the CUDA headers of libtorch and of the CUDA runtime. If either is missing, as
+//! with a libtorch without CUDA, the library is an empty file and everything else is built as
+//! usual. A GPU then runs without graphs.
+
+#![expect(clippy::disallowed_methods, reason = "cargo reads these paths, not a terminal")]
 
 use std::path::{Path, PathBuf};
 
 fn main() {
+    wait_for_fetch();
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
@@ -33,12 +38,20 @@ fn main() {
     println!("cargo::rustc-env=DARKROOM_SHIM_ABSENT={absent}");
 }
 
+/// Waits while tools/build-render.sh fetches libtorch, because the files below may not exist yet.
+fn wait_for_fetch() {
+    let Ok(pid) = std::env::var("DARKROOM_FETCH_PID") else { return };
+    while !pid.is_empty() && Path::new("/proc").join(&pid).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
 fn target_os() -> String {
     std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default()
 }
 
-/// libtorch's version, which is a part of the class of device: `build-version` of a libtorch by itself, `version.py` of one that
-/// came with Python's package.
+/// libtorch's version, which is part of the class of device. It is in `build-version` of a separate
+/// libtorch, or in `version.py` of one from Python's package.
 fn version(libtorch: Option<&Path>) -> String {
     let read = |file: &str| std::fs::read_to_string(libtorch?.join(file)).ok();
     let of_python = || {
@@ -52,7 +65,7 @@ fn version(libtorch: Option<&Path>) -> String {
     if version.is_empty() { "unknown".to_owned() } else { version }
 }
 
-/// Builds the shim, or says in one line what keeps it from being built.
+/// Builds the shim, or returns in one line why it cannot be built.
 fn build_shim(libtorch: Option<&Path>, shim: &Path) -> Result<(), String> {
     if target_os() != "linux" {
         return Err(format!("there is no CUDA on {}", target_os()));
@@ -61,20 +74,26 @@ fn build_shim(libtorch: Option<&Path>, shim: &Path) -> Result<(), String> {
     let include = libtorch.join("include");
     let graphs = include.join("ATen/cuda/CUDAGraph.h");
     if !graphs.exists() || !libtorch.join("lib/libtorch_cuda.so").exists() {
-        return Err(format!("the libtorch in {} is one for CPUs alone", libtorch.display()));
+        return Err(format!("the libtorch in {} is for CPUs only", libtorch.display()));
     }
     let homes = [std::env::var_os("CUDA_HOME").map(PathBuf::from), Some("/usr/local/cuda".into())];
     let mut folders = vec![libtorch.join("../nvidia/cu13/include")];
     folders.extend(homes.into_iter().flatten().map(|home| home.join("include")));
-    // Headers of two releases must not meet: the first folder that has all of them.
-    let needed =
-        ["cuda.h", "cuda_runtime.h", "cuda_runtime_api.h", "crt/host_defines.h", "crt/host_config.h"];
+    // Headers of two releases must not be mixed, so the first folder that has all of them is used.
+    let needed = [
+        "cuda.h",
+        "cuda_runtime.h",
+        "cuda_runtime_api.h",
+        "crt/host_defines.h",
+        "crt/host_config.h",
+    ];
     for folder in folders.iter().filter(|folder| folder.exists()) {
         println!("cargo::rerun-if-changed={}", folder.display());
     }
     let has_all = |folder: &&PathBuf| needed.iter().all(|header| folder.join(header).exists());
     let cuda = folders.iter().find(has_all).ok_or_else(|| {
-        let names: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let names: Vec<String> =
+            folders.iter().map(|folder| folder.display().to_string()).collect();
         format!("the CUDA runtime's headers are in none of {}", names.join(", "))
     })?;
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
@@ -103,6 +122,8 @@ fn build_shim(libtorch: Option<&Path>, shim: &Path) -> Result<(), String> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.lines().find(|line| line.contains("error")).unwrap_or("no message").to_owned();
-    println!("cargo::warning=built without CUDA graphs: src/cuda/shim.cpp does not compile: {line}");
+    println!(
+        "cargo::warning=built without CUDA graphs: src/cuda/shim.cpp does not compile: {line}"
+    );
     Err(format!("its C++ part did not compile: {line}"))
 }

@@ -1,5 +1,7 @@
-//! Writes libtorch's folder into the run path of this crate's binaries, so that they run without `LD_LIBRARY_PATH`.
-//! Does nothing in a build without libtorch.
+//! Writes libtorch's folder into the run path of this crate's binaries, so that they run without
+//! `LD_LIBRARY_PATH`. Does nothing in a build without libtorch.
+
+#![expect(clippy::disallowed_methods, reason = "cargo reads these paths, not a terminal")]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make bench-cascade`: builds, sets up diffusers beside it, measures both on this machine, prints tables.
+# `make bench-cascade`: builds, sets up diffusers beside it, measures both on this machine, prints
+# tables.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make bench-encoder`: builds, sets up transformers beside it, measures both on this machine, prints one table.
+# `make bench-encoder`: builds, sets up transformers beside it, measures both on this machine,
+# prints one table.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make bench-sampling`: builds, sets up the scorer's Python, renders captions with other settings, scores them, prints one table.
+# `make bench-sampling`: builds, sets up the scorer's Python, renders captions with other settings,
+# scores them, prints one table.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh

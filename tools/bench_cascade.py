@@ -40,7 +40,8 @@ IF_M = {
     "encoder_hid_dim_type": "text_proj", "addition_embed_type": "text", "addition_embed_type_num_heads": 64,
     "resnet_time_scale_shift": "scale_shift",
 }
-# IF's second stage in small: all levels but the lowest without attention, as many parameters as the demo's sr256.
+# IF's second stage in small: all levels but the lowest without attention, as many parameters as the
+# demo's sr256.
 IF_SR = {
     "_class_name": "UNet2DConditionModel", "sample_size": 256, "in_channels": 6, "out_channels": 3, "act_fn": "gelu",
     "block_out_channels": [16, 32, 48, 64, 80], "layers_per_block": [1, 1, 1, 2, 1], "attention_head_dim": 16, "cross_attention_dim": 96,

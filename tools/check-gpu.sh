@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make check-gpu`: builds, and checks on this machine's GPU what only a GPU can show; see check_gpu.py.
-# `make check-gpu ARGS="--device cpu"` tries it without one.
+# `make check-gpu`: builds, and checks on this machine's GPU what only a GPU can show; see
+# check_gpu.py. `make check-gpu ARGS="--device cpu"` tries it without one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/need-gpu.sh

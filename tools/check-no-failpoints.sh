@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks with `cargo tree` that no build but the guards' own tests can take a guard out: the feature `failpoints` is on
-# neither in the workspace as it is built and tested nor in any program alone.
+# Checks with `cargo tree` that no build but the guards' own tests can take a guard out: the feature
+# `failpoints` is on neither in the workspace as it is built and tested nor in any program alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ without() { # without FLAGS...
 }
 
 without --workspace
-for crate in darkroom-cli darkroom-coordinator darkroom-encoder-service darkroom-worker; do
+for crate in darkroom-cli darkroom-server darkroom-encoder-service darkroom-worker; do
     without -p "$crate"
 done
 # That the look sees anything at all.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# `tools/check-spiece.sh FILE`: whether a spiece.model, T5's own say, gives the ids of Python's sentencepiece on hostile texts,
-# whole and cut. Installs that library alone into .darkroom/sentencepiece once.
+# `tools/check-spiece.sh FILE`: whether a spiece.model, T5's own say, gives the ids of Python's
+# sentencepiece on hostile texts, whole and cut. Installs that library alone into
+# .darkroom/sentencepiece once.
 set -euo pipefail
 [ -f "${1-}" ] || { echo "usage: tools/check-spiece.sh FILE, a spiece.model" >&2; exit 2; }
 model=$(realpath "$1")

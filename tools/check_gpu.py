@@ -139,7 +139,8 @@ class Checks:
     def speed(self):
         for size, count in [(256, self.args.pictures), (1024, self.args.pictures // 8)]:
             for label, words in [("", []), (", without graphs", ["--eager"])]:
-                # In one state, so that batches are known; the time of more pictures less that of fewer, so that the start is in neither.
+                # In one state, so that batches are known; the time of more pictures less that of
+                # fewer, so that the start is in neither.
                 name = f"speed-{size}{'-eager' if words else ''}"
                 self.render(name, *words, count=1, size=size, seed=10**7)
                 _, few = self.render(name, *words, count=count // 4, size=size, seed=10**6)

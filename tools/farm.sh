@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# `make farm`: a whole farm of separate processes on this machine, on real servers of its own: Redis, Postgres, two
-# coordinators, two encoders, two workers of each stage. State is in .darkroom/farm and stays over a stop; run by root
-# where the servers' users cannot reach that folder, their parts of it are under /var/tmp. Both servers listen on loopback
-# and ask for passwords, which are in .darkroom/farm/secrets.
-#   tools/farm.sh start    sets up, builds, starts what does not run, and says how to use it
+# `make farm`: a whole farm of separate processes on this machine, on real servers of its own:
+# Redis, Postgres, two coordinators, two encoders, two workers of each stage. State is in
+# .darkroom/farm and stays over a stop; run by root where the servers' users cannot reach that
+# folder, their parts of it are under /var/tmp. Both servers listen on loopback and ask for
+# passwords, which are in .darkroom/farm/secrets.
+#   tools/farm.sh start    sets up, builds, starts what does not run, and says how to use it;
+#   FARM_BINARIES names a folder
+#                          of programs that are built already
 #   tools/farm.sh stop     lets the workers drain, then ends everything it started, by process id
 #   tools/farm.sh servers  starts Redis and Postgres alone
 #   tools/farm.sh status   what runs
@@ -40,11 +43,15 @@ started_at() { # the process's start time: with it a number that was given to an
 }
 
 launch() { # launch NAME COMMAND...: starts it in the background, its output in a log.
-    local name=$1 pid
+    local name=$1 pid others
     shift
     if alive "$name"; then return; fi
+    # Its log and its files are its owner's alone.
+    others=$(umask)
+    umask 077
     setsid "$@" >>"$logs/$name.log" 2>&1 </dev/null &
     pid=$!
+    umask "$others"
     printf '%s %s\n' "$pid" "$(started_at "$pid")" >"$run/$name.pid"
     disown
 }
@@ -91,8 +98,9 @@ wait_for() { # wait_for WHAT NAME COMMAND...: until the command succeeds, while 
     exit 1
 }
 
-# Neither server runs as root: then an unprivileged user runs it, on files that user can reach. Each asks for a password,
-# which is made once, lies in a folder that only the farm's owner can read, and is never on a command line.
+# Neither server runs as root: then an unprivileged user runs it, on files that user can reach. Each
+# asks for a password, which is made once, lies in a folder that only the farm's owner can read, and
+# is never on a command line.
 user_of() { # user_of SERVER: who runs it when root starts the farm.
     local user
     for user in "$1" postgres nobody; do
@@ -130,13 +138,14 @@ folder_of() { # folder_of SERVER USER: its data folder, made and given to the us
             data=$outside
         fi
     fi
+    # Made before it is looked at: where others may write, nobody can put another in its place then.
+    mkdir -m 700 "$data" 2>/dev/null || true
     # A folder in a place that others may write to must be ours.
     if [ -L "$data" ] || { [ -e "$data" ] && [ "$(id -u)" -eq 0 ] \
         && ! [[ "$(stat -c %U "$data")" =~ ^(root|$user)$ ]]; }; then
         say "error: $data is not a folder of the user $user; remove it"
         exit 1
     fi
-    mkdir -p "$data"
     chmod 700 "$data"
     if [ "$(id -u)" -eq 0 ]; then chown -R "$user:$(id -g "$user")" "$data"; fi
     echo "$data" >"$run/$1.folder"
@@ -159,7 +168,8 @@ start_redis() {
     wait_for Redis redis bash -c "</dev/tcp/127.0.0.1/$redis_port"
 }
 
-# The server's own superuser is `admin`, with a password of its own. The farm's role `darkroom` owns its database and no more.
+# The server's own superuser is `admin`, with a password of its own. The farm's role `darkroom` owns
+# its database and no more.
 start_postgres() {
     local bin data user password old=""
     bin=$(dirname "$(readlink -f "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)")")
@@ -174,8 +184,8 @@ start_postgres() {
                 --encoding=UTF8 --locale=C >>"$logs/postgres.log" 2>&1 || { rm -f "$password"; exit 1; }
             rm -f "$password"
         elif [ ! -e "$farm/secrets/settled" ]; then
-            # Made by an older version, which trusted everybody on this machine and worked as a superuser; or this was
-            # interrupted the first time.
+            # Made by an older version, which trusted everybody on this machine and worked as a
+            # superuser; or this was interrupted the first time.
             say "Postgres gets passwords"
             old=yes
             printf "CREATE ROLE keeper SUPERUSER LOGIN\nALTER ROLE keeper PASSWORD '%s'\n" "$(secret admin)" \
@@ -249,7 +259,7 @@ start_servers() {
 }
 
 start_farm() {
-    local target=${CARGO_TARGET_DIR:-target}/debug copy stage listen
+    local target=${FARM_BINARIES:-${CARGO_TARGET_DIR:-target}/debug} copy stage listen
     DARKROOM_REDIS="redis://:$(secret redis)@127.0.0.1:$redis_port"
     DARKROOM_DATABASE="postgres://darkroom:$(secret postgres)@127.0.0.1:$postgres_port/darkroom"
     export DARKROOM_REDIS DARKROOM_DATABASE
@@ -278,10 +288,12 @@ start_farm() {
 
 case "${1:-start}" in
     start)
-        tools/setup.sh
-        tools/setup-servers.sh
-        say "building"
-        cargo build --locked --quiet -p darkroom-coordinator -p darkroom-encoder-service -p darkroom-worker -p darkroom-cli
+        if [ -z "${FARM_BINARIES:-}" ]; then
+            tools/setup.sh
+            tools/setup-servers.sh
+            say "building"
+            cargo build --locked --quiet -p darkroom-server -p darkroom-encoder-service -p darkroom-worker -p darkroom-cli
+        fi
         start_servers
         start_farm
         say "The farm runs: coordinators at 127.0.0.1:$port and 127.0.0.1:$second_port, Redis at $redis_port, Postgres at $postgres_port,"

@@ -1,21 +1,35 @@
 #!/usr/bin/env bash
-# Everything that is checked without running the code: formatting, clippy, rustdoc, the house's arrows, and
-# licences and sources of dependencies where cargo-deny is installed.
+# Everything that is checked without running the code: formatting, clippy, rustdoc, the house's
+# arrows, and licences and sources of dependencies where cargo-deny is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh
 
-step() { printf '\n== %s\n' "$*"; }
+# With the seconds since the start: what takes long is seen in any run.
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 step "formatting"
 cargo fmt --all --check
 step "the house's arrows"
 tools/check-no-libtorch.sh
 tools/check-no-failpoints.sh
+tools/check-no-suites.sh
+tools/check-render-crates.sh
+# Every crate but darkroom-diffusion.
+for crate in artifacts bench chaos cli coordinator core encoder-service farm-api guards member \
+    prompts proto queue runtime server test-servers tests worker; do
+    tools/count-import-cycles.py --crate "darkroom-$crate" --at-most 0
+done
 step "clippy"
 cargo clippy --locked --workspace --all-targets -- -D warnings
-step "clippy, client and services without libtorch"
-cargo clippy --locked -p darkroom-cli -p darkroom-worker -p darkroom-encoder-service --no-default-features --all-targets -- -D warnings
+step "clippy, client without libtorch"
+cargo clippy --locked -p darkroom-cli --no-default-features --all-targets -- -D warnings
+# Apart from the client: `darkroom-worker/cluster` beside it would give it the embedded farm.
+step "clippy, services without libtorch"
+cargo clippy --locked -p darkroom-worker -p darkroom-encoder-service --no-default-features \
+    --features cluster --all-targets -- -D warnings
+step "clippy, the program of make render"
+cargo clippy --locked -p darkroom-cli -- -D warnings
 step "clippy, the guards' tests"
 cargo clippy --locked -p darkroom-guards --features failpoints --all-targets -- -D warnings
 step "documentation"

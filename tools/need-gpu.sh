@@ -1,5 +1,5 @@
-# shellcheck shell=bash
-# For scripts that measure a GPU: ends with a sentence where there is none, unless `--device cpu` is among the arguments.
+# shellcheck shell=bash For scripts that measure a GPU: ends with a sentence where there is none,
+# unless `--device cpu` is among the arguments.
 case " $* " in
     *" --device cpu "*) ;;
     *)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make render`: builds the command line and renders. The request comes in the environment, never through a shell's
-# or make's hands, so that a prompt may hold any character.
+# `make render`: builds the command line and renders. The request comes in the environment, never
+# through a shell's or make's hands, so that a prompt may hold any character.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,11 +15,5 @@ if [ -n "${RENDER_SEED:-}" ]; then arguments+=(--seed "$RENDER_SEED"); fi
 if [ -n "${RENDER_SIZE:-}" ]; then arguments+=(--size "$RENDER_SIZE"); fi
 if [ -n "${RENDER_NEGATIVE:-}" ]; then arguments+=("--negative=$RENDER_NEGATIVE"); fi
 
-tools/setup.sh
-if [ ! -e "${CARGO_TARGET_DIR:-target}/debug/darkroom" ]; then
-    echo "Building darkroom (the first time takes a few minutes; cargo tells how far it is) ..."
-fi
-quiet=()
-if [ ! -t 2 ]; then quiet=(--quiet); fi
-cargo build --locked "${quiet[@]}" -p darkroom-cli
+tools/build-render.sh
 exec "${CARGO_TARGET_DIR:-target}/debug/darkroom" render "${arguments[@]}" -- "$RENDER_PROMPT"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Sets up libtorch in `.libtorch/`, where `.cargo/config.toml` looks for it: torch's wheel from PyPI and the two CUDA
-# libraries its CPU build is linked to, and nothing of Python's. A LIBTORCH of your own is checked and used instead.
-# To these come CUDA's headers (1 MB; without them the build has no CUDA graphs) and, on a machine with an NVIDIA driver,
-# the libraries that libtorch's CUDA half needs; DARKROOM_CUDA=0 leaves those away, DARKROOM_CUDA=1 fetches them anyway.
+# Sets up libtorch in `.libtorch/`, where `.cargo/config.toml` looks for it: torch's wheel from PyPI
+# and the two CUDA libraries its CPU build is linked to, and nothing of Python's. A LIBTORCH of your
+# own is checked and used instead. To these come CUDA's headers (1 MB; without them the build has no
+# CUDA graphs) and, on a machine with an NVIDIA driver, the libraries that libtorch's CUDA half
+# needs; DARKROOM_CUDA=0 leaves those away, DARKROOM_CUDA=1 fetches them anyway.
 #
-# The folder is filled under another name and renamed when whole, so an interrupted set-up is never taken for a
-# complete one; `.libtorch/complete` says what is in it.
+# The folder is filled under another name and renamed when whole, so an interrupted set-up is never
+# taken for a complete one; `.libtorch/complete` says what is in it. With --is-complete nothing is
+# set up: the exit code is 0 where nothing needs to be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,6 +55,7 @@ complete() {
 }
 
 if complete; then exit 0; fi
+if [ "${1:-}" = --is-complete ]; then exit 1; fi
 
 # One set-up at a time; a second waits and finds the work done.
 exec 9>.libtorch.lock
@@ -64,7 +67,8 @@ case "$(uname -s)-$(uname -m)" in
     *) fail "there is no libtorch recipe for $(uname -s) on $(uname -m); set LIBTORCH to the folder of libtorch $version." ;;
 esac
 
-# Settings by environment: a pip too old to know one ignores it, and a user's own configuration cannot undo it.
+# Settings by environment: a pip too old to know one ignores it, and a user's own configuration
+# cannot undo it.
 export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 TMPDIR="$PWD/.libtorch.partial/tmp"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up `.venv` for the Python side: training the demo cascade, reference traces, and diffusers to measure against.
-# Nothing of it is needed to render.
+# Sets up `.venv` for the Python side: training the demo cascade, reference traces, and diffusers to
+# measure against. Nothing of it is needed to render.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

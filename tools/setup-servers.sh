@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests and a farm of several processes stand on, where it is missing: Redis (or Valkey) and Postgres; the
-# pooler and the proxies that may stand before them, PgBouncer, HAProxy and nginx; and ImageMagick. As root it takes them from the system's packages,
-# else it names the line that does. They are not started as services.
+# Installs what the tests and a farm of several processes stand on, where it is missing: Redis (or
+# Valkey) and Postgres; the pooler and the proxies that may stand before them, PgBouncer, HAProxy
+# and nginx; and ImageMagick. As root it takes them from the system's packages, else it names the
+# line that does. They are not started as services.
 set -euo pipefail
 
 missing=()
@@ -30,7 +31,8 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     exit 1
 fi
 echo "installing ${missing[*]}" >&2
-# Debian makes and starts a cluster and a service of its own on installing; this keeps it from doing so.
+# Debian makes and starts a cluster and a service of its own on installing; this keeps it from doing
+# so.
 mkdir -p /etc/postgresql-common
 [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
 policy=/usr/sbin/policy-rc.d

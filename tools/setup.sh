@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks what must be on the machine before anything is built, and sets libtorch up.
-# Each thing that is missing is named with the line that installs it. Writes only inside the project.
+# Checks what must be on the machine before anything is built, and sets libtorch up. Each thing that
+# is missing is named with the line that installs it. Writes only inside the project. With
+# --checks-only it sets nothing up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,4 +55,4 @@ if [ ! -e .libtorch/complete ] || [ ! -d "${CARGO_TARGET_DIR:-target}/debug" ]; 
 fi
 
 if [ "$missing" -ne 0 ]; then exit 1; fi
-exec tools/setup-libtorch.sh
+if [ "${1:-}" != --checks-only ]; then exec tools/setup-libtorch.sh; fi

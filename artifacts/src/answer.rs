@@ -1,19 +1,20 @@
-//! What an object store said when it failed, taken out of `object_store`'s error, which keeps it as text.
+//! The answer of an object store that failed, taken from `object_store`'s error, which has it only
+//! as text.
 
 use std::{error::Error as StdError, io};
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 
-/// An answer of the store, or what was heard instead of one.
+/// The store's answer, or what was received instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// HTTP status; none, if no answer came.
+    /// HTTP status; none if no answer came.
     pub(crate) status: Option<u16>,
-    /// The store's word for it, e.g. `NoSuchBucket`.
+    /// The store's error code, e.g. `NoSuchBucket`.
     pub(crate) code: Option<String>,
-    /// One line for people, without URLs' queries, where a signature could stand.
+    /// One line for people, without the queries of URLs, which could contain a signature.
     pub(crate) sentence: String,
-    /// How far the store's clock is ahead of ours, if it says so.
+    /// How far the store's clock is ahead of ours, if it reports that.
     pub(crate) clock_ahead: Option<TimeDelta>,
 }
 
@@ -24,38 +25,41 @@ impl Answer {
     }
 
     fn of_text(text: &str, now: DateTime<Utc>) -> Self {
-        let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse().ok());
+        let status =
+            text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse().ok());
         let code = element(text, "Code").filter(|code| code.chars().all(char::is_alphanumeric));
         let sentence = match (&code, element(text, "Message")) {
             (Some(code), Some(message)) => format!("{code}: {}", message.trim_end_matches('.')),
             _ => text.lines().next().unwrap_or_default().to_owned(),
         };
-        let clock_ahead = element(text, "ServerTime").and_then(|time| Some(parse_time(&time)? - now));
+        let clock_ahead =
+            element(text, "ServerTime").and_then(|time| Some(parse_time(&time)? - now));
         Self { status, code, sentence: without_queries(&sentence), clock_ahead }
     }
 
-    /// Whether the store's word for it is one of these.
+    /// Whether the store's error code is one of these.
     pub(crate) fn is(&self, codes: &[&str]) -> bool {
         self.code.as_deref().is_some_and(|code| codes.contains(&code))
     }
 
-    /// Whether the clocks are too far apart for the store.
+    /// Whether the store refuses because the clocks differ too much.
     pub(crate) fn is_of_clock(&self) -> bool {
         self.is(&["RequestTimeTooSkewed"])
     }
 
-    /// Whether the store has no room.
+    /// Whether the store is full.
     pub(crate) fn is_of_space(&self) -> bool {
-        self.status == Some(507) || self.is(&["XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"])
+        self.status == Some(507)
+            || self.is(&["XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"])
     }
 
-    /// Whether the bucket or container is not there.
+    /// Whether the bucket or container does not exist.
     pub(crate) fn is_of_bucket(&self) -> bool {
         self.is(&["NoSuchBucket", "ContainerNotFound"])
     }
 }
 
-/// A stretch of time in whole seconds, minutes or hours.
+/// A time span in whole seconds, minutes or hours.
 pub(crate) fn spell(time: TimeDelta) -> String {
     match time.num_seconds().unsigned_abs() {
         seconds @ 0..120 => format!("{seconds} seconds"),
@@ -64,12 +68,14 @@ pub(crate) fn spell(time: TimeDelta) -> String {
     }
 }
 
-/// The kind of the system's error underneath, if one is.
+/// The kind of the underlying system error, if there is one.
 pub(crate) fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
     chain(error).find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
 }
 
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 

@@ -1,8 +1,9 @@
-//! Cascades in object storage: `cascades/{digest}/files/{sha256}.{extension}` and, once all files are there,
-//! `cascades/{digest}/record/{sha256}.json`, which says what they are called.
+//! Cascades in object storage: `cascades/{digest}/files/{sha256}.{extension}` and, once all files
+//! are stored, `cascades/{digest}/record/{sha256}.json`, which maps their names to hashes.
 //!
-//! Both are named by their content, so that publishing twice, or two at once, stores the same. Two records of one
-//! digest may differ in what the digest leaves out (a description); any of them will do.
+//! Both are named by their content, so publishing twice, or twice at the same time, stores the
+//! same. Two records of one digest may differ in what the digest does not cover (a description);
+//! any of them can be used.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -12,6 +13,7 @@ use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
     guard::{Guard, stands},
+    shown::shown_path,
 };
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -20,34 +22,35 @@ use crate::{
     blob::{ArtifactStore, Listed, MAX_CANDIDATES},
     cascade_bundle::{CascadeBundle, check_inside, is_model_file},
     error::Error,
+    model_files::{ModelFolder, unreadable},
     seal::{self, Seal},
 };
 
 /// Version of the record.
 const FORMAT: u32 = 1;
-/// Files uploaded at once.
+/// Files that are uploaded at the same time.
 const PARALLEL: usize = 4;
 
-/// What a publication did.
+/// The result of a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The cascade's digest, by which it is fetched.
+    /// The cascade's digest; it is fetched by this.
     pub digest: Digest,
     /// Its files.
     pub files: usize,
     /// Bytes of all of them.
     pub bytes: u64,
-    /// Bytes that were not in the store before.
+    /// Bytes that were uploaded now.
     pub uploaded_bytes: u64,
 }
 
-/// What a cascade in the store consists of.
+/// The content of a cascade in the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     format: u32,
     /// The cascade, with the hashes of its model files.
     pub(crate) cascade: Cascade,
-    /// Every file to fetch, `cascade.toml` included; none for a fake's cascade.
+    /// Every file to fetch, with `cascade.toml`; none for a fake's cascade.
     pub(crate) files: Vec<RecordFile>,
 }
 
@@ -61,7 +64,7 @@ pub(crate) struct RecordFile {
 }
 
 impl Record {
-    /// Reads a record and checks that it is one of this digest, safe to write to disk.
+    /// Parses a record, and checks that it is for this digest and safe to write to disk.
     pub(crate) fn parse(bytes: &[u8], digest: Digest) -> Result<Self, String> {
         let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if record.format != FORMAT {
@@ -78,7 +81,7 @@ impl Record {
                 None => file.path == FILE_NAME,
             };
             if !known || check_inside("path", &file.path).is_err() || !paths.insert(&file.path) {
-                return Err(format!("{:?} is no file of this cascade", file.path));
+                return Err(format!("{:?} is not a file of this cascade", file.path));
             }
         }
         let complete = record.cascade.files.keys().all(|path| paths.contains(path));
@@ -89,27 +92,31 @@ impl Record {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        // A record comes from the store, and may say anything.
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
     }
 }
 
 impl RecordFile {
-    /// Where it lies in the store.
+    /// Its key in the store.
     pub(crate) fn artifact(&self, digest: Digest) -> ArtifactRef {
         let key = format!("{}{}.{}", files_prefix(digest), self.sha256, extension(&self.path));
         ArtifactRef { key, sha256: self.sha256, size: self.size }
     }
 }
 
-/// Uploads every file that the cascade stands for and then the record that names them. Files that are there whole stay as
-/// they are: each is read once, by the first who did not upload it, and replaced where it is damaged. A fake's cascade is
-/// its record alone.
+/// Uploads every file of the cascade, and then the record that names them. Intact files in the
+/// store are kept. Each is read once by the first process that did not upload it itself, and
+/// replaced if it is damaged. A fake's cascade is only a record.
 ///
 /// # Errors
-/// One sentence: a file that changed since the bundle was loaded, or what the store says.
-pub async fn publish(store: &ArtifactStore, bundle: &CascadeBundle) -> Result<Published, UserError> {
+/// One sentence: a file changed since the bundle was loaded, or the store's error.
+pub async fn publish(
+    store: &ArtifactStore,
+    bundle: &CascadeBundle,
+) -> Result<Published, UserError> {
     let digest = bundle.cascade().digest();
-    let wanted = if bundle.has_files() { files_of(bundle).await? } else { Vec::new() };
+    let wanted = if bundle.has_files() { files_of(bundle)? } else { Vec::new() };
     let sealed = if wanted.is_empty() { Seal::new() } else { seal::read(store, digest).await? };
     let stored = stored_files(store, digest).await?;
     let mut absent = Vec::new();
@@ -128,7 +135,10 @@ pub async fn publish(store: &ArtifactStore, bundle: &CascadeBundle) -> Result<Pu
     let record = Record { format: FORMAT, cascade: bundle.cascade().clone(), files: wanted };
     let text = serde_json::to_vec(&record)
         .map_err(|error| UserError::new(Code::Internal, "CASCADE_RECORD", error.to_string()))?;
-    store.put_content(&record_prefix(digest), "json", text.into()).await.map_err(|error| error.to_user())?;
+    store
+        .put_content(&record_prefix(digest), "json", text.into())
+        .await
+        .map_err(|error| error.to_user())?;
     Ok(Published { digest, files: record.files.len(), bytes: record.bytes(), uploaded_bytes })
 }
 
@@ -136,14 +146,16 @@ async fn stored_files(store: &ArtifactStore, digest: Digest) -> Result<Vec<Liste
     store.list(&files_prefix(digest)).try_collect().await.map_err(|error| error.to_user())
 }
 
-/// Whether a file lies there whole. What is damaged is deleted.
+/// Whether a file is stored and intact. A damaged file is deleted.
 async fn is_stored(
     store: &ArtifactStore,
     artifact: &ArtifactRef,
     stored: &[Listed],
     sealed: &Seal,
 ) -> Result<bool, UserError> {
-    let Some(found) = stored.iter().find(|listed| listed.key == artifact.key) else { return Ok(false) };
+    let Some(found) = stored.iter().find(|listed| listed.key == artifact.key) else {
+        return Ok(false);
+    };
     if found.size == artifact.size {
         if sealed.get(&found.key) == Some(&found.mark) || !stands(Guard::PublishedWhole) {
             return Ok(true);
@@ -151,7 +163,7 @@ async fn is_stored(
         tracing::info!(
             artifact.key,
             artifact.size,
-            "a stored file of the cascade is read once, to be sure of it"
+            "a stored file of the cascade is read once, to check it"
         );
         if seal::is_whole(store, artifact).await.map_err(|error| error.to_user())? {
             return Ok(true);
@@ -162,7 +174,7 @@ async fn is_stored(
     Ok(false)
 }
 
-/// Writes down the marks of the files, which all lie there whole now.
+/// Records the marks of the files, which are now all stored and intact.
 async fn seal_files(
     store: &ArtifactStore,
     digest: Digest,
@@ -182,15 +194,15 @@ async fn seal_files(
     seal::write(store, digest, &seal).await.map_err(|error| error.to_user())
 }
 
-/// A published cascade's description, without its files: for those who run fakes.
+/// A published cascade's description, without its files; for members that run fakes.
 ///
 /// # Errors
-/// One sentence: no such cascade, or what the store says.
+/// One sentence: there is no such cascade, or the store's error.
 pub async fn describe(store: &ArtifactStore, digest: Digest) -> Result<Cascade, UserError> {
     find(store, digest).await.map(|record| record.cascade)
 }
 
-/// What the store knows of a cascade; a record with files wins over a fake's.
+/// The store's record of a cascade. A record with files is preferred to a fake's.
 pub(crate) async fn find(store: &ArtifactStore, digest: Digest) -> Result<Record, UserError> {
     let prefix = record_prefix(digest);
     let listed = store.list(&prefix).take(MAX_CANDIDATES).try_collect::<Vec<_>>().await;
@@ -213,35 +225,42 @@ pub(crate) async fn find(store: &ArtifactStore, digest: Digest) -> Result<Record
             Err(error) if error.retryable() => return Err(error.to_user()),
             Err(error) => error.to_string(),
         };
-        tracing::warn!(artifact.key, reason, "cascade record passed over");
+        tracing::warn!(artifact.key, reason, "a cascade's record was skipped");
     }
     found.ok_or_else(|| {
         UserError::new(
             Code::NotFound,
             "CASCADE_NOT_PUBLISHED",
-            format!("the artifact store {} has no cascade {digest}; publish it first", store.name()),
+            format!(
+                "the artifact store {} has no cascade {digest}; publish it first",
+                store.name()
+            ),
         )
     })
 }
 
-/// The files as they are on disk now, sizes included.
-async fn files_of(bundle: &CascadeBundle) -> Result<Vec<RecordFile>, UserError> {
+/// The files as they are on disk now, with sizes.
+fn files_of(bundle: &CascadeBundle) -> Result<Vec<RecordFile>, UserError> {
     let toml = bundle.root().join(FILE_NAME);
-    let text = tokio::fs::read_to_string(&toml).await.map_err(|error| unreadable(&toml, &error))?;
+    let root = bundle.root().to_owned();
+    let inside = ModelFolder::new(&root).map_err(|error| unreadable(&root, &error))?;
+    let text = inside.text(FILE_NAME)?;
     if !is_spec(&text, &bundle.cascade().spec) {
         return Err(changed(&toml));
     }
     let sha256 = Digest::of(text.as_bytes());
-    let mut files = vec![RecordFile { path: FILE_NAME.to_owned(), size: text.len() as u64, sha256 }];
+    let mut files =
+        vec![RecordFile { path: FILE_NAME.to_owned(), size: text.len() as u64, sha256 }];
     for (path, sha256) in &bundle.cascade().files {
-        let file = bundle.root().join(path);
-        let size = tokio::fs::metadata(&file).await.map_err(|error| unreadable(&file, &error))?.len();
+        let file = inside.open(path)?;
+        let size = file.metadata().map_err(|error| unreadable(&root.join(path), &error))?.len();
         files.push(RecordFile { path: path.clone(), size, sha256: *sha256 });
     }
     Ok(files)
 }
 
-/// Whether a `cascade.toml` says what `spec` does, which besides has what the stages' configurations say.
+/// Whether a `cascade.toml` says the same as `spec`, which also has the values of the stages'
+/// configurations.
 pub(crate) fn is_spec(toml: &str, spec: &CascadeSpec) -> bool {
     CascadeSpec::parse(toml).is_ok_and(|written| written.without_bounds() == spec.without_bounds())
 }
@@ -258,7 +277,7 @@ async fn upload(
         Ok(stored) if stored == file.artifact(digest) => Ok(()),
         Ok(_) => Err(changed(&path)),
         Err(error @ Error::Missing { .. }) => Err(UserError {
-            message: format!("{} is missing; a cascade needs it", path.display()),
+            message: format!("{} is missing; a cascade needs it", shown_path(&path)),
             ..error.to_user()
         }),
         Err(error) => Err(error.to_user()),
@@ -266,13 +285,9 @@ async fn upload(
 }
 
 fn changed(path: &Path) -> UserError {
-    let message = format!("{} changed since the cascade was loaded; load it again", path.display());
+    let message =
+        format!("{} changed since the cascade was loaded; load it again", shown_path(path));
     UserError::new(Code::FailedPrecondition, "CASCADE_CHANGED", message)
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> UserError {
-    let message = format!("{} cannot be read: {error}", path.display());
-    UserError::new(Code::FailedPrecondition, "UNREADABLE", message)
 }
 
 fn extension(path: &str) -> &str {

@@ -1,4 +1,5 @@
-//! The look at a store before a service starts on it: better one sentence now than a fault in every task.
+//! Checks a store before a service starts to use it: one sentence now is better than a fault in
+//! every task.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use darkroom_core::error::{Code, UserError};
@@ -13,10 +14,10 @@ use crate::{
     open::FIELD,
 };
 
-/// Clocks further apart than this are told; S3 refuses requests beyond 15 minutes.
+/// A larger difference between the clocks is reported; S3 refuses requests beyond 15 minutes.
 const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
 
-/// What the store says about credentials that it does not know, or no longer.
+/// The store's error codes for credentials that are unknown or expired.
 const OF_CREDENTIALS: [&str; 10] = [
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -30,7 +31,7 @@ const OF_CREDENTIALS: [&str; 10] = [
     "InvalidAuthenticationInfo",
 ];
 
-/// What the probe was doing.
+/// The step of the check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Write,
@@ -39,16 +40,17 @@ enum Step {
 }
 
 impl ArtifactStore {
-    /// Writes, reads and deletes a small probe under a name of its own.
+    /// Writes, reads and deletes a small probe with a unique name.
     ///
-    /// Where storage keeps the versions of what is deleted, one probe is written once and stays: from then on it is read,
-    /// and written again under the condition that it is not there, which storage must refuse. So nothing piles up. Clocks are compared
-    /// only where a probe is written then; S3 itself refuses requests of clocks that are far off.
+    /// If the storage keeps versions of deleted objects, one probe is written once and stays. From
+    /// then on it is read, and written again on condition that it is absent, which the storage must
+    /// refuse. So no versions pile up. The clocks are then compared only when the probe is really
+    /// written; S3 itself refuses requests if the clocks differ a lot.
     ///
     /// # Errors
-    /// One sentence: the endpoint cannot be reached, there is no such bucket, the credentials are wrong, the bucket
-    /// may not be written to or read, the store has no conditional create, the clocks are too far apart, the disk is
-    /// full.
+    /// One sentence: the endpoint cannot be reached, there is no such bucket, the credentials are
+    /// wrong, the bucket may not be written to or read, the store has no conditional create, the
+    /// clocks are too far apart, the disk is full.
     pub async fn check(&self) -> Result<(), UserError> {
         let backend = self.backend();
         if keeps_versions(backend).await? {
@@ -57,17 +59,17 @@ impl ArtifactStore {
         let probe = Path::from(format!("probes/{}", Uuid::new_v4()));
         let result = try_out(backend, &probe).await;
         if result.is_err() {
-            // If it was written at all; why it could not be deleted is not the news.
+            // In case it was written; the first error is the important one.
             let _ = backend.store.delete(&probe).await;
         }
         result
     }
 }
 
-/// The one probe that stays where storage keeps versions.
+/// The one probe that stays in storage that keeps versions.
 const KEPT: &str = "probes/kept";
 
-/// Whether storage keeps versions: it names the version of what is written then. Asked once.
+/// Whether the storage keeps versions: then it returns a version for each write. Asked once.
 async fn keeps_versions(backend: &Backend) -> Result<bool, UserError> {
     if let Some(known) = backend.versions.get() {
         return Ok(*known);
@@ -87,7 +89,7 @@ async fn keeps_versions(backend: &Backend) -> Result<bool, UserError> {
                         .map_err(|error| explain(backend, Step::Delete, &error))?;
                     false
                 }
-                // Another process was quicker, and may have deleted it since.
+                // Another process was faster, and may have deleted it since.
                 Err(Error::AlreadyExists { .. }) => {
                     stored_version(backend, &probe).await?.unwrap_or_default()
                 }
@@ -98,11 +100,11 @@ async fn keeps_versions(backend: &Backend) -> Result<bool, UserError> {
     Ok(*backend.versions.get_or_init(|| keeps))
 }
 
-/// Whether the probe that stays has a version; nothing where it is not there.
+/// Whether the probe that stays has a version; `None` if it does not exist.
 async fn stored_version(backend: &Backend, probe: &Path) -> Result<Option<bool>, UserError> {
     match backend.store.head(probe).await {
         Ok(found) => Ok(Some(found.version.is_some())),
-        // Whatever else keeps it from being read, writing it says better.
+        // For any other error, the write gives a better message.
         Err(_) => Ok(None),
     }
 }
@@ -116,7 +118,9 @@ async fn look_at_kept(backend: &Backend) -> Result<(), UserError> {
     let probe = Path::from(KEPT);
     let found = match backend.store.get(&probe).await {
         Err(Error::NotFound { .. }) => {
-            write_kept(backend, &probe).await.map_err(|error| explain(backend, Step::Write, &error))?;
+            write_kept(backend, &probe)
+                .await
+                .map_err(|error| explain(backend, Step::Write, &error))?;
             return Ok(());
         }
         found => found.map_err(|error| explain(backend, Step::Read, &error))?,
@@ -126,7 +130,7 @@ async fn look_at_kept(backend: &Backend) -> Result<(), UserError> {
         return Err(unfaithful(backend));
     }
     if !backend.creates {
-        // Every write would make a version.
+        // Every write would create a version.
         return Ok(());
     }
     match write_kept(backend, &probe).await {
@@ -141,13 +145,14 @@ fn unfaithful(backend: &Backend) -> UserError {
         backend,
         Code::FailedPrecondition,
         "ARTIFACTS_UNFAITHFUL",
-        "gave back other bytes than were written",
+        "returned other bytes than were written",
     )
 }
 
 async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
     let failed = |step| move |error| explain(backend, step, &error);
-    let mode = || PutOptions::from(if backend.creates { PutMode::Create } else { PutMode::Overwrite });
+    let mode =
+        || PutOptions::from(if backend.creates { PutMode::Create } else { PutMode::Overwrite });
     let payload = PutPayload::from(probe.as_ref().to_owned());
     backend.store.put_opts(probe, payload.clone(), mode()).await.map_err(failed(Step::Write))?;
     if backend.creates {
@@ -175,49 +180,72 @@ fn check_clock(backend: &Backend, written: DateTime<Utc>) -> Result<(), UserErro
 fn explain(backend: &Backend, step: Step, error: &Error) -> UserError {
     let answer = Answer::of(error);
     let said = &answer.sentence;
-    let precondition = |reason, what: String| problem(backend, Code::FailedPrecondition, reason, &what);
+    let precondition =
+        |reason, what: String| problem(backend, Code::FailedPrecondition, reason, &what);
     if answer.is_of_clock() {
         return clock(backend, answer.clock_ahead);
     }
     if answer.is_of_bucket() || matches!(error, Error::NotFound { .. }) && step == Step::Write {
         let bucket = backend.bucket.as_deref().unwrap_or_default();
-        let what = format!("cannot be used: there is no bucket {bucket:?}; create it, or correct the URL");
+        let what =
+            format!("cannot be used: there is no bucket {bucket:?}; create it, or correct the URL");
         return precondition("ARTIFACTS_NO_BUCKET", what);
     }
     if answer.is(&OF_CREDENTIALS) || matches!(error, Error::Unauthenticated { .. }) {
         return precondition(
             "ARTIFACTS_CREDENTIALS",
-            format!("refused the credentials ({said}); check the key and its secret in the environment"),
+            format!(
+                "refused the credentials ({said}); check the key and its secret in the environment"
+            ),
         );
     }
     let io = io_kind(error);
     if answer.is_of_space() || io == Some(std::io::ErrorKind::StorageFull) {
-        return problem(backend, Code::ResourceExhausted, "ARTIFACTS_NO_SPACE", "has no space left");
+        return problem(
+            backend,
+            Code::ResourceExhausted,
+            "ARTIFACTS_NO_SPACE",
+            "has no space left",
+        );
     }
     let denied = Some(std::io::ErrorKind::PermissionDenied);
     if matches!(error, Error::PermissionDenied { .. }) || io == denied {
         let (reason, what) = match step {
             Step::Write => ("ARTIFACTS_READ_ONLY", "may not be written to"),
             Step::Read => ("ARTIFACTS_UNREADABLE", "may be written to but not read"),
-            Step::Delete => ("ARTIFACTS_NO_DELETE", "may be written to and read but nothing may be deleted"),
+            Step::Delete => {
+                ("ARTIFACTS_NO_DELETE", "may be written to and read but nothing may be deleted")
+            }
         };
         let whose = if backend.bucket.is_some() { " with these credentials" } else { "" };
         return precondition(reason, format!("{what}{whose} ({said})"));
     }
-    if step == Step::Write && (answer.status == Some(501) || matches!(error, Error::NotImplemented { .. })) {
+    if step == Step::Write
+        && (answer.status == Some(501) || matches!(error, Error::NotImplemented { .. }))
+    {
         return unconditional(backend);
     }
     if !backend.has_credentials && answer.status.is_none() {
         let what = format!(
-            "cannot be reached, or no credentials can be had: AWS_ACCESS_KEY_ID is not set and no instance role \
-             answers ({said})"
+            "cannot be reached, or there are no credentials: AWS_ACCESS_KEY_ID is not set and no \
+             instance role answers ({said})"
         );
         return problem(backend, Code::Unavailable, "ARTIFACTS_UNREACHABLE", &what);
     }
     if backend.bucket.is_none() {
-        return problem(backend, Code::Unavailable, "ARTIFACTS_UNUSABLE", &format!("cannot be used: {said}"));
+        return problem(
+            backend,
+            Code::Unavailable,
+            "ARTIFACTS_UNUSABLE",
+            &format!("cannot be used: {said}"),
+        );
     }
-    problem(backend, Code::Unavailable, "ARTIFACTS_UNREACHABLE", &format!("cannot be reached: {said}"))
+    problem(
+        backend,
+        Code::Unavailable,
+        "ARTIFACTS_UNREACHABLE",
+        &format!("cannot be reached: {said}"),
+    )
 }
 
 fn clock(backend: &Backend, ahead: Option<TimeDelta>) -> UserError {
@@ -234,7 +262,7 @@ fn unconditional(backend: &Backend) -> UserError {
         backend,
         Code::FailedPrecondition,
         "ARTIFACTS_NO_CONDITIONAL_CREATE",
-        "does not support conditional creates (If-None-Match); if no better store is at hand, add \
+        "does not support conditional creates (If-None-Match); if you have no better store, add \
          conditional_put=disabled to the URL",
     )
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with object storage, as its callers see it: each variant says what they can do.
+//! Errors of object storage, as its callers see them: each variant says what the caller can do.
 
 use std::io;
 
@@ -9,35 +9,35 @@ use crate::answer::{Answer, io_kind, spell};
 /// An error of the artifact store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing lies under the key: whoever produced it must do so again.
+    /// Nothing is stored under the key: its producer must run again.
     #[error("artifact {key} is missing")]
     Missing {
         /// The key.
         key: String,
     },
-    /// What lies under the key is not what was stored: whoever produced it must do so again.
+    /// The bytes under the key are not those that were stored: their producer must run again.
     #[error("artifact {key} is corrupt: {reason}")]
     Corrupt {
         /// The key.
         key: String,
-        /// Size, hash or format at fault.
+        /// What is wrong with it: size, hash or format.
         reason: String,
     },
-    /// The disk or the quota is used up; it may pass when someone makes room.
+    /// The disk or the quota is full. It may pass when somebody makes room.
     #[error("no space left for artifact {key}")]
     NoSpace {
         /// The key.
         key: String,
     },
-    /// Reading or writing is not allowed; it may pass when someone changes that.
+    /// Reading or writing is not allowed. It may pass when somebody changes that.
     #[error("no permission for artifact {key}: {reason}")]
     Permission {
         /// The key.
         key: String,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// The folder of the store lies where files cannot be handled as they must be.
+    /// The store's folder is on a file system that lacks something.
     #[error("the artifact folder {folder} cannot be used: {reason}")]
     Unusable {
         /// The folder.
@@ -45,18 +45,18 @@ pub enum Error {
         /// What its file system lacks.
         reason: String,
     },
-    /// The store cannot be reached or failed for now.
+    /// The store cannot be reached or failed temporarily.
     #[error("artifact {key} cannot be reached: {reason}")]
     Unavailable {
         /// The key.
         key: String,
-        /// What the store said.
+        /// The store's error.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody producing the artifact again.
+    /// Whether the same call may succeed later without a new run of the producer.
     #[must_use]
     pub fn retryable(&self) -> bool {
         matches!(self, Self::NoSpace { .. } | Self::Permission { .. } | Self::Unavailable { .. })
@@ -75,7 +75,7 @@ impl Error {
         }
     }
 
-    /// As an error for a user.
+    /// The same as a user's error.
     #[must_use]
     pub fn to_user(&self) -> UserError {
         let (code, reason) = match self {
@@ -97,23 +97,28 @@ impl Error {
         }
         if answer.is_of_clock() {
             let by = answer.clock_ahead.map_or_else(String::new, |by| format!(" by {}", spell(by)));
-            let reason =
-                format!("the clocks of this machine and of the store differ{by}; set this one right");
+            let reason = format!(
+                "the clocks of this machine and of the store differ{by}; correct the clock of \
+                 this machine"
+            );
             return Self::Permission { key, reason };
         }
         match error {
-            // The artifact may well be there, once the bucket is.
+            // The artifact may exist, once the bucket does.
             object_store::Error::NotFound { .. } if answer.is_of_bucket() => {
                 return Self::Unavailable { key, reason: answer.sentence };
             }
             object_store::Error::NotFound { .. } => return Self::Missing { key },
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. } => {
                 return Self::Permission { key, reason: answer.sentence };
             }
             _ => {}
         }
         match io_kind(error) {
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Self::NoSpace { key },
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Self::NoSpace { key }
+            }
             Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
                 Self::Permission { key, reason: answer.sentence }
             }

@@ -1,7 +1,7 @@
 //! Artifacts: the files that outlive a stage, in object storage.
 //!
-//! Bytes under a key never change: keys end in the SHA-256 of what lies there. This crate knows object stores, file
-//! formats and hashes; it never knows SQL, queues, gRPC or models.
+//! Bytes under a key never change, because a key ends in their SHA-256. This crate knows object
+//! stores, file formats and hashes; it never knows SQL, queues, gRPC or models.
 
 mod answer;
 pub mod blob;
@@ -10,11 +10,15 @@ pub mod cascade_cache;
 pub mod cascade_store;
 pub mod check;
 pub mod error;
+mod exif_tags;
 pub mod input;
 pub mod manifest;
+mod model_files;
 pub mod open;
 pub mod picture;
+mod private;
 mod seal;
+pub mod sheet;
 mod stage_config;
 pub mod tensor;
 pub mod verify;

@@ -1,7 +1,8 @@
-//! A finished job's manifest: JSON lines, one header, one line per image, totals with the hash of all before them.
+//! A finished job's manifest, in JSON lines: one header, one line per image, and totals with the
+//! hash of everything before them.
 //!
-//! Written and read as a stream, so that a million images need no memory. Whoever holds the file can prove that it is
-//! whole without the farm: the last line hashes every byte before it.
+//! Written and read as a stream, so that a million images need little memory. The file alone,
+//! without the farm, proves that it is complete: the last line hashes every byte before it.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,8 @@ use darkroom_core::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::picture::MAX_FILE_BYTES;
 
 /// File extension of manifests.
 pub const EXTENSION: &str = "jsonl";
@@ -28,17 +31,20 @@ pub struct Header {
     pub format: u32,
     /// The job's id.
     pub job: String,
-    /// The job's generation: raised by each retry.
+    /// The job's generation, raised by each retry.
     pub generation: u32,
     /// Name of the cascade.
     pub cascade: String,
     /// Its digest.
     pub cascade_digest: Digest,
-    /// The settings with every default filled in.
+    /// The client's own notes on the job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The settings with every default filled in, of images whose line has none.
     pub settings: serde_json::Value,
 }
 
-/// How an image ended.
+/// The end state of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageOutcome {
@@ -46,7 +52,7 @@ pub enum ImageOutcome {
     Done,
     /// It failed for good.
     Dead,
-    /// The job was cancelled first.
+    /// The job was cancelled before.
     Cancelled,
 }
 
@@ -60,27 +66,30 @@ pub struct ImageLine {
     /// The negative prompt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub negative: String,
-    /// Text of the super-resolution stages, where it is not the prompt.
+    /// Text of the super-resolution stages, if it is not the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
-    /// SHA-256 of the picture that it started from.
+    /// SHA-256 of the picture that the image started from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Digest>,
     /// SHA-256 of the mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Digest>,
-    /// The client's own name for its prompt, unique within the job.
+    /// The client's own id for its prompt, unique within the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_id: Option<String>,
-    /// The client's own notes on its prompt.
+    /// The client's own labels for its prompt.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Line of the client's file that its prompt came from, counted from 1.
+    /// Line of the client's file with this prompt, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
+    /// The settings with every default filled in, where they are not the header's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<serde_json::Value>,
     /// The seed.
     pub seed: u64,
-    /// How it ended.
+    /// Its end state.
     pub state: ImageOutcome,
     /// Key of the picture, if done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,9 +103,9 @@ pub struct ImageLine {
     /// Class of device that rendered the last stage.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_class: String,
-    /// How often its stages were handed out, all together.
+    /// How often its stages were dispatched, all together.
     pub dispatches: u64,
-    /// Who rendered the last stage.
+    /// The worker that rendered the last stage.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub worker: String,
     /// Seconds of model time per stage.
@@ -135,7 +144,7 @@ enum Line {
     },
 }
 
-/// Why a manifest cannot be written or is not whole.
+/// Why a manifest cannot be written, or is not intact.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Reading or writing failed.
@@ -144,7 +153,7 @@ pub enum Error {
     /// A line is wrong.
     #[error("line {line} of the manifest: {reason}")]
     Line {
-        /// 1-based.
+        /// Counted from 1.
         line: u64,
         /// What is wrong.
         reason: String,
@@ -154,7 +163,8 @@ pub enum Error {
 impl Totals {
     fn count(&mut self, image: &ImageLine) {
         self.images += 1;
-        self.bytes += image.size.unwrap_or(0);
+        // A manifest that somebody made up may have any size.
+        self.bytes = self.bytes.saturating_add(image.size.unwrap_or(0));
         match image.state {
             ImageOutcome::Done => self.done += 1,
             ImageOutcome::Dead => self.dead += 1,
@@ -181,7 +191,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds an image; they come in the order of their index.
+    /// Adds an image. Images must come in the order of their index.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -190,7 +200,7 @@ impl<W: Write> Writer<W> {
         self.line(&Line::Image(Box::new(image)))
     }
 
-    /// Writes the totals and returns them with what was written to.
+    /// Writes the totals, and returns them with the writer.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -210,12 +220,15 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads a manifest to its end and proves that it is whole: hash, totals, indices in order without gaps. Hands every
-/// image to `image` on the way, before the proof is complete.
+/// Reads a manifest to its end and checks that it is intact: hash, totals, and indices in order
+/// without gaps. Passes every image to `image` on the way, before the check is complete.
 ///
 /// # Errors
-/// The first line that is wrong.
-pub fn verify(mut input: impl BufRead, mut image: impl FnMut(ImageLine)) -> Result<(Header, Totals), Error> {
+/// The first wrong line.
+pub fn verify(
+    mut input: impl BufRead,
+    mut image: impl FnMut(ImageLine),
+) -> Result<(Header, Totals), Error> {
     let mut checker = Checker::default();
     loop {
         let mut text = Vec::new();
@@ -231,7 +244,7 @@ pub fn verify(mut input: impl BufRead, mut image: impl FnMut(ImageLine)) -> Resu
     }
 }
 
-/// Checks a manifest line by line and goes on after a line that is wrong.
+/// Checks a manifest line by line, and continues after a wrong line.
 #[derive(Default)]
 pub struct Checker {
     hasher: Sha256,
@@ -243,7 +256,8 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Takes the next line, its end included; the image, if it is one, and what is wrong, if something is.
+    /// Takes the next line with its end. Returns the image, if the line is one, and what is wrong,
+    /// if anything is.
     pub fn line(&mut self, text: &[u8]) -> (Option<ImageLine>, Option<Error>) {
         self.lines += 1;
         let (image, reason) = self.take(text);
@@ -267,7 +281,7 @@ impl Checker {
             }
             Ok(Line::Header(_)) => wrong("the header is the first line, and only the first"),
             Ok(Line::Image(image)) => {
-                let reason = self.place(image.index);
+                let reason = self.place(image.index).or_else(|| unlikely(&image));
                 self.counted.count(&image);
                 (Some(*image), reason)
             }
@@ -285,12 +299,12 @@ impl Checker {
         }
     }
 
-    /// What is wrong with an image of this index as the next one.
+    /// What is wrong with an image of this index in this place.
     fn place(&mut self, index: u64) -> Option<String> {
         let expected = self.next_index;
         self.next_index = expected.max(index.saturating_add(1));
         if index < expected {
-            Some(format!("image {index} stands there a second time, or not in order"))
+            Some(format!("image {index} is listed twice or out of order"))
         } else if index > expected {
             Some(format!("image {expected} is missing before image {index}"))
         } else if self.lines == 1 {
@@ -312,7 +326,7 @@ impl Checker {
         self.header.as_ref()
     }
 
-    /// Ends the manifest.
+    /// Checks that the manifest is complete.
     ///
     /// # Errors
     /// If the header or the totals are missing.
@@ -326,9 +340,35 @@ impl Checker {
     }
 }
 
+/// What is wrong with the picture that a line states.
+fn unlikely(image: &ImageLine) -> Option<String> {
+    let size = image.size.filter(|size| *size > MAX_FILE_BYTES)?;
+    Some(format!("image {} has {size} bytes; accepted: at most {MAX_FILE_BYTES}", image.index))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_and_indices_at_the_end_of_their_ranges_are_refused_and_do_not_overflow() {
+        let mut text = Vec::new();
+        let mut writer = Writer::new(&mut text, &header()).unwrap();
+        for index in [0, 1, 2, u64::MAX] {
+            let size = Some(u64::MAX - index % 2);
+            writer.image(ImageLine { index, size, ..line(0) }).unwrap();
+        }
+        let (_, totals) = writer.finish().unwrap();
+        assert_eq!(totals.bytes, u64::MAX);
+        let error = verify(&text[..], |_| {}).unwrap_err().to_string();
+        assert!(error.contains("image 0 has 18446744073709551615 bytes; accepted: "), "{error}");
+        // One that goes on after a wrong line.
+        let mut checker = Checker::default();
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        let wrong = lines.filter(|line| checker.line(line).1.is_some()).count();
+        assert!(wrong >= 4, "{wrong}");
+        assert_eq!(checker.counted().bytes, u64::MAX);
+    }
 
     fn header() -> Header {
         Header {
@@ -337,6 +377,7 @@ mod tests {
             generation: 1,
             cascade: "demo".to_owned(),
             cascade_digest: Digest::of(b"c"),
+            labels: BTreeMap::from([("set".to_owned(), "a".to_owned())]),
             settings: serde_json::json!({"stages": []}),
         }
     }
@@ -350,8 +391,12 @@ mod tests {
             image: (index == 2).then(|| Digest::of(b"cat")),
             mask: None,
             custom_id: (index == 2).then(|| "a/1".to_owned()),
-            labels: (index == 2).then(|| ("tag".to_owned(), "two\nlines".to_owned())).into_iter().collect(),
+            labels: (index == 2)
+                .then(|| ("tag".to_owned(), "two\nlines".to_owned()))
+                .into_iter()
+                .collect(),
             line: (index == 2).then_some(7),
+            settings: (index == 2).then(|| serde_json::json!({"stages": []})),
             seed: u64::MAX - index,
             state: if index == 1 { ImageOutcome::Dead } else { ImageOutcome::Done },
             key: Some(format!("tasks/x/{index}.png")),
@@ -387,18 +432,21 @@ mod tests {
         let text = String::from_utf8(manifest(3)).unwrap();
         let old = text.lines().nth(1).unwrap();
         for key in ["custom_id", "labels", "line"] {
-            assert!(!old.contains(key), "what a prompt does not have is not written: {old}");
+            assert!(!old.contains(key), "absent values are not written: {old}");
         }
-        // As another version writes it: a key more, and the hash of that.
+        // As another version would write it: one more key, and the hash that includes it.
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let above: String = lines[..4]
             .iter()
             .map(|line| line.replace("\"seed\"", "\"later\":{\"x\":[1]},\"seed\"") + "\n")
             .collect();
         let totals = lines[4].rsplit_once("\"sha256_above\"").unwrap().0;
-        let other = format!("{above}{totals}\"sha256_above\":\"{}\"}}\n", Digest::of(above.as_bytes()));
-        verify(other.as_bytes(), |image| names.push((image.custom_id, image.labels.len(), image.line)))
-            .unwrap();
+        let other =
+            format!("{above}{totals}\"sha256_above\":\"{}\"}}\n", Digest::of(above.as_bytes()));
+        verify(other.as_bytes(), |image| {
+            names.push((image.custom_id, image.labels.len(), image.line))
+        })
+        .unwrap();
         assert_eq!(names, [(None, 0, None), (None, 0, None), (Some("a/1".to_owned()), 1, Some(7))]);
     }
 

@@ -1,8 +1,10 @@
-//! Which of a cascade's stored files were once read whole and had the right hash: `cascades/{digest}/seals/{sha256}.json`.
+//! Which of a cascade's stored files were read completely once and had the right hash:
+//! `cascades/{digest}/seals/{sha256}.json`.
 //!
-//! To read gigabytes of weights at every start would take minutes, and a size alone says little. So whoever has uploaded a
-//! file or read it whole writes down the mark that the store gave it (its ETag, which another content does not get, or the
-//! time of its writing). While the mark is the same, so is the file, as far as the store knows.
+//! Reading gigabytes of weights at every start would take minutes, and a size alone proves little.
+//! So a process that has uploaded a file, or read all of it, records the mark that the store gave
+//! it (its ETag, which other content does not get, or the time of writing). While the mark is the
+//! same, the store has not changed the file.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +20,13 @@ use crate::{
 /// Marks by key.
 pub(crate) type Seal = BTreeMap<String, String>;
 
-/// What was written down so far; what cannot be read of it counts for nothing.
+/// The marks recorded so far; unreadable records are ignored.
 pub(crate) async fn read(store: &ArtifactStore, digest: Digest) -> Result<Seal, UserError> {
     let prefix = prefix(digest);
     let listed = store.list(&prefix).take(MAX_CANDIDATES).try_collect::<Vec<_>>().await;
     let mut sealed = Seal::new();
     let mut listed = listed.map_err(|error| error.to_user())?;
-    // Of two marks of one file the later one is nearer to what lies there now.
+    // If a file has two marks, the later one is more likely to be right.
     listed.sort_by_key(|listed| listed.modified_unix_seconds);
     for Listed { key, size, .. } in listed {
         let name = key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
@@ -38,18 +40,19 @@ pub(crate) async fn read(store: &ArtifactStore, digest: Digest) -> Result<Seal, 
     Ok(sealed)
 }
 
-/// Writes marks down, and forgets what was written down before.
+/// Records marks, and deletes the earlier records.
 pub(crate) async fn write(store: &ArtifactStore, digest: Digest, seal: &Seal) -> Result<(), Error> {
     let text = serde_json::to_vec(seal).unwrap_or_default();
     let written = store.put_content(&prefix(digest), "json", text.into()).await?;
-    let listed: Vec<Listed> = store.list(&prefix(digest)).take(MAX_CANDIDATES).try_collect().await?;
+    let listed: Vec<Listed> =
+        store.list(&prefix(digest)).take(MAX_CANDIDATES).try_collect().await?;
     for old in listed.iter().filter(|listed| listed.key != written.key) {
         store.delete(&old.key).await?;
     }
     Ok(())
 }
 
-/// Reads an artifact to its end; whether it has its hash.
+/// Reads an artifact to its end; returns whether its hash is right.
 pub(crate) async fn is_whole(store: &ArtifactStore, artifact: &ArtifactRef) -> Result<bool, Error> {
     let mut hasher = Sha256::new();
     let mut chunks = std::pin::pin!(store.read(artifact, 0));

@@ -1,28 +1,30 @@
-//! What a stage's configuration says of the jobs that can be asked of it: who accepts jobs must know it, and knows
-//! neither networks nor schedules. What cannot be read stays unknown: whoever loads the stage then says what is wrong.
+//! What a stage's configuration says about the jobs that may use it. The part that accepts jobs
+//! must know this, but knows neither networks nor schedules. What cannot be read stays unknown;
+//! loading the stage then reports the error.
 
 use std::{io::Read as _, path::Path};
 
 use darkroom_core::cascade::StageSpec;
 use serde_json::Value;
 
-/// Length of a schedule whose configuration does not say one, as the reference's classes have it.
+/// Length of a schedule if its configuration gives none, as in the reference's classes.
 const TRAIN_TIMESTEPS: u32 = 1000;
 
-/// Most bytes of a configuration that are read.
+/// Largest configuration that is read, bytes.
 const MOST: u64 = 16 << 20;
 
-/// Fills in what the configurations below `folder` say; what cascade.toml says itself holds.
+/// Fills in the values of the configurations below `folder`. Values in cascade.toml have priority.
 pub(crate) fn complete(stage: &mut StageSpec, folder: &Path) {
     stage.size_multiple = stage.size_multiple.or_else(|| size_multiple(folder));
-    stage.train_timesteps = stage.train_timesteps.or_else(|| train_timesteps(&folder.join("scheduler")));
-    stage.noise_timesteps = stage.noise_level.and_then(|_| {
+    stage.train_timesteps =
+        stage.train_timesteps.or_else(|| train_timesteps(&folder.join("scheduler")));
+    stage.noise_timesteps = stage.sampling.noise_level.and_then(|_| {
         stage.noise_timesteps.or_else(|| train_timesteps(&folder.join("image_noising_scheduler")))
     });
 }
 
-/// What a picture's edges must be multiples of. Both classes of network halve them between their levels; the Efficient
-/// U-Net once more before the first.
+/// The number that a picture's edges must be multiples of. Both classes of network halve the edges
+/// between their levels; the Efficient U-Net also before the first level.
 fn size_multiple(folder: &Path) -> Option<u32> {
     let config = read(&folder.join("unet/config.json"))?;
     let levels = u32::try_from(config.get("block_out_channels")?.as_array()?.len()).ok()?;
@@ -33,16 +35,18 @@ fn size_multiple(folder: &Path) -> Option<u32> {
     2_u32.checked_pow(halvings)
 }
 
-/// How many training timesteps a schedule has.
+/// The number of training timesteps of a schedule.
 fn train_timesteps(folder: &Path) -> Option<u32> {
     let config = read(&folder.join("scheduler_config.json"))?;
     match config.get("num_train_timesteps") {
         None | Some(Value::Null) => Some(TRAIN_TIMESTEPS),
-        Some(count) => count.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0),
+        Some(count) => {
+            count.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0)
+        }
     }
 }
 
-/// A JSON object, with or without a byte order mark in front.
+/// A JSON object, with or without a byte order mark.
 fn read(file: &Path) -> Option<Value> {
     let mut bytes = Vec::new();
     if !std::fs::metadata(file).ok()?.is_file() {

@@ -1,7 +1,7 @@
 //! Float tensors as files: safetensors with one f32 tensor called `tensor` and a little metadata.
 //!
-//! Equal contents give equal bytes, so that a content hash means something: the metadata is one sorted JSON object
-//! under a single key.
+//! Equal contents give equal bytes, so that content hashes match: the metadata is one sorted JSON
+//! object under a single key.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -13,7 +13,7 @@ pub const EXTENSION: &str = "safetensors";
 const NAME: &str = "tensor";
 const METADATA: &str = "darkroom";
 
-/// A dense row-major f32 tensor.
+/// A dense f32 tensor in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FloatTensor {
     /// Extent of each dimension, outermost first.
@@ -22,7 +22,7 @@ pub struct FloatTensor {
     pub data: Vec<f32>,
 }
 
-/// Why bytes are not a tensor of ours, or a tensor cannot be written.
+/// Why bytes are not such a tensor, or a tensor cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("not a float tensor: {0}")]
 pub struct Error(String);
@@ -54,7 +54,7 @@ impl FloatTensor {
     /// If `shape` and `data` disagree.
     pub fn to_bytes(&self, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Error> {
         if self.shape.iter().product::<usize>() != self.data.len() {
-            return Err(Error(format!("shape {:?} with {} values", self.shape, self.data.len())));
+            return Err(Error(format!("shape {:?}, but {} values", self.shape, self.data.len())));
         }
         let metadata = serde_json::to_string(metadata).map_err(|error| Error(error.to_string()))?;
         let metadata = [(METADATA.to_owned(), metadata)].into();
@@ -64,7 +64,7 @@ impl FloatTensor {
     /// Reads a tensor and its metadata back.
     ///
     /// # Errors
-    /// If the bytes are truncated or something else.
+    /// If the bytes are truncated or not such a tensor.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, String>), Error> {
         let wrong = |error: &dyn std::fmt::Display| Error(error.to_string());
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| wrong(&error))?;
@@ -87,9 +87,12 @@ mod tests {
 
     #[test]
     fn a_tensor_and_its_metadata_come_back() {
-        let tensor =
-            FloatTensor { shape: vec![2, 3], data: vec![0.0, -1.0, 0.5, f32::MIN_POSITIVE, 1e30, -0.0] };
-        let metadata: BTreeMap<_, _> = (0..20).map(|i| (format!("key {i}"), format!("wert „{i}“"))).collect();
+        let tensor = FloatTensor {
+            shape: vec![2, 3],
+            data: vec![0.0, -1.0, 0.5, f32::MIN_POSITIVE, 1e30, -0.0],
+        };
+        let metadata: BTreeMap<_, _> =
+            (0..20).map(|i| (format!("key {i}"), format!("wert „{i}“"))).collect();
         let bytes = tensor.to_bytes(&metadata).unwrap();
         assert_eq!(FloatTensor::from_bytes(&bytes).unwrap(), (tensor.clone(), metadata.clone()));
         assert_eq!(tensor.to_bytes(&metadata).unwrap(), bytes, "equal contents, equal bytes");
@@ -101,6 +104,8 @@ mod tests {
         let bytes = tensor.to_bytes(&BTreeMap::new()).unwrap();
         FloatTensor::from_bytes(&bytes[..bytes.len() - 1]).expect_err("truncated");
         FloatTensor::from_bytes(b"\x89PNG").expect_err("foreign");
-        FloatTensor { shape: vec![5], data: vec![1.0; 4] }.to_bytes(&BTreeMap::new()).expect_err("shape");
+        FloatTensor { shape: vec![5], data: vec![1.0; 4] }
+            .to_bytes(&BTreeMap::new())
+            .expect_err("shape");
     }
 }

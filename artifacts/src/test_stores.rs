@@ -1,4 +1,5 @@
-//! Stores of every kind for tests. `make test-stores` adds one on a server that it starts: see `DARKROOM_TEST_STORE`.
+//! Stores of every kind for tests. `make test-stores` adds one on a server that it starts; see
+//! `DARKROOM_TEST_STORE`.
 
 use std::{path::Path, time::Duration};
 
@@ -6,7 +7,8 @@ use darkroom_test_servers::s3::S3;
 
 use crate::{blob::ArtifactStore, open::Options};
 
-/// A folder, memory and S3; and the one that `DARKROOM_TEST_STORE` names, `scheme://bucket?parameters`.
+/// A folder, memory and S3, and the store that `DARKROOM_TEST_STORE` names,
+/// `scheme://bucket?parameters`.
 pub(crate) struct Stores {
     folder: tempfile::TempDir,
     _s3: S3,
@@ -32,14 +34,14 @@ impl Stores {
     }
 }
 
-/// A store on a server that runs already, under a prefix of its own.
+/// A store on a running server, with a unique prefix.
 fn elsewhere(url: &str) -> ArtifactStore {
     let (place, query) = url.split_once('?').expect("a URL with parameters");
     let url = format!("{place}/{}?{query}", uuid::Uuid::new_v4());
     ArtifactStore::open(&url, &Options::from_env()).expect("a store")
 }
 
-/// A server and a store on it that repeats faults soon.
+/// A server, and a store on it that retries faults quickly.
 pub(crate) fn on_s3() -> (S3, ArtifactStore) {
     let s3 = S3::start();
     let store = ArtifactStore::open(&s3.url(), &quick(&s3)).expect("a store");

@@ -1,4 +1,5 @@
-//! Proves from object storage alone that a job's results are whole: its manifest, and every picture that it names.
+//! Checks from object storage alone that a job's results are complete and intact: its manifest, and
+//! every picture in it.
 
 use std::fmt;
 
@@ -13,13 +14,13 @@ use crate::{
     manifest::{Checker, Header, ImageLine, ImageOutcome, MAX_LINE, Totals},
 };
 
-/// How closely pictures are looked at.
+/// How closely pictures are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// Each is there and has its size; one small request per picture.
+    /// Each exists and has its size; this takes one small request per picture.
     #[default]
     Sizes,
-    /// Each is read, and has its hash.
+    /// Each is read and has its hash.
     Hashes,
 }
 
@@ -28,9 +29,9 @@ pub enum Depth {
 pub struct Options {
     /// How closely.
     pub depth: Depth,
-    /// Pictures looked at side by side.
+    /// Pictures that are checked at the same time.
     pub concurrency: usize,
-    /// Problems told in full; further ones are counted.
+    /// Problems that are listed in full; further ones are only counted.
     pub max_problems: usize,
 }
 
@@ -40,25 +41,25 @@ impl Default for Options {
     }
 }
 
-/// How far it is.
+/// The progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the manifest read.
+    /// Bytes of the manifest that were read.
     pub manifest_bytes: u64,
-    /// Pictures looked at.
+    /// Pictures that were checked.
     pub pictures: u64,
-    /// Bytes of the pictures that were found right.
+    /// Bytes of the pictures that were intact.
     pub bytes: u64,
     /// Problems so far.
     pub problems: u64,
 }
 
-/// What kind of problem it is.
+/// The kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A line of the manifest is missing, doubled or wrong.
+    /// A line of the manifest is missing, duplicated or wrong.
     Manifest,
-    /// A done image has no picture on record.
+    /// A done image has no picture in the manifest.
     Unrecorded,
     /// A picture is not in the store.
     Missing,
@@ -66,7 +67,7 @@ pub enum Kind {
     Damaged,
 }
 
-/// Something that is not as it should be.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The kind.
@@ -86,31 +87,32 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What was found.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The manifest's first line, if there was one.
+    /// The manifest's header, if it has one.
     pub header: Option<Header>,
     /// Counted over the manifest's lines.
     pub totals: Totals,
-    /// What was looked at, and how many problems there are.
+    /// What was checked, and how many problems there are.
     pub progress: Progress,
-    /// The first problems: those of the manifest by line, pictures as they were found.
+    /// The first problems: those of the manifest by line, those of pictures in the order of
+    /// discovery.
     pub problems: Vec<Problem>,
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether there is no problem.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.progress.problems == 0
     }
 }
 
-/// Verifies the job whose manifest lies under `key`, which ends in its hash.
+/// Verifies the job with the manifest under `key`, which ends in its hash.
 ///
 /// # Errors
-/// If the manifest is not there, or the store failed for now; what is damaged is in the report.
+/// If the manifest does not exist, or the store failed temporarily. Damage is in the report.
 pub async fn job(
     store: &ArtifactStore,
     key: &str,
@@ -120,7 +122,8 @@ pub async fn job(
     let size = store.size_of(key).await?;
     let name = key.rsplit('/').next().unwrap_or_default();
     let expected: Option<Digest> = name.split('.').next().and_then(|digest| digest.parse().ok());
-    let artifact = ArtifactRef { key: key.to_owned(), sha256: expected.unwrap_or(Digest([0; 32])), size };
+    let artifact =
+        ArtifactRef { key: key.to_owned(), sha256: expected.unwrap_or(Digest([0; 32])), size };
     let mut hasher = Sha256::new();
     let chunks = store.read(&artifact, 0).inspect_ok(|chunk| hasher.update(chunk));
     let mut report = manifest(store, chunks, options, progress).await?;
@@ -132,10 +135,10 @@ pub async fn job(
     Ok(report)
 }
 
-/// As [`job`], with the manifest's bytes from anywhere, in pieces of any size.
+/// Like [`job`], with the manifest's bytes from any source, in pieces of any size.
 ///
 /// # Errors
-/// If the bytes end in an error, or the store failed for now.
+/// If the bytes end in an error, or the store failed temporarily.
 pub async fn manifest(
     store: &ArtifactStore,
     chunks: impl Stream<Item = Result<Bytes, Error>>,
@@ -175,22 +178,37 @@ pub async fn manifest(
     report.header = checker.header().cloned();
     report.totals = checker.counted().clone();
     if let Err(error) = checker.finish() {
-        report.add(options, Problem { kind: Kind::Manifest, image: None, message: error.to_string() });
+        report.add(
+            options,
+            Problem { kind: Kind::Manifest, image: None, message: error.to_string() },
+        );
     }
     Ok(report)
 }
 
-/// One line; the image, if its picture is to be looked at.
-fn take(report: &mut Report, checker: &mut Checker, options: &Options, line: &[u8]) -> Option<ImageLine> {
+/// Takes one line; returns the image, if its picture must be checked.
+fn take(
+    report: &mut Report,
+    checker: &mut Checker,
+    options: &Options,
+    line: &[u8],
+) -> Option<ImageLine> {
     let (image, problem) = checker.line(line);
     if let Some(error) = problem {
-        report.add(options, Problem { kind: Kind::Manifest, image: None, message: error.to_string() });
+        report.add(
+            options,
+            Problem { kind: Kind::Manifest, image: None, message: error.to_string() },
+        );
     }
     image.filter(|image| image.state == ImageOutcome::Done)
 }
 
-/// Looks at the picture of a done image: its size, or what is wrong with it.
-async fn check(store: &ArtifactStore, image: ImageLine, depth: Depth) -> Result<Result<u64, Problem>, Error> {
+/// Checks the picture of a done image: returns its size, or what is wrong with it.
+async fn check(
+    store: &ArtifactStore,
+    image: ImageLine,
+    depth: Depth,
+) -> Result<Result<u64, Problem>, Error> {
     let problem = |kind, message| Ok(Err(Problem { kind, image: Some(image.index), message }));
     let (Some(key), Some(size), Some(sha256)) = (image.key, image.size, image.sha256) else {
         return problem(
@@ -205,9 +223,10 @@ async fn check(store: &ArtifactStore, image: ImageLine, depth: Depth) -> Result<
     };
     match found {
         Ok(found) if found == size => Ok(Ok(size)),
-        Ok(found) => {
-            problem(Kind::Damaged, format!("{} has {found} bytes where {size} were stored", artifact.key))
-        }
+        Ok(found) => problem(
+            Kind::Damaged,
+            format!("{} has {found} bytes, but {size} were stored", artifact.key),
+        ),
         Err(error) if error.retryable() => Err(error),
         Err(error @ Error::Missing { .. }) => problem(Kind::Missing, error.to_string()),
         Err(error) => problem(Kind::Damaged, error.to_string()),
@@ -218,7 +237,7 @@ impl Report {
     fn checked(&mut self, options: &Options, checked: Result<u64, Problem>) {
         self.progress.pictures += 1;
         match checked {
-            Ok(bytes) => self.progress.bytes += bytes,
+            Ok(bytes) => self.progress.bytes = self.progress.bytes.saturating_add(bytes),
             Err(problem) => self.add(options, problem),
         }
     }

@@ -1,5 +1,5 @@
-//! Batch files: what the reader of prompt files gives, as prompts of a job. One bad line and nothing of the file is
-//! accepted.
+//! Batch files: turns the prompts of a file into prompts of a job. If one line is wrong, nothing of
+//! the file is accepted.
 
 use std::{
     io::{ErrorKind, Read},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use darkroom_core::error::UserError;
-use darkroom_prompts::{Error, Limits, Options, Prompt, Reader, Sample};
+use darkroom_prompts::{Error, Labels, Limits, Options, Prompt, Reader, Sample};
 use darkroom_proto::v1;
 use darkroom_runtime::terminal::shown_path;
 
@@ -16,15 +16,15 @@ use crate::{
     batch_open,
     failure::{self, Result},
     inputs::Inputs,
-    request::set_inputs,
+    request::{PictureFiles, set_inputs},
     spool::{Prompts, Spool},
 };
 
-/// Prompts, and remarks on the file they came from.
+/// Prompts, and notes about the file that they came from.
 pub(crate) type Batch = (Prompts, Vec<String>);
 
-/// Reads a batch file; `-` is standard input. What `template` says holds for prompts that say nothing else; pictures that
-/// lines name are looked at, their paths relative to the file.
+/// Reads a batch file; `-` is standard input. `template` has the values for prompts that give none.
+/// Pictures that lines name are checked; their paths are relative to the file.
 pub(crate) fn read(
     path: &Path,
     args: &BatchArgs,
@@ -32,9 +32,14 @@ pub(crate) fn read(
     inputs: &mut Inputs,
 ) -> Result<Batch> {
     let options = Options {
-        format: args.format.as_deref().map(str::parse).transpose().map_err(|error| refuse(path, error))?,
+        format: args
+            .format
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| refuse(path, error))?,
         column: args.column.clone(),
-        labels: args.labels,
+        labels: labels(args),
         comments: args.comments,
         sample: Sample {
             prompts: args.sample,
@@ -44,12 +49,24 @@ pub(crate) fn read(
         limits: Limits::default(),
     };
     if args.sample_seed.is_some() && args.sample.is_none() && args.per_image.is_none() {
-        let message =
-            "sample-seed is given, but no sample is taken; accepted: --sample N or --per-image K beside it";
+        let message = "sample-seed is given, but no sample is taken; accepted: sample-seed \
+            together with --sample N or --per-image K";
         return Err(UserError::invalid("sample-seed", message));
     }
     let file = batch_open::open(path, options.limits.bytes)?;
     parse(file, path, options, template, inputs)
+}
+
+fn labels(args: &BatchArgs) -> Labels {
+    if args.no_labels {
+        Labels::None
+    } else if !args.label_columns.is_empty() {
+        Labels::Only(args.label_columns.clone())
+    } else if args.labels {
+        Labels::All
+    } else {
+        Labels::Columns
+    }
 }
 
 fn parse(
@@ -61,20 +78,26 @@ fn parse(
 ) -> Result<Batch> {
     let name = path.file_name().filter(|_| !batch_open::is_standard_input(path));
     let name = name.map(|name| name.to_string_lossy());
-    let mut reader = Reader::open(file, name.as_deref(), options).map_err(|error| refuse(path, error))?;
+    let mut reader =
+        Reader::open(file, name.as_deref(), options).map_err(|error| refuse(path, error))?;
     let mut prompts = Spool::new();
     for prompt in &mut reader {
         let prompt = prompt.map_err(|error| refuse(path, error))?;
         let line = prompt.line;
         let prompt = of_job(prompt, path, template, inputs);
-        prompts.push(prompt.map_err(|error| at_line(path, line, &explained(error)))?)?;
+        prompts.push(prompt.map_err(|error| at_line(path, line, &explained(error, path)))?)?;
     }
     let remark = |note: darkroom_prompts::Note| format!("{}: {}", shown(path), note.message);
     Ok((prompts.finish()?, reader.notes().into_iter().map(remark).collect()))
 }
 
-/// A file's prompt as one of a job.
-fn of_job(prompt: Prompt, path: &Path, template: &v1::Prompt, inputs: &mut Inputs) -> Result<v1::Prompt> {
+/// Turns a file's prompt into one of a job.
+fn of_job(
+    prompt: Prompt,
+    path: &Path,
+    template: &v1::Prompt,
+    inputs: &mut Inputs,
+) -> Result<v1::Prompt> {
     let mut new = v1::Prompt {
         text: prompt.text,
         negative: prompt.negative.unwrap_or_else(|| template.negative.clone()),
@@ -84,27 +107,41 @@ fn of_job(prompt: Prompt, path: &Path, template: &v1::Prompt, inputs: &mut Input
         custom_id: prompt.custom_id,
         labels: prompt.labels,
         line: prompt.line,
+        settings: prompt.settings.as_ref().map(v1::Settings::from),
         ..template.clone()
     };
-    // Of standard input, whatever it is called, pictures lie in the folder where the command runs.
+    // For standard input, pictures are relative to the current folder.
     let folder = path.parent().filter(|_| !batch_open::is_standard_input(path));
     let beside = |file: &String| folder.map_or_else(|| file.into(), |folder| folder.join(file));
     let given = |file: &Option<String>| file.as_ref().filter(|file| !file.is_empty()).map(beside);
     match (&prompt.image, given(&prompt.mask)) {
-        // A mask is of its own picture: a line that brings a picture, or none, brings its mask too.
-        (Some(_), mask) => set_inputs(&mut new, given(&prompt.image).as_deref(), mask.as_deref(), inputs)?,
-        (None, Some(mask)) => set_inputs(&mut new, None, Some(&mask), inputs)?,
+        // A mask belongs to one picture. So a line that gives a picture, or none, must give the
+        // mask too.
+        (Some(_), mask) => {
+            let image = given(&prompt.image);
+            let files = PictureFiles { image: image.as_deref(), mask: mask.as_deref() };
+            set_inputs(&mut new, files, inputs)?;
+        }
+        (None, Some(mask)) => {
+            set_inputs(&mut new, PictureFiles { image: None, mask: Some(&mask) }, inputs)?;
+        }
         (None, None) if prompt.mask.is_some() => new.mask = String::new(),
         (None, None) => {}
     }
     Ok(new)
 }
 
-/// A picture that is not there may be none: tables of captions name theirs so too.
-fn explained(error: UserError) -> String {
+/// The value may not be a picture's path at all: tables of captions and of products also have
+/// columns of that name.
+fn explained(error: UserError, path: &Path) -> String {
+    let lie = match batch_open::is_standard_input(path) {
+        true => "the folder where the command runs",
+        false => "the file of prompts",
+    };
     match (error.reason.as_str(), error.field) {
-        ("NO_SUCH_FILE", Some(field)) => format!(
-            "{}; `{field}` names a picture to start from: rename the column or key to keep it as a label",
+        ("NO_SUCH_FILE" | "UNUSABLE_PATH", Some(field)) => format!(
+            "{}; `{field}` names a picture to start from, relative to {lie}; --label-columns {field} keeps the names as a \
+             label and starts from none of them",
             error.message
         ),
         _ => error.message,
@@ -118,9 +155,10 @@ fn refuse(path: &Path, error: Error) -> UserError {
         }
         Error::Io(error) => failure::file("batch", "read", path, &error),
         Error::Line { line, message } => at_line(path, line, &message),
-        Error::File(message) => {
-            UserError::invalid("batch", format!("{}: {message}; nothing was submitted", shown(path)))
-        }
+        Error::File(message) => UserError::invalid(
+            "batch",
+            format!("{}: {message}; nothing was submitted", shown(path)),
+        ),
         Error::Option { option, message } => {
             UserError::invalid(option, format!("{}: {message}; nothing was submitted", shown(path)))
         }
@@ -144,8 +182,11 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str, name: &str) -> Result<Vec<v1::Prompt>> {
-        let template =
-            v1::Prompt { negative: "blur".to_owned(), style: "ink".to_owned(), ..v1::Prompt::default() };
+        let template = v1::Prompt {
+            negative: "blur".to_owned(),
+            style: "ink".to_owned(),
+            ..v1::Prompt::default()
+        };
         let inputs = &mut Inputs::default();
         parse(text.as_bytes(), Path::new(name), Options::default(), &template, inputs)
             .map(|(prompts, _)| prompts.all())
@@ -154,7 +195,8 @@ mod tests {
     #[test]
     fn blank_lines_and_line_ends_of_other_systems_do_no_harm() {
         let prompts = parsed("a red circle\r\n\n  \na blue star", "prompts").expect("valid");
-        let texts: Vec<_> = prompts.iter().map(|p| (p.text.as_str(), p.negative.as_str(), p.line)).collect();
+        let texts: Vec<_> =
+            prompts.iter().map(|p| (p.text.as_str(), p.negative.as_str(), p.line)).collect();
         assert_eq!(texts, [("a red circle", "blur", 1), ("a blue star", "blur", 4)]);
     }
 
@@ -166,11 +208,24 @@ mod tests {
         let prompts = parsed(text, "p.JSONL").expect("valid");
         let seen: Vec<_> = prompts
             .iter()
-            .map(|p| (p.negative.as_str(), p.images, p.seed, p.style.as_str(), p.custom_id.as_str(), p.line))
+            .map(|p| {
+                (
+                    p.negative.as_str(),
+                    p.images,
+                    p.seed,
+                    p.style.as_str(),
+                    p.custom_id.as_str(),
+                    p.line,
+                )
+            })
             .collect();
         assert_eq!(
             seen,
-            [("", 3, Some(9), "oil", "x", 1), ("blur", 0, None, "ink", "", 2), ("blur", 0, None, "", "", 3)]
+            [
+                ("", 3, Some(9), "oil", "x", 1),
+                ("blur", 0, None, "ink", "", 2),
+                ("blur", 0, None, "", "", 3)
+            ]
         );
         assert_eq!(prompts[2].labels["tag"], "t");
     }
@@ -180,7 +235,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let png = darkroom_artifacts::picture::encode_rgb(1, 1, &[255; 3], &[]).expect("a picture");
         std::fs::write(folder.path().join("a.png"), &png).expect("written");
-        let template = v1::Prompt { image: "i".to_owned(), mask: "m".to_owned(), ..v1::Prompt::default() };
+        let template =
+            v1::Prompt { image: "i".to_owned(), mask: "m".to_owned(), ..v1::Prompt::default() };
         let file = folder.path().join("prompts.jsonl");
         let mut inputs = Inputs::default();
         let mut read = |text: &str| {
@@ -202,7 +258,10 @@ mod tests {
         assert_eq!(seen, [("i", "m"), (name, ""), (name, name), ("", ""), ("i", ""), ("i", "m")]);
         for (line, says) in [
             (r#"{"prompt": "a", "image": "b.png"}"#, "b.png"),
-            (r#"{"prompt": "a", "image": "b.png"}"#, "rename the column or key to keep it as a label"),
+            (
+                r#"{"prompt": "a", "image": "b.png"}"#,
+                "--label-columns image keeps the names as a label",
+            ),
             (r#"{"prompt": "a", "mask": "a.png"}"#, "without an image"),
             (r#"{"prompt": "a", "image": "", "mask": "a.png"}"#, "without an image"),
         ] {

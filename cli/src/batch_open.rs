@@ -1,16 +1,14 @@
-//! Opens a file of prompts. Only a file of bounded size is opened, or standard input: a folder, a pipe or a device is
-//! refused before a byte of it is read, so that nothing hangs and nothing reads for ever.
+//! Opens a file of prompts. Only standard input or a file of limited size is opened. A folder, a
+//! pipe or a device is refused before a byte is read, so that nothing hangs and nothing reads for
+//! ever.
 
-use std::{
-    fs::{File, Metadata, OpenOptions},
-    io::Read,
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
-    path::Path,
-};
+use std::{io::Read, path::Path};
 
 use darkroom_core::error::UserError;
-use darkroom_runtime::terminal::shown_path;
-use nix::fcntl::OFlag;
+use darkroom_runtime::{
+    files::{self, Unread},
+    terminal::shown_path,
+};
 
 use crate::failure::{self, Result};
 
@@ -27,43 +25,26 @@ pub(crate) fn open(path: &Path, limit: u64) -> Result<Box<dyn Read>> {
     if is_standard_input(path) {
         return Ok(Box::new(std::io::stdin().lock()));
     }
-    let unreadable = |error| failure::file("batch", "read", path, &error);
-    check(path, &std::fs::metadata(path).map_err(unreadable)?, limit)?;
-    // If it became a pipe meanwhile, opening it does not wait for a writer.
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(unreadable)?;
-    check(path, &file.metadata().map_err(unreadable)?, limit)?;
+    let file = files::open(path, limit).map_err(|unread| {
+        let what = match unread {
+            Unread::NoFile(what) => {
+                format!("is {what}; accepted: a file, or `-` for what is piped in")
+            }
+            Unread::TooBig { bytes, most } => {
+                let (has, most) = (bytes.unwrap_or(most) >> 20, most >> 20);
+                format!("has {has} MiB; accepted: at most {most} MiB, split it")
+            }
+            Unread::Io(error) => return failure::file("batch", "read", path, &error),
+        };
+        UserError::invalid("batch", format!("{} {what}", shown_path(path)))
+    })?;
     Ok(Box::new(file))
-}
-
-fn check(path: &Path, metadata: &Metadata, limit: u64) -> Result<()> {
-    let kind = metadata.file_type();
-    let what = if kind.is_dir() {
-        "a folder"
-    } else if kind.is_fifo() {
-        "a pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else if kind.is_char_device() || kind.is_block_device() {
-        "a device"
-    } else if metadata.len() > limit {
-        let (has, most) = (metadata.len() >> 20, limit >> 20);
-        return refuse(format!("{} has {has} MiB; accepted: at most {most} MiB, split it", shown_path(path)));
-    } else {
-        return Ok(());
-    };
-    refuse(format!("{} is {what}; accepted: a file, or `-` for what is piped in", shown_path(path)))
-}
-
-fn refuse(message: String) -> Result<()> {
-    Err(UserError::invalid("batch", message))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     const LIMIT: u64 = 1 << 20;
@@ -87,7 +68,10 @@ mod tests {
             (at("big.txt"), "has 5120 MiB; accepted: at most 1 MiB"),
         ] {
             let error = open(&path, LIMIT).map(|_| ()).expect_err(says);
-            assert!(error.message.contains(says) && error.message.contains("accepted: "), "{error}");
+            assert!(
+                error.message.contains(says) && error.message.contains("accepted: "),
+                "{error}"
+            );
             assert_eq!(error.field.as_deref(), Some("batch"));
         }
         assert_eq!(open(&at("absent"), LIMIT).map(|_| ()).expect_err("absent").code.exit_code(), 3);

@@ -1,53 +1,60 @@
-//! The farm over gRPC: every call has a deadline, what may pass is tried again with backoff, streams resume where they
-//! broke, and failures come out as the farm's own sentences, or as one about the proxy or the stranger that answered.
+//! The farm over gRPC. Every call has a deadline, temporary failures are retried with backoff, and
+//! broken streams are resumed. An error is the farm's own sentence, or a sentence about the proxy
+//! or other server that answered.
+
+mod arrived;
+mod farm_watch;
+mod fetch;
+mod image_views;
+mod job_watch;
+mod pages;
+mod send;
+mod waiting;
 
 use std::{
     future::Future,
-    io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use darkroom_core::{
-    digest::Digest,
-    error::{Code, UserError},
-};
+use darkroom_core::error::{Code, UserError};
 use darkroom_proto::{
+    calls::{Call, Class},
     status::from_status,
     v1::{self, farm_client::FarmClient},
 };
-use darkroom_runtime::peer::{self, Addresses, Patience, Peers, Trouble};
-use tokio::time::Instant;
-use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding};
-
-use crate::{
-    failure::{self, Result},
-    spool::Prompts,
+use darkroom_runtime::{
+    peer::{self, Addresses, Patience, Peers, Trouble},
+    tls::ClientSettings,
 };
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+
+use crate::failure::Result;
+
+pub(crate) use pages::Pages;
 
 /// Deadline of one attempt at a unary call.
 const CALL: Duration = Duration::from_secs(30);
-/// Deadline of a streaming submit.
-const SUBMIT: Duration = Duration::from_secs(600);
-/// How long a call that finds no farm is tried again.
+/// Time limit for one attempt at a call that sends a stream.
+const LONG_CALL: Duration = Duration::from_secs(600);
+/// How long a call that finds no farm is retried.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a broken stream is resumed, from its first failure on, without hearing anything.
+/// How long a broken stream is resumed without any answer, counted from its first failure.
 const STREAM_PATIENCE: Duration = Duration::from_secs(300);
-/// Time on top of a call's deadline in which the farm may say itself that it passed.
+/// Time added to a call's deadline, so that the farm itself can report that it passed.
 const GRACE: Duration = Duration::from_secs(5);
-/// A stream that was open for so long before it broke counts as a success, though nothing came on it.
+/// A stream that was open for this long before it broke counts as a success, even if nothing came
+/// on it.
 const LASTED: Duration = Duration::from_secs(1);
-/// A watch that repeats its job where nothing changes is broken when it is silent for so long.
+/// A watch repeats its job if nothing changes; if it is silent for this long, it is broken.
 const SILENCE: Duration = Duration::from_secs(90);
-/// Largest message that a farm takes.
+/// Largest message that a farm accepts.
 const MAX_SENT: usize = 4 << 20;
-/// Bytes of a picture that go into one message.
-const UPLOAD_BYTES: usize = 64 << 10;
-/// Largest message taken from the farm.
+/// Largest message accepted from the farm.
 const MAX_MESSAGE: usize = 16 << 20;
+/// A watch that repeats itself this often within moments is no farm's; one does each 20 seconds.
+const MAX_REPEATS: u32 = 1000;
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// A farm's client. Clones share the connection.
 #[derive(Clone)]
@@ -56,21 +63,14 @@ pub(crate) struct Client {
     farm: FarmClient<Peers>,
 }
 
-/// A job as it was accepted.
-pub(crate) struct Submitted {
-    pub(crate) job: v1::Job,
-    /// An earlier submit with the same request id had been accepted.
-    pub(crate) existed: bool,
-}
-
 impl Client {
     /// A client of the farm at `address`, the value of `--farm`. Connects with the first call.
-    pub(crate) fn new(address: &str) -> Result<Self> {
-        Ok(Self::over(Peers::connect(&Addresses::parse(address)?)?))
+    pub(crate) fn new(address: &str, tls: &ClientSettings) -> Result<Self> {
+        Ok(Self::over(Peers::connect(&Addresses::parse(address)?, tls)?))
     }
 
-    /// A client that calls these peers. Compressed answers are taken; requests are not compressed, since an older farm would
-    /// refuse them.
+    /// A client that calls these peers. It accepts compressed answers but does not compress
+    /// requests, because an older farm would refuse them.
     fn over(peers: Peers) -> Self {
         let farm = FarmClient::new(peers.clone())
             .accept_compressed(CompressionEncoding::Zstd)
@@ -80,68 +80,18 @@ impl Client {
         Self { peers, farm }
     }
 
-    /// Submits a job, in one message or as a stream. The spec's request id makes a repeated attempt harmless.
-    /// What does not fit into one message is sent as a stream.
-    pub(crate) async fn submit(&self, spec: v1::JobSpec, prompts: Prompts) -> Result<Submitted> {
-        let response = if prompts.chunks() == 1 {
-            let only = prompts.chunk(0).map_err(lost)?;
-            let request = v1::SubmitJobRequest { spec: Some(spec), prompts: only.prompts };
-            self.call(request, CALL, async |mut farm, request| farm.submit_job(request).await).await?
-        } else {
-            let outgoing = Outgoing::new(spec, prompts);
-            let sent =
-                self.retrying(SUBMIT, async || self.farm.clone().submit_job_stream(outgoing.request()).await);
-            outgoing.unless_lost(sent.await)?
-        };
-        let job =
-            response.job.ok_or_else(|| failure::internal("the farm accepted a job but did not name it"))?;
-        Ok(Submitted { job, existed: response.existed })
-    }
-
-    /// Sends a picture to start from, or a mask. Sent again, it is stored once.
-    pub(crate) async fn upload(&self, bytes: Vec<u8>) -> Result<v1::UploadInputResponse> {
-        let bytes: Arc<[u8]> = bytes.into();
-        self.retrying(SUBMIT, async || {
-            let rest = Arc::clone(&bytes);
-            let chunks = (0..rest.len()).step_by(UPLOAD_BYTES).map(move |at| v1::UploadInputChunk {
-                data: rest[at..rest.len().min(at + UPLOAD_BYTES)].to_vec(),
-            });
-            let mut request = Request::new(tokio_stream::iter(chunks));
-            request.set_timeout(SUBMIT);
-            self.farm.clone().upload_input(request).await
-        })
-        .await
-    }
-
-    /// What a job would take; nothing is submitted.
-    pub(crate) async fn forecast(
-        &self,
-        spec: v1::JobSpec,
-        prompts: Prompts,
-    ) -> Result<v1::ForecastJobResponse> {
-        let outgoing = Outgoing::new(spec, prompts);
-        let sent = self.retrying(SUBMIT, async || self.farm.clone().forecast_job(outgoing.request()).await);
-        outgoing.unless_lost(sent.await)
-    }
-
-    /// The job as it stands.
+    /// The job in its present state.
     pub(crate) async fn job(&self, id: &str) -> Result<v1::Job> {
         let request = v1::GetJobRequest { id: id.to_owned() };
         self.call(request, CALL, async |mut farm, request| farm.get_job(request).await).await
     }
 
-    /// One page of jobs, newest first, and the token of the next.
-    pub(crate) async fn jobs(&self, states: &[v1::JobState], token: String) -> Result<v1::ListJobsResponse> {
-        let request = v1::ListJobsRequest {
-            page_size: 1000,
-            page_token: token,
-            tenant: String::new(),
-            states: states.iter().map(|state| i32::from(*state)).collect(),
-        };
+    /// One page of jobs, and the token of the next.
+    pub(crate) async fn jobs(&self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse> {
         self.call(request, CALL, async |mut farm, request| farm.list_jobs(request).await).await
     }
 
-    /// One page of a job's images in order of their index, and the token of the next.
+    /// One page of a job's images by index, and the token of the next page.
     pub(crate) async fn images(
         &self,
         job: &str,
@@ -153,9 +103,24 @@ impl Client {
             page_size: 1000,
             page_token: token,
             states: states.iter().map(|state| i32::from(*state)).collect(),
-            changed_since: 0,
+            ..v1::ListImagesRequest::default()
         };
+        self.images_of(request).await
+    }
+
+    /// One page of the images that are asked for, and the token of the next.
+    pub(crate) async fn images_of(
+        &self,
+        request: v1::ListImagesRequest,
+    ) -> Result<v1::ListImagesResponse> {
         self.call(request, CALL, async |mut farm, request| farm.list_images(request).await).await
+    }
+
+    /// How a job's images failed, by code.
+    pub(crate) async fn failures(&self, job: &str) -> Result<v1::SummarizeFailuresResponse> {
+        let request = v1::SummarizeFailuresRequest { job_id: job.to_owned() };
+        self.call(request, CALL, async |mut farm, request| farm.summarize_failures(request).await)
+            .await
     }
 
     /// Ends a job.
@@ -170,13 +135,13 @@ impl Client {
         self.call(request, CALL, async |mut farm, request| farm.pause_job(request).await).await
     }
 
-    /// Goes on with a paused job.
+    /// Resumes a paused job.
     pub(crate) async fn resume(&self, id: &str) -> Result<v1::Job> {
         let request = v1::ResumeJobRequest { id: id.to_owned() };
         self.call(request, CALL, async |mut farm, request| farm.resume_job(request).await).await
     }
 
-    /// Runs dead and cancelled images again.
+    /// Runs a job's dead and cancelled images again.
     pub(crate) async fn retry(&self, request: v1::RetryJobRequest) -> Result<v1::Job> {
         let id = request.id.clone();
         let before = self.job(&id).await?.state();
@@ -188,7 +153,8 @@ impl Client {
             answer
         });
         match answer.await {
-            // An answer was lost on its way, and the job is no longer as it was: that try did it.
+            // An earlier attempt's answer was lost. The job has changed since, so that attempt
+            // succeeded.
             Err(error)
                 if error.reason == "WRONG_JOB_STATE"
                     && lost.load(Ordering::Relaxed)
@@ -198,6 +164,22 @@ impl Client {
             }
             answer => answer,
         }
+    }
+
+    /// Cancels some images of a job.
+    pub(crate) async fn cancel_images(
+        &self,
+        request: v1::CancelImagesRequest,
+    ) -> Result<v1::CancelImagesResponse> {
+        self.call(request, CALL, async |mut farm, request| farm.cancel_images(request).await).await
+    }
+
+    /// Runs some images of a job again, or looks for lost pictures in a part of it.
+    pub(crate) async fn retry_images(
+        &self,
+        request: v1::RetryImagesRequest,
+    ) -> Result<v1::RetryImagesResponse> {
+        self.call(request, CALL, async |mut farm, request| farm.retry_images(request).await).await
     }
 
     /// The farm itself.
@@ -215,41 +197,43 @@ impl Client {
             .workers)
     }
 
+    /// The work of every pool.
+    pub(crate) async fn queue(&self) -> Result<v1::DescribeQueueResponse> {
+        let request = v1::DescribeQueueRequest {};
+        self.call(request, CALL, async |mut farm, request| farm.describe_queue(request).await).await
+    }
+
+    /// The past of pools.
+    pub(crate) async fn history(
+        &self,
+        request: v1::FarmHistoryRequest,
+    ) -> Result<v1::FarmHistoryResponse> {
+        self.call(request, CALL, async |mut farm, request| farm.farm_history(request).await).await
+    }
+
+    /// A page of tenants' days.
+    pub(crate) async fn usage(
+        &self,
+        request: v1::ListUsageRequest,
+    ) -> Result<v1::ListUsageResponse> {
+        self.call(request, CALL, async |mut farm, request| farm.list_usage(request).await).await
+    }
+
     /// Asks a worker, or all of a host, to drain.
     pub(crate) async fn drain(&self, request: v1::DrainWorkerRequest) -> Result<Vec<v1::Worker>> {
-        let answer =
-            self.call(request, CALL, async |mut farm, request| farm.drain_worker(request).await).await?;
+        let answer = self
+            .call(request, CALL, async |mut farm, request| farm.drain_worker(request).await)
+            .await?;
         Ok(answer.workers)
     }
 
     /// The cascades.
     pub(crate) async fn cascades(&self) -> Result<Vec<v1::Cascade>> {
         let request = v1::ListCascadesRequest {};
-        let answer =
-            self.call(request, CALL, async |mut farm, request| farm.list_cascades(request).await).await?;
+        let answer = self
+            .call(request, CALL, async |mut farm, request| farm.list_cascades(request).await)
+            .await?;
         Ok(answer.cascades)
-    }
-
-    /// A picture's bytes, whole and with the hash the farm says they have. A broken stream goes on where it broke.
-    pub(crate) async fn fetch(&self, job: &str, index: u64) -> Result<Vec<u8>> {
-        let mut picture = Picture::default();
-        let mut patience = Patience::new(STREAM_PATIENCE, self.peers.count());
-        loop {
-            let before = picture.bytes.len();
-            let Err(status) = self.fetch_from(job, index, &mut picture).await else { break };
-            if picture.bytes.len() > before {
-                patience.reset();
-            }
-            if !patience.another(&status).await {
-                return Err(self.failure(&status));
-            }
-        }
-        if Digest::of(&picture.bytes).to_string() != picture.sha256 {
-            return Err(failure::internal(format!(
-                "image {index} of job {job} arrived with another hash than the farm has; fetch it again"
-            )));
-        }
-        Ok(picture.bytes)
     }
 
     /// A link to a picture in the farm's storage.
@@ -259,107 +243,13 @@ impl Client {
         index: u64,
         link_seconds: u32,
     ) -> Result<v1::SignImageResponse> {
-        let request = v1::SignImageRequest { job_id: job.to_owned(), index, link_seconds };
-        self.call(request, CALL, async |mut farm, request| farm.sign_image(request).await).await
-    }
-
-    async fn fetch_from(
-        &self,
-        job: &str,
-        index: u64,
-        picture: &mut Picture,
-    ) -> std::result::Result<(), Status> {
-        let mut request = Request::new(v1::FetchImageRequest {
+        let request = v1::SignImageRequest {
             job_id: job.to_owned(),
             index,
-            offset: picture.bytes.len() as u64,
-        });
-        request.set_timeout(CALL);
-        let mut farm = self.farm.clone();
-        let mut stream = within(CALL + GRACE, farm.fetch_image(request)).await?.into_inner();
-        while let Some(chunk) = within(CALL, stream.message()).await? {
-            if !chunk.sha256.is_empty() {
-                if !picture.sha256.is_empty() && picture.sha256 != chunk.sha256 {
-                    // Another generation's picture: begin again.
-                    *picture = Picture::default();
-                    return Err(Status::unavailable("the picture changed while it was fetched"));
-                }
-                picture.sha256 = chunk.sha256;
-                picture.total = chunk.total_bytes;
-            }
-            picture.bytes.extend_from_slice(&chunk.data);
-        }
-        if (picture.bytes.len() as u64) < picture.total {
-            return Err(Status::unavailable("the stream ended early"));
-        }
-        Ok(())
-    }
-
-    /// Writes a job's manifest to `file` and returns the SHA-256 that SQL says it has. A broken stream goes on where it
-    /// broke.
-    pub(crate) async fn fetch_manifest(&self, job: &str, file: &mut std::fs::File) -> Result<String> {
-        let mut fetched = Fetched::default();
-        let mut patience = Patience::new(STREAM_PATIENCE, self.peers.count());
-        loop {
-            let before = fetched.bytes;
-            let Err(status) = self.fetch_manifest_from(job, file, &mut fetched).await? else {
-                return Ok(fetched.sha256);
-            };
-            if fetched.bytes > before {
-                patience.reset();
-            }
-            if !patience.another(&status).await {
-                return Err(self.failure(&status));
-            }
-        }
-    }
-
-    async fn fetch_manifest_from(
-        &self,
-        job: &str,
-        file: &mut std::fs::File,
-        fetched: &mut Fetched,
-    ) -> Result<std::result::Result<(), Status>> {
-        let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: fetched.bytes };
-        let mut farm = self.farm.clone();
-        let mut stream = match within(CALL + GRACE, farm.fetch_manifest(request)).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => return Ok(Err(status)),
+            link_seconds,
+            ..Default::default()
         };
-        loop {
-            match within(CALL, stream.message()).await {
-                Ok(Some(chunk)) => {
-                    if !chunk.sha256.is_empty() {
-                        if !fetched.sha256.is_empty() && fetched.sha256 != chunk.sha256 {
-                            return Err(failure::internal(
-                                "the job was retried while its manifest was fetched",
-                            ));
-                        }
-                        fetched.sha256 = chunk.sha256;
-                        fetched.total = chunk.total_bytes;
-                    }
-                    std::io::Write::write_all(file, &chunk.data).map_err(failure::internal)?;
-                    fetched.bytes += chunk.data.len() as u64;
-                }
-                Ok(None) if fetched.bytes == fetched.total => return Ok(Ok(())),
-                Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
-                Err(status) => return Ok(Err(status)),
-            }
-        }
-    }
-
-    /// Follows a job from a version on.
-    pub(crate) fn watch(&self, job: &str, after: u64, images: bool) -> Watch {
-        Watch {
-            client: self.clone(),
-            request: v1::WatchJobRequest { id: job.to_owned(), after_version: after, images },
-            stream: None,
-            opened: None,
-            patience: Patience::new(STREAM_PATIENCE, self.peers.count()),
-            ended: false,
-            repeated: false,
-            repeats: false,
-        }
+        self.call(request, CALL, async |mut farm, request| farm.sign_image(request).await).await
     }
 
     async fn call<Q: Clone, A>(
@@ -376,8 +266,8 @@ impl Client {
         .await
     }
 
-    /// Tries a call until it has an answer or the patience is over. Every call can be repeated: a submit carries an id of its
-    /// own, and the others find done what was asked for.
+    /// Retries a call until it has an answer or the patience is over. Every call can be repeated: a
+    /// submit carries a request id, and repeating the others changes nothing.
     async fn retrying<A, F>(&self, deadline: Duration, attempt: impl Fn() -> F) -> Result<A>
     where
         F: Future<Output = std::result::Result<Response<A>, Status>>,
@@ -392,7 +282,7 @@ impl Client {
         }
     }
 
-    /// The farm's own sentence, or one about what is in its place.
+    /// The farm's own sentence, or one about what answers in its place.
     fn failure(&self, status: &Status) -> UserError {
         if let Some(trouble) = Trouble::of(status) {
             return trouble.to_user();
@@ -450,147 +340,22 @@ impl Client {
     }
 }
 
-/// A job's changes, each once and in order, across broken connections.
-pub(crate) struct Watch {
-    client: Client,
-    request: v1::WatchJobRequest,
-    stream: Option<Streaming<v1::WatchEvent>>,
-    /// When the stream began.
-    opened: Option<Instant>,
-    patience: Patience,
-    ended: bool,
-    /// The last event only repeats the job at its version.
-    repeated: bool,
-    /// The farm sends such events, so that silence means something.
-    repeats: bool,
-}
-
-impl Watch {
-    /// The next change, or the job as it stands while nothing changes; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<v1::WatchEvent>> {
-        if self.ended {
-            return Ok(None);
-        }
-        loop {
-            let failure = match self.receive().await {
-                Ok(Some(event)) => {
-                    self.patience.reset();
-                    self.repeated = event.version == self.request.after_version
-                        && event.images.is_empty()
-                        && !event.end
-                        && event.version > 0;
-                    self.repeats |= self.repeated;
-                    self.request.after_version = event.version;
-                    self.ended = event.end;
-                    return Ok(Some(event));
-                }
-                // Cut before its end, as by a farm that stops: resume.
-                Ok(None) => Status::unavailable("the stream ended early"),
-                Err(status) => status,
-            };
-            self.stream = None;
-            // A proxy that cuts what is quiet must not use the patience up, one cut after the other.
-            if self.opened.take().is_some_and(|opened| opened.elapsed() >= LASTED) {
-                self.patience.reset();
-            }
-            if !self.patience.another(&failure).await {
-                return Err(self.client.failure(&failure));
-            }
-        }
-    }
-
-    /// Whether the last event changed nothing.
-    pub(crate) fn repeated(&self) -> bool {
-        self.repeated
-    }
-
-    async fn receive(&mut self) -> std::result::Result<Option<v1::WatchEvent>, Status> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => {
-                // No deadline on the stream: the connection's keep-alive tells whether the farm lives.
-                let call = self.client.farm.clone();
-                let opened = within(CALL, open(call, self.request.clone())).await?;
-                self.opened = Some(Instant::now());
-                none.insert(opened)
-            }
-        };
-        if self.repeats { within(SILENCE, stream.message()).await } else { stream.message().await }
+/// How long one attempt at a call may take.
+fn deadline(call: Call) -> Duration {
+    match call.class {
+        // A lasting stream opens as fast as other calls are answered.
+        Class::Short | Class::Lasting => CALL,
+        Class::Long => LONG_CALL,
     }
 }
 
-/// An answer within this time, or a status that says there was none.
+/// An answer within this time, or a status that says that there was none.
 async fn within<A>(
     time: Duration,
     answer: impl Future<Output = std::result::Result<A, Status>>,
 ) -> std::result::Result<A, Status> {
     let late = |_| Status::deadline_exceeded(format!("no answer within {} s", time.as_secs()));
     tokio::time::timeout(time, answer).await.map_err(late)?
-}
-
-async fn open(
-    mut farm: FarmClient<Peers>,
-    request: v1::WatchJobRequest,
-) -> std::result::Result<Streaming<v1::WatchEvent>, Status> {
-    Ok(farm.watch_job(request).await?.into_inner())
-}
-
-#[derive(Default)]
-struct Picture {
-    bytes: Vec<u8>,
-    total: u64,
-    sha256: String,
-}
-
-/// How much of a manifest has arrived.
-#[derive(Default)]
-struct Fetched {
-    bytes: u64,
-    total: u64,
-    sha256: String,
-}
-
-/// A job as a stream, which may have to be sent more than once: its spec, then its prompts.
-struct Outgoing {
-    spec: v1::JobSpec,
-    prompts: Arc<Prompts>,
-    /// Why prompts that were put aside could not be read again.
-    lost: Arc<Mutex<Option<io::Error>>>,
-}
-
-impl Outgoing {
-    fn new(spec: v1::JobSpec, prompts: Prompts) -> Self {
-        Self { spec, prompts: Arc::new(prompts), lost: Arc::default() }
-    }
-
-    fn request(&self) -> Request<impl tokio_stream::Stream<Item = v1::SubmitJobChunk> + Send + 'static> {
-        let spec = v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Spec(self.spec.clone())) };
-        let (prompts, lost) = (Arc::clone(&self.prompts), Arc::clone(&self.lost));
-        let chunk = move |position| match prompts.chunk(position) {
-            Ok(chunk) => v1::SubmitJobChunk { part: Some(v1::submit_job_chunk::Part::Prompts(chunk)) },
-            Err(error) => {
-                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                // The farm refuses it. An end would have it accept what came so far.
-                v1::SubmitJobChunk { part: None }
-            }
-        };
-        let chunks = (0..self.prompts.chunks()).map(chunk);
-        let mut request = Request::new(tokio_stream::iter(std::iter::once(spec).chain(chunks)));
-        request.set_timeout(SUBMIT);
-        request
-    }
-
-    /// What came of it, or why it was not sent whole.
-    fn unless_lost<A>(&self, sent: Result<A>) -> Result<A> {
-        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(lost(error)),
-            None => sent,
-        }
-    }
-}
-
-fn lost(error: io::Error) -> UserError {
-    failure::file("batch", "read prompts again from", &std::env::temp_dir(), &error)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The whole farm in this process: coordinator, encoder service, a worker per cascade, one gRPC address; SQLite, a
-//! folder of artifacts and an in-memory queue under one locked state folder.
+//! The whole farm in this process: coordinator, encoder service, a worker per cascade, and one gRPC
+//! address. SQLite, a folder of artifacts and an in-memory queue, in one locked state folder.
 
 use std::{
     net::SocketAddr,
@@ -13,29 +13,35 @@ use std::{
 use darkroom_artifacts::{ArtifactStore, CascadeBundle};
 use darkroom_coordinator::store::sqlite::SqliteStore;
 use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{CallerLayer, grpc};
 use darkroom_queue::{
     TaskQueue,
     memory::{self, MemoryQueue},
 };
-use darkroom_runtime::{program, server, state_dir, state_dir::StateDir, terminal::shown_path};
+use darkroom_runtime::{
+    program, server, state_dir, state_dir::StateDir, terminal::shown_path, tls::Privacy,
+};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::{
     args::{MachineArgs, Renderer},
     failure::{self, Result},
 };
 
-/// How often a running farm tries its artifact folder out.
+/// How often a running farm checks its artifact folder.
 const CHECK_SECONDS: u32 = 5;
 
-/// A farm to start.
+/// The farm to start.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// Folder of its state.
     pub(crate) state: PathBuf,
     /// Address to listen on.
     pub(crate) listen: server::Listen,
+    /// How what it serves there is kept private.
+    pub(crate) privacy: Privacy,
     /// Folders of the cascades to serve; the first is the default.
     pub(crate) cascades: Vec<PathBuf>,
     /// What it runs on.
@@ -43,8 +49,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// A farm for one command: a free port, and the cascade that the command names.
-    pub(crate) fn for_occasion(state: &Path, cascade: Option<&str>, machine: MachineArgs) -> Result<Self> {
+    /// A temporary farm for one command: a free port, and the cascade that the command names.
+    pub(crate) fn for_occasion(
+        state: &Path,
+        cascade: Option<&str>,
+        machine: MachineArgs,
+    ) -> Result<Self> {
         let cascade = match cascade {
             None => demo_cascade()?,
             Some(named) => named_cascade(named)?,
@@ -52,13 +62,14 @@ impl Options {
         Ok(Self {
             state: state.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
+            privacy: Privacy::Loopback,
             cascades: vec![cascade],
             machine,
         })
     }
 }
 
-/// Without a farm a cascade is a folder, or the demo cascade by its name.
+/// Without a farm, a cascade is given as a folder, or as `demo`.
 fn named_cascade(named: &str) -> Result<PathBuf> {
     let path = PathBuf::from(named);
     if path.is_dir() {
@@ -76,18 +87,22 @@ fn named_cascade(named: &str) -> Result<PathBuf> {
     Err(failure)
 }
 
-/// The cascade that ships with the project: `models/demo` of a folder above the current one or above the binary.
+/// The cascade that ships with the project: `models/demo` in the current folder or in a folder
+/// above it or above the binary.
 pub(crate) fn demo_cascade() -> Result<PathBuf> {
     let here = std::env::current_dir().into_iter();
     let binary = std::env::current_exe().into_iter();
     here.chain(binary)
-        .flat_map(|start| start.ancestors().map(|folder| folder.join("models/demo")).collect::<Vec<_>>())
+        .flat_map(|start| {
+            start.ancestors().map(|folder| folder.join("models/demo")).collect::<Vec<_>>()
+        })
         .find(|folder| folder.join(darkroom_core::cascade::FILE_NAME).is_file())
         .ok_or_else(|| {
             let mut failure = UserError::new(
                 Code::NotFound,
                 "NO_CASCADE",
-                "the demo cascade (models/demo) is not here nor above the program; name a cascade's folder with --cascade",
+                "the demo cascade (models/demo) is neither in this folder nor above it or the \
+                 program; name a cascade's folder with --cascade",
             );
             failure.field = Some("cascade".to_owned());
             failure
@@ -96,7 +111,7 @@ pub(crate) fn demo_cascade() -> Result<PathBuf> {
 
 /// A running farm.
 pub(crate) struct Farm {
-    address: SocketAddr,
+    address: String,
     cascades: Vec<String>,
     stop_serving: CancellationToken,
     serving: JoinHandle<std::result::Result<(), server::Error>>,
@@ -109,14 +124,16 @@ pub(crate) struct Farm {
 }
 
 impl Farm {
-    /// Takes the folder and the port, then starts every part; models load side by side.
+    /// Takes the folder and the port, then starts every part. Models load in parallel.
     pub(crate) async fn start(options: Options) -> Result<Self> {
         let state = StateDir::open(&options.state).map_err(state_failure)?;
-        let listener = server::listen(&options.listen).await.map_err(|error| error.to_user())?;
-        let address = listener.reachable();
+        let listener = server::listen(&options.listen, &options.privacy)
+            .await
+            .map_err(|error| error.to_user())?;
+        let address = listener.farm();
 
         let bundles = load(options.cascades).await?;
-        let artifacts = ArtifactStore::local(&state.path().join("artifacts"))
+        let artifacts = ArtifactStore::private(&state.path().join("artifacts"))
             .map_err(|error| in_folder(state.path(), storage_failure(&error)))?;
         artifacts.check().await.map_err(|error| in_folder(state.path(), error))?;
         let store = SqliteStore::open(&state.path().join("farm.sqlite"))
@@ -136,11 +153,18 @@ impl Farm {
         .await
         .map_err(|error| in_folder(state.path(), error.to_user()))?;
         let stored = artifacts.clone();
-        let parts =
-            Parts { machine: options.machine, state: state.path().to_owned(), queue, artifacts, bundles };
+        let parts = Parts {
+            machine: options.machine,
+            state: state.path().to_owned(),
+            queue,
+            artifacts,
+            bundles,
+        };
         let (encoder, worker) = tokio::try_join!(parts.encoder(), parts.worker())?;
 
-        let routes = coordinator.routes().add_service(encoder.encoder_service());
+        let calls = Routes::new(grpc::service(coordinator.calls()));
+        let routes =
+            grpc::behind(CallerLayer::open(), calls.add_service(encoder.encoder_service()));
         let services = ["darkroom.v1.Farm", "darkroom.v1.Encoder"];
         let serve = darkroom_coordinator::server_options(&services);
         let stop_serving = CancellationToken::new();
@@ -152,7 +176,7 @@ impl Farm {
         let lost = Lost::of(&encoder, &worker);
         let space = watch_storage((state.path().to_owned(), stored), health, told, lost);
         let space = tokio::spawn(stop_serving.clone().run_until_cancelled_owned(space));
-        state.publish(&address.to_string()).map_err(state_failure)?;
+        state.publish(&address).map_err(state_failure)?;
         Ok(Self {
             address,
             cascades: names,
@@ -167,9 +191,9 @@ impl Farm {
         })
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where a client on this machine finds it, as `--farm` takes it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Names of the cascades it serves.
@@ -177,8 +201,8 @@ impl Farm {
         &self.cascades
     }
 
-    /// Ends when the disk of the state folder is full or its artifacts cannot be stored, with what to say about it. Work
-    /// waits until they can.
+    /// Resolves with an error when the disk of the state folder is full or artifacts cannot be
+    /// stored. Work waits until they can.
     pub(crate) async fn full(&self) -> UserError {
         let mut full = self.full.clone();
         match full.wait_for(Option::is_some).await {
@@ -187,7 +211,8 @@ impl Farm {
         }
     }
 
-    /// Lets the parts finish in order: workers hand back what they cannot finish, results are committed, calls end.
+    /// Lets the parts finish in order: workers hand back what they cannot finish, results are
+    /// committed, calls end.
     pub(crate) async fn shut_down(self) -> Result<()> {
         self.worker.shutdown();
         self.encoder.shutdown();
@@ -202,7 +227,7 @@ impl Farm {
     }
 }
 
-/// Ends when a part that renders or encodes is no longer at work.
+/// Resolves when a part that renders or encodes has stopped working.
 struct Lost(Vec<Pin<Box<dyn Future<Output = &'static str> + Send>>>);
 
 impl Lost {
@@ -238,8 +263,9 @@ impl Lost {
     }
 }
 
-/// Looks after the disk of the state folder, the artifacts in it and the parts that work: a farm that cannot store what it
-/// makes says that it does not serve, and serves again by itself; one that has lost a part says so for good.
+/// Watches the disk of the state folder, its artifacts and the working parts. If the farm cannot
+/// store its results, health says "not serving" until it can again. If it has lost a part, health
+/// says so for good.
 async fn watch_storage(
     (state, artifacts): (PathBuf, ArtifactStore),
     health: server::Health,
@@ -260,7 +286,8 @@ async fn watch_storage(
         if tick % CHECK_SECONDS == CHECK_SECONDS - 1 {
             unusable = artifacts.check().await.err().map(|failure| in_folder(&state, failure));
         }
-        let failure = state_dir::check_space(&state).err().map(state_failure).or_else(|| unusable.clone());
+        let failure =
+            state_dir::check_space(&state).err().map(state_failure).or_else(|| unusable.clone());
         match &failure {
             Some(failure) => health.not_serving(&failure.message).await,
             None if told.borrow().is_some() => health.serving().await,
@@ -270,7 +297,7 @@ async fn watch_storage(
     }
 }
 
-/// What encoder and worker are started with.
+/// Options of the encoder and the worker.
 struct Parts {
     machine: MachineArgs,
     state: PathBuf,
@@ -293,10 +320,12 @@ impl Parts {
         let stop = CancellationToken::new();
         match self.machine.renderer {
             Renderer::Model => {
-                darkroom_encoder_service::start(options, queue, artifacts, &self.bundles, stop).await
+                darkroom_encoder_service::start(options, queue, artifacts, &self.bundles, stop)
+                    .await
             }
             Renderer::Fake => {
-                darkroom_encoder_service::start_fake(options, queue, artifacts, &self.bundles, stop).await
+                darkroom_encoder_service::start_fake(options, queue, artifacts, &self.bundles, stop)
+                    .await
             }
         }
     }
@@ -321,20 +350,23 @@ impl Parts {
         let (queue, artifacts) = (Arc::clone(&self.queue), self.artifacts.clone());
         let stop = CancellationToken::new();
         match self.machine.renderer {
-            Renderer::Model => darkroom_worker::start(options, queue, artifacts, &self.bundles, stop).await,
+            Renderer::Model => {
+                darkroom_worker::start(options, queue, artifacts, &self.bundles, stop).await
+            }
             Renderer::Fake => {
                 let fake = darkroom_worker::FakeOptions {
                     step: Duration::from_millis(self.machine.fake_step_ms),
                     failing_seeds: self.machine.fake_failing_seed.clone(),
                     ..Default::default()
                 };
-                darkroom_worker::start_fake(options, fake, queue, artifacts, &self.bundles, stop).await
+                darkroom_worker::start_fake(options, fake, queue, artifacts, &self.bundles, stop)
+                    .await
             }
         }
     }
 }
 
-/// Hashes the cascades' files, and refuses two of one name.
+/// Hashes the cascades' files, and refuses two cascades with the same name.
 async fn load(folders: Vec<PathBuf>) -> Result<Vec<CascadeBundle>> {
     let load = move || {
         let bundles = folders.iter().map(|folder| CascadeBundle::load(folder));
@@ -351,10 +383,15 @@ fn state_failure(error: state_dir::Error) -> UserError {
         state_dir::Error::NoLocks { .. } => {
             UserError::new(Code::FailedPrecondition, "STATE_NO_LOCKS", error.to_string())
         }
+        state_dir::Error::Foreign { .. } => {
+            UserError::new(Code::FailedPrecondition, "STATE_FOREIGN", error.to_string())
+        }
         state_dir::Error::Full { .. } => {
             UserError::new(Code::ResourceExhausted, "DISK_FULL", error.to_string())
         }
-        state_dir::Error::Io { path, source } => failure::file("state", "use the state folder", path, source),
+        state_dir::Error::Io { path, source } => {
+            failure::file("state", "use the state folder", path, source)
+        }
     };
     failure.field = Some("state".to_owned());
     failure
@@ -370,7 +407,7 @@ fn storage_failure(error: &darkroom_artifacts::Error) -> UserError {
     UserError::new(code, "ARTIFACTS_UNUSABLE", failure::with_causes(error))
 }
 
-/// A failure of something in the state folder, which it names.
+/// An error about something in the state folder; its message names the folder.
 fn in_folder(state: &Path, failure: UserError) -> UserError {
     let message = if failure.message.contains(&shown_path(state)) {
         failure.message
@@ -378,4 +415,116 @@ fn in_folder(state: &Path, failure: UserError) -> UserError {
         format!("state folder {}: {}", shown_path(state), failure.message)
     };
     UserError { message, ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::transport::Endpoint;
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+
+    use super::*;
+
+    /// A server without services, and the watch of a farm whose worker breaks on request.
+    struct Watched {
+        _folder: tempfile::TempDir,
+        address: SocketAddr,
+        breaks: tokio::sync::oneshot::Sender<()>,
+        told: watch::Receiver<Option<UserError>>,
+        watching: JoinHandle<()>,
+        stop: CancellationToken,
+    }
+
+    async fn watched() -> Watched {
+        let folder = tempfile::tempdir().expect("a folder");
+        let artifacts = ArtifactStore::local(&folder.path().join("artifacts")).expect("artifacts");
+        let listener =
+            server::listen(&SocketAddr::from(([127, 0, 0, 1], 0)).into(), &Privacy::Loopback)
+                .await
+                .expect("a port");
+        let address = listener.reachable();
+        let options =
+            darkroom_coordinator::server_options(&["darkroom.v1.Farm", "darkroom.v1.Encoder"]);
+        let stop = CancellationToken::new();
+        let served = server::serve(listener, Routes::default(), options, stop.clone()).await;
+        let (health, serving) = served.expect("serves");
+        tokio::spawn(serving);
+        let (breaks, broken) = tokio::sync::oneshot::channel();
+        let lost = Lost(vec![
+            Box::pin(std::future::pending()),
+            Box::pin(async move {
+                broken.await.expect("told");
+                "the worker of this farm broke; see the log, and start the farm again"
+            }),
+        ]);
+        let (tell, told) = watch::channel(None);
+        let watching =
+            tokio::spawn(watch_storage((folder.path().to_owned(), artifacts), health, tell, lost));
+        Watched { _folder: folder, address, breaks, told, watching, stop }
+    }
+
+    async fn health(address: SocketAddr, service: &str) -> ServingStatus {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let mut client = HealthClient::new(endpoint.connect().await.expect("connects"));
+        let ask = HealthCheckRequest { service: service.to_owned() };
+        client.check(ask).await.expect("answered").into_inner().status()
+    }
+
+    #[tokio::test]
+    async fn a_part_that_broke_turns_health_for_good_and_ends_who_waits_for_the_farm() {
+        let mut farm = watched().await;
+        let services = ["", "darkroom.v1.Farm", "darkroom.v1.Encoder"];
+        for service in services {
+            assert_eq!(health(farm.address, service).await, ServingStatus::Serving, "{service:?}");
+        }
+        farm.breaks.send(()).expect("it is watched");
+        let told =
+            farm.told.wait_for(Option::is_some).await.expect("told").clone().expect("a failure");
+        assert_eq!((told.code, told.reason.as_str()), (Code::Internal, "PART_BROKEN"));
+        assert!(told.message.contains("the worker of this farm broke"), "{}", told.message);
+        // Nothing can turn it back, although disk and storage work.
+        farm.watching.await.expect("the watch is over");
+        for service in services {
+            assert_eq!(
+                health(farm.address, service).await,
+                ServingStatus::NotServing,
+                "{service:?}"
+            );
+        }
+        farm.stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_drains_is_a_part_that_works_no_more() {
+        let queue: Arc<dyn TaskQueue> = Arc::new(MemoryQueue::new(memory::Options::default()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let artifacts = ArtifactStore::local(folder.path()).expect("artifacts");
+        let bundles = load(vec![demo_cascade().expect("the demo")]).await.expect("loads");
+        let stop = CancellationToken::new();
+        let encoder = darkroom_encoder_service::start_fake(
+            darkroom_encoder_service::Options::default(),
+            Arc::clone(&queue),
+            artifacts.clone(),
+            &bundles,
+            stop.clone(),
+        );
+        let worker = darkroom_worker::start_fake(
+            darkroom_worker::Options::default(),
+            darkroom_worker::FakeOptions::default(),
+            queue,
+            artifacts,
+            &bundles,
+            stop.clone(),
+        );
+        let (encoder, worker) = (encoder.await.expect("starts"), worker.await.expect("starts"));
+        let mut lost = Lost::of(&encoder, &worker);
+        let nothing = tokio::time::timeout(Duration::from_millis(100), lost.any()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        worker.shutdown();
+        assert_eq!(lost.any().await, "the worker of this farm is draining");
+        worker.join().await.expect("ends");
+        encoder.shutdown();
+        encoder.join().await.expect("ends");
+    }
 }

@@ -1,4 +1,4 @@
-//! Failures as a user sees them: one sentence, and the exit code that goes with it.
+//! Errors as a user sees them: one sentence, and the exit code.
 
 use std::{
     io::{self, ErrorKind},
@@ -10,11 +10,12 @@ use darkroom_core::{
     shown::{shown, shown_json},
 };
 use darkroom_runtime::terminal::{self, shown_path};
+use nix::errno::Errno;
 
-/// What every command returns.
+/// The result of every command.
 pub(crate) type Result<T> = std::result::Result<T, UserError>;
 
-/// A file or folder the user named cannot be read or written; `field` is the flag.
+/// A file or folder that the user named cannot be read or written; `field` is the flag.
 pub(crate) fn file(field: &str, doing: &str, path: &Path, error: &io::Error) -> UserError {
     let path = shown_path(path);
     let (code, reason, advice) = match error.kind() {
@@ -22,10 +23,18 @@ pub(crate) fn file(field: &str, doing: &str, path: &Path, error: &io::Error) -> 
             (Code::ResourceExhausted, "DISK_FULL", "; free some space and run the command again")
         }
         ErrorKind::NotFound => (Code::NotFound, "NO_SUCH_FILE", ""),
-        // A folder, a pipe, a device or too big a file where a file was meant; the error says what would be accepted.
+        // Not a file (a folder, a pipe, a device), or too large a file. The error itself says what
+        // is accepted.
         ErrorKind::InvalidInput => (Code::InvalidArgument, "UNUSABLE_PATH", ""),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
             (Code::InvalidArgument, "UNUSABLE_PATH", "; accepted: a place that you can use")
+        }
+        // The name is too long, or no file can have it.
+        ErrorKind::InvalidFilename => {
+            (Code::InvalidArgument, "UNUSABLE_PATH", "; accepted: the name of a file")
+        }
+        _ if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+            (Code::InvalidArgument, "UNUSABLE_PATH", "; accepted: a link that leads to a file")
         }
         _ => (Code::Internal, "IO", ""),
     };
@@ -35,18 +44,23 @@ pub(crate) fn file(field: &str, doing: &str, path: &Path, error: &io::Error) -> 
     failure
 }
 
-/// The system's words for an error, without Rust's "(os error 28)".
+/// The system's text of an error, without Rust's "(os error 28)".
 fn sentence(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// A fault of ours, or one that has no better name.
+/// An internal error, or one without a better kind.
 pub(crate) fn internal(error: impl std::fmt::Display) -> UserError {
     UserError::new(Code::Internal, "INTERNAL", error.to_string())
 }
 
-/// An error with its causes, each said once.
+/// What no farm answers: what it says cannot be believed.
+pub(crate) fn unbelievable(message: String) -> UserError {
+    UserError::new(Code::Internal, "FARM_ANSWERS_NONSENSE", message)
+}
+
+/// An error with its causes, without repetitions.
 #[cfg(feature = "embedded")]
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -61,12 +75,12 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Prints a failure to standard error, for people or machines.
+/// Prints an error to standard error, for people or machines.
 pub(crate) fn print(failure: &UserError, json: bool) {
     if json {
         let document = serde_json::json!({
             "error": {
-                "code": code_name(failure.code),
+                "code": failure.code.name(),
                 "reason": failure.reason,
                 "field": failure.field,
                 "message": failure.message,
@@ -75,18 +89,6 @@ pub(crate) fn print(failure: &UserError, json: bool) {
         terminal::tell_raw(&shown_json(&document.to_string()));
     } else {
         terminal::tell_raw(&format!("error: {}", shown(&failure.message)));
-    }
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::Internal => "INTERNAL",
     }
 }
 
@@ -106,6 +108,24 @@ mod tests {
     #[test]
     fn the_systems_error_number_is_not_shown() {
         let failure = file("out", "make", Path::new("x"), &io::Error::from_raw_os_error(13));
-        assert_eq!(failure.message, "cannot make x: permission denied; accepted: a place that you can use");
+        assert_eq!(
+            failure.message,
+            "cannot make x: permission denied; accepted: a place that you can use"
+        );
+    }
+
+    #[test]
+    fn a_name_that_leads_nowhere_is_the_users_mistake_and_not_ours() {
+        let folder = tempfile::tempdir().expect("folder");
+        let looped = folder.path().join("loop");
+        std::os::unix::fs::symlink("loop", &looped).expect("a link");
+        for path in [looped, folder.path().join("x".repeat(300))] {
+            let error = std::fs::metadata(&path).expect_err("nothing is there");
+            let failure = file("image", "read", &path, &error);
+            assert_eq!(
+                (failure.code, failure.reason.as_str()),
+                (Code::InvalidArgument, "UNUSABLE_PATH")
+            );
+        }
     }
 }

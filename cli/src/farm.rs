@@ -1,4 +1,5 @@
-//! Which farm a command talks to: the one named, or the one that runs on this machine's state folder.
+//! Which farm a command uses: the one that is named, or the one that runs on this machine's state
+//! folder.
 
 use std::path::Path;
 
@@ -7,19 +8,25 @@ use darkroom_runtime::{state_dir, terminal::shown_path};
 
 use crate::{args::Place, client::Client, failure::Result};
 
-/// The farm a command means; an error that says how to start one when there is none.
+/// The farm for a command. If there is none, the error says how to start one.
 pub(crate) fn find(place: &Place) -> Result<Client> {
     running(place)?.ok_or_else(|| none(&place.state))
 }
 
-/// The farm a command means, if one is named or runs.
+/// The farm for a command, if one is named or runs.
 pub(crate) fn running(place: &Place) -> Result<Option<Client>> {
     if let Some(address) = &place.farm {
-        return Client::new(address).map(Some);
+        return Client::new(address, &place.tls).map(Some);
     }
-    match state_dir::running(&place.state) {
+    let running = state_dir::running(&place.state).map_err(|error| {
+        let mut failure =
+            UserError::new(Code::FailedPrecondition, "STATE_FOREIGN", error.to_string());
+        failure.field = Some("state".to_owned());
+        failure
+    })?;
+    match running {
         Some(farm) => match farm.address {
-            Some(address) => Client::new(&address).map(Some),
+            Some(address) => Client::new(&address, &place.tls).map(Some),
             None => Err(UserError::new(
                 Code::Unavailable,
                 "FARM_STARTING",

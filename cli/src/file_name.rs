@@ -1,16 +1,16 @@
-//! What can be a picture's file name on Linux, macOS and Windows alike, wherever this runs: files are copied.
+//! Which file names a picture can have on Linux, macOS and Windows alike, on whatever system this
+//! runs, because files are copied.
 
 use darkroom_core::{label::is_unprintable, prompt::is_ignorable};
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Of pictures.
-pub(crate) const EXTENSION: &str = ".png";
-/// Longest file name, extension included: bytes on Linux, UTF-16 units on macOS (decomposed) and Windows.
+/// Longest file name, extension included: bytes on Linux, UTF-16 units on macOS (decomposed) and
+/// Windows.
 const MAX_LENGTH: usize = 255;
-/// Windows keeps them for devices, whatever extension follows.
+/// Device names on Windows, with any extension.
 const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 
-/// Equal for names that are one file on some file system.
+/// A form that is equal for names that are the same file on some file system.
 pub(crate) fn folded(name: &str) -> String {
     let visible: String = name.nfd().filter(|c| !is_ignorable(*c)).collect();
     visible.to_lowercase().to_uppercase().to_lowercase().nfd().collect()
@@ -19,10 +19,12 @@ pub(crate) fn folded(name: &str) -> String {
 /// Why a character cannot be part of a file name.
 pub(crate) fn forbidden(c: char) -> Option<String> {
     match c {
-        '/' | '\\' => Some(format!("{c:?}, which separates folders; accepted: names of files in one folder")),
-        '<' | '>' | ':' | '"' | '|' | '?' | '*' => {
-            Some(format!("{c:?}, which Windows has in no file name; accepted: other characters"))
+        '/' | '\\' => {
+            Some(format!("{c:?}, which separates folders; accepted: names of files in one folder"))
         }
+        '<' | '>' | ':' | '"' | '|' | '?' | '*' => Some(format!(
+            "{c:?}, which Windows does not allow in file names; accepted: other characters"
+        )),
         '\u{200B}' | '\u{FEFF}' => {
             Some(format!("U+{:04X}, which cannot be seen; accepted: other characters", c as u32))
         }
@@ -33,8 +35,8 @@ pub(crate) fn forbidden(c: char) -> Option<String> {
     }
 }
 
-/// Why a name, without its extension, cannot be a file's.
-pub(crate) fn unfit(stem: &str) -> Option<String> {
+/// Why a name cannot be a file's: what stands before the dot, and the extension behind it.
+pub(crate) fn unfit(stem: &str, extension: &str) -> Option<String> {
     if stem.is_empty() {
         return Some("with nothing before the extension".to_owned());
     }
@@ -45,7 +47,7 @@ pub(crate) fn unfit(stem: &str) -> Option<String> {
     let first = stem.chars().next().filter(|c| matches!(c, '.' | '-') || c.is_whitespace());
     if let Some(first) = first {
         return Some(format!(
-            "which begins with {first:?}: programs take that for something else than a file's name"
+            "which begins with {first:?}: programs do not read that as a file's name"
         ));
     }
     let last = stem.chars().next_back().filter(|c| *c == '.' || c.is_whitespace());
@@ -56,8 +58,9 @@ pub(crate) fn unfit(stem: &str) -> Option<String> {
     if is_device(device) {
         return Some(format!("and {device} is a device on Windows"));
     }
-    let bytes = stem.len() + EXTENSION.len();
-    let units = stem.nfd().map(char::len_utf16).sum::<usize>() + EXTENSION.len();
+    let behind = 1 + extension.len();
+    let bytes = stem.len() + behind;
+    let units = stem.nfd().map(char::len_utf16).sum::<usize>() + behind;
     (bytes.max(units) > MAX_LENGTH)
         .then(|| format!("which takes {} bytes, more than {MAX_LENGTH}", bytes.max(units)))
 }
@@ -116,7 +119,7 @@ mod tests {
             (long.as_str(), "256 bytes"),
             (decomposed.as_str(), "256 bytes"),
         ] {
-            let why = unfit(stem).expect(stem);
+            let why = unfit(stem, "png").expect(stem);
             assert!(why.contains(word), "{why}: {word}");
         }
         let longest = "x".repeat(251);
@@ -131,8 +134,9 @@ mod tests {
             "\u{1F468}\u{200D}\u{1F469}",
             "\u{6F22}",
         ] {
-            assert_eq!(unfit(stem), None);
+            assert_eq!(unfit(stem, "png"), None);
         }
+        assert!(unfit(&longest, "webp").is_some_and(|why| why.contains("256 bytes")));
     }
 
     #[test]
@@ -152,7 +156,10 @@ mod tests {
         }
         let apart = ["a", "b", "a-1", "\u{E4}", "\u{6F22}", "\u{5B57}"];
         for (position, one) in apart.iter().enumerate() {
-            assert!(apart[position + 1..].iter().all(|other| folded(one) != folded(other)), "{one}");
+            assert!(
+                apart[position + 1..].iter().all(|other| folded(one) != folded(other)),
+                "{one}"
+            );
         }
     }
 }

@@ -1,10 +1,11 @@
-//! `darkroom model import`: a cascade out of Hugging Face folders as people have them.
+//! `darkroom model import`: makes a cascade from Hugging Face folders.
 //!
-//! Everything is checked before anything is written: the configuration, every tensor's name, shape, format and values,
-//! the tokenizer against the encoder, the parts against each other. Weights are linked, not copied. What Darkroom does
-//! not run is named and declined.
+//! Everything is checked before anything is written: the configuration; every tensor's name, shape,
+//! format and values; the tokenizer against the encoder; the parts against each other. Weights are
+//! linked, not copied. Parts that Darkroom does not run are named and left out.
 
 mod cache;
+mod error;
 mod licence;
 mod link;
 mod parts;
@@ -15,11 +16,7 @@ mod verified;
 use std::path::{Path, PathBuf};
 
 use darkroom_artifacts::CascadeBundle;
-use darkroom_core::{
-    cascade::FILE_NAME,
-    error::{Code, UserError},
-};
-use darkroom_diffusion::LoadError;
+use darkroom_core::{cascade::FILE_NAME, error::UserError};
 use darkroom_runtime::terminal::shown_path;
 
 use crate::{
@@ -29,15 +26,19 @@ use crate::{
 };
 use parts::Parts;
 
-/// Imports, and says what came of it.
+/// Imports, and prints a report.
 pub(crate) fn run(args: &ImportArgs, as_json: bool) -> Result<()> {
     let parts = Parts::find(args)?;
     let name = args.name.clone().unwrap_or_else(|| parts.default_name());
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(&name));
-    if out.exists() && std::fs::read_dir(&out).map_or(true, |mut entries| entries.next().is_some()) {
+    if out.exists() && std::fs::read_dir(&out).map_or(true, |mut entries| entries.next().is_some())
+    {
         return Err(UserError::invalid(
             "out",
-            format!("{} exists already; accepted: a folder that is not there or is empty", shown_path(&out)),
+            format!(
+                "{} exists already; accepted: a folder that is not there or is empty",
+                shown_path(&out)
+            ),
         ));
     }
     let recipe = recipe::write(&name, &parts, args)?;
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &ImportArgs, as_json: bool) -> Result<()> {
     if as_json { output::json(&report.document()) } else { report.print() }
 }
 
-/// Lays the folder out beside its place and moves it there whole.
+/// Builds the folder beside its final place, then moves it there in one step.
 fn build(
     out: &Path,
     recipe: &str,
@@ -62,14 +63,16 @@ fn build(
         _ => Path::new("."),
     };
     std::fs::create_dir_all(above).map_err(|error| wrong(&error))?;
-    let draft =
-        tempfile::Builder::new().prefix(".import-").tempdir_in(above).map_err(|error| wrong(&error))?;
+    let draft = tempfile::Builder::new()
+        .prefix(".import-")
+        .tempdir_in(above)
+        .map_err(|error| wrong(&error))?;
     let folder = draft.path().join("cascade");
     let lay = |folder: &Path| -> std::io::Result<link::Linked> {
         let linked = link::place(files, folder, args.copy)?;
         std::fs::write(folder.join("SHA256SUMS"), verified::sums(files))?;
         licence::copy(parts, folder)?;
-        // Last, since a folder with it is a cascade.
+        // Written last, because a folder with this file is a cascade.
         std::fs::write(folder.join(FILE_NAME), recipe)?;
         Ok(linked)
     };
@@ -80,17 +83,10 @@ fn build(
     if std::fs::rename(&folder, out).is_ok() {
         return Ok(linked);
     }
-    // A file system that cannot rename folders: laid out once more, in its place.
+    // The file system cannot rename folders, so the folder is built again in its place.
     std::fs::create_dir(out).map_err(|error| wrong(&error))?;
     lay(out).map_err(|error| {
         let _ = std::fs::remove_dir_all(out);
         wrong(&error)
     })
-}
-
-/// A model that is not as it should be.
-fn refused(error: &LoadError) -> UserError {
-    let mut refusal = UserError::new(Code::FailedPrecondition, "BROKEN_MODEL", failure::with_causes(error));
-    refusal.field = Some("dir".to_owned());
-    refusal
 }

@@ -1,25 +1,31 @@
-//! Commands about jobs on a running farm: submit, status, watch, ls, get, cancel, pause, resume, retry, and what the
-//! farm has: workers, cascades, itself.
+//! Commands about jobs on a running farm: submit, status, watch, ls, failures, get, cancel, pause,
+//! resume, retry, and what the farm has: workers, cascades, itself.
 
 use std::path::PathBuf;
 
 use darkroom_core::{
     error::{Code, UserError},
+    job_state::EndCode,
     shown::shown,
 };
-use darkroom_proto::v1;
+use darkroom_proto::{
+    json::{self, Named as _},
+    v1,
+};
 use darkroom_runtime::terminal::shown_path;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use crate::{
-    args::{DrainArgs, GetArgs, LsArgs, SubmitArgs, WatchArgs},
+    args::{DrainArgs, GetArgs, LsArgs, Place, SubmitArgs, WatchArgs},
     batch_file,
-    client::Client,
+    client::{Client, Pages},
     deadline,
     failure::Result,
-    forecast::{self, DryRunView},
-    inputs::Inputs,
+    farm as farms,
+    forecast::{self, DryRun},
+    inputs::{Inputs, is_note_about_pictures},
+    listing,
     lost::Lost,
     name_template::{self, BY_INDEX, NameTemplate},
     output::{self, Beside},
@@ -27,16 +33,17 @@ use crate::{
     progress::Progress,
     request,
     spool::Prompts,
-    view::{self, CascadeView, FarmView, ImageView, JobView, WorkerView},
+    view,
 };
 
-/// Links that are asked for at a time.
+/// Links that are requested at the same time.
 const LINKS_AT_ONCE: usize = 8;
 
 /// `darkroom submit`.
-pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> Result<()> {
+pub(crate) async fn submit(place: &Place, args: SubmitArgs, as_json: bool) -> Result<()> {
     request::check(&args.request)?;
     let deadline = deadline::of_submit(args.deadline.as_deref(), args.request_id.is_some())?;
+    let labels = listing::labels(&args.job_labels)?;
     let mut inputs = Inputs::default();
     let (prompts, remarks) = match &args.file.batch {
         Some(path) => {
@@ -52,14 +59,20 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
         notes(&remarks);
     }
     if prompts.is_empty() {
-        return Err(UserError::invalid("prompt", "no prompt is given; accepted: prompts, or --batch FILE"));
+        return Err(UserError::invalid(
+            "prompt",
+            "no prompt is given; accepted: prompts, or --batch FILE",
+        ));
     }
+    request::check_fit(&args.request, prompts.pictured())?;
+    let client = &farms::find(place)?;
     let mut spec = request::spec(client, &args.request, prompts.pictured(), &inputs).await?;
     if let Some(id) = args.request_id {
         spec.client_request_id = id;
     }
     spec.name = args.name.unwrap_or_default();
     spec.tenant = args.tenant.unwrap_or_default();
+    spec.labels = labels;
     if args.interactive {
         spec.priority = v1::Priority::Interactive.into();
     }
@@ -69,46 +82,51 @@ pub(crate) async fn submit(client: &Client, args: SubmitArgs, as_json: bool) -> 
     if args.dry_run {
         let answer = client.forecast(spec, prompts).await?;
         return if as_json {
-            output::json(&DryRunView::from(&answer))
+            let answer = json::ForecastJobResponse::from(answer);
+            output::json(&DryRun { answer, batch_notes: remarks })
         } else {
             output::line(&forecast::dry_run_text(&answer))
         };
     }
     let submitted = client.submit(spec, prompts).await?;
     if as_json {
-        let job = JobView::from(&submitted.job);
+        let job = json::Job::from(&submitted.job);
         let document = json!({"job": job, "existed": submitted.existed, "batch_notes": remarks});
         return output::json(&document).map_err(|failure| accepted(failure, &submitted.job.id));
     }
-    notes(&submitted.job.notes);
+    notes(submitted.job.notes.iter().filter(|note| !is_note_about_pictures(note)));
     output::line(&shown(&submitted.job.id)).map_err(|failure| accepted(failure, &submitted.job.id))
 }
 
-/// Whoever cannot be told a job's id in its place hears it with the reason.
+/// If the job's id cannot be printed, the error message has it.
 fn accepted(failure: UserError, job: &str) -> UserError {
     UserError { message: format!("{} (job {job} was accepted)", failure.message), ..failure }
 }
 
-/// Prints a job as it stands, after `status` or a change of its state.
+/// Prints a job, for `status` or after a change of its state.
 pub(crate) fn show(job: &v1::Job, as_json: bool) -> Result<()> {
-    if as_json { output::json(&JobView::from(job)) } else { output::line(&view::job_text(job)) }
+    if as_json { output::json(&json::Job::from(job)) } else { output::line(&view::job_text(job)) }
 }
 
 /// `darkroom watch`. The command fails where the job did.
-pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> Result<()> {
-    let mut watch = client.watch(&args.job, args.after, args.images);
+pub(crate) async fn watch(
+    client: &Client,
+    job: &str,
+    args: &WatchArgs,
+    as_json: bool,
+) -> Result<()> {
+    let mut watch = client.watch(job, args.after, args.images);
     let mut progress = Progress::new(!as_json);
     let mut last = None;
     while let Some(event) = watch.next().await? {
         if as_json && watch.repeated() {
             // Nothing changed.
         } else if as_json {
-            let images: Vec<_> = event.images.iter().map(ImageView::from).collect();
-            let job = event.job.as_ref().map(JobView::from);
-            output::json(&json!({"version": event.version, "end": event.end, "job": job, "images": images}))?;
+            // Printed as a value, so that its keys are sorted as in other documents.
+            output::json(&json!(json::WatchEvent::from(&event)))?;
         } else {
             for image in &event.images {
-                progress.print(&format!("{:06}  {}", image.index, view::image_state(image.state())))?;
+                progress.print(&format!("{:06}  {}", image.index, image.state().name()))?;
             }
         }
         if let Some(job) = event.job {
@@ -122,14 +140,18 @@ pub(crate) async fn watch(client: &Client, args: &WatchArgs, as_json: bool) -> R
     outcome(&job).and(told)
 }
 
-/// The end of a job as the end of a command: an error unless every picture is done.
+/// The end of a job as the result of a command: an error unless every picture is done.
 pub(crate) fn outcome(job: &v1::Job) -> Result<()> {
     if !job.end_reason.is_empty() {
-        let (code, reason) = match job.end_code.as_str() {
-            "failures" => (Code::Internal, "IMAGES_FAILED"),
+        let (code, reason) = match job.end_code.parse() {
+            Ok(EndCode::Failures) => (Code::Internal, "IMAGES_FAILED"),
             _ => (Code::FailedPrecondition, "JOB_CANCELLED"),
         };
-        return Err(UserError::new(code, reason, format!("job {} was ended: {}", job.id, job.end_reason)));
+        return Err(UserError::new(
+            code,
+            reason,
+            format!("job {} was ended: {}", job.id, job.end_reason),
+        ));
     }
     match job.state() {
         v1::JobState::Failed => Err(UserError::new(
@@ -143,72 +165,87 @@ pub(crate) fn outcome(job: &v1::Job) -> Result<()> {
         v1::JobState::Cancelled => Err(UserError::new(
             Code::FailedPrecondition,
             "JOB_CANCELLED",
-            format!("job {} was cancelled with {} of {} images done", job.id, job.images_done, job.images),
+            format!(
+                "job {} was cancelled with {} of {} images done",
+                job.id, job.images_done, job.images
+            ),
         )),
         _ => Ok(()),
     }
 }
 
 /// `darkroom ls`.
-pub(crate) async fn ls(client: &Client, args: &LsArgs, as_json: bool) -> Result<()> {
+pub(crate) async fn ls(place: &Place, args: &LsArgs, as_json: bool) -> Result<()> {
     match &args.job {
-        Some(job) => ls_images(client, job, args, as_json).await,
-        None => ls_jobs(client, args, as_json).await,
+        Some(job) => ls_images(place, job, args, as_json).await,
+        None => ls_jobs(place, args, as_json).await,
     }
 }
 
-async fn ls_jobs(client: &Client, args: &LsArgs, as_json: bool) -> Result<()> {
-    use v1::JobState as S;
-    let states = states(
-        &args.states,
-        &[S::Receiving, S::Active, S::Paused, S::Done, S::Failed, S::Cancelled],
-        view::job_state,
-    )?;
+async fn ls_jobs(place: &Place, args: &LsArgs, as_json: bool) -> Result<()> {
+    let mut request = listing::jobs(args)?;
+    let client = farms::find(place)?;
+    let mut pages = Pages::default();
     let mut left = args.limit.unwrap_or(usize::MAX);
-    let mut token = String::new();
     while left > 0 {
-        let page = client.jobs(&states, token).await?;
+        let page = client.jobs(request.clone()).await?;
         for job in page.jobs.iter().take(left) {
-            if as_json { output::json(&JobView::from(job))? } else { output::line(&view::job_line(job))? }
+            if as_json {
+                output::json(&json::Job::from(job))?
+            } else {
+                output::line(&view::job_line(job))?
+            }
         }
         left = left.saturating_sub(page.jobs.len());
-        token = page.next_page_token;
-        if token.is_empty() {
-            break;
+        match pages.next(page.next_page_token)? {
+            Some(token) => request.page_token = token,
+            None => break,
         }
     }
     Ok(())
 }
 
-async fn ls_images(client: &Client, job: &str, args: &LsArgs, as_json: bool) -> Result<()> {
-    use v1::ImageState as S;
-    let states = states(
-        &args.states,
-        &[S::Waiting, S::Ready, S::Dispatched, S::Done, S::Dead, S::Cancelled],
-        view::image_state,
-    )?;
+async fn ls_images(place: &Place, job: &str, args: &LsArgs, as_json: bool) -> Result<()> {
+    let mut request = listing::images(job, args)?;
+    let mut pages = Pages::default();
     let link_seconds = args.links.as_deref().map(deadline::link_seconds).transpose()?;
+    let client = &farms::find(place)?;
     let mut left = args.limit.unwrap_or(usize::MAX);
-    let mut token = String::new();
     while left > 0 {
-        let page = client.images(job, &states, token).await?;
-        let linked =
-            stream::iter(page.images.iter().take(left)).map(|image| linked(client, image, link_seconds));
+        let page = client.images_of(request.clone()).await?;
+        let linked = stream::iter(page.images.iter().take(left))
+            .map(|image| linked(client, image, link_seconds));
         let mut linked = linked.buffered(LINKS_AT_ONCE);
         while let Some((image, link)) = linked.try_next().await? {
             if as_json {
-                let view = ImageView::from(image);
-                output::json(&link.iter().fold(view, ImageView::linked))?;
+                let document = json::Image::from(image);
+                output::json(&link.iter().fold(document, json::Image::linked))?;
             } else {
                 output::line(&image_line(image))?;
-                link.iter().try_for_each(|link| output::line(&format!("        {}", shown(&link.url))))?;
+                link.iter()
+                    .try_for_each(|link| output::line(&format!("        {}", shown(&link.url))))?;
             }
         }
         left = left.saturating_sub(page.images.len());
-        token = page.next_page_token;
-        if token.is_empty() {
-            break;
+        match pages.next(page.next_page_token)? {
+            Some(token) => request.page_token = token,
+            None => break,
         }
+    }
+    Ok(())
+}
+
+/// `darkroom failures`.
+pub(crate) async fn failures(client: &Client, job: &str, as_json: bool) -> Result<()> {
+    let answer = client.failures(job).await?;
+    if as_json {
+        return output::json(&json::SummarizeFailuresResponse::from(answer));
+    }
+    for failure in &answer.failures {
+        output::line(&view::failure_line(failure))?;
+    }
+    if answer.more_codes {
+        output::tell("note: the job has more codes than are listed");
     }
     Ok(())
 }
@@ -224,13 +261,16 @@ async fn linked<'a>(
     Ok((image, Some(client.sign(&image.job_id, image.index, seconds).await?)))
 }
 
-fn image_line(image: &v1::Image) -> String {
-    let id =
-        if image.custom_id.is_empty() { String::new() } else { format!("{}  ", shown(&image.custom_id)) };
+pub(crate) fn image_line(image: &v1::Image) -> String {
+    let id = if image.custom_id.is_empty() {
+        String::new()
+    } else {
+        format!("{}  ", shown(&image.custom_id))
+    };
     let mut line = format!(
         "{:06}  {:<10}  {:<8}  seed {}  {id}{}",
         image.index,
-        view::image_state(image.state()),
+        image.state().name(),
         shown(&image.stage),
         image.seed,
         shown(&image.prompt)
@@ -241,30 +281,21 @@ fn image_line(image: &v1::Image) -> String {
     line
 }
 
-fn states<S: Copy>(names: &[String], all: &[S], name_of: fn(S) -> &'static str) -> Result<Vec<S>> {
-    let find = |name: &String| {
-        all.iter().copied().find(|state| name_of(*state) == name).ok_or_else(|| {
-            let accepted: Vec<_> = all.iter().map(|state| name_of(*state)).collect();
-            UserError::invalid("state-is", format!("state is {name:?}; accepted: {}", accepted.join(", ")))
-        })
-    };
-    names.iter().map(find).collect()
-}
-
 /// `darkroom get`. What is there already, byte for byte, is not fetched again.
-pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result<()> {
+pub(crate) async fn get(place: &Place, args: GetArgs, as_json: bool) -> Result<()> {
     let template = NameTemplate::parse(args.name.as_deref().unwrap_or(BY_INDEX))?;
+    let client = &farms::find(place)?;
     let out = args.out.unwrap_or_else(|| PathBuf::from("renders").join(&args.job));
     let job = client.job(&args.job).await?;
     if args.name.is_some() {
-        name_template::check(client, &args.job, &template).await?;
+        name_template::check(client, &args.job, |image| template.name(image)).await?;
     }
     let taken = if args.overwrite { Taken::Overwrite } else { Taken::Refuse };
     let folder = Folder::open(&out, taken)?;
     let mut pictures = Vec::new();
     let mut lost = Lost::default();
     let mut told = Beside::default();
-    let mut token = String::new();
+    let (mut pages, mut token) = (Pages::default(), String::new());
     let mut fetched = 0;
     loop {
         let page = client.images(&args.job, &[v1::ImageState::Done], token).await?;
@@ -282,22 +313,21 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
             }
             let path = folder.path_named(&name);
             if as_json {
-                let document =
-                    json!({"index": image.index, "sha256": image.sha256, "custom_id": image.custom_id});
+                let document = json!({"index": image.index, "sha256": image.sha256, "custom_id": image.custom_id});
                 pictures.push(output::with_path(document, "path", &path));
             } else {
                 told.print(|| output::line(&shown_path(&path)));
             }
         }
-        token = page.next_page_token;
-        if token.is_empty() {
-            break;
+        match pages.next(page.next_page_token)? {
+            Some(next) => token = next,
+            None => break,
         }
     }
     if as_json {
         let missing = lost.documents();
         let document = json!({
-            "job": JobView::from(&job), "fetched": fetched, "pictures": pictures, "missing": missing,
+            "job": json::Job::from(&job), "fetched": fetched, "pictures": pictures, "missing": missing,
         });
         told.print(|| output::json(&document));
         return lost.end(&job.id).and(told.end());
@@ -308,18 +338,18 @@ pub(crate) async fn get(client: &Client, args: GetArgs, as_json: bool) -> Result
         output::tell(&format!(
             "note: {missing} of {} images are not done; the job is {}",
             job.images,
-            view::job_state(job.state())
+            job.state().name()
         ));
     }
     lost.end(&job.id).and(told.end())
 }
 
-/// Fetches a picture unless it is there, and says whether it did.
+/// Fetches a picture unless it is there; returns whether it did.
 async fn download(client: &Client, folder: &Folder, name: &str, image: &v1::Image) -> Result<bool> {
     if folder.has_named(name, &image.sha256) {
         return Ok(false);
     }
-    folder.write_named(name, &client.fetch(&image.job_id, image.index).await?)?;
+    folder.write_named(name, &client.fetch_listed(image).await?)?;
     Ok(true)
 }
 
@@ -339,7 +369,7 @@ pub(crate) async fn drain(client: &Client, args: DrainArgs, as_json: bool) -> Re
 
 fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
     if as_json {
-        return output::json(&workers.iter().map(WorkerView::from).collect::<Vec<_>>());
+        return output::json(&workers.iter().map(json::Worker::from).collect::<Vec<_>>());
     }
     for worker in workers {
         let stages: Vec<_> = worker
@@ -377,7 +407,7 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
 pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
     let farm = client.farm().await?;
     if as_json {
-        return output::json(&FarmView::from(&farm));
+        return output::json(&json::GetFarmResponse::from(&farm));
     }
     let cascades: Vec<_> = farm.cascades.iter().map(|cascade| shown(&cascade.name)).collect();
     output::line(&format!(
@@ -389,8 +419,8 @@ pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
     ))?;
     if farm.jobs_overlooked > 0 {
         output::line(&format!(
-            "jobs that had not ended when all of their images had, and that a sweep ended: {}; none are expected, the \
-             log of the coordinator that led says when",
+            "jobs that a sweep ended because they were still open after all their images had \
+             ended: {}; none are expected; the leader's log says when",
             farm.jobs_overlooked
         ))?;
     }
@@ -401,11 +431,14 @@ pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
 pub(crate) async fn cascades(client: &Client, as_json: bool) -> Result<()> {
     let cascades = client.cascades().await?;
     if as_json {
-        return output::json(&cascades.iter().map(CascadeView::from).collect::<Vec<_>>());
+        return output::json(&cascades.iter().map(json::Cascade::from).collect::<Vec<_>>());
     }
     for cascade in &cascades {
-        let stages: Vec<_> =
-            cascade.stages.iter().map(|stage| format!("{} {}", shown(&stage.name), stage.size)).collect();
+        let stages: Vec<_> = cascade
+            .stages
+            .iter()
+            .map(|stage| format!("{} {}", shown(&stage.name), stage.size))
+            .collect();
         output::line(&format!(
             "{}  {}  {}  {}",
             shown(&cascade.name),
@@ -417,7 +450,7 @@ pub(crate) async fn cascades(client: &Client, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-fn notes(notes: &[String]) {
+fn notes<'a>(notes: impl IntoIterator<Item = &'a String>) {
     for note in notes {
         output::tell(&format!("note: {}", shown(note)));
     }

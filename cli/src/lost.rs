@@ -1,4 +1,5 @@
-//! Pictures that a job has and that cannot be had: each is told with its reason, and the others are fetched all the same.
+//! Pictures of a job that cannot be fetched. Each is reported with its reason, and the others are
+//! still fetched.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +11,24 @@ use serde_json::{Value, json};
 
 use crate::{failure::Result, output, pictures};
 
-/// See the module.
+/// The pictures that could not be fetched, each with its reason.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     by_index: BTreeMap<u64, UserError>,
-    /// The storage could not be reached for the last picture.
+    /// Whether the storage could not be reached for the last picture.
     out_of_reach: bool,
 }
 
 impl Lost {
-    /// Notes why a picture cannot be had, or gives the failure back where it is not about this picture alone: a farm, a
-    /// storage or a disk that cannot be used now.
+    /// Records why a picture cannot be fetched. Returns the failure if it is not about this picture
+    /// alone: a farm, a storage or a disk that cannot be used now.
     pub(crate) fn note(&mut self, index: u64, failure: UserError) -> Result<()> {
         let again = std::mem::take(&mut self.out_of_reach);
         match failure.code {
             Code::AlreadyExists if pictures::is_taken(&failure) => {}
-            // What cannot be written here, no other picture can be either.
+            // If this one cannot be written here, no other picture can.
             _ if failure.field.as_deref() == Some("out") => return Err(failure),
-            Code::NotFound | Code::FailedPrecondition | Code::Internal => {}
+            Code::NotFound | Code::FailedPrecondition | Code::Unknown | Code::Internal => {}
             // A damaged disk fails for one picture, a storage that is away for all.
             Code::Unavailable if failure.reason.starts_with("ARTIFACTS") && !again => {
                 self.out_of_reach = true
@@ -38,7 +39,7 @@ impl Lost {
         Ok(())
     }
 
-    /// A picture that can be had.
+    /// A picture was fetched.
     pub(crate) fn found(&mut self) {
         self.out_of_reach = false;
     }
@@ -56,7 +57,7 @@ impl Lost {
         }
     }
 
-    /// The end of a command: a failure when a picture is missing.
+    /// The result of a command: an error if a picture is missing.
     pub(crate) fn end(self, job: &str) -> Result<()> {
         let count = self.by_index.len();
         let taken = self.by_index.values().all(pictures::is_taken);
@@ -64,14 +65,15 @@ impl Lost {
             None => Ok(()),
             Some(only) if count == 1 && taken => Err(only),
             Some(first) if taken => Err(UserError {
-                message: format!("{}; so it is with {} more", first.message, count - 1),
+                message: format!("{}; the same is true of {} more", first.message, count - 1),
                 ..first
             }),
             Some(_) => Err(UserError::new(
                 Code::Internal,
                 "PICTURES_MISSING",
                 format!(
-                    "{count} pictures of job {job} could not be had, for the reasons above; the others are here"
+                    "{count} pictures of job {job} could not be fetched, for the reasons above; \
+                     the others are here"
                 ),
             )),
         }
@@ -91,16 +93,20 @@ mod tests {
         let mut lost = Lost::default();
         lost.note(3, failure(Code::NotFound, "ARTIFACT_MISSING")).expect("noted");
         lost.note(4, failure(Code::FailedPrecondition, "ARTIFACT_CORRUPT")).expect("noted");
-        lost.note(5, failure(Code::Unavailable, "FARM_UNREACHABLE")).expect_err("no picture can be had");
+        lost.note(5, failure(Code::Unavailable, "FARM_UNREACHABLE"))
+            .expect_err("no picture can be fetched");
         let folder_gone =
             UserError { field: Some("out".to_owned()), ..failure(Code::NotFound, "NO_SUCH_FILE") };
         lost.note(6, folder_gone).expect_err("none can be written");
-        lost.note(6, failure(Code::ResourceExhausted, "DISK_FULL")).expect_err("none can be written");
+        lost.note(6, failure(Code::ResourceExhausted, "DISK_FULL"))
+            .expect_err("none can be written");
         lost.note(7, failure(Code::Unavailable, "ARTIFACTS_UNREACHABLE")).expect("a damaged disk");
         lost.found();
         lost.note(8, failure(Code::Unavailable, "ARTIFACTS_UNREACHABLE")).expect("a damaged disk");
-        lost.note(9, failure(Code::Unavailable, "ARTIFACTS_UNREACHABLE")).expect_err("the storage is away");
-        let indices: Vec<_> = lost.documents().iter().map(|document| document["index"].clone()).collect();
+        lost.note(9, failure(Code::Unavailable, "ARTIFACTS_UNREACHABLE"))
+            .expect_err("the storage is away");
+        let indices: Vec<_> =
+            lost.documents().iter().map(|document| document["index"].clone()).collect();
         assert_eq!(indices, [3, 4, 7, 8]);
         let end = lost.end("J").expect_err("missing");
         assert_eq!((end.code.exit_code(), end.reason.as_str()), (1, "PICTURES_MISSING"));

@@ -1,9 +1,10 @@
-//! `darkroom`: the command line. Each command is a module; a failure is one sentence on standard error and an exit
-//! code: 2 for a wrong request, 3 for what is missing or in the wrong state, 4 for what may pass, 1 for the rest.
+//! `darkroom`: the command line. Each command is a module. An error is one sentence on standard
+//! error and an exit code: 2 for a wrong request; 3 for something missing or in the wrong state; 4
+//! for something that may pass; 1 for everything else.
 
 use std::process::ExitCode;
 
-use darkroom_runtime::arguments;
+use darkroom_runtime::{arguments, tls};
 
 mod args;
 mod batch_file;
@@ -16,25 +17,35 @@ mod embedded;
 mod failure;
 mod farm;
 mod file_name;
+mod flags;
 mod forecast;
+mod image;
+mod image_commands;
+mod image_map;
 #[cfg(feature = "embedded")]
 mod import;
 mod inputs;
 mod jobs;
+mod listing;
 mod lost;
 #[cfg(feature = "embedded")]
 mod model;
+#[cfg(feature = "embedded")]
+mod model_choice;
 #[cfg(feature = "embedded")]
 mod model_info;
 mod name_template;
 mod output;
 mod pictures;
+mod previews;
 mod progress;
 mod render;
 mod request;
 #[cfg(feature = "embedded")]
 mod rerender;
 mod run;
+mod sheet;
+mod span;
 mod spool;
 mod stage_flags;
 #[cfg(feature = "embedded")]
@@ -43,8 +54,10 @@ mod tokenize;
 mod up;
 mod verify;
 mod view;
+mod whole_farm;
 
 fn main() -> ExitCode {
+    tls::install_provider();
     match arguments::parse() {
         Ok(cli) => run::run(cli),
         Err(ended) => ended,

@@ -1,4 +1,5 @@
-//! `darkroom model`: what a cascade on disk is, and whether this machine computes it as the reference does.
+//! `darkroom model`: describes a cascade on disk, and checks that this machine computes it like the
+//! reference.
 
 use std::process::ExitCode;
 
@@ -6,20 +7,18 @@ use darkroom_core::{
     error::{Code, UserError},
     shown::shown,
 };
-use darkroom_diffusion::{
-    DeviceChoice, DtypeChoice, LoadError,
-    trace::{self, CheckOptions, TraceReport},
-};
+use darkroom_diffusion::trace::{self, CheckOptions, TraceReport};
 use darkroom_runtime::terminal::shown_path;
 use serde_json::json;
 
 use crate::{
     args::{ModelCheckArgs, ModelCommand},
     failure::{self, Result},
+    model_choice::{device, dtype},
     output::{self, Beside},
 };
 
-/// Runs a `model` command. `check` exits with 1 when a tensor is off.
+/// Runs a `model` command. `check` exits with 1 if a tensor differs too much.
 pub(crate) async fn run(command: ModelCommand, as_json: bool) -> Result<ExitCode> {
     match command {
         ModelCommand::Check(args) => {
@@ -92,44 +91,8 @@ fn print_reports(reports: &[TraceReport], passed: usize, as_json: bool) -> Resul
     }
 }
 
-/// A cascade that cannot be loaded.
-pub(crate) fn broken(error: &LoadError) -> UserError {
-    let mut failure = UserError::new(Code::FailedPrecondition, "BROKEN_CASCADE", failure::with_causes(error));
-    failure.field = Some("cascade".to_owned());
-    failure
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(failure::internal)?
-}
-
-/// A device as the command line names it.
-pub(crate) fn device(name: Option<&str>) -> Result<DeviceChoice> {
-    match name {
-        None | Some("auto") => Ok(DeviceChoice::Auto),
-        Some("cpu") => Ok(DeviceChoice::Cpu),
-        Some("cuda") => Ok(DeviceChoice::Cuda(0)),
-        Some(other) => other
-            .strip_prefix("cuda:")
-            .and_then(|index| index.parse().ok())
-            .map(DeviceChoice::Cuda)
-            .ok_or_else(|| {
-                UserError::invalid(
-                    "device",
-                    format!("device is {other:?}; accepted: auto, cpu, cuda or cuda:N"),
-                )
-            }),
-    }
-}
-
-/// A number format as the command line names it.
-pub(crate) fn dtype(name: Option<&str>) -> Result<DtypeChoice> {
-    match name {
-        None | Some("auto") => Ok(DtypeChoice::Auto),
-        Some("f32") => Ok(DtypeChoice::F32),
-        Some("bf16") => Ok(DtypeChoice::Bf16),
-        Some(other) => {
-            Err(UserError::invalid("dtype", format!("dtype is {other:?}; accepted: auto, f32 or bf16")))
-        }
-    }
 }

@@ -1,5 +1,5 @@
-//! `darkroom model info`: what a cascade on disk is, from its configurations and headers; with `--load`, what a part of
-//! it takes in memory.
+//! `darkroom model info`: describes a cascade on disk by its configurations and headers. With
+//! `--load`, it measures the memory of a part.
 
 use std::{path::Path, time::Instant};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     args::ModelInfoArgs,
     failure::Result,
-    model::{broken, device, dtype},
+    model_choice::{broken, device, dtype},
     output,
 };
 
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ModelInfoArgs, as_json: bool) -> Result<()> {
             "           {} px, {}, {}",
             own.size,
             stage.class,
-            picture_text::sampling(&spec.defaults(position)?)
+            picture_text::sampling(&spec.sampling(position)?)
         ))?;
         if !stage.ignored_keys.is_empty() {
             output::line(&format!(
@@ -74,17 +74,17 @@ fn document(bundle: &CascadeBundle, encoder: &EncoderSurvey, stages: &[StageSurv
             document["stage"] = json!(spec.name);
             document["class"] = json!(stage.class);
             document["size"] = json!(spec.size);
-            document["sampler"] = json!(spec.sampler);
-            document["steps"] = json!(spec.steps);
-            document["preset"] = json!(spec.preset);
-            document["timesteps"] = json!(spec.timesteps);
-            document["spacing"] = json!(spec.spacing);
-            document["eta"] = json!(spec.eta);
-            document["cache_interval"] = json!(spec.cache_interval);
-            document["guidance_scale"] = json!(spec.guidance_scale);
-            document["guidance_schedule"] = json!(spec.guidance_schedule);
-            document["thresholding"] = json!(spec.thresholding);
-            document["noise_level"] = json!(spec.noise_level);
+            document["sampler"] = json!(spec.sampling.sampler);
+            document["steps"] = json!(spec.sampling.steps);
+            document["preset"] = json!(spec.sampling.preset);
+            document["timesteps"] = json!(spec.sampling.timesteps);
+            document["spacing"] = json!(spec.sampling.spacing);
+            document["eta"] = json!(spec.sampling.eta);
+            document["cache_interval"] = json!(spec.sampling.cache_interval);
+            document["guidance_scale"] = json!(spec.sampling.guidance_scale);
+            document["guidance_schedule"] = json!(spec.sampling.guidance_schedule);
+            document["thresholding"] = json!(spec.sampling.thresholding);
+            document["noise_level"] = json!(spec.sampling.noise_level);
             document["ignored_keys"] = json!(stage.ignored_keys);
             document
         })
@@ -123,13 +123,13 @@ pub(crate) fn weights_document(weights: &WeightsSurvey) -> Value {
     })
 }
 
-/// Weights in a line.
+/// Weights, in one line.
 pub(crate) fn weights_line(part: &str, weights: &WeightsSurvey) -> String {
     let stored: Vec<_> =
         weights.stored.iter().map(|(format, bytes)| format!("{} {format}", size(*bytes))).collect();
     let unused = match weights.unused {
         0 => String::new(),
-        bytes => format!(", {} of it not this part's", size(bytes)),
+        bytes => format!(", {} of it for other parts", size(bytes)),
     };
     format!(
         "{part:<8} {:>13} parameters  weights in memory: {}; on disk {}{unused}",
@@ -139,7 +139,7 @@ pub(crate) fn weights_line(part: &str, weights: &WeightsSurvey) -> String {
     )
 }
 
-/// What weights take by device and number format.
+/// Memory of the weights by device and number format.
 fn memory(weights: &WeightsSurvey) -> String {
     let formats = |[f32, bf16]: [u64; 2]| format!("f32 {}, bf16 {}", size(f32), size(bf16));
     let gpu = [false, true].map(|bf16| weights.memory(bf16));
@@ -152,10 +152,14 @@ fn memory(weights: &WeightsSurvey) -> String {
 
 fn size(bytes: u64) -> String {
     let mebibytes = bytes as f64 / f64::from(1 << 20);
-    if mebibytes < 1024.0 { format!("{mebibytes:.1} MiB") } else { format!("{:.2} GiB", mebibytes / 1024.0) }
+    if mebibytes < 1024.0 {
+        format!("{mebibytes:.1} MiB")
+    } else {
+        format!("{:.2} GiB", mebibytes / 1024.0)
+    }
 }
 
-/// Loads one part and shows the peak of resident memory that it took.
+/// Loads one part and shows its peak of resident memory.
 fn load(args: &ModelInfoArgs, part: &str, as_json: bool) -> Result<()> {
     let bundle = CascadeBundle::describe(&args.cascade)?;
     let spec = &bundle.cascade().spec;
@@ -164,9 +168,11 @@ fn load(args: &ModelInfoArgs, part: &str, as_json: bool) -> Result<()> {
         dtype: dtype(args.dtype.as_deref())?,
         ..LoadOptions::default()
     };
-    let Loaded { weights, class, before, after, seconds } = load_part(&args.cascade, spec, part, &options)?;
+    let Loaded { weights, class, before, after, seconds } =
+        load_part(&args.cascade, spec, part, &options)?;
     let bytes = weights.memory(class.contains("/bf16"));
-    let (peak, rest) = (after.peak.saturating_sub(before.now), after.now.saturating_sub(before.now));
+    let (peak, rest) =
+        (after.peak.saturating_sub(before.now), after.now.saturating_sub(before.now));
     let share = peak as f64 / bytes.max(1) as f64;
     if as_json {
         return output::json(&json!({
@@ -189,13 +195,13 @@ fn load(args: &ModelInfoArgs, part: &str, as_json: bool) -> Result<()> {
     ))
 }
 
-/// What loading a part took.
+/// Measurements of loading a part.
 struct Loaded {
     weights: WeightsSurvey,
     /// Device and number format.
     class: String,
     before: Resident,
-    /// While the part is there.
+    /// While the part is loaded.
     after: Resident,
     seconds: f64,
 }
@@ -215,12 +221,18 @@ impl Loaded {
     }
 }
 
-/// Loads a part and lets it go.
-fn load_part(folder: &Path, spec: &CascadeSpec, part: &str, options: &LoadOptions) -> Result<Loaded> {
+/// Loads a part and drops it.
+fn load_part(
+    folder: &Path,
+    spec: &CascadeSpec,
+    part: &str,
+    options: &LoadOptions,
+) -> Result<Loaded> {
     if part == "encode" {
         let encoder = &spec.encoder;
         let (model, tokenizer) = (folder.join(&encoder.folder), folder.join(&encoder.tokenizer));
-        let survey = TextEncoder::survey(&model, &tokenizer, None).map_err(|error| broken(&error))?;
+        let survey =
+            TextEncoder::survey(&model, &tokenizer, None).map_err(|error| broken(&error))?;
         let load = || TextEncoder::load(&model, &tokenizer, encoder.max_length as usize, options);
         return Loaded::measure(survey.weights, load, TextEncoder::row_class);
     }
@@ -228,15 +240,19 @@ fn load_part(folder: &Path, spec: &CascadeSpec, part: &str, options: &LoadOption
     let (_, stage) = spec.stage(&name)?;
     let folder = folder.join(&stage.folder);
     let survey = StageSurvey::read(&folder, None).map_err(|error| broken(&error))?;
-    Loaded::measure(survey.weights, || StageModel::load(&folder, part, options), StageModel::row_class)
+    Loaded::measure(
+        survey.weights,
+        || StageModel::load(&folder, part, options),
+        StageModel::row_class,
+    )
 }
 
-/// The device and number format of a row class, without how rows are grouped.
+/// The device and number format of a row class, without the grouping of rows.
 fn number_format(row_class: &str) -> String {
     row_class.rsplit_once('/').map_or(row_class, |(class, _)| class).to_owned()
 }
 
-/// Resident memory of this process, in bytes; zero where the system does not tell.
+/// Resident memory of this process, in bytes; zero if the system does not report it.
 struct Resident {
     now: u64,
     peak: u64,
@@ -253,7 +269,8 @@ impl Resident {
         Self { now: bytes("VmRSS:"), peak: bytes("VmHWM:") }
     }
 
-    /// The same, with the peak counted from now on; where the system does not do that, from the process's start.
+    /// The same, with the peak counted from now on; if the system cannot reset the peak, from the
+    /// process's start.
     fn from_now() -> Self {
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self::read()

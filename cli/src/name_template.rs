@@ -1,24 +1,27 @@
-//! `get --name`: file names made of a template. Checked for every image of a job before anything is written: each name is
-//! a file's everywhere (see [`crate::file_name`]), and no two of them are one file anywhere.
+//! `get --name`: file names made from a template. All names of a job are checked before anything is
+//! written: each must be a valid file name on every system (see [`crate::file_name`]), and no two
+//! may be the same file on any system.
 
 use std::collections::HashMap;
 
-use darkroom_core::{digest::Digest, error::UserError};
+use darkroom_core::{digest::Digest, error::UserError, output::Format};
 use darkroom_proto::v1;
 
 use crate::{
-    client::Client,
+    client::{Client, Pages},
     failure::Result,
-    file_name::{EXTENSION, folded, forbidden, unfit},
+    file_name::{folded, forbidden, unfit},
 };
 
-/// What `get` names pictures by where nothing else is asked for.
+/// How `get` names pictures by default.
 pub(crate) const BY_INDEX: &str = "{index:06}";
 
-const ACCEPTED: &str =
-    "{custom_id}, {seed}, {index}, {line}, {job} and {label:KEY}, and {index:06} for numbers of six digits";
+/// Extensions that a template may end with; the picture's own takes their place.
+const EXTENSIONS: [&str; 4] = [".png", ".jpg", ".jpeg", ".webp"];
 
-/// A template that can be read.
+const ACCEPTED: &str = "{custom_id}, {seed}, {index}, {line}, {job} and {label:KEY}, and {index:06} for numbers of six digits";
+
+/// A parsed template.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NameTemplate(Vec<Part>);
 
@@ -28,7 +31,7 @@ enum Part {
     CustomId,
     Job,
     Label(String),
-    /// With at least so many digits.
+    /// With at least this many digits.
     Number(Number, usize),
 }
 
@@ -40,14 +43,15 @@ enum Number {
 }
 
 impl NameTemplate {
-    /// Reads a template. `{{` and `}}` are braces; a `.png` at its end changes nothing.
+    /// Reads a template. `{{` and `}}` are braces; a picture's extension at its end changes
+    /// nothing.
     pub(crate) fn parse(template: &str) -> Result<Self> {
-        let stem = match template.len().checked_sub(EXTENSION.len()) {
-            Some(end) if template.get(end..).is_some_and(|tail| tail.eq_ignore_ascii_case(EXTENSION)) => {
-                &template[..end]
-            }
-            _ => template,
+        let without = |extension: &str| {
+            let (stem, tail) =
+                template.split_at_checked(template.len().checked_sub(extension.len())?)?;
+            tail.eq_ignore_ascii_case(extension).then_some(stem)
         };
+        let stem = EXTENSIONS.into_iter().find_map(without).unwrap_or(template);
         let (mut parts, mut text) = (Vec::new(), String::new());
         let mut rest = stem;
         while let Some(c) = rest.chars().next() {
@@ -59,7 +63,7 @@ impl NameTemplate {
                 }
                 ('{', _) => {
                     let (name, after) = after.split_once('}').ok_or_else(|| {
-                        refused(template, "a { that no } follows; accepted: {{ for a brace itself")
+                        refused(template, "a { without a }; accepted: {{ for a brace itself")
                     })?;
                     if !text.is_empty() {
                         parts.push(Part::Text(std::mem::take(&mut text)));
@@ -70,7 +74,7 @@ impl NameTemplate {
                 ('}', _) => {
                     return Err(refused(
                         template,
-                        "a } that no { comes before; accepted: }} for a brace itself",
+                        "a } without a {; accepted: }} for a brace itself",
                     ));
                 }
                 _ => {
@@ -88,11 +92,17 @@ impl NameTemplate {
         Ok(Self(parts))
     }
 
-    /// An image's file name, extension included.
+    /// The file name of an image's picture, extension included.
     pub(crate) fn name(&self, image: &v1::Image) -> Result<String> {
+        self.name_of(image, image.format().known())
+    }
+
+    /// The name of a file of this format that shows an image.
+    pub(crate) fn name_of(&self, image: &v1::Image, format: Format) -> Result<String> {
         let missing = |what: &str| {
             let message = format!(
-                "image {}{} has no {what}, which its name needs; accepted: --name with what all images have ({ACCEPTED})",
+                "image {}{} has no {what}, which --name uses; accepted: placeholders that all \
+                 images have a value for ({ACCEPTED})",
                 image.index,
                 of_line(image)
             );
@@ -120,36 +130,45 @@ impl NameTemplate {
                 }
             }
         }
-        if let Some(why) = unfit(&name) {
+        let extension = format.extension();
+        let file = format!("{name}.{extension}");
+        if let Some(why) = unfit(&name, extension) {
             let message = format!(
-                "image {}{} would be named {:?}, {why}; accepted: a template that names every image by a file name",
+                "image {}{} would be named {:?}, {why}; accepted: a template that gives every \
+                 image a valid file name",
                 image.index,
                 of_line(image),
-                name + EXTENSION
+                file
             );
             return Err(UserError::invalid("name", message));
         }
-        Ok(name + EXTENSION)
+        Ok(file)
     }
 }
 
-/// Makes the names of all images of a job, and refuses the first that cannot be a file's or is another image's.
-pub(crate) async fn check(client: &Client, job: &str, template: &NameTemplate) -> Result<()> {
+/// Makes the names of all images of a job with `name`. Refuses the first name that is not a valid
+/// file name or that another image has.
+pub(crate) async fn check(
+    client: &Client,
+    job: &str,
+    name: impl Fn(&v1::Image) -> Result<String>,
+) -> Result<()> {
     let mut names = Names::default();
-    let mut token = String::new();
+    let (mut pages, mut token) = (Pages::default(), String::new());
     loop {
         let page = client.images(job, &[], token).await?;
         for image in &page.images {
-            names.add(image, &template.name(image)?)?;
+            names.add(image, &name(image)?)?;
         }
-        token = page.next_page_token;
-        if token.is_empty() {
-            return Ok(());
+        match pages.next(page.next_page_token)? {
+            Some(next) => token = next,
+            None => return Ok(()),
         }
     }
 }
 
-/// The names so far, by what file systems compare that ignore case and how letters are composed.
+/// The names so far, in a form that ignores case and the composition of letters, as some file
+/// systems do.
 #[derive(Default)]
 struct Names(HashMap<[u8; 16], u64>);
 
@@ -159,9 +178,9 @@ impl Names {
         hash.copy_from_slice(&Digest::of(folded(name).as_bytes()).0[..16]);
         let Some(other) = self.0.insert(hash, image.index) else { return Ok(()) };
         let message = format!(
-            "image {}{} would be named {name:?}, and so would image {other} (case and composition of letters do not tell \
-             files apart everywhere); accepted: a template that gives every image a name of its own, with {{index}} or \
-             {{seed}} for example",
+            "image {}{} would be named {name:?}, and so would image {other} (some file systems \
+             ignore case and the composition of letters); accepted: a template that gives every \
+             image its own name, with {{index}} or {{seed}} for example",
             image.index,
             of_line(image)
         );
@@ -182,7 +201,12 @@ fn placeholder(template: &str, name: &str) -> Result<Part> {
         ("index", _) => Number::Index,
         ("seed", _) => Number::Seed,
         ("line", _) => Number::Line,
-        _ => return Err(refused(template, &format!("the placeholder {{{name}}}; accepted: {ACCEPTED}"))),
+        _ => {
+            return Err(refused(
+                template,
+                &format!("the placeholder {{{name}}}; accepted: {ACCEPTED}"),
+            ));
+        }
     };
     let Some(width) = rest else { return Ok(Part::Number(number, 0)) };
     let digits = width.strip_prefix('0').and_then(|digits| digits.parse().ok());
@@ -238,6 +262,19 @@ mod tests {
             assert_eq!(name(template, &cat).expect(template), expected);
         }
         assert_eq!(name(BY_INDEX, &image(1_234_567, "")).expect("longer"), "1234567.png");
+        for (format, expected) in [
+            (v1::PictureFormat::Png, "cat.png"),
+            (v1::PictureFormat::Jpeg, "cat.jpg"),
+            (v1::PictureFormat::Webp, "cat.webp"),
+        ] {
+            let cat = v1::Image { format: format.into(), ..cat.clone() };
+            for template in
+                ["{custom_id}", "{custom_id}.png", "{custom_id}.JPEG", "{custom_id}.webp"]
+            {
+                assert_eq!(name(template, &cat).expect(template), expected);
+            }
+        }
+        assert_eq!(name("{custom_id}.gif", &cat).expect("a dot"), "cat.gif.png");
     }
 
     #[test]
@@ -254,9 +291,9 @@ mod tests {
             ("{index:00}", "{index:00}"),
             ("{index:021}", "{index:021}"),
             ("{seed:0x}", "{seed:0x}"),
-            ("{index", "no } follows"),
-            ("index}", "no { comes before"),
-            ("{{index}", "no { comes before"),
+            ("{index", "{ without a }"),
+            ("index}", "} without a {"),
+            ("{{index}", "} without a {"),
             ("a/{index}", "'/'"),
             ("..\\{index}", "'\\\\'"),
             ("{index}?", "'?'"),
@@ -265,7 +302,11 @@ mod tests {
         ] {
             let error = NameTemplate::parse(template).expect_err(template);
             assert_eq!(error.field.as_deref(), Some("name"));
-            assert!(error.message.contains(word) && error.message.contains("accepted:"), "{}", error.message);
+            assert!(
+                error.message.contains(word) && error.message.contains("accepted:"),
+                "{}",
+                error.message
+            );
         }
     }
 
@@ -291,7 +332,11 @@ mod tests {
         ] {
             let error = name(template, &image(3, "")).expect_err(template);
             assert!(error.message.starts_with("image 3 "), "{}", error.message);
-            assert!(error.message.contains(word) && error.message.contains("accepted:"), "{}", error.message);
+            assert!(
+                error.message.contains(word) && error.message.contains("accepted:"),
+                "{}",
+                error.message
+            );
         }
     }
 
@@ -302,7 +347,11 @@ mod tests {
             names.add(&image(0, "x"), "other.png").expect("the first");
             names.add(&image(1, one), &format!("{one}.png")).expect("the second");
             let error = names.add(&image(9, other), &format!("{other}.png")).expect_err(other);
-            assert!(error.message.starts_with("image 9 (line 10) would be named"), "{}", error.message);
+            assert!(
+                error.message.starts_with("image 9 (line 10) would be named"),
+                "{}",
+                error.message
+            );
             assert!(error.message.contains("so would image 1 "), "{}", error.message);
         }
         let mut names = Names::default();

@@ -1,8 +1,9 @@
-//! What commands print: text for people, or JSON for machines. Nothing of it can be obeyed by a terminal.
+//! What commands print: text for people, or JSON for machines. Characters that control a terminal
+//! are escaped.
 //!
-//! The exit code is that of the work. When whoever reads standard output goes away, a command that only shows something
-//! ends at once, with 0; one that does something goes on, and ends as that ended. A device that is full fails a command,
-//! after its work.
+//! The exit code is that of the work. If the reader of standard output goes away, a command that
+//! only shows something ends at once with 0. A command that does something goes on, and ends with
+//! the result of its work. A full device makes a command fail, after its work.
 
 use std::{
     io::{self, ErrorKind},
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::failure::{self, Result};
 
-/// Reason of the failure that nobody reads standard output any more; never shown.
+/// Reason of the error that nobody reads standard output any more; never shown.
 const CLOSED: &str = "STDOUT_CLOSED";
 
 /// Prints a document as one line of JSON.
@@ -28,51 +29,54 @@ pub(crate) fn json(document: &impl Serialize) -> Result<()> {
     written(terminal::print_raw(&shown_json(&text)))
 }
 
-/// Says something beside the result, on standard error.
+/// Prints a note beside the result, on standard error.
 pub(crate) fn note(text: &str) {
     terminal::tell(&format!("note: {}", shown(text)));
 }
 
-/// Prints a line, or several.
+/// Prints one or more lines.
 pub(crate) fn line(text: &str) -> Result<()> {
     written(terminal::print(text))
 }
 
-/// Prints what a program wrote that is safe to show.
+/// Prints text from a program that is already safe to show.
 pub(crate) fn raw(text: &str) -> Result<()> {
     written(terminal::print_raw(text))
 }
 
-/// Tells a line on standard error.
+/// Prints a line on standard error.
 pub(crate) fn tell(text: &str) {
     terminal::tell(text);
 }
 
 fn written(result: io::Result<()>) -> Result<()> {
     result.map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => UserError::new(Code::Unavailable, CLOSED, "nobody reads standard output"),
+        ErrorKind::BrokenPipe => {
+            UserError::new(Code::Unavailable, CLOSED, "nobody reads standard output")
+        }
         _ => failure::file("stdout", "write", "standard output".as_ref(), &error),
     })
 }
 
-/// Whether a failure is only that nobody reads standard output any more.
+/// Whether an error only says that nobody reads standard output any more.
 pub(crate) fn is_closed(failure: &UserError) -> bool {
     failure.reason == CLOSED
 }
 
-/// Printing beside work that goes on whether or not anybody reads. After a failure nothing more is printed.
+/// Prints beside work that goes on whether or not anybody reads. After an error nothing more is
+/// printed.
 #[derive(Default)]
 pub(crate) struct Beside(Option<UserError>);
 
 impl Beside {
-    /// Prints, unless that failed before.
+    /// Prints, unless printing failed before.
     pub(crate) fn print(&mut self, print: impl FnOnce() -> Result<()>) {
         if self.0.is_none() {
             self.0 = print().err();
         }
     }
 
-    /// What came of it; that nobody reads is no failure of the work.
+    /// The result of printing. A missing reader is not an error.
     pub(crate) fn end(self) -> Result<()> {
         match self.0 {
             Some(failure) if !is_closed(&failure) => Err(failure),
@@ -81,12 +85,13 @@ impl Beside {
     }
 }
 
-/// A path for JSON, where a name that is not UTF-8 has replacement characters; [`path_bytes`] has it exactly.
+/// A path for JSON. A name that is not UTF-8 gets replacement characters; [`path_bytes`] has the
+/// exact bytes.
 pub(crate) fn path(path: &Path) -> Value {
     path.to_string_lossy().into()
 }
 
-/// The bytes of a path in hexadecimal digits, where it is not UTF-8.
+/// The bytes of a path in hexadecimal digits, if it is not UTF-8.
 pub(crate) fn path_bytes(path: &Path) -> Option<String> {
     use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
     if path.to_str().is_some() {
@@ -99,7 +104,7 @@ pub(crate) fn path_bytes(path: &Path) -> Option<String> {
     Some(digits)
 }
 
-/// Adds a path to a JSON object as `key`, and its bytes as `key_bytes` where it is not UTF-8.
+/// Adds a path to a JSON object as `key`, and its bytes as `key_bytes` if it is not UTF-8.
 pub(crate) fn with_path(mut document: Value, key: &str, of: &Path) -> Value {
     document[key] = path(of);
     if let Some(bytes) = path_bytes(of) {

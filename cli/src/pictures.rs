@@ -1,4 +1,5 @@
-//! A folder of pictures: writable before anything is queued, written whole or not at all, nothing else's file replaced.
+//! A folder of pictures. It is checked for write access before anything is queued. Files are
+//! written completely or not at all, and no other file is replaced.
 
 use std::{
     fs, io,
@@ -9,6 +10,7 @@ use darkroom_artifacts::picture::MAX_FILE_BYTES;
 use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
+    output::Format,
 };
 
 use darkroom_runtime::{
@@ -19,51 +21,59 @@ use tempfile::NamedTempFile;
 
 use crate::failure::{self, Result};
 
-/// Reason of a failure: something else has the name.
+/// Reason of an error: another file has the name.
 const TAKEN: &str = "FILE_EXISTS";
-/// Files with greater numbers are none of ours: nobody renders so many.
+/// Files with greater numbers are not ours: nobody renders so many.
 const MOST_PICTURES: u64 = 999_999_999_999;
-/// Names that are tried when others keep taking them.
+/// How many names are tried when others keep taking them.
 const TRIES: u64 = 1000;
 
-/// What to do with a file that has a picture's name and other bytes.
+/// What to do if a file with other bytes has a picture's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Number on behind the pictures that are there.
+    /// Continue numbering after the existing pictures.
     NumberOn,
-    /// Fail, naming the file.
+    /// Fail, and name the file.
     Refuse,
     /// Replace it.
     Overwrite,
 }
 
-/// A folder that takes pictures.
+/// A folder for pictures.
 pub(crate) struct Folder {
     path: PathBuf,
     taken: Taken,
     /// Added to every index.
     offset: u64,
+    /// Of the pictures that have numbers for names.
+    format: Format,
 }
 
 impl Folder {
-    /// Makes the folder if it is not there and proves that it can be written.
+    /// Creates the folder if necessary, and checks that it can be written.
     pub(crate) fn open(path: &Path, taken: Taken) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|error| failure::file("out", "make the folder", path, &error))?;
-        let folder = Self { path: path.to_owned(), taken, offset: 0 };
+        fs::create_dir_all(path)
+            .map_err(|error| failure::file("out", "make the folder", path, &error))?;
+        let folder = Self { path: path.to_owned(), taken, offset: 0, format: Format::Png };
         let probe = folder.draft(&[0; 4096]);
         probe.map_err(|error| failure::file("out", "write to the folder", path, &error))?;
         Ok(folder)
     }
 
-    /// Decides the names: by index, unless [`Taken::NumberOn`] and one of `count` names is taken by a picture that
-    /// `same` does not know for the one to come.
+    /// Says what the pictures are that get numbers for names.
+    pub(crate) fn hold(&mut self, format: Format) {
+        self.format = format;
+    }
+
+    /// Decides the names: by index, unless [`Taken::NumberOn`] and one of `count` names is taken by
+    /// a picture that `same` does not know for the one to come.
     pub(crate) fn number(&mut self, count: u64, same: impl Fn(u64, &Path) -> bool) -> Result<()> {
         if self.taken != Taken::NumberOn {
             return Ok(());
         }
         let there = self.numbers()?;
         let strange =
-            there.iter().any(|&number| number < count && !same(number, &self.path.join(name(number))));
+            there.iter().any(|&number| number < count && !same(number, &self.numbered(number)));
         if strange {
             self.offset = behind(&there);
         }
@@ -75,34 +85,39 @@ impl Folder {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(unreadable)? {
             let file = entry.map_err(unreadable)?.file_name();
-            numbers.extend(file.to_str().and_then(number_of));
+            numbers.extend(file.to_str().and_then(|file| number_of(file, self.format)));
         }
         Ok(numbers)
     }
 
-    /// Where a picture of a name of its own goes.
+    /// The path of a picture with its own name.
     pub(crate) fn path_named(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Whether a picture of a name of its own is there already, byte for byte.
+    /// Whether a picture with its own name is already there, byte for byte.
     pub(crate) fn has_named(&self, name: &str, sha256: &str) -> bool {
         files::read(&self.path_named(name), MAX_FILE_BYTES)
             .is_ok_and(|bytes| Digest::of(&bytes).to_string() == sha256)
     }
 
-    /// As [`write`](Self::write), under a name of its own. There is no numbering on.
+    /// Like [`write`](Self::write), with its own name. Numbering does not continue.
     pub(crate) fn write_named(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         self.put(self.path_named(name), None, bytes)
     }
 
-    /// Writes image `index` under its name, through a temporary file beside it, and returns where it is.
+    /// Writes image `index` under its name, through a temporary file beside it, and returns its
+    /// path.
     pub(crate) fn write(&self, index: u64, bytes: &[u8]) -> Result<PathBuf> {
         let number = self.offset.saturating_add(index);
-        self.put(self.path.join(name(number)), Some(number), bytes)
+        self.put(self.numbered(number), Some(number), bytes)
     }
 
-    /// `number` is that of the name, where it has one: others are tried behind it.
+    fn numbered(&self, number: u64) -> PathBuf {
+        self.path.join(name(number, self.format))
+    }
+
+    /// `number` is the number in the name, if it has one; higher ones are tried if the name exists.
     fn put(&self, path: PathBuf, number: Option<u64>, bytes: &[u8]) -> Result<PathBuf> {
         let unwritable = |error: io::Error| failure::file("out", "write", &path, &error);
         let draft = self.draft(bytes).map_err(unwritable)?.into_temp_path();
@@ -113,7 +128,7 @@ impl Folder {
         if files::name_new(&draft, &path).map_err(unwritable)? == Named::Done {
             return Ok(path);
         }
-        // The name is taken: by these bytes, which is well, or by others.
+        // The name exists, with these bytes, which is fine, or with others.
         if files::read(&path, MAX_FILE_BYTES).is_ok_and(|there| there == bytes) {
             return Ok(path);
         }
@@ -122,7 +137,7 @@ impl Folder {
         };
         let first = behind(&self.numbers()?).max(number);
         for number in first..first.saturating_add(TRIES) {
-            let path = self.path.join(name(number));
+            let path = self.numbered(number);
             if files::name_new(&draft, &path).map_err(unwritable)? == Named::Done {
                 return Ok(path);
             }
@@ -130,7 +145,8 @@ impl Folder {
         Err(taken(&path))
     }
 
-    /// A file with these bytes beside the pictures, under a name of its own; it goes away unless it gets another.
+    /// A file with these bytes beside the pictures, under a temporary name. It is deleted unless it
+    /// gets another name.
     fn draft(&self, bytes: &[u8]) -> io::Result<NamedTempFile> {
         let mut draft = tempfile::Builder::new()
             .prefix(".darkroom-")
@@ -149,7 +165,8 @@ fn taken(path: &Path) -> UserError {
         Code::AlreadyExists,
         TAKEN,
         format!(
-            "{} holds something else; name another folder with --out, or replace such files with --overwrite",
+            "{} holds something else; choose another place with --out, or replace what is there \
+             with --overwrite",
             shown_path(path)
         ),
     );
@@ -157,22 +174,23 @@ fn taken(path: &Path) -> UserError {
     failure
 }
 
-/// Whether a failure is that a picture's name is taken by something else.
+/// Whether an error means that a picture's name belongs to another file.
 pub(crate) fn is_taken(failure: &UserError) -> bool {
     failure.reason == TAKEN
 }
 
-fn name(number: u64) -> String {
-    format!("{number:06}.png")
+fn name(number: u64, format: Format) -> String {
+    format!("{number:06}.{}", format.extension())
 }
 
-/// The number of a file that is named as a picture is, and no other spelling of it.
-fn number_of(file: &str) -> Option<u64> {
-    let number = file.strip_suffix(".png")?.parse().ok()?;
-    (number <= MOST_PICTURES && name(number) == file).then_some(number)
+/// The number in a picture's file name; `None` for any other name, or another spelling of the
+/// number.
+fn number_of(file: &str, format: Format) -> Option<u64> {
+    let number = file.strip_suffix(format.extension())?.strip_suffix('.')?.parse().ok()?;
+    (number <= MOST_PICTURES && name(number, format) == file).then_some(number)
 }
 
-/// The number behind all of these.
+/// The next number after all of these.
 fn behind(numbers: &[u64]) -> u64 {
     numbers.iter().max().map_or(0, |highest| highest + 1)
 }
@@ -214,9 +232,29 @@ mod tests {
     }
 
     #[test]
+    fn pictures_of_other_formats_are_named_and_counted_by_their_own() {
+        let place = tempfile::tempdir().expect("folder");
+        for (format, first, second) in [
+            (Format::Png, "000000.png", "000001.png"),
+            (Format::Jpeg, "000000.jpg", "000001.jpg"),
+            (Format::WebP, "000000.webp", "000001.webp"),
+        ] {
+            let mut folder = Folder::open(place.path(), Taken::NumberOn).expect("made");
+            folder.hold(format);
+            folder.number(1, |_, _| false).expect("read");
+            assert_eq!(folder.write(0, b"one").expect("written"), place.path().join(first));
+            folder.number(1, |_, _| false).expect("read");
+            assert_eq!(folder.write(0, b"two").expect("written"), place.path().join(second));
+        }
+        assert_eq!(names(place.path()).len(), 6);
+    }
+
+    #[test]
     fn a_picture_never_silently_replaces_another() {
         let place = tempfile::tempdir().expect("folder");
-        for (taken, stays) in [(Taken::NumberOn, true), (Taken::Refuse, true), (Taken::Overwrite, false)] {
+        for (taken, stays) in
+            [(Taken::NumberOn, true), (Taken::Refuse, true), (Taken::Overwrite, false)]
+        {
             let out = place.path().join(format!("{taken:?}"));
             let folder = Folder::open(&out, taken).expect("made");
             fs::write(out.join("000000.png"), b"mine").expect("written");
@@ -247,7 +285,7 @@ mod tests {
             folder.number(2, |_, _| false).expect("read");
             for index in [0, 1] {
                 let path = folder.write(index, b"new").expect("written");
-                assert_eq!(path, place.path().join(name(index)), "{strange}");
+                assert_eq!(path, place.path().join(name(index, Format::Png)), "{strange}");
             }
             fs::write(place.path().join("000002.png"), b"mine").expect("written");
             let path = folder.write(2, b"newer").expect("written");
@@ -268,7 +306,8 @@ mod tests {
     fn a_name_that_something_other_than_a_file_has_is_not_waited_for() {
         let place = tempfile::tempdir().expect("folder");
         let folder = Folder::open(place.path(), Taken::NumberOn).expect("made");
-        nix::unistd::mkfifo(&place.path().join("000000.png"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        nix::unistd::mkfifo(&place.path().join("000000.png"), nix::sys::stat::Mode::S_IRWXU)
+            .expect("made");
         assert!(!folder.has_named("000000.png", "hash"));
         assert_eq!(folder.write(0, b"new").expect("elsewhere"), place.path().join("000001.png"));
     }
@@ -277,8 +316,9 @@ mod tests {
     fn a_folder_that_cannot_be_made_is_refused_at_once() {
         let place = tempfile::tempdir().expect("folder");
         fs::write(place.path().join("file"), b"").expect("written");
-        let error =
-            Folder::open(&place.path().join("file/out"), Taken::Refuse).map(|_| ()).expect_err("no folder");
+        let error = Folder::open(&place.path().join("file/out"), Taken::Refuse)
+            .map(|_| ())
+            .expect_err("no folder");
         assert_eq!((error.field.as_deref(), error.code), (Some("out"), Code::InvalidArgument));
     }
 }

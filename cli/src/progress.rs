@@ -1,5 +1,5 @@
-//! Progress of a job on a terminal: a bar per stage with images a second, and the time left. Elsewhere only what the job
-//! waits for is told, when that changes.
+//! Progress of a job. On a terminal: a bar per stage with images per second and the time left.
+//! Elsewhere: only a line when the reason why the job waits changes.
 
 use std::{
     collections::BTreeMap,
@@ -9,22 +9,26 @@ use std::{
 
 use console::Term;
 use darkroom_core::shown::shown;
-use darkroom_proto::v1;
+use darkroom_proto::{json::duration_seconds, v1};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use crate::{failure::Result, output, view};
+use crate::{failure::Result, output, span::span};
+
+/// Most bars: a cascade has fewer stages.
+const MOST_BARS: usize = 64;
 
 /// Bars for one job, on standard error.
 pub(crate) struct Progress {
     screen: MultiProgress,
     status: ProgressBar,
     stages: BTreeMap<usize, ProgressBar>,
-    /// Where there are no bars: what the job waited for when it was last told.
+    /// If there are no bars: the last printed reason why the job waits.
     waited_for: Option<String>,
 }
 
 impl Progress {
-    /// Bars where standard error is a terminal that can move its cursor, lines elsewhere, or nothing when not `wanted`.
+    /// Bars if standard error is a terminal that can move its cursor, lines elsewhere, and nothing
+    /// unless `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let bars = wanted && !dumb && io::stderr().is_terminal();
@@ -49,9 +53,9 @@ impl Progress {
         self.status.set_message(shown(message).into_owned());
     }
 
-    /// Shows a job as it stands.
+    /// Shows the present state of a job.
     pub(crate) fn show(&mut self, job: &v1::Job) {
-        for (position, stage) in job.stages.iter().enumerate() {
+        for (position, stage) in job.stages.iter().take(MOST_BARS).enumerate() {
             let screen = &self.screen;
             let status = &self.status;
             let bar = self.stages.entry(position).or_insert_with(|| {
@@ -63,21 +67,23 @@ impl Progress {
                 bar.set_prefix(shown(&stage.stage).into_owned());
                 bar
             });
-            bar.set_length(stage.total);
+            // Images that ended before cannot fill it any more.
+            let total = stage.total.saturating_sub(stage.stopped);
+            bar.set_length(total);
             bar.set_position(stage.done);
-            bar.set_message(if stage.done < stage.total && stage.images_per_second > 0.0 {
+            bar.set_message(if stage.done < total && stage.images_per_second > 0.0 {
                 format!("{:.2}/s", stage.images_per_second)
             } else {
                 String::new()
             });
         }
         let mut line = match &job.eta {
-            Some(eta) => format!("about {} left", view::span(view::duration_seconds(eta))),
+            Some(eta) => format!("about {} left", span(duration_seconds(eta))),
             None if job.waiting_for.is_empty() => "rendering".to_owned(),
             None => String::new(),
         };
         if let Some(late) = &job.deadline_missed_by {
-            line += &format!(", {} after its deadline", view::span(view::duration_seconds(late)));
+            line += &format!(", {} after its deadline", span(duration_seconds(late)));
         }
         if !job.waiting_for.is_empty() {
             let before = if line.is_empty() { "" } else { "; " };
@@ -92,17 +98,17 @@ impl Progress {
         }
     }
 
-    /// Writes a line to standard output without tearing the bars.
+    /// Writes a line to standard output without breaking the bars.
     pub(crate) fn print(&self, line: &str) -> Result<()> {
         self.screen.suspend(|| output::line(line))
     }
 
-    /// Writes a line to standard error without tearing the bars.
+    /// Writes a line to standard error without breaking the bars.
     pub(crate) fn note(&self, line: &str) {
         self.screen.suspend(|| output::tell(line));
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub(crate) fn end(&self) {
         for bar in self.stages.values() {
             bar.finish_and_clear();
@@ -111,7 +117,8 @@ impl Progress {
     }
 }
 
-/// A terminal that may have gone away: bars that cannot be drawn are no trouble. (indicatif panics over some.)
+/// A terminal that may have gone away. Bars that cannot be drawn are ignored. (indicatif panics in
+/// some of these cases.)
 #[derive(Debug)]
 struct Patient<T>(T);
 
@@ -173,7 +180,7 @@ fn style(template: &str, fallback: ProgressStyle) -> ProgressStyle {
 mod tests {
     use super::*;
 
-    /// A terminal whose other end was closed.
+    /// A terminal whose other end is closed.
     #[derive(Debug)]
     struct Gone;
 
@@ -221,8 +228,10 @@ mod tests {
 
     #[test]
     fn bars_on_a_terminal_that_is_gone_are_no_trouble() {
-        let mut progress = Progress::on(ProgressDrawTarget::term_like(Box::new(Patient(Gone))), None);
-        let stage = v1::StageProgress { stage: "base".to_owned(), total: 2, done: 1, ..Default::default() };
+        let mut progress =
+            Progress::on(ProgressDrawTarget::term_like(Box::new(Patient(Gone))), None);
+        let stage =
+            v1::StageProgress { stage: "base".to_owned(), total: 2, done: 1, ..Default::default() };
         progress.show(&v1::Job { stages: vec![stage], ..v1::Job::default() });
         progress.say("rendering");
         progress.status.tick();

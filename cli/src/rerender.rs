@@ -1,17 +1,20 @@
-//! `darkroom rerender`: a picture rendered again from its own metadata, and compared pixel by pixel.
+//! `darkroom rerender`: a picture rendered again from its own metadata, stored in its format again,
+//! and compared: the bytes of both files, and their pixels.
 //!
-//! It always renders afresh, on a farm of its own in a temporary folder, so that no stored output can stand in.
+//! It always computes the picture on a separate farm in a temporary folder, so that no stored
+//! output can be reused.
 
 use std::{path::Path, process::ExitCode};
 
-use darkroom_artifacts::picture::{self, MAX_FILE_BYTES, Picture};
+use darkroom_artifacts::picture::{self, Difference, MAX_FILE_BYTES, Picture};
 use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
+    output::Format,
     picture_text::{DEVICE_CLASS, Recipe},
     shown::shown,
 };
-use darkroom_proto::v1;
+use darkroom_proto::{json::U64, v1};
 use darkroom_runtime::{files, terminal::shown_path};
 use serde_json::json;
 
@@ -26,19 +29,20 @@ use crate::{
     spool::Prompts,
 };
 
-/// What came of it.
+/// The result.
 struct Comparison {
     same_cascade: bool,
-    different_pixels: u64,
-    largest_difference: u8,
+    same_bytes: bool,
+    difference: Difference,
     classes: (String, String),
 }
 
 /// Renders the picture again. Exits with 1 when a pixel differs.
 pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCode> {
     let bytes = files::read(&args.file, MAX_FILE_BYTES)
-        .map_err(|error| failure::file("file", "read", &args.file, &error))?;
+        .map_err(|unread| failure::file("file", "read", &args.file, &unread.into()))?;
     let before = decode(&args.file, &bytes)?;
+    let found = Format::of_bytes(&bytes);
     let pairs = before.text.iter().map(|(keyword, text)| (keyword.as_str(), text.as_str()));
     let recipe = Recipe::from_pairs(pairs).map_err(|error| UserError {
         message: format!("{}: {}", shown_path(&args.file), error.message),
@@ -52,31 +56,49 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
     let state = tempfile::tempdir().map_err(failure::internal)?;
     let options = Options::for_occasion(state.path(), args.cascade.as_deref(), args.machine)?;
     let farm = Farm::start(options).await?;
-    let client = Client::new(&farm.address().to_string())?;
+    let client = Client::new(farm.address(), &Default::default())?;
     let rendered = render(&client, &recipe, &inputs).await;
     let ended = farm.shut_down().await;
     let (after, digest) = rendered?;
     ended?;
 
-    let comparison = compare(&recipe, &before, &decode(&args.file, &after)?, digest)?;
+    let same_bytes = bytes == after;
+    let after = decode(&args.file, &after)?;
+    let comparison = compare(&recipe, &before, &after, (digest, same_bytes))?;
     let mut told = Beside::default();
+    if let Some(format) = found.filter(|found| *found != recipe.settings.output.format()) {
+        output::note(&format!(
+            "{} is a {format} now; it was stored as {}",
+            shown_path(&args.file),
+            recipe.settings.output
+        ));
+    }
     told.print(|| report(&args.file, &recipe, &comparison, as_json));
     told.end()?;
-    Ok(if comparison.different_pixels == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if comparison.difference.different == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The file that a recipe names by its hash, if it names one.
-fn named_input(inputs: &mut Inputs, flag: &str, wanted: Option<Digest>, given: Option<&Path>) -> Result<()> {
+/// The file for a hash in the recipe, if the recipe has one.
+fn named_input(
+    inputs: &mut Inputs,
+    flag: &str,
+    wanted: Option<Digest>,
+    given: Option<&Path>,
+) -> Result<()> {
     let message = match (wanted, given) {
         (None, None) => return Ok(()),
         (None, Some(path)) => {
-            format!("{flag} is {}, but the picture was made without one; accepted: none", shown_path(path))
+            format!(
+                "{flag} is {}, but the picture was made without one; accepted: none",
+                shown_path(path)
+            )
         }
         (Some(wanted), None) => {
             format!("{flag} is missing; accepted: the file of SHA-256 {wanted}, as --{flag} FILE")
         }
         (Some(wanted), Some(path)) => {
-            // A recipe names what was stored; one from before there was a canonical form, what was sent.
+            // A recipe has the hash of the stored form. A recipe from before there was a stored
+            // form has the hash of the sent file.
             if inputs.picture(flag, path)? == wanted {
                 return Ok(());
             }
@@ -93,20 +115,25 @@ fn named_input(inputs: &mut Inputs, flag: &str, wanted: Option<Digest>, given: O
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Picture> {
+    let path = shown_path(path);
     picture::decode(bytes).map_err(|error| {
-        UserError::invalid(
-            "file",
-            format!("{} cannot be read: {error}; accepted: a PNG that Darkroom rendered", shown_path(path)),
-        )
+        let message = match error {
+            // It says what would be accepted.
+            picture::Error::File(error) => format!("{path} {error}"),
+            error => format!(
+                "{path} cannot be read: {error}; accepted: a picture that Darkroom rendered"
+            ),
+        };
+        UserError::invalid("file", message)
     })
 }
 
-/// The picture of this recipe, rendered now, and the digest of the cascade that did it.
+/// The picture of this recipe, rendered now, and the digest of the cascade that rendered it.
 async fn render(client: &Client, recipe: &Recipe, inputs: &Inputs) -> Result<(Vec<u8>, String)> {
     inputs.send(client).await?;
     let spec = v1::JobSpec {
         client_request_id: uuid::Uuid::new_v4().to_string(),
-        // Every value as it was, whatever the cascade's defaults are now.
+        // Every value is given, whatever the cascade's defaults are now.
         settings: Some(v1::Settings::from(&recipe.settings)),
         images_per_prompt: 1,
         priority: v1::Priority::Interactive.into(),
@@ -131,7 +158,12 @@ async fn render(client: &Client, recipe: &Recipe, inputs: &Inputs) -> Result<(Ve
     Ok((client.fetch(&job.id, 0).await?, job.cascade_digest))
 }
 
-fn compare(recipe: &Recipe, before: &Picture, after: &Picture, digest: String) -> Result<Comparison> {
+fn compare(
+    recipe: &Recipe,
+    before: &Picture,
+    after: &Picture,
+    (digest, same_bytes): (String, bool),
+) -> Result<Comparison> {
     if (before.width, before.height) != (after.width, after.height) {
         return Err(UserError::new(
             Code::FailedPrecondition,
@@ -142,30 +174,32 @@ fn compare(recipe: &Recipe, before: &Picture, after: &Picture, digest: String) -
             ),
         ));
     }
-    let pixels = before.rgb.chunks_exact(3).zip(after.rgb.chunks_exact(3));
-    let different = pixels.filter(|(one, other)| one != other).count();
-    let largest = before.rgb.iter().zip(&after.rgb).map(|(one, other)| one.abs_diff(*other)).max();
     let class = |picture: &Picture| picture.text(DEVICE_CLASS).unwrap_or("unknown").to_owned();
     Ok(Comparison {
         same_cascade: digest.parse::<Digest>().is_ok_and(|digest| digest == recipe.cascade_digest),
-        different_pixels: different as u64,
-        largest_difference: largest.unwrap_or(0),
+        same_bytes,
+        difference: Difference::of(&before.rgb, &after.rgb),
         classes: (class(before), class(after)),
     })
 }
 
 fn report(path: &Path, recipe: &Recipe, comparison: &Comparison, as_json: bool) -> Result<()> {
-    let identical = comparison.different_pixels == 0;
+    let difference = &comparison.difference;
+    let identical = difference.different == 0;
     let (was, is) = &comparison.classes;
     if as_json {
         let document = json!({
             "identical": identical,
-            "different_pixels": comparison.different_pixels,
-            "largest_difference": comparison.largest_difference,
+            "identical_bytes": comparison.same_bytes,
+            "format": recipe.settings.output.to_string(),
+            "pixels": difference.pixels,
+            "different_pixels": difference.different,
+            "largest_difference": difference.largest,
+            "mean_difference": difference.mean,
             "same_cascade": comparison.same_cascade,
             "same_device_class": was == is,
             "prompt": recipe.prompt,
-            "seed": recipe.seed,
+            "seed": U64(recipe.seed),
         });
         return output::json(&output::with_path(document, "file", path));
     }
@@ -183,14 +217,55 @@ fn report(path: &Path, recipe: &Recipe, comparison: &Comparison, as_json: bool) 
             shown(is)
         ));
     }
-    output::line(&if identical {
-        format!("{}: rendered again, every pixel is identical", shown_path(path))
-    } else {
-        format!(
-            "{}: rendered again, {} pixels differ, by at most {} of 255",
-            shown_path(path),
-            comparison.different_pixels,
-            comparison.largest_difference
-        )
-    })
+    output::line(&format!("{}: rendered again, {}", shown_path(path), said(comparison)))
+}
+
+/// What came of it, for people.
+fn said(comparison: &Comparison) -> String {
+    let Difference { pixels, different, largest, mean } = comparison.difference;
+    if comparison.same_bytes {
+        return "every byte is identical".to_owned();
+    }
+    if different == 0 {
+        return "every pixel is identical; other bytes of the file differ".to_owned();
+    }
+    let mean = if mean < 0.001 { "less than 0.001".to_owned() } else { format!("{mean:.3}") };
+    format!(
+        "{different} pixels differ of {pixels}, by at most {largest} of 255 levels, on average by {mean}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(before: &[u8], after: &[u8]) -> Comparison {
+        Comparison {
+            same_cascade: true,
+            same_bytes: before == after,
+            difference: Difference::of(before, after),
+            classes: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_difference_is_told_in_pixels_and_levels() {
+        let before = [10_u8; 3000];
+        let same = compared(&before, &before);
+        assert_eq!((same.difference.different, same.difference.pixels), (0, 1000));
+        assert_eq!(said(&same), "every byte is identical");
+        let saved_again = Comparison { same_bytes: false, ..same };
+        assert_eq!(said(&saved_again), "every pixel is identical; other bytes of the file differ");
+        let mut after = before;
+        (after[0], after[2], after[2999]) = (7, 11, 12);
+        assert_eq!(
+            said(&compared(&before, &after)),
+            "2 pixels differ of 1000, by at most 3 of 255 levels, on average by 0.002"
+        );
+        after = before;
+        after[0] = 11;
+        let one = said(&compared(&before, &after));
+        assert!(one.starts_with("1 pixels differ of 1000, by at most 1 "), "{one}");
+        assert!(one.ends_with("less than 0.001"), "{one}");
+    }
 }

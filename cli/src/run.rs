@@ -8,20 +8,23 @@ use darkroom_runtime::{files, shutdown, telemetry};
 
 use crate::{
     args::{Cli, Command},
-    deadline,
     failure::{self, Result},
-    farm, jobs, output,
+    farm,
+    flags::Flags,
+    image_commands, jobs, output,
     render::Render,
+    whole_farm,
 };
 
-/// Runs the command and says how it went.
+/// Runs the command and returns its exit code.
 pub(crate) fn run(cli: Cli) -> ExitCode {
-    let json = cli.json;
+    let (json, flags) = (cli.json, Flags::of(&cli.command));
     match start(cli) {
         Ok(code) => code,
-        // A command that only shows something, and whose reader has seen enough.
+        // A command that only shows something, and whose reader has gone away.
         Err(failure) if output::is_closed(&failure) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = flags.name(failure);
             failure::print(&failure, json);
             ExitCode::from(failure.code.exit_code())
         }
@@ -36,46 +39,64 @@ fn start(cli: Cli) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log(&cli)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failure::internal)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(failure::internal)?;
     runtime.block_on(async {
         files::survive_size_limit().map_err(failure::internal)?;
         dispatch(cli).await
     })
 }
 
-/// `up` tells what it does; the other commands speak for themselves and log only what is wrong.
+/// `up` logs what it does. The other commands print their results and log only problems.
 fn log(cli: &Cli) -> Result<()> {
     let (default, format) = match &cli.command {
         Command::Up(up) if up.log_json => ("info", telemetry::Format::Json),
         Command::Up(_) => ("info", telemetry::Format::Human),
         _ => ("error", telemetry::Format::Human),
     };
-    telemetry::init(default, format).map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))
+    telemetry::init(default, format)
+        .map_err(|error| UserError::invalid(telemetry::FILTER, error.to_string()))
 }
 
+/// A command looks for its farm when its flags are checked: those that have some are given the
+/// place, the others the farm.
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
     let json = cli.json;
     let place = &cli.place;
     match cli.command {
-        Command::Render(args) => render(args, &cli.place, json).await?,
-        Command::Submit(args) => jobs::submit(&farm::find(place)?, args, json).await?,
+        Command::Render(args) => render(args, place, json).await?,
+        Command::Submit(args) => jobs::submit(place, args, json).await?,
         Command::Status(args) => jobs::show(&farm::find(place)?.job(&args.job).await?, json)?,
-        Command::Watch(args) => jobs::watch(&farm::find(place)?, &args, json).await?,
-        Command::Ls(args) => jobs::ls(&farm::find(place)?, &args, json).await?,
-        Command::Get(args) => jobs::get(&farm::find(place)?, args, json).await?,
+        Command::Watch(args) => match &args.job {
+            Some(job) => jobs::watch(&farm::find(place)?, job, &args, json).await?,
+            None => whole_farm::watch(place, &args, json).await?,
+        },
+        Command::Ls(args) => jobs::ls(place, &args, json).await?,
+        Command::Image(args) => crate::image::show(&farm::find(place)?, &args, json).await?,
+        Command::Map(args) => crate::image_map::show(&farm::find(place)?, &args, json).await?,
+        Command::Get(args) if args.stage.is_some() || args.max_edge.is_some() => {
+            crate::previews::get(place, args, json).await?
+        }
+        Command::Failures(args) => jobs::failures(&farm::find(place)?, &args.job, json).await?,
+        Command::Get(args) => jobs::get(place, args, json).await?,
+        Command::Sheet(args) => crate::sheet::get(place, args, json).await?,
         Command::Verify(args) => crate::verify::verify(&farm::find(place)?, &args, json).await?,
-        Command::Cancel(args) => jobs::show(&farm::find(place)?.cancel(&args.job).await?, json)?,
+        Command::Cancel(args) => image_commands::cancel(place, &args, json).await?,
         Command::Pause(args) => jobs::show(&farm::find(place)?.pause(&args.job).await?, json)?,
         Command::Resume(args) => jobs::show(&farm::find(place)?.resume(&args.job).await?, json)?,
-        Command::Retry(args) => jobs::show(&farm::find(place)?.retry(deadline::retry(&args)?).await?, json)?,
+        Command::Retry(args) => image_commands::retry(place, &args, json).await?,
+        Command::Queue => whole_farm::queue(&farm::find(place)?, json).await?,
+        Command::History(args) => whole_farm::history(place, &args, json).await?,
+        Command::Usage(args) => whole_farm::usage(place, &args, json).await?,
         Command::Workers => jobs::workers(&farm::find(place)?, json).await?,
         Command::Drain(args) => jobs::drain(&farm::find(place)?, args, json).await?,
         Command::Cascades => jobs::cascades(&farm::find(place)?, json).await?,
         Command::Farm => jobs::farm(&farm::find(place)?, json).await?,
         Command::Completions { .. } => {}
         #[cfg(feature = "embedded")]
-        Command::Up(args) => crate::up::up(args, &cli.place, json).await?,
+        Command::Up(args) => crate::up::up(args, place, json).await?,
         #[cfg(feature = "embedded")]
         Command::Rerender(args) => return crate::rerender::rerender(args, json).await,
         #[cfg(feature = "embedded")]
@@ -88,8 +109,12 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Renders on the farm that is named or runs here; else on one for the occasion.
-async fn render(args: crate::args::RenderArgs, place: &crate::args::Place, json: bool) -> Result<()> {
+/// Renders on the farm that is named or runs here, or else on a temporary one.
+async fn render(
+    args: crate::args::RenderArgs,
+    place: &crate::args::Place,
+    json: bool,
+) -> Result<()> {
     #[cfg(feature = "embedded")]
     let machine = args.machine.clone();
     #[cfg(feature = "embedded")]
@@ -101,9 +126,10 @@ async fn render(args: crate::args::RenderArgs, place: &crate::args::Place, json:
     }
     #[cfg(feature = "embedded")]
     {
-        let options = crate::embedded::Options::for_occasion(&place.state, cascade.as_deref(), machine)?;
+        let options =
+            crate::embedded::Options::for_occasion(&place.state, cascade.as_deref(), machine)?;
         let farm = crate::embedded::Farm::start(options).await?;
-        let client = crate::client::Client::new(&farm.address().to_string())?;
+        let client = crate::client::Client::new(farm.address(), &Default::default())?;
         let rendered = tokio::select! {
             rendered = render.run(&client, &stop) => rendered,
             full = farm.full() => Err(kept(full)),
@@ -115,10 +141,10 @@ async fn render(args: crate::args::RenderArgs, place: &crate::args::Place, json:
     Err(farm::none(&place.state))
 }
 
-/// The job is accepted and stays so.
+/// The job is accepted and is kept.
 #[cfg(feature = "embedded")]
 fn kept(mut full: UserError) -> UserError {
-    full.message += "; what was asked for is kept, and `darkroom up` on that folder finishes it";
+    full.message += "; the job is kept, and `darkroom up` on that folder finishes it";
     full
 }
 

@@ -1,14 +1,19 @@
-//! Sampling flags: `--steps 20` for every stage, `--steps base=20` for one; the later and the more special one wins.
+//! Sampling flags: `--steps 20` for every stage, `--steps base=20` for one. A value for one stage
+//! overrides a value for all, and a later value overrides an earlier one.
 
 use std::str::FromStr;
 
 use clap::Args;
-use darkroom_core::error::UserError;
+use darkroom_core::{
+    error::UserError,
+    sampling::{Sampler, check_value},
+    settings::StageRequest,
+};
 use darkroom_proto::v1;
 
 use crate::failure::Result;
 
-/// A flag's value, for one stage or for all.
+/// A flag's value, for one stage or for all stages.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PerStage<T> {
     stage: Option<String>,
@@ -24,7 +29,9 @@ impl<T: FromStr> FromStr for PerStage<T> {
             None => (None, text),
         };
         let value = value.parse().map_err(|_| {
-            format!("{value:?} is none of its values; accepted: VALUE for all stages, or STAGE=VALUE")
+            format!(
+                "{value:?} is not a valid value; accepted: VALUE for all stages, or STAGE=VALUE"
+            )
         })?;
         Ok(Self { stage, value })
     }
@@ -38,66 +45,122 @@ impl FromStr for Timesteps {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        text.split(',').map(|one| one.trim().parse()).collect::<std::result::Result<_, _>>().map(Self)
+        text.split(',')
+            .map(|one| one.trim().parse())
+            .collect::<std::result::Result<_, _>>()
+            .map(Self)
     }
 }
 
 /// The sampling flags of `render` and `submit`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct StageFlags {
-    /// Denoising steps, 1 to 1000; for all stages, or for one as STAGE=STEPS
+    /// Denoising steps, 1 to 1000: STEPS for all stages, or STAGE=STEPS for one [default: the
+    /// cascade's]
     #[arg(long, value_name = "[STAGE=]STEPS")]
     pub(crate) steps: Vec<PerStage<u32>>,
-    /// Guidance weight, 1 (none) to 100
+    /// Guidance weight, 1 (none) to 100 [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]WEIGHT", allow_hyphen_values = true)]
     pub(crate) guidance: Vec<PerStage<f64>>,
-    /// Where the guidance weight counts, the rest at half the cost: constant, 200..800 (timesteps), 20%..80% (of the
-    /// steps), or oscillating:5:1 (at five steps, then 1 and the weight in turn)
+    /// Where the guidance weight applies; other steps take half the time: constant, 200..800
+    /// (timesteps), 20%..80% (of the steps), or oscillating:5:1 (the first five steps, then weight
+    /// 1 and the guidance weight in turn) [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]WHERE")]
     pub(crate) guidance_schedule: Vec<PerStage<String>>,
-    /// ddpm, ddim, dpmsolver++ or sde-dpmsolver++
-    #[arg(long, value_name = "[STAGE=]SAMPLER")]
+    #[arg(long, value_name = "[STAGE=]SAMPLER", help = Sampler::names())]
     pub(crate) sampler: Vec<PerStage<String>>,
-    /// DeepFloyd IF's timesteps by name: fast27, smart27, smart50, smart100, smart185, super27, super40 or super100
+    /// DeepFloyd IF's lists of timesteps by name: fast27, smart27, smart50, smart100, smart185,
+    /// super27, super40 or super100 [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]NAME")]
     pub(crate) preset: Vec<PerStage<String>>,
-    /// Training timesteps to visit, falling: 999,500,0
+    /// Training timesteps to visit, in falling order: 999,500,0 [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]LIST", conflicts_with = "preset")]
     pub(crate) timesteps: Vec<PerStage<Timesteps>>,
-    /// How steps are spread over the training timesteps: leading, linspace, trailing, or configured (by the cascade)
+    /// How steps are spread over the training timesteps: leading, linspace, trailing, or configured
+    /// (in the scheduler file) [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]SPACING")]
     pub(crate) spacing: Vec<PerStage<String>>,
-    /// Share of fresh noise of ddim, 0 to 1
+    /// Share of fresh noise in ddim, 0 to 1 [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]ETA", allow_hyphen_values = true)]
     pub(crate) eta: Vec<PerStage<f64>>,
-    /// What keeps predicted pictures within bounds: off, static:RANGE, dynamic:PERCENTILE:MAX (dynamic:99.5:1.5), or
-    /// configured (by the cascade)
+    /// What keeps predicted pictures within bounds: off, static:RANGE, dynamic:PERCENTILE:MAX
+    /// (dynamic:99.5:1.5), or configured (in the scheduler file) [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]HOW")]
     pub(crate) thresholding: Vec<PerStage<String>>,
-    /// Noise level of the augmentation of a super-resolution stage's input, 0 to 999
+    /// Noise level that is added to a super-resolution stage's input, 0 to 999 [default: the
+    /// cascade's]
     #[arg(long, value_name = "[STAGE=]LEVEL")]
     pub(crate) noise_level: Vec<PerStage<u32>>,
-    /// How far the image is noised before a stage starts from it, above 0 to 1 (noise alone) [default: 0.7 in the first
-    /// stage, 1 there with a mask, 0.8 in the others]
+    /// How much noise is added to the image before a stage starts from it: above 0, at most 1
+    /// (noise alone) [default: 0.7 in the first stage, or 1 with a mask; 0.8 in the others]
     #[arg(long, value_name = "[STAGE=]STRENGTH", allow_hyphen_values = true)]
     pub(crate) strength: Vec<PerStage<f64>>,
-    /// Compute the network's deeper features at every so-many-th step only and use them again between: quicker, and a
-    /// little different. 1 (not at all) to 100
+    /// Compute the network's deeper features only every N steps and reuse them in between: faster,
+    /// and slightly different. 1 (no reuse) to 100 [default: the cascade's]
     #[arg(long, value_name = "[STAGE=]STEPS")]
     pub(crate) cache_interval: Vec<PerStage<u32>>,
 }
 
 impl StageFlags {
-    /// The settings these flags ask of a cascade with `stages`. Flags for all stages go to those that pictures of
-    /// `size` pass, from stage `from` on; the farm checks the values.
+    /// Checks each value as far as it needs no cascade.
+    pub(crate) fn check(&self) -> Result<()> {
+        let number = |flag: &PerStage<f64>| Some(flag.value);
+        let count = |flag: &PerStage<u32>| Some(flag.value);
+        let word = |flag: &PerStage<String>| Some(flag.value.clone());
+        let no = StageRequest::default;
+        let list = |flag: &PerStage<Timesteps>| flag.value.0.clone();
+        let asked = (self.steps.iter().map(|flag| StageRequest { steps: count(flag), ..no() }))
+            .chain(
+                self.guidance
+                    .iter()
+                    .map(|flag| StageRequest { guidance_scale: number(flag), ..no() }),
+            )
+            .chain(
+                self.guidance_schedule
+                    .iter()
+                    .map(|flag| StageRequest { guidance_schedule: word(flag), ..no() }),
+            )
+            .chain(self.sampler.iter().map(|flag| StageRequest { sampler: word(flag), ..no() }))
+            .chain(self.preset.iter().map(|flag| StageRequest { preset: word(flag), ..no() }))
+            .chain(self.timesteps.iter().map(|flag| StageRequest { timesteps: list(flag), ..no() }))
+            .chain(self.spacing.iter().map(|flag| StageRequest { spacing: word(flag), ..no() }))
+            .chain(self.eta.iter().map(|flag| StageRequest { eta: number(flag), ..no() }))
+            .chain(
+                self.thresholding
+                    .iter()
+                    .map(|flag| StageRequest { thresholding: word(flag), ..no() }),
+            )
+            .chain(
+                self.noise_level
+                    .iter()
+                    .map(|flag| StageRequest { noise_level: count(flag), ..no() }),
+            )
+            .chain(self.strength.iter().map(|flag| StageRequest { strength: number(flag), ..no() }))
+            .chain(
+                self.cache_interval
+                    .iter()
+                    .map(|flag| StageRequest { cache_interval: count(flag), ..no() }),
+            );
+        // Named as by the farm, which checks them again beside the stage's other values.
+        let path = |key: &str| format!("spec.settings.stages.{key}");
+        asked.into_iter().try_for_each(|value| check_value(&value, &path))
+    }
+
+    /// The settings that these flags request for a cascade with `stages`. Flags for all stages
+    /// apply to the stages that pictures of `size` pass, starting with stage `from`. The farm
+    /// checks the values.
     pub(crate) fn settings(
         &self,
         size: u32,
         from: Option<&str>,
         stages: &[v1::CascadeStage],
     ) -> Result<v1::Settings> {
-        let end = stages.iter().position(|stage| stage.size == size).map_or(stages.len(), |last| last + 1);
-        let begin = stages[..end].iter().position(|stage| Some(stage.name.as_str()) == from).unwrap_or(0);
+        let end = stages
+            .iter()
+            .position(|stage| stage.size == size)
+            .map_or(stages.len(), |last| last + 1);
+        let begin =
+            stages[..end].iter().position(|stage| Some(stage.name.as_str()) == from).unwrap_or(0);
         let passed: Vec<&v1::CascadeStage> = stages[begin..end].iter().collect();
         self.check_names(&passed)?;
         let settings = (begin..).zip(&passed).map(|(position, stage)| v1::StageSettings {
@@ -123,10 +186,10 @@ impl StageFlags {
         Ok(v1::Settings { size, stages, ..v1::Settings::default() })
     }
 
-    /// Timesteps for this stage win over steps for all.
+    /// Timesteps for this stage override steps for all stages.
     fn steps_of(&self, stage: &str) -> Option<u32> {
-        let listed =
-            pick_special(&self.preset, stage).is_some() || pick_special(&self.timesteps, stage).is_some();
+        let listed = pick_special(&self.preset, stage).is_some()
+            || pick_special(&self.timesteps, stage).is_some();
         if listed { pick_special(&self.steps, stage) } else { pick(&self.steps, stage) }
     }
 
@@ -151,7 +214,10 @@ impl StageFlags {
                     let accepted: Vec<_> = stages.iter().map(|stage| stage.name.as_str()).collect();
                     return Err(UserError::invalid(
                         flag,
-                        format!("{flag} names the stage {name:?}; accepted: {}", accepted.join(", ")),
+                        format!(
+                            "{flag} names the stage {name:?}; accepted: {}",
+                            accepted.join(", ")
+                        ),
                     ));
                 }
             }
@@ -169,12 +235,17 @@ fn names<T>(flags: &[PerStage<T>]) -> Vec<&str> {
 }
 
 fn pick<T: Clone>(flags: &[PerStage<T>], stage: &str) -> Option<T> {
-    pick_special(flags, stage)
-        .or_else(|| flags.iter().rev().find(|flag| flag.stage.is_none()).map(|flag| flag.value.clone()))
+    pick_special(flags, stage).or_else(|| {
+        flags.iter().rev().find(|flag| flag.stage.is_none()).map(|flag| flag.value.clone())
+    })
 }
 
 fn pick_special<T: Clone>(flags: &[PerStage<T>], stage: &str) -> Option<T> {
-    flags.iter().rev().find(|flag| flag.stage.as_deref() == Some(stage)).map(|flag| flag.value.clone())
+    flags
+        .iter()
+        .rev()
+        .find(|flag| flag.stage.as_deref() == Some(stage))
+        .map(|flag| flag.value.clone())
 }
 
 #[cfg(test)]
@@ -213,8 +284,11 @@ mod tests {
             ..StageFlags::default()
         };
         let settings = flags.settings(0, None, &stages()).expect("known stages");
-        let seen: Vec<_> =
-            settings.stages.iter().map(|s| (s.preset.as_deref(), s.timesteps.as_slice(), s.steps)).collect();
+        let seen: Vec<_> = settings
+            .stages
+            .iter()
+            .map(|s| (s.preset.as_deref(), s.timesteps.as_slice(), s.steps))
+            .collect();
         let expected: [(_, &[u32], _); 3] =
             [(Some("smart50"), &[], None), (None, &[900, 500, 3], None), (None, &[], Some(5))];
         assert_eq!(seen, expected);
@@ -235,15 +309,69 @@ mod tests {
     }
 
     #[test]
+    fn values_that_no_stage_takes_are_refused_without_a_cascade() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            stages: StageFlags,
+        }
+        let check = |flag: &str| {
+            let line = Line::try_parse_from(["", flag]).expect("parses");
+            line.stages.check()
+        };
+        for (flag, key) in [
+            ("--steps=base=0", "steps"),
+            ("--steps=1001", "steps"),
+            ("--guidance=0.5", "guidance_scale"),
+            ("--guidance=nan", "guidance_scale"),
+            ("--guidance-schedule=often", "guidance_schedule"),
+            ("--sampler=euler", "sampler"),
+            ("--preset=slow", "preset"),
+            ("--timesteps=1,2", "timesteps"),
+            ("--spacing=wide", "spacing"),
+            ("--eta=1.5", "eta"),
+            ("--thresholding=on", "thresholding"),
+            ("--noise-level=1000", "noise_level"),
+            ("--strength=0", "strength"),
+            ("--cache-interval=0", "cache_interval"),
+        ] {
+            let field = check(flag).expect_err(flag).field;
+            assert_eq!(field, Some(format!("spec.settings.stages.{key}")), "{flag}");
+        }
+        for flag in [
+            "--steps=base=1000",
+            "--guidance=1",
+            "--guidance-schedule=20%..80%",
+            "--sampler=ddim",
+            "--preset=super100",
+            "--timesteps=base=999,0",
+            "--spacing=trailing",
+            "--eta=1",
+            "--thresholding=dynamic:99.5:1.5",
+            "--noise-level=999",
+            "--strength=0.01",
+            "--cache-interval=100",
+        ] {
+            assert_eq!(check(flag), Ok(()), "{flag}");
+        }
+    }
+
+    #[test]
     fn no_flags_ask_for_nothing() {
-        let settings = StageFlags::default().settings(0, None, &stages()).expect("nothing to refuse");
+        let settings =
+            StageFlags::default().settings(0, None, &stages()).expect("nothing to refuse");
         assert!(settings.stages.is_empty());
     }
 
     #[test]
     fn an_unknown_stage_is_refused_with_those_there_are() {
-        let flags = StageFlags { steps: vec!["sr512=7".parse().expect("valid")], ..StageFlags::default() };
+        let flags =
+            StageFlags { steps: vec!["sr512=7".parse().expect("valid")], ..StageFlags::default() };
         let error = flags.settings(0, None, &stages()).expect_err("unknown stage");
-        assert_eq!(error.message, "--steps names the stage \"sr512\"; accepted: base, sr256, sr1024");
+        assert_eq!(
+            error.message,
+            "--steps names the stage \"sr512\"; accepted: base, sr256, sr1024"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `darkroom up`: the whole farm in this process until a signal ends it, its state in one folder.
+//! `darkroom up`: the whole farm in this process until a signal ends it, with its state in one
+//! folder.
 
 use std::path::PathBuf;
 
@@ -14,16 +15,20 @@ use crate::{
     output,
 };
 
-/// Where it listens when nothing else is said.
+/// The default address.
 fn default_listen() -> Listen {
     std::net::SocketAddr::from(([127, 0, 0, 1], 7878)).into()
 }
 
-/// What `--config` may hold; flags win over it.
+/// The keys that `--config` may have; flags override them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
     listen: Option<Listen>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
+    plaintext: bool,
     cascades: Vec<PathBuf>,
     device: Option<String>,
     dtype: Option<String>,
@@ -31,13 +36,13 @@ struct File {
     batch: Option<usize>,
 }
 
-/// Runs the farm until it is told to stop, and lets it finish what can be finished soon.
+/// Runs the farm until it is stopped, and then lets short work finish.
 pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()> {
     let stop = shutdown::on_signals().map_err(failure::internal)?;
     let farm = Farm::start(options(args, place)?).await?;
     let told = tell(&farm, place, as_json);
     if let Some(failure) = told.err().filter(|failure| !output::is_closed(failure)) {
-        // Whoever started it cannot be told where it listens.
+        // The address cannot be printed for whoever started it.
         let _ = farm.shut_down().await;
         return Err(failure);
     }
@@ -49,7 +54,7 @@ fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
     if as_json {
         output::json(&output::with_path(
             json!({
-                "address": farm.address().to_string(),
+                "address": farm.address(),
                 "pid": std::process::id(),
                 "cascades": farm.cascades(),
             }),
@@ -68,7 +73,9 @@ fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
 
 fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     let file: File = match &args.config {
-        Some(path) => config::load(path).map_err(|error| UserError::invalid("config", error.to_string()))?,
+        Some(path) => {
+            config::load(path).map_err(|error| UserError::invalid("config", error.to_string()))?
+        }
         None => File::default(),
     };
     let mut machine = args.machine;
@@ -76,6 +83,11 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     machine.dtype = machine.dtype.or(file.dtype);
     machine.threads = machine.threads.or(file.threads);
     machine.batch = machine.batch.or(file.batch);
+    let mut tls = args.tls;
+    tls.tls_cert = tls.tls_cert.or(file.tls_cert);
+    tls.tls_key = tls.tls_key.or(file.tls_key);
+    tls.tls_client_ca = tls.tls_client_ca.or(file.tls_client_ca);
+    tls.plaintext |= file.plaintext;
     let mut cascades = if args.cascades.is_empty() { file.cascades } else { args.cascades };
     if cascades.is_empty() {
         cascades.push(embedded::demo_cascade()?);
@@ -83,6 +95,7 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     Ok(embedded::Options {
         state: place.state.clone(),
         listen: args.listen.or(file.listen).unwrap_or_else(default_listen),
+        privacy: tls.open()?,
         cascades,
         machine,
     })

@@ -1,7 +1,9 @@
-//! `darkroom verify`: fetches a finished job's manifest and every picture it lists, and proves that all of it is there.
+//! `darkroom verify`: fetches a finished job's manifest and every picture in it, and checks that
+//! everything is there.
 //!
-//! The manifest must have the hash that the farm's record states, and be whole in itself (its last line hashes those
-//! above; indices without gaps; totals). Every picture must come with the bytes whose hash its line states.
+//! The manifest must have the hash in the farm's record, and be consistent (its last line hashes
+//! the lines above; the indices have no gaps; the totals are right). Every picture must have the
+//! hash in its line.
 
 use std::{
     fs::File,
@@ -25,31 +27,39 @@ use crate::{
     output,
 };
 
-/// Most faults that are told one by one.
+/// Most problems that are listed one by one.
 const MOST_FAULTS: usize = 20;
 
-/// A picture as the manifest promises it.
+/// Most bytes of a line of a manifest: texts of the longest that there are, labels and settings.
+const MOST_LINE: u64 = 256 << 10;
+
+/// A picture as the manifest describes it.
 struct Promised {
     index: u64,
     sha256: Option<Digest>,
     size: u64,
 }
 
-/// Proves a job whole, or fails with what is not.
+/// Succeeds if a job is whole, or fails with what is not.
 pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) -> Result<()> {
-    // A farm that is not there, or a job that is not its own, is said at once; the streams that follow are patient.
-    client.job(&args.job).await?;
+    // A missing farm or an unknown job is reported at once; the streams that follow retry for
+    // longer.
+    let job = client.job(&args.job).await?;
     let mut file = tempfile::tempfile().map_err(failure::internal)?;
-    let stated = client.fetch_manifest(&args.job, &mut file).await?;
-    let (totals, promised) =
-        tokio::task::spawn_blocking(move || read(file, &stated)).await.map_err(failure::internal)??;
+    let most = most_bytes(&file, job.images)?;
+    let stated = client.fetch_manifest(&args.job, &mut file, most).await?;
+    let (totals, promised) = tokio::task::spawn_blocking(move || read(file, &stated))
+        .await
+        .map_err(failure::internal)??;
 
     let check = |picture: &Promised| {
         let (client, job) = (client.clone(), args.job.clone());
         let (index, sha256, size) = (picture.index, picture.sha256, picture.size);
         async move {
             match client.fetch(&job, index).await {
-                Ok(bytes) if Some(Digest::of(&bytes)) == sha256 && bytes.len() as u64 == size => None,
+                Ok(bytes) if Some(Digest::of(&bytes)) == sha256 && bytes.len() as u64 == size => {
+                    None
+                }
                 Ok(_) => Some(format!("image {index} has other bytes than the manifest states")),
                 Err(error) => Some(format!("image {index}: {}", error.message)),
             }
@@ -60,7 +70,7 @@ pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) ->
     if !faults.is_empty() {
         let more = faults.len().saturating_sub(MOST_FAULTS);
         if as_json {
-            // The failure below is the command's, whoever reads this.
+            // The error below is the command's result, whoever reads this line.
             let _ = output::json(&json!({"job": args.job, "whole": false, "faults": faults}));
         } else {
             faults.iter().take(MOST_FAULTS).for_each(|fault| output::tell(&shown(fault)));
@@ -69,16 +79,26 @@ pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) ->
             }
         }
         return Err(damaged(format!(
-            "{} of the {} pictures of job {} are not as its manifest states",
+            "{} of the {} pictures of job {} are not as its manifest states; `darkroom retry {} --lost` \
+             renders those again that storage has lost",
             faults.len(),
             promised.len(),
+            args.job,
             args.job
         )));
     }
     tell(&args.job, &totals, as_json)
 }
 
-/// Checks the manifest itself, and returns its totals and the pictures it promises.
+/// The most bytes that a manifest of so many images may have: a bounded line for each, and never so
+/// many that they would fill the disk.
+fn most_bytes(file: &File, images: u64) -> Result<u64> {
+    let disk = nix::sys::statvfs::fstatvfs(file).map_err(failure::internal)?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    Ok(images.saturating_add(2).saturating_mul(MOST_LINE).min(free / 2))
+}
+
+/// Checks the manifest itself, and returns its totals and its pictures.
 fn read(mut file: File, stated: &str) -> Result<(Totals, Vec<Promised>)> {
     file.rewind().map_err(failure::internal)?;
     let mut hasher = Sha256::new();
@@ -91,7 +111,9 @@ fn read(mut file: File, stated: &str) -> Result<(Totals, Vec<Promised>)> {
     }
     let found = Digest(hasher.finalize().into());
     if found.to_string() != stated {
-        return Err(damaged(format!("the manifest's SHA-256 is {found}, the farm's record states {stated}")));
+        return Err(damaged(format!(
+            "the manifest's SHA-256 is {found}, the farm's record states {stated}"
+        )));
     }
     file.rewind().map_err(failure::internal)?;
     let mut promised = Vec::new();

@@ -1,11 +1,12 @@
-//! The command line explains itself.
+//! Every command explains itself.
 
 use std::process::Command;
 
 #[test]
 fn every_command_has_help() {
     let help = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_darkroom")).args(arguments).output().expect("runs");
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_darkroom")).args(arguments).output().expect("runs");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     };
@@ -17,7 +18,11 @@ fn every_command_has_help() {
         "status",
         "watch",
         "ls",
+        "image",
+        "map",
+        "failures",
         "get",
+        "sheet",
         "cancel",
         "pause",
         "resume",
@@ -33,7 +38,9 @@ fn every_command_has_help() {
     }
     let submit = help(&["submit", "--help"]);
     let (general, files) = submit.split_once("Prompt files:").expect("a heading of their own");
-    for flag in ["--batch", "--format", "--column", "--labels", "--comments", "--sample", "--per-image"] {
+    for flag in
+        ["--batch", "--format", "--column", "--labels", "--comments", "--sample", "--per-image"]
+    {
         let has = |text: &str| text.split_whitespace().any(|word| word == flag);
         assert!(has(files) && !has(general), "{flag}");
     }

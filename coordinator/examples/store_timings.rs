@@ -1,74 +1,36 @@
-//! How fast the Postgres store is, alone: submit by chunks, encode, dispatch and commit; with `--snapshot`, while
-//! somebody holds an old snapshot open all the time.
+//! How fast the Postgres store is, alone: submit by chunks, encode, dispatch and commit; with
+//! `--snapshot`, while somebody holds an old snapshot open all the time.
 //!
-//! `cargo run --release --example store_timings -- [--images 100000] [--bulk 512] [--snapshot] [--url postgres://…]`
+//! `cargo run --release --example store_timings -- [--images 100000] [--bulk 512] [--snapshot]
+//! [--url postgres://…]`
 
-#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     time::{Duration, Instant},
 };
 
 use darkroom_coordinator::store::{
-    Store,
-    limits::Limits,
     postgres::{Options, PostgresStore},
-    records::{
-        Dispatched, Extras, ImageOrder, ImageQuery, NewJob, NewPrompt, PreparedText, Report, Requested, Term,
-    },
+    records::{Dispatched, ImageOrder, ImageQuery, Report, Term},
+    roles::{Agreed, Dispatching, Following, Leading, Maintenance, Outcomes, Queries, Submits},
 };
 use darkroom_core::{
     artifact::ArtifactRef,
-    cascade::{Cascade, CascadeSpec},
+    cascade::Cascade,
     digest::Digest,
     fair_share::Pick,
-    id::{JobId, StageName, WorkerId},
+    id::{JobId, WorkerId},
     image_state::ImageState,
-    label::Naming,
-    prompt::text_digest,
-    settings::{Settings, SettingsRequest},
 };
-use darkroom_queue::task::{Outcome, PoolId, TaskResult};
+use darkroom_queue::task::{Outcome, TaskResult};
+use darkroom_suites::{cascade, store::samples};
 use darkroom_test_servers::postgres::Postgres;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 type Failure = Box<dyn Error + Send + Sync>;
-
-const STAGES: [&str; 4] = ["encode", "base", "sr256", "sr1024"];
-const CASCADE: &str = r#"
-    format = 1
-    name = "tiny"
-    [encoder]
-    folder = "text_encoder"
-    tokenizer = "tokenizer"
-    max_length = 20
-    [[stages]]
-    name = "base"
-    folder = "base"
-    size = 64
-    sampler = "ddim"
-    steps = 4
-    guidance_scale = 3.0
-    [[stages]]
-    name = "sr256"
-    folder = "sr256"
-    size = 256
-    sampler = "ddpm"
-    steps = 2
-    guidance_scale = 1.0
-    noise_level = 50
-    [[stages]]
-    name = "sr1024"
-    folder = "sr1024"
-    size = 1024
-    sampler = "ddpm"
-    steps = 2
-    guidance_scale = 1.0
-    noise_level = 50
-"#;
 
 struct Arguments {
     images: u64,
@@ -113,7 +75,7 @@ async fn main() -> Result<(), Failure> {
         (None, None) => return Err("no server".into()),
     };
     let store = PostgresStore::connect(&url, Options::default()).await?;
-    let cascade = Cascade { spec: CascadeSpec::parse(CASCADE)?, files: BTreeMap::new() };
+    let cascade = cascade::without_files(cascade::STAGES.len());
     store.register_cascade(&cascade).await?;
     let term = store.lead("timings").await?.ok_or("somebody else leads")?;
     let statistics = PgConnection::connect(&url).await?;
@@ -128,7 +90,7 @@ async fn main() -> Result<(), Failure> {
         "| stage | transitions | per second | first dispatches, ms | last dispatches, ms | commit, ms | dead tuples each |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for stage in STAGES {
+    for stage in ["encode"].into_iter().chain(cascade::STAGES) {
         bench.pass(stage, arguments.bulk).await?;
     }
     bench.read(arguments.images).await?;
@@ -140,8 +102,7 @@ async fn main() -> Result<(), Failure> {
 
 impl Bench {
     async fn submit(&mut self, images: u64) -> Result<(), Failure> {
-        let (encoder, job) = (self.cascade.encoder_digest(), self.new_job()?);
-        let negative = text(&encoder, "");
+        let (encoder, job) = (self.cascade.encoder_digest(), samples::job(&self.cascade));
         let began = Instant::now();
         let mut building = Duration::ZERO;
         self.store.begin(&job).await?;
@@ -149,21 +110,10 @@ impl Bench {
             let build = Instant::now();
             let prompts: Vec<_> = (first..images.min(first + 1000))
                 .map(|index| {
-                    let words =
-                        format!("a photograph of thing number {index}, in the style of nobody at all");
-                    NewPrompt {
-                        position: index,
-                        text_embedding: text(&encoder, &words),
-                        text: words,
-                        negative: String::new(),
-                        first_index: index,
-                        images: 1,
-                        first_seed: index,
-                        negative_embedding: Some(negative.clone()),
-                        style_embedding: None,
-                        extras: Extras::default(),
-                        naming: Naming::default(),
-                    }
+                    let words = format!(
+                        "a photograph of thing number {index}, in the style of nobody at all"
+                    );
+                    samples::prompt(&encoder, index, &words, 1)
                 })
                 .collect();
             building += build.elapsed();
@@ -181,27 +131,10 @@ impl Bench {
         Ok(())
     }
 
-    fn new_job(&self) -> Result<NewJob, Failure> {
-        Ok(NewJob {
-            id: JobId(Uuid::now_v7()),
-            tenant: "tenant".to_owned(),
-            name: "timings".to_owned(),
-            client_request_id: None,
-            priority: 1,
-            cascade: self.cascade.digest(),
-            encoder: self.cascade.encoder_digest(),
-            settings: Settings::resolve(&SettingsRequest::default(), &self.cascade.spec)?,
-            requested: Requested::default(),
-            seed: 7,
-            limits: Limits::default(),
-        })
-    }
-
-    /// Dispatches and commits until the stage is through, one after the other as one job's transactions are anyway.
+    /// Dispatches and commits until the stage is through, one after the other as one job's
+    /// transactions are anyway.
     async fn pass(&mut self, stage: &str, bulk: u64) -> Result<(), Failure> {
-        let stage = StageName::try_from(stage.to_owned())?;
-        let digest = if stage.is_encode() { self.cascade.encoder_digest() } else { self.cascade.digest() };
-        let pool = PoolId { stage, digest };
+        let pool = cascade::pool(&self.cascade, stage);
         let dead = self.dead_tuples().await?;
         let (began, mut count) = (Instant::now(), 0);
         let (mut dispatches, mut commits) = (Vec::new(), Vec::new());
@@ -249,7 +182,8 @@ impl Bench {
             for (states, times) in [(vec![], &mut pages), (vec![ImageState::Dead], &mut by_state)] {
                 let order = ImageOrder::Index(Some(after));
                 let asked = Instant::now();
-                self.store.images(&ImageQuery { job: self.job, states, order, limit: 100 }).await?;
+                let query = ImageQuery { states, ..ImageQuery::all(self.job, order, 100) };
+                self.store.images(&query).await?;
                 times.push(ms(asked.elapsed()));
             }
             let version = self.store.job(self.job).await?.version;
@@ -283,23 +217,24 @@ impl Bench {
     }
 }
 
-fn text(encoder: &Digest, words: &str) -> PreparedText {
-    PreparedText { digest: text_digest(encoder, words), prepared: words.to_owned() }
-}
-
 fn report(task: &Dispatched) -> Report {
-    let key = format!("tasks/{}/{}.safetensors", "0123456789abcdef".repeat(4), "0123456789abcdef".repeat(4));
+    let key = format!(
+        "tasks/{}/{}.safetensors",
+        "0123456789abcdef".repeat(4),
+        "0123456789abcdef".repeat(4)
+    );
     let artifact = ArtifactRef { key, sha256: Digest::of(b"bytes"), size: 12_345 };
     let result = TaskResult {
         key: task.key,
         worker: WorkerId("worker-0123456789abcdef0123456789abcdef".to_owned()),
-        host: "worker".to_owned(),
+        place: "worker".to_owned(),
         device_class: "fake".to_owned(),
         alone: false,
         seconds: 0.5,
+        batch: 8,
         outcome: Outcome::Done { artifact, notes: Vec::new() },
     };
-    Report { result, live_hosts: 4 }
+    Report { result, live_places: 4 }
 }
 
 fn ms(time: Duration) -> f64 {

@@ -1,9 +1,10 @@
-//! Reads results in bulk and commits them, one transaction a bulk, acknowledging after the commit. Where the dispatcher
-//! has given leave, the same transaction hands their images on to the next pool.
+//! Reads results in bulk, commits each bulk in one transaction, and acknowledges it after the
+//! commit. If the dispatcher has given credit, the same transaction dispatches their images to the
+//! next pool.
 //!
-//! A bulk that fails for what is in it is halved until the result at fault stands alone; that one is counted and
-//! acknowledged, so that it holds nobody up. Whatever else is wrong with the record is waited out: work that is done
-//! is not thrown away.
+//! A bulk that fails because of its content is halved until the faulty result is alone. That result
+//! is counted and acknowledged, so that it does not block others. Other faults of the record are
+//! retried, so that no finished work is lost.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,32 +13,34 @@ use darkroom_queue::task::{EntryId, Outcome, PoolId, ResultEntry, TaskResult};
 
 use crate::{
     dispatcher,
-    service::{Error, Shared},
+    error::Error,
+    shared::Shared,
     store::{
         self,
         records::{Committed, Dispatched, Fate, Onward, Report},
+        roles::Outcomes,
     },
 };
 
 /// Results of one transaction.
 const BULK: usize = 512;
-/// How long one reading waits for the first result.
+/// How long one read waits for the first result.
 const WAIT: Duration = Duration::from_secs(1);
-/// Pause after an error that may pass.
+/// Pause after a temporary error.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Commits one pool's results until shutdown.
-pub(crate) async fn run(shared: Arc<Shared>, pool: PoolId) {
+pub(crate) async fn run(shared: Arc<Shared>, store: Arc<dyn Outcomes>, pool: PoolId) {
     while !shared.stop.is_cancelled() {
-        let read = shared.queue.results(&pool, &shared.holder, BULK, WAIT);
+        let read = shared.queue.results(&pool, shared.leadership.holder(), BULK, WAIT);
         let entries = tokio::select! {
             entries = read => entries,
             () = shared.stop.cancelled() => return,
         };
         let done = match entries {
-            // There are none, and that is known: the queue can be read.
+            // There are no results, but the queue can be read.
             Ok(entries) if entries.is_empty() => Ok(()),
-            Ok(entries) => settle(&shared, &pool, &entries).await,
+            Ok(entries) => settle(&shared, store.as_ref(), &pool, &entries).await,
             Err(error) => Err(error.into()),
         };
         match done {
@@ -50,21 +53,26 @@ pub(crate) async fn run(shared: Arc<Shared>, pool: PoolId) {
     }
 }
 
-/// Each pool's commits fail and heal by themselves.
+/// The name of this part. Each pool's commits fail and recover separately.
 fn part(pool: &PoolId) -> String {
     format!("commit {pool}")
 }
 
-/// Commits the entries and acknowledges them; retries until shutdown what is not their own fault.
-async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Result<(), Error> {
-    let _unsettled = shared.openings.unsettled(pool, entries.len() as u64);
-    // Halves that are still to be committed, the next one last.
+/// Commits the entries and acknowledges them. Retries until shutdown, unless an entry is at fault.
+async fn settle(
+    shared: &Shared,
+    store: &dyn Outcomes,
+    pool: &PoolId,
+    entries: &[ResultEntry],
+) -> Result<(), Error> {
+    let _unsettled = shared.credits.unsettled(pool, entries.len() as u64);
+    // Halves that are not committed yet; the next one is last.
     let mut bulks = vec![entries];
     while let Some(bulk) = bulks.pop() {
         if !stands(Guard::AckAfterCommit) {
             acknowledge(shared, pool, bulk).await;
         }
-        match commit(shared, pool, bulk).await {
+        match commit(shared, store, pool, bulk).await {
             Ok(()) => shared.healed(&part(pool)),
             Err(error) if error.retryable() || !error.is_about_the_data() => {
                 if shared.stop.is_cancelled() {
@@ -90,7 +98,8 @@ async fn settle(shared: &Shared, pool: &PoolId, entries: &[ResultEntry]) -> Resu
     Ok(())
 }
 
-/// The rest of the bulk is committed all the same; what is not acknowledged is read again, to no effect.
+/// The rest of the bulk is still committed. Entries that are not acknowledged are read again,
+/// without effect.
 async fn acknowledge(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) {
     let ids: Vec<EntryId> = bulk.iter().map(|entry| entry.id.clone()).collect();
     if let Err(error) = shared.queue.acknowledge(pool, &ids).await {
@@ -98,30 +107,39 @@ async fn acknowledge(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) {
     }
 }
 
-async fn commit(shared: &Shared, pool: &PoolId, bulk: &[ResultEntry]) -> Result<(), store::Error> {
+async fn commit(
+    shared: &Shared,
+    store: &dyn Outcomes,
+    pool: &PoolId,
+    bulk: &[ResultEntry],
+) -> Result<(), store::Error> {
     let most = bulk.len() as u64;
     let next = shared.cascades.pools_after(pool);
-    let onward: Vec<Onward> = next.iter().filter_map(|next| shared.openings.take(next, most)).collect();
-    let done = commit_onward(shared, pool, bulk, &onward).await;
+    let onward: Vec<Onward> =
+        next.iter().filter_map(|next| shared.credits.take(next, most)).collect();
+    let done = commit_onward(shared, store, (pool, bulk), &onward).await;
     let mut used: HashMap<&PoolId, Vec<Dispatched>> = HashMap::new();
     let (reports, committed, dispatched) = match done {
         Ok(done) => done,
         Err(error) => {
-            onward.iter().for_each(|leave| shared.openings.end(leave, 0));
+            onward.iter().for_each(|credit| shared.credits.end(credit, 0));
             return Err(error);
         }
     };
     for (pool, task) in dispatched {
-        if let Some(leave) = onward.iter().find(|leave| leave.pool == pool) {
-            used.entry(&leave.pool).or_default().push(task);
+        if let Some(credit) = onward.iter().find(|credit| credit.pool == pool) {
+            used.entry(&credit.pool).or_default().push(task);
         }
     }
-    for leave in &onward {
-        let tasks = used.remove(&leave.pool).unwrap_or_default();
-        shared.openings.end(leave, tasks.len() as u64);
-        // They are committed all the same; what the queue does not take is ready again, at the latest by the sweep.
-        if let Err(error) = dispatcher::hand_out(shared, leave.term, &leave.pool, &tasks).await {
-            shared.failed(&part(&leave.pool), &error);
+    for credit in &onward {
+        let tasks = used.remove(&credit.pool).unwrap_or_default();
+        shared.credits.end(credit, tasks.len() as u64);
+        // The results are committed in any case. Tasks that the queue refuses become ready again,
+        // by the next sweep at the latest.
+        if let Err(error) =
+            dispatcher::hand_out(shared, store, credit.term, (&credit.pool, &tasks)).await
+        {
+            shared.failed(&part(&credit.pool), &error);
         }
     }
     measure(shared, pool, &reports, &committed);
@@ -137,37 +155,44 @@ type Done = (Vec<Report>, Committed, Vec<(PoolId, Dispatched)>);
 
 async fn commit_onward(
     shared: &Shared,
-    pool: &PoolId,
-    bulk: &[ResultEntry],
+    store: &dyn Outcomes,
+    (pool, bulk): (&PoolId, &[ResultEntry]),
     onward: &[Onward],
 ) -> Result<Done, store::Error> {
-    let live_hosts = shared.crew.get().hosts(pool);
-    let reports: Vec<_> =
-        bulk.iter().map(|entry| Report { result: keepable(entry.result.clone()), live_hosts }).collect();
-    let done = match shared.store.commit_onward(pool, &reports, onward).await {
+    let live_places = shared.crew.get().places(pool);
+    let reports: Vec<_> = bulk
+        .iter()
+        .map(|entry| Report { result: keepable(entry.result.clone()), live_places })
+        .collect();
+    let done = match store.commit_onward(pool, &reports, onward).await {
         Err(store::Error::NotLeading(_)) => {
-            // Results are committed whoever leads.
-            shared.openings.close_all();
-            (shared.store.commit(pool, &reports).await?, Vec::new())
+            // Results are committed whether or not this coordinator leads.
+            shared.credits.close_all();
+            (store.commit(pool, &reports).await?, Vec::new())
         }
         done => done?,
     };
     Ok((reports, done.0, done.1))
 }
 
-/// A result of which every text can be kept: Postgres knows no U+0000, which an error's message may hold.
+/// The result without U+0000 in its texts: an error's message may contain it, and Postgres cannot
+/// store it.
 fn keepable(mut result: TaskResult) -> TaskResult {
     let keepable = |text: &mut String| {
         if text.contains('\0') {
             *text = text.replace('\0', "\u{fffd}");
         }
     };
-    keepable(&mut result.host);
+    keepable(&mut result.place);
     keepable(&mut result.device_class);
     match &mut result.outcome {
         Outcome::Done { notes, .. } => notes.iter_mut().for_each(keepable),
         Outcome::Failed { code, message } => {
-            keepable(code);
+            if code.name().contains('\0') {
+                let mut text = String::from(code.clone());
+                keepable(&mut text);
+                *code = text.into();
+            }
             keepable(message);
         }
         Outcome::Interrupted { reason } => keepable(reason),
@@ -182,14 +207,14 @@ fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Commi
         match (fate, &result.outcome) {
             (Fate::Applied, Outcome::Failed { code, message }) => {
                 tracing::warn!(pool = %pool, subject = ?result.key.subject, task.attempt = result.key.dispatch,
-                    worker = %result.worker, error.code = code, error = message, "task failed");
+                    worker = %result.worker, error.code = code.name(), error = message, "task failed");
                 shared.events.limits.notify_one();
                 shared.counters.committed.add(1);
             }
             (Fate::Applied, _) => shared.counters.committed.add(1),
             (Fate::Discarded(reason), _) => {
-                tracing::debug!(pool = %pool, subject = ?result.key.subject, reason, "result discarded");
-                shared.counters.discard(reason);
+                tracing::debug!(pool = %pool, subject = ?result.key.subject, reason = reason.name(), "result discarded");
+                shared.counters.discard(reason.name());
             }
         }
     }

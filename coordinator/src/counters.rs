@@ -1,4 +1,4 @@
-//! What the coordinator counts about itself: results it discarded, and what its sweeps found.
+//! The coordinator's counters of itself: results, discarded results, and findings of its sweeps.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ pub struct Counters {
     pub committed: Count,
     /// Tasks handed to the queue.
     pub dispatched: Count,
-    /// Results that no transaction would take, one by one; zero are expected.
+    /// Results that could not be committed even alone. Zero are expected.
     pub unusable: Count,
     /// Leases that ran out.
     pub leases_expired: Count,
@@ -23,7 +23,7 @@ pub struct Counters {
     pub tasks_lost: Count,
     /// Queue entries that SQL did not expect.
     pub entries_unexpected: Count,
-    /// Jobs that should have been finished and were not; zero are expected.
+    /// Jobs that should have been finished but were not. Zero are expected.
     pub jobs_overlooked: Count,
     /// Streaming submits that were given up.
     pub submits_abandoned: Count,
@@ -54,6 +54,11 @@ impl Counters {
     }
 
     pub(crate) fn discard(&self, reason: &'static str) {
-        *self.discarded.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        *self
+            .discarded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(reason)
+            .or_default() += 1;
     }
 }

@@ -1,4 +1,5 @@
-//! The workers as they last announced themselves: who serves a pool, how much of it, on how many devices.
+//! The workers as they last announced themselves: which of them serve a pool, their largest
+//! batches, and their devices.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,15 +13,15 @@ use tokio::time::Instant;
 
 use crate::rates::Rates;
 
-/// Batches per worker that a pool's line holds: one runs, one is prefetched.
+/// Batches per worker in a pool's queue: one runs, one is prefetched.
 const BATCHES: u64 = 2;
-/// Batches that take less than this together are no line at all: the dispatcher comes by too seldom, and all that becomes
-/// ready would have to wait for it.
+/// A worker's queue should take at least this long. If it is shorter, workers run idle between two
+/// passes of the dispatcher.
 const LINE_SECONDS: f64 = 0.25;
-/// Batches per worker that a line holds at most.
+/// Most batches per worker in a queue.
 const MOST_BATCHES: u64 = 8;
 
-/// A reading of the workers' cards.
+/// One reading of the workers' cards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Crew(Vec<WorkerCard>);
 
@@ -33,14 +34,19 @@ impl Crew {
         &self.0
     }
 
-    /// Every pool that someone serves.
+    /// Every pool that a worker serves.
     pub(crate) fn pools(&self) -> BTreeSet<PoolId> {
-        self.working().flat_map(|card| card.pools.values()).map(|served| served.pool.clone()).collect()
+        self.working()
+            .flat_map(|card| card.pools.values())
+            .map(|served| served.pool.clone())
+            .collect()
     }
 
-    /// Tasks that the pool's line should hold.
+    /// Number of tasks that the pool's queue should have.
     pub(crate) fn room(&self, pool: &PoolId) -> u64 {
-        self.serving(pool).map(|(_, served)| batches(served) * u64::from(served.batch_cap.max(1))).sum()
+        self.serving(pool)
+            .map(|(_, served)| batches(served) * u64::from(served.batch_cap.max(1)))
+            .sum()
     }
 
     /// Largest batch that a worker of the pool takes.
@@ -48,8 +54,8 @@ impl Crew {
         self.serving(pool).map(|(_, served)| u64::from(served.batch_cap)).max().unwrap_or(1).max(1)
     }
 
-    /// Distinct devices, of whatever hosts, that serve the pool.
-    pub(crate) fn hosts(&self, pool: &PoolId) -> usize {
+    /// Number of distinct devices, on all hosts, that serve the pool.
+    pub(crate) fn places(&self, pool: &PoolId) -> usize {
         self.serving(pool).map(|(card, _)| card.place()).collect::<BTreeSet<_>>().len()
     }
 
@@ -58,9 +64,10 @@ impl Crew {
         self.serving(pool).count() as u64
     }
 
-    /// Model seconds per network pass in the pool, its workers sharing the work as each gets on: of each as it measured
-    /// lately, else as its class of device was last recorded. Where nobody serves it, or nothing is known of those who
-    /// do: of whatever class ever ran it. Every coordinator reads the same.
+    /// Model seconds per network pass in the pool, where faster workers do more of the work. A
+    /// worker's speed is its recent measurement, or else the last recorded speed of its class of
+    /// device. If no speed of a present worker is known, the recorded speed of any class counts.
+    /// Every coordinator computes the same.
     pub(crate) fn seconds_per_pass(&self, pool: &PoolId, rates: &Rates) -> Option<f64> {
         let of = |(card, served): (&WorkerCard, &ServedPool)| {
             let measured = Some(served.seconds_per_pass).filter(|seconds| *seconds > 0.0);
@@ -79,12 +86,10 @@ impl Crew {
         classes
     }
 
-    /// A worker's host and device: as announced, else the host that its id begins with.
-    pub(crate) fn host_of(&self, worker: &WorkerId) -> String {
+    /// A worker's host and device: as announced, or else the host from the beginning of its id.
+    pub(crate) fn place_of(&self, worker: &WorkerId) -> String {
         let announced = self.0.iter().find(|card| &card.id == worker).map(WorkerCard::place);
-        announced.unwrap_or_else(|| {
-            worker.0.rsplit_once('-').map_or_else(|| worker.0.clone(), |(host, _)| host.to_owned())
-        })
+        announced.unwrap_or_else(|| worker.host().to_owned())
     }
 
     fn working(&self) -> impl Iterator<Item = &WorkerCard> {
@@ -96,12 +101,15 @@ impl Crew {
         pool: &'a PoolId,
     ) -> impl Iterator<Item = (&'a WorkerCard, &'a ServedPool)> + 'a {
         self.working().flat_map(move |card| {
-            card.pools.values().filter(move |served| &served.pool == pool).map(move |served| (card, served))
+            card.pools
+                .values()
+                .filter(move |served| &served.pool == pool)
+                .map(move |served| (card, served))
         })
     }
 }
 
-/// Batches that a worker's part of a line holds: two, and more where they are done in no time.
+/// Batches in a worker's part of the queue: two, or more if they take very little time.
 fn batches(served: &ServedPool) -> u64 {
     let seconds = served.seconds_per_image * f64::from(served.batch_cap.max(1));
     if !seconds.is_finite() || seconds <= 0.0 {
@@ -111,7 +119,8 @@ fn batches(served: &ServedPool) -> u64 {
     ((LINE_SECONDS / seconds).ceil().min(most) as u64).clamp(BATCHES, MOST_BATCHES)
 }
 
-/// A reading as young as this is not made again: with a thousand workers each one costs as many cards.
+/// A reading that is younger than this is used again. With a thousand workers, each reading fetches
+/// a thousand cards.
 const YOUNG: Duration = Duration::from_millis(50);
 
 /// The latest reading, shared, and when it was made.
@@ -151,7 +160,12 @@ mod tests {
         let stage = StageName::try_from("base".to_owned()).expect("a name");
         let pool = PoolId { stage, digest: Digest::of(b"cascade") };
         let line = |batch_cap: u32, seconds_per_image: f64| {
-            batches(&ServedPool { pool: pool.clone(), batch_cap, seconds_per_image, seconds_per_pass: 0.0 })
+            batches(&ServedPool {
+                pool: pool.clone(),
+                batch_cap,
+                seconds_per_image,
+                seconds_per_pass: 0.0,
+            })
         };
         assert_eq!(line(8, 0.0), 2, "not measured yet");
         assert_eq!(line(8, 0.3), 2, "a batch of 2.4 s");

@@ -1,7 +1,9 @@
-//! Keeps each pool's line just full enough: about two batches per live worker, or up to eight where these take no time.
+//! Keeps enough tasks in each pool's queue: about two batches per live worker, or up to eight if
+//! batches take very little time.
 //!
-//! Commits in SQL first, then adds to the queue; what the queue then does not take goes back to ready, and what it
-//! loses the sweep finds. Chooses by priority, then weighted fair share over tenants and jobs.
+//! It commits in SQL first, then adds to the queue. Tasks that the queue refuses become ready
+//! again, and the sweep finds those that it loses. It chooses by priority, then by weighted fair
+//! share of tenants and jobs.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,24 +12,28 @@ use darkroom_queue::task::{PoolId, Task};
 
 use crate::{
     crew::Crew,
-    service::{Error, Shared},
-    store::records::{Dispatched, Release, Term},
+    error::Error,
+    shared::Shared,
+    store::{
+        records::{Dispatched, Release, Term},
+        roles::{Dispatching, Outcomes},
+    },
 };
 
-/// Name of the part that hears the other coordinators.
+/// Name of the part that listens to the other coordinators.
 pub(crate) const LISTEN: &str = "listen";
-/// Pause after the other coordinators could not be heard; what they tell is then found by polling.
+/// Pause after listening to the other coordinators failed. Meanwhile, work is found by polling.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs until shutdown. A coordinator that does not lead passes on to the leader what wakes it.
-pub(crate) async fn run(shared: Arc<Shared>) {
+/// Runs until shutdown. If this coordinator does not lead, it forwards wake-ups to the leader.
+pub(crate) async fn run<S: Dispatching + Outcomes + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
     let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
     let mut woken_here = false;
     while !shared.stop.is_cancelled() {
-        // Interest is registered before anything is read, so that nothing that happens meanwhile is missed.
+        // Interest is registered before reading, so that no event is missed.
         let woken = shared.events.dispatch.notified();
         let told = shared.events.told.notified();
-        match pass(&shared, &mut shares, woken_here).await {
+        match pass(&shared, store.as_ref(), &mut shares, woken_here).await {
             Ok(()) => shared.healed("dispatch"),
             Err(error) => shared.failed("dispatch", &error),
         }
@@ -41,11 +47,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Hears, until shutdown, what other coordinators tell the leader.
+/// Listens until shutdown for messages from other coordinators to the leader.
 pub(crate) async fn listen(shared: Arc<Shared>) {
     while !shared.stop.is_cancelled() {
         let told = tokio::select! {
-            told = shared.store.told() => told,
+            told = shared.leadership.told() => told,
             () = shared.stop.cancelled() => return,
         };
         match told {
@@ -61,48 +67,50 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(
+async fn pass<S: Dispatching + Outcomes + ?Sized>(
     shared: &Shared,
+    store: &S,
     shares: &mut HashMap<PoolId, FairShare>,
     woken_here: bool,
 ) -> Result<(), Error> {
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
         shares.clear();
-        shared.openings.close_all();
-        return if woken_here { Ok(shared.store.tell_leader().await?) } else { Ok(()) };
+        shared.credits.close_all();
+        return if woken_here { Ok(shared.leadership.tell_leader().await?) } else { Ok(()) };
     };
     let served = crew.pools();
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
-        fill(shared, term, pool, &crew, shares.entry(pool.clone()).or_default()).await?;
+        fill(shared, store, term, (pool, &crew), shares.entry(pool.clone()).or_default()).await?;
     }
     Ok(())
 }
 
-/// Rounds of one pool in one pass: a job may have had less than it seemed to, and others wait.
+/// Rounds per pool in one pass, because a job may have fewer ready tasks than counted while others
+/// wait.
 const ROUNDS: usize = 4;
 
-async fn fill(
+async fn fill<S: Dispatching + Outcomes + ?Sized>(
     shared: &Shared,
+    store: &S,
     term: Term,
-    pool: &PoolId,
-    crew: &Crew,
+    (pool, crew): (&PoolId, &Crew),
     share: &mut FairShare,
 ) -> Result<(), Error> {
-    let (before, done) = (shared.openings.seen(pool), shared.openings.done(pool));
-    let counted = shared.store.dispatched_count(pool).await?;
-    // What commits hand on meanwhile may not be in the count.
-    let reckoned = shared.openings.seen(pool);
-    // What workers are done with, and only awaits its commit, is no part of the line.
-    let done = done.min(shared.openings.done(pool));
+    let (before, done) = (shared.credits.seen(pool), shared.credits.done(pool));
+    let counted = store.dispatched_count(pool).await?;
+    // Images that commits dispatch meanwhile may be missing from the count.
+    let reckoned = shared.credits.seen(pool);
+    // Tasks that are done and only await their commit are no longer in the queue.
+    let done = done.min(shared.credits.done(pool));
     let held = (counted + reckoned.uncounted(before)).saturating_sub(done);
     let mut room = crew.room(pool).saturating_sub(held);
     for _ in 0..ROUNDS {
         if room == 0 {
-            shared.openings.close(pool);
+            shared.credits.close(pool);
             break;
         }
-        let candidates = shared.store.candidates(pool).await?;
+        let candidates = store.candidates(pool).await?;
         let weights = &shared.options.tenant_weights;
         let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
         let picks = share.plan(&problem);
@@ -110,14 +118,14 @@ async fn fill(
         let left = room.saturating_sub(picked);
         let waiting: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
         if waiting <= picked && left > 0 {
-            // Whatever becomes ready from now on need not wait for the next pass.
-            shared.openings.open(pool, term, left, reckoned);
+            // Images that become ready from now on need not wait for the next pass.
+            shared.credits.open(pool, term, left, reckoned);
         } else {
-            shared.openings.close(pool);
+            shared.credits.close(pool);
         }
         let dispatched =
-            if picks.is_empty() { Vec::new() } else { shared.store.dispatch(term, pool, &picks).await? };
-        hand_out(shared, term, pool, &dispatched).await?;
+            if picks.is_empty() { Vec::new() } else { store.dispatch(term, pool, &picks).await? };
+        hand_out(shared, store, term, (pool, &dispatched)).await?;
         if !dispatched.is_empty() {
             let jobs: Vec<_> = picks.iter().map(|pick| pick.job).collect();
             shared.events.changed(&jobs);
@@ -131,22 +139,25 @@ async fn fill(
     Ok(())
 }
 
-/// Adds what is dispatched in SQL to the queue, or takes it back there.
+/// Adds tasks that are dispatched in SQL to the queue. If that fails, makes them ready again in
+/// SQL.
 pub(crate) async fn hand_out(
     shared: &Shared,
+    store: &(impl Outcomes + ?Sized),
     term: Term,
-    pool: &PoolId,
-    dispatched: &[Dispatched],
+    (pool, dispatched): (&PoolId, &[Dispatched]),
 ) -> Result<(), Error> {
     if dispatched.is_empty() {
         return Ok(());
     }
-    let tasks: Vec<Task> = dispatched.iter().filter_map(|one| shared.cascades.task(pool, one)).collect();
+    let tasks: Vec<Task> =
+        dispatched.iter().filter_map(|one| shared.cascades.task(pool, one)).collect();
     let count = tasks.len() as u64;
     if let Err(error) = shared.queue.add(pool, tasks).await {
-        // Perhaps some were added after all: their results then carry an older dispatch, which does no harm.
+        // Some may have been added after all. Their results then have an older dispatch, which does
+        // no harm.
         let keys: Vec<_> = dispatched.iter().map(|one| one.key).collect();
-        shared.store.release(term, pool, &keys, &Release::Returned).await?;
+        store.release(term, pool, &keys, &Release::Returned).await?;
         return Err(error.into());
     }
     shared.counters.dispatched.add(count);

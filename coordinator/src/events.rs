@@ -1,4 +1,4 @@
-//! Who is to be woken by what. Hints only: behind each there is a poll.
+//! Events that wake the coordinator's parts. They are only hints: each part also polls.
 
 use std::{
     collections::HashMap,
@@ -11,11 +11,11 @@ use tokio::sync::{Notify, watch};
 /// Wakes the coordinator's parts and the watchers of jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    /// Something may be ready to be dispatched, or there is room.
+    /// A task may be ready for dispatch, or a queue has room.
     pub(crate) dispatch: Notify,
-    /// As `dispatch`, but another coordinator said so.
+    /// As `dispatch`, but from another coordinator.
     pub(crate) told: Notify,
-    /// Image rows have to follow a text, a cancel or a retry.
+    /// Image rows must follow a text, a cancel or a retry.
     pub(crate) follow: Notify,
     /// An image failed: a job may have more failures than it allows.
     pub(crate) limits: Notify,
@@ -25,7 +25,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Registers interest in a job; from now on no change of it goes unseen.
+    /// Registers interest in a job. From now on, no change of it is missed.
     pub(crate) fn watch(&self, job: JobId) -> watch::Receiver<()> {
         let mut jobs = self.jobs();
         jobs.retain(|_, sender| sender.receiver_count() > 0);
@@ -44,7 +44,7 @@ impl Events {
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<()>>> {
-        // Every change under the lock is complete in itself.
+        // A panic under the lock leaves no partial change.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

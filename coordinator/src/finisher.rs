@@ -1,7 +1,7 @@
 //! Writes the manifests of ended jobs.
 //!
-//! The text of a manifest follows from the job's rows alone, so writing it twice (after a crash between storing and
-//! committing) stores the same bytes under the same key.
+//! The text of a manifest depends only on the job's rows, so writing it twice (after a crash
+//! between storing and committing) stores the same bytes under the same key.
 
 use std::{
     fs::File,
@@ -14,22 +14,29 @@ use darkroom_core::{forecast::StageSpent, id::JobId, image_state::ImageState};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    service::{Error, Shared},
-    store::records::{ImageOrder, ImageQuery, ImageRecord, JobRecord, Output},
+    error::Error,
+    shared::Shared,
+    store::{
+        records::{ImageOrder, ImageQuery, ImageRecord, JobRecord, Output},
+        roles::{Forecasts, Manifests, Queries},
+    },
 };
 
-/// Images read at once.
+/// Images per read.
 const PAGE: u32 = 1000;
-/// Manifests looked for at once.
+/// Jobs without a manifest that are looked for at one time.
 const JOBS: u32 = 16;
 
 type Lines = Writer<BufWriter<File>>;
 
 /// Runs until shutdown.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run<S: Forecasts + Manifests + Queries + ?Sized>(
+    shared: Arc<Shared>,
+    store: Arc<S>,
+) {
     while !shared.stop.is_cancelled() {
         let woken = shared.events.finish.notified();
-        match pass(&shared).await {
+        match pass(&shared, store.as_ref()).await {
             Ok(()) => shared.healed("finish"),
             Err(error) => shared.failed("finish", &error),
         }
@@ -41,9 +48,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(shared: &Shared) -> Result<(), Error> {
+async fn pass<S: Forecasts + Manifests + Queries + ?Sized>(
+    shared: &Shared,
+    store: &S,
+) -> Result<(), Error> {
     loop {
-        let pending = shared.store.pending_manifests(JOBS).await?;
+        let pending = store.pending_manifests(JOBS).await?;
         if pending.is_empty() {
             return Ok(());
         }
@@ -51,13 +61,18 @@ async fn pass(shared: &Shared) -> Result<(), Error> {
             if shared.stop.is_cancelled() {
                 return Ok(());
             }
-            write(shared, job, generation).await?;
+            write(shared, store, job, generation).await?;
         }
     }
 }
 
-async fn write(shared: &Shared, id: JobId, generation: u32) -> Result<(), Error> {
-    let job = shared.store.job(id).await?;
+async fn write<S: Forecasts + Manifests + Queries + ?Sized>(
+    shared: &Shared,
+    store: &S,
+    id: JobId,
+    generation: u32,
+) -> Result<(), Error> {
+    let job = store.job(id).await?;
     let folder = spawn_blocking(tempfile::tempdir).await.map_err(Error::other)??;
     let path = folder.path().join("manifest");
     let mut lines = open(shared, &job, path.clone()).await?;
@@ -65,33 +80,39 @@ async fn write(shared: &Shared, id: JobId, generation: u32) -> Result<(), Error>
     let mut after = None;
     loop {
         let order = ImageOrder::Index(after);
-        let query = ImageQuery { job: id, states: Vec::new(), order, limit: PAGE };
-        let page = shared.store.images(&query).await?;
+        let page = store.images(&ImageQuery::all(id, order, PAGE)).await?;
         after = page.images.last().map(|image| image.id.index);
-        page.images.iter().flat_map(|image| &image.outputs).for_each(|output| add(&mut spent, output));
-        let images: Vec<_> = page.images.into_iter().map(|image| line(&job, image)).collect();
+        page.images
+            .iter()
+            .flat_map(|image| &image.outputs)
+            .for_each(|output| add(&mut spent, output));
+        let images: Vec<_> =
+            page.images.into_iter().map(|image| line(&job, image)).collect::<Result<_, _>>()?;
         lines = spawn_blocking(move || append(lines, images)).await.map_err(Error::other)??;
-        if !page.more {
+        if page.next.is_none() {
             break;
         }
     }
     spawn_blocking(move || close(lines)).await.map_err(Error::other)??;
-    let artifact =
-        shared.artifacts.put_file(&format!("manifests/{id}/{generation}/"), EXTENSION, &path).await?;
+    let artifact = shared
+        .artifacts
+        .put_file(&format!("manifests/{id}/{generation}/"), EXTENSION, &path)
+        .await?;
     if job.forecast.is_some() {
-        shared.store.note_spent(id, &spent).await?;
+        store.note_spent(id, &spent).await?;
     }
-    if shared.store.manifest_written(id, generation, &artifact.key, artifact.sha256).await? {
+    if store.manifest_written(id, generation, &artifact.key, artifact.sha256).await? {
         tracing::info!(job.id = %id, job.state = %job.state, job.images = job.images, "job ended");
     }
     shared.events.changed(&[id]);
     Ok(())
 }
 
-/// Nothing yet, for each stage that renders.
+/// Zero for each rendering stage.
 fn spent_on(job: &JobRecord) -> Vec<StageSpent> {
-    let stages = job.settings.stages.iter();
-    stages.map(|stage| StageSpent { stage: stage.stage.to_string(), ..StageSpent::default() }).collect()
+    job.stage_names()
+        .map(|stage| StageSpent { stage: stage.to_string(), ..StageSpent::default() })
+        .collect()
 }
 
 fn add(spent: &mut [StageSpent], output: &Output) {
@@ -106,8 +127,12 @@ async fn open(shared: &Shared, job: &JobRecord, path: std::path::PathBuf) -> Res
         format: 1,
         job: job.id.to_string(),
         generation: job.generation,
-        cascade: shared.cascades.get(&job.cascade).map_or_else(String::new, |c| c.spec.name.clone()),
+        cascade: shared
+            .cascades
+            .get(&job.cascade)
+            .map_or_else(String::new, |c| c.spec.name.clone()),
         cascade_digest: job.cascade,
+        labels: job.labels.clone(),
         settings: serde_json::to_value(&job.settings).map_err(Error::other)?,
     };
     let opened = spawn_blocking(move || -> Result<Lines, manifest::Error> {
@@ -127,19 +152,22 @@ fn close(lines: Lines) -> Result<(), manifest::Error> {
     Ok(lines.finish()?.0.flush()?)
 }
 
-fn line(job: &JobRecord, image: ImageRecord) -> ImageLine {
+fn line(job: &JobRecord, image: ImageRecord) -> Result<ImageLine, Error> {
     let state = match image.progress.state {
         ImageState::Done => ImageOutcome::Done,
         ImageState::Dead => ImageOutcome::Dead,
         _ => ImageOutcome::Cancelled,
     };
     let stage = |position: usize| {
-        job.settings.stages.get(position).map_or_else(String::new, |stage| stage.stage.to_string())
+        job.stage_names().nth(position).map_or_else(String::new, ToString::to_string)
     };
-    let seconds = image.outputs.iter().map(|output| (stage(output.stage), output.seconds)).collect();
+    let settings = image.settings.as_deref().map(serde_json::to_value).transpose();
+    let seconds =
+        image.outputs.iter().map(|output| (stage(output.stage), output.seconds)).collect();
     let last = image.outputs.last().cloned();
-    let picture = last.as_ref().filter(|_| state == ImageOutcome::Done).map(|output| &output.artifact);
-    ImageLine {
+    let picture =
+        last.as_ref().filter(|_| state == ImageOutcome::Done).map(|output| &output.artifact);
+    Ok(ImageLine {
         index: image.id.index,
         prompt: image.prompt,
         negative: image.negative,
@@ -149,6 +177,7 @@ fn line(job: &JobRecord, image: ImageRecord) -> ImageLine {
         custom_id: image.naming.custom_id,
         labels: image.naming.labels,
         line: image.naming.line,
+        settings: settings.map_err(Error::other)?,
         seed: image.seed,
         state,
         key: picture.map(|artifact| artifact.key.clone()),
@@ -161,6 +190,6 @@ fn line(job: &JobRecord, image: ImageRecord) -> ImageLine {
         error: image
             .error
             .filter(|_| state == ImageOutcome::Dead)
-            .map(|(code, message)| format!("{code}: {message}")),
-    }
+            .map(|failure| format!("{}: {}", failure.code, failure.message)),
+    })
 }

@@ -1,28 +1,43 @@
-//! The coordinator: gRPC API, job store, dispatcher, result committer, reaper and finisher.
+//! The coordinator: the farm's calls, job store, dispatcher, result committer, reaper and finisher.
 //!
-//! SQL is the only truth; the queue and the object store are read and written, never believed. This crate never
-//! links libtorch and never computes a picture. [`service`] is the way in.
+//! SQL is the only truth; the queue and the object store are used but not trusted. This crate never
+//! links libtorch, never computes a picture, and never knows the protocol of a call.
+//! [`Coordinator`] is the entry point, and [`Handle::calls`] are its calls.
 
 mod api;
 mod committer;
-mod conduct;
+mod coordinator;
 mod counters;
+mod credits;
 mod crew;
+mod decoding;
 mod dispatcher;
-mod engine;
+mod error;
 mod events;
+mod feed;
+mod feeder;
 mod finisher;
 mod follower;
+mod forecaster;
+mod forecasts;
+mod historian;
+mod image_maps;
+mod leadership;
 mod limits;
 mod losses;
-mod openings;
-pub mod process;
+mod options;
+mod pools;
+mod previews;
 mod rates;
 mod reaper;
-pub mod service;
+mod shared;
 pub mod store;
 mod tasks;
+mod troubles;
+mod worker_health;
 
 pub use api::server_options;
+pub use coordinator::{Coordinator, Handle};
 pub use counters::Counters;
-pub use service::{Coordinator, Handle, Options};
+pub use error::Error;
+pub use options::Options;

@@ -1,5 +1,6 @@
-//! Ends the jobs that may not go on: the leader looks at every sweep, and at once after a failure that it committed
-//! itself. A job is never ended later than one sweep after its deadline, or after the failure that was one too many.
+//! Ends jobs that have passed a limit. The leader checks at every sweep, and at once after a
+//! failure that it committed itself. So a job ends at most one sweep after its deadline, or after
+//! one failure too many.
 
 use std::sync::Arc;
 
@@ -7,7 +8,9 @@ use darkroom_core::id::JobId;
 use darkroom_queue::Leased;
 
 use crate::{
-    service::{Error, Shared},
+    error::Error,
+    shared::Shared,
+    store::roles::{Dispatching, Limiting},
     tasks::by_pool,
 };
 
@@ -15,10 +18,10 @@ use crate::{
 const JOBS: u32 = 100;
 
 /// Runs until shutdown.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run<S: Dispatching + Limiting + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
     while !shared.stop.is_cancelled() {
         let woken = shared.events.limits.notified();
-        match pass(&shared).await {
+        match pass(&shared, store.as_ref()).await {
             Ok(()) => shared.healed("limits"),
             Err(error) => shared.failed("limits", &error),
         }
@@ -30,26 +33,30 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn pass(shared: &Shared) -> Result<(), Error> {
+async fn pass<S: Dispatching + Limiting + ?Sized>(shared: &Shared, store: &S) -> Result<(), Error> {
     loop {
         let Some(term) = shared.lead().await? else { return Ok(()) };
-        let ended = shared.store.end_overdue(term, JOBS).await?;
+        let ended = store.end_overdue(term, JOBS).await?;
         if ended.is_empty() {
             return Ok(());
         }
         for job in &ended {
             tracing::info!(job.id = %job, "job ended by its limits");
-            take_out(shared, *job).await?;
+            take_out(shared, store, *job).await?;
         }
         shared.events.changed(&ended);
         shared.events.follow.notify_one();
     }
 }
 
-/// Takes what is in flight of an ended job out of the queue, so that its workers stop at their next step. What this
-/// misses, because rows followed already, the sweep finds.
-async fn take_out(shared: &Shared, job: JobId) -> Result<(), Error> {
-    for (pool, keys) in by_pool(shared.store.dispatched_of_job(job).await?) {
+/// Takes the tasks of an ended job out of the queue, so that their workers stop at their next step.
+/// If rows were updated before, this misses their tasks, and the sweep finds them.
+async fn take_out(
+    shared: &Shared,
+    store: &(impl Dispatching + ?Sized),
+    job: JobId,
+) -> Result<(), Error> {
+    for (pool, keys) in by_pool(store.dispatched_of_job(job).await?) {
         if let Err(error) = shared.queue.remove(&pool, &keys, Leased::Remove).await {
             tracing::warn!(job.id = %job, %error, "tasks of an ended job stay in the queue until the sweep");
         }

@@ -1,22 +1,23 @@
-//! How a worker was lost whose leases ran out: by itself, on its way out, or with its host.
+//! How a worker with expired leases was lost: alone, while it was leaving, or with its host.
 //!
-//! A death alone counts against the tasks that it held. A worker that had said that it leaves is interrupted, however it
-//! ends: `docker stop` and its kin kill what does not leave in time. Where a host dies, several of its workers are lost
-//! at about the same time while they hold different tasks, and no task is to blame for that.
+//! If a worker dies alone, its tasks are blamed. A worker that had announced its departure counts
+//! as interrupted, however it ends, because `docker stop` and others kill a process that does not
+//! leave in time. If a host dies, several of its workers are lost at about the same time with
+//! different tasks, and no task is to blame.
 
 use std::{
     collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
-use darkroom_core::id::WorkerId;
+use darkroom_core::{id::WorkerId, worker_state::WorkerState};
 use darkroom_queue::task::{TaskKey, WorkerCard};
 use tokio::time::Instant;
 
-/// A sign of life comes every two seconds; a worker without one for so long may be dead.
+/// A worker sends a heartbeat every two seconds. Without one for this long, it may be dead.
 const SILENT: Duration = Duration::from_millis(2500);
 
-/// A worker whose leases ran out.
+/// A worker with expired leases.
 #[derive(Clone, Debug)]
 pub(crate) struct Lost {
     pub(crate) worker: WorkerId,
@@ -26,21 +27,21 @@ pub(crate) struct Lost {
 /// How it was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// By itself.
+    /// Alone.
     Alone,
-    /// It had said that it leaves, or was to.
+    /// It had announced its departure, or had a drain command.
     Announced,
-    /// Another worker of its host was lost too, with other tasks.
+    /// Another worker of its host was lost too, with different tasks.
     WithHost,
 }
 
-/// What is known of the workers when leases have run out.
+/// What is known of the workers when leases have expired.
 pub(crate) struct Known<'a> {
-    /// The latest card of each, those of silent workers too.
+    /// The latest card of each worker, including silent ones.
     pub(crate) cards: &'a [WorkerCard],
-    /// Who is to leave, by the record.
+    /// Workers with a drain command in the record.
     pub(crate) leaving: &'a [WorkerId],
-    /// Who holds leases now, and which.
+    /// The present leases, by worker.
     pub(crate) held: &'a BTreeMap<WorkerId, HashSet<TaskKey>>,
     /// How long a lease lasts.
     pub(crate) lease: Duration,
@@ -51,15 +52,14 @@ impl Known<'_> {
         self.cards.iter().find(|card| &card.id == worker)
     }
 
-    /// As announced, else what its id begins with.
-    fn host(&self, worker: &WorkerId) -> String {
-        let announced = self.card(worker).map(|card| card.host.clone());
-        announced.unwrap_or_else(|| worker.0.rsplit_once('-').map_or(&*worker.0, |(host, _)| host).to_owned())
+    /// As announced, or else from the beginning of its id.
+    fn host<'a>(&'a self, worker: &'a WorkerId) -> &'a str {
+        self.card(worker).map_or_else(|| worker.host(), |card| &card.host)
     }
 
     fn leaves(&self, worker: &WorkerId) -> bool {
         self.leaving.contains(worker)
-            || self.card(worker).is_some_and(|card| card.state == WorkerCard::DRAINING)
+            || self.card(worker).is_some_and(|card| card.state == WorkerState::Draining)
     }
 
     fn is_silent(&self, worker: &WorkerId) -> bool {
@@ -67,18 +67,30 @@ impl Known<'_> {
     }
 }
 
-/// The workers lost within the latest lease.
+/// The workers lost within the duration of one lease.
 #[derive(Debug, Default)]
-pub(crate) struct Losses(Vec<(Instant, String, Lost)>);
+pub(crate) struct Losses(Vec<Seen>);
+
+/// A loss, when it was seen, and the host it was on.
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    host: String,
+    lost: Lost,
+}
 
 impl Losses {
-    /// Judges the workers whose leases have just run out, in the order given.
+    /// Decides for each worker whose leases have just expired how it was lost, in the given order.
     pub(crate) fn judge(&mut self, lost: &[Lost], known: &Known<'_>) -> Vec<Loss> {
         let now = Instant::now();
-        self.0.retain(|(at, ..)| now.duration_since(*at) <= known.lease);
-        // Who leaves says nothing about its host.
+        self.0.retain(|seen| now.duration_since(seen.at) <= known.lease);
+        // A leaving worker says nothing about its host.
         let alone = lost.iter().filter(|lost| !known.leaves(&lost.worker));
-        self.0.extend(alone.map(|lost| (now, known.host(&lost.worker), lost.clone())));
+        let seen = |lost: &Lost| {
+            let host = known.host(&lost.worker).to_owned();
+            Seen { at: now, host, lost: lost.clone() }
+        };
+        self.0.extend(alone.map(seen));
         lost.iter()
             .map(|lost| {
                 if known.leaves(&lost.worker) {
@@ -92,12 +104,14 @@ impl Losses {
             .collect()
     }
 
-    /// Whether another worker of the same host is lost with a task that this one did not hold.
+    /// Whether another worker of the same host was lost with a task that this one did not hold.
     fn has_fellow(&self, lost: &Lost, known: &Known<'_>) -> bool {
         let host = known.host(&lost.worker);
-        let holds_other = |tasks: &HashSet<TaskKey>| tasks.iter().any(|task| !same(task, &lost.tasks));
-        let before = self.0.iter().any(|(_, its_host, other)| {
-            other.worker != lost.worker && *its_host == host && holds_other(&other.tasks)
+        let holds_other =
+            |tasks: &HashSet<TaskKey>| tasks.iter().any(|task| !same(task, &lost.tasks));
+        let before = self.0.iter().any(|seen| {
+            let other = &seen.lost;
+            other.worker != lost.worker && seen.host == host && holds_other(&other.tasks)
         });
         before
             || known.held.iter().any(|(worker, tasks)| {
@@ -110,7 +124,7 @@ impl Losses {
     }
 }
 
-/// Whether a task is among others, handed out again or not.
+/// Whether a task is among these, in any dispatch.
 fn same(task: &TaskKey, others: &HashSet<TaskKey>) -> bool {
     others.iter().any(|other| other.subject == task.subject)
 }
@@ -124,7 +138,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(10);
 
-    fn card(id: &str, host: &str, seen_seconds_ago: f64, state: &str) -> WorkerCard {
+    fn card(id: &str, host: &str, seen_seconds_ago: f64, state: WorkerState) -> WorkerCard {
         WorkerCard {
             id: WorkerId(id.to_owned()),
             host: host.to_owned(),
@@ -134,7 +148,7 @@ mod tests {
             leased: 1,
             done: 0,
             busy: 0.0,
-            state: state.to_owned(),
+            state,
             trouble: String::new(),
             seen_seconds_ago,
         }
@@ -154,22 +168,32 @@ mod tests {
         Lost { worker: WorkerId(worker.to_owned()), tasks: tasks(indices) }
     }
 
-    fn judge(losses: &mut Losses, cards: &[WorkerCard], lost: &[Lost], held: &[(&str, &[u64])]) -> Vec<Loss> {
-        let held =
-            held.iter().map(|(worker, indices)| (WorkerId((*worker).to_owned()), tasks(indices))).collect();
+    fn judge(
+        losses: &mut Losses,
+        cards: &[WorkerCard],
+        lost: &[Lost],
+        held: &[(&str, &[u64])],
+    ) -> Vec<Loss> {
+        let held = held
+            .iter()
+            .map(|(worker, indices)| (WorkerId((*worker).to_owned()), tasks(indices)))
+            .collect();
         losses.judge(lost, &Known { cards, leaving: &[], held: &held, lease: LEASE })
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lone_worker_counts_whatever_happens_on_other_hosts() {
-        let cards = [card("a", "one", 11.0, "working"), card("b", "two", 11.0, "working")];
+        let cards = [
+            card("a", "one", 11.0, WorkerState::Working),
+            card("b", "two", 11.0, WorkerState::Working),
+        ];
         let found = judge(&mut Losses::default(), &cards, &[lost("a", &[1]), lost("b", &[2])], &[]);
         assert_eq!(found, [Loss::Alone, Loss::Alone]);
-        // A fellow that lives, and one that holds nothing.
+        // Another worker of the host that is alive, and one without tasks.
         let cards = [
-            card("a", "one", 11.0, "working"),
-            card("b", "one", 1.0, "working"),
-            card("c", "one", 11.0, "working"),
+            card("a", "one", 11.0, WorkerState::Working),
+            card("b", "one", 1.0, WorkerState::Working),
+            card("c", "one", 11.0, WorkerState::Working),
         ];
         let found = judge(&mut Losses::default(), &cards, &[lost("a", &[1])], &[("b", &[2])]);
         assert_eq!(found, [Loss::Alone]);
@@ -177,20 +201,34 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn workers_that_are_lost_with_their_host_are_told_from_others() {
-        let cards = [card("a", "one", 11.0, "working"), card("b", "one", 10.5, "working")];
+        let cards = [
+            card("a", "one", 11.0, WorkerState::Working),
+            card("b", "one", 10.5, WorkerState::Working),
+        ];
         let both = [lost("a", &[1]), lost("b", &[2, 3])];
-        assert_eq!(judge(&mut Losses::default(), &cards, &both, &[]), [Loss::WithHost; 2], "in one look");
+        assert_eq!(
+            judge(&mut Losses::default(), &cards, &both, &[]),
+            [Loss::WithHost; 2],
+            "in one look"
+        );
         let mut losses = Losses::default();
         let first = judge(&mut losses, &cards, &both[..1], &[("b", &[2, 3])]);
-        assert_eq!(first, [Loss::WithHost], "the other one is silent, its leases are not over yet");
-        assert_eq!(judge(&mut losses, &cards, &both[1..], &[]), [Loss::WithHost], "the first is remembered");
+        assert_eq!(first, [Loss::WithHost], "silent, but its leases have not expired");
+        assert_eq!(
+            judge(&mut losses, &cards, &both[1..], &[]),
+            [Loss::WithHost],
+            "the first is remembered"
+        );
         tokio::time::advance(LEASE + Duration::from_secs(1)).await;
         assert_eq!(judge(&mut losses, &cards, &both[1..], &[]), [Loss::Alone], "not for ever");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_task_that_kills_one_worker_after_another_is_no_dead_host() {
-        let cards = [card("a", "one", 11.0, "working"), card("b", "one", 11.0, "working")];
+        let cards = [
+            card("a", "one", 11.0, WorkerState::Working),
+            card("b", "one", 11.0, WorkerState::Working),
+        ];
         let mut losses = Losses::default();
         assert_eq!(judge(&mut losses, &cards, &[lost("a", &[1])], &[]), [Loss::Alone]);
         let mut again = lost("b", &[1]);
@@ -200,13 +238,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_said_that_it_leaves_is_interrupted_and_says_nothing_of_its_host() {
-        let cards = [card("a", "one", 11.0, WorkerCard::DRAINING), card("b", "one", 11.0, "working")];
-        let found =
-            judge(&mut Losses::default(), &cards, &[lost("a", &[1]), lost("b", &[2])], &[("a", &[1])]);
+        let cards = [
+            card("a", "one", 11.0, WorkerState::Draining),
+            card("b", "one", 11.0, WorkerState::Working),
+        ];
+        let found = judge(
+            &mut Losses::default(),
+            &cards,
+            &[lost("a", &[1]), lost("b", &[2])],
+            &[("a", &[1])],
+        );
         assert_eq!(found, [Loss::Announced, Loss::Alone]);
         let (held, leaving) = (BTreeMap::new(), [WorkerId("b".to_owned())]);
         let known = Known { cards: &cards, leaving: &leaving, held: &held, lease: LEASE };
         let found = Losses::default().judge(&[lost("b", &[2])], &known);
-        assert_eq!(found, [Loss::Announced], "wished by the record");
+        assert_eq!(found, [Loss::Announced], "the record has the command");
     }
 }

@@ -1,4 +1,4 @@
-//! From a dispatched row to the task a worker gets: task digest, key prefix, picture text.
+//! Makes a worker's task from a dispatched row: task digest, key prefix, picture text.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +7,13 @@ use darkroom_core::{
     digest::{Digest, FieldHasher},
     guard::{Guard, stands},
     id::StageName,
+    output::Output,
     picture_text::Recipe,
     settings::StageSettings,
 };
-use darkroom_queue::task::{EncodeBody, Fitting, PoolId, RenderBody, Task, TaskBody, TaskKey};
+use darkroom_queue::task::{
+    EncodeBody, Fitting, PoolId, RenderBody, Subject, Task, TaskBody, TaskKey,
+};
 
 use crate::store::records::{Dispatched, RenderWork, Work, compatibility};
 
@@ -33,7 +36,7 @@ impl Cascades {
         self.by_digest.get(digest)
     }
 
-    /// By name or digest; empty is the default one.
+    /// By name or digest; empty: the default cascade.
     pub(crate) fn find(&self, name: &str) -> Option<(Digest, &Cascade)> {
         let digest = if name.is_empty() {
             self.default?
@@ -48,7 +51,7 @@ impl Cascades {
         self.by_digest.iter()
     }
 
-    /// Every pool of every cascade, the later stages first, so that started images finish.
+    /// Every pool of every cascade, with later stages first, so that started images finish.
     pub(crate) fn pools(&self) -> Vec<PoolId> {
         let mut pools = Vec::new();
         for (digest, cascade) in &self.by_digest {
@@ -64,7 +67,7 @@ impl Cascades {
         pools
     }
 
-    /// Where images go that have passed a pool; nowhere after the last one.
+    /// The next pool for images that have passed a pool; `None` after the last one.
     pub(crate) fn pools_after(&self, pool: &PoolId) -> Vec<PoolId> {
         let of = |(digest, cascade): (&Digest, &Cascade)| {
             let stages = &cascade.spec.stages;
@@ -79,7 +82,7 @@ impl Cascades {
         self.by_digest.iter().filter_map(of).collect()
     }
 
-    /// The task for a dispatched row; `None` when its cascade is not one of the farm's.
+    /// The task for a dispatched row; `None` if the farm does not have its cascade.
     pub(crate) fn task(&self, pool: &PoolId, dispatched: &Dispatched) -> Option<Task> {
         let (compatibility, body) = match &dispatched.work {
             Work::Encode { text } => {
@@ -88,7 +91,7 @@ impl Cascades {
                 (StageName::ENCODE.to_owned(), TaskBody::Encode(body))
             }
             Work::Render(work) => {
-                let body = render_body(self.get(&work.cascade)?, work)?;
+                let body = render_body(self.get(&work.cascade)?, (dispatched.key.subject, work))?;
                 (compatibility(&work.settings, work.stage), TaskBody::Render(Box::new(body)))
             }
         };
@@ -111,7 +114,7 @@ pub(crate) fn by_pool(tasks: Vec<(PoolId, TaskKey)>) -> HashMap<PoolId, Vec<Task
     pools
 }
 
-fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
+fn render_body(cascade: &Cascade, (subject, work): (Subject, &RenderWork)) -> Option<RenderBody> {
     let settings = work.settings.stages.get(work.stage)?;
     let (position, _) = cascade.spec.stage(&settings.stage).ok()?;
     let last = work.stage + 1 == work.settings.stages.len();
@@ -129,11 +132,12 @@ fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
         };
         recipe.to_pairs()
     });
-    let negative = work.negative_embedding.clone().filter(|_| settings.guided());
-    // The style is the text of what adds detail, not of what decides what is seen.
-    let style = work.style_embedding.as_ref().filter(|_| settings.noise_level.is_some());
-    // A stage starts from the user's picture where it has a strength; a low-resolution one is for the first stage.
-    let takes_image = settings.strength.is_some() || work.stage == 0;
+    let negative = work.negative_embedding.clone().filter(|_| settings.sampling.guided());
+    // The style is the text of super-resolution stages, which add detail, not of the first stage.
+    let style = work.style_embedding.as_ref().filter(|_| settings.sampling.noise_level.is_some());
+    // A stage with a strength starts from the user's picture. A low-resolution picture is for the
+    // first stage.
+    let takes_image = settings.sampling.strength.is_some() || work.stage == 0;
     let mut body = RenderBody {
         settings: settings.clone(),
         seed: work.seed,
@@ -145,19 +149,32 @@ fn render_body(cascade: &Cascade, work: &RenderWork) -> Option<RenderBody> {
         fit: fitting(cascade, work, settings).filter(|_| takes_image),
         prefix: String::new(),
         picture,
+        output: if last { work.settings.output } else { Output::default() },
     };
-    body.prefix = format!("tasks/{}/", task_digest(&cascade.stage_digest(position), &body));
+    let task = task_digest(&cascade.stage_digest(position), &body);
+    let digest = if work.no_reuse { own_digest(&task, subject)? } else { task };
+    body.prefix = format!("tasks/{digest}/");
     Some(body)
 }
 
-/// What the prompt's picture becomes for a stage.
+/// Identity of a task whose output only its own image uses: no other image stores anything under
+/// it, so it replaces nothing. After a worker's death, a second run for the same image finds the
+/// output of the first.
+fn own_digest(task: &Digest, subject: Subject) -> Option<Digest> {
+    let Subject::Image(image) = subject else { return None };
+    let hasher = FieldHasher::new("own-task/1").field(&task.0).field(image.job.0.as_bytes());
+    Some(hasher.field(&image.index.to_le_bytes()).finish())
+}
+
+/// How the prompt's picture is prepared for a stage.
 fn fitting(cascade: &Cascade, work: &RenderWork, stage: &StageSettings) -> Option<Fitting> {
     let fit = work.settings.fit.filter(|_| work.extras.image.is_some())?;
     let extent = work.settings.low_res(&cascade.spec).unwrap_or_else(|| stage.extent());
     Some(Fitting { fit, extent })
 }
 
-/// Identity of a stage's work on an image: equal digests, equal bytes (on the same class of device).
+/// Identity of a stage's work on an image: equal digests, equal bytes (on the same class of
+/// device).
 fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
     let mut hasher = body.settings.hash(FieldHasher::new("task/1").field(&stage.0));
     let seed = if stands(Guard::SeedInDigest) { body.seed } else { 0 };
@@ -165,7 +182,7 @@ fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
     for input in [&body.negative, &body.low_res] {
         hasher = hasher.field(input.as_ref().map_or(&[][..], |input| &input.sha256.0));
     }
-    // Like the settings' own, these fields are there only where there is something to say.
+    // Like fields of the settings, these are hashed only if they are set.
     for (name, input) in [("image", &body.image), ("mask", &body.mask)] {
         if let Some(input) = input {
             hasher = hasher.field(name.as_bytes()).field(&input.sha256.0);
@@ -173,6 +190,9 @@ fn task_digest(stage: &Digest, body: &RenderBody) -> Digest {
     }
     if let Some(Fitting { fit, extent }) = body.fit {
         hasher = hasher.field(b"fit").field(format!("{fit} {extent}").as_bytes());
+    }
+    if !body.output.is_plain() {
+        hasher = hasher.field(b"output").json(&body.output);
     }
     for (keyword, text) in body.picture.iter().flatten() {
         hasher = hasher.field(keyword.as_bytes()).field(text.as_bytes());
@@ -186,11 +206,54 @@ mod tests {
 
     use super::*;
 
+    /// The constant was computed before `Sampling` was one struct; see `core/tests/digests.rs`.
+    #[test]
+    fn a_task_with_everything_has_the_digest_that_it_always_had() {
+        let reference = |name: &str| {
+            format!(r#"{{"key":"{name}","sha256":"{}","size":1}}"#, Digest::of(name.as_bytes()))
+        };
+        let settings = r#"{"stage":"sr256","size":256,"extent":{"width":256,"height":128},"sampler":"ddim",
+            "steps":11,"spacing":"linspace","eta":0.1,"guidance_scale":3.3,"guidance_schedule":"200..800",
+            "thresholding":"static:0.75","noise_level":250,"strength":0.55,"cache_interval":2}"#;
+        let body = format!(
+            r#"{{"settings":{settings},"seed":7,"text":{},"negative":{},"low_res":{},"image":{},"mask":{},
+                "fit":{{"fit":"pad","extent":{{"width":256,"height":128}}}},"prefix":"",
+                "picture":[["darkroom.seed","7"]]}}"#,
+            reference("text"),
+            reference("negative"),
+            reference("low"),
+            reference("image"),
+            reference("mask"),
+        );
+        let body: RenderBody = serde_json::from_str(&body).expect("reads");
+        assert_eq!(
+            task_digest(&Digest::of(b"stage"), &body).to_string(),
+            "5db5d089b92c64c5b356f7a9f76fce12c0f7cfef2f67e85802052b191b39d406"
+        );
+    }
+
+    #[test]
+    fn a_task_without_reuse_is_its_images_own_and_the_same_in_every_run() {
+        let image = |job: u128, index| {
+            let job = darkroom_core::id::JobId(uuid::Uuid::from_u128(job));
+            Subject::Image(darkroom_core::id::ImageId { job, index })
+        };
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let digests =
+            [(one, image(1, 0)), (one, image(1, 1)), (one, image(2, 0)), (other, image(1, 0))];
+        let own = digests.map(|(task, image)| own_digest(&task, image).expect("an image's"));
+        let distinct: std::collections::BTreeSet<_> = own.iter().chain([&one, &other]).collect();
+        assert_eq!(distinct.len(), 6, "{own:?}");
+        assert_eq!(own_digest(&one, image(1, 0)), Some(own[0]));
+        assert_eq!(own_digest(&one, Subject::Text(one)), None, "texts are encoded once");
+    }
+
     #[test]
     fn a_task_without_a_fit_has_the_digest_that_it_had_before_there_was_one() {
-        let reference =
-            |name: &str| format!(r#"{{"key":"{name}","sha256":"{}","size":1}}"#, Digest::of(name.as_bytes()));
-        // As it lay in queues then.
+        let reference = |name: &str| {
+            format!(r#"{{"key":"{name}","sha256":"{}","size":1}}"#, Digest::of(name.as_bytes()))
+        };
+        // The form that was in queues then.
         let body = format!(
             r#"{{"settings":{{"stage":"base","size":64,"sampler":"ddim","steps":9,"guidance_scale":2.0,"noise_level":null,
                 "strength":0.7}},"seed":5,"text":{},"negative":null,"low_res":null,"image":{},"prefix":"","picture":null}}"#,
@@ -199,11 +262,16 @@ mod tests {
         );
         let body: RenderBody = serde_json::from_str(&body).expect("reads");
         let digest = |body: &RenderBody| task_digest(&Digest::of(b"stage"), body).to_string();
-        assert_eq!(digest(&body), "08625abc6d657598a97693beebad44663c084cfbdb070708d85c0f3c24956423");
-        let with =
-            |fit| RenderBody { fit: Some(Fitting { fit, extent: Extent::square(64) }), ..body.clone() };
-        let digests =
-            [body.clone(), with(Fit::Crop), with(Fit::Pad), with(Fit::Stretch)].map(|body| digest(&body));
+        assert_eq!(
+            digest(&body),
+            "08625abc6d657598a97693beebad44663c084cfbdb070708d85c0f3c24956423"
+        );
+        let with = |fit| RenderBody {
+            fit: Some(Fitting { fit, extent: Extent::square(64) }),
+            ..body.clone()
+        };
+        let digests = [body.clone(), with(Fit::Crop), with(Fit::Pad), with(Fit::Stretch)]
+            .map(|body| digest(&body));
         let distinct: std::collections::BTreeSet<_> = digests.iter().collect();
         assert_eq!(distinct.len(), 4);
     }

@@ -1,38 +1,34 @@
-//! DeepFloyd IF's cleaning of captions, as diffusers' `IFPipeline` does it with BeautifulSoup and ftfy.
+//! DeepFloyd IF's cleaning of captions, as diffusers' `IFPipeline` does it with BeautifulSoup and
+//! ftfy.
 //!
-//! IF was trained on captions that had gone through this, so that its pipelines send prompts through it too. A text
-//! loses links, markup, nicknames, CJK ideographs, file names, article numbers and shop talk; dashes, quotes and
-//! brackets are levelled. The steps, their order and their quirks are the reference's; `tools/reference/captions.py`
-//! runs it and writes the table that the tests hold this against.
+//! IF was trained on captions that had gone through this, so its pipelines clean prompts in the
+//! same way. A text loses links, markup, nicknames, CJK ideographs, file names, article numbers and
+//! shop talk; dashes, quotes and brackets are made uniform. The steps, their order and their quirks
+//! are those of the reference. `tools/reference/captions.py` runs the reference and writes the
+//! table that the tests compare with.
 //!
-//! Limits: of ftfy's repair of wrongly decoded text, only UTF-8 read as Windows-1252 in sequences of three and four bytes
-//! is undone (lower-casing has already ruined those of two), and of those that lost a byte the ones that end in a blank;
-//! its heuristics and other code pages are not there (`repair`). Markup is read as Python 3.11 reads it; later versions
-//! differ in unfinished comments and in `<script>` (`markup`). Python's and this program's Unicode tables may be of
-//! different years.
+//! Limits: ftfy repairs wrongly decoded text with heuristics and several code pages. Here only two
+//! kinds are repaired (`repair`): UTF-8 sequences of three and four bytes that were read as
+//! Windows-1252, and sequences that lost a byte and end in a blank. Sequences of two bytes cannot
+//! be repaired, because lower-casing has already ruined them. Markup is read as Python 3.11 reads
+//! it; later versions treat unfinished comments and `<script>` differently (`markup`). Python's
+//! Unicode tables and this program's may be of different years.
 
+mod error;
 mod links;
 mod markup;
 mod patterns;
 mod repair;
+mod space;
 
+pub use error::Error;
 use patterns::{PUNCTUATION, SHOP_TALK, Step};
-
-/// Why a caption is not cleaned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// Its markup would take too long to read.
-    #[error("its markup is too involved: too many < begin a tag that does not end")]
-    Markup,
-    /// Its character references yield ever more of them.
-    #[error("its character references are too involved: they hold each other too often")]
-    References,
-}
+use space::is_space;
 
 /// A caption after one round of cleaning. It takes time in proportion to the length of the caption.
 ///
 /// # Errors
-/// [`Error`] for texts that nobody writes.
+/// [`Error`] if its markup or its references are too complex. Nobody writes such texts.
 pub fn clean(caption: &str) -> Result<String, Error> {
     let mut text = strip(&percent_decoded(caption)).to_lowercase();
     text = text.replace("<person>", "person");
@@ -52,7 +48,8 @@ fn apply(text: String, steps: &[Step]) -> String {
     steps.iter().fold(text, |text, step| step.apply(&text))
 }
 
-/// `+` is a blank and `%41` an A; bytes that are no UTF-8 become U+FFFD, in each run of ASCII by itself.
+/// `+` becomes a blank and `%41` becomes A. Bytes that are not UTF-8 become U+FFFD. Each run of
+/// ASCII is decoded by itself.
 fn percent_decoded(text: &str) -> String {
     let text = text.replace('+', " ");
     if !text.contains('%') {
@@ -63,7 +60,8 @@ fn percent_decoded(text: &str) -> String {
     while !rest.is_empty() {
         let ascii = rest.find(|c: char| !c.is_ascii()).unwrap_or(rest.len());
         decoded.push_str(&String::from_utf8_lossy(&percent_bytes(&rest.as_bytes()[..ascii])));
-        let other = rest[ascii..].find(|c: char| c.is_ascii()).map_or(rest.len(), |length| ascii + length);
+        let other =
+            rest[ascii..].find(|c: char| c.is_ascii()).map_or(rest.len(), |length| ascii + length);
         decoded.push_str(&rest[ascii..other]);
         rest = &rest[other..];
     }
@@ -82,11 +80,6 @@ fn percent_bytes(text: &[u8]) -> Vec<u8> {
         position += if byte.is_some() { 3 } else { 1 };
     }
     bytes
-}
-
-/// White space as Python has it: Unicode's, and the four separators of ASCII.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 fn strip(text: &str) -> &str {

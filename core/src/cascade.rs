@@ -1,5 +1,7 @@
 //! Cascades: `cascade.toml`, its stages in order, and the digests that identify them by content.
 
+mod stage;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +11,16 @@ use crate::{
     error::{Code, UserError},
     id::StageName,
     prompt::TextPreparation,
-    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding, every_step, is_every_step},
+    sampling::{Place, Sampling},
 };
+
+pub use stage::StageSpec;
 
 /// Name of the file that describes a cascade, in the cascade's folder.
 pub const FILE_NAME: &str = "cascade.toml";
 
-/// Tokens that a text may have at most, end token and padding included. Attention grows with the square.
+/// Most tokens of a text, end token and padding included. The cost of attention grows with its
+/// square.
 pub const MAX_TOKENS: u32 = 2048;
 /// Largest edge of a stage's pictures, in pixels.
 pub const MAX_SIZE: u32 = 8192;
@@ -35,7 +40,7 @@ pub struct CascadeSpec {
     /// One line for people.
     #[serde(default)]
     pub description: String,
-    /// SPDX expression or a name.
+    /// An SPDX expression, or the name of a licence.
     #[serde(default)]
     pub licence: String,
     /// The text encoder.
@@ -54,70 +59,16 @@ pub struct EncoderSpec {
     pub tokenizer: String,
     /// Tokens per text, end token and padding included.
     pub max_length: u32,
-    /// What is done to a text first.
+    /// How a text is prepared before it is tokenized.
     #[serde(default)]
     pub text_preparation: TextPreparation,
-    /// `f32` or `bf16`: part of the encoder's identity, since embeddings are kept for ever.
+    /// `f32` or `bf16`. Part of the encoder's identity, because embeddings are kept for ever.
     #[serde(default = "default_encoder_dtype")]
     pub dtype: String,
 }
 
 fn default_encoder_dtype() -> String {
     "f32".to_owned()
-}
-
-/// One diffusion stage of a cascade, with the defaults of its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageSpec {
-    /// Its name, unique in the cascade and not `encode`.
-    pub name: StageName,
-    /// Folder with `unet/`, `scheduler/` and, for super-resolution, `image_noising_scheduler/`.
-    pub folder: String,
-    /// Edge of its output, pixels.
-    pub size: u32,
-    /// Default sampler.
-    pub sampler: Sampler,
-    /// Default number of steps; may be left out where `preset` or `timesteps` say it.
-    #[serde(default)]
-    pub steps: u32,
-    /// Default preset of timesteps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub preset: Option<String>,
-    /// Default list of timesteps, falling.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub timesteps: Vec<u32>,
-    /// Default spacing of the timesteps.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub spacing: Spacing,
-    /// Default eta; 0 but for DDIM.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub eta: f64,
-    /// At every how manyth step the network's deeper features are computed by default.
-    #[serde(default = "every_step", skip_serializing_if = "is_every_step")]
-    pub cache_interval: u32,
-    /// Default guidance weight; 1 is none.
-    pub guidance_scale: f64,
-    /// Where the guidance weight counts by default.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub guidance_schedule: GuidanceSchedule,
-    /// Default thresholding.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub thresholding: Thresholding,
-    /// Default noise level of the low-resolution input; super-resolution stages only.
-    #[serde(default)]
-    pub noise_level: Option<u32>,
-    /// Width and height of its output must be multiples of it. Absent: read from the network's configuration, where there
-    /// is one. Not part of the cascade's identity: it says what can be asked for, not what comes of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size_multiple: Option<u32>,
-    /// Training timesteps of its schedule. Absent: read from the scheduler's configuration, where there is one. Like
-    /// `size_multiple` no part of the cascade's identity, which covers that file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_timesteps: Option<u32>,
-    /// The same of the schedule by which the low-resolution input is noised; super-resolution stages only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub noise_timesteps: Option<u32>,
 }
 
 /// A cascade whose files have been hashed.
@@ -133,42 +84,50 @@ impl CascadeSpec {
     /// Parses and checks a `cascade.toml`.
     ///
     /// # Errors
-    /// One sentence naming the key at fault.
+    /// One sentence that names the wrong key.
     pub fn parse(text: &str) -> Result<Self, UserError> {
         // Editors on Windows write a byte order mark in front.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut spec: Self = toml::from_str(text).map_err(|error| {
-            UserError::invalid(FILE_NAME, format!("{FILE_NAME} cannot be read: {}", error.to_string().trim()))
+            UserError::invalid(
+                FILE_NAME,
+                format!("{FILE_NAME} cannot be read: {}", error.to_string().trim()),
+            )
         })?;
         spec.check()?;
         for position in 0..spec.stages.len() {
-            spec.stages[position].steps = spec.defaults(position)?.steps;
+            spec.stages[position].sampling.steps = spec.sampling(position)?.steps;
         }
         Ok(spec)
     }
 
-    /// The default settings of stage number `position`, checked.
+    /// The default sampling of stage number `position`, checked and with defaults filled in.
     ///
     /// # Errors
-    /// The key at fault; none for what [`Self::parse`] read.
+    /// The wrong key. Never for a spec that [`Self::parse`] returned.
     ///
     /// # Panics
     /// If there is no such stage.
-    pub fn defaults(&self, position: usize) -> Result<StageSettings, UserError> {
+    pub fn sampling(&self, position: usize) -> Result<Sampling, UserError> {
+        let stage = &self.stages[position];
         let path = |key: &str| format!("{FILE_NAME}: stages[{position}].{key}");
-        StageSettings::defaults(&self.stages[position], &path)
+        stage
+            .sampling
+            .filled_in(stage.schedule_lengths(), &Place { stage: &stage.name, path: &path })
     }
 
-    /// The same without what bounds the jobs that can be asked of its stages: that may be written in `cascade.toml` or
-    /// read from the stages' configurations, and is no part of what a cascade is.
+    /// The same without the limits on what jobs may ask of its stages. These may be written in
+    /// `cascade.toml` or read from the stages' configurations, and are not part of the cascade's
+    /// identity.
     #[must_use]
     pub fn without_bounds(&self) -> Self {
         Self { stages: self.stages.iter().map(StageSpec::without_bounds).collect(), ..self.clone() }
     }
 
     fn check(&self) -> Result<(), UserError> {
-        let wrong =
-            |field: &str, message: String| Err(UserError::invalid(field, format!("{FILE_NAME}: {message}")));
+        let wrong = |field: &str, message: String| {
+            Err(UserError::invalid(field, format!("{FILE_NAME}: {message}")))
+        };
         if self.format != 1 {
             return wrong("format", format!("format is {}; accepted: 1", self.format));
         }
@@ -192,28 +151,42 @@ impl CascadeSpec {
         }
         if self.stages.is_empty() || self.stages.len() > MAX_STAGES {
             let count = self.stages.len();
-            return wrong("stages", format!("there are {count} stages; accepted: 1 to {MAX_STAGES}"));
+            return wrong(
+                "stages",
+                format!("there are {count} stages; accepted: 1 to {MAX_STAGES}"),
+            );
         }
         for (position, stage) in self.stages.iter().enumerate() {
             let field = format!("stages[{position}]");
-            if stage.name.is_encode() || self.stages[..position].iter().any(|other| other.name == stage.name)
+            if stage.name.is_encode()
+                || self.stages[..position].iter().any(|other| other.name == stage.name)
             {
-                return wrong(&field, format!("{field}.name {} is taken", stage.name));
-            }
-            stage.check_bounds(&field)?;
-            if position > 0 && stage.size <= self.stages[position - 1].size {
-                return wrong(&field, format!("{field}.size {} must exceed the stage before", stage.size));
-            }
-            if stage.noise_level.is_some() != (position > 0) {
                 return wrong(
                     &field,
                     format!(
-                        "{field}.noise_level belongs to super-resolution stages, all of them and only them"
+                        "{field}.name is {}, which is taken; accepted: a unique name, not encode",
+                        stage.name
                     ),
                 );
             }
-            if let Some(multiple) =
-                stage.size_multiple.filter(|multiple| *multiple == 0 || !stage.size.is_multiple_of(*multiple))
+            stage.check_bounds(&field)?;
+            if position > 0 && stage.size <= self.stages[position - 1].size {
+                return wrong(
+                    &field,
+                    format!("{field}.size is {}; accepted: more than the stage before", stage.size),
+                );
+            }
+            if stage.sampling.noise_level.is_some() != (position > 0) {
+                return wrong(
+                    &field,
+                    format!(
+                        "{field}.noise_level must be set in super-resolution stages and no others"
+                    ),
+                );
+            }
+            if let Some(multiple) = stage
+                .size_multiple
+                .filter(|multiple| *multiple == 0 || !stage.size.is_multiple_of(*multiple))
             {
                 return wrong(
                     &field,
@@ -223,7 +196,7 @@ impl CascadeSpec {
                     ),
                 );
             }
-            self.defaults(position)?;
+            self.sampling(position)?;
         }
         Ok(())
     }
@@ -231,7 +204,7 @@ impl CascadeSpec {
     /// The stage called `name`, with its position.
     ///
     /// # Errors
-    /// `NotFound`, naming the stages there are.
+    /// `NotFound`; the message lists the stages of the cascade.
     pub fn stage(&self, name: &StageName) -> Result<(usize, &StageSpec), UserError> {
         self.stages.iter().enumerate().find(|(_, stage)| &stage.name == name).ok_or_else(|| {
             let names: Vec<_> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -245,7 +218,7 @@ impl CascadeSpec {
 }
 
 impl StageSpec {
-    /// The numbers that nothing else bounds.
+    /// Checks the numbers that have no other check.
     fn check_bounds(&self, field: &str) -> Result<(), UserError> {
         let timesteps = 2..=MAX_TRAIN_TIMESTEPS;
         for (key, value, accepted) in [
@@ -256,7 +229,8 @@ impl StageSpec {
             if let Some(value) = value.filter(|value| !accepted.contains(value)) {
                 let field = format!("{field}.{key}");
                 let (least, most) = (accepted.start(), accepted.end());
-                let message = format!("{FILE_NAME}: {field} is {value}; accepted: {least} to {most}");
+                let message =
+                    format!("{FILE_NAME}: {field} is {value}; accepted: {least} to {most}");
                 return Err(UserError::invalid(field, message));
             }
         }
@@ -269,16 +243,18 @@ impl StageSpec {
 }
 
 impl Cascade {
-    /// Identity of the whole cascade: every file and every value of `cascade.toml` but description and licence.
+    /// Identity of the whole cascade: every file and every value of `cascade.toml`, except
+    /// description and licence.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut hasher =
-            FieldHasher::new("cascade/2").field(self.spec.name.as_bytes()).field(&self.encoder_digest().0);
+        let mut hasher = FieldHasher::new("cascade/2")
+            .field(self.spec.name.as_bytes())
+            .field(&self.encoder_digest().0);
         for (position, stage) in self.spec.stages.iter().enumerate() {
-            // Which folder its files lie in and what can be asked for make no difference; every other value does.
+            // The names of folders and the limits on requests make no difference; every other value
+            // does.
             let defaults = StageSpec { folder: String::new(), ..stage.without_bounds() };
-            let defaults = serde_json::to_vec(&defaults).unwrap_or_default();
-            hasher = hasher.field(&self.stage_digest(position).0).field(&defaults);
+            hasher = hasher.field(&self.stage_digest(position).0).json(&defaults);
         }
         hasher.finish()
     }
@@ -295,7 +271,7 @@ impl Cascade {
         self.hash_folder(hasher, &encoder.tokenizer).finish()
     }
 
-    /// Identity of stage number `position`: its name and its files, defaults apart.
+    /// Identity of stage number `position`: its name and its files, without defaults.
     ///
     /// # Panics
     /// If there is no such stage.
@@ -315,13 +291,10 @@ impl Cascade {
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::{GuidanceSchedule, Thresholding};
 
     const TOML: &str = r#"
         format = 1
@@ -354,8 +327,10 @@ mod tests {
     #[test]
     fn one_changed_file_changes_its_stage_and_the_cascade_only() {
         let spec = CascadeSpec::parse(TOML).expect("valid");
-        let before =
-            Cascade { spec: spec.clone(), files: files(&[("base/unet/w", "1"), ("sr1/unet/w", "2")]) };
+        let before = Cascade {
+            spec: spec.clone(),
+            files: files(&[("base/unet/w", "1"), ("sr1/unet/w", "2")]),
+        };
         let after = Cascade { spec, files: files(&[("base/unet/w", "1"), ("sr1/unet/w", "3")]) };
         assert_ne!(before.digest(), after.digest());
         assert_eq!(before.stage_digest(0), after.stage_digest(0));
@@ -369,18 +344,21 @@ mod tests {
         preset = "fast27"
         guidance_schedule = "200..800"
         thresholding = "dynamic:99.5:1.5""#;
-        let spec = CascadeSpec::parse(&TOML.replacen("sampler = \"ddim\"\n        steps = 4", more, 1));
+        let spec =
+            CascadeSpec::parse(&TOML.replacen("sampler = \"ddim\"\n        steps = 4", more, 1));
         let spec = spec.expect("valid");
-        assert_eq!((spec.stages[0].steps, spec.stages[0].preset.as_deref()), (27, Some("fast27")));
-        let defaults = spec.defaults(0).expect("checked");
+        let written = &spec.stages[0].sampling;
+        assert_eq!((written.steps, written.preset.as_deref()), (27, Some("fast27")));
+        let defaults = spec.sampling(0).expect("checked");
         assert_eq!((defaults.timesteps.len(), defaults.timesteps[1]), (27, 800));
         assert_eq!(defaults.guidance_schedule, GuidanceSchedule::Timesteps { from: 200, to: 800 });
         assert_eq!(defaults.thresholding, Thresholding::Dynamic { percentile: 99.5, max: 1.5 });
         let mut cascade = Cascade { spec, files: files(&[("base/unet/w", "1")]) };
         let before = cascade.digest();
-        cascade.spec.stages[0].guidance_schedule = GuidanceSchedule::Constant;
+        cascade.spec.stages[0].sampling.guidance_schedule = GuidanceSchedule::Constant;
         assert_ne!(cascade.digest(), before);
-        cascade.spec.stages[0].guidance_schedule = GuidanceSchedule::Timesteps { from: 200, to: 800 };
+        cascade.spec.stages[0].sampling.guidance_schedule =
+            GuidanceSchedule::Timesteps { from: 200, to: 800 };
         assert_eq!(cascade.digest(), before);
         let json = serde_json::to_string(&cascade).expect("writes");
         assert_eq!(serde_json::from_str::<Cascade>(&json).expect("reads"), cascade);
@@ -416,7 +394,11 @@ mod tests {
             ("size = 16", "size = 0", "stages[0].size"),
             ("size = 32", "size = 4294967295", "stages[1].size"),
             ("size = 32", "size = 32\n        train_timesteps = 0", "stages[1].train_timesteps"),
-            ("size = 32", "size = 32\n        noise_timesteps = 4294967295", "stages[1].noise_timesteps"),
+            (
+                "size = 32",
+                "size = 32\n        noise_timesteps = 4294967295",
+                "stages[1].noise_timesteps",
+            ),
             ("steps = 4", "steps = 4294967295", "stages[0].steps"),
             ("guidance_scale = 3.0", "guidance_scale = nan", "stages[0].guidance_scale"),
             ("guidance_scale = 3.0", "guidance_scale = inf", "stages[0].guidance_scale"),
@@ -428,8 +410,16 @@ mod tests {
             ("steps = 4", "steps = 4\n        thresholding = \"dynamic:99.5:inf\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        thresholding = \"static:1e9\"", FILE_NAME),
             ("steps = 4", "steps = 4\n        thresholding = \"static:0\"", FILE_NAME),
-            ("steps = 4", "steps = 4\n        cache_interval = 4294967295", "stages[0].cache_interval"),
-            ("steps = 4", "steps = 4\n        timesteps = [4294967295, 3, 2, 1]", "stages[0].timesteps"),
+            (
+                "steps = 4",
+                "steps = 4\n        cache_interval = 4294967295",
+                "stages[0].cache_interval",
+            ),
+            (
+                "steps = 4",
+                "steps = 4\n        timesteps = [4294967295, 3, 2, 1]",
+                "stages[0].timesteps",
+            ),
             ("noise_level = 50", "noise_level = 4294967295", "stages[1].noise_level"),
             ("size = 32", "size = 32\n        size_multiple = 4294967295", "stages[1]"),
             ("steps = 4", "", "stages[0].steps"),
@@ -444,7 +434,11 @@ mod tests {
                 "guidance_scale = 1.0\n        timesteps = [9, 9]",
                 "stages[1].timesteps",
             ),
-            ("guidance_scale = 1.0", "guidance_scale = 1.0\n        preset = \"fast27\"", "stages[1].steps"),
+            (
+                "guidance_scale = 1.0",
+                "guidance_scale = 1.0\n        preset = \"fast27\"",
+                "stages[1].steps",
+            ),
         ] {
             let text = TOML.replacen(from, to, 1);
             assert_ne!(text, TOML, "{from}");

@@ -19,7 +19,7 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The first 12 digits, for people.
+    /// The first 12 digits, for display.
     #[must_use]
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
@@ -44,7 +44,10 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, UserError> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map_err(|_| {
-            UserError::invalid("digest", format!("digest is {text:?}; accepted: 64 hexadecimal digits"))
+            UserError::invalid(
+                "digest",
+                format!("digest is {text:?}; accepted: 64 hexadecimal digits"),
+            )
         })?;
         Ok(Self(bytes))
     }
@@ -64,12 +67,14 @@ impl From<Digest> for String {
     }
 }
 
-/// Digests a sequence of fields so that no two sequences run together: each is preceded by its length.
+/// Digests a sequence of fields. Each field is preceded by its length, so that different sequences
+/// cannot give the same bytes.
 #[derive(Clone, Default)]
 pub struct FieldHasher(Sha256);
 
 impl FieldHasher {
-    /// Starts a digest in a domain of its own (`"task/1"`), so that digests of different things never meet.
+    /// Starts a digest in its own domain (`"task/1"`), so that digests of different things never
+    /// collide.
     #[must_use]
     pub fn new(domain: &str) -> Self {
         Self::default().field(domain.as_bytes())
@@ -81,6 +86,18 @@ impl FieldHasher {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
+    }
+
+    /// Adds a value as one field, in its JSON form.
+    ///
+    /// # Panics
+    /// If the value cannot be written as JSON, for example a map whose keys are not strings.
+    /// Hashing an empty field instead would give different values the same digest.
+    #[must_use]
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
+        let json = serde_json::to_vec(value)
+            .expect("numbers, texts, and structs and lists of them have a JSON form");
+        self.field(&json)
     }
 
     /// The digest of all fields in order.

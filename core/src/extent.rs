@@ -1,4 +1,4 @@
-//! Width and height of a picture, and what they come to in the other stages of a cascade.
+//! Width and height of a picture, and its size in other stages of a cascade.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Extent {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// The same picture where `from` pixels become `to`; `None` where that are no whole pixels.
+    /// The same picture scaled by `to / from`; `None` if the result is not whole pixels.
     #[must_use]
     pub fn scaled(self, from: u32, to: u32) -> Option<Self> {
         let scale = |edge: u32| {
@@ -38,7 +38,7 @@ impl Extent {
         Some(Self { width: scale(self.width)?, height: scale(self.height)? })
     }
 
-    /// Whether both edges are multiples.
+    /// Whether both edges are multiples of a number.
     #[must_use]
     pub fn is_multiple_of(self, multiple: u32) -> bool {
         self.width.is_multiple_of(multiple) && self.height.is_multiple_of(multiple)
@@ -47,7 +47,8 @@ impl Extent {
     /// Whether `other` has the same proportions.
     #[must_use]
     pub fn has_shape_of(self, other: Self) -> bool {
-        u64::from(self.width) * u64::from(other.height) == u64::from(other.width) * u64::from(self.height)
+        u64::from(self.width) * u64::from(other.height)
+            == u64::from(other.width) * u64::from(self.height)
     }
 }
 
@@ -74,10 +75,18 @@ mod tests {
     #[test]
     fn shapes_are_compared_by_their_proportions() {
         let wide = Extent { width: 64, height: 32 };
-        for (other, same) in
-            [((64, 32), true), ((66, 33), true), ((2, 1), true), ((64, 64), false), ((32, 64), false)]
-        {
-            assert_eq!(wide.has_shape_of(Extent { width: other.0, height: other.1 }), same, "{other:?}");
+        for (other, same) in [
+            ((64, 32), true),
+            ((66, 33), true),
+            ((2, 1), true),
+            ((64, 64), false),
+            ((32, 64), false),
+        ] {
+            assert_eq!(
+                wide.has_shape_of(Extent { width: other.0, height: other.1 }),
+                same,
+                "{other:?}"
+            );
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Who is dispatched next: priority first, then weighted fair share over tenants, then over a tenant's jobs, in
-//! runs of one compatibility key.
+//! Which tasks are dispatched next: priority first, then weighted fair share over tenants, then
+//! over a tenant's jobs, in runs of one compatibility key.
 //!
-//! Start-time fair queueing at both levels: each tenant and job has a virtual time that advances by what it was
-//! given, divided by its weight; the one furthest behind is served next; a newcomer starts at the virtual time of
-//! those who wait beside it, so that absence earns no credit. [`FairShare::plan`] is a function of its state and the
-//! problem; losing the state (a restart) only evens everybody out.
+//! This is start-time fair queueing at both levels. Each tenant and job has a virtual time that
+//! advances by what it was given, divided by its weight. The one with the lowest virtual time is
+//! served next. A newcomer starts at the virtual time of those that wait beside it, so absence
+//! earns no credit. [`FairShare::plan`] depends only on its state and the problem. If the state is
+//! lost (a restart), everybody starts equal again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use crate::id::JobId;
 pub struct Candidate {
     /// The job.
     pub job: JobId,
-    /// Whose share it counts against.
+    /// The tenant whose share it uses.
     pub tenant: String,
     /// Higher goes first, whatever the shares.
     pub priority: u8,
@@ -25,23 +26,24 @@ pub struct Candidate {
     pub ready: u64,
     /// Its tasks that are with the queue or a worker.
     pub in_flight: u64,
-    /// At most so many batches of it in flight; `None` is no limit.
+    /// Most batches of it in flight; `None` is no limit.
     pub max_workers: Option<u32>,
 }
 
 impl Candidate {
-    /// Tasks that may be dispatched now, where a worker's batch holds `batch`.
+    /// Tasks that may be dispatched now, when a worker's batch holds `batch` tasks.
     #[must_use]
     pub fn allowed(&self, batch: u64) -> u64 {
         let Some(workers) = self.max_workers else { return self.ready };
-        self.ready.min(u64::from(workers).saturating_mul(batch.max(1)).saturating_sub(self.in_flight))
+        self.ready
+            .min(u64::from(workers).saturating_mul(batch.max(1)).saturating_sub(self.in_flight))
     }
 }
 
-/// What is to be shared out.
+/// The tasks to choose from, and the room for them.
 #[derive(Clone, Debug)]
 pub struct Problem<'a> {
-    /// Tasks the pool's line has room for.
+    /// How many more tasks the pool's queue has room for.
     pub room: u64,
     /// Length of a run of one compatibility key: the batch cap.
     pub run: u64,
@@ -51,7 +53,7 @@ pub struct Problem<'a> {
     pub weights: &'a BTreeMap<String, f64>,
 }
 
-/// So many tasks of a job.
+/// A number of tasks of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pick {
     /// The job.
@@ -60,7 +62,8 @@ pub struct Pick {
     pub count: u64,
 }
 
-/// What was given so far, as virtual times. Bounded: who has nothing ready is forgotten.
+/// What everyone was given so far, as virtual times. Bounded: tenants and jobs with nothing ready
+/// are forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct FairShare {
     tenants: BTreeMap<String, f64>,
@@ -70,8 +73,8 @@ pub struct FairShare {
 }
 
 impl FairShare {
-    /// Shares the room out. The picks are in order of dispatch; their counts sum to at most `room` and to no more
-    /// than each job has ready and is allowed to have in flight.
+    /// Divides the room. The picks are in order of dispatch. Their counts sum to at most `room`,
+    /// and no job gets more than it has ready or may have in flight.
     pub fn plan(&mut self, problem: &Problem<'_>) -> Vec<Pick> {
         self.admit(problem.candidates);
         let mut ready: Vec<u64> =
@@ -101,7 +104,8 @@ impl FairShare {
     }
 
     fn admit(&mut self, candidates: &[Candidate]) {
-        let tenants: BTreeSet<&str> = candidates.iter().map(|candidate| candidate.tenant.as_str()).collect();
+        let tenants: BTreeSet<&str> =
+            candidates.iter().map(|candidate| candidate.tenant.as_str()).collect();
         let jobs: BTreeSet<JobId> = candidates.iter().map(|candidate| candidate.job).collect();
         self.tenants.retain(|tenant, _| tenants.contains(tenant.as_str()));
         self.jobs.retain(|job, _| jobs.contains(job));
@@ -113,14 +117,20 @@ impl FairShare {
         }
     }
 
-    fn next(&self, candidates: &[Candidate], ready: &[u64], within: Option<(u8, &String)>) -> Option<usize> {
+    fn next(
+        &self,
+        candidates: &[Candidate],
+        ready: &[u64],
+        within: Option<(u8, &String)>,
+    ) -> Option<usize> {
         let fits = |candidate: &Candidate| {
             within.is_none_or(|(priority, key)| {
                 candidate.priority == priority && &candidate.compatibility == key
             })
         };
-        (0..candidates.len()).filter(|&position| ready[position] > 0 && fits(&candidates[position])).min_by(
-            |&a, &b| {
+        (0..candidates.len())
+            .filter(|&position| ready[position] > 0 && fits(&candidates[position]))
+            .min_by(|&a, &b| {
                 let (a, b) = (&candidates[a], &candidates[b]);
                 let tenant = |candidate: &Candidate| self.tenants.get(&candidate.tenant).copied();
                 let job = |candidate: &Candidate| self.jobs.get(&candidate.job).copied();
@@ -130,13 +140,13 @@ impl FairShare {
                     .then_with(|| a.tenant.cmp(&b.tenant))
                     .then_with(|| job(a).unwrap_or(0.0).total_cmp(&job(b).unwrap_or(0.0)))
                     .then_with(|| a.job.cmp(&b.job))
-            },
-        )
+            })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     fn charge(&mut self, candidate: &Candidate, count: u64, weights: &BTreeMap<String, f64>) {
-        let weight = weights.get(&candidate.tenant).copied().filter(|weight| *weight > 0.0).unwrap_or(1.0);
+        let weight =
+            weights.get(&candidate.tenant).copied().filter(|weight| *weight > 0.0).unwrap_or(1.0);
         if let Some(time) = self.tenants.get_mut(&candidate.tenant) {
             self.tenant_clock = self.tenant_clock.max(*time);
             *time += count as f64 / weight;
@@ -168,7 +178,7 @@ mod tests {
         }
     }
 
-    /// Serves `rounds` of `room` and returns how many tasks each tenant got.
+    /// Runs `rounds` of `room` tasks and returns how many each tenant got.
     fn serve(candidates: &mut [Candidate], room: u64, rounds: usize) -> BTreeMap<String, u64> {
         let (mut share, weights) = (FairShare::default(), BTreeMap::new());
         let mut got = BTreeMap::new();
@@ -177,7 +187,8 @@ mod tests {
                 candidates.iter().filter(|candidate| candidate.ready > 0).cloned().collect();
             let problem = Problem { room, run: 2, candidates: &waiting, weights: &weights };
             for pick in share.plan(&problem) {
-                let candidate = candidates.iter_mut().find(|c| c.job == pick.job).expect("a candidate");
+                let candidate =
+                    candidates.iter_mut().find(|c| c.job == pick.job).expect("a candidate");
                 candidate.ready -= pick.count;
                 *got.entry(candidate.tenant.clone()).or_insert(0) += pick.count;
             }
@@ -195,8 +206,11 @@ mod tests {
 
     #[test]
     fn three_tenants_share_a_line_of_two_without_starving_one() {
-        let mut candidates: Vec<_> =
-            ["a", "b", "c"].iter().zip(0..).map(|(tenant, job)| candidate(job, tenant, 1000)).collect();
+        let mut candidates: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .zip(0..)
+            .map(|(tenant, job)| candidate(job, tenant, 1000))
+            .collect();
         let got = serve(&mut candidates, 1, 30);
         assert_eq!(got.values().copied().collect::<Vec<_>>(), [10, 10, 10]);
     }
@@ -205,10 +219,16 @@ mod tests {
     fn a_newcomer_earns_nothing_for_having_been_away() {
         let (mut share, weights) = (FairShare::default(), BTreeMap::new());
         let old = candidate(1, "old", 1000);
-        share.plan(&Problem { room: 100, run: 1, candidates: std::slice::from_ref(&old), weights: &weights });
+        share.plan(&Problem {
+            room: 100,
+            run: 1,
+            candidates: std::slice::from_ref(&old),
+            weights: &weights,
+        });
         let both = [old, candidate(2, "new", 1000)];
         let picks = share.plan(&Problem { room: 20, run: 1, candidates: &both, weights: &weights });
-        let new: u64 = picks.iter().filter(|pick| pick.job == both[1].job).map(|pick| pick.count).sum();
+        let new: u64 =
+            picks.iter().filter(|pick| pick.job == both[1].job).map(|pick| pick.count).sum();
         assert!((9..=11).contains(&new), "{new} of 20");
     }
 
@@ -225,7 +245,8 @@ mod tests {
             weights: &weights,
         });
         assert_eq!(picks[0], Pick { job: candidates[2].job, count: 2 });
-        let of = |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
+        let of =
+            |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
         assert_eq!((of(candidates[0].job), of(candidates[1].job)), (10, 30));
     }
 
@@ -236,8 +257,13 @@ mod tests {
         let weights = BTreeMap::new();
         let problem = Problem { room: 40, run: 4, candidates: &candidates, weights: &weights };
         let picks = FairShare::default().plan(&problem);
-        let of = |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
-        assert_eq!((of(candidates[0].job), of(candidates[1].job)), (3, 37), "two batches of four, less five");
+        let of =
+            |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
+        assert_eq!(
+            (of(candidates[0].job), of(candidates[1].job)),
+            (3, 37),
+            "two batches of four, less five"
+        );
         let full = Candidate { in_flight: 8, ..candidates[0].clone() };
         assert_eq!((full.allowed(4), full.allowed(5)), (0, 2));
         assert_eq!(

@@ -1,7 +1,8 @@
-//! How a picture of one shape becomes one of another: which part of it is used, and where that lies.
+//! How a picture of one shape is made to fit another: which part of it is used, and where that part
+//! goes.
 //!
-//! Whole numbers only, so that every machine cuts at the same pixel. All stages of a job have the same shape, so all of
-//! them see the same part of the picture.
+//! Only whole numbers are used, so that every machine cuts at the same pixel. All stages of a job
+//! have the same shape, so they all see the same part of the picture.
 
 use std::{fmt, str::FromStr};
 
@@ -13,14 +14,15 @@ use crate::{error::UserError, extent::Extent};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fit {
-    /// Scaled until it covers the shape; what sticks out is cut off, the same on both sides.
+    /// Scaled until it covers the shape. What sticks out is cut off equally on both sides.
     #[default]
     Crop,
-    /// Scaled until it lies within the shape; the rest is black, and with a mask it is painted anew.
+    /// Scaled until it lies within the shape. The rest is black; with a mask, the rest is painted
+    /// anew.
     Pad,
     /// Scaled to the shape, its proportions changed.
     Stretch,
-    /// Refused unless it has the shape already.
+    /// Refused unless it already has the shape.
     Exact,
 }
 
@@ -38,15 +40,17 @@ impl Fit {
         }
     }
 
-    /// What is done to a picture of `picture` pixels for one of `target` pixels, to follow its name; `None` where there
-    /// is nothing to say.
+    /// Says what is done to a picture of `picture` pixels to make one of `target` pixels. The text
+    /// follows the picture's name. `None` if nothing is done.
     #[must_use]
     pub fn remark(self, picture: Extent, target: Extent) -> Option<String> {
         let Placement { from, to } = Placement::of(Some(self), picture, target);
         let used = Extent { width: from.width, height: from.height };
         let lies = Extent { width: to.width, height: to.height };
         let done = if used != picture {
-            format!("is {picture}: the {used} in its middle are used, the rest is cut off (fit crop)")
+            format!(
+                "is {picture}: the {used} in its middle are used, the rest is cut off (fit crop)"
+            )
         } else if lies != target {
             format!("is {picture}: it fills {lies} of {target}, the rest is black (fit pad)")
         } else if self == Self::Stretch && !picture.has_shape_of(target) {
@@ -100,14 +104,15 @@ impl Window {
 /// Which part of a picture is used, and which part of the target it fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// Of the picture.
+    /// The part of the picture.
     pub from: Window,
-    /// Of the target.
+    /// The part of the target.
     pub to: Window,
 }
 
 impl Placement {
-    /// Without a fit, the whole picture fills the whole target: in jobs from before there was one, shapes were equal.
+    /// Without a fit, the whole picture fills the whole target. Jobs from before fits existed have
+    /// pictures of the target's shape.
     #[must_use]
     pub fn of(fit: Option<Fit>, picture: Extent, target: Extent) -> Self {
         let whole = |extent: Extent| Window::middle(extent, extent.width, extent.height);
@@ -121,14 +126,14 @@ impl Placement {
     }
 }
 
-/// The largest part of `outer` that has the shape of `shape`, in its middle.
+/// The largest part in the middle of `outer` that has the proportions of `shape`.
 fn inside(outer: Extent, shape: Extent) -> Window {
     let scaled = |edge: u32, to: u32, from: u32| {
         let (edge, to, from) = (u64::from(edge), u64::from(to), u64::from(from).max(1));
         u32::try_from((2 * edge * to + from) / (2 * from)).unwrap_or(u32::MAX)
     };
-    let wider =
-        u64::from(outer.width) * u64::from(shape.height) > u64::from(shape.width) * u64::from(outer.height);
+    let wider = u64::from(outer.width) * u64::from(shape.height)
+        > u64::from(shape.width) * u64::from(outer.height);
     if wider {
         let width = scaled(outer.height, shape.width, shape.height).clamp(1, outer.width.max(1));
         Window::middle(outer, width, outer.height)
@@ -147,13 +152,18 @@ mod tests {
     }
 
     fn windows(fit: Fit, picture: (u32, u32), target: (u32, u32)) -> [(u32, u32, u32, u32); 2] {
-        let placement = Placement::of(Some(fit), extent(picture.0, picture.1), extent(target.0, target.1));
-        [placement.from, placement.to].map(|window| (window.x, window.y, window.width, window.height))
+        let placement =
+            Placement::of(Some(fit), extent(picture.0, picture.1), extent(target.0, target.1));
+        [placement.from, placement.to]
+            .map(|window| (window.x, window.y, window.width, window.height))
     }
 
     #[test]
     fn crop_cuts_both_sides_pad_fills_both_and_stretch_uses_everything() {
-        assert_eq!(windows(Fit::Crop, (4032, 3024), (64, 64)), [(504, 0, 3024, 3024), (0, 0, 64, 64)]);
+        assert_eq!(
+            windows(Fit::Crop, (4032, 3024), (64, 64)),
+            [(504, 0, 3024, 3024), (0, 0, 64, 64)]
+        );
         assert_eq!(windows(Fit::Crop, (750, 1000), (64, 64)), [(0, 125, 750, 750), (0, 0, 64, 64)]);
         assert_eq!(windows(Fit::Pad, (1000, 500), (64, 64)), [(0, 0, 1000, 500), (0, 16, 64, 32)]);
         assert_eq!(windows(Fit::Pad, (500, 1000), (64, 64)), [(0, 0, 500, 1000), (16, 0, 32, 64)]);
@@ -175,7 +185,8 @@ mod tests {
     #[test]
     fn the_narrowest_pictures_keep_a_pixel() {
         for fit in [Fit::Crop, Fit::Pad] {
-            for (picture, target) in [((16384, 1), (1, 16384)), ((1, 1), (1024, 64)), ((3, 16384), (64, 64))]
+            for (picture, target) in
+                [((16384, 1), (1, 16384)), ((1, 1), (1024, 64)), ((3, 16384), (64, 64))]
             {
                 for (x, y, width, height) in windows(fit, picture, target) {
                     assert!(width >= 1 && height >= 1 && x < 16384 && y < 16384);
@@ -187,18 +198,21 @@ mod tests {
     #[test]
     fn every_stage_sees_the_same_part() {
         let picture = extent(4001, 2999);
-        let parts =
-            [64, 256, 1024].map(|edge| Placement::of(Some(Fit::Crop), picture, extent(edge, edge / 2)).from);
+        let parts = [64, 256, 1024]
+            .map(|edge| Placement::of(Some(Fit::Crop), picture, extent(edge, edge / 2)).from);
         assert_eq!((parts[0], parts[1]), (parts[1], parts[2]));
     }
 
     #[test]
     fn what_is_done_to_a_picture_is_said() {
         let square = extent(1024, 1024);
-        let says = |fit: Fit, width, height| fit.remark(extent(width, height), square).unwrap_or_default();
+        let says =
+            |fit: Fit, width, height| fit.remark(extent(width, height), square).unwrap_or_default();
         assert!(says(Fit::Crop, 4032, 3024).contains("the 3024x3024 in its middle are used"));
         assert!(says(Fit::Crop, 1000, 750).ends_with("cut off (fit crop), and it is enlarged"));
-        assert!(says(Fit::Pad, 1000, 750).contains("it fills 1024x768 of 1024x1024, the rest is black"));
+        assert!(
+            says(Fit::Pad, 1000, 750).contains("it fills 1024x768 of 1024x1024, the rest is black")
+        );
         assert!(says(Fit::Stretch, 4000, 3000).contains("its proportions change"));
         assert_eq!(says(Fit::Crop, 512, 512), "is 512x512, smaller than 1024x1024: it is enlarged");
         assert_eq!(says(Fit::Crop, 2048, 2048), "");

@@ -1,27 +1,31 @@
-//! How fast a job goes, what is left of it, and when it will end, from what was measured. Pure: the caller passes the
-//! time and the measurements.
+//! How fast a job runs, what is left of it, and when it will end, computed from measurements. Pure:
+//! the caller passes the time and the measurements.
 //!
-//! The model: a stage's time per image is its network passes per image (steps, twice where it is guided) times the
-//! seconds that a pass took lately on the workers that serve the stage; texts count as one pass. What does not grow
-//! with the steps (loading, the text's keys and values) is in the measured seconds, so the forecast for far fewer steps
-//! than were measured is too low, and for far more too high. Failures and retries are not foreseen.
+//! The model: a stage's time per image is its network passes per image (steps, doubled where it is
+//! guided) times the recent seconds per pass on the workers that serve the stage. A text counts as
+//! one pass. Costs that do not grow with the steps (loading, the text's keys and values) are part
+//! of the measured seconds. So the forecast is too low for far fewer steps than were measured, and
+//! too high for far more. Failures and retries are not included.
 
 use serde::{Deserialize, Serialize};
 
-/// Seconds after which a job's pace is noted anew; a rate is taken over once to twice as long.
+/// Seconds after which a job's pace is measured again. A rate stays in use for one to two of these
+/// periods.
 pub const PACE_SECONDS: f64 = 30.0;
-/// Shortest time over which a rate means something.
+/// Shortest time over which a rate is meaningful.
 const SHORTEST_SECONDS: f64 = 0.5;
 
-/// Images per second from how many had passed a stage `seconds` ago to how many have now; 0 when unknown.
+/// Images per second, from how many had passed a stage `seconds` ago and how many have now; 0 if
+/// unknown.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
     if seconds < SHORTEST_SECONDS { 0.0 } else { now.saturating_sub(before) as f64 / seconds }
 }
 
-/// Seconds of one worker per image where these workers share the work as each gets on: the harmonic mean. Those that
-/// measured nothing yet are taken for like the others; `None` if none did.
+/// Worker seconds per image when these workers take work at their own speeds: the harmonic mean. A
+/// worker without a measurement counts like the average of the others; `None` if there is no
+/// measurement.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn shared_seconds(each: &[f64]) -> Option<f64> {
@@ -35,9 +39,9 @@ pub fn shared_seconds(each: &[f64]) -> Option<f64> {
 pub struct StageWork {
     /// The stage's name.
     pub stage: String,
-    /// Images (texts, for `encode`) that have yet to pass it.
+    /// Images (for `encode`: texts) that have yet to pass it.
     pub remaining: u64,
-    /// Model seconds an image takes; `None` when unknown.
+    /// Model seconds per image; `None` if unknown.
     pub seconds_per_image: Option<f64>,
     /// Workers that serve it.
     pub workers: u64,
@@ -48,9 +52,9 @@ pub struct StageWork {
 pub struct Forecast {
     /// Every stage, in order.
     pub stages: Vec<StageForecast>,
-    /// Model seconds on all devices together; `None` while a stage with work left has no measurement.
+    /// Model seconds on all devices together; `None` if a stage with work left has no measurement.
     pub device_seconds: Option<f64>,
-    /// Time to the end; `None` beside that while a stage with work left has no worker.
+    /// Seconds to the end; also `None` if a stage with work left has no worker.
     pub seconds: Option<f64>,
 }
 
@@ -59,31 +63,35 @@ pub struct Forecast {
 pub struct StageForecast {
     /// The stage's name.
     pub stage: String,
-    /// Images (texts, for `encode`) that have yet to pass it.
+    /// Images (for `encode`: texts) that have yet to pass it.
     pub images: u64,
-    /// Model seconds of one image.
+    /// Model seconds per image.
     pub seconds_per_image: Option<f64>,
-    /// Model seconds of all of them.
+    /// Model seconds of all these images.
     pub device_seconds: Option<f64>,
     /// Seconds for which they keep the stage's workers busy.
     pub seconds: Option<f64>,
 }
 
 impl Forecast {
-    /// What `stages` take, with `workers` distinct workers in all of which `share` (0 to 1) is this job's.
+    /// The time that `stages` take. There are `workers` distinct workers in all; this job gets
+    /// `share` (0 to 1) of them.
     #[must_use]
     pub fn new(stages: &[StageWork], workers: u64, share: f64) -> Self {
-        let each: Vec<StageForecast> = stages.iter().map(|work| StageForecast::new(work, share)).collect();
+        let each: Vec<StageForecast> =
+            stages.iter().map(|work| StageForecast::new(work, share)).collect();
         let device_seconds = each.iter().map(|stage| stage.device_seconds).sum();
         Self { stages: each, device_seconds, seconds: eta_seconds(stages, workers, share) }
     }
 
-    /// How the forecast compares with what was spent since it was made; `seconds` is the time that really passed to
-    /// the end, if the job did end by its last image. Only images that passed a stage are compared, so a job that was
-    /// ended early is compared in what it did; stages of which nothing was forecast or spent are left out.
+    /// Compares the forecast with what was spent since it was made. `seconds` is the real time to
+    /// the end, if the job ended with its last image. Only images that passed a stage are compared,
+    /// so a job that ended early is compared by what it did. Stages without a forecast or without
+    /// spent time are left out.
     #[must_use]
     pub fn check(&self, spent: &[StageSpent], seconds: Option<f64>) -> ForecastCheck {
-        let stages: Vec<StageCheck> = spent.iter().filter_map(|spent| self.check_stage(spent)).collect();
+        let stages: Vec<StageCheck> =
+            spent.iter().filter_map(|spent| self.check_stage(spent)).collect();
         ForecastCheck {
             forecast_device_seconds: stages.iter().map(|stage| stage.forecast_device_seconds).sum(),
             device_seconds: stages.iter().map(|stage| stage.device_seconds).sum(),
@@ -95,7 +103,7 @@ impl Forecast {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     fn check_stage(&self, spent: &StageSpent) -> Option<StageCheck> {
         let stage = self.stages.iter().find(|stage| stage.stage == spent.stage)?;
-        // What had passed before the forecast was made is taken for as costly as the rest.
+        // Images that passed before the forecast was made are assumed to cost as much as the rest.
         let images = spent.images.min(stage.images);
         let forecast = stage.seconds_per_image.filter(|_| images > 0)?;
         Some(StageCheck {
@@ -115,7 +123,8 @@ impl StageForecast {
             seconds => seconds.map(|seconds| seconds * work.remaining as f64),
         };
         let workers = work.workers as f64 * share.clamp(1e-6, 1.0);
-        let busy = device_seconds.map(|seconds| if seconds > 0.0 { seconds / workers } else { 0.0 });
+        let busy =
+            device_seconds.map(|seconds| if seconds > 0.0 { seconds / workers } else { 0.0 });
         Self {
             stage: work.stage.clone(),
             images: work.remaining,
@@ -137,35 +146,36 @@ pub struct StageSpent {
     pub device_seconds: f64,
 }
 
-/// A forecast beside what came true.
+/// A forecast and the real values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ForecastCheck {
-    /// The stages of which both are known.
+    /// The stages for which both are known.
     pub stages: Vec<StageCheck>,
-    /// Their model seconds as forecast.
+    /// Their forecast model seconds.
     pub forecast_device_seconds: f64,
-    /// Their model seconds as they were.
+    /// Their real model seconds.
     pub device_seconds: f64,
-    /// Seconds to the end as forecast, and as they were.
+    /// Forecast and real seconds to the end.
     pub seconds: Option<(f64, f64)>,
 }
 
-/// A stage's forecast beside what came true.
+/// A stage's forecast and its real values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StageCheck {
     /// The stage's name.
     pub stage: String,
-    /// Images that were forecast and passed.
+    /// Images that were both forecast and passed.
     pub images: u64,
-    /// Their model seconds as forecast.
+    /// Their forecast model seconds.
     pub forecast_device_seconds: f64,
-    /// Their model seconds as they were.
+    /// Their real model seconds.
     pub device_seconds: f64,
 }
 
-/// Seconds until all stages are through, with `workers` distinct workers in all of which `share` (0 to 1) is this
-/// job's: no less than the busiest stage needs on its workers, and no less than all work needs on all of them.
-/// `None` while a stage with work left has no worker or no measurement.
+/// Seconds until all stages are finished. There are `workers` distinct workers in all; this job
+/// gets `share` (0 to 1) of them. The result is at least what the busiest stage needs on its
+/// workers, and at least what all work needs on all workers. `None` if a stage with work left has
+/// no worker or no measurement.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn eta_seconds(stages: &[StageWork], workers: u64, share: f64) -> Option<f64> {
@@ -187,7 +197,12 @@ pub fn eta_seconds(stages: &[StageWork], workers: u64, share: f64) -> Option<f64
 mod tests {
     use super::*;
 
-    fn work(stage: &str, remaining: u64, seconds_per_image: Option<f64>, workers: u64) -> StageWork {
+    fn work(
+        stage: &str,
+        remaining: u64,
+        seconds_per_image: Option<f64>,
+        workers: u64,
+    ) -> StageWork {
         StageWork { stage: stage.to_owned(), remaining, seconds_per_image, workers }
     }
 
@@ -204,9 +219,10 @@ mod tests {
 
     #[test]
     fn a_fast_worker_does_more_of_what_is_shared() {
-        // In 3 s the first does three images and the second one: 6 worker seconds for 4 images.
+        // In 3 s the first worker does three images and the second does one: 6 worker seconds for 4
+        // images.
         assert_eq!(shared_seconds(&[1.0, 3.0]), Some(1.5));
-        assert_eq!(shared_seconds(&[2.0, 0.0]), Some(2.0), "what measured nothing says nothing");
+        assert_eq!(shared_seconds(&[2.0, 0.0]), Some(2.0), "a missing measurement changes nothing");
         assert_eq!(shared_seconds(&[0.0]), None);
         assert_eq!(shared_seconds(&[]), None);
     }
@@ -228,10 +244,11 @@ mod tests {
         assert_eq!(
             (unserved.device_seconds, unserved.seconds),
             (Some(6.0), None),
-            "the cost is known all the same"
+            "the cost is still known"
         );
         assert_eq!(unserved.stages[0].seconds, None);
-        let unmeasured = Forecast::new(&[work("a", 4, None, 1), work("b", 4, Some(1.0), 1)], 2, 1.0);
+        let unmeasured =
+            Forecast::new(&[work("a", 4, None, 1), work("b", 4, Some(1.0), 1)], 2, 1.0);
         assert_eq!((unmeasured.device_seconds, unmeasured.seconds), (None, None));
         assert_eq!(unmeasured.stages[1].device_seconds, Some(4.0));
         let passed = Forecast::new(&[work("a", 0, None, 0), work("b", 4, Some(1.0), 1)], 1, 1.0);
@@ -245,7 +262,11 @@ mod tests {
     #[test]
     fn a_forecast_shrinks_with_what_is_left_and_stages_tell_their_part() {
         let of = |first, second| {
-            Forecast::new(&[work("a", first, Some(1.0), 1), work("b", second, Some(2.0), 2)], 3, 0.5)
+            Forecast::new(
+                &[work("a", first, Some(1.0), 1), work("b", second, Some(2.0), 2)],
+                3,
+                0.5,
+            )
         };
         let before = of(10, 10);
         assert_eq!((before.device_seconds, before.seconds), (Some(30.0), Some(20.0)));
@@ -256,14 +277,18 @@ mod tests {
 
     #[test]
     fn a_forecast_is_checked_against_what_was_spent() {
-        let stages =
-            [work("encode", 3, Some(0.1), 1), work("a", 10, Some(1.0), 1), work("b", 10, Some(2.0), 1)];
+        let stages = [
+            work("encode", 3, Some(0.1), 1),
+            work("a", 10, Some(1.0), 1),
+            work("b", 10, Some(2.0), 1),
+        ];
         let forecast = Forecast::new(&stages, 1, 1.0);
         let whole = forecast.check(&[spent("a", 10, 12.0), spent("b", 10, 21.0)], Some(36.0));
         assert_eq!((whole.forecast_device_seconds, whole.device_seconds), (30.0, 33.0));
         assert_eq!(whole.seconds, Some((30.3, 36.0)));
         assert_eq!(whole.stages.len(), 2, "nothing is known of the texts");
-        // Made late, or ended early: what is compared is what was forecast and done.
+        // The forecast was late, or the job ended early: only images both forecast and done are
+        // compared.
         let late = forecast.check(&[spent("a", 20, 24.0)], None);
         assert_eq!((late.forecast_device_seconds, late.device_seconds), (10.0, 12.0));
         let early = forecast.check(&[spent("a", 5, 5.5), spent("b", 0, 0.0)], None);

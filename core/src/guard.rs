@@ -1,12 +1,13 @@
-//! The guards that keep the farm's promises, and taking one out to see that a test notices.
+//! The guards that keep the farm's promises, and how a test takes one out to see what happens.
 //!
-//! Built as it ships, every guard stands: [`stands`] is a constant and [`text`] returns what it was given, so nothing of
-//! this is left in a program. With the feature `failpoints`, which only the crate of the guards' tests turns on, a test
-//! takes one guard out of its own process and expects what the guard prevents. `docs/guards.md` lists them all.
+//! In a normal build every guard stands: [`stands`] is a constant and [`text`] returns its
+//! argument, so a shipped program contains nothing of this. With the feature `failpoints`, which
+//! only the crate of the guards' tests turns on, a test takes one guard out of its own process and
+//! expects the fault that the guard prevents. `docs/guards.md` lists them all.
 
 macro_rules! guards {
     ($($(#[$what:meta])+ $name:ident,)+) => {
-        /// A check without which something is lost, doubled or wrong.
+        /// A check without which work would be lost, doubled or wrong.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Guard {
             $($(#[$what])+ $name,)+
@@ -26,15 +27,15 @@ guards! {
     CommitGeneration,
     /// A success commits only at the stage where its image stands.
     CommitStage,
-    /// Done, dead and cancelled images change by a retry only.
+    /// Done, dead and cancelled images change only by a retry.
     TerminalStays,
     /// Failures, returns and losses name the dispatch that they are about.
     DispatchMatches,
-    /// A failure in company counts against nobody.
+    /// A failure in a shared batch counts against nobody.
     AloneCounts,
     /// A worker's death counts only while the task ran alone, as a suspect.
     DeathAlone,
-    /// What was interrupted counts against nobody.
+    /// An interruption counts against nobody.
     InterruptionIsFree,
     /// Nothing commits to a job that is not live.
     JobLive,
@@ -46,27 +47,38 @@ guards! {
     JobExpected,
     /// A job's end names the states that may end.
     EndExpected,
-    /// A text that is dispatched is not dispatched again.
+    /// A dispatched text is not dispatched again.
     TextOnce,
     /// Only active jobs are dispatched.
     ActiveOnly,
     /// The sweep ends jobs that should have ended.
     OverlookedSwept,
+    // Commands to some images, and pictures that are lost.
+    /// A command to some images belongs to a generation of its job.
+    CommandGeneration,
+    /// A job does not end while commands to its images are followed.
+    EndAfterCommands,
+    /// A picture is lost in the generation in which that was found, and in no later one.
+    LostGeneration,
+    /// Of an image's attempts, the latest are kept and no more.
+    AttemptsBounded,
     // Submits.
+    /// What is remembered of a job is read when all of its prompts have come.
+    PlanWhole,
     /// A request id stands for one job.
     RequestIdOnce,
     /// The same request id with other content is refused.
     RequestIdContent,
     /// Only a job that is being received takes more prompts.
     ReceivingOnly,
-    /// Only submits that nobody adds to any more are swept.
+    /// Only submits that nothing was added to for some time are swept.
     IdleOnly,
     /// An accepted submit is on disk before its answer.
     AcceptDurable,
     // Leadership and the sweep.
     /// A leader's transaction names its term.
     TermChecked,
-    /// Nobody takes the lead from a leader whose time is not over.
+    /// Nobody becomes leader before the current leader's time is over.
     LeadExpires,
     /// A task is lost only when two passes did not find it.
     TwoPasses,
@@ -83,31 +95,31 @@ guards! {
     HandBackOwner,
     /// Only silent leases are reaped.
     ReapIdle,
-    /// How long a lease lasts is the farm's, not a coordinator's.
+    /// The farm decides how long a lease lasts, not a coordinator.
     LeaseAgreed,
-    /// Nothing is reaped within one lease after Redis was away.
+    /// Nothing is reaped within one lease after Redis was unreachable.
     ReapPause,
-    /// A consumer with something pending is not deleted.
+    /// A consumer that has pending entries is not deleted.
     ConsumerEmpty,
-    /// A missing group is made at the beginning of its stream.
+    /// A missing group is created at the beginning of its stream.
     GroupAtStart,
     /// A suspect is leased alone.
     SuspectAlone,
-    /// A pool takes so many entries and no more.
+    /// A pool accepts a limited number of entries.
     PoolLimit,
     /// A worker's id is new for each process.
     FreshWorker,
     // Workers.
     /// The heartbeat stops when the model does.
     StallStops,
-    /// Storage faults interrupt a task; they do not fail it.
+    /// Storage faults interrupt a task instead of failing it.
     StorageInterrupts,
     /// A drain hands back what it does not finish.
     DrainHandsBack,
-    /// A wish to drain is told again until its worker leaves.
+    /// The request to drain is repeated until the worker leaves.
     DrainKept,
     // Artifacts, manifests, watchers.
-    /// What is read has the hash that was stored.
+    /// The hash of everything read is compared with the stored one.
     HashChecked,
     /// A stored file of a cascade is read whole before it is trusted.
     PublishedWhole,
@@ -121,10 +133,15 @@ guards! {
     ManifestClaim,
     /// A manifest is recorded for its generation only.
     ManifestGeneration,
-    /// Of the changes of a job only those are forgotten that its images have left behind.
+    /// Of a job's changes, only those are forgotten that later changes of the same images replace.
     PruneStale,
     /// A watcher registers before it queries.
     WatchFirst,
+    /// A reader of all jobs goes on from where nothing can appear any more.
+    ChangesSettled,
+    // Callers.
+    /// A call without a caller is refused.
+    CallerKnown,
 }
 
 pub use state::{all_stand, stands, text};
@@ -133,24 +150,29 @@ pub use state::{all_stand, stands, text};
 mod state {
     use super::Guard;
 
-    /// Whether a guard is in its place: always, but in its own test.
+    /// Whether a guard is active: always, except in its own test.
     #[must_use]
     #[inline(always)]
     pub const fn stands(_guard: Guard) -> bool {
         true
     }
 
-    /// Whether every guard is in its place: always, but in the guards' tests.
+    /// Whether every guard is active: always, except in the guards' tests.
     #[must_use]
     #[inline(always)]
     pub const fn all_stand() -> bool {
         true
     }
 
-    /// A statement or script, of which the guard's own test replaces `part` by `instead`.
+    /// A statement or script. The guard's own test replaces `part` of it by `instead`.
     #[must_use]
     #[inline(always)]
-    pub const fn text(_guard: Guard, text: &'static str, _part: &str, _instead: &str) -> &'static str {
+    pub const fn text(
+        _guard: Guard,
+        text: &'static str,
+        _part: &str,
+        _instead: &str,
+    ) -> &'static str {
         text
     }
 }
@@ -167,33 +189,33 @@ mod state {
         *OUT.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a guard is in its place.
+    /// Whether a guard is active.
     #[must_use]
     pub fn stands(guard: Guard) -> bool {
         out() != Some(guard)
     }
 
-    /// Whether every guard is in its place.
+    /// Whether every guard is active.
     #[must_use]
     pub fn all_stand() -> bool {
         out().is_none()
     }
 
-    /// A statement or script; without its guard, `part` of it is replaced by `instead`.
+    /// A statement or script. While the guard is out, `part` of it is replaced by `instead`.
     ///
     /// # Panics
-    /// When `part` is not there: the text was changed and the guard's test would take nothing out.
+    /// If the text does not contain `part`: it was changed, and the test would take nothing out.
     #[must_use]
     pub fn text(guard: Guard, text: &'static str, part: &str, instead: &str) -> &'static str {
         assert!(text.contains(part), "{guard:?}: there is no {part:?} to take out");
         if stands(guard) {
             return text;
         }
-        // A statement lives as long as its process; a test makes few.
+        // The text is leaked: a statement lives as long as its process, and a test makes few.
         Box::leak(text.replace(part, instead).into_boxed_str())
     }
 
-    /// A guard that is out until this is dropped.
+    /// A guard that stays out until this value is dropped.
     #[derive(Debug)]
     pub struct TakenOut(());
 
@@ -201,7 +223,7 @@ mod state {
         /// Takes the guard out of this process.
         ///
         /// # Panics
-        /// When another one is out.
+        /// If another guard is out already.
         #[must_use]
         pub fn take_out(self) -> TakenOut {
             let mut out = OUT.lock().unwrap_or_else(PoisonError::into_inner);

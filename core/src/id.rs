@@ -1,4 +1,4 @@
-//! Ids as types, so that a job's id is never taken for a worker's.
+//! Ids as types, so that a job's id cannot be used as a worker's.
 
 use std::{fmt, str::FromStr};
 
@@ -26,12 +26,15 @@ impl FromStr for JobId {
 
     fn from_str(text: &str) -> Result<Self, UserError> {
         Uuid::try_parse(text).map(Self).map_err(|_| {
-            UserError::invalid("id", format!("id is {text:?}; accepted: a job's UUID as submit printed it"))
+            UserError::invalid(
+                "id",
+                format!("id is {text:?}; accepted: a job's UUID as submit printed it"),
+            )
         })
     }
 }
 
-/// One picture of a job: its 0-based index there.
+/// One picture of a job: the job and the 0-based index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ImageId {
     /// The job.
@@ -46,7 +49,8 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// A stage's name in its cascade, e.g. `base`. Lower-case letters, digits, `-` and `_`, 1 to 32 of them.
+/// A stage's name in its cascade, e.g. `base`. Lower-case letters, digits, `-` and `_`, 1 to 32 of
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StageName(String);
@@ -79,13 +83,17 @@ impl TryFrom<String> for StageName {
 
     fn try_from(name: String) -> Result<Self, UserError> {
         let fits = (1..=32).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
         if fits {
             Ok(Self(name))
         } else {
             Err(UserError::invalid(
                 "stage",
-                format!("stage is {name:?}; accepted: 1 to 32 lower-case letters, digits, '-' or '_'"),
+                format!(
+                    "stage is {name:?}; accepted: 1 to 32 lower-case letters, digits, '-' or '_'"
+                ),
             ))
         }
     }
@@ -103,7 +111,8 @@ impl fmt::Display for StageName {
     }
 }
 
-/// A worker process. New for each process, so that a restarted one never renews its dead twin's leases.
+/// A worker process. The id is new for each process, so that a restarted worker never renews the
+/// leases of the process that died.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkerId(pub String);
@@ -114,6 +123,12 @@ impl WorkerId {
     pub fn fresh(host: &str) -> Self {
         let fresh = if stands(Guard::FreshWorker) { Uuid::new_v4() } else { Uuid::nil() };
         Self(format!("{host}-{}", fresh.simple()))
+    }
+
+    /// The host that it was made for. Of an id of another form, all of it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.rsplit_once('-').map_or(&self.0, |(host, _)| host)
     }
 }
 

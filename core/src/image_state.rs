@@ -1,9 +1,9 @@
-//! The life of an image as a pure function: `waiting → ready(stage) → dispatched(stage) → … → done`, or `dead`, or
-//! `cancelled`.
+//! The life of an image as a pure function: `waiting → ready(stage) → dispatched(stage) → … →
+//! done`, or `dead`, or `cancelled`.
 //!
-//! [`transition`] is the only place that says what a result, a loss or a user's wish does to an image; the stores
-//! read a row, ask it, and write the answer where the row is still as read. Whether the image's job is live is the
-//! store's to check: a cancelled job accepts nothing.
+//! Only [`transition`] decides what a result, a loss or a user's command does to an image. The
+//! stores read a row, ask [`transition`], and write the answer if the row is still as it was read.
+//! Whether the image's job is live is for the store to check: a cancelled job accepts nothing.
 
 use std::{fmt, str::FromStr};
 
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::UserError,
     guard::{Guard, stands},
-    retry::{self, Failure, History, Verdict},
+    retry::{self, Failure, Verdict},
 };
 
-/// Where an image stands; its stage is beside it, in [`ImageProgress`].
+/// Where an image stands. Its stage is in [`ImageProgress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageState {
-    /// Waits for its embeddings.
+    /// Its embeddings are not complete.
     Waiting,
     /// Its stage may be dispatched.
     Ready,
@@ -27,9 +27,9 @@ pub enum ImageState {
     Dispatched,
     /// Its picture is stored.
     Done,
-    /// Failed for good; a retry of the job runs it again.
+    /// Failed for good; a retry runs it again.
     Dead,
-    /// Its job was cancelled.
+    /// Its job was cancelled, or it was.
     Cancelled,
 }
 
@@ -92,13 +92,13 @@ pub struct ImageProgress {
     pub dispatch: u64,
     /// Failures that counted.
     pub failures: u32,
-    /// Hosts they happened on, each once.
-    pub hosts: Vec<String>,
-    /// Failed in company, or its worker died: it runs alone.
+    /// Devices on which they happened, each once (`gpu-7/cuda:1`).
+    pub places: Vec<String>,
+    /// It failed in a shared batch, or its worker died: it runs alone.
     pub suspect: bool,
 }
 
-/// Who must run again when an input is gone.
+/// What must run again when an input is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Producer {
     /// The encoder: the image waits for its embeddings again.
@@ -112,9 +112,9 @@ pub enum Producer {
 pub enum ImageEvent<'a> {
     /// Its embeddings are committed.
     TextsEncoded,
-    /// An embedding it needs is not to be had.
+    /// An embedding that it needs cannot be made.
     TextsDead,
-    /// An embedding turned out not to be committed after all.
+    /// An embedding turned out not to be committed.
     TextsLost,
     /// Its task goes to the queue.
     Dispatch,
@@ -127,30 +127,35 @@ pub enum ImageEvent<'a> {
     },
     /// The task itself failed, or the worker that held it died.
     Failed {
-        /// Which handing-out.
+        /// The dispatch that ended.
         handout: Handout,
         /// Where and how.
         failure: Failure<'a>,
     },
-    /// Drained, interrupted, taken back, or lost by the queue: nothing counts.
+    /// The task was drained, interrupted, taken back or lost by the queue. It counts as no failure.
     Returned(Handout),
     /// An input is gone from storage.
     InputMissing {
-        /// Which handing-out.
+        /// The dispatch that ended.
         handout: Handout,
-        /// Whose output it was.
+        /// What made the input.
         producer: Producer,
     },
-    /// Its job was cancelled.
+    /// Its job is cancelled, or it is.
     Cancel,
-    /// Its job is retried.
+    /// Its job is retried, or it is.
     Retry {
+        /// Whether its embeddings are committed.
+        encoded: bool,
+    },
+    /// Its picture is gone from storage or damaged: its last stage runs again.
+    Lost {
         /// Whether its embeddings are committed.
         encoded: bool,
     },
 }
 
-/// One handing-out of one stage of an image.
+/// One dispatch of one stage of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handout {
     /// Generation of the task.
@@ -161,25 +166,25 @@ pub struct Handout {
     pub stage: usize,
 }
 
-/// Why an event changes nothing; the result that carried it is discarded and counted.
+/// Why an event changes nothing. The result that carried it is discarded and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The image is done, dead or cancelled.
     Terminal,
-    /// A retry or rewind came between.
+    /// A retry or rewind came in between.
     StaleGeneration,
-    /// It was handed out again since.
+    /// It was dispatched again since.
     StaleDispatch,
-    /// It is at another stage by now.
+    /// It is now at another stage.
     OtherStage,
-    /// It is not in a state where this can happen.
+    /// Its state does not allow this.
     OtherState,
 }
 
-/// What becomes of `image`, whose job passes `stages` stages, by `event`.
+/// The state of `image` after `event`. Its job passes `stages` stages.
 ///
 /// # Errors
-/// Why nothing does.
+/// Why the event changes nothing.
 pub fn transition(
     image: &ImageProgress,
     event: &ImageEvent<'_>,
@@ -189,6 +194,13 @@ pub fn transition(
     let mut next = image.clone();
     if let ImageEvent::Retry { encoded } = event {
         return if matches!(image.state, S::Dead | S::Cancelled) {
+            Ok(retried(next, *encoded))
+        } else {
+            Err(Refusal::OtherState)
+        };
+    }
+    if let ImageEvent::Lost { encoded } = event {
+        return if image.state == S::Done {
             Ok(retried(next, *encoded))
         } else {
             Err(Refusal::OtherState)
@@ -216,16 +228,9 @@ pub fn transition(
         }
         ImageEvent::Failed { handout, failure } => {
             held(image, handout)?;
-            let history = History { failures: image.failures, hosts: &image.hosts };
-            let (host, verdict) = (failure.host, retry::judge(history, failure));
+            let verdict = retry::charge(&mut next.failures, &mut next.places, failure);
             next.suspect = true;
             next.state = if verdict == Verdict::Dead { S::Dead } else { S::Ready };
-            if verdict != Verdict::Suspect {
-                next.failures += 1;
-                if !next.hosts.iter().any(|known| known == host) {
-                    next.hosts.push(host.to_owned());
-                }
-            }
         }
         ImageEvent::Returned(handout) => {
             held(image, handout)?;
@@ -243,7 +248,7 @@ pub fn transition(
             }
         }
         ImageEvent::Cancel => next.state = S::Cancelled,
-        ImageEvent::Retry { .. } => return Err(Refusal::OtherState),
+        ImageEvent::Retry { .. } | ImageEvent::Lost { .. } => return Err(Refusal::OtherState),
     }
     Ok(next)
 }
@@ -252,7 +257,7 @@ fn retried(mut image: ImageProgress, encoded: bool) -> ImageProgress {
     image.state = if encoded { ImageState::Ready } else { ImageState::Waiting };
     image.generation += 1;
     image.failures = 0;
-    image.hosts.clear();
+    image.places.clear();
     image.suspect = false;
     image
 }

@@ -11,7 +11,7 @@ fn ready(stage: usize) -> ImageProgress {
         generation: 2,
         dispatch: 7,
         failures: 0,
-        hosts: Vec::new(),
+        places: Vec::new(),
         suspect: false,
     }
 }
@@ -20,8 +20,8 @@ fn dispatched(stage: usize) -> ImageProgress {
     transition(&ready(stage), &ImageEvent::Dispatch, 3).expect("ready")
 }
 
-fn failure(host: &str, alone: bool, live_hosts: usize) -> Failure<'_> {
-    Failure { host, alone, live_hosts, death_limit: None }
+fn failure(place: &str, alone: bool, live_places: usize) -> Failure<'_> {
+    Failure { place, alone, live_places, death_limit: None }
 }
 
 fn handout(image: &ImageProgress) -> Handout {
@@ -31,7 +31,8 @@ fn handout(image: &ImageProgress) -> Handout {
 #[test]
 fn a_success_moves_on_and_the_last_one_ends_it() {
     let image = dispatched(1);
-    let next = transition(&image, &ImageEvent::Succeeded { generation: 2, stage: 1 }, 3).expect("moves");
+    let next =
+        transition(&image, &ImageEvent::Succeeded { generation: 2, stage: 1 }, 3).expect("moves");
     assert_eq!((next.state, next.stage), (ImageState::Ready, 2));
     let last = transition(&dispatched(2), &ImageEvent::Succeeded { generation: 2, stage: 2 }, 3);
     assert_eq!(last.expect("ends").state, ImageState::Done);
@@ -43,7 +44,8 @@ fn a_success_of_an_older_dispatch_counts_but_of_an_older_generation_or_stage_doe
     let returned = transition(&image, &ImageEvent::Returned(handout(&image)), 3).expect("held");
     let again = transition(&returned, &ImageEvent::Dispatch, 3).expect("ready");
     for image in [&returned, &again] {
-        transition(image, &ImageEvent::Succeeded { generation: 2, stage: 1 }, 3).expect("same bytes");
+        transition(image, &ImageEvent::Succeeded { generation: 2, stage: 1 }, 3)
+            .expect("same bytes");
     }
     assert_eq!(
         transition(&again, &ImageEvent::Succeeded { generation: 1, stage: 1 }, 3),
@@ -70,7 +72,8 @@ fn five_failures_alone_on_one_host_are_death_and_interruptions_are_not() {
     for round in 1..=5 {
         image = transition(&image, &ImageEvent::Returned(handout(&image)), 3).expect("held");
         image = transition(&image, &ImageEvent::Dispatch, 3).expect("ready");
-        let failed = ImageEvent::Failed { handout: handout(&image), failure: failure("a", true, 1) };
+        let failed =
+            ImageEvent::Failed { handout: handout(&image), failure: failure("a", true, 1) };
         image = transition(&image, &failed, 3).expect("held");
         assert_eq!(image.failures, round);
         assert!(image.suspect, "runs alone from now on");
@@ -84,6 +87,22 @@ fn five_failures_alone_on_one_host_are_death_and_interruptions_are_not() {
 }
 
 #[test]
+fn a_suspect_runs_alone_until_its_stage_is_done() {
+    let image = dispatched(0);
+    let failed = ImageEvent::Failed { handout: handout(&image), failure: failure("a", false, 1) };
+    let again =
+        transition(&transition(&image, &failed, 3).expect("held"), &ImageEvent::Dispatch, 3);
+    let suspect = again.expect("ready");
+    let returned = transition(&suspect, &ImageEvent::Returned(handout(&suspect)), 3).expect("held");
+    assert!(suspect.suspect && returned.suspect, "an interruption clears nobody");
+    let success = ImageEvent::Succeeded { generation: suspect.generation, stage: 0 };
+    assert!(
+        !transition(&suspect, &success, 3).expect("fresh").suspect,
+        "the next stage may share a batch"
+    );
+}
+
+#[test]
 fn a_missing_input_rewinds_its_producer_in_a_new_generation() {
     let image = dispatched(1);
     let missing = |producer| ImageEvent::InputMissing { handout: handout(&image), producer };
@@ -93,8 +112,24 @@ fn a_missing_input_rewinds_its_producer_in_a_new_generation() {
     assert_eq!((encoder.state, encoder.stage, encoder.failures), (ImageState::Waiting, 1, 0));
 }
 
+#[test]
+fn a_lost_picture_runs_its_last_stage_again_and_only_a_picture_can_be_lost() {
+    let last = dispatched(2);
+    let success = ImageEvent::Succeeded { generation: 2, stage: 2 };
+    let image = transition(&last, &success, 3).expect("ends");
+    let again = transition(&image, &ImageEvent::Lost { encoded: true }, 3).expect("was done");
+    assert_eq!((again.state, again.stage, again.generation), (ImageState::Ready, 2, 3));
+    let waits = transition(&image, &ImageEvent::Lost { encoded: false }, 3).expect("was done");
+    assert_eq!(waits.state, ImageState::Waiting);
+    for state in ImageState::ALL.into_iter().filter(|state| *state != ImageState::Done) {
+        let image = ImageProgress { state, ..image.clone() };
+        let lost = transition(&image, &ImageEvent::Lost { encoded: true }, 3);
+        assert_eq!(lost, Err(Refusal::OtherState), "{state}");
+    }
+}
+
 fn events() -> impl Strategy<Value = u8> {
-    0_u8..11
+    0_u8..12
 }
 
 fn event(number: u8, image: &ImageProgress, skew: u64) -> ImageEvent<'static> {
@@ -110,6 +145,7 @@ fn event(number: u8, image: &ImageProgress, skew: u64) -> ImageEvent<'static> {
         7 => ImageEvent::Returned(handout),
         8 => ImageEvent::InputMissing { handout, producer: Producer::StageBefore },
         9 => ImageEvent::Cancel,
+        10 => ImageEvent::Lost { encoded: true },
         _ => ImageEvent::Retry { encoded: true },
     }
 }
@@ -121,13 +157,13 @@ proptest! {
         for (number, skew) in steps {
             let event = event(number, &image, skew);
             let Ok(next) = transition(&image, &event, 3) else { continue };
-            let retried = matches!(event, ImageEvent::Retry { .. });
+            let retried = matches!(event, ImageEvent::Retry { .. } | ImageEvent::Lost { .. });
             prop_assert!(!image.state.terminal() || retried, "terminal states change only by retry");
             prop_assert!(next.generation >= image.generation && next.dispatch >= image.dispatch);
             prop_assert_eq!(next.dispatch - image.dispatch, u64::from(number == 3));
             prop_assert!(next.stage < 3);
             prop_assert!(next.failures >= image.failures || retried);
-            prop_assert!(next.hosts.len() <= next.failures as usize);
+            prop_assert!(next.places.len() <= next.failures as usize);
             if next.stage < image.stage {
                 prop_assert!(next.generation > image.generation, "going back makes a new generation");
             }

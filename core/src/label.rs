@@ -1,5 +1,5 @@
-//! A client's own names for prompts: an id within the job, labels, and the line of the file they came from. They are kept
-//! and told again, and change no picture.
+//! A client's own names for prompts: an id within the job, labels, and the line of the file they
+//! came from. The farm stores and returns them; they change no picture.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ pub const MAX_LABELS: usize = 16;
 pub const MAX_LABEL_KEY: usize = 64;
 /// Longest value of a label, characters.
 pub const MAX_LABEL_VALUE: usize = 1024;
-/// Most bytes that a prompt's labels have together, keys and values.
+/// Most bytes of a prompt's labels together, keys and values.
 pub const MAX_LABELS_BYTES: usize = 8192;
-/// Highest line number: what JSON readers can hold exactly.
+/// Highest line number: the largest integer that every JSON reader represents exactly.
 pub const MAX_LINE: u64 = (1 << 53) - 1;
 
 /// A client's own names for a prompt.
@@ -26,22 +26,35 @@ pub const MAX_LINE: u64 = (1 << 53) - 1;
 pub struct Naming {
     /// Unique within the job.
     pub custom_id: Option<String>,
-    /// Notes by key.
+    /// Labels by key.
     pub labels: BTreeMap<String, String>,
-    /// Line of the file it came from, counted from 1.
+    /// Line of the file that it came from, counted from 1.
     pub line: Option<u64>,
 }
 
+/// A client's own names for a prompt, as they came.
+#[derive(Clone, Debug, Default)]
+pub struct NamingRequest<'a> {
+    /// Blank is none.
+    pub custom_id: &'a str,
+    /// Labels by key.
+    pub labels: BTreeMap<String, String>,
+    /// 0 is none.
+    pub line: u64,
+}
+
 impl Naming {
-    /// Checks the names of a prompt as a user gave them: a blank custom id and line 0 are none. `path` makes the path of a
-    /// prompt's field (`prompts[3].labels`). That custom ids are unique, whoever knows the whole job must check.
+    /// Checks the names of a prompt as a user gave them. A blank custom id and line 0 mean none.
+    /// `path` makes the path of a prompt's field (`prompts[3].labels`). This does not check that
+    /// custom ids are unique; the caller that sees the whole job must do that.
     ///
     /// # Errors
-    /// The field at fault: too long, too many, or with characters that cannot be printed.
+    /// The wrong field: too long, too many, or with characters that cannot be printed.
     pub fn check(
-        (custom_id, labels, line): (&str, BTreeMap<String, String>, u64),
+        request: NamingRequest<'_>,
         path: &dyn Fn(&str) -> String,
     ) -> Result<Self, UserError> {
+        let NamingRequest { custom_id, labels, line } = request;
         check_custom_id(&path("custom_id"), custom_id)?;
         check_labels(&path("labels"), &labels)?;
         if line > MAX_LINE {
@@ -54,14 +67,15 @@ impl Naming {
     }
 }
 
-/// Checks a custom id; a blank one is none.
+/// Checks a custom id; a blank one means none.
 ///
 /// # Errors
 /// `field` is named when the id is too long or has a character that cannot be printed.
 pub fn check_custom_id(field: &str, id: &str) -> Result<(), UserError> {
     let characters = id.chars().count();
     if characters > MAX_CUSTOM_ID {
-        let message = format!("{field} has {characters} characters; accepted: 1 to {MAX_CUSTOM_ID}, or none");
+        let message =
+            format!("{field} has {characters} characters; accepted: 1 to {MAX_CUSTOM_ID}, or none");
         return Err(UserError::invalid(field, message));
     }
     if is_blank(id) {
@@ -73,31 +87,35 @@ pub fn check_custom_id(field: &str, id: &str) -> Result<(), UserError> {
 /// Checks a prompt's labels.
 ///
 /// # Errors
-/// `field` (with the key, where one is at fault) is named when there are too many, when a key is blank or too long, when a
-/// value is too long, when all are too long together, or when a character cannot be printed. Values may have tabs and line
-/// breaks.
+/// Names `field`, and the key if one is wrong: there are too many labels, a key is blank or too
+/// long, a value is too long, all are too long together, or a character cannot be printed. Values
+/// may have tabs and line breaks.
 pub fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<(), UserError> {
     if labels.len() > MAX_LABELS {
-        let message = format!("{field} has {} labels; accepted: at most {MAX_LABELS}", labels.len());
+        let message =
+            format!("{field} has {} labels; accepted: at most {MAX_LABELS}", labels.len());
         return Err(UserError::invalid(field, message));
     }
     for (key, value) in labels {
         let of_key = format!("a key of {field}");
         let characters = key.chars().count();
         if characters > MAX_LABEL_KEY {
-            let message = format!("{of_key} has {characters} characters; accepted: 1 to {MAX_LABEL_KEY}");
+            let message =
+                format!("{of_key} has {characters} characters; accepted: 1 to {MAX_LABEL_KEY}");
             return Err(UserError::invalid(field, message));
         }
         if is_blank(key) {
             let message = format!("{of_key} is blank; accepted: 1 to {MAX_LABEL_KEY} characters");
             return Err(UserError::invalid(field, message));
         }
-        printable(&of_key, key, &[]).map_err(|error| UserError { field: Some(field.to_owned()), ..error })?;
+        printable(&of_key, key, &[])
+            .map_err(|error| UserError { field: Some(field.to_owned()), ..error })?;
         let of_value = format!("{field}[{key:?}]");
         let characters = value.chars().count();
         if characters > MAX_LABEL_VALUE {
-            let message =
-                format!("{of_value} has {characters} characters; accepted: at most {MAX_LABEL_VALUE}");
+            let message = format!(
+                "{of_value} has {characters} characters; accepted: at most {MAX_LABEL_VALUE}"
+            );
             return Err(UserError::invalid(of_value, message));
         }
         printable(&of_value, value, &['\t', '\n', '\r'])?;
@@ -125,8 +143,9 @@ fn printable(field: &str, text: &str, but: &[char]) -> Result<(), UserError> {
     }
 }
 
-/// Whether a character would break a line, act on a terminal, or turn the direction of what stands beside it: control
-/// characters, line and paragraph separators, bidirectional controls, noncharacters.
+/// Whether a character would break a line, control a terminal, or change the direction of the text
+/// beside it: control characters, line and paragraph separators, bidirectional controls,
+/// noncharacters.
 #[must_use]
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
@@ -145,17 +164,24 @@ mod tests {
     }
 
     fn check(id: &str, labels: BTreeMap<String, String>, line: u64) -> Result<Naming, UserError> {
-        Naming::check((id, labels, line), &|key| format!("prompts[3].{key}"))
+        let request = NamingRequest { custom_id: id, labels, line };
+        Naming::check(request, &|key| format!("prompts[3].{key}"))
     }
 
     #[test]
     fn names_within_their_limits_are_kept_and_blank_ones_are_none() {
         let full = labels(
-            &[("tag", "two \"objects\"\n\tof a kind"), (&"k".repeat(64), &"\u{E9}".repeat(1024)), ("", "")]
-                [..2],
+            &[
+                ("tag", "two \"objects\"\n\tof a kind"),
+                (&"k".repeat(64), &"\u{E9}".repeat(1024)),
+                ("", ""),
+            ][..2],
         );
         let named = check(&"\u{E9}".repeat(128), full.clone(), 7).expect("all within limits");
-        assert_eq!((named.custom_id.map(|id| id.chars().count()), named.line), (Some(128), Some(7)));
+        assert_eq!(
+            (named.custom_id.map(|id| id.chars().count()), named.line),
+            (Some(128), Some(7))
+        );
         assert_eq!(named.labels, full);
         for blank in ["", " ", "\u{200B}", "\u{FEFF}\u{A0}"] {
             assert_eq!(check(blank, BTreeMap::new(), 0).expect("none"), Naming::default());
@@ -195,7 +221,11 @@ mod tests {
         for (refused, field, word) in cases {
             let error = refused.expect_err(word);
             assert_eq!(error.field.as_deref(), Some(field), "{}", error.message);
-            assert!(error.message.contains(word) && error.message.contains("accepted:"), "{}", error.message);
+            assert!(
+                error.message.contains(word) && error.message.contains("accepted:"),
+                "{}",
+                error.message
+            );
             assert!(!error.message.contains('\n'), "{}", error.message);
         }
     }

@@ -1,18 +1,19 @@
-//! The text metadata of a finished PNG: enough to render it again, and its parser.
+//! The text metadata of a finished picture: enough to render it again, and its parser.
 
 use crate::{
     digest::Digest,
     error::UserError,
-    settings::{GuidanceSchedule, Settings, Spacing, StageSettings, Thresholding},
+    sampling::{GuidanceSchedule, Sampling, Spacing, Thresholding},
+    settings::Settings,
 };
 
 /// Keyword of the prompt.
 pub const PROMPT: &str = "darkroom.prompt";
 /// Keyword of the negative prompt.
 pub const NEGATIVE: &str = "darkroom.negative_prompt";
-/// Keyword of the style, the text of the super-resolution stages; absent where it is the prompt.
+/// Keyword of the style, the text of the super-resolution stages; absent if that is the prompt.
 pub const STYLE: &str = "darkroom.style";
-/// Keyword of the SHA-256 of the picture that it started from; absent where there was none.
+/// Keyword of the SHA-256 of the picture that the image started from; absent if there was none.
 pub const IMAGE: &str = "darkroom.image_sha256";
 /// Keyword of the SHA-256 of the mask; absent where there was none.
 pub const MASK: &str = "darkroom.mask_sha256";
@@ -24,23 +25,23 @@ pub const CASCADE: &str = "darkroom.cascade";
 pub const CASCADE_DIGEST: &str = "darkroom.cascade_digest";
 /// Keyword of the settings, as JSON of [`Settings`].
 pub const SETTINGS: &str = "darkroom.settings";
-/// Keyword of the class of device that rendered the last stage; the worker adds it.
+/// Keyword of the class of device that rendered the last stage. The worker adds it.
 pub const DEVICE_CLASS: &str = "darkroom.device_class";
-/// Keyword of a line for people.
+/// Keyword of a summary in one line, for people.
 pub const PARAMETERS: &str = "parameters";
 
-/// Everything that makes a picture what it is.
+/// Everything that decides a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// The prompt as its user wrote it.
     pub prompt: String,
-    /// The negative prompt; empty is none.
+    /// The negative prompt; empty means none.
     pub negative: String,
-    /// Text of the super-resolution stages, where it is not the prompt.
+    /// Text of the super-resolution stages, if it is not the prompt.
     pub style: Option<String>,
     /// The picture that it started from.
     pub image: Option<Digest>,
-    /// The mask of what was painted anew.
+    /// The mask of the part that was painted anew.
     pub mask: Option<Digest>,
     /// The image's seed.
     pub seed: u64,
@@ -53,10 +54,15 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The PNG's text pairs, in the order they are written.
+    /// The picture's text pairs, in the order they are written.
+    ///
+    /// # Panics
+    /// Never: settings always have a JSON form.
     #[must_use]
     pub fn to_pairs(&self) -> Vec<(String, String)> {
-        let settings = serde_json::to_string(&self.settings).unwrap_or_default();
+        // These texts are part of the digest of the last stage's task, so there is no fallback.
+        let settings = serde_json::to_string(&self.settings)
+            .expect("settings are plain values, which have a JSON form");
         let pairs = [
             (PROMPT, Some(self.prompt.clone())),
             (NEGATIVE, Some(self.negative.clone())),
@@ -72,31 +78,38 @@ impl Recipe {
         pairs.into_iter().filter_map(|(keyword, text)| Some((keyword.to_owned(), text?))).collect()
     }
 
-    /// Reads the pairs back; others are ignored.
+    /// Reads the pairs back and ignores all others.
     ///
     /// # Errors
     /// The keyword that is missing or cannot be read.
-    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, UserError> {
+    pub fn from_pairs<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, UserError> {
         let pairs: Vec<_> = pairs.into_iter().collect();
-        let optional = |keyword: &str| pairs.iter().find(|(name, _)| *name == keyword).map(|(_, text)| *text);
+        let optional =
+            |keyword: &str| pairs.iter().find(|(name, _)| *name == keyword).map(|(_, text)| *text);
         let text = |keyword: &str| {
             optional(keyword).ok_or_else(|| {
                 UserError::invalid(
                     keyword,
-                    format!("the picture has no text {keyword}; accepted: a PNG that Darkroom rendered"),
+                    format!(
+                        "the picture has no text {keyword}; accepted: a picture that Darkroom rendered, with the metadata \
+                         that it was stored with"
+                    ),
                 )
             })
         };
         let digest = |keyword: &str, text: &str| {
-            text.parse::<Digest>()
-                .map_err(|error| UserError::invalid(keyword, format!("{keyword}: {}", error.message)))
+            text.parse::<Digest>().map_err(|error| {
+                UserError::invalid(keyword, format!("{keyword}: {}", error.message))
+            })
         };
         let input = |keyword: &str| optional(keyword).map(|text| digest(keyword, text)).transpose();
         let seed = text(SEED)?;
         let settings = text(SETTINGS)?;
         Ok(Self {
             prompt: text(PROMPT)?.to_owned(),
-            // Image libraries leave out texts that are empty, as that of no negative prompt is.
+            // Image libraries drop empty texts, such as that of an empty negative prompt.
             negative: optional(NEGATIVE).unwrap_or_default().to_owned(),
             style: optional(STYLE).map(str::to_owned),
             image: input(IMAGE)?,
@@ -120,42 +133,49 @@ impl Recipe {
         if let Some(style) = &self.style {
             line += &format!("\nStyle: {style}");
         }
-        line += &format!("\nSeed: {}, Size: {}, Model: {}", self.seed, self.settings.extent(), self.cascade);
+        line += &format!(
+            "\nSeed: {}, Size: {}, Model: {}",
+            self.seed,
+            self.settings.extent(),
+            self.cascade
+        );
         for stage in &self.settings.stages {
-            line += &format!(", {}: {}", stage.stage, sampling(stage));
+            line += &format!(", {}: {}", stage.stage, sampling(&stage.sampling));
         }
         line
     }
 }
 
-/// How a stage is sampled, for people; what is at its default is not said.
+/// How a stage is sampled, for people. Settings at their default are not mentioned.
 #[must_use]
-pub fn sampling(stage: &StageSettings) -> String {
-    let mut line = format!("{} {} steps", stage.sampler, stage.steps);
-    match &stage.preset {
+pub fn sampling(sampling: &Sampling) -> String {
+    let mut line = format!("{} {} steps", sampling.sampler, sampling.steps);
+    match &sampling.preset {
         Some(preset) => line += &format!(" ({preset})"),
-        None if !stage.timesteps.is_empty() => line += " (listed)",
-        None if stage.spacing != Spacing::Configured => line += &format!(" {}", stage.spacing),
+        None if !sampling.timesteps.is_empty() => line += " (listed)",
+        None if sampling.spacing != Spacing::Configured => {
+            line += &format!(" {}", sampling.spacing)
+        }
         None => {}
     }
-    if stage.eta > 0.0 {
-        line += &format!(" eta {}", stage.eta);
+    if sampling.eta > 0.0 {
+        line += &format!(" eta {}", sampling.eta);
     }
-    line += &format!(" guidance {}", stage.guidance_scale);
-    if stage.guidance_schedule != GuidanceSchedule::Constant {
-        line += &format!(" {}", stage.guidance_schedule);
+    line += &format!(" guidance {}", sampling.guidance_scale);
+    if sampling.guidance_schedule != GuidanceSchedule::Constant {
+        line += &format!(" {}", sampling.guidance_schedule);
     }
-    if stage.thresholding != Thresholding::Configured {
-        line += &format!(" thresholding {}", stage.thresholding);
+    if sampling.thresholding != Thresholding::Configured {
+        line += &format!(" thresholding {}", sampling.thresholding);
     }
-    if let Some(level) = stage.noise_level {
+    if let Some(level) = sampling.noise_level {
         line += &format!(" noise level {level}");
     }
-    if let Some(strength) = stage.strength {
+    if let Some(strength) = sampling.strength {
         line += &format!(" strength {strength}");
     }
-    if stage.cache_interval > 1 {
-        line += &format!(" features every {} steps", stage.cache_interval);
+    if sampling.cache_interval > 1 {
+        line += &format!(" features every {} steps", sampling.cache_interval);
     }
     line
 }
@@ -163,7 +183,10 @@ pub fn sampling(stage: &StageSettings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{extent::Extent, fit::Fit, settings::Sampler, start::Start};
+    use crate::{
+        extent::Extent, fit::Fit, output::Output, sampling::Sampler, settings::StageSettings,
+        start::Start,
+    };
 
     fn recipe() -> Recipe {
         Recipe {
@@ -178,22 +201,22 @@ mod tests {
             settings: Settings {
                 start: Start::Noise,
                 fit: None,
+                output: Output::default(),
                 stages: vec![StageSettings {
                     stage: "base".to_owned().try_into().expect("a name"),
                     size: 64,
                     extent: None,
-                    sampler: Sampler::DpmSolverPlusPlus,
-                    steps: 3,
-                    preset: Some("short".to_owned()),
-                    timesteps: vec![999, 500, 0],
-                    spacing: Spacing::Trailing,
-                    eta: 0.1,
-                    guidance_scale: 7.300000000000001,
-                    guidance_schedule: GuidanceSchedule::Oscillating { first: 2, low: 1.1 },
-                    thresholding: Thresholding::Dynamic { percentile: 99.7, max: 1.3 },
-                    noise_level: None,
-                    strength: None,
-                    cache_interval: 2,
+                    sampling: Sampling {
+                        preset: Some("short".to_owned()),
+                        timesteps: vec![999, 500, 0],
+                        spacing: Spacing::Trailing,
+                        eta: 0.1,
+                        guidance_scale: 7.300000000000001,
+                        guidance_schedule: GuidanceSchedule::Oscillating { first: 2, low: 1.1 },
+                        thresholding: Thresholding::Dynamic { percentile: 99.7, max: 1.3 },
+                        cache_interval: 2,
+                        ..Sampling::plain(Sampler::DpmSolverPlusPlus, 3)
+                    },
                 }],
             },
         }
@@ -202,13 +225,14 @@ mod tests {
     #[test]
     fn a_recipe_survives_the_picture() {
         let pairs = recipe().to_pairs();
-        let read = Recipe::from_pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let read =
+            Recipe::from_pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         assert_eq!(read, Ok(recipe()));
         let line = &pairs.last().expect("pairs").1;
         let stage = "base: dpmsolver++ 3 steps (short) eta 0.1 guidance 7.300000000000001 oscillating:2:1.1 \
                      thresholding dynamic:99.7:1.3 features every 2 steps";
         assert!(line.contains(stage), "{line}");
-        assert_eq!(pairs.len(), 7, "what there is not is not written");
+        assert_eq!(pairs.len(), 7, "absent values are not written");
     }
 
     #[test]
@@ -216,16 +240,19 @@ mod tests {
         let old = r#"{"stages":[{"stage":"base","size":64,"sampler":"ddim","steps":9,"guidance_scale":2.0,"noise_level":null}]}"#;
         let read = |settings: &str| {
             let pairs = recipe().to_pairs();
-            let with = pairs
-                .iter()
-                .map(|(name, text)| (name.as_str(), if name == SETTINGS { settings } else { text }));
+            let with = pairs.iter().map(|(name, text)| {
+                (name.as_str(), if name == SETTINGS { settings } else { text })
+            });
             Recipe::from_pairs(with)
         };
         let mut settings = read(old).expect("read").settings;
         assert_eq!(settings.fit, None);
         assert_eq!(serde_json::to_string(&settings).expect("JSON"), old, "its digest stays");
-        let stage = settings.stages.remove(0);
-        assert_eq!((stage.spacing, stage.eta, stage.timesteps.len()), (Spacing::Configured, 0.0, 0));
+        let stage = settings.stages.remove(0).sampling;
+        assert_eq!(
+            (stage.spacing, stage.eta, stage.timesteps.len()),
+            (Spacing::Configured, 0.0, 0)
+        );
         assert_eq!(stage.cache_interval, 1);
         let newer = old.replace("\"steps\"", "\"colour\":\"sepia\",\"steps\"");
         assert_eq!(read(&newer).expect_err("unknown").field.as_deref(), Some(SETTINGS));
@@ -242,17 +269,22 @@ mod tests {
         recipe.settings.start = Start::Masked;
         recipe.settings.fit = Some(Fit::Pad);
         recipe.settings.stages[0].extent = Some(Extent { width: 64, height: 32 });
-        recipe.settings.stages[0].strength = Some(0.7);
+        recipe.settings.stages[0].sampling.strength = Some(0.7);
+        recipe.settings.output = Output::Jpeg { quality: 70 };
         let pairs = recipe.to_pairs();
-        let read = Recipe::from_pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let read =
+            Recipe::from_pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         assert_eq!(read, Ok(recipe));
         let line = &pairs.last().expect("pairs").1;
         assert!(
-            line.contains("Style: ink") && line.contains("Size: 64x32") && line.contains("strength 0.7"),
+            line.contains("Style: ink")
+                && line.contains("Size: 64x32")
+                && line.contains("strength 0.7"),
             "{line}"
         );
-        let broken =
-            pairs.iter().map(|(name, text)| (name.as_str(), if name == IMAGE { "cat.png" } else { text }));
+        let broken = pairs
+            .iter()
+            .map(|(name, text)| (name.as_str(), if name == IMAGE { "cat.png" } else { text }));
         assert_eq!(Recipe::from_pairs(broken).expect_err("broken").field.as_deref(), Some(IMAGE));
     }
 
@@ -264,11 +296,14 @@ mod tests {
                 continue;
             }
             let others = pairs.iter().enumerate().filter(|(other, _)| *other != position);
-            let error = Recipe::from_pairs(others.map(|(_, (name, text))| (name.as_str(), text.as_str())))
-                .expect_err("one is missing");
+            let error =
+                Recipe::from_pairs(others.map(|(_, (name, text))| (name.as_str(), text.as_str())))
+                    .expect_err("one is missing");
             assert_eq!(error.field.as_ref(), Some(keyword));
         }
-        let broken = pairs.iter().map(|(name, text)| (name.as_str(), if name == SEED { "-1" } else { text }));
+        let broken = pairs
+            .iter()
+            .map(|(name, text)| (name.as_str(), if name == SEED { "-1" } else { text }));
         assert_eq!(Recipe::from_pairs(broken).expect_err("broken").field.as_deref(), Some(SEED));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 /// Longest prompt, in characters, before preparation.
 pub const MAX_CHARACTERS: usize = 4096;
 
-/// What is done to a text before it is tokenized; part of the encoder digest.
+/// How a text is prepared before it is tokenized; part of the encoder digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextPreparation {
@@ -20,21 +20,21 @@ pub enum TextPreparation {
     /// Lower-cased and stripped of surrounding white space, as IF's pipelines always do.
     #[default]
     LowercaseStrip,
-    /// Cleaned as IF's pipelines clean captions (see [`crate::caption`]): links, markup, file names, article numbers and
-    /// CJK ideographs go, punctuation is levelled.
+    /// Cleaned as IF's pipelines clean captions (see [`crate::caption`]): links, markup, file
+    /// names, article numbers and CJK ideographs are removed, and punctuation is made uniform.
     IfClean,
 }
 
 impl TextPreparation {
-    /// The text as the tokenizer gets it.
+    /// The text that the tokenizer gets.
     ///
     /// # Errors
-    /// A text that cannot be cleaned within bounds.
+    /// The text cannot be cleaned within the limits on work.
     pub fn apply(self, text: &str) -> Result<String, caption::Error> {
         match self {
             Self::None => Ok(text.to_owned()),
             Self::LowercaseStrip => Ok(text.to_lowercase().trim().to_owned()),
-            // The reference cleans twice.
+            // The reference cleans twice too.
             Self::IfClean => caption::clean(&caption::clean(text)?),
         }
     }
@@ -42,10 +42,13 @@ impl TextPreparation {
     /// [`apply`](Self::apply) for a text that a user gave in `field`.
     ///
     /// # Errors
-    /// `field` is named when the text cannot be cleaned within bounds.
+    /// Names `field` if the text cannot be cleaned within the limits on work.
     pub fn prepare(self, field: &str, text: &str) -> Result<String, UserError> {
         self.apply(text).map_err(|error| {
-            UserError::invalid(field, format!("{field} cannot be cleaned as the cascade wants it: {error}"))
+            UserError::invalid(
+                field,
+                format!("{field} cannot be cleaned, which the cascade requires: {error}"),
+            )
         })
     }
 
@@ -60,17 +63,18 @@ impl TextPreparation {
     }
 }
 
-/// Whether nothing of a text can be seen: it is empty, or all of it is white space or characters that are ignored when
-/// text is shown (zero-width spaces and joiners, a byte order mark, soft hyphens, variation selectors, fillers).
+/// Whether nothing of a text is visible: it is empty, or has only white space and characters that
+/// are ignored when text is shown (zero-width spaces and joiners, a byte order mark, soft hyphens,
+/// variation selectors, fillers).
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_ignorable(c) || c == BLANK_BRAILLE)
 }
 
-/// Looks like a space, and Unicode counts it as a symbol.
+/// Looks like a space, but Unicode counts it as a symbol.
 const BLANK_BRAILLE: char = '\u{2800}';
 
-/// Unicode's property `Default_Ignorable_Code_Point`: not shown where a font has no shape for it.
+/// Unicode's property `Default_Ignorable_Code_Point`: not shown when a font has no glyph for it.
 #[must_use]
 pub fn is_ignorable(c: char) -> bool {
     matches!(c,
@@ -80,7 +84,7 @@ pub fn is_ignorable(c: char) -> bool {
         | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
-/// A text that may be left out: a [blank](is_blank) one is the empty text.
+/// An optional text: a [blank](is_blank) one becomes the empty text.
 #[must_use]
 pub fn or_empty(text: &str) -> &str {
     if is_blank(text) { "" } else { text }
@@ -89,39 +93,46 @@ pub fn or_empty(text: &str) -> &str {
 /// Checks a prompt as a user gave it.
 ///
 /// # Errors
-/// `field` is named when the text is [blank](is_blank), too long, or has control characters other than tab and line breaks.
+/// `field` is named when the text is [blank](is_blank), too long, or has control characters other
+/// than tab and line breaks.
 pub fn check_prompt(field: &str, text: &str) -> Result<(), UserError> {
     if is_blank(text) {
         let is = if text.is_empty() { "empty" } else { "empty (nothing in it can be seen)" };
         return Err(UserError::invalid(
             field,
-            format!("{field} is {is}; accepted: 1 to {MAX_CHARACTERS} characters that are not all blank"),
+            format!(
+                "{field} is {is}; accepted: 1 to {MAX_CHARACTERS} characters that are not all blank"
+            ),
         ));
     }
     check_text(field, text)
 }
 
-/// Checks that preparation has left something of a prompt.
+/// Checks that something of a prompt is left after its preparation.
 ///
 /// # Errors
-/// `field` is named when what the tokenizer would get is [blank](is_blank).
-pub fn check_prepared(field: &str, preparation: TextPreparation, prepared: &str) -> Result<(), UserError> {
+/// Names `field` if what the tokenizer would get is [blank](is_blank).
+pub fn check_prepared(
+    field: &str,
+    preparation: TextPreparation,
+    prepared: &str,
+) -> Result<(), UserError> {
     if !is_blank(prepared) {
         return Ok(());
     }
     let message = format!(
         "{field} is empty after the cascade's text preparation ({}), which removes links, markup, file names and the \
-         like; accepted: a text of which something is left",
+         like; accepted: a text that has other words too",
         preparation.name()
     );
     Err(UserError::invalid(field, message))
 }
 
-/// Checks a text that may be left out, a negative prompt or a style: the same limits, but it may be
-/// [blank](is_blank), which is the same as empty ([`or_empty`]).
+/// Checks an optional text, a negative prompt or a style. The limits are the same, but it may be
+/// [blank](is_blank), which means empty ([`or_empty`]).
 ///
 /// # Errors
-/// As [`check_prompt`], but for blank texts.
+/// As for [`check_prompt`], except for blank texts.
 pub fn check_text(field: &str, text: &str) -> Result<(), UserError> {
     let characters = text.chars().count();
     if characters > MAX_CHARACTERS {
@@ -133,13 +144,16 @@ pub fn check_text(field: &str, text: &str) -> Result<(), UserError> {
     if let Some(bad) = text.chars().find(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
         return Err(UserError::invalid(
             field,
-            format!("{field} contains the control character U+{:04X}; accepted: printable text", bad as u32),
+            format!(
+                "{field} contains the control character U+{:04X}; accepted: printable text",
+                bad as u32
+            ),
         ));
     }
     Ok(())
 }
 
-/// Identity of a prepared text under one encoder: one embedding exists for each.
+/// Identity of a prepared text for one encoder. Each has one embedding.
 #[must_use]
 pub fn text_digest(encoder: &Digest, prepared: &str) -> Digest {
     FieldHasher::new("text/1").field(&encoder.0).field(prepared.as_bytes()).finish()
@@ -201,33 +215,46 @@ mod tests {
             let error = check_prompt("prompt", &text).expect_err("refused");
             assert!(error.message.starts_with("prompt is empty (nothing"), "{}", error.message);
             assert_eq!(or_empty(&text), "");
-            // Beside something that can be seen, they are text.
+            // Beside visible characters, they count as text.
             let seen = format!("{text}a{text}");
             assert!(!is_blank(&seen));
             assert_eq!(or_empty(&seen), seen);
         }
-        for text in
-            ["a", ".", "-", "\u{301}", "\u{4E00}", "\u{1F468}\u{200D}\u{1F469}", "\u{FFFD}", "\u{AC00}"]
-        {
+        for text in [
+            "a",
+            ".",
+            "-",
+            "\u{301}",
+            "\u{4E00}",
+            "\u{1F468}\u{200D}\u{1F469}",
+            "\u{FFFD}",
+            "\u{AC00}",
+        ] {
             assert!(!is_blank(text), "{}", text.escape_unicode());
         }
     }
 
     #[test]
     fn a_prompt_of_which_preparation_leaves_nothing_is_refused() {
-        let prepared = |text: &str| TextPreparation::IfClean.apply(text).expect("it can be cleaned");
+        let prepared =
+            |text: &str| TextPreparation::IfClean.apply(text).expect("it can be cleaned");
         for text in [".hidden", "a.b.c.org", "www://example.org/a"] {
             let error =
-                check_prepared("prompts[0].text", TextPreparation::IfClean, &prepared(text)).expect_err(text);
+                check_prepared("prompts[0].text", TextPreparation::IfClean, &prepared(text))
+                    .expect_err(text);
             assert_eq!(error.field.as_deref(), Some("prompts[0].text"));
             assert!(error.message.contains("if-clean"), "{}", error.message);
         }
-        check_prepared("p", TextPreparation::IfClean, &prepared("a cat")).expect("something is left");
+        check_prepared("p", TextPreparation::IfClean, &prepared("a cat"))
+            .expect("something is left");
     }
 
     #[test]
     fn preparation_lowers_then_strips() {
-        assert_eq!(TextPreparation::LowercaseStrip.apply("  A Red CIRCLE \n").as_deref(), Ok("a red circle"));
+        assert_eq!(
+            TextPreparation::LowercaseStrip.apply("  A Red CIRCLE \n").as_deref(),
+            Ok("a red circle")
+        );
         assert_eq!(TextPreparation::None.apply(" A ").as_deref(), Ok(" A "));
     }
 }

@@ -1,18 +1,20 @@
 //! When a task that keeps failing is given up (DESIGN invariant 9).
 //!
-//! A host here is a host's device, `gpu-7/cuda:1`: two devices of one machine are two. Only what happened while the task ran alone counts: a failure in a shared batch, or a worker's death, makes the
-//! task suspect, and suspects run alone.
+//! A place is a device of a host, `gpu-7/cuda:1`: two devices of one host are two places. Only
+//! failures while the task ran alone count. A failure in a shared batch, or a worker's death, makes
+//! the task suspect, and suspects run alone.
 
 use crate::guard::{Guard, stands};
 
-/// Distinct hosts on which a failure ends an image, where that many serve the stage.
-pub const DISTINCT_HOSTS: usize = 3;
-/// Failures that end an image where fewer hosts serve the stage.
-pub const FAILURES_ON_FEW_HOSTS: u32 = 5;
-/// Failures that end an image whatever the hosts: retries are bounded.
+/// Distinct places at which a failure ends an image, if that many serve the stage.
+pub const DISTINCT_PLACES: usize = 3;
+/// Failures that end an image if fewer places serve the stage.
+pub const FAILURES_IN_FEW_PLACES: u32 = 5;
+/// Failures that end an image at any places, so that retries are bounded.
 pub const MOST_FAILURES: u32 = 10;
 
-/// How often one task is spared a death that was its host's; from then on such a death counts as a worker's.
+/// How often a task is spared a death that its host caused. After that such a death counts like a
+/// worker's.
 pub const MOST_SPARED: u32 = 10;
 /// Largest limit of deaths that a farm may set.
 pub const LARGEST_DEATH_LIMIT: u32 = 100;
@@ -28,26 +30,26 @@ pub enum Verdict {
     Dead,
 }
 
-/// The failures of a task so far, the present one not included.
+/// The failures of a task so far, without the present one.
 #[derive(Clone, Copy, Debug)]
 pub struct History<'a> {
     /// Failures that counted.
     pub failures: u32,
-    /// Hosts they happened on, each once.
-    pub hosts: &'a [String],
+    /// Places at which they happened, each once.
+    pub places: &'a [String],
 }
 
 /// A failure or a worker's death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure<'a> {
-    /// Where.
-    pub host: &'a str,
+    /// Where it happened.
+    pub place: &'a str,
     /// Whether the task ran alone in its batch.
     pub alone: bool,
-    /// Distinct hosts that serve the stage now.
-    pub live_hosts: usize,
-    /// A worker's death where the farm sets a limit: with so many failures, deaths among them, it ends the task. None: a
-    /// failure, or a death that is judged like one.
+    /// Distinct places that serve the stage now.
+    pub live_places: usize,
+    /// For a worker's death in a farm that limits deaths: this many failures, with a death among
+    /// them, end the task. `None`: a failure, or a death that is judged like one.
     pub death_limit: Option<u32>,
 }
 
@@ -59,13 +61,29 @@ pub fn judge(history: History<'_>, failure: Failure<'_>) -> Verdict {
     }
     let failures = history.failures.saturating_add(1);
     if let Some(limit) = failure.death_limit {
-        return if failures >= limit.min(LARGEST_DEATH_LIMIT) { Verdict::Dead } else { Verdict::Again };
+        return if failures >= limit.min(LARGEST_DEATH_LIMIT) {
+            Verdict::Dead
+        } else {
+            Verdict::Again
+        };
     }
-    let known = history.hosts.iter().any(|host| host == failure.host);
-    let hosts = history.hosts.len() + usize::from(!known);
-    let few = failure.live_hosts < DISTINCT_HOSTS;
-    let dead = hosts >= DISTINCT_HOSTS || (few && failures >= FAILURES_ON_FEW_HOSTS);
+    let known = history.places.iter().any(|place| place == failure.place);
+    let places = history.places.len() + usize::from(!known);
+    let few = failure.live_places < DISTINCT_PLACES;
+    let dead = places >= DISTINCT_PLACES || (few && failures >= FAILURES_IN_FEW_PLACES);
     if dead || failures >= MOST_FAILURES { Verdict::Dead } else { Verdict::Again }
+}
+
+/// Judges one failure and, if it counts, adds it to the failures so far.
+pub fn charge(failures: &mut u32, places: &mut Vec<String>, failure: Failure<'_>) -> Verdict {
+    let verdict = judge(History { failures: *failures, places }, failure);
+    if verdict != Verdict::Suspect {
+        *failures += 1;
+        if !places.iter().any(|known| known == failure.place) {
+            places.push(failure.place.to_owned());
+        }
+    }
+    verdict
 }
 
 #[cfg(test)]
@@ -74,19 +92,11 @@ mod tests {
 
     use super::*;
 
-    fn run(failures: &[(&str, bool)], live_hosts: usize) -> (u32, Verdict) {
-        let (mut count, mut hosts, mut verdict) = (0, Vec::new(), Verdict::Suspect);
-        for (host, alone) in failures {
-            verdict = judge(
-                History { failures: count, hosts: &hosts },
-                Failure { host, alone: *alone, live_hosts, death_limit: None },
-            );
-            if verdict != Verdict::Suspect {
-                count += 1;
-                if !hosts.iter().any(|known: &String| known == host) {
-                    hosts.push((*host).to_owned());
-                }
-            }
+    fn run(failures: &[(&str, bool)], live_places: usize) -> (u32, Verdict) {
+        let (mut count, mut places, mut verdict) = (0, Vec::new(), Verdict::Suspect);
+        for (place, alone) in failures {
+            let failure = Failure { place, alone: *alone, live_places, death_limit: None };
+            verdict = charge(&mut count, &mut places, failure);
         }
         (count, verdict)
     }
@@ -100,7 +110,10 @@ mod tests {
     #[test]
     fn three_hosts_end_it_at_the_third() {
         assert_eq!(run(&[("a", true), ("a", true), ("b", true)], 4), (3, Verdict::Again));
-        assert_eq!(run(&[("a", true), ("a", true), ("b", true), ("c", true)], 4), (4, Verdict::Dead));
+        assert_eq!(
+            run(&[("a", true), ("a", true), ("b", true), ("c", true)], 4),
+            (4, Verdict::Dead)
+        );
     }
 
     #[test]
@@ -109,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn a_farms_own_limit_of_deaths_holds_whatever_the_hosts() {
+    fn a_farms_own_limit_of_deaths_holds_whatever_the_places() {
         let judged = |failures, alone, limit| {
-            let hosts = ["a".to_owned(), "b".to_owned()];
-            let failure = Failure { host: "c", alone, live_hosts: 9, death_limit: Some(limit) };
-            judge(History { failures, hosts: &hosts }, failure)
+            let places = ["a".to_owned(), "b".to_owned()];
+            let failure = Failure { place: "c", alone, live_places: 9, death_limit: Some(limit) };
+            judge(History { failures, places: &places }, failure)
         };
         assert_eq!(judged(0, true, 1), Verdict::Dead);
         assert_eq!(judged(0, false, 1), Verdict::Suspect, "only what ran alone counts");
@@ -123,8 +136,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_image_ends(hosts in prop::collection::vec(0_u8..3, 10), live in 0_usize..6) {
-            let names: Vec<_> = hosts.iter().map(|host| format!("h{host}")).collect();
+        fn every_image_ends(places in prop::collection::vec(0_u8..3, 10), live in 0_usize..6) {
+            let names: Vec<_> = places.iter().map(|place| format!("h{place}")).collect();
             let failures: Vec<_> = names.iter().map(|name| (name.as_str(), true)).collect();
             prop_assert_eq!(run(&failures, live).1, Verdict::Dead);
         }

@@ -1,16 +1,17 @@
-//! Which widths and heights a cascade can make, and the one that suits a picture best.
+//! Which widths and heights a cascade can make, and which of them suits a picture best.
 
 use crate::extent::Extent;
 
-/// Most and least of the square's area that another shape may have.
+/// How many times larger or smaller than the square another shape's area may be.
 pub(crate) const AREA: u64 = 4;
 
-/// A stage as far as shapes are concerned: the edge of its square, and what its edges must be multiples of.
+/// What matters about a stage's shape: the edge of its square, and the number that its edges must
+/// be multiples of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageShape {
     /// Edge of its square, pixels.
     pub size: u32,
-    /// Its width and height must be multiples of it; 1 where that is not known.
+    /// Its width and height must be multiples of this; 1 if unknown.
     pub multiple: u32,
 }
 
@@ -22,7 +23,8 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// Of stages in order; a stage before them whose output they start from counts with a multiple of 1.
+    /// From stages in order. A stage whose output the images start from comes first, with a
+    /// multiple of 1.
     pub fn of(stages: impl IntoIterator<Item = StageShape> + Clone) -> Self {
         let last = stages.clone().into_iter().last().map_or(1, |stage| stage.size.max(1));
         let step = stages.into_iter().filter(|stage| stage.size > 0).fold(1, |step, stage| {
@@ -39,7 +41,8 @@ impl Shapes {
         Extent::square(self.last)
     }
 
-    /// What the final picture's edges must be multiples of, so that every stage's are whole and multiples of its own.
+    /// The number that the final picture's edges must be multiples of, so that the edges of every
+    /// stage are whole and multiples of the stage's own number.
     #[must_use]
     pub fn step(&self) -> u64 {
         self.step
@@ -52,11 +55,14 @@ impl Shapes {
         extent == square
             || extent.area() <= AREA * square.area()
                 && extent.area() * AREA >= square.area()
-                && [extent.width, extent.height].iter().all(|edge| u64::from(*edge).is_multiple_of(self.step))
+                && [extent.width, extent.height]
+                    .iter()
+                    .all(|edge| u64::from(*edge).is_multiple_of(self.step))
     }
 
-    /// The shape for a picture: its own, if it can be made; else, of those from half the square's area to all of it, the
-    /// one whose proportions are nearest to the picture's, and of several the largest.
+    /// The best shape for a picture: its own, if the cascade can make it. If not, the shape with
+    /// the nearest proportions among those from half the square's area to all of it; the largest if
+    /// there are several.
     #[must_use]
     pub fn nearest(&self, picture: Extent) -> Extent {
         if self.has(picture) {
@@ -65,8 +71,12 @@ impl Shapes {
         let square = Extent::square(self.last);
         let wanted = (f64::from(picture.width.max(1)) / f64::from(picture.height.max(1))).ln();
         let mut best = (f64::INFINITY, square);
-        for width in (1..).map(|n| n * self.step).take_while(|width| width * self.step <= square.area()) {
-            for height in (1..).map(|n| n * self.step).take_while(|height| width * height <= square.area()) {
+        for width in
+            (1..).map(|n| n * self.step).take_while(|width| width * self.step <= square.area())
+        {
+            for height in
+                (1..).map(|n| n * self.step).take_while(|height| width * height <= square.area())
+            {
                 let edges = (u32::try_from(width), u32::try_from(height));
                 let (Ok(width), Ok(height)) = edges else { continue };
                 let extent = Extent { width, height };
@@ -74,7 +84,7 @@ impl Shapes {
                     continue;
                 }
                 let off = ((f64::from(width) / f64::from(height)).ln() - wanted).abs();
-                // The same proportions at another size may differ in the last bits.
+                // Equal proportions at different sizes may differ in the last bits.
                 if off < best.0 - 1e-9 || (off < best.0 + 1e-9 && extent.area() > best.1.area()) {
                     best = (off, extent);
                 }
@@ -97,7 +107,9 @@ mod tests {
     use super::*;
 
     fn shapes() -> Shapes {
-        Shapes::of([(64, 8), (256, 16), (1024, 16)].map(|(size, multiple)| StageShape { size, multiple }))
+        Shapes::of(
+            [(64, 8), (256, 16), (1024, 16)].map(|(size, multiple)| StageShape { size, multiple }),
+        )
     }
 
     #[test]

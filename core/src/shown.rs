@@ -1,30 +1,33 @@
-//! Text from outside as a terminal or a log may show it: prompts, names, errors, file names, answers of a farm.
+//! Text from outside, made safe to show on a terminal or in a log: prompts, names, errors, file
+//! names, answers of a farm.
 //!
-//! Characters that a reader cannot see, or that a terminal obeys, are written as escapes: control characters (C0, C1,
-//! DEL), the marks and overrides of bidirectional text, zero-width and other invisible characters, line and paragraph
-//! separators. Nothing else is changed, a backslash neither: this is for reading, not for reading back.
+//! Characters that are invisible or that control a terminal are written as escapes: control
+//! characters (C0, C1, DEL), the marks and overrides of bidirectional text, zero-width and other
+//! invisible characters, line and paragraph separators. Nothing else is changed, not even a
+//! backslash: the result is for reading and cannot be parsed back.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, path::Path};
 
 /// Whether a character is shown as an escape.
 #[must_use]
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            // Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
-            // variation selectors and vowel separator.
+            // Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent
+            // vowels, Mongolian variation selectors and vowel separator.
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{ffa0}'
-            // Zero-width spaces and joiners, direction marks, separators, embeddings, overrides and isolates, invisible
-            // operators, format characters that Unicode deprecates.
+            // Zero-width spaces and joiners, direction marks, separators, embeddings, overrides and
+            // isolates, invisible operators, format characters that Unicode deprecates.
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            // Byte order mark, interlinear annotations.
+            // Byte order mark, interlinear annotation marks.
             | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
-            // Format characters of shorthand and music; tags and variation selectors, which can carry a hidden text.
+            // Format characters of shorthand and music; tags and variation selectors, which can
+            // carry hidden text.
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A text in a place of one line: line ends and tabs are escapes too.
+/// A text for one line: line ends and tabs are escaped too.
 #[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden)
@@ -49,7 +52,14 @@ pub fn shown_bytes(bytes: &[u8]) -> String {
     text
 }
 
-/// A finished JSON document: hidden characters, which stand in strings only, become `\u…` and mean the same.
+/// A path; bytes that are not UTF-8 are shown as `\xff`.
+#[must_use]
+pub fn shown_path(path: &Path) -> String {
+    shown_bytes(path.as_os_str().as_encoded_bytes())
+}
+
+/// A finished JSON document. Hidden characters occur only in its strings; they become `\u…`, so the
+/// document means the same.
 #[must_use]
 pub fn shown_json(document: &str) -> Cow<'_, str> {
     if !document.contains(|character| character != '\n' && is_hidden(character)) {
@@ -99,8 +109,14 @@ mod tests {
             ("\u{1b}[31mred\u{7}", "\\u{1b}[31mred\\u{7}"),
             ("\u{9b}31m \u{7f}\u{0}", "\\u{9b}31m \\u{7f}\\u{0}"),
             ("a\nb\tc\rd", "a\\nb\\tc\\rd"),
-            ("\u{202e}gnp.exe\u{2066}\u{61c}\u{200e}", "\\u{202e}gnp.exe\\u{2066}\\u{61c}\\u{200e}"),
-            ("zero\u{200b}\u{200d}\u{feff}\u{2060}\u{ad}", "zero\\u{200b}\\u{200d}\\u{feff}\\u{2060}\\u{ad}"),
+            (
+                "\u{202e}gnp.exe\u{2066}\u{61c}\u{200e}",
+                "\\u{202e}gnp.exe\\u{2066}\\u{61c}\\u{200e}",
+            ),
+            (
+                "zero\u{200b}\u{200d}\u{feff}\u{2060}\u{ad}",
+                "zero\\u{200b}\\u{200d}\\u{feff}\\u{2060}\\u{ad}",
+            ),
             ("a\u{2028}b\u{85}c\u{e0041}", "a\\u{2028}b\\u{85}c\\u{e0041}"),
         ] {
             assert_eq!(shown(text), seen);

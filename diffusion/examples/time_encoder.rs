@@ -1,11 +1,12 @@
-//! Times texts through a text encoder: `cargo run -p darkroom-diffusion --example time_encoder -- TEXT_ENCODER_DIR
-//! TOKENIZER_DIR LENGTH f32|bf16 TEXTS_FILE SECONDS [OUT]`. Prints one JSON object: texts a second, positions a second
-//! (padding is computed too), memory. `OUT` gets the first text's embedding, little-endian f32.
+//! Measures a text encoder: `cargo run -p darkroom-diffusion --example time_encoder --
+//! TEXT_ENCODER_DIR TOKENIZER_DIR LENGTH f32|bf16 TEXTS_FILE SECONDS [OUT]`. Prints one JSON
+//! object: texts per second, positions per second (padding is computed too), memory. `OUT` gets the
+//! first text's embedding, little-endian f32.
 //!
-//! With `SECONDS` 0 every line of the file goes through once, in batches of 256, and memory is told on the way: it must
-//! not grow with the number of texts.
+//! If `SECONDS` is 0, every line of the file is encoded once, in batches of 256, and memory is
+//! printed on the way: it must not grow with the number of texts.
 
-#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,13 +16,16 @@ use darkroom_diffusion::{DtypeChoice, LoadOptions, TextEncoder};
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-/// Texts of one call.
+/// Texts per call.
 const BATCH: usize = 256;
 
 fn main() -> Result<(), Fault> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [encoder, tokenizer, length, dtype, texts, seconds, rest @ ..] = arguments.as_slice() else {
-        return Err("give TEXT_ENCODER_DIR TOKENIZER_DIR LENGTH f32|bf16 TEXTS_FILE SECONDS [OUT]".into());
+    let [encoder, tokenizer, length, dtype, texts, seconds, rest @ ..] = arguments.as_slice()
+    else {
+        return Err(
+            "give TEXT_ENCODER_DIR TOKENIZER_DIR LENGTH f32|bf16 TEXTS_FILE SECONDS [OUT]".into()
+        );
     };
     let dtype = if dtype == "bf16" { DtypeChoice::Bf16 } else { DtypeChoice::F32 };
     let (length, seconds): (usize, f64) = (length.parse()?, seconds.parse()?);
@@ -37,10 +41,11 @@ fn main() -> Result<(), Fault> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let first = encoder.encode(&texts[..1])?;
     if let Some(out) = rest.first() {
-        let bytes: Vec<u8> = first[0].embedding.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            first[0].embedding.data.iter().flat_map(|value| value.to_le_bytes()).collect();
         std::fs::write(out, bytes)?;
     }
-    // Once outside the clock: libtorch sets itself up.
+    // Once before the clock starts, because libtorch initialises itself in the first call.
     encoder.encode(&texts[..texts.len().min(8)])?;
     let (begun, mut count) = (Instant::now(), 0);
     while begun.elapsed().as_secs_f64() < seconds {
@@ -57,7 +62,10 @@ fn main() -> Result<(), Fault> {
     Ok(())
 }
 
-fn stream(encoder: &TextEncoder, lines: impl Iterator<Item = std::io::Result<String>>) -> Result<(), Fault> {
+fn stream(
+    encoder: &TextEncoder,
+    lines: impl Iterator<Item = std::io::Result<String>>,
+) -> Result<(), Fault> {
     let (begun, mut count, mut told) = (Instant::now(), 0_usize, 1000);
     let mut batch = Vec::with_capacity(BATCH);
     let mut lines = lines.peekable();
@@ -81,7 +89,7 @@ fn stream(encoder: &TextEncoder, lines: impl Iterator<Item = std::io::Result<Str
     Ok(())
 }
 
-/// A line of this process's status, MiB; 0 where there is none.
+/// A line of this process's status, MiB; 0 if there is none.
 fn memory(what: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();

@@ -1,24 +1,27 @@
-//! Times the stages of a cascade folder and says where the time goes, one line of JSON a stage:
-//! `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16] [images=N] [warm=STEPS] [pass=IMAGES] [libtorch] [cpu|cuda]
-//! [eager] [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`, the first stage making the smallest picture.
+//! Measures the stages of a cascade folder and shows where the time goes, one line of JSON per
+//! stage: `cargo run -p darkroom-diffusion --example time_stages -- CASCADE_DIR [f32|bf16]
+//! [images=N] [warm=STEPS] [pass=IMAGES] [libtorch] [cpu|cuda] [eager]
+//! [STAGE:SIZE:STEPS:GUIDANCE[:NOISE_LEVEL]]…`. The first stage makes the smallest picture.
 //!
-//! Text is made up: the time does not depend on it. One call before the one that counts sets libtorch up, of one
-//! step or as many as given: CUDA graphs are recorded within the first six.
+//! The text is made up, because the time does not depend on it. One call before the measured one
+//! initialises libtorch. It has one step, or as many as given: CUDA graphs are recorded within the
+//! first six.
 
-#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use darkroom_diffusion::{
-    DeviceChoice, DtypeChoice, HostTensor, LoadOptions, RowInput, SamplerSettings, StageModel, timings,
+    DeviceChoice, DtypeChoice, HostTensor, LoadOptions, RowInput, Sampler, SamplerSettings,
+    Sampling, StageModel, timings,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
-    // A worker's models live on a thread of their own, whose allocator differs from the main thread's.
+    // A worker's models live on a separate thread, whose allocator differs from the main thread's.
     std::thread::spawn(time_stages).join().map_err(|_| "the thread panicked")?
 }
 
@@ -44,11 +47,14 @@ fn time_stages() -> Result<(), Failure> {
         }
     }
     if stages.is_empty() {
-        stages = ["base:64:20:1.5", "sr256:256:4:1:120", "sr1024:1024:4:1:50"].map(str::to_owned).to_vec();
+        stages = ["base:64:20:1.5", "sr256:256:4:1:120", "sr1024:1024:4:1:50"]
+            .map(str::to_owned)
+            .to_vec();
     }
     let mut pictures: Vec<HostTensor> = Vec::new();
     for stage in &stages {
-        pictures = time_stage(Path::new(&cascade), stage, &options, (images, warm_steps), pictures)?;
+        pictures =
+            time_stage(Path::new(&cascade), stage, &options, (images, warm_steps), pictures)?;
     }
     Ok(())
 }
@@ -57,7 +63,7 @@ fn time_stage(
     cascade: &Path,
     stage: &str,
     options: &LoadOptions,
-    (images, warm_steps): (usize, usize),
+    (images, warm_steps): (usize, u32),
     below: Vec<HostTensor>,
 ) -> Result<Vec<HostTensor>, Failure> {
     let parts: Vec<&str> = stage.split(':').collect();
@@ -69,21 +75,21 @@ fn time_stage(
     let load_seconds = begun.elapsed().as_secs_f64();
     let description = model.describe();
     let size: usize = size.parse()?;
-    let settings = SamplerSettings {
-        steps: steps.parse()?,
+    let sampling = Sampling {
         guidance_scale: guidance.parse()?,
         noise_level: rest.first().map(|level| level.parse()).transpose()?,
-        width: size,
-        height: size,
-        ..SamplerSettings::default()
+        ..Sampling::plain(Sampler::DpmSolverPlusPlus, steps.parse()?)
     };
+    let settings = SamplerSettings { sampling, width: size, height: size };
     let shape = vec![32, description.text_dim];
     let text = HostTensor { data: vec![0.1; shape.iter().product()], shape };
     let mut below = below.into_iter();
     let rows: Vec<RowInput> = (0..images)
         .map(|index| {
-            let made_up =
-                || HostTensor { shape: vec![3, size / 4, size / 4], data: vec![0.1; 3 * size * size / 16] };
+            let made_up = || HostTensor {
+                shape: vec![3, size / 4, size / 4],
+                data: vec![0.1; 3 * size * size / 16],
+            };
             RowInput {
                 negative: Some(text.clone()),
                 text: text.clone(),
@@ -95,7 +101,9 @@ fn time_stage(
         })
         .collect();
     let go = &mut |_| ControlFlow::Continue(());
-    model.render(&SamplerSettings { steps: warm_steps, ..settings.clone() }, &rows[..1], go)?;
+    let mut warm = settings.clone();
+    warm.sampling.steps = warm_steps;
+    model.render(&warm, &rows[..1], go)?;
     timings::take();
     let begun = Instant::now();
     let pictures = model.render(&settings, &rows, go)?;
@@ -106,7 +114,7 @@ fn time_stage(
         .collect();
     let line = serde_json::json!({
         "stage": name, "parameters": description.parameters, "load_seconds": load_seconds, "images": images,
-        "seconds_per_image": seconds / images as f64, "steps": settings.steps, "parts": spent,
+        "seconds_per_image": seconds / images as f64, "steps": settings.sampling.steps, "parts": spent,
         "class": model.row_class(), "peak_mib": peak_mib(),
         "graphs": model.graphs().map_or_else(serde_json::Value::from, serde_json::Value::from),
     });
@@ -114,7 +122,7 @@ fn time_stage(
     Ok(pictures)
 }
 
-/// The most memory this process ever had.
+/// The highest memory use of this process so far.
 fn peak_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM"))?;

@@ -1,8 +1,8 @@
-//! One JSON configuration file, read key by key.
+//! Reads one JSON configuration file, key by key.
 //!
-//! Every reading names the key, its default and what is accepted, so that a value this implementation does not run is
-//! refused by name. Keys never asked for are what the reference classes ignore too; [`ConfigFile::ignored_keys`] lists
-//! them instead of refusing, as those classes do.
+//! Each read names the key, its default and what is accepted, so that an unsupported value is
+//! refused by name. The reference classes ignore unknown keys, and so does this reader;
+//! [`ConfigFile::ignored_keys`] lists the keys that were never read.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 use crate::error::LoadError;
 use crate::json;
 
-/// Most channels, or width of a vector: what a configuration says is refused above it, so that products of a few such numbers
-/// stay numbers. The widest networks that are published have some ten thousand.
+/// Most channels, or largest width of a vector. Larger values in a configuration are refused, so
+/// that products of a few such numbers do not overflow. The widest published networks have about
+/// ten thousand.
 pub(crate) const WIDTH: RangeInclusive<usize> = 1..=1 << 17;
 /// Layers of one kind.
 pub(crate) const LAYERS: RangeInclusive<usize> = 1..=512;
@@ -23,12 +24,12 @@ pub(crate) const LAYERS: RangeInclusive<usize> = 1..=512;
 pub(crate) const LEVELS: RangeInclusive<usize> = 1..=12;
 /// Edges of a picture, in pixels.
 pub(crate) const EDGE: RangeInclusive<usize> = 1..=8192;
-/// What is added to a variance before its root is taken.
+/// The constant that is added to a variance before its root is taken.
 pub(crate) const EPSILON: RangeInclusive<f64> = 1e-12..=0.1;
-/// What a sum is divided by.
+/// The divisor of a sum.
 pub(crate) const SCALE: RangeInclusive<f64> = 0.01..=100.0;
 
-/// A value longer than this is cut where it is told.
+/// Longer values are shortened in messages.
 const TOLD: usize = 120;
 
 /// A parsed configuration file that remembers which keys were read.
@@ -77,7 +78,7 @@ impl ConfigFile {
         self.entries.get(key).filter(|value| !value.is_null())
     }
 
-    /// The refusal of a key's value.
+    /// The error for a key's value.
     pub(crate) fn refuse(&self, key: &str, accepted: impl Into<String>) -> LoadError {
         let mut value = self.entries.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
         if let Some((end, _)) = value.char_indices().nth(TOLD) {
@@ -92,29 +93,44 @@ impl ConfigFile {
         }
     }
 
-    fn read<T>(&self, key: &str, accepted: &str, parse: impl Fn(&Value) -> Option<T>) -> Read<Option<T>> {
+    fn read<T>(
+        &self,
+        key: &str,
+        accepted: &str,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Read<Option<T>> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => parse(value).map(Some).ok_or_else(|| self.refuse(key, accepted)),
         }
     }
 
-    /// A whole number within a range; `default` where there is none.
-    pub(crate) fn count(&self, key: &str, default: usize, range: RangeInclusive<usize>) -> Read<usize> {
+    /// A whole number within a range; `default` if the key is absent.
+    pub(crate) fn count(
+        &self,
+        key: &str,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> Read<usize> {
         Ok(self.optional_count(key, range)?.unwrap_or(default))
     }
 
-    /// The same where nothing stands for it.
-    pub(crate) fn optional_count(&self, key: &str, range: RangeInclusive<usize>) -> Read<Option<usize>> {
+    /// The same without a default.
+    pub(crate) fn optional_count(
+        &self,
+        key: &str,
+        range: RangeInclusive<usize>,
+    ) -> Read<Option<usize>> {
         let accepted = format!("a whole number from {} to {}", range.start(), range.end());
         self.read(key, &accepted, |value| as_count(value).filter(|count| range.contains(count)))
     }
 
-    /// A number within a range; `default` where there is none.
+    /// A number within a range; `default` if the key is absent.
     pub(crate) fn number(&self, key: &str, default: f64, range: RangeInclusive<f64>) -> Read<f64> {
-        let accepted = format!("a number from {} to {}", plain(*range.start()), plain(*range.end()));
-        let number =
-            self.read(key, &accepted, |value| value.as_f64().filter(|number| range.contains(number)))?;
+        let accepted =
+            format!("a number from {} to {}", plain(*range.start()), plain(*range.end()));
+        let number = self
+            .read(key, &accepted, |value| value.as_f64().filter(|number| range.contains(number)))?;
         Ok(number.unwrap_or(default))
     }
 
@@ -130,7 +146,11 @@ impl ConfigFile {
     }
 
     /// Whole numbers, each within a range.
-    pub(crate) fn counts(&self, key: &str, range: &RangeInclusive<usize>) -> Read<Option<Vec<usize>>> {
+    pub(crate) fn counts(
+        &self,
+        key: &str,
+        range: &RangeInclusive<usize>,
+    ) -> Read<Option<Vec<usize>>> {
         let accepted = format!("a list of whole numbers from {} to {}", range.start(), range.end());
         self.read(key, &accepted, |value| {
             let count = |item| as_count(item).filter(|count| range.contains(count));
@@ -139,7 +159,9 @@ impl ConfigFile {
     }
 
     pub(crate) fn numbers(&self, key: &str) -> Read<Option<Vec<f64>>> {
-        self.read(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+        self.read(key, "a list of numbers", |value| {
+            value.as_array()?.iter().map(Value::as_f64).collect()
+        })
     }
 
     pub(crate) fn texts(&self, key: &str) -> Read<Option<Vec<String>>> {
@@ -148,7 +170,7 @@ impl ConfigFile {
         })
     }
 
-    /// One whole number for every level, given as a number or as a list with one for each.
+    /// One whole number per level, given as one number or as a list with one for each level.
     pub(crate) fn counts_per_level(
         &self,
         key: &str,
@@ -157,7 +179,8 @@ impl ConfigFile {
         range: &RangeInclusive<usize>,
     ) -> Read<Vec<usize>> {
         let (least, most) = (range.start(), range.end());
-        let accepted = format!("a whole number from {least} to {most}, or a list of {levels} of them");
+        let accepted =
+            format!("a whole number from {least} to {most}, or a list of {levels} of them");
         let count = |item: &Value| as_count(item).filter(|count| range.contains(count));
         let parsed = self.read(key, &accepted, |value| match value {
             Value::Array(items) => items.iter().map(count).collect::<Option<Vec<_>>>(),
@@ -167,7 +190,7 @@ impl ConfigFile {
         if counts.len() == levels { Ok(counts) } else { Err(self.refuse(key, accepted)) }
     }
 
-    /// A key that is required to be present.
+    /// A key that must be present.
     pub(crate) fn required<T>(&self, key: &str, value: Option<T>) -> Read<T> {
         value.ok_or_else(|| LoadError::Config {
             path: self.path.clone(),
@@ -175,7 +198,7 @@ impl ConfigFile {
         })
     }
 
-    /// Refuses any value of `key` but the one accepted (or absence).
+    /// Refuses every value of `key` except the accepted one (or none).
     pub(crate) fn only(&self, key: &str, accepted: &Value) -> Read<()> {
         match self.get(key) {
             None => Ok(()),
@@ -185,11 +208,12 @@ impl ConfigFile {
         }
     }
 
-    /// Marks a key that has no effect in this architecture; it stays in the list of ignored keys if it is set to
-    /// anything but its default.
+    /// Marks a key that has no effect in this architecture. It stays in the list of ignored keys
+    /// unless it has its default.
     pub(crate) fn without_effect(&self, key: &str, default: &Value) {
         self.known.borrow_mut().insert(key.to_owned());
-        let is_default = self.entries.get(key).is_none_or(|value| value.is_null() || same(value, default));
+        let is_default =
+            self.entries.get(key).is_none_or(|value| value.is_null() || same(value, default));
         if is_default {
             self.read.borrow_mut().insert(key.to_owned());
         }
@@ -200,13 +224,14 @@ impl ConfigFile {
         self.read.borrow_mut().insert(key.to_owned());
     }
 
-    /// Of the ignored keys, those that nothing here knows: a newer class's, another one's, or a slip of the pen.
+    /// The ignored keys that are not known here: from a newer class, from another class, or
+    /// misspelt.
     pub(crate) fn unknown_keys(&self) -> Vec<String> {
         let known = self.known.borrow();
         self.ignored_keys().into_iter().filter(|key| !known.contains(key)).collect()
     }
 
-    /// Keys that nothing has read, sorted, without the file's own notes (`_class_name` and the like).
+    /// Keys that were never read, sorted, without the file's own notes (such as `_class_name`).
     pub(crate) fn ignored_keys(&self) -> Vec<String> {
         let read = self.read.borrow();
         let mut keys: Vec<String> = self
@@ -220,7 +245,7 @@ impl ConfigFile {
     }
 }
 
-/// A number for people: whole ones without a point, small ones by their exponent.
+/// A number for people: whole numbers without a point, small ones with an exponent.
 fn plain(number: f64) -> String {
     if number != 0.0 && number.abs() < 1e-3 { format!("{number:e}") } else { number.to_string() }
 }
@@ -229,7 +254,7 @@ fn as_count(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|number| usize::try_from(number).ok())
 }
 
-/// Equality that takes `1` and `1.0` for the same number.
+/// Equality for which `1` and `1.0` are the same.
 fn same(left: &Value, right: &Value) -> bool {
     match (left.as_f64(), right.as_f64()) {
         (Some(left), Some(right)) => left == right,
@@ -245,7 +270,9 @@ mod tests {
 
     #[test]
     fn keys_nobody_read_are_listed_and_notes_are_not() {
-        let config = ConfigFile::from_value(json!({"_class_name": "X", "a": 1, "b": null, "c": 2.0, "d": 3}));
+        let config = ConfigFile::from_value(
+            json!({"_class_name": "X", "a": 1, "b": null, "c": 2.0, "d": 3}),
+        );
         assert_eq!(config.count("a", 0, 0..=9).unwrap(), 1);
         config.without_effect("c", &json!(2));
         config.without_effect("d", &json!(4));
@@ -258,14 +285,18 @@ mod tests {
     fn a_refusal_names_file_key_value_and_what_would_do() {
         let config = ConfigFile::from_value(json!({"act_fn": 3, "layers": [1, 2]}));
         let error = config.text("act_fn").unwrap_err().to_string();
-        assert!(error.contains("config.json") && error.contains("act_fn") && error.contains('3'), "{error}");
+        assert!(
+            error.contains("config.json") && error.contains("act_fn") && error.contains('3'),
+            "{error}"
+        );
         let error = config.counts_per_level("layers", 3, 1, &LAYERS).unwrap_err().to_string();
         assert!(error.contains("[1,2]") && error.contains("list of 3"), "{error}");
         assert!(config.only("act_fn", &json!(4)).is_err());
         assert!(config.only("act_fn", &json!(3.0)).is_ok());
         let error = config.only("act_fn", &Value::Null).unwrap_err().to_string();
         assert!(
-            error.ends_with("`act_fn` is 3, which is not supported; accepted: null, or no such key"),
+            error
+                .ends_with("`act_fn` is 3, which is not supported; accepted: null, or no such key"),
             "{error}"
         );
     }

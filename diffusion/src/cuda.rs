@@ -1,22 +1,24 @@
-//! What is asked of libtorch's CUDA half and tch does not offer: graphs, and a card's memory.
+//! Functions of libtorch's CUDA half that tch does not offer: graphs, and a card's memory.
 //!
-//! `cuda/shim.cpp` is compiled against libtorch's headers into a shared library, which this crate carries in itself and
-//! loads when libtorch's CUDA half is loaded: the binary links none of it, and a libtorch that lacks a function it asks
-//! for is refused by the loader as a whole. See docs/adr/0018-cuda-graphs.md.
+//! `cuda/shim.cpp` is compiled against libtorch's headers into a shared library. This crate embeds
+//! the library and loads it once libtorch's CUDA half is loaded. So the binary links none of it,
+//! and the loader refuses the whole library if libtorch lacks a function that it needs. See
+//! docs/adr/0018-cuda-graphs.md.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-pub(crate) use kernels::{CudaNorm, Kernels, Steer, kernels};
+pub(crate) use kernels::{CudaNorm, Kernels, kernels};
 use native::Shim;
 
 mod kernels;
 
-/// The shim as it was built; empty if it could not be.
+/// The compiled shim; empty if it could not be built.
 const SHIM: &[u8] = include_bytes!(env!("DARKROOM_SHIM"));
-/// Why it could not be.
+/// Why it could not be built.
 const ABSENT: &str = env!("DARKROOM_SHIM_ABSENT");
 
-/// The shim, loaded once; libtorch's CUDA half must be loaded before. Or why there is none.
+/// The shim, loaded once, or the reason why there is none. libtorch's CUDA half must be loaded
+/// first.
 fn shim() -> Result<&'static Shim, String> {
     static LOADED: OnceLock<Result<Shim, String>> = OnceLock::new();
     let load = || {
@@ -28,32 +30,32 @@ fn shim() -> Result<&'static Shim, String> {
     LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
 }
 
-/// Held while a thread records, and while one waits for a device or gives memory back: CUDA refuses the latter while the
-/// former goes on in the same process.
+/// Held while a thread records, and while one waits for a device or gives memory back: CUDA refuses
+/// the second while the first goes on in the same process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes of a card: those that are free, and all.
+/// Bytes of a card: the free ones, and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) free: u64,
     pub(crate) total: u64,
 }
 
-/// A card's memory at this moment, other processes' share included.
+/// A card's memory now, with what other processes use.
 pub(crate) fn memory(device: usize) -> Result<Memory, String> {
     shim()?.memory(device)
 }
 
-/// Has convolutions compute f32 in f32 (by itself libtorch lets them round to TF32) and by algorithms that give the same
-/// bits each time.
+/// Makes convolutions compute f32 in f32 (by default libtorch lets them round to TF32), with
+/// algorithms that give the same bits each time.
 pub(crate) fn be_exact() -> Result<(), String> {
     shim()?.be_exact()
 }
 
-/// Gives memory that libtorch keeps for later back to the card.
+/// Gives memory that libtorch keeps for later use back to the card.
 pub(crate) fn give_back() -> Result<(), String> {
     let _alone = alone();
     shim()?.give_back()
@@ -62,7 +64,7 @@ pub(crate) fn give_back() -> Result<(), String> {
 /// Makes recordings on one device.
 pub(crate) struct Recorder(native::RecorderHandle);
 
-/// What was done once and can be done again, on the same tensors. It must not outlive them.
+/// A recorded pass that can be repeated on the same tensors. It must not outlive them.
 pub(crate) struct Recording(native::RecordingHandle);
 
 impl Recorder {
@@ -70,11 +72,12 @@ impl Recorder {
         shim()?.recorder(device).map(Self)
     }
 
-    /// Runs `pass` a few times as it is, so that whatever is set up at first use is, then once more while recording. What
-    /// that last time returns is filled by replays alone.
+    /// Runs `pass` a few times normally, so that everything that is initialised at first use is
+    /// initialised, then once more while recording. The result of that last run is filled only by
+    /// replays.
     ///
     /// # Errors
-    /// What libtorch, CUDA or `pass` says; the device then is as before, unless it is broken.
+    /// The error of libtorch, CUDA or `pass`. The device is then as before, unless it is broken.
     pub(crate) fn record<T, E: std::fmt::Display>(
         &self,
         mut pass: impl FnMut() -> Result<T, E>,
@@ -91,13 +94,13 @@ impl Recorder {
             let recording = open.end()?;
             (result, Recording(recording), side.leave())
         };
-        // Dropped only here, where that may wait for others that record.
+        // Dropped only here, where it may wait for other threads that record.
         left.map(|()| (result, recording))
     }
 }
 
 impl Recording {
-    /// Starts it again on the current stream; does not wait for it.
+    /// Starts it again on the current stream, without waiting for it.
     pub(crate) fn replay(&self) -> Result<(), String> {
         self.0.replay()
     }
@@ -117,26 +120,31 @@ mod tests {
 
     use super::*;
 
-    /// Where this build's libtorch lies.
+    /// The folder of this build's libtorch.
     fn libtorch() -> PathBuf {
-        PathBuf::from(std::env::var_os("LIBTORCH").expect("set by cargo"))
+        PathBuf::from(std::env::var_os("LIBTORCH").expect("cargo sets it"))
     }
 
-    /// Names in a library's table of dynamic symbols, without those that carry a version of the C or C++ library.
+    /// Names in a library's table of dynamic symbols, without those that have a version of the C or
+    /// C++ library.
     fn names(library: &Path, which: &str) -> BTreeSet<String> {
-        let output =
-            Command::new("nm").args(["-D", which]).arg(library).output().expect("binutils are there");
+        let output = Command::new("nm")
+            .args(["-D", which])
+            .arg(library)
+            .output()
+            .expect("binutils are there");
         assert!(
             output.status.success(),
             "{}: {}",
-            library.display(),
+            library.to_string_lossy(),
             String::from_utf8_lossy(&output.stderr)
         );
         let text = String::from_utf8(output.stdout).unwrap();
         let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        // Weak ones may be absent.
-        let names =
-            lines.filter(|words| words[words.len() - 2] != "w").filter_map(|words| words.last().copied());
+        // Weak symbols may be absent.
+        let names = lines
+            .filter(|words| words[words.len() - 2] != "w")
+            .filter_map(|words| words.last().copied());
         names.map(str::to_owned).collect()
     }
 
@@ -154,8 +162,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shim = folder.path().join("shim.so");
         std::fs::write(&shim, SHIM).unwrap();
-        let wanted: BTreeSet<String> =
-            names(&shim, "--undefined-only").into_iter().filter(|name| !name.contains('@')).collect();
+        let wanted: BTreeSet<String> = names(&shim, "--undefined-only")
+            .into_iter()
+            .filter(|name| !name.contains('@'))
+            .collect();
         let lib = libtorch().join("lib");
         let libraries = [
             lib.join("libc10.so"),
@@ -171,7 +181,9 @@ mod tests {
             }
         }
         assert!(missing.is_empty(), "{missing:?}");
-        for part in ["CUDAGraph13capture_begin", "CUDAGraph6replay", "getStreamFromPool", "cudaMemGetInfo"] {
+        for part in
+            ["CUDAGraph13capture_begin", "CUDAGraph6replay", "getStreamFromPool", "cudaMemGetInfo"]
+        {
             assert!(wanted.iter().any(|name| name.contains(part)), "{part} is among {wanted:?}");
         }
     }
@@ -181,7 +193,7 @@ mod tests {
         if tch::Cuda::is_available() {
             return;
         }
-        // The last where the CUDA half is loaded without a driver.
+        // The last one appears if the CUDA half is loaded without a driver.
         let reasons = ["undefined symbol", "this build has no graphs", "CUDA"];
         for error in [memory(0).unwrap_err(), Recorder::new(0).err().unwrap()] {
             assert!(reasons.iter().any(|reason| error.contains(reason)), "{error}");

@@ -1,7 +1,7 @@
-//! The loop of a stage for the images of one forward pass: predict, guide, step.
+//! The loop of a stage, for the images of one forward pass: predict, guide, step.
 //!
-//! A [`Denoiser`] owns x, the conditioning and the sampler's memory; whoever drives it decides when the next step runs
-//! and where noise comes from (seeds in a render, a recording in a trace).
+//! A [`Denoiser`] owns x, the conditioning and the sampler's memory. Its caller decides when the
+//! next step runs and where the noise comes from (seeds in a render, a recording in a trace).
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -13,11 +13,11 @@ use crate::layers::{Torch, channels_last};
 use crate::sampler::{History, SamplerPlan};
 use crate::unet::{Conditioning, Network};
 
-/// What the images of one pass start from; every tensor f32 on the device, `images` rows each.
+/// The inputs of the images of one pass. Every tensor is f32 on the device, with `images` rows.
 pub(crate) struct Start {
     /// `[images, length, dimension]`.
     pub(crate) text: Tensor,
-    /// The same for the negative texts; needed where any step is guided.
+    /// The same for the negative texts; needed if any step is guided.
     pub(crate) negative: Option<Tensor>,
     /// Noised low-resolution pictures at full size, `[images, 3, height, width]`.
     pub(crate) low_res: Option<Tensor>,
@@ -25,25 +25,26 @@ pub(crate) struct Start {
     pub(crate) noise_level: Option<u32>,
     /// x at the first timestep, `[images, 3, height, width]`.
     pub(crate) x: Tensor,
-    /// True where x is to change, bool `[images, 3, height, width]`; everywhere if absent.
+    /// True where x may change, bool `[images, 3, height, width]`; everywhere if absent.
     pub(crate) mask: Option<Tensor>,
 }
 
-/// Images on their way from noise to pictures.
+/// Images between noise and finished pictures.
 pub(crate) struct Denoiser<'a> {
     network: &'a Network,
     graphs: Option<&'a Graphs>,
     plan: &'a SamplerPlan,
-    /// Of the unconditional rows, then the conditional ones; of these alone if no step is guided.
+    /// Conditioning of the unconditional rows, then the conditional ones; if no step is guided,
+    /// only the latter.
     conditioning: Conditioning,
-    /// Of the conditional rows alone, where only some steps are guided.
+    /// Conditioning of the conditional rows alone, if only some steps are guided.
     alone: Option<Conditioning>,
     low_res: Option<Tensor>,
     x: Tensor,
     mask: Option<Tensor>,
     history: History,
-    /// The network's deeper features at an earlier step, and whether that was guided; where they may be used again.
-    deep: Option<(bool, Tensor)>,
+    /// The network's deeper features at the last step that computed them, if they are reused.
+    deep: Option<Tensor>,
 }
 
 impl<'a> Denoiser<'a> {
@@ -59,7 +60,8 @@ impl<'a> Denoiser<'a> {
         Self::conditioned(network, plan, start, (conditioning, alone))
     }
 
-    /// The same where text and negative text were put through the network before, each by itself.
+    /// The same, when the text and the negative text were put through the network earlier, each by
+    /// itself.
     pub(crate) fn of_texts(
         network: &'a Network,
         plan: &'a SamplerPlan,
@@ -97,7 +99,7 @@ impl<'a> Denoiser<'a> {
         })
     }
 
-    /// With passes that may be recorded and replayed.
+    /// Uses passes that may be recorded and replayed.
     pub(crate) fn with_graphs(self, graphs: &'a Graphs) -> Self {
         Self { graphs: Some(graphs), ..self }
     }
@@ -107,15 +109,16 @@ impl<'a> Denoiser<'a> {
         &self.x
     }
 
-    /// The network's raw output at step `index`: the unconditional rows, then the conditional ones; only these if the
-    /// step is not guided. A step of one kind has one shape, whatever the steps around it.
+    /// The network's raw output at step `index`: the unconditional rows, then the conditional ones;
+    /// only the latter if the step is not guided. All steps of one kind have the same shape,
+    /// whatever other steps there are.
     pub(crate) fn predict(&mut self, index: usize) -> Torch<Tensor> {
         let (rows, conditioning) = self.question(index)?;
         let (timestep, deep) = (self.plan.timesteps[index], self.deep_at(index));
         let (output, deep) = match self.graphs {
             None => self.network.forward(&rows, timestep, conditioning, deep)?,
             Some(graphs) => {
-                let keeps_deep = self.plan.cache_interval > 1 && deep.is_none();
+                let keeps_deep = self.plan.reuses() && deep.is_none();
                 let question = Question { x: &rows, timestep, conditioning, deep, keeps_deep };
                 graphs.pass(self.network, &question)?
             }
@@ -124,24 +127,24 @@ impl<'a> Denoiser<'a> {
         Ok(output)
     }
 
-    /// The deeper features that step `index` uses again, if it does.
+    /// The deeper features that step `index` reuses, if it does.
     fn deep_at(&self, index: usize) -> Option<&Tensor> {
-        let (guided, deep) = self.deep.as_ref()?;
-        let is_between = !index.is_multiple_of(self.plan.cache_interval);
-        (is_between && *guided == self.plan.guided(index)).then_some(deep)
+        self.deep.as_ref().filter(|_| self.plan.passes[index].reuses)
     }
 
-    /// Keeps what step `index` computed for the steps after it.
+    /// Keeps what step `index` computed for later steps.
     fn keep_deep(&mut self, index: usize, deep: &Tensor) {
-        if self.plan.cache_interval > 1 && self.deep_at(index).is_none() {
-            self.deep = Some((self.plan.guided(index), deep.shallow_clone()));
+        if self.plan.reuses() && !self.plan.passes[index].reuses {
+            self.deep = Some(deep.shallow_clone());
         }
     }
 
-    /// What the network is asked at step `index`.
+    /// The network's input at step `index`.
     fn question(&self, index: usize) -> Torch<(Tensor, &Conditioning)> {
         let joined = match &self.low_res {
-            Some(low_res) if self.network.on_kernels() => beside(&self.x, low_res, self.network.kind())?,
+            Some(low_res) if self.network.engine().packs_weights() => {
+                beside(&self.x, low_res, self.network.kind())?
+            }
             Some(low_res) => Tensor::f_cat(&[&self.x, low_res], 1)?,
             None => self.x.shallow_clone(),
         };
@@ -151,7 +154,8 @@ impl<'a> Denoiser<'a> {
         Ok((rows, conditioning))
     }
 
-    /// Finishes step `index` with the network's output; `draw` is asked for noise only if the step adds some.
+    /// Finishes step `index` with the network's output. `draw` is called only if the step adds
+    /// noise.
     pub(crate) fn advance(
         &mut self,
         index: usize,
@@ -159,7 +163,8 @@ impl<'a> Denoiser<'a> {
         draw: impl FnOnce() -> Torch<Tensor>,
     ) -> Torch<()> {
         let guided = guide(output, self.plan.guidance[index])?;
-        let noise = if self.plan.draws_noise(index) { Some(channels_last(&draw()?)?) } else { None };
+        let noise =
+            if self.plan.draws_noise(index) { Some(channels_last(&draw()?)?) } else { None };
         let next = self.plan.step(index, &self.x, &guided, noise.as_ref(), &mut self.history)?;
         self.x = keep(next, &self.x, self.mask.as_ref())?;
         Ok(())
@@ -172,11 +177,16 @@ fn guided_steps(plan: &SamplerPlan) -> usize {
 
 /// The network's raw outputs for several denoisers of one plan at step `index`.
 ///
-/// Where a row's bits are its own, up to `most` denoisers share a pass; elsewhere each has one.
-pub(crate) fn predict_all(denoisers: &mut [Denoiser<'_>], index: usize, most: usize) -> Torch<Vec<Tensor>> {
+/// If a row's bits depend on that row alone, up to `most` denoisers share a pass; otherwise each
+/// has one pass.
+pub(crate) fn predict_all(
+    denoisers: &mut [Denoiser<'_>],
+    index: usize,
+    most: usize,
+) -> Torch<Vec<Tensor>> {
     let mut outputs = Vec::with_capacity(denoisers.len());
     for group in denoisers.chunks_mut(most.max(1)) {
-        if group.len() == 1 || !group[0].network.on_kernels() {
+        if group.len() == 1 || !group[0].network.engine().rows_are_independent() {
             for denoiser in group {
                 outputs.push(denoiser.predict(index)?);
             }
@@ -189,11 +199,13 @@ pub(crate) fn predict_all(denoisers: &mut [Denoiser<'_>], index: usize, most: us
             questions.iter().map(|(_, conditioning)| *conditioning).collect();
         let timestep = group[0].plan.timesteps[index];
         let joined = Conditioning::join(&conditioning)?;
-        // They all went the same steps: all have features to use again, or none.
-        let deep: Option<Vec<&Tensor>> = group.iter().map(|denoiser| denoiser.deep_at(index)).collect();
+        // All of them did the same steps, so all have features to reuse, or none has.
+        let deep: Option<Vec<&Tensor>> =
+            group.iter().map(|denoiser| denoiser.deep_at(index)).collect();
         let deep = deep.map(|deep| Tensor::f_cat(&deep, 0)).transpose()?;
         let question = Tensor::f_cat(&rows, 0)?;
-        let (output, deep) = group[0].network.forward(&question, timestep, &joined, deep.as_ref())?;
+        let (output, deep) =
+            group[0].network.forward(&question, timestep, &joined, deep.as_ref())?;
         let counts: Vec<i64> = rows.iter().map(|rows| rows.size()[0]).collect();
         let mut from = 0;
         for (denoiser, count) in group.iter_mut().zip(counts) {
@@ -205,8 +217,9 @@ pub(crate) fn predict_all(denoisers: &mut [Denoiser<'_>], index: usize, most: us
     Ok(outputs)
 }
 
-/// Noise-conditioning augmentation (Ho et al. 2022, "Cascaded diffusion models", section 4.2): the low-resolution
-/// picture, resized bilinearly with the corners aligned, keeps √ᾱ of itself and gets √(1−ᾱ) of noise.
+/// Noise-conditioning augmentation (Ho et al. 2022, "Cascaded diffusion models", section 4.2). The
+/// low-resolution picture, resized bilinearly with aligned corners, keeps √ᾱ of itself and gets
+/// √(1−ᾱ) of noise.
 pub(crate) fn augment(low_res: &Tensor, noise: &Tensor, alpha_cumprod: f64) -> Torch<Tensor> {
     let (_, _, height, width) = noise.size4()?;
     let resized = low_res.f_upsample_bilinear2d([height, width], true, None, None)?;
@@ -224,18 +237,22 @@ pub(crate) fn upload(values: &[f32], shape: &[i64], device: Device) -> Result<Te
 mod tests {
     use std::path::Path;
 
+    use darkroom_core::sampling::{GuidanceSchedule, Sampler, Sampling};
+
     use super::*;
     use crate::device::{DeviceChoice, DtypeChoice, LoadOptions};
-    use crate::sampler::Sampler;
-    use crate::settings::SamplerSettings;
     use crate::stage::StageModel;
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
     fn model(stage: &str, dtype: DtypeChoice, libtorch_only: bool) -> StageModel {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(stage);
-        let options =
-            LoadOptions { device: DeviceChoice::Cpu, dtype, libtorch_only, ..LoadOptions::default() };
+        let options = LoadOptions {
+            device: DeviceChoice::Cpu,
+            dtype,
+            libtorch_only,
+            ..LoadOptions::default()
+        };
         StageModel::load(&folder, "stage", &options).unwrap()
     }
 
@@ -254,19 +271,22 @@ mod tests {
         ] {
             for libtorch_only in [false, true] {
                 let model = model(stage, DtypeChoice::F32, libtorch_only);
-                let (network, size) = (model.network(), model.describe().size_multiple.max(16) as i64);
+                let (network, size) =
+                    (model.network(), model.describe().size_multiple.max(16) as i64);
                 tch::manual_seed(3);
                 let (text_dim, channels) =
                     (model.describe().text_dim as i64, model.describe().in_channels as i64);
                 let level = model.class_label(Some(9));
-                let conditioning = network.condition(&Tensor::randn([2, 7, text_dim], CPU), level).unwrap();
+                let conditioning =
+                    network.condition(&Tensor::randn([2, 7, text_dim], CPU), level).unwrap();
                 let x = channels_last(&Tensor::randn([2, channels, size, size], CPU)).unwrap();
                 let (whole, deep) = network.forward(&x, 500, &conditioning, None).unwrap();
                 let (again, same) = network.forward(&x, 500, &conditioning, Some(&deep)).unwrap();
                 assert_eq!(again, whole, "{stage}, libtorch only: {libtorch_only}");
                 assert_eq!(same, deep);
-                let (other, _) = network.forward(&x, 500, &conditioning, Some(&(&deep + 1.0))).unwrap();
-                assert_ne!(other, whole, "{stage}: the features count");
+                let (other, _) =
+                    network.forward(&x, 500, &conditioning, Some(&(&deep + 1.0))).unwrap();
+                assert_ne!(other, whole, "{stage}: the features matter");
             }
         }
     }
@@ -275,15 +295,13 @@ mod tests {
     fn features_are_computed_at_every_so_many_th_step_and_when_guidance_begins_or_ends() {
         let _no_grad = tch::no_grad_guard();
         let model = model("example/base", DtypeChoice::F32, false);
-        let settings = SamplerSettings {
-            sampler: Sampler::Ddim,
-            steps: 7,
+        let sampling = Sampling {
             guidance_scale: 3.0,
-            guidance_schedule: crate::guidance::GuidanceSchedule::Steps { from: 0.0, to: 0.58 },
+            guidance_schedule: GuidanceSchedule::Steps { from: 0.0, to: 58.0 },
             cache_interval: 3,
-            ..SamplerSettings::default()
+            ..Sampling::plain(Sampler::Ddim, 7)
         };
-        let plan = model.plan(&settings).unwrap();
+        let plan = model.plan(&sampling).unwrap();
         let guided: Vec<bool> = (0..7).map(|index| plan.guided(index)).collect();
         assert_eq!(guided, [true, true, true, true, true, false, false]);
         tch::manual_seed(5);
@@ -305,21 +323,18 @@ mod tests {
         assert_eq!(computed, [true, false, false, true, false, true, true]);
     }
 
-    /// What padding on a GPU rests on: in a pass of a fixed number of rows, other rows do not reach a row's bits.
+    /// Padding on a GPU relies on this: in a pass with a fixed number of rows, other rows do not
+    /// change a row's bits.
     #[test]
     fn a_padded_pass_gives_a_row_the_bits_of_a_full_one() {
         let _no_grad = tch::no_grad_guard();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/example/base");
         for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
-            let options = LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() };
+            let options =
+                LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() };
             let model = StageModel::load(&folder, "base", &options).unwrap();
-            let settings = SamplerSettings {
-                sampler: Sampler::Ddim,
-                steps: 2,
-                guidance_scale: 3.0,
-                ..SamplerSettings::default()
-            };
-            let plan = model.plan(&settings).unwrap();
+            let sampling = Sampling { guidance_scale: 3.0, ..Sampling::plain(Sampler::Ddim, 2) };
+            let plan = model.plan(&sampling).unwrap();
             let render = |keep: i64| {
                 tch::manual_seed(5);
                 let f32_cpu = (Kind::Float, Device::Cpu);

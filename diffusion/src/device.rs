@@ -1,8 +1,9 @@
-//! Where the mathematics runs and in which number format.
+//! Where the mathematics runs, and in which number format.
 //!
-//! One binary serves CPU and GPU: it links only libtorch's CPU half, and [`place`] loads `libtorch_cuda.so` when an
-//! NVIDIA driver is there (or when a GPU was asked for by name). That must happen before libtorch is first asked
-//! about CUDA, so every model is placed before its first tensor is made.
+//! One binary serves CPU and GPU. It links only libtorch's CPU half; [`place`] loads
+//! `libtorch_cuda.so` if there is an NVIDIA driver (or if a GPU was requested by name). That must
+//! happen before libtorch is first asked about CUDA, so every model is placed before its first
+//! tensor is made.
 
 mod surroundings;
 
@@ -11,32 +12,27 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tch::{Device, Kind};
 
 use crate::cuda;
+use crate::engine::Engine;
 use crate::error::LoadError;
-use crate::kernels;
 
 pub(crate) use native::open_library;
-
-/// Raised when a change to the kernels changes bits.
-const KERNELS: u32 = 4;
-/// The same of those for GPUs.
-const CUDA_KERNELS: u32 = 1;
 
 /// Which device to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first CUDA device if there is one that works, else the CPU.
+    /// The first CUDA device that works, or else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this index; an error if it cannot be used.
+    /// The CUDA device with this index; an error if it cannot be used.
     Cuda(usize),
 }
 
-/// Which number format the networks compute in. Samplers always compute in f32.
+/// The number format of the networks. Samplers always compute in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// bf16 on CUDA and on CPUs with bf16 arithmetic (avx512_bf16, AMX), else f32.
+    /// bf16 on CUDA and on CPUs with bf16 arithmetic (avx512_bf16, AMX), f32 elsewhere.
     #[default]
     Auto,
     /// 32-bit floating point.
@@ -52,34 +48,44 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// The number format.
     pub dtype: DtypeChoice,
-    /// Threads inside one operation, for the whole process; libtorch's own choice (one per core) if absent.
+    /// Threads inside one operation, for the whole process; if absent, libtorch's own choice (one
+    /// per core).
     pub threads: Option<usize>,
-    /// Networks run on libtorch's operations alone, even where this crate has its own kernels.
+    /// Run networks only with libtorch's operations, even where this crate has its own kernels.
     pub libtorch_only: bool,
-    /// On a GPU, networks are launched operation by operation, never as recorded graphs. The bits are the same.
+    /// On a GPU, launch every operation separately, never as recorded graphs. The bits are the
+    /// same.
     pub eager: bool,
-    /// Images in one forward pass on a GPU, for measurements: other numbers give other bits. The rule's when absent.
+    /// Images per forward pass on a GPU, for measurements; other numbers give other bits. If
+    /// absent, the rule decides.
     pub images_per_pass: Option<usize>,
-    /// Moves every weight by about its last bit, as this seed says: how far that moves an output is how far rounding does.
+    /// Changes every weight by about its last bit, with this seed. How far that changes an output
+    /// is how far rounding can.
     pub disturbed: Option<u64>,
 }
 
-/// A device and a number format, settled.
+/// Which engine computes a model, and in which number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
-    pub(crate) device: Device,
+    pub(crate) engine: Engine,
     pub(crate) kind: Kind,
-    /// Whether networks run on this crate's own kernels.
-    pub(crate) kernels: bool,
-    /// Images in one forward pass on a GPU, where not the rule's.
-    pub(crate) images_per_pass: Option<usize>,
-    /// Whether networks on a GPU run on this crate's own CUDA kernels, where there are such.
-    pub(crate) cuda_kernels: bool,
-    /// Whether weights are moved by about their last bit when they are loaded, and by which seed.
+    /// Images per forward pass on a GPU, if not the rule's number.
+    pub(crate) images_override: Option<usize>,
+    /// Whether weights are changed by about their last bit when they are loaded, and with which
+    /// seed.
     pub(crate) disturbed: Option<u64>,
 }
 
 impl Placement {
+    /// An engine with a number format and defaults for everything else.
+    pub(crate) const fn new(engine: Engine, kind: Kind) -> Self {
+        Self { engine, kind, images_override: None, disturbed: None }
+    }
+
+    pub(crate) fn device(self) -> Device {
+        self.engine.device()
+    }
+
     pub(crate) fn dtype_name(self) -> &'static str {
         match self.kind {
             Kind::BFloat16 => "bf16",
@@ -87,50 +93,42 @@ impl Placement {
         }
     }
 
-    pub(crate) fn device_name(self) -> String {
-        match self.device {
-            Device::Cuda(index) => format!("cuda:{index}"),
-            _ => "cpu".to_owned(),
-        }
-    }
-
-    /// The class of device within which results agree bit for bit: the hardware's name and instruction set, the threads of one
-    /// operation (they change how sums are split), libtorch's version, what of the libraries' settings in the environment
-    /// changes bits, and the number format.
+    /// The class of device within which results agree bit for bit: the hardware's name and
+    /// instruction set, the threads of one operation (they change how sums are split), libtorch's
+    /// version, the libraries' settings in the environment that change bits, and the number format.
     pub(crate) fn class(self) -> String {
         self.class_with(usize::try_from(tch::get_num_threads()).unwrap_or(1))
     }
 
-    /// The same where an operation runs on so many threads.
+    /// The same for operations on this many threads.
     pub(crate) fn class_with(self, threads: usize) -> String {
-        let hardware = match self.device {
-            Device::Cuda(index) if self.cuda_kernels => {
-                format!("cuda/{}/kernels={CUDA_KERNELS}", gpu_model(index))
-            }
-            Device::Cuda(index) => format!("cuda/{}", gpu_model(index)),
-            // The kernels' own bits, and those of what libtorch does on one thread beside them, depend on no count.
-            _ if self.kernels => format!("cpu/{}/{}/kernels={KERNELS}", cpu_model(), cpu_capability()),
-            _ => format!("cpu/{}/{}/threads={threads}", cpu_model(), cpu_capability()),
+        let model = match self.engine.gpu() {
+            Some(index) => gpu_model(index),
+            None => format!("{}/{}", cpu_model(), cpu_capability()),
         };
-        let mut parts = vec![hardware, surroundings::library(), surroundings::settings(self.device)];
+        let hardware = self.engine.class(&model, threads);
+        let mut parts =
+            vec![hardware, surroundings::library(), surroundings::settings(self.device())];
         parts.retain(|part| !part.is_empty());
         parts.push(self.dtype_name().to_owned());
         parts.join("/")
     }
 }
 
-/// Settles the device and the number format, and sets the process's threads.
+/// Chooses the device and the number format, and sets the process's threads.
 pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
     native::keep_freed_memory();
-    let device = match options.device {
-        DeviceChoice::Cpu => Device::Cpu,
+    let engine = match options.device {
+        DeviceChoice::Cpu => Engine::Cpu,
         DeviceChoice::Auto => match cuda_devices() {
-            Ok(count) if *count > 0 => Device::Cuda(0),
-            _ => Device::Cpu,
+            Ok(count) if *count > 0 => Engine::Cuda(0),
+            _ => Engine::Cpu,
         },
         DeviceChoice::Cuda(index) => match cuda_devices() {
-            Ok(count) if index < *count => Device::Cuda(index),
-            Ok(count) => return Err(unusable(index, format!("this process sees {count} CUDA devices"))),
+            Ok(count) if index < *count => Engine::Cuda(index),
+            Ok(count) => {
+                return Err(unusable(index, format!("this process sees {count} CUDA devices")));
+            }
             Err(reason) => return Err(unusable(index, reason.clone())),
         },
     };
@@ -138,96 +136,93 @@ pub(crate) fn place(options: &LoadOptions) -> Result<Placement, LoadError> {
     let kind = match options.dtype {
         DtypeChoice::F32 => Kind::Float,
         DtypeChoice::Bf16 => Kind::BFloat16,
-        DtypeChoice::Auto if device.is_cuda() || cpu_has_bf16() => Kind::BFloat16,
+        DtypeChoice::Auto if engine.gpu().is_some() || cpu_has_bf16() => Kind::BFloat16,
         DtypeChoice::Auto => Kind::Float,
     };
+    let placement = Placement::new(engine, kind);
     Ok(Placement {
-        device,
-        kind,
-        kernels: false,
-        images_per_pass: options.images_per_pass,
-        cuda_kernels: false,
+        images_override: options.images_per_pass,
         disturbed: options.disturbed,
+        ..placement
     })
 }
 
-/// Bytes that are free on the device that a model would be placed on, other processes' share left out; none on a CPU, and
-/// where a GPU does not tell.
+/// Free bytes on the device that a model would be placed on, without what other processes use.
+/// `None` on a CPU, and if a GPU does not report it.
 ///
 /// # Errors
 /// The device cannot be used.
 pub fn free_memory(options: &LoadOptions) -> Result<Option<u64>, LoadError> {
-    let Device::Cuda(index) = place(options)?.device else { return Ok(None) };
+    let Some(index) = place(options)?.engine.gpu() else { return Ok(None) };
     match cuda::memory(index) {
         Ok(memory) => {
-            tracing::info!(device.free = memory.free, device.total = memory.total, "the device's memory");
+            tracing::info!(
+                device.free = memory.free,
+                device.total = memory.total,
+                "the device's memory"
+            );
             Ok(Some(memory.free))
         }
         Err(reason) => {
-            tracing::warn!(reason, "the device does not tell how much memory it has");
+            tracing::warn!(reason, "the device does not report how much memory it has");
             Ok(None)
         }
     }
 }
 
-/// Gives what the process has freed back to the device, for what is loaded next.
+/// Gives memory that the process has freed back to the device, for whatever is loaded next.
 pub(crate) fn give_back(placement: Placement) {
-    match placement.device {
-        Device::Cuda(_) => {
-            if let Err(reason) = cuda::give_back() {
-                tracing::debug!(reason, "freed memory stays with libtorch");
-            }
-        }
-        _ => give_freed_memory_back(),
+    if placement.engine.gpu().is_none() {
+        give_freed_memory_back();
+    } else if let Err(reason) = cuda::give_back() {
+        tracing::debug!(reason, "freed memory stays with libtorch");
     }
 }
 
-/// Gives freed memory back to the system once: while weights are loaded, holes between them are of no use.
+/// Gives freed memory back to the system once. While weights are loaded, the holes between them
+/// cannot be used.
 pub(crate) fn give_freed_memory_back() {
     native::give_freed_memory_back();
 }
 
-/// The same for a network, which runs on this crate's own kernels where they are there.
+/// The same for a network, which uses this crate's own kernels where they are available.
 pub(crate) fn place_network(options: &LoadOptions) -> Result<Placement, LoadError> {
     let placement = place(options)?;
-    let own = !options.libtorch_only;
-    let kernels = placement.device == Device::Cpu && own && kernels::available();
-    let cuda_kernels = match placement.device {
-        Device::Cuda(index) => own && cuda::kernels(index).is_some(),
-        _ => false,
-    };
-    Ok(Placement { kernels, cuda_kernels, ..placement })
+    if options.libtorch_only {
+        return Ok(placement);
+    }
+    Ok(Placement { engine: placement.engine.with_own_kernels(), ..placement })
 }
 
-/// Held while threads are counted or set: libtorch keeps a number for each thread, and one for threads that it has not
-/// met yet, which setting any changes too.
+/// Held while thread counts are read or set: libtorch has one count per thread and one for new
+/// threads, and setting any of them changes the latter too.
 static THREADS: Mutex<()> = Mutex::new(());
 
-/// Sets the calling thread's threads of one operation, and those of threads to come; or finds them.
+/// Sets or reads the operation threads of the calling thread and of new threads.
 fn settle_threads(wanted: Option<usize>) {
     let _lock = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     match wanted {
         Some(threads) => tch::set_num_threads(threads.clamp(1, 1024) as i32),
-        // Asking makes libtorch settle it for this thread.
+        // Reading makes libtorch settle the count for this thread.
         None => {
             let _ = tch::get_num_threads();
         }
     }
 }
 
-/// Leave for a new thread to have its own number of threads of one operation.
+/// Permission for a new thread to have its own number of operation threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnThreads(i32);
 
 impl OwnThreads {
-    /// To be called on the new thread.
+    /// Called on the new thread.
     pub(crate) fn take(self) {
         tch::set_num_threads(self.0);
     }
 }
 
-/// Lets new threads have `threads` threads of one operation each, while they [take](OwnThreads::take) it within `start`;
-/// this thread, and all others that come later, have as many as before.
+/// Gives new threads `threads` operation threads each, if they [take](OwnThreads::take) them within
+/// `start`. This thread, and all threads that come later, keep the number that they had.
 pub(crate) fn with_threads_elsewhere<T>(threads: usize, start: impl FnOnce(OwnThreads) -> T) -> T {
     let _lock = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = tch::get_num_threads();
@@ -240,7 +235,7 @@ fn unusable(index: usize, message: String) -> LoadError {
     LoadError::Device { device: format!("cuda:{index}"), message }
 }
 
-/// How many CUDA devices can be used, or why none can; found out once.
+/// How many CUDA devices can be used, or why none can. This is tested once.
 fn cuda_devices() -> &'static Result<usize, String> {
     static DEVICES: OnceLock<Result<usize, String>> = OnceLock::new();
     DEVICES.get_or_init(|| {
@@ -251,7 +246,10 @@ fn cuda_devices() -> &'static Result<usize, String> {
             return Err("libtorch sees no CUDA device".to_owned());
         }
         if let Err(reason) = cuda::be_exact() {
-            tracing::warn!(reason, "convolutions in f32 round to TF32, and may differ from run to run");
+            tracing::warn!(
+                reason,
+                "convolutions in f32 round to TF32, and may differ from run to run"
+            );
         }
         Ok(tch::Cuda::device_count().max(0) as usize)
     })
@@ -268,7 +266,7 @@ fn cpu_has_bf16() -> bool {
     false
 }
 
-/// The widest instruction set that libtorch and oneDNN dispatch on here.
+/// The widest instruction set that libtorch and oneDNN use here.
 fn cpu_capability() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
@@ -292,22 +290,45 @@ fn cpu_capability() -> &'static str {
 
 fn cpu_model() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name =
-        info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(':').nth(1));
+    let name = info
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(|line| line.split(':').nth(1));
     word(name.unwrap_or(std::env::consts::ARCH))
 }
 
+/// The model of the GPU with this index in the process. The driver is asked, because
+/// `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER` give cards other numbers than the system does,
+/// and a card may be partitioned.
 fn gpu_model(index: usize) -> String {
-    let mut models: Vec<_> = std::fs::read_dir("/proc/driver/nvidia/gpus")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("information"))
-        .collect();
+    match native::gpu_name("libcuda.so.1", index) {
+        Ok(name) => word(&name),
+        Err(reason) => {
+            tracing::warn!(
+                reason,
+                "the driver does not name the device, so the system's list is used"
+            );
+            word(&one_of(installed_gpus()))
+        }
+    }
+}
+
+/// The models of this machine's GPUs, from the driver's files.
+fn installed_gpus() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let read = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path().join("information")).ok()?;
+        let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
+        Some(model.trim().to_owned())
+    };
+    entries.filter_map(read).collect()
+}
+
+/// A name for one of these if it is unknown which one: no machine with other cards has that name.
+fn one_of(mut models: Vec<String>) -> String {
     models.sort();
-    let text = models.get(index).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-    let name = text.lines().find(|line| line.starts_with("Model:")).and_then(|line| line.split(':').nth(1));
-    word(name.unwrap_or("unknown"))
+    models.dedup();
+    if models.is_empty() { "unknown".to_owned() } else { models.join(" or ") }
 }
 
 /// One lower-case word of letters, digits and dashes.
@@ -320,23 +341,29 @@ fn word(name: &str) -> String {
     parts.join("-")
 }
 
-/// The calls to the C library that neither std nor tch offers.
-#[expect(unsafe_code, reason = "dlopen and mallopt have no safe wrapper; no pointer outlives the calls")]
+/// Calls to the C library that neither std nor tch offers.
+#[expect(
+    unsafe_code,
+    reason = "dlopen and mallopt have no safe wrapper; no pointer outlives the calls"
+)]
 mod native {
-    use std::ffi::{CStr, CString, c_void};
+    use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
     use std::ptr::NonNull;
     use std::sync::Once;
 
-    /// Loads a shared library for the rest of the process, with its symbols visible to the libraries loaded before.
+    /// Loads a shared library for the rest of the process, with its symbols visible to the
+    /// libraries loaded before.
     pub(crate) fn open_library(name: &str) -> Result<NonNull<c_void>, String> {
         let name = CString::new(name).map_err(|error| error.to_string())?;
-        // SAFETY: `name` is a valid C string for the whole call. The library's initialisers register libtorch's
-        // CUDA half and touch nothing of ours. The handle is never closed: the library stays loaded.
+        // SAFETY: `name` is a valid C string for the whole call. The library's initialisers
+        // register libtorch's CUDA half and touch nothing of ours. The handle is never closed: the
+        // library stays loaded.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
         if let Some(handle) = NonNull::new(handle) {
             return Ok(handle);
         }
-        // SAFETY: after a failed dlopen, dlerror gives a C string that stays valid until the next dl call.
+        // SAFETY: after a failed dlopen, dlerror gives a C string that stays valid until the next
+        // dl call.
         let message = unsafe {
             let message = libc::dlerror();
             if message.is_null() {
@@ -348,11 +375,50 @@ mod native {
         Err(message.unwrap_or_else(|| "unknown reason".to_owned()))
     }
 
-    /// Tells glibc to keep large freed blocks for the next allocation instead of giving them back to the system.
+    /// The name of the GPU with this index, from the driver, which is this library.
+    pub(super) fn gpu_name(library: &str, index: usize) -> Result<String, String> {
+        let driver = open_library(library)?;
+        let function = |name: &CStr| {
+            // SAFETY: `driver` is what dlopen returned and stays loaded; the name is a C string.
+            let symbol = unsafe { libc::dlsym(driver.as_ptr(), name.as_ptr()) };
+            NonNull::new(symbol)
+                .ok_or_else(|| format!("{library} has no function {}", name.to_string_lossy()))
+        };
+        let (init, get, name) =
+            (function(c"cuInit")?, function(c"cuDeviceGet")?, function(c"cuDeviceGetName")?);
+        let said = |what: &str, result: c_int| match result {
+            0 => Ok(()),
+            code => Err(format!("{what} says {code}")),
+        };
+        let index = c_int::try_from(index).map_err(|_| format!("there is no device {index}"))?;
+        let mut device: c_int = 0;
+        let mut text = [0_u8; 256];
+        // SAFETY: the driver's documentation gives its functions these types. The number and the
+        // text outlive the calls, and the driver writes at most as many bytes as it is told.
+        unsafe {
+            let init: unsafe extern "C" fn(c_uint) -> c_int = std::mem::transmute(init);
+            let get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int = std::mem::transmute(get);
+            let name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int =
+                std::mem::transmute(name);
+            said("cuInit", init(0))?;
+            said("cuDeviceGet", get(&mut device, index))?;
+            said("cuDeviceGetName", name(text.as_mut_ptr().cast(), text.len() as c_int, device))?;
+        }
+        let text =
+            CStr::from_bytes_until_nul(&text).map_err(|_| "its name has no end".to_owned())?;
+        match text.to_string_lossy().trim() {
+            "" => Err("its name is empty".to_owned()),
+            name => Ok(name.to_owned()),
+        }
+    }
+
+    /// Tells glibc to keep large freed blocks for the next allocation instead of giving them back
+    /// to the system.
     ///
-    /// A denoising step allocates and frees the same few large blocks hundreds of times. Given back each time, each
-    /// costs a page fault per 4 KiB: on two cores that made element-wise operations five to eight times slower.
-    /// A process that sets `MALLOC_MMAP_MAX_` or `MALLOC_TRIM_THRESHOLD_` itself is left alone.
+    /// A denoising step allocates and frees the same few large blocks hundreds of times. If they
+    /// were given back each time, each would cost a page fault per 4 KiB: on two cores that made
+    /// element-wise operations five to eight times slower. If the process sets `MALLOC_MMAP_MAX_`
+    /// or `MALLOC_TRIM_THRESHOLD_` itself, nothing is changed.
     pub(super) fn keep_freed_memory() {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         {
@@ -376,7 +442,8 @@ mod native {
     pub(super) fn give_freed_memory_back() {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         {
-            // SAFETY: malloc_trim takes a plain integer and is safe to call at any time, from any thread.
+            // SAFETY: malloc_trim takes a plain integer and is safe to call at any time, from any
+            // thread.
             unsafe { libc::malloc_trim(0) };
         }
     }
@@ -402,5 +469,58 @@ mod tests {
         let placement = place(&LoadOptions::default()).expect("a CPU is always there");
         assert!(!placement.class().is_empty());
         assert_eq!(word(" AMD EPYC(tm) 9B14 "), "amd-epyc-tm-9b14");
+    }
+
+    /// A driver with two cards, whose functions have NVIDIA's names.
+    const DRIVER: &str = r#"
+        #include <string.h>
+        static const char *cards[] = { "NVIDIA A100-SXM4-80GB", "NVIDIA H200 MIG 1g.18gb" };
+        static int started;
+        int cuInit(unsigned flags) { started = 1; return 0; }
+        int cuDeviceGet(int *device, int index) {
+            if (!started) return 3;
+            if (index < 0 || index > 1) return 101;
+            *device = 7 - index;
+            return 0;
+        }
+        int cuDeviceGetName(char *name, int length, int device) {
+            strncpy(name, cards[7 - device], length);
+            return 0;
+        }
+    "#;
+
+    fn driver(folder: &std::path::Path, name: &str, source: &str) -> String {
+        let (source_file, library) =
+            (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+        std::fs::write(&source_file, source).expect("written");
+        let mut compiler = std::process::Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-w", "-o"]).arg(&library).arg(source_file);
+        assert!(compiler.status().expect("a C compiler").success());
+        library.to_str().expect("UTF-8").to_owned()
+    }
+
+    #[test]
+    fn the_driver_says_which_card_an_index_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let library = driver(folder.path(), "driver", DRIVER);
+        let name = |index: usize| native::gpu_name(&library, index);
+        assert_eq!(name(0).as_deref(), Ok("NVIDIA A100-SXM4-80GB"));
+        assert_eq!(name(1).as_deref(), Ok("NVIDIA H200 MIG 1g.18gb"));
+        assert_eq!(name(2), Err("cuDeviceGet says 101".to_owned()));
+        assert!(name(usize::MAX).is_err());
+        assert_eq!(word(&name(1).expect("a name")), "nvidia-h200-mig-1g-18gb");
+        let bare = driver(folder.path(), "bare", "int cuInit(unsigned flags) { return 0; }");
+        assert!(native::gpu_name(&bare, 0).expect_err("no driver").contains("cuDeviceGet"));
+        assert!(native::gpu_name("libnowhere.so.1", 0).is_err());
+    }
+
+    #[test]
+    fn cards_that_are_not_told_apart_are_not_taken_for_one_of_them() {
+        let names =
+            |models: &[&str]| word(&one_of(models.iter().map(|&model| model.to_owned()).collect()));
+        assert_eq!(names(&["NVIDIA H200", "NVIDIA H200"]), "nvidia-h200");
+        assert_eq!(names(&["NVIDIA H200", "NVIDIA A100"]), "nvidia-a100-or-nvidia-h200");
+        assert_eq!(names(&["NVIDIA A100", "NVIDIA H200"]), names(&["NVIDIA H200", "NVIDIA A100"]));
+        assert_eq!(names(&[]), "unknown");
     }
 }

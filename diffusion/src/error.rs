@@ -1,7 +1,8 @@
-//! What can go wrong, in words a person can act on.
+//! Errors, in words that a person can act on.
 //!
-//! Two families: [`LoadError`] when a model folder is read, [`RenderError`] when it is run. Each error has a stable
-//! code and says whether trying the same thing again can help. Nothing in this crate panics on a bad file or input.
+//! There are two families: [`LoadError`] when a model folder is read, and [`RenderError`] when it
+//! is run. Each error has a stable code and says whether a retry can help. Nothing in this crate
+//! panics on a bad file or input.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +18,10 @@ pub enum LoadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A JSON file is not the JSON it should be.
+    /// A JSON file is not valid.
     #[error("{path} is not valid: {message}")]
     Config {
         /// The file.
@@ -28,7 +29,7 @@ pub enum LoadError {
         /// What is wrong with it.
         message: String,
     },
-    /// An option has a value that this implementation does not run.
+    /// An option has an unsupported value.
     #[error("{path}: `{key}` is {value}, which is not supported; accepted: {accepted}")]
     Unsupported {
         /// The configuration file.
@@ -37,7 +38,7 @@ pub enum LoadError {
         key: String,
         /// The value found, as JSON.
         value: String,
-        /// What would be accepted.
+        /// What is accepted.
         accepted: String,
     },
     /// A weights file is truncated or not a safetensors file.
@@ -48,7 +49,7 @@ pub enum LoadError {
         /// What is wrong with it.
         message: String,
     },
-    /// The only weights there are pickled.
+    /// The only weights in the folder are pickled.
     #[error(
         "{path} is a pickle, which can run code when it is read, and is not opened; convert it with \
          `model.save_pretrained(folder, safe_serialization=True)` of diffusers or transformers, which writes {wanted}"
@@ -56,10 +57,10 @@ pub enum LoadError {
     Pickle {
         /// The pickled file.
         path: PathBuf,
-        /// The name of the file that would be read.
+        /// The name of the file to read instead.
         wanted: String,
     },
-    /// There are shards, but not the index that says what they hold.
+    /// There are shards, but no index that says what they contain.
     #[error("{index} is missing, and without it the shards beside it ({shard}) cannot be read")]
     NoIndex {
         /// One of the shards.
@@ -67,42 +68,42 @@ pub enum LoadError {
         /// The index.
         index: PathBuf,
     },
-    /// There are no weights under any name that is read.
+    /// There are no weights under any supported name.
     #[error("{path} has no weights, such as {wanted}: {found}")]
     Absent {
         /// The folder.
         path: PathBuf,
-        /// The name of the file that would be read.
+        /// The name of a file that would be read.
         wanted: String,
-        /// What lies there instead.
+        /// What is in the folder instead.
         found: String,
     },
-    /// There are several files of which any could be meant.
+    /// There are several files, and any of them could be meant.
     #[error("{path} holds {found}; accepted: {wanted}")]
     Ambiguous {
         /// The folder.
         path: PathBuf,
-        /// What lies there.
+        /// What is in the folder.
         found: String,
-        /// What to leave there.
+        /// What should be in it.
         wanted: String,
     },
-    /// A program has not finished fetching the file.
+    /// A download of the file is not finished.
     #[error(
         "{path} is not finished: {beside} beside it belongs to a download that is under way or broke off"
     )]
     Unfinished {
         /// The weights file, or the index of its shards.
         path: PathBuf,
-        /// The program's file.
+        /// The file that the downloading program left.
         beside: PathBuf,
     },
-    /// A variant was asked for that the folder does not hold.
+    /// The folder does not have the requested variant.
     #[error("{path} has no weights of the variant {variant:?}; accepted: {accepted}")]
     NoVariant {
         /// The folder.
         path: PathBuf,
-        /// The variant asked for.
+        /// The requested variant.
         variant: String,
         /// The variants there are.
         accepted: String,
@@ -115,7 +116,7 @@ pub enum LoadError {
         /// The tensor's name.
         tensor: String,
     },
-    /// A tensor has another shape than the configuration asks for.
+    /// A tensor has another shape than the configuration requires.
     #[error("tensor `{tensor}` in {path} has shape {found:?}, expected {expected:?}")]
     Shape {
         /// The weights file.
@@ -127,7 +128,7 @@ pub enum LoadError {
         /// The shape that the configuration implies.
         expected: Vec<usize>,
     },
-    /// A tensor's element type is not one that is read.
+    /// A tensor's element type is not supported.
     #[error("tensor `{tensor}` in {path} is {dtype}; accepted: F32, F16, BF16")]
     Dtype {
         /// The weights file.
@@ -137,7 +138,7 @@ pub enum LoadError {
         /// The element type in the file.
         dtype: String,
     },
-    /// A tensor holds infinities or NaN.
+    /// A tensor contains infinities or NaN.
     #[error("tensor `{tensor}` in {path} holds a value that is not finite")]
     NonFinite {
         /// The weights file.
@@ -145,8 +146,10 @@ pub enum LoadError {
         /// The tensor's name.
         tensor: String,
     },
-    /// Tensors that no part of the configured network takes.
-    #[error("{path} holds {count} tensors that the configured network does not use, for example `{tensor}`")]
+    /// The configured network does not use some of the tensors.
+    #[error(
+        "{path} holds {count} tensors that the configured network does not use, for example `{tensor}`"
+    )]
     Unexpected {
         /// The weights file.
         path: PathBuf,
@@ -163,15 +166,15 @@ pub enum LoadError {
         /// What is wrong with it.
         message: String,
     },
-    /// The device asked for cannot be used here.
+    /// The requested device cannot be used here.
     #[error("device {device} is not usable: {message}")]
     Device {
-        /// The device asked for.
+        /// The requested device.
         device: String,
         /// Why not.
         message: String,
     },
-    /// The weights do not fit in memory.
+    /// The weights do not fit into memory.
     #[error("out of memory while loading {path}")]
     OutOfMemory {
         /// The folder being loaded.
@@ -205,7 +208,7 @@ impl LoadError {
         }
     }
 
-    /// Whether loading the same files again, here or elsewhere, can succeed.
+    /// Whether a retry with the same files, here or elsewhere, can succeed.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Read { source, .. } => source.kind() != std::io::ErrorKind::NotFound,
@@ -214,7 +217,7 @@ impl LoadError {
         }
     }
 
-    /// A file that cannot be read; of a link that leads nowhere it says so.
+    /// A file that cannot be read. If it is a link that leads nowhere, the error says so.
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         let source = match foreign::dangling(path) {
             Some(said) => std::io::Error::new(source.kind(), said),
@@ -227,7 +230,7 @@ impl LoadError {
         Self::from(error).in_folder(path)
     }
 
-    /// The same of the model in a folder: what libtorch said of memory is told as such.
+    /// An error of the model in a folder. If libtorch reports lack of memory, the error says so.
     pub(crate) fn in_folder(self, folder: &Path) -> Self {
         match self {
             Self::Torch(message) if is_out_of_memory(&message) => {
@@ -250,10 +253,10 @@ pub enum RenderError {
     /// The caller asked to stop between two steps.
     #[error("interrupted")]
     Interrupted,
-    /// The device has too little memory for this batch.
+    /// The device does not have enough memory for this batch.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
-    /// A row's result holds NaN or an infinity.
+    /// A row's result contains NaN or an infinity.
     #[error("row {row} came out with values that are not finite")]
     NonFinite {
         /// The row's position in the call.
@@ -264,7 +267,7 @@ pub enum RenderError {
     Invalid {
         /// The setting or input.
         field: &'static str,
-        /// The value, and what would be accepted.
+        /// The value, and what is accepted.
         message: String,
     },
     /// libtorch refused an operation.
@@ -284,7 +287,7 @@ impl RenderError {
         }
     }
 
-    /// Whether the same work can succeed when it is tried again (smaller, later or elsewhere).
+    /// Whether a retry of the same work can succeed (smaller, later or elsewhere).
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Interrupted | Self::OutOfMemory(_) | Self::Torch(_))
     }
@@ -312,7 +315,7 @@ fn is_out_of_memory(message: &str) -> bool {
     message.contains("out of memory")
         || message.contains("can't allocate memory")
         || message.contains("not enough memory")
-        // cuBLAS and cuDNN, of their handles and workspaces.
+        // Messages of cuBLAS and cuDNN about their handles and workspaces.
         || message.contains("status_alloc_failed")
 }
 
@@ -328,8 +331,9 @@ mod tests {
         assert!(matches!(RenderError::from(cpu), RenderError::OutOfMemory(_)));
         let cuda = TchError::Torch("CUDA out of memory. Tried to allocate 2 GiB".into());
         assert!(matches!(RenderError::from(cuda), RenderError::OutOfMemory(_)));
-        let cublas =
-            TchError::Torch("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`".into());
+        let cublas = TchError::Torch(
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`".into(),
+        );
         assert!(matches!(RenderError::from(cublas), RenderError::OutOfMemory(_)));
         let other = TchError::Torch("shape '[2]' is invalid\nException raised from".into());
         match RenderError::from(other) {

@@ -1,23 +1,25 @@
-//! Layers as networks call them: each with all that follows it, so that one pass over a picture does it all.
+//! Layers as networks call them: each layer includes the operations that follow it, so that one
+//! pass over a picture does everything.
 //!
-//! On this crate's own kernels a layer is one or two of them; elsewhere it is libtorch's operations in turn, on a GPU with kernels
-//! of this crate for what is not a convolution. Networks are written once, against this module.
+//! With this crate's kernels a layer is one or two kernels. Otherwise it is a series of libtorch's
+//! operations; on a GPU this crate's kernels then do everything except convolutions. Networks are
+//! written once, against this module.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::cuda::{self, CudaNorm, Steer};
+use crate::cuda::{self, CudaNorm};
 use crate::device::Placement;
 use crate::error::LoadError;
 use crate::kernels::{ConvKernel, ConvPart, Layout, NormKernel, Packing, Picture, Shape, halve};
-use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Torch};
+use crate::layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Steer, Torch};
 use crate::timings::{Part, timed};
 use crate::weights::Weights;
 
-/// A picture, and one kept from the way down that lies behind it in the channels.
+/// A picture, and one kept from the way down that is joined to it in the channels.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) x: &'a Tensor,
-    /// Multiplied by its factor.
+    /// It is multiplied by its factor.
     pub(crate) skip: Option<(&'a Tensor, f64)>,
 }
 
@@ -27,7 +29,12 @@ impl<'a> From<&'a Tensor> for Input<'a> {
     }
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// Each with its factor.
+    fn sources(&self) -> Vec<(&'a Tensor, f64)> {
+        [(self.x, 1.0)].into_iter().chain(self.skip).collect()
+    }
+
     /// Both as one tensor.
     pub(crate) fn joined(&self) -> Torch<Tensor> {
         match self.skip {
@@ -45,7 +52,7 @@ pub(crate) struct Skip {
     pub(crate) factor: f64,
 }
 
-/// What the time does to a normalised picture.
+/// How the timestep's embedding enters a normalisation.
 pub(crate) enum Steering<'a> {
     None,
     /// `[rows, 2 · channels]`: x · (the first half) + the second.
@@ -76,13 +83,13 @@ impl Norm {
     ) -> Result<Self, LoadError> {
         let placement = weights.placement();
         let take = |part: &str| weights.take_f32(&format!("{name}.{part}"), &[channels]);
-        let on_card = match own_kernels(placement) {
+        let on_card = match placement.engine.cuda_kernels() {
             Some(kernels) => CudaNorm::new(kernels, take("weight")?, take("bias")?, groups, eps),
             None => None,
         };
         let way = match on_card {
             Some(norm) => NormWay::Cuda(norm),
-            None if placement.kernels => {
+            None if placement.engine.packs_weights() => {
                 NormWay::Kernel(NormKernel::new(&take("weight")?, &take("bias")?, groups, eps)?)
             }
             None => NormWay::Libtorch(GroupNorm::load(weights, name, channels, groups, eps)?),
@@ -90,7 +97,7 @@ impl Norm {
         Ok(Self { way, activation })
     }
 
-    /// Takes over the bias of the convolution before it, where that saves a pass over the picture.
+    /// Adds the bias of the convolution before it, if that saves a pass over the picture.
     pub(crate) fn take_bias(&mut self, conv: &mut Conv) -> Torch<()> {
         let (NormWay::Cuda(norm), ConvWay::Libtorch(conv)) = (&mut self.way, &mut conv.way) else {
             return Ok(());
@@ -102,27 +109,19 @@ impl Norm {
         timed(Part::Normalisation, || self.run(input, steering))
     }
 
+    fn steer<'a>(&self, steering: &Steering<'a>) -> Steer<'a> {
+        let steer = Steer { activation: self.activation, ..Steer::default() };
+        match *steering {
+            Steering::None => steer,
+            Steering::ScaleShift(values) => Steer { scale_shift: Some(values), ..steer },
+            Steering::Added(values) => Steer { added: Some(values), ..steer },
+        }
+    }
+
     fn run(&self, input: Input<'_>, steering: &Steering<'_>) -> Torch<Tensor> {
         match &self.way {
-            NormWay::Kernel(norm) => {
-                let sources: Vec<(&Tensor, f64)> = [(input.x, 1.0)].into_iter().chain(input.skip).collect();
-                let (scale_shift, added) = match steering {
-                    Steering::None => (None, None),
-                    Steering::ScaleShift(values) => (Some(*values), None),
-                    Steering::Added(values) => (None, Some(*values)),
-                };
-                norm.forward(&sources, scale_shift, added, self.activation)
-            }
-            NormWay::Cuda(norm) => {
-                let sources: Vec<(&Tensor, f64)> = [(input.x, 1.0)].into_iter().chain(input.skip).collect();
-                let steer = Steer { activation: self.activation, ..Steer::default() };
-                let steer = match steering {
-                    Steering::None => steer,
-                    Steering::ScaleShift(values) => Steer { scale_shift: Some(values), ..steer },
-                    Steering::Added(values) => Steer { added: Some(values), ..steer },
-                };
-                norm.forward(&sources, steer)
-            }
+            NormWay::Kernel(norm) => norm.forward(&input.sources(), self.steer(steering)),
+            NormWay::Cuda(norm) => norm.forward(&input.sources(), self.steer(steering)),
             NormWay::Libtorch(norm) => {
                 let x = input.joined()?;
                 let wide = |values: &Tensor| values.f_unsqueeze(-1)?.f_unsqueeze(-1);
@@ -136,17 +135,10 @@ impl Norm {
                         shift.f_addcmul(&norm.forward(&x)?, &scale)?
                     }
                 };
-                self.activation.map_or(Ok(normed.shallow_clone()), |activation| activation.apply(normed))
+                self.activation
+                    .map_or(Ok(normed.shallow_clone()), |activation| activation.apply(normed))
             }
         }
-    }
-}
-
-/// This crate's kernels on the GPU that a network is placed on.
-fn own_kernels(placement: Placement) -> Option<&'static cuda::Kernels> {
-    match placement.device {
-        Device::Cuda(index) if placement.cuda_kernels => cuda::kernels(index),
-        _ => None,
     }
 }
 
@@ -173,7 +165,7 @@ impl Resample {
     }
 }
 
-/// A convolution, and what happens to its picture before.
+/// A convolution, and how its picture is resampled before it.
 pub(crate) struct Conv {
     way: ConvWay,
     resample: Resample,
@@ -192,8 +184,8 @@ impl Conv {
         shape: ConvShape,
         resample: Resample,
     ) -> Result<Self, LoadError> {
-        let Placement { kind, kernels, .. } = weights.placement();
-        let way = if kernels {
+        let Placement { kind, engine, .. } = weights.placement();
+        let way = if engine.packs_weights() {
             let (weight, bias) = Conv2d::load_f32(weights, name, shape)?;
             let layout = match resample {
                 Resample::Double => Layout::Double,
@@ -211,7 +203,7 @@ impl Conv {
         timed(Part::Convolution, || self.run(x, self.kind))
     }
 
-    /// The result in f32: for the last layer.
+    /// The result in f32, for the last layer.
     pub(crate) fn forward_f32(&self, x: &Tensor) -> Torch<Tensor> {
         timed(Part::Convolution, || self.run(x, Kind::Float))
     }
@@ -223,12 +215,15 @@ impl Conv {
                 let x = halved.as_ref().unwrap_or(x);
                 conv.forward(&[x.into()], None, Shape { factor: 1.0, kind })
             }
-            ConvWay::Libtorch(conv) => conv.forward(&self.resample.by_libtorch(x)?)?.f_to_kind(kind),
+            ConvWay::Libtorch(conv) => {
+                conv.forward(&self.resample.by_libtorch(x)?)?.f_to_kind(kind)
+            }
         }
     }
 }
 
-/// The end of a residual block: a convolution, plus the block's input, straight or through a 1 × 1 convolution.
+/// The end of a residual block: a convolution, plus the block's input, either unchanged or through
+/// a 1 × 1 convolution.
 pub(crate) struct Closing {
     way: ClosingWay,
     /// The sum is divided by this.
@@ -241,7 +236,7 @@ enum ClosingWay {
     Libtorch { conv: Conv2d, shortcut: Option<Conv2d>, sum: Option<CudaSum> },
 }
 
-/// A sum with the biases of what is summed, on a GPU.
+/// A sum that includes the biases of its parts, on a GPU.
 struct CudaSum {
     kernels: &'static cuda::Kernels,
     bias: Tensor,
@@ -255,13 +250,15 @@ impl Closing {
         skip: Option<Skip>,
         divisor: f64,
     ) -> Result<Self, LoadError> {
-        let Placement { kind, kernels, .. } = weights.placement();
+        let Placement { kind, engine, .. } = weights.placement();
         let has_shortcut = inputs != outputs;
-        let (shape, narrow) = (ConvShape::same(outputs, outputs, 3), ConvShape::same(inputs, outputs, 1));
-        let way = if kernels {
+        let (shape, narrow) =
+            (ConvShape::same(outputs, outputs, 3), ConvShape::same(inputs, outputs, 1));
+        let way = if engine.packs_weights() {
             let (weight, bias) = Conv2d::load_f32(weights, conv, shape)?;
             let mut parts = vec![ConvPart::whole(&weight)];
-            let extra = has_shortcut.then(|| Conv2d::load_f32(weights, shortcut, narrow)).transpose()?;
+            let extra =
+                has_shortcut.then(|| Conv2d::load_f32(weights, shortcut, narrow)).transpose()?;
             let mut bias = bias;
             if let Some((weight, shortcut_bias)) = &extra {
                 let behind = skip.map_or(0, |skip| skip.channels);
@@ -276,12 +273,13 @@ impl Closing {
             ClosingWay::Kernel { sum: ConvKernel::new(packing, &parts, Some(&bias))?, has_shortcut }
         } else {
             let mut conv = Conv2d::load(weights, conv, shape)?;
-            let mut shortcut = has_shortcut.then(|| Conv2d::load(weights, shortcut, narrow)).transpose()?;
-            let sum = match own_kernels(weights.placement()) {
+            let mut shortcut =
+                has_shortcut.then(|| Conv2d::load(weights, shortcut, narrow)).transpose()?;
+            let sum = match engine.cuda_kernels() {
                 Some(kernels) if outputs % 4 == 0 => {
                     let biases = [conv.take_bias(), shortcut.as_mut().and_then(Conv2d::take_bias)];
                     let mut bias =
-                        Tensor::f_zeros([outputs as i64], (Kind::Float, weights.placement().device))?;
+                        Tensor::f_zeros([outputs as i64], (Kind::Float, engine.device()))?;
                     for part in biases.iter().flatten() {
                         bias = bias.f_add(&part.f_to_kind(Kind::Float)?)?;
                     }
@@ -294,8 +292,13 @@ impl Closing {
         Ok(Self { way, divisor, kind })
     }
 
-    /// `input` is what entered the block, before `resample`.
-    pub(crate) fn forward(&self, hidden: &Tensor, input: Input<'_>, resample: Resample) -> Torch<Tensor> {
+    /// `input` is the block's input, before `resample`.
+    pub(crate) fn forward(
+        &self,
+        hidden: &Tensor,
+        input: Input<'_>,
+        resample: Resample,
+    ) -> Torch<Tensor> {
         timed(Part::Convolution, || self.run(hidden, input, resample))
     }
 
@@ -324,8 +327,9 @@ impl Closing {
                 let x = resample.by_libtorch(&input.joined()?)?;
                 let mut hidden = conv.forward(hidden)?;
                 if let Some(CudaSum { kernels, bias }) = sum {
-                    let x =
-                        shortcut.as_ref().map_or_else(|| Ok(x.shallow_clone()), |conv| conv.forward(&x))?;
+                    let x = shortcut
+                        .as_ref()
+                        .map_or_else(|| Ok(x.shallow_clone()), |conv| conv.forward(&x))?;
                     return kernels.sum(&hidden, &x, bias, self.divisor);
                 }
                 let mut sum = match shortcut {
@@ -338,16 +342,16 @@ impl Closing {
     }
 }
 
-/// A linear layer over vectors: pixels as a sequence, or one vector a row.
+/// A linear layer over vectors: pixels as a sequence, or one vector per row.
 pub(crate) enum Projection {
     Kernel(ConvKernel, Kind),
     Libtorch(Linear),
 }
 
 impl Projection {
-    /// From a linear layer in f32 or the network's format.
+    /// From a linear layer in f32 or in the network's format.
     pub(crate) fn new(linear: Linear, placement: Placement) -> Torch<Self> {
-        if !placement.kernels {
+        if !placement.engine.packs_weights() {
             return Ok(Self::Libtorch(linear));
         }
         let parts = [ConvPart::whole(&linear.weight)];
@@ -360,12 +364,12 @@ impl Projection {
         timed(Part::Linear, || self.run(x, None, false))
     }
 
-    /// The result in f32 where that costs nothing: for what steers a normalisation.
+    /// The result in f32 if that costs nothing; for the vectors that steer a normalisation.
     pub(crate) fn forward_f32(&self, x: &Tensor) -> Torch<Tensor> {
         timed(Part::Linear, || self.run(x, None, true))
     }
 
-    /// The result plus `residual`, of the result's shape.
+    /// The result plus `residual`, which has the same shape.
     pub(crate) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Torch<Tensor> {
         timed(Part::Linear, || self.run(x, Some(residual), false))
     }
@@ -374,7 +378,11 @@ impl Projection {
         match self {
             Self::Kernel(kernel, kind) => {
                 let kind = if wide { Kind::Float } else { *kind };
-                kernel.forward(&[x.into()], residual.map(Picture::from), Shape { factor: 1.0, kind })
+                kernel.forward(
+                    &[x.into()],
+                    residual.map(Picture::from),
+                    Shape { factor: 1.0, kind },
+                )
             }
             Self::Libtorch(linear) => {
                 let mut out = linear.forward(x)?;

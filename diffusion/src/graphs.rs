@@ -1,43 +1,45 @@
-//! A network's pass recorded once and replayed at every step: on a GPU, one launch instead of a thousand.
+//! Records a network's pass once and replays it at every step: on a GPU that is one launch instead
+//! of a thousand.
 //!
-//! A recording belongs to one shape of question. It reads tensors of its own (picture, time, text, deeper features),
-//! which each step's are copied into, and writes tensors of its own, which are copied out. Anything else that a pass
-//! might read would be frozen into it; so a recording is believed only after it gave the bits of an ordinary pass twice,
-//! at two different steps. One that fails, or differs, is the last that its model makes: the model then runs
-//! operation by operation, with a warning. See docs/adr/0018-cuda-graphs.md.
+//! A recording is for one shape of question. It reads its own tensors (picture, time, text, deeper
+//! features), into which those of each step are copied, and writes its own tensors, which are
+//! copied out. Anything else that a pass read would be frozen into the recording. So a recording is
+//! used only after it gave the bits of an ordinary pass twice, at two different steps. If one fails
+//! or differs, its model makes no more recordings and runs operation by operation, with a warning.
+//! See docs/adr/0018-cuda-graphs.md.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::cuda;
 use crate::device::Placement;
 use crate::layers::Torch;
 use crate::unet::{Conditioning, Network};
 
-/// Ordinary passes of a shape before one is recorded: settings that are used once are not worth it.
+/// Ordinary passes of a shape before it is recorded: shapes that are used once are not worth it.
 const PASSES_BEFORE: usize = 2;
-/// Recordings of one model; the least recently used goes.
+/// Most recordings of one model; the least recently used is dropped.
 const MOST: usize = 4;
-/// Shapes whose passes are counted.
+/// Most shapes whose passes are counted.
 const MOST_COUNTED: usize = 16;
 /// Steps at which a recording is compared with an ordinary pass.
 const CHECKS: usize = 2;
-/// Pixels of all rows of a pass. Beyond, a launch takes less time than what it launches, and the memory that a recording
-/// keeps for itself is dear.
+/// Most pixels of all rows of a pass. With more, a launch takes less time than the work that it
+/// starts, and the memory that a recording keeps is too expensive.
 const MOST_PIXELS: i64 = 512 * 512;
 
-/// What a network is asked in one pass.
+/// The input of a network in one pass.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'a> {
     /// `[rows, channels, height, width]`, channels-last.
     pub(crate) x: &'a Tensor,
     pub(crate) timestep: u32,
     pub(crate) conditioning: &'a Conditioning,
-    /// Features of another step to use again.
+    /// Features of another step to reuse.
     pub(crate) deep: Option<&'a Tensor>,
-    /// Whether this step's are kept.
+    /// Whether the features of this step are kept.
     pub(crate) keeps_deep: bool,
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct Graphs {
 }
 
 enum Recorder {
-    /// Every pass is an ordinary one, for this reason.
+    /// Every pass is an ordinary one; this is the reason.
     None(String),
     Cuda(cuda::Recorder),
     #[cfg(test)]
@@ -63,7 +65,7 @@ enum Recording {
 
 #[derive(Default)]
 struct State {
-    /// The most recently used is the last.
+    /// In order of use; the last one was used most recently.
     kept: Vec<Recorded>,
     counted: Vec<(Shape, usize)>,
     /// Why no more are made.
@@ -79,11 +81,11 @@ struct Shape {
 }
 
 struct Recorded {
-    /// Goes first: it waits until the device is done with the tensors.
+    /// Dropped first: it waits until the device no longer uses the tensors.
     recording: Recording,
     shape: Shape,
     own: Own,
-    /// Which conditioning `own` holds.
+    /// The conditioning that `own` has.
     conditioned: Option<Arc<()>>,
     output: Tensor,
     deep: Tensor,
@@ -99,25 +101,33 @@ struct Own {
 }
 
 impl Graphs {
-    /// For a network that is placed so; `eager` to do without.
+    /// The recordings for a network with this placement; `eager` turns them off.
     pub(crate) fn new(placement: Placement, eager: bool) -> Self {
         let none = |reason: &str| Recorder::None(reason.to_owned());
-        let recorder = match placement.device {
-            Device::Cuda(_) if eager => none("it was asked to do without"),
-            Device::Cuda(index) => match cuda::Recorder::new(index) {
+        let recorder = match placement.engine.gpu() {
+            Some(_) if eager => none("graphs are turned off"),
+            Some(index) => match cuda::Recorder::new(index) {
                 Ok(recorder) => Recorder::Cuda(recorder),
                 Err(reason) => {
-                    tracing::warn!(reason, "no CUDA graphs, every operation is launched by itself");
+                    tracing::warn!(
+                        reason,
+                        "no CUDA graphs, so every operation is launched separately"
+                    );
                     Recorder::None(reason)
                 }
             },
-            _ => none("it is not on a GPU"),
+            None => none("it is not on a GPU"),
         };
         Self { recorder, state: RefCell::default() }
     }
 
-    /// The network's answer, and its deeper features: those are of use only if the question keeps them.
-    pub(crate) fn pass(&self, network: &Network, question: &Question<'_>) -> Torch<(Tensor, Tensor)> {
+    /// The network's answer, and its deeper features, which are valid only if the question keeps
+    /// them.
+    pub(crate) fn pass(
+        &self,
+        network: &Network,
+        question: &Question<'_>,
+    ) -> Torch<(Tensor, Tensor)> {
         let ordinary =
             || network.forward(question.x, question.timestep, question.conditioning, question.deep);
         let mut state = self.state.borrow_mut();
@@ -133,7 +143,7 @@ impl Graphs {
                 Ok(answer) => return Ok(answer),
                 Err(reason) => {
                     state.give_up(&shape, &reason);
-                    // Where the device itself is broken, this says so.
+                    // If the device itself is broken, this reports it.
                     return ordinary();
                 }
             }
@@ -148,7 +158,7 @@ impl Graphs {
         Ok(answer)
     }
 
-    /// How many recordings it keeps, or why it makes none.
+    /// How many recordings it has, or why it makes none.
     pub(crate) fn kept(&self) -> Result<usize, String> {
         let state = self.state.borrow();
         match (&self.recorder, &state.given_up) {
@@ -157,7 +167,7 @@ impl Graphs {
         }
     }
 
-    /// For want of memory: drops all recordings, for good. Whether there were any.
+    /// Memory ran out: drops all recordings, for good. Returns whether there were any.
     pub(crate) fn give_back(&self) -> bool {
         let mut state = self.state.borrow_mut();
         if state.kept.is_empty() {
@@ -165,7 +175,7 @@ impl Graphs {
         }
         tracing::warn!(
             graphs = state.kept.len(),
-            "graphs dropped for want of memory, this model makes no more"
+            "memory ran out, so this model's graphs are dropped and it makes no more"
         );
         state.drop_all("memory ran out");
         true
@@ -198,7 +208,7 @@ impl Graphs {
 }
 
 impl State {
-    /// A recording of this shape, which becomes the most recently used.
+    /// A recording of this shape, which is now the most recently used.
     fn find(&mut self, shape: &Shape) -> Option<&mut Recorded> {
         let place = self.kept.iter().position(|recorded| &recorded.shape == shape)?;
         let recorded = self.kept.remove(place);
@@ -229,7 +239,7 @@ impl State {
         tracing::warn!(
             reason,
             rows.shape = ?shape.x,
-            "a graph failed, this model launches every operation by itself from now on"
+            "a graph failed, so from now on this model launches every operation separately"
         );
         self.drop_all(reason);
     }
@@ -242,13 +252,17 @@ impl State {
 }
 
 impl Shape {
-    /// All that varies between the questions to one network; every other extent follows from these.
+    /// Everything that can vary between questions to one network; all other extents follow from
+    /// these.
     fn of(question: &Question<'_>) -> Self {
         let text = &question.conditioning.text;
         Self {
             x: question.x.size(),
             kind: question.x.kind(),
-            text_length: text.first().and_then(|(keys, _)| keys.size().get(1).copied()).unwrap_or(0),
+            text_length: text
+                .first()
+                .and_then(|(keys, _)| keys.size().get(1).copied())
+                .unwrap_or(0),
             uses_deep: question.deep.is_some(),
         }
     }
@@ -269,26 +283,27 @@ impl Recorded {
         let said = |error: tch::TchError| error.to_string();
         let identity = question.conditioning.identity();
         let is_there = self.conditioned.as_ref().is_some_and(|known| Arc::ptr_eq(known, &identity));
-        // Until the copies are made it holds neither this one nor the last.
+        // Until the copies are made, it holds neither this conditioning nor the last one.
         self.conditioned = None;
         self.own.fill(question, !is_there).map_err(said)?;
         self.conditioned = Some(identity);
         self.replay(network)?;
         if self.checks_left == 0 {
-            let deep = if question.keeps_deep { copy(&self.deep) } else { Ok(self.deep.shallow_clone()) };
+            let deep =
+                if question.keeps_deep { copy(&self.deep) } else { Ok(self.deep.shallow_clone()) };
             return Ok((copy(&self.output).map_err(said)?, deep.map_err(said)?));
         }
         let answer = ordinary().map_err(said)?;
         let same = same_bits(&answer.0, &self.output).map_err(said)?
             && same_bits(&answer.1, &self.deep).map_err(said)?;
         if !same {
-            return Err("its result is not that of an ordinary pass".to_owned());
+            return Err("its result differs from an ordinary pass's".to_owned());
         }
         self.checks_left -= 1;
         Ok(answer)
     }
 
-    /// Fills the recording's own output from its own input.
+    /// Computes the recording's output from its input.
     #[cfg_attr(
         not(test),
         expect(unused_variables, reason = "a recording of CUDA's needs no network any more")
@@ -319,7 +334,7 @@ impl Own {
         })
     }
 
-    /// Copies the question's tensors in, its conditioning only where that changed.
+    /// Copies the question's tensors in; the conditioning only if it changed.
     fn fill(&mut self, question: &Question<'_>, conditioning: bool) -> Torch<()> {
         self.x.f_copy_(question.x)?;
         let _ = self.time.f_fill_(f64::from(question.timestep))?;
@@ -334,7 +349,9 @@ impl Own {
         {
             own.f_copy_(embedding)?;
         }
-        for (own, (key, value)) in self.conditioning.text.iter_mut().zip(&question.conditioning.text) {
+        for (own, (key, value)) in
+            self.conditioning.text.iter_mut().zip(&question.conditioning.text)
+        {
             own.0.f_copy_(key)?;
             own.1.f_copy_(value)?;
         }
@@ -348,7 +365,7 @@ fn copy(tensor: &Tensor) -> Torch<Tensor> {
     Ok(copy)
 }
 
-/// Whether two tensors hold the same bits; the same NaNs are the same.
+/// Whether two tensors have the same bits; equal NaNs count as the same.
 fn same_bits(a: &Tensor, b: &Tensor) -> Torch<bool> {
     let bits = |tensor: &Tensor| match tensor.kind() {
         Kind::BFloat16 | Kind::Half => tensor.f_view_dtype(Kind::Int16),

@@ -1,4 +1,5 @@
-//! Data as it enters and leaves this crate: plain row-major f32 on the host. Callers never touch a libtorch tensor.
+//! Data that enters or leaves this crate: plain row-major f32 on the host. Callers never handle
+//! libtorch's tensors.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -16,12 +17,12 @@ pub struct HostTensor {
 }
 
 impl HostTensor {
-    /// Whether `data` has as many values as `shape` says.
+    /// Whether `data` has as many values as `shape` requires.
     pub fn is_consistent(&self) -> bool {
         self.shape.iter().product::<usize>() == self.data.len()
     }
 
-    /// Whether every value is a number.
+    /// Whether every value is finite.
     pub fn is_finite(&self) -> bool {
         self.data.iter().all(|value| value.is_finite())
     }
@@ -36,7 +37,7 @@ impl HostTensor {
         ))
     }
 
-    /// Refuses values beyond `least` and `most`, and what is not a number.
+    /// Refuses values below `least` or above `most`, and values that are not finite.
     pub(crate) fn expect_within(
         &self,
         field: &'static str,
@@ -59,7 +60,8 @@ impl HostTensor {
 
     /// Copies a tensor of any device, type and layout.
     pub(crate) fn from_tensor(tensor: &Tensor) -> Result<Self, TchError> {
-        let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let tensor =
+            tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
         let shape: Vec<usize> = tensor.size().iter().map(|extent| *extent as usize).collect();
         let count = shape.iter().product();
         let mut data = vec![0.0; count];

@@ -1,9 +1,10 @@
-//! JSON files of a model, as people have them.
+//! Reads JSON files of a model.
 //!
-//! One function reads them all, so that all accept the same: UTF-8 with or without a byte order mark, a regular file, and
-//! not more bytes than such a file can need. What is something else (UTF-16, a pointer of Git LFS, a server's error page,
-//! nothing at all) is named. Python writes numbers that JSON has no words for; they are read as texts, which whoever
-//! expects a number refuses by name.
+//! One function reads all of them, so all accept the same: UTF-8 with or without a byte order mark,
+//! a regular file, and no more bytes than such a file can need. Anything else (UTF-16, a Git LFS
+//! pointer, a server's error page, an empty file) is named in the error. Python writes some numbers
+//! that JSON does not have. They are read as texts, and the reader of the number then refuses them
+//! by name.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -16,17 +17,19 @@ use crate::foreign;
 
 /// Most bytes of a configuration, or of an index of shards.
 const CONFIG: u64 = 16 << 20;
-/// Most bytes of a tokenizer. The largest that is published has 35 MB.
+/// Most bytes of a tokenizer. The largest published one has 35 MB.
 pub(crate) const TOKENIZER: u64 = 256 << 20;
 
 /// Reads one of a model's configuration files.
 ///
 /// # Errors
-/// [`LoadError::Read`] where there is no such file, [`LoadError::Config`] for one that is not JSON.
+/// [`LoadError::Read`] if there is no such file, [`LoadError::Config`] if it is not JSON.
 pub fn read(path: &Path) -> Result<Value, LoadError> {
     let text = text(path, CONFIG)?;
-    parse(&text)
-        .map_err(|error| LoadError::Config { path: path.to_owned(), message: describe(&error, &text) })
+    parse(&text).map_err(|error| LoadError::Config {
+        path: path.to_owned(),
+        message: describe(&error, &text),
+    })
 }
 
 /// A file's text, without a byte order mark.
@@ -39,19 +42,22 @@ pub(crate) fn text(path: &Path, most: u64) -> Result<String, LoadError> {
         ));
     }
     let start = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-    std::str::from_utf8(&bytes[start..]).map(str::to_owned).map_err(|error| match foreign::describe(&bytes) {
-        Some(what) => invalid(what),
-        None => {
-            invalid(format!("it is not UTF-8, from byte {} on; accepted: UTF-8", start + error.valid_up_to()))
-        }
-    })
+    std::str::from_utf8(&bytes[start..]).map(str::to_owned).map_err(
+        |error| match foreign::describe(&bytes) {
+            Some(what) => invalid(what),
+            None => invalid(format!(
+                "it is not UTF-8, from byte {} on; accepted: UTF-8",
+                start + error.valid_up_to()
+            )),
+        },
+    )
 }
 
-/// A regular file's bytes, of which there are at most `most`.
+/// A regular file's bytes, at most `most`.
 pub(crate) fn bytes(path: &Path, most: u64) -> Result<Vec<u8>, LoadError> {
     let failed = |source| LoadError::read(path, source);
     let invalid = |message: String| LoadError::Config { path: path.to_owned(), message };
-    // Asked before it is opened: to open a pipe waits for whoever writes into it.
+    // Checked before it is opened, because opening a pipe waits for its writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(invalid("it is not a regular file".to_owned()));
     }
@@ -65,7 +71,7 @@ pub(crate) fn bytes(path: &Path, most: u64) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-/// Parses a text; numbers as Python writes them, which JSON has not, become texts.
+/// Parses a text. Python's numbers that JSON does not have become texts.
 fn parse(text: &str) -> serde_json::Result<Value> {
     serde_json::from_str(text).or_else(|error| {
         let quoted = quote_numbers(text);
@@ -73,7 +79,7 @@ fn parse(text: &str) -> serde_json::Result<Value> {
     })
 }
 
-/// Puts quotes around `NaN`, `Infinity` and `-Infinity` outside of texts.
+/// Puts quotes around `NaN`, `Infinity` and `-Infinity` outside texts.
 fn quote_numbers(text: &str) -> String {
     const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
     let mut quoted = String::with_capacity(text.len());
@@ -117,6 +123,8 @@ fn describe(error: &serde_json::Error, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use darkroom_core::shown::shown_path;
+
     use super::*;
 
     fn of(bytes: &[u8]) -> Result<Value, String> {
@@ -126,7 +134,7 @@ mod tests {
         read(&path).map_err(|error| {
             let sentence = error.to_string();
             assert!(
-                sentence.starts_with(&path.display().to_string()) && sentence.lines().count() == 1,
+                sentence.starts_with(&shown_path(&path)) && sentence.lines().count() == 1,
                 "{sentence}"
             );
             sentence
@@ -161,7 +169,10 @@ mod tests {
         for (bytes, words) in [
             (&b""[..], "it is empty"),
             (b"{\"a\": 1", "ends too early"),
-            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+                "Git LFS pointer",
+            ),
             (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML page"),
             (b"/annex/objects/SHA256E-s1--0\n", "git-annex"),
             (b"Entry not found", "Entry not found"),
@@ -173,9 +184,9 @@ mod tests {
 
     #[test]
     fn numbers_that_json_has_no_words_for_are_texts() {
-        let value = of(br#"{"a": -Infinity, "b": [NaN, Infinity], "c": "NaN \" NaN", "d": 1}"#).unwrap();
-        let expected =
-            serde_json::json!({"a": "-Infinity", "b": ["NaN", "Infinity"], "c": "NaN \" NaN", "d": 1});
+        let value =
+            of(br#"{"a": -Infinity, "b": [NaN, Infinity], "c": "NaN \" NaN", "d": 1}"#).unwrap();
+        let expected = serde_json::json!({"a": "-Infinity", "b": ["NaN", "Infinity"], "c": "NaN \" NaN", "d": 1});
         assert_eq!(value, expected);
         assert!(of(br#"{"a": Nan}"#).is_err());
     }

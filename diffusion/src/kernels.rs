@@ -1,11 +1,14 @@
-//! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and linear layers, attention,
-//! normalisation with activation, what lies between them, and the sampler's sums.
+//! This crate's own operations for CPUs with AVX-512 and its bf16 instructions: convolutions and
+//! linear layers, attention, normalisation with activation, the operations between them, and the
+//! sampler's sums.
 //!
-//! They are there for two reasons. libtorch picks kernels and splits sums by the shape of a whole batch; here an output
-//! depends on its own row alone, so that any number of images share a pass and any number of threads a layer, with the
-//! same bits (docs/adr/0011-own-kernels.md). And they do in two passes over a picture what libtorch does in eight.
+//! They have two reasons. libtorch chooses kernels and splits sums by the shape of a whole batch;
+//! here an output depends only on its own row, so any number of images can share a pass and any
+//! number of threads a layer, with the same bits (docs/adr/0011-own-kernels.md). And they do in two
+//! passes over a picture what takes libtorch eight.
 //!
-//! Elsewhere [`available`] is false, and networks run on libtorch's operations, which remain the reference in tests.
+//! On other CPUs [`available`] is false, and networks use libtorch's operations, which are also the
+//! reference in tests.
 
 #[cfg(target_arch = "x86_64")]
 mod attend;
@@ -34,11 +37,12 @@ mod pool;
 mod threads;
 
 pub(crate) use layer::{
-    ConvKernel, ConvPart, Heads, Layout, NormKernel, Packing, Picture, Shape, attend, beside, blend, halve,
+    ConvKernel, ConvPart, Heads, Layout, NormKernel, Packing, Picture, Shape, attend, beside,
+    blend, halve,
 };
 pub(crate) use threads::{OneThread, count as threads};
 
-/// Whether this CPU has what they need.
+/// Whether this CPU has the instructions that they need.
 pub(crate) fn available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

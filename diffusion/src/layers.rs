@@ -1,8 +1,10 @@
-//! The few layers every network here is made of: linear, convolution, normalisations, activations.
+//! The few layers that all networks here consist of: linear, convolution, normalisations,
+//! activations.
 //!
-//! Pictures travel as `[rows, channels, height, width]` tensors whose memory is channels-last (the channels of one
-//! pixel lie side by side): convolutions are fastest so on a CPU, and attention reads pixels as a sequence of vectors
-//! without a copy. [`channels_last`] makes a tensor so; every operation here keeps it so.
+//! Pictures are `[rows, channels, height, width]` tensors whose memory is channels-last (the
+//! channels of one pixel are adjacent). Convolutions are fastest with that layout on a CPU, and
+//! attention reads pixels as a sequence of vectors without a copy. [`channels_last`] makes a tensor
+//! channels-last, and every operation here keeps it so.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -30,7 +32,7 @@ impl Linear {
         Ok(Self { weight, bias: Some(weights.take(&format!("{name}.bias"), &[outputs])?) })
     }
 
-    /// The same in f32 whatever the network runs in.
+    /// The same, in f32 whatever format the network runs in.
     pub(crate) fn load_f32(
         weights: &Weights,
         name: &str,
@@ -47,14 +49,18 @@ impl Linear {
         inputs: usize,
         outputs: usize,
     ) -> Result<Self, LoadError> {
-        Ok(Self { weight: weights.take(&format!("{name}.weight"), &[outputs, inputs])?, bias: None })
+        Ok(Self {
+            weight: weights.take(&format!("{name}.weight"), &[outputs, inputs])?,
+            bias: None,
+        })
     }
 
-    /// Several layers of one input as a single one whose outputs lie side by side.
+    /// Joins several layers with the same input into one, whose outputs are side by side.
     pub(crate) fn join(layers: &[Self]) -> Torch<Self> {
         let weights: Vec<&Tensor> = layers.iter().map(|layer| &layer.weight).collect();
         let biases: Vec<&Tensor> = layers.iter().filter_map(|layer| layer.bias.as_ref()).collect();
-        let bias = if biases.len() == layers.len() { Some(Tensor::f_cat(&biases, 0)?) } else { None };
+        let bias =
+            if biases.len() == layers.len() { Some(Tensor::f_cat(&biases, 0)?) } else { None };
         Ok(Self { weight: Tensor::f_cat(&weights, 0)?, bias })
     }
 
@@ -63,7 +69,7 @@ impl Linear {
     }
 }
 
-/// A square convolution, padded so that stride 1 keeps height and width and stride 2 halves them.
+/// A square convolution, padded so that stride 1 keeps height and width, and stride 2 halves them.
 #[derive(Debug)]
 pub(crate) struct Conv2d {
     weight: Tensor,
@@ -96,7 +102,7 @@ impl Conv2d {
         Ok(Self { weight, bias: Some(bias), stride: shape.stride as i64, padding })
     }
 
-    /// From now on it adds no bias: whoever takes it does.
+    /// From now on it adds no bias; the caller adds the returned one.
     pub(crate) fn take_bias(&mut self) -> Option<Tensor> {
         self.bias.take()
     }
@@ -158,7 +164,11 @@ impl LayerNorm {
 
     pub(crate) fn load(weights: &Weights, name: &str, width: usize) -> Result<Self, LoadError> {
         let weight = weights.take(&format!("{name}.weight"), &[width])?;
-        Ok(Self { weight, bias: Some(weights.take(&format!("{name}.bias"), &[width])?), eps: Self::EPS })
+        Ok(Self {
+            weight,
+            bias: Some(weights.take(&format!("{name}.bias"), &[width])?),
+            eps: Self::EPS,
+        })
     }
 
     pub(crate) fn with_eps(self, eps: f64) -> Self {
@@ -167,12 +177,32 @@ impl LayerNorm {
 
     pub(crate) fn load_f32(weights: &Weights, name: &str, width: usize) -> Result<Self, LoadError> {
         let weight = weights.take_f32(&format!("{name}.weight"), &[width])?;
-        Ok(Self { weight, bias: Some(weights.take_f32(&format!("{name}.bias"), &[width])?), eps: Self::EPS })
+        Ok(Self {
+            weight,
+            bias: Some(weights.take_f32(&format!("{name}.bias"), &[width])?),
+            eps: Self::EPS,
+        })
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Torch<Tensor> {
-        x.f_layer_norm([self.weight.size()[0]], Some(&self.weight), self.bias.as_ref(), self.eps, true)
+        x.f_layer_norm(
+            [self.weight.size()[0]],
+            Some(&self.weight),
+            self.bias.as_ref(),
+            self.eps,
+            true,
+        )
     }
+}
+
+/// What a normalisation does besides: before it, on its channels, and behind it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Steer<'a> {
+    /// `[rows, 2 · channels]` in f32: multiply by the first half, then add the second.
+    pub(crate) scale_shift: Option<&'a Tensor>,
+    /// `[rows, channels]` in f32, added first.
+    pub(crate) added: Option<&'a Tensor>,
+    pub(crate) activation: Option<Activation>,
 }
 
 /// A point-wise non-linearity.
@@ -189,7 +219,7 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
-    /// Reads an activation by its name in the configuration; absent is `None`.
+    /// Reads an activation by its name in the configuration; an absent key gives `None`.
     pub(crate) fn read(config: &ConfigFile, key: &str) -> Result<Option<Self>, LoadError> {
         match config.text(key)?.map(str::to_ascii_lowercase).as_deref() {
             None => Ok(None),
@@ -201,7 +231,7 @@ impl Activation {
         }
     }
 
-    /// Applies it in place to a tensor that nothing else reads.
+    /// Applies it in place, to a tensor that nothing else reads.
     pub(crate) fn apply(self, mut x: Tensor) -> Torch<Tensor> {
         match self {
             Self::Silu => x.f_silu_(),
@@ -211,7 +241,7 @@ impl Activation {
         }
     }
 
-    /// Applies it to a tensor that is still needed as it is.
+    /// Applies it to a tensor that is needed again unchanged.
     pub(crate) fn of(self, x: &Tensor) -> Torch<Tensor> {
         match self {
             Self::Silu => x.f_silu(),
@@ -228,25 +258,26 @@ pub(crate) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Torch<T
     Tensor::f_scaled_dot_product_attention(query, key, value, none, 0.0, false, None, false)
 }
 
-/// A copy whose memory is channels-last, or the tensor itself if it is already so.
+/// A channels-last copy, or the tensor itself if it already is channels-last.
 pub(crate) fn channels_last(x: &Tensor) -> Torch<Tensor> {
     x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
 
-/// `[rows, channels, height, width]` seen as `[rows, height · width, channels]`; no copy when channels-last.
+/// `[rows, channels, height, width]` viewed as `[rows, height · width, channels]`; no copy if it is
+/// channels-last.
 pub(crate) fn as_sequence(x: &Tensor) -> Torch<Tensor> {
     let (rows, channels, height, width) = x.size4()?;
     x.f_permute([0, 2, 3, 1])?.f_reshape([rows, height * width, channels])
 }
 
-/// The inverse of [`as_sequence`]: a channels-last picture out of a contiguous sequence.
+/// The inverse of [`as_sequence`]: a channels-last picture from a contiguous sequence.
 pub(crate) fn as_picture(x: &Tensor, height: i64, width: i64) -> Torch<Tensor> {
     let (rows, _, channels) = x.size3()?;
     x.f_reshape([rows, height, width, channels])?.f_permute([0, 3, 1, 2])
 }
 
-/// Sines and cosines of a time (Vaswani et al. 2017, as Ho et al. 2020 use them), in f32 as the reference computes
-/// them: at t = 999 an f64 angle would already differ by 6e-5.
+/// Sines and cosines of a time (Vaswani et al. 2017, as Ho et al. 2020 use them), in f32 as the
+/// reference computes them: at t = 999 an f64 angle would already differ by 6e-5.
 #[derive(Debug)]
 pub(crate) struct Sinusoid {
     frequencies: Tensor,
@@ -265,7 +296,11 @@ impl Sinusoid {
         let exponent = Tensor::f_arange(half, (Kind::Float, tch::Device::Cpu))?
             .f_mul_scalar(-(10_000f64.ln()))?
             .f_div_scalar(half as f64 - freq_shift)?;
-        Ok(Self { frequencies: exponent.f_exp()?.f_to_device(device)?, flip_sin_to_cos, width: width as i64 })
+        Ok(Self {
+            frequencies: exponent.f_exp()?.f_to_device(device)?,
+            flip_sin_to_cos,
+            width: width as i64,
+        })
     }
 
     /// `[1, width]` in f32.
@@ -273,7 +308,7 @@ impl Sinusoid {
         self.waves(&self.frequencies.f_mul_scalar(time)?)
     }
 
-    /// The same of a time on the device, `[1]` in f32; the same bits.
+    /// The same for a time on the device, `[1]` in f32, with the same bits.
     pub(crate) fn of(&self, time: &Tensor) -> Torch<Tensor> {
         self.waves(&self.frequencies.f_mul(time)?)
     }

@@ -1,15 +1,19 @@
 //! Darkroom's mathematics: text to embeddings, noise to pictures.
 //!
-//! [`TextEncoder`] is T5 with its tokenizer; [`StageModel`] is one stage of an Imagen-style cascade: a U-Net, its noise
-//! schedule and a sampler. Both take and give plain host data ([`HostTensor`]), load Hugging Face folders as they are,
-//! and refuse by name what they would not run exactly. [`trace`] proves a machine computes what the reference does.
+//! [`TextEncoder`] is T5 with its tokenizer. [`StageModel`] is one stage of an Imagen-style
+//! cascade: a U-Net, its noise schedule and a sampler. Both take and return plain host data
+//! ([`HostTensor`]), load Hugging Face folders as they are, and refuse by name everything that they
+//! would not compute exactly. [`trace`] checks that a machine computes the same as the reference.
 //!
-//! This crate knows nothing of queues, jobs, storage or the network, and has no global state beyond libtorch's own.
+//! How a stage is sampled is `core`'s `Sampling`, the same value that a job and a task hold. Apart
+//! from that, this crate knows nothing of queues, jobs, storage or the network, and has no global
+//! state except libtorch's.
 
 mod config;
 mod cuda;
 mod denoise;
 mod device;
+mod engine;
 mod error;
 mod foreign;
 mod fused;
@@ -36,13 +40,11 @@ pub mod trace;
 mod unet;
 mod weights;
 
+pub use darkroom_core::sampling::{GuidanceSchedule, Sampler, Sampling, Spacing, Thresholding};
 pub use device::{DeviceChoice, DtypeChoice, LoadOptions, free_memory};
 pub use error::{LoadError, RenderError};
-pub use guidance::GuidanceSchedule;
 pub use host::HostTensor;
 pub use json::read as read_json;
-pub use sampler::Sampler;
-pub use schedule::{Spacing, Thresholding};
 pub use settings::{RowInput, SamplerSettings, StageDescription, StepReport};
 pub use stage::StageModel;
 pub use stage_survey::{StageSurvey, images_per_pass, weights_memory};

@@ -1,23 +1,25 @@
-//! Noise that depends on nothing but its name: a counter-based generator, the same on every machine and in every batch.
+//! Noise that depends only on its name: a counter-based generator, the same on every machine and in
+//! every batch.
 //!
-//! Philox 4×32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a key and
-//! a counter into four random words without any state. Here the key is the image's seed and the counter holds the
-//! position in the field, the purpose and step, and a hash of the stage's name. Words become normal variates by
-//! Box–Muller in f64, with a pure-Rust libm, on the host: the platform's own `log` and `sin` differ in last bits.
-//! Changing anything here changes every picture ever rendered from a seed; known answers below hold it still.
+//! Philox 4×32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC
+//! 2011) turns a key and a counter into four random words, without any state. Here the key is the
+//! image's seed. The counter contains the position in the field, the purpose and step, and a hash
+//! of the stage's name. Words become normal variates by Box–Muller in f64 on the host, with a libm
+//! in pure Rust, because the last bits of the platform's own `log` and `sin` differ. Any change
+//! here changes every picture ever rendered from a seed; the tests compare with known values.
 
 use libm::{log, sincos, sqrt};
 
-/// What a field of noise is for. Part of its name, so that no two uses ever share values.
+/// The purpose of a field of noise. It is part of the name, so that two uses never share values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The starting point x at the first timestep.
     Init,
-    /// What a stochastic sampler adds in one step.
+    /// The noise that a stochastic sampler adds in one step.
     Step,
-    /// What noise-conditioning augmentation adds to the low-resolution input.
+    /// The noise that noise-conditioning augmentation adds to the low-resolution input.
     Augmentation,
-    /// What is added to a given picture that is to be changed.
+    /// The noise that is added to a given picture that will be changed.
     ImageToImage,
 }
 
@@ -28,26 +30,27 @@ pub struct NoiseKey<'a> {
     pub seed: u64,
     /// The stage's name, for example `sr256`.
     pub stage: &'a str,
-    /// What the noise is for.
+    /// The purpose of the noise.
     pub purpose: Purpose,
-    /// The step it belongs to, from 0; 0 where there are no steps. Below 2²⁴.
+    /// Its step, from 0; 0 if there are no steps. Below 2²⁴.
     pub step: u32,
 }
 
 /// Fills `field` (row-major, at most 2³⁴ values) with independent standard normal variates.
 ///
-/// Block `b` of the counter gives the values `4b … 4b + 3`. The largest magnitude possible is 6.77.
+/// Block `b` of the counter gives the values `4b … 4b + 3`. The largest possible magnitude is 6.77.
 pub fn fill_normal(key: NoiseKey<'_>, field: &mut [f32]) {
     fill_normals(vec![(key, field)]);
 }
 
-/// The same for several fields at once: threads share out the values of all.
+/// The same for several fields at once; the threads divide the values of all of them.
 pub fn fill_normals(fields: Vec<(NoiseKey<'_>, &mut [f32])>) {
-    /// Below, starting a thread is not worth it.
+    /// Starting a thread is not worth it for fewer values.
     const LEAST_PER_THREAD: usize = 1 << 14;
     const MOST_THREADS: usize = 16;
     let values: usize = fields.iter().map(|(_, field)| field.len()).sum();
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
+    let threads =
+        std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS));
     let share = values.div_ceil(threads).max(LEAST_PER_THREAD).next_multiple_of(4);
     let mut shares: Vec<Vec<Part<'_>>> = Vec::new();
     let mut room = 0;
@@ -58,7 +61,7 @@ pub fn fill_normals(fields: Vec<(NoiseKey<'_>, &mut [f32])>) {
                 shares.push(Vec::new());
                 room = share;
             }
-            // Whole blocks, but at a field's end.
+            // Whole blocks, except at the end of a field.
             let (part, later) = rest.split_at_mut(room.min(rest.len()));
             room -= part.len().next_multiple_of(4).min(room);
             let blocks = part.len() / 4;
@@ -78,7 +81,7 @@ pub fn fill_normals(fields: Vec<(NoiseKey<'_>, &mut [f32])>) {
     });
 }
 
-/// Consecutive values of a field, from a block on.
+/// Consecutive values of a field, from a given block on.
 struct Part<'a> {
     key: NoiseKey<'a>,
     block: usize,
@@ -128,7 +131,8 @@ fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// Two independent normal variates from two words, each taken as the middle of its 2⁻³² wide cell of (0, 1).
+/// Two independent normal variates from two words. Each word stands for the middle of its 2⁻³² wide
+/// cell of (0, 1).
 fn box_muller(radius: u32, angle: u32) -> (f32, f32) {
     const CELL: f64 = 1.0 / 4_294_967_296.0;
     let radius = sqrt(-2.0 * log((f64::from(radius) + 0.5) * CELL));
@@ -136,7 +140,7 @@ fn box_muller(radius: u32, angle: u32) -> (f32, f32) {
     ((radius * cosine) as f32, (radius * sine) as f32)
 }
 
-/// The 64-bit FNV-1a hash, which gives each stage's name its own part of the counter space.
+/// The 64-bit FNV-1a hash, which gives each stage's name its own part of the counter's range.
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -147,7 +151,8 @@ fn fnv1a(text: &str) -> u64 {
 mod tests {
     use super::*;
 
-    const KEY: NoiseKey<'static> = NoiseKey { seed: 42, stage: "base", purpose: Purpose::Init, step: 0 };
+    const KEY: NoiseKey<'static> =
+        NoiseKey { seed: 42, stage: "base", purpose: Purpose::Init, step: 0 };
 
     fn field(key: NoiseKey<'_>, count: usize) -> Vec<f32> {
         let mut field = vec![0.0; count];
@@ -158,13 +163,19 @@ mod tests {
     /// The published answers of Random123 1.14 (`kat_vectors`, philox4x32 10).
     #[test]
     fn philox_gives_its_published_answers() {
-        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(
+            philox4x32_10([0; 4], [0; 2]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
         assert_eq!(
             philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
         assert_eq!(
-            philox4x32_10([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            philox4x32_10(
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0]
+            ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
@@ -175,7 +186,7 @@ mod tests {
         assert_eq!(fnv1a("foobar"), 0x8594_4171_f739_67e8);
     }
 
-    /// Bit patterns, computed by a second implementation of this page in Python.
+    /// Bit patterns that a second implementation of this file in Python computed.
     #[test]
     fn fields_have_their_known_answers() {
         for (seed, stage, purpose, step, expected) in [
@@ -221,12 +232,14 @@ mod tests {
         let mut serial = vec![0.0; 300_003];
         fill_part(KEY, 0, &mut serial);
         assert_eq!(whole, serial);
-        // Several at once, of which none ends with a block, a share or the others.
+        // Several fields at once, none of which ends with a block, a share or another field.
         let lengths = [5, 70_001, 16_384, 3, 40_002];
         let keys: Vec<NoiseKey<'_>> =
             (0..).map(|seed| NoiseKey { seed, ..KEY }).take(lengths.len()).collect();
         let mut together: Vec<Vec<f32>> = lengths.iter().map(|length| vec![0.0; *length]).collect();
-        fill_normals(keys.iter().copied().zip(together.iter_mut().map(Vec::as_mut_slice)).collect());
+        fill_normals(
+            keys.iter().copied().zip(together.iter_mut().map(Vec::as_mut_slice)).collect(),
+        );
         for ((key, length), got) in keys.iter().zip(lengths).zip(&together) {
             let mut serial = vec![0.0; length];
             fill_part(*key, 0, &mut serial);
@@ -255,8 +268,9 @@ mod tests {
     fn the_variates_are_standard_normal() {
         let field = field(NoiseKey { seed: 7, ..KEY }, 1 << 20);
         let count = field.len() as f64;
-        let moment =
-            |power: i32| field.iter().map(|value| f64::from(*value).powi(power)).sum::<f64>() / count;
+        let moment = |power: i32| {
+            field.iter().map(|value| f64::from(*value).powi(power)).sum::<f64>() / count
+        };
         assert!(moment(1).abs() < 0.004, "mean {}", moment(1));
         assert!((moment(2) - 1.0).abs() < 0.006, "variance {}", moment(2));
         assert!(moment(3).abs() < 0.02, "skew {}", moment(3));

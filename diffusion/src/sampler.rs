@@ -1,65 +1,43 @@
-//! From a prediction to a slightly less noisy picture: the samplers, planned ahead.
+//! The samplers: they turn a prediction into a slightly less noisy picture, with a plan made in
+//! advance.
 //!
-//! A [`SamplerPlan`] holds every coefficient of every step, computed in f64 before the first forward pass; stepping is
-//! then a handful of f32 operations. Pictures here are `[rows, 3, height, width]` f32 tensors of any memory layout.
+//! A [`SamplerPlan`] has every coefficient of every step, computed in f64 before the first forward
+//! pass. A step is then a few f32 operations. Pictures here are `[rows, 3, height, width]` f32
+//! tensors with any memory layout.
 
 mod ddim;
 mod ddpm;
 mod dpm_solver;
 mod threshold;
 
+use darkroom_core::sampling::{Pass, Sampler, Sampling, Thresholding};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::RenderError;
-use crate::guidance::{GuidanceSchedule, is_guided};
+use crate::guidance::{self, Guided};
 use crate::kernels;
 use crate::layers::Torch;
-use crate::schedule::{Prediction, Schedule, Spacing, Thresholding, Variance, check_custom};
+use crate::schedule::{Limit, Prediction, Schedule, Spacing, Variance, check_custom};
 use crate::schedule::{ddim_timesteps, ddpm_timesteps, dpm_timesteps};
 
-/// Which sampler runs a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sampler {
-    /// Ancestral sampling with the stage's variance (Ho et al. 2020), betas respaced to the visited timesteps.
-    Ddpm,
-    /// Song et al. 2020; deterministic at eta 0.
-    Ddim,
-    /// DPM-Solver++(2M) (Lu et al. 2022), midpoint; the first step is of first order, and so is the last where its
-    /// final sigma is 0.
-    DpmSolverPp,
-    /// SDE-DPM-Solver++(2M), midpoint: the same with fresh noise at every step whose sigma is not 0.
-    SdeDpmSolverPp,
-}
-
-/// What a plan is made from, beside the schedule.
-#[derive(Clone, Debug)]
-pub(crate) struct PlanOptions {
-    pub(crate) sampler: Sampler,
-    pub(crate) steps: usize,
-    pub(crate) timesteps: Option<Vec<u32>>,
-    /// Replaces what the schedule or the sampler says.
-    pub(crate) spacing: Option<Spacing>,
-    pub(crate) guidance_scale: f64,
-    pub(crate) guidance_schedule: GuidanceSchedule,
-    pub(crate) eta: f64,
-    /// Replaces what the schedule says.
-    pub(crate) thresholding: Option<Thresholding>,
-    /// Whether the network gives a variance too.
+/// The inputs of a plan, beside the schedule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanOptions<'a> {
+    pub(crate) sampling: &'a Sampling,
+    /// Whether the network also gives a variance.
     pub(crate) has_variance: bool,
 }
 
-/// All steps of one stage.
+/// The steps of one stage that run.
 #[derive(Debug)]
 pub(crate) struct SamplerPlan {
     pub(crate) timesteps: Vec<u32>,
-    /// Each step's weight; where it is 1, only the conditional half is asked for.
+    /// Each step's guidance weight.
     pub(crate) guidance: Vec<f64>,
-    /// The network's deeper features are computed at every so-many-th step.
-    pub(crate) cache_interval: usize,
-    guidance_scale: f64,
-    guidance_schedule: GuidanceSchedule,
+    /// The network pass of each step.
+    pub(crate) passes: Vec<Pass>,
     prediction: Prediction,
-    thresholding: Thresholding,
+    limit: Limit,
     steps: Steps,
 }
 
@@ -70,94 +48,85 @@ enum Steps {
     Dpm(Vec<dpm_solver::Step>),
 }
 
-/// The network's word on one step, after guidance.
-pub(crate) struct Guided {
-    /// Noise, clean picture or velocity, `[rows, 3, height, width]`.
-    pub(crate) mean: Tensor,
-    /// The raw variance channels, if the network has them.
-    pub(crate) variance: Option<Tensor>,
-}
-
-/// What a multistep sampler remembers from the step before.
+/// What a multistep sampler remembers of the step before.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     clean: Option<Tensor>,
 }
 
-impl SamplerPlan {
-    pub(crate) fn new(schedule: &Schedule, options: &PlanOptions) -> Result<Self, RenderError> {
-        let config = &schedule.config;
-        let invalid_steps = |message| RenderError::invalid("steps", message);
-        let timesteps = match &options.timesteps {
-            Some(list) => {
-                check_custom(list, config.train_timesteps)
-                    .map_err(|message| RenderError::invalid("timesteps", message))?;
-                list.clone()
+impl Steps {
+    fn plan(schedule: &Schedule, sampling: &Sampling, timesteps: &[u32]) -> Self {
+        match sampling.sampler {
+            Sampler::Ddpm => Self::Ddpm(ddpm::plan(schedule, timesteps)),
+            Sampler::Ddim => {
+                let stride = schedule.config.train_timesteps / sampling.all_steps().max(1);
+                let stride = sampling.timesteps.is_empty().then_some(stride);
+                Self::Ddim(ddim::plan(schedule, timesteps, stride, sampling.eta))
             }
-            None => match options.sampler {
-                Sampler::Ddpm => ddpm_timesteps(schedule, options.spacing, options.steps),
-                Sampler::Ddim => ddim_timesteps(schedule, options.spacing, options.steps),
-                Sampler::DpmSolverPp | Sampler::SdeDpmSolverPp => {
-                    dpm_timesteps(schedule, options.spacing, options.steps)
-                }
-            }
-            .map_err(invalid_steps)?,
-        };
-        if !(0.0..=1.0).contains(&options.eta) {
-            return Err(RenderError::invalid("eta", format!("{}; accepted: 0 to 1", options.eta)));
+            Sampler::DpmSolverPlusPlus => Self::Dpm(dpm_solver::plan(schedule, timesteps, false)),
+            Sampler::SdeDpmSolverPlusPlus => Self::Dpm(dpm_solver::plan(schedule, timesteps, true)),
         }
-        options.guidance_schedule.check()?;
-        let (guidance_scale, guidance_schedule) = (options.guidance_scale, options.guidance_schedule);
-        let guidance = guidance_schedule.weights(guidance_scale, &timesteps);
-        let thresholding = settle_thresholding(schedule, options)?;
+    }
+
+    fn drop_first(&mut self, count: usize) {
+        match self {
+            Self::Ddpm(steps) => drop(steps.drain(..count)),
+            Self::Ddim(steps) => drop(steps.drain(..count)),
+            Self::Dpm(steps) => drop(steps.drain(..count)),
+        }
+    }
+}
+
+impl SamplerPlan {
+    /// A stage that starts from a picture runs only the last steps. A multistep sampler remembers
+    /// nothing at the first of these, and the guidance schedule counts the steps from there.
+    pub(crate) fn new(schedule: &Schedule, options: PlanOptions<'_>) -> Result<Self, RenderError> {
+        let (config, sampling) = (&schedule.config, options.sampling);
+        let left_out = steps_left_out(sampling)?;
+        if sampling.cache_interval == 0 {
+            return Err(RenderError::invalid("cache_interval", "0; accepted: at least 1"));
+        }
+        let mut timesteps = visited(schedule, sampling)?;
+        if !(0.0..=1.0).contains(&sampling.eta) {
+            return Err(RenderError::invalid("eta", format!("{}; accepted: 0 to 1", sampling.eta)));
+        }
+        guidance::check(sampling.guidance_schedule)?;
+        let limit = settle_limit(schedule, sampling)?;
         let learned = matches!(config.variance, Variance::Learned | Variance::LearnedRange);
-        if options.sampler == Sampler::Ddpm && learned && !options.has_variance {
+        if sampling.sampler == Sampler::Ddpm && learned && !options.has_variance {
             let message = "ddpm with a learned variance needs a network of 6 output channels";
             return Err(RenderError::invalid("sampler", message));
         }
-        let steps = match options.sampler {
-            Sampler::Ddpm => Steps::Ddpm(ddpm::plan(schedule, &timesteps)),
-            Sampler::Ddim => {
-                let stride =
-                    options.timesteps.is_none().then_some(config.train_timesteps / options.steps.max(1));
-                Steps::Ddim(ddim::plan(schedule, &timesteps, stride, options.eta))
-            }
-            Sampler::DpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps, false)),
-            Sampler::SdeDpmSolverPp => Steps::Dpm(dpm_solver::plan(schedule, &timesteps, true)),
-        };
-        let prediction = config.prediction;
-        Ok(Self {
-            timesteps,
-            guidance,
-            cache_interval: 1,
-            guidance_scale,
-            guidance_schedule,
-            prediction,
-            thresholding,
-            steps,
-        })
-    }
-
-    /// Whether step `index` asks for the unconditional half.
-    pub(crate) fn guided(&self, index: usize) -> bool {
-        is_guided(self.guidance[index])
-    }
-
-    /// Without its first `count` steps. A multistep sampler remembers nothing at the first step that is left, and the
-    /// guidance schedule counts the steps from there.
-    pub(crate) fn without_first(mut self, count: usize) -> Self {
-        let count = count.min(self.timesteps.len());
-        self.timesteps.drain(..count);
-        self.guidance = self.guidance_schedule.weights(self.guidance_scale, &self.timesteps);
-        match &mut self.steps {
-            Steps::Ddpm(steps) => drop(steps.drain(..count)),
-            Steps::Ddim(steps) => drop(steps.drain(..count)),
-            Steps::Dpm(steps) => drop(steps.drain(..count)),
+        let mut steps = Steps::plan(schedule, sampling, &timesteps);
+        let left_out = left_out.min(timesteps.len());
+        timesteps.drain(..left_out);
+        steps.drop_first(left_out);
+        if timesteps.is_empty() {
+            let message = match sampling.strength {
+                Some(strength) => {
+                    format!("{strength} leaves no step of this schedule; accepted: up to 1")
+                }
+                None => "no step is left of this schedule; accepted: more steps".to_owned(),
+            };
+            return Err(RenderError::invalid("strength", message));
         }
-        self
+        let times: Vec<f64> = timesteps.iter().copied().map(f64::from).collect();
+        let guidance = sampling.weights(&times);
+        let passes = Pass::of_steps(&guidance, sampling.cache_interval);
+        Ok(Self { timesteps, guidance, passes, prediction: config.prediction, limit, steps })
     }
 
-    /// Picture and noise in x when a step begins.
+    /// Whether step `index` needs the unconditional half.
+    pub(crate) fn guided(&self, index: usize) -> bool {
+        self.passes[index].guided
+    }
+
+    /// Whether any step reuses the deeper features of an earlier one.
+    pub(crate) fn reuses(&self) -> bool {
+        self.passes.iter().any(|pass| pass.reuses)
+    }
+
+    /// The shares of picture and noise in x when a step begins.
     pub(crate) fn level(&self, index: usize) -> Level {
         match &self.steps {
             Steps::Ddpm(steps) => steps[index].level,
@@ -175,7 +144,7 @@ impl SamplerPlan {
         }
     }
 
-    /// One step from `x`. `noise` must be given where [`Self::draws_noise`] says so.
+    /// One step from `x`. `noise` is required if [`Self::draws_noise`] says so.
     pub(crate) fn step(
         &self,
         index: usize,
@@ -213,23 +182,27 @@ impl SamplerPlan {
         }
     }
 
-    /// The clean picture that a prediction implies (Ho et al., equation 15; Salimans & Ho, section 4), bounded.
+    /// The clean picture that a prediction implies (Ho et al., equation 15; Salimans & Ho, section
+    /// 4), kept within bounds.
     fn clean(&self, x: &Tensor, prediction: &Tensor, level: Level) -> Torch<Tensor> {
-        let limit = threshold::fixed_limit(self.thresholding);
+        let limit = threshold::fixed_limit(self.limit);
         let clean = match self.prediction {
-            Prediction::Epsilon => {
-                weighted(&[(x, 1.0 / level.signal), (prediction, -level.noise / level.signal)], limit)?
-            }
+            Prediction::Epsilon => weighted(
+                &[(x, 1.0 / level.signal), (prediction, -level.noise / level.signal)],
+                limit,
+            )?,
             // A copy, because bounding works in place.
             Prediction::Sample => weighted(&[(prediction, 1.0)], limit)?,
-            Prediction::Velocity => weighted(&[(x, level.signal), (prediction, -level.noise)], limit)?,
+            Prediction::Velocity => {
+                weighted(&[(x, level.signal), (prediction, -level.noise)], limit)?
+            }
         };
-        threshold::bound(clean, self.thresholding)
+        threshold::bound(clean, self.limit)
     }
 }
 
-/// Σ factor · picture in the order given, then kept within ±`limit`: a new picture, in one pass where this crate's
-/// kernels can.
+/// Σ factor · picture in the given order, then kept within ±`limit`: a new picture, in one pass if
+/// this crate's kernels are available.
 fn weighted(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tensor> {
     let on_cpu = |(tensor, _): &(&Tensor, f64)| {
         tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.dim() == 4
@@ -245,7 +218,7 @@ fn weighted(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tensor> {
     limit.map_or(Ok(sum.shallow_clone()), |limit| sum.f_clamp_(-limit, limit))
 }
 
-/// Picture and noise in x at one timestep: x = signal · x₀ + noise · ε.
+/// The shares of picture and noise in x at one timestep: x = signal · x₀ + noise · ε.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Level {
     pub(crate) signal: f64,
@@ -258,33 +231,69 @@ impl Level {
     }
 }
 
-fn settle_thresholding(schedule: &Schedule, options: &PlanOptions) -> Result<Thresholding, RenderError> {
-    let config = &schedule.config;
-    match options.thresholding {
-        Some(given) => {
-            let valid = match given {
-                Thresholding::Off => true,
-                Thresholding::Static { range } => range > 0.0 && range.is_finite(),
-                Thresholding::Dynamic { ratio, max } => {
-                    (0.0..=1.0).contains(&ratio) && (1.0..f64::INFINITY).contains(&max)
-                }
-            };
-            let accepted = "a range above 0, or a ratio from 0 to 1 with a maximum of at least 1";
-            if valid {
-                Ok(given)
-            } else {
-                Err(RenderError::invalid("thresholding", format!("{given:?}; accepted: {accepted}")))
-            }
-        }
-        None => Ok(match (config.thresholding, config.clip) {
-            (Some(dynamic), _) => dynamic,
-            // The reference's DPM-Solver++ has no `clip_sample`.
-            (None, Some(range)) if matches!(options.sampler, Sampler::Ddpm | Sampler::Ddim) => {
-                Thresholding::Static { range }
-            }
-            (None, _) => Thresholding::Off,
-        }),
+/// How many of the first steps a strength skips; none without a strength.
+pub(crate) fn steps_left_out(sampling: &Sampling) -> Result<usize, RenderError> {
+    let Some(strength) = sampling.strength else { return Ok(0) };
+    if !(strength > 0.0 && strength <= 1.0) {
+        return Err(RenderError::invalid(
+            "strength",
+            format!("{strength}; accepted: above 0, up to 1"),
+        ));
     }
+    let (steps, run) = (sampling.all_steps(), sampling.steps_run());
+    if run == 0 {
+        let message = format!(
+            "{strength} leaves none of {steps} steps; accepted: at least one step's share, 1/{steps}"
+        );
+        return Err(RenderError::invalid("strength", message));
+    }
+    Ok(steps - run)
+}
+
+/// The timesteps of a run that starts from noise.
+fn visited(schedule: &Schedule, sampling: &Sampling) -> Result<Vec<u32>, RenderError> {
+    if !sampling.timesteps.is_empty() {
+        check_custom(&sampling.timesteps, schedule.config.train_timesteps)
+            .map_err(|message| RenderError::invalid("timesteps", message))?;
+        return Ok(sampling.timesteps.clone());
+    }
+    let (spacing, steps) = (Spacing::asked(sampling.spacing), sampling.steps as usize);
+    match sampling.sampler {
+        Sampler::Ddpm => ddpm_timesteps(schedule, spacing, steps),
+        Sampler::Ddim => ddim_timesteps(schedule, spacing, steps),
+        Sampler::DpmSolverPlusPlus | Sampler::SdeDpmSolverPlusPlus => {
+            dpm_timesteps(schedule, spacing, steps)
+        }
+    }
+    .map_err(|message| RenderError::invalid("steps", message))
+}
+
+/// The requested thresholding, or what the stage's file gives this sampler.
+fn settle_limit(schedule: &Schedule, sampling: &Sampling) -> Result<Limit, RenderError> {
+    let config = &schedule.config;
+    let (valid, limit) = match sampling.thresholding {
+        Thresholding::Configured => {
+            // The reference's DPM-Solver++ has no `clip_sample`.
+            let clip =
+                config.clip.filter(|_| matches!(sampling.sampler, Sampler::Ddpm | Sampler::Ddim));
+            let clip = clip.map_or(Limit::Off, |range| Limit::Static { range });
+            return Ok(config.thresholding.unwrap_or(clip));
+        }
+        Thresholding::Off => (true, Limit::Off),
+        Thresholding::Static { range } => {
+            (range > 0.0 && range.is_finite(), Limit::Static { range })
+        }
+        Thresholding::Dynamic { percentile, max } => {
+            let valid = (0.0..=100.0).contains(&percentile) && (1.0..f64::INFINITY).contains(&max);
+            (valid, Limit::Dynamic { ratio: percentile / 100.0, max })
+        }
+    };
+    if valid {
+        return Ok(limit);
+    }
+    let accepted = "a range above 0, or a percentile from 0 to 100 with a maximum of at least 1";
+    let message = format!("{}; accepted: {accepted}", sampling.thresholding);
+    Err(RenderError::invalid("thresholding", message))
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! A stage by its configuration and its weights' headers: what `model import` and `model info` look at, in
-//! milliseconds whatever its size.
+//! Describes a stage by its configuration and its weights' headers, for `model import` and `model
+//! info`. Takes milliseconds, whatever the stage's size.
 
 use std::path::Path;
 
 use crate::config::ConfigFile;
 use crate::device::{LoadOptions, place_network};
 use crate::error::LoadError;
-use crate::rows::images_per_forward;
 use crate::schedule::Schedule;
 use crate::stage::{NOISING_SCHEDULER, SCHEDULER, check_parts};
 use crate::unet::Network;
 use crate::weights::WeightsSurvey;
 
-/// Keys of the three scheduler classes that are read, of diffusers 0.42; what one of them ignores may be another's.
+/// Keys that the three scheduler classes of diffusers 0.42 read. A key that one class ignores may
+/// be for another.
 const SCHEDULER_KEYS: [&str; 31] = [
     "algorithm_type",
     "beta_end",
@@ -47,33 +47,34 @@ const SCHEDULER_KEYS: [&str; 31] = [
     "variance_type",
 ];
 
-/// What a stage's folder holds.
+/// The content of a stage's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageSurvey {
     /// The network's class.
     pub class: &'static str,
-    /// Width of the text embeddings it takes.
+    /// Width of the text embeddings that it takes.
     pub text_dim: usize,
     /// Whether it takes a low-resolution picture.
     pub takes_low_res: bool,
-    /// Height and width of its pictures, where its configuration says.
+    /// Height and width of its pictures, if its configuration gives them.
     pub sample_size: Option<(usize, usize)>,
     /// Width and height must be multiples of this.
     pub size_multiple: usize,
     /// The network's weights.
     pub weights: WeightsSurvey,
-    /// Keys that neither the reference nor this implementation looks at; of the schedules, `scheduler.` before them.
+    /// Keys that neither the reference nor this implementation reads; those of the schedules begin
+    /// with `scheduler.`.
     pub ignored_keys: Vec<String>,
-    /// Of those, the keys that nobody knows.
+    /// The unknown ones of these keys.
     pub unknown_keys: Vec<String>,
 }
 
 impl StageSurvey {
-    /// Checks everything that loading a stage checks but the weights' values; `variant` names a set of weights
-    /// (`fp16`, `bf16`, `fp32`), the preferred one if absent.
+    /// Checks everything that loading a stage checks, except the weights' values. `variant` names a
+    /// set of weights (`fp16`, `bf16`, `fp32`); if absent, the preferred one is used.
     ///
     /// # Errors
-    /// As [`crate::StageModel::load`].
+    /// As for [`crate::StageModel::load`].
     pub fn read(stage_dir: &Path, variant: Option<&str>) -> Result<Self, LoadError> {
         let (schedule, unknown_of_schedule) = read_schedule(&stage_dir.join(SCHEDULER))?;
         let network = Network::survey(&stage_dir.join("unet"), variant)?;
@@ -84,7 +85,8 @@ impl StageSurvey {
         unknown_keys.extend(unknown_of_schedule.into_iter().map(|key| format!("scheduler.{key}")));
         if takes_low_res {
             let (_, unknown) = read_schedule(&stage_dir.join(NOISING_SCHEDULER))?;
-            unknown_keys.extend(unknown.into_iter().map(|key| format!("image_noising_scheduler.{key}")));
+            unknown_keys
+                .extend(unknown.into_iter().map(|key| format!("image_noising_scheduler.{key}")));
         }
         let mut ignored_keys = network.ignored_keys;
         ignored_keys.extend(schedule.ignored_keys.iter().map(|key| format!("scheduler.{key}")));
@@ -101,32 +103,34 @@ impl StageSurvey {
     }
 }
 
-/// Bytes that a stage's weights will take where `options` place them, packed as they are there, by its files' headers. What a
-/// pass needs beside them depends on the pictures and is not in it.
+/// Bytes of a stage's weights with the placement of `options`, packed as they would be there,
+/// computed from its files' headers. This excludes what a pass needs beside the weights, which
+/// depends on the pictures.
 ///
 /// # Errors
-/// As [`crate::StageModel::load`].
+/// As for [`crate::StageModel::load`].
 pub fn weights_memory(stage_dir: &Path, options: &LoadOptions) -> Result<u64, LoadError> {
     let placement = place_network(options)?;
     Ok(StageSurvey::read(stage_dir, None)?.weights.packed(placement))
 }
 
-/// How many pictures of so many pixels share a forward pass where `options` place a stage's network, by its files' headers: fewer
-/// take as long. `None` where any number may share one, and where each has its own.
+/// How many pictures with this many pixels share a forward pass with the placement of `options`,
+/// computed from the headers; fewer pictures take as long. `None` if any number may share a pass,
+/// and if each has its own.
 ///
 /// # Errors
-/// As [`crate::StageModel::load`].
+/// As for [`crate::StageModel::load`].
 pub fn images_per_pass(
     stage_dir: &Path,
     options: &LoadOptions,
     pixels: usize,
 ) -> Result<Option<usize>, LoadError> {
     let placement = place_network(options)?;
-    if !placement.device.is_cuda() {
+    if !placement.engine.pads_passes() {
         return Ok(None);
     }
     let parameters = StageSurvey::read(stage_dir, None)?.weights.parameters;
-    Ok(Some(images_per_forward(placement, pixels, parameters)))
+    Ok(Some(placement.images_per_pass(pixels, parameters)))
 }
 
 fn read_schedule(path: &Path) -> Result<(Schedule, Vec<String>), LoadError> {

@@ -1,7 +1,8 @@
 //! The encoder half of T5 v1.1 (Raffel et al. 2020; Shazeer 2020), as IF uses it for text.
 //!
-//! Pre-norm blocks with RMSNorm, attention without 1/√d and with a relative bias that block 0 holds for all, and a
-//! gated feed-forward (tanh GELU). bf16 is safe; f16 overflows in the feed-forward, so it is not offered.
+//! Pre-norm blocks with RMSNorm, attention without 1/√d and with a relative bias that block 0 holds
+//! for all blocks, and a gated feed-forward (tanh GELU). bf16 is safe. f16 overflows in the
+//! feed-forward, so it is not offered.
 
 mod config;
 mod fused;
@@ -27,23 +28,25 @@ pub(crate) struct T5Encoder {
     relative_bias: Tensor,
     blocks: Vec<Block>,
     final_norm: RmsNorm,
-    /// The last length's position bias, which all layers and texts share.
+    /// The position bias for the last used length, which all layers and texts share.
     position_bias: RefCell<Option<(i64, Tensor)>>,
 }
 
-/// Which keys and values a row attends to.
+/// The keys and values that a row attends to.
 #[derive(Debug)]
 pub(crate) enum Keys<'a> {
-    /// Those at the first so many positions, for each row; the others are not computed with. What they would add is
-    /// exactly nothing: the softmax of a hidden position is zero. Each row attends by itself.
+    /// For each row, those at the first positions, this many; the others are not computed. They
+    /// would add exactly nothing, because the softmax of a hidden position is zero. Each row
+    /// attends separately.
     First(&'a [i64]),
-    /// Those where `[rows, length]` i64 is 1.
+    /// Those at which `[rows, length]` i64 is 1.
     Masked(&'a Tensor),
 }
 
-/// What the rows of a pass attend to.
+/// The keys, values and bias for the rows of a pass.
 enum Sight<'a> {
-    /// By this crate's kernels, each row to its first positions; the bias is `[1, heads, length, length]` in f32.
+    /// For this crate's kernels, each row with its first positions; the bias is `[1, heads, length,
+    /// length]` in f32.
     First {
         seen: &'a [i64],
         bias: Tensor,
@@ -51,11 +54,11 @@ enum Sight<'a> {
     Views(Vec<View>),
 }
 
-/// Rows that attend together, and to what.
+/// Rows that attend together, and their keys, values and bias.
 struct View {
     first: i64,
     rows: i64,
-    /// Positions whose keys and values they see.
+    /// The number of positions whose keys and values they see.
     seen: i64,
     /// Added to the scores, `[1 or rows, heads, length, seen]`.
     bias: Tensor,
@@ -72,7 +75,8 @@ struct Block {
     down: Matrix,
 }
 
-/// A linear layer without a bias: packed for this crate's own kernels where they are there, else libtorch's.
+/// A linear layer without a bias. Packed for this crate's own kernels if they are available,
+/// otherwise libtorch's.
 enum Matrix {
     Kernel(Arc<ConvKernel>, Kind),
     Libtorch(Linear),
@@ -80,12 +84,12 @@ enum Matrix {
 
 impl Matrix {
     fn new(weight: Tensor, placement: Placement) -> Result<Self, LoadError> {
-        if !placement.kernels {
+        if !placement.engine.packs_weights() {
             return Ok(Self::Libtorch(Linear { weight, bias: None }));
         }
         let packing = Packing { kind: placement.kind, layout: Layout::Stride(1), may_grow: false };
         let kernel = ConvKernel::new(packing, &[ConvPart::whole(&weight)], None)?;
-        // The unpacked weights' holes would not all be filled by the next matrix's.
+        // The next matrix would not fill all of the memory that the unpacked weights leave.
         drop(weight);
         give_freed_memory_back();
         Ok(Self::Kernel(Arc::new(kernel), placement.kind))
@@ -113,9 +117,11 @@ impl Matrix {
     /// The result plus `residual`.
     fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Torch<Tensor> {
         match self {
-            Self::Kernel(kernel, kind) => {
-                kernel.forward(&[x.into()], Some(residual.into()), Shape { factor: 1.0, kind: *kind })
-            }
+            Self::Kernel(kernel, kind) => kernel.forward(
+                &[x.into()],
+                Some(residual.into()),
+                Shape { factor: 1.0, kind: *kind },
+            ),
             Self::Libtorch(linear) => linear.forward(x)?.f_add_(residual),
         }
     }
@@ -128,7 +134,11 @@ struct RmsNorm {
 }
 
 impl T5Encoder {
-    pub(crate) fn load(config: T5Config, weights: Weights, placement: Placement) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        config: T5Config,
+        weights: Weights,
+        placement: Placement,
+    ) -> Result<Self, LoadError> {
         let this = Self::take(config, &weights, placement)?;
         weights.finish(is_extra)?;
         Ok(this)
@@ -136,14 +146,19 @@ impl T5Encoder {
 
     fn take(config: T5Config, weights: &Weights, placement: Placement) -> Result<Self, LoadError> {
         let (width, inner) = (config.d_model, config.heads * config.head_dim);
-        let shared =
-            if weights.contains("shared.weight") { "shared.weight" } else { "encoder.embed_tokens.weight" };
+        let shared = if weights.contains("shared.weight") {
+            "shared.weight"
+        } else {
+            "encoder.embed_tokens.weight"
+        };
         let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
         Ok(Self {
             embedding: weights.take(shared, &[config.vocab, width])?,
             relative_bias: weights.take_f32(bias, &[config.buckets, config.heads])?,
             blocks: (0..config.layers)
-                .map(|index| Block::load(weights, &format!("encoder.block.{index}"), &config, inner))
+                .map(|index| {
+                    Block::load(weights, &format!("encoder.block.{index}"), &config, inner)
+                })
                 .collect::<Result<_, _>>()?,
             final_norm: RmsNorm::load(weights, "encoder.final_layer_norm", &config)?,
             position_bias: RefCell::new(None),
@@ -152,7 +167,7 @@ impl T5Encoder {
         })
     }
 
-    /// Checks a configuration against weights' headers as [`Self::load`] does.
+    /// Checks a configuration against the weights' headers, as [`Self::load`] does.
     pub(crate) fn survey(config: T5Config, weights: Weights) -> Result<WeightsSurvey, LoadError> {
         Self::take(config, &weights, nowhere())?;
         let survey = weights.describe();
@@ -187,28 +202,32 @@ impl T5Encoder {
         }
     }
 
-    /// The last hidden state, `[rows, length, d_model]` f32, of token ids, `[rows, length]` i64 on the device. Every
-    /// position is computed, padding included; `keys` are those that are seen.
+    /// The last hidden state, `[rows, length, d_model]` f32, for token ids, `[rows, length]` i64 on
+    /// the device. Every position is computed, with padding; `keys` are the visible ones.
     pub(crate) fn forward(&self, ids: &Tensor, keys: &Keys<'_>) -> Torch<Tensor> {
-        // What is left to libtorch has the same bits however many threads the kernels have.
-        let _one = self.placement.kernels.then(OneThread::enter);
+        // libtorch's part has the same bits, however many threads the kernels have.
+        let _one = self.placement.engine.rows_are_independent().then(OneThread::enter);
         let (rows, length) = ids.size2()?;
         let mut x = Tensor::f_embedding(&self.embedding, ids, -1, false, false)?;
         let position_bias = self.position_bias(length)?;
         let kind = self.placement.kind;
         let sight = match keys {
-            Keys::First(seen) if self.placement.kernels => Sight::First { seen, bias: position_bias },
+            Keys::First(seen) if self.placement.engine.rows_are_independent() => {
+                Sight::First { seen, bias: position_bias }
+            }
             Keys::First(counts) => {
                 debug_assert_eq!(counts.len() as i64, rows);
                 let view = |(row, seen): (usize, &i64)| {
-                    let bias = position_bias.f_narrow(3, 0, *seen)?.f_to_kind(kind)?.f_contiguous()?;
+                    let bias =
+                        position_bias.f_narrow(3, 0, *seen)?.f_to_kind(kind)?.f_contiguous()?;
                     Ok(View { first: row as i64, rows: 1, seen: *seen, bias })
                 };
                 Sight::Views(counts.iter().enumerate().map(view).collect::<Torch<_>>()?)
             }
             Keys::Masked(mask) => {
-                // The lowest f32 rather than −∞, which would make NaN of an empty row.
-                let hidden = mask.f_view([rows, 1, 1, length])?.f_to_kind(Kind::Float)?.f_sub_scalar(1.0)?;
+                // The lowest f32 instead of −∞, which would give NaN in an empty row.
+                let hidden =
+                    mask.f_view([rows, 1, 1, length])?.f_to_kind(Kind::Float)?.f_sub_scalar(1.0)?;
                 let bias = position_bias.f_add(&hidden.f_mul_scalar(f64::from(f32::MAX))?)?;
                 let bias = bias.f_to_kind(kind)?.f_contiguous()?;
                 Sight::Views(vec![View { first: 0, rows, seen: length, bias }])
@@ -231,7 +250,7 @@ impl T5Encoder {
         for query in 0..length {
             buckets.extend((0..length).map(|key| self.config.bucket(key - query)));
         }
-        let buckets = Tensor::f_from_slice(&buckets)?.f_to_device(self.placement.device)?;
+        let buckets = Tensor::f_from_slice(&buckets)?.f_to_device(self.placement.device())?;
         let bias = self.relative_bias.f_index_select(0, &buckets)?;
         let bias = bias.f_view([length, length, self.config.heads as i64])?.f_permute([2, 0, 1])?;
         let bias = bias.f_unsqueeze(0)?.f_contiguous()?;
@@ -240,31 +259,44 @@ impl T5Encoder {
     }
 }
 
-/// A whole T5 carries its decoder and its embedding under several names.
+/// A complete T5 also contains its decoder, and its embedding under several names.
 fn is_extra(tensor: &str) -> bool {
     tensor.starts_with("decoder.")
         || ["lm_head.weight", "shared.weight", "encoder.embed_tokens.weight"].contains(&tensor)
 }
 
 impl Block {
-    fn load(weights: &Weights, name: &str, config: &T5Config, inner: usize) -> Result<Self, LoadError> {
+    fn load(
+        weights: &Weights,
+        name: &str,
+        config: &T5Config,
+        inner: usize,
+    ) -> Result<Self, LoadError> {
         let width = config.d_model;
         let placement = weights.placement();
         let matrix = |part: &str, inputs, outputs| {
-            Matrix::new(weights.take(&format!("{name}.layer.{part}.weight"), &[outputs, inputs])?, placement)
+            Matrix::new(
+                weights.take(&format!("{name}.layer.{part}.weight"), &[outputs, inputs])?,
+                placement,
+            )
         };
         Ok(Self {
             attention_norm: RmsNorm::load(weights, &format!("{name}.layer.0.layer_norm"), config)?,
-            // Read into one piece, which leaves no holes in memory behind it.
+            // Read into one piece, so that no holes in memory remain.
             projections: Matrix::new(
                 weights.take_stacked(
-                    &["q", "k", "v"].map(|part| format!("{name}.layer.0.SelfAttention.{part}.weight")),
+                    &["q", "k", "v"]
+                        .map(|part| format!("{name}.layer.0.SelfAttention.{part}.weight")),
                     [inner, width],
                 )?,
                 placement,
             )?,
             output: matrix("0.SelfAttention.o", inner, width)?,
-            feed_forward_norm: RmsNorm::load(weights, &format!("{name}.layer.1.layer_norm"), config)?,
+            feed_forward_norm: RmsNorm::load(
+                weights,
+                &format!("{name}.layer.1.layer_norm"),
+                config,
+            )?,
             gate: matrix("1.DenseReluDense.wi_0", width, config.d_ff)?,
             linear: matrix("1.DenseReluDense.wi_1", width, config.d_ff)?,
             down: matrix("1.DenseReluDense.wo", config.d_ff, width)?,
@@ -282,7 +314,7 @@ impl Block {
 }
 
 impl Sight<'_> {
-    /// Attention of queries, keys and values side by side, `[rows, length, 3 · inner]`.
+    /// Attention over queries, keys and values side by side, `[rows, length, 3 · inner]`.
     fn attend(&self, projected: &Tensor, head_dim: i64) -> Torch<Tensor> {
         match self {
             Self::First { seen, bias } => {
@@ -294,7 +326,9 @@ impl Sight<'_> {
             Self::Views(views) => {
                 let mixed = views
                     .iter()
-                    .map(|view| view.attend(&projected.f_narrow(0, view.first, view.rows)?, head_dim))
+                    .map(|view| {
+                        view.attend(&projected.f_narrow(0, view.first, view.rows)?, head_dim)
+                    })
                     .collect::<Torch<Vec<_>>>()?;
                 match mixed.as_slice() {
                     [alone] => Ok(alone.shallow_clone()),
@@ -306,7 +340,8 @@ impl Sight<'_> {
 }
 
 impl View {
-    /// Attention of some rows' queries, keys and values side by side, `[rows, length, 3 · inner]`.
+    /// Attention over some rows' queries, keys and values side by side, `[rows, length, 3 ·
+    /// inner]`.
     fn attend(&self, projected: &Tensor, head_dim: i64) -> Torch<Tensor> {
         let (rows, length, width) = projected.size3()?;
         let inner = width / 3;
@@ -341,7 +376,10 @@ fn gated(mut gate: Tensor, up: &Tensor) -> Torch<Tensor> {
 
 impl RmsNorm {
     fn load(weights: &Weights, name: &str, config: &T5Config) -> Result<Self, LoadError> {
-        Ok(Self { weight: weights.take(&format!("{name}.weight"), &[config.d_model])?, eps: config.eps })
+        Ok(Self {
+            weight: weights.take(&format!("{name}.weight"), &[config.d_model])?,
+            eps: config.eps,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Torch<Tensor> {

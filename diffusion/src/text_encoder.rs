@@ -1,24 +1,25 @@
-//! Texts to embeddings: the tokenizer and the T5 encoder together. On the host several threads encode texts of their own,
-//! a few in a pass where that leaves their bytes alone; on a GPU it is passes of eight.
+//! Turns texts into embeddings: the tokenizer and the T5 encoder together. On the host several
+//! threads encode different texts, several per pass if that does not change their bytes. On a GPU
+//! there are passes of eight.
 
 mod lanes;
 
 use std::path::Path;
 
+use darkroom_core::shown::shown_path;
 use tch::{Kind, Tensor};
 
 use crate::config::ConfigFile;
 use crate::device::{LoadOptions, Placement, place_network};
 use crate::error::{LoadError, RenderError};
 use crate::host::HostTensor;
-use crate::rows;
 use crate::t5::{Keys, T5Config, T5Encoder};
 use crate::tokenizer::{Tokenizer, Tokens};
 use crate::weights::{Weights, WeightsSurvey};
 
 use lanes::{Lanes, Plan};
 
-/// What weights' files are called before their extension.
+/// The name of weights files, without the extension.
 const STEM: &str = "model";
 
 /// A text encoder in memory. It belongs to one thread at a time.
@@ -31,18 +32,18 @@ pub struct TextEncoder {
     lanes: Option<Lanes>,
 }
 
-/// What an encoder's folder and a tokenizer's hold, by configuration and headers alone.
+/// The content of the folders of an encoder and a tokenizer, by configuration and headers alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncoderSurvey {
     /// Width of an embedding.
     pub dimension: usize,
-    /// Tokens that the encoder knows.
+    /// Number of tokens that the encoder knows.
     pub vocabulary: usize,
-    /// Tokens that the tokenizer may give.
+    /// Number of tokens that the tokenizer may give.
     pub tokens: usize,
     /// The encoder's weights.
     pub weights: WeightsSurvey,
-    /// Keys of its configuration that nobody knows.
+    /// Unknown keys of its configuration.
     pub unknown_keys: Vec<String>,
 }
 
@@ -51,16 +52,17 @@ pub struct EncoderSurvey {
 pub struct EncodedText {
     /// `[length, dimension]`, padding positions included: the networks attend to all of them.
     pub embedding: HostTensor,
-    /// How many positions are real tokens, the end token included.
+    /// How many positions are real tokens, with the end token.
     pub tokens: usize,
-    /// How many tokens did not fit into the length.
+    /// How many tokens were cut off.
     pub truncated_tokens: usize,
-    /// Words, as written, of which some part is not in the vocabulary.
+    /// Words, as written, with a part that is not in the vocabulary.
     pub unknown_words: Vec<String>,
 }
 
 impl TextEncoder {
-    /// Loads a T5 v1.1 encoder and its tokenizer; every text is padded or cut to `max_length` tokens.
+    /// Loads a T5 v1.1 encoder and its tokenizer. Every text is padded or cut to `max_length`
+    /// tokens.
     pub fn load(
         text_encoder_dir: &Path,
         tokenizer_dir: &Path,
@@ -70,7 +72,7 @@ impl TextEncoder {
         Self::load_with_length(text_encoder_dir, tokenizer_dir, Some(max_length), options)
     }
 
-    /// The same with the length that the tokenizer's own file sets, if `max_length` is absent.
+    /// The same; if `max_length` is absent, the tokenizer's own file sets the length.
     pub(crate) fn load_with_length(
         text_encoder_dir: &Path,
         tokenizer_dir: &Path,
@@ -86,22 +88,23 @@ impl TextEncoder {
         let weights = Weights::open(text_encoder_dir, STEM, placement)?;
         let encoder = T5Encoder::load(config, weights, placement)?;
         let plan = Plan::new(usize::try_from(tch::get_num_threads()).unwrap_or(1));
-        let lanes = if placement.device.is_cuda() {
-            None
-        } else {
-            let started = Lanes::start(&encoder, plan, rows::texts_per_pass(placement));
+        let lanes = if placement.engine.encodes_in_lanes() {
+            let started = Lanes::start(&encoder, plan, placement.engine.texts_per_lane());
             Some(started.map_err(|source| LoadError::read(text_encoder_dir, source))?)
+        } else {
+            None
         };
         let this = Self { tokenizer, encoder, placement, plan, lanes };
         tracing::info!(device.class = this.row_class(), texts = plan.texts, "text encoder loaded");
         Ok(this)
     }
 
-    /// Checks everything that [`Self::load`] checks but the weights' values, from headers; `variant` names a set of
-    /// weights (`fp16`, `bf16`, `fp32`), the preferred one if absent.
+    /// Checks everything that [`Self::load`] checks, except the weights' values, from headers.
+    /// `variant` names a set of weights (`fp16`, `bf16`, `fp32`); if absent, the preferred one is
+    /// used.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// As for [`Self::load`].
     pub fn survey(
         text_encoder_dir: &Path,
         tokenizer_dir: &Path,
@@ -115,7 +118,13 @@ impl TextEncoder {
         let weights = Weights::survey(text_encoder_dir, STEM, variant)?;
         let weights = T5Encoder::survey(config, weights)?;
         let unknown_keys = file.unknown_keys();
-        Ok(EncoderSurvey { dimension, vocabulary, tokens: tokenizer.vocabulary(), weights, unknown_keys })
+        Ok(EncoderSurvey {
+            dimension,
+            vocabulary,
+            tokens: tokenizer.vocabulary(),
+            weights,
+            unknown_keys,
+        })
     }
 
     /// The width of an embedding.
@@ -126,22 +135,25 @@ impl TextEncoder {
     /// The class of device within which a text always has the same embedding, bit for bit.
     pub fn row_class(&self) -> String {
         let class = self.placement.class_with(self.plan.threads_each);
-        format!("{class}/{}", rows::describe_texts(self.placement))
+        format!("{class}/{}", self.placement.engine.describe_texts())
     }
 
-    /// Encodes every text, in order. Texts are taken as they are: lower-casing and cleaning happen before.
+    /// Encodes every text, in order. Texts are taken as they are: lower-casing and cleaning happen
+    /// before.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<EncodedText>, RenderError> {
         let _no_grad = tch::no_grad_guard();
         let tokens: Vec<Tokens> = texts
             .iter()
-            .map(|text| self.tokenizer.encode(text).map_err(|message| RenderError::invalid("text", message)))
+            .map(|text| {
+                self.tokenizer.encode(text).map_err(|message| RenderError::invalid("text", message))
+            })
             .collect::<Result<_, _>>()?;
         tokens.iter().try_for_each(|tokens| self.check(tokens))?;
         if let Some(lanes) = &self.lanes {
             return lanes.encode(tokens);
         }
         let mut done = Vec::with_capacity(texts.len());
-        for group in tokens.chunks(rows::texts_per_forward(self.placement)) {
+        for group in tokens.chunks(self.placement.engine.texts_per_pass()) {
             let states = self.forward(group)?;
             for (position, tokens) in group.iter().enumerate() {
                 done.push(encoded(&states.f_select(0, position as i64)?, tokens, done.len())?);
@@ -159,16 +171,18 @@ impl TextEncoder {
         match tokens.ids.iter().find(|id| **id as usize >= vocab) {
             None => Ok(()),
             Some(id) => {
-                let message = format!("the tokenizer gave id {id}, the encoder knows {vocab} tokens");
+                let message =
+                    format!("the tokenizer gave id {id}, but the encoder knows {vocab} tokens");
                 Err(RenderError::invalid("text", message))
             }
         }
     }
 
-    /// A fixed number of rows; those beyond the texts are padding tokens, taken for real so that no row is empty.
+    /// A fixed number of rows. Rows beyond the texts are padding tokens that are not masked, so
+    /// that no row is empty.
     fn forward(&self, group: &[Tokens]) -> Result<Tensor, RenderError> {
         let length = group.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
-        let rows = rows::texts_per_forward(self.placement);
+        let rows = self.placement.engine.texts_per_pass();
         let mut ids = vec![i64::from(self.encoder.config().pad_token); rows * length];
         let mut mask = vec![1_i64; rows * length];
         for (row, tokens) in group.iter().enumerate() {
@@ -176,20 +190,22 @@ impl TextEncoder {
                 ids[row * length + position] = i64::from(*id);
                 mask[row * length + position] = i64::from(*real);
             }
-            // Texts of one file pad to one length; a file without padding leaves shorter rows.
+            // Texts of one tokenizer file are padded to one length; without padding, rows have
+            // different lengths.
             mask[row * length + tokens.ids.len()..(row + 1) * length].fill(0);
         }
         let tensor = |values: &[i64]| {
             Tensor::f_from_slice(values)?
                 .f_reshape([rows as i64, length as i64])?
                 .f_to_kind(Kind::Int64)?
-                .f_to_device(self.placement.device)
+                .f_to_device(self.placement.device())
         };
         Ok(self.encoder.forward(&tensor(&ids)?, &Keys::Masked(&tensor(&mask)?))?)
     }
 }
 
-/// A text's last hidden state, `[length, dimension]`, with what the tokenizer said; `row` is its position in the call.
+/// A text's last hidden state, `[length, dimension]`, with the tokenizer's notes; `row` is its
+/// position in the call.
 fn encoded(state: &Tensor, tokens: &Tokens, row: usize) -> Result<EncodedText, RenderError> {
     let embedding = HostTensor::from_tensor(state)?;
     if !embedding.is_finite() {
@@ -203,7 +219,8 @@ fn encoded(state: &Tensor, tokens: &Tokens, row: usize) -> Result<EncodedText, R
     })
 }
 
-/// A tokenizer that gives ids the encoder does not have, or no end token, belongs to another encoder.
+/// A tokenizer with ids that the encoder does not have, or without its end token, is for another
+/// encoder.
 fn check_fit(
     tokenizer: &Tokenizer,
     tokenizer_dir: &Path,
@@ -211,7 +228,7 @@ fn check_fit(
     text_encoder_dir: &Path,
 ) -> Result<(), LoadError> {
     let refuse = |message| Err(LoadError::Tokenizer { path: tokenizer_dir.to_owned(), message });
-    let encoder = text_encoder_dir.display();
+    let encoder = shown_path(text_encoder_dir);
     if tokenizer.vocabulary() > config.vocab {
         return refuse(format!(
             "it has {} tokens, and the encoder in {encoder} knows {}: they do not belong together",

@@ -1,5 +1,5 @@
-//! What a network makes of a text, kept for the images that share it: a job's images have one negative text, often the
-//! empty one, and those of one prompt have that in common too.
+//! Keeps what a network computes from a text, for all images that share the text. The images of a
+//! job have one negative text, often the empty one, and those of one prompt share that prompt.
 
 use std::cell::RefCell;
 
@@ -7,10 +7,10 @@ use crate::host::HostTensor;
 use crate::layers::Torch;
 use crate::unet::Conditioning;
 
-/// Texts kept. One of a network with IF-I-XL's widths takes some ten megabytes.
+/// How many texts are kept. One text takes about ten megabytes with IF-I-XL's widths.
 const MOST: usize = 4;
 
-/// The texts that were used last, the latest at the end.
+/// The least recently used texts come first.
 #[derive(Default)]
 pub(crate) struct Texts(RefCell<Vec<Known>>);
 
@@ -21,7 +21,7 @@ struct Known {
 }
 
 impl Texts {
-    /// What a text alone comes to, as it was made before or by `make`.
+    /// What a network computes from a text: kept from before, or computed by `make`.
     pub(crate) fn of(
         &self,
         text: &HostTensor,
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!([of(1.0, None), of(1.0, None), of(2.0, None)], [(1.0, 1), (1.0, 1), (2.0, 2)]);
         assert_eq!(of(1.0, Some(3)), (1.0, 3), "another noise level is another thing");
         assert_eq!([of(4.0, None), of(1.0, None)], [(4.0, 4), (1.0, 4)]);
-        assert_eq!(of(5.0, None), (5.0, 5), "the fifth: the one used longest ago goes");
+        assert_eq!(of(5.0, None), (5.0, 5), "the fifth drops the least recently used one");
         assert_eq!([of(1.0, None), of(2.0, None)], [(1.0, 5), (2.0, 6)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a stage's time goes, by kind of operation, on the thread that renders.
+//! Measures where a stage's time goes, by kind of operation, on the thread that renders.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -30,11 +30,11 @@ const NAMES: [&str; 8] = [
 
 thread_local! {
     static SPENT: [Cell<Duration>; 8] = const { [const { Cell::new(Duration::ZERO) }; 8] };
-    /// What the operations inside the one being timed took.
+    /// The time of operations inside the one that is being measured.
     static INSIDE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Times an operation; what is timed inside it counts there, not here.
+/// Measures an operation. Operations measured inside it count there, not here.
 pub(crate) fn timed<T>(part: Part, operation: impl FnOnce() -> T) -> T {
     let outside = INSIDE.replace(Duration::ZERO);
     let begun = Instant::now();
@@ -46,7 +46,7 @@ pub(crate) fn timed<T>(part: Part, operation: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What this thread spent on each kind of operation since the last call, by name.
+/// What this thread has spent on each kind of operation since the last call, by name.
 pub fn take() -> Vec<(&'static str, Duration)> {
     SPENT.with(|spent| NAMES.iter().zip(spent).map(|(name, time)| (*name, time.take())).collect())
 }
@@ -65,7 +65,8 @@ mod tests {
         let spent = take();
         let of = |name: &str| spent.iter().find(|(known, _)| *known == name).unwrap().1;
         assert!(
-            of("convolutions") >= Duration::from_millis(19) && of("rest of the network") < of("convolutions")
+            of("convolutions") >= Duration::from_millis(19)
+                && of("rest of the network") < of("convolutions")
         );
         assert!(take().iter().all(|(_, time)| time.is_zero()));
     }

@@ -1,17 +1,19 @@
-//! Replays recorded runs of the reference libraries, to prove that this machine computes the same.
+//! Replays recorded runs of the reference libraries, to check that this machine computes the same.
 //!
-//! A trace (`*.trace.safetensors`) holds one run of diffusers or transformers on a cascade folder: inputs, noise, and
-//! every intermediate picture. [`check`] runs the same here, with the recorded noise, and compares tensor by tensor.
-//! Beyond tests it is the burn-in of a machine or GPU: a worker that fails it must not render.
+//! A trace (`*.trace.safetensors`) contains one run of diffusers or transformers on a cascade
+//! folder: inputs, noise, and every intermediate picture. [`check`] runs the same here, with the
+//! recorded noise, and compares each tensor. Besides being a test, it is the burn-in of a machine
+//! or GPU: a worker that fails it must not render.
 //!
-//! The header's metadata names the run. A text trace has `prompts` and `negative_prompts` (JSON lists). A stage trace
-//! has `stage`, `sampler` (`ddpm`, `ddim`, `dpmsolver++`, `sde-dpmsolver++`), `steps`, `guidance_scale`, `sensitivity`,
-//! `noise_level` for super-resolution, and may have `eta`, `custom_timesteps` (`true` if its list of timesteps was given),
-//! `spacing` (`leading`, `linspace`, `trailing`), `guidance_schedule` (`timesteps FROM TO`, `steps FROM TO` as fractions,
-//! `oscillating FIRST LOW`) and `thresholding` (`off`, `static RANGE`, `dynamic RATIO MAX`).
-//! Its `task` is `text-to-image` if absent, `image-to-image` or `inpainting`; the latter two have a `strength` and
-//! `init_image`, which `noise.init` is added to, give x at the first timestep as `sample.start`, and inpainting has a
-//! `mask`.
+//! The header's metadata names the run. A text trace has `prompts` and `negative_prompts` (JSON
+//! lists). A stage trace has `stage`, `sampler` (`ddpm`, `ddim`, `dpmsolver++`, `sde-dpmsolver++`),
+//! `steps`, `guidance_scale`, `sensitivity`, `noise_level` for super-resolution, and may have
+//! `eta`, `custom_timesteps` (`true` if its list of timesteps was given), `spacing` (`leading`,
+//! `linspace`, `trailing`), `guidance_schedule` (`timesteps FROM TO`, `steps FROM TO` as fractions,
+//! `oscillating FIRST LOW`) and `thresholding` (`off`, `static RANGE`, `dynamic RATIO MAX`). Its
+//! `task` is `text-to-image` if absent, `image-to-image` or `inpainting`; the latter two have a
+//! `strength` and `init_image`, which `noise.init` is added to, give x at the first timestep as
+//! `sample.start`, and inpainting has a `mask`.
 
 mod recording;
 mod replay;
@@ -30,29 +32,30 @@ use recording::Recording;
 /// How to check.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CheckOptions {
-    /// The largest difference allowed anywhere in a sampler's run, 2e-4 if absent; four times the trace's own
-    /// sensitivity counts where that is larger. Single forward passes and texts may be off as far as rounding takes this
-    /// network here, which is measured by weights that are off by their last bits; with a larger tolerance than 2e-4, as many
-    /// times that as it is of 2e-4, and at least a twentieth of it.
+    /// The largest accepted difference anywhere in a sampler's run; 2e-4 if absent. Four times the
+    /// trace's own sensitivity is used if that is larger. Single forward passes and texts may
+    /// differ as much as rounding changes this network here. That is measured with weights that are
+    /// off by their last bits. A tolerance above 2e-4 widens this limit in proportion, and to at
+    /// least a twentieth of the tolerance.
     pub tolerance: Option<f64>,
     /// The device to check.
     pub device: DeviceChoice,
-    /// The number format to check; `Auto` is f32 here, as the traces are.
+    /// The number format to check; `Auto` means f32 here, as in the traces.
     pub dtype: DtypeChoice,
-    /// Networks run on libtorch's operations alone, even where this crate has its own kernels.
+    /// Run networks only with libtorch's operations, even where this crate has its own kernels.
     pub libtorch_only: bool,
 }
 
-/// What came of one trace.
+/// The result for one trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TraceReport {
     /// The trace's file.
     pub trace: PathBuf,
-    /// One row per recorded tensor, in the order they are computed.
+    /// One row per recorded tensor, in the order of computation.
     pub rows: Vec<TraceRow>,
 }
 
-/// What came of one tensor.
+/// The result for one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TraceRow {
     /// The tensor's name in the trace.
@@ -61,7 +64,7 @@ pub struct TraceRow {
     pub shape: Vec<usize>,
     /// The largest difference of any value; infinite if shapes differ or a value is not finite.
     pub max_difference: f64,
-    /// The largest difference allowed.
+    /// The largest accepted difference.
     pub tolerance: f64,
     /// Whether the difference is within the tolerance.
     pub pass: bool,
@@ -74,7 +77,7 @@ impl TraceReport {
     }
 }
 
-/// Why a check could not be carried out at all.
+/// Why a check could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The cascade's folder could not be loaded.
@@ -83,7 +86,7 @@ pub enum CheckError {
     /// A forward pass failed.
     #[error(transparent)]
     Render(#[from] RenderError),
-    /// A trace is not one, or does not fit the cascade.
+    /// A file is not a trace, or does not match the cascade.
     #[error("trace {path}: {message}")]
     Trace {
         /// The trace's file.
@@ -99,10 +102,11 @@ impl From<tch::TchError> for CheckError {
     }
 }
 
-/// Replays each trace on the cascade in `cascade_dir`, which needs no `cascade.toml`.
+/// Replays each trace with the cascade in `cascade_dir`, which needs no `cascade.toml`.
 ///
-/// A stage trace takes its text from the text trace among `traces`, or from `text_encoder.trace.safetensors` beside it.
-/// A difference is not an error: it is a row that did not pass.
+/// A stage trace takes its text from the text trace among `traces`, or from
+/// `text_encoder.trace.safetensors` beside it. A difference is not an error: it is a row that did
+/// not pass.
 pub fn check(
     cascade_dir: &Path,
     traces: &[PathBuf],
@@ -114,7 +118,8 @@ pub fn check(
     };
     let CheckOptions { device, libtorch_only, .. } = options;
     let load = LoadOptions { device, dtype, libtorch_only, ..LoadOptions::default() };
-    let recordings = traces.iter().map(|path| Recording::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let recordings =
+        traces.iter().map(|path| Recording::open(path)).collect::<Result<Vec<_>, _>>()?;
     let mut stages: BTreeMap<String, StageModel> = BTreeMap::new();
     let mut reports = Vec::with_capacity(recordings.len());
     for recording in &recordings {
@@ -123,12 +128,14 @@ pub fn check(
         } else {
             let name = recording.required("stage")?;
             if name.contains(['/', '\\']) || name.starts_with('.') {
-                return Err(
-                    recording.invalid(format!("`stage` is {name}, which is not a folder of the cascade"))
-                );
+                return Err(recording
+                    .invalid(format!("`stage` is {name}, which is not a folder of the cascade")));
             }
             if !stages.contains_key(name) {
-                stages.insert(name.to_owned(), StageModel::load(&cascade_dir.join(name), name, &load)?);
+                stages.insert(
+                    name.to_owned(),
+                    StageModel::load(&cascade_dir.join(name), name, &load)?,
+                );
             }
             let given = recordings.iter().find(|other| other.is_text());
             let beside;
@@ -136,12 +143,14 @@ pub fn check(
                 _ if recording.has("embeddings") => recording,
                 Some(text) => text,
                 None => {
-                    beside =
-                        Recording::open(&recording.path().with_file_name("text_encoder.trace.safetensors"))?;
+                    beside = Recording::open(
+                        &recording.path().with_file_name("text_encoder.trace.safetensors"),
+                    )?;
                     &beside
                 }
             };
-            let checked = replay::Checked { model: &stages[name], folder: &cascade_dir.join(name), load };
+            let checked =
+                replay::Checked { model: &stages[name], folder: &cascade_dir.join(name), load };
             replay::stage(&checked, recording, text, options.tolerance)?
         };
         reports.push(TraceReport { trace: recording.path().to_owned(), rows });

@@ -1,8 +1,9 @@
 //! The networks that predict what to remove from a noisy picture.
 //!
-//! Two classes are run, told apart by `_class_name` in `unet/config.json`: diffusers' `UNet2DConditionModel` as
-//! DeepFloyd IF configures it ([`model`]), and the Imagen paper's Efficient U-Net ([`efficient`]). Both take the
-//! noisy picture, the timestep and a [`Conditioning`], which holds all that does not change over the steps.
+//! There are two classes, distinguished by `_class_name` in `unet/config.json`: diffusers'
+//! `UNet2DConditionModel` as DeepFloyd IF configures it ([`model`]), and the Imagen paper's
+//! Efficient U-Net ([`efficient`]). Both take the noisy picture, the timestep and a
+//! [`Conditioning`], which has everything that does not change over the steps.
 
 pub(crate) mod attention;
 pub(crate) mod blocks;
@@ -19,16 +20,20 @@ use tch::{Kind, Tensor};
 
 use crate::config::ConfigFile;
 use crate::device::Placement;
+use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::layers::Torch;
 use crate::timings::{Part, timed};
 use crate::weights::{Weights, WeightsSurvey, nowhere};
 
-/// What a forward pass needs of text, negative text and noise level, computed once per image and stage.
+/// What a forward pass needs from the text, the negative text and the noise level. Computed once
+/// per image and stage.
 pub(crate) struct Conditioning {
-    /// What is added to the time embedding: class and pooled text, `[rows, width]` in f32; absent without either.
+    /// Added to the time embedding: class and pooled text, `[rows, width]` in f32; absent if there
+    /// is neither.
     pub(crate) embedding: Option<Tensor>,
-    /// The text's keys and values for every attention layer in forward order, each `[rows, length, channels]`.
+    /// The text's keys and values for every attention layer in forward order, each `[rows, length,
+    /// channels]`.
     pub(crate) text: Vec<(Tensor, Tensor)>,
     identity: Arc<()>,
 }
@@ -38,7 +43,7 @@ impl Conditioning {
         Self { embedding, text, identity: Arc::new(()) }
     }
 
-    /// Another handle on the same.
+    /// Another handle to the same values.
     pub(crate) fn share(&self) -> Self {
         let pair = |(key, value): &(Tensor, Tensor)| (key.shallow_clone(), value.shallow_clone());
         Self {
@@ -48,15 +53,17 @@ impl Conditioning {
         }
     }
 
-    /// Tells this conditioning from all others for as long as somebody holds it.
+    /// Distinguishes this conditioning from all others while somebody holds it.
     pub(crate) fn identity(&self) -> Arc<()> {
         Arc::clone(&self.identity)
     }
 
-    /// The conditioning of all rows of several.
+    /// Joins the rows of several conditionings.
     pub(crate) fn join(parts: &[&Self]) -> Torch<Self> {
-        let embeddings: Vec<&Tensor> = parts.iter().filter_map(|part| part.embedding.as_ref()).collect();
-        let embedding = if embeddings.is_empty() { None } else { Some(Tensor::f_cat(&embeddings, 0)?) };
+        let embeddings: Vec<&Tensor> =
+            parts.iter().filter_map(|part| part.embedding.as_ref()).collect();
+        let embedding =
+            if embeddings.is_empty() { None } else { Some(Tensor::f_cat(&embeddings, 0)?) };
         let layers = parts.first().map_or(0, |part| part.text.len());
         let text = (0..layers)
             .map(|layer| {
@@ -69,7 +76,7 @@ impl Conditioning {
     }
 }
 
-/// What a network takes and gives, whichever class it is.
+/// The inputs and outputs of a network of either class.
 #[derive(Clone, Debug)]
 pub(crate) struct Interface {
     pub(crate) in_channels: usize,
@@ -87,7 +94,7 @@ pub(crate) enum Network {
     Efficient(Box<efficient::EfficientUNet>),
 }
 
-/// A network and what was learned while loading it.
+/// A network, and facts found while loading it.
 pub(crate) struct LoadedNetwork {
     pub(crate) network: Network,
     pub(crate) interface: Interface,
@@ -95,7 +102,7 @@ pub(crate) struct LoadedNetwork {
     pub(crate) ignored_keys: Vec<String>,
 }
 
-/// What a network's folder holds, by its configuration and its weights' headers.
+/// The content of a network's folder, by its configuration and its weights' headers.
 pub(crate) struct SurveyedNetwork {
     pub(crate) class: &'static str,
     pub(crate) interface: Interface,
@@ -104,11 +111,11 @@ pub(crate) struct SurveyedNetwork {
     pub(crate) unknown_keys: Vec<String>,
 }
 
-/// What weights' files are called before their extension.
+/// The name of weights files, without the extension.
 const STEM: &str = "diffusion_pytorch_model";
 
 impl Network {
-    /// Loads `config.json` and `diffusion_pytorch_model.safetensors` (or its shards) of a folder.
+    /// Loads `config.json` and `diffusion_pytorch_model.safetensors` (or its shards) from a folder.
     pub(crate) fn load(folder: &Path, placement: Placement) -> Result<LoadedNetwork, LoadError> {
         let config = ConfigFile::open(&folder.join("config.json"))?;
         let weights = Weights::open(folder, STEM, placement)?;
@@ -118,8 +125,11 @@ impl Network {
         Ok(LoadedNetwork { network, interface, parameters, ignored_keys: config.ignored_keys() })
     }
 
-    /// Checks configuration and headers as [`Self::load`] does, without reading the weights.
-    pub(crate) fn survey(folder: &Path, variant: Option<&str>) -> Result<SurveyedNetwork, LoadError> {
+    /// Checks configuration and headers like [`Self::load`], without reading the weights.
+    pub(crate) fn survey(
+        folder: &Path,
+        variant: Option<&str>,
+    ) -> Result<SurveyedNetwork, LoadError> {
         let config = ConfigFile::open(&folder.join("config.json"))?;
         let weights = Weights::survey(folder, STEM, variant)?;
         let (network, interface) = Self::take(&config, &weights, nowhere())?;
@@ -154,7 +164,8 @@ impl Network {
         }
     }
 
-    /// Prepares text (`[rows, length, dimension]`, f32 on the device) and the noise level for all steps.
+    /// Prepares text (`[rows, length, dimension]`, f32 on the device) and the noise level for all
+    /// steps.
     pub(crate) fn condition(&self, text: &Tensor, noise_level: Option<u32>) -> Torch<Conditioning> {
         timed(Part::Conditioning, || match self {
             Self::If(network) => network.condition(text, noise_level),
@@ -162,9 +173,10 @@ impl Network {
         })
     }
 
-    /// The prediction for `x` (`[rows, in_channels, height, width]`, channels-last, any float type) at one timestep,
-    /// in f32; and the deeper features that it rests on: what enters the last block on the way up. Given those of another
-    /// step (`deep`), only the blocks at the highest resolution are computed (Ma et al. 2024, "DeepCache").
+    /// The prediction for `x` (`[rows, in_channels, height, width]`, channels-last, any float type)
+    /// at one timestep, in f32. Also returns the deeper features: the input of the last block on
+    /// the way up. With the deeper features of another step (`deep`), only the blocks at the
+    /// highest resolution are computed (Ma et al. 2024, "DeepCache").
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -172,11 +184,13 @@ impl Network {
         conditioning: &Conditioning,
         deep: Option<&Tensor>,
     ) -> Torch<(Tensor, Tensor)> {
-        let time = Tensor::f_full([1], f64::from(timestep), (Kind::Float, self.placement().device))?;
+        let time =
+            Tensor::f_full([1], f64::from(timestep), (Kind::Float, self.placement().device()))?;
         self.forward_at(x, &time, conditioning, deep)
     }
 
-    /// The same for a time on the device, `[1]` in f32: everything that changes from step to step is a tensor.
+    /// The same for a time on the device, `[1]` in f32: everything that changes from step to step
+    /// is then a tensor.
     pub(crate) fn forward_at(
         &self,
         x: &Tensor,
@@ -184,6 +198,8 @@ impl Network {
         conditioning: &Conditioning,
         deep: Option<&Tensor>,
     ) -> Torch<(Tensor, Tensor)> {
+        #[cfg(test)]
+        counted::note(x.size()[0], deep.is_some());
         timed(Part::Network, || {
             let (output, deep) = match self {
                 Self::If(network) => network.forward(x, time, conditioning, deep)?,
@@ -193,12 +209,12 @@ impl Network {
         })
     }
 
-    /// Whether it runs on this crate's own kernels: any number of rows may then share a pass.
-    pub(crate) fn on_kernels(&self) -> bool {
-        self.placement().kernels
+    /// The engine that computes it.
+    pub(crate) fn engine(&self) -> Engine {
+        self.placement().engine
     }
 
-    /// The format that it computes in.
+    /// The number format in which it computes.
     pub(crate) fn kind(&self) -> Kind {
         self.placement().kind
     }
@@ -210,11 +226,30 @@ impl Network {
         }
     }
 
-    /// The name of the class, as configuration files have it.
+    /// The name of the class, as in configuration files.
     pub(crate) fn class_name(&self) -> &'static str {
         match self {
             Self::If(_) => "UNet2DConditionModel",
             Self::Efficient(_) => "EfficientUNet2DModel",
         }
+    }
+}
+
+/// The passes of this thread; for tests that count them.
+#[cfg(test)]
+pub(crate) mod counted {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static PASSES: RefCell<Vec<(i64, bool)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(rows: i64, reused: bool) {
+        PASSES.with_borrow_mut(|passes| passes.push((rows, reused)));
+    }
+
+    /// The rows of each pass since the last call, and whether it reused deeper features.
+    pub(crate) fn take() -> Vec<(i64, bool)> {
+        PASSES.take()
     }
 }

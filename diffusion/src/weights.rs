@@ -1,12 +1,15 @@
-//! Weights from safetensors files, one tensor at a time, with nothing missing, misshapen, infinite or left over.
+//! Reads weights from safetensors files, one tensor at a time, and checks that none is missing,
+//! infinite, unused or has a wrong shape.
 //!
-//! A folder holds either one file or shards with an `index.json`. Files are memory-mapped: a tensor's bytes are read
-//! when the network asks for it, checked, and copied to the device in the number format it runs in, piece by piece;
-//! the pages behind a piece are given back at once. So loading never holds a second copy of the model, nor of its
-//! largest tensor. [`Weights::finish`] accounts for every tensor of the files.
+//! A folder has either one file or shards with an `index.json`. When the network asks for a tensor,
+//! its bytes are read, checked, and copied to the device in the number format of the network, piece
+//! by piece, through memory for one piece. So loading never holds a second copy of the model, or of
+//! its largest tensor. Files are never mapped: a file that is cut short meanwhile fails to load and
+//! harms nothing else. [`Weights::finish`] checks that every tensor of the files was used.
 //!
-//! A [`Weights::survey`] answers the same calls from the files' headers alone, with tensors that hold next to nothing, so that
-//! the code that loads a network also tells what its configuration asks for, whatever its size.
+//! A [`Weights::survey`] answers the same calls from the files' headers alone, with tensors that
+//! hold almost nothing. So the code that loads a network also reports what its configuration
+//! requires, whatever the size.
 
 mod disturb;
 mod file;
@@ -25,8 +28,8 @@ use tch::{Device, Kind, Tensor};
 use crate::device::{Placement, give_freed_memory_back};
 use crate::error::LoadError;
 
-use file::File;
 pub use file::scan;
+use file::{File, Piece};
 pub use survey::WeightsSurvey;
 pub(crate) use survey::nowhere;
 use variants::Variant;
@@ -34,43 +37,46 @@ use variants::Variant;
 /// Bytes read, checked and copied at once.
 const PIECE: usize = 16 << 20;
 
-/// A tensor of so many bytes is worth giving freed memory back first: what an earlier one left, unpacked, may be too small
-/// for it or lie between weights.
+/// Before reading a tensor of at least this many bytes, freed memory is given back: what an earlier
+/// tensor left may be too small for it, or lie between weights.
 const LARGE: usize = 16 << 20;
 
-/// Weights of so many bytes stay as large as they are when they are packed.
+/// Weights with this many bytes keep their size when they are packed.
 const MAY_GROW: usize = 2 << 30;
-/// 3 × 3 convolutions with at least so many channels in and out are packed with 16 numbers in the place of 9. With 64 a layer in
-/// bf16 takes 1/1.5 of the time, with 192 1/1.8, with 768 half; with 32 it would gain little, for inputs that are rounded once more.
+/// 3 × 3 convolutions with at least this many channels in and out are packed with 16 numbers
+/// instead of 9. With 64 channels a layer in bf16 takes 1/1.5 of the time, with 192 1/1.8, with 768
+/// half. With 32 it would gain little, and inputs would be rounded once more.
 pub(crate) const WIDE: usize = 64;
 
 /// The tensors of one model folder.
 pub(crate) struct Weights {
     source: PathBuf,
     files: Vec<File>,
-    /// Which file holds each tensor.
+    /// Where pieces of the files are read to.
+    piece: RefCell<Piece>,
+    /// Which file has each tensor.
     places: BTreeMap<String, usize>,
-    /// In all tensors, taken or not.
+    /// Numbers in all tensors, used or not.
     numbers: usize,
     taken: RefCell<BTreeSet<String>>,
     counts: RefCell<Counts>,
     placement: Placement,
-    /// Which variant this is, first, and which others lie beside it; of a survey only.
+    /// The variant of these weights, then the other variants beside it; only in a survey.
     surveyed: Option<Vec<String>>,
 }
 
-/// Whether the weights of a network of so many numbers may grow.
+/// Whether the weights of a network with this many numbers may grow.
 fn may_grow(numbers: usize, kind: Kind) -> bool {
     numbers * kind.elt_size_in_bytes() <= MAY_GROW
 }
 
-/// What was taken so far.
+/// The numbers taken so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     parameters: usize,
-    /// Of those, how many stay in f32 whatever the network runs in.
+    /// How many of these stay in f32, whatever format the network has.
     always_f32: usize,
-    /// Of those, how many are of convolutions that may be packed with more of them.
+    /// How many of these belong to convolutions that may be packed, which needs more numbers.
     may_grow: usize,
 }
 
@@ -81,7 +87,7 @@ struct Found<'a> {
     stored: Kind,
 }
 
-/// How a tensor's memory is laid out.
+/// The memory layout of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Plain,
@@ -89,13 +95,18 @@ enum Layout {
 }
 
 impl Weights {
-    /// Opens the preferred variant of a folder: the plain one, else `fp16`, else `bf16`, else what there is.
+    /// Opens the preferred variant of a folder: the plain one, or else `fp16`, or else `bf16`, or
+    /// else any other.
     pub(crate) fn open(folder: &Path, stem: &str, placement: Placement) -> Result<Self, LoadError> {
         Self::open_variant(&Variant::choose(folder, stem, None)?, placement)
     }
 
-    /// The same, of a named variant, from headers alone.
-    pub(crate) fn survey(folder: &Path, stem: &str, variant: Option<&str>) -> Result<Self, LoadError> {
+    /// The same for a named variant, from headers alone.
+    pub(crate) fn survey(
+        folder: &Path,
+        stem: &str,
+        variant: Option<&str>,
+    ) -> Result<Self, LoadError> {
         let chosen = Variant::choose(folder, stem, variant)?;
         let mut labels: Vec<_> =
             Variant::all(folder, stem)?.iter().map(|variant| variant.label().to_owned()).collect();
@@ -113,7 +124,8 @@ impl Weights {
         let map = variants::shard_map(&source)?;
         let folder = source.parent().unwrap_or(Path::new("")).to_owned();
         let names: BTreeSet<&String> = map.values().collect();
-        let files = names.iter().map(|name| File::open(&folder.join(name))).collect::<Result<_, _>>()?;
+        let files =
+            names.iter().map(|name| File::open(&folder.join(name))).collect::<Result<_, _>>()?;
         let weights = Self::from_files(source.clone(), files, placement);
         let place = |(tensor, file): (&String, &String)| {
             let found = weights.places.get(tensor)?;
@@ -138,6 +150,7 @@ impl Weights {
         Self {
             source,
             files,
+            piece: RefCell::default(),
             places,
             numbers,
             taken: RefCell::default(),
@@ -152,13 +165,14 @@ impl Weights {
         self.counts.borrow().parameters
     }
 
-    /// Where the tensors go, and as what.
+    /// The device and format of the tensors.
     pub(crate) fn placement(&self) -> Placement {
         self.placement
     }
 
-    /// Whether weights may take up to 16/9 of their memory where that makes a layer faster: not where a network's take
-    /// gibibytes as they are. It depends on the files and the number format alone, as the bits of what is rendered do.
+    /// Whether weights may take up to 16/9 of their memory if that makes a layer faster. Not if a
+    /// network's weights take gibibytes anyway. It depends only on the files and the number format,
+    /// because it changes the bits of pictures.
     pub(crate) fn may_grow(&self) -> bool {
         may_grow(self.numbers, self.placement.kind)
     }
@@ -167,12 +181,12 @@ impl Weights {
         self.places.contains_key(name)
     }
 
-    /// A tensor of the given shape on the model's device, in its number format.
+    /// A tensor of the given shape, on the model's device and in its number format.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
         self.take_as(name, shape, self.placement.kind, Layout::Plain)
     }
 
-    /// A tensor that stays in f32 whatever the network runs in.
+    /// A tensor that stays in f32, whatever format the network has.
     pub(crate) fn take_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
         if !self.taken.borrow().contains(name) {
             self.counts.borrow_mut().always_f32 += shape.iter().product::<usize>();
@@ -181,7 +195,11 @@ impl Weights {
     }
 
     /// A convolution's weight, `[outputs, inputs, height, width]`, whose memory is channels-last.
-    pub(crate) fn take_channels_last(&self, name: &str, shape: &[usize; 4]) -> Result<Tensor, LoadError> {
+    pub(crate) fn take_channels_last(
+        &self,
+        name: &str,
+        shape: &[usize; 4],
+    ) -> Result<Tensor, LoadError> {
         let [outputs, inputs, window @ ..] = *shape;
         if window == [3, 3] && outputs.min(inputs) >= WIDE && !self.taken.borrow().contains(name) {
             self.counts.borrow_mut().may_grow += shape.iter().product::<usize>();
@@ -189,8 +207,12 @@ impl Weights {
         self.take_as(name, shape, self.placement.kind, Layout::ChannelsLast)
     }
 
-    /// Several matrices of one shape, the rows of each behind those of the one before, read into one piece of memory.
-    pub(crate) fn take_stacked(&self, names: &[String], shape: [usize; 2]) -> Result<Tensor, LoadError> {
+    /// Several matrices of one shape, joined by rows, read into one piece of memory.
+    pub(crate) fn take_stacked(
+        &self,
+        names: &[String],
+        shape: [usize; 2],
+    ) -> Result<Tensor, LoadError> {
         let [rows, columns] = shape;
         let (kind, whole) = (self.placement.kind, [rows * names.len(), columns]);
         let stacked = match self.surveyed {
@@ -207,7 +229,13 @@ impl Weights {
         Ok(stacked)
     }
 
-    fn take_as(&self, name: &str, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
+    fn take_as(
+        &self,
+        name: &str,
+        shape: &[usize],
+        kind: Kind,
+        layout: Layout,
+    ) -> Result<Tensor, LoadError> {
         let found = self.find(name, shape)?;
         if self.surveyed.is_some() {
             return Ok(survey::stand_in(shape, kind)?);
@@ -217,7 +245,8 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// Where a tensor lies, if it is there with this shape and in a format that is read. It counts as taken.
+    /// Where a tensor is, if it exists with this shape and in a supported format. It then counts as
+    /// used.
     fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'_>, LoadError> {
         let missing = || LoadError::Missing { path: self.source.clone(), tensor: name.to_owned() };
         let file = &self.files[*self.places.get(name).ok_or_else(missing)?];
@@ -245,7 +274,7 @@ impl Weights {
 
     fn empty(&self, shape: &[usize], kind: Kind, layout: Layout) -> Result<Tensor, LoadError> {
         let extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
-        let options = (kind, self.placement.device);
+        let options = (kind, self.placement.device());
         if shape.iter().product::<usize>() * kind.elt_size_in_bytes() >= LARGE {
             give_freed_memory_back();
         }
@@ -259,7 +288,8 @@ impl Weights {
         tensor.map_err(|error| LoadError::torch(&self.source, error))
     }
 
-    /// Copies a tensor out of its file piece by piece, each a run of whole rows of the first dimension.
+    /// Copies a tensor from its file piece by piece; each piece is a run of whole rows of the first
+    /// dimension.
     fn fill(&self, tensor: &Tensor, name: &str, found: &Found<'_>) -> Result<(), LoadError> {
         let Found { file, info, stored } = found;
         let failed = |error| LoadError::torch(&file.path, error);
@@ -270,12 +300,16 @@ impl Weights {
         }
         let row = bytes / rows;
         let rows_at_once = (PIECE / row).clamp(1, rows);
+        let mut memory = self.piece.borrow_mut();
         for first in (0..rows).step_by(rows_at_once) {
             let count = rows_at_once.min(rows - first);
             let begin = info.data_offsets.0 + first * row;
-            let piece = file.bytes(begin, begin + count * row);
+            let piece = file.read(begin, begin + count * row, &mut memory)?;
             if !file::all_finite(info.dtype, piece) {
-                return Err(LoadError::NonFinite { path: file.path.clone(), tensor: name.to_owned() });
+                return Err(LoadError::NonFinite {
+                    path: file.path.clone(),
+                    tensor: name.to_owned(),
+                });
             }
             let mut shape: Vec<i64> = info.shape.iter().map(|extent| *extent as i64).collect();
             let mut place = match shape.first_mut() {
@@ -285,20 +319,23 @@ impl Weights {
                 }
                 None => tensor.shallow_clone(),
             };
-            file.copy_into(&mut place, (begin, begin + count * row), &shape, *stored).map_err(failed)?;
+            file::copy_into(&mut place, piece, &shape, *stored).map_err(failed)?;
             if let Some(seed) = self.placement.disturbed {
                 disturb::last_bits(&mut place, seed ^ begin as u64).map_err(failed)?;
             }
-            file.give_back(begin, begin + count * row);
         }
         Ok(())
     }
 
-    /// Fails if the files hold a tensor that was not taken and that `expected_extra` does not know.
+    /// Fails if the files have a tensor that was not used and that `expected_extra` does not
+    /// accept.
     pub(crate) fn finish(self, expected_extra: impl Fn(&str) -> bool) -> Result<(), LoadError> {
         let taken = self.taken.borrow();
-        let left: Vec<&String> =
-            self.places.keys().filter(|name| !taken.contains(*name) && !expected_extra(name)).collect();
+        let left: Vec<&String> = self
+            .places
+            .keys()
+            .filter(|name| !taken.contains(*name) && !expected_extra(name))
+            .collect();
         match left.first() {
             None => Ok(()),
             Some(first) => {
@@ -309,7 +346,7 @@ impl Weights {
     }
 }
 
-/// A small file, read whole; for traces.
+/// A small file, read completely; for traces.
 pub(crate) struct Contents {
     /// f32 or i64, on the host.
     pub(crate) tensors: BTreeMap<String, Tensor>,
@@ -319,9 +356,9 @@ pub(crate) struct Contents {
 /// Reads every tensor of a file, and its metadata.
 pub(crate) fn read_all(path: &Path) -> Result<Contents, LoadError> {
     let file = File::open(path)?;
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, mut memory) = (BTreeMap::new(), Piece::default());
     for (name, info) in file.header.tensors() {
-        let bytes = file.bytes(info.data_offsets.0, info.data_offsets.1);
+        let bytes = file.read(info.data_offsets.0, info.data_offsets.1, &mut memory)?;
         let kind = match info.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::I64 => Kind::Int64,
@@ -334,7 +371,10 @@ pub(crate) fn read_all(path: &Path) -> Result<Contents, LoadError> {
             }
         };
         let extents: Vec<i64> = info.shape.iter().map(|extent| *extent as i64).collect();
-        tensors.insert(name, Tensor::f_from_data_size(bytes, &extents, kind)?.f_to_device(Device::Cpu)?);
+        tensors.insert(
+            name,
+            Tensor::f_from_data_size(bytes, &extents, kind)?.f_to_device(Device::Cpu)?,
+        );
     }
     let metadata = file.header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok(Contents { tensors, metadata })

@@ -1,4 +1,4 @@
-//! gRPC `Encoder.Encode`: embeddings for those who want them directly.
+//! gRPC `Encoder.Encode`: embeddings for clients that want them directly.
 
 use darkroom_core::{
     digest::Digest,
@@ -16,9 +16,9 @@ use crate::{
     thread::Encoders,
 };
 
-/// Most texts of a request.
+/// Most texts per request.
 pub const MAX_TEXTS: usize = 256;
-/// Texts of a request that are encoded at a time: about what the host does side by side.
+/// Texts of a request that are encoded at a time: about as many as the host handles in parallel.
 const AT_ONCE: usize = 4;
 /// Most bytes of embeddings in one response.
 pub const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -35,14 +35,14 @@ impl EncoderApi {
         Self { encoders, preparations }
     }
 
-    /// Position of the encoder asked for; the first if none is named.
+    /// Position of the requested encoder; the first if none is named.
     fn position(&self, digest: &str) -> Result<usize, UserError> {
         if digest.is_empty() {
             return Ok(0);
         }
-        let wanted: Digest = digest
-            .parse()
-            .map_err(|error: UserError| UserError::invalid("encoder_digest", format!("encoder_{error}")))?;
+        let wanted: Digest = digest.parse().map_err(|error: UserError| {
+            UserError::invalid("encoder_digest", format!("encoder_{error}"))
+        })?;
         let digests = self.encoders.digests();
         digests.iter().position(|found| *found == wanted).ok_or_else(|| {
             let served: Vec<_> = digests.iter().map(ToString::to_string).collect();
@@ -61,17 +61,20 @@ impl EncoderApi {
         check(&request.texts)?;
         let position = self.position(&request.encoder_digest)?;
         let preparation = self.preparations.get(position).copied().unwrap_or_default();
-        // Not on the threads that answer calls: cleaning many long texts takes a while.
+        // Not on the threads that answer calls, because cleaning many long texts takes a while.
         let prepared = tokio::task::spawn_blocking(move || prepare(preparation, &request.texts));
         let texts = prepared
             .await
             .map_err(|error| UserError::new(Code::Internal, "INTERNAL", error.to_string()))??;
         let mut embeddings = Vec::with_capacity(texts.len());
         let mut bytes = 0;
-        // A few at a time, so that a request of many texts does not keep the farm's own waiting.
+        // A few at a time, so that a large request does not block the farm's own texts.
         for texts in texts.chunks(AT_ONCE) {
-            let encoded =
-                self.encoders.encode(position, texts.to_vec()).await.map_err(|error| failed(&error))?;
+            let encoded = self
+                .encoders
+                .encode(position, texts.to_vec())
+                .await
+                .map_err(|error| failed(&error))?;
             embeddings.extend(encoded.into_iter().map(to_embedding));
             bytes = embeddings.iter().map(|embedding: &Embedding| embedding.data.len()).sum();
             if bytes > MAX_RESPONSE_BYTES {
@@ -79,7 +82,7 @@ impl EncoderApi {
             }
         }
         if bytes > MAX_RESPONSE_BYTES {
-            // They are all of one size.
+            // All embeddings have the same size.
             let fit = MAX_RESPONSE_BYTES * embeddings.len() / bytes;
             let message = format!(
                 "texts has {} entries, more than a response holds; accepted: 1 to {fit}",
@@ -87,7 +90,8 @@ impl EncoderApi {
             );
             return Err(UserError::invalid("texts", message));
         }
-        let digest = self.encoders.digests().get(position).map(ToString::to_string).unwrap_or_default();
+        let digest =
+            self.encoders.digests().get(position).map(ToString::to_string).unwrap_or_default();
         Ok(EncodeResponse { embeddings, encoder_digest: digest })
     }
 }
@@ -97,7 +101,10 @@ fn check(texts: &[String]) -> Result<(), UserError> {
         let message = format!("texts has {} entries; accepted: 1 to {MAX_TEXTS}", texts.len());
         return Err(UserError::invalid("texts", message));
     }
-    texts.iter().enumerate().try_for_each(|(i, text)| prompt::check_text(&format!("texts[{i}]"), text))
+    texts
+        .iter()
+        .enumerate()
+        .try_for_each(|(i, text)| prompt::check_text(&format!("texts[{i}]"), text))
 }
 
 fn prepare(preparation: TextPreparation, texts: &[String]) -> Result<Vec<String>, UserError> {
@@ -106,7 +113,8 @@ fn prepare(preparation: TextPreparation, texts: &[String]) -> Result<Vec<String>
 }
 
 fn to_embedding(encoded: Encoded) -> Embedding {
-    let extent = |position: usize| encoded.embedding.shape.get(position).map_or(0, |extent| *extent as u32);
+    let extent =
+        |position: usize| encoded.embedding.shape.get(position).map_or(0, |extent| *extent as u32);
     Embedding {
         tokens: extent(0),
         width: extent(1),
@@ -124,13 +132,21 @@ fn failed(error: &EncodeError) -> UserError {
         EncodeError::Failed { message, .. } => {
             UserError::new(Code::Internal, "ENCODING_FAILED", message.clone())
         }
-        EncodeError::Closed => UserError::new(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
+        EncodeError::Closed => {
+            UserError::new(Code::Unavailable, "SHUTTING_DOWN", error.to_string())
+        }
     }
 }
 
 #[tonic::async_trait]
 impl encoder_server::Encoder for EncoderApi {
-    async fn encode(&self, request: Request<EncodeRequest>) -> Result<Response<EncodeResponse>, Status> {
-        self.answer(request.into_inner()).await.map(Response::new).map_err(|error| to_status(&error))
+    async fn encode(
+        &self,
+        request: Request<EncodeRequest>,
+    ) -> Result<Response<EncodeResponse>, Status> {
+        self.answer(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(|error| to_status(&error))
     }
 }

@@ -1,6 +1,7 @@
-//! What encodes: a trait without any machine learning in it, so that the service can run on a fake.
+//! The trait of encoders. It contains no machine learning, so the service can run on a fake.
 
 use darkroom_artifacts::tensor::FloatTensor;
+use darkroom_core::failure_code::FailureCode;
 
 /// One text's embedding, and what the tokenizer did to the text.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,9 +10,9 @@ pub struct Encoded {
     pub embedding: FloatTensor,
     /// Positions that are real tokens, the end token included.
     pub tokens: usize,
-    /// Tokens that did not fit.
+    /// Tokens that were cut off.
     pub truncated_tokens: usize,
-    /// Words of which some part is not in the vocabulary.
+    /// Words with a part that is not in the vocabulary.
     pub unknown_words: Vec<String>,
 }
 
@@ -21,11 +22,11 @@ pub enum EncodeError {
     /// Too many texts at once for the device.
     #[error("out of memory")]
     OutOfMemory,
-    /// The texts, or one of them, cannot be encoded.
+    /// At least one of the texts cannot be encoded.
     #[error("{message}")]
     Failed {
-        /// Stable code.
-        code: String,
+        /// Why, in one word.
+        code: FailureCode,
         /// One sentence, without the text.
         message: String,
     },
@@ -36,15 +37,16 @@ pub enum EncodeError {
 
 /// A text encoder in memory. Owned by one thread.
 pub trait Encoder: 'static {
-    /// Encodes prepared texts, in order. A text's embedding depends on it and the device class alone.
+    /// Encodes prepared texts, in order. A text's embedding depends only on the text and the class
+    /// of device.
     ///
     /// # Errors
-    /// A fault of the whole call.
+    /// An error of the whole call.
     fn encode(&mut self, texts: &[&str]) -> Result<Vec<Encoded>, EncodeError>;
 
     /// Device, for people.
     fn device(&self) -> String;
 
-    /// Class of device: same class, same bytes.
+    /// Class of device: devices of one class make the same bytes.
     fn device_class(&self) -> String;
 }

@@ -1,4 +1,4 @@
-//! An encoder that only pretends: deterministic embeddings from a digest of the text.
+//! A fake encoder: deterministic embeddings from a digest of the text.
 
 use darkroom_artifacts::tensor::FloatTensor;
 use darkroom_core::digest::Digest;
@@ -8,7 +8,8 @@ use crate::encoder::{EncodeError, Encoded, Encoder};
 /// Width of its embeddings.
 const WIDTH: usize = 8;
 
-/// See the module. A token is a word; words that start with `blorp` are unknown to it, and the text `poison` fails.
+/// Makes embeddings without a model. A token is a word. Words that start with `blorp` are unknown
+/// to it, and the text `poison` fails.
 #[derive(Clone, Debug)]
 pub struct FakeEncoder {
     max_length: usize,
@@ -26,7 +27,7 @@ impl Encoder for FakeEncoder {
     fn encode(&mut self, texts: &[&str]) -> Result<Vec<Encoded>, EncodeError> {
         if texts.contains(&"poison") {
             let message = "ordered by the test".to_owned();
-            return Err(EncodeError::Failed { code: "fake".to_owned(), message });
+            return Err(EncodeError::Failed { code: "fake".into(), message });
         }
         Ok(texts.iter().map(|text| self.encode_one(text)).collect())
     }

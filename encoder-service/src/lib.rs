@@ -1,12 +1,15 @@
-//! The encoder service: stage `encode`, which turns each distinct text into one embedding for ever, and gRPC
-//! `Encoder.Encode` for those who want embeddings directly.
+//! The encoder service. It runs stage `encode`, which turns each distinct text into one embedding
+//! that is kept for ever, and serves gRPC `Encoder.Encode` for clients that want embeddings
+//! directly.
 //!
-//! It never knows SQL or images. Without feature `torch` it holds the fake encoder alone.
+//! It never knows SQL or images. Without feature `torch` it has only the fake encoder.
 
 pub mod api;
 pub mod encoder;
 pub mod fake_encoder;
+mod machine;
 mod notes;
+#[cfg(feature = "cluster")]
 pub mod process;
 pub mod service;
 pub mod stage;
@@ -16,6 +19,7 @@ pub mod torch_encoder;
 
 pub use encoder::{EncodeError, Encoded, Encoder};
 pub use fake_encoder::FakeEncoder;
+pub use machine::Machine;
 #[cfg(feature = "torch")]
 pub use service::start;
-pub use service::{Handle, Machine, Options, Times, start_fake, start_with};
+pub use service::{Handle, Options, Times, start_fake, start_with};

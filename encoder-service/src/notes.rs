@@ -1,5 +1,5 @@
-//! What a user should know of how a text was read, kept with the embedding so that it is said again when the
-//! embedding is found instead of computed.
+//! What a user should know about how a text was read. It is stored with the embedding, so that it
+//! is also shown when the embedding is found instead of computed.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ const TOKENS: &str = "tokens";
 const TRUNCATED: &str = "truncated_tokens";
 const UNKNOWN: &str = "unknown_words";
 
-/// Most unknown words named in one note, and most characters of each.
+/// Most unknown words in one note, and most characters of each word.
 const MAX_WORDS: usize = 20;
 const MAX_WORD: usize = 40;
 
@@ -25,10 +25,13 @@ pub(crate) fn metadata(encoded: &Encoded) -> BTreeMap<String, String> {
     .into()
 }
 
-/// Notes for people from an embedding's metadata. Which images they are about, the coordinator says, which knows.
+/// Notes for people, from an embedding's metadata. The coordinator adds which images they are
+/// about.
 pub(crate) fn notes(metadata: &BTreeMap<String, String>) -> Vec<String> {
-    let number = |key: &str| metadata.get(key).and_then(|value| value.parse().ok()).unwrap_or(0_usize);
-    let words = metadata.get(UNKNOWN).and_then(|words| serde_json::from_str::<Vec<String>>(words).ok());
+    let number =
+        |key: &str| metadata.get(key).and_then(|value| value.parse().ok()).unwrap_or(0_usize);
+    let words =
+        metadata.get(UNKNOWN).and_then(|words| serde_json::from_str::<Vec<String>>(words).ok());
     let (tokens, truncated) = (number(TOKENS), number(TRUNCATED));
     let mut notes = Vec::new();
     if truncated > 0 {
@@ -38,7 +41,8 @@ pub(crate) fn notes(metadata: &BTreeMap<String, String>) -> Vec<String> {
     let words = words.unwrap_or_default();
     if !words.is_empty() {
         let more = words.len().saturating_sub(MAX_WORDS);
-        let named = words.iter().take(MAX_WORDS).map(|word| shortened(word)).collect::<Vec<_>>().join(", ");
+        let named =
+            words.iter().take(MAX_WORDS).map(|word| shortened(word)).collect::<Vec<_>>().join(", ");
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         notes.push(format!("the model does not know: {named}{more}"));
     }
@@ -72,7 +76,7 @@ mod tests {
         assert_eq!(
             told,
             [format!("the model does not know: {}…", "blorp".repeat(8))],
-            "words are of any length"
+            "words may have any length"
         );
     }
 }

@@ -3,44 +3,47 @@
 use clap::{Parser, ValueEnum};
 use darkroom_core::error::UserError;
 use darkroom_member::{Face, JoinArgs, Member};
-use darkroom_runtime::{listen::Listen, program};
+use darkroom_runtime::{listen::Listen, program, tls::ServerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Handle, Machine, Options, Times, service};
 
-/// Computes the embedding of each distinct prompt once, for the whole farm, and answers gRPC `Encoder.Encode`.
+/// Computes the embedding of each distinct prompt once, for the whole farm, and answers gRPC
+/// `Encoder.Encode`.
 #[derive(Debug, Parser)]
 #[command(name = "darkroom-encoder", version, max_term_width = 100)]
 pub struct EncoderArgs {
     #[command(flatten)]
     join: JoinArgs,
-    /// cpu or cuda:N; the first CUDA device that works, else the CPU, when absent
+    /// Device: cpu or cuda:N. Default: the first CUDA device that works, otherwise the CPU
     #[arg(long, env = "DARKROOM_DEVICE")]
     device: Option<String>,
-    /// Threads of the model on the CPU; all cores when absent
+    /// Threads of the model on the CPU. Default: all cores
     #[arg(long, env = "DARKROOM_THREADS")]
     threads: Option<usize>,
-    /// Largest batch of texts
+    /// Most texts in one batch
     #[arg(long, env = "DARKROOM_BATCH", value_name = "TEXTS")]
     batch: Option<usize>,
-    /// Seconds that a drain may take before running work is stopped and handed back
+    /// Seconds that a drain may take; after that, running work is stopped and handed back
     #[arg(long, env = "DARKROOM_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 20.0)]
     grace_seconds: f64,
-    /// Address for gRPC: `darkroom.v1.Encoder`, health and reflection; nothing is served when absent
+    /// Address for gRPC: `darkroom.v1.Encoder`, health and reflection. Default: nothing is served
     #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
     listen: Option<Listen>,
-    /// Name of this host, as `darkroom workers` tells it; the system's when absent
+    #[command(flatten)]
+    tls: ServerSettings,
+    /// Name of this host, as `darkroom workers` shows it. Default: the system's host name
     #[arg(long, env = "DARKROOM_HOST")]
     host: Option<String>,
     /// Write the log as JSON lines
     #[arg(long)]
     pub log_json: bool,
-    /// `fake` encodes without a model, for tests
+    /// Encoder: `model`, or `fake`, which encodes without a model, for tests
     #[arg(long, value_enum, hide = true, env = "DARKROOM_RENDERER", default_value_t = EncoderKind::usual())]
     renderer: EncoderKind,
 }
 
-/// What encodes.
+/// The kind of encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EncoderKind {
     /// The cascade's T5.
@@ -52,21 +55,29 @@ pub enum EncoderKind {
 }
 
 impl EncoderKind {
-    /// T5, where it is built in.
+    /// T5, if the program was built with it.
     fn usual() -> Self {
         if cfg!(feature = "torch") { Self::Model } else { Self::Fake }
     }
 }
 
-/// Joins, works until `stop`, and drains.
+/// Joins the farm, works until `stop`, and drains.
 ///
 /// # Errors
-/// What keeps it from starting, or what broke it.
+/// What prevents it from starting, or what broke it.
 pub async fn run(args: EncoderArgs, stop: CancellationToken) -> Result<(), UserError> {
+    let privacy = args.tls.open()?;
     let fakes = args.renderer != EncoderKind::Model;
-    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else { return Ok(()) };
+    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else {
+        return Ok(());
+    };
     let encoder = start(&args, &member).await?;
-    let face = Face { listen: args.listen, routes: encoder.routes(), services: &["darkroom.v1.Encoder"] };
+    let face = Face {
+        listen: args.listen,
+        privacy,
+        routes: encoder.routes(),
+        services: &["darkroom.v1.Encoder"],
+    };
     darkroom_member::work(encoder.into_loop(), face, stop).await
 }
 
@@ -76,10 +87,15 @@ async fn start(args: &EncoderArgs, member: &Member) -> Result<Handle, UserError>
         host: args.host.clone().unwrap_or_else(program::host_name),
         machine: Machine { device: args.device.clone(), threads: args.threads },
         batch: args.batch,
-        times: Times { heartbeat: Some(member.heartbeat()), grace: Some(grace), ..Times::default() },
+        times: Times {
+            heartbeat: Some(member.heartbeat()),
+            grace: Some(grace),
+            ..Times::default()
+        },
     };
-    let (queue, artifacts, cascades) = (member.queue.clone(), member.artifacts.clone(), &member.cascades);
-    // A drain begins in `work`, so that health can say so first.
+    let (queue, artifacts, cascades) =
+        (member.queue.clone(), member.artifacts.clone(), &member.cascades);
+    // `work` starts the drain, so that health can report it first.
     let drain = CancellationToken::new();
     match args.renderer {
         #[cfg(feature = "torch")]

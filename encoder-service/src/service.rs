@@ -1,4 +1,4 @@
-//! Starting the encoder service: one encoder per distinct encoder digest of the cascades it is given.
+//! Starts the encoder service: one encoder per distinct encoder digest of the given cascades.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,21 +23,13 @@ use crate::{
     api::EncoderApi,
     encoder::Encoder,
     fake_encoder::FakeEncoder,
+    machine::Machine,
     stage::{EncodeModel, EncodeStage},
     thread::Encoders,
 };
 
-/// Largest batch of texts.
+/// Most texts in one batch.
 const BATCH: usize = 32;
-
-/// What to run on, as a user says it. The number format is the cascade's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Machine {
-    /// `auto`, `cpu`, `cuda` or `cuda:N`; absent: `auto`.
-    pub device: Option<String>,
-    /// Threads inside one operation; absent: one per core.
-    pub threads: Option<usize>,
-}
 
 /// How the service runs.
 #[derive(Clone, Debug, Default)]
@@ -46,24 +38,24 @@ pub struct Options {
     pub host: String,
     /// What to run on.
     pub machine: Machine,
-    /// Largest batch of texts; absent: 32.
+    /// Most texts in one batch; absent means 32.
     pub batch: Option<usize>,
-    /// Times; absent ones are the usual.
+    /// Times; absent ones have their defaults.
     pub times: Times,
 }
 
-/// Times of the service; what is absent is as usual.
+/// Times of the service; absent ones have their defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// Time between two heartbeats; well below the farm's lease.
+    /// Time between two heartbeats; must be much less than the farm's lease.
     pub heartbeat: Option<Duration>,
     /// Time a drain may take before running work is stopped.
     pub grace: Option<Duration>,
     /// How long storage faults are retried before a task is interrupted.
     pub storage_patience: Option<Duration>,
-    /// How long an idle encoder waits for a partly filled batch to fill.
+    /// How long an idle encoder waits for more texts when a batch is not full.
     pub linger: Option<Duration>,
-    /// Time between two signs of life.
+    /// Time between two announcements of the service.
     pub announce_every: Option<Duration>,
 }
 
@@ -75,7 +67,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// gRPC `Encoder`, to be served beside others.
+    /// gRPC `Encoder`, to serve beside other services.
     #[must_use]
     pub fn encoder_service(&self) -> EncoderServer<EncoderApi> {
         EncoderServer::new(self.api.clone())
@@ -85,35 +77,36 @@ impl Handle {
             .send_compressed(CompressionEncoding::Gzip)
     }
 
-    /// The same as routes of its own.
+    /// The same as separate routes.
     #[must_use]
     pub fn routes(&self) -> tonic::service::Routes {
         tonic::service::Routes::new(self.encoder_service())
     }
 
-    /// Who this is among the workers.
+    /// Its id among the workers.
     #[must_use]
     pub fn worker(&self) -> &WorkerId {
         self.stage.worker()
     }
 
-    /// How much the encoder has had to do for the farm.
+    /// How much the encoder has worked for the farm.
     #[must_use]
     pub fn busy(&self) -> Busy {
         self.stage.busy()
     }
 
-    /// Starts to drain; returns at once. See [`join`](Self::join).
+    /// Starts to drain and returns at once. [`join`](Self::join) waits for the end.
     pub fn shutdown(&self) {
         self.stage.shutdown();
     }
 
-    /// Resolves when the service cannot go on. Never otherwise.
+    /// Resolves when the service cannot go on. Otherwise it never resolves.
     pub fn broken(&self) -> impl Future<Output = UserError> + Send + use<> {
         self.stage.broken()
     }
 
-    /// The loop that works for the farm, to be ended by itself; its gRPC routes go on while they are served.
+    /// The loop that works for the farm, so that the caller can end it alone. The gRPC routes go on
+    /// while they are served.
     #[must_use]
     pub fn into_loop(self) -> stage_loop::Handle {
         self.stage
@@ -128,10 +121,10 @@ impl Handle {
     }
 }
 
-/// Starts the service on T5.
+/// Starts the service with T5.
 ///
 /// # Errors
-/// What keeps it from starting: a model that cannot be loaded, a device that is not there.
+/// What prevents a start: a model that cannot be loaded, a device that does not exist.
 #[cfg(feature = "torch")]
 pub async fn start(
     options: Options,
@@ -141,14 +134,15 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
     let machine = options.machine.clone();
-    let make = move |cascade: &CascadeBundle| crate::torch_encoder::TorchEncoder::load(cascade, &machine);
+    let make =
+        move |cascade: &CascadeBundle| crate::torch_encoder::TorchEncoder::load(cascade, &machine);
     start_with(options, queue, artifacts, cascades, make, shutdown).await
 }
 
-/// Starts the service on the fake encoder.
+/// Starts the service with the fake encoder.
 ///
 /// # Errors
-/// None today.
+/// None at present.
 pub async fn start_fake(
     options: Options,
     queue: Arc<dyn TaskQueue>,
@@ -156,35 +150,38 @@ pub async fn start_fake(
     cascades: &[CascadeBundle],
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
-    let make =
-        |cascade: &CascadeBundle| Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize));
+    let make = |cascade: &CascadeBundle| {
+        Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize))
+    };
     start_with(options, queue, artifacts, cascades, make, shutdown).await
 }
 
-/// Starts a service that reports every text as encoded and stores nothing: for benchmarks of the farm itself. Its
-/// gRPC answers as the fake encoder.
+/// Starts a service that reports every text as encoded and stores nothing: for benchmarks of the
+/// farm itself. Its gRPC answers come from the fake encoder.
 ///
 /// # Errors
-/// None today.
+/// None at present.
 pub async fn start_noop(
     options: Options,
     queue: Arc<dyn TaskQueue>,
     cascades: &[CascadeBundle],
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
-    let make =
-        |cascade: &CascadeBundle| Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize));
+    let make = |cascade: &CascadeBundle| {
+        Ok(FakeEncoder::new(cascade.cascade().spec.encoder.max_length as usize))
+    };
     let service = Service::prepare(&options, cascades, make).await?;
     let stage = Arc::new(NoopStage);
     let stage =
-        stage_loop::start(service.options, queue, stage, || Ok(NoopModel::default()), shutdown).await?;
+        stage_loop::start(service.options, queue, stage, || Ok(NoopModel::default()), shutdown)
+            .await?;
     Ok(Handle { stage, api: service.api })
 }
 
-/// Starts the service on any encoder, made on the thread that will own it.
+/// Starts the service with any encoder, which is made on the thread that will own it.
 ///
 /// # Errors
-/// What `make_encoder` says.
+/// What `make_encoder` returns.
 pub async fn start_with<E: Encoder>(
     options: Options,
     queue: Arc<dyn TaskQueue>,
@@ -196,11 +193,12 @@ pub async fn start_with<E: Encoder>(
     let service = Service::prepare(&options, cascades, make_encoder).await?;
     let model = EncodeModel::new(service.encoders, service.positions);
     let stage = Arc::new(EncodeStage::new(artifacts));
-    let stage = stage_loop::start(service.options, queue, stage, move || Ok(model), shutdown).await?;
+    let stage =
+        stage_loop::start(service.options, queue, stage, move || Ok(model), shutdown).await?;
     Ok(Handle { stage, api: service.api })
 }
 
-/// What a service is made of, whatever its stage does.
+/// The parts of a service, independent of its stage.
 struct Service {
     encoders: Encoders,
     positions: HashMap<PoolId, usize>,
@@ -224,15 +222,18 @@ impl Service {
                 distinct.push(bundle.clone());
             }
         }
-        let pools: Vec<PoolId> =
-            digests.iter().map(|digest| PoolId { stage: StageName::encode(), digest: *digest }).collect();
+        let pools: Vec<PoolId> = digests
+            .iter()
+            .map(|digest| PoolId { stage: StageName::encode(), digest: *digest })
+            .collect();
         let preparations =
             distinct.iter().map(|bundle| bundle.cascade().spec.encoder.text_preparation).collect();
         let make = move || distinct.iter().map(make_encoder).collect();
         let encoders = Encoders::start(digests, make).await?;
         let batch_cap = options.batch.unwrap_or(BATCH);
         let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
-        let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
+        let mut loop_options =
+            stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
         options.times.apply(&mut loop_options);
         let positions = pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
         let api = EncoderApi::new(encoders.clone(), preparations);

@@ -1,4 +1,4 @@
-//! Stage `encode` as the stage loop sees it: texts in, one embedding artifact per text out.
+//! Stage `encode` for the stage loop: texts in, one embedding artifact per text out.
 
 use std::{collections::HashMap, ops::ControlFlow};
 
@@ -8,6 +8,7 @@ use darkroom_artifacts::{
     ArtifactStore,
     tensor::{self, FloatTensor},
 };
+use darkroom_core::failure_code::FailureCode;
 use darkroom_queue::{
     stage_loop::{BatchFault, Fault, Loaded, Model, Row, Stage},
     task::{EncodeBody, Outcome, PoolId, Subject, Task, TaskBody},
@@ -19,13 +20,13 @@ use crate::{
     thread::Encoders,
 };
 
-/// See the module.
+/// Runs stage `encode`: encodes texts and stores their embeddings.
 #[derive(Debug)]
 pub(crate) struct EncodeStage {
     artifacts: ArtifactStore,
 }
 
-/// An embedding as it will be stored.
+/// An embedding in the form in which it is stored.
 #[derive(Debug)]
 pub(crate) struct File {
     bytes: Bytes,
@@ -42,8 +43,8 @@ fn body(task: &Task) -> Result<&EncodeBody, Outcome> {
     match (&task.body, task.key.subject) {
         (TaskBody::Encode(body), Subject::Text(_)) => Ok(body),
         _ => Err(Outcome::Failed {
-            code: "wrong_task".to_owned(),
-            message: "a task that encodes no text came to an encoder".to_owned(),
+            code: FailureCode::WrongTask,
+            message: "an encoder received a task that encodes no text".to_owned(),
         }),
     }
 }
@@ -57,35 +58,40 @@ impl Stage for EncodeStage {
     async fn load(&self, _pool: &PoolId, task: &Task) -> Result<Loaded<()>, Fault> {
         let body = body(task).map_err(Fault::Ends)?;
         let earlier = self.artifacts.find_content(&body.prefix, tensor::EXTENSION).await;
-        let Some((artifact, bytes)) = earlier.map_err(|error| Fault::Storage(error.to_string()))? else {
+        let Some((artifact, bytes)) = earlier.map_err(|error| Fault::Storage(error.to_string()))?
+        else {
             return Ok(Loaded::Ready(()));
         };
-        // The bytes have their hash; what cannot be read all the same is not an embedding and is made anew.
-        Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| Loaded::Already {
-            outcome: Outcome::Done { artifact, notes: notes::notes(&metadata) },
-            device_class: None,
+        // The bytes match their hash. If they still cannot be read, they are not an embedding, so
+        // it is computed again.
+        Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| {
+            Loaded::Already {
+                outcome: Outcome::Done { artifact, notes: notes::notes(&metadata) },
+                device_class: None,
+            }
         }))
     }
 
     fn encode(&self, task: &Task, output: Encoded, _device_class: &str) -> Result<File, Outcome> {
         body(task)?;
         let metadata = notes::metadata(&output);
-        let bytes = output
-            .embedding
-            .to_bytes(&metadata)
-            .map_err(|error| Outcome::Failed { code: "encoding".to_owned(), message: error.to_string() })?;
+        let bytes = output.embedding.to_bytes(&metadata).map_err(|error| Outcome::Failed {
+            code: FailureCode::Encoding,
+            message: error.to_string(),
+        })?;
         Ok(File { bytes: bytes.into(), notes: notes::notes(&metadata) })
     }
 
     async fn store(&self, task: &Task, file: &File) -> Result<Outcome, Fault> {
         let body = body(task).map_err(Fault::Ends)?;
-        let stored = self.artifacts.put_content(&body.prefix, tensor::EXTENSION, file.bytes.clone()).await;
+        let stored =
+            self.artifacts.put_content(&body.prefix, tensor::EXTENSION, file.bytes.clone()).await;
         let artifact = stored.map_err(|error| Fault::Storage(error.to_string()))?;
         Ok(Outcome::Done { artifact, notes: file.notes.clone() })
     }
 }
 
-/// The encoders' thread as the loop's model: the loop waits for it as it would compute itself.
+/// The encoders' thread as the loop's model: the loop waits for it instead of computing.
 pub(crate) struct EncodeModel {
     encoders: Encoders,
     positions: HashMap<PoolId, usize>,
@@ -107,22 +113,22 @@ impl Model for EncodeModel {
         rows: &[Row<'_, ()>],
         on_step: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Result<Encoded, Outcome>>, BatchFault> {
-        let failed = |code: &str, message: &str| BatchFault::Failed {
-            code: code.to_owned(),
+        let failed = |message: &str| BatchFault::Failed {
+            code: FailureCode::WrongTask,
             message: message.to_owned(),
         };
         let texts = rows.iter().map(|row| body(row.task).map(|body| body.text.clone()));
         let texts: Vec<String> = texts
             .collect::<Result<_, _>>()
-            .map_err(|_| failed("wrong_task", "a task that encodes no text came to an encoder"))?;
+            .map_err(|_| failed("an encoder received a task that encodes no text"))?;
         let position = self.positions.get(pool).copied();
-        let position =
-            position.ok_or_else(|| failed("wrong_task", "this encoder does not serve the pool"))?;
-        let encoded = self.encoders.encode_blocking(position, texts).map_err(|error| match error {
-            EncodeError::OutOfMemory => BatchFault::OutOfMemory { least: 1 },
-            EncodeError::Failed { code, message } => BatchFault::Failed { code, message },
-            EncodeError::Closed => BatchFault::Interrupted,
-        })?;
+        let position = position.ok_or_else(|| failed("this encoder does not serve the pool"))?;
+        let encoded =
+            self.encoders.encode_blocking(position, texts).map_err(|error| match error {
+                EncodeError::OutOfMemory => BatchFault::OutOfMemory { least: 1 },
+                EncodeError::Failed { code, message } => BatchFault::Failed { code, message },
+                EncodeError::Closed => BatchFault::Interrupted,
+            })?;
         if on_step().is_break() {
             return Err(BatchFault::Interrupted);
         }

@@ -1,11 +1,11 @@
 //! The one thread that owns the encoders, and a handle that any number of callers share.
 
-use darkroom_core::{digest::Digest, error::UserError};
+use darkroom_core::{digest::Digest, error::UserError, failure_code::FailureCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::encoder::{EncodeError, Encoded, Encoder};
 
-/// Requests that wait; the next caller waits to be let in.
+/// Most requests that wait; further callers wait for a place.
 const WAITING: usize = 64;
 
 struct Request {
@@ -40,24 +40,25 @@ impl Encoders {
                 }
             };
             let first = encoders.first();
-            let labels = first.map(|encoder| (encoder.device(), encoder.device_class())).unwrap_or_default();
+            let labels =
+                first.map(|encoder| (encoder.device(), encoder.device_class())).unwrap_or_default();
             let _ = made.send(Ok(labels));
             while let Some(request) = received.blocking_recv() {
                 let texts: Vec<&str> = request.texts.iter().map(String::as_str).collect();
                 let encoded = match encoders.get_mut(request.encoder) {
                     Some(encoder) => guarded(encoder, &texts),
-                    None => Err(failed("internal", "no such encoder")),
+                    None => Err(failed(FailureCode::Internal, "there is no such encoder")),
                 };
-                // Nobody waits any more: the work is dropped.
+                // Nobody waits for the result any more, so the work is dropped.
                 let _ = request.reply.send(encoded);
             }
         };
-        std::thread::Builder::new()
-            .name("encoder".to_owned())
-            .spawn(run)
-            .map_err(|error| internal(&format!("the encoder's thread could not be started: {error}")))?;
+        std::thread::Builder::new().name("encoder".to_owned()).spawn(run).map_err(|error| {
+            internal(&format!("the encoder's thread could not be started: {error}"))
+        })?;
         let made = is_made.await;
-        let (device, device_class) = made.map_err(|_| internal("loading the encoder panicked"))??;
+        let (device, device_class) =
+            made.map_err(|_| internal("loading the encoder panicked"))??;
         Ok(Self { requests, digests, device, device_class })
     }
 
@@ -101,17 +102,17 @@ impl Encoders {
 /// A panic fails the call, not the thread.
 fn guarded<E: Encoder>(encoder: &mut E, texts: &[&str]) -> Result<Vec<Encoded>, EncodeError> {
     let call = std::panic::AssertUnwindSafe(|| encoder.encode(texts));
-    let encoded =
-        std::panic::catch_unwind(call).unwrap_or_else(|_| Err(failed("panic", "the encoder panicked")))?;
+    let encoded = std::panic::catch_unwind(call)
+        .unwrap_or_else(|_| Err(failed(FailureCode::Panic, "the encoder panicked")))?;
     if encoded.len() == texts.len() {
         Ok(encoded)
     } else {
-        Err(failed("internal", "texts without an embedding"))
+        Err(failed(FailureCode::Internal, "the encoder returned a wrong number of embeddings"))
     }
 }
 
-fn failed(code: &str, message: &str) -> EncodeError {
-    EncodeError::Failed { code: code.to_owned(), message: message.to_owned() }
+fn failed(code: FailureCode, message: &str) -> EncodeError {
+    EncodeError::Failed { code, message: message.to_owned() }
 }
 
 fn internal(message: &str) -> UserError {

@@ -2,29 +2,34 @@
 
 use darkroom_artifacts::{CascadeBundle, tensor::FloatTensor};
 use darkroom_core::error::{Code, UserError};
-use darkroom_diffusion::{DeviceChoice, DtypeChoice, LoadError, LoadOptions, RenderError, TextEncoder};
+use darkroom_core::failure_code::FailureCode;
+use darkroom_diffusion::{
+    DeviceChoice, DtypeChoice, LoadError, LoadOptions, RenderError, TextEncoder,
+};
 
 use crate::{
     encoder::{EncodeError, Encoded, Encoder},
-    service::Machine,
+    machine::Machine,
 };
 
-/// See the module.
+/// A T5 encoder with its weights in memory.
 pub struct TorchEncoder {
     encoder: TextEncoder,
     device: String,
 }
 
 impl TorchEncoder {
-    /// Loads a cascade's encoder in the number format that `cascade.toml` says: it is part of its identity.
+    /// Loads a cascade's encoder in the number format of `cascade.toml`, which is part of its
+    /// identity.
     ///
     /// # Errors
-    /// The device, the option or the file at fault.
+    /// The wrong device, option or file.
     pub fn load(cascade: &CascadeBundle, machine: &Machine) -> Result<Self, UserError> {
         let spec = &cascade.cascade().spec.encoder;
         let device = device(machine.device.as_deref())?;
         let dtype = if spec.dtype == "bf16" { DtypeChoice::Bf16 } else { DtypeChoice::F32 };
-        let options = LoadOptions { device, dtype, threads: machine.threads, ..LoadOptions::default() };
+        let options =
+            LoadOptions { device, dtype, threads: machine.threads, ..LoadOptions::default() };
         let (folder, tokenizer) = (cascade.encoder_folder(), cascade.tokenizer_folder());
         let encoder = TextEncoder::load(&folder, &tokenizer, spec.max_length as usize, &options)
             .map_err(|error| load_failed(&error))?;
@@ -50,6 +55,17 @@ fn device(name: Option<&str>) -> Result<DeviceChoice, UserError> {
     }
 }
 
+fn failed(error: &RenderError) -> EncodeError {
+    let code = match error {
+        RenderError::OutOfMemory(_) => return EncodeError::OutOfMemory,
+        RenderError::Interrupted => FailureCode::Interrupted,
+        RenderError::NonFinite { .. } => FailureCode::NonFinite,
+        RenderError::Invalid { .. } => FailureCode::InvalidInput,
+        RenderError::Torch(_) => FailureCode::Torch,
+    };
+    EncodeError::Failed { code, message: error.to_string() }
+}
+
 fn load_failed(error: &LoadError) -> UserError {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     let message = causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"));
@@ -59,10 +75,7 @@ fn load_failed(error: &LoadError) -> UserError {
 
 impl Encoder for TorchEncoder {
     fn encode(&mut self, texts: &[&str]) -> Result<Vec<Encoded>, EncodeError> {
-        let encoded = self.encoder.encode(texts).map_err(|error| match &error {
-            RenderError::OutOfMemory(_) => EncodeError::OutOfMemory,
-            _ => EncodeError::Failed { code: error.code().replace('-', "_"), message: error.to_string() },
-        })?;
+        let encoded = self.encoder.encode(texts).map_err(|error| failed(&error))?;
         Ok(encoded
             .into_iter()
             .map(|text| Encoded {

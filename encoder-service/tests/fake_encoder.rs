@@ -1,17 +1,12 @@
-//! The encoder service on the fake encoder: encode tasks through the in-memory queue, and gRPC over a real socket.
+//! The encoder service with the fake encoder: encode tasks through the in-memory queue, and gRPC
+//! over a real socket.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle, tensor::FloatTensor};
-use darkroom_core::{
-    cascade::{Cascade, CascadeSpec},
-    digest::Digest,
-    error::Code,
-    id::StageName,
-    prompt,
-};
+use darkroom_core::{digest::Digest, error::Code, id::StageName, prompt};
 use darkroom_encoder_service::{Handle, Options, start_fake};
 use darkroom_proto::{
     status::from_status,
@@ -22,26 +17,11 @@ use darkroom_queue::{
     memory::MemoryQueue,
     task::{EncodeBody, Outcome, PoolId, Subject, Task, TaskBody, TaskKey, TaskResult},
 };
+use darkroom_suites::cascade;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Server};
-
-const TOML: &str = r#"
-    format = 1
-    name = "tiny"
-    [encoder]
-    folder = "text_encoder"
-    tokenizer = "tokenizer"
-    max_length = 6
-    [[stages]]
-    name = "base"
-    folder = "base"
-    size = 8
-    sampler = "ddim"
-    steps = 3
-    guidance_scale = 3.0
-"#;
 
 struct Bench {
     queue: Arc<MemoryQueue>,
@@ -52,13 +32,14 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        let cascade = Cascade { spec: CascadeSpec::parse(TOML).unwrap(), files: BTreeMap::new() };
+        let mut cascade = cascade::without_files(1);
+        cascade.spec.encoder.max_length = 6;
         let digest = cascade.encoder_digest();
         let bundle = CascadeBundle::without_files(cascade);
         let queue = Arc::new(MemoryQueue::default());
         let artifacts = ArtifactStore::in_memory();
         let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
-        // The same encoder twice is served once.
+        // Equal encoders are served once.
         let bundles = [bundle.clone(), bundle];
         let (options, stop) = (Options::default(), CancellationToken::new());
         let service = start_fake(options, shared, artifacts.clone(), &bundles, stop).await.unwrap();
@@ -95,12 +76,13 @@ impl Bench {
                 results.push(entry.result);
             }
         }
-        let place = |result: &TaskResult| texts.iter().position(|text| self.task(text).key == result.key);
+        let place =
+            |result: &TaskResult| texts.iter().position(|text| self.task(text).key == result.key);
         results.sort_by_key(place);
         results
     }
 
-    /// A client of the service on a socket of its own.
+    /// A client of the service on a separate socket.
     async fn client(&self) -> EncoderClient<Channel> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -117,7 +99,8 @@ async fn each_text_becomes_one_artifact_and_its_notes_are_told_again() {
     let results = bench.encode(&texts).await;
     for result in &results {
         let Outcome::Done { artifact, .. } = &result.outcome else { panic!("{result:?}") };
-        let (tensor, _) = FloatTensor::from_bytes(&bench.artifacts.get(artifact).await.unwrap()).unwrap();
+        let (tensor, _) =
+            FloatTensor::from_bytes(&bench.artifacts.get(artifact).await.unwrap()).unwrap();
         assert_eq!(tensor.shape, [6, 8]);
     }
     let notes = |result: &TaskResult| match &result.outcome {
@@ -162,7 +145,8 @@ async fn grpc_gives_the_embedding_that_the_farm_uses() {
     let Outcome::Done { artifact, .. } = &bench.encode(&["a red blorp"]).await[0].outcome else {
         panic!("done")
     };
-    let (tensor, _) = FloatTensor::from_bytes(&bench.artifacts.get(artifact).await.unwrap()).unwrap();
+    let (tensor, _) =
+        FloatTensor::from_bytes(&bench.artifacts.get(artifact).await.unwrap()).unwrap();
     let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(first.data, bytes);
 }
@@ -177,7 +161,12 @@ async fn wrong_requests_are_refused_by_field() {
         (vec!["a".to_owned(); 257], String::new(), "texts", Code::InvalidArgument),
         (vec!["a".to_owned(), long], String::new(), "texts[1]", Code::InvalidArgument),
         (vec!["a".to_owned()], "abc".to_owned(), "encoder_digest", Code::InvalidArgument),
-        (vec!["a".to_owned()], Digest::of(b"x").to_string(), "encoder_digest", Code::FailedPrecondition),
+        (
+            vec!["a".to_owned()],
+            Digest::of(b"x").to_string(),
+            "encoder_digest",
+            Code::FailedPrecondition,
+        ),
     ];
     for (texts, encoder_digest, field, code) in cases {
         let status = client.encode(EncodeRequest { texts, encoder_digest }).await.unwrap_err();

@@ -1,23 +1,27 @@
-//! What a coordinator tells those who join.
+//! What a coordinator tells members that join.
 
 use std::time::Duration;
 
 use darkroom_core::{
+    backoff::Backoff,
     digest::Digest,
     error::{self, UserError},
 };
 use darkroom_proto::v1::{GetFarmRequest, GetFarmResponse, farm_client::FarmClient};
-use darkroom_runtime::peer::{Addresses, Peers, Trouble};
+use darkroom_runtime::{
+    peer::{Addresses, Peers, Trouble},
+    tls::ClientTls,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, codec::CompressionEncoding};
 use uuid::Uuid;
 
-/// Longest time one question may take.
+/// Most time for one call.
 const CALL: Duration = Duration::from_secs(10);
-/// Longest pause between two questions.
-const MOST_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses between two calls.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// A farm, as a coordinator tells it.
+/// A farm, as a coordinator describes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) farm: Uuid,
@@ -26,16 +30,21 @@ pub(crate) struct Facts {
     pub(crate) cascades: Vec<(String, Digest)>,
 }
 
-/// Asks until a coordinator answers: a worker may well be started before it. `None` when `stop` came first.
+/// Asks until a coordinator answers, because a worker may be started before it. `None` if `stop`
+/// came first.
 ///
-/// What does not pass by itself ends it: a value that is no address, a proxy that does not let the call through, a server
-/// that is no coordinator.
-pub(crate) async fn ask(address: &str, stop: &CancellationToken) -> Result<Option<Facts>, UserError> {
-    let peers = Peers::connect(&Addresses::parse(address)?)?;
+/// A permanent problem ends it: a value that is not an address, a proxy that does not pass the
+/// call, a server that is not a coordinator.
+pub(crate) async fn ask(
+    address: &str,
+    tls: Option<ClientTls>,
+    stop: &CancellationToken,
+) -> Result<Option<Facts>, UserError> {
+    let peers = Peers::connect_with(&Addresses::parse(address)?, tls)?;
     let mut client = FarmClient::new(peers)
         .accept_compressed(CompressionEncoding::Zstd)
         .accept_compressed(CompressionEncoding::Gzip);
-    let mut pause = Duration::from_millis(100);
+    let mut backoff = PAUSES;
     let mut told = String::new();
     loop {
         let asked = tokio::time::timeout(CALL, client.get_farm(GetFarmRequest {}));
@@ -43,23 +52,28 @@ pub(crate) async fn ask(address: &str, stop: &CancellationToken) -> Result<Optio
             None => return Ok(None),
             Some(Ok(Ok(answer))) => return parse(answer.into_inner()).map(Some),
             Some(Ok(Err(status))) => status,
-            Some(Err(_)) => Status::deadline_exceeded(format!("no answer within {} s", CALL.as_secs())),
+            Some(Err(_)) => {
+                Status::deadline_exceeded(format!("no answer within {} s", CALL.as_secs()))
+            }
         };
         if let Some(error) = lasting(address, &status) {
             return Err(error);
         }
         if told != status.message() {
             status.message().clone_into(&mut told);
-            tracing::warn!(address, reason = told, "no coordinator answers; asking again until one does");
+            tracing::warn!(
+                address,
+                reason = told,
+                "no coordinator answers; retrying until one does"
+            );
         }
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if stop.run_until_cancelled(tokio::time::sleep(backoff.pause())).await.is_none() {
             return Ok(None);
         }
-        pause = (pause * 2).min(MOST_PAUSE);
     }
 }
 
-/// What will be the same the next time.
+/// Problems that a retry does not solve.
 fn lasting(address: &str, status: &Status) -> Option<UserError> {
     if let Some(trouble) = Trouble::of(status) {
         return (!trouble.passes()).then(|| trouble.to_user());
@@ -81,12 +95,15 @@ fn lasting(address: &str, status: &Status) -> Option<UserError> {
 
 fn parse(answer: GetFarmResponse) -> Result<Facts, UserError> {
     let wrong = |what: &str| {
-        let message =
-            format!("the coordinator (version {}) tells no {what}; run equal versions", answer.version);
+        let message = format!(
+            "the coordinator (version {}) does not send its {what}; run the same version everywhere",
+            answer.version
+        );
         UserError::new(error::Code::FailedPrecondition, "OTHER_VERSION", message)
     };
     let farm = answer.farm_id.parse().map_err(|_| wrong("farm id"))?;
-    let lease = Duration::try_from_secs_f64(answer.lease_seconds).map_err(|_| wrong("lease time"))?;
+    let lease =
+        Duration::try_from_secs_f64(answer.lease_seconds).map_err(|_| wrong("lease time"))?;
     let cascades = answer.cascades.iter().map(|cascade| {
         let digest = cascade.digest.parse().map_err(|_| wrong("cascade digest"))?;
         Ok((cascade.name.clone(), digest))

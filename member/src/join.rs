@@ -1,4 +1,4 @@
-//! From an address to everything a worker needs.
+//! Gets everything that a worker needs, starting from a coordinator's address.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,35 +9,42 @@ use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
 };
-use darkroom_runtime::{peer::Addresses, secret::SecretUrl};
+use darkroom_runtime::{peer::Addresses, secret::SecretUrl, tls::ClientSettings};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::facts::{self, Facts};
 
-/// How long a Redis that does not carry the farm's mark is given: coordinators renew it every few seconds, and a flush
-/// may just have taken it.
+/// How long to wait for a Redis to carry the farm's mark. Coordinators renew it every few seconds,
+/// and a flush may just have deleted it.
 const MARKED: Duration = Duration::from_secs(15);
 
-/// Which farm, and where it keeps things. Flags of every process that joins one.
+/// Which farm to join, and where it stores things. Flags of every process that joins one.
 #[derive(Clone, Debug, Args)]
 pub struct JoinArgs {
-    /// Address of a coordinator, host:port, or several separated by commas; asked once, at the start, and until one answers
+    /// Address of a coordinator, host:port or https://host:port, or several separated by commas. It
+    /// is asked once at the start, with retries until one answers
     #[arg(long, env = "DARKROOM_FARM", value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
     pub farm: String,
-    /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS
+    /// How to trust it.
+    #[command(flatten)]
+    pub tls: ClientSettings,
+    /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS.
+    /// @FILE reads it from a file, so that no password is seen in a flag
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: SecretUrl,
-    /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…, az://…
+    /// The farm's object storage: a folder that all machines share, s3://bucket/prefix, gs://…,
+    /// az://…; or @FILE
     #[arg(long, env = "DARKROOM_ARTIFACTS", value_name = "URL", hide_env_values = true)]
     pub artifacts: SecretUrl,
-    /// Serve only this cascade of the farm, by name or digest; may be repeated
+    /// Serve only this cascade of the farm, by name or digest; may be repeated. Default: all of
+    /// them
     #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "NAME")]
     pub cascades: Vec<String>,
-    /// Folder where fetched cascades are kept; processes of one machine share it
+    /// Folder for fetched cascades; the processes of one machine share it
     #[arg(long, env = "DARKROOM_CACHE", value_name = "DIR", default_value = "/var/cache/darkroom")]
     pub cache: PathBuf,
-    /// Most that fetched cascades may take there, GiB
+    /// Most disk space for fetched cascades, GiB
     #[arg(long, env = "DARKROOM_CACHE_GIB", value_name = "GIB", default_value_t = 64)]
     pub cache_gib: u64,
 }
@@ -47,7 +54,7 @@ pub struct JoinArgs {
 pub struct Member {
     /// The farm's identity.
     pub farm: Uuid,
-    /// A lease that is not renewed for so long is over.
+    /// A lease ends when it is not renewed for this long.
     pub lease: Duration,
     /// The farm's queue.
     pub queue: Arc<dyn TaskQueue>,
@@ -58,31 +65,33 @@ pub struct Member {
 }
 
 impl Member {
-    /// Time between two heartbeats: five of them fit into a lease.
+    /// Time between two heartbeats: a fifth of a lease.
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
         (self.lease / 5).min(Duration::from_secs(2))
     }
 }
 
-/// Joins the farm; with `fakes`, no cascade's files are fetched. `None` when `stop` came first.
+/// Joins the farm. With `fakes`, no cascade's files are fetched. `None` if `stop` came first.
 ///
 /// # Errors
-/// One sentence for what is wrong: an address, the queue, a queue or a cascade that is not the farm's, the storage, a
-/// cascade that cannot be fetched whole.
+/// One sentence about the problem: an address, the queue, a queue or a cascade of another farm, the
+/// storage, a cascade that cannot be fetched completely.
 pub async fn join(
     args: &JoinArgs,
     fakes: bool,
     stop: &CancellationToken,
 ) -> Result<Option<Member>, UserError> {
-    // Before anything is opened: a wrong address is told first.
-    Addresses::parse(&args.farm)?;
+    // Checked before anything is opened, so that a wrong address is reported first.
+    let tls = Addresses::parse(&args.farm)?.secure(&args.tls)?;
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
-    let Some(facts) = facts::ask(&args.farm, stop).await? else { return Ok(None) };
+    let Some(facts) = facts::ask(&args.farm, tls, stop).await? else { return Ok(None) };
     let farm = facts.farm.to_string();
     let queue = RedisQueue::connect(args.redis.expose(), &farm, redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
-    let Some(marked) = stop.run_until_cancelled(queue.expect_farm(MARKED)).await else { return Ok(None) };
+    let Some(marked) = stop.run_until_cancelled(queue.expect_farm(MARKED)).await else {
+        return Ok(None);
+    };
     marked.map_err(|error| error.to_user())?;
     artifacts.check().await?;
     let mut cascades = Vec::new();
@@ -94,7 +103,13 @@ pub async fn join(
         }
     }
     tracing::info!(farm.id = %facts.farm, cascades = cascades.len(), "joined the farm");
-    Ok(Some(Member { farm: facts.farm, lease: facts.lease, queue: Arc::new(queue), artifacts, cascades }))
+    Ok(Some(Member {
+        farm: facts.farm,
+        lease: facts.lease,
+        queue: Arc::new(queue),
+        artifacts,
+        cascades,
+    }))
 }
 
 fn wanted(args: &JoinArgs, facts: &Facts) -> Result<Vec<Digest>, UserError> {
@@ -102,8 +117,10 @@ fn wanted(args: &JoinArgs, facts: &Facts) -> Result<Vec<Digest>, UserError> {
         return Ok(facts.cascades.iter().map(|(_, digest)| *digest).collect());
     }
     let find = |wanted: &String| {
-        let found =
-            facts.cascades.iter().find(|(name, digest)| name == wanted || digest.to_string() == *wanted);
+        let found = facts
+            .cascades
+            .iter()
+            .find(|(name, digest)| name == wanted || digest.to_string() == *wanted);
         found.map(|(_, digest)| *digest).ok_or_else(|| {
             let names: Vec<_> = facts.cascades.iter().map(|(name, _)| name.as_str()).collect();
             UserError::invalid(

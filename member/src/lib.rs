@@ -1,8 +1,8 @@
-//! Joining a farm that runs elsewhere: what an encoder or a worker that is a process of its own must do before it can
-//! work, and what it serves beside its work.
+//! Joining a farm that runs elsewhere: what a separate encoder or worker process must do before it
+//! can work, and what it serves beside its work.
 //!
-//! It asks a coordinator what farm this is, connects to the farm's queue and object storage, and fetches the cascades
-//! into a bounded cache. It never knows SQL or models.
+//! It asks a coordinator what farm this is, connects to the farm's queue and object storage, and
+//! fetches the cascades into a bounded cache. It never knows SQL or models.
 
 mod facts;
 mod health;

@@ -1,4 +1,4 @@
-//! gzip and zstd, told by their first bytes.
+//! gzip and zstd, recognised by their first bytes.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 
@@ -7,9 +7,9 @@ use zstd::stream::read::Decoder;
 
 use crate::{Error, foreign};
 
-/// Bytes that tell what a file is.
+/// How many bytes are needed to recognise a file.
 const HEAD: usize = 512;
-/// Largest window of zstd, as its exponent: what `zstd -d` takes without being told.
+/// Largest window of zstd, as its exponent: what `zstd -d` accepts by default.
 const WINDOW_LOG: u32 = 27;
 
 type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
@@ -45,7 +45,8 @@ impl<R: Read> Input<R> {
         !matches!(self, Self::Plain(_))
     }
 
-    /// Reads until `block` is full or the file ends, so that what comes does not depend on how it was split.
+    /// Reads until `block` is full or the file ends, so that the result does not depend on how the
+    /// input was split.
     pub(crate) fn read_block(&mut self, block: &mut [u8]) -> Result<usize, Error> {
         match self {
             Self::Plain(file) => read_full(file, block).map_err(Error::Io),
@@ -55,12 +56,13 @@ impl<R: Read> Input<R> {
     }
 }
 
-/// Whether compressed data begins here, so that it was compressed twice where it comes out of a decompressor.
+/// Whether compressed data begins here. If so in the output of a decompressor, the file was
+/// compressed twice.
 pub(crate) fn is_compressed(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b]) || is_zstd(head)
 }
 
-/// A frame, or one that is to be skipped, as parallel compressors write them.
+/// A frame, or a skippable frame, as parallel compressors write them.
 fn is_zstd(head: &[u8]) -> bool {
     matches!(head, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
@@ -75,7 +77,9 @@ fn damaged(kind: &str, error: io::Error) -> Error {
             (1u64 << WINDOW_LOG) >> 20
         ))
     } else {
-        Error::File(format!("its {kind} data is damaged or cut short ({text}); make or fetch the file again"))
+        Error::File(format!(
+            "its {kind} data is damaged or cut short ({text}); make or fetch the file again"
+        ))
     }
 }
 

@@ -1,68 +1,20 @@
-//! Which format a file has: what its name says, what its first line says, and what follows where they disagree.
-
-use std::{fmt, str::FromStr};
+//! Detects the format of a file from its name and its first line, and from the following lines if
+//! those disagree.
 
 use darkroom_core::prompt::is_blank;
 use serde::de::IgnoredAny;
 
-use crate::{Error, Options, error::shown, json, source::MARK, table};
+use crate::{Error, Format, Options, error::shown, header, json, source::MARK};
 
-/// How a file is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A prompt a line.
-    Text,
-    /// A JSON object (or string) a line.
-    JsonLines,
-    /// A table with a header, its cells separated by commas, or by what the header shows (semicolons, tabs).
-    Csv,
-    /// A table with a header, its cells separated by tabs.
-    Tsv,
-    /// An array of strings and objects; or COCO captions.
-    Json,
-    /// COCO captions: an object with `annotations`.
-    Coco,
-}
+/// Extensions of text files whose lines are not prompts.
+const OTHERS: [&str; 10] =
+    ["yaml", "yml", "toml", "xml", "html", "htm", "ini", "ipynb", "py", "sql"];
 
-impl Format {
-    const NAMES: [(&'static str, Self); 6] = [
-        ("text", Self::Text),
-        ("jsonl", Self::JsonLines),
-        ("csv", Self::Csv),
-        ("tsv", Self::Tsv),
-        ("json", Self::Json),
-        ("coco", Self::Coco),
-    ];
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMES.iter().find(|(_, format)| format == self);
-        f.write_str(name.map_or("", |(name, _)| name))
-    }
-}
-
-impl FromStr for Format {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let found =
-            Self::NAMES.iter().find(|(one, _)| one.eq_ignore_ascii_case(name)).map(|(_, format)| *format);
-        found.ok_or_else(|| {
-            let accepted = Self::NAMES.map(|(name, _)| name).join(", ");
-            Error::option("format", format!("format is {}; accepted: {accepted}", shown(name)))
-        })
-    }
-}
-
-/// Extensions of files that are text, but whose lines are no prompts.
-const OTHERS: [&str; 10] = ["yaml", "yml", "toml", "xml", "html", "htm", "ini", "ipynb", "py", "sql"];
-
-/// What a file's name says.
+/// What a file's name tells.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Name {
     pub(crate) format: Option<Format>,
-    /// Its last extension as it was spelled.
+    /// Its last extension, spelled as in the name.
     pub(crate) extension: String,
     pub(crate) compressed: bool,
 }
@@ -72,7 +24,8 @@ impl Name {
         let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
         let (stem, last) = name.rsplit_once('.').unwrap_or((name, ""));
         let compressed =
-            matches!(last.to_ascii_lowercase().as_str(), "gz" | "gzip" | "zst" | "zstd") && !stem.is_empty();
+            matches!(last.to_ascii_lowercase().as_str(), "gz" | "gzip" | "zst" | "zstd")
+                && !stem.is_empty();
         let extension = match stem.rsplit_once('.') {
             Some((_, inner)) if compressed => inner,
             None if compressed => "",
@@ -90,25 +43,29 @@ impl Name {
     }
 }
 
-/// What the first line with something on it says.
+/// Kind of the first line with content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Nothing,
     /// A line that is a JSON object.
     JsonLine,
-    /// The beginning of a JSON object that goes on in the next lines.
+    /// The beginning of a JSON object that continues in the next lines.
     JsonObject,
     Coco,
     JsonArray,
     /// A table's header.
     Header(u8),
-    /// Text that is no list of prompts: what it is.
+    /// Text that is not a list of prompts, and what it is.
     Document(&'static str),
     Other,
 }
 
-/// The format of a file that begins with `peek`, and a note where its name says something else.
-pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Format, Option<String>), Error> {
+/// The format of a file that begins with `peek`, and a note if its name says something else.
+pub(crate) fn decide(
+    name: &Name,
+    peek: &str,
+    options: &Options,
+) -> Result<(Format, Option<String>), Error> {
     if let Some(format) = options.format {
         return Ok((format, None));
     }
@@ -117,7 +74,9 @@ pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Form
     if let Content::Document(what) = content {
         return Err(Error::line(
             first.line,
-            format!("the file is {what}, not a list of prompts; --format text takes its lines as prompts"),
+            format!(
+                "the file is {what}, not a list of prompts; --format text takes its lines as prompts"
+            ),
         ));
     }
     let refuse = |what: &str, format: &str| {
@@ -127,12 +86,18 @@ pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Form
         };
         let text = if format == "text" { "" } else { "; --format text takes its lines as prompts" };
         let shown = shown(first.text.trim());
-        Err(Error::line(first.line, format!("{named}: {shown}; read it with --format {format}{text}")))
+        Err(Error::line(
+            first.line,
+            format!("{named}: {shown}; read it with --format {format}{text}"),
+        ))
     };
     let instead = |format: Format, what: &str| {
         Ok((
             format,
-            Some(format!("the file is named .{}, but holds {what}; it is read as that", name.extension)),
+            Some(format!(
+                "the file is named .{}, but contains {what} and is read as such",
+                name.extension
+            )),
         ))
     };
     match (name.format, content) {
@@ -143,9 +108,10 @@ pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Form
         (Some(Format::Text | Format::Csv | Format::Tsv), Content::JsonLine) => {
             refuse("a JSON object", "jsonl")
         }
-        (Some(Format::Text | Format::Csv | Format::Tsv), Content::JsonObject | Content::JsonArray) => {
-            refuse("the beginning of JSON", "json")
-        }
+        (
+            Some(Format::Text | Format::Csv | Format::Tsv),
+            Content::JsonObject | Content::JsonArray,
+        ) => refuse("the beginning of JSON", "json"),
         (Some(Format::Text | Format::Csv | Format::Tsv), Content::Coco) => {
             refuse("the beginning of COCO captions", "coco")
         }
@@ -153,7 +119,8 @@ pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Form
         (None | Some(Format::Text), Content::Header(_)) => refuse("a table's header", "csv"),
         (None, _) if OTHERS.iter().any(|other| other.eq_ignore_ascii_case(&name.extension)) => {
             Err(Error::File(format!(
-                "it is named .{}, which is no list of prompts; --format text takes its lines as prompts",
+                "it is named .{}, which is not a list of prompts; --format text takes its lines \
+                 as prompts",
                 name.extension
             )))
         }
@@ -169,7 +136,9 @@ pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Form
             Ok((Format::Json, None))
         }
         (Some(Format::Json | Format::Coco), Content::Coco) => Ok((Format::Coco, None)),
-        (Some(Format::Json | Format::Coco), Content::JsonLine) => instead(Format::JsonLines, "JSON lines"),
+        (Some(Format::Json | Format::Coco), Content::JsonLine) => {
+            instead(Format::JsonLines, "JSON lines")
+        }
         (Some(Format::Json | Format::Coco), Content::Header(separator)) => {
             refuse("a table's header", if separator == b'\t' { "tsv" } else { "csv" })
         }
@@ -177,21 +146,22 @@ pub(crate) fn decide(name: &Name, peek: &str, options: &Options) -> Result<(Form
     }
 }
 
-/// The first line that says something.
+/// The first line with content.
 struct First<'a> {
     line: u64,
     text: &'a str,
-    /// The text from there on, as far as it can be seen.
+    /// The visible text from there on.
     rest: &'a str,
 }
 
-/// The first line that is not blank, nor a comment where those are skipped.
+/// The first line that is not blank, and not a comment if comments are skipped.
 fn first_line(peek: &str, comments: bool) -> First<'_> {
     let mut rest = peek;
     let mut line = 1;
     loop {
         rest = rest.trim_start_matches(MARK);
-        let (text, next) = rest.split_once('\n').map_or((rest, None), |(text, next)| (text, Some(next)));
+        let (text, next) =
+            rest.split_once('\n').map_or((rest, None), |(text, next)| (text, Some(next)));
         let skipped = is_blank(text) || (comments && is_comment(text));
         match next {
             Some(next) if skipped => (rest, line) = (next, line + 1),
@@ -201,7 +171,7 @@ fn first_line(peek: &str, comments: bool) -> First<'_> {
     }
 }
 
-/// Whether a line is a comment where comments are skipped.
+/// Whether a line is a comment that must be skipped.
 pub(crate) fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
@@ -211,10 +181,11 @@ fn content(first: &First<'_>) -> Content {
     if line.is_empty() {
         return Content::Nothing;
     }
-    if let Some(what) = document(line) {
+    let rest = first.rest.trim_start();
+    let behind = first.rest.split_once('\n').map_or("", |(_, behind)| behind);
+    if let Some(what) = document(line, behind) {
         return Content::Document(what);
     }
-    let rest = first.rest.trim_start();
     match line.as_bytes().first() {
         Some(b'{') if is_json_object(line) => match json::is_coco(line) {
             true => Content::Coco,
@@ -230,25 +201,29 @@ fn content(first: &First<'_>) -> Content {
             },
             _ => Content::Other,
         },
-        _ => table::header_of(line).map_or(Content::Other, Content::Header),
+        _ => header::header_of(line, behind).map_or(Content::Other, Content::Header),
     }
 }
 
-/// The first character that is not blank after the first one.
+/// The first character after the first one that is not blank.
 fn after(text: &str) -> Option<char> {
     text.get(1..)?.trim_start().chars().next()
 }
 
-/// Whether a line is a JSON object or array, or begins as only an object can: none of these is a prompt.
+/// Whether a line is a JSON object or array, or begins like an object. None of these is a prompt.
 pub(crate) fn looks_like_json(line: &str) -> bool {
     let line = line.trim();
-    is_json_object(line) || is_json_array(line) || (line.starts_with('{') && after(line) == Some('"'))
+    is_json_object(line)
+        || is_json_array(line)
+        || (line.starts_with('{') && after(line) == Some('"'))
 }
 
-/// Whether a line is a dictionary, or a list of some, as Python prints them: `{'prompt': 'a cat'}`.
+/// Whether a line is a dictionary, or a list of dictionaries, as Python prints them: `{'prompt': 'a
+/// cat'}`.
 pub(crate) fn is_python(line: &str) -> bool {
     let line = line.trim();
-    let line = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).unwrap_or(line).trim();
+    let line =
+        line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).unwrap_or(line).trim();
     line.starts_with('{') && line.ends_with('}') && after(line) == Some('\'') && line.contains("':")
 }
 
@@ -256,7 +231,8 @@ fn is_json_object(line: &str) -> bool {
     line.starts_with('{') && line.ends_with('}') && serde_json::from_str::<IgnoredAny>(line).is_ok()
 }
 
-/// Whether a line is an array of strings, objects or arrays. Others, like `[1]`, may stand in a prompt.
+/// Whether a line is an array of strings, objects or arrays. Other arrays, like `[1]`, may be part
+/// of a prompt.
 fn is_json_array(line: &str) -> bool {
     line.starts_with('[')
         && line.ends_with(']')
@@ -264,16 +240,42 @@ fn is_json_array(line: &str) -> bool {
         && serde_json::from_str::<IgnoredAny>(line).is_ok()
 }
 
-/// What a text is that is a document of its own kind.
-fn document(line: &str) -> Option<&'static str> {
-    let begins = |start: &str| line.get(..start.len()).is_some_and(|have| have.eq_ignore_ascii_case(start));
+/// The kind of a text that is another document, judged by its first line and what follows.
+fn document(line: &str, behind: &str) -> Option<&'static str> {
+    /// Lines that are searched for the end of an element.
+    const LINES: usize = 20;
+    let closes = || behind.lines().take(LINES).any(|line| line.trim_start().starts_with("</"));
+    let begins =
+        |start: &str| line.get(..start.len()).is_some_and(|have| have.eq_ignore_ascii_case(start));
     if begins("<!doctype html") || begins("<html") {
         Some("a web page")
     } else if begins("<?xml") {
         Some("XML")
     } else if begins("version https://git-lfs.github.com/spec/") {
         Some("a pointer of Git LFS (`git lfs pull` fetches what it stands for)")
+    } else if line.starts_with('<') && line.ends_with('>') && (line.contains("</") || closes()) {
+        Some("XML, or a part of a web page")
+    } else if header::is_rule_of_markdown(behind) && line.contains('|') {
+        Some("a Markdown table (CSV and TSV are read)")
+    } else if is_blank(behind) && is_refusal(line) {
+        Some("a server's answer that it has no such file (look at the address it came from)")
     } else {
         None
     }
+}
+
+/// Whether a line is what servers send instead of a file, such as `404: Not Found`.
+fn is_refusal(line: &str) -> bool {
+    const WORDS: [&str; 7] = [
+        "Bad Gateway",
+        "Forbidden",
+        "Internal Server Error",
+        "Not Found",
+        "Service Unavailable",
+        "Too Many Requests",
+        "Unauthorized",
+    ];
+    let code = line.get(..3).unwrap_or_default();
+    let words = line.get(3..).unwrap_or_default().trim_start_matches([':', ' ']);
+    code.bytes().all(|byte| byte.is_ascii_digit()) && WORDS.contains(&words)
 }

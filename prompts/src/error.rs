@@ -1,30 +1,30 @@
-//! What can be wrong with a prompt file.
+//! Errors in a prompt file.
 
 use std::io;
 
-/// Why a file is refused. Nothing of it should be used then.
+/// Why a file is refused. Nothing of the file should be used then.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its bytes cannot be read.
     #[error("it cannot be read: {0}")]
     Io(io::Error),
-    /// The file as a whole.
+    /// The file as a whole is wrong.
     #[error("{0}")]
     File(String),
-    /// One of its lines.
+    /// One of its lines is wrong.
     #[error("line {line}: {message}")]
     Line {
         /// Counted from 1.
         line: u64,
-        /// What is wrong there, and what would be accepted.
+        /// What is wrong there, and what is accepted.
         message: String,
     },
-    /// An option that does not fit the file.
+    /// An option does not fit the file.
     #[error("{message}")]
     Option {
-        /// Its name, as on the command line, without dashes.
+        /// The option's name, as on the command line, without dashes.
         option: &'static str,
-        /// What is wrong with it, and what would be accepted.
+        /// What is wrong with it, and what is accepted.
         message: String,
     },
 }
@@ -39,7 +39,7 @@ impl Error {
     }
 }
 
-/// A value from a file as an error may show it: quoted, escaped and not too long.
+/// A value from a file, quoted, escaped and shortened for an error.
 pub(crate) fn shown(value: &str) -> String {
     const LONGEST: usize = 60;
     match value.char_indices().nth(LONGEST) {

@@ -1,19 +1,22 @@
-//! A prompt from a JSON value. What values mean is written in the crate's documentation, and nowhere else.
+//! Makes a prompt from a JSON value. The crate's documentation, and nothing else, says what values
+//! mean.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::{
-    Error, Options, Prompt,
+    Error, Labels, Options, Prompt,
     error::shown,
     json::{compact, members, sentence},
     prompt::twice,
+    settings,
 };
 
 /// What a prompt may look like.
-const ACCEPTED: &str = r#"accepted: {"prompt": "…", "negative": "…", "images": 1, "seed": 1, "style": "…", "image": "a.png", "mask": "b.png", "custom_id": "…", "labels": {"key": "…"}}, all but prompt optional"#;
+const ACCEPTED: &str = r#"accepted: {"prompt": "…", "negative": "…", "images": 1, "seed": 1, "style": "…", "image": "a.png", "mask": "b.png", "custom_id": "…", "labels": {"key": "…"}, "settings": {"size": 256}}, all but prompt optional"#;
 
-/// Fields that are no prompts.
-pub(crate) const FIELDS: [&str; 7] = ["negative", "images", "seed", "style", "image", "mask", "custom_id"];
+/// Keys whose text is not the prompt.
+pub(crate) const FIELDS: [&str; 7] =
+    ["negative", "images", "seed", "style", "image", "mask", "custom_id"];
 
 /// Reads a JSON string or object that came from `line`.
 pub(crate) fn prompt(json: &str, line: u64, options: &Options) -> Result<Prompt, Error> {
@@ -52,8 +55,14 @@ pub(crate) fn annotation(json: &str, line: u64, options: &Options) -> Result<Pro
             "image_id" => {
                 prompt.labels.insert(key, id("image_id", value).map_err(refuse)?);
             }
-            _ if options.labels => add_label(&mut prompt, key, value).map_err(refuse)?,
-            _ => return Err(refuse(unknown(&key, "image_id, id, caption"))),
+            _ => match &options.labels {
+                Labels::All => add_label(&mut prompt, key, value).map_err(refuse)?,
+                labels if labels.names(&key) => {
+                    add_label(&mut prompt, key, value).map_err(refuse)?
+                }
+                Labels::Columns => return Err(refuse(unknown(&key, "image_id, id, caption"))),
+                Labels::Only(_) | Labels::None => {}
+            },
         }
     }
     prompt.text = text.ok_or_else(|| {
@@ -79,10 +88,12 @@ fn fill(prompt: &mut Prompt, json: &str, options: &Options) -> Result<(), String
     for (key, value) in members {
         match key.as_str() {
             key if key == wanted => text = string(key, value)?,
+            name if options.labels.names(name) => add_label(prompt, key, value)?,
             "negative" => prompt.negative = string("negative", value)?,
             "images" => {
                 prompt.images =
-                    number("images", value, "1 to 10000, or 0 or null for the job's number")?.unwrap_or(0)
+                    number("images", value, "1 to 10000, or 0 or null for the job's number")?
+                        .unwrap_or(0)
             }
             "seed" => prompt.seed = number("seed", value, "0 to 18446744073709551615, or null")?,
             "style" => prompt.style = string("style", value)?,
@@ -96,13 +107,27 @@ fn fill(prompt: &mut Prompt, json: &str, options: &Options) -> Result<(), String
                 labels.into_iter().try_for_each(|(key, value)| add_label(prompt, key, value))?;
             }
             "labels" => {
-                return Err(format!("labels is {}; accepted: an object of strings, or null", cut(value)));
+                return Err(format!(
+                    "labels is {}; accepted: an object of strings, or null",
+                    cut(value)
+                ));
             }
-            _ if options.labels => add_label(prompt, key, value)?,
-            _ => {
-                let known = [&[wanted], &FIELDS[..], &["labels"]].concat().join(", ");
-                return Err(unknown(&key, &known));
+            "settings" if value == "null" => {}
+            "settings" if value.starts_with('{') => {
+                prompt.settings = Some(settings::object(value)?);
             }
+            "settings" if options.labels != Labels::All => {
+                return Err(format!("settings is {}; {}", cut(value), settings::ACCEPTED));
+            }
+            _ => match options.labels {
+                Labels::All => add_label(prompt, key, value)?,
+                Labels::Columns => {
+                    let known =
+                        [&[wanted], &FIELDS[..], &["labels", "settings"]].concat().join(", ");
+                    return Err(unknown(&key, &known));
+                }
+                Labels::Only(_) | Labels::None => {}
+            },
         }
     }
     prompt.text = text.ok_or_else(|| match wanted {
@@ -120,7 +145,11 @@ fn check_keys(members: &[(String, &str)]) -> Result<(), String> {
 }
 
 fn unknown(key: &str, known: &str) -> String {
-    format!("the key {} is unknown; accepted: {known}; --labels keeps other keys as labels", shown(key))
+    format!(
+        "the key {} is unknown; accepted: {known}; --labels keeps other keys as labels, --label-columns NAME,… some of \
+         them, --no-labels none",
+        shown(key)
+    )
 }
 
 fn add_label(prompt: &mut Prompt, key: String, value: &str) -> Result<(), String> {
@@ -137,14 +166,20 @@ fn add_label(prompt: &mut Prompt, key: String, value: &str) -> Result<(), String
 }
 
 fn string(field: &str, value: &str) -> Result<Option<String>, String> {
-    parsed(value).map_err(|why| format!("{field} is {}{why}; accepted: a string, or null", cut(value)))
+    parsed(value)
+        .map_err(|why| format!("{field} is {}{why}; accepted: a string, or null", cut(value)))
 }
 
-fn number<N: DeserializeOwned>(field: &str, value: &str, accepted: &str) -> Result<Option<N>, String> {
-    parsed(value).map_err(|_| format!("{field} is {}; accepted: a whole number, {accepted}", cut(value)))
+fn number<N: DeserializeOwned>(
+    field: &str,
+    value: &str,
+    accepted: &str,
+) -> Result<Option<N>, String> {
+    parsed(value)
+        .map_err(|_| format!("{field} is {}; accepted: a whole number, {accepted}", cut(value)))
 }
 
-/// An id of COCO's: a whole number, or a string.
+/// An id in COCO: a whole number, or a string.
 fn id(field: &str, value: &str) -> Result<String, String> {
     let refuse = || format!("{field} is {}; accepted: a whole number or a string", cut(value));
     if value.starts_with('"') {
@@ -156,7 +191,7 @@ fn id(field: &str, value: &str) -> Result<String, String> {
     }
 }
 
-/// A value; the error says what is wrong inside of a string.
+/// A value; the error says what is wrong inside a string.
 fn parsed<T: DeserializeOwned>(value: &str) -> Result<Option<T>, String> {
     serde_json::from_str(value).map_err(|error| match error.classify() {
         serde_json::error::Category::Syntax => format!(" ({})", sentence(&error)),
@@ -164,7 +199,7 @@ fn parsed<T: DeserializeOwned>(value: &str) -> Result<Option<T>, String> {
     })
 }
 
-/// A JSON value as an error may show it.
+/// A JSON value, shortened for an error.
 fn cut(value: &str) -> String {
     const LONGEST: usize = 60;
     let value = compact(value);

@@ -1,9 +1,21 @@
-//! Files that hold no prompts at all, told by their first bytes, so that they are refused by name.
+//! Files without prompts, recognised by their first bytes, so that the error can name what they
+//! are.
 
 use crate::Error;
 
-/// What a file is, and what to do instead.
-type Kind = (&'static [u8], &'static str, &'static str);
+/// A kind of file that has no prompts.
+struct Kind {
+    /// What its files begin with.
+    magic: &'static [u8],
+    /// What it is, with the article.
+    what: &'static str,
+    /// What to do with it.
+    advice: &'static str,
+}
+
+const fn kind(magic: &'static [u8], what: &'static str, advice: &'static str) -> Kind {
+    Kind { magic, what, advice }
+}
 
 const UNPACK: &str = "unpack it first";
 const TABLE: &str = "export the table as CSV";
@@ -11,33 +23,35 @@ const PICTURE: &str = "pictures go into --image, or into the field `image` of a 
 const DATA: &str = "export its texts as CSV or JSON lines";
 
 const KINDS: &[Kind] = &[
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture", PICTURE),
-    (b"\xff\xd8\xff", "a JPEG picture", PICTURE),
-    (b"GIF8", "a GIF picture", PICTURE),
-    (b"BM", "a BMP picture", PICTURE),
-    (b"II*\0", "a TIFF picture", PICTURE),
-    (b"MM\0*", "a TIFF picture", PICTURE),
-    (b"%PDF-", "a PDF document", "copy its text into a text file"),
-    (b"{\\rtf", "an RTF document", "save it as plain text"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document (.xls, .doc)", TABLE),
-    (b"PAR1", "a Parquet file", DATA),
-    (b"ARROW1", "an Arrow file", DATA),
-    (b"FEA1", "a Feather file", DATA),
-    (b"SQLite format 3\0", "an SQLite database", DATA),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", DATA),
-    (b"\x93NUMPY", "a NumPy file", DATA),
-    (b"\x7fELF", "a program", "name a file of prompts"),
-    (b"BZh", "compressed with bzip2", "unpack it with `bunzip2`, or use gzip or zstd"),
-    (b"\xfd7zXZ\0", "compressed with xz", "unpack it with `unxz`, or use gzip or zstd"),
-    (b"\x04\"M\x18", "compressed with lz4", "unpack it with `unlz4`, or use gzip or zstd"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", UNPACK),
-    (b"Rar!\x1a\x07", "a RAR archive", UNPACK),
+    kind(b"\x89PNG\r\n\x1a\n", "a PNG picture", PICTURE),
+    kind(b"\xff\xd8\xff", "a JPEG picture", PICTURE),
+    kind(b"GIF8", "a GIF picture", PICTURE),
+    kind(b"BM", "a BMP picture", PICTURE),
+    kind(b"II*\0", "a TIFF picture", PICTURE),
+    kind(b"MM\0*", "a TIFF picture", PICTURE),
+    kind(b"%PDF-", "a PDF document", "copy its text into a text file"),
+    kind(b"{\\rtf", "an RTF document", "save it as plain text"),
+    kind(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document (.xls, .doc)", TABLE),
+    kind(b"PAR1", "a Parquet file", DATA),
+    kind(b"ARROW1", "an Arrow file", DATA),
+    kind(b"FEA1", "a Feather file", DATA),
+    kind(b"SQLite format 3\0", "an SQLite database", DATA),
+    kind(b"\x89HDF\r\n\x1a\n", "an HDF5 file", DATA),
+    kind(b"\x93NUMPY", "a NumPy file", DATA),
+    kind(b"\x7fELF", "a program", "name a file of prompts"),
+    kind(b"BZh", "compressed with bzip2", "unpack it with `bunzip2`, or use gzip or zstd"),
+    kind(b"\xfd7zXZ\0", "compressed with xz", "unpack it with `unxz`, or use gzip or zstd"),
+    kind(b"\x04\"M\x18", "compressed with lz4", "unpack it with `unlz4`, or use gzip or zstd"),
+    kind(b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", UNPACK),
+    kind(b"Rar!\x1a\x07", "a RAR archive", UNPACK),
 ];
 
-/// Refuses files that begin like something else than text.
+/// Refuses files that begin like something other than text.
 pub(crate) fn check(head: &[u8]) -> Result<(), Error> {
     match name(head) {
-        Some((what, advice)) => Err(Error::File(format!("it is {what}, not a file of prompts; {advice}"))),
+        Some((what, advice)) => {
+            Err(Error::File(format!("it is {what}, not a file of prompts; {advice}")))
+        }
         None => Ok(()),
     }
 }
@@ -59,21 +73,26 @@ fn name(head: &[u8]) -> Option<(&'static str, &'static str)> {
     if head.get(257..262) == Some(b"ustar") {
         return Some(("a tar archive", UNPACK));
     }
-    // A pickle of protocol 2 to 5 is a byte that no UTF-8 text begins with, and its version.
+    // A pickle of protocol 2 to 5 begins with a byte that no UTF-8 text begins with, followed by
+    // its version.
     if matches!(head, [0x80, 2..=5, ..]) {
         return Some(("a Python pickle", DATA));
     }
-    // Two letters alone would take a prompt for a bitmap: its header has zeros in bytes 6 to 9.
-    let is = |magic: &[u8]| head.starts_with(magic) && (magic != b"BM" || head.get(6..10) == Some(&[0; 4]));
-    // Letters alone may begin a prompt too: such a file's next bytes are no text.
-    let letters = |magic: &[u8]| magic.is_ascii() && !magic.starts_with(b"%PDF") && !magic.starts_with(b"{");
+    // Two letters alone could begin a prompt; the header of a bitmap also has zeros in bytes 6 to
+    // 9.
+    let is = |magic: &[u8]| {
+        head.starts_with(magic) && (magic != b"BM" || head.get(6..10) == Some(&[0; 4]))
+    };
+    // Letters alone could begin a prompt; the next bytes of such a file are not text.
+    let letters =
+        |magic: &[u8]| magic.is_ascii() && !magic.starts_with(b"%PDF") && !magic.starts_with(b"{");
     KINDS
         .iter()
-        .find(|(magic, ..)| is(magic) && !(letters(magic) && is_text(head)))
-        .map(|(_, what, advice)| (*what, *advice))
+        .find(|kind| is(kind.magic) && !(letters(kind.magic) && is_text(head)))
+        .map(|kind| (kind.what, kind.advice))
 }
 
-/// Whether these are the first bytes of UTF-8 text; the last character may be cut.
+/// Whether these are the first bytes of UTF-8 text. The last character may be cut.
 fn is_text(head: &[u8]) -> bool {
     let whole = match std::str::from_utf8(head) {
         Ok(_) => true,

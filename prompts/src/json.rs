@@ -1,5 +1,6 @@
-//! JSON piece by piece: the elements of an array, the captions of a COCO file, the members of an object. A piece is
-//! bounded and checked whole by serde_json; what lies around the pieces is never in memory.
+//! Reads JSON piece by piece: the elements of an array, the captions of a COCO file, the members of
+//! an object. serde_json checks each piece as a whole, and its size is limited. What lies between
+//! the pieces is never kept in memory.
 
 use std::{collections::HashSet, io::Read};
 
@@ -11,7 +12,7 @@ use crate::{
     source::{Source, too_long},
 };
 
-/// Keys that a COCO file may have beside `annotations`; they are passed over.
+/// Keys that a COCO file may have beside `annotations`; they are ignored.
 const COCO_KEYS: [&str; 6] = ["info", "images", "annotations", "licenses", "categories", "type"];
 
 /// Follows one value from its first byte to its last.
@@ -59,7 +60,7 @@ fn is_scalar(first: u8) -> bool {
     !matches!(first, b'{' | b'[' | b'"')
 }
 
-/// The members of an object that serde_json has found valid: keys, and values as they are written.
+/// The members of an object that serde_json has validated: keys, and values as written.
 pub(crate) fn members(object: &str) -> Result<Vec<(String, &str)>, String> {
     let mut rest = object.trim_start().strip_prefix('{').unwrap_or_default();
     let mut members = Vec::new();
@@ -76,7 +77,7 @@ pub(crate) fn members(object: &str) -> Result<Vec<(String, &str)>, String> {
     }
 }
 
-/// The value that a text begins with, and what follows it.
+/// The value at the start of a text, and what follows it.
 fn split_value(text: &str) -> (&str, &str) {
     let bytes = text.as_bytes();
     let end = match bytes.first() {
@@ -91,7 +92,7 @@ fn split_value(text: &str) -> (&str, &str) {
     text.split_at_checked(end.unwrap_or(text.len())).unwrap_or((text, ""))
 }
 
-/// A valid value without the blanks between its parts.
+/// A valid value, without the blanks between its parts.
 pub(crate) fn compact(value: &str) -> String {
     let mut state = Value::default();
     let mut compact = String::with_capacity(value.len());
@@ -103,7 +104,7 @@ pub(crate) fn compact(value: &str) -> String {
                 continue;
             }
         } else {
-            // Only inside of strings, where it ends an escape at most.
+            // This occurs only inside strings, where it can only end an escape.
             state.escaped = false;
         }
         compact.push(character);
@@ -111,7 +112,7 @@ pub(crate) fn compact(value: &str) -> String {
     compact
 }
 
-/// What serde_json says, without its line, which is counted otherwise.
+/// serde_json's message without its line number, because lines are counted differently here.
 pub(crate) fn sentence(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line ") {
@@ -129,16 +130,18 @@ pub(crate) fn is_coco(object: &str) -> bool {
     members.iter().any(|(key, value)| key == "annotations" && value.starts_with('['))
 }
 
-/// Whether an object that goes on begins as COCO files do.
+/// Whether an object of several lines begins like a COCO file.
 pub(crate) fn begins_coco(text: &str) -> bool {
     let key = text.strip_prefix('{').unwrap_or_default().trim_start();
     let (key, after) = split_value(key);
-    let (key, after) = (key.trim_matches('"'), after.trim_start().strip_prefix(':').unwrap_or_default());
-    // `images` and the rest are lists there; in a prompt `images` is a number.
-    COCO_KEYS.contains(&key) && (after.trim_start().starts_with(['[', '{']) || matches!(key, "type"))
+    let (key, after) =
+        (key.trim_matches('"'), after.trim_start().strip_prefix(':').unwrap_or_default());
+    // In COCO files `images` and similar keys are lists; in a prompt `images` is a number.
+    COCO_KEYS.contains(&key)
+        && (after.trim_start().starts_with(['[', '{']) || matches!(key, "type"))
 }
 
-/// Where in an array the next element is expected.
+/// The state between the elements of an array.
 pub(crate) struct Array {
     first: bool,
 }
@@ -150,7 +153,7 @@ impl Array {
         Ok(Self { first: true })
     }
 
-    /// Reads the next element into `piece`. The answer is its line; `None` behind the last.
+    /// Reads the next element into `piece`. Returns its line; `None` after the last element.
     pub(crate) fn next<R: Read>(
         &mut self,
         source: &mut Source<R>,
@@ -169,7 +172,7 @@ impl Array {
     }
 }
 
-/// The captions of a COCO file, wherever its `annotations` lie.
+/// The captions of a COCO file, wherever its `annotations` are.
 pub(crate) struct Coco {
     annotations: Option<Array>,
     keys: HashSet<String>,
@@ -182,12 +185,12 @@ impl Coco {
         Ok(Self { annotations: None, keys: HashSet::new(), notes: Vec::new() })
     }
 
-    /// Keys that were passed over, with their lines.
+    /// Ignored keys, with their lines.
     pub(crate) fn notes(&self) -> &[(u64, String)] {
         &self.notes
     }
 
-    /// Reads the next annotation into `piece`. The answer is its line; `None` at the end of the file.
+    /// Reads the next annotation into `piece`. Returns its line; `None` at the end of the file.
     pub(crate) fn next<R: Read>(
         &mut self,
         source: &mut Source<R>,
@@ -213,9 +216,10 @@ impl Coco {
         }
     }
 
-    /// Reads the next key, and passes its value over unless it is `annotations`. `false` at the end of the object.
+    /// Reads the next key, and skips its value unless the key is `annotations`. `false` at the end
+    /// of the object.
     fn key<R: Read>(&mut self, source: &mut Source<R>, piece: &mut String) -> Result<bool, Error> {
-        /// More keys than any such file has.
+        /// No COCO file has more keys than this.
         const MOST: usize = 64;
         let next = skip_space(source)?;
         if next == Some(b'}') {
@@ -229,7 +233,8 @@ impl Coco {
             return Err(unexpected(source, "a key in quotes")?);
         }
         let line = value(source, piece)?;
-        let key: String = serde_json::from_str(piece).map_err(|error| Error::line(line, sentence(&error)))?;
+        let key: String =
+            serde_json::from_str(piece).map_err(|error| Error::line(line, sentence(&error)))?;
         skip_space(source)?;
         expect(source, b':', "a colon after a key")?;
         if !self.keys.insert(key.clone()) {
@@ -256,7 +261,7 @@ impl Coco {
             ));
         }
         if !COCO_KEYS.contains(&key.as_str()) {
-            self.notes.push((line, format!("the key {} is passed over", shown(&key))));
+            self.notes.push((line, format!("the key {} is ignored", shown(&key))));
         }
         if source.peek_byte()? == Some(b'[') {
             let mut array = Array::open(source)?;
@@ -268,7 +273,7 @@ impl Coco {
     }
 }
 
-/// Nothing but blanks may follow.
+/// Checks that only blanks follow.
 pub(crate) fn end<R: Read>(source: &mut Source<R>) -> Result<(), Error> {
     match skip_space(source)? {
         None => Ok(()),
@@ -276,7 +281,7 @@ pub(crate) fn end<R: Read>(source: &mut Source<R>) -> Result<(), Error> {
     }
 }
 
-/// Reads one whole value into `piece`, bounded, and checks it. The answer is its line.
+/// Reads one whole value into `piece`, with a size limit, and checks it. Returns its line.
 fn value<R: Read>(source: &mut Source<R>, piece: &mut String) -> Result<u64, Error> {
     let line = source.line();
     let mut bytes = std::mem::take(piece).into_bytes();
@@ -288,7 +293,10 @@ fn value<R: Read>(source: &mut Source<R>, piece: &mut String) -> Result<u64, Err
             break;
         }
         if bytes.len() >= source.longest() {
-            return Err(Error::line(line, too_long("the JSON value that begins here", source.longest())));
+            return Err(Error::line(
+                line,
+                too_long("the JSON value that begins here", source.longest()),
+            ));
         }
         source.byte()?;
         bytes.push(byte);
@@ -302,9 +310,10 @@ fn value<R: Read>(source: &mut Source<R>, piece: &mut String) -> Result<u64, Err
     *piece = String::from_utf8(bytes).expect("values begin and end at ASCII characters of a text");
     match serde_json::from_str::<IgnoredAny>(piece) {
         Ok(_) => Ok(line),
-        Err(error) if error.is_eof() => {
-            Err(Error::line(line, "the file ends inside the JSON value that begins here; it is cut short"))
-        }
+        Err(error) if error.is_eof() => Err(Error::line(
+            line,
+            "the file ends inside the JSON value that begins here; it is cut short",
+        )),
         Err(error) => Err(Error::line(line, format!("this is not JSON: {}", sentence(&error)))),
     }
 }
@@ -326,12 +335,12 @@ fn expect<R: Read>(source: &mut Source<R>, byte: u8, accepted: &str) -> Result<(
     Ok(())
 }
 
-/// The error about what comes next. The character may take several bytes.
+/// The error about the next character, which may have several bytes.
 fn unexpected<R: Read>(source: &mut Source<R>, accepted: &str) -> Result<Error, Error> {
     let line = source.line();
     let found = match source.peek()?.chars().next() {
         Some(character) => shown(&character.to_string()),
         None => "the end of the file".to_owned(),
     };
-    Ok(Error::line(line, format!("{found} stands where it should not; accepted here: {accepted}")))
+    Ok(Error::line(line, format!("{found} is not expected here; accepted: {accepted}")))
 }

@@ -1,17 +1,17 @@
-//! What a reader of a file should know although nothing is wrong.
+//! Notes: what a reader of a file should know although nothing is wrong.
 
-use crate::error::shown;
+use crate::{error::shown, text::Writing};
 
-/// A remark about a file.
+/// A note about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The line it is about, counted from 1; the first, where it is about several.
+    /// The line that it is about, counted from 1; the first line if there are several.
     pub line: Option<u64>,
     /// A sentence that names the line.
     pub message: String,
 }
 
-/// Lines of one kind: the first of them, and how many there are.
+/// Lines with the same note: the first of them, and how many there are.
 #[derive(Default)]
 struct Lines {
     first: Option<(u64, String)>,
@@ -37,12 +37,14 @@ impl Lines {
     }
 }
 
-/// Collects notes; of many lines of a kind there is one.
+/// Collects notes. Lines with the same note are counted in one note.
 #[derive(Default)]
 pub(crate) struct Notes {
     plain: Vec<Note>,
     hashes: Lines,
     other_tool: Lines,
+    quoted: Lines,
+    listed: Lines,
 }
 
 impl Notes {
@@ -58,7 +60,7 @@ impl Notes {
         self.add(Some(line), format!("line {line}: column {number} has no name and is left out"));
     }
 
-    /// A label that may have been meant for a field.
+    /// A label that may have been meant as a field.
     pub(crate) fn like_field(&mut self, line: u64, name: &str, field: &str) {
         let message = format!(
             "line {line}: {} is kept as a label; if it is meant for the prompt, call it `{field}`",
@@ -67,17 +69,25 @@ impl Notes {
         self.add(Some(line), message);
     }
 
-    /// A line of plain text that begins with `#` and is taken as a prompt.
+    /// A line of plain text that begins with `#` and is read as a prompt.
     pub(crate) fn hash(&mut self, line: u64, text: &str) {
         self.hashes.add(line, text);
     }
 
-    /// A prompt that holds words of another tool.
+    /// A line of plain text that is formatted for another program.
+    pub(crate) fn written(&mut self, line: u64, text: &str, writing: Writing) {
+        match writing {
+            Writing::Quoted => self.quoted.add(line, text.trim()),
+            Writing::Listed => self.listed.add(line, text.trim()),
+        }
+    }
+
+    /// A prompt with options of another tool.
     pub(crate) fn other_tool(&mut self, line: u64, word: &str) {
         self.other_tool.add(line, word);
     }
 
-    /// All of them.
+    /// All notes.
     pub(crate) fn all(&self) -> Vec<Note> {
         let hashes = self.hashes.note(
             "begins",
@@ -89,6 +99,14 @@ impl Notes {
             "have",
             "another tool's options ({}); here they are part of the prompt",
         );
-        self.plain.iter().cloned().chain(hashes).chain(other_tool).collect()
+        let quoted =
+            self.quoted.note("is", "are", "in quotes ({}), which are part of the prompt here");
+        let listed = self.listed.note(
+            "begins",
+            "begin",
+            "with the mark of a list ({}), which is part of the prompt here",
+        );
+        let lines = [hashes, other_tool, quoted, listed].into_iter().flatten();
+        self.plain.iter().cloned().chain(lines).collect()
     }
 }

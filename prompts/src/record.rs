@@ -1,7 +1,9 @@
-//! Records of a table as RFC 4180 writes them: cells in quotes may hold separators, line breaks and doubled quotes.
+//! Records of a table in the form of RFC 4180: quoted cells may contain separators, line breaks and
+//! doubled quotes.
 //!
-//! Stricter than most readers: what others take silently, because it is broken (a quote that never closes, text behind a
-//! closed quote), is refused with its line. And a record is bounded.
+//! It is stricter than most readers. Broken input that others accept silently (a quote that is
+//! never closed, text after a closing quote) is refused with its line. The size of a record is
+//! limited.
 
 use std::io::Read;
 
@@ -12,7 +14,7 @@ use crate::{
 
 /// One record.
 pub(crate) struct Record {
-    /// Its first line.
+    /// The number of its first line.
     pub(crate) line: u64,
     pub(crate) cells: Vec<String>,
 }
@@ -22,12 +24,16 @@ enum State {
     Start,
     Plain,
     Quoted,
-    /// Behind a quote inside of quotes: the cell's end, or the first half of a doubled quote.
+    /// After a quote inside a quoted cell: either the cell's end, or the first half of a doubled
+    /// quote.
     Closed,
 }
 
 /// Reads the next record; `None` at the end.
-pub(crate) fn next<R: Read>(source: &mut Source<R>, separator: u8) -> Result<Option<Record>, Error> {
+pub(crate) fn next<R: Read>(
+    source: &mut Source<R>,
+    separator: u8,
+) -> Result<Option<Record>, Error> {
     source.skip_marks()?;
     if source.peek_byte()?.is_none() {
         return Ok(None);
@@ -86,7 +92,8 @@ pub(crate) fn next<R: Read>(source: &mut Source<R>, separator: u8) -> Result<Opt
             (State::Plain, Some(b'"')) if cell.iter().all(|byte| *byte == b' ') => {
                 return Err(Error::line(
                     here,
-                    "a blank stands before a cell's opening quote; accepted: the quote right behind the separator",
+                    "a blank stands before a cell's opening quote; accepted: the quote directly \
+                     after the separator",
                 ));
             }
             (_, Some(byte)) => {

@@ -1,5 +1,6 @@
-//! A file's text: decompressed, decoded to UTF-8, every line end an LF, and bounded. It knows the line of what comes
-//! next, and tells of what is wrong with the encoding when everything before it has been read.
+//! A file's text: decompressed, decoded to UTF-8, with every line end as LF, and limited in size.
+//! It knows the current line. An error in the encoding is reported after everything before it has
+//! been read.
 
 use std::io::Read;
 
@@ -9,28 +10,28 @@ use crate::{
     foreign,
 };
 
-/// Bytes read at a time.
+/// Bytes per read.
 const BLOCK: usize = 64 << 10;
 /// U+FEFF: a byte order mark at the start of a file.
 pub(crate) const MARK: char = '\u{feff}';
 
-/// See the module.
+/// Reads a file's text line by line.
 pub(crate) struct Source<R: Read> {
     input: Input<R>,
     limits: Limits,
     encoding: Option<Encoding>,
     /// Bytes read so far, after decompression.
     bytes: u64,
-    /// Bytes of a character that the next block completes.
+    /// Bytes of a character that continues in the next block.
     raw: Vec<u8>,
     text: String,
-    /// How much of `text` is used up.
+    /// How much of `text` has been read.
     at: usize,
-    /// Line of what comes next.
+    /// Current line.
     line: u64,
     after_cr: bool,
     ended: bool,
-    /// What follows behind `text`, if it is not the end.
+    /// What follows `text`, if that is not the end of the file.
     trouble: Option<String>,
 }
 
@@ -61,7 +62,7 @@ impl<R: Read> Source<R> {
         self.input.is_compressed()
     }
 
-    /// Line of what comes next, counted from 1.
+    /// The current line, counted from 1.
     pub(crate) fn line(&self) -> u64 {
         self.line
     }
@@ -71,7 +72,7 @@ impl<R: Read> Source<R> {
         self.limits.record
     }
 
-    /// The beginning of what comes next, one block at least where there is so much.
+    /// The beginning of the unread text: at least one block, if there is that much.
     pub(crate) fn peek(&mut self) -> Result<&str, Error> {
         while self.rest().len() < BLOCK && self.fill()? {}
         Ok(self.rest())
@@ -81,7 +82,7 @@ impl<R: Read> Source<R> {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// The next byte, which stays.
+    /// The next byte, without reading it.
     pub(crate) fn peek_byte(&mut self) -> Result<Option<u8>, Error> {
         while self.at == self.text.len() {
             if !self.fill()? {
@@ -91,7 +92,7 @@ impl<R: Read> Source<R> {
         Ok(self.text.as_bytes().get(self.at).copied())
     }
 
-    /// The next byte.
+    /// Reads the next byte.
     pub(crate) fn byte(&mut self) -> Result<Option<u8>, Error> {
         let byte = self.peek_byte()?;
         if let Some(byte) = byte {
@@ -101,7 +102,7 @@ impl<R: Read> Source<R> {
         Ok(byte)
     }
 
-    /// Drops byte order marks that come next.
+    /// Skips byte order marks.
     pub(crate) fn skip_marks(&mut self) -> Result<(), Error> {
         while self.peek_byte()?.is_some() && self.rest().starts_with(MARK) {
             self.at += MARK.len_utf8();
@@ -109,8 +110,8 @@ impl<R: Read> Source<R> {
         Ok(())
     }
 
-    /// Reads the next line, without its end and without byte order marks at its beginning. The answer is its number;
-    /// `None` at the end.
+    /// Reads the next line, without its end and without byte order marks at its beginning. Returns
+    /// its number; `None` at the end.
     pub(crate) fn next_line(&mut self, line: &mut String) -> Result<Option<u64>, Error> {
         line.clear();
         self.skip_marks()?;
@@ -140,7 +141,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// Decodes one more block behind what is left. `false` when nothing comes any more.
+    /// Decodes one more block after the unread text. `false` at the end of the file.
     fn fill(&mut self) -> Result<bool, Error> {
         self.text.drain(..self.at);
         self.at = 0;
@@ -189,7 +190,8 @@ impl<R: Read> Source<R> {
         Ok(())
     }
 
-    /// What the first block says of the file: its encoding, and the length of its byte order mark.
+    /// What the first block tells about the file: its encoding, and the length of its byte order
+    /// mark.
     fn begin(&self, head: &[u8]) -> Result<(Encoding, usize), Error> {
         if self.is_compressed() {
             if compression::is_compressed(head) {
@@ -233,7 +235,9 @@ impl<R: Read> Source<R> {
                             bad.first().copied().unwrap_or_default()
                         ),
                         bad => format!(
-                            "the byte 0x{:02X} is not UTF-8; accepted: UTF-8, or UTF-16 with a byte order mark; convert the file from what it is, for instance with `iconv -f WINDOWS-1252 -t UTF-8 FILE`",
+                            "the byte 0x{:02X} is not UTF-8; accepted: UTF-8, or UTF-16 with a \
+                             byte order mark; convert the file from its own encoding, for example \
+                             with `iconv -f WINDOWS-1252 -t UTF-8 FILE`",
                             bad.first().copied().unwrap_or_default()
                         ),
                     });
@@ -249,8 +253,10 @@ impl<R: Read> Source<R> {
         let (pairs, odd) = raw.as_chunks::<2>();
         let mut units: Vec<u16> = pairs.iter().map(unit).collect();
         let mut carried = odd.to_vec();
-        if let Some(&last) = units.last().filter(|last| !self.ended && (0xd800..0xdc00).contains(*last)) {
-            // Its other half is in the next block.
+        if let Some(&last) =
+            units.last().filter(|last| !self.ended && (0xd800..0xdc00).contains(*last))
+        {
+            // The other half is in the next block.
             units.pop();
             let bytes = if big_endian { last.to_be_bytes() } else { last.to_le_bytes() };
             carried = [bytes.as_slice(), odd].concat();
@@ -275,14 +281,15 @@ impl<R: Read> Source<R> {
                 "the UTF-16 text has half a character (a lone surrogate, U+{lone:04X}); it is damaged"
             ));
         } else if self.ended && !carried.is_empty() {
-            self.trouble =
-                Some("the UTF-16 text has an odd number of bytes; it is cut short or damaged".to_owned());
+            self.trouble = Some(
+                "the UTF-16 text has an odd number of bytes; it is cut short or damaged".to_owned(),
+            );
         } else {
             self.raw = carried;
         }
     }
 
-    /// Adds decoded text: CRLF and CR become LF, and a NUL ends it.
+    /// Adds decoded text: CRLF and CR become LF, and a NUL is an error.
     fn push(&mut self, text: &str) {
         let (text, nul) = match text.split_once('\0') {
             Some((before, _)) => (before, true),
@@ -302,20 +309,24 @@ impl<R: Read> Source<R> {
         self.text.push_str(text);
         if nul {
             self.trouble = Some(
-                "it contains a NUL character; accepted: text. A file with such characters is no text file, or UTF-16 or UTF-32 without a byte order mark"
+                "it contains a NUL character; accepted: text. A file with such characters is not \
+                 text, or it is UTF-16 or UTF-32 without a byte order mark"
                     .to_owned(),
             );
         }
     }
 }
 
-/// The encoding of text without a byte order mark whose zeros lie where those of Latin letters do.
+/// Guesses the encoding of text without a byte order mark, if its zero bytes are where Latin
+/// letters have them.
 fn without_mark(head: &[u8]) -> Option<&'static str> {
     let head = head.get(..1024).unwrap_or(head);
     let zeros = |step: usize, offset: usize| {
-        head.iter().skip(offset).step_by(step).filter(|byte| **byte == 0).count() * step * 2 >= head.len()
+        head.iter().skip(offset).step_by(step).filter(|byte| **byte == 0).count() * step * 2
+            >= head.len()
     };
-    let any = |step: usize, offset: usize| head.iter().skip(offset).step_by(step).any(|byte| *byte != 0);
+    let any =
+        |step: usize, offset: usize| head.iter().skip(offset).step_by(step).any(|byte| *byte != 0);
     if head.len() < 2 {
         return None;
     }
@@ -328,12 +339,13 @@ fn without_mark(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What is said of a line or record that has no end.
+/// The error for a line or record that is too long.
 pub(crate) fn too_long(what: &str, longest: usize) -> String {
-    format!("{what} is longer than {longest} bytes; accepted: at most so many")
+    format!("{what} is longer than {longest} bytes; accepted: at most {longest}")
 }
 
 fn too_big(limit: u64, compressed: bool) -> String {
     let unpacked = if compressed { " when it is unpacked" } else { "" };
-    format!("it has more than {} MiB{unpacked}; accepted: at most so much, split it", limit >> 20)
+    let most = limit >> 20;
+    format!("it has more than {most} MiB{unpacked}; accepted: at most {most} MiB, so split it")
 }

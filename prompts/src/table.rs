@@ -1,52 +1,35 @@
-//! Tables with a header: which column is what, and rows as prompts.
+//! Tables with a header: the meaning of each column, and rows as prompts.
 
-use std::io::Read;
+use std::{collections::HashSet, io::Read};
 
 use darkroom_core::prompt::is_blank;
 
 use crate::{
-    Error, Format, Options, Prompt,
+    Error, Format, Labels, Options, Prompt,
+    column_names::{PROMPT_COLUMNS, is_prompt_column, like_field},
     detect::is_comment,
     error::shown,
     fields::FIELDS,
+    header,
     notes::Notes,
     prompt::twice,
     record::{self, Record},
+    settings::Setting,
     source::Source,
 };
 
-/// Names that a column of prompts plainly has.
-const PROMPT_COLUMNS: [&str; 5] = ["prompt", "prompts", "caption", "captions", "text"];
-/// Names of columns and keys that mean a field in other tools, but are labels here.
-const LIKE_FIELDS: [(&str, &str); 12] = [
-    ("negative_prompt", "negative"),
-    ("negative prompt", "negative"),
-    ("negativeprompt", "negative"),
-    ("neg_prompt", "negative"),
-    ("num_images", "images"),
-    ("n", "images"),
-    ("init_image", "image"),
-    ("image_path", "image"),
-    ("input_image", "image"),
-    ("mask_image", "mask"),
-    ("mask_path", "mask"),
-    ("id", "custom_id"),
-];
-
-/// The field that a label may have been meant for.
-pub(crate) fn like_field(name: &str) -> Option<&'static str> {
-    let name = name.to_lowercase();
-    LIKE_FIELDS.iter().find(|(like, _)| *like == name).map(|(_, field)| *field)
-}
-
+/// Most columns that an error lists.
+const MOST_SHOWN: usize = 20;
 enum Column {
     Prompt,
     Field(&'static str),
+    Setting(Setting),
     Label(String),
     Unnamed,
+    LeftOut,
 }
 
-/// A table whose header was read.
+/// A table after its header was read.
 pub(crate) struct Table {
     separator: u8,
     comments: bool,
@@ -68,7 +51,7 @@ impl Table {
             source.skip_marks()?;
             let first = source.peek()?.split('\n').next().unwrap_or_default();
             let separator = match first.as_bytes() {
-                // What Excel writes and reads.
+                // The line that Excel writes and reads.
                 [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', separator] => Some(*separator),
                 _ => None,
             };
@@ -84,11 +67,18 @@ impl Table {
         let first = source.peek()?.split('\n').next().unwrap_or_default();
         let separator = said.unwrap_or_else(|| separator(first, format, options));
         let Some(record) = record::next(source, separator)? else { return Ok(None) };
+        if header::is_rule_of_markdown(source.peek()?) {
+            return Err(Error::line(
+                source.line(),
+                "the line is a separator line, as in Markdown tables; accepted: CSV or TSV \
+                 without such lines",
+            ));
+        }
         let columns = columns(&record, options, notes)?;
         Ok(Some(Self { separator, comments: options.comments, header: record.cells, columns }))
     }
 
-    /// The next row that says something, as a prompt.
+    /// The next row with content, as a prompt.
     pub(crate) fn next<R: Read>(&self, source: &mut Source<R>) -> Result<Option<Prompt>, Error> {
         let mut comment = String::new();
         loop {
@@ -105,13 +95,23 @@ impl Table {
         }
     }
 
+    /// The columns that are kept as labels.
+    pub(crate) fn labels<'a>(&'a self) -> Vec<&'a str> {
+        let label = |column: &'a Column| match column {
+            Column::Label(name) => Some(name.as_str()),
+            _ => None,
+        };
+        self.columns.iter().filter_map(label).collect()
+    }
+
     fn prompt(&self, record: Record) -> Result<Prompt, Error> {
         let Record { line, cells } = record;
         if cells.len() != self.columns.len() {
             return Err(Error::line(
                 line,
                 format!(
-                    "the row has {} cells; accepted: {}, as in the header. A cell with the separator {} in it is put in quotes",
+                    "the row has {} cells; accepted: {}, as in the header. Put a cell that \
+                     contains the separator {} in quotes",
                     cells.len(),
                     self.columns.len(),
                     shown(&char::from(self.separator).to_string())
@@ -121,7 +121,7 @@ impl Table {
         if cells == self.header {
             return Err(Error::line(
                 line,
-                "the row repeats the header, as where tables were joined; remove the line",
+                "the row repeats the header, perhaps because tables were joined; remove the line",
             ));
         }
         let mut prompt = Prompt { line, ..Prompt::default() };
@@ -138,64 +138,133 @@ impl Table {
                 Column::Field("image") => prompt.image = Some(cell),
                 Column::Field("mask") => prompt.mask = Some(cell),
                 Column::Field(_) => prompt.custom_id = cell,
+                Column::Setting(setting) => setting
+                    .set(prompt.settings.get_or_insert_default(), &cell)
+                    .map_err(|message| Error::line(line, message))?,
                 Column::Label(name) => {
                     prompt.labels.insert(name.clone(), cell);
                 }
-                Column::Unnamed => {}
+                Column::Unnamed | Column::LeftOut => {}
             }
         }
         Ok(prompt)
     }
 }
 
-/// A number in digits alone.
+/// A number, written only with digits.
 fn number<N: std::str::FromStr>(field: &str, cell: &str, line: u64) -> Result<N, Error> {
     let digits = cell.trim();
-    let number = if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None };
+    let number =
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None };
     let accepted = match field {
         "images" => "1 to 10000, or 0 or an empty cell for the job's number",
         _ => "0 to 18446744073709551615, or an empty cell",
     };
     number.ok_or_else(|| {
-        Error::line(line, format!("{field} is {}; accepted: a whole number, {accepted}", shown(cell)))
+        Error::line(
+            line,
+            format!("{field} is {}; accepted: a whole number, {accepted}", shown(cell)),
+        )
     })
 }
 
 fn columns(header: &Record, options: &Options, notes: &mut Notes) -> Result<Vec<Column>, Error> {
     let names: Vec<&str> = header.cells.iter().map(|name| name.trim()).collect();
     let lower: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
-    if let Some(name) = twice(lower.iter().map(String::as_str).filter(|name| !is_blank(name))) {
-        return Err(Error::line(
-            header.line,
-            format!("the column {} occurs twice; accepted: each name once", shown(name)),
-        ));
-    }
     let prompt = prompt_column(&names, &lower, header.line, options)?;
+    let labels = match &options.labels {
+        Labels::Only(wanted) => Some(label_columns(wanted, &names, &lower, prompt)?),
+        Labels::None => Some(Vec::new()),
+        Labels::Columns | Labels::All => None,
+    };
     let column = |(position, (name, lower)): (usize, (&&str, &String))| {
-        if position == prompt {
+        Ok(if position == prompt {
             Column::Prompt
         } else if is_blank(name) {
             notes.unnamed_column(header.line, position + 1);
             Column::Unnamed
+        } else if labels.as_ref().is_some_and(|labels| labels.contains(&position)) {
+            Column::Label((*name).to_owned())
         } else if let Some(field) = FIELDS.iter().copied().find(|field| *field == lower.as_str()) {
             Column::Field(field)
+        } else if let Some(setting) = Setting::of_column(lower) {
+            Column::Setting(setting.map_err(|message| Error::line(header.line, message))?)
+        } else if labels.is_some() {
+            Column::LeftOut
         } else {
             if let Some(field) = like_field(name) {
                 notes.like_field(header.line, name, field);
             }
             Column::Label((*name).to_owned())
-        }
+        })
     };
-    Ok(names.iter().zip(&lower).enumerate().map(column).collect())
+    let columns: Vec<Column> =
+        names.iter().zip(&lower).enumerate().map(column).collect::<Result<_, Error>>()?;
+    // Of columns that are left out it does not matter, unless what is used has their name.
+    let used = |column: &Column| !matches!(column, Column::Unnamed | Column::LeftOut);
+    let used: HashSet<&String> = lower
+        .iter()
+        .zip(&columns)
+        .filter(|(_, column)| used(column))
+        .map(|(name, _)| name)
+        .collect();
+    if let Some(name) = twice(lower.iter().filter(|name| used.contains(name)).map(String::as_str)) {
+        return Err(Error::line(
+            header.line,
+            format!("the column {} occurs twice; accepted: each name once", shown(name)),
+        ));
+    }
+    Ok(columns)
 }
 
-/// Which column holds the prompts: the one that is asked for, or the only one that plainly does.
-fn prompt_column(names: &[&str], lower: &[String], line: u64, options: &Options) -> Result<usize, Error> {
-    let list = || names.iter().map(|name| shown(name)).take(20).collect::<Vec<_>>().join(", ");
+/// The positions of the columns that become labels.
+fn label_columns(
+    wanted: &[String],
+    names: &[&str],
+    lower: &[String],
+    prompt: usize,
+) -> Result<Vec<usize>, Error> {
+    let refuse = |message: String| Error::option("label-columns", message);
+    let place = |name: &String| match place(name, names, lower) {
+        Some(at) if at == prompt => Err(refuse(format!(
+            "label-columns has {}, which holds the prompts; accepted: others",
+            shown(name)
+        ))),
+        Some(at) => Ok(at),
+        None => Err(refuse(format!(
+            "label-columns has {}; accepted: the table's columns {}",
+            shown(name),
+            list(names, MOST_SHOWN)
+        ))),
+    };
+    wanted.iter().map(place).collect()
+}
+
+/// The column with that name, or else the one with that name in other capitals.
+fn place(wanted: &str, names: &[&str], lower: &[String]) -> Option<usize> {
+    let exact = names.iter().position(|name| *name == wanted);
+    exact.or_else(|| lower.iter().position(|name| *name == wanted.trim().to_lowercase()))
+}
+
+/// The first of several names, quoted, and how many more there are.
+pub(crate) fn list(names: &[&str], most: usize) -> String {
+    let first = names.iter().take(most).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(most) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// The column that holds the prompts: the requested one, or the only one with a certain name.
+fn prompt_column(
+    names: &[&str],
+    lower: &[String],
+    line: u64,
+    options: &Options,
+) -> Result<usize, Error> {
+    let list = || list(names, MOST_SHOWN);
     if let Some(wanted) = &options.column {
-        let exact = names.iter().position(|name| name == wanted);
-        let found = exact.or_else(|| lower.iter().position(|name| *name == wanted.trim().to_lowercase()));
-        return found.ok_or_else(|| {
+        return place(wanted, names, lower).ok_or_else(|| {
             Error::option(
                 "column",
                 format!("column is {}; accepted: one of the table's: {}", shown(wanted), list()),
@@ -229,50 +298,24 @@ fn prompt_column(names: &[&str], lower: &[String], line: u64, options: &Options)
     }
 }
 
-fn is_prompt_column(name: &str) -> bool {
-    PROMPT_COLUMNS.contains(&name.trim().trim_matches('"').trim().to_lowercase().as_str())
-}
-
-/// What separates the cells: what makes a column of prompts of the header; or else the first that occurs.
+/// The separator of the cells: the one that gives the header a column of prompts, or else the first
+/// that occurs.
 fn separator(header: &str, format: Format, options: &Options) -> u8 {
     let order = match format {
-        // Asked for by name, it is what it says.
+        // A requested format decides.
         Format::Tsv if options.format.is_some() => return b'\t',
         Format::Tsv => ['\t', ',', ';', '|'],
         _ => [',', '\t', ';', '|'],
     };
     let wanted = |name: &str| match &options.column {
-        Some(column) => name.trim().trim_matches('"').trim().to_lowercase() == column.trim().to_lowercase(),
+        Some(column) => {
+            name.trim().trim_matches('"').trim().to_lowercase() == column.trim().to_lowercase()
+        }
         None => is_prompt_column(name),
     };
-    let present: Vec<char> = order.into_iter().filter(|separator| header.contains(*separator)).collect();
+    let present: Vec<char> =
+        order.into_iter().filter(|separator| header.contains(*separator)).collect();
     let makes = present.iter().find(|separator| header.split(**separator).any(wanted));
     let chosen = makes.or(present.first()).unwrap_or(&order[0]);
     u8::try_from(*chosen).unwrap_or(b',')
-}
-
-/// Whether a line somewhere in a text is a table's header, as where a table was added to it. Of lines behind the first,
-/// names alone are believed: `a, text` may be a prompt, `id,text` is none.
-pub(crate) fn is_header_among(line: &str) -> bool {
-    line.contains([',', '\t', ';', '|']) && !line.contains(", ") && header_of(line).is_some()
-}
-
-/// Whether a line of text is a table's header: what separates its cells, then.
-pub(crate) fn header_of(line: &str) -> Option<u8> {
-    if is_prompt_column(line) {
-        return Some(b',');
-    }
-    let separators = [',', '\t', ';', '|'];
-    let found = separators.into_iter().find(|separator| {
-        let cells: Vec<&str> = line.split(*separator).map(str::trim).collect();
-        let words = |cell: &str| cell.split_whitespace().count();
-        // Lists of words in a prompt have blanks behind their commas; names in a header have few blanks inside.
-        let prose = line.contains(&format!("{separator} ")) && cells.iter().any(|cell| words(cell) > 1);
-        cells.len() > 1
-            && !prose
-            && cells.iter().any(|cell| is_prompt_column(cell))
-            && cells.iter().all(|cell| words(cell) <= 3 && cell.chars().count() <= 64)
-            && twice(cells.iter().copied().filter(|cell| !cell.is_empty())).is_none()
-    });
-    found.and_then(|separator| u8::try_from(separator).ok())
 }

@@ -1,7 +1,8 @@
-//! The codec of every call: checks an encoded message against its [limits](crate::bounds), then decodes it with prost.
+//! The codec of every call: checks an encoded message against its [limits](crate::bounds), then
+//! decodes it with prost.
 //!
-//! prost has no limits of its own, and what it has decoded is in memory already: a request of 60 MiB can become one of
-//! 14 GB. So the check comes first. Clients use the same codec for the farm's answers.
+//! prost has no limits of its own, and a request of 60 MiB can take 14 GB once it is decoded. So
+//! the check comes first. Clients use the same codec for the farm's answers.
 
 use std::marker::PhantomData;
 
@@ -20,7 +21,7 @@ use crate::{
     walk::{Refusal, Tables},
 };
 
-/// See the module.
+/// Encodes `T` with prost; checks a `U` against its limits, then decodes it.
 #[derive(Clone, Copy, Debug)]
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
@@ -49,7 +50,7 @@ where
     }
 }
 
-/// Decodes messages that keep their limits.
+/// Decodes messages that are within their limits.
 #[derive(Clone, Copy, Debug)]
 pub struct BoundedDecoder<U>(PhantomData<U>);
 
@@ -82,27 +83,29 @@ fn check<U: Name>(bytes: &[u8]) -> Result<(), Status> {
             (Some(field), message)
         }
         Refusal::TooMany { field, limit, advice } => {
-            let message =
-                format!("{field} has more than {limit} entries; accepted: at most {limit} a message{advice}");
+            let message = format!(
+                "{field} has more than {limit} entries; accepted: at most {limit} a message{advice}"
+            );
             (Some(field), message)
         }
         Refusal::TooManyInAll => {
             let message = format!(
-                "the lists and maps of the message have more than {MAX_ELEMENTS} entries together; accepted: at most \
-                 {MAX_ELEMENTS}, so send smaller messages"
+                "the lists and maps of the message have more than {MAX_ELEMENTS} entries together; \
+                 accepted: at most {MAX_ELEMENTS}, so send smaller messages"
             );
             (None, message)
         }
-        Refusal::TooDeep => return Err(malformed::<U>("its messages lie too deep in each other")),
+        Refusal::TooDeep => return Err(malformed::<U>("its messages are nested too deeply")),
     };
-    let code = if tables.is_request(&U::full_name()) { Code::InvalidArgument } else { Code::Internal };
+    let code =
+        if tables.is_request(&U::full_name()) { Code::InvalidArgument } else { Code::Internal };
     Err(to_status(&UserError { field, ..UserError::new(code, "TOO_MANY", message) }))
 }
 
-/// A message that is none: the caller's fault in a request, the farm's in an answer.
+/// The error for malformed bytes: the caller's fault in a request, the farm's in an answer.
 fn malformed<U: Name>(why: &str) -> Status {
     let is_request = Tables::get().is_request(&U::full_name());
     let code = if is_request { Code::InvalidArgument } else { Code::Internal };
-    let message = format!("the bytes are no message of type {}: {why}", U::full_name());
+    let message = format!("the bytes are not a message of type {}: {why}", U::full_name());
     to_status(&UserError::new(code, "MALFORMED", message))
 }

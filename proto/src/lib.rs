@@ -1,9 +1,13 @@
-//! The wire: Darkroom's gRPC messages, client and server stubs, and the mapping of errors to statuses.
+//! The wire: Darkroom's gRPC messages, client and server stubs, and the mapping of errors to
+//! statuses.
 //!
-//! The only copy of the protocol. It knows `core`'s words and converts them; it never knows SQL, queues or models.
+//! The only copy of the protocol. It knows `core`'s words and converts them; it never knows SQL,
+//! queues or models.
 
 pub mod bounds;
+pub mod calls;
 pub mod codec;
+pub mod json;
 pub mod settings;
 pub mod status;
 mod walk;
@@ -17,8 +21,8 @@ mod walk;
     reason = "generated from the .proto files, which carry the docs"
 )]
 pub mod v1 {
-    tonic::include_proto!("darkroom.v1");
+    include!("generated/darkroom.v1.rs");
 }
 
 /// The encoded file descriptor set of `darkroom.v1`, for gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/darkroom.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/darkroom.v1.bin");

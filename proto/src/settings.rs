@@ -1,7 +1,9 @@
-//! Settings between their messages and `core`'s words. A field of a stage's settings crosses the wire here and nowhere else.
+//! Converts settings between their messages and `core`'s types. This is the only place where the
+//! fields of a stage's settings cross the wire.
 
 use darkroom_core::{
     fit::Fit,
+    output::{Format, Output, OutputRequest},
     settings::{Settings, SettingsRequest, StageRequest, StageSettings},
     start::Start,
 };
@@ -48,24 +50,11 @@ impl From<&StageRequest> for v1::StageSettings {
     }
 }
 
-/// Every value is given, so that as a request it asks for the same again, whatever the cascade's defaults are then.
+/// Every value is set. Sent as a request, it therefore gives the same settings again, even if the
+/// cascade's defaults have changed.
 impl From<&StageSettings> for v1::StageSettings {
     fn from(stage: &StageSettings) -> Self {
-        Self {
-            stage: stage.stage.to_string(),
-            sampler: Some(stage.sampler.name().to_owned()),
-            steps: Some(stage.steps),
-            preset: stage.preset.clone(),
-            timesteps: stage.timesteps.clone(),
-            spacing: Some(stage.spacing.name().to_owned()),
-            eta: Some(stage.eta),
-            guidance_scale: Some(stage.guidance_scale),
-            guidance_schedule: Some(stage.guidance_schedule.to_string()),
-            thresholding: Some(stage.thresholding.to_string()),
-            noise_level: stage.noise_level,
-            strength: stage.strength,
-            cache_interval: Some(stage.cache_interval),
-        }
+        Self::from(&StageRequest::from(stage))
     }
 }
 
@@ -81,7 +70,8 @@ impl From<&v1::Settings> for SettingsRequest {
                 Ok(v1::Start::LowRes) => Start::LowRes.name().to_owned(),
                 Ok(v1::Start::Picture) => Start::Picture.name().to_owned(),
                 Ok(v1::Start::Masked) => Start::Masked.name().to_owned(),
-                // Refused, by what it says, where the request is resolved.
+                // Not checked here: the code that resolves the request refuses a wrong value, and
+                // names it.
                 Err(_) => settings.start.to_string(),
             },
             start_stage: settings.start_stage.clone(),
@@ -93,6 +83,7 @@ impl From<&v1::Settings> for SettingsRequest {
                 Ok(v1::Fit::Exact) => Fit::Exact.name().to_owned(),
                 Err(_) => settings.fit.to_string(),
             },
+            output: settings.output.as_ref().map(OutputRequest::from).unwrap_or_default(),
             stages: settings.stages.iter().map(StageRequest::from).collect(),
         }
     }
@@ -105,9 +96,16 @@ impl From<&SettingsRequest> for v1::Settings {
             stages: request.stages.iter().map(v1::StageSettings::from).collect(),
             width: request.width,
             height: request.height,
-            start: request.start.parse::<Start>().map_or(v1::Start::Unspecified, v1::Start::from).into(),
+            start: request
+                .start
+                .parse::<Start>()
+                .map_or(v1::Start::Unspecified, v1::Start::from)
+                .into(),
             start_stage: request.start_stage.clone(),
             fit: request.fit.parse::<Fit>().map_or(v1::Fit::Unspecified, v1::Fit::from).into(),
+            output: Some(&request.output)
+                .filter(|output| **output != OutputRequest::default())
+                .map(v1::Output::from),
         }
     }
 }
@@ -124,6 +122,65 @@ impl From<&Settings> for v1::Settings {
             start: v1::Start::from(settings.start).into(),
             start_stage: first.map_or_else(String::new, |stage| stage.stage.to_string()),
             fit: settings.fit.map_or(v1::Fit::Unspecified, v1::Fit::from).into(),
+            output: Some(v1::Output::from(settings.output)),
+        }
+    }
+}
+
+impl From<&v1::Output> for OutputRequest {
+    fn from(output: &v1::Output) -> Self {
+        let name = |format: Format| format.name().to_owned();
+        Self {
+            format: match v1::PictureFormat::try_from(output.format) {
+                Ok(v1::PictureFormat::Unspecified) => String::new(),
+                Ok(v1::PictureFormat::Png) => name(Format::Png),
+                Ok(v1::PictureFormat::Jpeg) => name(Format::Jpeg),
+                Ok(v1::PictureFormat::Webp) => name(Format::WebP),
+                // Not checked here: the code that resolves the request refuses a wrong value, and
+                // names it.
+                Err(_) => output.format.to_string(),
+            },
+            compression_level: output.compression_level,
+            quality: output.quality,
+        }
+    }
+}
+
+impl From<&OutputRequest> for v1::Output {
+    fn from(request: &OutputRequest) -> Self {
+        let format = Format::ALL.into_iter().find(|format| format.name() == request.format);
+        Self {
+            format: format.map_or(v1::PictureFormat::Unspecified, v1::PictureFormat::from).into(),
+            compression_level: request.compression_level,
+            quality: request.quality,
+        }
+    }
+}
+
+impl From<Output> for v1::Output {
+    fn from(output: Output) -> Self {
+        Self::from(&OutputRequest::from(output))
+    }
+}
+
+impl From<Format> for v1::PictureFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Png => Self::Png,
+            Format::Jpeg => Self::Jpeg,
+            Format::WebP => Self::Webp,
+        }
+    }
+}
+
+impl v1::PictureFormat {
+    /// The format, if this version knows it. Older farms name no format, and store PNGs.
+    #[must_use]
+    pub fn known(self) -> Format {
+        match self {
+            Self::Unspecified | Self::Png => Format::Png,
+            Self::Jpeg => Format::Jpeg,
+            Self::Webp => Format::WebP,
         }
     }
 }
@@ -197,7 +254,7 @@ mod tests {
         let (first, second) = (after.stages[0].clone(), after.stages[1].clone());
         for (stage, other) in after.stages.iter_mut().zip([second, first]) {
             stage.name = other.name;
-            stage.noise_level = other.noise_level;
+            stage.sampling.noise_level = other.sampling.noise_level;
             stage.size = other.size;
         }
         let other = Settings::resolve(&SettingsRequest::default(), &after).expect("defaults");
@@ -227,13 +284,37 @@ mod tests {
                 assert_eq!(v1::Settings::from(&request).fit(), told);
             }
         }
-        let unknown = v1::Settings { fit: 9, start: v1::Start::Picture.into(), ..v1::Settings::default() };
-        let error = Settings::resolve(&SettingsRequest::from(&unknown), &cascade).expect_err("unknown");
+        let unknown =
+            v1::Settings { fit: 9, start: v1::Start::Picture.into(), ..v1::Settings::default() };
+        let error =
+            Settings::resolve(&SettingsRequest::from(&unknown), &cascade).expect_err("unknown");
         assert!(error.message.contains("settings.fit is \"9\""), "{error}");
         let noise = SettingsRequest { fit: "pad".to_owned(), ..SettingsRequest::default() };
         let error = Settings::resolve(&noise, &cascade).expect_err("nothing to fit");
         assert!(error.message.contains("starts from noise"), "{error}");
         let none = Settings::resolve(&SettingsRequest::default(), &cascade).expect("valid");
         assert_eq!(v1::Settings::from(&none).fit(), v1::Fit::Unspecified);
+    }
+
+    #[test]
+    fn an_output_survives_the_way_there_and_back() {
+        let cascade = CascadeSpec::parse(CASCADE).expect("valid");
+        for text in ["png", "png:0", "png:9", "jpeg:1", "jpeg:100", "webp"] {
+            let request =
+                SettingsRequest { output: text.parse().expect(text), ..SettingsRequest::default() };
+            let settings = Settings::resolve(&request, &cascade).expect("valid");
+            assert_eq!(settings.output.to_string(), text);
+            let message = v1::Settings::from(&settings);
+            assert_eq!(Settings::resolve(&SettingsRequest::from(&message), &cascade), Ok(settings));
+            assert_eq!(SettingsRequest::from(&v1::Settings::from(&request)), request);
+        }
+        let plain = Settings::resolve(&SettingsRequest::default(), &cascade).expect("valid");
+        assert_eq!(plain.output, Output::default());
+        assert_eq!(v1::Settings::from(&SettingsRequest::default()).output, None);
+        let unknown = v1::Output { format: 9, ..v1::Output::default() };
+        let unknown = v1::Settings { output: Some(unknown), ..v1::Settings::default() };
+        let error =
+            Settings::resolve(&SettingsRequest::from(&unknown), &cascade).expect_err("unknown");
+        assert!(error.message.starts_with("settings.output.format is \"9\""), "{error}");
     }
 }

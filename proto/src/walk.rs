@@ -1,8 +1,10 @@
-//! Looks at an encoded message without decoding it: is it well formed, and does every repeated field keep its limit?
+//! Checks an encoded message without decoding it: is it well formed, and is every repeated field
+//! within its limit?
 //!
-//! The walk reads each byte once, allocates nothing unless it refuses, and follows the descriptor. It is stricter than
-//! protobuf in two ways that no encoder notices: groups are refused, and so is a submessage that comes twice in a field
-//! that holds one (a decoder would merge them, and with them the elements that were counted apart).
+//! The walk reads each byte once, allocates nothing unless it refuses, and follows the descriptor.
+//! It is stricter than protobuf in two ways that do not affect real encoders. It refuses groups. It
+//! also refuses a second submessage in a field that holds one, because a decoder would merge the
+//! two, and with them the elements that were counted separately.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -20,20 +22,20 @@ use crate::{
 /// Why a message is not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It is no message of its type.
+    /// It is not a message of its type.
     Malformed(&'static str),
     /// A field has too many elements.
     TooMany {
-        /// Path of the field, from the message on.
+        /// Path of the field, starting at the message.
         field: String,
         /// Its limit.
         limit: u32,
-        /// What else the user could do.
+        /// Advice for the user.
         advice: &'static str,
     },
     /// All its repeated fields together have too many elements.
     TooManyInAll,
-    /// Messages lie too deep in each other.
+    /// Messages are nested too deeply.
     TooDeep,
 }
 
@@ -45,7 +47,7 @@ enum Kind {
     Fixed32,
     /// Strings and bytes.
     Bytes,
-    /// A message: its place in the tables.
+    /// A message: its index in the tables.
     Message(u16),
 }
 
@@ -57,7 +59,7 @@ struct Field {
     kind: Kind,
     /// For a repeated field, its limit and advice.
     repeated: Option<(u32, &'static str)>,
-    /// Where its elements are counted within a message: fields that need no count have none.
+    /// Index of its counter within a message. Fields that are not counted have none.
     slot: Option<u8>,
 }
 
@@ -70,7 +72,7 @@ struct MessageType {
 /// Counted fields of one message.
 const SLOTS: usize = 16;
 
-/// What the walk knows of the protocol.
+/// The walk's tables of the protocol.
 #[derive(Debug)]
 pub(crate) struct Tables {
     types: Vec<MessageType>,
@@ -94,24 +96,28 @@ impl Tables {
         for file in &descriptors.file {
             collect(file.package(), &file.message_type, &mut messages);
             let methods = file.service.iter().flat_map(|service| &service.method);
-            requests.extend(methods.map(|method| method.input_type().trim_start_matches('.').to_owned()));
+            requests.extend(
+                methods.map(|method| method.input_type().trim_start_matches('.').to_owned()),
+            );
         }
         let by_name: HashMap<_, _> = messages
             .iter()
             .enumerate()
             .map(|(place, (name, _))| (name.clone(), u16::try_from(place).expect("few messages")))
             .collect();
-        let types =
-            messages.iter().map(|(name, message)| MessageType::new(name, message, &by_name)).collect();
+        let types = messages
+            .iter()
+            .map(|(name, message)| MessageType::new(name, message, &by_name))
+            .collect();
         Self { types, by_name, requests }
     }
 
-    /// Whether a type is what a method is called with.
+    /// Whether a type is the request or response of a method.
     pub(crate) fn is_request(&self, name: &str) -> bool {
         self.requests.iter().any(|request| request == name)
     }
 
-    /// Walks an encoded message of the type `name`, which has its package before it.
+    /// Walks an encoded message of the type `name` (with its package).
     pub(crate) fn check(&self, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
         let Some(place) = self.by_name.get(name) else {
             return Err(Refusal::Malformed("its type is not part of the protocol"));
@@ -122,17 +128,23 @@ impl Tables {
 
     #[cfg(test)]
     pub(crate) fn repeated_fields(&self) -> impl Iterator<Item = String> {
-        self.by_name.iter().filter(|(name, _)| name.starts_with("darkroom.")).flat_map(|(name, place)| {
-            let short = name.rsplit('.').next().unwrap_or_default().to_owned();
-            let fields = &self.types[usize::from(*place)].fields;
-            let repeated = fields.iter().filter(|field| field.repeated.is_some());
-            repeated.map(move |field| format!("{short}.{}", field.name))
-        })
+        self.by_name.iter().filter(|(name, _)| name.starts_with("darkroom.")).flat_map(
+            |(name, place)| {
+                let short = name.rsplit('.').next().unwrap_or_default().to_owned();
+                let fields = &self.types[usize::from(*place)].fields;
+                let repeated = fields.iter().filter(|field| field.repeated.is_some());
+                repeated.map(move |field| format!("{short}.{}", field.name))
+            },
+        )
     }
 }
 
-/// All messages of a file, those within others too, under their full names.
-fn collect<'a>(scope: &str, messages: &'a [DescriptorProto], all: &mut Vec<(String, &'a DescriptorProto)>) {
+/// All messages of a file by their full names, including nested ones.
+fn collect<'a>(
+    scope: &str,
+    messages: &'a [DescriptorProto],
+    all: &mut Vec<(String, &'a DescriptorProto)>,
+) {
     for message in messages {
         let name = format!("{scope}.{}", message.name());
         collect(&name, &message.nested_type, all);
@@ -147,7 +159,8 @@ impl MessageType {
         let mut field = |field: &FieldDescriptorProto| {
             let kind = kind(field, by_name);
             let is_repeated = field.label() == Label::Repeated;
-            let limit = || limit_of(&format!("{short}.{}", field.name())).unwrap_or((DEFAULT_ELEMENTS, ""));
+            let limit =
+                || limit_of(&format!("{short}.{}", field.name())).unwrap_or((DEFAULT_ELEMENTS, ""));
             let counted = is_repeated || matches!(kind, Kind::Message(_));
             Field {
                 number: u32::try_from(field.number()).expect("fields have positive numbers"),
@@ -175,7 +188,7 @@ fn kind(field: &FieldDescriptorProto, by_name: &HashMap<String, u16>) -> Kind {
         Type::String | Type::Bytes => Kind::Bytes,
         Type::Message | Type::Group => {
             let name = field.type_name().trim_start_matches('.');
-            Kind::Message(*by_name.get(name).expect("the descriptors hold what they name"))
+            Kind::Message(*by_name.get(name).expect("every type has a descriptor"))
         }
         _ => Kind::Varint,
     }
@@ -184,7 +197,7 @@ fn kind(field: &FieldDescriptorProto, by_name: &HashMap<String, u16>) -> Kind {
 /// One walk.
 struct Walk<'a> {
     tables: &'a Tables,
-    /// Elements that may still come.
+    /// Number of further elements that are allowed.
     left: u32,
 }
 
@@ -196,8 +209,9 @@ impl Walk<'_> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let key = varint(&mut rest)?;
-            let number = u32::try_from(key >> 3).ok().filter(|number| (1..1 << 29).contains(number));
-            let number = number.ok_or(Refusal::Malformed("a field has a number that none can have"))?;
+            let number =
+                u32::try_from(key >> 3).ok().filter(|number| (1..1 << 29).contains(number));
+            let number = number.ok_or(Refusal::Malformed("a field number is out of range"))?;
             let value = value(&mut rest, key & 7)?;
             let Some(field) = message.field(number) else { continue };
             let elements = field.elements(&value)?;
@@ -208,20 +222,26 @@ impl Walk<'_> {
                     Some((limit, advice)) if *count > limit => {
                         return Err(Refusal::TooMany { field: field.name.clone(), limit, advice });
                     }
-                    // Numbers take no more memory than a few times their bytes.
+                    // Decoded numbers take only a few times the memory of their bytes.
                     Some(_) if !matches!(field.kind, Kind::Message(_) | Kind::Bytes) => {}
                     Some(_) => {
                         self.left = self.left.checked_sub(elements).ok_or(Refusal::TooManyInAll)?;
                     }
                     None if *count > 1 => {
-                        return Err(Refusal::TooMany { field: field.name.clone(), limit: 1, advice: "" });
+                        return Err(Refusal::TooMany {
+                            field: field.name.clone(),
+                            limit: 1,
+                            advice: "",
+                        });
                     }
                     None => {}
                 }
             }
             if let (Kind::Message(inner), Value::Bytes(bytes)) = (field.kind, value) {
-                let place = field.repeated.and(field.slot).map(|slot| counts[usize::from(slot)] - 1);
-                self.message(inner, bytes, depth).map_err(|refusal| refusal.within(&field.name, place))?;
+                let place =
+                    field.repeated.and(field.slot).map(|slot| counts[usize::from(slot)] - 1);
+                self.message(inner, bytes, depth)
+                    .map_err(|refusal| refusal.within(&field.name, place))?;
             }
         }
         Ok(())
@@ -229,7 +249,7 @@ impl Walk<'_> {
 }
 
 impl Refusal {
-    /// The same, seen from the message around: `place` is that of an element of a list.
+    /// Adds the enclosing message to the path. `place` is the index of an element in a list.
     fn within(self, outer: &str, place: Option<u32>) -> Self {
         match self {
             Self::TooMany { field, limit, advice } => {
@@ -241,7 +261,7 @@ impl Refusal {
     }
 }
 
-/// A value as it lies on the wire.
+/// A value as it is on the wire.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Varint,
@@ -251,7 +271,7 @@ enum Value<'a> {
 }
 
 impl Field {
-    /// How many elements a value adds; refused where it is none of the field's kind.
+    /// How many elements a value adds; an error if it is not of the field's kind.
     fn elements(&self, value: &Value<'_>) -> Result<u32, Refusal> {
         let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         match (self.kind, value) {
@@ -259,12 +279,16 @@ impl Field {
             | (Kind::Fixed64, Value::Fixed64)
             | (Kind::Fixed32, Value::Fixed32)
             | (Kind::Bytes | Kind::Message(_), Value::Bytes(_)) => Ok(1),
-            // Packed: every varint ends in one byte without the high bit.
+            // Packed: the last byte of every varint has no high bit, so those bytes are counted.
             (Kind::Varint, Value::Bytes(packed)) if self.repeated.is_some() => {
                 Ok(count(packed.iter().filter(|byte| **byte < 0x80).count()))
             }
-            (Kind::Fixed64, Value::Bytes(packed)) if self.repeated.is_some() => Ok(count(packed.len() / 8)),
-            (Kind::Fixed32, Value::Bytes(packed)) if self.repeated.is_some() => Ok(count(packed.len() / 4)),
+            (Kind::Fixed64, Value::Bytes(packed)) if self.repeated.is_some() => {
+                Ok(count(packed.len() / 8))
+            }
+            (Kind::Fixed32, Value::Bytes(packed)) if self.repeated.is_some() => {
+                Ok(count(packed.len() / 4))
+            }
             _ => Err(Refusal::Malformed("a field holds a value of another kind")),
         }
     }
@@ -285,7 +309,8 @@ fn value<'a>(rest: &mut &'a [u8], wire_type: u64) -> Result<Value<'a>, Refusal> 
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Refusal> {
-    let (taken, left) = rest.split_at_checked(length).ok_or(Refusal::Malformed("it ends too early"))?;
+    let (taken, left) =
+        rest.split_at_checked(length).ok_or(Refusal::Malformed("it ends too early"))?;
     *rest = left;
     Ok(taken)
 }

@@ -1,9 +1,10 @@
-//! How fast tasks pass through Redis: `cargo run --release -p darkroom-queue --example throughput [tasks] [batch] [url]`.
+//! Measures how fast tasks pass through Redis: `cargo run --release -p darkroom-queue --example
+//! throughput [tasks] [batch] [url]`.
 //!
-//! Without an address it starts a server of its own. Prints tasks per second of each call alone and of all of them side by
-//! side, the size of a task, and how long an idle worker waits for one.
+//! Without a URL it starts its own server. It prints tasks per second of each call alone and of all
+//! calls together, the size of a task, and how long an idle worker waits for one.
 
-#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
 use std::{
     sync::{
@@ -17,19 +18,21 @@ use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
     id::{StageName, WorkerId},
-    settings::{GuidanceSchedule, Sampler, Spacing, StageSettings, Thresholding},
+    output::Output,
+    sampling::{Sampler, Sampling},
+    settings::StageSettings,
 };
 use darkroom_queue::{
     TaskQueue as _,
-    conformance::{done, pool, task},
     redis::{Options, RedisQueue},
     task::{Lease, PoolId, RenderBody, ResultEntry, Task, TaskBody},
 };
+use darkroom_suites::queue::{done, pool, task};
 use darkroom_test_servers::redis::{self, Redis};
 
-/// Tasks added and results read by one call, as the coordinator does.
+/// Tasks added and results read per call, as in the coordinator.
 const BULK: usize = 512;
-/// Workers of the farm that is tried.
+/// Workers of the measured farm.
 const WORKERS: usize = 16;
 /// Rounds of the idle worker.
 const ROUNDS: u64 = 500;
@@ -79,7 +82,7 @@ async fn one_by_one(queue: &RedisQueue, tasks: u64, batch: usize, before: u64) {
     let start = Instant::now();
     while leases.len() < all.len() {
         leases.extend(queue.lease(&pool, &name, batch, Duration::ZERO).await.expect("leased"));
-        // As a worker would; a long pending list is not what this measures.
+        // As a worker does; the time of a long pending list is not measured here.
         if leases.len().is_multiple_of(BULK) {
             complete(queue, &pool, &leases[leases.len() - BULK..]).await;
         }
@@ -90,7 +93,8 @@ async fn one_by_one(queue: &RedisQueue, tasks: u64, batch: usize, before: u64) {
     let (mut read, mut acknowledging) = (0, Duration::ZERO);
     let start = Instant::now();
     while read < all.len() {
-        let results = queue.results(&pool, "committer", BULK, Duration::ZERO).await.expect("results");
+        let results =
+            queue.results(&pool, "committer", BULK, Duration::ZERO).await.expect("results");
         read += results.len();
         let begin = Instant::now();
         acknowledge(queue, &pool, results).await;
@@ -102,7 +106,7 @@ async fn one_by_one(queue: &RedisQueue, tasks: u64, batch: usize, before: u64) {
     println!("{:<28}{:>12}", "bytes of a waiting task", used / tasks);
 }
 
-/// A coordinator that adds and commits, and workers that lease and complete, all at once.
+/// A coordinator that adds and commits, and workers that lease and complete, all at the same time.
 async fn side_by_side(queue: &Arc<RedisQueue>, other: &Arc<RedisQueue>, tasks: u64, batch: usize) {
     let pool = pool("sr256");
     let in_flight = Arc::new(AtomicU64::new(0));
@@ -113,8 +117,10 @@ async fn side_by_side(queue: &Arc<RedisQueue>, other: &Arc<RedisQueue>, tasks: u
             let name = WorkerId(format!("worker-{number}"));
             tokio::spawn(async move {
                 loop {
-                    let leases =
-                        queue.lease(&pool, &name, batch, Duration::from_secs(1)).await.expect("leased");
+                    let leases = queue
+                        .lease(&pool, &name, batch, Duration::from_secs(1))
+                        .await
+                        .expect("leased");
                     if leases.is_empty() {
                         return;
                     }
@@ -154,7 +160,7 @@ async fn side_by_side(queue: &Arc<RedisQueue>, other: &Arc<RedisQueue>, tasks: u
     }
 }
 
-/// From `add` to the lease of a worker that waits.
+/// The time from `add` until a waiting worker has the lease.
 async fn idle(queue: &Arc<RedisQueue>, other: &Arc<RedisQueue>) {
     let pool = pool("sr1024");
     let mut waits: Vec<Duration> = Vec::new();
@@ -163,7 +169,8 @@ async fn idle(queue: &Arc<RedisQueue>, other: &Arc<RedisQueue>) {
             let (queue, pool) = (Arc::clone(queue), pool.clone());
             tokio::spawn(async move {
                 let name = WorkerId("idle".to_owned());
-                let leases = queue.lease(&pool, &name, 1, Duration::from_secs(5)).await.expect("leased");
+                let leases =
+                    queue.lease(&pool, &name, 1, Duration::from_secs(5)).await.expect("leased");
                 (leases, Instant::now())
             })
         };
@@ -196,28 +203,25 @@ async fn acknowledge(queue: &RedisQueue, pool: &PoolId, results: Vec<ResultEntry
     queue.acknowledge(pool, &ids).await.expect("acknowledged");
 }
 
-/// A super-resolution task as the coordinator makes it.
+/// A super-resolution task like those of the coordinator.
 fn render(index: u64) -> Task {
     let artifact = |what: &str| {
         let digest = Digest::of(format!("{what} {index}").as_bytes());
-        ArtifactRef { key: format!("tasks/{digest}/{digest}.safetensors"), sha256: digest, size: 49_152 }
+        ArtifactRef {
+            key: format!("tasks/{digest}/{digest}.safetensors"),
+            sha256: digest,
+            size: 49_152,
+        }
     };
     let settings = StageSettings {
         stage: StageName::try_from("sr256".to_owned()).expect("a stage's name"),
         size: 256,
         extent: None,
-        sampler: Sampler::Ddim,
-        steps: 50,
-        preset: None,
-        timesteps: Vec::new(),
-        spacing: Spacing::Configured,
-        eta: 0.0,
-        cache_interval: 1,
-        guidance_scale: 4.0,
-        guidance_schedule: GuidanceSchedule::Constant,
-        thresholding: Thresholding::Configured,
-        noise_level: Some(250),
-        strength: None,
+        sampling: Sampling {
+            guidance_scale: 4.0,
+            noise_level: Some(250),
+            ..Sampling::plain(Sampler::Ddim, 50)
+        },
     };
     let body = RenderBody {
         settings,
@@ -230,6 +234,7 @@ fn render(index: u64) -> Task {
         fit: None,
         prefix: format!("tasks/{}/", Digest::of(&index.to_le_bytes())),
         picture: None,
+        output: Output::default(),
     };
     Task { body: TaskBody::Render(Box::new(body)), ..task(index) }
 }

@@ -1,12 +1,12 @@
-//! What can go wrong with a queue, as its callers see it.
+//! Errors of a queue, as its callers see them.
 
 /// An error of a queue backend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The backend cannot be reached or is restarting; nothing is known to have happened. Try again.
+    /// The backend cannot be reached or is restarting. The call may have had no effect; try again.
     #[error("the queue cannot be reached: {0}")]
     Unavailable(String),
-    /// The backend is full; the coordinator must dispatch less.
+    /// The backend is full. The coordinator must dispatch less.
     #[error("the queue is full: {limit} entries in pool {pool}")]
     Full {
         /// The pool.

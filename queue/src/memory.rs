@@ -1,8 +1,9 @@
 //! The queue in this process's memory: the backend of the embedded farm and of tests.
 //!
-//! It forgets everything when the process ends, on purpose: SQL is the truth, and the coordinator's sweep hands out
-//! again whatever is missing here, by the same path that recovers a flushed Redis. Time is tokio's, so a test may
-//! pause and turn it. The lock is held for a few map operations and never across an await.
+//! It forgets everything when the process ends, on purpose. SQL is the truth, and the coordinator's
+//! sweep dispatches whatever is missing here, in the same way as after a flush of Redis. Time is
+//! tokio's, so a test can pause and advance it. The lock is held for a few map operations and never
+//! across an await.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,17 +21,17 @@ use tokio::{
 use crate::{
     Error, Leased, TaskQueue,
     task::{
-        Completion, EntryId, EntryState, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task, TaskKey,
-        TaskResult, WorkerCard,
+        Completion, EntryId, EntryState, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task,
+        TaskKey, TaskResult, WorkerCard,
     },
 };
 
-/// Sizes and times of a [`MemoryQueue`].
+/// Limits and times of a [`MemoryQueue`].
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Most entries of one pool, tasks and unacknowledged results together.
     pub pool_limit: usize,
-    /// Results read by a committer and not acknowledged for so long are given to another one that asks.
+    /// Time after which results that a committer read and did not acknowledge go to another one.
     pub takeover: Duration,
 }
 
@@ -40,17 +41,17 @@ impl Default for Options {
     }
 }
 
-/// Cards older than this are forgotten whatever a reader asks for, so that the list stays bounded.
+/// Cards older than this are dropped, whatever a reader asks for, so that the list stays bounded.
 const CARD_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// See the module.
+/// A queue in memory. Its content is lost when the process ends.
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
     options: Options,
     state: Mutex<State>,
-    /// Rung after tasks were put in line.
+    /// Notified after tasks were added.
     tasks: Notify,
-    /// Rung after a result was queued.
+    /// Notified after a result was queued.
     results: Notify,
 }
 
@@ -59,9 +60,9 @@ struct State {
     next_id: u64,
     pools: HashMap<PoolId, Pool>,
     cards: BTreeMap<WorkerId, (WorkerCard, Instant)>,
-    /// Who is to drain, and since when that is wished.
+    /// Workers that must drain, and since when.
     draining: HashMap<WorkerId, Instant>,
-    /// Who gets nothing, and until when.
+    /// Workers that get nothing, and until when.
     aside: HashMap<WorkerId, Instant>,
 }
 
@@ -76,7 +77,7 @@ impl State {
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// The line, by position: tasks are added at the back and handed back at the front.
+    /// The waiting tasks by position: tasks are added at the back and handed back at the front.
     waiting: BTreeMap<i64, Task>,
     leased: BTreeMap<u64, Held>,
     results: BTreeMap<u64, Reported>,
@@ -92,7 +93,7 @@ struct Held {
 #[derive(Debug)]
 struct Reported {
     result: TaskResult,
-    /// Who read it, and when.
+    /// The committer that read it, and when.
     read: Option<(String, Instant)>,
 }
 
@@ -103,7 +104,7 @@ impl MemoryQueue {
         Self { options, ..Self::default() }
     }
 
-    /// Forgets every task, lease, result and worker, as a flushed Redis does. For tests of recovery.
+    /// Forgets every task, lease, result and worker, like a flushed Redis. For tests of recovery.
     pub fn flush(&self) {
         let mut state = self.state();
         let next_id = state.next_id;
@@ -111,7 +112,8 @@ impl MemoryQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        // Every change under the lock is complete in itself, so a panic elsewhere leaves no
+        // half-done change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +134,8 @@ impl MemoryQueue {
             }
             let task = first.remove();
             *next_id += 1;
-            pool.leased.insert(*next_id, Held { worker: worker.clone(), task: task.clone(), renewed });
+            pool.leased
+                .insert(*next_id, Held { worker: worker.clone(), task: task.clone(), renewed });
             leases.push(Lease { id: entry_id(*next_id), worker: worker.clone(), task });
             if alone {
                 break;
@@ -147,7 +150,9 @@ impl MemoryQueue {
         let now = Instant::now();
         let due = |reported: &Reported| match &reported.read {
             None => true,
-            Some((reader, at)) => reader != committer && now.duration_since(*at) >= self.options.takeover,
+            Some((reader, at)) => {
+                reader != committer && now.duration_since(*at) >= self.options.takeover
+            }
         };
         pool.results
             .iter_mut()
@@ -195,8 +200,8 @@ fn number(id: &EntryId) -> Option<u64> {
     id.0.parse().ok()
 }
 
-/// Calls `take` until it finds something or `wait` is over. Interest is registered before looking, so that nothing
-/// that arrives in between is missed.
+/// Calls `take` until it finds something or `wait` is over. It registers interest before it looks,
+/// so it misses nothing that arrives in between.
 async fn look_until<T>(bell: &Notify, wait: Duration, take: impl Fn() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + wait;
     loop {
@@ -292,7 +297,12 @@ impl TaskQueue for MemoryQueue {
         Ok(completions)
     }
 
-    async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error> {
+    async fn hand_back(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<(), Error> {
         {
             let mut state = self.state();
             let Some(pool) = state.pools.get_mut(pool) else { return Ok(()) };
@@ -323,7 +333,12 @@ impl TaskQueue for MemoryQueue {
         Ok(())
     }
 
-    async fn remove(&self, pool: &PoolId, tasks: &[TaskKey], leased: Leased) -> Result<Vec<TaskKey>, Error> {
+    async fn remove(
+        &self,
+        pool: &PoolId,
+        tasks: &[TaskKey],
+        leased: Leased,
+    ) -> Result<Vec<TaskKey>, Error> {
         let mut state = self.state();
         let Some(pool) = state.pools.get_mut(pool) else { return Ok(Vec::new()) };
         let wanted: HashSet<&TaskKey> = tasks.iter().collect();
@@ -346,7 +361,8 @@ impl TaskQueue for MemoryQueue {
         let mut state = self.state();
         let Some(pool) = state.pools.get_mut(pool) else { return Ok(Vec::new()) };
         let now = Instant::now();
-        let expired = pool.leased.extract_if(.., |_, held| now.duration_since(held.renewed) >= lease);
+        let expired =
+            pool.leased.extract_if(.., |_, held| now.duration_since(held.renewed) >= lease);
         Ok(expired
             .map(|(id, held)| Lease { id: entry_id(id), worker: held.worker, task: held.task })
             .collect())
@@ -355,12 +371,14 @@ impl TaskQueue for MemoryQueue {
     async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
         let state = self.state();
         let Some(pool) = state.pools.get(pool) else { return Ok(Vec::new()) };
-        let waiting =
-            pool.waiting.values().map(|task| EntrySummary { key: task.key, state: EntryState::Waiting });
-        let leased = pool
-            .leased
+        let waiting = pool
+            .waiting
             .values()
-            .map(|held| EntrySummary { key: held.task.key, state: EntryState::Leased(held.worker.clone()) });
+            .map(|task| EntrySummary { key: task.key, state: EntryState::Waiting });
+        let leased = pool.leased.values().map(|held| EntrySummary {
+            key: held.task.key,
+            state: EntryState::Leased(held.worker.clone()),
+        });
         let results = pool
             .results
             .values()
@@ -385,7 +403,8 @@ impl TaskQueue for MemoryQueue {
 
     async fn set_aside(&self, _: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
         let now = Instant::now();
-        self.state().aside = workers.iter().map(|(worker, time)| (worker.clone(), now + *time)).collect();
+        self.state().aside =
+            workers.iter().map(|(worker, time)| (worker.clone(), now + *time)).collect();
         self.tasks.notify_waiters();
         Ok(())
     }
@@ -407,55 +426,5 @@ impl TaskQueue for MemoryQueue {
                 WorkerCard { seen_seconds_ago, ..card.clone() }.under(state.orders(&card.id, now))
             })
             .collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use super::*;
-    use crate::conformance::{self, Harness};
-
-    fn harness() -> Harness {
-        let options = Options { pool_limit: 1000, takeover: Duration::from_secs(5) };
-        Harness {
-            queue: Arc::new(MemoryQueue::new(options.clone())),
-            lease: Duration::from_secs(30),
-            takeover: options.takeover,
-            keep: Box::new(()),
-        }
-    }
-
-    crate::conformance_tests!(#[tokio::test(start_paused = true)], harness());
-
-    #[tokio::test]
-    async fn a_full_pool_refuses_more_and_results_count() {
-        let queue = MemoryQueue::new(Options { pool_limit: 2, ..Options::default() });
-        let (pool, worker) = (conformance::pool("base"), WorkerId("w".to_owned()));
-        queue.add(&pool, vec![conformance::task(0), conformance::task(1)]).await.unwrap();
-        let refused = queue.add(&pool, vec![conformance::task(2)]).await.unwrap_err();
-        assert!(matches!(refused, Error::Full { limit: 2, .. }), "{refused:?}");
-        let leases = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
-        let result = conformance::done(&leases[0]);
-        queue.complete(&pool, &worker, vec![(leases[0].id.clone(), result)]).await.unwrap();
-        queue.add(&pool, vec![conformance::task(2)]).await.expect_err("the result still takes its place");
-        let results = queue.results(&pool, "c", 10, Duration::ZERO).await.unwrap();
-        queue.acknowledge(&pool, &[results[0].id.clone()]).await.unwrap();
-        queue.add(&pool, vec![conformance::task(2)]).await.expect("room again");
-    }
-
-    #[tokio::test]
-    async fn a_flushed_queue_reports_leases_lost_and_never_reuses_their_ids() {
-        let queue = MemoryQueue::default();
-        let (pool, worker) = (conformance::pool("base"), WorkerId("w".to_owned()));
-        queue.add(&pool, vec![conformance::task(0)]).await.unwrap();
-        let old = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
-        queue.flush();
-        queue.add(&pool, vec![conformance::task(1)]).await.unwrap();
-        let new = queue.lease(&pool, &worker, 1, Duration::ZERO).await.unwrap();
-        assert_ne!(old[0].id, new[0].id);
-        let lost = queue.heartbeat(&pool, &worker, &[old[0].id.clone()]).await.unwrap();
-        assert_eq!(lost, vec![old[0].id.clone()]);
     }
 }

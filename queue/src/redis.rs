@@ -1,17 +1,25 @@
-//! The queue on Redis or Valkey, 7.0 or newer: one stream per pool for tasks, a short second one for the tasks handed
-//! back to its head, and one for results. What the streams' pending lists say are the leases.
+//! The queue on Redis or Valkey, 7.0 or newer. Each pool has one stream for tasks, a short second
+//! one for tasks that were handed back to its head, and one for results. The streams' pending lists
+//! are the leases.
 //!
-//! - Every change is one Lua script on one pool's keys, which share a hash tag: atomic, and at home in a cluster.
-//! - Redis may be killed, flushed, restored from an old snapshot or replaced at any moment. Scripts make what is missing,
-//!   connections are made again for ever, and what was lost the coordinator's sweep finds: SQL is the truth.
-//! - Those who wait do so at a bell (see `bell`), so that a task wakes about one worker, not all of them.
-//! - Nothing is reaped within one lease after Redis restarted or was unreachable: live workers could not renew then.
+//! - Every change is one Lua script on the keys of one pool, which share a hash tag. So it is
+//!   atomic and works in a cluster.
+//! - Redis may be killed, flushed, restored from an old snapshot or replaced at any moment. Scripts
+//!   create what is missing, connections are retried for ever, and the coordinator's sweep finds
+//!   what was lost: SQL is the truth.
+//! - Waiting processes wait at a bell (see `bell`), so that a task wakes about one worker, not all
+//!   of them.
+//! - Nothing is reaped within one lease after Redis restarted or was unreachable, because live
+//!   workers could not renew in that time.
 //!
-//! Redis needs no persistence for this: an append-only file spares the tasks under way a second run after a restart, and
-//! costs a write for each. It does need `maxmemory-policy noeviction`; a waiting task takes about 1.2 KiB.
+//! Redis needs no persistence for this. An append-only file saves running tasks from a second run
+//! after a restart, and costs one write per task. `maxmemory-policy noeviction` is required; a
+//! waiting task takes about 1.2 KiB.
 //!
-//! It never knows SQL, and it never trusts an entry: one that cannot be read is counted, logged by its id and deleted.
+//! It never knows SQL, and it never trusts an entry: an unreadable entry is counted, logged by its
+//! id and deleted.
 
+mod address;
 mod bell;
 mod cards;
 mod connection;
@@ -21,9 +29,12 @@ mod keys;
 mod options;
 mod reading;
 mod reply;
+#[cfg(test)]
+mod samples;
 mod script;
 mod sentinel;
 mod start;
+mod start_error;
 mod target;
 mod throttle;
 mod wire;
@@ -46,12 +57,12 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Error, Leased, TaskQueue,
     task::{
-        Completion, EntryId, EntryState, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task, TaskKey,
-        TaskResult, WorkerCard,
+        Completion, EntryId, EntryState, EntrySummary, Lease, Orders, PoolId, ResultEntry, Task,
+        TaskKey, TaskResult, WorkerCard,
     },
 };
 use bell::Bells;
-use connection::{Link, Pace};
+use connection::{Link, with_jitter};
 use holdings::Holdings;
 use keys::{FarmKeys, PoolKeys};
 use reading::Readings;
@@ -62,14 +73,14 @@ use wire::Unreadable;
 
 pub use health::Health;
 pub use options::Options;
-pub use start::StartError;
+pub use start_error::StartError;
 
-/// Most entries of one script's call, so that none holds up the others for long.
+/// Most entries per call of a script, so that no call delays others for long.
 const CHUNK: usize = 500;
-/// Most expired leases of one call.
+/// Most expired leases per call.
 const REAPED: usize = 1000;
 
-/// See the module.
+/// One farm's queue on Redis or Valkey.
 #[derive(Debug)]
 pub struct RedisQueue {
     farm: FarmKeys,
@@ -83,25 +94,27 @@ pub struct RedisQueue {
 }
 
 impl RedisQueue {
-    /// Connects to the queue of a farm and looks whether the server will do.
+    /// Connects to the queue of a farm and checks that the server is suitable.
     ///
-    /// `url` is `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database number where needed, or
-    /// `redis+cluster://host:port,host:port` (`rediss+cluster://`) for a cluster, or
-    /// `redis+sentinel://host:port,host:port/MASTER` (`rediss+sentinel://`) for the server that Sentinels call the master
-    /// MASTER; their own user and password are given behind it, `?sentinel_user=…&sentinel_password=…`. What the server is warned of is logged;
-    /// see [`health`](Self::health). With TLS the server's certificate must be of one of the system's authorities, or in
-    /// their place of those in the PEM file that the environment's `SSL_CERT_FILE` names (`SSL_CERT_DIR`: a folder).
+    /// `url` is `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database number
+    /// if needed. For a cluster it is `redis+cluster://host:port,host:port` (`rediss+cluster://`).
+    /// For the server that Sentinels call the master MASTER it is
+    /// `redis+sentinel://host:port,host:port/MASTER` (`rediss+sentinel://`); the Sentinels' own
+    /// user and password follow as `?sentinel_user=…&sentinel_password=…`. Warnings about the
+    /// server are logged; see [`health`](Self::health). With TLS the server's certificate must be
+    /// signed by one of the system's authorities. If the environment's `SSL_CERT_FILE` names a PEM
+    /// file (`SSL_CERT_DIR`: a folder), its authorities replace the system's.
     ///
     /// # Errors
-    /// When there is no Redis at that address, its certificate is not to be trusted, it refuses the user, or it is too
-    /// old; one sentence each.
+    /// When no Redis answers at that address, its certificate is not trusted, it refuses the user,
+    /// or it is too old. Each error is one sentence.
     pub async fn connect(url: &str, farm: &str, options: Options) -> Result<Self, StartError> {
         let farm = FarmKeys::new(farm).ok_or_else(|| StartError::FarmId(farm.to_owned()))?;
         let target = target::Target::parse(url)?;
         let link = Arc::new(Link::new(target, options.clone()));
         let health = start::check(&link, &farm).await?;
         for warning in &health.warnings {
-            tracing::warn!(warning, "redis is not set up as it should be");
+            tracing::warn!(warning, "redis setup needs a change");
         }
         Ok(Self {
             farm,
@@ -115,33 +128,35 @@ impl RedisQueue {
         })
     }
 
-    /// Marks this Redis as the queue of the farm in this SQL database. To be called again from time to time: after a
-    /// flush the mark is set anew.
+    /// Marks this Redis as the queue of the farm in this SQL database. Call it again from time to
+    /// time: after a flush the mark is set again.
     ///
     /// # Errors
-    /// [`StartError::TwoFarms`] when another database with the same farm id, a restored copy, has marked it.
+    /// [`StartError::TwoFarms`] when another database with the same farm id (a restored copy) has
+    /// marked it.
     pub async fn claim_farm(&self, database_identity: &str) -> Result<(), StartError> {
         start::claim(&self.link, &self.farm, database_identity).await
     }
 
-    /// Waits until this Redis carries the mark of coordinators of the farm that live ([`claim_farm`](Self::claim_farm)), up
-    /// to `patience`: after a flush they have yet to set it anew.
+    /// Waits up to `patience` until this Redis has the mark of a live coordinator of the farm
+    /// ([`claim_farm`](Self::claim_farm)). After a flush the coordinators need some time to set it
+    /// again.
     ///
     /// # Errors
-    /// [`StartError::OtherRedis`] when it does not: nobody would hand out tasks here.
+    /// [`StartError::OtherRedis`] when the mark does not appear: nobody would dispatch tasks here.
     pub async fn expect_farm(&self, patience: Duration) -> Result<(), StartError> {
         start::expect(&self.link, &self.farm, patience).await
     }
 
-    /// How the server does, and what to warn of.
+    /// The server's facts and warnings.
     ///
     /// # Errors
     /// When it does not answer.
     pub async fn health(&self) -> Result<Health, Error> {
-        health::read(&self.link, &self.farm).await.map_err(connection::unavailable)
+        health::read_health(&self.link, &self.farm).await.map_err(connection::unavailable)
     }
 
-    /// Entries so far that could not be read and were deleted.
+    /// How many unreadable entries were deleted so far.
     #[must_use]
     pub fn malformed_entries(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)
@@ -166,15 +181,23 @@ impl RedisQueue {
         let most = max.min(CHUNK);
         loop {
             let holding = self.holdings.begin(pool, worker);
-            let mut call =
-                SCRIPTS.lease.call(&[&keys.tasks, &keys.head, &keys.bell, &keys.suspect, &keys.aside]);
+            let mut call = SCRIPTS.lease.call(&[
+                &keys.tasks,
+                &keys.head,
+                &keys.bell,
+                &keys.suspect,
+                &keys.aside,
+            ]);
             call.arg(&worker.0).arg(most);
             if let Some(known) = holding.known_after_doubt() {
                 call.arg(1).arg(texts(known));
             }
-            let (head, line): (Vec<Entry>, Vec<Entry>) = self.link.ask(&SCRIPTS.lease, call).await?;
-            let (head, line) =
-                (head.into_iter().map(|entry| (true, entry)), line.into_iter().map(|entry| (false, entry)));
+            let (head, line): (Vec<Entry>, Vec<Entry>) =
+                self.link.ask(&SCRIPTS.lease, call).await?;
+            let (head, line) = (
+                head.into_iter().map(|entry| (true, entry)),
+                line.into_iter().map(|entry| (false, entry)),
+            );
             let mut leases = Vec::new();
             let mut unreadable = Vec::new();
             for (at_head, entry) in head.chain(line) {
@@ -219,7 +242,7 @@ impl RedisQueue {
             match wire::open_result(&entry) {
                 Ok(result) => {
                     let id = EntryId(entry.id);
-                    // Else this committer has it already and is still at it.
+                    // Otherwise this committer has it already and is still working on it.
                     if self.readings.hand_out(&keys.results, committer, &id) {
                         results.push(ResultEntry { id, result });
                     }
@@ -233,13 +256,13 @@ impl RedisQueue {
         Ok(results)
     }
 
-    /// Deletes an entry that cannot be read, so that nobody stumbles over it again. What is read with it is not lost
-    /// when that fails.
+    /// Deletes an unreadable entry, so that nobody reads it again. If the deletion fails, the other
+    /// entries of the same read are still returned.
     async fn discard(&self, stream: &str, id: String, error: &Unreadable) {
         self.malformed.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(stream, entry.id = id, %error, "a queue entry cannot be read; it is deleted");
+        tracing::error!(stream, entry.id = id, %error, "a queue entry cannot be read and is deleted");
         if let Err(error) = self.forget(stream, &[EntryId(id)]).await {
-            tracing::warn!(stream, %error, "an unreadable entry could not be deleted now");
+            tracing::warn!(stream, %error, "an unreadable entry could not be deleted");
         }
     }
 
@@ -252,8 +275,8 @@ impl RedisQueue {
         Ok(())
     }
 
-    /// Waits for a ring of one of the bells, calling `look` before and now and then. Rides out errors that may pass
-    /// until the time is over.
+    /// Waits until one of the bells rings, and calls `look` before that and from time to time.
+    /// Temporary errors are retried until the time is over.
     async fn look_until<T, F>(
         &self,
         bells: &[&str],
@@ -264,8 +287,8 @@ impl RedisQueue {
         F: Future<Output = Result<Option<T>, Error>>,
     {
         let deadline = Instant::now() + wait;
-        let mut pace = Pace::default();
-        // Interest first, so that nothing that comes between a look and the wait is missed.
+        let mut backoff = self.options.backoff();
+        // Registers interest first, so that nothing is missed between a look and the wait.
         let mut interest = if wait.is_zero() { None } else { Some(self.bells.listen(bells)) };
         loop {
             let error = match look().await {
@@ -276,9 +299,9 @@ impl RedisQueue {
             let left = deadline.saturating_duration_since(Instant::now());
             match (error, &mut interest) {
                 (Some(error), _) if left.is_zero() || !error.retryable() => return Err(error),
-                (Some(_), _) => sleep(pace.next(&self.options).min(left)).await,
+                (Some(_), _) => sleep(with_jitter(backoff.pause()).min(left)).await,
                 (None, Some(interest)) if !left.is_zero() => {
-                    pace = Pace::default();
+                    backoff.reset();
                     interest.rung_within(left.min(self.options.look_again)).await;
                 }
                 (None, _) => return Ok(None),
@@ -301,8 +324,13 @@ impl TaskQueue for RedisQueue {
         let keys = self.keys(pool);
         let mut to_come = tasks.len();
         for chunk in tasks.chunks(CHUNK) {
-            let mut call =
-                SCRIPTS.add.call(&[&keys.tasks, &keys.head, &keys.results, &keys.bell, &keys.suspect]);
+            let mut call = SCRIPTS.add.call(&[
+                &keys.tasks,
+                &keys.head,
+                &keys.results,
+                &keys.bell,
+                &keys.suspect,
+            ]);
             call.arg(self.options.pool_limit).arg(to_come);
             for task in chunk {
                 let field = if task.suspect { wire::SUSPECT } else { wire::TASK };
@@ -369,7 +397,8 @@ impl TaskQueue for RedisQueue {
         let keys = self.keys(pool);
         let mut completions = Vec::with_capacity(results.len());
         for chunk in results.chunks(CHUNK) {
-            let mut call = SCRIPTS.complete.call(&[&keys.tasks, &keys.head, &keys.results, &keys.rung]);
+            let mut call =
+                SCRIPTS.complete.call(&[&keys.tasks, &keys.head, &keys.results, &keys.rung]);
             call.arg(&worker.0);
             for (id, result) in chunk {
                 call.arg(&id.0).arg(wire::key_text(&result.key)).arg(wire::seal_result(result)?);
@@ -385,9 +414,14 @@ impl TaskQueue for RedisQueue {
         Ok(completions)
     }
 
-    async fn hand_back(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) -> Result<(), Error> {
+    async fn hand_back(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<(), Error> {
         let keys = self.keys(pool);
-        // The last part first: each goes before what lies there.
+        // From the last part to the first, because each part is put in front of the queue.
         for chunk in leases.rchunks(CHUNK) {
             let mut call = SCRIPTS.hand_back.call(&[&keys.tasks, &keys.head, &keys.bell]);
             call.arg(&worker.0).arg(texts(chunk));
@@ -414,26 +448,35 @@ impl TaskQueue for RedisQueue {
 
     async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error> {
         let keys = self.keys(pool);
-        let ids: Vec<EntryId> = results.iter().filter(|id| wire::is_stream_id(id)).cloned().collect();
-        // Owed until Redis has heard it: they are committed and nobody will ask for them again.
+        let ids: Vec<EntryId> =
+            results.iter().filter(|id| wire::is_stream_id(id)).cloned().collect();
+        // Kept until Redis has confirmed it: these results are committed, and nobody asks for them
+        // again.
         self.readings.owe(&keys.results, &ids);
         self.forget(&keys.results, &ids).await?;
         self.readings.paid(&keys.results, &ids);
         Ok(())
     }
 
-    async fn remove(&self, pool: &PoolId, tasks: &[TaskKey], leased: Leased) -> Result<Vec<TaskKey>, Error> {
+    async fn remove(
+        &self,
+        pool: &PoolId,
+        tasks: &[TaskKey],
+        leased: Leased,
+    ) -> Result<Vec<TaskKey>, Error> {
         let keys = self.keys(pool);
         let mut removed = Vec::new();
         for wanted in tasks.chunks(CHUNK) {
             let wanted: Vec<String> = wanted.iter().map(wire::key_text).collect();
-            // A task that is handed back meanwhile goes from the line to its head, never the other way.
+            // A task that is handed back in between moves from the line to its head, never the
+            // other way.
             for stream in [&keys.tasks, &keys.head] {
                 let mut from = "-".to_owned();
                 while !from.is_empty() {
                     let mut call = SCRIPTS.remove.call(&[stream]);
                     call.arg(&from).arg(CHUNK).arg(u8::from(leased == Leased::Remove)).arg(&wanted);
-                    let mut answer = self.link.ask::<Vec<String>>(&SCRIPTS.remove, call).await?.into_iter();
+                    let mut answer =
+                        self.link.ask::<Vec<String>>(&SCRIPTS.remove, call).await?.into_iter();
                     from = answer.next().unwrap_or_default();
                     removed.extend(answer.filter_map(|text| wire::parse_key(&text)));
                 }
@@ -462,11 +505,13 @@ impl TaskQueue for RedisQueue {
         let mut leases = Vec::with_capacity(answer.expired.len());
         for (worker, entry) in answer.expired {
             match wire::open_task(&entry) {
-                Ok(task) => leases.push(Lease { id: EntryId(entry.id), worker: WorkerId(worker), task }),
+                Ok(task) => {
+                    leases.push(Lease { id: EntryId(entry.id), worker: WorkerId(worker), task })
+                }
                 Err(error) => {
                     self.malformed.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(stream = keys.tasks, entry.id = entry.id, %error,
-                        "a leased entry cannot be read; it is deleted");
+                        "a leased entry cannot be read and is deleted");
                 }
             }
         }
@@ -476,15 +521,18 @@ impl TaskQueue for RedisQueue {
     async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
         let keys = self.keys(pool);
         let mut entries = Vec::new();
-        // In the order in which an entry may move on meanwhile: seen twice perhaps, never missed.
+        // In the order in which an entry moves on, so that an entry may be seen twice but is never
+        // missed.
         for stream in [&keys.tasks, &keys.head, &keys.results] {
             let mut from = "-".to_owned();
             while !from.is_empty() {
                 let mut call = SCRIPTS.entries.call(&[stream]);
                 call.arg(&from).arg(CHUNK);
-                let mut answer = self.link.ask::<Vec<String>>(&SCRIPTS.entries, call).await?.into_iter();
+                let mut answer =
+                    self.link.ask::<Vec<String>>(&SCRIPTS.entries, call).await?.into_iter();
                 from = answer.next().unwrap_or_default();
-                while let (Some(id), Some(key), Some(holder)) = (answer.next(), answer.next(), answer.next())
+                while let (Some(id), Some(key), Some(holder)) =
+                    (answer.next(), answer.next(), answer.next())
                 {
                     let Some(key) = wire::parse_key(&key) else {
                         self.discard(stream, id, &Unreadable::Key).await;
@@ -510,8 +558,12 @@ impl TaskQueue for RedisQueue {
         cards::ask_to_drain(&self.link, &self.farm, worker).await
     }
 
-    async fn set_aside(&self, pools: &[PoolId], workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
-        // Each pool's keys are at home on a node of their own; the farm's tells the workers.
+    async fn set_aside(
+        &self,
+        pools: &[PoolId],
+        workers: &[(WorkerId, Duration)],
+    ) -> Result<(), Error> {
+        // Each pool's keys are on one node; the node of the farm's keys knows the workers.
         for pool in pools {
             cards::set_aside(&self.link, &self.keys(pool).aside, workers).await?;
         }

@@ -6,18 +6,21 @@ use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
     extent::Extent,
+    failure_code::FailureCode,
     fit::Fit,
     id::{ImageId, StageName, WorkerId},
+    output::Output,
     settings::StageSettings,
+    worker_state::WorkerState,
 };
 use serde::{Deserialize, Serialize};
 
-/// A pool: the workers able to run one stage of one cascade, and the line they take from.
+/// A pool: the workers able to run one stage of one cascade, and the tasks that wait for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PoolId {
     /// The stage; `encode` for the encoder's pool.
     pub stage: StageName,
-    /// Digest of the cascade; of the encoder for stage `encode`.
+    /// Digest of the cascade; for stage `encode`, of the encoder.
     pub digest: Digest,
 }
 
@@ -37,29 +40,29 @@ pub enum Subject {
     Text(Digest),
 }
 
-/// One handing-out of one task: results that carry an older one are discarded.
+/// One dispatch of one task. Results of an older one are discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskKey {
     /// Image or text.
     pub subject: Subject,
     /// Raised by every retry or rewind of the image; 0 for texts.
     pub generation: u32,
-    /// Raised each time SQL hands the task to the queue.
+    /// Raised each time SQL dispatches the task.
     pub dispatch: u64,
 }
 
 /// One stage of one image, or one text to encode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// Which handing-out of what.
+    /// The dispatch of this task.
     pub key: TaskKey,
     /// Tasks with equal compatibility keys may share a batch.
     pub compatibility: String,
-    /// A worker died holding it: it runs alone.
+    /// A worker died while it held the task, or it failed in a shared batch: it runs alone.
     pub suspect: bool,
     /// What to do.
     pub body: TaskBody,
-    /// W3C trace context of the request that caused it.
+    /// W3C trace context of the request that created it.
     pub traceparent: Option<String>,
 }
 
@@ -74,12 +77,12 @@ pub enum TaskBody {
 }
 
 impl TaskBody {
-    /// Network passes that it takes: what its time grows with.
+    /// Network passes of the task; its time is proportional to them.
     #[must_use]
     pub fn passes(&self) -> f64 {
         match self {
             Self::Encode(_) => 1.0,
-            Self::Render(body) => body.settings.passes(),
+            Self::Render(body) => body.settings.sampling.passes(),
         }
     }
 }
@@ -93,7 +96,7 @@ pub struct EncodeBody {
     pub prefix: String,
 }
 
-/// A stage of an image, everything resolved.
+/// A stage of an image, with everything resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RenderBody {
     /// Settings of this stage.
@@ -102,45 +105,50 @@ pub struct RenderBody {
     pub seed: u64,
     /// Embedding of the prompt.
     pub text: ArtifactRef,
-    /// Embedding of the negative prompt, where the stage is guided.
+    /// Embedding of the negative prompt, if the stage is guided.
     pub negative: Option<ArtifactRef>,
     /// Output of the stage before: a float tensor [3, height, width] in [−1, 1].
     pub low_res: Option<ArtifactRef>,
-    /// A picture of the user's, a PNG: where the settings have a strength, what the stage starts from; elsewhere its
-    /// low-resolution picture.
+    /// A PNG of the user. If the settings have a strength, the stage starts from it; otherwise it
+    /// is the stage's low-resolution picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ArtifactRef>,
-    /// What of that picture is painted anew: a PNG, white where it is.
+    /// The mask of the part that is painted anew: a PNG, white in that part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<ArtifactRef>,
-    /// How that picture and its mask become ones of the stage's shape. Absent: they have it.
+    /// How that picture and its mask are made to fit the stage's shape. Absent: they have it
+    /// already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fitting>,
     /// Prefix of the output's key, `tasks/{task digest}/`.
     pub prefix: String,
-    /// In the last stage: text metadata of the PNG, in order. Absent in the others, which store a tensor.
+    /// In the last stage: text metadata of the picture, in order. Absent in the others, which store
+    /// a tensor.
     pub picture: Option<Vec<(String, String)>>,
+    /// In the last stage: how the picture is stored.
+    #[serde(default, skip_serializing_if = "Output::is_plain")]
+    pub output: Output,
 }
 
-/// What a picture of another shape becomes.
+/// How a picture of another shape is made to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fitting {
-    /// How.
+    /// The rule.
     pub fit: Fit,
-    /// Width and height that the stage wants.
+    /// Width and height that the stage needs.
     pub extent: Extent,
 }
 
-/// An entry's id in its line; meaningful to the queue only.
+/// An entry's id in its pool; only the queue understands it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EntryId(pub String);
 
 /// A task on lease.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// To renew and complete it by.
+    /// The id to renew and complete it by.
     pub id: EntryId,
-    /// Who holds it.
+    /// The worker that holds it.
     pub worker: WorkerId,
     /// The task.
     pub task: Task,
@@ -152,26 +160,28 @@ pub struct Lease {
 pub enum Outcome {
     /// Stored.
     Done {
-        /// The output: embedding, tensor or PNG.
+        /// The output: embedding, tensor or picture.
         artifact: ArtifactRef,
         /// Things to tell the user: truncated tokens, unknown words.
         notes: Vec<String>,
     },
-    /// The task itself fails; counts against the image.
+    /// The task itself failed. Counts against the image.
     Failed {
-        /// Stable code, e.g. `non_finite`, `out_of_memory`, `panic`.
-        code: String,
+        /// Why, in one word.
+        code: FailureCode,
         /// One sentence.
         message: String,
     },
-    /// An input is gone from storage or has the wrong hash: its producer must run again. Counts against nobody.
+    /// An input is gone from storage or has the wrong hash, so its producer must run again. Counts
+    /// against nobody.
     InputMissing {
         /// Key of the missing artifact.
         key: String,
     },
-    /// Drained, or storage stayed unreachable: the task is as it was. Counts against nobody.
+    /// The task was drained, or storage stayed unreachable. It can run again as it is. Counts
+    /// against nobody.
     Interrupted {
-        /// Why, for the log.
+        /// The reason, for the log.
         reason: String,
     },
 }
@@ -179,35 +189,40 @@ pub enum Outcome {
 /// A result as a worker reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
-    /// Which handing-out of what.
+    /// The dispatch that ended.
     pub key: TaskKey,
-    /// Who ran it.
+    /// The worker that ran it.
     pub worker: WorkerId,
-    /// Where it ran, host and device ([`WorkerCard::place`]), for telling a poison image from a bad worker.
-    pub host: String,
-    /// Class of device: same class, same bytes.
+    /// Where it ran, host and device ([`WorkerCard::place`]). This tells a poison image from a bad
+    /// worker.
+    #[serde(rename = "host")]
+    pub place: String,
+    /// Class of device: devices of one class make the same bytes.
     pub device_class: String,
     /// Whether it ran alone in its batch.
     pub alone: bool,
-    /// Share of the batch's model time, seconds.
+    /// Its share of the batch's model time, seconds.
     pub seconds: f64,
+    /// Tasks in its batch; 0 if it did not run (its output was there), or an older worker ran it.
+    #[serde(default)]
+    pub batch: u32,
     /// How it ended.
     pub outcome: Outcome,
 }
 
-/// What became of a completion.
+/// What happened to a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// The result is queued.
     Recorded,
-    /// The lease was not the worker's any more; the result is dropped.
+    /// The worker had lost the lease; the result is dropped.
     LeaseLost,
 }
 
 /// A result in the queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultEntry {
-    /// To acknowledge it by.
+    /// The id to acknowledge it by.
     pub id: EntryId,
     /// The result.
     pub result: TaskResult,
@@ -216,33 +231,33 @@ pub struct ResultEntry {
 /// Where an entry stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryState {
-    /// In line.
+    /// Waiting.
     Waiting,
     /// Leased by this worker.
     Leased(WorkerId),
-    /// Completed; the result waits for its commit.
+    /// Completed: the result waits for its commit.
     Result,
 }
 
 /// One entry of a pool, for the sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntrySummary {
-    /// Which handing-out of what.
+    /// The dispatch of the task.
     pub key: TaskKey,
     /// Where it stands.
     pub state: EntryState,
 }
 
-/// What a worker says of itself.
+/// What a worker reports about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerCard {
-    /// Who.
+    /// The worker's id.
     pub id: WorkerId,
     /// Host name.
     pub host: String,
     /// Device, for people: `cpu (2 threads)`, `cuda:0 NVIDIA H100`.
     pub device: String,
-    /// Class of device: same class, same bytes.
+    /// Class of device: devices of one class make the same bytes.
     pub device_class: String,
     /// Pools it serves.
     pub pools: BTreeMap<String, ServedPool>,
@@ -252,12 +267,13 @@ pub struct WorkerCard {
     pub done: u64,
     /// Share of time its model thread was busy since start-up, 0 to 1.
     pub busy: f64,
-    /// `starting`, `working`, `draining`, `set aside`.
-    pub state: String,
-    /// What keeps it from working now, in one sentence: storage whose faults it retries. Empty: nothing does.
+    /// What it does now.
+    pub state: WorkerState,
+    /// What prevents it from working now, in one sentence: storage whose faults it retries. Empty
+    /// if nothing does.
     #[serde(default)]
     pub trouble: String,
-    /// Seconds since the sign of life before this reading; filled in by the queue when read.
+    /// Seconds since its last sign of life; the queue fills it in on reading.
     pub seen_seconds_ago: f64,
 }
 
@@ -268,23 +284,24 @@ pub struct ServedPool {
     pub pool: PoolId,
     /// Largest batch.
     pub batch_cap: u32,
-    /// Measured model seconds per image in a full batch; 0 when unknown.
+    /// Measured model seconds per image in a full batch; 0 if unknown.
     pub seconds_per_image: f64,
-    /// The same per network pass of an image, whatever the settings that were measured; 0 when unknown.
+    /// Measured model seconds per network pass of an image, for any settings; 0 if unknown.
     #[serde(default)]
     pub seconds_per_pass: f64,
 }
 
-/// What is wished of a worker.
+/// Orders for a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
-    /// To drain, as after SIGTERM.
+    /// It must drain, as after SIGTERM.
     pub drain: bool,
-    /// It gets nothing for a time.
+    /// It gets nothing for some time.
     pub aside: bool,
 }
 
-/// Host and device as one name, `gpu-7/cuda:1`: what fails on three of these fails everywhere.
+/// Host and device as one name, `gpu-7/cuda:1`. An image that fails on three of these fails
+/// everywhere.
 #[must_use]
 pub fn place(host: &str, device: &str) -> String {
     let device = device.split_whitespace().next().unwrap_or("cpu");
@@ -292,11 +309,6 @@ pub fn place(host: &str, device: &str) -> String {
 }
 
 impl WorkerCard {
-    /// Its state while it drains.
-    pub const DRAINING: &'static str = "draining";
-    /// Its state while it gets nothing.
-    pub const ASIDE: &'static str = "set aside";
-
     /// Host and device as one name.
     #[must_use]
     pub fn place(&self) -> String {
@@ -306,16 +318,16 @@ impl WorkerCard {
     /// Whether it takes tasks.
     #[must_use]
     pub fn takes_tasks(&self) -> bool {
-        self.state != Self::DRAINING && self.state != Self::ASIDE
+        self.state.takes_tasks()
     }
 
     /// The card as it is listed under these orders.
     #[must_use]
     pub fn under(mut self, orders: Orders) -> Self {
         if orders.drain {
-            Self::DRAINING.clone_into(&mut self.state);
-        } else if orders.aside && self.state != Self::DRAINING {
-            Self::ASIDE.clone_into(&mut self.state);
+            self.state = WorkerState::Draining;
+        } else if orders.aside && self.state != WorkerState::Draining {
+            self.state = WorkerState::SetAside;
         }
         self
     }
@@ -324,6 +336,40 @@ impl WorkerCard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A card as a worker writes it, in a state that this version does or does not know.
+    fn card_text(state: &str) -> String {
+        format!(
+            concat!(
+                r#"{{"id":"w-1","host":"gpu-7","device":"cpu (2 threads)","device_class":"c","#,
+                r#""pools":{{}},"leased":1,"done":2,"busy":0.5,"state":"{}","trouble":"","#,
+                r#""seen_seconds_ago":0.0}}"#
+            ),
+            state
+        )
+    }
+
+    #[test]
+    fn a_card_keeps_its_bytes_whatever_its_state() {
+        for state in ["working", "draining", "set aside", "a state of tomorrow"] {
+            let text = card_text(state);
+            let card: WorkerCard = serde_json::from_str(&text).expect("a card");
+            assert_eq!(serde_json::to_string(&card).expect("JSON"), text);
+            assert_eq!(card.takes_tasks(), !["draining", "set aside"].contains(&state), "{state}");
+        }
+        serde_json::from_str::<WorkerCard>(&card_text("x").replace("\"x\"", "1")).expect_err("1");
+    }
+
+    #[test]
+    fn a_failure_keeps_its_bytes_whatever_its_code() {
+        for code in ["non_finite", "out_of_memory", "panic", "a code of tomorrow"] {
+            let text = format!(r#"{{"outcome":"failed","code":"{code}","message":"m"}}"#);
+            let outcome: Outcome = serde_json::from_str(&text).expect("an outcome");
+            assert_eq!(serde_json::to_string(&outcome).expect("JSON"), text);
+            let Outcome::Failed { code: read, .. } = outcome else { panic!("a failure") };
+            assert_eq!(FailureCode::KNOWN.contains(&read), !code.ends_with("tomorrow"), "{code}");
+        }
+    }
 
     #[test]
     fn two_devices_of_one_host_are_two_places() {

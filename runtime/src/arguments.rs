@@ -1,25 +1,29 @@
-//! The command line of a program: read by clap, and answered without panicking and without obeying what it quotes.
+//! The command line of a program. It is parsed by clap and answered without panics; the arguments
+//! that an answer quotes are escaped.
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, Parser, parser::ValueSource};
 
-use crate::{settings, terminal};
+use crate::{secret::SecretUrl, settings, terminal};
 
-/// Exit code where standard output cannot take what was asked for: it may be able to later.
+/// Exit code when standard output cannot take the answer. A later try may succeed.
 pub const OUTPUT_FAILED: u8 = 4;
 
-/// The arguments, or the exit code after an answer (help, version) or a refusal was printed. Environment variables that are
-/// set to nothing count as unset. To be called first, before there are threads.
+/// The arguments, or the exit code after an answer (help, version) or an error was printed.
+/// Environment variables with an empty value count as unset. Call this first, before there are
+/// threads.
 ///
 /// # Errors
-/// The exit code that the program ends with now.
+/// The exit code that the program must end with now.
 pub fn parse<A: Parser>() -> Result<A, ExitCode> {
     settings::start_over_without_empty();
     let mut command = settings::without_empty(A::command());
     let matches = command.try_get_matches_from_mut(std::env::args_os());
-    let parsed =
-        matches.and_then(|matches| A::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    let parsed = matches.and_then(|matches| {
+        warn_of_passwords(&matches);
+        A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    });
     parsed.map_err(|error| {
         let text = error.render().to_string();
         let text = text.trim_end_matches('\n');
@@ -31,7 +35,26 @@ pub fn parse<A: Parser>() -> Result<A, ExitCode> {
     })
 }
 
-/// The exit code of a program whose only work was to print: well, if its reader has gone, and not if a device is full.
+/// Says of each URL with a password that was given as a flag that others can see it.
+fn warn_of_passwords(matches: &ArgMatches) {
+    for id in matches.ids() {
+        if matches.value_source(id.as_str()) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let url = matches.try_get_one::<SecretUrl>(id.as_str());
+        // Of another type, it is no URL.
+        if url.is_ok_and(|url| url.is_some_and(SecretUrl::shows_password)) {
+            let (flag, variable) = (id.as_str(), id.as_str().to_uppercase());
+            terminal::tell(&format!(
+                "warning: --{flag} has a password, which everybody on this machine can read while \
+                 the program runs; give it as DARKROOM_{variable}, or in a file, as --{flag} @FILE"
+            ));
+        }
+    }
+}
+
+/// The exit code of a program that only had to print: success if the reader has gone, failure if a
+/// device is full.
 #[must_use]
 pub fn printed(result: std::io::Result<()>) -> ExitCode {
     match result {

@@ -1,8 +1,10 @@
-//! A deadline for every call: the client's `grpc-timeout`, never longer than the server's own limit.
+//! A deadline for every call: the client's `grpc-timeout`, but never longer than the server's own
+//! limit.
 //!
-//! The deadline runs until the response begins. For a unary or client-streaming call that is the whole call; a server
-//! stream may then go on for as long as its handler and its client like. (tonic's own time limit answers CANCELLED,
-//! which a client takes for its own doing; this one answers DEADLINE_EXCEEDED.)
+//! The deadline runs until the response begins. For a unary or client-streaming call that is the
+//! whole call. A server stream may then continue for as long as its handler and its client like.
+//! (tonic's own time limit answers CANCELLED, which looks like a cancel by the client; this one
+//! answers DEADLINE_EXCEEDED.)
 
 use std::{
     future::Future,
@@ -19,21 +21,25 @@ use tower::{Layer, Service};
 /// The server's limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// For every call not named in `long`.
+    /// For every call that is not in `long`.
     pub call: Duration,
     /// For the calls in `long`.
     pub long_call: Duration,
-    /// Paths (`/package.Service/Method`) of calls that receive a stream and so take longer.
+    /// Paths (`/package.Service/Method`) of calls that receive a stream and therefore take longer.
     pub long: Vec<String>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { call: Duration::from_secs(60), long_call: Duration::from_secs(3600), long: Vec::new() }
+        Self {
+            call: Duration::from_secs(60),
+            long_call: Duration::from_secs(3600),
+            long: Vec::new(),
+        }
     }
 }
 
-/// Puts [`Limits`] on a service.
+/// Adds [`Limits`] to a service.
 #[derive(Clone, Debug)]
 pub struct DeadlineLayer(Arc<Limits>);
 
@@ -53,7 +59,7 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-/// A service whose calls end in time.
+/// A service whose calls have a deadline.
 #[derive(Clone, Debug)]
 pub struct Deadline<S> {
     inner: S,
@@ -95,7 +101,8 @@ where
     }
 }
 
-/// What the client allows: `grpc-timeout`, up to eight digits and a unit. A malformed one counts as none.
+/// The time that the client allows: `grpc-timeout`, up to eight digits and a unit. A malformed
+/// header is ignored.
 fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,14 +1,15 @@
-//! File descriptors: as many as the system grants, and some kept back for the process's own work.
+//! File descriptors: as many as the system allows, with some reserved for the process's own work.
 //!
-//! A server whose connections may take every descriptor cannot open a file, a database connection or a socket of its own
-//! any more. So connections get a share, and the rest is reserved.
+//! If connections could use every descriptor, the server could no longer open its own files,
+//! database connections or sockets. So connections get a share, and the rest is reserved.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that connections leave to the process's own work: files, databases, object storage.
+/// Descriptors that are reserved for the process's own work: files, databases, object storage.
 const RESERVED: u64 = 256;
 
-/// Raises the soft limit to the hard one, and gives the limit that holds then. Where that is refused, what was stays.
+/// Raises the soft limit to the hard limit, and returns the limit that then applies. If the system
+/// refuses, the limit stays as it was.
 pub fn raise() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return RESERVED * 4 };
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
@@ -17,7 +18,8 @@ pub fn raise() -> u64 {
     soft
 }
 
-/// How many of `limit` descriptors connections may take: all but the reserve, or half where there are few.
+/// How many of `limit` descriptors connections may use: all but the reserve, or half if there are
+/// few.
 #[must_use]
 pub fn for_connections(limit: u64) -> usize {
     let share = limit.saturating_sub(RESERVED).max(limit / 2);

@@ -1,12 +1,14 @@
-//! Files on whatever is mounted: buckets, shares and cards lack links, atomic renames, permissions or syncing, and what is
-//! not there is done another way. Nothing here replaces a file unless it says so.
+//! Files on any kind of mount. Buckets, shares and memory cards lack links, atomic renames,
+//! permissions or syncing; whatever is missing is replaced by another way. Nothing here overwrites
+//! a file unless its docs say so.
 //!
-//! New files get the permissions that the umask leaves (0666 without it).
+//! New files get the permissions that the umask leaves (0666 without it), except those of
+//! [`replace`], which are their owner's alone.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, ErrorKind, Read as _, Write as _},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -16,20 +18,20 @@ use nix::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether a new name could be given.
+/// Whether the file got its new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// The file has it.
     Done,
-    /// Something else has it; the file is where it was.
+    /// Another file has it; this file is where it was.
     Taken,
 }
 
-/// Gives a file that is written another name, if nothing has it: by a rename that replaces nothing, else by a link, else
-/// by a copy into a file that is made new. Only the copy can be seen half written.
+/// Renames a finished file, unless the new name exists. It tries a rename that cannot replace, then
+/// a link, then a copy into a new file. Only during the copy can others see half a file.
 ///
 /// # Errors
-/// Why the last of the three failed.
+/// The error of the last of the three.
 pub fn name_new(file: &Path, name: &Path) -> io::Result<Named> {
     match renameat2(AT_FDCWD, file, AT_FDCWD, name, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => return Ok(Named::Done),
@@ -45,38 +47,59 @@ pub fn name_new(file: &Path, name: &Path) -> io::Result<Named> {
             Err(error) => return Err(error),
         },
     }
-    // Two names are no fault of what was asked for.
+    // Two existing names are not the caller's mistake.
     let _ = fs::remove_file(file);
     Ok(Named::Done)
 }
 
-/// Gives a file that is written another name, in place of whatever file has it: by a rename, else by a copy.
+/// Renames a finished file, and replaces any file that has the new name: by a rename, or else by a
+/// copy.
 ///
 /// # Errors
-/// Why the last of the two failed.
+/// The error of the last of the two.
 pub fn name_over(file: &Path, name: &Path) -> io::Result<()> {
     if fs::rename(file, name).is_ok() {
         return Ok(());
     }
-    let mut to = OpenOptions::new().write(true).create(true).truncate(true).open(name)?;
-    let copied = File::open(file).and_then(|mut from| io::copy(&mut from, &mut to)).and_then(|_| sync(&to));
+    // Made new, because writing to a link would write to the file behind it.
+    match fs::remove_file(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut to = OpenOptions::new().write(true).create_new(true).open(name)?;
+    let copied =
+        File::open(file).and_then(|mut from| io::copy(&mut from, &mut to)).and_then(|_| sync(&to));
     match copied {
         Ok(()) => {
             let _ = fs::remove_file(file);
             Ok(())
         }
         Err(error) => {
-            // What was there is lost already; half a file would be taken for a whole one.
+            // The old file is lost already, and half a file would be taken for a whole one.
             let _ = fs::remove_file(name);
             Err(error)
         }
     }
 }
 
-/// Copies a file to a name that nothing has, and returns its length. Permissions are not copied.
+/// Writes a whole file in place of any that has its name: first under a random name beside it. Only
+/// its owner can read it.
 ///
 /// # Errors
-/// `AlreadyExists`, or why it cannot be read or written; nothing half written stays.
+/// The file cannot be written or named; then the old one stays.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut draft =
+        tempfile::Builder::new().prefix(".new-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    draft.write_all(bytes)?;
+    name_over(draft.path(), path)
+}
+
+/// Copies a file to a name that does not exist yet, and returns its length. Permissions are not
+/// copied.
+///
+/// # Errors
+/// `AlreadyExists`, or the error of reading or writing. No half-written file stays.
 pub fn copy_new(from: &Path, to: &Path) -> io::Result<u64> {
     let mut source = File::open(from)?;
     let mut copy = OpenOptions::new().write(true).create_new(true).open(to)?;
@@ -87,10 +110,10 @@ pub fn copy_new(from: &Path, to: &Path) -> io::Result<u64> {
     copied
 }
 
-/// Waits until a file's bytes are on the disk, where the file system knows such a thing.
+/// Waits until a file's bytes are on disk, if the file system can do that.
 ///
 /// # Errors
-/// When they cannot be written there.
+/// The bytes could not be written.
 pub fn sync(file: &File) -> io::Result<()> {
     match file.sync_all() {
         Err(error) if is_lacking(&error) => Ok(()),
@@ -98,53 +121,113 @@ pub fn sync(file: &File) -> io::Result<()> {
     }
 }
 
-/// Whether an error says that a file system has no such operation, rather than that it failed.
+/// Whether an error means that the file system lacks an operation, rather than that it failed.
 #[must_use]
 pub fn is_lacking(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS | Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::ENOLCK))
+    matches!(
+        errno,
+        Some(Errno::EINVAL | Errno::ENOSYS | Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::ENOLCK)
+    )
 }
 
-/// Reads a regular file of at most `most` bytes. A folder, a pipe, a device and a bigger file are refused at once.
+/// Why a file that somebody named is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// It is not a file: a folder, a pipe, a socket or a device; the text includes the article.
+    #[error("it is {0}; accepted: a file")]
+    NoFile(&'static str),
+    /// It has more bytes than are accepted.
+    #[error("it has {}; accepted: a file of at most {most} bytes", of_bytes(*.bytes, *.most))]
+    TooBig {
+        /// Its length; `None` if it grew while it was read.
+        bytes: Option<u64>,
+        /// How many are accepted.
+        most: u64,
+    },
+    /// The system returned an error.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Unread> for io::Error {
+    /// A file of the wrong kind or size becomes `InvalidInput`.
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Io(error) => error,
+            other => Self::new(ErrorKind::InvalidInput, other.to_string()),
+        }
+    }
+}
+
+/// Says how long a file is that is longer than `most`.
+#[must_use]
+pub fn of_bytes(bytes: Option<u64>, most: u64) -> String {
+    bytes.map_or_else(|| format!("more than {most} bytes"), |bytes| format!("{bytes} bytes"))
+}
+
+/// Opens a regular file of at most `most` bytes. Refuses a folder, a pipe, a socket, a device and a
+/// larger file at once.
 ///
 /// # Errors
-/// Why it cannot be read; `InvalidInput` with what would be accepted when it is none of those.
-pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let refuse = |what: String| {
-        io::Error::new(ErrorKind::InvalidInput, format!("{what}; accepted: a file of at most {most} bytes"))
-    };
-    check_regular(&fs::metadata(path)?, refuse)?;
-    // It may be something else by now, and a pipe must not hold the reader up.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    let found = file.metadata()?;
-    check_regular(&found, refuse)?;
-    if found.len() > most {
-        return Err(refuse(format!("it has {} bytes", found.len())));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
+/// Why it is not read.
+pub fn open(path: &Path, most: u64) -> Result<File, Unread> {
+    // Opening a device can have side effects, so the path is checked first.
+    check(&fs::metadata(path)?, most)?;
+    let file = open_now(path)?;
+    // The path may have changed since, so the open file is checked again.
+    check(&file.metadata()?, most)?;
+    Ok(file)
+}
+
+/// Reads a regular file of at most `most` bytes, as [`open`] opens it.
+///
+/// # Errors
+/// Why it is not read.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
+    let file = open(path, most)?;
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(file.metadata()?.len().min(most)).unwrap_or(0));
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(refuse(format!("it has more than {most} bytes")));
+        return Err(Unread::TooBig { bytes: None, most });
     }
     Ok(bytes)
 }
 
-fn check_regular(found: &fs::Metadata, refuse: impl Fn(String) -> io::Error) -> io::Result<()> {
-    if found.is_dir() {
-        return Err(refuse("it is a folder".to_owned()));
-    }
-    if !found.is_file() {
-        return Err(refuse("it is a pipe or a device".to_owned()));
-    }
-    Ok(())
+/// Prevents waiting for the other end if a pipe took the file's place.
+fn open_now(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
-/// Has a write beyond a limit on the size of files (`ulimit -f`) fail as on a full disk, where it would end the process.
+fn check(seen: &fs::Metadata, most: u64) -> Result<(), Unread> {
+    let kind = seen.file_type();
+    if kind.is_file() {
+        let bytes = seen.len();
+        return if bytes > most {
+            Err(Unread::TooBig { bytes: Some(bytes), most })
+        } else {
+            Ok(())
+        };
+    }
+    Err(Unread::NoFile(if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }))
+}
+
+/// Makes a write beyond a limit on file sizes (`ulimit -f`) fail like a full disk. Without this it
+/// would kill the process.
 ///
 /// # Errors
 /// When the signal cannot be caught.
 pub fn survive_size_limit() -> io::Result<()> {
-    // Caught once, it stays caught.
+    // A handler stays installed.
     signal(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32)).map(drop)
 }
 
@@ -178,23 +261,54 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_replaced_is_its_owners_alone_and_no_link_is_followed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("outside"), "kept").expect("written");
+        std::os::unix::fs::symlink(path("outside"), path("file")).expect("a link");
+        replace(&path("file"), b"new").expect("replaced");
+        assert_eq!(fs::read(path("file")).expect("there"), b"new");
+        let found = fs::symlink_metadata(path("file")).expect("there");
+        assert!(found.is_file());
+        assert_eq!(found.permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(path("outside")).expect("there"), b"kept");
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 2, "no draft stays");
+    }
+
+    #[test]
     fn only_regular_files_of_a_bounded_size_are_read() {
         let folder = tempfile::tempdir().expect("folder");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("file"), "1234").expect("written");
         assert_eq!(read(&path("file"), 4).expect("read"), b"1234");
-        let fifo = path("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        std::os::unix::fs::symlink(path("fifo"), path("link")).expect("a link");
+        let _listens = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
+        // The file is sparse, so nothing is written.
         File::create(path("huge")).and_then(|file| file.set_len(5 << 30)).expect("made");
         for (file, says) in [
             (path("file"), "it has 4 bytes; accepted: a file of at most 3 bytes"),
-            (path("huge"), "it has 5368709120 bytes"),
-            (folder.path().to_owned(), "it is a folder"),
-            (fifo, "it is a pipe or a device"),
-            ("/dev/zero".into(), "it is a pipe or a device"),
+            (path("huge"), "it has 5368709120 bytes; accepted: "),
+            (folder.path().to_owned(), "it is a folder; accepted: a file"),
+            (path("fifo"), "it is a pipe"),
+            (path("link"), "it is a pipe"),
+            (path("socket"), "it is a socket"),
+            ("/dev/zero".into(), "it is a device"),
+            ("/dev/null".into(), "it is a device"),
         ] {
-            let error = read(&file, 3).expect_err(says);
-            assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains(says), "{error}");
+            let error = io::Error::from(read(&file, 3).expect_err(says));
+            assert!(
+                error.kind() == ErrorKind::InvalidInput && error.to_string().contains(says),
+                "{error}"
+            );
+            assert!(open(&file, 3).is_err(), "{says}");
         }
+        let absent = io::Error::from(read(&path("absent"), 3).expect_err("absent"));
+        assert_eq!(absent.kind(), ErrorKind::NotFound);
+        // A file that reports no length, and a file that a pipe replaces while it is checked.
+        let endless = read(Path::new("/proc/self/maps"), 3).expect_err("it reports no length");
+        assert!(endless.to_string().contains("more than 3 bytes"), "{endless}");
+        check(&open_now(&path("fifo")).and_then(|file| file.metadata()).expect("opens"), 9)
+            .expect_err("a pipe");
     }
 }

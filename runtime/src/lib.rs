@@ -1,6 +1,6 @@
-//! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops well, logging,
-//! signals, command lines, configuration files, what it writes to a terminal, files on whatever is mounted, and the state
-//! folder with its lock.
+//! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops
+//! cleanly, TLS, logging, signals, command lines, configuration files, terminal output, files on any
+//! kind of mount, and the state folder with its lock.
 //!
 //! It knows no service, no queue, no SQL and no model.
 
@@ -19,3 +19,4 @@ pub mod shutdown;
 pub mod state_dir;
 pub mod telemetry;
 pub mod terminal;
+pub mod tls;

@@ -1,7 +1,11 @@
-//! Where a server listens: the one reading of every program's `--listen`.
+//! Where a server listens: every program parses `--listen` here.
 //!
-//! `127.0.0.1:7878`, `[::1]:7878`, `localhost:7878` (every address of the name), `:7878` (every address of the machine,
-//! IPv4 and IPv6). `[::]:7878` takes IPv4 connections too, whatever the system's default is.
+//! `127.0.0.1:7878`, `[::1]:7878`, `localhost:7878` (every address of the name), `:7878` (every
+//! address of the machine, IPv4 and IPv6). `[::]:7878` accepts IPv4 connections too, whatever the
+//! system's default is.
+//!
+//! An address that other machines can reach is listened on with TLS, or with plain text where the
+//! operator has said so, and not otherwise.
 
 use std::{
     fmt, io,
@@ -13,11 +17,14 @@ use serde::Deserialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, lookup_host};
 
-use crate::server::Error;
+use crate::{
+    server::Error,
+    tls::{Privacy, ServerTls},
+};
 
-/// Connections that wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Tries to find a port that is free at every address of a name.
+/// How often to look for a port that is free at every address of a name.
 const TRIES: usize = 16;
 
 /// An address to listen on, as a user wrote it.
@@ -59,7 +66,8 @@ impl FromStr for Listen {
         }
         let wrong = |why: &str| {
             format!(
-                "{text:?} is no address to listen on: {why}; accepted: HOST:PORT, like 127.0.0.1:7878, localhost:7878, \
+                "{text:?} is not an address to listen on: {why}; accepted: HOST:PORT, like \
+                 127.0.0.1:7878, localhost:7878, \
                  [::1]:7878, or :7878 for every address of this machine"
             )
         };
@@ -102,7 +110,7 @@ impl fmt::Display for Listen {
 }
 
 impl Listen {
-    /// The same host with another port, as it is written.
+    /// The same host with another port, written in the same way.
     fn with_port(&self, port: &str) -> String {
         match &self.host {
             Host::All => format!(":{port}"),
@@ -113,14 +121,29 @@ impl Listen {
     }
 }
 
-/// Sockets that listen, all on one port.
+/// Listening sockets, all on one port.
 #[derive(Debug)]
 pub struct Listener {
     pub(crate) sockets: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    /// If absent, plain text.
+    pub(crate) tls: Option<ServerTls>,
 }
 
 impl Listener {
+    /// Whether its connections are encrypted.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// [`Self::reachable`] as a client's `--farm` writes it: with `https://` if it speaks TLS.
+    #[must_use]
+    pub fn farm(&self) -> String {
+        let scheme = if self.speaks_tls() { "https://" } else { "" };
+        format!("{scheme}{}", self.reachable())
+    }
+
     /// All addresses, IPv4 first.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -138,7 +161,7 @@ impl Listener {
     pub fn reachable(&self) -> SocketAddr {
         let address = self.address();
         match address.ip() {
-            // One that takes both is reached by either.
+            // A socket for both protocols is reachable by either.
             ip if ip.is_unspecified() => {
                 let here = if ip.is_ipv4() || dual_stack(ip) {
                     IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -156,11 +179,36 @@ fn dual_stack(ip: IpAddr) -> bool {
     ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 }
 
-/// Listens on every address that `listen` means; port 0 lets the system choose, one port for all.
+/// Listens on every address that `listen` means. With port 0 the system chooses one port for all of
+/// them.
 ///
 /// # Errors
-/// [`Error::PortInUse`] or [`Error::Listen`].
-pub async fn listen(listen: &Listen) -> Result<Listener, Error> {
+/// [`Error::PortInUse`], [`Error::Listen`], or [`Error::PlainText`] for an address beyond loopback
+/// without TLS.
+pub async fn listen(listen: &Listen, privacy: &Privacy) -> Result<Listener, Error> {
+    let tls = match privacy {
+        Privacy::Tls(tls) => Some(tls.clone()),
+        Privacy::Loopback | Privacy::Plaintext => None,
+    };
+    let sockets = bind_wanted(listen, privacy).await?;
+    let listener = listener(sockets, tls)
+        .map_err(|source| Error::Listen { address: listen.to_string(), source })?;
+    if !listener.speaks_tls() && !listener.addresses.iter().all(is_here) {
+        tracing::warn!(
+            address = %listen,
+            "other machines are served in plain text: whoever is between can read and change everything; \
+             --tls-cert and --tls-key prevent that"
+        );
+    }
+    Ok(listener)
+}
+
+/// Whether only this machine can reach it.
+fn is_here(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+async fn bind_wanted(listen: &Listen, privacy: &Privacy) -> Result<Vec<Socket>, Error> {
     let failed = |source| Error::Listen { address: listen.to_string(), source };
     let wanted = match &listen.host {
         Host::All => vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port)],
@@ -173,31 +221,38 @@ pub async fn listen(listen: &Listen) -> Result<Listener, Error> {
             found
         }
     };
+    if matches!(privacy, Privacy::Loopback) && !wanted.iter().all(is_here) {
+        return Err(Error::PlainText { address: listen.to_string() });
+    }
     let mut tries = 0;
     loop {
         tries += 1;
         match bind_all(&wanted) {
-            Ok(sockets) => return listener(sockets).map_err(failed),
-            // The system chose a port that is taken at another address of the name.
+            Ok(sockets) => return Ok(sockets),
+            // The port that the system chose is in use at another address of the name.
             Err(error) if in_use(&error) && listen.port == 0 && tries < TRIES => {}
             Err(error) if in_use(&error) => {
                 let host = match &listen.host {
                     Host::All => "every address".to_owned(),
                     _ => listen.with_port("").trim_end_matches(':').to_owned(),
                 };
-                return Err(Error::PortInUse { port: listen.port, host, other: listen.with_port("PORT") });
+                return Err(Error::PortInUse {
+                    port: listen.port,
+                    host,
+                    other: listen.with_port("PORT"),
+                });
             }
-            // A machine without IPv6 has IPv4 alone.
+            // A machine without IPv6 gets only IPv4.
             Err(error) if listen.host == Host::All && missing(&error) => {
                 let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port);
-                return bind(address).and_then(|socket| listener(vec![socket])).map_err(failed);
+                return bind(address).map(|socket| vec![socket]).map_err(failed);
             }
             Err(error) => return Err(failed(error)),
         }
     }
 }
 
-/// A socket for each address that this machine has, at least one.
+/// A socket for each of the addresses that this machine has; at least one.
 fn bind_all(wanted: &[SocketAddr]) -> io::Result<Vec<Socket>> {
     let mut sockets: Vec<Socket> = Vec::new();
     let mut absent = None;
@@ -209,14 +264,16 @@ fn bind_all(wanted: &[SocketAddr]) -> io::Result<Vec<Socket>> {
         }
         match bind(address) {
             Ok(socket) => sockets.push(socket),
-            // A name may have addresses of other machines, or of a protocol that is off.
+            // A name may have addresses of other machines, or of a protocol that is turned off.
             Err(error) if missing(&error) => absent = Some(error),
             Err(error) => return Err(error),
         }
     }
     match absent {
         Some(error) if sockets.is_empty() => Err(error),
-        None if sockets.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        None if sockets.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+        }
         _ => Ok(sockets),
     }
 }
@@ -233,11 +290,13 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listener(sockets: Vec<Socket>) -> io::Result<Listener> {
-    let sockets: Vec<_> =
-        sockets.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect::<io::Result<_>>()?;
+fn listener(sockets: Vec<Socket>, tls: Option<ServerTls>) -> io::Result<Listener> {
+    let sockets: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| TcpListener::from_std(socket.into()))
+        .collect::<io::Result<_>>()?;
     let addresses = sockets.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-    Ok(Listener { sockets, addresses })
+    Ok(Listener { sockets, addresses, tls })
 }
 
 fn in_use(error: &io::Error) -> bool {
@@ -261,9 +320,15 @@ mod tests {
 
     #[test]
     fn every_form_is_read_and_written_the_same() {
-        for text in
-            ["127.0.0.1:7878", "[::1]:7878", "[::]:0", "0.0.0.0:1", "localhost:7878", ":7878", "a-b.c_d:1"]
-        {
+        for text in [
+            "127.0.0.1:7878",
+            "[::1]:7878",
+            "[::]:0",
+            "0.0.0.0:1",
+            "localhost:7878",
+            ":7878",
+            "a-b.c_d:1",
+        ] {
             assert_eq!(parsed(text).to_string(), text);
         }
     }
@@ -292,7 +357,10 @@ mod tests {
         ];
         for (text, why) in cases {
             let message = text.parse::<Listen>().expect_err(text);
-            assert!(message.contains(why) && message.contains("accepted: HOST:PORT"), "{text:?}: {message}");
+            assert!(
+                message.contains(why) && message.contains("accepted: HOST:PORT"),
+                "{text:?}: {message}"
+            );
         }
     }
 
@@ -302,23 +370,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_listened_on_at_all_its_addresses_with_one_port() {
-        let listener = listen(&parsed("localhost:0")).await.expect("listen");
+        let listener = listen(&parsed("localhost:0"), &Privacy::Loopback).await.expect("listen");
         let found: Vec<_> = lookup_host("localhost:0").await.expect("resolved").collect();
         for address in listener.addresses() {
             assert!(found.iter().any(|found| found.ip() == address.ip()), "{address}");
             assert_eq!(address.port(), listener.address().port());
             reached(*address).await;
         }
-        // Taken at one address is taken.
+        // A port in use at one address counts as in use.
         let again = format!("localhost:{}", listener.address().port());
-        let message = listen(&parsed(&again)).await.expect_err("taken").to_string();
+        let message =
+            listen(&parsed(&again), &Privacy::Loopback).await.expect_err("taken").to_string();
         assert!(message.contains("--listen localhost:PORT"), "{message}");
     }
 
     #[tokio::test]
     async fn every_address_of_the_machine_takes_both_protocols() {
         for text in [":0", "[::]:0"] {
-            let listener = match listen(&parsed(text)).await {
+            let listener = match listen(&parsed(text), &Privacy::Plaintext).await {
                 Ok(listener) => listener,
                 // A machine without IPv6.
                 Err(Error::Listen { source, .. }) if missing(&source) && text != ":0" => continue,
@@ -337,8 +406,30 @@ mod tests {
     #[tokio::test]
     async fn a_name_or_an_address_of_nobody_here_is_refused_by_its_name() {
         for text in ["no-such-host.invalid:0", "192.0.2.1:0"] {
-            let message = listen(&parsed(text)).await.expect_err(text).to_string();
+            let listened = listen(&parsed(text), &Privacy::Plaintext).await;
+            let message = listened.expect_err(text).to_string();
             assert!(message.starts_with(&format!("cannot listen on {text}")), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_text_beyond_loopback_must_be_asked_for() {
+        for text in [":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+            let refused = listen(&parsed(text), &Privacy::Loopback).await.expect_err(text);
+            let message = refused.to_string();
+            assert!(matches!(refused, Error::PlainText { .. }), "{message}");
+            for words in [text, "--tls-cert", "--tls-key", "--plaintext", "127.0.0.1"] {
+                assert!(message.contains(words), "{message}");
+            }
+            assert_eq!(refused.to_user().field.as_deref(), Some("listen"));
+        }
+        for text in ["127.0.0.1:0", "127.3.2.1:0", "localhost:0", "[::ffff:127.0.0.1]:0"] {
+            match listen(&parsed(text), &Privacy::Loopback).await {
+                Ok(listener) => assert!(!listener.speaks_tls(), "{text}"),
+                Err(Error::PlainText { .. }) => panic!("{text} is loopback"),
+                // A machine without such an address.
+                Err(_) => {}
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The other end of a gRPC connection, as a client sees it: where it may be, what answered there, and whether trying again
-//! can help.
+//! The other end of a gRPC connection, as a client sees it: its address, what answered there, and
+//! whether a retry can help.
 //!
-//! Between a client and a farm there may be proxies, and an address may be wrong. This module tells a farm's answer from
-//! a proxy's and from that of a server that is no farm at all. It knows no service.
+//! There may be proxies between a client and a farm, and an address may be wrong. This module
+//! distinguishes a farm's answer from a proxy's, and from that of a server that is not a farm. It
+//! knows no service.
 
 mod address;
 mod answer;
 mod channel;
+mod connect;
 mod patience;
 mod probe;
 mod trouble;

@@ -1,4 +1,5 @@
-//! The `main` of a service: logging, the async runtime, signals, and an exit code with one sentence when it failed.
+//! The `main` of a service: logging, the async runtime, signals, and an exit code with one sentence
+//! if it failed.
 
 use std::{num::NonZero, process::ExitCode};
 
@@ -15,11 +16,11 @@ use crate::{
     terminal,
 };
 
-/// Runs a service until it ends, on a thread for every core; `service` is given the token that the first SIGINT or SIGTERM
-/// cancels.
+/// Runs a service until it ends, with one thread per core. `service` gets the token that the first
+/// SIGINT or SIGTERM cancels.
 ///
-/// A failure is printed to standard error as one line, `error: …`, and becomes the exit code that its kind has
-/// ([`Code::exit_code`]).
+/// A failure is printed to standard error as one line, `error: …`, and becomes the exit code of its
+/// kind ([`Code::exit_code`]).
 pub fn run<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), UserError>>,
@@ -27,14 +28,18 @@ where
     exit_code(start(format, &mut Builder::new_multi_thread(), service))
 }
 
-/// [`run`] for a service whose work has threads of its own: this one's are half as many as there are cores, at least one. The
-/// parts of a call then seldom wait for each other's threads to wake.
+/// [`run`] for a service that has other threads for its work: half as many threads as cores, at
+/// least one. With fewer threads, the parts of a call seldom wait for another thread to wake.
 pub fn run_beside<F>(format: Format, service: impl FnOnce(CancellationToken) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), UserError>>,
 {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    exit_code(start(format, Builder::new_multi_thread().worker_threads((cores / 2).max(1)), service))
+    exit_code(start(
+        format,
+        Builder::new_multi_thread().worker_threads((cores / 2).max(1)),
+        service,
+    ))
 }
 
 fn exit_code(ended: Result<(), UserError>) -> ExitCode {
@@ -65,7 +70,7 @@ where
     })
 }
 
-/// The name of this machine, part of workers' names: the kernel's, else `localhost`.
+/// The name of this machine, used in workers' names: the kernel's, or `localhost`.
 #[must_use]
 pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")

@@ -1,79 +1,39 @@
-//! A gRPC server with what every service owes its callers, and what it owes itself: health, reflection, deadlines,
-//! keep-alive, an end that lets running calls finish, and limits that one client cannot get around.
+//! A gRPC server with everything that a service needs: health, reflection, deadlines, keep-alive, a
+//! shutdown that lets running calls finish, and limits that one client cannot get around.
 //!
-//! The accept loop is ours: `accept` decides who gets a connection and for how long, `guard` counts the calls under way,
-//! `budget` the memory that their messages take. Each connection is hyper's, each call tonic's. TLS would be spoken where a
-//! connection begins, in `connection`.
+//! The accept loop is our own: `accept` takes connections, `seats` decides who keeps one, `guard`
+//! counts the running calls, and `budget` the memory of their messages. hyper serves each
+//! connection, tonic each call. TLS begins in `connection`.
 
 mod accept;
 mod answer;
 mod budget;
 mod connection;
+mod error;
 mod guard;
 mod health;
 mod ledger;
 mod options;
+mod pace;
+mod refusal;
+mod seats;
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, sync::Arc};
 
-use darkroom_core::error::{Code, UserError};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::Layer;
 
-pub use self::{health::Health, options::Options};
+pub use self::{error::Error, health::Health, options::Options};
 use crate::deadline::DeadlineLayer;
 pub use crate::listen::{Listen, Listener, listen};
 
-/// Why a server did not start or did not last.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address is taken.
-    #[error(
-        "port {port} of {host} is in use by another process; stop that one, or name a free port with --listen {other} (0 lets the system choose)"
-    )]
-    PortInUse {
-        /// The port asked for.
-        port: u16,
-        /// The host asked for.
-        host: String,
-        /// How another port would be asked for.
-        other: String,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address asked for.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The descriptors given for reflection are broken.
-    #[error("reflection cannot be set up: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    /// Its own tasks failed.
-    #[error("the gRPC server failed: {0}")]
-    Failed(#[from] tokio::task::JoinError),
-}
-
-impl Error {
-    /// The same for a user, about the setting `listen`.
-    #[must_use]
-    pub fn to_user(&self) -> UserError {
-        let (code, reason) = match self {
-            Self::PortInUse { .. } => (Code::FailedPrecondition, "PORT_IN_USE"),
-            Self::Listen { .. } => (Code::InvalidArgument, "CANNOT_LISTEN"),
-            Self::Reflection(_) | Self::Failed(_) => (Code::Internal, "SERVER_FAILED"),
-        };
-        UserError { field: Some("listen".to_owned()), ..UserError::new(code, reason, self.to_string()) }
-    }
-}
-
-/// Starts serving `routes`, health and reflection on `listener`. The future runs until `shutdown` is cancelled and
-/// running calls ended; [`Health`] begins as serving.
+/// Starts to serve `routes`, health and reflection on `listener`. The future runs until `shutdown`
+/// is cancelled and all running calls have ended. [`Health`] starts as serving.
 ///
 /// # Errors
-/// [`Error::Reflection`] at once; the future ends with [`Error::Failed`] when a task of the server panics.
+/// [`Error::Reflection`] at once; the future ends with [`Error::Failed`] if a task of the server
+/// panics.
 pub async fn serve(
     listener: Listener,
     routes: Routes,
@@ -81,7 +41,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(Health, impl Future<Output = Result<(), Error>> + Send), Error> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health = Health { reporter, services: Arc::new(options.services.clone()), trouble: Arc::default() };
+    let health =
+        Health { reporter, services: Arc::new(options.services.clone()), trouble: Arc::default() };
     health.serving().await;
 
     let reflection = || {
@@ -117,7 +78,10 @@ pub async fn serve(
         match tokio::time::timeout(drain, ended).await {
             Ok(ended) => Ok(ended?),
             Err(_) => {
-                tracing::warn!(drain_s = drain.as_secs(), "calls still running at shutdown were cut");
+                tracing::warn!(
+                    drain_s = drain.as_secs(),
+                    "calls still running at shutdown were cut"
+                );
                 door.cut();
                 Ok(())
             }
@@ -136,9 +100,13 @@ mod tests {
     };
 
     use super::*;
+    use crate::tls::Privacy;
 
-    async fn started() -> (String, Health, CancellationToken, tokio::task::JoinHandle<Result<(), Error>>) {
-        let listener = listen(&"127.0.0.1:0".parse().expect("address")).await.expect("listen");
+    async fn started()
+    -> (String, Health, CancellationToken, tokio::task::JoinHandle<Result<(), Error>>) {
+        let listener = listen(&"127.0.0.1:0".parse().expect("address"), &Privacy::Loopback)
+            .await
+            .expect("listen");
         let address = format!("http://{}", listener.address());
         let shutdown = CancellationToken::new();
         let options = Options::new(FILE_DESCRIPTOR_SET, &["darkroom.v1.Farm"]);
@@ -168,7 +136,10 @@ mod tests {
         health.serving().await;
         assert_eq!(ask("").await, Wire::Serving);
         health.not_working("the queue cannot be reached").await;
-        assert_eq!((ask("").await, ask("darkroom.v1.Farm").await), (Wire::NotServing, Wire::Serving));
+        assert_eq!(
+            (ask("").await, ask("darkroom.v1.Farm").await),
+            (Wire::NotServing, Wire::Serving)
+        );
         health.not_serving("draining").await;
         assert_eq!(ask("darkroom.v1.Farm").await, Wire::NotServing);
         health.serving().await;
@@ -186,8 +157,11 @@ mod tests {
             host: String::new(),
             message_request: Some(MessageRequest::ListServices(String::new())),
         };
-        let mut answers =
-            client.server_reflection_info(tokio_stream::once(request)).await.expect("call").into_inner();
+        let mut answers = client
+            .server_reflection_info(tokio_stream::once(request))
+            .await
+            .expect("call")
+            .into_inner();
         let answer = answers.message().await.expect("answer").expect("one").message_response;
         let Some(MessageResponse::ListServicesResponse(list)) = answer else {
             panic!("no list of services: {answer:?}")
@@ -202,9 +176,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_a_way_out() {
-        let first = listen(&"127.0.0.1:0".parse().expect("address")).await.expect("listen");
+        let first = listen(&"127.0.0.1:0".parse().expect("address"), &Privacy::Loopback)
+            .await
+            .expect("listen");
         let address = first.address();
-        let message = listen(&address.into()).await.expect_err("taken").to_string();
-        assert!(message.contains(&address.port().to_string()) && message.contains("--listen"), "{message}");
+        let message =
+            listen(&address.into(), &Privacy::Loopback).await.expect_err("taken").to_string();
+        assert!(
+            message.contains(&address.port().to_string()) && message.contains("--listen"),
+            "{message}"
+        );
     }
 }

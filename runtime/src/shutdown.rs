@@ -1,8 +1,8 @@
-//! Signals: the first SIGINT, SIGTERM or SIGHUP asks the process to finish; a second SIGINT, from an impatient person, ends
-//! it at once. SIGTERM and SIGHUP may come any number of times: orchestrators repeat them, and what is being handed back
-//! must not be dropped for that.
+//! Signals. The first SIGINT, SIGTERM or SIGHUP asks the process to finish. A second SIGINT, from
+//! an impatient person, ends it at once. SIGTERM and SIGHUP may come any number of times:
+//! orchestrators repeat them, and work that is being handed back must not be lost for that.
 //!
-//! A SIGHUP that was ignored when the process started, as `nohup` does, stays ignored.
+//! If SIGHUP was ignored when the process started, as with `nohup`, it stays ignored.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,8 @@ pub const ABORTED: i32 = 130;
 /// Number of SIGHUP.
 const HANGUP: u32 = 1;
 
-/// A token that the first SIGINT, SIGTERM or SIGHUP cancels. A SIGINT after that exits the process with [`ABORTED`].
+/// A token that the first SIGINT, SIGTERM or SIGHUP cancels. A later SIGINT exits the process with
+/// [`ABORTED`].
 ///
 /// # Errors
 /// When the handlers cannot be installed.
@@ -30,7 +31,7 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
         }
         tracing::info!("shutting down");
         cancelled.cancel();
-        // Listened to for ever, lest their default action end the process.
+        // Listens for ever, because the default action would end the process.
         tokio::spawn(async move { while terminate.recv().await.is_some() {} });
         tokio::spawn(async move { came(&mut hangup).await });
         interrupt.recv().await;
@@ -46,7 +47,7 @@ async fn came(signal: &mut Option<Signal>) {
     }
 }
 
-/// Whether the process ignores this signal now. Where the system does not say, it does not.
+/// Whether the process ignores this signal now. If the system does not say, it does not.
 fn ignored(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignores(&status, number)
@@ -64,8 +65,7 @@ mod tests {
 
     #[test]
     fn ignored_signals_are_read_from_what_the_kernel_says() {
-        let status =
-            "Name:\tsh\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000005\nSigCgt:\tffffffffffffffff\n";
+        let status = "Name:\tsh\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000005\nSigCgt:\tffffffffffffffff\n";
         assert!(ignores(status, 1) && ignores(status, 3));
         assert!(!ignores(status, 2) && !ignores(status, 15));
         assert!(!ignores("", 1) && !ignores("SigIgn:\tx\n", 1));

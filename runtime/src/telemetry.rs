@@ -1,7 +1,7 @@
 //! Logs: to standard error, for people or as JSON lines, filtered by `DARKROOM_LOG`.
 //!
-//! Whatever a field says is escaped where a terminal would obey it or a reader could not see it. Colours are for terminals
-//! alone. A line that cannot be written is lost and troubles nobody.
+//! In fields, characters that control a terminal or that a reader cannot see are escaped. Colours
+//! are used only on terminals. If a line cannot be written, it is lost without an error.
 
 use std::{
     fmt::{Debug, Result as Written},
@@ -28,7 +28,8 @@ use tracing_subscriber::{
 
 use crate::terminal;
 
-/// Name of the environment variable that holds the filter, in tracing's own syntax: `info,darkroom_worker=debug`.
+/// Name of the environment variable with the filter, in tracing's own syntax:
+/// `info,darkroom_worker=debug`.
 pub const FILTER: &str = "DARKROOM_LOG";
 
 /// How lines are written.
@@ -37,7 +38,7 @@ pub enum Format {
     /// For people.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -46,26 +47,28 @@ pub enum Format {
 pub enum Error {
     /// The filter is malformed.
     #[error(
-        "{FILTER} is {text:?}, which is no filter: {source}; accepted: levels by module, like info,darkroom_worker=debug"
+        "{FILTER} is {text:?}, which is not a filter: {source}; \
+         accepted: levels by module, like info,darkroom_worker=debug"
     )]
     Filter {
-        /// What it holds.
+        /// Its value.
         text: String,
         /// Why it was refused.
         source: ParseError,
     },
 }
 
-/// Starts logging for the process; later calls change nothing. `default` holds where `DARKROOM_LOG` is not set.
+/// Starts logging for the process; later calls change nothing. `default` is used if `DARKROOM_LOG`
+/// is not set.
 ///
 /// # Errors
-/// When `DARKROOM_LOG` is set and malformed.
+/// If `DARKROOM_LOG` is set and malformed.
 pub fn init(default: &str, format: Format) -> Result<(), Error> {
     let text = std::env::var(FILTER).ok().filter(|text| !text.is_empty());
     let text = text.unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|source| Error::Filter { text, source })?;
     let registry = tracing_subscriber::registry().with(filter);
-    // A second initialisation, as in tests that share a process, is no fault.
+    // A second initialisation is no error, because tests share a process.
     let _ = match format {
         Format::Human => registry.with(human(io::stderr, terminal::colours_on_stderr())).try_init(),
         Format::Json => registry.with(json(io::stderr)).try_init(),
@@ -90,7 +93,7 @@ where
     fmt::layer().log_internal_errors(false).json().with_writer(ShownJson(writer))
 }
 
-/// Fields for people, escaped.
+/// Fields for people, with escapes.
 struct ShownFields;
 
 impl<'w> FormatFields<'w> for ShownFields {
@@ -109,7 +112,7 @@ struct FieldLine<'w> {
 
 impl Visit for FieldLine<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Fields with which the `log` crate's records come.
+        // Fields that come with the `log` crate's records.
         if self.written.is_err() || field.name().starts_with("log.") {
             return;
         }
@@ -123,7 +126,7 @@ impl Visit for FieldLine<'_> {
     }
 }
 
-/// Whatever makes writers, for lines of JSON, in which hidden characters become escapes.
+/// Any maker of writers, for lines of JSON; hidden characters become escapes.
 struct ShownJson<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for ShownJson<W> {
@@ -137,7 +140,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for ShownJson<W> {
 struct ShownJsonLine<W>(W);
 
 impl<W: Write> Write for ShownJsonLine<W> {
-    /// A line comes in one piece.
+    /// A whole line comes in one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         self.0.write_all(shown_json(&text).as_bytes()).map(|()| line.len())

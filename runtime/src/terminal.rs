@@ -1,31 +1,32 @@
-//! Standard output and standard error: written to without ever panicking, and coloured only where somebody wants that.
+//! Standard output and standard error. Writing never panics, and colours are used only if somebody
+//! wants them.
 
 use std::{
     ffi::OsStr,
     io::{self, IsTerminal, Write as _},
-    os::unix::ffi::OsStrExt as _,
-    path::Path,
 };
 
-use darkroom_core::shown::{shown_bytes, shown_lines};
+use darkroom_core::shown::shown_lines;
+pub use darkroom_core::shown::shown_path;
 
-/// What the environment says about colours.
+/// What the environment requests about colours.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wishes {
+pub struct Asked {
     /// `NO_COLOR` is set and not empty (no-color.org).
     pub none: bool,
-    /// `CLICOLOR_FORCE` is set and not `0`: colours even where there is no terminal.
+    /// `CLICOLOR_FORCE` is set and not `0`: colours even without a terminal.
     pub force: bool,
-    /// `CLICOLOR=0`, or a terminal that knows none, `TERM=dumb`.
+    /// `CLICOLOR=0`, or a terminal without colours, `TERM=dumb`.
     pub plain: bool,
 }
 
-impl Wishes {
-    /// Of this process.
+impl Asked {
+    /// The settings of this process.
     #[must_use]
     pub fn of_environment() -> Self {
         let value = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let is = |name: &str, wanted: &str| value(name).is_some_and(|value| value == OsStr::new(wanted));
+        let is =
+            |name: &str, wanted: &str| value(name).is_some_and(|value| value == OsStr::new(wanted));
         Self {
             none: value("NO_COLOR").is_some(),
             force: value("CLICOLOR_FORCE").is_some() && !is("CLICOLOR_FORCE", "0"),
@@ -40,21 +41,21 @@ impl Wishes {
     }
 }
 
-/// Whether standard error takes colours.
+/// Whether to write colours to standard error.
 #[must_use]
 pub fn colours_on_stderr() -> bool {
-    Wishes::of_environment().colours(io::stderr().is_terminal())
+    Asked::of_environment().colours(io::stderr().is_terminal())
 }
 
-/// Writes a line, or several, to standard output. Whatever a terminal would obey is escaped.
+/// Writes one or more lines to standard output. Characters that control a terminal are escaped.
 ///
 /// # Errors
-/// When it cannot be written: `BrokenPipe` when whoever read it has gone.
+/// If it cannot be written: `BrokenPipe` if the reader has gone.
 pub fn print(text: &str) -> io::Result<()> {
     print_raw(&shown_lines(text))
 }
 
-/// Writes a text that is safe to show, and a line end, to standard output.
+/// Writes a text that is already safe, and a line end, to standard output.
 ///
 /// # Errors
 /// As [`print()`].
@@ -67,24 +68,18 @@ pub fn print_raw(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes a line, or several, to standard error. Whatever a terminal would obey is escaped. That it cannot be written is
-/// not told: there is nowhere to tell it.
+/// Writes one or more lines to standard error. Characters that control a terminal are escaped. A
+/// failed write is ignored, because there is nowhere to report it.
 pub fn tell(text: &str) {
     tell_raw(&shown_lines(text));
 }
 
-/// Writes a text that is safe to show, and a line end, to standard error.
+/// Writes a text that is already safe, and a line end, to standard error.
 pub fn tell_raw(text: &str) {
     let mut line = String::with_capacity(text.len() + 1);
     line += text;
     line.push('\n');
     let _ = io::stderr().lock().write_all(line.as_bytes());
-}
-
-/// A path as a terminal or a log may show it: bytes that are not UTF-8 as `\xff`.
-#[must_use]
-pub fn shown_path(path: &Path) -> String {
-    shown_bytes(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]
@@ -93,17 +88,17 @@ mod tests {
 
     #[test]
     fn colours_need_a_terminal_that_knows_them_unless_they_are_forced_and_nobody_refuses_them() {
-        let wish = |none, force, plain| Wishes { none, force, plain };
-        for (wishes, on_terminal, elsewhere) in [
-            (wish(false, false, false), true, false),
-            (wish(true, false, false), false, false),
-            (wish(false, false, true), false, false),
-            (wish(false, true, false), true, true),
-            (wish(false, true, true), true, true),
-            (wish(true, true, true), false, false),
+        let ask = |none, force, plain| Asked { none, force, plain };
+        for (asked, on_terminal, elsewhere) in [
+            (ask(false, false, false), true, false),
+            (ask(true, false, false), false, false),
+            (ask(false, false, true), false, false),
+            (ask(false, true, false), true, true),
+            (ask(false, true, true), true, true),
+            (ask(true, true, true), false, false),
         ] {
-            assert_eq!(wishes.colours(true), on_terminal, "{wishes:?}");
-            assert_eq!(wishes.colours(false), elsewhere, "{wishes:?}");
+            assert_eq!(asked.colours(true), on_terminal, "{asked:?}");
+            assert_eq!(asked.colours(false), elsewhere, "{asked:?}");
         }
     }
 }

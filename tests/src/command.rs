@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{DEADLINE, binary};
+use crate::{DEADLINE, binary, demo_cascade};
 
 /// A command line about to be run.
 pub struct Darkroom {
@@ -31,7 +31,7 @@ pub struct Ended {
 }
 
 impl Darkroom {
-    /// `darkroom` in `folder`, with an environment that holds none of the caller's own settings.
+    /// `darkroom` in `folder`, with none of the caller's settings in its environment.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self::by(Command::new(binary()), folder)
@@ -45,13 +45,36 @@ impl Darkroom {
         Self::by(command, folder)
     }
 
+    /// `darkroom render` on its own farm in `folder`, with its state in `state`: the smallest size
+    /// of the demo cascade, with the fake renderer.
+    #[must_use]
+    pub fn render(folder: &Path) -> Self {
+        let small =
+            ["--state", "state", "render", "--renderer", "fake", "--size", "64", "--cascade"];
+        Self::new(folder).args(small).args([demo_cascade()])
+    }
+
+    /// `darkroom rerender` in `folder`, with the fake renderer.
+    #[must_use]
+    pub fn rerender(folder: &Path) -> Self {
+        Self::new(folder)
+            .args(["rerender", "--renderer", "fake", "--cascade"])
+            .args([demo_cascade()])
+    }
+
     fn by(mut command: Command, folder: &Path) -> Self {
-        for name in ["FARM", "STATE", "CASCADE", "DEVICE", "DTYPE", "THREADS", "RENDERER", "LISTEN", "LOG"] {
+        for name in
+            ["FARM", "STATE", "CASCADE", "DEVICE", "DTYPE", "THREADS", "RENDERER", "LISTEN", "LOG"]
+        {
             command.env_remove(format!("DARKROOM_{name}"));
         }
-        // A group of its own, so that a shell's children end with it.
+        // Its own process group, so that a shell's children end with it.
         command.process_group(0);
-        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Self { command }
     }
 
@@ -65,7 +88,7 @@ impl Darkroom {
     /// Gives it standard input; without, it has none.
     ///
     /// # Panics
-    /// When the folder takes no file.
+    /// When the file cannot be written.
     #[must_use]
     pub fn input(mut self, bytes: &[u8]) -> Self {
         use std::io::{Seek as _, Write as _};
@@ -82,14 +105,14 @@ impl Darkroom {
         self
     }
 
-    /// Has standard output go somewhere else; it is not read then.
+    /// Sends standard output somewhere else; the result then has none.
     #[must_use]
     pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
         self.command.stdout(to);
         self
     }
 
-    /// Has standard error go somewhere else; it is not read then.
+    /// Sends standard error somewhere else; the result then has none.
     #[must_use]
     pub fn stderr(mut self, to: impl Into<Stdio>) -> Self {
         self.command.stderr(to);
@@ -160,7 +183,9 @@ impl Running {
             if Instant::now() > give_up {
                 self.end();
                 let (stdout, stderr) = self.text();
-                panic!("darkroom did not end within {DEADLINE:?}\nstdout: {stdout}\nstderr: {stderr}");
+                panic!(
+                    "darkroom did not end within {DEADLINE:?}\nstdout: {stdout}\nstderr: {stderr}"
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         };
@@ -212,7 +237,7 @@ impl Ended {
     /// The documents it printed, one a line.
     ///
     /// # Panics
-    /// When it failed, or a line is no JSON.
+    /// When it failed, or a line is not JSON.
     #[must_use]
     pub fn json_lines(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -229,14 +254,15 @@ impl Ended {
         self.stdout.lines().map(|line| folder.join(line)).collect()
     }
 
-    /// Checks that it was refused as a user should be: this exit code, one `error: …` line that says all of `words`,
-    /// no backtrace and no panic.
+    /// Checks that it was refused in the right form: this exit code, one `error: …` line with all
+    /// of `words`, no backtrace and no panic.
     ///
     /// # Panics
     /// When it was not.
     pub fn refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:#?}");
-        let errors: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        let errors: Vec<_> =
+            self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "one sentence: {self:#?}");
         for word in words {
             assert!(errors[0].contains(word), "{word:?} is not in {:?}", errors[0]);

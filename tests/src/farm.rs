@@ -1,4 +1,4 @@
-//! A farm of the test's own: `darkroom up` as a process on a free port, and commands that talk to it.
+//! A farm for one test: `darkroom up` as a process on a free port, and commands that talk to it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -9,16 +9,8 @@ use std::{
 
 use serde_json::Value;
 
+pub use crate::programs::Renderer;
 use crate::{DEADLINE, command::Darkroom, demo_cascade, eventually};
-
-/// What renders in the farm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renderer {
-    /// The demo cascade's networks.
-    Model,
-    /// The fake: noise that depends on the task alone.
-    Fake,
-}
 
 /// A running farm. Killed when dropped.
 pub struct Farm {
@@ -38,7 +30,7 @@ impl Farm {
         Self::start_with(folder, renderer, &[])
     }
 
-    /// Starts a farm with more environment.
+    /// Starts a farm with additional environment variables.
     ///
     /// # Panics
     /// When it does not start.
@@ -52,7 +44,12 @@ impl Farm {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    pub fn start_at(folder: &Path, renderer: Renderer, env: &[(&str, &str)], address: &str) -> Self {
+    pub fn start_at(
+        folder: &Path,
+        renderer: Renderer,
+        env: &[(&str, &str)],
+        address: &str,
+    ) -> Self {
         let mut command = Command::new(crate::binary());
         command.envs(env.iter().copied());
         Self::launch(command, folder, renderer, address)
@@ -78,13 +75,11 @@ impl Farm {
         command
             .args(["up", "--json", "--listen", address, "--state", "state", "--cascade"])
             .arg(demo_cascade())
+            .args(renderer.arguments())
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
-        if renderer == Renderer::Fake {
-            command.args(["--renderer", "fake"]);
-        }
         let mut child = command.spawn().expect("darkroom starts");
         let stdout = child.stdout.take().expect("piped");
         let (send, first_line) = mpsc::channel();
@@ -116,7 +111,7 @@ impl Farm {
         self.child.id()
     }
 
-    /// Ends it as a power cut would.
+    /// Kills it, like a power cut.
     ///
     /// # Panics
     /// When it cannot be killed.
@@ -132,7 +127,8 @@ impl Farm {
     pub fn stop(mut self) -> Option<i32> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
-        let status = eventually("the farm ends after SIGTERM", || self.child.try_wait().expect("asked"));
+        let status =
+            eventually("the farm ends after SIGTERM", || self.child.try_wait().expect("asked"));
         status.code()
     }
 
@@ -142,7 +138,7 @@ impl Farm {
         std::fs::read_to_string(self.folder.join("farm.log")).unwrap_or_default()
     }
 
-    /// A job as it stands.
+    /// The present state of a job.
     #[must_use]
     pub fn job(&self, id: &str) -> Value {
         self.command(["--json", "status", id]).run().json()

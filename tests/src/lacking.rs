@@ -1,4 +1,5 @@
-//! A mount that lacks something, as a shared object that is loaded before the C library and has system calls fail.
+//! Imitates a mount that lacks some system call: a shared object, loaded before the C library,
+//! makes the call fail.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ pub struct Lacking {
 }
 
 impl Lacking {
-    /// Everything works so far; `folder` takes the library.
+    /// Nothing fails yet. The library is written to `folder`.
     ///
     /// # Panics
     /// When it cannot be compiled.
@@ -24,13 +25,14 @@ impl Lacking {
     pub fn nothing(folder: &Path) -> Self {
         let library = folder.join("lacking.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lacking.c");
-        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+        let compiled =
+            Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
         assert!(compiled.expect("a C compiler").success(), "the library compiles");
         Self { library, rules: Vec::new() }
     }
 
-    /// `call` fails with `error`: link, symlink, rename, renameat2, chmod, flock, fcntl (locks), fsync, write, mmap
-    /// (shared).
+    /// `call` fails with `error`: link, symlink, rename, renameat2, chmod, flock, fcntl (locks),
+    /// fsync, write, mmap (shared).
     #[must_use]
     pub fn call(mut self, call: &str, error: Errno) -> Self {
         self.rules.push(format!("{call}:{}", error as i32));
@@ -44,7 +46,7 @@ impl Lacking {
         self
     }
 
-    /// A command that lacks it.
+    /// A command that runs with these failures.
     #[must_use]
     pub fn on(&self, command: Darkroom) -> Darkroom {
         command.env("LD_PRELOAD", &self.library).env("DARKROOM_TEST_LACKS", self.rules.join(" "))

@@ -1,18 +1,22 @@
-//! What black-box tests are made of: the real `darkroom` binary as a process, with a deadline on everything.
+//! Tools for black-box tests: the real `darkroom` binary as a process, with a deadline on
+//! everything.
 //!
-//! Processes are ended by their own handle, everything lies in temporary folders, and only loopback is used.
+//! Tests end processes only by their handles, keep all files in temporary folders, and use only
+//! loopback.
 
 pub mod command;
 pub mod farm;
 pub mod hostile;
 pub mod lacking;
+pub mod processes;
+pub mod programs;
 
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-/// Longest that anything in a test may take: generous, for two cores that also compile.
+/// Longest time that anything in a test may take: generous, for two cores that also compile.
 pub const DEADLINE: Duration = Duration::from_secs(240);
 
 /// The `darkroom` binary under test: `DARKROOM_BIN`, or the one built beside this test.
@@ -25,8 +29,8 @@ pub fn binary() -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("a test knows its own path");
-    // target/debug/deps/name-hash: the binary lies one folder up.
-    let path = test.ancestors().nth(2).expect("a test lies in deps/").join("darkroom");
+    // target/debug/deps/name-hash: the binary is one folder up.
+    let path = test.ancestors().nth(2).expect("a test is in deps/").join("darkroom");
     assert!(
         path.is_file(),
         "{} is not there: run `cargo build -p darkroom-cli`, or `make test`",
@@ -41,7 +45,7 @@ pub fn demo_cascade() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
 }
 
-/// Waits until `condition` gives something, and fails loudly when it does not in time.
+/// Waits until `condition` returns something.
 ///
 /// # Panics
 /// After [`DEADLINE`].

@@ -1,27 +1,20 @@
 """A farm of real processes on this machine: Redis and Postgres with durable settings, coordinator, encoder, worker.
 
-Everything it starts ends with it. CPU seconds and memory are read from /proc, per process (Postgres with its children).
+The program `measured_farm` starts them, as the tests and `make chaos` do; all of them end with it. CPU seconds and memory are
+read from /proc, per process (Postgres with its children).
 """
 
 import contextlib
+import json
 import os
 import pathlib
-import shutil
-import signal
 import socket
 import subprocess
-import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["BENCH_BIN"])
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(what, true, seconds=30):
@@ -32,88 +25,60 @@ def wait_for(what, true, seconds=30):
         time.sleep(0.05)
 
 
-def quiet(command, **more):
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, **more).returncode == 0
-
-
 class Farm:
     """`with Farm() as farm`: servers and coordinator run; encoder and worker are started by whoever wants them."""
 
     def __init__(self, postgres=(), cascade=None):
-        self.settings, self.cascade = postgres, cascade
-        self.processes = {}
+        self.command = [BIN / "measured_farm", "--binaries", BIN]
+        self.command += [word for setting in postgres for word in ("--postgres", setting)]
+        if cascade:
+            self.command += ["--cascade", cascade]
 
     def __enter__(self):
-        self.work = pathlib.Path(tempfile.mkdtemp(prefix="darkroom-bench-", dir="/var/tmp"))
-        self.log = open(self.work / "log", "ab")
+        # /tmp is memory on many machines. A session of its own: it ends in order when this program does, even by Ctrl-C.
+        environment = os.environ | {"TMPDIR": "/var/tmp"}
+        words = [str(word) for word in self.command]
+        self.farm = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
         try:
-            self.start_redis()
-            self.start_postgres()
-            port = free_port()
-            self.environment = os.environ | {
-                "DARKROOM_DATABASE": f"postgres://darkroom@127.0.0.1:{self.postgres_port}/postgres",
-                "DARKROOM_REDIS": f"redis://127.0.0.1:{self.redis_port}",
-                "DARKROOM_ARTIFACTS": str(self.work / "artifacts"),
-                "DARKROOM_FARM": f"127.0.0.1:{port}",
-                "DARKROOM_LOG": "warn",
-            }
-            cascade = ["--cascade", self.cascade] if self.cascade else ["--cascade", ROOT / "tests/cascades/tiny", "--without-files"]
-            self.start("coordinator", BIN / "darkroom-coordinator", "--listen", f"127.0.0.1:{port}", *cascade)
-            wait_for("a coordinator", lambda: quiet([BIN / "darkroom", "cascades"], env=self.environment))
+            facts = self.answer()
+            self.work, self.address, self.redis_port = pathlib.Path(facts["folder"]), facts["address"], facts["redis_port"]
+            self.psql = [facts["psql"], "-X", "-q", "-d", facts["database"]]
+            self.processes = facts["processes"]
+            self.environment = os.environ | {"DARKROOM_FARM": self.address, "DARKROOM_REDIS": facts["redis"]}
+            self.log = open(self.work / "log", "ab")
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, *_):
-        for name in reversed(list(self.processes)):
-            self.stop(name)
-        self.log.close()
-        shutil.rmtree(self.work, ignore_errors=True)
+        if hasattr(self, "log"):
+            self.log.close()
+        self.farm.stdin.close()
+        self.farm.wait()
 
-    def start(self, name, *command, **more):
-        more.setdefault("env", getattr(self, "environment", None))
-        self.processes[name] = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=more.pop("stdout", self.log), stderr=self.log, **more)
-        return self.processes[name]
+    def answer(self):
+        line = self.farm.stdout.readline()
+        if not line:
+            raise RuntimeError("the farm has ended; see above")
+        return json.loads(line)
+
+    def ask(self, **request):
+        self.farm.stdin.write(json.dumps(request) + "\n")
+        self.farm.stdin.flush()
+        return self.answer()
+
+    def start(self, name, renderer, *arguments):
+        """Starts an `encoder` or a `worker` with a renderer: `noop` or `model`."""
+        self.processes[name] = self.ask(start=name, renderer=renderer, arguments=[str(word) for word in arguments])["id"]
 
     def stop(self, name):
-        process = self.processes.pop(name)
-        process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def start_redis(self):
-        self.redis_port = free_port()
-        server = shutil.which("redis-server") or shutil.which("valkey-server")
-        (self.work / "redis").mkdir()
-        settings = "--bind 127.0.0.1 --appendonly yes --appendfsync everysec --save '' --maxmemory-policy noeviction --loglevel warning"
-        self.start("redis", server, "--port", self.redis_port, "--dir", self.work / "redis", *[word.strip("'") for word in settings.split()])
-        wait_for("redis", lambda: self.redis("PING") == "PONG")
-
-    def start_postgres(self):
-        self.postgres_port = free_port()
-        folder = self.work / "postgres"
-        folder.mkdir()
-        initdb = shutil.which("initdb") or max(str(path) for path in pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        self.postgres_bin = pathlib.Path(initdb).resolve().parent
-        self.user = []
-        if os.getuid() == 0:
-            self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-            os.chmod(self.work, 0o755)
-            shutil.chown(folder, "postgres", "postgres")
-        subprocess.run([*self.user, initdb, "-D", folder, "-U", "darkroom", "--auth=trust", "--encoding=UTF8", "--locale=C"], stdout=self.log, stderr=self.log, check=True)
-        settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=on", "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=4GB", *self.settings]
-        command = [*self.user, self.postgres_bin / "postgres", "-D", folder, "-p", self.postgres_port]
-        self.start("postgres", *command, *[word for setting in settings for word in ("-c", setting)])
-        ready = [self.postgres_bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.postgres_port), "-U", "darkroom", "-d", "postgres"]
-        wait_for("postgres", lambda: quiet(ready))
+        self.ask(stop=name)
+        del self.processes[name]
 
     def start_members(self, batch=256):
-        self.start("encoder", BIN / "darkroom-encoder", "--renderer", "noop", "--batch", batch, "--cache", self.work / "cache")
-        self.start("worker", BIN / "darkroom-worker", "--renderer", "noop", "--batch", batch, "--cache", self.work / "cache")
+        self.start("encoder", "noop", "--batch", batch)
+        self.start("worker", "noop", "--batch", batch)
         self.wait_for_workers(2)
 
     def wait_for_workers(self, count, seconds=120):
@@ -136,13 +101,11 @@ class Farm:
 
     def sql(self, query):
         """One value, or rows of `|`-separated values."""
-        command = [self.postgres_bin / "psql", "-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-p", str(self.postgres_port), "-U", "darkroom", "-d", "postgres", "-c", query]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run([*self.psql, "-A", "-t", "-c", query], capture_output=True, text=True, check=True).stdout.strip()
 
     def hold_snapshot(self):
         """A REPEATABLE READ reader that stays open; `close` ends it."""
-        command = [self.postgres_bin / "psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(self.postgres_port), "-U", "darkroom", "-d", "postgres"]
-        reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        reader = subprocess.Popen(self.psql, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         reader.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM jobs;\n")
         reader.stdin.flush()
         reader.stdout.readline()
@@ -173,14 +136,14 @@ class Farm:
 
     def memory(self, name, which="VmHWM"):
         """MiB; the most so far, or (`VmRSS`) now."""
-        for line in pathlib.Path(f"/proc/{self.processes[name].pid}/status").read_text().splitlines():
+        for line in pathlib.Path(f"/proc/{self.processes[name]}/status").read_text().splitlines():
             if line.startswith(which):
                 return int(line.split()[1]) / 1024
         return 0.0
 
     def cpu(self):
         """CPU seconds so far of each process."""
-        return {name: cpu_seconds(process.pid, name == "postgres") for name, process in self.processes.items()}
+        return {name: cpu_seconds(pid, name == "postgres") for name, pid in self.processes.items()}
 
 
 def cpu_seconds(pid, with_children):

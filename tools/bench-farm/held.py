@@ -11,7 +11,8 @@ from simulated import Workers
 
 STAGES = ("encode", "base", "sr256", "sr1024")
 
-# What an ended job's changes were is reduced soon, and a row's time with it: each is noted as it is made.
+# What an ended job's changes were is reduced soon, and a row's time with it: each is noted as it is
+# made.
 NOTE_CHANGES = """
     CREATE TABLE noted_changes (job bigint, version bigint);
     CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
@@ -42,8 +43,8 @@ def measure(jobs):
             held[stage].append(int(micros))
     waits = {stage: [] for stage in STAGES}
     for number, changes in enumerate(commits[job] for job in sorted(commits)):
-        # An image's first change is its submit, which makes its text ready; after each lease the first one that follows
-        # makes its next stage ready.
+        # An image's first change is its submit, which makes its text ready; after each lease the
+        # first one that follows makes its next stage ready.
         since = 0
         for stage in STAGES:
             micros = held[stage][number]

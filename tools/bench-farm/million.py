@@ -45,7 +45,8 @@ def measure(images, seconds, highest):
         accepted = time.monotonic() - begun
         other = farm.submit(small)
         idle = {job: latency(farm, job, images, 5), other: latency(farm, other, 1000, 5)}
-        # An encoder and a worker whose batches of 256 take so long that together they go at half the highest rate.
+        # An encoder and a worker whose batches of 256 take so long that together they go at half
+        # the highest rate.
         seconds_each = 256 * 4 / 3 / (highest / 2)
         # The encoder has a third as much to do.
         with Workers(farm, 1, 256, {"encode": 3 * seconds_each}), Workers(farm, 1, 256, dict.fromkeys(("base", "sr256", "sr1024"), seconds_each)):

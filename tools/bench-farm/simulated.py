@@ -20,7 +20,7 @@ class Workers:
     def __enter__(self):
         environment = self.farm.environment | ({"HOLDS": "1"} if self.holds else {})
         self.process = subprocess.Popen([str(word) for word in self.command], stdin=subprocess.PIPE, stdout=self.holds or subprocess.PIPE, stderr=self.farm.log, text=True, env=environment)
-        self.farm.processes[self.name] = self.process
+        self.farm.processes[self.name] = self.process.pid
         if not self.holds:
             # Answers once all of them are connected.
             self.busy()

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 
-from farm import BIN, ROOT, Farm, table
+from farm import ROOT, Farm, table
 
 # Texts that are encoded when memory is looked at, as parts of all.
 LOOKS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -37,7 +37,7 @@ class Sweep(threading.Thread):
 
 def measure(texts):
     with Farm(cascade=ROOT / "models/demo") as farm:
-        farm.start("encoder", BIN / "darkroom-encoder", "--cache", farm.work / "cache")
+        farm.start("encoder", "model")
         farm.wait_for_workers(1)
         rows = [["before the first", *memory(farm), ""]]
         sweep = Sweep(farm.work / "artifacts" / "embeddings")

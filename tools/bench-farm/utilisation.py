@@ -5,8 +5,8 @@ import time
 from farm import Farm, table
 from simulated import Workers
 
-# Seconds of a batch of eight. Those of a data-centre GPU with the published checkpoints are some ten times as long, so
-# each simulated worker asks of the farm what ten such GPUs would.
+# Seconds of a batch of eight. Those of a data-centre GPU with the published checkpoints are some
+# ten times as long, so each simulated worker asks of the farm what ten such GPUs would.
 STAGES = {"base": 2.5, "sr256": 1.5, "sr1024": 4.0}
 BATCH = 8
 
@@ -23,7 +23,8 @@ def measure(counts, seconds):
                 while farm.sql("SELECT bool_and(passed[1] = texts) FROM job_progress") != "t":
                     time.sleep(0.2)
             with Workers(farm, count, BATCH, STAGES) as workers:
-                # Until the first batches are through and the workers are out of step with each other.
+                # Until the first batches are through and the workers are out of step with each
+                # other.
                 time.sleep(whole + 2)
                 cpu, (began, before) = farm.cpu(), workers.busy()
                 time.sleep(seconds)

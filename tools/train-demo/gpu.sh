@@ -1,6 +1,7 @@
 #!/bin/sh
-# Trains the demo cascade on one NVIDIA card and scores it there: `tools/train-demo/gpu.sh OUT [SECONDS [options of train.py]]`.
-# The cascade goes to OUT, checkpoints to OUT.state (or $STATE), the scores to OUT.scores. DEVICE=cpu rehearses it.
+# Trains the demo cascade on one NVIDIA card and scores it there: `tools/train-demo/gpu.sh OUT
+# [SECONDS [options of train.py]]`. The cascade goes to OUT, checkpoints to OUT.state (or $STATE),
+# the scores to OUT.scores. DEVICE=cpu rehearses it.
 set -eu
 cd "$(dirname "$0")/../.."
 out="${1:?the folder for the cascade}"

@@ -95,8 +95,8 @@ def held_out_scenes(pairs, singles, seed=2205):
     return scenes[True] + scenes[False]
 
 
-# ---- words ----
-# A phrase is a list of (word, owner): owner 1 or 2 is the object that the word describes, 0 neither.
+# ---- words ---- A phrase is a list of (word, owner): owner 1 or 2 is the object that the word
+# describes, 0 neither.
 
 def text(phrase):
     return " ".join(word for word, _ in phrase)

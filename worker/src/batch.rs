@@ -1,14 +1,17 @@
-//! How many images a batch may have: configured, or from what the stage was seen to take.
+//! How many images a batch may have: as configured, or learned from how long the stage takes.
 //!
-//! A batch shares its steps' overhead, but delays its first image until its last one is done. So a batch grows until
-//! it takes about [`TARGET_SECONDS`] or reaches what memory allows by rule. Times are taken from real batches and cost
-//! nothing. They, and caps lowered for want of memory, are kept per pool and device class in a small file, so that the next
+//! A batch shares the overhead of its steps, but its first image has to wait for its last. So
+//! batches grow until one takes about [`TARGET_SECONDS`] or reaches the limit that the rule sets
+//! for memory. The times come from real batches and cost nothing. Times, and caps that were lowered
+//! because memory ran out, are stored per pool and device class in a small file, so that the next
 //! start knows them at once.
 //!
-//! Of a stage that was never timed a GPU is asked before it takes work ([`try_out`]). There so many images share each pass of the
-//! network, and fewer take as long, so a batch is a pass; whether one fits into the card's memory is better found out on made-up pictures. On a CPU the
-//! rule decides until the first batch was timed: images of a batch cost about n times one, so that little is to be gained, and
-//! a trial would take as long as the first picture of somebody who waits for it.
+//! On a GPU, a stage without measurements is tried before the worker takes work ([`try_out`]).
+//! There a fixed number of images shares each pass of the network, and fewer images take as long,
+//! so a batch is at least one pass; whether a pass fits into the card's memory is better found out
+//! with made-up pictures. On a CPU the rule decides until the first batch was measured. A batch of
+//! n images there takes about n times as long as one, so little could be gained, and a trial would
+//! delay the first picture.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +20,13 @@ use std::{
 };
 
 use darkroom_queue::stage_loop::BatchFault;
+use darkroom_runtime::files;
 use serde::{Deserialize, Serialize};
 
-/// What a batch should take at most, seconds.
+/// Most seconds that a batch should take.
 pub const TARGET_SECONDS: f64 = 4.0;
 
-/// What trials of all stages may take at a start, seconds.
+/// Most seconds for the trials of all stages at a start.
 pub const TRIAL_SECONDS: f64 = 2.0;
 
 /// Weight of the newest batch in the mean.
@@ -31,7 +35,8 @@ const NEWEST: f64 = 0.3;
 /// Name of the file in the cache folder.
 const FILE_NAME: &str = "batch-caps.json";
 
-/// Largest batch by rule for pictures of this edge: bounds memory and latency before anything is known.
+/// Largest batch for pictures with this edge, by rule. It limits memory and latency before anything
+/// was measured.
 #[must_use]
 pub fn rule(size: u32) -> usize {
     match size {
@@ -41,39 +46,40 @@ pub fn rule(size: u32) -> usize {
     }
 }
 
-/// How many images a batch may have whatever it takes.
+/// Limits on the number of images in a batch that do not depend on measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Fewer take as long.
+    /// Fewer images take as long as this many.
     pub least: usize,
-    /// More only delay the first.
+    /// More images would only delay the first one.
     pub most: usize,
 }
 
 impl Room {
-    /// Of pictures of edge `size`, where each image takes its own time.
+    /// For pictures of edge `size`, if each image takes its own time.
     #[must_use]
     pub fn by_rule(size: u32) -> Self {
         Self { least: 1, most: rule(size) }
     }
 
-    /// Where so many images share each pass, and one by itself takes as long as all.
+    /// For stages in which this many images share each pass, and one image takes as long as all of
+    /// them.
     #[must_use]
     pub fn of_passes(images: usize) -> Self {
         Self { least: images, most: images }
     }
 }
 
-/// What is known of one pool on one class of device.
+/// What was measured for one pool on one class of device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Known {
     /// Mean seconds of model time per image.
     seconds_per_image: Option<f64>,
-    /// More rows ran out of memory.
+    /// Batches with more rows ran out of memory.
     most_rows: Option<usize>,
 }
 
-/// Caps of all pools a worker serves.
+/// The caps of all pools that a worker serves.
 #[derive(Debug)]
 pub struct Caps {
     fixed: Option<usize>,
@@ -83,8 +89,8 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// Caps fixed at `fixed`, or learned and kept in folder `cache`, if there is one. A cache that cannot be read is
-    /// an empty one.
+    /// Caps that are `fixed`, or learned and stored in folder `cache`, if there is one. An
+    /// unreadable cache counts as empty.
     #[must_use]
     pub fn new(fixed: Option<usize>, cache: Option<&Path>) -> Self {
         let file = cache.map(|folder| folder.join(FILE_NAME));
@@ -107,7 +113,7 @@ impl Caps {
         self.fixed.unwrap_or_else(learned).min(by_memory).max(1)
     }
 
-    /// Whether a trial could tell something: nothing is configured, and nothing known of this pool.
+    /// Whether a trial would help: nothing is configured, and nothing is known about this pool.
     #[must_use]
     pub fn is_open(&self, pool: &str) -> bool {
         self.fixed.is_none() && !self.known.contains_key(pool)
@@ -125,7 +131,8 @@ impl Caps {
         self.save_if_changed();
     }
 
-    /// Learns that so many rows do not fit; nothing where `least` are needed for any, for then it is the memory that has to change.
+    /// Learns that this many rows do not fit. Ignored if at least `least` rows are always computed,
+    /// because then a smaller batch does not help.
     pub fn ran_out_of_memory(&mut self, pool: &str, rows: usize, least: usize) {
         if rows <= least && least > 1 {
             return;
@@ -135,7 +142,7 @@ impl Caps {
         self.save_if_changed();
     }
 
-    /// Saves when something moved by more than a fifth: the file is a hint, not a record.
+    /// Saves if something changed by more than a fifth: the file is a hint, not a record.
     fn save_if_changed(&mut self) {
         let close = |a: Option<f64>, b: Option<f64>| match (a, b) {
             (Some(a), Some(b)) => (a - b).abs() <= 0.2 * b,
@@ -143,10 +150,13 @@ impl Caps {
         };
         let same = |(pool, known): (&String, &Known)| {
             self.saved.get(pool).is_some_and(|saved| {
-                saved.most_rows == known.most_rows && close(saved.seconds_per_image, known.seconds_per_image)
+                saved.most_rows == known.most_rows
+                    && close(saved.seconds_per_image, known.seconds_per_image)
             })
         };
-        let Some(file) = self.file.as_ref().filter(|_| !self.known.iter().all(same)) else { return };
+        let Some(file) = self.file.as_ref().filter(|_| !self.known.iter().all(same)) else {
+            return;
+        };
         if let Err(error) = save(file, &self.known) {
             tracing::debug!(%error, "batch caps could not be saved");
         }
@@ -154,9 +164,11 @@ impl Caps {
     }
 }
 
-/// Finds a first cap for a pool of which nothing is known: batches of the least, twice, four times as many images up to the
-/// most, until one takes as long as a batch should, memory runs out, or [`TRIAL_SECONDS`] since `begun` are over. `trial`
-/// gives the seconds that a batch of so many images would take; none ends it without a result.
+/// Finds a first cap for a pool without measurements. It tries batches of the least number of
+/// images, then twice, four times as many and so on, up to the most. It stops when one takes as
+/// long as a batch should, when memory runs out, or when [`TRIAL_SECONDS`] since `begun` are over.
+/// `trial` returns the seconds that a batch of this many images would take; `None` ends the trials
+/// without a result.
 pub fn try_out(
     caps: &mut Caps,
     (pool, room): (&str, Room),
@@ -167,8 +179,8 @@ pub fn try_out(
         return;
     }
     let mut measured = None;
-    let counts =
-        std::iter::successors(Some(room.least), |rows| Some(rows * 2)).take_while(|rows| *rows <= room.most);
+    let counts = std::iter::successors(Some(room.least), |rows| Some(rows * 2))
+        .take_while(|rows| *rows <= room.most);
     for rows in counts {
         if begun.elapsed().as_secs_f64() > TRIAL_SECONDS {
             break;
@@ -181,14 +193,18 @@ pub fn try_out(
                     tracing::warn!(
                         pool,
                         rows,
-                        "a pass of this stage does not fit into the device's free memory now"
+                        "one pass of this stage does not fit into the device's free memory"
                     );
                 }
                 caps.ran_out_of_memory(pool, rows, room.least);
                 break;
             }
             Err(fault) => {
-                tracing::debug!(?fault, rows, "a trial failed, batches are as large as the rule allows");
+                tracing::debug!(
+                    ?fault,
+                    rows,
+                    "a trial failed, so batches are as large as the rule allows"
+                );
                 return;
             }
         }
@@ -212,13 +228,13 @@ fn save(file: &Path, known: &BTreeMap<String, Known>) -> std::io::Result<()> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let draft = file.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&draft, serde_json::to_vec_pretty(known)?)?;
-    std::fs::rename(&draft, file)
+    files::replace(file, &serde_json::to_vec_pretty(known)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use darkroom_core::failure_code::FailureCode;
+
     use super::*;
 
     fn by(size: u32) -> Room {
@@ -250,7 +266,8 @@ mod tests {
         caps.ran_out_of_memory("base", 1, 1);
         assert_eq!(caps.cap("base", by(64)), 1);
         assert_eq!(Caps::new(Some(16), Some(folder.path())).cap("base", by(64)), 1);
-        // Where images share a pass, what was once short of memory does not make each pay for a whole one.
+        // If images share a pass, an old memory shortage must not lower the cap: each image would
+        // then pay for a whole pass.
         caps.ran_out_of_memory("sr", 64, 32);
         caps.ran_out_of_memory("sr", 32, 32);
         assert_eq!(Caps::new(None, Some(folder.path())).cap("sr", Room::of_passes(32)), 32);
@@ -282,10 +299,14 @@ mod tests {
         assert_eq!(tried(&[Ok(None)], by(256)), (vec![1], rule(256), true), "not worth it here");
         let card = Room::of_passes(32);
         assert_eq!(tried(&[Ok(Some(0.4))], card), (vec![32], 32, false));
-        assert_eq!(tried(&[Ok(Some(9.0))], card), (vec![32], 32, false), "half as many would take as long");
+        assert_eq!(
+            tried(&[Ok(Some(9.0))], card),
+            (vec![32], 32, false),
+            "half as many would take as long"
+        );
         let full = [Err(BatchFault::OutOfMemory { least: 32 })];
         assert_eq!(tried(&full, card), (vec![32], 32, true), "half as many would take as much");
-        let broken = [Err(BatchFault::Failed { code: "torch".to_owned(), message: String::new() })];
+        let broken = [Err(BatchFault::Failed { code: FailureCode::Torch, message: String::new() })];
         assert_eq!(tried(&broken, by(1024)), (vec![1], rule(1024), true));
     }
 

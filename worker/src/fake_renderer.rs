@@ -1,4 +1,5 @@
-//! A renderer that only pretends: deterministic pictures from seed and inputs, with time, failures and panics on order.
+//! A fake renderer: deterministic pictures from seed and inputs. Delays, failures and panics can be
+//! configured.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -19,18 +20,18 @@ pub struct FakeOptions {
     pub panicking_seeds: Vec<u64>,
     /// Seeds that abort the whole process, as a crash inside a driver does.
     pub aborting_seeds: Vec<u64>,
-    /// Batches of more rows run out of memory.
+    /// Batches with more rows run out of memory.
     pub memory_rows: Option<usize>,
 }
 
-/// See the module.
+/// Renders deterministic pictures without a model. It waits, fails or panics as its options say.
 #[derive(Debug, Default)]
 pub struct FakeRenderer {
     options: FakeOptions,
 }
 
 impl FakeRenderer {
-    /// A fake that behaves so.
+    /// A fake with these options.
     #[must_use]
     pub fn new(options: FakeOptions) -> Self {
         Self { options }
@@ -52,7 +53,7 @@ impl Renderer for FakeRenderer {
                 std::process::abort();
             }
         }
-        for _ in 0..batch.settings.steps {
+        for _ in 0..batch.settings.sampling.steps {
             if !self.options.step.is_zero() {
                 std::thread::sleep(self.options.step);
             }
@@ -63,7 +64,7 @@ impl Renderer for FakeRenderer {
         let picture = |row: &&Inputs| {
             if self.options.failing_seeds.contains(&row.seed) {
                 let message = "ordered by the test".to_owned();
-                return Err(Outcome::Failed { code: "fake".to_owned(), message });
+                return Err(Outcome::Failed { code: "fake".into(), message });
             }
             Ok(picture(batch, row))
         };
@@ -79,9 +80,10 @@ impl Renderer for FakeRenderer {
     }
 }
 
-/// A gradient whose colours are a digest of everything that may decide a picture.
+/// A gradient whose colours are a digest of every input that decides a picture.
 fn picture(batch: &Batch<'_>, row: &Inputs) -> FloatTensor {
-    let hasher = FieldHasher::new("fake picture").field(&batch.pool.digest.0).field(&row.seed.to_le_bytes());
+    let hasher =
+        FieldHasher::new("fake picture").field(&batch.pool.digest.0).field(&row.seed.to_le_bytes());
     let mut hasher = batch.settings.hash(hasher).field(&digest(&row.text).0);
     for input in row.negative.as_deref().into_iter().chain(&row.low_res) {
         hasher = hasher.field(&digest(input).0);
@@ -96,10 +98,13 @@ fn picture(batch: &Batch<'_>, row: &Inputs) -> FloatTensor {
     let (width, height) = (extent.width as usize, extent.height as usize);
     let mut data = Vec::with_capacity(3 * width * height);
     for channel in bytes.chunks(4).take(3) {
-        let [start, right, down] = [channel[0], channel[1], channel[2]].map(|byte| f32::from(byte) / 255.0);
+        let [start, right, down] =
+            [channel[0], channel[1], channel[2]].map(|byte| f32::from(byte) / 255.0);
         for y in 0..height {
             let line = start + down * y as f32 / height as f32;
-            data.extend((0..width).map(|x| (line + right * x as f32 / width as f32) % 1.0 * 2.0 - 1.0));
+            data.extend(
+                (0..width).map(|x| (line + right * x as f32 / width as f32) % 1.0 * 2.0 - 1.0),
+            );
         }
     }
     FloatTensor { shape: vec![3, height, width], data }

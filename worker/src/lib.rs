@@ -1,16 +1,22 @@
 //! The worker: runs diffusion stages, leased from the queue, on a GPU or CPU.
 //!
-//! It reads embeddings and low-resolution inputs from object storage and writes tensors and pictures there. It never
-//! knows SQL, and of gRPC only how a process joins a farm; of jobs it knows only tasks. Without feature `torch` it holds the fake renderer alone, which
-//! makes deterministic pictures and costs nothing: for tests of the farm's control and for load tests.
+//! It reads embeddings and low-resolution inputs from object storage, and writes tensors and
+//! pictures there. It never knows SQL. It uses gRPC only to join a farm, and it knows tasks but not
+//! jobs. Without feature `torch` it has only the fake renderer, which makes deterministic pictures
+//! at no cost: for tests of the farm's control and for load tests.
 
 pub mod batch;
 pub mod fake_renderer;
+mod kept;
+#[cfg(feature = "torch")]
+mod loading;
 #[cfg(feature = "torch")]
 pub mod model_cache;
 mod pictures;
+#[cfg(feature = "cluster")]
 pub mod process;
 pub mod renderer;
+pub mod served;
 pub mod service;
 pub mod stage;
 #[cfg(feature = "torch")]

@@ -1,43 +1,51 @@
-//! The models of the stages that a worker serves: as many in memory as its budget allows.
+//! The models of the stages that a worker serves: as many of them in memory as its budget allows.
 //!
-//! What a model's weights take is known from its files' headers before they are read. Where they all fit, they are loaded at
-//! the start and stay. Where not, a batch for a model that is not there makes room for it: the least recently used goes. One
-//! that does not fit by itself is refused at the start. What a pass takes beside the weights is not in the budget but left
-//! free beside it; if that was too little, idle models go before a batch is halved.
+//! How much a model's weights take is known from its files' headers before the weights are read. If
+//! all models fit, they are loaded at the start and stay. If not, a batch for a model that is not
+//! loaded makes room for it by dropping the least recently used one. A model that does not fit by
+//! itself is refused at the start. What a pass takes beside the weights is not part of the budget
+//! but left free beside it. If that is too little, idle models are dropped before a batch is
+//! halved.
 
 use std::path::PathBuf;
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_diffusion::{LoadError, LoadOptions, RenderError, StageModel, images_per_pass, weights_memory};
+use darkroom_diffusion::{
+    LoadError, LoadOptions, RenderError, StageModel, images_per_pass, weights_memory,
+};
 use darkroom_queue::task::PoolId;
 
-use crate::{service::Served, torch_renderer::load_failed};
+use crate::{loading::load_failed, served::Served};
 
-/// See the module.
+/// The loaded models, within a budget of memory.
 pub struct ModelCache {
     options: LoadOptions,
-    /// Bytes that the weights of all models in memory may take; absent: no limit.
+    /// Bytes that the weights of all loaded models may take; absent: no limit.
     budget: Option<u64>,
-    /// The most recently used is the last.
+    /// In order of use; the last one was used most recently.
     entries: Vec<Entry>,
 }
 
 struct Entry {
     pool: PoolId,
     folder: PathBuf,
-    /// What its weights take; unknown, and 0, where there is no budget.
+    /// Bytes of its weights; 0 if there is no budget, because it is then unknown.
     bytes: u64,
-    /// On a GPU, where all pictures have the stage's own size.
+    /// Whether it runs on a GPU and all pictures have the stage's own size.
     images_per_pass: Option<usize>,
     model: Option<StageModel>,
 }
 
 impl ModelCache {
-    /// Where there is a budget, checks every stage's files; loads none.
+    /// If there is a budget, checks every stage's files. Loads no model.
     ///
     /// # Errors
-    /// The file at fault, or the stage whose weights alone are beyond the budget.
-    pub fn survey(served: &[Served], options: LoadOptions, budget: Option<u64>) -> Result<Self, UserError> {
+    /// The wrong file, or the stage whose weights alone exceed the budget.
+    pub fn survey(
+        served: &[Served],
+        options: LoadOptions,
+        budget: Option<u64>,
+    ) -> Result<Self, UserError> {
         let mut entries = Vec::with_capacity(served.len());
         for stage in served {
             let (pool, folder) = (stage.pool.clone(), stage.folder.clone());
@@ -45,7 +53,8 @@ impl ModelCache {
             let images_per_pass =
                 images_per_pass(&folder, &options, pixels).map_err(|error| load_failed(&error))?;
             let Some(budget) = budget else {
-                // All are loaded, and so checked, at the start; reading headers before would only delay the first picture.
+                // All of them are loaded, and so checked, at the start. Reading the headers before
+                // that would only delay the first picture.
                 entries.push(Entry { pool, folder, bytes: 0, images_per_pass, model: None });
                 continue;
             };
@@ -66,10 +75,10 @@ impl ModelCache {
         Ok(Self { options, budget, entries })
     }
 
-    /// Loads models in the order they were given, as long as they fit beside each other.
+    /// Loads models in the given order, as long as they fit together.
     ///
     /// # Errors
-    /// The file at fault.
+    /// The wrong file.
     pub fn fill(&mut self) -> Result<(), LoadError> {
         let mut taken = 0;
         let mut loads = Vec::new();
@@ -84,23 +93,24 @@ impl ModelCache {
             tracing::info!(
                 models.loaded = loads.len(),
                 models.left = left,
-                "not all models fit, they take turns"
+                "not all models fit into memory, so they are loaded in turns"
             );
         }
-        // The first is the most preferred, so it becomes the most recently used.
+        // The first model is the most preferred one, so it becomes the most recently used.
         for pool in loads.iter().rev() {
             self.get(pool)?;
         }
         Ok(())
     }
 
-    /// Some model that is in memory.
+    /// Any model that is in memory.
     #[must_use]
     pub fn any(&self) -> Option<&StageModel> {
         self.entries.iter().rev().find_map(|entry| entry.model.as_ref())
     }
 
-    /// How many pictures of a pool share a pass, and fewer take as long; none where each takes its own time.
+    /// How many pictures of a pool share a pass, so that fewer take as long; none if each picture
+    /// takes its own time.
     #[must_use]
     pub fn images_per_pass(&self, pool: &PoolId) -> Option<usize> {
         self.entries.iter().find(|entry| &entry.pool == pool)?.images_per_pass
@@ -112,11 +122,11 @@ impl ModelCache {
         self.entries.iter().filter(|entry| entry.model.is_some()).map(|entry| &entry.pool).collect()
     }
 
-    /// Runs something on a pool's model. If that runs out of memory while idle models take some, they go, and it runs
-    /// once more.
+    /// Runs something on a pool's model. If that runs out of memory while idle models are loaded,
+    /// they are dropped and it runs once more.
     ///
     /// # Errors
-    /// What `run` says, or why there is no such model.
+    /// The error of `run`, or why the model could not be loaded.
     pub fn run<T>(
         &mut self,
         pool: &PoolId,
@@ -131,10 +141,11 @@ impl ModelCache {
         }
     }
 
-    /// A pool's model, loaded if it is not there.
+    /// A pool's model; loads it if necessary.
     fn get(&mut self, pool: &PoolId) -> Result<&StageModel, LoadError> {
         let place = self.entries.iter().position(|entry| &entry.pool == pool);
-        let place = place.ok_or_else(|| LoadError::Torch(format!("this worker does not serve {pool}")))?;
+        let place =
+            place.ok_or_else(|| LoadError::Torch(format!("this worker does not serve {pool}")))?;
         let entry = self.entries.remove(place);
         self.entries.push(entry);
         let last = self.entries.len() - 1;
@@ -149,7 +160,7 @@ impl ModelCache {
         self.entries[last]
             .model
             .as_ref()
-            .ok_or_else(|| LoadError::Torch("a model that was loaded is gone".to_owned()))
+            .ok_or_else(|| LoadError::Torch("a loaded model has disappeared".to_owned()))
     }
 
     fn load(&self, place: usize) -> Result<StageModel, LoadError> {
@@ -157,11 +168,15 @@ impl ModelCache {
         StageModel::load(folder, pool.stage.as_str(), &self.options)
     }
 
-    /// Drops the least recently used models until `bytes` more fit.
+    /// Drops the least recently used models until there is room for `bytes` more.
     fn make_room(&mut self, bytes: u64) {
         let Some(budget) = self.budget else { return };
-        let mut taken: u64 =
-            self.entries.iter().filter(|entry| entry.model.is_some()).map(|entry| entry.bytes).sum();
+        let mut taken: u64 = self
+            .entries
+            .iter()
+            .filter(|entry| entry.model.is_some())
+            .map(|entry| entry.bytes)
+            .sum();
         for entry in &mut self.entries {
             if taken + bytes <= budget {
                 return;
@@ -172,7 +187,7 @@ impl ModelCache {
         }
     }
 
-    /// Drops all models but one. Whether there were any.
+    /// Drops all models except one. Returns whether there were any.
     fn drop_all_but(&mut self, kept: Option<&PoolId>) -> bool {
         let mut any = false;
         for entry in self.entries.iter_mut().filter(|entry| kept != Some(&entry.pool)) {
@@ -183,11 +198,11 @@ impl ModelCache {
 }
 
 impl Entry {
-    /// Frees the model; whether it was in memory.
+    /// Frees the model; returns whether it was in memory.
     fn unload(&mut self) -> bool {
         let Some(model) = self.model.take() else { return false };
         model.unload();
-        tracing::info!(stage = %self.pool.stage, "model dropped to make room");
+        tracing::info!(stage = %self.pool.stage, "a model was dropped to make room");
         true
     }
 }

@@ -1,53 +1,61 @@
-//! A worker as a process: joins a farm, serves stages until a signal, drains, and leaves.
+//! A worker as a process: it joins a farm, serves stages until a signal, drains, and leaves.
 
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 use darkroom_core::{error::UserError, id::StageName};
 use darkroom_member::{Face, JoinArgs, Member};
-use darkroom_runtime::{listen::Listen, program};
+use darkroom_runtime::{listen::Listen, program, tls::ServerSettings};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{FakeOptions, Handle, Machine, Options, Times, service};
 
-/// Runs stages of a farm's cascades on this machine: leases tasks from Redis, renders, stores the results.
+/// Runs stages of a farm's cascades on this machine: leases tasks from Redis, renders them, and
+/// stores the results.
 ///
-/// SIGTERM drains: what waits is handed back, what runs finishes within the grace period or is handed back too.
+/// SIGTERM drains: waiting tasks are handed back. Running ones finish within the grace period;
+/// after that they are stopped and handed back.
 #[derive(Debug, Parser)]
 #[command(name = "darkroom-worker", version, max_term_width = 100)]
 pub struct WorkerArgs {
     #[command(flatten)]
     join: JoinArgs,
-    /// Serve only this stage; may be repeated. All stages when absent, later ones first
+    /// Serve only this stage; may be repeated [default: all stages, later ones first]
     #[arg(long = "stage", env = "DARKROOM_STAGES", value_name = "NAME", value_delimiter = ',')]
     stages: Vec<String>,
-    /// cpu or cuda:N; the first CUDA device that works, else the CPU, when absent
+    /// Device: cpu or cuda:N [default: the first CUDA device that works, otherwise the CPU]
     #[arg(long, env = "DARKROOM_DEVICE")]
     device: Option<String>,
-    /// f32 or bf16; chosen for the device when absent
+    /// Number format: f32 or bf16 [default: chosen for the device]
     #[arg(long, env = "DARKROOM_DTYPE")]
     dtype: Option<String>,
-    /// Threads of the model on the CPU; all cores when absent
+    /// Threads of the model on the CPU [default: all cores]
     #[arg(long, env = "DARKROOM_THREADS")]
     threads: Option<usize>,
-    /// On a GPU, launch every operation by itself instead of replaying recorded CUDA graphs; the pictures are the same
+    /// On a GPU, launch every operation separately instead of replaying recorded CUDA graphs. The
+    /// pictures are the same
     #[arg(long, env = "DARKROOM_EAGER")]
     eager: bool,
-    /// Memory that the weights of the models kept loaded may take together; on a GPU three quarters of what is free at the
-    /// start, on a CPU no limit when absent. The least recently used model goes when another needs its place
+    /// Most memory for the weights of all loaded models, MiB. If another model needs room, the
+    /// least recently used one is dropped [default: on a GPU three quarters of what is free at the
+    /// start, on a CPU no limit]
     #[arg(long, env = "DARKROOM_MODEL_MEMORY_MIB", value_name = "MIB")]
     model_memory_mib: Option<u64>,
-    /// Largest batch of every stage; learned by measuring when absent
+    /// Most images per batch, for every stage [default: learned by measuring]
     #[arg(long, env = "DARKROOM_BATCH", value_name = "ROWS")]
     batch: Option<usize>,
-    /// Seconds that a drain may take before running work is stopped at its next step and handed back
+    /// Seconds that a drain may take; after that, running work is stopped at its next step and
+    /// handed back
     #[arg(long, env = "DARKROOM_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 20.0)]
     grace_seconds: f64,
-    /// Address for gRPC health; none is served when absent
+    /// Address for gRPC health [default: nothing is served]
     #[arg(long, env = "DARKROOM_LISTEN", value_name = "HOST:PORT")]
     listen: Option<Listen>,
-    /// Name of this host, as results and `darkroom workers` tell it; the system's when absent
+    #[command(flatten)]
+    tls: ServerSettings,
+    /// Name of this host, as results and `darkroom workers` show it [default: the system's host
+    /// name]
     #[arg(long, env = "DARKROOM_HOST")]
     host: Option<String>,
     /// Write the log as JSON lines
@@ -57,20 +65,32 @@ pub struct WorkerArgs {
     fake: FakeArgs,
 }
 
-/// What renders when nothing should be rendered: for tests of the farm, and for load tests.
+/// The renderer for tests of the farm and load tests.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "For tests")]
 pub struct FakeArgs {
-    /// `fake` draws noise without a model
+    /// Renderer: `model`, or `fake`, which draws noise without a model
     #[arg(long, value_enum, hide = true, env = "DARKROOM_RENDERER", default_value_t = RendererKind::usual())]
     renderer: RendererKind,
-    /// Milliseconds a step takes the fake
-    #[arg(long, value_name = "MS", hide = true, env = "DARKROOM_FAKE_STEP_MS", default_value_t = 0.0)]
+    /// Milliseconds that the fake takes per step
+    #[arg(
+        long,
+        value_name = "MS",
+        hide = true,
+        env = "DARKROOM_FAKE_STEP_MS",
+        default_value_t = 0.0
+    )]
     fake_step_ms: f64,
-    /// Seeds whose images the fake fails
-    #[arg(long, value_name = "SEED", hide = true, env = "DARKROOM_FAKE_FAILING_SEED", value_delimiter = ',')]
+    /// Seeds whose images fail in the fake
+    #[arg(
+        long,
+        value_name = "SEED",
+        hide = true,
+        env = "DARKROOM_FAKE_FAILING_SEED",
+        value_delimiter = ','
+    )]
     fake_failing_seed: Vec<u64>,
-    /// Seeds at which the fake aborts its process, as a crash inside a driver does
+    /// Seeds that make the fake abort its process, like a crash inside a driver
     #[arg(
         long,
         value_name = "SEED",
@@ -81,7 +101,7 @@ pub struct FakeArgs {
     fake_aborting_seed: Vec<u64>,
 }
 
-/// What renders.
+/// The kind of renderer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RendererKind {
     /// The cascade's networks.
@@ -93,28 +113,32 @@ pub enum RendererKind {
 }
 
 impl RendererKind {
-    /// The networks, where they are built in.
+    /// The networks, if the program was built with them.
     fn usual() -> Self {
         if cfg!(feature = "torch") { Self::Model } else { Self::Fake }
     }
 }
 
-/// Joins, works until `stop`, and drains.
+/// Joins the farm, works until `stop`, and drains.
 ///
 /// # Errors
-/// What keeps it from starting, or what broke it.
+/// What prevents it from starting, or what broke it.
 pub async fn run(args: WorkerArgs, stop: CancellationToken) -> Result<(), UserError> {
+    let privacy = args.tls.open()?;
     let fakes = args.fake.renderer != RendererKind::Model;
-    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else { return Ok(()) };
+    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else {
+        return Ok(());
+    };
     let worker = start(&args, &member).await?;
-    let face = Face { listen: args.listen, routes: Routes::default(), services: &[] };
+    let face = Face { listen: args.listen, privacy, routes: Routes::default(), services: &[] };
     darkroom_member::work(worker, face, stop).await
 }
 
 async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> {
     let grace = darkroom_member::grace(args.grace_seconds)?;
     let stages = args.stages.iter().map(|name| {
-        StageName::try_from(name.clone()).map_err(|error| UserError::invalid("stage", error.to_string()))
+        StageName::try_from(name.clone())
+            .map_err(|error| UserError::invalid("stage", error.to_string()))
     });
     let options = Options {
         host: args.host.clone().unwrap_or_else(program::host_name),
@@ -128,10 +152,15 @@ async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> 
         },
         batch: args.batch,
         cache: Some(args.join.cache.clone()),
-        times: Times { heartbeat: Some(member.heartbeat()), grace: Some(grace), ..Times::default() },
+        times: Times {
+            heartbeat: Some(member.heartbeat()),
+            grace: Some(grace),
+            ..Times::default()
+        },
     };
-    let (queue, artifacts, cascades) = (member.queue.clone(), member.artifacts.clone(), &member.cascades);
-    // A drain begins in `work`, so that health can say so first.
+    let (queue, artifacts, cascades) =
+        (member.queue.clone(), member.artifacts.clone(), &member.cascades);
+    // `work` starts the drain, so that health can report it first.
     let drain = CancellationToken::new();
     match args.fake.renderer {
         #[cfg(feature = "torch")]

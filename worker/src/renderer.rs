@@ -1,4 +1,4 @@
-//! What renders: a trait without any machine learning in it, so that a worker can run on a fake.
+//! The trait of renderers. It contains no machine learning, so a worker can run on a fake.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -10,21 +10,21 @@ use darkroom_queue::{
 };
 
 use crate::batch::Room;
-use crate::service::Served;
+use crate::served::Served;
 
-/// What to run on, as a user says it.
+/// What to run on, as a user writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
-    /// `auto`, `cpu`, `cuda` or `cuda:N`; absent: `auto`.
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; absent means `auto`.
     pub device: Option<String>,
-    /// `auto`, `f32` or `bf16`; absent: `auto`.
+    /// `auto`, `f32` or `bf16`; absent means `auto`.
     pub dtype: Option<String>,
-    /// Threads inside one operation; absent: one per core.
+    /// Threads inside one operation; absent means one per core.
     pub threads: Option<usize>,
-    /// On a GPU, every operation is launched by itself, never as part of a recorded graph.
+    /// On a GPU, launch every operation separately instead of replaying recorded graphs.
     pub eager: bool,
-    /// Bytes that the weights of the models in memory may take together; absent: on a GPU what it has free at the start less
-    /// a quarter, on a CPU no limit.
+    /// Most bytes for the weights of all loaded models; absent: on a GPU three quarters of what is
+    /// free at the start, on a CPU no limit.
     pub model_memory: Option<u64>,
 }
 
@@ -33,15 +33,17 @@ pub struct Machine {
 pub struct Inputs {
     /// Embedding of the prompt, `[tokens, width]`.
     pub text: Arc<FloatTensor>,
-    /// Embedding of the negative prompt, where the stage is guided.
+    /// Embedding of the negative prompt, if the stage is guided.
     pub negative: Option<Arc<FloatTensor>>,
-    /// The stage before's picture, `[3, height, width]` in −1…1.
+    /// The picture of the stage before, `[3, height, width]` in −1…1.
     pub low_res: Option<FloatTensor>,
-    /// The picture to start from, `[3, height, width]` in −1…1 at the stage's own size; where the settings have a strength.
+    /// The picture to start from, `[3, height, width]` in −1…1 at the stage's own size; only if the
+    /// settings have a strength.
     pub image: Option<Arc<FloatTensor>>,
-    /// What of it is painted anew, `[1, height, width]`, 1 where it is; all of it where there is none.
+    /// The part that is painted anew, `[1, height, width]`, 1 in that part; if absent, all of the
+    /// picture.
     pub mask: Option<Arc<FloatTensor>>,
-    /// Names the image's noise.
+    /// Decides the image's noise.
     pub seed: u64,
 }
 
@@ -56,13 +58,14 @@ pub struct Batch<'a> {
     pub rows: &'a [&'a Inputs],
 }
 
-/// The models of the stages a worker serves. Owned by one thread.
+/// The models of the stages that a worker serves. Owned by one thread.
 pub trait Renderer: 'static {
-    /// Renders a batch: one result per row in order, each `[3, height, width]` in −1…1. A row's bytes depend on its inputs,
-    /// the settings and the device class alone. `on_step` is called after each step and may stop the batch.
+    /// Renders a batch and returns one result per row in order, each `[3, height, width]` in −1…1.
+    /// A row's bytes depend only on its inputs, the settings and the device class. `on_step` is
+    /// called after each step and may stop the batch.
     ///
     /// # Errors
-    /// A fault of the whole batch.
+    /// An error of the whole batch.
     fn render(
         &mut self,
         batch: &Batch<'_>,
@@ -72,16 +75,16 @@ pub trait Renderer: 'static {
     /// Device, for people.
     fn device(&self) -> String;
 
-    /// Class of device: same class, same bytes.
+    /// Class of device: devices of one class make the same bytes.
     fn device_class(&self) -> String;
 
-    /// How many images of a stage a batch may have, before anything is timed.
+    /// Limits on the images per batch of a stage, before anything is measured.
     fn room(&self, stage: &Served) -> Room {
         Room::by_rule(stage.size)
     }
 
-    /// Seconds of model time that a batch of so many images at a stage's usual settings takes, measured in a fraction of
-    /// that; none where it is not worth the time it would take, or fails.
+    /// Seconds of model time that a batch of this many images takes at the stage's usual settings.
+    /// Measured in a fraction of that time; none if a trial is not worth its time, or fails.
     fn trial(&mut self, _stage: &Served, _rows: usize) -> Result<Option<f64>, BatchFault> {
         Ok(None)
     }

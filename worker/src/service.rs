@@ -1,12 +1,12 @@
-//! Starting a worker: which pools it serves, on what, with which times.
+//! Starts a worker: which pools it serves, on which device, with which times.
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration, time::Instant};
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle, tensor::FloatTensor};
 use darkroom_core::{
-    error::{Code, UserError},
+    error::UserError,
+    failure_code::FailureCode,
     id::{StageName, WorkerId},
-    settings::StageSettings,
 };
 use darkroom_queue::{
     TaskQueue,
@@ -22,45 +22,46 @@ use crate::{
     batch::{self, Caps},
     fake_renderer::{FakeOptions, FakeRenderer},
     renderer::{Batch, Inputs, Machine, Renderer},
+    served::{Served, served},
     stage::{self, RenderStage},
 };
 
 /// How a worker runs.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Its host's name; part of its id and of its results.
+    /// Its host's name, which is part of its id and its results.
     pub host: String,
     /// Stages to serve, of every cascade; empty: all.
     pub stages: Vec<StageName>,
     /// What to run on.
     pub machine: Machine,
-    /// Largest batch; absent: learned (see [`batch`]).
+    /// Most images per batch; absent: learned (see [`batch`]).
     pub batch: Option<usize>,
-    /// Folder for what is learned; absent: it is forgotten.
+    /// Folder for what is learned; absent: it is not stored.
     pub cache: Option<PathBuf>,
-    /// Times; absent ones are the usual.
+    /// Times; absent ones have their defaults.
     pub times: Times,
 }
 
-/// Times of a worker; what is absent is as usual.
+/// Times of a worker; absent ones have their defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// Time between two heartbeats; well below the farm's lease.
+    /// Time between two heartbeats; must be much less than the farm's lease.
     pub heartbeat: Option<Duration>,
-    /// Longest time between two steps before the heartbeat stops.
+    /// Most time between two steps before the heartbeat stops.
     pub stall: Option<Duration>,
     /// Time a drain may take before running work is stopped at its next step.
     pub grace: Option<Duration>,
     /// How long storage faults are retried before a task is interrupted.
     pub storage_patience: Option<Duration>,
-    /// How long an idle model waits for a partly filled batch to fill.
+    /// How long an idle model waits for more tasks when a batch is not full.
     pub linger: Option<Duration>,
-    /// Time between two signs of life.
+    /// Time between two announcements of the worker.
     pub announce_every: Option<Duration>,
 }
 
 impl Times {
-    /// Writes what is set over a loop's usual times.
+    /// Replaces a loop's default times by those that are set.
     fn apply(self, options: &mut stage_loop::Options) {
         let set = |time: &mut Duration, wanted: Option<Duration>| *time = wanted.unwrap_or(*time);
         set(&mut options.heartbeat, self.heartbeat);
@@ -72,25 +73,11 @@ impl Times {
     }
 }
 
-/// One stage of a cascade that a worker serves.
-#[derive(Clone, Debug)]
-pub struct Served {
-    /// Its pool.
-    pub pool: PoolId,
-    /// Edge of its output, pixels.
-    pub size: u32,
-    /// Folder of its files.
-    pub folder: PathBuf,
-    /// Its settings where a job does not say otherwise.
-    pub usual: StageSettings,
-    /// Tokens of a text.
-    pub tokens: usize,
-}
-
-/// Starts a worker that renders for real, on every stage of the cascades that `options` asks for.
+/// Starts a worker with the real renderer, for every stage that `options` asks for.
 ///
 /// # Errors
-/// What keeps it from starting: a model that cannot be loaded, a device that is not there, an unknown stage.
+/// What prevents a start: a model that cannot be loaded, a device that does not exist, an unknown
+/// stage.
 #[cfg(feature = "torch")]
 pub async fn start(
     options: Options,
@@ -100,11 +87,12 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
     let machine = options.machine.clone();
-    let make = move |served: &[Served]| crate::torch_renderer::TorchRenderer::load(served, &machine);
+    let make =
+        move |served: &[Served]| crate::torch_renderer::TorchRenderer::load(served, &machine);
     start_with(options, queue, artifacts, cascades, make, shutdown).await
 }
 
-/// Starts a worker on the fake renderer.
+/// Starts a worker with the fake renderer.
 ///
 /// # Errors
 /// An unknown stage.
@@ -116,10 +104,12 @@ pub async fn start_fake(
     cascades: &[CascadeBundle],
     shutdown: CancellationToken,
 ) -> Result<Handle, UserError> {
-    start_with(options, queue, artifacts, cascades, move |_| Ok(FakeRenderer::new(fake)), shutdown).await
+    start_with(options, queue, artifacts, cascades, move |_| Ok(FakeRenderer::new(fake)), shutdown)
+        .await
 }
 
-/// Starts a worker that reports every task as done and stores nothing: for benchmarks of the farm itself.
+/// Starts a worker that reports every task as done and stores nothing: for benchmarks of the farm
+/// itself.
 ///
 /// # Errors
 /// An unknown stage.
@@ -131,13 +121,20 @@ pub async fn start_noop(
 ) -> Result<Handle, UserError> {
     let served = served(&options.stages, cascades)?;
     let loop_options = loop_options(&options, &served);
-    stage_loop::start(loop_options, queue, Arc::new(NoopStage), || Ok(NoopModel::default()), shutdown).await
+    stage_loop::start(
+        loop_options,
+        queue,
+        Arc::new(NoopStage),
+        || Ok(NoopModel::default()),
+        shutdown,
+    )
+    .await
 }
 
-/// Starts a worker on any renderer, made on the thread that will own it.
+/// Starts a worker with any renderer, which is made on the thread that will own it.
 ///
 /// # Errors
-/// An unknown stage, or what `make_renderer` says.
+/// An unknown stage, or the error of `make_renderer`.
 pub async fn start_with<R: Renderer>(
     options: Options,
     queue: Arc<dyn TaskQueue>,
@@ -155,7 +152,14 @@ pub async fn start_with<R: Renderer>(
         model.try_out();
         Ok(model)
     };
-    stage_loop::start(loop_options, queue, Arc::new(RenderStage::new(artifacts)), make_model, shutdown).await
+    stage_loop::start(
+        loop_options,
+        queue,
+        Arc::new(RenderStage::new(artifacts)),
+        make_model,
+        shutdown,
+    )
+    .await
 }
 
 fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
@@ -164,51 +168,13 @@ fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
         batch_cap: options.batch.unwrap_or_else(|| batch::rule(stage.size)),
     };
     let pools = served.iter().map(serve).collect();
-    let mut loop_options = stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
+    let mut loop_options =
+        stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
     options.times.apply(&mut loop_options);
     loop_options
 }
 
-/// The stages to serve, later ones first, so that started images finish before new ones start.
-pub(crate) fn served(wanted: &[StageName], cascades: &[CascadeBundle]) -> Result<Vec<Served>, UserError> {
-    let known = |name: &StageName| {
-        cascades.iter().any(|bundle| bundle.cascade().spec.stages.iter().any(|stage| &stage.name == name))
-    };
-    if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
-        let stages = cascades.iter().flat_map(|bundle| &bundle.cascade().spec.stages);
-        let mut names: Vec<_> = stages.map(|stage| stage.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        return Err(UserError::invalid(
-            "stages",
-            format!("stage is {:?}; accepted: {}", unknown.as_str(), names.join(", ")),
-        ));
-    }
-    let mut served = Vec::new();
-    for bundle in cascades {
-        let (spec, digest) = (&bundle.cascade().spec, bundle.cascade().digest());
-        for (position, stage) in spec.stages.iter().enumerate() {
-            if !wanted.is_empty() && !wanted.contains(&stage.name) {
-                continue;
-            }
-            let pool = PoolId { stage: stage.name.clone(), digest };
-            let folder = bundle.root().join(&stage.folder);
-            let (usual, tokens) = (spec.defaults(position)?, spec.encoder.max_length as usize);
-            served.push((position, Served { pool, size: stage.size, folder, usual, tokens }));
-        }
-    }
-    if served.is_empty() {
-        return Err(UserError::new(
-            Code::InvalidArgument,
-            "NOTHING_TO_SERVE",
-            "no cascade to serve is given",
-        ));
-    }
-    served.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
-    Ok(served.into_iter().map(|(_, stage)| stage).collect())
-}
-
-/// The renderer as the stage loop sees it.
+/// The renderer for the stage loop.
 struct RenderModel<R> {
     renderer: R,
     caps: Caps,
@@ -220,13 +186,20 @@ impl<R: Renderer> RenderModel<R> {
         format!("{}@{} {}", pool.stage, pool.digest, self.renderer.device_class())
     }
 
-    /// Measures the stages of which nothing is known, where that is worth it (see [`batch`]).
+    /// Measures the stages without measurements, if that is worth its time (see [`batch`]).
     fn try_out(&mut self) {
         let begun = Instant::now();
         for stage in &self.served {
-            let name = format!("{}@{} {}", stage.pool.stage, stage.pool.digest, self.renderer.device_class());
+            let name = format!(
+                "{}@{} {}",
+                stage.pool.stage,
+                stage.pool.digest,
+                self.renderer.device_class()
+            );
             let room = self.renderer.room(stage);
-            batch::try_out(&mut self.caps, (&name, room), begun, |rows| self.renderer.trial(stage, rows));
+            batch::try_out(&mut self.caps, (&name, room), begun, |rows| {
+                self.renderer.trial(stage, rows)
+            });
         }
     }
 }
@@ -242,8 +215,10 @@ impl<R: Renderer> Model for RenderModel<R> {
         on_step: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Result<FloatTensor, Outcome>>, BatchFault> {
         let Some(first) = rows.first() else { return Ok(Vec::new()) };
-        let body = stage::body(first.task)
-            .map_err(|_| BatchFault::Failed { code: "wrong_task".to_owned(), message: String::new() })?;
+        let body = stage::body(first.task).map_err(|_| BatchFault::Failed {
+            code: FailureCode::WrongTask,
+            message: String::new(),
+        })?;
         let inputs: Vec<&Inputs> = rows.iter().map(|row| row.input).collect();
         let batch = Batch { pool, settings: &body.settings, rows: &inputs };
         let start = Instant::now();

@@ -1,10 +1,7 @@
-//! What a worker does around its renderer: inputs from object storage, outputs to it, and an earlier run's outputs
-//! used again.
+//! What a worker does around its renderer: it reads inputs from object storage, writes outputs to
+//! it, and reuses outputs of earlier runs.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,30 +11,31 @@ use darkroom_artifacts::{
     picture,
     tensor::{self, FloatTensor},
 };
-use darkroom_core::{artifact::ArtifactRef, digest::Digest, picture_text};
+use darkroom_core::{
+    artifact::ArtifactRef, digest::Digest, failure_code::FailureCode, picture_text,
+};
 use darkroom_queue::{
     stage_loop::{Fault, Loaded, Stage},
     task::{Outcome, PoolId, RenderBody, Task, TaskBody},
 };
 
-use crate::{
-    pictures::{Pictures, Wanted},
-    renderer::Inputs,
-};
+use crate::{kept::Kept, pictures::Wanted, renderer::Inputs};
 
-/// Embeddings kept in memory: prompts come in runs, and the empty text comes with all of them.
-const EMBEDDINGS: usize = 32;
+/// Bytes of embeddings kept in memory: about fifty of DeepFloyd IF's.
+const EMBEDDINGS: u64 = 64 << 20;
+/// Bytes of users' pictures kept in memory: about five of 1024x1024.
+const PICTURES: u64 = 64 << 20;
 
-/// See the module.
+/// Loads the inputs of a batch, calls the renderer, and stores the outputs.
 #[derive(Debug)]
 pub struct RenderStage {
     artifacts: ArtifactStore,
-    embeddings: Mutex<VecDeque<(Digest, Arc<FloatTensor>)>>,
-    pictures: Pictures,
+    embeddings: Kept<Digest>,
+    pictures: Kept<(Digest, Wanted)>,
     reading: tokio::sync::Mutex<()>,
 }
 
-/// An output as it will be stored.
+/// An output in the form in which it is stored.
 #[derive(Debug)]
 pub struct File {
     extension: &'static str,
@@ -45,13 +43,18 @@ pub struct File {
 }
 
 impl RenderStage {
-    /// Over a store.
+    /// A stage over a store.
     #[must_use]
     pub fn new(artifacts: ArtifactStore) -> Self {
+        Self::keeping(artifacts, EMBEDDINGS)
+    }
+
+    /// The same with this many bytes of embeddings in memory.
+    fn keeping(artifacts: ArtifactStore, embeddings: u64) -> Self {
         Self {
             artifacts,
-            embeddings: Mutex::default(),
-            pictures: Pictures::default(),
+            embeddings: Kept::new(embeddings),
+            pictures: Kept::new(PICTURES),
             reading: tokio::sync::Mutex::default(),
         }
     }
@@ -66,8 +69,8 @@ impl RenderStage {
             Some(low_res) => Some(self.tensor(low_res).await?),
             None => None,
         };
-        let starts = body.settings.strength.is_some();
-        // A low-resolution picture of a job from before pictures were fitted has the size it is for.
+        let starts = body.settings.sampling.strength.is_some();
+        // In jobs from before fits existed, a low-resolution picture already has the right size.
         let extent = starts.then(|| body.settings.extent());
         let wanted = |as_a: Use| Wanted { as_a, extent, fit: body.fit };
         let (mut low_res, mut image, mut mask) = (low_res, None, None);
@@ -78,60 +81,56 @@ impl RenderStage {
                     mask = Some(self.picture(given, wanted(Use::Mask)).await?);
                 }
             }
-            Some(given) => low_res = Some((*self.picture(given, wanted(Use::Picture)).await?).clone()),
+            Some(given) => {
+                low_res = Some((*self.picture(given, wanted(Use::Picture)).await?).clone())
+            }
             None => {}
         }
         Ok(Inputs { text, negative, low_res, image, mask, seed: body.seed })
     }
 
-    /// A picture of the user's as a stage needs it. Nobody can make it again but its user, so where it is gone the image
-    /// fails.
-    async fn picture(&self, artifact: &ArtifactRef, wanted: Wanted) -> Result<Arc<FloatTensor>, Fault> {
-        let id = (artifact.sha256, wanted);
-        if let Some(kept) = self.pictures.get(&id) {
-            return Ok(kept);
-        }
-        // A big one takes hundreds of megabytes while it is read, so they are read one at a time.
+    async fn picture(
+        &self,
+        artifact: &ArtifactRef,
+        wanted: Wanted,
+    ) -> Result<Arc<FloatTensor>, Fault> {
+        self.pictures.get((artifact.sha256, wanted), self.read_picture(artifact, wanted)).await
+    }
+
+    /// A user's picture in the form that a stage needs. Only the user can send it again, so the
+    /// image fails if it is gone.
+    async fn read_picture(
+        &self,
+        artifact: &ArtifactRef,
+        wanted: Wanted,
+    ) -> Result<FloatTensor, Fault> {
+        // Reading a large picture takes hundreds of megabytes, so they are read one at a time.
         let _turn = self.reading.lock().await;
-        if let Some(kept) = self.pictures.get(&id) {
-            return Ok(kept);
-        }
         let failed =
-            |code: &str, message: String| Fault::Ends(Outcome::Failed { code: code.to_owned(), message });
+            |code: FailureCode, message: String| Fault::Ends(Outcome::Failed { code, message });
         let bytes = match self.artifacts.get(artifact).await {
             Ok(bytes) => bytes,
             Err(error) if error.retryable() => return Err(Fault::Storage(error.to_string())),
             Err(error) => {
-                let message =
-                    format!("the picture it starts from is lost ({error}); send it again and retry the job");
-                return Err(failed("input_lost", message));
+                let message = format!(
+                    "the picture to start from is lost ({error}); send it again and retry the job"
+                );
+                return Err(failed(FailureCode::InputLost, message));
             }
         };
         let reading = tokio::task::spawn_blocking(move || wanted.read(&bytes));
-        let tensor = match reading.await {
-            Ok(read) => {
-                read.map_err(|error| failed("invalid_input", format!("the picture it starts from {error}")))?
+        match reading.await {
+            Ok(read) => read.map_err(|error| {
+                failed(FailureCode::InvalidInput, format!("the picture to start from {error}"))
+            }),
+            Err(error) => {
+                Err(failed(FailureCode::Panic, format!("reading a picture failed: {error}")))
             }
-            Err(error) => return Err(failed("panic", format!("reading a picture failed: {error}"))),
-        };
-        Ok(self.pictures.keep(id, tensor))
+        }
     }
 
     async fn embedding(&self, artifact: &ArtifactRef) -> Result<Arc<FloatTensor>, Fault> {
-        let kept = {
-            let kept = self.embeddings.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.iter().find(|(digest, _)| *digest == artifact.sha256).map(|(_, tensor)| Arc::clone(tensor))
-        };
-        if let Some(tensor) = kept {
-            return Ok(tensor);
-        }
-        let tensor = Arc::new(self.tensor(artifact).await?);
-        let mut kept = self.embeddings.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_back((artifact.sha256, Arc::clone(&tensor)));
-        if kept.len() > EMBEDDINGS {
-            kept.pop_front();
-        }
-        Ok(tensor)
+        self.embeddings.get(artifact.sha256, self.tensor(artifact)).await
     }
 
     async fn tensor(&self, artifact: &ArtifactRef) -> Result<FloatTensor, Fault> {
@@ -140,36 +139,38 @@ impl RenderStage {
             Ok(bytes) => bytes,
             Err(error) if error.retryable() => return Err(Fault::Storage(error.to_string())),
             Err(error) => {
-                tracing::warn!(%error, "input lost, its producer runs again");
+                tracing::warn!(%error, "an input is lost, so its producer runs again");
                 return Err(missing());
             }
         };
         FloatTensor::from_bytes(&bytes).map(|(tensor, _)| tensor).map_err(|error| {
             let message = format!("{}: {error}", artifact.key);
-            Fault::Ends(Outcome::Failed { code: "invalid_input".to_owned(), message })
+            Fault::Ends(Outcome::Failed { code: FailureCode::InvalidInput, message })
         })
     }
 }
 
-/// The body of a render task; anything else is a fault of the dispatcher.
+/// The body of a render task. Another body is a bug of the dispatcher.
 pub(crate) fn body(task: &Task) -> Result<&RenderBody, Outcome> {
     match &task.body {
         TaskBody::Render(body) => Ok(body),
         TaskBody::Encode(_) => Err(Outcome::Failed {
-            code: "wrong_task".to_owned(),
-            message: "an encode task came to a renderer".to_owned(),
+            code: FailureCode::WrongTask,
+            message: "a renderer received an encode task".to_owned(),
         }),
     }
 }
 
 fn extension(body: &RenderBody) -> &'static str {
-    if body.picture.is_some() { picture::EXTENSION } else { tensor::EXTENSION }
+    if body.picture.is_some() { body.output.format().extension() } else { tensor::EXTENSION }
 }
 
 /// The class of device that an earlier run wrote into its picture.
-fn rendered_on(png: &[u8]) -> Option<String> {
-    let text = picture::read_text(png).ok()?;
-    text.into_iter().find(|(keyword, _)| keyword == picture_text::DEVICE_CLASS).map(|(_, class)| class)
+fn rendered_on(file: &[u8]) -> Option<String> {
+    let text = picture::read_text(file).ok()?;
+    text.into_iter()
+        .find(|(keyword, _)| keyword == picture_text::DEVICE_CLASS)
+        .map(|(_, class)| class)
 }
 
 fn storage(error: &ArtifactError) -> Fault {
@@ -193,30 +194,43 @@ impl Stage for RenderStage {
         self.inputs(body).await.map(Loaded::Ready)
     }
 
-    fn encode(&self, task: &Task, mut output: FloatTensor, device_class: &str) -> Result<File, Outcome> {
+    fn encode(
+        &self,
+        task: &Task,
+        mut output: FloatTensor,
+        device_class: &str,
+    ) -> Result<File, Outcome> {
         let body = body(task)?;
-        let failed = |code: &str, message: String| Outcome::Failed { code: code.to_owned(), message };
+        let failed = |code: FailureCode, message: String| Outcome::Failed { code, message };
         if !output.data.iter().all(|value| value.is_finite()) {
-            return Err(failed("non_finite", "the picture holds values that are not finite".to_owned()));
+            return Err(failed(
+                FailureCode::NonFinite,
+                "the picture holds values that are not finite".to_owned(),
+            ));
         }
         output.data.iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
         let bytes = match &body.picture {
             Some(text) => {
                 let class = (picture_text::DEVICE_CLASS.to_owned(), device_class.to_owned());
                 let text: Vec<_> = text.iter().cloned().chain([class]).collect();
-                picture::encode(&output, &text).map_err(|error| failed("encoding", error.to_string()))?
+                picture::encode_to(body.output, &output, &text)
+                    .map_err(|error| failed(FailureCode::Encoding, error.to_string()))?
             }
             None => output
                 .to_bytes(&std::collections::BTreeMap::new())
-                .map_err(|error| failed("encoding", error.to_string()))?,
+                .map_err(|error| failed(FailureCode::Encoding, error.to_string()))?,
         };
         Ok(File { extension: extension(body), bytes: bytes.into() })
     }
 
     async fn store(&self, task: &Task, file: &File) -> Result<Outcome, Fault> {
         let body = body(task).map_err(Fault::Ends)?;
-        let stored = self.artifacts.put_content(&body.prefix, file.extension, file.bytes.clone()).await;
+        let stored =
+            self.artifacts.put_content(&body.prefix, file.extension, file.bytes.clone()).await;
         let artifact = stored.map_err(|error| storage(&error))?;
         Ok(Outcome::Done { artifact, notes: Vec::new() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! The real renderer on the small example cascade: an image has the same bytes alone, in a batch, and on another
-//! worker.
+//! The real renderer on the small example cascade: an image has the same bytes alone, in a batch,
+//! and on another worker.
 
 #![cfg(feature = "torch")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -11,6 +11,7 @@ use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
     id::{ImageId, JobId, StageName},
+    output::Output,
     settings::{Settings, SettingsRequest},
 };
 use darkroom_queue::{
@@ -76,8 +77,12 @@ fn width(bundle: &CascadeBundle) -> usize {
     config["d_model"].as_u64().unwrap() as usize
 }
 
-/// Renders both stages of some images on a worker of its own and returns the hashes of what came out.
-async fn render(bundle: &CascadeBundle, indices: &[u64], batch: usize) -> BTreeMap<(usize, u64), Digest> {
+/// Renders both stages of some images on a separate worker and returns the hashes of the results.
+async fn render(
+    bundle: &CascadeBundle,
+    indices: &[u64],
+    batch: usize,
+) -> BTreeMap<(usize, u64), Digest> {
     let queue = Arc::new(MemoryQueue::default());
     let artifacts = ArtifactStore::in_memory();
     let width = width(bundle);
@@ -96,16 +101,21 @@ async fn render(bundle: &CascadeBundle, indices: &[u64], batch: usize) -> BTreeM
     };
     let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
     let bundles = std::slice::from_ref(bundle);
-    let worker = start(options, shared, artifacts.clone(), bundles, CancellationToken::new()).await.unwrap();
+    let worker =
+        start(options, shared, artifacts.clone(), bundles, CancellationToken::new()).await.unwrap();
     let settings = Settings::resolve(&SettingsRequest::default(), &bundle.cascade().spec).unwrap();
     let mut digests = BTreeMap::new();
-    let mut inputs: BTreeMap<u64, Option<ArtifactRef>> = indices.iter().map(|index| (*index, None)).collect();
+    let mut inputs: BTreeMap<u64, Option<ArtifactRef>> =
+        indices.iter().map(|index| (*index, None)).collect();
     for (position, stage) in settings.stages.iter().enumerate() {
         let stage_name = StageName::try_from(stage.stage.as_str().to_owned()).unwrap();
         let pool = PoolId { stage: stage_name, digest: bundle.cascade().digest() };
         let task = |(index, low_res): (&u64, &Option<ArtifactRef>)| Task {
             key: TaskKey {
-                subject: Subject::Image(ImageId { job: JobId(uuid::Uuid::from_u128(1)), index: *index }),
+                subject: Subject::Image(ImageId {
+                    job: JobId(uuid::Uuid::from_u128(1)),
+                    index: *index,
+                }),
                 generation: 1,
                 dispatch: 1,
             },
@@ -122,6 +132,7 @@ async fn render(bundle: &CascadeBundle, indices: &[u64], batch: usize) -> BTreeM
                 fit: None,
                 prefix: format!("tasks/{position}-{index}/"),
                 picture: (position == 1).then(Vec::new),
+                output: Output::default(),
             })),
             traceparent: None,
         };

@@ -1,4 +1,8 @@
+use bytes::Bytes;
+use darkroom_core::digest::Digest;
 use darkroom_test_servers::s3::faults::{Fault, Rule, Which};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{Attribute, PutMode, PutPayload};
 
 use super::*;
 use crate::test_stores::{Stores, on_s3, quick};
@@ -7,14 +11,16 @@ use crate::test_stores::{Stores, on_s3, quick};
 async fn content_comes_back_whole_and_in_parts() {
     let stores = Stores::start();
     for store in stores.all() {
-        let artifact = store.put_content("t/1/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
+        let artifact =
+            store.put_content("t/1/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
         assert_eq!(artifact.key, format!("t/1/{}.bin", Digest::of(b"0123456789")));
         assert_eq!(store.get(&artifact).await.unwrap(), "0123456789");
         assert_eq!(store.get_range(&artifact, 3..6).await.unwrap(), "345");
         assert_eq!(store.get_range(&artifact, 8..600).await.unwrap(), "89");
         assert!(store.get_range(&artifact, 10..20).await.unwrap().is_empty());
         assert_eq!(store.size_of(&artifact.key).await.unwrap(), 10);
-        let again = store.put_content("t/1/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
+        let again =
+            store.put_content("t/1/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
         assert_eq!(again, artifact);
         store.delete(&artifact.key).await.unwrap();
         store.delete(&artifact.key).await.expect("deleting twice is harmless");
@@ -32,7 +38,11 @@ async fn wrong_bytes_are_corrupt_and_the_next_put_mends_them() {
         std::fs::write(folder.path().join(&artifact.key), damaged).unwrap();
         let error = store.get(&artifact).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }) && !error.retryable(), "{error}");
-        assert_eq!(store.find_content("t/", "bin").await.unwrap(), None, "damaged ones are passed over");
+        assert_eq!(
+            store.find_content("t/", "bin").await.unwrap(),
+            None,
+            "damaged ones are skipped"
+        );
         store.put_content("t/", "bin", bytes.clone()).await.unwrap();
         assert_eq!(store.get(&artifact).await.unwrap(), bytes);
     }
@@ -110,7 +120,8 @@ async fn a_fault_that_passes_is_not_noticed() {
     let bytes = Bytes::from(vec![7; 100_000]);
     for fault in [Fault::Status(500), Fault::Status(503)] {
         s3.faults().set([Rule::next(fault, 2)]);
-        let artifact = store.put_content(&format!("{fault:?}/"), "bin", bytes.clone()).await.unwrap();
+        let artifact =
+            store.put_content(&format!("{fault:?}/"), "bin", bytes.clone()).await.unwrap();
         s3.faults().set([Rule::next(fault, 2)]);
         assert_eq!(store.get(&artifact).await.unwrap(), bytes);
     }
@@ -162,7 +173,8 @@ async fn a_fault_that_stays_is_an_error_in_bounded_time_and_never_wrong_bytes() 
 #[tokio::test]
 async fn a_store_that_never_answers_is_given_up() {
     let s3 = darkroom_test_servers::s3::S3::start();
-    let options = crate::open::Options { silence: Duration::from_millis(200), retries: 1, ..quick(&s3) };
+    let options =
+        crate::open::Options { silence: Duration::from_millis(200), retries: 1, ..quick(&s3) };
     let store = ArtifactStore::open(&s3.url(), &options).unwrap();
     let artifact = store.put_content("t/", "bin", Bytes::from_static(b"0123")).await.unwrap();
     s3.faults().set([Rule::always(Fault::Silence)]);
@@ -177,7 +189,10 @@ async fn a_store_that_never_answers_is_given_up() {
     s3.faults().set([Rule::next(Fault::Silence, 1)]);
     assert_eq!(store.get(&artifact).await.unwrap(), "0123");
     s3.faults().set([Rule::next(Fault::Silence, 1)]);
-    store.put_content("u/", "bin", Bytes::from_static(b"0123")).await.expect("a lost create is repeated");
+    store
+        .put_content("u/", "bin", Bytes::from_static(b"0123"))
+        .await
+        .expect("a lost create is retried");
 }
 
 #[tokio::test]
@@ -216,7 +231,11 @@ async fn of_two_writers_one_creates_and_both_succeed() {
         assert_eq!(store.list("race/").count().await, 1, "{}", store.name());
         let path = path("race/create").unwrap();
         let create = |text: &'static str| {
-            store.store().put_opts(&path, PutPayload::from_static(text.as_bytes()), PutMode::Create.into())
+            store.store().put_opts(
+                &path,
+                PutPayload::from_static(text.as_bytes()),
+                PutMode::Create.into(),
+            )
         };
         let (one, other) = tokio::join!(create("one"), create("other"));
         assert!(one.is_ok() != other.is_ok(), "{}", store.name());
@@ -242,7 +261,8 @@ async fn a_signed_link_is_fetched_without_credentials_and_expires_with_its_signa
     let s3 = darkroom_test_servers::s3::S3::start();
     let store = ArtifactStore::open(&s3.url_under("farm/a"), &quick(&s3)).unwrap();
     let artifact = store.put_content("t/", "bin", Bytes::from_static(b"0123456789")).await.unwrap();
-    let link = store.signed_url(&artifact, Duration::from_secs(60)).await.unwrap().expect("S3 signs");
+    let link =
+        store.signed_url(&artifact, Duration::from_secs(60)).await.unwrap().expect("S3 signs");
     assert_eq!(http_get(&link), (200, "0123456789".to_owned()));
     let unsigned = link.split('?').next().unwrap();
     assert_eq!(http_get(unsigned).0, 403);
@@ -253,7 +273,7 @@ async fn a_signed_link_is_fetched_without_credentials_and_expires_with_its_signa
     }
 }
 
-/// A GET over plain HTTP by hand, so that no client adds credentials.
+/// A handwritten GET over plain HTTP, so that no client adds credentials.
 fn http_get(url: &str) -> (u16, String) {
     use std::io::{Read as _, Write as _};
     let url = url::Url::parse(url).unwrap();
@@ -283,11 +303,38 @@ async fn prefixes_keep_stores_apart() {
     assert!(artifact.key.starts_with("t/"), "{}", artifact.key);
     assert!(s3.file(&format!("farm/a/{}", artifact.key)).is_file());
     let listed: Vec<_> = a.list("t/").try_collect().await.unwrap();
-    assert_eq!(listed.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>(), [artifact.key.as_str()]);
+    assert_eq!(
+        listed.iter().map(|listed| listed.key.as_str()).collect::<Vec<_>>(),
+        [artifact.key.as_str()]
+    );
     assert!(matches!(ab.get(&artifact).await, Err(Error::Missing { .. })));
     assert_eq!(ab.list("t/").count().await, 0);
     assert_eq!(whole.list("farm/").count().await, 1);
     assert!(a.find_content("t/", "bin").await.unwrap().is_some());
     a.delete(&artifact.key).await.unwrap();
     assert_eq!(whole.list("farm/").count().await, 0);
+}
+
+#[tokio::test]
+async fn pictures_have_their_media_type_where_the_store_keeps_one() {
+    let store = ArtifactStore::in_memory();
+    for (extension, wanted) in [
+        ("png", Some("image/png")),
+        ("jpg", Some("image/jpeg")),
+        ("webp", Some("image/webp")),
+        ("safetensors", None),
+    ] {
+        let bytes = Bytes::from_static(b"0123456789");
+        let artifact = store.put_content("t/", extension, bytes).await.unwrap();
+        let found = store.store().get(&path(&artifact.key).unwrap()).await.unwrap();
+        let told = found.attributes.get(&Attribute::ContentType).map(AsRef::<str>::as_ref);
+        assert_eq!(told, wanted, "{extension}");
+    }
+    // Others take them all the same; a folder has no place for a type.
+    let stores = Stores::start();
+    for store in stores.all() {
+        let bytes = Bytes::from_static(b"0123456789");
+        let artifact = store.put_content("t/", "jpg", bytes.clone()).await.unwrap();
+        assert_eq!(store.get(&artifact).await.unwrap(), bytes, "{}", store.name());
+    }
 }

@@ -1,8 +1,10 @@
-//! One file of a cascade, from the store to the folder: beside its place first, verified, then renamed.
+//! Fetches one file of a cascade from the store into the folder: first beside its place, then
+//! verified, then renamed.
 
 use std::{
     fs::File,
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,23 +14,25 @@ use darkroom_core::{
     error::{Code, UserError},
 };
 use futures::TryStreamExt;
+use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::{CascadeCache, joined};
+use super::folder::{CascadeCache, joined};
 use crate::{blob::ArtifactStore, cascade_store::RecordFile, error::Error};
 
-/// A wrong hash may come from what an earlier fetch left, or from the way; only a second one accuses the store.
+/// A wrong hash may come from an earlier fetch or from the network. Only a second wrong hash means
+/// that the store's file is damaged.
 const ATTEMPTS: usize = 2;
 
-/// A file that grows, and the hash of what it holds.
+/// A growing file, and the hash of its content.
 struct Part {
     file: File,
     hasher: Sha256,
     size: u64,
 }
 
-/// Fetches one file into `folder`, going on where an earlier fetch ended.
+/// Fetches one file into `folder`, and continues an earlier fetch.
 pub(super) async fn file(
     cache: &CascadeCache,
     store: &ArtifactStore,
@@ -55,7 +59,8 @@ pub(super) async fn file(
         }
         found = Some(sha256);
         if std::fs::remove_file(&part_path).is_err() {
-            // Another fetch would go on behind the wrong bytes; what is wrong with them is the news.
+            // Another fetch would continue after the wrong bytes, so they are deleted. The error
+            // about the bytes is more important than one about the deletion.
             break;
         }
     }
@@ -64,12 +69,17 @@ pub(super) async fn file(
     Err(explain(store, digest, &file, &artifact, &error))
 }
 
-/// Opens the unfinished file and hashes what it holds.
+/// Opens the unfinished file and hashes its content.
 fn open(path: &Path, size: u64) -> io::Result<Part> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let mut file = File::options().create(true).read(true).append(true).open(path)?;
+    let mut file = File::options()
+        .create(true)
+        .read(true)
+        .append(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)?;
     let found = file.metadata()?.len();
     if found > size {
         file.set_len(0)?;
@@ -90,7 +100,7 @@ fn open(path: &Path, size: u64) -> io::Result<Part> {
     Ok(part)
 }
 
-/// Appends the rest of the artifact; the hash of all of it, or the disk's error.
+/// Appends the rest of the artifact. Returns the hash of the whole file, or the disk's error.
 async fn fill(
     store: &ArtifactStore,
     artifact: &ArtifactRef,
@@ -121,7 +131,10 @@ fn explain(
     let what = match error {
         Error::Missing { .. } => "is missing".to_owned(),
         Error::Corrupt { reason, .. } => {
-            format!("is damaged: {reason}, expected {} bytes of SHA-256 {}", artifact.size, artifact.sha256)
+            format!(
+                "is damaged: {reason}, expected {} bytes of SHA-256 {}",
+                artifact.size, artifact.sha256
+            )
         }
         _ => return error.to_user(),
     };

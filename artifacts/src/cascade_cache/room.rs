@@ -1,4 +1,5 @@
-//! Room in the cache: cascades that nobody uses go, the one first that was fetched longest ago.
+//! Makes room in the cache: deletes unused cascades, starting with the one that was fetched longest
+//! ago.
 
 use std::{
     io,
@@ -9,10 +10,11 @@ use std::{
 use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
+    shown::shown_path,
 };
 use uuid::Uuid;
 
-use super::{CascadeCache, Lock, read_record};
+use super::folder::{CascadeCache, Lock, read_record};
 use crate::cascade_store::Record;
 
 /// A cascade in the folder, complete or not.
@@ -23,7 +25,7 @@ struct Entry {
     fetched: SystemTime,
 }
 
-/// Evicts until the cascade fits beside the others. The caller holds the lock `room`.
+/// Evicts until the cascade fits in addition to the others. The caller holds the lock `room`.
 pub(super) fn make(cache: &CascadeCache, digest: Digest, record: &Record) -> Result<(), UserError> {
     let failed = |error: io::Error| cache.failed(&error, None);
     clear(&cache.trash());
@@ -31,18 +33,18 @@ pub(super) fn make(cache: &CascadeCache, digest: Digest, record: &Record) -> Res
     entries.retain(|entry| entry.digest != digest);
     entries.sort_by_key(|entry| entry.fetched);
     let needed = record.bytes();
-    let mut others: u64 = entries.iter().map(|entry| entry.bytes).sum();
+    let mut others = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.bytes));
     for entry in entries {
         if needed.saturating_add(others) <= cache.max_bytes || needed > cache.max_bytes {
             break;
         }
-        // Whoever uses it holds this lock shared; whoever asks for it now waits until it is gone.
+        // Users hold this lock shared. Whoever requests it now waits until the deletion is done.
         let name = format!("{}.use", entry.digest);
         let Some(_lock) = cache.try_lock(&name, Lock::Exclusive).map_err(failed)? else { continue };
         let grave = cache.trash().join(Uuid::new_v4().to_string());
         std::fs::rename(&entry.folder, &grave).map_err(failed)?;
         clear(&cache.trash());
-        others -= entry.bytes;
+        others = others.saturating_sub(entry.bytes);
         tracing::info!(cascade.digest = %entry.digest, bytes = entry.bytes, "cascade evicted");
     }
     if needed.saturating_add(others) <= cache.max_bytes {
@@ -53,7 +55,7 @@ pub(super) fn make(cache: &CascadeCache, digest: Digest, record: &Record) -> Res
         "cascade {} needs {needed} bytes, but the cache {} may hold {}, of which running processes use {in_use}; \
          raise its limit",
         record.cascade.spec.name,
-        cache.folder.display(),
+        shown_path(&cache.folder),
         cache.max_bytes,
     );
     Err(UserError::new(Code::ResourceExhausted, "CASCADE_CACHE_FULL", message))
@@ -67,8 +69,9 @@ fn entries(cache: &CascadeCache) -> io::Result<Vec<Entry>> {
             let name = folder.file_name().and_then(|name| name.to_str());
             let Some(digest) = name.and_then(|name| name.parse::<Digest>().ok()) else { continue };
             let lock = cache.locks().join(format!("{digest}.use"));
-            let fetched = lock.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-            // One on its way will need all that its record says.
+            let fetched =
+                lock.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+            // A cascade that is being fetched will need as much as its record says.
             let expected = read_record(&folder, digest).map_or(0, |record| record.bytes());
             let bytes = size_of(&folder).max(expected);
             entries.push(Entry { folder, digest, bytes, fetched });
@@ -77,7 +80,7 @@ fn entries(cache: &CascadeCache) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Bytes of all files below; what vanishes meanwhile counts nothing.
+/// Bytes of all files below; files that disappear meanwhile count as nothing.
 fn size_of(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.file_type() {
@@ -88,7 +91,7 @@ fn size_of(folder: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-/// Deletes what is in the trash; what cannot be deleted now is tried again at the next eviction.
+/// Empties the trash. What cannot be deleted now is tried again at the next eviction.
 fn clear(trash: &Path) {
     let Ok(entries) = std::fs::read_dir(trash) else { return };
     for entry in entries.flatten() {

@@ -1,6 +1,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use darkroom_core::cascade::Cascade;
@@ -17,10 +18,10 @@ use crate::{
 
 const WEIGHTS: &str = "base/unet/diffusion_pytorch_model.safetensors";
 const CONFIG: &str = "base/unet/config.json";
-/// Says what a picture's edges must be multiples of, which `cascade.toml` does not.
+/// Gives the number that a picture's edges must be multiples of, which `cascade.toml` does not.
 const CONFIGURATION: &[u8] = br#"{"block_out_channels": [8, 16]}"#;
 
-/// A cascade on disk whose weights are of `size` bytes.
+/// A cascade on disk whose weights have `size` bytes.
 fn cascade(name: &str, size: usize) -> (tempfile::TempDir, CascadeBundle) {
     let toml = format!(
         r#"
@@ -69,7 +70,11 @@ async fn publish(store: &ArtifactStore, bundle: &CascadeBundle) -> Digest {
 }
 
 fn key_of(digest: Digest, bundle: &CascadeBundle, path: &str) -> String {
-    format!("cascades/{digest}/files/{}.{}", bundle.cascade().files[path], path.rsplit_once('.').unwrap().1)
+    format!(
+        "cascades/{digest}/files/{}.{}",
+        bundle.cascade().files[path],
+        path.rsplit_once('.').unwrap().1
+    )
 }
 
 #[tokio::test]
@@ -125,7 +130,9 @@ async fn what_is_published_is_read_once_and_then_known_by_its_mark() {
         s3.faults().requests() - before
     };
     let known = publish_again().await;
-    for seal in store.list(&format!("cascades/{digest}/seals/")).try_collect::<Vec<_>>().await.unwrap() {
+    for seal in
+        store.list(&format!("cascades/{digest}/seals/")).try_collect::<Vec<_>>().await.unwrap()
+    {
         store.delete(&seal.key).await.unwrap();
     }
     assert!(publish_again().await >= known + 6, "each file is read");
@@ -136,8 +143,10 @@ async fn what_is_published_is_read_once_and_then_known_by_its_mark() {
 async fn two_publish_and_two_fetch_at_once() {
     let (_s3, store) = on_s3();
     let (_source, bundle) = cascade("tiny", 100_000);
-    let (one, other) =
-        tokio::join!(cascade_store::publish(&store, &bundle), cascade_store::publish(&store, &bundle));
+    let (one, other) = tokio::join!(
+        cascade_store::publish(&store, &bundle),
+        cascade_store::publish(&store, &bundle)
+    );
     let digest = one.unwrap().digest;
     assert_eq!(digest, other.unwrap().digest);
     let records = store.list(&format!("cascades/{digest}/record/")).count().await;
@@ -180,11 +189,12 @@ async fn a_fetch_goes_on_where_an_earlier_one_ended() {
     let weights = std::fs::read(bundle.root().join(WEIGHTS)).unwrap();
     let name = bundle.cascade().files[WEIGHTS].to_string();
     let record = cascade_store::find(&store, digest).await.unwrap();
-    // A clock that is right does no harm, and is counted.
+    // A correct clock passes, and is counted.
     s3.faults().set([Rule::always(Fault::Skew(0)).on_key(&name)]);
     let requests_with = async |part: &[u8]| {
         let (_folder, cache) = cache(u64::MAX);
-        // Left by hand: requests of a fetch that was broken off may still be on their way when the next one is counted.
+        // Prepared by hand: requests of an interrupted fetch may still be running when the next
+        // ones are counted.
         let incoming = cache.incoming().join(digest.to_string());
         write_record(&incoming, &record).unwrap();
         let part_path = incoming.join(format!("{WEIGHTS}.part"));
@@ -210,11 +220,12 @@ async fn the_longest_unused_goes_and_one_in_use_never() {
         let (_source, bundle) = cascade(name, 100_000);
         digests.push(publish(&store, &bundle).await);
     }
-    // Room for two, with their records.
+    // Room for two cascades with their records.
     let (_folder, cache) = cache(250_000);
     let is_there = |position: usize| cache.folder.join(digests[position].to_string()).is_dir();
     let age = |position: usize| {
-        let lock = cache.try_lock(&format!("{}.use", digests[position]), Lock::Shared).unwrap().unwrap();
+        let lock =
+            cache.try_lock(&format!("{}.use", digests[position]), Lock::Shared).unwrap().unwrap();
         lock.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(position as u64)).unwrap();
     };
     let one = cache.fetch(&store, digests[0]).await.unwrap();
@@ -223,7 +234,10 @@ async fn the_longest_unused_goes_and_one_in_use_never() {
     age(1);
     let error = cache.fetch(&store, digests[2]).await.unwrap_err();
     assert_eq!(error.code, Code::ResourceExhausted);
-    assert!(error.message.contains("may hold 250000") && error.message.contains("three"), "{error}");
+    assert!(
+        error.message.contains("may hold 250000") && error.message.contains("three"),
+        "{error}"
+    );
     assert!(is_there(0) && is_there(1), "both are in use");
     let clone = one.clone();
     drop((one, two));
@@ -281,18 +295,56 @@ async fn a_wrong_file_in_the_store_is_named() {
     cache.fetch(&store, digest).await.expect("published again");
 }
 
+#[test]
+fn a_full_disk_is_said_in_one_sentence() {
+    let (_folder, cache) = cache(u64::MAX);
+    let full = std::fs::write("/dev/full", "x").expect_err("full");
+    let error = cache.failed(&full, Some(WEIGHTS));
+    assert_eq!(error.code, Code::ResourceExhausted);
+    assert!(error.message.contains("is full") && error.message.contains(WEIGHTS), "{error}");
+}
+
 #[tokio::test]
-async fn a_full_disk_is_said_in_one_sentence() {
+async fn links_in_a_cache_are_not_written_through() {
     let store = ArtifactStore::in_memory();
     let (_source, bundle) = cascade("tiny", 100_000);
     let digest = publish(&store, &bundle).await;
-    let (_folder, cache) = cache(u64::MAX);
-    let folder = cache.incoming().join(digest.to_string()).join("base/unet");
+    let (outside, cache) = cache(u64::MAX);
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "kept").unwrap();
+    let incoming = cache.incoming().join(digest.to_string());
+    let folder = incoming.join("base/unet");
     std::fs::create_dir_all(&folder).unwrap();
-    std::os::unix::fs::symlink("/dev/full", folder.join("diffusion_pytorch_model.safetensors.part")).unwrap();
-    let error = cache.fetch(&store, digest).await.unwrap_err();
-    assert_eq!(error.code, Code::ResourceExhausted);
-    assert!(error.message.contains("is full") && error.message.contains(WEIGHTS), "{error}");
+    for link in [
+        cache.locks().join(format!("{digest}.use")),
+        folder.join("diffusion_pytorch_model.safetensors.part"),
+        incoming.join(format!("{RECORD}.part")),
+    ] {
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let fetched = cache.fetch(&store, digest).await;
+        // The record's draft has another name by now, so there is no link in its way.
+        let is_in_the_way = !link.ends_with(format!("{RECORD}.part"));
+        assert_eq!(fetched.is_err(), is_in_the_way, "{link:?}: {fetched:?}");
+        assert_eq!(std::fs::read(&victim).unwrap(), b"kept", "{link:?}");
+        std::fs::remove_file(&link).ok();
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_files_of_every_size_there_is_does_not_overflow() {
+    let store = ArtifactStore::in_memory();
+    let (_source, bundle) = cascade("tiny", 10);
+    let digest = publish(&store, &bundle).await;
+    let record = cascade_store::find(&store, digest).await.unwrap();
+    let mut wrong = serde_json::to_value(&record).unwrap();
+    for file in wrong["files"].as_array_mut().unwrap() {
+        file["size"] = serde_json::json!(u64::MAX);
+    }
+    let wrong: Record = serde_json::from_value(wrong).unwrap();
+    assert_eq!(wrong.bytes(), u64::MAX);
+    let (_folder, cache) = cache(u64::MAX - 1);
+    let refused = room::make(&cache, digest, &wrong).unwrap_err();
+    assert_eq!(refused.reason, "CASCADE_CACHE_FULL");
 }
 
 #[tokio::test]
@@ -322,7 +374,7 @@ async fn what_was_never_published_and_what_is_no_record_is_refused() {
         let error = cache.fetch(&other, digest).await.unwrap_err();
         assert_eq!(error.reason, "CASCADE_NOT_PUBLISHED", "{reason}");
     }
-    // The digest does not cover a path outside the folders that the cascade names.
+    // The digest does not cover a path outside the cascade's folders.
     let mut evil = record.clone();
     let sha256 = Digest::of(b"evil");
     evil.cascade.files.insert("../../evil.json".to_owned(), sha256);
@@ -351,7 +403,8 @@ async fn a_fakes_cascade_needs_no_files_and_gives_way_to_a_real_one() {
 
 const CHILD: &str = "DARKROOM_TEST_CACHE";
 
-/// Fetches in a process of its own: folder, URL, digest in the environment. It says when it is done, and stays.
+/// Fetches in a separate process. Folder, URL and digest come from the environment. It prints a
+/// line when it is done, and keeps running.
 #[tokio::test]
 async fn child() {
     let Ok(folder) = std::env::var(CHILD) else { return };
@@ -389,7 +442,7 @@ async fn a_killed_process_leaves_neither_locks_nor_wrong_files() {
     let (_b, two) = cascade("two", 100_000);
     let (one, two) = (publish(&store, &one).await, publish(&store, &two).await);
     let (_folder, cache) = cache(150_000);
-    // Killed while it fetches.
+    // Killed during the fetch.
     s3.faults().set([Rule::always(Fault::Silence).on_key(".safetensors")]);
     let mut child = spawn_child(&s3, &cache, one);
     wait_for(&mut child, "begins");
@@ -402,7 +455,7 @@ async fn a_killed_process_leaves_neither_locks_nor_wrong_files() {
     child.kill().unwrap();
     child.wait().unwrap();
     s3.faults().clear();
-    // Killed while it holds a cascade, which nobody can evict before.
+    // Killed while it holds a cascade, which nobody could evict until then.
     let mut child = spawn_child(&s3, &cache, one);
     wait_for(&mut child, "holds it");
     let error = cache.fetch(&store, two).await.unwrap_err();

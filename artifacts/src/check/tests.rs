@@ -37,7 +37,7 @@ async fn where_versions_are_kept_nothing_piles_up_and_faults_are_still_noticed()
         store.check().await.unwrap();
         fresh().check().await.unwrap();
     }
-    assert_eq!(s3.faults().versions(), 1, "one probe, however often and by however many");
+    assert_eq!(s3.faults().versions(), 1, "one probe, however often it is checked and by how many");
     for (rule, says) in [
         (Rule::read_only(), "ARTIFACTS_READ_ONLY"),
         (Rule::always(Fault::Status(403)).on(Which::Reads), "ARTIFACTS_UNREADABLE"),
@@ -49,7 +49,7 @@ async fn where_versions_are_kept_nothing_piles_up_and_faults_are_still_noticed()
     }
     s3.faults().clear();
     assert_eq!(s3.faults().versions(), 1);
-    // A rule of the bucket's removed it: it is written once more.
+    // A rule of the bucket removed it: it is written again.
     std::fs::remove_file(s3.file("probes/kept")).unwrap();
     store.check().await.unwrap();
     store.check().await.unwrap();
@@ -88,7 +88,8 @@ async fn wrong_credentials_are_told_from_a_wrong_secret_and_never_repeated() {
         [("nobody", "hush", "NotSignedUp"), ("test-access-key", "hush", "SignatureDoesNotMatch")]
     {
         let environment = [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)];
-        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment =
+            environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let options = Options { environment: environment.collect(), ..quick(&s3) };
         let (reason, message) = refused(&ArtifactStore::open(&s3.url(), &options).unwrap()).await;
         assert_eq!(reason, "ARTIFACTS_CREDENTIALS", "{message}");
@@ -102,7 +103,10 @@ async fn what_the_credentials_may_not_do_is_said() {
     s3.faults().set([Rule::read_only()]);
     let (reason, message) = refused(&store).await;
     assert_eq!(reason, "ARTIFACTS_READ_ONLY");
-    assert!(message.contains("may not be written to") && message.contains("AccessDenied"), "{message}");
+    assert!(
+        message.contains("may not be written to") && message.contains("AccessDenied"),
+        "{message}"
+    );
     s3.faults().set([Rule::always(Fault::Status(403)).on(Which::Reads)]);
     assert_eq!(refused(&store).await.0, "ARTIFACTS_UNREADABLE");
     s3.faults().set([Rule::always(Fault::Status(507))]);
@@ -124,7 +128,7 @@ async fn clocks_that_differ_are_told_by_how_much() {
         assert!(message.contains(part) || message.contains(&near), "{message}");
     }
     s3.faults().set([Rule::always(Fault::Skew(-60))]);
-    store.check().await.expect("a minute is no matter");
+    store.check().await.expect("a minute is no problem");
 }
 
 #[tokio::test]

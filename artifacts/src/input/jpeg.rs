@@ -1,31 +1,36 @@
-//! JPEG: baseline and progressive, grey and YCbCr, 8 bits. Its segments are walked through before anything is decoded.
-
-use std::io::Cursor;
+//! JPEG: baseline and progressive, grey and YCbCr, 8 bits. Its segments are checked before anything
+//! is decoded.
 
 use darkroom_core::extent::Extent;
-use image::{ColorType, ImageDecoder as _, codecs::jpeg::JpegDecoder};
+use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
+use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
 use super::{Decoded, Error, Kind, Pixels, exif, profile};
 
-/// Most scans: each goes over all pixels again, whatever it weighs.
+/// Most scans: each scan goes over all pixels again, however small it is.
 const MAX_SCANS: usize = 100;
 
-/// What the segments say.
+/// The marker of a progressive frame's header.
+const PROGRESSIVE: u8 = 0xc2;
+
+/// What the segments contain.
 #[derive(Debug, Default)]
 struct Facts<'a> {
     extent: Option<Extent>,
-    /// The marker of the frame's header: how it is coded.
+    /// The marker of the frame's header, which tells the kind of coding.
     coding: u8,
     bits: u8,
     components: u8,
-    /// The components are named R, G and B.
+    /// Whether the components are named R, G and B.
     named_rgb: bool,
-    /// The transform that Adobe's segment names.
+    /// Whether channels have different resolutions.
+    subsampled: bool,
+    /// The transform in Adobe's segment.
     adobe: Option<u8>,
     exif: Option<&'a [u8]>,
     profile: &'a [u8],
     scans: usize,
-    /// Its end marker is there.
+    /// Whether its end marker is there.
     ended: bool,
 }
 
@@ -37,26 +42,36 @@ pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Error> {
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let facts = walk(bytes, Until::End);
     check(&facts)?;
-    let damaged = |error: image::ImageError| Kind::Jpeg.damaged(&error.to_string());
-    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
-    let extent = Extent { width: decoder.dimensions().0, height: decoder.dimensions().1 };
+    let damaged = |error: DecodeErrors| Kind::Jpeg.damaged(&error.to_string());
+    let grey = facts.components == 1;
+    // Sizes are bounded before anything is decoded.
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX)
+        .jpeg_set_out_colorspace(if grey { ColorSpace::Luma } else { ColorSpace::RGB });
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(damaged)?;
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    let extent = Extent { width: width as u32, height: height as u32 };
     if Some(extent) != facts.extent {
         return Err(Kind::Jpeg.damaged("it has two headers"));
     }
-    let color = decoder.color_type();
-    let mut data = vec![0; usize::try_from(decoder.total_bytes()).unwrap_or(0)];
-    decoder.read_image(&mut data).map_err(damaged)?;
-    let pixels = match color {
-        ColorType::L8 => Pixels::new(extent, data.iter().flat_map(|grey| [*grey; 3]).collect()),
-        ColorType::Rgb8 => Pixels::new(extent, data),
-        _ => return Err(Kind::Jpeg.unusual("of colours that cannot be read")),
-    };
+    let mut data = vec![0; decoder.output_buffer_size().unwrap_or_default()];
+    decoder.decode_into(&mut data).map_err(damaged)?;
+    let data = if grey { data.iter().flat_map(|grey| [*grey; 3]).collect() } else { data };
+    let pixels = Pixels::new(extent, data);
     Ok(Decoded {
         pixels,
         orientation: exif::orientation(facts.exif),
         animated: false,
         other_colours: profile::is_other(facts.profile),
     })
+}
+
+/// Its EXIF block.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    walk(bytes, Until::Frame).exif
 }
 
 fn check(facts: &Facts<'_>) -> Result<(), Error> {
@@ -66,8 +81,9 @@ fn check(facts: &Facts<'_>) -> Result<(), Error> {
     if facts.bits != 8 {
         return Err(Kind::Jpeg.unusual(&format!("of {} bits a channel", facts.bits)));
     }
-    // As libjpeg decides: Adobe's word counts, then the names of the components.
-    let rgb = facts.components == 3 && facts.adobe.map_or(facts.named_rgb, |transform| transform == 0);
+    // As in libjpeg: Adobe's segment decides, then the names of the components.
+    let rgb =
+        facts.components == 3 && facts.adobe.map_or(facts.named_rgb, |transform| transform == 0);
     match facts.components {
         3 if rgb => return Err(Kind::Jpeg.unusual("that stores RGB, not YCbCr")),
         1 | 3 => {}
@@ -83,13 +99,17 @@ fn check(facts: &Facts<'_>) -> Result<(), Error> {
     if facts.scans > MAX_SCANS {
         return Err(Kind::Jpeg.unusual(&format!("of {} scans, more than {MAX_SCANS}", facts.scans)));
     }
+    // The decoder reads such a picture without an error, and wrongly.
+    if facts.coding != PROGRESSIVE && facts.scans > 1 && facts.subsampled {
+        return Err(Kind::Jpeg.unusual("that stores its channels one after the other"));
+    }
     if facts.scans == 0 || !facts.ended {
         return Err(Kind::Jpeg.damaged("its end is missing"));
     }
     Ok(())
 }
 
-/// How far a walk goes.
+/// How far to walk through the segments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
     Frame,
@@ -105,7 +125,7 @@ fn walk(bytes: &[u8], until: Until) -> Facts<'_> {
                 facts.ended = true;
                 break;
             }
-            // These stand alone.
+            // These markers have no content.
             0x01 | 0xd0..=0xd8 => continue,
             _ => {}
         }
@@ -120,10 +140,13 @@ fn walk(bytes: &[u8], until: Until) -> Facts<'_> {
             }
             0xda => facts.scans += 1,
             0xe1 if facts.exif.is_none() => facts.exif = segment.strip_prefix(b"Exif\0\0"),
-            // Its number and how many there are stand before each part; the first part says whose it is.
+            // Each part begins with its number and the number of parts; the first part begins with
+            // the name of the data.
             0xe2 if facts.profile.is_empty() => {
-                facts.profile =
-                    segment.strip_prefix(b"ICC_PROFILE\0").and_then(|rest| rest.get(2..)).unwrap_or_default();
+                facts.profile = segment
+                    .strip_prefix(b"ICC_PROFILE\0")
+                    .and_then(|rest| rest.get(2..))
+                    .unwrap_or_default();
             }
             0xee if segment.starts_with(b"Adobe") => facts.adobe = segment.get(11).copied(),
             _ => {}
@@ -132,7 +155,7 @@ fn walk(bytes: &[u8], until: Until) -> Facts<'_> {
     facts
 }
 
-/// The next marker from `at` on, over coded data and filling; `at` is then behind it.
+/// The next marker after `at`, past coded data and fill bytes; `at` is then behind the marker.
 fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         let from = bytes.get(*at..)?;
@@ -142,14 +165,14 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
         }
         let marker = *bytes.get(*at)?;
         *at += 1;
-        // A zero stands behind a byte of coded data that looks like a marker.
+        // A zero follows a byte of coded data that looks like a marker.
         if marker != 0 {
             return Some(marker);
         }
     }
 }
 
-/// The bytes of a segment behind its length.
+/// The bytes of a segment after its length.
 fn segment(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let length = u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]);
     bytes.get(at + 2..at + usize::from(length))
@@ -164,6 +187,9 @@ fn frame<'a>(facts: &mut Facts<'a>, marker: u8, segment: &'a [u8]) {
     facts.extent = Some(Extent { width: number(w1, w0), height: number(h1, h0) });
     (facts.coding, facts.bits) = (marker, bits);
     facts.components = segment.get(5).copied().unwrap_or(0);
-    let names = segment.get(6..).unwrap_or_default().chunks_exact(3).map(|component| component[0]);
-    facts.named_rgb = names.eq(*b"RGB");
+    let components = || segment.get(6..).unwrap_or_default().chunks_exact(3);
+    facts.named_rgb = components().map(|component| component[0]).eq(*b"RGB");
+    let mut samplings = components().map(|component| component[1]);
+    let first = samplings.next();
+    facts.subsampled = samplings.any(|sampling| Some(sampling) != first);
 }

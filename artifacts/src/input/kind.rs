@@ -1,8 +1,8 @@
-//! What a file is, by its first bytes; its name says nothing.
+//! What a file is, by its first bytes. Its name does not matter.
 
 use super::Error;
 
-/// Formats that are read.
+/// Supported formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Png,
@@ -19,7 +19,8 @@ impl Kind {
         }
     }
 
-    /// The beginning of a command that writes a file of this kind anew, upright and without what is special about it.
+    /// The beginning of a command that rewrites a file of this kind, upright and without special
+    /// features.
     pub(super) fn convert(self) -> &'static str {
         match self {
             Self::Png => "convert in.png -auto-orient -strip",
@@ -33,13 +34,17 @@ impl Kind {
         Error(format!("is a damaged {name}: {what}; accepted: a whole {name}"))
     }
 
-    /// A file that is whole, but of a variety that is not read.
+    /// An intact file of an unsupported variety.
     pub(super) fn unusual(self, what: &str) -> Error {
-        Error(format!("is a {} {what}; accepted: what `{} out.png` makes", self.name(), self.convert()))
+        Error(format!(
+            "is a {} {what}; accepted: what `{} out.png` makes",
+            self.name(),
+            self.convert()
+        ))
     }
 }
 
-/// What a file is that is not read: its name, and what helps.
+/// The name of an unsupported kind of file, and how to convert it.
 type Other = (&'static str, &'static str);
 
 const CONVERT_GIF: &str = "`convert 'in.gif[0]' -coalesce out.png`";
@@ -49,7 +54,7 @@ const CONVERT_AVIF: &str = "`convert in.avif -strip out.png` or `avifdec in.avif
 const CONVERT_JP2: &str = "`convert in.jp2 -strip out.png`";
 const CONVERT_PDF: &str = "`pdftoppm -png -singlefile -r 150 in.pdf out`";
 
-/// Beginnings of files that are not read.
+/// First bytes of unsupported files.
 const OTHERS: &[(&[u8], Other)] = &[
     (b"GIF87a", ("a GIF", CONVERT_GIF)),
     (b"GIF89a", ("a GIF", CONVERT_GIF)),
@@ -89,7 +94,7 @@ const OTHERS: &[(&[u8], Other)] = &[
     ),
 ];
 
-/// Brands of the ISO media container, and what they are.
+/// Brands of the ISO media container, and their names.
 const BRANDS: &[(&[u8], Other)] = &[
     (b"avif", ("an AVIF", CONVERT_AVIF)),
     (b"avis", ("an AVIF", CONVERT_AVIF)),
@@ -104,13 +109,13 @@ const BRANDS: &[(&[u8], Other)] = &[
     (b"crx ", ("a camera's raw file (CR3)", "an export as JPEG or PNG")),
 ];
 
-/// Bytes that are looked through for what text files say of themselves.
+/// How many bytes are searched for the type of a text file.
 const TEXT: usize = 4096;
 
-/// The format of a file that is read; else what it is, and what helps.
+/// The format of a supported file; otherwise the error with its kind and how to convert it.
 pub(super) fn of(bytes: &[u8]) -> Result<Kind, Error> {
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        // Apple's tools for phones write a variety that no other decoder reads.
+        // Apple's tools for phones write a variety that no other decoder can read.
         return if bytes.get(12..16) == Some(b"CgBI") {
             Err(refused((
                 "a PNG as Apple packs it into apps (CgBI)",
@@ -130,7 +135,8 @@ pub(super) fn of(bytes: &[u8]) -> Result<Kind, Error> {
 }
 
 fn refused((name, help): Other) -> Error {
-    let help = if help.starts_with('`') { format!(", as {help} makes") } else { format!(": {help}") };
+    let help =
+        if help.starts_with('`') { format!(", as {help} makes") } else { format!(": {help}") };
     Error(format!("is {name}; accepted: PNG, JPEG or WebP{help}"))
 }
 
@@ -144,7 +150,9 @@ fn other(bytes: &[u8]) -> Option<Other> {
     }
     if bytes.get(4..8) == Some(b"ftyp") {
         let brands = bytes.get(8..bytes.len().min(64)).unwrap_or_default();
-        let known = brands.chunks_exact(4).find_map(|brand| BRANDS.iter().find(|(known, _)| *known == brand));
+        let known = brands
+            .chunks_exact(4)
+            .find_map(|brand| BRANDS.iter().find(|(known, _)| *known == brand));
         return Some(known.map_or(("a video", "a still picture from it"), |(_, other)| *other));
     }
     if let Some((_, other)) = OTHERS.iter().find(|(magic, _)| bytes.starts_with(magic)) {

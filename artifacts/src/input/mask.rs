@@ -1,36 +1,39 @@
-//! What of a picture is painted anew, when it is a mask.
+//! Which part of a picture is painted anew, if the picture is a mask.
 //!
-//! A mask shows strokes: white, or of one other colour, on black or on nothing. It is laid on black; a pixel is painted anew
-//! where its brightest channel is at least half then. So white, grey and red strokes count the same, on black and on
-//! transparent, the edges of a soft brush are cut at half, and what a JPEG's blocks add around a stroke is not painted.
+//! A mask shows strokes in white or in one other colour, on black or on transparent. It is laid on
+//! black, and a pixel is painted anew if its brightest channel is then at least half. So white,
+//! grey and red strokes count the same, on black and on transparent; the edges of a soft brush are
+//! cut at half, and JPEG artefacts around a stroke are not painted.
 //!
-//! A picture of many colours is no mask: it is the photo, or strokes on a colour, and nobody can tell which part is meant.
+//! A picture with many colours is not a mask: it is the photo, or strokes on a coloured background,
+//! and it is not clear which part is meant.
 
 use std::fmt;
 
-/// From this brightness on, a pixel is painted anew.
+/// A pixel of at least this brightness is painted anew.
 const HALF: u8 = 128;
-/// Below it a pixel is black enough to have no colour.
+/// A darker pixel counts as black, without a colour.
 const DARK: u8 = 48;
-/// How far a channel may be from what the strokes' colour and the pixel's brightness make it: JPEG blurs colours.
+/// How much a channel may differ from the value that the strokes' colour and the pixel's brightness
+/// give: JPEG blurs colours.
 const OFF: u32 = 64;
-/// Of so many pixels that have a colour, one may have another than the strokes'.
+/// Of this many coloured pixels, one may have another colour than the strokes.
 const ONE_IN: u64 = 20;
-/// A stroke's colour this near to white is white.
+/// A stroke's colour this close to white counts as white.
 const GREY: u32 = 40;
 
-/// Why a picture is no mask, to follow its name.
+/// Why a picture is not a mask; the text follows its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMask {
     /// Nothing is bright.
     Black,
-    /// Nothing is bright, but some of it is transparent.
+    /// Nothing is bright, and some of it is transparent.
     BlackOnClear,
     /// It has many colours.
     Colours,
     /// It has many colours, and some of it is transparent.
     ColoursOnClear,
-    /// It has strokes of a colour on white.
+    /// It has coloured strokes on white.
     ColourOnWhite,
 }
 
@@ -57,7 +60,8 @@ impl fmt::Display for NoMask {
                 ". `convert mask.png -fuzz 25% -fill black -opaque white -fill white +opaque black out.png` paints the strokes",
             ),
         };
-        let accepted = "strokes in white or one colour on black or transparent, which are painted anew";
+        let accepted =
+            "strokes in white or one colour on black or transparent, which are painted anew";
         write!(f, "{what}; accepted: {accepted}{help}")
     }
 }
@@ -86,7 +90,7 @@ pub(super) fn check<'a>(pixels: impl Iterator<Item = &'a [u8]> + Clone) -> Resul
     if most == 0 {
         return Err(if clear { NoMask::BlackOnClear } else { NoMask::Black });
     }
-    // The strokes' colour at full brightness.
+    // The strokes' colour, scaled to full brightness.
     let colour = sums.map(|sum| u32::try_from(sum * 255 / most).unwrap_or(255));
     let grey = colour.iter().all(|value| 255 - value <= GREY);
     let (mut coloured, mut off, mut between) = (0_u64, 0_u64, 0_u64);
@@ -98,12 +102,14 @@ pub(super) fn check<'a>(pixels: impl Iterator<Item = &'a [u8]> + Clone) -> Resul
         }
         coloured += 1;
         between += u64::from(u64::from(bright) * painted * 4 < bright_sum * 3);
-        let wanted =
-            colour.map(|value| if grey { u32::from(bright) } else { value * u32::from(bright) / 255 });
-        let differs = wanted.iter().zip(pixel).any(|(wanted, value)| wanted.abs_diff(u32::from(value)) > OFF);
+        let wanted = colour
+            .map(|value| if grey { u32::from(bright) } else { value * u32::from(bright) / 255 });
+        let differs =
+            wanted.iter().zip(pixel).any(|(wanted, value)| wanted.abs_diff(u32::from(value)) > OFF);
         off += u64::from(differs);
     }
-    // A photo in one tint has all its brightnesses; strokes are mostly of one. Grey has no colour that JPEG could blur.
+    // A photo in one tint has many brightnesses, but strokes mostly have one. Grey has no colour
+    // that JPEG could blur.
     let photo = if grey { off > 0 } else { off * ONE_IN > coloured || between * 2 > coloured };
     match (photo, clear) {
         (false, _) => Ok(()),

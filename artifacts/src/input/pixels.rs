@@ -1,4 +1,4 @@
-//! The pixels of a picture: what is stored of them, and what a stage gets.
+//! The pixels of a picture: in the stored form, and in the form for a stage.
 
 use darkroom_core::{
     extent::Extent,
@@ -7,19 +7,19 @@ use darkroom_core::{
 use resize::{Pixel, Type};
 use rgb::FromSlice as _;
 
-use super::{Error, NoMask, kind::Kind, mask, png_file};
-use crate::{picture, tensor::FloatTensor};
+use super::{Error, NoMask, mask};
+use crate::tensor::FloatTensor;
 
-/// Rows of RGB triples, or of RGBA where something is transparent.
+/// Rows of RGB triples, or of RGBA if something is transparent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels {
-    /// How many.
+    /// Width and height.
     pub extent: Extent,
     data: Vec<u8>,
 }
 
-/// What a picture is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a picture is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Use {
     /// To start from, `[3, height, width]` in −1…1.
     Picture,
@@ -28,7 +28,8 @@ pub enum Use {
 }
 
 impl Pixels {
-    /// Of RGB or RGBA; alpha that hides nothing is dropped, and so is the colour of what is quite transparent.
+    /// From RGB or RGBA. An alpha channel that hides nothing is dropped, and so is the colour of
+    /// fully transparent pixels.
     pub(super) fn new(extent: Extent, mut data: Vec<u8>) -> Self {
         let area = (u64::from(extent.width) * u64::from(extent.height)) as usize;
         if data.len() == 4 * area {
@@ -38,37 +39,13 @@ impl Pixels {
                 }
                 data.truncate(3 * area);
             } else {
-                data.chunks_exact_mut(4).filter(|pixel| pixel[3] == 0).for_each(|pixel| pixel.fill(0));
+                data.chunks_exact_mut(4)
+                    .filter(|pixel| pixel[3] == 0)
+                    .for_each(|pixel| pixel.fill(0));
             }
         }
         debug_assert!(data.len() == 3 * area || data.len() == 4 * area, "RGB or RGBA");
         Self { extent, data }
-    }
-
-    /// Reads what is stored: a canonical PNG, or one as it was sent in times before there were such. Which way up it is
-    /// its metadata do not say.
-    ///
-    /// # Errors
-    /// One sentence, if it is damaged or something else.
-    pub fn stored(bytes: &[u8]) -> Result<Self, Error> {
-        if Kind::Png != super::header(bytes)?.0 {
-            return Err(Error("is not stored as a PNG".to_owned()));
-        }
-        png_file::decode(bytes).map(|decoded| decoded.pixels)
-    }
-
-    /// The canonical PNG: equal pixels, equal bytes, whatever file they came in.
-    ///
-    /// # Errors
-    /// If there is not the memory for it.
-    pub fn canonical(&self) -> Result<Vec<u8>, Error> {
-        let Extent { width, height } = self.extent;
-        let encoded = if self.has_alpha() {
-            picture::encode_rgba(width, height, &self.data)
-        } else {
-            picture::encode_rgb(width, height, &self.data, &[])
-        };
-        encoded.map_err(|error| Error(format!("cannot be stored: {error}")))
     }
 
     /// Whether anything is transparent.
@@ -77,27 +54,31 @@ impl Pixels {
         self.data.len() as u64 == 4 * self.extent.area()
     }
 
-    /// What its user should know of the pixels themselves, each to follow its name.
+    /// Notes for the user about the pixels; each follows the file's name.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let note =
-            "has transparent parts: a picture to start from has white there, and a mask paints nothing there";
+        let note = "has transparent parts: a picture to start from has white there, and a mask paints nothing there";
         if self.has_alpha() { vec![note.to_owned()] } else { Vec::new() }
     }
 
     /// Whether it can be a mask.
     ///
     /// # Errors
-    /// Why not, to follow its name.
+    /// Why not; the text follows the file's name.
     pub fn check_mask(&self) -> Result<(), NoMask> {
         mask::check(self.pixels())
     }
 
-    /// What a stage gets of it.
+    /// The form of it that a stage gets.
     ///
     /// # Errors
-    /// If there is not the memory for it.
-    pub fn for_stage(&self, wanted: Use, extent: Extent, fit: Option<Fit>) -> Result<FloatTensor, Error> {
+    /// If there is not enough memory.
+    pub fn for_stage(
+        &self,
+        wanted: Use,
+        extent: Extent,
+        fit: Option<Fit>,
+    ) -> Result<FloatTensor, Error> {
         let placement = Placement::of(fit, self.extent, extent);
         match wanted {
             Use::Picture => self.picture(extent, placement),
@@ -105,9 +86,14 @@ impl Pixels {
         }
     }
 
-    /// Bicubic (Catmull-Rom), its support widened as the picture gets smaller, on the numbers as they are (not linear light),
-    /// rounded to 8 bits; as it is where the size is its own. Transparent parts lie on white.
-    fn picture(&self, extent: Extent, Placement { from, to }: Placement) -> Result<FloatTensor, Error> {
+    /// Bicubic scaling (Catmull-Rom), with wider support when the picture gets smaller, on the
+    /// values as they are (not linear light), rounded to 8 bits. Unchanged if the size is the same.
+    /// Transparent parts become white.
+    fn picture(
+        &self,
+        extent: Extent,
+        Placement { from, to }: Placement,
+    ) -> Result<FloatTensor, Error> {
         let (width, height) = edges(extent);
         let flat;
         let rgb = if self.has_alpha() {
@@ -145,8 +131,8 @@ impl Pixels {
         Ok(planes(&padded, width, height))
     }
 
-    /// A pixel is painted anew if any part of what it stands for is, so that no stage keeps what a later one paints over.
-    /// What the picture does not fill is painted anew.
+    /// A pixel is painted anew if any part of its area is, so that no stage keeps what a later one
+    /// paints over. The area outside the picture is painted anew.
     fn mask(&self, extent: Extent, Placement { from, to }: Placement) -> FloatTensor {
         let (width, height) = edges(extent);
         let (stride, channels) = (self.extent.width as usize, if self.has_alpha() { 4 } else { 3 });
@@ -161,7 +147,9 @@ impl Pixels {
             let rows = touched(y, (to.y, to.height), (from.y, from.height));
             for columns in &columns {
                 let anew = match (&rows, columns) {
-                    (Some(rows), Some(columns)) => rows.clone().any(|y| columns.clone().any(|x| white(x, y))),
+                    (Some(rows), Some(columns)) => {
+                        rows.clone().any(|y| columns.clone().any(|x| white(x, y)))
+                    }
                     _ => true,
                 };
                 data.push(f32::from(u8::from(anew)));
@@ -178,15 +166,16 @@ impl Pixels {
         self.data
     }
 
-    #[cfg(test)]
     pub(super) fn data(&self) -> &[u8] {
         &self.data
     }
 }
 
-/// The pixels of `from` (first, count) that pixel `at` of the target touches; `None` where that lies outside of `to`.
+/// The pixels of `from` (first, count) that pixel `at` of the target overlaps; `None` if that is
+/// outside `to`.
 fn touched(at: usize, to: (u32, u32), from: (u32, u32)) -> Option<std::ops::Range<usize>> {
-    let [(to_first, to), (first, count)] = [to, from].map(|(first, count)| (first as usize, count as usize));
+    let [(to_first, to), (first, count)] =
+        [to, from].map(|(first, count)| (first as usize, count as usize));
     let at = at.checked_sub(to_first).filter(|at| *at < to)?;
     Some(first + at * count / to..first + ((at + 1) * count).div_ceil(to))
 }

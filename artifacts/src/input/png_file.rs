@@ -7,13 +7,13 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::{Decoded, Error, Kind, Pixels, exif, profile};
 
-/// Bytes that the decoder may take beside the pixels: rows, and chunks that are looked at.
+/// Bytes that the decoder may use beside the pixels: rows, and chunks that are read.
 const MAX_WORK: usize = 128 << 20;
-/// A gamma of 1/2.2, as the gAMA chunk writes it, and how far from it is still meant.
+/// A gamma of 1/2.2, as the gAMA chunk has it, and the accepted difference.
 const GAMMA: u32 = 45_455;
 const NEAR: u32 = 1_000;
 
-/// Width and height, which stand first.
+/// Width and height, which come first.
 pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Error> {
     let number = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let is_header = bytes.get(12..16) == Some(b"IHDR");
@@ -28,7 +28,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let damaged = |error: png::DecodingError| Kind::Png.damaged(&error.to_string());
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: MAX_WORK });
     decoder.set_transformations(Transformations::EXPAND);
-    // Neither is wanted, and both can be a thousand times as big as they lie in the file.
+    // Neither is needed, and both can be a thousand times larger than in the file.
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(damaged)?;
@@ -38,7 +38,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(damaged)?;
     data.truncate(frame.buffer_size());
-    // EXIF may stand behind the pixels. What is broken there does not spoil what was read.
+    // EXIF may come after the pixels. An error there does not affect the decoded pixels.
     let _ = reader.finish();
     let info = reader.info();
     let orientation = exif::orientation(info.exif_metadata.as_deref());
@@ -49,12 +49,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     Ok(Decoded { pixels, orientation, animated, other_colours })
 }
 
-/// Samples as they come, two bytes each where they are deep, to RGB or RGBA of 8 bits.
-fn pixels(extent: Extent, data: Vec<u8>, (color, depth): (ColorType, BitDepth)) -> Result<Pixels, Error> {
+/// Converts samples, two bytes each if they are 16 bits, to RGB or RGBA of 8 bits.
+fn pixels(
+    extent: Extent,
+    data: Vec<u8>,
+    (color, depth): (ColorType, BitDepth),
+) -> Result<Pixels, Error> {
     let data = if depth == BitDepth::Sixteen { eight_bits(data) } else { data };
     Ok(match color {
         ColorType::Rgb | ColorType::Rgba => Pixels::new(extent, data),
-        ColorType::Grayscale => Pixels::new(extent, data.iter().flat_map(|grey| [*grey; 3]).collect()),
+        ColorType::Grayscale => {
+            Pixels::new(extent, data.iter().flat_map(|grey| [*grey; 3]).collect())
+        }
         ColorType::GrayscaleAlpha => {
             let rgba = |pixel: &[u8]| [pixel[0], pixel[0], pixel[0], pixel[1]];
             Pixels::new(extent, data.chunks_exact(2).flat_map(rgba).collect())
@@ -63,7 +69,7 @@ fn pixels(extent: Extent, data: Vec<u8>, (color, depth): (ColorType, BitDepth)) 
     })
 }
 
-/// Rounds to the nearest, in place: 65535 is 255.
+/// Rounds to the nearest, in place: 65535 becomes 255.
 fn eight_bits(mut data: Vec<u8>) -> Vec<u8> {
     let samples = data.len() / 2;
     for at in 0..samples {
@@ -74,7 +80,8 @@ fn eight_bits(mut data: Vec<u8>) -> Vec<u8> {
     data
 }
 
-/// Whether chunks before the pixels say that numbers are not sRGB. An sRGB chunk wins over all others.
+/// Whether chunks before the pixels say that the values are not sRGB. An sRGB chunk overrides all
+/// others.
 fn other_colours(bytes: &[u8]) -> bool {
     let mut at = 8;
     let mut other = false;

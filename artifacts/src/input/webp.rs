@@ -1,18 +1,18 @@
-//! WebP: lossy and lossless, with and without alpha; of an animated one the first picture.
+//! WebP: lossy and lossless, with and without alpha; for an animated file, the first picture.
 
 use std::io::Cursor;
 
 use darkroom_core::extent::Extent;
-use image::{ColorType, ImageDecoder as _, codecs::webp::WebPDecoder};
+use image_webp::{DecodingError, WebPDecoder};
 
 use super::{Decoded, Error, Kind, Pixels, exif, profile};
 
-/// What the chunks say.
+/// What the chunks contain.
 #[derive(Debug, Default)]
 struct Facts<'a> {
-    /// Of the whole picture.
+    /// Size of the whole picture.
     canvas: Option<Extent>,
-    /// Of the first coded frame.
+    /// Size of the first coded frame.
     frame: Option<Extent>,
     animated: bool,
     exif: Option<&'a [u8]>,
@@ -24,7 +24,7 @@ pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Error> {
     let (Some(canvas), Some(frame)) = (facts.canvas, facts.frame) else {
         return Err(Kind::WebP.damaged("it has no header"));
     };
-    // A decoder makes room for the frame before it compares.
+    // A decoder allocates the frame before it compares sizes.
     if frame.width > canvas.width || frame.height > canvas.height {
         return Err(Kind::WebP.damaged("its frame is bigger than the picture"));
     }
@@ -33,14 +33,14 @@ pub(super) fn extent(bytes: &[u8]) -> Result<Extent, Error> {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     let facts = walk(bytes);
-    let damaged = |error: image::ImageError| Kind::WebP.damaged(&error.to_string());
-    let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    let damaged = |error: DecodingError| Kind::WebP.damaged(&error.to_string());
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
     let extent = Extent { width: decoder.dimensions().0, height: decoder.dimensions().1 };
     if Some(extent) != facts.canvas {
         return Err(Kind::WebP.damaged("it has two headers"));
     }
-    let channels = if decoder.color_type() == ColorType::Rgba8 { 4 } else { 3 };
-    let mut data = vec![0; channels * extent.width as usize * extent.height as usize];
+    let size = decoder.output_buffer_size();
+    let mut data = vec![0; size.ok_or_else(|| Kind::WebP.damaged("it is too large"))?];
     decoder.read_image(&mut data).map_err(damaged)?;
     Ok(Decoded {
         pixels: Pixels::new(extent, data),
@@ -48,6 +48,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
         animated: facts.animated,
         other_colours: profile::is_other(facts.profile),
     })
+}
+
+/// Whether the file is as long as it says; a decoder does not miss what stands behind the pixels.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let length = bytes.get(4..8).and_then(|length| length.first_chunk());
+    length.is_some_and(|length| bytes.len() as u64 >= 8 + u64::from(u32::from_le_bytes(*length)))
+}
+
+/// Its EXIF block.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    walk(bytes).exif
 }
 
 fn walk(bytes: &[u8]) -> Facts<'_> {
@@ -78,7 +89,8 @@ fn walk(bytes: &[u8]) -> Facts<'_> {
     facts
 }
 
-/// Name and content of the next chunk, and what follows it; a last one that is cut short is given as far as it goes.
+/// Name and content of the next chunk, and what follows it. A last chunk that is cut short is
+/// returned as far as it goes.
 fn next_chunk(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
     let (name, rest) = bytes.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;

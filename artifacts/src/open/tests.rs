@@ -20,7 +20,8 @@ async fn folders_clouds_and_memory_open_by_url() {
         let environment = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         Options { environment, ..Options::default() }
     };
-    let s3 = keys(&[("AWS_ACCESS_KEY_ID", "id-1"), ("AWS_SECRET_ACCESS_KEY", "hush"), ("PATH", "x")]);
+    let s3 =
+        keys(&[("AWS_ACCESS_KEY_ID", "id-1"), ("AWS_SECRET_ACCESS_KEY", "hush"), ("PATH", "x")]);
     let store = ArtifactStore::open("s3://bucket/farm/a/?region=eu-west-1", &s3).unwrap();
     assert_eq!(store.name(), "s3://bucket/farm/a");
     for text in [format!("{store:?}"), format!("{s3:?}")] {
@@ -41,17 +42,24 @@ fn the_urls_endpoint_wins_over_the_environments() {
         ("AWS_ENDPOINT_URL_S3", "https://elsewhere"),
         ("AWS_ALLOW_HTTP", "true"),
     ];
-    let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment =
+        environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let options = Options { environment: environment.collect(), ..Options::default() };
     let store = ArtifactStore::open("s3://b?endpoint=http://127.0.0.1:9", &options).unwrap();
     assert_eq!(store.name(), "s3://b at http://127.0.0.1:9");
-    assert_eq!(ArtifactStore::open("s3://b", &options).unwrap().name(), "s3://b at https://elsewhere");
+    assert_eq!(
+        ArtifactStore::open("s3://b", &options).unwrap().name(),
+        "s3://b at https://elsewhere"
+    );
 }
 
 #[test]
 fn what_is_wrong_with_a_url_is_said_without_repeating_secrets() {
     for (url, part) in [
         ("", "accepted: a folder"),
+        ("s3:bucket", "begins with s3: and no //"),
+        ("GS:/bucket/prefix", "begins with GS: and no //"),
+        ("file:/tmp/artifacts", "begins with file: and no //"),
         ("ftp://host/x", "ftp://; accepted"),
         ("s3:///prefix", "names no bucket"),
         ("file://host/x", "file:///path"),
@@ -59,8 +67,8 @@ fn what_is_wrong_with_a_url_is_said_without_repeating_secrets() {
         ("s3://bucket?secret_access_key=hush", "AWS_SECRET_ACCESS_KEY"),
         ("s3://bucket?sas_token=hush", "environment"),
         ("s3://me:hush@bucket/x", "environment"),
-        ("s3://bucket?endpoint=https://me:hush@host", "no address"),
-        ("s3://bucket?endpoint=host", "no address"),
+        ("s3://bucket?endpoint=https://me:hush@host", "is not a URL"),
+        ("s3://bucket?endpoint=host", "is not a URL"),
         ("s3://bucket?endpoint=http://host", "allow_http=true"),
         ("s3://bucket?conditional_put=hush", "cannot be opened"),
     ] {

@@ -7,7 +7,7 @@ use crate::{
 };
 
 const IMAGES: u64 = 40;
-/// These two did not get a picture.
+/// These two have no picture.
 const DEAD: u64 = 3;
 const CANCELLED: u64 = 4;
 
@@ -15,7 +15,7 @@ fn picture(index: u64) -> Bytes {
     Bytes::from(format!("picture {index}").repeat(100))
 }
 
-/// Stores a job's pictures; its manifest.
+/// Stores a job's pictures; returns its manifest.
 async fn render(store: &ArtifactStore) -> Vec<u8> {
     let header = Header {
         format: 1,
@@ -23,6 +23,7 @@ async fn render(store: &ArtifactStore) -> Vec<u8> {
         generation: 1,
         cascade: "demo".to_owned(),
         cascade_digest: Digest::of(b"c"),
+        labels: std::collections::BTreeMap::new(),
         settings: serde_json::Value::Null,
     };
     let mut writer = Writer::new(Vec::new(), &header).unwrap();
@@ -42,6 +43,7 @@ async fn render(store: &ArtifactStore) -> Vec<u8> {
             custom_id: None,
             labels: [].into(),
             line: None,
+            settings: None,
             seed: index,
             state,
             key: None,
@@ -54,7 +56,8 @@ async fn render(store: &ArtifactStore) -> Vec<u8> {
             error: None,
         };
         if state == ImageOutcome::Done {
-            let stored = store.put_content(&format!("tasks/{index}/"), "png", picture(index)).await.unwrap();
+            let stored =
+                store.put_content(&format!("tasks/{index}/"), "png", picture(index)).await.unwrap();
             (image.key, image.size, image.sha256) =
                 (Some(stored.key), Some(stored.size), Some(stored.sha256));
         }
@@ -68,7 +71,7 @@ fn key_of(index: u64) -> String {
 }
 
 async fn verified(store: &ArtifactStore, text: &[u8], depth: Depth) -> Report {
-    // In pieces that end anywhere.
+    // In pieces that may end anywhere.
     let chunks = stream::iter(text.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))));
     manifest(store, chunks, &Options { depth, ..Options::default() }, |_| {}).await.unwrap()
 }
@@ -82,7 +85,8 @@ fn kinds(report: &Report) -> Vec<(Kind, Option<u64>)> {
 async fn a_job_that_is_whole_has_no_problems() {
     for store in Stores::start().all() {
         let text = render(&store).await;
-        let stored = store.put_content("manifests/0190/1/", EXTENSION, text.clone().into()).await.unwrap();
+        let stored =
+            store.put_content("manifests/0190/1/", EXTENSION, text.clone().into()).await.unwrap();
         for depth in [Depth::Sizes, Depth::Hashes] {
             let mut last = Progress::default();
             let options = Options { depth, concurrency: 3, ..Options::default() };
@@ -96,9 +100,13 @@ async fn a_job_that_is_whole_has_no_problems() {
             assert_eq!((report.totals.images, report.totals.done), (IMAGES, IMAGES - 2));
             assert_eq!(report.progress, last);
             assert_eq!((last.pictures, last.bytes), (IMAGES - 2, report.totals.bytes));
-            assert_eq!((last.manifest_bytes, report.header.unwrap().job.as_str()), (stored.size, "0190"));
+            assert_eq!(
+                (last.manifest_bytes, report.header.unwrap().job.as_str()),
+                (stored.size, "0190")
+            );
         }
-        let error = job(&store, "manifests/none.jsonl", &Options::default(), |_| {}).await.unwrap_err();
+        let error =
+            job(&store, "manifests/none.jsonl", &Options::default(), |_| {}).await.unwrap_err();
         assert!(matches!(error, Error::Missing { .. }));
     }
 }
@@ -115,14 +123,24 @@ async fn every_damage_to_a_picture_is_found() {
 
     let mut found = kinds(&verified(&store, &text, Depth::Sizes).await);
     found.sort_by_key(|(_, image)| *image);
-    assert_eq!(found, [(Kind::Missing, Some(0)), (Kind::Damaged, Some(1))], "sizes do not show the third");
+    assert_eq!(
+        found,
+        [(Kind::Missing, Some(0)), (Kind::Damaged, Some(1))],
+        "sizes do not show the third"
+    );
     let report = verified(&store, &text, Depth::Hashes).await;
     let mut found = kinds(&report);
     found.sort_by_key(|(_, image)| *image);
-    assert_eq!(found, [(Kind::Missing, Some(0)), (Kind::Damaged, Some(1)), (Kind::Damaged, Some(2))]);
+    assert_eq!(
+        found,
+        [(Kind::Missing, Some(0)), (Kind::Damaged, Some(1)), (Kind::Damaged, Some(2))]
+    );
     assert_eq!(report.progress.pictures, IMAGES - 2);
     assert!(
-        report.problems.iter().any(|problem| problem.to_string().starts_with("image 2: artifact tasks/2/"))
+        report
+            .problems
+            .iter()
+            .any(|problem| problem.to_string().starts_with("image 2: artifact tasks/2/"))
     );
 
     let options = Options { max_problems: 1, ..Options::default() };
@@ -141,10 +159,10 @@ async fn every_damage_to_the_manifest_is_found() {
     let last = lines.len() - 1;
     for (damaged, part) in [
         (without(5), "image 4 is missing before image 5"),
-        (joined(&[&lines[..=5], &lines[5..]].concat()), "image 4 stands there a second time"),
+        (joined(&[&lines[..=5], &lines[5..]].concat()), "image 4 is listed twice"),
         (without(0), "the header is missing"),
         (without(last), "without the totals"),
-        // The last image: only hash and totals tell.
+        // Without the last image, only hash and totals differ.
         (without(last - 1), "do not have the hash"),
         (whole.replace("\"state\":\"dead\"", "\"state\":\"cancelled\""), "do not have the hash"),
         (whole.replace("\"dead\":1,", "\"dead\":2,"), "totals are not those"),
@@ -155,7 +173,10 @@ async fn every_damage_to_the_manifest_is_found() {
     ] {
         assert_ne!(damaged, whole);
         let report = verified(&store, damaged.as_bytes(), Depth::Sizes).await;
-        assert!(report.problems.iter().any(|problem| problem.message.contains(part)), "{part}: {report:?}");
+        assert!(
+            report.problems.iter().any(|problem| problem.message.contains(part)),
+            "{part}: {report:?}"
+        );
         assert!(report.problems.iter().all(|problem| problem.kind == Kind::Manifest));
     }
     let unrecorded = whole.replacen(&format!("\"sha256\":\"{}\",", Digest::of(&picture(0))), "", 1);
@@ -168,16 +189,22 @@ async fn a_manifest_that_is_not_the_one_of_its_key_is_found() {
     let (s3, store) = on_s3();
     let text = render(&store).await;
     let stored = store.put_content("manifests/0190/1/", EXTENSION, text.into()).await.unwrap();
-    let empty =
-        Writer::new(Vec::new(), &verified_header(&store, &stored.key).await).unwrap().finish().unwrap().0;
+    let empty = Writer::new(Vec::new(), &verified_header(&store, &stored.key).await)
+        .unwrap()
+        .finish()
+        .unwrap()
+        .0;
     std::fs::write(s3.file(&stored.key), empty).unwrap();
     let report = job(&store, &stored.key, &Options::default(), |_| {}).await.unwrap();
-    assert!(report.problems[0].message.contains("SHA-256"), "whole in itself, but another: {report:?}");
+    assert!(
+        report.problems[0].message.contains("SHA-256"),
+        "intact, but another manifest: {report:?}"
+    );
     s3.faults().set([darkroom_test_servers::s3::faults::Rule::always(
         darkroom_test_servers::s3::faults::Fault::Status(503),
     )]);
     let error = job(&store, &stored.key, &Options::default(), |_| {}).await.unwrap_err();
-    assert!(error.retryable(), "a store that fails says nothing of the job");
+    assert!(error.retryable(), "a failing store proves nothing about the job");
 }
 
 async fn verified_header(store: &ArtifactStore, key: &str) -> Header {

@@ -1,5 +1,5 @@
-//! Hugging Face's cache, as it lies on a disk: `hub/models--OWNER--NAME/{blobs,refs,snapshots/REVISION}`, of which a snapshot
-//! is the model.
+//! Hugging Face's cache on disk: `hub/models--OWNER--NAME/{blobs,refs,snapshots/REVISION}`. A
+//! snapshot is the model.
 
 use std::{
     fs,
@@ -9,17 +9,17 @@ use std::{
 
 use darkroom_runtime::terminal::shown_path;
 
-use super::parts::wrong;
+use super::error::wrong;
 use crate::failure::{self, Result};
 
-/// What lies beside the snapshots, and what it is.
+/// What is stored beside the snapshots, and what each is.
 const STRAYS: [(&str, &str); 4] = [
     ("blobs", "the files of a cache without their names"),
     ("refs", "where a cache notes which snapshot is which branch"),
     (".no_exist", "where a cache notes which files a repository does not have"),
     (".locks", "where a cache keeps its locks"),
 ];
-/// Most bytes of a branch's note: a revision has forty.
+/// Most bytes of a file in refs/; a revision has forty.
 const MOST: u64 = 256;
 
 /// The folder itself, or the snapshot of a cache's folder.
@@ -49,14 +49,15 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
     if !snapshots.is_dir() {
         return Ok(given.to_owned());
     }
-    let entries =
-        fs::read_dir(&snapshots).map_err(|error| failure::file("dir", "read", &snapshots, &error))?;
-    // A file manager's notes are no snapshots.
+    let entries = fs::read_dir(&snapshots)
+        .map_err(|error| failure::file("dir", "read", &snapshots, &error))?;
+    // Notes of file managers are not snapshots.
     let mut found: Vec<_> =
         entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     found.sort();
     let names = || {
-        let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name =
+            |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
         found.iter().filter_map(name).collect::<Vec<_>>().join(", ")
     };
     if let Some(revision) = branch(&cache.join("refs/main")) {
@@ -90,14 +91,14 @@ pub(super) fn snapshot(given: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The part of a cache that a path lies in, if it is not a snapshot.
+/// The part of a cache that contains a path, unless that is a snapshot.
 fn stray(path: &Path) -> Option<(&'static str, &'static str)> {
     let cache = cache_of(path)?;
     let part = path.strip_prefix(cache).ok()?.components().next()?;
     STRAYS.into_iter().find(|(name, _)| part.as_os_str() == *name)
 }
 
-/// The folder `models--OWNER--NAME` above a path.
+/// The folder `models--OWNER--NAME` that contains a path.
 fn cache_of(path: &Path) -> Option<&Path> {
     path.ancestors().skip(1).find(|above| is_cache(above))
 }
@@ -106,7 +107,7 @@ fn is_cache(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"))
 }
 
-/// The models of a folder that holds the caches of some, three at most.
+/// The models in a folder of several caches; three at most.
 fn hub(folder: &Path) -> Option<Vec<String>> {
     if ["unet", "text_encoder", "config.json"].iter().any(|part| folder.join(part).exists()) {
         return None;
@@ -123,7 +124,7 @@ fn hub(folder: &Path) -> Option<Vec<String>> {
     (!models.is_empty()).then_some(models)
 }
 
-/// The revision that a branch's note names.
+/// The revision in a file of refs/.
 fn branch(note: &Path) -> Option<String> {
     if !note.is_file() {
         return None;
@@ -131,6 +132,7 @@ fn branch(note: &Path) -> Option<String> {
     let mut text = String::new();
     fs::File::open(note).ok()?.take(MOST).read_to_string(&mut text).ok()?;
     let revision = text.trim();
-    let is_plain = !revision.is_empty() && !revision.contains(['/', '\\']) && !revision.starts_with('.');
+    let is_plain =
+        !revision.is_empty() && !revision.contains(['/', '\\']) && !revision.starts_with('.');
     is_plain.then(|| revision.to_owned())
 }

@@ -1,4 +1,4 @@
-//! What a licence asks of those who run the weights, as far as an import can tell.
+//! What a licence requires of those who run the weights, as far as an import can tell.
 
 use std::{fs, io, path::Path};
 
@@ -8,7 +8,9 @@ use super::parts::Parts;
 
 /// Whether any folder is one of DeepFloyd IF's pipelines.
 pub(super) fn is_deepfloyd(parts: &Parts) -> bool {
-    let class = |pipeline: &Option<String>| pipeline.as_deref().is_some_and(|class| class.starts_with("IF"));
+    let class = |pipeline: &Option<String>| {
+        pipeline.as_deref().is_some_and(|class| class.starts_with("IF"))
+    };
     parts.folders.iter().any(|folder| class(&folder.pipeline))
 }
 
@@ -17,7 +19,7 @@ pub(super) fn name(parts: &Parts) -> &'static str {
     if is_deepfloyd(parts) { "DeepFloyd IF License Agreement" } else { "" }
 }
 
-/// What DeepFloyd IF's licences oblige users to, in our words.
+/// What DeepFloyd IF's licences require of users, in our words.
 pub(super) const DEEPFLOYD: [&str; 4] = [
     "DeepFloyd IF's licences bind whoever runs these weights; this is a summary and not legal advice, and the text that you \
      accepted with the weights decides.",
@@ -35,7 +37,10 @@ pub(super) fn copy(parts: &Parts, to: &Path) -> io::Result<()> {
     for folder in &parts.folders {
         for entry in fs::read_dir(&folder.path)? {
             let path = entry?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if path.is_file() && name.to_uppercase().starts_with("LICEN") {
                 let folder = to.join("licences").join(&folder.name);
                 fs::create_dir_all(&folder)?;

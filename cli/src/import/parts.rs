@@ -1,4 +1,5 @@
-//! What the given folders hold: stages, a text encoder and its tokenizer, and what Darkroom does not run.
+//! What the given folders contain: stages, a text encoder and its tokenizer, and parts that
+//! Darkroom does not run.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +8,13 @@ use darkroom_diffusion::{EncoderSurvey, StageSurvey, TextEncoder, read_json};
 use darkroom_runtime::terminal::shown_path;
 use serde_json::Value;
 
-use super::{cache, refused};
+use super::{
+    cache,
+    error::{refused, wrong},
+};
 use crate::{args::ImportArgs, failure::Result};
 
-/// Files of a tokenizer that are taken along; the first two are read.
+/// Files of a tokenizer that are imported; the first two are read.
 const TOKENIZER_FILES: [&str; 5] = [
     "tokenizer.json",
     "spiece.model",
@@ -19,25 +23,25 @@ const TOKENIZER_FILES: [&str; 5] = [
     "added_tokens.json",
 ];
 
-/// All that makes a cascade.
+/// Everything that a cascade consists of.
 pub(super) struct Parts {
     pub(super) folders: Vec<Folder>,
     pub(super) encoder: Encoder,
     /// Low resolution first.
     pub(super) stages: Vec<Stage>,
-    /// Keys of configurations that were taken as not there, by part.
+    /// Keys of configurations that were ignored, by part.
     pub(super) unknown_keys: Vec<String>,
 }
 
-/// A folder that was given.
+/// A given folder.
 pub(super) struct Folder {
-    /// Where its files are: of a cache's folder the snapshot.
+    /// Where its files are: for a cache's folder, the snapshot.
     pub(super) path: PathBuf,
     /// Its name for people.
     pub(super) name: String,
     /// The class of its `model_index.json`.
     pub(super) pipeline: Option<String>,
-    /// Parts of the pipeline that are there and that Darkroom does not run.
+    /// Parts of the pipeline that exist and that Darkroom does not run.
     pub(super) declined: Vec<String>,
 }
 
@@ -58,7 +62,7 @@ pub(super) struct Stage {
 }
 
 impl Parts {
-    /// Looks into every folder and checks what is there, from configurations and headers alone.
+    /// Looks into every folder, and checks it by its configurations and headers alone.
     pub(super) fn find(args: &ImportArgs) -> Result<Self> {
         let folders = args.dirs.iter().map(|dir| Folder::open(dir)).collect::<Result<Vec<_>>>()?;
         let mut stages = Vec::new();
@@ -71,7 +75,8 @@ impl Parts {
         for stage in &stages {
             if stage.survey.text_dim != encoder.survey.dimension {
                 return Err(wrong(format!(
-                    "{} takes text of width {}, and the encoder {} gives {}: they do not belong together",
+                    "{} takes text of width {}, but the encoder {} gives width {}: they do not \
+                     match",
                     shown_path(&stage.folder),
                     stage.survey.text_dim,
                     shown_path(&encoder.folder),
@@ -84,21 +89,25 @@ impl Parts {
             let folder = stage.folder.clone();
             keys.into_iter().map(move |key| (folder.clone(), key))
         };
-        let of_encoder = encoder.survey.unknown_keys.iter().map(|key| (encoder.folder.clone(), key.clone()));
+        let of_encoder =
+            encoder.survey.unknown_keys.iter().map(|key| (encoder.folder.clone(), key.clone()));
         let unknown: Vec<_> = of_encoder.chain(stages.iter().flat_map(unknown)).collect();
         if let Some((folder, key)) = unknown.first().filter(|_| !args.ignore_unknown_keys) {
             return Err(wrong(format!(
-                "the configuration in {} has the key `{key}`, which neither Darkroom nor the reference class knows; \
-                 accepted: known keys, or --ignore-unknown-keys to take it as not there",
+                "the configuration in {} has the key `{key}`, which neither Darkroom nor the \
+                 reference class knows; accepted: known keys, or --ignore-unknown-keys to ignore \
+                 it",
                 shown_path(folder)
             )));
         }
-        let unknown_keys =
-            unknown.into_iter().map(|(folder, key)| format!("{}: {key}", shown_path(&folder))).collect();
+        let unknown_keys = unknown
+            .into_iter()
+            .map(|(folder, key)| format!("{}: {key}", shown_path(&folder)))
+            .collect();
         Ok(Self { folders, encoder, stages, unknown_keys })
     }
 
-    /// The first stage's folder's name, in lower case.
+    /// The name of the first stage's folder, in lower case.
     pub(super) fn default_name(&self) -> String {
         let base = self.stages.first().map(|stage| &stage.folder);
         let folder = self.folders.iter().find(|folder| Some(&folder.path) == base);
@@ -118,8 +127,10 @@ impl Folder {
                 (_, true) => "is a link that leads nowhere",
                 _ => "is not there",
             };
-            let message =
-                format!("{} {what}; accepted: a folder in Hugging Face's layout", shown_path(&path));
+            let message = format!(
+                "{} {what}; accepted: a folder in Hugging Face's layout",
+                shown_path(&path)
+            );
             return Err(if is_file {
                 UserError::invalid("dir", message)
             } else {
@@ -127,16 +138,23 @@ impl Folder {
             });
         }
         let index = path.join("model_index.json");
-        let index =
-            is_there(&index).then(|| read_json(&index)).transpose().map_err(|error| refused(&error))?;
-        let pipeline = index.as_ref().and_then(|index| index["_class_name"].as_str()).map(str::to_owned);
-        let listed = index.iter().filter_map(Value::as_object).flat_map(|parts| parts.keys().cloned());
+        let index = is_there(&index)
+            .then(|| read_json(&index))
+            .transpose()
+            .map_err(|error| refused(&error))?;
+        let pipeline =
+            index.as_ref().and_then(|index| index["_class_name"].as_str()).map(str::to_owned);
+        let listed =
+            index.iter().filter_map(Value::as_object).flat_map(|parts| parts.keys().cloned());
         let usual = ["safety_checker", "watermarker", "feature_extractor"].map(str::to_owned);
         let mut declined: Vec<_> = listed
             .chain(usual)
             .filter(|part| {
-                let known = ["unet", "scheduler", "image_noising_scheduler", "text_encoder", "tokenizer"];
-                !part.starts_with('_') && !known.contains(&part.as_str()) && path.join(part).is_dir()
+                let known =
+                    ["unet", "scheduler", "image_noising_scheduler", "text_encoder", "tokenizer"];
+                !part.starts_with('_')
+                    && !known.contains(&part.as_str())
+                    && path.join(part).is_dir()
             })
             .collect();
         declined.sort();
@@ -165,7 +183,7 @@ impl Folder {
         is_there(&self.path.join("unet/config.json"))
     }
 
-    /// The encoder's folder, and the tokenizer's that lies with it.
+    /// The folder of the encoder, and of the tokenizer beside it.
     fn encoder_folder(&self) -> Result<Option<(PathBuf, PathBuf)>> {
         let inside = self.path.join("text_encoder");
         if is_there(&inside.join("config.json")) {
@@ -179,14 +197,14 @@ impl Folder {
         Ok(config.get("model_type").map(|_| (self.path.clone(), self.path.clone())))
     }
 
-    /// What lies there that explains why the rest does not.
+    /// Something there that explains why the rest is missing.
     fn instead(&self) -> String {
         let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         let mut names: Vec<_> =
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         if let Some(name) = names.iter().find(|name| name.ends_with(".safetensors")) {
-            return format!(": there is {name}, and no config.json that says what it is");
+            return format!(": there is {name}, but no config.json beside it");
         }
         for (name, what) in [("unet", "unet/"), ("text_encoder", "text_encoder/")] {
             if names.iter().any(|found| found == name) {
@@ -206,7 +224,8 @@ impl Stage {
         let path = &folder.path;
         let name = name_of_stage(path);
         let variant = args.variant_of(&name);
-        let survey = StageSurvey::read(path, variant.as_deref()).map_err(|error| refused(&error))?;
+        let survey =
+            StageSurvey::read(path, variant.as_deref()).map_err(|error| refused(&error))?;
         let size = match survey.sample_size {
             Some((height, width)) if height == width => u32::try_from(height).ok(),
             _ => None,
@@ -215,9 +234,10 @@ impl Stage {
             wrong(format!(
                 "{}: `sample_size` is {}; accepted: a number, the edge of the stage's pictures",
                 shown_path(&path.join("unet/config.json")),
-                survey
-                    .sample_size
-                    .map_or_else(|| "absent".to_owned(), |(height, width)| format!("[{height}, {width}]"))
+                survey.sample_size.map_or_else(
+                    || "absent".to_owned(),
+                    |(height, width)| format!("[{height}, {width}]")
+                )
             ))
         })?;
         Ok(Self { name, folder: path.clone(), size, survey })
@@ -225,17 +245,20 @@ impl Stage {
 }
 
 impl Encoder {
-    /// The first folder that has an encoder with weights gives it; a super-resolution pipeline often has none.
+    /// The first folder that has an encoder with weights provides it; a super-resolution pipeline
+    /// often has none.
     fn find(folders: &[Folder], args: &ImportArgs) -> Result<Self> {
         let found = folders.iter().map(Folder::encoder_folder).collect::<Result<Vec<_>>>()?;
         let found: Vec<_> = found.into_iter().flatten().collect();
         let variant = args.variant_of("encode");
         let mut first_refusal = None;
         for (folder, beside) in &found {
-            let has =
-                |folder: &&PathBuf| TOKENIZER_FILES[..2].iter().any(|name| is_there(&folder.join(name)));
+            let has = |folder: &&PathBuf| {
+                TOKENIZER_FILES[..2].iter().any(|name| is_there(&folder.join(name)))
+            };
             let all = std::iter::once(beside).chain(found.iter().map(|(_, tokenizer)| tokenizer));
-            let elsewhere: Vec<_> = folders.iter().map(|folder| folder.path.join("tokenizer")).collect();
+            let elsewhere: Vec<_> =
+                folders.iter().map(|folder| folder.path.join("tokenizer")).collect();
             let Some(tokenizer) = all.chain(&elsewhere).find(has) else {
                 first_refusal.get_or_insert_with(|| {
                     wrong(format!(
@@ -257,18 +280,25 @@ impl Encoder {
             }
         }
         Err(first_refusal.unwrap_or_else(|| {
-            wrong("none of the folders holds a text encoder; give a T5 v1.1's folder as well".to_owned())
+            wrong(
+                "none of the folders holds a text encoder; give a T5 v1.1's folder as well"
+                    .to_owned(),
+            )
         }))
     }
 
     /// The tokenizer's files.
     pub(super) fn tokenizer_files(&self) -> Vec<PathBuf> {
-        TOKENIZER_FILES.iter().map(|name| self.tokenizer.join(name)).filter(|path| path.is_file()).collect()
+        TOKENIZER_FILES
+            .iter()
+            .map(|name| self.tokenizer.join(name))
+            .filter(|path| path.is_file())
+            .collect()
     }
 }
 
-/// `base`, or `sr256` and the like for a network that sees a picture besides; whatever else is wrong with the
-/// configuration is the survey's to say.
+/// `base`, or a name like `sr256` for a network that also gets a picture. The survey reports any
+/// other error of the configuration.
 fn name_of_stage(folder: &Path) -> String {
     let config = read_json(&folder.join("unet/config.json")).unwrap_or(Value::Null);
     match (config["in_channels"].as_u64(), config["sample_size"].as_u64()) {
@@ -280,13 +310,15 @@ fn name_of_stage(folder: &Path) -> String {
 fn check_order(stages: &[Stage]) -> Result<()> {
     let bases = stages.iter().filter(|stage| !stage.survey.takes_low_res).count();
     let folders = || {
-        let said = stages.iter().map(|stage| format!("{} ({})", shown_path(&stage.folder), stage.name));
+        let said =
+            stages.iter().map(|stage| format!("{} ({})", shown_path(&stage.folder), stage.name));
         said.collect::<Vec<_>>().join(", ")
     };
     if bases != 1 || stages[0].survey.takes_low_res {
         return Err(wrong(format!(
-            "a cascade starts with one stage that takes text alone (in_channels 3), and of the stages given {bases} \
-             do: {}; accepted: one such folder, with super-resolution stages of larger sizes",
+            "a cascade starts with one stage that takes text alone (in_channels 3), and of the \
+             given stages {bases} do: {}; accepted: one such folder, with super-resolution stages \
+             of larger sizes",
             if stages.is_empty() { "there is no stage".to_owned() } else { folders() }
         )));
     }
@@ -302,7 +334,7 @@ fn check_order(stages: &[Stage]) -> Result<()> {
 }
 
 impl ImportArgs {
-    /// The variant asked for of a part, if any.
+    /// The requested variant of a part, if any.
     fn variant_of(&self, part: &str) -> Option<String> {
         let named = self.variants.iter().filter_map(|variant| variant.split_once('='));
         let own = named.filter(|(name, _)| *name == part).map(|(_, variant)| variant).next_back();
@@ -314,21 +346,14 @@ impl ImportArgs {
 /// `IF-I-XL-v1.0` of `…/models--DeepFloyd--IF-I-XL-v1.0` or `…/IF-I-XL-v1.0/`.
 fn name_of(given: &Path) -> String {
     let whole = std::path::absolute(given).unwrap_or_else(|_| given.to_owned());
-    let name = whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut cached = whole.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
     let cached = cached.rfind(|part| part.starts_with("models--")).unwrap_or(name);
     cached.rsplit("--").next().unwrap_or_default().to_owned()
 }
 
-/// Whether there is something of that name, a link that leads nowhere included: whoever reads it says so.
+/// Whether something has that name, even a link that leads nowhere; reading it reports that.
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
-}
-
-/// A folder that is not as it should be.
-pub(super) fn wrong(message: String) -> UserError {
-    UserError {
-        field: Some("dir".to_owned()),
-        ..UserError::new(Code::FailedPrecondition, "BROKEN_MODEL", message)
-    }
 }

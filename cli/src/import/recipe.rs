@@ -7,9 +7,10 @@ use darkroom_core::cascade::CascadeSpec;
 use super::{licence, parts::Parts};
 use crate::{args::ImportArgs, failure::Result};
 
-/// Tokens per text of IF's pipelines.
+/// Tokens per text in IF's pipelines.
 const MAX_LENGTH: u32 = 77;
-/// An encoder above this many parameters runs in bf16, which is safe for T5, unless asked otherwise.
+/// An encoder with more parameters than this runs in bf16, which is safe for T5, unless a flag says
+/// otherwise.
 const LARGE_ENCODER: usize = 1_000_000_000;
 
 /// The text of `cascade.toml`.
@@ -29,8 +30,11 @@ pub(super) fn write(name: &str, parts: &Parts, args: &ImportArgs) -> Result<Stri
     );
     for stage in &parts.stages {
         // The defaults of IF's pipelines, stage I and stage II.
-        let (steps, guidance, level) =
-            if stage.survey.takes_low_res { (50, "4.0", "noise_level = 250\n") } else { (100, "7.0", "") };
+        let (steps, guidance, level) = if stage.survey.takes_low_res {
+            (50, "4.0", "noise_level = 250\n")
+        } else {
+            (100, "7.0", "")
+        };
         let name = quoted(&stage.name);
         let _ = write!(
             text,

@@ -1,4 +1,4 @@
-//! What an import made, what it costs in memory, and what it does not do.
+//! What an import made, how much memory it takes, and what it does not do.
 
 use std::path::PathBuf;
 
@@ -22,22 +22,26 @@ pub(super) struct Report {
 
 impl Report {
     fn rows(&self) -> impl Iterator<Item = (&str, &WeightsSurvey)> {
-        let stages = self.parts.stages.iter().map(|stage| (stage.name.as_str(), &stage.survey.weights));
+        let stages =
+            self.parts.stages.iter().map(|stage| (stage.name.as_str(), &stage.survey.weights));
         std::iter::once(("encode", &self.parts.encoder.survey.weights)).chain(stages)
     }
 
-    /// What is there and is not run, with the reason.
+    /// Parts that exist and are not run, with the reason.
     fn declined(&self) -> Vec<String> {
         let mut said = Vec::new();
         for folder in &self.parts.folders {
             for part in &folder.declined {
                 let why = match part.as_str() {
                     "safety_checker" => {
-                        "it judges finished pictures with a CLIP classifier, which Darkroom has not; pictures leave unjudged"
+                        "it judges finished pictures with a CLIP classifier, which Darkroom does \
+                         not have; pictures are not judged"
                     }
-                    "watermarker" => "it stamps a mark on finished pictures; pictures leave unmarked",
+                    "watermarker" => {
+                        "it stamps a mark on finished pictures; pictures are not marked"
+                    }
                     "feature_extractor" => "it only serves the safety checker",
-                    _ => "no stage of a cascade is made of it",
+                    _ => "no stage of a cascade uses it",
                 };
                 said.push(format!("{}: not run: {why}", shown_path(&folder.path.join(part))));
             }
@@ -86,8 +90,9 @@ impl Report {
             output::line(&format!("  {}", weights_line("together", &all)))?;
         }
         output::line(
-            "  A GPU computes in bf16, as does a CPU with instructions for it; other CPUs in f32. What packing for Darkroom's own \
-             kernels adds on this CPU is counted. Pictures under way take memory besides.",
+            "  A GPU computes in bf16, and so does a CPU with instructions for it; other CPUs \
+             compute in f32. These numbers include what packing for Darkroom's own kernels adds \
+             on this CPU. Pictures that are being computed take additional memory.",
         )?;
         let linked = self.linked;
         output::line(&format!(
@@ -101,11 +106,13 @@ impl Report {
         ))?;
         if linked.symbolic > 0 {
             output::line(
-                "The links by name need the folders they point to; --copy makes a cascade of its own.",
+                "The links by name need the folders they point to; --copy makes an independent \
+                 cascade.",
             )?;
         }
         output::line(
-            "Every tensor's name, shape, format and values are as the configurations ask; hashes are in SHA256SUMS.",
+            "Every tensor's name, shape, format and values match the configurations; hashes are \
+             in SHA256SUMS.",
         )?;
         for key in &self.parts.unknown_keys {
             output::line(&format!("Taken as not there: {}", shown(key)))?;
@@ -114,7 +121,8 @@ impl Report {
             output::line(&format!("{said}."))?;
         }
         output::line(
-            "Weights stored in fp16 are read and run in f32 or bf16; Darkroom does not compute in fp16, which T5 overflows in.",
+            "Weights stored in fp16 are read and run in f32 or bf16; Darkroom does not compute in \
+             fp16, because T5 overflows in it.",
         )?;
         if licence::is_deepfloyd(&self.parts) {
             for line in licence::DEEPFLOYD {

@@ -1,4 +1,5 @@
-//! Every file of a cascade, read once from end to end: hashed, and weights looked through for values that are none.
+//! Reads every file of the cascade once from end to end: hashes it, and looks for weights that are
+//! not finite numbers.
 
 use std::{
     collections::BTreeMap,
@@ -13,19 +14,19 @@ use darkroom_core::digest::Digest;
 use darkroom_diffusion::scan_weights;
 use sha2::{Digest as _, Sha256};
 
-use super::{parts::Parts, refused};
+use super::{error::refused, parts::Parts};
 use crate::failure::{self, Result};
 
-/// A file of the cascade to be.
+/// A file of the new cascade.
 pub(super) struct File {
     /// Where it is.
     pub(super) from: PathBuf,
-    /// Where it goes, below the cascade's folder.
+    /// Where it goes, relative to the cascade's folder.
     pub(super) to: String,
     pub(super) sha256: Digest,
 }
 
-/// Reads every file that the cascade stands for.
+/// Reads every file that the cascade depends on.
 pub(super) fn verify(parts: &Parts) -> Result<Vec<File>> {
     let wanted: Vec<_> = wanted(parts).into_iter().collect();
     let (next, read) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -40,7 +41,9 @@ pub(super) fn verify(parts: &Parts) -> Result<Vec<File>> {
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| {
-            worker.join().unwrap_or_else(|_| Err(failure::internal("reading a model's files panicked")))
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(failure::internal("reading a model's files panicked")))
         })
     })?;
     let mut files = read.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +60,8 @@ pub(super) fn sums(files: &[File]) -> String {
 fn wanted(parts: &Parts) -> BTreeMap<String, PathBuf> {
     let mut wanted = BTreeMap::new();
     let mut take = |folder: &str, path: PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         wanted.insert(format!("{folder}/{name}"), path);
     };
     let encoder = &parts.encoder;

@@ -1,4 +1,4 @@
-//! From records to messages, and enums back.
+//! Converts records to messages, and enums in both directions.
 
 use darkroom_core::{
     cascade::Cascade,
@@ -8,6 +8,8 @@ use darkroom_core::{
     id::StageName,
     image_state::ImageState,
     job_state::JobState,
+    output::Format,
+    settings::StageSettings,
 };
 use darkroom_proto::v1;
 use darkroom_queue::task::WorkerCard;
@@ -15,7 +17,7 @@ use darkroom_queue::task::WorkerCard;
 use crate::store::{
     forecast::KeptForecast,
     limits::timestamp,
-    records::{ImageRecord, JobRecord},
+    records::{ImageRecord, JobRecord, Manifest},
 };
 
 pub(super) fn job(job: JobRecord) -> v1::Job {
@@ -31,16 +33,19 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
             done: stage.passed,
             dispatched: stage.dispatched,
             total: stage.total,
+            stopped: stage.stopped,
             images_per_second: rate,
         })
         .collect();
     let (manifest, key, sha256) = match job.manifest {
-        None => (v1::ManifestState::Unspecified, String::new(), String::new()),
-        Some(None) => (v1::ManifestState::Pending, String::new(), String::new()),
-        Some(Some((key, sha256))) => (v1::ManifestState::Written, key, sha256.to_string()),
+        Manifest::None => (v1::ManifestState::Unspecified, String::new(), String::new()),
+        Manifest::Pending => (v1::ManifestState::Pending, String::new(), String::new()),
+        Manifest::Written { key, sha256 } => (v1::ManifestState::Written, key, sha256.to_string()),
     };
-    let (end_code, end_reason) = job.end.unwrap_or_default();
+    let end = job.end.map(|end| (end.code.name().to_owned(), end.reason));
+    let (end_code, end_reason) = end.unwrap_or_default();
     v1::Job {
+        device_seconds: job.device_seconds,
         id: job.id.to_string(),
         state: job_state(job.state) as i32,
         cascade_digest: job.cascade.to_string(),
@@ -72,19 +77,23 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
             cascade: job.requested.cascade,
             name: job.name,
             tenant: job.tenant,
-            priority: if job.priority > 0 { v1::Priority::Interactive } else { v1::Priority::Batch } as i32,
+            priority: if job.priority > 0 { v1::Priority::Interactive } else { v1::Priority::Batch }
+                as i32,
             settings: Some(v1::Settings::from(&job.requested.settings)),
             images_per_prompt: job.requested.images_per_prompt,
-            // Told even when the coordinator chose it.
+            // Set even if the coordinator chose it.
             seed: Some(job.seed),
             deadline: job.limits.deadline_ms.map(timestamp),
             max_workers: job.limits.max_workers.unwrap_or(0),
             max_failed_images: job.limits.max_failed,
+            no_reuse: job.no_reuse,
+            labels: job.labels,
         }),
     }
 }
 
-/// A forecast made at a time; `classes` are those who serve each of its stages.
+/// A forecast and the time when it was made; `classes` are the workers that serve each of its
+/// stages.
 pub(super) fn forecast(
     forecast: &Forecast,
     at_ms: i64,
@@ -107,10 +116,11 @@ pub(super) fn forecast(
     }
 }
 
-/// A job's first forecast beside what it took.
+/// Compares a job's first forecast with its real cost.
 fn checked(job: &JobRecord, kept: &KeptForecast) -> Option<v1::ForecastCheck> {
     let spent = kept.spent.as_ref()?;
-    // A retry may come any time later, and what was cancelled took none.
+    // The time is not compared after a retry, which may come any time later, or with cancelled
+    // images, which took none.
     let whole = job.state == JobState::Done && job.generation == 1;
     #[expect(clippy::cast_precision_loss, reason = "milliseconds between two moments of this age")]
     let seconds = job.finished_ms.filter(|_| whole).map(|end| (end - kept.at_ms) as f64 / 1000.0);
@@ -138,10 +148,12 @@ fn checked(job: &JobRecord, kept: &KeptForecast) -> Option<v1::ForecastCheck> {
 
 /// An image of a job whose stages have these names.
 pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
-    let stage = |position: usize| stages.get(position).map_or_else(String::new, ToString::to_string);
+    let stage =
+        |position: usize| stages.get(position).map_or_else(String::new, ToString::to_string);
     let done = image.progress.state == ImageState::Done;
     let picture = image.outputs.last().filter(|_| done);
-    let (error_code, error) = image.error.unwrap_or_default();
+    let failure = image.error.map(|failure| (failure.code.into(), failure.message));
+    let (error_code, error) = failure.unwrap_or_default();
     v1::Image {
         job_id: image.id.job.to_string(),
         index: image.id.index,
@@ -153,6 +165,7 @@ pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
         custom_id: image.naming.custom_id.unwrap_or_default(),
         labels: image.naming.labels,
         line: image.naming.line.unwrap_or(0),
+        settings: image.settings.as_deref().map(v1::Settings::from),
         seed: image.seed,
         state: image_state(image.progress.state) as i32,
         stage: stage(image.progress.stage),
@@ -164,6 +177,10 @@ pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
         key: picture.map_or_else(String::new, |output| output.artifact.key.clone()),
         size_bytes: picture.map_or(0, |output| output.artifact.size),
         sha256: picture.map_or_else(String::new, |output| output.artifact.sha256.to_string()),
+        format: picture
+            .and_then(|output| Format::of_key(&output.artifact.key))
+            .map_or(v1::PictureFormat::Unspecified, v1::PictureFormat::from)
+            .into(),
         device_class: picture.map_or_else(String::new, |output| output.device_class.clone()),
         version: image.version,
         stage_seconds: image
@@ -185,7 +202,10 @@ pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
         size_multiple: stage.size_multiple.unwrap_or(0),
         train_timesteps: stage.train_timesteps.unwrap_or(0),
         noise_timesteps: stage.noise_timesteps.unwrap_or(0),
-        defaults: cascade.spec.defaults(position).ok().as_ref().map(v1::StageSettings::from),
+        defaults: StageSettings::defaults(&cascade.spec, position)
+            .ok()
+            .as_ref()
+            .map(v1::StageSettings::from),
     });
     v1::Cascade {
         name: cascade.spec.name.clone(),
@@ -216,7 +236,7 @@ pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
         tasks_leased: card.leased,
         tasks_done: card.done,
         busy: card.busy,
-        state: card.state.clone(),
+        state: card.state.clone().into(),
         aside_reason: String::new(),
         aside_until: None,
         trouble: card.trouble.clone(),
@@ -230,10 +250,14 @@ pub(super) fn job_state_from(number: i32) -> Result<JobState, UserError> {
         Ok(v1::JobState::Done) => Ok(JobState::Done),
         Ok(v1::JobState::Failed) => Ok(JobState::Failed),
         Ok(v1::JobState::Cancelled) => Ok(JobState::Cancelled),
-        Ok(v1::JobState::Unspecified | v1::JobState::Receiving) | Err(_) => Err(UserError::invalid(
-            "states",
-            format!("states contains {number}; accepted: 2 active, 3 paused, 4 done, 5 failed, 6 cancelled"),
-        )),
+        Ok(v1::JobState::Unspecified | v1::JobState::Receiving) | Err(_) => {
+            Err(UserError::invalid(
+                "states",
+                format!(
+                    "states contains {number}; accepted: 2 active, 3 paused, 4 done, 5 failed, 6 cancelled"
+                ),
+            ))
+        }
     }
 }
 
@@ -265,7 +289,7 @@ fn job_state(state: JobState) -> v1::JobState {
     }
 }
 
-fn image_state(state: ImageState) -> v1::ImageState {
+pub(super) fn image_state(state: ImageState) -> v1::ImageState {
     match state {
         ImageState::Waiting => v1::ImageState::Waiting,
         ImageState::Ready => v1::ImageState::Ready,

@@ -1,7 +1,8 @@
-//! The custom ids of a submit so far, so that one given twice is refused with both prompts named.
+//! The custom ids of a submit so far, so that a duplicate is refused with the names of both
+//! prompts.
 //!
-//! What is stored is checked by the record, chunk against chunk; here one message is enough. What is not stored, a
-//! forecast, is checked here as a whole, by the ids' hashes.
+//! For a stored job, the record compares the chunks, so only one message is checked here. A
+//! forecast is not stored, so it is checked here as a whole, by the ids' hashes.
 
 use std::collections::HashMap;
 
@@ -9,23 +10,23 @@ use darkroom_core::{digest::Digest, error::UserError, label::Naming};
 
 use crate::store::custom_id::{Holder, taken};
 
-/// Who has which custom id.
+/// The custom ids and their prompts.
 #[derive(Default)]
 pub(super) struct CustomIds {
     holders: HashMap<[u8; 16], Holder>,
-    /// Ids of earlier messages count too.
+    /// Ids of earlier messages are checked too.
     pub(super) across: bool,
 }
 
 impl CustomIds {
-    /// Another message begins.
+    /// Begins another message.
     pub(super) fn begin(&mut self) {
         if !self.across {
             self.holders.clear();
         }
     }
 
-    /// Adds the prompt at a position, if it has an id that no other one has.
+    /// Adds the prompt at a position. Refuses a custom id that another prompt has.
     pub(super) fn add(&mut self, position: u64, naming: &Naming) -> Result<(), UserError> {
         let Some(id) = &naming.custom_id else { return Ok(()) };
         let mut hash = [0; 16];

@@ -1,13 +1,14 @@
-//! Checking prompts beside the calls: thousands of texts take a while to prepare, and nobody else's call waits for them.
+//! Checks prompts on separate threads, because preparing thousands of texts takes a while and must
+//! not delay other calls.
 
 use darkroom_proto::v1;
 
 use super::{Farm, inputs::Inputs, refused, validate::Draft};
-use crate::{service::Error, store::records::NewPrompt};
+use crate::{error::Error, store::records::NewPrompt};
 
 impl Farm {
-    /// [`Draft::add`] on a thread of its own. Only so many are at work at a time; the others wait their turn. It ends early
-    /// when the coordinator stops, or when the caller is gone.
+    /// Runs [`Draft::add`] on a separate thread. The number of running ones is limited; others
+    /// wait. It ends early if the coordinator stops or the caller is gone.
     pub(super) async fn add_prompts(
         &self,
         mut draft: Draft,

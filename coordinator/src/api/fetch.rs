@@ -1,8 +1,7 @@
-//! A picture's bytes, verified, in chunks, or a link to them; a manifest's, as they lie there: whoever reads it proves it
-//! by its hash.
+//! Sends a picture or a preview in verified chunks, or a link to it. A manifest is sent as stored;
+//! the client verifies it by its hash.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,62 +10,119 @@ use bytes::Bytes;
 use darkroom_core::{
     artifact::ArtifactRef,
     error::{Code, UserError},
+    id::StageName,
     image_state::ImageState,
+    output::Format,
+    thumbnail::check_edge,
 };
+use darkroom_farm_api::{Answer, Caller, Outgoing};
 use darkroom_proto::v1;
-use tokio_stream::Stream;
-use tonic::Status;
 
-use super::{Farm, job_id, refused};
-use crate::service::{Error, Shared};
+use super::{Farm, failure, job_id, refused};
+use crate::{
+    error::Error,
+    previews::{Fault, is_tensor},
+    shared::Shared,
+    store::records::Manifest,
+};
 
-/// Bytes of one chunk.
+/// Bytes per chunk.
 const CHUNK: usize = 64 << 10;
-/// Life of a link when the request names none, and at most (what S3 allows), seconds.
+/// Default and longest lifetime of a link, in seconds. The longest is S3's limit.
 const LINK_SECONDS: u32 = 3600;
 const MAX_LINK_SECONDS: u32 = 7 * 24 * 3600;
 
-/// The chunks of a picture.
-pub(crate) type ChunkStream = Pin<Box<dyn Stream<Item = Result<v1::FetchImageChunk, Status>> + Send>>;
+/// The requested part of an image.
+struct Asked<'a> {
+    job: &'a str,
+    index: u64,
+    stage: &'a str,
+    max_edge: u32,
+}
 
-/// The chunks of a manifest.
-pub(crate) type ManifestStream = Pin<Box<dyn Stream<Item = Result<v1::FetchManifestChunk, Status>> + Send>>;
+/// An image's artifact for such a request.
+struct Shown {
+    artifact: ArtifactRef,
+    /// It is the final picture, as stored.
+    is_picture: bool,
+    /// Its name in messages.
+    name: String,
+}
 
 impl Farm {
-    pub(super) async fn fetch(&self, request: v1::FetchImageRequest) -> Result<ChunkStream, Error> {
-        let artifact = self.picture(&request.job_id, request.index).await?;
-        if request.offset > artifact.size {
-            return Err(refused(UserError::invalid(
-                "offset",
-                format!("offset is {}; accepted: 0 to {}", request.offset, artifact.size),
-            )));
+    pub(super) async fn fetch(
+        &self,
+        _caller: &Caller,
+        request: v1::FetchImageRequest,
+    ) -> Result<Outgoing<v1::FetchImageChunk>, Error> {
+        let v1::FetchImageRequest { job_id, index, offset, stage, max_edge } = &request;
+        let asked = Asked { job: job_id, index: *index, stage, max_edge: *max_edge };
+        let shown = self.shown(&asked).await?;
+        let (artifact, picture) = if shown.is_picture {
+            let offset = *offset;
+            if offset > shown.artifact.size {
+                return Err(beyond(offset, shown.artifact.size));
+            }
+            let picture = self.shared.artifacts.get(&shown.artifact).await?;
+            (shown.artifact, picture)
+        } else {
+            let preview =
+                self.shared.previews.read(self.shared.source(), &shown.artifact, *max_edge).await;
+            preview.map_err(|fault| shown.fault(fault))?
+        };
+        if *offset > artifact.size {
+            return Err(beyond(*offset, artifact.size));
         }
-        let picture = self.shared.artifacts.get(&artifact).await?;
-        let offset = usize::try_from(request.offset).unwrap_or(usize::MAX).min(picture.len());
+        let offset = usize::try_from(*offset).unwrap_or(usize::MAX).min(picture.len());
         let chunks = chunks(&picture.slice(offset..));
+        let format = format(&artifact);
         let first = |position: usize| position == 0;
         let messages = chunks.into_iter().enumerate().map(move |(position, data)| {
             Ok(v1::FetchImageChunk {
                 data: data.to_vec(),
                 total_bytes: if first(position) { artifact.size } else { 0 },
                 sha256: if first(position) { artifact.sha256.to_string() } else { String::new() },
+                format: if first(position) { format.into() } else { 0 },
             })
         });
         Ok(Box::pin(tokio_stream::iter(messages)))
     }
 
-    pub(super) async fn sign(&self, request: v1::SignImageRequest) -> Result<v1::SignImageResponse, Error> {
+    pub(super) async fn sign(
+        &self,
+        _caller: &Caller,
+        request: v1::SignImageRequest,
+    ) -> Result<v1::SignImageResponse, Error> {
         let life = link_life(request.link_seconds)?;
-        let artifact = self.picture(&request.job_id, request.index).await?;
-        // A signature counts from a whole second, by the same clock: the link lives no shorter than is told.
+        let v1::SignImageRequest { job_id, index, stage, max_edge, .. } = &request;
+        let asked = Asked { job: job_id, index: *index, stage, max_edge: *max_edge };
+        let shown = self.shown(&asked).await?;
+        // If storage has no links, no preview is made for nothing.
+        let link = self.shared.artifacts.signed_url(&shown.artifact, life).await?;
+        let (artifact, link) = match link {
+            Some(_) if !shown.is_picture => {
+                let previews = &self.shared.previews;
+                let preview =
+                    previews.place(self.shared.source(), &shown.artifact, *max_edge).await;
+                let preview = preview.map_err(|fault| shown.fault(fault))?;
+                // The link is signed now, so the time to make the preview does not shorten its
+                // life.
+                let link = self.shared.artifacts.signed_url(&preview, life).await?;
+                (preview, link)
+            }
+            link => (shown.artifact, link),
+        };
+        // A signature's time is rounded to a whole second of the same clock, so the link lives at
+        // least as long as reported.
         let mut expires_at = prost_types::Timestamp::from(SystemTime::now() + life);
         expires_at.nanos = 0;
-        let url = self.shared.artifacts.signed_url(&artifact, life).await?.ok_or_else(|| {
+        let url = link.ok_or_else(|| {
             refused(UserError::new(
                 Code::FailedPrecondition,
                 "STORAGE_HAS_NO_LINKS",
-                "this farm keeps its pictures where there are no links (a folder); accepted: FetchImage (`darkroom get`), \
-                 or a farm whose artifacts lie in S3, Google Cloud Storage or Azure",
+                "this farm keeps its pictures in a folder, which has no links; accepted: \
+                 FetchImage (`darkroom get`), or a farm with artifacts in S3, Google Cloud Storage \
+                 or Azure",
             ))
         })?;
         Ok(v1::SignImageResponse {
@@ -74,27 +130,58 @@ impl Farm {
             expires_at: Some(expires_at),
             size_bytes: artifact.size,
             sha256: artifact.sha256.to_string(),
+            format: format(&artifact).into(),
         })
     }
 
-    /// The PNG of an image that is done.
-    async fn picture(&self, job: &str, index: u64) -> Result<ArtifactRef, Error> {
-        let image = self.shared.front.image(job_id("job_id", job)?, index).await?;
-        let state = image.progress.state;
-        let output = image.outputs.last().filter(|_| state == ImageState::Done).ok_or_else(|| {
+    /// The final picture of a done image, or the output of a stage that the image has passed.
+    async fn shown(&self, asked: &Asked<'_>) -> Result<Shown, Error> {
+        let Asked { index, max_edge, .. } = *asked;
+        check_edge(max_edge).map_err(refused)?;
+        let id = job_id("job_id", asked.job)?;
+        if asked.stage.is_empty() {
+            let image = self.front.image(id, index).await?;
+            let state = image.progress.state;
+            let output =
+                image.outputs.into_iter().next_back().filter(|_| state == ImageState::Done);
+            let artifact = output.map(|output| output.artifact).ok_or_else(|| {
+                refused(UserError::new(
+                    Code::FailedPrecondition,
+                    "IMAGE_NOT_DONE",
+                    format!("image {index} is {state}; accepted: an image that is done"),
+                ))
+            })?;
+            let name = format!("the picture of image {index}");
+            return Ok(Shown { artifact, is_picture: max_edge == 0, name });
+        }
+        let stages = self.stage_names.of(self.front.as_ref(), id).await?;
+        let stage = position(&stages, asked.stage).map_err(refused)?;
+        let image = self.front.image(id, index).await?;
+        let (state, at) = (image.progress.state, image.progress.stage);
+        let output = image.outputs.into_iter().find(|output| output.stage == stage);
+        let artifact = output.map(|output| output.artifact).ok_or_else(|| {
+            let at = stages.get(at).map_or_else(String::new, ToString::to_string);
             refused(UserError::new(
                 Code::FailedPrecondition,
-                "IMAGE_NOT_DONE",
-                format!("image {index} is {state}; accepted: an image that is done"),
+                "STAGE_NOT_DONE",
+                format!(
+                    "image {index} has not passed stage {}: it is {state} in stage {at}; accepted: a stage that it has passed",
+                    asked.stage
+                ),
             ))
         })?;
-        Ok(output.artifact.clone())
+        let name = format!("the output of stage {} of image {index}", asked.stage);
+        Ok(Shown { is_picture: max_edge == 0 && !is_tensor(&artifact), artifact, name })
     }
 
-    pub(super) async fn manifest(&self, request: v1::FetchManifestRequest) -> Result<ManifestStream, Error> {
+    pub(super) async fn manifest(
+        &self,
+        _caller: &Caller,
+        request: v1::FetchManifestRequest,
+    ) -> Result<Outgoing<v1::FetchManifestChunk>, Error> {
         let id = job_id("job_id", &request.job_id)?;
-        let job = self.shared.front.job(id).await?;
-        let Some((key, sha256)) = job.manifest.flatten() else {
+        let job = self.front.job(id).await?;
+        let Manifest::Written { key, sha256 } = job.manifest else {
             return Err(refused(UserError::new(
                 Code::FailedPrecondition,
                 "NO_MANIFEST",
@@ -119,6 +206,42 @@ impl Farm {
     }
 }
 
+/// The file format of a picture.
+fn format(artifact: &ArtifactRef) -> v1::PictureFormat {
+    Format::of_key(&artifact.key).map_or(v1::PictureFormat::Unspecified, v1::PictureFormat::from)
+}
+
+impl Shown {
+    /// Says to the user why there is no preview of it.
+    fn fault(&self, fault: Fault) -> Error {
+        match fault {
+            Fault::Failed(error) => error,
+            Fault::Lost => refused(UserError::new(
+                Code::NotFound,
+                "PREVIEW_LOST",
+                format!(
+                    "{} is gone from the farm's storage; accepted: a stage whose output is still \
+                     stored",
+                    self.name
+                ),
+            )),
+        }
+    }
+}
+
+fn beyond(offset: u64, size: u64) -> Error {
+    refused(UserError::invalid("offset", format!("offset is {offset}; accepted: 0 to {size}")))
+}
+
+/// Position of a stage by its name.
+pub(super) fn position(stages: &[StageName], name: &str) -> Result<usize, UserError> {
+    let found = stages.iter().position(|stage| stage.as_str() == name);
+    found.ok_or_else(|| {
+        let names: Vec<_> = stages.iter().map(ToString::to_string).collect();
+        UserError::invalid("stage", format!("stage is {name:?}; accepted: {}", names.join(", ")))
+    })
+}
+
 fn link_life(seconds: u32) -> Result<Duration, Error> {
     match seconds {
         0 => Ok(Duration::from_secs(LINK_SECONDS.into())),
@@ -132,17 +255,18 @@ fn link_life(seconds: u32) -> Result<Duration, Error> {
     }
 }
 
-/// Reads the manifest part by part, so that one of a million images needs no memory; ends early when nobody listens.
+/// Reads the manifest in parts, so that a large one needs little memory. Ends early if the client
+/// is gone.
 async fn send_manifest(
     shared: Arc<Shared>,
     artifact: ArtifactRef,
     mut at: u64,
-    send: tokio::sync::mpsc::Sender<Result<v1::FetchManifestChunk, Status>>,
+    send: tokio::sync::mpsc::Sender<Answer<v1::FetchManifestChunk>>,
 ) {
     let mut first = true;
     while first || at < artifact.size {
         let chunk = shared.artifacts.get_range(&artifact, at..at + CHUNK as u64).await;
-        let chunk = chunk.map_err(|error| super::status(&error.into())).map(|data| {
+        let chunk = chunk.map_err(|error| failure(&error.into())).map(|data| {
             at += data.len() as u64;
             v1::FetchManifestChunk {
                 data: data.to_vec(),
@@ -158,10 +282,12 @@ async fn send_manifest(
     }
 }
 
-/// At least one chunk, so that size and hash are always told.
-fn chunks(bytes: &Bytes) -> Vec<Bytes> {
-    let mut chunks: Vec<Bytes> =
-        (0..bytes.len()).step_by(CHUNK).map(|at| bytes.slice(at..bytes.len().min(at + CHUNK))).collect();
+/// At least one chunk, so that size and hash are always sent.
+pub(super) fn chunks(bytes: &Bytes) -> Vec<Bytes> {
+    let mut chunks: Vec<Bytes> = (0..bytes.len())
+        .step_by(CHUNK)
+        .map(|at| bytes.slice(at..bytes.len().min(at + CHUNK)))
+        .collect();
     if chunks.is_empty() {
         chunks.push(Bytes::new());
     }

@@ -1,4 +1,5 @@
-//! The pictures that prompts name: which of them the farm has, and whether each is what its job can start from.
+//! The pictures that prompts name: whether the farm has them, and whether the job can start from
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +16,12 @@ use darkroom_core::{
 use darkroom_proto::v1;
 
 use super::Farm;
-use crate::{service::Error, store::records::Input};
+use crate::{
+    error::Error,
+    store::records::{Input, Remark},
+};
 
-/// What a job asks of its prompts' pictures.
+/// A job's requirements for its prompts' pictures.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     start: Start,
@@ -32,41 +36,54 @@ impl Wanted {
     }
 }
 
-/// The pictures that a chunk of prompts names and the farm has.
+/// What a prompt's images start from.
+#[derive(Debug, Default)]
+pub(super) struct Brought {
+    pub(super) image: Option<ArtifactRef>,
+    pub(super) mask: Option<ArtifactRef>,
+    /// Notes about changes when these were decoded, and when they will be fitted.
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// The pictures named in a chunk of prompts that the farm has.
 #[derive(Debug, Default)]
 pub(super) struct Inputs(BTreeMap<Digest, Input>);
 
 impl Farm {
-    /// Asks the record only where a prompt names something.
+    /// Asks the record only if a prompt names a picture.
     pub(super) async fn inputs_of(&self, prompts: &[v1::Prompt]) -> Result<Inputs, Error> {
         let named = prompts.iter().flat_map(|prompt| [&prompt.image, &prompt.mask]);
         let named: BTreeSet<Digest> = named.filter_map(|name| name.parse().ok()).collect();
         if named.is_empty() {
             return Ok(Inputs::default());
         }
-        let known = self.shared.front.inputs(&named.into_iter().collect::<Vec<_>>()).await?;
+        let known = self.front.inputs(&named.into_iter().collect::<Vec<_>>()).await?;
         Ok(Inputs(known.into_iter().map(|input| (input.sha256, input)).collect()))
     }
 }
 
 impl Inputs {
-    /// A prompt's picture and mask, if they are what the job starts from; `path` names a key's field.
+    /// A prompt's picture and mask, if they meet the job's requirements. `path` gives the name of a
+    /// key's field.
     pub(super) fn of_prompt(
         &self,
         prompt: &v1::Prompt,
         wanted: &Wanted,
         path: &dyn Fn(&str) -> String,
-    ) -> Result<(Option<ArtifactRef>, Option<ArtifactRef>), UserError> {
+    ) -> Result<Brought, UserError> {
         if prompt.image.is_empty() && prompt.mask.is_empty() && !wanted.start.takes_picture() {
-            return Ok((None, None));
+            return Ok(Brought::default());
         }
         if prompt.image.is_empty() && !prompt.mask.is_empty() {
             let field = path("image");
-            let message =
-                format!("{field} is missing beside a mask; accepted: the picture that the mask is of");
+            let message = format!(
+                "{field} is missing, but there is a mask; accepted: the picture that the mask \
+                 belongs to"
+            );
             return Err(UserError::invalid(field, message));
         }
-        let image = self.named(&path("image"), &prompt.image, wanted.start.takes_picture(), wanted)?;
+        let image =
+            self.named(&path("image"), &prompt.image, wanted.start.takes_picture(), wanted)?;
         let mask = self.named(&path("mask"), &prompt.mask, wanted.start.takes_mask(), wanted)?;
         if let Some(image) = image {
             check_extent(&path("image"), image, wanted)?;
@@ -74,10 +91,14 @@ impl Inputs {
         if let Some((image, mask)) = image.zip(mask) {
             check_mask(&path("mask"), mask, image)?;
         }
-        Ok((image.map(Input::artifact), mask.map(Input::artifact)))
+        Ok(Brought {
+            image: image.map(Input::artifact),
+            mask: mask.map(Input::artifact),
+            remarks: remarks(image, mask, wanted),
+        })
     }
 
-    /// The picture of that name, there where it is needed and only there.
+    /// The picture of that name. It must be given if it is needed, and only then.
     fn named(
         &self,
         field: &str,
@@ -103,14 +124,20 @@ impl Inputs {
             }
             (name, true) => {
                 let digest: Digest = name.parse().map_err(|_| {
-                    UserError::invalid(field, format!("{field} is {name:?}; accepted: 64 hexadecimal digits"))
+                    UserError::invalid(
+                        field,
+                        format!("{field} is {name:?}; accepted: 64 hexadecimal digits"),
+                    )
                 })?;
                 self.0.get(&digest).map(Some).ok_or_else(|| UserError {
                     field: Some(field.to_owned()),
                     ..UserError::new(
                         Code::NotFound,
                         "UNKNOWN_INPUT",
-                        format!("{field} is {digest}, which the farm does not have; accepted: what was sent with UploadInput"),
+                        format!(
+                            "{field} is {digest}, which the farm does not have; accepted: a \
+                            picture sent with UploadInput"
+                        ),
                     )
                 })
             }
@@ -118,14 +145,26 @@ impl Inputs {
     }
 }
 
-/// Any size will do but where the job says that pictures must have the shape.
+/// Notes for the user about a picture and its mask. Changes to the picture's shape also apply to
+/// the mask, so they are noted once.
+fn remarks(image: Option<&Input>, mask: Option<&Input>, wanted: &Wanted) -> Vec<Remark> {
+    let remark = |of_mask| move |text: &String| Remark { of_mask, text: text.clone() };
+    let fitted =
+        image.and_then(|image| wanted.fit.unwrap_or_default().remark(image.extent, wanted.extent));
+    let of_image =
+        image.into_iter().flat_map(|image| &image.notes).chain(&fitted).map(remark(false));
+    let of_mask = mask.into_iter().flat_map(|mask| &mask.notes).map(remark(true));
+    of_image.chain(of_mask).collect()
+}
+
+/// Any size is allowed, unless the job's fit is exact.
 fn check_extent(field: &str, image: &Input, wanted: &Wanted) -> Result<(), UserError> {
     let Wanted { start, fit, extent } = *wanted;
     if fit != Some(Fit::Exact) {
         return Ok(());
     }
     let (fits, accepted) = if start == Start::LowRes {
-        (image.extent == extent, format!("{extent}, what the stage before would have made"))
+        (image.extent == extent, format!("{extent}, the size of the preceding stage's output"))
     } else {
         (extent.has_shape_of(image.extent), format!("a picture with the shape of {extent}"))
     };
@@ -141,8 +180,10 @@ fn check_extent(field: &str, image: &Input, wanted: &Wanted) -> Result<(), UserE
 
 fn check_mask(field: &str, mask: &Input, image: &Input) -> Result<(), UserError> {
     if mask.extent != image.extent {
-        let message =
-            format!("{field} has {} pixels; accepted: {}, as many as its picture", mask.extent, image.extent);
+        let message = format!(
+            "{field} has {} pixels; accepted: {}, as many as its picture",
+            mask.extent, image.extent
+        );
         return Err(UserError::invalid(field, message));
     }
     if !mask.is_mask {

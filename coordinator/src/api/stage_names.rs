@@ -1,4 +1,4 @@
-//! The names of jobs' stages, remembered: they never change, and every page of images needs them.
+//! A cache of the names of jobs' stages, which never change and which every page of images needs.
 
 use std::{
     collections::HashMap,
@@ -8,20 +8,24 @@ use std::{
 use darkroom_core::id::{JobId, StageName};
 
 use crate::{
-    service::Error,
-    store::{Store, records::JobRecord},
+    error::Error,
+    store::{records::JobRecord, roles::Queries},
 };
 
-/// Jobs remembered at most; then all are forgotten.
+/// Most jobs that are remembered; then all are forgotten.
 const MOST: usize = 4096;
 
-/// What is remembered.
+/// The remembered names.
 #[derive(Debug, Default)]
 pub(super) struct StageNames(Mutex<HashMap<JobId, Arc<[StageName]>>>);
 
 impl StageNames {
-    /// Of a job, from the record if they are not known.
-    pub(super) async fn of(&self, store: &dyn Store, job: JobId) -> Result<Arc<[StageName]>, Error> {
+    /// The names of a job, from the record if they are not known.
+    pub(super) async fn of(
+        &self,
+        store: &dyn Queries,
+        job: JobId,
+    ) -> Result<Arc<[StageName]>, Error> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&job).cloned();
         if let Some(known) = known {
             return Ok(known);
@@ -36,7 +40,7 @@ impl StageNames {
     }
 }
 
-/// The stages that a job's images pass.
+/// The stages that any of a job's images pass.
 pub(super) fn names(job: &JobRecord) -> Vec<StageName> {
-    job.settings.stages.iter().map(|stage| stage.stage.clone()).collect()
+    job.stage_names().cloned().collect()
 }

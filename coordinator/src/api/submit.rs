@@ -1,32 +1,36 @@
-//! Submitting: whole, or in chunks.
+//! Submits, whole or in chunks.
 
 use std::sync::Arc;
 
 use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{Caller, Incoming};
 use darkroom_proto::v1::{self, submit_job_chunk::Part};
 use tokio::{
-    task::{JoinError, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
     time::timeout,
 };
 use tokio_stream::StreamExt;
-use tonic::Streaming;
 
 use super::{Farm, convert, jobs::AFTERWARDS, progress, refused, validate::Draft};
 use crate::{
-    service::{Error, Shared},
+    error::Error,
+    forecasts,
     store::{
         self,
         error::{OUTCOME_UNKNOWN, request_id_taken},
-        forecast::KeptForecast,
-        records::{JobRecord, NewJob, Submitted},
+        records::{NewJob, Submitted},
     },
 };
 
-/// Chunks of one submit that are stored at a time.
+/// Chunks of one submit that are stored at one time.
 const SIDE_BY_SIDE: usize = 3;
 
 impl Farm {
-    pub(super) async fn submit(&self, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse, Error> {
+    pub(super) async fn submit(
+        &self,
+        _caller: &Caller,
+        request: v1::SubmitJobRequest,
+    ) -> Result<v1::SubmitJobResponse, Error> {
         let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
         let inputs = timeout(self.shared.options.call, self.inputs_of(&request.prompts)).await;
         let inputs = inputs.map_err(|_| {
@@ -38,7 +42,7 @@ impl Farm {
         })??;
         let (draft, prompts) = self.add_prompts(draft, request.prompts, inputs).await?;
         let content = draft.finish().map_err(refused)?;
-        let storing = self.shared.front.submit(&draft.job, &prompts, content);
+        let storing = self.front.submit(&draft.job, &prompts, content);
         let submitted = match timeout(self.shared.options.submit, storing).await {
             Ok(stored) => stored.map_err(|error| unsure_submit(&draft.job, error))?,
             Err(_) => return Err(unsure(&draft.job, "the record took too long")),
@@ -48,7 +52,8 @@ impl Farm {
 
     pub(super) async fn submit_stream(
         &self,
-        mut chunks: Streaming<v1::SubmitJobChunk>,
+        _caller: &Caller,
+        mut chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::SubmitJobResponse, Error> {
         let Some(Part::Spec(spec)) = next(&mut chunks).await? else {
             return Err(refused(UserError::invalid(
@@ -58,23 +63,26 @@ impl Farm {
         };
         let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
         if let Some(existing) = self.submitted_before(&draft).await? {
-            // Only what repeats it can follow, so nothing of it is kept.
+            // Only a repeated submit can follow, so its prompts are not kept.
             let draft = self.receive(&mut chunks, draft, false).await?;
             let content = draft.finish().map_err(refused)?;
             if content != existing.1 {
                 let request = draft.job.client_request_id.unwrap_or_default();
                 return Err(refused(request_id_taken(&request, &existing.0.to_string())));
             }
-            let job = self.shared.front.job(existing.0).await?;
+            let job = self.front.job(existing.0).await?;
             return Ok(self.submitted(Submitted { job, existed: true }).await);
         }
-        self.shared.front.begin(&draft.job).await?;
         let id = draft.job.id;
-        // However the stream ends (an error, a client that goes away), what was not accepted is given up.
-        let abandon = Abandon { farm: self, job: Some(id) };
+        // If the stream ends in any other way (an error, a client that goes away, even while the row
+        // is made), the job is given up.
+        let (front, job) = (Arc::clone(&self.front), draft.job.clone());
+        let begun = self.shared.tasks.spawn(async move { front.begin(&job).await });
+        let mut abandon = Abandon { farm: self, job: Some(id), begun: Some(begun) };
+        abandon.begun().await?;
         let draft = self.receive(&mut chunks, draft, true).await?;
         let content = draft.finish().map_err(refused)?;
-        let accepted = self.shared.front.accept(id, content).await;
+        let accepted = self.front.accept(id, content).await;
         let submitted = accepted.map_err(|error| unsure_submit(&draft.job, error))?;
         abandon.accepted();
         Ok(self.submitted(submitted).await)
@@ -85,18 +93,18 @@ impl Farm {
         draft: &Draft,
     ) -> Result<Option<(darkroom_core::id::JobId, darkroom_core::digest::Digest)>, Error> {
         match &draft.job.client_request_id {
-            Some(request) => Ok(self.shared.front.find_submitted(&draft.job.tenant, request).await?),
+            Some(request) => Ok(self.front.find_submitted(&draft.job.tenant, request).await?),
             None => Ok(None),
         }
     }
 
     async fn receive(
         &self,
-        chunks: &mut Streaming<v1::SubmitJobChunk>,
+        chunks: &mut Incoming<v1::SubmitJobChunk>,
         mut draft: Draft,
         keep: bool,
     ) -> Result<Draft, Error> {
-        // Chunks are stored side by side, and the next one is read meanwhile.
+        // Chunks are stored concurrently, and the next one is read meanwhile.
         let mut storing = JoinSet::new();
         while let Some(part) = next(chunks).await? {
             let Part::Prompts(chunk) = part else {
@@ -112,21 +120,22 @@ impl Farm {
                 if storing.len() >= SIDE_BY_SIDE {
                     stored(storing.join_next().await)?;
                 }
-                let (store, job) = (Arc::clone(&self.shared.front), draft.job.id);
+                let (store, job) = (Arc::clone(&self.front), draft.job.id);
                 storing.spawn(async move { store.receive(job, &prompts).await });
             }
         }
         while !storing.is_empty() {
             stored(storing.join_next().await)?;
         }
-        // Refused here, before anything else is asked.
+        // Refused here, before anything else is checked.
         draft.finish().map_err(refused)?;
         Ok(draft)
     }
 
     pub(super) async fn forecast(
         &self,
-        mut chunks: Streaming<v1::SubmitJobChunk>,
+        _caller: &Caller,
+        mut chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::ForecastJobResponse, Error> {
         let Some(Part::Spec(spec)) = next(&mut chunks).await? else {
             return Err(refused(UserError::invalid(
@@ -136,11 +145,13 @@ impl Farm {
         };
         let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?.counting();
         let draft = self.receive(&mut chunks, draft, false).await?;
-        let (images, texts) = (draft.images(), draft.texts());
+        let (images, texts, loads) = (draft.images(), draft.texts(), draft.loads());
         let job = &draft.job;
-        let (forecast, pools) = progress::forecast_new(&self.shared, job, texts, images).await?;
-        let classes = progress::classes(&self.shared, &pools, &job.settings);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let rivals = self.front.active_jobs(job.priority).await? + 1;
+        let (forecast, pools) = forecasts::of_new(&self.shared, job, (texts, &loads), rivals);
+        let classes = progress::classes(&self.shared, &pools, &loads);
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         Ok(v1::ForecastJobResponse {
             forecast: Some(convert::forecast(&forecast, now_ms, classes)),
@@ -150,21 +161,27 @@ impl Farm {
         })
     }
 
-    /// The answer to a submit that is committed: nothing may make a refusal of it any more.
+    /// The answer to a committed submit. From here on, nothing may turn it into an error.
     async fn submitted(&self, mut submitted: Submitted) -> v1::SubmitJobResponse {
         if !submitted.existed {
             tracing::info!(job.id = %submitted.job.id, job.images = submitted.job.images, "job accepted");
             self.shared.events.dispatch.notify_one();
             // Texts may have been encoded between the chunks.
             self.shared.events.follow.notify_one();
-            match timeout(AFTERWARDS, keep_forecast(&self.shared, &submitted.job)).await {
+            match timeout(
+                AFTERWARDS,
+                forecasts::keep(&self.shared, self.front.as_ref(), &submitted.job),
+            )
+            .await
+            {
                 Ok(Ok(None)) => {}
                 Ok(Ok(kept)) => submitted.job.forecast = kept,
                 Ok(Err(error)) => {
-                    tracing::warn!(job.id = %submitted.job.id, %error, "an accepted job's forecast is kept later");
+                    tracing::warn!(job.id = %submitted.job.id, %error, "the job's forecast is kept \
+                        later");
                 }
                 Err(_) => {
-                    tracing::warn!(job.id = %submitted.job.id, "an accepted job's forecast is kept later")
+                    tracing::warn!(job.id = %submitted.job.id, "the job's forecast is kept later")
                 }
             }
         }
@@ -173,7 +190,7 @@ impl Farm {
     }
 }
 
-/// What became of a submit that the store does not know of.
+/// Finds out what became of a submit whose commit is uncertain.
 fn unsure_submit(job: &NewJob, error: store::Error) -> Error {
     match error {
         store::Error::Unknown(_) => unsure(job, &error.to_string()),
@@ -181,22 +198,23 @@ fn unsure_submit(job: &NewJob, error: store::Error) -> Error {
     }
 }
 
-/// A submit that may have been accepted: how to repeat it without harm, or how to find out.
+/// The error for a submit that may have been accepted: how to repeat it safely, or how to find out.
 fn unsure(job: &NewJob, why: &str) -> Error {
     let id = job.id;
     let (code, advice) = match &job.client_request_id {
         Some(request) => (
             Code::Unavailable,
             format!(
-                "submit it again with the same client_request_id ({request:?}): it is then accepted once, whatever \
-                 became of this time"
+                "submit it again with the same client_request_id ({request:?}), so that it is \
+                 accepted only once"
             ),
         ),
         None => (
-            Code::Internal,
+            Code::Unknown,
             format!(
-                "if it was accepted, it is job {id}: look with `darkroom status {id}` in ten seconds, and submit it again \
-                 if there is no such job (with a client_request_id it could simply be repeated)"
+                "if it was accepted, it is job {id}: check with `darkroom status {id}` in ten \
+                 seconds, and submit it again if there is no such job (with a client_request_id, \
+                 you could simply repeat the submit)"
             ),
         ),
     };
@@ -207,15 +225,6 @@ fn unsure(job: &NewJob, why: &str) -> Error {
     ))
 }
 
-/// Keeps a job's first forecast, if there is one by now: all its stages served and measured.
-pub(crate) async fn keep_forecast(shared: &Shared, job: &JobRecord) -> Result<Option<KeptForecast>, Error> {
-    let rivals = shared.front.active_jobs(job.priority).await?;
-    let forecast = progress::forecast(shared, job, rivals);
-    let Some(forecast) = forecast.filter(|forecast| forecast.seconds.is_some()) else { return Ok(None) };
-    let kept = shared.front.keep_forecast(job.id, &forecast).await?;
-    Ok(kept.then_some(KeptForecast { at_ms: job.now_ms, forecast, spent: None }))
-}
-
 fn stored(joined: Option<Result<Result<(), store::Error>, JoinError>>) -> Result<(), Error> {
     match joined {
         None => Ok(()),
@@ -224,22 +233,42 @@ fn stored(joined: Option<Result<Result<(), store::Error>, JoinError>>) -> Result
     }
 }
 
-async fn next(chunks: &mut Streaming<v1::SubmitJobChunk>) -> Result<Option<Part>, Error> {
+async fn next(chunks: &mut Incoming<v1::SubmitJobChunk>) -> Result<Option<Part>, Error> {
     match chunks.next().await {
         None => Ok(None),
         Some(Ok(v1::SubmitJobChunk { part: Some(part) })) => Ok(Some(part)),
-        Some(Ok(_)) => Err(refused(UserError::invalid("part", "part is missing; accepted: spec or prompts"))),
-        Some(Err(status)) => Err(refused(darkroom_proto::status::from_status(&status))),
+        Some(Ok(_)) => {
+            Err(refused(UserError::invalid("part", "part is missing; accepted: spec or prompts")))
+        }
+        Some(Err(error)) => Err(refused(error)),
     }
 }
 
-/// Gives a job up when it is dropped before it was accepted.
+/// Gives the job up if it is dropped before the job is accepted.
 struct Abandon<'a> {
     farm: &'a Farm,
     job: Option<darkroom_core::id::JobId>,
+    /// Makes the job's row, until it has. A call that is cancelled meanwhile does not cancel it, as
+    /// nobody would know then whether there is a row.
+    begun: Option<JoinHandle<Result<(), store::Error>>>,
 }
 
 impl Abandon<'_> {
+    /// Waits until the job's row is made.
+    async fn begun(&mut self) -> Result<(), Error> {
+        let Some(begun) = &mut self.begun else { return Ok(()) };
+        let joined = begun.await;
+        self.begun = None;
+        match joined.map_err(Error::other)? {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Only where nobody knows is there something to give up.
+                self.job = self.job.filter(|_| matches!(error, store::Error::Unknown(_)));
+                Err(error.into())
+            }
+        }
+    }
+
     fn accepted(mut self) {
         self.job = None;
     }
@@ -248,11 +277,15 @@ impl Abandon<'_> {
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
         let Some(job) = self.job else { return };
-        let shared = std::sync::Arc::clone(&self.farm.shared);
+        let (shared, front) = (Arc::clone(&self.farm.shared), Arc::clone(&self.farm.front));
+        let begun = self.begun.take();
         self.farm.shared.tasks.spawn(async move {
+            if let Some(begun) = begun {
+                let _ = begun.await;
+            }
             shared.counters.submits_abandoned.add(1);
-            if let Err(error) = shared.front.abandon(job).await {
-                tracing::warn!(job.id = %job, %error, "an abandoned submit stays until it is swept");
+            if let Err(error) = front.abandon(job).await {
+                tracing::warn!(job.id = %job, %error, "an abandoned submit stays until the sweep");
             }
         });
     }

@@ -1,4 +1,5 @@
-//! Pictures coming in: gathered within bounds, decoded once, stored as a canonical PNG, noted under both hashes.
+//! Uploads of pictures: each is collected within limits, decoded once, stored as a canonical PNG,
+//! and recorded under both hashes.
 
 use bytes::{Bytes, BytesMut};
 use darkroom_artifacts::{
@@ -6,14 +7,15 @@ use darkroom_artifacts::{
     picture::EXTENSION,
 };
 use darkroom_core::{digest::Digest, error::UserError};
+use darkroom_farm_api::{Caller, Incoming};
 use darkroom_proto::v1;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::StreamExt;
-use tonic::Streaming;
 
 use super::{Farm, refused};
 use crate::{
-    service::{DECODING_MIB, Error},
+    decoding::DECODING_MIB,
+    error::Error,
     store::records::{Canonical, Input},
 };
 
@@ -23,35 +25,42 @@ const MAX_CHUNK: usize = 64 << 10;
 impl Farm {
     pub(super) async fn upload(
         &self,
-        mut chunks: Streaming<v1::UploadInputChunk>,
+        _caller: &Caller,
+        mut chunks: Incoming<v1::UploadInputChunk>,
     ) -> Result<v1::UploadInputResponse, Error> {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|status| refused(darkroom_proto::status::from_status(&status)))?;
+            let chunk = chunk.map_err(refused)?;
             if chunk.data.len() > MAX_CHUNK {
-                let message =
-                    format!("data has {} bytes; accepted: at most {MAX_CHUNK} a chunk", chunk.data.len());
+                let message = format!(
+                    "data has {} bytes; accepted: at most {MAX_CHUNK} a chunk",
+                    chunk.data.len()
+                );
                 return Err(refused(UserError::invalid("data", message)));
             }
             if bytes.len() + chunk.data.len() > MAX_BYTES {
-                let message = format!("the file has more than {MAX_BYTES} bytes; accepted: at most so many");
+                let message = format!(
+                    "the file has more than {MAX_BYTES} bytes; accepted: at most that many"
+                );
                 return Err(refused(UserError::invalid("data", message)));
             }
             bytes.extend_from_slice(&chunk.data);
         }
-        // Only what came whole waits for its turn: a slow sender holds up nobody. The server bounds the memory of all.
+        // Only complete files wait for a permit, so a slow sender delays nobody. The server limits
+        // the memory of all uploads.
         let _turn = self.shared.uploads.acquire().await.map_err(Error::other)?;
         self.keep(bytes.freeze()).await
     }
 
     async fn keep(&self, bytes: Bytes) -> Result<v1::UploadInputResponse, Error> {
         let (size, hashed) = (bytes.len() as u64, bytes.clone());
-        let sha256 = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.map_err(Error::other)?;
+        let sha256 =
+            tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.map_err(Error::other)?;
         if let Some(known) = self.known(sha256).await? {
             return Ok(response(&known));
         }
-        let (given, canonical, _memory) = self.decode(bytes).await?;
-        // Stored before it is noted, so that what is noted is there.
+        let Decoded { seen: given, canonical, memory: _memory } = self.decode(bytes).await?;
+        // Stored before it is recorded, so that every recorded picture exists.
         let stored = self.shared.artifacts.put_content(Input::PREFIX, EXTENSION, canonical).await?;
         let input = Input {
             sha256,
@@ -70,15 +79,16 @@ impl Farm {
                 notes: given.notes_of_canonical,
                 ..input.clone()
             };
-            self.shared.front.add_input(&itself).await?;
+            self.front.add_input(&itself).await?;
         }
-        self.shared.front.add_input(&input).await?;
+        self.front.add_input(&input).await?;
         Ok(response(&input))
     }
 
-    /// What was sent before and is stored, whole: it is not decoded again, whatever another decoder would make of it.
+    /// A picture that was uploaded before and is stored intact. It is not decoded again, because
+    /// another decoder might give other pixels.
     async fn known(&self, sha256: Digest) -> Result<Option<Input>, Error> {
-        let known = self.shared.front.inputs(&[sha256]).await?.pop();
+        let known = self.front.inputs(&[sha256]).await?.pop();
         let Some(known) = known.filter(|known| known.canonical.is_some()) else { return Ok(None) };
         match self.shared.artifacts.get(&known.artifact()).await {
             Ok(_) => Ok(Some(known)),
@@ -87,16 +97,17 @@ impl Farm {
         }
     }
 
-    /// Decodes a file off the async threads, within the memory that all decoding may take. What it took is free again once
-    /// the permit is dropped.
-    async fn decode(&self, bytes: Bytes) -> Result<(Seen, Bytes, OwnedSemaphorePermit), Error> {
-        let refuse = |error: input::Error| refused(UserError::invalid("data", format!("the file {error}")));
+    /// Decodes a file on a blocking thread, within the memory limit for decoding. The memory is
+    /// free again when the permit is dropped.
+    async fn decode(&self, bytes: Bytes) -> Result<Decoded, Error> {
+        let refuse =
+            |error: input::Error| refused(UserError::invalid("data", format!("the file {error}")));
         let mib = input::memory(&bytes).map_err(refuse)? >> 20;
         let mib = u32::try_from(mib.clamp(1, DECODING_MIB as u64)).unwrap_or(u32::MAX);
         let permit = std::sync::Arc::clone(&self.shared.decoding).acquire_many_owned(mib);
         let permit = permit.await.map_err(Error::other)?;
         let decoding = tokio::task::spawn_blocking(move || {
-            // The permit comes along: a call that ends meanwhile does not end the decoding.
+            // The permit moves into the task, because decoding continues even if the call ends.
             let given = Given::decode(&bytes)?;
             drop(bytes);
             let canonical = given.pixels.canonical()?;
@@ -107,13 +118,22 @@ impl Farm {
                 notes: given.notes,
                 notes_of_canonical: given.pixels.notes(),
             };
-            Ok((seen, Bytes::from(canonical), permit))
+            Ok(Decoded { seen, canonical: canonical.into(), memory: permit })
         });
         decoding.await.map_err(Error::other)?.map_err(refuse)
     }
 }
 
-/// What a file is, without its pixels.
+/// A file that was decoded.
+struct Decoded {
+    seen: Seen,
+    /// Its canonical form.
+    canonical: Bytes,
+    /// The memory that decoding it may take.
+    memory: OwnedSemaphorePermit,
+}
+
+/// A file's properties, without its pixels.
 struct Seen {
     extent: darkroom_core::extent::Extent,
     is_mask: bool,

@@ -1,7 +1,10 @@
-//! From a request to a job that may be recorded, or the first field at fault.
+//! Checks a request, and makes a job to record, or names the first wrong field.
 //!
-//! Seeds: image k of a prompt has the prompt's first seed plus k, wrapping. A prompt's first seed is its own if it has
-//! one, else the job's seed plus the number of images before it, so that a job without prompt seeds counts through.
+//! Seeds: image k of a prompt has the prompt's first seed plus k, wrapping. A prompt's first seed
+//! is its own if it has one, else the job's seed plus the number of images before it, so the seeds
+//! of a job without prompt seeds are consecutive.
+
+mod recipe;
 
 use std::collections::HashSet;
 
@@ -10,9 +13,12 @@ use darkroom_core::{
     digest::{Digest, FieldHasher},
     error::{Code, UserError},
     id::JobId,
-    label::Naming,
+    job_filter::MAX_NAME,
+    label::{Naming, NamingRequest, check_labels},
+    mix::StageLoad,
     prompt::{check_prepared, check_prompt, check_text, is_blank, or_empty, text_digest},
     settings::{Settings, SettingsRequest},
+    tenant,
 };
 use darkroom_proto::v1;
 use prost::Message;
@@ -21,7 +27,8 @@ use uuid::Uuid;
 
 use super::{
     custom_ids::CustomIds,
-    inputs::{Inputs, Wanted},
+    inputs::Inputs,
+    overrides::{Made, Overrides},
 };
 use crate::{
     store::{
@@ -37,25 +44,26 @@ pub(super) const MAX_PROMPTS: usize = 10_000;
 const MAX_IMAGES_PER_PROMPT: u32 = 10_000;
 /// Most images of a job.
 const MAX_IMAGES: u64 = 10_000_000;
-/// Longest client request id, name and tenant, characters.
+/// Longest client request id, characters.
 const MAX_REQUEST_ID: usize = 128;
-const MAX_NAME: usize = 200;
-pub(super) const MAX_TENANT: usize = 64;
-/// Most workers that a limit names.
+/// Longest tenant that is looked for.
+pub(super) const MAX_TENANT: usize = tenant::MAX_NAME;
+/// Largest limit on workers.
 const MAX_WORKERS: u32 = 100_000;
 /// Latest deadline, seconds since 1970: the end of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
-/// Tenant of those who name none.
+/// The default tenant.
 const DEFAULT_TENANT: &str = "default";
 
-/// A job whose spec is checked; prompts are added chunk by chunk.
+/// A job with a checked spec; prompts are added chunk by chunk.
 pub(super) struct Draft {
     pub(super) job: NewJob,
     cascade: Cascade,
-    wanted: Wanted,
+    made: Made,
+    overrides: Overrides,
     position: u64,
     images: u64,
-    /// The beginnings of the digests of all texts, which tell them apart well enough to count them.
+    /// Prefixes of the digests of all texts, which are enough to count distinct texts.
     texts: Option<HashSet<u64>>,
     custom_ids: CustomIds,
     content: FieldHasher,
@@ -70,21 +78,28 @@ impl Draft {
         check_request_id(&spec.client_request_id)?;
         limit("spec.name", &spec.name, MAX_NAME)?;
         limit("spec.tenant", &spec.tenant, MAX_TENANT)?;
+        if !is_blank(&spec.tenant) {
+            tenant::check("spec.tenant", &spec.tenant)?;
+        }
+        check_labels("spec.labels", &spec.labels)?;
         let priority = priority(spec.priority)?;
         let (digest, cascade) = cascade(&spec.cascade, cascades)?;
         let request = spec.settings.as_ref().map(SettingsRequest::from).unwrap_or_default();
-        let settings = Settings::resolve(&request, &cascade.spec).map_err(|error| within_spec(&error))?;
+        let settings =
+            Settings::resolve(&request, &cascade.spec).map_err(|error| within_spec(&error))?;
         let images_per_prompt = images(
             "spec.images_per_prompt",
             if spec.images_per_prompt == 0 { 1 } else { spec.images_per_prompt },
         )?;
         let limits = limits(&spec)?;
-        let content = FieldHasher::new("submit/1")
-            .field(&v1::JobSpec { client_request_id: String::new(), ..spec.clone() }.encode_to_vec());
+        let content = FieldHasher::new("submit/1").field(
+            &v1::JobSpec { client_request_id: String::new(), ..spec.clone() }.encode_to_vec(),
+        );
         let job = NewJob {
             id: JobId(Uuid::now_v7()),
             tenant: if is_blank(&spec.tenant) { DEFAULT_TENANT.to_owned() } else { spec.tenant },
             name: or_empty(&spec.name).to_owned(),
+            labels: spec.labels,
             client_request_id: Some(spec.client_request_id).filter(|id| !id.is_empty()),
             priority,
             cascade: digest,
@@ -98,13 +113,15 @@ impl Draft {
             },
             seed: spec.seed.unwrap_or_else(random_seed),
             limits,
+            no_reuse: spec.no_reuse,
         };
-        let wanted = Wanted::of(&job.settings, &cascade.spec);
+        let made = Made::of_job(&job.settings, &cascade.spec);
         let custom_ids = CustomIds::default();
         Ok(Self {
             job,
             cascade: cascade.clone(),
-            wanted,
+            made,
+            overrides: Overrides::default(),
             position: 0,
             images: 0,
             texts: None,
@@ -113,9 +130,11 @@ impl Draft {
         })
     }
 
-    /// Checks prompts and gives them their places; fields are `prompts[i]` by position in the job.
+    /// Checks prompts and gives them their positions; fields are `prompts[i]` by position in the
+    /// job.
     ///
-    /// `inputs` are the pictures that the prompts name and the farm has. It stops early when `stop` is cancelled.
+    /// `inputs` are the pictures named in the prompts that the farm has. It ends early when `stop`
+    /// is cancelled.
     pub(super) fn add(
         &mut self,
         prompts: Vec<v1::Prompt>,
@@ -126,7 +145,8 @@ impl Draft {
             return Err(UserError::invalid(
                 "prompts",
                 format!(
-                    "prompts has {} entries; accepted: 1 to {MAX_PROMPTS} a message, more through SubmitJobStream",
+                    "prompts has {} entries; accepted: 1 to {MAX_PROMPTS} a message; send more \
+                     with SubmitJobStream",
                     prompts.len()
                 ),
             ));
@@ -137,7 +157,7 @@ impl Draft {
                 return Err(UserError::new(
                     Code::Unavailable,
                     "STOPPED",
-                    "the submit was given up while its prompts were looked at; submit it again",
+                    "the submit was given up while its prompts were checked; submit it again",
                 ));
             }
             self.add_one(prompt, inputs)
@@ -145,26 +165,35 @@ impl Draft {
         prompts.into_iter().map(add).collect()
     }
 
-    /// Images so far.
+    /// Number of images so far.
     pub(super) fn images(&self) -> u64 {
         self.images
     }
 
-    /// Distinct texts so far, of drafts that [count](Self::counting) them.
+    /// Number of distinct texts so far, if the draft [counts](Self::counting) them.
     pub(super) fn texts(&self) -> u64 {
         self.texts.as_ref().map_or(0, |texts| texts.len() as u64)
     }
 
-    /// The same draft of a job that is not stored: it counts its distinct texts, and knows all of its custom ids.
+    /// The work of the images so far, stage by stage.
+    pub(super) fn loads(&self) -> Vec<StageLoad> {
+        self.overrides.mix().loads(&self.job.settings, self.images)
+    }
+
+    /// The draft for a job that is not stored: it counts its distinct texts, and remembers all of
+    /// its custom ids.
     pub(super) fn counting(mut self) -> Self {
         self.custom_ids.across = true;
         Self { texts: Some(HashSet::new()), ..self }
     }
 
-    /// Digest of all that was asked for; refuses a job without prompts.
+    /// Digest of the whole content; refuses a job without prompts.
     pub(super) fn finish(&self) -> Result<Digest, UserError> {
         if self.position == 0 {
-            return Err(UserError::invalid("prompts", "prompts is empty; accepted: at least one prompt"));
+            return Err(UserError::invalid(
+                "prompts",
+                "prompts is empty; accepted: at least one prompt",
+            ));
         }
         Ok(self.content.clone().finish())
     }
@@ -177,16 +206,29 @@ impl Draft {
         check_prompt(&path("text"), &prompt.text)?;
         check_text(&path("negative"), &prompt.negative)?;
         let labels = std::mem::take(&mut prompt.labels);
-        let naming = Naming::check((prompt.custom_id.as_str(), labels, prompt.line), &path)?;
+        let naming = Naming::check(
+            NamingRequest { custom_id: &prompt.custom_id, labels, line: prompt.line },
+            &path,
+        )?;
         self.custom_ids.add(position, &naming)?;
-        let (image, mask) = inputs.of_prompt(&prompt, &self.wanted, &path)?;
-        let style = self.style(&prompt.style, &path)?;
-        let wanted = if prompt.images == 0 { self.job.requested.images_per_prompt } else { prompt.images };
+        let made = self.overrides.of_prompt(
+            &format!("prompts[{position}]"),
+            prompt.settings.as_ref(),
+            (&self.made, &self.job.requested.settings),
+            &self.cascade.spec,
+        )?;
+        let brought = inputs.of_prompt(&prompt, &made.wanted, &path)?;
+        let style = style(&prompt.style, &made.settings, &path)?;
+        let wanted =
+            if prompt.images == 0 { self.job.requested.images_per_prompt } else { prompt.images };
         let images = images(&path("images"), wanted)?;
         if self.images + u64::from(images) > MAX_IMAGES {
             return Err(UserError::invalid(
                 path("images"),
-                format!("the job has more than {MAX_IMAGES} images; accepted: at most so many, split it"),
+                format!(
+                    "the job has more than {MAX_IMAGES} images; accepted: at most that many, so \
+                     split it"
+                ),
             ));
         }
         let text_embedding = self.prepare(&path("text"), &prompt.text)?;
@@ -198,8 +240,9 @@ impl Draft {
             check_prepared(&path("style"), preparation, &style.prepared)?;
         }
         let negative = or_empty(&prompt.negative).to_owned();
-        let guided = self.job.settings.guided();
-        let negative_embedding = guided.then(|| self.prepare(&path("negative"), &negative)).transpose()?;
+        let guided = made.settings.guided();
+        let negative_embedding =
+            guided.then(|| self.prepare(&path("negative"), &negative)).transpose()?;
         let new = NewPrompt {
             position,
             first_index: self.images,
@@ -208,34 +251,22 @@ impl Draft {
             text_embedding,
             negative_embedding,
             style_embedding,
-            extras: Extras { style, image, mask },
+            extras: Extras { style, image: brought.image, mask: brought.mask },
             naming,
+            remarks: brought.remarks,
+            variant: made.variant(),
             text: prompt.text,
             negative,
         };
+        recipe::check((&self.job, &made.settings), &self.cascade.spec.name, &new, &path)?;
         if let Some(texts) = &mut self.texts {
             let others = [&new.negative_embedding, &new.style_embedding].into_iter().flatten();
             texts.extend(others.chain([&new.text_embedding]).map(|text| beginning(&text.digest)));
         }
+        self.overrides.count(&made, images);
         self.position += 1;
         self.images += u64::from(images);
         Ok(new)
-    }
-
-    /// The style, where there is one: a text for super-resolution stages.
-    fn style(&self, text: &str, path: &dyn Fn(&str) -> String) -> Result<Option<String>, UserError> {
-        let field = path("style");
-        check_text(&field, text)?;
-        if is_blank(text) {
-            return Ok(None);
-        }
-        if self.job.settings.stages.iter().all(|stage| stage.noise_level.is_none()) {
-            let message = format!(
-                "{field} is given, but no super-resolution stage runs, which it is for; accepted: none"
-            );
-            return Err(UserError::invalid(field, message));
-        }
-        Ok(Some(text.to_owned()))
     }
 
     fn prepare(&self, field: &str, text: &str) -> Result<PreparedText, UserError> {
@@ -244,15 +275,37 @@ impl Draft {
     }
 }
 
+/// The style, if there is one: a text for super-resolution stages.
+fn style(
+    text: &str,
+    settings: &Settings,
+    path: &dyn Fn(&str) -> String,
+) -> Result<Option<String>, UserError> {
+    let field = path("style");
+    check_text(&field, text)?;
+    if is_blank(text) {
+        return Ok(None);
+    }
+    if settings.stages.iter().all(|stage| stage.sampling.noise_level.is_none()) {
+        let message = format!(
+            "{field} is given, but it is for super-resolution stages, and none runs; accepted: none"
+        );
+        return Err(UserError::invalid(field, message));
+    }
+    Ok(Some(text.to_owned()))
+}
+
 fn beginning(digest: &Digest) -> u64 {
     digest.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// A repeat is recognised by it: one that cannot be seen is a mistake, not a wish for none.
+/// A repeated submit is recognised by it, so an invisible one is refused as a mistake, and does not
+/// count as none.
 fn check_request_id(id: &str) -> Result<(), UserError> {
     let field = "spec.client_request_id";
     if !id.is_empty() && is_blank(id) {
-        let message = format!("{field} is blank; accepted: 1 to {MAX_REQUEST_ID} characters, or none");
+        let message =
+            format!("{field} is blank; accepted: 1 to {MAX_REQUEST_ID} characters, or none");
         return Err(UserError::invalid(field, message));
     }
     limit(field, id, MAX_REQUEST_ID)
@@ -265,8 +318,10 @@ pub(super) fn limit(field: &str, text: &str, most: usize) -> Result<(), UserErro
         return Err(UserError::invalid(field, message));
     }
     if let Some(bad) = text.chars().find(|c| c.is_control()) {
-        let message =
-            format!("{field} contains the control character U+{:04X}; accepted: printable text", bad as u32);
+        let message = format!(
+            "{field} contains the control character U+{:04X}; accepted: printable text",
+            bad as u32
+        );
         return Err(UserError::invalid(field, message));
     }
     Ok(())
@@ -285,14 +340,17 @@ fn priority(number: i32) -> Result<u8, UserError> {
 
 fn cascade<'a>(name: &str, cascades: &'a Cascades) -> Result<(Digest, &'a Cascade), UserError> {
     cascades.find(name).ok_or_else(|| {
-        let names: Vec<_> = cascades.iter().map(|(_, cascade)| cascade.spec.name.as_str()).collect();
-        let names =
-            if names.is_empty() { "none, the farm has no cascade".to_owned() } else { names.join(", ") };
+        let names: Vec<_> =
+            cascades.iter().map(|(_, cascade)| cascade.spec.name.as_str()).collect();
+        let names = if names.is_empty() {
+            "none, because the farm has no cascade".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let message = format!("spec.cascade is {name:?}; accepted: {names}");
         UserError {
-            code: Code::NotFound,
-            reason: "UNKNOWN_CASCADE".to_owned(),
             field: Some("spec.cascade".to_owned()),
-            message: format!("spec.cascade is {name:?}; accepted: {names}"),
+            ..UserError::new(Code::NotFound, "UNKNOWN_CASCADE", message)
         }
     })
 }
@@ -301,41 +359,52 @@ fn images(field: &str, count: u32) -> Result<u32, UserError> {
     if (1..=MAX_IMAGES_PER_PROMPT).contains(&count) {
         return Ok(count);
     }
-    Err(UserError::invalid(field, format!("{field} is {count}; accepted: 1 to {MAX_IMAGES_PER_PROMPT}")))
+    Err(UserError::invalid(
+        field,
+        format!("{field} is {count}; accepted: 1 to {MAX_IMAGES_PER_PROMPT}"),
+    ))
 }
 
-/// What the user allows the job. That its deadline is in the future the record says, by its own clock.
+/// The user's limits for the job. The record checks that the deadline is in the future, by its own
+/// clock.
 fn limits(spec: &v1::JobSpec) -> Result<Limits, UserError> {
     let field = "spec.max_workers";
     let max_workers = match spec.max_workers {
         0 => None,
         workers @ 1..=MAX_WORKERS => Some(workers),
         workers => {
-            let message = format!("{field} is {workers}; accepted: 1 to {MAX_WORKERS}, or 0 for no limit");
+            let message =
+                format!("{field} is {workers}; accepted: 1 to {MAX_WORKERS}, or 0 for no limit");
             return Err(UserError::invalid(field, message));
         }
     };
     let field = "spec.max_failed_images";
     if let Some(failed) = spec.max_failed_images.filter(|failed| *failed > MAX_IMAGES) {
-        let message = format!("{field} is {failed}; accepted: 0 to {MAX_IMAGES}, or none for no limit");
+        let message =
+            format!("{field} is {failed}; accepted: 0 to {MAX_IMAGES}, or none for no limit");
         return Err(UserError::invalid(field, message));
     }
     let deadline = spec.deadline.as_ref();
-    let deadline_ms = deadline.map(|deadline| deadline_ms("spec.deadline", deadline)).transpose()?;
+    let deadline_ms =
+        deadline.map(|deadline| deadline_ms("spec.deadline", deadline)).transpose()?;
     Ok(Limits { deadline_ms, max_workers, max_failed: spec.max_failed_images })
 }
 
 /// A deadline as milliseconds since 1970.
-pub(super) fn deadline_ms(field: &str, deadline: &prost_types::Timestamp) -> Result<i64, UserError> {
+pub(super) fn deadline_ms(
+    field: &str,
+    deadline: &prost_types::Timestamp,
+) -> Result<i64, UserError> {
     let prost_types::Timestamp { seconds, nanos } = *deadline;
     if (0..=LAST_SECOND).contains(&seconds) && (0..1_000_000_000).contains(&nanos) {
         return Ok(seconds * 1000 + i64::from(nanos / 1_000_000));
     }
-    let message = format!("{field} is {seconds} s {nanos} ns since 1970; accepted: a time later than now");
+    let message =
+        format!("{field} is {seconds} s {nanos} ns since 1970; accepted: a time later than now");
     Err(UserError::invalid(field, message))
 }
 
-/// Core names fields from `settings` on; in a request they are below `spec`.
+/// Core names fields from `settings` on. In a request, they are below `spec`.
 fn within_spec(error: &UserError) -> UserError {
     let field = error.field.clone().unwrap_or_default();
     let full = format!("spec.{field}");
@@ -346,7 +415,7 @@ fn within_spec(error: &UserError) -> UserError {
     UserError { field: Some(full), message, ..error.clone() }
 }
 
-/// A seed short enough to be typed again.
+/// A seed that is short enough to type.
 fn random_seed() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
     (high ^ low) & u64::from(u32::MAX)
@@ -357,31 +426,13 @@ mod tests;
 
 #[cfg(test)]
 mod preparing_tests {
-    use darkroom_core::cascade::CascadeSpec;
+    use darkroom_core::prompt::TextPreparation;
 
-    use super::*;
+    use super::{tests::cascades, *};
 
     fn draft() -> Draft {
-        let spec = CascadeSpec::parse(
-            r#"
-            format = 1
-            name = "tiny"
-            [encoder]
-            folder = "text_encoder"
-            tokenizer = "tokenizer"
-            max_length = 8
-            text_preparation = "if-clean"
-            [[stages]]
-            name = "base"
-            folder = "base"
-            size = 64
-            sampler = "ddpm"
-            steps = 4
-            guidance_scale = 3.0
-            "#,
-        );
-        let cascade = Cascade { spec: spec.expect("a cascade"), files: [].into() };
-        Draft::new(Some(v1::JobSpec::default()), &Cascades::new(vec![cascade])).expect("a draft")
+        let cascades = cascades(TextPreparation::IfClean);
+        Draft::new(Some(v1::JobSpec::default()), &cascades).expect("a draft")
     }
 
     fn prompt(text: &str, negative: &str) -> v1::Prompt {

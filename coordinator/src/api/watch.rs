@@ -1,11 +1,12 @@
-//! Watching a job: every change after a position, folded where they come fast, to the end.
+//! Watches a job: sends every change after a position, until the end. Fast changes are combined.
 //!
-//! Interest is registered before the first query, so nothing falls between; behind the wake-up there is a poll. A
-//! version may hold more images than an event: then events before its last carry the position before it, so that
-//! who resumes from any event misses nothing.
+//! Interest is registered before the first query, so no change is missed, and there is also a poll.
+//! If a version has more images than fit into an event, its events before the last have the
+//! previous position. So a client that resumes from any event misses nothing.
 //!
-//! A watch on which nothing changes repeats the job at its version now and then. Proxies cut streams that are quiet, and
-//! a PING of HTTP/2 does not count for them; a client takes the repeated job for one that it knows already.
+//! A watch without changes repeats the job from time to time, because proxies cut quiet streams,
+//! even if HTTP/2 PINGs are sent. The version tells the client that it knows the repeated job
+//! already.
 
 use std::{
     sync::Arc,
@@ -13,47 +14,51 @@ use std::{
 };
 
 use darkroom_core::{
-    error::UserError,
+    error::{Code, UserError},
     guard::{Guard, stands},
     id::JobId,
     job_state::JobState,
 };
+use darkroom_farm_api::{Answer, Caller, Outgoing};
 use darkroom_proto::v1;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
 use super::{
-    Farm, convert, job_id,
+    Farm, convert, failure, job_id,
     jobs::{NOTES, PAGE_BYTES},
     refused,
     stage_names::names,
-    status,
 };
 use crate::{
-    service::{Error, Shared},
-    store::records::{ImageRecord, JobRecord},
+    error::Error,
+    shared::Shared,
+    store::records::{ImageRecord, JobRecord, Manifest},
 };
 
-/// Images of one event.
+/// Images per event.
 const IMAGES: u32 = 500;
-/// Events under way to a client, each of at most 512 KiB.
+/// Events on their way to a client, each of at most 512 KiB.
 const BUFFER: usize = 1;
-/// How often a job is read though nobody told of a change.
+/// How often a job is read without a wake-up.
 const POLL: Duration = Duration::from_secs(2);
 
-/// The events of a watched job.
-pub(crate) type EventStream = ReceiverStream<Result<v1::WatchEvent, Status>>;
-
 impl Farm {
-    pub(super) async fn watch(&self, request: v1::WatchJobRequest) -> Result<EventStream, Error> {
+    pub(super) async fn watch(
+        &self,
+        _caller: &Caller,
+        request: v1::WatchJobRequest,
+    ) -> Result<Outgoing<v1::WatchEvent>, Error> {
         let id = job_id("id", &request.id)?;
-        let job = self.shared.front.job(id).await?;
+        let job = self.front.job(id).await?;
         if request.after_version > job.version {
             return Err(refused(UserError::invalid(
                 "after_version",
-                format!("after_version is {}; accepted: 0 to {}", request.after_version, job.version),
+                format!(
+                    "after_version is {}; accepted: 0 to {}",
+                    request.after_version, job.version
+                ),
             )));
         }
         let (sender, receiver) = mpsc::channel(BUFFER);
@@ -66,7 +71,7 @@ impl Farm {
             sent: Instant::now(),
         };
         self.shared.tasks.spawn(watcher.run(sender));
-        Ok(ReceiverStream::new(receiver))
+        Ok(Box::pin(ReceiverStream::new(receiver)))
     }
 }
 
@@ -83,7 +88,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(mut self, sender: mpsc::Sender<Result<v1::WatchEvent, Status>>) {
+    async fn run(mut self, sender: mpsc::Sender<Answer<v1::WatchEvent>>) {
         let shared = Arc::clone(&self.farm.shared);
         let mut changed = shared.events.watch(self.id);
         let poll = POLL.min(shared.options.watch_repeat);
@@ -92,8 +97,11 @@ impl Watcher {
             let (event, more) = match self.next().await {
                 Ok(next) => next,
                 Err(error) => {
-                    // The client is gone if this fails.
-                    drop(sender.send(Err(status(&error))).await);
+                    // The client may be gone, or may not read.
+                    tokio::select! {
+                        _ = sender.send(Err(failure(&error))) => {}
+                        () = shared.stop.cancelled() => {}
+                    }
                     return;
                 }
             };
@@ -108,7 +116,8 @@ impl Watcher {
                 continue;
             }
             if !stands(Guard::WatchFirst) {
-                // What comes between the query and the registration is missed; here that takes long.
+                // Changes between the query and the registration are missed; this makes that time
+                // long.
                 shared.pause(POLL / 4).await;
                 changed.borrow_and_update();
             }
@@ -116,7 +125,8 @@ impl Watcher {
                 _ = tokio::time::timeout(poll, changed.changed()) => {}
                 () = sender.closed() => return,
                 () = shared.stop.cancelled() => {
-                    drop(sender.send(Err(Status::unavailable("the coordinator stops; watch again from the last version"))).await);
+                    // Does not wait for a client that does not read: its stream is cut.
+                    drop(sender.try_send(Err(stopping())));
                     return;
                 }
             }
@@ -126,7 +136,7 @@ impl Watcher {
 
     /// The next event, if there is one, and whether more can follow at once.
     async fn next(&mut self) -> Result<(Option<v1::WatchEvent>, bool), Error> {
-        let store = &self.farm.shared.front;
+        let store = &self.farm.front;
         let (job, around, images, more) = if self.images {
             let changes = store.changes(self.id, self.seen, IMAGES).await?;
             let (job, total) = (changes.job, changes.images.len());
@@ -158,7 +168,7 @@ impl Watcher {
         Ok((Some(v1::WatchEvent { job: Some(job), images, version, end }), more))
     }
 
-    /// As many images as an event may hold; remembers the last one.
+    /// As many images as fit into an event. Remembers the last one.
     fn take(&mut self, job: &JobRecord, records: Vec<ImageRecord>) -> Vec<v1::Image> {
         let mut images = Vec::with_capacity(records.len());
         let (mut bytes, stages) = (0, names(job));
@@ -176,17 +186,23 @@ impl Watcher {
     }
 }
 
-/// Whether nothing can follow but a retry: the job ended and its manifest is written.
-fn ended(job: &JobRecord) -> bool {
-    let terminal = matches!(job.state, JobState::Done | JobState::Failed | JobState::Cancelled);
-    terminal && !job.following && matches!(job.manifest, Some(Some(_)))
+/// The error that ends a watch when the coordinator stops.
+fn stopping() -> UserError {
+    UserError::new(
+        Code::Unavailable,
+        "STOPPING",
+        "the coordinator is stopping; watch again from the last version",
+    )
 }
 
-async fn send(
-    shared: &Shared,
-    sender: &mpsc::Sender<Result<v1::WatchEvent, Status>>,
-    event: v1::WatchEvent,
-) -> bool {
+/// Whether only a retry can change the job: it has ended and its manifest is written.
+fn ended(job: &JobRecord) -> bool {
+    let terminal = matches!(job.state, JobState::Done | JobState::Failed | JobState::Cancelled);
+    terminal && !job.following && matches!(job.manifest, Manifest::Written { .. })
+}
+
+/// Sends an event; false if the client is gone or the coordinator stops.
+pub(super) async fn send<E>(shared: &Shared, sender: &mpsc::Sender<Answer<E>>, event: E) -> bool {
     tokio::select! {
         sent = sender.send(Ok(event)) => sent.is_ok(),
         () = shared.stop.cancelled() => false,

@@ -2,28 +2,42 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    worker_state::WorkerState,
+};
+use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
 use darkroom_queue::task::{Orders, WorkerCard};
 
 use super::{Farm, convert, refused};
-use crate::{service::Error, store::limits::timestamp};
+use crate::{error::Error, feed::Workers, store::limits::timestamp};
 
 impl Farm {
-    pub(super) async fn workers(&self) -> Result<v1::ListWorkersResponse, Error> {
+    pub(super) async fn workers(
+        &self,
+        _caller: &Caller,
+        _: v1::ListWorkersRequest,
+    ) -> Result<v1::ListWorkersResponse, Error> {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
-        let mut workers = Self::view_workers(&cards);
-        for aside in self.shared.front.asides().await? {
+        let asides = self.front.asides().await?;
+        Ok(v1::ListWorkersResponse { workers: Self::view_all(Workers { cards, asides }) })
+    }
+
+    /// All workers, with those that are set aside marked.
+    pub(super) fn view_all(all: Workers) -> Vec<v1::Worker> {
+        let mut workers = Self::view_workers(&all.cards);
+        for aside in all.asides {
             let Some(worker) = workers.iter_mut().find(|worker| worker.id == aside.worker.0) else {
                 continue;
             };
-            if worker.state != WorkerCard::DRAINING {
-                WorkerCard::ASIDE.clone_into(&mut worker.state);
+            if worker.state != WorkerState::Draining.name() {
+                WorkerState::SetAside.name().clone_into(&mut worker.state);
             }
             worker.aside_reason = aside.reason;
             worker.aside_until = Some(timestamp(aside.until_ms));
         }
-        Ok(v1::ListWorkersResponse { workers })
+        workers
     }
 
     fn view_workers(cards: &[WorkerCard]) -> Vec<v1::Worker> {
@@ -34,22 +48,28 @@ impl Farm {
 
     pub(super) async fn drain(
         &self,
+        _caller: &Caller,
         request: v1::DrainWorkerRequest,
     ) -> Result<v1::DrainWorkerResponse, Error> {
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let chosen = choose(&cards, &request).map_err(refused)?;
         if self.shared.options.resident_workers {
-            let message = "the workers of this farm are parts of its one process and cannot be drained, as no others could \
-                           take their place; stop the process instead (Ctrl-C or SIGTERM), which drains them first";
-            return Err(refused(UserError::new(Code::FailedPrecondition, "RESIDENT_WORKERS", message)));
+            let message = "the workers of this farm are parts of its process and cannot be \
+                drained, because no others could replace them; stop the process instead (Ctrl-C or \
+                SIGTERM), which drains them first";
+            return Err(refused(UserError::new(
+                Code::FailedPrecondition,
+                "RESIDENT_WORKERS",
+                message,
+            )));
         }
         for card in &chosen {
-            // The record first: the queue may forget it, and is told again.
-            self.shared.front.wish_drain(&card.id).await?;
+            // In the record first, because the queue may lose it, and is then told again.
+            self.front.command_drain(&card.id).await?;
             match self.shared.queue.ask_to_drain(&card.id).await {
                 Ok(()) => tracing::info!(worker = %card.id, "asked to drain"),
                 Err(error) => {
-                    tracing::warn!(worker = %card.id, %error, "is asked to drain when the queue can be reached")
+                    tracing::warn!(worker = %card.id, %error, "drain command waits for the queue")
                 }
             }
         }
@@ -58,20 +78,30 @@ impl Farm {
         Ok(v1::DrainWorkerResponse { workers: Self::view_workers(&chosen) })
     }
 
-    pub(super) fn cascades(&self) -> v1::ListCascadesResponse {
-        let cascades = self.shared.cascades.iter();
-        v1::ListCascadesResponse {
-            cascades: cascades.map(|(digest, cascade)| convert::cascade(digest, cascade)).collect(),
-        }
+    pub(super) fn cascades(
+        &self,
+        _caller: &Caller,
+        _: v1::ListCascadesRequest,
+    ) -> v1::ListCascadesResponse {
+        v1::ListCascadesResponse { cascades: self.view_cascades() }
     }
 
-    pub(super) async fn farm(&self) -> Result<v1::GetFarmResponse, Error> {
+    fn view_cascades(&self) -> Vec<v1::Cascade> {
+        let cascades = self.shared.cascades.iter();
+        cascades.map(|(digest, cascade)| convert::cascade(digest, cascade)).collect()
+    }
+
+    pub(super) async fn farm(
+        &self,
+        _caller: &Caller,
+        _: v1::GetFarmRequest,
+    ) -> Result<v1::GetFarmResponse, Error> {
         Ok(v1::GetFarmResponse {
-            farm_id: self.shared.front.farm_id().await?.to_string(),
+            farm_id: self.front.farm_id().await?.to_string(),
             lease_seconds: self.shared.lease().await?.as_secs_f64(),
-            cascades: self.cascades().cascades,
+            cascades: self.view_cascades(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            jobs_overlooked: self.shared.front.overlooked().await?,
+            jobs_overlooked: self.front.overlooked().await?,
         })
     }
 }
@@ -79,7 +109,7 @@ impl Farm {
 /// Most workers that a refusal names.
 const NAMED: usize = 10;
 
-/// The workers that a request means.
+/// The workers that a request selects.
 fn choose<'a>(
     cards: &'a [WorkerCard],
     request: &v1::DrainWorkerRequest,
@@ -104,7 +134,9 @@ fn choose<'a>(
         }
     };
     match (request.worker.as_str(), request.host.as_str()) {
-        ("", "") => Err(UserError::invalid("worker", "worker is empty; accepted: a worker's id, or a host")),
+        ("", "") => {
+            Err(UserError::invalid("worker", "worker is empty; accepted: a worker's id, or a host"))
+        }
         ("", host) => {
             let chosen: Vec<_> = cards.iter().filter(|card| card.host == host).collect();
             let hosts = cards.iter().map(|card| card.host.as_str()).collect();
@@ -118,7 +150,8 @@ fn choose<'a>(
             if let Some(card) = cards.iter().find(|card| card.id.0 == worker) {
                 return Ok(vec![card]);
             }
-            let chosen: Vec<_> = cards.iter().filter(|card| card.id.0.starts_with(worker)).collect();
+            let chosen: Vec<_> =
+                cards.iter().filter(|card| card.id.0.starts_with(worker)).collect();
             match chosen.as_slice() {
                 [one] => Ok(vec![one]),
                 [] => {
@@ -128,13 +161,17 @@ fn choose<'a>(
                 several => Err(UserError::invalid(
                     "worker",
                     format!(
-                        "worker is {worker:?}, with which the ids of {} workers begin; accepted: more of the id",
+                        "worker is {worker:?}, but the ids of {} workers begin with that; \
+                         accepted: more of the id",
                         several.len()
                     ),
                 )),
             }
         }
-        _ => Err(UserError::invalid("host", "host is given beside worker; accepted: one of the two")),
+        _ => Err(UserError::invalid(
+            "host",
+            "host is set, and so is worker; accepted: one of the two",
+        )),
     }
 }
 
@@ -156,7 +193,7 @@ mod tests {
             leased: 0,
             done: 0,
             busy: 0.0,
-            state: "working".to_owned(),
+            state: WorkerState::Working,
             trouble: String::new(),
             seen_seconds_ago: 0.0,
         }
@@ -166,7 +203,8 @@ mod tests {
     fn a_worker_is_meant_by_its_id_a_unique_beginning_or_its_host() {
         let cards = [card("a-1", "a"), card("a-12", "a"), card("b-7", "b")];
         let ask = |worker: &str, host: &str| {
-            let request = v1::DrainWorkerRequest { worker: worker.to_owned(), host: host.to_owned() };
+            let request =
+                v1::DrainWorkerRequest { worker: worker.to_owned(), host: host.to_owned() };
             choose(&cards, &request)
                 .map(|chosen| chosen.iter().map(|card| card.id.0.clone()).collect::<Vec<_>>())
         };

@@ -1,9 +1,9 @@
-//! What is kept of forecasts: each job's first one, what the job took, and how fast devices were.
+//! Kept forecasts: each job's first one, the job's real cost, and the speeds of devices.
 
 use darkroom_core::forecast::{Forecast, StageSpent};
 use darkroom_queue::task::PoolId;
 
-/// How fast a class of device ran a stage when it last did.
+/// How fast a class of device ran a stage most recently.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageRate {
     /// The stage.
@@ -19,8 +19,8 @@ pub struct StageRate {
 pub struct KeptForecast {
     /// When it was made, milliseconds since 1970.
     pub at_ms: i64,
-    /// What it said.
+    /// The forecast.
     pub forecast: Forecast,
-    /// What the job took, once its manifest was written.
+    /// The job's real cost, once its manifest is written.
     pub spent: Option<Vec<StageSpent>>,
 }

@@ -1,67 +1,119 @@
-//! What a user allows a job, and the sentences about it: until when, how much at once, how many failures.
+//! A user's limits for a job, and messages about them: a deadline, a number of workers, a number of
+//! failures.
 
 use darkroom_core::{
     error::{Code, UserError},
     id::JobId,
+    job_state::{JobEvent, JobState, transition},
 };
 
-/// What a user allows a job; nothing is limited where absent.
+use super::{
+    Error,
+    columns::{number, parse},
+    row::row,
+};
+
+pub use darkroom_core::job_state::EndCode;
+
+/// A user's limits for a job. An absent one is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// When it ends, milliseconds since 1970.
+    /// Its deadline, in milliseconds since 1970.
     pub deadline_ms: Option<i64>,
-    /// In each stage that renders, at most so many batches of it in flight.
+    /// In each rendering stage, at most this many of its batches are dispatched.
     pub max_workers: Option<u32>,
-    /// With more dead images than this it ends.
+    /// It ends with more dead images than this.
     pub max_failed: Option<u64>,
 }
 
-/// What becomes of a job's deadline when it is retried.
+/// A retry's change of the job's deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NewDeadline {
-    /// It stays, if it has not passed.
+    /// The old one stays, if it has not passed.
     #[default]
     Same,
-    /// There is none any more.
+    /// It is removed.
     None,
-    /// Milliseconds since 1970.
+    /// A new one, in milliseconds since 1970.
     At(i64),
 }
 
-/// What ended a job that neither its last image nor its user ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndCode {
-    /// Its deadline passed.
-    Deadline,
-    /// More images failed than it allows.
-    Failures,
-}
-
-impl EndCode {
-    /// Its name in SQL and in messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Deadline => "deadline",
-            Self::Failures => "failures",
-        }
+row! {
+    /// Columns of a job that may have to end, and the time.
+    pub(super) struct LimitedRow {
+        pub(super) seq: i64,
+        pub(super) state: String,
+        follow: Option<String>,
+        deadline_ms: Option<i64>,
+        max_workers: Option<i64>,
+        max_failed: Option<i64>,
+        pub(super) now_ms: i64,
     }
 }
 
-/// A job that must end now, as it is under its lock.
-pub(super) struct Overdue {
-    pub(super) limits: Limits,
-    pub(super) now_ms: i64,
-    pub(super) done: u64,
-    pub(super) dead: u64,
-    pub(super) images: u64,
-    /// Whether image rows have yet to follow a retry: those that are dead are about to run again.
-    pub(super) following: bool,
+impl LimitedRow {
+    pub(super) fn limits(&self) -> Result<Limits, Error> {
+        Ok(Limits {
+            deadline_ms: self.deadline_ms,
+            max_workers: self.max_workers.map(number).transpose()?,
+            max_failed: self.max_failed.map(number).transpose()?,
+        })
+    }
+
+    /// How a job with these numbers of done, dead and all images ends; `None` if it may continue.
+    pub(super) fn ending(
+        &self,
+        done: i64,
+        dead: i64,
+        images: i64,
+    ) -> Result<Option<Ending>, Error> {
+        let overdue = Overdue {
+            limits: self.limits()?,
+            now_ms: self.now_ms,
+            done: number(done)?,
+            dead: number(dead)?,
+            images: number(images)?,
+            following: self.follow.is_some(),
+        };
+        let Some(cause) = overdue.cause() else { return Ok(None) };
+        let event = match cause {
+            EndCode::Deadline => JobEvent::Expire,
+            EndCode::Failures => JobEvent::GiveUp,
+        };
+        // Refused if the job has ended meanwhile.
+        Ok(transition(parse(&self.state)?, event).ok().map(|next| Ending { overdue, cause, next }))
+    }
+}
+
+/// How a job ends by a limit.
+pub(super) struct Ending {
+    overdue: Overdue,
+    pub(super) cause: EndCode,
+    /// Its new state.
+    pub(super) next: JobState,
+}
+
+impl Ending {
+    /// The reason in one sentence; `last` is the latest failure, if failures end it.
+    pub(super) fn reason(&self, last: Option<(String, String)>) -> String {
+        self.overdue.reason(self.cause, last)
+    }
+}
+
+/// A job as read under its lock.
+struct Overdue {
+    limits: Limits,
+    now_ms: i64,
+    done: u64,
+    dead: u64,
+    images: u64,
+    /// Whether a retry is still being carried out, so that dead images are about to run again.
+    following: bool,
 }
 
 impl Overdue {
-    /// What ends it, if something does.
-    pub(super) fn cause(&self) -> Option<EndCode> {
+    /// The limit that ends it, if any.
+    fn cause(&self) -> Option<EndCode> {
         if self.limits.deadline_ms.is_some_and(|deadline| deadline <= self.now_ms) {
             return Some(EndCode::Deadline);
         }
@@ -70,7 +122,7 @@ impl Overdue {
     }
 
     /// One sentence; `last` is the latest failure.
-    pub(super) fn reason(&self, cause: EndCode, last: Option<(String, String)>) -> String {
+    fn reason(&self, cause: EndCode, last: Option<(String, String)>) -> String {
         match cause {
             EndCode::Deadline => format!(
                 "deadline {} passed; {} of {} images are done; retry with a new deadline runs the rest",
@@ -81,15 +133,16 @@ impl Overdue {
             EndCode::Failures => {
                 let most = self.limits.max_failed.unwrap_or_default();
                 let images = if most == 1 { "image" } else { "images" };
-                let last =
-                    last.map_or_else(String::new, |(code, message)| format!(", last: {code}: {message}"));
+                let last = last.map_or_else(String::new, |(code, message)| {
+                    format!(", last: {code}: {message}")
+                });
                 format!("more than {most} {images} failed{last}")
             }
         }
     }
 }
 
-/// A deadline that is not in the future when the job is submitted, or retried.
+/// The refusal of a deadline that is not in the future when the job is submitted or retried.
 pub(super) fn check_new(field: &str, deadline_ms: i64, now_ms: i64) -> Result<(), UserError> {
     if deadline_ms > now_ms {
         return Ok(());
@@ -104,7 +157,7 @@ pub(super) fn check_new(field: &str, deadline_ms: i64, now_ms: i64) -> Result<()
     ))
 }
 
-/// The deadline of a job from its retry on.
+/// The deadline of a job after its retry.
 pub(super) fn after_retry(
     job: JobId,
     limits: Limits,
@@ -113,7 +166,9 @@ pub(super) fn after_retry(
 ) -> Result<Option<i64>, UserError> {
     match (wanted, limits.deadline_ms) {
         (NewDeadline::None, _) | (NewDeadline::Same, None) => Ok(None),
-        (NewDeadline::At(deadline), _) => check_new("deadline", deadline, now_ms).map(|()| Some(deadline)),
+        (NewDeadline::At(deadline), _) => {
+            check_new("deadline", deadline, now_ms).map(|()| Some(deadline))
+        }
         (NewDeadline::Same, Some(deadline)) if deadline > now_ms => Ok(Some(deadline)),
         (NewDeadline::Same, Some(deadline)) => Err(UserError::new(
             Code::FailedPrecondition,
@@ -132,7 +187,7 @@ pub(crate) fn time_text(ms: i64) -> String {
     timestamp(ms).to_string()
 }
 
-/// A time as a message has it.
+/// A time for a message.
 pub(crate) fn timestamp(ms: i64) -> prost_types::Timestamp {
     #[expect(clippy::cast_possible_truncation, reason = "below a thousand million")]
     let nanos = (ms.rem_euclid(1000) * 1_000_000) as i32;

@@ -1,13 +1,14 @@
-//! Links: what begins with a scheme, and what ends in a well-known domain.
+//! Links: text that begins with a scheme, and text that ends in a well-known domain.
 //!
-//! The reference's pattern is `\b(?:https?:(?:\/{1,3}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@))`,
-//! and the same with `www:`. An engine tries its second half anew from every place of a long run of letters and dashes;
-//! here each run is looked at once.
+//! The reference's pattern is
+//! `\b(?:https?:(?:\/{1,3}|[a-zA-Z0-9%])|[a-zA-Z0-9.\-]+[.](?:com|co|ru|net|org|edu|gov|it)[\w/-]*\b\/?(?!@))`,
+//! and the same with `www:`. A regex engine tries the second half again at every position of a long
+//! run of letters and dashes. Here each run is read once.
 
 /// Domains that make a link.
 const DOMAINS: [&str; 8] = ["com", "co", "ru", "net", "org", "edu", "gov", "it"];
 
-/// The text without the links that begin with one of `schemes`, and without those that have a domain.
+/// The text without links that begin with one of `schemes`, and without links that have a domain.
 pub(super) fn removed(text: &str, schemes: &[&str]) -> String {
     let mut kept = String::with_capacity(text.len());
     let (mut at, mut copied) = (0, 0);
@@ -49,7 +50,7 @@ fn is_boundary(text: &str, at: usize) -> bool {
     before != after
 }
 
-/// Where a link ends that begins with a scheme.
+/// The end of a link that begins with a scheme.
 fn with_scheme(text: &str, at: usize, schemes: &[&str]) -> Option<usize> {
     let rest = &text[at..];
     let scheme = schemes.iter().find(|scheme| rest.starts_with(**scheme))?;
@@ -62,16 +63,16 @@ fn with_scheme(text: &str, at: usize, schemes: &[&str]) -> Option<usize> {
     (more > 0).then(|| at + scheme.len() + more)
 }
 
-/// A run of letters, digits, dots and dashes, and the last of its dots after which a domain comes.
+/// A run of letters, digits, dots and dashes, and its last dot that a domain follows.
 #[derive(Default)]
 struct Run {
     end: usize,
-    /// The dot, and where a link with it ends.
+    /// The dot, and the end of a link that contains it.
     last: Option<(usize, usize)>,
 }
 
 impl Run {
-    /// Where a link ends that begins here and has a domain.
+    /// The end of a link that begins here and has a domain.
     fn with_domain(&mut self, text: &str, at: usize) -> Option<usize> {
         let in_run = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
         if at >= self.end {
@@ -85,10 +86,11 @@ impl Run {
     }
 }
 
-/// Where a link ends whose domain comes after `dot`, if one does.
+/// The end of a link whose domain follows `dot`, if there is one.
 fn end_of_link(text: &str, dot: usize) -> Option<usize> {
     let rest = &text[dot + 1..];
-    // A longer domain or a shorter one, the link ends at the same place: it goes on over all of a word.
+    // The link ends at the same place for a longer and a shorter domain, because it continues to
+    // the end of the word.
     let domain = DOMAINS.iter().find(|domain| rest.starts_with(**domain))?;
     let begin = dot + 1 + domain.len();
     let tail = |c: char| is_word(c) || matches!(c, '/' | '-');

@@ -1,20 +1,21 @@
 //! The text of a piece of HTML, as BeautifulSoup on Python 3.11's `html.parser` gives it.
 //!
-//! Tags, comments and declarations go, and with them what `<script>`, `<style>`, `<template>`, `<rt>` and `<rp>` hold;
-//! character references become characters. Broken markup is text: "a < b" stays.
+//! Tags, comments and declarations are removed, together with the content of `<script>`, `<style>`,
+//! `<template>`, `<rt>` and `<rp>`. Character references become characters. Broken markup stays as
+//! text: "a < b" stays.
 
-use super::Error;
+use super::{Error, space::is_space};
 
-/// Elements whose text is not text.
+/// Elements whose content is dropped.
 const SILENT: [&str; 5] = ["script", "style", "template", "rt", "rp"];
-/// Elements that never hold anything.
+/// Elements that never have content.
 const VOID: [&str; 24] = [
-    "area", "base", "basefont", "bgsound", "br", "col", "command", "embed", "frame", "hr", "image", "img",
-    "input", "isindex", "keygen", "link", "menuitem", "meta", "nextid", "param", "source", "spacer", "track",
-    "wbr",
+    "area", "base", "basefont", "bgsound", "br", "col", "command", "embed", "frame", "hr", "image",
+    "img", "input", "isindex", "keygen", "link", "menuitem", "meta", "nextid", "param", "source",
+    "spacer", "track", "wbr",
 ];
 
-/// Most bytes that are read in vain, for ends of tags that are not there.
+/// Most bytes that may be read in search of ends of tags that are missing.
 const IN_VAIN: usize = 1 << 20;
 
 /// The text between tags.
@@ -36,22 +37,22 @@ struct Reader {
     /// The text since the last tag.
     run: String,
     open: Vec<String>,
-    /// `script` or `style` while inside one: only its end tag is markup there.
+    /// `script` or `style` while the parser is inside one: there only its end tag counts as markup.
     raw: Option<String>,
-    /// Bytes that were read for an end that was not there.
+    /// Bytes read so far in search of ends that were missing.
     in_vain: usize,
 }
 
-/// What a construct that begins at `<` turned out to be.
+/// What a construct that begins with `<` is.
 enum Found {
-    /// Read up to this many bytes.
+    /// It was read, up to this byte.
     End(usize),
     /// Its end is missing.
     Unfinished,
 }
 
 impl Reader {
-    /// Reads as far as constructs are finished, or (`last`) to the end; the rest is returned.
+    /// Reads all finished constructs, or everything if `last`; returns the rest.
     fn read<'a>(&mut self, markup: &'a str, last: bool) -> &'a str {
         let mut rest = markup;
         while !rest.is_empty() {
@@ -85,7 +86,7 @@ impl Reader {
         rest
     }
 
-    /// How much of `rest`, which begins with `<`, was read; `None` to wait for more.
+    /// How much of `rest`, which begins with `<`, was read. `None`: wait for more text.
     fn angle(&mut self, rest: &str, last: bool) -> Option<usize> {
         let second = rest[1..].chars().next();
         let found = match second {
@@ -108,7 +109,7 @@ impl Reader {
         match found {
             Found::End(end) => Some(end),
             Found::Unfinished if !last => None,
-            // What was read so far is thrown away.
+            // What was read so far is dropped.
             Found::Unfinished if self.in_vain > IN_VAIN => None,
             Found::Unfinished => {
                 self.in_vain += rest.len();
@@ -124,7 +125,8 @@ impl Reader {
     }
 
     fn start_tag(&mut self, rest: &str) -> Found {
-        let name_end = rest.find(['\t', '\n', '\r', '\u{c}', ' ', '/', '>', '\0']).unwrap_or(rest.len());
+        let name_end =
+            rest.find(['\t', '\n', '\r', '\u{c}', ' ', '/', '>', '\0']).unwrap_or(rest.len());
         let name = rest[1..name_end].to_lowercase();
         let (end, closed) = match end_of_tag(rest, name_end) {
             Tag::Whole { end, empty } => (end, empty),
@@ -147,15 +149,16 @@ impl Reader {
 
     fn end_tag(&mut self, rest: &str) -> Found {
         let Some(close) = rest.find('>') else { return Found::Unfinished };
-        let inside = rest[2..close].trim_matches(super::is_space);
+        let inside = rest[2..close].trim_matches(is_space);
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '_');
-        let proper = inside.starts_with(|c: char| c.is_ascii_alphabetic()) && inside.chars().all(named);
+        let proper =
+            inside.starts_with(|c: char| c.is_ascii_alphabetic()) && inside.chars().all(named);
         if self.raw.is_some() && (!proper || self.raw.as_deref() != Some(&inside.to_lowercase())) {
             self.run.push_str(&rest[..=close]);
             return Found::End(close + 1);
         }
         if !proper && !rest[2..].starts_with(|c: char| c.is_ascii_alphabetic()) {
-            // `</>` is nothing at all; anything else a comment.
+            // `</>` is dropped; anything else is a comment.
             if close > 2 {
                 self.flush();
             }
@@ -177,21 +180,25 @@ impl Reader {
         Found::End(close + 1)
     }
 
-    /// Comments, `<!doctype …>`, `<![…]]>` and what else begins with `<!`.
+    /// Comments, `<!doctype …>`, `<![…]]>` and everything else that begins with `<!`.
     fn declaration(&mut self, rest: &str) -> Found {
         let end = if let Some(comment) = rest.strip_prefix("<!--") {
             end_of_comment(comment).map(|end| end + 4)
         } else if let Some(section) = rest.strip_prefix("<![") {
             // The text of a CDATA section is text; it keeps its own run.
-            match (section.strip_prefix("cdata[").or(section.strip_prefix("CDATA[")), section.find("]]>")) {
+            match (
+                section.strip_prefix("cdata[").or(section.strip_prefix("CDATA[")),
+                section.find("]]>"),
+            ) {
                 (Some(data), Some(end)) => {
                     self.flush();
                     self.run.push_str(&data[..data.len().min(end.saturating_sub(6))]);
                     Some(end + 6)
                 }
-                (None, _) => {
-                    section.find("]>").map(|end| end + 5).or_else(|| rest.find('>').map(|end| end + 1))
-                }
+                (None, _) => section
+                    .find("]>")
+                    .map(|end| end + 5)
+                    .or_else(|| rest.find('>').map(|end| end + 1)),
                 (Some(_), None) => None,
             }
         } else {
@@ -206,17 +213,20 @@ impl Reader {
         }
     }
 
-    /// How much of `rest`, which begins with `&`, was read, and whether reading goes on.
+    /// How much of `rest`, which begins with `&`, was read, and whether to continue.
     fn ampersand(&mut self, rest: &str, last: bool) -> (usize, bool) {
         if let Some(number) = rest.strip_prefix("&#") {
             let hexadecimal = number.starts_with(['x', 'X']);
             let digits = if hexadecimal { &number[1..] } else { number };
-            let is_digit = |c: char| if hexadecimal { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
+            let is_digit =
+                |c: char| if hexadecimal { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
             let length = digits.find(|c| !is_digit(c)).unwrap_or(digits.len());
-            // Even a decimal number may not run into a hexadecimal digit, nor into the end.
+            // Even a decimal number must not be followed by a hexadecimal digit or by the end of
+            // the text.
             let ended = digits[length..].chars().next().is_some_and(|c| !c.is_ascii_hexdigit());
             if length > 0 && ended {
-                let value = u32::from_str_radix(&digits[..length], if hexadecimal { 16 } else { 10 });
+                let value =
+                    u32::from_str_radix(&digits[..length], if hexadecimal { 16 } else { 10 });
                 self.run.push(character(value.unwrap_or(u32::MAX)));
                 let read = rest.len() - digits.len() + length;
                 return (read + usize::from(digits[length..].starts_with(';')), true);
@@ -235,13 +245,15 @@ impl Reader {
             self.run.push_str(if more { "&" } else { "" });
             return (usize::from(more), more);
         }
-        // At the end of the text a dash or a dot of the name may be what ends it.
+        // At the end of the text, a dash or dot inside the name may be what ends it.
         let mut length = name.len();
-        while length > 0 && rest[1 + length..].chars().next().is_none_or(|c| c.is_ascii_alphanumeric()) {
+        while length > 0
+            && rest[1 + length..].chars().next().is_none_or(|c| c.is_ascii_alphanumeric())
+        {
             length -= 1;
         }
         if length == 0 {
-            // The reference loses the ampersand of a last "&x".
+            // The reference drops the ampersand of a final "&x".
             return (usize::from(last && rest.len() == 2), false);
         }
         let name = &name[..length];
@@ -265,7 +277,7 @@ impl Reader {
     }
 }
 
-/// A run of blanks alone becomes one.
+/// A run that holds only blanks becomes one blank.
 fn blank_or(run: &str) -> String {
     let is_blank = |c: char| matches!(c, '\t' | '\n' | '\u{c}' | '\r' | ' ');
     if !run.is_empty() && run.chars().all(is_blank) {
@@ -278,12 +290,12 @@ fn end_of_raw(rest: &str, name: &str) -> Option<usize> {
     let mut from = 0;
     while let Some(found) = rest[from..].find("</") {
         let at = from + found;
-        let after = rest[at + 2..].trim_start_matches(super::is_space);
+        let after = rest[at + 2..].trim_start_matches(is_space);
         let after = after
             .get(..name.len())
             .filter(|found| found.eq_ignore_ascii_case(name))
             .map(|_| &after[name.len()..]);
-        if after.is_some_and(|after| after.trim_start_matches(super::is_space).starts_with('>')) {
+        if after.is_some_and(|after| after.trim_start_matches(is_space).starts_with('>')) {
             return Some(at);
         }
         from = at + 2;
@@ -295,7 +307,7 @@ fn end_of_comment(comment: &str) -> Option<usize> {
     let mut from = 0;
     while let Some(found) = comment[from..].find("--") {
         let dashes = from + found + 2;
-        let after = comment[dashes..].trim_start_matches(super::is_space);
+        let after = comment[dashes..].trim_start_matches(is_space);
         if after.starts_with('>') {
             return Some(comment.len() - after.len() + 1);
         }
@@ -304,25 +316,27 @@ fn end_of_comment(comment: &str) -> Option<usize> {
     None
 }
 
-/// Where a start tag ends.
+/// The end of a start tag.
 enum Tag {
     Whole {
         end: usize,
         empty: bool,
     },
-    /// Text after all, up to there.
+    /// It is text, up to this byte.
     Broken(usize),
     Unfinished,
 }
 
-/// Passes over attributes: names, values with and without quotes, blanks and slashes.
+/// Skips attributes: names, values with and without quotes, blanks and slashes.
 fn end_of_tag(rest: &str, name_end: usize) -> Tag {
     let bytes = rest.as_bytes();
-    let space = |at: usize| rest[at..].chars().next().is_some_and(super::is_space);
+    let space = |at: usize| rest[at..].chars().next().is_some_and(is_space);
     let width = |at: usize| rest[at..].chars().next().map_or(1, char::len_utf8);
     let mut at = name_end;
     loop {
-        while at < bytes.len() && (space(at) || (bytes[at] == b'/' && bytes.get(at + 1) != Some(&b'>'))) {
+        while at < bytes.len()
+            && (space(at) || (bytes[at] == b'/' && bytes.get(at + 1) != Some(&b'>')))
+        {
             at += width(at);
         }
         match bytes.get(at) {
@@ -331,7 +345,7 @@ fn end_of_tag(rest: &str, name_end: usize) -> Tag {
             Some(b'/') => return Tag::Whole { end: at + 2, empty: true },
             Some(_)
                 if !matches!(bytes[at - 1], b'\'' | b'"' | b'/')
-                    && !rest[..at].ends_with(super::is_space) =>
+                    && !rest[..at].ends_with(is_space) =>
             {
                 return broken(rest, at);
             }
@@ -378,7 +392,7 @@ fn broken(rest: &str, at: usize) -> Tag {
     }
 }
 
-/// A numeric reference's character.
+/// The character of a numeric reference.
 fn character(number: u32) -> char {
     match number {
         0x80..=0x9f => {
@@ -390,29 +404,34 @@ fn character(number: u32) -> char {
     }
 }
 
-/// The characters of a name that HTML knows.
+/// The characters of a named reference that HTML defines.
 fn named(name: &str) -> Option<String> {
     let reference = format!("&{name};");
     let characters = htmlize::unescape(&reference).into_owned();
-    (characters != reference && (!characters.ends_with(';') || name == "semi")).then_some(characters)
+    (characters != reference && (!characters.ends_with(';') || name == "semi"))
+        .then_some(characters)
 }
 
-/// Every reference in a text, finished by a semicolon or not, as Python's `html.unescape`.
+/// Replaces every reference in a text, with or without a final semicolon, like Python's
+/// `html.unescape`.
 pub(super) fn unescape(text: &str) -> String {
     htmlize::unescape(text).into_owned()
 }
 
-/// References that a semicolon ends, as ftfy takes them.
+/// Replaces references that end in a semicolon, as ftfy does.
 pub(super) fn unescape_strict(text: &str) -> String {
     let mut unescaped = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('&') {
         unescaped.push_str(&rest[..at]);
         rest = &rest[at..];
-        let length =
-            rest[1..].find(|c: char| !(c.is_ascii_alphanumeric() || c == '#')).map_or(rest.len(), |l| l + 1);
+        let length = rest[1..]
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '#'))
+            .map_or(rest.len(), |l| l + 1);
         let whole = rest[length..].starts_with(';').then(|| &rest[..=length]);
-        let known = whole.map(htmlize::unescape).filter(|found| !found.starts_with('&') || found.len() == 1);
+        let known = whole
+            .map(htmlize::unescape)
+            .filter(|found| !found.starts_with('&') || found.len() == 1);
         match (whole, known) {
             (Some(whole), Some(characters)) => {
                 unescaped.push_str(&characters);

@@ -1,26 +1,27 @@
-//! The patterns of the cleaning, in time that grows with the length of a text.
+//! The patterns of the cleaning. Their time grows linearly with the length of a text.
 //!
-//! The reference's patterns look around for the ends of words, in Python's meaning of a word: letters and numbers of all
-//! kinds, no combining marks. An engine that looks around tries again from every place, and a text of 4,000 characters
-//! can keep it busy for seconds. Here a pattern names the characters at its edges instead: they are part of what is
-//! found, but not of the group that is replaced, and the next search begins right after that group.
+//! The reference's patterns use look-around to find word boundaries. Python's words consist of
+//! letters and numbers of all kinds, without combining marks. A regex engine with look-around tries
+//! again at every position, and a text of 4,000 characters can keep it busy for seconds. Here a
+//! pattern names the characters at its edges instead. They are part of the match but not of the
+//! replaced group, and the next search begins right after that group.
 
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// A pattern and what stands in for what it finds.
+/// A pattern and its replacement.
 pub(super) struct Step {
-    /// The first of its groups that is there is what is replaced.
+    /// The first group that matched is replaced.
     pattern: Regex,
-    /// Whether it begins with a character before that group.
+    /// Whether the match has a character before that group.
     looks_back: bool,
     /// `$2` stands for group 2.
     instead: &'static str,
 }
 
 impl Step {
-    /// The text with everything replaced that the pattern finds.
+    /// The text with every match of the pattern replaced.
     pub(super) fn apply(&self, text: &str) -> String {
         let mut replaced = String::with_capacity(text.len());
         let (mut kept, mut from) = (0, 0);
@@ -29,7 +30,8 @@ impl Step {
             replaced.push_str(&text[kept..group.start()]);
             replaced.push_str(&instead(self.instead, &found));
             kept = group.end();
-            // What was replaced may end in what the next one is to be after. No pattern replaces nothing.
+            // The replaced text may end in the character that the next match begins with. No
+            // pattern replaces an empty match.
             let last = text[..kept].chars().next_back().map_or(0, char::len_utf8);
             from = if self.looks_back { kept - last } else { kept };
         }
@@ -42,14 +44,15 @@ fn instead(template: &str, found: &Captures<'_>) -> String {
     template.replace("$2", found.get(2).map_or("", |group| group.as_str()))
 }
 
-/// A pattern in which `W`, `S` and `D` in double angle brackets stand for what Python's `\w`, `\s` and `\d` mean. `‹` at its
-/// beginning stands for the beginning of a word, `›` for the end of one. What is replaced is in `(1:…)`, or else all but
-/// these.
+/// A pattern. `W`, `S` and `D` in double angle brackets stand for Python's `\w`, `\s` and `\d`. `‹`
+/// at the beginning stands for the start of a word, `›` for the end of a word. The group `(1:…)` is
+/// replaced; without one, everything except these boundaries.
 fn step((pattern, instead): (&str, &'static str)) -> Option<Step> {
     let marked = pattern.contains("(1:");
     let looks_back = pattern.starts_with('‹') || pattern.starts_with("[«W»](1:");
     let inner = pattern.trim_start_matches('‹').trim_end_matches('›');
-    let pattern = if marked { pattern.to_owned() } else { pattern.replace(inner, &format!("({inner})")) };
+    let pattern =
+        if marked { pattern.to_owned() } else { pattern.replace(inner, &format!("({inner})")) };
     let pattern = pattern
         .replace("(1:", "(")
         .replace('‹', r"(?:\A|[^«W»])")
@@ -77,7 +80,8 @@ pub(super) static PUNCTUATION: LazyLock<Vec<Step>> = LazyLock::new(|| {
         ("[‘’]", "'"),
         ("&quot;?", ""),
         ("&amp", ""),
-        // Addresses, article numbers, line ends written out, hash numbers, long numbers, file names.
+        // Addresses, article numbers, line ends written out, hash numbers, long numbers, file
+        // names.
         (r"[«D»]{1,3}\.[«D»]{1,3}\.[«D»]{1,3}\.[«D»]{1,3}", " "),
         (r"[«D»]:[«D»][«D»][«S»]+\z", ""),
         (r"\\n", " "),
@@ -107,12 +111,12 @@ pub(super) static SHOP_TALK: LazyLock<Vec<Step>> = LazyLock::new(|| {
         ("‹(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)(?:[«S»]images?)?", ""),
         ("‹page[«S»]+[«D»]+›", ""),
         ("‹[«D»]*[a-zA-Z]+[«D»]+[a-zA-Z]+[«D»]+[a-zA-Z«D»]*›", " "),
-        // Sizes; the last dot belongs to one where a word follows it.
+        // Sizes; a last dot belongs to the size if a word follows it.
         (
             r"‹(?:(1:[«D»]+\.?[«D»]*[xх×][«D»]+\.[«D»]+)›|(1:[«D»]+\.?[«D»]*[xх×][«D»]+\.)[«W»]|(1:[«D»]+\.?[«D»]*[xх×][«D»]+)›)",
             "",
         ),
-        // Blanks before a colon count where a word ends before them.
+        // Blanks before a colon count if a word ends before them.
         ("[«W»](1:[«S»]+:[«S»]+)", ": "),
         ("(1:([^«D»][,./]))[«W»]", "$2 "),
         ("[«S»]+", " "),

@@ -1,11 +1,11 @@
-//! The reference's patterns as they are, on an engine that looks around and tries again: what `links` and `patterns` must
-//! agree with. For tests, on short texts.
+//! The reference's original patterns, on a regex engine with look-around. `links` and `patterns`
+//! must give the same results. Only for tests, on short texts.
 
 use std::sync::LazyLock;
 
 use fancy_regex::{Regex, RegexBuilder};
 
-/// A pattern and what stands in for what it finds.
+/// A pattern and its replacement.
 pub(super) struct Step {
     pattern: Regex,
     instead: &'static str,
@@ -17,8 +17,8 @@ impl Step {
     }
 }
 
-/// A pattern in which `W`, `S`, `D` and `B` in double angle brackets stand for what Python's `\w`, `\s`, `\d` and `\b`
-/// mean: its words take letters and numbers of all kinds but no combining marks.
+/// A pattern. `W`, `S`, `D` and `B` in double angle brackets stand for Python's `\w`, `\s`, `\d`
+/// and `\b`: words consist of letters and numbers of all kinds, without combining marks.
 fn step((pattern, instead): (&str, &'static str)) -> Option<Step> {
     let pattern = pattern
         .replace("«B»", r"(?:(?<=[«W»])(?![«W»])|(?<![«W»])(?=[«W»]))")
@@ -55,7 +55,8 @@ pub(super) static PUNCTUATION: LazyLock<Vec<Step>> = LazyLock::new(|| {
         ("[‘’]", "'"),
         ("&quot;?", ""),
         ("&amp", ""),
-        // Addresses, article numbers, line ends written out, hash numbers, long numbers, file names.
+        // Addresses, article numbers, line ends written out, hash numbers, long numbers, file
+        // names.
         (r"[«D»]{1,3}\.[«D»]{1,3}\.[«D»]{1,3}\.[«D»]{1,3}", " "),
         (r"[«D»]:[«D»][«D»][«S»]+\z", ""),
         (r"\\n", " "),

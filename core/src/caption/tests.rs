@@ -1,4 +1,4 @@
-//! The table of cases that the reference was run on.
+//! The table of cases that was run through the reference.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ struct Table {
 struct Case {
     text: String,
     clean: String,
-    /// Where this implementation is known to differ: what it gives instead.
+    /// Cases in which this implementation is known to differ, and what it returns instead.
     ours: Option<String>,
 }
 
@@ -53,7 +53,7 @@ fn every_pattern_is_one() {
     );
 }
 
-/// Texts of what the patterns look for, so that they meet.
+/// Fragments that the patterns look for, joined so that they meet.
 fn scraps() -> impl Strategy<Value = String> {
     const SCRAPS: &[&str] = &[
         "http:",
@@ -116,7 +116,8 @@ fn scraps() -> impl Strategy<Value = String> {
         "2.x",
         "‿",
     ];
-    proptest::collection::vec(proptest::sample::select(SCRAPS), 0..14).prop_map(|scraps| scraps.concat())
+    proptest::collection::vec(proptest::sample::select(SCRAPS), 0..14)
+        .prop_map(|scraps| scraps.concat())
 }
 
 proptest! {
@@ -136,7 +137,7 @@ proptest! {
     }
 }
 
-/// Units that fill a text, each of which kept some engine or loop busy.
+/// Fragments to fill a text with. Each one once kept a regex engine or a loop busy.
 const HOSTILE: [&str; 44] = [
     "a",
     "a.",
@@ -193,17 +194,18 @@ fn hostile_texts_of_the_longest_kind_are_cleaned_or_refused_within_bounds() {
             refused.push(unit);
         }
     }
-    // What nobody writes, and what could only be read in vain.
+    // Texts that nobody writes, and texts that would be read in vain.
     assert_eq!(refused, ["<a ", "<a b='", "<!--", "<!", "</", "<?", "</script"]);
 }
 
 #[test]
 fn references_within_references_are_given_up() {
-    // Full-width, so that the steps before do not see it; each round undoes one.
+    // Full-width forms, so that earlier steps do not see them; each round undoes one.
     let nested = |times: usize| format!("\u{ff06}{}lt;", "amp;".repeat(times));
     assert!(TextPreparation::IfClean.apply(&nested(4)).is_ok());
     assert_eq!(TextPreparation::IfClean.apply(&nested(1000)), Err(Error::References));
-    let message = TextPreparation::IfClean.prepare("prompts[3].text", &nested(1000)).expect_err("refused");
+    let message =
+        TextPreparation::IfClean.prepare("prompts[3].text", &nested(1000)).expect_err("refused");
     assert_eq!(message.field.as_deref(), Some("prompts[3].text"));
 }
 

@@ -1,9 +1,12 @@
-//! This crate's own CUDA kernels: group normalisation with all that follows it, and the sum that ends a residual block.
+//! This crate's own CUDA kernels: group normalisation with everything that follows it, and the sum
+//! at the end of a residual block.
 //!
-//! libtorch normalises channels-last pictures by copying them to another layout and back, and by one block of threads for each
-//! group: at 1024 × 1024 pixels and four groups, four of a card's hundred and more processors work. `norm.cu` is compiled
-//! by NVRTC when a network is first placed on a card, in about half a second, and believed only after it agreed with libtorch there; see
-//! docs/adr/0020-cuda-kernels.md. A row's bits are its own.
+//! libtorch normalises channels-last pictures by copying them to another layout and back, with one
+//! block of threads per group: at 1024 × 1024 pixels and four groups, only four of a card's more
+//! than one hundred processors work. NVRTC compiles `norm.cu` when a network is first placed on a
+//! card, in about half a second. The kernels are used only after their results agreed with
+//! libtorch's on that card; see docs/adr/0020-cuda-kernels.md. A row's bits depend on that row
+//! alone.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -13,9 +16,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::native::KernelsHandle;
-use crate::layers::{Activation, Torch, channels_last};
+use crate::layers::{Activation, Steer, Torch, channels_last};
 
-/// What is compiled.
+/// The source to compile.
 pub(super) const SOURCE: &str = concat!(include_str!("norm.cu"), "\0");
 /// In the order of [`Kernel`], each in f32 and in bf16.
 pub(super) const NAMES: [&str; 8] = [
@@ -28,9 +31,9 @@ pub(super) const NAMES: [&str; 8] = [
     "sum_f32\0",
     "sum_bf16\0",
 ];
-/// Threads of a block, as `norm.cu` has it.
+/// Threads per block, as in `norm.cu`.
 pub(super) const THREADS: usize = 256;
-/// More channels would not fit into the memory that a block shares.
+/// More channels would not fit into a block's shared memory.
 const MOST_CHANNELS: i64 = 4096;
 
 #[derive(Clone, Copy, Debug)]
@@ -86,24 +89,29 @@ enum Runner {
     Host(tests::Host),
 }
 
-/// How many blocks, and the bytes each shares.
+/// How many blocks, and the shared bytes of each.
 struct Grid {
     x: usize,
     y: usize,
     shared: usize,
 }
 
-/// Those of a device, or nothing where they cannot be had or do not agree with libtorch; found out once.
+/// The kernels of a device, or `None` if they are missing or disagree with libtorch. This is tested
+/// once.
 pub(crate) fn kernels(device: usize) -> Option<&'static Kernels> {
     static LOADED: OnceLock<Mutex<HashMap<usize, Option<&'static Kernels>>>> = OnceLock::new();
-    let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut loaded =
+        LOADED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     *loaded.entry(device).or_insert_with(|| {
-        let found =
-            Kernels::load(device).and_then(|kernels| kernels.agree(Device::Cuda(device)).map(|()| kernels));
+        let found = Kernels::load(device)
+            .and_then(|kernels| kernels.agree(Device::Cuda(device)).map(|()| kernels));
         match found {
             Ok(kernels) => Some(&*Box::leak(Box::new(kernels))),
             Err(reason) => {
-                tracing::warn!(reason, "networks run on libtorch's operations alone, which take longer");
+                tracing::warn!(
+                    reason,
+                    "networks run on libtorch's operations alone, which take longer"
+                );
                 None
             }
         }
@@ -116,7 +124,7 @@ pub(crate) struct CudaNorm {
     parameters: Parameters,
 }
 
-/// What a normalisation knows, in f32, `[channels]`.
+/// The learned weights of a normalisation, in f32, `[channels]`.
 struct Parameters {
     weight: Tensor,
     bias: Tensor,
@@ -126,18 +134,8 @@ struct Parameters {
     eps: f64,
 }
 
-/// What is normalised, and what is done to it around that.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Steer<'a> {
-    /// `[rows, 2 · channels]`: times the first half, plus the second.
-    pub(crate) scale_shift: Option<&'a Tensor>,
-    /// `[rows, channels]`, added first.
-    pub(crate) added: Option<&'a Tensor>,
-    pub(crate) activation: Option<Activation>,
-}
-
 impl CudaNorm {
-    /// Weight and bias in f32, `[channels]`. `None` for widths that the kernels do not take.
+    /// Weight and bias in f32, `[channels]`. `None` for widths that the kernels do not support.
     pub(crate) fn new(
         kernels: &'static Kernels,
         weight: Tensor,
@@ -147,17 +145,22 @@ impl CudaNorm {
     ) -> Option<Self> {
         let (channels, groups) = (weight.size()[0], groups as i64);
         let divided = groups > 0 && channels % groups == 0;
-        let taken = divided && channels % 4 == 0 && channels <= MOST_CHANNELS && groups <= THREADS as i64;
-        taken.then_some(Self { kernels, parameters: Parameters { weight, bias, before: None, groups, eps } })
+        let taken =
+            divided && channels % 4 == 0 && channels <= MOST_CHANNELS && groups <= THREADS as i64;
+        taken.then_some(Self {
+            kernels,
+            parameters: Parameters { weight, bias, before: None, groups, eps },
+        })
     }
 
-    /// The same of pictures to which a layer's bias, `[channels]`, is still to be added.
+    /// The same for pictures to which a layer's bias, `[channels]`, must still be added.
     pub(crate) fn with_bias_before(&mut self, bias: &Tensor) -> Torch<()> {
         self.parameters.before = Some(bias.f_to_kind(Kind::Float)?);
         Ok(())
     }
 
-    /// `sources` lie behind each other in the channels, two at most, the second multiplied by its factor.
+    /// `sources` are joined in the channels; there are at most two, and the second is multiplied by
+    /// its factor.
     pub(crate) fn forward(&self, sources: &[(&Tensor, f64)], steer: Steer<'_>) -> Torch<Tensor> {
         let by_four = sources.iter().all(|(picture, _)| picture.size()[1] % 4 == 0);
         match sources {
@@ -190,13 +193,15 @@ impl Kernels {
         steer: Steer<'_>,
     ) -> Torch<Tensor> {
         let x = picture(x, x.kind())?;
-        let skip =
-            skip.map(|(skip, factor)| Ok::<_, TchError>((picture(skip, x.kind())?, factor))).transpose()?;
+        let skip = skip
+            .map(|(skip, factor)| Ok::<_, TchError>((picture(skip, x.kind())?, factor)))
+            .transpose()?;
         let (rows, own, height, width) = x.size4()?;
         let channels = norm.weight.size()[0];
         let (pixels, kind) = (height * width, x.kind());
         let behind = skip.as_ref().map_or(0, |(skip, _)| skip.size()[1]);
-        let fits = skip.as_ref().is_none_or(|(skip, _)| skip.size() == [rows, behind, height, width]);
+        let fits =
+            skip.as_ref().is_none_or(|(skip, _)| skip.size() == [rows, behind, height, width]);
         if own + behind != channels || !fits {
             let skip = skip.map(|(skip, _)| skip.size());
             return Err(TchError::Shape(format!(
@@ -205,11 +210,13 @@ impl Kernels {
             )));
         }
         let of_rows = |values: Option<&Tensor>, width: i64| -> Torch<Option<Tensor>> {
-            let values =
-                values.map(|values| values.f_to_kind(kind)?.f_expand([rows, width], false)?.f_contiguous());
+            let values = values.map(|values| {
+                values.f_to_kind(kind)?.f_expand([rows, width], false)?.f_contiguous()
+            });
             values.transpose()
         };
-        let (steering, added) = (of_rows(steer.scale_shift, 2 * channels)?, of_rows(steer.added, channels)?);
+        let (steering, added) =
+            (of_rows(steer.scale_shift, 2 * channels)?, of_rows(steer.added, channels)?);
         let (chunk, chunks) = chunks(pixels, channels);
         let sums = rows * chunks * norm.groups * 2;
         let scratch = Tensor::f_empty([sums + rows * norm.groups * 2], (Kind::Float, x.device()))?;
@@ -253,7 +260,8 @@ impl Kernels {
         out.f_permute([0, 3, 1, 2])
     }
 
-    /// (a + b + bias) / divisor: two pictures, and a bias `[channels]` in f32. The channels are a multiple of four.
+    /// (a + b + bias) / divisor: two pictures, and a bias `[channels]` in f32. The number of
+    /// channels is a multiple of four.
     pub(crate) fn sum(&self, a: &Tensor, b: &Tensor, bias: &Tensor, divisor: f64) -> Torch<Tensor> {
         const MOST_BLOCKS: usize = 4096;
         let (a, kind) = (picture(a, a.kind())?, a.kind());
@@ -284,7 +292,11 @@ impl Kernels {
             + match kind {
                 Kind::Float => 0,
                 Kind::BFloat16 => 1,
-                other => return Err(TchError::Kind(format!("{other:?}; the kernels take f32 and bf16"))),
+                other => {
+                    return Err(TchError::Kind(format!(
+                        "{other:?}; the kernels take f32 and bf16"
+                    )));
+                }
             };
         let arguments = ptr::from_ref(arguments).cast::<c_void>();
         let ran = match &self.0 {
@@ -297,7 +309,7 @@ impl Kernels {
 
     /// Compares small norms and sums with libtorch's, in both formats.
     fn agree(&self, device: Device) -> Result<(), String> {
-        // f32 sums in another order are off by 1e-6; bf16 rounds by 1/512.
+        // f32 sums in another order differ by 1e-6; bf16 rounds by 1/512.
         for (kind, most) in [(Kind::Float, 1e-4), (Kind::BFloat16, 0.01)] {
             let off = self.disagreement(device, kind).map_err(|error| error.to_string())?;
             if off > most || off.is_nan() {
@@ -307,12 +319,13 @@ impl Kernels {
         Ok(())
     }
 
-    /// How far a norm with all that may be around it, a plain one, and a sum are from libtorch's in f32: as a share of one more than the
-    /// value's size.
+    /// How much a norm with everything around it, a plain norm and a sum differ from libtorch's in
+    /// f32, as a share of the value's size plus one.
     fn disagreement(&self, device: Device, kind: Kind) -> Torch<f64> {
         let random = |shape: &[i64]| Tensor::f_randn(shape, (Kind::Float, device))?.f_to_kind(kind);
         let picture = |channels: i64| channels_last(&random(&[2, channels, 18, 18])?);
-        let (x, skip, steer, added) = (picture(24)?, picture(8)?, random(&[2, 64])?, random(&[2, 32])?);
+        let (x, skip, steer, added) =
+            (picture(24)?, picture(8)?, random(&[2, 64])?, random(&[2, 32])?);
         let f32 = |values: &Tensor| values.f_to_kind(Kind::Float);
         let wide = |values: &Tensor| f32(values)?.f_unsqueeze(-1)?.f_unsqueeze(-1);
         let parameters = |channels: i64, before: Option<Tensor>| -> Torch<Parameters> {
@@ -332,10 +345,15 @@ impl Kernels {
         let joined = Tensor::f_cat(&[&f32(&x)?, &f32(&skip)?.f_mul_scalar(0.5)?], 1)?;
         let joined = joined.f_add(&wide(&before)?)?.f_add(&wide(&added)?)?;
         let norm = parameters(32, Some(before))?;
-        let (scale, shift) = (wide(&steer.f_narrow(1, 0, 32)?)?, wide(&steer.f_narrow(1, 32, 32)?)?);
-        let expected = Activation::Silu.apply(by_libtorch(&norm, &joined)?.f_mul(&scale)?.f_add(&shift)?)?;
-        let around =
-            Steer { scale_shift: Some(&steer), added: Some(&added), activation: Some(Activation::Silu) };
+        let (scale, shift) =
+            (wide(&steer.f_narrow(1, 0, 32)?)?, wide(&steer.f_narrow(1, 32, 32)?)?);
+        let expected =
+            Activation::Silu.apply(by_libtorch(&norm, &joined)?.f_mul(&scale)?.f_add(&shift)?)?;
+        let around = Steer {
+            scale_shift: Some(&steer),
+            added: Some(&added),
+            activation: Some(Activation::Silu),
+        };
         let steered = off(&self.norm(&norm, &x, Some((&skip, 0.5)), around)?, &expected)?;
 
         let norm = parameters(24, None)?;
@@ -343,31 +361,34 @@ impl Kernels {
         let plain = off(&got, &by_libtorch(&norm, &f32(&x)?)?)?;
 
         let sum = self.sum(&got, &x, &norm.weight, 2.0)?;
-        let expected = f32(&got)?.f_add(&f32(&x)?)?.f_add(&wide(&norm.weight)?)?.f_div_scalar(2.0)?;
+        let expected =
+            f32(&got)?.f_add(&f32(&x)?)?.f_add(&wide(&norm.weight)?)?.f_div_scalar(2.0)?;
         Ok(steered.max(plain).max(off(&sum, &expected)?))
     }
 }
 
-/// Pixels of a chunk, and how many there are: by a picture's shape alone, so that a row's bits are its own.
+/// Pixels per chunk, and the number of chunks. They depend only on a picture's shape, so that a
+/// row's bits depend on that row alone.
 fn chunks(pixels: i64, channels: i64) -> (i64, i64) {
     const VALUES: i64 = 8192;
     const MOST: i64 = 256;
     let pixels = pixels.max(1);
-    let chunk = (VALUES / channels).max(pixels.div_euclid(MOST) + i64::from(pixels % MOST > 0)).max(1);
+    let chunk =
+        (VALUES / channels).max(pixels.div_euclid(MOST) + i64::from(pixels % MOST > 0)).max(1);
     (chunk, (pixels + chunk - 1) / chunk)
 }
 
-/// The largest power of two that is not larger.
+/// The largest power of two that is not larger than the number.
 fn power_of_two_below(number: usize) -> usize {
     1 << number.max(1).ilog2()
 }
 
-/// Channels-last, of the format that the kernels are asked for.
+/// Makes a tensor channels-last, in the kernels' format.
 fn picture(x: &Tensor, kind: Kind) -> Torch<Tensor> {
     channels_last(&x.f_to_kind(kind)?)
 }
 
-/// Where a contiguous tensor's values lie; null for none.
+/// The address of a contiguous tensor's values; null for none.
 fn address(tensor: Option<&Tensor>) -> *const c_void {
     tensor.map_or(ptr::null(), |tensor| tensor.data_ptr().cast_const())
 }

@@ -1,4 +1,4 @@
-//! The functions of `shim.cpp` as Rust sees them, each behind a handle that owns what it made.
+//! The functions of `shim.cpp` in Rust, each behind a handle that owns what the function made.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
@@ -11,7 +11,8 @@ use crate::device::open_library;
 
 type Object = *mut c_void;
 
-/// The functions of `shim.cpp`, in its words. The library stays loaded for the rest of the process.
+/// The functions of `shim.cpp`, with its names. The library stays loaded for the rest of the
+/// process.
 pub(super) struct Shim {
     recorder_new: unsafe extern "C" fn(c_int, *mut Object, *mut c_char, usize) -> c_int,
     recorder_drop: unsafe extern "C" fn(Object),
@@ -41,7 +42,7 @@ type KernelsNew = unsafe extern "C" fn(
     *mut c_char,
     usize,
 ) -> c_int;
-/// Which, two extents of the grid, threads of a block, bytes that they share, the argument.
+/// Which kernel, two extents of the grid, threads per block, shared bytes, the argument.
 type Launch = unsafe extern "C" fn(
     Object,
     usize,
@@ -56,15 +57,19 @@ type Launch = unsafe extern "C" fn(
 
 impl Shim {
     pub(super) fn load(bytes: &[u8]) -> Result<Self, String> {
-        let file = in_memory(bytes).map_err(|error| format!("no file in memory for it: {error}"))?;
+        let file =
+            in_memory(bytes).map_err(|error| format!("no file in memory for it: {error}"))?;
         let library = open_library(&format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         macro_rules! function {
             ($name:literal) => {
-                // SAFETY: `library` is what dlopen returned and stays loaded; the name is a C string; the
-                // function has this type in shim.cpp, from which this very library was built.
+                // SAFETY: `library` is what dlopen returned and stays loaded; the name is a C
+                // string; the function has this type in shim.cpp, from which this very library was
+                // built.
                 unsafe {
-                    let symbol =
-                        libc::dlsym(library.as_ptr(), concat!("darkroom_", $name, "\0").as_ptr().cast());
+                    let symbol = libc::dlsym(
+                        library.as_ptr(),
+                        concat!("darkroom_", $name, "\0").as_ptr().cast(),
+                    );
                     if symbol.is_null() {
                         return Err(format!("it has no function {}", $name));
                     }
@@ -93,7 +98,9 @@ impl Shim {
     pub(super) fn memory(&self, device: usize) -> Result<Memory, String> {
         let (mut free, mut total) = (0_usize, 0_usize);
         // SAFETY: both numbers outlive the call.
-        said(|text, size| unsafe { (self.memory)(number(device), &mut free, &mut total, text, size) })?;
+        said(|text, size| unsafe {
+            (self.memory)(number(device), &mut free, &mut total, text, size)
+        })?;
         Ok(Memory { free: free as u64, total: total as u64 })
     }
 
@@ -123,7 +130,8 @@ impl Shim {
         let driver = open_library("libcuda.so.1")?;
         let names = NAMES.map(|name| name.as_ptr().cast::<c_char>());
         let mut object = ptr::null_mut();
-        // SAFETY: source and names are C strings that live for ever, both libraries stay loaded, `object` outlives the call.
+        // SAFETY: source and names are C strings that live for ever, both libraries stay loaded,
+        // `object` outlives the call.
         said(|text, size| unsafe {
             (self.kernels_new)(
                 number(device),
@@ -142,12 +150,13 @@ impl Shim {
     }
 }
 
-/// libtorch's way to NVRTC, with the part loaded that NVRTC itself would look for where it is not.
+/// libtorch's path to NVRTC. Also loads the part that NVRTC itself would search for in other
+/// places.
 fn nvrtc() -> Result<NonNull<c_void>, String> {
     let library = open_library("libcaffe2_nvrtc.so")?;
     let mut found = std::mem::MaybeUninit::<libc::Dl_info>::uninit();
-    // SAFETY: the library stays loaded, the name is a C string, and dladdr fills `found` where it returns other than 0;
-    // the path in it then is a C string that lives as long as the library.
+    // SAFETY: the library stays loaded, the name is a C string, and dladdr fills `found` where it
+    // returns other than 0; the path in it then is a C string that lives as long as the library.
     let path = unsafe {
         let symbol = libc::dlsym(library.as_ptr(), c"nvrtcCreateProgram".as_ptr());
         if symbol.is_null() || libc::dladdr(symbol, found.as_mut_ptr()) == 0 {
@@ -155,7 +164,8 @@ fn nvrtc() -> Result<NonNull<c_void>, String> {
         }
         CStr::from_ptr(found.assume_init().dli_fname).to_string_lossy().into_owned()
     };
-    let folder = std::path::Path::new(&path).parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+    let folder =
+        std::path::Path::new(&path).parent().map(std::path::Path::to_path_buf).unwrap_or_default();
     for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = file.file_name();
         if name.to_string_lossy().starts_with("libnvrtc-builtins.so") {
@@ -171,26 +181,39 @@ pub(super) struct KernelsHandle {
     object: NonNull<c_void>,
 }
 
-// SAFETY: the object holds a device's number and functions, which any thread may launch and nobody changes.
+// SAFETY: the object holds a device's number and functions, which any thread may launch and nobody
+// changes.
 unsafe impl Send for KernelsHandle {}
 // SAFETY: the same.
 unsafe impl Sync for KernelsHandle {}
 
 impl KernelsHandle {
-    /// Launches one on the current stream; `argument` is what that kernel takes, with addresses on the device.
+    /// Launches a kernel on the current stream. `argument` is that kernel's argument, with
+    /// addresses on the device.
     pub(super) fn launch(
         &self,
         index: usize,
         [x, y, shared]: [usize; 3],
         argument: *const c_void,
     ) -> Result<(), String> {
-        let small = |value: usize| c_uint::try_from(value).map_err(|_| format!("a grid of {x} and {y}"));
+        let small =
+            |value: usize| c_uint::try_from(value).map_err(|_| format!("a grid of {x} and {y}"));
         let (x, y, shared, threads) = (small(x)?, small(y)?, small(shared)?, small(THREADS)?);
-        // SAFETY: the object lives for ever; `argument` is read during the call alone, as the type that the kernel of
-        // this index has in norm.cu, which kernels.rs mirrors; what its addresses point to is freed in this stream's
-        // order, after the kernel ran.
+        // SAFETY: the object lives for ever; `argument` is read during the call alone, as the type
+        // that the kernel of this index has in norm.cu, which kernels.rs mirrors; what its
+        // addresses point to is freed in this stream's order, after the kernel ran.
         said(|text, size| unsafe {
-            (self.shim.launch)(self.object.as_ptr(), index, x, y, threads, shared, argument, text, size)
+            (self.shim.launch)(
+                self.object.as_ptr(),
+                index,
+                x,
+                y,
+                threads,
+                shared,
+                argument,
+                text,
+                size,
+            )
         })
     }
 }
@@ -199,7 +222,8 @@ impl KernelsHandle {
 #[cfg(target_os = "linux")]
 fn in_memory(bytes: &[u8]) -> std::io::Result<std::fs::File> {
     use std::{io::Write as _, os::fd::FromRawFd as _};
-    // SAFETY: the name is a C string; the descriptor that comes back, if one does, is nobody else's.
+    // SAFETY: the name is a C string; the descriptor that comes back, if one does, is nobody
+    // else's.
     let mut file = unsafe {
         let descriptor = libc::memfd_create(c"darkroom-cuda".as_ptr(), libc::MFD_CLOEXEC);
         if descriptor < 0 {
@@ -220,7 +244,7 @@ fn number(device: usize) -> c_int {
     c_int::try_from(device).unwrap_or(c_int::MAX)
 }
 
-/// Calls a function that returns 0, or else leaves a message.
+/// Calls a function that returns 0, or 1 with a message.
 fn said(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), String> {
     let mut text = [0_u8; 512];
     if call(text.as_mut_ptr().cast(), text.len()) == 0 {
@@ -235,11 +259,12 @@ pub(super) struct RecorderHandle {
     object: NonNull<c_void>,
 }
 
-// SAFETY: the object holds numbers that name a device and a stream, which any thread may use; only one at a time does.
+// SAFETY: the object holds numbers that name a device and a stream, which any thread may use; only
+// one at a time does.
 unsafe impl Send for RecorderHandle {}
 
 impl RecorderHandle {
-    /// Sends this thread's operations to the recorder's stream until the guard goes.
+    /// Sends this thread's operations to the recorder's stream until the guard is dropped.
     pub(super) fn enter(&self) -> Result<Side<'_>, String> {
         // SAFETY: the object lives as long as the handle.
         said(|text, size| unsafe { (self.shim.enter)(self.object.as_ptr(), text, size) })?;
@@ -250,10 +275,12 @@ impl RecorderHandle {
     pub(super) fn begin(&self) -> Result<Open, String> {
         let mut object = ptr::null_mut();
         // SAFETY: the recorder lives as long as the handle, `object` outlives the call.
-        let begun =
-            said(|text, size| unsafe { (self.shim.begin)(self.object.as_ptr(), &mut object, text, size) });
-        // A recording that did not begin is given up like any other.
-        let open = NonNull::new(object).map(|object| Open { shim: self.shim, object: Some(object) });
+        let begun = said(|text, size| unsafe {
+            (self.shim.begin)(self.object.as_ptr(), &mut object, text, size)
+        });
+        // A recording that did not begin is abandoned like any other.
+        let open =
+            NonNull::new(object).map(|object| Open { shim: self.shim, object: Some(object) });
         begun?;
         open.ok_or_else(|| "it made no recording".to_owned())
     }
@@ -270,7 +297,7 @@ impl Drop for RecorderHandle {
 pub(super) struct Side<'a> {
     recorder: &'a RecorderHandle,
     left: bool,
-    /// The stream is a thread's own.
+    /// Each thread has its own current stream.
     _here: PhantomData<*const ()>,
 }
 
@@ -290,13 +317,13 @@ impl Side<'_> {
 impl Drop for Side<'_> {
     fn drop(&mut self) {
         if !self.left {
-            // What went wrong is being told already.
+            // The first error is already being reported.
             let _ = self.go();
         }
     }
 }
 
-/// A recording that is not finished; given up if it never is.
+/// An unfinished recording; it is abandoned if it is dropped unfinished.
 pub(super) struct Open {
     shim: &'static Shim,
     object: Option<NonNull<c_void>>,
@@ -326,7 +353,8 @@ pub(super) struct RecordingHandle {
     object: NonNull<c_void>,
 }
 
-// SAFETY: as for RecorderHandle; a graph may be launched from any thread, and only one at a time does.
+// SAFETY: as for RecorderHandle; a graph may be launched from any thread, and only one at a time
+// does.
 unsafe impl Send for RecordingHandle {}
 
 impl RecordingHandle {

@@ -1,9 +1,11 @@
-// Group normalisation, steering by the time and an activation over channels-last pictures, and the sum that ends a residual
-// block: what libtorch does in eight passes over memory and two changes of layout, in three passes.
+// Group normalisation, steering by the time and an activation over channels-last pictures, and the
+// sum at the end of a residual block. This takes three passes over memory; libtorch needs eight
+// passes and two changes of layout.
 //
-// Compiled on the machine for its card, by NVRTC; see kernels.rs, which has the same `Norm` and `Sum`. No header is
-// needed: bf16 is a half-word here. A row is summed by itself, in an order that depends on the picture's shape alone.
-// The tests compile this file for the CPU, with a thread for each lane: hence SHARED and no exchange between lanes but by it.
+// NVRTC compiles this on the machine for its card; see kernels.rs, which has the same `Norm` and
+// `Sum`. No header is needed, because bf16 is a half-word here. Each row is summed separately, in
+// an order that depends only on the picture's shape. The tests compile this file for the CPU, with
+// one thread per lane, so lanes exchange values only through SHARED.
 
 #ifndef DARKROOM_ON_HOST
 #define SHARED extern __shared__ double shared[]
@@ -91,7 +93,7 @@ __device__ inline void store(T* to, i64 at, const Quad& quad) {
   *(Four<T>*)(to + at) = four;
 }
 
-// Where four channels of a row lie: `from[pixel * stride]`, times `factor`, plus `add`.
+// Four channels of a row: `from[pixel * stride]`, times `factor`, plus `add`.
 template <typename T>
 struct Source {
   const T* from;
@@ -117,14 +119,15 @@ struct Source {
   }
 };
 
-// A value near those of the group, which sums are taken from: without it their squares would lose what the variance is.
+// A value near those of the group. Sums are taken of differences from it; otherwise their squares
+// would lose the precision of the variance.
 template <typename T>
 __device__ inline float near(const Norm& n, int row, int group) {
   const int channel = group * (n.channels / n.groups);
   return Source<T>(n, row, channel / 4 * 4).at(0).v[channel % 4];
 }
 
-// The threads of a block as lanes that share out pixels, each with its own four channels.
+// The threads of a block as lanes that divide the pixels. Each thread has its own four channels.
 struct Lanes {
   int across; // threads beside each other in the channels
   int count;  // lanes, a power of two
@@ -186,7 +189,7 @@ __device__ void sum_up(const Norm& n) {
   }
 }
 
-// Mean and deviation of each group out of all chunks' sums. Grid: rows. At most THREADS groups.
+// Mean and deviation of each group, from all chunks' sums. Grid: rows. At most THREADS groups.
 template <typename T>
 __device__ void combine(const Norm& n) {
   SHARED;
@@ -219,7 +222,7 @@ __device__ void combine(const Norm& n) {
     const double variance = shared[values + group] / count - mean * mean;
     float* moments = n.moments + ((i64)row * n.groups + group) * 2;
     moments[0] = (float)(near<T>(n, row, group) + mean);
-    // Rounding may leave less than nothing; what is not a number stays so.
+    // Rounding may give a value below 0; NaN stays NaN.
     moments[1] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + n.eps));
   }
 }

@@ -36,7 +36,7 @@ void run(void (*kernel)(Argument), unsigned x, unsigned y, const void* argument)
     for (blockIdx.x = 0; blockIdx.x < x; ++blockIdx.x) {
       std::barrier<> here(THREADS);
       gate = &here;
-      // What another block left is not to be relied on.
+      // Values that another block left must not be used.
       for (double& value : shared_memory) value = NAN;
       std::vector<std::thread> threads;
       for (unsigned i = 0; i < THREADS; ++i) {
@@ -51,7 +51,7 @@ void run(void (*kernel)(Argument), unsigned x, unsigned y, const void* argument)
 }
 }  // namespace
 
-// `name` is a kernel's place in kernels.rs. Returns the argument's size as this file sees it.
+// `name` is a kernel's position in kernels.rs. Returns the argument's size as this file sees it.
 extern "C" std::size_t darkroom_run_on_host(int name, unsigned x, unsigned y, const void* argument) {
   switch (name) {
     case 0: run(sum_up_f32, x, y, argument); return sizeof(Norm);

@@ -1,10 +1,10 @@
-// What darkroom-diffusion asks of libtorch's CUDA half and tch does not offer: recording a pass into a CUDA graph,
-// replaying it, and what memory a card has.
+// Functions of libtorch's CUDA half that tch does not offer: recording a pass into a CUDA graph,
+// replaying it, and reading a card's memory.
 //
-// Built into a shared library of its own that the Rust side carries in itself and loads after libtorch_cuda.so (see
-// ../cuda.rs and docs/adr/0018-cuda-graphs.md): the compiler checks every call against libtorch's headers, and the
-// loader resolves every name against the libtorch that is there or refuses the whole. No exception leaves it: each
-// function returns 0, or 1 with a message.
+// Built into a shared library that the Rust side embeds and loads after libtorch_cuda.so (see
+// ../cuda.rs and docs/adr/0018-cuda-graphs.md). The compiler checks every call against libtorch's
+// headers, and the loader resolves every name against the present libtorch or refuses the whole
+// library. No exception leaves it: each function returns 0, or 1 with a message.
 
 #include <cstdio>
 #include <exception>
@@ -57,14 +57,15 @@ c10::Device cuda(c10::DeviceIndex device) {
   return c10::Device(c10::kCUDA, device);
 }
 
-// Waits for all work of the device. What went wrong in it, and what an earlier call left behind, is an error.
+// Waits for all work of the device. An error in that work, or one left by an earlier call, is an
+// error here.
 void settle(c10::DeviceIndex device) {
   const c10::DeviceGuard guard(cuda(device));
   check(cudaDeviceSynchronize(), "waiting for the device");
   check(cudaGetLastError(), "an earlier operation");
 }
 
-// A device and the stream that recordings are made on: the default stream cannot be recorded.
+// A device, and the stream that recordings use: the default stream cannot be recorded.
 struct Recorder {
   c10::DeviceIndex device;
   CUDAStream side;
@@ -85,7 +86,8 @@ Function find(void* library, const char* name) {
   return reinterpret_cast<Function>(found);
 }
 
-// Machine code for the device, out of CUDA C++. NVRTC's header may not be there, so its functions are declared here.
+// Compiles CUDA C++ to machine code for the device. NVRTC's header may be missing, so its functions
+// are declared here.
 std::string compiled(void* nvrtc, const char* source, c10::DeviceIndex device) {
   using Program = void*;
   const auto create =
@@ -145,7 +147,7 @@ void darkroom_recorder_drop(Recorder* recorder) {
   delete recorder;
 }
 
-// From here to darkroom_leave this thread's operations go to the recorder's stream.
+// From here until darkroom_leave, this thread's operations go to the recorder's stream.
 int darkroom_enter(Recorder* recorder, char* message, std::size_t size) {
   return guarded({message, size}, [&] {
     settle(recorder->device);
@@ -161,20 +163,21 @@ int darkroom_leave(Recorder* recorder, char* message, std::size_t size) {
       recorder->before.reset();
     }
     settle(recorder->device);
-    // The unrecorded passes on the recorder's stream left blocks that only that stream would use again.
+    // The unrecorded passes on the recorder's stream left blocks that only that stream could use
+    // again.
     c10::cuda::CUDACachingAllocator::emptyCache();
   });
 }
 
-// Between darkroom_enter and darkroom_leave. Other threads may go on using the device: only what this thread must not do
-// while recording ends the recording.
+// Called between darkroom_enter and darkroom_leave. Other threads may continue to use the device:
+// only forbidden operations of this thread end the recording.
 int darkroom_begin(Recorder* recorder, Recording** out, char* message, std::size_t size) {
   return guarded({message, size}, [&] {
     const c10::DeviceGuard guard(cuda(recorder->device));
     settle(recorder->device);
     auto recording =
         std::unique_ptr<Recording>(new Recording{recorder->device, at::cuda::graph_pool_handle(), {}});
-    // Given up whatever happens in there: see darkroom_abandon.
+    // Abandoned if anything fails in there: see darkroom_abandon.
     *out = recording.release();
     (*out)->graph.capture_begin((*out)->pool, cudaStreamCaptureModeThreadLocal);
   });
@@ -187,13 +190,13 @@ int darkroom_end(Recording* recording, char* message, std::size_t size) {
   });
 }
 
-// Gives up a recording that failed, at whatever point. Still between darkroom_enter and darkroom_leave.
+// Abandons a recording that failed at any point. Called between darkroom_enter and darkroom_leave.
 void darkroom_abandon(Recording* recording) {
   char unread[8];
   const Text nowhere{unread, sizeof unread};
   guarded(nowhere, [&] {
     const c10::DeviceGuard guard(cuda(recording->device));
-    // The stream stops recording. A graph that comes of it is not kept: its memory goes back below.
+    // The stream stops recording. A resulting graph is not kept; its memory is given back below.
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     const auto stream = c10::cuda::getCurrentCUDAStream(recording->device).stream();
     if (cudaStreamIsCapturing(stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone) {
@@ -203,7 +206,7 @@ void darkroom_abandon(Recording* recording) {
       }
     }
   });
-  // Either may have been done already, and then refuses.
+  // Either may have been done already; then it returns an error.
   guarded(nowhere, [&] {
     c10::cuda::CUDACachingAllocator::endAllocateToPool(recording->device, recording->pool);
   });
@@ -211,7 +214,8 @@ void darkroom_abandon(Recording* recording) {
     c10::cuda::CUDACachingAllocator::releasePool(recording->device, recording->pool);
   });
   (void)cudaGetLastError();
-  // The object itself is left where it is: libtorch may still know its address, and a model gives up at most once.
+  // The object itself is not freed: libtorch may still have its address, and a model abandons at
+  // most one recording.
 }
 
 int darkroom_replay(Recording* recording, char* message, std::size_t size) {
@@ -241,8 +245,8 @@ int darkroom_memory(int device, std::size_t* free, std::size_t* total, char* mes
   });
 }
 
-// From here on convolutions of the process compute f32 in f32, not with ten bits of mantissa (TF32), and by algorithms
-// that give the same bits each time, chosen without trying.
+// From here on, the process's convolutions compute f32 in f32, not with ten bits of mantissa
+// (TF32), and use algorithms that give the same bits each time and that are chosen without trials.
 int darkroom_be_exact(char* message, std::size_t size) {
   return guarded({message, size}, [&] {
     auto& context = at::globalContext();
@@ -252,13 +256,13 @@ int darkroom_be_exact(char* message, std::size_t size) {
   });
 }
 
-// Compiles `source` and loads `count` of its functions; `nvrtc` and `driver` are libraries that are loaded already.
+// Compiles `source` and loads `count` of its functions; `nvrtc` and `driver` are loaded libraries.
 int darkroom_kernels_new(int device, void* nvrtc, void* driver, const char* source, const char* const* names,
                          std::size_t count, Kernels** out, char* message, std::size_t size) {
   return guarded({message, size}, [&] {
     const auto index = static_cast<c10::DeviceIndex>(device);
     const c10::DeviceGuard guard(cuda(index));
-    // The device's context is there once something was asked of it.
+    // The device's context exists only after something was requested of the device.
     check(cudaFree(nullptr), "opening the device");
     const std::string code = compiled(nvrtc, source, index);
     const auto load = find<decltype(&cuModuleLoadData)>(driver, "cuModuleLoadData");
@@ -278,7 +282,8 @@ int darkroom_kernels_new(int device, void* nvrtc, void* driver, const char* sour
   });
 }
 
-// Launches a function on the current stream; does not wait for it. `argument` is its one argument, and copied.
+// Launches a function on the current stream, without waiting for it. `argument` is its one
+// argument, which is copied.
 int darkroom_launch(Kernels* kernels, std::size_t index, unsigned x, unsigned y, unsigned threads, unsigned shared,
                     void* argument, char* message, std::size_t size) {
   return guarded({message, size}, [&] {

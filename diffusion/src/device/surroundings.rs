@@ -1,13 +1,15 @@
-//! What a process finds around it that changes bits: the libraries' version, and settings of theirs in the environment.
+//! Settings around a process that change bits: the libraries' version, and their settings in the
+//! environment.
 //!
-//! oneDNN, MKL, libtorch, the C library and NVIDIA's libraries choose kernels by the CPU, and each has variables that make it
-//! choose as if the CPU were another, or as if less exactness would do. Such a variable is part of the class of device, by
-//! name and value, where it is set. Which of them change anything depends on the network; those that cannot are left out by
-//! name, so that what a later release adds is counted in, not forgotten.
+//! oneDNN, MKL, libtorch, the C library and NVIDIA's libraries choose kernels by the CPU. Each has
+//! variables that make it choose as for another CPU, or with less exactness. Such a variable, if
+//! set, is part of the class of device, by name and value. Which of them really change something
+//! depends on the network. Those that never do are excluded by name, so that variables of later
+//! releases are included and not forgotten.
 
 use tch::Device;
 
-/// Beginnings of names that change bits on any device.
+/// Prefixes of names that change bits on any device.
 const EVERYWHERE: &[&str] = &[
     "ATEN_",
     "DNNL_",
@@ -20,10 +22,17 @@ const EVERYWHERE: &[&str] = &[
     "OMP_THREAD_LIMIT",
     "KMP_DYNAMIC_MODE",
 ];
-/// The same on NVIDIA's devices alone.
-const ON_CUDA: &[&str] =
-    &["NVIDIA_TF32_OVERRIDE", "CUBLAS", "CUDNN_", "CUDA_FORCE_", "CUDA_DISABLE_PTX_JIT", "PYTORCH_CUDA_"];
-/// Of those, beginnings of names that change no number: logs, caches, places, how memory is kept, what Python and builds look at.
+/// The same for NVIDIA's devices alone.
+const ON_CUDA: &[&str] = &[
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS",
+    "CUDNN_",
+    "CUDA_FORCE_",
+    "CUDA_DISABLE_PTX_JIT",
+    "PYTORCH_CUDA_",
+];
+/// Exceptions: prefixes of names that change no number, such as logs, caches, paths, memory
+/// management, and settings for Python and builds.
 const HARMLESS: &[&str] = &[
     "ATEN_THREADING",
     "CUBLAS_LOG",
@@ -72,21 +81,23 @@ const HARMLESS: &[&str] = &[
     "TORCH_VERSION",
     "TORCH_VITAL",
 ];
-/// Longest value that is told as it is.
+/// Longer values are shortened.
 const LONGEST: usize = 40;
 
-/// The version of libtorch, as a part of a class.
+/// libtorch's version, as part of a class.
 pub(super) fn library() -> String {
     format!("libtorch={}", env!("DARKROOM_LIBTORCH"))
 }
 
-/// Settings of this process, as a part of a class: `NAME=value` with commas between; empty where there are none.
+/// Settings of this process, as part of a class: `NAME=value`, separated by commas; empty if there
+/// are none.
 pub(super) fn settings(device: Device) -> String {
     let variables = std::env::vars_os();
     of(
         device,
-        variables
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())),
+        variables.map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        }),
     )
 }
 
@@ -104,20 +115,22 @@ fn of(device: Device, variables: impl Iterator<Item = (String, String)>) -> Stri
     told.join(",")
 }
 
-/// Letters, digits and a few signs as they are, others by their code: no two values are told alike. A long one is told by its
-/// beginning and a sum of all of it.
+/// Letters, digits and a few signs stay, all others become codes, so different values have
+/// different texts. A long value becomes its beginning and a checksum of all of it.
 fn plain(text: &str) -> String {
     let mut plain = String::new();
     for character in text.chars() {
         match character {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' | ':' | '+' => plain.push(character),
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' | ':' | '+' => {
+                plain.push(character)
+            }
             other => plain.push_str(&format!("%{:X}", u32::from(other))),
         }
     }
     if plain.len() <= LONGEST {
         return plain;
     }
-    // FNV-1a: what matters is that other values give other words.
+    // FNV-1a is enough: different values must give different texts.
     let sum = plain.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -152,13 +165,19 @@ mod tests {
             "GLIBC_TUNABLES",
         ] {
             assert_eq!(cpu(name, "x"), format!("{name}=x"));
-            assert_eq!(cpu(name, ""), "", "an empty one is not set");
+            assert_eq!(cpu(name, ""), "", "an empty one counts as unset");
         }
-        for name in ["ONEDNN_VERBOSE", "DNNL_VERBOSE", "MKL_VERBOSE", "TORCH_HOME", "PATH", "OMP_WAIT_POLICY"]
-        {
+        for name in [
+            "ONEDNN_VERBOSE",
+            "DNNL_VERBOSE",
+            "MKL_VERBOSE",
+            "TORCH_HOME",
+            "PATH",
+            "OMP_WAIT_POLICY",
+        ] {
             assert_eq!(cpu(name, "1"), "", "{name}");
         }
-        // Threads of libtorch's own are counted where they matter.
+        // The count of libtorch's own threads is included elsewhere, where it matters.
         assert_eq!(cpu("OMP_NUM_THREADS", "3"), "");
         let of_cuda = [
             ("NVIDIA_TF32_OVERRIDE", "0"),
@@ -176,9 +195,17 @@ mod tests {
     #[test]
     fn other_values_are_told_apart() {
         let of = |value: &str| told(Device::Cpu, &[("MKL_CBWR", value)]);
-        let values =
-            ["AVX2", "avx2", "AVX2,STRICT", "AVX2/STRICT", "AVX2 STRICT", &"x".repeat(99), &"x".repeat(98)];
-        let told: std::collections::BTreeSet<String> = values.iter().map(|value| of(value)).collect();
+        let values = [
+            "AVX2",
+            "avx2",
+            "AVX2,STRICT",
+            "AVX2/STRICT",
+            "AVX2 STRICT",
+            &"x".repeat(99),
+            &"x".repeat(98),
+        ];
+        let told: std::collections::BTreeSet<String> =
+            values.iter().map(|value| of(value)).collect();
         assert_eq!(told.len(), values.len(), "{told:?}");
         assert!(told.iter().all(|told| !told.contains(['/', ' ']) && told.len() < 80), "{told:?}");
     }

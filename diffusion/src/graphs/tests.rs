@@ -1,22 +1,24 @@
-//! The rules of recording, on the CPU: a twin of CUDA's recorder computes a pass again on the recording's own tensors.
-//! That a replay then gives an ordinary pass's bits shows that a pass depends on nothing else.
+//! The rules of recording, tested on the CPU. A twin of CUDA's recorder computes a pass again on
+//! the recording's own tensors. If a replay then gives an ordinary pass's bits, the pass depends on
+//! nothing else.
 
 use std::path::Path;
+
+use darkroom_core::sampling::{GuidanceSchedule, Sampler, Sampling};
+use tch::Device;
 
 use super::*;
 use crate::denoise::{Denoiser, Start};
 use crate::device::{DeviceChoice, DtypeChoice, LoadOptions};
-use crate::guidance::GuidanceSchedule;
-use crate::sampler::Sampler;
-use crate::settings::SamplerSettings;
 use crate::stage::StageModel;
 
-/// In place of CUDA's recorder.
+/// Replaces CUDA's recorder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Twin {
     /// Replays by computing again.
     Again,
-    /// Replays by leaving what it found when it recorded, as if something of that pass were frozen in it.
+    /// Replays by returning the values from the time of recording, as if something of that pass
+    /// were frozen in it.
     Frozen,
     /// Does not record.
     Refusing,
@@ -63,27 +65,27 @@ fn has_given_up(graphs: &Graphs) -> bool {
 
 fn model(stage: &str, dtype: DtypeChoice, libtorch_only: bool) -> StageModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(stage);
-    let options = LoadOptions { device: DeviceChoice::Cpu, dtype, libtorch_only, ..LoadOptions::default() };
+    let options =
+        LoadOptions { device: DeviceChoice::Cpu, dtype, libtorch_only, ..LoadOptions::default() };
     StageModel::load(&folder, "stage", &options).unwrap()
 }
 
-/// Two batches of two images each go side by side through the same steps, of which some are guided and some use features
-/// again; what they come to.
+/// Two batches of two images each take the same steps in parallel; some steps are guided, and some
+/// reuse features. Returns the results.
 fn sampled(model: &StageModel, graphs: Option<&Graphs>, size: i64, seed: i64) -> Vec<Tensor> {
     let _no_grad = tch::no_grad_guard();
-    let settings = SamplerSettings {
-        sampler: Sampler::Ddim,
-        steps: 14,
+    let sampling = Sampling {
         guidance_scale: 3.0,
-        guidance_schedule: GuidanceSchedule::Steps { from: 0.0, to: 0.5 },
+        guidance_schedule: GuidanceSchedule::Steps { from: 0.0, to: 50.0 },
         cache_interval: 2,
-        ..SamplerSettings::default()
+        ..Sampling::plain(Sampler::Ddim, 14)
     };
-    let plan = model.plan(&settings).unwrap();
+    let plan = model.plan(&sampling).unwrap();
     let described = model.describe();
     tch::manual_seed(seed);
-    let normal =
-        |shape: [i64; 3]| Tensor::randn([2, shape[0], shape[1], shape[2]], (Kind::Float, Device::Cpu));
+    let normal = |shape: [i64; 3]| {
+        Tensor::randn([2, shape[0], shape[1], shape[2]], (Kind::Float, Device::Cpu))
+    };
     let text = || normal([1, 7, described.text_dim as i64]).squeeze_dim(1);
     let start = || Start {
         text: text(),
@@ -127,10 +129,18 @@ fn replayed_passes_give_the_bits_of_ordinary_ones() {
         let (graphs, size) = (graphs(Twin::Again), size_of(&model));
         for seed in 0..2 {
             let plain = sampled(&model, None, size, seed);
-            assert_eq!(sampled(&model, Some(&graphs), size, seed), plain, "{stage}, {dtype:?}, seed {seed}");
+            assert_eq!(
+                sampled(&model, Some(&graphs), size, seed),
+                plain,
+                "{stage}, {dtype:?}, seed {seed}"
+            );
         }
         assert!(!has_given_up(&graphs), "{stage}: no recording differed");
-        assert_eq!(kept(&graphs), 4, "{stage}: guided or not, with features of its own or another step's");
+        assert_eq!(
+            kept(&graphs),
+            4,
+            "{stage}: guided or not, with its own features or another step's"
+        );
         assert!(graphs.state.borrow().kept.iter().all(|recorded| recorded.checks_left == 0));
     }
 }
@@ -158,8 +168,9 @@ fn few_shapes_are_kept_and_none_of_large_pictures() {
         assert_eq!(kept(&graphs), MOST);
         assert!(graphs.state.borrow().counted.len() <= MOST_COUNTED);
     }
-    let sizes: Vec<i64> = graphs.state.borrow().kept.iter().map(|recorded| recorded.shape.x[3]).collect();
-    assert_eq!(sizes, [32; MOST], "the least recently used went");
+    let sizes: Vec<i64> =
+        graphs.state.borrow().kept.iter().map(|recorded| recorded.shape.x[3]).collect();
+    assert_eq!(sizes, [32; MOST], "the least recently used was dropped");
     assert!(pixels(&Tensor::zeros([8, 3, 64, 64], (Kind::Float, Device::Cpu))) <= MOST_PIXELS);
     assert!(pixels(&Tensor::zeros([1, 6, 1024, 1024], (Kind::Float, Device::Cpu))) > MOST_PIXELS);
 }

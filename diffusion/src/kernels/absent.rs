@@ -1,8 +1,8 @@
-//! What stands for the kernels where they cannot be: types without values.
+//! Replaces the kernels where they cannot be compiled: types without values.
 
 use tch::{Kind, Tensor};
 
-use crate::layers::{Activation, Torch};
+use crate::layers::{Steer, Torch};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Picture<'a> {
@@ -43,7 +43,7 @@ pub(crate) struct Shape {
 }
 
 fn absent<T>() -> Torch<T> {
-    Err(tch::TchError::Torch("this CPU has no kernels of this crate's".to_owned()))
+    Err(tch::TchError::Torch("this crate has no kernels for this CPU".to_owned()))
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +60,12 @@ impl ConvKernel {
         absent()
     }
 
-    pub(crate) fn forward(&self, _: &[Picture<'_>], _: Option<Picture<'_>>, _: Shape) -> Torch<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        _: &[Picture<'_>],
+        _: Option<Picture<'_>>,
+        _: Shape,
+    ) -> Torch<Tensor> {
         match *self {}
     }
 }
@@ -72,13 +77,7 @@ impl NormKernel {
         absent()
     }
 
-    pub(crate) fn forward(
-        &self,
-        _: &[(&Tensor, f64)],
-        _: Option<&Tensor>,
-        _: Option<&Tensor>,
-        _: Option<Activation>,
-    ) -> Torch<Tensor> {
+    pub(crate) fn forward(&self, _: &[(&Tensor, f64)], _: Steer<'_>) -> Torch<Tensor> {
         match *self {}
     }
 }

@@ -1,8 +1,10 @@
-//! Attention by vector instructions: softmax(scale · q kᵀ + bias) v, for each row and head by itself.
+//! Attention with vector instructions: softmax(scale · q kᵀ + bias) v, for each row and head
+//! separately.
 //!
-//! Keys and values are packed as a layer's weights are, so both products are those of a linear layer; between them a query's
-//! scores never leave the second cache. A query's sums run over head channels, then over keys, in order and in f32:
-//! its bits depend on nothing but its own row, whatever is computed beside it.
+//! Keys and values are packed like a layer's weights, so both products are those of a linear layer.
+//! Between the products, a query's scores stay in the second-level cache. A query's sums run over
+//! head channels, then over keys, in order and in f32. So its bits depend only on its own row,
+//! whatever else is computed.
 
 #![expect(
     unsafe_code,
@@ -17,21 +19,23 @@ use super::pool;
 use super::scratch::Scratch;
 use super::vector::{Element, LANES, exp, first};
 
-/// Queries of one tile.
+/// Queries per tile.
 const TILE: usize = 8;
 
-/// Queries whose scores are kept at a time.
+/// Queries whose scores are kept at the same time.
 const QUERIES: usize = 32;
 
-/// Keys and values are packed again for every piece of work, so it has at least so many queries.
+/// Keys and values are packed again for every piece of work, so a piece has at least this many
+/// queries.
 const PIECE: usize = 128;
 
-/// Heads side by side in the channels of positions, `[rows, length, heads · head_dim]`, wherever those lie.
+/// Heads side by side in the channels of positions, `[rows, length, heads · head_dim]`, anywhere in
+/// memory.
 #[derive(Clone, Copy)]
 pub(super) struct Sequence<'a, E> {
     first: *const E,
     length: usize,
-    /// Elements from one row to the next, and from one position.
+    /// Elements from one row to the next, and from one position to the next.
     strides: [usize; 2],
     of: PhantomData<&'a [E]>,
 }
@@ -41,7 +45,8 @@ unsafe impl<E: Sync> Sync for Sequence<'_, E> {}
 
 impl<E> Sequence<'_, E> {
     /// # Safety
-    /// For `'a`, memory holds the channels of every position of every row that [`run`] is asked for.
+    /// For `'a`, memory holds the channels of every position of every row that [`run`] is asked
+    /// for.
     pub(super) unsafe fn new(first: *const E, length: usize, strides: [usize; 2]) -> Self {
         Self { first, length, strides, of: PhantomData }
     }
@@ -53,20 +58,20 @@ impl<E> Sequence<'_, E> {
     }
 }
 
-/// What attends to what.
+/// The queries, and the keys and values that they attend to.
 pub(super) struct Attending<'a, E> {
     pub(super) rows: usize,
     pub(super) heads: usize,
     /// A multiple of [`Element::STEP`].
     pub(super) head_dim: usize,
     pub(super) query: Sequence<'a, E>,
-    /// Keys and their values, one sequence behind the other.
+    /// Keys and their values, as several sequences that are joined.
     pub(super) pairs: &'a [[Sequence<'a, E>; 2]],
     /// Above 0.
     pub(super) scale: f32,
     /// `[heads, queries, keys]`, added to the scaled scores.
     pub(super) bias: Option<&'a [f32]>,
-    /// How many keys each row sees, the first ones; `None`: all.
+    /// How many keys each row sees, from the first on; `None`: all.
     pub(super) seen: Option<&'a [usize]>,
 }
 
@@ -78,7 +83,7 @@ unsafe impl<E: Send> Sync for Place<E> {}
 /// Writes `[rows, queries, heads · head_dim]`.
 ///
 /// # Panics
-/// When the shapes do not fit.
+/// When the shapes do not match.
 pub(super) fn run<E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut [E]) {
     assert!(super::available(), "the caller asks first");
     let (queries, keys) = (task.query.length, task.keys());
@@ -86,7 +91,8 @@ pub(super) fn run<E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut
     assert_eq!(out.len(), task.rows * queries * task.heads * task.head_dim, "output");
     assert!(task.bias.is_none_or(|bias| bias.len() == task.heads * queries * keys), "bias");
     assert!(
-        task.seen.is_none_or(|seen| seen.len() == task.rows && seen.iter().all(|seen| *seen <= keys)),
+        task.seen
+            .is_none_or(|seen| seen.len() == task.rows && seen.iter().all(|seen| *seen <= keys)),
         "keys seen"
     );
     assert!(task.pairs.iter().all(|[keys, values]| keys.length == values.length), "values");
@@ -94,7 +100,7 @@ pub(super) fn run<E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut
         return;
     }
     let alone = task.rows * task.heads;
-    // Where heads are fewer than threads need, each one's queries are shared out.
+    // If there are fewer heads than threads need, each head's queries are divided.
     let chunks = (4 * threads).div_ceil(alone).min(queries / PIECE).max(1);
     let each = queries.div_ceil(chunks).next_multiple_of(TILE);
     let chunks = queries.div_ceil(each);
@@ -109,13 +115,21 @@ pub(super) fn run<E: Element>(threads: usize, task: &Attending<'_, E>, out: &mut
     });
 }
 
-/// One row's keys and values of a head, as [`accumulate`] takes weights.
+/// One row's keys and values of a head, in the form in which [`accumulate`] takes weights.
 struct Packed<E> {
     /// `[keys / 16][head_dim / STEP][16 · STEP]`.
     keys: Scratch<E>,
     /// `[head_dim / 16][keys / STEP][16 · STEP]`.
     values: Scratch<E>,
     count: usize,
+}
+
+/// Queries of a head of a row, from one on.
+#[derive(Clone, Copy)]
+struct Queries {
+    row: usize,
+    head: usize,
+    from: usize,
 }
 
 impl<E: Element> Attending<'_, E> {
@@ -129,21 +143,24 @@ impl<E: Element> Attending<'_, E> {
             let packed = self.pack(row, head);
             let blocks = packed.count.div_ceil(LANES);
             let most = QUERIES.min(queries.len()).next_multiple_of(TILE);
-            let (mut scores, mut weights) =
-                (Scratch::<f32>::new(most, blocks * LANES), Scratch::<E>::new(most, blocks * LANES));
+            let (mut scores, mut weights) = (
+                Scratch::<f32>::new(most, blocks * LANES),
+                Scratch::<E>::new(most, blocks * LANES),
+            );
             for from in queries.clone().step_by(QUERIES) {
                 let count = (queries.end - from).min(QUERIES);
-                self.score((row, head, from), count, &packed, &mut scores);
+                let at = Queries { row, head, from };
+                self.score(at, count, &packed, &mut scores);
                 let mut factors = [0.0; QUERIES];
                 for (query, factor) in factors.iter_mut().enumerate().take(count) {
                     let line = scores.as_mut_ptr().add(query * scores.plane());
-                    let bias = self
-                        .bias
-                        .map(|bias| bias[(head * self.query.length + from + query) * self.keys()..].as_ptr());
+                    let bias = self.bias.map(|bias| {
+                        bias[(head * self.query.length + from + query) * self.keys()..].as_ptr()
+                    });
                     let to = weights.as_mut_ptr().add(query * weights.plane());
                     *factor = softmax(line, packed.count, self.scale, bias, to).recip();
                 }
-                self.mix((row, head, from), &factors[..count], &packed, &weights, out);
+                self.mix(at, &factors[..count], &packed, &weights, out);
             }
         }
     }
@@ -157,7 +174,8 @@ impl<E: Element> Attending<'_, E> {
                 let sequences = self.pairs.iter().map(|pair| pair[which]);
                 sequences
                     .flat_map(|sequence| {
-                        (0..sequence.length).map(move |position| sequence.at(row, position, channel))
+                        (0..sequence.length)
+                            .map(move |position| sequence.at(row, position, channel))
                     })
                     .take(count)
                     .collect()
@@ -172,13 +190,14 @@ impl<E: Element> Attending<'_, E> {
                 ),
                 count,
             };
-            // What one multiply-and-add takes of an input is four bytes of either kind.
+            // One multiply-and-add takes four bytes of an input, of either kind.
             let mut to = packed.keys.as_mut_ptr().cast::<u32>();
             for keys in keys.chunks(LANES) {
                 for step in 0..steps {
                     for lane in 0..LANES {
-                        let word =
-                            keys.get(lane).map_or(0, |key| key.cast::<u32>().add(step).read_unaligned());
+                        let word = keys
+                            .get(lane)
+                            .map_or(0, |key| key.cast::<u32>().add(step).read_unaligned());
                         to.add(lane).write(word);
                     }
                     to = to.add(LANES);
@@ -188,7 +207,8 @@ impl<E: Element> Attending<'_, E> {
             for channel in (0..self.head_dim).step_by(LANES) {
                 let mask = first(self.head_dim - channel);
                 for values in values.chunks(E::STEP) {
-                    let lines = [0, 1].map(|place| values.get(place).map(|value| value.add(channel)));
+                    let lines =
+                        [0, 1].map(|place| values.get(place).map(|value| value.add(channel)));
                     _mm512_storeu_ps(to.cast(), E::interleave(mask, lines));
                     to = to.add(LANES * E::STEP);
                 }
@@ -197,11 +217,11 @@ impl<E: Element> Attending<'_, E> {
         }
     }
 
-    /// q kᵀ of some queries, each query's in a plane.
+    /// q kᵀ of some queries, each in a plane.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn score(
         &self,
-        (row, head, from): (usize, usize, usize),
+        Queries { row, head, from }: Queries,
         count: usize,
         packed: &Packed<E>,
         scores: &mut Scratch<f32>,
@@ -209,16 +229,19 @@ impl<E: Element> Attending<'_, E> {
         unsafe {
             let blocks = packed.count.div_ceil(LANES);
             let block = LANES * self.head_dim;
-            let query = |query: usize| self.query.at(row, from + query.min(count - 1), head * self.head_dim);
-            // A few keys at a time, which stay in the first cache for all queries.
+            let query = |query: usize| {
+                self.query.at(row, from + query.min(count - 1), head * self.head_dim)
+            };
+            // A few keys at a time, so that they stay in the first-level cache for all queries.
             for at in (0..blocks).step_by(3) {
                 let keys = packed.keys.as_ptr().add(at * block);
                 for tile in (0..count).step_by(TILE) {
                     let inputs = std::array::from_fn(|place| query(tile + place));
                     let to = scores.as_mut_ptr().add(tile * scores.plane() + at * LANES);
                     let (plane, steps) = (scores.plane(), self.head_dim / E::STEP);
-                    let store =
-                        |p: usize, q: usize, sum| _mm512_storeu_ps(to.add(p * plane + q * LANES), sum);
+                    let store = |p: usize, q: usize, sum| {
+                        _mm512_storeu_ps(to.add(p * plane + q * LANES), sum)
+                    };
                     match blocks - at {
                         1 => product::<E, 1>(inputs, keys, block, steps, store),
                         2 => product::<E, 2>(inputs, keys, block, steps, store),
@@ -229,11 +252,11 @@ impl<E: Element> Attending<'_, E> {
         }
     }
 
-    /// The values' sums by their weights, times each query's factor.
+    /// The weighted sums of the values, times each query's factor.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn mix(
         &self,
-        (row, head, from): (usize, usize, usize),
+        Queries { row, head, from }: Queries,
         factors: &[f32],
         packed: &Packed<E>,
         weights: &Scratch<E>,
@@ -243,15 +266,16 @@ impl<E: Element> Attending<'_, E> {
             let steps = packed.count.div_ceil(E::STEP);
             let block = steps * E::STEP * LANES;
             let blocks = self.head_dim.div_ceil(LANES);
-            // Shared out evenly: 4 become 2 and 2.
+            // Divided evenly: 4 become 2 and 2.
             let groups = blocks.div_ceil(3);
             for group in 0..groups {
                 let (begin, end) = (blocks * group / groups, blocks * (group + 1) / groups);
                 let values = packed.values.as_ptr().add(begin * block);
                 for tile in (0..factors.len()).step_by(TILE) {
                     let of = |place: usize| (tile + place).min(factors.len() - 1);
-                    let inputs =
-                        std::array::from_fn(|place| weights.as_ptr().add(of(place) * weights.plane()));
+                    let inputs = std::array::from_fn(|place| {
+                        weights.as_ptr().add(of(place) * weights.plane())
+                    });
                     let store = |p: usize, q: usize, sum: __m512| {
                         let Some(factor) = factors.get(tile + p) else { return };
                         let place = (row * self.query.length + from + tile + p) * self.heads + head;
@@ -290,8 +314,8 @@ unsafe fn product<E: Element, const Q: usize>(
     }
 }
 
-/// exp(scale · score + bias − the highest of those) for one query, 0 behind the last one, and the sum of them. The sum is NaN where
-/// a score is not finite.
+/// exp(scale · score + bias − the highest of those) for one query, 0 beyond the last key, and their
+/// sum. The sum is NaN if a score is not finite.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn softmax<E: Element>(
     scores: *mut f32,

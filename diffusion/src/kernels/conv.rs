@@ -1,9 +1,10 @@
-//! Convolutions and linear layers over channels-last pictures, by vector instructions.
+//! Convolutions and linear layers over channels-last pictures, with vector instructions.
 //!
-//! An output is a sum over sources (pictures side by side in their channels, or a second convolution's input), taps and
-//! channels, always in that order and in f32: it depends neither on where in the batch the pixel lies nor on who
-//! computes it. Eight pixels and up to three times sixteen output channels are computed together. A pixel's inputs
-//! are found by pointers, one a pixel, so that strides, borders, doubling and joined sources cost no copies.
+//! An output is a sum over sources (pictures joined in their channels, or a second convolution's
+//! input), taps and channels, always in that order and in f32. It depends neither on the pixel's
+//! position in the batch nor on the thread that computes it. Eight pixels and up to three times
+//! sixteen output channels are computed together. Each pixel's inputs are found through a pointer,
+//! so strides, borders, doubling and joined sources need no copies.
 
 #![expect(
     unsafe_code,
@@ -16,10 +17,10 @@ use super::packed::{Layout, Packed, Phase};
 use super::pool;
 use super::vector::{Element, LANES, first};
 
-/// Pixels of one tile.
+/// Pixels per tile.
 const TILE: usize = 8;
 
-/// Pixels of one piece of work: their inputs and outputs stay in the first caches.
+/// Pixels of one piece of work: their inputs and outputs stay in the first-level caches.
 const PIECE: usize = 64;
 
 /// A picture that a layer reads: `[rows, height, width, channels]`.
@@ -28,26 +29,26 @@ pub(crate) struct Source<'a, E> {
     pub(crate) data: &'a [E],
     pub(crate) height: usize,
     pub(crate) width: usize,
-    /// Read at twice its size, nearest neighbour.
+    /// Whether it is read at twice its size, nearest neighbour.
     pub(crate) doubled: bool,
 }
 
-/// What is added to every output before it is stored.
+/// A picture that is added to every output before it is stored.
 #[derive(Clone, Copy)]
 pub(crate) struct Residual<'a, E> {
     pub(crate) data: &'a [E],
-    /// `data` is half as large.
+    /// Whether `data` is half as large.
     pub(crate) doubled: bool,
 }
 
-/// Where outputs lie and what is done to them.
+/// Where outputs are stored, and what is done to them.
 pub(crate) struct Output<'a, O> {
     /// `[rows, height, width, outputs]`.
     pub(crate) data: &'a mut [O],
     pub(crate) rows: usize,
     pub(crate) height: usize,
     pub(crate) width: usize,
-    /// Multiplies the sum of everything.
+    /// Factor of the whole sum.
     pub(crate) factor: f32,
 }
 
@@ -58,10 +59,10 @@ struct Task<'a, E, O> {
     residual: Option<Residual<'a, E>>,
     zeros: &'a [E],
     out: *mut O,
-    /// Of the output, in pixels.
+    /// Extent of the output, in pixels.
     height: usize,
     width: usize,
-    /// Of a phase, in cells.
+    /// Extent of a phase, in cells.
     lines: usize,
     columns: usize,
     factor: f32,
@@ -73,7 +74,7 @@ unsafe impl<E: Sync, O: Send> Sync for Task<'_, E, O> {}
 /// Computes a whole layer.
 ///
 /// # Panics
-/// When a slice is not as long as the shapes say.
+/// When a slice's length does not match the shapes.
 pub(crate) fn run<E: Element, O: Element>(
     threads: usize,
     packed: &Packed<E>,
@@ -86,7 +87,11 @@ pub(crate) fn run<E: Element, O: Element>(
     assert_eq!(data.len(), rows * height * width * packed.outputs, "output");
     assert_eq!(sources.len(), packed.sources.len(), "sources");
     for (source, taps) in sources.iter().zip(&packed.sources) {
-        assert_eq!(source.data.len(), rows * source.height * source.width * taps.channels, "source");
+        assert_eq!(
+            source.data.len(),
+            rows * source.height * source.width * taps.channels,
+            "source"
+        );
         let seen = if source.doubled { 2 } else { 1 };
         let extents = [source.height, source.width].map(|extent| packed.extent(extent * seen));
         assert_eq!(extents, [height, width], "the output's extents");
@@ -102,10 +107,12 @@ pub(crate) fn run<E: Element, O: Element>(
     let widest = packed.sources.iter().map(|taps| taps.channels).max().unwrap_or(0);
     let zeros = vec![E::ZERO; widest];
     let out = data.as_mut_ptr();
-    // Phases side by side share their lines and, if cells are single pixels, their columns.
+    // Phases side by side have the same lines and, if cells are single pixels, the same columns.
     let apart = if packed.layout == Layout::Double { 2 } else { 1 };
-    let (lines, columns) =
-        (height / apart, if packed.together > 1 { width.div_ceil(packed.together) } else { width / apart });
+    let (lines, columns) = (
+        height / apart,
+        if packed.together > 1 { width.div_ceil(packed.together) } else { width / apart },
+    );
     let task = |phase| Task {
         packed,
         phase,
@@ -122,26 +129,30 @@ pub(crate) fn run<E: Element, O: Element>(
     let tasks: Vec<Task<'_, E, O>> = packed.phases.iter().map(task).collect();
     let cells = rows * lines * columns;
     let blocks = (packed.outputs * packed.together).div_ceil(LANES);
-    // Groups of up to three blocks share the cells' loads.
+    // Groups of up to three blocks share the loads of the cells.
     let groups = blocks.div_ceil(3);
     let chunks = cells.div_ceil(PIECE);
     // Of equal size, in whole tiles.
     let chunk_cells = cells.div_ceil(chunks).next_multiple_of(TILE);
     let chunks = cells.div_ceil(chunk_cells);
-    // Few cells: each group by itself. Many: one piece does all groups, while its inputs are near.
+    // With few cells, each group is a piece of its own. With many, one piece does all groups while
+    // its inputs are in the cache.
     let split = chunks < 4 * threads && groups > 1;
     let pieces = if split { chunks * groups } else { chunks };
     pool::run(threads, pieces, &|piece| {
         let (chunk, wanted) =
-            // A group's weights are then near for one chunk after the other.
+            // A group's weights then stay in the cache from one chunk to the next.
             if split { (piece % chunks, piece / chunks..piece / chunks + 1) } else { (piece, 0..groups) };
         let from = chunk * chunk_cells;
         let to = (from + chunk_cells).min(cells);
-        for (task, group) in tasks.iter().flat_map(|task| wanted.clone().map(move |group| (task, group))) {
-            // Blocks shared out evenly: 4 become 2 and 2.
+        for (task, group) in
+            tasks.iter().flat_map(|task| wanted.clone().map(move |group| (task, group)))
+        {
+            // Blocks are divided evenly: 4 become 2 and 2.
             let begin = blocks * group / groups;
             let end = blocks * (group + 1) / groups;
-            // SAFETY: `available` was asked; the cells and blocks are within the shapes checked above.
+            // SAFETY: `available` was asked; the cells and blocks are within the shapes checked
+            // above.
             unsafe {
                 match end - begin {
                     1 => task.cells::<1>(from, to, begin),
@@ -153,11 +164,20 @@ pub(crate) fn run<E: Element, O: Element>(
     });
 }
 
+/// A cell of the output, or a tile of cells: its picture in the batch, its line and its column.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) row: usize,
+    pub(super) y: usize,
+    pub(super) x: usize,
+}
+
 impl<E: Element, O: Element> Task<'_, E, O> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn cells<const Q: usize>(&self, from: usize, to: usize, block: usize) {
         let (lines, columns) = (self.lines, self.columns);
-        let mut place = (from / columns / lines, from / columns % lines, from % columns);
+        let (row, y) = (from / columns / lines, from / columns % lines);
+        let mut place = Spot { row, y, x: from % columns };
         let mut at = from;
         while at < to {
             unsafe {
@@ -172,10 +192,11 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         }
     }
 
-    /// The place so many cells on: row, line and column.
+    /// The spot this many cells further.
     #[inline(always)]
-    fn after(&self, (mut row, mut y, x): (usize, usize, usize), cells: usize) -> (usize, usize, usize) {
-        let mut x = x + cells;
+    fn after(&self, spot: Spot, cells: usize) -> Spot {
+        let Spot { mut row, mut y, mut x } = spot;
+        x += cells;
         while x >= self.columns {
             x -= self.columns;
             y += 1;
@@ -183,26 +204,28 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 (row, y) = (row + 1, 0);
             }
         }
-        (row, y, x)
+        Spot { row, y, x }
     }
 
-    /// `P` cells from `at`, those beyond `to` computed like the last and not stored, times `Q` blocks of lanes.
+    /// `P` cells from `at`, times `Q` blocks of lanes. Cells beyond `to` are computed like the last
+    /// one and not stored.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn tile<const P: usize, const Q: usize>(
         &self,
         at: usize,
         to: usize,
-        (row, y, x): (usize, usize, usize),
+        spot: Spot,
         block: usize,
     ) {
         unsafe {
             let packed = self.packed;
-            // Nearly always a tile lies within one line.
+            let Spot { row, y, x } = spot;
+            // A tile is nearly always within one line.
             let one_line = x + P <= self.columns && at + P <= to;
-            let mut places = [(row, y, x); P];
+            let mut places = [spot; P];
             for p in 1..P {
                 places[p] = match one_line {
-                    true => (row, y, x + p),
+                    true => Spot { row, y, x: x + p },
                     false if at + p < to => self.after(places[p - 1], 1),
                     false => places[p - 1],
                 };
@@ -214,26 +237,32 @@ impl<E: Element, O: Element> Task<'_, E, O> {
             }
             let mut weights = self.phase.weights.as_ptr().add(block * packed.block);
             let (step_y, step_x) = packed.layout.steps(packed.together);
-            for ((source, taps), window) in self.sources.iter().zip(&packed.sources).zip(&self.phase.windows)
+            for ((source, taps), window) in
+                self.sources.iter().zip(&packed.sources).zip(&self.phase.windows)
             {
                 let channels = taps.channels;
                 let steps = channels / E::STEP;
                 let shift = u32::from(source.doubled);
-                let (height, width) = ((source.height << shift) as isize, (source.width << shift) as isize);
+                let (height, width) =
+                    ((source.height << shift) as isize, (source.width << shift) as isize);
                 for ky in 0..window.lines {
                     let line_y = (y * step_y + ky) as isize + window.top;
-                    let line = (row * source.height + (line_y.max(0) as usize >> shift)) * source.width;
+                    let line =
+                        (row * source.height + (line_y.max(0) as usize >> shift)) * source.width;
                     let left = (x * step_x) as isize + window.left;
                     let right = left + ((P - 1) * step_x + window.columns - 1) as isize;
-                    let in_line = one_line && line_y >= 0 && line_y < height && left >= 0 && right < width;
+                    let in_line =
+                        one_line && line_y >= 0 && line_y < height && left >= 0 && right < width;
                     if in_line && shift == 0 {
-                        // The window's pixels lie side by side, as their weights do: one long tap.
+                        // The window's pixels are adjacent, and so are their weights: they form one
+                        // long tap.
                         let mut inputs = [self.zeros.as_ptr(); P];
                         let first = source.data.as_ptr().add((line + left as usize) * channels);
                         for (p, input) in inputs.iter_mut().enumerate() {
                             *input = first.add(p * step_x * channels);
                         }
-                        sums = accumulate(sums, inputs, weights, packed.block, window.columns * steps);
+                        sums =
+                            accumulate(sums, inputs, weights, packed.block, window.columns * steps);
                         weights = weights.add(window.columns * steps * E::STEP * LANES);
                         continue;
                     }
@@ -241,13 +270,15 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                         let mut inputs = [self.zeros.as_ptr(); P];
                         let left = left + kx as isize;
                         let right = left + ((P - 1) * step_x) as isize;
-                        if one_line && line_y >= 0 && line_y < height && left >= 0 && right < width {
+                        if one_line && line_y >= 0 && line_y < height && left >= 0 && right < width
+                        {
                             let line = source.data.as_ptr().add(line * channels);
                             for (p, input) in inputs.iter_mut().enumerate() {
-                                *input = line.add(((left as usize + p * step_x) >> shift) * channels);
+                                *input =
+                                    line.add(((left as usize + p * step_x) >> shift) * channels);
                             }
                         } else {
-                            for (input, (row, y, x)) in inputs.iter_mut().zip(&places) {
+                            for (input, Spot { row, y, x }) in inputs.iter_mut().zip(&places) {
                                 let y = (y * step_y + ky) as isize + window.top;
                                 let x = (x * step_x + kx) as isize + window.left;
                                 if y >= 0 && y < height && x >= 0 && x < width {
@@ -272,7 +303,7 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         &self,
         count: usize,
         block: usize,
-        places: &[(usize, usize, usize); P],
+        places: &[Spot; P],
         sums: [[__m512; P]; Q],
     ) {
         unsafe {
@@ -284,10 +315,10 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 Layout::Stride(_) | Layout::Apart => (1, together),
             };
             let factor = _mm512_set1_ps(self.factor);
-            for (p, (row, y, x)) in places.iter().enumerate().take(count) {
+            for (p, Spot { row, y, x }) in places.iter().enumerate().take(count) {
                 let column = x * right + self.phase.right;
                 let pixel = (row * self.height + y * down + self.phase.down) * self.width + column;
-                // Of a line's last cell, pixels may lie beyond the line.
+                // Pixels of a line's last cell may be beyond the line.
                 let lanes = outputs * together.min(self.width - column);
                 for (q, sums) in sums.iter().enumerate() {
                     let lane = (block + q) * LANES;

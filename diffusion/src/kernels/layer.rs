@@ -1,6 +1,9 @@
-//! The kernels over libtorch's tensors, in f32 or bf16.
+//! The kernels for libtorch's tensors, in f32 or bf16.
 
-#![expect(unsafe_code, reason = "a dense tensor's memory is seen as a slice while the tensor is borrowed")]
+#![expect(
+    unsafe_code,
+    reason = "a dense tensor's memory is seen as a slice while the tensor is borrowed"
+)]
 
 use tch::{Device, Kind, Tensor};
 
@@ -12,15 +15,16 @@ use super::pictures;
 use super::threads;
 use super::vector::{Bf16, Element};
 use super::winograd;
-use crate::layers::{Activation, Torch, channels_last};
+use crate::layers::{Steer, Torch, channels_last};
 
 pub(crate) use super::packed::Layout;
 
-/// A picture `[rows, channels, height, width]`, or a sequence `[rows, length, channels]` or `[rows, channels]`.
+/// A picture `[rows, channels, height, width]`, or a sequence `[rows, length, channels]` or `[rows,
+/// channels]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Picture<'a> {
     pub(crate) tensor: &'a Tensor,
-    /// Read at twice its height and width, nearest neighbour.
+    /// Whether it is read at twice its height and width, nearest neighbour.
     pub(crate) doubled: bool,
 }
 
@@ -30,13 +34,13 @@ impl<'a> From<&'a Tensor> for Picture<'a> {
     }
 }
 
-/// Part of a layer: a weight `[outputs, inputs, kernel, kernel]` or `[outputs, inputs]` in f32, and which of its inputs
-/// a source brings.
+/// Part of a layer: a weight `[outputs, inputs, kernel, kernel]` or `[outputs, inputs]` in f32, and
+/// which of its inputs a source provides.
 pub(crate) struct ConvPart<'a> {
     pub(crate) weight: &'a Tensor,
     pub(crate) from: usize,
     pub(crate) channels: usize,
-    /// Multiplies the source.
+    /// Factor of the source.
     pub(crate) factor: f64,
 }
 
@@ -51,7 +55,7 @@ impl<'a> ConvPart<'a> {
 /// How outputs are finished.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    /// Multiplies the sum of everything.
+    /// Factor of the whole sum.
     pub(crate) factor: f64,
     pub(crate) kind: Kind,
 }
@@ -61,11 +65,11 @@ pub(crate) struct Shape {
 pub(crate) struct Packing {
     pub(crate) kind: Kind,
     pub(crate) layout: Layout,
-    /// Whether weights may take up to 16/9 of their memory where that saves products.
+    /// Whether weights may take up to 16/9 of their memory if that saves products.
     pub(crate) may_grow: bool,
 }
 
-/// A convolution or linear layer, or a sum of some, with packed weights.
+/// A convolution or linear layer, or a sum of several, with packed weights.
 pub(crate) enum ConvKernel {
     F32(Way<f32>),
     Bf16(Way<Bf16>),
@@ -78,7 +82,11 @@ pub(crate) enum Way<E> {
 }
 
 impl ConvKernel {
-    pub(crate) fn new(packing: Packing, parts: &[ConvPart<'_>], bias: Option<&Tensor>) -> Torch<Self> {
+    pub(crate) fn new(
+        packing: Packing,
+        parts: &[ConvPart<'_>],
+        bias: Option<&Tensor>,
+    ) -> Torch<Self> {
         let dense = |part: &ConvPart<'_>| part.weight.f_to_kind(Kind::Float)?.f_contiguous();
         let values: Vec<Tensor> = parts.iter().map(dense).collect::<Torch<_>>()?;
         let outputs = parts.first().map_or(0, |part| part.weight.size()[0] as usize);
@@ -141,7 +149,7 @@ impl<E: Element> Way<E> {
         }
     }
 
-    /// The extent of the output of a source's extent.
+    /// The output's extent for a source's extent.
     fn extent(&self, source: usize) -> usize {
         match self {
             Self::Taps(packed) => packed.extent(source),
@@ -180,7 +188,8 @@ fn convolve<E: TorchElement, O: TorchElement>(
         .as_ref()
         .zip(residual)
         .map(|(tensor, residual)| Residual { data: elements(tensor), doubled: residual.doubled });
-    let output = Output { data: elements_mut::<O>(&out), rows, height, width, factor: shape.factor as f32 };
+    let output =
+        Output { data: elements_mut::<O>(&out), rows, height, width, factor: shape.factor as f32 };
     match way {
         Way::Taps(packed) => conv::run(threads::count(), packed, &views, residual, output),
         Way::Winograd(packed) => winograd::run(threads::count(), packed, &views, residual, output),
@@ -192,7 +201,7 @@ fn convolve<E: TorchElement, O: TorchElement>(
     }
 }
 
-/// Group normalisation with all that follows it.
+/// Group normalisation with the operations after it.
 pub(crate) struct NormKernel {
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -205,27 +214,18 @@ impl NormKernel {
         Ok(Self { weight: floats(weight)?, bias: floats(bias)?, groups, eps })
     }
 
-    /// Normalises pictures side by side in their channels, each multiplied by its factor first. `steering` is
-    /// `[rows, 2 · channels]` in f32: one plus the scale, and the shift. `added` is `[rows, channels]` in f32, added before.
-    pub(crate) fn forward(
-        &self,
-        sources: &[(&Tensor, f64)],
-        steering: Option<&Tensor>,
-        added: Option<&Tensor>,
-        activation: Option<Activation>,
-    ) -> Torch<Tensor> {
+    /// Normalises pictures joined in their channels; each is first multiplied by its factor.
+    pub(crate) fn forward(&self, sources: &[(&Tensor, f64)], steer: Steer<'_>) -> Torch<Tensor> {
         match sources.first().map(|(tensor, _)| tensor.kind()) {
-            Some(Kind::BFloat16) => self.normalise::<Bf16>(sources, steering, added, activation),
-            _ => self.normalise::<f32>(sources, steering, added, activation),
+            Some(Kind::BFloat16) => self.normalise::<Bf16>(sources, steer),
+            _ => self.normalise::<f32>(sources, steer),
         }
     }
 
     fn normalise<E: TorchElement>(
         &self,
         sources: &[(&Tensor, f64)],
-        steering: Option<&Tensor>,
-        added: Option<&Tensor>,
-        activation: Option<Activation>,
+        steer: Steer<'_>,
     ) -> Torch<Tensor> {
         let dense: Vec<Tensor> =
             sources.iter().map(|(tensor, _)| dense_tensor::<E>(tensor)).collect::<Torch<_>>()?;
@@ -239,7 +239,8 @@ impl NormKernel {
                 factor: *factor as f32,
             })
             .collect();
-        let (steering, added) = (steering.map(floats).transpose()?, added.map(floats).transpose()?);
+        let steering = steer.scale_shift.map(floats).transpose()?;
+        let added = steer.added.map(floats).transpose()?;
         let affine = Affine {
             weight: &self.weight,
             bias: &self.bias,
@@ -248,8 +249,16 @@ impl NormKernel {
             steering: steering.as_deref(),
             added: added.as_deref(),
         };
-        let out = empty::<E>(&[rows as i64, height as i64, width as i64, self.weight.len() as i64])?;
-        norm::run(threads::count(), &views, (rows, height * width), &affine, activation, elements_mut(&out));
+        let out =
+            empty::<E>(&[rows as i64, height as i64, width as i64, self.weight.len() as i64])?;
+        norm::run(
+            threads::count(),
+            &views,
+            (rows, height * width),
+            &affine,
+            steer.activation,
+            elements_mut(&out),
+        );
         out.f_permute([0, 3, 1, 2])
     }
 }
@@ -271,19 +280,24 @@ fn halved<E: TorchElement>(picture: &Tensor) -> Torch<Tensor> {
     out.f_permute([0, 3, 1, 2])
 }
 
-/// Σ factor · picture in f32, in the order given, then kept within ±`limit`; pictures `[rows, channels, height, width]`.
+/// Σ factor · picture in f32, in the given order, then kept within ±`limit`; pictures `[rows,
+/// channels, height, width]`.
 pub(crate) fn blend(terms: &[(&Tensor, f64)], limit: Option<f64>) -> Torch<Tensor> {
     let dense: Vec<Tensor> =
         terms.iter().map(|(tensor, _)| dense_tensor::<f32>(tensor)).collect::<Torch<_>>()?;
-    let views: Vec<(&[f32], f32)> =
-        dense.iter().zip(terms).map(|(tensor, (_, factor))| (elements(tensor), *factor as f32)).collect();
-    let [rows, height, width, channels] = dense.first().map_or([0; 4], extents).map(|extent| extent as i64);
+    let views: Vec<(&[f32], f32)> = dense
+        .iter()
+        .zip(terms)
+        .map(|(tensor, (_, factor))| (elements(tensor), *factor as f32))
+        .collect();
+    let [rows, height, width, channels] =
+        dense.first().map_or([0; 4], extents).map(|extent| extent as i64);
     let out = empty::<f32>(&[rows, height, width, channels])?;
     pictures::blend(threads::count(), &views, limit.map(|limit| limit as f32), elements_mut(&out));
     out.f_permute([0, 3, 1, 2])
 }
 
-/// Two pictures `[rows, 3, height, width]` as one of six channels, of the network's `kind`.
+/// Joins two pictures `[rows, 3, height, width]` into one of six channels, in the network's `kind`.
 pub(crate) fn beside(left: &Tensor, right: &Tensor, kind: Kind) -> Torch<Tensor> {
     match kind {
         Kind::BFloat16 => joined::<Bf16>(left, right),
@@ -308,12 +322,12 @@ pub(crate) struct Heads<'a> {
     pub(crate) scale: f64,
     /// Added to them, `[1, heads, queries, keys]` in f32, dense.
     pub(crate) bias: Option<&'a Tensor>,
-    /// How many keys each row sees, the first ones; `None`: all.
+    /// How many keys each row sees, from the first on; `None`: all.
     pub(crate) seen: Option<&'a [i64]>,
 }
 
-/// softmax(scale · q kᵀ + bias) v for every head, `[rows, queries, channels]`. Keys and values are in pairs `[rows, length,
-/// channels]`, one behind the other.
+/// softmax(scale · q kᵀ + bias) v for every head, `[rows, queries, channels]`. Keys and values are
+/// pairs of `[rows, length, channels]`, joined in order.
 pub(crate) fn attend(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Heads<'_>) -> Torch<Tensor> {
     match query.kind() {
         Kind::BFloat16 => attended::<Bf16>(query, pairs, heads),
@@ -321,7 +335,11 @@ pub(crate) fn attend(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Heads<'_>) -
     }
 }
 
-fn attended<E: TorchElement>(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Heads<'_>) -> Torch<Tensor> {
+fn attended<E: TorchElement>(
+    query: &Tensor,
+    pairs: &[[&Tensor; 2]],
+    heads: Heads<'_>,
+) -> Torch<Tensor> {
     let (rows, queries, channels) = query.size3()?;
     let Heads { head_dim, scale, bias, seen } = heads;
     let missing = head_dim % E::STEP as i64;
@@ -334,7 +352,8 @@ fn attended<E: TorchElement>(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Head
         .collect::<Torch<_>>()?;
     let sequences: Vec<[Sequence<'_, E>; 2]> =
         pairs.iter().map(|pair| [sequence(&pair[0], rows), sequence(&pair[1], rows)]).collect();
-    let seen: Option<Vec<usize>> = seen.map(|seen| seen.iter().map(|seen| *seen as usize).collect());
+    let seen: Option<Vec<usize>> =
+        seen.map(|seen| seen.iter().map(|seen| *seen as usize).collect());
     let padded = (head_dim + missing) as usize;
     let task = Attending {
         rows: rows as usize,
@@ -354,11 +373,15 @@ fn attended<E: TorchElement>(query: &Tensor, pairs: &[[&Tensor; 2]], heads: Head
     out.f_unflatten(2, [-1, head_dim + missing])?.f_narrow(3, 0, head_dim)?.f_flatten(2, 3)
 }
 
-/// The tensor itself where positions' channels lie side by side, else such a copy; each head with `missing` channels of 0 more.
+/// The tensor itself if the channels of each position are adjacent, or else a copy like that. Each
+/// head gets `missing` more channels of 0.
 fn strided<E: TorchElement>(tensor: &Tensor, head_dim: i64, missing: i64) -> Torch<Tensor> {
     let tensor = tensor.f_to_kind(E::KIND)?;
     if missing > 0 {
-        return tensor.f_unflatten(2, [-1, head_dim])?.f_pad([0, missing], "constant", 0.0)?.f_flatten(2, 3);
+        return tensor
+            .f_unflatten(2, [-1, head_dim])?
+            .f_pad([0, missing], "constant", 0.0)?
+            .f_flatten(2, 3);
     }
     if tensor.stride().last() == Some(&1) { Ok(tensor) } else { tensor.f_contiguous() }
 }
@@ -369,12 +392,12 @@ fn sequence<E: TorchElement>(tensor: &Tensor, rows: i64) -> Sequence<'_, E> {
     let (size, strides) = (tensor.size(), tensor.stride());
     assert!(size.len() == 3 && size[0] == rows && strides[2] == 1, "a sequence of other rows");
     let strides = [strides[0] as usize, strides[1] as usize];
-    // SAFETY: libtorch's strides lead to the elements of all its rows and positions, whose channels are neighbours; the
-    // borrow keeps them alive.
+    // SAFETY: libtorch's strides lead to the elements of all its rows and positions, whose channels
+    // are neighbours; the borrow keeps them alive.
     unsafe { Sequence::new(tensor.data_ptr().cast::<E>().cast_const(), size[1] as usize, strides) }
 }
 
-/// Elements as libtorch knows them.
+/// Elements by libtorch's types.
 trait TorchElement: Element {
     const KIND: Kind;
 }
@@ -391,16 +414,21 @@ fn empty<E: TorchElement>(shape: &[i64]) -> Torch<Tensor> {
     Tensor::f_empty(shape, (E::KIND, Device::Cpu))
 }
 
-/// The tensor itself where it is dense, of the wanted type and channels-last, else such a copy.
+/// The tensor itself if it is dense, channels-last and of the wanted type, or else a copy like
+/// that.
 fn dense_tensor<E: TorchElement>(tensor: &Tensor) -> Torch<Tensor> {
     let tensor = tensor.f_to_kind(E::KIND)?;
     if tensor.dim() != 4 {
         return tensor.f_contiguous();
     }
-    if tensor.f_permute([0, 2, 3, 1])?.is_contiguous() { Ok(tensor) } else { channels_last(&tensor) }
+    if tensor.f_permute([0, 2, 3, 1])?.is_contiguous() {
+        Ok(tensor)
+    } else {
+        channels_last(&tensor)
+    }
 }
 
-/// The same with as many channels as a multiply-and-add takes whole, the added ones 0.
+/// The same, with channels of 0 added up to a whole multiply-and-add.
 fn even<E: TorchElement>(tensor: &Tensor, channels: usize) -> Torch<Tensor> {
     let dense = dense_tensor::<E>(tensor)?;
     let missing = channels.saturating_sub(extents(&dense)[3]) as i64;
@@ -433,8 +461,9 @@ fn elements<E: TorchElement>(tensor: &Tensor) -> &[E] {
     if count == 0 {
         return &[];
     }
-    // SAFETY: every caller made the tensor dense (`dense_tensor`, `empty`, `f_contiguous`), so its elements are the
-    // `numel` from its pointer on; the borrow keeps it alive, and nothing writes it meanwhile.
+    // SAFETY: every caller made the tensor dense (`dense_tensor`, `empty`, `f_contiguous`), so its
+    // elements are the `numel` from its pointer on; the borrow keeps it alive, and nothing writes
+    // it meanwhile.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<E>(), count) }
 }
 
@@ -446,7 +475,8 @@ fn elements_mut<E: TorchElement>(tensor: &Tensor) -> &mut [E] {
     if count == 0 {
         return &mut [];
     }
-    // SAFETY: as above; the only handle on this memory is the caller's. Any bits are valid elements.
+    // SAFETY: as above; the only handle on this memory is the caller's. Any bits are valid
+    // elements.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), count) }
 }
 

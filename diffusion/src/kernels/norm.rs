@@ -1,9 +1,14 @@
-//! Group normalisation, the time's scale and shift, and an activation, in two passes over a channels-last picture.
+//! Group normalisation, the time's scale and shift, and an activation, in two passes over a
+//! channels-last picture.
 //!
-//! The first pass sums each channel over fixed runs of pixels; the sums are joined in f64, in order. The second computes
-//! a · x + b and the activation. Both depend on the row alone, not on the batch, and not on who computes which run.
+//! The first pass sums each channel over fixed runs of pixels, and the sums are joined in f64, in
+//! order. The second computes a · x + b and the activation. Both depend only on the row, not on the
+//! batch, nor on the threads that compute the runs.
 
-#![expect(unsafe_code, reason = "raw pointers into pictures, bounded by the shapes checked on entry")]
+#![expect(
+    unsafe_code,
+    reason = "raw pointers into pictures, bounded by the shapes checked on entry"
+)]
 
 use std::arch::x86_64::*;
 
@@ -11,15 +16,15 @@ use super::pool;
 use super::vector::{Element, LANES, exp, first, normal_cdf};
 use crate::layers::Activation;
 
-/// Pixels whose sums are kept in f32.
+/// Pixels whose sums stay in f32.
 const RUN: usize = 256;
 
-/// A picture that is normalised, `[rows, pixels, channels]`; several lie side by side in their channels.
+/// A picture to normalise, `[rows, pixels, channels]`; several are joined in their channels.
 #[derive(Clone, Copy)]
 pub(crate) struct Joined<'a, E> {
     pub(crate) data: &'a [E],
     pub(crate) channels: usize,
-    /// Multiplies the picture first.
+    /// Factor of the picture.
     pub(crate) factor: f32,
 }
 
@@ -29,16 +34,17 @@ pub(crate) struct Affine<'a> {
     pub(crate) bias: &'a [f32],
     pub(crate) groups: usize,
     pub(crate) eps: f64,
-    /// Of each row: one plus the scale of every channel, then the shift of every channel.
+    /// For each row: one plus the scale of every channel, then the shift of every channel.
     pub(crate) steering: Option<&'a [f32]>,
-    /// Of each row, added to every channel before all else.
+    /// For each row, added to every channel before everything else.
     pub(crate) added: Option<&'a [f32]>,
 }
 
-/// Normalises `rows` pictures of `pixels` pixels into `out`, `[rows, pixels, channels of all sources]`.
+/// Normalises `rows` pictures of `pixels` pixels into `out`, `[rows, pixels, channels of all
+/// sources]`.
 ///
 /// # Panics
-/// When a slice is not as long as the shapes say.
+/// When a slice's length does not match the shapes.
 pub(crate) fn run<E: Element>(
     threads: usize,
     sources: &[Joined<'_, E>],
@@ -90,7 +96,8 @@ pub(crate) fn run<E: Element>(
     pool::run(threads, rows * runs, &|piece| {
         let (row, from) = (piece / runs, piece % runs * RUN);
         let count = RUN.min(pixels - from);
-        let (slope, offset) = lines[row * 2 * channels..(row + 1) * 2 * channels].split_at(channels);
+        let (slope, offset) =
+            lines[row * 2 * channels..(row + 1) * 2 * channels].split_at(channels);
         let mut channel = 0;
         for source in sources {
             let pixel = row * pixels + from;
@@ -112,7 +119,7 @@ pub(crate) fn run<E: Element>(
     });
 }
 
-/// A place that several threads write different parts of.
+/// An address to which several threads write different parts.
 #[derive(Clone, Copy)]
 struct Shared<T>(*mut T);
 
@@ -127,7 +134,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Slope and offset of every channel of one row: what normalisation and steering come down to.
+/// Slope and offset of every channel of one row: the result of normalisation and steering.
 fn line<E>(
     sums: &[f32],
     sources: &[Joined<'_, E>],
@@ -140,7 +147,9 @@ fn line<E>(
         .iter()
         .flat_map(|source| std::iter::repeat_n(f64::from(source.factor), source.channels))
         .collect();
-    let added = |channel: usize| affine.added.map_or(0.0, |added| f64::from(added[row * channels + channel]));
+    let added = |channel: usize| {
+        affine.added.map_or(0.0, |added| f64::from(added[row * channels + channel]))
+    };
     let mut totals = vec![0.0_f64; 2 * channels];
     for run in sums.chunks_exact(2 * channels) {
         for (total, sum) in totals.iter_mut().zip(run) {
@@ -148,8 +157,10 @@ fn line<E>(
         }
     }
     for channel in 0..channels {
-        let (sum, squares) =
-            (totals[channel] * factors[channel], totals[channels + channel] * factors[channel].powi(2));
+        let (sum, squares) = (
+            totals[channel] * factors[channel],
+            totals[channels + channel] * factors[channel].powi(2),
+        );
         let added = added(channel);
         totals[channel] = sum + pixels as f64 * added;
         totals[channels + channel] = squares + 2.0 * added * sum + pixels as f64 * added * added;
@@ -172,7 +183,8 @@ fn line<E>(
             if let Some(steering) = affine.steering {
                 let steering = &steering[row * 2 * channels..(row + 1) * 2 * channels];
                 slope *= f64::from(steering[channel]);
-                offset = offset * f64::from(steering[channel]) + f64::from(steering[channels + channel]);
+                offset =
+                    offset * f64::from(steering[channel]) + f64::from(steering[channels + channel]);
             }
             line[channel] = (slope * factors[channel]) as f32;
             line[channels + channel] = offset as f32;
@@ -205,7 +217,8 @@ unsafe fn sum_channels<E: Element>(
                 let mut lanes = [0.0_f32; LANES];
                 _mm512_storeu_ps(lanes.as_mut_ptr(), vector);
                 for channel in 0..channels {
-                    let of_channel = (0..side_by_side).map(|pixel| lanes[pixel * channels + channel]);
+                    let of_channel =
+                        (0..side_by_side).map(|pixel| lanes[pixel * channels + channel]);
                     totals.add(channel).write(of_channel.sum());
                 }
             }
@@ -286,7 +299,7 @@ impl<E: Element> Map<'_, E> {
         }
     }
 
-    /// The same for so many pixels in one vector.
+    /// The same for several pixels in one vector.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn apply_side_by_side<const ACTIVATION: u8>(&self, side_by_side: usize) {
         unsafe {
@@ -309,7 +322,8 @@ impl<E: Element> Map<'_, E> {
                     E::store_some(self.to.add(pixel * self.stride), mask, y);
                 } else {
                     for lane in (0..pixels).map(|one| one * self.channels) {
-                        // Lane `lane` is the pixel's first: what lies before it is masked, wherever that would be.
+                        // Lane `lane` is the pixel's first. What comes before it is masked out,
+                        // wherever that is.
                         let to = self.to.wrapping_add((pixel + lane / self.channels) * self.stride);
                         E::store_some(to.wrapping_sub(lane), of_pixel << lane, y);
                     }
@@ -320,7 +334,7 @@ impl<E: Element> Map<'_, E> {
     }
 }
 
-/// How many pixels of so few channels fill a vector, if they do.
+/// How many pixels with so few channels fill a vector, if any number does.
 #[inline(always)]
 fn pixels_a_vector(channels: usize) -> Option<usize> {
     (channels > 0 && channels < LANES && LANES.is_multiple_of(channels)).then(|| LANES / channels)
@@ -333,14 +347,15 @@ unsafe fn activate<const ACTIVATION: u8>(x: __m512) -> __m512 {
         match ACTIVATION {
             1 => _mm512_div_ps(x, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x)))),
             2 => _mm512_mul_ps(x, normal_cdf(x)),
-            // A NaN stays one: where the comparison fails, x itself is taken.
+            // A NaN stays NaN: the comparison is then false, and x itself is the result.
             3 => _mm512_mask_mov_ps(
                 x,
                 _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()),
                 _mm512_setzero_ps(),
             ),
             4 => {
-                // tanh(ln(1 + e)) = ((1 + e)² − 1) / ((1 + e)² + 1) with e = eˣ; from 20 on it is 1.
+                // tanh(ln(1 + e)) = ((1 + e)² − 1) / ((1 + e)² + 1) with e = eˣ; from 20 on it is
+                // 1.
                 let e = exp(_mm512_min_ps(x, _mm512_set1_ps(20.0)));
                 let n = _mm512_mul_ps(e, _mm512_add_ps(e, _mm512_set1_ps(2.0)));
                 _mm512_div_ps(_mm512_mul_ps(x, n), _mm512_add_ps(n, _mm512_set1_ps(2.0)))
@@ -350,10 +365,11 @@ unsafe fn activate<const ACTIVATION: u8>(x: __m512) -> __m512 {
     }
 }
 
-/// The mean of every two by two pixels: `[rows, height, width, channels]` to half of both.
+/// The mean of every two by two pixels: halves both `height` and `width` of `[rows, height, width,
+/// channels]`.
 ///
 /// # Panics
-/// When a slice is not as long as the shapes say.
+/// When a slice's length does not match the shapes.
 pub(crate) fn halve<E: Element>(
     threads: usize,
     data: &[E],
@@ -367,7 +383,8 @@ pub(crate) fn halve<E: Element>(
     let place = Shared(out.as_mut_ptr());
     pool::run(threads, rows * half_height, &|line| {
         let (row, y) = (line / half_height, line % half_height);
-        // SAFETY: both lines and the output line lie within their slices; each piece writes its own line.
+        // SAFETY: both lines and the output line lie within their slices; each piece writes its own
+        // line.
         unsafe {
             let upper = data.as_ptr().add((row * height + 2 * y) * width * channels);
             halve_line(
@@ -396,10 +413,14 @@ unsafe fn halve_line<E: Element>(
             while channel < channels {
                 let mask = first(channels - channel);
                 let (left, right) = (2 * x * channels + channel, (2 * x + 1) * channels + channel);
-                let above =
-                    _mm512_add_ps(E::load_some(mask, upper.add(left)), E::load_some(mask, upper.add(right)));
-                let below =
-                    _mm512_add_ps(E::load_some(mask, lower.add(left)), E::load_some(mask, lower.add(right)));
+                let above = _mm512_add_ps(
+                    E::load_some(mask, upper.add(left)),
+                    E::load_some(mask, upper.add(right)),
+                );
+                let below = _mm512_add_ps(
+                    E::load_some(mask, lower.add(left)),
+                    E::load_some(mask, lower.add(right)),
+                );
                 let mean = _mm512_mul_ps(_mm512_add_ps(above, below), quarter);
                 E::store_some(to.add(x * channels + channel), mask, mean);
                 channel += LANES;

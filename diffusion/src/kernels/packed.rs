@@ -1,19 +1,20 @@
-//! Weights of convolutions and linear layers, packed once as the products take them.
+//! Weights of convolutions and linear layers, packed once in the form that the products need.
 
 use std::ops::Range;
 
 use super::vector::{Element, LANES};
 
-/// Weights of a convolution or of several that are summed, for every phase of the output.
+/// Weights of a convolution, or of several that are summed, for every phase of the output.
 ///
-/// Outputs are computed in cells. A cell is one pixel, or a few side by side where a pixel's outputs would leave most of a
-/// vector's lanes idle. A convolution that doubles has phases: outputs at even and at odd places see other taps of the
-/// small picture, and each phase adds up beforehand the weights that meet the same pixel.
+/// Outputs are computed in cells. A cell is one pixel, or a few neighbouring pixels if one pixel's
+/// outputs would leave most lanes of a vector idle. A convolution that doubles has phases: outputs
+/// at even and at odd positions see different taps of the small picture, and each phase sums the
+/// weights of the same pixel in advance.
 pub(crate) struct Packed<E> {
     pub(super) phases: Vec<Phase<E>>,
-    /// Of every lane of a cell.
+    /// Of all lanes of a cell.
     pub(super) bias: Vec<f32>,
-    /// Of a pixel.
+    /// Of one pixel.
     pub(super) outputs: usize,
     /// Neighbouring pixels of a line in one cell.
     pub(super) together: usize,
@@ -32,7 +33,7 @@ pub(super) struct Phase<E> {
     pub(super) windows: Vec<Window>,
 }
 
-/// What a phase reads of one source for a cell, from the place of the cell.
+/// What a phase reads of one source for a cell, relative to the cell's position.
 #[derive(Clone, Copy)]
 pub(super) struct Window {
     pub(super) top: isize,
@@ -41,25 +42,26 @@ pub(super) struct Window {
     pub(super) columns: usize,
 }
 
-/// Where outputs lie among inputs.
+/// How outputs are spaced relative to inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// One output for every so many inputs, either way.
+    /// One output per this many inputs, in both directions.
     Stride(usize),
-    /// One output for every input, each pixel by itself: what is added to it may be half as large a picture.
+    /// One output for every input, pixel by pixel. The picture that is added may be half as large.
     Apart,
-    /// The output is twice as large: a convolution over its input's nearest-neighbour double.
+    /// The output is twice as large: a convolution over its input, doubled by nearest neighbour.
     Double,
 }
 
-/// What a source contributes to every output.
+/// The contribution of a source to every output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taps {
     /// A multiple of what one multiply-and-add takes.
     pub(crate) channels: usize,
 }
 
-/// One part of a layer's weights as files have them: `[outputs, channels, kernel, kernel]`, of which some channels.
+/// One part of a layer's weights as in the file: `[outputs, channels, kernel, kernel]`, and which
+/// of the channels.
 pub(crate) struct Part<'a> {
     pub(crate) weights: &'a [f32],
     /// Edge of the window; 1 or an odd number.
@@ -68,12 +70,13 @@ pub(crate) struct Part<'a> {
     pub(crate) inputs: usize,
     pub(crate) from: usize,
     pub(crate) channels: usize,
-    /// Multiplies the weights.
+    /// Factor of the weights.
     pub(crate) factor: f32,
 }
 
 impl Layout {
-    /// Where tap `tap` of the output at `place` within a cell meets the source, counted from the cell's place.
+    /// The position in the source of tap `tap`, for the output at `place` within a cell, relative
+    /// to the cell's position.
     fn met(self, place: usize, tap: usize, kernel: usize) -> isize {
         let pad = (kernel / 2) as isize;
         match self {
@@ -83,13 +86,14 @@ impl Layout {
         }
     }
 
-    /// First place and number of places of the source that outputs `from..from + count` meet.
+    /// First position in the source and number of positions that outputs `from..from + count` use.
     fn window(self, from: usize, count: usize, kernel: usize) -> (isize, usize) {
         let first = self.met(from, 0, kernel);
         (first, (self.met(from + count - 1, kernel - 1, kernel) - first + 1) as usize)
     }
 
-    /// How many neighbouring pixels to compute as one: what takes the fewest multiply-and-adds for each.
+    /// How many neighbouring pixels to compute as one cell: the number with the fewest
+    /// multiply-and-adds per pixel.
     fn together(self, outputs: usize, parts: &[Part<'_>]) -> usize {
         let ([part], true) = (parts, self != Self::Apart) else { return 1 };
         let cost = |together: usize| {
@@ -99,7 +103,7 @@ impl Layout {
         [2, 4].into_iter().fold(1, |best, more| if cost(more) < cost(best) { more } else { best })
     }
 
-    /// Pixels of a source from one cell to the next, downwards and to the right.
+    /// Pixels in a source from one cell to the next, down and to the right.
     pub(super) fn steps(self, together: usize) -> (usize, usize) {
         match self {
             Self::Stride(stride) => (stride, stride * together),
@@ -117,15 +121,19 @@ impl<E: Element> Packed<E> {
             Layout::Double if together > 1 => &[(0, 0), (1, 0)],
             Layout::Double => &[(0, 0), (0, 1), (1, 0), (1, 1)],
         };
-        let phases: Vec<Phase<E>> =
-            phases.iter().map(|phase| Phase::new(outputs, together, parts, layout, *phase)).collect();
+        let phases: Vec<Phase<E>> = phases
+            .iter()
+            .map(|phase| Phase::new(outputs, together, parts, layout, *phase))
+            .collect();
         let blocks = (outputs * together).div_ceil(LANES);
         let bias = (0..blocks * LANES)
             .map(|lane| if lane < outputs * together { bias[lane % outputs] } else { 0.0 })
             .collect();
         let block = phases.first().map_or(0, |phase| phase.weights.len() / blocks.max(1));
-        let sources =
-            parts.iter().map(|part| Taps { channels: part.channels.next_multiple_of(E::STEP) }).collect();
+        let sources = parts
+            .iter()
+            .map(|part| Taps { channels: part.channels.next_multiple_of(E::STEP) })
+            .collect();
         Self { phases, bias, outputs, together, layout, block, sources }
     }
 
@@ -137,7 +145,7 @@ impl<E: Element> Packed<E> {
         &self.sources
     }
 
-    /// The extent of the output of a source's extent.
+    /// The output's extent for a source's extent.
     pub(crate) fn extent(&self, source: usize) -> usize {
         match self.layout {
             Layout::Stride(stride) => source.div_ceil(stride),
@@ -165,7 +173,8 @@ impl<E: Element> Phase<E> {
             .collect();
         let padded = |part: &Part<'_>| part.channels.next_multiple_of(E::STEP);
         let sizes = parts.iter().zip(&windows);
-        let lane_size: usize = sizes.map(|(part, window)| window.lines * window.columns * padded(part)).sum();
+        let lane_size: usize =
+            sizes.map(|(part, window)| window.lines * window.columns * padded(part)).sum();
         let mut weights = vec![E::ZERO; lane_size * LANES * (outputs * together).div_ceil(LANES)];
         if let ([part], 1) = (parts, together)
             && part.kernel == 1
@@ -187,21 +196,23 @@ impl<E: Element> Phase<E> {
                     let column = layout.met(right + place, tap % kernel, kernel) - window.left;
                     let to = (line as usize * window.columns + column as usize) * padded(part);
                     for channel in 0..part.channels {
-                        let from = (output * part.inputs + part.from + channel) * kernel * kernel + tap;
+                        let from =
+                            (output * part.inputs + part.from + channel) * kernel * kernel + tap;
                         own[to + channel] += part.weights[from] * part.factor;
                     }
                 }
             }
             let begin = (lane / LANES) * lane_size * LANES + (lane % LANES) * E::STEP;
             for (index, weight) in of_lane.iter().enumerate() {
-                weights[begin + (index / E::STEP) * E::STEP * LANES + index % E::STEP] = E::of(*weight);
+                weights[begin + (index / E::STEP) * E::STEP * LANES + index % E::STEP] =
+                    E::of(*weight);
             }
         }
         Self { weights, down, right, windows }
     }
 }
 
-/// Packs a matrix, which a text encoder has hundreds of.
+/// Packs a matrix; a text encoder has hundreds of them.
 fn fill_matrix<E: Element>(weights: &mut [E], outputs: usize, part: &Part<'_>) {
     let block = part.channels.next_multiple_of(E::STEP) * LANES;
     for (index, weights) in weights.chunks_exact_mut(block).enumerate() {

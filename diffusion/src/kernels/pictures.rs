@@ -1,14 +1,17 @@
-//! What happens to whole pictures between forward passes, each in one pass over memory: weighted sums of them, and two
-//! of them side by side in their channels.
+//! Operations on whole pictures between forward passes, each in one pass over memory: weighted
+//! sums, and joining two pictures in their channels.
 
-#![expect(unsafe_code, reason = "vector instructions over slices whose lengths are checked on entry")]
+#![expect(
+    unsafe_code,
+    reason = "vector instructions over slices whose lengths are checked on entry"
+)]
 
 use std::arch::x86_64::*;
 
 use super::pool;
 use super::vector::{Element, LANES, first};
 
-/// Values of one piece of work.
+/// Values per piece of work.
 const PIECE: usize = 1 << 14;
 
 struct Place<E>(*mut E);
@@ -24,7 +27,7 @@ impl<E> Place<E> {
     }
 }
 
-/// out = Σ factor · values, added up in the order given, then kept within ±`limit`. NaN stays NaN.
+/// out = Σ factor · values, summed in the given order, then kept within ±`limit`. NaN stays NaN.
 ///
 /// # Panics
 /// When the slices differ in length.
@@ -39,12 +42,20 @@ pub(crate) fn blend(threads: usize, terms: &[(&[f32], f32)], limit: Option<f32>,
         let from = piece * PIECE;
         let to = (from + PIECE).min(count);
         // SAFETY: `available` was asked; `from..to` lies within every slice.
-        unsafe { blend_piece(terms, limit.unwrap_or(f32::INFINITY), from, to - from, place.at(from)) }
+        unsafe {
+            blend_piece(terms, limit.unwrap_or(f32::INFINITY), from, to - from, place.at(from))
+        }
     });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn blend_piece(terms: &[(&[f32], f32)], limit: f32, from: usize, count: usize, to: *mut f32) {
+unsafe fn blend_piece(
+    terms: &[(&[f32], f32)],
+    limit: f32,
+    from: usize,
+    count: usize,
+    to: *mut f32,
+) {
     unsafe {
         let (most, least) = (_mm512_set1_ps(limit), _mm512_set1_ps(-limit));
         let mut at = 0;
@@ -55,7 +66,7 @@ unsafe fn blend_piece(terms: &[(&[f32], f32)], limit: f32, from: usize, count: u
                 let value = f32::load_some(mask, values.as_ptr().add(from + at));
                 sum = _mm512_fmadd_ps(value, _mm512_set1_ps(*factor), sum);
             }
-            // Of these two the second operand wins where one is NaN.
+            // If one operand is NaN, these return the second.
             let bounded = _mm512_max_ps(least, _mm512_min_ps(most, sum));
             f32::store_some(to.add(at), mask, bounded);
             at += LANES;
@@ -63,16 +74,16 @@ unsafe fn blend_piece(terms: &[(&[f32], f32)], limit: f32, from: usize, count: u
     }
 }
 
-/// Channels of each of two pictures that are put side by side.
+/// Channels of each of two pictures that are joined.
 pub(crate) const CHANNELS: usize = 3;
 
 /// Pixels that fill a vector.
 const PIXELS: usize = LANES / CHANNELS;
 
-/// Two pictures of three channels as one of six, in the network's format.
+/// Joins two pictures of three channels into one of six, in the network's format.
 ///
 /// # Panics
-/// When the slices' lengths do not fit each other.
+/// When the slices' lengths do not match.
 pub(crate) fn beside<E: Element>(threads: usize, left: &[f32], right: &[f32], out: &mut [E]) {
     assert!(super::available(), "the caller asks first");
     assert_eq!((left.len(), right.len() + left.len()), (right.len(), out.len()), "pictures");
@@ -81,13 +92,14 @@ pub(crate) fn beside<E: Element>(threads: usize, left: &[f32], right: &[f32], ou
     pool::run(threads, count.div_ceil(PIECE), &|piece| {
         let from = piece * PIECE;
         let to = (from + PIECE).min(count);
-        let (left, right) = (&left[from * CHANNELS..to * CHANNELS], &right[from * CHANNELS..to * CHANNELS]);
+        let (left, right) =
+            (&left[from * CHANNELS..to * CHANNELS], &right[from * CHANNELS..to * CHANNELS]);
         // SAFETY: `available` was asked; pixels `from..to` lie within the output.
         unsafe { interleave(left, right, place.at(2 * from * CHANNELS)) }
     });
 }
 
-/// Where the lanes of five pixels come from: 0 to 15 the left picture's, 16 to 31 the right one's.
+/// The source of the lanes of five pixels: 0 to 15 the left picture's, 16 to 31 the right one's.
 const ORDER: [i32; 2 * LANES] = {
     let mut order = [0; 2 * LANES];
     let mut at = 0;
@@ -103,7 +115,8 @@ const ORDER: [i32; 2 * LANES] = {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn interleave<E: Element>(left: &[f32], right: &[f32], to: *mut E) {
     unsafe {
-        let orders = [_mm512_loadu_epi32(ORDER.as_ptr()), _mm512_loadu_epi32(ORDER.as_ptr().add(LANES))];
+        let orders =
+            [_mm512_loadu_epi32(ORDER.as_ptr()), _mm512_loadu_epi32(ORDER.as_ptr().add(LANES))];
         let count = left.len();
         let mut at = 0;
         while at < count {

@@ -1,7 +1,8 @@
-//! A few threads that split one operation, whichever way the pieces fall.
+//! A few threads that split one operation, in any division of the pieces.
 //!
-//! Every piece of work gives the same bits whoever does it, so the number of threads changes no result. Workers spin
-//! for some microseconds between operations, because the next one follows at once, and sleep after that.
+//! Every piece of work gives the same bits on any thread, so the number of threads changes no
+//! result. Between operations, workers spin for some microseconds, because the next operation
+//! follows at once, and then they sleep.
 
 #![expect(
     unsafe_code,
@@ -14,28 +15,28 @@ use std::thread::Thread;
 
 use super::threads::OneThread;
 
-/// Looks at the next operation before a worker sleeps: some tens of microseconds.
+/// How often a worker looks for the next operation before it sleeps: some tens of microseconds.
 const SPINS: u32 = 4000;
 
-/// Threads beyond this many are never asked for.
+/// Most threads that are ever used.
 const MOST: usize = 256;
 
 /// The work of one call, as workers see it.
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 struct Job {
-    /// Lives until `left` is 0: the caller waits for that.
+    /// Valid until `left` is 0, because the caller waits for that.
     work: *const Work<'static>,
     pieces: usize,
     /// The next piece to take.
     next: AtomicUsize,
-    /// Workers that may still touch the job.
+    /// Workers that may still use the job.
     left: AtomicUsize,
     panicked: AtomicBool,
 }
 
 struct Worker {
-    /// The job to do, as an address; 0 is none.
+    /// The address of the current job; 0 for none.
     job: AtomicUsize,
     thread: Thread,
 }
@@ -44,16 +45,17 @@ struct Pool {
     workers: Vec<&'static Worker>,
 }
 
-/// The process's threads, made as they are needed. Whoever holds the lock runs; others run alone meanwhile.
+/// The process's threads, created when needed. The holder of the lock uses them; other callers run
+/// alone meanwhile.
 fn pool() -> &'static Mutex<Pool> {
     static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
     POOL.get_or_init(|| Mutex::new(Pool { workers: Vec::new() }))
 }
 
-/// Calls `work` once for each of `0..pieces`, on this thread and up to `threads − 1` others.
+/// Calls `work` once for each of `0..pieces`, on this thread and on up to `threads − 1` others.
 ///
 /// # Panics
-/// When a piece does.
+/// When a piece panics.
 pub(crate) fn run(threads: usize, pieces: usize, work: &Work<'_>) {
     let helpers = threads.min(MOST).min(pieces).saturating_sub(1);
     let guard = match pool().try_lock() {
@@ -75,7 +77,8 @@ pub(crate) fn run(threads: usize, pieces: usize, work: &Work<'_>) {
         }
     }
     let helpers = helpers.min(pool.workers.len());
-    // SAFETY: only the lifetime is forgotten. `job.left` below keeps this call from returning while a worker holds it.
+    // SAFETY: only the lifetime is forgotten. `job.left` below keeps this call from returning while
+    // a worker holds it.
     let work: &'static Work<'static> =
         unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
     let job = Job {
@@ -91,7 +94,7 @@ pub(crate) fn run(threads: usize, pieces: usize, work: &Work<'_>) {
         worker.thread.unpark();
     }
     let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_pieces(&job)));
-    // Nothing is left to take: who has not come by now need not come.
+    // No piece is left, so workers that have not joined yet need not join.
     for worker in &pool.workers[..helpers] {
         if worker.job.compare_exchange(address, 0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             job.left.fetch_sub(1, Ordering::Relaxed);
@@ -115,7 +118,8 @@ fn take_pieces(job: &Job) {
         if piece >= job.pieces {
             return;
         }
-        // SAFETY: the caller of `run`, who owns the closure, waits until `left` is 0, so it is alive here.
+        // SAFETY: the caller of `run`, who owns the closure, waits until `left` is 0, so it is
+        // alive here.
         unsafe { (*job.work)(piece) };
     }
 }
@@ -123,10 +127,12 @@ fn take_pieces(job: &Job) {
 fn start_worker() -> Option<&'static Worker> {
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let main = move || {
-        // For as long as this thread lives.
+        // For the lifetime of this thread.
         std::mem::forget(OneThread::enter());
-        let worker: &'static Worker =
-            Box::leak(Box::new(Worker { job: AtomicUsize::new(0), thread: std::thread::current() }));
+        let worker: &'static Worker = Box::leak(Box::new(Worker {
+            job: AtomicUsize::new(0),
+            thread: std::thread::current(),
+        }));
         if send.send(worker).is_err() {
             return;
         }
@@ -142,9 +148,11 @@ fn start_worker() -> Option<&'static Worker> {
                     address => break address,
                 }
             };
-            // SAFETY: `run` put the address of a job on its stack there and waits until `left` is 0.
+            // SAFETY: `run` put the address of a job on its stack there and waits until `left` is
+            // 0.
             let job = unsafe { &*std::ptr::with_exposed_provenance::<Job>(address) };
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_pieces(job))).is_err() {
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_pieces(job))).is_err()
+            {
                 job.panicked.store(true, Ordering::Relaxed);
             }
             job.left.fetch_sub(1, Ordering::Release);
@@ -166,14 +174,18 @@ mod tests {
                 run(threads, pieces, &|piece| {
                     counts[piece].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} {pieces}");
+                assert!(
+                    counts.iter().all(|count| count.load(Ordering::Relaxed) == 1),
+                    "{threads} {pieces}"
+                );
             }
         }
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_threads_live_on() {
-        let panics = std::panic::catch_unwind(|| run(2, 8, &|piece| assert!(piece != 5, "piece five")));
+        let panics =
+            std::panic::catch_unwind(|| run(2, 8, &|piece| assert!(piece != 5, "piece five")));
         assert!(panics.is_err());
         let done = AtomicUsize::new(0);
         run(2, 8, &|_| {

@@ -1,16 +1,17 @@
-//! Memory for what one piece of work writes and reads again: several planes of numbers, laid out for the first cache.
+//! Memory that one piece of work writes and reads again: several planes of numbers, laid out for
+//! the first-level cache.
 
 use std::mem::MaybeUninit;
 
-/// A line of the caches.
+/// A cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line {
     _bytes: [MaybeUninit<u8>; 64],
 }
 
-/// Planes of numbers that nothing has written yet. Each begins at a cache line, and none where another one's lines
-/// would take the same places of the first cache: planes are walked side by side.
+/// Uninitialised planes of numbers. Each begins at a cache line, and no two planes compete for the
+/// same places of the first-level cache, because planes are read side by side.
 pub(crate) struct Scratch<E> {
     lines: Vec<Line>,
     /// Elements from one plane to the next.
@@ -20,7 +21,7 @@ pub(crate) struct Scratch<E> {
 
 impl<E> Scratch<E> {
     pub(crate) fn new(planes: usize, size: usize) -> Self {
-        // Odd multiples of 256 bytes share no set of 4 KiB for sixteen planes.
+        // With odd multiples of 256 bytes, sixteen planes share no set of 4 KiB.
         let plane_bytes = ((size * size_of::<E>()).div_ceil(256) | 1) * 256;
         let lines = Vec::with_capacity(planes * plane_bytes / size_of::<Line>());
         Self { lines, plane: plane_bytes / size_of::<E>(), of: std::marker::PhantomData }

@@ -1,4 +1,4 @@
-//! How many threads an operation has, and libtorch's kept at one meanwhile.
+//! The number of threads of an operation. libtorch is kept at one thread meanwhile.
 
 #![expect(
     unsafe_code,
@@ -8,11 +8,12 @@
 use std::cell::Cell;
 
 thread_local! {
-    /// What this thread's operations may use while libtorch itself has one; 0 otherwise.
+    /// The threads that this thread's operations may use while libtorch itself has one; 0
+    /// otherwise.
     static COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Threads of one operation called from this thread.
+/// Threads of an operation that this thread calls.
 pub(crate) fn count() -> usize {
     match COUNT.get() {
         0 => tch::get_num_threads().max(1) as usize,
@@ -20,10 +21,10 @@ pub(crate) fn count() -> usize {
     }
 }
 
-/// While it lives, libtorch's operations on this thread run on this thread alone.
+/// While it exists, libtorch's operations on this thread use only this thread.
 ///
-/// Threads of OpenMP spin for milliseconds after each of its operations, on the cores that this crate's own threads
-/// need. And what runs on one thread has the same bits however many there are.
+/// OpenMP's threads spin for milliseconds after each operation, on the cores that this crate's own
+/// threads need. Also, an operation on one thread has the same bits whatever the thread count.
 pub(crate) struct OneThread {
     before: usize,
 }
@@ -48,7 +49,7 @@ impl Drop for OneThread {
     }
 }
 
-/// Of the calling thread only, unlike libtorch's own setting.
+/// Only for the calling thread, unlike libtorch's own setting.
 fn set_openmp_threads(count: libc::c_int) {
     // SAFETY: the name is a C string; the default handle needs no closing.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"omp_set_num_threads".as_ptr()) };
@@ -56,7 +57,8 @@ fn set_openmp_threads(count: libc::c_int) {
         return;
     }
     // SAFETY: OpenMP defines this function of one int without a result, callable from any thread.
-    let set = unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn(libc::c_int)>(symbol) };
+    let set =
+        unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn(libc::c_int)>(symbol) };
     set(count);
 }
 

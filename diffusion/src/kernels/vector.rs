@@ -1,4 +1,4 @@
-//! Sixteen numbers at a time: what AVX-512 gives to f32 and bf16 alike.
+//! Sixteen numbers at a time: AVX-512 for f32 and bf16 alike.
 
 #![expect(
     unsafe_code,
@@ -10,35 +10,41 @@ use std::arch::x86_64::*;
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
-/// A number as pictures and weights hold it.
+/// The type of a number in pictures and weights.
 ///
 /// # Safety of every function
-/// The CPU has [`super::available`]'s instructions; pointers are valid for the lanes that the mask names.
+/// The CPU has [`super::available`]'s instructions. Pointers are valid for the lanes in the mask.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
-    /// Neighbouring inputs that one multiply-and-add takes.
+    /// Neighbouring inputs per multiply-and-add.
     const STEP: usize;
     const ZERO: Self;
 
     unsafe fn load_some(mask: __mmask16, from: *const Self) -> __m512;
     unsafe fn store_some(to: *mut Self, mask: __mmask16, value: __m512);
-    /// The next `STEP` inputs in every lane.
+    /// The next `STEP` inputs, in every lane.
     unsafe fn broadcast(from: *const Self) -> __m512;
-    /// `STEP` weights of each of sixteen outputs.
+    /// `STEP` weights for each of sixteen outputs.
     unsafe fn weights(from: *const Self) -> __m512;
     /// sum + Σ inputs · weights.
     unsafe fn multiply_add(sum: __m512, inputs: __m512, weights: __m512) -> __m512;
-    /// Sixteen lanes of `STEP` neighbours each, out of as many lines; a line that is missing is 0.
+    /// Sixteen lanes of `STEP` neighbours each, from as many lines; a missing line is 0.
     unsafe fn interleave(mask: __mmask16, lines: [Option<*const Self>; 2]) -> __m512;
     fn of(value: f32) -> Self;
 
-    /// [`Self::of`] for many, by the rounding that pictures are stored with.
+    /// [`Self::of`] for many values, with the rounding used for stored pictures.
     fn round(values: &[f32], to: &mut [Self]) {
         assert_eq!(values.len(), to.len(), "values");
         assert!(super::available(), "the caller asks first");
         for (values, to) in values.chunks(LANES).zip(to.chunks_mut(LANES)) {
             let mask = first(values.len());
             // SAFETY: `available` was asked; the mask names the lanes that both chunks have.
-            unsafe { Self::store_some(to.as_mut_ptr(), mask, _mm512_maskz_loadu_ps(mask, values.as_ptr())) };
+            unsafe {
+                Self::store_some(
+                    to.as_mut_ptr(),
+                    mask,
+                    _mm512_maskz_loadu_ps(mask, values.as_ptr()),
+                )
+            };
         }
     }
 }
@@ -135,13 +141,13 @@ impl Element for Bf16 {
     }
 }
 
-/// The mask of the first `count` lanes, all of them from sixteen on.
+/// The mask of the first `count` lanes; all lanes if `count` is sixteen or more.
 #[inline(always)]
 pub(crate) fn first(count: usize) -> __mmask16 {
     if count >= LANES { 0xffff } else { (1 << count) - 1 }
 }
 
-/// eˣ within two units in the last place; 0 and ∞ beyond f32's range.
+/// eˣ within two units in the last place; 0 and ∞ outside f32's range.
 ///
 /// # Safety
 /// The CPU has AVX-512F.
@@ -149,15 +155,22 @@ pub(crate) fn first(count: usize) -> __mmask16 {
 pub(crate) unsafe fn exp(x: __m512) -> __m512 {
     unsafe {
         let x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-104.0)), _mm512_set1_ps(89.0));
-        let n = _mm512_roundscale_ps::<0x08>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-        // ln 2 in two parts, so that the rest is exact.
+        let n = _mm512_roundscale_ps::<0x08>(_mm512_mul_ps(
+            x,
+            _mm512_set1_ps(std::f32::consts::LOG2_E),
+        ));
+        // ln 2 in two parts, so that the remainder is exact.
         let rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
         let rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.121_944_4e-4), rest);
         let mut sum = _mm512_set1_ps(1.987_569_1e-4);
         for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
             sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(coefficient));
         }
-        let sum = _mm512_fmadd_ps(sum, _mm512_mul_ps(rest, rest), _mm512_add_ps(rest, _mm512_set1_ps(1.0)));
+        let sum = _mm512_fmadd_ps(
+            sum,
+            _mm512_mul_ps(rest, rest),
+            _mm512_add_ps(rest, _mm512_set1_ps(1.0)),
+        );
         _mm512_scalef_ps(sum, n)
     }
 }
@@ -177,7 +190,7 @@ pub(crate) unsafe fn normal_cdf(x: __m512) -> __m512 {
             sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(coefficient));
         }
         let minus_square = _mm512_mul_ps(_mm512_mul_ps(z, z), _mm512_set1_ps(-1.0));
-        // The smaller tail, of the magnitude.
+        // The smaller tail, computed from the magnitude.
         let tail = _mm512_mul_ps(_mm512_mul_ps(sum, t), exp(minus_square));
         let tail = _mm512_mul_ps(tail, _mm512_set1_ps(0.5));
         let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps());

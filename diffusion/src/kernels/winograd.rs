@@ -1,8 +1,9 @@
-//! 3 × 3 convolutions with many channels, by Winograd's F(2 × 2, 3 × 3): 16 products where taps take 36.
+//! 3 × 3 convolutions with many channels, by Winograd's F(2 × 2, 3 × 3): 16 products instead of 36.
 //!
-//! A tile is two by two outputs, from four by four inputs d and a window g: Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, where ⊙ at each of
-//! the 16 points is a product of matrices, tiles × channels by channels × outputs. Both transforms compute in f32; what
-//! enters the products is rounded to the network's format once. A tile is computed from its own picture alone, in one order.
+//! A tile is two by two outputs, from four by four inputs d and a window g: Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d
+//! B)]A, where ⊙ at each of the 16 points is a product of matrices, tiles × channels by channels ×
+//! outputs. Both transforms compute in f32; the inputs of the products are rounded to the network's
+//! format once. A tile is computed only from its own picture, in one order.
 
 #![expect(
     unsafe_code,
@@ -13,20 +14,20 @@ mod packed;
 
 use std::arch::x86_64::*;
 
-use super::conv::{Output, Residual, Source, accumulate};
+use super::conv::{Output, Residual, Source, Spot, accumulate};
 use super::pool;
 use super::scratch::Scratch;
 use super::vector::{Element, LANES, first};
 use packed::POINTS;
 pub(crate) use packed::{Packed, pays};
 
-/// Outputs of a tile, whose sums with other sources follow the points.
+/// Outputs of a tile; their sums with other sources come after the points.
 const PLACES: usize = 4;
 
 /// Tiles whose products are computed together.
 const TOGETHER: usize = 8;
 
-/// Bytes of transformed inputs of one piece of work: they stay in the second cache.
+/// Bytes of transformed inputs per piece of work, so that they stay in the second-level cache.
 const PIECE_BYTES: usize = 1 << 19;
 
 struct Task<'a, E, O> {
@@ -46,10 +47,10 @@ struct Task<'a, E, O> {
 // SAFETY: `out` is only written, and each piece writes other tiles or other channels of it.
 unsafe impl<E: Sync, O: Send> Sync for Task<'_, E, O> {}
 
-/// Transformed inputs, a plane for each point, `[tile][channel]`.
+/// Transformed inputs, one plane per point, `[tile][channel]`.
 struct Seen<E> {
     planes: Scratch<E>,
-    /// The tile that every plane begins with.
+    /// The tile with which every plane begins.
     first: usize,
 }
 
@@ -59,7 +60,7 @@ impl<E> Seen<E> {
     }
 }
 
-/// Where transformed inputs are written, by several threads.
+/// Where several threads write transformed inputs.
 struct Place<E>(*mut E);
 
 // SAFETY: each piece writes its own tiles.
@@ -68,7 +69,7 @@ unsafe impl<E: Send> Sync for Place<E> {}
 /// Computes a whole layer.
 ///
 /// # Panics
-/// When a slice is not as long as the shapes say.
+/// When a slice's length does not match the shapes.
 pub(crate) fn run<E: Element, O: Element>(
     threads: usize,
     packed: &Packed<E>,
@@ -82,9 +83,17 @@ pub(crate) fn run<E: Element, O: Element>(
     assert_eq!(sources.len(), packed.sources.len(), "sources");
     assert!(!sources[0].doubled, "the window's source is read as it is");
     for (source, taps) in sources.iter().zip(&packed.sources) {
-        assert_eq!(source.data.len(), rows * source.height * source.width * taps.channels, "source");
+        assert_eq!(
+            source.data.len(),
+            rows * source.height * source.width * taps.channels,
+            "source"
+        );
         let seen = if source.doubled { 2 } else { 1 };
-        assert_eq!([source.height * seen, source.width * seen], [height, width], "the output's extents");
+        assert_eq!(
+            [source.height * seen, source.width * seen],
+            [height, width],
+            "the output's extents"
+        );
     }
     if let Some(residual) = residual {
         let shrink = if residual.doubled { 4 } else { 1 };
@@ -97,7 +106,8 @@ pub(crate) fn run<E: Element, O: Element>(
     let zeros = vec![E::ZERO; widest];
     let (down, right) = (height.div_ceil(2), width.div_ceil(2));
     let out = data.as_mut_ptr();
-    let task = &Task { packed, sources, residual, zeros: &zeros, out, height, width, down, right, factor };
+    let task =
+        &Task { packed, sources, residual, zeros: &zeros, out, height, width, down, right, factor };
     let tiles = rows * down * right;
     let blocks = packed.outputs.div_ceil(LANES);
     let groups = blocks.div_ceil(3);
@@ -107,14 +117,15 @@ pub(crate) fn run<E: Element, O: Element>(
     let chunk_tiles = tiles.div_ceil(chunks).next_multiple_of(TOGETHER);
     let chunks = tiles.div_ceil(chunk_tiles);
     let bounds = |chunk: usize| (chunk * chunk_tiles, tiles.min((chunk + 1) * chunk_tiles));
-    // Few tiles: all are transformed first, then each group of outputs is a piece. Many: one piece does everything for its
-    // tiles, while they are near.
+    // With few tiles, all are transformed first, and then each group of outputs is a piece. With
+    // many, one piece does everything for its tiles while they are in the cache.
     if chunks < 4 * threads && groups > 1 {
         let mut seen = Seen::<E>::room(0, tiles, channels);
         let (place, plane) = (&Place(seen.planes.as_mut_ptr()), seen.planes.plane());
         pool::run(threads, tiles.div_ceil(TOGETHER), &|piece| {
             let (from, to) = (piece * TOGETHER, tiles.min((piece + 1) * TOGETHER));
-            // SAFETY: `available` was asked; the tiles are within the shapes checked above and the room made.
+            // SAFETY: `available` was asked; the tiles are within the shapes checked above and the
+            // room made.
             unsafe { task.transform(from, to, place.0.add(from * channels), plane) };
         });
         pool::run(threads, chunks * groups, &|piece| {
@@ -139,20 +150,32 @@ pub(crate) fn run<E: Element, O: Element>(
 }
 
 impl<E: Element, O: Element> Task<'_, E, O> {
-    /// Row, line and column of a tile.
+    /// Where a tile is, counted in tiles.
     #[inline(always)]
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
-        (tile / self.right / self.down, tile / self.right % self.down, tile % self.right)
+    fn place(&self, tile: usize) -> Spot {
+        Spot {
+            row: tile / self.right / self.down,
+            y: tile / self.right % self.down,
+            x: tile % self.right,
+        }
     }
 
-    /// Transforms tiles `from..to` to `out`, `plane` elements from one point to the next.
+    /// Transforms tiles `from..to` into `out`; points are `plane` elements apart.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn transform(&self, from: usize, to: usize, out: *mut E, plane: usize) {
         let mut at = from;
         while at < to {
-            let (row, y, x) = self.place(at);
+            let Spot { row, y, x } = self.place(at);
             let count = (self.right - x).min(to - at);
-            unsafe { self.transform_line(row, (y, x), count, out.add((at - from) * self.channels()), plane) };
+            unsafe {
+                self.transform_line(
+                    row,
+                    (y, x),
+                    count,
+                    out.add((at - from) * self.channels()),
+                    plane,
+                )
+            };
             at += count;
         }
     }
@@ -176,7 +199,7 @@ impl<E: Element, O: Element> Task<'_, E, O> {
             let channels = self.channels();
             let (height, width) = (self.height, self.width);
             let picture = self.sources[0].data.as_ptr();
-            // The picture's lines of the tile; beyond its border they are 0.
+            // The picture's lines in the tile; 0 outside the picture.
             let lines: [Option<*const E>; 4] = std::array::from_fn(|line| {
                 let y = (2 * tile_y + line).wrapping_sub(1);
                 (y < height).then(|| picture.add((row * height + y) * width * channels))
@@ -187,10 +210,17 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 // One column of Bᵀ d.
                 let column = |x: usize| {
                     let [a, b, c, d] = lines.map(|line| match line {
-                        Some(line) if x < width => E::load_some(mask, line.add(x * channels + channel)),
+                        Some(line) if x < width => {
+                            E::load_some(mask, line.add(x * channels + channel))
+                        }
                         _ => _mm512_setzero_ps(),
                     });
-                    [_mm512_sub_ps(a, c), _mm512_add_ps(b, c), _mm512_sub_ps(c, b), _mm512_sub_ps(b, d)]
+                    [
+                        _mm512_sub_ps(a, c),
+                        _mm512_add_ps(b, c),
+                        _mm512_sub_ps(c, b),
+                        _mm512_sub_ps(b, d),
+                    ]
                 };
                 let begin = (2 * tile_x).wrapping_sub(1);
                 let (mut a, mut b) = (column(begin), column(2 * tile_x));
@@ -218,7 +248,7 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         }
     }
 
-    /// Everything of tiles `from..to` for one of the groups of outputs, from transformed inputs.
+    /// Everything for tiles `from..to` and one group of outputs, from transformed inputs.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn group(
         &self,
@@ -229,7 +259,7 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         group: usize,
         groups: usize,
     ) {
-        // Blocks shared out evenly: 4 become 2 and 2.
+        // Blocks are divided evenly: 4 become 2 and 2.
         let begin = blocks * group / groups;
         let end = blocks * (group + 1) / groups;
         unsafe {
@@ -242,7 +272,13 @@ impl<E: Element, O: Element> Task<'_, E, O> {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn products<const Q: usize>(&self, seen: &Seen<E>, from: usize, to: usize, block: usize) {
+    unsafe fn products<const Q: usize>(
+        &self,
+        seen: &Seen<E>,
+        from: usize,
+        to: usize,
+        block: usize,
+    ) {
         let planes = if self.sources.len() > 1 { POINTS + PLACES } else { POINTS };
         // `[tile][lane]` in every plane.
         let mut sums = Scratch::<f32>::new(planes, (to - from) * Q * LANES);
@@ -266,7 +302,8 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         }
     }
 
-    /// One plane of `P` tiles from `at`, those beyond `to` computed like the last and not stored.
+    /// One plane of `P` tiles from `at`. Tiles beyond `to` are computed like the last one and not
+    /// stored.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
     unsafe fn tiles<const P: usize, const Q: usize>(
@@ -281,7 +318,8 @@ impl<E: Element, O: Element> Task<'_, E, O> {
             let packed = self.packed;
             let channels = self.channels();
             let size = channels * LANES;
-            let mut weights = packed.weights.as_ptr().add(block * packed.block + plane.min(POINTS) * size);
+            let mut weights =
+                packed.weights.as_ptr().add(block * packed.block + plane.min(POINTS) * size);
             let mut sums = [[_mm512_setzero_ps(); P]; Q];
             let mut inputs = [self.zeros.as_ptr(); P];
             if plane < POINTS {
@@ -294,8 +332,8 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                 let (down, right) = ((plane - POINTS) / 2, (plane - POINTS) % 2);
                 for (source, taps) in self.sources.iter().zip(&packed.sources).skip(1) {
                     for (p, input) in inputs.iter_mut().enumerate() {
-                        let (row, y, x) = self.place((at + p).min(to - 1));
-                        // Beyond an odd border: not stored.
+                        let Spot { row, y, x } = self.place((at + p).min(to - 1));
+                        // Outside an odd border: not stored.
                         let y = (2 * y + down).min(self.height - 1) >> u32::from(source.doubled);
                         let x = (2 * x + right).min(self.width - 1) >> u32::from(source.doubled);
                         let pixel = (row * source.height + y) * source.width + x;
@@ -313,27 +351,37 @@ impl<E: Element, O: Element> Task<'_, E, O> {
         }
     }
 
-    /// Aᵀ m A of a tile, and all that is added to it.
+    /// Aᵀ m A of a tile, plus everything that is added to it.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn finish<const Q: usize>(&self, tile: usize, block: usize, sums: *const f32, plane_size: usize) {
+    unsafe fn finish<const Q: usize>(
+        &self,
+        tile: usize,
+        block: usize,
+        sums: *const f32,
+        plane_size: usize,
+    ) {
         unsafe {
-            let (row, y, x) = self.place(tile);
+            let Spot { row, y, x } = self.place(tile);
             let outputs = self.packed.outputs;
             let factor = _mm512_set1_ps(self.factor);
             for q in 0..Q {
                 let lane = (block + q) * LANES;
                 let mask = first(outputs - lane);
                 let bias = _mm512_loadu_ps(self.packed.bias.as_ptr().add(lane));
-                let plane = |plane: usize| _mm512_loadu_ps(sums.add(plane * plane_size + q * LANES));
-                // Two lines of Aᵀ m, of four columns each.
+                let plane =
+                    |plane: usize| _mm512_loadu_ps(sums.add(plane * plane_size + q * LANES));
+                // Two lines of Aᵀ m, with four columns each.
                 let columns: [[__m512; 2]; 4] = std::array::from_fn(|column| {
                     let [a, b, c, d] = std::array::from_fn(|line| plane(4 * line + column));
                     [_mm512_add_ps(_mm512_add_ps(a, b), c), _mm512_sub_ps(_mm512_sub_ps(b, c), d)]
                 });
                 for down in 0..2 {
                     let [a, b, c, d] = columns.map(|lines| lines[down]);
-                    let pair = [_mm512_add_ps(_mm512_add_ps(a, b), c), _mm512_sub_ps(_mm512_sub_ps(b, c), d)];
+                    let pair = [
+                        _mm512_add_ps(_mm512_add_ps(a, b), c),
+                        _mm512_sub_ps(_mm512_sub_ps(b, c), d),
+                    ];
                     for (right, sum) in pair.into_iter().enumerate() {
                         let (y, x) = (2 * y + down, 2 * x + right);
                         if y >= self.height || x >= self.width {
@@ -351,7 +399,11 @@ impl<E: Element, O: Element> Task<'_, E, O> {
                             sum = _mm512_add_ps(sum, E::load_some(mask, from));
                         }
                         let pixel = (row * self.height + y) * self.width + x;
-                        O::store_some(self.out.add(pixel * outputs + lane), mask, _mm512_mul_ps(sum, factor));
+                        O::store_some(
+                            self.out.add(pixel * outputs + lane),
+                            mask,
+                            _mm512_mul_ps(sum, factor),
+                        );
                     }
                 }
             }

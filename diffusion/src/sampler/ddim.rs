@@ -1,7 +1,8 @@
 //! DDIM's step (Song, Meng, Ermon 2020, equation 12).
 //!
-//! The direction term uses the network's own epsilon, not one derived again from the bounded clean picture. The
-//! timestep after t is t − T // steps, as in the reference, or the next of a list that the caller gave.
+//! The direction term uses the network's own epsilon, not one derived again from the bounded clean
+//! picture. The timestep after t is t − T // steps, as in the reference, or the next of a given
+//! list.
 
 use tch::Tensor;
 
@@ -18,7 +19,12 @@ pub(super) struct Step {
     noise: f64,
 }
 
-pub(super) fn plan(schedule: &Schedule, timesteps: &[u32], stride: Option<usize>, eta: f64) -> Vec<Step> {
+pub(super) fn plan(
+    schedule: &Schedule,
+    timesteps: &[u32],
+    stride: Option<usize>,
+    eta: f64,
+) -> Vec<Step> {
     let next = timesteps.iter().skip(1).map(|t| i64::from(*t)).chain([-1]);
     timesteps
         .iter()
@@ -32,8 +38,8 @@ pub(super) fn plan(schedule: &Schedule, timesteps: &[u32], stride: Option<usize>
                 _ if schedule.config.ddim_ends_at_one => 1.0,
                 _ => schedule.alpha_cumprod(0),
             };
-            let variance =
-                (1.0 - alpha_bar_previous) / (1.0 - alpha_bar) * (1.0 - alpha_bar / alpha_bar_previous);
+            let variance = (1.0 - alpha_bar_previous) / (1.0 - alpha_bar)
+                * (1.0 - alpha_bar / alpha_bar_previous);
             let deviation = eta * variance.max(0.0).sqrt();
             Step {
                 level: Level::of(alpha_bar),
@@ -50,7 +56,12 @@ impl Step {
         self.noise > 0.0
     }
 
-    pub(super) fn apply(&self, clean: &Tensor, epsilon: &Tensor, noise: Option<&Tensor>) -> Torch<Tensor> {
+    pub(super) fn apply(
+        &self,
+        clean: &Tensor,
+        epsilon: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Torch<Tensor> {
         let mut terms = vec![(clean, self.clean), (epsilon, self.epsilon)];
         terms.extend(noise.filter(|_| self.draws_noise()).map(|noise| (noise, self.noise)));
         weighted(&terms, None)

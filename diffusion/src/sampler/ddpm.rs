@@ -1,6 +1,8 @@
-//! DDPM's ancestral step (Ho et al. 2020, equations 6 and 7) over a subset of the training timesteps.
+//! DDPM's ancestral step (Ho et al. 2020, equations 6 and 7) over a subset of the training
+//! timesteps.
 //!
-//! Betas are respaced: the step from t to the next visited t′ has α = ᾱ_t / ᾱ_t′, β = 1 − α (Nichol & Dhariwal 2021).
+//! Betas are respaced: the step from t to the next visited t′ has α = ᾱ_t / ᾱ_t′ and β = 1 − α
+//! (Nichol & Dhariwal 2021).
 
 use tch::Tensor;
 
@@ -20,19 +22,19 @@ pub(super) struct Step {
 /// The noise's standard deviation.
 #[derive(Clone, Copy, Debug)]
 enum Spread {
-    /// No noise is added at t = 0.
+    /// At t = 0 no noise is added.
     None,
     Fixed(f64),
-    /// The square root of the network's channels.
+    /// The square root of the network's variance channels.
     Learned,
-    /// exp of half the mix of two logarithms, by (v + 1) / 2.
+    /// exp of half of an interpolation between two logarithms, by (v + 1) / 2.
     Between {
         min_log: f64,
         max_log: f64,
     },
 }
 
-/// The posterior's variance is 0 for the last step, where its logarithm is still asked for.
+/// The posterior's variance is 0 in the last step, but its logarithm is still needed.
 const LEAST_VARIANCE: f64 = 1e-20;
 
 pub(super) fn plan(schedule: &Schedule, timesteps: &[u32]) -> Vec<Step> {
@@ -52,7 +54,9 @@ pub(super) fn plan(schedule: &Schedule, timesteps: &[u32]) -> Vec<Step> {
                 Variance::FixedSmall => Spread::Fixed(posterior.sqrt()),
                 Variance::FixedLarge => Spread::Fixed(beta.sqrt()),
                 Variance::Learned => Spread::Learned,
-                Variance::LearnedRange => Spread::Between { min_log: posterior.ln(), max_log: beta.ln() },
+                Variance::LearnedRange => {
+                    Spread::Between { min_log: posterior.ln(), max_log: beta.ln() }
+                }
             };
             Step {
                 level: Level::of(alpha_bar),
@@ -77,7 +81,9 @@ impl Step {
         noise: Option<&Tensor>,
     ) -> Torch<Tensor> {
         let terms = [(clean, self.clean), (x, self.x)];
-        let Some(noise) = noise.filter(|_| self.draws_noise()) else { return weighted(&terms, None) };
+        let Some(noise) = noise.filter(|_| self.draws_noise()) else {
+            return weighted(&terms, None);
+        };
         if let Spread::Fixed(deviation) = self.spread {
             return weighted(&[terms[0], terms[1], (noise, deviation)], None);
         }
@@ -86,7 +92,8 @@ impl Step {
             (Spread::Learned, Some(variance)) => noise.f_mul(&variance.f_sqrt()?)?,
             (Spread::Between { min_log, max_log }, Some(variance)) => {
                 let fraction = variance.f_add_scalar(1.0)?.f_div_scalar_(2.0)?;
-                let from_min = fraction.f_mul_scalar(-1.0)?.f_add_scalar_(1.0)?.f_mul_scalar_(min_log)?;
+                let from_min =
+                    fraction.f_mul_scalar(-1.0)?.f_add_scalar_(1.0)?.f_mul_scalar_(min_log)?;
                 let log = fraction.f_mul_scalar(max_log)?.f_add_(&from_min)?;
                 noise.f_mul(&log.f_mul_scalar(0.5)?.f_exp_()?)?
             }

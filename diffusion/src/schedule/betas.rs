@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use crate::config::ConfigFile;
 use crate::error::LoadError;
 
-/// What a β may be: with 0 nothing is added, and with 1 nothing is left.
+/// The range of β: with 0 no noise is added, and with 1 nothing of the picture remains.
 const BETA: RangeInclusive<f64> = 1e-9..=0.9999;
 
 /// Reads `beta_schedule` or `trained_betas`.
@@ -17,7 +17,9 @@ pub(super) fn betas(file: &ConfigFile, count: usize) -> Result<Vec<f64>, LoadErr
     if let Some(trained) = file.numbers("trained_betas")? {
         if trained.len() != count || trained.iter().any(|beta| !BETA.contains(beta)) {
             let (least, most) = (BETA.start(), BETA.end());
-            return Err(file.refuse("trained_betas", format!("{count} numbers from {least:e} to {most}")));
+            return Err(
+                file.refuse("trained_betas", format!("{count} numbers from {least:e} to {most}"))
+            );
         }
         return Ok(trained);
     }
@@ -31,7 +33,8 @@ pub(super) fn betas(file: &ConfigFile, count: usize) -> Result<Vec<f64>, LoadErr
     }
 }
 
-/// Nichol & Dhariwal 2021, equation 17: ᾱ(t) = cos²((t + 0.008) / 1.008 · π/2), each β at most 0.999.
+/// Nichol & Dhariwal 2021, equation 17: ᾱ(t) = cos²((t + 0.008) / 1.008 · π/2), with each β at most
+/// 0.999.
 fn cosine(count: usize) -> Vec<f64> {
     let alpha_bar = |step: usize| {
         let time = step as f64 / count as f64;
@@ -47,14 +50,16 @@ pub(super) fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
         1 => vec![start],
         _ => {
             let step = (end - start) / (count - 1) as f64;
-            let mut values: Vec<f64> = (0..count).map(|index| start + step * index as f64).collect();
+            let mut values: Vec<f64> =
+                (0..count).map(|index| start + step * index as f64).collect();
             values[count - 1] = end;
             values
         }
     }
 }
 
-/// Lin et al. 2023, algorithm 1: shifts and scales √ᾱ so that nothing of the picture is left at the last timestep.
+/// Lin et al. 2023, algorithm 1: shifts and scales √ᾱ so that nothing of the picture remains at the
+/// last timestep.
 pub(super) fn rescale_to_zero_terminal_snr(betas: &mut [f64]) {
     let mut product = 1.0;
     let mut roots: Vec<f64> = betas

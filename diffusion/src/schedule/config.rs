@@ -1,30 +1,33 @@
-//! What `scheduler_config.json` says, whichever of the three reference classes wrote it.
+//! The content of `scheduler_config.json`, whichever of the three reference classes wrote it.
 //!
-//! A stage names one scheduler, but may be sampled with another; as in the reference, the new one takes every key it
-//! knows from the file. Spacing is the exception: DDIM and DPM-Solver++ keep their own unless the file is theirs.
+//! A stage names one scheduler, but may be sampled with another. As in the reference, the new one
+//! uses every key in the file that it knows. Spacing is the exception: DDIM and DPM-Solver++ keep
+//! their own unless the file is for them.
 
+use darkroom_core::sampling;
 use serde_json::json;
 
-use super::Thresholding;
+use super::Limit;
 use crate::config::ConfigFile;
 use crate::error::LoadError;
 
 /// Largest bound of a picture's values.
 const MAX_BOUND: f64 = 1000.0;
 
-/// The options of a schedule that samplers ask for.
+/// The options of a schedule that samplers use.
 #[derive(Clone, Debug)]
 pub(crate) struct ScheduleConfig {
     pub(crate) train_timesteps: usize,
     pub(crate) prediction: Prediction,
     pub(crate) variance: Variance,
-    pub(crate) thresholding: Option<Thresholding>,
-    /// `clip_sample` with its range; DDPM and DDIM obey it where there is no thresholding, DPM-Solver++ never.
+    pub(crate) thresholding: Option<Limit>,
+    /// `clip_sample` with its range. DDPM and DDIM use it if there is no thresholding; DPM-Solver++
+    /// never does.
     pub(crate) clip: Option<f64>,
     pub(crate) rescale_betas_zero_snr: bool,
     pub(crate) ddpm_spacing: Spread,
     pub(crate) ddim_spacing: Spread,
-    /// Whether ᾱ after DDIM's last step is 1; else it is ᾱ_0.
+    /// Whether ᾱ after DDIM's last step is 1; otherwise it is ᾱ_0.
     pub(crate) ddim_ends_at_one: bool,
     pub(crate) dpm_spacing: Spread,
     pub(crate) dpm: DpmOptions,
@@ -44,7 +47,7 @@ pub(crate) enum Prediction {
 /// The variance of a DDPM step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variance {
-    /// The posterior's, β̃; `fixed_small` and `fixed_small_log` are the same number.
+    /// β̃ of the posterior; `fixed_small` and `fixed_small_log` are the same number.
     FixedSmall,
     /// β.
     FixedLarge,
@@ -56,13 +59,25 @@ pub(crate) enum Variance {
 
 /// How timesteps are spread over the training range (Lin et al. 2023, table 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spacing {
-    /// From the first timestep up in equal strides: never reaches the last one.
+pub(crate) enum Spacing {
+    /// In equal strides from the first timestep up. Never reaches the last one.
     Leading,
-    /// From the first to the last.
+    /// From the first timestep to the last.
     Linspace,
-    /// From the last timestep down in equal strides.
+    /// In equal strides from the last timestep down.
     Trailing,
+}
+
+impl Spacing {
+    /// The requested spacing; `None` if the stage's file or the sampler decides.
+    pub(crate) fn asked(spacing: sampling::Spacing) -> Option<Self> {
+        match spacing {
+            sampling::Spacing::Configured => None,
+            sampling::Spacing::Leading => Some(Self::Leading),
+            sampling::Spacing::Linspace => Some(Self::Linspace),
+            sampling::Spacing::Trailing => Some(Self::Trailing),
+        }
+    }
 }
 
 /// A spacing with its option.
@@ -73,7 +88,7 @@ pub(crate) struct Spread {
     pub(crate) offset: usize,
 }
 
-/// What only DPM-Solver++ looks at.
+/// Options that only DPM-Solver++ uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DpmOptions {
     pub(crate) lambda_min_clipped: f64,
@@ -103,7 +118,9 @@ impl ScheduleConfig {
                 None | Some("epsilon") => Prediction::Epsilon,
                 Some("sample") => Prediction::Sample,
                 Some("v_prediction") => Prediction::Velocity,
-                Some(_) => return Err(file.refuse("prediction_type", "epsilon, sample, v_prediction")),
+                Some(_) => {
+                    return Err(file.refuse("prediction_type", "epsilon, sample, v_prediction"));
+                }
             },
             variance: match file.text("variance_type")? {
                 None | Some("fixed_small" | "fixed_small_log") => Variance::FixedSmall,
@@ -111,7 +128,8 @@ impl ScheduleConfig {
                 Some("learned") => Variance::Learned,
                 Some("learned_range") => Variance::LearnedRange,
                 Some(_) => {
-                    let accepted = "fixed_small, fixed_small_log, fixed_large, learned, learned_range";
+                    let accepted =
+                        "fixed_small, fixed_small_log, fixed_large, learned, learned_range";
                     return Err(file.refuse("variance_type", accepted));
                 }
             },
@@ -137,10 +155,10 @@ fn read_spacing(file: &ConfigFile) -> Result<Option<Spacing>, LoadError> {
     }
 }
 
-fn read_thresholding(file: &ConfigFile) -> Result<Option<Thresholding>, LoadError> {
+fn read_thresholding(file: &ConfigFile) -> Result<Option<Limit>, LoadError> {
     let ratio = file.number("dynamic_thresholding_ratio", 0.995, 0.001..=1.0)?;
     let max = file.number("sample_max_value", 1.0, 1.0..=MAX_BOUND)?;
-    Ok(file.flag("thresholding")?.unwrap_or(false).then_some(Thresholding::Dynamic { ratio, max }))
+    Ok(file.flag("thresholding")?.unwrap_or(false).then_some(Limit::Dynamic { ratio, max }))
 }
 
 fn read_clip(file: &ConfigFile) -> Result<Option<f64>, LoadError> {
@@ -159,16 +177,18 @@ fn read_dpm(file: &ConfigFile) -> Result<DpmOptions, LoadError> {
     ] {
         file.only(key, &json!(false))?;
     }
-    // Which of the two runs is the sampler's name to say.
+    // The sampler's name, not the file, decides which of the two runs.
     if !matches!(file.text("algorithm_type")?, None | Some("dpmsolver++" | "sde-dpmsolver++")) {
         return Err(file.refuse("algorithm_type", "dpmsolver++, sde-dpmsolver++"));
     }
     file.only("solver_type", &json!("midpoint"))?;
     file.without_effect("flow_shift", &json!(1.0));
     file.without_effect("time_shift_type", &json!("exponential"));
-    // Some writers put minus infinity down as a text.
+    // Some writers store minus infinity as a text.
     let lambda_min_clipped = match file.get("lambda_min_clipped") {
-        Some(serde_json::Value::String(text)) if text.eq_ignore_ascii_case("-infinity") || text == "-inf" => {
+        Some(serde_json::Value::String(text))
+            if text.eq_ignore_ascii_case("-infinity") || text == "-inf" =>
+        {
             f64::NEG_INFINITY
         }
         _ => file.number("lambda_min_clipped", f64::NEG_INFINITY, -1e12..=100.0)?,

@@ -1,4 +1,4 @@
-//! Schedules and timesteps against numbers that diffusers 0.42 gives.
+//! Schedules and timesteps, compared with numbers from diffusers 0.42.
 
 use serde_json::{Value, json};
 
@@ -21,15 +21,39 @@ fn the_share_of_the_picture_left_is_the_references() {
     for (config, expected) in [
         (
             json!({"beta_schedule": "linear"}),
-            [0.99989998, 0.99978006, 0.52142298, 0.077796653, 0.0033001585, 4.1181942e-05, 4.0358304e-05],
+            [
+                0.99989998,
+                0.99978006,
+                0.52142298,
+                0.077796653,
+                0.0033001585,
+                4.1181942e-05,
+                4.0358304e-05,
+            ],
         ),
         (
             json!({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
-            [0.99914998, 0.99829602, 0.6737923, 0.27633247, 0.056169804, 0.0047166958, 0.0046600951],
+            [
+                0.99914998,
+                0.99829602,
+                0.6737923,
+                0.27633247,
+                0.056169804,
+                0.0047166958,
+                0.0046600951,
+            ],
         ),
         (
             json!({"beta_schedule": "squaredcos_cap_v2"}),
-            [0.99995869, 0.99991256, 0.84588802, 0.49228504, 0.14317866, 2.4287663e-06, 2.428735e-09],
+            [
+                0.99995869,
+                0.99991256,
+                0.84588802,
+                0.49228504,
+                0.14317866,
+                2.4287663e-06,
+                2.428735e-09,
+            ],
         ),
         (
             json!({"beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": true}),
@@ -39,7 +63,7 @@ fn the_share_of_the_picture_left_is_the_references() {
         let schedule = schedule(config.clone());
         for (time, expected) in times.iter().zip(expected) {
             let got = schedule.alphas_cumprod[*time];
-            // The reference rounds to f32 on the way; see the module's page.
+            // The reference rounds to f32 in between; see the docs of the module.
             let tolerance = if *time >= 998 { 2e-5 } else { 3e-6 };
             assert!(
                 (got - expected).abs() <= tolerance * expected,
@@ -50,7 +74,10 @@ fn the_share_of_the_picture_left_is_the_references() {
     let trained: Vec<f64> = (1..=10).map(|step| 0.01 * f64::from(step)).collect();
     let schedule = schedule(json!({"num_train_timesteps": 10, "trained_betas": trained}));
     assert!((schedule.alphas_cumprod[1] - 0.99 * 0.98).abs() < 1e-15);
-    assert_eq!((schedule.alpha_cumprod(-1), schedule.alpha_cumprod(2)), (1.0, schedule.alphas_cumprod[2]));
+    assert_eq!(
+        (schedule.alpha_cumprod(-1), schedule.alpha_cumprod(2)),
+        (1.0, schedule.alphas_cumprod[2])
+    );
 }
 
 #[test]
@@ -83,26 +110,33 @@ fn ddpm_and_ddim_space_their_timesteps_as_the_reference() {
                 expected,
                 "{config}"
             );
-            // Spacing is not carried over to another class.
+            // Another class does not take over the spacing.
             let leading: Vec<u32> =
                 (0..steps as u32).rev().map(|index| index * (1000 / steps as u32)).collect();
-            assert_eq!(ddim_timesteps(&of_class("DDPMScheduler"), None, steps).unwrap(), leading, "{config}");
+            assert_eq!(
+                ddim_timesteps(&of_class("DDPMScheduler"), None, steps).unwrap(),
+                leading,
+                "{config}"
+            );
         }
     }
 }
 
-/// The hash (FNV-1a's arithmetic on whole timesteps) of all lists was computed with numpy, as the reference spaces them,
-/// without the −1 that it visits last for 62 of the counts.
+/// numpy computed the hash (FNV-1a's arithmetic on whole timesteps) of all lists, spaced as in the
+/// reference, but without the −1 that the reference visits last for 62 of the counts.
 #[test]
 fn trailing_timesteps_are_numpys_for_every_count_of_steps() {
-    let schedule = schedule(json!({"_class_name": "DDPMScheduler", "timestep_spacing": "trailing"}));
+    let schedule =
+        schedule(json!({"_class_name": "DDPMScheduler", "timestep_spacing": "trailing"}));
     let of = |steps| ddpm_timesteps(&schedule, None, steps).unwrap();
     assert_eq!(of(48)[..6], [999, 978, 957, 936, 916, 895]);
     let mut hash = 0x811c_9dc5_u32;
     for steps in 1..=1000 {
         let timesteps = of(steps);
         assert_eq!(timesteps.len(), steps);
-        hash = timesteps.iter().fold(hash, |hash, timestep| (hash ^ timestep).wrapping_mul(0x0100_0193));
+        hash = timesteps
+            .iter()
+            .fold(hash, |hash, timestep| (hash ^ timestep).wrapping_mul(0x0100_0193));
     }
     assert_eq!(hash, 0xf9c9_de65);
 }
@@ -124,9 +158,13 @@ fn dpm_solver_spaces_its_timesteps_below_the_clip() {
         ("trailing", -5.1, vec![995, 852, 709, 566, 424, 281, 138]),
         ("trailing", -1e9, vec![999, 856, 713, 570, 428, 285, 142]),
     ] {
-        assert_eq!(dpm_timesteps(&of(spacing, clip), None, 7).unwrap(), expected, "{spacing} {clip}");
+        assert_eq!(
+            dpm_timesteps(&of(spacing, clip), None, 7).unwrap(),
+            expected,
+            "{spacing} {clip}"
+        );
     }
-    // A stage's own DDPM file keeps its clip but not its spacing.
+    // A stage's own DDPM file keeps its clipping but not its spacing.
     let stage = schedule(json!({
         "_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "leading",
         "lambda_min_clipped": -5.1,
@@ -167,8 +205,13 @@ fn an_offset_counts_in_its_own_class_whether_or_not_a_spacing_is_written() {
 #[test]
 fn impossible_step_counts_and_lists_are_refused() {
     let schedule = schedule(json!({}));
-    assert!(ddpm_timesteps(&schedule, None, 0).is_err() && ddpm_timesteps(&schedule, None, 1001).is_err());
-    assert!(dpm_timesteps(&schedule, None, 0).is_err() && dpm_timesteps(&schedule, None, 1000).is_err());
+    assert!(
+        ddpm_timesteps(&schedule, None, 0).is_err()
+            && ddpm_timesteps(&schedule, None, 1001).is_err()
+    );
+    assert!(
+        dpm_timesteps(&schedule, None, 0).is_err() && dpm_timesteps(&schedule, None, 1000).is_err()
+    );
     assert!(check_custom(&[999, 500, 0], 1000).is_ok());
     for list in [&[][..], &[5, 5], &[5, 6], &[1000, 5]] {
         assert!(check_custom(list, 1000).is_err(), "{list:?}");
@@ -177,9 +220,13 @@ fn impossible_step_counts_and_lists_are_refused() {
 
 #[test]
 fn no_number_is_too_small_or_too_large() {
-    for key in
-        ["beta_start", "beta_end", "dynamic_thresholding_ratio", "sample_max_value", "clip_sample_range"]
-    {
+    for key in [
+        "beta_start",
+        "beta_end",
+        "dynamic_thresholding_ratio",
+        "sample_max_value",
+        "clip_sample_range",
+    ] {
         for value in [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity")] {
             assert_eq!(refused(json!({ key: value })), key);
         }
@@ -192,11 +239,14 @@ fn no_number_is_too_small_or_too_large() {
     for value in [json!(1e9), json!("NaN"), json!("Infinity")] {
         assert_eq!(refused(json!({"lambda_min_clipped": value})), "lambda_min_clipped");
     }
-    // As Python writes the default.
+    // The default, as Python writes it.
     let cut = schedule(json!({"lambda_min_clipped": "-Infinity"})).config.dpm.lambda_min_clipped;
     assert_eq!(cut, f64::NEG_INFINITY);
     for betas in [json!([0.0, 0.1]), json!([0.1, 1.0]), json!([0.1, -0.1]), json!(["NaN", 0.1])] {
-        assert_eq!(refused(json!({"num_train_timesteps": 2, "trained_betas": betas})), "trained_betas");
+        assert_eq!(
+            refused(json!({"num_train_timesteps": 2, "trained_betas": betas})),
+            "trained_betas"
+        );
     }
     let nothing_left = json!({"beta_start": 0.9, "beta_end": 0.9});
     assert_eq!(refused(nothing_left), "beta_end");
@@ -229,6 +279,7 @@ fn options_that_are_not_run_are_refused_by_name() {
 
 #[test]
 fn keys_that_no_sampler_reads_are_listed() {
-    let schedule = schedule(json!({"_diffusers_version": "0.42.1", "skip_prk_steps": true, "sigma_data": 1}));
+    let schedule =
+        schedule(json!({"_diffusers_version": "0.42.1", "skip_prk_steps": true, "sigma_data": 1}));
     assert_eq!(schedule.ignored_keys, ["sigma_data", "skip_prk_steps"]);
 }

@@ -1,7 +1,8 @@
-//! Which timesteps a sampler visits, exactly as each reference class chooses them.
+//! The timesteps that a sampler visits, exactly as each reference class chooses them.
 //!
-//! Classes differ under one name: DPM-Solver++ spreads one step more and drops the last, and starts below the
-//! timestep where λ falls under `lambda_min_clipped`. Halves round to even, as numpy's do.
+//! Classes differ for the same name: DPM-Solver++ spreads one step more and drops the last, and
+//! starts below the timestep at which λ falls under `lambda_min_clipped`. Halves round to even, as
+//! in numpy.
 
 use super::Schedule;
 use super::betas::linspace;
@@ -26,7 +27,7 @@ pub(crate) fn ddim_timesteps(
 }
 
 impl Spread {
-    /// With another spacing in its place, as if the file had named it.
+    /// With another spacing, as if the file had named it.
     fn given(self, spacing: Option<Spacing>) -> Self {
         Self { spacing: spacing.unwrap_or(self.spacing), ..self }
     }
@@ -77,17 +78,20 @@ pub(crate) fn dpm_timesteps(
 fn last_unclipped(schedule: &Schedule) -> usize {
     let bound = schedule.config.dpm.lambda_min_clipped;
     let lambda = |alpha: &f64| 0.5 * (alpha.ln() - (1.0 - alpha).ln());
-    let clipped = schedule.alphas_cumprod.iter().rev().take_while(|alpha| lambda(alpha) < bound).count();
+    let clipped =
+        schedule.alphas_cumprod.iter().rev().take_while(|alpha| lambda(alpha) < bound).count();
     schedule.config.train_timesteps - clipped
 }
 
-/// From `start` down in strides, each the last timestep of its stride.
+/// From `start` down in strides; each timestep is the last of its stride.
 fn trailing(start: f64, stride: f64) -> Vec<f64> {
-    // numpy's arange: as many as fit before 0.
+    // Like numpy's arange: as many as fit before 0.
     let count = (start / stride).ceil() as usize;
-    // It multiplies the rounded difference of the first two, which at 48 of 1000 decides how 937.5 is rounded.
+    // It multiplies the rounded difference of the first two. At 48 of 1000 that decides how 937.5
+    // is rounded.
     let stride = start - (start - stride);
-    // With 61 of 1000 and others a last one is left just above 0; the reference visits −1 there, which is no timestep.
+    // With 61 of 1000 and some other counts a last step remains just above 0. The reference visits
+    // −1 there, which is not a timestep.
     (0..count)
         .map(|index| (start - index as f64 * stride).round_ties_even() - 1.0)
         .filter(|time| *time >= 0.0)
@@ -95,12 +99,13 @@ fn trailing(start: f64, stride: f64) -> Vec<f64> {
 }
 
 fn finish(times: Vec<f64>, train: usize) -> Result<Vec<u32>, String> {
-    let rounded: Vec<u32> = times.iter().map(|time| time.round_ties_even().max(0.0) as u32).collect();
+    let rounded: Vec<u32> =
+        times.iter().map(|time| time.round_ties_even().max(0.0) as u32).collect();
     check_custom(&rounded, train)?;
     Ok(rounded)
 }
 
-/// A list of timesteps must fall strictly and lie in the training range.
+/// A list of timesteps must fall strictly and be within the training range.
 pub(crate) fn check_custom(timesteps: &[u32], train: usize) -> Result<(), String> {
     let accepted = format!("accepted: a falling list of timesteps below {train}");
     match (timesteps.first(), timesteps.windows(2).find(|pair| pair[0] <= pair[1])) {

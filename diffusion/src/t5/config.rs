@@ -1,4 +1,4 @@
-//! What `text_encoder/config.json` says, and the distance buckets of the relative bias.
+//! The content of `text_encoder/config.json`, and the distance buckets of the relative bias.
 
 use std::ops::RangeInclusive;
 
@@ -20,15 +20,16 @@ pub(crate) struct T5Config {
     pub(crate) max_distance: usize,
     pub(crate) eps: f64,
     pub(crate) pad_token: u32,
-    /// Ends every text.
+    /// The token that ends every text.
     pub(crate) end_token: u32,
 }
 
-/// Tokens of a vocabulary. The largest that are published have a quarter of a million.
+/// Most tokens of a vocabulary. The largest published ones have a quarter of a million.
 const VOCABULARY: RangeInclusive<usize> = 1..=crate::tokenizer::MAX_VOCABULARY;
 
-/// Keys that say nothing about what the encoder computes: of the decoder, of training, of where the weights come from, and what
-/// transformers notes of its own. All of them are in published configurations of T5 v1.1, Flan-T5 and DeepFloyd IF.
+/// Keys that do not affect the encoder's computation: for the decoder, for training, about the
+/// origin of the weights, and transformers' own notes. All of them occur in published
+/// configurations of T5 v1.1, Flan-T5 and DeepFloyd IF.
 const WITHOUT_EFFECT: &[&str] = &[
     "add_cross_attention",
     "architectures",
@@ -84,7 +85,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_cache",
 ];
 
-/// Keys of older transformers that say nothing of it either where they are as they always were.
+/// Keys of older transformers that do not affect it either, as long as they have their usual
+/// values.
 const DEFAULTS: &[(&str, bool)] = &[
     ("is_decoder", false),
     ("output_attentions", false),
@@ -106,7 +108,8 @@ impl T5Config {
             config.only(key, &json!(*value))?;
         }
         for key in ["pruned_heads", "quantization_config"] {
-            let is_empty = config.get(key).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
+            let is_empty =
+                config.get(key).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
             if !is_empty || config.get(key).is_some_and(|value| !value.is_object()) {
                 return Err(config.refuse(key, "none, or no such key"));
             }
@@ -114,9 +117,12 @@ impl T5Config {
         let vocab = config.count("vocab_size", 32_128, VOCABULARY)?;
         let buckets = config.count("relative_attention_num_buckets", 32, 4..=4096)?;
         if !buckets.is_multiple_of(2) {
-            return Err(config.refuse("relative_attention_num_buckets", "an even number from 4 to 4096"));
+            return Err(
+                config.refuse("relative_attention_num_buckets", "an even number from 4 to 4096")
+            );
         }
-        // Up to a quarter of the buckets each distance has its own, and the rest of the range is divided by what is beyond.
+        // Distances up to a quarter of the buckets have one bucket each. The rest of the range is
+        // divided by what is beyond.
         let nearest = buckets / 4 + 1;
         let token = |key: &str, default: usize| config.count(key, default, 0..=vocab - 1);
         Ok(Self {
@@ -127,16 +133,21 @@ impl T5Config {
             head_dim: config.count("d_kv", 64, 1..=8192)?,
             layers: config.count("num_layers", 6, LAYERS)?,
             buckets,
-            max_distance: config.count("relative_attention_max_distance", 128, nearest..=1 << 20)?,
+            max_distance: config.count(
+                "relative_attention_max_distance",
+                128,
+                nearest..=1 << 20,
+            )?,
             eps: config.number("layer_norm_epsilon", 1e-6, EPSILON)?,
             pad_token: token("pad_token_id", 0)? as u32,
             end_token: token("eos_token_id", 1)? as u32,
         })
     }
 
-    /// The bucket of a distance from query to key: half the buckets for each direction, of those half for single
-    /// distances and half for ever wider ranges up to the greatest distance. In f32 as the reference, whose rounding
-    /// decides at the ranges' borders.
+    /// The bucket of a distance from query to key. Each direction has half of the buckets: half of
+    /// these are for single distances, and half for wider and wider ranges up to the greatest
+    /// distance. Computed in f32 like the reference, because rounding decides at the borders of the
+    /// ranges.
     pub(super) fn bucket(&self, distance: i64) -> i64 {
         let side = (self.buckets / 2) as i64;
         let first = if distance > 0 { side } else { 0 };
@@ -145,27 +156,27 @@ impl T5Config {
             return first + distance;
         }
         let range = (self.max_distance as f64 / single as f64).ln();
-        let position = (distance as f32 / single as f32).ln() / range as f32 * (side - single) as f32;
+        let position =
+            (distance as f32 / single as f32).ln() / range as f32 * (side - single) as f32;
         first + (single + position as i64).min(side - 1)
     }
 }
 
-/// The feed-forward is gated by GELU in its tanh form, as T5 v1.1's is: `feed_forward_proj` says so, and the two keys that
-/// transformers reads over it must not say otherwise.
+/// The feed-forward is gated by GELU in its tanh form, as in T5 v1.1. `feed_forward_proj` must say
+/// so, and the two keys that transformers prefers to it must not contradict.
 fn read_feed_forward(config: &ConfigFile) -> Result<(), LoadError> {
     const ACCEPTED: &str = "gated-gelu (T5 v1.1 and Flan-T5; T5 v1.0 has another feed-forward)";
     match config.text("feed_forward_proj")? {
         Some("gated-gelu") => {}
-        // Without the key the reference takes T5 v1.0's.
+        // Without the key, the reference uses T5 v1.0's.
         Some(_) | None => return Err(config.refuse("feed_forward_proj", ACCEPTED)),
     }
-    // `gelu` is the exact one, by the error function; these are names of the same formula.
+    // `gelu` is the exact form, with the error function; these are names of the tanh form.
     match config.text("dense_act_fn")? {
         None | Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => {}
         Some(_) => {
-            return Err(
-                config.refuse("dense_act_fn", "gelu_new (beside feed_forward_proj gated-gelu) or null")
-            );
+            return Err(config
+                .refuse("dense_act_fn", "gelu_new (beside feed_forward_proj gated-gelu) or null"));
         }
     }
     config.only("is_gated_act", &json!(true))
@@ -179,7 +190,8 @@ mod tests {
     fn buckets_are_the_references() {
         let config = ConfigFile::from_value(json!({"feed_forward_proj": "gated-gelu"}));
         let config = T5Config::read(&config).unwrap();
-        // T5Attention._relative_position_bucket of transformers for 32 buckets and a greatest distance of 128.
+        // T5Attention._relative_position_bucket of transformers, for 32 buckets and a greatest
+        // distance of 128.
         let distances =
             [-200, -128, -127, -64, -33, -16, -12, -9, -8, -7, -1, 0, 1, 7, 8, 11, 12, 20, 64, 128];
         let expected = [15, 15, 15, 14, 12, 10, 9, 8, 8, 7, 1, 0, 17, 23, 24, 24, 25, 26, 30, 31];
@@ -211,8 +223,13 @@ mod tests {
             assert!(refused("feed_forward_proj", json!(name)).contains("accepted: gated-gelu"));
         }
         let v1_0 = ConfigFile::from_value(json!({"model_type": "t5"}));
-        assert!(T5Config::read(&v1_0).unwrap_err().to_string().contains("`feed_forward_proj` is absent"));
-        // transformers takes these two over what feed_forward_proj says.
+        assert!(
+            T5Config::read(&v1_0)
+                .unwrap_err()
+                .to_string()
+                .contains("`feed_forward_proj` is absent")
+        );
+        // transformers prefers these two to feed_forward_proj.
         for name in ["relu", "gelu", "silu", "quick_gelu"] {
             assert!(refused("dense_act_fn", json!(name)).contains("accepted: gelu_new"));
         }
@@ -237,7 +254,9 @@ mod tests {
             "relative_attention_num_buckets",
             "relative_attention_max_distance",
         ] {
-            for value in [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+            for value in
+                [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")]
+            {
                 refused(key, value);
             }
         }
@@ -245,7 +264,8 @@ mod tests {
             refused("layer_norm_epsilon", value);
         }
         for key in ["pad_token_id", "eos_token_id"] {
-            for value in [json!(-1), json!(32_128), json!(1_u64 << 31), json!(u64::MAX), json!([1])] {
+            for value in [json!(-1), json!(32_128), json!(1_u64 << 31), json!(u64::MAX), json!([1])]
+            {
                 refused(key, value);
             }
         }
@@ -275,8 +295,9 @@ mod tests {
             T5Config::read(&config).unwrap();
             assert!(config.unknown_keys().is_empty(), "{:?}", config.unknown_keys());
         }
-        let config =
-            ConfigFile::from_value(json!({"feed_forward_proj": "gated-gelu", "num_hidden_layers": 3}));
+        let config = ConfigFile::from_value(
+            json!({"feed_forward_proj": "gated-gelu", "num_hidden_layers": 3}),
+        );
         T5Config::read(&config).unwrap();
         assert_eq!(config.unknown_keys(), ["num_hidden_layers"]);
     }

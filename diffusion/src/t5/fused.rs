@@ -1,9 +1,9 @@
-//! T5's element-wise parts on the host, each in one pass over memory: RMSNorm, and the gated feed-forward's
-//! activation. libtorch makes five and two passes of them, and its tanh alone costs as much as a third of a matrix
-//! product.
+//! T5's element-wise parts on the host, each in one pass over memory: RMSNorm, and the activation
+//! of the gated feed-forward. libtorch needs five and two passes for them, and its tanh alone costs
+//! as much as a third of a matrix product.
 //!
-//! Sums go in a fixed order and every fused multiply-add is written as one, so the bits are the same whatever
-//! vector width the compiler or the CPU has.
+//! Sums have a fixed order, and every fused multiply-add is written as one, so the bits do not
+//! depend on the vector width that the compiler or the CPU has.
 #![expect(
     unsafe_code,
     reason = "a tensor's memory is read and written in place; each use says why that is sound"
@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::layers::Torch;
 
-/// Partial sums of a row: sixteen lanes, whatever the vectors' width.
+/// Partial sums of a row: sixteen lanes, whatever the width of the vectors.
 const LANES: usize = 16;
 
 /// A number format of a network.
@@ -41,8 +41,8 @@ impl Float for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// To nearest, ties to even; without half's branch for NaN, which a vector cannot take: what is not a number may
-    /// become an infinity here, and an embedding with either is refused.
+    /// To nearest, ties to even. It omits the branch for NaN of the crate `half`, which cannot be
+    /// vectorised: NaN may become infinity here, and an embedding with either is refused.
     #[inline(always)]
     fn round(value: f32) -> Self {
         let bits = value.to_bits();
@@ -50,16 +50,17 @@ impl Float for bf16 {
     }
 }
 
-/// Whether these tensors can go through here: on the host, in the same format, contiguous.
+/// Whether these tensors can be processed here: on the host, in the same format, contiguous.
 pub(super) fn fits(tensors: &[&Tensor]) -> bool {
     let kind = tensors[0].kind();
     matches!(kind, Kind::Float | Kind::BFloat16)
-        && tensors
-            .iter()
-            .all(|x| x.device() == Device::Cpu && x.kind() == kind && x.is_contiguous() && x.numel() > 0)
+        && tensors.iter().all(|x| {
+            x.device() == Device::Cpu && x.kind() == kind && x.is_contiguous() && x.numel() > 0
+        })
 }
 
-/// x / rms(x) · weight over the last dimension, in f32, rounded once. For tensors that [`fits`] accepts.
+/// x / rms(x) · weight over the last dimension, in f32, rounded once. For tensors that [`fits`]
+/// accepts.
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Torch<Tensor> {
     let out = x.f_empty_like()?;
     match x.kind() {
@@ -69,8 +70,8 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Torch<Tensor> {
     Ok(out)
 }
 
-/// gelu(gate) · up, by the tanh approximation, in f32, rounded once; written over `gate`. For tensors that [`fits`]
-/// accepts, of one shape.
+/// gelu(gate) · up, with the tanh approximation, in f32, rounded once; the result replaces `gate`.
+/// For tensors of one shape that [`fits`] accepts.
 pub(super) fn gated_gelu(gate: Tensor, up: &Tensor) -> Tensor {
     match gate.kind() {
         Kind::BFloat16 => gate_all::<bf16>(slice_mut(&gate), slice(up)),
@@ -79,19 +80,21 @@ pub(super) fn gated_gelu(gate: Tensor, up: &Tensor) -> Tensor {
     gate
 }
 
-/// The values of a contiguous tensor on the host of the format that its kind says.
+/// The values of a contiguous tensor on the host, in the format of its kind.
 fn slice<T: Float>(x: &Tensor) -> &[T] {
-    // SAFETY: `fits` was asked: the memory is the host's, contiguous, of T's format, and lives as long as the tensor.
+    // SAFETY: `fits` was asked: the memory is the host's, contiguous, of T's format, and lives as
+    // long as the tensor.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast(), x.numel()) }
 }
 
-/// The same to be written. The callers own the tensor and nothing else reads it meanwhile.
+/// The same, for writing. The caller owns the tensor, and nothing else reads it meanwhile.
 #[expect(
     clippy::mut_from_ref,
     reason = "a tensor is a handle; its memory is written through it as libtorch does"
 )]
 fn slice_mut<T: Float>(x: &Tensor) -> &mut [T] {
-    // SAFETY: as above, and the callers' tensors are fresh, so that no other slice of this memory exists.
+    // SAFETY: as above, and the callers' tensors are fresh, so that no other slice of this memory
+    // exists.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
 }
 
@@ -170,10 +173,10 @@ fn gelu(x: f32) -> f32 {
     x / (1.0 + exp(-inner))
 }
 
-/// eˣ to about one unit in the last place, between e⁻⁸⁷ and e⁸⁷ (beyond them: those).
+/// eˣ to about one unit in the last place, between e⁻⁸⁷ and e⁸⁷; beyond that range, those limits.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Adding it rounds to a whole number, which then lies in the low bits.
+    // Adding this rounds to a whole number, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -181,7 +184,7 @@ fn exp(x: f32) -> f32 {
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let whole = shifted - ROUND;
     let rest = whole.mul_add(-LN_2_LOW, whole.mul_add(-LN_2_HIGH, x));
-    // Taylor up to x⁶ on ±ln 2 / 2; the next term is below 2⁻²⁴.
+    // Taylor series up to x⁶ on ±ln 2 / 2; the next term is below 2⁻²⁴.
     let mut series = 1.0 / 720.0;
     for factor in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         series = rest.mul_add(series, factor);
@@ -196,7 +199,9 @@ mod tests {
 
     /// Values of all sizes and both signs.
     fn values(count: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i as f32 * 0.37).sin() * 10f32.powi(i as i32 % 7 - 4)) + 0.001).collect()
+        (0..count)
+            .map(|i| ((i as f32 * 0.37).sin() * 10f32.powi(i as i32 % 7 - 4)) + 0.001)
+            .collect()
     }
 
     #[test]
@@ -220,7 +225,8 @@ mod tests {
             assert!(fits(&[&x, &weight, &up]));
             assert!(!fits(&[&x.transpose(1, 2)]) && !fits(&[&x, &up.to_kind(Kind::Double)]));
             let wide = x.to_kind(Kind::Double);
-            let root = (wide.square().mean_dim([-1i64].as_slice(), true, Kind::Double) + 1e-6).rsqrt();
+            let root =
+                (wide.square().mean_dim([-1i64].as_slice(), true, Kind::Double) + 1e-6).rsqrt();
             let exact = &wide * root * weight.to_kind(Kind::Double);
             near(&rms_norm(&x, &weight, 1e-6).unwrap(), &exact, tolerance);
             let exact = wide.gelu("tanh") * up.to_kind(Kind::Double);
@@ -250,8 +256,14 @@ mod tests {
 
     #[test]
     fn rounding_is_to_nearest_even() {
-        for value in values(2000).into_iter().chain([0.0, -0.0, f32::INFINITY, 1.0, 1.003_906_3, 1.011_718_8])
-        {
+        for value in values(2000).into_iter().chain([
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            1.0,
+            1.003_906_3,
+            1.011_718_8,
+        ]) {
             assert_eq!(<bf16 as Float>::round(value), bf16::from_f32(value), "{value}");
         }
     }

@@ -1,9 +1,9 @@
-//! Threads that each encode texts of their own, on the host.
+//! Threads on the host that each encode different texts.
 //!
-//! A text's matrices are small: two threads that share one text wait for each other at every operation, and two
-//! threads with texts of their own do not. On this crate's kernels a row's bits are its own, so a few texts share a
-//! pass; elsewhere a text is always computed alone, by the same number of threads. Either way it has the same bytes
-//! whatever else is encoded beside it.
+//! A text's matrices are small. Two threads that share one text wait for each other at every
+//! operation; two threads with different texts do not. With this crate's kernels a row's bits
+//! depend on that row alone, so a few texts share a pass. With libtorch a text is always computed
+//! alone, by the same number of threads. Either way, other texts do not change its bytes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -18,10 +18,11 @@ use crate::error::RenderError;
 use crate::t5::{Keys, T5Encoder};
 use crate::tokenizer::Tokens;
 
-/// Most texts that are encoded at a time on a machine of many cores; further ones help with each of these.
+/// Most texts that are encoded at the same time on a machine with many cores; further cores help
+/// with each of these.
 const MOST: usize = 4;
 
-/// How many texts are encoded at a time, and by how many threads each.
+/// How many texts are encoded at the same time, and with how many threads each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) texts: usize,
@@ -29,8 +30,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For so many threads in all. Where a text's bytes depend on threads at all, it is on `threads_each` alone, which is
-    /// 1 below eight.
+    /// For this many threads in all. If a text's bytes depend on threads, they depend only on
+    /// `threads_each`, which is 1 below eight.
     pub(crate) fn new(threads: usize) -> Self {
         let threads_each = (threads / MOST).max(1);
         Self { texts: (threads / threads_each).max(1), threads_each }
@@ -41,11 +42,11 @@ impl Plan {
 pub(super) struct Lanes {
     work: Option<mpsc::SyncSender<Text>>,
     threads: Vec<JoinHandle<()>>,
-    /// Texts of a pass at most.
+    /// Most texts per pass.
     most: usize,
 }
 
-/// Texts that share a pass, where the first one's embedding goes, and the others behind it.
+/// Texts that share a pass, and where the first embedding goes; the others follow it.
 struct Text {
     position: usize,
     tokens: Vec<Tokens>,
@@ -53,7 +54,7 @@ struct Text {
 }
 
 impl Lanes {
-    /// Starts the threads on shares of an encoder.
+    /// Starts the threads, each with a share of the encoder.
     pub(super) fn start(encoder: &T5Encoder, plan: Plan, most: usize) -> std::io::Result<Self> {
         let (work, texts) = mpsc::sync_channel::<Text>(plan.texts);
         let texts = Arc::new(Mutex::new(texts));
@@ -67,16 +68,20 @@ impl Lanes {
                     let _ = ready.send(());
                     let _no_grad = tch::no_grad_guard();
                     loop {
-                        // The lock is held while this lane waits: the others wait for the lock instead.
+                        // The lock is held while this lane waits; the other lanes wait for the lock
+                        // instead.
                         let next = texts.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(text) = next else { return };
-                        for (offset, result) in together(&encoder, &text.tokens).into_iter().enumerate() {
-                            // Nobody waits any more: the work is dropped.
+                        for (offset, result) in
+                            together(&encoder, &text.tokens).into_iter().enumerate()
+                        {
+                            // Nobody waits for the result any more, so the work is dropped.
                             let _ = text.reply.send((text.position + offset, result));
                         }
                     }
                 };
-                threads.push(std::thread::Builder::new().name(format!("encoder-{lane}")).spawn(run)?);
+                threads
+                    .push(std::thread::Builder::new().name(format!("encoder-{lane}")).spawn(run)?);
                 let _ = is_ready.recv();
             }
             Ok(())
@@ -84,7 +89,7 @@ impl Lanes {
         Ok(Self { work: Some(work), threads, most })
     }
 
-    /// How many of so many texts share a pass: all threads are to have some.
+    /// How many of these texts share a pass, such that all threads have work.
     fn share(&self, count: usize) -> usize {
         count.div_ceil(self.threads.len().max(1)).clamp(1, self.most)
     }
@@ -122,13 +127,14 @@ impl Drop for Lanes {
     fn drop(&mut self) {
         self.work = None;
         for thread in self.threads.drain(..) {
-            // One that panicked has said so.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// Encodes texts in one pass if their lengths allow it, else one by one. Padding's keys and values are left out.
+/// Encodes texts in one pass if their lengths allow that, otherwise one by one. The keys and values
+/// of padding are left out.
 fn together(encoder: &T5Encoder, texts: &[Tokens]) -> Vec<Result<EncodedText, RenderError>> {
     let real: Option<Vec<i64>> = texts.iter().map(real_positions).collect();
     let length = texts.first().map_or(0, |tokens| tokens.ids.len());
@@ -140,7 +146,9 @@ fn together(encoder: &T5Encoder, texts: &[Tokens]) -> Vec<Result<EncodedText, Re
                     .enumerate()
                     .map(|(row, tokens)| encoded(&states.f_select(0, row as i64)?, tokens, row))
                     .collect(),
-                Err(_) if texts.len() > 1 => texts.iter().map(|tokens| alone(encoder, tokens)).collect(),
+                Err(_) if texts.len() > 1 => {
+                    texts.iter().map(|tokens| alone(encoder, tokens)).collect()
+                }
                 Err(error) => vec![Err(error)],
             }
         }
@@ -160,15 +168,16 @@ fn alone(encoder: &T5Encoder, tokens: &Tokens) -> Result<EncodedText, RenderErro
     encoded(&states.f_select(0, 0)?, tokens, 0)
 }
 
-/// How many positions are real, if those come first and there are some.
+/// How many positions are real, if there are any and they come first.
 fn real_positions(tokens: &Tokens) -> Option<i64> {
     let real = tokens.mask.iter().take_while(|real| **real == 1).count();
     (real > 0 && tokens.mask[real..].iter().all(|real| *real == 0)).then_some(real as i64)
 }
 
-/// Texts of one length through the encoder, `[texts, length, dimension]`.
+/// Encodes texts of one length, `[texts, length, dimension]`.
 fn pass(encoder: &T5Encoder, texts: &[Tokens], keys: &Keys<'_>) -> Result<Tensor, RenderError> {
-    let ids: Vec<i64> = texts.iter().flat_map(|tokens| &tokens.ids).map(|id| i64::from(*id)).collect();
+    let ids: Vec<i64> =
+        texts.iter().flat_map(|tokens| &tokens.ids).map(|id| i64::from(*id)).collect();
     Ok(encoder.forward(&Tensor::f_from_slice(&ids)?.f_view([texts.len() as i64, -1])?, keys)?)
 }
 

@@ -1,16 +1,19 @@
-//! SentencePiece models (`spiece.model`), which T5 checkpoints were first published with, read natively: the same ids
-//! as the `sentencepiece` library's, for any text.
+//! SentencePiece models (`spiece.model`), the format in which T5 checkpoints were first published.
+//! They are read natively, with the same ids as the `sentencepiece` library for any text.
 //!
-//! Text is normalised ([`normalizer`]) and the likeliest pieces are found ([`unigram`]); Kudo, "Subword
-//! Regularization", 2018. Ours, because the libraries at hand agree on plain captions only: they split at blanks first,
-//! normalise by grapheme cluster, or keep runs of unknown characters apart.
+//! Text is normalised ([`normalizer`]), and then the most likely pieces are found ([`unigram`]);
+//! Kudo, "Subword Regularization", 2018. This is our own code because existing libraries agree only
+//! on plain captions: they split at blanks first, normalise by grapheme cluster, or keep runs of
+//! unknown characters apart.
 
 mod model_file;
 mod normalizer;
 mod unigram;
 
+use model_file::Piece;
 use normalizer::Normalizer;
-use unigram::{Piece, Unigram};
+pub(super) use normalizer::check_table;
+use unigram::Unigram;
 
 /// A unigram tokenizer with T5's end token.
 pub(super) struct SentencePiece {
@@ -23,7 +26,7 @@ pub(super) struct SentencePiece {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) id: u32,
-    /// Byte range of the text that it stands for.
+    /// The byte range of the text that it stands for.
     pub(super) span: (usize, usize),
 }
 
@@ -34,12 +37,16 @@ impl SentencePiece {
         if !model.unigram {
             return Err("its model is not a unigram model, which T5 has".to_owned());
         }
-        let end =
-            model.pieces.iter().position(|piece| piece.text == "</s>").ok_or("it has no piece `</s>`")?;
+        let end = model
+            .pieces
+            .iter()
+            .position(|piece| piece.text == "</s>")
+            .ok_or("it has no piece `</s>`")?;
         let end = u32::try_from(end).map_err(|_| "it has too many pieces")?;
         let unigram = Unigram::new(&model)?;
         let symbols = model.pieces.iter().filter(|piece| piece.kind == Piece::UserDefined);
-        let normalizer = Normalizer::new(&model.normalizer, symbols.map(|piece| piece.text.as_str()))?;
+        let normalizer =
+            Normalizer::new(&model.normalizer, symbols.map(|piece| piece.text.as_str()))?;
         Ok(Self { normalizer, unigram, end })
     }
 
@@ -47,7 +54,10 @@ impl SentencePiece {
     pub(super) fn encode(&self, text: &str) -> Vec<Token> {
         let normalized = self.normalizer.normalize(text);
         let pieces = self.unigram.best(&normalized.text);
-        pieces.into_iter().map(|(id, (from, to))| Token { id, span: normalized.span(from, to) }).collect()
+        pieces
+            .into_iter()
+            .map(|(id, (from, to))| Token { id, span: normalized.span(from, to) })
+            .collect()
     }
 
     /// Id of the token that ends every text.
@@ -55,7 +65,7 @@ impl SentencePiece {
         self.end
     }
 
-    /// Id of what is not in the vocabulary.
+    /// Id of text outside the vocabulary.
     pub(super) fn unknown(&self) -> u32 {
         self.unigram.unknown()
     }
@@ -66,6 +76,12 @@ impl SentencePiece {
     }
 }
 
+/// The table of characters of a model file.
+#[cfg(test)]
+pub(super) fn charsmap_of(bytes: &[u8]) -> Vec<u8> {
+    model_file::parse(bytes).map(|model| model.normalizer.charsmap).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, path::PathBuf};
@@ -74,11 +90,11 @@ mod tests {
 
     use super::*;
 
-    /// Made by `tools/reference/sentencepiece_fixture.py` from the library itself.
+    /// Made by `tools/reference/sentencepiece_fixture.py` with the library itself.
     #[derive(Deserialize)]
     struct Hostile {
         texts: Vec<String>,
-        /// By model: ids, with blanks between.
+        /// By model: ids, separated by blanks.
         ids: BTreeMap<String, Vec<String>>,
     }
 
@@ -95,7 +111,8 @@ mod tests {
             let model = SentencePiece::new(&fixture(name)).unwrap();
             assert_eq!(rows.len(), hostile.texts.len());
             for (text, ids) in hostile.texts.iter().zip(rows) {
-                let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+                let expected: Vec<u32> =
+                    ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
                 let tokens = model.encode(text);
                 let got: Vec<u32> = tokens.iter().map(|token| token.id).collect();
                 assert_eq!(got, expected, "{name}: {text:?}");
@@ -117,7 +134,8 @@ mod tests {
         let model = SentencePiece::new(&fixture("ties.model")).unwrap();
         assert!(ties.texts.len() >= 400 && ties.texts[0] == "noooo zzz soooo");
         for (text, expected) in ties.texts.iter().zip(&ties.ids) {
-            let got: Vec<String> = model.encode(text).iter().map(|token| token.id.to_string()).collect();
+            let got: Vec<String> =
+                model.encode(text).iter().map(|token| token.id.to_string()).collect();
             assert_eq!(got.join(" "), *expected, "{text:?}");
         }
     }
@@ -143,13 +161,14 @@ mod tests {
                 model.encode("a red ﬁne circle");
             }
         }
-        // Bytes of the table turned over: what it maps to is wrong, and nothing else is.
+        // Bytes of the table are inverted: its replacements are then wrong, but nothing else.
         let mut random = 1_u64;
         for _ in 0..200 {
             let mut broken = whole.clone();
             for _ in 0..50 {
-                random =
-                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let place = (random >> 33) as usize % broken.len();
                 broken[place] ^= 1 << (random & 7);
             }
@@ -157,6 +176,8 @@ mod tests {
                 model.encode("a red ﬁne e\u{301} ｶﾞ circle");
             }
         }
-        assert!(SentencePiece::new(b"").is_err() && SentencePiece::new(b"{\"version\": 1}").is_err());
+        assert!(
+            SentencePiece::new(b"").is_err() && SentencePiece::new(b"{\"version\": 1}").is_err()
+        );
     }
 }

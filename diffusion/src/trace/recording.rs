@@ -9,12 +9,13 @@ use tch::Tensor;
 use super::CheckError;
 use crate::weights::{Contents, read_all};
 
-/// Largest sensitivity that is believed. Four times it is allowed as a difference, in pictures of −1 to 1.
+/// The largest accepted sensitivity. Four times this is accepted as a difference, in pictures of −1
+/// to 1.
 const MAX_SENSITIVITY: f64 = 0.02;
-/// Metadata that is no number, whatever it reads like.
+/// Metadata that is not a number, even if it looks like one.
 const TEXTS: [&str; 3] = ["prompts", "negative_prompts", "stage"];
 
-/// What a stage trace is a recording of.
+/// What a stage trace records.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Task {
     TextToImage,
@@ -41,24 +42,29 @@ impl Recording {
         Ok(this)
     }
 
-    /// No number of a trace is anything but a number: whatever is compared with one that is not passes or fails by chance.
+    /// All numbers of a trace must be finite: a comparison with NaN would pass or fail by chance.
     fn check_finite(&self) -> Result<(), CheckError> {
         for (name, tensor) in &self.tensors {
             if tensor.numel() > 0 && !tensor.f_isfinite()?.f_all()?.f_double_value(&[])?.eq(&1.0) {
-                return Err(self.invalid(format!("its tensor `{name}` holds a value that is not finite")));
+                return Err(
+                    self.invalid(format!("its tensor `{name}` holds a value that is not finite"))
+                );
             }
         }
         let settings = self.metadata.iter().filter(|(key, _)| !TEXTS.contains(&key.as_str()));
         for (key, text) in settings {
             let is_none = |word: &str| word.parse::<f64>().is_ok_and(|number| !number.is_finite());
             if text.split_whitespace().any(is_none) {
-                return Err(self.invalid(format!("its `{key}` is {text}; accepted: finite numbers")));
+                return Err(
+                    self.invalid(format!("its `{key}` is {text}; accepted: finite numbers"))
+                );
             }
         }
         Ok(())
     }
 
-    /// How far any sample of the run may move where a network's output moves by 1e-6, as its writer measured it.
+    /// How far any sample of the run may move if a network's output moves by 1e-6, measured by the
+    /// trace's writer.
     pub(super) fn sensitivity(&self) -> Result<f64, CheckError> {
         let sensitivity: f64 = self.optional("sensitivity")?.unwrap_or(0.0);
         if (0.0..=MAX_SENSITIVITY).contains(&sensitivity) {
@@ -89,13 +95,15 @@ impl Recording {
         self.tensors.get(name).ok_or_else(|| self.invalid(format!("has no tensor `{name}`")))
     }
 
-    /// A picture tensor: four dimensions, as many rows as the recording has images.
+    /// A picture tensor: four dimensions, with as many rows as the recording has images.
     pub(super) fn pictures(&self, name: &str) -> Result<&Tensor, CheckError> {
         let tensor = self.tensor(name)?;
         let rows = self.tensor("noise.init")?.size()[0];
         match tensor.size().as_slice() {
             [found, _, _, _] if *found == rows => Ok(tensor),
-            shape => Err(self.invalid(format!("`{name}` has shape {shape:?}; expected {rows} pictures"))),
+            shape => {
+                Err(self.invalid(format!("`{name}` has shape {shape:?}; expected {rows} pictures")))
+            }
         }
     }
 
@@ -107,7 +115,7 @@ impl Recording {
         }
     }
 
-    /// What an inpainting run repaints, `[images, 1, height, width]`.
+    /// The part that an inpainting run repaints, `[images, 1, height, width]`.
     pub(super) fn mask(&self) -> Result<Option<&Tensor>, CheckError> {
         match self.task()? {
             Task::Inpainting => self.pictures("mask").map(Some),
@@ -126,9 +134,9 @@ impl Recording {
             }
         };
         if (task != Task::TextToImage) != self.metadata.contains_key("strength") {
-            return Err(
-                self.invalid("`task` and `strength` do not agree: image-to-image and inpainting need one")
-            );
+            return Err(self.invalid(
+                "`task` and `strength` do not agree: image-to-image and inpainting need one",
+            ));
         }
         Ok(task)
     }

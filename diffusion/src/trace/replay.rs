@@ -1,4 +1,4 @@
-//! Running a recorded run again and comparing every tensor.
+//! Runs a recorded run again and compares every tensor.
 
 use std::path::Path;
 
@@ -16,26 +16,28 @@ use crate::settings::SamplerSettings;
 use crate::stage::StageModel;
 use crate::text_encoder::TextEncoder;
 
-/// Differences of a sampler's run, in pictures of −1 to 1.
+/// The accepted differences of a sampler's run, in pictures of −1 to 1.
 const RUN_TOLERANCE: f64 = 2e-4;
-/// What a forward pass may always be off, as a share of its largest value: a few roundings of f32.
+/// How much a forward pass may always differ, as a share of its largest value: a few roundings of
+/// f32.
 const FORWARD_FLOOR: f64 = 2.5e-6;
-/// The most that it may be off, as a share of its largest value, however sensitive the network is.
+/// The most that it may differ, as a share of its largest value, however sensitive the network is.
 const FORWARD_CEILING: f64 = 1e-3;
-/// How many times as far as weights off by their last bits take an output the reference may be from it. Both round, and a sum
-/// of many roundings is now and then twice its usual size.
+/// The accepted difference from the reference, as a multiple of the change that weights off by
+/// their last bits cause. Both sides round, and a sum of many roundings is sometimes twice its
+/// usual size.
 const ROUNDINGS: f64 = 4.0;
 
-/// Which weights move by how many of their last bits; any number does.
+/// Seed of the changes to the weights; any number works.
 const DISTURBANCE: u64 = 1;
 
-/// The rows of one trace, as they are compared.
+/// Collects the rows of one trace while they are compared.
 struct Comparison {
     rows: Vec<TraceRow>,
     run_tolerance: f64,
-    /// Above 1 where a larger tolerance was asked for, for a coarser number format say.
+    /// Above 1 if a larger tolerance was requested, for example for a coarser number format.
     factor: f64,
-    /// What a forward pass may be off in that case; else 0.
+    /// How much a forward pass may differ in that case; otherwise 0.
     asked: f64,
 }
 
@@ -47,7 +49,13 @@ impl Comparison {
         Self { rows: Vec::new(), run_tolerance: run.max(4.0 * sensitivity), factor, asked }
     }
 
-    fn compare(&mut self, name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) -> Torch<()> {
+    fn compare(
+        &mut self,
+        name: &str,
+        got: &Tensor,
+        expected: &Tensor,
+        tolerance: f64,
+    ) -> Torch<()> {
         let max_difference = largest_difference(got, expected)?;
         self.push(name, expected, max_difference, tolerance);
         Ok(())
@@ -63,8 +71,8 @@ impl Comparison {
         self.compare(name, got, expected, self.run_tolerance)
     }
 
-    /// A single forward pass. `disturbed` gives the same of weights that are off by their last bits; it is asked only where
-    /// that decides.
+    /// Compares a single forward pass. `disturbed` computes the same with weights that are off by
+    /// their last bits; it is called only if that decides the result.
     fn forward(
         &mut self,
         name: &str,
@@ -85,7 +93,7 @@ impl Comparison {
     }
 }
 
-/// The largest magnitude.
+/// The largest magnitude in a tensor.
 fn largest(tensor: &Tensor) -> Torch<f64> {
     if tensor.numel() == 0 {
         return Ok(0.0);
@@ -102,7 +110,7 @@ fn largest_difference(got: &Tensor, expected: &Tensor) -> Torch<f64> {
     }
     let wide = |tensor: &Tensor| tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
     let largest = wide(got)?.f_sub(&wide(expected)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
-    // NaN must not pass for small.
+    // NaN must not count as small.
     Ok(if largest.is_nan() { f64::INFINITY } else { largest })
 }
 
@@ -114,13 +122,15 @@ pub(super) fn text(
     tolerance: Option<f64>,
 ) -> Result<Vec<TraceRow>, CheckError> {
     let encoder_dir = cascade_dir.join("text_encoder");
-    let encoder = TextEncoder::load_with_length(&encoder_dir, &cascade_dir.join("tokenizer"), None, load)?;
+    let encoder =
+        TextEncoder::load_with_length(&encoder_dir, &cascade_dir.join("tokenizer"), None, load)?;
     let mut comparison = Comparison::new(tolerance, 0.0);
     let mut disturbed: Option<TextEncoder> = None;
     for (key, prefix) in [("prompts", ""), ("negative_prompts", "negative.")] {
         let texts = recording.texts(key)?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let tokens = texts.iter().map(|text| encoder.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
+        let tokens =
+            texts.iter().map(|text| encoder.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<Vec<u32>> = tokens.iter().map(|tokens| tokens.ids.clone()).collect();
         let masks: Vec<Vec<u32>> = tokens.iter().map(|tokens| tokens.mask.clone()).collect();
         for (name, values) in [("input_ids", ids), ("attention_mask", masks)] {
@@ -134,7 +144,8 @@ pub(super) fn text(
             if disturbed.is_none() {
                 let load = LoadOptions { disturbed: Some(DISTURBANCE), ..*load };
                 let tokenizer = cascade_dir.join("tokenizer");
-                disturbed = Some(TextEncoder::load_with_length(&encoder_dir, &tokenizer, None, &load)?);
+                disturbed =
+                    Some(TextEncoder::load_with_length(&encoder_dir, &tokenizer, None, &load)?);
             }
             embeddings(disturbed.as_ref().unwrap_or(&encoder), &texts)
         };
@@ -146,7 +157,8 @@ pub(super) fn text(
 /// `[texts, length, width]`.
 fn embeddings(encoder: &TextEncoder, texts: &[&str]) -> Result<Tensor, CheckError> {
     let encoded = encoder.encode(texts)?;
-    let states = encoded.iter().map(|encoded| encoded.embedding.to_tensor()).collect::<Torch<Vec<_>>>()?;
+    let states =
+        encoded.iter().map(|encoded| encoded.embedding.to_tensor()).collect::<Torch<Vec<_>>>()?;
     Ok(Tensor::f_stack(&states, 0)?)
 }
 
@@ -160,12 +172,12 @@ fn integers(rows: &[Vec<u32>]) -> Result<Tensor, RenderError> {
 /// A stage to check.
 pub(super) struct Checked<'a> {
     pub(super) model: &'a StageModel,
-    /// Where it was loaded from, and how.
+    /// Its folder, and how it was loaded.
     pub(super) folder: &'a Path,
     pub(super) load: LoadOptions,
 }
 
-/// Timesteps, the first forward pass and x after every step.
+/// Compares the timesteps, the first forward pass, and x after every step.
 pub(super) fn stage(
     checked: &Checked<'_>,
     recording: &Recording,
@@ -174,7 +186,7 @@ pub(super) fn stage(
 ) -> Result<Vec<TraceRow>, CheckError> {
     let model = checked.model;
     let settings = sampling::settings(recording)?;
-    let plan = model.plan(&settings)?;
+    let plan = model.plan(&settings.sampling)?;
     let mut comparison = Comparison::new(tolerance, recording.sensitivity()?);
     let timesteps: Vec<i64> = plan.timesteps.iter().map(|timestep| i64::from(*timestep)).collect();
     let expected = recording.tensor("timesteps")?;
@@ -205,13 +217,15 @@ impl Inputs {
         settings: &SamplerSettings,
         first: Level,
     ) -> Result<Self, CheckError> {
-        let device = model.placement().device;
+        let device = model.placement().device();
         let put = |tensor: &Tensor| tensor.f_to_device(device);
-        let low_res = match settings.noise_level {
+        let low_res = match settings.sampling.noise_level {
             None => None,
             Some(level) => {
                 let alpha = model.augmentation_alpha(level).ok_or_else(|| {
-                    recording.invalid("has a `noise_level`, but its stage takes no low-resolution picture")
+                    recording.invalid(
+                        "has a `noise_level`, but its stage takes no low-resolution picture",
+                    )
                 })?;
                 let noise = put(recording.pictures("noise.augmentation")?)?;
                 let low_res = put(recording.pictures("low_res")?)?;
@@ -219,6 +233,7 @@ impl Inputs {
             }
         };
         let negative = settings
+            .sampling
             .guided()
             .then(|| text.tensor("negative.embeddings").and_then(|tensor| Ok(put(tensor)?)))
             .transpose()?;
@@ -235,22 +250,24 @@ impl Inputs {
             match tensor.size().as_slice() {
                 [rows, _, width] if *rows == images && *width as usize == description.text_dim => {}
                 shape => {
-                    return Err(
-                        recording.invalid(format!("its text has shape {shape:?}, its x {images} rows"))
-                    );
+                    return Err(recording
+                        .invalid(format!("its text has shape {shape:?}, its x {images} rows")));
                 }
             }
         }
         if description.takes_low_res != this.low_res.is_some() {
-            return Err(recording.invalid("`noise_level` and the stage's input channels do not agree"));
+            return Err(
+                recording.invalid("`noise_level` and the stage's input channels do not agree")
+            );
         }
         Ok(this)
     }
 
-    /// `group` images from `first`, padded with zeros.
+    /// `group` images from `first` on, padded with zeros.
     fn start(&self, first: i64, group: i64, noise_level: Option<u32>) -> Torch<Start> {
-        let part =
-            |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| padded(tensor, first, group)).transpose();
+        let part = |tensor: &Option<Tensor>| {
+            tensor.as_ref().map(|tensor| padded(tensor, first, group)).transpose()
+        };
         Ok(Start {
             text: padded(&self.text, first, group)?,
             negative: part(&self.negative)?,
@@ -262,7 +279,7 @@ impl Inputs {
     }
 }
 
-/// The first forward pass of weights that are off by their last bits.
+/// The first forward pass, with weights that are off by their last bits.
 fn disturbed_output(
     checked: &Checked<'_>,
     inputs: &Inputs,
@@ -270,11 +287,11 @@ fn disturbed_output(
 ) -> Result<Tensor, CheckError> {
     let load = LoadOptions { disturbed: Some(DISTURBANCE), ..checked.load };
     let model = StageModel::load(checked.folder, "disturbed", &load)?;
-    let plan = model.plan(settings)?;
+    let plan = model.plan(&settings.sampling)?;
     let (images, group) = (inputs.x.size()[0], model.images_per_forward(settings) as i64);
     let mut outputs = Vec::new();
     for first in (0..images).step_by(group as usize) {
-        let start = inputs.start(first, group, model.class_label(settings.noise_level))?;
+        let start = inputs.start(first, group, model.class_label(settings.sampling.noise_level))?;
         outputs.push(Denoiser::new(model.network(), &plan, &start)?.predict(0)?);
     }
     Ok(joined(&outputs, if plan.guided(0) { 2 } else { 1 }, group, images)?)
@@ -289,10 +306,10 @@ fn replay(
 ) -> Result<(), CheckError> {
     let _no_grad = tch::no_grad_guard();
     let model = checked.model;
-    let plan = model.plan(settings)?;
-    let device = model.placement().device;
+    let plan = model.plan(&settings.sampling)?;
+    let device = model.placement().device();
     let images = inputs.x.size()[0];
-    // The same number of images per forward pass as a render has.
+    // The same number of images per forward pass as in a render.
     let group = model.images_per_forward(settings) as i64;
     if let Some(low_res) = &inputs.low_res {
         comparison.run("conditioned_low_res", low_res, recording.tensor("conditioned_low_res")?)?;
@@ -302,7 +319,7 @@ fn replay(
     }
     let mut denoisers = Vec::new();
     for first in (0..images).step_by(group as usize) {
-        let start = inputs.start(first, group, model.class_label(settings.noise_level))?;
+        let start = inputs.start(first, group, model.class_label(settings.sampling.noise_level))?;
         denoisers.push(Denoiser::new(model.network(), &plan, &start)?);
     }
     for index in 0..plan.timesteps.len() {
@@ -314,8 +331,10 @@ fn replay(
         let mut outputs = Vec::new();
         for (position, denoiser) in denoisers.iter_mut().enumerate() {
             let output = denoiser.predict(index)?;
-            let noise =
-                noise.as_ref().map(|noise| padded(noise, position as i64 * group, group)).transpose()?;
+            let noise = noise
+                .as_ref()
+                .map(|noise| padded(noise, position as i64 * group, group))
+                .transpose()?;
             denoiser.advance(index, &output, || Ok(noise.unwrap_or_default()))?;
             outputs.push(output);
         }
@@ -334,7 +353,7 @@ fn replay(
     Ok(())
 }
 
-/// `count` rows from `first`, zero beyond the tensor's end.
+/// `count` rows from `first` on; zero beyond the tensor's end.
 fn padded(tensor: &Tensor, first: i64, count: i64) -> Torch<Tensor> {
     let there = count.min(tensor.size()[0] - first);
     let rows = tensor.f_narrow(0, first, there)?;
@@ -352,12 +371,15 @@ fn gathered(denoisers: &[Denoiser<'_>], images: i64) -> Torch<Tensor> {
     Tensor::f_cat(&rows, 0)?.f_narrow(0, 0, images)
 }
 
-/// Outputs of several passes as one: all unconditional rows, then all conditional ones, without padding.
+/// Joins the outputs of several passes: all unconditional rows, then all conditional ones, without
+/// padding.
 fn joined(outputs: &[Tensor], halves: i64, group: i64, images: i64) -> Torch<Tensor> {
     let mut parts = Vec::new();
     for half in 0..halves {
-        let rows: Vec<Tensor> =
-            outputs.iter().map(|output| output.f_narrow(0, half * group, group)).collect::<Torch<_>>()?;
+        let rows: Vec<Tensor> = outputs
+            .iter()
+            .map(|output| output.f_narrow(0, half * group, group))
+            .collect::<Torch<_>>()?;
         parts.push(Tensor::f_cat(&rows, 0)?.f_narrow(0, 0, images)?);
     }
     Tensor::f_cat(&parts, 0)

@@ -1,7 +1,8 @@
-//! Attention of pixels over text and, unless the block only crosses, over pixels too.
+//! Attention of pixels over text and, unless a block only has cross-attention, over pixels too.
 //!
-//! Keys and values of the text are projected by `add_k_proj` and `add_v_proj` and stand before the pixels' own in one
-//! softmax. They do not change over the steps: [`Attention::project_text`] makes them once.
+//! `add_k_proj` and `add_v_proj` project keys and values of the text, which come before the pixels'
+//! own in one softmax. They do not change over the steps, so [`Attention::project_text`] computes
+//! them once.
 
 use tch::Tensor;
 
@@ -20,15 +21,15 @@ pub(crate) struct Attention {
     pub(super) text_norm: TextNorm,
     pub(super) text_key: Linear,
     pub(super) text_value: Linear,
-    /// Queries, and where pixels attend to pixels their keys and values after them.
+    /// Queries; if pixels attend to pixels, their keys and values follow.
     pub(super) pixels: Projection,
     pub(super) only_cross: bool,
     pub(super) out: Projection,
-    /// By this crate's kernels, where a row's bits are its own.
+    /// With this crate's kernels, if a row's bits depend on that row alone.
     pub(super) by_row: bool,
 }
 
-/// What is done to the text before its projections.
+/// The operation on the text before its projections.
 #[derive(Debug)]
 pub(super) enum TextNorm {
     None,
@@ -48,12 +49,16 @@ pub(crate) struct AttentionShape {
 }
 
 impl Attention {
-    /// The reference's attention normalises with its own epsilon, whatever `norm_eps` says.
+    /// The reference's attention normalises with its own epsilon, whatever `norm_eps` is.
     const EPS: f64 = 1e-5;
-    /// Groups of the text's group norm, fixed in the reference.
+    /// Groups of the text's group norm; a fixed number in the reference.
     const TEXT_GROUPS: usize = 32;
 
-    pub(crate) fn load(weights: &Weights, name: &str, shape: AttentionShape) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        shape: AttentionShape,
+    ) -> Result<Self, LoadError> {
         let AttentionShape { channels, text_dim, .. } = shape;
         let part = |part: &str| format!("{name}.{part}");
         let linear = |name: &str, inputs| Linear::load(weights, &part(name), inputs, channels);
@@ -66,10 +71,18 @@ impl Attention {
         let norm_cross = part("norm_cross");
         Ok(Self {
             head_dim: shape.head_dim as i64,
-            norm: Norm::load(weights, &part("group_norm"), channels, (shape.groups, Self::EPS), None)?,
+            norm: Norm::load(
+                weights,
+                &part("group_norm"),
+                channels,
+                (shape.groups, Self::EPS),
+                None,
+            )?,
             text_norm: match shape.text_norm {
                 CrossNorm::None => TextNorm::None,
-                CrossNorm::Layer => TextNorm::Layer(LayerNorm::load(weights, &norm_cross, text_dim)?),
+                CrossNorm::Layer => {
+                    TextNorm::Layer(LayerNorm::load(weights, &norm_cross, text_dim)?)
+                }
                 CrossNorm::Group => TextNorm::Group(GroupNorm::load(
                     weights,
                     &norm_cross,
@@ -83,11 +96,11 @@ impl Attention {
             pixels: Projection::new(pixels, weights.placement())?,
             only_cross: shape.only_cross,
             out: Projection::new(linear("to_out.0", channels)?, weights.placement())?,
-            by_row: weights.placement().kernels,
+            by_row: weights.placement().engine.rows_are_independent(),
         })
     }
 
-    /// Keys and values, `[rows, length, channels]`, of text `[rows, length, text_dim]`.
+    /// Keys and values, `[rows, length, channels]`, of a text `[rows, length, text_dim]`.
     pub(crate) fn project_text(&self, text: &Tensor) -> Torch<(Tensor, Tensor)> {
         let normed;
         let text = match &self.text_norm {
@@ -105,7 +118,11 @@ impl Attention {
     }
 
     /// `x` is `[rows, channels, height, width]`, channels-last.
-    pub(crate) fn forward(&self, x: &Tensor, (text_key, text_value): &(Tensor, Tensor)) -> Torch<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        (text_key, text_value): &(Tensor, Tensor),
+    ) -> Torch<Tensor> {
         let (_, channels, height, width) = x.size4()?;
         let normed = self.norm.forward(x.into(), &Steering::None)?;
         let pixels = self.pixels.forward(&as_sequence(&normed)?)?;
@@ -118,7 +135,7 @@ impl Attention {
         as_picture(&self.out.forward_onto(&mixed, &as_sequence(x)?)?, height, width)
     }
 
-    /// Keys and values in pairs, one behind the other.
+    /// Pairs of keys and values, joined in order.
     fn attend(&self, query: &Tensor, pairs: &[[&Tensor; 2]]) -> Torch<Tensor> {
         timed(Part::Attention, || self.mixed(query, pairs))
     }
@@ -143,7 +160,7 @@ impl Attention {
         mixed.f_transpose(1, 2)?.f_reshape([rows, length, heads * head_dim])
     }
 
-    /// `[rows, length, channels]` seen as `[rows, heads, length, head_dim]`.
+    /// `[rows, length, channels]` viewed as `[rows, heads, length, head_dim]`.
     fn heads(&self, x: &Tensor) -> Torch<Tensor> {
         let (rows, length, channels) = x.size3()?;
         x.f_view([rows, length, channels / self.head_dim, self.head_dim])?.f_transpose(1, 2)

@@ -1,7 +1,8 @@
-//! A run of residual blocks, each with or without attention, and a resampling block at its end.
+//! A series of residual blocks, each with or without attention, and a resampling block at its end.
 //!
-//! `ResnetDownsampleBlock2D`, `SimpleCrossAttnDownBlock2D`, `ResnetUpsampleBlock2D`, `SimpleCrossAttnUpBlock2D` and
-//! `UNetMidBlock2DSimpleCrossAttn` are this one thing with other parts.
+//! `ResnetDownsampleBlock2D`, `SimpleCrossAttnDownBlock2D`, `ResnetUpsampleBlock2D`,
+//! `SimpleCrossAttnUpBlock2D` and `UNetMidBlock2DSimpleCrossAttn` are all this, with different
+//! parts.
 
 use tch::Tensor;
 
@@ -13,7 +14,7 @@ use crate::fused::Input;
 use crate::layers::Torch;
 use crate::weights::Weights;
 
-/// The text's keys and values, handed out to the attention layers in forward order.
+/// The text's keys and values, given to the attention layers in forward order.
 pub(crate) type TextFlow<'a> = std::slice::Iter<'a, (Tensor, Tensor)>;
 
 /// One block of the network.
@@ -27,7 +28,7 @@ pub(crate) struct Block {
 #[derive(Clone, Debug)]
 pub(crate) struct BlockShape {
     pub(crate) resnets: Vec<ResnetShape>,
-    /// Of every attention layer, and how many there are.
+    /// The shape of every attention layer, and how many there are.
     pub(crate) attention: Option<(AttentionShape, usize)>,
     /// The resampling block and the name of its list.
     pub(crate) resampler: Option<(ResnetShape, &'static str)>,
@@ -42,12 +43,16 @@ impl Block {
     ) -> Result<Self, LoadError> {
         let resnets = shape.resnets.iter().enumerate();
         let resnets = resnets
-            .map(|(index, resnet)| Resnet::load(weights, &format!("{name}.resnets.{index}"), *resnet, style))
+            .map(|(index, resnet)| {
+                Resnet::load(weights, &format!("{name}.resnets.{index}"), *resnet, style)
+            })
             .collect::<Result<_, _>>()?;
         let attentions = match shape.attention {
             None => Vec::new(),
             Some((attention, count)) => (0..count)
-                .map(|index| Attention::load(weights, &format!("{name}.attentions.{index}"), attention))
+                .map(|index| {
+                    Attention::load(weights, &format!("{name}.attentions.{index}"), attention)
+                })
                 .collect::<Result<_, _>>()?,
         };
         let resampler = shape
@@ -57,7 +62,7 @@ impl Block {
         Ok(Self { resnets, attentions, resampler })
     }
 
-    /// Down: every intermediate result is kept for the way up.
+    /// The way down: every intermediate result is kept for the way up.
     pub(crate) fn down(
         &self,
         x: &Tensor,
@@ -73,7 +78,7 @@ impl Block {
         Ok(x)
     }
 
-    /// Down, without the resampling at the end.
+    /// The way down, without the resampling at the end.
     pub(crate) fn down_in_place(
         &self,
         x: &Tensor,
@@ -90,7 +95,7 @@ impl Block {
         Ok(x)
     }
 
-    /// Up: every residual block also sees the result of the way down that matches it.
+    /// The way up: every residual block also gets the matching result of the way down.
     pub(crate) fn up(
         &self,
         x: Tensor,
@@ -111,8 +116,13 @@ impl Block {
         }
     }
 
-    /// Middle: one residual block, then attention and residual block in turn.
-    pub(crate) fn middle(&self, x: Tensor, time: &Tensor, text: &mut TextFlow<'_>) -> Torch<Tensor> {
+    /// The middle: one residual block, then attention and residual block in turn.
+    pub(crate) fn middle(
+        &self,
+        x: Tensor,
+        time: &Tensor,
+        text: &mut TextFlow<'_>,
+    ) -> Torch<Tensor> {
         let mut x = x;
         for (index, resnet) in self.resnets.iter().enumerate() {
             if index > 0 {

@@ -1,7 +1,8 @@
-//! What `unet/config.json` of a `UNet2DConditionModel` says, checked against what this implementation runs.
+//! The content of `unet/config.json` for a `UNet2DConditionModel`, checked against what this
+//! implementation supports.
 //!
-//! Every key of diffusers 0.42's class is known here. Values off the DeepFloyd IF path are refused by name; keys that
-//! the blocks of that path ignore are accepted, and listed if they are set to something.
+//! Every key of the class in diffusers 0.42 is known here. Values that DeepFloyd IF does not use
+//! are refused by name. Keys that IF's blocks ignore are accepted, and listed if they are set.
 
 use serde_json::json;
 
@@ -35,7 +36,8 @@ pub(crate) struct Level {
     pub(crate) layers: usize,
     /// Width of a head on the way down.
     pub(crate) head_dim: usize,
-    /// Width of a head on the way up. The reference hands a list of widths to the up blocks without turning it round.
+    /// Width of a head on the way up. The reference gives the up blocks a list of widths in its
+    /// original order, not reversed.
     pub(crate) head_dim_up: usize,
     pub(crate) only_cross: bool,
     pub(crate) attends_down: bool,
@@ -58,7 +60,7 @@ pub(crate) struct ResnetStyle {
     pub(crate) scale_shift: bool,
     pub(crate) skip_time_act: bool,
     pub(crate) time_width: usize,
-    /// The weight's name of the layer that projects the time's vector.
+    /// The name, among the weights, of the layer that projects the time's vector.
     pub(crate) time_projection: &'static str,
 }
 
@@ -71,14 +73,14 @@ pub(crate) struct TimeStyle {
     pub(crate) sinusoid: usize,
     /// Applied to time + class + pooled text.
     pub(crate) joint_activation: Option<Activation>,
-    /// Applied to the time's vector alone.
+    /// Applied only to the time's vector.
     pub(crate) post_activation: Option<Activation>,
 }
 
-/// How text enters.
+/// How the text is used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TextStyle {
-    /// Width of the encoder's output if it is projected, else `None`.
+    /// Width of the encoder's output if it is projected, otherwise `None`.
     pub(crate) encoder_dim: Option<usize>,
     pub(crate) cross_dim: usize,
     pub(crate) norm: CrossNorm,
@@ -87,7 +89,7 @@ pub(crate) struct TextStyle {
 }
 
 impl TextStyle {
-    /// Width of the text that the caller gives.
+    /// Width of the text that the caller passes.
     pub(crate) fn input_dim(&self) -> usize {
         self.encoder_dim.unwrap_or(self.cross_dim)
     }
@@ -111,7 +113,9 @@ impl UNetConfig {
             scale_shift: match config.text("resnet_time_scale_shift")? {
                 None | Some("default") => false,
                 Some("scale_shift") => true,
-                Some(_) => return Err(config.refuse("resnet_time_scale_shift", "default, scale_shift")),
+                Some(_) => {
+                    return Err(config.refuse("resnet_time_scale_shift", "default, scale_shift"));
+                }
             },
             skip_time_act: config.flag("resnet_skip_time_act")?.unwrap_or(false),
             time_width: config.count("time_embedding_dim", levels[0].channels * 4, WIDTH)?,
@@ -161,9 +165,11 @@ impl UNetConfig {
     fn check(&self, config: &ConfigFile) -> Result<(), LoadError> {
         let groups = self.resnet.groups;
         if self.levels.iter().any(|level| !level.channels.is_multiple_of(groups)) {
-            return Err(config.refuse("norm_num_groups", "a divisor of every entry of block_out_channels"));
+            return Err(
+                config.refuse("norm_num_groups", "a divisor of every entry of block_out_channels")
+            );
         }
-        // The sinusoid's frequencies are spread over so many less this.
+        // The frequencies are spread over half of the sinusoid's width minus this number.
         if (self.time.sinusoid / 2) as f64 <= self.time.freq_shift {
             let accepted = "less than half of the first entry of block_out_channels";
             return Err(config.refuse("freq_shift", accepted));
@@ -175,9 +181,10 @@ impl UNetConfig {
         if !downward().all(|level| divides(level.head_dim, level.channels))
             || !upward().all(|level| divides(level.head_dim_up, level.channels))
         {
-            return Err(
-                config.refuse("attention_head_dim", "a divisor of the channels of every attending block")
-            );
+            return Err(config.refuse(
+                "attention_head_dim",
+                "a divisor of the channels of every attending block",
+            ));
         }
         match self.text.norm {
             CrossNorm::Group if !self.text.cross_dim.is_multiple_of(32) => Err(config
@@ -196,7 +203,8 @@ impl UNetConfig {
 }
 
 fn read_levels(config: &ConfigFile) -> Result<Vec<Level>, LoadError> {
-    let channels = config.required("block_out_channels", config.counts("block_out_channels", &WIDTH)?)?;
+    let channels =
+        config.required("block_out_channels", config.counts("block_out_channels", &WIDTH)?)?;
     let count = channels.len();
     if !LEVELS.contains(&count) {
         let accepted = format!("{} to {} levels", LEVELS.start(), LEVELS.end());
@@ -210,7 +218,8 @@ fn read_levels(config: &ConfigFile) -> Result<Vec<Level>, LoadError> {
         }
         Ok(names.iter().map(|name| name == cross).collect())
     };
-    let down = attends("down_block_types", "ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D")?;
+    let down =
+        attends("down_block_types", "ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D")?;
     let up = attends("up_block_types", "ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D")?;
     let layers = config.counts_per_level("layers_per_block", count, 2, &LAYERS)?;
     let head_dims = config.counts_per_level("attention_head_dim", count, 8, &WIDTH)?;
@@ -234,8 +243,9 @@ fn read_only_cross(config: &ConfigFile, levels: usize) -> Result<Vec<bool>, Load
         None => Ok(vec![false; levels]),
         Some(serde_json::Value::Bool(flag)) => Ok(vec![*flag; levels]),
         Some(value) => {
-            let flags: Option<Vec<bool>> =
-                value.as_array().and_then(|items| items.iter().map(serde_json::Value::as_bool).collect());
+            let flags: Option<Vec<bool>> = value
+                .as_array()
+                .and_then(|items| items.iter().map(serde_json::Value::as_bool).collect());
             flags
                 .filter(|flags| flags.len() == levels)
                 .ok_or_else(|| config.refuse("only_cross_attention", accepted))
@@ -246,8 +256,9 @@ fn read_only_cross(config: &ConfigFile, levels: usize) -> Result<Vec<bool>, Load
 fn read_mid(config: &ConfigFile) -> Result<Option<Mid>, LoadError> {
     let key = "mid_block_type";
     let scale_factor = config.number("mid_block_scale_factor", 1.0, SCALE)?;
-    // A single `only_cross_attention` holds for the middle block too; a list does not reach it.
-    let inherited = config.get("only_cross_attention").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    // A single `only_cross_attention` also applies to the middle block; a list does not.
+    let inherited =
+        config.get("only_cross_attention").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let only_cross = config.flag("mid_block_only_cross_attention")?.unwrap_or(inherited);
     match config.text(key)? {
         None => Ok(None),
@@ -260,14 +271,18 @@ fn read_text(config: &ConfigFile) -> Result<TextStyle, LoadError> {
     let encoder_dim = config.optional_count("encoder_hid_dim", WIDTH)?;
     match (config.text("encoder_hid_dim_type")?, encoder_dim) {
         (None, _) | (Some("text_proj"), Some(_)) => {}
-        (Some("text_proj"), None) => return Err(config.refuse("encoder_hid_dim", "the encoder's width")),
+        (Some("text_proj"), None) => {
+            return Err(config.refuse("encoder_hid_dim", "the encoder's width"));
+        }
         (Some(_), _) => return Err(config.refuse("encoder_hid_dim_type", "text_proj or null")),
     }
     let norm = match config.text("cross_attention_norm")? {
         None => CrossNorm::None,
         Some("layer_norm") => CrossNorm::Layer,
         Some("group_norm") => CrossNorm::Group,
-        Some(_) => return Err(config.refuse("cross_attention_norm", "group_norm, layer_norm or null")),
+        Some(_) => {
+            return Err(config.refuse("cross_attention_norm", "group_norm, layer_norm or null"));
+        }
     };
     let heads = config.count("addition_embed_type_num_heads", 64, WIDTH)?;
     let cross_dim = config.count("cross_attention_dim", 1280, WIDTH)?;
@@ -275,7 +290,9 @@ fn read_text(config: &ConfigFile) -> Result<TextStyle, LoadError> {
         None => None,
         Some("text") if encoder_dim.unwrap_or(cross_dim) % heads == 0 => Some(heads),
         Some("text") => {
-            return Err(config.refuse("addition_embed_type_num_heads", "a divisor of the text's width"));
+            return Err(
+                config.refuse("addition_embed_type_num_heads", "a divisor of the text's width")
+            );
         }
         Some(_) => return Err(config.refuse("addition_embed_type", "text or null")),
     };
@@ -292,15 +309,17 @@ fn read_kernel(config: &ConfigFile, key: &str) -> Result<usize, LoadError> {
 fn read_sample_size(config: &ConfigFile) -> Result<Option<(usize, usize)>, LoadError> {
     match config.get("sample_size") {
         None => Ok(None),
-        Some(serde_json::Value::Array(_)) => match config.counts("sample_size", &EDGE)?.as_deref() {
-            Some([height, width]) => Ok(Some((*height, *width))),
-            _ => Err(config.refuse("sample_size", "a number, [height, width] or null")),
-        },
+        Some(serde_json::Value::Array(_)) => {
+            match config.counts("sample_size", &EDGE)?.as_deref() {
+                Some([height, width]) => Ok(Some((*height, *width))),
+                _ => Err(config.refuse("sample_size", "a number, [height, width] or null")),
+            }
+        }
         Some(_) => Ok(config.optional_count("sample_size", EDGE)?.map(|size| (size, size))),
     }
 }
 
-/// Options of the class that lead off the IF path, and those its blocks do not look at.
+/// Options of the class that IF does not use, and options that IF's blocks ignore.
 fn refuse_other_paths(config: &ConfigFile) -> Result<(), LoadError> {
     config.only("time_embedding_type", &json!("positional"))?;
     config.only("class_embeddings_concat", &json!(false))?;
@@ -356,9 +375,15 @@ mod tests {
         assert_eq!(config.resnet.activation, Activation::Silu);
         assert_eq!(config.resnet.time_width, 128);
         assert!(!config.resnet.scale_shift && config.time.flip_sin_to_cos);
-        assert!(config.mid.unwrap().only_cross, "one flag holds for the middle block");
-        assert!(config.levels[1].attends_down && config.levels[1].attends_up && !config.levels[0].attends_up);
-        assert!(!read(json!({"only_cross_attention": [true, true]})).unwrap().mid.unwrap().only_cross);
+        assert!(config.mid.unwrap().only_cross, "one flag also applies to the middle block");
+        assert!(
+            config.levels[1].attends_down
+                && config.levels[1].attends_up
+                && !config.levels[0].attends_up
+        );
+        assert!(
+            !read(json!({"only_cross_attention": [true, true]})).unwrap().mid.unwrap().only_cross
+        );
     }
 
     #[test]
@@ -407,7 +432,9 @@ mod tests {
             );
         };
         for key in ["norm_eps", "resnet_out_scale_factor", "mid_block_scale_factor"] {
-            for value in [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity"), json!(true)] {
+            for value in
+                [json!(0), json!(-1), json!(1e9), json!("NaN"), json!("Infinity"), json!(true)]
+            {
                 wrong(key, value);
             }
         }
@@ -428,11 +455,14 @@ mod tests {
             "cross_attention_dim",
             "addition_embed_type_num_heads",
         ] {
-            for value in [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+            for value in
+                [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")]
+            {
                 wrong(key, value);
             }
         }
-        for value in [json!([]), json!([0, 64]), json!([32, u64::MAX]), json!([-32, 64]), json!(vec![8; 13])]
+        for value in
+            [json!([]), json!([0, 64]), json!([32, u64::MAX]), json!([-32, 64]), json!(vec![8; 13])]
         {
             wrong("block_out_channels", value);
         }
@@ -446,7 +476,9 @@ mod tests {
     #[test]
     fn a_layer_norm_on_text_needs_equal_widths() {
         assert!(read(json!({"cross_attention_norm": "layer_norm"})).is_ok());
-        assert!(read(json!({"cross_attention_norm": "layer_norm", "cross_attention_dim": 32})).is_err());
+        assert!(
+            read(json!({"cross_attention_norm": "layer_norm", "cross_attention_dim": 32})).is_err()
+        );
     }
 
     #[test]

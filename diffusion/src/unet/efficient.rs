@@ -1,8 +1,10 @@
-//! Imagen's Efficient U-Net for super-resolution (Saharia et al. 2022, appendices B and F), `EfficientUNet2DModel`.
+//! Imagen's Efficient U-Net for super-resolution (Saharia et al. 2022, appendices B and F),
+//! `EfficientUNet2DModel`.
 //!
-//! What makes it efficient: convolutions that halve come first in a block and those that double come last, most blocks
-//! sit at low resolution, skips are scaled by 1/√2, and only the lowest resolution attends. The network works at half
-//! the picture's size and below, but for its first and last convolution.
+//! Its efficiency comes from this: convolutions that halve come first in a block, and those that
+//! double come last; most blocks are at low resolution; skips are scaled by 1/√2; and only the
+//! lowest resolution attends. Except for its first and last convolution, the network works at half
+//! the picture's size and below.
 
 mod config;
 
@@ -59,15 +61,22 @@ impl EfficientUNet {
         weights: &Weights,
         placement: Placement,
     ) -> Result<Self, LoadError> {
-        let (first, text_dim, width) = (config.conv_in_channels, config.text_dim, config.time_width());
-        let embedding =
-            |name: &str| TimeEmbedding::load(weights, name, (config.sinusoid, width), Activation::Silu, None);
+        let (first, text_dim, width) =
+            (config.conv_in_channels, config.text_dim, config.time_width());
+        let embedding = |name: &str| {
+            TimeEmbedding::load(weights, name, (config.sinusoid, width), Activation::Silu, None)
+        };
         let levels = config.levels.len();
         let mut down = Vec::with_capacity(levels);
         let mut up = Vec::with_capacity(levels);
         for index in 0..levels {
             down.push(DownBlock::load(config, weights, index)?);
-            up.push(UpBlock::load(config, weights, levels - 1 - index, &format!("up_blocks.{index}"))?);
+            up.push(UpBlock::load(
+                config,
+                weights,
+                levels - 1 - index,
+                &format!("up_blocks.{index}"),
+            )?);
         }
         let (style, silu) = ((config.resnet.groups, config.resnet.eps), Some(Activation::Silu));
         let norm_out = Norm::load(weights, "norm_out", 2 * first, style, silu)?;
@@ -76,10 +85,11 @@ impl EfficientUNet {
         Ok(Self {
             placement,
             conv_in: Conv::load(weights, "conv_in", conv_in, Resample::Keep)?,
-            sinusoid: Sinusoid::new(config.sinusoid, true, 0.0, placement.device)?,
+            sinusoid: Sinusoid::new(config.sinusoid, true, 0.0, placement.device())?,
             time: embedding("time_embedding")?,
             noise: embedding("noise_embedding")?,
-            pool_norm: LayerNorm::load_f32(weights, "text_pool_norm", text_dim)?.with_eps(config.resnet.eps),
+            pool_norm: LayerNorm::load_f32(weights, "text_pool_norm", text_dim)?
+                .with_eps(config.resnet.eps),
             pool_projection: Linear::load_f32(weights, "text_pool_proj", text_dim, width)?,
             down,
             up,
@@ -96,11 +106,13 @@ impl EfficientUNet {
         let text = text.f_to_kind(self.placement.kind)?;
         let down = self.down.iter().filter_map(|block| block.attention.as_ref());
         let up = self.up.iter().filter_map(|block| block.attention.as_ref());
-        let text = down.chain(up).map(|attention| attention.project_text(&text)).collect::<Torch<_>>()?;
+        let text =
+            down.chain(up).map(|attention| attention.project_text(&text)).collect::<Torch<_>>()?;
         Ok(Conditioning::new(embedding, text))
     }
 
-    /// The raw prediction, and what enters the last block on the way up: `deep`, if that is given.
+    /// The raw prediction, and the input of the last block on the way up, which is `deep` if that
+    /// is given.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -116,7 +128,8 @@ impl EfficientUNet {
         let mut text = conditioning.text.iter();
         let mut x = self.conv_in.forward(&x.f_to_kind(self.placement.kind)?)?;
         let mut skips = Vec::with_capacity(self.down.len());
-        let down = if deep.is_some() { &self.down[..self.down.len().min(1)] } else { &self.down[..] };
+        let down =
+            if deep.is_some() { &self.down[..self.down.len().min(1)] } else { &self.down[..] };
         for block in down {
             let below = block.forward(&x, &vector, &mut text)?;
             skips.push(std::mem::replace(&mut x, below));
@@ -125,7 +138,7 @@ impl EfficientUNet {
             self.up.split_last().map_or((None, &self.up[..]), |(last, lower)| (Some(last), lower));
         let deep = match deep {
             Some(deep) => {
-                // What the blocks that are left out would have brought to the last one's side.
+                // What the omitted blocks would have passed to the last block's side input.
                 if !lower.is_empty() {
                     skips.push(x);
                 }
@@ -168,7 +181,12 @@ impl DownBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, vector: &Tensor, text: &mut super::blocks::TextFlow<'_>) -> Torch<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        vector: &Tensor,
+        text: &mut super::blocks::TextFlow<'_>,
+    ) -> Torch<Tensor> {
         let mut x = self.halve.forward(x)?;
         for resnet in &self.resnets {
             x = resnet.forward(&x, vector)?;
@@ -248,7 +266,7 @@ fn resnets(
         .collect()
 }
 
-/// The lowest level's attention; none elsewhere.
+/// The lowest level's attention; `None` for other levels.
 fn attention(
     config: &EfficientConfig,
     weights: &Weights,
@@ -260,17 +278,25 @@ fn attention(
     }
     let (channels, text_dim) = (config.levels[level].channels, config.text_dim);
     let part = |part: &str| format!("{name}.attention.{part}");
-    let linear = |name: &str, inputs| Linear::load_without_bias(weights, &part(name), inputs, channels);
+    let linear =
+        |name: &str, inputs| Linear::load_without_bias(weights, &part(name), inputs, channels);
     let query = linear("to_q", channels)?;
     let pixels = if config.self_attention {
         Linear::join(&[query, linear("to_k", channels)?, linear("to_v", channels)?])?
     } else {
         query
     };
-    let text_norm = LayerNorm::load(weights, &part("text_norm"), text_dim)?.with_eps(config.resnet.eps);
+    let text_norm =
+        LayerNorm::load(weights, &part("text_norm"), text_dim)?.with_eps(config.resnet.eps);
     Ok(Some(Attention {
         head_dim: config.head_dim as i64,
-        norm: Norm::load(weights, &part("norm"), channels, (config.resnet.groups, config.resnet.eps), None)?,
+        norm: Norm::load(
+            weights,
+            &part("norm"),
+            channels,
+            (config.resnet.groups, config.resnet.eps),
+            None,
+        )?,
         text_norm: TextNorm::Layer(text_norm),
         text_key: linear("to_k_text", text_dim)?,
         text_value: linear("to_v_text", text_dim)?,
@@ -280,6 +306,6 @@ fn attention(
             Linear::load(weights, &part("to_out"), channels, channels)?,
             weights.placement(),
         )?,
-        by_row: weights.placement().kernels,
+        by_row: weights.placement().engine.rows_are_independent(),
     }))
 }

@@ -1,4 +1,5 @@
-//! Small vectors that steer the whole network: time, noise level, pooled text. All in f32, whatever the network runs in.
+//! Small vectors that steer the whole network: time, noise level, pooled text. All are computed in
+//! f32, whatever format the network has.
 
 use tch::{Kind, Tensor};
 
@@ -41,7 +42,7 @@ impl TimeEmbedding {
     }
 }
 
-/// A whole text as one vector: attention pooling between two layer norms (`TextTimeEmbedding`).
+/// One vector for a whole text: attention pooling between two layer norms (`TextTimeEmbedding`).
 #[derive(Debug)]
 pub(crate) struct TextPooling {
     norm1: LayerNorm,
@@ -75,7 +76,8 @@ impl TextPooling {
         })
     }
 
-    /// `[rows, outputs]` of text `[rows, length, inputs]`; every position counts, padding included.
+    /// `[rows, outputs]` for text `[rows, length, inputs]`; every position counts, padding
+    /// included.
     pub(crate) fn forward(&self, text: &Tensor) -> Torch<Tensor> {
         let text = self.norm1.forward(text)?;
         let mean = text.f_mean_dim([1i64].as_slice(), true, Kind::Float)?.f_add(&self.position)?;

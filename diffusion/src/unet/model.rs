@@ -1,7 +1,8 @@
-//! DeepFloyd IF's U-Net: `UNet2DConditionModel` of diffusers with resnet-resampling and simple cross-attention blocks.
+//! DeepFloyd IF's U-Net: `UNet2DConditionModel` of diffusers with resnet-resampling and simple
+//! cross-attention blocks.
 //!
-//! Imagen (Saharia et al. 2022), appendix F; weight names are diffusers'. Text is attended in every position: the
-//! network gets no text mask.
+//! Imagen (Saharia et al. 2022), appendix F; the names of weights are those of diffusers. Every
+//! position of the text is attended to: the network gets no text mask.
 
 use tch::Tensor;
 
@@ -21,7 +22,8 @@ use crate::weights::Weights;
 pub(crate) struct UNet {
     pub(super) placement: Placement,
     center_input_sample: bool,
-    /// Applied to the joint vector by the network, and by each resnet unless those skip it; together.
+    /// Applied to the joint vector by the network, and by each resnet unless they skip it; both
+    /// together.
     time_activations: [Option<Activation>; 2],
     sinusoid: Sinusoid,
     time: TimeEmbedding,
@@ -54,7 +56,9 @@ impl UNet {
         )?;
         let class = config
             .class_is_timestep
-            .then(|| TimeEmbedding::load(weights, "class_embedding", time_shape, style.activation, None))
+            .then(|| {
+                TimeEmbedding::load(weights, "class_embedding", time_shape, style.activation, None)
+            })
             .transpose()?;
         let pooling_shape = (text.input_dim(), style.time_width);
         let pooling = text
@@ -68,7 +72,9 @@ impl UNet {
         let blocks = |prefix: &str, shapes: Vec<BlockShape>| -> Result<Vec<Block>, LoadError> {
             let named = shapes.iter().enumerate();
             named
-                .map(|(index, shape)| Block::load(weights, &format!("{prefix}.{index}"), shape, style))
+                .map(|(index, shape)| {
+                    Block::load(weights, &format!("{prefix}.{index}"), shape, style)
+                })
                 .collect()
         };
         let conv_in = ConvShape::same(config.in_channels, first, config.conv_in_kernel);
@@ -84,7 +90,7 @@ impl UNet {
                 config.time.sinusoid,
                 config.time.flip_sin_to_cos,
                 config.time.freq_shift,
-                placement.device,
+                placement.device(),
             )?,
             time,
             class,
@@ -109,7 +115,9 @@ impl UNet {
 
     pub(crate) fn condition(&self, text: &Tensor, noise_level: Option<u32>) -> Torch<Conditioning> {
         let class = match (&self.class, noise_level) {
-            (Some(class), Some(level)) => Some(class.forward(&self.sinusoid.forward(f64::from(level))?)?),
+            (Some(class), Some(level)) => {
+                Some(class.forward(&self.sinusoid.forward(f64::from(level))?)?)
+            }
             _ => None,
         };
         let pooled = self.pooling.as_ref().map(|pooling| pooling.forward(text)).transpose()?;
@@ -120,11 +128,15 @@ impl UNet {
         let projected =
             self.text_projection.as_ref().map(|projection| projection.forward(text)).transpose()?;
         let text = projected.as_ref().unwrap_or(text).f_to_kind(self.placement.kind)?;
-        let text = self.attentions().map(|attention| attention.project_text(&text)).collect::<Torch<_>>()?;
+        let text = self
+            .attentions()
+            .map(|attention| attention.project_text(&text))
+            .collect::<Torch<_>>()?;
         Ok(Conditioning::new(embedding, text))
     }
 
-    /// The raw prediction, and what enters the last block on the way up: `deep`, if that is given.
+    /// The raw prediction, and the input of the last block on the way up, which is `deep` if that
+    /// is given.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -164,13 +176,18 @@ impl UNet {
         };
         let mut x = deep.shallow_clone();
         if let Some(block) = last {
-            let mut text = conditioning.text[conditioning.text.len() - block.attentions.len()..].iter();
+            let mut text =
+                conditioning.text[conditioning.text.len() - block.attentions.len()..].iter();
             x = block.up(x, &steering, &mut text, &mut kept)?;
         }
-        Ok((self.conv_out.forward_f32(&self.norm_out.forward((&x).into(), &Steering::None)?)?, deep))
+        Ok((
+            self.conv_out.forward_f32(&self.norm_out.forward((&x).into(), &Steering::None)?)?,
+            deep,
+        ))
     }
 
-    /// The vector that every residual block projects: time, noise level and pooled text, `[rows, width]`.
+    /// The vector that every residual block projects: time, noise level and pooled text, `[rows,
+    /// width]`.
     fn steering(&self, time: &Tensor, conditioning: &Conditioning, rows: i64) -> Torch<Tensor> {
         let mut vector = self.time.forward(&self.sinusoid.of(time)?)?;
         if let Some(embedding) = &conditioning.embedding {
@@ -186,7 +203,8 @@ impl UNet {
     }
 }
 
-/// A vector of each row through activations, in the network's format; row by row where a row's bits are to be its own.
+/// Applies activations to one vector per row, in the network's format; row by row if a row's bits
+/// must depend on that row alone.
 pub(super) fn steered(
     vector: &Tensor,
     activations: &[Option<Activation>],
@@ -200,14 +218,20 @@ pub(super) fn steered(
         vector.f_to_kind(placement.kind)
     };
     let rows = vector.size()[0];
-    if !placement.kernels || rows == 1 {
+    if !placement.engine.rows_are_independent() || rows == 1 {
         return through(vector);
     }
-    let rows = (0..rows).map(|row| through(&vector.f_narrow(0, row, 1)?)).collect::<Torch<Vec<_>>>()?;
+    let rows =
+        (0..rows).map(|row| through(&vector.f_narrow(0, row, 1)?)).collect::<Torch<Vec<_>>>()?;
     Tensor::f_cat(&rows, 0)
 }
 
-fn attention_shape(config: &UNetConfig, level: &Level, head_dim: usize, only_cross: bool) -> AttentionShape {
+fn attention_shape(
+    config: &UNetConfig,
+    level: &Level,
+    head_dim: usize,
+    only_cross: bool,
+) -> AttentionShape {
     AttentionShape {
         channels: level.channels,
         head_dim,
@@ -231,13 +255,18 @@ fn down_shapes(config: &UNetConfig) -> Vec<BlockShape> {
             resample: Resample::Keep,
             scale_factor,
         });
-        let halve =
-            ResnetShape { inputs: outputs, outputs, skip: None, resample: Resample::Halve, scale_factor };
+        let halve = ResnetShape {
+            inputs: outputs,
+            outputs,
+            skip: None,
+            resample: Resample::Halve,
+            scale_factor,
+        };
         shapes.push(BlockShape {
             resnets: resnets.collect(),
-            attention: level
-                .attends_down
-                .then(|| (attention_shape(config, level, level.head_dim, level.only_cross), level.layers)),
+            attention: level.attends_down.then(|| {
+                (attention_shape(config, level, level.head_dim, level.only_cross), level.layers)
+            }),
             resampler: (index + 1 < config.levels.len()).then_some((halve, "downsamplers")),
         });
         inputs = outputs;
@@ -268,7 +297,7 @@ fn up_shapes(config: &UNetConfig) -> Vec<BlockShape> {
     let mut shapes = Vec::new();
     for (index, level) in config.levels.iter().enumerate().rev() {
         let outputs = level.channels;
-        // The last residual block of a level meets what the way down had before that level.
+        // The last residual block of a level gets what the way down had before that level.
         let before = config.levels[index.saturating_sub(1)].channels;
         let resnets = (0..=level.layers).map(|layer| {
             let channels = if layer == level.layers { before } else { outputs };
@@ -280,12 +309,20 @@ fn up_shapes(config: &UNetConfig) -> Vec<BlockShape> {
                 scale_factor,
             }
         });
-        let double =
-            ResnetShape { inputs: outputs, outputs, skip: None, resample: Resample::Double, scale_factor };
+        let double = ResnetShape {
+            inputs: outputs,
+            outputs,
+            skip: None,
+            resample: Resample::Double,
+            scale_factor,
+        };
         shapes.push(BlockShape {
             resnets: resnets.collect(),
             attention: level.attends_up.then(|| {
-                (attention_shape(config, level, level.head_dim_up, level.only_cross), level.layers + 1)
+                (
+                    attention_shape(config, level, level.head_dim_up, level.only_cross),
+                    level.layers + 1,
+                )
             }),
             resampler: (index > 0).then_some((double, "upsamplers")),
         });

@@ -1,6 +1,7 @@
 //! The residual block: two convolutions, the time's scale and shift between them, and a shortcut.
 //!
-//! The same block, given a resampling, makes the picture half or twice as large (BigGAN's up and down blocks).
+//! With a resampling, the same block makes the picture half or twice as large (BigGAN's up and down
+//! blocks).
 
 use tch::Tensor;
 
@@ -25,7 +26,7 @@ pub(crate) struct Resnet {
 /// The shape of a [`Resnet`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResnetShape {
-    /// Those of the skip included.
+    /// Input channels, with those of the skip.
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) skip: Option<Skip>,
@@ -46,7 +47,7 @@ impl Resnet {
         let time_outputs = if style.scale_shift { 2 * outputs } else { outputs };
         let placement = weights.placement();
         let (time, width) = (part(style.time_projection), style.time_width);
-        let mut time = if placement.kernels {
+        let mut time = if placement.engine.packs_weights() {
             Linear::load_f32(weights, &time, width, time_outputs)?
         } else {
             Linear::load(weights, &time, width, time_outputs)?
@@ -59,7 +60,8 @@ impl Resnet {
             Norm::load(weights, &part(name), channels, (style.groups, style.eps), activation)
         };
         let closing = (part("conv2"), part("conv_shortcut"));
-        let mut conv1 = Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3), resample)?;
+        let mut conv1 =
+            Conv::load(weights, &part("conv1"), ConvShape::same(inputs, outputs, 3), resample)?;
         let mut norm2 = norm("norm2", outputs)?;
         norm2.take_bias(&mut conv1)?;
         Ok(Self {
@@ -69,23 +71,32 @@ impl Resnet {
             conv1,
             time: Projection::new(time, placement)?,
             norm2,
-            closing: Closing::load(weights, (&closing.0, &closing.1), (inputs, outputs), skip, scale_factor)?,
+            closing: Closing::load(
+                weights,
+                (&closing.0, &closing.1),
+                (inputs, outputs),
+                skip,
+                scale_factor,
+            )?,
         })
     }
 
-    /// `time` is the block's own input already: the time's vector through the activation, unless that is skipped.
+    /// `time` is already the block's own input: the time's vector after the activation, unless that
+    /// is skipped.
     pub(crate) fn forward<'a>(&self, input: impl Into<Input<'a>>, time: &Tensor) -> Torch<Tensor> {
         let input = input.into();
         let hidden = self.norm1.forward(input, &Steering::None)?;
         let hidden = self.conv1.forward(&hidden)?;
         let time = self.time.forward_f32(time)?;
-        let steering = if self.scale_shift { Steering::ScaleShift(&time) } else { Steering::Added(&time) };
+        let steering =
+            if self.scale_shift { Steering::ScaleShift(&time) } else { Steering::Added(&time) };
         let hidden = self.norm2.forward((&hidden).into(), &steering)?;
         self.closing.forward(&hidden, input, self.resample)
     }
 }
 
-/// Adds one to the scale's half of a bias: x · (1 + scale) + shift is then one fused multiply and add.
+/// Adds one to the scale's half of a bias, so that x · (1 + scale) + shift is one fused
+/// multiply-add.
 fn one_plus_scale(bias: &Tensor, channels: i64) -> Torch<Tensor> {
     let scale = bias.f_narrow(0, 0, channels)?.f_add_scalar(1.0)?;
     Tensor::f_cat(&[scale, bias.f_narrow(0, channels, bias.size()[0] - channels)?], 0)

@@ -1,21 +1,25 @@
-//! Weights moved by about their last bit. What a network makes of such weights is as far from what it makes of its own as
-//! another order of sums, another library or another machine takes it: rounding in a product is as good as other factors
-//! (Wilkinson's backward view). Networks of T5's kind, whose attention is not scaled, can be a thousand times as sensitive as a
-//! U-Net, which no count of layers tells.
+//! Changes weights by about their last bit. The output of such a network differs as much as another
+//! order of sums, another library or another machine would change it, because rounding in a product
+//! is equivalent to slightly different factors (Wilkinson's backward analysis). Networks like T5,
+//! whose attention is not scaled, can be a thousand times as sensitive as a U-Net, and no count of
+//! layers shows that.
 
 use tch::{Kind, Tensor};
 
 use crate::layers::Torch;
 
-/// Multiplies each value by 1 and up to two units in the last place of f32 more or less, evenly spread, as the seed says.
-/// Values in other formats are left as they are: their last bit is not what rounding moves.
+/// Multiplies each value by 1 plus or minus up to two units in the last place of f32, evenly
+/// distributed, with this seed. Values in other formats are not changed, because rounding does not
+/// change their last bit.
 pub(super) fn last_bits(values: &mut Tensor, seed: u64) -> Torch<()> {
     if values.kind() != Kind::Float {
         return Ok(());
     }
     let mut state = seed;
-    let factors: Vec<f32> = (0..values.numel()).map(|_| 1.0 + f32::EPSILON * even(&mut state)).collect();
-    let factors = Tensor::f_from_slice(&factors)?.f_reshape(values.size())?.f_to_device(values.device())?;
+    let factors: Vec<f32> =
+        (0..values.numel()).map(|_| 1.0 + f32::EPSILON * even(&mut state)).collect();
+    let factors =
+        Tensor::f_from_slice(&factors)?.f_reshape(values.size())?.f_to_device(values.device())?;
     let _ = values.f_mul_(&factors)?;
     Ok(())
 }
@@ -44,8 +48,11 @@ mod tests {
         };
         assert_eq!(moved(1), moved(1));
         assert_ne!(moved(1), moved(2));
-        let off: Vec<f32> =
-            moved(1).iter().zip(&numbers).map(|(moved, value)| (moved / value - 1.0).abs()).collect();
+        let off: Vec<f32> = moved(1)
+            .iter()
+            .zip(&numbers)
+            .map(|(moved, value)| (moved / value - 1.0).abs())
+            .collect();
         assert!(off.iter().all(|off| *off <= 3e-7) && off.iter().any(|off| *off > 5e-8), "{off:?}");
         let mut narrow = Tensor::from_slice(&numbers).to_kind(Kind::BFloat16);
         let before = narrow.copy();

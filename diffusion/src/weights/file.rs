@@ -1,9 +1,15 @@
-//! One mapped safetensors file: its header, and its tensors' bytes.
+//! One safetensors file: its header, and its tensors' bytes.
+//!
+//! Bytes are read, never mapped. A mapped file that somebody cuts short ends the process with a bus
+//! error, and one that is rewritten changes under the checks; a read one fails to load.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
+use memmap2::MmapMut;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 use tch::{Device, Kind, Tensor};
@@ -12,93 +18,164 @@ use crate::error::LoadError;
 use crate::foreign;
 use crate::layers::Torch;
 
-/// Bytes by which a foreign file is told.
+/// How many of its first bytes are read to recognise a foreign file.
 const HEAD: usize = 4096;
+/// Bytes of the number before a header, which is the header's length.
+const LENGTH: usize = 8;
+/// Longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
 
-/// A file: its header, and where its tensors' bytes begin.
+/// A file: its header, and the offset of its tensors' bytes.
 pub(crate) struct File {
     pub(super) path: PathBuf,
-    map: Mmap,
+    file: std::fs::File,
     data_start: usize,
     pub(super) header: Metadata,
+}
+
+/// Memory into which pieces of files are read. It lies outside the heap, where it would leave a
+/// hole between the weights; it grows to the largest piece.
+#[derive(Default)]
+pub(super) struct Piece(Option<MmapMut>);
+
+impl Piece {
+    fn of(&mut self, length: usize) -> std::io::Result<&mut [u8]> {
+        let memory = match self.0.take() {
+            Some(memory) if memory.len() >= length => memory,
+            _ => MmapMut::map_anon(length.max(super::PIECE))?,
+        };
+        Ok(&mut self.0.insert(memory)[..length])
+    }
 }
 
 impl File {
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::read(path, source);
-        // Asked before it is opened: to open a pipe waits for whoever writes into it.
+        let corrupt = |message: String| LoadError::Corrupt { path: path.to_owned(), message };
+        let irregular = || corrupt("it is not a regular file".to_owned());
+        // Checked before it is opened, because opening a device can have side effects.
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-            let message = "it is not a regular file".to_owned();
-            return Err(LoadError::Corrupt { path: path.to_owned(), message });
+            return Err(irregular());
         }
         if let Some(beside) = foreign::control_file(path) {
             return Err(LoadError::Unfinished { path: path.to_owned(), beside });
         }
-        let map = mapping::map(path).map_err(unreadable)?;
-        let corrupt = |error: SafeTensorError| LoadError::Corrupt {
-            path: path.to_owned(),
-            message: describe(&error, &map),
+        // Opening a pipe that took its place must not wait for the pipe's writer.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?;
+        if !found.is_file() {
+            return Err(irregular());
+        }
+        let length = found.len();
+        let first = |most: u64| {
+            let mut bytes = vec![0; usize::try_from(length.min(most)).unwrap_or(HEAD)];
+            read(&file, path, &mut bytes, 0).map(|()| bytes)
         };
-        let (header_length, header) = SafeTensors::read_metadata(&map).map_err(corrupt)?;
-        Ok(Self { path: path.to_owned(), data_start: 8 + header_length, header, map })
-    }
-
-    /// Bytes of the file's tensors, counted from where they begin.
-    pub(super) fn bytes(&self, begin: usize, end: usize) -> &[u8] {
-        &self.map[self.data_start + begin..self.data_start + end]
-    }
-
-    /// Copies bytes of a tensor, of this shape and kind, into one on whatever device, converting them on the way. From the
-    /// map itself: a copy in between would leave holes of its size in the heap, between the weights.
-    pub(super) fn copy_into(
-        &self,
-        place: &mut Tensor,
-        (begin, end): (usize, usize),
-        shape: &[i64],
-        kind: Kind,
-    ) -> Torch<()> {
-        let bytes = self.bytes(begin, end);
-        let is_aligned = (bytes.as_ptr() as usize).is_multiple_of(kind.elt_size_in_bytes());
-        if is_aligned && place.device() == Device::Cpu {
-            mapping::copy(bytes, place, shape, kind)
-        } else {
-            place.f_copy_(&Tensor::f_from_data_size(bytes, shape, kind)?)
+        let head = first(HEAD as u64)?;
+        let header_length = head
+            .first_chunk::<LENGTH>()
+            .map(|bytes| u64::from_le_bytes(*bytes))
+            .filter(|header_length| *header_length <= MAX_HEADER);
+        // Without a possible header, the parser says why.
+        let bytes = match header_length {
+            Some(header_length) => first(LENGTH as u64 + header_length)?,
+            None => head.clone(),
+        };
+        match parse(&bytes, header_length.unwrap_or(0), length) {
+            Ok(header) => Ok(Self { path: path.to_owned(), file, data_start: bytes.len(), header }),
+            Err(error) => Err(corrupt(describe(&error, &head, length))),
         }
     }
 
-    /// Says that these bytes are no longer needed in memory; reading them again reads the file again.
-    pub(super) fn give_back(&self, begin: usize, end: usize) {
-        mapping::give_back(&self.map, self.data_start + begin, end - begin);
+    /// Reads bytes of the file's tensors, counted from their offset.
+    ///
+    /// # Errors
+    /// [`LoadError::Corrupt`] if the file has been cut short since it was opened.
+    pub(super) fn read<'a>(
+        &self,
+        begin: usize,
+        end: usize,
+        piece: &'a mut Piece,
+    ) -> Result<&'a [u8], LoadError> {
+        let bytes = piece.of(end - begin).map_err(|source| LoadError::read(&self.path, source))?;
+        read(&self.file, &self.path, bytes, (self.data_start + begin) as u64)?;
+        Ok(bytes)
     }
 }
 
-/// Reads a weights file from end to end, once, and shows every piece of it to `on_bytes` (to hash it).
+/// The header in a file's first bytes. The library wants the whole file for that. Of the header
+/// alone it checks everything, and then misses the tensors' bytes.
+fn parse(bytes: &[u8], header_length: u64, length: u64) -> Result<Metadata, SafeTensorError> {
+    match SafeTensors::read_metadata(bytes) {
+        Ok((_, header)) if length == bytes.len() as u64 => return Ok(header),
+        Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
+        Err(error) => return Err(error),
+    }
+    let header: Metadata = serde_json::from_slice(&bytes[LENGTH..])
+        .map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+    let end = header.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+    if (LENGTH as u64 + header_length).checked_add(end as u64) == Some(length) {
+        Ok(header)
+    } else {
+        Err(SafeTensorError::MetadataIncompleteBuffer)
+    }
+}
+
+fn read(file: &std::fs::File, path: &Path, bytes: &mut [u8], at: u64) -> Result<(), LoadError> {
+    file.read_exact_at(bytes, at).map_err(|source| match source.kind() {
+        ErrorKind::UnexpectedEof => LoadError::Corrupt {
+            path: path.to_owned(),
+            message: "it was cut short while it was read; fetch it again".to_owned(),
+        },
+        _ => LoadError::read(path, source),
+    })
+}
+
+/// Copies a piece's bytes, of a tensor with this shape and kind, into a tensor on any device, and
+/// converts them. On the CPU it copies directly: a copy in between would leave holes of its size in
+/// the heap, between the weights.
+pub(super) fn copy_into(place: &mut Tensor, bytes: &[u8], shape: &[i64], kind: Kind) -> Torch<()> {
+    let is_aligned = (bytes.as_ptr() as usize).is_multiple_of(kind.elt_size_in_bytes());
+    if is_aligned && place.device() == Device::Cpu {
+        blob::copy(bytes, place, shape, kind)
+    } else {
+        place.f_copy_(&Tensor::f_from_data_size(bytes, shape, kind)?)
+    }
+}
+
+/// Reads a weights file once from end to end, and passes every piece of it to `on_bytes` (to hash
+/// it).
 ///
 /// # Errors
-/// [`LoadError::Corrupt`] for a truncated or foreign file, [`LoadError::NonFinite`] for a tensor with NaN or infinities.
+/// [`LoadError::Corrupt`] for a truncated or foreign file, [`LoadError::NonFinite`] for a tensor
+/// with NaN or infinities.
 pub fn scan(path: &Path, on_bytes: &mut dyn FnMut(&[u8])) -> Result<(), LoadError> {
     let file = File::open(path)?;
-    on_bytes(&file.map[..file.data_start]);
+    let mut head = vec![0; file.data_start];
+    read(&file.file, path, &mut head, 0)?;
+    on_bytes(&head);
+    let mut piece = Piece::default();
     let mut tensors: Vec<_> = file.header.tensors().into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     for (name, info) in tensors {
         let (begin, end) = info.data_offsets;
         for first in (begin..end).step_by(super::PIECE) {
-            let last = end.min(first + super::PIECE);
-            let piece = file.bytes(first, last);
-            on_bytes(piece);
-            if !all_finite(info.dtype, piece) {
+            let bytes = file.read(first, end.min(first + super::PIECE), &mut piece)?;
+            on_bytes(bytes);
+            if !all_finite(info.dtype, bytes) {
                 return Err(LoadError::NonFinite { path: path.to_owned(), tensor: name });
             }
-            file.give_back(first, last);
         }
     }
     Ok(())
 }
 
-fn describe(error: &SafeTensorError, bytes: &[u8]) -> String {
-    let length = bytes.len();
-    if let Some(what) = foreign::describe(&bytes[..length.min(HEAD)]) {
+fn describe(error: &SafeTensorError, head: &[u8], length: u64) -> String {
+    if let Some(what) = foreign::describe(head) {
         return what;
     }
     match error {
@@ -106,9 +183,11 @@ fn describe(error: &SafeTensorError, bytes: &[u8]) -> String {
             format!("it ends within its header, after {length} bytes; fetch it again")
         }
         SafeTensorError::MetadataIncompleteBuffer => {
-            format!("its {length} bytes do not hold the tensors that its header lists; fetch it again")
+            format!(
+                "its {length} bytes do not hold the tensors that its header lists; fetch it again"
+            )
         }
-        SafeTensorError::HeaderTooLarge if bytes.starts_with(b"{") => {
+        SafeTensorError::HeaderTooLarge if head.starts_with(b"{") => {
             "it is a JSON text, perhaps what a server answered".to_owned()
         }
         SafeTensorError::HeaderTooLarge => "its first bytes are not a header's length".to_owned(),
@@ -116,7 +195,7 @@ fn describe(error: &SafeTensorError, bytes: &[u8]) -> String {
     }
 }
 
-/// Whether all numbers are finite; true of formats that have no others.
+/// Whether all numbers are finite; true for formats that have only finite numbers.
 pub(super) fn all_finite(dtype: Dtype, bytes: &[u8]) -> bool {
     match dtype {
         Dtype::F64 => all::<8>(bytes, |word| f64::from_le_bytes(word).is_finite()),
@@ -129,17 +208,16 @@ pub(super) fn all_finite(dtype: Dtype, bytes: &[u8]) -> bool {
 
 fn all<const WIDTH: usize>(bytes: &[u8], is_finite: impl Fn([u8; WIDTH]) -> bool) -> bool {
     let (words, rest) = bytes.as_chunks::<WIDTH>();
-    // Folding without an early exit lets the loop use vector instructions; almost every tensor is finite.
+    // Without an early exit the loop can use vector instructions, and almost every tensor is
+    // finite.
     rest.is_empty()
-        && words.chunks(4096).all(|part| part.iter().fold(true, |finite, word| finite & is_finite(*word)))
+        && words
+            .chunks(4096)
+            .all(|part| part.iter().fold(true, |finite, word| finite & is_finite(*word)))
 }
 
-#[expect(unsafe_code, reason = "mapping a file is unsafe because another process may truncate it meanwhile")]
-mod mapping {
-    use std::fs::File;
-    use std::path::Path;
-
-    use memmap2::{Mmap, UncheckedAdvice};
+#[expect(unsafe_code, reason = "a tensor over borrowed bytes has no lifetime")]
+mod blob {
     use tch::{Device, Kind, Tensor};
 
     use crate::layers::Torch;
@@ -152,21 +230,10 @@ mod mapping {
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis] * shape[axis];
         }
-        // SAFETY: shape and strides stay within `bytes`, which live longer than the tensor; it is only read.
-        let seen = unsafe { Tensor::f_from_blob(bytes.as_ptr(), shape, &strides, kind, Device::Cpu)? };
+        // SAFETY: shape and strides stay within `bytes`, which live longer than the tensor; it is
+        // only read.
+        let seen =
+            unsafe { Tensor::f_from_blob(bytes.as_ptr(), shape, &strides, kind, Device::Cpu)? };
         place.f_copy_(&seen)
-    }
-
-    pub(super) fn map(path: &Path) -> std::io::Result<Mmap> {
-        let file = File::open(path)?;
-        // SAFETY: the map is private and read-only. Model folders are content-hashed and never written in place; a
-        // file truncated under us would end the process with a bus error, not give wrong values.
-        unsafe { Mmap::map(&file) }
-    }
-
-    pub(super) fn give_back(map: &Mmap, offset: usize, length: usize) {
-        // SAFETY: the map is of a file and never written to, so that pages given back are read from the file again.
-        // That the system does not take the advice changes nothing.
-        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
     }
 }

@@ -1,6 +1,8 @@
-//! What lies in a folder of weights, and what is said where no weights do.
+//! The files in a folder of weights, and the error when there are no weights.
 
 use std::path::{Path, PathBuf};
+
+use darkroom_core::shown::shown_path;
 
 use super::variants::{index_name, is_shard};
 use crate::error::LoadError;
@@ -8,17 +10,17 @@ use crate::foreign;
 
 /// Extensions of pickled weights.
 const PICKLED: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
-/// Most names that are told.
+/// Most names in an error.
 const TOLD: usize = 5;
 
 /// A folder's entries by name, sorted.
 pub(super) struct Lying {
     pub(super) folder: PathBuf,
-    /// Files, through links as well.
+    /// Files, also through links.
     pub(super) files: Vec<String>,
     /// Links that lead nowhere.
     dangling: Vec<String>,
-    /// What keeps a download that is not finished.
+    /// Files of unfinished downloads.
     unfinished: Vec<String>,
     others: Vec<String>,
 }
@@ -34,7 +36,8 @@ impl Lying {
         };
         for entry in std::fs::read_dir(folder).map_err(|source| LoadError::read(folder, source))? {
             let path = entry.map_err(|source| LoadError::read(folder, source))?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned)
+            else {
                 continue;
             };
             if foreign::unfinished(&name).is_some() {
@@ -53,7 +56,7 @@ impl Lying {
         Ok(this)
     }
 
-    /// Why there are no weights of a stem, as far as what lies there tells.
+    /// Why there are no weights with this stem, judged by the files in the folder.
     pub(super) fn none(&self, stem: &str) -> LoadError {
         let wanted = format!("{stem}.safetensors");
         let last = |is: &dyn Fn(&str) -> bool| {
@@ -68,8 +71,10 @@ impl Lying {
         if let Some(name) =
             self.unfinished.iter().find(|name| is_weights(name)).or_else(|| self.unfinished.first())
         {
-            return self
-                .absent(wanted, format!("{name} there is a download that is not finished; fetch it again"));
+            return self.absent(
+                wanted,
+                format!("{name} there is a download that is not finished; fetch it again"),
+            );
         }
         if let Some(name) =
             self.files.iter().find(|name| name.ends_with(".safetensors") && foreign::is_copy(name))
@@ -82,14 +87,16 @@ impl Lying {
         if let Some(shard) = last(&|name| name.ends_with(".safetensors") && is_shard(name)) {
             return LoadError::NoIndex { shard, index: self.folder.join(index_name(stem, "")) };
         }
-        let is_pickle = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| PICKLED.contains(&end));
+        let is_pickle =
+            |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| PICKLED.contains(&end));
         if let Some(path) = last(&is_pickle) {
             return LoadError::Pickle { path, wanted };
         }
         if let Some(found) = self.fetched_beside() {
             return self.absent(wanted, found);
         }
-        let names: Vec<&String> = self.files.iter().chain(&self.dangling).chain(&self.others).collect();
+        let names: Vec<&String> =
+            self.files.iter().chain(&self.dangling).chain(&self.others).collect();
         let told: Vec<&str> = names.iter().take(TOLD).map(|name| name.as_str()).collect();
         let more = if names.len() > TOLD { ", …" } else { "" };
         let found = match told.as_slice() {
@@ -99,7 +106,7 @@ impl Lying {
         self.absent(wanted, found)
     }
 
-    /// `huggingface-cli download --local-dir` keeps what it has not finished in a folder of its own.
+    /// `huggingface-cli download --local-dir` keeps unfinished files in a folder of its own.
     fn fetched_beside(&self) -> Option<String> {
         let part = self.folder.file_name()?;
         let kept = |above: &Path, part: &Path| above.join(".cache/huggingface/download").join(part);
@@ -113,7 +120,7 @@ impl Lying {
             if unfinished.next().is_some() {
                 return Some(format!(
                     "a download of it is not finished ({}); fetch it again",
-                    folder.display()
+                    shown_path(&folder)
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! What a set of weights is, by its headers.
+//! Describes a set of weights by its headers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,69 +7,66 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Weights, may_grow};
 use crate::device::Placement;
-use crate::kernels;
+use crate::engine::Engine;
 use crate::layers::Torch;
 
-/// A set of weights: how many numbers, in which formats, in which files.
+/// A set of weights: the number of parameters, their formats and files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightsSurvey {
-    /// How many numbers the network takes.
+    /// How many numbers the network uses.
     pub parameters: usize,
-    /// Of those, how many are kept in f32 whatever the network runs in.
+    /// How many of these stay in f32, whatever format the network has.
     pub always_f32: usize,
-    /// Bytes on disk by the format they are stored in (`F32`, `F16`, `BF16`), of all tensors.
+    /// Bytes on disk of all tensors, by their stored format (`F32`, `F16`, `BF16`).
     pub stored: BTreeMap<String, u64>,
-    /// Bytes on disk of tensors that the network does not take, such as a decoder beside the encoder.
+    /// Bytes on disk of tensors that the network does not use, such as a decoder beside the
+    /// encoder.
     pub unused: u64,
     /// The files, an index before its shards.
     pub files: Vec<PathBuf>,
-    /// Which set of weights this is: `fp32` (the plain one), `fp16`, `bf16` or another word.
+    /// The name of this set: `fp32` (the plain one), `fp16`, `bf16` or another word.
     pub variant: String,
-    /// The sets that lie beside it.
+    /// The other sets in the folder.
     pub other_variants: Vec<String>,
-    /// How many numbers packing adds on this crate's kernels in f32: up to 7 for each 9 of wide convolutions.
+    /// How many numbers packing adds for this crate's kernels in f32: up to 7 for each 9 of wide
+    /// convolutions.
     packing_adds_f32: usize,
-    /// The same in bfloat16, in which larger networks are packed so.
+    /// The same in bfloat16, in which larger networks are packed.
     packing_adds_bf16: usize,
 }
 
 impl WeightsSurvey {
-    /// Bytes of memory that the network's weights take in f32 or, if `bf16`, in bfloat16: on a GPU, and on CPUs without this
-    /// crate's kernels. [`Self::memory_on_this_cpu`] counts what packing for the kernels adds.
+    /// Bytes of memory for the network's weights in f32 or, if `bf16`, in bfloat16: on a GPU, and
+    /// on CPUs without this crate's kernels. [`Self::memory_on_this_cpu`] includes what packing for
+    /// the kernels adds.
     #[must_use]
     pub fn memory(&self, bf16: bool) -> u64 {
         let narrow = if bf16 { self.parameters - self.always_f32.min(self.parameters) } else { 0 };
         (narrow * 2 + (self.parameters - narrow) * 4) as u64
     }
 
-    /// Bytes of memory that they take on the CPU of this machine. Where it has what this crate's kernels need, the weights of
-    /// wide 3 × 3 convolutions take up to 16/9 of their bytes, in networks of at most 2 GiB in that format; elsewhere, and
-    /// without such convolutions, it is [`Self::memory`].
+    /// Bytes of memory for the network's weights on this machine's CPU. If the CPU supports this
+    /// crate's kernels, the weights of wide 3 × 3 convolutions take up to 16/9 of their bytes, in
+    /// networks of at most 2 GiB in that format. Otherwise, and without such convolutions, it is
+    /// [`Self::memory`].
     #[must_use]
     pub fn memory_on_this_cpu(&self, bf16: bool) -> u64 {
         let kind = if bf16 { Kind::BFloat16 } else { Kind::Float };
-        self.packed(Placement {
-            device: Device::Cpu,
-            kind,
-            kernels: kernels::available(),
-            images_per_pass: None,
-            cuda_kernels: false,
-            disturbed: None,
-        })
+        self.packed(Placement::new(Engine::of_this_cpu(), kind))
     }
 
-    /// The same where `placement` packs them.
-    pub(crate) fn packed(&self, placement: Placement) -> u64 {
-        let bf16 = placement.kind == Kind::BFloat16;
-        let added = match (placement.kernels, bf16) {
+    /// The same, as `placement` packs them.
+    pub(crate) fn packed(&self, Placement { engine, kind, .. }: Placement) -> u64 {
+        let bf16 = kind == Kind::BFloat16;
+        let added = match (engine.packs_weights(), bf16) {
             (false, _) => 0,
             (true, false) => self.packing_adds_f32,
             (true, true) => self.packing_adds_bf16,
         };
-        self.memory(bf16) + (added * placement.kind.elt_size_in_bytes()) as u64
+        self.memory(bf16) + (added * kind.elt_size_in_bytes()) as u64
     }
 
-    /// Adds up two networks, each packed as it is alone.
+    /// Adds two networks, each packed as it would be alone.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.parameters += other.parameters;
@@ -86,7 +83,7 @@ impl WeightsSurvey {
 }
 
 impl Weights {
-    /// What was found so far; of use when the network has taken all that it takes.
+    /// The result so far; complete when the network has taken all its tensors.
     pub(crate) fn describe(&self) -> WeightsSurvey {
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         let (mut unused, taken) = (0, self.taken.borrow());
@@ -101,9 +98,10 @@ impl Weights {
         }
         let mut variants = self.surveyed.clone().unwrap_or_default().into_iter();
         let counts = *self.counts.borrow();
-        let shards = self.files.iter().map(|file| file.path.clone()).filter(|path| *path != self.source);
+        let shards =
+            self.files.iter().map(|file| file.path.clone()).filter(|path| *path != self.source);
         let files = std::iter::once(self.source.clone()).chain(shards).collect();
-        // Whether a network grows goes by all numbers in its files, those that it does not take included.
+        // Whether a network grows depends on all numbers in its files, used or not.
         let added = |kind| if may_grow(self.numbers, kind) { counts.may_grow * 7 / 9 } else { 0 };
         WeightsSurvey {
             parameters: counts.parameters,
@@ -119,20 +117,14 @@ impl Weights {
     }
 }
 
-/// Where a surveyed network is: it holds no weights and never runs.
+/// The placement of a surveyed network: it holds no weights and never runs.
 pub(crate) fn nowhere() -> Placement {
-    Placement {
-        device: Device::Cpu,
-        kind: Kind::Float,
-        kernels: false,
-        images_per_pass: None,
-        cuda_kernels: false,
-        disturbed: None,
-    }
+    Placement::new(Engine::Cpu, Kind::Float)
 }
 
-/// What a survey gives for a tensor: the small ones, vectors, whole and zero, since loading works on them; of all others
-/// no row, so that joining and transposing them costs nothing.
+/// The tensors that a survey returns. Vectors, which are small, are complete and filled with zeros,
+/// because loading computes with them. All others have no rows, so that joining and transposing
+/// them costs nothing.
 pub(super) fn stand_in(shape: &[usize], kind: Kind) -> Torch<Tensor> {
     let mut extents: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
     if extents.len() > 1 {

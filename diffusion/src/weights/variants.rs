@@ -1,11 +1,12 @@
-//! Which sets of weights a folder holds: the plain one, `fp16`, `bf16`, in one file or in shards.
+//! The sets of weights in a folder: the plain one, `fp16`, `bf16`, in one file or in shards.
 //!
-//! Published folders often hold several. Their names are those that diffusers and transformers write:
-//! `{stem}.safetensors`, `{stem}.fp16.safetensors`, or shards behind `{stem}.safetensors.index.json`,
-//! `{stem}.safetensors.index.fp16.json`, and of some releases `{stem}.safetensors.fp16.index.json`. A folder without any of
-//! these and with one other set is read as well: T5 is passed on as `t5xxl_fp16.safetensors`, or under the stem of the pickled
-//! file that it was converted from. Files that Python's pickle wrote run code when they are read: they are named
-//! and never opened.
+//! Published folders often have several. Their names are those that diffusers and transformers
+//! write: `{stem}.safetensors`, `{stem}.fp16.safetensors`, or shards behind
+//! `{stem}.safetensors.index.json`, `{stem}.safetensors.index.fp16.json`, and in some releases
+//! `{stem}.safetensors.fp16.index.json`. A folder with none of these and only one other set is
+//! accepted too: T5 is distributed as `t5xxl_fp16.safetensors`, or with the stem of the pickled
+//! file that it was converted from. Files from Python's pickle can run code when they are read, so
+//! they are named in errors and never opened.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::lying::Lying;
 use crate::error::LoadError;
 use crate::{foreign, json};
 
-/// Stems of other libraries and older releases, tried in turn where the usual one has nothing.
+/// Stems of other libraries and older releases, tried in turn if nothing has the usual stem.
 const OTHER_STEMS: [&str; 3] = ["model", "pytorch_model", "diffusion_pytorch_model"];
 
 /// One set of weights.
@@ -22,16 +23,16 @@ const OTHER_STEMS: [&str; 3] = ["model", "pytorch_model", "diffusion_pytorch_mod
 pub(crate) struct Variant {
     /// `fp16`, `bf16` or another word; empty for the plain one.
     pub(crate) name: String,
-    /// Its one file, or the index of its shards.
+    /// Its single file, or the index of its shards.
     pub(crate) file: PathBuf,
     pub(crate) sharded: bool,
 }
 
 impl Variant {
-    /// The sets of a folder, in the order in which they are preferred: plain, `fp16`, `bf16`, then others by name.
+    /// The sets of a folder, in order of preference: plain, `fp16`, `bf16`, then others by name.
     ///
     /// # Errors
-    /// One sentence that names what is missing, or what lies there instead.
+    /// One sentence that names what is missing, or what is in the folder instead.
     pub(crate) fn all(folder: &Path, stem: &str) -> Result<Vec<Self>, LoadError> {
         let lying = Lying::look(folder)?;
         let mut found = sets(&lying, stem)?;
@@ -49,24 +50,32 @@ impl Variant {
         Ok(found.into_values().collect())
     }
 
-    /// The variant asked for by name (`fp32` is the plain one), or the first.
-    pub(crate) fn choose(folder: &Path, stem: &str, wanted: Option<&str>) -> Result<Self, LoadError> {
+    /// The variant with the given name (`fp32` is the plain one), or the first.
+    pub(crate) fn choose(
+        folder: &Path,
+        stem: &str,
+        wanted: Option<&str>,
+    ) -> Result<Self, LoadError> {
         let all = Self::all(folder, stem)?;
         let plain = |name: &str| if name == "fp32" { String::new() } else { name.to_owned() };
         let wanted = wanted.map(plain);
-        let chosen = all.iter().position(|variant| wanted.as_ref().is_none_or(|name| *name == variant.name));
-        let names = || all.iter().map(|variant| variant.label().to_owned()).collect::<Vec<_>>().join(", ");
+        let chosen =
+            all.iter().position(|variant| wanted.as_ref().is_none_or(|name| *name == variant.name));
+        let names =
+            || all.iter().map(|variant| variant.label().to_owned()).collect::<Vec<_>>().join(", ");
         match (chosen, wanted) {
             (Some(position), _) => Ok(all[position].clone()),
             (None, wanted) => Err(LoadError::NoVariant {
                 path: folder.to_owned(),
-                variant: wanted.filter(|name| !name.is_empty()).unwrap_or_else(|| "fp32".to_owned()),
+                variant: wanted
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or_else(|| "fp32".to_owned()),
                 accepted: names(),
             }),
         }
     }
 
-    /// Its name for people; `fp32` for the plain one, as the option calls it.
+    /// Its name for people; `fp32` for the plain one, as in the option.
     pub(crate) fn label(&self) -> &str {
         if self.name.is_empty() { "fp32" } else { &self.name }
     }
@@ -84,13 +93,16 @@ fn sets(lying: &Lying, stem: &str) -> Result<Sets, LoadError> {
         let variant = Variant { name: name.clone(), file: path.clone(), sharded };
         let key = (rank(&name), name);
         match found.get(&key) {
-            // A single file wins over an index of the same variant.
+            // A single file is preferred to an index of the same variant.
             Some(other) if sharded && !other.sharded => {}
-            // Two spellings of an index's name are one set if they say the same.
+            // Two spellings of an index's name are one set if their contents agree.
             Some(other) if sharded && shard_map(&path)? != shard_map(&other.file)? => {
                 return Err(LoadError::Ambiguous {
                     path: lying.folder.clone(),
-                    found: format!("{} and {file}, which do not say the same", file_name(&other.file)),
+                    found: format!(
+                        "{} and {file}, which do not say the same",
+                        file_name(&other.file)
+                    ),
                     wanted: "one index of a set's shards".to_owned(),
                 });
             }
@@ -103,7 +115,7 @@ fn sets(lying: &Lying, stem: &str) -> Result<Sets, LoadError> {
     Ok(found)
 }
 
-/// The one set of another name, where there is but one.
+/// The only set with another name, if there is exactly one.
 fn other_sets(lying: &Lying, stem: &str) -> Result<Sets, LoadError> {
     let stems = OTHER_STEMS.iter().filter(|other| **other != stem);
     let by_stem = stems.map(|other| sets(lying, other)).collect::<Result<Vec<_>, _>>()?;
@@ -118,17 +130,20 @@ fn other_sets(lying: &Lying, stem: &str) -> Result<Sets, LoadError> {
         ([only], []) => Ok(std::mem::take(only)),
         ([], [only]) => {
             let name = format_in(only);
-            let variant = Variant { name: name.clone(), file: lying.folder.join(only), sharded: false };
+            let variant =
+                Variant { name: name.clone(), file: lying.folder.join(only), sharded: false };
             Ok(Sets::from([((rank(&name), name), variant)]))
         }
         ([], []) => Ok(Sets::new()),
         (sets, strangers) => {
-            let of_stems = sets.iter().flat_map(BTreeMap::values).map(|variant| file_name(&variant.file));
-            let names: Vec<String> = of_stems.chain(strangers.iter().map(|name| (*name).clone())).collect();
+            let of_stems =
+                sets.iter().flat_map(BTreeMap::values).map(|variant| file_name(&variant.file));
+            let names: Vec<String> =
+                of_stems.chain(strangers.iter().map(|name| (*name).clone())).collect();
             Err(LoadError::Ambiguous {
                 path: lying.folder.clone(),
                 found: names.join(", "),
-                wanted: format!("the one that is meant, as {stem}.safetensors"),
+                wanted: format!("only the intended file, as {stem}.safetensors"),
             })
         }
     }
@@ -138,7 +153,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The number format that a file's name tells, as a variant's name.
+/// The number format in a file's name, as a variant's name.
 fn format_in(file: &str) -> String {
     let lower = file.to_lowercase();
     let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric());
@@ -151,17 +166,20 @@ pub(super) fn index_name(stem: &str, variant: &str) -> String {
     format!("{stem}.safetensors.index{dotted}.json")
 }
 
-/// Whether a file is a part of a set, by its name.
+/// Whether a file is part of a set, judged by its name.
 pub(super) fn is_shard(file: &str) -> bool {
-    file.split(['-', '.']).zip(file.split(['-', '.']).skip(1)).zip(file.split(['-', '.']).skip(2)).any(
-        |((first, of), last)| {
-            let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    file.split(['-', '.'])
+        .zip(file.split(['-', '.']).skip(1))
+        .zip(file.split(['-', '.']).skip(2))
+        .any(|((first, of), last)| {
+            let is_number =
+                |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             of == "of" && is_number(first) && is_number(last)
-        },
-    )
+        })
 }
 
-/// The variant that a file's name stands for and whether it is an index; `None` for shards and other files.
+/// The variant in a file's name, and whether the file is an index; `None` for shards and other
+/// files.
 pub(super) fn parse(file: &str, stem: &str) -> Option<(String, bool)> {
     let rest = file.strip_prefix(stem)?.strip_prefix('.')?;
     let (name, sharded) = if let Some(index) = rest.strip_prefix("safetensors.index.") {
@@ -184,22 +202,27 @@ fn rank(name: &str) -> usize {
     ["", "fp16", "bf16"].iter().position(|known| *known == name).unwrap_or(3)
 }
 
-/// An index's `weight_map`: the file of every tensor, all of them in the index's own folder.
+/// An index's `weight_map`: the file of each tensor. All files must be in the index's own folder.
 pub(crate) fn shard_map(index: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     let invalid = |message: String| LoadError::Config { path: index.to_owned(), message };
     let value = json::read(index)?;
-    let map = value["weight_map"].as_object().ok_or_else(|| invalid("`weight_map` is missing".to_owned()))?;
+    let map = value["weight_map"]
+        .as_object()
+        .ok_or_else(|| invalid("`weight_map` is missing".to_owned()))?;
     map.iter()
         .map(|(tensor, file)| {
-            let file =
-                file.as_str().ok_or_else(|| invalid("`weight_map` holds something not a text".to_owned()))?;
+            let file = file
+                .as_str()
+                .ok_or_else(|| invalid("`weight_map` holds something not a text".to_owned()))?;
             if file.contains(['/', '\\']) || file.starts_with('.') {
                 return Err(invalid(format!(
                     "`weight_map` names {file}, which is not a file of this folder"
                 )));
             }
             if !file.ends_with(".safetensors") {
-                return Err(invalid(format!("`weight_map` names {file}; accepted: .safetensors files")));
+                return Err(invalid(format!(
+                    "`weight_map` names {file}; accepted: .safetensors files"
+                )));
             }
             Ok((tensor.clone(), file.to_owned()))
         })
@@ -248,8 +271,12 @@ mod tests {
 
     #[test]
     fn the_plain_one_comes_first_and_another_is_had_by_name() {
-        let folder =
-            folder(&["m.safetensors", "m.bf16.safetensors", "m.fp16.safetensors", "m.ema.safetensors"]);
+        let folder = folder(&[
+            "m.safetensors",
+            "m.bf16.safetensors",
+            "m.fp16.safetensors",
+            "m.ema.safetensors",
+        ]);
         let names: Vec<_> =
             Variant::all(folder.path(), "m").unwrap().iter().map(|v| v.name.clone()).collect();
         assert_eq!(names, ["", "fp16", "bf16", "ema"]);
@@ -258,14 +285,22 @@ mod tests {
         assert_eq!(choose(Some("fp32")).unwrap().name, "");
         assert_eq!(choose(Some("bf16")).unwrap().name, "bf16");
         let error = choose(Some("int8")).unwrap_err().to_string();
-        assert!(error.contains("int8") && error.contains("accepted: fp32, fp16, bf16, ema"), "{error}");
+        assert!(
+            error.contains("int8") && error.contains("accepted: fp32, fp16, bf16, ema"),
+            "{error}"
+        );
     }
 
     #[test]
     fn pickles_are_refused_with_a_way_out_and_lost_indexes_are_named() {
-        let error = Variant::all(folder(&["pytorch_model.bin"]).path(), "model").unwrap_err().to_string();
-        assert!(error.contains("pytorch_model.bin") && error.contains("safe_serialization=True"), "{error}");
-        let error = Variant::all(folder(&["model-00001-of-00002.safetensors"]).path(), "model").unwrap_err();
+        let error =
+            Variant::all(folder(&["pytorch_model.bin"]).path(), "model").unwrap_err().to_string();
+        assert!(
+            error.contains("pytorch_model.bin") && error.contains("safe_serialization=True"),
+            "{error}"
+        );
+        let error = Variant::all(folder(&["model-00001-of-00002.safetensors"]).path(), "model")
+            .unwrap_err();
         assert!(error.to_string().contains("model.safetensors.index.json"), "{error}");
     }
 
@@ -291,7 +326,11 @@ mod tests {
                 "model.safetensors",
                 "fp32",
             ),
-            (&["t5xxl_fp16.safetensors", "t5xxl_fp16 (1).safetensors"], "t5xxl_fp16.safetensors", "fp16"),
+            (
+                &["t5xxl_fp16.safetensors", "t5xxl_fp16 (1).safetensors"],
+                "t5xxl_fp16.safetensors",
+                "fp16",
+            ),
         ] {
             assert_eq!(chosen(names).unwrap(), (file.to_owned(), label.to_owned()), "{names:?}");
         }
@@ -318,14 +357,16 @@ mod tests {
         write("m.safetensors.fp16.index.json", "m-00001-of-00001.fp16.safetensors");
         let error = Variant::all(folder.path(), "m").unwrap_err().to_string();
         assert!(
-            error.contains("m.safetensors.index.fp16.json") && error.contains("do not say the same"),
+            error.contains("m.safetensors.index.fp16.json")
+                && error.contains("do not say the same"),
             "{error}"
         );
     }
 
     #[test]
     fn what_lies_there_instead_is_named() {
-        let said = |names: &[&str]| Variant::all(folder(names).path(), "model").unwrap_err().to_string();
+        let said =
+            |names: &[&str]| Variant::all(folder(names).path(), "model").unwrap_err().to_string();
         for (names, words) in [
             (&[][..], &["has no weights", "model.safetensors", "it is empty"][..]),
             (&["config.json"], &["there is config.json"]),
@@ -344,10 +385,17 @@ mod tests {
         }
         let folder = folder(&["model.fp16.safetensors", "model.fp16.safetensors.aria2"]);
         let error = Variant::all(folder.path(), "model").unwrap_err().to_string();
-        assert!(error.contains("model.fp16.safetensors.aria2") && error.contains("not finished"), "{error}");
+        assert!(
+            error.contains("model.fp16.safetensors.aria2") && error.contains("not finished"),
+            "{error}"
+        );
         let folder = self::folder(&[]);
-        std::os::unix::fs::symlink("../../blobs/ab12", folder.path().join("model.safetensors")).unwrap();
+        std::os::unix::fs::symlink("../../blobs/ab12", folder.path().join("model.safetensors"))
+            .unwrap();
         let error = Variant::all(folder.path(), "model").unwrap_err().to_string();
-        assert!(error.contains("model.safetensors") && error.contains("link to ../../blobs/ab12"), "{error}");
+        assert!(
+            error.contains("model.safetensors") && error.contains("link to ../../blobs/ab12"),
+            "{error}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The check turns red: each test breaks one thing in a copy of a cascade or a trace and expects a difference or a
-//! refusal that names it.
+//! Tests that the check can fail: each test breaks one thing in a copy of a cascade or a trace, and
+//! expects a difference or an error that names it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,12 +58,13 @@ fn perturb(path: &Path, tensor: &str, delta: f32) {
     let views = data.iter().map(|(name, (dtype, shape, values))| {
         (name.clone(), TensorView::new(*dtype, shape.clone(), values).unwrap())
     });
-    std::fs::write(path, safetensors::serialize(views, header.metadata().clone()).unwrap()).unwrap();
+    std::fs::write(path, safetensors::serialize(views, header.metadata().clone()).unwrap())
+        .unwrap();
 }
 
 fn edit(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.contains(from), "{} has no {from}", path.display());
+    assert!(text.contains(from), "{} has no {from}", path.to_string_lossy());
     std::fs::write(path, text.replace(from, to)).unwrap();
 }
 
@@ -122,13 +123,21 @@ fn another_guidance_schedule_or_thresholding_fails_where_it_counts() {
         edit_header(&cascade.path().join(name), from, to);
         run(cascade.path(), name)
     };
-    let report =
-        other("base.dpmsolver++-oscillating.trace.safetensors", "oscillating 2 1.5", "oscillating 3 1.5");
+    let report = other(
+        "base.dpmsolver++-oscillating.trace.safetensors",
+        "oscillating 2 1.5",
+        "oscillating 3 1.5",
+    );
     assert_eq!(failed_rows(&report).first(), Some(&"sample.step2"), "{report:?}");
-    let report = other("base.ddpm-fast27.trace.safetensors", "timesteps 200 799", "timesteps 200 800");
+    let report =
+        other("base.ddpm-fast27.trace.safetensors", "timesteps 200 799", "timesteps 200 800");
     assert_eq!(failed_rows(&report).first(), Some(&"sample.step1"), "800 is outside: {report:?}");
-    let report = other("base.ddim-dynamic.trace.safetensors", "dynamic 0.99 1.7", "dynamic 0.50 1.7");
-    assert!(!report.passed() && !failed_rows(&report).contains(&"model_output.step0"), "{report:?}");
+    let report =
+        other("base.ddim-dynamic.trace.safetensors", "dynamic 0.99 1.7", "dynamic 0.50 1.7");
+    assert!(
+        !report.passed() && !failed_rows(&report).contains(&"model_output.step0"),
+        "{report:?}"
+    );
     let trace = cascade.path().join("base.ddpm-leading.trace.safetensors");
     edit_header(&trace, "static 0.6", "statiC 0.6");
     let error = check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
@@ -146,7 +155,11 @@ fn another_given_picture_mask_or_strength_fails_where_it_counts() {
     let report = run(cascade.path(), "base.ddpm-mask.trace.safetensors");
     assert!(failed_rows(&report).contains(&"sample.start"), "{report:?}");
     assert!(failed_rows(&report).contains(&"output"), "{report:?}");
-    edit_header(&trace("sr.ddpm-mask.trace.safetensors"), "\"strength\":\"0.5\"", "\"strength\":\"0.9\"");
+    edit_header(
+        &trace("sr.ddpm-mask.trace.safetensors"),
+        "\"strength\":\"0.5\"",
+        "\"strength\":\"0.9\"",
+    );
     assert_eq!(failed_rows(&run(cascade.path(), "sr.ddpm-mask.trace.safetensors")), ["timesteps"]);
 }
 
@@ -158,8 +171,11 @@ fn a_task_that_does_not_fit_its_trace_is_refused() {
         edit_header(&trace, from, to);
         check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string()
     };
-    let error =
-        refused("base.ddpm-mask.trace.safetensors", "\"task\":\"inpainting\"", "\"task\":\"outpaint__\"");
+    let error = refused(
+        "base.ddpm-mask.trace.safetensors",
+        "\"task\":\"inpainting\"",
+        "\"task\":\"outpaint__\"",
+    );
     assert!(error.contains("its task is outpaint__; accepted: text-to-image"), "{error}");
     let error = refused("base.ddpm-image.trace.safetensors", "\"strength\":", "\"strangth\":");
     assert!(error.contains("`task` and `strength` do not agree"), "{error}");
@@ -185,7 +201,11 @@ fn another_noise_level_fails_at_the_conditioned_picture() {
 #[test]
 fn a_velocity_with_a_variance_is_refused() {
     let cascade = copy();
-    edit(&cascade.path().join("base/scheduler/scheduler_config.json"), "\"epsilon\"", "\"v_prediction\"");
+    edit(
+        &cascade.path().join("base/scheduler/scheduler_config.json"),
+        "\"epsilon\"",
+        "\"v_prediction\"",
+    );
     let traces = [cascade.path().join("base.ddim.trace.safetensors")];
     let error = check(cascade.path(), &traces, CheckOptions::default()).unwrap_err().to_string();
     assert!(error.contains("prediction_type") && error.contains("v_prediction"), "{error}");
@@ -194,7 +214,8 @@ fn a_velocity_with_a_variance_is_refused() {
 #[test]
 fn a_file_that_is_no_trace_is_refused_by_name() {
     let weights = fixture("example/base/unet/diffusion_pytorch_model.safetensors");
-    let error = check(&fixture("example"), &[weights], CheckOptions::default()).unwrap_err().to_string();
+    let error =
+        check(&fixture("example"), &[weights], CheckOptions::default()).unwrap_err().to_string();
     assert!(error.contains("not a trace"), "{error}");
 }
 
@@ -205,7 +226,8 @@ fn edit_metadata(trace: &Path, key: &str, value: &str) {
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let mut metadata = header.metadata().clone().unwrap();
     metadata.insert(key.to_owned(), value.to_owned());
-    std::fs::write(trace, safetensors::serialize(parsed.tensors(), Some(metadata)).unwrap()).unwrap();
+    std::fs::write(trace, safetensors::serialize(parsed.tensors(), Some(metadata)).unwrap())
+        .unwrap();
 }
 
 #[test]
@@ -215,7 +237,8 @@ fn a_trace_cannot_allow_what_it_likes() {
         let cascade = copy();
         let trace = cascade.path().join(name);
         edit_metadata(&trace, key, value);
-        let error = check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
+        let error =
+            check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
         assert!(error.contains(&format!("its `{key}` is")), "{key} {value}: {error}");
     };
     for value in ["inf", "-inf", "NaN", "1e999", "1", "0.021", "-0.001", "1e30"] {
@@ -230,7 +253,8 @@ fn a_trace_cannot_allow_what_it_likes() {
         let cascade = copy();
         let trace = cascade.path().join(name);
         perturb(&trace, tensor, f32::INFINITY);
-        let error = check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
+        let error =
+            check(cascade.path(), &[trace], CheckOptions::default()).unwrap_err().to_string();
         assert!(error.contains(tensor) && error.contains("not finite"), "{error}");
     }
 }
@@ -246,7 +270,7 @@ fn a_network_that_rounding_moves_far_is_allowed_for() {
     };
     let before = row();
     assert!(before.pass, "{before:?}");
-    // More than rounding: a thousandth is seen all the same.
+    // More than rounding: even a thousandth is noticed.
     perturb(&cascade.path().join(name), "negative.embeddings", 3e-3);
     let after = row();
     assert!(!after.pass && after.tolerance < 1e-3 && after.max_difference > 2e-3, "{after:?}");

@@ -1,5 +1,6 @@
-//! One per cent off in any one tensor of a network fails the check of a trace: each tensor of each network of the fixtures in
-//! turn. Tensors that cannot have an influence are listed with the reason, and shown to have none even at twice their values.
+//! A change of one per cent in any single tensor of a network fails the check of a trace. This
+//! tests each tensor of each network in the fixtures in turn. Tensors that cannot have an influence
+//! are listed with the reason, and shown to have none even when doubled.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,14 +12,16 @@ use tempfile::TempDir;
 
 use super::fixture;
 
-/// Names' ends of tensors without influence, and the reason.
+/// Suffixes of the names of tensors without influence, and the reason.
 type Idle<'a> = &'a [(&'a str, &'a str)];
 
-/// A softmax does not see what is added to every score of a query, and a bias of all keys adds the same to each.
-const SOFTMAX: &str = "a bias of all keys moves every score of a query alike, which a softmax does not see";
+/// A softmax does not change if the same number is added to every score of a query, and a bias of
+/// all keys does just that.
+const SOFTMAX: &str =
+    "a bias of all keys moves every score of a query alike, which a softmax does not see";
 const UNUSED: &str = "no layer of this network attends to text";
 
-/// A part of a cascade that may be written to, and its weights in f32.
+/// A writable part of a cascade, and its weights in f32.
 struct Part {
     folder: TempDir,
     /// The one file of all its weights, below the folder.
@@ -28,7 +31,8 @@ struct Part {
 }
 
 impl Part {
-    /// `own` is what is copied: what the trace does not need costs time for every tensor.
+    /// `own` is what is copied: copying files that the trace does not need would cost time for
+    /// every tensor.
     fn copy(cascade: &str, own: &[&str], file: &'static str, trace: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in own.iter().chain([&trace, &"text_encoder.trace.safetensors"]) {
@@ -54,7 +58,8 @@ impl Part {
         Self { folder, file, trace, tensors }
     }
 
-    /// Writes the weights, the values of one tensor times `factor`; where they are zero, that much less 1 is added instead.
+    /// Writes the weights with the values of one tensor multiplied by `factor`. If they are zero,
+    /// `factor` − 1 is added instead.
     fn write(&self, changed: &str, factor: f32) {
         let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
             .tensors
@@ -72,8 +77,11 @@ impl Part {
         let views = bytes.iter().map(|(name, shape, bytes)| {
             (name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes).unwrap())
         });
-        std::fs::write(self.folder.path().join(self.file), safetensors::serialize(views, None).unwrap())
-            .unwrap();
+        std::fs::write(
+            self.folder.path().join(self.file),
+            safetensors::serialize(views, None).unwrap(),
+        )
+        .unwrap();
     }
 
     fn check(&self) -> TraceReport {
@@ -107,8 +115,12 @@ fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
         Dtype::F32 => {
             bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
         }
-        Dtype::F16 => bytes.chunks_exact(2).map(|pair| f16::from_bits(half(pair)).to_f32()).collect(),
-        Dtype::BF16 => bytes.chunks_exact(2).map(|pair| bf16::from_bits(half(pair)).to_f32()).collect(),
+        Dtype::F16 => {
+            bytes.chunks_exact(2).map(|pair| f16::from_bits(half(pair)).to_f32()).collect()
+        }
+        Dtype::BF16 => {
+            bytes.chunks_exact(2).map(|pair| bf16::from_bits(half(pair)).to_f32()).collect()
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -1,5 +1,5 @@
-//! The crate seen from outside: replayed reference runs, the check turning red, and rendering. One binary, since each
-//! links libtorch.
+//! The crate, tested from outside: replayed reference runs, checks that must fail, and rendering.
+//! One binary, because each links libtorch.
 
 #[cfg(test)]
 mod breaks;

@@ -1,10 +1,10 @@
-//! Rendering: the same bytes alone and in any batch, stopping, and inputs that do not fit.
+//! Rendering: the same bytes alone and in any batch, stopping, and invalid inputs.
 
 use std::ops::ControlFlow;
 
 use darkroom_diffusion::{
-    DeviceChoice, DtypeChoice, GuidanceSchedule, HostTensor, LoadOptions, RenderError, RowInput, Sampler,
-    SamplerSettings, StageModel, TextEncoder,
+    DeviceChoice, DtypeChoice, GuidanceSchedule, HostTensor, LoadOptions, RenderError, RowInput,
+    Sampler, SamplerSettings, Sampling, StageModel, TextEncoder,
 };
 
 use super::fixture;
@@ -44,20 +44,31 @@ pub(super) fn row(model: &StageModel, seed: u64) -> RowInput {
     }
 }
 
-pub(super) fn settings(model: &StageModel, sampler: Sampler, guidance_scale: f64) -> SamplerSettings {
+pub(super) fn settings(
+    model: &StageModel,
+    sampler: Sampler,
+    guidance_scale: f64,
+) -> SamplerSettings {
     let noise_level = model.describe().takes_low_res.then_some(30);
-    SamplerSettings {
-        sampler,
-        steps: 3,
-        guidance_scale,
-        noise_level,
-        width: 32,
-        height: 16,
-        ..Default::default()
-    }
+    let sampling = Sampling { guidance_scale, noise_level, ..Sampling::plain(sampler, 3) };
+    SamplerSettings { sampling, width: 32, height: 16 }
 }
 
-pub(super) fn render(model: &StageModel, settings: &SamplerSettings, rows: &[RowInput]) -> Vec<HostTensor> {
+/// The same settings with another sampling.
+pub(super) fn with(
+    settings: &SamplerSettings,
+    change: impl FnOnce(&mut Sampling),
+) -> SamplerSettings {
+    let mut settings = settings.clone();
+    change(&mut settings.sampling);
+    settings
+}
+
+pub(super) fn render(
+    model: &StageModel,
+    settings: &SamplerSettings,
+    rows: &[RowInput],
+) -> Vec<HostTensor> {
     model.render(settings, rows, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -78,17 +89,16 @@ fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
                 let rows: Vec<RowInput> = (0..5).map(|seed| row(&model, seed)).collect();
                 let turns = GuidanceSchedule::Oscillating { first: 1, low: 1.0 };
                 for (sampler, guidance, guidance_schedule, cache_interval) in [
-                    (Sampler::DpmSolverPp, 3.0, GuidanceSchedule::Constant, 1),
+                    (Sampler::DpmSolverPlusPlus, 3.0, GuidanceSchedule::Constant, 1),
                     (Sampler::Ddpm, 1.0, GuidanceSchedule::Constant, 1),
                     (Sampler::Ddim, 3.0, GuidanceSchedule::Constant, 2),
-                    (Sampler::SdeDpmSolverPp, 3.0, turns, 1),
+                    (Sampler::SdeDpmSolverPlusPlus, 3.0, turns, 1),
                 ] {
-                    let settings = SamplerSettings {
-                        steps: 2,
-                        guidance_schedule,
-                        cache_interval,
-                        ..settings(&model, sampler, guidance)
-                    };
+                    let settings = with(&settings(&model, sampler, guidance), |sampling| {
+                        sampling.steps = 2;
+                        sampling.guidance_schedule = guidance_schedule;
+                        sampling.cache_interval = cache_interval;
+                    });
                     let all = render(&model, &settings, &rows);
                     for (index, together) in all.iter().enumerate() {
                         assert_eq!(together.shape, [3, 16, 32]);
@@ -105,24 +115,29 @@ fn an_image_has_the_same_bytes_alone_and_in_any_batch() {
     }
 }
 
-/// A step whose weight is 1 has the shape of an unguided stage's, so it has that stage's bits too.
+/// A step with weight 1 has the shape of an unguided stage's step, so it has the same bits.
 #[test]
 fn a_step_outside_the_interval_is_a_step_of_an_unguided_stage() {
     for (cascade, name) in [("example", "base"), ("deep", "efficient")] {
         let model = stage(cascade, name, DtypeChoice::Bf16);
         let rows = [row(&model, 1), row(&model, 2)];
         let unguided = settings(&model, Sampler::Ddim, 1.0);
-        // 666, 333, 0: none is inside.
-        let outside = GuidanceSchedule::Timesteps { from: 900, to: 999 };
-        let outside = SamplerSettings { guidance_scale: 4.0, guidance_schedule: outside, ..unguided.clone() };
-        let inside = GuidanceSchedule::Timesteps { from: 300, to: 400 };
-        let inside = SamplerSettings { guidance_scale: 4.0, guidance_schedule: inside, ..unguided.clone() };
-        let of =
-            |settings: &SamplerSettings| render(&model, settings, &rows).iter().map(bits).collect::<Vec<_>>();
+        // 666, 333, 0: no timestep is inside.
+        let guided = |from, to| {
+            with(&unguided, |sampling| {
+                sampling.guidance_scale = 4.0;
+                sampling.guidance_schedule = GuidanceSchedule::Timesteps { from, to };
+            })
+        };
+        let (outside, inside) = (guided(900, 999), guided(300, 400));
+        let of = |settings: &SamplerSettings| {
+            render(&model, settings, &rows).iter().map(bits).collect::<Vec<_>>()
+        };
         assert_eq!(of(&outside), of(&unguided));
         assert_ne!(of(&inside), of(&unguided));
-        let one_step = SamplerSettings { timesteps: Some(vec![333]), ..inside };
-        let all = SamplerSettings { guidance_schedule: GuidanceSchedule::Constant, ..one_step.clone() };
+        let one_step = with(&inside, |sampling| sampling.timesteps = vec![333]);
+        let all =
+            with(&one_step, |sampling| sampling.guidance_schedule = GuidanceSchedule::Constant);
         assert_eq!(of(&one_step), of(&all));
     }
 }
@@ -134,22 +149,27 @@ fn an_image_has_the_same_bytes_for_any_number_of_threads() {
             let rendered: Vec<(String, Vec<Vec<u32>>)> = [1, 3]
                 .iter()
                 .map(|threads| {
-                    let model =
-                        load(cascade, name, &LoadOptions { threads: Some(*threads), ..options(dtype) });
+                    let model = load(
+                        cascade,
+                        name,
+                        &LoadOptions { threads: Some(*threads), ..options(dtype) },
+                    );
                     let rows = [row(&model, 1), row(&model, 2)];
-                    // Large enough that a layer is split, and so are libtorch's own operations.
-                    let settings = SamplerSettings {
-                        steps: 1,
-                        width: 64,
-                        height: 64,
-                        ..settings(&model, Sampler::DpmSolverPp, 3.0)
-                    };
+                    // Large enough that layers are split, and libtorch's own operations too.
+                    let SamplerSettings { sampling, .. } =
+                        with(&settings(&model, Sampler::DpmSolverPlusPlus, 3.0), |sampling| {
+                            sampling.steps = 1
+                        });
+                    let settings = SamplerSettings { sampling, width: 64, height: 64 };
                     (model.row_class(), render(&model, &settings, &rows).iter().map(bits).collect())
                 })
                 .collect();
-            // Where the class names the threads, it promises nothing across them.
+            // If the class names the threads, it promises nothing for other numbers of threads.
             if rendered.iter().all(|(class, _)| !class.contains("threads")) {
-                assert!(rendered.windows(2).all(|pair| pair[0] == pair[1]), "{cascade}/{name} {dtype:?}");
+                assert!(
+                    rendered.windows(2).all(|pair| pair[0] == pair[1]),
+                    "{cascade}/{name} {dtype:?}"
+                );
             }
         }
     }
@@ -160,7 +180,7 @@ fn the_kernels_draw_what_libtorch_draws() {
     for (cascade, name) in STAGES {
         let pictures = |dtype, libtorch_only| {
             let model = load(cascade, name, &LoadOptions { libtorch_only, ..options(dtype) });
-            let settings = settings(&model, Sampler::DpmSolverPp, 2.0);
+            let settings = settings(&model, Sampler::DpmSolverPlusPlus, 2.0);
             render(&model, &settings, &[row(&model, 1), row(&model, 2)])
         };
         let off = |a: &[HostTensor], b: &[HostTensor]| {
@@ -171,7 +191,7 @@ fn the_kernels_draw_what_libtorch_draws() {
         let exact = pictures(DtypeChoice::F32, true);
         let (worst, _) = off(&pictures(DtypeChoice::F32, false), &exact);
         assert!(worst < 1e-3, "{cascade}/{name}: {worst}");
-        // In bf16 both are off; ours rounds less often.
+        // In bf16 both differ from the exact result; our kernels round less often.
         let (_, ours) = off(&pictures(DtypeChoice::Bf16, false), &exact);
         let (_, libtorchs) = off(&pictures(DtypeChoice::Bf16, true), &exact);
         assert!(ours < 1.2 * libtorchs + 1e-4, "{cascade}/{name}: {ours} against {libtorchs}");
@@ -183,11 +203,20 @@ fn a_text_has_the_same_embedding_alone_and_with_others() {
     let folder = fixture("example");
     for dtype in [DtypeChoice::F32, DtypeChoice::Bf16] {
         let load = || {
-            TextEncoder::load(&folder.join("text_encoder"), &folder.join("tokenizer"), 12, &options(dtype))
+            TextEncoder::load(
+                &folder.join("text_encoder"),
+                &folder.join("tokenizer"),
+                12,
+                &options(dtype),
+            )
         };
         let encoder = load().unwrap();
-        let texts =
-            ["a red circle", "", "the dog on a bike in the snow above a blue square and 3 circles", "狗 dog"];
+        let texts = [
+            "a red circle",
+            "",
+            "the dog on a bike in the snow above a blue square and 3 circles",
+            "狗 dog",
+        ];
         let all = encoder.encode(&texts).unwrap();
         for (text, together) in texts.iter().zip(&all) {
             assert_eq!(together.embedding.shape, [12, encoder.dimension()]);
@@ -203,10 +232,11 @@ fn a_text_has_the_same_embedding_alone_and_with_others() {
 fn bf16_pictures_are_close_to_f32_pictures() {
     let (exact, rough) =
         (stage("example", "sr2", DtypeChoice::F32), stage("example", "sr2", DtypeChoice::Bf16));
-    let settings = settings(&exact, Sampler::DpmSolverPp, 2.0);
+    let settings = settings(&exact, Sampler::DpmSolverPlusPlus, 2.0);
     let rows = [row(&exact, 1)];
     let (exact, rough) = (render(&exact, &settings, &rows), render(&rough, &settings, &rows));
-    let worst = exact[0].data.iter().zip(&rough[0].data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst =
+        exact[0].data.iter().zip(&rough[0].data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.1, "{worst}");
 }
 
@@ -232,21 +262,23 @@ fn no_rows_make_no_pictures() {
 
 #[test]
 fn inputs_that_do_not_fit_are_refused_by_name() {
-    let (base, sr) = (stage("example", "base", DtypeChoice::F32), stage("example", "sr1", DtypeChoice::F32));
+    let (base, sr) =
+        (stage("example", "base", DtypeChoice::F32), stage("example", "sr1", DtypeChoice::F32));
     type Change = fn(&mut SamplerSettings, &mut RowInput);
     let cases: [(&StageModel, &str, Change); 14] = [
         (&base, "width", |settings, _| settings.width = 17),
         (&base, "height", |settings, _| settings.height = 0),
-        (&base, "guidance_scale", |settings, _| settings.guidance_scale = f64::NAN),
-        (&base, "noise_level", |settings, _| settings.noise_level = Some(1)),
-        (&sr, "noise_level", |settings, _| settings.noise_level = None),
-        (&sr, "noise_level", |settings, _| settings.noise_level = Some(1000)),
+        (&base, "guidance_scale", |settings, _| settings.sampling.guidance_scale = f64::NAN),
+        (&base, "noise_level", |settings, _| settings.sampling.noise_level = Some(1)),
+        (&sr, "noise_level", |settings, _| settings.sampling.noise_level = None),
+        (&sr, "noise_level", |settings, _| settings.sampling.noise_level = Some(1000)),
         (&base, "text", |_, row| row.text.shape[1] += 1),
         (&base, "text", |_, row| row.text.data.truncate(3)),
         (&base, "negative", |_, row| row.negative = None),
         (&base, "negative", |settings, row| {
-            settings.guidance_scale = 1.0;
-            settings.guidance_schedule = GuidanceSchedule::Oscillating { first: 1, low: 2.0 };
+            settings.sampling.guidance_scale = 1.0;
+            settings.sampling.guidance_schedule =
+                GuidanceSchedule::Oscillating { first: 1, low: 2.0 };
             row.negative = None;
         }),
         (&base, "negative", |_, row| {
@@ -273,7 +305,7 @@ fn inputs_that_do_not_fit_are_refused_by_name() {
 #[test]
 fn a_row_that_is_not_a_number_is_named() {
     let model = stage("example", "base", DtypeChoice::F32);
-    let settings = settings(&model, Sampler::DpmSolverPp, 2.0);
+    let settings = settings(&model, Sampler::DpmSolverPlusPlus, 2.0);
     let mut rows = [row(&model, 1), row(&model, 2)];
     rows[1].text.data[0] = f32::NAN;
     let result = model.render(&settings, &rows, &mut |_| ControlFlow::Continue(()));
@@ -285,7 +317,10 @@ fn a_stage_says_what_it_is() {
     let model = stage("deep", "efficient", DtypeChoice::F32);
     let description = model.describe();
     assert_eq!(description.class, "EfficientUNet2DModel");
-    assert_eq!((description.in_channels, description.out_channels, description.text_dim), (6, 3, 64));
+    assert_eq!(
+        (description.in_channels, description.out_channels, description.text_dim),
+        (6, 3, 64)
+    );
     assert_eq!((description.default_width, description.size_multiple), (32, 8));
     assert_eq!((description.dtype.as_str(), description.device.as_str()), ("f32", "cpu"));
     assert!(description.takes_low_res && description.parameters > 10_000);

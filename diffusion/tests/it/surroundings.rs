@@ -1,24 +1,27 @@
-//! What a process finds in its environment: settings that change bits change the class of device with them, and on the
-//! narrower instruction sets that they choose this crate computes what the reference does.
+//! A process's environment: settings that change bits also change the class of device. With the
+//! narrower instruction sets that some settings choose, this crate still computes the same as the
+//! reference.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use darkroom_diffusion::trace::{CheckOptions, TraceReport, check};
 use darkroom_diffusion::{
-    DeviceChoice, DtypeChoice, LoadOptions, RowInput, Sampler, SamplerSettings, StageModel, TextEncoder,
+    DeviceChoice, DtypeChoice, LoadOptions, RowInput, Sampler, SamplerSettings, Sampling,
+    StageModel, TextEncoder,
 };
 
 use super::fixture;
 
-/// Tells a child what to do; without it the child's test has nothing to do.
+/// Tells a child process what to do; without it the child's test does nothing.
 const CHILD: &str = "DARKROOM_TEST_CHILD";
 
-/// Runs a test of this binary by itself in an environment of its own, and gives what it printed behind `marker`.
+/// Runs one test of this binary in a separate process with its own environment, and returns what it
+/// printed after `marker`.
 fn child(test: &str, variables: &[(&str, &str)], marker: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-    // What this machine sets itself must not hide what is set here.
+    // The machine's own settings must not hide the tested ones.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if ["ONEDNN_", "DNNL_", "MKL_", "ATEN_"].iter().any(|begin| text.starts_with(begin)) {
@@ -27,8 +30,13 @@ fn child(test: &str, variables: &[(&str, &str)], marker: &str) -> String {
     }
     let output = command.envs(variables.iter().copied()).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{variables:?}: {printed}{}", String::from_utf8_lossy(&output.stderr));
-    let line = printed.lines().find_map(|line| line.split_once(marker)).map(|(_, rest)| rest.to_owned());
+    assert!(
+        output.status.success(),
+        "{variables:?}: {printed}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let line =
+        printed.lines().find_map(|line| line.split_once(marker)).map(|(_, rest)| rest.to_owned());
     line.unwrap_or_else(|| panic!("{test} printed nothing behind {marker}: {printed}"))
 }
 
@@ -42,26 +50,29 @@ fn options() -> LoadOptions {
     }
 }
 
-/// A picture and an embedding on libtorch's operations, as a sum of their bits, and the classes of both.
+/// A picture and an embedding computed with libtorch's operations, as a sum of their bits, and the
+/// classes of both.
 fn rendered() -> String {
     let encoder = fixture("deep/text_encoder");
     let encoder = TextEncoder::load(&encoder, &fixture("deep/tokenizer"), 14, &options()).unwrap();
     let text = encoder.encode(&["a green square in the snow"]).unwrap().remove(0).embedding;
     let stage = StageModel::load(&fixture("deep/base"), "base", &options()).unwrap();
-    let settings = SamplerSettings {
-        sampler: Sampler::Ddim,
-        steps: 2,
-        guidance_scale: 1.0,
-        width: 24,
-        height: 24,
-        ..SamplerSettings::default()
+    let settings =
+        SamplerSettings { sampling: Sampling::plain(Sampler::Ddim, 2), width: 24, height: 24 };
+    let row = RowInput {
+        text: text.clone(),
+        negative: None,
+        low_res: None,
+        init_image: None,
+        mask: None,
+        seed: 7,
     };
-    let row =
-        RowInput { text: text.clone(), negative: None, low_res: None, init_image: None, mask: None, seed: 7 };
-    let picture = stage.render(&settings, &[row], &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
-    let bits = text.data.iter().chain(&picture[0].data).fold(0xcbf2_9ce4_8422_2325_u64, |sum, value| {
-        (sum ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let picture =
+        stage.render(&settings, &[row], &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    let bits =
+        text.data.iter().chain(&picture[0].data).fold(0xcbf2_9ce4_8422_2325_u64, |sum, value| {
+            (sum ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     format!("{bits:016x} {} {}", stage.row_class(), encoder.row_class())
 }
 
@@ -127,9 +138,14 @@ fn child_replays_traces_on_libtorch_alone() {
 fn the_instruction_sets_of_older_cpus_compute_what_the_reference_does() {
     for variables in [
         &[("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")][..],
-        &[("ATEN_CPU_CAPABILITY", "default"), ("ONEDNN_MAX_CPU_ISA", "SSE41"), ("MKL_CBWR", "COMPATIBLE")],
+        &[
+            ("ATEN_CPU_CAPABILITY", "default"),
+            ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+            ("MKL_CBWR", "COMPATIBLE"),
+        ],
     ] {
-        let replayed = child("surroundings::child_replays_traces_on_libtorch_alone", variables, "replayed: ");
+        let replayed =
+            child("surroundings::child_replays_traces_on_libtorch_alone", variables, "replayed: ");
         assert_eq!(replayed, "4", "{variables:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What headers tell is what loading finds.
+//! A survey of the headers agrees with what loading finds.
 
 use darkroom_diffusion::{
     DeviceChoice, DtypeChoice, LoadOptions, StageModel, StageSurvey, TextEncoder, scan_weights,
@@ -26,18 +26,25 @@ fn a_survey_knows_what_loading_finds() {
     ] {
         let folder = fixture(stage);
         let survey = StageSurvey::read(&folder, None).unwrap();
-        let loaded = StageModel::load(&folder, "base", &options(DtypeChoice::F32)).unwrap().describe();
+        let loaded =
+            StageModel::load(&folder, "base", &options(DtypeChoice::F32)).unwrap().describe();
         assert_eq!(survey.weights.parameters, loaded.parameters, "{stage}");
-        assert_eq!((survey.class, survey.takes_low_res), (loaded.class, loaded.takes_low_res), "{stage}");
+        assert_eq!(
+            (survey.class, survey.takes_low_res),
+            (loaded.class, loaded.takes_low_res),
+            "{stage}"
+        );
         assert_eq!(survey.ignored_keys, loaded.ignored_keys, "{stage}");
         assert!(survey.unknown_keys.is_empty(), "{stage}: {:?}", survey.unknown_keys);
         let stored: u64 = survey.weights.stored.values().sum();
-        let on_disk: u64 = survey.weights.files.iter().map(|file| file.metadata().unwrap().len()).sum();
+        let on_disk: u64 =
+            survey.weights.files.iter().map(|file| file.metadata().unwrap().len()).sum();
         assert!(survey.weights.unused == 0 && stored <= on_disk, "{stage}");
         assert!(survey.weights.memory(true) < survey.weights.memory(false), "{stage}");
     }
     let folder = fixture("hub/if-i");
-    let text = TextEncoder::survey(&folder.join("text_encoder"), &folder.join("tokenizer"), None).unwrap();
+    let text =
+        TextEncoder::survey(&folder.join("text_encoder"), &folder.join("tokenizer"), None).unwrap();
     assert_eq!((text.dimension, text.vocabulary, text.tokens), (8, 144, 142));
     assert_eq!(
         (text.weights.variant.as_str(), text.weights.files.len()),

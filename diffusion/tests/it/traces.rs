@@ -1,4 +1,4 @@
-//! Recorded runs of the reference libraries, replayed: this crate computes what they compute.
+//! Replays recorded runs of the reference libraries: this crate must compute the same.
 
 use std::path::{Path, PathBuf};
 

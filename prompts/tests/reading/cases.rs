@@ -1,4 +1,4 @@
-//! Files that went wrong once, byte for byte.
+//! Files that once caused errors, byte for byte.
 
 use darkroom_prompts::{Format, Options};
 
@@ -34,19 +34,29 @@ fn a_table_with_a_header_gives_its_prompts_and_its_other_columns_as_labels() {
 #[test]
 fn a_table_under_another_name_is_never_rendered() {
     for name in ["drawbench.txt", "drawbench", "", "drawbench.prompts"] {
-        refused(DRAWBENCH, name, &["line 1: ", "Prompts,Category", "--format csv", "--format text"]);
+        refused(
+            DRAWBENCH,
+            name,
+            &["line 1: ", "Prompts,Category", "--format csv", "--format text"],
+        );
     }
     refused(DRAWBENCH, "d.json", &["line 1: ", ".json", "--format csv"]);
     refused(DRAWBENCH, "d.jsonl", &["line 1: ", ".jsonl", "--format csv"]);
-    let (prompts, _) = read_with(DRAWBENCH.as_bytes(), "d.txt", forced(Format::Csv)).expect("a table");
+    let (prompts, _) =
+        read_with(DRAWBENCH.as_bytes(), "d.txt", forced(Format::Csv)).expect("a table");
     assert_eq!(prompts.len(), 3);
-    let (prompts, _) = read_with(DRAWBENCH.as_bytes(), "d.csv", forced(Format::Text)).expect("lines");
-    assert_eq!(prompts[0].text, "Prompts,Category", "asked for, it is taken");
+    let (prompts, _) =
+        read_with(DRAWBENCH.as_bytes(), "d.csv", forced(Format::Text)).expect("lines");
+    assert_eq!(prompts[0].text, "Prompts,Category", "accepted, because the format was requested");
 }
 
 #[test]
 fn a_table_without_a_header_is_refused_with_its_columns() {
-    refused(QUOTED, "quoted.csv", &["line 1: ", "a red circle, big", "Colors", "--column", "header"]);
+    refused(
+        QUOTED,
+        "quoted.csv",
+        &["line 1: ", "a red circle, big", "Colors", "--column", "header"],
+    );
 }
 
 #[test]
@@ -57,7 +67,8 @@ fn json_lines_are_told_by_extensions_in_capitals_and_from_pipes() {
     }
     refused(UPPER, "UPPER.TXT", &["line 1: ", "JSON", "--format jsonl", "--format text"]);
     refused(UPPER, "a.csv", &["line 1: ", "JSON", "--format jsonl"]);
-    let (prompts, notes) = read_with(UPPER.as_bytes(), "a.json", Options::default()).expect("one meaning");
+    let (prompts, notes) =
+        read_with(UPPER.as_bytes(), "a.json", Options::default()).expect("one meaning");
     assert_eq!((prompts.len(), notes.len()), (2, 1));
     assert!(notes[0].message.contains("JSON lines"), "{notes:?}");
 }
@@ -93,7 +104,11 @@ fn an_escaped_control_character_is_refused_with_its_line() {
             .expect("good");
     assert_eq!(prompts[0].text, "a red circle\nabove a blue square", "a line break may be escaped");
     for escape in ["\\u001b", "\\u007f", "\\u0085", "\\u000b", "\\b"] {
-        refused(format!("{{\"prompt\": \"a{escape}\"}}"), "a.jsonl", &["line 1: ", "control character"]);
+        refused(
+            format!("{{\"prompt\": \"a{escape}\"}}"),
+            "a.jsonl",
+            &["line 1: ", "control character"],
+        );
     }
 }
 
@@ -107,10 +122,14 @@ fn byte_order_marks_and_line_ends_of_other_systems_are_no_part_of_prompts() {
 #[test]
 fn what_cannot_be_seen_is_no_prompt() {
     assert_eq!(texts(BLANKS, "nbsp.txt"), lines(&[(2, "a red circle")]));
-    for blank in
-        ["\u{feff}", "\u{200b}", "\u{a0}", "\u{2028}", "\u{85}", "\u{b}", "\u{c}", "\u{3000}", "\u{2060}"]
-    {
-        assert_eq!(texts(format!("a\n{blank}\n{blank}{blank}\nb"), "a.txt"), lines(&[(1, "a"), (4, "b")]));
+    for blank in [
+        "\u{feff}", "\u{200b}", "\u{a0}", "\u{2028}", "\u{85}", "\u{b}", "\u{c}", "\u{3000}",
+        "\u{2060}",
+    ] {
+        assert_eq!(
+            texts(format!("a\n{blank}\n{blank}{blank}\nb"), "a.txt"),
+            lines(&[(1, "a"), (4, "b")])
+        );
         let code = u32::from(blank.chars().next().expect("one"));
         let padded = format!("{{\"prompt\": \"\\u{code:04x}\"}}");
         refused(padded, "a.jsonl", &["line 1: ", "prompt is empty"]);
@@ -121,20 +140,82 @@ fn what_cannot_be_seen_is_no_prompt() {
 
 #[test]
 fn lines_with_a_hash_are_prompts_with_a_note_or_comments() {
-    let (prompts, notes) = read_with(COMMENTS.as_bytes(), "comments.txt", Options::default()).expect("text");
+    let (prompts, notes) =
+        read_with(COMMENTS.as_bytes(), "comments.txt", Options::default()).expect("text");
     assert_eq!(prompts.len(), 4);
     assert_eq!((notes.len(), notes[0].line), (1, Some(1)));
     assert!(notes[0].message.contains("line 1 and 1 other begin with #"), "{notes:?}");
     assert!(notes[0].message.contains("--comments"), "{notes:?}");
     let options = Options { comments: true, ..Options::default() };
-    let (prompts, notes) = read_with(COMMENTS.as_bytes(), "comments.txt", options.clone()).expect("text");
+    let (prompts, notes) =
+        read_with(COMMENTS.as_bytes(), "comments.txt", options.clone()).expect("text");
     let seen: Vec<_> = prompts.iter().map(|p| (p.line, p.text.as_str())).collect();
-    assert_eq!((seen.as_slice(), notes.len()), ([(3, "a red circle"), (5, "a green ring")].as_slice(), 0));
+    assert_eq!(
+        (seen.as_slice(), notes.len()),
+        ([(3, "a red circle"), (5, "a green ring")].as_slice(), 0)
+    );
     refused_with("# only\n# comments\n", "a.txt", options.clone(), &["no prompts"]);
     let commented = format!("# a table\n{DRAWBENCH}# its end, \"unclosed\n");
-    assert_eq!(read_with(commented.as_bytes(), "a.csv", options.clone()).expect("a table").0.len(), 3);
+    assert_eq!(
+        read_with(commented.as_bytes(), "a.csv", options.clone()).expect("a table").0.len(),
+        3
+    );
     let commented = format!("#\n{UPPER}  # more\n");
     assert_eq!(read_with(commented.as_bytes(), "", options).expect("JSON lines").0.len(), 2);
+}
+
+#[test]
+fn lines_written_as_in_programs_and_lists_get_a_note_and_stay_as_they_are() {
+    for (line, says) in [
+        ("\"a red circle\",", "line 2 and 1 other are in quotes (\"\\\"a red circle\\\",\")"),
+        ("'a red circle';", "in quotes"),
+        ("\u{201c}a red circle\u{201d}", "in quotes"),
+        ("`a red circle`", "in quotes"),
+        ("- a red circle", "line 2 and 1 other begin with the mark of a list (\"- a red circle\")"),
+        ("* a red circle", "mark of a list"),
+        ("  \u{2022} a red circle", "mark of a list"),
+        ("12. a red circle", "mark of a list"),
+        ("1) a red circle", "mark of a list"),
+    ] {
+        let text = format!("a blue star\n{line}\n{line}\n");
+        let (prompts, notes) = read_with(text.as_bytes(), "a.txt", Options::default()).expect(line);
+        assert_eq!((prompts[1].text.as_str(), notes.len()), (line, 1), "{notes:?}");
+        assert!(notes[0].message.contains(says), "{notes:?}");
+        let json = format!("{{\"prompt\": {}}}", serde_json::to_string(line).expect("JSON"));
+        assert_eq!(read(json, "a.jsonl").len(), 1, "nobody wonders at it in JSON");
+    }
+    let plain = "\"stop\" and \"go\"\n-5 degrees\n*\n3.5 stars\n2024 in red\n'tis a 'cat'\n\"\"\n12345. a\n";
+    assert_eq!(texts(plain, "a.txt").len(), 8);
+}
+
+#[test]
+fn what_is_fetched_or_copied_from_a_page_is_refused_by_what_it_is() {
+    for (text, says) in [
+        ("<prompts>\n<prompt>a cat</prompt>\n</prompts>\n", "XML"),
+        ("<p>a cat</p>\n", "a part of a web page"),
+        ("| prompt | tag |\n| --- | :---: |\n| a cat | x |\n", "Markdown"),
+        ("prompt | tag\n--- | ---\na cat | x\n", "Markdown"),
+        ("404: Not Found", "no such file"),
+        ("503 Service Unavailable\n", "no such file"),
+    ] {
+        for name in ["a.txt", "a.md", ""] {
+            refused(text, name, &["line 1: ", says, "--format text"]);
+        }
+        read_with(text.as_bytes(), "a.txt", forced(Format::Text)).expect("asked for");
+    }
+    refused("| prompt |\n| --- |\n| a cat |\n", "a.csv", &["Markdown"]);
+    let markdown = "prompt|tag\n---|---\na cat|x\n";
+    refused_with(
+        markdown,
+        "a.txt",
+        forced(Format::Csv),
+        &["line 2: ", "a separator line", "Markdown"],
+    );
+    let few =
+        "<cat-toy> on <grass>\n<lora:x:1> a cat\n<cat-toy>\n404: Not Found, a poster\na | b\n";
+    let (prompts, _) = read_with(few.as_bytes(), "a.txt", Options::default()).expect("prompts");
+    assert_eq!(prompts.len(), 5);
+    assert_eq!(texts("404: Not Found\na cat\n", "a.txt").len(), 2);
 }
 
 #[test]

@@ -4,10 +4,15 @@ use darkroom_prompts::{Options, Prompt, Sample};
 
 use crate::{lines, read, read_with, refused, refused_with, texts};
 
-/// A file with `images` images of five captions each, in an order of its own.
+/// A file with `images` images of five captions each, in shuffled order.
 fn coco(images: u64, reversed: bool) -> String {
     let mut annotations: Vec<_> = (0..images * 5)
-        .map(|id| format!("{{\"image_id\": {}, \"id\": {id}, \"caption\": \"caption {id}\"}}", id % images))
+        .map(|id| {
+            format!(
+                "{{\"image_id\": {}, \"id\": {id}, \"caption\": \"caption {id}\"}}",
+                id % images
+            )
+        })
         .collect();
     if reversed {
         annotations.reverse();
@@ -32,14 +37,14 @@ fn ids(prompts: &[Prompt]) -> Vec<&str> {
 
 #[test]
 fn arrays_of_strings_and_objects_give_prompts_with_their_lines() {
-    let json =
-        "\u{feff}[\n  \"a [red] circle\",\n  {\"prompt\": \"b\", \"seed\": 1},\n\n  \"c, \\\"d\\\"\" ]\n";
+    let json = "\u{feff}[\n  \"a [red] circle\",\n  {\"prompt\": \"b\", \"seed\": 1},\n\n  \"c, \\\"d\\\"\" ]\n";
     let expected = lines(&[(2, "a [red] circle"), (3, "b"), (5, "c, \"d\"")]);
     for name in ["a.json", "A.JSON", "", "a.dat"] {
         assert_eq!(texts(json, name), expected, "{name}");
     }
     assert_eq!(texts("[\"a\",\"b\"]", "a.json"), lines(&[(1, "a"), (1, "b")]));
-    let (prompts, notes) = read_with(json.as_bytes(), "a.jsonl", Options::default()).expect("one meaning");
+    let (prompts, notes) =
+        read_with(json.as_bytes(), "a.jsonl", Options::default()).expect("one meaning");
     assert_eq!((prompts.len(), notes.len()), (3, 1));
     refused(json, "a.txt", &["line 1: ", "JSON", "--format json"]);
     for (json, words) in [
@@ -62,7 +67,7 @@ fn arrays_of_strings_and_objects_give_prompts_with_their_lines() {
         ("", ["no prompts", "accepted"]),
     ] {
         if json.starts_with("{\"prompts\"") {
-            // On one line it is what JSON lines are.
+            // On one line it is the same as JSON lines.
             refused_with(json, "a.json", Options::default(), &words);
         } else {
             refused(json, "a.json", &words);
@@ -82,14 +87,18 @@ fn coco_captions_are_told_by_their_content_and_name_annotation_and_image() {
     assert_eq!(read(file.replace('\n', " "), "a.json").len(), 15, "on one line");
     let first = "{\"annotations\": [{\"image_id\": \"x-1\", \"id\": 5, \"caption\": \"a\\ncat\"}], \"images\": [{\"a\": [[{}]]}]}";
     let prompts = read(first, "a.json");
-    assert_eq!((prompts[0].text.as_str(), prompts[0].labels["image_id"].as_str()), ("a\ncat", "x-1"));
+    assert_eq!(
+        (prompts[0].text.as_str(), prompts[0].labels["image_id"].as_str()),
+        ("a\ncat", "x-1")
+    );
     refused(&file, "a.txt", &["line 1: ", "COCO", "--format coco"]);
     refused(&file, "a.csv", &["line 1: ", "COCO", "--format coco"]);
 }
 
 #[test]
 fn what_is_no_coco_captions_file_is_refused() {
-    let with = |annotation: &str| format!("{{\"images\": [],\n\"annotations\": [\n{annotation}\n]}}");
+    let with =
+        |annotation: &str| format!("{{\"images\": [],\n\"annotations\": [\n{annotation}\n]}}");
     for (annotation, words) in [
         ("{\"image_id\": 1, \"id\": 2, \"bbox\": [1, 2]}", ["line 3: ", "\"bbox\" is unknown"]),
         ("{\"image_id\": 1, \"id\": 2}", ["line 3: ", "no `caption`"]),
@@ -99,7 +108,10 @@ fn what_is_no_coco_captions_file_is_refused() {
         ("{\"image_id\": 1, \"id\": true, \"caption\": \"a\"}", ["line 3: ", "id is true"]),
         ("{\"image_id\": 1, \"id\": 2, \"caption\": null}", ["line 3: ", "no `caption`"]),
         ("{\"image_id\": 1, \"id\": 2, \"caption\": \" \"}", ["line 3: ", "empty"]),
-        ("{\"image_id\": 1, \"id\": 2, \"id\": 3, \"caption\": \"a\"}", ["line 3: ", "\"id\" occurs twice"]),
+        (
+            "{\"image_id\": 1, \"id\": 2, \"id\": 3, \"caption\": \"a\"}",
+            ["line 3: ", "\"id\" occurs twice"],
+        ),
         ("\"a caption\"", ["line 3: ", "the annotation is"]),
         (
             "{\"image_id\": 1, \"id\": 2, \"caption\": \"a\"},\n{\"image_id\": 1, \"id\": 2, \"caption\": \"b\"}",
@@ -115,7 +127,7 @@ fn what_is_no_coco_captions_file_is_refused() {
         "a.json",
         &["line 2: ", "occurs twice"],
     );
-    refused("{\"images\": [],\n\"annotations\": {}}", "a.json", &["line 2: ", "accepted here"]);
+    refused("{\"images\": [],\n\"annotations\": {}}", "a.json", &["line 2: ", "not expected here"]);
     refused("{\"images\": [],\n\"annotations\": [", "a.json", &["line 2: ", "the end of the file"]);
     let (_, notes) = read_with(
         "{\"info\": {},\n\"more\": 5,\n\"annotations\": [{\"image_id\": 1, \"id\": 2, \"caption\": \"a\"}]}"
@@ -165,7 +177,12 @@ fn samples_without_one_of_the_numbers_and_at_their_ends() {
     assert!(all.1[0].message.contains("200 prompts, not 201"), "{:?}", all.1);
     refused_with(&file, "a.json", sample(Some(0), None, 0), &["sample is 0", "1000000"]);
     refused_with(&file, "a.json", sample(Some(5), Some(0), 0), &["per-image is 0"]);
-    refused_with("a\nb\n", "a.txt", sample(Some(1), None, 0), &["sample is for COCO captions", "text"]);
+    refused_with(
+        "a\nb\n",
+        "a.txt",
+        sample(Some(1), None, 0),
+        &["sample is for COCO captions", "text"],
+    );
     refused_with(
         "{\"images\": [], \"annotations\": []}",
         "a.json",

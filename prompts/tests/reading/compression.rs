@@ -1,4 +1,5 @@
-//! gzip and zstd: told by content, bounded, and damaged ones refused. And files that are no text at all.
+//! gzip and zstd: recognised by content, limited in size, and refused if damaged. Also files that
+//! are not text at all.
 
 use std::io::Write as _;
 
@@ -23,8 +24,10 @@ fn zstd(bytes: impl AsRef<[u8]>) -> Vec<u8> {
 #[test]
 fn every_format_can_be_compressed_and_extensions_count_in_any_case() {
     type Pack = fn(&str) -> Vec<u8>;
-    let packs: [(Pack, [&str; 3]); 2] =
-        [(|text| gzip(text), [".gz", ".GZ", ".gzip"]), (|text| zstd(text), [".zst", ".ZST", ".zstd"])];
+    let packs: [(Pack, [&str; 3]); 2] = [
+        (|text| gzip(text), [".gz", ".GZ", ".gzip"]),
+        (|text| zstd(text), [".zst", ".ZST", ".zstd"]),
+    ];
     for (pack, extensions) in packs {
         for extension in extensions {
             let name = |name: &str| format!("{name}{extension}");
@@ -48,7 +51,8 @@ fn every_format_can_be_compressed_and_extensions_count_in_any_case() {
 
 #[test]
 fn a_file_that_is_only_named_compressed_is_read_with_a_note() {
-    let (prompts, notes) = read_with("a\n".as_bytes(), "a.txt.gz", Options::default()).expect("text");
+    let (prompts, notes) =
+        read_with("a\n".as_bytes(), "a.txt.gz", Options::default()).expect("text");
     assert_eq!((prompts.len(), notes.len()), (1, 1));
     assert!(notes[0].message.contains("not"), "{notes:?}");
 }
@@ -63,8 +67,9 @@ fn damaged_and_cut_data_is_refused() {
         let mut flipped = packed.clone();
         let middle = flipped.len() / 2;
         flipped[middle] ^= 0x55;
-        let error =
-            read_with(flipped.as_slice(), "a.txt", Options::default()).expect_err("damaged").to_string();
+        let error = read_with(flipped.as_slice(), "a.txt", Options::default())
+            .expect_err("damaged")
+            .to_string();
         assert!(error.contains(name) || error.contains("line "), "{error}");
         refused([packed, b"and more".to_vec()].concat(), "a.txt", &[name]);
     }
@@ -81,7 +86,8 @@ fn what_a_small_file_unpacks_to_is_bounded() {
         assert!(packed.len() < 100_000);
         refused_with(packed, "a.txt", bounded.clone(), &["more than 1 MiB when it is unpacked"]);
     }
-    // A frame whose header asks for a window of 2 GiB: magic, descriptor, window descriptor (exponent 21), an empty block.
+    // A frame whose header asks for a window of 2 GiB: magic, descriptor, window descriptor
+    // (exponent 21), an empty block.
     let wide: [u8; 9] = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x00, 0x00];
     refused(wide, "a.txt.zst", &["window", "128 MiB", "--long"]);
 }
@@ -99,7 +105,10 @@ fn files_that_are_no_text_are_refused_by_what_they_are() {
         (b"%PDF-1.7\n", "a PDF document"),
         (b"{\\rtf1\\ansi a prompt}", "an RTF document"),
         (b"PK\x03\x04\x14\0\x06\0[Content_Types].xml", "an Office document"),
-        (b"PK\x03\x04\x14\0\0\0mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "an OpenDocument"),
+        (
+            b"PK\x03\x04\x14\0\0\0mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
+            "an OpenDocument",
+        ),
         (b"PK\x03\x04\x14\0\0\0prompts.txt", "a ZIP archive"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document"),
         (b"PAR1\x15\x04\x15\0", "a Parquet file"),
@@ -119,8 +128,13 @@ fn files_that_are_no_text_are_refused_by_what_they_are() {
         }
         refused(gzip(bytes), "a.txt.gz", &["it is ", what]);
     }
-    for text in ["BMW in fog", "PAR1 of the course", "BZh is a prompt", "GIF89a in neon letters", "MM or II"]
-    {
+    for text in [
+        "BMW in fog",
+        "PAR1 of the course",
+        "BZh is a prompt",
+        "GIF89a in neon letters",
+        "MM or II",
+    ] {
         assert_eq!(texts(text, "a.txt"), lines(&[(1, text)]), "a prompt");
     }
     for (text, what) in [

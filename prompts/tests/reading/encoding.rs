@@ -1,4 +1,4 @@
-//! Encodings, line ends, and characters that are none.
+//! Encodings, line ends, and invalid characters.
 
 use darkroom_prompts::{Error, Format, Limits, Options};
 
@@ -8,7 +8,9 @@ const TEXT: &str = "a red circle\nécru 漢字 😀\nlast";
 
 fn utf16(text: &str, big_endian: bool, mark: bool) -> Vec<u8> {
     let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
-    units.flat_map(|unit: u16| if big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+    units
+        .flat_map(|unit: u16| if big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() })
+        .collect()
 }
 
 #[test]
@@ -25,7 +27,10 @@ fn utf_8_and_utf_16_with_any_line_ends_give_the_same_prompts() {
     }
     let json = "{\"prompt\": \"écru\"}\r\n";
     assert_eq!(texts(utf16(json, false, true), "a.jsonl"), lines(&[(1, "écru")]));
-    assert_eq!(texts(utf16("prompt\tnote\r\na b\tc\r\n", false, true), "a.tsv"), lines(&[(2, "a b")]));
+    assert_eq!(
+        texts(utf16("prompt\tnote\r\na b\tc\r\n", false, true), "a.tsv"),
+        lines(&[(2, "a b")])
+    );
     assert_eq!(
         texts("a\r\nb\rc\nd\r\r\n\ne", "mixed"),
         lines(&[(1, "a"), (2, "b"), (3, "c"), (4, "d"), (7, "e")])
@@ -51,11 +56,19 @@ fn other_encodings_are_refused_with_their_line_and_a_way_out() {
     refused(b"half \xed\xa0\x80 a character", "a.txt", &["line 1: ", "0xED"]);
     refused(b"too \xc0\xaflong", "a.txt", &["line 1: ", "0xC0"]);
     for (big_endian, name) in [(false, "UTF-16LE"), (true, "UTF-16BE")] {
-        refused(utf16("a red circle\n", big_endian, false), "a.txt", &["line 1: ", name, "iconv -f"]);
+        refused(
+            utf16("a red circle\n", big_endian, false),
+            "a.txt",
+            &["line 1: ", name, "iconv -f"],
+        );
     }
     let utf32: Vec<u8> = "a red circle".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
     refused(&utf32, "a.txt", &["line 1: ", "UTF-32LE"]);
-    refused([b"\xff\xfe\0\0".as_slice(), &utf32].concat(), "a.txt", &["line 1: ", "UTF-32", "iconv"]);
+    refused(
+        [b"\xff\xfe\0\0".as_slice(), &utf32].concat(),
+        "a.txt",
+        &["line 1: ", "UTF-32", "iconv"],
+    );
     let utf32: Vec<u8> = "a red circle".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
     refused(&utf32, "a.txt", &["line 1: ", "UTF-32BE"]);
     refused([b"\0\0\xfe\xff".as_slice(), &utf32].concat(), "a.txt", &["line 1: ", "UTF-32"]);
@@ -99,8 +112,14 @@ fn joined_files_lose_their_byte_order_marks_or_are_refused() {
     assert_eq!(texts("\u{feff}a\n\u{feff}b\n", "a.txt"), lines(&[(1, "a"), (2, "b")]));
     assert_eq!(texts("\u{feff}\u{feff}a\n", "a.txt"), lines(&[(1, "a")]));
     let json = "{\"prompt\": \"a\"}\n";
-    assert_eq!(texts(format!("\u{feff}{json}\u{feff}{json}"), "a.jsonl"), lines(&[(1, "a"), (2, "a")]));
-    assert_eq!(texts("\u{feff}prompt,tag\na,b\n\u{feff}c,d\n", "a.csv"), lines(&[(2, "a"), (3, "c")]));
+    assert_eq!(
+        texts(format!("\u{feff}{json}\u{feff}{json}"), "a.jsonl"),
+        lines(&[(1, "a"), (2, "a")])
+    );
+    assert_eq!(
+        texts("\u{feff}prompt,tag\na,b\n\u{feff}c,d\n", "a.csv"),
+        lines(&[(2, "a"), (3, "c")])
+    );
     refused("a\nb\u{feff}c\n", "a.txt", &["line 2: ", "U+FEFF", "joined"]);
     refused("prompt,tag\na,b\nprompt,tag\nc,d\n", "a.csv", &["line 3: ", "repeats the header"]);
 }
@@ -123,11 +142,15 @@ fn what_has_no_end_is_refused_after_bounded_reading() {
     assert!(matches!(error, Error::Line { line: 1, .. }), "{error}");
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
     let blank = std::io::repeat(b'\n');
-    let error = read_with(blank, "", Options { limits, ..Options::default() }).expect_err("endless");
+    let error =
+        read_with(blank, "", Options { limits, ..Options::default() }).expect_err("endless");
     assert!(error.to_string().contains("more than 1 MiB"), "{error}");
-    for (start, name) in
-        [("{\"prompt\": \"", "a.jsonl"), ("prompt\n\"", "a.csv"), ("[\"", "a.json"), ("[[", "a.json")]
-    {
+    for (start, name) in [
+        ("{\"prompt\": \"", "a.jsonl"),
+        ("prompt\n\"", "a.csv"),
+        ("[\"", "a.json"),
+        ("[[", "a.json"),
+    ] {
         let endless = std::io::Read::chain(start.as_bytes(), std::io::repeat(b'x'));
         let error = read_with(endless, name, Options::default()).expect_err("endless");
         assert!(matches!(error, Error::Line { .. }), "{name}: {error}");

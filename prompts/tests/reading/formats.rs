@@ -29,7 +29,10 @@ fn a_format_that_is_asked_for_counts_whatever_the_name_says() {
         reader.by_ref().try_for_each(|prompt| prompt.map(drop)).expect(name);
         reader.format()
     };
-    assert_eq!(format("{\"prompt\": \"a\"}", "a.txt", forced(Format::JsonLines)), Format::JsonLines);
+    assert_eq!(
+        format("{\"prompt\": \"a\"}", "a.txt", forced(Format::JsonLines)),
+        Format::JsonLines
+    );
     assert_eq!(format("prompt\na", "a.txt", forced(Format::Csv)), Format::Csv);
     assert_eq!(format("[\"a\"]", "a.txt", forced(Format::Json)), Format::Json);
     assert_eq!(format("[\"a\"]", "a.json", forced(Format::Text)), Format::Text);
@@ -45,8 +48,8 @@ fn a_format_that_is_asked_for_counts_whatever_the_name_says() {
 fn files_whose_name_says_that_they_are_something_else_are_refused() {
     for name in ["prompts.yaml", "prompts.YML", "a.toml", "a.html", "a.py", "a.yaml.gz"] {
         refused_with("- a red circle\n", name, Options::default(), &["named .", "--format text"]);
-        let (prompts, _) =
-            read_with("- a red circle\n".as_bytes(), name, forced(Format::Text)).expect("asked for");
+        let (prompts, _) = read_with("- a red circle\n".as_bytes(), name, forced(Format::Text))
+            .expect("asked for");
         assert_eq!(prompts.len(), 1);
     }
 }

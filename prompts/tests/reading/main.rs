@@ -1,4 +1,4 @@
-//! Prompt files as people have them, and as they break.
+//! Prompt files as people have them, and broken ones.
 
 mod cases;
 mod coco;
@@ -7,6 +7,7 @@ mod encoding;
 mod formats;
 mod memory;
 mod properties;
+mod settings;
 mod tables;
 mod values;
 
@@ -14,8 +15,12 @@ use std::io::Read;
 
 use darkroom_prompts::{Error, Format, Note, Options, Prompt, Reader};
 
-/// All prompts of a file and the notes on it, or what is wrong with it.
-fn read_with(bytes: impl Read, name: &str, options: Options) -> Result<(Vec<Prompt>, Vec<Note>), Error> {
+/// All prompts of a file and the notes about it, or its error.
+fn read_with(
+    bytes: impl Read,
+    name: &str,
+    options: Options,
+) -> Result<(Vec<Prompt>, Vec<Note>), Error> {
     let mut reader = Reader::open(bytes, Some(name).filter(|name| !name.is_empty()), options)?;
     let prompts = reader.by_ref().collect::<Result<Vec<_>, _>>()?;
     Ok((prompts, reader.notes()))
@@ -33,7 +38,7 @@ fn texts(bytes: impl AsRef<[u8]>, name: &str) -> Vec<(u64, String)> {
     read(bytes, name).into_iter().map(|prompt| (prompt.line, prompt.text)).collect()
 }
 
-/// The sentence that refuses a file, which says all of `words`.
+/// The sentence that refuses a file. It must contain all of `words`.
 fn refused(bytes: impl AsRef<[u8]>, name: &str, words: &[&str]) -> Error {
     refused_with(bytes, name, Options::default(), words)
 }

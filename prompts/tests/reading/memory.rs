@@ -4,7 +4,7 @@ use std::io::Read;
 
 use darkroom_prompts::{Options, Reader};
 
-/// A file that is made while it is read.
+/// A file that is generated while it is read.
 struct Rows<F> {
     rows: std::ops::Range<u64>,
     row: F,
@@ -14,7 +14,8 @@ struct Rows<F> {
 impl<F: Fn(u64) -> String> Read for Rows<F> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         if self.left.is_empty() {
-            self.left = self.rows.next().map(|number| (self.row)(number).into_bytes()).unwrap_or_default();
+            self.left =
+                self.rows.next().map(|number| (self.row)(number).into_bytes()).unwrap_or_default();
         }
         let length = self.left.len().min(into.len());
         into[..length].copy_from_slice(&self.left[..length]);

@@ -1,4 +1,4 @@
-//! Whatever the prompts are, and however the file arrives.
+//! Properties that hold for any prompts, however the file is split.
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::read_with;
 
-/// Gives a file in pieces of these lengths, over and over.
+/// Returns a file in pieces of these lengths, over and over.
 struct Split<'a> {
     bytes: &'a [u8],
     lengths: &'a [usize],
@@ -16,7 +16,8 @@ struct Split<'a> {
 
 impl Read for Split<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.lengths[self.turn % self.lengths.len()].min(into.len()).min(self.bytes.len());
+        let length =
+            self.lengths[self.turn % self.lengths.len()].min(into.len()).min(self.bytes.len());
         self.turn += 1;
         into[..length].copy_from_slice(&self.bytes[..length]);
         self.bytes = &self.bytes[length..];
@@ -24,7 +25,7 @@ impl Read for Split<'_> {
     }
 }
 
-/// A prompt with what tables and JSON must quote.
+/// A prompt with characters that tables and JSON must quote.
 fn prompt() -> impl Strategy<Value = String> {
     "[a-z\",;\t \u{e9}\u{4e00}\u{1f600}\\\\{}\\[\\]#=]{0,40}[a-z]"
 }
@@ -86,7 +87,7 @@ proptest! {
         prop_assert_eq!(text.into_iter().map(|prompt| prompt.text).collect::<Vec<_>>(), prompts);
     }
 
-    /// Where we accept a table, we read it as the csv crate does.
+    /// A table that is accepted here is read as the csv crate reads it.
     #[test]
     fn tables_are_read_as_others_read_them(text in "[ab,\"\n]{0,60}") {
         let table = format!("prompt,tag\n{text}");

@@ -1,6 +1,6 @@
 //! What values of JSON mean: the table in the crate's documentation, row by row.
 
-use darkroom_prompts::{Options, Prompt};
+use darkroom_prompts::{Labels, Options, Prompt};
 
 use crate::{read, read_with, refused, refused_with};
 
@@ -12,7 +12,7 @@ fn one(json: &str) -> Prompt {
 }
 
 fn labels() -> Options {
-    Options { labels: true, ..Options::default() }
+    Options { labels: Labels::All, ..Options::default() }
 }
 
 #[test]
@@ -25,8 +25,13 @@ fn null_and_absent_are_not_said_and_empty_text_is_said() {
         r#"{"prompt": "a", "negative": "", "images": 0, "style": "", "image": "", "mask": "", "custom_id": "", "labels": {}}"#,
     );
     let none = Some(String::new());
-    let expected =
-        Prompt { negative: none.clone(), style: none.clone(), image: none.clone(), mask: none, ..nothing };
+    let expected = Prompt {
+        negative: none.clone(),
+        style: none.clone(),
+        image: none.clone(),
+        mask: none,
+        ..nothing
+    };
     assert_eq!(empty, expected);
 }
 
@@ -40,7 +45,8 @@ fn every_field_is_read() {
         (full.style.as_deref(), full.image.as_deref(), full.mask.as_deref()),
         (Some("ink"), Some("i.png"), Some("m.png"))
     );
-    let labels: Vec<_> = full.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let labels: Vec<_> =
+        full.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(labels, [("k", "v"), ("n", "1.50"), ("o", r#"{"a":[1,2],"b":"c d"}"#)]);
     assert_eq!(one(r#""a \"quoted\" prompt""#).text, "a \"quoted\" prompt");
 }
@@ -57,7 +63,10 @@ fn what_is_not_quite_right_is_refused_with_what_it_is() {
         (r#"{"prompt": "a", "images": 10001}"#, ["images is 10001", "10000"]),
         (r#"{"prompt": "a", "images": 4294967296}"#, ["images is 4294967296", "10000"]),
         (r#"{"prompt": "a", "seed": -1}"#, ["seed is -1", "18446744073709551615"]),
-        (r#"{"prompt": "a", "seed": 18446744073709551616}"#, ["seed is 18446744073709551616", "accepted"]),
+        (
+            r#"{"prompt": "a", "seed": 18446744073709551616}"#,
+            ["seed is 18446744073709551616", "accepted"],
+        ),
         (r#"{"prompt": "a", "seed": "1"}"#, ["seed is \"1\"", "accepted"]),
         (r#"{"prompt": "a", "style": 1}"#, ["style is 1", "a string"]),
         (r#"{"prompt": "a", "image": false}"#, ["image is false", "a string"]),
@@ -91,15 +100,17 @@ fn what_is_not_quite_right_is_refused_with_what_it_is() {
 fn unknown_keys_become_labels_when_asked_for() {
     let line = r#"{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}"#;
     refused(line, "evaluation_metadata.jsonl", &["line 1: ", "\"tag\" is unknown", "--labels"]);
-    let (prompts, notes) = read_with(line.as_bytes(), "evaluation_metadata.jsonl", labels()).expect("kept");
+    let (prompts, notes) =
+        read_with(line.as_bytes(), "evaluation_metadata.jsonl", labels()).expect("kept");
     assert_eq!(notes, []);
     assert_eq!(prompts[0].text, "a photo of a bench");
     assert_eq!(prompts[0].labels["tag"], "single_object");
     assert_eq!(prompts[0].labels["include"], r#"[{"class":"bench","count":1}]"#);
     let both = r#"{"prompt": "a", "tag": "x", "labels": {"tag": "y"}}"#;
     refused_with(both, "a.jsonl", labels(), &["line 1: ", "\"tag\" occurs twice"]);
-    let (_, notes) = read_with(r#"{"prompt": "a", "negative_prompt": "b"}"#.as_bytes(), "a.jsonl", labels())
-        .expect("kept");
+    let (_, notes) =
+        read_with(r#"{"prompt": "a", "negative_prompt": "b"}"#.as_bytes(), "a.jsonl", labels())
+            .expect("kept");
     assert!(notes[0].message.contains("`negative`"), "{notes:?}");
     for (key, value, says) in [
         ("", "v".to_owned(), "blank"),
@@ -116,7 +127,12 @@ fn unknown_keys_become_labels_when_asked_for() {
         );
     }
     let many: String = (0..17).map(|number| format!(", \"k{number}\": 1")).collect();
-    refused_with(format!("{{\"prompt\": \"a\"{many}}}"), "a.jsonl", labels(), &["line 1: ", "17", "16"]);
+    refused_with(
+        format!("{{\"prompt\": \"a\"{many}}}"),
+        "a.jsonl",
+        labels(),
+        &["line 1: ", "17", "16"],
+    );
     refused_with(
         format!("{{\"prompt\": \"a\", \"k\": [{}]}}", "1,".repeat(600) + "1"),
         "a.jsonl",
@@ -129,7 +145,8 @@ fn unknown_keys_become_labels_when_asked_for() {
 fn another_key_can_hold_the_prompt() {
     let options = Options { column: Some("text".to_owned()), ..Options::default() };
     let (prompts, _) =
-        read_with(r#"{"text": "a", "seed": 1}"#.as_bytes(), "a.jsonl", options.clone()).expect("named");
+        read_with(r#"{"text": "a", "seed": 1}"#.as_bytes(), "a.jsonl", options.clone())
+            .expect("named");
     assert_eq!((prompts[0].text.as_str(), prompts[0].seed), ("a", Some(1)));
     refused_with(r#"{"prompt": "a"}"#, "a.jsonl", options, &["line 1: ", "\"prompt\" is unknown"]);
 }
@@ -144,7 +161,8 @@ fn a_custom_id_names_one_prompt_of_the_file() {
 
 #[test]
 fn nesting_without_end_is_refused_and_breaks_nothing() {
-    let deep = format!("{{\"prompt\": \"a\", \"k\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep =
+        format!("{{\"prompt\": \"a\", \"k\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     refused_with(&deep, "a.jsonl", labels(), &["line 1: ", "labels"]);
     refused(format!("[{deep}]"), "a.json", &["line 1: ", "\"k\" is unknown"]);
 }

@@ -1,12 +1,13 @@
-//! Waiting for tasks and results: bounded lists of tokens, the bells.
+//! How to wait for tasks and results: bounded lists of tokens, called bells.
 //!
-//! What adds tasks rings: it pushes a few tokens to the pool's bell. What leases tasks and leaves some behind rings again.
-//! So a task wakes about one of those who wait, and those wake more where there is more. A token that is lost with the
-//! process it went to costs a waiter up to the time between two looks.
+//! A script that adds tasks rings: it pushes a few tokens to the pool's bell. A script that leases
+//! tasks and leaves some behind rings again. So a task wakes about one waiter, and waiters wake
+//! more waiters if there are more tasks. If a token is lost together with the process that took it,
+//! a waiter waits at most until its next regular look.
 //!
-//! A process listens to a bell with one blocking read, on a connection of its own, while somebody here waits for it.
-//! Who waits here does so at a local notice and may stop at any time: no read is dropped half way. A token that comes
-//! when nobody here waits any more goes back.
+//! While somebody in this process waits, the process listens to the bell with one blocking read on
+//! a separate connection. Waiters wait for a local notification and may stop at any time, so no
+//! read is dropped half way. A token that arrives when nobody waits any more is put back.
 
 use std::{
     collections::HashMap,
@@ -26,7 +27,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    connection::{Link, Pace},
+    connection::{Link, with_jitter},
     script::SCRIPTS,
     target::Channel,
 };
@@ -43,15 +44,15 @@ pub(super) struct Bells {
 #[derive(Debug)]
 struct Bell {
     key: String,
-    /// How many wait here.
+    /// How many wait for it.
     waiting: AtomicUsize,
-    /// Somebody began to wait.
+    /// Notified when somebody begins to wait.
     wanted: Notify,
-    /// A token came.
+    /// Notified when a token comes.
     rung: Notify,
 }
 
-/// Somebody waits for bells.
+/// Somebody who waits for bells.
 #[derive(Debug)]
 pub(super) struct Interest(Vec<Arc<Bell>>);
 
@@ -61,7 +62,7 @@ impl Bells {
         Self { link, bells: Mutex::default(), _stop_on_drop: stop.clone().drop_guard(), stop }
     }
 
-    /// Begins to wait; a ring from now on is not missed.
+    /// Begins to wait. No later ring is missed.
     pub(super) fn listen(&self, keys: &[&str]) -> Interest {
         let bells: Vec<_> = keys.iter().map(|key| self.bell(key)).collect();
         for bell in &bells {
@@ -96,7 +97,7 @@ impl Interest {
             return sleep(wait).await;
         }
         let rings = self.0.iter().map(|bell| Box::pin(bell.rung.notified()));
-        // Over time, those who wait look for themselves.
+        // When the time is over, the waiter looks for itself.
         let _ = timeout(wait, select_all(rings)).await;
     }
 }
@@ -109,10 +110,10 @@ impl Drop for Interest {
     }
 }
 
-/// Passes tokens on for as long as the queue lives.
+/// Passes tokens on while the queue lives.
 async fn listen(link: Arc<Link>, bell: Arc<Bell>) {
     let mut connection: Option<Channel> = None;
-    let mut pace = Pace::default();
+    let mut backoff = link.options().backoff();
     let mut failed = false;
     loop {
         while bell.waiting.load(Ordering::SeqCst) == 0 {
@@ -124,7 +125,7 @@ async fn listen(link: Arc<Link>, bell: Arc<Bell>) {
                 Ok(made) => {
                     connection = Some(made);
                     if failed {
-                        // What rang meanwhile may be lost: everybody looks.
+                        // Rings may have been lost meanwhile, so everybody looks.
                         bell.rung.notify_waiters();
                     }
                     continue;
@@ -134,7 +135,8 @@ async fn listen(link: Arc<Link>, bell: Arc<Bell>) {
         };
         match heard {
             Ok(token) => {
-                (pace, failed) = (Pace::default(), false);
+                backoff.reset();
+                failed = false;
                 if token {
                     pass_on(&link, &bell).await;
                 }
@@ -143,29 +145,32 @@ async fn listen(link: Arc<Link>, bell: Arc<Bell>) {
                 tracing::debug!(bell = bell.key, %error, "listening again");
                 connection = None;
                 failed = true;
-                sleep(pace.next(link.options())).await;
+                sleep(with_jitter(backoff.pause())).await;
             }
         }
     }
 }
 
-/// Waits for one token; false when none came for a while.
+/// Waits for one token; false if none came in time.
 async fn next_token(link: &Link, key: &str, connection: &mut Channel) -> Result<bool, RedisError> {
     let block = link.options().block;
     let mut read = cmd("BLPOP");
     read.arg(key).arg(block.as_secs_f64());
     match timeout(block + link.options().command, connection.send(&read)).await {
         Ok(answer) => Ok(answer? != Value::Nil),
-        Err(_) => {
-            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "a read was not answered in time").into())
-        }
+        Err(_) => Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "a read was not answered in time",
+        )
+        .into()),
     }
 }
 
 async fn pass_on(link: &Link, bell: &Bell) {
     if bell.waiting.load(Ordering::SeqCst) > 0 {
         bell.rung.notify_one();
-    } else if let Err(error) = link.ask::<i64>(&SCRIPTS.ring, SCRIPTS.ring.call(&[&bell.key])).await {
-        tracing::debug!(bell = bell.key, %error, "a token is lost");
+    } else if let Err(error) = link.ask::<i64>(&SCRIPTS.ring, SCRIPTS.ring.call(&[&bell.key])).await
+    {
+        tracing::debug!(bell = bell.key, %error, "a bell's token could not be put back");
     }
 }

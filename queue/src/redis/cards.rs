@@ -1,5 +1,5 @@
-//! Workers' cards: a hash of cards and a sorted set of when each was last seen, by Redis's clock; and what is wished of
-//! them, who is to drain and who gets nothing.
+//! Workers' cards: a hash of cards, a sorted set of the times they were last seen by Redis's clock,
+//! and the orders for workers: who must drain and who gets nothing.
 
 use std::time::Duration;
 
@@ -11,24 +11,36 @@ use crate::{
     task::{Orders, WorkerCard},
 };
 
-/// Cards older than this are forgotten whatever a reader asks for, so that the list stays bounded.
+/// Cards older than this are dropped, whatever a reader asks for, so that the list stays bounded.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-pub(super) async fn announce(link: &Link, farm: &FarmKeys, card: &WorkerCard) -> Result<Orders, Error> {
+pub(super) async fn announce(
+    link: &Link,
+    farm: &FarmKeys,
+    card: &WorkerCard,
+) -> Result<Orders, Error> {
     let text = serde_json::to_string(card).map_err(|error| Error::Malformed(error.to_string()))?;
     let mut call = SCRIPTS.announce.call(&[&farm.cards, &farm.seen, &farm.drain, &farm.aside]);
     call.arg(&card.id.0).arg(text).arg(LIFETIME.as_millis().to_string());
     Ok(orders(link.ask::<(i64, i64)>(&SCRIPTS.announce, call).await?))
 }
 
-pub(super) async fn ask_to_drain(link: &Link, farm: &FarmKeys, worker: &WorkerId) -> Result<(), Error> {
+pub(super) async fn ask_to_drain(
+    link: &Link,
+    farm: &FarmKeys,
+    worker: &WorkerId,
+) -> Result<(), Error> {
     let mut call = SCRIPTS.ask_to_drain.call(&[&farm.drain]);
     call.arg(&worker.0).arg(LIFETIME.as_millis().to_string());
     link.ask::<i64>(&SCRIPTS.ask_to_drain, call).await.map(drop)
 }
 
-/// Replaces who gets nothing, in one of the sets that say so.
-pub(super) async fn set_aside(link: &Link, key: &str, workers: &[(WorkerId, Duration)]) -> Result<(), Error> {
+/// Replaces the workers that get nothing, in one of the sets that list them.
+pub(super) async fn set_aside(
+    link: &Link,
+    key: &str,
+    workers: &[(WorkerId, Duration)],
+) -> Result<(), Error> {
     let mut call = SCRIPTS.set_aside.call(&[key]);
     for (worker, time) in workers {
         call.arg(&worker.0).arg(time.as_millis().to_string());
@@ -42,7 +54,11 @@ pub(super) async fn withdraw(link: &Link, farm: &FarmKeys, worker: &WorkerId) ->
     link.ask::<i64>(&SCRIPTS.withdraw, call).await.map(drop)
 }
 
-pub(super) async fn workers(link: &Link, farm: &FarmKeys, since: Duration) -> Result<Vec<WorkerCard>, Error> {
+pub(super) async fn workers(
+    link: &Link,
+    farm: &FarmKeys,
+    since: Duration,
+) -> Result<Vec<WorkerCard>, Error> {
     let mut call = SCRIPTS.workers.call(&[&farm.cards, &farm.seen, &farm.drain, &farm.aside]);
     call.arg(since.min(LIFETIME).as_millis().to_string());
     let cards: Vec<(u64, String, i64, i64)> = link.ask(&SCRIPTS.workers, call).await?;
@@ -60,7 +76,8 @@ fn card(age_ms: u64, text: &str) -> Option<WorkerCard> {
     let seen_seconds_ago = Duration::from_millis(age_ms).as_secs_f64();
     match serde_json::from_str::<WorkerCard>(text) {
         Ok(card) => Some(WorkerCard { seen_seconds_ago, ..card }),
-        // Of another release, perhaps; its next one may do, and a silent one's is forgotten in time.
+        // Perhaps it comes from another release. The worker's next card may be readable; the card
+        // of a silent worker expires.
         Err(error) => {
             tracing::debug!(%error, "a worker's card cannot be read");
             None

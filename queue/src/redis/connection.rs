@@ -1,4 +1,5 @@
-//! The connection that commands share: made again for ever, with growing and varied pauses, whatever Redis does.
+//! The connection that all commands share. It is made again for ever, with growing and randomised
+//! pauses.
 
 use std::{
     collections::HashMap,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use darkroom_core::backoff::varied;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value, from_redis_value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -20,29 +22,30 @@ use super::{
 };
 use crate::Error;
 
-/// See the module.
+/// A connection to Redis that is made again whenever it breaks.
 pub(super) struct Link {
     target: Target,
     options: Options,
     current: Mutex<Current>,
-    /// Held by the one who makes a connection; says when the next attempt may be.
+    /// Held while a connection is made; says when the next attempt may start.
     attempt: tokio::sync::Mutex<Instant>,
     failures: AtomicU32,
 }
 
 struct Current {
     channel: Option<Channel>,
-    /// Raised by every connection, so that an old one's failure does not end a new one.
+    /// Raised by every new connection, so that a failure of an old one does not end the new one.
     generation: u64,
-    /// When Redis last was unreachable, unable, or met for the first time.
+    /// When Redis was last unreachable, unable to serve, or a new server.
     trouble: Instant,
-    /// Run id of the server as last met, by the key it was asked for: a cluster has several.
+    /// Last known run id of the server, by the key that was asked for: a cluster has several
+    /// servers.
     servers: HashMap<String, String>,
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The target holds a password.
+        // The target contains a password.
         f.debug_struct("Link").field("options", &self.options).finish_non_exhaustive()
     }
 }
@@ -50,7 +53,8 @@ impl fmt::Debug for Link {
 impl Link {
     pub(super) fn new(target: Target, options: Options) -> Self {
         let now = Instant::now();
-        let current = Current { channel: None, generation: 0, trouble: now, servers: HashMap::new() };
+        let current =
+            Current { channel: None, generation: 0, trouble: now, servers: HashMap::new() };
         Self {
             target,
             options,
@@ -60,7 +64,7 @@ impl Link {
         }
     }
 
-    /// Where Redis is, for people; without the password.
+    /// Where Redis is, for people, without the password.
     pub(super) fn address(&self) -> String {
         self.target.to_string()
     }
@@ -69,13 +73,17 @@ impl Link {
         &self.options
     }
 
-    /// Runs a script, loading it first where the server does not know it.
-    pub(super) async fn ask<T: FromRedisValue>(&self, script: &Script, call: Cmd) -> Result<T, Error> {
+    /// Runs a script, and loads it first if the server does not know it.
+    pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        call: Cmd,
+    ) -> Result<T, Error> {
         let value = self.run(script, call).await.map_err(unavailable)?;
         from_redis_value(value).map_err(|error| Error::Malformed(error.to_string()))
     }
 
-    /// The same, as Redis answers.
+    /// The same, with Redis's own reply.
     pub(super) async fn run(&self, script: &Script, call: Cmd) -> Result<Value, RedisError> {
         match self.send(&call).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -86,14 +94,14 @@ impl Link {
         }
     }
 
-    /// Sends one command within the limit of time.
+    /// Sends one command, with a time limit.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
         let deadline = Instant::now() + self.options.command;
         let (generation, mut channel) = match timeout_at(deadline, self.channel()).await {
             Ok(channel) => channel?,
             Err(_) => {
                 self.current().trouble = Instant::now();
-                return Err(too_late("no connection to Redis in time"));
+                return Err(too_late("the connection to Redis timed out"));
             }
         };
         match timeout_at(deadline, channel.send(command)).await {
@@ -114,27 +122,27 @@ impl Link {
         }
     }
 
-    /// A connection of one's own, for a read that blocks.
+    /// A separate connection, for a read that blocks.
     pub(super) async fn dedicated(&self) -> Result<Channel, RedisError> {
         let deadline = Instant::now() + self.options.command;
         match timeout_at(deadline, self.target.connect(self.options.connect)).await {
             Ok(connected) => connected,
-            Err(_) => Err(too_late("no connection to Redis in time")),
+            Err(_) => Err(too_late("the connection to Redis timed out")),
         }
     }
 
-    /// How long Redis has been reachable and the same.
+    /// How long the same Redis has been reachable.
     pub(super) fn since_trouble(&self) -> Duration {
         self.current().trouble.elapsed()
     }
 
-    /// Run id of the server that holds a key, as last met; empty before.
+    /// Last known run id of the server that holds a key; empty before the first.
     pub(super) fn known_server(&self, key: &str) -> String {
         self.current().servers.get(key).cloned().unwrap_or_default()
     }
 
-    /// Takes note of the run id of the server that holds a key, and says whether it is another one than before: it
-    /// restarted, or a proxy leads elsewhere now.
+    /// Records the run id of the server that holds a key, and returns whether it changed: the
+    /// server restarted, or a proxy now leads to another one.
     pub(super) fn meet_server(&self, key: &str, run_id: String) -> bool {
         let mut current = self.current();
         let before = current.servers.insert(key.to_owned(), run_id);
@@ -155,7 +163,7 @@ impl Link {
         }
         sleep_until(*next_attempt).await;
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        *next_attempt = Instant::now() + pause(&self.options, failures);
+        *next_attempt = Instant::now() + with_jitter(self.options.backoff().after(failures));
         let connected = self.target.connect(self.options.connect).await;
         let mut current = self.current();
         current.trouble = Instant::now();
@@ -179,28 +187,15 @@ impl Link {
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        // Every change under the lock is complete in itself, so a panic elsewhere leaves no
+        // half-done change.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Growing pauses after failures.
-#[derive(Debug, Default)]
-pub(super) struct Pace(u32);
-
-impl Pace {
-    pub(super) fn next(&mut self, options: &Options) -> Duration {
-        let failures = self.0;
-        self.0 = failures.saturating_add(1);
-        pause(options, failures)
-    }
-}
-
-/// Doubles with each failure up to the longest; between half and all of it, so that a farm does not knock in step.
-fn pause(options: &Options, failures: u32) -> Duration {
-    let full = options.first_pause.saturating_mul(1 << failures.min(16)).min(options.longest_pause);
-    let thousandth = u32::try_from(uuid::Uuid::new_v4().as_u128() % 1000).unwrap_or(0);
-    full / 2 + full / 2 * thousandth / 1000
+/// A pause with jitter, so that the processes of a farm do not all retry at once.
+pub(super) fn with_jitter(pause: Duration) -> Duration {
+    varied(pause, uuid::Uuid::new_v4().as_u128())
 }
 
 /// Whether workers may have been unable to renew leases.
@@ -225,7 +220,8 @@ fn too_late(what: &'static str) -> RedisError {
     std::io::Error::new(std::io::ErrorKind::TimedOut, what).into()
 }
 
-/// Whatever Redis said, trying again may help: it is not ours to know that it will not.
+/// Every error from Redis counts as temporary, because this client cannot know that a retry is
+/// useless.
 pub(super) fn unavailable(error: RedisError) -> Error {
     Error::Unavailable(match error.code() {
         Some("OOM") => "Redis is out of memory; raise its maxmemory".to_owned(),
@@ -247,7 +243,10 @@ mod tests {
         let hour = Duration::from_secs(3600);
         tokio::time::advance(hour).await;
         assert!(!link.meet_server("a", "1".to_owned()) && !link.meet_server("b", "2".to_owned()));
-        assert!(!link.meet_server("a", "1".to_owned()), "each key's server for itself");
+        assert!(
+            !link.meet_server("a", "1".to_owned()),
+            "the servers of different keys are separate"
+        );
         assert_eq!(link.since_trouble(), hour);
         assert!(link.meet_server("a", "3".to_owned()));
         assert_eq!(link.since_trouble(), Duration::ZERO);
@@ -257,9 +256,15 @@ mod tests {
     #[test]
     fn pauses_grow_to_the_longest_and_vary() {
         let options = Options::default();
-        let pauses: Vec<Duration> = (0..40).map(|failures| pause(&options, failures)).collect();
+        let backoff = options.backoff();
+        let pauses: Vec<Duration> =
+            (0..40).map(|failures| with_jitter(backoff.after(failures))).collect();
         assert!(pauses[0] <= options.first_pause);
-        assert!(pauses[20..].iter().all(|p| (options.longest_pause / 2..=options.longest_pause).contains(p)));
+        assert!(
+            pauses[20..]
+                .iter()
+                .all(|p| (options.longest_pause / 2..=options.longest_pause).contains(p))
+        );
         assert!(pauses[20..].windows(2).any(|pair| pair[0] != pair[1]));
     }
 }

@@ -1,4 +1,4 @@
-//! How the server is set up, and what to warn of.
+//! How the server is set up, and warnings about it.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use redis::{RedisError, Value, from_redis_value};
 
 use super::{connection::Link, keys::FarmKeys, script::SCRIPTS};
 
-/// What a server says of itself.
+/// What a server reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Version, as Redis counts; Valkey names the one it is compatible with.
+    /// Version as Redis counts it; Valkey reports the one that it is compatible with.
     pub version: String,
-    /// Fresh for every start of the server.
+    /// New for every start of the server.
     pub run_id: String,
     /// Bytes in use.
     pub used_memory: u64,
@@ -19,7 +19,7 @@ pub struct Health {
     pub max_memory: u64,
     /// What it does when full.
     pub max_memory_policy: String,
-    /// What an operator should change, a sentence each.
+    /// What an operator should change, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -37,10 +37,12 @@ impl Health {
             ));
         }
         if fact("role") == "slave" {
-            warnings.push("this Redis is a replica and takes no writes; name the primary".to_owned());
+            warnings
+                .push("this Redis is a replica and takes no writes; name the primary".to_owned());
         }
         if fact("rdb_last_bgsave_status") == "err" {
-            warnings.push("Redis cannot save to disk and may refuse writes; see its log".to_owned());
+            warnings
+                .push("Redis cannot save to disk and may refuse writes; see its log".to_owned());
         }
         Self {
             version: fact("redis_version").to_owned(),
@@ -62,7 +64,7 @@ impl Health {
     }
 }
 
-pub(super) async fn read(link: &Link, farm: &FarmKeys) -> Result<Health, RedisError> {
+pub(super) async fn read_health(link: &Link, farm: &FarmKeys) -> Result<Health, RedisError> {
     let value: Value = link.run(&SCRIPTS.info, SCRIPTS.info.call(&[&farm.owner])).await?;
     Ok(Health::parse(&from_redis_value::<String>(value)?))
 }

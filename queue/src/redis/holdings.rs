@@ -1,8 +1,8 @@
-//! Leases that workers of this process know of.
+//! Leases that workers of this process know.
 //!
-//! An answer that is lost on its way leaves tasks leased in a worker's name that it never saw. The next lease then says
-//! which ones it knows, and the others go back to the head of the line at once, instead of running out as if the
-//! worker had died.
+//! If an answer is lost on its way, tasks are leased to a worker that never saw them. The worker's
+//! next lease call then lists the leases that it knows, and the others go back to the head of the
+//! line at once. Otherwise they would have to expire as if the worker had died.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,13 +22,13 @@ pub(super) struct Holdings(Mutex<HashMap<Holder, Holding>>);
 #[derive(Debug, Default)]
 struct Holding {
     known: HashSet<EntryId>,
-    /// Calls under way: what they lease is not known yet.
+    /// Calls that run now: what they lease is not known yet.
     calls: usize,
-    /// A call ended without an answer.
+    /// A call ended without an answer, so there may be unknown leases.
     in_doubt: bool,
 }
 
-/// A call that may lease.
+/// A call that may lease tasks.
 pub(super) struct Call<'a> {
     holdings: &'a Holdings,
     holder: Holder,
@@ -49,7 +49,7 @@ impl Holdings {
         Call { holdings: self, holder, known_after_doubt, answered: false }
     }
 
-    /// Leases that are no more.
+    /// Removes leases that have ended.
     pub(super) fn ended(&self, pool: &PoolId, worker: &WorkerId, leases: &[EntryId]) {
         if leases.is_empty() {
             return;
@@ -60,13 +60,14 @@ impl Holdings {
     }
 
     fn locked(&self) -> MutexGuard<'_, HashMap<Holder, Holding>> {
-        // Every change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        // Every change under the lock is complete in itself, so a panic elsewhere leaves no
+        // half-done change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Call<'_> {
-    /// The leases this worker knows of, where others may be in its name.
+    /// The leases this worker knows, if there may be others in its name.
     pub(super) fn known_after_doubt(&self) -> Option<&[EntryId]> {
         self.known_after_doubt.as_deref()
     }
@@ -91,7 +92,7 @@ impl Drop for Call<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::{pool, task};
+    use crate::redis::samples::{pool, task};
 
     fn lease(id: &str) -> Lease {
         let worker = WorkerId("w".to_owned());
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_lost_answer_is_settled_once_and_never_while_another_call_is_under_way() {
-        let (holdings, pool, worker) = (Holdings::default(), pool("base"), WorkerId("w".to_owned()));
+        let (holdings, pool, worker) =
+            (Holdings::default(), pool("base"), WorkerId("w".to_owned()));
         let first = holdings.begin(&pool, &worker);
         assert!(first.known_after_doubt().is_none());
         first.answered(&[lease("1-0"), lease("2-0")]);
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(settling.known_after_doubt(), Some(&[EntryId("1-0".to_owned())][..]));
         drop(settling);
         let again = holdings.begin(&pool, &worker);
-        assert!(again.known_after_doubt().is_some(), "the settling call had no answer either");
+        assert!(again.known_after_doubt().is_some(), "the second call had no answer either");
         let beside = holdings.begin(&pool, &worker);
         assert!(beside.known_after_doubt().is_none());
         beside.answered(&[]);

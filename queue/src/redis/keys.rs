@@ -1,39 +1,41 @@
-//! Names of the keys. Keys of one pool share a hash tag, and so a slot of a cluster.
+//! Names of the keys. The keys of one pool share a hash tag, and so they are in one slot of a
+//! cluster.
 
 use crate::task::PoolId;
 
 /// Longest farm id.
 const FARM_ID: usize = 64;
 
-/// Names the keys of a farm.
+/// The names of a farm's keys.
 #[derive(Clone, Debug)]
 pub(super) struct FarmKeys {
     /// The farm's id.
     pub(super) farm: String,
-    /// Identity of the SQL database whose queue this is.
+    /// Identity of the SQL database that uses this queue.
     pub(super) owner: String,
     /// Hash: worker to card.
     pub(super) cards: String,
-    /// Sorted set: workers by their last sign of life, milliseconds by Redis's clock.
+    /// Sorted set: workers by the time of their last sign of life, milliseconds by Redis's clock.
     pub(super) seen: String,
-    /// Sorted set: workers that are to drain, by when that was wished.
+    /// Sorted set: workers that must drain, by the time of that request.
     pub(super) drain: String,
-    /// Sorted set: workers that get nothing, by until when.
+    /// Sorted set: workers that get nothing, by the time until which.
     pub(super) aside: String,
 }
 
-/// Names of one pool's keys.
+/// The names of one pool's keys.
 #[derive(Clone, Debug)]
 pub(super) struct PoolKeys {
-    /// Stream: the line, and what was leased from it.
+    /// Stream: waiting tasks, and those leased from it.
     pub(super) tasks: String,
-    /// Stream: tasks handed back, which come before the line.
+    /// Stream: tasks that were handed back; they come before the other waiting tasks.
     pub(super) head: String,
     /// List: tokens for workers that wait.
     pub(super) bell: String,
-    /// Id of the newest suspect that was added to the line.
+    /// Id of the newest suspect that was added to the stream of tasks.
     pub(super) suspect: String,
-    /// Sorted set: workers that get nothing, by until when, milliseconds by Redis's clock.
+    /// Sorted set: workers that get nothing, by the time until which, milliseconds by Redis's
+    /// clock.
     pub(super) aside: String,
     /// Stream: results.
     pub(super) results: String,
@@ -42,7 +44,8 @@ pub(super) struct PoolKeys {
 }
 
 impl FarmKeys {
-    /// None for an id that would not do in a hash tag; accepted: 1 to 64 letters, digits, `-` and `_`.
+    /// `None` for an id that cannot be in a hash tag; accepted: 1 to 64 letters, digits, `-` and
+    /// `_`.
     pub(super) fn new(farm: &str) -> Option<Self> {
         let fits = (1..=FARM_ID).contains(&farm.len())
             && farm.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -73,12 +76,13 @@ impl FarmKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::pool;
+    use crate::redis::samples::pool;
 
     #[test]
     fn a_pools_keys_share_one_hash_tag_and_differ_otherwise() {
         let keys = FarmKeys::new("farm-1").unwrap().pool(&pool("base"));
-        let all = [keys.tasks, keys.head, keys.bell, keys.suspect, keys.aside, keys.results, keys.rung];
+        let all =
+            [keys.tasks, keys.head, keys.bell, keys.suspect, keys.aside, keys.results, keys.rung];
         let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
         assert!(all.iter().all(|key| tag(key) == tag(&all[0])));
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
@@ -86,6 +90,8 @@ mod tests {
 
     #[test]
     fn a_farm_id_cannot_break_the_tag() {
-        assert!(["", "a}b", "{", "a b", &"x".repeat(65)].iter().all(|id| FarmKeys::new(id).is_none()));
+        assert!(
+            ["", "a}b", "{", "a b", &"x".repeat(65)].iter().all(|id| FarmKeys::new(id).is_none())
+        );
     }
 }

@@ -1,33 +1,45 @@
-//! Sizes and times.
+//! Limits and times.
 
 use std::time::Duration;
 
-/// Sizes and times of a [`RedisQueue`](super::RedisQueue).
+use darkroom_core::backoff::Backoff;
+
+/// Limits and times of a [`RedisQueue`](super::RedisQueue).
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Most entries of one pool, tasks and unacknowledged results together.
     pub pool_limit: usize,
-    /// Results read by a committer and not acknowledged for so long are given to another one that asks.
+    /// Time after which results that a committer read and did not acknowledge go to another one.
     pub takeover: Duration,
-    /// Longest time of one command, making a connection included.
+    /// Most time for one command, including making a connection.
     pub command: Duration,
-    /// Longest time of making a connection.
+    /// Most time for making a connection.
     pub connect: Duration,
-    /// How long Redis holds a read that waits: for so long tokens may come to a process where nobody waits any more, which
-    /// gives them back. Such a read has a connection of its own, and `command` more time than this to be answered.
+    /// How long Redis holds a read that waits. For this time, tokens may still come to a process in
+    /// which nobody waits any more; it puts them back. Such a read has a separate connection and
+    /// may take this much longer than `command`.
     pub block: Duration,
-    /// Longest time between two looks of those who wait, rung or not: a token may have gone to a worker that died.
+    /// Most time between two looks of a waiter, even without a ring: its token may have gone to a
+    /// worker that died.
     pub look_again: Duration,
-    /// Pause after the first failure to connect; doubled after each, and varied, up to `longest_pause`.
+    /// Pause after the first failure to connect. It doubles after each failure, up to
+    /// `longest_pause`, and is randomised.
     pub first_pause: Duration,
     /// Longest pause between two attempts to connect.
     pub longest_pause: Duration,
     /// Time between two removals of idle consumers.
     pub tidy_every: Duration,
-    /// A consumer with nothing pending is removed after so long.
+    /// Idle time after which a consumer with nothing pending is removed.
     pub consumer_idle: Duration,
-    /// Keys of a pool that nobody reaps any more are gone after so long.
+    /// Time after which the keys of a pool that nobody reaps expire.
     pub pool_lifetime: Duration,
+}
+
+impl Options {
+    /// Pauses between attempts to reach Redis.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(self.first_pause, self.longest_pause)
+    }
 }
 
 impl Default for Options {

@@ -1,4 +1,4 @@
-//! What the scripts answer, as types.
+//! The answers of the scripts, as types.
 
 use redis::{FromRedisValue, ParsingError, Value, from_redis_value};
 
@@ -20,7 +20,7 @@ impl FromRedisValue for Entry {
 #[derive(Debug)]
 pub(super) struct Reaped {
     pub(super) run_id: String,
-    /// Holder and entry, whose id is a lease's.
+    /// Holder, and the entry, whose id is the lease's.
     pub(super) expired: Vec<(String, Entry)>,
 }
 

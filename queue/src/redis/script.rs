@@ -1,4 +1,4 @@
-//! The Lua scripts, run by their hash and loaded where a server does not know them.
+//! The Lua scripts. They are run by their hash, and loaded if a server does not know them.
 
 use std::sync::LazyLock;
 
@@ -27,7 +27,7 @@ scripts! {
     ring set_aside waiting withdraw workers
 }
 
-/// Lines that the guards' tests take out: the guard, its script, the line and what stands there instead.
+/// Lines that the guards' tests take out: the guard, its script, the line and its replacement.
 const GUARDS: [(Guard, &str, &str, &str); 9] = [
     (Guard::HeartbeatOwner, "heartbeat", "if mine[stream][id] then", "if true then"),
     (Guard::CompleteOwner, "complete", "if mine[stream][id] then", "if true then"),
@@ -53,13 +53,15 @@ impl Script {
         Self { name, code, hash: redis::Script::new(code).get_hash().to_owned() }
     }
 
-    /// The script as the guards that stand make it.
+    /// The script with all guards that stand.
     fn code(&self) -> &'static str {
         let lines = GUARDS.iter().filter(|(_, name, ..)| !guard::all_stand() && *name == self.name);
-        lines.fold(self.code, |code, (guard, _, line, instead)| guard::text(*guard, code, line, instead))
+        lines.fold(self.code, |code, (guard, _, line, instead)| {
+            guard::text(*guard, code, line, instead)
+        })
     }
 
-    /// A call with these keys; arguments follow.
+    /// A call with these keys. The arguments follow.
     pub(super) fn call(&self, keys: &[&str]) -> Cmd {
         let mut call = cmd("EVALSHA");
         if guard::all_stand() {

@@ -1,19 +1,20 @@
-//! Sentinels: servers that watch a Redis and its replicas, and say which of them is the master now.
+//! Sentinels: servers that watch a Redis and its replicas and know which of them is the master now.
 //!
-//! They are asked anew for every connection, shared or dedicated, so that a failover needs no more than what any lost
-//! connection needs. The one they name is asked for its role before it is used: while a failover is under way they may
-//! still name the old one.
+//! They are asked for every new connection, shared or dedicated, so that a failover is handled like
+//! any lost connection. Before the named server is used, it is asked for its role: during a
+//! failover the Sentinels may still name the old master.
 
 use std::fmt;
 
 use redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult, TlsMode,
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult,
+    TlsMode,
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 
-use super::{start::StartError, target::shown};
+use super::{address::shown, start_error::StartError};
 
-/// Where the Sentinels are, and what they watch.
+/// Where the Sentinels are, and which master they watch.
 #[derive(Clone)]
 pub(super) struct Sentinels {
     nodes: Vec<ConnectionInfo>,
@@ -22,9 +23,9 @@ pub(super) struct Sentinels {
 }
 
 impl Sentinels {
-    /// Reads what follows `redis+sentinel://` or `rediss+sentinel://`:
-    /// `[user:password@]host[:port],…/master[/number][?sentinel_user=…&sentinel_password=…]`. User, password and number are
-    /// the server's. Ports are 26379 where none is given.
+    /// Parses what follows `redis+sentinel://` or `rediss+sentinel://`:
+    /// `[user:password@]host[:port],…/master[/number][?sentinel_user=…&sentinel_password=…]`. User,
+    /// password and number are those of the server. The default port is 26379.
     pub(super) fn parse(scheme: &str, rest: &str) -> Result<Self, StartError> {
         let refused = |error: redis::RedisError| StartError::Url(error.to_string());
         let unclear = |what: &str| StartError::Url(what.to_owned());
@@ -40,8 +41,10 @@ impl Sentinels {
                 "the name of the master that the Sentinels watch is missing after their addresses",
             ));
         }
-        // The server's own address is not known yet: any host will do to read user, password and number.
-        let server = format!("{scheme}://{user}server/{number}").into_connection_info().map_err(refused)?;
+        // The server's own address is not known yet. Any host works for parsing user, password and
+        // number.
+        let server =
+            format!("{scheme}://{user}server/{number}").into_connection_info().map_err(refused)?;
         let own = own_login(query)?;
         let mut sentinels = Vec::new();
         for node in nodes.split(',') {
@@ -53,15 +56,15 @@ impl Sentinels {
             sentinels.push(info.set_redis_settings(own.clone()));
         }
         let secure = matches!(server.addr(), ConnectionAddr::TcpTls { .. });
-        let mut info =
-            SentinelNodeConnectionInfo::default().set_redis_connection_info(server.redis_settings().clone());
+        let mut info = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(server.redis_settings().clone());
         if secure {
             info = info.set_tls_mode(TlsMode::Secure);
         }
         Ok(Self { nodes: sentinels, master: master.to_owned(), server: info })
     }
 
-    /// A client of the master, whose role was asked for.
+    /// A client of the master, whose role has been checked.
     pub(super) async fn master(&self) -> RedisResult<Client> {
         let mut client = SentinelClient::build(
             self.nodes.clone(),
@@ -82,7 +85,8 @@ fn own_login(query: &str) -> Result<RedisConnectionInfo, StartError> {
             "sentinel_password" => login.set_password(value),
             name => {
                 return Err(StartError::Url(format!(
-                    "{name:?} is not known; accepted after '?': sentinel_user, sentinel_password"
+                    "the option {name:?} is not known; \
+                     accepted after '?': sentinel_user, sentinel_password"
                 )));
             }
         };
@@ -119,7 +123,10 @@ mod tests {
     fn an_address_is_read_and_shown_without_its_passwords() {
         for (rest, says) in [
             ("a,b:1,[::1]/farm", "farm of the Sentinels at a:26379,b:1,[::1]:26379"),
-            ("u:p%40ss@a:26380/farm/3?sentinel_password=secret", "farm of the Sentinels at a:26380"),
+            (
+                "u:p%40ss@a:26380/farm/3?sentinel_password=secret",
+                "farm of the Sentinels at a:26380",
+            ),
         ] {
             assert_eq!(parsed(rest).as_deref(), Ok(says));
         }

@@ -1,17 +1,17 @@
-//! Where Redis is: one server, a cluster, or the one that Sentinels call the master.
+//! Where Redis is: one server, a cluster, or the server that Sentinels call the master.
 
 use std::{fmt, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisResult, Value,
     aio::MultiplexedConnection,
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
 };
 
-use super::{sentinel::Sentinels, start::StartError};
+use super::{address::shown, sentinel::Sentinels, start_error::StartError};
 
-/// An address that was understood.
+/// A parsed address.
 #[derive(Clone)]
 pub(super) enum Target {
     Server(Box<Client>),
@@ -29,7 +29,8 @@ pub(super) enum Channel {
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, StartError> {
         if url.starts_with("rediss") {
-            // Which of rustls's two providers is used must be said where a program links both; a second time is no error.
+            // A program that links both providers of rustls must choose one. Choosing a second time
+            // is no error.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let refused = |error: redis::RedisError| StartError::Url(error.to_string());
@@ -39,7 +40,7 @@ impl Target {
         let Some((scheme, rest)) = url.split_once("+cluster://") else {
             return Ok(Self::Server(Box::new(Client::open(url).map_err(refused)?)));
         };
-        // User and password stand once, before the first node, and hold for all.
+        // User and password are written once, before the first node, and apply to all nodes.
         let (user, nodes) = rest.rsplit_once('@').map_or(("", rest), |(user, nodes)| (user, nodes));
         let at = if user.is_empty() { "" } else { "@" };
         let nodes = nodes.trim_end_matches('/').split(',');
@@ -47,7 +48,7 @@ impl Target {
         Ok(Self::Cluster(nodes.collect::<RedisResult<_>>().map_err(refused)?))
     }
 
-    /// Connects; the caller sets the limits of time for commands.
+    /// Connects. The caller limits the time of commands.
     pub(super) async fn connect(&self, within: Duration) -> RedisResult<Channel> {
         match self {
             Self::Server(client) => server(client, within).await,
@@ -61,28 +62,20 @@ impl Target {
 }
 
 async fn server(client: &Client, within: Duration) -> RedisResult<Channel> {
-    // Its own limit on answers is shorter than a read that blocks.
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(None);
+    // Its own limit for answers is shorter than a blocking read.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(within))
+        .set_response_timeout(None);
     Ok(Channel::Server(client.get_multiplexed_async_connection_with_config(&config).await?))
 }
 
 fn cluster(nodes: &[redis::ConnectionInfo], within: Duration) -> RedisResult<ClusterClient> {
-    // Tries again itself where slots move, within the caller's limit of time.
+    // The client itself retries when slots move, within the caller's time limit.
     ClusterClientBuilder::new(nodes.to_vec())
         .connection_timeout(within)
         .response_timeout(Duration::from_secs(3600))
         .retries(3)
         .build()
-}
-
-/// An address for people; one of IPv6 in brackets, as in URLs.
-pub(super) fn shown(address: &ConnectionAddr) -> String {
-    match address {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
-            format!("[{host}]:{port}")
-        }
-        address => address.to_string(),
-    }
 }
 
 impl fmt::Display for Target {

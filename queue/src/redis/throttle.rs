@@ -1,4 +1,4 @@
-//! Things done from time to time only.
+//! Limits how often something is done.
 
 use std::{
     collections::HashMap,
@@ -8,12 +8,12 @@ use std::{
 
 use tokio::time::Instant;
 
-/// When something was last done, by name. Names are few: pools and committers.
+/// When something was last done, by name. There are few names: pools and committers.
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Mutex<HashMap<String, Instant>>);
 
 impl Throttle {
-    /// Whether `every` has passed since this last said so for that name.
+    /// Whether `every` has passed since this last returned true for that name.
     pub(super) fn is_due(&self, name: &str, every: Duration) -> bool {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

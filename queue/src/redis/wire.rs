@@ -1,8 +1,8 @@
-//! Tasks and results as they lie in the streams.
+//! The format of tasks and results in the streams.
 //!
-//! A task is `k {key} t {body}`, a suspect `k {key} s {body}`, a result `k {key} r {body}`: the key so that scripts find
-//! entries without reading bodies, the field's name so that they see suspects. Bodies are compact JSON without what
-//! the key says.
+//! A task is `k {key} t {body}`, a suspect `k {key} s {body}`, a result `k {key} r {body}`. The key
+//! lets scripts find entries without reading bodies, and the field's name lets them recognise
+//! suspects. Bodies are compact JSON without the values that the key has.
 
 use std::borrow::Cow;
 
@@ -54,13 +54,16 @@ struct SealedResult<'a> {
     #[serde(rename = "w", borrow)]
     worker: Cow<'a, str>,
     #[serde(rename = "h", borrow)]
-    host: Cow<'a, str>,
+    place: Cow<'a, str>,
     #[serde(rename = "d", borrow)]
     device_class: Cow<'a, str>,
     #[serde(rename = "a")]
     alone: bool,
     #[serde(rename = "s")]
     seconds: f64,
+    /// Absent from an older worker's.
+    #[serde(rename = "b", default)]
+    batch: u32,
     #[serde(rename = "o")]
     outcome: Cow<'a, Outcome>,
 }
@@ -77,17 +80,18 @@ pub(super) fn seal_task(task: &Task) -> Result<Vec<u8>, Error> {
 pub(super) fn seal_result(result: &TaskResult) -> Result<Vec<u8>, Error> {
     let sealed = SealedResult {
         worker: Cow::Borrowed(&result.worker.0),
-        host: Cow::Borrowed(&result.host),
+        place: Cow::Borrowed(&result.place),
         device_class: Cow::Borrowed(&result.device_class),
         alone: result.alone,
         seconds: result.seconds,
+        batch: result.batch,
         outcome: Cow::Borrowed(&result.outcome),
     };
     serde_json::to_vec(&sealed).map_err(|error| Error::Malformed(error.to_string()))
 }
 
 pub(super) fn open_task(entry: &Entry) -> Result<Task, Unreadable> {
-    let (key, field, body) = parts(entry)?;
+    let Parts { key, field, body } = parts(entry)?;
     let suspect = field == SUSPECT.as_bytes();
     if !suspect && field != TASK.as_bytes() {
         return Err(Unreadable::Fields);
@@ -103,7 +107,7 @@ pub(super) fn open_task(entry: &Entry) -> Result<Task, Unreadable> {
 }
 
 pub(super) fn open_result(entry: &Entry) -> Result<TaskResult, Unreadable> {
-    let (key, field, body) = parts(entry)?;
+    let Parts { key, field, body } = parts(entry)?;
     if field != RESULT {
         return Err(Unreadable::Fields);
     }
@@ -111,21 +115,29 @@ pub(super) fn open_result(entry: &Entry) -> Result<TaskResult, Unreadable> {
     Ok(TaskResult {
         key,
         worker: WorkerId(sealed.worker.into_owned()),
-        host: sealed.host.into_owned(),
+        place: sealed.place.into_owned(),
         device_class: sealed.device_class.into_owned(),
         alone: sealed.alone,
         seconds: sealed.seconds,
+        batch: sealed.batch,
         outcome: sealed.outcome.into_owned(),
     })
 }
 
-fn parts(entry: &Entry) -> Result<(TaskKey, &[u8], &[u8]), Unreadable> {
+/// What every entry has: the key of its task, the name of its second field, and what that holds.
+struct Parts<'a> {
+    key: TaskKey,
+    field: &'a [u8],
+    body: &'a [u8],
+}
+
+fn parts(entry: &Entry) -> Result<Parts<'_>, Unreadable> {
     let [name, key, field, body] = entry.fields.as_slice() else { return Err(Unreadable::Fields) };
     if name != KEY {
         return Err(Unreadable::Fields);
     }
     let key = std::str::from_utf8(key).ok().and_then(parse_key).ok_or(Unreadable::Key)?;
-    Ok((key, field, body))
+    Ok(Parts { key, field, body })
 }
 
 /// `i.{job}.{index}.{generation}.{dispatch}` or `t.{digest}.{generation}.{dispatch}`.
@@ -149,36 +161,41 @@ pub(super) fn parse_key(text: &str) -> Option<TaskKey> {
         "t" => Subject::Text(parts.next()?.parse::<Digest>().ok()?),
         _ => return None,
     };
-    let key =
-        TaskKey { subject, generation: parts.next()?.parse().ok()?, dispatch: parts.next()?.parse().ok()? };
+    let key = TaskKey {
+        subject,
+        generation: parts.next()?.parse().ok()?,
+        dispatch: parts.next()?.parse().ok()?,
+    };
     parts.next().is_none().then_some(key)
 }
 
-/// A lease's id: the entry's, marked where it lies at the head.
+/// A lease's id: the entry's id, with a mark if the entry is in the stream of the head.
 pub(super) fn lease_id(at_head: bool, entry: &str) -> EntryId {
     EntryId(if at_head { format!("h{entry}") } else { entry.to_owned() })
 }
 
-/// Whether Redis would take this for an entry's id.
+/// Whether Redis accepts this as an entry's id.
 pub(super) fn is_stream_id(id: &EntryId) -> bool {
-    id.0.split_once('-').is_some_and(|(ms, seq)| ms.parse::<u64>().is_ok() && seq.parse::<u64>().is_ok())
+    id.0.split_once('-')
+        .is_some_and(|(ms, seq)| ms.parse::<u64>().is_ok() && seq.parse::<u64>().is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::{done, suspect, task};
-    use crate::task::Lease;
+    use crate::redis::samples::{done, task};
 
     fn entry(field: &str, key: &TaskKey, body: Vec<u8>) -> Entry {
-        let fields = vec![b"k".to_vec(), key_text(key).into_bytes(), field.as_bytes().to_vec(), body];
+        let fields =
+            vec![b"k".to_vec(), key_text(key).into_bytes(), field.as_bytes().to_vec(), body];
         Entry { id: "1-0".to_owned(), fields }
     }
 
     #[test]
     fn tasks_come_out_as_they_went_in() {
         let traced = Task { traceparent: Some("00-\"x\"-é".to_owned()), ..task(3) };
-        for (task, field) in [(traced, TASK), (suspect(u64::MAX), SUSPECT)] {
+        let suspect = Task { suspect: true, ..task(u64::MAX) };
+        for (task, field) in [(traced, TASK), (suspect, SUSPECT)] {
             let sealed = seal_task(&task).unwrap();
             assert_eq!(open_task(&entry(field, &task.key, sealed)).unwrap(), task);
         }
@@ -186,19 +203,21 @@ mod tests {
 
     #[test]
     fn results_come_out_as_they_went_in() {
-        let lease = Lease { id: EntryId("1-0".to_owned()), worker: WorkerId("w".to_owned()), task: task(1) };
-        let result = done(&lease);
+        let result = done(1);
         let sealed = seal_result(&result).unwrap();
         assert_eq!(open_result(&entry("r", &result.key, sealed)).unwrap(), result);
     }
 
     #[test]
     fn keys_of_images_and_texts_come_out_as_they_went_in() {
-        let text = TaskKey { subject: Subject::Text(Digest::of(b"x")), generation: 0, dispatch: u64::MAX };
+        let text =
+            TaskKey { subject: Subject::Text(Digest::of(b"x")), generation: 0, dispatch: u64::MAX };
         for key in [task(7).key, text] {
             assert_eq!(parse_key(&key_text(&key)), Some(key));
         }
-        assert!(["", "i", "i.x.1.1.1", "t.00.1.1", "x.1"].iter().all(|text| parse_key(text).is_none()));
+        assert!(
+            ["", "i", "i.x.1.1.1", "t.00.1.1", "x.1"].iter().all(|text| parse_key(text).is_none())
+        );
         assert_eq!(parse_key(&format!("{}.1", key_text(&text))), None);
     }
 
@@ -206,7 +225,9 @@ mod tests {
     fn ids_of_other_queues_are_not_stream_ids() {
         assert!(is_stream_id(&EntryId("17-0".to_owned())));
         assert!(
-            ["", "17", "h17-0", "a-0", "1-2-3"].iter().all(|id| !is_stream_id(&EntryId((*id).to_owned())))
+            ["", "17", "h17-0", "a-0", "1-2-3"]
+                .iter()
+                .all(|id| !is_stream_id(&EntryId((*id).to_owned())))
         );
     }
 }

@@ -10,23 +10,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backoff, Fault, Loaded, Stage,
+    Fault, Loaded, Stage,
     finish::Finish,
     held::Held,
     model_thread::{Item, Job},
-    shared::{RunFacts, Shared, given_up},
+    shared::{RunFacts, Shared, given_up, retries},
     trouble::Use,
 };
 use crate::{Error, task::PoolId};
 
-/// Longest wait for a hint, and the time after which lines are looked at without one.
+/// Most time to wait for a hint; after it, pools are looked at without one.
 const WAIT: Duration = Duration::from_secs(1);
-/// Time between two looks whether a worker that gets nothing gets something again.
+/// Time between two checks whether a worker that gets nothing gets tasks again.
 const ASIDE: Duration = Duration::from_millis(200);
-/// Hints that were wrong one after the other, from which on there is a pause after each: this worker may have been set
+/// After this many wrong hints in a row there is a pause after each: this worker may have been set
 /// aside and not know it yet.
 const WRONG_HINTS: u32 = 3;
-/// Pause after a hint that was wrong.
+/// Pause after a wrong hint.
 const MISSED: Duration = Duration::from_millis(5);
 
 pub(super) struct Feed<S: Stage> {
@@ -35,11 +35,11 @@ pub(super) struct Feed<S: Stage> {
     jobs: mpsc::Sender<Job<S::Input, S::Output>>,
     model: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
-    /// Leased with a batch they are not compatible with: the next batches.
+    /// Tasks leased with a batch that they are not compatible with. They make the next batches.
     leftovers: VecDeque<Held>,
 }
 
-/// A batch in the making.
+/// A batch that is being collected.
 struct Batch<I> {
     pool: PoolId,
     compatibility: String,
@@ -55,10 +55,17 @@ impl<S: Stage> Feed<S> {
         jobs: mpsc::Sender<Job<S::Input, S::Output>>,
     ) -> Self {
         let uploads = Arc::new(Semaphore::new(shared.options.uploads.max(1) + 1));
-        Self { shared, stage, jobs, model: Arc::new(Semaphore::new(1)), uploads, leftovers: VecDeque::new() }
+        Self {
+            shared,
+            stage,
+            jobs,
+            model: Arc::new(Semaphore::new(1)),
+            uploads,
+            leftovers: VecDeque::new(),
+        }
     }
 
-    /// Feeds the model until `drain`, then hands back what it did not get.
+    /// Feeds the model until `drain`, then hands back the tasks that it did not get.
     pub(super) async fn run(mut self, drain: CancellationToken) {
         while let Some(held) = self.next_leases(&drain).await {
             let Some(first) = held.first() else { continue };
@@ -73,7 +80,9 @@ impl<S: Stage> Feed<S> {
             if batch.items.is_empty() {
                 continue;
             }
-            let Some((model_free, upload)) = self.fill_until_model_is_free(&mut batch, &drain).await else {
+            let Some((model_free, upload)) =
+                self.fill_until_model_is_free(&mut batch, &drain).await
+            else {
                 let held = batch.items.into_iter().map(|item| item.held).collect();
                 self.shared.hand_back(held).await;
                 break;
@@ -81,7 +90,7 @@ impl<S: Stage> Feed<S> {
             let (reply, ran) = oneshot::channel();
             let job = Job { pool: batch.pool, items: batch.items, model_free, reply };
             if self.jobs.send(job).await.is_err() {
-                tracing::error!("the model's thread is gone, the worker drains");
+                tracing::error!("the model's thread ended, so the worker drains");
                 self.shared.broken.cancel();
                 drain.cancel();
                 break;
@@ -93,10 +102,11 @@ impl<S: Stage> Feed<S> {
         self.shared.hand_back(self.leftovers.into()).await;
     }
 
-    /// The next leases of one pool and compatibility key; none when draining.
+    /// The next leases of one pool and compatibility key; none while draining.
     async fn next_leases(&mut self, drain: &CancellationToken) -> Option<Vec<Held>> {
-        let pools: Vec<PoolId> = self.shared.options.pools.iter().map(|serve| serve.pool.clone()).collect();
-        let mut backoff = Backoff::new();
+        let pools: Vec<PoolId> =
+            self.shared.options.pools.iter().map(|serve| serve.pool.clone()).collect();
+        let mut backoff = retries();
         let mut wrong_hints = 0;
         while !drain.is_cancelled() {
             if let Some(run) = self.take_leftovers() {
@@ -121,18 +131,18 @@ impl<S: Stage> Feed<S> {
                 Err(error) => Some(error),
             };
             match fault {
-                None => backoff = Backoff::new(),
+                None => backoff.reset(),
                 Some(error) => {
                     tracing::warn!(%error, "no tasks can be leased");
-                    drain.run_until_cancelled(backoff.pause()).await?;
+                    drain.run_until_cancelled(sleep(backoff.pause())).await?;
                 }
             }
         }
         None
     }
 
-    /// Leases a batch of the first pool that has one. Never dropped half way: a lease that nobody knows of would
-    /// have to run out.
+    /// Leases a batch from the first pool that has one. Never dropped half way, because a lease
+    /// that nobody knows would have to expire.
     async fn lease_from_any(&mut self, pools: &[PoolId]) -> Result<bool, Error> {
         for pool in pools {
             if self.lease(pool, self.shared.cap(pool)).await? {
@@ -146,24 +156,30 @@ impl<S: Stage> Feed<S> {
         let worker = &self.shared.options.worker;
         let leases = self.shared.queue.lease(pool, worker, max, Duration::ZERO).await?;
         let any = !leases.is_empty();
-        self.leftovers.extend(leases.into_iter().map(|lease| self.shared.registry.hold(pool, lease)));
+        self.leftovers
+            .extend(leases.into_iter().map(|lease| self.shared.registry.hold(pool, lease)));
         Ok(any)
     }
 
-    /// The first of the leftovers and all that may run with it, up to the cap; a suspect alone.
+    /// The first leftover task and all others that may run with it, up to the cap; a suspect alone.
     fn take_leftovers(&mut self) -> Option<Vec<Held>> {
         let first = self.leftovers.pop_front()?;
         let cap = if first.task().suspect { 1 } else { self.shared.cap(first.pool()) };
         let mut run = vec![first];
         let mut rest = VecDeque::new();
         for held in self.leftovers.drain(..) {
-            if run.len() < cap && compatible(&run[0], &held) { run.push(held) } else { rest.push_back(held) }
+            if run.len() < cap && compatible(&run[0], &held) {
+                run.push(held)
+            } else {
+                rest.push_back(held)
+            }
         }
         self.leftovers = rest;
         Some(run)
     }
 
-    /// Waits until the model is free for this batch, adding to it meanwhile. None when draining.
+    /// Waits until the model is free for this batch, and adds to the batch meanwhile. None when
+    /// draining.
     async fn fill_until_model_is_free(
         &mut self,
         batch: &mut Batch<S::Input>,
@@ -222,7 +238,8 @@ impl<S: Stage> Feed<S> {
         run
     }
 
-    /// Loads inputs, all at once. Tasks that end here, or whose lease is lost, are not in what it returns.
+    /// Loads all inputs at the same time. Tasks that end here, or whose lease is lost, are not
+    /// returned.
     async fn load(&self, tasks: Vec<Held>, drain: &CancellationToken) -> Vec<Item<S::Input>> {
         let loaded = join_all(tasks.into_iter().map(|held| self.load_one(held, drain))).await;
         loaded.into_iter().flatten().collect()
@@ -230,7 +247,7 @@ impl<S: Stage> Feed<S> {
 
     async fn load_one(&self, held: Held, drain: &CancellationToken) -> Option<Item<S::Input>> {
         let patience = Instant::now() + self.shared.options.storage_patience;
-        let mut backoff = Backoff::new();
+        let mut backoff = retries();
         while !held.is_lost() {
             let loaded = self.stage.load(held.pool(), held.task()).await;
             self.shared.used_storage(Use::Load, loaded.as_ref().err());
@@ -238,17 +255,21 @@ impl<S: Stage> Feed<S> {
                 Ok(Loaded::Ready(input)) => return Some(Item { held, input }),
                 Ok(Loaded::Already { outcome, device_class }) => (outcome, device_class),
                 Err(Fault::Ends(outcome)) => (outcome, None),
-                Err(Fault::Storage(reason)) if Instant::now() >= patience => (given_up(reason), None),
+                Err(Fault::Storage(reason)) if Instant::now() >= patience => {
+                    (given_up(reason), None)
+                }
                 Err(Fault::Storage(reason)) => {
-                    tracing::warn!(reason, "an input cannot be loaded, trying again");
-                    if drain.run_until_cancelled(backoff.pause()).await.is_none() {
+                    tracing::warn!(reason, "an input cannot be loaded, retrying");
+                    if drain.run_until_cancelled(sleep(backoff.pause())).await.is_none() {
                         self.shared.hand_back(vec![held]).await;
                         return None;
                     }
                     continue;
                 }
             };
-            self.shared.complete(held, outcome, RunFacts { device_class, ..RunFacts::default() }).await;
+            self.shared
+                .complete(held, outcome, RunFacts { device_class, ..RunFacts::default() })
+                .await;
             return None;
         }
         None

@@ -1,18 +1,19 @@
-//! What happens to a batch after the model: encode, store, complete, beside the next batch's run.
+//! What happens to a batch after the model, while the next one runs: encode, store, complete.
 
 use std::sync::Arc;
 
+use darkroom_core::failure_code::FailureCode;
 use futures::future::join_all;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use super::{
-    Backoff, Fault, Stage,
+    Fault, Stage,
     held::Held,
     model_thread::{End, Ran},
-    shared::{RunFacts, Shared, given_up},
+    shared::{RunFacts, Shared, given_up, retries},
     trouble::Use,
 };
 use crate::task::Outcome;
@@ -20,7 +21,7 @@ use crate::task::Outcome;
 pub(super) struct Finish<S> {
     shared: Arc<Shared>,
     stage: Arc<S>,
-    /// Bounds the batches between model and storage.
+    /// Limits how many batches are between model and storage.
     _upload: OwnedSemaphorePermit,
 }
 
@@ -31,7 +32,7 @@ impl<S: Stage> Finish<S> {
 
     /// Waits for the batch and finishes its rows.
     pub(super) async fn run(self, ran: oneshot::Receiver<Vec<Ran<S::Output>>>) {
-        // Without a reply the model's thread died and its leases with it.
+        // Without a reply the model's thread has died, and its leases with it.
         let Ok(rows) = ran.await else { return };
         join_all(rows.into_iter().map(|row| self.row(row))).await;
     }
@@ -60,12 +61,12 @@ impl<S: Stage> Finish<S> {
             Ok(Err(outcome)) => return self.shared.complete(held, outcome, facts).await,
             Err(_) => {
                 let message = "encoding the output panicked".to_owned();
-                let outcome = Outcome::Failed { code: "panic".to_owned(), message };
+                let outcome = Outcome::Failed { code: FailureCode::Panic, message };
                 return self.shared.complete(held, outcome, facts).await;
             }
         };
         let patience = Instant::now() + self.shared.options.storage_patience;
-        let mut backoff = Backoff::new();
+        let mut backoff = retries();
         while !held.is_lost() {
             let stored = self.stage.store(held.task(), &file).await;
             self.shared.used_storage(Use::Store, stored.as_ref().err());
@@ -73,8 +74,9 @@ impl<S: Stage> Finish<S> {
                 Ok(outcome) | Err(Fault::Ends(outcome)) => outcome,
                 Err(Fault::Storage(reason)) if Instant::now() >= patience => given_up(reason),
                 Err(Fault::Storage(reason)) => {
-                    tracing::warn!(reason, "an output cannot be stored, trying again");
-                    if self.shared.stop.run_until_cancelled(backoff.pause()).await.is_none() {
+                    tracing::warn!(reason, "an output cannot be stored, retrying");
+                    if self.shared.stop.run_until_cancelled(sleep(backoff.pause())).await.is_none()
+                    {
                         return self.shared.hand_back(vec![held]).await;
                     }
                     continue;

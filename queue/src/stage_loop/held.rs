@@ -1,4 +1,4 @@
-//! Leases held, and the heartbeat that keeps them.
+//! The leases that are held.
 
 use std::{
     collections::HashMap,
@@ -8,15 +8,12 @@ use std::{
     },
 };
 
-use darkroom_core::guard::{Guard, stands};
-use tokio::time::{MissedTickBehavior, interval, timeout};
-
-use super::shared::{CALL, Shared, locked};
+use super::lock::locked;
 use crate::task::{EntryId, Lease, PoolId, Task};
 
 type Key = (PoolId, EntryId);
 
-/// Every lease this worker holds and works at.
+/// Every lease that this worker holds.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<HashMap<Key, Arc<AtomicBool>>>);
 
@@ -39,7 +36,7 @@ impl Registry {
         pools
     }
 
-    fn lose(&self, pool: &PoolId, ids: Vec<EntryId>) {
+    pub(super) fn lose(&self, pool: &PoolId, ids: Vec<EntryId>) {
         let held = locked(&self.0);
         for lost in ids.into_iter().filter_map(|id| held.get(&(pool.clone(), id))) {
             lost.store(true, Ordering::Relaxed);
@@ -47,7 +44,8 @@ impl Registry {
     }
 }
 
-/// A task on lease. Dropped, it is renewed no more: whatever goes wrong with it here, the farm gets it back.
+/// A leased task. Once dropped it is not renewed any more, so the farm gets the task back whatever
+/// goes wrong here.
 #[derive(Debug)]
 pub(super) struct Held {
     pool: PoolId,
@@ -77,36 +75,5 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         locked(&self.registry.0).remove(&(self.pool.clone(), self.lease.id.clone()));
-    }
-}
-
-/// Renews everything held from time to time, unless the model stalls.
-pub(super) async fn keep_alive(shared: Arc<Shared>) {
-    let period = shared.options.heartbeat;
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stalled = false;
-    loop {
-        ticks.tick().await;
-        if shared
-            .meter
-            .since_pulse()
-            .is_some_and(|since| since > shared.options.stall && stands(Guard::StallStops))
-        {
-            if !stalled {
-                tracing::error!("no step within the stall limit, leases are renewed no more");
-            }
-            stalled = true;
-            continue;
-        }
-        stalled = false;
-        for (pool, ids) in shared.registry.by_pool() {
-            let renewed = shared.queue.heartbeat(&pool, &shared.options.worker, &ids);
-            match timeout(period.max(CALL), renewed).await {
-                Ok(Ok(lost)) => shared.registry.lose(&pool, lost),
-                Ok(Err(error)) => tracing::warn!(%pool, %error, "leases could not be renewed"),
-                Err(_) => tracing::warn!(%pool, "leases could not be renewed in time"),
-            }
-        }
     }
 }

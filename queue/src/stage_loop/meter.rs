@@ -9,11 +9,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Busy, shared::locked};
+use super::lock::locked;
 use crate::task::PoolId;
 
 /// Weight of the newest batch in the mean time per row.
 const NEWEST: f64 = 0.3;
+
+/// How much work the model has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Busy {
+    /// Seconds in which the model's thread ran batches.
+    pub busy_seconds: f64,
+    /// Seconds from the first batch's start to the last one's end.
+    pub span_seconds: f64,
+    /// Tasks completed.
+    pub done: u64,
+}
 
 pub(super) struct Meter {
     started: Instant,
@@ -26,9 +37,9 @@ struct Times {
     busy: Duration,
     first: Option<Instant>,
     last: Option<Instant>,
-    /// Start of the batch that runs now.
+    /// When the running batch started.
     running: Option<Instant>,
-    /// By tokio's clock: the running batch's start or latest step.
+    /// When the running batch started or last finished a step, by tokio's clock.
     pulse: Option<tokio::time::Instant>,
     per_row: HashMap<PoolId, RowTime>,
 }
@@ -68,16 +79,19 @@ impl Meter {
         times.pulse = None;
     }
 
-    /// A batch's rows took so long each, in so many network passes each.
+    /// Records a batch: the time and the network passes of each row.
     pub(super) fn rows_took(&self, pool: &PoolId, seconds: f64, passes: f64) {
-        let newest = RowTime { seconds, seconds_per_pass: if passes > 0.0 { seconds / passes } else { 0.0 } };
+        let newest = RowTime {
+            seconds,
+            seconds_per_pass: if passes > 0.0 { seconds / passes } else { 0.0 },
+        };
         let mut times = locked(&self.times);
         let mean = times.per_row.entry(pool.clone()).or_insert(newest);
         mean.seconds += NEWEST * (newest.seconds - mean.seconds);
         mean.seconds_per_pass += NEWEST * (newest.seconds_per_pass - mean.seconds_per_pass);
     }
 
-    /// Time since the running batch's latest step; none while nothing runs.
+    /// Time since the running batch's last step; none if nothing runs.
     pub(super) fn since_pulse(&self) -> Option<Duration> {
         locked(&self.times).pulse.map(|pulse| pulse.elapsed())
     }
@@ -103,7 +117,7 @@ impl Meter {
         }
     }
 
-    /// Share of the time since start-up in which a batch ran.
+    /// Share of the time since start-up in which batches ran.
     pub(super) fn share(&self) -> f64 {
         let since = self.started.elapsed().as_secs_f64();
         if since > 0.0 { (self.busy().busy_seconds / since).min(1.0) } else { 0.0 }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use darkroom_core::error::UserError;
+use darkroom_core::{error::UserError, failure_code::FailureCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
@@ -28,12 +28,12 @@ pub(super) struct Item<I> {
 pub(super) struct Job<I, O> {
     pub(super) pool: PoolId,
     pub(super) items: Vec<Item<I>>,
-    /// Given back when the model is free for the next.
+    /// Released when the model is free for the next batch.
     pub(super) model_free: OwnedSemaphorePermit,
     pub(super) reply: oneshot::Sender<Vec<Ran<O>>>,
 }
 
-/// A task that was run, or not.
+/// A task after the run, or without one.
 pub(super) struct Ran<O> {
     pub(super) held: Held,
     pub(super) end: End<O>,
@@ -44,18 +44,19 @@ pub(super) struct Ran<O> {
 pub(super) enum End<O> {
     Output(O),
     Outcome(Outcome),
-    /// Stopped before its end, or never started.
+    /// Stopped before its end, or not started.
     Interrupted,
 }
 
-/// The thread, as seen from outside.
+/// The thread, seen from outside.
 pub(super) struct ModelThread<I, O> {
     pub(super) jobs: mpsc::Sender<Job<I, O>>,
     /// Resolves when the thread has ended.
     pub(super) ended: oneshot::Receiver<()>,
 }
 
-/// Starts the thread, which makes the model, says so through `made`, and runs jobs until their sender is dropped.
+/// Starts the thread. It makes the model, reports that through `made`, and runs jobs until their
+/// sender is dropped.
 pub(super) fn spawn<M: Model>(
     shared: Arc<Shared>,
     make_model: impl FnOnce() -> Result<M, UserError> + Send + 'static,
@@ -69,9 +70,9 @@ where
     let (end, ended) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let run = move || {
-        // Dropped last, panic or not: the supervisor waits for it.
+        // Dropped last, also after a panic: the supervisor waits for it.
         let _end = end;
-        // For tokio's clock.
+        // Needed for tokio's clock.
         let _runtime = runtime.enter();
         let mut model = match make_model() {
             Ok(model) => model,
@@ -82,7 +83,10 @@ where
         };
         shared.set_labels(Labels { device: model.device(), device_class: model.device_class() });
         for serve in &shared.options.pools {
-            model.batch_cap(&serve.pool).into_iter().for_each(|cap| shared.set_cap(&serve.pool, cap));
+            model
+                .batch_cap(&serve.pool)
+                .into_iter()
+                .for_each(|cap| shared.set_cap(&serve.pool, cap));
         }
         let _ = made.send(Ok(()));
         while let Some(job) = received.blocking_recv() {
@@ -91,7 +95,7 @@ where
             shared.meter.batch_ends();
             model.batch_cap(&job.pool).into_iter().for_each(|cap| shared.set_cap(&job.pool, cap));
             drop(job.model_free);
-            // A reply that nobody waits for drops its leases: they run out.
+            // A reply that nobody waits for drops its leases, so they expire.
             let _ = job.reply.send(ran);
         }
     };
@@ -109,8 +113,8 @@ struct Batch<'a, M> {
 }
 
 impl<M: Model> Batch<'_, M> {
-    /// Runs a batch, in parts where it has to be: halves after running out of memory, single rows after a failure
-    /// of the whole.
+    /// Runs a batch, in parts if necessary: halves after running out of memory, single rows after
+    /// the whole batch failed.
     fn run(mut self, items: Vec<Item<M::Input>>) -> Vec<Ran<M::Output>> {
         let mut ran = Vec::with_capacity(items.len());
         let mut parts = VecDeque::from([items]);
@@ -121,7 +125,8 @@ impl<M: Model> Batch<'_, M> {
             }
             if self.shared.stop.is_cancelled() {
                 ran.extend(
-                    part.into_iter().map(|item| finished(item.held, End::Interrupted, RunFacts::default())),
+                    part.into_iter()
+                        .map(|item| finished(item.held, End::Interrupted, RunFacts::default())),
                 );
                 continue;
             }
@@ -129,18 +134,29 @@ impl<M: Model> Batch<'_, M> {
             let result = self.run_part(&part);
             let rows = part.len();
             let seconds = start.elapsed().as_secs_f64() / rows as f64;
-            let passes = part.iter().map(|item| item.held.task().body.passes()).sum::<f64>() / rows as f64;
-            let facts = RunFacts { seconds, alone: rows == 1, device_class: None };
+            let passes =
+                part.iter().map(|item| item.held.task().body.passes()).sum::<f64>() / rows as f64;
+            let facts = RunFacts {
+                seconds,
+                alone: rows == 1,
+                batch: u32::try_from(rows).unwrap_or(u32::MAX),
+                device_class: None,
+            };
             match result {
                 Ok(outputs) => {
                     self.shared.meter.rows_took(self.pool, seconds, passes);
                     ran.extend(part.into_iter().zip(outputs).map(|(item, output)| {
-                        finished(item.held, output.map_or_else(End::Outcome, End::Output), facts.clone())
+                        finished(
+                            item.held,
+                            output.map_or_else(End::Outcome, End::Output),
+                            facts.clone(),
+                        )
                     }));
                 }
                 Err(BatchFault::Interrupted) => {
                     ran.extend(
-                        part.into_iter().map(|item| finished(item.held, End::Interrupted, facts.clone())),
+                        part.into_iter()
+                            .map(|item| finished(item.held, End::Interrupted, facts.clone())),
                     );
                 }
                 Err(BatchFault::OutOfMemory { least }) if rows > least.max(1) => {
@@ -154,7 +170,8 @@ impl<M: Model> Batch<'_, M> {
                 }
                 Err(fault) => {
                     ran.extend(
-                        part.into_iter().map(|item| finished(item.held, failed(&fault), facts.clone())),
+                        part.into_iter()
+                            .map(|item| finished(item.held, failed(&fault), facts.clone())),
                     );
                 }
             }
@@ -162,25 +179,34 @@ impl<M: Model> Batch<'_, M> {
         ran
     }
 
-    fn run_part(&mut self, part: &[Item<M::Input>]) -> Result<Vec<Result<M::Output, Outcome>>, BatchFault> {
+    fn run_part(
+        &mut self,
+        part: &[Item<M::Input>],
+    ) -> Result<Vec<Result<M::Output, Outcome>>, BatchFault> {
         let rows: Vec<_> =
             part.iter().map(|item| Row { task: item.held.task(), input: &item.input }).collect();
         let mut on_step = || {
             self.shared.meter.step_done();
-            let useless = self.shared.stop.is_cancelled() || part.iter().all(|item| item.held.is_lost());
+            let useless =
+                self.shared.stop.is_cancelled() || part.iter().all(|item| item.held.is_lost());
             if useless { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let result = catch_unwind(AssertUnwindSafe(|| self.model.run(self.pool, &rows, &mut on_step)));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| self.model.run(self.pool, &rows, &mut on_step)));
         let result = result.unwrap_or_else(|panic| {
             self.model.recover();
-            Err(BatchFault::Failed { code: "panic".to_owned(), message: panic_message(panic.as_ref()) })
+            Err(BatchFault::Failed {
+                code: FailureCode::Panic,
+                message: panic_message(panic.as_ref()),
+            })
         });
         result.and_then(|outputs| {
             if outputs.len() == rows.len() {
                 return Ok(outputs);
             }
-            let message = format!("{} results for {} rows", outputs.len(), rows.len());
-            Err(BatchFault::Failed { code: "internal".to_owned(), message })
+            let message =
+                format!("the model returned {} results for {} rows", outputs.len(), rows.len());
+            Err(BatchFault::Failed { code: FailureCode::Internal, message })
         })
     }
 }
@@ -193,11 +219,12 @@ fn failed<O>(fault: &BatchFault) -> End<O> {
     let (code, message) = match fault {
         BatchFault::Failed { code, message } => (code.clone(), message.clone()),
         BatchFault::OutOfMemory { least: 0 | 1 } => {
-            ("out_of_memory".to_owned(), "out of memory with a single image".to_owned())
+            (FailureCode::OutOfMemory, "out of memory with a single image".to_owned())
         }
         BatchFault::OutOfMemory { least } => {
-            let message = format!("out of memory with a pass of {least} images, and fewer take as much");
-            ("out_of_memory".to_owned(), message)
+            let message =
+                format!("out of memory with {least} images, and fewer images take as much memory");
+            (FailureCode::OutOfMemory, message)
         }
         BatchFault::Interrupted => return End::Interrupted,
     };

@@ -1,5 +1,6 @@
-//! A stage that does nothing, and a model that at most takes its time: for benchmarks of the farm itself, where neither
-//! pictures nor object storage should be measured. Nothing is stored; results name artifacts that are not there.
+//! A stage that does nothing, and a model that only takes time: for benchmarks of the farm itself,
+//! without the cost of pictures and object storage. Nothing is stored; results name artifacts that
+//! do not exist.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -9,7 +10,7 @@ use darkroom_core::{artifact::ArtifactRef, digest::Digest};
 use super::{BatchFault, Fault, Loaded, Model, Row, Stage};
 use crate::task::{Outcome, PoolId, Task, TaskBody};
 
-/// Says of every task that it is done.
+/// Reports every task as done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoopStage;
 
@@ -34,20 +35,21 @@ impl Stage for NoopStage {
     async fn store(&self, task: &Task, (): &()) -> Result<Outcome, Fault> {
         let (prefix, extension) = match &task.body {
             TaskBody::Encode(body) => (&body.prefix, "safetensors"),
-            TaskBody::Render(body) => (&body.prefix, "png"),
+            TaskBody::Render(body) => (&body.prefix, body.output.format().extension()),
         };
         let sha256 = Digest::of(prefix.as_bytes());
-        let artifact = ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size: 0 };
+        let artifact =
+            ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size: 0 };
         Ok(Outcome::Done { artifact, notes: Vec::new() })
     }
 }
 
-/// Takes a time per batch, and then knows the result.
+/// Takes some time per batch and then returns the results.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoopModel {
-    /// Time of a batch, whatever its size.
+    /// Time per batch, whatever its size.
     pub batch: Duration,
-    /// Time of each of its rows beside that.
+    /// Additional time per row.
     pub row: Duration,
 }
 

@@ -1,35 +1,22 @@
-//! Reports how tasks ended: all that is ready at the moment in one call.
+//! Reports how tasks ended: all results that are ready at one moment go in one call.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
+    sync::mpsc,
+    time::{sleep, timeout},
 };
 
-use super::{
-    Backoff,
-    held::Held,
-    shared::{CALL, Shared},
-};
-use crate::task::{Completion, PoolId, TaskResult};
+use super::shared::{CALL, Report, Shared, retries};
+use crate::task::{Completion, PoolId};
 
-/// Most results of one call.
+/// Most results per call.
 pub(super) const BULK: usize = 256;
 
-/// A result to report.
-#[derive(Debug)]
-pub(super) struct Report {
-    pub(super) held: Held,
-    pub(super) result: TaskResult,
-    /// Resolves when there is no more to be done about it.
-    pub(super) settled: oneshot::Sender<()>,
-}
-
-/// Reports what comes, for as long as it is polled.
+/// Reports incoming results while it is polled.
 pub(super) async fn keep_reporting(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
     while let Some(first) = reports.recv().await {
-        // The rest of its batch is about as far.
+        // The rest of the same batch is nearly ready too.
         tokio::task::yield_now().await;
         let mut ready: HashMap<PoolId, Vec<Report>> = HashMap::new();
         ready.entry(first.held.pool().clone()).or_default().push(first);
@@ -43,17 +30,19 @@ pub(super) async fn keep_reporting(shared: Arc<Shared>, mut reports: mpsc::Recei
     }
 }
 
-/// Again and again until the queue answers, for those whose lease is not lost meanwhile.
+/// Repeats the call until the queue answers, for results whose lease is not lost meanwhile.
 async fn report(shared: &Shared, pool: &PoolId, mut reports: Vec<Report>) {
     let worker = &shared.options.worker;
-    let mut backoff = Backoff::new();
+    let mut backoff = retries();
     loop {
         reports.extract_if(.., |report| report.held.is_lost()).for_each(dropped);
         if reports.is_empty() {
             return;
         }
-        let results =
-            reports.iter().map(|report| (report.held.id().clone(), report.result.clone())).collect();
+        let results = reports
+            .iter()
+            .map(|report| (report.held.id().clone(), report.result.clone()))
+            .collect();
         match timeout(CALL, shared.queue.complete(pool, worker, results)).await {
             Ok(Ok(completions)) => {
                 for (report, completion) in reports.into_iter().zip(completions) {
@@ -74,7 +63,7 @@ async fn report(shared: &Shared, pool: &PoolId, mut reports: Vec<Report>) {
             Ok(Err(error)) => tracing::debug!(%error, "reporting results again"),
             Err(_) => tracing::debug!("reporting results again"),
         }
-        if shared.stop.run_until_cancelled(backoff.pause()).await.is_none() {
+        if shared.stop.run_until_cancelled(sleep(backoff.pause())).await.is_none() {
             return;
         }
     }

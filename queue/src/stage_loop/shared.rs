@@ -1,18 +1,22 @@
-//! What the parts of one loop share: options, the queue, held leases, caps, the meter, the trouble, and the two stop signals.
+//! What the parts of one loop share: options, the queue, held leases, caps, the meter, the trouble,
+//! and the two stop signals.
 
 use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use darkroom_core::{
+    backoff::Backoff,
     error::{Code, UserError},
+    failure_code::FailureCode,
     guard::{Guard, stands},
+    worker_state::WorkerState,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,10 +25,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Caps, Fault, Options,
+    Fault, Options,
     held::{Held, Registry},
+    lock::locked,
     meter::Meter,
-    report::Report,
     trouble::{Trouble, Use},
 };
 use crate::{
@@ -32,40 +36,58 @@ use crate::{
     task::{Orders, Outcome, PoolId, ServedPool, TaskResult, WorkerCard, place},
 };
 
+/// Pauses between retries of what may pass.
+pub(super) fn retries() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(5))
+}
+
+type Caps = HashMap<PoolId, usize>;
+
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) queue: Arc<dyn TaskQueue>,
     pub(super) registry: Arc<Registry>,
     pub(super) meter: Meter,
     pub(super) trouble: Trouble,
-    /// To the one who reports results.
+    /// Sends to the task that reports results.
     reports: mpsc::Sender<Report>,
-    /// Tasks that finish rows; ended by the supervisor.
+    /// Tasks that finish rows. The supervisor ends them.
     pub(super) finishing: TaskTracker,
-    /// Everything stops now: the grace period is over.
+    /// Cancelled when everything must stop now because the grace period is over.
     pub(super) stop: CancellationToken,
-    /// The loop cannot go on.
+    /// Cancelled when the loop cannot go on.
     pub(super) broken: CancellationToken,
     caps: Mutex<Caps>,
-    /// Batches of more rows ran out of memory.
+    /// Batches with more rows ran out of memory.
     limits: Mutex<Caps>,
     labels: Mutex<Labels>,
     is_draining: AtomicBool,
     is_aside: AtomicBool,
 }
 
-/// What the model says of itself once it is made.
+/// A result to report.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) held: Held,
+    pub(super) result: TaskResult,
+    /// Resolves when the result is settled.
+    pub(super) settled: oneshot::Sender<()>,
+}
+
+/// What the model reports about itself once it is made.
 #[derive(Clone, Default)]
 pub(super) struct Labels {
     pub(super) device: String,
     pub(super) device_class: String,
 }
 
-/// How a task's run ended, for its result.
+/// How the run of a task ended, for its result.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RunFacts {
     pub(super) seconds: f64,
     pub(super) alone: bool,
+    /// Tasks in its batch; 0 if it did not run.
+    pub(super) batch: u32,
     /// Of an earlier run whose output is used again; absent: this worker's.
     pub(super) device_class: Option<String>,
 }
@@ -77,8 +99,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(options: Options, queue: Arc<dyn TaskQueue>, reports: mpsc::Sender<Report>) -> Self {
-        let caps = options.pools.iter().map(|serve| (serve.pool.clone(), serve.batch_cap.max(1))).collect();
+    pub(super) fn new(
+        options: Options,
+        queue: Arc<dyn TaskQueue>,
+        reports: mpsc::Sender<Report>,
+    ) -> Self {
+        let caps = options
+            .pools
+            .iter()
+            .map(|serve| (serve.pool.clone(), serve.batch_cap.max(1)))
+            .collect();
         Self {
             options,
             queue,
@@ -106,14 +136,14 @@ impl Shared {
         locked(&self.caps).insert(pool.clone(), cap.max(1));
     }
 
-    /// Remembers that a batch of more than `rows` does not fit.
+    /// Remembers that a batch of more than `rows` rows does not fit.
     pub(super) fn limit_cap(&self, pool: &PoolId, rows: usize) {
         let rows = rows.max(1);
         locked(&self.limits)
             .entry(pool.clone())
             .and_modify(|limit| *limit = rows.min(*limit))
             .or_insert(rows);
-        tracing::warn!(%pool, batch.cap = rows, "out of memory, batches become smaller");
+        tracing::warn!(%pool, batch.cap = rows, "out of memory, so batches become smaller");
     }
 
     pub(super) fn set_labels(&self, labels: Labels) {
@@ -128,7 +158,7 @@ impl Shared {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
-    /// Notes whether this worker gets nothing for a time; returns what was noted before.
+    /// Records whether this worker gets nothing for some time; returns the previous value.
     pub(super) fn set_aside(&self, aside: bool) -> bool {
         self.is_aside.swap(aside, Ordering::Relaxed)
     }
@@ -137,7 +167,7 @@ impl Shared {
         self.is_aside.load(Ordering::Relaxed)
     }
 
-    /// Notes how storage fared. It did its part where a task ends for another reason.
+    /// Records how storage did. Storage worked if a task ends for another reason.
     pub(super) fn used_storage(&self, used: Use, fault: Option<&Fault>) {
         match fault {
             Some(Fault::Storage(reason)) => self.trouble.storage_failed(used, reason),
@@ -168,39 +198,45 @@ impl Shared {
             host: self.options.host.clone(),
             device: labels.device,
             device_class: labels.device_class,
-            pools: self.options.pools.iter().map(|s| (s.pool.to_string(), served(&s.pool))).collect(),
+            pools: self
+                .options
+                .pools
+                .iter()
+                .map(|s| (s.pool.to_string(), served(&s.pool)))
+                .collect(),
             leased: self.registry.len() as u64,
             done: self.meter.busy().done,
             busy: self.meter.share(),
-            state: "working".to_owned(),
+            state: WorkerState::Working,
             trouble: self.trouble.with_storage().unwrap_or_default(),
             seen_seconds_ago: 0.0,
         }
         .under(Orders { drain: draining, aside: self.is_aside() })
     }
 
-    /// Reports how a task ended; returns when the queue has it, or the lease is lost.
+    /// Reports how a task ended. Returns when the queue has the result or the lease is lost.
     pub(super) async fn complete(&self, held: Held, outcome: Outcome, facts: RunFacts) {
         if let Outcome::Failed { code, .. } = &outcome {
-            tracing::warn!(pool = %held.pool(), task = ?held.task().key, error.code = code, "task failed");
+            tracing::warn!(pool = %held.pool(), task = ?held.task().key, error.code = code.name(), "task failed");
         }
         let result = TaskResult {
             key: held.task().key,
             worker: self.options.worker.clone(),
-            host: self.place(),
+            place: self.place(),
             device_class: facts.device_class.unwrap_or_else(|| self.device_class()),
             alone: facts.alone,
             seconds: facts.seconds,
+            batch: facts.batch,
             outcome,
         };
         let (settled, is_settled) = oneshot::channel();
         if self.reports.send(Report { held, result, settled }).await.is_ok() {
-            // Given up by the reporter: as good as settled.
+            // The reporter gave up on it, which counts as settled.
             let _ = is_settled.await;
         }
     }
 
-    /// Hands tasks back as they were.
+    /// Hands tasks back without a result.
     pub(super) async fn hand_back(&self, tasks: Vec<Held>) {
         let mut by_pool: HashMap<PoolId, Vec<_>> = HashMap::new();
         for held in tasks.iter().filter(|held| !held.is_lost()) {
@@ -211,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// The last resort of a drain: whatever is still held.
+    /// The last step of a drain: hands back whatever is still held.
     ///
     /// Returns whether the queue took all of it.
     pub(super) async fn hand_back_everything(&self) -> bool {
@@ -229,25 +265,20 @@ impl Shared {
         let handed = self.queue.hand_back(pool, &self.options.worker, &ids);
         let taken = matches!(timeout(CALL, handed).await, Ok(Ok(())));
         if !taken {
-            // Their leases run out by themselves.
+            // Their leases expire by themselves.
             tracing::warn!(%pool, tasks = ids.len(), "tasks could not be handed back");
         }
         taken
     }
 }
 
-/// Longest time one call to the queue may take.
+/// Most time for one call to the queue.
 pub(super) const CALL: Duration = Duration::from_secs(10);
 
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under these locks is complete in itself, so a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How a task ends for which storage was away too long.
+/// The outcome of a task when storage was away for too long.
 pub(super) fn given_up(reason: String) -> Outcome {
     if !stands(Guard::StorageInterrupts) {
-        return Outcome::Failed { code: "storage".to_owned(), message: reason };
+        return Outcome::Failed { code: FailureCode::Storage, message: reason };
     }
     Outcome::Interrupted { reason }
 }

@@ -1,21 +1,24 @@
-//! What keeps a loop from working: a queue that does not answer, storage whose faults are retried.
+//! What prevents a loop from working: a queue that does not answer, or storage whose faults are
+//! retried.
 //!
-//! It is looked at with every sign of life, so that a fault that is over before the next one is nobody's trouble. A
-//! trouble keeps the words it began with until it ends.
+//! It is checked at each announcement, so a fault that ends before the next one is not reported. A
+//! trouble keeps its first text until it ends.
 
 use std::{sync::Mutex, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use super::shared::locked;
+use super::lock::locked;
 use crate::Error;
 
-/// Signs of life that fail one after the other before that is a trouble: one may fall into a reconnection or a failover.
+/// This many failed announcements in a row are a trouble. A single one may fall into a reconnection
+/// or a failover.
 const UNHEARD: u32 = 2;
-/// Time after its last fault when storage that nobody here needs any more counts as usable: nothing else would tell.
+/// When nobody here needs storage any more, it counts as usable again this long after its last
+/// fault, because nothing else would show it.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// What storage is used for; each may fail while the other works.
+/// What storage is used for. Each use can fail while the other works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Load,
@@ -40,7 +43,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Storage {
     trouble: Option<String>,
-    /// Since the last look: whether it worked, and what it failed with.
+    /// Since the last check: whether it worked, and the error if it failed.
     worked: bool,
     fault: Option<String>,
     last_fault: Option<Instant>,
@@ -51,12 +54,13 @@ impl Trouble {
         Self { state: Mutex::default(), told: watch::Sender::new(None) }
     }
 
-    /// The trouble of now, and of later.
+    /// The present trouble, and a channel for later changes.
     pub(super) fn watch(&self) -> watch::Receiver<Option<String>> {
         self.told.subscribe()
     }
 
-    /// That with storage, for the worker's card: whoever reads one sees that the queue answers.
+    /// The trouble with storage, for the worker's card. Nobody can read a card while the queue
+    /// fails.
     pub(super) fn with_storage(&self) -> Option<String> {
         locked(&self.state).with_storage().cloned()
     }
@@ -65,7 +69,7 @@ impl Trouble {
         locked(&self.state).storage(used).worked = true;
     }
 
-    /// Storage failed and will be asked again.
+    /// Storage failed and is asked again.
     pub(super) fn storage_failed(&self, used: Use, reason: &str) {
         let mut state = locked(&self.state);
         let storage = state.storage(used);
@@ -73,7 +77,7 @@ impl Trouble {
         storage.fault.get_or_insert_with(|| reason.to_owned());
     }
 
-    /// Looks at what became of storage since the last look. `idle`: nothing is held that would need it.
+    /// Checks what happened to storage since the last check. `idle`: nothing that is held needs it.
     pub(super) fn look_at_storage(&self, idle: bool) {
         let mut state = locked(&self.state);
         state.loads.look(idle, "an input cannot be loaded");
@@ -81,7 +85,7 @@ impl Trouble {
         self.tell(&state);
     }
 
-    /// Notes how a sign of life fared.
+    /// Records whether an announcement succeeded.
     pub(super) fn announced(&self, error: Option<&Error>) {
         let mut state = locked(&self.state);
         match error {
@@ -126,7 +130,7 @@ impl Storage {
                 self.trouble.get_or_insert_with(|| format!("{what}: {reason}"));
             }
             (true, None) => self.trouble = None,
-            // Now it works and now it does not: as it was.
+            // It both worked and failed, so nothing changes.
             (true, Some(_)) => {}
             (false, None) => {
                 if idle && self.last_fault.is_some_and(|fault| fault.elapsed() >= FORGOTTEN) {
@@ -168,7 +172,7 @@ mod tests {
         assert!(watched.has_changed().expect("it lives"));
         watched.mark_unchanged();
         trouble.announced(Some(&Error::Unavailable("loading".to_owned())));
-        assert!(!watched.has_changed().expect("it lives"), "it keeps the words it began with");
+        assert!(!watched.has_changed().expect("it lives"), "it keeps its first text");
         trouble.announced(None);
         assert_eq!(*watched.borrow(), None);
     }
@@ -179,7 +183,7 @@ mod tests {
         trouble.storage_failed(Use::Store, "down");
         trouble.storage_worked(Use::Store);
         trouble.look_at_storage(false);
-        assert_eq!(trouble.now(), None, "over before the look");
+        assert_eq!(trouble.now(), None, "over before the check");
 
         trouble.storage_failed(Use::Store, "down");
         trouble.look_at_storage(false);
@@ -193,13 +197,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trouble_with_storage_lasts_while_work_waits_for_it_and_is_forgotten_by_who_has_none() {
+    async fn a_trouble_with_storage_lasts_while_work_waits_for_it_and_is_forgotten_by_who_has_none()
+    {
         let trouble = Trouble::new();
         trouble.storage_failed(Use::Load, "down");
         trouble.look_at_storage(true);
         advance(FORGOTTEN / 2).await;
         trouble.look_at_storage(true);
-        assert!(trouble.now().is_some(), "just now it failed");
+        assert!(trouble.now().is_some(), "it failed just now");
         advance(FORGOTTEN).await;
         trouble.look_at_storage(false);
         assert!(trouble.now().is_some(), "a task waits for it");

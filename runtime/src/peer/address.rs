@@ -1,43 +1,54 @@
-//! Where a farm is, as a user writes it: `host:port`, `[IPv6]:port`, `http://host:port`, or several of them separated by
-//! commas. Everything else is refused in a sentence that names the setting.
+//! Where a farm is, as a user writes it: `host:port`, `[IPv6]:port`, `http://host:port`,
+//! `https://host:port`, or several of them separated by commas. Everything else is refused with a sentence that names the setting.
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use darkroom_core::error::UserError;
 
+use crate::tls::{ClientSettings, ClientTls};
+
 /// Most addresses that one setting may hold.
 const MOST: usize = 16;
-/// Longest part of a wrong value that a sentence repeats.
+/// Longest part of a wrong value that is quoted in a sentence.
 const SHOWN: usize = 100;
-const ACCEPTED: &str =
-    "accepted: host:port, [IPv6 address]:port or http://host:port, and several of them separated by commas";
+const ACCEPTED: &str = "accepted: host:port, [IPv6 address]:port, http://host:port or https://host:port, and several of them separated by commas";
 
 /// One host and its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// A name or an IP address, an IPv6 address without brackets.
+    /// A name or an IP address; IPv6 without brackets.
     pub host: String,
     /// Never 0.
     pub port: u16,
+    /// Whether to speak TLS.
+    pub tls: bool,
 }
 
 impl Address {
     /// The same as a URI.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("http://{self}")
+        if self.tls { self.to_string() } else { format!("http://{self}") }
+    }
+
+    /// Whether it is surely on this machine.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        let ip = self.host.parse::<IpAddr>();
+        self.host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https://" } else { "" };
         if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}[{}]:{}", self.host, self.port)
         } else {
-            write!(f, "{}:{}", self.host, self.port)
+            write!(f, "{scheme}{}:{}", self.host, self.port)
         }
     }
 }
@@ -47,10 +58,10 @@ impl fmt::Display for Address {
 pub struct Addresses(Vec<Address>);
 
 impl Addresses {
-    /// Reads the value of the setting `farm`.
+    /// Parses the value of the setting `farm`.
     ///
     /// # Errors
-    /// A sentence about the setting, the value, and what would be accepted.
+    /// A sentence with the setting, the value, and what is accepted.
     pub fn parse(text: &str) -> Result<Self, UserError> {
         if text.is_empty() {
             return Err(refused("farm is empty"));
@@ -63,9 +74,31 @@ impl Addresses {
             }
         }
         if addresses.len() > MOST {
-            return Err(refused(&format!("farm names {} addresses; the limit is {MOST}", addresses.len())));
+            return Err(refused(&format!(
+                "farm names {} addresses; the limit is {MOST}",
+                addresses.len()
+            )));
         }
         Ok(Self(addresses))
+    }
+
+    /// The TLS of a client of these addresses, if one of them is `https://`.
+    ///
+    /// # Errors
+    /// One sentence for settings that cannot be used, and for settings of TLS beside an address of
+    /// another machine that is plain text.
+    pub fn secure(&self, settings: &ClientSettings) -> Result<Option<ClientTls>, UserError> {
+        settings.check()?;
+        let plain = self.0.iter().find(|address| !address.tls && !address.is_here());
+        if let (Some(set), Some(plain)) = (settings.asked_by(), plain) {
+            return Err(UserError::invalid(
+                "farm",
+                format!(
+                    "farm is {plain}, which is plain text, and {set} is set; write https://{plain}, or leave {set} out"
+                ),
+            ));
+        }
+        if self.0.iter().any(|address| address.tls) { settings.open().map(Some) } else { Ok(None) }
     }
 
     /// The addresses; at least one.
@@ -101,45 +134,45 @@ fn address(entry: &str) -> Result<Address, UserError> {
         return Err(wrong("which has a space or a control character in it"));
     }
     if entry.contains('@') {
-        // Not repeated: it may hold a password.
-        return Err(refused("farm has a user name or a password in it, which a farm does not ask for"));
+        // The value is not quoted, because it may contain a password.
+        return Err(refused(
+            "farm has a user name or a password in it, which a farm does not ask for",
+        ));
     }
-    let place = match entry.split_once("://") {
+    let (place, tls) = match entry.split_once("://") {
         None if entry.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("unix:")) => {
             return Err(wrong("a Unix socket, which is not supported"));
         }
-        None => entry,
+        None => (entry, false),
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
-            "http" => rest.strip_suffix('/').unwrap_or(rest),
-            "https" | "grpcs" => {
-                return Err(wrong(
-                    "but Darkroom does not support TLS yet and does not send plain text where TLS is asked for: name a \
-                     plain text address, such as the near end of a tunnel",
-                ));
-            }
+            "http" => (rest.strip_suffix('/').unwrap_or(rest), false),
+            "https" | "grpcs" => (rest.strip_suffix('/').unwrap_or(rest), true),
             _ => return Err(wrong("which begins with an unknown scheme")),
         },
     };
     if place.contains(['/', '?', '#', '\\']) {
-        return Err(wrong("which has a path behind the port; a farm is reached at a host and a port alone"));
+        return Err(wrong(
+            "which has a path after the port; a farm's address is only a host and a port",
+        ));
     }
     let (host, port) = split(place).map_err(wrong)?;
     let port = match port.parse::<u16>() {
         Ok(0) | Err(_) => Err(wrong("whose port is not a number from 1 to 65535")),
-        // `+80` is a number to Rust.
+        // Rust would parse `+80` as a number.
         Ok(_) if !port.bytes().all(|byte| byte.is_ascii_digit()) => {
             Err(wrong("whose port is not a number from 1 to 65535"))
         }
         Ok(port) => Ok(port),
     }?;
-    Ok(Address { host, port })
+    Ok(Address { host, port, tls })
 }
 
-/// The host, checked, and the text of the port.
+/// The checked host, and the text of the port.
 fn split(place: &str) -> Result<(String, &str), &'static str> {
     if let Some(rest) = place.strip_prefix('[') {
         let (inner, behind) = rest.split_once(']').ok_or("whose bracket is not closed")?;
-        let host: Ipv6Addr = inner.parse().map_err(|_| "whose brackets do not hold an IPv6 address")?;
+        let host: Ipv6Addr =
+            inner.parse().map_err(|_| "whose brackets do not hold an IPv6 address")?;
         let port = behind.strip_prefix(':').ok_or("which has no port")?;
         return Ok((host.to_string(), port));
     }
@@ -190,6 +223,9 @@ mod tests {
             ("farm.local.:7878", "farm.local.:7878"),
             ("a:1,b:2,http://c:3", "a:1, b:2, c:3"),
             ("a:1,a:1,A:1", "a:1"),
+            ("https://Farm.example.org:7878/", "https://farm.example.org:7878"),
+            ("HTTPS://[::1]:443", "https://[::1]:443"),
+            ("a:1,grpcs://a:1", "a:1, https://a:1"),
         ] {
             assert_eq!(Addresses::parse(text).expect(text).to_string(), shown);
         }
@@ -226,9 +262,9 @@ mod tests {
             ("a:1, b:2", "space"),
             ("localhost:7878\n", "space"),
             ("localhost:7878\u{a0}", "space"),
-            ("https://localhost:7878", "TLS"),
-            ("HTTPS://localhost", "TLS"),
-            ("a:1,grpcs://b:2", "TLS"),
+            ("HTTPS://localhost", "no port"),
+            ("https://:443", "no host"),
+            ("https://localhost:443/farm", "path"),
             ("unix:/run/farm.sock", "Unix"),
             ("unix:///run/farm.sock", "scheme"),
             ("dns:///farm:7878", "scheme"),
@@ -247,7 +283,10 @@ mod tests {
             let error = Addresses::parse(text).expect_err(text);
             assert_eq!(error.field.as_deref(), Some("farm"), "{text}");
             let message = error.message;
-            assert!(message.starts_with("farm ") && message.contains("accepted: host:port"), "{message}");
+            assert!(
+                message.starts_with("farm ") && message.contains("accepted: host:port"),
+                "{message}"
+            );
             assert!(message.contains(why), "{text:?} should be refused for {why:?}: {message}");
             assert!(!message.contains('\n'), "{message}");
         }

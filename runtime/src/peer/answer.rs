@@ -1,4 +1,4 @@
-//! An HTTP answer that is not gRPC: what a proxy says in the farm's place.
+//! An HTTP answer that is not gRPC, sent by a proxy instead of the farm.
 
 use std::{
     fmt,
@@ -7,28 +7,31 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
-/// Longest part of a header that a sentence repeats.
+/// Longest part of a header that is quoted in a sentence.
 const SHOWN: usize = 100;
 
-/// What a proxy, or a web server, answered.
+/// The answer of a proxy or a web server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Its `Server` header, where that can be printed.
+    /// Its `Server` header, if that is printable.
     pub server: Option<String>,
-    /// How long it asks to wait.
+    /// How long it asks the client to wait.
     pub retry_after: Option<Duration>,
     /// Where it redirects to.
     pub location: Option<String>,
 }
 
 impl Answer {
-    /// What `response` says where it is not gRPC; `None` where it is.
+    /// The content of `response` if that is not gRPC; `None` if it is gRPC.
     #[must_use]
     pub fn of<B>(response: &Response<B>) -> Option<Self> {
         let headers = response.headers();
-        let kind = headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes).unwrap_or_default();
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .map(header::HeaderValue::as_bytes)
+            .unwrap_or_default();
         if headers.contains_key("grpc-status")
             || (response.status() == StatusCode::OK && kind.starts_with(b"application/grpc"))
         {
@@ -42,20 +45,20 @@ impl Answer {
         })
     }
 
-    /// Whether the same call may succeed a moment later: the proxy lacks a farm just now, or is busy.
+    /// Whether the same call may succeed soon: the proxy cannot reach a farm now, or is busy.
     #[must_use]
     pub fn passes(&self) -> bool {
-        // 520 to 524 are what a large content network says when it does not reach the server behind it.
+        // A large content network answers 520 to 524 when it cannot reach the server behind it.
         matches!(self.status.as_u16(), 408 | 425 | 429 | 502..=504 | 520..=524)
     }
 
-    /// The proxy by its name and version, in brackets behind its address.
+    /// The proxy's name and version, in brackets, to follow its address.
     #[must_use]
     pub fn named(&self) -> String {
         self.server.as_ref().map(|server| format!(" ({server})")).unwrap_or_default()
     }
 
-    /// A sentence about the answer of the proxy at `address`, and what to do about it.
+    /// A sentence about the answer of the proxy at `address`, and how to fix it.
     pub(super) fn sentence(&self, address: &str) -> String {
         let proxy = format!("the proxy at {address}{}", self.named());
         let status = self.status.as_u16();
@@ -77,7 +80,7 @@ impl Answer {
                  listen … http2; HAProxy: proto h2)"
             ),
             401 | 407 => format!(
-                "{proxy} asks for a login (HTTP {status}), and Darkroom has none to give; let the proxy pass \
+                "{proxy} asks for a login (HTTP {status}), and Darkroom cannot send one; let the proxy pass \
                  /darkroom.v1.Farm/ without one, or name the farm's own address with --farm"
             ),
             403 => format!(
@@ -93,7 +96,8 @@ impl Answer {
                  grpc_pass), or name the farm's own address with --farm"
             ),
             411 => format!(
-                "{proxy} asks for the length of the request (HTTP 411), which a gRPC call does not tell; turn that off \
+                "{proxy} asks for the length of the request (HTTP 411), which a gRPC call does not send; turn that \
+                 off \
                  there, or name the farm's own address with --farm"
             ),
             413 => format!(
@@ -106,12 +110,16 @@ impl Answer {
             426 | 505 => format!(
                 "{proxy} wants another version of HTTP (HTTP {status}); it must take HTTP/2 in plain text on this port"
             ),
-            431 => format!("{proxy} refuses the call's headers as too large (HTTP 431); raise its limit"),
+            431 => format!(
+                "{proxy} refuses the call's headers as too large (HTTP 431); raise its limit"
+            ),
             429 => format!("{proxy} has had too many calls (HTTP 429){}", self.later()),
             408 | 425 | 502..=504 | 520..=524 => {
                 format!("{proxy} does not reach the farm ({}){}", self.name(), self.later())
             }
-            _ => format!("{proxy} answers {} in the farm's place; see the proxy's log", self.name()),
+            _ => {
+                format!("{proxy} answers {} in the farm's place; see the proxy's log", self.name())
+            }
         }
     }
 
@@ -136,16 +144,17 @@ impl fmt::Display for Answer {
     }
 }
 
-/// A header of printable ASCII, cut to a bearable length.
+/// A header of printable ASCII, cut to a limited length.
 fn printable(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     shown(headers.get(name)?.as_bytes())
 }
 
-/// Bytes from a stranger as text, where all of them can be printed.
+/// Bytes from an unknown server as text, if all of them are printable.
 pub(super) fn shown(bytes: &[u8]) -> Option<String> {
     let plain = !bytes.is_empty() && bytes.iter().all(|byte| (b' '..=b'~').contains(byte));
-    plain
-        .then(|| bytes.iter().take(SHOWN).map(|byte| char::from(*byte)).collect::<String>().trim().to_owned())
+    plain.then(|| {
+        bytes.iter().take(SHOWN).map(|byte| char::from(*byte)).collect::<String>().trim().to_owned()
+    })
 }
 
 /// `Retry-After`: seconds, or a date.
@@ -208,11 +217,15 @@ mod tests {
         for status in (200..600).filter(|status| ![101].contains(status)) {
             let answer = answer(status, &[("server", "nginx/1.22.1")]).expect("no gRPC");
             let text = answer.sentence("farm:80");
-            assert!(text.contains("farm:80 (nginx/1.22.1)") && text.contains(&status.to_string()), "{text}");
+            assert!(
+                text.contains("farm:80 (nginx/1.22.1)") && text.contains(&status.to_string()),
+                "{text}"
+            );
         }
         let text = answer(413, &[]).expect("no gRPC").sentence("farm:80");
         assert!(text.contains("client_max_body_size"), "{text}");
-        let text = answer(301, &[("location", "https://farm/")]).expect("no gRPC").sentence("farm:80");
+        let text =
+            answer(301, &[("location", "https://farm/")]).expect("no gRPC").sentence("farm:80");
         assert!(text.contains("https://farm/"), "{text}");
     }
 
@@ -229,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_in_seconds_or_as_a_date() {
-        let asked = |text: &str| answer(503, &[("retry-after", text)]).expect("no gRPC").retry_after;
+        let asked =
+            |text: &str| answer(503, &[("retry-after", text)]).expect("no gRPC").retry_after;
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));
         assert_eq!(asked("soon"), None);
         assert_eq!(asked("-1"), None);

@@ -1,8 +1,10 @@
-//! A gRPC channel to the first of several addresses that works. It stays with that one, and goes on to the next when a call
-//! fails there.
+//! A gRPC channel to the first of several addresses that works. It stays with that address, and
+//! moves to the next one when a call fails there. If a name stands for several machines, each of
+//! them is tried, and another one when the connection ends (`connect`).
 //!
-//! What is no answer of a farm's becomes a [`Status`] whose source is a [`Trouble`]: a connection that fails or breaks, a
-//! proxy's answer, and a call that ends without a status. A call is sent once; trying again is the caller's part.
+//! Whatever is not a farm's answer becomes a [`Status`] whose source is a [`Trouble`]: a connection
+//! that fails or breaks, a proxy's answer, and a call that ends without a status. A call is sent
+//! once; the caller decides about retries.
 
 use std::{
     error::Error as _,
@@ -16,6 +18,10 @@ use std::{
     time::Duration,
 };
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use bytes::Bytes;
 use darkroom_core::error::UserError;
 use http::{HeaderMap, Request, Response};
@@ -23,21 +29,25 @@ use http_body::Frame;
 use tonic::{Status, body::Body, transport::Endpoint};
 use tower::{BoxError, Service, ServiceExt as _, util::BoxCloneSyncService};
 
-use super::{Address, Addresses, Answer, Kind, Trouble, probe};
+use super::{
+    Address, Addresses, Answer, Kind, Trouble,
+    connect::{self, Connector, Heard, Resolve, Times},
+    probe,
+};
+use crate::tls::{ClientSettings, ClientTls};
 
-/// Longest time for connecting to an address that is the only one.
-const CONNECT: Duration = Duration::from_secs(5);
-/// The same where there are others: a machine that is gone must not hold a call up for long.
-const CONNECT_ONE_OF_MANY: Duration = Duration::from_secs(2);
-/// How often the peer is asked whether it lives, and how long the answer may take.
+/// Most time for connecting to an address.
+const CONNECT: Times =
+    Times { single: Duration::from_secs(5), one_of_many: Duration::from_secs(2) };
+/// How often the peer is checked for life, and how long its answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// gRPC's UNAVAILABLE, as it stands in a header.
+/// gRPC's UNAVAILABLE, as a header's value.
 const UNAVAILABLE: &[u8] = b"14";
 
-/// What calls one address.
+/// Calls one address.
 pub type Caller = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
-/// See the module. Clones share everything.
+/// A channel to the first address that works. Clones share everything.
 #[derive(Clone)]
 pub struct Peers {
     shared: Arc<Shared>,
@@ -46,55 +56,80 @@ pub struct Peers {
 struct Shared {
     peers: Vec<Peer>,
     current: AtomicUsize,
-    /// Whether an address where nobody ever spoke gRPC is looked at.
+    /// Whether to probe an address where nothing has spoken gRPC yet.
     probes: bool,
 }
 
 struct Peer {
     address: Address,
     caller: Caller,
-    /// A gRPC answer came from there.
+    /// A gRPC answer has come from there.
     answered: AtomicBool,
     trouble: Mutex<Option<Kind>>,
+    /// What the latest connection heard; none of callers that tests give.
+    heard: Option<Heard>,
 }
 
 impl Peers {
-    /// A channel to these addresses. Connects with the first call.
+    /// A channel to these addresses. It connects with the first call.
     ///
     /// # Errors
-    /// When an address is no URI, which [`Addresses`] does not let happen.
-    pub fn connect(addresses: &Addresses) -> Result<Self, UserError> {
+    /// When the settings of TLS cannot be used, or an address is not a URI; [`Addresses`] prevents
+    /// the latter.
+    pub fn connect(addresses: &Addresses, tls: &ClientSettings) -> Result<Self, UserError> {
+        Self::connect_with(addresses, addresses.secure(tls)?)
+    }
+
+    /// The same with TLS that was opened before ([`Addresses::secure`]).
+    ///
+    /// # Errors
+    /// When an address is not a URI; [`Addresses`] prevents that.
+    pub fn connect_with(addresses: &Addresses, tls: Option<ClientTls>) -> Result<Self, UserError> {
+        Self::connect_by(addresses, tls, &connect::system())
+    }
+
+    /// The same with another resolver.
+    fn connect_by(
+        addresses: &Addresses,
+        tls: Option<ClientTls>,
+        resolve: &Resolve,
+    ) -> Result<Self, UserError> {
         let addresses = addresses.as_slice();
-        let connect = if addresses.len() > 1 { CONNECT_ONE_OF_MANY } else { CONNECT };
+        let single = if addresses.len() > 1 { CONNECT.one_of_many } else { CONNECT.single };
+        let times = Times { single, ..CONNECT };
         let callers = addresses.iter().map(|address| {
             let endpoint = Endpoint::from_shared(address.uri()).map_err(|_| {
                 UserError::invalid("farm", format!("farm is \"{address}\", which is no address"))
             })?;
+            let connector = Connector::new(address.clone(), times, Arc::clone(resolve))
+                .with_tls(tls.clone().filter(|_| address.tls));
+            let heard = connector.heard();
             let channel = endpoint
-                .connect_timeout(connect)
-                .tcp_nodelay(true)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
                 .keep_alive_while_idle(true)
-                .connect_lazy();
-            Ok((address.clone(), BoxCloneSyncService::new(channel.map_err(BoxError::from))))
+                .connect_with_connector_lazy(connector);
+            let caller = BoxCloneSyncService::new(channel.map_err(BoxError::from));
+            Ok((address.clone(), caller, Some(heard)))
         });
         let callers = callers.collect::<Result<Vec<_>, UserError>>()?;
         Ok(Self::new(callers, true))
     }
 
-    /// A channel over callers of one's own, as tests have them; at least one.
+    /// A channel over other callers, for tests; at least one.
     #[must_use]
     pub fn over(callers: Vec<(Address, Caller)>) -> Self {
-        Self::new(callers, false)
+        let unheard = |(address, caller)| (address, caller, None);
+        Self::new(callers.into_iter().map(unheard).collect(), false)
     }
 
-    fn new(callers: Vec<(Address, Caller)>, probes: bool) -> Self {
-        let peer = |(address, caller)| Peer {
+    fn new(callers: Vec<(Address, Caller, Option<Heard>)>, probes: bool) -> Self {
+        let peer = |(address, caller, heard)| Peer {
             address,
             caller,
             answered: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            heard,
         };
         let peers = callers.into_iter().map(peer).collect();
         Self { shared: Arc::new(Shared { peers, current: AtomicUsize::new(0), probes }) }
@@ -106,7 +141,7 @@ impl Peers {
         self.shared.peers.len()
     }
 
-    /// The address that calls go to just now.
+    /// The address that calls go to now.
     #[must_use]
     pub fn address(&self) -> String {
         self.shared.peers[self.shared.current()].address.to_string()
@@ -115,7 +150,8 @@ impl Peers {
 
 impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let addresses: Vec<_> = self.shared.peers.iter().map(|peer| peer.address.to_string()).collect();
+        let addresses: Vec<_> =
+            self.shared.peers.iter().map(|peer| peer.address.to_string()).collect();
         f.debug_tuple("Peers").field(&addresses).finish()
     }
 }
@@ -126,7 +162,7 @@ impl Service<Request<Body>> for Peers {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        // Whether the connection is ready is waited for within the call.
+        // The call itself waits until the connection is ready.
         Poll::Ready(Ok(()))
     }
 
@@ -153,8 +189,9 @@ impl Shared {
         Err(self.failed(at, kind))
     }
 
-    /// A farm's answer, watched to its end.
-    fn farms(self: &Arc<Self>, at: usize, response: Response<Body>) -> Response<Body> {
+    /// A farm's answer, watched until its end.
+    fn farms(self: &Arc<Self>, at: usize, mut response: Response<Body>) -> Response<Body> {
+        drop_broken_details(response.headers_mut());
         let peer = &self.peers[at];
         peer.answered.store(true, Ordering::Release);
         *peer.trouble() = None;
@@ -167,17 +204,24 @@ impl Shared {
         response.map(|body| Body::new(Watched { body, shared, at, told, over: false }))
     }
 
-    /// A farm that cannot serve just now says so itself; then the next address has its turn.
+    /// The farm itself says that it cannot serve now, so the next address is tried.
     fn look_at(&self, at: usize, headers: &HeaderMap) {
         if headers.get(Status::GRPC_STATUS).is_some_and(|status| status.as_bytes() == UNAVAILABLE) {
             self.pass_on(at);
         }
     }
 
-    /// What listens at an address that broke the connection and never spoke gRPC.
+    /// Why the other side ended the connection, if it said so, or what listens at an address that
+    /// broke it and never spoke gRPC.
     async fn seen(&self, at: usize, kind: Kind) -> Kind {
         let peer = &self.peers[at];
-        if !self.probes || peer.answered.load(Ordering::Acquire) || !matches!(kind, Kind::Broken(_)) {
+        if let (Kind::Broken(_) | Kind::Unreachable(_), Some(heard)) = (&kind, &peer.heard)
+            && let Some(fault) = heard.fault()
+        {
+            return Kind::Tls(fault);
+        }
+        let looks = self.probes && !peer.answered.load(Ordering::Acquire) && !peer.address.tls;
+        if !looks || !matches!(kind, Kind::Broken(_)) {
             return kind;
         }
         match probe::look(&peer.address).await {
@@ -200,7 +244,7 @@ impl Shared {
         Trouble { at: troubles, others }.into_status()
     }
 
-    /// Lets calls go to the next address, unless another call has seen to that.
+    /// Moves calls to the next address, unless another call has done that already.
     fn pass_on(&self, at: usize) {
         let next = (at + 1) % self.peers.len();
         let _ = self.current.compare_exchange(at, next, Ordering::AcqRel, Ordering::Acquire);
@@ -213,12 +257,26 @@ impl Peer {
     }
 }
 
-/// The body of a farm's answer. Without a status at its end it was cut.
+/// Decodes an error's details, in base64 with or without padding.
+const DETAILS: &str = "grpc-status-details-bin";
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Removes details that are not base64, because tonic panics on them.
+fn drop_broken_details(headers: &mut HeaderMap) {
+    if headers.get(DETAILS).is_some_and(|details| BASE64.decode(details.as_bytes()).is_err()) {
+        headers.remove(DETAILS);
+    }
+}
+
+/// The body of a farm's answer. If it has no status at its end, it was cut off.
 struct Watched {
     body: Body,
     shared: Arc<Shared>,
     at: usize,
-    /// A status came.
+    /// Whether a status came.
     told: bool,
     over: bool,
 }
@@ -236,8 +294,9 @@ impl http_body::Body for Watched {
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    drop_broken_details(trailers);
                     self.told = trailers.contains_key(Status::GRPC_STATUS);
                     self.shared.look_at(self.at, trailers);
                 }
@@ -264,5 +323,67 @@ impl http_body::Body for Watched {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::net::TcpListener;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+    use super::*;
+
+    #[test]
+    fn details_that_are_no_base64_are_removed_and_others_stay() {
+        let after = |details: &'static [u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("3"));
+            headers.insert(DETAILS, http::HeaderValue::from_bytes(details).expect("a value"));
+            drop_broken_details(&mut headers);
+            // This panics if the details are not base64.
+            let status = Status::from_header_map(&headers).expect("a status");
+            (headers.contains_key(DETAILS), status.details().len())
+        };
+        assert_eq!(
+            [after(b"AAAA"), after(b"AAA="), after(b"AAA"), after(b"")],
+            [(true, 3), (true, 2), (true, 2), (true, 0)]
+        );
+        for broken in [&b"%%%"[..], b"A", b"AA==AA", b"\xff\xfe", b"a b"] {
+            assert_eq!(after(broken), (false, 0), "{broken:?}");
+        }
+    }
+
+    /// One machine of a name accepts connections and closes them: a proxy is still there, but the
+    /// farm behind it is gone.
+    #[tokio::test]
+    async fn a_name_whose_connected_machine_dies_goes_on_with_another() {
+        let dead = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 1), 0)).await.expect("a port");
+        let port = dead.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = dead.accept().await {
+                drop(stream);
+            }
+        });
+        let living =
+            TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).await.expect("the same port");
+        let (_, service) = tonic_health::server::health_reporter();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(living);
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
+        );
+        let resolve: Resolve = Arc::new(move |_| {
+            let places = [1, 2].map(|host| SocketAddr::from(([127, 0, 0, host], port)));
+            Box::pin(async move { Ok(places.to_vec()) })
+        });
+        let addresses = Addresses::parse(&format!("farm:{port}")).expect("an address");
+        let peers = Peers::connect_by(&addresses, None, &resolve).expect("an address");
+        let mut client = HealthClient::new(peers);
+        let mut answered = false;
+        for _ in 0..4 {
+            answered |= client.check(HealthCheckRequest::default()).await.is_ok();
+        }
+        assert!(answered, "the other machine was never asked");
     }
 }

@@ -1,52 +1,51 @@
-//! How long a call that fails is tried again. The time runs from the first failure, not from the last success: a stream
-//! that was quiet for an hour has all of it left when it breaks.
+//! How long a failing call is retried. The time runs from the first failure, not from the last
+//! success: when a stream breaks that was quiet for an hour, all of the time is left.
 
 use std::time::Duration;
 
+use darkroom_core::backoff::Backoff;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::{Kind, Trouble, passes};
 
-/// First pause between two tries; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause that is our own choice.
-const MOST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest `Retry-After` that is honoured beyond the patience itself, all of them together.
+/// Pauses between retries when the server does not ask for a time.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+/// Most time that is added for `Retry-After`, over all answers.
 const MOST_ASKED: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// How long failing calls are retried, and since when they fail.
 #[derive(Debug)]
 pub struct Patience {
     limit: Duration,
-    /// Each of several addresses gets this many tries before the patience is over.
+    /// Tries before the patience can end, so that each of several addresses gets one.
     least_tries: u32,
     since: Option<Instant>,
     tries: u32,
-    /// Time that proxies asked for on top.
+    /// Time added because proxies asked for it.
     granted: Duration,
 }
 
 impl Patience {
-    /// Patience of `limit` from the first failure on, for a call that `addresses` may answer.
+    /// Patience for `limit` after the first failure, for a call that `addresses` may answer.
     #[must_use]
     pub fn new(limit: Duration, addresses: usize) -> Self {
         let least_tries = u32::try_from(addresses).unwrap_or(u32::MAX);
         Self { limit, least_tries, since: None, tries: 0, granted: Duration::ZERO }
     }
 
-    /// The same, counted from now: for a short call, whose own time counts.
+    /// The same, counted from now: for a short call whose own time counts.
     #[must_use]
     pub fn from_now(limit: Duration, addresses: usize) -> Self {
         Self { since: Some(Instant::now()), ..Self::new(limit, addresses) }
     }
 
-    /// Something succeeded: all of the patience is there again.
+    /// Records a success, which restores the full patience.
     pub fn reset(&mut self) {
         (self.since, self.tries, self.granted) = (None, 0, Duration::ZERO);
     }
 
-    /// Waits before another try; false when another would be useless or the patience is over.
+    /// Waits before the next try. False if a retry would be useless or the patience is over.
     pub async fn another(&mut self, failure: &Status) -> bool {
         if !passes(failure) {
             return false;
@@ -58,7 +57,7 @@ impl Patience {
         if left.is_zero() && self.tries >= self.least_tries {
             return false;
         }
-        let pause = (FIRST_PAUSE * 2_u32.pow(self.tries.min(7) - 1)).min(MOST_PAUSE);
+        let pause = PAUSES.after(self.tries - 1);
         let asked = asked(failure);
         if asked > left.max(MOST_ASKED.saturating_sub(self.granted)) {
             return false;
@@ -71,7 +70,7 @@ impl Patience {
     }
 }
 
-/// How long the proxy asks to wait. Where another address may do better, nobody waits.
+/// How long the proxy asks to wait. Not used if another address may be better.
 fn asked(failure: &Status) -> Duration {
     match Trouble::of(failure) {
         Some(trouble) if !trouble.others => match trouble.at.first() {
@@ -109,7 +108,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_runs_from_the_first_failure_and_a_success_fills_it_again() {
         let mut patience = Patience::new(5 * MINUTE, 1);
-        // Long before the first failure; nothing of it counts.
+        // Time before the first failure does not count.
         tokio::time::sleep(60 * MINUTE).await;
         let whole = spent(&mut patience, &Status::unavailable("stopped")).await;
         assert!(whole >= 5 * MINUTE && whole < 5 * MINUTE + Duration::from_secs(3), "{whole:?}");
@@ -121,7 +120,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_does_not_pass_is_not_tried_again() {
         let mut patience = Patience::new(5 * MINUTE, 1);
-        for failure in [Status::not_found("no job"), Status::internal("a fault"), Status::unknown("?")] {
+        for failure in
+            [Status::not_found("no job"), Status::internal("a fault"), Status::unknown("?")]
+        {
             assert_eq!(spent(&mut patience, &failure).await, Duration::ZERO);
         }
     }
@@ -144,15 +145,19 @@ mod tests {
         let mut patience = Patience::from_now(Duration::from_secs(10), 1);
         assert!(patience.another(&busy(Some(30))).await);
         assert_eq!(start.elapsed(), Duration::from_secs(30));
-        // Asked for ever, it ends.
+        // A proxy that asks for ever is not waited for for ever.
         let whole = spent(&mut patience, &busy(Some(30))).await;
         assert!(whole <= Duration::from_secs(80), "{whole:?}");
 
         let mut patience = Patience::from_now(Duration::from_secs(10), 1);
-        assert_eq!(spent(&mut patience, &busy(Some(3600))).await, Duration::ZERO, "an hour is too long");
+        assert_eq!(
+            spent(&mut patience, &busy(Some(3600))).await,
+            Duration::ZERO,
+            "an hour is too long"
+        );
         let mut patience = Patience::new(5 * MINUTE, 1);
         let start = Instant::now();
         assert!(patience.another(&busy(Some(120))).await);
-        assert_eq!(start.elapsed(), 2 * MINUTE, "a stream has the time");
+        assert_eq!(start.elapsed(), 2 * MINUTE, "a stream has all of the time");
     }
 }

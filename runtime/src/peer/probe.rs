@@ -1,4 +1,5 @@
-//! What listens at an address where no farm answered: a few bytes are sent and read, on at most four short connections.
+//! Finds out what listens at an address where no farm answered. It sends and reads a few bytes, on
+//! at most four short connections.
 
 use std::time::Duration;
 
@@ -12,26 +13,26 @@ use super::{Address, answer::shown};
 
 /// Time for connecting, and for each answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Time in which a server that speaks first has spoken.
+/// Time to wait for a server that speaks first.
 const FIRST_WORD: Duration = Duration::from_millis(150);
-/// Most that is read of an answer.
+/// Most bytes that are read of an answer.
 const MOST: usize = 512;
 
 /// HTTP/2's preface and an empty SETTINGS frame.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// Postgres: may we speak TLS?
+/// Postgres: the request to start TLS.
 const POSTGRES: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 /// TLS: a ClientHello of version 1.2 with one cipher suite and no extension.
 const TLS: &[u8] =
     b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03darkroom asks what a port serves\0\0\x02\xc0\x2f\x01\0";
 
-/// What listens there, when it is plainly something else than a gRPC server.
+/// What listens there, if it is clearly not a gRPC server.
 pub(super) async fn look(address: &Address) -> Option<String> {
     let asked = ask(address, HTTP2).await?;
     if let Some(what) = known(&asked) {
         return what;
     }
-    // Closed without a word, as a server does that waits for its own protocol.
+    // Closed without an answer, like a server that expects another protocol.
     if let Some(answer) = ask(address, POSTGRES).await
         && (answer == b"S" || answer == b"N")
     {
@@ -43,7 +44,7 @@ pub(super) async fn look(address: &Address) -> Option<String> {
     }
 }
 
-/// What the peer says, first or in answer to `words`. `None` without a connection.
+/// What the peer sends, first or in answer to `words`. `None` without a connection.
 async fn ask(address: &Address, words: &[u8]) -> Option<Vec<u8>> {
     let connect = TcpStream::connect((address.host.as_str(), address.port));
     let mut stream = timeout(PATIENCE, connect).await.ok()?.ok()?;
@@ -54,7 +55,8 @@ async fn ask(address: &Address, words: &[u8]) -> Option<Vec<u8>> {
     }
     let _ = timeout(PATIENCE, stream.write_all(words)).await;
     let _ = timeout(PATIENCE, async {
-        // One read may bring half of a banner; a second one brings the rest, the end or nothing in time.
+        // The first read may return only half of a banner. The second read returns the rest, the
+        // end, or nothing in time.
         for _ in 0..2 {
             if (&mut stream).take(MOST as u64).read_buf(&mut heard).await.unwrap_or(0) == 0
                 || heard.len() >= 9
@@ -71,21 +73,24 @@ fn tls(answer: &[u8]) -> bool {
     matches!(answer, [0x15 | 0x16, 3, ..])
 }
 
-/// What an answer says of its server: `Some(None)` for a server that speaks HTTP/2, `None` for one that said nothing
-/// known.
+/// What an answer tells about its server: `Some(None)` for a server that speaks HTTP/2, `None` if
+/// the answer is not known.
 fn known(answer: &[u8]) -> Option<Option<String>> {
-    let line: &[u8] = answer.split(|byte| matches!(byte, b'\r' | b'\n' | 0)).next().unwrap_or_default();
-    let begins =
-        |words: &[u8]| answer.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words));
+    let line: &[u8] =
+        answer.split(|byte| matches!(byte, b'\r' | b'\n' | 0)).next().unwrap_or_default();
+    let begins = |words: &[u8]| {
+        answer.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
+    };
     let what = if answer.len() >= 9 && answer[3] == 4 && answer[0] == 0 {
         return Some(None);
     } else if tls(answer) {
-        "the port speaks TLS, which Darkroom does not support yet".to_owned()
+        "the port speaks TLS; if a farm is there, write https:// before the address".to_owned()
     } else if begins(b"HTTP/") && busy(line) {
-        // A proxy that lacks a farm just now; it may speak HTTP/2 when it has one.
+        // A proxy that cannot reach a farm now. It may speak HTTP/2 when it can.
         return Some(None);
     } else if begins(b"HTTP/") {
-        let server = header(answer, b"server").map(|server| format!(" ({server})")).unwrap_or_default();
+        let server =
+            header(answer, b"server").map(|server| format!(" ({server})")).unwrap_or_default();
         format!("a web server listens there{server}, which does not speak HTTP/2 on this port")
     } else if begins(b"<!doctype") || begins(b"<html") {
         "a web server listens there, which does not speak HTTP/2 on this port".to_owned()
@@ -111,13 +116,13 @@ fn known(answer: &[u8]) -> Option<Option<String>> {
     Some(Some(what))
 }
 
-/// Whether an HTTP/1 status line says to try again.
+/// Whether an HTTP/1 status line means "try again".
 fn busy(line: &[u8]) -> bool {
     let status = line.split(|byte| *byte == b' ').nth(1);
     status.is_some_and(|status| matches!(status, b"429" | b"502" | b"503" | b"504"))
 }
 
-/// A header of an HTTP/1 answer, where it can be printed.
+/// A header of an HTTP/1 answer, if it is printable.
 fn header(answer: &[u8], name: &[u8]) -> Option<String> {
     answer.split(|byte| *byte == b'\n').find_map(|line| {
         let (found, value) = line.split_at_checked(name.len())?;
@@ -158,7 +163,11 @@ mod tests {
         }
         assert_eq!(known(b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"), Some(None), "HTTP/2");
         assert_eq!(known(b""), None);
-        assert_eq!(known(b"HTTP/1.0 503 Service Unavailable\r\n\r\n"), Some(None), "it may pass");
+        assert_eq!(
+            known(b"HTTP/1.0 503 Service Unavailable\r\n\r\n"),
+            Some(None),
+            "it may be temporary"
+        );
     }
 
     #[test]
@@ -167,7 +176,7 @@ mod tests {
         assert_eq!(usize::from(TLS[8]), TLS.len() - 9);
     }
 
-    /// A peer that treats every connection with `treat`, and its address.
+    /// A peer that handles every connection with `treat`, and its address.
     async fn peer<F>(treat: impl Fn(TcpStream) -> F + Send + 'static) -> Address
     where
         F: Future<Output = ()> + Send,
@@ -179,14 +188,15 @@ mod tests {
                 treat(stream).await;
             }
         });
-        Address { host: "127.0.0.1".to_owned(), port }
+        Address { host: "127.0.0.1".to_owned(), port, tls: false }
     }
 
     #[tokio::test]
     async fn a_peer_that_says_nothing_or_too_much_is_left_soon() {
         let closing = peer(async |stream| drop(stream)).await;
-        let flooding = peer(async |mut stream| while stream.write_all(&[0xff; 4096]).await.is_ok() {}).await;
-        let nobody = Address { host: "127.0.0.1".to_owned(), port: 1 };
+        let flooding =
+            peer(async |mut stream| while stream.write_all(&[0xff; 4096]).await.is_ok() {}).await;
+        let nobody = Address { host: "127.0.0.1".to_owned(), port: 1, tls: false };
         let start = std::time::Instant::now();
         assert_eq!(look(&closing).await, None);
         assert!(look(&flooding).await.is_some_and(|what| what.contains("not HTTP/2")));

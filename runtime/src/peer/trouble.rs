@@ -1,11 +1,12 @@
-//! Why a call has no answer of the farm's, as the source of its [`Status`].
+//! Why a call has no answer from the farm, as the source of its [`Status`].
 
 use std::{error::Error, fmt, sync::Arc};
 
 use darkroom_core::error::{Code, UserError};
 use tonic::{ConnectError, Status, TimeoutExpired};
 
-use super::Answer;
+use super::{Answer, connect::Failure};
+use crate::tls::Fault;
 
 /// What went wrong at one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,35 +23,41 @@ pub enum Kind {
     Http(Answer),
     /// A server of another kind listens there.
     Stranger(String),
+    /// There is no TLS connection that can be trusted.
+    Tls(Fault),
 }
 
-/// What went wrong, at the address that was asked and at the others.
+/// What went wrong at the address that was called and at the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Every address that has something wrong just now. The first is the one that was asked.
+    /// Every address that has a problem now. The first is the one that was called.
     pub at: Vec<(String, Kind)>,
-    /// Another address may do better, so the call is worth another try.
+    /// Another address may work, so a retry makes sense.
     pub others: bool,
 }
 
 impl Kind {
-    /// Whether the same call may succeed a moment later.
+    /// Whether the same call may succeed soon.
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Broken(_) | Self::Cut | Self::Late => true,
             Self::Http(answer) => answer.passes(),
+            Self::Tls(fault) => fault.passes(),
             Self::Stranger(_) => false,
         }
     }
 
-    /// What an error of the transport means.
+    /// Translates an error of the transport.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut last = error;
         let mut connecting = false;
         loop {
             if last.is::<TimeoutExpired>() {
                 return Self::Late;
+            }
+            if let Some(Failure::Tls(fault)) = last.downcast_ref() {
+                return Self::Tls(fault.clone());
             }
             connecting |= last.is::<ConnectError>();
             match last.source() {
@@ -59,6 +66,9 @@ impl Kind {
             }
         }
         let text = last.to_string();
+        if let Some(fault) = Fault::of_alert(&text) {
+            return Self::Tls(fault);
+        }
         let reason = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
         if connecting { Self::Unreachable(reason) } else { Self::Broken(reason) }
     }
@@ -70,16 +80,21 @@ impl Kind {
                 format!("the farm at {address} cannot be reached ({why}); {advice}")
             }
             Self::Broken(why) => {
-                format!("the farm at {address} cannot be reached (the connection broke: {why}); {advice}")
+                format!(
+                    "the farm at {address} cannot be reached (the connection broke: {why}); {advice}"
+                )
             }
             Self::Cut => format!(
-                "the farm at {address} cannot be reached (a proxy before it, or the farm, cuts the answers off); try again in \
+                "the farm at {address} cannot be reached (the farm, or a proxy in front of it, cuts off the answers); try again in \
                  a while"
             ),
             Self::Late => format!("the farm at {address} does not answer in time; {advice}"),
             Self::Http(answer) => answer.sentence(address),
             Self::Stranger(what) => {
                 format!("{address} is no farm: {what}; name the farm's address with --farm")
+            }
+            Self::Tls(fault) => {
+                format!("the farm at {address} cannot be reached over TLS: {fault}")
             }
         }
     }
@@ -94,29 +109,31 @@ impl fmt::Display for Kind {
             Self::Late => write!(f, "no answer in time"),
             Self::Http(answer) => write!(f, "{answer}"),
             Self::Stranger(what) => write!(f, "no farm: {what}"),
+            Self::Tls(fault) => write!(f, "no TLS: {fault}"),
         }
     }
 }
 
 impl Trouble {
-    /// The trouble that is behind a status, if it did not come from the farm.
+    /// The trouble behind a status, if the status did not come from the farm.
     #[must_use]
     pub fn of(status: &Status) -> Option<&Self> {
         status.source()?.downcast_ref()
     }
 
-    /// Whether the same call may succeed a moment later.
+    /// Whether the same call may succeed soon.
     #[must_use]
     pub fn passes(&self) -> bool {
         self.others || self.at.iter().any(|(_, kind)| kind.passes())
     }
 
-    /// The same for a user: one sentence that names the address, what is there, and what to do.
+    /// The same for a user: one sentence with the address, what is there, and what to do.
     #[must_use]
     pub fn to_user(&self) -> UserError {
         let reason = match self.at.as_slice() {
             [(_, Kind::Http(_))] => "PROXY_ANSWERED",
             [(_, Kind::Stranger(_))] => "NOT_A_FARM",
+            [(_, Kind::Tls(_))] => "TLS_FAILED",
             _ => "FARM_UNREACHABLE",
         };
         let code = if self.passes() { Code::Unavailable } else { Code::FailedPrecondition };
@@ -124,7 +141,8 @@ impl Trouble {
     }
 
     pub(super) fn into_status(self) -> Status {
-        let code = if self.passes() { tonic::Code::Unavailable } else { tonic::Code::FailedPrecondition };
+        let code =
+            if self.passes() { tonic::Code::Unavailable } else { tonic::Code::FailedPrecondition };
         let mut status = Status::new(code, self.to_string());
         status.set_source(Arc::new(self));
         status
@@ -150,7 +168,8 @@ impl fmt::Display for Trouble {
 
 impl Error for Trouble {}
 
-/// Whether the same call may succeed later. A full farm says RESOURCE_EXHAUSTED, which does not pass by itself.
+/// Whether the same call may succeed later. RESOURCE_EXHAUSTED, which a full farm sends, does not
+/// pass by itself.
 #[must_use]
 pub fn passes(status: &Status) -> bool {
     match Trouble::of(status) {
@@ -159,14 +178,16 @@ pub fn passes(status: &Status) -> bool {
     }
 }
 
-/// Whether a message was larger than this side or the other takes. The farm's own refusals carry details; this one comes
-/// from the transport and carries none.
+/// Whether a message was too large for this side or the other. The farm's own refusals carry
+/// details; this one comes from the transport and has none.
 #[must_use]
 pub fn refused_as_too_large(status: &Status) -> bool {
     let text = status.message();
     status.details().is_empty()
         && matches!(status.code(), tonic::Code::OutOfRange | tonic::Code::ResourceExhausted)
-        && ["length too large", "larger than max", "size limit"].iter().any(|words| text.contains(words))
+        && ["length too large", "larger than max", "size limit"]
+            .iter()
+            .any(|words| text.contains(words))
 }
 
 #[cfg(test)]
@@ -207,8 +228,11 @@ mod tests {
     fn several_addresses_are_all_named() {
         let kinds = [Kind::Unreachable("connection refused".to_owned()), http(404), Kind::Late];
         let error = trouble(&kinds, false).to_user();
-        for words in ["farm:1 (connection refused)", "farm:2 (answers HTTP 404", "farm:3 (no answer in time)"]
-        {
+        for words in [
+            "farm:1 (connection refused)",
+            "farm:2 (answers HTTP 404",
+            "farm:3 (no answer in time)",
+        ] {
             assert!(error.message.contains(words), "{error}");
         }
         assert_eq!(error.code, Code::Unavailable);

@@ -1,7 +1,9 @@
-//! The body of an answer: it keeps the call's place until it has ended, and is thrown away when its peer does not read it.
+//! The body of an answer. It keeps the call's place until it has ended, and is dropped if its peer
+//! does not read it.
 //!
-//! hyper asks a body for more only while its peer has room for more. So a body that gave something, or was never asked,
-//! and is not asked again for long, belongs to a peer that does not read. What it holds is dropped then.
+//! hyper asks a body for more only while its peer has room for more. So if a body gave something,
+//! or was never asked, and is then not asked for a long time, its peer does not read. The body's
+//! content is then dropped.
 
 use std::{
     pin::Pin,
@@ -18,9 +20,9 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
-use super::accept::Busy;
+use super::seats::Busy;
 
-/// What a call holds until its answer has ended.
+/// Held by a call until its answer has ended.
 pub(super) struct Place {
     pub(super) _busy: Busy,
     pub(super) _room: Option<OwnedSemaphorePermit>,
@@ -30,20 +32,20 @@ pub(super) struct Place {
 struct State {
     body: Body,
     _place: Place,
-    /// Since when its peer is to ask for more; `None` while the peer waits for the handler.
+    /// Since when we wait for the peer; `None` while the peer waits for the handler.
     unread_since: Option<Instant>,
 }
 
 type Shared = Mutex<Option<State>>;
 
-/// See the module.
+/// An answer's body. Dropping it frees the call's place.
 pub(super) struct Answer {
     shared: Arc<Shared>,
     watch: AbortHandle,
 }
 
 impl Answer {
-    /// The body, which is dropped when it is not read for `unread`.
+    /// The body; it is dropped after it was not read for `unread`.
     pub(super) fn new(body: Body, place: Place, unread: Duration) -> Self {
         let state = State { body, _place: place, unread_since: Some(Instant::now()) };
         let shared = Arc::new(Mutex::new(Some(state)));
@@ -75,7 +77,7 @@ async fn drop_unread(shared: Weak<Shared>, unread: Duration) {
                     let unread = state.take();
                     drop(state);
                     drop(unread);
-                    tracing::debug!("an answer was not read, and is dropped");
+                    tracing::debug!("an answer was not read and is dropped");
                     return;
                 }
                 Some(Some(since)) => since + unread,
@@ -95,7 +97,9 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
         let mut state = lock(&self.shared);
         let Some(state) = state.as_mut() else {
-            return Poll::Ready(Some(Err(Status::deadline_exceeded("the answer was not read in time"))));
+            return Poll::Ready(Some(Err(Status::deadline_exceeded(
+                "the answer was not read in time",
+            ))));
         };
         let polled = Pin::new(&mut state.body).poll_frame(cx);
         state.unread_since = polled.is_ready().then(Instant::now);
@@ -119,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A body that gives so many frames and then waits, and tells when it is dropped.
+    /// A body that gives a number of frames, then waits, and reports when it is dropped.
     struct Frames(usize, Arc<AtomicBool>);
 
     impl Drop for Frames {
@@ -174,6 +178,9 @@ mod tests {
         assert!(never_dropped.load(Ordering::SeqCst) && !stops_dropped.load(Ordering::SeqCst));
         seconds(600).await;
         assert!(stops_dropped.load(Ordering::SeqCst) && !waits_dropped.load(Ordering::SeqCst));
-        assert_eq!((poll(&mut never), poll(&mut stops), poll(&mut waits)), (Some(false), Some(false), None));
+        assert_eq!(
+            (poll(&mut never), poll(&mut stops), poll(&mut waits)),
+            (Some(false), Some(false), None)
+        );
     }
 }

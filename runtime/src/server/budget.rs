@@ -1,12 +1,16 @@
-//! One budget of memory for the messages of all calls: for bytes of messages that have begun and not ended, and for what
-//! decoded messages take until their handler is done.
+//! One memory budget for the messages of all calls: for bytes of incomplete messages, and for
+//! decoded messages until their handler is done.
 //!
-//! Memory is taken as bytes arrive, so that a peer must send what it wants to occupy; and for the decoded message, all at
-//! once, when the last byte is there. Small messages cost nothing: a
-//! health check or a cancel goes through however full the budget is. One connection gets a quarter at most. A message
-//! that finds no memory waits, unread, and is refused after a while.
+//! Memory is taken as bytes arrive, so a peer must really send what it wants to occupy. The memory
+//! for the decoded message is taken all at once with the last byte. Small messages are free, so a
+//! health check or a cancel passes even if the budget is full. One connection gets at most a
+//! quarter. A message that finds no memory is not read further, and is refused after some time.
 //!
-//! What a handler has taken of a stream is held while the next few messages come, because it may be at work on it.
+//! A request that stalls, or comes very slowly, keeps its memory only while nobody waits for it.
+//! `pace` decides which requests are late, and `ledger` which of those gives way.
+//!
+//! Messages of a stream that a handler has received stay counted while the next few arrive, because
+//! the handler may still work on them.
 
 use std::{
     collections::VecDeque,
@@ -29,26 +33,28 @@ use tonic::Status;
 
 use super::{
     Options,
-    accept::Unfinished,
-    guard::busy_status,
-    ledger::{Grant, Ledger},
+    ledger::{Caller, Grant, Ledger},
+    pace::Pace,
+    refusal::busy_status,
+    seats::Unfinished,
 };
 
 /// A message up to this size is free.
 const FREE: usize = 4 << 10;
-/// What a message takes beside its bytes, as a multiple of them: decoded, its small elements are larger. Messages of
-/// nothing but the smallest labels take more, but those are bounded in number.
+/// Memory of a decoded message, as a multiple of its bytes: small elements grow when they are
+/// decoded. Messages that hold only the smallest labels take more, but their number is limited.
 const DECODED: usize = 8;
-/// Decoded messages of one call that are held at a time: one is read, one is checked, three are stored.
+/// Decoded messages of one call that are held at a time: one is read, one is checked, three are
+/// stored.
 const IN_HAND: u64 = 5;
-/// What is gathered is counted in steps of this size.
+/// The bytes of gathered streams are counted in steps of this size.
 const STEP: usize = 64 << 10;
-/// How far compression can go: each byte of deflate or zstd becomes at most so many.
+/// Highest compression: each byte of deflate or zstd becomes at most this many bytes.
 const GZIP: usize = 1032;
 const ZSTD: usize = 1 << 15;
 /// Time for the whole of a message.
 const WHOLE: Duration = Duration::from_secs(120);
-/// Time between two messages of a stream.
+/// Most time between two messages of a stream.
 const QUIET: Duration = Duration::from_secs(600);
 /// gRPC's frame before each message: a flag and a length.
 const PREFIX: usize = 5;
@@ -58,12 +64,14 @@ pub(super) struct Budget {
     messages: Arc<Ledger>,
     gathered: Arc<Ledger>,
     calls: AtomicU64,
-    /// What one connection may have of `messages`.
+    /// How much of `messages` one connection may use.
     share: usize,
     largest: usize,
     wait: Duration,
     stall: Duration,
+    lag: Duration,
     gathers: Vec<String>,
+    streams: Vec<String>,
 }
 
 impl Budget {
@@ -77,7 +85,9 @@ impl Budget {
             largest: options.message,
             wait: options.memory_wait,
             stall: options.stall,
+            lag: options.lag,
             gathers: options.gathers.clone(),
+            streams: options.limits.long.clone(),
         }
     }
 
@@ -91,7 +101,7 @@ impl Budget {
 #[derive(Clone)]
 pub(super) struct Purse(Arc<Ledger>);
 
-/// Memory taken, by the number of the message that took it.
+/// Memory that was taken, by the number of the message that took it.
 type Taken = VecDeque<(u64, Vec<Grant>)>;
 
 /// What a call holds of the budget.
@@ -110,23 +120,26 @@ impl Holding {
 
     /// Gives back what messages before this one took.
     fn release_before(&self, message: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(taken, _)| *taken >= message);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(taken, _)| *taken >= message);
     }
 }
 
-/// Where in the messages of a body its bytes are.
+/// The position within the messages of a body.
 struct Framing {
-    /// The bytes of a message's prefix that are there.
+    /// How many bytes of a message's prefix have arrived.
     prefix: Vec<u8>,
-    /// Length of the message and whether it is compressed.
+    /// Length of the message, and whether it is compressed.
     message: Option<(usize, bool)>,
     left: usize,
     /// Messages begun.
     begun: u64,
-    /// Length of a message that is larger than any that is taken.
+    /// Length of a message that is larger than the limit.
     too_large: Option<usize>,
     largest: usize,
-    /// Each byte of a compressed message becomes at most so many.
+    /// Each byte of a compressed message becomes at most this many bytes.
     expands: usize,
 }
 
@@ -135,7 +148,7 @@ impl Framing {
         self.left > 0 || !self.prefix.is_empty()
     }
 
-    /// Follows `bytes`, and says how much memory they take once they are decoded.
+    /// Reads `bytes`, and returns how much memory they take once they are decoded.
     fn follow(&mut self, mut bytes: &[u8]) -> usize {
         let mut takes: usize = 0;
         while !bytes.is_empty() {
@@ -158,7 +171,7 @@ impl Framing {
             self.left -= part.len();
             bytes = rest;
             let Some((length, compressed)) = self.message else { continue };
-            // What is too large is refused by its length, and not gathered.
+            // A message that is too large is refused by its length alone, and not gathered.
             if length > self.largest || (length <= FREE && !compressed) {
                 continue;
             }
@@ -175,27 +188,28 @@ impl Framing {
     }
 }
 
-/// A wait for memory.
+/// A pending wait for memory.
 type Waiting = Pin<Box<dyn Future<Output = Result<Vec<Grant>, Status>> + Send>>;
 
-/// A request's body, whose bytes count.
+/// A request's body, whose bytes are counted.
 pub(super) struct Metered {
     body: Incoming,
     budget: Arc<Budget>,
     purse: Purse,
-    /// Its number: older calls have lower ones.
-    call: u64,
+    call: Caller,
     holding: Holding,
     framing: Framing,
-    /// Whether its handler gathers all of it.
+    /// Whether its handler gathers all of it in memory.
     gathers: bool,
+    /// Whether it is a stream of messages; a stream may rest between messages.
+    streams: bool,
     /// Bytes gathered that are not yet counted.
     uncounted: usize,
     waiting: Option<(Waiting, Frame<Bytes>)>,
     patience: Pin<Box<Sleep>>,
-    /// When the message began that is under way.
+    /// When the present message began.
     begun: (u64, Instant),
-    /// Whether nothing came for so long that its handler is done with what did.
+    /// Whether nothing came for so long that the handler must be done with the last message.
     quiet: bool,
     /// Until the body has ended.
     unfinished: Option<Unfinished>,
@@ -224,10 +238,14 @@ impl Metered {
             body,
             budget: Arc::clone(budget),
             purse,
-            call: budget.calls.fetch_add(1, Ordering::Relaxed),
+            call: Caller {
+                number: budget.calls.fetch_add(1, Ordering::Relaxed),
+                pace: Pace::new(budget.lag),
+            },
             holding: holding.clone(),
             framing,
             gathers: budget.gathers.iter().any(|path| path == parts.uri.path()),
+            streams: budget.streams.iter().any(|path| path == parts.uri.path()),
             uncounted: 0,
             waiting: None,
             patience: Box::pin(sleep(budget.stall)),
@@ -238,7 +256,35 @@ impl Metered {
         (metered, holding)
     }
 
-    /// Memory that a piece of the body takes.
+    /// Whether it is between two messages; the next one may come at any time.
+    fn rests(&self) -> bool {
+        self.streams && !self.gathers && !self.framing.unfinished()
+    }
+
+    /// Nothing has come. The request is refused if others wait for the memory that it holds; a
+    /// stream that rests gives the memory back.
+    fn poll_late(&self, cx: &Context<'_>) -> Poll<Status> {
+        self.call.pace.waits();
+        ready!(self.call.pace.poll_asked(cx));
+        if self.rests() {
+            self.holding.release();
+            self.call.pace.begins();
+            self.call.pace.waits();
+            // Ensures a wake-up when it is asked to give way again.
+            let _ = self.call.pace.poll_asked(cx);
+            return Poll::Pending;
+        }
+        let message = "the request came too slowly while others waited for memory; send it again";
+        Poll::Ready(busy_status(message))
+    }
+
+    /// The body has ended.
+    fn ended(&mut self) {
+        self.unfinished = None;
+        self.call.pace.is_whole();
+    }
+
+    /// Takes memory for a piece of the body.
     fn takes(&mut self, data: &Bytes) -> usize {
         let takes = self.framing.follow(data);
         if !self.gathers {
@@ -251,8 +297,9 @@ impl Metered {
     }
 
     fn take(&self, bytes: usize) -> Waiting {
-        let (wait, call) = (self.budget.wait, self.call);
-        // The connection's own share first: who has used it up does not stand in the others' way.
+        let (wait, call) = (self.budget.wait, self.call.clone());
+        // The connection's own share comes first, so that a connection that used up its share does
+        // not block others.
         let wanted = if self.gathers {
             vec![Arc::clone(&self.budget.gathered)]
         } else {
@@ -262,24 +309,29 @@ impl Metered {
             let taking = async {
                 let mut grants = Vec::with_capacity(wanted.len());
                 for ledger in wanted {
-                    grants.push(ledger.take(call, bytes).await);
+                    grants.push(ledger.take(&call, bytes).await);
                 }
                 grants
             };
-            tokio::time::timeout(wait, taking)
-                .await
-                .map_err(|_| busy_status("the farm has no memory for more messages at the moment; try again"))
+            tokio::time::timeout(wait, taking).await.map_err(|_| {
+                busy_status("the farm has no memory for more messages at the moment; try again")
+            })
         })
     }
 
-    /// The time for the next bytes begins anew.
-    fn be_patient(&mut self) {
+    /// Restarts the time for the next bytes, after some bytes came.
+    fn be_patient(&mut self, came: usize) {
         let now = Instant::now();
         self.quiet = false;
+        self.call.pace.came(came);
         if self.begun.0 != self.framing.begun {
             self.begun = (self.framing.begun, now);
+            // A gathered stream has one time limit, however many messages it has.
+            if !self.gathers {
+                self.call.pace.begins();
+            }
         }
-        // Who sends a byte now and then does not occupy memory for ever.
+        // A peer that sends a byte now and then must not occupy memory for ever.
         let last = if self.framing.unfinished() { self.begun.1 + WHOLE } else { now + QUIET };
         self.patience.as_mut().reset(last.min(now + self.budget.stall));
     }
@@ -302,13 +354,16 @@ impl Body for Metered {
                     return Poll::Ready(Some(Err(Status::from_error(error))));
                 }
                 Poll::Ready(None) => {
-                    this.unfinished = None;
+                    this.ended();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
+                    if let Poll::Ready(refused) = this.poll_late(cx) {
+                        return Poll::Ready(Some(Err(refused)));
+                    }
                     ready!(this.patience.as_mut().poll(cx));
-                    if !this.quiet && !this.gathers && !this.framing.unfinished() {
-                        // Between two messages a stream may rest.
+                    if !this.quiet && this.rests() {
+                        // A stream may rest between two messages.
                         this.quiet = true;
                         this.holding.release();
                         this.patience.as_mut().reset(Instant::now() + QUIET);
@@ -318,10 +373,13 @@ impl Body for Metered {
                     return Poll::Ready(Some(Err(Status::deadline_exceeded(message))));
                 }
             };
-            if this.body.is_end_stream() {
-                this.unfinished = None;
-            }
-            let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+            let Some(data) = frame.data_ref() else {
+                if this.body.is_end_stream() {
+                    this.ended();
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            };
+            let came = data.len();
             let bytes = this.takes(data);
             if let Some(length) = this.framing.too_large {
                 let most = this.framing.largest;
@@ -330,7 +388,10 @@ impl Body for Metered {
                      in smaller messages"
                 )))));
             }
-            this.be_patient();
+            this.be_patient(came);
+            if this.body.is_end_stream() {
+                this.ended();
+            }
             if !this.gathers {
                 this.holding.release_before(this.framing.begun.saturating_sub(IN_HAND));
             }
@@ -388,7 +449,7 @@ mod tests {
             assert!(!framing.unfinished());
         }
         let mut half = framing(GZIP);
-        assert_eq!(half.follow(&message(false, 4 << 20, 0)), 0, "a length alone occupies nothing");
+        assert_eq!(half.follow(&message(false, 4 << 20, 0)), 0, "a length alone takes no memory");
         assert!(half.unfinished());
         assert_eq!(half.follow(&[0; 1000]), 1000);
     }

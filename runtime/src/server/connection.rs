@@ -1,4 +1,4 @@
-//! One connection: from its first byte to its end, within the limits of time and of HTTP.
+//! One connection from its first byte to its end, with limits on time and on HTTP.
 
 use std::{
     io,
@@ -23,52 +23,70 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Options,
-    accept::{Place, Seat},
     guard::Calls,
+    seats::{Place, Seat},
 };
+use crate::tls::{self, ClientCertificate, ServerTls, Stream};
 
-/// How often a quiet connection is asked whether it lives, and how long the answer may take.
+/// How often a quiet connection is checked for life, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Bytes that a peer may send before they are read, of one call and of all.
+/// Bytes that a peer may send before they are read: of one call, and of all calls.
 const WINDOW: u32 = 256 << 10;
-/// Bytes of one call's answer that wait for a peer to read.
+/// Most bytes of one call's answer that wait for the peer to read.
 const SEND_BUFFER: usize = 64 << 10;
-/// Bytes of a request's headers.
+/// Most bytes of a request's headers.
 const HEADERS: u32 = 8 << 10;
 /// Bytes of buffer for HTTP/1.
 const BUFFER: usize = 64 << 10;
-/// Calls that a peer may take back before they were looked at. HTTP/2's implementation allows 20, which a client with
-/// many watches exceeds when it ends; each costs at most its headers, so that this many cost 4 MiB.
+/// How many calls a peer may cancel before they were looked at. The default of the HTTP/2 library
+/// is 20, which a client with many watches exceeds when it ends. Each costs at most its headers, so
+/// this many cost 4 MiB.
 const TAKEN_BACK: usize = 512;
-/// A peer has greeted once it has sent more than HTTP/2's preface.
+/// A peer has greeted when it has sent more than HTTP/2's preface.
 const GREETING: usize = 24;
 
-/// What ends a connection from outside.
+/// Requests from outside to end a connection.
 pub(super) struct Ends {
     /// At once.
     pub(super) cut: CancellationToken,
-    /// After the calls under way.
+    /// After the running calls.
     pub(super) shutdown: CancellationToken,
 }
 
-/// How long it may do what.
-pub(super) struct Times {
+/// How it is to be served.
+pub(super) struct Terms {
     pub(super) options: Arc<Options>,
     pub(super) ends: Ends,
+    /// If absent, plain text.
+    pub(super) tls: Option<ServerTls>,
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, place: Place, calls: Calls, times: Times) {
-    let Times { options, ends } = times;
+pub(super) async fn serve(stream: TcpStream, place: Place, calls: Calls, terms: Terms) {
+    let Terms { options, ends, tls } = terms;
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
     let seat = &place.seat;
-    // TLS would begin here, within the time for the greeting.
+    // TLS and the greeting share this time.
+    let mut deadline = Instant::now() + options.handshake;
+    let begun = tokio::select! {
+        begun = begin(stream, tls.as_ref()) => begun,
+        () = seat.cut.cancelled() => return,
+        () = ends.cut.cancelled() => return,
+        () = ends.shutdown.cancelled() => return,
+        () = tokio::time::sleep_until(deadline) => return,
+    };
+    let (stream, client) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before TLS was agreed on");
+            return;
+        }
+    };
     let stream = Greeting { stream, seat: Arc::clone(seat), seen: 0 };
-    let calls = TowerToHyperService::new(calls.on(&place));
+    let calls = TowerToHyperService::new(calls.on(&place, client.map(Arc::new)));
     let protocol = protocol(&options);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), calls));
-    let mut deadline = Instant::now() + options.handshake;
     let mut leaving = false;
     loop {
         tokio::select! {
@@ -104,6 +122,17 @@ pub(super) async fn serve(stream: TcpStream, place: Place, calls: Calls, times: 
     }
 }
 
+/// The stream to speak HTTP on, and the certificate that the client showed.
+async fn begin(
+    stream: TcpStream,
+    tls: Option<&ServerTls>,
+) -> io::Result<(Stream, Option<ClientCertificate>)> {
+    match tls {
+        None => Ok((tls::plain(stream), None)),
+        Some(tls) => tls.accept(stream).await,
+    }
+}
+
 fn protocol(options: &Options) -> auto::Builder<TokioExecutor> {
     let mut protocol = auto::Builder::new(TokioExecutor::new());
     protocol
@@ -126,9 +155,9 @@ fn protocol(options: &Options) -> auto::Builder<TokioExecutor> {
     protocol
 }
 
-/// A stream that notes when its peer has greeted.
+/// A stream that records when its peer has greeted.
 struct Greeting {
-    stream: TcpStream,
+    stream: Stream,
     seat: Arc<Seat>,
     seen: usize,
 }
@@ -152,7 +181,11 @@ impl AsyncRead for Greeting {
 }
 
 impl AsyncWrite for Greeting {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

@@ -1,4 +1,5 @@
-//! What every call passes before it is tonic's: a place among the calls under way, and memory for its messages.
+//! What every call must get before tonic sees it: a place among the running calls, and memory for
+//! its messages.
 
 use std::{
     convert::Infallible,
@@ -9,28 +10,26 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Status, body::Body, service::Routes};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic::{body::Body, service::Routes};
 use tower::Service;
 
 use super::{
     Options,
-    accept::{self, Busy, Seat, Seats, Unfinished},
     answer::{Answer, Place},
     budget::{Budget, Metered, Purse},
+    refusal::{busy_status, not_http2},
+    seats::{self, Busy, Seat, Seats, Unfinished},
 };
-use crate::deadline::Deadline;
+use crate::{deadline::Deadline, tls::ClientCertificate};
 
-/// When a caller that was refused for lack of room may come again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How long a call waits for the place that another connection gives up for it.
+/// How long a call waits until another connection gives up a place.
 const GIVES_WAY: Duration = Duration::from_secs(2);
-/// Health checks are answered however many calls there are.
+/// Health checks are answered whatever the number of calls.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
-/// Beginnings of paths of calls of every server that may stay open for ever.
+/// Prefixes of paths of calls that may stay open for ever, in every server.
 const LASTING: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
 
 /// All calls of a server.
@@ -38,7 +37,7 @@ const LASTING: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."]
 pub(super) struct Calls {
     inner: Deadline<Routes>,
     room: Arc<Semaphore>,
-    /// Places of calls that may stay for ever.
+    /// Places for calls that may stay open for ever.
     lasting_room: Arc<Semaphore>,
     lasting: Arc<[String]>,
     budget: Arc<Budget>,
@@ -59,10 +58,20 @@ impl Calls {
         }
     }
 
-    /// The calls of one connection.
-    pub(super) fn on(self, place: &accept::Place) -> ConnectionCalls {
+    /// The calls of one connection, whose client has shown `client`.
+    pub(super) fn on(
+        self,
+        place: &seats::Place,
+        client: Option<Arc<ClientCertificate>>,
+    ) -> ConnectionCalls {
         let purse = self.budget.purse();
-        ConnectionCalls { calls: self, purse, seat: Arc::clone(&place.seat), seats: Arc::clone(&place.seats) }
+        ConnectionCalls {
+            calls: self,
+            purse,
+            client,
+            seat: Arc::clone(&place.seat),
+            seats: Arc::clone(&place.seats),
+        }
     }
 }
 
@@ -71,12 +80,14 @@ impl Calls {
 pub(super) struct ConnectionCalls {
     calls: Calls,
     purse: Purse,
+    client: Option<Arc<ClientCertificate>>,
     seat: Arc<Seat>,
     seats: Arc<Seats>,
 }
 
 impl ConnectionCalls {
-    /// A place among the calls of a kind. Where all are taken, the connection with most of them gives way.
+    /// A place among the calls of a kind. If all are in use, the connection with the most of them
+    /// gives way.
     async fn enter(
         room: &Arc<Semaphore>,
         (seats, seat): (&Seats, &Arc<Seat>),
@@ -112,8 +123,9 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             || self.calls.lasting.iter().any(|lasting| lasting == path);
         let is_health = path == HEALTH;
         let (calls, purse) = (self.calls.clone(), self.purse.clone());
+        let client = self.client.clone();
         let (seats, seat) = (Arc::clone(&self.seats), Arc::clone(&self.seat));
-        // The one that was asked whether it is ready is the one to call.
+        // The service that reported ready must be the one that is called.
         let mut inner = std::mem::replace(&mut self.calls.inner, calls.inner.clone());
         Box::pin(async move {
             let connection = (&*seats, &seat);
@@ -130,7 +142,9 @@ impl Service<Request<Incoming>> for ConnectionCalls {
                 false => Self::enter(&calls.room, connection, Seat::busy).await,
             };
             if room.is_none() && !is_health {
-                return Ok(busy_status("the farm answers as many calls as it can; try again").into_http());
+                return Ok(
+                    busy_status("the farm answers as many calls as it can; try again").into_http()
+                );
             }
             let place = Place { _busy: Busy::new(&seat, lasts), _room: room, _lasting: lasting };
             let unfinished = (!lasts).then(|| Unfinished::new(&seat));
@@ -138,30 +152,15 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             if calls.plain.iter().any(|path| path == parts.uri.path()) {
                 parts.headers.remove("grpc-accept-encoding");
             }
+            if let Some(client) = client {
+                parts.extensions.insert(client);
+            }
             let (body, held) = Metered::new((body, unfinished), &parts, &calls.budget, purse);
             let answer = inner.call(Request::from_parts(parts, Body::new(body))).await;
-            // The handler has taken what it wants of a request that came whole.
+            // The handler has read what it needs of a complete request.
             held.release();
-            answer.map(|answer| answer.map(|body| Body::new(Answer::new(body, place, calls.unread))))
+            answer
+                .map(|answer| answer.map(|body| Body::new(Answer::new(body, place, calls.unread))))
         })
     }
-}
-
-/// A refusal for lack of room, which says when to come again.
-pub(super) fn busy_status(message: &str) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info("BUSY", "darkroom", std::collections::HashMap::<String, String>::new());
-    details.set_retry_info(Some(AGAIN));
-    Status::with_error_details(tonic::Code::Unavailable, message, details)
-}
-
-fn not_http2() -> Response<Body> {
-    let text = "This is a port of a Darkroom farm for gRPC, which needs HTTP/2. Use the darkroom command or a gRPC client.\n";
-    let mut answer = Response::new(Body::new(http_body_util::Full::from(text)));
-    *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
-    let headers = answer.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("h2c"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer
 }

@@ -1,4 +1,4 @@
-//! Whether a server's services can do their work, as gRPC health tells it.
+//! Whether a server's services can work, reported by gRPC health.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -7,13 +7,13 @@ use std::{
 
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// Why something does not serve, and since when something is wrong.
+/// Why something does not serve, and since when.
 pub(super) struct Trouble {
     reason: String,
     since: Instant,
 }
 
-/// Whether the server's services can do their work, as gRPC health tells it. Clones share it.
+/// Whether the server's services can work, reported by gRPC health. Clones share it.
 #[derive(Clone)]
 pub struct Health {
     pub(super) reporter: HealthReporter,
@@ -22,13 +22,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// That of a process which nobody can ask; its log tells.
+    /// For a process that serves no health; only its log reports problems.
     #[must_use]
     pub fn unasked() -> Self {
         Self { reporter: HealthReporter::new(), services: Arc::default(), trouble: Arc::default() }
     }
 
-    /// Turns serving.
+    /// Reports serving.
     pub async fn serving(&self) {
         if let Some(over) = self.trouble().take() {
             tracing::info!(after_s = over.since.elapsed().as_secs(), "serving again");
@@ -36,14 +36,14 @@ impl Health {
         self.set(ServingStatus::Serving).await;
     }
 
-    /// Turns not serving; the reason is logged when it changes.
+    /// Reports not serving. A new reason is logged.
     pub async fn not_serving(&self, reason: &str) {
         self.log(reason);
         self.set(ServingStatus::NotServing).await;
     }
 
-    /// Turns the process as a whole not serving, for the sake of work that none of its services does: they go on. The
-    /// reason is logged when it changes.
+    /// Reports that the process as a whole does not serve, because of work outside its services.
+    /// The services themselves go on. A new reason is logged.
     pub async fn not_working(&self, reason: &str) {
         self.log(reason);
         self.reporter.set_service_status("", ServingStatus::NotServing).await;

@@ -1,9 +1,8 @@
-//! A farm of real processes on real servers, with a proxy between every process and every server or
-//! coordinator that it asks.
+//! A farm of real processes on real servers, with a proxy on every connection of a process to a
+//! server or coordinator.
 
 use std::{
     collections::HashMap,
-    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -14,11 +13,12 @@ use darkroom_artifacts::{ArtifactStore, open};
 use darkroom_test_servers::{
     clock::hours_ahead,
     postgres::Postgres,
-    process::{Process, free_port, tied},
+    process::{Process, free_port},
     proxy::Proxy,
     redis::{Redis, Snapshot},
     s3::S3,
 };
+use darkroom_tests::programs::{Cascade, CoordinatorStart, MemberStart, Renderer, Told, answers};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -33,7 +33,7 @@ const ENCODERS: usize = 2;
 /// Workers of a farm; each serves all stages.
 const WORKERS: usize = 4;
 
-/// Processes that render a cascade with its networks, beside the fakes.
+/// A worker and an encoder with real networks, beside the fakes.
 #[derive(Clone, Debug)]
 pub struct Real {
     /// Folder of `darkroom-worker` and `darkroom-encoder`, built with libtorch.
@@ -44,22 +44,22 @@ pub struct Real {
     pub name: String,
 }
 
-/// How the farm is run.
+/// Options of the farm.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Folder of the farm's binaries.
     pub binaries: PathBuf,
-    /// Time after which a lease is over.
+    /// Time after which a lease ends.
     pub lease: Duration,
-    /// Milliseconds that a step takes the fake renderer.
+    /// Milliseconds per step of the fake renderer.
     pub step_ms: f64,
     /// Where artifacts are kept.
     pub storage: Storage,
-    /// A worker and an encoder that render in earnest.
+    /// A worker and an encoder with real networks.
     pub real: Option<Real>,
 }
 
-/// A running farm. Everything ends with it.
+/// A running farm. Dropping it ends everything.
 pub struct Cluster {
     setup: Setup,
     folder: tempfile::TempDir,
@@ -67,7 +67,7 @@ pub struct Cluster {
     pub postgres: Postgres,
     /// The queue.
     pub redis: Redis,
-    /// What was in the queue before anybody used it.
+    /// The queue's content before anybody used it.
     nothing: Snapshot,
     /// The artifacts.
     pub storage: S3,
@@ -108,9 +108,11 @@ impl Cluster {
             (Party::Encoders, ENCODERS + extra),
             (Party::Workers, WORKERS + extra),
         ];
-        let count = |party| parties.iter().find(|(one, _)| *one == party).map_or(0, |(_, count)| *count);
+        let count =
+            |party| parties.iter().find(|(one, _)| *one == party).map_or(0, |(_, count)| *count);
         let proxies = LINKS.map(|(party, server)| {
-            let each = (0..count(party)).map(|number| Proxy::start(target(server, number))).collect();
+            let each =
+                (0..count(party)).map(|number| Proxy::start(target(server, number))).collect();
             ((party, server), each)
         });
         let artifacts = folder.path().join("artifacts");
@@ -132,7 +134,7 @@ impl Cluster {
             for number in 0..count {
                 cluster.add(party, number)?;
                 if party == Party::Coordinators {
-                    cluster.wait_until_it_listens(number)?;
+                    cluster.wait_until_it_serves(number)?;
                 }
             }
         }
@@ -160,7 +162,7 @@ impl Cluster {
         &self.proxies[&(party, server)]
     }
 
-    /// The disk of the artifacts, where they are on one of their own.
+    /// The disk of the artifacts, if they have their own.
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {
         self.disk.as_ref()
@@ -170,15 +172,20 @@ impl Cluster {
     #[must_use]
     pub fn wrong_clocks(&self) -> (usize, usize) {
         let of = |hours| {
-            self.members.iter().enumerate().filter(|(position, _)| self.clock(*position) == hours).count()
+            self.members
+                .iter()
+                .enumerate()
+                .filter(|(position, _)| self.clock(*position) == hours)
+                .count()
         };
         (of(1), of(-1))
     }
 
-    /// Hours by which a process's clock is ahead.
+    /// Number of hours by which a process's clock is ahead.
     fn clock(&self, position: usize) -> i8 {
         let member = &self.members[position];
-        let number = self.members[..position].iter().filter(|other| other.party == member.party).count();
+        let number =
+            self.members[..position].iter().filter(|other| other.party == member.party).count();
         clock(&self.setup, member.party, number)
     }
 
@@ -198,7 +205,7 @@ impl Cluster {
         self.start_again(position)
     }
 
-    /// Starts Redis again with nothing in it, whatever snapshots of it were taken.
+    /// Starts Redis again, empty.
     pub fn restart_redis(&mut self) {
         self.redis.restart_from_snapshot(&self.nothing);
     }
@@ -211,8 +218,8 @@ impl Cluster {
         }
     }
 
-    /// Starts again what has ended: aborted by poison, terminated, or refused because a server was away. Returns the
-    /// names of those.
+    /// Restarts processes that have ended: aborted by poison, terminated, or unable to start
+    /// because a server was away. Returns their names.
     ///
     /// # Errors
     /// When one cannot be started.
@@ -227,16 +234,17 @@ impl Cluster {
         Ok(ended)
     }
 
-    /// The number of the coordinator that leads, by the record; waits for one to lead.
+    /// The number of the leader according to the record. Waits until there is one.
     ///
     /// # Errors
-    /// When nobody leads for longer than a takeover may take.
+    /// When there is no leader for longer than a takeover may take.
     pub async fn leader(&mut self) -> Result<usize> {
         for _ in 0..150 {
             self.tend()?;
             let holder = self.holder();
             let says = |number: &usize| {
-                let log = self.members[self.position(Party::Coordinators, *number)].process.log_text();
+                let log =
+                    self.members[self.position(Party::Coordinators, *number)].process.log_text();
                 !holder.is_empty() && log.contains(&holder)
             };
             if let Some(leader) = (0..COORDINATORS).find(says) {
@@ -247,7 +255,7 @@ impl Cluster {
         anyhow::bail!("nobody leads the farm")
     }
 
-    /// Who leads, by the record; empty while nobody does.
+    /// The leader according to the record; empty if there is none.
     #[must_use]
     pub fn holder(&self) -> String {
         self.postgres.sql("postgres", "SELECT holder FROM leadership WHERE until > now()")
@@ -265,13 +273,13 @@ impl Cluster {
         self.members.iter().map(tail).collect()
     }
 
-    /// What each coordinator has logged since the farm's start.
+    /// Each coordinator's log since the farm's start.
     pub fn coordinator_logs(&self) -> impl Iterator<Item = String> {
         let coordinators = self.members.iter().filter(|member| member.party == Party::Coordinators);
         coordinators.map(|member| member.process.log_text())
     }
 
-    /// The farm's object storage, not through a proxy.
+    /// The farm's object storage, without a proxy.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -285,7 +293,7 @@ impl Cluster {
         Ok(ArtifactStore::open(&url, &options)?)
     }
 
-    /// What is left in the farm's streams in Redis, a sentence each.
+    /// A sentence for each stream of the farm in Redis that is not empty.
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -308,7 +316,8 @@ impl Cluster {
     }
 
     fn position(&self, party: Party, number: usize) -> usize {
-        let mut of_party = self.members.iter().enumerate().filter(|(_, member)| member.party == party);
+        let mut of_party =
+            self.members.iter().enumerate().filter(|(_, member)| member.party == party);
         of_party.nth(number).expect("a process of this number").0
     }
 
@@ -317,7 +326,8 @@ impl Cluster {
         let number = self.members[..position].iter().filter(|member| member.party == party).count();
         let command = self.command(party, number)?;
         let member = &mut self.members[position];
-        member.process = Process::spawn(command, &self.folder.path().join(format!("{}.log", member.name)));
+        member.process =
+            Process::spawn(command, &self.folder.path().join(format!("{}.log", member.name)));
         member.starts += 1;
         Ok(())
     }
@@ -343,58 +353,28 @@ impl Cluster {
         });
         let program = real.map_or(&self.setup.binaries, |real| &real.binaries).join(program);
         ensure!(program.is_file(), "{} is not there; build it first", program.display());
-        let mut command = tied(program);
-        command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("DARKROOM_")));
-        let port = |server| self.proxies(party, server)[number].port();
-        let artifacts = match self.setup.storage {
-            Storage::S3 => self.storage.url_through(port(Server::Storage)),
-            Storage::Folder => self.artifacts(),
-        };
-        let hours = clock(&self.setup, party, number);
-        if hours != 0 {
-            command.envs(hours_ahead(hours).into_iter().flatten());
+        let told = self.told(party, number);
+        if party == Party::Coordinators {
+            return Ok(self.coordinator(&told, &program, number));
         }
-        command
-            .env("DARKROOM_REDIS", self.redis.url_through(port(Server::Redis)))
-            .env("DARKROOM_ARTIFACTS", artifacts)
-            .env("DARKROOM_LOG", std::env::var("DARKROOM_LOG").unwrap_or_else(|_| "info".to_owned()))
-            .envs(self.storage.environment());
-        match party {
-            Party::Coordinators => {
-                let direct = format!(":{}/", self.postgres.port());
-                let database = self.postgres.url().replace(&direct, &format!(":{}/", port(Server::Postgres)));
+        let port = self.proxies(party, Server::Coordinators)[number].port();
+        let start = MemberStart {
+            farm: &format!("127.0.0.1:{port}"),
+            cache: &self.folder.path().join("cache"),
+            renderer: if real.is_some() { Renderer::Model } else { Renderer::Fake },
+        };
+        let mut command = told.member(&program, start);
+        // Each has its own host name, because failures on distinct hosts count separately.
+        let host = format!("host{number}");
+        let cascade = real.map_or("tiny", |real| real.name.as_str());
+        command.args(["--host", &host, "--grace-seconds", "2", "--cascade", cascade]);
+        if real.is_some() {
+            command.args(["--device", "cpu", "--threads", "1"]);
+        }
+        if party == Party::Workers {
+            command.args(["--batch", "4"]);
+            if real.is_none() {
                 command
-                    .env("DARKROOM_DATABASE", database)
-                    .arg("--cascade")
-                    .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cascades/tiny"))
-                    .arg("--without-files")
-                    .args(["--listen", &format!("127.0.0.1:{}", self.ports[number])])
-                    .args(["--lease-seconds", &self.setup.lease.as_secs_f64().to_string()])
-                    .args(["--sweep-seconds", "1"]);
-                if let Some(real) = &self.setup.real {
-                    command.arg("--cascade").arg(&real.cascade);
-                }
-            }
-            Party::Encoders | Party::Workers if real.is_some() => {
-                let name = real.map_or("", |real| real.name.as_str());
-                self.join(&mut command, party, number).args([
-                    "--cascade",
-                    name,
-                    "--device",
-                    "cpu",
-                    "--threads",
-                    "1",
-                ]);
-                if party == Party::Workers {
-                    command.args(["--batch", "4"]);
-                }
-            }
-            Party::Encoders => {
-                self.join(&mut command, party, number).args(["--renderer", "fake", "--cascade", "tiny"]);
-            }
-            Party::Workers => {
-                self.join(&mut command, party, number)
-                    .args(["--renderer", "fake", "--batch", "4", "--cascade", "tiny"])
                     .args(["--fake-step-ms", &self.setup.step_ms.to_string()])
                     .args(["--fake-aborting-seed", &crate::load::POISON.to_string()]);
             }
@@ -402,38 +382,57 @@ impl Cluster {
         Ok(command)
     }
 
+    /// The servers as a process finds them: each behind a proxy.
+    fn told(&self, party: Party, number: usize) -> Told {
+        let port = |server| self.proxies(party, server)[number].port();
+        let artifacts = match self.setup.storage {
+            Storage::S3 => self.storage.url_through(port(Server::Storage)),
+            Storage::Folder => self.artifacts(),
+        };
+        let log = std::env::var("DARKROOM_LOG").unwrap_or_else(|_| "info".to_owned());
+        let mut environment = vec![("DARKROOM_LOG".to_owned(), log)];
+        environment.extend(self.storage.environment());
+        let hours = clock(&self.setup, party, number);
+        if hours != 0 {
+            let wrong = hours_ahead(hours).into_iter().flatten();
+            environment.extend(wrong.map(|(name, value)| (name.to_owned(), value)));
+        }
+        Told { redis: self.redis.url_through(port(Server::Redis)), artifacts, environment }
+    }
+
+    fn coordinator(&self, told: &Told, program: &Path, number: usize) -> Command {
+        let proxy = self.proxies(Party::Coordinators, Server::Postgres)[number].port();
+        let direct = format!(":{}/", self.postgres.port());
+        let database = self.postgres.url().replace(&direct, &format!(":{proxy}/"));
+        let mut cascades = vec![Cascade::Tiny];
+        cascades.extend(self.setup.real.iter().map(|real| Cascade::Folder(real.cascade.clone())));
+        let start =
+            CoordinatorStart { database: &database, port: self.ports[number], cascades: &cascades };
+        let mut command = told.coordinator(program, &start);
+        command
+            .args(["--lease-seconds", &self.setup.lease.as_secs_f64().to_string()])
+            .args(["--sweep-seconds", "1"]);
+        command
+    }
+
     fn artifacts(&self) -> String {
         self.folder.path().join("artifacts").display().to_string()
     }
 
-    fn join<'a>(&self, command: &'a mut Command, party: Party, number: usize) -> &'a mut Command {
-        let farm = format!("127.0.0.1:{}", self.proxies(party, Server::Coordinators)[number].port());
-        // Each on a host of its own, as failures on distinct hosts are told apart.
-        let host = format!("host{number}");
-        let cache = self.folder.path().join("cache");
-        command.args(["--farm", &farm, "--host", &host, "--grace-seconds", "2", "--cache"]).arg(cache)
-    }
-
-    fn wait_until_it_listens(&mut self, number: usize) -> Result<()> {
-        let port = self.ports[number];
+    fn wait_until_it_serves(&mut self, number: usize) -> Result<()> {
         let position = self.position(Party::Coordinators, number);
-        for _ in 0..600 {
-            // It takes its port first of all; a farm there is once the record is made.
-            let is_made =
-                || self.postgres.sql("postgres", "SELECT to_regclass('worker_drains') IS NOT NULL") == "t";
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() && is_made() {
-                return Ok(());
-            }
-            let process = &mut self.members[position].process;
-            ensure!(process.runs(), "a coordinator did not start: {}", process.log_text());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        anyhow::bail!("a coordinator does not listen: {}", self.members[position].process.log_text())
+        let process = &mut self.members[position].process;
+        ensure!(
+            answers(process, self.ports[number]),
+            "a coordinator did not start: {}",
+            process.log_text()
+        );
+        Ok(())
     }
 }
 
-/// Hours by which the clock of a process is ahead: of the first worker and encoder one, of the second worker minus one,
-/// where nothing asks for a signature and the system can do it.
+/// Number of hours by which a process's clock is ahead: 1 for the first worker and encoder, −1 for
+/// the second worker. 0 if storage needs signatures or the system cannot do it.
 fn clock(setup: &Setup, party: Party, number: usize) -> i8 {
     if setup.storage != Storage::Folder || hours_ahead(1).is_none() {
         return 0;

@@ -1,4 +1,5 @@
-//! A small disk for artifacts that can be full: a file system in memory, which only root may mount.
+//! A small disk for artifacts that can be filled: a file system in memory, which only root may
+//! mount.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Mounts a disk at an existing folder; `None` where this process may not.
+    /// Mounts a disk at an existing folder; `None` if this process may not mount.
     ///
     /// # Errors
     /// When root cannot mount it.
@@ -32,15 +33,18 @@ impl Disk {
         Ok(done.is_ok().then(|| Self { at: at.to_owned() }))
     }
 
-    /// Leaves no room: the disk becomes as small as what is on it.
+    /// Leaves no room: shrinks the disk to the size of its content.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn fill(&self) -> Result<()> {
-        let used = Command::new("df").args(["--block-size=1", "--output=used"]).arg(&self.at).output()?;
+        let used =
+            Command::new("df").args(["--block-size=1", "--output=used"]).arg(&self.at).output()?;
         let used = String::from_utf8_lossy(&used.stdout);
-        let used: u64 = used.lines().nth(1).unwrap_or_default().trim().parse().context("what df says")?;
-        // What is written between the question and this makes it too small; then a little more will do.
+        let used: u64 =
+            used.lines().nth(1).unwrap_or_default().trim().parse().context("what df says")?;
+        // If something was written since the size was read, this is too small, and a little more is
+        // tried.
         let mut room = used.max(4096);
         for _ in 0..100 {
             if self.resize(&format!("size={room}")).is_ok() {
@@ -66,7 +70,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a process that is being killed may still have a file open.
+        // Lazily, because a process that is being killed may still have a file open.
         let _ = command("umount", &["--lazy"], &self.at);
     }
 }

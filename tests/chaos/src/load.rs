@@ -1,4 +1,5 @@
-//! What users do meanwhile: submit jobs over a bad line, change their minds, and wait.
+//! What users do during the faults: submit jobs over a bad connection, change their minds, and
+//! wait.
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use darkroom_proto::v1::{
-    self, CancelJobRequest, GetJobRequest, JobSpec, JobState, ListImagesRequest, PauseJobRequest, Prompt,
-    ResumeJobRequest, RetryJobRequest, SubmitJobRequest, farm_client::FarmClient,
+    self, CancelJobRequest, GetJobRequest, JobSpec, JobState, ListImagesRequest, PauseJobRequest,
+    Prompt, ResumeJobRequest, RetryJobRequest, SubmitJobRequest, farm_client::FarmClient,
 };
 use darkroom_test_servers::proxy::Proxy;
 use fastrand::Rng;
@@ -23,7 +24,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// Longest time one call may take before it is made again.
+/// Longest time of one call before it is repeated.
 const CALL: Duration = Duration::from_secs(5);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -33,18 +34,19 @@ const PAGE: u32 = 1000;
 /// The seed at which the fakes abort their process.
 pub const POISON: u64 = 666_000_666;
 
-/// What is done to a job after it was accepted.
+/// What users do with a job after it was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// It is left alone, and must end with every image done.
+    /// Nothing. It must end with every image done.
     Steady,
     /// It is paused and resumed now and then, and must end with every image done.
     Wavering,
     /// It is cancelled, then retried, and must end with every image done.
     Repenting,
-    /// It is cancelled, and must end so.
+    /// It is cancelled, and must stay cancelled.
     Cancelled,
-    /// One of its images kills who renders it; that one must be dead and the others done.
+    /// One of its images kills the worker that renders it. That image must be dead and the others
+    /// done.
     Poisoned,
 }
 
@@ -53,34 +55,34 @@ pub enum Mood {
 pub struct Order {
     /// Chosen by the client, so that a submit may be repeated.
     pub request_id: String,
-    /// What its prompts begin with. Jobs of the same subject and seed are of the same pictures.
+    /// Beginning of its prompts. Jobs of the same subject and seed have the same pictures.
     pub subject: String,
-    /// Whose share it counts against.
+    /// The tenant of the job.
     pub tenant: String,
     /// Distinct prompts.
     pub prompts: u32,
-    /// Images of each.
+    /// Number of images per prompt.
     pub images_per_prompt: u32,
     /// First seed.
     pub seed: u64,
-    /// What becomes of it.
+    /// What users do with it.
     pub mood: Mood,
-    /// The cascade's name; empty for the fakes'.
+    /// The cascade's name; empty for the fakes' cascade.
     pub cascade: String,
 }
 
 impl Order {
-    /// Its images.
+    /// Number of its images.
     #[must_use]
     pub fn images(&self) -> u64 {
         u64::from(self.prompts) * u64::from(self.images_per_prompt)
     }
 
-    /// The request that submits it; equal however often it is made.
+    /// The request that submits it. It is the same for every submit.
     #[must_use]
     pub fn request(&self) -> SubmitJobRequest {
         let prompt = |position: u32| {
-            // The last prompt of a poisoned job has the seed that kills.
+            // The last prompt of a poisoned job has the deadly seed.
             let poison = self.mood == Mood::Poisoned && position + 1 == self.prompts;
             let seed = self.seed + u64::from(position) * u64::from(self.images_per_prompt);
             Prompt {
@@ -104,7 +106,7 @@ impl Order {
     }
 }
 
-/// A client that asks again, of any coordinator, until it is answered or `deadline` is over.
+/// A client that retries with any coordinator until it gets an answer or `deadline` is over.
 #[derive(Clone, Debug)]
 pub struct Client {
     channels: Vec<Channel>,
@@ -113,14 +115,14 @@ pub struct Client {
     lost: Arc<Lost>,
 }
 
-/// Submits whose reply was lost on its way.
+/// Submits whose reply was lost.
 #[derive(Debug, Default)]
 pub struct Lost {
-    /// Of jobs in one message.
+    /// Submits in one message.
     pub unary: AtomicU64,
-    /// Of jobs in a stream of messages.
+    /// Submits in a stream of messages.
     pub streamed: AtomicU64,
-    /// Of both, those that the farm had accepted: a repetition found the job.
+    /// Submits of both kinds that the farm had accepted: the repeated submit found the job.
     pub accepted: AtomicU64,
 }
 
@@ -128,19 +130,19 @@ impl Client {
     /// A client of the coordinators at these ports of loopback.
     ///
     /// # Errors
-    /// If one is no address.
+    /// If one is not a valid address.
     pub fn new(ports: &[u16], deadline: Instant) -> Result<Self> {
         let channels = ports.iter().map(|port| channel(*port)).collect::<Result<_>>()?;
         Ok(Self { channels, ports: ports.to_vec(), deadline, lost: Arc::default() })
     }
 
-    /// What was lost so far.
+    /// The replies that were lost so far.
     #[must_use]
     pub fn lost(&self) -> &Lost {
         &self.lost
     }
 
-    /// Submits a job over a line that loses the reply; nothing is known afterwards.
+    /// Submits a job over a connection that loses the reply, so the result is unknown.
     async fn submit_in_vain(&self, order: &Order, streamed: bool, rng: &mut Rng) -> Result<()> {
         let proxy = Proxy::start(self.ports[rng.usize(0..self.ports.len())]);
         let request = order.request();
@@ -152,22 +154,27 @@ impl Client {
                 v1::submit_job_chunk::Part::Prompts(v1::PromptChunk { prompts: prompts.to_vec() })
             });
             let parts = std::iter::once(spec).chain(chunks);
-            let messages: Vec<_> = parts.map(|part| v1::SubmitJobChunk { part: Some(part) }).collect();
+            let messages: Vec<_> =
+                parts.map(|part| v1::SubmitJobChunk { part: Some(part) }).collect();
             farm.submit_job_stream(tokio_stream::iter(messages)).await
         } else {
             farm.submit_job(request).await
         };
-        anyhow::ensure!(answer.is_err(), "a reply came over a line that loses replies");
+        anyhow::ensure!(answer.is_err(), "a reply came over a connection that loses replies");
         let lost = if streamed { &self.lost.streamed } else { &self.lost.unary };
         lost.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Makes a call until it is answered; what a repetition cannot mend is an error.
+    /// Repeats a call until it is answered. An error that a retry cannot help is returned.
     ///
     /// # Errors
-    /// The coordinator's refusal, or that the deadline is over.
-    pub async fn call<T, F>(&self, what: &str, mut call: impl FnMut(FarmClient<Channel>) -> F) -> Result<T>
+    /// The coordinator's refusal, or an error when the deadline is over.
+    pub async fn call<T, F>(
+        &self,
+        what: &str,
+        mut call: impl FnMut(FarmClient<Channel>) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
@@ -191,8 +198,8 @@ impl Client {
         bail!("{what}: no answer in time; the last one: {}", last.unwrap_or_default())
     }
 
-    /// Submits a job, again and again until one answer comes through; the farm must make one job of it. Also whether it
-    /// was there already.
+    /// Repeats a submit until one answer comes; the farm must create only one job. Also returns
+    /// whether the job existed already.
     ///
     /// # Errors
     /// See [`call`](Self::call).
@@ -206,7 +213,7 @@ impl Client {
         Ok((answer.job.context("an answer without a job")?, answer.existed))
     }
 
-    /// A job as it stands.
+    /// The present state of a job.
     ///
     /// # Errors
     /// See [`call`](Self::call).
@@ -222,7 +229,7 @@ impl Client {
     /// Every image of a job, by index.
     ///
     /// # Errors
-    /// See [`call`](Self::call); also if an image is listed twice.
+    /// See [`call`](Self::call). Also if an image is listed twice.
     pub async fn images(&self, job: &str) -> Result<BTreeMap<u64, v1::Image>> {
         let mut images = BTreeMap::new();
         let mut token = String::new();
@@ -254,7 +261,8 @@ impl Client {
     /// Waits until a job has ended and its manifest is written.
     ///
     /// # Errors
-    /// See [`call`](Self::call); also if it has not ended in time, with what it waits for.
+    /// See [`call`](Self::call). Also if it has not ended in time; the error says what it waits
+    /// for.
     pub async fn ended(&self, id: &str) -> Result<v1::Job> {
         let mut last = self.job(id).await?;
         loop {
@@ -276,7 +284,7 @@ impl Client {
         }
     }
 
-    /// Lives through a job from submit to end, as its mood says.
+    /// Runs a job from submit to end, as its mood says.
     ///
     /// # Errors
     /// See [`call`](Self::call).
@@ -289,7 +297,7 @@ impl Client {
         if lost > 0 && existed {
             self.lost.accepted.fetch_add(1, Ordering::Relaxed);
         }
-        // Whoever lost the answer asks again.
+        // Repeats the submit, like a client that lost the answer.
         if rng.bool() {
             let (again, _) = self.submit(order).await?;
             anyhow::ensure!(again.id == job.id, "a repeated submit made another job");
@@ -300,26 +308,26 @@ impl Client {
             Mood::Wavering => {
                 for _ in 0..3 {
                     self.pass_some(&id, order.images() / 8, &mut rng).await?;
-                    self.wish("pause", &id, Wish::Pause).await?;
+                    self.command("pause", &id, Command::Pause).await?;
                     sleep(Duration::from_millis(rng.u64(200..1500))).await;
-                    self.wish("resume", &id, Wish::Resume).await?;
+                    self.command("resume", &id, Command::Resume).await?;
                 }
             }
             Mood::Cancelled => {
                 self.pass_some(&id, order.images() / 3, &mut rng).await?;
-                self.wish("cancel", &id, Wish::Cancel).await?;
+                self.command("cancel", &id, Command::Cancel).await?;
             }
             Mood::Repenting => {
                 self.pass_some(&id, order.images() / 3, &mut rng).await?;
-                self.wish("cancel", &id, Wish::Cancel).await?;
+                self.command("cancel", &id, Command::Cancel).await?;
                 sleep(Duration::from_millis(rng.u64(0..1000))).await;
-                self.wish("retry", &id, Wish::Retry).await?;
+                self.command("retry", &id, Command::Retry).await?;
             }
         }
         self.ended(&id).await
     }
 
-    /// Waits until about so many images more are done, or for a while.
+    /// Waits until about this many more images are done, or for a limited time.
     async fn pass_some(&self, id: &str, images: u64, rng: &mut Rng) -> Result<()> {
         let before = self.job(id).await?.images_done;
         let give_up = Instant::now() + Duration::from_millis(rng.u64(1000..6000));
@@ -333,19 +341,20 @@ impl Client {
         Ok(())
     }
 
-    /// A wish is granted, or comes too late because the job has ended: both are fine.
-    async fn wish(&self, what: &str, id: &str, wish: Wish) -> Result<()> {
+    /// A command may succeed, or come too late because the job has ended.
+    async fn command(&self, what: &str, id: &str, command: Command) -> Result<()> {
         let id = id.to_owned();
         let answer = self
             .call(what, |mut farm| {
                 let id = id.clone();
                 async move {
-                    match wish {
-                        Wish::Pause => farm.pause_job(PauseJobRequest { id }).await,
-                        Wish::Resume => farm.resume_job(ResumeJobRequest { id }).await,
-                        Wish::Cancel => farm.cancel_job(CancelJobRequest { id }).await,
-                        Wish::Retry => {
-                            farm.retry_job(RetryJobRequest { id, ..RetryJobRequest::default() }).await
+                    match command {
+                        Command::Pause => farm.pause_job(PauseJobRequest { id }).await,
+                        Command::Resume => farm.resume_job(ResumeJobRequest { id }).await,
+                        Command::Cancel => farm.cancel_job(CancelJobRequest { id }).await,
+                        Command::Retry => {
+                            farm.retry_job(RetryJobRequest { id, ..RetryJobRequest::default() })
+                                .await
                         }
                     }
                 }
@@ -367,23 +376,27 @@ fn channel(port: u16) -> Result<Channel> {
 }
 
 #[derive(Clone, Copy)]
-enum Wish {
+enum Command {
     Pause,
     Resume,
     Cancel,
     Retry,
 }
 
-/// Whether a state is one that only a retry leaves.
+/// Whether only a retry can change a job from this state.
 #[must_use]
 pub fn ended(state: JobState) -> bool {
     matches!(state, JobState::Done | JobState::Failed | JobState::Cancelled)
 }
 
-/// Whether asking again may help.
+/// Whether a retry may help.
 fn transient(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Aborted
     ) || (status.code() == Code::Internal && status.message().contains("h2 protocol error"))
 }

@@ -1,6 +1,6 @@
 //! `make chaos`: breaks a farm on purpose and says whether anything was lost.
 
-#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
 use std::{
     path::{Path, PathBuf},
@@ -12,53 +12,55 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use darkroom_chaos::{
     cluster::{Real, Setup},
+    options::Options,
     plan::{Fault, Storage},
-    run::{Options, run},
+    run::run,
 };
 use darkroom_core::cascade::CascadeSpec;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs jobs of fakes on a farm of real processes and servers while faults are injected, and checks every image.
+/// Runs jobs of fakes on a farm of real processes and servers while faults are injected, and checks
+/// every image.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Decides which faults come when; a run is repeated with the seed it printed
+    /// Decides which faults come when. To repeat a run, pass the seed that it printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Jobs of a round, one after another of every mood; rounds follow until the last fault
+    /// Jobs per round, with the moods in turn; rounds follow until the last fault
     #[arg(long, default_value_t = 5)]
     jobs: u32,
-    /// Images of each
+    /// Images per job
     #[arg(long, default_value_t = 2000)]
     images: u32,
-    /// How many faults; each comes once before any comes twice. All once when absent
+    /// Number of faults; each comes once before any comes twice. Default: all, once each
     #[arg(long)]
     faults: Option<usize>,
     /// Only faults of this name, as the table prints them; may be repeated
     #[arg(long, value_name = "FAULT")]
     only: Vec<String>,
-    /// Where artifacts are kept: each has faults of its own
+    /// Where artifacts are kept; each kind has its own faults
     #[arg(long, value_enum, default_value_t = Kept::Both)]
     storage: Kept,
     /// Longest pause between two faults, seconds
     #[arg(long, default_value_t = 3.0)]
     pause: f64,
-    /// Seconds after which what has not ended counts as lost
+    /// Seconds after which unfinished jobs count as lost
     #[arg(long, default_value_t = 1200.0)]
     limit: f64,
     /// Lease, seconds
     #[arg(long, default_value_t = 3.0)]
     lease: f64,
-    /// Milliseconds that a step takes the fake renderer
+    /// Milliseconds per step of the fake renderer
     #[arg(long, default_value_t = 5.0)]
     step_ms: f64,
     /// Folder of the farm's binaries
     #[arg(long)]
     binaries: Option<PathBuf>,
-    /// Folder of a darkroom-worker and a darkroom-encoder built with libtorch, which render one job in earnest beside the
-    /// fakes
+    /// Folder of a darkroom-worker and a darkroom-encoder built with libtorch, which render one
+    /// real job beside the fakes
     #[arg(long, requires = "cascade", value_name = "DIR")]
     real_binaries: Option<PathBuf>,
-    /// The cascade that they render
+    /// The cascade that they use
     #[arg(long, requires = "real_binaries", value_name = "DIR")]
     cascade: Option<PathBuf>,
     /// Images of that job
@@ -66,14 +68,14 @@ struct Args {
     real_images: u32,
 }
 
-/// Where artifacts are kept, one run after the other.
+/// Where artifacts are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kept {
     /// On an S3 server.
     S3,
-    /// In a folder that several processes share, and some clocks wrong.
+    /// In a folder that several processes share; some clocks are wrong.
     Folder,
-    /// A run of each.
+    /// A run with each.
     Both,
 }
 
@@ -98,8 +100,12 @@ fn main() -> anyhow::Result<ExitCode> {
         let mut faults = Fault::all(*kind);
         faults.retain(|fault| args.only.is_empty() || args.only.contains(&fault.name()));
         if faults.is_empty() {
-            let names = Fault::all(*kind).into_iter().map(Fault::name).collect::<Vec<_>>().join(", ");
-            bail!("--only names no fault of a farm with artifacts in {kind:?}; accepted: {names}");
+            let names =
+                Fault::all(*kind).into_iter().map(Fault::name).collect::<Vec<_>>().join(", ");
+            bail!(
+                "--only names an unknown fault for a farm with artifacts in {kind:?}; accepted: \
+                {names}"
+            );
         }
         let options = Options {
             seed,
@@ -124,10 +130,10 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One run and its table; whether nothing was wrong.
+/// Does one run and prints its table. Returns true if nothing was wrong.
 fn one(options: &Options) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // A signal ends the run by dropping it, and with it everything that it started.
+    // A signal ends the run by dropping it, which ends everything that it started.
     let report = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {

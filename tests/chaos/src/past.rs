@@ -1,4 +1,4 @@
-//! What was in Redis minutes ago, for a restart from an old snapshot.
+//! The content of Redis some minutes ago, for a restart from an old snapshot.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,19 +9,19 @@ use crate::cluster::Cluster;
 
 /// Time between two copies.
 const EVERY: Duration = Duration::from_secs(120);
-/// Copies kept. The oldest is then four to six minutes old, and not of the first seconds of a long run.
+/// Number of copies kept. In a long run, the oldest is four to six minutes old.
 const MOST_KEPT: usize = 3;
-/// Least age of a copy that Redis is set back to, where a run is too young for an old one.
+/// Smallest age of a copy that Redis is set back to, early in a run.
 const LEAST_AGE: Duration = Duration::from_secs(3);
 
-/// Copies of what was in Redis, the oldest first.
+/// Copies of the content of Redis, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     copies: VecDeque<(Instant, Snapshot)>,
 }
 
 impl Past {
-    /// Takes a copy when it is time for one and the queue has something in it: nothing is what a flush leaves.
+    /// Takes a copy when one is due. Skips an empty queue, because that is the same as a flush.
     pub(crate) fn keep_up(&mut self, cluster: &Cluster) {
         let is_time = self.copies.back().is_none_or(|(taken, _)| taken.elapsed() >= EVERY);
         if is_time && cluster.left_in_queue().is_ok_and(|left| !left.is_empty()) {
@@ -29,7 +29,8 @@ impl Past {
         }
     }
 
-    /// The oldest copy and its age; when there is none yet, one of now, in a while.
+    /// The oldest copy and its age. If there is none yet, takes one and waits until it is old
+    /// enough.
     pub(crate) async fn oldest(&mut self, cluster: &Cluster) -> (&Snapshot, Duration) {
         if self.copies.is_empty() {
             self.keep(cluster.redis.snapshot());

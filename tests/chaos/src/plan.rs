@@ -1,10 +1,10 @@
-//! Which fault comes when: drawn from a seed, so that a run can be repeated.
+//! The order and times of faults, drawn from a seed so that a run can be repeated.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// A part of the farm that talks to another over the network.
+/// A part of the farm that uses servers over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Party {
     /// The coordinators.
@@ -24,7 +24,7 @@ pub enum Server {
     Postgres,
     /// The artifacts.
     Storage,
-    /// The coordinators, which encoders and workers ask about the farm when they join it.
+    /// The coordinators, which encoders and workers ask when they join the farm.
     Coordinators,
 }
 
@@ -48,7 +48,7 @@ pub enum StorageFault {
     Errors,
     /// Does not answer.
     Silence,
-    /// Ends bodies before their time.
+    /// Ends bodies too early.
     ShortBodies,
     /// Has no space left: every write is refused.
     Full,
@@ -57,9 +57,10 @@ pub enum StorageFault {
 /// Where a farm keeps its artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Storage {
-    /// On an S3 server; behind proxies like every server.
+    /// On an S3 server, behind proxies like every server.
     S3,
-    /// In a folder, which may run full. A folder asks for no signature, so these workers' clocks may be wrong.
+    /// In a folder, which may become full. A folder needs no signatures, so workers' clocks may be
+    /// wrong.
     Folder,
 }
 
@@ -70,29 +71,32 @@ pub enum Fault {
     Kill(Party),
     /// SIGSTOP for longer than a lease, then SIGCONT.
     Freeze(Party),
-    /// SIGKILL of the coordinator that leads.
+    /// SIGKILL of the leader.
     KillLeader,
-    /// SIGSTOP of the coordinator that leads, until another one does and for longer than its term, then SIGCONT.
+    /// SIGSTOP of the leader until another coordinator leads and for longer than its term, then
+    /// SIGCONT.
     FreezeLeader,
-    /// The coordinator that leads is cut off from a server, until another one leads.
+    /// The leader is cut off from a server until another coordinator leads.
     IsolateLeader(Server),
-    /// The disk that the artifacts are on has no room for a while.
+    /// The artifacts' disk is full for a while.
     FullDisk,
-    /// SIGTERM to every worker and encoder, several times, and new ones in their place.
+    /// SIGTERM to every worker and encoder, several times; new ones replace them.
     TermStorm,
     /// FLUSHALL.
     FlushRedis,
-    /// SIGKILL of Redis, started again with nothing in it.
+    /// SIGKILL of Redis, which is started again empty.
     KillRedis,
-    /// Redis is set back to the oldest snapshot kept: minutes old once the run is.
+    /// Redis is set back to the oldest snapshot that is kept, up to some minutes old.
     OldRedis,
     /// SIGKILL of Postgres, started again.
     KillPostgres,
     /// Object storage misbehaves for a while.
     Storage(StorageFault),
-    /// A connection is cut for a while; one to the coordinators with one process killed, which then has to join over it.
+    /// A connection is cut for a while. If it is one to the coordinators, a process is killed too,
+    /// so that it has to join over it.
     Cut(Party, Server),
-    /// A connection stays open and carries nothing for a while; likewise.
+    /// A connection stays open and carries nothing for a while. A process is killed as in
+    /// [`Self::Cut`].
     Stall(Party, Server),
 }
 
@@ -118,12 +122,16 @@ impl Fault {
         }
     }
 
-    /// Every fault that there is where artifacts are kept so, once.
+    /// Every fault that is possible with artifacts kept there, once.
     #[must_use]
     pub fn all(kind: Storage) -> Vec<Self> {
         let parties = [Party::Coordinators, Party::Encoders, Party::Workers];
-        let storage =
-            [StorageFault::Errors, StorageFault::Silence, StorageFault::ShortBodies, StorageFault::Full];
+        let storage = [
+            StorageFault::Errors,
+            StorageFault::Silence,
+            StorageFault::ShortBodies,
+            StorageFault::Full,
+        ];
         let mut all = vec![
             Self::KillLeader,
             Self::FreezeLeader,
@@ -137,7 +145,9 @@ impl Fault {
         ];
         all.extend(parties.map(Self::Kill));
         all.extend(parties.map(Self::Freeze));
-        let links = LINKS.into_iter().filter(|(_, server)| kind == Storage::S3 || *server != Server::Storage);
+        let links = LINKS
+            .into_iter()
+            .filter(|(_, server)| kind == Storage::S3 || *server != Server::Storage);
         all.extend(links.clone().map(|(party, server)| Self::Cut(party, server)));
         all.extend(links.map(|(party, server)| Self::Stall(party, server)));
         match kind {
@@ -157,8 +167,9 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// An endless row of faults: every one of [`Fault::all`] in an order that the seed decides, then again in another. The old
-/// snapshot of Redis comes last each time, so that it is as old as can be.
+/// An endless sequence of faults: all of [`Fault::all`] in an order that the seed decides, then
+/// again in another order. The old snapshot of Redis comes last each time, so that it is as old as
+/// possible.
 #[derive(Debug)]
 pub struct Plan {
     rng: Rng,
@@ -171,7 +182,7 @@ impl Plan {
     /// A plan over some faults.
     ///
     /// # Panics
-    /// Without any.
+    /// If there are none.
     #[must_use]
     pub fn new(seed: u64, faults: &[Fault], longest_pause: Duration) -> Self {
         assert!(!faults.is_empty(), "a plan needs faults");
@@ -186,7 +197,7 @@ impl Iterator for Plan {
         if self.next.is_empty() {
             self.next.clone_from(&self.faults);
             self.rng.shuffle(&mut self.next);
-            // They are taken from the end.
+            // Faults are taken from the end.
             self.next.sort_by_key(|fault| *fault != Fault::OldRedis);
         }
         let pause = self.longest_pause.mul_f64(self.rng.f64());
@@ -204,11 +215,13 @@ mod tests {
     fn a_plan_is_decided_by_its_seed_and_goes_through_every_fault() {
         let all = Fault::all(Storage::S3);
         let count = all.len();
-        let steps = |seed| Plan::new(seed, &all, Duration::from_secs(1)).take(2 * count).collect::<Vec<_>>();
+        let steps = |seed| {
+            Plan::new(seed, &all, Duration::from_secs(1)).take(2 * count).collect::<Vec<_>>()
+        };
         assert_eq!(steps(7), steps(7));
         assert_ne!(steps(7), steps(8));
         let first: HashSet<Fault> = steps(7)[..count].iter().map(|step| step.fault).collect();
         assert_eq!(first.len(), count);
-        assert_eq!(steps(7)[count - 1].fault, Fault::OldRedis, "of the oldest that there is");
+        assert_eq!(steps(7)[count - 1].fault, Fault::OldRedis, "the oldest snapshot");
     }
 }

@@ -1,4 +1,4 @@
-//! How long the farm takes to work again after a fault: from the fault's end to the next image that passes a stage.
+//! The farm's recovery times: from the end of a fault until the next image passes a stage.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ impl Recoveries {
         self.0.push(time);
     }
 
-    /// The time within which this share (0 to 1) of the recoveries was over; `None` without any.
+    /// The time within which this share (0 to 1) of the recoveries ended; `None` if there were
+    /// none.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let mut sorted = self.0.clone();
@@ -21,7 +22,7 @@ impl Recoveries {
         sorted.get(((last as f64) * share).ceil() as usize).copied()
     }
 
-    /// How many there were.
+    /// Number of recoveries.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()

@@ -1,4 +1,4 @@
-//! The jobs that run meanwhile: rounds of the fakes' jobs, and one at a time in earnest.
+//! The jobs that run during the faults: rounds of the fakes' jobs, and one real job at a time.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use tokio::task::JoinSet;
 
 use crate::{
     load::{Client, Mood, Order},
-    run::Options,
+    options::Options,
 };
 
-/// How a job ended, by the request's id; or why nobody waits for it any more.
+/// How a job ended, with its request's id, or why its client gave up.
 pub(crate) type Ended = BTreeMap<String, Result<v1::Job>>;
 
-/// Every job so far, and the clients that live through those that have not ended.
+/// Every job so far, and the clients of the jobs that have not ended.
 pub(crate) struct Rounds<'a> {
     client: Client,
     options: &'a Options,
@@ -29,8 +29,8 @@ impl<'a> Rounds<'a> {
         Self { client, options, orders: Vec::new(), lives: JoinSet::new(), ended: Ended::new() }
     }
 
-    /// Starts another round of jobs when all have ended but those whose poison is still at work and the one in earnest, so
-    /// that no fault meets an idle farm, or one whose next progress is as far away as a real picture.
+    /// Starts another round of jobs when all have ended, except poisoned ones and the real one. So
+    /// no fault meets an idle farm, or one whose next progress takes as long as a real picture.
     pub(crate) fn keep_up(&mut self) {
         self.look();
         let quick = |order: &Order| order.mood != Mood::Poisoned && order.cascade.is_empty();
@@ -42,8 +42,8 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Starts the job in earnest, and another one when it has ended: for as long as faults are to come, so that they meet
-    /// one. Nothing where nobody renders in earnest.
+    /// Starts a real job, and another when it has ended, so that faults meet one. Does nothing if
+    /// the farm has no real worker.
     pub(crate) fn keep_rendering(&mut self) {
         let Some(real) = &self.options.setup.real else { return };
         self.look();
@@ -54,13 +54,13 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Whether every job has ended, or been given up.
+    /// Whether every job has ended or was given up.
     pub(crate) fn is_over(&mut self) -> bool {
         self.look();
         self.lives.is_empty()
     }
 
-    /// What was ordered, and how it ended.
+    /// The submitted jobs, and how they ended.
     pub(crate) fn into_parts(self) -> (Vec<Order>, Ended) {
         (self.orders, self.ended)
     }
@@ -76,7 +76,7 @@ impl<'a> Rounds<'a> {
         !self.ended.contains_key(&order.request_id)
     }
 
-    /// Takes note of those that have ended.
+    /// Records the jobs that have ended.
     fn look(&mut self) {
         while let Some(life) = self.lives.try_join_next() {
             let (id, job) = life.expect("a client does not panic");
@@ -85,13 +85,13 @@ impl<'a> Rounds<'a> {
     }
 }
 
-/// A round of jobs of every mood, in turn, of two tenants; numbered on from `first`.
+/// A round of jobs for two tenants, with the moods in turn, numbered from `first`.
 fn round(options: &Options, first: u32) -> Vec<Order> {
     let moods = [Mood::Steady, Mood::Wavering, Mood::Repenting, Mood::Poisoned, Mood::Cancelled];
     let order = |number: u32| Order {
         request_id: format!("job {number}"),
         subject: format!("job {number}"),
-        tenant: format!("tenant {}", number % 2),
+        tenant: format!("tenant-{}", number % 2),
         prompts: (options.images / 4).max(1),
         images_per_prompt: 4,
         seed: u64::from(number) * 1_000_000,
@@ -101,13 +101,13 @@ fn round(options: &Options, first: u32) -> Vec<Order> {
     (first..first + options.jobs).map(order).collect()
 }
 
-/// A job that is rendered with the networks of a cascade; the pictures are the same each time, so that the calm run has
-/// them to render once.
+/// A job that is rendered with the networks of a cascade. The pictures are the same each time, so
+/// the calm run renders them only once.
 fn in_earnest(options: &Options, cascade: &str, time: usize) -> Order {
     Order {
         request_id: format!("in earnest {time}"),
         subject: "in earnest".to_owned(),
-        tenant: "tenant 0".to_owned(),
+        tenant: "tenant-0".to_owned(),
         prompts: options.real_images.max(1),
         images_per_prompt: 1,
         seed: 7,

@@ -1,6 +1,6 @@
 //! One run: jobs under faults, then the same jobs on a calm farm to compare with.
 
-#![expect(clippy::print_stderr, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stderr, reason = "an internal tool; nobody closes its output early")]
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::{Cluster, Setup},
     load::{Client, Order},
+    options::Options,
     past::Past,
     plan::{Fault, Party, Plan, Server, Step, Storage, StorageFault},
     recovery::Recoveries,
@@ -36,33 +37,10 @@ use crate::{
 const STUCK: Duration = Duration::from_secs(60);
 /// Longest time from a leader's death, stop or isolation to another one that leads.
 const TAKEOVER: Duration = Duration::from_secs(10);
-/// Longest time that looking at everything may take.
+/// Longest time of the final comparison.
 const JUDGING: Duration = Duration::from_secs(300);
 
-/// What to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Decides faults, moods and pauses.
-    pub seed: u64,
-    /// Jobs of a round; another round begins when all have ended before the last fault.
-    pub jobs: u32,
-    /// Images of each.
-    pub images: u32,
-    /// Faults to choose from.
-    pub faults: Vec<Fault>,
-    /// Most faults.
-    pub most_faults: usize,
-    /// Longest pause between two faults.
-    pub pause: Duration,
-    /// Images of the job that is rendered in earnest, where the farm has those who can.
-    pub real_images: u32,
-    /// Longest time for the jobs to end, faults included.
-    pub limit: Duration,
-    /// The farm.
-    pub setup: Setup,
-}
-
-/// What a run found.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Faults injected, by name: how often, and the slowest recovery.
@@ -71,24 +49,25 @@ pub struct Report {
     pub recoveries: Recoveries,
     /// Times from a fault of the leader to another one that leads.
     pub takeovers: Recoveries,
-    /// Processes whose clocks were an hour ahead, and behind.
+    /// Number of processes whose clocks were an hour ahead, and an hour behind.
     pub clocks: (usize, usize),
-    /// Submits whose reply was lost: in one message, streamed, and of both those that the farm had accepted.
+    /// Submits whose reply was lost: in one message, streamed, and those of both kinds that the
+    /// farm had accepted.
     pub lost_replies: (u64, u64, u64),
-    /// How old what Redis was set back to was, each time.
+    /// Age of each snapshot that Redis was set back to.
     pub snapshot_ages: Vec<Duration>,
-    /// Faults that came while a job in earnest was active; none where nobody renders in earnest.
+    /// Faults that came while a real job was active; `None` without real workers.
     pub while_rendering: Option<usize>,
-    /// What this machine could not do.
+    /// Faults that this machine cannot have, with the reason.
     pub skipped: Vec<String>,
-    /// The comparison with what should be.
+    /// The comparison with the expected results.
     pub verdict: Verdict,
     /// Seconds that the jobs took, faults included.
     pub seconds: f64,
 }
 
 impl Report {
-    /// Faults injected in all.
+    /// Total number of injected faults.
     #[must_use]
     pub fn injected(&self) -> usize {
         self.faults.values().map(|(count, _)| *count as usize).sum()
@@ -97,7 +76,8 @@ impl Report {
     /// The report as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::from("| fault | injected | slowest recovery |\n| --- | --- | --- |\n");
+        let mut text =
+            String::from("| fault | injected | slowest recovery |\n| --- | --- | --- |\n");
         for (name, (count, slowest)) in &self.faults {
             let ages = if *name == Fault::OldRedis.name() { self.ages() } else { String::new() };
             let _ = writeln!(text, "| {name}{ages} | {count} | {:.1} s |", slowest.as_secs_f64());
@@ -110,7 +90,7 @@ impl Report {
             text,
             "\n| | |\n| --- | --- |\n| jobs | {} |\n| images accepted | {} |\n| done | {} |\n| dead (planted) | {} |\n\
              | cancelled | {} |\n| lost | {} |\n| doubled | {} |\n| other bytes | {} |\n| faults | {} |\n\
-             | faults while a job in earnest was active | {} |\n\
+             | faults while a real job was active | {} |\n\
              | submit replies lost, unary / streamed / of accepted jobs | {} / {} / {} |\n\
              | clocks an hour ahead / behind | {} / {} |\n\
              | recovery p50 | {} |\n| recovery p99 | {} |\n\
@@ -147,7 +127,7 @@ impl Report {
         text
     }
 
-    /// How old the snapshots were, in brackets.
+    /// The ages of the snapshots, in brackets.
     fn ages(&self) -> String {
         let ages: Vec<_> =
             self.snapshot_ages.iter().map(|age| format!("{:.0} s", age.as_secs_f64())).collect();
@@ -155,19 +135,20 @@ impl Report {
     }
 }
 
-/// Runs jobs under faults, as many rounds of them as the faults last; then the same jobs calmly, and compares.
+/// Runs rounds of jobs until the last fault, then the same jobs without faults, and compares.
 ///
 /// # Errors
-/// When the farm could not be run or asked at all; what it did wrong is in the report's verdict.
+/// When the farm could not be run or asked at all. Wrong results are in the report's verdict.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let mut cluster = Cluster::start(options.setup.clone())?;
-    // A coordinator that does not find its servers while it starts ends with a sentence, as it should: faults are for a
-    // farm that runs.
+    // A coordinator that cannot reach its servers at its start ends with a message, as intended. So
+    // faults begin only when the farm runs.
     cluster.leader().await.context("at the start")?;
     let begun = Instant::now();
     let client = Client::new(cluster.ports(), begun + options.limit)?;
-    let faults: Vec<Fault> = options.faults.iter().copied().filter(|fault| can(&cluster, *fault)).collect();
+    let faults: Vec<Fault> =
+        options.faults.iter().copied().filter(|fault| can(&cluster, *fault)).collect();
     report.clocks = cluster.wrong_clocks();
     report.skipped = skipped(&cluster, options);
     report.while_rendering = options.setup.real.as_ref().map(|_| 0);
@@ -175,7 +156,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     let mut past = Past::default();
     let mut rng = Rng::with_seed(options.seed.rotate_left(17));
     let mut stuck = Vec::new();
-    for Step { pause, fault } in Plan::new(options.seed, &faults, options.pause).take(options.most_faults) {
+    for Step { pause, fault } in
+        Plan::new(options.seed, &faults, options.pause).take(options.most_faults)
+    {
         if begun.elapsed() > options.limit {
             stuck.push(format!(
                 "only {} of {} faults came within the limit",
@@ -208,7 +191,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             past.keep_up(&cluster);
             sleep(Duration::from_millis(50)).await;
             let now = progress(&client).await;
-            // A first answer is where to begin, not progress.
+            // The first answer is the starting point, not progress.
             has_passed = now.zip(before).is_some_and(|(now, before)| now != before);
             before = before.or(now);
         }
@@ -230,7 +213,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.lost_replies = (count(&lost.unary), count(&lost.streamed), count(&lost.accepted));
     let (orders, ended) = rounds.into_parts();
     let expected = calm(options, &orders).await.context("the calm run")?;
-    // What hung has used up the other client's time.
+    // A hung farm has used up the other client's time.
     let client = Client::new(cluster.ports(), Instant::now() + JUDGING)?;
     let judged = verdict::judge(&cluster, &client, &orders, ended, &expected).await;
     report.verdict = judged.inspect_err(|_| eprintln!("{}", cluster.logs(40)))?;
@@ -250,7 +233,7 @@ fn skipped(cluster: &Cluster, options: &Options) -> Vec<String> {
     let mut skipped = Vec::new();
     if options.setup.storage == Storage::Folder {
         if cluster.disk().is_none() && options.faults.contains(&Fault::FullDisk) {
-            skipped.push("a full disk: only root may mount a disk that is small".to_owned());
+            skipped.push("a full disk: only root may mount a small disk".to_owned());
         }
         if cluster.wrong_clocks() == (0, 0) {
             skipped.push("wrong clocks: Debian's package faketime is not installed".to_owned());
@@ -259,14 +242,14 @@ fn skipped(cluster: &Cluster, options: &Options) -> Vec<String> {
     skipped
 }
 
-/// The bytes that every image should have, by prompt and seed: from a farm where nothing happens.
+/// The expected bytes of every image, by prompt and seed, from a farm without faults.
 async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> {
     let setup = Setup { step_ms: 0.0, ..options.setup.clone() };
     let cluster = Cluster::start(setup)?;
     let client = Client::new(cluster.ports(), Instant::now() + options.limit)?;
     let mut expected = verdict::Expected::new();
     for order in orders {
-        // Nothing is planted here.
+        // No poison here.
         let mut request = order.request();
         request.prompts.retain(|prompt| prompt.seed != Some(crate::load::POISON));
         let key = |prompt: &v1::Prompt| (prompt.text.clone(), prompt.seed.unwrap_or_default());
@@ -286,7 +269,7 @@ async fn calm(options: &Options, orders: &[Order]) -> Result<verdict::Expected> 
     Ok(expected)
 }
 
-/// Lets time pass, and starts again what ended meanwhile.
+/// Waits, and restarts processes that end meanwhile.
 async fn rest(cluster: &mut Cluster, past: &mut Past, time: Duration) -> Result<()> {
     let until = Instant::now() + time;
     while Instant::now() < until {
@@ -297,39 +280,41 @@ async fn rest(cluster: &mut Cluster, past: &mut Past, time: Duration) -> Result<
     Ok(())
 }
 
-/// Everything that every job has passed so far, which changes with each commit; `None` when the farm does not say.
+/// The progress of all jobs, which changes with each commit; `None` if the farm does not answer.
 async fn progress(client: &Client) -> Option<u64> {
-    let passed = |job: &v1::Job| job.stages.iter().map(|stage| stage.done).sum::<u64>() + job.images_done;
+    let passed =
+        |job: &v1::Job| job.stages.iter().map(|stage| stage.done).sum::<u64>() + job.images_done;
     Some(jobs(client, Vec::new()).await?.iter().map(passed).sum())
 }
 
-/// Whether a job of this cascade is active; not when the farm does not say.
+/// Whether a job of this cascade is active; false if the farm does not answer.
 async fn renders(client: &Client, cascade: &str) -> bool {
     let of_it = |job: &v1::Job| job.spec.as_ref().is_some_and(|spec| spec.cascade == cascade);
     jobs(client, vec![v1::JobState::Active]).await.is_some_and(|jobs| jobs.iter().any(of_it))
 }
 
-/// The jobs in some states, all without any; `None` when the farm does not say.
+/// The jobs in these states, or all if there are none; `None` if the farm does not answer.
 async fn jobs(client: &Client, states: Vec<v1::JobState>) -> Option<Vec<v1::Job>> {
     let states: Vec<i32> = states.into_iter().map(i32::from).collect();
     let listed = client.call("list jobs", |mut farm| {
         let states = states.clone();
         async move {
-            let request = v1::ListJobsRequest { page_size: 1000, states, ..v1::ListJobsRequest::default() };
+            let request =
+                v1::ListJobsRequest { page_size: 1000, states, ..v1::ListJobsRequest::default() };
             farm.list_jobs(request).await
         }
     });
-    // Not for as long as the client would try: who waits here must go on looking after ended processes.
+    // Shorter than the client's own limit, because the caller must keep restarting processes.
     let listed = tokio::time::timeout(Duration::from_secs(5), listed).await.ok()?;
     Some(listed.ok()?.jobs)
 }
 
-/// What there is to tell of a fault beside its recovery.
+/// What to report about a fault beside its recovery.
 #[derive(Default)]
 struct Outcome {
-    /// Of a fault of the leader, how long it took another one to lead.
+    /// For a fault of the leader: how long it took until another one led.
     takeover: Option<Duration>,
-    /// How old what Redis was set back to was.
+    /// Age of the snapshot that Redis was set back to.
     snapshot_age: Option<Duration>,
 }
 
@@ -409,8 +394,12 @@ async fn inject(
             let rule = match fault {
                 StorageFault::Errors => Rule::always(s3::faults::Fault::Status(503)),
                 StorageFault::Silence => Rule::always(s3::faults::Fault::Silence),
-                StorageFault::ShortBodies => Rule::always(s3::faults::Fault::CutBody).on(Which::Reads),
-                StorageFault::Full => Rule::always(s3::faults::Fault::Status(507)).on(Which::Writes),
+                StorageFault::ShortBodies => {
+                    Rule::always(s3::faults::Fault::CutBody).on(Which::Reads)
+                }
+                StorageFault::Full => {
+                    Rule::always(s3::faults::Fault::Status(507)).on(Which::Writes)
+                }
             };
             cluster.storage.faults().set([rule]);
             sleep(Duration::from_millis(rng.u64(1000..4000))).await;
@@ -432,7 +421,8 @@ async fn inject(
     Ok(outcome)
 }
 
-/// Members ask coordinators only when they join: where they are cut off from them, one has to.
+/// Members ask coordinators only when they join. So if that connection is cut, one member must join
+/// again.
 fn join_anew(cluster: &mut Cluster, party: Party, server: Server, rng: &mut Rng) -> Result<()> {
     if server == Server::Coordinators {
         cluster.kill(party, rng.usize(0..cluster.count(party)))?;
@@ -440,7 +430,7 @@ fn join_anew(cluster: &mut Cluster, party: Party, server: Server, rng: &mut Rng)
     Ok(())
 }
 
-/// Waits until another one leads, and says how long that took; twice the longest time at most.
+/// Waits until another one leads, at most twice the limit, and returns how long that took.
 async fn takeover(cluster: &mut Cluster, before: &str) -> Duration {
     let began = Instant::now();
     while began.elapsed() < 2 * TAKEOVER {

@@ -1,4 +1,4 @@
-//! What the farm made, compared with what it should have made.
+//! Compares the farm's results with the expected ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use darkroom_artifacts::{
     verify,
 };
 use darkroom_coordinator::store::{
-    Store as _,
     postgres::{self, PostgresStore},
+    roles::Maintenance as _,
 };
 use darkroom_core::{artifact::ArtifactRef, id::JobId};
 use darkroom_proto::v1::{self, ImageState, JobState};
@@ -20,12 +20,12 @@ use crate::{
     load::{Client, Mood, Order, POISON},
 };
 
-/// SHA-256 (hex) of the picture that a prompt and a seed should give.
+/// Expected SHA-256 (hex) of each picture, by prompt and seed.
 pub type Expected = BTreeMap<(String, u64), String>;
 
-/// Most problems told.
+/// Most problems in the report.
 const MOST_PROBLEMS: usize = 50;
-/// What a coordinator logs when its sweep has ended a job that the commit of its last task should have ended.
+/// The log message when a sweep has ended a job that a commit should have ended.
 const OVERLOOKED: &str = "jobs should have been finished";
 
 /// The comparison. Nothing is wrong when `problems` is empty.
@@ -39,13 +39,13 @@ pub struct Verdict {
     pub done: u64,
     /// Images dead, all planted.
     pub dead: u64,
-    /// Images cancelled, as asked for.
+    /// Images cancelled, as requested.
     pub cancelled: u64,
-    /// Images that are not there or have not ended as they should.
+    /// Images that are missing or have not ended as they should.
     pub lost: u64,
-    /// Images or jobs that are there twice.
+    /// Images or jobs that exist twice.
     pub doubled: u64,
-    /// Pictures of other bytes than on the calm farm.
+    /// Pictures with other bytes than on the calm farm.
     pub other_bytes: u64,
     /// One sentence each.
     pub problems: Vec<String>,
@@ -59,10 +59,10 @@ impl Verdict {
     }
 }
 
-/// Looks at every job, image, manifest and counter, and at what is left in the queue.
+/// Checks every job, image, manifest and counter, and that the queue is empty.
 ///
 /// # Errors
-/// When the farm cannot be asked at all.
+/// When the farm does not answer at all.
 pub async fn judge(
     cluster: &Cluster,
     client: &Client,
@@ -71,12 +71,14 @@ pub async fn judge(
     expected: &Expected,
 ) -> Result<Verdict> {
     let mut verdict = Verdict::default();
-    let store = PostgresStore::connect(&cluster.postgres.url(), postgres::Options::default()).await?;
+    let store =
+        PostgresStore::connect(&cluster.postgres.url(), postgres::Options::default()).await?;
     let artifacts = cluster.open_storage()?;
     let mut ids = BTreeSet::new();
     for order in orders {
         verdict.jobs += 1;
-        verdict.images += order.request().prompts.iter().map(|prompt| u64::from(prompt.images)).sum::<u64>();
+        verdict.images +=
+            order.request().prompts.iter().map(|prompt| u64::from(prompt.images)).sum::<u64>();
         let job = match &ended[&order.request_id] {
             Ok(job) => job,
             Err(error) => {
@@ -105,12 +107,20 @@ pub async fn judge(
     }
     let listed = client
         .call("list jobs", |mut farm| async move {
-            farm.list_jobs(v1::ListJobsRequest { page_size: 1000, ..v1::ListJobsRequest::default() }).await
+            farm.list_jobs(v1::ListJobsRequest {
+                page_size: 1000,
+                ..v1::ListJobsRequest::default()
+            })
+            .await
         })
         .await?;
     if listed.jobs.len() != ids.len() {
         verdict.doubled += listed.jobs.len().abs_diff(ids.len()) as u64;
-        verdict.wrong(format!("{} jobs are recorded where {} were submitted", listed.jobs.len(), ids.len()));
+        verdict.wrong(format!(
+            "{} jobs are recorded where {} were submitted",
+            listed.jobs.len(),
+            ids.len()
+        ));
     }
     for left in cluster.left_in_queue()? {
         verdict.wrong(format!("left in the queue: {left}"));
@@ -124,12 +134,13 @@ pub async fn judge(
     Ok(verdict)
 }
 
-/// The lines of a coordinator's log that tell of jobs that no commit ended.
+/// The lines of a coordinator's log about jobs that no commit ended.
 fn overlooked(log: &str) -> impl Iterator<Item = &str> {
     log.lines().filter(|line| line.contains(OVERLOOKED))
 }
 
-/// The manifest is the one that the record names, of this generation, and says of every image what the farm says.
+/// Checks that the manifest is the recorded one, has this generation, and agrees with the farm on
+/// every image.
 async fn judge_manifest(
     verdict: &mut Verdict,
     order: &Order,
@@ -138,23 +149,32 @@ async fn judge_manifest(
     artifacts: &ArtifactStore,
 ) -> Result<()> {
     let size = artifacts.size_of(&job.manifest_key).await?;
-    let artifact = ArtifactRef { key: job.manifest_key.clone(), sha256: job.manifest_sha256.parse()?, size };
+    let artifact =
+        ArtifactRef { key: job.manifest_key.clone(), sha256: job.manifest_sha256.parse()?, size };
     let bytes = artifacts.get(&artifact).await?;
     let mut lines = BTreeMap::new();
     let (header, _) = manifest::verify(bytes.as_ref(), |line| {
-        lines.insert(line.index, (line.seed, line.state, line.sha256.map(|sha256| sha256.to_string())));
+        lines.insert(
+            line.index,
+            (line.seed, line.state, line.sha256.map(|sha256| sha256.to_string())),
+        );
     })?;
     let state = |image: &v1::Image| match image.state() {
         ImageState::Done => ImageOutcome::Done,
         ImageState::Dead => ImageOutcome::Dead,
         _ => ImageOutcome::Cancelled,
     };
-    let sha256 = |image: &v1::Image| Some(image.sha256.clone()).filter(|_| image.state() == ImageState::Done);
-    let listed: BTreeMap<_, _> =
-        images.iter().map(|(index, image)| (*index, (image.seed, state(image), sha256(image)))).collect();
+    let sha256 = |image: &v1::Image| {
+        Some(image.sha256.clone()).filter(|_| image.state() == ImageState::Done)
+    };
+    let listed: BTreeMap<_, _> = images
+        .iter()
+        .map(|(index, image)| (*index, (image.seed, state(image), sha256(image))))
+        .collect();
     if header.job != job.id || header.generation != job.generation || lines != listed {
         verdict.wrong(format!(
-            "{}: the manifest is of job {} generation {}, {} of its lines are as the farm's {} images",
+            "{}: the manifest is of job {} generation {}, {} of its lines are as the farm's {} \
+            images",
             order.request_id,
             header.job,
             header.generation,
@@ -171,7 +191,7 @@ fn judge_job(verdict: &mut Verdict, order: &Order, job: &v1::Job) {
         Mood::Poisoned => JobState::Failed,
         Mood::Cancelled => JobState::Cancelled,
     };
-    // A wish may come when everything is done already.
+    // A command may come after everything is done.
     let late = order.mood == Mood::Cancelled && job.state() == JobState::Done;
     if job.state() != wanted && !late {
         verdict.wrong(format!("{} ({:?}) ended {:?}", order.request_id, order.mood, job.state()));
@@ -202,7 +222,7 @@ fn judge_images(
         if !wanted.remove(&key) {
             verdict.doubled += 1;
             verdict.wrong(format!(
-                "{} image {index} is one that nobody asked for, or a second one",
+                "{} image {index} was not requested, or exists twice",
                 order.request_id
             ));
         }
@@ -239,7 +259,8 @@ mod tests {
     #[test]
     fn a_log_tells_of_jobs_that_no_commit_ended_in_the_words_that_the_sweep_uses() {
         assert!(include_str!("../../../coordinator/src/reaper.rs").contains(OVERLOOKED));
-        let log = "INFO leads\nERROR jobs should have been finished and were not jobs=1\nINFO done\n";
+        let log =
+            "INFO leads\nERROR jobs should have been finished and were not jobs=1\nINFO done\n";
         assert_eq!(overlooked(log).count(), 1);
         assert_eq!(overlooked("INFO leads\n").count(), 0);
     }

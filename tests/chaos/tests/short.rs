@@ -4,14 +4,15 @@ use std::{path::PathBuf, time::Duration};
 
 use darkroom_chaos::{
     cluster::Setup,
+    options::Options,
     plan::{Fault, Party, Server, Storage, StorageFault},
-    run::{Options, run},
+    run::run,
 };
 
 /// Folder of the binaries built beside this test.
 fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    test.ancestors().nth(2).expect("a test lies in deps/").to_owned()
+    test.ancestors().nth(2).expect("a test is in deps/").to_owned()
 }
 
 #[test]
@@ -40,9 +41,14 @@ fn a_farm_under_faults_loses_nothing_doubles_nothing_and_makes_the_same_bytes() 
             real: None,
         },
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let report = runtime.block_on(run(&options)).expect("the farm runs");
     println!("{}", report.table());
     assert!(report.verdict.problems.is_empty(), "{:#?}", report.verdict.problems);
-    assert_eq!(report.faults.values().map(|(count, _)| *count).collect::<Vec<_>>(), [1; 6], "each came once");
+    assert_eq!(
+        report.faults.values().map(|(count, _)| *count).collect::<Vec<_>>(),
+        [1; 6],
+        "each came once"
+    );
 }

@@ -1,4 +1,4 @@
-//! HAProxy before a farm, with a time after which it cuts streams that are quiet.
+//! HAProxy in front of a farm. It cuts streams that are quiet for some time.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,24 +6,26 @@ use tempfile::TempDir;
 
 use crate::process::{Process, find_program, free_port, listens, tied};
 
-/// HAProxy on a free port of loopback, which passes gRPC on to another one.
+/// HAProxy on a free port of loopback, which forwards gRPC to another port.
 #[derive(Debug)]
 pub struct Haproxy {
-    // Before the folder, so that the server is gone when that is removed.
+    // Declared before the folder, so that the server ends before the folder is removed.
     process: Process,
     port: u16,
     _folder: TempDir,
 }
 
 impl Haproxy {
-    /// Starts one before `target`, which cuts what is quiet for `quiet`.
+    /// Starts one in front of port `target`. It cuts streams that are quiet for `quiet`.
     ///
     /// # Panics
     /// When it cannot be started; a test cannot go on without it.
     #[must_use]
     pub fn start(target: u16, quiet: Duration) -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("darkroom-haproxy-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("darkroom-haproxy-")
+            .tempdir()
+            .expect("a temporary folder");
         let (port, quiet) = (free_port(), quiet.as_millis());
         let text = format!(
             "global\n  maxconn 100\n  log stdout format raw local0\n\

@@ -1,12 +1,16 @@
-//! Real servers for tests, started by the test itself: Redis, its Sentinels, Postgres, PgBouncer, an S3 server, HAProxy, nginx, and a
-//! proxy that cuts the network.
+//! Real servers for tests, started by the test itself: Redis, its Sentinels, Postgres, PgBouncer,
+//! an S3 server, HAProxy, nginx, and a proxy that cuts the network.
 //!
-//! Each listens on a free port of loopback, keeps its files in a folder of its own, and ends with its handle: a test
-//! that panics leaves nothing behind. As root they run as an unprivileged user where the server insists on it.
+//! Each listens on a free port of loopback, keeps its files in its own folder, and ends with its
+//! handle, so a test that panics leaves nothing behind. If the tests run as root and a server
+//! refuses that, it runs as an unprivileged user.
 
+pub mod certificates;
 pub mod clock;
+pub mod disk;
 pub mod haproxy;
 mod http;
+pub mod http2;
 pub mod nginx;
 pub mod pgbouncer;
 pub mod postgres;

@@ -1,4 +1,4 @@
-//! nginx before a farm, or in its place.
+//! nginx in front of a farm, or in place of one.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use tempfile::TempDir;
 
 use crate::process::{Process, find_program, free_port, listens, tied};
 
-/// nginx on a free port of loopback, with one server whose settings are the test's.
+/// nginx on a free port of loopback, with one server that has the test's settings.
 #[derive(Debug)]
 pub struct Nginx {
-    // Before the folder, so that the server is gone when that is removed.
+    // Declared before the folder, so that the server ends before the folder is removed.
     process: Option<Process>,
     port: u16,
     http2: bool,
@@ -26,7 +26,7 @@ impl Nginx {
         Self::start_with(settings, true)
     }
 
-    /// Starts one that speaks HTTP/1 alone.
+    /// Starts one that speaks only HTTP/1.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -35,15 +35,17 @@ impl Nginx {
         Self::start_with(settings, false)
     }
 
-    /// Settings that pass gRPC on to a port of loopback.
+    /// Settings that forward gRPC to a port of loopback.
     #[must_use]
     pub fn passing_to(target: u16) -> String {
         format!("location / {{ grpc_pass grpc://127.0.0.1:{target}; }}")
     }
 
     fn start_with(settings: &str, http2: bool) -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("darkroom-nginx-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("darkroom-nginx-")
+            .tempdir()
+            .expect("a temporary folder");
         let mut nginx = Self { process: None, port: free_port(), http2, folder };
         nginx.restart_with(settings);
         nginx
@@ -76,7 +78,7 @@ impl Nginx {
         self.process = Some(process);
     }
 
-    /// Ends it as a crash does.
+    /// Kills it, like a crash.
     pub fn kill(&mut self) {
         self.process = None;
     }

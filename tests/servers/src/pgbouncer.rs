@@ -1,4 +1,4 @@
-//! A PgBouncer before a Postgres server.
+//! A PgBouncer in front of a Postgres server.
 
 use std::{
     fs,
@@ -21,14 +21,15 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts a pooler to `server` on a free port of loopback, with settings of its own (`"pool_mode=session"`). It lets
-    /// everybody in, as the server's superuser.
+    /// Starts a pooler for `server` on a free port of loopback, with these settings
+    /// (`"pool_mode=session"`). It accepts everybody, as the server's superuser.
     ///
     /// # Panics
     /// When PgBouncer is not installed, or does not start; a test cannot go on without it.
     #[must_use]
     pub fn start(server: &Postgres, settings: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("darkroom-pgbouncer-").tempdir().expect("a folder");
+        let folder =
+            tempfile::Builder::new().prefix("darkroom-pgbouncer-").tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         let port = free_port();
         let file = folder.path().join("pgbouncer.ini");

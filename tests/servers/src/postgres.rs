@@ -1,7 +1,7 @@
-//! A Postgres server, of the version that is installed.
+//! A Postgres server of the installed version.
 //!
-//! Its settings are the server's own (fsync on), so that what a test finds durable is so. Postgres refuses to run as
-//! root; then it runs as `postgres` or `nobody`.
+//! It has the default settings (fsync on), so tests see real durability. Postgres refuses to run as
+//! root; for root, it runs as `postgres` or `nobody`.
 
 use std::{
     fs,
@@ -15,14 +15,18 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use nix::{sys::signal::Signal, unistd};
 use tempfile::TempDir;
 
-use crate::process::{Process, find_program, free_port, tied};
+use crate::{
+    certificates::Certificate,
+    process::{Process, find_program, free_port, tied},
+};
 
-/// A running server; it ends, and its folder goes, with the handle.
+/// A running server. Dropping the handle ends it and removes its folder.
 #[derive(Debug)]
 pub struct Postgres {
     process: Option<Process>,
@@ -35,7 +39,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a new, empty server on a free port of loopback, as the server is by default.
+    /// Starts a new, empty server with default settings on a free port of loopback.
     ///
     /// # Panics
     /// When Postgres is not installed, or does not start; a test cannot go on without it.
@@ -44,7 +48,7 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// As [`start`](Self::start), with settings of its own (`"fsync=off"`, `"shared_buffers=1GB"`).
+    /// As [`start`](Self::start), with these settings (`"fsync=off"`, `"shared_buffers=1GB"`).
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -54,6 +58,42 @@ impl Postgres {
         server.make();
         server.run();
         server
+    }
+
+    /// Starts one that speaks TLS, with this certificate.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_with_certificate(certificate: &Certificate) -> Self {
+        let mut server = Self::new(&[]);
+        server.make();
+        server.write_certificate(certificate);
+        let folder = server.folder.path().display().to_string();
+        server.set("ssl=on");
+        server.set(&format!("ssl_cert_file={folder}/server.pem"));
+        server.set(&format!("ssl_key_file={folder}/server.key"));
+        server.run();
+        server
+    }
+
+    /// Uses another certificate from the next start on.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_certificate(&self, certificate: &Certificate) {
+        for (name, text) in
+            [("server.pem", &certificate.certificate), ("server.key", &certificate.key)]
+        {
+            let path = self.folder.path().join(name);
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).expect("the certificate is written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
+            if let Some((user, group)) = self.owner {
+                chown(&path, Some(user.as_raw()), Some(group.as_raw()))
+                    .expect("the file changes hands");
+            }
+        }
     }
 
     /// Starts a standby that follows this server by streaming.
@@ -68,7 +108,7 @@ impl Postgres {
         standby
     }
 
-    /// Makes a primary of a standby.
+    /// Promotes a standby to primary.
     ///
     /// # Panics
     /// When it does not become one.
@@ -79,7 +119,10 @@ impl Postgres {
     fn new(settings: &[&str]) -> Self {
         Self {
             process: None,
-            folder: tempfile::Builder::new().prefix("darkroom-postgres-").tempdir().expect("a folder"),
+            folder: tempfile::Builder::new()
+                .prefix("darkroom-postgres-")
+                .tempdir()
+                .expect("a folder"),
             programs: programs(),
             port: free_port(),
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
@@ -88,8 +131,8 @@ impl Postgres {
         }
     }
 
-    /// A server that the tests of a process share, each with [databases](Self::create_database) of its own; it ends
-    /// with the last test that holds it.
+    /// A server that the tests of a process share, each with its own
+    /// [databases](Self::create_database). It ends when the last test drops it.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -129,7 +172,7 @@ impl Postgres {
         self.folder.path()
     }
 
-    /// Puts a line before all others of `pg_hba.conf`, and has it read.
+    /// Adds a line at the top of `pg_hba.conf`, and makes the server read it.
     ///
     /// # Panics
     /// When the file cannot be written.
@@ -149,16 +192,22 @@ impl Postgres {
     /// Process id of the postmaster.
     ///
     /// # Panics
-    /// When it was stopped.
+    /// When it is stopped.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.as_ref().expect("the server runs").id()
     }
 
+    /// One of the programs that came with the server: `psql`.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Makes a new, empty database and returns its URL.
     ///
     /// # Panics
-    /// When the server does not.
+    /// When the server refuses.
     #[must_use]
     pub fn create_database(&self) -> String {
         let name = format!("farm_{}", self.databases.fetch_add(1, Ordering::Relaxed));
@@ -172,7 +221,18 @@ impl Postgres {
     /// When it fails.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let mut command = Command::new(self.programs.join("psql"));
-        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", Self::USER]);
+        command.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            Self::USER,
+        ]);
         command
             .args(["-p", &self.port.to_string(), "-d", database, "-c", sql])
             .env("PGPASSWORD", Self::PASSWORD);
@@ -181,7 +241,7 @@ impl Postgres {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
-    /// Kills every process of the server at once, as a power cut would.
+    /// Kills every process of the server at once, like a power cut.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             self.signal_children(Signal::SIGKILL);
@@ -189,7 +249,7 @@ impl Postgres {
         }
     }
 
-    /// Ends the server in order; its sessions are cut.
+    /// Ends the server normally; its sessions are cut.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::SIGINT);
@@ -197,7 +257,8 @@ impl Postgres {
         }
     }
 
-    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same port and folder.
+    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same port and
+    /// folder.
     ///
     /// # Panics
     /// When it does not start.
@@ -206,7 +267,8 @@ impl Postgres {
         self.run();
     }
 
-    /// Asks the server to end when its sessions have ended, and waits until it lets nobody in any more.
+    /// Asks the server to end when its sessions have ended, and waits until it refuses new
+    /// sessions.
     ///
     /// # Panics
     /// When it does not run.
@@ -222,7 +284,7 @@ impl Postgres {
         self.settings.push(setting.to_owned());
     }
 
-    /// As [`restart`](Self::restart), for a server that is to let nobody in.
+    /// As [`restart`](Self::restart), for a server that refuses all sessions.
     ///
     /// # Panics
     /// When it does not start.
@@ -231,12 +293,12 @@ impl Postgres {
         self.run_until(REJECTING);
     }
 
-    /// Stops every process of the server where it stands: connections stay open and nothing answers.
+    /// Freezes every process of the server: connections stay open, and nothing answers.
     pub fn pause(&self) {
         self.signal_all(Signal::SIGSTOP);
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Continues it after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.signal_all(Signal::SIGCONT);
     }
@@ -254,7 +316,8 @@ impl Postgres {
         }
     }
 
-    /// Each of the server's processes has a group of its own, so the group of the first does not reach them.
+    /// Each of the server's processes has its own process group, so a signal to the first group
+    /// does not reach them.
     fn signal_children(&self, signal: Signal) {
         let Some(process) = &self.process else { return };
         for child in children(process.id()) {
@@ -271,13 +334,14 @@ impl Postgres {
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("permissions");
         if let Some((user, group)) = self.owner {
             for path in [folder, &data, &secret] {
-                chown(path, Some(user.as_raw()), Some(group.as_raw())).expect("the folder changes hands");
+                chown(path, Some(user.as_raw()), Some(group.as_raw()))
+                    .expect("the folder changes hands");
             }
         }
         (data, secret)
     }
 
-    /// The files of another server, as of now, and the order to follow it.
+    /// Copies the files of another server, and sets this one up to follow it.
     fn copy(&self, primary: &Self) {
         let (data, _) = self.folders();
         let mut command = self.command("pg_basebackup");
@@ -320,6 +384,19 @@ impl Postgres {
     }
 
     fn run_until(&mut self, readiness: i32) {
+        let mut process = self.spawn();
+        while !process.comes_to("ready", || self.readiness() == Some(readiness)) {
+            // After a kill, sessions hold the server's memory a moment longer.
+            let log = process.log_text();
+            let last = log.lines().rev().take(3).any(|line| line.contains("shared memory block"));
+            assert!(last, "ended before it was ready; its log: {log}");
+            std::thread::sleep(Duration::from_millis(50));
+            process = self.spawn();
+        }
+        self.process = Some(process);
+    }
+
+    fn spawn(&self) -> Process {
         let folder = self.folder.path();
         let mut command = self.command("postgres");
         command.arg("-D").arg(folder.join("data"));
@@ -329,9 +406,7 @@ impl Postgres {
         for setting in fixed.into_iter().chain(self.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
-        let mut process = Process::spawn(command, &folder.join("log"));
-        process.wait_until("ready", || self.readiness() == Some(readiness));
-        self.process = Some(process);
+        Process::spawn(command, &folder.join("log"))
     }
 
     fn readiness(&self) -> Option<i32> {
@@ -356,12 +431,12 @@ impl Drop for Postgres {
     }
 }
 
-/// What `pg_isready` says of a server that lets people in, and of one that does not.
+/// Exit codes of `pg_isready` for a server that accepts sessions, and for one that refuses them.
 const ACCEPTING: i32 = 0;
 const REJECTING: i32 = 1;
 
-/// The folder of the newest server's programs: Debian keeps each version's apart. `DARKROOM_TEST_POSTGRES` names
-/// another.
+/// The folder with the newest server's programs; Debian has one for each version.
+/// `DARKROOM_TEST_POSTGRES` overrides it.
 fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("DARKROOM_TEST_POSTGRES") {
         return PathBuf::from(folder);
@@ -370,20 +445,24 @@ fn programs() -> PathBuf {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
+        })
         .collect();
     versions.sort_unstable_by(|one, other| other.cmp(one));
     let folders: Vec<PathBuf> = versions.into_iter().map(|(_, folder)| folder).collect();
-    let initdb = find_program(&["initdb"], &folders, "postgresql").unwrap_or_else(|error| panic!("{error}"));
-    initdb.parent().map(Path::to_owned).expect("a program lies in a folder")
+    let initdb =
+        find_program(&["initdb"], &folders, "postgresql").unwrap_or_else(|error| panic!("{error}"));
+    initdb.parent().map(Path::to_owned).expect("a program is in a folder")
 }
 
-/// Who runs the server when we are root.
+/// The user that runs the server when we are root.
 pub(crate) fn unprivileged() -> Option<(unistd::Uid, unistd::Gid)> {
     if !unistd::geteuid().is_root() {
         return None;
     }
-    let user = ["postgres", "nobody"].iter().find_map(|name| unistd::User::from_name(name).ok().flatten());
+    let user =
+        ["postgres", "nobody"].iter().find_map(|name| unistd::User::from_name(name).ok().flatten());
     let user = user.expect("a user to run Postgres as");
     Some((user.uid, user.gid))
 }
@@ -391,7 +470,7 @@ pub(crate) fn unprivileged() -> Option<(unistd::Uid, unistd::Gid)> {
 /// Process ids of a process's children.
 fn children(parent: u32) -> Vec<i32> {
     let is_child = |stat: &str| {
-        // `pid (name) state parent …`; the name may hold anything.
+        // `pid (name) state parent …`; the name may contain anything.
         let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
         rest.split_whitespace().nth(1) == Some(parent.to_string().as_str())
     };
@@ -400,6 +479,8 @@ fn children(parent: u32) -> Vec<i32> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_child(&stat)))
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_child(&stat))
+        })
         .collect()
 }

@@ -1,14 +1,21 @@
-//! A child process that ends with its handle, or with the process that holds it, however that ends; and the ports and waits that servers need.
+//! A child process that ends when its handle is dropped, or when the process with the handle ends
+//! for any reason. Also ports and waits for servers.
 
 use std::{
     ffi::OsStr,
     fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{LazyLock, mpsc},
-    time::{Duration, Instant},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::{
@@ -19,7 +26,10 @@ use nix::{
 /// Longest time a server may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A child process in a group of its own; the group is killed when the handle is dropped.
+/// Ports for servers. In a cluster, Redis also uses its port + 10,000.
+const PORTS: Range<u16> = 12_000..22_000;
+
+/// A child process in its own process group; the group is killed when the handle is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -34,7 +44,8 @@ impl Process {
     #[must_use]
     pub fn spawn(mut command: Command, log: &Path) -> Self {
         use std::os::unix::process::CommandExt as _;
-        let file = File::options().create(true).append(true).open(log).expect("the log can be written");
+        let file =
+            File::options().create(true).append(true).open(log).expect("the log can be written");
         let errors = file.try_clone().expect("a second handle");
         command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0);
         let name = format!("{command:?}");
@@ -48,7 +59,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal to the process alone.
+    /// Sends a signal only to the process.
     ///
     /// # Panics
     /// When it is gone.
@@ -86,7 +97,11 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("a child's status") {
                 return status.code();
             }
-            assert!(Instant::now() < deadline, "the process does not end; its log: {}", self.log_text());
+            assert!(
+                Instant::now() < deadline,
+                "the process does not end; its log: {}",
+                self.log_text()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -95,13 +110,24 @@ impl Process {
     ///
     /// # Panics
     /// With the log, when the process ends first or half a minute is over.
-    pub fn wait_until(&mut self, what: &str, mut ready: impl FnMut() -> bool) {
+    pub fn wait_until(&mut self, what: &str, ready: impl FnMut() -> bool) {
+        assert!(self.comes_to(what, ready), "ended before {what}; its log: {}", self.log_text());
+    }
+
+    /// Waits until `ready` holds; false if the process ends first.
+    ///
+    /// # Panics
+    /// With the log, when half a minute is over.
+    pub fn comes_to(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while !ready() {
-            assert!(self.runs(), "ended before {what}; its log: {}", self.log_text());
+            if !self.runs() {
+                return false;
+            }
             assert!(Instant::now() < deadline, "not {what} in time; its log: {}", self.log_text());
             std::thread::sleep(Duration::from_millis(10));
         }
+        true
     }
 
     /// What it has written so far.
@@ -121,8 +147,8 @@ impl Drop for Process {
     }
 }
 
-/// A command whose process is killed when the one that starts it ends, even by `kill -9`, where the system has `setpriv`.
-/// To be started by [`Process::spawn`].
+/// A command whose process is killed when the process that starts it ends, even by `kill -9`. This
+/// needs `setpriv`. Start it with [`Process::spawn`].
 #[must_use]
 pub fn tied(program: impl AsRef<OsStr>) -> Command {
     static SETPRIV: LazyLock<Option<PathBuf>> =
@@ -135,8 +161,9 @@ pub fn tied(program: impl AsRef<OsStr>) -> Command {
 
 type Request = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// Starts a command on a thread that lives as long as this process: the kernel ties a child to the thread that made it,
-/// and a test's thread ends before the servers that others share with it.
+/// Starts a command on a thread that lives as long as this process. The kernel ties a child to the
+/// thread that started it, and a test's thread may end before the servers that it shares with other
+/// tests.
 fn started(command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<mpsc::SyncSender<Request>> = LazyLock::new(|| {
         let (sender, requests) = mpsc::sync_channel::<Request>(1);
@@ -153,14 +180,25 @@ fn started(command: Command) -> io::Result<Child> {
     answered.recv().expect("the spawner answers")
 }
 
-/// A port of loopback that nobody listens on just now.
+/// A free port of loopback. It is below the range for outgoing connections, so none of them can
+/// take it before the server does.
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Tests run at the same time in separate processes, so each begins its search at another port.
+    let mut hasher = DefaultHasher::new();
+    for _ in 0..1000 {
+        (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed), SystemTime::now())
+            .hash(&mut hasher);
+        let port = PORTS.start + (hasher.finish() % u64::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
 /// Whether somebody listens on this port of loopback.
@@ -177,10 +215,13 @@ pub fn listens(port: u16) -> bool {
 pub fn find_program(names: &[&str], folders: &[PathBuf], package: &str) -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let everywhere: Vec<_> = folders.iter().cloned().chain(std::env::split_paths(&path)).collect();
-    let found = names.iter().flat_map(|name| everywhere.iter().map(move |folder| folder.join(name)));
+    let found =
+        names.iter().flat_map(|name| everywhere.iter().map(move |folder| folder.join(name)));
     found.into_iter().find(|program| program.is_file()).ok_or_else(|| {
-        let message =
-            format!("{} is not installed; install it with: apt-get install -y {package}", names.join(" or "));
+        let message = format!(
+            "{} is not installed; install it with: apt-get install -y {package}",
+            names.join(" or ")
+        );
         io::Error::new(io::ErrorKind::NotFound, message)
     })
 }
@@ -191,14 +232,14 @@ mod tests {
 
     const HOLDER: &str = "DARKROOM_TEST_HOLDS_A_SERVER";
 
-    /// Not a test of its own: the process that the next one kills.
+    /// Not a real test: the process that the next test kills.
     #[test]
     fn a_process_that_holds_another() {
         let Ok(file) = std::env::var(HOLDER) else { return };
         let mut command = tied("sleep");
         command.arg("600");
         let held = Process::spawn(command, &Path::new(&file).with_extension("log"));
-        std::fs::write(file, held.id().to_string()).expect("the id is told");
+        std::fs::write(file, held.id().to_string()).expect("it prints the id");
         std::thread::sleep(Duration::from_secs(600));
     }
 
@@ -207,18 +248,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("id");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["process::tests::a_process_that_holds_another", "--exact"]).env(HOLDER, &file);
+        command
+            .args(["process::tests::a_process_that_holds_another", "--exact"])
+            .env(HOLDER, &file);
         let mut holder = Process::spawn(command, &folder.path().join("log"));
         let told = || std::fs::read_to_string(&file).ok().and_then(|text| text.parse::<i32>().ok());
         holder.wait_until("told its child's id", || told().is_some());
         let child = Pid::from_raw(told().expect("told"));
-        // Running, not only there: a zombie is gone too.
+        // Checks that it runs, because a zombie counts as gone.
         let runs = || {
             let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
         };
         assert!(runs());
-        // The holder alone, not its group.
+        // Only the holder, not its group.
         holder.signal(Signal::SIGKILL);
         holder.wait();
         let deadline = Instant::now() + PATIENCE;

@@ -1,7 +1,7 @@
 //! A TCP proxy that can be cut, stalled and healed.
 //!
-//! It runs on threads of its own, so that a test that blocks its runtime does not hold it up. Everything ends with the
-//! handle.
+//! It runs on its own threads, so a test that blocks its runtime does not delay it. Everything ends
+//! with the handle.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -16,10 +16,10 @@ use std::{
 
 /// Longest time to reach the target.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Time from a request whose reply is lost to the end of its connection.
+/// Time from a request whose reply is lost until its connection ends.
 const LOSING: Duration = Duration::from_secs(3);
 
-/// See the module.
+/// A running proxy. It ends when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -34,9 +34,10 @@ struct Shared {
     changed: Condvar,
     /// Bytes that each new connection brings from the target before it is closed.
     close_after: AtomicU64,
-    /// Bytes from the client of a new connection after which nothing from the target is forwarded any more.
+    /// Number of bytes from a new connection's client after which nothing from the target is
+    /// forwarded.
     lose_replies_after: AtomicU64,
-    /// What ends a connection when its client sends it, and how.
+    /// Text that ends a connection when its client sends it, and when to cut.
     trap: Mutex<Option<Trap>>,
     accepted: AtomicU64,
 }
@@ -54,9 +55,9 @@ struct State {
 pub enum Cut {
     /// Before the request arrives.
     Request,
-    /// When the request was answered, before the answer arrives.
+    /// After the target has answered, before the answer arrives.
     Answer,
-    /// As [`Answer`](Self::Answer), and there are no connections from then on.
+    /// As [`Answer`](Self::Answer), and no connection is accepted afterwards.
     AnswerAndAll,
 }
 
@@ -112,12 +113,13 @@ impl Proxy {
         self.port
     }
 
-    /// Drops every connection, and new ones as soon as they come.
+    /// Drops every connection, and each new one as soon as it comes.
     pub fn cut(&self) {
         self.shared.set(Mode::Cut);
     }
 
-    /// Keeps connections and takes new ones, and forwards nothing; what is sent meanwhile arrives when healed.
+    /// Keeps connections and accepts new ones, but forwards nothing. Bytes sent meanwhile arrive
+    /// after healing.
     pub fn stall(&self) {
         self.shared.set(Mode::Stalled);
     }
@@ -127,24 +129,24 @@ impl Proxy {
         self.shared.set(Mode::Open);
     }
 
-    /// Closes every new connection after it brought so many bytes from the target; none: never.
+    /// Closes every new connection after this many bytes from the target. `None`: never.
     pub fn close_after_bytes(&self, bytes: Option<u64>) {
         self.shared.close_after.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// Loses what the target answers once a new connection's client has sent so many bytes; a moment later, in which the
-    /// target does what it was asked, the connection ends.
+    /// Discards the target's answers once a new connection's client has sent this many bytes. The
+    /// connection ends a moment later, so that the target can carry the request out.
     pub fn lose_replies_after_bytes(&self, bytes: Option<u64>) {
         self.shared.lose_replies_after.store(bytes.unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// The next time that a client sends `text`, whole in one piece, its connection is cut: before the target gets it, or
-    /// when the target's answer comes, which is lost.
+    /// Cuts the connection of the next client that sends `text` in one piece: before the target
+    /// gets it, or when the answer comes, which is then lost.
     pub fn cut_once(&self, text: &[u8], cut: Cut) {
         *self.shared.trap() = Some(Trap { text: text.to_vec(), cut });
     }
 
-    /// Connections that clients have made so far.
+    /// Number of connections that clients have made so far.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
@@ -154,7 +156,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.set(Mode::Ended);
-        // For the one who accepts to see it.
+        // Connects once, so that the accepting thread sees the flag.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
@@ -175,7 +177,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Remembers a connection; none when there are to be no connections now.
+    /// Remembers a connection; `None` while connections are cut.
     fn enter(&self, client: &TcpStream, target: &TcpStream) -> io::Result<Option<u64>> {
         let ends = (client.try_clone()?, target.try_clone()?);
         let mut state = self.state();
@@ -192,7 +194,7 @@ impl Shared {
         self.state().open.retain(|(open, ..)| *open != id);
     }
 
-    /// Waits while stalled; whether there are still to be connections.
+    /// Waits while stalled. False if connections are cut now.
     fn may_forward(&self) -> bool {
         let state = self.changed.wait_while(self.state(), |state| state.mode == Mode::Stalled);
         state.unwrap_or_else(PoisonError::into_inner).mode == Mode::Open
@@ -202,11 +204,12 @@ impl Shared {
         self.trap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the connection ends of a client that sends this, once.
+    /// How to cut the connection of a client that sends these bytes. Applies once.
     fn sprung(&self, sent: &[u8]) -> Option<Cut> {
         let mut trap = self.trap();
-        let sprung =
-            trap.as_ref().is_some_and(|trap| sent.windows(trap.text.len()).any(|part| part == trap.text));
+        let sprung = trap
+            .as_ref()
+            .is_some_and(|trap| sent.windows(trap.text.len()).any(|part| part == trap.text));
         if sprung { trap.take().map(|trap| trap.cut) } else { None }
     }
 
@@ -287,12 +290,12 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
     shared.leave(id);
 }
 
-/// What is to happen to the next answer.
+/// What to do with the next answer.
 const ANSWER: u64 = 1;
 const ANSWER_AND_ALL: u64 = 2;
 
-/// Forwards until the end of the one or the other, up to `limit` bytes, or until `seen` ends it; both ends are closed then.
-/// What comes while `lost` is read and forgotten.
+/// Forwards until either end closes, `limit` bytes have passed, or `seen` stops it; then both ends
+/// are closed. Bytes that come while `lost` is set are discarded.
 fn forward(
     mut from: TcpStream,
     mut to: TcpStream,
@@ -308,8 +311,9 @@ fn forward(
         if lost() {
             continue;
         }
-        // Before it is sent: the answer may be here at once.
-        if !seen(&buffer[..part]) || !shared.may_forward() || to.write_all(&buffer[..part]).is_err() {
+        // Set before the request is sent, because the answer may come at once.
+        if !seen(&buffer[..part]) || !shared.may_forward() || to.write_all(&buffer[..part]).is_err()
+        {
             break;
         }
         limit -= part as u64;
@@ -326,7 +330,7 @@ fn close(one: &TcpStream, other: &TcpStream) {
 mod tests {
     use super::*;
 
-    /// Sends back what it gets.
+    /// Sends back the bytes that it gets.
     fn echo() -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! A Redis server, or a Valkey server where that is what is installed.
+//! A Redis server, or a Valkey server if only that is installed.
 
 use std::{
     fmt::Write as _,
@@ -15,23 +15,23 @@ use crate::process::{Process, find_program, free_port, tied};
 /// Longest time for an answer to a command of the test.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A server on a free port of loopback, which keeps its files in a folder of its own. Nothing is saved to disk unless
-/// a setting or [`snapshot`](Self::snapshot) says so.
+/// A server on a free port of loopback, with its files in its own folder. It saves nothing to disk
+/// unless a setting or [`snapshot`](Self::snapshot) asks for it.
 #[derive(Debug)]
 pub struct Redis {
-    // Before the folder, so that the server is gone when that is removed.
+    // Declared before the folder, so that the server ends before the folder is removed.
     process: Option<Process>,
     port: u16,
     password: Option<String>,
     folder: TempDir,
 }
 
-/// What was in a server at some moment.
+/// The content of a server at some moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot(Vec<u8>);
 
 impl Redis {
-    /// Starts a server with nothing in it.
+    /// Starts an empty server.
     ///
     /// # Panics
     /// When it cannot be started; a test cannot go on without it.
@@ -49,7 +49,7 @@ impl Redis {
         Self::start_on(free_port(), None, settings)
     }
 
-    /// Starts a server that asks for this password.
+    /// Starts a server that requires this password.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -66,8 +66,9 @@ impl Redis {
     pub fn start_replica(&self) -> Self {
         let follows = format!("replicaof 127.0.0.1 {}", self.port);
         let mut replica = Self::start_on(free_port(), self.password.as_deref(), &[&follows]);
-        let follows =
-            |replica: &Self| replica.must(&["INFO", "replication"]).contains("master_link_status:up");
+        let follows = |replica: &Self| {
+            replica.must(&["INFO", "replication"]).contains("master_link_status:up")
+        };
         let mut process = replica.process.take().expect("it was started");
         process.wait_until("the replica follows its master", || follows(&replica));
         replica.process = Some(process);
@@ -78,16 +79,20 @@ impl Redis {
     pub const EVERY_SECOND: [&'static str; 2] = ["appendonly yes", "appendfsync everysec"];
 
     fn start_on(port: u16, password: Option<&str>, settings: &[&str]) -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("darkroom-redis-").tempdir().expect("a temporary folder");
-        let mut text = format!("bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\n", folder.path().display());
+        let folder = tempfile::Builder::new()
+            .prefix("darkroom-redis-")
+            .tempdir()
+            .expect("a temporary folder");
+        let mut text =
+            format!("bind 127.0.0.1\nport {port}\ndir {}\nsave \"\"\n", folder.path().display());
         for setting in settings {
             let _ = writeln!(text, "{setting}");
         }
         if let Some(password) = password {
             let _ = writeln!(text, "requirepass {password}");
         }
-        std::fs::write(folder.path().join("redis.conf"), text).expect("the configuration can be written");
+        std::fs::write(folder.path().join("redis.conf"), text)
+            .expect("the configuration can be written");
         let mut redis = Self { process: None, port, password: password.map(str::to_owned), folder };
         redis.launch();
         redis
@@ -109,6 +114,15 @@ impl Redis {
         self.port
     }
 
+    /// Process id of the server.
+    ///
+    /// # Panics
+    /// When it was stopped.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
     /// Its address, password included.
     #[must_use]
     pub fn url(&self) -> String {
@@ -118,16 +132,17 @@ impl Redis {
     /// The same through a proxy that listens on another port.
     #[must_use]
     pub fn url_through(&self, port: u16) -> String {
-        let user = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
+        let user =
+            self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
         format!("redis://{user}127.0.0.1:{port}/")
     }
 
-    /// Kills it as `kill -9` does; what is not on disk is lost.
+    /// Kills it, like `kill -9`. Data that is not on disk is lost.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Ends it in order.
+    /// Ends it normally.
     ///
     /// # Panics
     /// When it does not end.
@@ -138,7 +153,7 @@ impl Redis {
         }
     }
 
-    /// Starts it again, on the same port and in the same folder; kills it first where it still runs.
+    /// Starts it again on the same port and in the same folder. Kills it first if it still runs.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -147,7 +162,7 @@ impl Redis {
         self.launch();
     }
 
-    /// Stops it in its tracks, connections and all.
+    /// Freezes it; its connections stay open.
     ///
     /// # Panics
     /// When it does not run.
@@ -155,7 +170,7 @@ impl Redis {
         self.process.as_ref().expect("it runs").signal(Signal::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Continues it.
     ///
     /// # Panics
     /// When it does not run.
@@ -163,7 +178,7 @@ impl Redis {
         self.process.as_ref().expect("it runs").signal(Signal::SIGCONT);
     }
 
-    /// Forgets everything in it.
+    /// Removes all its data.
     ///
     /// # Panics
     /// When it does not answer.
@@ -171,7 +186,7 @@ impl Redis {
         self.must(&["FLUSHALL"]);
     }
 
-    /// Forgets the scripts.
+    /// Removes the scripts from it.
     ///
     /// # Panics
     /// When it does not answer.
@@ -179,18 +194,20 @@ impl Redis {
         self.must(&["SCRIPT", "FLUSH"]);
     }
 
-    /// What is in it now.
+    /// A snapshot of its content.
     ///
     /// # Panics
     /// When it does not answer.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.must(&["SAVE"]);
-        Snapshot(std::fs::read(self.folder.path().join("dump.rdb")).expect("the snapshot can be read"))
+        Snapshot(
+            std::fs::read(self.folder.path().join("dump.rdb")).expect("the snapshot can be read"),
+        )
     }
 
-    /// Starts it again with what an older snapshot holds. Only for servers without an append-only file, which would
-    /// be read instead.
+    /// Starts it again with the content of an older snapshot. Only for servers without an
+    /// append-only file, because that would be read instead.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -211,8 +228,8 @@ impl Redis {
         answer
     }
 
-    /// Runs a command on a connection of its own: a line as Redis sends it (`+OK`, `:1`, `-ERR …`, `*2`), or the text
-    /// of a string. The members of arrays are not read.
+    /// Runs a command on a new connection. Returns a line as Redis sends it (`+OK`, `:1`, `-ERR …`,
+    /// `*2`), or the text of a string. The members of arrays are not read.
     ///
     /// # Errors
     /// When there is no answer.
@@ -241,7 +258,8 @@ fn read_answer(answers: &mut BufReader<TcpStream>) -> io::Result<String> {
     let mut line = String::new();
     answers.read_line(&mut line)?;
     let line = line.trim_end();
-    let Some(length) = line.strip_prefix('$').and_then(|length| length.parse::<usize>().ok()) else {
+    let Some(length) = line.strip_prefix('$').and_then(|length| length.parse::<usize>().ok())
+    else {
         return Ok(line.to_owned());
     };
     let mut text = vec![0; length];
@@ -270,8 +288,12 @@ mod tests {
     fn a_password_is_asked_for() {
         let redis = Redis::start_with_password("secret");
         assert_eq!(redis.must(&["PING"]), "+PONG");
-        let other =
-            Redis { process: None, port: redis.port, password: None, folder: TempDir::new().unwrap() };
+        let other = Redis {
+            process: None,
+            port: redis.port,
+            password: None,
+            folder: TempDir::new().unwrap(),
+        };
         assert!(other.command(&["PING"]).unwrap().starts_with("-NOAUTH"));
     }
 }

@@ -1,8 +1,9 @@
 //! An S3 server over HTTP, with faults on demand.
 //!
-//! The server is `s3s-fs`: real signatures, real conditional writes, real multipart uploads, files in a folder. What
-//! stands in front of it here makes a conditional create atomic, as it is on S3, and injects [`faults`]. It runs on a
-//! thread of the test, or as a process of its own (the program `test-s3`), which listens for faults at [`CONTROL`].
+//! The server is `s3s-fs`: real signatures, real conditional writes, real multipart uploads, files
+//! in a folder. A layer in front of it makes a conditional create atomic, as it is on S3, and
+//! injects [`faults`]. It runs on a thread of the test, or as a separate process (the program
+//! `test-s3`), which accepts faults at [`CONTROL`].
 
 pub mod faults;
 mod short_keys;
@@ -21,26 +22,24 @@ use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::{runtime, sync::oneshot, task::JoinSet};
 
+pub use self::faults::CONTROL;
 use self::{
     faults::{Faults, Front, Rule},
     short_keys::{ShortKeys, short},
 };
 use crate::process::free_port;
 
-/// Path that takes new fault rules by `POST`, one a line, and tells them by `GET`; no bucket can have this name.
-pub const CONTROL: &str = "/-/faults";
-
-/// Region that the server's URL names.
+/// Region in the server's URL.
 const REGION: &str = "us-east-1";
 
-/// What a server is started with.
+/// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folder of all buckets; made if absent.
+    /// Folder of all buckets; created if absent.
     pub folder: PathBuf,
     /// Port of loopback.
     pub port: u16,
-    /// Name of the one bucket; made if absent.
+    /// Name of the only bucket; created if absent.
     pub bucket: String,
     /// The only access key that is accepted.
     pub access_key: String,
@@ -64,7 +63,7 @@ struct Server {
 }
 
 impl S3 {
-    /// Starts a server on a free port, its files in a folder that ends with the handle.
+    /// Starts a server on a free port. Dropping the handle removes its folder.
     ///
     /// # Panics
     /// When it cannot be started; a test cannot go on without it.
@@ -83,10 +82,10 @@ impl S3 {
         server
     }
 
-    /// Starts a server as `options` say.
+    /// Starts a server with these options.
     ///
     /// # Errors
-    /// When the folder cannot be made or the port is taken.
+    /// When the folder cannot be created or the port is taken.
     pub fn start_with(options: Options) -> io::Result<Self> {
         std::fs::create_dir_all(options.folder.join(&options.bucket))?;
         let mut server = Self { options, faults: Arc::default(), server: None, _folder: None };
@@ -100,7 +99,7 @@ impl S3 {
         &self.faults
     }
 
-    /// Where the server listens, as `http://address:port`.
+    /// The server's address, as `http://address:port`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.options.port)
@@ -116,7 +115,10 @@ impl S3 {
     #[must_use]
     pub fn url_under(&self, prefix: &str) -> String {
         let bucket = &self.options.bucket;
-        format!("s3://{bucket}/{prefix}?endpoint={}&region={REGION}&allow_http=true", self.endpoint())
+        format!(
+            "s3://{bucket}/{prefix}?endpoint={}&region={REGION}&allow_http=true",
+            self.endpoint()
+        )
     }
 
     /// The bucket through a proxy that listens on another port of loopback.
@@ -140,7 +142,7 @@ impl S3 {
         ]
     }
 
-    /// The file behind a key of the bucket, for tests that damage it.
+    /// The file of a key of the bucket, for tests that damage it.
     #[must_use]
     pub fn file(&self, key: &str) -> PathBuf {
         self.bucket_folder().join(short(key))
@@ -152,7 +154,7 @@ impl S3 {
         self.options.folder.join(&self.options.bucket)
     }
 
-    /// Ends the server as a crash would: connections break, requests stay unanswered, files stay.
+    /// Ends the server like a crash: connections break, requests stay unanswered, and files stay.
     ///
     /// # Panics
     /// When the server's thread panicked.
@@ -174,15 +176,17 @@ impl S3 {
 
     fn begin(&mut self) -> io::Result<()> {
         let listener = listen(self.options.port)?;
-        let files =
-            FileSystem::new(&self.options.folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let files = FileSystem::new(&self.options.folder)
+            .map_err(|error| io::Error::other(format!("{error:?}")))?;
         let mut service = S3ServiceBuilder::new(ShortKeys(files, self.options.folder.clone()));
         service.set_auth(SimpleAuth::from_single(
             self.options.access_key.clone(),
             self.options.secret_key.clone(),
         ));
-        let front = Front::new(service.build(), Arc::clone(&self.faults), self.options.folder.clone());
-        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let front =
+            Front::new(service.build(), Arc::clone(&self.faults), self.options.folder.clone());
+        let runtime =
+            runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("s3".to_owned()).spawn(move || {
             runtime.block_on(serve(listener, front, stopped));
@@ -231,7 +235,8 @@ fn listen(port: u16) -> io::Result<TcpListener> {
 }
 
 async fn serve(listener: TcpListener, front: Front, mut stopped: oneshot::Receiver<()>) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener that does not block");
+    let listener =
+        tokio::net::TcpListener::from_std(listener).expect("a listener that does not block");
     let front = Arc::new(front);
     let mut connections = JoinSet::new();
     loop {

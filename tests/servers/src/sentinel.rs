@@ -1,4 +1,4 @@
-//! A Redis Sentinel: a server that watches a Redis and promotes one of its replicas when it is gone.
+//! A Redis Sentinel: it watches a Redis server, and promotes a replica when that server is gone.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,7 +13,7 @@ use crate::{
     redis::Redis,
 };
 
-/// One Sentinel on a free port of loopback; alone it may decide a failover.
+/// One Sentinel on a free port of loopback. It may decide a failover alone.
 #[derive(Debug)]
 pub struct Sentinel {
     process: Process,
@@ -23,14 +23,17 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Watches `redis` under the name `master`, which counts as gone after half a second without an answer.
+    /// Watches `redis` under the name `master`, which counts as gone after half a second without an
+    /// answer.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
     pub fn start(master: &str, redis: &Redis) -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("darkroom-sentinel-").tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new()
+            .prefix("darkroom-sentinel-")
+            .tempdir()
+            .expect("a temporary folder");
         let port = free_port();
         let text = format!(
             "bind 127.0.0.1\nport {port}\ndir {}\nsentinel monitor {master} 127.0.0.1 {} 1\n\
@@ -54,13 +57,13 @@ impl Sentinel {
         self.port
     }
 
-    /// The address of the master that it watches, as the queue takes it.
+    /// The address of its master, in the form that the queue accepts.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis+sentinel://127.0.0.1:{}/{}", self.port, self.master)
     }
 
-    /// Waits until it knows so many replicas: only those can be promoted.
+    /// Waits until it knows this many replicas. Only known replicas can be promoted.
     ///
     /// # Panics
     /// When it does not in time.
@@ -83,7 +86,7 @@ impl Sentinel {
     }
 }
 
-/// What it says of its masters.
+/// Its answer about its masters.
 fn info(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;

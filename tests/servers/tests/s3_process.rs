@@ -1,4 +1,4 @@
-//! The S3 server as a process of its own, and its faults over HTTP.
+//! The S3 server as a separate process, and its faults over HTTP.
 
 use std::{
     io::{Read as _, Write as _},
@@ -16,7 +16,8 @@ use darkroom_test_servers::{
 
 fn get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("a request");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
@@ -34,12 +35,15 @@ fn a_process_serves_a_bucket_and_takes_faults() {
     let mut server = Process::spawn(command, &folder.path().join("log"));
     server.wait_until("listening", || listens(port));
 
-    assert!(get(port, "/darkroom/x").starts_with("HTTP/1.1 403"), "nobody reads without a signature");
+    assert!(
+        get(port, "/darkroom/x").starts_with("HTTP/1.1 403"),
+        "a read without a signature is refused"
+    );
     assert!(get(port, "/elsewhere/x").contains("NoSuchBucket"));
     control(port, &[Rule::next(Fault::Status(503), 1).on(Which::Reads)]).expect("a rule");
     assert!(get(port, "/-/faults").contains("status:503 which=reads when=next:1"));
     assert!(get(port, "/darkroom/x").starts_with("HTTP/1.1 503"));
-    assert!(get(port, "/darkroom/x").starts_with("HTTP/1.1 403"), "the next one only");
+    assert!(get(port, "/darkroom/x").starts_with("HTTP/1.1 403"), "only the next request");
     control(port, &[]).expect("no rules");
     assert!(get(port, "/-/faults").contains("1 struck"));
     assert!(!server.log_text().contains("secret"), "{}", server.log_text());

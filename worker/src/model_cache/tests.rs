@@ -1,4 +1,4 @@
-//! On the demo cascade's own models, really loaded.
+//! Tests with the demo cascade's real models.
 
 use std::{path::Path, time::Instant};
 
@@ -9,12 +9,13 @@ use super::*;
 use crate::{
     batch::{self, Caps},
     renderer::{Machine, Renderer as _},
-    service::served,
+    served::served,
     torch_renderer::TorchRenderer,
 };
 
 fn demo() -> Vec<Served> {
-    let bundle = CascadeBundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo")).unwrap();
+    let bundle =
+        CascadeBundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo")).unwrap();
     served(&[], &[bundle]).unwrap()
 }
 
@@ -29,12 +30,14 @@ fn stages(cache: &ModelCache) -> Vec<&str> {
 #[test]
 fn the_least_recently_used_model_goes_when_another_needs_its_place() {
     let demo = demo();
-    let pool = |name: &str| &demo.iter().find(|stage| stage.pool.stage.as_str() == name).unwrap().pool;
+    let pool =
+        |name: &str| &demo.iter().find(|stage| stage.pool.stage.as_str() == name).unwrap().pool;
     let bytes = |name: &str| {
         let stage = demo.iter().find(|stage| stage.pool.stage.as_str() == name).unwrap();
         weights_memory(&stage.folder, &options()).unwrap()
     };
-    // The base model is by far the largest: it fits beside either of the others.
+    // The base model is by far the largest. It fits beside either of the others, but not beside
+    // both.
     let budget = bytes("base") + bytes("sr256").max(bytes("sr1024"));
     let mut cache = ModelCache::survey(&demo, options(), Some(budget)).unwrap();
     cache.fill().unwrap();
@@ -95,8 +98,11 @@ fn for_want_of_memory_idle_models_go_before_the_batch_is_given_up() {
 
 #[test]
 fn a_stage_that_nothing_is_known_of_is_tried() {
-    let machine =
-        Machine { device: Some("cpu".to_owned()), dtype: Some("f32".to_owned()), ..Machine::default() };
+    let machine = Machine {
+        device: Some("cpu".to_owned()),
+        dtype: Some("f32".to_owned()),
+        ..Machine::default()
+    };
     let demo: Vec<Served> = demo().into_iter().filter(|stage| stage.size == 64).collect();
     let mut renderer = TorchRenderer::load(&demo, &machine).unwrap();
     assert_eq!(renderer.trial(&demo[0], 1).unwrap(), None, "a CPU is not asked");
@@ -108,5 +114,5 @@ fn a_stage_that_nothing_is_known_of_is_tried() {
         renderer.trial(&demo[0], rows)
     });
     assert_eq!(tried.first(), Some(&1));
-    assert!(!caps.is_open("base"), "it is known what a batch takes");
+    assert!(!caps.is_open("base"), "a batch has been measured");
 }

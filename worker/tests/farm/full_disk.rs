@@ -11,12 +11,13 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
+    path::Path,
 };
 use tokio::sync::Notify;
 
-/// See the module. Clones share the disk.
+/// An object store in memory that can be full. Clones share its content.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FullDisk {
     inner: Arc<InMemory>,
@@ -43,7 +44,12 @@ impl fmt::Display for FullDisk {
 
 #[async_trait]
 impl ObjectStore for FullDisk {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         if self.full.load(Ordering::SeqCst) {
             self.refused.notify_one();
             let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
@@ -64,7 +70,10 @@ impl ObjectStore for FullDisk {
         self.inner.get_opts(path, options).await
     }
 
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(paths)
     }
 

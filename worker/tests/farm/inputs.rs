@@ -1,4 +1,5 @@
-//! Users' pictures: read at the stage's size, part of what decides a picture, and no worker's fault when they are lost.
+//! Users' pictures: they are read at the stage's size, they are part of what decides a picture, and
+//! if they are lost, no worker is to blame.
 
 use darkroom_artifacts::picture::{self, encode_rgb};
 use darkroom_core::{extent::Extent, fit::Fit};
@@ -15,7 +16,7 @@ async fn sent(farm: &Farm, edge: u32, value: u8) -> ArtifactRef {
 /// A task that starts from a picture.
 fn task(farm: &Farm, index: u64, image: &ArtifactRef, mask: Option<&ArtifactRef>) -> Task {
     changed(farm.task(0, index, None), |body| {
-        body.settings.strength = Some(0.5);
+        body.settings.sampling.strength = Some(0.5);
         (body.image, body.mask) = (Some(image.clone()), mask.cloned());
         body.seed = 1;
     })
@@ -57,7 +58,7 @@ async fn pictures_and_masks_decide_what_comes_of_a_task() {
 #[tokio::test]
 async fn a_low_resolution_picture_takes_the_place_of_the_stage_before() {
     let farm = Farm::start(FakeOptions::default()).await;
-    let last = farm.pool("sr1");
+    let last = farm.pool("sr256");
     let (cat, dog) = (sent(&farm, 8, 10).await, sent(&farm, 8, 200).await);
     let from = |index: u64, image: &ArtifactRef| {
         changed(farm.task(1, index, None), |body| {
@@ -77,8 +78,13 @@ async fn a_picture_that_is_lost_or_damaged_fails_its_image_with_what_to_do() {
     let base = farm.pool("base");
     let (lost, kept) = (sent(&farm, 32, 10).await, sent(&farm, 32, 11).await);
     farm.artifacts.delete(&lost.key).await.unwrap();
-    let text = farm.artifacts.put_content("inputs/", "png", Bytes::from_static(b"no picture")).await.unwrap();
-    let tasks = vec![task(&farm, 0, &lost, None), task(&farm, 1, &text, None), task(&farm, 2, &kept, None)];
+    let text = farm
+        .artifacts
+        .put_content("inputs/", "png", Bytes::from_static(b"no picture"))
+        .await
+        .unwrap();
+    let tasks =
+        vec![task(&farm, 0, &lost, None), task(&farm, 1, &text, None), task(&farm, 2, &kept, None)];
     farm.queue.add(&base, tasks).await.unwrap();
     let results = farm.results(&base, 3).await;
     assert_eq!(code(&results[&0]), "input_lost");
@@ -96,11 +102,13 @@ async fn a_picture_of_another_shape_is_fitted_where_the_task_says_how() {
     let (width, height) = (48, 32);
     let rgb: Vec<u8> = (0..width * height).flat_map(|at| [(at % width * 5) as u8, 0, 0]).collect();
     let wide = encode_rgb(width, height, &rgb, &[]).unwrap();
-    let wide = farm.artifacts.put_content("inputs/", picture::EXTENSION, wide.into()).await.unwrap();
-    // The same, cut by hand.
+    let wide =
+        farm.artifacts.put_content("inputs/", picture::EXTENSION, wide.into()).await.unwrap();
+    // The same picture, cut by hand.
     let middle: Vec<u8> = rgb.chunks(3 * 48).flat_map(|row| row[3 * 8..3 * 40].to_vec()).collect();
     let middle = encode_rgb(32, 32, &middle, &[]).unwrap();
-    let middle = farm.artifacts.put_content("inputs/", picture::EXTENSION, middle.into()).await.unwrap();
+    let middle =
+        farm.artifacts.put_content("inputs/", picture::EXTENSION, middle.into()).await.unwrap();
     let fitted = |index, image: &ArtifactRef, fit: Fit| {
         changed(task(&farm, index, image, None), |body| {
             body.fit = Some(Fitting { fit, extent: body.settings.extent() });
@@ -111,7 +119,7 @@ async fn a_picture_of_another_shape_is_fitted_where_the_task_says_how() {
         fitted(1, &middle, Fit::Crop),
         fitted(2, &wide, Fit::Pad),
         fitted(3, &wide, Fit::Stretch),
-        // A job from before there was a fit, whose pictures had the shape.
+        // A job from before fits existed, whose pictures have the right shape.
         task(&farm, 4, &middle, None),
     ];
     farm.queue.add(&base, tasks).await.unwrap();

@@ -1,9 +1,11 @@
-//! A worker on the fake renderer against the in-memory queue and store: tasks in, artifacts and results out.
+//! A worker with the fake renderer, the in-memory queue and an in-memory store: tasks in, artifacts
+//! and results out.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod full_disk;
 mod inputs;
+mod outputs;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,34 +23,18 @@ use darkroom_queue::{
     memory::MemoryQueue,
     task::{Outcome, PoolId, RenderBody, Subject, Task, TaskBody, TaskKey, TaskResult},
 };
+use darkroom_suites::cascade;
 use darkroom_worker::{FakeOptions, Handle, Options, Times, start_fake};
 use tokio_util::sync::CancellationToken;
 
 use full_disk::FullDisk;
 
-const TOML: &str = r#"
-    format = 1
-    name = "tiny"
-    [encoder]
-    folder = "text_encoder"
-    tokenizer = "tokenizer"
-    max_length = 20
-    [[stages]]
-    name = "base"
-    folder = "base"
-    size = 8
-    sampler = "ddim"
-    steps = 3
-    guidance_scale = 3.0
-    [[stages]]
-    name = "sr1"
-    folder = "sr1"
-    size = 16
-    sampler = "dpmsolver++"
-    steps = 2
-    guidance_scale = 1.0
-    noise_level = 50
-"#;
+/// Two stages whose pictures have a few pixels.
+fn small() -> CascadeSpec {
+    let mut spec = cascade::spec(2);
+    (spec.stages[0].size, spec.stages[1].size) = (8, 16);
+    spec
+}
 
 struct Farm {
     queue: Arc<MemoryQueue>,
@@ -65,13 +51,14 @@ impl Farm {
     }
 
     async fn start_on(artifacts: ArtifactStore, fake: FakeOptions, patience: Duration) -> Self {
-        let spec = CascadeSpec::parse(TOML).unwrap();
+        let spec = small();
         let settings = Settings::resolve(&SettingsRequest::default(), &spec).unwrap();
         let bundle = CascadeBundle::without_files(Cascade { spec, files: BTreeMap::new() });
         let queue = Arc::new(MemoryQueue::default());
         let text = FloatTensor { shape: vec![2, 4], data: vec![0.5; 8] };
         let text = text.to_bytes(&BTreeMap::new()).unwrap();
-        let text = artifacts.put_content("embeddings/x/", "safetensors", text.into()).await.unwrap();
+        let text =
+            artifacts.put_content("embeddings/x/", "safetensors", text.into()).await.unwrap();
         let options = Options {
             host: "here".to_owned(),
             batch: Some(4),
@@ -110,6 +97,7 @@ impl Farm {
             fit: None,
             prefix: format!("tasks/{stage}-{index}/"),
             picture: last.then_some(text),
+            output: self.settings.output,
         };
         let image = ImageId { job: JobId(uuid::Uuid::from_u128(1)), index };
         Task {
@@ -151,7 +139,7 @@ fn artifact(result: &TaskResult) -> ArtifactRef {
 
 fn code(result: &TaskResult) -> &str {
     match &result.outcome {
-        Outcome::Failed { code, .. } => code,
+        Outcome::Failed { code, .. } => code.name(),
         other => panic!("{other:?}"),
     }
 }
@@ -159,11 +147,12 @@ fn code(result: &TaskResult) -> &str {
 #[tokio::test]
 async fn images_pass_both_stages_and_become_pictures_with_text() {
     let farm = Farm::start(FakeOptions::default()).await;
-    let (base, last) = (farm.pool("base"), farm.pool("sr1"));
+    let (base, last) = (farm.pool("base"), farm.pool("sr256"));
     farm.queue.add(&base, (0..6).map(|i| farm.task(0, i, None)).collect()).await.unwrap();
     for (index, result) in farm.results(&base, 6).await {
         let low_res = artifact(&result);
-        let (tensor, _) = FloatTensor::from_bytes(&farm.artifacts.get(&low_res).await.unwrap()).unwrap();
+        let (tensor, _) =
+            FloatTensor::from_bytes(&farm.artifacts.get(&low_res).await.unwrap()).unwrap();
         assert_eq!(tensor.shape, [3, 8, 8]);
         assert!(tensor.data.iter().all(|value| (-1.0..=1.0).contains(value)));
         farm.queue.add(&last, vec![farm.task(1, index, Some(low_res))]).await.unwrap();
@@ -177,7 +166,7 @@ async fn images_pass_both_stages_and_become_pictures_with_text() {
         assert_eq!((picture.width, picture.height), (16, 16));
         assert_eq!(picture.text(picture_text::PROMPT), Some("ein Kreis"));
         assert_eq!(picture.text(picture_text::DEVICE_CLASS), Some("fake"));
-        assert_eq!((result.host.as_str(), result.device_class.as_str()), ("here/fake", "fake"));
+        assert_eq!((result.place.as_str(), result.device_class.as_str()), ("here/fake", "fake"));
         keys.push(png.sha256);
     }
     keys.sort_unstable();
@@ -190,13 +179,17 @@ async fn images_pass_both_stages_and_become_pictures_with_text() {
 
 #[tokio::test]
 async fn a_poison_image_fails_alone() {
-    let fake = FakeOptions { panicking_seeds: vec![101], failing_seeds: vec![102], ..FakeOptions::default() };
+    let fake = FakeOptions {
+        panicking_seeds: vec![101],
+        failing_seeds: vec![102],
+        ..FakeOptions::default()
+    };
     let farm = Farm::start(fake).await;
     let base = farm.pool("base");
     farm.queue.add(&base, (0..4).map(|i| farm.task(0, i, None)).collect()).await.unwrap();
     let results = farm.results(&base, 4).await;
     assert_eq!(code(&results[&1]), "panic");
-    assert!(results[&1].alone, "the verdict was reached alone");
+    assert!(results[&1].alone, "the image was judged when it ran alone");
     assert_eq!(code(&results[&2]), "fake");
     artifact(&results[&0]);
     artifact(&results[&3]);
@@ -216,7 +209,7 @@ async fn a_batch_too_big_for_memory_is_halved_and_remembered() {
 #[tokio::test]
 async fn a_lost_input_is_named_and_an_earlier_output_is_used_again() {
     let farm = Farm::start(FakeOptions::default()).await;
-    let (base, last) = (farm.pool("base"), farm.pool("sr1"));
+    let (base, last) = (farm.pool("base"), farm.pool("sr256"));
     farm.queue.add(&base, vec![farm.task(0, 0, None)]).await.unwrap();
     let first = farm.results(&base, 1).await.remove(&0).unwrap();
     assert!(first.seconds > 0.0);
@@ -231,7 +224,8 @@ async fn a_lost_input_is_named_and_an_earlier_output_is_used_again() {
     let missing = farm.results(&last, 1).await.remove(&0).unwrap();
     assert_eq!(missing.outcome, Outcome::InputMissing { key: low_res.key.clone() });
 
-    let garbage = farm.artifacts.put_content("x/", "bin", Bytes::from_static(b"no tensor")).await.unwrap();
+    let garbage =
+        farm.artifacts.put_content("x/", "bin", Bytes::from_static(b"no tensor")).await.unwrap();
     farm.queue.add(&last, vec![farm.task(1, 1, Some(garbage))]).await.unwrap();
     assert_eq!(code(&farm.results(&last, 1).await[&1]), "invalid_input");
     farm.end().await;
@@ -265,7 +259,7 @@ async fn a_full_disk_interrupts_and_room_made_in_time_saves_the_image() {
 
 #[tokio::test]
 async fn an_unknown_stage_is_refused_with_the_known_ones() {
-    let spec = CascadeSpec::parse(TOML).unwrap();
+    let spec = small();
     let bundle = CascadeBundle::without_files(Cascade { spec, files: BTreeMap::new() });
     let stages = vec![StageName::try_from("sr9".to_owned()).unwrap()];
     let error = start_fake(
@@ -278,5 +272,5 @@ async fn an_unknown_stage_is_refused_with_the_known_ones() {
     )
     .await
     .unwrap_err();
-    assert_eq!(error.message, "stage is \"sr9\"; accepted: base, sr1");
+    assert_eq!(error.message, "stage is \"sr9\"; accepted: base, sr256");
 }

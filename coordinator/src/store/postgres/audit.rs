@@ -1,52 +1,53 @@
 //! Do a job's counters equal the sums over its rows? (DESIGN invariant 10.)
 
-use darkroom_core::{id::JobId, job_state::JobState};
+use darkroom_core::id::JobId;
 
-use super::{Error, PostgresStore, Tx, rows::number};
+use super::{Error, Tx};
+use crate::store::row::row;
 
-/// What a job's row of progress says, and what its rows say, in the same order.
-#[derive(sqlx::FromRow, PartialEq, Eq, Debug)]
-struct Sums {
-    images: i64,
-    texts: i64,
-    done: i64,
-    dead: i64,
-    cancelled: i64,
-    ready: Vec<i64>,
-    dispatched: Vec<i64>,
-    passed: Vec<i64>,
+row! {
+    /// What a job's row of progress says, and what its rows say, in the same order.
+    #[derive(PartialEq, Eq, Debug)]
+    struct Sums {
+        images: i64,
+        texts: i64,
+        done: i64,
+        dead: i64,
+        cancelled: i64,
+        ready: Vec<i64>,
+        dispatched: Vec<i64>,
+        passed: Vec<i64>,
+        stopped: Vec<i64>,
+    }
 }
 
-impl PostgresStore {
-    pub(super) async fn audit_job(&self, job: JobId) -> Result<Vec<String>, Error> {
-        let mut tx = self.begin_read().await?;
-        let seq: i64 =
-            sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1").bind(job.0).fetch_one(&mut *tx).await?;
-        let (counted, summed) = (counted(&mut tx, seq).await?, summed(&mut tx, seq).await?);
-        let mut wrong = Vec::new();
-        if counted != summed {
-            wrong.push(format!("the job counts {counted:?}, its rows are {summed:?}"));
-        }
-        for (question, what) in CHECKS {
-            let found: i64 = sqlx::query_scalar(*question).bind(seq).fetch_one(&mut *tx).await?;
-            if found > 0 {
-                wrong.push(format!("{found} {what}"));
-            }
-        }
-        Ok(wrong)
+/// What in a job's counters disagrees with its rows, as of one moment.
+pub(super) async fn audit(tx: &mut Tx, job: JobId) -> Result<Vec<String>, Error> {
+    let seq: i64 = sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1")
+        .bind(job.0)
+        .fetch_one(&mut **tx)
+        .await?;
+    let (counted, summed) = (counted(tx, seq).await?, summed(tx, seq).await?);
+    let mut wrong = Vec::new();
+    if counted != summed {
+        wrong.push(format!("the job counts {counted:?}, its rows are {summed:?}"));
     }
-
-    pub(super) async fn count_jobs(&self, state: JobState) -> Result<u64, Error> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = $1")
-            .bind(state.name())
-            .fetch_one(&self.pool)
-            .await?;
-        number(count)
+    for (question, what) in CHECKS {
+        let found: i64 = sqlx::query_scalar(*question).bind(seq).fetch_one(&mut **tx).await?;
+        if found > 0 {
+            wrong.push(format!("{found} {what}"));
+        }
     }
+    Ok(wrong)
 }
 
 async fn counted(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
-    Ok(sqlx::query_as("SELECT * FROM job_progress WHERE job = $1").bind(seq).fetch_one(&mut **tx).await?)
+    let mut sums: Sums = sqlx::query_as("SELECT * FROM job_progress WHERE job = $1")
+        .bind(seq)
+        .fetch_one(&mut **tx)
+        .await?;
+    sums.stopped.resize(sums.ready.len(), 0);
+    Ok(sums)
 }
 
 async fn summed(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
@@ -67,7 +68,13 @@ async fn summed(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
                                         WHERE t.job = $1)
                           ELSE (SELECT count(*) FROM images AS i
                                 WHERE i.job = $1 AND i.stage + (i.state = 'done')::int > s.stage) END
-                          ORDER BY s.stage) AS passed
+                          ORDER BY s.stage) AS passed,
+                array_agg((SELECT count(*) FROM images AS i
+                           LEFT JOIN job_variants AS v ON v.job = i.job AND v.variant = i.variant
+                           WHERE i.job = $1 AND i.state IN ('dead', 'cancelled') AND i.stage <= s.stage
+                             AND s.stage < coalesce(v.stages, (SELECT json_array_length(j.settings::json -> 'stages')
+                                                               FROM jobs AS j WHERE j.seq = $1)))
+                          ORDER BY s.stage) AS stopped
          FROM job_stages AS s WHERE s.job = $1",
     )
     .bind(seq)
@@ -100,6 +107,18 @@ const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "SELECT count(*) FROM images AS i
+         JOIN image_blocks AS b ON b.job = i.job AND b.block = i.idx / 256
+         WHERE i.job = $1 AND b.waiting_bits IS NOT NULL
+           AND (get_bit(b.waiting_bits, (i.idx % 256)::int), get_bit(b.ready_bits, (i.idx % 256)::int),
+                get_bit(b.dispatched_bits, (i.idx % 256)::int), get_bit(b.done_bits, (i.idx % 256)::int),
+                get_bit(b.dead_bits, (i.idx % 256)::int), get_bit(b.cancelled_bits, (i.idx % 256)::int))
+               IS DISTINCT FROM
+               ((i.state = 'waiting')::int, (i.state = 'ready')::int, (i.state = 'dispatched')::int,
+                (i.state = 'done')::int, (i.state = 'dead')::int, (i.state = 'cancelled')::int)",
+        "images have the bits of another state in their block",
+    ),
+    (
+        "SELECT count(*) FROM images AS i
          JOIN job_progress AS p ON p.job = i.job
          WHERE i.job = $1 AND i.state = 'ready' AND i.idx < p.low[i.stage + 2]",
         "images are ready below their stage's low-water mark",
@@ -112,6 +131,20 @@ const CHECKS: &[(&str, &str)] = &[
            AND NOT EXISTS (SELECT FROM dispatched_texts AS d
                            WHERE d.encoder = e.encoder AND d.embedding = e.id)",
         "texts are wanted below the low-water mark",
+    ),
+    (
+        "SELECT count(*) FROM images AS i
+         JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
+         JOIN jobs AS j ON j.seq = i.job
+         LEFT JOIN job_variants AS v ON v.job = i.job AND v.variant = i.variant
+         WHERE i.job = $1
+           AND (i.variant IS DISTINCT FROM p.variant OR i.variant IS NOT NULL AND v.job IS NULL
+                OR i.stage >= coalesce(v.stages, json_array_length(j.settings::json -> 'stages')))",
+        "images have other settings than their prompt, or go beyond theirs",
+    ),
+    (
+        "SELECT count(*) FROM (SELECT FROM attempts WHERE job = $1 GROUP BY idx HAVING count(*) > 20) AS a",
+        "images have more attempts than are kept",
     ),
     (
         "SELECT count(*) FROM images AS i

@@ -1,14 +1,9 @@
 //! Handing texts to the encoder's queue, and which ones it has.
 //!
-//! That a text is dispatched a row of `dispatched_texts` says, with a dispatch that is higher than the text's own: so its
-//! own row, which is wide, is written once, with its result.
+//! That a text is dispatched a row of `dispatched_texts` says, with a dispatch that is higher than
+//! the text's own: so its own row, which is wide, is written once, with its result.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    hash::Hash,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, HashSet};
 
 use darkroom_core::{
     digest::Digest,
@@ -16,57 +11,19 @@ use darkroom_core::{
     guard::{self, Guard},
     id::JobId,
 };
-use darkroom_queue::task::{PoolId, Subject, TaskKey};
+use darkroom_queue::task::{PoolId, TaskKey};
 use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
+    both::dispatching::text_key,
     progress::{LockedJobs, NOTHING, seqs_of},
     rows::{column, digest, number},
 };
-use crate::store::records::{Dispatched, PreparedText, Work};
-
-/// How often the dispatched texts are counted from the first one on.
-const RECOUNT: Duration = Duration::from_secs(2);
-/// Hints kept, those that are old not counted.
-const REMEMBERED: usize = 1024;
-
-/// Where the first dispatched text of an encoder, or as a job's view counts them, was found: a hint, so that counting does
-/// not walk through the entries of those that came before, which stay until a vacuum.
-#[derive(Debug)]
-pub(super) struct DispatchedFrom<K>(Mutex<HashMap<K, (i64, Instant)>>);
-
-impl<K> Default for DispatchedFrom<K> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Eq + Hash> DispatchedFrom<K> {
-    pub(super) fn get(&self, of: &K) -> Option<i64> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(of).filter(|(_, counted)| counted.elapsed() < RECOUNT).map(|(from, _)| *from)
-    }
-
-    /// Remembers the first one; `whole` when it was looked for from the beginning.
-    pub(super) fn set(&self, of: K, first: i64, whole: bool) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.retain(|_, (_, counted)| counted.elapsed() < RECOUNT);
-        }
-        match known.get_mut(&of) {
-            Some((from, _)) if !whole => *from = first,
-            _ => drop(known.insert(of, (first, Instant::now()))),
-        }
-    }
-
-    fn lower(&self, of: &K, to: i64) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((from, _)) = known.get_mut(of) {
-            *from = to.min(*from);
-        }
-    }
-}
+use crate::store::{
+    records::{Dispatched, PreparedText, Work},
+    row::row,
+};
 
 impl PostgresStore {
     pub(super) async fn count_dispatched_texts(&self, encoder: Digest) -> Result<u64, Error> {
@@ -109,7 +66,8 @@ impl PostgresStore {
         let ids: Vec<Uuid> = counts.keys().map(|job| job.0).collect();
         let seqs = seqs_of(tx, &ids).await?;
         let mut jobs = LockedJobs::lock(tx, seqs.into_values()).await?;
-        // Asked only now: a job that was paused or cancelled before its lock was taken gets nothing.
+        // Asked only now: a job that was paused or cancelled before its lock was taken gets
+        // nothing.
         let active: Vec<i64> =
             sqlx::query_scalar("SELECT seq FROM jobs WHERE seq = ANY ($1) AND state = 'active'")
                 .bind(jobs.iter_mut().map(|job| job.job).collect::<Vec<_>>())
@@ -128,13 +86,14 @@ impl PostgresStore {
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct TextRow {
-    id: i64,
-    digest: Vec<u8>,
-    prepared: String,
-    dispatch: i64,
-    suspect: bool,
+row! {
+    struct TextRow {
+        id: i64,
+        digest: Vec<u8>,
+        prepared: String,
+        dispatch: i64,
+        suspect: bool,
+    }
 }
 
 impl TextRow {
@@ -179,9 +138,10 @@ async fn wanted_texts(
     .await?)
 }
 
-/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked before jobs. One that
-/// several jobs want is dispatched for the first of them. Each is looked up by itself, and which were marked in a hash:
-/// joins would be planned for a handful of texts, and compare all with all.
+/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked
+/// before jobs. One that several jobs want is dispatched for the first of them. Each is looked up
+/// by itself, and which were marked in a hash: joins would be planned for a handful of texts, and
+/// compare all with all.
 async fn mark(tx: &mut Tx, pool: &PoolId, wanted: &[(i64, i64)]) -> Result<Vec<TextRow>, Error> {
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -213,7 +173,8 @@ async fn mark(tx: &mut Tx, pool: &PoolId, wanted: &[(i64, i64)]) -> Result<Vec<T
     .await?)
 }
 
-/// The next search of a job begins at its first text that was left, or behind the last one that was not.
+/// The next search of a job begins at its first text that was left, or behind the last one that was
+/// not.
 fn raise_low_water(
     jobs: &mut LockedJobs,
     counts: &BTreeMap<JobId, i64>,
@@ -235,8 +196,4 @@ fn raise_low_water(
         };
         job.set_wanted_from(low);
     }
-}
-
-fn text_key(bytes: &[u8], dispatch: i64) -> Result<TaskKey, Error> {
-    Ok(TaskKey { subject: Subject::Text(digest(bytes)?), generation: 0, dispatch: number(dispatch)? })
 }

@@ -1,5 +1,5 @@
-//! The one place where image rows change: bulk moves from an expected state to the next, with versions, counters and
-//! the job's end in the same transaction.
+//! The one place where image rows change: bulk moves from an expected state to the next, with
+//! versions, counters and the job's end in the same transaction.
 
 use std::collections::HashSet;
 
@@ -14,17 +14,25 @@ use sqlx::FromRow as _;
 
 use super::{
     Error, Tx,
-    outputs::{self, NewOutput, store_outputs},
+    outputs::{self, store_outputs},
     progress::LockedJobs,
     rows::{column, column32, stage_column, text_column, to_json},
 };
-use crate::store::change::{LastError, Move};
+use crate::store::{
+    change::{LastError, Move},
+    judged_images::NewOutput,
+};
 
 /// (job, idx) of rows that were as expected and changed.
 pub(super) type Applied = HashSet<(i64, i64)>;
 
-/// Writes moves of images whose jobs are locked, and counts what was written. The caller saves the jobs.
-pub(super) async fn apply(tx: &mut Tx, jobs: &mut LockedJobs, moves: &[Move]) -> Result<Applied, Error> {
+/// Writes moves of images whose jobs are locked, and counts what was written. The caller saves the
+/// jobs.
+pub(super) async fn apply(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    moves: &[Move],
+) -> Result<Applied, Error> {
     apply_with(tx, jobs, moves, &[]).await
 }
 
@@ -39,7 +47,8 @@ pub(super) async fn apply_with(
     // Most moves leave failures and errors alone; they are written with less.
     let (full, plain): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(|one| {
         let (from, to) = (&one.from, &one.to);
-        let failures = (from.failures, from.suspect) != (to.failures, to.suspect) || from.hosts != to.hosts;
+        let failures =
+            (from.failures, from.suspect) != (to.failures, to.suspect) || from.places != to.places;
         failures || matches!(one.error, LastError::Set { .. }) || from.suspect || from.failures > 0
     });
     let mut applied = Applied::with_capacity(moves.len());
@@ -51,10 +60,11 @@ pub(super) async fn apply_with(
     if !full.is_empty() {
         applied.extend(update_full(tx, jobs, &full).await?);
     }
-    for one in
-        moves.iter().filter(|one| applied.contains(&(one.job, one.idx)) || !stands(Guard::CountersFromRows))
+    for one in moves
+        .iter()
+        .filter(|one| applied.contains(&(one.job, one.idx)) || !stands(Guard::CountersFromRows))
     {
-        jobs.moved(one.job, one.idx, &one.from, &one.to);
+        jobs.moved(one);
     }
     Ok(applied)
 }
@@ -118,7 +128,8 @@ macro_rules! update_plain {
     };
 }
 
-/// With the outputs in the same statement: the job is locked meanwhile, and each round trip keeps others waiting.
+/// With the outputs in the same statement: the job is locked meanwhile, and each round trip keeps
+/// others waiting.
 async fn update_plain(
     tx: &mut Tx,
     jobs: &LockedJobs,
@@ -132,7 +143,9 @@ async fn update_plain(
     } else {
         update_plain!(concat!(
             "WITH stored AS (",
-            store_outputs!("$13", "$14", "$15", "$16", "$17", "$18", "$19", "$20", "$21"),
+            store_outputs!(
+                "$13", "$14", "$15", "$16", "$17", "$18", "$19", "$20", "$21", "$22", "$23"
+            ),
             ") "
         ))
     };
@@ -157,17 +170,23 @@ async fn update_plain(
     Ok(rows.iter().map(<(i64, i64)>::from_row).collect::<Result<_, _>>()?)
 }
 
-async fn update_full(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<Vec<(i64, i64)>, Error> {
+async fn update_full(
+    tx: &mut Tx,
+    jobs: &LockedJobs,
+    moves: &[&Move],
+) -> Result<Vec<(i64, i64)>, Error> {
     let columns = Columns::of(jobs, moves);
     let mut hosts = Vec::with_capacity(moves.len());
     let (mut errors, mut codes, mut messages) = (Vec::new(), Vec::new(), Vec::new());
     for one in moves {
-        let of: Vec<String> = one.to.hosts.iter().map(|host| text_column(host)).collect();
+        let of: Vec<String> = one.to.places.iter().map(|host| text_column(host)).collect();
         hosts.push(if of.is_empty() { None } else { Some(to_json(&of)?) });
         let (error, code, message) = match &one.error {
             LastError::Keep => ("keep", None, None),
             LastError::Clear => ("clear", None, None),
-            LastError::Set { code, message } => ("set", Some(text_column(code)), Some(text_column(message))),
+            LastError::Set { code, message } => {
+                ("set", Some(text_column(code.name())), Some(text_column(message)))
+            }
         };
         errors.push(error);
         codes.push(code);
@@ -214,35 +233,50 @@ async fn update_full(tx: &mut Tx, jobs: &LockedJobs, moves: &[&Move]) -> Result<
     .await?)
 }
 
-/// Ends the locked jobs among `seqs`, whose images are all terminal. While image rows have yet to follow a retry, the
-/// counters say nothing about the end.
-pub(super) async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+/// Ends the locked jobs among `seqs`, whose images are all terminal. While image rows have yet to
+/// follow a command, the counters say nothing about the end.
+pub(super) async fn finish(
+    tx: &mut Tx,
+    jobs: &LockedJobs,
+    seqs: &[i64],
+) -> Result<Vec<JobId>, Error> {
     let seqs: Vec<i64> = seqs.iter().copied().filter(|seq| jobs.get(*seq).is_some()).collect();
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
-    let dead: Vec<bool> =
-        seqs.iter().map(|seq| jobs.get(*seq).is_some_and(super::progress::LockedJob::any_dead)).collect();
-    let ids: Vec<Uuid> = sqlx::query_scalar(guard::text(
+    let ends: Vec<&str> = seqs
+        .iter()
+        .filter_map(|seq| jobs.get(*seq))
+        .map(|job| Ok(job.end()?.name()))
+        .collect::<Result<_, Error>>()?;
+    let ended = guard::text(
         Guard::EndExpected,
         "UPDATE jobs AS j
-         SET state = CASE WHEN e.dead THEN 'failed' ELSE 'done' END,
+         SET state = e.state,
              manifest = 'pending', manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
              finished_at = clock_timestamp()
-         FROM unnest($1::bigint[], $2::boolean[]) AS e (job, dead)
+         FROM unnest($1::bigint[], $2::text[]) AS e (job, state)
          WHERE j.seq = e.job AND j.state IN ('active', 'paused') AND j.follow IS NULL
+           AND NOT EXISTS (SELECT FROM image_commands AS c WHERE c.job = j.seq)
          RETURNING j.id",
         "j.state IN ('active', 'paused') AND",
         "",
+    );
+    let ids: Vec<Uuid> = sqlx::query_scalar(guard::text(
+        Guard::EndAfterCommands,
+        ended,
+        "AND NOT EXISTS (SELECT FROM image_commands AS c WHERE c.job = j.seq)",
+        "",
     ))
     .bind(&seqs)
-    .bind(dead)
+    .bind(ends)
     .fetch_all(&mut **tx)
     .await?;
     Ok(ids.into_iter().map(JobId).collect())
 }
 
-/// Saves the jobs and ends those that are complete: the last step of every transaction that moved images.
+/// Saves the jobs and ends those that are complete: the last step of every transaction that moved
+/// images.
 pub(super) async fn save_and_finish(
     tx: &mut Tx,
     jobs: &mut LockedJobs,

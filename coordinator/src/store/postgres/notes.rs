@@ -1,7 +1,9 @@
-//! Keeping the notes on a job's texts; see [`crate::store::notes`] for what is told of them.
+//! Keeping the notes on a job's texts; see [`crate::store::notes`] for what is told of
+//! them.
 //!
-//! Rows of texts that a transaction has locked: a chunk of prompts shares the lock of a text that is encoded, the result of
-//! a text has it alone. So no two of them count the same image, and none waits for another's notes the wrong way round.
+//! Rows of texts that a transaction has locked: a chunk of prompts shares the lock of a text that
+//! is encoded, the result of a text has it alone. So no two of them count the same image, and none
+//! waits for another's notes the wrong way round.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +24,13 @@ pub(super) struct Uses(BTreeMap<(i64, i16), Use>);
 
 impl Uses {
     /// Counts a prompt's images, of which the first and its line are told. Prompts come in order.
-    pub(super) fn add(&mut self, (text, role): (i64, i16), first_index: u64, line: Option<u64>, images: u32) {
+    pub(super) fn add(
+        &mut self,
+        (text, role): (i64, i16),
+        first_index: u64,
+        line: Option<u64>,
+        images: u32,
+    ) {
         let first = Use { first_index: column(first_index), line: line.map(column), images: 0 };
         self.0.entry((text, role)).or_insert(first).images += i64::from(images);
     }
@@ -63,9 +71,13 @@ pub(super) async fn note_received(tx: &mut Tx, job: i64, uses: &Uses) -> Result<
     Ok(())
 }
 
-/// Adds the notes of texts that were encoded now to the jobs that need them: of the prompts that have come so far, all
-/// images are counted.
-pub(super) async fn note_encoded(tx: &mut Tx, jobs: &[i64], embeddings: &[i64]) -> Result<(), Error> {
+/// Adds the notes of texts that were encoded now to the jobs that need them: of the prompts that
+/// have come so far, all images are counted.
+pub(super) async fn note_encoded(
+    tx: &mut Tx,
+    jobs: &[i64],
+    embeddings: &[i64],
+) -> Result<(), Error> {
     if embeddings.is_empty() {
         return Ok(());
     }

@@ -1,74 +1,39 @@
-//! Opening the database: one clear sentence when it cannot be used, migrations under a lock that coordinators which
-//! start together share, and who the database is.
+//! Opening the database: one clear sentence when it cannot be used, migrations under a lock that
+//! coordinators which start together share, and who the database is.
 
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, PgConnection, PgPool,
-    migrate::{MigrateError, Migrator},
-    postgres::PgPoolOptions,
+    ConnectOptions as _, PgConnection, PgPool, migrate::MigrateError, postgres::PgPoolOptions,
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::store::migrations::POSTGRES;
+
 use super::{
-    Error, PostgresStore,
-    dispatch_text::DispatchedFrom,
-    fault,
+    Error, PostgresStore, fault,
+    hints::FoundFrom,
     leadership::Leadership,
+    options::Options,
     plans::KnownPlans,
     servers::{Found, Servers},
     session::{self, Unfit},
-    spread::SpreadFrom,
     url::{self, Server},
     why,
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
-
-/// How to connect.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Most connections of this store; at least 2.
-    pub connections: u32,
-    /// Connections that the whole coordinator will take, which the server must allow.
-    pub wanted: u32,
-    /// How long a call waits for a free connection before it says that the store cannot be reached.
-    pub acquire: Duration,
-    /// A transaction in which nothing happens for so long is ended by the server: one of a stopped or cut off
-    /// coordinator holds nobody up for longer. It must come well within the leadership's eight seconds.
-    pub idle_in_transaction: Duration,
-    /// Longest that one statement may run.
-    pub statement: Duration,
-    /// Longest that the server is asked what became of a commit whose answer was lost: more than a transaction that lost
-    /// its client is kept open for.
-    pub settle: Duration,
-    /// A connection that was not used for so long is asked whether it is still there before it is used: where nobody
-    /// repeats what fails, a restart of the server should not be found out by a call.
-    pub ask_after: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            connections: 16,
-            wanted: 0,
-            acquire: Duration::from_secs(10),
-            idle_in_transaction: Duration::from_secs(4),
-            statement: Duration::from_secs(60),
-            settle: Duration::from_secs(8),
-            ask_after: Duration::MAX,
-        }
-    }
-}
-
 impl PostgresStore {
-    /// Opens the record in the database that `url` names (`postgres://user:password@host:port/database`, or several
-    /// hosts of which one takes writes), making its tables if they are not there.
+    /// Opens the record in the database that `url` names
+    /// (`postgres://user:password@host:port/database`, or several hosts of which one takes writes),
+    /// making its tables if they are not there.
     ///
     /// # Errors
     /// [`Error::NotOpened`] in one sentence that names the cause.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
+        // Which of rustls's two providers is used must be said where a program links both, or
+        // sslmode=verify-ca panics; a second time is no error.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let target = url::parse(url).map_err(Error::NotOpened)?;
         let options = Options { wanted: options.wanted.max(options.connections), ..options };
         let servers = Arc::new(Servers::new(target, options.clone()));
@@ -91,10 +56,20 @@ impl PostgresStore {
     #[must_use]
     pub fn beside(&self, options: &Options) -> Self {
         let pool = pool(&self.servers, options);
-        Self::over(pool, Arc::clone(&self.servers), (self.farm, self.identity.clone()), options.settle)
+        Self::over(
+            pool,
+            Arc::clone(&self.servers),
+            (self.farm, self.identity.clone()),
+            options.settle,
+        )
     }
 
-    fn over(pool: PgPool, servers: Arc<Servers>, (farm, identity): (Uuid, String), settle: Duration) -> Self {
+    fn over(
+        pool: PgPool,
+        servers: Arc<Servers>,
+        (farm, identity): (Uuid, String),
+        settle: Duration,
+    ) -> Self {
         servers.serve(&pool);
         Self {
             pool,
@@ -105,9 +80,9 @@ impl PostgresStore {
             process: Uuid::new_v4(),
             leadership: Leadership::default(),
             listener: tokio::sync::Mutex::default(),
-            spread_from: SpreadFrom::default(),
-            dispatched_from: DispatchedFrom::default(),
-            viewed_from: DispatchedFrom::default(),
+            spread_from: FoundFrom::default(),
+            dispatched_from: FoundFrom::default(),
+            viewed_from: FoundFrom::default(),
             plans: KnownPlans::default(),
         }
     }
@@ -121,15 +96,16 @@ impl PostgresStore {
         Ok(session::read(&mut connection).await?)
     }
 
-    /// Which database this is, the same for every coordinator that uses it and for no other database: a copy of a
-    /// database in another cluster has the same farm id, but not this.
+    /// Which database this is, the same for every coordinator that uses it and for no other
+    /// database: a copy of a database in another cluster has the same farm id, but not this.
     #[must_use]
     pub fn database_identity(&self) -> &str {
         &self.identity
     }
 }
 
-/// Connections are made when they are needed; each is prepared, and refused where it reaches a standby.
+/// Connections are made when they are needed; each is prepared, and refused where it reaches a
+/// standby.
 fn pool(servers: &Arc<Servers>, options: &Options) -> PgPool {
     let (asking, preparing) = (Arc::clone(servers), Arc::clone(servers));
     let (ask_after, settings) = (options.ask_after, options.clone());
@@ -181,15 +157,35 @@ async fn refuse_poolers(
     Err(Error::NotOpened(error))
 }
 
+/// How often the migrations are tried where running coordinators hold what they need.
+const MIGRATION_TRIES: u32 = 5;
+/// Pause between two tries.
+const BREATHER: Duration = Duration::from_millis(200);
+
+/// Whether a migration was ended because it and a running coordinator waited for each other.
+fn is_deadlock(error: &MigrateError) -> bool {
+    matches!(error, MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
+        if fault::state(error).as_deref() == Some("40P01"))
+}
+
 async fn migrate(server: &Server, schema: &str, mut connection: PgConnection) -> Result<(), Error> {
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let newest = POSTGRES.iter().map(|migration| migration.version).max().unwrap_or(0);
     // They may take longer than any other statement.
     sqlx::raw_sql("SET statement_timeout = 0").execute(&mut connection).await?;
-    let migrated = MIGRATIONS.run(&mut connection).await;
+    let mut migrated = POSTGRES.run(&mut connection).await;
+    for _ in 1..MIGRATION_TRIES {
+        if !migrated.as_ref().is_err_and(is_deadlock) {
+            break;
+        }
+        // A coordinator that runs waited for what the migration held. Files that are done stay done.
+        tokio::time::sleep(BREATHER).await;
+        migrated = POSTGRES.run(&mut connection).await;
+    }
     session::end(connection).await;
     let (database, user) = (server.database(), server.user());
-    let unusable =
-        |said: String| Error::NotOpened(why::unusable(format!("database {database:?} at {server} {said}")));
+    let unusable = |said: String| {
+        Error::NotOpened(why::unusable(format!("database {database:?} at {server} {said}")))
+    };
     match migrated {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(version)) => Err(unusable(format!(

@@ -1,20 +1,10 @@
 //! What stages stored, as rows.
 
-use darkroom_core::artifact::ArtifactRef;
-use darkroom_queue::task::{Outcome, TaskResult};
-
 use super::{
     Error, Tx,
-    rows::{column, text_column},
+    rows::{column, column32, stage_column, text_column},
 };
-
-/// A stage's output to be stored.
-pub(super) struct NewOutput<'a> {
-    pub(super) job: i64,
-    pub(super) idx: i64,
-    pub(super) stage: i16,
-    pub(super) result: &'a TaskResult,
-}
+use crate::store::judged_images::NewOutput;
 
 /// Columns of new outputs.
 #[derive(Default)]
@@ -28,6 +18,8 @@ pub(super) struct Columns {
     pub(super) seconds: Vec<f64>,
     pub(super) worker: Vec<String>,
     pub(super) device_class: Vec<String>,
+    pub(super) generation: Vec<i32>,
+    pub(super) dispatch: Vec<i64>,
 }
 
 impl Columns {
@@ -35,24 +27,20 @@ impl Columns {
     pub(super) fn of(outputs: &[NewOutput<'_>]) -> Self {
         let mut columns = Self::default();
         for output in outputs {
-            if let Outcome::Done { artifact, .. } = &output.result.outcome {
-                columns.push(output, artifact);
-            }
+            let NewOutput { row: (job, idx), stage, artifact, result } = output;
+            columns.job.push(*job);
+            columns.idx.push(*idx);
+            columns.stage.push(stage_column(*stage));
+            columns.key.push(text_column(&artifact.key));
+            columns.sha256.push(artifact.sha256.0);
+            columns.size.push(column(artifact.size));
+            columns.seconds.push(output.seconds());
+            columns.worker.push(text_column(&result.worker.0));
+            columns.device_class.push(text_column(&result.device_class));
+            columns.generation.push(column32(result.key.generation));
+            columns.dispatch.push(column(result.key.dispatch));
         }
         columns
-    }
-
-    fn push(&mut self, output: &NewOutput<'_>, artifact: &ArtifactRef) {
-        let seconds = output.result.seconds;
-        self.job.push(output.job);
-        self.idx.push(output.idx);
-        self.stage.push(output.stage);
-        self.key.push(text_column(&artifact.key));
-        self.sha256.push(artifact.sha256.0);
-        self.size.push(column(artifact.size));
-        self.seconds.push(if seconds.is_finite() { seconds } else { 0.0 });
-        self.worker.push(text_column(&output.result.worker.0));
-        self.device_class.push(text_column(&output.result.device_class));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -63,15 +51,17 @@ impl Columns {
 /// Stores outputs; arrays are the statement's from `$1` on, or from another number.
 macro_rules! store_outputs {
     ($job:literal, $idx:literal, $stage:literal, $key:literal, $sha256:literal, $size:literal, $seconds:literal,
-     $worker:literal, $class:literal) => {
+     $worker:literal, $class:literal, $generation:literal, $dispatch:literal) => {
         concat!(
-            "INSERT INTO outputs AS o (job, idx, stage, key, sha256, size, seconds, worker, device_class)
+            "INSERT INTO outputs AS o (job, idx, stage, key, sha256, size, seconds, worker, device_class, generation,
+                                       dispatch)
              SELECT * FROM unnest(", $job, "::bigint[], ", $idx, "::bigint[], ", $stage, "::smallint[], ", $key,
             "::text[], ", $sha256, "::bytea[], ", $size, "::bigint[], ", $seconds, "::float8[], ", $worker,
-            "::text[], ", $class, "::text[])
+            "::text[], ", $class, "::text[], ", $generation, "::int[], ", $dispatch, "::bigint[])
              ON CONFLICT (job, idx, stage) DO UPDATE
              SET key = excluded.key, sha256 = excluded.sha256, size = excluded.size, seconds = excluded.seconds,
-                 worker = excluded.worker, device_class = excluded.device_class"
+                 worker = excluded.worker, device_class = excluded.device_class, generation = excluded.generation,
+                 dispatch = excluded.dispatch, at = excluded.at"
         )
     };
 }
@@ -82,14 +72,15 @@ pub(super) async fn store(tx: &mut Tx, columns: Columns) -> Result<(), Error> {
     if columns.is_empty() {
         return Ok(());
     }
-    let statement = store_outputs!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9");
+    let statement =
+        store_outputs!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11");
     bind(sqlx::query(statement), columns).execute(&mut **tx).await?;
     Ok(())
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Binds the nine arrays.
+/// Binds the eleven arrays.
 pub(super) fn bind(query: Query<'_>, columns: Columns) -> Query<'_> {
     query
         .bind(columns.job)
@@ -101,4 +92,6 @@ pub(super) fn bind(query: Query<'_>, columns: Columns) -> Query<'_> {
         .bind(columns.seconds)
         .bind(columns.worker)
         .bind(columns.device_class)
+        .bind(columns.generation)
+        .bind(columns.dispatch)
 }

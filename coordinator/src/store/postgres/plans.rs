@@ -1,5 +1,6 @@
-//! What never changes of a job and every commit needs: its row's number, its settings and the pools of its stages.
-//! Remembered, so that a commit under the job's lock does not ask for it again.
+//! What never changes of a job and every commit needs: its row's number, its settings, those of its
+//! prompts that have their own, and the pools of its stages. Remembered, so that a commit under the
+//! job's lock does not ask for it again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +8,8 @@ use std::{
 };
 
 use darkroom_core::{
-    id::{JobId, StageName},
+    guard::{Guard, stands},
+    id::JobId,
     settings::Settings,
 };
 use darkroom_queue::task::PoolId;
@@ -15,10 +17,14 @@ use uuid::Uuid;
 
 use super::{
     Error, Tx,
-    rows::{digest, from_json},
+    rows::{digest, from_json, stage_name},
+};
+use crate::store::{
+    row::row,
+    variants::{self, Known},
 };
 
-/// Jobs remembered at most; then all are forgotten.
+/// Settings remembered at most, of jobs and of prompts together; then all are forgotten.
 const MOST: usize = 4096;
 
 /// What never changes of a job.
@@ -26,12 +32,27 @@ const MOST: usize = 4096;
 pub(super) struct Plan {
     pub(super) seq: i64,
     pub(super) id: JobId,
-    pub(super) settings: Settings,
+    settings: Settings,
+    /// Settings of prompts, by the number of their variant.
+    variants: Known,
     /// The pools that its images pass, in order.
     pools: Vec<PoolId>,
 }
 
 impl Plan {
+    /// The settings of images: the job's, or those of a variant.
+    pub(super) fn settings(&self, variant: Option<i32>) -> Result<&Settings, Error> {
+        match variant {
+            None => Ok(&self.settings),
+            Some(variant) => Ok(variants::of(&self.variants, variant.into())?),
+        }
+    }
+
+    /// How many settings it remembers.
+    fn weight(&self) -> usize {
+        1 + self.variants.len()
+    }
+
     /// The pool of a stage.
     pub(super) fn pool(&self, stage: usize) -> Option<&PoolId> {
         self.pools.get(stage)
@@ -48,15 +69,26 @@ pub(super) type Plans = BTreeMap<i64, Arc<Plan>>;
 
 /// What is remembered.
 #[derive(Debug, Default)]
-pub(super) struct KnownPlans(Mutex<HashMap<Uuid, Arc<Plan>>>);
+pub(super) struct KnownPlans(Mutex<Remembered>);
 
-#[derive(sqlx::FromRow)]
-struct PlanRow {
-    seq: i64,
-    id: Uuid,
-    settings: String,
-    names: Vec<String>,
-    pools: Vec<Vec<u8>>,
+#[derive(Debug, Default)]
+struct Remembered {
+    plans: HashMap<Uuid, Arc<Plan>>,
+    weight: usize,
+}
+
+row! {
+    struct PlanRow {
+        seq: i64,
+        id: Uuid,
+        settings: String,
+        names: Vec<String>,
+        pools: Vec<Vec<u8>>,
+        /// More of its prompts are to come, perhaps with other settings.
+        receiving: bool,
+        variants: Vec<i64>,
+        variant_settings: Vec<String>,
+    }
 }
 
 impl KnownPlans {
@@ -66,7 +98,7 @@ impl KnownPlans {
         {
             let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             for id in ids {
-                match known.get(id) {
+                match known.plans.get(id) {
                     Some(plan) => drop(plans.insert(plan.seq, Arc::clone(plan))),
                     None => unknown.push(*id),
                 }
@@ -84,32 +116,49 @@ impl KnownPlans {
                     ARRAY (SELECT s.name FROM job_stages AS s WHERE s.job = j.seq AND s.stage >= 0
                            ORDER BY s.stage) AS names,
                     ARRAY (SELECT s.pool FROM job_stages AS s WHERE s.job = j.seq AND s.stage >= 0
-                           ORDER BY s.stage) AS pools
+                           ORDER BY s.stage) AS pools,
+                    j.state = 'receiving' AS receiving,
+                    ARRAY (SELECT v.variant::bigint FROM job_variants AS v WHERE v.job = j.seq
+                           ORDER BY v.variant) AS variants,
+                    ARRAY (SELECT v.settings FROM job_variants AS v WHERE v.job = j.seq
+                           ORDER BY v.variant) AS variant_settings
              FROM jobs AS j WHERE j.id = ANY ($1)",
         )
         .bind(ids)
         .fetch_all(&mut **tx)
         .await?;
-        let plans: Vec<Arc<Plan>> =
-            rows.into_iter().map(|row| plan(row).map(Arc::new)).collect::<Result<_, _>>()?;
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + plans.len() > MOST {
-            known.clear();
+        let mut plans = Plans::new();
+        let mut complete = Vec::with_capacity(rows.len());
+        for row in rows {
+            let receiving = row.receiving;
+            let plan = Arc::new(plan(row)?);
+            plans.insert(plan.seq, Arc::clone(&plan));
+            if !receiving || !stands(Guard::PlanWhole) {
+                complete.push(plan);
+            }
         }
-        known.extend(plans.iter().map(|plan| (plan.id.0, Arc::clone(plan))));
-        Ok(plans.into_iter().map(|plan| (plan.seq, plan)).collect())
+        let weight: usize = complete.iter().map(|plan| plan.weight()).sum();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.weight + weight > MOST {
+            *known = Remembered::default();
+        }
+        known.weight += weight;
+        known.plans.extend(complete.into_iter().map(|plan| (plan.id.0, plan)));
+        Ok(plans)
     }
 }
 
 fn plan(row: PlanRow) -> Result<Plan, Error> {
     let pools = row.names.into_iter().zip(&row.pools).map(|(name, pool)| {
-        let stage = StageName::try_from(name).map_err(|_| Error::Corrupt("stage name".to_owned()))?;
+        let stage = stage_name(name)?;
         Ok(PoolId { stage, digest: digest(pool)? })
     });
+    let of_prompts = row.variants.into_iter().zip(row.variant_settings).collect();
     Ok(Plan {
         seq: row.seq,
         id: JobId(row.id),
         settings: from_json(&row.settings)?,
+        variants: variants::known(of_prompts)?,
         pools: pools.collect::<Result<_, Error>>()?,
     })
 }

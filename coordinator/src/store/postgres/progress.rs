@@ -1,50 +1,60 @@
-//! What changes of a job with every transaction: its version, counters and low-water marks, one row that is locked
-//! before anything else of the job.
+//! What changes of a job with every transaction: its version, counters and low-water marks, one row
+//! that is locked before anything else of the job.
 //!
-//! Two transactions that change one job therefore follow each other; rows that were read after the lock stay as read,
-//! so image rows need no lock of their own. Jobs are locked in order of `seq`; texts, where both are needed, before.
+//! Two transactions that change one job therefore follow each other; rows that were read after the
+//! lock stay as read, so image rows need no lock of their own. Jobs are locked in order of `seq`;
+//! texts, where both are needed, before.
 
 use std::collections::BTreeMap;
 
 use darkroom_core::{
     id::JobId,
-    image_state::{ImageProgress, ImageState},
+    image_state::ImageState,
+    job_state::{JobEvent, JobState, transition},
 };
+use darkroom_queue::task::PoolId;
 use uuid::Uuid;
 
 use super::{
     Error, Tx,
-    rows::{array, column},
+    block_bits::{BLOCK, BlockDelta},
+    rows::{array, column, number},
+};
+use crate::store::{
+    change::Move,
+    row::row,
+    spent::Spent,
+    tally::{self, Counter},
 };
 
 /// Nothing is to be found from here on, until something returns.
 pub(super) const NOTHING: i64 = i64::MAX;
-/// Images whose states are counted together; `image_blocks` says the same.
-pub(super) const BLOCK: i64 = 256;
 /// Position of `encode` in the arrays.
 const ENCODE: usize = 0;
 
-/// A job that this transaction has locked.
-#[derive(Debug, sqlx::FromRow)]
-pub(super) struct LockedJob {
-    pub(super) job: i64,
-    id: Uuid,
-    version: i64,
-    images: i64,
-    texts: i64,
-    done: i64,
-    dead: i64,
-    cancelled: i64,
-    ready: Vec<i64>,
-    dispatched: Vec<i64>,
-    passed: Vec<i64>,
-    low: Vec<i64>,
-    /// Has a new version.
-    #[sqlx(skip)]
-    raised: bool,
-    /// Has another low-water mark, which nobody watches.
-    #[sqlx(skip)]
-    marked: bool,
+row! {
+    /// A job that this transaction has locked.
+    #[derive(Debug)]
+    pub(super) struct LockedJob {
+        pub(super) job: i64,
+        id: Uuid,
+        version: i64,
+        images: i64,
+        texts: i64,
+        done: i64,
+        dead: i64,
+        cancelled: i64,
+        ready: Vec<i64>,
+        dispatched: Vec<i64>,
+        passed: Vec<i64>,
+        /// Dead and cancelled images that did not pass a stage of theirs.
+        stopped: Vec<i64>,
+        low: Vec<i64>,
+        =/// Has a new version.
+        raised: bool,
+        =/// Has another low-water mark, which nobody watches.
+        marked: bool,
+    }
 }
 
 impl LockedJob {
@@ -52,9 +62,28 @@ impl LockedJob {
         JobId(self.id)
     }
 
-    /// Stages that an image passes.
+    /// Stages that some image passes, or that are the job's. Images whose prompt has settings of
+    /// its own may pass fewer, so what a success means is decided by the job's plan.
     pub(super) fn stages(&self) -> usize {
         self.ready.len().saturating_sub(1)
+    }
+
+    /// Some images pass so many stages, more than others: nothing is in the further ones yet.
+    pub(super) fn lengthen(&mut self, stages: usize) {
+        for counters in [
+            &mut self.ready,
+            &mut self.dispatched,
+            &mut self.passed,
+            &mut self.stopped,
+            &mut self.low,
+        ] {
+            counters.resize(counters.len().max(ENCODE + 1 + stages), 0);
+        }
+    }
+
+    /// The version that was locked.
+    pub(super) fn version(&self) -> i64 {
+        self.version
     }
 
     /// The version that this transaction makes, if it changes the job.
@@ -77,9 +106,10 @@ impl LockedJob {
         (self.done, self.dead, self.images)
     }
 
-    /// Whether an image failed for good.
-    pub(super) fn any_dead(&self) -> bool {
-        self.dead > 0
+    /// The state that it ends in, once every image is terminal.
+    pub(super) fn end(&self) -> Result<JobState, Error> {
+        let event = JobEvent::Finish { done: number(self.done)?, dead: number(self.dead)? };
+        Ok(transition(JobState::Active, event)?)
     }
 
     /// Counts a chunk of a submit.
@@ -123,26 +153,19 @@ impl LockedJob {
         self.rise(stage + 1, idx);
     }
 
-    fn move_image(&mut self, idx: i64, from: &ImageProgress, to: &ImageProgress) {
-        self.count(from, -1);
-        self.count(to, 1);
+    fn move_image(&mut self, one: &Move) {
+        let Move { idx, from, to, stages, .. } = one;
+        tally::moved((from, to), *stages, |counter, count| match counter {
+            Counter::Ready(stage) => add(&mut self.ready, stage + 1, count),
+            Counter::Dispatched(stage) => add(&mut self.dispatched, stage + 1, count),
+            Counter::Passed(stage) => add(&mut self.passed, stage + 1, count),
+            Counter::Stopped(stage) => add(&mut self.stopped, stage + 1, count),
+            Counter::Done => self.done += count,
+            Counter::Dead => self.dead += count,
+            Counter::Cancelled => self.cancelled += count,
+        });
         if to.state == ImageState::Ready {
-            self.lower(to.stage + 1, idx);
-        }
-    }
-
-    fn count(&mut self, image: &ImageProgress, sign: i64) {
-        match image.state {
-            ImageState::Waiting => {}
-            ImageState::Ready => add(&mut self.ready, image.stage + 1, sign),
-            ImageState::Dispatched => add(&mut self.dispatched, image.stage + 1, sign),
-            ImageState::Done => self.done += sign,
-            ImageState::Dead => self.dead += sign,
-            ImageState::Cancelled => self.cancelled += sign,
-        }
-        let passed = image.stage + usize::from(image.state == ImageState::Done);
-        for stage in 0..passed {
-            add(&mut self.passed, stage + 1, sign);
+            self.lower(to.stage + 1, *idx);
         }
     }
 
@@ -166,20 +189,23 @@ fn add(counters: &mut [i64], position: usize, count: i64) {
     }
 }
 
-/// Counts of one block of images, in the order of [`ImageState::ALL`].
-type BlockDelta = [i32; 6];
-
-/// The jobs that a transaction has locked, and what it has done to them; [`save`](Self::save) writes it.
+/// The jobs that a transaction has locked, and what it has done to them; [`save`](Self::save)
+/// writes it.
 #[derive(Debug, Default)]
 pub(super) struct LockedJobs {
     jobs: BTreeMap<i64, LockedJob>,
     blocks: BTreeMap<(i64, i64), BlockDelta>,
     changes: BTreeMap<i64, Vec<i64>>,
+    /// The pool that worked on the jobs, and what that came to.
+    spent: Option<(PoolId, BTreeMap<i64, Spent>)>,
 }
 
 impl LockedJobs {
     /// Locks the jobs with these `seq`; those that are gone are left out.
-    pub(super) async fn lock(tx: &mut Tx, seqs: impl IntoIterator<Item = i64>) -> Result<Self, Error> {
+    pub(super) async fn lock(
+        tx: &mut Tx,
+        seqs: impl IntoIterator<Item = i64>,
+    ) -> Result<Self, Error> {
         let mut seqs: Vec<i64> = seqs.into_iter().collect();
         seqs.sort_unstable();
         seqs.dedup();
@@ -188,7 +214,7 @@ impl LockedJobs {
         }
         let rows: Vec<LockedJob> = sqlx::query_as(
             "SELECT p.job, j.id, p.version, p.images, p.texts, p.done, p.dead, p.cancelled, p.ready, p.dispatched,
-                    p.passed, p.low
+                    p.passed, p.stopped, p.low
              FROM unnest($1::bigint[]) AS wanted (job)
              CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = wanted.job
                                  ORDER BY newest.version DESC LIMIT 1 FOR NO KEY UPDATE) AS p
@@ -197,7 +223,12 @@ impl LockedJobs {
         .bind(&seqs)
         .fetch_all(&mut **tx)
         .await?;
-        let jobs = rows.into_iter().map(|row| (row.job, row)).collect();
+        let whole = |mut job: LockedJob| {
+            // A job that nothing has stopped yet may have no counters of it.
+            job.stopped.resize(job.ready.len(), 0);
+            (job.job, job)
+        };
+        let jobs = rows.into_iter().map(whole).collect();
         Ok(Self { jobs, ..Self::default() })
     }
 
@@ -235,58 +266,100 @@ impl LockedJobs {
     }
 
     /// Counts a change that was written to an image's row.
-    pub(super) fn moved(&mut self, job: i64, idx: i64, from: &ImageProgress, to: &ImageProgress) {
+    pub(super) fn moved(&mut self, one: &Move) {
+        let Move { job, idx, from, to, .. } = one;
+        let (job, idx) = (*job, *idx);
         if let Some(locked) = self.jobs.get_mut(&job) {
             locked.raise();
-            locked.move_image(idx, from, to);
+            locked.move_image(one);
         }
         if from.state != to.state {
-            let block = self.blocks.entry((job, idx / BLOCK)).or_default();
-            block[position(from.state)] -= 1;
-            block[position(to.state)] += 1;
+            self.blocks.entry((job, idx / BLOCK)).or_default().moved(idx, from.state, to.state);
         }
         self.changes.entry(job).or_default().push(idx);
     }
 
     /// Counts a new image; `receive` counts it in its job.
     pub(super) fn inserted(&mut self, job: i64, idx: i64, state: ImageState) {
-        self.blocks.entry((job, idx / BLOCK)).or_default()[position(state)] += 1;
+        self.blocks.entry((job, idx / BLOCK)).or_default().inserted(idx, state);
         self.changes.entry(job).or_default().push(idx);
+    }
+
+    /// Counts what results of a pool came to. Each belongs to an image that moves, so its job is
+    /// saved.
+    pub(super) fn spend(&mut self, pool: &PoolId, spent: BTreeMap<i64, Spent>) {
+        self.spent = (!spent.is_empty()).then(|| (pool.clone(), spent));
     }
 
     /// Writes it all, as the last thing that the transaction does to progress.
     pub(super) async fn save(&mut self, tx: &mut Tx) -> Result<(), Error> {
-        let changed: Vec<&LockedJob> = self.jobs.values().filter(|job| job.raised || job.marked).collect();
+        let changed: Vec<&LockedJob> =
+            self.jobs.values().filter(|job| job.raised || job.marked).collect();
         if changed.is_empty() {
             return Ok(());
         }
-        let numbers = |value: fn(&LockedJob) -> i64| changed.iter().map(|job| value(job)).collect::<Vec<_>>();
-        let arrays =
-            |value: fn(&LockedJob) -> &[i64]| changed.iter().map(|job| array(value(job))).collect::<Vec<_>>();
-        let blocks: Vec<_> = self.blocks.iter().collect();
-        let states = |state: usize| blocks.iter().map(|(_, delta)| delta[state]).collect::<Vec<_>>();
+        let numbers =
+            |value: fn(&LockedJob) -> i64| changed.iter().map(|job| value(job)).collect::<Vec<_>>();
+        let arrays = |value: fn(&LockedJob) -> &[i64]| {
+            changed.iter().map(|job| array(value(job))).collect::<Vec<_>>()
+        };
+        let blocks: Vec<_> = self.blocks.iter().filter(|(_, delta)| !delta.is_nothing()).collect();
+        let states =
+            |state: usize| blocks.iter().map(|(_, delta)| delta.count(state)).collect::<Vec<_>>();
+        let bits =
+            |state: usize| blocks.iter().map(|(_, delta)| delta.bits(state)).collect::<Vec<_>>();
         let changes = self.changes();
+        let nothing = BTreeMap::new();
+        let (pool, spent) = match &self.spent {
+            Some((pool, spent)) => (Some(pool), spent),
+            None => (None, &nothing),
+        };
+        let spent_on = |job: &LockedJob| spent.get(&job.job).map_or(0, |spent| spent.device_us);
         let saved = sqlx::query(
             "WITH counted AS (
-                 INSERT INTO image_blocks AS b (job, block, waiting, ready, dispatched, done, dead, cancelled)
-                 SELECT * FROM unnest($12::bigint[], $13::bigint[], $14::int[], $15::int[], $16::int[], $17::int[],
-                                      $18::int[], $19::int[])
+                 INSERT INTO image_blocks AS b (job, block, waiting, ready, dispatched, done, dead, cancelled,
+                                                waiting_bits, ready_bits, dispatched_bits, done_bits, dead_bits,
+                                                cancelled_bits)
+                 SELECT job, block, waiting, ready, dispatched, done, dead, cancelled, bits1::bit(256),
+                        bits2::bit(256), bits3::bit(256), bits4::bit(256), bits5::bit(256), bits6::bit(256)
+                 FROM unnest($12::bigint[], $13::bigint[], $14::int[], $15::int[], $16::int[], $17::int[],
+                             $18::int[], $19::int[], $34::text[], $35::text[], $36::text[], $37::text[], $38::text[],
+                             $39::text[])
+                     AS n (job, block, waiting, ready, dispatched, done, dead, cancelled, bits1, bits2,
+                           bits3, bits4, bits5, bits6)
                  ON CONFLICT (job, block) DO UPDATE
                  SET waiting = b.waiting + excluded.waiting, ready = b.ready + excluded.ready,
                      dispatched = b.dispatched + excluded.dispatched, done = b.done + excluded.done,
-                     dead = b.dead + excluded.dead, cancelled = b.cancelled + excluded.cancelled),
+                     dead = b.dead + excluded.dead, cancelled = b.cancelled + excluded.cancelled,
+                     waiting_bits = b.waiting_bits # excluded.waiting_bits,
+                     ready_bits = b.ready_bits # excluded.ready_bits,
+                     dispatched_bits = b.dispatched_bits # excluded.dispatched_bits,
+                     done_bits = b.done_bits # excluded.done_bits,
+                     dead_bits = b.dead_bits # excluded.dead_bits,
+                     cancelled_bits = b.cancelled_bits # excluded.cancelled_bits),
              changed AS (
                  INSERT INTO image_changes (job, version, first, last, images)
                  SELECT job, version, first, last, images::bigint[]
                  FROM unnest($20::bigint[], $21::bigint[], $22::bigint[], $25::bigint[], $23::text[])
-                     AS c (job, version, first, last, images))
+                     AS c (job, version, first, last, images)),
+             logged AS (
+                 INSERT INTO work_log (stage, pool, tenant, done, failed, device_us, batches)
+                 SELECT $26::text, $27::bytea, j.tenant, sum(w.done)::bigint, sum(w.failed)::bigint, sum(w.device_us)::bigint,
+                        sum(w.batches)
+                 FROM unnest($28::bigint[], $29::bigint[], $30::bigint[], $31::bigint[], $32::float8[])
+                     AS w (job, done, failed, device_us, batches)
+                 JOIN jobs AS j ON j.seq = w.job
+                 GROUP BY j.tenant)
              UPDATE job_progress AS p
              SET version = n.version, images = n.images, texts = n.texts, done = n.done, dead = n.dead,
                  cancelled = n.cancelled, ready = n.ready::bigint[], dispatched = n.dispatched::bigint[],
-                 passed = n.passed::bigint[], low = n.low::bigint[], touched_at = clock_timestamp()
+                 passed = n.passed::bigint[], stopped = n.stopped::bigint[], low = n.low::bigint[], touched_at = clock_timestamp(),
+                 device_us = p.device_us + n.device_us
              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $24::bigint[])
-                 AS n (job, was, version, images, texts, done, dead, ready, dispatched, passed, low, cancelled)
+                         $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $24::bigint[],
+                         $33::bigint[], $40::text[])
+                 AS n (job, was, version, images, texts, done, dead, ready, dispatched, passed, low, cancelled,
+                       device_us, stopped)
              WHERE p.job = n.job AND p.version = n.was",
         )
         .bind(numbers(|job| job.job))
@@ -314,6 +387,21 @@ impl LockedJobs {
         .bind(changes.iter().map(|change| change.images.as_str()).collect::<Vec<_>>())
         .bind(numbers(|job| job.cancelled))
         .bind(changes.iter().map(|change| change.last).collect::<Vec<_>>())
+        .bind(pool.map(|pool| pool.stage.as_str()))
+        .bind(pool.map(|pool| pool.digest.0))
+        .bind(spent.keys().copied().collect::<Vec<_>>())
+        .bind(spent.values().map(|spent| spent.done).collect::<Vec<_>>())
+        .bind(spent.values().map(|spent| spent.failed).collect::<Vec<_>>())
+        .bind(spent.values().map(|spent| spent.device_us).collect::<Vec<_>>())
+        .bind(spent.values().map(|spent| spent.batches).collect::<Vec<_>>())
+        .bind(changed.iter().map(|job| spent_on(job)).collect::<Vec<_>>())
+        .bind(bits(0))
+        .bind(bits(1))
+        .bind(bits(2))
+        .bind(bits(3))
+        .bind(bits(4))
+        .bind(bits(5))
+        .bind(arrays(|job| &job.stopped))
         .execute(&mut **tx)
         .await?;
         if saved.rows_affected() == column(changed.len()).try_into().unwrap_or(u64::MAX) {
@@ -334,7 +422,7 @@ struct ChangeRow {
 }
 
 /// Most images of one row of `image_changes`.
-pub(super) const CHANGES: usize = 1000;
+const CHANGES: usize = 1000;
 
 impl LockedJobs {
     /// Which images this transaction's versions changed, in runs whose order is that of the images.
@@ -361,20 +449,11 @@ impl LockedJobs {
     }
 }
 
-fn position(state: ImageState) -> usize {
-    match state {
-        ImageState::Waiting => 0,
-        ImageState::Ready => 1,
-        ImageState::Dispatched => 2,
-        ImageState::Done => 3,
-        ImageState::Dead => 4,
-        ImageState::Cancelled => 5,
-    }
-}
-
 /// A job's `seq` that no lock needs, because it never changes.
 pub(super) async fn seqs_of(tx: &mut Tx, ids: &[Uuid]) -> Result<BTreeMap<Uuid, i64>, Error> {
-    let rows: Vec<(Uuid, i64)> =
-        sqlx::query_as("SELECT id, seq FROM jobs WHERE id = ANY ($1)").bind(ids).fetch_all(&mut **tx).await?;
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as("SELECT id, seq FROM jobs WHERE id = ANY ($1)")
+        .bind(ids)
+        .fetch_all(&mut **tx)
+        .await?;
     Ok(rows.into_iter().collect())
 }

@@ -1,55 +1,53 @@
 //! Of the runs of changes of a job that ended, those that its images have left behind.
 //!
-//! An entry counts while its image still has that version, so each image keeps the one that says its last change, and who
-//! lists by version or resumes a watch finds the same as before: only sooner.
+//! An entry counts while its image still has that version, so each image keeps the one that says
+//! its last change, and who lists by version or resumes a watch finds the same as before: only
+//! sooner.
 
 use darkroom_core::guard::{self, Guard};
 
-use super::{Error, PostgresStore, Tx, progress::LockedJobs};
+use super::{Error, Tx, progress::LockedJobs};
 
 /// Runs that one statement looks through.
 const RUNS: i64 = 200;
 
-impl PostgresStore {
-    /// Goes on with one ended job. Whether there is more to do.
-    pub(super) async fn prune_job_changes(&self) -> Result<bool, Error> {
-        let mut tx = self.begin_write().await?;
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT seq FROM jobs WHERE manifest = 'written' AND prune_from IS NOT NULL ORDER BY seq LIMIT 1",
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(job) = found else { return Ok(false) };
-        LockedJobs::lock(&mut tx, [job]).await?;
-        // Under the lock: the job may have been retried, or another coordinator may have been here.
-        let from: Option<i64> = sqlx::query_scalar(
-            "SELECT prune_from FROM jobs WHERE seq = $1 AND manifest = 'written' AND prune_from IS NOT NULL",
-        )
-        .bind(job)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(from) = from else { return Ok(true) };
-        let (count, last): (i64, Option<i64>) = sqlx::query_as(
-            "SELECT count(*), max(version)
-             FROM (SELECT version FROM image_changes WHERE job = $1 AND version > $2
-                   ORDER BY version, first LIMIT $3) AS c",
-        )
-        .bind(job)
-        .bind(from)
-        .bind(RUNS)
-        .fetch_one(&mut *tx)
-        .await?;
-        if let Some(last) = last {
-            prune(&mut tx, job, (from, last)).await?;
-        }
-        sqlx::query("UPDATE jobs SET prune_from = $2 WHERE seq = $1")
-            .bind(job)
-            .bind(last.filter(|_| count == RUNS))
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(true)
+/// Goes on with one ended job. Whether there is more to do.
+pub(super) async fn prune_next(mut tx: Tx) -> Result<bool, Error> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT seq FROM jobs WHERE manifest = 'written' AND prune_from IS NOT NULL ORDER BY seq LIMIT 1",
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(job) = found else { return Ok(false) };
+    LockedJobs::lock(&mut tx, [job]).await?;
+    // Under the lock: the job may have been retried, or another coordinator may have been here.
+    let from: Option<i64> = sqlx::query_scalar(
+        "SELECT prune_from FROM jobs WHERE seq = $1 AND manifest = 'written' AND prune_from IS NOT NULL",
+    )
+    .bind(job)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(from) = from else { return Ok(true) };
+    let (count, last): (i64, Option<i64>) = sqlx::query_as(
+        "SELECT count(*), max(version)
+         FROM (SELECT version FROM image_changes WHERE job = $1 AND version > $2
+               ORDER BY version, first LIMIT $3) AS c",
+    )
+    .bind(job)
+    .bind(from)
+    .bind(RUNS)
+    .fetch_one(&mut *tx)
+    .await?;
+    if let Some(last) = last {
+        prune(&mut tx, job, (from, last)).await?;
     }
+    sqlx::query("UPDATE jobs SET prune_from = $2 WHERE seq = $1")
+        .bind(job)
+        .bind(last.filter(|_| count == RUNS))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Leaves of the runs of these versions (after the first, up to the second) what still counts.

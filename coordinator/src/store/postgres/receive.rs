@@ -1,22 +1,26 @@
 //! A chunk of prompts becomes rows: texts, prompts, images.
 //!
-//! Texts are locked (shared) before their state is read, so that no encoder's result or loss of one passes between
-//! that reading and the commit: whoever changes a text's state afterwards finds the prompts that this chunk added.
+//! Texts are locked (shared) before their state is read, so that no encoder's result or loss of one
+//! passes between that reading and the commit: whoever changes a text's state afterwards finds the
+//! prompts that this chunk added.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use darkroom_core::{digest::Digest, image_state::ImageState};
+use darkroom_core::{digest::Digest, image_state::ImageState, text_state::TextState};
 
 use super::{
     Error, Tx,
+    both::{notes::note_pictures, variants},
+    mix,
     notes::{Uses, note_received},
     progress::LockedJobs,
-    rows::{column, column32, digest, seed_column},
+    rows::{column, column32, digest, parse, seed_column},
     texts,
 };
 use crate::store::{
     custom_id,
     records::{NewPrompt, PreparedText},
+    variants::Chunk,
 };
 
 /// A text's row as this transaction may rely on it.
@@ -38,14 +42,21 @@ pub(super) async fn insert_prompts(
     prompts: &[NewPrompt],
 ) -> Result<Option<()>, Error> {
     let (texts, revived) = ensure_texts(tx, encoder, prompts).await?;
-    // Before the job is locked, so that chunks which come side by side wait for each other as little as may be.
+    // Before the job is locked, so that chunks which come side by side wait for each other as
+    // little as may be.
     let new_texts = insert_job_texts(tx, job, &texts).await?;
     insert_prompt_rows(tx, job, &texts, prompts).await?;
+    let chunk = Chunk::of(prompts);
+    variants::insert(tx, job, &chunk).await?;
     note_received(tx, job, &noted_uses(&texts, prompts)?).await?;
+    note_pictures(tx, job, prompts).await?;
     let waiting = texts::jobs_of(tx, &revived).await?;
     let mut jobs = LockedJobs::lock(tx, waiting.iter().map(|(job, _)| *job).chain([job])).await?;
     texts::want_in_jobs(&mut jobs, &waiting);
-    let Some(version) = jobs.get(job).map(super::progress::LockedJob::next_version) else { return Ok(None) };
+    let Some(version) = jobs.get(job).map(super::progress::LockedJob::next_version) else {
+        return Ok(None);
+    };
+    mix::count(tx, &mut jobs, job, &chunk).await?;
     let ready = insert_images(tx, &mut jobs, (job, version), &texts, prompts).await?;
     let images = prompts.iter().map(|prompt| i64::from(prompt.images)).sum();
     if let Some(job) = jobs.get_mut(job) {
@@ -55,18 +66,19 @@ pub(super) async fn insert_prompts(
     Ok(Some(()))
 }
 
-/// Makes sure that every text has a row, and locks those that others know. Texts that were given up are wanted again;
-/// their ids come second.
+/// Makes sure that every text has a row, and locks those that others know. Texts that were given up
+/// are wanted again; their ids come second.
 async fn ensure_texts(
     tx: &mut Tx,
     encoder: Digest,
     prompts: &[NewPrompt],
 ) -> Result<(Texts, Vec<i64>), Error> {
-    // Negative texts first: they are shared by many prompts, so they should be encoded first. Else by digest, so that
-    // those who insert the same texts do it in one order.
+    // Negative texts first: they are shared by many prompts, so they should be encoded first. Else
+    // by digest, so that those who insert the same texts do it in one order.
     let mut seen = BTreeSet::new();
     let negatives = prompts.iter().filter_map(|prompt| prompt.negative_embedding.as_ref());
-    let mut wanted: Vec<&PreparedText> = negatives.filter(|text| seen.insert(text.digest)).collect();
+    let mut wanted: Vec<&PreparedText> =
+        negatives.filter(|text| seen.insert(text.digest)).collect();
     let count = wanted.len();
     let positives = prompts.iter().flat_map(NewPrompt::texts);
     wanted.extend(positives.filter(|text| seen.insert(text.digest)));
@@ -88,8 +100,11 @@ async fn ensure_texts(
     for (id, bytes) in inserted {
         texts.insert(digest(&bytes)?, Text { id, encoded: false, noted: false });
     }
-    let known: Vec<_> =
-        wanted.iter().filter(|text| !texts.contains_key(&text.digest)).map(|text| text.digest.0).collect();
+    let known: Vec<_> = wanted
+        .iter()
+        .filter(|text| !texts.contains_key(&text.digest))
+        .map(|text| text.digest.0)
+        .collect();
     if known.is_empty() {
         return Ok((texts, Vec::new()));
     }
@@ -99,12 +114,15 @@ async fn ensure_texts(
     .bind(known)
     .fetch_all(&mut **tx)
     .await?;
-    let dead: Vec<i64> =
-        known.iter().filter(|(_, _, state, _)| state == "dead").map(|(id, ..)| *id).collect();
-    let revived = texts::revive(tx, &dead).await?;
+    let mut dead = Vec::new();
     for (id, bytes, state, noted) in known {
-        texts.insert(digest(&bytes)?, Text { id, encoded: state == "done", noted });
+        let state: TextState = parse(&state)?;
+        if state == TextState::Dead {
+            dead.push(id);
+        }
+        texts.insert(digest(&bytes)?, Text { id, encoded: state == TextState::Done, noted });
     }
+    let revived = texts::revive(tx, &dead).await?;
     Ok((texts, revived))
 }
 
@@ -121,7 +139,8 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, 
     .bind(ids)
     .fetch_all(&mut **tx)
     .await?;
-    let encoded: Vec<i64> = inserted.iter().copied().filter(|id| by_id.get(id) == Some(&true)).collect();
+    let encoded: Vec<i64> =
+        inserted.iter().copied().filter(|id| by_id.get(id) == Some(&true)).collect();
     Ok((column(inserted.len()), column(encoded.len())))
 }
 
@@ -143,7 +162,10 @@ fn noted_uses(texts: &Texts, prompts: &[NewPrompt]) -> Result<Uses, Error> {
 }
 
 /// A prompt's text, negative text and style.
-fn texts_of(texts: &Texts, prompt: &NewPrompt) -> Result<(Text, Option<Text>, Option<Text>), Error> {
+fn texts_of(
+    texts: &Texts,
+    prompt: &NewPrompt,
+) -> Result<(Text, Option<Text>, Option<Text>), Error> {
     let text = |prepared: &PreparedText| {
         let text = texts.get(&prepared.digest).copied();
         text.ok_or_else(|| Error::Corrupt(format!("text {} has no row", prepared.digest)))
@@ -175,10 +197,10 @@ async fn insert_prompt_rows(
     let ids: Vec<_> = prompts.iter().map(|prompt| prompt.naming.custom_id.as_deref()).collect();
     let inserted = sqlx::query(
         "INSERT INTO prompts (job, position, text, negative, first_index, images, first_seed, text_embedding,
-                              negative_embedding, style_embedding, extras, custom_id, labels, line)
+                              negative_embedding, style_embedding, extras, custom_id, labels, line, variant)
          SELECT $1, p.*
          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::int[], $7::bigint[], $8::bigint[],
-                     $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[]) AS p
+                     $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::int[]) AS p
          ON CONFLICT (job, custom_id) WHERE custom_id IS NOT NULL DO NOTHING",
     )
     .bind(job)
@@ -195,6 +217,7 @@ async fn insert_prompt_rows(
     .bind(&ids)
     .bind(labels)
     .bind(prompts.iter().map(|prompt| prompt.naming.line.map(column)).collect::<Vec<_>>())
+    .bind(prompts.iter().map(variant_column).collect::<Vec<_>>())
     .execute(&mut **tx)
     .await?;
     if inserted.rows_affected() == prompts.len() as u64 {
@@ -217,30 +240,39 @@ async fn insert_images(
     prompts: &[NewPrompt],
 ) -> Result<i64, Error> {
     let (mut images, mut of_prompts, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    let mut variants = Vec::new();
     let mut ready = 0;
     for prompt in prompts {
         let (positive, negative, style) = texts_of(texts, prompt)?;
-        let encoded = positive.encoded && negative.into_iter().chain(style).all(|text| text.encoded);
+        let encoded =
+            positive.encoded && negative.into_iter().chain(style).all(|text| text.encoded);
         let state = if encoded { ImageState::Ready } else { ImageState::Waiting };
         for index in prompt.first_index..prompt.first_index + u64::from(prompt.images) {
             images.push(column(index));
             of_prompts.push(column(prompt.position));
             states.push(state.name());
+            variants.push(variant_column(prompt));
             jobs.inserted(job, column(index), state);
             ready += i64::from(encoded);
         }
     }
     sqlx::query(
-        "INSERT INTO images (job, version, idx, prompt, state)
-         SELECT $1, $2, i.idx, i.prompt, i.state::image_state
-         FROM unnest($3::bigint[], $4::bigint[], $5::text[]) AS i (idx, prompt, state)",
+        "INSERT INTO images (job, version, idx, prompt, state, variant)
+         SELECT $1, $2, i.idx, i.prompt, i.state::image_state, i.variant
+         FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::int[]) AS i (idx, prompt, state, variant)",
     )
     .bind(job)
     .bind(version)
     .bind(images)
     .bind(of_prompts)
     .bind(states)
+    .bind(variants)
     .execute(&mut **tx)
     .await?;
     Ok(ready)
+}
+
+/// The number of a prompt's own settings, if it has some.
+fn variant_column(prompt: &NewPrompt) -> Option<i32> {
+    prompt.variant.as_ref().map(|variant| column32(variant.number))
 }

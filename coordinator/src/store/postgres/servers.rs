@@ -1,9 +1,9 @@
-//! The servers of the URL, and which of them takes writes now: looked for when the store is opened, and again whenever
-//! the chosen one fails.
+//! The servers of the URL, and which of them takes writes now: looked for when the store is opened,
+//! and again whenever the chosen one fails.
 //!
-//! Of several that take writes the one on the newest timeline is chosen: every promotion raises it, so an old primary that
-//! comes back as if nothing had happened is not written to while its successor can be reached. A server that holds another
-//! database is never chosen.
+//! Of several that take writes the one on the newest timeline is chosen: every promotion raises it,
+//! so an old primary that comes back as if nothing had happened is not written to while its
+//! successor can be reached. A server that holds another database is never chosen.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,7 +32,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// How often all of them are looked at though the chosen one is well.
 const LOOK_ROUND: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// The servers of one URL, with the one in use.
 #[derive(Debug)]
 pub(super) struct Servers {
     target: Target,
@@ -114,10 +114,12 @@ impl Servers {
         }
         self.same_database(&mut reached, &mut failed)?;
         let (chosen, timeline) = self.known();
-        // A standby is a copy, and not to be written to; nor is a primary that another one has replaced.
-        let (mut writable, standing): (Vec<Reached>, Vec<Reached>) = reached
-            .into_iter()
-            .partition(|one| !one.facts.read_only && (one.timeline == 0 || one.timeline >= timeline));
+        // A standby is a copy, and not to be written to; nor is a primary that another one has
+        // replaced.
+        let (mut writable, standing): (Vec<Reached>, Vec<Reached>) =
+            reached.into_iter().partition(|one| {
+                !one.facts.read_only && (one.timeline == 0 || one.timeline >= timeline)
+            });
         let newest = writable.iter().map(|one| one.timeline).max();
         let rank = |one: &Reached| (Some(one.timeline) != newest, one.index != chosen, one.index);
         for one in standing {
@@ -136,7 +138,9 @@ impl Servers {
         }
         writable.sort_by_key(rank);
         let mut writable = writable.into_iter();
-        let Some(best) = writable.next() else { return Err(none_of(failed, self.target.servers.len())) };
+        let Some(best) = writable.next() else {
+            return Err(none_of(failed, self.target.servers.len()));
+        };
         for other in writable {
             if let Some(server) = self.target.servers.get(other.index) {
                 tracing::warn!(%server, "a second Postgres of the list takes writes: one of the two is to be a standby");
@@ -180,7 +184,8 @@ impl Servers {
         Ok(Reached { index, connection, facts, identity, timeline })
     }
 
-    /// Leaves those out that hold another database than the one that is known; where none is, they must agree.
+    /// Leaves those out that hold another database than the one that is known; where none is, they
+    /// must agree.
     fn same_database<'a>(
         &'a self,
         reached: &mut Vec<Reached>,
@@ -188,7 +193,8 @@ impl Servers {
     ) -> Result<(), UserError> {
         let servers = &self.target.servers;
         let known = self.state().identity.clone();
-        let Some(expected) = known.clone().or_else(|| reached.first().map(|first| first.identity.clone()))
+        let Some(expected) =
+            known.clone().or_else(|| reached.first().map(|first| first.identity.clone()))
         else {
             return Ok(());
         };

@@ -1,20 +1,20 @@
-//! A connection as we need it: its settings made by SQL after it connected, and read back, because a pooler in between
-//! may refuse settings at connecting, or drop them without a word.
+//! A connection as we need it: its settings made by SQL after it connected, and read back, because
+//! a pooler in between may refuse settings at connecting, or drop them without a word.
 
 use std::{fmt::Write as _, time::Duration};
 
 use darkroom_core::error::UserError;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgRow};
 
 use super::{Options, url::Server, why};
 
 /// Oldest server that is understood, as `server_version_num`.
 const OLDEST: i32 = 140_000;
 
-/// The settings of every connection. Every statement goes by key through nested loops, in the order in which it is
-/// written, whatever the statistics say of tables that were all but empty a moment ago; so plans are made once, and none is
-/// ever made for a table that has grown since. (A `LATERAL … OFFSET 0` is there to the same end: what it reads cannot be
-/// read first.)
+/// The settings of every connection. Every statement goes by key through nested loops, in the order
+/// in which it is written, whatever the statistics say of tables that were all but empty a moment
+/// ago; so plans are made once, and none is ever made for a table that has grown since. (A `LATERAL
+/// … OFFSET 0` is there to the same end: what it reads cannot be read first.)
 fn settings(options: &Options) -> Vec<(&'static str, String)> {
     let milliseconds = |time: Duration| time.as_millis().to_string();
     let fixed = [
@@ -46,8 +46,10 @@ fn settings(options: &Options) -> Vec<(&'static str, String)> {
         ("max_parallel_workers_per_gather", "0"),
         ("jit", "off"),
     ];
-    let mut settings: Vec<_> = fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
-    settings.push(("idle_in_transaction_session_timeout", milliseconds(options.idle_in_transaction)));
+    let mut settings: Vec<_> =
+        fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    settings
+        .push(("idle_in_transaction_session_timeout", milliseconds(options.idle_in_transaction)));
     settings.push(("statement_timeout", milliseconds(options.statement)));
     settings
 }
@@ -114,7 +116,8 @@ pub(super) async fn prepare(
     let made = sqlx::raw_sql(AssertSqlSafe(set)).fetch_one(&mut *connection).await?;
     let there = sqlx::raw_sql(AssertSqlSafe(read)).fetch_one(&mut *connection).await?;
     for (position, (name, _)) in settings.iter().enumerate() {
-        let (made, there): (String, String) = (made.try_get(position)?, there.try_get(position + 1)?);
+        let (made, there): (String, String) =
+            (made.try_get(position)?, there.try_get(position + 1)?);
         if made != there {
             return Err(Unfit::Refused(why::unusable(format!(
                 "the connection to Postgres at {server} does not keep its settings ({name} is {there:?} after it was made \
@@ -129,11 +132,15 @@ pub(super) async fn prepare(
 }
 
 /// The settings of ours as a connection has them.
-pub(super) async fn read(connection: &mut PgConnection) -> Result<Vec<(String, String)>, sqlx::Error> {
+pub(super) async fn read(
+    connection: &mut PgConnection,
+) -> Result<Vec<(String, String)>, sqlx::Error> {
     let mut read = Vec::new();
     for (name, _) in settings(&Options::default()) {
-        let value =
-            sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut *connection).await?;
+        let value = sqlx::query_scalar("SELECT current_setting($1)")
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await?;
         read.push((name.to_owned(), value));
     }
     Ok(read)
@@ -154,7 +161,7 @@ pub(super) async fn ask(connection: &mut PgConnection) -> Result<Facts, sqlx::Er
     .fetch_one(connection)
     .await?;
     Ok(Facts {
-        version: (row.try_get(0)?, row.try_get(1)?),
+        version: version(&row)?,
         encoding: row.try_get(2)?,
         schema: row.try_get(3)?,
         read_only: row.try_get(4)?,
@@ -162,17 +169,26 @@ pub(super) async fn ask(connection: &mut PgConnection) -> Result<Facts, sqlx::Er
     })
 }
 
+/// The server's version, as a number and in words: the first two columns of what it was asked.
+fn version(row: &PgRow) -> Result<(i32, String), sqlx::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+fn check_version(server: &Server, (number, version): &(i32, String)) -> Result<(), UserError> {
+    if *number >= OLDEST {
+        return Ok(());
+    }
+    let oldest = OLDEST / 10_000;
+    Err(why::unusable(format!(
+        "Postgres at {server} is version {version}; Darkroom needs {oldest} or newer"
+    )))
+}
+
 impl Facts {
     /// Whether a farm's record can be in this database at all, now or after a promotion.
     pub(super) fn check(&self, server: &Server, wanted: u32) -> Result<(), UserError> {
         let database = server.database();
-        let (number, version) = &self.version;
-        if *number < OLDEST {
-            let oldest = OLDEST / 10_000;
-            return Err(why::unusable(format!(
-                "Postgres at {server} is version {version}; Darkroom needs {oldest} or newer"
-            )));
-        }
+        check_version(server, &self.version)?;
         if self.encoding != "UTF8" {
             return Err(why::unusable(format!(
                 "database {database:?} at {server} has encoding {}, which does not keep every prompt as it is; make it \
@@ -205,8 +221,9 @@ impl Facts {
     }
 }
 
-/// Refuses a pooler that gives a session's statements to whatever server connection is free: two sessions are used in
-/// turn, and one then meets the other's server process, or its own changes. One in statement mode refuses BEGIN.
+/// Refuses a pooler that gives a session's statements to whatever server connection is free: two
+/// sessions are used in turn, and one then meets the other's server process, or its own changes.
+/// One in statement mode refuses BEGIN.
 ///
 /// # Errors
 /// When that is so, or the two do not get on with it.
@@ -233,13 +250,14 @@ pub(super) async fn refuse_shared_sessions(
             _ => error.into(),
         });
     }
-    // The process that a pooler gave to the one is held by the other now, if it gives any to both.
+    // If a pooler shares processes, the second connection now holds the one that the first had.
     of_other.push(process(other).await?);
     let changes = |pids: &[i32]| pids.iter().any(|pid| Some(pid) != pids.first());
     let shares = |one: &[i32], other: &[i32]| {
         changes(one) || changes(other) || one.iter().any(|pid| other.contains(pid))
     };
-    // Told before the one asks again: where both have but one process, it would wait for the other's.
+    // Check now. If both connections share one process, the next query on the first would wait for
+    // the second's transaction.
     if shares(&of_one, &of_other) {
         return Err(shared());
     }
@@ -266,8 +284,8 @@ pub(super) async fn writable(connection: &mut PgConnection) -> Result<bool, sqlx
     row.try_get(0)
 }
 
-/// Which database it is, the same on every copy that replication keeps; and the timeline that it writes, which every
-/// promotion raises.
+/// Which database it is, the same on every copy that replication keeps; and the timeline that it
+/// writes, which every promotion raises.
 pub(super) async fn identity(connection: &mut PgConnection) -> Result<(String, u32), sqlx::Error> {
     let row = sqlx::raw_sql(
         "SELECT c.system_identifier::text || '/' || d.oid::text,
@@ -294,5 +312,39 @@ mod tests {
         let settings = settings(&Options::default());
         let setting = ("idle_in_transaction_session_timeout", "4000".to_owned());
         assert!(settings.contains(&setting), "{settings:?}");
+    }
+
+    fn facts(version: (i32, &str)) -> Facts {
+        Facts {
+            version: (version.0, version.1.to_owned()),
+            encoding: "UTF8".to_owned(),
+            schema: Some("public".to_owned()),
+            read_only: false,
+            room: 100,
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_is_refused_with_its_version_before_anything_else() {
+        let target = super::super::url::parse("postgres://u:secret@db:5433/farm").expect("a URL");
+        let server = &target.servers[0];
+        for (number, version) in [
+            (90_624, "9.6.24"),
+            (100_023, "10.23"),
+            (130_099, "13.99 (Debian 13.99-1.pgdg120+1)"),
+            (139_999, "13.9999"),
+        ] {
+            let old = Facts { encoding: "LATIN1".to_owned(), ..facts((number, version)) };
+            let error = old.check(server, 24).expect_err(version);
+            let said =
+                format!("Postgres at db:5433 is version {version}; Darkroom needs 14 or newer");
+            assert_eq!(error.message, said);
+            assert_eq!((error.code.exit_code(), error.field.as_deref()), (3, Some("database")));
+        }
+        for version in
+            [(140_000, "14.0"), (140_001, "14.1"), (180_000, "18beta1"), (190_000, "19devel")]
+        {
+            facts(version).check(server, 24).expect(version.1);
+        }
     }
 }

@@ -1,117 +1,78 @@
 //! Letting the images that wait for a text follow it, in chunks.
 //!
-//! A text that few images wait for is told to them by the transaction that commits it. What is left has a row of
-//! `spreading_texts`; it remembers how far its prompts have been told, so that a text which a million prompts share is
-//! walked through once. Several coordinators may spread at once: each takes rows that no other one has locked.
+//! A text that few images wait for is told to them by the transaction that commits it. What is left
+//! has a row of `spreading_texts`; it remembers how far its prompts have been told, so that a text
+//! which a million prompts share is walked through once. Several coordinators may spread at once:
+//! each takes rows that no other one has locked.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use darkroom_core::image_state::{ImageEvent, transition};
+use darkroom_core::text_state::Outlook;
 use darkroom_queue::task::PoolId;
 
 use super::{
-    Error, PostgresStore, Tx,
-    dispatch::{InputRow, input_columns, input_joins},
-    moves::{Applied, apply, save_and_finish},
+    Error, Tx,
+    both::input_row::{InputRow, input_columns, input_joins},
+    both::row_types::ProgressRow,
+    moves::{Applied, apply},
     onward::{self, Inputs},
     plans::{KnownPlans, Plans},
     progress::{LockedJob, LockedJobs},
-    rows::{ProgressRow, column},
+    rows::{column, outlook_of},
 };
 use crate::store::{
-    change::{LastError, Move},
-    records::{Committed, Dispatched, Onward},
+    change::Move,
+    records::{Dispatched, Onward},
+    row::row,
 };
 
-/// Texts looked at in one transaction.
-const TEXTS_AT_ONCE: i64 = 256;
 /// Images that follow in the transaction that commits their texts.
 const AT_ONCE: u64 = 2000;
-/// How often rows are looked for from the first one on.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Where the last spread rows were found: a hint, so that a search does not walk through the entries of those that
-/// came before, which stay while somebody holds an old snapshot.
-#[derive(Debug, Default)]
-pub(super) struct SpreadFrom(Mutex<Option<(i64, Instant)>>);
-
-impl SpreadFrom {
-    fn get(&self) -> Option<i64> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.filter(|(_, looked)| looked.elapsed() < LOOK_AGAIN).map(|(from, _)| from)
-    }
-
-    fn set(&self, from: i64, whole: bool) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.as_mut() {
-            Some((known, _)) if !whole => *known = from,
-            _ => *known = Some((from, Instant::now())),
-        }
+row! {
+    /// A text whose prompts are told, and from where.
+    pub(super) struct Spreading {
+        pub(super) id: i64,
+        pub(super) embedding: i64,
+        pub(super) role: i16,
+        pub(super) after_job: i64,
+        pub(super) after_position: i64,
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Spreading {
-    id: i64,
-    embedding: i64,
-    role: i16,
-    after_job: i64,
-    after_position: i64,
-}
-
-/// A prompt that has one of the texts. It follows when it waits for nothing else.
-#[derive(sqlx::FromRow)]
-struct Told {
-    spreading: i64,
-    role: i16,
-    job: i64,
-    position: i64,
-    first_index: i64,
-    images: i32,
-    dead: bool,
-    ready: bool,
-    error_code: Option<String>,
-    error: Option<String>,
-}
-
-impl PostgresStore {
-    pub(super) async fn spread_texts(&self, limit: u64) -> Result<Committed, Error> {
-        let from = self.spread_from.get();
-        let mut tx = self.begin_write().await?;
-        let spreading: Vec<Spreading> = sqlx::query_as(
-            "SELECT id, embedding, role, after_job, after_position FROM spreading_texts
-             WHERE id >= $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED",
-        )
-        .bind(from.unwrap_or(0))
-        .bind(TEXTS_AT_ONCE)
-        .fetch_all(&mut *tx)
-        .await?;
-        let Some(first) = spreading.first() else {
-            if from.is_none() {
-                self.spread_from.set(0, true);
-            }
-            return Ok(Committed::default());
-        };
-        self.spread_from.set(first.id, from.is_none());
-        let mut prompts = prompts_of(&mut tx, &spreading, limit).await?;
-        let cut = cut_at(&mut prompts, limit);
-        let mut jobs = LockedJobs::lock(&mut tx, following(&prompts).map(|prompt| prompt.job)).await?;
-        let (applied, _) = follow(&mut tx, &self.plans, &mut jobs, &prompts, &[]).await?;
-        let (jobs, finished) = save_and_finish(&mut tx, &mut jobs).await?;
-        remember(&mut tx, &spreading, prompts.last().filter(|_| cut)).await?;
-        tx.commit().await?;
-        let more = cut || column(spreading.len()) == TEXTS_AT_ONCE;
-        Ok(Committed { changed: applied.len() as u64, jobs, finished, more, ..Committed::default() })
+row! {
+    /// A prompt that has one of the texts. It follows when it waits for nothing else.
+    pub(super) struct Told {
+        spreading: i64,
+        role: i16,
+        pub(super) job: i64,
+        position: i64,
+        first_index: i64,
+        images: i32,
+        text: String,
+        negative_text: Option<String>,
+        style: Option<String>,
+        error_code: Option<String>,
+        error: Option<String>,
+        =outlook: Outlook,
     }
 }
 
-/// Tells the prompts of texts what has just become of them; the caller has locked the texts, by id, and after them every
-/// job that needs one, so that of two texts of a prompt the later one finds the other. What is too much for one
-/// transaction is left to spread. Whether something was, and what was handed on.
+impl Told {
+    /// Its texts are settled: the images wait for nothing else.
+    fn follows(&self) -> bool {
+        self.outlook != Outlook::Waits
+    }
+
+    fn is_dead(&self) -> bool {
+        self.outlook == Outlook::Dead
+    }
+}
+
+/// Tells the prompts of texts what has just become of them; the caller has locked the texts, by id,
+/// and after them every job that needs one, so that of two texts of a prompt the later one finds
+/// the other. What is too much for one transaction is left to spread. Whether something was, and
+/// what was handed on.
 pub(super) async fn tell(
     tx: &mut Tx,
     plans: &KnownPlans,
@@ -122,8 +83,13 @@ pub(super) async fn tell(
     if texts.is_empty() {
         return Ok((false, Vec::new()));
     }
-    let whole =
-        |text: &i64| Spreading { id: *text, embedding: *text, role: 0, after_job: 0, after_position: 0 };
+    let whole = |text: &i64| Spreading {
+        id: *text,
+        embedding: *text,
+        role: 0,
+        after_job: 0,
+        after_position: 0,
+    };
     let spreading: Vec<Spreading> = texts.iter().map(whole).collect();
     let mut prompts = prompts_of(tx, &spreading, AT_ONCE).await?;
     let cut = cut_at(&mut prompts, AT_ONCE);
@@ -147,11 +113,14 @@ pub(super) async fn tell(
 }
 
 /// The next prompts of the texts, in order of text, role and position.
-async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<Vec<Told>, Error> {
-    Ok(sqlx::query_as(
+pub(super) async fn prompts_of(
+    tx: &mut Tx,
+    spreading: &[Spreading],
+    limit: u64,
+) -> Result<Vec<Told>, Error> {
+    let mut prompts: Vec<Told> = sqlx::query_as(
         "SELECT w.spreading, w.role, p.job, p.position, p.first_index, p.images,
-                'dead' IN (t.state, coalesce(n.state, ''), coalesce(s.state, '')) AS dead,
-                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE) AS ready,
+                t.state AS text, n.state AS negative_text, s.state AS style,
                 CASE 'dead' WHEN t.state THEN t.error_code WHEN n.state THEN n.error_code ELSE s.error_code END AS error_code,
                 CASE 'dead' WHEN t.state THEN t.error WHEN n.state THEN n.error ELSE s.error END AS error
          FROM (SELECT s.id AS spreading, r.role, next.job, next.position
@@ -190,17 +159,23 @@ async fn prompts_of(tx: &mut Tx, spreading: &[Spreading], limit: u64) -> Result<
     .bind(spreading.iter().map(|text| text.after_position).collect::<Vec<_>>())
     .bind(column(limit))
     .fetch_all(&mut **tx)
-    .await?)
+    .await?;
+    for prompt in &mut prompts {
+        let states =
+            [Some(&*prompt.text), prompt.negative_text.as_deref(), prompt.style.as_deref()];
+        prompt.outlook = outlook_of(states)?;
+    }
+    Ok(prompts)
 }
 
 /// Keeps as many prompts as have about `limit` images that follow; whether there may be others.
-fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
+pub(super) fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
     let mut images = 0;
     let fits = prompts
         .iter()
         .take_while(|prompt| {
             let before = images;
-            images += if prompt.dead || prompt.ready { i64::from(prompt.images) } else { 0 };
+            images += if prompt.follows() { i64::from(prompt.images) } else { 0 };
             before < column(limit)
         })
         .count();
@@ -210,12 +185,12 @@ fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
 }
 
 /// Those that wait for nothing else.
-fn following(prompts: &[Told]) -> impl Iterator<Item = &Told> {
-    prompts.iter().filter(|prompt| prompt.dead || prompt.ready)
+pub(super) fn following(prompts: &[Told]) -> impl Iterator<Item = &Told> {
+    prompts.iter().filter(|prompt| prompt.follows())
 }
 
 /// Moves the images that wait for nothing else. Their jobs are locked; the caller saves them.
-async fn follow(
+pub(super) async fn follow(
     tx: &mut Tx,
     known: &KnownPlans,
     jobs: &mut LockedJobs,
@@ -230,30 +205,31 @@ async fn follow(
         return Ok((Applied::default(), Vec::new()));
     }
     let images = waiting(tx, by_position.values().copied(), !onward.is_empty()).await?;
-    let plans = match onward {
-        [] => Plans::new(),
-        _ => known.by_id(tx, &jobs.ids()).await?,
+    // Images of a text that was given up end before the stages that are theirs.
+    let given_up = by_position.values().any(|prompt| prompt.outlook == Outlook::Dead);
+    let plans = if onward.is_empty() && !given_up {
+        Plans::new()
+    } else {
+        known.by_id(tx, &jobs.ids()).await?
     };
     let mut inputs = Inputs::new();
     let mut moves = Vec::with_capacity(images.len());
     for (row, input) in images {
         let Some(prompt) = by_position.get(&(row.job, row.prompt)) else { continue };
-        let event = if prompt.dead { ImageEvent::TextsDead } else { ImageEvent::TextsEncoded };
-        let from = row.progress()?;
-        let stages = jobs.get(row.job).map_or(0, LockedJob::stages);
-        let Ok(to) = transition(&from, &event, stages) else { continue };
-        let error = if prompt.dead {
-            LastError::Set {
-                code: prompt.error_code.clone().unwrap_or_default(),
-                message: prompt.error.clone().unwrap_or_default(),
-            }
-        } else {
-            LastError::Keep
+        let failure = (prompt.error_code.as_deref(), prompt.error.as_deref());
+        let stages = match plans.get(&row.job) {
+            Some(plan) => plan.settings(row.variant)?.stages.len(),
+            None => jobs.get(row.job).map_or(0, LockedJob::stages),
         };
-        inputs.extend(input.map(|input| ((row.job, row.idx), input)));
-        moves.push(Move { job: row.job, idx: row.idx, from, to, error });
+        let at = (row.job, row.idx);
+        let Some(moved) = Move::by_texts(at, row.progress()?, prompt.outlook, failure, stages)
+        else {
+            continue;
+        };
+        inputs.extend(input.map(|input| (at, input)));
+        moves.push(moved);
     }
-    let dispatched = onward::hand_on(jobs, &plans, &mut moves, inputs, onward)?;
+    let dispatched = onward::hand_on(&plans, &mut moves, inputs, onward)?;
     let applied = apply(tx, jobs, &moves).await?;
     if applied.len() != moves.len() {
         return Err(Error::Corrupt("an image changed while its job was locked".to_owned()));
@@ -261,18 +237,18 @@ async fn follow(
     Ok((applied, dispatched))
 }
 
-/// An image that waits for its texts, with what its first stage needs.
-#[derive(sqlx::FromRow)]
-struct WaitingRow {
-    #[sqlx(flatten)]
-    image: ProgressRow,
-    #[sqlx(flatten)]
-    input: InputRow,
-    /// The job is active and has no limit of its own.
-    free: bool,
+row! {
+    /// An image that waits for its texts, with what its first stage needs.
+    struct WaitingRow {
+        /// The job is active and has no limit of its own.
+        free: bool,
+        ..image: ProgressRow,
+        ..input: InputRow,
+    }
 }
 
-/// The images of the prompts that still wait; if `going`, those that may go straight on with what they need for it.
+/// The images of the prompts that still wait; if `going`, those that may go straight on with what
+/// they need for it.
 async fn waiting(
     tx: &mut Tx,
     prompts: impl Iterator<Item = &Told> + Clone,
@@ -281,7 +257,7 @@ async fn waiting(
     macro_rules! statement {
         ($columns:expr, $joins:expr) => {
             concat!(
-                "SELECT i.job, i.idx, i.prompt, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
                         i.suspect",
                 $columns,
                 " FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)
@@ -322,10 +298,10 @@ async fn waiting(
     Ok(rows.into_iter().map(|row| (row.image, Some(row.input).filter(|_| row.free))).collect())
 }
 
-/// Of the prompts that are to die with a text, those whose texts a retry gave another try before the jobs were locked:
-/// they wait again.
+/// Of the prompts that are to die with a text, those whose texts a retry gave another try before
+/// the jobs were locked: they wait again.
 async fn revived(tx: &mut Tx, prompts: &[Told]) -> Result<HashSet<(i64, i64)>, Error> {
-    let doomed: Vec<&Told> = prompts.iter().filter(|prompt| prompt.dead).collect();
+    let doomed: Vec<&Told> = prompts.iter().filter(|prompt| prompt.is_dead()).collect();
     if doomed.is_empty() {
         return Ok(HashSet::new());
     }
@@ -346,7 +322,11 @@ async fn revived(tx: &mut Tx, prompts: &[Told]) -> Result<HashSet<(i64, i64)>, E
 }
 
 /// Forgets the rows whose prompts were all told: all of them, or those before the last prompt's.
-async fn remember(tx: &mut Tx, spreading: &[Spreading], last: Option<&Told>) -> Result<(), Error> {
+pub(super) async fn remember(
+    tx: &mut Tx,
+    spreading: &[Spreading],
+    last: Option<&Told>,
+) -> Result<(), Error> {
     let whole: BTreeSet<i64> = spreading
         .iter()
         .map(|text| text.id)

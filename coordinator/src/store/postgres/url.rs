@@ -1,8 +1,8 @@
 //! The job store's URL: one server, or several of which one takes writes.
 //!
-//! `postgres://user:password@one:5432,two:5433/database?target_session_attrs=read-write`, as libpq understands it. Our
-//! own reading, because sqlx knows one host only; each server then becomes sqlx's options. Parameters are named in
-//! errors, their values only where they can hold no secret.
+//! `postgres://user:password@one:5432,two:5433/database?target_session_attrs=read-write`, as libpq
+//! understands it. Our own reading, because sqlx knows one host only; each server then becomes
+//! sqlx's options. Parameters are named in errors, their values only where they can hold no secret.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -55,8 +55,10 @@ impl Server {
     /// The folder of its socket, where it is reached by one.
     pub(super) fn socket(&self) -> Option<String> {
         match self.options.get_socket() {
-            Some(folder) => Some(folder.display().to_string()),
-            None => Some(self.options.get_host()).filter(|host| host.starts_with('/')).map(str::to_owned),
+            Some(folder) => Some(folder.to_string_lossy().into_owned()),
+            None => Some(self.options.get_host())
+                .filter(|host| host.starts_with('/'))
+                .map(str::to_owned),
         }
     }
 
@@ -104,7 +106,10 @@ pub(super) fn parse(url: &str) -> Result<Target, UserError> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
-    if path.contains(['@', '#']) || query.contains('#') || (query.contains('@') && !authority.contains('@')) {
+    if path.contains(['@', '#'])
+        || query.contains('#')
+        || (query.contains('@') && !authority.contains('@'))
+    {
         return Err(refused(
             "a /, ?, # or @ stands where none can",
             "a password with these written as %2F, %3F, %23 and %40",
@@ -148,7 +153,8 @@ impl Parts {
     fn parameter(&mut self, key: &str, value: &str) -> Result<(), UserError> {
         let one_of = |values: &[&str]| {
             let good = value.is_empty() || values.contains(&value);
-            good.then_some(()).ok_or_else(|| refused(&format!("{key} is {value:?}"), &values.join(", ")))
+            good.then_some(())
+                .ok_or_else(|| refused(&format!("{key} is {value:?}"), &values.join(", ")))
         };
         match key {
             "host" | "hostaddr" if !value.is_empty() => {
@@ -167,12 +173,12 @@ impl Parts {
             }
             // The system's are what is used without it.
             "sslrootcert" if value == "system" => {}
-            "user" | "password" | "dbname" | "application_name" | "options" | "sslrootcert" | "sslcert"
-            | "sslkey" => self.tell(key, value),
+            "user" | "password" | "dbname" | "application_name" | "options" | "sslrootcert"
+            | "sslcert" | "sslkey" => self.tell(key, value),
             "connect_timeout" => {
-                let seconds: i64 = value
-                    .parse()
-                    .map_err(|_| refused(&format!("connect_timeout is {value:?}"), "whole seconds"))?;
+                let seconds: i64 = value.parse().map_err(|_| {
+                    refused(&format!("connect_timeout is {value:?}"), "whole seconds")
+                })?;
                 // 0 and less is for ever to libpq, where a person waits.
                 self.connect = u64::try_from(seconds)
                     .ok()
@@ -210,7 +216,10 @@ impl Parts {
             }
         };
         if ports.len() > MOST {
-            return Err(refused(&format!("it has {} hosts", ports.len()), &format!("at most {MOST}")));
+            return Err(refused(
+                &format!("it has {} hosts", ports.len()),
+                &format!("at most {MOST}"),
+            ));
         }
         let mut hosts: Vec<Option<String>> = self.hosts.into_iter().map(Some).collect();
         if hosts.is_empty() {
@@ -225,9 +234,10 @@ impl Parts {
             for (key, value) in told.chain(place).chain(port) {
                 url += &format!("{key}={}&", encoded(&value));
             }
-            let options =
-                PgConnectOptions::from_str(&url).map_err(|error| refused(&error.to_string(), FORM))?;
-            // A pooler refuses settings at connecting that it does not know; this one changes nothing for us.
+            let options = PgConnectOptions::from_str(&url)
+                .map_err(|error| refused(&error.to_string(), FORM))?;
+            // A pooler refuses settings at connecting that it does not know; this one changes
+            // nothing for us.
             let options = options.extra_float_digits(None).statement_cache_capacity(STATEMENTS);
             Ok(Server { options })
         };
@@ -237,7 +247,10 @@ impl Parts {
 }
 
 fn refused(why: &str, accepted: &str) -> UserError {
-    UserError::invalid("database", format!("the job store's URL cannot be read: {why}; accepted: {accepted}"))
+    UserError::invalid(
+        "database",
+        format!("the job store's URL cannot be read: {why}; accepted: {accepted}"),
+    )
 }
 
 /// `host`, `host:port`, `[::1]:port`, `%2Frun%2Fpostgresql`.
@@ -286,7 +299,8 @@ fn port(text: &str) -> Result<Option<u16>, UserError> {
 
 /// Undoes `%40` and the like.
 fn decoded(what: &str, text: &str) -> Result<String, UserError> {
-    let wrong = || refused(&format!("{what} holds a % that begins no character"), "% written as %25");
+    let wrong =
+        || refused(&format!("{what} holds a % that begins no character"), "% written as %25");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -296,9 +310,11 @@ fn decoded(what: &str, text: &str) -> Result<String, UserError> {
             continue;
         }
         let (digits, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
-        let digits =
-            std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-        bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?);
+        let digits = std::str::from_utf8(digits)
+            .ok()
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        bytes
+            .push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?);
         rest = after;
     }
     let text = String::from_utf8(bytes).map_err(|_| wrong())?;
@@ -307,7 +323,9 @@ fn decoded(what: &str, text: &str) -> Result<String, UserError> {
 
 fn encoded(text: &str) -> String {
     let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            char::from(byte).to_string()
+        }
         byte => format!("%{byte:02X}"),
     };
     text.bytes().map(byte).collect()
@@ -331,8 +349,14 @@ mod tests {
                 "postgres://u:p@one:5432,two:5433/farm?target_session_attrs=read-write",
                 &["one:5432", "two:5433"],
             ),
-            ("postgres://u:p@one,two,three/farm?port=7000", &["one:7000", "two:7000", "three:7000"]),
-            ("postgres://u:p@[::1]:5433,[fe80::1%25eth0]/farm", &["[::1]:5433", "[fe80::1%eth0]:5432"]),
+            (
+                "postgres://u:p@one,two,three/farm?port=7000",
+                &["one:7000", "two:7000", "three:7000"],
+            ),
+            (
+                "postgres://u:p@[::1]:5433,[fe80::1%25eth0]/farm",
+                &["[::1]:5433", "[fe80::1%eth0]:5432"],
+            ),
             ("postgres://u:p@%2Frun%2Fpostgresql:5433/farm", &["/run/postgresql/.s.PGSQL.5433"]),
             ("postgres://u:p@/farm?host=/run/postgresql", &["/run/postgresql/.s.PGSQL.5432"]),
             ("postgres:///farm?host=a,b&port=1,2&user=u", &["a:1", "b:2"]),
@@ -345,8 +369,9 @@ mod tests {
 
     #[test]
     fn users_passwords_and_databases_arrive_whole_and_are_not_shown() {
-        let target = parse("postgres://me%40corp:a%20p:@%2F%25%26+%3D@one,two/my%20farm?connect_timeout=9")
-            .expect("a URL");
+        let target =
+            parse("postgres://me%40corp:a%20p:@%2F%25%26+%3D@one,two/my%20farm?connect_timeout=9")
+                .expect("a URL");
         assert_eq!(target.connect, Duration::from_secs(9));
         for server in &target.servers {
             assert_eq!((server.user(), server.database()), ("me@corp", "my farm"));
@@ -372,7 +397,10 @@ mod tests {
             ("postgres://u:s3cret@[::1/farm", "not closed"),
             ("postgres://u:s3cret@one,,two/farm", "a host is empty"),
             ("postgres://u:s3cret@one,two,three/farm?port=1,2", "3 hosts and 2 ports"),
-            ("postgres://u:s3cret@db/farm?target_session_attrs=standby", "read-write, primary, any"),
+            (
+                "postgres://u:s3cret@db/farm?target_session_attrs=standby",
+                "read-write, primary, any",
+            ),
             ("postgres://u:s3cret@db/farm?sslmode=sometimes", "verify-full"),
             ("postgres://u:s3cret@db/farm?pgbouncer=true", "\"pgbouncer\", which is not known"),
             ("postgres://u:s3cret@db/farm?passwd=s3cret", "\"passwd\", which is not known"),
@@ -381,7 +409,11 @@ mod tests {
             ("postgres://u:s3cret@db/fa\nrm", "control character"),
         ] {
             let error = parse(url).expect_err(url);
-            assert_eq!((error.field.as_deref(), error.code.exit_code()), (Some("database"), 2), "{url}");
+            assert_eq!(
+                (error.field.as_deref(), error.code.exit_code()),
+                (Some("database"), 2),
+                "{url}"
+            );
             let message = error.message;
             assert!(message.contains(said) && message.contains("accepted:"), "{url}: {message}");
             assert!(!message.contains("s3cret") && !message.contains('\n'), "{url}: {message}");

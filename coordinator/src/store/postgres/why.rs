@@ -1,5 +1,6 @@
-//! Why a Postgres cannot be used, in one sentence that names its address and never a password: the cause, and what would
-//! help. Asked before the pool, which repeats what is refused and then only says that time is up.
+//! Why a Postgres cannot be used, in one sentence that names its address and never a password: the
+//! cause, and what would help. Asked before the pool, which repeats what is refused and then only
+//! says that time is up.
 
 use std::{io, time::Duration};
 
@@ -53,7 +54,9 @@ pub(super) async fn silent(server: &Server, waited: Duration) -> UserError {
 /// Why a connection was not made.
 pub(super) async fn cannot_connect(server: &Server, error: &sqlx::Error) -> UserError {
     match error {
-        sqlx::Error::Database(said) => refused(server, fault::state(error).as_deref(), said.message()),
+        sqlx::Error::Database(said) => {
+            refused(server, fault::state(error).as_deref(), said.message())
+        }
         sqlx::Error::Tls(said) => no_tls(server, &said.to_string()),
         sqlx::Error::Io(error) => unreachable(server, error).await,
         sqlx::Error::Protocol(said) => ended(server, said).await,
@@ -74,7 +77,8 @@ fn refused(server: &Server, state: Option<&str>, said: &str) -> UserError {
              characters in them are written %40, %2F and so on)"
         )),
         "28000" if said.contains("pg_hba.conf") => {
-            let tls = if said.contains("no encryption") { ", or with TLS (sslmode=require)" } else { "" };
+            let tls =
+                if said.contains("no encryption") { ", or with TLS (sslmode=require)" } else { "" };
             unusable(format!(
                 "Postgres at {server} does not let user {user:?} into database {database:?} from here ({said}); add a \
                  line to its pg_hba.conf, or connect as somebody else{tls}"
@@ -101,12 +105,14 @@ fn refused(server: &Server, state: Option<&str>, said: &str) -> UserError {
         "0A000" if said.contains("unsupported frontend protocol") => {
             unusable(format!("Postgres at {server} is too old for this Darkroom ({said})"))
         }
-        state if ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => passes(format!(
-            "Postgres at {server} does not take the connection now ({said}; SQLSTATE {state})"
-        )),
-        state => {
-            unusable(format!("Postgres at {server} does not take the connection ({said}; SQLSTATE {state})"))
+        state if ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => {
+            passes(format!(
+                "Postgres at {server} does not take the connection now ({said}; SQLSTATE {state})"
+            ))
         }
+        state => unusable(format!(
+            "Postgres at {server} does not take the connection ({said}; SQLSTATE {state})"
+        )),
     }
 }
 
@@ -146,10 +152,48 @@ fn no_tls(server: &Server, said: &str) -> UserError {
              sslmode=prefer"
         ));
     }
+    if let Some(error) = certificate(server, said) {
+        return error;
+    }
     wrong(format!(
         "no TLS connection to Postgres at {server} with sslmode {mode} ({said}); check the server's certificate, and \
          sslrootcert in --database"
     ))
+}
+
+/// What is wrong with the server's certificate, if that is what rustls says.
+fn certificate(server: &Server, said: &str) -> Option<UserError> {
+    let said = said.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let told = |what: &str| format!("the certificate of Postgres at {server} {what}");
+    // Another authority of the same name signs so that nothing fits.
+    if has(&["unknownissuer", "unknown issuer", "badsignature"]) {
+        return Some(wrong(told(
+            "is signed by nobody who is trusted here; name the file of its authority with sslrootcert in --database",
+        )));
+    }
+    if has(&["not valid for name", "notvalidforname"]) {
+        return Some(wrong(told(
+            "is for another host; name the server in --database as its certificate does, or let it be any host's with \
+             sslmode=verify-ca",
+        )));
+    }
+    if has(&["expired"]) {
+        return Some(unusable(told(
+            "has expired; have it renewed, or correct the clock of this machine",
+        )));
+    }
+    if has(&["not valid yet", "notvalidyet"]) {
+        return Some(unusable(told(
+            "is not valid yet; correct the clock of this machine, or have another made",
+        )));
+    }
+    if has(&["causedasendentity"]) {
+        return Some(unusable(told(
+            "is an authority's (CA:TRUE), which no server's may be; have one made for the server",
+        )));
+    }
+    None
 }
 
 async fn unreachable(server: &Server, error: &io::Error) -> UserError {
@@ -159,10 +203,12 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
             Kind::NotFound => passes(format!(
                 "there is no socket {server}; check its folder and port in --database, and that Postgres runs"
             )),
-            Kind::PermissionDenied => unusable(format!("this user may not open the socket {server}; let it")),
-            Kind::ConnectionRefused => {
-                passes(format!("nobody listens on the socket {server}; start Postgres, or check --database"))
+            Kind::PermissionDenied => {
+                unusable(format!("this user may not open the socket {server}; let it"))
             }
+            Kind::ConnectionRefused => passes(format!(
+                "nobody listens on the socket {server}; start Postgres, or check --database"
+            )),
             _ => passes(format!("Postgres at {server} cannot be reached ({error})")),
         };
     }
@@ -170,9 +216,14 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
         Kind::ConnectionRefused => passes(format!(
             "nothing listens at {server}, where Postgres should be; start it, or correct host and port in --database"
         )),
-        Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted => {
-            ended(server, &error.to_string()).await
-        }
+        Kind::UnexpectedEof
+        | Kind::ConnectionReset
+        | Kind::BrokenPipe
+        | Kind::ConnectionAborted => ended(server, &error.to_string()).await,
+        // No host is missing in these words; a file is.
+        Kind::NotFound => wrong(format!(
+            "a file of certificates for Postgres at {server} is not there; check sslrootcert, sslcert and sslkey in --database"
+        )),
         // What rustls says of certificates comes so.
         Kind::InvalidData if !matches!(server.options.get_ssl_mode(), PgSslMode::Disable) => {
             // As well as anything that answers our question for TLS with an S.
@@ -212,16 +263,21 @@ fn unknown_host(server: &Server, error: &io::Error) -> UserError {
     let host = server.options.get_host();
     // A name server that is out of reach says so; any other says that there is no such name.
     if error.to_string().contains("Temporary") {
-        return passes(format!("host {host:?} cannot be looked up now ({error}); try again in a moment"));
+        return passes(format!(
+            "host {host:?} cannot be looked up now ({error}); try again in a moment"
+        ));
     }
     wrong(format!("host {host:?} is not known ({error}); check the host in --database"))
 }
 
 fn not_postgres(server: &Server, what: &str) -> UserError {
-    wrong(format!("what answers at {server} is {what}, not Postgres; check host and port in --database"))
+    wrong(format!(
+        "what answers at {server} is {what}, not Postgres; check host and port in --database"
+    ))
 }
 
-/// Who else answers there. A line of HTTP makes each of those say something by which it is known; a Postgres closes.
+/// Who else answers there. A line of HTTP makes each of those say something by which it is known; a
+/// Postgres closes.
 async fn stranger(server: &Server) -> Option<&'static str> {
     if server.socket().is_some() {
         return None;

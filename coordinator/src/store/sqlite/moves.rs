@@ -1,18 +1,22 @@
-//! The one place where image rows change: bulk moves from an expected state to the next, with versions, counters and
-//! the job's end in the same transaction.
+//! The one place where image rows change: bulk moves from an expected state to the next, with
+//! versions, counters and the job's end in the same transaction.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use darkroom_core::{
+    guard::{self, Guard},
     id::JobId,
-    image_state::{ImageProgress, ImageState},
 };
+use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     Error, Tx,
-    rows::{column, job_id, to_json},
+    rows::{column, job_id, number, parse, stage_name, to_json},
 };
-use crate::store::change::{LastError, Move};
+use crate::store::{
+    change::{self, LastError, Move},
+    tally::{self, Counter},
+};
 
 /// What moves came to.
 #[derive(Default)]
@@ -81,7 +85,7 @@ fn columns(one: &Move) -> Result<serde_json::Value, Error> {
     let (error, code, message) = match &one.error {
         LastError::Keep => ("keep", "", ""),
         LastError::Clear => ("clear", "", ""),
-        LastError::Set { code, message } => ("set", code.as_str(), message.as_str()),
+        LastError::Set { code, message } => ("set", code.name(), message.as_str()),
     };
     Ok(serde_json::json!([
         one.job,
@@ -95,7 +99,7 @@ fn columns(one: &Move) -> Result<serde_json::Value, Error> {
         to.generation,
         to.dispatch,
         to.failures,
-        to_json(&to.hosts)?,
+        to_json(&to.places)?,
         u8::from(to.suspect),
         error,
         code,
@@ -108,6 +112,7 @@ struct StageDelta {
     ready: i64,
     dispatched: i64,
     passed: i64,
+    stopped: i64,
 }
 
 #[derive(Default)]
@@ -119,18 +124,15 @@ struct JobDelta {
 }
 
 impl JobDelta {
-    fn add(&mut self, image: &ImageProgress, sign: i64) {
-        match image.state {
-            ImageState::Waiting => {}
-            ImageState::Ready => self.stages.entry(image.stage).or_default().ready += sign,
-            ImageState::Dispatched => self.stages.entry(image.stage).or_default().dispatched += sign,
-            ImageState::Done => self.done += sign,
-            ImageState::Dead => self.dead += sign,
-            ImageState::Cancelled => self.cancelled += sign,
-        }
-        let passed = image.stage + usize::from(image.state == ImageState::Done);
-        for stage in 0..passed {
-            self.stages.entry(stage).or_default().passed += sign;
+    fn add(&mut self, counter: Counter, count: i64) {
+        match counter {
+            Counter::Ready(stage) => self.stages.entry(stage).or_default().ready += count,
+            Counter::Dispatched(stage) => self.stages.entry(stage).or_default().dispatched += count,
+            Counter::Passed(stage) => self.stages.entry(stage).or_default().passed += count,
+            Counter::Stopped(stage) => self.stages.entry(stage).or_default().stopped += count,
+            Counter::Done => self.done += count,
+            Counter::Dead => self.dead += count,
+            Counter::Cancelled => self.cancelled += count,
         }
     }
 }
@@ -139,8 +141,8 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
     let mut deltas: BTreeMap<i64, JobDelta> = BTreeMap::new();
     for one in moves {
         let delta = deltas.entry(one.job).or_default();
-        delta.add(&one.from, -1);
-        delta.add(&one.to, 1);
+        let of = (&one.from, &one.to);
+        tally::moved(of, one.stages, |counter, count| delta.add(counter, count));
     }
     let jobs: Vec<_> = deltas
         .iter()
@@ -163,13 +165,15 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
         .iter()
         .flat_map(|(job, delta)| delta.stages.iter().map(move |(stage, delta)| (job, stage, delta)))
         .filter(|(_, _, delta)| **delta != StageDelta::default())
-        .map(|(job, stage, delta)| (job, column(*stage), delta.ready, delta.dispatched, delta.passed))
+        .map(|(job, stage, delta)| {
+            (job, column(*stage), delta.ready, delta.dispatched, delta.passed, delta.stopped)
+        })
         .collect();
     if !stages.is_empty() {
         sqlx::query(
             "UPDATE job_stages
              SET ready = ready + (d.value ->> 2), dispatched = dispatched + (d.value ->> 3),
-                 passed = passed + (d.value ->> 4)
+                 passed = passed + (d.value ->> 4), stopped = stopped + (d.value ->> 5)
              FROM json_each(?1) AS d
              WHERE job_stages.job = d.value ->> 0 AND job_stages.stage = d.value ->> 1",
         )
@@ -180,21 +184,50 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
     Ok(())
 }
 
-/// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a retry, the
-/// counters say nothing about the end.
+/// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a
+/// command, the counters say nothing about the end. The state is the one that
+/// [`JobEvent::Finish`](darkroom_core::job_state::JobEvent::Finish) leads to.
 pub(super) async fn finish(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
-    let ids: Vec<String> = sqlx::query_scalar(
+    let ids: Vec<String> = sqlx::query_scalar(guard::text(
+        Guard::EndAfterCommands,
         "UPDATE jobs
-         SET state = CASE WHEN dead > 0 THEN 'failed' ELSE 'done' END,
+         SET state = CASE WHEN dead > 0 THEN 'failed' WHEN done > 0 THEN 'done' ELSE 'cancelled' END,
              manifest = 'pending', manifest_key = NULL, manifest_sha256 = NULL,
              finished_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
          WHERE seq IN (SELECT value FROM json_each(?1))
            AND state IN ('active', 'paused') AND follow IS NULL
            AND images > 0 AND done + dead + cancelled = images
+           AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)
          RETURNING id",
-    )
+        "AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)",
+        "",
+    ))
     .bind(seqs)
     .fetch_all(&mut **tx)
     .await?;
     ids.iter().map(|id| job_id(id)).collect()
+}
+
+/// The tasks of dispatched images of a job that applied moves cancelled.
+pub(super) async fn withdrawn(
+    tx: &mut Tx,
+    (job, seq): (JobId, i64),
+    moves: &[Move],
+    applied: &HashSet<(i64, i64)>,
+) -> Result<Vec<(PoolId, TaskKey)>, Error> {
+    let tasks = change::withdrawn(job, moves, applied)?;
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(i64, String, String)> =
+        sqlx::query_as("SELECT stage, name, pool FROM job_stages WHERE job = ?1 AND stage >= 0")
+            .bind(seq)
+            .fetch_all(&mut **tx)
+            .await?;
+    let mut pools = BTreeMap::new();
+    for (stage, name, pool) in rows {
+        let pool = PoolId { stage: stage_name(name)?, digest: parse(&pool)? };
+        pools.insert(number::<usize>(stage)?, pool);
+    }
+    change::with_pools(tasks, &pools)
 }

@@ -1,8 +1,9 @@
-//! Keeping the notes on a job's texts; see [`crate::store::notes`] for what is told of them.
+//! Keeping the notes on a job's texts; see [`crate::store::notes`] for what is told of
+//! them.
 
 use std::collections::HashMap;
 
-use super::{Error, Tx, dispatch::list};
+use super::{Error, Tx, rows::list};
 use crate::store::notes::{COUNTED, NOTES};
 
 /// Adds the notes of texts that were encoded before a chunk of a job's prompts came.
@@ -48,8 +49,8 @@ pub(super) async fn note_received(tx: &mut Tx, job: i64, range: (i64, i64)) -> R
     Ok(())
 }
 
-/// Adds the notes of texts that were encoded now to the jobs (a JSON list of `seq`) that need them: of the prompts that
-/// have come so far, the images of all that wait are counted.
+/// Adds the notes of texts that were encoded now to the jobs (a JSON list of `seq`) that need them:
+/// of the prompts that have come so far, the images of all that wait are counted.
 pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) -> Result<(), Error> {
     let noted: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT t.job, e.id
@@ -73,7 +74,8 @@ pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) ->
     Ok(())
 }
 
-/// Adds the notes of one text in all its roles, while there is room for them. Returns how many were there to add.
+/// Adds the notes of one text in all its roles, while there is room for them. Returns how many were
+/// there to add.
 async fn note_text(tx: &mut Tx, job: i64, embedding: i64) -> Result<i64, Error> {
     let done = sqlx::query(
         "WITH used (role, first_index, line, images) AS (

@@ -1,17 +1,18 @@
-//! Opening the database file: pragmas, an integrity check, migrations, and one clear sentence when it cannot be used.
+//! Opening the database file: pragmas, an integrity check, migrations, and one clear sentence when
+//! it cannot be used.
 
-use std::{path::Path, time::Duration};
+use std::{io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
 use sqlx::{
     SqlitePool,
-    migrate::{MigrateError, Migrator},
+    migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use uuid::Uuid;
 
 use super::{Error, SqliteStore};
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+use crate::store::migrations::SQLITE;
+use darkroom_core::shown::shown_path;
 
 /// Readers beside the one writer.
 const READERS: u32 = 4;
@@ -25,18 +26,21 @@ impl SqliteStore {
     /// Opens the record in `path`, making it if it is not there.
     ///
     /// # Errors
-    /// [`Error::Unusable`] in one sentence that names the file: damaged, made by a newer Darkroom, not to be opened.
+    /// [`Error::Unusable`] in one sentence that names the file: damaged, made by a newer Darkroom,
+    /// not to be opened.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         Self::open_within(path, u64::MAX).await
     }
 
-    /// As [`open`](Self::open), for a file that may grow to `max_bytes`; beyond, writing fails as on a full disk.
+    /// As [`open`](Self::open), for a file that may grow to `max_bytes`; beyond, writing fails as
+    /// on a full disk.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_within(path: &Path, max_bytes: u64) -> Result<Self, Error> {
         let max_pages = (max_bytes / PAGE_BYTES).min(MOST_PAGES);
-        // WAL with FULL: a committed transaction is on disk before the submit it belongs to is acknowledged.
+        // WAL with FULL: a committed transaction is on disk before the submit it belongs to is
+        // acknowledged.
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -47,14 +51,19 @@ impl SqliteStore {
             .pragma("cache_size", "-32768")
             .pragma("max_page_count", max_pages.to_string())
             .statement_cache_capacity(200);
-        // Made here, since SQLite would make it with fewer permissions than the umask leaves. What keeps it from being made,
-        // SQLite says.
-        let _ = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        // Made here, since SQLite would let others read it: prompts are in it. The files that SQLite
+        // puts beside it get its permissions. What keeps it from being made, SQLite says.
+        let _ = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
         let pool = |connections: u32| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).idle_timeout(None)
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE)
+                .idle_timeout(None)
         };
-        let writer =
-            pool(1).connect_with(options.clone()).await.map_err(|error| cannot_open(path, &error))?;
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|error| cannot_open(path, &error))?;
         check(path, &writer).await?;
         check_mode(path, &writer).await?;
         migrate(path, &writer).await?;
@@ -82,21 +91,21 @@ async fn check_mode(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
 }
 
 async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    MIGRATIONS.run(writer).await.map_err(|error| match error {
+    let newest = SQLITE.iter().map(|migration| migration.version).max().unwrap_or(0);
+    SQLITE.run(writer).await.map_err(|error| match error {
         MigrateError::VersionMissing(version) => Error::Unusable(format!(
             "{} was made by a newer Darkroom (schema {version}, this one knows {newest}); run that version, or \
              choose another state folder",
-            path.display()
+            shown_path(path)
         )),
         MigrateError::VersionMismatch(version) => Error::Unusable(format!(
             "{} was made by another build of Darkroom (schema {version} differs); run that build, or choose \
              another state folder",
-            path.display()
+            shown_path(path)
         )),
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => cannot_open(path, &error),
         other => {
-            Error::Unusable(format!("{} cannot be brought up to schema {newest}: {other}", path.display()))
+            Error::Unusable(format!("{} cannot be brought up to schema {newest}: {other}", shown_path(path)))
         }
     })
 }
@@ -111,7 +120,8 @@ async fn farm_id(path: &Path, writer: &SqlitePool) -> Result<Uuid, Error> {
     .execute(writer)
     .await
     .map_err(|error| cannot_open(path, &error))?;
-    let id: Result<String, sqlx::Error> = sqlx::query_scalar("SELECT id FROM farm").fetch_one(writer).await;
+    let id: Result<String, sqlx::Error> =
+        sqlx::query_scalar("SELECT id FROM farm").fetch_one(writer).await;
     let id = id.map_err(|error| cannot_open(path, &error))?;
     Uuid::try_parse(&id).map_err(|_| Error::Corrupt(format!("farm id {id:?}")))
 }
@@ -127,40 +137,49 @@ fn cannot_open(path: &Path, error: &sqlx::Error) -> Error {
         Some(13) => Error::Full,
         Some(5 | 6) => Error::Unusable(format!(
             "{} is locked by another process; stop the other farm, or choose another state folder",
-            path.display()
+            shown_path(path)
         )),
-        Some(8) => Error::Unusable(format!(
+        // Beside a file that it may not write SQLite makes no other, and only says that it cannot.
+        code @ Some(8 | 14) if code == Some(8) || is_read_only(path) => Error::Unusable(format!(
             "{} is read-only for this user, or lies on a read-only file system; let this user write the file and its \
              folder, or choose another state folder",
-            path.display()
+            shown_path(path)
         )),
         Some(14) => Error::Unusable(format!(
             "{} cannot be opened or made; its folder must be there, and this user must be allowed to write in it",
-            path.display()
+            shown_path(path)
         )),
         Some(10) => Error::Unusable(format!(
             "the disk or file system of {} fails ({error}); look at it, or choose another state folder",
-            path.display()
+            shown_path(path)
         )),
-        _ => Error::Unusable(format!("{} cannot be opened: {error}", path.display())),
+        _ => Error::Unusable(format!("{} cannot be opened: {error}", shown_path(path))),
     }
 }
 
-/// SQLite's codes where a lock or a piece of shared memory cannot be had: `IOERR_LOCK`, `_RDLOCK`, `_UNLOCK`,
-/// `_CHECKRESERVEDLOCK`, `_SHMOPEN`, `_SHMSIZE`, `_SHMLOCK`, `_SHMMAP`, and `PROTOCOL`.
+/// Whether the file exists but is read-only.
+fn is_read_only(path: &Path) -> bool {
+    let opened = std::fs::OpenOptions::new().append(true).open(path);
+    opened.is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    })
+}
+
+/// SQLite's codes where a lock or a piece of shared memory cannot be had: `IOERR_LOCK`, `_RDLOCK`,
+/// `_UNLOCK`, `_CHECKRESERVEDLOCK`, `_SHMOPEN`, `_SHMSIZE`, `_SHMLOCK`, `_SHMMAP`, and `PROTOCOL`.
 const OF_THE_MOUNT: [u32; 9] = [3850, 2314, 2058, 3594, 4618, 4874, 5130, 5386, 15];
 
 fn lacking(path: &Path, how: &str) -> Error {
     Error::Unusable(format!(
         "{} cannot be used where it is: its file system lacks the locks or the shared memory that SQLite needs ({how}); \
          choose a state folder on a local disk",
-        path.display()
+        shown_path(path)
     ))
 }
 
 fn damaged(path: &Path, how: &str) -> Error {
     Error::Unusable(format!(
         "{} is damaged or not a Darkroom database ({how}); restore it from a backup, or move it away to begin anew",
-        path.display()
+        shown_path(path)
     ))
 }

@@ -1,86 +1,83 @@
-//! Between rows and the domain's words.
+//! Between columns and the domain's words, where SQLite has its own form of a value: hashes and ids
+//! are text, and a list is JSON.
 
-use std::{fmt::Display, str::FromStr};
+use std::collections::HashMap;
 
 use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
-    id::JobId,
-    image_state::{ImageProgress, ImageState},
+    id::{ImageId, JobId},
+    text_state::Outlook,
 };
-use serde::{Serialize, de::DeserializeOwned};
 
 use super::Error;
+pub(super) use crate::store::columns::{
+    column, from_json, image_seed, number, outlook_of, parse, seed_column, stage_name, to_json,
+};
 
-/// An image's progress as its columns.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub(super) struct ProgressRow {
-    pub(super) job: i64,
-    pub(super) idx: i64,
-    pub(super) prompt: i64,
-    pub(super) state: String,
-    pub(super) stage: i64,
-    pub(super) generation: i64,
-    pub(super) dispatch: i64,
-    pub(super) failures: i64,
-    pub(super) hosts: String,
-    pub(super) suspect: bool,
+/// A job's id.
+pub(super) type IdColumn = String;
+/// A digest.
+pub(super) type HashColumn = String;
+/// A number that Postgres keeps in 16 bits.
+pub(super) type Small = i64;
+/// A number that Postgres keeps in 32 bits.
+pub(super) type Int = i64;
+/// Where something failed.
+pub(super) type Places = String;
+
+pub(super) fn id_column(job: JobId) -> IdColumn {
+    job.to_string()
 }
 
-impl ProgressRow {
-    pub(super) fn progress(&self) -> Result<ImageProgress, Error> {
-        Ok(ImageProgress {
-            state: parse::<ImageState>(&self.state)?,
-            stage: number(self.stage)?,
-            generation: number(self.generation)?,
-            dispatch: number(self.dispatch)?,
-            failures: number(self.failures)?,
-            hosts: if self.hosts == "[]" { Vec::new() } else { from_json(&self.hosts)? },
-            suspect: self.suspect,
-        })
+pub(super) fn digest_column(digest: Digest) -> HashColumn {
+    digest.to_string()
+}
+
+pub(super) fn digest(column: &str) -> Result<Digest, Error> {
+    parse(column)
+}
+
+pub(super) fn places(column: &str) -> Result<Vec<String>, Error> {
+    if column == "[]" { Ok(Vec::new()) } else { from_json(column) }
+}
+
+/// Text that a TEXT column takes: all of it.
+pub(super) fn text_column(text: &str) -> &str {
+    text
+}
+
+/// Digests for a bulk statement.
+pub(super) fn digests(digests: &[Digest]) -> Result<String, Error> {
+    to_json(digests)
+}
+
+/// As the columns `encoded` of `prompts` and `job_texts` have it.
+pub(super) fn outlook_column(outlook: Outlook) -> i64 {
+    match outlook {
+        Outlook::Waits => 0,
+        Outlook::Encoded => 1,
+        Outlook::Dead => 2,
     }
 }
 
-/// A number that its column only holds within the type's range.
-pub(super) fn number<T: TryFrom<i64>>(value: i64) -> Result<T, Error> {
-    T::try_from(value).map_err(|_| Error::Corrupt(format!("number {value} out of range")))
-}
-
-/// A number as a column; what exceeds 63 bits cannot be there.
-pub(super) fn column(value: impl TryInto<i64>) -> i64 {
-    value.try_into().unwrap_or(i64::MAX)
-}
-
-pub(super) fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, Error> {
-    text.parse().map_err(|error: T::Err| Error::Corrupt(error.to_string()))
-}
+/// Job and prompt of images.
+pub(super) type Prompts = HashMap<ImageId, (i64, i64)>;
 
 pub(super) fn job_id(text: &str) -> Result<JobId, Error> {
     parse(text)
-}
-
-pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
-    serde_json::from_str(text).map_err(|error| Error::Corrupt(error.to_string()))
-}
-
-pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
 pub(super) fn artifact(key: String, sha256: &str, size: i64) -> Result<ArtifactRef, Error> {
     Ok(ArtifactRef { key, sha256: parse::<Digest>(sha256)?, size: number(size)? })
 }
 
-/// A seed as a column: the same 64 bits.
-pub(super) fn seed_column(seed: u64) -> i64 {
-    i64::from_le_bytes(seed.to_le_bytes())
+/// Numbers for a bulk statement, as a JSON list.
+pub(super) fn list(numbers: &[i64]) -> Result<String, Error> {
+    to_json(numbers)
 }
 
-pub(super) fn seed(column: i64) -> u64 {
-    u64::from_le_bytes(column.to_le_bytes())
-}
-
-/// Seed of an image from its prompt's first: seed, seed + 1, …, wrapping.
-pub(super) fn image_seed(first_seed: i64, first_index: i64, idx: i64) -> u64 {
-    seed(first_seed.wrapping_add(idx.wrapping_sub(first_index)))
+/// Names for a bulk statement.
+pub(super) fn names(names: &[&str]) -> Result<String, Error> {
+    to_json(names)
 }

@@ -1,5 +1,5 @@
-//! The kernels, compiled for the CPU with a thread for each lane, beside libtorch. What that cannot show is told by
-//! `make check-gpu`.
+//! Compares the kernels with libtorch. Here they are compiled for the CPU, with one thread per
+//! lane; `make check-gpu` tests the rest.
 
 use std::ffi::c_void;
 use std::path::Path;
@@ -13,7 +13,7 @@ type RunOnHost = unsafe extern "C" fn(i32, u32, u32, *const c_void) -> usize;
 /// `on_host.cpp`, compiled and loaded.
 pub(super) struct Host {
     run: RunOnHost,
-    /// A kernel that does not run.
+    /// A kernel that is not run.
     left_out: Option<usize>,
 }
 
@@ -58,12 +58,14 @@ impl Host {
         if self.left_out == Some(index) {
             return Ok(());
         }
-        // One kernel at a time: its blocks share memory of the whole library.
+        // One kernel at a time, because its blocks share memory of the whole library.
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: `argument` is what the kernel of this index takes, with addresses of tensors that live.
+        // SAFETY: `argument` is what the kernel of this index takes, with addresses of tensors that
+        // live.
         let size = unsafe { (self.run)(index as i32, x as u32, y as u32, argument) };
-        let expected = if index < 6 { size_of::<NormArguments>() } else { size_of::<SumArguments>() };
+        let expected =
+            if index < 6 { size_of::<NormArguments>() } else { size_of::<SumArguments>() };
         assert_eq!(size, expected, "both sides agree on the argument of {}", NAMES[index]);
         Ok(())
     }
@@ -75,7 +77,7 @@ fn wide(values: &Tensor) -> Tensor {
     values.unsqueeze(-1).unsqueeze(-1)
 }
 
-/// A normalisation of `own + behind` channels and what libtorch makes of the same.
+/// A normalisation of `own + behind` channels, and libtorch's result for the same.
 struct Case {
     size: [i64; 2],
     own: i64,
@@ -90,7 +92,16 @@ struct Case {
 impl Case {
     fn of(size: [i64; 2], own: i64, groups: i64) -> Self {
         let (activation, behind) = (None, 0);
-        Self { size, own, behind, groups, activation, scale_shift: false, added: false, bias_before: false }
+        Self {
+            size,
+            own,
+            behind,
+            groups,
+            activation,
+            scale_shift: false,
+            added: false,
+            bias_before: false,
+        }
     }
 
     /// What the kernels make of three rows, and what libtorch makes of them in f64.
@@ -109,14 +120,18 @@ impl Case {
         let added = self.added.then(|| values(&[rows, channels]));
         let before = self.bias_before.then(|| values(&[channels]));
         let mut norm =
-            CudaNorm::new(Host::kernels(), weight.copy(), bias.copy(), self.groups as usize, 1e-5).unwrap();
+            CudaNorm::new(Host::kernels(), weight.copy(), bias.copy(), self.groups as usize, 1e-5)
+                .unwrap();
         if let Some(before) = &before {
             norm.with_bias_before(before).unwrap();
         }
         let sources: Vec<(&Tensor, f64)> =
             [(&x, 1.0)].into_iter().chain(skip.iter().map(|skip| (skip, 0.5))).collect();
-        let steer =
-            Steer { scale_shift: scale_shift.as_ref(), added: added.as_ref(), activation: self.activation };
+        let steer = Steer {
+            scale_shift: scale_shift.as_ref(),
+            added: added.as_ref(),
+            activation: self.activation,
+        };
         let got = norm.forward(&sources, steer).unwrap();
 
         // libtorch's f32 would itself be off by more than the kernels: its sums start from zero.
@@ -128,13 +143,15 @@ impl Case {
         for values in [before.as_ref(), added.as_ref()].into_iter().flatten() {
             joined += wide(&f64(values));
         }
-        let mut expected = joined.group_norm(self.groups, Some(&f64(&weight)), Some(&f64(&bias)), 1e-5, true);
+        let mut expected =
+            joined.group_norm(self.groups, Some(&f64(&weight)), Some(&f64(&bias)), 1e-5, true);
         if let Some(values) = &scale_shift {
             let values = f64(values);
-            expected =
-                expected * wide(&values.narrow(1, 0, channels)) + wide(&values.narrow(1, channels, channels));
+            expected = expected * wide(&values.narrow(1, 0, channels))
+                + wide(&values.narrow(1, channels, channels));
         }
-        let expected = self.activation.map_or(Ok(expected.shallow_clone()), |a| a.apply(expected)).unwrap();
+        let expected =
+            self.activation.map_or(Ok(expected.shallow_clone()), |a| a.apply(expected)).unwrap();
         assert_eq!((got.kind(), got.size()), (kind, expected.size()));
         (got, expected)
     }
@@ -150,12 +167,17 @@ fn a_norm_is_what_libtorch_makes_of_it() {
     tch::manual_seed(1);
     let silu = Some(Activation::Silu);
     let cases = [
-        // Many lanes and chunks; groups that do not end with four channels; more channels than threads have fours of.
+        // Many lanes and chunks; groups that do not end with four channels; more channels than
+        // threads have fours of.
         Case::of([37, 41], 16, 4),
         Case { activation: silu, ..Case::of([24, 9], 24, 4) },
         Case { activation: Some(Activation::Gelu), scale_shift: true, ..Case::of([5, 5], 192, 32) },
         Case { activation: Some(Activation::Relu), added: true, ..Case::of([3, 2], 1100, 100) },
-        Case { activation: Some(Activation::Mish), bias_before: true, ..Case::of([1, 1], 4096, 256) },
+        Case {
+            activation: Some(Activation::Mish),
+            bias_before: true,
+            ..Case::of([1, 1], 4096, 256)
+        },
         Case {
             behind: 8,
             activation: silu,
@@ -166,7 +188,7 @@ fn a_norm_is_what_libtorch_makes_of_it() {
         },
         // More chunks than there are lanes to add them up.
         Case::of([4, 5], 1024, 256),
-        // Behind each other not by fours.
+        // The part behind is not a multiple of four.
         Case { behind: 6, ..Case::of([8, 8], 6, 3) },
     ];
     for (index, case) in cases.iter().enumerate() {
@@ -177,7 +199,7 @@ fn a_norm_is_what_libtorch_makes_of_it() {
     }
 }
 
-/// In whatever batch.
+/// The batch does not matter.
 #[test]
 fn a_rows_bits_are_its_own() {
     tch::manual_seed(2);
@@ -212,9 +234,14 @@ fn a_sum_is_what_libtorch_makes_of_it() {
 
 #[test]
 fn chunks_cover_a_picture_and_are_never_many() {
-    for (pixels, channels) in
-        [(1, 4096), (35, 192), (64 * 64, 192), (256 * 256, 32), (1024 * 1024, 16), (1024 * 1024 + 1, 16)]
-    {
+    for (pixels, channels) in [
+        (1, 4096),
+        (35, 192),
+        (64 * 64, 192),
+        (256 * 256, 32),
+        (1024 * 1024, 16),
+        (1024 * 1024 + 1, 16),
+    ] {
         let (chunk, count) = chunks(pixels, channels);
         assert!(
             count <= 256 && chunk * count >= pixels && chunk * (count - 1) < pixels,
@@ -228,7 +255,7 @@ fn chunks_cover_a_picture_and_are_never_many() {
 fn kernels_are_used_only_where_they_agree() {
     tch::manual_seed(4);
     assert_eq!(Host::kernels().agree(Device::Cpu), Ok(()));
-    // One that leaves out what `left_out` does: what it should have written is whatever was there.
+    // A kernel without what `left_out` does: where it should have written, the old values remain.
     for (left_out, name) in NAMES.iter().enumerate() {
         let kernels = Kernels(Runner::Host(Host { run: Host::built(), left_out: Some(left_out) }));
         assert!(kernels.agree(Device::Cpu).is_err(), "without {name}");
@@ -238,7 +265,9 @@ fn kernels_are_used_only_where_they_agree() {
 #[test]
 fn what_is_not_finite_makes_its_group_nan_and_no_other() {
     let ones = Tensor::ones([4], F32);
-    for (value, activation) in [f64::NAN, f64::INFINITY].into_iter().zip([None, Some(Activation::Relu)]) {
+    for (value, activation) in
+        [f64::NAN, f64::INFINITY].into_iter().zip([None, Some(Activation::Relu)])
+    {
         let x = Tensor::zeros([1, 4, 4, 4], F32);
         let _ = x.get(0).get(1).get(2).get(3).fill_(value);
         let norm = CudaNorm::new(Host::kernels(), ones.copy(), ones.copy(), 2, 1e-5).unwrap();

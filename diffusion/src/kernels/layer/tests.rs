@@ -7,7 +7,7 @@ use super::*;
 use crate::kernels::available;
 use crate::layers::Activation;
 
-/// Made-up values, as they are after rounding to `kind`; f32.
+/// Made-up values, rounded to `kind`; f32.
 fn values(shape: &[i64], kind: Kind, seed: f64) -> Tensor {
     let count: i64 = shape.iter().product();
     let index = Tensor::arange(count, (Kind::Float, Device::Cpu));
@@ -30,8 +30,9 @@ fn convolutions_are_libtorchs() {
     if !available() {
         return;
     }
-    // Widths that fill vectors and tiles and that do not, odd channels, borders wider than the picture; few outputs,
-    // so that neighbours are computed together, also where the last cell of a line is not full.
+    // Widths that fill vectors and tiles and that do not; odd channels; borders wider than the
+    // picture; few outputs, so that neighbours are computed together, even when the last cell of a
+    // line is not full.
     for (channels, outputs, kernel, layout, [height, width]) in [
         (16, 16, 3, Layout::Stride(1), [8, 8]),
         (6, 8, 3, Layout::Stride(1), [5, 7]),
@@ -56,7 +57,9 @@ fn convolutions_are_libtorchs() {
             let weight = values(&[outputs, channels, kernel, kernel], kind, 2.0) * 0.1;
             let weight = weight.to_kind(kind).to_kind(Kind::Float);
             let bias = values(&[outputs], Kind::Float, 3.0);
-            let conv = ConvKernel::new(taps(kind, layout), &[ConvPart::whole(&weight)], Some(&bias)).unwrap();
+            let conv =
+                ConvKernel::new(taps(kind, layout), &[ConvPart::whole(&weight)], Some(&bias))
+                    .unwrap();
             let given = channels_last(&x.to_kind(kind)).unwrap();
             let shape = Shape { factor: 0.5, kind: Kind::Float };
             let got = conv.forward(&[(&given).into()], None, shape).unwrap();
@@ -84,8 +87,10 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
     for (kind, tolerance) in KINDS {
         let (x, skip) = (values(&[2, 18, 6, 4], kind, 1.0), values(&[2, 14, 6, 4], kind, 2.0));
         let hidden = values(&[2, 20, 6, 4], kind, 3.0);
-        let weight = (values(&[20, 20, 3, 3], kind, 4.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
-        let narrow = (values(&[20, 32, 1, 1], kind, 5.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
+        let weight =
+            (values(&[20, 20, 3, 3], kind, 4.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
+        let narrow =
+            (values(&[20, 32, 1, 1], kind, 5.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
         let parts = [
             ConvPart::whole(&weight),
             ConvPart { weight: &narrow, from: 0, channels: 18, factor: 1.0 },
@@ -118,8 +123,10 @@ fn few_outputs_may_have_half_as_large_a_picture_added() {
         let x = values(&[1, 4, 6, 10], kind, 1.0);
         let half = values(&[1, 4, 3, 5], kind, 2.0);
         let weight = (values(&[4, 4, 3, 3], kind, 3.0) * 0.125).to_kind(kind).to_kind(Kind::Float);
-        let conv = ConvKernel::new(taps(kind, Layout::Apart), &[ConvPart::whole(&weight)], None).unwrap();
-        let [given, given_half] = [&x, &half].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
+        let conv =
+            ConvKernel::new(taps(kind, Layout::Apart), &[ConvPart::whole(&weight)], None).unwrap();
+        let [given, given_half] =
+            [&x, &half].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
         let added = Picture { tensor: &given_half, doubled: true };
         let shape = Shape { factor: 1.0, kind: Kind::Float };
         let got = conv.forward(&[(&given).into()], Some(added), shape).unwrap();
@@ -156,7 +163,8 @@ fn normalisations_are_libtorchs_with_every_activation() {
                 let x = x.to_kind(kind).to_kind(Kind::Float);
                 let skip = values(&[2, behind, height, width], kind, 2.0);
                 let all = channels + behind;
-                let (weight, bias) = (values(&[all], Kind::Float, 4.0), values(&[all], Kind::Float, 5.0));
+                let (weight, bias) =
+                    (values(&[all], Kind::Float, 4.0), values(&[all], Kind::Float, 5.0));
                 let (steering, added) =
                     (values(&[2, 2 * all], Kind::Float, 6.0), values(&[2, all], Kind::Float, 7.0));
                 let norm = NormKernel::new(&weight, &bias, groups as usize, 1e-5).unwrap();
@@ -164,12 +172,19 @@ fn normalisations_are_libtorchs_with_every_activation() {
                     [&x, &skip].map(|tensor| channels_last(&tensor.to_kind(kind)).unwrap());
                 let sources = [(&given, 1.0), (&given_skip, 0.5)];
                 let sources = if behind > 0 { &sources[..] } else { &sources[..1] };
-                let got = norm.forward(sources, Some(&steering), Some(&added), activation).unwrap();
+                let got = norm
+                    .forward(
+                        sources,
+                        Steer { scale_shift: Some(&steering), added: Some(&added), activation },
+                    )
+                    .unwrap();
                 let wide = |values: &Tensor| values.unsqueeze(-1).unsqueeze(-1);
                 let joined = Tensor::cat(&[&x, &(&skip * 0.5)], 1) + wide(&added);
                 let normed = joined.group_norm(groups, Some(&weight), Some(&bias), 1e-5, true);
-                let line = normed * wide(&steering.narrow(1, 0, all)) + wide(&steering.narrow(1, all, all));
-                let expected = activation.map_or(line.shallow_clone(), |one| one.of(&line).unwrap());
+                let line = normed * wide(&steering.narrow(1, 0, all))
+                    + wide(&steering.narrow(1, all, all));
+                let expected =
+                    activation.map_or(line.shallow_clone(), |one| one.of(&line).unwrap());
                 let off = worst(&got, &expected);
                 assert!(off < tolerance, "{channels} + {behind}, {activation:?}, {kind:?}: {off}");
             }
@@ -195,16 +210,20 @@ fn blends_are_weighted_sums_within_their_limit() {
     if !available() {
         return;
     }
-    // More than a piece, and not a whole number of vectors.
+    // More than one piece, and not a whole number of vectors.
     let shape = [2, 3, 71, 83];
-    let [x, y, z] = [1.0, 2.0, 3.0].map(|seed| channels_last(&values(&shape, Kind::Float, seed)).unwrap());
+    let [x, y, z] =
+        [1.0, 2.0, 3.0].map(|seed| channels_last(&values(&shape, Kind::Float, seed)).unwrap());
     let sum = &x * 0.75 - &y * 1.5 + &z * 2.0;
     let terms = [(&x, 0.75), (&y, -1.5), (&z, 2.0)];
     assert!(worst(&blend(&terms, None).unwrap(), &sum) < 2e-6);
     assert!(worst(&blend(&terms, Some(0.5)).unwrap(), &sum.clamp(-0.5, 0.5)) < 2e-6);
-    assert_eq!(blend(&[(&x, 1.0)], None).unwrap(), x, "one alone is itself");
+    assert_eq!(blend(&[(&x, 1.0)], None).unwrap(), x, "a single picture stays itself");
     let x = x * f64::NAN;
-    assert_eq!(blend(&[(&x, 1.0), (&y, 1.0)], Some(1.0)).unwrap().isnan().all(), Tensor::from(true));
+    assert_eq!(
+        blend(&[(&x, 1.0), (&y, 1.0)], Some(1.0)).unwrap().isnan().all(),
+        Tensor::from(true)
+    );
 }
 
 #[test]
@@ -233,13 +252,20 @@ fn not_a_number_goes_through_every_kernel() {
     let shape = Shape { factor: 1.0, kind: Kind::Float };
     for kind in [Kind::Float, Kind::BFloat16] {
         let x = channels_last(&x.to_kind(kind)).unwrap();
-        let conv = ConvKernel::new(taps(kind, Layout::Stride(1)), &[ConvPart::whole(&weight)], None).unwrap();
+        let conv =
+            ConvKernel::new(taps(kind, Layout::Stride(1)), &[ConvPart::whole(&weight)], None)
+                .unwrap();
         assert!(all(&conv.forward(&[(&x).into()], None, shape).unwrap()));
         assert!(all(&halve(&x).unwrap()));
         let norm = NormKernel::new(&line, &line, 4, 1e-5).unwrap();
         for activation in [Activation::Silu, Activation::Gelu, Activation::Relu, Activation::Mish] {
             assert!(
-                all(&norm.forward(&[(&x, 1.0)], None, None, Some(activation)).unwrap()),
+                all(&norm
+                    .forward(
+                        &[(&x, 1.0)],
+                        Steer { activation: Some(activation), ..Steer::default() }
+                    )
+                    .unwrap()),
                 "{activation:?}"
             );
         }

@@ -1,4 +1,5 @@
-//! Weights of a convolution as Winograd's transform has them: G g Gᵀ, computed in f32 and rounded once.
+//! Weights of a convolution in the form for Winograd's transform: G g Gᵀ, computed in f32 and
+//! rounded once.
 
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ use crate::weights::WIDE;
 /// Points of a tile's transform.
 pub(super) const POINTS: usize = 16;
 
-/// Weights of a 3 × 3 convolution, and of 1 × 1 ones over other sources that are added to it.
+/// Weights of a 3 × 3 convolution, and of 1 × 1 convolutions over other sources that are added to
+/// it.
 pub(crate) struct Packed<E> {
     /// `[outputs / 16][point, channel; then source, channel][16 · STEP]`.
     pub(super) weights: Vec<E>,
@@ -20,7 +22,8 @@ pub(crate) struct Packed<E> {
     pub(super) sources: Vec<Taps>,
 }
 
-/// Whether a layer is that much faster so. It depends on the network alone, as the bits of what is rendered do.
+/// Whether a layer is enough faster with this transform. The answer depends only on the network,
+/// because it changes the bits of pictures.
 pub(crate) fn pays(outputs: usize, parts: &[Part<'_>], layout: Layout) -> bool {
     let [window, beside @ ..] = parts else { return false };
     matches!(layout, Layout::Stride(1) | Layout::Apart)
@@ -45,7 +48,8 @@ impl<E: Element> Packed<E> {
                 rest = behind;
             }
         }
-        let bias = (0..outputs.next_multiple_of(LANES)).map(|lane| bias.get(lane).copied().unwrap_or(0.0));
+        let bias =
+            (0..outputs.next_multiple_of(LANES)).map(|lane| bias.get(lane).copied().unwrap_or(0.0));
         let sources = parts.iter().map(|part| Taps { channels: padded(part) }).collect();
         Self { weights, bias: bias.collect(), outputs, block, sources }
     }
@@ -59,7 +63,7 @@ impl<E: Element> Packed<E> {
     }
 }
 
-/// `[point, channel / STEP][16 · STEP]` of the outputs `lanes`.
+/// `[point, channel / STEP][16 · STEP]` for the outputs `lanes`.
 fn fill_points<E: Element>(weights: &mut [E], lanes: Range<usize>, part: &Part<'_>) {
     let steps = part.channels.div_ceil(E::STEP);
     let width = LANES * E::STEP;
@@ -87,7 +91,8 @@ fn fill_points<E: Element>(weights: &mut [E], lanes: Range<usize>, part: &Part<'
 pub(super) fn points(window: &[f32; 9], factor: f32) -> [f32; POINTS] {
     let mut tall = [[0.0; 3]; 4];
     for column in 0..3 {
-        let [a, b, c] = [window[column], window[3 + column], window[6 + column]].map(|value| value * factor);
+        let [a, b, c] =
+            [window[column], window[3 + column], window[6 + column]].map(|value| value * factor);
         let (ends, middle) = (0.5 * (a + c), 0.5 * b);
         for (line, value) in tall.iter_mut().zip([a, ends + middle, ends - middle, c]) {
             line[column] = value;

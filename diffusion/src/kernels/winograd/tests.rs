@@ -38,14 +38,16 @@ impl<E: Element> Layer<E> {
         let pixels = |channels: usize, seed| -> Vec<E> {
             values(rows * height * width * channels, seed).into_iter().map(E::of).collect()
         };
-        let (picture, beside, residual) = (pixels(CHANNELS, 4.0), pixels(BESIDE, 5.0), pixels(OUTPUTS, 6.0));
+        let (picture, beside, residual) =
+            (pixels(CHANNELS, 4.0), pixels(BESIDE, 5.0), pixels(OUTPUTS, 6.0));
         Self { packed, picture, beside, residual, rows, extents: (height, width) }
     }
 
-    /// The outputs of rows `from..to` in a pass of their own.
+    /// The outputs of rows `from..to`, computed in a separate pass.
     fn run(&self, threads: usize, from: usize, to: usize) -> Vec<u32> {
         let (height, width) = self.extents;
-        let row = |channels: usize| from * height * width * channels..to * height * width * channels;
+        let row =
+            |channels: usize| from * height * width * channels..to * height * width * channels;
         let source = |data| Source { data, height, width, doubled: false };
         let sources = [source(&self.picture[row(CHANNELS)]), source(&self.beside[row(BESIDE)])];
         let residual = Some(Residual { data: &self.residual[row(OUTPUTS)], doubled: false });
@@ -59,7 +61,8 @@ impl<E: Element> Layer<E> {
         let all = self.run(1, 0, self.rows);
         for threads in [1, 2, 3, 8] {
             assert_eq!(self.run(threads, 0, self.rows), all, "{threads} threads");
-            let apart: Vec<u32> = (0..self.rows).flat_map(|row| self.run(threads, row, row + 1)).collect();
+            let apart: Vec<u32> =
+                (0..self.rows).flat_map(|row| self.run(threads, row, row + 1)).collect();
             assert_eq!(apart, all, "alone, {threads} threads");
         }
     }
@@ -70,7 +73,8 @@ fn a_row_has_the_bits_it_has_alone_on_any_number_of_threads() {
     if !available() {
         return;
     }
-    // Tiles in one piece and in many, lines that end within a group of tiles, borders through tiles.
+    // Tiles in one piece and in many, lines that end within a group of tiles, borders that cut
+    // tiles.
     for extents in [(4, 4), (7, 5), (33, 46)] {
         Layer::<f32>::new(5, extents).is_the_same_in_any_batch_on_any_threads();
         Layer::<Bf16>::new(5, extents).is_the_same_in_any_batch_on_any_threads();
@@ -82,6 +86,7 @@ fn a_window_of_one_tap_has_these_points() {
     let mut window = [0.0; 9];
     window[4] = 4.0;
     let line = [0.0, 1.0, -1.0, 0.0];
-    let expected: Vec<f32> = line.iter().flat_map(|tall| line.map(|wide| 0.5 * tall * wide)).collect();
+    let expected: Vec<f32> =
+        line.iter().flat_map(|tall| line.map(|wide| 0.5 * tall * wide)).collect();
     assert_eq!(points(&window, 0.5).to_vec(), expected);
 }

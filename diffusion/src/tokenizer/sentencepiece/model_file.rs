@@ -1,10 +1,12 @@
-//! The protocol buffer `ModelProto` of a model file, as far as a unigram model needs it. Field numbers are those of
-//! `sentencepiece_model.proto`.
+//! The protocol buffer `ModelProto` of a model file, as far as a unigram model needs it. Field
+//! numbers and defaults are those of `sentencepiece_model.proto`; other fields are skipped.
 
-use super::{normalizer::NormalizerSpec, unigram::Piece};
+use prost::Message;
 
-/// What is read of a model file.
-#[derive(Debug, Default)]
+use super::normalizer::NormalizerSpec;
+
+/// The parts of a model file that are read.
+#[derive(Debug)]
 pub(super) struct ModelFile {
     pub(super) pieces: Vec<PieceRow>,
     pub(super) unigram: bool,
@@ -12,7 +14,7 @@ pub(super) struct ModelFile {
     pub(super) normalizer: NormalizerSpec,
 }
 
-/// An entry of the vocabulary; its place is its id.
+/// An entry of the vocabulary; its position is its id.
 #[derive(Clone, Debug)]
 pub(super) struct PieceRow {
     pub(super) text: String,
@@ -21,119 +23,158 @@ pub(super) struct PieceRow {
     pub(super) kind: Piece,
 }
 
-/// `ModelProto`: pieces (1), trainer_spec (2), normalizer_spec (3).
+/// The kind of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Found by its score.
+    Normal,
+    /// Stands for text outside the vocabulary.
+    Unknown,
+    /// Begins, ends or fills a text, and is never found in a text.
+    Control,
+    /// Always kept whole.
+    UserDefined,
+    /// Exists, but is never used.
+    Unused,
+    /// One byte of text outside the vocabulary.
+    Byte,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ModelProto {
+    #[prost(message, repeated, tag = "1")]
+    pieces: Vec<PieceProto>,
+    #[prost(message, optional, tag = "2")]
+    trainer: Option<TrainerProto>,
+    #[prost(message, optional, tag = "3")]
+    normalizer: Option<NormalizerProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PieceProto {
+    #[prost(string, optional, tag = "1")]
+    piece: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    score: Option<f32>,
+    #[prost(int32, optional, tag = "3", default = "1")]
+    kind: Option<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TrainerProto {
+    /// 1 is the unigram model.
+    #[prost(int32, optional, tag = "3", default = "1")]
+    model_type: Option<i32>,
+    #[prost(bool, optional, tag = "24")]
+    treat_whitespace_as_suffix: Option<bool>,
+    #[prost(bool, optional, tag = "35")]
+    byte_fallback: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NormalizerProto {
+    #[prost(bytes = "vec", optional, tag = "2")]
+    precompiled_charsmap: Option<Vec<u8>>,
+    #[prost(bool, optional, tag = "3", default = "true")]
+    add_dummy_prefix: Option<bool>,
+    #[prost(bool, optional, tag = "4", default = "true")]
+    remove_extra_whitespaces: Option<bool>,
+    #[prost(bool, optional, tag = "5", default = "true")]
+    escape_whitespaces: Option<bool>,
+}
+
+/// Parses a model file's bytes; `None` if they are not a model file.
 pub(super) fn parse(bytes: &[u8]) -> Option<ModelFile> {
-    const UNIGRAM: u64 = 1;
-    // The defaults of the fields that a writer may leave out.
-    let mut model = ModelFile { unigram: true, ..ModelFile::default() };
-    for field in fields(bytes) {
-        match field? {
-            (1, Value::Bytes(bytes)) => model.pieces.push(piece(bytes)?),
-            (2, Value::Bytes(trainer)) => {
-                for field in fields(trainer) {
-                    match field? {
-                        (3, Value::Varint(kind)) => model.unigram = kind == UNIGRAM,
-                        (24, Value::Varint(suffix)) => model.normalizer.blank_behind = suffix != 0,
-                        (35, Value::Varint(fallback)) => model.byte_fallback = fallback != 0,
-                        _ => {}
-                    }
-                }
-            }
-            (3, Value::Bytes(normalizer)) => {
-                for field in fields(normalizer) {
-                    match field? {
-                        (2, Value::Bytes(charsmap)) => model.normalizer.charsmap = charsmap.to_vec(),
-                        (3, Value::Varint(add)) => model.normalizer.add_blank = add != 0,
-                        (4, Value::Varint(remove)) => model.normalizer.remove_extra_blanks = remove != 0,
-                        (5, Value::Varint(escape)) => model.normalizer.escape_blanks = escape != 0,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    (!model.pieces.is_empty()).then_some(model)
-}
-
-/// `SentencePiece`: piece (1), score (2), type (3).
-fn piece(bytes: &[u8]) -> Option<PieceRow> {
-    let mut piece = PieceRow { text: String::new(), score: 0.0, kind: Piece::Normal };
-    for field in fields(bytes) {
-        match field? {
-            (1, Value::Bytes(bytes)) => piece.text = String::from_utf8(bytes.to_vec()).ok()?,
-            (2, Value::Fixed32(bits)) => piece.score = f32::from_bits(bits),
-            (3, Value::Varint(kind)) => {
-                piece.kind = match kind {
-                    1 => Piece::Normal,
-                    2 => Piece::Unknown,
-                    3 => Piece::Control,
-                    4 => Piece::UserDefined,
-                    5 => Piece::Unused,
-                    6 => Piece::Byte,
-                    _ => return None,
-                }
-            }
-            _ => {}
-        }
-    }
-    Some(piece)
-}
-
-/// One field's value on the wire.
-enum Value<'a> {
-    Varint(u64),
-    Fixed32(u32),
-    Bytes(&'a [u8]),
-    Other,
-}
-
-/// Numbers and values of a message's fields; `None` where the bytes are not a message.
-fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Value<'_>)>> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let field = field(&mut bytes);
-        if field.is_none() {
-            bytes = &[];
-        }
-        Some(field)
+    const UNIGRAM: i32 = 1;
+    let model = ModelProto::decode(bytes).ok()?;
+    let (trainer, normalizer) =
+        (model.trainer.unwrap_or_default(), model.normalizer.unwrap_or_default());
+    let pieces = model.pieces.into_iter().map(piece).collect::<Option<Vec<_>>>()?;
+    (!pieces.is_empty()).then(|| ModelFile {
+        pieces,
+        unigram: trainer.model_type() == UNIGRAM,
+        byte_fallback: trainer.byte_fallback(),
+        normalizer: NormalizerSpec {
+            add_blank: normalizer.add_dummy_prefix(),
+            blank_behind: trainer.treat_whitespace_as_suffix(),
+            remove_extra_blanks: normalizer.remove_extra_whitespaces(),
+            escape_blanks: normalizer.escape_whitespaces(),
+            charsmap: normalizer.precompiled_charsmap.unwrap_or_default(),
+        },
     })
 }
 
-fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
-    let tag = varint(bytes)?;
-    let value = match tag & 7 {
-        0 => Value::Varint(varint(bytes)?),
-        1 => {
-            take(bytes, 8)?;
-            Value::Other
-        }
-        2 => {
-            let length = usize::try_from(varint(bytes)?).ok()?;
-            Value::Bytes(take(bytes, length)?)
-        }
-        5 => Value::Fixed32(u32::from_le_bytes(take(bytes, 4)?.try_into().ok()?)),
+fn piece(proto: PieceProto) -> Option<PieceRow> {
+    let kind = match proto.kind() {
+        1 => Piece::Normal,
+        2 => Piece::Unknown,
+        3 => Piece::Control,
+        4 => Piece::UserDefined,
+        5 => Piece::Unused,
+        6 => Piece::Byte,
         _ => return None,
     };
-    Some((tag >> 3, value))
+    Some(PieceRow { score: proto.score(), kind, text: proto.piece.unwrap_or_default() })
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let byte = *take(bytes, 1)?.first()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(pieces: Vec<PieceProto>) -> ModelProto {
+        ModelProto { pieces, ..ModelProto::default() }
     }
-    None
-}
 
-fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(count)?;
-    *bytes = rest;
-    Some(taken)
+    fn named(text: &str) -> PieceProto {
+        PieceProto { piece: Some(text.to_owned()), ..PieceProto::default() }
+    }
+
+    #[test]
+    fn what_a_writer_leaves_out_has_the_formats_defaults() {
+        let model = parse(&file(vec![named("a")]).encode_to_vec()).unwrap();
+        assert!(model.unigram && !model.byte_fallback);
+        let spec = &model.normalizer;
+        assert!(
+            spec.add_blank && !spec.blank_behind && spec.remove_extra_blanks && spec.escape_blanks
+        );
+        let piece = &model.pieces[0];
+        assert_eq!((piece.text.as_str(), piece.score, piece.kind), ("a", 0.0, Piece::Normal));
+    }
+
+    #[test]
+    fn what_a_writer_says_counts() {
+        let trainer = TrainerProto {
+            model_type: Some(2),
+            treat_whitespace_as_suffix: Some(true),
+            byte_fallback: Some(true),
+        };
+        let normalizer = NormalizerProto {
+            precompiled_charsmap: Some(vec![7]),
+            add_dummy_prefix: Some(false),
+            remove_extra_whitespaces: Some(false),
+            escape_whitespaces: Some(false),
+        };
+        let whole = ModelProto {
+            trainer: Some(trainer),
+            normalizer: Some(normalizer),
+            ..file(vec![PieceProto { score: Some(-1.5), kind: Some(6), ..named("<0x00>") }])
+        };
+        let model = parse(&whole.encode_to_vec()).unwrap();
+        assert!(!model.unigram && model.byte_fallback && model.normalizer.blank_behind);
+        let spec = &model.normalizer;
+        assert!(!spec.add_blank && !spec.remove_extra_blanks && !spec.escape_blanks);
+        assert_eq!(spec.charsmap, [7]);
+        assert_eq!((model.pieces[0].score, model.pieces[0].kind), (-1.5, Piece::Byte));
+    }
+
+    #[test]
+    fn no_pieces_or_one_of_an_unknown_kind_is_no_model() {
+        assert!(parse(&file(Vec::new()).encode_to_vec()).is_none());
+        assert!(
+            parse(&file(vec![PieceProto { kind: Some(7), ..named("a") }]).encode_to_vec())
+                .is_none()
+        );
+        let cut = file(vec![named("abc")]).encode_to_vec();
+        assert!(parse(&cut[..cut.len() - 1]).is_none());
+    }
 }

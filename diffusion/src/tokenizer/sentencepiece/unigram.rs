@@ -1,55 +1,39 @@
-//! The likeliest way to cut a text into pieces of a vocabulary: the path of the highest sum of scores.
+//! Finds the most likely way to cut a text into pieces of a vocabulary: the path with the highest
+//! sum of scores.
 //!
-//! Sums are kept as the reference keeps them (a sum in f64 that is stored as f32), and of equal sums the first found
-//! stays: with other roundings, ties go the other way. The reference is sentencepiece up to 0.2.1; 0.2.3 sums in f32
-//! (docs/adr/0029-sentencepiece.md).
+//! Sums are rounded as in the reference (added in f64, stored as f32), and of equal sums the first
+//! one found is kept. With other rounding, ties would be decided differently. The reference is
+//! sentencepiece up to 0.2.1; 0.2.3 sums in f32 (docs/adr/0029-sentencepiece.md).
 
 use std::collections::HashMap;
 
-use super::model_file::ModelFile;
+use super::model_file::{ModelFile, Piece};
 
-/// How much less likely than the least likely piece a character is that no piece has.
+/// How much lower than the lowest score the score of an unknown character is.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// What a piece is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    /// Found by its score.
-    Normal,
-    /// Stands for what is not in the vocabulary.
-    Unknown,
-    /// Begins, ends or fills a text, and is never found in one.
-    Control,
-    /// Always kept whole.
-    UserDefined,
-    /// There, and never used.
-    Unused,
-    /// One byte of what is not in the vocabulary.
-    Byte,
-}
-
-/// A vocabulary that is searched by prefix.
+/// A vocabulary that can be searched by prefix.
 pub(super) struct Unigram {
     /// A trie: from (node, byte) to the next node.
     edges: HashMap<(u32, u8), u32>,
-    /// The piece that ends at a node.
+    /// The piece that ends at each node.
     ends: Vec<Option<u32>>,
     scores: Vec<Score>,
     unknown: u32,
     unknown_score: f32,
-    /// Ids of the 256 bytes, where what is not in the vocabulary falls back to them.
+    /// Ids of the 256 bytes, if text outside the vocabulary falls back to bytes.
     bytes: Option<Vec<u32>>,
 }
 
 #[derive(Clone, Copy)]
 enum Score {
     Fixed(f32),
-    /// Per byte of the piece.
+    /// Score per byte of the piece.
     PerByte(f32),
     Never,
 }
 
-/// The best path that ends at a byte.
+/// The best path to each byte.
 #[derive(Clone, Copy)]
 struct Best {
     score: f32,
@@ -62,14 +46,15 @@ impl Unigram {
         if u32::try_from(model.pieces.len()).is_err() {
             return Err("it has too many pieces".to_owned());
         }
-        let normal =
-            || model.pieces.iter().filter(|piece| piece.kind == Piece::Normal).map(|piece| piece.score);
+        let normal = || {
+            model.pieces.iter().filter(|piece| piece.kind == Piece::Normal).map(|piece| piece.score)
+        };
         if normal().any(f32::is_nan) {
             return Err("a score of it is not a number".to_owned());
         }
         let lowest = normal().fold(f32::MAX, f32::min);
-        // From the least positive number on, as the reference has it: scores are below, and a symbol costs next to
-        // nothing.
+        // Starts at the smallest positive number, as in the reference: scores are lower, and a
+        // symbol costs almost nothing.
         let highest = normal().fold(f32::MIN_POSITIVE, f32::max);
         let mut unigram = Self {
             edges: HashMap::new(),
@@ -87,7 +72,9 @@ impl Unigram {
                 Piece::Unknown | Piece::Control | Piece::Unused | Piece::Byte => Score::Never,
             });
             match piece.kind {
-                Piece::Unknown if unknown.is_some() => return Err("it has two unknown pieces".to_owned()),
+                Piece::Unknown if unknown.is_some() => {
+                    return Err("it has two unknown pieces".to_owned());
+                }
                 Piece::Unknown => unknown = Some(id),
                 Piece::Normal | Piece::UserDefined | Piece::Unused => {
                     unigram.insert(piece.text.as_bytes(), id)?
@@ -114,7 +101,8 @@ impl Unigram {
         self.scores.len()
     }
 
-    /// The pieces of a normalised text, each with its range of bytes. Neighbours that are unknown are one piece.
+    /// The pieces of a normalised text, each with its byte range. Neighbouring unknown pieces are
+    /// joined.
     pub(super) fn best(&self, text: &str) -> Vec<(u32, (usize, usize))> {
         let mut path = self.path(text);
         path.reverse();
@@ -134,7 +122,7 @@ impl Unigram {
         pieces
     }
 
-    /// The best path's pieces, the last one first.
+    /// The pieces of the best path, the last one first.
     fn path(&self, text: &str) -> Vec<(u32, (usize, usize))> {
         let bytes = text.as_bytes();
         let mut best: Vec<Option<Best>> = vec![None; bytes.len() + 1];
@@ -155,7 +143,12 @@ impl Unigram {
                 alone |= index + 1 == length;
             }
             if !alone {
-                keep(&mut best[from + length], f64::from(self.unknown_score + until), from, self.unknown);
+                keep(
+                    &mut best[from + length],
+                    f64::from(self.unknown_score + until),
+                    from,
+                    self.unknown,
+                );
             }
         }
         let mut path = Vec::new();

@@ -1,4 +1,4 @@
-//! What `unet/config.json` of an `EfficientUNet2DModel` says.
+//! The content of `unet/config.json` for an `EfficientUNet2DModel`.
 
 use super::super::Interface;
 use super::super::config::ResnetStyle;
@@ -17,7 +17,7 @@ pub(crate) struct EfficientConfig {
     pub(crate) head_dim: usize,
     pub(crate) self_attention: bool,
     pub(crate) text_dim: usize,
-    /// Width of the sinusoids of time and noise level.
+    /// Width of the sinusoids for time and noise level.
     pub(crate) sinusoid: usize,
     sample_size: usize,
 }
@@ -26,14 +26,15 @@ pub(crate) struct EfficientConfig {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EfficientLevel {
     pub(crate) channels: usize,
-    /// Residual blocks on the way down, and again on the way up.
+    /// Residual blocks on the way down, and as many on the way up.
     pub(crate) layers: usize,
 }
 
 impl EfficientConfig {
     pub(crate) fn read(config: &ConfigFile) -> Result<Self, LoadError> {
         let width = |key: &str, default: usize| config.count(key, default, WIDTH);
-        let channels = config.counts("block_out_channels", &WIDTH)?.unwrap_or_else(|| vec![32, 64, 128]);
+        let channels =
+            config.counts("block_out_channels", &WIDTH)?.unwrap_or_else(|| vec![32, 64, 128]);
         if !LEVELS.contains(&channels.len()) {
             let accepted = format!("{} to {} levels", LEVELS.start(), LEVELS.end());
             return Err(config.refuse("block_out_channels", accepted));
@@ -78,23 +79,28 @@ impl EfficientConfig {
         let groups = self.resnet.groups;
         let divides = |level: &EfficientLevel| level.channels.is_multiple_of(groups);
         if !self.levels.iter().all(divides) || !(2 * self.conv_in_channels).is_multiple_of(groups) {
-            let accepted = "a divisor of every entry of block_out_channels and of twice conv_in_channels";
+            let accepted =
+                "a divisor of every entry of block_out_channels and of twice conv_in_channels";
             return Err(config.refuse("norm_num_groups", accepted));
         }
         if self.levels.last().is_some_and(|level| !level.channels.is_multiple_of(self.head_dim)) {
-            return Err(config.refuse("attention_head_dim", "a divisor of the lowest level's channels"));
+            return Err(
+                config.refuse("attention_head_dim", "a divisor of the lowest level's channels")
+            );
         }
         if !self.sinusoid.is_multiple_of(2) {
             return Err(config.refuse("time_projection_dim", "an even number"));
         }
-        // The reference class takes no other keys.
+        // The reference class has no other keys.
         match config.ignored_keys().first() {
-            Some(key) => Err(config.refuse(key, "no such key; the reference class has none of that name")),
+            Some(key) => {
+                Err(config.refuse(key, "no such key; the reference class has none of that name"))
+            }
             None => Ok(()),
         }
     }
 
-    /// Width of what enters a level from above.
+    /// Width of the input of a level from above.
     pub(crate) fn width_before(&self, level: usize) -> usize {
         if level == 0 { self.conv_in_channels } else { self.levels[level - 1].channels }
     }
@@ -154,7 +160,9 @@ mod tests {
             "sample_size",
             "layers_per_block",
         ] {
-            for value in [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")] {
+            for value in
+                [json!(0), json!(-1), json!(1.5), json!(u32::MAX), json!(u64::MAX), json!("3")]
+            {
                 wrong(key, value);
             }
         }
@@ -174,7 +182,8 @@ mod tests {
             ("self_attention", json!("yes")),
             ("made_up", json!(1)),
         ] {
-            let error = EfficientConfig::read(&ConfigFile::from_value(json!({ key: value }))).unwrap_err();
+            let error =
+                EfficientConfig::read(&ConfigFile::from_value(json!({ key: value }))).unwrap_err();
             assert!(
                 matches!(&error, LoadError::Unsupported { key: found, .. } if found == key),
                 "{key}: {error}"

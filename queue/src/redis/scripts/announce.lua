@@ -1,5 +1,6 @@
--- KEYS: cards, sightings, who is to drain, who gets nothing. ARGV: worker, card, lifetime in milliseconds. Cards of
--- workers that died long ago go. Returns whether the worker is to drain, and whether it gets nothing.
+-- KEYS: cards, sightings, who must drain, who gets nothing. ARGV: worker, card, lifetime in
+-- milliseconds. Removes cards of workers that died long ago. Returns whether the worker must drain,
+-- and whether it gets nothing.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])

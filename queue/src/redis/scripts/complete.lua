@@ -1,5 +1,5 @@
 -- KEYS: tasks, head, results, bell of the results. ARGV: worker, then (lease, key, result) of each.
--- Returns 1 for each that was this worker's, whose result is queued now, and 0 for the others.
+-- Returns, for each, 1 if the lease was this worker's and the result is now queued, otherwise 0.
 local worker = ARGV[1]
 local mine = { [KEYS[1]] = held_by(worker, KEYS[1]), [KEYS[2]] = held_by(worker, KEYS[2]) }
 local gone = { [KEYS[1]] = {}, [KEYS[2]] = {} }

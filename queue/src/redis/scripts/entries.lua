@@ -1,5 +1,5 @@
--- KEYS: a stream. ARGV: where to begin, most entries. Returns where to go on ('' at the end), then (id, key, holder)
--- of each; the holder of a task that waits is ''.
+-- KEYS: a stream. ARGV: where to begin, most entries. Returns where to continue ('' at the end),
+-- then (id, key, holder) of each entry; the holder of a waiting task is ''.
 local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
 if #entries == 0 then return { '' } end
 local last = entries[#entries][1]

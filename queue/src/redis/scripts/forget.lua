@@ -1,3 +1,3 @@
--- KEYS: a stream. ARGV: ids of entries that are done with.
+-- KEYS: a stream. ARGV: ids of entries to delete.
 forget(KEYS[1], ARGV)
 return #ARGV

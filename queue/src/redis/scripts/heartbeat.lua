@@ -1,5 +1,5 @@
--- KEYS: tasks, head. ARGV: worker, then leases. Returns those that are lost. A plain XCLAIM would steal a lease back:
--- only what is still pending with this worker is claimed.
+-- KEYS: tasks, head. ARGV: worker, then leases. Returns those that are lost. A plain XCLAIM would
+-- steal a lease back, so only entries that are still pending with this worker are claimed.
 local worker = ARGV[1]
 local mine = { [KEYS[1]] = held_by(worker, KEYS[1]), [KEYS[2]] = held_by(worker, KEYS[2]) }
 local renew = { [KEYS[1]] = {}, [KEYS[2]] = {} }

@@ -1,4 +1,5 @@
--- KEYS: any key of the farm, which says which node of a cluster is asked. Returns what the server says of itself.
+-- KEYS: any key of the farm; it decides which node of a cluster is asked. Returns the server's
+-- INFO.
 local answer = {}
 for _, section in ipairs({ 'server', 'memory', 'replication', 'persistence' }) do
   table.insert(answer, redis.call('INFO', section))

@@ -1,6 +1,6 @@
--- KEYS: tasks, head, bell, newest suspect, who gets nothing. ARGV: worker, most, and, when an answer to this worker may have been lost, 1 and the leases
--- it knows of: whatever else is in its name goes back to the head first.
--- Returns the entries from the head and those from the line.
+-- KEYS: tasks, head, bell, newest suspect, who gets nothing. ARGV: worker, most tasks, and, if an
+-- answer to this worker may have been lost, 1 and the leases that it knows: all other leases in its
+-- name first go back to the head. Returns the entries from the head and those from the line.
 local worker, room = ARGV[1], tonumber(ARGV[2])
 local tasks, head, bell = KEYS[1], KEYS[2], KEYS[3]
 
@@ -20,13 +20,13 @@ if ARGV[3] == '1' then
 end
 
 if is_aside(KEYS[5], worker) then
-  -- The token that woke it was another's.
+  -- The token that woke this worker was for another task.
   if any_waiting(head, tasks) then ring(bell, 1) end
   return { {}, {} }
 end
 
--- How many of the next entries may be taken together, and whether that ends the lease: a suspect comes alone. The second
--- field's name says which task is one.
+-- How many of the next entries may be taken together, and whether the lease ends with them: a
+-- suspect comes alone. The name of the second field tells which task is a suspect.
 local function takeable(stream, most, first)
   local ahead = redis.call('XRANGE', stream, '(' .. delivered(stream), '+', 'COUNT', most)
   for position, entry in ipairs(ahead) do
@@ -38,7 +38,7 @@ local function takeable(stream, most, first)
   return #ahead, false
 end
 
--- Most leases need no such look: suspects are few, and the newest one that was added is known.
+-- Most leases need no such look: suspects are few, and the id of the newest one is known.
 local function may_hold_suspects(stream)
   if stream == head then return true end
   local newest = redis.call('GET', KEYS[4])

@@ -1,6 +1,6 @@
--- KEYS: owner. Returns for how many seconds nobody has renewed the mark of the farm's coordinators, -1 where there is none. A
--- look renews nothing.
+-- KEYS: owner. Returns the seconds since a coordinator last renewed the mark, or -1 if there is no
+-- mark. Looking does not renew it.
 local idle = redis.pcall('OBJECT', 'IDLETIME', KEYS[1])
 if type(idle) == 'number' then return idle end
--- A server that evicts by frequency does not tell.
+-- A server that evicts by frequency does not report idle times.
 return redis.call('EXISTS', KEYS[1]) - 1

@@ -1,13 +1,14 @@
--- What the scripts of a pool share. Every script works on one pool's keys, which are all given as KEYS and carry one
--- hash tag. A missing key or group is no error anywhere: Redis may have been flushed a moment ago.
+-- What the scripts of a pool share. Every script works on the keys of one pool, which are all
+-- passed as KEYS and share one hash tag. A missing key or group is never an error: Redis may just
+-- have been flushed.
 
 local GROUP = 'farm'
 
--- Tokens in a bell's list: enough to wake a few, who wake more.
+-- Tokens in a bell's list: enough to wake a few workers, who wake more.
 local TOKENS = 8
 
--- Up to where a stream was delivered; nil where there is no stream. A missing group is made at 0: at $ it would pass
--- over what is there.
+-- The last id that a stream delivered; nil if there is no stream. A missing group is created at 0,
+-- because a group at $ would skip the entries that are already there.
 local function delivered(stream)
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
   if groups.err then
@@ -23,7 +24,7 @@ local function delivered(stream)
   return '0-0'
 end
 
--- Whether one entry's id comes after another's.
+-- Whether one entry's id is higher than another's.
 local function is_after(one, other)
   local one_ms, one_number = string.match(one, '(%d+)-(%d+)')
   local other_ms, other_number = string.match(other, '(%d+)-(%d+)')
@@ -42,7 +43,7 @@ local function any_waiting(head, tasks)
   return false
 end
 
--- Ids of a stream's entries that are pending with a consumer, as a set.
+-- The ids of a stream's entries that are pending with a consumer, as a set.
 local function held_by(consumer, stream)
   local mine = {}
   if redis.call('XLEN', stream) == 0 then return mine end
@@ -52,7 +53,7 @@ local function held_by(consumer, stream)
   return mine
 end
 
--- Which stream a lease's id means, and the id there: leases of the head of the line are marked.
+-- The stream and the entry's id of a lease: leases from the head carry a mark.
 local function place(id, tasks, head)
   if string.sub(id, 1, 1) == 'h' then return head, string.sub(id, 2) end
   return tasks, id
@@ -65,7 +66,7 @@ local function forget(stream, ids)
   end
 end
 
--- Whether a worker gets nothing now, by a set of who does not.
+-- Whether a worker gets nothing now, according to a set of such workers.
 local function is_aside(key, worker)
   local ends = redis.call('ZSCORE', key, worker)
   if not ends then return false end
@@ -73,13 +74,15 @@ local function is_aside(key, worker)
   return time[1] * 1000 + math.floor(time[2] / 1000) < tonumber(ends)
 end
 
--- Wakes up to `count` of those who wait at a bell. The list is bounded, so that nothing piles up where nobody waits.
+-- Wakes up to `count` waiters at a bell. The list is bounded, so that tokens do not pile up if
+-- nobody waits.
 local function ring(bell, count)
   local room = TOKENS - redis.call('LLEN', bell)
   for _ = 1, math.min(count, room) do redis.call('RPUSH', bell, '') end
 end
 
--- Puts leases of a worker back at the head of the line, in the order given and before all that waits there.
+-- Puts leases of a worker back at the head of the line, in the given order and before all other
+-- waiting tasks.
 local function return_to_head(worker, ids, tasks, head)
   local mine = { [tasks] = held_by(worker, tasks), [head] = held_by(worker, head) }
   local gone = { [tasks] = {}, [head] = {} }

@@ -1,7 +1,8 @@
--- KEYS: tasks, head, results. ARGV: lease in milliseconds, run id of the server that the caller knows ('' for none),
--- most, whether to tidy, idle milliseconds after which a consumer with nothing pending is removed, seconds after which
--- keys that nobody reaps are gone. Returns the server's run id, then (lease, holder, fields) of each expired lease.
--- From a server that is not the known one nothing is taken: live workers could not renew while it was away.
+-- KEYS: tasks, head, results. ARGV: lease in milliseconds, run id of the server that the caller
+-- knows ('' for none), most leases, whether to tidy, idle milliseconds after which a consumer with
+-- nothing pending is removed, seconds after which keys that nobody reaps expire. Returns the
+-- server's run id, then (lease, holder, fields) of each expired lease. Nothing is taken from a
+-- server with another run id: live workers could not renew while it was away.
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if ARGV[2] ~= '' and ARGV[2] ~= run then return { run } end
 local answer = { run }
@@ -22,7 +23,7 @@ if ARGV[4] == '1' then
     for _, consumer in ipairs(consumers.err and {} or consumers) do
       local facts = {}
       for i = 1, #consumer, 2 do facts[consumer[i]] = consumer[i + 1] end
-      -- DELCONSUMER forgets what is pending, so only where nothing is.
+      -- DELCONSUMER drops pending entries, so it is used only when there are none.
       if facts['pending'] == 0 and facts['idle'] > tonumber(ARGV[5]) then
         redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, facts['name'])
       end

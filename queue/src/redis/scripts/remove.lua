@@ -1,5 +1,5 @@
--- KEYS: a stream of tasks. ARGV: where to begin, most entries to look at, whether leased ones go too, then keys.
--- Returns where to go on ('' at the end), then the keys that were removed.
+-- KEYS: a stream of tasks. ARGV: where to begin, most entries to look at, whether to remove leased
+-- ones too, then keys. Returns where to continue ('' at the end), then the keys that were removed.
 local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
 if #entries == 0 then return { '' } end
 local wanted = {}

@@ -1,5 +1,6 @@
--- KEYS: results, their bell. ARGV: committer, most, takeover in milliseconds, whether to look for silent committers.
--- Returns what was taken over, this committer's own old ones among it, and what is new.
+-- KEYS: results, their bell. ARGV: committer, most results, takeover time in milliseconds, whether
+-- to look for silent committers. Returns the results that were taken over (also old ones of this
+-- committer), and the new ones.
 local taken, new = {}, {}
 local most = tonumber(ARGV[2])
 if redis.call('XLEN', KEYS[1]) > 0 and delivered(KEYS[1]) then

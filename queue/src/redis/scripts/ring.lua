@@ -1,3 +1,3 @@
--- KEYS: a bell. Gives a token back that nobody here wanted.
+-- KEYS: a bell. Puts back a token that nobody in this process needed.
 ring(KEYS[1], 1)
 return 1

@@ -1,4 +1,4 @@
--- KEYS: who gets nothing. ARGV: (worker, for how many milliseconds) of each. Whoever was in it is replaced.
+-- KEYS: who gets nothing. ARGV: (worker, milliseconds) of each. Replaces the previous content.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('DEL', KEYS[1])

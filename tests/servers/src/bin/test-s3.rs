@@ -1,15 +1,19 @@
-//! An S3 server for a farm of processes on one machine: `test-s3 FOLDER PORT BUCKET`, credentials from the
-//! environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`). Runs until it is killed. Faults are set with
-//! `curl -d 'status:503 which=writes when=next:5' http://127.0.0.1:PORT/-/faults`.
+//! An S3 server for a farm of processes on one machine: `test-s3 FOLDER PORT BUCKET`, credentials
+//! from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`). Runs until it is killed.
+//! Faults are set with `curl -d 'status:503 which=writes when=next:5'
+//! http://127.0.0.1:PORT/-/faults`.
 
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "an internal tool; nobody closes its output early"
+)]
 
 use std::{env, process::ExitCode};
 
 use darkroom_test_servers::s3::{Options, S3};
 
-const USAGE: &str =
-    "usage: test-s3 FOLDER PORT BUCKET, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment";
+const USAGE: &str = "usage: test-s3 FOLDER PORT BUCKET, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment";
 
 fn main() -> ExitCode {
     let Some(options) = options() else {

@@ -1,4 +1,4 @@
-//! What goes wrong on purpose, and the layer before the server that makes it so.
+//! Faults on purpose, and the layer in front of the server that injects them.
 
 use std::{
     fmt, io,
@@ -22,29 +22,33 @@ use s3s::{
     service::S3Service,
 };
 
-use super::{CONTROL, short_keys::short};
+use super::short_keys::short;
 
-/// S3 refuses requests whose time is further off than this.
+/// Path that sets the fault rules by `POST`, one per line, and lists them by `GET`. No bucket can
+/// have this name.
+pub const CONTROL: &str = "/-/faults";
+
+/// S3 refuses requests whose time is wrong by more than this.
 const MAX_SKEW_SECONDS: u64 = 15 * 60;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is answered with this HTTP status and an S3 error, and nothing else happens.
+    /// It is not carried out, and is answered with this HTTP status and an S3 error.
     Status(u16),
     /// It is never answered.
     Silence,
-    /// It is carried out, and half the body of the answer comes before the connection closes.
+    /// It is carried out, but only half of the answer's body comes before the connection closes.
     CutBody,
-    /// It is carried out, and one byte of the answer's body is another.
+    /// It is carried out, but one byte of the answer's body is wrong.
     FlipByte,
     /// The server's clock is ahead by this many seconds: beyond 15 minutes it refuses, as S3 does.
     Skew(i64),
-    /// A conditional create overwrites, as some servers do that do not know `If-None-Match`.
+    /// A conditional create overwrites, as on servers that do not know `If-None-Match`.
     ForgetCondition,
 }
 
-/// Which requests a rule looks at.
+/// The requests that a rule applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Which {
     /// All.
@@ -56,19 +60,20 @@ pub enum Which {
     Writes,
 }
 
-/// How many of those requests it strikes.
+/// How many of those requests it affects.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum When {
     /// Every one.
     #[default]
     Always,
-    /// The next so many.
+    /// The next requests, up to this number.
     Next(u32),
-    /// A share, 0 to 1, of them; the same ones for the same seed.
+    /// A share of them, 0 to 1; the same requests for the same seed.
     Share(f64, u64),
 }
 
-/// A fault and whom it strikes. As text: `status:503 which=writes when=next:3 key=cascades/`.
+/// A fault and the requests that it affects. As text: `status:503 which=writes when=next:3
+/// key=cascades/`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// The fault.
@@ -77,11 +82,11 @@ pub struct Rule {
     pub which: Which,
     /// How many.
     pub when: When,
-    /// Only requests whose path holds this text.
+    /// Only requests whose path contains this text.
     pub key: String,
 }
 
-/// The rules of a server and what they did.
+/// The rules of a server, and counts of their effects.
 #[derive(Debug, Default)]
 pub struct Faults {
     rules: Mutex<Vec<Rule>>,
@@ -92,19 +97,19 @@ pub struct Faults {
 }
 
 impl Rule {
-    /// A fault that strikes every request.
+    /// A fault in every request.
     #[must_use]
     pub fn always(fault: Fault) -> Self {
         Self { fault, which: Which::All, when: When::Always, key: String::new() }
     }
 
-    /// A fault that strikes the next `requests`.
+    /// A fault in the next `requests` requests.
     #[must_use]
     pub fn next(fault: Fault, requests: u32) -> Self {
         Self { when: When::Next(requests), ..Self::always(fault) }
     }
 
-    /// Everything may be read and nothing written.
+    /// Everything can be read, but nothing can be written.
     #[must_use]
     pub fn read_only() -> Self {
         Self::always(Fault::Status(403)).on(Which::Writes)
@@ -116,7 +121,7 @@ impl Rule {
         Self { which, ..self }
     }
 
-    /// The rule for requests only whose path holds `text`.
+    /// The rule, only for requests whose path contains `text`.
     #[must_use]
     pub fn on_key(self, text: &str) -> Self {
         Self { key: text.to_owned(), ..self }
@@ -156,40 +161,42 @@ fn unit(counter: u64) -> f64 {
 }
 
 impl Faults {
-    /// From now on only these rules hold; the first that strikes a request decides.
+    /// Replaces the rules. The first rule that applies to a request decides.
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules.into_iter().collect();
     }
 
-    /// Nothing goes wrong any more.
+    /// Removes all rules.
     pub fn clear(&self) {
         self.set([]);
     }
 
-    /// Requests so far.
+    /// Number of requests so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
 
-    /// Requests so far that a fault struck.
+    /// Number of requests so far with a fault.
     #[must_use]
     pub fn struck(&self) -> u64 {
         self.struck.load(Ordering::SeqCst)
     }
 
-    /// From now on answers name versions, as those of a bucket do that keeps them, and [`versions`](Self::versions) counts.
+    /// From now on, answers name versions, as those of a bucket with versioning, and
+    /// [`versions`](Self::versions) counts them.
     pub fn keep_versions(&self) {
         self.keeps_versions.store(true, Ordering::SeqCst);
     }
 
-    /// Versions and delete markers that a bucket would have kept since [`keep_versions`](Self::keep_versions).
+    /// Number of versions and delete markers that a bucket would have kept since
+    /// [`keep_versions`](Self::keep_versions).
     #[must_use]
     pub fn versions(&self) -> u64 {
         self.versions.load(Ordering::SeqCst)
     }
 
-    /// Names the version in an answer, and counts it where the request made one.
+    /// Names the version in an answer, and counts it if the request made one.
     fn version(&self, method: &Method, answer: &mut Answer) {
         if !self.keeps_versions.load(Ordering::SeqCst) || !answer.status().is_success() {
             return;
@@ -225,7 +232,7 @@ pub(super) struct Front {
     faults: Arc<Faults>,
     /// Of all buckets.
     folder: PathBuf,
-    /// One conditional write at a time: `s3s-fs` looks first and writes later.
+    /// One conditional write at a time, because `s3s-fs` checks first and writes later.
     conditional: tokio::sync::Mutex<()>,
 }
 
@@ -249,17 +256,19 @@ impl Front {
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::Status(status)) => {
                 let code = code_of(status);
-                refuse(request, status, format!("<Code>{code}</Code><Message>on purpose</Message>")).await
+                refuse(request, status, format!("<Code>{code}</Code><Message>on purpose</Message>"))
+                    .await
             }
             Some(Fault::CutBody) => {
                 let mut answer = spoil(self.carry_out(request).await?, cut).await?;
-                // Of another version than the next answer's, so that a client cannot just go on where it was cut.
+                // Its version differs from the next answer's, so a client cannot just continue
+                // where it was cut.
                 answer.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"cut\""));
                 Ok(answer)
             }
             Some(Fault::FlipByte) => spoil(self.carry_out(request).await?, flip).await,
             Some(Fault::ForgetCondition) => {
-                // The header is signed and must stay, so what it asks about goes.
+                // The header is signed and must stay, so the existing file is removed instead.
                 if request.headers().contains_key(header::IF_NONE_MATCH) {
                     let _ = std::fs::remove_file(
                         self.folder.join(short(request.uri().path().trim_start_matches('/'))),
@@ -291,11 +300,16 @@ impl Front {
         }
     }
 
-    async fn carry_out(&self, request: Request<hyper::body::Incoming>) -> Result<Answer, io::Error> {
+    async fn carry_out(
+        &self,
+        request: Request<hyper::body::Incoming>,
+    ) -> Result<Answer, io::Error> {
         // `s3s-fs` would make the bucket when it writes to it.
-        let bucket = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        let bucket =
+            request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
         if !self.folder.join(bucket).is_dir() {
-            let detail = "<Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message>";
+            let detail =
+                "<Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message>";
             return refuse(request, 404, detail.to_owned()).await;
         }
         let conditional = request.headers().contains_key(header::IF_NONE_MATCH);
@@ -311,7 +325,10 @@ impl Front {
         if request.method() == Method::POST {
             let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
             let text = String::from_utf8_lossy(&body).into_owned();
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let lines = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with('#'));
             match lines.map(str::parse).collect::<Result<Vec<Rule>, _>>() {
                 Ok(rules) => self.faults.set(rules),
                 Err(message) => return Ok(plain(StatusCode::BAD_REQUEST, message)),
@@ -327,7 +344,8 @@ fn plain(status: StatusCode, text: String) -> Answer {
     answer
 }
 
-/// An S3 error, after the request's body was read: a client that is still sending would see a broken connection.
+/// An S3 error, sent after the request's body was read. Otherwise a client that is still sending
+/// would see a broken connection.
 async fn refuse(
     request: Request<hyper::body::Incoming>,
     status: u16,
@@ -353,10 +371,11 @@ fn code_of(status: u16) -> &'static str {
     }
 }
 
-/// Replaces the body of an answer that has one, its stated length unchanged.
+/// Replaces the body of an answer that has one. Its stated length does not change.
 async fn spoil(answer: Answer, how: fn(Bytes) -> Body) -> Result<Answer, io::Error> {
     let (mut parts, body) = answer.into_parts();
-    let bytes = body.collect().await.map_err(|error| io::Error::other(error.to_string()))?.to_bytes();
+    let bytes =
+        body.collect().await.map_err(|error| io::Error::other(error.to_string()))?.to_bytes();
     if bytes.is_empty() {
         return Ok(Response::from_parts(parts, Body::empty()));
     }
@@ -368,7 +387,7 @@ fn cut(bytes: Bytes) -> Body {
     let half = bytes.slice(..bytes.len() / 2);
     let sent = stream::once(async { Ok(Frame::data(half)) });
     let broken = stream::once(async {
-        // Or else the connection would break before anything was sent.
+        // Otherwise the connection would break before anything was sent.
         tokio::time::sleep(Duration::from_millis(20)).await;
         Err(io::Error::other("cut on purpose"))
     });
@@ -386,7 +405,7 @@ fn clock(ahead_seconds: i64, format: TimestampFormat) -> String {
     let now = SystemTime::now();
     let there = if ahead_seconds < 0 { now - offset } else { now + offset };
     let mut text = Vec::new();
-    Timestamp::from(there).format(format, &mut text).expect("a time of our days");
+    Timestamp::from(there).format(format, &mut text).expect("the time is in the valid range");
     String::from_utf8(text).expect("a date is text")
 }
 

@@ -1,5 +1,6 @@
-//! `s3s-fs` with keys as long as S3's: it puts a key, in Base64, into a file's name, which a key with two hashes in it
-//! is too long for. Here every hash is kept in fewer letters, and spelt out again in listings.
+//! `s3s-fs` with keys as long as S3's. It uses a key in Base64 as a file name, and a key with two
+//! hashes is too long for that. Here every hash is stored in a shorter form, and expanded again in
+//! listings.
 
 use std::{
     io,
@@ -12,16 +13,17 @@ use s3s::{
         AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
         CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
         DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput,
-        GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
-        HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
-        PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
+        GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput,
+        HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input,
+        ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, UploadPartInput,
+        UploadPartOutput,
     },
 };
 use s3s_fs::FileSystem;
 
 /// Hexadecimal digits of a SHA-256.
 const DIGITS: usize = 64;
-/// Marks a part of a key that was shortened; no key of ours has it.
+/// Marks a shortened part of a key. No key of ours contains it.
 const MARK: char = '~';
 
 /// The file system with shortened keys, and the folder that it serves.
@@ -29,8 +31,8 @@ const MARK: char = '~';
 pub(super) struct ShortKeys(pub(super) FileSystem, pub(super) PathBuf);
 
 impl ShortKeys {
-    /// What lies under a prefix that ends in `/`, if that is one short page. `s3s-fs` walks the whole bucket to find that out,
-    /// and a farm asks it of every task.
+    /// The keys under a prefix that ends in `/`, if they are one short page. `s3s-fs` walks the
+    /// whole bucket for that, and a farm asks for it for every task.
     fn page(&self, input: &ListObjectsV2Input) -> Option<Vec<Object>> {
         const MOST: usize = 100;
         let folder = input.prefix.as_deref().filter(|prefix| prefix.ends_with('/'))?;
@@ -47,7 +49,8 @@ impl ShortKeys {
     }
 }
 
-/// Adds the files below `folder`, whose keys begin with `prefix`; none where there is no such folder.
+/// Adds the files below `folder`, whose keys begin with `prefix`. Adds none if there is no such
+/// folder.
 fn under(folder: &Path, prefix: &str, objects: &mut Vec<Object>) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -71,7 +74,7 @@ fn under(folder: &Path, prefix: &str, objects: &mut Vec<Object>) -> io::Result<(
     Ok(())
 }
 
-/// The key under which the server's files lie.
+/// The key that the server uses for its file.
 pub(super) fn short(key: &str) -> String {
     key.split('/').map(shorten).collect::<Vec<_>>().join("/")
 }
@@ -186,9 +189,11 @@ mod tests {
     #[test]
     fn hashes_become_shorter_and_come_back() {
         let digest = "0f".repeat(32);
-        for key in
-            [format!("cascades/{digest}/files/{digest}.safetensors"), "probes/x.y".to_owned(), String::new()]
-        {
+        for key in [
+            format!("cascades/{digest}/files/{digest}.safetensors"),
+            "probes/x.y".to_owned(),
+            String::new(),
+        ] {
             assert_eq!(long(&short(&key)), key);
             assert!(short(&key).len() <= key.len());
         }

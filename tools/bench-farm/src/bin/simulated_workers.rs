@@ -1,12 +1,14 @@
-//! Many workers in one process, for `make bench-farm`: each with connections, leases, heartbeats and a model's thread of
-//! its own, as a worker process has them, and a renderer that sleeps its stage's time.
+//! Many workers in one process, for `make bench-farm`: each with connections, leases, heartbeats
+//! and a model's thread of its own, as a worker process has them, and a renderer that sleeps its
+//! stage's time.
 //!
-//! `simulated_workers REDIS FARM WORKERS BATCH STAGE@DIGEST=SECONDS…`: every worker serves all the pools that are named,
-//! later ones first; a batch takes its stage's seconds, whatever its size. A line on standard input is answered by one of
-//! JSON: microseconds since 1970, and the seconds for which the models of all workers have run so far. With `HOLDS=1` in
-//! the environment it also prints `stage microseconds` whenever a worker holds a task. Ends with its input.
+//! `simulated_workers REDIS FARM WORKERS BATCH STAGE@DIGEST=SECONDS…`: every worker serves all the
+//! pools that are named, later ones first; a batch takes its stage's seconds, whatever its size. A
+//! line on standard input is answered by one of JSON: microseconds since 1970, and the seconds for
+//! which the models of all workers have run so far. With `HOLDS=1` in the environment it also
+//! prints `stage microseconds` whenever a worker holds a task. Ends with its input.
 
-#![expect(clippy::print_stdout, reason = "a tool for us, read to its end")]
+#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
 use std::{
     collections::HashMap,
@@ -88,7 +90,8 @@ async fn main() {
     let [redis, farm, workers, batch, pools @ ..] = arguments.as_slice() else {
         panic!("usage: simulated_workers REDIS FARM WORKERS BATCH STAGE@DIGEST=SECONDS…");
     };
-    let (workers, batch) = (workers.parse().expect("workers"), batch.parse().expect("a batch's size"));
+    let (workers, batch) =
+        (workers.parse().expect("workers"), batch.parse().expect("a batch's size"));
     let times: Vec<(PoolId, Duration)> = pools.iter().map(|pool| parse_pool(pool)).collect();
     let told = std::env::var_os("HOLDS").is_some();
     let mut handles: Vec<Handle> = Vec::with_capacity(workers);
@@ -98,7 +101,8 @@ async fn main() {
         let serve = |(pool, _): &(PoolId, Duration)| Serve { pool: pool.clone(), batch_cap: batch };
         let pools = times.iter().rev().map(serve).collect();
         let options = Options::new(WorkerId::fresh(&host), &host, pools);
-        let queue = RedisQueue::connect(redis, farm, RedisOptions::default()).await.expect("connects");
+        let queue =
+            RedisQueue::connect(redis, farm, RedisOptions::default()).await.expect("connects");
         let model = Sleeps(times.iter().cloned().collect());
         let started = stage_loop::start(
             options,

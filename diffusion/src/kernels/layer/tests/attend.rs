@@ -3,18 +3,22 @@ use tch::{Kind, Tensor};
 use super::{KINDS, values, worst};
 use crate::kernels::{Heads, attend, available};
 
-/// Queries, and keys and values in two parts, as they lie in a wider projection.
+/// Queries, and keys and values in two parts, cut from a wider projection.
 struct Made {
     query: Tensor,
     pairs: Vec<[Tensor; 2]>,
     heads: i64,
 }
 
-/// Parts of `[rows, length, 3 · channels]`, so that positions have gaps between them.
+/// Parts of `[rows, length, 3 · channels]`, so that there are gaps between positions.
 fn made(kind: Kind, rows: i64, heads: i64, head_dim: i64, queries: i64, keys: &[i64]) -> Made {
     let channels = heads * head_dim;
     let part = |length: i64, which: i64, seed: f64| {
-        values(&[rows, length, 3 * channels], kind, seed).to_kind(kind).narrow(2, which * channels, channels)
+        values(&[rows, length, 3 * channels], kind, seed).to_kind(kind).narrow(
+            2,
+            which * channels,
+            channels,
+        )
     };
     let pair = |(index, length): (usize, &i64)| {
         let seed = 10.0 * index as f64;
@@ -29,10 +33,11 @@ impl Made {
         attend(&self.query, &pairs, heads).expect("attends")
     }
 
-    /// By libtorch's products and softmax, in f64.
+    /// With libtorch's products and softmax, in f64.
     fn expected(&self, heads: Heads<'_>) -> Tensor {
-        let split =
-            |x: &Tensor| x.to_kind(Kind::Double).unflatten(2, [self.heads, heads.head_dim]).transpose(1, 2);
+        let split = |x: &Tensor| {
+            x.to_kind(Kind::Double).unflatten(2, [self.heads, heads.head_dim]).transpose(1, 2)
+        };
         let joined = |which: usize| {
             let parts: Vec<&Tensor> = self.pairs.iter().map(|pair| &pair[which]).collect();
             split(&Tensor::cat(&parts, 1))
@@ -60,8 +65,8 @@ fn attention_is_libtorchs() {
     if !available() {
         return;
     }
-    // Keys that fill vectors and groups of them and that do not, one key alone, queries beyond a block, channels of a
-    // head that are odd, that leave lanes idle, and that take several groups.
+    // Keys that fill vectors and groups of vectors and that do not; a single key; more queries than
+    // a block; head channels that are odd, that leave lanes idle, and that take several groups.
     for (rows, heads, head_dim, queries, keys) in [
         (1, 1, 16, 8, vec![16]),
         (2, 3, 16, 40, vec![7, 33]),
@@ -76,7 +81,10 @@ fn attention_is_libtorchs() {
         for (kind, tolerance) in KINDS {
             let made = made(kind, rows, heads, head_dim, queries, &keys);
             let off = worst(&made.attend(plain(head_dim)), &made.expected(plain(head_dim)));
-            assert!(off < tolerance, "{rows} × {heads} × {head_dim}, {queries} of {keys:?}, {kind:?}: {off}");
+            assert!(
+                off < tolerance,
+                "{rows} × {heads} × {head_dim}, {queries} of {keys:?}, {kind:?}: {off}"
+            );
         }
     }
 }
@@ -89,7 +97,8 @@ fn attention_adds_a_bias_and_sees_each_rows_first_keys() {
     for (kind, tolerance) in KINDS {
         let made = made(kind, 3, 2, 32, 21, &[21]);
         let bias = values(&[1, 2, 21, 21], Kind::Float, 5.0);
-        let heads = Heads { head_dim: 32, scale: 0.25, bias: Some(&bias), seen: Some(&[21, 1, 17]) };
+        let heads =
+            Heads { head_dim: 32, scale: 0.25, bias: Some(&bias), seen: Some(&[21, 1, 17]) };
         let off = worst(&made.attend(heads), &made.expected(heads));
         assert!(off < tolerance, "{kind:?}: {off}");
     }
@@ -128,8 +137,15 @@ fn what_is_not_finite_is_told_and_stays_in_its_row() {
             let _ = made.query.get(1).get(3).narrow(0, 0, 16).fill_(strange);
             let finite = made.attend(plain(16)).isfinite();
             let line = finite.get(1).get(3);
-            assert!(!line.narrow(0, 0, 16).any().int64_value(&[]).is_positive(), "its own head, {kind:?}");
-            assert_eq!(finite.logical_not().sum(Kind::Int64).int64_value(&[]), 16, "nothing else, {kind:?}");
+            assert!(
+                !line.narrow(0, 0, 16).any().int64_value(&[]).is_positive(),
+                "its own head, {kind:?}"
+            );
+            assert_eq!(
+                finite.logical_not().sum(Kind::Int64).int64_value(&[]),
+                16,
+                "nothing else, {kind:?}"
+            );
         }
     }
 }

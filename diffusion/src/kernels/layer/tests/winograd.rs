@@ -1,4 +1,4 @@
-//! Layers that are computed by Winograd's transform, against libtorch's.
+//! Layers that are computed with Winograd's transform, compared with libtorch's.
 
 use super::*;
 
@@ -10,7 +10,8 @@ fn by_winograd(conv: &ConvKernel) -> bool {
     matches!(conv, ConvKernel::F32(Way::Winograd(_)) | ConvKernel::Bf16(Way::Winograd(_)))
 }
 
-/// Noise of deviation about 1, as it is after rounding to `kind`: errors are then what they are in a network.
+/// Noise with a deviation of about 1, rounded to `kind`, so that errors are like those in a
+/// network.
 fn noise(shape: &[i64], kind: Kind, seed: f64) -> Tensor {
     let count: i64 = shape.iter().product();
     let index = Tensor::arange(count, (Kind::Double, Device::Cpu));
@@ -27,7 +28,8 @@ fn off(got: &Tensor, expected: &Tensor) -> f64 {
         .double_value(&[])
 }
 
-/// Of results in f32. By taps bf16 is off by 1e-6 where weights and inputs are bf16's; the transform rounds both again.
+/// Tolerances for results in f32. The direct method differs by 1e-6 in bf16, if weights and inputs
+/// are bf16; the transform rounds both again.
 const KINDS: [(Kind, f64); 2] = [(Kind::Float, 1e-6), (Kind::BFloat16, 4e-3)];
 
 #[test]
@@ -35,7 +37,8 @@ fn convolutions_are_libtorchs() {
     if !available() {
         return;
     }
-    // Even and odd extents, one pixel; channels and outputs that fill vectors, tiles and pairs and that do not.
+    // Even and odd extents, one pixel; channels and outputs that fill vectors, tiles and pairs and
+    // that do not.
     for (channels, outputs, layout, [height, width]) in [
         (64, 64, Layout::Stride(1), [8, 8]),
         (64, 70, Layout::Stride(1), [5, 7]),
@@ -47,15 +50,18 @@ fn convolutions_are_libtorchs() {
     ] {
         for (kind, tolerance) in KINDS {
             let x = noise(&[3, channels, height, width], kind, 1.0);
-            let weight =
-                (noise(&[outputs, channels, 3, 3], kind, 2.0) * 0.0625).to_kind(kind).to_kind(Kind::Float);
+            let weight = (noise(&[outputs, channels, 3, 3], kind, 2.0) * 0.0625)
+                .to_kind(kind)
+                .to_kind(Kind::Float);
             let bias = noise(&[outputs], Kind::Float, 3.0);
             let conv =
-                ConvKernel::new(grown(kind, layout), &[ConvPart::whole(&weight)], Some(&bias)).unwrap();
+                ConvKernel::new(grown(kind, layout), &[ConvPart::whole(&weight)], Some(&bias))
+                    .unwrap();
             assert!(by_winograd(&conv));
             let given = channels_last(&x.to_kind(kind)).unwrap();
-            let got =
-                conv.forward(&[(&given).into()], None, Shape { factor: 0.5, kind: Kind::Float }).unwrap();
+            let got = conv
+                .forward(&[(&given).into()], None, Shape { factor: 0.5, kind: Kind::Float })
+                .unwrap();
             let expected = x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1) * 0.5;
             let off = off(&got, &expected);
             assert!(off < tolerance, "{channels} to {outputs}, {height}×{width}, {kind:?}: {off}");
@@ -70,11 +76,15 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
     }
     for (kind, tolerance) in KINDS {
         for [height, width] in [[6, 4], [10, 14]] {
-            let (x, skip) =
-                (noise(&[2, 18, height, width], kind, 1.0), noise(&[2, 15, height, width], kind, 2.0));
+            let (x, skip) = (
+                noise(&[2, 18, height, width], kind, 1.0),
+                noise(&[2, 15, height, width], kind, 2.0),
+            );
             let hidden = noise(&[2, 68, height, width], kind, 3.0);
-            let weight = (noise(&[68, 68, 3, 3], kind, 4.0) * 0.0625).to_kind(kind).to_kind(Kind::Float);
-            let narrow = (noise(&[68, 33, 1, 1], kind, 5.0) * 0.25).to_kind(kind).to_kind(Kind::Float);
+            let weight =
+                (noise(&[68, 68, 3, 3], kind, 4.0) * 0.0625).to_kind(kind).to_kind(Kind::Float);
+            let narrow =
+                (noise(&[68, 33, 1, 1], kind, 5.0) * 0.25).to_kind(kind).to_kind(Kind::Float);
             let parts = [
                 ConvPart::whole(&weight),
                 ConvPart { weight: &narrow, from: 0, channels: 18, factor: 1.0 },
@@ -95,13 +105,18 @@ fn a_sum_of_convolutions_sees_every_source_and_the_residual() {
             let half = |tensor: &Tensor| {
                 channels_last(&tensor.narrow(2, 0, height / 2).narrow(3, 0, width / 2)).unwrap()
             };
-            let double = |tensor: &Tensor| half(tensor).upsample_nearest2d([height, width], None, None);
+            let double =
+                |tensor: &Tensor| half(tensor).upsample_nearest2d([height, width], None, None);
             let [small, small_x, small_skip] = [&given, &given_x, &given_skip].map(half);
             let doubled = |tensor| Picture { tensor, doubled: true };
             let sources = [(&given).into(), doubled(&small_x), doubled(&small_skip)];
             let got = sum.forward(&sources, Some(doubled(&small)), shape).unwrap();
-            let narrowed = double(&joined).conv2d(&narrow, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
-            assert!(off(&got, &(window + narrowed + double(&hidden))) < tolerance, "{kind:?} doubled");
+            let narrowed =
+                double(&joined).conv2d(&narrow, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
+            assert!(
+                off(&got, &(window + narrowed + double(&hidden))) < tolerance,
+                "{kind:?} doubled"
+            );
         }
     }
 }
@@ -120,7 +135,8 @@ fn other_layers_are_computed_by_taps() {
         (64, 64, 5, Layout::Stride(1)),
     ] {
         let weight = noise(&[outputs, channels, kernel, kernel], Kind::Float, 1.0);
-        let conv = ConvKernel::new(grown(Kind::Float, layout), &[ConvPart::whole(&weight)], None).unwrap();
+        let conv =
+            ConvKernel::new(grown(Kind::Float, layout), &[ConvPart::whole(&weight)], None).unwrap();
         assert!(!by_winograd(&conv), "{channels} to {outputs}, {kernel}, {layout:?}");
     }
     let weight = noise(&[64, 64, 3, 3], Kind::Float, 1.0);
@@ -138,10 +154,16 @@ fn not_a_number_reaches_the_outputs_around_it_and_no_other_row() {
         let _ = x.narrow(0, 1, 1).narrow(2, 3, 1).narrow(3, 3, 1).fill_(f64::NAN);
         let weight = noise(&[64, 64, 3, 3], kind, 2.0);
         let conv =
-            ConvKernel::new(grown(kind, Layout::Stride(1)), &[ConvPart::whole(&weight)], None).unwrap();
+            ConvKernel::new(grown(kind, Layout::Stride(1)), &[ConvPart::whole(&weight)], None)
+                .unwrap();
         let given = channels_last(&x.to_kind(kind)).unwrap();
-        let got = conv.forward(&[(&given).into()], None, Shape { factor: 1.0, kind }).unwrap().isnan();
+        let got =
+            conv.forward(&[(&given).into()], None, Shape { factor: 1.0, kind }).unwrap().isnan();
         assert_eq!(got.get(0).any().int64_value(&[]), 0, "{kind:?}");
-        assert_eq!(got.get(1).narrow(1, 2, 3).narrow(2, 2, 3).all().int64_value(&[]), 1, "{kind:?}");
+        assert_eq!(
+            got.get(1).narrow(1, 2, 3).narrow(2, 2, 3).all().int64_value(&[]),
+            1,
+            "{kind:?}"
+        );
     }
 }

@@ -1,0 +1,115 @@
+//! Reads artifacts by reference: a caller never gets bytes other than the stored ones.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use darkroom_core::{
+    artifact::ArtifactRef,
+    digest::Digest,
+    guard::{Guard, stands},
+};
+use futures::{Stream, StreamExt};
+use object_store::{ObjectStoreExt, path::Path};
+
+use super::{ArtifactStore, CHUNK, Failure, PARALLEL, path};
+use crate::error::Error;
+
+impl ArtifactStore {
+    /// Reads an artifact whole and checks its size and hash.
+    ///
+    /// # Errors
+    /// `Missing`, `Corrupt`, or a temporary fault.
+    pub async fn get(&self, artifact: &ArtifactRef) -> Result<Bytes, Error> {
+        let path = path(&artifact.key)?;
+        self.tried(|| self.get_once(artifact, &path)).await
+    }
+
+    async fn get_once(&self, artifact: &ArtifactRef, path: &Path) -> Result<Bytes, Failure> {
+        let key = &artifact.key;
+        let found = self
+            .store()
+            .get(path)
+            .await
+            .map_err(|error| Failure::Last(Error::of_store(key, &error)))?;
+        let size = found.meta.size;
+        if size != artifact.size {
+            return Err(Failure::Again(wrong_size(artifact, size)));
+        }
+        let bytes =
+            found.bytes().await.map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
+        let sha256 = Digest::of(&bytes);
+        if sha256 != artifact.sha256 && stands(Guard::HashChecked) {
+            let reason = format!("its SHA-256 is {sha256}, expected {}", artifact.sha256);
+            return Err(Failure::Again(Error::Corrupt { key: key.clone(), reason }));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads part of an artifact. Only its total size is checked. A range beyond the end is cut.
+    ///
+    /// # Errors
+    /// `Missing`, `Corrupt` if the size is not the stored one, or a temporary fault.
+    pub async fn get_range(
+        &self,
+        artifact: &ArtifactRef,
+        range: Range<u64>,
+    ) -> Result<Bytes, Error> {
+        let path = path(&artifact.key)?;
+        let range = range.start.min(artifact.size)..range.end.min(artifact.size);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.tried(|| self.get_range_once(artifact, &path, range.clone())).await
+    }
+
+    async fn get_range_once(
+        &self,
+        artifact: &ArtifactRef,
+        path: &Path,
+        range: Range<u64>,
+    ) -> Result<Bytes, Failure> {
+        let key = &artifact.key;
+        let wanted = range.end - range.start;
+        let options = object_store::GetOptions { range: Some(range.into()), ..Default::default() };
+        let found = match self.store().get_opts(path, options).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Stores differ in how they refuse a range that begins beyond the end.
+                let size = self.store().head(path).await.map(|meta| meta.size);
+                return Err(Failure::Last(match size {
+                    Ok(size) if size != artifact.size => wrong_size(artifact, size),
+                    _ => Error::of_store(key, &error),
+                }));
+            }
+        };
+        let size = found.meta.size;
+        let bytes =
+            found.bytes().await.map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
+        if size != artifact.size || bytes.len() as u64 != wanted {
+            return Err(Failure::Again(wrong_size(artifact, size)));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads an artifact that is too big for memory from byte `from` to its end, in chunks. The
+    /// contents are not checked; the caller hashes them.
+    pub fn read(
+        &self,
+        artifact: &ArtifactRef,
+        from: u64,
+    ) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+        let (store, artifact) = (self.clone(), artifact.clone());
+        let starts = (from..artifact.size).step_by(CHUNK);
+        futures::stream::iter(starts)
+            .map(move |start| {
+                let (store, artifact) = (store.clone(), artifact.clone());
+                async move { store.get_range(&artifact, start..start + CHUNK as u64).await }
+            })
+            .buffered(PARALLEL)
+    }
+}
+
+fn wrong_size(artifact: &ArtifactRef, size: u64) -> Error {
+    let reason = format!("it has {size} bytes, but {} were stored", artifact.size);
+    Error::Corrupt { key: artifact.key.clone(), reason }
+}

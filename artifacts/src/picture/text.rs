@@ -1,0 +1,62 @@
+//! The text that is read out of a picture: ours, each keyword's first, within bounds.
+
+use super::Error;
+
+/// Most bytes of all text of ours, inflated.
+const MAX_TEXT: usize = 1 << 20;
+/// Keywords of text that is read; the rest may be as long as it likes and is left alone.
+const OURS: &str = "darkroom.";
+const FOR_PEOPLE: &str = "parameters";
+
+/// Text so far, and bytes that more of it may have.
+pub(super) struct Room {
+    left: usize,
+    text: Vec<(String, String)>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { left: MAX_TEXT, text: Vec::new() }
+    }
+}
+
+impl Room {
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(super) fn into_text(self) -> Vec<(String, String)> {
+        self.text
+    }
+
+    pub(super) fn too_long(&self) -> String {
+        format!("all text together has more than {MAX_TEXT} bytes")
+    }
+
+    pub(super) fn wants(&self, keyword: &str) -> bool {
+        let is_ours = keyword.starts_with(OURS) || keyword == FOR_PEOPLE;
+        is_ours && !self.text.iter().any(|(found, _)| found == keyword)
+    }
+
+    pub(super) fn take(
+        &mut self,
+        keyword: &str,
+        text: Result<String, png::DecodingError>,
+    ) -> Result<(), Error> {
+        let text = text.map_err(|error| Error::Text(keyword.to_owned(), error.to_string()));
+        let fits = text.and_then(|text| match self.left.checked_sub(text.len()) {
+            Some(left) => Ok((left, text)),
+            None => Err(Error::Text(keyword.to_owned(), self.too_long())),
+        });
+        match fits {
+            Ok((left, text)) => {
+                self.left = left;
+                self.text.push((keyword.to_owned(), text));
+                Ok(())
+            }
+            // Nothing is read out of the line for people.
+            Err(_) if keyword == FOR_PEOPLE => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

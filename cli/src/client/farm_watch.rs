@@ -1,0 +1,71 @@
+//! The changes of a whole farm, across broken connections.
+
+use darkroom_proto::v1;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::{CALL, Client, LASTED, SILENCE, waiting::Waiting, within};
+use crate::failure::Result;
+
+/// What changes in a farm, without an end. No change is skipped; some may come again.
+pub(crate) struct FarmWatch {
+    client: Client,
+    /// With the last cursor.
+    pub(super) request: v1::WatchFarmRequest,
+    stream: Option<Streaming<v1::FarmEvent>>,
+    /// When the stream began.
+    opened: Option<Instant>,
+    waiting: Waiting,
+}
+
+impl Client {
+    /// Follows the whole farm from a cursor on, or from its present state.
+    pub(crate) fn watch_farm(&self, request: v1::WatchFarmRequest) -> FarmWatch {
+        FarmWatch {
+            client: self.clone(),
+            request,
+            stream: None,
+            opened: None,
+            waiting: Waiting::new(self),
+        }
+    }
+}
+
+impl FarmWatch {
+    /// The next event. The farm sends one at least every 20 seconds, so silence means a broken
+    /// stream.
+    pub(crate) async fn next(&mut self) -> Result<v1::FarmEvent> {
+        loop {
+            let failure = match self.receive().await {
+                Ok(Some(event)) => {
+                    self.waiting.came();
+                    event.cursor.clone_into(&mut self.request.cursor);
+                    return Ok(event);
+                }
+                // Cut, as by a farm that stops: resume.
+                Ok(None) => Status::unavailable("the stream ended"),
+                Err(status) => status,
+            };
+            self.stream = None;
+            if self.opened.take().is_some_and(|opened| opened.elapsed() >= LASTED) {
+                self.waiting.lasted();
+            }
+            if !self.waiting.another(&self.client, &failure).await {
+                return Err(self.client.failure(&failure));
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> std::result::Result<Option<v1::FarmEvent>, Status> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let mut farm = self.client.farm.clone();
+                let opened = within(CALL, farm.watch_farm(self.request.clone())).await?;
+                self.opened = Some(Instant::now());
+                none.insert(opened.into_inner())
+            }
+        };
+        within(SILENCE, stream.message()).await
+    }
+}

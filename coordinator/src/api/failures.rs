@@ -1,0 +1,34 @@
+//! How a job's images failed.
+
+use darkroom_farm_api::Caller;
+use darkroom_proto::v1;
+
+use super::{Farm, job_id};
+use crate::{error::Error, store::records::FailureCount};
+
+impl Farm {
+    pub(super) async fn failures(
+        &self,
+        _caller: &Caller,
+        request: v1::SummarizeFailuresRequest,
+    ) -> Result<v1::SummarizeFailuresResponse, Error> {
+        let failures = self.front.failures(job_id("job_id", &request.job_id)?).await?;
+        Ok(v1::SummarizeFailuresResponse {
+            failures: failures.counts.into_iter().map(summary).collect(),
+            more_codes: failures.more,
+        })
+    }
+}
+
+fn summary(count: FailureCount) -> v1::FailureSummary {
+    v1::FailureSummary {
+        code: count.code.into(),
+        images_dead: count.dead,
+        images_not_dead: count.not_dead,
+        at_least: count.at_least,
+        first_index: count.first,
+        last_index: count.last,
+        example_index: count.example.index,
+        example: count.example.message,
+    }
+}

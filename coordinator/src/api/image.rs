@@ -1,0 +1,55 @@
+//! One image with the outcomes of its attempts.
+
+use darkroom_core::id::StageName;
+use darkroom_farm_api::Caller;
+use darkroom_proto::v1;
+
+use super::{Farm, convert, job_id};
+use crate::{
+    error::Error,
+    store::{
+        attempt::{Attempt, AttemptOutcome},
+        limits::timestamp,
+    },
+};
+
+impl Farm {
+    pub(super) async fn image(
+        &self,
+        _caller: &Caller,
+        request: v1::GetImageRequest,
+    ) -> Result<v1::GetImageResponse, Error> {
+        let (id, index) = (job_id("job_id", &request.job_id)?, request.index);
+        let stages = self.stage_names.of(self.front.as_ref(), id).await?;
+        let (image, attempts) =
+            tokio::try_join!(self.front.image(id, index), self.front.attempts(id, index))?;
+        let attempts = attempts.into_iter().map(|one| attempt(&stages, one)).collect();
+        Ok(v1::GetImageResponse { image: Some(convert::image(&stages, image)), attempts })
+    }
+}
+
+/// An attempt at an image of a job whose stages have these names.
+fn attempt(stages: &[StageName], attempt: Attempt) -> v1::Attempt {
+    let outcome = match attempt.outcome {
+        AttemptOutcome::Done => v1::AttemptOutcome::Done,
+        AttemptOutcome::Failed => v1::AttemptOutcome::Failed,
+        AttemptOutcome::Died => v1::AttemptOutcome::Died,
+        AttemptOutcome::InputMissing => v1::AttemptOutcome::InputMissing,
+        AttemptOutcome::Interrupted => v1::AttemptOutcome::Interrupted,
+        AttemptOutcome::Returned => v1::AttemptOutcome::Returned,
+    };
+    v1::Attempt {
+        stage: stages.get(attempt.stage).map_or_else(String::new, ToString::to_string),
+        generation: attempt.generation,
+        dispatch: attempt.dispatch,
+        outcome: outcome.into(),
+        counted: attempt.counted,
+        worker: attempt.worker,
+        place: attempt.place,
+        device_class: attempt.device_class,
+        seconds: attempt.seconds,
+        ended_at: attempt.ended_ms.map(timestamp),
+        reason: attempt.reason,
+        message: attempt.message,
+    }
+}

@@ -1,0 +1,470 @@
+//! Watches the whole farm: sends its present state, then every change of its jobs, and its workers.
+//!
+//! A cursor never skips a change, but changes may be repeated after it. This process reads the
+//! changes once for all watchers (`feed`). After it connects, or if it is too slow for the feed, a
+//! watcher reads the record itself from its cursor. So only one event per watcher waits in memory.
+//! While a watcher catches up, it gets its cursor from time to time.
+
+use std::{collections::HashMap, str::FromStr, sync::Arc, time::Instant};
+
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{Answer, Caller, Outgoing};
+use darkroom_proto::v1;
+use prost::Message;
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    Farm, convert, failure,
+    jobs::PAGE_BYTES,
+    refused,
+    validate::{MAX_TENANT, limit},
+    watch::send,
+};
+use crate::{
+    error::Error,
+    feed::{self, News, Workers},
+    feeder,
+    store::{
+        farm_changes::{ChangeBounds, ChangePosition},
+        records::JobRecord,
+    },
+};
+
+/// Events on their way to a client.
+const BUFFER: usize = 1;
+
+type Sender = mpsc::Sender<Answer<v1::FarmEvent>>;
+
+impl Farm {
+    pub(super) async fn watch_farm(
+        &self,
+        _caller: &Caller,
+        request: v1::WatchFarmRequest,
+    ) -> Result<Outgoing<v1::FarmEvent>, Error> {
+        limit("tenant", &request.tenant, MAX_TENANT).map_err(refused)?;
+        let cursor = match request.cursor.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(refused)?),
+        };
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let tenant = Some(request.tenant).filter(|tenant| !tenant.is_empty());
+        let watcher = Watcher::new(self.clone(), tenant, cursor);
+        self.shared.tasks.spawn(watcher.run(sender));
+        Ok(Box::pin(ReceiverStream::new(receiver)))
+    }
+}
+
+/// A watcher's position: in the listing of the present state, or in the changes after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cursor {
+    era: String,
+    position: ChangePosition,
+    /// The present state was sent down to the job with this `seq`; `None`: all of it was sent.
+    listed: Option<i64>,
+}
+
+/// Longest cursor, bytes.
+const CURSOR: usize = 128;
+
+impl FromStr for Cursor {
+    type Err = UserError;
+
+    fn from_str(text: &str) -> Result<Self, UserError> {
+        let parse = || {
+            let text = Some(text).filter(|text| text.len() <= CURSOR)?;
+            let mut parts = text.split('.');
+            let (kind, era) = (parts.next()?, parts.next()?.to_owned());
+            let (mark, seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let (after, listed) = match kind {
+                "c" => (seq, None),
+                "l" => (0, Some(seq)),
+                _ => return None,
+            };
+            let position = ChangePosition { mark, after };
+            parts.next().is_none().then_some(Self { era, position, listed })
+        };
+        parse().ok_or_else(|| {
+            let shown: String = text.chars().take(CURSOR).collect();
+            let message = format!(
+                "cursor is {shown:?}; accepted: the cursor of an event of WatchFarm, or none"
+            );
+            UserError::invalid("cursor", message)
+        })
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { era, position: ChangePosition { mark, after }, listed } = self;
+        match listed {
+            Some(seq) => write!(f, "l.{era}.{mark}.{seq}"),
+            None => write!(f, "c.{era}.{mark}.{after}"),
+        }
+    }
+}
+
+struct Watcher {
+    farm: Farm,
+    tenant: Option<String>,
+    /// `None`: the present state must be sent.
+    cursor: Option<Cursor>,
+    /// The next event must have the workers.
+    workers_due: bool,
+    /// The next event begins the present state.
+    reset_due: bool,
+    caught_up: bool,
+    /// Versions that were sent while it caught up, by `seq`. News from that time may be older.
+    told: HashMap<i64, u64>,
+    /// News from this mark on are newer than everything that was sent while it caught up.
+    told_until: u64,
+    /// When the last event was sent, or the watch began.
+    sent: Instant,
+}
+
+/// Why a watcher stops following.
+enum Ended {
+    /// The client is gone, or knows that the coordinator is stopping.
+    Gone,
+    /// It must read the record again.
+    Behind,
+}
+
+impl Watcher {
+    fn new(farm: Farm, tenant: Option<String>, cursor: Option<Cursor>) -> Self {
+        Self {
+            farm,
+            tenant,
+            cursor,
+            workers_due: true,
+            reset_due: false,
+            caught_up: false,
+            told: HashMap::new(),
+            told_until: 0,
+            sent: Instant::now(),
+        }
+    }
+
+    async fn run(mut self, sender: Sender) {
+        loop {
+            match self.follow(&sender).await {
+                Ok(Ended::Gone) => return,
+                Ok(Ended::Behind) => {}
+                Err(error) => return end(&sender, failure(&error)),
+            }
+        }
+    }
+
+    /// Joins the feed, catches up with it, and forwards its news.
+    async fn follow(&mut self, sender: &Sender) -> Result<Ended, Error> {
+        let shared = Arc::clone(&self.farm.shared);
+        let mut news = tokio::select! {
+            news = shared.feed.join() => news,
+            () = sender.closed() => return Ok(Ended::Gone),
+            () = shared.stop.cancelled() => return Ok(stopped(sender)),
+        };
+        self.caught_up = false;
+        if !self.catch_up(sender).await? {
+            return Ok(stopped(sender));
+        }
+        loop {
+            let quiet = shared.options.watch_repeat.saturating_sub(self.sent.elapsed());
+            let told = tokio::select! {
+                told = news.recv() => told,
+                () = tokio::time::sleep(quiet) => {
+                    if !self.tell(sender, Vec::new(), None).await? {
+                        return Ok(Ended::Gone);
+                    }
+                    continue;
+                }
+                () = sender.closed() => return Ok(Ended::Gone),
+                () = shared.stop.cancelled() => return Ok(stopped(sender)),
+            };
+            let told = match told {
+                Ok(told) => told,
+                Err(RecvError::Lagged(_)) => return Ok(Ended::Behind),
+                Err(RecvError::Closed) => return Ok(stopped(sender)),
+            };
+            if !self.pass_on(sender, &told).await? {
+                return Ok(if sender.is_closed() { Ended::Gone } else { Ended::Behind });
+            }
+        }
+    }
+
+    /// Forwards news. False if the client is gone or everything must be sent again.
+    async fn pass_on(&mut self, sender: &Sender, news: &News) -> Result<bool, Error> {
+        let News::Changed { jobs, workers, position } = news else {
+            self.cursor = None;
+            return Ok(false);
+        };
+        let is_new =
+            |job: &&JobRecord| self.told.get(&job.seq).is_none_or(|version| *version < job.version);
+        let jobs = jobs.iter().filter(|job| self.wants(job)).filter(is_new);
+        let jobs: Vec<JobRecord> = jobs.cloned().collect();
+        if position.mark >= self.told_until {
+            self.told = HashMap::new();
+        }
+        let told = !jobs.is_empty() || workers.is_some();
+        if !told {
+            self.advance(*position);
+            return Ok(true);
+        }
+        self.tell_jobs(sender, jobs, workers.clone(), *position).await
+    }
+
+    fn wants(&self, job: &JobRecord) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant)
+    }
+
+    /// Everything before this position was sent. Never goes back, because news may be older than
+    /// the changes read here.
+    fn advance(&mut self, position: ChangePosition) {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.position = cursor.position.max(position);
+        }
+    }
+
+    /// Sends the present state, if it was not sent yet, and all changes since. False if the client
+    /// is gone or the coordinator stops.
+    async fn catch_up(&mut self, sender: &Sender) -> Result<bool, Error> {
+        let shared = Arc::clone(&self.farm.shared);
+        let is_over = || sender.is_closed() || shared.stop.is_cancelled();
+        let bounds = self.farm.front.change_bounds().await?;
+        let mut cursor = self.begin(&bounds);
+        self.told = HashMap::new();
+        while let Some(before) = cursor.listed {
+            if is_over() || !self.tell_if_quiet(sender).await? {
+                return Ok(false);
+            }
+            let tenant = self.tenant.as_deref();
+            let page = self.farm.front.live_jobs(tenant, Some(before), feed::JOBS).await?;
+            let last = page.jobs.last().map(|job| job.seq).filter(|_| page.more);
+            self.told.extend(page.jobs.iter().map(|job| (job.seq, job.version)));
+            if !self.tell_listed(sender, page.jobs, last).await? {
+                return Ok(false);
+            }
+            cursor.listed = last;
+        }
+        let settled = ChangePosition::before(bounds.settled);
+        let mut from = cursor.position;
+        loop {
+            if is_over() || !self.tell_if_quiet(sender).await? {
+                return Ok(false);
+            }
+            let front = &self.farm.front;
+            let changed = front.changed_jobs(from, bounds.next, feed::JOBS, &self.told).await?;
+            let position = changed.more.unwrap_or(settled).min(settled);
+            let jobs = changed.jobs.into_iter().map(|one| one.job);
+            let jobs: Vec<JobRecord> = jobs.filter(|job| self.wants(job)).collect();
+            self.told.extend(jobs.iter().map(|job| (job.seq, job.version)));
+            // The last event of the past is sent even without jobs, because it says that the watch
+            // has caught up.
+            self.caught_up = changed.more.is_none();
+            if jobs.is_empty() && !self.caught_up {
+                self.advance(position);
+            } else if !self.tell_jobs(sender, jobs, None, position).await? {
+                return Ok(false);
+            }
+            match changed.more {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        self.told_until = self.farm.front.change_bounds().await?.next;
+        Ok(true)
+    }
+
+    /// The cursor to continue from: the client's if it belongs to this record, else a new one.
+    fn begin(&mut self, bounds: &ChangeBounds) -> Cursor {
+        let known = self.cursor.clone();
+        let known =
+            known.filter(|known| known.era == bounds.era && known.position.mark <= bounds.next);
+        self.reset_due |= known.is_none();
+        let cursor = known.unwrap_or_else(|| Cursor {
+            era: bounds.era.clone(),
+            position: ChangePosition::before(bounds.settled),
+            listed: Some(i64::MAX),
+        });
+        self.cursor = Some(cursor.clone());
+        cursor
+    }
+
+    /// Sends a page of the present state; `last` says where the next page begins, if there is one.
+    async fn tell_listed(
+        &mut self,
+        sender: &Sender,
+        jobs: Vec<JobRecord>,
+        last: Option<i64>,
+    ) -> Result<bool, Error> {
+        for (chunk, seq) in chunks(jobs) {
+            if let Some(cursor) = &mut self.cursor {
+                cursor.listed = Some(seq);
+            }
+            if !self.tell(sender, chunk, None).await? {
+                return Ok(false);
+            }
+        }
+        if let Some(cursor) = &mut self.cursor {
+            cursor.listed = last;
+        }
+        Ok(true)
+    }
+
+    /// Sends jobs that changed before a position, in as many events as needed. Only the last
+    /// event's cursor is that position.
+    async fn tell_jobs(
+        &mut self,
+        sender: &Sender,
+        jobs: Vec<JobRecord>,
+        workers: Option<Workers>,
+        position: ChangePosition,
+    ) -> Result<bool, Error> {
+        let mut chunks = chunks(jobs);
+        let last = chunks.pop().map(|(chunk, _)| chunk).unwrap_or_default();
+        let caught_up = std::mem::replace(&mut self.caught_up, false);
+        for (chunk, _) in chunks {
+            if !self.tell(sender, chunk, None).await? {
+                return Ok(false);
+            }
+        }
+        self.caught_up = caught_up;
+        self.advance(position);
+        self.tell(sender, last, workers).await
+    }
+
+    /// Sends an event without jobs if none was sent for a while. False if the client is gone.
+    async fn tell_if_quiet(&mut self, sender: &Sender) -> Result<bool, Error> {
+        if self.sent.elapsed() < self.farm.shared.options.watch_repeat {
+            return Ok(true);
+        }
+        self.tell(sender, Vec::new(), None).await
+    }
+
+    /// Sends an event; the first of a stream has the workers. False if the client is gone.
+    async fn tell(
+        &mut self,
+        sender: &Sender,
+        jobs: Vec<v1::Job>,
+        workers: Option<Workers>,
+    ) -> Result<bool, Error> {
+        let shared = &self.farm.shared;
+        let workers = match workers {
+            Some(workers) => Some(workers),
+            None if self.workers_due => {
+                Some(feeder::read_workers(shared, self.farm.front.as_ref()).await?)
+            }
+            None => None,
+        };
+        let event = v1::FarmEvent {
+            jobs,
+            workers: workers.map(|all| v1::WorkerSnapshot { workers: Farm::view_all(all) }),
+            cursor: self.cursor.as_ref().map_or_else(String::new, Cursor::to_string),
+            reset: std::mem::take(&mut self.reset_due),
+            caught_up: self.caught_up,
+        };
+        self.workers_due = false;
+        self.sent = Instant::now();
+        Ok(send(shared, sender, event).await)
+    }
+}
+
+/// Jobs as messages, in pieces that fit into an event, each with its last job's `seq`.
+fn chunks(jobs: Vec<JobRecord>) -> Vec<(Vec<v1::Job>, i64)> {
+    let mut chunks: Vec<(Vec<v1::Job>, i64)> = Vec::new();
+    let mut bytes = 0;
+    for record in jobs {
+        let seq = record.seq;
+        let job = convert::job(record);
+        bytes += job.encoded_len();
+        match chunks.last_mut() {
+            Some((chunk, last)) if bytes <= PAGE_BYTES => {
+                chunk.push(job);
+                *last = seq;
+            }
+            _ => {
+                bytes = job.encoded_len();
+                chunks.push((vec![job], seq));
+            }
+        }
+    }
+    chunks
+}
+
+fn stopped(sender: &Sender) -> Ended {
+    let message = "the coordinator is stopping; watch again from the last cursor";
+    end(sender, UserError::new(Code::Unavailable, "STOPPING", message));
+    Ended::Gone
+}
+
+/// Tells a client why its watch ends. Does not wait for a client that does not read: its stream is
+/// cut.
+fn end(sender: &Sender, error: UserError) {
+    drop(sender.try_send(Err(error)));
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_artifacts::ArtifactStore;
+    use darkroom_queue::memory::MemoryQueue;
+
+    use super::*;
+    use crate::{Coordinator, Options, store::sqlite::SqliteStore};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn for_a_client_that_is_gone_nothing_is_read_on_and_nothing_after_a_stop() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");
+        let (queue, artifacts) = (Arc::new(MemoryQueue::default()), ArtifactStore::in_memory());
+        let started =
+            Coordinator::start(Options::default(), Arc::new(store), queue, artifacts, Vec::new());
+        let handle = started.await.expect("starts");
+        let farm = Farm {
+            shared: Arc::clone(&handle.shared),
+            front: Arc::clone(&handle.front),
+            outcomes: handle.store.clone(),
+            stage_names: Arc::default(),
+        };
+        let mut watcher = Watcher::new(farm, None, None);
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        drop(receiver);
+        assert!(!watcher.catch_up(&sender).await.expect("ends"));
+        assert!(watcher.reset_due, "no event was made of the present state");
+        watcher.reset_due = false;
+        watcher.cursor.as_mut().expect("a new one").listed = None;
+        assert!(!watcher.catch_up(&sender).await.expect("ends"));
+        assert!(watcher.workers_due && !watcher.caught_up, "no event was made of the changes");
+
+        let (sender, mut receiver) = mpsc::channel(BUFFER);
+        handle.shared.stop.cancel();
+        assert!(!watcher.catch_up(&sender).await.expect("ends"));
+        assert!(watcher.workers_due && receiver.try_recv().is_err(), "it stops");
+        drop(watcher);
+        handle.shutdown().await;
+    }
+
+    #[test]
+    fn the_end_of_a_watch_waits_for_nobody() {
+        let (sender, mut receiver) = mpsc::channel(BUFFER);
+        let error = || UserError::new(Code::Unavailable, "UNAVAILABLE", "the record is away");
+        end(&sender, error());
+        assert!(matches!(receiver.try_recv(), Ok(Err(told)) if told == error()));
+        sender.try_send(Ok(v1::FarmEvent::default())).expect("room for one");
+        end(&sender, error());
+        assert!(matches!(receiver.try_recv(), Ok(Ok(_))));
+        assert!(receiver.try_recv().is_err(), "its client did not read");
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+        for text in ["c.era.12.0", "c.era.18446744073709551615.7", "l.era.3.9223372036854775807"] {
+            let cursor: Cursor = text.parse().expect("a cursor");
+            assert_eq!(cursor.to_string(), text);
+        }
+        let long = format!("c.{}.1.1", "e".repeat(200));
+        for wrong in ["c", "c.era.1", "x.era.1.1", "c.era.-1.1", "c.era.1.1.1", "l.era.1.", &long] {
+            let error = wrong.parse::<Cursor>().expect_err(wrong);
+            assert_eq!(error.field.as_deref(), Some("cursor"));
+            assert!(error.message.len() < 300, "{error}");
+        }
+    }
+}

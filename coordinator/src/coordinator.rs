@@ -1,0 +1,129 @@
+//! The coordinator as a whole: it takes options and returns a handle, and all its tasks are joined
+//! at the end.
+
+use std::sync::Arc;
+
+use darkroom_artifacts::ArtifactStore;
+use darkroom_core::cascade::Cascade;
+use darkroom_queue::TaskQueue;
+
+use crate::{
+    committer, counters::Counters, dispatcher, error::Error, feeder, finisher, follower,
+    forecaster, historian, limits, options::Options, reaper, shared::Shared, store::Store,
+    worker_health,
+};
+
+/// The coordinator.
+#[derive(Debug)]
+pub struct Coordinator;
+
+impl Coordinator {
+    /// Recovers the work of an earlier process, and starts every part.
+    ///
+    /// # Errors
+    /// If the record or the queue cannot be used.
+    pub async fn start(
+        options: Options,
+        store: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        artifacts: ArtifactStore,
+        cascades: Vec<Cascade>,
+    ) -> Result<Handle, Error> {
+        let front = Arc::clone(&store);
+        Self::start_fronted(options, store, front, queue, artifacts, cascades).await
+    }
+
+    /// As [`start`](Self::start), but calls use `front`: the same record over separate connections.
+    ///
+    /// # Errors
+    /// If the record or the queue cannot be used.
+    pub async fn start_fronted(
+        options: Options,
+        store: Arc<dyn Store>,
+        front: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        artifacts: ArtifactStore,
+        cascades: Vec<Cascade>,
+    ) -> Result<Handle, Error> {
+        let started = Self::start_parts(options, store, front, queue, artifacts, cascades).await;
+        started.inspect_err(Error::log)
+    }
+
+    async fn start_parts(
+        options: Options,
+        store: Arc<dyn Store>,
+        front: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        artifacts: ArtifactStore,
+        cascades: Vec<Cascade>,
+    ) -> Result<Handle, Error> {
+        store.set_lease(None, options.lease).await?;
+        for cascade in &cascades {
+            store.register_cascade(cascade).await?;
+        }
+        let shared = Arc::new(Shared::new(options, &store, queue, artifacts, cascades));
+        // This process has nothing on its way to the queue yet, so two passes at once show what the
+        // queue lacks. Tasks that another coordinator was about to add then run twice, which costs
+        // work but loses none.
+        let mut missing = reaper::Missing::default();
+        reaper::sweep(&shared, store.as_ref(), &mut missing).await?;
+        reaper::sweep(&shared, store.as_ref(), &mut missing).await?;
+        shared.tasks.spawn(dispatcher::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(dispatcher::listen(Arc::clone(&shared)));
+        shared.tasks.spawn(follower::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(finisher::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(limits::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(worker_health::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(forecaster::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(historian::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(feeder::run(Arc::clone(&shared), front.clone()));
+        shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared), store.clone()));
+        for pool in shared.cascades.pools() {
+            shared.tasks.spawn(committer::run(Arc::clone(&shared), store.clone(), pool));
+        }
+        Ok(Handle { shared, store, front })
+    }
+}
+
+/// A running coordinator.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    /// The record, for the farm's work.
+    pub(crate) store: Arc<dyn Store>,
+    /// The record for API calls, so that they do not wait for a connection behind bulk work.
+    pub(crate) front: Arc<dyn Store>,
+}
+
+impl Handle {
+    /// Its counters since start-up.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The problem that keeps the farm from working, if any: the latest error of the first failing
+    /// part.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        // Without hints from other coordinators, work is found by polling.
+        self.shared.troubles.first(dispatcher::LISTEN)
+    }
+
+    /// Whether a part fails because the record cannot be reached.
+    #[must_use]
+    pub fn store_fails(&self) -> bool {
+        self.shared.troubles.of_store()
+    }
+
+    /// Ends every part and stream, waits for them, and closes the record. Accepted work stays.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.leadership.resign().await;
+        self.front.close().await;
+        self.store.close().await;
+    }
+}

@@ -1,0 +1,57 @@
+//! Timings and shares of a coordinator.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Timings and shares.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A lease that is not renewed for this long ends, unless the farm's record has another value.
+    /// The workers' heartbeats must be much more frequent.
+    pub lease: Duration,
+    /// How often expired leases are looked for.
+    pub reap: Duration,
+    /// How often SQL and the queue are compared; a lost task is ready again after two passes.
+    pub sweep: Duration,
+    /// How often each part looks for work without being woken.
+    pub poll: Duration,
+    /// A worker that was not announced for this long does not count.
+    pub worker_ttl: Duration,
+    /// A streaming submit without a chunk for this long is given up.
+    pub receiving_idle: Duration,
+    /// Time limit of a unary call.
+    pub call: Duration,
+    /// Time limit of a unary submit.
+    pub submit: Duration,
+    /// Shortest time between two events of one watcher; changes in between are combined.
+    pub watch_interval: Duration,
+    /// Number of failures, including deaths, with which a worker's death ends an image. `None`: the
+    /// rules for failures apply.
+    pub worker_deaths: Option<u32>,
+    /// A watch that is quiet for this long repeats the job, because proxies cut quiet streams.
+    pub watch_repeat: Duration,
+    /// Workers and encoder are parts of this process. They cannot be drained, because no others
+    /// could replace them.
+    pub resident_workers: bool,
+    /// Weights of tenants in the fair share; 1 where absent.
+    pub tenant_weights: BTreeMap<String, f64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(10),
+            reap: Duration::from_secs(1),
+            sweep: Duration::from_secs(2),
+            poll: Duration::from_millis(250),
+            worker_ttl: Duration::from_secs(10),
+            receiving_idle: Duration::from_secs(600),
+            call: Duration::from_secs(30),
+            submit: Duration::from_secs(120),
+            watch_interval: Duration::from_millis(50),
+            worker_deaths: None,
+            watch_repeat: Duration::from_secs(20),
+            resident_workers: false,
+            tenant_weights: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a farm has once: its identity, its cascades, the length of its leases.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use darkroom_core::cascade::Cascade;
+use uuid::Uuid;
+
+use super::{
+    Error, Record,
+    rows::{column, digest_column, number, to_json},
+};
+use crate::store::roles::Agreed;
+
+#[async_trait]
+impl Agreed for Record {
+    async fn farm_id(&self) -> Result<Uuid, Error> {
+        Ok(self.farm)
+    }
+
+    async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error> {
+        sqlx::query(sql!(
+            sqlite:
+                "INSERT INTO cascades (digest, name, encoder, cascade, registered_ms)
+                 VALUES ($1, $2, $3, $4, CAST(unixepoch('subsec') * 1000 AS INTEGER))
+                 ON CONFLICT (digest) DO NOTHING",
+            postgres:
+                "INSERT INTO cascades (digest, name, encoder, cascade) VALUES ($1, $2, $3, $4::jsonb)
+                 ON CONFLICT (digest) DO NOTHING",
+        ))
+        .bind(digest_column(cascade.digest()))
+        .bind(&cascade.spec.name)
+        .bind(digest_column(cascade.encoder_digest()))
+        .bind(to_json(cascade)?)
+        .execute(self.writes())
+        .await?;
+        Ok(())
+    }
+
+    async fn lease(&self) -> Result<Option<Duration>, Error> {
+        let lease: Option<i64> =
+            sqlx::query_scalar("SELECT lease_ms FROM farm").fetch_one(self.reads()).await?;
+        lease.map(|lease| Ok(Duration::from_millis(number(lease)?))).transpose()
+    }
+
+    async fn set_lease(&self, from: Option<Duration>, to: Duration) -> Result<Duration, Error> {
+        let milliseconds = |lease: Duration| column(lease.as_millis());
+        sqlx::query(sql!(
+            sqlite: "UPDATE farm SET lease_ms = $2 WHERE lease_ms IS $1",
+            postgres:
+                "UPDATE farm SET lease_ms = $2
+                 WHERE one AND lease_ms IS NOT DISTINCT FROM $1
+                   AND ($1::bigint IS NULL OR NOT EXISTS (SELECT FROM leadership WHERE until > clock_timestamp()))",
+        ))
+        .bind(from.map(milliseconds))
+        .bind(milliseconds(to))
+        .execute(self.writes())
+        .await?;
+        self.lease().await?.ok_or_else(|| Error::Corrupt("the farm has no lease".to_owned()))
+    }
+}

@@ -1,0 +1,166 @@
+//! A user's commands to a job. Its image rows follow later.
+
+use async_trait::async_trait;
+use darkroom_core::{
+    guard::{self, Guard},
+    id::JobId,
+    job_state::{JobEvent, JobState, transition},
+};
+
+use super::{
+    super::{
+        progress::{LockedJob, LockedJobs},
+        texts::revive_of_job,
+    },
+    Error, Record, Tx, limiting,
+    queries::{find, read_job},
+    retried,
+    rows::parse,
+};
+use crate::store::{
+    limits::{NewDeadline, after_retry},
+    records::JobRecord,
+    roles::Commands,
+};
+
+#[async_trait]
+impl Commands for Record {
+    async fn cancel(&self, job: JobId) -> Result<JobRecord, Error> {
+        retried(|| async {
+            let mut tx = self.begin_write().await?;
+            let (mut jobs, seq, state) = lock(&mut tx, job).await?;
+            if transition(state, JobEvent::Cancel)? != state {
+                sqlx::query(guard::text(
+                    Guard::JobExpected,
+                    sql!(
+                        sqlite:
+                            "UPDATE jobs
+                             SET state = 'cancelled', follow = 'cancel', version = version + 1,
+                                 finished_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+                             WHERE seq = $1 AND state = $2",
+                        postgres:
+                            "UPDATE jobs SET state = 'cancelled', follow = 'cancel', finished_at = clock_timestamp()
+                             WHERE seq = $1 AND state = $2",
+                    ),
+                    "state = $2",
+                    "$2 <> ''",
+                ))
+                .bind(seq)
+                .bind(state.name())
+                .execute(&mut *tx)
+                .await?;
+                raise(&mut tx, &mut jobs).await?;
+            }
+            self.commit_command(tx, job, |now, commanded| now.state == commanded.state).await
+        })
+        .await
+    }
+
+    async fn pause(&self, job: JobId) -> Result<JobRecord, Error> {
+        retried(|| self.hold(job, JobEvent::Pause)).await
+    }
+
+    async fn resume(&self, job: JobId) -> Result<JobRecord, Error> {
+        retried(|| self.hold(job, JobEvent::Resume)).await
+    }
+
+    async fn retry(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
+        retried(|| async {
+            let mut tx = self.begin_write().await?;
+            let (mut jobs, seq, state) = lock(&mut tx, job).await?;
+            let next = transition(state, JobEvent::Retry)?;
+            let (limits, now_ms) = limiting::read(&mut tx, seq).await?;
+            let deadline = after_retry(job, limits, deadline, now_ms)?;
+            // A retry during a cancel simply turns the rows' following round.
+            sqlx::query(guard::text(
+                Guard::JobExpected,
+                sql!(
+                    sqlite:
+                        "UPDATE jobs
+                         SET state = $3, follow = 'retry', version = version + 1, generation = generation + 1,
+                             finished_ms = NULL, end_code = NULL, end_reason = NULL, deadline_ms = $4,
+                             manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL
+                         WHERE seq = $1 AND state = $2",
+                    postgres:
+                        "UPDATE jobs
+                         SET state = $3, follow = 'retry', generation = generation + 1, finished_at = NULL,
+                             end_code = NULL, end_reason = NULL, deadline = to_timestamp($4::float8 / 1000),
+                             manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
+                             prune_from = 0
+                         WHERE seq = $1 AND state = $2",
+                ),
+                "state = $2",
+                "$2 <> ''",
+            ))
+            .bind(seq)
+            .bind(state.name())
+            .bind(next.name())
+            .bind(deadline)
+            .execute(&mut *tx)
+            .await?;
+            raise(&mut tx, &mut jobs).await?;
+            revive_of_job(&mut tx, seq).await?;
+            // Only a retry makes a generation.
+            let made = |now: &JobRecord, commanded: &JobRecord| {
+                now.generation >= commanded.generation
+            };
+            self.commit_command(tx, job, made).await
+        })
+        .await
+    }
+}
+
+impl Record {
+    /// Holds a job, or lets it go on.
+    async fn hold(&self, job: JobId, event: JobEvent) -> Result<JobRecord, Error> {
+        let mut tx = self.begin_write().await?;
+        let (mut jobs, seq, state) = lock(&mut tx, job).await?;
+        let next = transition(state, event)?;
+        if next != state {
+            let hold = sql!(
+                sqlite: "UPDATE jobs SET state = $3, version = version + 1 WHERE seq = $1 AND state = $2",
+                postgres: "UPDATE jobs SET state = $3 WHERE seq = $1 AND state = $2",
+            );
+            sqlx::query(guard::text(Guard::JobExpected, hold, "state = $2", "$2 <> ''"))
+                .bind(seq)
+                .bind(state.name())
+                .bind(next.name())
+                .execute(&mut *tx)
+                .await?;
+            raise(&mut tx, &mut jobs).await?;
+        }
+        self.commit_command(tx, job, |now, commanded| now.state == commanded.state).await
+    }
+
+    /// The record is read before the commit: after it, nothing may fail.
+    async fn commit_command(
+        &self,
+        mut tx: Tx,
+        job: JobId,
+        made: impl Fn(&JobRecord, &JobRecord) -> bool,
+    ) -> Result<JobRecord, Error> {
+        let commanded = read_job(&mut tx, job).await?;
+        self.commit_job(tx, job, |now| made(now, &commanded)).await?;
+        Ok(commanded)
+    }
+}
+
+/// Locks a job that was accepted, and reads its state, which then stays.
+pub(in super::super) async fn lock(
+    tx: &mut Tx,
+    job: JobId,
+) -> Result<(LockedJobs, i64, JobState), Error> {
+    let seq = find(tx, job).await?;
+    let jobs = LockedJobs::lock(tx, [seq]).await?;
+    let state: Option<String> = sqlx::query_scalar("SELECT state FROM jobs WHERE seq = $1")
+        .bind(seq)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok((jobs, seq, parse(&state.ok_or_else(|| Error::no_job(job))?)?))
+}
+
+/// Raises the version of locked jobs, where that was not done with the change.
+pub(in super::super) async fn raise(tx: &mut Tx, jobs: &mut LockedJobs) -> Result<(), Error> {
+    jobs.iter_mut().for_each(LockedJob::raise);
+    jobs.save(tx).await
+}

@@ -1,0 +1,88 @@
+//! Following all jobs of a farm. Each backend says what the mark of a change is, and why no late
+//! commit breaks their order.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
+use super::{
+    super::farm_changes::bounds,
+    Error, Record,
+    queries::{read_live, read_seqs},
+    rows::number,
+};
+use crate::store::{
+    farm_changes::{ChangeBounds, ChangePosition, ChangedJob, ChangedJobs, LiveJobs, mark},
+    records::JobRecord,
+    roles::FarmChanges,
+};
+
+#[async_trait]
+impl FarmChanges for Record {
+    async fn change_bounds(&self) -> Result<ChangeBounds, Error> {
+        bounds(self).await
+    }
+
+    async fn changed_jobs(
+        &self,
+        from: ChangePosition,
+        next: u64,
+        limit: u32,
+        known: &HashMap<i64, u64>,
+    ) -> Result<ChangedJobs, Error> {
+        let mut connection = self.reader().await?;
+        let found: Vec<(String, i64, i64)> = sqlx::query_as(sql!(
+            sqlite:
+                "SELECT CAST(changed AS TEXT), seq, version FROM jobs
+                 WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
+                   AND state <> 'receiving'
+                 ORDER BY changed, seq LIMIT $4",
+            postgres:
+                "SELECT p.changed::text, p.job, p.version
+                 FROM (SELECT changed, job, version FROM job_progress
+                       WHERE (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
+                 JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
+                 ORDER BY p.changed, p.job LIMIT $4",
+        ))
+        .bind(from.mark.to_string())
+        .bind(from.after)
+        .bind(next.to_string())
+        .bind(i64::from(limit))
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut seqs = Vec::with_capacity(found.len());
+        for (_, seq, version) in &found {
+            if known.get(seq) != Some(&number(*version)?) {
+                seqs.push(*seq);
+            }
+        }
+        let records =
+            if seqs.is_empty() { Vec::new() } else { read_seqs(&mut connection, &seqs).await? };
+        let mut records: HashMap<i64, JobRecord> =
+            records.into_iter().map(|record| (record.seq, record)).collect();
+        let (mut jobs, mut last) = (Vec::with_capacity(found.len()), None);
+        let full = found.len() >= limit as usize;
+        for (marked, after, _) in found {
+            let position = ChangePosition { mark: mark(&marked)?, after };
+            last = Some(position);
+            if let Some(job) = records.remove(&after) {
+                jobs.push(ChangedJob { position, job });
+            }
+        }
+        Ok(ChangedJobs { jobs, more: last.filter(|_| full) })
+    }
+
+    async fn live_jobs(
+        &self,
+        tenant: Option<&str>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<LiveJobs, Error> {
+        let mut connection = self.reader().await?;
+        let (before, most) = (before.unwrap_or(i64::MAX), i64::from(limit) + 1);
+        let mut jobs = read_live(&mut connection, tenant, before, most).await?;
+        let more = jobs.len() > limit as usize;
+        jobs.truncate(limit as usize);
+        Ok(LiveJobs { jobs, more })
+    }
+}

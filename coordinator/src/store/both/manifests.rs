@@ -1,0 +1,64 @@
+//! Manifests of ended jobs that are to be written, and that are.
+
+use async_trait::async_trait;
+use darkroom_core::{
+    digest::Digest,
+    guard::{self, Guard},
+    id::JobId,
+};
+
+use super::{
+    Error, Record,
+    commands::{lock, raise},
+    retried,
+    rows::{column, digest_column, job_id, number},
+};
+use crate::store::roles::Manifests;
+
+#[async_trait]
+impl Manifests for Record {
+    async fn pending_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error> {
+        let rows = self.claim_manifests(i64::from(limit)).await?;
+        rows.into_iter().map(|(id, generation)| Ok((job_id(&id)?, number(generation)?))).collect()
+    }
+
+    async fn manifest_written(
+        &self,
+        job: JobId,
+        generation: u32,
+        key: &str,
+        sha256: Digest,
+    ) -> Result<bool, Error> {
+        retried(|| async {
+            let mut tx = self.begin_write().await?;
+            let (mut jobs, seq, _) = lock(&mut tx, job).await?;
+            let done = sqlx::query(guard::text(
+                Guard::ManifestGeneration,
+                sql!(
+                    sqlite:
+                        "UPDATE jobs
+                         SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4, version = version + 1
+                         WHERE seq = $1 AND generation = $2 AND manifest = 'pending'",
+                    postgres:
+                        "UPDATE jobs SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4
+                         WHERE seq = $1 AND generation = $2 AND manifest = 'pending'",
+                ),
+                "generation = $2",
+                "$2 > 0",
+            ))
+            .bind(seq)
+            .bind(column(generation))
+            .bind(key)
+            .bind(digest_column(sha256))
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Ok(false);
+            }
+            raise(&mut tx, &mut jobs).await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+}

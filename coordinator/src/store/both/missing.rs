@@ -1,0 +1,78 @@
+//! Inputs that a worker did not find: whose outputs they were, and forgetting those.
+
+use super::{
+    Error, Tx, attempts,
+    rows::{Small, column, id_column, number},
+};
+use crate::store::{
+    cause::Cause,
+    missing::{Missing, missed},
+};
+
+/// Finds what the causes miss; mostly nothing.
+pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<Missing, Error> {
+    let mut missing = Missing::default();
+    let missed = missed(causes);
+    if missed.is_empty() {
+        return Ok(missing);
+    }
+    let found = sqlx::query_as(sql!(
+        sqlite:
+            "SELECT m.key, e.id, o.stage
+             FROM json_each($1) AS m
+             CROSS JOIN jobs AS j ON j.id = m.value ->> 0
+             CROSS JOIN images AS i ON i.job = j.seq AND i.idx = m.value ->> 1
+             JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
+             LEFT JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding)
+                                      AND e.key = m.value ->> 2
+             LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx AND o.key = m.value ->> 2",
+        postgres:
+            "SELECT m.number - 1, e.id, o.stage
+             FROM unnest($1::uuid[], $2::bigint[], $3::text[]) WITH ORDINALITY AS m (job, idx, key, number)
+             JOIN jobs AS j ON j.id = m.job
+             CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = j.seq AND i.idx = m.idx OFFSET 0) AS i
+             CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                                 WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p
+             LEFT JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding) AND e.key = m.key
+             LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx AND o.key = m.key",
+    ));
+    let found =
+        bind_rows!(found, missed, |(image, key)| id_column(image.job), column(image.index), *key,);
+    let rows: Vec<(i64, Option<i64>, Option<Small>)> = found.fetch_all(&mut **tx).await?;
+    for (position, text, stage) in rows {
+        let Some((image, key)) = missed.get(number::<usize>(position)?).copied() else { continue };
+        if let Some(text) = text {
+            missing.found_text(image, key, text);
+        }
+        if let Some(stage) = stage {
+            missing.found_output(image, key, number(stage)?);
+        }
+    }
+    Ok(missing)
+}
+
+/// Forgets what images stored, each from a stage on; as attempts they are remembered.
+pub(in super::super) async fn forget_outputs(
+    tx: &mut Tx,
+    stale: &[(i64, i64, usize)],
+) -> Result<(), Error> {
+    if stale.is_empty() {
+        return Ok(());
+    }
+    attempts::keep_outputs(tx, stale).await?;
+    let forgotten = sqlx::query(sql!(
+        sqlite:
+            "DELETE FROM outputs
+             WHERE (job, idx, stage) IN
+                   (SELECT o.job, o.idx, o.stage FROM json_each($1) AS s
+                    CROSS JOIN outputs AS o ON o.job = s.value ->> 0 AND o.idx = s.value ->> 1 AND o.stage >= s.value ->> 2)",
+        postgres:
+            "DELETE FROM outputs AS o
+             USING unnest($1::bigint[], $2::bigint[], $3::smallint[]) AS s (job, idx, stage)
+             WHERE o.job = s.job AND o.idx = s.idx AND o.stage >= s.stage",
+    ));
+    bind_rows!(forgotten, stale, |(job, idx, stage)| *job, *idx, column(*stage))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}

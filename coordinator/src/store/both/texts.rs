@@ -1,0 +1,55 @@
+//! Embeddings that results are about.
+
+use std::collections::HashMap;
+
+use darkroom_core::digest::Digest;
+use darkroom_queue::task::PoolId;
+
+use super::{
+    Error, Tx,
+    row_types::TextRow,
+    rows::{HashColumn, digest, digest_column, digests},
+};
+use crate::store::{
+    cause::Cause,
+    judged_texts::{self, JudgedText},
+    row::row,
+};
+
+row! {
+    struct NamedRow {
+        digest: HashColumn,
+        ..text: TextRow,
+    }
+}
+
+/// The texts that causes are about, as they are; Postgres locks them, in order of id.
+pub(in super::super) async fn read_judged<'a>(
+    tx: &mut Tx,
+    pool: &PoolId,
+    causes: &[Cause<'_>],
+) -> Result<HashMap<Digest, JudgedText<'a>>, Error> {
+    // Where this waited for another result of the text, the row of its dispatch is as it was
+    // before; the text's own dispatch then says that it is over.
+    let rows: Vec<NamedRow> = sqlx::query_as(sql!(
+        sqlite:
+            "SELECT digest, id, state, dispatch, failures, hosts, suspect FROM embeddings
+             WHERE encoder = $2 AND digest IN (SELECT value FROM json_each($1))",
+        postgres:
+            "SELECT e.id, e.digest, e.failures, e.hosts, e.suspect,
+                    CASE WHEN e.state = 'wanted' AND d.dispatch > e.dispatch THEN 'dispatched' ELSE e.state END AS state,
+                    greatest(e.dispatch, coalesce(d.dispatch, 0)) AS dispatch
+             FROM embeddings AS e
+             LEFT JOIN dispatched_texts AS d ON d.encoder = $2 AND d.embedding = e.id
+             WHERE e.digest = ANY ($1) AND e.encoder = $2
+             ORDER BY e.id FOR NO KEY UPDATE OF e",
+    ))
+    .bind(digests(&judged_texts::texts_of(causes))?)
+    .bind(digest_column(pool.digest))
+    .fetch_all(&mut **tx)
+    .await?;
+    let judged = |row: NamedRow| {
+        Ok((digest(&row.digest)?, JudgedText::new(row.text.id, row.text.progress()?)))
+    };
+    rows.into_iter().map(judged).collect()
+}

@@ -1,0 +1,94 @@
+//! Who leads dispatch and reaping: a row with a holder, a term and an end by the database's clock.
+//!
+//! A leader's transactions lock the row and name the term, so that they and a takeover exclude each
+//! other: whoever was stopped or cut off finds its term over, and what it had not committed never
+//! happens. (An advisory lock would outlive a stopped process.)
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use darkroom_core::guard::{self, Guard, stands};
+use sqlx::postgres::PgListener;
+
+use super::{Error, PostgresStore, Tx, rows::number};
+use crate::store::{records::Term, roles::Leading};
+
+/// How long a leadership lasts without being renewed.
+const LASTS: Duration = Duration::from_secs(8);
+/// Where hints for the leader are told.
+const CHANNEL: &str = "darkroom_dispatch";
+
+#[async_trait]
+impl Leading for PostgresStore {
+    async fn lead(&self, holder: &str) -> Result<Option<Term>, Error> {
+        if let Some(term) = self.leadership.fresh(holder) {
+            return Ok(term);
+        }
+        let asked = Instant::now();
+        let term: Option<i64> = sqlx::query_scalar(guard::text(
+            Guard::LeadExpires,
+            "UPDATE leadership
+             SET term = term + CASE WHEN holder = $1 THEN 0 ELSE 1 END, holder = $1,
+                 until = clock_timestamp() + $2 * interval '1 second'
+             WHERE holder = $1 OR until < clock_timestamp()
+             RETURNING term",
+            "OR until < clock_timestamp()",
+            "OR TRUE",
+        ))
+        .bind(holder)
+        .bind(LASTS.as_secs_f64())
+        .fetch_optional(&self.pool)
+        .await?;
+        let term = term.map(|term| Ok::<_, Error>(Term(number(term)?))).transpose()?;
+        self.leadership.remember(holder, term, asked);
+        Ok(term)
+    }
+
+    async fn resign(&self, holder: &str) -> Result<(), Error> {
+        self.leadership.forget();
+        sqlx::query("UPDATE leadership SET holder = '', until = '-infinity' WHERE holder = $1")
+            .bind(holder)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn tell_leader(&self) -> Result<(), Error> {
+        // Nothing is lost with it, so its commit need not wait for the disk.
+        sqlx::query("SELECT set_config('synchronous_commit', 'off', TRUE), pg_notify($1, '')")
+            .bind(CHANNEL)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn told(&self) -> Result<(), Error> {
+        let mut kept = self.listener.lock().await;
+        let mut listener = match kept.take() {
+            Some(listener) => listener,
+            None => {
+                let mut listener = PgListener::connect_with(&self.pool).await?;
+                listener.listen(CHANNEL).await?;
+                listener
+            }
+        };
+        listener.recv().await?;
+        *kept = Some(listener);
+        Ok(())
+    }
+}
+
+impl PostgresStore {
+    /// Makes sure that `term` lasts at least until the transaction ends.
+    pub(super) async fn check_term(&self, tx: &mut Tx, term: Term) -> Result<(), Error> {
+        let current: Option<i64> =
+            sqlx::query_scalar("SELECT term FROM leadership WHERE one FOR SHARE")
+                .fetch_optional(&mut **tx)
+                .await?;
+        if current.map(number::<u64>).transpose()? == Some(term.0) || !stands(Guard::TermChecked) {
+            return Ok(());
+        }
+        self.leadership.forget();
+        Err(Error::NotLeading(term.0))
+    }
+}

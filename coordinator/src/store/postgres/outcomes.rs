@@ -1,0 +1,165 @@
+//! Applying results and losses to images.
+
+use std::collections::HashMap;
+
+use darkroom_core::{
+    id::{ImageId, JobId},
+    job_state::JobState,
+};
+use darkroom_queue::task::PoolId;
+use uuid::Uuid;
+
+use super::{
+    Error, PostgresStore, Tx,
+    both::row_types::ProgressRow,
+    both::{
+        attempts,
+        input_row::{InputRow, input_columns, input_joins},
+        worker_health,
+    },
+    missing,
+    moves::{apply_with, save_and_finish},
+    onward::{self, Inputs},
+    plans::{KnownPlans, Plans},
+    progress::LockedJobs,
+    rows::{column, number, parse},
+    texts,
+};
+use crate::store::{
+    cause::{Cause, Settled},
+    judged_images::{self, JudgedImage},
+    records::Onward,
+    row::row,
+    spent::Spent,
+};
+
+impl PostgresStore {
+    /// Applies what happened to tasks of a pool.
+    pub(super) async fn settle(
+        &self,
+        tx: &mut Tx,
+        pool: &PoolId,
+        causes: &[Cause<'_>],
+        onward: &[Onward],
+    ) -> Result<Settled, Error> {
+        if pool.stage.is_encode() {
+            texts::settle(tx, &self.plans, (pool, causes), onward).await
+        } else {
+            settle_images(tx, &self.plans, (pool, causes), onward).await
+        }
+    }
+}
+
+row! {
+    struct ImageRow {
+        job_state: String,
+        /// The job is active and has no limit of its own.
+        free: bool,
+        ..image: ProgressRow,
+    }
+}
+
+row! {
+    /// With what a next stage needs.
+    struct GoingRow {
+        ..row: ImageRow,
+        ..input: InputRow,
+    }
+}
+
+/// What the next stage of images needs, where they may go straight on.
+type Going = HashMap<ImageId, InputRow>;
+
+async fn settle_images(
+    tx: &mut Tx,
+    known: &KnownPlans,
+    (pool, causes): (&PoolId, &[Cause<'_>]),
+    onward: &[Onward],
+) -> Result<Settled, Error> {
+    let (mut missing, needed) = missing::find(tx, causes).await?;
+    let ids = judged_images::images_of(causes);
+    let mut uuids: Vec<Uuid> = ids.iter().map(|id| id.job.0).collect();
+    uuids.sort_unstable();
+    uuids.dedup();
+    let plans = known.by_id(tx, &uuids).await?;
+    let needing = needed.iter().map(|(job, _)| *job);
+    let mut jobs = LockedJobs::lock(tx, plans.keys().copied().chain(needing)).await?;
+    let (mut images, mut going) = read_images(tx, (pool, &plans), &ids, !onward.is_empty()).await?;
+    let judgement = judged_images::judge(&mut images, causes, &mut missing);
+    let seq = |id: &ImageId| images.get(id).map(|image| image.row.0);
+    jobs.spend(pool, Spent::by_job(causes, &judgement.fates, seq));
+    worker_health::write(tx, &judgement.worker_health).await?;
+    attempts::write(tx, &judgement.attempts).await?;
+    let (mut moves, mut inputs) = (Vec::with_capacity(images.len()), Inputs::new());
+    for (id, image) in images {
+        // Only who has just finished a stage goes straight on: what it stored is what the next one
+        // takes.
+        if let Some((stored, input)) = image.stored().zip(going.remove(&id)) {
+            inputs.insert(image.row, input.after(stored));
+        }
+        moves.extend(image.into_move());
+    }
+    let dispatched = onward::hand_on(&plans, &mut moves, inputs, onward)?;
+    let applied = apply_with(tx, &mut jobs, &moves, &judgement.outputs).await?;
+    if applied.len() != moves.len() {
+        return Err(Error::Corrupt("an image changed while its job was locked".to_owned()));
+    }
+    missing::forget(tx, (&missing, &needed), &mut jobs).await?;
+    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
+    let (fates, changed) = (judgement.fates, applied.len() as u64);
+    Ok(Settled { fates, jobs, finished, changed, dispatched, more: false })
+}
+
+/// The images as they are under the lock of their jobs; if `going`, with what a next stage needs.
+async fn read_images<'a>(
+    tx: &mut Tx,
+    (pool, plans): (&PoolId, &Plans),
+    ids: &[ImageId],
+    going: bool,
+) -> Result<(HashMap<ImageId, JudgedImage<'a>>, Going), Error> {
+    let seqs: HashMap<JobId, i64> = plans.values().map(|plan| (plan.id, plan.seq)).collect();
+    let (job, idx): (Vec<i64>, Vec<i64>) =
+        ids.iter().filter_map(|id| Some((*seqs.get(&id.job)?, column(id.index)))).unzip();
+    macro_rules! statement {
+        ($columns:expr, $joins:expr) => {
+            concat!(
+                "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                        i.suspect, j.state AS job_state, j.state = 'active' AND j.max_workers IS NULL AS free",
+                $columns,
+                " FROM unnest($1::bigint[], $2::bigint[]) AS r (job, idx)
+                  CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = r.job AND i.idx = r.idx OFFSET 0) AS i
+                  JOIN jobs AS j ON j.seq = i.job ",
+                $joins
+            )
+        };
+    }
+    let rows: Vec<(ImageRow, Option<InputRow>)> = if going {
+        let rows: Vec<GoingRow> = sqlx::query_as(statement!(
+            concat!(", ", input_columns!()),
+            concat!(
+                "CROSS JOIN LATERAL (SELECT * FROM prompts AS p
+                                     WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p ",
+                input_joins!()
+            )
+        ))
+        .bind(job)
+        .bind(idx)
+        .fetch_all(&mut **tx)
+        .await?;
+        rows.into_iter().map(|going| (going.row, Some(going.input))).collect()
+    } else {
+        let rows: Vec<ImageRow> =
+            sqlx::query_as(statement!("", "")).bind(job).bind(idx).fetch_all(&mut **tx).await?;
+        rows.into_iter().map(|row| (row, None)).collect()
+    };
+    let (mut images, mut inputs) = (HashMap::with_capacity(rows.len()), Going::new());
+    for (ImageRow { image, job_state, free }, input) in rows {
+        let Some(plan) = plans.get(&image.job) else { continue };
+        let id = ImageId { job: plan.id, index: number(image.idx)? };
+        let live = parse::<JobState>(&job_state)?.live();
+        let place = (plan.stage(pool), plan.settings(image.variant)?.stages.len());
+        images.insert(id, JudgedImage::new((image.job, image.idx), image.progress()?, live, place));
+        inputs.extend(input.filter(|_| free).map(|input| (id, input)));
+    }
+    Ok((images, inputs))
+}

@@ -1,0 +1,64 @@
+//! A Postgres database as the record: connections to it, and what this process remembers of it.
+
+use std::{sync::Arc, time::Duration};
+
+use darkroom_core::{digest::Digest, id::JobId};
+use sqlx::{PgPool, Postgres, pool::PoolConnection, postgres::PgListener};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::{
+    Error, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, servers::Servers,
+    transaction::Tx,
+};
+
+/// The record of a farm in a Postgres database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    pub(super) pool: PgPool,
+    pub(super) servers: Arc<Servers>,
+    pub(super) farm: Uuid,
+    pub(super) identity: String,
+    pub(super) settle: Duration,
+    /// This process, as writer of manifests.
+    pub(super) process: Uuid,
+    pub(super) leadership: Leadership,
+    pub(super) listener: Mutex<Option<PgListener>>,
+    pub(super) spread_from: FoundFrom<()>,
+    pub(super) dispatched_from: FoundFrom<Digest>,
+    pub(super) viewed_from: FoundFrom<JobId>,
+    pub(super) plans: KnownPlans,
+}
+
+impl PostgresStore {
+    /// Connections for single statements that read.
+    pub(super) fn reads(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Connections for single statements that write.
+    pub(super) fn writes(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A connection for several statements that read, each of them what was committed before it.
+    pub(super) async fn reader(&self) -> Result<PoolConnection<Postgres>, Error> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Begins a transaction in which every statement sees what was committed before it.
+    pub(super) async fn begin_write(&self) -> Result<Tx, Error> {
+        Ok(self.pool.begin().await?)
+    }
+
+    /// Begins a transaction that reads the record as of one moment.
+    pub(super) async fn begin_read(&self) -> Result<Tx, Error> {
+        Ok(self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.servers.leave(&self.pool);
+    }
+}

@@ -1,0 +1,23 @@
+//! Manifests of ended jobs.
+
+use async_trait::async_trait;
+use darkroom_core::{digest::Digest, id::JobId};
+
+use crate::store::error::Error;
+
+/// Manifests of ended jobs.
+#[async_trait]
+pub trait Manifests: Send + Sync + 'static {
+    /// Jobs whose manifest must be written, with the generation it describes. Other processes get
+    /// the same jobs only if they are not written for a while.
+    async fn pending_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error>;
+
+    /// Records that a generation's manifest is stored. False if the job continued meanwhile.
+    async fn manifest_written(
+        &self,
+        job: JobId,
+        generation: u32,
+        key: &str,
+        sha256: Digest,
+    ) -> Result<bool, Error>;
+}

@@ -1,0 +1,44 @@
+//! The interfaces of the record for the parts of a coordinator, one trait each.
+//!
+//! One method is one transaction. A part names the roles that it uses, so its signature says what
+//! it can change. A backend implements a role in the file of the same name.
+
+mod agreed;
+mod attempts;
+mod commands;
+mod dispatching;
+mod farm_changes;
+mod following;
+mod forecasts;
+mod history;
+mod image_commands;
+mod image_maps;
+mod inputs;
+mod leading;
+mod limiting;
+mod maintenance;
+mod manifests;
+mod outcomes;
+mod queries;
+mod submits;
+mod worker_health;
+
+pub use agreed::Agreed;
+pub use attempts::Attempts;
+pub use commands::Commands;
+pub use dispatching::Dispatching;
+pub use farm_changes::FarmChanges;
+pub use following::Following;
+pub use forecasts::Forecasts;
+pub use history::History;
+pub use image_commands::ImageCommands;
+pub use image_maps::ImageMaps;
+pub use inputs::Inputs;
+pub use leading::Leading;
+pub use limiting::Limiting;
+pub use maintenance::Maintenance;
+pub use manifests::Manifests;
+pub use outcomes::Outcomes;
+pub use queries::{LOOKED_AT, MOST_CODES, MOST_COUNTED, Queries};
+pub use submits::Submits;
+pub use worker_health::WorkerHealth;

@@ -1,0 +1,12 @@
+//! How changes of jobs are numbered: there is one writer, so in the order in which they commit; a
+//! trigger does it.
+
+use super::{Error, SqliteStore, rows::number};
+use crate::store::farm_changes::ChangeBounds;
+
+pub(super) async fn bounds(store: &SqliteStore) -> Result<ChangeBounds, Error> {
+    let latest: i64 =
+        sqlx::query_scalar("SELECT changes FROM farm").fetch_one(&store.readers).await?;
+    let next = number::<u64>(latest)? + 1;
+    Ok(ChangeBounds { era: store.farm.simple().to_string(), settled: next, next })
+}

@@ -1,0 +1,242 @@
+//! Image rows that follow: the embeddings they waited for, a cancel or retry of their job or of
+//! some of its images.
+
+use std::collections::HashMap;
+
+use darkroom_core::{image_state::ImageEvent, text_state::Outlook};
+
+use super::{
+    Error, SqliteStore, Tx,
+    both::following::{TEXTS_AT_ONCE, followed, next_job},
+    both::row_types::ProgressRow,
+    image_commands,
+    mix::stages_of,
+    moves::{Moved, apply, finish},
+    rows::{column, job_id, list, number, outlook_column, outlook_of, to_json},
+};
+use crate::store::{change::Move, records::Committed, row::row};
+
+row! {
+    struct FollowingImage {
+        encoded: bool,
+        stages: i64,
+        ..image: ProgressRow,
+    }
+}
+
+row! {
+    struct FollowingPrompt {
+        job: i64,
+        position: i64,
+        first_index: i64,
+        images: i64,
+        text: String,
+        negative: Option<String>,
+        style: Option<String>,
+        stages: i64,
+        error_code: Option<String>,
+        error: Option<String>,
+    }
+}
+
+impl FollowingPrompt {
+    fn outlook(&self) -> Result<Outlook, Error> {
+        outlook_of([Some(&self.text), self.negative.as_deref(), self.style.as_deref()])
+    }
+}
+
+/// Lets images follow the texts they waited for.
+pub(super) async fn spread(store: &SqliteStore, limit: u64) -> Result<Committed, Error> {
+    let mut tx = store.begin_write().await?;
+    let texts: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM embeddings WHERE spread = 0 AND state IN ('done', 'dead') ORDER BY id LIMIT ?1",
+    )
+    .bind(TEXTS_AT_ONCE)
+    .fetch_all(&mut *tx)
+    .await?;
+    if texts.is_empty() {
+        return Ok(Committed::default());
+    }
+    let mut more = column(texts.len()) == TEXTS_AT_ONCE;
+    let ids = list(&texts)?;
+    let mut prompts = following_prompts(&mut tx, &ids, limit).await?;
+    let complete = column(prompts.len()) < column(limit);
+    let enough = cut_at(&mut prompts, limit);
+    if complete && !enough {
+        sqlx::query(
+            "UPDATE embeddings SET spread = 1 WHERE id IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(&ids)
+        .execute(&mut *tx)
+        .await?;
+    } else {
+        more = true;
+    }
+    let moved = move_images(&mut tx, &prompts).await?;
+    tx.commit().await?;
+    Ok(Committed {
+        changed: moved.applied.len() as u64,
+        jobs: moved.jobs,
+        finished: moved.finished,
+        more,
+        ..Committed::default()
+    })
+}
+
+/// Lets images follow a command to their job, or to some of its images.
+pub(super) async fn follow(store: &SqliteStore, limit: u64) -> Result<Committed, Error> {
+    let mut tx = store.begin_write().await?;
+    let Some(job) = next_job(&mut tx).await? else {
+        let committed = image_commands::follow(&mut tx, limit).await?;
+        tx.commit().await?;
+        return Ok(committed);
+    };
+    let cancel = job.follow == "cancel";
+    let images = images_to_follow(&mut tx, job.seq, cancel, limit).await?;
+    let mut moves = Vec::with_capacity(images.len());
+    for row in &images {
+        let from = row.image.progress()?;
+        let event =
+            if cancel { ImageEvent::Cancel } else { ImageEvent::Retry { encoded: row.encoded } };
+        let at = (row.image.job, row.image.idx);
+        moves.extend(Move::by(at, from, &event, number(row.stages)?));
+    }
+    let moved = apply(&mut tx, &moves).await?;
+    let mut finished = Vec::new();
+    if column(images.len()) < column(limit) {
+        followed(&mut tx, &job).await?;
+        // A retried job may end again.
+        finished = if cancel {
+            vec![job_id(&job.id)?]
+        } else {
+            finish(&mut tx, &list(&[job.seq])?).await?
+        };
+    }
+    tx.commit().await?;
+    Ok(Committed {
+        changed: moved.applied.len() as u64,
+        jobs: vec![job_id(&job.id)?],
+        finished,
+        more: true,
+        ..Committed::default()
+    })
+}
+
+/// Prompts that wait for one of the texts and for nothing else any more.
+async fn following_prompts(
+    tx: &mut Tx,
+    ids: &str,
+    limit: u64,
+) -> Result<Vec<FollowingPrompt>, Error> {
+    Ok(sqlx::query_as(concat!(
+        "WITH waiting (job, position) AS (
+             SELECT job, position FROM prompts
+             WHERE encoded = 0 AND text_embedding IN (SELECT value FROM json_each(?1))
+             UNION
+             SELECT job, position FROM prompts
+             WHERE encoded = 0 AND negative_embedding IN (SELECT value FROM json_each(?1))
+             UNION
+             SELECT job, position FROM prompts
+             WHERE encoded = 0 AND style_embedding IN (SELECT value FROM json_each(?1)))
+         SELECT p.job, p.position, p.first_index, p.images,
+                t.state AS text, n.state AS negative, s.state AS style,
+                ",
+        stages_of!("p"),
+        " AS stages,
+                CASE 'dead' WHEN t.state THEN t.error_code WHEN n.state THEN n.error_code ELSE s.error_code END AS error_code,
+                CASE 'dead' WHEN t.state THEN t.error WHEN n.state THEN n.error ELSE s.error END AS error
+         FROM waiting AS w
+         JOIN prompts AS p ON p.job = w.job AND p.position = w.position
+         JOIN embeddings AS t ON t.id = p.text_embedding
+         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
+         LEFT JOIN embeddings AS s ON s.id = p.style_embedding
+         WHERE t.state = 'dead' OR n.state = 'dead' OR s.state = 'dead'
+            OR (t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE))
+         LIMIT ?2",
+    ))
+    .bind(ids)
+    .bind(column(limit))
+    .fetch_all(&mut **tx)
+    .await?)
+}
+
+/// Keeps as many prompts as have about `limit` images; whether some were cut.
+fn cut_at(prompts: &mut Vec<FollowingPrompt>, limit: u64) -> bool {
+    let mut images = 0;
+    let fits = prompts
+        .iter()
+        .take_while(|prompt| {
+            let before = images;
+            images += prompt.images;
+            before < column(limit)
+        })
+        .count();
+    let cut = fits < prompts.len();
+    prompts.truncate(fits);
+    cut
+}
+
+async fn move_images(tx: &mut Tx, prompts: &[FollowingPrompt]) -> Result<Moved, Error> {
+    let row = |p: &FollowingPrompt| {
+        Ok((
+            p.job,
+            p.position,
+            outlook_column(p.outlook()?),
+            p.first_index,
+            p.first_index + p.images,
+        ))
+    };
+    let rows: Vec<_> = prompts.iter().map(row).collect::<Result<_, Error>>()?;
+    let rows = to_json(&rows)?;
+    sqlx::query(
+        "UPDATE prompts SET encoded = f.value ->> 2
+         FROM json_each(?1) AS f
+         WHERE prompts.job = f.value ->> 0 AND prompts.position = f.value ->> 1 AND prompts.encoded = 0",
+    )
+    .bind(&rows)
+    .execute(&mut **tx)
+    .await?;
+    let images: Vec<ProgressRow> = sqlx::query_as(
+        "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
+         FROM json_each(?1) AS f
+         CROSS JOIN images AS i ON i.job = f.value ->> 0 AND i.idx >= f.value ->> 3 AND i.idx < f.value ->> 4
+         WHERE i.state = 'waiting'",
+    )
+    .bind(&rows)
+    .fetch_all(&mut **tx)
+    .await?;
+    let by_position: HashMap<(i64, i64), &FollowingPrompt> =
+        prompts.iter().map(|prompt| ((prompt.job, prompt.position), prompt)).collect();
+    let mut moves = Vec::with_capacity(images.len());
+    for row in images {
+        let Some(prompt) = by_position.get(&(row.job, row.prompt)) else { continue };
+        let failure = (prompt.error_code.as_deref(), prompt.error.as_deref());
+        let (at, stages) = ((row.job, row.idx), number(prompt.stages)?);
+        moves.extend(Move::by_texts(at, row.progress()?, prompt.outlook()?, failure, stages));
+    }
+    apply(tx, &moves).await
+}
+
+async fn images_to_follow(
+    tx: &mut Tx,
+    job: i64,
+    cancel: bool,
+    limit: u64,
+) -> Result<Vec<FollowingImage>, Error> {
+    let states: &[&str] =
+        if cancel { &["waiting", "ready", "dispatched"] } else { &["dead", "cancelled"] };
+    Ok(sqlx::query_as(concat!(
+        "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
+                p.encoded = 1 AS encoded, ",
+        stages_of!("i"),
+        " AS stages
+         FROM images AS i JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
+         WHERE i.job = ?1 AND i.state IN (SELECT value FROM json_each(?2))
+         LIMIT ?3",
+    ))
+    .bind(job)
+    .bind(to_json(states)?)
+    .bind(column(limit))
+    .fetch_all(&mut **tx)
+    .await?)
+}

@@ -1,0 +1,113 @@
+//! The states of all images of a job, read off an index alone.
+
+use darkroom_core::{id::JobId, image_state::ImageState};
+use sqlx::SqliteConnection;
+
+use super::{
+    Error,
+    rows::{column, number, parse, to_json},
+};
+use crate::store::image_map::{MAP_PART, MapPart, MapRun, Runs, of_images};
+
+/// Neighbours that are alike in a range of indexes, in no order. For each state and stage their
+/// part of `images_by_state` is read in order, and the images' rows are not.
+pub(super) const RUNS: &str =
+    "SELECT state, stage, min(idx) AS first, count(*) AS count
+     FROM (SELECT i.state, i.stage, i.idx,
+                  i.idx - row_number() OVER (PARTITION BY i.state, i.stage ORDER BY i.idx) AS island
+           FROM json_each(?4) AS s
+           CROSS JOIN job_stages AS g ON g.job = ?1 AND g.stage >= 0
+           CROSS JOIN images AS i INDEXED BY images_by_state
+               ON i.job = ?1 AND i.state = s.value AND i.stage = g.stage AND i.idx >= ?2 AND i.idx < ?3)
+     GROUP BY state, stage, island";
+
+/// The states of a part of a job's images.
+pub(super) async fn part(
+    tx: &mut SqliteConnection,
+    job: JobId,
+    first: u64,
+) -> Result<MapPart, Error> {
+    let (seq, version, images) = read_job(&mut *tx, job).await?;
+    let end = first.saturating_add(u64::from(MAP_PART));
+    let mut rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(RUNS)
+        .bind(seq)
+        .bind(column(first))
+        .bind(column(end))
+        .bind(to_json(&ImageState::ALL.map(ImageState::name))?)
+        .fetch_all(&mut *tx)
+        .await?;
+    rows.sort_unstable_by_key(|(.., first, _)| *first);
+    let mut runs = Runs::default();
+    for (state, stage, first, count) in rows {
+        let (state, stage) = (parse(&state)?, number(stage)?);
+        runs.push(MapRun { first: number(first)?, count: number(count)?, state, stage });
+    }
+    Ok(MapPart { version, images, runs: runs.into_vec() })
+}
+
+/// The states of images that changed after a version, unless they are more than so many.
+pub(super) async fn changes(
+    tx: &mut SqliteConnection,
+    job: JobId,
+    (after, most): (u64, u32),
+) -> Result<Option<MapPart>, Error> {
+    let (seq, version, images) = read_job(&mut *tx, job).await?;
+    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+        "SELECT idx, state, stage FROM images WHERE job = ?1 AND version > ?2
+         ORDER BY version, idx LIMIT ?3",
+    )
+    .bind(seq)
+    .bind(column(after))
+    .bind(i64::from(most) + 1)
+    .fetch_all(&mut *tx)
+    .await?;
+    if rows.len() > most as usize {
+        return Ok(None);
+    }
+    let changed = rows
+        .into_iter()
+        .map(|(idx, state, stage)| Ok((number(idx)?, parse(&state)?, number(stage)?)))
+        .collect::<Result<_, Error>>()?;
+    Ok(Some(MapPart { version, images, runs: of_images(changed) }))
+}
+
+/// A job's `seq`, version and number of images.
+async fn read_job(tx: &mut SqliteConnection, job: JobId) -> Result<(i64, u64, u64), Error> {
+    let found: Option<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT seq, version, images FROM jobs WHERE id = ?1 AND state <> 'receiving'",
+    )
+    .bind(job.to_string())
+    .fetch_optional(tx)
+    .await?;
+    let (seq, version, images) = found.ok_or_else(|| Error::no_job(job))?;
+    Ok((seq, number(version)?, number(images)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::{super::SqliteStore, *};
+
+    #[tokio::test]
+    async fn a_map_is_read_off_the_index_without_the_images_rows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");
+        let explain = format!("EXPLAIN QUERY PLAN {RUNS}");
+        let plan: Vec<String> = sqlx::query(sqlx::AssertSqlSafe(explain))
+            .bind(1)
+            .bind(0)
+            .bind(65_536)
+            .bind("[]")
+            .fetch_all(&store.readers)
+            .await
+            .expect("a plan")
+            .iter()
+            .map(|row| row.get("detail"))
+            .collect();
+        let images: Vec<_> = plan.iter().filter(|line| line.contains(" i ")).collect();
+        let expected = "SEARCH i USING COVERING INDEX images_by_state \
+                        (job=? AND state=? AND stage=? AND idx>? AND idx<?)";
+        assert_eq!(images, [expected], "{plan:#?}");
+    }
+}

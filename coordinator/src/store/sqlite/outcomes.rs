@@ -1,0 +1,156 @@
+//! Applying results and losses to images.
+
+use std::collections::HashMap;
+
+use darkroom_core::{id::ImageId, job_state::JobState};
+use darkroom_queue::task::PoolId;
+
+use super::{
+    Error, SqliteStore, Tx,
+    both::row_types::ProgressRow,
+    both::{attempts, missing as found, worker_health},
+    history, missing,
+    moves::apply,
+    rows::{Prompts, column, number, parse, to_json},
+    texts,
+};
+use crate::store::{
+    cause::{Cause, Settled},
+    judged_images::{self, JudgedImage, NewOutput},
+    records::Onward,
+    row::row,
+    spent::Spent,
+};
+
+impl SqliteStore {
+    /// Applies what happened to tasks of a pool. There is no other queue than this process's, so
+    /// nothing goes straight on.
+    pub(super) async fn settle(
+        &self,
+        tx: &mut Tx,
+        pool: &PoolId,
+        causes: &[Cause<'_>],
+        _onward: &[Onward],
+    ) -> Result<Settled, Error> {
+        if pool.stage.is_encode() {
+            texts::settle(tx, pool, causes).await
+        } else {
+            settle_images(tx, pool, causes).await
+        }
+    }
+}
+
+row! {
+    struct ImageRow {
+        job_id: String,
+        job_state: String,
+        stages: i64,
+        pool_stage: Option<i64>,
+        ..image: ProgressRow,
+    }
+}
+
+async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Settled, Error> {
+    let mut missing = found::find(tx, causes).await?;
+    let (mut images, prompts) = read_images(tx, pool, causes).await?;
+    let judgement = judged_images::judge(&mut images, causes, &mut missing);
+    let seq = |id: &ImageId| images.get(id).map(|image| image.row.0);
+    let spent = Spent::by_job(causes, &judgement.fates, seq);
+    history::log_images(tx, pool, &spent).await?;
+    store_outputs(tx, &judgement.outputs).await?;
+    worker_health::write(tx, &judgement.worker_health).await?;
+    attempts::write(tx, &judgement.attempts).await?;
+    let moves: Vec<_> = images.into_values().filter_map(JudgedImage::into_move).collect();
+    let moved = apply(tx, &moves).await?;
+    if moved.applied.len() != moves.len() {
+        return Err(Error::Corrupt("an image changed under a write transaction".to_owned()));
+    }
+    missing::forget(tx, &missing, &prompts).await?;
+    Ok(Settled {
+        fates: judgement.fates,
+        jobs: moved.jobs,
+        finished: moved.finished,
+        changed: moved.applied.len() as u64,
+        ..Settled::default()
+    })
+}
+
+async fn read_images<'a>(
+    tx: &mut Tx,
+    pool: &PoolId,
+    causes: &[Cause<'_>],
+) -> Result<(HashMap<ImageId, JudgedImage<'a>>, Prompts), Error> {
+    let ids: Vec<_> =
+        judged_images::images_of(causes).iter().map(|id| (id.job, id.index)).collect();
+    let rows: Vec<ImageRow> = sqlx::query_as(
+        "SELECT DISTINCT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                i.suspect, j.id AS job_id, j.state AS job_state,
+                coalesce((SELECT v.stages FROM job_variants AS v WHERE v.job = i.job AND v.variant = i.variant),
+                         (SELECT count(*) FROM job_stages AS s WHERE s.job = j.seq AND s.stage >= 0 AND s.own))
+                    AS stages,
+                (SELECT s.stage FROM job_stages AS s
+                 WHERE s.job = j.seq AND s.stage >= 0 AND s.pool = ?2 AND s.name = ?3) AS pool_stage
+         FROM json_each(?1) AS r
+         CROSS JOIN jobs AS j ON j.id = r.value ->> 0
+         CROSS JOIN images AS i ON i.job = j.seq AND i.idx = r.value ->> 1",
+    )
+    .bind(to_json(&ids)?)
+    .bind(pool.digest.to_string())
+    .bind(pool.stage.as_str())
+    .fetch_all(&mut **tx)
+    .await?;
+    let (mut images, mut prompts) = (HashMap::with_capacity(rows.len()), Prompts::new());
+    for ImageRow { image, job_id, job_state, stages, pool_stage } in rows {
+        let id = ImageId { job: parse(&job_id)?, index: number(image.idx)? };
+        let live = parse::<JobState>(&job_state)?.live();
+        let stage = pool_stage.map(number).transpose()?;
+        let judged = JudgedImage::new(
+            (image.job, image.idx),
+            image.progress()?,
+            live,
+            (stage, number(stages)?),
+        );
+        images.insert(id, judged);
+        prompts.insert(id, (image.job, image.prompt));
+    }
+    Ok((images, prompts))
+}
+
+async fn store_outputs(tx: &mut Tx, outputs: &[NewOutput<'_>]) -> Result<(), Error> {
+    if outputs.is_empty() {
+        return Ok(());
+    }
+    let row = |output: &NewOutput<'_>| {
+        let NewOutput { row: (job, idx), stage, artifact, result } = output;
+        serde_json::json!([
+            job,
+            idx,
+            stage,
+            artifact.key,
+            artifact.sha256,
+            column(artifact.size),
+            output.seconds(),
+            result.worker,
+            result.device_class,
+            result.key.generation,
+            column(result.key.dispatch),
+        ])
+    };
+    let rows: Vec<_> = outputs.iter().map(row).collect();
+    sqlx::query(
+        "INSERT INTO outputs (job, idx, stage, key, sha256, size, seconds, worker, device_class, generation,
+                              dispatch, at_ms)
+         SELECT o.value ->> 0, o.value ->> 1, o.value ->> 2, o.value ->> 3, o.value ->> 4, o.value ->> 5,
+                o.value ->> 6, o.value ->> 7, o.value ->> 8, o.value ->> 9, o.value ->> 10,
+                CAST(unixepoch('subsec') * 1000 AS INTEGER)
+         FROM json_each(?1) AS o WHERE TRUE
+         ON CONFLICT (job, idx, stage) DO UPDATE
+         SET key = excluded.key, sha256 = excluded.sha256, size = excluded.size, seconds = excluded.seconds,
+             worker = excluded.worker, device_class = excluded.device_class, generation = excluded.generation,
+             dispatch = excluded.dispatch, at_ms = excluded.at_ms",
+    )
+    .bind(to_json(&rows)?)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

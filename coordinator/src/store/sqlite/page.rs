@@ -1,0 +1,35 @@
+//! Indexes of a job's images in some states.
+
+use darkroom_core::image_state::ImageState;
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::{Error, both::page::Images};
+
+impl Images<'_> {
+    /// One walk of an index for each state and stage, merged while they go on, so that little more
+    /// is read than returned, whatever lies between.
+    pub(super) async fn by_state(
+        &mut self,
+        states: &[ImageState],
+        from: i64,
+        limit: u32,
+    ) -> Result<Vec<i64>, Error> {
+        let stages: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM job_stages WHERE job = ?1 AND stage >= 0")
+                .bind(self.seq)
+                .fetch_one(&mut *self.tx)
+                .await?;
+        let mut walks: QueryBuilder<Sqlite> = QueryBuilder::new("");
+        for (place, (state, stage)) in
+            states.iter().flat_map(|state| (0..stages).map(move |stage| (state, stage))).enumerate()
+        {
+            walks.push(if place == 0 { "" } else { " UNION ALL " });
+            walks.push("SELECT idx FROM images WHERE job = ").push_bind(self.seq);
+            walks.push(" AND state = ").push_bind(state.name());
+            walks.push(" AND stage = ").push_bind(stage);
+            walks.push(" AND idx >= ").push_bind(from);
+        }
+        walks.push(" ORDER BY idx LIMIT ").push_bind(limit);
+        Ok(walks.build_query_scalar().fetch_all(&mut *self.tx).await?)
+    }
+}

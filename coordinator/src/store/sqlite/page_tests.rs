@@ -1,0 +1,85 @@
+//! How much work a page of images is, by the steps of SQLite's virtual machine: each row that is
+//! read takes some.
+//!
+//! The bench is built with this crate's library, which is not the copy under test. It fills the
+//! file like another process would, and the store under test reads it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use ::darkroom_coordinator::store::sqlite as others;
+use darkroom_core::{id::JobId, image_state::ImageState};
+use darkroom_suites::store::{Bench, Fresh};
+
+use super::{SqliteStore, both::page::Images};
+use crate::store::{
+    image_pages::page,
+    records::{ImageOrder, ImageQuery},
+};
+
+/// The steps of a page, and the images that it returned.
+async fn steps(store: &SqliteStore, seq: i64, query: &ImageQuery) -> (u64, usize) {
+    let mut tx = store.readers.begin().await.expect("begins");
+    // Statements are prepared, which takes steps too.
+    page(&mut Images { tx: &mut tx, job: query.job, seq }, query).await.expect("lists");
+    let steps = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&steps);
+    let mut handle = tx.lock_handle().await.expect("a handle");
+    handle.set_progress_handler(1, move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        true
+    });
+    drop(handle);
+    let page = page(&mut Images { tx: &mut tx, job: query.job, seq }, query).await.expect("lists");
+    let counted = steps.load(Ordering::Relaxed);
+    tx.lock_handle().await.expect("a handle").remove_progress_handler();
+    (counted, page.images.len())
+}
+
+/// A record with a job of so many images, of which every so-manyth is dead and the next one is with
+/// a worker; all changed one after the other.
+async fn with_job(images: u32, every: u32) -> (SqliteStore, Bench, i64, JobId) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("farm.sqlite");
+    let filling = others::SqliteStore::open(&file).await.expect("opens");
+    let bench = Bench::new(Fresh::one(Arc::new(filling), folder)).await;
+    let job = bench.submit(&["one"], images.min(10_000)).await;
+    let seq = bench.store.job(job).await.expect("there").seq;
+    let store = SqliteStore::open(&file).await.expect("opens");
+    sqlx::query(
+        "UPDATE images SET version = 2 + idx, state = CASE idx % ?1 WHEN 0 THEN 'dead' WHEN 1 THEN 'dispatched'
+                                                     ELSE state END",
+    )
+    .bind(every)
+    .execute(&store.writer)
+    .await
+    .expect("updates");
+    (store, bench, seq, job)
+}
+
+#[tokio::test]
+async fn a_page_costs_the_same_whatever_lies_between_its_images() {
+    use ImageState as S;
+    let (small, _keep, small_seq, small_job) = with_job(1000, 10).await;
+    let (large, _keep_too, large_seq, large_job) = with_job(10_000, 100).await;
+    for (states, order) in [
+        (vec![], ImageOrder::Index(Some(500))),
+        (vec![], ImageOrder::Version(600, None)),
+        (vec![], ImageOrder::Version(600, Some(598))),
+        (vec![S::Dead], ImageOrder::Index(None)),
+        (vec![S::Dead], ImageOrder::Index(Some(300))),
+        (vec![S::Dead, S::Dispatched, S::Done], ImageOrder::Index(Some(300))),
+        (vec![S::Waiting, S::Dead, S::Cancelled], ImageOrder::Index(None)),
+    ] {
+        let query = |job| ImageQuery { states: states.clone(), ..ImageQuery::all(job, order, 50) };
+        let (few, returned) = steps(&small, small_seq, &query(small_job)).await;
+        let (many, same) = steps(&large, large_seq, &query(large_job)).await;
+        let what = format!("{states:?} {order:?}: {few} steps among 1,000, {many} among 10,000");
+        assert_eq!((returned, same), (50, 50), "{what}");
+        assert!(few > 50 * 10, "{what}");
+        // Other images lie between those that are returned, and none of them is read.
+        assert!(many.abs_diff(few) <= few / 20, "{what}");
+    }
+}

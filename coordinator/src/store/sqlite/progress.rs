@@ -1,0 +1,66 @@
+//! How far jobs have come, within a write transaction, which nothing else changes them under.
+
+use std::collections::HashMap;
+
+use darkroom_core::id::JobId;
+
+use super::{
+    Error, Tx,
+    rows::{job_id, to_json},
+};
+
+/// A job whose images say something of it.
+pub(super) struct LockedJob {
+    id: JobId,
+    tally: (i64, i64, i64),
+}
+
+impl LockedJob {
+    pub(super) fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Images that are done, that are dead, and all.
+    pub(super) fn tally(&self) -> (i64, i64, i64) {
+        self.tally
+    }
+
+    /// The version is a column of the job, so whoever changes the job raises it.
+    pub(super) fn raise(&mut self) {}
+}
+
+/// Jobs by their `seq`.
+pub(super) struct LockedJobs(HashMap<i64, LockedJob>);
+
+impl LockedJobs {
+    pub(super) async fn lock(
+        tx: &mut Tx,
+        jobs: impl IntoIterator<Item = i64>,
+    ) -> Result<Self, Error> {
+        let seqs: Vec<i64> = jobs.into_iter().collect();
+        let rows: Vec<(i64, String, i64, i64, i64)> = sqlx::query_as(
+            "SELECT seq, id, done, dead, images FROM jobs
+             WHERE seq IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(to_json(&seqs)?)
+        .fetch_all(&mut **tx)
+        .await?;
+        let job = |(seq, id, done, dead, images): (i64, String, i64, i64, i64)| {
+            Ok((seq, LockedJob { id: job_id(&id)?, tally: (done, dead, images) }))
+        };
+        Ok(Self(rows.into_iter().map(job).collect::<Result<_, Error>>()?))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LockedJob> {
+        self.0.values_mut()
+    }
+
+    pub(super) fn get_mut(&mut self, seq: i64) -> Option<&mut LockedJob> {
+        self.0.get_mut(&seq)
+    }
+
+    /// Nothing of a job is kept elsewhere.
+    pub(super) async fn save(&mut self, _: &mut Tx) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! A SQLite file as the record: its one writer and its readers.
+
+use std::future::Future;
+
+use darkroom_core::id::JobId;
+use sqlx::{Sqlite, SqlitePool};
+use uuid::Uuid;
+
+use crate::store::{Error, records::JobRecord};
+
+/// A transaction.
+pub(super) type Tx = sqlx::Transaction<'static, Sqlite>;
+
+/// The record of a farm in a SQLite file.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
+    pub(super) farm: Uuid,
+}
+
+impl SqliteStore {
+    /// Connections for single statements that read.
+    pub(super) fn reads(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    /// The connection for single statements that write.
+    pub(super) fn writes(&self) -> &SqlitePool {
+        &self.writer
+    }
+
+    /// Begins a transaction that holds the write lock from the start, so that what it reads stays
+    /// true.
+    pub(super) async fn begin_write(&self) -> Result<Tx, Error> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Commits a change of one job. The answer of a file is not lost on its way, so nobody has to
+    /// ask whether the change was made.
+    pub(super) async fn commit_job(
+        &self,
+        tx: Tx,
+        _job: JobId,
+        _made: impl Fn(&JobRecord) -> bool,
+    ) -> Result<(), Error> {
+        Ok(tx.commit().await?)
+    }
+
+    /// Begins a transaction that reads the record as of one moment.
+    pub(super) async fn begin_read(&self) -> Result<Tx, Error> {
+        Ok(self.readers.begin().await?)
+    }
+
+    /// A connection for several statements that read.
+    pub(super) async fn reader(&self) -> Result<Tx, Error> {
+        self.begin_read().await
+    }
+}
+
+/// Runs a transaction. The only writer loses against nobody, so once is enough.
+pub(super) async fn retried<T, F: Future<Output = Result<T, Error>>>(
+    transaction: impl Fn() -> F,
+) -> Result<T, Error> {
+    transaction().await
+}

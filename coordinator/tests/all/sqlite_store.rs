@@ -1,0 +1,40 @@
+//! The store's suite on SQLite.
+
+use std::sync::Arc;
+
+use darkroom_coordinator::store::sqlite::SqliteStore;
+use darkroom_suites::store::{Age, Fresh};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+async fn fresh() -> Fresh {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("farm.sqlite");
+    let store = SqliteStore::open(&file).await.expect("opens");
+    let options = SqliteConnectOptions::new().filename(file);
+    let age: Age = Arc::new(move |by| {
+        let (options, ms) = (options.clone(), i64::try_from(by.as_millis()).expect("small"));
+        Box::pin(async move {
+            let mut connection =
+                SqliteConnection::connect_with(&options).await.expect("a second connection");
+            for statement in OLDER {
+                sqlx::query(statement).bind(ms).execute(&mut connection).await.expect("ages");
+            }
+            connection.close().await.expect("closes");
+        })
+    });
+    Fresh::one(Arc::new(store), folder).with_age(age)
+}
+
+/// Makes the history this many milliseconds older. (Minutes move in two steps, because two rows
+/// must not have the same minute.)
+const OLDER: [&str; 7] = [
+    "UPDATE work_log SET at_ms = at_ms - ?1",
+    "UPDATE history SET minute = ?1 / 1000 - minute",
+    "UPDATE history SET minute = -minute WHERE ?1 >= 0",
+    "UPDATE usage_days SET day = '-' || date(day, (-?1 / 1000) || ' seconds')",
+    "UPDATE usage_days SET day = substr(day, 2) WHERE ?1 >= 0",
+    "UPDATE job_stages SET ready_since_ms = ready_since_ms - ?1",
+    "UPDATE jobs SET created_ms = created_ms - ?1",
+];
+
+darkroom_suites::store_suite!(#[tokio::test], fresh().await);

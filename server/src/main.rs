@@ -1,0 +1,22 @@
+//! `darkroom-coordinator`: a coordinator as a process of its own.
+//!
+//! It connects the coordinator with the farm's database, queue and object storage, and serves its
+//! calls over gRPC. It never links libtorch.
+
+mod engine;
+mod process;
+
+use std::process::ExitCode;
+
+use darkroom_runtime::{arguments, program, telemetry::Format, tls};
+use process::CoordinatorArgs;
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    let args: CoordinatorArgs = match arguments::parse() {
+        Ok(args) => args,
+        Err(ended) => return ended,
+    };
+    let format = if args.log_json { Format::Json } else { Format::Human };
+    program::run_beside(format, |stop| process::run(args, stop))
+}

@@ -1,0 +1,489 @@
+//! The guards of the coordinator's services, with the record in SQLite and a queue that observes
+//! its calls.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use darkroom_artifacts::ArtifactStore;
+use darkroom_coordinator::{
+    Coordinator, Handle, Options,
+    store::{Store, sqlite::SqliteStore},
+};
+use darkroom_core::{
+    artifact::ArtifactRef, cascade::Cascade, digest::Digest, guard::Guard, id::WorkerId,
+    worker_state::WorkerState,
+};
+use darkroom_farm_api::{CallerLayer, grpc};
+use darkroom_guards::red;
+use darkroom_proto::v1::{self, farm_client::FarmClient};
+use darkroom_queue::{
+    Error, Leased, TaskQueue,
+    memory::MemoryQueue,
+    task::{
+        Completion, EntryId, EntrySummary, Lease, Orders, Outcome, PoolId, ResultEntry, ServedPool,
+        Task, TaskBody, TaskKey, TaskResult, WorkerCard,
+    },
+};
+use darkroom_suites::{cascade, queue::task};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
+use tonic::{
+    service::Routes,
+    transport::{Channel, Server},
+};
+
+/// Longest that anything may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The queue in memory. It can hold back tasks of `base`, counts passes over that pool, and checks
+/// SQL whenever a result is acknowledged.
+struct Told {
+    queue: MemoryQueue,
+    store: Arc<dyn Store>,
+    base: PoolId,
+    /// Tasks of `base` are held back until it is open.
+    open: watch::Sender<bool>,
+    held: AtomicU64,
+    passes: AtomicU64,
+    too_soon: Mutex<Vec<TaskKey>>,
+    read: Mutex<Vec<(EntryId, TaskKey)>>,
+}
+
+#[async_trait]
+impl TaskQueue for Told {
+    async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error> {
+        if pool == &self.base {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            let _ = self.open.subscribe().wait_for(|open| *open).await;
+        }
+        self.queue.add(pool, tasks).await
+    }
+
+    async fn wait_for_tasks(&self, pools: &[PoolId], wait: Duration) -> Result<bool, Error> {
+        self.queue.wait_for_tasks(pools, wait).await
+    }
+
+    async fn lease(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Lease>, Error> {
+        self.queue.lease(pool, worker, max, wait).await
+    }
+
+    async fn heartbeat(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<Vec<EntryId>, Error> {
+        self.queue.heartbeat(pool, worker, leases).await
+    }
+
+    async fn complete(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        results: Vec<(EntryId, TaskResult)>,
+    ) -> Result<Vec<Completion>, Error> {
+        self.queue.complete(pool, worker, results).await
+    }
+
+    async fn hand_back(
+        &self,
+        pool: &PoolId,
+        worker: &WorkerId,
+        leases: &[EntryId],
+    ) -> Result<(), Error> {
+        self.queue.hand_back(pool, worker, leases).await
+    }
+
+    async fn results(
+        &self,
+        pool: &PoolId,
+        committer: &str,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<ResultEntry>, Error> {
+        let results = self.queue.results(pool, committer, max, wait).await?;
+        let read = results.iter().map(|entry| (entry.id.clone(), entry.result.key));
+        self.read.lock().expect("the list").extend(read);
+        Ok(results)
+    }
+
+    async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error> {
+        let dispatched = self.store.dispatched(pool).await.expect("the record answers");
+        let read = self.read.lock().expect("the list").clone();
+        let keys = read.into_iter().filter(|(id, _)| results.contains(id)).map(|(_, key)| key);
+        let early: Vec<TaskKey> = keys.filter(|key| dispatched.contains(key)).collect();
+        self.too_soon.lock().expect("the list").extend(early);
+        self.queue.acknowledge(pool, results).await
+    }
+
+    async fn remove(
+        &self,
+        pool: &PoolId,
+        tasks: &[TaskKey],
+        leased: Leased,
+    ) -> Result<Vec<TaskKey>, Error> {
+        self.queue.remove(pool, tasks, leased).await
+    }
+
+    async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error> {
+        self.queue.reap(pool, lease).await
+    }
+
+    async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
+        let entries = self.queue.entries(pool).await;
+        if pool == &self.base {
+            self.passes.fetch_add(1, Ordering::SeqCst);
+            // A pass has looked while the tasks were on their way. Now they arrive.
+            if self.held.load(Ordering::SeqCst) > 0 {
+                self.open.send_replace(true);
+            }
+        }
+        entries
+    }
+
+    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
+        self.queue.announce(card).await
+    }
+
+    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.queue.ask_to_drain(worker).await
+    }
+
+    async fn set_aside(
+        &self,
+        pools: &[PoolId],
+        workers: &[(WorkerId, Duration)],
+    ) -> Result<(), Error> {
+        self.queue.set_aside(pools, workers).await
+    }
+
+    async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
+        self.queue.withdraw(worker).await
+    }
+
+    async fn workers(&self, since: Duration) -> Result<Vec<WorkerCard>, Error> {
+        self.queue.workers(since).await
+    }
+}
+
+/// Without guidance, so that a prompt has one text.
+fn cascade() -> Cascade {
+    let mut cascade = cascade::with_a_file(2);
+    cascade.spec.stages[0].sampling.guidance_scale = 1.0;
+    cascade
+}
+
+fn pool(stage: &str) -> PoolId {
+    cascade::pool(&cascade(), stage)
+}
+
+/// A served coordinator, and a worker that the test controls.
+struct Farm {
+    handle: Handle,
+    client: FarmClient<Channel>,
+    queue: Arc<Told>,
+    worker: WorkerId,
+    _folder: tempfile::TempDir,
+}
+
+impl Farm {
+    /// If `open` is false, tasks of `base` are held back until a pass has looked for them.
+    async fn start(open: bool) -> Self {
+        let options = Options {
+            sweep: Duration::from_millis(100),
+            poll: Duration::from_millis(20),
+            watch_interval: Duration::from_millis(1),
+            ..Options::default()
+        };
+        Self::start_with(open, options).await
+    }
+
+    async fn start_with(open: bool, options: Options) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("a record");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let queue = Arc::new(Told {
+            queue: MemoryQueue::default(),
+            store: Arc::clone(&store),
+            base: pool("base"),
+            open: watch::Sender::new(open),
+            held: AtomicU64::new(0),
+            passes: AtomicU64::new(0),
+            too_soon: Mutex::default(),
+            read: Mutex::default(),
+        });
+        store.set_lease(None, Duration::from_secs(10)).await.expect("agrees");
+        let artifacts = ArtifactStore::local(&folder.path().join("artifacts")).expect("a folder");
+        let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
+        let handle = Coordinator::start(options, store, shared, artifacts, vec![cascade()])
+            .await
+            .expect("starts");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let routes = Routes::new(grpc::service(handle.calls()));
+        let routes = grpc::behind(CallerLayer::open(), routes);
+        tokio::spawn(
+            Server::builder()
+                .add_routes(routes)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        let client = FarmClient::connect(format!("http://{address}")).await.expect("connects");
+        let worker = WorkerId("w".to_owned());
+        let farm = Self { handle, client, queue, worker, _folder: folder };
+        farm.announce().await;
+        farm
+    }
+
+    async fn announce(&self) {
+        self.queue.announce(self.card()).await.expect("announces");
+    }
+
+    fn card(&self) -> WorkerCard {
+        let served = |pool: &PoolId| ServedPool {
+            pool: pool.clone(),
+            batch_cap: 8,
+            seconds_per_image: 0.1,
+            seconds_per_pass: 0.01,
+        };
+        let pools = ["encode", "base"].map(pool);
+        WorkerCard {
+            id: self.worker.clone(),
+            host: "host".to_owned(),
+            device: "none".to_owned(),
+            device_class: "none".to_owned(),
+            pools: pools.iter().map(|pool| (pool.to_string(), served(pool))).collect(),
+            leased: 0,
+            done: 0,
+            busy: 0.0,
+            state: WorkerState::Working,
+            trouble: String::new(),
+            seen_seconds_ago: 0.0,
+        }
+    }
+
+    /// Submits one prompt with this many images, and returns the job's id.
+    async fn submit(&mut self, images: u32) -> String {
+        let prompt = v1::Prompt { text: "a cat".to_owned(), images, ..v1::Prompt::default() };
+        let spec = v1::JobSpec { seed: Some(7), ..v1::JobSpec::default() };
+        let request = v1::SubmitJobRequest { spec: Some(spec), prompts: vec![prompt] };
+        self.client.submit_job(request).await.expect("accepted").into_inner().job.expect("a job").id
+    }
+
+    async fn lease(&self, stage: &str, count: usize) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        while leases.len() < count {
+            let more =
+                self.queue.lease(&pool(stage), &self.worker, 8, DEADLINE).await.expect("leases");
+            assert!(!more.is_empty(), "no task comes");
+            leases.extend(more);
+        }
+        leases
+    }
+
+    async fn complete(&self, stage: &str, leases: &[Lease]) {
+        let result = |lease: &Lease| TaskResult {
+            key: lease.task.key,
+            worker: self.worker.clone(),
+            place: "host".to_owned(),
+            device_class: "none".to_owned(),
+            alone: true,
+            seconds: 0.1,
+            batch: 1,
+            outcome: Outcome::Done {
+                artifact: ArtifactRef {
+                    key: "tasks/x.png".to_owned(),
+                    sha256: Digest::of(b"x"),
+                    size: 1,
+                },
+                notes: Vec::new(),
+            },
+        };
+        let results = leases.iter().map(|lease| (lease.id.clone(), result(lease))).collect();
+        self.queue.complete(&pool(stage), &self.worker, results).await.expect("completes");
+    }
+
+    /// Waits for this many more passes over `base`.
+    async fn passes(&self, count: u64) {
+        let until = self.queue.passes.load(Ordering::SeqCst) + count;
+        let passed = async {
+            while self.queue.passes.load(Ordering::SeqCst) < until {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(DEADLINE, passed).await.expect("the sweep goes on");
+    }
+
+    async fn end(self) {
+        self.handle.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_on_its_way_is_taken_for_lost() {
+    red(Guard::TwoPasses, "taken for lost", || async {
+        let mut farm = Farm::start(false).await;
+        farm.submit(1).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.complete("encode", &texts).await;
+        let leases = farm.lease("base", 1).await;
+        farm.passes(3).await;
+        let lost = farm.handle.counters().tasks_lost.get();
+        farm.end().await;
+        assert_eq!(
+            (lost, leases.len()),
+            (0, 1),
+            "a task on its way to the queue is taken for lost"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_sql_does_not_expect_stays() {
+    red(Guard::UnexpectedRemoved, "stays in the queue", || async {
+        let farm = Farm::start(true).await;
+        farm.queue.add(&pool("base"), vec![task(99)]).await.expect("added");
+        farm.passes(3).await;
+        let left = farm.queue.queue.entries(&pool("base")).await.expect("entries").len();
+        farm.end().await;
+        assert_eq!(left, 0, "an entry of nobody stays in the queue");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_acknowledged_before_it_is_committed() {
+    red(Guard::AckAfterCommit, "a crash now loses it", || async {
+        let mut farm = Farm::start(true).await;
+        farm.submit(1).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.complete("encode", &texts).await;
+        let leases = farm.lease("base", 1).await;
+        farm.complete("base", &leases).await;
+        let emptied = async {
+            while !farm.queue.queue.entries(&pool("base")).await.expect("entries").is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(DEADLINE, emptied).await.expect("acknowledged");
+        let early = farm.queue.too_soon.lock().expect("the list").len();
+        farm.end().await;
+        assert_eq!(early, 0, "acknowledged before SQL has it: a crash now loses it");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_of_another_lease_robs_the_living() {
+    red(Guard::LeaseAgreed, "a live worker is robbed", || async {
+        let options = Options {
+            lease: Duration::from_millis(1),
+            reap: Duration::from_millis(10),
+            sweep: Duration::from_millis(100),
+            poll: Duration::from_millis(20),
+            ..Options::default()
+        };
+        let mut farm = Farm::start_with(true, options).await;
+        farm.submit(1).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.passes(3).await;
+        let ids: Vec<EntryId> = texts.iter().map(|lease| lease.id.clone()).collect();
+        let lost = farm.queue.heartbeat(&pool("encode"), &farm.worker, &ids).await.expect("renews");
+        farm.end().await;
+        assert_eq!(lost, [], "a live worker is robbed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_to_drain_is_lost_with_the_queue() {
+    red(Guard::DrainKept, "the command is forgotten", || async {
+        let mut farm = Farm::start(true).await;
+        let ask = v1::DrainWorkerRequest { worker: farm.worker.0.clone(), ..Default::default() };
+        farm.client.drain_worker(ask).await.expect("asked");
+        // Like a flush. Then the worker sends its heartbeat.
+        farm.queue.withdraw(&farm.worker).await.expect("forgets");
+        farm.announce().await;
+        farm.passes(5).await;
+        let told = farm.queue.announce(farm.card()).await.expect("announces").drain;
+        farm.end().await;
+        assert!(told, "the command is forgotten");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_images_of_one_prompt_share_their_pictures_place() {
+    red(Guard::SeedInDigest, "one picture for two seeds", || async {
+        let mut farm = Farm::start(true).await;
+        farm.submit(2).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.complete("encode", &texts).await;
+        let prefix = |lease: &Lease| match &lease.task.body {
+            TaskBody::Render(body) => body.prefix.clone(),
+            TaskBody::Encode(body) => body.prefix.clone(),
+        };
+        let prefixes: Vec<String> = farm.lease("base", 2).await.iter().map(prefix).collect();
+        farm.end().await;
+        assert_ne!(prefixes[0], prefixes[1], "one picture for two seeds");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_misses_what_comes_while_it_looks() {
+    red(Guard::WatchFirst, "misses a change", || async {
+        let mut farm = Farm::start(true).await;
+        let id = farm.submit(1).await;
+        let request = v1::WatchJobRequest { id: id.clone(), ..v1::WatchJobRequest::default() };
+        let mut events = farm.client.watch_job(request).await.expect("watches").into_inner();
+        let mut state = async || {
+            let event = timeout(Duration::from_secs(1), events.next()).await.ok()??;
+            Some(event.expect("an event").job?.state())
+        };
+        // Waits until nothing changes any more: the text waits for its worker.
+        while state().await.is_some() {}
+        let pause = v1::PauseJobRequest { id: id.clone() };
+        farm.client.pause_job(pause).await.expect("pauses");
+        assert_eq!(state().await, Some(v1::JobState::Paused));
+        // Right after an event, while the watcher looks again.
+        farm.client.resume_job(v1::ResumeJobRequest { id }).await.expect("resumes");
+        let told = state().await;
+        farm.end().await;
+        assert_eq!(told, Some(v1::JobState::Active), "the watcher misses a change");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgets_the_layer_serves_anybody() {
+    red(Guard::CallerKnown, "serves anybody", || async {
+        let farm = Farm::start(true).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let routes = Routes::new(grpc::service(farm.handle.calls()));
+        let server = Server::builder().add_routes(routes);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let mut client = FarmClient::connect(format!("http://{address}")).await.expect("connects");
+        let answer = client.get_farm(v1::GetFarmRequest {}).await;
+        farm.end().await;
+        assert!(answer.is_err(), "a server without callers serves anybody");
+    })
+    .await;
+}

@@ -1,0 +1,150 @@
+//! The suite for all stores: it checks the traits' promises, and does a random walk, with counters
+//! compared to rows after each step.
+//!
+//! A backend runs it with [`store_suite!`](crate::store_suite). Each check is a separate test on a
+//! new, empty store ([`Fresh`]).
+
+mod agreed;
+mod attempts;
+mod bench;
+mod dispatching;
+mod farm_changes;
+mod finding;
+mod following;
+mod forecast;
+mod guarded;
+mod history;
+mod image_commands;
+mod image_maps;
+mod inputs;
+mod labels;
+mod limits;
+mod manifests;
+mod outcomes;
+mod overrides;
+mod queries;
+mod releases;
+pub mod samples;
+mod stopped;
+mod submits;
+mod walk;
+mod worker_health;
+
+pub use bench::{Age, Bench, Fresh, STAGES};
+pub use samples::done;
+pub use {
+    agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
+    guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, labels::*, limits::*,
+    manifests::*, outcomes::*, overrides::*, queries::*, releases::*, stopped::*, submits::*,
+    walk::*, worker_health::*,
+};
+
+/// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
+#[macro_export]
+macro_rules! store_suite {
+    ($(#[$attribute:meta])+, $store:expr) => {
+        $crate::store_suite!(@ [$(#[$attribute])+], $store,
+            a_submitted_job_is_read_back_as_it_was
+            a_repeated_request_returns_the_first_job_and_other_content_is_refused
+            chunks_are_invisible_until_they_are_accepted
+            what_is_not_accepted_leaves_nothing
+            a_text_is_dispatched_once_for_all_jobs_and_images
+            a_job_whose_texts_are_all_handed_out_is_no_candidate
+            what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term
+            only_active_jobs_are_dispatched_and_only_in_this_term
+            a_view_says_of_dispatched_texts_what_the_job_does
+            the_last_image_ends_its_job_in_the_same_transaction
+            results_that_do_not_fit_are_discarded_by_reason
+            two_results_of_one_image_in_a_bulk_count_once
+            a_release_names_its_dispatch
+            a_limit_of_deaths_ends_an_image_sooner
+            deaths_with_a_host_count_from_the_eleventh_on
+            a_texts_deaths_with_a_host_are_spared_too
+            a_dead_workers_task_becomes_suspect_and_dies_only_alone
+            a_lost_embedding_is_wanted_again_before_more_is_dispatched
+            a_cancel_is_one_update_and_rows_follow_in_chunks
+            a_retry_makes_a_new_generation_of_what_failed_only
+            a_retried_job_does_not_end_while_rows_follow
+            a_manifest_belongs_to_its_generation
+            a_manifest_is_claimed_by_one_process
+            a_flood_of_ended_jobs_does_not_hold_up_another_tenants_manifest
+            a_job_keeps_a_hundred_notes_whatever_other_jobs_keep
+            what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent
+            changes_after_a_version_are_complete
+            whatever_happens_counters_equal_rows_and_every_job_ends
+            one_report_committed_by_two_at_once_counts_once
+            two_submits_of_one_request_at_once_make_one_job
+            a_text_that_is_encoded_while_its_prompts_arrive_is_told_to_all_of_them
+            whatever_two_do_at_once_counters_equal_rows_and_every_job_ends
+            a_deadline_that_passes_ends_its_job_and_keeps_what_is_done
+            a_deadline_that_passed_is_replaced_or_dropped_by_a_retry
+            a_job_with_too_many_failures_ends_and_a_retry_runs_the_rest
+            a_limit_on_workers_is_told_with_what_is_in_flight
+            only_who_leads_ends_overdue_jobs
+            a_worker_that_fails_at_what_others_do_is_blamed
+            an_image_that_fails_everywhere_blames_nobody
+            who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
+            the_first_one_says_how_long_a_lease_lasts
+            a_command_to_drain_is_remembered
+            of_an_ended_job_only_changes_that_are_stale_are_forgotten
+            the_first_forecast_is_kept_and_what_the_job_took_beside_it
+            how_fast_a_class_of_device_was_is_known_to_every_process
+            model_seconds_count_once_for_the_job_and_its_tenant
+            tenants_days_are_listed_in_pages
+            a_pools_past_is_told_by_steps_and_gaps_stay_gaps
+            what_waits_in_a_pool_is_told_with_its_age
+            a_reader_of_all_jobs_misses_no_change_of_any_process
+            jobs_that_have_not_ended_are_listed_newest_first
+            a_picture_that_was_sent_is_known_by_its_hash
+            a_style_is_waited_for_and_handed_out_with_the_pictures
+            a_style_that_is_lost_is_wanted_again
+            a_style_that_is_given_up_ends_its_images_and_no_others
+            what_a_client_calls_its_prompts_is_told_in_every_listing
+            a_custom_id_is_taken_once_in_a_job
+            of_two_chunks_at_once_with_the_same_custom_ids_one_is_refused
+            a_note_names_its_first_image_its_line_and_how_many_others
+            a_note_counts_the_images_of_all_chunks
+            a_note_on_pictures_counts_all_of_which_the_same_is_said
+            attempts_say_who_did_what_and_outlive_a_retry
+            deaths_and_returns_are_attempts_too
+            of_an_output_that_is_lost_its_attempt_stays
+            an_image_keeps_its_latest_twenty_attempts
+            what_is_discarded_is_no_attempt
+            a_map_tells_of_every_image_in_runs_and_of_changes_since_a_version
+            a_map_that_changes_much_is_told_whole
+            whatever_happens_a_map_and_its_changes_are_the_images
+            a_cancel_of_images_is_followed_in_chunks_and_changes_no_others
+            a_cancel_of_images_tells_which_tasks_it_withdraws
+            a_command_names_images_by_code_label_and_text
+            a_command_that_finds_nothing_lets_its_job_end_again
+            a_job_whose_last_open_images_are_cancelled_ends
+            a_job_without_reuse_says_so_in_each_of_its_tasks
+            a_jobs_own_command_goes_before_those_to_its_images
+            a_lost_picture_runs_its_last_stage_again
+            a_retried_image_waits_for_a_text_that_was_given_up
+            commands_that_are_not_followed_yet_are_limited
+            failures_end_no_job_while_images_follow_their_retry
+            images_of_an_ended_job_run_again_in_a_new_generation
+            images_with_settings_of_their_own_pass_their_own_stages
+            a_prompt_may_pass_more_stages_than_its_job
+            chunks_at_once_that_bring_the_same_settings_share_them
+            what_is_lost_of_an_image_with_settings_of_its_own_is_made_again
+            what_waits_is_told_with_the_settings_of_its_prompts
+            what_ended_before_a_stage_is_not_left_of_it
+            a_job_waits_for_the_commands_to_its_images
+            a_picture_that_was_rendered_again_is_not_lost_a_second_time
+            a_job_is_found_by_what_it_is_called_and_by_its_state
+            a_search_stops_after_so_many_rows_and_goes_on_where_it_stopped
+            images_are_found_by_place_state_change_label_and_text_together
+            failures_are_counted_by_code
+        );
+    };
+    (@ $attributes:tt, $store:expr, $($check:ident)+) => {
+        $( $crate::store_suite!(@@ $attributes, $store, $check); )+
+    };
+    (@@ [$(#[$attribute:meta])+], $store:expr, $check:ident) => {
+        $(#[$attribute])+ async fn $check() {
+            $crate::store::$check(&$crate::store::Bench::new($store).await).await;
+        }
+    };
+}

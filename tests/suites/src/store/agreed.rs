@@ -1,0 +1,90 @@
+//! Facts that a farm's coordinators share, and deleted data of ended jobs.
+
+use std::{sync::Arc, time::Duration};
+
+use darkroom_coordinator::store::{
+    limits::NewDeadline,
+    records::{ImageOrder, ImageQuery},
+    worker_health::DRAIN_KEPT,
+};
+use darkroom_core::{digest::Digest, id::WorkerId};
+
+use super::{
+    bench::{Bench, STAGES},
+    samples::done,
+};
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn the_first_one_says_how_long_a_lease_lasts(bench: &Bench) {
+    let seconds = Duration::from_secs;
+    assert_eq!(bench.store.lease().await.expect("asks"), None);
+    assert_eq!(bench.store.set_lease(None, seconds(7)).await.expect("sets"), seconds(7));
+    assert_eq!(
+        bench.other.set_lease(None, seconds(3)).await.expect("sets"),
+        seconds(7),
+        "it is said"
+    );
+    assert_eq!(bench.other.lease().await.expect("asks"), Some(seconds(7)));
+    if !Arc::ptr_eq(&bench.store, &bench.other) {
+        let led = bench.other.set_lease(Some(seconds(7)), seconds(3)).await.expect("asks");
+        assert_eq!(led, seconds(7), "not while somebody leads");
+    }
+    bench.store.resign("bench").await.expect("resigns");
+    assert_eq!(
+        bench.other.set_lease(Some(seconds(9)), seconds(3)).await.expect("asks"),
+        seconds(7)
+    );
+    assert_eq!(
+        bench.other.set_lease(Some(seconds(7)), seconds(3)).await.expect("sets"),
+        seconds(3)
+    );
+    assert_eq!(bench.store.lease().await.expect("asks"), Some(seconds(3)));
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_command_to_drain_is_remembered(bench: &Bench) {
+    let (one, two) = (WorkerId("one".to_owned()), WorkerId("two".to_owned()));
+    for worker in [&two, &one, &two] {
+        bench.store.command_drain(worker).await.expect("commands");
+    }
+    bench.store.forget_worker_health(DRAIN_KEPT).await.expect("forgets");
+    assert_eq!(bench.other.drains().await.expect("asks"), [one, two]);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn of_an_ended_job_only_changes_that_are_stale_are_forgotten(bench: &Bench) {
+    let job = bench.submit(&["one", "two", "three"], 100).await;
+    bench.encode(job).await;
+    for (stage, rounds) in [(STAGES[0], 5), (STAGES[1], 4)] {
+        for _ in 0..rounds {
+            let tasks = bench.dispatch(stage, job, 60).await;
+            let reports: Vec<_> =
+                tasks.iter().map(|task| Bench::report(task.key, done(stage), false)).collect();
+            bench.store.commit(&bench.pool(stage), &reports).await.expect("commits");
+        }
+    }
+    let query = ImageQuery::all(job, ImageOrder::Version(0, None), 1000);
+    bench.store.cancel(job).await.expect("cancels");
+    bench.settle().await;
+    while bench.store.prune_changes().await.expect("prunes") {}
+    bench.audit(job).await;
+    let version = bench.store.job(job).await.expect("there").version;
+    assert!(bench.store.manifest_written(job, 1, "k", Digest::of(b"m")).await.expect("writes"));
+    let before: Vec<_> = listed(bench, &query).await;
+    assert_eq!(before.len(), 300);
+    while bench.store.prune_changes().await.expect("prunes") {}
+    assert_eq!(listed(bench, &query).await, before, "each image with its last change");
+    let page = ImageQuery { limit: 7, ..query.clone() };
+    assert_eq!(listed(bench, &page).await, before[..7]);
+    bench.audit(job).await;
+    let record = bench.store.job(job).await.expect("there");
+    assert_eq!(record.version, version + 1, "no watcher is told of it");
+    bench.store.retry(job, NewDeadline::Same).await.expect("retries");
+    bench.settle().await;
+    bench.audit(job).await;
+}
+
+async fn listed(bench: &Bench, query: &ImageQuery) -> Vec<(u64, u64)> {
+    let page = bench.store.images(query).await.expect("lists");
+    page.images.iter().map(|image| (image.version, image.id.index)).collect()
+}

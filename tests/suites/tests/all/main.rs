@@ -1,0 +1,3 @@
+//! The tests of the suites, in one program.
+
+mod every_check;
