@@ -110,7 +110,7 @@ impl ModelFolder {
         let real = fs::canonicalize(&path).map_err(|error| unreadable(&path, &error))?;
         let file = open(&path, most)?;
         let is_inside = real.starts_with(&self.real);
-        if !is_inside && !(is_weights && begins_as_weights(&file, &path)?) {
+        if !(is_inside || is_weights && begins_as_weights(&file, &path)?) {
             return Err(leaves(&path, &real));
         }
         Ok(file)
