@@ -16,7 +16,7 @@ use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 use super::{
     attempt::{AttemptOutcome, Ended},
     change::{LastError, TextEnd},
-    records::{Committed, Death, Dispatched, Fate, Release, Report},
+    records::{Committed, Death, Dispatched, Fate, Onward, Release, Report},
 };
 
 /// A failure that counts against its task.
@@ -208,6 +208,16 @@ pub(super) fn death_key(pool: &PoolId, key: &TaskKey) -> String {
         Subject::Image(id) => format!("{}/{}/{}", id.job, id.index, key.generation),
         Subject::Text(text) => format!("{}/{text}", pool.digest),
     }
+}
+
+/// What happened to tasks of a pool, in one transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Bulk<'a> {
+    pub(super) pool: &'a PoolId,
+    pub(super) causes: &'a [Cause<'a>],
+    /// Where tasks may be handed on at once; only Postgres does it.
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "SQLite hands nothing on"))]
+    pub(super) onward: &'a [Onward],
 }
 
 /// The combined effect of causes.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::store::{
     attempt::{Attempt, AttemptRow, KEPT, NewAttempt, in_order},
+    missing::StaleOutputs,
     roles::Attempts,
 };
 
@@ -132,7 +133,7 @@ async fn prune(tx: &mut Tx, images: &[(i64, i64)]) -> Result<(), Error> {
 /// forgotten.
 pub(in super::super) async fn keep_outputs(
     tx: &mut Tx,
-    stale: &[(i64, i64, usize)],
+    stale: &[StaleOutputs],
 ) -> Result<(), Error> {
     let kept = sqlx::query(sql!(
         sqlite:
@@ -155,9 +156,9 @@ pub(in super::super) async fn keep_outputs(
              WHERE o.dispatch IS NOT NULL
              ON CONFLICT (job, idx, dispatch) DO NOTHING",
     ));
-    bind_rows!(kept, stale, |(job, idx, stage)| *job, *idx, column(*stage))
+    bind_rows!(kept, stale, |outputs| outputs.job, outputs.idx, column(outputs.first_stage))
         .execute(&mut **tx)
         .await?;
-    let images: Vec<_> = stale.iter().map(|(job, idx, _)| (*job, *idx)).collect();
+    let images: Vec<_> = stale.iter().map(|outputs| (outputs.job, outputs.idx)).collect();
     prune(tx, &images).await
 }

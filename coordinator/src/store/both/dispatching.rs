@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use darkroom_core::{
     fair_share::{Candidate, Pick},
+    guard::{self, Guard},
     id::{ImageId, JobId},
 };
 use darkroom_queue::task::{PoolId, Subject, TaskKey};
@@ -18,28 +19,84 @@ use super::{
 use crate::store::{
     records::{Dispatched, Term},
     roles::Dispatching,
+    row::row,
 };
 
-/// Columns of a candidate: job, tenant, priority, compatibility, ready, in flight, limit on
-/// workers.
-pub(in super::super) type CandidateRow = (IdColumn, String, Small, String, i64, i64, Option<Int>);
+/// A mark of Postgres, below which nothing is to be found: there is nothing from here on either.
+pub(in super::super) const NOTHING: i64 = i64::MAX;
+
+row! {
+    struct CandidateRow {
+        id: IdColumn,
+        tenant: String,
+        priority: Small,
+        compatibility: String,
+        ready: i64,
+        in_flight: i64,
+        max_workers: Option<Int>,
+    }
+}
+
+impl CandidateRow {
+    fn candidate(self) -> Result<Candidate, Error> {
+        Ok(Candidate {
+            job: job_id(&self.id)?,
+            tenant: self.tenant,
+            priority: number(self.priority)?,
+            compatibility: self.compatibility,
+            ready: number(self.ready)?,
+            in_flight: number(self.in_flight)?,
+            max_workers: self.max_workers.map(number).transpose()?,
+        })
+    }
+}
 
 #[async_trait]
 impl Dispatching for Record {
     async fn candidates(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
-        let candidate = |row: CandidateRow| {
-            let (id, tenant, priority, compatibility, ready, in_flight, max_workers) = row;
-            Ok(Candidate {
-                job: job_id(&id)?,
-                tenant,
-                priority: number(priority)?,
-                compatibility,
-                ready: number(ready)?,
-                in_flight: number(in_flight)?,
-                max_workers: max_workers.map(number).transpose()?,
-            })
-        };
-        self.candidate_rows(pool).await?.into_iter().map(candidate).collect()
+        // Texts, which jobs share, are nobody's in flight and not limited.
+        let rows: Vec<CandidateRow> = sqlx::query_as(guard::text(
+            Guard::ActiveOnly,
+            sql!(
+                sqlite: if pool.stage.is_encode() {
+                    "SELECT j.id, j.tenant, j.priority, '' AS compatibility, s.total - s.passed AS ready, 0 AS in_flight,
+                            NULL AS max_workers
+                     FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
+                     WHERE s.pool = $1 AND s.stage = -1 AND s.passed < s.total AND j.state = 'active'
+                       AND EXISTS (SELECT 1 FROM job_texts AS t
+                                   JOIN embeddings AS e ON e.id = t.embedding AND e.state = 'wanted'
+                                   WHERE t.job = j.seq AND t.encoded = 0)
+                     ORDER BY j.seq"
+                } else {
+                    "SELECT j.id, j.tenant, j.priority, s.compatibility, s.ready, s.dispatched AS in_flight, j.max_workers
+                     FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
+                     WHERE s.pool = $1 AND s.name = $2 AND s.ready > 0 AND j.state = 'active'
+                     ORDER BY j.seq"
+                },
+                postgres:
+                    "SELECT j.id, j.tenant, j.priority, s.compatibility,
+                            CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END AS ready,
+                            p.dispatched[s.stage + 2] AS in_flight,
+                            CASE s.stage WHEN -1 THEN NULL ELSE j.max_workers END AS max_workers
+                     FROM jobs AS j
+                     JOIN job_stages AS s ON s.job = j.seq
+                     CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
+                                         ORDER BY newest.version DESC LIMIT 1) AS p
+                     WHERE (j.state IN ('active', 'paused') OR j.follow IS NOT NULL) AND j.state = 'active'
+                       AND s.pool = $1 AND s.name = $2
+                       AND CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END > 0
+                       AND (s.stage >= 0 OR p.low[1] < $3)
+                     ORDER BY j.seq",
+            ),
+            "AND j.state = 'active'",
+            "",
+        ))
+        .bind(digest_column(pool.digest))
+        .bind(pool.stage.as_str())
+        .bind(NOTHING)
+        .fetch_all(self.reads())
+        .await?;
+        rows.into_iter().map(CandidateRow::candidate).collect()
     }
 
     async fn dispatched_count(&self, pool: &PoolId) -> Result<u64, Error> {

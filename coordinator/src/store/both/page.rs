@@ -46,6 +46,13 @@ pub(in super::super) struct Images<'a> {
     pub(in super::super) seq: i64,
 }
 
+/// Images in some states, from an index on.
+pub(in super::super) struct StateWalk<'a> {
+    pub(in super::super) states: &'a [ImageState],
+    pub(in super::super) from: i64,
+    pub(in super::super) limit: u32,
+}
+
 #[async_trait]
 impl ImageRows for Images<'_> {
     async fn indexes(
@@ -55,7 +62,7 @@ impl ImageRows for Images<'_> {
         limit: u32,
     ) -> Result<Vec<i64>, Error> {
         if !states.is_empty() {
-            return self.by_state(states, from, limit).await;
+            return self.by_state(&StateWalk { states, from, limit }).await;
         }
         let indexes = sqlx::query_scalar(
             "SELECT idx FROM images WHERE job = $1 AND idx >= $2 ORDER BY idx LIMIT $3",

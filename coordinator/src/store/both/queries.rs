@@ -8,18 +8,59 @@ use super::{
     super::queries::{JobRow, job_columns, quick_page, records, view},
     Connection, Error, Record, failures,
     page::{Images, read_images},
-    rows::{column, digest_column, id_column, list, number},
+    rows::{
+        HashColumn, IdColumn, Int, Small, column, digest, digest_column, id_column, job_id, list,
+        number,
+    },
 };
 use crate::store::{
     image_pages,
+    job_columns::{JobColumns, JobRest},
     job_pages::{self, Beyond, JobHead, JobRows, JobText, Through},
     notes,
     records::{
         Around, Changes, Failures, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage,
-        JobQuery, JobRecord,
+        JobQuery, JobRecord, StageCounters,
     },
     roles::Queries,
+    row::row,
 };
+
+row! {
+    /// Columns of a job that every backend has.
+    pub(in super::super) struct JobHeadRow {
+        id: IdColumn,
+        priority: Small,
+        cascade: HashColumn,
+        encoder: HashColumn,
+        generation: Int,
+        manifest_sha256: Option<HashColumn>,
+        max_workers: Option<Int>,
+        ..pub(in super::super) job: JobColumns,
+    }
+}
+
+impl JobHeadRow {
+    /// The job, with how far its stages have come, now and when its pace was noted.
+    pub(in super::super) fn record(
+        self,
+        stages: Vec<StageCounters>,
+        pace: Option<Vec<u64>>,
+    ) -> Result<JobRecord, Error> {
+        let manifest_sha256 = self.manifest_sha256.map(|column| digest(&column)).transpose()?;
+        self.job.record(JobRest {
+            id: job_id(&self.id)?,
+            priority: number(self.priority)?,
+            cascade: digest(&self.cascade)?,
+            encoder: digest(&self.encoder)?,
+            generation: number(self.generation)?,
+            max_workers: self.max_workers.map(number).transpose()?,
+            manifest_sha256,
+            pace,
+            stages,
+        })
+    }
+}
 
 #[async_trait]
 impl Queries for Record {

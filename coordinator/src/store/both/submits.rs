@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use darkroom_core::{
     digest::Digest,
-    guard::{Guard, stands},
+    guard::{self, Guard, stands},
     id::JobId,
 };
 use sqlx::query::QueryScalar;
@@ -86,7 +86,32 @@ impl Submits for Record {
     }
 
     async fn receive(&self, job: JobId, prompts: &[NewPrompt]) -> Result<(), Error> {
-        retried(|| submits::receive(self, job, prompts)).await
+        retried(|| async {
+            let mut tx = self.begin_received().await?;
+            let found: Option<(i64, HashColumn)> = sqlx::query_as(guard::text(
+                Guard::ReceivingOnly,
+                sql!(
+                    sqlite:
+                        "UPDATE jobs SET touched_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+                         WHERE id = $1 AND state = 'receiving'
+                         RETURNING seq, encoder",
+                    // Locked, so that nothing is added to a job that is accepted meanwhile.
+                    postgres:
+                        "SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE",
+                ),
+                "AND state = 'receiving'",
+                "",
+            ))
+            .bind(id_column(job))
+            .fetch_optional(&mut *tx)
+            .await?;
+            let (seq, encoder) = found.ok_or_else(|| Error::swept(job))?;
+            insert_prompts(&mut tx, seq, digest(&encoder)?, prompts)
+                .await?
+                .ok_or_else(|| Error::swept(job))?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
     async fn accept(&self, job: JobId, content: Digest) -> Result<Submitted, Error> {

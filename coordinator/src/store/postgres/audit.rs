@@ -1,7 +1,5 @@
 //! Do a job's counters equal the sums over its rows? (DESIGN invariant 10.)
 
-use darkroom_core::id::JobId;
-
 use super::{Error, Tx};
 use crate::store::row::row;
 
@@ -21,24 +19,11 @@ row! {
     }
 }
 
-/// What in a job's counters disagrees with its rows, as of one moment.
-pub(super) async fn audit(tx: &mut Tx, job: JobId) -> Result<Vec<String>, Error> {
-    let seq: i64 = sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1")
-        .bind(job.0)
-        .fetch_one(&mut **tx)
-        .await?;
+/// Which of a job's counters disagree with its rows, as of one moment.
+pub(super) async fn counters(tx: &mut Tx, seq: i64) -> Result<Vec<String>, Error> {
     let (counted, summed) = (counted(tx, seq).await?, summed(tx, seq).await?);
-    let mut wrong = Vec::new();
-    if counted != summed {
-        wrong.push(format!("the job counts {counted:?}, its rows are {summed:?}"));
-    }
-    for (question, what) in CHECKS {
-        let found: i64 = sqlx::query_scalar(*question).bind(seq).fetch_one(&mut **tx).await?;
-        if found > 0 {
-            wrong.push(format!("{found} {what}"));
-        }
-    }
-    Ok(wrong)
+    let wrong = || format!("the job counts {counted:?}, its rows are {summed:?}");
+    Ok(Vec::from_iter((counted != summed).then(wrong)))
 }
 
 async fn counted(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
@@ -83,7 +68,7 @@ async fn summed(tx: &mut Tx, seq: i64) -> Result<Sums, Error> {
 }
 
 /// Counts of what must not be, each with what it is.
-const CHECKS: &[(&str, &str)] = &[
+pub(super) const CHECKS: &[(&str, &str)] = &[
     (
         "SELECT count(*) FROM images AS i
          WHERE i.job = $1 AND (SELECT count(*) FROM outputs AS o WHERE o.job = i.job AND o.idx = i.idx)

@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
-    both::dispatching::text_key,
-    progress::{LockedJobs, NOTHING, seqs_of},
+    both::dispatching::{NOTHING, text_key},
+    progress::{LockedJobs, seqs_of},
     rows::{column, digest, number},
 };
 use crate::store::{

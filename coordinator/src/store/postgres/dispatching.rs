@@ -18,52 +18,24 @@ use darkroom_queue::task::PoolId;
 use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, Tx,
+    Error, Tx,
     block_bits::BLOCK,
     both::{
-        dispatching::CandidateRow,
+        dispatching::NOTHING,
         input_row::{InputRow, ReadyRow, input_columns, input_joins},
         variants,
     },
     moves::{apply, save_and_finish},
-    progress::{LockedJob, LockedJobs, NOTHING},
+    progress::{LockedJob, LockedJobs},
     rows::{column, from_json, number},
     texts,
 };
 use crate::store::{
-    change::Move,
+    change::{Applied, Move},
     records::Dispatched,
     row::row,
     variants::{Known, of as variant_of},
 };
-
-impl PostgresStore {
-    pub(super) async fn candidate_rows(&self, pool: &PoolId) -> Result<Vec<CandidateRow>, Error> {
-        // Texts, which jobs share, are nobody's in flight and not limited.
-        Ok(sqlx::query_as(guard::text(
-            Guard::ActiveOnly,
-            "SELECT j.id, j.tenant, j.priority, s.compatibility,
-                    CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END,
-                    p.dispatched[s.stage + 2], CASE s.stage WHEN -1 THEN NULL ELSE j.max_workers END
-             FROM jobs AS j
-             JOIN job_stages AS s ON s.job = j.seq
-             CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
-                                 ORDER BY newest.version DESC LIMIT 1) AS p
-             WHERE (j.state IN ('active', 'paused') OR j.follow IS NOT NULL) AND j.state = 'active'
-               AND s.pool = $1 AND s.name = $2
-               AND CASE s.stage WHEN -1 THEN p.texts - p.passed[1] ELSE p.ready[s.stage + 2] END > 0
-               AND (s.stage >= 0 OR p.low[1] < $3)
-             ORDER BY j.seq",
-            "AND j.state = 'active'",
-            "",
-        ))
-        .bind(pool.digest.0)
-        .bind(pool.stage.as_str())
-        .bind(NOTHING)
-        .fetch_all(&self.pool)
-        .await?)
-    }
-}
 
 row! {
     /// A job to dispatch from.
@@ -213,7 +185,7 @@ async fn judge(
     tx: &mut Tx,
     jobs: &LockedJobs,
     ready: &[ReadyRow],
-) -> Result<(Vec<Move>, super::moves::Applied), Error> {
+) -> Result<(Vec<Move>, Applied), Error> {
     // Rare: an embedding was lost after its images had become ready.
     let doubtful = ready.iter().map(|row| &row.input).filter(|row| !row.encoded());
     let doubtful: Vec<i64> = doubtful.flat_map(InputRow::texts).collect();
@@ -224,8 +196,7 @@ async fn judge(
         .map(|(text, _)| *text)
         .collect();
     texts::spread_again(tx, &dead).await?;
-    let (mut moves, mut unencoded) =
-        (Vec::with_capacity(ready.len()), super::moves::Applied::new());
+    let (mut moves, mut unencoded) = (Vec::with_capacity(ready.len()), Applied::new());
     for row in ready {
         let stages = jobs.get(row.image.job).map_or(0, LockedJob::stages);
         let event = if row.input.encoded() {

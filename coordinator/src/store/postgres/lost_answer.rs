@@ -39,6 +39,15 @@ impl PostgresStore {
         }
     }
 
+    /// Commits a command that may be given again if its answer is lost: images that have followed
+    /// it are no longer in a state that it changes.
+    pub(super) async fn commit_repeatable(&self, tx: Tx) -> Result<(), Error> {
+        match tx.commit().await {
+            Err(error) if !fault::is_refused_commit(&error) => Err(Error::Unknown(error)),
+            done => Ok(done?),
+        }
+    }
+
     async fn settled(
         &self,
         transaction: &str,

@@ -1,8 +1,6 @@
 //! The one place where image rows change: bulk moves from an expected state to the next, with
 //! versions, counters and the job's end in the same transaction.
 
-use std::collections::HashSet;
-
 use darkroom_core::{
     guard::{self, Guard, stands},
     id::JobId,
@@ -19,12 +17,9 @@ use super::{
     rows::{column, column32, stage_column, text_column, to_json},
 };
 use crate::store::{
-    change::{LastError, Move},
+    change::{Applied, LastError, Move},
     judged_images::NewOutput,
 };
-
-/// (job, idx) of rows that were as expected and changed.
-pub(super) type Applied = HashSet<(i64, i64)>;
 
 /// Writes moves of images whose jobs are locked, and counts what was written. The caller saves the
 /// jobs.
@@ -179,7 +174,7 @@ async fn update_full(
     let mut hosts = Vec::with_capacity(moves.len());
     let (mut errors, mut codes, mut messages) = (Vec::new(), Vec::new(), Vec::new());
     for one in moves {
-        let of: Vec<String> = one.to.places.iter().map(|host| text_column(host)).collect();
+        let of: Vec<String> = one.to.places.iter().map(|place| text_column(place)).collect();
         hosts.push(if of.is_empty() { None } else { Some(to_json(&of)?) });
         let (error, code, message) = match &one.error {
             LastError::Keep => ("keep", None, None),

@@ -1,13 +1,13 @@
 //! Reading images, and the rows of a page; see [`crate::store::image_pages`].
 
-use darkroom_core::{id::JobId, image_state::ImageState};
+use darkroom_core::id::JobId;
 use sqlx::{FromRow as _, PgPool, Row as _, ValueRef as _};
 
 use super::{
     Error,
     block_bits::{BLOCK, set_in},
     both::{
-        page::{ImageRow, Images, OutputRow, output, record},
+        page::{ImageRow, Images, OutputRow, StateWalk, output, record},
         variants,
     },
     rows::column,
@@ -77,12 +77,8 @@ const BLOCKS: i64 = 4;
 impl Images<'_> {
     /// Indexes of images in some states. Each state's blocks are found by an index of their own,
     /// and say by their bits which of their images are meant; so none is read that is not returned.
-    pub(super) async fn by_state(
-        &mut self,
-        states: &[ImageState],
-        from: i64,
-        limit: u32,
-    ) -> Result<Vec<i64>, Error> {
+    pub(super) async fn by_state(&mut self, walk: &StateWalk<'_>) -> Result<Vec<i64>, Error> {
+        let StateWalk { states, from, limit } = *walk;
         let limit = limit as usize;
         let states: Vec<&str> = states.iter().map(|state| state.name()).collect();
         let (mut indexes, mut block, mut blocks) = (Vec::new(), from / BLOCK, BLOCKS);

@@ -27,8 +27,6 @@ use crate::store::{
     tally::{self, Counter},
 };
 
-/// Nothing is to be found from here on, until something returns.
-pub(super) const NOTHING: i64 = i64::MAX;
 /// Position of `encode` in the arrays.
 const ENCODE: usize = 0;
 

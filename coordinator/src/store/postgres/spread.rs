@@ -14,14 +14,14 @@ use super::{
     Error, Tx,
     both::input_row::{InputRow, input_columns, input_joins},
     both::row_types::ProgressRow,
-    moves::{Applied, apply},
+    moves::apply,
     onward::{self, Inputs},
     plans::{KnownPlans, Plans},
     progress::{LockedJob, LockedJobs},
     rows::{column, outlook_of},
 };
 use crate::store::{
-    change::Move,
+    change::{Applied, Move},
     records::{Dispatched, Onward},
     row::row,
 };

@@ -46,9 +46,22 @@ impl PostgresStore {
         Ok(self.pool.acquire().await?)
     }
 
+    /// Writers do not wait for each other, so the statement itself finds what is due.
+    pub(super) async fn paces_due(&self) -> Result<bool, Error> {
+        Ok(true)
+    }
+
     /// Begins a transaction in which every statement sees what was committed before it.
     pub(super) async fn begin_write(&self) -> Result<Tx, Error> {
         Ok(self.pool.begin().await?)
+    }
+
+    /// Begins a transaction for a chunk of a job that is still received. Nothing of the job counts
+    /// before it is accepted, and that commit waits for the disk for all before it.
+    pub(super) async fn begin_received(&self) -> Result<Tx, Error> {
+        let mut tx = self.begin_write().await?;
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
+        Ok(tx)
     }
 
     /// Begins a transaction that reads the record as of one moment.

@@ -10,40 +10,10 @@ use darkroom_core::{
 
 pub(super) use super::receive::insert_prompts;
 use super::{
-    Error, PostgresStore, Tx,
-    both::submits::bind_job,
-    fault,
-    progress::LockedJobs,
-    rows::{digest, stage_column},
+    Error, PostgresStore, Tx, both::submits::bind_job, fault, progress::LockedJobs,
+    rows::stage_column,
 };
-use crate::store::records::{NewJob, NewPrompt, compatibility};
-
-/// A job that may take more prompts, locked against being accepted meanwhile.
-const RECEIVING: &str =
-    "SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE";
-
-/// Takes a chunk of a job's prompts.
-pub(super) async fn receive(
-    store: &PostgresStore,
-    job: JobId,
-    prompts: &[NewPrompt],
-) -> Result<(), Error> {
-    let mut tx = store.begin_write().await?;
-    // Nothing of the job counts before it is accepted, and that commit waits for the disk
-    // for all before it.
-    sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
-    // Locked, so that what is accepted meanwhile is not added to.
-    let found: Option<(i64, Vec<u8>)> =
-        sqlx::query_as(guard::text(Guard::ReceivingOnly, RECEIVING, "AND state = 'receiving'", ""))
-            .bind(job.0)
-            .fetch_optional(&mut *tx)
-            .await?;
-    let (seq, encoder) = found.ok_or_else(|| Error::swept(job))?;
-    insert_prompts(&mut tx, seq, digest(&encoder)?, prompts)
-        .await?
-        .ok_or_else(|| Error::swept(job))?;
-    Ok(tx.commit().await?)
-}
+use crate::store::records::{NewJob, compatibility};
 
 /// Forgets a job that is still received.
 pub(super) async fn abandon(store: &PostgresStore, job: JobId) -> Result<(), Error> {

@@ -10,36 +10,27 @@ use darkroom_core::{artifact::ArtifactRef, text_state::TextState};
 use darkroom_queue::task::PoolId;
 
 use super::{
-    Error, Tx,
-    both::{history, texts::read_judged},
+    Error, PostgresStore, Tx,
+    both::following_images::Chunk,
     moves::save_and_finish,
     notes,
-    plans::KnownPlans,
     progress::LockedJobs,
     rows::{column, column32, parse, text_column, to_json},
     spread,
 };
 use crate::store::{
-    cause::{Cause, Settled},
-    judged_texts::{self, JudgedText},
-    records::Onward,
-    spent::Spent,
+    cause::{Bulk, Settled},
+    judged_texts::JudgedText,
 };
 
-/// Applies what happened to texts of an encoder's pool.
-pub(super) async fn settle(
+/// Writes changed texts, and tells the jobs that need them.
+pub(super) async fn tell(
+    store: &PostgresStore,
     tx: &mut Tx,
-    plans: &KnownPlans,
-    (pool, causes): (&PoolId, &[Cause<'_>]),
-    onward: &[Onward],
+    Bulk { pool, onward, .. }: Bulk<'_>,
+    changed: &[JudgedText<'_>],
 ) -> Result<Settled, Error> {
-    let texts = read_judged(tx, pool, causes).await?;
-    let (mut settled, changed) = judged_texts::judge(texts, causes);
-    if changed.is_empty() {
-        return Ok(settled);
-    }
-    history::log_texts(tx, pool, Spent::of_all(causes, &settled.fates)).await?;
-    write(tx, pool, &changed).await?;
+    write(tx, pool, changed).await?;
     let ids: Vec<i64> = changed.iter().map(|text| text.id).collect();
     let states: HashMap<i64, TextState> =
         changed.iter().map(|text| (text.id, text.to.state)).collect();
@@ -56,14 +47,14 @@ pub(super) async fn settle(
     }
     let ended = changed.iter().filter(|text| text.to.state.settled());
     let ended: Vec<i64> = ended.map(|text| text.id).collect();
-    (settled.more, settled.dispatched) = spread::tell(tx, plans, &mut jobs, &ended, onward).await?;
-    (settled.jobs, settled.finished) = save_and_finish(tx, &mut jobs).await?;
+    let (more, dispatched) = spread::tell(tx, &store.plans, &mut jobs, &ended, onward).await?;
+    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
     let noted =
         changed.iter().filter(|text| text.encoded().is_some_and(|(_, notes)| !notes.is_empty()));
     let noted: Vec<i64> = noted.map(|text| text.id).collect();
     let seqs: Vec<i64> = needed.iter().map(|(job, _)| *job).collect();
     notes::note_encoded(tx, &seqs, &noted).await?;
-    Ok(settled)
+    Ok(Settled { jobs, finished, more, dispatched, ..Settled::default() })
 }
 
 /// Writes locked texts, in order of id. None of them is dispatched any more.
@@ -128,7 +119,7 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
         let (code, message) = failure.unzip();
         codes.push(code);
         messages.push(message);
-        let of: Vec<_> = text.to.places.iter().map(|host| text_column(host)).collect();
+        let of: Vec<_> = text.to.places.iter().map(|place| text_column(place)).collect();
         hosts.push(to_json(&of)?);
     }
     sqlx::query(
@@ -262,5 +253,10 @@ pub(super) async fn spread_dead_again(tx: &mut Tx, embeddings: &[i64]) -> Result
 
 /// Texts of a job are wanted again when its images follow.
 pub(super) async fn revive_of_job(_: &mut Tx, _: i64) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Texts of images were wanted again when they were locked.
+pub(super) async fn revive_of_images(_: &mut Tx, _: &Chunk) -> Result<(), Error> {
     Ok(())
 }

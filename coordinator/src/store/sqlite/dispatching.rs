@@ -15,7 +15,7 @@ use darkroom_queue::task::{PoolId, TaskKey};
 use super::{
     Error, SqliteStore, Tx,
     both::{
-        dispatching::{CandidateRow, text_key},
+        dispatching::text_key,
         input_row::{ReadyRow, input_columns, input_joins},
         variants,
     },
@@ -31,41 +31,6 @@ use crate::store::{
 };
 
 impl SqliteStore {
-    pub(super) async fn candidate_rows(&self, pool: &PoolId) -> Result<Vec<CandidateRow>, Error> {
-        // Texts, which jobs share, are nobody's in flight and not limited.
-        Ok(if pool.stage.is_encode() {
-            sqlx::query_as(guard::text(
-                Guard::ActiveOnly,
-                "SELECT j.id, j.tenant, j.priority, '', s.total - s.passed, 0, NULL
-                 FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
-                 WHERE s.pool = ?1 AND s.stage = -1 AND s.passed < s.total AND j.state = 'active'
-                   AND EXISTS (SELECT 1 FROM job_texts AS t
-                               JOIN embeddings AS e ON e.id = t.embedding AND e.state = 'wanted'
-                               WHERE t.job = j.seq AND t.encoded = 0)
-                 ORDER BY j.seq",
-                "AND j.state = 'active'",
-                "",
-            ))
-            .bind(pool.digest.to_string())
-            .fetch_all(&self.readers)
-            .await?
-        } else {
-            sqlx::query_as(guard::text(
-                Guard::ActiveOnly,
-                "SELECT j.id, j.tenant, j.priority, s.compatibility, s.ready, s.dispatched, j.max_workers
-                 FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
-                 WHERE s.pool = ?1 AND s.name = ?2 AND s.ready > 0 AND j.state = 'active'
-                 ORDER BY j.seq",
-                "AND j.state = 'active'",
-                "",
-            ))
-            .bind(pool.digest.to_string())
-            .bind(pool.stage.as_str())
-            .fetch_all(&self.readers)
-            .await?
-        })
-    }
-
     pub(super) async fn count_dispatched_texts(&self, encoder: Digest) -> Result<u64, Error> {
         let count: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM embeddings WHERE encoder = ?1 AND state = 'dispatched'",

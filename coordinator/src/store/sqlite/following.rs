@@ -1,28 +1,17 @@
-//! Image rows that follow: the embeddings they waited for, a cancel or retry of their job or of
-//! some of its images.
+//! Image rows that follow the embeddings they waited for.
 
 use std::collections::HashMap;
 
-use darkroom_core::{image_state::ImageEvent, text_state::Outlook};
+use darkroom_core::text_state::Outlook;
 
 use super::{
     Error, SqliteStore, Tx,
-    both::following::{TEXTS_AT_ONCE, followed, next_job},
-    both::row_types::ProgressRow,
-    image_commands,
+    both::{following::TEXTS_AT_ONCE, row_types::ProgressRow},
     mix::stages_of,
-    moves::{Moved, apply, finish},
-    rows::{column, job_id, list, number, outlook_column, outlook_of, to_json},
+    moves::{Moved, apply},
+    rows::{column, list, number, outlook_column, outlook_of, to_json},
 };
 use crate::store::{change::Move, records::Committed, row::row};
-
-row! {
-    struct FollowingImage {
-        encoded: bool,
-        stages: i64,
-        ..image: ProgressRow,
-    }
-}
 
 row! {
     struct FollowingPrompt {
@@ -79,45 +68,6 @@ pub(super) async fn spread(store: &SqliteStore, limit: u64) -> Result<Committed,
         jobs: moved.jobs,
         finished: moved.finished,
         more,
-        ..Committed::default()
-    })
-}
-
-/// Lets images follow a command to their job, or to some of its images.
-pub(super) async fn follow(store: &SqliteStore, limit: u64) -> Result<Committed, Error> {
-    let mut tx = store.begin_write().await?;
-    let Some(job) = next_job(&mut tx).await? else {
-        let committed = image_commands::follow(&mut tx, limit).await?;
-        tx.commit().await?;
-        return Ok(committed);
-    };
-    let cancel = job.follow == "cancel";
-    let images = images_to_follow(&mut tx, job.seq, cancel, limit).await?;
-    let mut moves = Vec::with_capacity(images.len());
-    for row in &images {
-        let from = row.image.progress()?;
-        let event =
-            if cancel { ImageEvent::Cancel } else { ImageEvent::Retry { encoded: row.encoded } };
-        let at = (row.image.job, row.image.idx);
-        moves.extend(Move::by(at, from, &event, number(row.stages)?));
-    }
-    let moved = apply(&mut tx, &moves).await?;
-    let mut finished = Vec::new();
-    if column(images.len()) < column(limit) {
-        followed(&mut tx, &job).await?;
-        // A retried job may end again.
-        finished = if cancel {
-            vec![job_id(&job.id)?]
-        } else {
-            finish(&mut tx, &list(&[job.seq])?).await?
-        };
-    }
-    tx.commit().await?;
-    Ok(Committed {
-        changed: moved.applied.len() as u64,
-        jobs: vec![job_id(&job.id)?],
-        finished,
-        more: true,
         ..Committed::default()
     })
 }
@@ -215,28 +165,4 @@ async fn move_images(tx: &mut Tx, prompts: &[FollowingPrompt]) -> Result<Moved, 
         moves.extend(Move::by_texts(at, row.progress()?, prompt.outlook()?, failure, stages));
     }
     apply(tx, &moves).await
-}
-
-async fn images_to_follow(
-    tx: &mut Tx,
-    job: i64,
-    cancel: bool,
-    limit: u64,
-) -> Result<Vec<FollowingImage>, Error> {
-    let states: &[&str] =
-        if cancel { &["waiting", "ready", "dispatched"] } else { &["dead", "cancelled"] };
-    Ok(sqlx::query_as(concat!(
-        "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                p.encoded = 1 AS encoded, ",
-        stages_of!("i"),
-        " AS stages
-         FROM images AS i JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
-         WHERE i.job = ?1 AND i.state IN (SELECT value FROM json_each(?2))
-         LIMIT ?3",
-    ))
-    .bind(job)
-    .bind(to_json(states)?)
-    .bind(column(limit))
-    .fetch_all(&mut **tx)
-    .await?)
 }

@@ -5,14 +5,12 @@ use darkroom_core::id::JobId;
 use super::{
     Error, SqliteStore, Tx,
     moves::{finish, raise_versions},
-    rows::list,
 };
 
 /// Finishes jobs whose images are all terminal.
 pub(super) async fn finish_complete(tx: &mut Tx, jobs: &[i64]) -> Result<Vec<JobId>, Error> {
-    let seqs = list(jobs)?;
-    raise_versions(tx, &seqs).await?;
-    finish(tx, &seqs).await
+    raise_versions(tx, jobs).await?;
+    finish(tx, jobs).await
 }
 
 impl SqliteStore {

@@ -29,9 +29,9 @@ mod dispatching;
 mod farm_changes;
 pub(super) mod fault;
 mod following;
+mod following_images;
 mod forecasts;
 mod history;
-mod image_commands;
 mod image_maps;
 mod leading;
 mod maintenance;
@@ -55,5 +55,6 @@ mod texts;
 use sqlx::SqliteConnection as Connection;
 
 use super::Error;
+use mix::stages_of;
 pub use store::SqliteStore;
 use store::{SqliteStore as Record, Tx, retried};

@@ -1,28 +1,26 @@
 //! The one place where image rows change: bulk moves from an expected state to the next, with
 //! versions, counters and the job's end in the same transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use darkroom_core::{
     guard::{self, Guard},
     id::JobId,
 };
-use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     Error, Tx,
-    rows::{column, job_id, number, parse, stage_name, to_json},
+    rows::{column, job_id, list, to_json},
 };
 use crate::store::{
-    change::{self, LastError, Move},
+    change::{Applied, LastError, Move},
     tally::{self, Counter},
 };
 
 /// What moves came to.
 #[derive(Default)]
 pub(super) struct Moved {
-    /// (job, idx) of the rows that were as expected and changed.
-    pub(super) applied: HashSet<(i64, i64)>,
+    pub(super) applied: Applied,
     /// Jobs with changed rows.
     pub(super) jobs: Vec<JobId>,
     /// Jobs that ended by it.
@@ -35,7 +33,7 @@ pub(super) async fn apply(tx: &mut Tx, moves: &[Move]) -> Result<Moved, Error> {
         return Ok(Moved::default());
     }
     let touched: BTreeSet<i64> = moves.iter().map(|one| one.job).collect();
-    let seqs = to_json(&touched)?;
+    let seqs: Vec<i64> = touched.into_iter().collect();
     let jobs = raise_versions(tx, &seqs).await?;
     let applied = update_images(tx, moves).await?;
     count(tx, moves.iter().filter(|one| applied.contains(&(one.job, one.idx)))).await?;
@@ -43,20 +41,20 @@ pub(super) async fn apply(tx: &mut Tx, moves: &[Move]) -> Result<Moved, Error> {
     Ok(Moved { applied, jobs, finished })
 }
 
-/// Raises the versions of jobs (a JSON list of `seq`) and returns their ids.
-pub(super) async fn raise_versions(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
+/// Raises the versions of jobs and returns their ids.
+pub(super) async fn raise_versions(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     let ids: Vec<String> = sqlx::query_scalar(
         "UPDATE jobs SET version = version + 1
          WHERE seq IN (SELECT value FROM json_each(?1))
          RETURNING id",
     )
-    .bind(seqs)
+    .bind(list(seqs)?)
     .fetch_all(&mut **tx)
     .await?;
     ids.iter().map(|id| job_id(id)).collect()
 }
 
-async fn update_images(tx: &mut Tx, moves: &[Move]) -> Result<HashSet<(i64, i64)>, Error> {
+async fn update_images(tx: &mut Tx, moves: &[Move]) -> Result<Applied, Error> {
     let rows: Vec<_> = moves.iter().map(columns).collect::<Result<_, _>>()?;
     let applied: Vec<(i64, i64)> = sqlx::query_as(
         "UPDATE images
@@ -187,7 +185,7 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
 /// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a
 /// command, the counters say nothing about the end. The state is the one that
 /// [`JobEvent::Finish`](darkroom_core::job_state::JobEvent::Finish) leads to.
-pub(super) async fn finish(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
+pub(super) async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     let ids: Vec<String> = sqlx::query_scalar(guard::text(
         Guard::EndAfterCommands,
         "UPDATE jobs
@@ -202,32 +200,8 @@ pub(super) async fn finish(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error>
         "AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)",
         "",
     ))
-    .bind(seqs)
+    .bind(list(seqs)?)
     .fetch_all(&mut **tx)
     .await?;
     ids.iter().map(|id| job_id(id)).collect()
-}
-
-/// The tasks of dispatched images of a job that applied moves cancelled.
-pub(super) async fn withdrawn(
-    tx: &mut Tx,
-    (job, seq): (JobId, i64),
-    moves: &[Move],
-    applied: &HashSet<(i64, i64)>,
-) -> Result<Vec<(PoolId, TaskKey)>, Error> {
-    let tasks = change::withdrawn(job, moves, applied)?;
-    if tasks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<(i64, String, String)> =
-        sqlx::query_as("SELECT stage, name, pool FROM job_stages WHERE job = ?1 AND stage >= 0")
-            .bind(seq)
-            .fetch_all(&mut **tx)
-            .await?;
-    let mut pools = BTreeMap::new();
-    for (stage, name, pool) in rows {
-        let pool = PoolId { stage: stage_name(name)?, digest: parse(&pool)? };
-        pools.insert(number::<usize>(stage)?, pool);
-    }
-    change::with_pools(tasks, &pools)
 }

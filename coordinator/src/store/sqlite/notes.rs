@@ -49,9 +49,13 @@ pub(super) async fn note_received(tx: &mut Tx, job: i64, range: (i64, i64)) -> R
     Ok(())
 }
 
-/// Adds the notes of texts that were encoded now to the jobs (a JSON list of `seq`) that need them:
+/// Adds the notes of texts that were encoded now to the jobs that need them:
 /// of the prompts that have come so far, the images of all that wait are counted.
-pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) -> Result<(), Error> {
+pub(super) async fn note_encoded(
+    tx: &mut Tx,
+    jobs: &[i64],
+    embeddings: &[i64],
+) -> Result<(), Error> {
     let noted: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT t.job, e.id
          FROM json_each(?1) AS wanted
@@ -60,7 +64,7 @@ pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) ->
          WHERE (SELECT count(*) FROM text_notes AS k WHERE k.job = t.job) < ?3",
     )
     .bind(list(embeddings)?)
-    .bind(jobs)
+    .bind(list(jobs)?)
     .bind(NOTES)
     .fetch_all(&mut **tx)
     .await?;

@@ -36,6 +36,11 @@ impl SqliteStore {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
+    /// Begins a transaction for a chunk of a job that is still received.
+    pub(super) async fn begin_received(&self) -> Result<Tx, Error> {
+        self.begin_write().await
+    }
+
     /// Commits a change of one job. The answer of a file is not lost on its way, so nobody has to
     /// ask whether the change was made.
     pub(super) async fn commit_job(
@@ -44,6 +49,11 @@ impl SqliteStore {
         _job: JobId,
         _made: impl Fn(&JobRecord) -> bool,
     ) -> Result<(), Error> {
+        Ok(tx.commit().await?)
+    }
+
+    /// Commits a command that may be given again if its answer is lost.
+    pub(super) async fn commit_repeatable(&self, tx: Tx) -> Result<(), Error> {
         Ok(tx.commit().await?)
     }
 

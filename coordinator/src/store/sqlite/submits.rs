@@ -12,7 +12,7 @@ use super::{
     Error, SqliteStore, Tx,
     both::{notes::note_pictures, submits::bind_job, variants},
     mix, notes,
-    rows::{column, parse, seed_column, to_json},
+    rows::{column, seed_column, to_json},
     texts,
 };
 use crate::store::{
@@ -20,29 +20,6 @@ use crate::store::{
     records::{NewJob, NewPrompt, PreparedText, compatibility},
     variants::Chunk,
 };
-
-/// Takes a chunk of a job's prompts.
-pub(super) async fn receive(
-    store: &SqliteStore,
-    job: JobId,
-    prompts: &[NewPrompt],
-) -> Result<(), Error> {
-    let mut tx = store.begin_write().await?;
-    let found: Option<(i64, String)> = sqlx::query_as(guard::text(
-        Guard::ReceivingOnly,
-        "UPDATE jobs SET touched_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
-         WHERE id = ?1 AND state = 'receiving'
-         RETURNING seq, encoder",
-        "AND state = 'receiving'",
-        "",
-    ))
-    .bind(job.to_string())
-    .fetch_optional(&mut *tx)
-    .await?;
-    let (seq, encoder) = found.ok_or_else(|| Error::swept(job))?;
-    insert_prompts(&mut tx, seq, parse(&encoder)?, prompts).await?;
-    Ok(tx.commit().await?)
-}
 
 /// Forgets a job that is still received.
 pub(super) async fn abandon(store: &SqliteStore, job: JobId) -> Result<(), Error> {
