@@ -1,25 +1,38 @@
 //! What may be dispatched, and what is.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
 use async_trait::async_trait;
 use darkroom_core::{
     fair_share::{Candidate, Pick},
     guard::{self, Guard},
     id::{ImageId, JobId},
+    image_state::ImageEvent,
+    settings::Settings,
 };
 use darkroom_queue::task::{PoolId, Subject, TaskKey};
 
 use super::{
-    super::dispatching::dispatch_images,
-    Error, Record, retried,
-    rows::{
-        HashColumn, IdColumn, Int, Small, digest, digest_column, id_column, job_id, number,
-        stage_name,
+    super::{
+        dispatching::{mark_seen, ready_images, wait_for_texts},
+        moves::{apply, save_and_finish},
+        progress::LockedJobs,
     },
+    Error, Record, Tx,
+    input_row::ReadyRow,
+    retried,
+    rows::{
+        HashColumn, IdColumn, Int, Small, digest, digest_column, from_json, id_column, job_id,
+        list, number, stage_name,
+    },
+    variants,
 };
 use crate::store::{
+    change::Move,
     records::{Dispatched, Term},
     roles::Dispatching,
     row::row,
+    variants::{Known, of as variant_of},
 };
 
 /// A mark of Postgres, below which nothing is to be found: there is nothing from here on either.
@@ -225,4 +238,145 @@ fn image_key(job: JobId, idx: i64, generation: Int, dispatch: i64) -> Result<Tas
 pub(in super::super) fn text_key(hash: &HashColumn, dispatch: i64) -> Result<TaskKey, Error> {
     let dispatch = number(dispatch)?;
     Ok(TaskKey { subject: Subject::Text(digest(hash)?), generation: 0, dispatch })
+}
+
+row! {
+    /// A job to dispatch images from.
+    pub(in super::super) struct Source {
+        pub(in super::super) seq: i64,
+        id: IdColumn,
+        settings: String,
+        pub(in super::super) stage: Small,
+        =/// Images to dispatch.
+        pub(in super::super) count: u64,
+    }
+}
+
+/// The settings of a job's images, by the number of their variant.
+struct JobSettings {
+    seq: i64,
+    own: Settings,
+    variants: Known,
+}
+
+impl JobSettings {
+    fn of(&self, row: &ReadyRow) -> Result<&Settings, Error> {
+        match row.image.variant {
+            None => Ok(&self.own),
+            Some(variant) => Ok(variant_of(&self.variants, variant.into())?),
+        }
+    }
+}
+
+async fn dispatch_images(
+    tx: &mut Tx,
+    pool: &PoolId,
+    picks: &[Pick],
+) -> Result<Vec<Dispatched>, Error> {
+    let (mut jobs, sources) = lock_sources(tx, pool, picks).await?;
+    let mut ready = ready_images(tx, &jobs, &sources).await?;
+    ready.sort_unstable_by_key(|row| (row.image.job, row.image.idx));
+    let waiting = wait_for_texts(tx, &ready).await?;
+    let settings = settings_of(tx, &sources, &ready).await?;
+    let by_seq: HashMap<i64, &JobSettings> = settings.values().map(|job| (job.seq, job)).collect();
+    let mut moves = Vec::with_capacity(ready.len());
+    for row in &ready {
+        let at = (row.image.job, row.image.idx);
+        let event = match (row.input.encoded(), waiting.contains(&at)) {
+            (true, _) => ImageEvent::Dispatch,
+            (false, true) => ImageEvent::TextsLost,
+            // Its texts were encoded again just now.
+            (false, false) => continue,
+        };
+        let Some(job) = by_seq.get(&row.image.job) else { continue };
+        moves.extend(Move::by(at, row.image.progress()?, &event, job.of(row)?.stages.len()));
+    }
+    let applied = apply(tx, &mut jobs, &moves).await?;
+    let mut by_job: HashMap<i64, VecDeque<ReadyRow>> = HashMap::new();
+    for row in ready {
+        by_job.entry(row.image.job).or_default().push_back(row);
+    }
+    for source in &sources {
+        let rows = by_job.get(&source.seq).into_iter().flatten();
+        let seen: Vec<_> = rows
+            .map(|row| (row.image.idx, applied.contains(&(source.seq, row.image.idx))))
+            .collect();
+        mark_seen(&mut jobs, source, &seen)?;
+    }
+    save_and_finish(tx, &mut jobs).await?;
+    let mut dispatched = Vec::with_capacity(applied.len());
+    for pick in picks {
+        let Some(job) = settings.get(&pick.job) else { continue };
+        let Some(rows) = by_job.get_mut(&job.seq) else { continue };
+        let count = usize::try_from(pick.count).unwrap_or(usize::MAX).min(rows.len());
+        for row in rows.drain(..count) {
+            if row.input.encoded() && applied.contains(&(row.image.job, row.image.idx)) {
+                let settings = job.of(&row)?;
+                dispatched.push(row.dispatched(pick.job, pool, settings)?);
+            }
+        }
+    }
+    Ok(dispatched)
+}
+
+/// Locks the picked jobs that are active and have the pool's stage. A job may be picked more than
+/// once.
+async fn lock_sources(
+    tx: &mut Tx,
+    pool: &PoolId,
+    picks: &[Pick],
+) -> Result<(LockedJobs, Vec<Source>), Error> {
+    let mut counts: BTreeMap<JobId, u64> = BTreeMap::new();
+    for pick in picks {
+        *counts.entry(pick.job).or_default() += pick.count;
+    }
+    let ids: Vec<JobId> = counts.keys().copied().collect();
+    let seqs = sqlx::query_scalar(sql!(
+        sqlite: "SELECT seq FROM jobs WHERE id IN (SELECT value ->> 0 FROM json_each($1))",
+        postgres: "SELECT seq FROM jobs WHERE id = ANY ($1)",
+    ));
+    let seqs: Vec<i64> = bind_rows!(seqs, ids, |id| id_column(*id)).fetch_all(&mut **tx).await?;
+    let jobs = LockedJobs::lock(tx, seqs.iter().copied()).await?;
+    let mut sources: Vec<Source> = sqlx::query_as(guard::text(
+        Guard::ActiveOnly,
+        sql!(
+            sqlite:
+                "SELECT j.seq, j.id, j.settings, s.stage
+                 FROM jobs AS j JOIN job_stages AS s ON s.job = j.seq
+                 WHERE j.seq IN (SELECT value FROM json_each($1)) AND j.state = 'active'
+                   AND s.stage >= 0 AND s.name = $2 AND s.pool = $3",
+            postgres:
+                "SELECT j.seq, j.id, j.settings, s.stage
+                 FROM jobs AS j JOIN job_stages AS s ON s.job = j.seq
+                 WHERE j.seq = ANY ($1) AND j.state = 'active' AND s.stage >= 0 AND s.name = $2 AND s.pool = $3",
+        ),
+        "AND j.state = 'active'",
+        "",
+    ))
+    .bind(list(&seqs)?)
+    .bind(pool.stage.as_str())
+    .bind(digest_column(pool.digest))
+    .fetch_all(&mut **tx)
+    .await?;
+    sources.retain(|source| jobs.get(source.seq).is_some());
+    for source in &mut sources {
+        source.count = counts.get(&job_id(&source.id)?).copied().unwrap_or(0);
+    }
+    Ok((jobs, sources))
+}
+
+/// The settings of the jobs, with those that ready images have of their own.
+async fn settings_of(
+    tx: &mut Tx,
+    sources: &[Source],
+    ready: &[ReadyRow],
+) -> Result<HashMap<JobId, JobSettings>, Error> {
+    let mut settings = HashMap::with_capacity(sources.len());
+    for source in sources {
+        let rows = ready.iter().filter(|row| row.image.job == source.seq);
+        let variants = variants::read(tx, source.seq, rows.map(|row| row.image.variant)).await?;
+        let own = from_json(&source.settings)?;
+        settings.insert(job_id(&source.id)?, JobSettings { seq: source.seq, own, variants });
+    }
+    Ok(settings)
 }

@@ -6,8 +6,8 @@ use darkroom_core::image_command::ImageCommand;
 
 use super::{
     super::{
-        following::spread,
-        following_images::{Followed, FollowingImage},
+        following::{FollowingImage, lock_chunk, moves_of, spread},
+        moves::{apply, end_followed},
     },
     Error, Record, Tx,
     following_images::{Change, Chunk, following_images},
@@ -49,26 +49,26 @@ async fn follow(store: &Record, limit: u64) -> Result<Committed, Error> {
     let command = if job.follow == "cancel" { ImageCommand::Cancel } else { ImageCommand::Retry };
     let images = images_to_follow(&mut tx, &job, limit).await?;
     let chunk = Chunk { seq: job.seq, change: Change::Follow(command), images };
-    let mut followed = Followed::lock(&mut tx, &chunk).await?;
+    let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
     if !unchanged(&mut tx, &job).await? {
         // Another coordinator was faster, or the user gave another command.
         return Ok(Committed { more: true, ..Committed::default() });
     }
-    let moves = followed.moves(&mut tx, &chunk).await?;
-    let applied = followed.apply(&mut tx, &moves).await?;
+    let moves = moves_of(&mut tx, &chunk, &unencoded).await?;
+    let applied = apply(&mut tx, &mut jobs, &moves).await?;
     let mut finished = Vec::new();
     if column(chunk.images.len()) < column(limit) {
         all_followed(&mut tx, &job).await?;
-        if let Some(job) = followed.jobs.get_mut(job.seq) {
+        if let Some(job) = jobs.get_mut(job.seq) {
             job.raise();
         }
         // A retried job may end again.
         finished = match command {
             ImageCommand::Cancel => vec![job_id(&job.id)?],
-            ImageCommand::Retry => followed.finish(&mut tx).await?,
+            ImageCommand::Retry => end_followed(&mut tx, &mut jobs, job.seq).await?,
         };
     }
-    followed.jobs.save(&mut tx).await?;
+    jobs.save(&mut tx).await?;
     tx.commit().await?;
     Ok(Committed {
         changed: applied.len() as u64,

@@ -2,7 +2,7 @@
 
 use darkroom_core::{image_command::ImageCommand, image_state::ImageEvent};
 
-use super::super::following_images::FollowingImage;
+use super::super::following::FollowingImage;
 
 /// What is to become of images.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ macro_rules! following_images {
                 sqlite: concat!(
                     "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures,
                             i.hosts, i.suspect, p.encoded = 1 AS encoded, ",
-                    $crate::store::sqlite::stages_of!("i"),
+                    stages_of!("i"),
                     " AS stages FROM "
                 ),
                 postgres:

@@ -15,7 +15,9 @@ use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     super::{
-        following_images::{Followed, FollowingImage},
+        following::{FollowingImage, lock_chunk, moves_of},
+        moves::{apply, end_followed},
+        progress::LockedJobs,
         texts::revive_of_images,
     },
     Error, Record, Tx,
@@ -145,7 +147,7 @@ async fn rerender_lost(
     let seq = find(&mut tx, job).await?;
     let images = lost_images(&mut tx, seq, lost).await?;
     let chunk = Chunk { seq, change: Change::Rerender, images };
-    let mut followed = Followed::lock(&mut tx, &chunk).await?;
+    let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
     let (state, following): (String, bool) =
         sqlx::query_as("SELECT state, follow IS NOT NULL FROM jobs WHERE seq = $1")
             .bind(seq)
@@ -156,7 +158,7 @@ async fn rerender_lost(
     if following || pending(&mut tx, seq).await? > 0 {
         return Err(still_following(job).into());
     }
-    let mut moves = followed.moves(&mut tx, &chunk).await?;
+    let mut moves = moves_of(&mut tx, &chunk, &unencoded).await?;
     // Another coordinator may have done it since the chunk was read.
     let found: BTreeSet<(i64, u32)> =
         lost.iter().map(|one| (column(one.index), one.generation)).collect();
@@ -167,14 +169,14 @@ async fn rerender_lost(
     if !moves.is_empty() {
         reopen(&mut tx, (job, seq), (state, next), deadline).await?;
         revive_of_images(&mut tx, &chunk).await?;
-        let applied = followed.apply(&mut tx, &moves).await?;
+        let applied = apply(&mut tx, &mut jobs, &moves).await?;
         moves.retain(|one| applied.contains(&(one.job, one.idx)));
         let stale =
             |one: &Move| StaleOutputs { job: one.job, idx: one.idx, first_stage: one.to.stage };
         forget_outputs(&mut tx, &moves.iter().map(stale).collect::<Vec<_>>()).await?;
     }
     // Texts may be wanted again, though no image changed.
-    followed.jobs.save(&mut tx).await?;
+    jobs.save(&mut tx).await?;
     let record = read_job(&mut tx, job).await?;
     store.commit_repeatable(tx).await?;
     Ok(Rerendered { job: record, images: moves.len() as u64 })
@@ -188,12 +190,12 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
     if !row.live()? {
         let change = Change::Follow(ImageCommand::Cancel);
         let nothing = Chunk { seq: row.job, change, images: Vec::new() };
-        let mut followed = Followed::lock(&mut tx, &nothing).await?;
+        let (mut jobs, _) = lock_chunk(&mut tx, &nothing).await?;
         if !unchanged(&mut tx, &row).await? {
             return Ok(again);
         }
-        let finished = advance(&mut tx, &mut followed, &row, None).await?;
-        followed.jobs.save(&mut tx).await?;
+        let finished = advance(&mut tx, &mut jobs, &row, None).await?;
+        jobs.save(&mut tx).await?;
         tx.commit().await?;
         return Ok(Committed { jobs: finished.clone(), finished, ..again });
     }
@@ -205,7 +207,7 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
         None => window.next,
     };
     let chunk = Chunk { seq: row.job, change: Change::Follow(pending.command), images };
-    let mut followed = Followed::lock(&mut tx, &chunk).await?;
+    let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
     if !unchanged(&mut tx, &row).await? {
         // Another coordinator was faster, or the user gave another command.
         return Ok(again);
@@ -213,15 +215,15 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
     if pending.command == ImageCommand::Retry {
         revive_of_images(&mut tx, &chunk).await?;
     }
-    let mut moves = followed.moves(&mut tx, &chunk).await?;
+    let mut moves = moves_of(&mut tx, &chunk, &unencoded).await?;
     // Under the lock an image may be in another state than when the chunk was read.
     let states = pending.filter.states_among(pending.command.states());
     moves.retain(|one| states.contains(&one.from.state));
-    let applied = followed.apply(&mut tx, &moves).await?;
+    let applied = apply(&mut tx, &mut jobs, &moves).await?;
     let job = job_id(&row.job_id)?;
     let withdrawn = withdrawn(&mut tx, (job, row.job), &moves, &applied).await?;
-    let finished = advance(&mut tx, &mut followed, &row, next).await?;
-    followed.jobs.save(&mut tx).await?;
+    let finished = advance(&mut tx, &mut jobs, &row, next).await?;
+    jobs.save(&mut tx).await?;
     tx.commit().await?;
     let changed = applied.len() as u64;
     Ok(Committed { changed, jobs: vec![job], finished, withdrawn, ..again })
@@ -230,12 +232,12 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
 /// Moves a command on; after its last image its job may end.
 async fn advance(
     tx: &mut Tx,
-    followed: &mut Followed,
+    jobs: &mut LockedJobs,
     row: &CommandRow,
     next: Option<u64>,
 ) -> Result<Vec<JobId>, Error> {
     go_on(tx, (row.id, row.next), next).await?;
-    if next.is_some() { Ok(Vec::new()) } else { followed.finish(tx).await }
+    if next.is_some() { Ok(Vec::new()) } else { end_followed(tx, jobs, row.job).await }
 }
 
 row! {

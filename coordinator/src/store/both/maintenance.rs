@@ -8,9 +8,9 @@ use darkroom_core::{
 };
 
 use super::{
-    super::{audit, maintenance::finish_complete},
-    Error, Record, retried,
-    rows::{column, id_column, number},
+    super::moves::finish_complete,
+    Error, Record, audit, retried,
+    rows::{column, number},
 };
 use crate::store::roles::Maintenance;
 
@@ -62,18 +62,7 @@ impl Maintenance for Record {
 
     async fn audit(&self, job: JobId) -> Result<Vec<String>, Error> {
         let mut tx = self.begin_read().await?;
-        let seq: i64 = sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1")
-            .bind(id_column(job))
-            .fetch_one(&mut *tx)
-            .await?;
-        let mut wrong = audit::counters(&mut tx, seq).await?;
-        for (question, what) in audit::CHECKS {
-            let found: i64 = sqlx::query_scalar(*question).bind(seq).fetch_one(&mut *tx).await?;
-            if found > 0 {
-                wrong.push(format!("{found} {what}"));
-            }
-        }
-        Ok(wrong)
+        audit::audit(&mut tx, job).await
     }
 
     async fn count(&self, state: JobState) -> Result<u64, Error> {

@@ -18,6 +18,7 @@
 
 mod agreed;
 pub(super) mod attempts;
+mod audit;
 pub(super) mod commands;
 pub(super) mod dispatching;
 pub(super) mod failures;
@@ -34,6 +35,7 @@ pub(super) mod limiting;
 mod maintenance;
 mod manifests;
 pub(super) mod missing;
+pub(super) mod mix;
 pub(super) mod notes;
 pub(super) mod outcomes;
 pub(super) mod page;

@@ -25,7 +25,6 @@ macro_rules! bind_rows {
     }};
 }
 
-mod audit;
 mod block_bits;
 #[expect(clippy::duplicate_mod, reason = "see its own words")]
 #[path = "../both/mod.rs"]
@@ -35,17 +34,14 @@ mod dispatching;
 mod farm_changes;
 pub(super) mod fault;
 mod following;
-mod following_images;
 mod hints;
 mod image_maps;
 mod input_row;
 mod leadership;
 mod leading;
 mod lost_answer;
-mod maintenance;
 mod manifests;
 mod missing;
-mod mix;
 mod moves;
 mod notes;
 mod onward;

@@ -13,7 +13,7 @@ use sqlx::FromRow as _;
 use super::{
     Error, Tx,
     outputs::{self, store_outputs},
-    progress::LockedJobs,
+    progress::{LockedJob, LockedJobs},
     rows::{column, column32, stage_column, text_column, to_json},
 };
 use crate::store::{
@@ -84,7 +84,7 @@ impl Columns {
         fn all<T>(moves: &[&Move], value: impl Fn(&Move) -> T) -> Vec<T> {
             moves.iter().map(|one| value(one)).collect()
         }
-        let version = |job: i64| jobs.get(job).map_or(0, super::progress::LockedJob::next_version);
+        let version = |job: i64| jobs.get(job).map_or(0, LockedJob::next_version);
         let stage = |image: &ImageProgress| stage_column(image.stage);
         Self {
             job: all(moves, |one| one.job),
@@ -230,11 +230,7 @@ async fn update_full(
 
 /// Ends the locked jobs among `seqs`, whose images are all terminal. While image rows have yet to
 /// follow a command, the counters say nothing about the end.
-pub(super) async fn finish(
-    tx: &mut Tx,
-    jobs: &LockedJobs,
-    seqs: &[i64],
-) -> Result<Vec<JobId>, Error> {
+async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     let seqs: Vec<i64> = seqs.iter().copied().filter(|seq| jobs.get(*seq).is_some()).collect();
     if seqs.is_empty() {
         return Ok(Vec::new());
@@ -279,4 +275,29 @@ pub(super) async fn save_and_finish(
     let finished = finish(tx, jobs, &jobs.complete()).await?;
     jobs.save(tx).await?;
     Ok((jobs.raised(), finished))
+}
+
+/// Ends a locked job whose images followed a command, if they are all terminal.
+pub(super) async fn end_followed(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    seq: i64,
+) -> Result<Vec<JobId>, Error> {
+    if !jobs.get(seq).is_some_and(LockedJob::complete) {
+        return Ok(Vec::new());
+    }
+    let ended = finish(tx, jobs, &[seq]).await?;
+    if let Some(job) = jobs.get_mut(seq).filter(|_| !ended.is_empty()) {
+        job.raise();
+    }
+    Ok(ended)
+}
+
+/// Ends jobs whose images are all terminal, if under their lock they still are.
+pub(super) async fn finish_complete(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    let mut jobs = LockedJobs::lock(tx, seqs.iter().copied()).await?;
+    for job in jobs.iter_mut().filter(|job| job.complete()) {
+        job.raise();
+    }
+    Ok(save_and_finish(tx, &mut jobs).await?.1)
 }

@@ -10,8 +10,11 @@ use darkroom_core::{digest::Digest, image_state::ImageState, text_state::TextSta
 
 use super::{
     Error, Tx,
-    both::{notes::note_pictures, variants},
-    mix,
+    both::{
+        mix::{self, At},
+        notes::note_pictures,
+        variants,
+    },
     notes::{Uses, note_received},
     progress::LockedJobs,
     rows::{column, column32, digest, parse, seed_column},
@@ -53,10 +56,11 @@ pub(super) async fn insert_prompts(
     let waiting = texts::jobs_of(tx, &revived).await?;
     let mut jobs = LockedJobs::lock(tx, waiting.iter().map(|(job, _)| *job).chain([job])).await?;
     texts::want_in_jobs(&mut jobs, &waiting);
-    let Some(version) = jobs.get(job).map(super::progress::LockedJob::next_version) else {
-        return Ok(None);
-    };
-    mix::count(tx, &mut jobs, job, &chunk).await?;
+    let Some(locked) = jobs.get_mut(job) else { return Ok(None) };
+    let version = locked.next_version();
+    let at = At { stages: locked.stages(), version: locked.version() };
+    locked.lengthen(chunk.longest().map_or(0, |longest| longest.stages.len()));
+    mix::count(tx, job, at, &chunk).await?;
     let ready = insert_images(tx, &mut jobs, (job, version), &texts, prompts).await?;
     let images = prompts.iter().map(|prompt| i64::from(prompt.images)).sum();
     if let Some(job) = jobs.get_mut(job) {

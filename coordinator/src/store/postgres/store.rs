@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{
-    Error, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, servers::Servers,
+    Error, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, prune, servers::Servers,
     transaction::Tx,
 };
 
@@ -49,6 +49,23 @@ impl PostgresStore {
     /// Writers do not wait for each other, so the statement itself finds what is due.
     pub(super) async fn paces_due(&self) -> Result<bool, Error> {
         Ok(true)
+    }
+
+    /// Deletes some stale changes of an ended job.
+    pub(super) async fn prune_next(&self) -> Result<bool, Error> {
+        prune::prune_next(self.begin_write().await?).await
+    }
+
+    pub(super) async fn why_unreachable(&self) -> Option<String> {
+        Some(self.servers.diagnose().await?.message)
+    }
+
+    pub(super) async fn close_all(&self) {
+        if let Ok(mut listener) = self.listener.try_lock() {
+            listener.take();
+        }
+        self.servers.leave(&self.pool);
+        self.pool.close().await;
     }
 
     /// Begins a transaction in which every statement sees what was committed before it.

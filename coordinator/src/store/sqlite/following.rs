@@ -1,4 +1,4 @@
-//! Image rows that follow the embeddings they waited for.
+//! Image rows that follow: the embeddings they waited for, or a command.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,16 @@ use darkroom_core::text_state::Outlook;
 
 use super::{
     Error, SqliteStore, Tx,
-    both::{following::TEXTS_AT_ONCE, row_types::ProgressRow},
-    mix::stages_of,
-    moves::{Moved, apply},
+    both::{following::TEXTS_AT_ONCE, following_images::Chunk, row_types::ProgressRow},
+    moves::{apply, save_and_finish},
+    progress::LockedJobs,
     rows::{column, list, number, outlook_column, outlook_of, to_json},
 };
-use crate::store::{change::Move, records::Committed, row::row};
+use crate::store::{
+    change::{Applied, Move},
+    records::Committed,
+    row::row,
+};
 
 row! {
     struct FollowingPrompt {
@@ -61,15 +65,11 @@ pub(super) async fn spread(store: &SqliteStore, limit: u64) -> Result<Committed,
     } else {
         more = true;
     }
-    let moved = move_images(&mut tx, &prompts).await?;
+    let mut jobs = LockedJobs::default();
+    let changed = move_images(&mut tx, &mut jobs, &prompts).await?.len() as u64;
+    let (jobs, finished) = save_and_finish(&mut tx, &mut jobs).await?;
     tx.commit().await?;
-    Ok(Committed {
-        changed: moved.applied.len() as u64,
-        jobs: moved.jobs,
-        finished: moved.finished,
-        more,
-        ..Committed::default()
-    })
+    Ok(Committed { changed, jobs, finished, more, ..Committed::default() })
 }
 
 /// Prompts that wait for one of the texts and for nothing else any more.
@@ -126,7 +126,11 @@ fn cut_at(prompts: &mut Vec<FollowingPrompt>, limit: u64) -> bool {
     cut
 }
 
-async fn move_images(tx: &mut Tx, prompts: &[FollowingPrompt]) -> Result<Moved, Error> {
+async fn move_images(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    prompts: &[FollowingPrompt],
+) -> Result<Applied, Error> {
     let row = |p: &FollowingPrompt| {
         Ok((
             p.job,
@@ -164,5 +168,42 @@ async fn move_images(tx: &mut Tx, prompts: &[FollowingPrompt]) -> Result<Moved, 
         let (at, stages) = ((row.job, row.idx), number(prompt.stages)?);
         moves.extend(Move::by_texts(at, row.progress()?, prompt.outlook()?, failure, stages));
     }
-    apply(tx, &moves).await
+    apply(tx, jobs, &moves).await
+}
+
+row! {
+    /// An image that has yet to follow, and how many stages it passes.
+    pub(super) struct FollowingImage {
+        encoded: bool,
+        stages: i64,
+        ..image: ProgressRow,
+    }
+}
+
+impl FollowingImage {
+    pub(super) fn idx(&self) -> i64 {
+        self.image.idx
+    }
+
+    /// Its prompt, if that has texts which are not encoded.
+    pub(super) fn unencoded_prompt(&self) -> Option<i64> {
+        Some(self.image.prompt).filter(|_| !self.encoded)
+    }
+}
+
+/// A chunk needs no lock in a write transaction. Texts are wanted again by
+/// [`revive_of_job`](super::texts::revive_of_job) and
+/// [`revive_of_images`](super::texts::revive_of_images).
+pub(super) async fn lock_chunk(tx: &mut Tx, chunk: &Chunk) -> Result<(LockedJobs, ()), Error> {
+    Ok((LockedJobs::lock(tx, [chunk.seq]).await?, ()))
+}
+
+/// Moves of a chunk's images.
+pub(super) async fn moves_of(_: &mut Tx, chunk: &Chunk, (): &()) -> Result<Vec<Move>, Error> {
+    let mut moves = Vec::with_capacity(chunk.images.len());
+    for FollowingImage { image, encoded, stages } in &chunk.images {
+        let (at, from) = ((chunk.seq, image.idx), image.progress()?);
+        moves.extend(Move::by(at, from, &chunk.change.event(*encoded), number(*stages)?));
+    }
+    Ok(moves)
 }

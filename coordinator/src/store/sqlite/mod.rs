@@ -21,7 +21,21 @@ macro_rules! bind_rows {
     };
 }
 
-mod audit;
+/// How many stages an image passes, or those of a prompt; the argument is the alias of its row.
+macro_rules! stages_of {
+    ($row:literal) => {
+        concat!(
+            "coalesce((SELECT v.stages FROM job_variants AS v WHERE v.job = ",
+            $row,
+            ".job AND v.variant = ",
+            $row,
+            ".variant), (SELECT count(*) FROM job_stages AS o WHERE o.job = ",
+            $row,
+            ".job AND o.stage >= 0 AND o.own))"
+        )
+    };
+}
+
 #[cfg_attr(feature = "cluster", expect(clippy::duplicate_mod, reason = "see its own words"))]
 #[path = "../both/mod.rs"]
 mod both;
@@ -29,15 +43,12 @@ mod dispatching;
 mod farm_changes;
 pub(super) mod fault;
 mod following;
-mod following_images;
 mod forecasts;
 mod history;
 mod image_maps;
 mod leading;
-mod maintenance;
 mod manifests;
 mod missing;
-mod mix;
 mod moves;
 mod notes;
 mod open;
@@ -55,6 +66,5 @@ mod texts;
 use sqlx::SqliteConnection as Connection;
 
 use super::Error;
-use mix::stages_of;
 pub use store::SqliteStore;
 use store::{SqliteStore as Record, Tx, retried};

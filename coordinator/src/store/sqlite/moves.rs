@@ -10,6 +10,7 @@ use darkroom_core::{
 
 use super::{
     Error, Tx,
+    progress::LockedJobs,
     rows::{column, job_id, list, to_json},
 };
 use crate::store::{
@@ -17,41 +18,44 @@ use crate::store::{
     tally::{self, Counter},
 };
 
-/// What moves came to.
-#[derive(Default)]
-pub(super) struct Moved {
-    pub(super) applied: Applied,
-    /// Jobs with changed rows.
-    pub(super) jobs: Vec<JobId>,
-    /// Jobs that ended by it.
-    pub(super) finished: Vec<JobId>,
-}
-
-/// Applies moves. Jobs first (their versions), then images, then counters from the rows returned.
-pub(super) async fn apply(tx: &mut Tx, moves: &[Move]) -> Result<Moved, Error> {
+/// Applies moves, and notes their jobs. Jobs first (their versions), then images, then counters
+/// from the rows returned.
+pub(super) async fn apply(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    moves: &[Move],
+) -> Result<Applied, Error> {
     if moves.is_empty() {
-        return Ok(Moved::default());
+        return Ok(Applied::new());
     }
     let touched: BTreeSet<i64> = moves.iter().map(|one| one.job).collect();
-    let seqs: Vec<i64> = touched.into_iter().collect();
-    let jobs = raise_versions(tx, &seqs).await?;
+    jobs.moved(raise_versions(tx, &Vec::from_iter(touched)).await?);
     let applied = update_images(tx, moves).await?;
     count(tx, moves.iter().filter(|one| applied.contains(&(one.job, one.idx)))).await?;
-    let finished = finish(tx, &seqs).await?;
-    Ok(Moved { applied, jobs, finished })
+    Ok(applied)
 }
 
-/// Raises the versions of jobs and returns their ids.
-pub(super) async fn raise_versions(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
-    let ids: Vec<String> = sqlx::query_scalar(
+/// Ends the jobs whose images moved and are all terminal: the last step of every transaction that
+/// moved images. Returns the jobs that changed, and those that ended.
+pub(super) async fn save_and_finish(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+) -> Result<(Vec<JobId>, Vec<JobId>), Error> {
+    let finished = finish(tx, &jobs.seqs()).await?;
+    Ok((jobs.raised(), finished))
+}
+
+/// Raises the versions of jobs. Returns them with their ids.
+pub(super) async fn raise_versions(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<(i64, JobId)>, Error> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
         "UPDATE jobs SET version = version + 1
          WHERE seq IN (SELECT value FROM json_each(?1))
-         RETURNING id",
+         RETURNING seq, id",
     )
     .bind(list(seqs)?)
     .fetch_all(&mut **tx)
     .await?;
-    ids.iter().map(|id| job_id(id)).collect()
+    rows.into_iter().map(|(seq, id)| Ok((seq, job_id(&id)?))).collect()
 }
 
 async fn update_images(tx: &mut Tx, moves: &[Move]) -> Result<Applied, Error> {
@@ -185,7 +189,10 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
 /// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a
 /// command, the counters say nothing about the end. The state is the one that
 /// [`JobEvent::Finish`](darkroom_core::job_state::JobEvent::Finish) leads to.
-pub(super) async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    if seqs.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids: Vec<String> = sqlx::query_scalar(guard::text(
         Guard::EndAfterCommands,
         "UPDATE jobs
@@ -204,4 +211,23 @@ pub(super) async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Erro
     .fetch_all(&mut **tx)
     .await?;
     ids.iter().map(|id| job_id(id)).collect()
+}
+
+/// Ends a job whose images followed a command, if they are all terminal.
+pub(super) async fn end_followed(
+    tx: &mut Tx,
+    _: &mut LockedJobs,
+    seq: i64,
+) -> Result<Vec<JobId>, Error> {
+    let ended = finish(tx, &[seq]).await?;
+    if !ended.is_empty() {
+        raise_versions(tx, &[seq]).await?;
+    }
+    Ok(ended)
+}
+
+/// Ends jobs whose images are all terminal.
+pub(super) async fn finish_complete(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    raise_versions(tx, seqs).await?;
+    finish(tx, seqs).await
 }

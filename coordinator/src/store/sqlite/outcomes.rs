@@ -9,7 +9,8 @@ use super::{
     Error, SqliteStore, Tx,
     both::{missing as found, outcomes::judge, row_types::ProgressRow},
     history, missing,
-    moves::apply,
+    moves::{apply, save_and_finish},
+    progress::LockedJobs,
     rows::{Prompts, column, number, parse, to_json},
 };
 use crate::store::{
@@ -41,18 +42,15 @@ pub(super) async fn settle_images(
     history::log_images(tx, pool, &spent).await?;
     store_outputs(tx, &judgement.outputs).await?;
     let moves: Vec<_> = images.into_values().filter_map(JudgedImage::into_move).collect();
-    let moved = apply(tx, &moves).await?;
-    if moved.applied.len() != moves.len() {
+    let mut jobs = LockedJobs::default();
+    let applied = apply(tx, &mut jobs, &moves).await?;
+    if applied.len() != moves.len() {
         return Err(Error::Corrupt("an image changed under a write transaction".to_owned()));
     }
     missing::forget(tx, &missing, &prompts).await?;
-    Ok(Settled {
-        fates: judgement.fates,
-        jobs: moved.jobs,
-        finished: moved.finished,
-        changed: moved.applied.len() as u64,
-        ..Settled::default()
-    })
+    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
+    let (fates, changed) = (judgement.fates, applied.len() as u64);
+    Ok(Settled { fates, jobs, finished, changed, ..Settled::default() })
 }
 
 async fn read_images<'a>(

@@ -1,6 +1,6 @@
 //! How far jobs have come, within a write transaction, which nothing else changes them under.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use darkroom_core::id::JobId;
 
@@ -29,8 +29,12 @@ impl LockedJob {
     pub(super) fn raise(&mut self) {}
 }
 
-/// Jobs by their `seq`.
-pub(super) struct LockedJobs(HashMap<i64, LockedJob>);
+/// Jobs by their `seq`, and those whose images a transaction has moved.
+#[derive(Default)]
+pub(super) struct LockedJobs {
+    jobs: HashMap<i64, LockedJob>,
+    moved: BTreeMap<i64, JobId>,
+}
 
 impl LockedJobs {
     pub(super) async fn lock(
@@ -48,15 +52,35 @@ impl LockedJobs {
         let job = |(seq, id, done, dead, images): (i64, String, i64, i64, i64)| {
             Ok((seq, LockedJob { id: job_id(&id)?, tally: (done, dead, images) }))
         };
-        Ok(Self(rows.into_iter().map(job).collect::<Result<_, Error>>()?))
+        let jobs = rows.into_iter().map(job).collect::<Result<_, Error>>()?;
+        Ok(Self { jobs, moved: BTreeMap::new() })
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LockedJob> {
-        self.0.values_mut()
+        self.jobs.values_mut()
     }
 
     pub(super) fn get_mut(&mut self, seq: i64) -> Option<&mut LockedJob> {
-        self.0.get_mut(&seq)
+        self.jobs.get_mut(&seq)
+    }
+
+    pub(super) fn get(&self, seq: i64) -> Option<&LockedJob> {
+        self.jobs.get(&seq)
+    }
+
+    /// Notes that images of these jobs moved.
+    pub(super) fn moved(&mut self, jobs: impl IntoIterator<Item = (i64, JobId)>) {
+        self.moved.extend(jobs);
+    }
+
+    /// `seq` of the jobs whose images moved.
+    pub(super) fn seqs(&self) -> Vec<i64> {
+        self.moved.keys().copied().collect()
+    }
+
+    /// Ids of the jobs whose images moved.
+    pub(super) fn raised(&self) -> Vec<JobId> {
+        self.moved.values().copied().collect()
     }
 
     /// Nothing of a job is kept elsewhere.

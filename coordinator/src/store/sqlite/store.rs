@@ -62,6 +62,21 @@ impl SqliteStore {
         Ok(self.readers.begin().await?)
     }
 
+    /// Versions are columns of the images, so there are no stale changes.
+    pub(super) async fn prune_next(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// The errors of a file say why it cannot be used.
+    pub(super) async fn why_unreachable(&self) -> Option<String> {
+        None
+    }
+
+    pub(super) async fn close_all(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
     /// A connection for several statements that read.
     pub(super) async fn reader(&self) -> Result<Tx, Error> {
         self.begin_read().await

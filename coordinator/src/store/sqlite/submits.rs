@@ -10,8 +10,13 @@ use darkroom_core::{
 
 use super::{
     Error, SqliteStore, Tx,
-    both::{notes::note_pictures, submits::bind_job, variants},
-    mix, notes,
+    both::{
+        mix::{self, At},
+        notes::note_pictures,
+        submits::bind_job,
+        variants,
+    },
+    notes,
     rows::{column, seed_column, to_json},
     texts,
 };
@@ -144,7 +149,7 @@ pub(super) async fn insert_prompts(
     insert_job_texts(tx, job, range).await?;
     let chunk = Chunk::of(prompts);
     variants::insert(tx, job, &chunk).await?;
-    mix::count(tx, job, &chunk).await?;
+    mix::count(tx, job, At::default(), &chunk).await?;
     notes::note_received(tx, job, range).await?;
     note_pictures(tx, job, prompts).await?;
     insert_images(tx, job, range, prompts).await?;

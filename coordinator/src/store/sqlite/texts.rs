@@ -11,7 +11,7 @@ use darkroom_core::{
 use super::{
     Error, SqliteStore, Tx,
     both::{following_images::Chunk, row_types::TextRow},
-    following_images::FollowingImage,
+    following::FollowingImage,
     moves::raise_versions,
     notes,
     rows::{column, list, outlook_column, to_json},
@@ -134,7 +134,7 @@ async fn tell_jobs(tx: &mut Tx, texts: &[i64], outlook: Outlook) -> Result<Vec<J
         *counts.entry(job).or_default() += 1;
     }
     let jobs: Vec<i64> = counts.keys().copied().collect();
-    let ids = raise_versions(tx, &jobs).await?;
+    let raised = raise_versions(tx, &jobs).await?;
     if outlook == Outlook::Encoded {
         sqlx::query(
             "UPDATE job_stages SET passed = passed + (d.value ->> 1)
@@ -146,7 +146,7 @@ async fn tell_jobs(tx: &mut Tx, texts: &[i64], outlook: Outlook) -> Result<Vec<J
         .await?;
         notes::note_encoded(tx, &jobs, texts).await?;
     }
-    Ok(ids)
+    Ok(raised.into_iter().map(|(_, id)| id).collect())
 }
 
 /// Those of the texts that were given up are wanted again, by every job that waits for them.
