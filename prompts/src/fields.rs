@@ -92,7 +92,7 @@ fn fill(prompt: &mut Prompt, json: &str, options: &Options) -> Result<(), String
             "negative" => prompt.negative = string("negative", value)?,
             "images" => {
                 prompt.images =
-                    number("images", value, "1 to 10000, or 0 or null for the job's number")?
+                    number("images", value, "1 to 10000, or 0 or null to use the job's number of images")?
                         .unwrap_or(0)
             }
             "seed" => prompt.seed = number("seed", value, "0 to 18446744073709551615, or null")?,

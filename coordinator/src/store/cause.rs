@@ -202,7 +202,8 @@ fn of_result(result: &TaskResult) -> Option<Ended<'_>> {
     })
 }
 
-/// Identity of a task in the record of deaths that did not count. Every retry begins anew.
+/// Identity of a task in the record of deaths that did not count. Every retry starts counting from
+/// zero.
 pub(super) fn death_key(pool: &PoolId, key: &TaskKey) -> String {
     match key.subject {
         Subject::Image(id) => format!("{}/{}/{}", id.job, id.index, key.generation),

@@ -1,4 +1,4 @@
-//! What became of the attempts at an image.
+//! The outcomes of the attempts at an image.
 
 use async_trait::async_trait;
 use darkroom_core::{
@@ -55,7 +55,7 @@ impl Attempts for Record {
     }
 }
 
-/// Writes what went otherwise than well, and forgets what is too old; the images' jobs are locked.
+/// Writes unsuccessful attempts, and deletes those that are too old. The images' jobs are locked.
 pub(in super::super) async fn write(tx: &mut Tx, attempts: &[NewAttempt<'_>]) -> Result<(), Error> {
     if attempts.is_empty() {
         return Ok(());
@@ -101,7 +101,7 @@ pub(in super::super) async fn write(tx: &mut Tx, attempts: &[NewAttempt<'_>]) ->
     prune(tx, &many).await
 }
 
-/// Forgets all but the latest attempts of images.
+/// Deletes all but the latest attempts of images.
 async fn prune(tx: &mut Tx, images: &[(i64, i64)]) -> Result<(), Error> {
     if images.is_empty() || !stands(Guard::AttemptsBounded) {
         return Ok(());
@@ -129,8 +129,7 @@ async fn prune(tx: &mut Tx, images: &[(i64, i64)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Remembers the attempts whose outputs, each from a stage of an image on, are about to be
-/// forgotten.
+/// Keeps stale outputs as attempts before their rows are deleted.
 pub(in super::super) async fn keep_outputs(
     tx: &mut Tx,
     stale: &[StaleOutputs],

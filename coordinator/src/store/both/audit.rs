@@ -27,7 +27,7 @@ row! {
     }
 }
 
-/// What in a job's counters disagrees with its rows, as of one moment.
+/// The differences between a job's counters and its rows, as of one moment.
 pub(super) async fn audit(tx: &mut Tx, job: JobId) -> Result<Vec<String>, Error> {
     let seq: i64 = sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1")
         .bind(id_column(job))
@@ -54,7 +54,7 @@ pub(super) async fn audit(tx: &mut Tx, job: JobId) -> Result<Vec<String>, Error>
     Ok(wrong)
 }
 
-/// SQLite has a job's texts counted in its stage `encode`.
+/// SQLite counts a job's texts in its stage `encode` only.
 const COUNTED: &str = sql!(
     sqlite: "SELECT images, 0 AS texts, done, dead, cancelled FROM jobs WHERE seq = $1",
     postgres: "SELECT images, texts, done, dead, cancelled FROM job_progress WHERE job = $1",
@@ -72,7 +72,7 @@ const SUMMED: &str = sql!(
          FROM images WHERE job = $1",
 );
 
-/// Postgres has no counters of what stopped before anything did.
+/// In Postgres the list `stopped` stays empty until the first image stops.
 const STAGES_COUNTED: &str = sql!(
     sqlite:
         "SELECT stage, ready, dispatched, passed, stopped FROM job_stages WHERE job = $1 ORDER BY stage",
@@ -123,7 +123,7 @@ const STAGES_SUMMED: &str = sql!(
          FROM job_stages AS s WHERE s.job = $1 ORDER BY s.stage",
 );
 
-/// Counts of what must not be, each with what it is.
+/// Queries that count rows which must not exist, each with a description.
 const CHECKS: &[(&str, &str)] = &[
     (
         sql!(
@@ -170,7 +170,7 @@ const CHECKS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The same of what only one of the two has.
+/// The same for tables that only one backend has.
 const OWN_CHECKS: &[(&str, &str)] = sql!(
     sqlite: &[],
     postgres: &[

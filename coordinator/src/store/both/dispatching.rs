@@ -1,4 +1,4 @@
-//! What may be dispatched, and what is.
+//! Which tasks may be dispatched, and which are dispatched.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -35,7 +35,7 @@ use crate::store::{
     variants::{Known, of as variant_of},
 };
 
-/// A mark of Postgres, below which nothing is to be found: there is nothing from here on either.
+/// A low-water mark of Postgres that says that there is nothing to find at all.
 pub(in super::super) const NOTHING: i64 = i64::MAX;
 
 row! {
@@ -67,7 +67,7 @@ impl CandidateRow {
 #[async_trait]
 impl Dispatching for Record {
     async fn candidates(&self, pool: &PoolId) -> Result<Vec<Candidate>, Error> {
-        // Texts, which jobs share, are nobody's in flight and not limited.
+        // Jobs share texts. So texts do not count as in flight for any job, and have no limit.
         let rows: Vec<CandidateRow> = sqlx::query_as(guard::text(
             Guard::ActiveOnly,
             sql!(
@@ -159,8 +159,8 @@ impl Dispatching for Record {
         if pool.stage.is_encode() {
             return self.dispatched_texts(pool.digest).await;
         }
-        // Postgres goes block by block: of a large job that is new, too little is known for a plan
-        // that joins its images to be a good one.
+        // Postgres reads block by block. It has no statistics about a large new job yet, so its
+        // plan for a join over all images would be a bad one.
         let rows: Vec<(IdColumn, i64, Int, i64)> = sqlx::query_as(sql!(
             sqlite:
                 "SELECT j.id, i.idx, i.generation, i.dispatch
@@ -365,7 +365,7 @@ async fn lock_sources(
     Ok((jobs, sources))
 }
 
-/// The settings of the jobs, with those that ready images have of their own.
+/// The settings of the jobs, and the settings that only some of their ready images have.
 async fn settings_of(
     tx: &mut Tx,
     sources: &[Source],

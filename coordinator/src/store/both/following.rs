@@ -16,7 +16,7 @@ use super::{
 };
 use crate::store::{records::Committed, roles::Following, row::row};
 
-/// Texts looked at in one transaction.
+/// Most texts per transaction.
 pub(in super::super) const TEXTS_AT_ONCE: i64 = 256;
 
 #[async_trait]
@@ -137,8 +137,8 @@ async fn images_to_follow(
     .await?)
 }
 
-/// All rows of a job have followed: a cancelled job's manifest may be written, unless some of its
-/// images are retried already.
+/// Records that all images of a job have followed. The manifest of a cancelled job may be written
+/// now, unless some of its images are being retried already.
 async fn all_followed(tx: &mut Tx, job: &FollowRow) -> Result<(), Error> {
     sqlx::query(sql!(
         sqlite:

@@ -1,10 +1,10 @@
-//! Images of a job that are to change, as a user's command wants it.
+//! Images of a job that a user's command is about to change.
 
 use darkroom_core::{image_command::ImageCommand, image_state::ImageEvent};
 
 use super::super::following::FollowingImage;
 
-/// What is to become of images.
+/// How images change.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Change {
     /// They follow a command.

@@ -1,5 +1,5 @@
-//! How far jobs had come a while ago, first forecasts and what came of them, and how fast devices
-//! were.
+//! Recent progress of jobs, their first forecasts, the time they really took, and the speed of
+//! devices.
 
 use async_trait::async_trait;
 use darkroom_core::{

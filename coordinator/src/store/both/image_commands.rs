@@ -229,7 +229,7 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
     Ok(Committed { changed, jobs: vec![job], finished, withdrawn, ..again })
 }
 
-/// Moves a command on; after its last image its job may end.
+/// Records how far a command has come. After its last image its job may end.
 async fn advance(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
@@ -256,7 +256,7 @@ row! {
 }
 
 impl CommandRow {
-    /// Whether it still means something to its job.
+    /// Whether it still applies: its job is live and was not retried since.
     fn live(&self) -> Result<bool, Error> {
         let is_current =
             self.generation == self.job_generation || !stands(Guard::CommandGeneration);
@@ -304,7 +304,7 @@ async fn unchanged(tx: &mut Tx, row: &CommandRow) -> Result<bool, Error> {
     .await?)
 }
 
-/// Moves a command on to an index, or removes it after its last image.
+/// Lets a command continue at an index, or removes it after its last image.
 async fn go_on(tx: &mut Tx, (id, at): (i64, i64), next: Option<u64>) -> Result<(), Error> {
     let written = match next {
         Some(next) => {
@@ -332,8 +332,8 @@ async fn pending(tx: &mut Tx, job: i64) -> Result<i64, Error> {
         .await?)
 }
 
-/// Makes a locked job live again, if it ended, and sets its deadline. The caller raises its
-/// version, where that is not done here.
+/// Makes a locked job live again if it ended, and sets its deadline. In Postgres the caller raises
+/// its version.
 async fn reopen(
     tx: &mut Tx,
     (job, seq): (JobId, i64),
@@ -378,8 +378,8 @@ async fn reopen(
     Ok(())
 }
 
-/// The indices of a window whose prompts are meant: the first of each range, and the one after its
-/// last.
+/// The indices in a window whose prompts match the filter, as ranges: the first index, and the one
+/// after the last.
 async fn meant_ranges(
     tx: &mut Tx,
     job: i64,
@@ -451,7 +451,7 @@ async fn commanded_images(
     Ok(images.fetch_all(&mut **tx).await?)
 }
 
-/// Done images that are as they were when their pictures were found lost.
+/// Done images that have not changed since their pictures were found to be lost.
 async fn lost_images(
     tx: &mut Tx,
     job: i64,

@@ -16,7 +16,7 @@ use crate::store::{
 /// Index, state and stage of an image.
 pub(in super::super) type ChangedRow = (i64, String, Small);
 
-/// What a job's map is of, its runs still to come, with the images that changed.
+/// The map's version and size without runs, and the images that changed. `None`: too many changed.
 pub(in super::super) type Changes = Option<(MapPart, Vec<ChangedRow>)>;
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Keeping the record in order, and telling why it cannot be reached.
+//! Maintenance of the record, and the reason why it cannot be reached.
 
 use async_trait::async_trait;
 use darkroom_core::{

@@ -1,4 +1,4 @@
-//! Inputs that a worker did not find: whose outputs they were, and forgetting those.
+//! Inputs that a worker did not find: finds out what produced them, and deletes their rows.
 
 use super::{
     Error, Tx, attempts,
@@ -9,7 +9,7 @@ use crate::store::{
     missing::{Missing, StaleOutputs, missed},
 };
 
-/// Finds what the causes miss; mostly nothing.
+/// Finds the missing inputs that causes report; usually there are none.
 pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<Missing, Error> {
     let mut missing = Missing::default();
     let missed = missed(causes);
@@ -51,7 +51,7 @@ pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<
     Ok(missing)
 }
 
-/// Forgets what images stored, each from a stage on; as attempts they are remembered.
+/// Deletes stale outputs. They stay in the list of attempts.
 pub(in super::super) async fn forget_outputs(
     tx: &mut Tx,
     stale: &[StaleOutputs],

@@ -1,4 +1,4 @@
-//! What the images with settings of their own mean for their job: its stages and its mix.
+//! Images with settings of their own add stages to their job, and change its mix.
 
 use super::{Error, Tx, rows::column};
 use crate::store::{records::compatibility, variants::Chunk};

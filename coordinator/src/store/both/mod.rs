@@ -1,18 +1,20 @@
-//! What both backends do alike. These files are compiled once for each backend, as its module
-//! `both`: what differs they take from their parent under the same names.
+//! The code that both backends share. These files are compiled once for each backend, as its module
+//! `both`. They use the parent module's items for what differs; the names are the same in both
+//! parents.
 //!
-//! - `Record`: the store. It gives `reads` and `writes` (pools of connections), `reader` (a
-//!   connection, which sees one moment if that costs nothing), `begin_read`, `begin_write` and
+//! - `Record`: the store. It has `reads` and `writes` (pools of connections), `reader` (a
+//!   connection; with SQLite its statements see one moment), `begin_read`, `begin_write` and
 //!   `check_term`.
-//! - `Connection`, `Tx`, and `retried`, which runs a transaction until nothing is in its way.
-//! - `sql!(sqlite: …, postgres: …)`: the text of a statement. Both are side by side, so that a
-//!   change of one meets the other. Text that both databases understand is written once; `$1` is a
-//!   parameter in both.
-//! - `bind_rows!(query, rows, |row| …)`: columns for a bulk statement, in the form that the backend
-//!   takes.
-//! - `rows`: types and functions for columns that the two keep in different forms: `IdColumn`,
-//!   `HashColumn`, `Small`, `Int`, `Places`, and lists for bulk statements.
-//! - Functions of a role's own file, where only the beginning and the end of a method are alike.
+//! - `Connection`, `Tx`, and `retried`, which runs a transaction again if it lost against another.
+//! - `LockedJobs`, `moves::apply` and `moves::save_and_finish`: lock jobs, move their images, and
+//!   end the jobs that are complete.
+//! - `sql!(sqlite: …, postgres: …)`: the text of a statement. They stand side by side, so that
+//!   whoever changes one sees the other. Text that both databases understand is written once; `$1`
+//!   is a parameter in both.
+//! - `bind_rows!(query, rows, |row| …)`: binds columns for a bulk statement, as arrays or as JSON.
+//! - `rows`: types of columns that differ (`IdColumn`, `HashColumn`, `Small`, `Int`, `Places`), and
+//!   lists for bulk statements.
+//! - Functions in the parent's file for a role, if only a part of a method differs.
 //!
 //! A file that is named like a role implements it.
 

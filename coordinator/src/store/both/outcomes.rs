@@ -82,8 +82,8 @@ impl Record {
     }
 }
 
-/// Judges causes, and writes what they say of workers and of attempts. Returns what the results
-/// came to as well, by job.
+/// Judges causes, and writes the worker health and the attempts that follow from them. Also returns
+/// the sums over the results of each job.
 pub(in super::super) async fn judge<'a>(
     tx: &mut Tx,
     images: &mut HashMap<ImageId, JudgedImage<'a>>,

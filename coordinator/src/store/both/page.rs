@@ -71,7 +71,7 @@ impl ImageRows for Images<'_> {
         Ok(indexes.fetch_all(&mut *self.tx).await?)
     }
 
-    /// An entry whose image has changed since is told as stale.
+    /// An entry whose image has changed since has no state.
     async fn changes(&mut self, after: (i64, i64), limit: u32) -> Result<Vec<Changed>, Error> {
         // Runs come in order, and the images of a run too, since nothing has to be sorted: so no
         // run is read beyond the last entry.
@@ -137,7 +137,7 @@ impl ImageRows for Images<'_> {
 }
 
 impl Images<'_> {
-    /// The images that changed after a version and an index, found by a look at all of the job.
+    /// The images that changed after a version and an index. Reads every image of the job.
     pub(in super::super) async fn scan(
         &mut self,
         after: (u64, Option<u64>),
@@ -195,7 +195,7 @@ pub(in super::super) async fn read_images(
     with_outputs(tx, job, seq, rows).await
 }
 
-/// Images with what their stages stored.
+/// Images with the outputs of their stages.
 async fn with_outputs(
     tx: &mut Connection,
     job: JobId,

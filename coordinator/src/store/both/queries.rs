@@ -41,7 +41,7 @@ row! {
 }
 
 impl JobHeadRow {
-    /// The job, with how far its stages have come, now and when its pace was noted.
+    /// The job. `pace` is the number of tasks that had passed each stage when its pace was noted.
     pub(in super::super) fn record(
         self,
         stages: Vec<StageCounters>,
@@ -114,8 +114,8 @@ impl Queries for Record {
         let mut images = Images { tx: &mut tx, job, seq: record.seq };
         let mut page = image_pages::page(&mut images, &query).await?;
         if page.images.is_empty() && page.next.is_some() {
-            // Whoever watches goes on from an image. Where so many changes are stale, one look at
-            // every image of the job costs less than the rest of them.
+            // A watcher continues from an image. If this many changes are stale, reading every
+            // image of the job once costs less than reading the remaining changes.
             page = images.scan(after, limit).await?;
         }
         Ok(Changes { job: record, images: page.images, more: page.next.is_some() })
@@ -277,7 +277,7 @@ pub(in super::super) async fn read_seqs(
     records(connection, rows).await
 }
 
-/// At most so many jobs that have not ended, newest first, below a `seq`.
+/// Up to `most` jobs that have not ended, with a `seq` below `before`, newest first.
 pub(in super::super) async fn read_live(
     connection: &mut Connection,
     tenant: Option<&str>,

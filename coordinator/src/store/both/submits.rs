@@ -1,4 +1,4 @@
-//! Jobs coming in: whole, or in chunks that one last UPDATE accepts.
+//! Submits of jobs: as a whole, or in chunks that one final UPDATE accepts.
 
 use std::time::Duration;
 
@@ -149,15 +149,16 @@ impl Submits for Record {
 }
 
 impl Record {
-    /// The record is read before the commit: after it, nothing may fail.
+    /// Reads the record before the commit, because nothing may fail after it.
     async fn commit_accepted(&self, mut tx: Tx, job: JobId) -> Result<Submitted, Error> {
         let record = read_job(&mut tx, job).await?;
-        // That it is there says it: what is still received is not found.
+        // A job that is still being received is not found. So if it is found, it was accepted.
         self.commit_job(tx, job, |_| true).await?;
         Ok(Submitted { job: record, existed: false })
     }
 
-    /// The job of an earlier accepted submit with this request id, if that submit had the same content.
+    /// The job of an earlier accepted submit with this request id, if that submit had the same
+    /// content.
     async fn repeated(
         &self,
         tenant: &str,
@@ -170,7 +171,7 @@ impl Record {
         same_content(request, self.find_submitted(tenant, request).await?, content)
     }
 
-    /// What a repeated submit is told.
+    /// The answer to a repeated submit.
     async fn existing(&self, job: JobId) -> Result<Submitted, Error> {
         Ok(Submitted { job: self.job(job).await?, existed: true })
     }
@@ -199,7 +200,7 @@ pub(in super::super) fn bind_job<'q>(
         .bind(labels_json(&job.labels)?))
 }
 
-/// Makes a job that takes prompts; its `seq`.
+/// Creates a job that takes prompts. Returns its `seq`.
 async fn begin(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     if let Some(deadline) = job.limits.deadline_ms {
         check_new("spec.deadline", deadline, now_ms(tx).await?)?;

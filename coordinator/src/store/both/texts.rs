@@ -42,14 +42,14 @@ pub(super) async fn settle_texts(
     Ok(Settled { fates: settled.fates, changed: settled.changed, ..told })
 }
 
-/// The texts that causes are about, as they are; Postgres locks them, in order of id.
+/// The current state of the texts that causes are about. Postgres locks them, in order of id.
 async fn read_judged<'a>(
     tx: &mut Tx,
     pool: &PoolId,
     causes: &[Cause<'_>],
 ) -> Result<HashMap<Digest, JudgedText<'a>>, Error> {
-    // Where this waited for another result of the text, the row of its dispatch is as it was
-    // before; the text's own dispatch then says that it is over.
+    // If this statement waited for another result of the text, it sees the dispatch row as it was
+    // before that result. The text's own dispatch number then shows that the dispatch has ended.
     let rows: Vec<NamedRow> = sqlx::query_as(sql!(
         sqlite:
             "SELECT digest, id, state, dispatch, failures, hosts, suspect FROM embeddings

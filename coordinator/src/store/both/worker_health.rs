@@ -1,4 +1,4 @@
-//! Who failed at what others then did, and who is set aside for it.
+//! Workers that failed at images which other workers then finished, and workers that are set aside.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -180,7 +180,8 @@ impl WorkerHealth for Record {
     }
 }
 
-/// Notes one more death with a host for each task, and tells those that are spared it.
+/// Counts one more death of a host for each task. Returns the tasks for which it does not count as
+/// a failure.
 pub(in super::super) async fn spare(
     tx: &mut Tx,
     pool: &PoolId,
@@ -208,7 +209,7 @@ pub(in super::super) async fn spare(
     Ok(spared.filter_map(|(name, _)| by_name.get(&name).copied()).collect())
 }
 
-/// Writes what a bulk says of the workers, whose images' jobs are locked.
+/// Writes what a bulk of results tells about workers. The jobs of the images are locked.
 pub(in super::super) async fn write(tx: &mut Tx, worker_health: &HealthNotes) -> Result<(), Error> {
     for (outcomes, statement) in [
         (

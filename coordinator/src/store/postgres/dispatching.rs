@@ -1,8 +1,8 @@
 //! Finding images that may be dispatched, and marking them so with all that a worker needs.
 //!
 //! The search for ready images begins at the job's low-water mark for the stage and skips the
-//! blocks that have none, so that it costs the same whatever was dispatched before, and whatever
-//! dead rows are left of it.
+//! blocks that have none. So its cost does not depend on how many images were dispatched before, or
+//! on the dead rows that those left.
 
 use darkroom_core::text_state::TextState;
 

@@ -81,8 +81,8 @@ row! {
 /// Texts that are not encoded, with their states.
 type Unencoded = BTreeMap<i64, TextState>;
 
-/// Locks the texts that a chunk needs, of which a cancel needs none, and then jobs. Texts that were
-/// given up are wanted again. Returns the job and those that need such texts.
+/// Locks the texts that a chunk needs (none for a cancel), and then jobs. Texts that were given up
+/// are wanted again. Returns the chunk's job, and the jobs that need such texts.
 pub(super) async fn lock_chunk(
     tx: &mut Tx,
     chunk: &Chunk,

@@ -1,8 +1,8 @@
 //! The states of all images of a job.
 //!
-//! An index on the state would cost every update its being heap-only. So the counts of
-//! `image_blocks` are read first: of 256 images in one state and one stage nothing else is, and
-//! only where they differ their rows are.
+//! With an index on the state, no update could be heap-only. So the counts of `image_blocks` are
+//! read first. If all 256 images of a block have the same state and stage, nothing else is read;
+//! otherwise the rows of the block are.
 
 use darkroom_core::{id::JobId, image_state::ImageState};
 
@@ -17,11 +17,11 @@ use crate::store::{
     row::row,
 };
 
-/// Runs of changes that are looked through before all images are.
+/// Most runs of changes that are read; if there are more, the whole map is read instead.
 const CHANGES: i64 = 2000;
 
 row! {
-    /// What is read of a job before its images.
+    /// A job's columns that are read before its images.
     struct JobRow {
         seq: i64,
         version: i64,
@@ -32,13 +32,13 @@ row! {
 }
 
 impl JobRow {
-    /// What the job's map is of.
+    /// The job's map without runs.
     fn part(&self) -> Result<MapPart, Error> {
         let (version, images) = (number(self.version)?, number(self.images)?);
         Ok(MapPart { version, images, runs: Vec::new() })
     }
 
-    /// The stage of all images in a state, where there is but one that it can be.
+    /// The stage of all images in a state, if only one stage is possible.
     fn only_stage(&self, state: ImageState) -> Option<usize> {
         // In the lists `encode` comes first.
         let only = |counters: &[i64]| {
@@ -92,7 +92,7 @@ pub(super) async fn part(
     Ok((row.part()?, runs))
 }
 
-/// Images that changed after a version, unless they are more than so many.
+/// Images that changed after a version; `None` if they are more than `most`.
 pub(super) async fn changes(
     tx: &mut Tx,
     job: JobId,

@@ -1,15 +1,14 @@
-//! The record in Postgres, for farms of several coordinators: bulk statements take arrays, nothing
-//! is held while work runs, time is the server's.
+//! The record in Postgres, for farms of several coordinators. Bulk statements take arrays, no lock
+//! is held while work runs, and the server's clock counts.
 //!
 //! One method is one transaction of a few round trips, whatever the number of rows. Locks are taken
-//! in one order: texts by id, then jobs by `seq` (see `progress`); where a rare path must break it
-//! and Postgres finds a deadlock, the transaction runs again. What a store that is read by old
-//! snapshots must avoid is told in the schema.
+//! in one order: texts by id, then jobs by `seq` (see `progress`). A rare path must break this
+//! order; if Postgres then finds a deadlock, the transaction runs again. The schema documents what
+//! must be avoided because old snapshots may be open.
 //!
-//! What it does as SQLite does is in `both`; a file that is named like a role implements it, or has
-//! its SQL.
+//! The code that both backends share is in `both`. A file named after a role has what differs.
 
-/// The text of a statement, of two that do the same.
+/// Takes this backend's text of a statement.
 macro_rules! sql {
     (sqlite: $sqlite:expr, postgres: $postgres:expr $(,)?) => {
         $postgres

@@ -31,7 +31,7 @@ pub(super) async fn apply(
     apply_with(tx, jobs, moves, &[]).await
 }
 
-/// As [`apply`], and stores what their stages have stored.
+/// As [`apply`], and stores the outputs of the stages that they have passed.
 pub(super) async fn apply_with(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
@@ -39,7 +39,7 @@ pub(super) async fn apply_with(
     outputs: &[NewOutput<'_>],
 ) -> Result<Applied, Error> {
     let outputs = outputs::Columns::of(outputs);
-    // Most moves leave failures and errors alone; they are written with less.
+    // Most moves do not change failures and errors. A shorter statement writes them.
     let (full, plain): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(|one| {
         let (from, to) = (&one.from, &one.to);
         let failures =
@@ -64,7 +64,7 @@ pub(super) async fn apply_with(
     Ok(applied)
 }
 
-/// What every move names: the row, what it expects of it, and where it goes.
+/// The columns of moves: the row, its expected state, and its new state.
 struct Columns {
     job: Vec<i64>,
     idx: Vec<i64>,
@@ -102,7 +102,7 @@ impl Columns {
     }
 }
 
-/// The statement of [`update_plain`], behind what else it does.
+/// The statement of [`update_plain`]; `$before` is a `WITH` clause or nothing.
 macro_rules! update_plain {
     ($before:expr) => {
         concat!(
@@ -123,8 +123,8 @@ macro_rules! update_plain {
     };
 }
 
-/// With the outputs in the same statement: the job is locked meanwhile, and each round trip keeps
-/// others waiting.
+/// Also stores the outputs in the same statement. The job is locked meanwhile, and others wait
+/// during each round trip.
 async fn update_plain(
     tx: &mut Tx,
     jobs: &LockedJobs,
@@ -228,8 +228,8 @@ async fn update_full(
     .await?)
 }
 
-/// Ends the locked jobs among `seqs`, whose images are all terminal. While image rows have yet to
-/// follow a command, the counters say nothing about the end.
+/// Ends the locked jobs among `seqs`, whose images are all terminal. While images still have
+/// to follow a command, the job does not end, whatever its counters are.
 async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     let seqs: Vec<i64> = seqs.iter().copied().filter(|seq| jobs.get(*seq).is_some()).collect();
     if seqs.is_empty() {

@@ -39,14 +39,14 @@ row! {
 }
 
 row! {
-    /// With what a next stage needs.
+    /// With the inputs of the next stage.
     struct GoingRow {
         ..row: ImageRow,
         ..input: InputRow,
     }
 }
 
-/// What the next stage of images needs, where they may go straight on.
+/// The inputs of the next stage, for images that may be dispatched at once.
 type Going = HashMap<ImageId, InputRow>;
 
 /// Applies what happened to tasks of a pool.
@@ -68,8 +68,8 @@ pub(super) async fn settle_images(
     jobs.spend(pool, spent);
     let (mut moves, mut inputs) = (Vec::with_capacity(images.len()), Inputs::new());
     for (id, image) in images {
-        // Only who has just finished a stage goes straight on: what it stored is what the next one
-        // takes.
+        // Only an image that has just finished a stage can be dispatched at once: the stage's
+        // output is the input of the next one.
         if let Some((stored, input)) = image.stored().zip(going.remove(&id)) {
             inputs.insert(image.row, input.after(stored));
         }
@@ -86,7 +86,8 @@ pub(super) async fn settle_images(
     Ok(Settled { fates, jobs, finished, changed, dispatched, more: false })
 }
 
-/// The images as they are under the lock of their jobs; if `going`, with what a next stage needs.
+/// The images as they are under the lock of their jobs; if `going`, with the inputs of their next
+/// stage.
 async fn read_images<'a>(
     tx: &mut Tx,
     (pool, plans): (&PoolId, &Plans),

@@ -77,8 +77,8 @@ pub(super) async fn view(
     Ok((record(row.job)?, around))
 }
 
-/// A page of images by index only, the query that comes most often. `None` if the query has other
-/// conditions, or if this finds nothing.
+/// A page of images by index only, which is the most frequent query. `None` if the query has other
+/// conditions, or if it finds nothing.
 pub(super) async fn quick_page(
     store: &PostgresStore,
     query: &ImageQuery,
@@ -101,10 +101,10 @@ pub(super) async fn records(
     rows.into_iter().map(record).collect()
 }
 
-/// How many texts of the job are dispatched, those below `$3` not counted. As a rule all of them
-/// were dispatched for it. Otherwise those for others may be its own as well: dispatched texts are
-/// neighbours, so the job's texts among them are read in one go and looked up in a hash, which
-/// costs a tenth of asking for each.
+/// The number of the job's texts that are dispatched, from `$3` on. Usually all of them were
+/// dispatched for this job. But a text that was dispatched for another job may be this job's too.
+/// Dispatched texts have neighbouring numbers. So the job's texts in that range are read at once
+/// and looked up in a hash, which costs a tenth of one lookup per text.
 macro_rules! view_dispatched {
     () => {
         "CASE WHEN d.own = d.together THEN d.own

@@ -81,7 +81,7 @@ impl Unfit {
     }
 }
 
-/// What a server says of itself.
+/// Facts that a server reports about itself.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     version: (i32, String),
@@ -95,14 +95,14 @@ pub(super) struct Facts {
 /// Makes the settings of a connection and reads them back.
 ///
 /// # Errors
-/// Where a setting did not last from one statement to the next.
+/// If a setting did not last from one statement to the next.
 pub(super) async fn prepare(
     connection: &mut PgConnection,
     server: &Server,
     options: &Options,
 ) -> Result<(), Unfit> {
     let settings = settings(options);
-    // Plain statements: nothing of them stays on the server, whoever passes them on.
+    // A plain statement leaves nothing on the server, so it works through every pooler.
     let mut set = "SELECT ".to_owned();
     let mut read =
         "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only"

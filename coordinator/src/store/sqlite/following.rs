@@ -72,7 +72,7 @@ pub(super) async fn spread(store: &SqliteStore, limit: u64) -> Result<Committed,
     Ok(Committed { changed, jobs, finished, more, ..Committed::default() })
 }
 
-/// Prompts that wait for one of the texts and for nothing else any more.
+/// Prompts that wait for one of the texts and for no other text.
 async fn following_prompts(
     tx: &mut Tx,
     ids: &str,
@@ -110,7 +110,7 @@ async fn following_prompts(
     .await?)
 }
 
-/// Keeps as many prompts as have about `limit` images; whether some were cut.
+/// Keeps the first prompts, with about `limit` images together. Returns whether it removed some.
 fn cut_at(prompts: &mut Vec<FollowingPrompt>, limit: u64) -> bool {
     let mut images = 0;
     let fits = prompts

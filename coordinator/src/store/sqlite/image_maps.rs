@@ -10,8 +10,8 @@ use super::{
 };
 use crate::store::image_map::{MapPart, MapRun};
 
-/// Neighbours that are alike in a range of indexes, in no order. For each state and stage their
-/// part of `images_by_state` is read in order, and the images' rows are not.
+/// Runs of images with the same state and stage in a range of indexes, in any order. Reads the
+/// index `images_by_state` only, not the images' rows.
 pub(super) const RUNS: &str =
     "SELECT state, stage, min(idx) AS first, count(*) AS count
      FROM (SELECT i.state, i.stage, i.idx,
@@ -43,7 +43,7 @@ pub(super) async fn part(
     Ok((part, rows.into_iter().map(run).collect::<Result<_, Error>>()?))
 }
 
-/// Images that changed after a version, unless they are more than so many.
+/// Images that changed after a version; `None` if they are more than `most`.
 pub(super) async fn changes(
     tx: &mut SqliteConnection,
     job: JobId,
@@ -62,7 +62,7 @@ pub(super) async fn changes(
     Ok(Some((part, rows)).filter(|(_, rows)| rows.len() <= most as usize))
 }
 
-/// A job's `seq`, and what its map is of.
+/// A job's `seq`, and its map without runs.
 async fn read_job(tx: &mut SqliteConnection, job: JobId) -> Result<(i64, MapPart), Error> {
     let found: Option<(i64, i64, i64)> = sqlx::query_as(
         "SELECT seq, version, images FROM jobs WHERE id = ?1 AND state <> 'receiving'",

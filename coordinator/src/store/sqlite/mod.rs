@@ -1,11 +1,10 @@
 //! The record in one SQLite file: one writer, a few readers, write-ahead log, every commit on disk
 //! before it returns.
 //!
-//! Bulk statements take JSON lists (`json_each`), where the Postgres backend takes arrays. What
-//! it does as Postgres does is in `both`; a file that is named like a role implements it, or has its
-//! SQL.
+//! Bulk statements take JSON lists (`json_each`), where the Postgres backend takes arrays. The
+//! code that both backends share is in `both`. A file named after a role has what differs.
 
-/// The text of a statement, of two that do the same.
+/// Takes this backend's text of a statement.
 macro_rules! sql {
     (sqlite: $sqlite:expr, postgres: $postgres:expr $(,)?) => {
         $sqlite
@@ -21,7 +20,7 @@ macro_rules! bind_rows {
     };
 }
 
-/// How many stages an image passes, or those of a prompt; the argument is the alias of its row.
+/// The number of stages of an image, or of a prompt's images; the argument is the alias of its row.
 macro_rules! stages_of {
     ($row:literal) => {
         concat!(

@@ -18,8 +18,8 @@ use crate::store::{
     tally::{self, Counter},
 };
 
-/// Applies moves, and notes their jobs. Jobs first (their versions), then images, then counters
-/// from the rows returned.
+/// Applies moves, and remembers their jobs. First raises the jobs' versions, then updates images,
+/// then counts the rows that changed.
 pub(super) async fn apply(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
@@ -186,8 +186,8 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
     Ok(())
 }
 
-/// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a
-/// command, the counters say nothing about the end. The state is the one that
+/// Ends the jobs among `seqs` whose images are all terminal. While images still have to
+/// follow a command, the job does not end, whatever its counters are. The state is the one that
 /// [`JobEvent::Finish`](darkroom_core::job_state::JobEvent::Finish) leads to.
 async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     if seqs.is_empty() {

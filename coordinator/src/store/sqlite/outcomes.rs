@@ -29,8 +29,8 @@ row! {
     }
 }
 
-/// Applies what happened to tasks of a pool. There is no other queue than this process's, so
-/// nothing is handed on.
+/// Applies what happened to tasks of a pool. It dispatches nothing at once, because the queue is in
+/// this process.
 pub(super) async fn settle_images(
     _: &SqliteStore,
     tx: &mut Tx,

@@ -8,8 +8,8 @@ use super::{
 };
 
 impl Images<'_> {
-    /// One walk of an index for each state and stage, merged while they go on, so that little more
-    /// is read than returned, whatever lies between.
+    /// Merges one index scan per state and stage. So it reads little more than it returns, even if
+    /// there are many other images in between.
     pub(super) async fn by_state(&mut self, walk: &StateWalk<'_>) -> Result<Vec<i64>, Error> {
         let StateWalk { states, from, limit } = *walk;
         let stages: i64 =

@@ -1,4 +1,4 @@
-//! How far jobs have come, within a write transaction, which nothing else changes them under.
+//! Jobs within a write transaction. Nothing else can change them meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use super::{
     rows::{job_id, to_json},
 };
 
-/// A job whose images say something of it.
+/// A job with its counters.
 pub(super) struct LockedJob {
     id: JobId,
     tally: (i64, i64, i64),
@@ -20,12 +20,12 @@ impl LockedJob {
         self.id
     }
 
-    /// Images that are done, that are dead, and all.
+    /// The numbers of done images, of dead images, and of all.
     pub(super) fn tally(&self) -> (i64, i64, i64) {
         self.tally
     }
 
-    /// The version is a column of the job, so whoever changes the job raises it.
+    /// Does nothing: a statement that changes the job also raises its version.
     pub(super) fn raise(&mut self) {}
 }
 
@@ -83,7 +83,7 @@ impl LockedJobs {
         self.moved.values().copied().collect()
     }
 
-    /// Nothing of a job is kept elsewhere.
+    /// Does nothing: every change was written at once.
     pub(super) async fn save(&mut self, _: &mut Tx) -> Result<(), Error> {
         Ok(())
     }

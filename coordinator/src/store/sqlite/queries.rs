@@ -47,7 +47,7 @@ pub(super) async fn view(
     Ok((job, around))
 }
 
-/// Every page is quick enough.
+/// SQLite has no quicker way to read a page.
 pub(super) async fn quick_page(
     _: &SqliteStore,
     _: &ImageQuery,

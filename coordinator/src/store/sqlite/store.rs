@@ -41,8 +41,8 @@ impl SqliteStore {
         self.begin_write().await
     }
 
-    /// Commits a change of one job. The answer of a file is not lost on its way, so nobody has to
-    /// ask whether the change was made.
+    /// Commits a change of one job. The answer cannot get lost as it can with a server, so `_made`
+    /// is not needed.
     pub(super) async fn commit_job(
         &self,
         tx: Tx,
@@ -83,7 +83,7 @@ impl SqliteStore {
     }
 }
 
-/// Runs a transaction. The only writer loses against nobody, so once is enough.
+/// Runs a transaction once. There is one writer, so it cannot conflict with another.
 pub(super) async fn retried<T, F: Future<Output = Result<T, Error>>>(
     transaction: impl Fn() -> F,
 ) -> Result<T, Error> {

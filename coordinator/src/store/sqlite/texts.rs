@@ -1,5 +1,5 @@
-//! Embeddings: the one place where their rows change, results of stage `encode`, and telling the
-//! jobs that wait for them.
+//! Embeddings: only this file changes their rows. It writes results of stage `encode`, and marks
+//! the texts in the jobs that wait for them.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub(super) async fn tell(
     Ok(Settled { jobs, ..Settled::default() })
 }
 
-/// Applies an event to those of the texts that it fits. Returns them.
+/// Applies an event to the texts whose state allows it. Returns those texts.
 pub(super) async fn change(
     tx: &mut Tx,
     ids: &[i64],
@@ -63,7 +63,7 @@ pub(super) async fn change(
     Ok(changed.into_iter().map(|text| text.id).collect())
 }
 
-/// Writes texts where they are as they were read.
+/// Writes texts that have not changed since they were read.
 async fn write(tx: &mut Tx, changed: &[JudgedText<'_>]) -> Result<(), Error> {
     if changed.is_empty() {
         return Ok(());
@@ -103,7 +103,7 @@ fn columns(text: &JudgedText<'_>) -> Result<serde_json::Value, Error> {
         to.failures,
         to_json(&to.places)?,
         u8::from(to.suspect),
-        // Prompts have yet to learn of what is settled.
+        // A settled text still has to be spread to its prompts.
         u8::from(!to.state.settled()),
         artifact.map(|artifact| &artifact.key),
         artifact.map(|artifact| artifact.sha256),
@@ -211,7 +211,7 @@ pub(super) async fn revive_of_job(tx: &mut Tx, job: i64) -> Result<(), Error> {
             .fetch_all(&mut **tx)
             .await?;
     revive(tx, &dead).await?;
-    // What another job's retry or submit had encoded meanwhile.
+    // Texts that were encoded meanwhile because another job needed them.
     sqlx::query(
         "UPDATE embeddings SET spread = 0
          WHERE state = 'done' AND id IN
@@ -261,7 +261,7 @@ pub(super) async fn revive_of_images(tx: &mut Tx, chunk: &Chunk) -> Result<(), E
         needed.iter().filter(|(_, of)| of == state).map(|(id, _)| *id).collect()
     };
     revive(tx, &of("dead")).await?;
-    // What was encoded meanwhile is told once more.
+    // Texts that were encoded meanwhile are spread again.
     sqlx::query(
         "UPDATE embeddings SET spread = 0
          WHERE state = 'done' AND id IN (SELECT value FROM json_each(?1))",
