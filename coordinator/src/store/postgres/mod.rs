@@ -25,7 +25,7 @@ macro_rules! bind_rows {
 }
 
 mod block_bits;
-#[expect(clippy::duplicate_mod, reason = "see its own words")]
+#[expect(clippy::duplicate_mod, reason = "compiled once per backend")]
 #[path = "../both/mod.rs"]
 mod both;
 mod dispatch_text;

@@ -72,7 +72,7 @@ impl Unfit {
         }
     }
 
-    /// For a pool's hook, which knows errors of SQL alone.
+    /// For a pool's hook, which can return only SQL errors.
     pub(super) fn into_sql(self) -> sqlx::Error {
         match self {
             Self::Sql(error) => error,
@@ -169,7 +169,7 @@ pub(super) async fn ask(connection: &mut PgConnection) -> Result<Facts, sqlx::Er
     })
 }
 
-/// The server's version, as a number and in words: the first two columns of what it was asked.
+/// The server's version, as a number and as text, from the first two columns of its answer.
 fn version(row: &PgRow) -> Result<(i32, String), sqlx::Error> {
     Ok((row.try_get(0)?, row.try_get(1)?))
 }

@@ -35,7 +35,10 @@ macro_rules! stages_of {
     };
 }
 
-#[cfg_attr(feature = "cluster", expect(clippy::duplicate_mod, reason = "see its own words"))]
+#[cfg_attr(
+    feature = "cluster",
+    expect(clippy::duplicate_mod, reason = "compiled once per backend")
+)]
 #[path = "../both/mod.rs"]
 mod both;
 mod dispatching;
