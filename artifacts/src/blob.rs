@@ -22,7 +22,7 @@ use darkroom_core::{artifact::ArtifactRef, backoff::Backoff, shown::shown_path};
 #[cfg(feature = "cloud")]
 use object_store::signer::Signer;
 use object_store::{
-    ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, local::LocalFileSystem, memory::InMemory, path::Path,
 };
 use tokio::time::{Instant, sleep};
 
@@ -65,17 +65,47 @@ pub(crate) struct Backend {
     pub(crate) name: String,
     /// Bucket or container, if it has one.
     pub(crate) bucket: Option<String>,
-    /// Whether it supports "create only if absent".
-    pub(crate) creates: bool,
-    /// Whether it keeps a media type beside an object, and tells it to who opens a link.
-    pub(crate) keeps_types: bool,
-    /// Whether somebody gave it credentials, or it needs none.
-    pub(crate) has_credentials: bool,
+    pub(crate) creation: Creation,
+    pub(crate) media_types: MediaTypes,
+    pub(crate) credentials: Credentials,
     /// How long failed calls are retried.
     pub(crate) patience: Duration,
     /// Whether it keeps every version of an object, even deleted ones; unknown before the first
     /// check.
     pub(crate) versions: OnceLock<bool>,
+}
+
+/// Whether a store supports "create only if absent".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Creation {
+    /// It refuses to create an object that exists.
+    IfAbsent,
+    /// It always replaces an object, so whether it exists is asked before.
+    Replaces,
+}
+
+impl Creation {
+    /// How to write an object that must not exist yet.
+    pub(crate) fn mode(self) -> PutMode {
+        match self {
+            Self::IfAbsent => PutMode::Create,
+            Self::Replaces => PutMode::Overwrite,
+        }
+    }
+}
+
+/// Whether a store keeps the media type of an object, so that a link shows it in a browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MediaTypes {
+    Kept,
+    Unsupported,
+}
+
+/// Whether a store was configured with credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    GivenOrNotNeeded,
+    Missing,
 }
 
 /// One listed artifact.
@@ -140,9 +170,9 @@ impl ArtifactStore {
             name,
             bucket: None,
             // Creation uses a link, so that an existing file is never replaced.
-            creates: mount.links,
-            keeps_types: false,
-            has_credentials: true,
+            creation: if mount.links { Creation::IfAbsent } else { Creation::Replaces },
+            media_types: MediaTypes::Unsupported,
+            credentials: Credentials::GivenOrNotNeeded,
             patience: PATIENCE,
             versions: OnceLock::new(),
         };
@@ -166,9 +196,9 @@ impl ArtifactStore {
             signer: None,
             name,
             bucket: None,
-            creates: true,
-            keeps_types: true,
-            has_credentials: true,
+            creation: Creation::IfAbsent,
+            media_types: MediaTypes::Kept,
+            credentials: Credentials::GivenOrNotNeeded,
             patience: PATIENCE,
             versions: OnceLock::new(),
         })
@@ -186,9 +216,9 @@ impl ArtifactStore {
             signer,
             name,
             bucket,
-            creates,
-            keeps_types,
-            has_credentials,
+            creation,
+            media_types,
+            credentials,
             patience,
             ..
         } = &*self.backend;
@@ -198,9 +228,9 @@ impl ArtifactStore {
             signer: signer.clone(),
             name: name.clone(),
             bucket: bucket.clone(),
-            creates: *creates,
-            keeps_types: *keeps_types,
-            has_credentials: *has_credentials,
+            creation: *creation,
+            media_types: *media_types,
+            credentials: *credentials,
             patience: *patience,
             versions: OnceLock::new(),
         })

@@ -4,13 +4,13 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use darkroom_core::error::{Code, UserError};
 use object_store::{
-    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path,
+    Error, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult, path::Path,
 };
 use uuid::Uuid;
 
 use crate::{
     answer::{Answer, io_kind, spell},
-    blob::{ArtifactStore, Backend},
+    blob::{ArtifactStore, Backend, Creation, Credentials},
     open::FIELD,
 };
 
@@ -110,8 +110,8 @@ async fn stored_version(backend: &Backend, probe: &Path) -> Result<Option<bool>,
 }
 
 async fn write_kept(backend: &Backend, probe: &Path) -> Result<PutResult, Error> {
-    let mode = if backend.creates { PutMode::Create } else { PutMode::Overwrite };
-    backend.store.put_opts(probe, PutPayload::from(KEPT), PutOptions::from(mode)).await
+    let mode = PutOptions::from(backend.creation.mode());
+    backend.store.put_opts(probe, PutPayload::from(KEPT), mode).await
 }
 
 async fn look_at_kept(backend: &Backend) -> Result<(), UserError> {
@@ -129,7 +129,7 @@ async fn look_at_kept(backend: &Backend) -> Result<(), UserError> {
     if bytes != KEPT {
         return Err(unfaithful(backend));
     }
-    if !backend.creates {
+    if backend.creation == Creation::Replaces {
         // Every write would create a version.
         return Ok(());
     }
@@ -151,11 +151,10 @@ fn unfaithful(backend: &Backend) -> UserError {
 
 async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
     let failed = |step| move |error| explain(backend, step, &error);
-    let mode =
-        || PutOptions::from(if backend.creates { PutMode::Create } else { PutMode::Overwrite });
+    let mode = || PutOptions::from(backend.creation.mode());
     let payload = PutPayload::from(probe.as_ref().to_owned());
     backend.store.put_opts(probe, payload.clone(), mode()).await.map_err(failed(Step::Write))?;
-    if backend.creates {
+    if backend.creation == Creation::IfAbsent {
         match backend.store.put_opts(probe, payload, mode()).await {
             Err(Error::AlreadyExists { .. }) => {}
             Ok(_) => return Err(unconditional(backend)),
@@ -225,7 +224,7 @@ fn explain(backend: &Backend, step: Step, error: &Error) -> UserError {
     {
         return unconditional(backend);
     }
-    if !backend.has_credentials && answer.status.is_none() {
+    if backend.credentials == Credentials::Missing && answer.status.is_none() {
         let what = format!(
             "cannot be reached, or there are no credentials: AWS_ACCESS_KEY_ID is not set and no \
              instance role answers ({said})"

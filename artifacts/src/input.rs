@@ -100,7 +100,7 @@ pub(crate) struct Stored<'a> {
 /// Decodes a picture of ours that may have been saved again.
 ///
 /// # Errors
-/// One sentence, if it is no picture that is read, or something in it is transparent.
+/// One sentence, if it is not a supported picture, or if a part of it is transparent.
 pub(crate) fn stored(bytes: &[u8]) -> Result<Stored<'_>, Error> {
     let (kind, extent) = header_within(bytes, Format::Jpeg.max_edge())?;
     if kind == Kind::WebP && !webp::is_whole(bytes) {
@@ -116,7 +116,7 @@ pub(crate) fn stored(bytes: &[u8]) -> Result<Stored<'_>, Error> {
 /// The EXIF block of a JPEG or WebP.
 ///
 /// # Errors
-/// If it is no picture that is read.
+/// If it is not a supported picture.
 pub(crate) fn exif_of(bytes: &[u8]) -> Result<Option<&[u8]>, Error> {
     Ok(match kind::of(bytes)? {
         Kind::Png => None,

@@ -45,7 +45,7 @@ impl ArtifactStore {
         if !url.contains("://") {
             if let Some((scheme, _)) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) {
                 return Err(wrong(format!(
-                    "artifacts begins with {scheme}: and no //; {ACCEPTED} (a folder of that name as ./{scheme}:…)"
+                    "artifacts begins with {scheme}: but // is missing after it; {ACCEPTED} (write a folder of that name as ./{scheme}:…)"
                 )));
             }
             return folder(FilePath::new(url));

@@ -265,7 +265,7 @@ impl Lost {
 
 /// Watches the disk of the state folder, its artifacts and the working parts. If the farm cannot
 /// store its results, health says "not serving" until it can again. If it has lost a part, health
-/// says so for good.
+/// says "not serving" until it is restarted.
 async fn watch_storage(
     (state, artifacts): (PathBuf, ArtifactStore),
     health: server::Health,

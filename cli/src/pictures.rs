@@ -23,7 +23,7 @@ use crate::failure::{self, Result};
 
 /// Reason of an error: another file has the name.
 const TAKEN: &str = "FILE_EXISTS";
-/// Files with greater numbers are not ours: nobody renders so many.
+/// Files with greater numbers are not ours: nobody renders that many pictures.
 const MOST_PICTURES: u64 = 999_999_999_999;
 /// How many names are tried when others keep taking them.
 const TRIES: u64 = 1000;

@@ -35,7 +35,7 @@ use crate::{
     spool::Prompts,
 };
 
-/// Most notes that are told; a job has a few.
+/// Most notes that are printed. A job usually has a few.
 const MOST_NOTES: usize = 100;
 
 /// A render whose request and folder were checked before any farm was asked.

@@ -42,7 +42,7 @@ pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()>
     let farm = Farm::start(options(args, place)?).await?;
     let told = tell(&farm, place, as_json);
     if let Some(failure) = told.err().filter(|failure| !output::is_closed(failure)) {
-        // The address cannot be printed for whoever started it.
+        // The user would not learn the farm's address.
         let _ = farm.shut_down().await;
         return Err(failure);
     }

@@ -70,7 +70,7 @@ pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) ->
     if !faults.is_empty() {
         let more = faults.len().saturating_sub(MOST_FAULTS);
         if as_json {
-            // The error below is the command's result, whoever reads this line.
+            // A failed write changes nothing: the error below is the command's result.
             let _ = output::json(&json!({"job": args.job, "whole": false, "faults": faults}));
         } else {
             faults.iter().take(MOST_FAULTS).for_each(|fault| output::tell(&shown(fault)));
@@ -90,8 +90,8 @@ pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) ->
     tell(&args.job, &totals, as_json)
 }
 
-/// The most bytes that a manifest of so many images may have: a bounded line for each, and never so
-/// many that they would fill the disk.
+/// The most bytes that a manifest with this number of images may have: a bounded line per image,
+/// and never more than the disk has room for.
 fn most_bytes(file: &File, images: u64) -> Result<u64> {
     let disk = nix::sys::statvfs::fstatvfs(file).map_err(failure::internal)?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());

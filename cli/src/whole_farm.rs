@@ -193,7 +193,7 @@ fn none() -> String {
     "-".to_owned()
 }
 
-/// Prints rows in columns; the first so many are words, the others numbers.
+/// Prints rows in columns. The first `words` columns are words, the others are numbers.
 fn table<const N: usize>(rows: &[[String; N]], words: usize) -> Result<()> {
     for row in rows {
         output::line(&aligned(rows, row, words))?;

@@ -18,7 +18,8 @@ use crate::{
     },
 };
 
-/// Keeps a job's first forecast, if it can be made now: all its stages are served and measured.
+/// Keeps a job's first forecast. It can be made once every stage of the job has a worker with a
+/// measured speed.
 pub(crate) async fn keep<S: Forecasts + Queries + ?Sized>(
     shared: &Shared,
     store: &S,

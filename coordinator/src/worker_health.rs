@@ -1,6 +1,6 @@
 //! Sets workers aside that fail on images that others complete, but never the last worker of a
 //! pool, and tells the queue. The record has the workers that are set aside or must drain. So every
-//! coordinator knows them, and a flushed queue is told again.
+//! coordinator knows them, and can tell the queue again after a flush.
 
 use std::{
     sync::Arc,

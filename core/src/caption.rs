@@ -28,7 +28,7 @@ use space::is_space;
 /// A caption after one round of cleaning. It takes time in proportion to the length of the caption.
 ///
 /// # Errors
-/// [`Error`] if its markup or its references are too complex. Nobody writes such texts.
+/// [`Error`] if its markup or its references are too complex. People do not write such texts.
 pub fn clean(caption: &str) -> Result<String, Error> {
     let mut text = strip(&percent_decoded(caption)).to_lowercase();
     text = text.replace("<person>", "person");
@@ -49,7 +49,7 @@ fn apply(text: String, steps: &[Step]) -> String {
 }
 
 /// `+` becomes a blank and `%41` becomes A. Bytes that are not UTF-8 become U+FFFD. Each run of
-/// ASCII is decoded by itself.
+/// ASCII is decoded in a branch of its own.
 fn percent_decoded(text: &str) -> String {
     let text = text.replace('+', " ");
     if !text.contains('%') {

@@ -97,7 +97,7 @@ impl Code {
     }
 }
 
-/// What [`Code::retry_after`] says of everything that may pass.
+/// The pause that [`Code::retry_after`] returns for every error that may pass.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An error a user can act on, as gRPC and HTTP tell it.

@@ -60,10 +60,10 @@ guards! {
     EndAfterCommands,
     /// A picture is lost in the generation in which that was found, and in no later one.
     LostGeneration,
-    /// Of an image's attempts, the latest are kept and no more.
+    /// Only the latest attempts of an image are kept.
     AttemptsBounded,
     // Submits.
-    /// What is remembered of a job is read when all of its prompts have come.
+    /// A job's facts are cached only after all its prompts have come.
     PlanWhole,
     /// A request id stands for one job.
     RequestIdOnce,

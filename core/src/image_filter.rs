@@ -13,14 +13,14 @@ pub const MAX_CODES: usize = 100;
 /// Longest error code, in characters.
 pub const MAX_CODE: usize = 64;
 
-/// Images of a job. An image is meant if every condition that is given holds.
+/// Selects images of a job. An image is selected if it meets every given condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFilter {
     /// In order, without overlap; empty: every index.
     ranges: Vec<Range<u64>>,
     /// Empty: any.
     states: BTreeSet<ImageState>,
-    /// Empty: any, and none.
+    /// Images with any of these codes; if empty, images with any code or without one.
     codes: BTreeSet<String>,
     prompts: PromptFilter,
 }
@@ -36,7 +36,7 @@ pub struct Window {
 
 impl ImageFilter {
     /// A filter over index ranges (first and last, both included), states, error codes and prompts.
-    /// What is empty sets no condition.
+    /// An empty field sets no condition.
     ///
     /// # Errors
     /// The field (`ranges[0].first`, `error_codes`) that breaks a limit.
@@ -127,7 +127,7 @@ impl ImageFilter {
         &self.states
     }
 
-    /// The error codes that are meant; empty: any, and none.
+    /// The accepted error codes; if empty, any code or none.
     #[must_use]
     pub fn codes(&self) -> &BTreeSet<String> {
         &self.codes

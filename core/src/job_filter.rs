@@ -30,7 +30,7 @@ pub enum Verdict {
 impl JobFilter {
     /// Jobs that have all of `labels` with these values, whose name contains `name` in any case,
     /// and of which the name, or the text or custom id of a prompt, contains `text` in any case.
-    /// What is empty or blank accepts every job.
+    /// An empty or blank field accepts every job.
     ///
     /// # Errors
     /// The field (`labels`, `name` or `text`) whose limits are exceeded: those of a job's labels

@@ -35,11 +35,11 @@ pub struct Naming {
 /// A client's own names for a prompt, as they came.
 #[derive(Clone, Debug, Default)]
 pub struct NamingRequest<'a> {
-    /// Blank is none.
+    /// Blank means none.
     pub custom_id: &'a str,
     /// Labels by key.
     pub labels: BTreeMap<String, String>,
-    /// 0 is none.
+    /// 0 means none.
     pub line: u64,
 }
 

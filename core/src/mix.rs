@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{id::StageName, settings::Settings};
 
-/// What the images with settings of their own come to; the others of the job have the job's. It
+/// The sums over images with settings of their own; the others use the job's settings. It
 /// grows with the number of stages, not with the number of settings. Empty: no image has its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mix {
@@ -24,7 +24,7 @@ struct StageSum {
     passes: f64,
 }
 
-/// What a job's images come to in one stage.
+/// The sums over a job's images in one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageLoad {
     /// The stage.

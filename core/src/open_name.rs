@@ -1,5 +1,5 @@
 //! Names of a list that grows: other processes of the farm may be newer, and send names that this
-//! version does not know. Such a name is kept as it came, never refused.
+//! version does not know. Such a name is kept unchanged, never refused.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use std::fmt;
 pub struct OtherName(pub(crate) String);
 
 impl OtherName {
-    /// The name as it came.
+    /// The received name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::UserError, extent::Extent};
 
-/// JPEG quality where none is asked for.
+/// Default quality of JPEG.
 pub const DEFAULT_QUALITY: u8 = 90;
 /// Highest compression level of a PNG.
 pub const MAX_LEVEL: u8 = 9;

@@ -13,7 +13,7 @@ pub const FAILURES_IN_FEW_PLACES: u32 = 5;
 /// Failures that end an image at any places, so that retries are bounded.
 pub const MOST_FAILURES: u32 = 10;
 
-/// How often a task is spared a death that its host caused. After that such a death counts like a
+/// How many deaths of its host do not count against a task. After that such a death counts like a
 /// worker's.
 pub const MOST_SPARED: u32 = 10;
 /// Largest limit of deaths that a farm may set.

@@ -2,9 +2,9 @@
 //! picture's recipe and the renderer hold.
 //!
 //! A new setting is a field here and in [`StageRequest`], with its check in `apply`. The wire
-//! (`proto`), `cascade.toml` (`cascade/stage.rs`) and the command line each name it once more.
-//! Where a value is hashed, the compiler demands the new field: no value in a digest is filled in
-//! with a default.
+//! (`proto`), `cascade.toml` (`cascade/stage.rs`) and the command line each name it too. The code
+//! that hashes settings does not compile without the new field, because a digest never uses a
+//! default.
 
 mod guidance;
 mod limits;
@@ -67,7 +67,7 @@ pub struct Sampling {
     pub cache_interval: u32,
 }
 
-/// Checks one value of a request as far as it needs no stage: a name must be known, a number must
+/// The checks of one value of a request that need no stage: a name must be known, a number must
 /// be one that some stage takes. `path` names a key's field.
 ///
 /// # Errors
@@ -103,8 +103,8 @@ pub(crate) struct ScheduleLengths {
 }
 
 impl Sampling {
-    /// A sampler and a number of steps, nothing else: no guidance, no noise level, and everything
-    /// else as in the stage's files.
+    /// Only a sampler and a number of steps. There is no guidance and no noise level; all other
+    /// values come from the stage's files.
     #[must_use]
     pub fn plain(sampler: Sampler, steps: u32) -> Self {
         Self {
@@ -411,7 +411,7 @@ impl Sampling {
     /// those are known.
     ///
     /// # Errors
-    /// The first value that lies beyond its schedule.
+    /// The first value that is outside its schedule.
     pub(crate) fn check_schedules(
         &self,
         lengths: ScheduleLengths,

@@ -148,7 +148,7 @@ impl Settings {
         Ok(Self { start: course.start, fit, output, stages })
     }
 
-    /// Takes over what is asked of the stages of the course.
+    /// Applies the requested values to the stages that run.
     pub(crate) fn lay(
         &mut self,
         course: &Course<'_>,
@@ -183,7 +183,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Every stage runs a step at least, and the file format holds the picture.
+    /// Checks that every stage runs at least one step, and that the file format supports the
+    /// picture's size.
     pub(crate) fn check_whole(&self) -> Result<(), UserError> {
         self.stages.iter().try_for_each(|stage| stage.sampling.check_steps_left(&stage.stage))?;
         self.output.check_extent("settings.output.format", self.extent())

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::WorkerId;
 
-/// How many such images it takes to set a worker aside.
+/// The number of such images after which a worker is set aside.
 pub const IMAGES: u64 = 3;
 /// The failures must lie within this many seconds.
 pub const WINDOW_SECONDS: u64 = 900;

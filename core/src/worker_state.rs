@@ -1,4 +1,4 @@
-//! What a worker does now, as it and the farm say it.
+//! What a worker does now, in the words of the worker and the farm.
 
 use crate::open_name::open_names;
 
@@ -7,7 +7,7 @@ open_names! {
     WorkerState {
         /// It takes tasks.
         Working = "working",
-        /// It takes nothing new, finishes what it holds, and leaves.
+        /// It takes no new tasks, finishes its own, and leaves.
         Draining = "draining",
         /// It gets no tasks for some time.
         SetAside = "set aside",

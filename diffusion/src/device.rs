@@ -394,7 +394,8 @@ mod native {
         let mut device: c_int = 0;
         let mut text = [0_u8; 256];
         // SAFETY: the driver's documentation gives its functions these types. The number and the
-        // text outlive the calls, and the driver writes at most as many bytes as it is told.
+        // text outlive the calls, and the driver writes at most the number of bytes that it is
+        // given.
         unsafe {
             let init: unsafe extern "C" fn(c_uint) -> c_int = std::mem::transmute(init);
             let get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int = std::mem::transmute(get);

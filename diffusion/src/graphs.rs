@@ -68,7 +68,7 @@ struct State {
     /// In order of use; the last one was used most recently.
     kept: Vec<Recorded>,
     counted: Vec<(Shape, usize)>,
-    /// Why no more are made.
+    /// Why the model makes no further recordings.
     given_up: Option<String>,
 }
 

@@ -91,9 +91,12 @@ fn fill(prompt: &mut Prompt, json: &str, options: &Options) -> Result<(), String
             name if options.labels.names(name) => add_label(prompt, key, value)?,
             "negative" => prompt.negative = string("negative", value)?,
             "images" => {
-                prompt.images =
-                    number("images", value, "1 to 10000, or 0 or null for the job's number")?
-                        .unwrap_or(0)
+                prompt.images = number(
+                    "images",
+                    value,
+                    "1 to 10000, or 0 or null to use the job's number of images",
+                )?
+                .unwrap_or(0)
             }
             "seed" => prompt.seed = number("seed", value, "0 to 18446744073709551615, or null")?,
             "style" => prompt.style = string("style", value)?,

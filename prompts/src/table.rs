@@ -302,7 +302,7 @@ fn prompt_column(
 /// that occurs.
 fn separator(header: &str, format: Format, options: &Options) -> u8 {
     let order = match format {
-        // A requested format decides.
+        // If the user named the format, its separator is used.
         Format::Tsv if options.format.is_some() => return b'\t',
         Format::Tsv => ['\t', ',', ';', '|'],
         _ => [',', '\t', ';', '|'],

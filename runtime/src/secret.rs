@@ -25,7 +25,7 @@ impl SecretUrl {
         &self.url
     }
 
-    /// Whether whoever sees the value that was given sees a password: it is not in a file, but
+    /// Whether the given value itself contains a password: it is not in a file, but
     /// behind the user, or in the query.
     #[must_use]
     pub fn shows_password(&self) -> bool {

@@ -6,8 +6,8 @@
 //! only while the lock is held.
 //!
 //! The folder is its owner's alone (0700, its files 0600): it holds prompts and pictures, and
-//! whoever can open the lock can hold it. A folder of somebody else is refused, since they could
-//! change the record, or lead a client to a farm of theirs.
+//! anyone who can open the lock file could lock it. A folder of somebody else is refused, since
+//! they could change the record, or lead a client to a farm of theirs.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -147,8 +147,9 @@ impl StateDir {
     /// Creates the folder if it does not exist, closes it to other users, and takes its lock.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if it belongs to another user, [`Error::InUse`] if another farm runs on it, [`Error::NoLocks`] if that cannot be found out,
-    /// [`Error::Full`] if its disk is full, [`Error::Io`] if it cannot be created or written.
+    /// [`Error::Foreign`] if it belongs to another user, [`Error::InUse`] if another farm runs on
+    /// it, [`Error::NoLocks`] if that cannot be found out, [`Error::Full`] if its disk is full,
+    /// [`Error::Io`] if it cannot be created or written.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         make(path)?;

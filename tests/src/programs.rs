@@ -2,8 +2,8 @@
 //! that join them.
 //!
 //! [`processes`](crate::processes) starts farms for tests with it, `darkroom-chaos` the farm that
-//! it breaks, and `darkroom-bench` the farm that it measures. Each of them says which servers a
-//! process is told of: the real ones, or a proxy before each. `tools/farm.sh`, which users run,
+//! it breaks, and `darkroom-bench` the farm that it measures. Each of them chooses the servers that
+//! a process gets: the real ones, or a proxy in front of each. `tools/farm.sh`, which users run,
 //! starts its own.
 
 use std::{
@@ -21,7 +21,7 @@ use tonic_health::pb::{
 /// Longest time for an answer about health.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What every process of a farm is told.
+/// The settings of every process of a farm.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// URL of the queue.
@@ -32,7 +32,7 @@ pub struct Told {
     pub environment: Vec<(String, String)>,
 }
 
-/// What a coordinator is told beside that.
+/// The further settings of a coordinator.
 #[derive(Clone, Debug)]
 pub struct CoordinatorStart<'a> {
     /// URL of the record.
@@ -52,7 +52,7 @@ pub enum Cascade {
     Folder(PathBuf),
 }
 
-/// What a worker or an encoder is told beside that.
+/// The further settings of a worker or an encoder.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberStart<'a> {
     /// Address of a coordinator.
@@ -145,8 +145,8 @@ pub fn answers(process: &mut Process, port: u16) -> bool {
     process.comes_to("answering", || health(port, "").is_some())
 }
 
-/// What gRPC health on this port of loopback says of a service, or with an empty name of the
-/// process; nothing while nobody answers.
+/// The answer of gRPC health on this port of loopback about a service, or about the process if the
+/// name is empty. `None` while nobody answers.
 ///
 /// # Panics
 /// When no thread can be started.

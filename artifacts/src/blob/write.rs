@@ -17,7 +17,7 @@ use object_store::{
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::{ArtifactStore, CHUNK, Failure, PARALLEL, path};
+use super::{ArtifactStore, CHUNK, Creation, Failure, MediaTypes, PARALLEL, path};
 use crate::error::Error;
 
 /// A body of up to this many bytes is sent quickly on any line.
@@ -59,7 +59,7 @@ impl ArtifactStore {
 
     /// A picture has the media type of its format, where the store keeps one.
     fn options(&self, key: &str, mode: PutMode) -> PutOptions {
-        let format = Format::of_key(key).filter(|_| self.backend.keeps_types);
+        let format = Format::of_key(key).filter(|_| self.backend.media_types == MediaTypes::Kept);
         let attributes = format.map_or_else(Attributes::new, |format| {
             [(Attribute::ContentType, format.content_type())].into_iter().collect()
         });
@@ -75,7 +75,7 @@ impl ArtifactStore {
     ) -> Result<bool, Failure> {
         let mode = if !stands(Guard::CreatedOnce) {
             PutMode::Overwrite
-        } else if self.backend.creates {
+        } else if self.backend.creation == Creation::IfAbsent {
             PutMode::Create
         } else {
             match self.store().head(path).await {

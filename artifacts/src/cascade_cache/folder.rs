@@ -149,7 +149,7 @@ pub(super) fn write_record(folder: &Path, record: &Record) -> io::Result<()> {
     named
 }
 
-/// What a task on files came to.
+/// The result of a task on files.
 pub(super) async fn joined<T>(
     task: tokio::task::JoinHandle<Result<T, UserError>>,
 ) -> Result<T, UserError> {

@@ -16,7 +16,7 @@ use url::Url;
 use super::{Options, refusal::wrong};
 use crate::{
     answer::Answer,
-    blob::{ArtifactStore, Backend},
+    blob::{ArtifactStore, Backend, Creation, Credentials, MediaTypes},
 };
 
 /// Opens the store at a URL with one of the three schemes.
@@ -124,10 +124,15 @@ fn s3(url: &Url, options: &Options) -> Result<ArtifactStore, UserError> {
         bucket: bucket(url)?,
         prefix: prefix(url)?,
         name: name(url, &at),
-        creates: settings
-            .get(&["aws_conditional_put"])
-            .is_none_or(|value| value.trim() != "disabled"),
-        has_credentials: settings.get(&given).is_some() || settings.is_set(&["aws_skip_signature"]),
+        creation: match settings.get(&["aws_conditional_put"]).map(str::trim) {
+            Some("disabled") => Creation::Replaces,
+            _ => Creation::IfAbsent,
+        },
+        credentials: if settings.get(&given).is_some() || settings.is_set(&["aws_skip_signature"]) {
+            Credentials::GivenOrNotNeeded
+        } else {
+            Credentials::Missing
+        },
     };
     let builder = settings
         .apply(AmazonS3Builder::new(), |builder, key, value| builder.with_config(key, value));
@@ -186,14 +191,15 @@ struct Place {
     bucket: String,
     prefix: Path,
     name: String,
-    creates: bool,
-    has_credentials: bool,
+    creation: Creation,
+    credentials: Credentials,
 }
 
 impl Place {
     fn new(url: &Url, at: &str) -> Result<Self, UserError> {
         let (bucket, prefix, name) = (bucket(url)?, prefix(url)?, name(url, at));
-        Ok(Self { bucket, prefix, name, creates: true, has_credentials: true })
+        let (creation, credentials) = (Creation::IfAbsent, Credentials::GivenOrNotNeeded);
+        Ok(Self { bucket, prefix, name, creation, credentials })
     }
 
     fn store(self, store: impl ObjectStore + Signer, options: &Options) -> ArtifactStore {
@@ -204,9 +210,9 @@ impl Place {
             signer: Some(store),
             name: self.name,
             bucket: Some(self.bucket),
-            creates: self.creates,
-            keeps_types: true,
-            has_credentials: self.has_credentials,
+            creation: self.creation,
+            media_types: MediaTypes::Kept,
+            credentials: self.credentials,
             patience: options.patience,
             versions: OnceLock::new(),
         })

@@ -57,9 +57,9 @@ fn the_urls_endpoint_wins_over_the_environments() {
 fn what_is_wrong_with_a_url_is_said_without_repeating_secrets() {
     for (url, part) in [
         ("", "accepted: a folder"),
-        ("s3:bucket", "begins with s3: and no //"),
-        ("GS:/bucket/prefix", "begins with GS: and no //"),
-        ("file:/tmp/artifacts", "begins with file: and no //"),
+        ("s3:bucket", "begins with s3: but // is missing"),
+        ("GS:/bucket/prefix", "begins with GS: but // is missing"),
+        ("file:/tmp/artifacts", "begins with file: but // is missing"),
         ("ftp://host/x", "ftp://; accepted"),
         ("s3:///prefix", "names no bucket"),
         ("file://host/x", "file:///path"),

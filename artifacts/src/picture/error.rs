@@ -29,7 +29,7 @@ pub enum Error {
     /// The format refuses it.
     #[error("{0}: {1}")]
     Codec(Format, String),
-    /// The file is none that is read.
+    /// The file is not a supported picture.
     #[error("the file {0}")]
     File(#[from] input::Error),
 }

@@ -1,6 +1,6 @@
 //! The text of JPEGs and WebPs: an EXIF block that is written and read here.
 //!
-//! What `rerender` needs is JSON in the MakerNote, the place that EXIF gives to whoever makes a
+//! What `rerender` needs is JSON in the MakerNote, the field that EXIF reserves for the maker of a
 //! file. The line for people is in the UserComment, where other programs show it. Programs that
 //! know neither copy the block as it is. Together it has at most [`MAX_BYTES`], so that one segment
 //! of a JPEG holds it; the line for people is cut where there is no room, and says so.
@@ -79,7 +79,7 @@ fn note(text: &[(String, String)]) -> Vec<u8> {
     note
 }
 
-/// The line for people in UTF-16, of at most so many units.
+/// The readable line in UTF-16, cut to this many units.
 fn comment(line: &str, units: usize) -> Vec<u8> {
     if line.is_empty() {
         return Vec::new();

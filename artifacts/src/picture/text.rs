@@ -1,10 +1,10 @@
-//! The text that is read out of a picture: ours, each keyword's first, within bounds.
+//! Reads our text from a picture: the first value of each keyword, up to a maximum length.
 
 use super::Error;
 
 /// Most bytes of all text of ours, inflated.
 const MAX_TEXT: usize = 1 << 20;
-/// Keywords of text that is read; the rest may be as long as it likes and is left alone.
+/// The keywords that are read. Other text is ignored, however long it is.
 const OURS: &str = "darkroom.";
 const FOR_PEOPLE: &str = "parameters";
 

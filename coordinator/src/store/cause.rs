@@ -16,7 +16,7 @@ use darkroom_queue::task::{Outcome, PoolId, Subject, TaskKey, TaskResult};
 use super::{
     attempt::{AttemptOutcome, Ended},
     change::{LastError, TextEnd},
-    records::{Committed, Death, Dispatched, Fate, Release, Report},
+    records::{Committed, Death, Dispatched, Fate, Onward, Release, Report},
 };
 
 /// A failure that counts against its task.
@@ -202,12 +202,23 @@ fn of_result(result: &TaskResult) -> Option<Ended<'_>> {
     })
 }
 
-/// Identity of a task in the record of deaths that did not count. Every retry begins anew.
+/// Identity of a task in the record of deaths that did not count. Every retry starts counting from
+/// zero.
 pub(super) fn death_key(pool: &PoolId, key: &TaskKey) -> String {
     match key.subject {
         Subject::Image(id) => format!("{}/{}/{}", id.job, id.index, key.generation),
         Subject::Text(text) => format!("{}/{text}", pool.digest),
     }
+}
+
+/// What happened to tasks of a pool, in one transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Bulk<'a> {
+    pub(super) pool: &'a PoolId,
+    pub(super) causes: &'a [Cause<'a>],
+    /// Where tasks may be handed on at once; only Postgres does it.
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "SQLite hands nothing on"))]
+    pub(super) onward: &'a [Onward],
 }
 
 /// The combined effect of causes.

@@ -80,12 +80,14 @@ impl Move {
     }
 }
 
+/// (job, idx) of the images that were as expected and changed.
+pub(super) type Applied = HashSet<(i64, i64)>;
+
 /// The tasks of cancelled images that were dispatched, with the positions of their stages.
-/// `applied` has (job, idx) of the rows that changed.
 pub(super) fn withdrawn(
     job: JobId,
     moves: &[Move],
-    applied: &HashSet<(i64, i64)>,
+    applied: &Applied,
 ) -> Result<Vec<(usize, TaskKey)>, Error> {
     let cancelled = moves.iter().filter(|one| {
         one.from.state == ImageState::Dispatched

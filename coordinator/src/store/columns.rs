@@ -1,15 +1,15 @@
 //! Converts between columns and the domain's types, for values that have the same form in both
 //! databases.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{fmt::Display, str::FromStr};
 
 use darkroom_core::{
-    id::{StageName, WorkerId},
+    id::StageName,
     text_state::{Outlook, TextState, outlook},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Error, worker_health::Aside};
+use super::Error;
 
 /// Reads a number that must be within the type's range.
 pub(super) fn number<T: TryFrom<i64>>(value: impl Into<i64>) -> Result<T, Error> {
@@ -58,13 +58,4 @@ pub(super) fn outlook_of(states: [Option<&str>; 3]) -> Result<Outlook, Error> {
     let states: Vec<TextState> =
         states.into_iter().flatten().map(parse).collect::<Result<_, _>>()?;
     Ok(outlook(states))
-}
-
-/// Columns of a worker that is set aside: its id, the end and the remaining time in milliseconds,
-/// and the reason.
-pub(super) type AsideRow = (String, i64, i64, String);
-
-pub(super) fn aside((worker, until_ms, left_ms, reason): AsideRow) -> Aside {
-    let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
-    Aside { worker: WorkerId(worker), until_ms, left, reason }
 }

@@ -52,8 +52,7 @@ impl Runs {
     }
 
     /// Adds the part of a run from `start` up to, but not including, `end`.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn push_within(&mut self, run: MapRun, (start, end): (u64, u64)) {
+    fn push_within(&mut self, run: MapRun, (start, end): (u64, u64)) {
         let first = run.first.max(start);
         let behind = (run.first + run.count).min(end);
         self.push(MapRun { first, count: behind.saturating_sub(first), ..run });
@@ -68,14 +67,20 @@ impl Runs {
     }
 }
 
-/// Runs of images that come in any order.
-pub(super) fn of_images(mut images: Vec<(u64, ImageState, usize)>) -> Vec<MapRun> {
-    images.sort_unstable_by_key(|(idx, ..)| *idx);
-    let mut runs = Runs::default();
-    for (first, state, stage) in images {
-        runs.push(MapRun { first, count: 1, state, stage });
+/// The parts of runs within a range, joined. The runs may come in any order.
+pub(super) fn joined(mut runs: Vec<MapRun>, range: (u64, u64)) -> Vec<MapRun> {
+    runs.sort_unstable_by_key(|run| run.first);
+    let mut joined = Runs::default();
+    for run in runs {
+        joined.push_within(run, range);
     }
-    runs.into_vec()
+    joined.into_vec()
+}
+
+/// Runs of images that come in any order.
+pub(super) fn of_images(images: Vec<(u64, ImageState, usize)>) -> Vec<MapRun> {
+    let run = |(first, state, stage)| MapRun { first, count: 1, state, stage };
+    joined(images.into_iter().map(run).collect(), (0, u64::MAX))
 }
 
 #[cfg(test)]
@@ -105,15 +110,10 @@ mod tests {
         assert_eq!(runs, expected, "waiting and done images have no stage");
     }
 
-    #[cfg(feature = "cluster")]
     #[test]
     fn what_lies_outside_is_cut_off() {
-        let mut runs = Runs::default();
-        for first in [0, 256, 512, 768] {
-            let run = MapRun { first, count: 256, state: ImageState::Done, stage: 1 };
-            runs.push_within(run, (300, 600));
-        }
+        let run = |first| MapRun { first, count: 256, state: ImageState::Done, stage: 1 };
         let expected = MapRun { first: 300, count: 300, state: ImageState::Done, stage: 0 };
-        assert_eq!(runs.into_vec(), [expected]);
+        assert_eq!(joined([512, 0, 768, 256].map(run).to_vec(), (300, 600)), [expected]);
     }
 }

@@ -30,7 +30,7 @@ impl<'a> JudgedText<'a> {
         Self { id, to: from.clone(), from, end: None }
     }
 
-    /// Its embedding, if it has one now.
+    /// Its embedding, if this bulk brought one.
     pub(super) fn encoded(&self) -> Option<(&'a ArtifactRef, &'a [String])> {
         match self.end {
             Some(TextEnd::Encoded { artifact, notes }) => Some((artifact, notes)),
@@ -38,7 +38,7 @@ impl<'a> JudgedText<'a> {
         }
     }
 
-    /// Code and sentence of its failure, if it failed now.
+    /// Code and message of its failure, if this bulk made it fail.
     pub(super) fn failure(&self) -> Option<(&'a str, &'a str)> {
         match self.end {
             Some(TextEnd::Failed { code, message }) => Some((code.name(), message)),

@@ -18,8 +18,17 @@ pub(super) struct Missing {
     lost: BTreeSet<i64>,
     /// Images that wait for their texts again.
     waiting: BTreeSet<ImageId>,
-    /// Outputs to remove: job, index, first stage.
-    stale: Vec<(i64, i64, usize)>,
+    /// Outputs to remove.
+    stale: Vec<StaleOutputs>,
+}
+
+/// Outputs of an image that are no longer valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StaleOutputs {
+    pub(super) job: i64,
+    pub(super) idx: i64,
+    /// The first stage whose output is stale; those of later stages are too.
+    pub(super) first_stage: usize,
 }
 
 /// The missing inputs of these causes: images, each with a key. Usually empty.
@@ -57,13 +66,13 @@ impl Missing {
         self.texts.contains_key(&(image, key.to_owned())).then_some(Producer::Encoder)
     }
 
-    /// Records that the image goes back to the producer. `row`: its job and index; `stage`: its new
+    /// Records that the image goes back to the producer. `(job, idx)` is its row, `stage` its new
     /// stage.
     pub(super) fn rewind(
         &mut self,
         producer: Producer,
         (image, key): (ImageId, &str),
-        row: (i64, i64),
+        (job, idx): (i64, i64),
         stage: usize,
     ) {
         match producer {
@@ -71,7 +80,9 @@ impl Missing {
                 self.lost.extend(self.texts.get(&(image, key.to_owned())).into_iter().flatten());
                 self.waiting.insert(image);
             }
-            Producer::StageBefore => self.stale.push((row.0, row.1, stage)),
+            Producer::StageBefore => {
+                self.stale.push(StaleOutputs { job, idx, first_stage: stage });
+            }
         }
     }
 
@@ -85,8 +96,8 @@ impl Missing {
         self.waiting.iter()
     }
 
-    /// Outputs to remove: job, index, first stage.
-    pub(super) fn stale(&self) -> &[(i64, i64, usize)] {
+    /// Outputs to remove.
+    pub(super) fn stale(&self) -> &[StaleOutputs] {
         &self.stale
     }
 }

@@ -80,7 +80,6 @@ impl<T> Store for T where
         + Following
         + Commands
         + ImageCommands
-        + ImageCommands
         + Limiting
         + Forecasts
         + History

@@ -1,11 +1,11 @@
-//! Structs that are made of a row of an answer. (sqlx's own derive would build `syn` and a crate of
-//! macros into every program.)
+//! Structs that are read from a row. (sqlx's own derive would build `syn` and a crate of macros
+//! into every program.)
 
-/// Declares a struct and makes it of a row, whatever the database: each field of the column of that
-/// name. A field `..name` takes columns itself, as a row of its own; `=name` is no column, and
-/// begins as its type's default. Every field ends with a comma.
+/// Declares a struct and reads it from a row of any database. Each field is the column with its
+/// name. A field `..name` is another struct that reads columns of the same row. A field `=name` is
+/// not a column and starts with its type's default. Every field ends with a comma.
 ///
-/// Errors are sqlx's: a column that is not there, or that holds another type.
+/// Errors are sqlx's: a missing column, or a column with another type.
 macro_rules! row {
     (
         $(#[$meta:meta])*

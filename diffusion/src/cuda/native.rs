@@ -288,7 +288,7 @@ impl RecorderHandle {
 
 impl Drop for RecorderHandle {
     fn drop(&mut self) {
-        // SAFETY: the object was made by the shim and is used no more.
+        // SAFETY: the object was made by the shim and is not used again.
         unsafe { (self.shim.recorder_drop)(self.object.as_ptr()) }
     }
 }
@@ -342,7 +342,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if let Some(object) = self.object.take() {
-            // SAFETY: the object is used no more.
+            // SAFETY: the object is not used again.
             unsafe { (self.shim.abandon)(object.as_ptr()) }
         }
     }
@@ -367,7 +367,7 @@ impl RecordingHandle {
 impl Drop for RecordingHandle {
     fn drop(&mut self) {
         let _alone = super::alone();
-        // SAFETY: the object was made by the shim and is used no more.
+        // SAFETY: the object was made by the shim and is not used again.
         unsafe { (self.shim.recording_drop)(self.object.as_ptr()) }
     }
 }

@@ -135,9 +135,9 @@ fn read(file: &std::fs::File, path: &Path, bytes: &mut [u8], at: u64) -> Result<
     })
 }
 
-/// Copies a piece's bytes, of a tensor with this shape and kind, into a tensor on any device, and
-/// converts them. On the CPU it copies directly: a copy in between would leave holes of its size in
-/// the heap, between the weights.
+/// Copies bytes into a tensor on any device, and converts them. `shape` and `kind` describe the
+/// bytes. On the CPU there is no intermediate copy, because freeing those copies would fragment the
+/// heap between the weights.
 pub(super) fn copy_into(place: &mut Tensor, bytes: &[u8], shape: &[i64], kind: Kind) -> Torch<()> {
     let is_aligned = (bytes.as_ptr() as usize).is_multiple_of(kind.elt_size_in_bytes());
     if is_aligned && place.device() == Device::Cpu {

@@ -153,7 +153,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The number format in a file's name, as a variant's name.
+/// The number format that a variant's file name contains, e.g. `fp16`.
 fn format_in(file: &str) -> String {
     let lower = file.to_lowercase();
     let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric());

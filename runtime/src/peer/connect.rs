@@ -67,8 +67,8 @@ pub(super) struct Connector {
     heard: Heard,
 }
 
-/// The alert that ended the latest connection. A call that waits for a connection is told only
-/// that it closed, so whoever reads the stream writes the reason here. Clones share it.
+/// The alert that ended the latest connection. A call that waits for a connection learns only
+/// that it closed, so the reader of the stream stores the reason here. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Heard(Arc<Mutex<Option<Fault>>>);
 

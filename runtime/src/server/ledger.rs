@@ -1,8 +1,8 @@
 //! An amount that many calls share. No call knows in advance how much it will need.
 //!
 //! Calls that each hold a part and wait for more could block each other for ever. So the oldest
-//! call that holds anything is never refused. The total may be exceeded by what this one call
-//! takes, and by no more.
+//! call that holds anything is never refused. The total may be exceeded only by what this one call
+//! takes.
 //!
 //! Nobody waits for a call that is [late](super::pace): among the late calls, the one that holds
 //! most is asked to give way.

@@ -388,8 +388,8 @@ async fn large_messages_share_one_budget_and_small_calls_go_on() {
         let mut client = server.client().await;
         calls.push(tokio::spawn(async move { client.encode(text(MIB)).await }));
     }
-    // Seven of them fill the budget, or eight if the first came last. The others wait and are then
-    // told to try again.
+    // Seven or eight of them fit into the budget, depending on their order. The others wait and are
+    // then told to try again.
     let inside = || server.gate.inside.load(Ordering::SeqCst);
     let refused = || calls.iter().filter(|call| call.is_finished()).count();
     eventually(|| inside() + refused() == 12).await;

@@ -72,7 +72,7 @@ fn a_farm_over_tls_renders_and_takes_a_new_certificate_while_it_runs() {
     refused.refused(3, &["speaks TLS", "https://"]);
     assert!(farm.log().contains("expires soon"), "two days are left: {}", farm.log());
 
-    // What cannot be used is told once, and changes nothing.
+    // An unusable certificate is reported once, and changes nothing.
     fs::write(folder.path().join("server.pem"), "no certificate").expect("written");
     let tells = || farm.log().matches("cannot be used").count();
     eventually("the farm says so", || (tells() == 1).then_some(()));

@@ -1,4 +1,4 @@
-//! What became of the attempts at an image.
+//! The outcomes of the attempts at an image.
 
 use async_trait::async_trait;
 use darkroom_core::{
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::store::{
     attempt::{Attempt, AttemptRow, KEPT, NewAttempt, in_order},
+    missing::StaleOutputs,
     roles::Attempts,
 };
 
@@ -54,7 +55,7 @@ impl Attempts for Record {
     }
 }
 
-/// Writes what went otherwise than well, and forgets what is too old; the images' jobs are locked.
+/// Writes unsuccessful attempts, and deletes those that are too old. The images' jobs are locked.
 pub(in super::super) async fn write(tx: &mut Tx, attempts: &[NewAttempt<'_>]) -> Result<(), Error> {
     if attempts.is_empty() {
         return Ok(());
@@ -100,7 +101,7 @@ pub(in super::super) async fn write(tx: &mut Tx, attempts: &[NewAttempt<'_>]) ->
     prune(tx, &many).await
 }
 
-/// Forgets all but the latest attempts of images.
+/// Deletes all but the latest attempts of images.
 async fn prune(tx: &mut Tx, images: &[(i64, i64)]) -> Result<(), Error> {
     if images.is_empty() || !stands(Guard::AttemptsBounded) {
         return Ok(());
@@ -128,11 +129,10 @@ async fn prune(tx: &mut Tx, images: &[(i64, i64)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Remembers the attempts whose outputs, each from a stage of an image on, are about to be
-/// forgotten.
+/// Keeps stale outputs as attempts before their rows are deleted.
 pub(in super::super) async fn keep_outputs(
     tx: &mut Tx,
-    stale: &[(i64, i64, usize)],
+    stale: &[StaleOutputs],
 ) -> Result<(), Error> {
     let kept = sqlx::query(sql!(
         sqlite:
@@ -155,9 +155,9 @@ pub(in super::super) async fn keep_outputs(
              WHERE o.dispatch IS NOT NULL
              ON CONFLICT (job, idx, dispatch) DO NOTHING",
     ));
-    bind_rows!(kept, stale, |(job, idx, stage)| *job, *idx, column(*stage))
+    bind_rows!(kept, stale, |outputs| outputs.job, outputs.idx, column(outputs.first_stage))
         .execute(&mut **tx)
         .await?;
-    let images: Vec<_> = stale.iter().map(|(job, idx, _)| (*job, *idx)).collect();
+    let images: Vec<_> = stale.iter().map(|outputs| (outputs.job, outputs.idx)).collect();
     prune(tx, &images).await
 }

@@ -71,7 +71,7 @@ impl Commands for Record {
             let next = transition(state, JobEvent::Retry)?;
             let (limits, now_ms) = limiting::read(&mut tx, seq).await?;
             let deadline = after_retry(job, limits, deadline, now_ms)?;
-            // A retry during a cancel simply turns the rows' following round.
+            // After a retry during a cancel, the rows follow the retry instead.
             sqlx::query(guard::text(
                 Guard::JobExpected,
                 sql!(
@@ -111,7 +111,7 @@ impl Commands for Record {
 }
 
 impl Record {
-    /// Holds a job, or lets it go on.
+    /// Pauses or resumes a job.
     async fn hold(&self, job: JobId, event: JobEvent) -> Result<JobRecord, Error> {
         let mut tx = self.begin_write().await?;
         let (mut jobs, seq, state) = lock(&mut tx, job).await?;
@@ -132,7 +132,7 @@ impl Record {
         self.commit_command(tx, job, |now, commanded| now.state == commanded.state).await
     }
 
-    /// The record is read before the commit: after it, nothing may fail.
+    /// Reads the record before the commit, because nothing may fail after it.
     async fn commit_command(
         &self,
         mut tx: Tx,
@@ -145,7 +145,7 @@ impl Record {
     }
 }
 
-/// Locks a job that was accepted, and reads its state, which then stays.
+/// Locks an accepted job. Its state cannot change until the transaction ends.
 pub(in super::super) async fn lock(
     tx: &mut Tx,
     job: JobId,
@@ -159,7 +159,7 @@ pub(in super::super) async fn lock(
     Ok((jobs, seq, parse(&state.ok_or_else(|| Error::no_job(job))?)?))
 }
 
-/// Raises the version of locked jobs, where that was not done with the change.
+/// Raises the version of locked jobs. SQLite's statements have raised it already.
 pub(in super::super) async fn raise(tx: &mut Tx, jobs: &mut LockedJobs) -> Result<(), Error> {
     jobs.iter_mut().for_each(LockedJob::raise);
     jobs.save(tx).await

@@ -6,7 +6,7 @@ use crate::store::{
     records::Failures,
 };
 
-/// Counts a job's failures: one walk of an index for each code.
+/// Counts a job's failures with one index scan per code.
 pub(in super::super) async fn count(tx: &mut Connection, seq: i64) -> Result<Failures, Error> {
     let codes: Vec<String> = sqlx::query_scalar(sql!(
         sqlite:

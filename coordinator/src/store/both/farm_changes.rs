@@ -1,5 +1,5 @@
-//! Following all jobs of a farm. Each backend says what the mark of a change is, and why no late
-//! commit breaks their order.
+//! Changes of all jobs of a farm. Each backend documents what the mark of a change is, and why a
+//! late commit does not break their order.
 
 use std::collections::HashMap;
 

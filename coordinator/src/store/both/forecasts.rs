@@ -1,15 +1,14 @@
-//! How far jobs had come a while ago, first forecasts and what came of them, and how fast devices
-//! were.
+//! Recent progress of jobs, their first forecasts, the time they really took, and the speed of
+//! devices.
 
 use async_trait::async_trait;
 use darkroom_core::{
-    forecast::{Forecast, StageSpent},
+    forecast::{Forecast, PACE_SECONDS, StageSpent},
     id::JobId,
 };
 use darkroom_queue::task::PoolId;
 
 use super::{
-    super::forecasts,
     Error, Record,
     rows::{HashColumn, IdColumn, digest, digest_column, id_column, job_id, stage_name, to_json},
 };
@@ -18,7 +17,54 @@ use crate::store::{forecast::StageRate, roles::Forecasts};
 #[async_trait]
 impl Forecasts for Record {
     async fn note_paces(&self, limit: u32) -> Result<(), Error> {
-        forecasts::note_paces(self, i64::from(limit)).await
+        if !self.paces_due().await? {
+            return Ok(());
+        }
+        // Postgres touches only rows that are due, so that a job's row has a new version once a
+        // period.
+        sqlx::query(sql!(
+            sqlite:
+                "INSERT INTO job_paces (job, before_ms, before, latest_ms, latest)
+                 SELECT p.job, p.now_ms, p.passed, p.now_ms, p.passed
+                 FROM (SELECT j.seq AS job, now.ms AS now_ms,
+                              (SELECT json_group_array(s.passed)
+                               FROM (SELECT passed FROM job_stages WHERE job = j.seq ORDER BY stage) AS s) AS passed
+                       FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS ms) AS now
+                       CROSS JOIN jobs AS j LEFT JOIN job_paces AS r ON r.job = j.seq
+                       WHERE j.state = 'active'
+                         AND (r.job IS NULL OR r.latest_ms < now.ms - CAST($2 * 1000 AS INTEGER))
+                       ORDER BY j.seq LIMIT $1) AS p
+                 WHERE TRUE
+                 ON CONFLICT (job) DO UPDATE
+                 SET before_ms = latest_ms, before = latest, latest_ms = excluded.latest_ms, latest = excluded.latest",
+            postgres:
+                "INSERT INTO job_paces AS r (job, before_at, before, latest_at, latest)
+                 SELECT j.seq, clock_timestamp(), p.passed, clock_timestamp(), p.passed
+                 FROM jobs AS j
+                 CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
+                                     ORDER BY newest.version DESC LIMIT 1) AS p
+                 LEFT JOIN job_paces AS known ON known.job = j.seq
+                 WHERE (j.state IN ('active', 'paused') OR j.follow IS NOT NULL) AND j.state = 'active'
+                   AND (known.job IS NULL OR known.latest_at < statement_timestamp() - $2 * interval '1 second')
+                 ORDER BY j.seq LIMIT $1
+                 ON CONFLICT (job) DO UPDATE
+                 SET before_at = r.latest_at, before = r.latest, latest_at = excluded.latest_at, latest = excluded.latest",
+        ))
+        .bind(i64::from(limit))
+        .bind(PACE_SECONDS)
+        .execute(self.writes())
+        .await?;
+        sqlx::query(sql!(
+            sqlite:
+                "DELETE FROM job_paces
+                 WHERE job NOT IN (SELECT seq FROM jobs WHERE state IN ('active', 'paused'))",
+            postgres:
+                "DELETE FROM job_paces AS r
+                 WHERE NOT EXISTS (SELECT FROM jobs AS j WHERE j.seq = r.job AND j.state IN ('active', 'paused'))",
+        ))
+        .execute(self.writes())
+        .await?;
+        Ok(())
     }
 
     async fn keep_forecast(&self, job: JobId, forecast: &Forecast) -> Result<bool, Error> {

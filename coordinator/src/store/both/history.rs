@@ -1,8 +1,9 @@
 //! What waits in the pools, what was done there, and what tenants used.
 //!
-//! Commits only add rows to `work_log`, whatever they share: a total that each of them changed
-//! would make them wait for each other in Postgres, and would collect dead versions. The leader adds
-//! the rows up once a minute. Readers take both, so they see every commit at once.
+//! A commit only inserts into `work_log`. If every commit updated a shared total, commits in
+//! Postgres would wait for each other, and the total would collect dead row versions. Once a
+//! minute, the leader adds the rows to the totals. Readers add both, so they see every commit at
+//! once.
 
 use std::time::Duration;
 
@@ -100,7 +101,7 @@ impl History for Record {
         ))
         .fetch_all(&mut *tx)
         .await?;
-        // Each text that is dispatched is wanted by a job at least.
+        // Every dispatched text is needed by at least one job.
         let texts: Vec<DepthRow> = sqlx::query_as(sql!(
             sqlite:
                 "SELECT 'encode' AS name, t.pool, NULL AS settings, NULL AS mix, 0 AS images,
@@ -308,7 +309,7 @@ impl History for Record {
     }
 }
 
-/// Adds what results came to, to their minutes and to their tenants' days. A row that is committed
+/// Adds the sums over results to their minutes and to their tenants' days. A row that is committed
 /// late is added later, to the same minute.
 async fn add_up(tx: &mut Tx) -> Result<(), Error> {
     let statements: &[&'static str] = sql!(
@@ -352,7 +353,7 @@ async fn add_up(tx: &mut Tx) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes the pools' sizes in this minute's rows, where none are noted.
+/// Writes the pools' sizes into this minute's rows that have none yet.
 async fn note(tx: &mut Tx, sizes: &[Sizes]) -> Result<(), Error> {
     let noted = sqlx::query(sql!(
         sqlite:

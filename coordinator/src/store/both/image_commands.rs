@@ -1,5 +1,7 @@
 //! A user's commands to some images of a job, and image rows that follow them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use darkroom_core::{
     guard::{self, Guard, stands},
@@ -7,24 +9,38 @@ use darkroom_core::{
     image_command::ImageCommand,
     image_filter::{ImageFilter, Window},
     image_state::ImageState,
-    job_state::{JobState, transition},
+    job_state::{JobEvent, JobState, transition},
 };
+use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
-    super::image_commands::{Ranges, bind_ranges, commit, ranges, rerender_lost},
+    super::{
+        following::{FollowingImage, lock_chunk, moves_of},
+        moves::{apply, end_followed},
+        progress::LockedJobs,
+        texts::revive_of_images,
+    },
     Error, Record, Tx,
     commands::{lock, raise},
+    following_images::{Change, Chunk, following_images},
     limiting,
+    missing::forget_outputs,
     queries::{find, read_job},
     retried,
-    rows::{IdColumn, Int, column, names, number, parse, to_json},
+    rows::{
+        HashColumn, IdColumn, Int, Small, column, digest, job_id, names, number, parse, stage_name,
+        to_json,
+    },
 };
 use crate::store::{
+    change::{self, Applied, Move},
     image_commands::{
-        COUNTED_AT_ONCE, Counted, LostPicture, PromptRow, Rerendered, bounds, check_pending, meant,
+        COUNTED_AT_ONCE, Counted, LostPicture, Pending, PromptRow, Rerendered, bounds,
+        check_pending, meant, still_following,
     },
     limits::{NewDeadline, after_retry},
-    records::JobRecord,
+    missing::StaleOutputs,
+    records::{Committed, JobRecord},
     roles::ImageCommands,
     row::row,
 };
@@ -62,7 +78,8 @@ impl ImageCommands for Record {
         ))
         .bind(seq)
         .bind(names(&codes)?);
-        let rows: Vec<(String, i64)> = bind_ranges(counts, ranges).fetch_all(&mut *tx).await?;
+        let counts = bind_rows!(counts, ranges, |(first, stop)| *first, *stop);
+        let rows: Vec<(String, i64)> = counts.fetch_all(&mut *tx).await?;
         for (state, count) in rows {
             let (state, count) = (parse::<ImageState>(&state)?, number::<u64>(count)?);
             if changed.contains(&state) {
@@ -103,7 +120,7 @@ impl ImageCommands for Record {
             .execute(&mut *tx)
             .await?;
             let commanded = read_job(&mut tx, job).await?;
-            commit(tx).await?;
+            self.commit_repeatable(tx).await?;
             Ok(commanded)
         })
         .await
@@ -119,24 +136,128 @@ impl ImageCommands for Record {
     }
 }
 
+/// Runs done images again whose pictures are lost.
+async fn rerender_lost(
+    store: &Record,
+    job: JobId,
+    lost: &[LostPicture],
+    deadline: NewDeadline,
+) -> Result<Rerendered, Error> {
+    let mut tx = store.begin_write().await?;
+    let seq = find(&mut tx, job).await?;
+    let images = lost_images(&mut tx, seq, lost).await?;
+    let chunk = Chunk { seq, change: Change::Rerender, images };
+    let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
+    let (state, following): (String, bool) =
+        sqlx::query_as("SELECT state, follow IS NOT NULL FROM jobs WHERE seq = $1")
+            .bind(seq)
+            .fetch_one(&mut *tx)
+            .await?;
+    let state: JobState = parse(&state)?;
+    let next = transition(state, JobEvent::RetryImages)?;
+    if following || pending(&mut tx, seq).await? > 0 {
+        return Err(still_following(job).into());
+    }
+    let mut moves = moves_of(&mut tx, &chunk, &unencoded).await?;
+    // Another coordinator may have done it since the chunk was read.
+    let found: BTreeSet<(i64, u32)> =
+        lost.iter().map(|one| (column(one.index), one.generation)).collect();
+    let is_found = |idx: i64, generation: u32| {
+        found.contains(&(idx, generation)) || !stands(Guard::LostGeneration)
+    };
+    moves.retain(|one| is_found(one.idx, one.from.generation));
+    if !moves.is_empty() {
+        reopen(&mut tx, (job, seq), (state, next), deadline).await?;
+        revive_of_images(&mut tx, &chunk).await?;
+        let applied = apply(&mut tx, &mut jobs, &moves).await?;
+        moves.retain(|one| applied.contains(&(one.job, one.idx)));
+        let stale =
+            |one: &Move| StaleOutputs { job: one.job, idx: one.idx, first_stage: one.to.stage };
+        forget_outputs(&mut tx, &moves.iter().map(stale).collect::<Vec<_>>()).await?;
+    }
+    // Texts may be wanted again, though no image changed.
+    jobs.save(&mut tx).await?;
+    let record = read_job(&mut tx, job).await?;
+    store.commit_repeatable(tx).await?;
+    Ok(Rerendered { job: record, images: moves.len() as u64 })
+}
+
+/// Lets image rows follow the oldest command to some images of a job whose own command has been
+/// followed.
+pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed, Error> {
+    let Some(row) = next_command(&mut tx).await? else { return Ok(Committed::default()) };
+    let again = Committed { more: true, ..Committed::default() };
+    if !row.live()? {
+        let change = Change::Follow(ImageCommand::Cancel);
+        let nothing = Chunk { seq: row.job, change, images: Vec::new() };
+        let (mut jobs, _) = lock_chunk(&mut tx, &nothing).await?;
+        if !unchanged(&mut tx, &row).await? {
+            return Ok(again);
+        }
+        let finished = advance(&mut tx, &mut jobs, &row, None).await?;
+        jobs.save(&mut tx).await?;
+        tx.commit().await?;
+        return Ok(Committed { jobs: finished.clone(), finished, ..again });
+    }
+    let pending = Pending::new(&row.command, &row.filter, row.next)?;
+    let window = pending.window(limit);
+    let images = commanded_images(&mut tx, row.job, (&pending, &window), limit).await?;
+    let next = match images.last().filter(|_| images.len() as u64 >= limit) {
+        Some(last) => Some(number::<u64>(last.idx())? + 1),
+        None => window.next,
+    };
+    let chunk = Chunk { seq: row.job, change: Change::Follow(pending.command), images };
+    let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
+    if !unchanged(&mut tx, &row).await? {
+        // Another coordinator was faster, or the user gave another command.
+        return Ok(again);
+    }
+    if pending.command == ImageCommand::Retry {
+        revive_of_images(&mut tx, &chunk).await?;
+    }
+    let mut moves = moves_of(&mut tx, &chunk, &unencoded).await?;
+    // Under the lock an image may be in another state than when the chunk was read.
+    let states = pending.filter.states_among(pending.command.states());
+    moves.retain(|one| states.contains(&one.from.state));
+    let applied = apply(&mut tx, &mut jobs, &moves).await?;
+    let job = job_id(&row.job_id)?;
+    let withdrawn = withdrawn(&mut tx, (job, row.job), &moves, &applied).await?;
+    let finished = advance(&mut tx, &mut jobs, &row, next).await?;
+    jobs.save(&mut tx).await?;
+    tx.commit().await?;
+    let changed = applied.len() as u64;
+    Ok(Committed { changed, jobs: vec![job], finished, withdrawn, ..again })
+}
+
+/// Records how far a command has come. After its last image its job may end.
+async fn advance(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    row: &CommandRow,
+    next: Option<u64>,
+) -> Result<Vec<JobId>, Error> {
+    go_on(tx, (row.id, row.next), next).await?;
+    if next.is_some() { Ok(Vec::new()) } else { end_followed(tx, jobs, row.job).await }
+}
+
 row! {
     /// A command that images have yet to follow, and its job.
-    pub(in super::super) struct CommandRow {
-        pub(in super::super) id: i64,
-        pub(in super::super) job: i64,
-        pub(in super::super) job_id: IdColumn,
-        pub(in super::super) state: String,
-        pub(in super::super) job_generation: Int,
+    struct CommandRow {
+        id: i64,
+        job: i64,
+        job_id: IdColumn,
+        state: String,
+        job_generation: Int,
         generation: Int,
-        pub(in super::super) command: String,
-        pub(in super::super) filter: String,
-        pub(in super::super) next: i64,
+        command: String,
+        filter: String,
+        next: i64,
     }
 }
 
 impl CommandRow {
-    /// Whether it still means something to its job.
-    pub(in super::super) fn live(&self) -> Result<bool, Error> {
+    /// Whether it still applies: its job is live and was not retried since.
+    fn live(&self) -> Result<bool, Error> {
         let is_current =
             self.generation == self.job_generation || !stands(Guard::CommandGeneration);
         Ok(is_current && parse::<JobState>(&self.state)?.live())
@@ -144,7 +265,7 @@ impl CommandRow {
 }
 
 /// The oldest command to some images of a job whose own command has been followed.
-pub(in super::super) async fn next_command(tx: &mut Tx) -> Result<Option<CommandRow>, Error> {
+async fn next_command(tx: &mut Tx) -> Result<Option<CommandRow>, Error> {
     Ok(sqlx::query_as(sql!(
         sqlite:
             "SELECT c.id, c.job, j.id AS job_id, j.state, j.generation AS job_generation, c.generation,
@@ -162,12 +283,29 @@ pub(in super::super) async fn next_command(tx: &mut Tx) -> Result<Option<Command
     .await?)
 }
 
-/// Moves a command on to an index, or removes it after its last image.
-pub(in super::super) async fn go_on(
-    tx: &mut Tx,
-    (id, at): (i64, i64),
-    next: Option<u64>,
-) -> Result<(), Error> {
+/// Whether a command and its job, which is locked, are as they were read.
+async fn unchanged(tx: &mut Tx, row: &CommandRow) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(sql!(
+        sqlite:
+            "SELECT EXISTS (SELECT 1 FROM image_commands AS c JOIN jobs AS j ON j.seq = c.job
+                            WHERE c.id = $1 AND c.next = $2 AND j.state = $3 AND j.generation = $4
+                              AND j.follow IS NULL)",
+        postgres:
+            "SELECT EXISTS (SELECT FROM image_commands AS c
+                            CROSS JOIN LATERAL (SELECT * FROM jobs AS j WHERE j.seq = c.job OFFSET 0) AS j
+                            WHERE c.id = $1 AND c.next = $2 AND j.state = $3 AND j.generation = $4
+                              AND j.follow IS NULL)",
+    ))
+    .bind(row.id)
+    .bind(row.next)
+    .bind(&row.state)
+    .bind(row.job_generation)
+    .fetch_one(&mut **tx)
+    .await?)
+}
+
+/// Lets a command continue at an index, or removes it after its last image.
+async fn go_on(tx: &mut Tx, (id, at): (i64, i64), next: Option<u64>) -> Result<(), Error> {
     let written = match next {
         Some(next) => {
             sqlx::query("UPDATE image_commands SET next = $3 WHERE id = $1 AND next = $2")
@@ -187,16 +325,16 @@ pub(in super::super) async fn go_on(
 }
 
 /// Commands to images of a job that are still being followed.
-pub(in super::super) async fn pending(tx: &mut Tx, job: i64) -> Result<i64, Error> {
+async fn pending(tx: &mut Tx, job: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM image_commands WHERE job = $1")
         .bind(job)
         .fetch_one(&mut **tx)
         .await?)
 }
 
-/// Makes a locked job live again, if it ended, and sets its deadline. The caller raises its
-/// version, where that is not done here.
-pub(in super::super) async fn reopen(
+/// Makes a locked job live again if it ended, and sets its deadline. In Postgres the caller raises
+/// its version.
+async fn reopen(
     tx: &mut Tx,
     (job, seq): (JobId, i64),
     (state, next): (JobState, JobState),
@@ -240,14 +378,15 @@ pub(in super::super) async fn reopen(
     Ok(())
 }
 
-/// The indices of a window whose prompts are meant.
-pub(in super::super) async fn meant_ranges(
+/// The indices in a window whose prompts match the filter, as ranges: the first index, and the one
+/// after the last.
+async fn meant_ranges(
     tx: &mut Tx,
     job: i64,
     filter: &ImageFilter,
     window: &Window,
-) -> Result<Ranges, Error> {
-    let looked_at = ranges(&bounds(&window.ranges))?;
+) -> Result<Vec<(i64, i64)>, Error> {
+    let looked_at = bounds(&window.ranges);
     if filter.prompts().is_empty() {
         return Ok(looked_at);
     }
@@ -271,6 +410,97 @@ pub(in super::super) async fn meant_ranges(
              ORDER BY r.number, p.position",
     ))
     .bind(job);
-    let prompts: Vec<PromptRow> = bind_ranges(prompts, looked_at).fetch_all(&mut **tx).await?;
-    ranges(&bounds(&meant(filter, &prompts)?))
+    let prompts = bind_rows!(prompts, looked_at, |(first, stop)| *first, *stop);
+    let prompts: Vec<PromptRow> = prompts.fetch_all(&mut **tx).await?;
+    Ok(bounds(&meant(filter, &prompts)?))
+}
+
+/// The next images of a window that a command changes.
+async fn commanded_images(
+    tx: &mut Tx,
+    job: i64,
+    (pending, window): (&Pending, &Window),
+    limit: u64,
+) -> Result<Vec<FollowingImage>, Error> {
+    let ranges = meant_ranges(tx, job, &pending.filter, window).await?;
+    let (states, codes) = (pending.states(), pending.codes());
+    let images = sqlx::query_as(sql!(
+        sqlite: following_images!(
+            "json_each($5) AS r
+             CROSS JOIN images AS i ON i.job = $1 AND i.idx >= r.value ->> 0 AND i.idx < r.value ->> 1",
+            "WHERE i.state IN (SELECT value FROM json_each($2))
+               AND ($3 = '[]' OR i.error_code IN (SELECT value FROM json_each($3)))
+             ORDER BY i.idx LIMIT $4"
+        ),
+        postgres: following_images!(
+            "(SELECT i.idx, i.prompt
+              FROM unnest($5::bigint[], $6::bigint[]) AS r (first, stop)
+              CROSS JOIN LATERAL (SELECT * FROM images AS i
+                                  WHERE i.job = $1 AND i.idx >= r.first AND i.idx < r.stop
+                                    AND i.state = ANY ($2::image_state[])
+                                    AND (cardinality($3::text[]) = 0 OR i.error_code = ANY ($3)) OFFSET 0) AS i
+              ORDER BY i.idx LIMIT $4) AS i",
+            "ORDER BY i.idx"
+        ),
+    ))
+    .bind(job)
+    .bind(names(&states)?)
+    .bind(names(&codes)?)
+    .bind(column(limit));
+    let images = bind_rows!(images, ranges, |(first, stop)| *first, *stop);
+    Ok(images.fetch_all(&mut **tx).await?)
+}
+
+/// Done images that have not changed since their pictures were found to be lost.
+async fn lost_images(
+    tx: &mut Tx,
+    job: i64,
+    lost: &[LostPicture],
+) -> Result<Vec<FollowingImage>, Error> {
+    let (images, expected) = sql!(
+        sqlite: (
+            following_images!(
+                "json_each($2) AS w CROSS JOIN images AS i ON i.job = $1 AND i.idx = w.value ->> 0",
+                "WHERE i.state = 'done' AND i.generation = w.value ->> 1"
+            ),
+            " AND i.generation = w.value ->> 1",
+        ),
+        postgres: (
+            following_images!(
+                "(SELECT i.idx, i.prompt
+                  FROM unnest($2::bigint[], $3::int[]) AS w (idx, generation)
+                  CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = w.idx OFFSET 0) AS i
+                  WHERE i.state = 'done' AND i.generation = w.generation) AS i",
+                "ORDER BY i.idx"
+            ),
+            " AND i.generation = w.generation",
+        ),
+    );
+    let images = sqlx::query_as(guard::text(Guard::LostGeneration, images, expected, "")).bind(job);
+    let images = bind_rows!(images, lost, |one| column(one.index), column(one.generation));
+    Ok(images.fetch_all(&mut **tx).await?)
+}
+
+/// The tasks of dispatched images of a job that applied moves cancelled.
+async fn withdrawn(
+    tx: &mut Tx,
+    (job, seq): (JobId, i64),
+    moves: &[Move],
+    applied: &Applied,
+) -> Result<Vec<(PoolId, TaskKey)>, Error> {
+    let tasks = change::withdrawn(job, moves, applied)?;
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(Small, String, HashColumn)> =
+        sqlx::query_as("SELECT stage, name, pool FROM job_stages WHERE job = $1 AND stage >= 0")
+            .bind(seq)
+            .fetch_all(&mut **tx)
+            .await?;
+    let mut pools = BTreeMap::new();
+    for (stage, name, pool) in rows {
+        let pool = PoolId { stage: stage_name(name)?, digest: digest(&pool)? };
+        pools.insert(number::<usize>(stage)?, pool);
+    }
+    change::with_pools(tasks, &pools)
 }

@@ -1,4 +1,4 @@
-//! Pictures that users have sent, by the hash of their bytes and by that of what is stored of them.
+//! Pictures that users sent, by the hash of the sent bytes and by the hash of the stored file.
 
 use async_trait::async_trait;
 use darkroom_core::{digest::Digest, extent::Extent};

@@ -1,5 +1,5 @@
-//! Ending the jobs that may not go on: their deadline passed, or more of their images failed than
-//! they allow. What a job is allowed, and the time.
+//! Ends jobs whose deadline passed, or of which more images failed than they allow. Reads the
+//! limits of jobs and the database's time.
 
 use async_trait::async_trait;
 use darkroom_core::id::JobId;
@@ -45,10 +45,10 @@ impl Limiting for Record {
 }
 
 impl Record {
-    /// The `seq` of jobs that must end, as far as one look tells.
+    /// The `seq` of jobs that seem to be over a limit. They are checked again under their lock.
     async fn overdue(&self, limit: u32) -> Result<Vec<i64>, Error> {
-        // Each by its index. The statement's time, since the present moment would not be looked up
-        // in one.
+        // Each half uses an index. Postgres needs the statement's time for that: it does not use an
+        // index for a comparison with clock_timestamp().
         Ok(sqlx::query_scalar(sql!(
             sqlite:
                 "SELECT * FROM (SELECT seq FROM jobs
@@ -108,7 +108,7 @@ async fn end(tx: &mut Tx, row: &LimitedRow, ending: &Ending) -> Result<bool, Err
     Ok(done.rows_affected() == 1)
 }
 
-/// Jobs with what they are allowed, in order of their `seq`.
+/// Jobs with their limits, in order of `seq`.
 async fn read_rows(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<LimitedRow>, Error> {
     Ok(sqlx::query_as(sql!(
         sqlite:
@@ -130,7 +130,7 @@ async fn read_rows(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<LimitedRow>, Error> 
     .await?)
 }
 
-/// What a job's latest dead image failed of.
+/// Code and message of the latest failure in a job.
 async fn last_failure(tx: &mut Tx, seq: i64) -> Result<Option<(String, String)>, Error> {
     Ok(sqlx::query_as(sql!(
         sqlite:

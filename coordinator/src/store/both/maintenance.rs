@@ -1,4 +1,4 @@
-//! Keeping the record in order, and telling why it cannot be reached.
+//! Maintenance of the record, and the reason why it cannot be reached.
 
 use async_trait::async_trait;
 use darkroom_core::{
@@ -8,8 +8,8 @@ use darkroom_core::{
 };
 
 use super::{
-    super::{audit, maintenance::finish_complete},
-    Error, Record, retried,
+    super::moves::finish_complete,
+    Error, Record, audit, retried,
     rows::{column, number},
 };
 use crate::store::roles::Maintenance;

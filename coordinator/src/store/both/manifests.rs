@@ -1,4 +1,4 @@
-//! Manifests of ended jobs that are to be written, and that are.
+//! Manifests of ended jobs: which have to be written, and recording those that were.
 
 use async_trait::async_trait;
 use darkroom_core::{

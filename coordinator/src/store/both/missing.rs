@@ -1,4 +1,4 @@
-//! Inputs that a worker did not find: whose outputs they were, and forgetting those.
+//! Inputs that a worker did not find: finds out what produced them, and deletes their rows.
 
 use super::{
     Error, Tx, attempts,
@@ -6,10 +6,10 @@ use super::{
 };
 use crate::store::{
     cause::Cause,
-    missing::{Missing, missed},
+    missing::{Missing, StaleOutputs, missed},
 };
 
-/// Finds what the causes miss; mostly nothing.
+/// Finds the missing inputs that causes report; usually there are none.
 pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<Missing, Error> {
     let mut missing = Missing::default();
     let missed = missed(causes);
@@ -51,10 +51,10 @@ pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<
     Ok(missing)
 }
 
-/// Forgets what images stored, each from a stage on; as attempts they are remembered.
+/// Deletes stale outputs. They stay in the list of attempts.
 pub(in super::super) async fn forget_outputs(
     tx: &mut Tx,
-    stale: &[(i64, i64, usize)],
+    stale: &[StaleOutputs],
 ) -> Result<(), Error> {
     if stale.is_empty() {
         return Ok(());
@@ -71,7 +71,7 @@ pub(in super::super) async fn forget_outputs(
              USING unnest($1::bigint[], $2::bigint[], $3::smallint[]) AS s (job, idx, stage)
              WHERE o.job = s.job AND o.idx = s.idx AND o.stage >= s.stage",
     ));
-    bind_rows!(forgotten, stale, |(job, idx, stage)| *job, *idx, column(*stage))
+    bind_rows!(forgotten, stale, |outputs| outputs.job, outputs.idx, column(outputs.first_stage))
         .execute(&mut **tx)
         .await?;
     Ok(())

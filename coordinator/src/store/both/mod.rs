@@ -1,45 +1,50 @@
-//! What both backends do alike. These files are compiled once for each backend, as its module
-//! `both`: what differs they take from their parent under the same names.
+//! The code that both backends share. These files are compiled once for each backend, as its module
+//! `both`. They use the parent module's items for what differs; the names are the same in both
+//! parents.
 //!
-//! - `Record`: the store. It gives `reads` and `writes` (pools of connections), `reader` (a
-//!   connection, which sees one moment if that costs nothing), `begin_read`, `begin_write` and
+//! - `Record`: the store. It has `reads` and `writes` (pools of connections), `reader` (a
+//!   connection; with SQLite its statements see one moment), `begin_read`, `begin_write` and
 //!   `check_term`.
-//! - `Connection`, `Tx`, and `retried`, which runs a transaction until nothing is in its way.
-//! - `sql!(sqlite: …, postgres: …)`: the text of a statement. Both are side by side, so that a
-//!   change of one meets the other. Text that both databases understand is written once; `$1` is a
-//!   parameter in both.
-//! - `bind_rows!(query, rows, |row| …)`: columns for a bulk statement, in the form that the backend
-//!   takes.
-//! - `rows`: types and functions for columns that the two keep in different forms: `IdColumn`,
-//!   `HashColumn`, `Small`, `Int`, `Places`, and lists for bulk statements.
-//! - Functions of a role's own file, where only the beginning and the end of a method are alike.
+//! - `Connection`, `Tx`, and `retried`, which runs a transaction again if it lost against another.
+//! - `LockedJobs`, `moves::apply` and `moves::save_and_finish`: lock jobs, move their images, and
+//!   end the jobs that are complete.
+//! - `sql!(sqlite: …, postgres: …)`: the text of a statement. They stand side by side, so that
+//!   whoever changes one sees the other. Text that both databases understand is written once; `$1`
+//!   is a parameter in both.
+//! - `bind_rows!(query, rows, |row| …)`: binds columns for a bulk statement, as arrays or as JSON.
+//! - `rows`: types of columns that differ (`IdColumn`, `HashColumn`, `Small`, `Int`, `Places`), and
+//!   lists for bulk statements.
+//! - Functions in the parent's file for a role, if only a part of a method differs.
 //!
 //! A file that is named like a role implements it.
 
 mod agreed;
 pub(super) mod attempts;
+mod audit;
 pub(super) mod commands;
 pub(super) mod dispatching;
 pub(super) mod failures;
 mod farm_changes;
 pub(super) mod following;
+pub(super) mod following_images;
 mod forecasts;
 pub(super) mod history;
 pub(super) mod image_commands;
-mod image_maps;
+pub(super) mod image_maps;
 pub(super) mod input_row;
 mod inputs;
 pub(super) mod limiting;
 mod maintenance;
 mod manifests;
 pub(super) mod missing;
+pub(super) mod mix;
 pub(super) mod notes;
-mod outcomes;
+pub(super) mod outcomes;
 pub(super) mod page;
 pub(super) mod queries;
 pub(super) mod row_types;
 pub(super) mod submits;
-pub(super) mod texts;
+mod texts;
 pub(super) mod variants;
 pub(super) mod worker_health;
 

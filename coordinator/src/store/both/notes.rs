@@ -1,4 +1,4 @@
-//! Keeping the notes on a job's pictures; see [`crate::store::notes`] for what is told of them.
+//! Stores the notes about a job's pictures. [`crate::store::notes`] makes sentences from them.
 
 use super::{Error, Tx, rows::column};
 use crate::store::{
@@ -6,8 +6,8 @@ use crate::store::{
     records::NewPrompt,
 };
 
-/// Adds what is to be told of the pictures that a chunk of a job's prompts names. Rows of pictures
-/// are locked after those of texts, and in one order.
+/// Adds notes about the pictures in a chunk of a job's prompts. Rows of pictures are locked after
+/// rows of texts, always in the same order.
 pub(in super::super) async fn note_pictures(
     tx: &mut Tx,
     job: i64,

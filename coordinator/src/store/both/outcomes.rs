@@ -1,15 +1,22 @@
 //! Applying results and losses.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
+use darkroom_core::id::ImageId;
 use darkroom_queue::task::{PoolId, TaskKey};
 
-use super::{Error, Record, retried, worker_health};
+use super::{
+    super::outcomes::settle_images, Error, Record, Tx, attempts, retried, texts::settle_texts,
+    worker_health,
+};
 use crate::store::{
-    cause::Cause,
+    cause::{Bulk, Cause, Settled},
+    judged_images::{self, JudgedImage, Judgement},
+    missing::Missing,
     records::{Committed, Dispatched, Onward, Release, Report, Term},
     roles::Outcomes,
+    spent::Spent,
 };
 
 #[async_trait]
@@ -30,7 +37,8 @@ impl Outcomes for Record {
             if let Some(Onward { term, .. }) = onward.first() {
                 self.check_term(&mut tx, *term).await?;
             }
-            let mut outcomes = self.settle(&mut tx, pool, &causes, onward).await?;
+            let bulk = Bulk { pool, causes: &causes, onward };
+            let mut outcomes = self.settle(&mut tx, bulk).await?;
             tx.commit().await?;
             let dispatched = std::mem::take(&mut outcomes.dispatched);
             Ok((outcomes.into(), dispatched))
@@ -54,10 +62,38 @@ impl Outcomes for Record {
             };
             let causes: Vec<_> =
                 tasks.iter().map(|key| Cause::released(*key, why, &spared)).collect();
-            let outcomes = self.settle(&mut tx, pool, &causes, &[]).await?;
+            let bulk = Bulk { pool, causes: &causes, onward: &[] };
+            let outcomes = self.settle(&mut tx, bulk).await?;
             tx.commit().await?;
             Ok(outcomes.into())
         })
         .await
     }
+}
+
+impl Record {
+    /// Applies what happened to tasks of a pool.
+    async fn settle(&self, tx: &mut Tx, bulk: Bulk<'_>) -> Result<Settled, Error> {
+        if bulk.pool.stage.is_encode() {
+            settle_texts(self, tx, bulk).await
+        } else {
+            settle_images(self, tx, bulk).await
+        }
+    }
+}
+
+/// Judges causes, and writes the worker health and the attempts that follow from them. Also returns
+/// the sums over the results of each job.
+pub(in super::super) async fn judge<'a>(
+    tx: &mut Tx,
+    images: &mut HashMap<ImageId, JudgedImage<'a>>,
+    causes: &[Cause<'a>],
+    missing: &mut Missing,
+) -> Result<(Judgement<'a>, BTreeMap<i64, Spent>), Error> {
+    let judgement = judged_images::judge(images, causes, missing);
+    let seq = |id: &ImageId| images.get(id).map(|image| image.row.0);
+    let spent = Spent::by_job(causes, &judgement.fates, seq);
+    worker_health::write(tx, &judgement.worker_health).await?;
+    attempts::write(tx, &judgement.attempts).await?;
+    Ok((judgement, spent))
 }

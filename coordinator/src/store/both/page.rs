@@ -46,6 +46,13 @@ pub(in super::super) struct Images<'a> {
     pub(in super::super) seq: i64,
 }
 
+/// Images in some states, from an index on.
+pub(in super::super) struct StateWalk<'a> {
+    pub(in super::super) states: &'a [ImageState],
+    pub(in super::super) from: i64,
+    pub(in super::super) limit: u32,
+}
+
 #[async_trait]
 impl ImageRows for Images<'_> {
     async fn indexes(
@@ -55,7 +62,7 @@ impl ImageRows for Images<'_> {
         limit: u32,
     ) -> Result<Vec<i64>, Error> {
         if !states.is_empty() {
-            return self.by_state(states, from, limit).await;
+            return self.by_state(&StateWalk { states, from, limit }).await;
         }
         let indexes = sqlx::query_scalar(
             "SELECT idx FROM images WHERE job = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
@@ -64,7 +71,7 @@ impl ImageRows for Images<'_> {
         Ok(indexes.fetch_all(&mut *self.tx).await?)
     }
 
-    /// An entry whose image has changed since is told as stale.
+    /// An entry whose image has changed since has no state.
     async fn changes(&mut self, after: (i64, i64), limit: u32) -> Result<Vec<Changed>, Error> {
         // Runs come in order, and the images of a run too, since nothing has to be sorted: so no
         // run is read beyond the last entry.
@@ -130,7 +137,7 @@ impl ImageRows for Images<'_> {
 }
 
 impl Images<'_> {
-    /// The images that changed after a version and an index, found by a look at all of the job.
+    /// The images that changed after a version and an index. Reads every image of the job.
     pub(in super::super) async fn scan(
         &mut self,
         after: (u64, Option<u64>),
@@ -188,7 +195,7 @@ pub(in super::super) async fn read_images(
     with_outputs(tx, job, seq, rows).await
 }
 
-/// Images with what their stages stored.
+/// Images with the outputs of their stages.
 async fn with_outputs(
     tx: &mut Connection,
     job: JobId,

@@ -8,18 +8,59 @@ use super::{
     super::queries::{JobRow, job_columns, quick_page, records, view},
     Connection, Error, Record, failures,
     page::{Images, read_images},
-    rows::{column, digest_column, id_column, list, number},
+    rows::{
+        HashColumn, IdColumn, Int, Small, column, digest, digest_column, id_column, job_id, list,
+        number,
+    },
 };
 use crate::store::{
     image_pages,
+    job_columns::{JobColumns, JobRest},
     job_pages::{self, Beyond, JobHead, JobRows, JobText, Through},
     notes,
     records::{
         Around, Changes, Failures, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage,
-        JobQuery, JobRecord,
+        JobQuery, JobRecord, StageCounters,
     },
     roles::Queries,
+    row::row,
 };
+
+row! {
+    /// Columns of a job that every backend has.
+    pub(in super::super) struct JobHeadRow {
+        id: IdColumn,
+        priority: Small,
+        cascade: HashColumn,
+        encoder: HashColumn,
+        generation: Int,
+        manifest_sha256: Option<HashColumn>,
+        max_workers: Option<Int>,
+        ..pub(in super::super) job: JobColumns,
+    }
+}
+
+impl JobHeadRow {
+    /// The job. `pace` is the number of tasks that had passed each stage when its pace was noted.
+    pub(in super::super) fn record(
+        self,
+        stages: Vec<StageCounters>,
+        pace: Option<Vec<u64>>,
+    ) -> Result<JobRecord, Error> {
+        let manifest_sha256 = self.manifest_sha256.map(|column| digest(&column)).transpose()?;
+        self.job.record(JobRest {
+            id: job_id(&self.id)?,
+            priority: number(self.priority)?,
+            cascade: digest(&self.cascade)?,
+            encoder: digest(&self.encoder)?,
+            generation: number(self.generation)?,
+            max_workers: self.max_workers.map(number).transpose()?,
+            manifest_sha256,
+            pace,
+            stages,
+        })
+    }
+}
 
 #[async_trait]
 impl Queries for Record {
@@ -73,8 +114,8 @@ impl Queries for Record {
         let mut images = Images { tx: &mut tx, job, seq: record.seq };
         let mut page = image_pages::page(&mut images, &query).await?;
         if page.images.is_empty() && page.next.is_some() {
-            // Whoever watches goes on from an image. Where so many changes are stale, one look at
-            // every image of the job costs less than the rest of them.
+            // A watcher continues from an image. If this many changes are stale, reading every
+            // image of the job once costs less than reading the remaining changes.
             page = images.scan(after, limit).await?;
         }
         Ok(Changes { job: record, images: page.images, more: page.next.is_some() })
@@ -236,7 +277,7 @@ pub(in super::super) async fn read_seqs(
     records(connection, rows).await
 }
 
-/// At most so many jobs that have not ended, newest first, below a `seq`.
+/// Up to `most` jobs that have not ended, with a `seq` below `before`, newest first.
 pub(in super::super) async fn read_live(
     connection: &mut Connection,
     tenant: Option<&str>,

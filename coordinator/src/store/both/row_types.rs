@@ -18,7 +18,7 @@ row! {
         pub(in super::super) job: i64,
         pub(in super::super) idx: i64,
         pub(in super::super) prompt: i64,
-        /// Settings of its own; none: its job's.
+        /// The number of its own settings; `None` if it uses its job's.
         pub(in super::super) variant: Option<Int>,
         pub(in super::super) state: String,
         pub(in super::super) stage: Small,

@@ -1,11 +1,11 @@
-//! Jobs coming in: whole, or in chunks that one last UPDATE accepts.
+//! Submits of jobs: as a whole, or in chunks that one final UPDATE accepts.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use darkroom_core::{
     digest::Digest,
-    guard::{Guard, stands},
+    guard::{self, Guard, stands},
     id::JobId,
 };
 use sqlx::query::QueryScalar;
@@ -86,7 +86,32 @@ impl Submits for Record {
     }
 
     async fn receive(&self, job: JobId, prompts: &[NewPrompt]) -> Result<(), Error> {
-        retried(|| submits::receive(self, job, prompts)).await
+        retried(|| async {
+            let mut tx = self.begin_received().await?;
+            let found: Option<(i64, HashColumn)> = sqlx::query_as(guard::text(
+                Guard::ReceivingOnly,
+                sql!(
+                    sqlite:
+                        "UPDATE jobs SET touched_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
+                         WHERE id = $1 AND state = 'receiving'
+                         RETURNING seq, encoder",
+                    // Locked, so that nothing is added to a job that is accepted meanwhile.
+                    postgres:
+                        "SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE",
+                ),
+                "AND state = 'receiving'",
+                "",
+            ))
+            .bind(id_column(job))
+            .fetch_optional(&mut *tx)
+            .await?;
+            let (seq, encoder) = found.ok_or_else(|| Error::swept(job))?;
+            insert_prompts(&mut tx, seq, digest(&encoder)?, prompts)
+                .await?
+                .ok_or_else(|| Error::swept(job))?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
     async fn accept(&self, job: JobId, content: Digest) -> Result<Submitted, Error> {
@@ -124,15 +149,16 @@ impl Submits for Record {
 }
 
 impl Record {
-    /// The record is read before the commit: after it, nothing may fail.
+    /// Reads the record before the commit, because nothing may fail after it.
     async fn commit_accepted(&self, mut tx: Tx, job: JobId) -> Result<Submitted, Error> {
         let record = read_job(&mut tx, job).await?;
-        // That it is there says it: what is still received is not found.
+        // A job that is still being received is not found. So if it is found, it was accepted.
         self.commit_job(tx, job, |_| true).await?;
         Ok(Submitted { job: record, existed: false })
     }
 
-    /// The job of an earlier accepted submit with this request id, if that submit had the same content.
+    /// The job of an earlier accepted submit with this request id, if that submit had the same
+    /// content.
     async fn repeated(
         &self,
         tenant: &str,
@@ -145,7 +171,7 @@ impl Record {
         same_content(request, self.find_submitted(tenant, request).await?, content)
     }
 
-    /// What a repeated submit is told.
+    /// The answer to a repeated submit.
     async fn existing(&self, job: JobId) -> Result<Submitted, Error> {
         Ok(Submitted { job: self.job(job).await?, existed: true })
     }
@@ -174,7 +200,7 @@ pub(in super::super) fn bind_job<'q>(
         .bind(labels_json(&job.labels)?))
 }
 
-/// Makes a job that takes prompts; its `seq`.
+/// Creates a job that takes prompts. Returns its `seq`.
 async fn begin(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     if let Some(deadline) = job.limits.deadline_ms {
         check_new("spec.deadline", deadline, now_ms(tx).await?)?;

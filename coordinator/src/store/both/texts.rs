@@ -1,4 +1,4 @@
-//! Embeddings that results are about.
+//! Results of stage `encode`.
 
 use std::collections::HashMap;
 
@@ -6,14 +6,16 @@ use darkroom_core::digest::Digest;
 use darkroom_queue::task::PoolId;
 
 use super::{
-    Error, Tx,
+    super::texts::tell,
+    Error, Record, Tx, history,
     row_types::TextRow,
     rows::{HashColumn, digest, digest_column, digests},
 };
 use crate::store::{
-    cause::Cause,
+    cause::{Bulk, Cause, Settled},
     judged_texts::{self, JudgedText},
     row::row,
+    spent::Spent,
 };
 
 row! {
@@ -23,14 +25,31 @@ row! {
     }
 }
 
-/// The texts that causes are about, as they are; Postgres locks them, in order of id.
-pub(in super::super) async fn read_judged<'a>(
+/// Applies what happened to texts of an encoder's pool.
+pub(super) async fn settle_texts(
+    store: &Record,
+    tx: &mut Tx,
+    bulk: Bulk<'_>,
+) -> Result<Settled, Error> {
+    let Bulk { pool, causes, .. } = bulk;
+    let texts = read_judged(tx, pool, causes).await?;
+    let (settled, changed) = judged_texts::judge(texts, causes);
+    if changed.is_empty() {
+        return Ok(settled);
+    }
+    history::log_texts(tx, pool, Spent::of_all(causes, &settled.fates)).await?;
+    let told = tell(store, tx, bulk, &changed).await?;
+    Ok(Settled { fates: settled.fates, changed: settled.changed, ..told })
+}
+
+/// The current state of the texts that causes are about. Postgres locks them, in order of id.
+async fn read_judged<'a>(
     tx: &mut Tx,
     pool: &PoolId,
     causes: &[Cause<'_>],
 ) -> Result<HashMap<Digest, JudgedText<'a>>, Error> {
-    // Where this waited for another result of the text, the row of its dispatch is as it was
-    // before; the text's own dispatch then says that it is over.
+    // If this statement waited for another result of the text, it sees the dispatch row as it was
+    // before that result. The text's own dispatch number then shows that the dispatch has ended.
     let rows: Vec<NamedRow> = sqlx::query_as(sql!(
         sqlite:
             "SELECT digest, id, state, dispatch, failures, hosts, suspect FROM embeddings

@@ -1,4 +1,4 @@
-//! Settings of single prompts: stored once for each that a job has.
+//! Settings that only some prompts of a job have. Each variant is stored once.
 
 use super::{
     Connection, Error, Tx,
@@ -6,9 +6,8 @@ use super::{
 };
 use crate::store::variants::{self, Chunk, Known};
 
-/// Stores the settings that a chunk's prompts have of their own. Before the job is locked, and in
-/// order of their numbers, so that chunks which come side by side wait for each other in one
-/// order.
+/// Stores the own settings of a chunk's prompts. This happens before the job is locked, and in
+/// order of their numbers, so that concurrent chunks cannot deadlock.
 pub(in super::super) async fn insert(
     tx: &mut Tx,
     job: i64,
@@ -35,7 +34,7 @@ pub(in super::super) async fn insert(
     Ok(())
 }
 
-/// The settings of some variants of a job; asks only if there are any.
+/// The settings of some variants of a job. Without variants there is no query.
 pub(in super::super) async fn read(
     connection: &mut Connection,
     job: i64,

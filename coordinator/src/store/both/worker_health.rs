@@ -1,4 +1,4 @@
-//! Who failed at what others then did, and who is set aside for it.
+//! Workers that failed at images which other workers then finished, and workers that are set aside.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -15,10 +15,9 @@ use super::{
 };
 use crate::store::{
     cause::death_key,
-    columns::{AsideRow, aside},
     records::Term,
     roles::WorkerHealth,
-    worker_health::{Aside, DRAIN_KEPT, HealthNotes},
+    worker_health::{Aside, AsideRow, DRAIN_KEPT, HealthNotes},
 };
 
 #[async_trait]
@@ -108,17 +107,17 @@ impl WorkerHealth for Record {
     async fn asides(&self) -> Result<Vec<Aside>, Error> {
         let rows: Vec<AsideRow> = sqlx::query_as(sql!(
             sqlite:
-                "SELECT worker, until_ms, until_ms - now.ms, reason
+                "SELECT worker, until_ms, until_ms - now.ms AS left_ms, reason
                  FROM workers_aside, (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS ms) AS now
                  WHERE until_ms > now.ms ORDER BY until_ms, worker",
             postgres:
-                "SELECT worker, (extract(epoch FROM until) * 1000)::bigint,
-                        (extract(epoch FROM until - clock_timestamp()) * 1000)::bigint, reason
+                "SELECT worker, (extract(epoch FROM until) * 1000)::bigint AS until_ms,
+                        (extract(epoch FROM until - clock_timestamp()) * 1000)::bigint AS left_ms, reason
                  FROM workers_aside WHERE until > clock_timestamp() ORDER BY until, worker",
         ))
         .fetch_all(self.reads())
         .await?;
-        Ok(rows.into_iter().map(aside).collect())
+        Ok(rows.into_iter().map(Aside::from).collect())
     }
 
     async fn command_drain(&self, worker: &WorkerId) -> Result<(), Error> {
@@ -181,7 +180,8 @@ impl WorkerHealth for Record {
     }
 }
 
-/// Notes one more death with a host for each task, and tells those that are spared it.
+/// Counts one more death of a host for each task. Returns the tasks for which it does not count as
+/// a failure.
 pub(in super::super) async fn spare(
     tx: &mut Tx,
     pool: &PoolId,
@@ -209,9 +209,9 @@ pub(in super::super) async fn spare(
     Ok(spared.filter_map(|(name, _)| by_name.get(&name).copied()).collect())
 }
 
-/// Writes what a bulk says of the workers, whose images' jobs are locked.
+/// Writes what a bulk of results tells about workers. The jobs of the images are locked.
 pub(in super::super) async fn write(tx: &mut Tx, worker_health: &HealthNotes) -> Result<(), Error> {
-    for (deeds, statement) in [
+    for (outcomes, statement) in [
         (
             &worker_health.failed,
             sql!(
@@ -244,16 +244,16 @@ pub(in super::super) async fn write(tx: &mut Tx, worker_health: &HealthNotes) ->
             ),
         ),
     ] {
-        if deeds.is_empty() {
+        if outcomes.is_empty() {
             continue;
         }
         bind_rows!(
             sqlx::query(statement),
-            deeds,
-            |(job, idx, stage, worker)| *job,
-            *idx,
-            *stage,
-            text_column(worker),
+            outcomes,
+            |outcome| outcome.job,
+            outcome.idx,
+            column(outcome.stage),
+            text_column(&outcome.worker.0),
         )
         .execute(&mut **tx)
         .await?;

@@ -1,9 +1,9 @@
-//! A block of neighbouring images: what a transaction does to its row in `image_blocks`, and which
-//! images its bits say are in a state.
+//! A block of 256 neighbouring images: the changes that a transaction makes to its row in
+//! `image_blocks`, and the images of a state, from its bits.
 //!
 //! A row counts the block's images by state and has a bit for each of them in the bits of its
-//! state. An image that moves flips its bit in the bits of both states, so a transaction needs to
-//! know nothing of the row: it writes which bits flip.
+//! state. An image that moves flips its bit in the bits of both states. So a transaction need not
+//! read the row: it only writes which bits flip.
 
 use darkroom_core::image_state::ImageState;
 

@@ -1,7 +1,7 @@
-//! Handing texts to the encoder's queue, and which ones it has.
+//! Dispatches texts to the encoder's queue, and lists those that are dispatched.
 //!
-//! That a text is dispatched a row of `dispatched_texts` says, with a dispatch that is higher than
-//! the text's own: so its own row, which is wide, is written once, with its result.
+//! A row of `dispatched_texts` marks a text as dispatched. Its dispatch number is higher than the
+//! text's own. So the text's own row, which is wide, is written only once, with its result.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
-    both::dispatching::text_key,
-    progress::{LockedJobs, NOTHING, seqs_of},
+    both::dispatching::{NOTHING, text_key},
+    progress::{LockedJobs, seqs_of},
     rows::{column, digest, number},
 };
 use crate::store::{
@@ -66,8 +66,7 @@ impl PostgresStore {
         let ids: Vec<Uuid> = counts.keys().map(|job| job.0).collect();
         let seqs = seqs_of(tx, &ids).await?;
         let mut jobs = LockedJobs::lock(tx, seqs.into_values()).await?;
-        // Asked only now: a job that was paused or cancelled before its lock was taken gets
-        // nothing.
+        // This must be read under the lock: a job that was just paused or cancelled gets nothing.
         let active: Vec<i64> =
             sqlx::query_scalar("SELECT seq FROM jobs WHERE seq = ANY ($1) AND state = 'active'")
                 .bind(jobs.iter_mut().map(|job| job.job).collect::<Vec<_>>())
@@ -138,10 +137,10 @@ async fn wanted_texts(
     .await?)
 }
 
-/// Marks texts as dispatched, but waits for none that somebody else has locked: texts are locked
-/// before jobs. One that several jobs want is dispatched for the first of them. Each is looked up
-/// by itself, and which were marked in a hash: joins would be planned for a handful of texts, and
-/// compare all with all.
+/// Marks texts as dispatched. It skips texts that another transaction has locked, because texts
+/// must be locked before jobs. A text that several jobs want is dispatched for the first of them.
+/// The statement looks each text up by itself: the planner expects a handful of texts, and its join
+/// would compare all with all.
 async fn mark(tx: &mut Tx, pool: &PoolId, wanted: &[(i64, i64)]) -> Result<Vec<TextRow>, Error> {
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -173,8 +172,8 @@ async fn mark(tx: &mut Tx, pool: &PoolId, wanted: &[(i64, i64)]) -> Result<Vec<T
     .await?)
 }
 
-/// The next search of a job begins at its first text that was left, or behind the last one that was
-/// not.
+/// The next search of a job begins at its first text that was not marked, or behind the last one
+/// that was.
 fn raise_low_water(
     jobs: &mut LockedJobs,
     counts: &BTreeMap<JobId, i64>,

@@ -1,22 +1,19 @@
-//! Image rows that follow: the embeddings they waited for, a cancel or retry of their job or of
-//! some of its images.
+//! Image rows that follow: the embeddings they waited for, or a command.
 
 use std::collections::BTreeMap;
 
-use darkroom_core::{id::JobId, image_command::ImageCommand, text_state::TextState};
+use darkroom_core::text_state::TextState;
 
 use super::{
     Error, PostgresStore, Tx,
-    both::following::{FollowRow, TEXTS_AT_ONCE, followed, next_job},
-    following_images::{FollowingImage, lock_texts, moves_of},
-    image_commands,
-    moves::{apply, finish, save_and_finish},
-    progress::{LockedJob, LockedJobs},
-    rows::column,
+    both::{following::TEXTS_AT_ONCE, following_images::Chunk, row_types::ProgressRow},
+    moves::save_and_finish,
+    progress::LockedJobs,
+    rows::{column, number},
     spread::{self, Spreading},
     texts,
 };
-use crate::store::records::Committed;
+use crate::store::{change::Move, records::Committed, row::row};
 
 /// Lets images follow the texts they waited for.
 pub(super) async fn spread(store: &PostgresStore, limit: u64) -> Result<Committed, Error> {
@@ -49,106 +46,87 @@ pub(super) async fn spread(store: &PostgresStore, limit: u64) -> Result<Committe
     Ok(Committed { changed: applied.len() as u64, jobs, finished, more, ..Committed::default() })
 }
 
-/// Lets images follow a command to their job, or to some of its images.
-pub(super) async fn follow(store: &PostgresStore, limit: u64) -> Result<Committed, Error> {
-    let mut tx = store.begin_write().await?;
-    let Some(job) = next_job(&mut tx).await? else {
-        return image_commands::follow(tx, limit).await;
-    };
-    let cancel = job.follow == "cancel";
-    let chunk = chunk_to_follow(&mut tx, &job, limit).await?;
-    // Texts before jobs; a cancel needs none.
-    let unencoded = if cancel { BTreeMap::new() } else { lock_texts(&mut tx, &chunk).await? };
-    let dead: Vec<i64> = unencoded
-        .iter()
-        .filter(|(_, state)| **state == TextState::Dead)
-        .map(|(id, _)| *id)
-        .collect();
-    let revived = texts::revive(&mut tx, &dead).await?;
-    let waiting = texts::jobs_of(&mut tx, &revived).await?;
-    let mut jobs =
-        LockedJobs::lock(&mut tx, waiting.iter().map(|(job, _)| *job).chain([job.seq])).await?;
+row! {
+    /// An image that has yet to follow, and the texts that it needs.
+    pub(super) struct FollowingImage {
+        idx: i64,
+        text_embedding: i64,
+        negative_embedding: Option<i64>,
+        style_embedding: Option<i64>,
+        encoded: bool,
+    }
+}
+
+impl FollowingImage {
+    pub(super) fn idx(&self) -> i64 {
+        self.idx
+    }
+
+    /// The texts that it needs.
+    fn texts(&self) -> impl Iterator<Item = i64> {
+        [Some(self.text_embedding), self.negative_embedding, self.style_embedding]
+            .into_iter()
+            .flatten()
+    }
+}
+
+row! {
+    /// An image as it is under its job's lock, and how many stages it passes.
+    struct LockedImage {
+        stages: i64,
+        ..image: ProgressRow,
+    }
+}
+
+/// Texts that are not encoded, with their states.
+type Unencoded = BTreeMap<i64, TextState>;
+
+/// Locks the texts that a chunk needs (none for a cancel), and then jobs. Texts that were given up
+/// are wanted again. Returns the chunk's job, and the jobs that need such texts.
+pub(super) async fn lock_chunk(
+    tx: &mut Tx,
+    chunk: &Chunk,
+) -> Result<(LockedJobs, Unencoded), Error> {
+    let Chunk { seq, change, ref images } = *chunk;
+    let doubtful = images.iter().filter(|image| !image.encoded && change.needs_texts());
+    let doubtful: Vec<i64> = doubtful.flat_map(FollowingImage::texts).collect();
+    let unencoded = texts::lock_unencoded(tx, &doubtful).await?;
+    let dead = unencoded.iter().filter(|(_, state)| **state == TextState::Dead);
+    let revived = texts::revive(tx, &dead.map(|(id, _)| *id).collect::<Vec<_>>()).await?;
+    let waiting = texts::jobs_of(tx, &revived).await?;
+    let seqs = waiting.iter().map(|(job, _)| *job).chain([seq]);
+    let mut jobs = LockedJobs::lock(tx, seqs).await?;
     texts::want_in_jobs(&mut jobs, &waiting);
-    // The generation too: a job that was cancelled, retried and cancelled again has other
-    // rows to follow.
-    let unchanged: bool = sqlx::query_scalar(
-        "SELECT follow IS NOT DISTINCT FROM $2 AND generation = $3 FROM jobs WHERE seq = $1",
-    )
-    .bind(job.seq)
-    .bind(&job.follow)
-    .bind(job.generation)
-    .fetch_one(&mut *tx)
-    .await?;
-    if !unchanged {
-        // Another coordinator was faster, or the user turned round.
-        return Ok(Committed { more: true, ..Committed::default() });
-    }
-    let command = if cancel { ImageCommand::Cancel } else { ImageCommand::Retry };
-    let event = |encoded| command.event(encoded);
-    let moves = moves_of(&mut tx, job.seq, &chunk, &unencoded, event).await?;
-    let applied = apply(&mut tx, &mut jobs, &moves).await?;
-    let mut finished = Vec::new();
-    if column(chunk.len()) < column(limit) {
-        finished = end_following(&mut tx, &mut jobs, &job, cancel).await?;
-    }
-    jobs.save(&mut tx).await?;
-    tx.commit().await?;
-    let changed = applied.len() as u64;
-    Ok(Committed {
-        changed,
-        jobs: vec![JobId(job.id)],
-        finished,
-        more: true,
-        ..Committed::default()
-    })
+    Ok((jobs, unencoded))
 }
 
-/// The next images that have yet to follow, found through the blocks that have some.
-async fn chunk_to_follow(
+/// Moves of a chunk's images, as they are under the job's lock.
+pub(super) async fn moves_of(
     tx: &mut Tx,
-    job: &FollowRow,
-    limit: u64,
-) -> Result<Vec<FollowingImage>, Error> {
-    Ok(sqlx::query_as(
-        "SELECT i.idx, p.text_embedding, p.negative_embedding, p.style_embedding,
-                t.state = 'done' AND coalesce(n.state = 'done', TRUE) AND coalesce(s.state = 'done', TRUE) AS encoded
-         FROM (SELECT i.idx, i.prompt
-               FROM image_blocks AS b
-               CROSS JOIN LATERAL (
-                   SELECT i.idx, i.prompt FROM images AS i
-                   WHERE i.job = b.job AND i.idx >= b.block * 256 AND i.idx < (b.block + 1) * 256
-                     AND CASE WHEN $2 THEN i.state IN ('waiting', 'ready', 'dispatched')
-                              ELSE i.state IN ('dead', 'cancelled') END
-                   ORDER BY i.idx LIMIT 256) AS i
-               WHERE b.job = $1
-                 AND CASE WHEN $2 THEN b.waiting + b.ready + b.dispatched ELSE b.dead + b.cancelled END > 0
-               ORDER BY b.block LIMIT $3) AS i
-         JOIN prompts AS p ON p.job = $1 AND p.position = i.prompt
-         JOIN embeddings AS t ON t.id = p.text_embedding
-         LEFT JOIN embeddings AS n ON n.id = p.negative_embedding
-         LEFT JOIN embeddings AS s ON s.id = p.style_embedding",
+    chunk: &Chunk,
+    unencoded: &Unencoded,
+) -> Result<Vec<Move>, Error> {
+    let by_index: BTreeMap<i64, &FollowingImage> =
+        chunk.images.iter().map(|image| (image.idx, image)).collect();
+    let rows: Vec<LockedImage> = sqlx::query_as(
+        "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
+                coalesce((SELECT v.stages FROM job_variants AS v WHERE v.job = i.job AND v.variant = i.variant),
+                         (SELECT json_array_length(settings::json -> 'stages') FROM jobs WHERE seq = $1))::bigint
+                    AS stages
+         FROM unnest($2::bigint[]) AS wanted (idx)
+         CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = $1 AND i.idx = wanted.idx OFFSET 0) AS i",
     )
-    .bind(job.seq)
-    .bind(job.follow == "cancel")
-    .bind(column(limit))
+    .bind(chunk.seq)
+    .bind(by_index.keys().copied().collect::<Vec<_>>())
     .fetch_all(&mut **tx)
-    .await?)
-}
-
-/// All rows have followed; a retried job may end again.
-async fn end_following(
-    tx: &mut Tx,
-    jobs: &mut LockedJobs,
-    job: &FollowRow,
-    cancel: bool,
-) -> Result<Vec<JobId>, Error> {
-    followed(tx, job).await?;
-    if let Some(job) = jobs.get_mut(job.seq) {
-        job.raise();
+    .await?;
+    let mut moves = Vec::with_capacity(rows.len());
+    for LockedImage { image: row, stages } in rows {
+        let Some(image) = by_index.get(&row.idx) else { continue };
+        let waits = image.texts().any(|text| unencoded.contains_key(&text));
+        let from = row.progress()?;
+        let event = chunk.change.event(!waits);
+        moves.extend(Move::by((row.job, row.idx), from, &event, number(stages)?));
     }
-    if cancel {
-        return Ok(vec![JobId(job.id)]);
-    }
-    let complete = jobs.get(job.seq).is_some_and(LockedJob::complete);
-    if complete { finish(tx, jobs, &[job.seq]).await } else { Ok(Vec::new()) }
+    Ok(moves)
 }

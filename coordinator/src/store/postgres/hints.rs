@@ -1,4 +1,4 @@
-//! Where searches that are repeated began last.
+//! Remembers where repeated searches found their first row.
 
 use std::{
     collections::HashMap,
@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often rows are looked for from the first one on.
+/// How often a search starts from the very beginning.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// Hints kept, those that are old not counted.
+/// Most hints, not counting old ones.
 const REMEMBERED: usize = 1024;
 
-/// Where the first row was found, by what was looked for: a hint, so that a search does not walk
-/// through the entries of those that came before, which stay until a vacuum, or while somebody
-/// holds an old snapshot.
+/// The first row that each search found. It is a hint, so that the next search need not read the
+/// index entries of deleted rows before it. Those stay until a vacuum, or while an old snapshot is
+/// open.
 #[derive(Debug)]
 pub(super) struct FoundFrom<K>(Mutex<HashMap<K, (i64, Instant)>>);
 
@@ -43,7 +43,7 @@ impl<K: Eq + Hash> FoundFrom<K> {
         }
     }
 
-    /// There is one before the first.
+    /// Records a row before the first known one.
     pub(super) fn lower(&self, of: &K, to: i64) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((from, _)) = known.get_mut(of) {

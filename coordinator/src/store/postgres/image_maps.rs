@@ -1,26 +1,27 @@
 //! The states of all images of a job.
 //!
-//! An index on the state would cost every update its being heap-only. So the counts of
-//! `image_blocks` are read first: of 256 images in one state and one stage nothing else is, and
-//! only where they differ their rows are.
+//! With an index on the state, no update could be heap-only. So the counts of `image_blocks` are
+//! read first. If all 256 images of a block have the same state and stage, nothing else is read;
+//! otherwise the rows of the block are.
 
 use darkroom_core::{id::JobId, image_state::ImageState};
 
 use super::{
     Error, Tx,
     block_bits::BLOCK,
+    both::image_maps::{ChangedRow, Changes},
     rows::{column, number, parse},
 };
 use crate::store::{
-    image_map::{MAP_PART, MapPart, MapRun, Runs, of_images},
+    image_map::{MapPart, MapRun},
     row::row,
 };
 
-/// Runs of changes that are looked through before all images are.
+/// Most runs of changes that are read; if there are more, the whole map is read instead.
 const CHANGES: i64 = 2000;
 
 row! {
-    /// What is read of a job before its images.
+    /// A job's columns that are read before its images.
     struct JobRow {
         seq: i64,
         version: i64,
@@ -31,7 +32,13 @@ row! {
 }
 
 impl JobRow {
-    /// The stage of all images in a state, where there is but one that it can be.
+    /// The job's map without runs.
+    fn part(&self) -> Result<MapPart, Error> {
+        let (version, images) = (number(self.version)?, number(self.images)?);
+        Ok(MapPart { version, images, runs: Vec::new() })
+    }
+
+    /// The stage of all images in a state, if only one stage is possible.
     fn only_stage(&self, state: ImageState) -> Option<usize> {
         // In the lists `encode` comes first.
         let only = |counters: &[i64]| {
@@ -56,10 +63,13 @@ row! {
     }
 }
 
-/// The states of a part of a job's images.
-pub(super) async fn part(tx: &mut Tx, job: JobId, first: u64) -> Result<MapPart, Error> {
+/// Runs that cover a part of a job's images, in any order.
+pub(super) async fn part(
+    tx: &mut Tx,
+    job: JobId,
+    (first, end): (u64, u64),
+) -> Result<(MapPart, Vec<MapRun>), Error> {
     let row = read_job(tx, job).await?;
-    let end = first.saturating_add(u64::from(MAP_PART));
     let blocks: Vec<BlockRow> = sqlx::query_as(
         "SELECT block, ARRAY[waiting, ready, dispatched, done, dead, cancelled] AS counts
          FROM image_blocks WHERE job = $1 AND block >= $2 AND block <= $3 ORDER BY block",
@@ -69,31 +79,25 @@ pub(super) async fn part(tx: &mut Tx, job: JobId, first: u64) -> Result<MapPart,
     .bind(column(end.saturating_sub(1)) / BLOCK)
     .fetch_all(&mut **tx)
     .await?;
-    let (mut parts, mut mixed) = (Vec::with_capacity(blocks.len()), Vec::new());
+    let (mut runs, mut mixed) = (Vec::with_capacity(blocks.len()), Vec::new());
     for BlockRow { block, counts } in blocks {
         match alike(&row, &counts)? {
             Some((state, stage, count)) => {
-                parts.push(MapRun { first: number(block * BLOCK)?, count, state, stage });
+                runs.push(MapRun { first: number(block * BLOCK)?, count, state, stage });
             }
             None => mixed.push(block),
         }
     }
-    parts.extend(read_blocks(tx, row.seq, &mixed).await?);
-    parts.sort_unstable_by_key(|run| run.first);
-    let mut runs = Runs::default();
-    for part in parts {
-        runs.push_within(part, (first, end));
-    }
-    let (version, images) = (number(row.version)?, number(row.images)?);
-    Ok(MapPart { version, images, runs: runs.into_vec() })
+    runs.extend(read_blocks(tx, row.seq, &mixed).await?);
+    Ok((row.part()?, runs))
 }
 
-/// The states of images that changed after a version, unless they are more than so many.
+/// Images that changed after a version; `None` if they are more than `most`.
 pub(super) async fn changes(
     tx: &mut Tx,
     job: JobId,
     (after, most): (u64, u32),
-) -> Result<Option<MapPart>, Error> {
+) -> Result<Changes, Error> {
     let row = read_job(tx, job).await?;
     let (runs, changes): (i64, i64) = sqlx::query_as(
         "SELECT count(*), coalesce(sum(cardinality(c.images)), 0)::bigint
@@ -109,7 +113,7 @@ pub(super) async fn changes(
         return Ok(None);
     }
     // A change counts while its image still has that version.
-    let rows: Vec<(i64, String, i16)> = sqlx::query_as(
+    let rows: Vec<ChangedRow> = sqlx::query_as(
         "SELECT i.idx, i.state::text, i.stage
          FROM (SELECT version, images FROM image_changes WHERE job = $1 AND version > $2
                ORDER BY version, first LIMIT $3) AS c
@@ -123,12 +127,7 @@ pub(super) async fn changes(
     .bind(CHANGES)
     .fetch_all(&mut **tx)
     .await?;
-    let changed = rows
-        .into_iter()
-        .map(|(idx, state, stage)| Ok((number(idx)?, parse(&state)?, number(stage)?)))
-        .collect::<Result<_, Error>>()?;
-    let (version, images) = (number(row.version)?, number(row.images)?);
-    Ok(Some(MapPart { version, images, runs: of_images(changed) }))
+    Ok(Some((row.part()?, rows)))
 }
 
 /// State, stage and number of a block's images, where all are alike.
@@ -144,7 +143,7 @@ async fn read_blocks(tx: &mut Tx, seq: i64, blocks: &[i64]) -> Result<Vec<MapRun
     if blocks.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<(i64, String, i16)> = sqlx::query_as(
+    let rows: Vec<ChangedRow> = sqlx::query_as(
         "SELECT i.idx, i.state::text, i.stage
          FROM unnest($2::bigint[]) AS b (block)
          CROSS JOIN LATERAL (SELECT idx, state, stage FROM images

@@ -1,17 +1,17 @@
-//! What a stage of an image needs, where it goes straight on or waits for its texts.
+//! The inputs of an image's next stage, for images that are dispatched at once.
 
 use darkroom_core::artifact::ArtifactRef;
 
 use super::both::input_row::InputRow;
 
 impl InputRow {
-    /// With what the stage before has stored just now.
+    /// The inputs after the preceding stage stored its output.
     pub(super) fn after(mut self, artifact: &ArtifactRef) -> Self {
         self.low_res = Some(artifact.clone());
         self
     }
 
-    /// The number of the settings that the image has of its own.
+    /// The number of the image's own settings.
     pub(super) fn variant(&self) -> Option<i32> {
         self.prompt_variant
     }

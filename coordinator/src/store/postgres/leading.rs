@@ -1,8 +1,9 @@
-//! Who leads dispatch and reaping: a row with a holder, a term and an end by the database's clock.
+//! The leader of dispatch and reaping: a row with its holder, its term, and its end by the
+//! database's clock.
 //!
-//! A leader's transactions lock the row and name the term, so that they and a takeover exclude each
-//! other: whoever was stopped or cut off finds its term over, and what it had not committed never
-//! happens. (An advisory lock would outlive a stopped process.)
+//! A leader's transactions lock the row and check the term, so that no takeover can happen during
+//! one. A process that was stopped or cut off finds that its term is over, and its transaction
+//! fails. (An advisory lock would outlive a stopped process.)
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,9 @@ use sqlx::postgres::PgListener;
 use super::{Error, PostgresStore, Tx, rows::number};
 use crate::store::{records::Term, roles::Leading};
 
-/// How long a leadership lasts without being renewed.
+/// How long leadership lasts without a renewal.
 const LASTS: Duration = Duration::from_secs(8);
-/// Where hints for the leader are told.
+/// The channel of hints for the leader.
 const CHANNEL: &str = "darkroom_dispatch";
 
 #[async_trait]
@@ -54,7 +55,7 @@ impl Leading for PostgresStore {
     }
 
     async fn tell_leader(&self) -> Result<(), Error> {
-        // Nothing is lost with it, so its commit need not wait for the disk.
+        // A lost hint does no harm, so its commit need not wait for the disk.
         sqlx::query("SELECT set_config('synchronous_commit', 'off', TRUE), pg_notify($1, '')")
             .bind(CHANNEL)
             .execute(&self.pool)
@@ -79,7 +80,7 @@ impl Leading for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Makes sure that `term` lasts at least until the transaction ends.
+    /// Makes sure that `term` is current, and stays so until the transaction ends.
     pub(super) async fn check_term(&self, tx: &mut Tx, term: Term) -> Result<(), Error> {
         let current: Option<i64> =
             sqlx::query_scalar("SELECT term FROM leadership WHERE one FOR SHARE")

@@ -1,5 +1,5 @@
-//! What a COMMIT came to when its answer is lost: the server is asked until it is known, so that
-//! what was accepted is not told as refused.
+//! Finds out whether a COMMIT succeeded if its answer was lost. It asks the server until the
+//! outcome is known, so that an accepted change is never reported as refused.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::store::{records::JobRecord, roles::Queries as _};
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl PostgresStore {
-    /// Commits a change of one job. `made` says of the job, as it is later, whether the change is
-    /// there.
+    /// Commits a change of one job. `made` checks the job afterwards: whether it has the
+    /// change.
     ///
     /// # Errors
-    /// [`Error::Unknown`] only where the server could not be asked in time; any other means that
+    /// [`Error::Unknown`] only if the server could not be asked in time. Any other error means that
     /// nothing was changed.
     pub(super) async fn commit_job(
         &self,
@@ -39,6 +39,15 @@ impl PostgresStore {
         }
     }
 
+    /// Commits a command that may be given again if its answer is lost: images that have followed
+    /// it are no longer in a state that it changes.
+    pub(super) async fn commit_repeatable(&self, tx: Tx) -> Result<(), Error> {
+        match tx.commit().await {
+            Err(error) if !fault::is_refused_commit(&error) => Err(Error::Unknown(error)),
+            done => Ok(done?),
+        }
+    }
+
     async fn settled(
         &self,
         transaction: &str,
@@ -53,9 +62,9 @@ impl PostgresStore {
         }
     }
 
-    /// Whether a change is there; `None` while its transaction runs. The row decides, not the
-    /// transaction's number: a server that crashed before the commit was on disk gives the number
-    /// away again.
+    /// Whether the change was made; `None` while its transaction still runs. The row decides, not
+    /// the transaction's number: a server that crashed before the commit was on disk reuses the
+    /// number.
     async fn look_at(
         &self,
         transaction: &str,
@@ -70,8 +79,7 @@ impl PostgresStore {
         match status {
             Ok(Some(status)) if status == "in progress" => return Ok(None),
             Ok(_) => {}
-            // A number that was not given yet: its server, or its copy, lost it with all that it
-            // did.
+            // The server does not know the number: it lost the transaction with all its changes.
             Err(error) if fault::state(&error).as_deref() == Some("22023") => {}
             Err(error) => return Err(error.into()),
         }

@@ -5,13 +5,13 @@ use uuid::Uuid;
 
 use super::{Error, PostgresStore};
 
-/// How long a process may take to write a manifest before another one begins with it.
+/// How long a process may take to write a manifest before another one may claim it.
 const MANIFEST_CLAIM_SECONDS: f64 = 60.0;
 
 impl PostgresStore {
-    /// Jobs whose manifest this process may write now, with their generation: nobody else has begun
-    /// to in the last minute. Of each tenant the oldest, then the second, so that nobody's flood of
-    /// ended jobs holds up another's.
+    /// Jobs whose manifest this process may write now, with their generation: no other process has
+    /// claimed them in the last minute. First the oldest job of each tenant, then each tenant's
+    /// second, and so on. So many ended jobs of one tenant do not delay the others.
     pub(super) async fn claim_manifests(&self, limit: i64) -> Result<Vec<(Uuid, i32)>, Error> {
         Ok(sqlx::query_as(guard::text(
             Guard::ManifestClaim,

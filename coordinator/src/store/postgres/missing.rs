@@ -1,4 +1,4 @@
-//! Making what a worker did not find run again.
+//! Produces inputs again that a worker did not find.
 
 use super::{
     Error, Tx,
@@ -11,8 +11,8 @@ use crate::store::{cause::Cause, missing::Missing};
 /// Jobs, each with a text that it needs.
 pub(super) type Needed = Vec<(i64, i64)>;
 
-/// Finds and locks what the causes miss, mostly nothing, with the jobs that need those texts.
-/// Before any job is locked.
+/// Finds the missing inputs that causes report (usually none), locks the texts among them, and
+/// finds the jobs that need those. It must run before any job is locked.
 pub(super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<(Missing, Needed), Error> {
     let missing = missing::find(tx, causes).await?;
     let texts = missing.texts();
@@ -27,7 +27,8 @@ pub(super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<(Missing, 
     Ok((missing, needed))
 }
 
-/// Writes what the rewinds mean for texts and outputs; the jobs that need the texts are locked.
+/// Deletes outputs and marks texts as wanted, so that the missing inputs are produced again. The
+/// jobs that need the texts are locked.
 pub(super) async fn forget(
     tx: &mut Tx,
     (missing, needed): (&Missing, &Needed),
@@ -45,6 +46,6 @@ pub(super) async fn forget(
             job.want(*text);
         }
     }
-    // What was given up after it had been lost is told once more.
+    // Texts that were given up after they had been lost are spread again.
     texts::spread_dead_again(tx, &lost).await
 }

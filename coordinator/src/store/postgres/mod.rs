@@ -1,15 +1,14 @@
-//! The record in Postgres, for farms of several coordinators: bulk statements take arrays, nothing
-//! is held while work runs, time is the server's.
+//! The record in Postgres, for farms of several coordinators. Bulk statements take arrays, no lock
+//! is held while work runs, and the server's clock counts.
 //!
 //! One method is one transaction of a few round trips, whatever the number of rows. Locks are taken
-//! in one order: texts by id, then jobs by `seq` (see `progress`); where a rare path must break it
-//! and Postgres finds a deadlock, the transaction runs again. What a store that is read by old
-//! snapshots must avoid is told in the schema.
+//! in one order: texts by id, then jobs by `seq` (see `progress`). A rare path must break this
+//! order; if Postgres then finds a deadlock, the transaction runs again. The schema documents what
+//! must be avoided because old snapshots may be open.
 //!
-//! What it does as SQLite does is in `both`; a file that is named like a role implements it, or has
-//! its SQL.
+//! The code that both backends share is in `both`. A file named after a role has what differs.
 
-/// The text of a statement, of two that do the same.
+/// Takes this backend's text of a statement.
 macro_rules! sql {
     (sqlite: $sqlite:expr, postgres: $postgres:expr $(,)?) => {
         $postgres
@@ -25,9 +24,8 @@ macro_rules! bind_rows {
     }};
 }
 
-mod audit;
 mod block_bits;
-#[expect(clippy::duplicate_mod, reason = "see its own words")]
+#[expect(clippy::duplicate_mod, reason = "compiled once per backend")]
 #[path = "../both/mod.rs"]
 mod both;
 mod dispatch_text;
@@ -35,19 +33,14 @@ mod dispatching;
 mod farm_changes;
 pub(super) mod fault;
 mod following;
-mod following_images;
-mod forecasts;
 mod hints;
-mod image_commands;
 mod image_maps;
 mod input_row;
 mod leadership;
 mod leading;
 mod lost_answer;
-mod maintenance;
 mod manifests;
 mod missing;
-mod mix;
 mod moves;
 mod notes;
 mod onward;

@@ -1,8 +1,6 @@
 //! The one place where image rows change: bulk moves from an expected state to the next, with
 //! versions, counters and the job's end in the same transaction.
 
-use std::collections::HashSet;
-
 use darkroom_core::{
     guard::{self, Guard, stands},
     id::JobId,
@@ -15,16 +13,13 @@ use sqlx::FromRow as _;
 use super::{
     Error, Tx,
     outputs::{self, store_outputs},
-    progress::LockedJobs,
+    progress::{LockedJob, LockedJobs},
     rows::{column, column32, stage_column, text_column, to_json},
 };
 use crate::store::{
-    change::{LastError, Move},
+    change::{Applied, LastError, Move},
     judged_images::NewOutput,
 };
-
-/// (job, idx) of rows that were as expected and changed.
-pub(super) type Applied = HashSet<(i64, i64)>;
 
 /// Writes moves of images whose jobs are locked, and counts what was written. The caller saves the
 /// jobs.
@@ -36,7 +31,7 @@ pub(super) async fn apply(
     apply_with(tx, jobs, moves, &[]).await
 }
 
-/// As [`apply`], and stores what their stages have stored.
+/// As [`apply`], and stores the outputs of the stages that they have passed.
 pub(super) async fn apply_with(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
@@ -44,7 +39,7 @@ pub(super) async fn apply_with(
     outputs: &[NewOutput<'_>],
 ) -> Result<Applied, Error> {
     let outputs = outputs::Columns::of(outputs);
-    // Most moves leave failures and errors alone; they are written with less.
+    // Most moves do not change failures and errors. A shorter statement writes them.
     let (full, plain): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(|one| {
         let (from, to) = (&one.from, &one.to);
         let failures =
@@ -69,7 +64,7 @@ pub(super) async fn apply_with(
     Ok(applied)
 }
 
-/// What every move names: the row, what it expects of it, and where it goes.
+/// The columns of moves: the row, its expected state, and its new state.
 struct Columns {
     job: Vec<i64>,
     idx: Vec<i64>,
@@ -89,7 +84,7 @@ impl Columns {
         fn all<T>(moves: &[&Move], value: impl Fn(&Move) -> T) -> Vec<T> {
             moves.iter().map(|one| value(one)).collect()
         }
-        let version = |job: i64| jobs.get(job).map_or(0, super::progress::LockedJob::next_version);
+        let version = |job: i64| jobs.get(job).map_or(0, LockedJob::next_version);
         let stage = |image: &ImageProgress| stage_column(image.stage);
         Self {
             job: all(moves, |one| one.job),
@@ -107,7 +102,7 @@ impl Columns {
     }
 }
 
-/// The statement of [`update_plain`], behind what else it does.
+/// The statement of [`update_plain`]; `$before` is a `WITH` clause or nothing.
 macro_rules! update_plain {
     ($before:expr) => {
         concat!(
@@ -128,8 +123,8 @@ macro_rules! update_plain {
     };
 }
 
-/// With the outputs in the same statement: the job is locked meanwhile, and each round trip keeps
-/// others waiting.
+/// Also stores the outputs in the same statement. The job is locked meanwhile, and others wait
+/// during each round trip.
 async fn update_plain(
     tx: &mut Tx,
     jobs: &LockedJobs,
@@ -179,7 +174,7 @@ async fn update_full(
     let mut hosts = Vec::with_capacity(moves.len());
     let (mut errors, mut codes, mut messages) = (Vec::new(), Vec::new(), Vec::new());
     for one in moves {
-        let of: Vec<String> = one.to.places.iter().map(|host| text_column(host)).collect();
+        let of: Vec<String> = one.to.places.iter().map(|place| text_column(place)).collect();
         hosts.push(if of.is_empty() { None } else { Some(to_json(&of)?) });
         let (error, code, message) = match &one.error {
             LastError::Keep => ("keep", None, None),
@@ -233,13 +228,9 @@ async fn update_full(
     .await?)
 }
 
-/// Ends the locked jobs among `seqs`, whose images are all terminal. While image rows have yet to
-/// follow a command, the counters say nothing about the end.
-pub(super) async fn finish(
-    tx: &mut Tx,
-    jobs: &LockedJobs,
-    seqs: &[i64],
-) -> Result<Vec<JobId>, Error> {
+/// Ends the locked jobs among `seqs`, whose images are all terminal. While images still have
+/// to follow a command, the job does not end, whatever its counters are.
+async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     let seqs: Vec<i64> = seqs.iter().copied().filter(|seq| jobs.get(*seq).is_some()).collect();
     if seqs.is_empty() {
         return Ok(Vec::new());
@@ -284,4 +275,29 @@ pub(super) async fn save_and_finish(
     let finished = finish(tx, jobs, &jobs.complete()).await?;
     jobs.save(tx).await?;
     Ok((jobs.raised(), finished))
+}
+
+/// Ends a locked job whose images followed a command, if they are all terminal.
+pub(super) async fn end_followed(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    seq: i64,
+) -> Result<Vec<JobId>, Error> {
+    if !jobs.get(seq).is_some_and(LockedJob::complete) {
+        return Ok(Vec::new());
+    }
+    let ended = finish(tx, jobs, &[seq]).await?;
+    if let Some(job) = jobs.get_mut(seq).filter(|_| !ended.is_empty()) {
+        job.raise();
+    }
+    Ok(ended)
+}
+
+/// Ends jobs whose images are all terminal, if under their lock they still are.
+pub(super) async fn finish_complete(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    let mut jobs = LockedJobs::lock(tx, seqs.iter().copied()).await?;
+    for job in jobs.iter_mut().filter(|job| job.complete()) {
+        job.raise();
+    }
+    Ok(save_and_finish(tx, &mut jobs).await?.1)
 }

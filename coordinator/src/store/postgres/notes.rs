@@ -1,9 +1,7 @@
-//! Keeping the notes on a job's texts; see [`crate::store::notes`] for what is told of
-//! them.
+//! Stores the notes about a job's texts. [`crate::store::notes`] makes sentences from them.
 //!
-//! Rows of texts that a transaction has locked: a chunk of prompts shares the lock of a text that
-//! is encoded, the result of a text has it alone. So no two of them count the same image, and none
-//! waits for another's notes the wrong way round.
+//! The transaction has locked the texts: a chunk of prompts with a shared lock, the result of a
+//! text with an exclusive one. So no image is counted twice, and no deadlock is possible.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +21,8 @@ pub(super) struct Use {
 pub(super) struct Uses(BTreeMap<(i64, i16), Use>);
 
 impl Uses {
-    /// Counts a prompt's images, of which the first and its line are told. Prompts come in order.
+    /// Counts a prompt's images. Prompts come in order, so the first one sets the index and the
+    /// line that the note names.
     pub(super) fn add(
         &mut self,
         (text, role): (i64, i16),
@@ -71,8 +70,8 @@ pub(super) async fn note_received(tx: &mut Tx, job: i64, uses: &Uses) -> Result<
     Ok(())
 }
 
-/// Adds the notes of texts that were encoded now to the jobs that need them: of the prompts that
-/// have come so far, all images are counted.
+/// Adds the notes of texts that have just been encoded to the jobs that need them. Counts the
+/// images of all prompts received so far.
 pub(super) async fn note_encoded(
     tx: &mut Tx,
     jobs: &[i64],

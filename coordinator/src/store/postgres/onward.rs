@@ -1,8 +1,9 @@
-//! Images that a transaction makes ready are dispatched by it too, where the leader has given
-//! leave: nothing else waits for their next pool and it has room. Their rows are written once for
-//! two steps, and the log of changes too.
+//! Dispatches images in the transaction that makes them ready, if the leader granted credit for
+//! their next pool: nothing else waits there, and it has room. So their rows and the log of changes
+//! are written once for two steps.
 //!
-//! What has no leave, is a suspect or lacks an input stays ready and goes the usual way.
+//! Without credit, and for a suspect or an image that lacks an input, the image stays ready, and
+//! the leader dispatches it later.
 
 use std::collections::HashMap;
 
@@ -19,12 +20,12 @@ use crate::store::{
     records::{Dispatched, Onward},
 };
 
-/// What the next stage of images needs, by (job, idx); read under the lock of their jobs, and only
-/// of those that are active and have no limit of their own.
+/// The inputs of the next stage, by (job, idx). They were read under the lock of their jobs, and
+/// only for jobs that are active and have no limit of workers.
 pub(super) type Inputs = HashMap<(i64, i64), InputRow>;
 
-/// Changes moves to ready, of locked jobs and not yet written, to moves to dispatched; returns what
-/// they dispatch.
+/// Turns moves to ready into moves to dispatched. The moves are of locked jobs, and not written
+/// yet. Returns the dispatched tasks.
 pub(super) fn hand_on(
     plans: &Plans,
     moves: &mut [Move],

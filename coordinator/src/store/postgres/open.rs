@@ -1,5 +1,5 @@
-//! Opening the database: one clear sentence when it cannot be used, migrations under a lock that
-//! coordinators which start together share, and who the database is.
+//! Opens the database: one clear sentence if it cannot be used, migrations under a lock (several
+//! coordinators may start at the same time), and the identity of the database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,8 +31,8 @@ impl PostgresStore {
     /// # Errors
     /// [`Error::NotOpened`] in one sentence that names the cause.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
-        // Which of rustls's two providers is used must be said where a program links both, or
-        // sslmode=verify-ca panics; a second time is no error.
+        // If a program links both of rustls's providers, it must choose one, or sslmode=verify-ca
+        // panics. Choosing twice is no error.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let target = url::parse(url).map_err(Error::NotOpened)?;
         let options = Options { wanted: options.wanted.max(options.connections), ..options };
@@ -52,7 +52,7 @@ impl PostgresStore {
         }
     }
 
-    /// The same record over connections of its own.
+    /// The same record, with its own connections.
     #[must_use]
     pub fn beside(&self, options: &Options) -> Self {
         let pool = pool(&self.servers, options);
@@ -104,8 +104,8 @@ impl PostgresStore {
     }
 }
 
-/// Connections are made when they are needed; each is prepared, and refused where it reaches a
-/// standby.
+/// Connections are opened when they are needed. Each is prepared; a connection to a standby is
+/// refused.
 fn pool(servers: &Arc<Servers>, options: &Options) -> PgPool {
     let (asking, preparing) = (Arc::clone(servers), Arc::clone(servers));
     let (ask_after, settings) = (options.ask_after, options.clone());
@@ -157,7 +157,7 @@ async fn refuse_poolers(
     Err(Error::NotOpened(error))
 }
 
-/// How often the migrations are tried where running coordinators hold what they need.
+/// How often the migrations are tried while running coordinators hold locks that they need.
 const MIGRATION_TRIES: u32 = 5;
 /// Pause between two tries.
 const BREATHER: Duration = Duration::from_millis(200);
@@ -170,14 +170,14 @@ fn is_deadlock(error: &MigrateError) -> bool {
 
 async fn migrate(server: &Server, schema: &str, mut connection: PgConnection) -> Result<(), Error> {
     let newest = POSTGRES.iter().map(|migration| migration.version).max().unwrap_or(0);
-    // They may take longer than any other statement.
+    // Migrations may take longer than any other statement.
     sqlx::raw_sql("SET statement_timeout = 0").execute(&mut connection).await?;
     let mut migrated = POSTGRES.run(&mut connection).await;
     for _ in 1..MIGRATION_TRIES {
         if !migrated.as_ref().is_err_and(is_deadlock) {
             break;
         }
-        // A coordinator that runs waited for what the migration held. Files that are done stay done.
+        // It was a deadlock with a running coordinator. Files that were applied stay applied.
         tokio::time::sleep(BREATHER).await;
         migrated = POSTGRES.run(&mut connection).await;
     }
@@ -213,7 +213,7 @@ async fn migrate(server: &Server, schema: &str, mut connection: PgConnection) ->
     }
 }
 
-/// The cause, where a pool only says that time is up; as it is where the server said something.
+/// Replaces a pool's mere timeout by its cause. An error of the server stays as it is.
 async fn not_opened(servers: &Servers, server: &Server, error: sqlx::Error) -> Error {
     let (database, user) = (server.database(), server.user());
     match (&error, fault::state(&error).as_deref()) {

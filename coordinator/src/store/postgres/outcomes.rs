@@ -11,44 +11,23 @@ use uuid::Uuid;
 
 use super::{
     Error, PostgresStore, Tx,
-    both::row_types::ProgressRow,
     both::{
-        attempts,
         input_row::{InputRow, input_columns, input_joins},
-        worker_health,
+        outcomes::judge,
+        row_types::ProgressRow,
     },
     missing,
     moves::{apply_with, save_and_finish},
     onward::{self, Inputs},
-    plans::{KnownPlans, Plans},
+    plans::Plans,
     progress::LockedJobs,
     rows::{column, number, parse},
-    texts,
 };
 use crate::store::{
-    cause::{Cause, Settled},
+    cause::{Bulk, Settled},
     judged_images::{self, JudgedImage},
-    records::Onward,
     row::row,
-    spent::Spent,
 };
-
-impl PostgresStore {
-    /// Applies what happened to tasks of a pool.
-    pub(super) async fn settle(
-        &self,
-        tx: &mut Tx,
-        pool: &PoolId,
-        causes: &[Cause<'_>],
-        onward: &[Onward],
-    ) -> Result<Settled, Error> {
-        if pool.stage.is_encode() {
-            texts::settle(tx, &self.plans, (pool, causes), onward).await
-        } else {
-            settle_images(tx, &self.plans, (pool, causes), onward).await
-        }
-    }
-}
 
 row! {
     struct ImageRow {
@@ -60,40 +39,37 @@ row! {
 }
 
 row! {
-    /// With what a next stage needs.
+    /// With the inputs of the next stage.
     struct GoingRow {
         ..row: ImageRow,
         ..input: InputRow,
     }
 }
 
-/// What the next stage of images needs, where they may go straight on.
+/// The inputs of the next stage, for images that may be dispatched at once.
 type Going = HashMap<ImageId, InputRow>;
 
-async fn settle_images(
+/// Applies what happened to tasks of a pool.
+pub(super) async fn settle_images(
+    store: &PostgresStore,
     tx: &mut Tx,
-    known: &KnownPlans,
-    (pool, causes): (&PoolId, &[Cause<'_>]),
-    onward: &[Onward],
+    Bulk { pool, causes, onward }: Bulk<'_>,
 ) -> Result<Settled, Error> {
     let (mut missing, needed) = missing::find(tx, causes).await?;
     let ids = judged_images::images_of(causes);
     let mut uuids: Vec<Uuid> = ids.iter().map(|id| id.job.0).collect();
     uuids.sort_unstable();
     uuids.dedup();
-    let plans = known.by_id(tx, &uuids).await?;
+    let plans = store.plans.by_id(tx, &uuids).await?;
     let needing = needed.iter().map(|(job, _)| *job);
     let mut jobs = LockedJobs::lock(tx, plans.keys().copied().chain(needing)).await?;
     let (mut images, mut going) = read_images(tx, (pool, &plans), &ids, !onward.is_empty()).await?;
-    let judgement = judged_images::judge(&mut images, causes, &mut missing);
-    let seq = |id: &ImageId| images.get(id).map(|image| image.row.0);
-    jobs.spend(pool, Spent::by_job(causes, &judgement.fates, seq));
-    worker_health::write(tx, &judgement.worker_health).await?;
-    attempts::write(tx, &judgement.attempts).await?;
+    let (judgement, spent) = judge(tx, &mut images, causes, &mut missing).await?;
+    jobs.spend(pool, spent);
     let (mut moves, mut inputs) = (Vec::with_capacity(images.len()), Inputs::new());
     for (id, image) in images {
-        // Only who has just finished a stage goes straight on: what it stored is what the next one
-        // takes.
+        // Only an image that has just finished a stage can be dispatched at once: the stage's
+        // output is the input of the next one.
         if let Some((stored, input)) = image.stored().zip(going.remove(&id)) {
             inputs.insert(image.row, input.after(stored));
         }
@@ -110,7 +86,8 @@ async fn settle_images(
     Ok(Settled { fates, jobs, finished, changed, dispatched, more: false })
 }
 
-/// The images as they are under the lock of their jobs; if `going`, with what a next stage needs.
+/// The images as they are under the lock of their jobs; if `going`, with the inputs of their next
+/// stage.
 async fn read_images<'a>(
     tx: &mut Tx,
     (pool, plans): (&PoolId, &Plans),

@@ -1,13 +1,13 @@
 //! Reading images, and the rows of a page; see [`crate::store::image_pages`].
 
-use darkroom_core::{id::JobId, image_state::ImageState};
+use darkroom_core::id::JobId;
 use sqlx::{FromRow as _, PgPool, Row as _, ValueRef as _};
 
 use super::{
     Error,
     block_bits::{BLOCK, set_in},
     both::{
-        page::{ImageRow, Images, OutputRow, output, record},
+        page::{ImageRow, Images, OutputRow, StateWalk, output, record},
         variants,
     },
     rows::column,
@@ -17,8 +17,8 @@ use crate::store::{
     variants::Known,
 };
 
-/// The images that follow an index, in order: in one statement, because it is asked most. A row is
-/// an image and one of its outputs, if it has any.
+/// The images after an index, in order. It is the most frequent query, so it is one statement. A
+/// row has an image and one of its outputs, if it has any.
 pub(super) async fn following(
     pool: &PgPool,
     job: JobId,
@@ -75,20 +75,16 @@ type StateBlock = (String, i64, Option<String>);
 const BLOCKS: i64 = 4;
 
 impl Images<'_> {
-    /// Indexes of images in some states. Each state's blocks are found by an index of their own,
-    /// and say by their bits which of their images are meant; so none is read that is not returned.
-    pub(super) async fn by_state(
-        &mut self,
-        states: &[ImageState],
-        from: i64,
-        limit: u32,
-    ) -> Result<Vec<i64>, Error> {
+    /// Indexes of images in some states. Each state has an index of its blocks. A block's bits say
+    /// which of its images are in the state, so no other image is read.
+    pub(super) async fn by_state(&mut self, walk: &StateWalk<'_>) -> Result<Vec<i64>, Error> {
+        let StateWalk { states, from, limit } = *walk;
         let limit = limit as usize;
         let states: Vec<&str> = states.iter().map(|state| state.name()).collect();
         let (mut indexes, mut block, mut blocks) = (Vec::new(), from / BLOCK, BLOCKS);
         while indexes.len() < limit {
             let mut found = self.blocks(&states, block, blocks).await?;
-            // As far as every state's blocks were read.
+            // The last block up to which the blocks of every state were read.
             let last = |state: &str| {
                 let mut of_state = found.iter().filter(|(of, ..)| of == state);
                 let last = of_state.nth(usize::try_from(blocks - 1).unwrap_or(usize::MAX));
@@ -104,7 +100,7 @@ impl Images<'_> {
         Ok(indexes)
     }
 
-    /// Of each state the next blocks, at most so many, in order.
+    /// The next blocks of each state in order, at most `limit` per state.
     async fn blocks(
         &mut self,
         states: &[&str],

@@ -1,6 +1,6 @@
-//! What never changes of a job and every commit needs: its row's number, its settings, those of its
-//! prompts that have their own, and the pools of its stages. Remembered, so that a commit under the
-//! job's lock does not ask for it again.
+//! Facts about a job that never change and that every commit needs: its row's number, its settings,
+//! its prompts' own settings, and the pools of its stages. They are cached, so that a commit need
+//! not read them under the job's lock.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,10 +24,10 @@ use crate::store::{
     variants::{self, Known},
 };
 
-/// Settings remembered at most, of jobs and of prompts together; then all are forgotten.
+/// Most cached settings, of jobs and prompts together. The cache is emptied when it is full.
 const MOST: usize = 4096;
 
-/// What never changes of a job.
+/// Facts about a job that never change.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seq: i64,
@@ -48,7 +48,7 @@ impl Plan {
         }
     }
 
-    /// How many settings it remembers.
+    /// The number of its cached settings.
     fn weight(&self) -> usize {
         1 + self.variants.len()
     }
@@ -67,7 +67,7 @@ impl Plan {
 /// The plans of some jobs, by `seq`.
 pub(super) type Plans = BTreeMap<i64, Arc<Plan>>;
 
-/// What is remembered.
+/// The cache.
 #[derive(Debug, Default)]
 pub(super) struct KnownPlans(Mutex<Remembered>);
 

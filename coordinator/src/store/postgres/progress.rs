@@ -1,9 +1,9 @@
-//! What changes of a job with every transaction: its version, counters and low-water marks, one row
-//! that is locked before anything else of the job.
+//! A job's version, counters and low-water marks. Every transaction on a job changes this row, and
+//! locks it before anything else of the job.
 //!
-//! Two transactions that change one job therefore follow each other; rows that were read after the
+//! So two transactions that change one job run one after the other. Rows that were read after the
 //! lock stay as read, so image rows need no lock of their own. Jobs are locked in order of `seq`;
-//! texts, where both are needed, before.
+//! texts are locked before jobs.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,6 @@ use crate::store::{
     tally::{self, Counter},
 };
 
-/// Nothing is to be found from here on, until something returns.
-pub(super) const NOTHING: i64 = i64::MAX;
 /// Position of `encode` in the arrays.
 const ENCODE: usize = 0;
 
@@ -50,9 +48,9 @@ row! {
         /// Dead and cancelled images that did not pass a stage of theirs.
         stopped: Vec<i64>,
         low: Vec<i64>,
-        =/// Has a new version.
+        =/// Gets a new version.
         raised: bool,
-        =/// Has another low-water mark, which nobody watches.
+        =/// Only a low-water mark changed, so the version stays.
         marked: bool,
     }
 }
@@ -68,7 +66,7 @@ impl LockedJob {
         self.ready.len().saturating_sub(1)
     }
 
-    /// Some images pass so many stages, more than others: nothing is in the further ones yet.
+    /// Adds counters for stages that only some images pass. Nothing is in those stages yet.
     pub(super) fn lengthen(&mut self, stages: usize) {
         for counters in [
             &mut self.ready,
@@ -101,7 +99,7 @@ impl LockedJob {
         self.images > 0 && self.done + self.dead + self.cancelled == self.images
     }
 
-    /// Images done, dead, and in all.
+    /// The numbers of done images, of dead images, and of all.
     pub(super) fn tally(&self) -> (i64, i64, i64) {
         (self.done, self.dead, self.images)
     }
@@ -189,14 +187,13 @@ fn add(counters: &mut [i64], position: usize, count: i64) {
     }
 }
 
-/// The jobs that a transaction has locked, and what it has done to them; [`save`](Self::save)
-/// writes it.
+/// The jobs that a transaction has locked, with its changes; [`save`](Self::save) writes them.
 #[derive(Debug, Default)]
 pub(super) struct LockedJobs {
     jobs: BTreeMap<i64, LockedJob>,
     blocks: BTreeMap<(i64, i64), BlockDelta>,
     changes: BTreeMap<i64, Vec<i64>>,
-    /// The pool that worked on the jobs, and what that came to.
+    /// The pool that worked on the jobs, and the sums over its results.
     spent: Option<(PoolId, BTreeMap<i64, Spent>)>,
 }
 
@@ -224,7 +221,7 @@ impl LockedJobs {
         .fetch_all(&mut **tx)
         .await?;
         let whole = |mut job: LockedJob| {
-            // A job that nothing has stopped yet may have no counters of it.
+            // The list `stopped` stays empty until the first image stops.
             job.stopped.resize(job.ready.len(), 0);
             (job.job, job)
         };
@@ -232,7 +229,7 @@ impl LockedJobs {
         Ok(Self { jobs, ..Self::default() })
     }
 
-    /// Leaves the other jobs alone; they stay locked.
+    /// Keeps these jobs only. The others stay locked, and unchanged.
     pub(super) fn retain(&mut self, seqs: &[i64]) {
         self.jobs.retain(|seq, _| seqs.contains(seq));
     }
@@ -285,13 +282,13 @@ impl LockedJobs {
         self.changes.entry(job).or_default().push(idx);
     }
 
-    /// Counts what results of a pool came to. Each belongs to an image that moves, so its job is
-    /// saved.
+    /// Adds the sums over a pool's results. Each result belongs to an image that moves, so its job
+    /// is saved.
     pub(super) fn spend(&mut self, pool: &PoolId, spent: BTreeMap<i64, Spent>) {
         self.spent = (!spent.is_empty()).then(|| (pool.clone(), spent));
     }
 
-    /// Writes it all, as the last thing that the transaction does to progress.
+    /// Writes all changes. It must be the transaction's last change of progress.
     pub(super) async fn save(&mut self, tx: &mut Tx) -> Result<(), Error> {
         let changed: Vec<&LockedJob> =
             self.jobs.values().filter(|job| job.raised || job.marked).collect();
@@ -449,7 +446,7 @@ impl LockedJobs {
     }
 }
 
-/// A job's `seq` that no lock needs, because it never changes.
+/// The `seq` of jobs. It never changes, so it needs no lock.
 pub(super) async fn seqs_of(tx: &mut Tx, ids: &[Uuid]) -> Result<BTreeMap<Uuid, i64>, Error> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as("SELECT id, seq FROM jobs WHERE id = ANY ($1)")
         .bind(ids)

@@ -1,17 +1,16 @@
-//! Of the runs of changes of a job that ended, those that its images have left behind.
+//! Deletes outdated entries of the change log of ended jobs.
 //!
-//! An entry counts while its image still has that version, so each image keeps the one that says
-//! its last change, and who lists by version or resumes a watch finds the same as before: only
-//! sooner.
+//! An entry is current while its image still has that version. So the entry of each image's last
+//! change stays. Listings by version and resumed watches find the same as before, only faster.
 
 use darkroom_core::guard::{self, Guard};
 
 use super::{Error, Tx, progress::LockedJobs};
 
-/// Runs that one statement looks through.
+/// Runs that one statement reads.
 const RUNS: i64 = 200;
 
-/// Goes on with one ended job. Whether there is more to do.
+/// Prunes a part of one ended job. Returns whether there is more to do.
 pub(super) async fn prune_next(mut tx: Tx) -> Result<bool, Error> {
     let found: Option<i64> = sqlx::query_scalar(
         "SELECT seq FROM jobs WHERE manifest = 'written' AND prune_from IS NOT NULL ORDER BY seq LIMIT 1",
@@ -50,7 +49,7 @@ pub(super) async fn prune_next(mut tx: Tx) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Leaves of the runs of these versions (after the first, up to the second) what still counts.
+/// Deletes outdated entries from the runs of these versions (after the first, up to the second).
 async fn prune(tx: &mut Tx, job: i64, (after, last): (i64, i64)) -> Result<(), Error> {
     sqlx::query(guard::text(
         Guard::PruneStale,

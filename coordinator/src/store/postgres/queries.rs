@@ -2,14 +2,14 @@
 
 use darkroom_core::id::JobId;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::{
-    Error, PostgresStore, page,
-    rows::{column, digest, number, stage_name},
+    Error, PostgresStore,
+    both::queries::JobHeadRow,
+    page,
+    rows::{column, number, stage_name},
 };
 use crate::store::{
-    job_columns::{JobColumns, JobRest},
     notes,
     records::{Around, ImageOrder, ImagePage, ImageQuery, JobRecord, StageCounters},
     row::row,
@@ -17,13 +17,6 @@ use crate::store::{
 
 row! {
     pub(super) struct JobRow {
-        id: Uuid,
-        priority: i16,
-        cascade: Vec<u8>,
-        encoder: Vec<u8>,
-        generation: i32,
-        manifest_sha256: Option<Vec<u8>>,
-        max_workers: Option<i32>,
         pace: Option<Vec<i64>>,
         texts: i64,
         ready: Vec<i64>,
@@ -32,7 +25,7 @@ row! {
         stopped: Vec<i64>,
         stages: Vec<String>,
         texts_dispatched: i64,
-        ..job: JobColumns,
+        ..head: JobHeadRow,
     }
 }
 
@@ -84,8 +77,8 @@ pub(super) async fn view(
     Ok((record(row.job)?, around))
 }
 
-/// A page of images by index only, the query that comes most often. `None` if the query has other
-/// conditions, or if this finds nothing.
+/// A page of images by index only, which is the most frequent query. `None` if the query has other
+/// conditions, or if it finds nothing.
 pub(super) async fn quick_page(
     store: &PostgresStore,
     query: &ImageQuery,
@@ -108,10 +101,10 @@ pub(super) async fn records(
     rows.into_iter().map(record).collect()
 }
 
-/// How many texts of the job are dispatched, those below `$3` not counted. As a rule all of them
-/// were dispatched for it. Otherwise those for others may be its own as well: dispatched texts are
-/// neighbours, so the job's texts among them are read in one go and looked up in a hash, which
-/// costs a tenth of asking for each.
+/// The number of the job's texts that are dispatched, from `$3` on. Usually all of them were
+/// dispatched for this job. But a text that was dispatched for another job may be this job's too.
+/// Dispatched texts have neighbouring numbers. So the job's texts in that range are read at once
+/// and looked up in a hash, which costs a tenth of one lookup per text.
 macro_rules! view_dispatched {
     () => {
         "CASE WHEN d.own = d.together THEN d.own
@@ -175,17 +168,7 @@ pub(super) use job_columns;
 fn record(row: JobRow) -> Result<JobRecord, Error> {
     let stages = counters(&row)?;
     let pace = row.pace.map(|passed| passed.into_iter().map(number).collect::<Result<_, _>>());
-    row.job.record(JobRest {
-        id: JobId(row.id),
-        priority: number(row.priority)?,
-        cascade: digest(&row.cascade)?,
-        encoder: digest(&row.encoder)?,
-        generation: number(row.generation)?,
-        max_workers: row.max_workers.map(number).transpose()?,
-        manifest_sha256: row.manifest_sha256.as_deref().map(digest).transpose()?,
-        pace: pace.transpose()?,
-        stages,
-    })
+    row.head.record(stages, pace.transpose()?)
 }
 
 fn counters(row: &JobRow) -> Result<Vec<StageCounters>, Error> {
@@ -196,7 +179,7 @@ fn counters(row: &JobRow) -> Result<Vec<StageCounters>, Error> {
             let ready = row.texts - passed - row.texts_dispatched;
             (row.texts, ready.max(0), row.texts_dispatched)
         } else {
-            (row.job.images, at(&row.ready, position), at(&row.dispatched, position))
+            (row.head.job.images, at(&row.ready, position), at(&row.dispatched, position))
         };
         Ok(StageCounters {
             name: stage_name(name.clone())?,

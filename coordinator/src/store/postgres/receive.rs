@@ -1,8 +1,7 @@
 //! A chunk of prompts becomes rows: texts, prompts, images.
 //!
-//! Texts are locked (shared) before their state is read, so that no encoder's result or loss of one
-//! passes between that reading and the commit: whoever changes a text's state afterwards finds the
-//! prompts that this chunk added.
+//! Texts are locked (shared) before their state is read, so that the state cannot change before the
+//! commit. A transaction that changes a text's state afterwards sees the prompts of this chunk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,8 +9,11 @@ use darkroom_core::{digest::Digest, image_state::ImageState, text_state::TextSta
 
 use super::{
     Error, Tx,
-    both::{notes::note_pictures, variants},
-    mix,
+    both::{
+        mix::{self, At},
+        notes::note_pictures,
+        variants,
+    },
     notes::{Uses, note_received},
     progress::LockedJobs,
     rows::{column, column32, digest, parse, seed_column},
@@ -23,7 +25,7 @@ use crate::store::{
     variants::Chunk,
 };
 
-/// A text's row as this transaction may rely on it.
+/// A text's row, which cannot change until the transaction ends.
 #[derive(Clone, Copy)]
 struct Text {
     id: i64,
@@ -42,8 +44,8 @@ pub(super) async fn insert_prompts(
     prompts: &[NewPrompt],
 ) -> Result<Option<()>, Error> {
     let (texts, revived) = ensure_texts(tx, encoder, prompts).await?;
-    // Before the job is locked, so that chunks which come side by side wait for each other as
-    // little as may be.
+    // This happens before the job is locked, so that concurrent chunks wait for each other as
+    // little as possible.
     let new_texts = insert_job_texts(tx, job, &texts).await?;
     insert_prompt_rows(tx, job, &texts, prompts).await?;
     let chunk = Chunk::of(prompts);
@@ -53,10 +55,11 @@ pub(super) async fn insert_prompts(
     let waiting = texts::jobs_of(tx, &revived).await?;
     let mut jobs = LockedJobs::lock(tx, waiting.iter().map(|(job, _)| *job).chain([job])).await?;
     texts::want_in_jobs(&mut jobs, &waiting);
-    let Some(version) = jobs.get(job).map(super::progress::LockedJob::next_version) else {
-        return Ok(None);
-    };
-    mix::count(tx, &mut jobs, job, &chunk).await?;
+    let Some(locked) = jobs.get_mut(job) else { return Ok(None) };
+    let version = locked.next_version();
+    let at = At { stages: locked.stages(), version: locked.version() };
+    locked.lengthen(chunk.longest().map_or(0, |longest| longest.stages.len()));
+    mix::count(tx, job, at, &chunk).await?;
     let ready = insert_images(tx, &mut jobs, (job, version), &texts, prompts).await?;
     let images = prompts.iter().map(|prompt| i64::from(prompt.images)).sum();
     if let Some(job) = jobs.get_mut(job) {
@@ -144,7 +147,8 @@ async fn insert_job_texts(tx: &mut Tx, job: i64, texts: &Texts) -> Result<(i64, 
     Ok((column(inserted.len()), column(encoded.len())))
 }
 
-/// How the chunk uses texts that are encoded and have notes. Whoever encodes the others notes them.
+/// The chunk's uses of texts that are encoded and have notes. The notes of other texts are added
+/// when they are encoded.
 fn noted_uses(texts: &Texts, prompts: &[NewPrompt]) -> Result<Uses, Error> {
     let mut uses = Uses::default();
     if !texts.values().any(|text| text.encoded && text.noted) {

@@ -1,9 +1,9 @@
-//! The servers of the URL, and which of them takes writes now: looked for when the store is opened,
-//! and again whenever the chosen one fails.
+//! The servers of the URL, and the one that takes writes now. It is searched when the store is
+//! opened, and again whenever it fails.
 //!
-//! Of several that take writes the one on the newest timeline is chosen: every promotion raises it,
-//! so an old primary that comes back as if nothing had happened is not written to while its
-//! successor can be reached. A server that holds another database is never chosen.
+//! If several take writes, the one on the newest timeline is chosen. Every promotion raises the
+//! timeline. So an old primary that comes back gets no writes while its successor can be reached. A
+//! server with another database is never chosen.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,11 +25,11 @@ use super::{
     why,
 };
 
-/// How often the chosen server is asked whether it still takes writes, where there are others.
+/// How often the chosen server is asked whether it still takes writes, if there are others.
 const ASK: Duration = Duration::from_millis(500);
-/// An answer that takes longer is none.
+/// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
-/// How often all of them are looked at though the chosen one is well.
+/// How often all servers are checked although the chosen one works.
 const LOOK_ROUND: Duration = Duration::from_secs(10);
 
 /// The servers of one URL, with the one in use.
@@ -48,7 +48,7 @@ struct State {
     /// The newest timeline that was seen.
     timeline: u32,
     switched: Instant,
-    /// The pools to be told of a switch.
+    /// The pools that must follow a switch.
     pools: Vec<PgPool>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -93,7 +93,7 @@ impl Servers {
         self.target.servers.get(chosen).unwrap_or(&self.target.servers[0])
     }
 
-    /// Whether a connection of that age is one to a server that was left since.
+    /// Whether a connection of this age leads to a server that is no longer the chosen one.
     pub(super) fn left_since(&self, age: Duration) -> bool {
         self.target.servers.len() > 1 && age > self.state().switched.elapsed()
     }
@@ -101,7 +101,7 @@ impl Servers {
     /// Finds the server to write to.
     ///
     /// # Errors
-    /// Why there is none: of one server its cause, of several each one's.
+    /// Why there is none, with the cause of each server.
     pub(super) async fn find(&self) -> Result<Found, UserError> {
         let looks = (0..self.target.servers.len()).map(|index| self.look(index));
         let looked = join_all(looks).await;
@@ -184,8 +184,8 @@ impl Servers {
         Ok(Reached { index, connection, facts, identity, timeline })
     }
 
-    /// Leaves those out that hold another database than the one that is known; where none is, they
-    /// must agree.
+    /// Removes servers with another database than the known one. If none is known yet, all must
+    /// have the same.
     fn same_database<'a>(
         &'a self,
         reached: &mut Vec<Reached>,
@@ -219,7 +219,8 @@ impl Servers {
         (state.chosen, state.timeline)
     }
 
-    /// Sends the pools to a server; connections to another one are given up as they come back.
+    /// Switches the pools to a server. Connections to another server are closed when they are
+    /// returned.
     fn choose(&self, best: &Reached) {
         let mut state = self.state();
         state.timeline = state.timeline.max(best.timeline);
@@ -240,7 +241,7 @@ impl Servers {
         }
     }
 
-    /// Takes a pool on; it goes wherever writes go. From the first one on, the servers are watched.
+    /// Adds a pool, which will follow every switch. The first pool starts the watch of the servers.
     pub(super) fn serve(self: &Arc<Self>, pool: &PgPool) {
         let mut state = self.state();
         state.pools.push(pool.clone());
@@ -249,7 +250,7 @@ impl Servers {
         }
     }
 
-    /// Lets a pool go; with the last one the watch ends.
+    /// Removes a pool. After the last one the watch ends.
     pub(super) fn leave(&self, pool: &PgPool) {
         let mut state = self.state();
         let options = std::ptr::from_ref(pool.options());
@@ -261,7 +262,7 @@ impl Servers {
         }
     }
 
-    /// Why no connection can be made now; none if one can.
+    /// Why no connection can be opened now; `None` if one can.
     pub(super) async fn diagnose(&self) -> Option<UserError> {
         let found = match self.find().await {
             Ok(found) => found,

@@ -72,7 +72,7 @@ impl Unfit {
         }
     }
 
-    /// For a pool's hook, which knows errors of SQL alone.
+    /// For a pool's hook, which can return only SQL errors.
     pub(super) fn into_sql(self) -> sqlx::Error {
         match self {
             Self::Sql(error) => error,
@@ -81,7 +81,7 @@ impl Unfit {
     }
 }
 
-/// What a server says of itself.
+/// Facts that a server reports about itself.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     version: (i32, String),
@@ -95,14 +95,14 @@ pub(super) struct Facts {
 /// Makes the settings of a connection and reads them back.
 ///
 /// # Errors
-/// Where a setting did not last from one statement to the next.
+/// If a setting did not last from one statement to the next.
 pub(super) async fn prepare(
     connection: &mut PgConnection,
     server: &Server,
     options: &Options,
 ) -> Result<(), Unfit> {
     let settings = settings(options);
-    // Plain statements: nothing of them stays on the server, whoever passes them on.
+    // A plain statement leaves nothing on the server, so it works through every pooler.
     let mut set = "SELECT ".to_owned();
     let mut read =
         "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only"
@@ -169,7 +169,7 @@ pub(super) async fn ask(connection: &mut PgConnection) -> Result<Facts, sqlx::Er
     })
 }
 
-/// The server's version, as a number and in words: the first two columns of what it was asked.
+/// The server's version, as a number and as text, from the first two columns of its answer.
 fn version(row: &PgRow) -> Result<(i32, String), sqlx::Error> {
     Ok((row.try_get(0)?, row.try_get(1)?))
 }

@@ -1,9 +1,9 @@
-//! Letting the images that wait for a text follow it, in chunks.
+//! Spreads the outcome of a text to the images that wait for it, in chunks.
 //!
-//! A text that few images wait for is told to them by the transaction that commits it. What is left
-//! has a row of `spreading_texts`; it remembers how far its prompts have been told, so that a text
-//! which a million prompts share is walked through once. Several coordinators may spread at once:
-//! each takes rows that no other one has locked.
+//! If few images wait for a text, the transaction that commits the text moves them too. Otherwise
+//! the text gets a row of `spreading_texts`, which records the last prompt that was handled. So a
+//! text that a million prompts share is read through only once. Several coordinators may spread at
+//! the same time: each takes rows that no other one has locked.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -14,14 +14,14 @@ use super::{
     Error, Tx,
     both::input_row::{InputRow, input_columns, input_joins},
     both::row_types::ProgressRow,
-    moves::{Applied, apply},
+    moves::apply,
     onward::{self, Inputs},
     plans::{KnownPlans, Plans},
     progress::{LockedJob, LockedJobs},
     rows::{column, outlook_of},
 };
 use crate::store::{
-    change::Move,
+    change::{Applied, Move},
     records::{Dispatched, Onward},
     row::row,
 };
@@ -30,7 +30,7 @@ use crate::store::{
 const AT_ONCE: u64 = 2000;
 
 row! {
-    /// A text whose prompts are told, and from where.
+    /// A text that is being spread, and the position after which to continue.
     pub(super) struct Spreading {
         pub(super) id: i64,
         pub(super) embedding: i64,
@@ -69,10 +69,10 @@ impl Told {
     }
 }
 
-/// Tells the prompts of texts what has just become of them; the caller has locked the texts, by id,
-/// and after them every job that needs one, so that of two texts of a prompt the later one finds
-/// the other. What is too much for one transaction is left to spread. Whether something was, and
-/// what was handed on.
+/// Spreads the outcome of texts to their prompts. The caller has locked the texts by id, and then
+/// every job that needs one. So of two texts of a prompt, the later transaction sees the earlier
+/// one. What is too much for one transaction is left for later. Returns whether something was left,
+/// and the tasks that were dispatched at once.
 pub(super) async fn tell(
     tx: &mut Tx,
     plans: &KnownPlans,
@@ -168,7 +168,8 @@ pub(super) async fn prompts_of(
     Ok(prompts)
 }
 
-/// Keeps as many prompts as have about `limit` images that follow; whether there may be others.
+/// Keeps the first prompts, with about `limit` following images together. Returns whether there may
+/// be others.
 pub(super) fn cut_at(prompts: &mut Vec<Told>, limit: u64) -> bool {
     let mut images = 0;
     let fits = prompts
@@ -205,7 +206,7 @@ pub(super) async fn follow(
         return Ok((Applied::default(), Vec::new()));
     }
     let images = waiting(tx, by_position.values().copied(), !onward.is_empty()).await?;
-    // Images of a text that was given up end before the stages that are theirs.
+    // Images of a text that was given up fail before their first stage.
     let given_up = by_position.values().any(|prompt| prompt.outlook == Outlook::Dead);
     let plans = if onward.is_empty() && !given_up {
         Plans::new()
@@ -247,8 +248,8 @@ row! {
     }
 }
 
-/// The images of the prompts that still wait; if `going`, those that may go straight on with what
-/// they need for it.
+/// The images of the prompts that still wait; if `going`, with the inputs of those that may be
+/// dispatched at once.
 async fn waiting(
     tx: &mut Tx,
     prompts: impl Iterator<Item = &Told> + Clone,
@@ -298,8 +299,8 @@ async fn waiting(
     Ok(rows.into_iter().map(|row| (row.image, Some(row.input).filter(|_| row.free))).collect())
 }
 
-/// Of the prompts that are to die with a text, those whose texts a retry gave another try before
-/// the jobs were locked: they wait again.
+/// The prompts that would fail with a text, but whose texts were retried before the jobs were
+/// locked. They wait again.
 async fn revived(tx: &mut Tx, prompts: &[Told]) -> Result<HashSet<(i64, i64)>, Error> {
     let doomed: Vec<&Told> = prompts.iter().filter(|prompt| prompt.is_dead()).collect();
     if doomed.is_empty() {
@@ -321,7 +322,8 @@ async fn revived(tx: &mut Tx, prompts: &[Told]) -> Result<HashSet<(i64, i64)>, E
     Ok(rows.into_iter().collect())
 }
 
-/// Forgets the rows whose prompts were all told: all of them, or those before the last prompt's.
+/// Deletes the rows of texts whose prompts were all handled: all rows, or those before the last
+/// prompt's.
 pub(super) async fn remember(
     tx: &mut Tx,
     spreading: &[Spreading],

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{
-    Error, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, servers::Servers,
+    Error, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, prune, servers::Servers,
     transaction::Tx,
 };
 
@@ -46,9 +46,39 @@ impl PostgresStore {
         Ok(self.pool.acquire().await?)
     }
 
+    /// Writers do not wait for each other, so the statement itself finds what is due.
+    pub(super) async fn paces_due(&self) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    /// Deletes some stale changes of an ended job.
+    pub(super) async fn prune_next(&self) -> Result<bool, Error> {
+        prune::prune_next(self.begin_write().await?).await
+    }
+
+    pub(super) async fn why_unreachable(&self) -> Option<String> {
+        Some(self.servers.diagnose().await?.message)
+    }
+
+    pub(super) async fn close_all(&self) {
+        if let Ok(mut listener) = self.listener.try_lock() {
+            listener.take();
+        }
+        self.servers.leave(&self.pool);
+        self.pool.close().await;
+    }
+
     /// Begins a transaction in which every statement sees what was committed before it.
     pub(super) async fn begin_write(&self) -> Result<Tx, Error> {
         Ok(self.pool.begin().await?)
+    }
+
+    /// Begins a transaction for a chunk of a job that is still received. Nothing of the job counts
+    /// before it is accepted, and that commit waits for the disk for all before it.
+    pub(super) async fn begin_received(&self) -> Result<Tx, Error> {
+        let mut tx = self.begin_write().await?;
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
+        Ok(tx)
     }
 
     /// Begins a transaction that reads the record as of one moment.

@@ -1,4 +1,4 @@
-//! Jobs coming in: whole, or in chunks that one last UPDATE accepts.
+//! Submits of jobs: as a whole, or in chunks that one final UPDATE accepts.
 
 use std::time::Duration;
 
@@ -10,42 +10,12 @@ use darkroom_core::{
 
 pub(super) use super::receive::insert_prompts;
 use super::{
-    Error, PostgresStore, Tx,
-    both::submits::bind_job,
-    fault,
-    progress::LockedJobs,
-    rows::{digest, stage_column},
+    Error, PostgresStore, Tx, both::submits::bind_job, fault, progress::LockedJobs,
+    rows::stage_column,
 };
-use crate::store::records::{NewJob, NewPrompt, compatibility};
+use crate::store::records::{NewJob, compatibility};
 
-/// A job that may take more prompts, locked against being accepted meanwhile.
-const RECEIVING: &str =
-    "SELECT seq, encoder FROM jobs WHERE id = $1 AND state = 'receiving' FOR SHARE";
-
-/// Takes a chunk of a job's prompts.
-pub(super) async fn receive(
-    store: &PostgresStore,
-    job: JobId,
-    prompts: &[NewPrompt],
-) -> Result<(), Error> {
-    let mut tx = store.begin_write().await?;
-    // Nothing of the job counts before it is accepted, and that commit waits for the disk
-    // for all before it.
-    sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
-    // Locked, so that what is accepted meanwhile is not added to.
-    let found: Option<(i64, Vec<u8>)> =
-        sqlx::query_as(guard::text(Guard::ReceivingOnly, RECEIVING, "AND state = 'receiving'", ""))
-            .bind(job.0)
-            .fetch_optional(&mut *tx)
-            .await?;
-    let (seq, encoder) = found.ok_or_else(|| Error::swept(job))?;
-    insert_prompts(&mut tx, seq, digest(&encoder)?, prompts)
-        .await?
-        .ok_or_else(|| Error::swept(job))?;
-    Ok(tx.commit().await?)
-}
-
-/// Forgets a job that is still received.
+/// Deletes a job that is still being received.
 pub(super) async fn abandon(store: &PostgresStore, job: JobId) -> Result<(), Error> {
     let seq: Option<i64> =
         sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1 AND state = 'receiving'")
@@ -60,7 +30,7 @@ pub(super) async fn abandon(store: &PostgresStore, job: JobId) -> Result<(), Err
     Ok(())
 }
 
-/// Forgets jobs that got no chunk for a time; how many.
+/// Deletes jobs that got no chunk for a time. Returns how many.
 pub(super) async fn sweep(store: &PostgresStore, idle: Duration) -> Result<u64, Error> {
     let found: Vec<i64> = sqlx::query_scalar(guard::text(
         Guard::IdleOnly,
@@ -83,7 +53,7 @@ pub(super) async fn sweep(store: &PostgresStore, idle: Duration) -> Result<u64, 
     Ok(swept)
 }
 
-/// Makes the row of a job, and those of its stages and its progress.
+/// Inserts the rows of a job, its stages and its progress.
 pub(super) async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     let mut names = vec![StageName::ENCODE.to_owned()];
     let mut pools = vec![job.encoder.0];
@@ -150,8 +120,8 @@ pub(super) async fn set_active(tx: &mut Tx, seq: i64, content: Digest) -> Result
     Ok(true)
 }
 
-/// Deletes a job that was not accepted (and, where said so, got no chunk for a time), with all that
-/// is its. Texts stay: they may be another's too.
+/// Deletes a job that was not accepted, with all its rows. With `idle`, only if it got no chunk for
+/// that time. Its texts stay, because other jobs may need them.
 async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, Error> {
     LockedJobs::lock(tx, [seq]).await?;
     // Under the lock: a chunk may have come since the job was found idle.

@@ -1,8 +1,8 @@
 //! Embeddings: results of stage `encode`, texts that are lost or wanted again, and telling the jobs
 //! that need them.
 //!
-//! A text's row is locked before the jobs that need it. Every job counts, in the same transaction,
-//! how many of its texts are encoded, so that the count is the rows'.
+//! A text's row is locked before the jobs that need it. The same transaction counts the encoded
+//! texts of every job, so the counters always match the rows.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,36 +10,27 @@ use darkroom_core::{artifact::ArtifactRef, text_state::TextState};
 use darkroom_queue::task::PoolId;
 
 use super::{
-    Error, Tx,
-    both::{history, texts::read_judged},
+    Error, PostgresStore, Tx,
+    both::following_images::Chunk,
     moves::save_and_finish,
     notes,
-    plans::KnownPlans,
     progress::LockedJobs,
     rows::{column, column32, parse, text_column, to_json},
     spread,
 };
 use crate::store::{
-    cause::{Cause, Settled},
-    judged_texts::{self, JudgedText},
-    records::Onward,
-    spent::Spent,
+    cause::{Bulk, Settled},
+    judged_texts::JudgedText,
 };
 
-/// Applies what happened to texts of an encoder's pool.
-pub(super) async fn settle(
+/// Writes changed texts, and tells the jobs that need them.
+pub(super) async fn tell(
+    store: &PostgresStore,
     tx: &mut Tx,
-    plans: &KnownPlans,
-    (pool, causes): (&PoolId, &[Cause<'_>]),
-    onward: &[Onward],
+    Bulk { pool, onward, .. }: Bulk<'_>,
+    changed: &[JudgedText<'_>],
 ) -> Result<Settled, Error> {
-    let texts = read_judged(tx, pool, causes).await?;
-    let (mut settled, changed) = judged_texts::judge(texts, causes);
-    if changed.is_empty() {
-        return Ok(settled);
-    }
-    history::log_texts(tx, pool, Spent::of_all(causes, &settled.fates)).await?;
-    write(tx, pool, &changed).await?;
+    write(tx, pool, changed).await?;
     let ids: Vec<i64> = changed.iter().map(|text| text.id).collect();
     let states: HashMap<i64, TextState> =
         changed.iter().map(|text| (text.id, text.to.state)).collect();
@@ -56,14 +47,14 @@ pub(super) async fn settle(
     }
     let ended = changed.iter().filter(|text| text.to.state.settled());
     let ended: Vec<i64> = ended.map(|text| text.id).collect();
-    (settled.more, settled.dispatched) = spread::tell(tx, plans, &mut jobs, &ended, onward).await?;
-    (settled.jobs, settled.finished) = save_and_finish(tx, &mut jobs).await?;
+    let (more, dispatched) = spread::tell(tx, &store.plans, &mut jobs, &ended, onward).await?;
+    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
     let noted =
         changed.iter().filter(|text| text.encoded().is_some_and(|(_, notes)| !notes.is_empty()));
     let noted: Vec<i64> = noted.map(|text| text.id).collect();
     let seqs: Vec<i64> = needed.iter().map(|(job, _)| *job).collect();
     notes::note_encoded(tx, &seqs, &noted).await?;
-    Ok(settled)
+    Ok(Settled { jobs, finished, more, dispatched, ..Settled::default() })
 }
 
 /// Writes locked texts, in order of id. None of them is dispatched any more.
@@ -79,7 +70,7 @@ async fn write(tx: &mut Tx, pool: &PoolId, changed: &[JudgedText<'_>]) -> Result
     write_rest(tx, pool, &rest).await
 }
 
-/// Nearly all of them: encoded, and nothing to say of it.
+/// Writes texts that were encoded without notes, which are nearly all.
 async fn write_done(
     tx: &mut Tx,
     pool: &PoolId,
@@ -128,7 +119,7 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
         let (code, message) = failure.unzip();
         codes.push(code);
         messages.push(message);
-        let of: Vec<_> = text.to.places.iter().map(|host| text_column(host)).collect();
+        let of: Vec<_> = text.to.places.iter().map(|place| text_column(place)).collect();
         hosts.push(to_json(&of)?);
     }
     sqlx::query(
@@ -165,7 +156,7 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
     Ok(())
 }
 
-/// The jobs that need some texts, each with the text.
+/// The jobs that need these texts, as pairs of job and text.
 pub(super) async fn jobs_of(tx: &mut Tx, embeddings: &[i64]) -> Result<Vec<(i64, i64)>, Error> {
     if embeddings.is_empty() {
         return Ok(Vec::new());
@@ -179,7 +170,7 @@ pub(super) async fn jobs_of(tx: &mut Tx, embeddings: &[i64]) -> Result<Vec<(i64,
     .await?)
 }
 
-/// The jobs look for these texts again.
+/// Lowers the marks of the jobs, so that they find these texts again.
 pub(super) fn want_in_jobs(jobs: &mut LockedJobs, needed: &[(i64, i64)]) {
     for (job, embedding) in needed {
         if let Some(job) = jobs.get_mut(*job) {
@@ -203,8 +194,7 @@ pub(super) async fn revive(tx: &mut Tx, dead: &[i64]) -> Result<Vec<i64>, Error>
     .await?)
 }
 
-/// Of these locked texts, those whose embeddings are stored are wanted again: they are gone.
-/// Returns those.
+/// Marks locked texts as wanted whose stored embeddings are lost. Returns those that were stored.
 pub(super) async fn lose(tx: &mut Tx, embeddings: &[i64]) -> Result<Vec<i64>, Error> {
     Ok(sqlx::query_scalar(
         "UPDATE embeddings SET state = 'wanted' WHERE id = ANY ($1) AND state = 'done' RETURNING id",
@@ -214,8 +204,8 @@ pub(super) async fn lose(tx: &mut Tx, embeddings: &[i64]) -> Result<Vec<i64>, Er
     .await?)
 }
 
-/// Of these texts, those that are not encoded; they stay so until the transaction ends, and whoever
-/// encodes them then sees what it wrote.
+/// The texts among these that are not encoded. They cannot be encoded until the transaction ends;
+/// the transaction that encodes them then sees what this one wrote.
 pub(super) async fn lock_unencoded(
     tx: &mut Tx,
     embeddings: &[i64],
@@ -234,7 +224,7 @@ pub(super) async fn lock_unencoded(
     Ok(states.into_iter().filter(|(_, state)| *state != TextState::Done).collect())
 }
 
-/// Tells the prompts of texts what became of them, once more.
+/// Spreads the outcome of texts to their prompts again.
 pub(super) async fn spread_again(tx: &mut Tx, embeddings: &[i64]) -> Result<(), Error> {
     if embeddings.is_empty() {
         return Ok(());
@@ -260,7 +250,12 @@ pub(super) async fn spread_dead_again(tx: &mut Tx, embeddings: &[i64]) -> Result
     Ok(())
 }
 
-/// Texts of a job are wanted again when its images follow.
+/// Does nothing: a job's texts are wanted again when its images follow.
 pub(super) async fn revive_of_job(_: &mut Tx, _: i64) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Does nothing: texts were marked as wanted when they were locked.
+pub(super) async fn revive_of_images(_: &mut Tx, _: &Chunk) -> Result<(), Error> {
     Ok(())
 }

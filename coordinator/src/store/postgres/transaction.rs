@@ -1,4 +1,4 @@
-//! A transaction, and running it again where it lost against another one.
+//! Transactions, and running them again after a conflict.
 
 use sqlx::Postgres;
 
@@ -7,10 +7,10 @@ use super::{Error, fault};
 /// A transaction.
 pub(super) type Tx = sqlx::Transaction<'static, Postgres>;
 
-/// How often a transaction that lost against another one is run again.
+/// How often a transaction is tried if it conflicts with others.
 const ATTEMPTS: u32 = 8;
 
-/// Runs a transaction, and again when it lost against another one.
+/// Runs a transaction, and runs it again after a conflict with another one.
 pub(super) async fn retried<T, F: Future<Output = Result<T, Error>>>(
     transaction: impl Fn() -> F,
 ) -> Result<T, Error> {

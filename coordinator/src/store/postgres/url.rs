@@ -1,25 +1,25 @@
 //! The job store's URL: one server, or several of which one takes writes.
 //!
 //! `postgres://user:password@one:5432,two:5433/database?target_session_attrs=read-write`, as libpq
-//! understands it. Our own reading, because sqlx knows one host only; each server then becomes
-//! sqlx's options. Parameters are named in errors, their values only where they can hold no secret.
+//! understands it. We parse it ourselves, because sqlx supports one host only. Each server becomes
+//! sqlx's options. Errors name parameters; they show a value only if it cannot contain a secret.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use darkroom_core::error::UserError;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// Time to connect to one server, where the URL does not say it.
+/// Default time to connect to one server.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Most servers of one URL.
 const MOST: usize = 16;
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 300;
-/// What we are called in the server's views, where the URL names nothing else.
+/// Default `application_name` in the server's views.
 const NAME: &str = "darkroom";
 const FORM: &str = "postgres://user:password@host:port/database";
 
-/// What a URL says.
+/// The parsed URL.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) servers: Vec<Server>,
@@ -52,7 +52,7 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    /// The folder of its socket, where it is reached by one.
+    /// The folder of its socket, if it is reached through one.
     pub(super) fn socket(&self) -> Option<String> {
         match self.options.get_socket() {
             Some(folder) => Some(folder.to_string_lossy().into_owned()),
@@ -88,7 +88,7 @@ impl Server {
 struct Parts {
     hosts: Vec<String>,
     ports: Vec<Option<u16>>,
-    /// What sqlx is told, in its own spelling.
+    /// Parameters for sqlx, in its spelling.
     told: Vec<(String, String)>,
     connect: Option<Duration>,
 }
@@ -143,7 +143,7 @@ pub(super) fn parse(url: &str) -> Result<Target, UserError> {
 }
 
 impl Parts {
-    /// Empty is as good as absent, as for libpq.
+    /// An empty value means the same as none, as in libpq.
     fn tell(&mut self, key: &str, value: &str) {
         if !value.is_empty() {
             self.told.push((key.to_owned(), value.to_owned()));
@@ -171,7 +171,7 @@ impl Parts {
                 one_of(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"])?;
                 self.tell(key, value);
             }
-            // The system's are what is used without it.
+            // Without it, the system's certificates are used anyway.
             "sslrootcert" if value == "system" => {}
             "user" | "password" | "dbname" | "application_name" | "options" | "sslrootcert"
             | "sslcert" | "sslkey" => self.tell(key, value),
@@ -179,13 +179,13 @@ impl Parts {
                 let seconds: i64 = value.parse().map_err(|_| {
                     refused(&format!("connect_timeout is {value:?}"), "whole seconds")
                 })?;
-                // 0 and less is for ever to libpq, where a person waits.
+                // In libpq, 0 and less means no limit. That suits a person, not a service.
                 self.connect = u64::try_from(seconds)
                     .ok()
                     .filter(|&seconds| seconds > 0)
                     .map(|seconds| Duration::from_secs(seconds.clamp(2, 300)));
             }
-            // Nothing that we would do differently.
+            // These values change nothing for us.
             "host"
             | "hostaddr"
             | "port"
@@ -236,8 +236,8 @@ impl Parts {
             }
             let options = PgConnectOptions::from_str(&url)
                 .map_err(|error| refused(&error.to_string(), FORM))?;
-            // A pooler refuses settings at connecting that it does not know; this one changes
-            // nothing for us.
+            // A pooler refuses a connection with settings that it does not know. This setting
+            // changes nothing for us.
             let options = options.extra_float_digits(None).statement_cache_capacity(STATEMENTS);
             Ok(Server { options })
         };
@@ -283,7 +283,7 @@ fn unbracketed(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Not shown where it is wrong: what stands there may be the rest of a password.
+/// Errors do not show a wrong port, because it may be a part of the password.
 fn port(text: &str) -> Result<Option<u16>, UserError> {
     match text {
         "" => Ok(None),

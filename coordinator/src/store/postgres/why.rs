@@ -14,13 +14,13 @@ use tokio::{
 
 use super::{fault, url::Server};
 
-/// Longest look at who answers where no Postgres does.
+/// Most time to find out what else answers if it is not Postgres.
 const LOOK: Duration = Duration::from_secs(1);
-/// Reason of errors that pass by themselves, and of those that somebody has to mend.
+/// Reasons: of errors that pass by themselves, and of errors that somebody has to fix.
 const UNAVAILABLE: &str = "STORE_UNAVAILABLE";
 const UNUSABLE: &str = "STORE_UNUSABLE";
 
-/// An error that passes: the same works later.
+/// An error that passes by itself.
 pub(super) fn passes(message: impl Into<String>) -> UserError {
     about_database(Code::Unavailable, UNAVAILABLE, message)
 }
@@ -220,13 +220,13 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
         | Kind::ConnectionReset
         | Kind::BrokenPipe
         | Kind::ConnectionAborted => ended(server, &error.to_string()).await,
-        // No host is missing in these words; a file is.
+        // It is a file that was not found, not a host.
         Kind::NotFound => wrong(format!(
             "a file of certificates for Postgres at {server} is not there; check sslrootcert, sslcert and sslkey in --database"
         )),
-        // What rustls says of certificates comes so.
+        // rustls reports errors about certificates with this kind.
         Kind::InvalidData if !matches!(server.options.get_ssl_mode(), PgSslMode::Disable) => {
-            // As well as anything that answers our question for TLS with an S.
+            // Anything that answers our request for TLS with an S can cause the same error.
             match stranger(server).await {
                 Some(what) => not_postgres(server, what),
                 None => no_tls(server, &error.to_string()),
@@ -242,7 +242,7 @@ async fn unreachable(server: &Server, error: &io::Error) -> UserError {
     }
 }
 
-/// Whoever answers says nothing that a Postgres says, or nothing at all.
+/// The error for a connection that ended without an answer from Postgres.
 async fn ended(server: &Server, said: &str) -> UserError {
     match stranger(server).await {
         Some(what) => not_postgres(server, what),

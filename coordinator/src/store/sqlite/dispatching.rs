@@ -1,71 +1,27 @@
 //! Finding what may be dispatched, and marking it so with all that a worker needs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use darkroom_core::{
-    digest::Digest,
-    fair_share::Pick,
-    guard::{self, Guard},
-    image_state::ImageEvent,
-    settings::Settings,
-    text_state::TextEvent,
-};
+use darkroom_core::{digest::Digest, fair_share::Pick, text_state::TextEvent};
 use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     Error, SqliteStore, Tx,
     both::{
-        dispatching::{CandidateRow, text_key},
+        dispatching::{Source, text_key},
         input_row::{ReadyRow, input_columns, input_joins},
-        variants,
     },
-    moves::apply,
-    rows::{column, from_json, number, parse},
+    progress::LockedJobs,
+    rows::{column, number, parse},
     texts,
 };
 use crate::store::{
-    change::Move,
+    change::Applied,
     records::{Dispatched, PreparedText, Work},
     row::row,
-    variants::of as variant_of,
 };
 
 impl SqliteStore {
-    pub(super) async fn candidate_rows(&self, pool: &PoolId) -> Result<Vec<CandidateRow>, Error> {
-        // Texts, which jobs share, are nobody's in flight and not limited.
-        Ok(if pool.stage.is_encode() {
-            sqlx::query_as(guard::text(
-                Guard::ActiveOnly,
-                "SELECT j.id, j.tenant, j.priority, '', s.total - s.passed, 0, NULL
-                 FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
-                 WHERE s.pool = ?1 AND s.stage = -1 AND s.passed < s.total AND j.state = 'active'
-                   AND EXISTS (SELECT 1 FROM job_texts AS t
-                               JOIN embeddings AS e ON e.id = t.embedding AND e.state = 'wanted'
-                               WHERE t.job = j.seq AND t.encoded = 0)
-                 ORDER BY j.seq",
-                "AND j.state = 'active'",
-                "",
-            ))
-            .bind(pool.digest.to_string())
-            .fetch_all(&self.readers)
-            .await?
-        } else {
-            sqlx::query_as(guard::text(
-                Guard::ActiveOnly,
-                "SELECT j.id, j.tenant, j.priority, s.compatibility, s.ready, s.dispatched, j.max_workers
-                 FROM job_stages AS s JOIN jobs AS j ON j.seq = s.job
-                 WHERE s.pool = ?1 AND s.name = ?2 AND s.ready > 0 AND j.state = 'active'
-                 ORDER BY j.seq",
-                "AND j.state = 'active'",
-                "",
-            ))
-            .bind(pool.digest.to_string())
-            .bind(pool.stage.as_str())
-            .fetch_all(&self.readers)
-            .await?
-        })
-    }
-
     pub(super) async fn count_dispatched_texts(&self, encoder: Digest) -> Result<u64, Error> {
         let count: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM embeddings WHERE encoder = ?1 AND state = 'dispatched'",
@@ -138,82 +94,16 @@ async fn dispatch_texts(tx: &mut Tx, pool: &PoolId, pick: &Pick) -> Result<Vec<D
         .collect()
 }
 
-row! {
-    struct JobRow {
-        seq: i64,
-        settings: String,
-        stage: i64,
-    }
-}
-
-pub(super) async fn dispatch_images(
-    tx: &mut Tx,
-    pool: &PoolId,
-    picks: &[Pick],
-) -> Result<Vec<Dispatched>, Error> {
-    let mut dispatched = Vec::new();
-    for pick in picks {
-        dispatched.extend(dispatch_of_job(tx, pool, pick).await?);
-    }
-    Ok(dispatched)
-}
-
-async fn dispatch_of_job(
-    tx: &mut Tx,
-    pool: &PoolId,
-    pick: &Pick,
-) -> Result<Vec<Dispatched>, Error> {
-    let job: Option<JobRow> = sqlx::query_as(guard::text(
-        Guard::ActiveOnly,
-        "SELECT j.seq, j.settings, s.stage
-         FROM jobs AS j JOIN job_stages AS s ON s.job = j.seq
-         WHERE j.id = ?1 AND j.state = 'active' AND s.name = ?2 AND s.pool = ?3 AND s.stage >= 0",
-        "AND j.state = 'active'",
-        "",
-    ))
-    .bind(pick.job.to_string())
-    .bind(pool.stage.as_str())
-    .bind(pool.digest.to_string())
-    .fetch_optional(&mut **tx)
-    .await?;
-    let Some(job) = job else { return Ok(Vec::new()) };
-    let settings: Settings = from_json(&job.settings)?;
-    let ready = ready_images(tx, &job, pick.count).await?;
-    let variants = variants::read(tx, job.seq, ready.iter().map(|row| row.image.variant)).await?;
-    let settings_of = |row: &ReadyRow| match row.image.variant {
-        None => Ok(&settings),
-        Some(variant) => variant_of(&variants, variant).map(|settings| &**settings),
-    };
-    let mut moves = Vec::with_capacity(ready.len());
-    let mut unencoded = Vec::new();
-    for row in &ready {
-        let encoded = row.input.encoded();
-        let event = if encoded { ImageEvent::Dispatch } else { ImageEvent::TextsLost };
-        if !encoded {
-            unencoded.push(row.image.prompt);
-        }
-        let (at, stages) = ((job.seq, row.image.idx), settings_of(row)?.stages.len());
-        moves.extend(Move::by(at, row.image.progress()?, &event, stages));
-    }
-    texts::want_again(tx, job.seq, &unencoded).await?;
-    let applied = apply(tx, &moves).await?.applied;
-    ready
-        .into_iter()
-        .filter(|row| {
-            !unencoded.contains(&row.image.prompt) && applied.contains(&(job.seq, row.image.idx))
-        })
-        .map(|row| {
-            let settings = settings_of(&row)?;
-            row.dispatched(pick.job, pool, settings)
-        })
-        .collect()
-}
-
-/// The next ready images of a job, each with the inputs of its stage; an input that is not there is
+/// The next ready images of each job, with the inputs of their stage; an input that is not there is
 /// NULL.
-async fn ready_images(tx: &mut Tx, job: &JobRow, count: u64) -> Result<Vec<ReadyRow>, Error> {
-    Ok(sqlx::query_as(
-        concat!(
+pub(super) async fn ready_images(
+    tx: &mut Tx,
+    _: &LockedJobs,
+    sources: &[Source],
+) -> Result<Vec<ReadyRow>, Error> {
+    let mut ready = Vec::new();
+    for source in sources {
+        let rows = sqlx::query_as(concat!(
             "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
                 i.suspect, ",
             input_columns!(),
@@ -225,11 +115,29 @@ async fn ready_images(tx: &mut Tx, job: &JobRow, count: u64) -> Result<Vec<Ready
             "LEFT JOIN outputs AS o ON o.job = i.job AND o.idx = i.idx AND o.stage = i.stage - 1
          WHERE i.job = ?1 AND i.state = 'ready' AND i.stage = ?2
          ORDER BY i.idx LIMIT ?3"
-        ),
-    )
-    .bind(job.seq)
-    .bind(job.stage)
-    .bind(column(count))
-    .fetch_all(&mut **tx)
-    .await?)
+        ))
+        .bind(source.seq)
+        .bind(source.stage)
+        .bind(column(source.count));
+        ready.extend(rows.fetch_all(&mut **tx).await?);
+    }
+    Ok(ready)
+}
+
+/// The images whose texts are not encoded any more; their prompts wait for them again.
+pub(super) async fn wait_for_texts(tx: &mut Tx, ready: &[ReadyRow]) -> Result<Applied, Error> {
+    let (mut waiting, mut prompts) = (Applied::new(), BTreeMap::<i64, Vec<i64>>::new());
+    for row in ready.iter().filter(|row| !row.input.encoded()) {
+        waiting.insert((row.image.job, row.image.idx));
+        prompts.entry(row.image.job).or_default().push(row.image.prompt);
+    }
+    for (job, prompts) in prompts {
+        texts::want_again(tx, job, &prompts).await?;
+    }
+    Ok(waiting)
+}
+
+/// An index finds the ready images of a stage, so no mark is kept.
+pub(super) fn mark_seen(_: &mut LockedJobs, _: &Source, _: &[(i64, bool)]) -> Result<(), Error> {
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! How changes of jobs are numbered: there is one writer, so in the order in which they commit; a
-//! trigger does it.
+//! Numbers of job changes. A trigger counts them. There is one writer, so their order is the order
+//! of the commits.
 
 use super::{Error, SqliteStore, rows::number};
 use crate::store::farm_changes::ChangeBounds;

@@ -20,7 +20,7 @@ pub(in crate::store) fn of(error: sqlx::Error) -> Error {
     // Extended codes keep the primary one in the low byte.
     match code.map(|code| code & 0xff) {
         Some(FULL) => Error::Full,
-        // The last: the process has no file to open left.
+        // The last one: the process cannot open more files.
         Some(BUSY | LOCKED | CANTOPEN) => Error::Unavailable(error),
         Some(READONLY) => Error::Unusable(
             "the job store cannot be written: its file or file system is read-only now; make it writable and start the farm \

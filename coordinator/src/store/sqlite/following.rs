@@ -1,28 +1,21 @@
-//! Image rows that follow: the embeddings they waited for, a cancel or retry of their job or of
-//! some of its images.
+//! Image rows that follow: the embeddings they waited for, or a command.
 
 use std::collections::HashMap;
 
-use darkroom_core::{image_state::ImageEvent, text_state::Outlook};
+use darkroom_core::text_state::Outlook;
 
 use super::{
     Error, SqliteStore, Tx,
-    both::following::{TEXTS_AT_ONCE, followed, next_job},
-    both::row_types::ProgressRow,
-    image_commands,
-    mix::stages_of,
-    moves::{Moved, apply, finish},
-    rows::{column, job_id, list, number, outlook_column, outlook_of, to_json},
+    both::{following::TEXTS_AT_ONCE, following_images::Chunk, row_types::ProgressRow},
+    moves::{apply, save_and_finish},
+    progress::LockedJobs,
+    rows::{column, list, number, outlook_column, outlook_of, to_json},
 };
-use crate::store::{change::Move, records::Committed, row::row};
-
-row! {
-    struct FollowingImage {
-        encoded: bool,
-        stages: i64,
-        ..image: ProgressRow,
-    }
-}
+use crate::store::{
+    change::{Applied, Move},
+    records::Committed,
+    row::row,
+};
 
 row! {
     struct FollowingPrompt {
@@ -72,57 +65,14 @@ pub(super) async fn spread(store: &SqliteStore, limit: u64) -> Result<Committed,
     } else {
         more = true;
     }
-    let moved = move_images(&mut tx, &prompts).await?;
+    let mut jobs = LockedJobs::default();
+    let changed = move_images(&mut tx, &mut jobs, &prompts).await?.len() as u64;
+    let (jobs, finished) = save_and_finish(&mut tx, &mut jobs).await?;
     tx.commit().await?;
-    Ok(Committed {
-        changed: moved.applied.len() as u64,
-        jobs: moved.jobs,
-        finished: moved.finished,
-        more,
-        ..Committed::default()
-    })
+    Ok(Committed { changed, jobs, finished, more, ..Committed::default() })
 }
 
-/// Lets images follow a command to their job, or to some of its images.
-pub(super) async fn follow(store: &SqliteStore, limit: u64) -> Result<Committed, Error> {
-    let mut tx = store.begin_write().await?;
-    let Some(job) = next_job(&mut tx).await? else {
-        let committed = image_commands::follow(&mut tx, limit).await?;
-        tx.commit().await?;
-        return Ok(committed);
-    };
-    let cancel = job.follow == "cancel";
-    let images = images_to_follow(&mut tx, job.seq, cancel, limit).await?;
-    let mut moves = Vec::with_capacity(images.len());
-    for row in &images {
-        let from = row.image.progress()?;
-        let event =
-            if cancel { ImageEvent::Cancel } else { ImageEvent::Retry { encoded: row.encoded } };
-        let at = (row.image.job, row.image.idx);
-        moves.extend(Move::by(at, from, &event, number(row.stages)?));
-    }
-    let moved = apply(&mut tx, &moves).await?;
-    let mut finished = Vec::new();
-    if column(images.len()) < column(limit) {
-        followed(&mut tx, &job).await?;
-        // A retried job may end again.
-        finished = if cancel {
-            vec![job_id(&job.id)?]
-        } else {
-            finish(&mut tx, &list(&[job.seq])?).await?
-        };
-    }
-    tx.commit().await?;
-    Ok(Committed {
-        changed: moved.applied.len() as u64,
-        jobs: vec![job_id(&job.id)?],
-        finished,
-        more: true,
-        ..Committed::default()
-    })
-}
-
-/// Prompts that wait for one of the texts and for nothing else any more.
+/// Prompts that wait for one of the texts and for no other text.
 async fn following_prompts(
     tx: &mut Tx,
     ids: &str,
@@ -160,7 +110,7 @@ async fn following_prompts(
     .await?)
 }
 
-/// Keeps as many prompts as have about `limit` images; whether some were cut.
+/// Keeps the first prompts, with about `limit` images together. Returns whether it removed some.
 fn cut_at(prompts: &mut Vec<FollowingPrompt>, limit: u64) -> bool {
     let mut images = 0;
     let fits = prompts
@@ -176,7 +126,11 @@ fn cut_at(prompts: &mut Vec<FollowingPrompt>, limit: u64) -> bool {
     cut
 }
 
-async fn move_images(tx: &mut Tx, prompts: &[FollowingPrompt]) -> Result<Moved, Error> {
+async fn move_images(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    prompts: &[FollowingPrompt],
+) -> Result<Applied, Error> {
     let row = |p: &FollowingPrompt| {
         Ok((
             p.job,
@@ -214,29 +168,42 @@ async fn move_images(tx: &mut Tx, prompts: &[FollowingPrompt]) -> Result<Moved, 
         let (at, stages) = ((row.job, row.idx), number(prompt.stages)?);
         moves.extend(Move::by_texts(at, row.progress()?, prompt.outlook()?, failure, stages));
     }
-    apply(tx, &moves).await
+    apply(tx, jobs, &moves).await
 }
 
-async fn images_to_follow(
-    tx: &mut Tx,
-    job: i64,
-    cancel: bool,
-    limit: u64,
-) -> Result<Vec<FollowingImage>, Error> {
-    let states: &[&str] =
-        if cancel { &["waiting", "ready", "dispatched"] } else { &["dead", "cancelled"] };
-    Ok(sqlx::query_as(concat!(
-        "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
-                p.encoded = 1 AS encoded, ",
-        stages_of!("i"),
-        " AS stages
-         FROM images AS i JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
-         WHERE i.job = ?1 AND i.state IN (SELECT value FROM json_each(?2))
-         LIMIT ?3",
-    ))
-    .bind(job)
-    .bind(to_json(states)?)
-    .bind(column(limit))
-    .fetch_all(&mut **tx)
-    .await?)
+row! {
+    /// An image that has yet to follow, and how many stages it passes.
+    pub(super) struct FollowingImage {
+        encoded: bool,
+        stages: i64,
+        ..image: ProgressRow,
+    }
+}
+
+impl FollowingImage {
+    pub(super) fn idx(&self) -> i64 {
+        self.image.idx
+    }
+
+    /// Its prompt, if that has texts which are not encoded.
+    pub(super) fn unencoded_prompt(&self) -> Option<i64> {
+        Some(self.image.prompt).filter(|_| !self.encoded)
+    }
+}
+
+/// A chunk needs no lock in a write transaction. Texts are wanted again by
+/// [`revive_of_job`](super::texts::revive_of_job) and
+/// [`revive_of_images`](super::texts::revive_of_images).
+pub(super) async fn lock_chunk(tx: &mut Tx, chunk: &Chunk) -> Result<(LockedJobs, ()), Error> {
+    Ok((LockedJobs::lock(tx, [chunk.seq]).await?, ()))
+}
+
+/// Moves of a chunk's images.
+pub(super) async fn moves_of(_: &mut Tx, chunk: &Chunk, (): &()) -> Result<Vec<Move>, Error> {
+    let mut moves = Vec::with_capacity(chunk.images.len());
+    for FollowingImage { image, encoded, stages } in &chunk.images {
+        let (at, from) = ((chunk.seq, image.idx), image.progress()?);
+        moves.extend(Move::by(at, from, &chunk.change.event(*encoded), number(*stages)?));
+    }
+    Ok(moves)
 }

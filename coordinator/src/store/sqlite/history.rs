@@ -1,4 +1,4 @@
-//! Logging what results of images came to; Postgres logs it with their jobs' progress.
+//! Logs the sums over results of images. Postgres logs them together with the jobs' progress.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use darkroom_queue::task::PoolId;
 use super::{Error, Tx, rows::to_json};
 use crate::store::spent::Spent;
 
-/// Logs what results of images came to, and adds it to their jobs.
+/// Logs the sums over results of images, and adds their device time to their jobs.
 pub(super) async fn log_images(
     tx: &mut Tx,
     pool: &PoolId,

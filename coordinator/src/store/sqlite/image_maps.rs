@@ -5,12 +5,13 @@ use sqlx::SqliteConnection;
 
 use super::{
     Error,
+    both::image_maps::{ChangedRow, Changes},
     rows::{column, number, parse, to_json},
 };
-use crate::store::image_map::{MAP_PART, MapPart, MapRun, Runs, of_images};
+use crate::store::image_map::{MapPart, MapRun};
 
-/// Neighbours that are alike in a range of indexes, in no order. For each state and stage their
-/// part of `images_by_state` is read in order, and the images' rows are not.
+/// Runs of images with the same state and stage in a range of indexes, in any order. Reads the
+/// index `images_by_state` only, not the images' rows.
 pub(super) const RUNS: &str =
     "SELECT state, stage, min(idx) AS first, count(*) AS count
      FROM (SELECT i.state, i.stage, i.idx,
@@ -21,38 +22,35 @@ pub(super) const RUNS: &str =
                ON i.job = ?1 AND i.state = s.value AND i.stage = g.stage AND i.idx >= ?2 AND i.idx < ?3)
      GROUP BY state, stage, island";
 
-/// The states of a part of a job's images.
+/// Runs of a part of a job's images, in any order.
 pub(super) async fn part(
     tx: &mut SqliteConnection,
     job: JobId,
-    first: u64,
-) -> Result<MapPart, Error> {
-    let (seq, version, images) = read_job(&mut *tx, job).await?;
-    let end = first.saturating_add(u64::from(MAP_PART));
-    let mut rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(RUNS)
+    (first, end): (u64, u64),
+) -> Result<(MapPart, Vec<MapRun>), Error> {
+    let (seq, part) = read_job(&mut *tx, job).await?;
+    let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(RUNS)
         .bind(seq)
         .bind(column(first))
         .bind(column(end))
         .bind(to_json(&ImageState::ALL.map(ImageState::name))?)
         .fetch_all(&mut *tx)
         .await?;
-    rows.sort_unstable_by_key(|(.., first, _)| *first);
-    let mut runs = Runs::default();
-    for (state, stage, first, count) in rows {
+    let run = |(state, stage, first, count): (String, i64, i64, i64)| {
         let (state, stage) = (parse(&state)?, number(stage)?);
-        runs.push(MapRun { first: number(first)?, count: number(count)?, state, stage });
-    }
-    Ok(MapPart { version, images, runs: runs.into_vec() })
+        Ok(MapRun { first: number(first)?, count: number(count)?, state, stage })
+    };
+    Ok((part, rows.into_iter().map(run).collect::<Result<_, Error>>()?))
 }
 
-/// The states of images that changed after a version, unless they are more than so many.
+/// Images that changed after a version; `None` if they are more than `most`.
 pub(super) async fn changes(
     tx: &mut SqliteConnection,
     job: JobId,
     (after, most): (u64, u32),
-) -> Result<Option<MapPart>, Error> {
-    let (seq, version, images) = read_job(&mut *tx, job).await?;
-    let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+) -> Result<Changes, Error> {
+    let (seq, part) = read_job(&mut *tx, job).await?;
+    let rows: Vec<ChangedRow> = sqlx::query_as(
         "SELECT idx, state, stage FROM images WHERE job = ?1 AND version > ?2
          ORDER BY version, idx LIMIT ?3",
     )
@@ -61,18 +59,11 @@ pub(super) async fn changes(
     .bind(i64::from(most) + 1)
     .fetch_all(&mut *tx)
     .await?;
-    if rows.len() > most as usize {
-        return Ok(None);
-    }
-    let changed = rows
-        .into_iter()
-        .map(|(idx, state, stage)| Ok((number(idx)?, parse(&state)?, number(stage)?)))
-        .collect::<Result<_, Error>>()?;
-    Ok(Some(MapPart { version, images, runs: of_images(changed) }))
+    Ok(Some((part, rows)).filter(|(_, rows)| rows.len() <= most as usize))
 }
 
-/// A job's `seq`, version and number of images.
-async fn read_job(tx: &mut SqliteConnection, job: JobId) -> Result<(i64, u64, u64), Error> {
+/// A job's `seq`, and its map without runs.
+async fn read_job(tx: &mut SqliteConnection, job: JobId) -> Result<(i64, MapPart), Error> {
     let found: Option<(i64, i64, i64)> = sqlx::query_as(
         "SELECT seq, version, images FROM jobs WHERE id = ?1 AND state <> 'receiving'",
     )
@@ -80,7 +71,8 @@ async fn read_job(tx: &mut SqliteConnection, job: JobId) -> Result<(i64, u64, u6
     .fetch_optional(tx)
     .await?;
     let (seq, version, images) = found.ok_or_else(|| Error::no_job(job))?;
-    Ok((seq, number(version)?, number(images)?))
+    let (version, images) = (number(version)?, number(images)?);
+    Ok((seq, MapPart { version, images, runs: Vec::new() }))
 }
 
 #[cfg(test)]

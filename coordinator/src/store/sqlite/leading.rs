@@ -1,4 +1,4 @@
-//! One process holds the state folder, so it leads, in the only term that there is.
+//! Only one process can hold the state folder, so it is always the leader, with one fixed term.
 
 use async_trait::async_trait;
 use darkroom_core::guard::{Guard, stands};
@@ -6,7 +6,7 @@ use darkroom_core::guard::{Guard, stands};
 use super::{Error, SqliteStore, Tx};
 use crate::store::{records::Term, roles::Leading};
 
-/// The only term of a record that one process holds.
+/// The term of that process.
 const ONLY_TERM: Term = Term(1);
 
 #[async_trait]
@@ -24,13 +24,13 @@ impl Leading for SqliteStore {
     }
 
     async fn told(&self) -> Result<(), Error> {
-        // There is no other process to tell or to be told by.
+        // No other process can send a hint.
         std::future::pending().await
     }
 }
 
 impl SqliteStore {
-    /// Refuses a term that is none of this record's.
+    /// Refuses any other term.
     pub(super) async fn check_term(&self, _: &mut Tx, term: Term) -> Result<(), Error> {
         if term == ONLY_TERM || !stands(Guard::TermChecked) {
             Ok(())

@@ -6,8 +6,8 @@ impl SqliteStore {
     /// Jobs whose manifest is to be written, with their generation.
     pub(super) async fn claim_manifests(&self, limit: i64) -> Result<Vec<(String, i64)>, Error> {
         Ok(sqlx::query_as(
-            // Of each tenant the oldest, then the second, so that nobody's flood of ended jobs
-            // holds up another's.
+            // First the oldest job of each tenant, then each tenant's second, and so on. So many
+            // ended jobs of one tenant do not delay the others.
             "WITH RECURSIVE tenants AS (
                  SELECT * FROM (SELECT tenant FROM jobs WHERE manifest = 'pending' ORDER BY tenant LIMIT 1)
                  UNION ALL

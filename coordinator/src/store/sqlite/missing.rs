@@ -1,4 +1,4 @@
-//! Making what a worker did not find run again.
+//! Produces inputs again that a worker did not find.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use darkroom_core::text_state::TextEvent;
 use super::{Error, Tx, both::missing::forget_outputs, rows::Prompts, texts};
 use crate::store::missing::Missing;
 
-/// Writes what the rewinds mean for texts and outputs.
+/// Deletes outputs and marks texts as wanted, so that the missing inputs are produced again.
 pub(super) async fn forget(tx: &mut Tx, missing: &Missing, prompts: &Prompts) -> Result<(), Error> {
     forget_outputs(tx, missing.stale()).await?;
     texts::change(tx, &missing.lost(), &TextEvent::Lost).await?;

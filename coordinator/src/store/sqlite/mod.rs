@@ -1,11 +1,10 @@
 //! The record in one SQLite file: one writer, a few readers, write-ahead log, every commit on disk
 //! before it returns.
 //!
-//! Bulk statements take JSON lists (`json_each`), where the Postgres backend takes arrays. What
-//! it does as Postgres does is in `both`; a file that is named like a role implements it, or has its
-//! SQL.
+//! Bulk statements take JSON lists (`json_each`), where the Postgres backend takes arrays. The
+//! code that both backends share is in `both`. A file named after a role has what differs.
 
-/// The text of a statement, of two that do the same.
+/// Takes this backend's text of a statement.
 macro_rules! sql {
     (sqlite: $sqlite:expr, postgres: $postgres:expr $(,)?) => {
         $sqlite
@@ -21,8 +20,25 @@ macro_rules! bind_rows {
     };
 }
 
-mod audit;
-#[cfg_attr(feature = "cluster", expect(clippy::duplicate_mod, reason = "see its own words"))]
+/// The number of stages of an image, or of a prompt's images; the argument is the alias of its row.
+macro_rules! stages_of {
+    ($row:literal) => {
+        concat!(
+            "coalesce((SELECT v.stages FROM job_variants AS v WHERE v.job = ",
+            $row,
+            ".job AND v.variant = ",
+            $row,
+            ".variant), (SELECT count(*) FROM job_stages AS o WHERE o.job = ",
+            $row,
+            ".job AND o.stage >= 0 AND o.own))"
+        )
+    };
+}
+
+#[cfg_attr(
+    feature = "cluster",
+    expect(clippy::duplicate_mod, reason = "compiled once per backend")
+)]
 #[path = "../both/mod.rs"]
 mod both;
 mod dispatching;
@@ -31,13 +47,10 @@ pub(super) mod fault;
 mod following;
 mod forecasts;
 mod history;
-mod image_commands;
 mod image_maps;
 mod leading;
-mod maintenance;
 mod manifests;
 mod missing;
-mod mix;
 mod moves;
 mod notes;
 mod open;

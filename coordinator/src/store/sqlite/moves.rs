@@ -1,62 +1,64 @@
 //! The one place where image rows change: bulk moves from an expected state to the next, with
 //! versions, counters and the job's end in the same transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use darkroom_core::{
     guard::{self, Guard},
     id::JobId,
 };
-use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
     Error, Tx,
-    rows::{column, job_id, number, parse, stage_name, to_json},
+    progress::LockedJobs,
+    rows::{column, job_id, list, to_json},
 };
 use crate::store::{
-    change::{self, LastError, Move},
+    change::{Applied, LastError, Move},
     tally::{self, Counter},
 };
 
-/// What moves came to.
-#[derive(Default)]
-pub(super) struct Moved {
-    /// (job, idx) of the rows that were as expected and changed.
-    pub(super) applied: HashSet<(i64, i64)>,
-    /// Jobs with changed rows.
-    pub(super) jobs: Vec<JobId>,
-    /// Jobs that ended by it.
-    pub(super) finished: Vec<JobId>,
-}
-
-/// Applies moves. Jobs first (their versions), then images, then counters from the rows returned.
-pub(super) async fn apply(tx: &mut Tx, moves: &[Move]) -> Result<Moved, Error> {
+/// Applies moves, and remembers their jobs. First raises the jobs' versions, then updates images,
+/// then counts the rows that changed.
+pub(super) async fn apply(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+    moves: &[Move],
+) -> Result<Applied, Error> {
     if moves.is_empty() {
-        return Ok(Moved::default());
+        return Ok(Applied::new());
     }
     let touched: BTreeSet<i64> = moves.iter().map(|one| one.job).collect();
-    let seqs = to_json(&touched)?;
-    let jobs = raise_versions(tx, &seqs).await?;
+    jobs.moved(raise_versions(tx, &Vec::from_iter(touched)).await?);
     let applied = update_images(tx, moves).await?;
     count(tx, moves.iter().filter(|one| applied.contains(&(one.job, one.idx)))).await?;
-    let finished = finish(tx, &seqs).await?;
-    Ok(Moved { applied, jobs, finished })
+    Ok(applied)
 }
 
-/// Raises the versions of jobs (a JSON list of `seq`) and returns their ids.
-pub(super) async fn raise_versions(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
-    let ids: Vec<String> = sqlx::query_scalar(
+/// Ends the jobs whose images moved and are all terminal: the last step of every transaction that
+/// moved images. Returns the jobs that changed, and those that ended.
+pub(super) async fn save_and_finish(
+    tx: &mut Tx,
+    jobs: &mut LockedJobs,
+) -> Result<(Vec<JobId>, Vec<JobId>), Error> {
+    let finished = finish(tx, &jobs.seqs()).await?;
+    Ok((jobs.raised(), finished))
+}
+
+/// Raises the versions of jobs. Returns them with their ids.
+pub(super) async fn raise_versions(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<(i64, JobId)>, Error> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
         "UPDATE jobs SET version = version + 1
          WHERE seq IN (SELECT value FROM json_each(?1))
-         RETURNING id",
+         RETURNING seq, id",
     )
-    .bind(seqs)
+    .bind(list(seqs)?)
     .fetch_all(&mut **tx)
     .await?;
-    ids.iter().map(|id| job_id(id)).collect()
+    rows.into_iter().map(|(seq, id)| Ok((seq, job_id(&id)?))).collect()
 }
 
-async fn update_images(tx: &mut Tx, moves: &[Move]) -> Result<HashSet<(i64, i64)>, Error> {
+async fn update_images(tx: &mut Tx, moves: &[Move]) -> Result<Applied, Error> {
     let rows: Vec<_> = moves.iter().map(columns).collect::<Result<_, _>>()?;
     let applied: Vec<(i64, i64)> = sqlx::query_as(
         "UPDATE images
@@ -184,10 +186,13 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
     Ok(())
 }
 
-/// Ends the jobs among `seqs` whose images are all terminal. While image rows have yet to follow a
-/// command, the counters say nothing about the end. The state is the one that
+/// Ends the jobs among `seqs` whose images are all terminal. While images still have to
+/// follow a command, the job does not end, whatever its counters are. The state is the one that
 /// [`JobEvent::Finish`](darkroom_core::job_state::JobEvent::Finish) leads to.
-pub(super) async fn finish(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error> {
+async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    if seqs.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids: Vec<String> = sqlx::query_scalar(guard::text(
         Guard::EndAfterCommands,
         "UPDATE jobs
@@ -202,32 +207,27 @@ pub(super) async fn finish(tx: &mut Tx, seqs: &str) -> Result<Vec<JobId>, Error>
         "AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)",
         "",
     ))
-    .bind(seqs)
+    .bind(list(seqs)?)
     .fetch_all(&mut **tx)
     .await?;
     ids.iter().map(|id| job_id(id)).collect()
 }
 
-/// The tasks of dispatched images of a job that applied moves cancelled.
-pub(super) async fn withdrawn(
+/// Ends a job whose images followed a command, if they are all terminal.
+pub(super) async fn end_followed(
     tx: &mut Tx,
-    (job, seq): (JobId, i64),
-    moves: &[Move],
-    applied: &HashSet<(i64, i64)>,
-) -> Result<Vec<(PoolId, TaskKey)>, Error> {
-    let tasks = change::withdrawn(job, moves, applied)?;
-    if tasks.is_empty() {
-        return Ok(Vec::new());
+    _: &mut LockedJobs,
+    seq: i64,
+) -> Result<Vec<JobId>, Error> {
+    let ended = finish(tx, &[seq]).await?;
+    if !ended.is_empty() {
+        raise_versions(tx, &[seq]).await?;
     }
-    let rows: Vec<(i64, String, String)> =
-        sqlx::query_as("SELECT stage, name, pool FROM job_stages WHERE job = ?1 AND stage >= 0")
-            .bind(seq)
-            .fetch_all(&mut **tx)
-            .await?;
-    let mut pools = BTreeMap::new();
-    for (stage, name, pool) in rows {
-        let pool = PoolId { stage: stage_name(name)?, digest: parse(&pool)? };
-        pools.insert(number::<usize>(stage)?, pool);
-    }
-    change::with_pools(tasks, &pools)
+    Ok(ended)
+}
+
+/// Ends jobs whose images are all terminal.
+pub(super) async fn finish_complete(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+    raise_versions(tx, seqs).await?;
+    finish(tx, seqs).await
 }

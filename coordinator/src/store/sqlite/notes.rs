@@ -1,5 +1,4 @@
-//! Keeping the notes on a job's texts; see [`crate::store::notes`] for what is told of
-//! them.
+//! Stores the notes about a job's texts. [`crate::store::notes`] makes sentences from them.
 
 use std::collections::HashMap;
 
@@ -49,9 +48,13 @@ pub(super) async fn note_received(tx: &mut Tx, job: i64, range: (i64, i64)) -> R
     Ok(())
 }
 
-/// Adds the notes of texts that were encoded now to the jobs (a JSON list of `seq`) that need them:
-/// of the prompts that have come so far, the images of all that wait are counted.
-pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) -> Result<(), Error> {
+/// Adds the notes of texts that have just been encoded to the jobs that need them. Counts the
+/// images of the prompts that wait for them.
+pub(super) async fn note_encoded(
+    tx: &mut Tx,
+    jobs: &[i64],
+    embeddings: &[i64],
+) -> Result<(), Error> {
     let noted: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT t.job, e.id
          FROM json_each(?1) AS wanted
@@ -60,7 +63,7 @@ pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) ->
          WHERE (SELECT count(*) FROM text_notes AS k WHERE k.job = t.job) < ?3",
     )
     .bind(list(embeddings)?)
-    .bind(jobs)
+    .bind(list(jobs)?)
     .bind(NOTES)
     .fetch_all(&mut **tx)
     .await?;
@@ -74,8 +77,8 @@ pub(super) async fn note_encoded(tx: &mut Tx, jobs: &str, embeddings: &[i64]) ->
     Ok(())
 }
 
-/// Adds the notes of one text in all its roles, while there is room for them. Returns how many were
-/// there to add.
+/// Adds the notes of one text in all its roles, until the job has as many as it may have. Returns
+/// how many rows it wrote.
 async fn note_text(tx: &mut Tx, job: i64, embedding: i64) -> Result<i64, Error> {
     let done = sqlx::query(
         "WITH used (role, first_index, line, images) AS (

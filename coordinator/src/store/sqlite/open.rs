@@ -14,7 +14,7 @@ use super::{Error, SqliteStore};
 use crate::store::migrations::SQLITE;
 use darkroom_core::shown::shown_path;
 
-/// Readers beside the one writer.
+/// Number of reading connections; there is one writer.
 const READERS: u32 = 4;
 /// SQLite's default page, and the most pages it knows.
 const PAGE_BYTES: u64 = 4096;
@@ -23,7 +23,7 @@ const BUSY: Duration = Duration::from_secs(10);
 const ACQUIRE: Duration = Duration::from_secs(30);
 
 impl SqliteStore {
-    /// Opens the record in `path`, making it if it is not there.
+    /// Opens the record in `path`, and creates it if it does not exist.
     ///
     /// # Errors
     /// [`Error::Unusable`] in one sentence that names the file: damaged, made by a newer Darkroom,
@@ -51,8 +51,8 @@ impl SqliteStore {
             .pragma("cache_size", "-32768")
             .pragma("max_page_count", max_pages.to_string())
             .statement_cache_capacity(200);
-        // Made here, since SQLite would let others read it: prompts are in it. The files that SQLite
-        // puts beside it get its permissions. What keeps it from being made, SQLite says.
+        // Created here, because SQLite would let others read it, and it contains prompts. SQLite's
+        // other files get the same permissions. If it cannot be created, SQLite's error says why.
         let _ = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
         let pool = |connections: u32| {
             SqlitePoolOptions::new()
@@ -84,7 +84,7 @@ async fn check(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
     }
 }
 
-/// SQLite stays in another mode, and does not complain, where files cannot be shared as memory.
+/// If files cannot be mapped as shared memory, SQLite silently stays in another mode.
 async fn check_mode(path: &Path, writer: &SqlitePool) -> Result<(), Error> {
     let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(writer).await?;
     if mode == "wal" { Ok(()) } else { Err(lacking(path, &format!("its journal mode is {mode}"))) }
@@ -139,7 +139,8 @@ fn cannot_open(path: &Path, error: &sqlx::Error) -> Error {
             "{} is locked by another process; stop the other farm, or choose another state folder",
             shown_path(path)
         )),
-        // Beside a file that it may not write SQLite makes no other, and only says that it cannot.
+        // SQLite needs a second file beside a read-only one. Its error only says that it cannot
+        // create that file.
         code @ Some(8 | 14) if code == Some(8) || is_read_only(path) => Error::Unusable(format!(
             "{} is read-only for this user, or lies on a read-only file system; let this user write the file and its \
              folder, or choose another state folder",

@@ -7,38 +7,17 @@ use darkroom_queue::task::PoolId;
 
 use super::{
     Error, SqliteStore, Tx,
-    both::row_types::ProgressRow,
-    both::{attempts, missing as found, worker_health},
+    both::{missing as found, outcomes::judge, row_types::ProgressRow},
     history, missing,
-    moves::apply,
+    moves::{apply, save_and_finish},
+    progress::LockedJobs,
     rows::{Prompts, column, number, parse, to_json},
-    texts,
 };
 use crate::store::{
-    cause::{Cause, Settled},
+    cause::{Bulk, Cause, Settled},
     judged_images::{self, JudgedImage, NewOutput},
-    records::Onward,
     row::row,
-    spent::Spent,
 };
-
-impl SqliteStore {
-    /// Applies what happened to tasks of a pool. There is no other queue than this process's, so
-    /// nothing goes straight on.
-    pub(super) async fn settle(
-        &self,
-        tx: &mut Tx,
-        pool: &PoolId,
-        causes: &[Cause<'_>],
-        _onward: &[Onward],
-    ) -> Result<Settled, Error> {
-        if pool.stage.is_encode() {
-            texts::settle(tx, pool, causes).await
-        } else {
-            settle_images(tx, pool, causes).await
-        }
-    }
-}
 
 row! {
     struct ImageRow {
@@ -50,29 +29,28 @@ row! {
     }
 }
 
-async fn settle_images(tx: &mut Tx, pool: &PoolId, causes: &[Cause<'_>]) -> Result<Settled, Error> {
+/// Applies what happened to tasks of a pool. It dispatches nothing at once, because the queue is in
+/// this process.
+pub(super) async fn settle_images(
+    _: &SqliteStore,
+    tx: &mut Tx,
+    Bulk { pool, causes, .. }: Bulk<'_>,
+) -> Result<Settled, Error> {
     let mut missing = found::find(tx, causes).await?;
     let (mut images, prompts) = read_images(tx, pool, causes).await?;
-    let judgement = judged_images::judge(&mut images, causes, &mut missing);
-    let seq = |id: &ImageId| images.get(id).map(|image| image.row.0);
-    let spent = Spent::by_job(causes, &judgement.fates, seq);
+    let (judgement, spent) = judge(tx, &mut images, causes, &mut missing).await?;
     history::log_images(tx, pool, &spent).await?;
     store_outputs(tx, &judgement.outputs).await?;
-    worker_health::write(tx, &judgement.worker_health).await?;
-    attempts::write(tx, &judgement.attempts).await?;
     let moves: Vec<_> = images.into_values().filter_map(JudgedImage::into_move).collect();
-    let moved = apply(tx, &moves).await?;
-    if moved.applied.len() != moves.len() {
+    let mut jobs = LockedJobs::default();
+    let applied = apply(tx, &mut jobs, &moves).await?;
+    if applied.len() != moves.len() {
         return Err(Error::Corrupt("an image changed under a write transaction".to_owned()));
     }
     missing::forget(tx, &missing, &prompts).await?;
-    Ok(Settled {
-        fates: judgement.fates,
-        jobs: moved.jobs,
-        finished: moved.finished,
-        changed: moved.applied.len() as u64,
-        ..Settled::default()
-    })
+    let (jobs, finished) = save_and_finish(tx, &mut jobs).await?;
+    let (fates, changed) = (judgement.fates, applied.len() as u64);
+    Ok(Settled { fates, jobs, finished, changed, ..Settled::default() })
 }
 
 async fn read_images<'a>(

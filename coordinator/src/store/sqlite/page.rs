@@ -1,19 +1,17 @@
 //! Indexes of a job's images in some states.
 
-use darkroom_core::image_state::ImageState;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::{Error, both::page::Images};
+use super::{
+    Error,
+    both::page::{Images, StateWalk},
+};
 
 impl Images<'_> {
-    /// One walk of an index for each state and stage, merged while they go on, so that little more
-    /// is read than returned, whatever lies between.
-    pub(super) async fn by_state(
-        &mut self,
-        states: &[ImageState],
-        from: i64,
-        limit: u32,
-    ) -> Result<Vec<i64>, Error> {
+    /// Merges one index scan per state and stage. So it reads little more than it returns, even if
+    /// there are many other images in between.
+    pub(super) async fn by_state(&mut self, walk: &StateWalk<'_>) -> Result<Vec<i64>, Error> {
+        let StateWalk { states, from, limit } = *walk;
         let stages: i64 =
             sqlx::query_scalar("SELECT count(*) FROM job_stages WHERE job = ?1 AND stage >= 0")
                 .bind(self.seq)

@@ -38,8 +38,8 @@ async fn steps(store: &SqliteStore, seq: i64, query: &ImageQuery) -> (u64, usize
     (counted, page.images.len())
 }
 
-/// A record with a job of so many images, of which every so-manyth is dead and the next one is with
-/// a worker; all changed one after the other.
+/// A record with a job of `images` images. Every image whose index is divisible by `every` is dead,
+/// and the next one is with a worker. The images changed one after the other.
 async fn with_job(images: u32, every: u32) -> (SqliteStore, Bench, i64, JobId) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("farm.sqlite");

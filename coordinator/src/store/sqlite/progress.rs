@@ -1,6 +1,6 @@
-//! How far jobs have come, within a write transaction, which nothing else changes them under.
+//! Jobs within a write transaction. Nothing else can change them meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use darkroom_core::id::JobId;
 
@@ -9,7 +9,7 @@ use super::{
     rows::{job_id, to_json},
 };
 
-/// A job whose images say something of it.
+/// A job with its counters.
 pub(super) struct LockedJob {
     id: JobId,
     tally: (i64, i64, i64),
@@ -20,17 +20,21 @@ impl LockedJob {
         self.id
     }
 
-    /// Images that are done, that are dead, and all.
+    /// The numbers of done images, of dead images, and of all.
     pub(super) fn tally(&self) -> (i64, i64, i64) {
         self.tally
     }
 
-    /// The version is a column of the job, so whoever changes the job raises it.
+    /// Does nothing: a statement that changes the job also raises its version.
     pub(super) fn raise(&mut self) {}
 }
 
-/// Jobs by their `seq`.
-pub(super) struct LockedJobs(HashMap<i64, LockedJob>);
+/// Jobs by their `seq`, and those whose images a transaction has moved.
+#[derive(Default)]
+pub(super) struct LockedJobs {
+    jobs: HashMap<i64, LockedJob>,
+    moved: BTreeMap<i64, JobId>,
+}
 
 impl LockedJobs {
     pub(super) async fn lock(
@@ -48,18 +52,38 @@ impl LockedJobs {
         let job = |(seq, id, done, dead, images): (i64, String, i64, i64, i64)| {
             Ok((seq, LockedJob { id: job_id(&id)?, tally: (done, dead, images) }))
         };
-        Ok(Self(rows.into_iter().map(job).collect::<Result<_, Error>>()?))
+        let jobs = rows.into_iter().map(job).collect::<Result<_, Error>>()?;
+        Ok(Self { jobs, moved: BTreeMap::new() })
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LockedJob> {
-        self.0.values_mut()
+        self.jobs.values_mut()
     }
 
     pub(super) fn get_mut(&mut self, seq: i64) -> Option<&mut LockedJob> {
-        self.0.get_mut(&seq)
+        self.jobs.get_mut(&seq)
     }
 
-    /// Nothing of a job is kept elsewhere.
+    pub(super) fn get(&self, seq: i64) -> Option<&LockedJob> {
+        self.jobs.get(&seq)
+    }
+
+    /// Notes that images of these jobs moved.
+    pub(super) fn moved(&mut self, jobs: impl IntoIterator<Item = (i64, JobId)>) {
+        self.moved.extend(jobs);
+    }
+
+    /// `seq` of the jobs whose images moved.
+    pub(super) fn seqs(&self) -> Vec<i64> {
+        self.moved.keys().copied().collect()
+    }
+
+    /// Ids of the jobs whose images moved.
+    pub(super) fn raised(&self) -> Vec<JobId> {
+        self.moved.values().copied().collect()
+    }
+
+    /// Does nothing: every change was written at once.
     pub(super) async fn save(&mut self, _: &mut Tx) -> Result<(), Error> {
         Ok(())
     }

@@ -7,10 +7,10 @@ use sqlx::SqliteConnection;
 
 use super::{
     Error, SqliteStore,
-    rows::{from_json, job_id, list, number, parse, stage_name},
+    both::queries::JobHeadRow,
+    rows::{from_json, list, number, stage_name},
 };
 use crate::store::{
-    job_columns::{JobColumns, JobRest},
     records::{Around, ImagePage, ImageQuery, JobRecord, StageCounters},
     roles::Queries as _,
     row::row,
@@ -18,15 +18,8 @@ use crate::store::{
 
 row! {
     pub(super) struct JobRow {
-        id: String,
-        priority: u8,
-        cascade: String,
-        encoder: String,
-        generation: i64,
-        manifest_sha256: Option<String>,
-        max_workers: Option<u32>,
         pace: Option<String>,
-        ..job: JobColumns,
+        ..head: JobHeadRow,
     }
 }
 
@@ -54,7 +47,7 @@ pub(super) async fn view(
     Ok((job, around))
 }
 
-/// Every page is quick enough.
+/// SQLite has no quicker way to read a page.
 pub(super) async fn quick_page(
     _: &SqliteStore,
     _: &ImageQuery,
@@ -84,7 +77,7 @@ pub(super) async fn records(
     tx: &mut SqliteConnection,
     rows: Vec<JobRow>,
 ) -> Result<Vec<JobRecord>, Error> {
-    let seqs: Vec<i64> = rows.iter().map(|row| row.job.seq).collect();
+    let seqs: Vec<i64> = rows.iter().map(|row| row.head.job.seq).collect();
     // Texts are not counted as dispatched per job: the dispatched ones are few, so they are counted
     // when asked.
     let stages: Vec<StageRow> = sqlx::query_as(
@@ -111,8 +104,9 @@ pub(super) async fn records(
     }
     rows.into_iter()
         .map(|row| {
-            let stages = by_job.remove(&row.job.seq).unwrap_or_default();
-            job_record(row, stages)
+            let stages = by_job.remove(&row.head.job.seq).unwrap_or_default();
+            let pace = row.pace.as_deref().map(from_json).transpose()?;
+            row.head.record(stages, pace)
         })
         .collect()
 }
@@ -127,19 +121,5 @@ fn counters(row: StageRow) -> Result<StageCounters, Error> {
         dispatched,
         passed: number(row.passed)?,
         stopped: number(row.stopped)?,
-    })
-}
-
-fn job_record(row: JobRow, stages: Vec<StageCounters>) -> Result<JobRecord, Error> {
-    row.job.record(JobRest {
-        id: job_id(&row.id)?,
-        priority: row.priority,
-        cascade: parse(&row.cascade)?,
-        encoder: parse(&row.encoder)?,
-        generation: number(row.generation)?,
-        max_workers: row.max_workers,
-        manifest_sha256: row.manifest_sha256.as_deref().map(parse).transpose()?,
-        pace: row.pace.as_deref().map(from_json).transpose()?,
-        stages,
     })
 }

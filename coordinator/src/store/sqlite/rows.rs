@@ -1,5 +1,5 @@
-//! Between columns and the domain's words, where SQLite has its own form of a value: hashes and ids
-//! are text, and a list is JSON.
+//! Converts between columns and the domain's types, for values that SQLite stores in its own form:
+//! hashes and ids are text, and a list is JSON.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub(super) fn places(column: &str) -> Result<Vec<String>, Error> {
     if column == "[]" { Ok(Vec::new()) } else { from_json(column) }
 }
 
-/// Text that a TEXT column takes: all of it.
+/// Text for a TEXT column. SQLite accepts every text.
 pub(super) fn text_column(text: &str) -> &str {
     text
 }
@@ -52,7 +52,7 @@ pub(super) fn digests(digests: &[Digest]) -> Result<String, Error> {
     to_json(digests)
 }
 
-/// As the columns `encoded` of `prompts` and `job_texts` have it.
+/// The value of the columns `encoded` of `prompts` and `job_texts`.
 pub(super) fn outlook_column(outlook: Outlook) -> i64 {
     match outlook {
         Outlook::Waits => 0,

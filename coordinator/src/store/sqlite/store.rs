@@ -36,8 +36,13 @@ impl SqliteStore {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
-    /// Commits a change of one job. The answer of a file is not lost on its way, so nobody has to
-    /// ask whether the change was made.
+    /// Begins a transaction for a chunk of a job that is still received.
+    pub(super) async fn begin_received(&self) -> Result<Tx, Error> {
+        self.begin_write().await
+    }
+
+    /// Commits a change of one job. The answer cannot get lost as it can with a server, so `_made`
+    /// is not needed.
     pub(super) async fn commit_job(
         &self,
         tx: Tx,
@@ -47,9 +52,29 @@ impl SqliteStore {
         Ok(tx.commit().await?)
     }
 
+    /// Commits a command that may be given again if its answer is lost.
+    pub(super) async fn commit_repeatable(&self, tx: Tx) -> Result<(), Error> {
+        Ok(tx.commit().await?)
+    }
+
     /// Begins a transaction that reads the record as of one moment.
     pub(super) async fn begin_read(&self) -> Result<Tx, Error> {
         Ok(self.readers.begin().await?)
+    }
+
+    /// Versions are columns of the images, so there are no stale changes.
+    pub(super) async fn prune_next(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// The errors of a file say why it cannot be used.
+    pub(super) async fn why_unreachable(&self) -> Option<String> {
+        None
+    }
+
+    pub(super) async fn close_all(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
     }
 
     /// A connection for several statements that read.
@@ -58,7 +83,7 @@ impl SqliteStore {
     }
 }
 
-/// Runs a transaction. The only writer loses against nobody, so once is enough.
+/// Runs a transaction once. There is one writer, so it cannot conflict with another.
 pub(super) async fn retried<T, F: Future<Output = Result<T, Error>>>(
     transaction: impl Fn() -> F,
 ) -> Result<T, Error> {

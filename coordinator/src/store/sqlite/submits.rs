@@ -1,4 +1,4 @@
-//! Jobs coming in: whole, or in chunks that one last UPDATE accepts.
+//! Submits of jobs: as a whole, or in chunks that one final UPDATE accepts.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,9 +10,14 @@ use darkroom_core::{
 
 use super::{
     Error, SqliteStore, Tx,
-    both::{notes::note_pictures, submits::bind_job, variants},
-    mix, notes,
-    rows::{column, parse, seed_column, to_json},
+    both::{
+        mix::{self, At},
+        notes::note_pictures,
+        submits::bind_job,
+        variants,
+    },
+    notes,
+    rows::{column, seed_column, to_json},
     texts,
 };
 use crate::store::{
@@ -21,30 +26,7 @@ use crate::store::{
     variants::Chunk,
 };
 
-/// Takes a chunk of a job's prompts.
-pub(super) async fn receive(
-    store: &SqliteStore,
-    job: JobId,
-    prompts: &[NewPrompt],
-) -> Result<(), Error> {
-    let mut tx = store.begin_write().await?;
-    let found: Option<(i64, String)> = sqlx::query_as(guard::text(
-        Guard::ReceivingOnly,
-        "UPDATE jobs SET touched_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
-         WHERE id = ?1 AND state = 'receiving'
-         RETURNING seq, encoder",
-        "AND state = 'receiving'",
-        "",
-    ))
-    .bind(job.to_string())
-    .fetch_optional(&mut *tx)
-    .await?;
-    let (seq, encoder) = found.ok_or_else(|| Error::swept(job))?;
-    insert_prompts(&mut tx, seq, parse(&encoder)?, prompts).await?;
-    Ok(tx.commit().await?)
-}
-
-/// Forgets a job that is still received.
+/// Deletes a job that is still being received.
 pub(super) async fn abandon(store: &SqliteStore, job: JobId) -> Result<(), Error> {
     sqlx::query("DELETE FROM jobs WHERE id = ?1 AND state = 'receiving'")
         .bind(job.to_string())
@@ -53,7 +35,7 @@ pub(super) async fn abandon(store: &SqliteStore, job: JobId) -> Result<(), Error
     Ok(())
 }
 
-/// Forgets jobs that got no chunk for a time; how many.
+/// Deletes jobs that got no chunk for a time. Returns how many.
 pub(super) async fn sweep(store: &SqliteStore, idle: Duration) -> Result<u64, Error> {
     let done = sqlx::query(guard::text(
         Guard::IdleOnly,
@@ -69,7 +51,7 @@ pub(super) async fn sweep(store: &SqliteStore, idle: Duration) -> Result<u64, Er
     Ok(done.rows_affected())
 }
 
-/// Makes the row of a job and those of its stages.
+/// Inserts the rows of a job and its stages.
 pub(super) async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     let inserted = sqlx::query_scalar(
         "INSERT INTO jobs (id, tenant, client_request_id, content, name, priority, state, cascade, encoder,
@@ -101,8 +83,8 @@ pub(super) async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> 
     Ok(seq)
 }
 
-/// Adds prompts with their texts and images. They always go in: nothing else changes the job
-/// meanwhile.
+/// Adds prompts with their texts and images. It never returns `None`, because nothing else can
+/// change the job meanwhile.
 pub(super) async fn insert_prompts(
     tx: &mut Tx,
     job: i64,
@@ -167,7 +149,7 @@ pub(super) async fn insert_prompts(
     insert_job_texts(tx, job, range).await?;
     let chunk = Chunk::of(prompts);
     variants::insert(tx, job, &chunk).await?;
-    mix::count(tx, job, &chunk).await?;
+    mix::count(tx, job, At::default(), &chunk).await?;
     notes::note_received(tx, job, range).await?;
     note_pictures(tx, job, prompts).await?;
     insert_images(tx, job, range, prompts).await?;
@@ -235,8 +217,7 @@ async fn insert_images(
     prompts: &[NewPrompt],
 ) -> Result<(), Error> {
     let mut images = 0;
-    // One statement per distinct number of images, so that the series has no gaps to skip; mostly
-    // one.
+    // One statement per distinct number of images. Usually all prompts have the same number.
     for count in prompts.iter().map(|prompt| prompt.images).collect::<BTreeSet<_>>() {
         images += sqlx::query(
             "WITH RECURSIVE k (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM k WHERE n + 1 < ?4)

@@ -1,5 +1,5 @@
-//! Embeddings: the one place where their rows change, results of stage `encode`, and telling the
-//! jobs that wait for them.
+//! Embeddings: only this file changes their rows. It writes results of stage `encode`, and marks
+//! the texts in the jobs that wait for them.
 
 use std::collections::BTreeMap;
 
@@ -7,42 +7,39 @@ use darkroom_core::{
     id::JobId,
     text_state::{Outlook, TextEvent, TextState, transition},
 };
-use darkroom_queue::task::PoolId;
 
 use super::{
-    Error, Tx,
-    both::row_types::TextRow,
-    both::{history, texts::read_judged},
+    Error, SqliteStore, Tx,
+    both::{following_images::Chunk, row_types::TextRow},
+    following::FollowingImage,
     moves::raise_versions,
     notes,
     rows::{column, list, outlook_column, to_json},
 };
 use crate::store::{
-    cause::{Cause, Settled},
-    judged_texts::{self, JudgedText},
-    spent::Spent,
+    cause::{Bulk, Settled},
+    judged_texts::JudgedText,
 };
 
-/// Applies what happened to texts of an encoder's pool.
-pub(super) async fn settle(
+/// Writes changed texts, and tells the jobs that wait for them.
+pub(super) async fn tell(
+    _: &SqliteStore,
     tx: &mut Tx,
-    pool: &PoolId,
-    causes: &[Cause<'_>],
+    _: Bulk<'_>,
+    changed: &[JudgedText<'_>],
 ) -> Result<Settled, Error> {
-    let texts = read_judged(tx, pool, causes).await?;
-    let (mut settled, changed) = judged_texts::judge(texts, causes);
-    history::log_texts(tx, pool, Spent::of_all(causes, &settled.fates)).await?;
-    write(tx, &changed).await?;
+    write(tx, changed).await?;
+    let mut jobs = Vec::new();
     for (state, outlook) in [(TextState::Done, Outlook::Encoded), (TextState::Dead, Outlook::Dead)]
     {
         let of = changed.iter().filter(|text| text.to.state == state);
         let texts: Vec<i64> = of.map(|text| text.id).collect();
-        settled.jobs.extend(tell_jobs(tx, &texts, outlook).await?);
+        jobs.extend(tell_jobs(tx, &texts, outlook).await?);
     }
-    Ok(settled)
+    Ok(Settled { jobs, ..Settled::default() })
 }
 
-/// Applies an event to those of the texts that it fits. Returns them.
+/// Applies an event to the texts whose state allows it. Returns those texts.
 pub(super) async fn change(
     tx: &mut Tx,
     ids: &[i64],
@@ -66,7 +63,7 @@ pub(super) async fn change(
     Ok(changed.into_iter().map(|text| text.id).collect())
 }
 
-/// Writes texts where they are as they were read.
+/// Writes texts that have not changed since they were read.
 async fn write(tx: &mut Tx, changed: &[JudgedText<'_>]) -> Result<(), Error> {
     if changed.is_empty() {
         return Ok(());
@@ -106,7 +103,7 @@ fn columns(text: &JudgedText<'_>) -> Result<serde_json::Value, Error> {
         to.failures,
         to_json(&to.places)?,
         u8::from(to.suspect),
-        // Prompts have yet to learn of what is settled.
+        // A settled text still has to be spread to its prompts.
         u8::from(!to.state.settled()),
         artifact.map(|artifact| &artifact.key),
         artifact.map(|artifact| artifact.sha256),
@@ -136,8 +133,8 @@ async fn tell_jobs(tx: &mut Tx, texts: &[i64], outlook: Outlook) -> Result<Vec<J
     for job in told {
         *counts.entry(job).or_default() += 1;
     }
-    let jobs = to_json(&counts.keys().collect::<Vec<_>>())?;
-    let ids = raise_versions(tx, &jobs).await?;
+    let jobs: Vec<i64> = counts.keys().copied().collect();
+    let raised = raise_versions(tx, &jobs).await?;
     if outlook == Outlook::Encoded {
         sqlx::query(
             "UPDATE job_stages SET passed = passed + (d.value ->> 1)
@@ -149,7 +146,7 @@ async fn tell_jobs(tx: &mut Tx, texts: &[i64], outlook: Outlook) -> Result<Vec<J
         .await?;
         notes::note_encoded(tx, &jobs, texts).await?;
     }
-    Ok(ids)
+    Ok(raised.into_iter().map(|(_, id)| id).collect())
 }
 
 /// Those of the texts that were given up are wanted again, by every job that waits for them.
@@ -214,7 +211,7 @@ pub(super) async fn revive_of_job(tx: &mut Tx, job: i64) -> Result<(), Error> {
             .fetch_all(&mut **tx)
             .await?;
     revive(tx, &dead).await?;
-    // What another job's retry or submit had encoded meanwhile.
+    // Texts that were encoded meanwhile because another job needed them.
     sqlx::query(
         "UPDATE embeddings SET spread = 0
          WHERE state = 'done' AND id IN
@@ -225,6 +222,51 @@ pub(super) async fn revive_of_job(tx: &mut Tx, job: i64) -> Result<(), Error> {
                 SELECT style_embedding FROM prompts WHERE job = ?1 AND encoded = 0)",
     )
     .bind(job)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Texts that images need and that were given up are wanted again, by every job that waits for
+/// them.
+pub(super) async fn revive_of_images(tx: &mut Tx, chunk: &Chunk) -> Result<(), Error> {
+    let Chunk { seq: job, ref images, .. } = *chunk;
+    let mut prompts: Vec<i64> =
+        images.iter().filter_map(FollowingImage::unencoded_prompt).collect();
+    prompts.dedup();
+    if prompts.is_empty() {
+        return Ok(());
+    }
+    let prompts = list(&prompts)?;
+    sqlx::query(
+        "UPDATE prompts SET encoded = 0
+         WHERE job = ?1 AND encoded = 2 AND position IN (SELECT value FROM json_each(?2))",
+    )
+    .bind(job)
+    .bind(&prompts)
+    .execute(&mut **tx)
+    .await?;
+    let needed: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT DISTINCT e.id, e.state
+         FROM json_each(?2) AS w
+         CROSS JOIN prompts AS p ON p.job = ?1 AND p.position = w.value
+         CROSS JOIN embeddings AS e ON e.id IN (p.text_embedding, p.negative_embedding, p.style_embedding)
+         WHERE e.state IN ('dead', 'done')",
+    )
+    .bind(job)
+    .bind(&prompts)
+    .fetch_all(&mut **tx)
+    .await?;
+    let of = |state: &str| -> Vec<i64> {
+        needed.iter().filter(|(_, of)| of == state).map(|(id, _)| *id).collect()
+    };
+    revive(tx, &of("dead")).await?;
+    // Texts that were encoded meanwhile are spread again.
+    sqlx::query(
+        "UPDATE embeddings SET spread = 0
+         WHERE state = 'done' AND id IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(list(&of("done"))?)
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -104,7 +104,7 @@ impl Case {
         }
     }
 
-    /// What the kernels make of three rows, and what libtorch makes of them in f64.
+    /// The results of the kernels for three rows, and libtorch's results in f64.
     fn run(&self, kind: Kind) -> (Tensor, Tensor) {
         let (rows, channels, [height, width]) = (3, self.own + self.behind, self.size);
         // Far from zero beside its spread, as pictures of one colour are.

@@ -281,7 +281,7 @@ pub async fn what_waits_in_a_pool_is_told_with_its_age(bench: &Bench) {
     let depths = bench.store.depths().await.expect("asks");
     let settings = depths[0].settings.as_ref().expect("of its stage");
     assert_eq!(settings.stages[0].stage, bench.pool("base").stage);
-    // If nothing is ready for a moment, the age begins anew.
+    // If nothing is ready for a moment, the age starts again at zero.
     let rest = bench.dispatch("base", job, 1).await;
     assert_eq!(waits("base").await, ((0, 4), None));
     let interrupted = Outcome::Interrupted { reason: "r".to_owned() };

@@ -1,4 +1,4 @@
-//! What is told of a job: its notes, its place in line, its changes.
+//! A job's notes, its place in line, and its changes.
 
 use std::collections::BTreeMap;
 
