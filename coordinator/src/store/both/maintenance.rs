@@ -9,8 +9,9 @@ use darkroom_core::{
 
 use super::{
     super::moves::finish_complete,
-    Error, Record, audit, retried,
+    Error, Record, retried,
     rows::{column, number},
+    sums,
 };
 use crate::store::roles::Maintenance;
 
@@ -62,7 +63,7 @@ impl Maintenance for Record {
 
     async fn audit(&self, job: JobId) -> Result<Vec<String>, Error> {
         let mut tx = self.begin_read().await?;
-        audit::audit(&mut tx, job).await
+        sums::audit(&mut tx, job).await
     }
 
     async fn count(&self, state: JobState) -> Result<u64, Error> {
