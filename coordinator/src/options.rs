@@ -32,6 +32,9 @@ pub struct Options {
     /// Workers and encoder are parts of this process. They cannot be drained, because no others
     /// could replace them.
     pub resident_workers: bool,
+    /// The workers make up what they store, as the fakes of tests do. What they store lies apart,
+    /// and the record belongs to such farms only.
+    pub makes_up: bool,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -51,6 +54,7 @@ impl Default for Options {
             worker_deaths: None,
             watch_repeat: Duration::from_secs(20),
             resident_workers: false,
+            makes_up: false,
             tenant_weights: BTreeMap::new(),
         }
     }

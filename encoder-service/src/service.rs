@@ -10,6 +10,7 @@ use darkroom_core::{
 use darkroom_proto::v1::encoder_server::EncoderServer;
 use darkroom_queue::{
     TaskQueue,
+    signing::Signer,
     stage_loop::{
         self, Busy, Serve,
         noop::{NoopModel, NoopStage},
@@ -36,6 +37,9 @@ const BATCH: usize = 32;
 pub struct Options {
     /// Its host's name.
     pub host: String,
+    /// Signs its results; its worker is this one. Without keys it is a new worker that signs
+    /// nothing.
+    pub signer: Signer,
     /// What to run on.
     pub machine: Machine,
     /// Most texts in one batch; absent means 32.
@@ -233,7 +237,7 @@ impl Service {
         let batch_cap = options.batch.unwrap_or(BATCH);
         let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
         let mut loop_options =
-            stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
+            stage_loop::Options::signing(options.signer.clone(), &options.host, serve);
         options.times.apply(&mut loop_options);
         let positions = pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
         let api = EncoderApi::new(encoders.clone(), preparations);

@@ -8,6 +8,7 @@ pub mod error;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod signing;
 pub mod stage_loop;
 pub mod task;
 

@@ -3,13 +3,10 @@
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration, time::Instant};
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle, tensor::FloatTensor};
-use darkroom_core::{
-    error::UserError,
-    failure_code::FailureCode,
-    id::{StageName, WorkerId},
-};
+use darkroom_core::{error::UserError, failure_code::FailureCode, id::StageName};
 use darkroom_queue::{
     TaskQueue,
+    signing::Signer,
     stage_loop::{
         self, BatchFault, Handle, Model, Row, Serve,
         noop::{NoopModel, NoopStage},
@@ -29,8 +26,11 @@ use crate::{
 /// How a worker runs.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Its host's name, which is part of its id and its results.
+    /// Its host's name, which is part of its results.
     pub host: String,
+    /// Signs its results; its worker is this one. Without keys it is a new worker that signs
+    /// nothing.
+    pub signer: Signer,
     /// Stages to serve, of every cascade; empty: all.
     pub stages: Vec<StageName>,
     /// What to run on.
@@ -169,7 +169,7 @@ fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
     };
     let pools = served.iter().map(serve).collect();
     let mut loop_options =
-        stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
+        stage_loop::Options::signing(options.signer.clone(), &options.host, pools);
     options.times.apply(&mut loop_options);
     loop_options
 }

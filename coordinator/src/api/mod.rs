@@ -13,6 +13,7 @@ mod image_map;
 mod inputs;
 mod jobs;
 mod listing;
+mod members;
 mod overrides;
 mod progress;
 mod queue;
@@ -28,7 +29,7 @@ mod workers;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use darkroom_farm_api::{Answer, Caller, Calls, Incoming, Outgoing};
+use darkroom_farm_api::{Answer, Caller, Calls, Incoming, Members, Outgoing};
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     bounds::MAX_MESSAGE_BYTES,
@@ -44,12 +45,22 @@ impl Handle {
     /// The farm's calls, to be served over any protocol.
     #[must_use]
     pub fn calls(&self) -> Arc<dyn Calls> {
-        Arc::new(Farm {
+        Arc::new(self.farm())
+    }
+
+    /// The calls of encoders and workers.
+    #[must_use]
+    pub fn members(&self) -> Arc<dyn Members> {
+        Arc::new(self.farm())
+    }
+
+    fn farm(&self) -> Farm {
+        Farm {
             shared: Arc::clone(&self.shared),
             front: Arc::clone(&self.front),
             outcomes: self.store.clone(),
             stage_names: Arc::default(),
-        })
+        }
     }
 }
 
@@ -294,6 +305,13 @@ impl Calls for Farm {
         request: v1::GetFarmRequest,
     ) -> Answer<v1::GetFarmResponse> {
         self.unary(self.shared.options.call, self.farm(caller, request)).await
+    }
+}
+
+#[async_trait]
+impl Members for Farm {
+    async fn join(&self, caller: &Caller, request: v1::JoinRequest) -> Answer<v1::JoinResponse> {
+        self.unary(self.shared.options.call, self.member(caller, request)).await
     }
 }
 

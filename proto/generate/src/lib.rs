@@ -14,11 +14,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use protox::prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "darkroom/v1/options.proto",
     "darkroom/v1/types.proto",
     "darkroom/v1/farm.proto",
     "darkroom/v1/encoder.proto",
+    "darkroom/v1/members.proto",
 ];
 
 /// The folder of the protocol.

@@ -30,6 +30,7 @@ pub static CALLS: &[Call] = &[
     farm::LIST_USAGE,
     farm::GET_FARM,
     encoder::ENCODE,
+    members::JOIN,
 ];
 
 /// Methods of `darkroom.v1.Farm`.
@@ -100,4 +101,11 @@ pub mod encoder {
     use super::{Call, Class};
     /// `/darkroom.v1.Encoder/Encode`.
     pub const ENCODE: Call = Call { path: "/darkroom.v1.Encoder/Encode", class: Class::Short, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+}
+
+/// Methods of `darkroom.v1.Members`.
+pub mod members {
+    use super::{Call, Class};
+    /// `/darkroom.v1.Members/Join`.
+    pub const JOIN: Call = Call { path: "/darkroom.v1.Members/Join", class: Class::Short, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
 }

@@ -21,14 +21,15 @@ use darkroom_proto::{
         FetchSheetRequest, Forecast, ForecastCheck, ForecastJobResponse, GetFarmRequest,
         GetFarmResponse, GetImageMapRequest, GetImageMapResponse, GetImageRequest,
         GetImageResponse, GetJobRequest, HistoryPoint, Image, ImageFilter, IndexRange, Job,
-        JobSpec, ListCascadesRequest, ListCascadesResponse, ListImagesRequest, ListImagesResponse,
-        ListJobsRequest, ListJobsResponse, ListUsageRequest, ListUsageResponse, ListWorkersRequest,
-        ListWorkersResponse, Output, PauseJobRequest, PoolHistory, Prompt, PromptChunk, QueuePool,
-        ResumeJobRequest, RetryImagesRequest, RetryImagesResponse, RetryJobRequest, Settings,
-        Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast, StageProgress,
-        StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest, SubmitJobResponse,
-        SummarizeFailuresRequest, SummarizeFailuresResponse, TenantDay, Time, U64,
-        UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
+        JobSpec, JoinRequest, JoinResponse, JoinedCascade, ListCascadesRequest,
+        ListCascadesResponse, ListImagesRequest, ListImagesResponse, ListJobsRequest,
+        ListJobsResponse, ListUsageRequest, ListUsageResponse, ListWorkersRequest,
+        ListWorkersResponse, Output, PauseJobRequest, PoolHistory, PoolKeys, Prompt, PromptChunk,
+        QueuePool, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse, RetryJobRequest,
+        Settings, Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast,
+        StageProgress, StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest,
+        SubmitJobResponse, SummarizeFailuresRequest, SummarizeFailuresResponse, TenantDay, Time,
+        U64, UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
         Worker, WorkerSnapshot, WorkerStage, read,
     },
     v1,
@@ -121,7 +122,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             FetchImageRequest SignImageRequest FetchManifestRequest ListWorkersRequest DrainWorkerRequest
             ListCascadesRequest GetFarmRequest EncodeRequest GetImageRequest GetImageMapRequest
             FetchSheetRequest WatchFarmRequest DescribeQueueRequest FarmHistoryRequest ListUsageRequest
-            CancelImagesRequest RetryImagesRequest SummarizeFailuresRequest
+            CancelImagesRequest RetryImagesRequest SummarizeFailuresRequest JoinRequest
             JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
@@ -129,7 +130,8 @@ fn forms() -> BTreeMap<&'static str, Form> {
             Forecast StageForecast ClassForecast ForecastCheck StageCheck StageProgress StageSeconds
             Worker WorkerStage Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
-            HistoryPoint ListUsageResponse TenantDay FailureSummary SummarizeFailuresResponse;
+            HistoryPoint ListUsageResponse TenantDay FailureSummary SummarizeFailuresResponse
+            JoinResponse JoinedCascade PoolKeys;
         Report again:
             SubmitJobResponse ForecastJobResponse ListJobsResponse WatchEvent ListImagesResponse
             GetFarmResponse CancelImagesResponse RetryImagesResponse GetImageResponse FarmEvent Job Image;

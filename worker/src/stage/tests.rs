@@ -136,6 +136,8 @@ impl Bench {
             suspect: false,
             body: TaskBody::Render(Box::new(body)),
             traceparent: None,
+            warrant: None,
+            seal: None,
         };
         let pool = PoolId { stage: spec.stages[0].name.clone(), digest: Digest::of(b"cascade") };
         match self.stage.load(&pool, &task).await {

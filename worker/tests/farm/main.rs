@@ -106,6 +106,8 @@ impl Farm {
             suspect: false,
             body: TaskBody::Render(Box::new(body)),
             traceparent: None,
+            warrant: None,
+            seal: None,
         }
     }
 
