@@ -7,6 +7,7 @@ mod edges;
 mod finding;
 mod flow;
 mod forecast;
+mod forged;
 mod image_commands;
 mod inputs;
 mod isolation;

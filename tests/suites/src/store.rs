@@ -85,6 +85,7 @@ macro_rules! store_suite {
             an_image_that_fails_everywhere_blames_nobody
             who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
             the_first_one_says_how_long_a_lease_lasts
+            a_farm_has_one_secret_and_one_kind_of_pictures
             a_command_to_drain_is_remembered
             of_an_ended_job_only_changes_that_are_stale_are_forgotten
             the_first_forecast_is_kept_and_what_the_job_took_beside_it
