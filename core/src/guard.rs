@@ -37,6 +37,8 @@ guards! {
     OutputOwn,
     /// A worker runs only tasks that its farm sealed.
     TaskSealed,
+    /// A key of another type than the farm's is deleted and rebuilt.
+    WrongTypeDeleted,
     /// A failure in a shared batch counts against nobody.
     AloneCounts,
     /// A worker's death counts only while the task ran alone, as a suspect.

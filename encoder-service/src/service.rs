@@ -196,7 +196,7 @@ pub async fn start_with<E: Encoder>(
 ) -> Result<Handle, UserError> {
     let service = Service::prepare(&options, cascades, make_encoder).await?;
     let model = EncodeModel::new(service.encoders, service.positions);
-    let stage = Arc::new(EncodeStage::new(artifacts));
+    let stage = Arc::new(EncodeStage::new(artifacts, service.tokens));
     let stage =
         stage_loop::start(service.options, queue, stage, move || Ok(model), shutdown).await?;
     Ok(Handle { stage, api: service.api })
@@ -206,6 +206,8 @@ pub async fn start_with<E: Encoder>(
 struct Service {
     encoders: Encoders,
     positions: HashMap<PoolId, usize>,
+    /// Tokens of a text, by pool.
+    tokens: HashMap<PoolId, usize>,
     options: stage_loop::Options,
     api: EncoderApi,
 }
@@ -232,6 +234,11 @@ impl Service {
             .collect();
         let preparations =
             distinct.iter().map(|bundle| bundle.cascade().spec.encoder.text_preparation).collect();
+        let lengths = distinct
+            .iter()
+            .map(|bundle| bundle.cascade().spec.encoder.max_length as usize)
+            .collect::<Vec<_>>();
+        let tokens = pools.iter().cloned().zip(lengths).collect();
         let make = move || distinct.iter().map(make_encoder).collect();
         let encoders = Encoders::start(digests, make).await?;
         let batch_cap = options.batch.unwrap_or(BATCH);
@@ -241,7 +248,7 @@ impl Service {
         options.times.apply(&mut loop_options);
         let positions = pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
         let api = EncoderApi::new(encoders.clone(), preparations);
-        Ok(Self { encoders, positions, options: loop_options, api })
+        Ok(Self { encoders, positions, tokens, options: loop_options, api })
     }
 }
 

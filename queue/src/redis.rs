@@ -528,8 +528,10 @@ impl TaskQueue for RedisQueue {
             while !from.is_empty() {
                 let mut call = SCRIPTS.entries.call(&[stream]);
                 call.arg(&from).arg(CHUNK);
+                let answer = self.link.ask::<Vec<Vec<u8>>>(&SCRIPTS.entries, call).await?;
+                // Keys and holders may be any bytes, if somebody else wrote them.
                 let mut answer =
-                    self.link.ask::<Vec<String>>(&SCRIPTS.entries, call).await?.into_iter();
+                    answer.into_iter().map(|text| String::from_utf8_lossy(&text).into_owned());
                 from = answer.next().unwrap_or_default();
                 while let (Some(id), Some(key), Some(holder)) =
                     (answer.next(), answer.next(), answer.next())

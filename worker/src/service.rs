@@ -145,6 +145,8 @@ pub async fn start_with<R: Renderer>(
 ) -> Result<Handle, UserError> {
     let served = served(&options.stages, cascades)?;
     let loop_options = loop_options(&options, &served);
+    let tokens = served.iter().map(|stage| (stage.pool.clone(), stage.tokens)).collect();
+    let stage = RenderStage::new(artifacts).expecting(tokens);
     let (fixed, cache) = (options.batch, options.cache);
     let make_model = move || {
         let renderer = make_renderer(&served)?;
@@ -152,14 +154,7 @@ pub async fn start_with<R: Renderer>(
         model.try_out();
         Ok(model)
     };
-    stage_loop::start(
-        loop_options,
-        queue,
-        Arc::new(RenderStage::new(artifacts)),
-        make_model,
-        shutdown,
-    )
-    .await
+    stage_loop::start(loop_options, queue, Arc::new(stage), make_model, shutdown).await
 }
 
 fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {

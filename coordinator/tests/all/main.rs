@@ -14,6 +14,7 @@ mod isolation;
 mod labels;
 mod limits;
 mod links;
+mod members;
 mod outputs;
 mod overrides;
 mod postgres;

@@ -287,7 +287,6 @@ impl<S: Stage> Feed<S> {
     async fn refuse(&self, held: Held) {
         tracing::warn!(pool = %held.pool(), task = ?held.task().key,
             "a task was not made by this farm, or was changed in the queue; it is not run");
-        sleep(MISSED).await;
         let reason = "the task was not made by this farm, or was changed in the queue".to_owned();
         let outcome = Outcome::Interrupted { reason };
         self.shared.complete(held, outcome, RunFacts::default()).await;
