@@ -5,6 +5,7 @@
 //! object storage. A task's body has everything the worker needs, already resolved.
 
 pub mod error;
+mod mac;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -25,9 +25,9 @@ use darkroom_core::{
     id::WorkerId,
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+pub use crate::mac::{Mac, Signature};
 pub use signer::{Credentials, MemberKeys, Signer};
 
 use crate::task::{Outcome, PoolId, Task, TaskKey, TaskResult};
@@ -36,41 +36,6 @@ use crate::task::{Outcome, PoolId, Task, TaskKey, TaskResult};
 const MOST_BYTES: u64 = 1 << 40;
 /// What outputs are stored as.
 const EXTENSIONS: [&str; 4] = ["safetensors", "png", "jpg", "webp"];
-
-/// An HMAC-SHA256. It is compared in constant time.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Mac([u8; 32]);
-
-impl PartialEq for Mac {
-    fn eq(&self, other: &Self) -> bool {
-        let differ =
-            self.0.iter().zip(&other.0).fold(0, |differ, (one, other)| differ | (one ^ other));
-        std::hint::black_box(differ) == 0
-    }
-}
-
-impl Eq for Mac {}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mac")
-    }
-}
-
-impl From<Mac> for String {
-    fn from(mac: Mac) -> Self {
-        Digest(mac.0).to_string()
-    }
-}
-
-impl TryFrom<String> for Mac {
-    type Error = darkroom_core::error::UserError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Ok(Self(text.parse::<Digest>()?.0))
-    }
-}
 
 /// A key of HMAC-SHA256.
 #[derive(Clone, PartialEq, Eq)]
@@ -90,7 +55,7 @@ impl Key {
     }
 
     fn mac(&self, fields: FieldHasher) -> Mac {
-        Mac(self.made_of(fields))
+        Mac::from(self.made_of(fields))
     }
 
     /// A key that is made of this one.
@@ -121,20 +86,6 @@ pub struct Holder {
     pub key: String,
     /// When the signing key ends, seconds since 1970.
     pub expires: u64,
-}
-
-/// A member's signature of a result. The result says which worker made it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    /// Id of the key that the worker joined with.
-    #[serde(rename = "k", default, skip_serializing_if = "String::is_empty")]
-    pub key: String,
-    /// When its signing key ends, seconds since 1970.
-    #[serde(rename = "e")]
-    pub expires: u64,
-    /// The signature.
-    #[serde(rename = "m")]
-    pub mac: Mac,
 }
 
 /// Why a result is not believed. It changes nothing and is counted.

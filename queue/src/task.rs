@@ -15,7 +15,7 @@ use darkroom_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::signing::{Mac, Signature};
+use crate::mac::{Mac, Signature};
 
 /// A pool: the workers able to run one stage of one cascade, and the tasks that wait for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -192,8 +192,7 @@ async fn results_that_no_member_signed_commit_nothing() {
         signer.sign(&base, &mut result);
         result
     };
-    let mut of_sr256 = attacked.signed("mallory-1", &pool("sr256"), own());
-    of_sr256.worker = WorkerId("mallory-1".to_owned());
+    let of_sr256 = attacked.signed("mallory-1", &pool("sr256"), own());
     results.extend([
         (base.clone(), renamed(attacked.signed("mallory-1", &base, own())), "signature_wrong"),
         (base.clone(), of_sr256, "signature_wrong"),

@@ -51,7 +51,7 @@ fn two_colours() -> Vec<u8> {
 /// Four uploads that send a byte now and then hold no turn, and are given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_trickle_delay_nobody_and_end() {
-    let idle = Duration::from_secs(3);
+    let idle = Duration::from_secs(5);
     let mut farm = Farm::start_with(Options { upload_idle: idle, ..options() }).await;
     let begun = Instant::now();
     let trickling: Vec<_> = (0..4)
@@ -67,7 +67,7 @@ async fn uploads_that_trickle_delay_nobody_and_end() {
         .collect();
     // Some bytes of each have arrived.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    sent(&mut farm, SQUARE, [1, 2, 3]).await;
+    sent(&mut farm, (96, 32), [1, 2, 3]).await;
     assert!(trickling.iter().all(|upload| !upload.is_finished()), "{:?}", begun.elapsed());
     for upload in trickling {
         let status = upload.await.expect("no panic").expect_err("it never ends by itself");

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::reply::Entry;
 use crate::{
     Error,
-    signing::{Mac, Signature},
+    mac::{Mac, Signature},
     task::{EntryId, Outcome, Subject, Task, TaskBody, TaskKey, TaskResult},
 };
 

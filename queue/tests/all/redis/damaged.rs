@@ -28,6 +28,7 @@ async fn cards_that_cannot_be_read_hide_no_other() {
     queue.announce(card("good")).await.expect("announced");
     let (cards, seen) = ("darkroom:{farm}:cards", "darkroom:{farm}:seen");
     let copy = redis.must(&["HGET", cards, "good"]);
+    let when = redis.must(&["ZSCORE", seen, "good"]);
     for (name, value) in [
         ("'bytes'", "'\\255\\254'"),
         ("'text'", "'no card'"),
@@ -36,11 +37,14 @@ async fn cards_that_cannot_be_read_hide_no_other() {
         ("'empty'", "''"),
     ] {
         lua(&redis, &format!("'HSET', KEYS[1], {name}, {value}"), cards);
-        lua(&redis, &format!("'ZADD', KEYS[1], 9999999999999, {name}"), seen);
+        lua(&redis, &format!("'ZADD', KEYS[1], {when}, {name}"), seen);
     }
     // A worker's card in another worker's place, as of one that speaks in its name.
     redis.must(&["HSET", cards, "other", &copy]);
-    redis.must(&["ZADD", seen, "9999999999999", "other"]);
+    redis.must(&["ZADD", seen, &when, "other"]);
+    // A time that is none.
+    redis.must(&["HSET", cards, "later", &copy.replace("good", "later")]);
+    redis.must(&["ZADD", seen, "inf", "later"]);
     let listed = queue.workers(Duration::from_secs(60)).await.expect("listed");
     let names: Vec<_> = listed.iter().map(|card| card.id.0.as_str()).collect();
     assert_eq!(names, ["good"]);
@@ -108,6 +112,15 @@ async fn a_key_of_another_type_is_deleted_and_rebuilt() {
             .await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_of_suspects_that_is_none_is_ignored() {
+    let redis = Redis::start();
+    let (queue, pool) = (queue_on(&redis).await, pool("base"));
+    add(&queue, &pool, 0..1).await;
+    redis.must(&["SET", &key(&pool, "suspect"), "x"]);
+    assert_eq!(indices(&lease(&queue, &pool, "w", 9).await), [0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
