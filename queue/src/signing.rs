@@ -20,7 +20,7 @@ use std::{fmt, time::Duration};
 
 use darkroom_core::{
     artifact::ArtifactRef,
-    digest::{Digest, FieldHasher},
+    digest::FieldHasher,
     guard::{Guard, stands},
     id::WorkerId,
 };

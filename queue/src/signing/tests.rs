@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use darkroom_core::{
+    digest::Digest,
     failure_code::FailureCode,
     id::{ImageId, JobId, StageName},
 };
