@@ -7,7 +7,10 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -107,8 +110,7 @@ impl ModelFolder {
         let path = self.folder.join(name);
         let is_weights = Path::new(name).extension().is_some_and(|end| end == WEIGHTS);
         let most = if is_weights { MOST_WEIGHTS } else { MOST_TEXT };
-        let real = fs::canonicalize(&path).map_err(|error| unreadable(&path, &error))?;
-        let file = open(&path, most)?;
+        let (file, real) = open(&path, most)?;
         let is_inside = real.starts_with(&self.real);
         if !(is_inside || is_weights && begins_as_weights(&file, &path)?) {
             return Err(leaves(&path, &real));
@@ -122,21 +124,21 @@ impl ModelFolder {
     /// As for [`open`](Self::open).
     pub(crate) fn text(&self, name: &str) -> Result<String, UserError> {
         let path = self.folder.join(name);
-        let real = fs::canonicalize(&path).map_err(|error| unreadable(&path, &error))?;
+        let (file, real) = open(&path, MOST_LIST)?;
         if !real.starts_with(&self.real) {
             return Err(leaves(&path, &real));
         }
         let mut text = String::new();
-        open(&path, MOST_LIST)?
-            .take(MOST_LIST)
+        file.take(MOST_LIST)
             .read_to_string(&mut text)
             .map_err(|error| unreadable(&path, &error))?;
         Ok(text)
     }
 }
 
-/// Opens a regular file of at most `most` bytes, and waits for nothing.
-fn open(path: &Path, most: u64) -> Result<File, UserError> {
+/// Opens a regular file of at most `most` bytes, and waits for nothing. Also returns where the
+/// opened file is, without links.
+fn open(path: &Path, most: u64) -> Result<(File, PathBuf), UserError> {
     let failed = |error| unreadable(path, &error);
     // Opening a device can have side effects, so the path is checked first.
     check(path, &fs::metadata(path).map_err(failed)?, most)?;
@@ -147,7 +149,23 @@ fn open(path: &Path, most: u64) -> Result<File, UserError> {
         .map_err(failed)?;
     // The path may have changed since.
     check(path, &file.metadata().map_err(failed)?, most)?;
-    Ok(file)
+    let real = place_of(&file, path).map_err(failed)?;
+    Ok((file, real))
+}
+
+/// Where an opened file is. Asked of the file and not of its path, because a link in the path may
+/// lead elsewhere by now.
+fn place_of(file: &File, path: &Path) -> io::Result<PathBuf> {
+    if let Ok(real) = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        return Ok(real);
+    }
+    // Without /proc: the path must still lead to the opened file, by no link.
+    let real = fs::canonicalize(path)?;
+    let (found, opened) = (fs::symlink_metadata(&real)?, file.metadata()?);
+    if (found.dev(), found.ino()) == (opened.dev(), opened.ino()) {
+        return Ok(real);
+    }
+    Err(io::Error::other("it was replaced while it was opened"))
 }
 
 fn check(path: &Path, found: &Metadata, most: u64) -> Result<(), UserError> {
@@ -213,5 +231,52 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> UserError {
             "UNREADABLE",
             format!("{} cannot be read: {error}", shown_path(path)),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::symlink,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_turned_while_it_is_opened_leads_nowhere_else() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(inside.path().join("own.json"), "own").unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        let folder = ModelFolder::new(inside.path()).unwrap();
+        let stop = AtomicBool::new(false);
+        let (mut own, mut refused) = (0_u32, 0_u32);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Each change is one rename, so the link always leads somewhere.
+                let (link, next) = (inside.path().join("link.json"), inside.path().join("next"));
+                let targets = [inside.path().join("own.json"), outside.path().join("secret")];
+                while !stop.load(Ordering::Relaxed) {
+                    for target in &targets {
+                        symlink(target, &next).unwrap();
+                        fs::rename(&next, &link).unwrap();
+                    }
+                }
+            });
+            while own < 2000 || refused < 2000 {
+                let Ok(mut file) = folder.open("link.json") else {
+                    refused += 1;
+                    continue;
+                };
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                if text != "own" {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(text, "own", "a file elsewhere was opened");
+                own += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 }

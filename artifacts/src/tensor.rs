@@ -48,6 +48,15 @@ impl View for F32View<'_> {
 }
 
 impl FloatTensor {
+    /// Whether this can be the embedding of a text: a row of finite values for each token. `tokens`:
+    /// how many rows it must have, if that is known.
+    #[must_use]
+    pub fn is_embedding(&self, tokens: Option<usize>) -> bool {
+        let [rows, width] = self.shape.as_slice() else { return false };
+        let shaped = *rows > 0 && *width > 0 && tokens.is_none_or(|tokens| tokens == *rows);
+        shaped && self.data.iter().all(|value| value.is_finite())
+    }
+
     /// The tensor as a file.
     ///
     /// # Errors

@@ -11,12 +11,16 @@ use std::{
 };
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle};
-use darkroom_coordinator::store::sqlite::SqliteStore;
-use darkroom_core::error::{Code, UserError};
+use darkroom_coordinator::{Pools, store::sqlite::SqliteStore};
+use darkroom_core::{
+    error::{Code, UserError},
+    id::WorkerId,
+};
 use darkroom_farm_api::{CallerLayer, grpc};
 use darkroom_queue::{
     TaskQueue,
     memory::{self, MemoryQueue},
+    signing::Signer,
 };
 use darkroom_runtime::{
     program, server, state_dir, state_dir::StateDir, terminal::shown_path, tls::Privacy,
@@ -144,7 +148,11 @@ impl Farm {
         let names = cascades.iter().map(|cascade| cascade.spec.name.clone()).collect();
 
         let coordinator = darkroom_coordinator::Coordinator::start(
-            darkroom_coordinator::Options { resident_workers: true, ..Default::default() },
+            darkroom_coordinator::Options {
+                resident_workers: true,
+                makes_up: options.machine.renderer == Renderer::Fake,
+                ..Default::default()
+            },
             Arc::new(store),
             Arc::clone(&queue),
             artifacts.clone(),
@@ -159,6 +167,7 @@ impl Farm {
             queue,
             artifacts,
             bundles,
+            coordinator: coordinator.clone(),
         };
         let (encoder, worker) = tokio::try_join!(parts.encoder(), parts.worker())?;
 
@@ -304,12 +313,20 @@ struct Parts {
     queue: Arc<dyn TaskQueue>,
     artifacts: ArtifactStore,
     bundles: Vec<CascadeBundle>,
+    coordinator: darkroom_coordinator::Handle,
 }
 
 impl Parts {
+    /// What a part signs its results with, as a worker of another process does.
+    fn signer(&self, of: Pools) -> Signer {
+        let worker = WorkerId::fresh(&program::host_name());
+        self.coordinator.signer(worker, self.coordinator.pools(of))
+    }
+
     async fn encoder(&self) -> Result<darkroom_encoder_service::Handle> {
         let options = darkroom_encoder_service::Options {
             host: program::host_name(),
+            signer: self.signer(Pools::Texts),
             machine: darkroom_encoder_service::Machine {
                 device: self.machine.device.clone(),
                 threads: self.machine.threads,
@@ -333,6 +350,7 @@ impl Parts {
     async fn worker(&self) -> Result<darkroom_worker::Handle> {
         let options = darkroom_worker::Options {
             host: program::host_name(),
+            signer: self.signer(Pools::Images),
             machine: darkroom_worker::Machine {
                 device: self.machine.device.clone(),
                 dtype: self.machine.dtype.clone(),

@@ -20,6 +20,7 @@ use crate::{
         records::{Committed, Dispatched, Fate, Onward, Report},
         roles::Outcomes,
     },
+    trust::Sifted,
 };
 
 /// Results of one transaction.
@@ -40,7 +41,7 @@ pub(crate) async fn run(shared: Arc<Shared>, store: Arc<dyn Outcomes>, pool: Poo
         let done = match entries {
             // There are no results, but the queue can be read.
             Ok(entries) if entries.is_empty() => Ok(()),
-            Ok(entries) => settle(&shared, store.as_ref(), &pool, &entries).await,
+            Ok(entries) => take(&shared, store.as_ref(), &pool, entries).await,
             Err(error) => Err(error.into()),
         };
         match done {
@@ -56,6 +57,25 @@ pub(crate) async fn run(shared: Arc<Shared>, store: Arc<dyn Outcomes>, pool: Poo
 /// The name of this part. Each pool's commits fail and recover separately.
 fn part(pool: &PoolId) -> String {
     format!("commit {pool}")
+}
+
+/// Commits the entries that members of the pool signed. The others change nothing: the queue is a
+/// place where anybody may have written them. A task whose result was not believed is absent from
+/// the queue, so the sweep returns it at no cost.
+async fn take(
+    shared: &Shared,
+    store: &dyn Outcomes,
+    pool: &PoolId,
+    entries: Vec<ResultEntry>,
+) -> Result<(), Error> {
+    let lease = shared.options.lease;
+    let Sifted { believed, forged } = shared.trust.sift((pool, &shared.cascades), lease, entries);
+    if !forged.is_empty() {
+        forged.iter().for_each(|(_, reason)| shared.counters.discard(reason.name()));
+        let forged: Vec<_> = forged.into_iter().map(|(entry, _)| entry).collect();
+        acknowledge(shared, pool, &forged).await;
+    }
+    if believed.is_empty() { Ok(()) } else { settle(shared, store, pool, &believed).await }
 }
 
 /// Commits the entries and acknowledges them. Retries until shutdown, unless an entry is at fault.

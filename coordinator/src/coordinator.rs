@@ -4,12 +4,24 @@
 use std::sync::Arc;
 
 use darkroom_artifacts::ArtifactStore;
-use darkroom_core::cascade::Cascade;
-use darkroom_queue::TaskQueue;
+use darkroom_core::{
+    cascade::Cascade,
+    error::{Code, UserError},
+    id::WorkerId,
+};
+use darkroom_queue::{TaskQueue, signing::Signer, task::PoolId};
 
 use crate::{
-    committer, counters::Counters, dispatcher, error::Error, feeder, finisher, follower,
-    forecaster, historian, limits, options::Options, reaper, shared::Shared, store::Store,
+    committer,
+    counters::Counters,
+    dispatcher,
+    error::Error,
+    feeder, finisher, follower, forecaster, historian, limits,
+    options::Options,
+    reaper,
+    shared::Shared,
+    store::Store,
+    trust::{self, Trust},
     worker_health,
 };
 
@@ -61,7 +73,11 @@ impl Coordinator {
         for cascade in &cascades {
             store.register_cascade(cascade).await?;
         }
-        let shared = Arc::new(Shared::new(options, &store, queue, artifacts, cascades));
+        if store.set_makes_up(options.makes_up).await? != options.makes_up {
+            return Err(Error::Store(crate::store::Error::Refused(other_kind(options.makes_up))));
+        }
+        let trust = Trust::new(store.secret().await?);
+        let shared = Arc::new(Shared::new(options, &store, queue, artifacts, (cascades, trust)));
         // This process has nothing on its way to the queue yet, so two passes at once show what the
         // queue lacks. Tasks that another coordinator was about to add then run twice, which costs
         // work but loses none.
@@ -84,6 +100,27 @@ impl Coordinator {
         }
         Ok(Handle { shared, store, front })
     }
+}
+
+/// Why a record of made-up pictures is not for real ones, and the other way round.
+fn other_kind(makes_up: bool) -> UserError {
+    let message = if makes_up {
+        "this farm's record has pictures of real models, so it cannot be used with the fake \
+         renderer; use another state folder or database"
+    } else {
+        "this farm's record has pictures of the fake renderer, so it cannot be used with real \
+         models; use another state folder or database"
+    };
+    UserError::new(Code::FailedPrecondition, "MADE_UP", message)
+}
+
+/// Pools by what they work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pools {
+    /// Pools of encoders.
+    Texts,
+    /// Pools of workers.
+    Images,
 }
 
 /// A running coordinator.
@@ -109,6 +146,28 @@ impl Handle {
     pub fn trouble(&self) -> Option<String> {
         // Without hints from other coordinators, work is found by polling.
         self.shared.troubles.first(dispatcher::LISTEN)
+    }
+
+    /// Keys for a worker of this process, renewed until the coordinator ends.
+    #[must_use]
+    pub fn signer(&self, worker: WorkerId, pools: Vec<PoolId>) -> Signer {
+        let signer = Signer::new(self.shared.trust.credentials(worker.clone(), "", &pools));
+        let (shared, renewed) = (Arc::clone(&self.shared), signer.clone());
+        self.shared.tasks.spawn(async move {
+            while !shared.stop.is_cancelled() {
+                shared.pause(trust::KEYS / 2).await;
+                renewed.renew(shared.trust.credentials(worker.clone(), "", &pools));
+            }
+        });
+        signer
+    }
+
+    /// Every pool of the farm for work of this kind.
+    #[must_use]
+    pub fn pools(&self, of: Pools) -> Vec<PoolId> {
+        let mut pools = self.shared.cascades.pools();
+        pools.retain(|pool| pool.stage.is_encode() == (of == Pools::Texts));
+        pools
     }
 
     /// Whether a part fails because the record cannot be reached.

@@ -150,8 +150,8 @@ pub(crate) async fn hand_out(
     if dispatched.is_empty() {
         return Ok(());
     }
-    let tasks: Vec<Task> =
-        dispatched.iter().filter_map(|one| shared.cascades.task(pool, one)).collect();
+    let tasks = dispatched.iter().filter_map(|one| shared.cascades.task(pool, one));
+    let tasks: Vec<Task> = tasks.map(|task| shared.trust.seal(pool, task)).collect();
     let count = tasks.len() as u64;
     if let Err(error) = shared.queue.add(pool, tasks).await {
         // Some may have been added after all. Their results then have an older dispatch, which does

@@ -37,10 +37,11 @@ mod shared;
 pub mod store;
 mod tasks;
 mod troubles;
+mod trust;
 mod worker_health;
 
 pub use api::server_options;
-pub use coordinator::{Coordinator, Handle};
+pub use coordinator::{Coordinator, Handle, Pools};
 pub use counters::Counters;
 pub use error::Error;
 pub use first_key::{add_first_key, fresh_key};

@@ -18,6 +18,8 @@ pub struct Options {
     pub worker_ttl: Duration,
     /// A streaming submit without a chunk for this long is given up.
     pub receiving_idle: Duration,
+    /// An upload that makes no progress for this long is given up.
+    pub upload_idle: Duration,
     /// Time limit of a unary call.
     pub call: Duration,
     /// Time limit of a unary submit.
@@ -32,6 +34,9 @@ pub struct Options {
     /// Workers and encoder are parts of this process. They cannot be drained, because no others
     /// could replace them.
     pub resident_workers: bool,
+    /// The workers make up what they store, as the fakes of tests do. What they store lies apart,
+    /// and the record belongs to such farms only.
+    pub makes_up: bool,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
 }
@@ -45,12 +50,14 @@ impl Default for Options {
             poll: Duration::from_millis(250),
             worker_ttl: Duration::from_secs(10),
             receiving_idle: Duration::from_secs(600),
+            upload_idle: Duration::from_secs(30),
             call: Duration::from_secs(30),
             submit: Duration::from_secs(120),
             watch_interval: Duration::from_millis(50),
             worker_deaths: None,
             watch_repeat: Duration::from_secs(20),
             resident_workers: false,
+            makes_up: false,
             tenant_weights: BTreeMap::new(),
         }
     }

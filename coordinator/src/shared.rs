@@ -31,6 +31,7 @@ use crate::{
     },
     tasks::Cascades,
     troubles::Troubles,
+    trust::Trust,
 };
 
 /// Uploads that are checked at one time.
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) maps: ImageMaps,
     pub(crate) leadership: Leadership,
     agreed: Arc<dyn Agreed>,
+    pub(crate) trust: Trust,
     pub(crate) troubles: Troubles,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -83,14 +85,16 @@ impl Shared {
         store: &Arc<dyn Store>,
         queue: Arc<dyn TaskQueue>,
         artifacts: ArtifactStore,
-        cascades: Vec<Cascade>,
+        (cascades, trust): (Vec<Cascade>, Trust),
     ) -> Self {
+        let cascades = Cascades::new(cascades);
+        let cascades = if options.makes_up { cascades.made_up() } else { cascades };
         let (leading, agreed): (Arc<dyn Leading>, Arc<dyn Agreed>) = (store.clone(), store.clone());
         Self {
             options,
             queue,
             artifacts,
-            cascades: Cascades::new(cascades),
+            cascades,
             events: Events::default(),
             feed: Feed::default(),
             crew: LatestCrew::default(),
@@ -104,6 +108,7 @@ impl Shared {
             maps: ImageMaps::default(),
             leadership: Leadership::new(leading),
             agreed,
+            trust,
             troubles: Troubles::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

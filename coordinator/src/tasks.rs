@@ -17,11 +17,16 @@ use darkroom_queue::task::{
 
 use crate::store::records::{Dispatched, RenderWork, Work, compatibility};
 
+/// What the keys of made-up outputs begin with.
+const MADE_UP: &str = "fake/";
+
 /// The cascades that this farm renders.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cascades {
     by_digest: BTreeMap<Digest, Cascade>,
     default: Option<Digest>,
+    /// What every output's key begins with.
+    root: &'static str,
 }
 
 impl Cascades {
@@ -29,7 +34,24 @@ impl Cascades {
     pub(crate) fn new(cascades: Vec<Cascade>) -> Self {
         let default = cascades.first().map(Cascade::digest);
         let by_digest = cascades.into_iter().map(|cascade| (cascade.digest(), cascade)).collect();
-        Self { by_digest, default }
+        Self { by_digest, default, root: "" }
+    }
+
+    /// The same, for workers that make up what they store: it lies apart, so that no farm with real
+    /// models finds it and uses it again.
+    pub(crate) fn made_up(self) -> Self {
+        Self { root: MADE_UP, ..self }
+    }
+
+    /// Tokens of a text in an encoder's pool. `None` in other pools, and where embeddings are made
+    /// up.
+    pub(crate) fn tokens(&self, pool: &PoolId) -> Option<u32> {
+        if !pool.stage.is_encode() || !self.root.is_empty() {
+            return None;
+        }
+        let mut cascades = self.by_digest.values();
+        let cascade = cascades.find(|cascade| cascade.encoder_digest() == pool.digest)?;
+        Some(cascade.spec.encoder.max_length)
     }
 
     pub(crate) fn get(&self, digest: &Digest) -> Option<&Cascade> {
@@ -86,12 +108,14 @@ impl Cascades {
     pub(crate) fn task(&self, pool: &PoolId, dispatched: &Dispatched) -> Option<Task> {
         let (compatibility, body) = match &dispatched.work {
             Work::Encode { text } => {
-                let prefix = format!("embeddings/{}/{}/", pool.digest, text.digest);
+                let prefix = format!("{}embeddings/{}/{}/", self.root, pool.digest, text.digest);
                 let body = EncodeBody { text: text.prepared.clone(), prefix };
                 (StageName::ENCODE.to_owned(), TaskBody::Encode(body))
             }
             Work::Render(work) => {
-                let body = render_body(self.get(&work.cascade)?, (dispatched.key.subject, work))?;
+                let mut body =
+                    render_body(self.get(&work.cascade)?, (dispatched.key.subject, work))?;
+                body.prefix.insert_str(0, self.root);
                 (compatibility(&work.settings, work.stage), TaskBody::Render(Box::new(body)))
             }
         };
@@ -101,6 +125,8 @@ impl Cascades {
             suspect: dispatched.suspect,
             body,
             traceparent: None,
+            warrant: None,
+            seal: None,
         })
     }
 }

@@ -29,8 +29,16 @@ guards! {
     CommitStage,
     /// Done, dead and cancelled images change only by a retry.
     TerminalStays,
-    /// Failures, returns and losses name the dispatch that they are about.
+    /// Results, returns and losses name the dispatch that they are about.
     DispatchMatches,
+    /// Only results that a member of the pool signed are read.
+    ResultSigned,
+    /// An output lies under the prefix of its own task.
+    OutputOwn,
+    /// A worker runs only tasks that its farm sealed.
+    TaskSealed,
+    /// A key of another type than the farm's is deleted and rebuilt.
+    WrongTypeDeleted,
     /// A failure in a shared batch counts against nobody.
     AloneCounts,
     /// A worker's death counts only while the task ran alone, as a suspect.

@@ -119,12 +119,7 @@ pub enum ImageEvent<'a> {
     /// Its task goes to the queue.
     Dispatch,
     /// A worker stored the stage's output.
-    Succeeded {
-        /// Generation of the task.
-        generation: u32,
-        /// Position of the stage that ran.
-        stage: usize,
-    },
+    Succeeded(Handout),
     /// The task itself failed, or the worker that held it died.
     Failed {
         /// The dispatch that ended.
@@ -217,13 +212,14 @@ pub fn transition(
             next.state = expect(image, S::Ready, S::Dispatched)?;
             next.dispatch += 1;
         }
-        ImageEvent::Succeeded { generation, stage } => {
-            fresh(image, generation, stage)?;
+        ImageEvent::Succeeded(handout) => {
+            // It may have been taken back meanwhile, but not handed out again.
+            fresh(image, handout)?;
             next.suspect = false;
-            if stage + 1 >= stages {
+            if handout.stage + 1 >= stages {
                 next.state = S::Done;
             } else {
-                (next.state, next.stage) = (S::Ready, stage + 1);
+                (next.state, next.stage) = (S::Ready, handout.stage + 1);
             }
         }
         ImageEvent::Failed { handout, failure } => {
@@ -266,27 +262,24 @@ fn expect(image: &ImageProgress, now: ImageState, next: ImageState) -> Result<Im
     if image.state == now { Ok(next) } else { Err(Refusal::OtherState) }
 }
 
-fn fresh(image: &ImageProgress, generation: u32, stage: usize) -> Result<(), Refusal> {
+fn fresh(image: &ImageProgress, handout: Handout) -> Result<(), Refusal> {
+    let Handout { generation, dispatch, stage } = handout;
     if image.generation != generation && stands(Guard::CommitGeneration) {
         Err(Refusal::StaleGeneration)
     } else if image.stage != stage && stands(Guard::CommitStage) {
         Err(Refusal::OtherStage)
     } else if image.state == ImageState::Waiting {
         Err(Refusal::OtherState)
+    } else if image.dispatch != dispatch && stands(Guard::DispatchMatches) {
+        Err(Refusal::StaleDispatch)
     } else {
         Ok(())
     }
 }
 
 fn held(image: &ImageProgress, handout: Handout) -> Result<(), Refusal> {
-    fresh(image, handout.generation, handout.stage)?;
-    if image.state != ImageState::Dispatched {
-        Err(Refusal::OtherState)
-    } else if image.dispatch != handout.dispatch && stands(Guard::DispatchMatches) {
-        Err(Refusal::StaleDispatch)
-    } else {
-        Ok(())
-    }
+    fresh(image, handout)?;
+    if image.state == ImageState::Dispatched { Ok(()) } else { Err(Refusal::OtherState) }
 }
 
 #[cfg(test)]

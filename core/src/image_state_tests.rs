@@ -31,28 +31,30 @@ fn handout(image: &ImageProgress) -> Handout {
 #[test]
 fn a_success_moves_on_and_the_last_one_ends_it() {
     let image = dispatched(1);
-    let next =
-        transition(&image, &ImageEvent::Succeeded { generation: 2, stage: 1 }, 3).expect("moves");
+    let next = transition(&image, &ImageEvent::Succeeded(handout(&image)), 3).expect("moves");
     assert_eq!((next.state, next.stage), (ImageState::Ready, 2));
-    let last = transition(&dispatched(2), &ImageEvent::Succeeded { generation: 2, stage: 2 }, 3);
+    let image = dispatched(2);
+    let last = transition(&image, &ImageEvent::Succeeded(handout(&image)), 3);
     assert_eq!(last.expect("ends").state, ImageState::Done);
 }
 
 #[test]
-fn a_success_of_an_older_dispatch_counts_but_of_an_older_generation_or_stage_does_not() {
+fn a_success_counts_until_its_task_is_handed_out_again() {
     let image = dispatched(1);
-    let returned = transition(&image, &ImageEvent::Returned(handout(&image)), 3).expect("held");
+    let success = |handout| ImageEvent::Succeeded(handout);
+    let held = handout(&image);
+    let returned = transition(&image, &ImageEvent::Returned(held), 3).expect("held");
+    transition(&returned, &success(held), 3).expect("taken back, and not handed out again");
     let again = transition(&returned, &ImageEvent::Dispatch, 3).expect("ready");
-    for image in [&returned, &again] {
-        transition(image, &ImageEvent::Succeeded { generation: 2, stage: 1 }, 3)
-            .expect("same bytes");
-    }
+    assert_eq!(transition(&again, &success(held), 3), Err(Refusal::StaleDispatch));
+    let held = handout(&again);
+    transition(&again, &success(held), 3).expect("its own");
     assert_eq!(
-        transition(&again, &ImageEvent::Succeeded { generation: 1, stage: 1 }, 3),
+        transition(&again, &success(Handout { generation: 1, ..held }), 3),
         Err(Refusal::StaleGeneration)
     );
     assert_eq!(
-        transition(&again, &ImageEvent::Succeeded { generation: 2, stage: 0 }, 3),
+        transition(&again, &success(Handout { stage: 0, ..held }), 3),
         Err(Refusal::OtherStage)
     );
 }
@@ -95,7 +97,7 @@ fn a_suspect_runs_alone_until_its_stage_is_done() {
     let suspect = again.expect("ready");
     let returned = transition(&suspect, &ImageEvent::Returned(handout(&suspect)), 3).expect("held");
     assert!(suspect.suspect && returned.suspect, "an interruption clears nobody");
-    let success = ImageEvent::Succeeded { generation: suspect.generation, stage: 0 };
+    let success = ImageEvent::Succeeded(handout(&suspect));
     assert!(
         !transition(&suspect, &success, 3).expect("fresh").suspect,
         "the next stage may share a batch"
@@ -115,7 +117,7 @@ fn a_missing_input_rewinds_its_producer_in_a_new_generation() {
 #[test]
 fn a_lost_picture_runs_its_last_stage_again_and_only_a_picture_can_be_lost() {
     let last = dispatched(2);
-    let success = ImageEvent::Succeeded { generation: 2, stage: 2 };
+    let success = ImageEvent::Succeeded(handout(&last));
     let image = transition(&last, &success, 3).expect("ends");
     let again = transition(&image, &ImageEvent::Lost { encoded: true }, 3).expect("was done");
     assert_eq!((again.state, again.stage, again.generation), (ImageState::Ready, 2, 3));
@@ -139,7 +141,7 @@ fn event(number: u8, image: &ImageProgress, skew: u64) -> ImageEvent<'static> {
         1 => ImageEvent::TextsDead,
         2 => ImageEvent::TextsLost,
         3 => ImageEvent::Dispatch,
-        4 => ImageEvent::Succeeded { generation: image.generation, stage: image.stage },
+        4 => ImageEvent::Succeeded(handout),
         5 => ImageEvent::Failed { handout, failure: failure("a", true, 1) },
         6 => ImageEvent::Failed { handout, failure: failure("b", false, 4) },
         7 => ImageEvent::Returned(handout),

@@ -87,7 +87,10 @@ pub enum TextEvent<'a> {
     /// Its task goes to the queue.
     Dispatch,
     /// An encoder stored its embedding.
-    Encoded,
+    Encoded {
+        /// Dispatch of the task.
+        dispatch: u64,
+    },
     /// The task itself failed, or the encoder that held it died.
     Failed {
         /// Dispatch of the task.
@@ -129,12 +132,13 @@ pub fn transition(text: &TextProgress, event: &TextEvent<'_>) -> Result<TextProg
             next.state = expect(text, S::Wanted, S::Dispatched)?;
             next.dispatch += 1;
         }
-        TextEvent::Encoded => {
-            // An embedding from any encoder and any dispatch counts, because equal texts have equal
-            // embeddings.
+        TextEvent::Encoded { dispatch } => {
             if text.state.settled() {
                 return Err(TextRefusal::Settled);
             }
+            // Otherwise whoever kept an old result could bring back an embedding that turned out to
+            // be unusable.
+            held(text, dispatch)?;
             (next.state, next.suspect) = (S::Done, false);
         }
         TextEvent::Failed { dispatch, failure } => {
@@ -219,13 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn an_embedding_counts_whichever_dispatch_made_it_and_only_once() {
+    fn an_embedding_counts_for_the_dispatch_that_made_it_and_only_once() {
+        let encoded = |dispatch| TextEvent::Encoded { dispatch };
         let text = after(&wanted(), &[TextEvent::Dispatch]);
+        let done = after(&text, &[encoded(4)]);
+        assert_eq!(done.state, TextState::Done);
+        assert_eq!(transition(&done, &encoded(4)), Err(TextRefusal::Settled));
         let taken_back = after(&text, &[TextEvent::Returned { dispatch: 4 }]);
-        for text in [text, taken_back] {
-            let done = after(&text, &[TextEvent::Encoded]);
-            assert_eq!(done.state, TextState::Done);
-            assert_eq!(transition(&done, &TextEvent::Encoded), Err(TextRefusal::Settled));
+        let lost = after(&done, &[TextEvent::Lost]);
+        let again = after(&lost, &[TextEvent::Dispatch]);
+        for text in [taken_back, lost, again] {
+            let replayed = transition(&text, &encoded(4));
+            assert_eq!(replayed, Err(TextRefusal::StaleDispatch), "{text:?}");
         }
     }
 
@@ -255,7 +264,8 @@ mod tests {
             assert_eq!((text.failures, text.places.len(), text.suspect), (round, 1, true));
         }
         assert_eq!(text.state, TextState::Dead);
-        assert_eq!(transition(&text, &TextEvent::Encoded), Err(TextRefusal::Settled));
+        let encoded = TextEvent::Encoded { dispatch: text.dispatch };
+        assert_eq!(transition(&text, &encoded), Err(TextRefusal::Settled));
         let revived = after(&text, &[TextEvent::Revived]);
         assert_eq!(revived, TextProgress { dispatch: text.dispatch, ..wanted() }, "it begins anew");
     }
@@ -265,7 +275,8 @@ mod tests {
         let suspect = after(&wanted(), &[TextEvent::Dispatch, failed(4, "a", false)]);
         let returned = after(&suspect, &[TextEvent::Dispatch, TextEvent::Returned { dispatch: 5 }]);
         assert!(suspect.suspect && returned.suspect, "an interruption clears nobody");
-        let lost = after(&returned, &[TextEvent::Dispatch, TextEvent::Encoded, TextEvent::Lost]);
+        let encoded = TextEvent::Encoded { dispatch: 6 };
+        let lost = after(&returned, &[TextEvent::Dispatch, encoded, TextEvent::Lost]);
         assert!(!lost.suspect, "it was encoded");
     }
 

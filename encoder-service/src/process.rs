@@ -1,8 +1,8 @@
 //! The encoder service as a process: joins a farm, encodes until a signal, drains, and leaves.
 
 use clap::{Parser, ValueEnum};
-use darkroom_core::error::UserError;
-use darkroom_member::{Face, JoinArgs, Member};
+use darkroom_core::{error::UserError, id::WorkerId};
+use darkroom_member::{Computes, Face, JoinArgs, Joining, Kind, Member};
 use darkroom_runtime::{listen::Listen, program, tls::ServerSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -67,8 +67,16 @@ impl EncoderKind {
 /// What prevents it from starting, or what broke it.
 pub async fn run(args: EncoderArgs, stop: CancellationToken) -> Result<(), UserError> {
     let privacy = args.tls.open()?;
-    let fakes = args.renderer != EncoderKind::Model;
-    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else {
+    let joining = Joining {
+        worker: WorkerId::fresh(&host(&args)),
+        kind: Kind::Encoder,
+        stages: Vec::new(),
+        computes: match args.renderer {
+            EncoderKind::Model => Computes::Networks,
+            EncoderKind::Fake | EncoderKind::Noop => Computes::Nothing,
+        },
+    };
+    let Some(member) = darkroom_member::join(&args.join, &joining, &stop).await? else {
         return Ok(());
     };
     let encoder = start(&args, &member).await?;
@@ -81,10 +89,15 @@ pub async fn run(args: EncoderArgs, stop: CancellationToken) -> Result<(), UserE
     darkroom_member::work(encoder.into_loop(), face, stop).await
 }
 
+fn host(args: &EncoderArgs) -> String {
+    args.host.clone().unwrap_or_else(program::host_name)
+}
+
 async fn start(args: &EncoderArgs, member: &Member) -> Result<Handle, UserError> {
     let grace = darkroom_member::grace(args.grace_seconds)?;
     let options = Options {
-        host: args.host.clone().unwrap_or_else(program::host_name),
+        host: host(args),
+        signer: member.signer.clone(),
         machine: Machine { device: args.device.clone(), threads: args.threads },
         batch: args.batch,
         times: Times {

@@ -10,6 +10,7 @@ use darkroom_core::{
 use darkroom_proto::v1::encoder_server::EncoderServer;
 use darkroom_queue::{
     TaskQueue,
+    signing::Signer,
     stage_loop::{
         self, Busy, Serve,
         noop::{NoopModel, NoopStage},
@@ -36,6 +37,9 @@ const BATCH: usize = 32;
 pub struct Options {
     /// Its host's name.
     pub host: String,
+    /// Signs its results; its worker is this one. Without keys it is a new worker that signs
+    /// nothing.
+    pub signer: Signer,
     /// What to run on.
     pub machine: Machine,
     /// Most texts in one batch; absent means 32.
@@ -192,7 +196,7 @@ pub async fn start_with<E: Encoder>(
 ) -> Result<Handle, UserError> {
     let service = Service::prepare(&options, cascades, make_encoder).await?;
     let model = EncodeModel::new(service.encoders, service.positions);
-    let stage = Arc::new(EncodeStage::new(artifacts));
+    let stage = Arc::new(EncodeStage::new(artifacts, service.tokens));
     let stage =
         stage_loop::start(service.options, queue, stage, move || Ok(model), shutdown).await?;
     Ok(Handle { stage, api: service.api })
@@ -202,6 +206,8 @@ pub async fn start_with<E: Encoder>(
 struct Service {
     encoders: Encoders,
     positions: HashMap<PoolId, usize>,
+    /// Tokens of a text, by pool.
+    tokens: HashMap<PoolId, usize>,
     options: stage_loop::Options,
     api: EncoderApi,
 }
@@ -228,16 +234,21 @@ impl Service {
             .collect();
         let preparations =
             distinct.iter().map(|bundle| bundle.cascade().spec.encoder.text_preparation).collect();
+        let lengths = distinct
+            .iter()
+            .map(|bundle| bundle.cascade().spec.encoder.max_length as usize)
+            .collect::<Vec<_>>();
+        let tokens = pools.iter().cloned().zip(lengths).collect();
         let make = move || distinct.iter().map(make_encoder).collect();
         let encoders = Encoders::start(digests, make).await?;
         let batch_cap = options.batch.unwrap_or(BATCH);
         let serve = pools.iter().map(|pool| Serve { pool: pool.clone(), batch_cap }).collect();
         let mut loop_options =
-            stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, serve);
+            stage_loop::Options::signing(options.signer.clone(), &options.host, serve);
         options.times.apply(&mut loop_options);
         let positions = pools.into_iter().enumerate().map(|(i, pool)| (pool, i)).collect();
         let api = EncoderApi::new(encoders.clone(), preparations);
-        Ok(Self { encoders, positions, options: loop_options, api })
+        Ok(Self { encoders, positions, tokens, options: loop_options, api })
     }
 }
 

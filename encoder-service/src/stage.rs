@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EncodeStage {
     artifacts: ArtifactStore,
+    /// Tokens of a text, by pool.
+    tokens: HashMap<PoolId, usize>,
 }
 
 /// An embedding in the form in which it is stored.
@@ -34,8 +36,8 @@ pub(crate) struct File {
 }
 
 impl EncodeStage {
-    pub(crate) fn new(artifacts: ArtifactStore) -> Self {
-        Self { artifacts }
+    pub(crate) fn new(artifacts: ArtifactStore, tokens: HashMap<PoolId, usize>) -> Self {
+        Self { artifacts, tokens }
     }
 }
 
@@ -55,25 +57,29 @@ impl Stage for EncodeStage {
     type Output = Encoded;
     type File = File;
 
-    async fn load(&self, _pool: &PoolId, task: &Task) -> Result<Loaded<()>, Fault> {
+    async fn load(&self, pool: &PoolId, task: &Task) -> Result<Loaded<()>, Fault> {
         let body = body(task).map_err(Fault::Ends)?;
         let earlier = self.artifacts.find_content(&body.prefix, tensor::EXTENSION).await;
         let Some((artifact, bytes)) = earlier.map_err(|error| Fault::Storage(error.to_string()))?
         else {
             return Ok(Loaded::Ready(()));
         };
-        // The bytes match their hash. If they still cannot be read, they are not an embedding, so
-        // it is computed again.
-        Ok(FloatTensor::from_bytes(&bytes).map_or(Loaded::Ready(()), |(_, metadata)| {
-            Loaded::Already {
-                outcome: Outcome::Done { artifact, notes: notes::notes(&metadata) },
-                device_class: None,
-            }
+        // The bytes match their hash. If they still are no embedding, it is computed again.
+        let tokens = self.tokens.get(pool).copied();
+        let read = FloatTensor::from_bytes(&bytes).ok();
+        let usable = read.filter(|(tensor, _)| tensor.is_embedding(tokens));
+        Ok(usable.map_or(Loaded::Ready(()), |(_, metadata)| Loaded::Already {
+            outcome: Outcome::Done { artifact, notes: notes::notes(&metadata) },
+            device_class: None,
         }))
     }
 
     fn encode(&self, task: &Task, output: Encoded, _device_class: &str) -> Result<File, Outcome> {
         body(task)?;
+        if !output.embedding.is_embedding(None) {
+            let message = "the embedding holds values that are not finite".to_owned();
+            return Err(Outcome::Failed { code: FailureCode::NonFinite, message });
+        }
         let metadata = notes::metadata(&output);
         let bytes = output.embedding.to_bytes(&metadata).map_err(|error| Outcome::Failed {
             code: FailureCode::Encoding,

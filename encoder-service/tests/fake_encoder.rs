@@ -61,6 +61,8 @@ impl Bench {
                 prefix: format!("embeddings/{digest}/"),
             }),
             traceparent: None,
+            warrant: None,
+            seal: None,
         }
     }
 

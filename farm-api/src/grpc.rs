@@ -163,7 +163,7 @@ serve! {
 }
 
 /// The caller of a request, and its message.
-fn known<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+pub(crate) fn known<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     let (_, mut extensions, message) = request.into_parts();
     let caller = extensions.remove::<Caller>();
     let caller = caller.or_else(|| (!stands(Guard::CallerKnown)).then(Caller::open));
@@ -178,7 +178,7 @@ fn known<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     Ok((caller, message))
 }
 
-fn answer<T>(answered: Result<T, UserError>) -> Result<Response<T>, Status> {
+pub(crate) fn answer<T>(answered: Result<T, UserError>) -> Result<Response<T>, Status> {
     answered.map(Response::new).map_err(|error| to_status(&error))
 }
 

@@ -1,6 +1,7 @@
 //! The farm's calls, apart from how they arrive.
 //!
-//! [`Calls`] is one trait with a method for each call of `darkroom.v1.Farm`. Every method takes the
+//! [`Calls`] is one trait with a method for each call of `darkroom.v1.Farm`, and [`Members`] of
+//! `darkroom.v1.Members`. Every method takes the
 //! [`Caller`] and a message, and fails with core's `UserError`, which holds everything that gRPC
 //! and HTTP tell about a failure. [`AdminCalls`] is the same for `darkroom.v1.Admin`. The
 //! coordinator implements both. [`CallerLayer`] says who calls,
@@ -17,6 +18,7 @@ mod layer;
 mod rule;
 
 pub mod grpc;
+pub mod members;
 
 pub use admin_calls::AdminCalls;
 pub use caller::Caller;
@@ -24,3 +26,4 @@ pub use calls::{Answer, Calls, Incoming, Outgoing};
 pub use darkroom_core::scope::Scope;
 pub use keeper::{Keeper, Known, Peer, PeerOf, Proof};
 pub use layer::{CallerLayer, WithCaller};
+pub use members::Members;

@@ -6,8 +6,16 @@ use darkroom_core::{
     backoff::Backoff,
     digest::Digest,
     error::{self, UserError},
+    id::{StageName, WorkerId},
 };
-use darkroom_proto::v1::{GetFarmRequest, GetFarmResponse, farm_client::FarmClient};
+use darkroom_proto::status::from_status;
+use darkroom_proto::v1::{
+    JoinRequest, JoinResponse, MemberKind, PoolKeys, members_client::MembersClient,
+};
+use darkroom_queue::{
+    signing::{Credentials, Holder, Key, MemberKeys},
+    task::PoolId,
+};
 use darkroom_runtime::{
     peer::{Addresses, Peers, Trouble},
     tls::ClientTls,
@@ -28,6 +36,90 @@ pub(crate) struct Facts {
     pub(crate) lease: Duration,
     /// Name and digest; the first is the default.
     pub(crate) cascades: Vec<(String, Digest)>,
+    /// What the member signs with.
+    pub(crate) credentials: Credentials,
+    /// When to join again.
+    pub(crate) renew: Duration,
+}
+
+/// Who joins.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// The worker; new for each process.
+    pub worker: WorkerId,
+    /// Whether it encodes texts or renders.
+    pub kind: Kind,
+    /// Only these stages; empty: all of its kind.
+    pub stages: Vec<StageName>,
+    /// What it computes with.
+    pub computes: Computes,
+}
+
+/// What a member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It renders stages.
+    Worker,
+    /// It encodes texts.
+    Encoder,
+}
+
+/// What a member computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Computes {
+    /// With the cascade's networks, so it needs their files.
+    Networks,
+    /// It makes up what it stores.
+    Nothing,
+}
+
+/// The coordinators of a farm, and who joins.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    address: String,
+    client: MembersClient<Peers>,
+    request: JoinRequest,
+}
+
+impl Door {
+    pub(crate) fn new(
+        address: &str,
+        tls: Option<ClientTls>,
+        joining: &Joining,
+        cascades: &[String],
+    ) -> Result<Self, UserError> {
+        let peers = Peers::connect_with(&Addresses::parse(address)?, tls)?;
+        let client = MembersClient::new(peers)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip);
+        let kind = match joining.kind {
+            Kind::Worker => MemberKind::Worker,
+            Kind::Encoder => MemberKind::Encoder,
+        };
+        let request = JoinRequest {
+            worker_id: joining.worker.0.clone(),
+            kind: kind.into(),
+            cascades: cascades.to_vec(),
+            stages: joining.stages.iter().map(ToString::to_string).collect(),
+            makes_up: joining.computes == Computes::Nothing,
+        };
+        Ok(Self { address: address.to_owned(), client, request })
+    }
+
+    /// Asks once.
+    pub(crate) async fn knock(&self) -> Result<JoinResponse, Status> {
+        let mut client = self.client.clone();
+        match tokio::time::timeout(CALL, client.join(self.request.clone())).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => {
+                Err(Status::deadline_exceeded(format!("no answer within {} s", CALL.as_secs())))
+            }
+        }
+    }
+
+    pub(crate) fn worker(&self) -> WorkerId {
+        WorkerId(self.request.worker_id.clone())
+    }
 }
 
 /// Asks until a coordinator answers, because a worker may be started before it. `None` if `stop`
@@ -35,26 +127,15 @@ pub(crate) struct Facts {
 ///
 /// A permanent problem ends it: a value that is not an address, a proxy that does not pass the
 /// call, a server that is not a coordinator.
-pub(crate) async fn ask(
-    address: &str,
-    tls: Option<ClientTls>,
-    stop: &CancellationToken,
-) -> Result<Option<Facts>, UserError> {
-    let peers = Peers::connect_with(&Addresses::parse(address)?, tls)?;
-    let mut client = FarmClient::new(peers)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .accept_compressed(CompressionEncoding::Gzip);
+pub(crate) async fn ask(door: &Door, stop: &CancellationToken) -> Result<Option<Facts>, UserError> {
+    let address = door.address.as_str();
     let mut backoff = PAUSES;
     let mut told = String::new();
     loop {
-        let asked = tokio::time::timeout(CALL, client.get_farm(GetFarmRequest {}));
-        let status = match stop.run_until_cancelled(asked).await {
+        let status = match stop.run_until_cancelled(door.knock()).await {
             None => return Ok(None),
-            Some(Ok(Ok(answer))) => return parse(answer.into_inner()).map(Some),
-            Some(Ok(Err(status))) => status,
-            Some(Err(_)) => {
-                Status::deadline_exceeded(format!("no answer within {} s", CALL.as_secs()))
-            }
+            Some(Ok(answer)) => return parse(door.worker(), answer).map(Some),
+            Some(Err(status)) => status,
         };
         if let Some(error) = lasting(address, &status) {
             return Err(error);
@@ -80,11 +161,12 @@ fn lasting(address: &str, status: &Status) -> Option<UserError> {
     }
     let message = match status.code() {
         Code::Unimplemented => format!(
-            "the server at {address} speaks gRPC but is no coordinator (perhaps a worker or an encoder); name a coordinator \
-             with --farm"
+            "the server at {address} speaks gRPC but is no coordinator of this version (perhaps a worker or an encoder); name \
+             a coordinator with --farm, and run the same version everywhere"
         ),
+        Code::InvalidArgument | Code::FailedPrecondition => return Some(from_status(status)),
         Code::Unauthenticated | Code::PermissionDenied => format!(
-            "the proxy at {address} does not let the call pass to the farm ({}); allow /darkroom.v1.Farm/ there, or name a \
+            "the proxy at {address} does not let the call pass to the farm ({}); allow /darkroom.v1.Members/ there, or name a \
              coordinator's own address with --farm",
             status.message()
         ),
@@ -93,7 +175,8 @@ fn lasting(address: &str, status: &Status) -> Option<UserError> {
     Some(UserError::new(error::Code::FailedPrecondition, "NOT_A_FARM", message))
 }
 
-fn parse(answer: GetFarmResponse) -> Result<Facts, UserError> {
+/// What a coordinator's answer says.
+pub(crate) fn parse(worker: WorkerId, answer: JoinResponse) -> Result<Facts, UserError> {
     let wrong = |what: &str| {
         let message = format!(
             "the coordinator (version {}) does not send its {what}; run the same version everywhere",
@@ -109,5 +192,17 @@ fn parse(answer: GetFarmResponse) -> Result<Facts, UserError> {
         Ok((cascade.name.clone(), digest))
     });
     let cascades = cascades.collect::<Result<_, UserError>>()?;
-    Ok(Facts { farm, lease, cascades })
+    let renew =
+        Duration::try_from_secs_f64(answer.renew_seconds).map_err(|_| wrong("time to renew"))?;
+    let keys = answer.pools.iter().map(|keys| pool_keys(keys).ok_or_else(|| wrong("keys")));
+    let pools = keys.collect::<Result<_, UserError>>()?;
+    let holder = Holder { worker, key: answer.key_id.clone(), expires: answer.expires_at };
+    Ok(Facts { farm, lease, cascades, credentials: Credentials { holder, pools }, renew })
+}
+
+fn pool_keys(keys: &PoolKeys) -> Option<(PoolId, MemberKeys)> {
+    let stage = StageName::try_from(keys.stage.clone()).ok()?;
+    let pool = PoolId { stage, digest: keys.digest.parse().ok()? };
+    let (results, tasks) = (Key::from_bytes(&keys.results_key)?, Key::from_bytes(&keys.tasks_key)?);
+    Some((pool, MemberKeys { results, tasks }))
 }

@@ -8,12 +8,16 @@ use darkroom_core::{digest::Digest, error::UserError};
 use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
+    signing::Signer,
 };
 use darkroom_runtime::{peer::Addresses, secret::SecretUrl, tls::ClientSettings};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::facts::{self, Facts};
+use crate::{
+    facts::{self, Computes, Door, Facts, Joining},
+    renew::keep_renewing,
+};
 
 /// How long to wait for a Redis to carry the farm's mark. Coordinators renew it every few seconds,
 /// and a flush may just have deleted it.
@@ -23,7 +27,7 @@ const MARKED: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Args)]
 pub struct JoinArgs {
     /// Address of a coordinator, host:port or https://host:port, or several separated by commas. It
-    /// is asked once at the start, with retries until one answers
+    /// is asked at the start, with retries until one answers, and every few hours for new keys
     #[arg(long, env = "DARKROOM_FARM", value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
     pub farm: String,
     /// How to trust it.
@@ -62,6 +66,8 @@ pub struct Member {
     pub artifacts: ArtifactStore,
     /// The cascades to serve, on this machine's disk.
     pub cascades: Vec<CascadeBundle>,
+    /// Signs its results; the keys are renewed for as long as the process runs.
+    pub signer: Signer,
 }
 
 impl Member {
@@ -72,20 +78,22 @@ impl Member {
     }
 }
 
-/// Joins the farm. With `fakes`, no cascade's files are fetched. `None` if `stop` came first.
+/// Joins the farm, and renews its keys for as long as the process runs. Of cascades whose networks
+/// it does not compute, no files are fetched. `None` if `stop` came first.
 ///
 /// # Errors
 /// One sentence about the problem: an address, the queue, a queue or a cascade of another farm, the
 /// storage, a cascade that cannot be fetched completely.
 pub async fn join(
     args: &JoinArgs,
-    fakes: bool,
+    joining: &Joining,
     stop: &CancellationToken,
 ) -> Result<Option<Member>, UserError> {
     // Checked before anything is opened, so that a wrong address is reported first.
     let tls = Addresses::parse(&args.farm)?.secure(&args.tls)?;
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
-    let Some(facts) = facts::ask(&args.farm, tls, stop).await? else { return Ok(None) };
+    let door = Door::new(&args.farm, tls, joining, &args.cascades)?;
+    let Some(facts) = facts::ask(&door, stop).await? else { return Ok(None) };
     let farm = facts.farm.to_string();
     let queue = RedisQueue::connect(args.redis.expose(), &farm, redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
@@ -96,19 +104,22 @@ pub async fn join(
     artifacts.check().await?;
     let mut cascades = Vec::new();
     for digest in wanted(args, &facts)? {
-        let fetched = stop.run_until_cancelled(fetch(args, &artifacts, digest, fakes));
+        let fetched = stop.run_until_cancelled(fetch(args, &artifacts, digest, joining.computes));
         match fetched.await {
             Some(bundle) => cascades.push(bundle?),
             None => return Ok(None),
         }
     }
     tracing::info!(farm.id = %facts.farm, cascades = cascades.len(), "joined the farm");
+    let signer = Signer::new(facts.credentials);
+    tokio::spawn(keep_renewing(door, signer.clone(), facts.renew));
     Ok(Some(Member {
         farm: facts.farm,
         lease: facts.lease,
         queue: Arc::new(queue),
         artifacts,
         cascades,
+        signer,
     }))
 }
 
@@ -136,9 +147,9 @@ async fn fetch(
     args: &JoinArgs,
     artifacts: &ArtifactStore,
     digest: Digest,
-    fakes: bool,
+    computes: Computes,
 ) -> Result<CascadeBundle, UserError> {
-    if fakes {
+    if computes == Computes::Nothing {
         let cascade = cascade_store::describe(artifacts, digest).await?;
         return Ok(CascadeBundle::without_files(cascade));
     }

@@ -7,8 +7,10 @@
 mod facts;
 mod health;
 mod join;
+mod renew;
 mod work;
 
+pub use facts::{Computes, Joining, Kind};
 pub use health::serve_health;
 pub use join::{JoinArgs, Member, join};
 pub use work::{Face, grace, work};

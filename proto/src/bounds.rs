@@ -27,7 +27,7 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 52] = [
+const LIMITS: [(&str, u32, &str); 53] = [
     // Requests.
     ("CreateKeyRequest.scopes", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
@@ -36,6 +36,8 @@ const LIMITS: [(&str, u32, &str); 52] = [
     ("ImageFilter.ranges", 2000, ", so send the rest in another call"),
     ("ImageFilter.states", 32, ""),
     ("JobSpec.labels", 64, ""),
+    ("JoinRequest.cascades", 1000, ""),
+    ("JoinRequest.stages", 64, ""),
     ("ListImagesRequest.labels", 64, ""),
     ("ListImagesRequest.states", 32, ""),
     ("ListJobsRequest.labels", 64, ""),
@@ -68,6 +70,8 @@ const LIMITS: [(&str, u32, &str); 52] = [
     ("Image.stage_seconds", 256, ""),
     ("Job.notes", 1000, ""),
     ("Job.stages", 64, ""),
+    ("JoinResponse.cascades", 1000, ""),
+    ("JoinResponse.pools", 4096, ""),
     ("ListCascadesResponse.cascades", 1000, ""),
     ("ListImagesResponse.images", 1000, ""),
     ("ListJobsResponse.jobs", 1000, ""),

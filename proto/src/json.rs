@@ -23,6 +23,7 @@ mod image_commands;
 mod image_views;
 mod images;
 mod jobs;
+mod members;
 mod settings;
 mod submit;
 mod values;
@@ -67,6 +68,7 @@ pub use self::{
         CancelJobRequest, GetJobRequest, Job, ListJobsRequest, ListJobsResponse, PauseJobRequest,
         ResumeJobRequest, RetryJobRequest, StageProgress, WatchEvent, WatchJobRequest,
     },
+    members::{JoinRequest, JoinResponse, JoinedCascade, PoolKeys},
     settings::{Output, Settings, StageSettings},
     submit::{
         ForecastJobResponse, JobSpec, Prompt, PromptChunk, SubmitJobChunk, SubmitJobRequest,

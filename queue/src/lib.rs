@@ -5,9 +5,11 @@
 //! object storage. A task's body has everything the worker needs, already resolved.
 
 pub mod error;
+mod mac;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod signing;
 pub mod stage_loop;
 pub mod task;
 

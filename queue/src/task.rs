@@ -15,6 +15,8 @@ use darkroom_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::mac::{Mac, Signature};
+
 /// A pool: the workers able to run one stage of one cascade, and the tasks that wait for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PoolId {
@@ -64,6 +66,13 @@ pub struct Task {
     pub body: TaskBody,
     /// W3C trace context of the request that created it.
     pub traceparent: Option<String>,
+    /// Allows this dispatch to store its output under its prefix. Only the farm can make it; the
+    /// result returns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warrant: Option<Mac>,
+    /// Shows the members of its pool that the farm made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Mac>,
 }
 
 /// What a task asks for.
@@ -83,6 +92,15 @@ impl TaskBody {
         match self {
             Self::Encode(_) => 1.0,
             Self::Render(body) => body.settings.sampling.passes(),
+        }
+    }
+
+    /// Prefix of the output's key.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::Encode(body) => &body.prefix,
+            Self::Render(body) => &body.prefix,
         }
     }
 }
@@ -208,6 +226,12 @@ pub struct TaskResult {
     pub batch: u32,
     /// How it ended.
     pub outcome: Outcome,
+    /// The task's warrant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warrant: Option<Mac>,
+    /// The worker's signature of all of this. Without one the farm does not believe it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 /// What happened to a completion.

@@ -23,7 +23,7 @@ use darkroom_core::{
     error::{Code, UserError},
     retry::LARGEST_DEATH_LIMIT,
 };
-use darkroom_farm_api::grpc;
+use darkroom_farm_api::{grpc, members};
 use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
@@ -180,12 +180,13 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
     let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
-    let mut serve = server_options(&["darkroom.v1.Farm", "darkroom.v1.Admin"]);
+    let mut serve = server_options(&["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Members"]);
     serve.connections = args.max_connections;
     let closing = CancellationToken::new();
     let (address, tls) = (listener.address(), listener.speaks_tls());
     let routes = Routes::new(grpc::service(handle.calls()))
-        .add_service(grpc::admin_service(handle.admin_calls()));
+        .add_service(grpc::admin_service(handle.admin_calls()))
+        .add_service(members::service(handle.members()));
     let callers = match door {
         Door::Open => handle.open_door(),
         Door::Kept => handle.kept_door(),
@@ -230,6 +231,7 @@ fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
         lease: lease.unwrap_or(Options::default().lease),
         sweep: seconds("sweep-seconds", args.sweep_seconds)?,
         worker_deaths: args.worker_deaths,
+        makes_up: args.without_files,
         tenant_weights: args.tenant_weights.iter().cloned().collect(),
         ..Options::default()
     })

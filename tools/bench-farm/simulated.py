@@ -14,7 +14,8 @@ class Workers:
         self.name = f"workers-{'-'.join(seconds)}"
         cascade, encoder = farm.sql("SELECT encode(digest, 'hex'), encode(encoder, 'hex') FROM cascades").split("|")
         pools = [f"{stage}@{encoder if stage == 'encode' else cascade}={time}" for stage, time in seconds.items()]
-        self.command = [BIN / "simulated_workers", farm.environment["DARKROOM_REDIS"], farm.sql("SELECT id FROM farm"), count, batch, *pools]
+        self.command = [BIN / "simulated_workers", farm.environment["DARKROOM_REDIS"], farm.sql("SELECT id FROM farm"),
+                        farm.sql("SELECT encode(secret, 'hex') FROM farm"), count, batch, *pools]
         self.holds = holds
 
     def __enter__(self):

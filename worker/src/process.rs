@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
-use darkroom_core::{error::UserError, id::StageName};
-use darkroom_member::{Face, JoinArgs, Member};
+use darkroom_core::{
+    error::UserError,
+    id::{StageName, WorkerId},
+};
+use darkroom_member::{Computes, Face, JoinArgs, Joining, Kind, Member};
 use darkroom_runtime::{listen::Listen, program, tls::ServerSettings};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -125,8 +128,16 @@ impl RendererKind {
 /// What prevents it from starting, or what broke it.
 pub async fn run(args: WorkerArgs, stop: CancellationToken) -> Result<(), UserError> {
     let privacy = args.tls.open()?;
-    let fakes = args.fake.renderer != RendererKind::Model;
-    let Some(member) = darkroom_member::join(&args.join, fakes, &stop).await? else {
+    let joining = Joining {
+        worker: WorkerId::fresh(&host(&args)),
+        kind: Kind::Worker,
+        stages: stages(&args)?,
+        computes: match args.fake.renderer {
+            RendererKind::Model => Computes::Networks,
+            RendererKind::Fake | RendererKind::Noop => Computes::Nothing,
+        },
+    };
+    let Some(member) = darkroom_member::join(&args.join, &joining, &stop).await? else {
         return Ok(());
     };
     let worker = start(&args, &member).await?;
@@ -134,15 +145,24 @@ pub async fn run(args: WorkerArgs, stop: CancellationToken) -> Result<(), UserEr
     darkroom_member::work(worker, face, stop).await
 }
 
-async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> {
-    let grace = darkroom_member::grace(args.grace_seconds)?;
-    let stages = args.stages.iter().map(|name| {
+fn host(args: &WorkerArgs) -> String {
+    args.host.clone().unwrap_or_else(program::host_name)
+}
+
+fn stages(args: &WorkerArgs) -> Result<Vec<StageName>, UserError> {
+    let stage = |name: &String| {
         StageName::try_from(name.clone())
             .map_err(|error| UserError::invalid("stage", error.to_string()))
-    });
+    };
+    args.stages.iter().map(stage).collect()
+}
+
+async fn start(args: &WorkerArgs, member: &Member) -> Result<Handle, UserError> {
+    let grace = darkroom_member::grace(args.grace_seconds)?;
     let options = Options {
-        host: args.host.clone().unwrap_or_else(program::host_name),
-        stages: stages.collect::<Result<_, _>>()?,
+        host: host(args),
+        signer: member.signer.clone(),
+        stages: stages(args)?,
         machine: Machine {
             device: args.device.clone(),
             dtype: args.dtype.clone(),

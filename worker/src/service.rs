@@ -3,13 +3,10 @@
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration, time::Instant};
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle, tensor::FloatTensor};
-use darkroom_core::{
-    error::UserError,
-    failure_code::FailureCode,
-    id::{StageName, WorkerId},
-};
+use darkroom_core::{error::UserError, failure_code::FailureCode, id::StageName};
 use darkroom_queue::{
     TaskQueue,
+    signing::Signer,
     stage_loop::{
         self, BatchFault, Handle, Model, Row, Serve,
         noop::{NoopModel, NoopStage},
@@ -29,8 +26,11 @@ use crate::{
 /// How a worker runs.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Its host's name, which is part of its id and its results.
+    /// Its host's name, which is part of its results.
     pub host: String,
+    /// Signs its results; its worker is this one. Without keys it is a new worker that signs
+    /// nothing.
+    pub signer: Signer,
     /// Stages to serve, of every cascade; empty: all.
     pub stages: Vec<StageName>,
     /// What to run on.
@@ -145,6 +145,8 @@ pub async fn start_with<R: Renderer>(
 ) -> Result<Handle, UserError> {
     let served = served(&options.stages, cascades)?;
     let loop_options = loop_options(&options, &served);
+    let tokens = served.iter().map(|stage| (stage.pool.clone(), stage.tokens)).collect();
+    let stage = RenderStage::new(artifacts).expecting(tokens);
     let (fixed, cache) = (options.batch, options.cache);
     let make_model = move || {
         let renderer = make_renderer(&served)?;
@@ -152,14 +154,7 @@ pub async fn start_with<R: Renderer>(
         model.try_out();
         Ok(model)
     };
-    stage_loop::start(
-        loop_options,
-        queue,
-        Arc::new(RenderStage::new(artifacts)),
-        make_model,
-        shutdown,
-    )
-    .await
+    stage_loop::start(loop_options, queue, Arc::new(stage), make_model, shutdown).await
 }
 
 fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
@@ -169,7 +164,7 @@ fn loop_options(options: &Options, served: &[Served]) -> stage_loop::Options {
     };
     let pools = served.iter().map(serve).collect();
     let mut loop_options =
-        stage_loop::Options::new(WorkerId::fresh(&options.host), &options.host, pools);
+        stage_loop::Options::signing(options.signer.clone(), &options.host, pools);
     options.times.apply(&mut loop_options);
     loop_options
 }

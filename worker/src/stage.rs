@@ -1,7 +1,10 @@
 //! What a worker does around its renderer: it reads inputs from object storage, writes outputs to
 //! it, and reuses outputs of earlier runs.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +29,12 @@ const EMBEDDINGS: u64 = 64 << 20;
 /// Bytes of users' pictures kept in memory: about five of 1024x1024.
 const PICTURES: u64 = 64 << 20;
 
+/// How often this worker has an embedding encoded again before images that need it fail. Images
+/// that were dispatched together report one embedding several times.
+const TRIES: u32 = 20;
+/// Most embeddings whose tries are counted.
+const REMEMBERED: usize = 10_000;
+
 /// Loads the inputs of a batch, calls the renderer, and stores the outputs.
 #[derive(Debug)]
 pub struct RenderStage {
@@ -33,6 +42,10 @@ pub struct RenderStage {
     embeddings: Kept<Digest>,
     pictures: Kept<(Digest, Wanted)>,
     reading: tokio::sync::Mutex<()>,
+    /// Tokens of a text, by pool.
+    tokens: HashMap<PoolId, usize>,
+    /// How often an embedding was reported as unusable.
+    unusable: Mutex<HashMap<Digest, u32>>,
 }
 
 /// An output in the form in which it is stored.
@@ -56,13 +69,22 @@ impl RenderStage {
             embeddings: Kept::new(embeddings),
             pictures: Kept::new(PICTURES),
             reading: tokio::sync::Mutex::default(),
+            tokens: HashMap::new(),
+            unusable: Mutex::default(),
         }
     }
 
-    async fn inputs(&self, body: &RenderBody) -> Result<Inputs, Fault> {
-        let text = self.embedding(&body.text).await?;
+    /// Accepts only embeddings of this many tokens, by pool.
+    #[must_use]
+    pub fn expecting(self, tokens: HashMap<PoolId, usize>) -> Self {
+        Self { tokens, ..self }
+    }
+
+    async fn inputs(&self, pool: &PoolId, body: &RenderBody) -> Result<Inputs, Fault> {
+        let tokens = self.tokens.get(pool).copied();
+        let text = self.embedding(&body.text, tokens).await?;
         let negative = match &body.negative {
-            Some(negative) => Some(self.embedding(negative).await?),
+            Some(negative) => Some(self.embedding(negative, tokens).await?),
             None => None,
         };
         let low_res = match &body.low_res {
@@ -129,8 +151,41 @@ impl RenderStage {
         }
     }
 
-    async fn embedding(&self, artifact: &ArtifactRef) -> Result<Arc<FloatTensor>, Fault> {
-        self.embeddings.get(artifact.sha256, self.tensor(artifact)).await
+    async fn embedding(
+        &self,
+        artifact: &ArtifactRef,
+        tokens: Option<usize>,
+    ) -> Result<Arc<FloatTensor>, Fault> {
+        self.embeddings.get(artifact.sha256, self.read_embedding(artifact, tokens)).await
+    }
+
+    /// An embedding that is there and cannot be one is as good as lost: its text is encoded again.
+    /// If that does not help, the image fails.
+    async fn read_embedding(
+        &self,
+        artifact: &ArtifactRef,
+        tokens: Option<usize>,
+    ) -> Result<FloatTensor, Fault> {
+        let read = self.tensor(artifact).await;
+        let wrong = match read {
+            Ok(tensor) if tensor.is_embedding(tokens) => return Ok(tensor),
+            Ok(tensor) => format!("it has the shape {:?}", tensor.shape),
+            Err(Fault::Ends(Outcome::Failed { message, .. })) => message,
+            Err(fault) => return Err(fault),
+        };
+        tracing::warn!(key = artifact.key, reason = wrong, "an embedding cannot be used");
+        let mut unusable = self.unusable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unusable.len() > REMEMBERED {
+            unusable.clear();
+        }
+        let told = unusable.entry(artifact.sha256).or_default();
+        *told += 1;
+        Err(Fault::Ends(if *told <= TRIES {
+            Outcome::InputMissing { key: artifact.key.clone() }
+        } else {
+            let message = format!("{}: no embedding of this encoder, {wrong}", artifact.key);
+            Outcome::Failed { code: FailureCode::InvalidInput, message }
+        }))
     }
 
     async fn tensor(&self, artifact: &ArtifactRef) -> Result<FloatTensor, Fault> {
@@ -183,7 +238,7 @@ impl Stage for RenderStage {
     type Output = FloatTensor;
     type File = File;
 
-    async fn load(&self, _pool: &PoolId, task: &Task) -> Result<Loaded<Inputs>, Fault> {
+    async fn load(&self, pool: &PoolId, task: &Task) -> Result<Loaded<Inputs>, Fault> {
         let body = body(task).map_err(Fault::Ends)?;
         let earlier = self.artifacts.find_content(&body.prefix, extension(body)).await;
         if let Some((artifact, bytes)) = earlier.map_err(|error| storage(&error))? {
@@ -191,7 +246,7 @@ impl Stage for RenderStage {
             let outcome = Outcome::Done { artifact, notes: Vec::new() };
             return Ok(Loaded::Already { outcome, device_class });
         }
-        self.inputs(body).await.map(Loaded::Ready)
+        self.inputs(pool, body).await.map(Loaded::Ready)
     }
 
     fn encode(

@@ -135,6 +135,8 @@ async fn render(
                 output: Output::default(),
             })),
             traceparent: None,
+            warrant: None,
+            seal: None,
         };
         queue.add(&pool, inputs.iter().map(task).collect()).await.unwrap();
         let mut read = 0;

@@ -15,6 +15,7 @@ mod image_map;
 mod inputs;
 mod jobs;
 mod listing;
+mod members;
 mod overrides;
 mod progress;
 mod queue;
@@ -31,7 +32,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use audited::Audited;
-use darkroom_farm_api::{AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Outgoing};
+use darkroom_farm_api::{
+    AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Members, Outgoing,
+};
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     bounds::MAX_MESSAGE_BYTES,
@@ -59,14 +62,23 @@ impl Handle {
         Arc::new(self.audited())
     }
 
+    /// The calls of encoders and workers.
+    #[must_use]
+    pub fn members(&self) -> Arc<dyn Members> {
+        Arc::new(self.farm())
+    }
+
     fn audited(&self) -> Audited<Farm> {
-        let farm = Farm {
+        Audited::new(self.farm(), self.front.clone())
+    }
+
+    fn farm(&self) -> Farm {
+        Farm {
             shared: Arc::clone(&self.shared),
             front: Arc::clone(&self.front),
             outcomes: self.store.clone(),
             stage_names: Arc::default(),
-        };
-        Audited::new(farm, self.front.clone())
+        }
     }
 
     /// Says who calls: whoever has a key of the record, and nobody else.
@@ -324,6 +336,13 @@ impl Calls for Farm {
         request: v1::GetFarmRequest,
     ) -> Answer<v1::GetFarmResponse> {
         self.unary(self.shared.options.call, self.farm(caller, request)).await
+    }
+}
+
+#[async_trait]
+impl Members for Farm {
+    async fn join(&self, caller: &Caller, request: v1::JoinRequest) -> Answer<v1::JoinResponse> {
+        self.unary(self.shared.options.call, self.member(caller, request)).await
     }
 }
 

@@ -1,15 +1,23 @@
 //! Uploads of pictures: each is collected within limits, decoded once, stored as a canonical PNG,
 //! and recorded under both hashes.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use darkroom_artifacts::{
     input::{self, Given, MAX_BYTES},
     picture::EXTENSION,
 };
-use darkroom_core::{digest::Digest, error::UserError};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+};
 use darkroom_farm_api::{Caller, Incoming};
 use darkroom_proto::v1;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use tokio_stream::StreamExt;
 
 use super::{Farm, refused};
@@ -21,6 +29,9 @@ use crate::{
 
 /// Longest chunk.
 const MAX_CHUNK: usize = 64 << 10;
+/// What must come within each [`upload_idle`](crate::Options::upload_idle). Counted in bytes,
+/// because a byte now and then is as good as nothing.
+const PROGRESS: usize = 64 << 10;
 
 impl Farm {
     pub(super) async fn upload(
@@ -29,7 +40,11 @@ impl Farm {
         mut chunks: Incoming<v1::UploadInputChunk>,
     ) -> Result<v1::UploadInputResponse, Error> {
         let mut bytes = BytesMut::new();
-        while let Some(chunk) = chunks.next().await {
+        let idle = self.shared.options.upload_idle;
+        let (mut until, mut enough) = (Instant::now() + idle, PROGRESS);
+        loop {
+            let next = timeout_at(until, chunks.next()).await;
+            let Some(chunk) = next.map_err(|_| refused(too_slow(idle)))? else { break };
             let chunk = chunk.map_err(refused)?;
             if chunk.data.len() > MAX_CHUNK {
                 let message = format!(
@@ -45,6 +60,9 @@ impl Farm {
                 return Err(refused(UserError::invalid("data", message)));
             }
             bytes.extend_from_slice(&chunk.data);
+            if bytes.len() >= enough {
+                (until, enough) = (Instant::now() + idle, bytes.len() + PROGRESS);
+            }
         }
         // Only complete files wait for a permit, so a slow sender delays nobody. The server limits
         // the memory of all uploads.
@@ -122,6 +140,15 @@ impl Farm {
         });
         decoding.await.map_err(Error::other)?.map_err(refuse)
     }
+}
+
+fn too_slow(idle: Duration) -> UserError {
+    let message = format!(
+        "the file comes too slowly: less than {PROGRESS} bytes came within {} s; send it again over \
+         a faster connection",
+        idle.as_secs_f64()
+    );
+    UserError::new(Code::DeadlineExceeded, "UPLOAD_STALLED", message)
 }
 
 /// A file that was decoded.

@@ -147,8 +147,7 @@ impl<'a> Cause<'a> {
         let handout =
             Handout { generation: self.key.generation, dispatch: self.key.dispatch, stage };
         if let Some(Outcome::Done { .. }) = self.outcome() {
-            let event = ImageEvent::Succeeded { generation: handout.generation, stage };
-            return (event, LastError::Clear);
+            return (ImageEvent::Succeeded(handout), LastError::Clear);
         }
         if let Some(Counted { code, message, failure }) = self.failure(suspect) {
             let error = LastError::Set { code: code.clone(), message: message.to_owned() };
@@ -166,7 +165,8 @@ impl<'a> Cause<'a> {
     /// Its event for a text, and the text's row afterwards.
     pub(super) fn text_event(&self, suspect: bool) -> (TextEvent<'a>, TextEnd<'a>) {
         if let Some(Outcome::Done { artifact, notes }) = self.outcome() {
-            return (TextEvent::Encoded, TextEnd::Encoded { artifact, notes });
+            let event = TextEvent::Encoded { dispatch: self.key.dispatch };
+            return (event, TextEnd::Encoded { artifact, notes });
         }
         let dispatch = self.key.dispatch;
         match self.failure(suspect) {

@@ -35,6 +35,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0014_overrides"
     "0015_stopped"
     "0016_keys"
+    "0017_secret"
 );
 
 #[cfg(feature = "cluster")]
@@ -62,6 +63,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0021_block_bits"
     "0022_stopped"
     "0023_keys"
+    "0024_secret"
 );
 
 /// The migrations of SQLite.

@@ -109,6 +109,8 @@ mod tests {
             seconds,
             batch,
             outcome,
+            warrant: None,
+            signature: None,
         };
         Report { result, live_places: 1 }
     }

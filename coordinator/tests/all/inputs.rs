@@ -1,11 +1,15 @@
 //! Pictures to start from: sent, named by prompts, checked before anything is queued, and handed to
 //! the stages.
 
-use crate::support::{Act, Farm, STAGES, prompt, spec};
+use std::time::{Duration, Instant};
+
+use crate::support::{Act, Farm, STAGES, options, prompt, spec};
 use darkroom_artifacts::picture::encode_rgb;
+use darkroom_coordinator::Options;
 use darkroom_core::{digest::Digest, job_state::JobState};
 use darkroom_proto::{status::from_status, v1};
 use darkroom_queue::task::{RenderBody, Task, TaskBody};
+use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 const SQUARE: (u32, u32) = (1024, 1024);
@@ -42,6 +46,35 @@ fn two_colours() -> Vec<u8> {
     let pixel = |at: u32| if at.is_multiple_of(2) { [255, 0, 0] } else { [0, 0, 255] };
     encode_rgb(width, height, &(0..width * height).flat_map(pixel).collect::<Vec<_>>(), &[])
         .expect("a picture")
+}
+
+/// Four uploads that send a byte now and then hold no turn, and are given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_trickle_delay_nobody_and_end() {
+    let idle = Duration::from_secs(5);
+    let mut farm = Farm::start_with(Options { upload_idle: idle, ..options() }).await;
+    let begun = Instant::now();
+    let trickling: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = farm.client.clone();
+            tokio::spawn(async move {
+                let byte = || v1::UploadInputChunk { data: vec![0] };
+                let ticks = tokio::time::interval(Duration::from_millis(100));
+                let bytes = tokio_stream::wrappers::IntervalStream::new(ticks);
+                client.upload_input(bytes.map(move |_| byte())).await
+            })
+        })
+        .collect();
+    // Some bytes of each have arrived.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sent(&mut farm, (96, 32), [1, 2, 3]).await;
+    assert!(trickling.iter().all(|upload| !upload.is_finished()), "{:?}", begun.elapsed());
+    for upload in trickling {
+        let status = upload.await.expect("no panic").expect_err("it never ends by itself");
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert_eq!(from_status(&status).reason, "UPLOAD_STALLED", "{status}");
+    }
+    farm.shutdown().await;
 }
 
 fn settings(start: v1::Start) -> v1::Settings {

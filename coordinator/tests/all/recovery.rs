@@ -96,10 +96,12 @@ async fn entries_that_sql_does_not_expect_are_removed() {
     farm.shutdown().await;
 }
 
-/// Completes a task like its worker, but with another key or at another time.
-async fn report(farm: &Farm, stage: &str, task: Task, outcome: Outcome) {
+/// Completes a task like its worker, but with another key or at another time. The farm sealed it.
+async fn report(farm: &Farm, stage: &str, mut task: Task, outcome: Outcome) {
     let worker = WorkerId("ghost-1".to_owned());
-    let result = TaskResult {
+    let pool = pool(stage);
+    farm.store.secret().await.expect("the farm's").seal(&pool, &mut task);
+    let mut result = TaskResult {
         key: task.key,
         worker: worker.clone(),
         place: "ghost".to_owned(),
@@ -108,8 +110,10 @@ async fn report(farm: &Farm, stage: &str, task: Task, outcome: Outcome) {
         seconds: 1.0,
         batch: 1,
         outcome,
+        warrant: task.warrant,
+        signature: None,
     };
-    let pool = pool(stage);
+    farm.handle.signer(worker.clone(), vec![pool.clone()]).sign(&pool, &mut result);
     farm.queue.add(&pool, vec![task]).await.expect("adds");
     let lease = farm.queue.lease(&pool, &worker, 1, Duration::ZERO).await.expect("leases");
     farm.queue
@@ -118,9 +122,10 @@ async fn report(farm: &Farm, stage: &str, task: Task, outcome: Outcome) {
         .expect("completes");
 }
 
-fn picture() -> Outcome {
-    let artifact =
-        ArtifactRef { key: "tasks/ghost/1.png".to_owned(), sha256: Digest::of(b"ghost"), size: 5 };
+fn output_of(task: &Task) -> Outcome {
+    let sha256 = Digest::of(b"ghost");
+    let key = format!("{}{sha256}.safetensors", task.body.prefix());
+    let artifact = ArtifactRef { key, sha256, size: 4096 };
     Outcome::Done { artifact, notes: Vec::new() }
 }
 
@@ -148,6 +153,7 @@ async fn stale_and_foreign_results_change_nothing_and_are_counted() {
     };
     encoders.stop().await;
     let before = farm.images(&job.id).await[0].clone();
+    let picture = || output_of(&task);
     let failed = || Outcome::Failed { code: "late".into(), message: "late".to_owned() };
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
     let with = |generation: u32, dispatch: u64| {
@@ -157,6 +163,7 @@ async fn stale_and_foreign_results_change_nothing_and_are_counted() {
     };
     for (stage, task, outcome, reason) in [
         ("base", with(2, 1), picture(), "stale_generation"),
+        ("base", with(1, 0), picture(), "stale_dispatch"),
         ("base", with(1, 0), failed(), "stale_dispatch"),
         ("base", with(1, 7), Outcome::Interrupted { reason: "late".to_owned() }, "stale_dispatch"),
         ("sr256", with(1, 1), picture(), "other_stage"),
@@ -168,8 +175,8 @@ async fn stale_and_foreign_results_change_nothing_and_are_counted() {
     }
     assert_eq!(farm.images(&job.id).await[0], before);
     farm.audit(&job.id).await;
-    // A success from another dispatch has the same bytes, so it commits.
-    report(&farm, "base", with(1, 0), picture()).await;
+    // A second report of the present dispatch is as good as the first.
+    report(&farm, "base", with(1, 1), picture()).await;
     farm.until(&job.id, "passed", |job| job.stages[1].done == 1).await;
     // The holder's own report then comes too late.
     go.cancel();

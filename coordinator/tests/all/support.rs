@@ -16,13 +16,15 @@ use darkroom_coordinator::{
     store::{Store, sqlite::SqliteStore},
 };
 use darkroom_core::{
-    cascade::Cascade, failure_code::FailureCode, id::WorkerId, worker_state::WorkerState,
+    artifact::ArtifactRef, cascade::Cascade, failure_code::FailureCode, id::WorkerId,
+    worker_state::WorkerState,
 };
 use darkroom_farm_api::{CallerLayer, grpc};
 use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_queue::{
     TaskQueue,
     memory::MemoryQueue,
+    signing::Signer,
     task::{Outcome, PoolId, ServedPool, Subject, Task, TaskBody, TaskResult, WorkerCard},
 };
 use darkroom_suites::cascade;
@@ -67,6 +69,9 @@ pub(crate) fn options() -> Options {
 pub(crate) struct Farm {
     pub(crate) handle: Handle,
     pub(crate) client: FarmClient<Channel>,
+    /// Where the workers of this farm lease.
+    pub(crate) tasks_of: Arc<dyn TaskQueue>,
+    /// The queue of a farm that is not on Redis.
     pub(crate) queue: Arc<MemoryQueue>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) artifacts: ArtifactStore,
@@ -145,15 +150,35 @@ impl Farm {
     async fn assemble_fronted(
         options: Options,
         folder: Arc<TempDir>,
-        (store, front): (Arc<dyn Store>, Arc<dyn Store>),
+        stores: (Arc<dyn Store>, Arc<dyn Store>),
         queue: Arc<MemoryQueue>,
+        artifacts: ArtifactStore,
+    ) -> Self {
+        let tasks = Arc::clone(&queue) as Arc<dyn TaskQueue>;
+        Self::assemble_all(options, folder, stores, (queue, tasks), artifacts).await
+    }
+
+    /// A farm whose tasks and results are on this queue.
+    pub(crate) async fn on(options: Options, tasks: Arc<dyn TaskQueue>) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let store = SqliteStore::open(&database(folder.path())).await.expect("a record");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (stores, queues) = ((Arc::clone(&store), store), (Arc::default(), tasks));
+        Self::assemble_all(options, folder, stores, queues, ArtifactStore::in_memory()).await
+    }
+
+    async fn assemble_all(
+        options: Options,
+        folder: Arc<TempDir>,
+        (store, front): (Arc<dyn Store>, Arc<dyn Store>),
+        (queue, tasks_of): (Arc<MemoryQueue>, Arc<dyn TaskQueue>),
         artifacts: ArtifactStore,
     ) -> Self {
         let handle = Coordinator::start_fronted(
             options,
             Arc::clone(&store),
             front,
-            Arc::clone(&queue) as Arc<dyn TaskQueue>,
+            Arc::clone(&tasks_of),
             artifacts.clone(),
             vec![cascade()],
         )
@@ -170,7 +195,7 @@ impl Farm {
         );
         tasks.spawn(served);
         let client = FarmClient::connect(format!("http://{address}")).await.expect("connects");
-        Self { handle, client, queue, store, artifacts, folder, stop, tasks }
+        Self { handle, client, tasks_of, queue, store, artifacts, folder, stop, tasks }
     }
 
     /// Workers for every stage, which do what `behave` says.
@@ -184,10 +209,13 @@ impl Farm {
         host: &str,
         behave: impl Fn(&Task) -> Act + Send + Sync + 'static,
     ) -> Workers {
+        let id = WorkerId::fresh(host);
+        let pools: Vec<PoolId> = stages.iter().map(|stage| pool(stage)).collect();
         let worker = FakeWorker {
-            id: WorkerId::fresh(host),
+            id: id.clone(),
             host: host.to_owned(),
-            queue: Arc::clone(&self.queue) as Arc<dyn TaskQueue>,
+            signer: self.handle.signer(id, pools.clone()),
+            queue: Arc::clone(&self.tasks_of),
             artifacts: self.artifacts.clone(),
             behave: Box::new(behave),
             ran: Arc::default(),
@@ -195,7 +223,6 @@ impl Farm {
         };
         let worker = Arc::new(worker);
         let tasks = TaskTracker::new();
-        let pools: Vec<PoolId> = stages.iter().map(|stage| pool(stage)).collect();
         tasks.spawn(Arc::clone(&worker).announce(pools.clone()));
         for pool in pools {
             tasks.spawn(Arc::clone(&worker).run(pool));
@@ -301,6 +328,8 @@ pub(crate) enum Act {
     Done,
     /// Renders it, and reports these notes about it.
     Note(&'static str),
+    /// Renders it, and forgets to sign.
+    Unsigned,
     /// Ends it with this outcome.
     End(Outcome),
     /// Dies with it: the lease is never renewed, and the task never completed.
@@ -339,6 +368,7 @@ impl Workers {
 struct FakeWorker {
     id: WorkerId,
     host: String,
+    signer: Signer,
     queue: Arc<dyn TaskQueue>,
     artifacts: ArtifactStore,
     behave: Box<dyn Fn(&Task) -> Act + Send + Sync>,
@@ -385,10 +415,16 @@ impl FakeWorker {
                 .expect("leases");
             let (alone, batch) = (leased.len() == 1, leased.len() as u32);
             for lease in leased {
+                assert!(self.signer.accepts(&pool, &lease.task), "the farm seals every task");
                 self.ran.lock().expect("ran").push(lease.task.clone());
-                let outcome = match (self.behave)(&lease.task) {
-                    Act::Done => self.render(&lease.task, Vec::new()).await,
+                let act = (self.behave)(&lease.task);
+                let signs = !matches!(act, Act::Unsigned);
+                let outcome = match act {
+                    Act::Done | Act::Unsigned => self.render(&lease.task, Vec::new()).await,
                     Act::Note(note) => self.render(&lease.task, vec![note.to_owned()]).await,
+                    Act::End(Outcome::Done { artifact, notes }) => {
+                        self.copy(&lease.task, &artifact, notes).await
+                    }
                     Act::End(outcome) => outcome,
                     Act::Die => continue,
                     Act::Hold(until) => {
@@ -403,7 +439,7 @@ impl FakeWorker {
                         self.render(&lease.task, Vec::new()).await
                     }
                 };
-                let result = TaskResult {
+                let mut result = TaskResult {
                     key: lease.task.key,
                     worker: self.id.clone(),
                     place: self.host.clone(),
@@ -412,7 +448,12 @@ impl FakeWorker {
                     seconds: 0.001,
                     batch,
                     outcome,
+                    warrant: lease.task.warrant,
+                    signature: None,
                 };
+                if signs {
+                    self.signer.sign(&pool, &mut result);
+                }
                 self.queue
                     .complete(&pool, &self.id, vec![(lease.id.clone(), result)])
                     .await
@@ -421,9 +462,18 @@ impl FakeWorker {
         }
     }
 
+    /// Stores what a test prepared as this task's own output.
+    async fn copy(&self, task: &Task, prepared: &ArtifactRef, notes: Vec<String>) -> Outcome {
+        let bytes = self.artifacts.get(prepared).await.expect("it is prepared");
+        let (_, extension) = prepared.key.rsplit_once('.').expect("an extension");
+        let stored = self.artifacts.put_content(task.body.prefix(), extension, bytes).await;
+        Outcome::Done { artifact: stored.expect("stores"), notes }
+    }
+
     async fn render(&self, task: &Task, notes: Vec<String>) -> Outcome {
         let (prefix, text, extension) = match &task.body {
-            TaskBody::Encode(body) => (&body.prefix, body.text.clone(), "safetensors"),
+            // As long as an embedding.
+            TaskBody::Encode(body) => (&body.prefix, format!("{:<1000}", body.text), "safetensors"),
             TaskBody::Render(body) => {
                 let extension = if body.picture.is_some() {
                     body.output.format().extension()

@@ -14,12 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use protox::prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "darkroom/v1/options.proto",
     "darkroom/v1/types.proto",
     "darkroom/v1/farm.proto",
     "darkroom/v1/encoder.proto",
     "darkroom/v1/admin.proto",
+    "darkroom/v1/members.proto",
 ];
 
 /// The folder of the protocol.

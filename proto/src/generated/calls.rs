@@ -38,6 +38,7 @@ pub static CALLS: &[Call] = &[
     admin::GET_TENANT,
     admin::LIST_TENANTS,
     admin::LIST_AUDIT,
+    members::JOIN,
 ];
 
 /// Methods of `darkroom.v1.Farm`.
@@ -129,4 +130,11 @@ pub mod admin {
     pub const LIST_TENANTS: Call = Call { path: "/darkroom.v1.Admin/ListTenants", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Admin/ListAudit`.
     pub const LIST_AUDIT: Call = Call { path: "/darkroom.v1.Admin/ListAudit", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+}
+
+/// Methods of `darkroom.v1.Members`.
+pub mod members {
+    use super::{Call, Class, Scope};
+    /// `/darkroom.v1.Members/Join`.
+    pub const JOIN: Call = Call { path: "/darkroom.v1.Members/Join", class: Class::Short, scope: Scope::Member, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
 }

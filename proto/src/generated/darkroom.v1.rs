@@ -6717,3 +6717,436 @@ pub mod admin_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRequest {
+    /// New for each process: 1 to 300 bytes without control characters.
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "MemberKind", tag = "2")]
+    pub kind: i32,
+    /// Only the pools of these cascades, by name or digest. Empty: all of them.
+    #[prost(string, repeated, tag = "3")]
+    pub cascades: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only the pools of these stages. Empty: all stages of its kind.
+    #[prost(string, repeated, tag = "4")]
+    pub stages: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// It makes up what it stores. A farm with real models refuses such members, because its jobs
+    /// would use what they stored.
+    #[prost(bool, tag = "5")]
+    pub makes_up: bool,
+}
+impl ::prost::Name for JoinRequest {
+    const NAME: &'static str = "JoinRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.JoinRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.JoinRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JoinResponse {
+    /// A UUID. It is part of every name that the farm uses in a shared queue.
+    #[prost(string, tag = "1")]
+    pub farm_id: ::prost::alloc::string::String,
+    /// A lease ends if it is not renewed for this long. Heartbeats must be much more frequent.
+    #[prost(double, tag = "2")]
+    pub lease_seconds: f64,
+    /// The first one is the default.
+    #[prost(message, repeated, tag = "3")]
+    pub cascades: ::prost::alloc::vec::Vec<JoinedCascade>,
+    /// Version of the coordinator, e.g. 0.1.0.
+    #[prost(string, tag = "4")]
+    pub version: ::prost::alloc::string::String,
+    /// Keys for each pool that it may serve.
+    #[prost(message, repeated, tag = "5")]
+    pub pools: ::prost::alloc::vec::Vec<PoolKeys>,
+    /// Id of the key that it joined with; empty if the farm needed none. It is sent with each result.
+    #[prost(string, tag = "6")]
+    pub key_id: ::prost::alloc::string::String,
+    /// When the keys end, seconds since 1970. It is sent with each result.
+    #[prost(uint64, tag = "7")]
+    pub expires_at: u64,
+    /// Seconds after which the member should join again, with the same worker id.
+    #[prost(double, tag = "8")]
+    pub renew_seconds: f64,
+}
+impl ::prost::Name for JoinResponse {
+    const NAME: &'static str = "JoinResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.JoinResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.JoinResponse".into()
+    }
+}
+/// A cascade of the farm; object storage has the rest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinedCascade {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+}
+impl ::prost::Name for JoinedCascade {
+    const NAME: &'static str = "JoinedCascade";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.JoinedCascade".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.JoinedCascade".into()
+    }
+}
+/// A member's keys for one pool.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolKeys {
+    #[prost(string, tag = "1")]
+    pub stage: ::prost::alloc::string::String,
+    /// Digest of the cascade; for stage `encode`, of the encoder.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+    /// Signs its results: 32 bytes of its own.
+    #[prost(bytes = "vec", tag = "3")]
+    pub results_key: ::prost::alloc::vec::Vec<u8>,
+    /// Checks that the farm made a task: 32 bytes that all members of the pool have.
+    #[prost(bytes = "vec", tag = "4")]
+    pub tasks_key: ::prost::alloc::vec::Vec<u8>,
+}
+impl ::prost::Name for PoolKeys {
+    const NAME: &'static str = "PoolKeys";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.PoolKeys".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.PoolKeys".into()
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MemberKind {
+    Unspecified = 0,
+    /// Renders the stages of cascades.
+    Worker = 1,
+    /// Encodes texts.
+    Encoder = 2,
+}
+impl MemberKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MEMBER_KIND_UNSPECIFIED",
+            Self::Worker => "MEMBER_KIND_WORKER",
+            Self::Encoder => "MEMBER_KIND_ENCODER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MEMBER_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "MEMBER_KIND_WORKER" => Some(Self::Worker),
+            "MEMBER_KIND_ENCODER" => Some(Self::Encoder),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod members_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What encoders and workers ask of a coordinator. It needs a key with scope `member`.
+    #[derive(Debug, Clone)]
+    pub struct MembersClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl MembersClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> MembersClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> MembersClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            MembersClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Joins the farm, or renews the keys of a worker that joined before. The answer holds all that a
+        /// member needs to know of the farm.
+        pub async fn join(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JoinRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/darkroom.v1.Members/Join");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("darkroom.v1.Members", "Join"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod members_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with MembersServer.
+    #[async_trait]
+    pub trait Members: std::marker::Send + std::marker::Sync + 'static {
+        /// Joins the farm, or renews the keys of a worker that joined before. The answer holds all that a
+        /// member needs to know of the farm.
+        async fn join(
+            &self,
+            request: tonic::Request<super::JoinRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinResponse>, tonic::Status>;
+    }
+    /// What encoders and workers ask of a coordinator. It needs a key with scope `member`.
+    #[derive(Debug)]
+    pub struct MembersServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> MembersServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for MembersServer<T>
+    where
+        T: Members,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/darkroom.v1.Members/Join" => {
+                    #[allow(non_camel_case_types)]
+                    struct JoinSvc<T: Members>(pub Arc<T>);
+                    impl<T: Members> tonic::server::UnaryService<super::JoinRequest>
+                    for JoinSvc<T> {
+                        type Response = super::JoinResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JoinRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Members>::join(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JoinSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for MembersServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "darkroom.v1.Members";
+    impl<T> tonic::server::NamedService for MembersServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}

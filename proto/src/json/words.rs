@@ -42,6 +42,7 @@ named! {
     AttemptOutcome: Done "done", Failed "failed", Died "died", InputMissing "input-missing",
         Interrupted "interrupted", Returned "returned";
     SheetTile: Empty "empty", Filled "filled", Later "later", Lost "lost";
+    MemberKind: Unspecified "unknown", Worker "worker", Encoder "encoder";
     Fit: Crop "crop", Pad "pad", Stretch "stretch", Exact "exact";
     Scope: Unspecified "unknown", Read "read", Submit "submit", Operate "operate", Admin "admin",
         Member "member";

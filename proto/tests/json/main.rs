@@ -21,18 +21,19 @@ use darkroom_proto::{
         FetchManifestRequest, FetchSheetChunk, FetchSheetRequest, Forecast, ForecastCheck,
         ForecastJobResponse, GetFarmRequest, GetFarmResponse, GetImageMapRequest,
         GetImageMapResponse, GetImageRequest, GetImageResponse, GetJobRequest, GetTenantRequest,
-        HistoryPoint, Image, ImageFilter, IndexRange, Job, JobSpec, Key, ListAuditRequest,
-        ListAuditResponse, ListCascadesRequest, ListCascadesResponse, ListImagesRequest,
-        ListImagesResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
-        ListTenantsRequest, ListTenantsResponse, ListUsageRequest, ListUsageResponse,
-        ListWorkersRequest, ListWorkersResponse, Output, PauseJobRequest, PoolHistory, Prompt,
-        PromptChunk, QueuePool, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse,
-        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse, SetTenantRequest,
-        Settings, Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast,
-        StageProgress, StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest,
-        SubmitJobResponse, SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay,
-        Time, U64, UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest,
-        WatchJobRequest, Worker, WorkerSnapshot, WorkerStage, read,
+        HistoryPoint, Image, ImageFilter, IndexRange, Job, JobSpec, JoinRequest, JoinResponse,
+        JoinedCascade, Key, ListAuditRequest, ListAuditResponse, ListCascadesRequest,
+        ListCascadesResponse, ListImagesRequest, ListImagesResponse, ListJobsRequest,
+        ListJobsResponse, ListKeysRequest, ListKeysResponse, ListTenantsRequest,
+        ListTenantsResponse, ListUsageRequest, ListUsageResponse, ListWorkersRequest,
+        ListWorkersResponse, Output, PauseJobRequest, PoolHistory, PoolKeys, Prompt, PromptChunk,
+        QueuePool, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse, RetryJobRequest,
+        RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse, SetTenantRequest, Settings, Sheet,
+        SignImageRequest, SignImageResponse, StageCheck, StageForecast, StageProgress, StageSeconds,
+        StageSettings, SubmitJobChunk, SubmitJobRequest, SubmitJobResponse,
+        SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay, Time, U64,
+        UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
+        Worker, WorkerSnapshot, WorkerStage, read,
     },
     v1,
 };
@@ -126,7 +127,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             FetchSheetRequest WatchFarmRequest DescribeQueueRequest FarmHistoryRequest ListUsageRequest
             CancelImagesRequest RetryImagesRequest SummarizeFailuresRequest
             CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
-            GetTenantRequest ListTenantsRequest ListAuditRequest
+            GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
             JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
@@ -136,7 +137,8 @@ fn forms() -> BTreeMap<&'static str, Form> {
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
             Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
             AuditEntry ListAuditResponse
-            HistoryPoint ListUsageResponse TenantDay FailureSummary SummarizeFailuresResponse;
+            HistoryPoint ListUsageResponse TenantDay FailureSummary SummarizeFailuresResponse
+            JoinResponse JoinedCascade PoolKeys;
         Report again:
             SubmitJobResponse ForecastJobResponse ListJobsResponse WatchEvent ListImagesResponse
             GetFarmResponse CancelImagesResponse RetryImagesResponse GetImageResponse FarmEvent Job Image;

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    connection::{Link, with_jitter},
+    connection::{Link, is_wrong_type, with_jitter},
     script::SCRIPTS,
     target::Channel,
 };
@@ -143,6 +143,10 @@ async fn listen(link: Arc<Link>, bell: Arc<Bell>) {
             }
             Err(error) => {
                 tracing::debug!(bell = bell.key, %error, "listening again");
+                if is_wrong_type(&error) {
+                    // The script deletes a bell that is no list.
+                    let _ = link.ask::<i64>(&SCRIPTS.ring, SCRIPTS.ring.call(&[&bell.key])).await;
+                }
                 connection = None;
                 failed = true;
                 sleep(with_jitter(backoff.pause())).await;

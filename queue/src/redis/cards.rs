@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use darkroom_core::id::WorkerId;
+use redis::{Value, from_redis_value};
 
 use super::{connection::Link, keys::FarmKeys, script::SCRIPTS};
 use crate::{
@@ -61,9 +62,12 @@ pub(super) async fn workers(
 ) -> Result<Vec<WorkerCard>, Error> {
     let mut call = SCRIPTS.workers.call(&[&farm.cards, &farm.seen, &farm.drain, &farm.aside]);
     call.arg(since.min(LIFETIME).as_millis().to_string());
-    let cards: Vec<(u64, String, i64, i64)> = link.ask(&SCRIPTS.workers, call).await?;
-    let read = |(age_ms, text, drain, aside): (u64, String, i64, i64)| {
-        card(age_ms, &text).map(|card| card.under(orders((drain, aside))))
+    let cards: Vec<Value> = link.ask(&SCRIPTS.workers, call).await?;
+    // Each by itself: one that cannot be read hides no other.
+    let read = |value| {
+        let (age_ms, id, text, drain, aside): (u64, Vec<u8>, Vec<u8>, i64, i64) =
+            from_redis_value(value).ok()?;
+        card(age_ms, &id, &text).map(|card| card.under(orders((drain, aside))))
     };
     Ok(cards.into_iter().filter_map(read).collect())
 }
@@ -72,9 +76,13 @@ fn orders((drain, aside): (i64, i64)) -> Orders {
     Orders { drain: drain == 1, aside: aside == 1 }
 }
 
-fn card(age_ms: u64, text: &str) -> Option<WorkerCard> {
+fn card(age_ms: u64, id: &[u8], text: &[u8]) -> Option<WorkerCard> {
     let seen_seconds_ago = Duration::from_millis(age_ms).as_secs_f64();
-    match serde_json::from_str::<WorkerCard>(text) {
+    match serde_json::from_slice::<WorkerCard>(text) {
+        Ok(card) if card.id.0.as_bytes() != id => {
+            tracing::debug!("a worker's card is in another worker's place");
+            None
+        }
         Ok(card) => Some(WorkerCard { seen_seconds_ago, ..card }),
         // Perhaps it comes from another release. The worker's next card may be readable; the card
         // of a silent worker expires.

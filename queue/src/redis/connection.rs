@@ -11,13 +11,19 @@ use std::{
     time::Duration,
 };
 
-use darkroom_core::backoff::varied;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value, from_redis_value};
+use darkroom_core::{
+    backoff::varied,
+    guard::{Guard, stands},
+};
+use redis::{
+    Arg, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value, from_redis_value,
+};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     Options,
-    script::Script,
+    keys::type_of,
+    script::{SCRIPTS, Script},
     target::{Channel, Target},
 };
 use crate::Error;
@@ -84,14 +90,45 @@ impl Link {
     }
 
     /// The same, with Redis's own reply.
+    ///
+    /// A key that has another type than it must have was written by somebody else. It is deleted,
+    /// and what it should have held is rebuilt as after a flush. The call is repeated if that cannot
+    /// do something twice; the caller of another one repeats it, or the sweep finds what is missing.
     pub(super) async fn run(&self, script: &Script, call: Cmd) -> Result<Value, RedisError> {
-        match self.send(&call).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.send(&script.load()).await?;
-                self.send(&call).await
+        match self.run_once(script, &call).await {
+            Err(error) if is_wrong_type(&error) && stands(Guard::WrongTypeDeleted) => {
+                self.mend(&call).await?;
+                if script.adds() { Err(error) } else { self.run_once(script, &call).await }
             }
             answer => answer,
         }
+    }
+
+    async fn run_once(&self, script: &Script, call: &Cmd) -> Result<Value, RedisError> {
+        match self.send(call).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.send(&script.load()).await?;
+                self.send(call).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Deletes those of a call's keys that do not have their type.
+    async fn mend(&self, call: &Cmd) -> Result<(), RedisError> {
+        let keys = keys_of(call);
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut mend = SCRIPTS.mend.call(&names);
+        for key in &names {
+            mend.arg(type_of(key));
+        }
+        let deleted: i64 = from_redis_value(self.run_once(&SCRIPTS.mend, &mend).await?)?;
+        tracing::error!(
+            keys = deleted,
+            near = names.first(),
+            "keys in Redis had another type than this farm's; they are deleted and rebuilt"
+        );
+        Ok(())
     }
 
     /// Sends one command, with a time limit.
@@ -196,6 +233,23 @@ impl Link {
 /// A pause with jitter, so that the processes of a farm do not all retry at once.
 pub(super) fn with_jitter(pause: Duration) -> Duration {
     varied(pause, uuid::Uuid::new_v4().as_u128())
+}
+
+/// Whether a key has another type than a script needs. Where a script looked at the error itself,
+/// only its text is left.
+pub(super) fn is_wrong_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE") || error.to_string().contains("WRONGTYPE")
+}
+
+/// The keys of a script's call: `EVALSHA hash count key …`.
+fn keys_of(call: &Cmd) -> Vec<String> {
+    let text = |argument| match argument {
+        Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => String::new(),
+    };
+    let mut arguments = call.args_iter().map(text).skip(2);
+    let count = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(0);
+    arguments.take(count).collect()
 }
 
 /// Whether workers may have been unable to renew leases.

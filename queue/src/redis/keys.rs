@@ -73,6 +73,17 @@ impl FarmKeys {
     }
 }
 
+/// The type that Redis must report for one of these keys.
+pub(super) fn type_of(key: &str) -> &'static str {
+    match key.rsplit(':').next() {
+        Some("tasks" | "head" | "results") => "stream",
+        Some("bell" | "rung") => "list",
+        Some("cards") => "hash",
+        Some("seen" | "drain" | "aside") => "zset",
+        _ => "string",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,8 +29,9 @@ impl FromRedisValue for Reaped {
         let mut answer = from_redis_value::<Vec<Value>>(value)?.into_iter();
         let run_id = from_redis_value(answer.next().unwrap_or_default())?;
         let expired = answer.map(|one| {
-            let (id, holder, fields) = from_redis_value(one)?;
-            Ok((holder, Entry { id, fields }))
+            let (id, holder, fields): (String, Vec<u8>, Vec<Vec<u8>>) = from_redis_value(one)?;
+            // Whoever reaches Redis can lease by any name.
+            Ok((String::from_utf8_lossy(&holder).into_owned(), Entry { id, fields }))
         });
         Ok(Self { run_id, expired: expired.collect::<Result<_, ParsingError>>()? })
     }

@@ -32,6 +32,8 @@ pub(super) fn task(index: u64) -> Task {
         suspect: false,
         body: TaskBody::Encode(body),
         traceparent: None,
+        warrant: None,
+        seal: None,
     }
 }
 
@@ -47,5 +49,7 @@ pub(super) fn done(index: u64) -> TaskResult {
         seconds: 0.5,
         batch: 1,
         outcome: Outcome::Done { artifact, notes: vec!["a note".to_owned()] },
+        warrant: None,
+        signature: None,
     }
 }

@@ -23,7 +23,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    add announce ask_to_drain claim complete entries forget hand_back heartbeat info lease mark reap remove results
+    add announce ask_to_drain claim complete entries forget hand_back heartbeat info lease mark mend reap remove results
     ring set_aside waiting withdraw workers
 }
 
@@ -59,6 +59,11 @@ impl Script {
         lines.fold(self.code, |code, (guard, _, line, instead)| {
             guard::text(*guard, code, line, instead)
         })
+    }
+
+    /// Whether a second call adds something twice.
+    pub(super) fn adds(&self) -> bool {
+        matches!(self.name, "add" | "complete" | "hand_back")
     }
 
     /// A call with these keys. The arguments follow.

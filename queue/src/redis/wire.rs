@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::reply::Entry;
 use crate::{
     Error,
+    mac::{Mac, Signature},
     task::{EntryId, Outcome, Subject, Task, TaskBody, TaskKey, TaskResult},
 };
 
@@ -47,6 +48,10 @@ struct SealedTask<'a> {
     traceparent: Option<Cow<'a, str>>,
     #[serde(rename = "b")]
     body: Cow<'a, TaskBody>,
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    warrant: Option<Mac>,
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    seal: Option<Mac>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +71,11 @@ struct SealedResult<'a> {
     batch: u32,
     #[serde(rename = "o")]
     outcome: Cow<'a, Outcome>,
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    warrant: Option<Mac>,
+    /// Absent from a forged one, or an older worker's.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Cow<'a, Signature>>,
 }
 
 pub(super) fn seal_task(task: &Task) -> Result<Vec<u8>, Error> {
@@ -73,6 +83,8 @@ pub(super) fn seal_task(task: &Task) -> Result<Vec<u8>, Error> {
         compatibility: Cow::Borrowed(&task.compatibility),
         traceparent: task.traceparent.as_deref().map(Cow::Borrowed),
         body: Cow::Borrowed(&task.body),
+        warrant: task.warrant,
+        seal: task.seal,
     };
     serde_json::to_vec(&sealed).map_err(|error| Error::Malformed(error.to_string()))
 }
@@ -86,6 +98,8 @@ pub(super) fn seal_result(result: &TaskResult) -> Result<Vec<u8>, Error> {
         seconds: result.seconds,
         batch: result.batch,
         outcome: Cow::Borrowed(&result.outcome),
+        warrant: result.warrant,
+        signature: result.signature.as_ref().map(Cow::Borrowed),
     };
     serde_json::to_vec(&sealed).map_err(|error| Error::Malformed(error.to_string()))
 }
@@ -103,6 +117,8 @@ pub(super) fn open_task(entry: &Entry) -> Result<Task, Unreadable> {
         suspect,
         body: sealed.body.into_owned(),
         traceparent: sealed.traceparent.map(Cow::into_owned),
+        warrant: sealed.warrant,
+        seal: sealed.seal,
     })
 }
 
@@ -121,6 +137,8 @@ pub(super) fn open_result(entry: &Entry) -> Result<TaskResult, Unreadable> {
         seconds: sealed.seconds,
         batch: sealed.batch,
         outcome: sealed.outcome.into_owned(),
+        warrant: sealed.warrant,
+        signature: sealed.signature.map(Cow::into_owned),
     })
 }
 

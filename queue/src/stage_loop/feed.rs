@@ -17,7 +17,10 @@ use super::{
     shared::{RunFacts, Shared, given_up, retries},
     trouble::Use,
 };
-use crate::{Error, task::PoolId};
+use crate::{
+    Error,
+    task::{Outcome, PoolId},
+};
 
 /// Most time to wait for a hint; after it, pools are looked at without one.
 const WAIT: Duration = Duration::from_secs(1);
@@ -246,6 +249,10 @@ impl<S: Stage> Feed<S> {
     }
 
     async fn load_one(&self, held: Held, drain: &CancellationToken) -> Option<Item<S::Input>> {
+        if !self.shared.options.signer.accepts(held.pool(), held.task()) {
+            self.refuse(held).await;
+            return None;
+        }
         let patience = Instant::now() + self.shared.options.storage_patience;
         let mut backoff = retries();
         while !held.is_lost() {
@@ -273,6 +280,16 @@ impl<S: Stage> Feed<S> {
             return None;
         }
         None
+    }
+
+    /// Does nothing of what a task says that the farm did not make: it may name another image's
+    /// inputs. The farm dispatches the real one again, which costs no failure.
+    async fn refuse(&self, held: Held) {
+        tracing::warn!(pool = %held.pool(), task = ?held.task().key,
+            "a task was not made by this farm, or was changed in the queue; it is not run");
+        let reason = "the task was not made by this farm, or was changed in the queue".to_owned();
+        let outcome = Outcome::Interrupted { reason };
+        self.shared.complete(held, outcome, RunFacts::default()).await;
     }
 }
 

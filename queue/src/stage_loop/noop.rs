@@ -39,7 +39,7 @@ impl Stage for NoopStage {
         };
         let sha256 = Digest::of(prefix.as_bytes());
         let artifact =
-            ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size: 0 };
+            ArtifactRef { key: format!("{prefix}{sha256}.{extension}"), sha256, size: 1 };
         Ok(Outcome::Done { artifact, notes: Vec::new() })
     }
 }

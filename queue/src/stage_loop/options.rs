@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use darkroom_core::id::WorkerId;
 
-use crate::task::PoolId;
+use crate::{signing::Signer, task::PoolId};
 
 /// A pool to serve.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Options {
     pub worker: WorkerId,
     /// Its host.
     pub host: String,
+    /// Signs its results, and checks its tasks.
+    pub signer: Signer,
     /// The pools, preferred ones first: later stages before earlier ones, so that started images
     /// finish.
     pub pools: Vec<Serve>,
@@ -43,12 +45,21 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual times for a worker of these pools.
+    /// The usual times for the worker that the signer has keys of, which serves these pools.
+    /// Without keys it is a new worker of that host.
+    #[must_use]
+    pub fn signing(signer: Signer, host: &str, pools: Vec<Serve>) -> Self {
+        let worker = signer.worker().unwrap_or_else(|| WorkerId::fresh(host));
+        Self { signer, ..Self::new(worker, host, pools) }
+    }
+
+    /// The usual times for a worker of these pools that signs nothing.
     #[must_use]
     pub fn new(worker: WorkerId, host: &str, pools: Vec<Serve>) -> Self {
         Self {
             worker,
             host: host.to_owned(),
+            signer: Signer::default(),
             pools,
             heartbeat: Duration::from_secs(2),
             stall: Duration::from_secs(600),

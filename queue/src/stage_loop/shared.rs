@@ -219,7 +219,7 @@ impl Shared {
         if let Outcome::Failed { code, .. } = &outcome {
             tracing::warn!(pool = %held.pool(), task = ?held.task().key, error.code = code.name(), "task failed");
         }
-        let result = TaskResult {
+        let mut result = TaskResult {
             key: held.task().key,
             worker: self.options.worker.clone(),
             place: self.place(),
@@ -228,7 +228,10 @@ impl Shared {
             seconds: facts.seconds,
             batch: facts.batch,
             outcome,
+            warrant: held.task().warrant,
+            signature: None,
         };
+        self.options.signer.sign(held.pool(), &mut result);
         let (settled, is_settled) = oneshot::channel();
         if self.reports.send(Report { held, result, settled }).await.is_ok() {
             // The reporter gave up on it, which counts as settled.

@@ -20,6 +20,7 @@ use darkroom_core::{
 use darkroom_queue::{
     Leased, TaskQueue,
     memory::MemoryQueue,
+    signing::{Credentials, FarmSecret, Forged, Holder, Signer},
     stage_loop::{self, BatchFault, Fault, Handle, Loaded, Model, Options, Row, Serve, Stage},
     task::{Outcome, PoolId, Subject, Task, TaskResult},
 };
@@ -169,6 +170,10 @@ struct Bench {
 
 impl Bench {
     async fn start(pools: &[&str], batch_cap: usize) -> Self {
+        Self::start_signing(Signer::default(), pools, batch_cap).await
+    }
+
+    async fn start_signing(signer: Signer, pools: &[&str], batch_cap: usize) -> Self {
         let hold = ClockHold::new();
         let queue = Arc::new(MemoryQueue::default());
         let (event_sender, events) = mpsc::unbounded_channel();
@@ -181,6 +186,7 @@ impl Bench {
             grace: GRACE,
             storage_patience: PATIENCE,
             linger: Duration::ZERO,
+            signer,
             ..Options::new(WorkerId("w".to_owned()), "host", serve)
         };
         let stage = TestStage { events: event_sender.clone(), faults: Arc::clone(&faults) };
@@ -308,6 +314,69 @@ async fn the_next_batch_is_loaded_while_the_model_computes() {
     bench.step(Step::Go);
     let results = bench.results("base", 6).await;
     assert!(results.values().all(|result| code(result) == "done" && !result.alone));
+    bench.end().await;
+}
+
+/// The farm's secret, and a worker's keys for these pools.
+fn keys(pools: &[&str]) -> (FarmSecret, Signer) {
+    let secret = FarmSecret::fresh().expect("random numbers");
+    let holder =
+        Holder { worker: WorkerId("w".to_owned()), key: String::new(), expires: u64::MAX / 2 };
+    let of = |stage: &&str| (pool(stage), secret.member_keys(&holder, &pool(stage)));
+    let pools = pools.iter().map(of).collect();
+    let signer = Signer::new(Credentials { holder, pools });
+    (secret, signer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_the_farm_did_not_seal_is_not_run() {
+    let (secret, signer) = keys(&["base"]);
+    let mut bench = Bench::start_signing(signer, &["base"], 4).await;
+    let base = pool("base");
+    let sealed = |index| {
+        let mut task = task(index);
+        secret.seal(&base, &mut task);
+        task
+    };
+    let mut changed = sealed(1);
+    changed.key.dispatch += 1;
+    let stranger = {
+        let mut task = task(2);
+        FarmSecret::fresh().expect("random numbers").seal(&base, &mut task);
+        task
+    };
+    bench.add("base", vec![task(0), changed, stranger, sealed(3)]).await;
+    bench.step(Step::Go);
+    assert_eq!(bench.started().await, [3], "only what the farm made is run");
+    let results = bench.results("base", 4).await;
+    let outcomes = [0, 1, 2, 3].map(|index| code(&results[&index]));
+    assert_eq!(outcomes, ["interrupted", "interrupted", "interrupted", "done"]);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_outcome_is_signed_and_returns_its_warrant() {
+    let (secret, signer) = keys(&["base"]);
+    let mut bench = Bench::start_signing(signer, &["base"], 1).await;
+    let base = pool("base");
+    bench.faults.lock().unwrap().poison.insert(1);
+    let sealed = |index| {
+        let mut task = task(index);
+        secret.seal(&base, &mut task);
+        task
+    };
+    bench.add("base", vec![sealed(0), sealed(1)]).await;
+    bench.step(Step::Go);
+    bench.step(Step::Go);
+    let results = bench.results("base", 2).await;
+    assert_eq!([0, 1].map(|index| code(&results[&index])), ["done", "poison"]);
+    for (index, result) in &results {
+        assert_eq!(result.warrant, sealed(*index).warrant);
+        let checked = secret.check(&base, result, 0, Duration::ZERO);
+        // The stage of these tests names no real output.
+        let right = if *index == 0 { Err(Forged::Output) } else { Ok(()) };
+        assert_eq!(checked, right, "{result:?}");
+    }
     bench.end().await;
 }
 

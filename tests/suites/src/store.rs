@@ -96,6 +96,7 @@ macro_rules! store_suite {
             of_first_keys_that_are_added_at_once_one_is_the_first
             a_tenant_keeps_its_setting_until_it_is_changed
             the_audit_is_listed_newest_first_and_by_tenant_key_and_time
+            a_farm_has_one_secret_and_one_kind_of_pictures
             a_command_to_drain_is_remembered
             of_an_ended_job_only_changes_that_are_stale_are_forgotten
             the_first_forecast_is_kept_and_what_the_job_took_beside_it

@@ -11,6 +11,7 @@ use darkroom_tests::{
     command::{Darkroom, Ended},
     demo_cascade, eventually,
     farm::{Farm, Renderer},
+    processes::{Coordinator, Settings},
 };
 use nix::sys::signal::Signal;
 
@@ -81,6 +82,22 @@ fn a_worker_and_an_encoder_say_what_answers_in_their_farms_place() {
             .args(["--farm", &format!("127.0.0.1:{}", redis.port())]);
         ended(command)
             .refused(3, &[&format!("127.0.0.1:{} is no farm: a Redis server", redis.port())]);
+    }
+}
+
+/// What a fake stores would be used for pictures of the real models, so it may not join.
+#[test]
+fn a_farm_with_real_models_refuses_members_that_make_things_up() {
+    let redis = Redis::start();
+    let settings = Settings { real: true, ..Settings::small(&redis) };
+    let farm = Coordinator::start(&settings);
+    for name in ["darkroom-worker", "darkroom-encoder"] {
+        let mut command = Command::new(program(name));
+        command
+            .args(["--redis", &redis.url(), "--renderer", "fake", "--artifacts"])
+            .arg(&settings.artifacts)
+            .args(["--farm", &format!("127.0.0.1:{}", farm.port)]);
+        ended(command).refused(3, &["makes up what it stores", "has real models"]);
     }
 }
 

@@ -113,6 +113,13 @@ impl Bench {
     }
 
     async fn load(&self, index: u64, text: &ArtifactRef) -> Inputs {
+        match self.loaded(index, text).await {
+            Ok(Loaded::Ready(inputs)) => inputs,
+            _ => panic!("it is all there"),
+        }
+    }
+
+    async fn loaded(&self, index: u64, text: &ArtifactRef) -> Result<Loaded<Inputs>, Fault> {
         let spec = cascade::spec(1);
         let settings =
             Settings::resolve(&SettingsRequest::default(), &spec).unwrap().stages.remove(0);
@@ -136,12 +143,11 @@ impl Bench {
             suspect: false,
             body: TaskBody::Render(Box::new(body)),
             traceparent: None,
+            warrant: None,
+            seal: None,
         };
         let pool = PoolId { stage: spec.stages[0].name.clone(), digest: Digest::of(b"cascade") };
-        match self.stage.load(&pool, &task).await {
-            Ok(Loaded::Ready(inputs)) => inputs,
-            _ => panic!("it is all there"),
-        }
+        self.stage.load(&pool, &task).await
     }
 }
 
@@ -149,6 +155,46 @@ async fn embedding(artifacts: &ArtifactStore, value: u16) -> ArtifactRef {
     let tensor = FloatTensor { shape: vec![2, 4], data: vec![f32::from(value); 8] };
     let bytes = tensor.to_bytes(&BTreeMap::new()).unwrap();
     artifacts.put_content("embeddings/x/", tensor::EXTENSION, bytes.into()).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_embedding_that_cannot_be_one_is_encoded_again_and_not_for_ever() {
+    let spec = cascade::spec(1);
+    let pool = PoolId { stage: spec.stages[0].name.clone(), digest: Digest::of(b"cascade") };
+    let mut bench = Bench::new(EMBEDDINGS).await;
+    bench.stage = RenderStage::new(bench.artifacts.clone()).expecting([(pool, 2)].into());
+    let file = |shape: &[usize], value: f32| {
+        let data = vec![value; shape.iter().product()];
+        FloatTensor { shape: shape.to_vec(), data }.to_bytes(&BTreeMap::new()).unwrap()
+    };
+    let unusable = [
+        b"no tensor".to_vec(),
+        file(&[3, 4], 1.0),
+        file(&[8], 1.0),
+        file(&[2, 0], 1.0),
+        file(&[1, 2, 4], 1.0),
+        file(&[2, 4], f32::NAN),
+        file(&[2, 4], f32::INFINITY),
+    ];
+    for bytes in unusable {
+        let stored =
+            bench.artifacts.put_content("embeddings/x/", tensor::EXTENSION, bytes.into()).await;
+        let text = stored.unwrap();
+        for _ in 0..TRIES {
+            match bench.loaded(1, &text).await {
+                Err(Fault::Ends(Outcome::InputMissing { key })) => assert_eq!(key, text.key),
+                other => panic!("{other:?}"),
+            }
+        }
+        match bench.loaded(1, &text).await {
+            Err(Fault::Ends(Outcome::Failed { code, .. })) => {
+                assert_eq!(code, FailureCode::InvalidInput);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let good = embedding(&bench.artifacts, 1).await;
+    bench.load(1, &good).await;
 }
 
 #[tokio::test]

@@ -53,9 +53,10 @@ impl Farm {
     async fn start_on(artifacts: ArtifactStore, fake: FakeOptions, patience: Duration) -> Self {
         let spec = small();
         let settings = Settings::resolve(&SettingsRequest::default(), &spec).unwrap();
+        let tokens = spec.encoder.max_length as usize;
         let bundle = CascadeBundle::without_files(Cascade { spec, files: BTreeMap::new() });
         let queue = Arc::new(MemoryQueue::default());
-        let text = FloatTensor { shape: vec![2, 4], data: vec![0.5; 8] };
+        let text = FloatTensor { shape: vec![tokens, 4], data: vec![0.5; 4 * tokens] };
         let text = text.to_bytes(&BTreeMap::new()).unwrap();
         let text =
             artifacts.put_content("embeddings/x/", "safetensors", text.into()).await.unwrap();
@@ -106,6 +107,8 @@ impl Farm {
             suspect: false,
             body: TaskBody::Render(Box::new(body)),
             traceparent: None,
+            warrant: None,
+            seal: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use darkroom_core::cascade::Cascade;
+use darkroom_queue::signing::FarmSecret;
 use uuid::Uuid;
 
 use super::{
@@ -16,6 +17,32 @@ use crate::store::roles::Agreed;
 impl Agreed for Record {
     async fn farm_id(&self) -> Result<Uuid, Error> {
         Ok(self.farm)
+    }
+
+    async fn secret(&self) -> Result<FarmSecret, Error> {
+        let fresh = FarmSecret::fresh().map_err(|error| {
+            Error::Corrupt(format!("the system has no random numbers: {error}"))
+        })?;
+        // Of coordinators that start together one is first, and all read what it wrote.
+        sqlx::query("UPDATE farm SET secret = $1 WHERE secret IS NULL")
+            .bind(fresh.expose())
+            .execute(self.writes())
+            .await?;
+        let secret: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT secret FROM farm").fetch_one(self.writes()).await?;
+        secret
+            .and_then(|secret| FarmSecret::from_bytes(&secret))
+            .ok_or_else(|| Error::Corrupt("the farm has no secret".to_owned()))
+    }
+
+    async fn set_makes_up(&self, makes_up: bool) -> Result<bool, Error> {
+        sqlx::query("UPDATE farm SET makes_up = $1 WHERE makes_up IS NULL")
+            .bind(makes_up)
+            .execute(self.writes())
+            .await?;
+        let said: Option<bool> =
+            sqlx::query_scalar("SELECT makes_up FROM farm").fetch_one(self.writes()).await?;
+        Ok(said.unwrap_or(makes_up))
     }
 
     async fn register_cascade(&self, cascade: &Cascade) -> Result<(), Error> {

@@ -42,7 +42,10 @@ end
 local function may_hold_suspects(stream)
   if stream == head then return true end
   local newest = redis.call('GET', KEYS[4])
-  if not newest then return false end
+  if not newest or not string.match(newest, '^%d+%-%d+$') then
+    redis.call('DEL', KEYS[4])
+    return false
+  end
   local from = delivered(stream)
   if from and is_after(newest, from) then return true end
   redis.call('DEL', KEYS[4])

@@ -25,6 +25,7 @@ use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_queue::{
     Error, Leased, TaskQueue,
     memory::MemoryQueue,
+    signing::Signer,
     task::{
         Completion, EntryId, EntrySummary, Lease, Orders, Outcome, PoolId, ResultEntry, ServedPool,
         Task, TaskBody, TaskKey, TaskResult, WorkerCard,
@@ -199,6 +200,7 @@ struct Farm {
     client: FarmClient<Channel>,
     queue: Arc<Told>,
     worker: WorkerId,
+    signer: Signer,
     _folder: tempfile::TempDir,
 }
 
@@ -245,7 +247,8 @@ impl Farm {
         );
         let client = FarmClient::connect(format!("http://{address}")).await.expect("connects");
         let worker = WorkerId("w".to_owned());
-        let farm = Self { handle, client, queue, worker, _folder: folder };
+        let signer = handle.signer(worker.clone(), vec![pool("encode"), pool("base")]);
+        let farm = Self { handle, client, queue, worker, signer, _folder: folder };
         farm.announce().await;
         farm
     }
@@ -297,9 +300,21 @@ impl Farm {
     }
 
     async fn complete(&self, stage: &str, leases: &[Lease]) {
-        let result = |lease: &Lease| TaskResult {
+        let results = leases.iter().map(|lease| {
+            let mut result = Self::result(lease, lease.task.body.prefix());
+            self.signer.sign(&pool(stage), &mut result);
+            (lease.id.clone(), result)
+        });
+        let results = results.collect();
+        self.queue.complete(&pool(stage), &self.worker, results).await.expect("completes");
+    }
+
+    /// A success that names an output under this prefix, not signed yet.
+    fn result(lease: &Lease, prefix: &str) -> TaskResult {
+        let sha256 = Digest::of(b"x");
+        TaskResult {
             key: lease.task.key,
-            worker: self.worker.clone(),
+            worker: lease.worker.clone(),
             place: "host".to_owned(),
             device_class: "none".to_owned(),
             alone: true,
@@ -307,15 +322,15 @@ impl Farm {
             batch: 1,
             outcome: Outcome::Done {
                 artifact: ArtifactRef {
-                    key: "tasks/x.png".to_owned(),
-                    sha256: Digest::of(b"x"),
-                    size: 1,
+                    key: format!("{prefix}{sha256}.safetensors"),
+                    sha256,
+                    size: 4096,
                 },
                 notes: Vec::new(),
             },
-        };
-        let results = leases.iter().map(|lease| (lease.id.clone(), result(lease))).collect();
-        self.queue.complete(&pool(stage), &self.worker, results).await.expect("completes");
+            warrant: lease.task.warrant,
+            signature: None,
+        }
     }
 
     /// Waits for this many more passes over `base`.
@@ -385,6 +400,71 @@ async fn a_result_is_acknowledged_before_it_is_committed() {
         let early = farm.queue.too_soon.lock().expect("the list").len();
         farm.end().await;
         assert_eq!(early, 0, "acknowledged before SQL has it: a crash now loses it");
+    })
+    .await;
+}
+
+/// Reports a task of `base` in a way that the farm must not believe, and returns what it discarded
+/// and how many images it committed.
+async fn reported(change: impl Fn(&Farm, &mut TaskResult)) -> (u64, u64) {
+    let mut farm = Farm::start(true).await;
+    let id = farm.submit(1).await;
+    let texts = farm.lease("encode", 1).await;
+    farm.complete("encode", &texts).await;
+    let leases = farm.lease("base", 1).await;
+    let before = farm.handle.counters().committed.get();
+    let mut result = Farm::result(&leases[0], leases[0].task.body.prefix());
+    change(&farm, &mut result);
+    let results = vec![(leases[0].id.clone(), result)];
+    farm.queue.complete(&pool("base"), &farm.worker, results).await.expect("completes");
+    let settled = async {
+        let counters = farm.handle.counters();
+        while counters.discarded().is_empty() && counters.committed.get() == before {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, settled).await.expect("it is settled");
+    let job = farm.client.get_job(v1::GetJobRequest { id }).await.expect("a job").into_inner();
+    let discarded = farm.handle.counters().discarded().values().sum();
+    farm.end().await;
+    (discarded, job.stages[1].done)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_writes_a_result_finishes_an_image() {
+    red(Guard::ResultSigned, "an unsigned result commits", || async {
+        let outcome = reported(|_, _| {}).await;
+        assert_eq!(outcome, (1, 0), "an unsigned result commits");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_names_another_images_output_as_its_own() {
+    red(Guard::OutputOwn, "a foreign output commits", || async {
+        let outcome = reported(|farm, result| {
+            let Outcome::Done { artifact, .. } = &mut result.outcome else { panic!("a success") };
+            artifact.key = format!("tasks/another/{}.png", artifact.sha256);
+            farm.signer.sign(&pool("base"), result);
+        })
+        .await;
+        assert_eq!(outcome, (1, 0), "a foreign output commits");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_runs_what_somebody_wrote_into_the_queue() {
+    red(Guard::TaskSealed, "a changed task is accepted", || async {
+        let mut farm = Farm::start(true).await;
+        farm.submit(1).await;
+        let mut task = farm.lease("encode", 1).await.remove(0).task;
+        assert!(farm.signer.accepts(&pool("encode"), &task), "the farm's own");
+        let TaskBody::Encode(body) = &mut task.body else { panic!("a text") };
+        body.text.push('!');
+        let accepted = farm.signer.accepts(&pool("encode"), &task);
+        farm.end().await;
+        assert!(!accepted, "a changed task is accepted");
     })
     .await;
 }

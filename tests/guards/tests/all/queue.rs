@@ -170,6 +170,22 @@ async fn a_pool_without_a_limit_takes_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_type_stops_the_farm() {
+    red(Guard::WrongTypeDeleted, "nothing is leased", || async {
+        let redis = Redis::start();
+        let queue = queue_on(&redis, options()).await;
+        let stream = format!("darkroom:{{farm:base@{}}}:tasks", pool("base").digest);
+        redis.must(&["SET", &stream, "no stream"]);
+        // The first call finds it, and the caller tries again.
+        let _ = queue.add(&pool("base"), vec![task(0)]).await;
+        let _ = queue.add(&pool("base"), vec![task(0)]).await;
+        let leases = queue.lease(&pool("base"), &worker("w"), 1, Duration::ZERO).await;
+        assert!(leases.is_ok_and(|leases| leases.len() == 1), "nothing is leased");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_worker_of_the_same_name_renews_its_dead_twins_leases() {
     red(Guard::FreshWorker, "the dead one's lease is renewed", || async {
         let queue = MemoryQueue::default();

@@ -37,6 +37,8 @@ pub fn task(index: u64) -> Task {
             prefix: format!("t/{index}/"),
         }),
         traceparent: None,
+        warrant: None,
+        seal: None,
     }
 }
 
@@ -59,6 +61,8 @@ pub fn done(lease: &Lease) -> TaskResult {
         seconds: 0.5,
         batch: 1,
         outcome: Outcome::Done { artifact, notes: vec!["a note".to_owned()] },
+        warrant: lease.task.warrant,
+        signature: None,
     }
 }
 

@@ -42,6 +42,17 @@ pub async fn the_first_one_says_how_long_a_lease_lasts(bench: &Bench) {
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_farm_has_one_secret_and_one_kind_of_pictures(bench: &Bench) {
+    let (one, other) = tokio::join!(bench.store.secret(), bench.other.secret());
+    let (one, other) = (one.expect("a secret"), other.expect("a secret"));
+    assert_eq!(one, other, "both asked first");
+    assert_eq!(bench.store.secret().await.expect("a secret"), one, "it stays");
+    assert_ne!(one.expose(), [0; 32], "it is random");
+    assert!(!bench.store.set_makes_up(false).await.expect("says"));
+    assert!(!bench.other.set_makes_up(true).await.expect("says"), "it is said");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_command_to_drain_is_remembered(bench: &Bench) {
     let (one, two) = (WorkerId("one".to_owned()), WorkerId("two".to_owned()));
     for worker in [&two, &one, &two] {

@@ -204,6 +204,8 @@ impl Bench {
             seconds: 0.5,
             batch: 2,
             outcome,
+            warrant: None,
+            signature: None,
         };
         Report { result, live_places: 1 }
     }

@@ -100,9 +100,14 @@ impl Farm {
             environment: vec![("DARKROOM_LOG".to_owned(), "warn".to_owned())],
         };
         let port = free_port();
+        let has_files = args.cascade.is_some();
         let cascade = args.cascade.map_or(Cascade::Tiny, Cascade::Folder);
         let start = CoordinatorStart { database: &postgres.url(), port, cascades: &[cascade] };
-        let command = told.coordinator(&args.binaries.join("darkroom-coordinator"), &start);
+        let mut command = told.coordinator(&args.binaries.join("darkroom-coordinator"), &start);
+        if has_files {
+            // Members of a benchmark may make up what they store.
+            command.arg("--without-files");
+        }
         let mut coordinator = Process::spawn(command, &folder.path().join("coordinator.log"));
         if !answers(&mut coordinator, port) {
             return Err(io::Error::other(coordinator.log_text()));

@@ -2,7 +2,7 @@
 //! and a model's thread of its own, as a worker process has them, and a renderer that sleeps its
 //! stage's time.
 //!
-//! `simulated_workers REDIS FARM WORKERS BATCH STAGE@DIGEST=SECONDS…`: every worker serves all the
+//! `simulated_workers REDIS FARM SECRET WORKERS BATCH STAGE@DIGEST=SECONDS…`: every worker serves all the
 //! pools that are named, later ones first; a batch takes its stage's seconds, whatever its size. A
 //! line on standard input is answered by one of JSON: microseconds since 1970, and the seconds for
 //! which the models of all workers have run so far. With `HOLDS=1` in the environment it also
@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use darkroom_core::{digest::Digest, id::StageName, id::WorkerId};
 use darkroom_queue::{
     redis::{Options as RedisOptions, RedisQueue},
+    signing::{Credentials, FarmSecret, Holder, Signer},
     stage_loop::{
         self, BatchFault, Fault, Handle, Loaded, Model, Options, Row, Serve, Stage,
         noop::{NoopModel, NoopStage},
@@ -87,20 +88,22 @@ impl Model for Sleeps {
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [redis, farm, workers, batch, pools @ ..] = arguments.as_slice() else {
-        panic!("usage: simulated_workers REDIS FARM WORKERS BATCH STAGE@DIGEST=SECONDS…");
+    let [redis, farm, secret, workers, batch, pools @ ..] = arguments.as_slice() else {
+        panic!("usage: simulated_workers REDIS FARM SECRET WORKERS BATCH STAGE@DIGEST=SECONDS…");
     };
     let (workers, batch) =
         (workers.parse().expect("workers"), batch.parse().expect("a batch's size"));
     let times: Vec<(PoolId, Duration)> = pools.iter().map(|pool| parse_pool(pool)).collect();
+    let secret: Digest = secret.parse().expect("the farm's secret");
+    let secret = FarmSecret::from_bytes(&secret.0).expect("32 bytes");
     let told = std::env::var_os("HOLDS").is_some();
     let mut handles: Vec<Handle> = Vec::with_capacity(workers);
     for number in 0..workers {
         // A host of its own, as in a farm of machines with a device each.
         let host = format!("host{number}");
         let serve = |(pool, _): &(PoolId, Duration)| Serve { pool: pool.clone(), batch_cap: batch };
-        let pools = times.iter().rev().map(serve).collect();
-        let options = Options::new(WorkerId::fresh(&host), &host, pools);
+        let pools: Vec<Serve> = times.iter().rev().map(serve).collect();
+        let options = Options::signing(signer(&secret, &host, &pools), &host, pools);
         let queue =
             RedisQueue::connect(redis, farm, RedisOptions::default()).await.expect("connects");
         let model = Sleeps(times.iter().cloned().collect());
@@ -125,6 +128,15 @@ async fn main() {
     tokio::task::spawn_blocking(move || answers.join()).await.expect("a thread").expect("no panic");
     // What they hold is handed back by the lease's end; the farm of a benchmark ends with it.
     std::process::exit(0);
+}
+
+/// What a coordinator gives a worker that joins. The benchmark has the farm's database, so it makes
+/// the keys itself.
+fn signer(secret: &FarmSecret, host: &str, pools: &[Serve]) -> Signer {
+    let holder =
+        Holder { worker: WorkerId::fresh(host), key: String::new(), expires: u64::MAX / 2 };
+    let keys = |serve: &Serve| (serve.pool.clone(), secret.member_keys(&holder, &serve.pool));
+    Signer::new(Credentials { pools: pools.iter().map(keys).collect(), holder })
 }
 
 fn parse_pool(text: &str) -> (PoolId, Duration) {
