@@ -27,7 +27,7 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 53] = [
+const LIMITS: [(&str, u32, &str); 56] = [
     // Requests.
     ("CreateKeyRequest.scopes", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
