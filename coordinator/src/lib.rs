@@ -36,6 +36,8 @@ mod tasks;
 mod troubles;
 mod worker_health;
 
+#[doc(hidden)]
+pub use api::fuzzed;
 pub use api::server_options;
 pub use coordinator::{Coordinator, Handle};
 pub use counters::Counters;

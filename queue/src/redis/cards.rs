@@ -72,7 +72,7 @@ fn orders((drain, aside): (i64, i64)) -> Orders {
     Orders { drain: drain == 1, aside: aside == 1 }
 }
 
-fn card(age_ms: u64, text: &str) -> Option<WorkerCard> {
+pub(super) fn card(age_ms: u64, text: &str) -> Option<WorkerCard> {
     let seen_seconds_ago = Duration::from_millis(age_ms).as_secs_f64();
     match serde_json::from_str::<WorkerCard>(text) {
         Ok(card) => Some(WorkerCard { seen_seconds_ago, ..card }),
