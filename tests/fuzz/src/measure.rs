@@ -30,12 +30,41 @@ struct Panic {
 pub fn run(target: &Target, input: &[u8]) -> Result<Verdict, String> {
     listen();
     let _alone = alone();
+    let (most, most_time) = (target.most_memory(input.len()), target.most_time());
+    let mut ran = once(target, input)?;
+    if ran.memory > most || ran.time > most_time {
+        // The first input of all makes tables that stay.
+        ran = once(target, input)?;
+    }
+    let Ran { verdict, memory, time } = ran;
+    let length = input.len();
+    if memory > most {
+        return Err(format!(
+            "it took {memory} bytes of memory for an input of {length} bytes; allowed: {most}"
+        ));
+    }
+    if time > most_time {
+        return Err(format!(
+            "it took {time:?} for an input of {length} bytes; allowed: {most_time:?}"
+        ));
+    }
+    Ok(verdict)
+}
+
+/// What an input came to.
+struct Ran {
+    verdict: Verdict,
+    memory: usize,
+    time: Duration,
+}
+
+fn once(target: &Target, input: &[u8]) -> Result<Ran, String> {
     PANICS.set(Some(Vec::new()));
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let begin = processor_time();
     let verdict = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
-    let took = processor_time().saturating_sub(begin);
+    let time = processor_time().saturating_sub(begin);
     let memory = MEMORY.peak_usage().saturating_sub(before);
     let panics = PANICS.take().unwrap_or_default();
     // A decoder of somebody else may panic where we catch it; our own code may not.
@@ -45,21 +74,7 @@ pub fn run(target: &Target, input: &[u8]) -> Result<Verdict, String> {
     let verdict = verdict.map_err(|_| {
         panics.last().map_or_else(|| "it panicked".to_owned(), |panic| panic.text.clone())
     })?;
-    let most = target.most_memory(input.len());
-    if memory > most {
-        return Err(format!(
-            "it took {memory} bytes of memory for an input of {} bytes; allowed: {most}",
-            input.len()
-        ));
-    }
-    if took > target.most_time() {
-        return Err(format!(
-            "it took {took:?} for an input of {} bytes; allowed: {:?}",
-            input.len(),
-            target.most_time()
-        ));
-    }
-    Ok(verdict)
+    Ok(Ran { verdict, memory, time })
 }
 
 /// What the processor has spent on this thread. Other work on the machine does not count.

@@ -8,10 +8,13 @@ mod cascades;
 mod entries;
 mod manifests;
 mod messages;
+#[cfg(feature = "models")]
 mod models;
 mod pictures;
 mod prompts;
+#[cfg(feature = "farm")]
 mod requests;
+mod tensors;
 
 use std::time::Duration;
 
@@ -113,6 +116,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 256,
         per_byte: 100,
     },
+    #[cfg(feature = "farm")]
     Target {
         name: "checks",
         run: requests::checks,
@@ -122,6 +126,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 1024,
         per_byte: 700,
     },
+    #[cfg(feature = "farm")]
     Target {
         name: "page-tokens",
         run: requests::page_tokens,
@@ -257,6 +262,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 1024,
         per_byte: 300,
     },
+    #[cfg(feature = "models")]
     Target {
         name: "networks",
         run: models::networks,
@@ -266,6 +272,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 4 << 10,
         per_byte: 300,
     },
+    #[cfg(feature = "models")]
     Target {
         name: "schedulers",
         run: models::schedulers,
@@ -276,6 +283,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 128 << 10,
         per_byte: 300,
     },
+    #[cfg(feature = "models")]
     Target {
         name: "tokenizers",
         run: models::tokenizers,
@@ -285,6 +293,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 16 << 10,
         per_byte: 2000,
     },
+    #[cfg(feature = "models")]
     Target {
         name: "sentencepiece",
         run: models::sentencepiece,
@@ -294,6 +303,7 @@ pub const ALL: &[Target] = &[
         memory_kib: 8 << 10,
         per_byte: 500,
     },
+    #[cfg(feature = "models")]
     Target {
         name: "weights",
         run: models::weights,
@@ -313,7 +323,7 @@ pub const ALL: &[Target] = &[
     },
     Target {
         name: "tensors",
-        run: models::tensors,
+        run: tensors::tensors,
         form: Form::Tensors,
         words: &[
             b"\"dtype\"",
@@ -359,7 +369,7 @@ pub const ALL: &[Target] = &[
     },
 ];
 
-#[cfg(test)]
+#[cfg(all(test, feature = "farm", feature = "models"))]
 mod tests {
     use super::*;
 
@@ -369,9 +379,21 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         for folder in [crate::corpus::corpora(), crate::corpus::regressions()] {
             for found in std::fs::read_dir(folder).unwrap() {
-                let name = found.unwrap().file_name().into_string().unwrap();
-                assert!(names.contains(name.as_str()), "{name} is the corpus of no target");
+                let found = found.unwrap();
+                if found.file_type().unwrap().is_dir() {
+                    let name = found.file_name().into_string().unwrap();
+                    assert!(names.contains(name.as_str()), "{name} is the corpus of no target");
+                }
             }
         }
+    }
+
+    #[test]
+    fn each_has_a_program_for_libfuzzer() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/Cargo.toml");
+        let manifest: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        let programs = manifest["bin"].as_array().unwrap();
+        let names: Vec<_> = programs.iter().map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ALL.iter().map(|target| target.name).collect::<Vec<_>>());
     }
 }

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use darkroom_artifacts::tensor::FloatTensor;
 use darkroom_diffusion::{LoadError, StageSurvey, TextEncoder, Tokenizer, fuzzed, scan_weights};
 use tempfile::TempDir;
 
@@ -171,22 +170,4 @@ pub(super) fn weights(data: &[u8]) -> Verdict {
         }
         Err(error) => refused(&error, &folder, data),
     }
-}
-
-/// A tensor between stages.
-pub(super) fn tensors(data: &[u8]) -> Verdict {
-    let (tensor, metadata) = match FloatTensor::from_bytes(data) {
-        Ok(read) => read,
-        Err(error) => return Verdict::refused(error, data),
-    };
-    assert_eq!(tensor.shape.iter().product::<usize>(), tensor.data.len());
-    let written = tensor.to_bytes(&metadata).expect("shape and data agree");
-    let (again, same) = FloatTensor::from_bytes(&written).expect("our own");
-    let bits =
-        |tensor: &FloatTensor| tensor.data.iter().map(|one| one.to_bits()).collect::<Vec<_>>();
-    assert_eq!(
-        (again.shape.clone(), bits(&again), same),
-        (tensor.shape.clone(), bits(&tensor), metadata)
-    );
-    Verdict::accepted(format_args!("{} {}", tensor.shape.len(), tensor.data.len().ilog2_or_zero()))
 }
