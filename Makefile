@@ -1,7 +1,7 @@
 # The project's commands. Each does its own set-up; `make help` lists them.
 
 # The request travels by environment, unexpanded: a prompt may hold quotes, dollars and anything else.
-unexport PROMPT OUT N SEED SIZE NEGATIVE ARGS
+unexport PROMPT OUT N SEED SIZE NEGATIVE ARGS COUNT
 export RENDER_PROMPT := $(value PROMPT)
 export RENDER_OUT := $(value OUT)
 export RENDER_N := $(value N)
@@ -9,8 +9,10 @@ export RENDER_SEED := $(value SEED)
 export RENDER_SIZE := $(value SIZE)
 export RENDER_NEGATIVE := $(value NEGATIVE)
 export CHAOS_ARGS := $(value ARGS)
+export FUZZ_ARGS := $(value ARGS)
+export FUZZ_COUNT := $(value COUNT)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -47,6 +49,9 @@ lint: ## Formatting, lints, docs, licences and the house's arrows only.
 
 chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS adds flags.
 	@tools/chaos.sh
+
+fuzz: ## Tries all readers with mutated inputs, 200,000 each (COUNT); SEED=n makes others, ARGS adds arguments.
+	@tools/fuzz.sh
 
 bench-cascade: ## Measures rendering on this machine, and diffusers in Python beside it.
 	@tools/bench-cascade.sh

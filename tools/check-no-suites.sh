@@ -13,7 +13,7 @@ complain() { # complain WHAT LINES
 
 tree() { cargo tree --locked --prefix none --format '{p}' "$@" | cut -d' ' -f1 | sort -u; }
 
-test_crates='darkroom-(suites|test-servers|tests|guards|chaos)'
+test_crates='darkroom-(suites|test-servers|tests|guards|chaos|fuzz)'
 crates=0
 for manifest in */Cargo.toml; do
     folder=$(dirname "$manifest")

@@ -12,6 +12,7 @@ use std::{
 use darkroom_core::{
     digest::Digest,
     guard::{Guard, stands},
+    shown::shown,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -274,7 +275,8 @@ impl Checker {
             return wrong("it ends without the totals");
         }
         match serde_json::from_slice(text) {
-            Err(error) => wrong(&error.to_string()),
+            // Names of unknown kinds are quoted as they are.
+            Err(error) => wrong(&shown(&error.to_string())),
             Ok(Line::Header(header)) if self.lines == 1 => {
                 self.header = Some(header);
                 (None, None)

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use darkroom_core::shown::shown;
 use safetensors::{Dtype, SafeTensors, View, serialize};
 
 /// File extension of tensors.
@@ -75,7 +76,7 @@ impl FloatTensor {
     /// # Errors
     /// If the bytes are truncated or not such a tensor.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, BTreeMap<String, String>), Error> {
-        let wrong = |error: &dyn std::fmt::Display| Error(error.to_string());
+        let wrong = |error: &dyn std::fmt::Display| Error(shown(&error.to_string()).into_owned());
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| wrong(&error))?;
         let text = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA));
         let metadata = text.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(text));

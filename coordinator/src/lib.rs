@@ -40,6 +40,8 @@ mod troubles;
 mod trust;
 mod worker_health;
 
+#[doc(hidden)]
+pub use api::fuzzed;
 pub use api::server_options;
 pub use coordinator::{Coordinator, Handle, Pools};
 pub use counters::Counters;

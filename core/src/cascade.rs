@@ -12,6 +12,7 @@ use crate::{
     id::StageName,
     prompt::TextPreparation,
     sampling::{Place, Sampling},
+    shown::shown,
 };
 
 pub use stage::StageSpec;
@@ -88,12 +89,8 @@ impl CascadeSpec {
     pub fn parse(text: &str) -> Result<Self, UserError> {
         // Editors on Windows write a byte order mark in front.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut spec: Self = toml::from_str(text).map_err(|error| {
-            UserError::invalid(
-                FILE_NAME,
-                format!("{FILE_NAME} cannot be read: {}", error.to_string().trim()),
-            )
-        })?;
+        let mut spec: Self = toml::from_str(text)
+            .map_err(|error| UserError::invalid(FILE_NAME, unreadable(text, &error)))?;
         spec.check()?;
         for position in 0..spec.stages.len() {
             spec.stages[position].sampling.steps = spec.sampling(position)?.steps;
@@ -215,6 +212,14 @@ impl CascadeSpec {
             )
         })
     }
+}
+
+/// One sentence with the line; the library's own text has several lines, with a piece of the file.
+fn unreadable(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
+    let reason = error.message().trim().lines().collect::<Vec<_>>().join("; ");
+    format!("{FILE_NAME} cannot be read: line {line}: {}", shown(&reason))
 }
 
 impl StageSpec {

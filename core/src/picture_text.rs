@@ -5,6 +5,7 @@ use crate::{
     error::UserError,
     sampling::{GuidanceSchedule, Sampling, Spacing, Thresholding},
     settings::Settings,
+    shown::shown,
 };
 
 /// Keyword of the prompt.
@@ -120,7 +121,11 @@ impl Recipe {
             cascade: text(CASCADE)?.to_owned(),
             cascade_digest: digest(CASCADE_DIGEST, text(CASCADE_DIGEST)?)?,
             settings: serde_json::from_str(settings).map_err(|error| {
-                UserError::invalid(SETTINGS, format!("{SETTINGS} cannot be read: {error}"))
+                let reason = error.to_string();
+                UserError::invalid(
+                    SETTINGS,
+                    format!("{SETTINGS} cannot be read: {}", shown(&reason)),
+                )
             })?,
         })
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use darkroom_core::shown::shown_json;
 use serde_json::{Map, Value};
 
 use crate::error::LoadError;
@@ -88,7 +89,7 @@ impl ConfigFile {
         LoadError::Unsupported {
             path: self.path.clone(),
             key: key.to_owned(),
-            value,
+            value: shown_json(&value).into_owned(),
             accepted: accepted.into(),
         }
     }

@@ -17,6 +17,8 @@ mod engine;
 mod error;
 mod foreign;
 mod fused;
+#[doc(hidden)]
+pub mod fuzzed;
 mod graphs;
 mod guidance;
 mod host;

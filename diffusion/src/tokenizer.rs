@@ -14,6 +14,7 @@ use tokenizers::{
     PaddingParams, PaddingStrategy, PostProcessor as _, Tokenizer as Inner, TruncationParams,
 };
 
+use darkroom_core::shown::shown;
 use sentencepiece::SentencePiece;
 
 use crate::error::{LoadError, RenderError};
@@ -87,7 +88,11 @@ impl Tokenizer {
                 Err(message) => Err(foreign::describe(&bytes).unwrap_or(message)),
             }
         };
-        Ok(Self { model: model.map_err(|message| LoadError::Tokenizer { path, message })? })
+        let model = model.map_err(|message| {
+            // Names of tokens and parts are those of the file.
+            LoadError::Tokenizer { path, message: shown(&message).into_owned() }
+        });
+        Ok(Self { model: model? })
     }
 
     /// A text's ids with the end token and without padding; cut to the length unless `whole`.

@@ -65,9 +65,17 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
             return U::decode(source).map(Some).map_err(|error| malformed::<U>(&error.to_string()));
         }
         let whole = source.copy_to_bytes(source.remaining());
-        check::<U>(&whole)?;
-        U::decode(whole).map(Some).map_err(|error| malformed::<U>(&error.to_string()))
+        decode(&whole).map(Some)
     }
+}
+
+/// Checks an encoded message and decodes it, as the codec does with those of a connection.
+///
+/// # Errors
+/// The status that the peer would get.
+pub fn decode<U: Message + Name + Default>(bytes: &[u8]) -> Result<U, Status> {
+    check::<U>(bytes)?;
+    U::decode(bytes).map_err(|error| malformed::<U>(&error.to_string()))
 }
 
 fn check<U: Name>(bytes: &[u8]) -> Result<(), Status> {

@@ -29,7 +29,10 @@ mod submit;
 mod values;
 mod words;
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::shown,
+};
 use serde::de::DeserializeOwned;
 
 pub use self::{
@@ -90,9 +93,12 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, UserError> {
     });
     let read = read.and_then(|value| json.end().map(|()| value).map_err(|error| (None, error)));
     read.map_err(|(field, error)| {
+        // Keys come from outside, and the library quotes them as they are.
+        let field = field.map(|field| shown(&field).into_owned());
+        let error = error.to_string();
         let message = match &field {
-            Some(field) => format!("{field} cannot be read: {error}"),
-            None => format!("the request cannot be read: {error}"),
+            Some(field) => format!("{field} cannot be read: {}", shown(&error)),
+            None => format!("the request cannot be read: {}", shown(&error)),
         };
         UserError { field, ..UserError::new(Code::InvalidArgument, "INVALID_JSON", message) }
     })

@@ -23,6 +23,8 @@ mod address;
 mod bell;
 mod cards;
 mod connection;
+#[doc(hidden)]
+pub mod fuzzed;
 mod health;
 mod holdings;
 mod keys;

@@ -7,7 +7,7 @@
 //!
 //! The block is big-endian throughout: readers of UserComment expect its UTF-16 so.
 
-use darkroom_core::picture_text::PARAMETERS;
+use darkroom_core::{picture_text::PARAMETERS, shown::shown};
 
 use super::{Error, MAX_RECIPE_BYTES, text::Room};
 use crate::exif_tags::{self, ASCII, LONG, Tags, UNDEFINED};
@@ -125,8 +125,11 @@ pub(super) fn read(block: &[u8]) -> Result<Vec<(String, String)>, Error> {
         }
         // Some programs fill values up with zeros.
         let end = note.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let pairs: Vec<(String, String)> = serde_json::from_slice(&note[..end])
-            .map_err(|error| Error::Text("MakerNote".to_owned(), error.to_string()))?;
+        let pairs: Vec<(String, String)> =
+            serde_json::from_slice(&note[..end]).map_err(|error| {
+                let reason = shown(&error.to_string()).into_owned();
+                Error::Text("MakerNote".to_owned(), reason)
+            })?;
         for (keyword, text) in pairs {
             if room.wants(&keyword) {
                 room.take(&keyword, Ok(text))?;

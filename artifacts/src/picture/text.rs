@@ -1,5 +1,7 @@
 //! Reads our text from a picture: the first value of each keyword, up to a maximum length.
 
+use darkroom_core::shown::shown;
+
 use super::Error;
 
 /// Most bytes of all text of ours, inflated.
@@ -43,10 +45,12 @@ impl Room {
         keyword: &str,
         text: Result<String, png::DecodingError>,
     ) -> Result<(), Error> {
-        let text = text.map_err(|error| Error::Text(keyword.to_owned(), error.to_string()));
+        // A keyword of somebody's file ends up in a message.
+        let wrong = |reason: String| Error::Text(shown(keyword).into_owned(), reason);
+        let text = text.map_err(|error| wrong(error.to_string()));
         let fits = text.and_then(|text| match self.left.checked_sub(text.len()) {
             Some(left) => Ok((left, text)),
-            None => Err(Error::Text(keyword.to_owned(), self.too_long())),
+            None => Err(wrong(self.too_long())),
         });
         match fits {
             Ok((left, text)) => {

@@ -327,7 +327,7 @@ fn lost_filter(filter: Option<v1::ImageFilter>, job: &JobRecord) -> Result<Image
     Err(UserError::invalid(field, message))
 }
 
-fn parsed(filter: v1::ImageFilter) -> Result<ImageFilter, UserError> {
+pub(super) fn parsed(filter: v1::ImageFilter) -> Result<ImageFilter, UserError> {
     let states = filter.states.iter().map(|state| convert::image_state_from(*state));
     let states: Vec<_> = states.collect::<Result<_, _>>().map_err(below_filter)?;
     let ranges: Vec<_> = filter.ranges.iter().map(|range| (range.first, range.last)).collect();

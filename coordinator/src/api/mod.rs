@@ -9,6 +9,8 @@ mod draft;
 mod failures;
 mod farm;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzed;
 mod image;
 mod image_commands;
 mod image_map;

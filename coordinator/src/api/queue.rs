@@ -143,7 +143,10 @@ fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }
 
-fn history_query(request: &v1::FarmHistoryRequest, now: i64) -> Result<HistoryQuery, UserError> {
+pub(super) fn history_query(
+    request: &v1::FarmHistoryRequest,
+    now: i64,
+) -> Result<HistoryQuery, UserError> {
     let time = |field: &str, time: Option<&prost_types::Timestamp>| match time {
         Some(time) if !(0..=LAST_SECOND).contains(&time.seconds) => {
             let message = format!(
@@ -204,7 +207,10 @@ fn minute(seconds: i64) -> i64 {
     seconds.div_euclid(MINUTE) * MINUTE
 }
 
-fn usage_query(request: v1::ListUsageRequest, now_ms: i64) -> Result<UsageQuery, UserError> {
+pub(super) fn usage_query(
+    request: v1::ListUsageRequest,
+    now_ms: i64,
+) -> Result<UsageQuery, UserError> {
     limit("tenant", &request.tenant, MAX_TENANT)?;
     let day = |field: &str, text: String, default_ms: i64| match text.as_str() {
         "" => Ok(day_of(default_ms)),

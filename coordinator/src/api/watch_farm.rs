@@ -57,7 +57,7 @@ impl Farm {
 
 /// A watcher's position: in the listing of the present state, or in the changes after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Cursor {
+pub(super) struct Cursor {
     era: String,
     position: ChangePosition,
     /// The present state was sent down to the job with this `seq`; `None`: all of it was sent.

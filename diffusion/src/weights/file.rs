@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use darkroom_core::shown::shown;
 use half::{bf16, f16};
 use memmap2::MmapMut;
 use safetensors::Dtype;
@@ -51,7 +52,10 @@ impl Piece {
 impl File {
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::read(path, source);
-        let corrupt = |message: String| LoadError::Corrupt { path: path.to_owned(), message };
+        let corrupt = |message: String| LoadError::Corrupt {
+            path: path.to_owned(),
+            message: shown(&message).into_owned(),
+        };
         let irregular = || corrupt("it is not a regular file".to_owned());
         // Checked before it is opened, because opening a device can have side effects.
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -167,7 +171,8 @@ pub fn scan(path: &Path, on_bytes: &mut dyn FnMut(&[u8])) -> Result<(), LoadErro
             let bytes = file.read(first, end.min(first + super::PIECE), &mut piece)?;
             on_bytes(bytes);
             if !all_finite(info.dtype, bytes) {
-                return Err(LoadError::NonFinite { path: path.to_owned(), tensor: name });
+                let tensor = shown(&name).into_owned();
+                return Err(LoadError::NonFinite { path: path.to_owned(), tensor });
             }
         }
     }

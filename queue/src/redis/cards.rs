@@ -76,7 +76,7 @@ fn orders((drain, aside): (i64, i64)) -> Orders {
     Orders { drain: drain == 1, aside: aside == 1 }
 }
 
-fn card(age_ms: u64, id: &[u8], text: &[u8]) -> Option<WorkerCard> {
+pub(super) fn card(age_ms: u64, id: &[u8], text: &[u8]) -> Option<WorkerCard> {
     let seen_seconds_ago = Duration::from_millis(age_ms).as_secs_f64();
     match serde_json::from_slice::<WorkerCard>(text) {
         Ok(card) if card.id.0.as_bytes() != id => {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use darkroom_core::{
     digest::Digest,
     id::{ImageId, JobId, WorkerId},
+    shown::shown,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -36,7 +37,7 @@ pub(super) enum Unreadable {
     Fields,
     #[error("its key cannot be read")]
     Key,
-    #[error("its body cannot be read: {0}")]
+    #[error("its body cannot be read: {}", shown(&.0.to_string()))]
     Body(serde_json::Error),
 }
 
