@@ -102,7 +102,7 @@ impl Recipe {
         };
         let digest = |keyword: &str, text: &str| {
             text.parse::<Digest>().map_err(|error| {
-                UserError::invalid(keyword, format!("{keyword}: {}", error.message))
+                UserError::invalid(keyword, format!("{keyword}: {}", short(&error.message)))
             })
         };
         let input = |keyword: &str| optional(keyword).map(|text| digest(keyword, text)).transpose();
@@ -116,7 +116,14 @@ impl Recipe {
             image: input(IMAGE)?,
             mask: input(MASK)?,
             seed: seed.parse().map_err(|_| {
-                UserError::invalid(SEED, format!("{SEED} is {seed:?}; accepted: 0 to {}", u64::MAX))
+                UserError::invalid(
+                    SEED,
+                    format!(
+                        "{SEED} is {}; accepted: 0 to {}",
+                        short(&format!("{seed:?}")),
+                        u64::MAX
+                    ),
+                )
             })?,
             cascade: text(CASCADE)?.to_owned(),
             cascade_digest: digest(CASCADE_DIGEST, text(CASCADE_DIGEST)?)?,
@@ -124,7 +131,7 @@ impl Recipe {
                 let reason = error.to_string();
                 UserError::invalid(
                     SETTINGS,
-                    format!("{SETTINGS} cannot be read: {}", shown(&reason)),
+                    format!("{SETTINGS} cannot be read: {}", short(&shown(&reason))),
                 )
             })?,
         })
@@ -148,6 +155,15 @@ impl Recipe {
             line += &format!(", {}: {}", stage.stage, sampling(&stage.sampling));
         }
         line
+    }
+}
+
+/// The beginning of what a file says: a small one can have a megabyte of text, compressed.
+fn short(text: &str) -> String {
+    const LONGEST: usize = 300;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -291,6 +307,24 @@ mod tests {
             .iter()
             .map(|(name, text)| (name.as_str(), if name == IMAGE { "cat.png" } else { text }));
         assert_eq!(Recipe::from_pairs(broken).expect_err("broken").field.as_deref(), Some(IMAGE));
+    }
+
+    #[test]
+    fn an_error_about_a_text_without_end_is_short() {
+        let recipe = recipe();
+        for keyword in [SEED, SETTINGS, CASCADE_DIGEST] {
+            let long = ["x", "\u{1b}", "\"", "{\"x"].map(|text| text.repeat(1 << 18));
+            for text in long {
+                let mut pairs = recipe.to_pairs();
+                pairs.iter_mut().filter(|(name, _)| name == keyword).for_each(|(_, old)| {
+                    old.clone_from(&text);
+                });
+                let pairs = pairs.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+                let error = Recipe::from_pairs(pairs).unwrap_err();
+                assert!(error.message.len() < 1000, "{keyword}: {} bytes", error.message.len());
+                assert!(!error.message.contains(char::is_control), "{keyword}");
+            }
+        }
     }
 
     #[test]

@@ -26,12 +26,13 @@ impl Verdict {
         let sentence = sentence.to_string();
         assert!(!sentence.trim().is_empty(), "a refusal says nothing");
         let control = sentence.chars().find(|character| character.is_control());
-        assert!(control.is_none(), "a refusal has {control:?}: {sentence:?}");
+        let begin = &sentence[..sentence.floor_char_boundary(500)];
+        assert!(control.is_none(), "a refusal has {control:?}: {begin:?}");
         // An escaped character has up to ten.
         let most = 10 * input.len() + 4000;
         assert!(
             sentence.len() <= most,
-            "a refusal of {} bytes has {} bytes: {sentence}",
+            "a refusal of {} bytes has {} bytes: {begin}",
             input.len(),
             sentence.len()
         );

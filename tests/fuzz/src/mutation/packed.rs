@@ -21,11 +21,11 @@ pub(super) fn change(rng: &mut Rng, material: &Material<'_>, input: &[u8]) -> Op
     let changed = if file.starts_with(b"\x1f\x8b") && !once_in(rng, 4) {
         let mut plain = Vec::new();
         flate2::read::MultiGzDecoder::new(file).take(MOST).read_to_end(&mut plain).ok()?;
-        gzip(&plain_file(rng, &inside, plain)?)?
+        gzip(&packed_file(rng, &inside, plain)?)?
     } else if file.starts_with(b"\x28\xb5\x2f\xfd") && !once_in(rng, 4) {
         let mut plain = Vec::new();
         zstd::Decoder::new(file).ok()?.take(MOST).read_to_end(&mut plain).ok()?;
-        zstd::encode_all(&plain_file(rng, &inside, plain)?[..], 1).ok()?
+        zstd::encode_all(&packed_file(rng, &inside, plain)?[..], 1).ok()?
     } else {
         let changed = plain_file(rng, &inside, file.to_vec())?;
         match rng.gen_u8() % 24 {
@@ -35,6 +35,13 @@ pub(super) fn change(rng: &mut Rng, material: &Material<'_>, input: &[u8]) -> Op
         }
     };
     Some([&[*options], &changed[..]].concat())
+}
+
+/// A change of what is compressed; sometimes it becomes much, which is small once compressed.
+fn packed_file(rng: &mut Rng, material: &Material<'_>, file: Vec<u8>) -> Option<Vec<u8>> {
+    let changed = plain_file(rng, material, file)?;
+    let times = if once_in(rng, 10) { (1 << 20) / changed.len().max(1) } else { 1 };
+    Some(changed.repeat(times))
 }
 
 fn plain_file(rng: &mut Rng, material: &Material<'_>, mut file: Vec<u8>) -> Option<Vec<u8>> {

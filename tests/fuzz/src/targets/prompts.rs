@@ -56,6 +56,7 @@ fn read(file: impl Read, name: &str, options: &Options) -> Result<(Vec<Prompt>, 
     let mut prompts = Vec::new();
     for prompt in &mut reader {
         prompts.push(prompt.map_err(told)?);
+        assert!(prompts.len() as u64 <= options.limits.prompts, "more prompts than the limit");
     }
     assert!(reader.next().is_none(), "it goes on after its end");
     let notes = reader.notes();
