@@ -35,10 +35,11 @@ pub fn fields_of_result(result: &TaskResult) -> Option<Vec<Vec<u8>>> {
     Some(vec![b"k".to_vec(), key, b"r".to_vec(), wire::seal_result(result).ok()?])
 }
 
-/// Reads a worker's card; `None` for one that is skipped.
+/// Reads a worker's card, as the card of the worker that it names; `None` for one that is skipped.
 #[must_use]
-pub fn card(age_ms: u64, text: &str) -> Option<WorkerCard> {
-    cards::card(age_ms, text)
+pub fn card(age_ms: u64, text: &[u8]) -> Option<WorkerCard> {
+    let named = serde_json::from_slice::<WorkerCard>(text).ok()?;
+    cards::card(age_ms, named.id.0.as_bytes(), text)
 }
 
 fn entry(fields: Vec<Vec<u8>>) -> Entry {

@@ -438,6 +438,8 @@ fn queue() -> io::Result<()> {
             suspect: name == "encode",
             body,
             traceparent: Some("00-1-2-01".to_owned()),
+            warrant: Some(Mac::from([1; 32])),
+            seal: Some(Mac::from([2; 32])),
         };
         put("entries", name, entry(fuzzed::fields_of_task(&task))?)?;
     }
@@ -455,6 +457,12 @@ fn queue() -> io::Result<()> {
             seconds: 0.5,
             batch: 1,
             outcome,
+            warrant: Some(Mac::from([1; 32])),
+            signature: Some(Signature {
+                key: "k".to_owned(),
+                expires: 1_800_000_000,
+                mac: Mac::from([3; 32]),
+            }),
         };
         put("entries", name, entry(fuzzed::fields_of_result(&result))?)?;
     }
