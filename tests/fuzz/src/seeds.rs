@@ -27,6 +27,7 @@ use darkroom_core::{
 use darkroom_proto::{json, status::to_status, v1};
 use darkroom_queue::{
     redis::fuzzed,
+    signing::{Mac, Signature},
     task::{
         EncodeBody, Outcome, PoolId, RenderBody, ServedPool, Subject, Task, TaskBody, TaskKey,
         TaskResult, WorkerCard,
