@@ -36,6 +36,7 @@ pub mod retry;
 pub mod sampling;
 pub mod settings;
 pub mod shape;
+pub mod sharing;
 pub mod shown;
 pub mod start;
 pub mod tenant;

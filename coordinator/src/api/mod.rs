@@ -1,6 +1,7 @@
 //! The farm's calls: each checks its message, asks the store, and converts the answer. They arrive
 //! by any protocol; nothing here knows which.
 
+mod access;
 mod convert;
 mod custom_ids;
 mod draft;
@@ -19,6 +20,7 @@ mod queue;
 mod sheets;
 mod stage_names;
 mod submit;
+mod tokens;
 mod upload;
 mod validate;
 mod watch;
@@ -49,6 +51,7 @@ impl Handle {
             front: Arc::clone(&self.front),
             outcomes: self.store.clone(),
             stage_names: Arc::default(),
+            tokens: Arc::default(),
         })
     }
 }
@@ -250,10 +253,10 @@ impl Calls for Farm {
 
     async fn list_cascades(
         &self,
-        caller: &Caller,
+        _caller: &Caller,
         request: v1::ListCascadesRequest,
     ) -> Answer<v1::ListCascadesResponse> {
-        Ok(self.cascades(caller, request))
+        Ok(self.cascades(request))
     }
 
     async fn watch_farm(

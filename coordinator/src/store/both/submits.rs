@@ -7,6 +7,7 @@ use darkroom_core::{
     digest::Digest,
     guard::{Guard, stands},
     id::JobId,
+    sharing::Sharing,
 };
 use sqlx::query::QueryScalar;
 
@@ -151,7 +152,7 @@ impl Record {
     }
 }
 
-/// Binds the columns of a job as the first 15 parameters.
+/// Binds the columns of a job as the first 16 parameters.
 pub(in super::super) fn bind_job<'q>(
     insert: QueryScalar<'q, Database, i64, Arguments>,
     job: &'q NewJob,
@@ -171,7 +172,8 @@ pub(in super::super) fn bind_job<'q>(
         .bind(job.limits.max_workers.map(column))
         .bind(job.limits.max_failed.map(column))
         .bind(job.no_reuse)
-        .bind(labels_json(&job.labels)?))
+        .bind(labels_json(&job.labels)?)
+        .bind(job.sharing == Sharing::Sealed))
 }
 
 /// Makes a job that takes prompts; its `seq`.
