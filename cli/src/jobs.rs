@@ -410,13 +410,14 @@ pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
         return output::json(&json::GetFarmResponse::from(&farm));
     }
     let cascades: Vec<_> = farm.cascades.iter().map(|cascade| shown(&cascade.name)).collect();
-    output::line(&format!(
-        "{}  version {}  leases of {} s  {}",
-        shown(&farm.farm_id),
-        shown(&farm.version),
-        farm.lease_seconds,
-        cascades.join(", ")
-    ))?;
+    let version = format!("version {}", shown(&farm.version));
+    let mut facts = vec![version, cascades.join(", ")];
+    // Only operators and members are told how to join.
+    if !farm.farm_id.is_empty() {
+        facts.insert(0, shown(&farm.farm_id).into_owned());
+        facts.insert(2, format!("leases of {} s", farm.lease_seconds));
+    }
+    output::line(&facts.join("  "))?;
     if farm.jobs_overlooked > 0 {
         output::line(&format!(
             "jobs that a sweep ended because they were still open after all their images had \

@@ -1,9 +1,11 @@
 //! Previews of stages' outputs, made on request: a tensor becomes a PNG, and a large picture a
 //! thumbnail.
 //!
-//! A preview is kept in object storage under `previews/1/{sha256 of its source}/{edge}/`, and made
-//! again if it is missing. If many calls ask for the same preview at once, a process makes it once.
-//! If a source is gone, the call fails, and the image is not affected.
+//! A preview is kept in object storage under `previews/2/{digest of its source's key}/{edge}/`, and
+//! made again if it is missing. The key names the task, so what sealed jobs of two tenants made has
+//! two previews, even if it is equal: a preview that is there at once tells nothing. If many calls
+//! ask for the same preview at once, a process makes it once. If a source is gone, the call fails,
+//! and the image is not affected.
 //!
 //! Memory is bounded by the limit for decoding pictures, and work by permits for half of the cores.
 
@@ -101,6 +103,11 @@ impl Default for Previews {
     }
 }
 
+/// Identity of a source. Its key names its task and its content.
+pub(crate) fn identity(source: &ArtifactRef) -> Digest {
+    Digest::of(source.key.as_bytes())
+}
+
 impl Previews {
     /// The bytes of a source's preview, and its artifact. `edge` 0: not scaled; a PNG source is
     /// then its own preview.
@@ -160,15 +167,15 @@ impl Previews {
                 made => made.map(Arc::new),
             }
         };
-        let made = self.tiles.try_get_with((source.sha256, edge), making).await;
+        let made = self.tiles.try_get_with((identity(source), edge), making).await;
         made.map_err(|error| told(&error))
     }
 
     /// About how many bytes must be read to make a tile.
     pub(crate) fn cost(&self, source: &ArtifactRef, edge: u32) -> u64 {
-        if self.tiles.contains_key(&(source.sha256, edge)) {
+        if self.tiles.contains_key(&(identity(source), edge)) {
             0
-        } else if self.known.contains_key(&(source.sha256, edge_for(edge))) {
+        } else if self.known.contains_key(&(identity(source), edge_for(edge))) {
             source.size.min(PREVIEW)
         } else {
             source.size
@@ -181,7 +188,7 @@ impl Previews {
         source: &ArtifactRef,
         edge: u32,
     ) -> Result<ArtifactRef, Fault> {
-        self.known.invalidate(&(source.sha256, edge)).await;
+        self.known.invalidate(&(identity(source), edge)).await;
         self.find(storage, source, edge).await
     }
 
@@ -196,7 +203,7 @@ impl Previews {
             return Ok(source.clone());
         }
         let making = async {
-            let prefix = format!("previews/1/{}/{edge}/", source.sha256);
+            let prefix = format!("previews/2/{}/{edge}/", identity(source));
             let found = storage.artifacts.find_content(&prefix, EXTENSION).await?;
             if let Some((preview, _)) = found {
                 return Ok(preview);
@@ -212,7 +219,7 @@ impl Previews {
             let png = encoding.await.map_err(Error::other)?.map_err(Error::other)?;
             Ok(storage.artifacts.put_content(&prefix, EXTENSION, png.into()).await?)
         };
-        let made = self.known.try_get_with((source.sha256, edge), making).await;
+        let made = self.known.try_get_with((identity(source), edge), making).await;
         made.map_err(|error: Arc<Error>| told(&error))
     }
 

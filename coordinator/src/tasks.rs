@@ -178,9 +178,15 @@ fn render_body(cascade: &Cascade, (subject, work): (Subject, &RenderWork)) -> Op
         output: if last { work.settings.output } else { Output::default() },
     };
     let task = task_digest(&cascade.stage_digest(position), &body);
+    let task = work.seal.as_deref().map_or(task, |tenant| sealed_digest(&task, tenant));
     let digest = if work.no_reuse { own_digest(&task, subject)? } else { task };
     body.prefix = format!("tasks/{digest}/");
     Some(body)
+}
+
+/// Identity of a task whose output only this tenant's images use.
+fn sealed_digest(task: &Digest, tenant: &str) -> Digest {
+    FieldHasher::new("sealed-task/1").field(tenant.as_bytes()).field(&task.0).finish()
 }
 
 /// Identity of a task whose output only its own image uses: no other image stores anything under
@@ -256,6 +262,16 @@ mod tests {
             task_digest(&Digest::of(b"stage"), &body).to_string(),
             "5db5d089b92c64c5b356f7a9f76fce12c0f7cfef2f67e85802052b191b39d406"
         );
+    }
+
+    #[test]
+    fn a_sealed_task_is_its_tenants_alone() {
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let sealed = [(one, "a"), (one, "b"), (other, "a")]
+            .map(|(task, tenant)| sealed_digest(&task, tenant));
+        let distinct: std::collections::BTreeSet<_> = sealed.iter().chain([&one, &other]).collect();
+        assert_eq!(distinct.len(), 5, "{sealed:?}");
+        assert_eq!(sealed_digest(&one, "a"), sealed[0]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub mod sampling;
 pub mod scope;
 pub mod settings;
 pub mod shape;
+pub mod sharing;
 pub mod shown;
 pub mod start;
 pub mod tenant;

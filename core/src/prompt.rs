@@ -159,9 +159,33 @@ pub fn text_digest(encoder: &Digest, prepared: &str) -> Digest {
     FieldHasher::new("text/1").field(&encoder.0).field(prepared.as_bytes()).finish()
 }
 
+/// As [`text_digest`], for the texts of one tenant: no other tenant's texts have the same digest.
+#[must_use]
+pub fn sealed_text_digest(tenant: &str, encoder: &Digest, prepared: &str) -> Digest {
+    let text = text_digest(encoder, prepared);
+    FieldHasher::new("sealed-text/1").field(tenant.as_bytes()).field(&text.0).finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sealed_text_is_its_tenants_alone() {
+        let (encoder, other) = (Digest::of(b"encoder"), Digest::of(b"other"));
+        let digests = [
+            text_digest(&encoder, "a cat"),
+            sealed_text_digest("a", &encoder, "a cat"),
+            sealed_text_digest("b", &encoder, "a cat"),
+            sealed_text_digest("a", &other, "a cat"),
+            sealed_text_digest("a", &encoder, "a dog"),
+        ];
+        let distinct: std::collections::BTreeSet<_> = digests.iter().collect();
+        assert_eq!(distinct.len(), digests.len());
+        assert_eq!(digests[1], sealed_text_digest("a", &encoder, "a cat"));
+        let pinned = "5dcab454a31a13ab03d8a2f36341aaf7618b48c7c006c34813dac35e5c7f2322";
+        assert_eq!(digests[0].to_string(), pinned, "embeddings are stored under it");
+    }
 
     #[test]
     fn blank_long_and_control_texts_are_refused_by_field() {

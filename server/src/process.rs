@@ -12,7 +12,7 @@ use darkroom_artifacts::{ArtifactStore, CascadeBundle, cascade_store, open};
 use darkroom_coordinator::{
     Coordinator, Error, Handle, Options, server_options,
     store::{
-        Store,
+        self, Store,
         postgres::{self, PostgresStore},
         roles::{Agreed, Maintenance},
         sqlite::SqliteStore,
@@ -22,6 +22,7 @@ use darkroom_core::{
     cascade::Cascade,
     error::{Code, UserError},
     retry::LARGEST_DEATH_LIMIT,
+    sharing::Sharing,
 };
 use darkroom_farm_api::{grpc, members};
 use darkroom_queue::{
@@ -124,9 +125,19 @@ pub(crate) struct CoordinatorArgs {
     /// A tenant's weight in the fair share, NAME=WEIGHT; may be repeated. Default: 1
     #[arg(long = "tenant-weight", value_name = "NAME=WEIGHT", value_parser = tenant_weight)]
     tenant_weights: Vec<(String, f64)>,
+    /// Whether embeddings and outputs of one tenant are used for another: shared, or sealed, which
+    /// also hides that somebody has used a text before. It holds for the whole farm, and for jobs
+    /// that are submitted from now on. Default: as decided before; until then, a farm is shared
+    /// while it has one tenant, and the first submit of a second one seals it
+    #[arg(long, env = "DARKROOM_SHARING", value_name = "shared|sealed", value_parser = sharing)]
+    sharing: Option<Sharing>,
     /// Write the log as JSON lines
     #[arg(long)]
     pub(crate) log_json: bool,
+}
+
+fn sharing(text: &str) -> Result<Sharing, String> {
+    text.parse().map_err(|error: UserError| error.message)
 }
 
 fn tenant_weight(text: &str) -> Result<(String, f64), String> {
@@ -168,6 +179,7 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
     queue.claim_farm(&identity).await.map_err(|error| error.to_user())?;
     let queue = Arc::new(queue);
     agree_on_lease(&mut options, &args, store.as_ref(), &queue).await?;
+    decide_on_sharing(args.sharing, store.as_ref()).await.map_err(not_started)?;
     warn_of(&queue).await;
     for bundle in &bundles {
         cascade_store::publish(&artifacts, bundle).await?;
@@ -180,7 +192,8 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
     let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
-    let mut serve = server_options(&["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Members"]);
+    let mut serve =
+        server_options(&["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Members"]);
     serve.connections = args.max_connections;
     let closing = CancellationToken::new();
     let (address, tls) = (listener.address(), listener.speaks_tls());
@@ -265,6 +278,21 @@ async fn agree_on_lease(
     }
     options.lease = lease;
     options.worker_ttl = options.worker_ttl.max(lease);
+    Ok(())
+}
+
+/// Records how tenants share, if the operator says it. Jobs that were submitted before keep what
+/// they have.
+async fn decide_on_sharing(
+    wished: Option<Sharing>,
+    store: &dyn Agreed,
+) -> Result<(), store::Error> {
+    let Some(sharing) = wished else { return Ok(()) };
+    let before = store.sharing().await?;
+    if before != Some(sharing) {
+        store.set_sharing(sharing).await?;
+        tracing::info!(%sharing, "jobs submitted from now on share this way");
+    }
     Ok(())
 }
 

@@ -30,6 +30,10 @@ fn what_is_missing_or_unknown_is_named() {
     let unknown = run(&["--no-such-flag"]);
     assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
     assert!(text(&unknown.stderr).contains("--no-such-flag"), "{}", text(&unknown.stderr));
+    let sharing = run(&["--sharing", "open"]);
+    assert_eq!(sharing.status.code(), Some(2), "{sharing:?}");
+    let told = text(&sharing.stderr);
+    assert!(told.contains("sharing is \"open\"; accepted: shared, sealed"), "{told}");
     let missing = run(&[]);
     assert_eq!(missing.status.code(), Some(2), "{missing:?}");
     assert!(text(&missing.stderr).contains("--cascade"), "{}", text(&missing.stderr));

@@ -7,6 +7,7 @@ use darkroom_core::{
     error::UserError,
     key::{KeyId, check_label},
     scope::Scope,
+    sharing::Sharing,
     tenant,
 };
 use darkroom_farm_api::{AdminCalls, Answer, Caller};
@@ -17,7 +18,7 @@ use crate::{
     first_key::fresh_key,
     store::{
         keys::{
-            AuditQuery, AuditRecord, Expiry, KeyQuery, KeyRecord, NewKey, Proof, Rotation, Sharing,
+            AuditQuery, AuditRecord, Expiry, KeyQuery, KeyRecord, NewKey, Proof, Rotation,
             TenantRecord,
         },
         limits::timestamp,

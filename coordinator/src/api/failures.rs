@@ -3,16 +3,17 @@
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
 
-use super::{Farm, job_id};
+use super::Farm;
 use crate::{error::Error, store::records::FailureCount};
 
 impl Farm {
     pub(super) async fn failures(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::SummarizeFailuresRequest,
     ) -> Result<v1::SummarizeFailuresResponse, Error> {
-        let failures = self.front.failures(job_id("job_id", &request.job_id)?).await?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
+        let failures = self.front.failures(id).await?;
         Ok(v1::SummarizeFailuresResponse {
             failures: failures.counts.into_iter().map(summary).collect(),
             more_codes: failures.more,

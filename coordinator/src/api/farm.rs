@@ -7,8 +7,9 @@ use darkroom_core::{
     id::JobId,
 };
 use darkroom_farm_api::Answer;
+use tokio::sync::OnceCell;
 
-use super::stage_names::StageNames;
+use super::{stage_names::StageNames, tokens::Tokens};
 use crate::{
     error::Error,
     shared::Shared,
@@ -25,9 +26,20 @@ pub(crate) struct Farm {
     /// work.
     pub(super) outcomes: Arc<dyn Outcomes>,
     pub(super) stage_names: Arc<StageNames>,
+    /// Made when the first listing needs them.
+    pub(super) tokens: Arc<OnceCell<Tokens>>,
 }
 
 impl Farm {
+    /// The tokens of listings. Every coordinator of a farm seals and opens the same ones.
+    pub(super) async fn tokens(&self) -> Result<&Tokens, Error> {
+        let make = || async {
+            let secret = self.front.token_secret(Tokens::fresh_secret()).await?;
+            Ok(Tokens::new(secret))
+        };
+        self.tokens.get_or_try_init(make).await
+    }
+
     /// Runs a unary call within the server's time limit, and logs internal errors.
     pub(super) async fn unary<T>(
         &self,

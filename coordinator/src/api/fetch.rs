@@ -18,7 +18,7 @@ use darkroom_core::{
 use darkroom_farm_api::{Answer, Caller, Outgoing};
 use darkroom_proto::v1;
 
-use super::{Farm, failure, job_id, refused};
+use super::{Farm, failure, refused};
 use crate::{
     error::Error,
     previews::{Fault, is_tensor},
@@ -52,12 +52,12 @@ struct Shown {
 impl Farm {
     pub(super) async fn fetch(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::FetchImageRequest,
     ) -> Result<Outgoing<v1::FetchImageChunk>, Error> {
         let v1::FetchImageRequest { job_id, index, offset, stage, max_edge } = &request;
         let asked = Asked { job: job_id, index: *index, stage, max_edge: *max_edge };
-        let shown = self.shown(&asked).await?;
+        let shown = self.shown(caller, &asked).await?;
         let (artifact, picture) = if shown.is_picture {
             let offset = *offset;
             if offset > shown.artifact.size {
@@ -90,13 +90,13 @@ impl Farm {
 
     pub(super) async fn sign(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::SignImageRequest,
     ) -> Result<v1::SignImageResponse, Error> {
         let life = link_life(request.link_seconds)?;
         let v1::SignImageRequest { job_id, index, stage, max_edge, .. } = &request;
         let asked = Asked { job: job_id, index: *index, stage, max_edge: *max_edge };
-        let shown = self.shown(&asked).await?;
+        let shown = self.shown(caller, &asked).await?;
         // If storage has no links, no preview is made for nothing.
         let link = self.shared.artifacts.signed_url(&shown.artifact, life).await?;
         let (artifact, link) = match link {
@@ -135,10 +135,10 @@ impl Farm {
     }
 
     /// The final picture of a done image, or the output of a stage that the image has passed.
-    async fn shown(&self, asked: &Asked<'_>) -> Result<Shown, Error> {
+    async fn shown(&self, caller: &Caller, asked: &Asked<'_>) -> Result<Shown, Error> {
         let Asked { index, max_edge, .. } = *asked;
         check_edge(max_edge).map_err(refused)?;
-        let id = job_id("job_id", asked.job)?;
+        let id = self.job_of(caller, "job_id", asked.job).await?;
         if asked.stage.is_empty() {
             let image = self.front.image(id, index).await?;
             let state = image.progress.state;
@@ -176,10 +176,10 @@ impl Farm {
 
     pub(super) async fn manifest(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::FetchManifestRequest,
     ) -> Result<Outgoing<v1::FetchManifestChunk>, Error> {
-        let id = job_id("job_id", &request.job_id)?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
         let job = self.front.job(id).await?;
         let Manifest::Written { key, sha256 } = job.manifest else {
             return Err(refused(UserError::new(

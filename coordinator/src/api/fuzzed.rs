@@ -7,7 +7,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    image_commands, inputs::Inputs, jobs::new_deadline, listing, queue, validate::Draft, watch_farm,
+    image_commands,
+    inputs::Inputs,
+    jobs::new_deadline,
+    listing,
+    queue::{self, UsageTokens},
+    tokens::Tokens,
+    validate::Draft,
+    watch_farm,
 };
 use crate::{
     store::records::{ImageOrder, ImageQuery, JobPosition},
@@ -33,7 +40,8 @@ pub fn submit(cascade: &Cascade, request: v1::SubmitJobRequest) -> Result<u64, U
 /// # Errors
 /// The refusal that the client gets.
 pub fn list_jobs(request: &v1::ListJobsRequest) -> Result<Vec<String>, UserError> {
-    let (query, tokens) = listing::jobs(request)?;
+    let sealing = Tokens::new([7; 32]);
+    let (query, tokens) = listing::jobs(request, None, &sealing)?;
     let others = [JobPosition::After(i64::MAX), JobPosition::Within(0, u64::MAX)];
     Ok(query.from.into_iter().chain(others).map(|position| tokens.token(position)).collect())
 }
@@ -53,7 +61,9 @@ pub fn list_images(request: &v1::ListImagesRequest) -> Result<Option<String>, Us
 /// # Errors
 /// The refusal that the client gets.
 pub fn list_usage(request: v1::ListUsageRequest) -> Result<(), UserError> {
-    queue::usage_query(request, 1_800_000_000_000).map(drop)
+    let sealing = Tokens::new([7; 32]);
+    let tokens = UsageTokens::of(&request, None, &sealing);
+    queue::usage_query(request, None, &tokens, 1_800_000_000_000).map(drop)
 }
 
 /// Checks a request for the history of the farm.

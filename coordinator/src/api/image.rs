@@ -4,7 +4,7 @@ use darkroom_core::id::StageName;
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
 
-use super::{Farm, convert, job_id};
+use super::{Farm, convert};
 use crate::{
     error::Error,
     store::{
@@ -16,10 +16,10 @@ use crate::{
 impl Farm {
     pub(super) async fn image(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::GetImageRequest,
     ) -> Result<v1::GetImageResponse, Error> {
-        let (id, index) = (job_id("job_id", &request.job_id)?, request.index);
+        let (id, index) = (self.job_of(caller, "job_id", &request.job_id).await?, request.index);
         let stages = self.stage_names.of(self.front.as_ref(), id).await?;
         let (image, attempts) =
             tokio::try_join!(self.front.image(id, index), self.front.attempts(id, index))?;

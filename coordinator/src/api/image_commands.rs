@@ -12,7 +12,7 @@ use darkroom_proto::v1;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Farm, convert, job_id, jobs::new_deadline, listing::bad_token, refused};
+use super::{Farm, convert, jobs::new_deadline, listing::bad_token, refused};
 use crate::{
     error::Error,
     store::{
@@ -61,10 +61,10 @@ struct Checked {
 impl Farm {
     pub(super) async fn cancel_images(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::CancelImagesRequest,
     ) -> Result<v1::CancelImagesResponse, Error> {
-        let id = job_id("job_id", &request.job_id)?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
         let job = self.front.job(id).await?;
         let filter = meant(ImageCommand::Cancel, request.filter, &job).map_err(refused)?;
         let counted = self.count(id, ImageCommand::Cancel, &filter).await?;
@@ -80,10 +80,10 @@ impl Farm {
 
     pub(super) async fn retry_images(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::RetryImagesRequest,
     ) -> Result<v1::RetryImagesResponse, Error> {
-        let id = job_id("job_id", &request.job_id)?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
         let deadline = new_deadline(request.deadline, request.no_deadline).map_err(refused)?;
         let job = self.front.job(id).await?;
         if request.lost {

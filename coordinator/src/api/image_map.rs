@@ -4,7 +4,7 @@ use darkroom_core::{error::UserError, id::JobId};
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
 
-use super::{Farm, convert, job_id, refused};
+use super::{Farm, convert, refused};
 use crate::{
     error::Error,
     store::image_map::{MAP_PART, MapRun, Runs},
@@ -22,10 +22,10 @@ const STATES: u32 = 8;
 impl Farm {
     pub(super) async fn image_map(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::GetImageMapRequest,
     ) -> Result<v1::GetImageMapResponse, Error> {
-        let id = job_id("job_id", &request.job_id)?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
         let (first, since) = (request.first_index, request.since_version);
         if since > 0 {
             let changes = self.front.map_changes(id, since, MAX_CHANGES).await?;

@@ -15,7 +15,7 @@ use darkroom_core::{
 };
 use darkroom_proto::v1;
 
-use super::Farm;
+use super::{Farm, access::Reach};
 use crate::{
     error::Error,
     store::records::{Input, Remark},
@@ -45,20 +45,34 @@ pub(super) struct Brought {
     pub(super) remarks: Vec<Remark>,
 }
 
-/// The pictures named in a chunk of prompts that the farm has.
+/// The pictures named in a chunk of prompts that their job may use.
 #[derive(Debug, Default)]
 pub(super) struct Inputs(BTreeMap<Digest, Input>);
 
 impl Farm {
-    /// Asks the record only if a prompt names a picture.
-    pub(super) async fn inputs_of(&self, prompts: &[v1::Prompt]) -> Result<Inputs, Error> {
+    /// The pictures that the prompts of a job name, of those that its tenant has uploaded. An
+    /// operator may use those of every tenant. Asks the record only if a prompt names a picture.
+    pub(super) async fn inputs_of(
+        &self,
+        reach: Reach<'_>,
+        tenant: &str,
+        prompts: &[v1::Prompt],
+    ) -> Result<Inputs, Error> {
         let named = prompts.iter().flat_map(|prompt| [&prompt.image, &prompt.mask]);
         let named: BTreeSet<Digest> = named.filter_map(|name| name.parse().ok()).collect();
         if named.is_empty() {
             return Ok(Inputs::default());
         }
-        let known = self.front.inputs(&named.into_iter().collect::<Vec<_>>()).await?;
-        Ok(Inputs(known.into_iter().map(|input| (input.sha256, input)).collect()))
+        let mut known = Inputs::default();
+        for owner in [Some(tenant), reach.tenant()] {
+            let missing = |digest: &&Digest| !known.0.contains_key(*digest);
+            let wanted: Vec<Digest> = named.iter().filter(missing).copied().collect();
+            if !wanted.is_empty() {
+                let found = self.front.inputs(owner, &wanted).await?;
+                known.0.extend(found.into_iter().map(|input| (input.sha256, input)));
+            }
+        }
+        Ok(known)
     }
 }
 

@@ -9,7 +9,9 @@ use darkroom_queue::Leased;
 use prost::Message;
 use tokio::time::timeout;
 
-use super::{Farm, convert, job_id, listing, progress, refused, validate::deadline_ms};
+use super::{
+    Farm, access::tenant_filter, convert, listing, progress, refused, validate::deadline_ms,
+};
 use crate::{
     error::Error,
     forecasts,
@@ -75,19 +77,22 @@ impl Farm {
 
     pub(super) async fn get(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::GetJobRequest,
     ) -> Result<v1::Job, Error> {
-        let (job, around) = self.front.view(job_id("id", &request.id)?, NOTES).await?;
+        let id = self.job_of(caller, "id", &request.id).await?;
+        let (job, around) = self.front.view(id, NOTES).await?;
         self.view_with(job, around).await
     }
 
     pub(super) async fn list(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::ListJobsRequest,
     ) -> Result<v1::ListJobsResponse, Error> {
-        let (query, tokens) = listing::jobs(&request).map_err(refused)?;
+        let tenant = tenant_filter(caller, "tenant", &request.tenant).map_err(refused)?;
+        let tokens = self.tokens().await?;
+        let (query, tokens) = listing::jobs(&request, tenant, tokens).map_err(refused)?;
         let page = self.front.jobs(&query).await?;
         let mut jobs = Vec::with_capacity(page.jobs.len());
         let (mut bytes, mut next) = (0, page.next);
@@ -109,10 +114,10 @@ impl Farm {
 
     pub(super) async fn images(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::ListImagesRequest,
     ) -> Result<v1::ListImagesResponse, Error> {
-        let id = job_id("job_id", &request.job_id)?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
         let query = listing::images(id, &request).map_err(refused)?;
         let stages = self.stage_names.of(self.front.as_ref(), id).await?;
         let page = self.front.images(&query).await?;
@@ -140,10 +145,10 @@ impl Farm {
 
     pub(super) async fn cancel(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::CancelJobRequest,
     ) -> Result<v1::Job, Error> {
-        let id = job_id("id", &request.id)?;
+        let id = self.job_of(caller, "id", &request.id).await?;
         // Also listed before the cancel, because the rows change right after it.
         let mut tasks = self.front.dispatched_of_job(id).await?;
         let job = self.front.cancel(id).await?;
@@ -165,10 +170,10 @@ impl Farm {
 
     pub(super) async fn pause(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::PauseJobRequest,
     ) -> Result<v1::Job, Error> {
-        let id = job_id("id", &request.id)?;
+        let id = self.job_of(caller, "id", &request.id).await?;
         let paused = self.front.pause(id).await?;
         if let Err(error) = self.take_back(id).await {
             tracing::warn!(job.id = %id, %error, "a paused job's tasks are taken back later, or \
@@ -216,10 +221,10 @@ impl Farm {
 
     pub(super) async fn resume(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::ResumeJobRequest,
     ) -> Result<v1::Job, Error> {
-        let id = job_id("id", &request.id)?;
+        let id = self.job_of(caller, "id", &request.id).await?;
         let job = self.front.resume(id).await?;
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);
@@ -228,10 +233,10 @@ impl Farm {
 
     pub(super) async fn retry(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::RetryJobRequest,
     ) -> Result<v1::Job, Error> {
-        let id = job_id("id", &request.id)?;
+        let id = self.job_of(caller, "id", &request.id).await?;
         let deadline = new_deadline(request.deadline, request.no_deadline).map_err(refused)?;
         let job = self.front.retry(id, deadline).await?;
         self.shared.events.follow.notify_one();

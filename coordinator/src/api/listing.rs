@@ -1,8 +1,9 @@
 //! Checks requests for a page of jobs or images, and makes the tokens that continue a listing.
 //!
-//! A token of a listing of jobs has a digest of the request. With other filters it would skip jobs,
-//! so it is refused. A token of a listing of images is a position by index or by version, which is
-//! harmless with other filters.
+//! A token of a listing of jobs is sealed, and belongs to the tenant and to the request. With other
+//! filters it would skip jobs, so it is refused. A token of a listing of images is a position by
+//! index or by version in one job. It is harmless with other filters, and tells nothing that the
+//! listing does not.
 
 use darkroom_core::{
     digest::{Digest, FieldHasher},
@@ -17,6 +18,7 @@ use prost::Message as _;
 
 use super::{
     convert,
+    tokens::Tokens,
     validate::{MAX_TENANT, limit},
 };
 use crate::store::records::{ImageOrder, ImageQuery, JobPosition, JobQuery};
@@ -27,8 +29,12 @@ const MAX_PAGE: u32 = 1000;
 /// The end of the year 9999, seconds since 1970.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// The requested jobs, and the tokens of their listing.
-pub(super) fn jobs(request: &v1::ListJobsRequest) -> Result<(JobQuery, JobTokens), UserError> {
+/// The requested jobs of a tenant, or of all, and the tokens of their listing.
+pub(super) fn jobs<'a>(
+    request: &v1::ListJobsRequest,
+    tenant: Option<String>,
+    tokens: &'a Tokens,
+) -> Result<(JobQuery, JobTokens<'a>), UserError> {
     let states = request.states.iter().map(|state| convert::job_state_from(*state));
     limit("tenant", &request.tenant, MAX_TENANT)?;
     limit("name", &request.name, MAX_NAME)?;
@@ -42,9 +48,9 @@ pub(super) fn jobs(request: &v1::ListJobsRequest) -> Result<(JobQuery, JobTokens
         let message = "created_to is not later than created_from; accepted: a later time, or none";
         return Err(UserError::invalid("created_to", message));
     }
-    let tokens = JobTokens::of(request);
+    let tokens = JobTokens::of(request, tenant.as_deref(), tokens);
     let query = JobQuery {
-        tenant: Some(request.tenant.clone()).filter(|tenant| !tenant.is_empty()),
+        tenant,
         states: states.collect::<Result<_, _>>()?,
         filter: JobFilter::new(request.labels.clone(), &request.name, &request.text)?,
         created_from_ms,
@@ -83,41 +89,43 @@ pub(super) fn images(job: JobId, request: &v1::ListImagesRequest) -> Result<Imag
     })
 }
 
-/// The tokens of one listing of jobs: `{seq}.{digest}` continues after a job,
-/// `{seq}.{prompt}.{digest}` within one.
-pub(super) struct JobTokens {
-    digest: String,
+/// The tokens of one listing of jobs: `{seq}` continues after a job, `{seq}.{prompt}` within one.
+pub(super) struct JobTokens<'a> {
+    listing: Digest,
+    tokens: &'a Tokens,
 }
 
-impl JobTokens {
-    fn of(request: &v1::ListJobsRequest) -> Self {
+impl<'a> JobTokens<'a> {
+    fn of(request: &v1::ListJobsRequest, tenant: Option<&str>, tokens: &'a Tokens) -> Self {
         let asked =
             v1::ListJobsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
-        let digest: Digest = FieldHasher::new("list-jobs/1").field(&asked.encode_to_vec()).finish();
-        Self { digest: digest.short() }
+        let listing = FieldHasher::new("list-jobs/2")
+            .field(tenant.unwrap_or_default().as_bytes())
+            .field(&asked.encode_to_vec())
+            .finish();
+        Self { listing, tokens }
     }
 
     /// The token of a position.
     pub(super) fn token(&self, position: JobPosition) -> String {
-        let Self { digest } = self;
-        match position {
-            JobPosition::After(seq) => format!("{seq}.{digest}"),
-            JobPosition::Within(seq, prompt) => format!("{seq}.{prompt}.{digest}"),
-        }
+        let position = match position {
+            JobPosition::After(seq) => format!("{seq}"),
+            JobPosition::Within(seq, prompt) => format!("{seq}.{prompt}"),
+        };
+        self.tokens.seal(&self.listing, &position)
     }
 
     fn read(&self, token: &str) -> Result<Option<JobPosition>, UserError> {
         if token.is_empty() {
             return Ok(None);
         }
-        let parts: Vec<_> = token.splitn(4, '.').collect();
-        let position = match *parts.as_slice() {
-            [seq, digest] if digest == self.digest => digits(seq).map(JobPosition::After),
-            [seq, prompt, digest] if digest == self.digest => digits(seq)
+        let opened = self.tokens.open(&self.listing, token);
+        let position = opened.as_deref().and_then(|opened| match opened.split_once('.') {
+            None => digits(opened).map(JobPosition::After),
+            Some((seq, prompt)) => digits(seq)
                 .zip(digits(prompt))
                 .map(|(seq, prompt)| JobPosition::Within(seq, prompt)),
-            _ => None,
-        };
+        });
         position.map(Some).ok_or_else(|| bad_token(token))
     }
 }
@@ -204,24 +212,33 @@ mod tests {
             labels: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
             ..Default::default()
         };
-        let (_, tokens) = jobs(&asked).expect("a listing");
+        let sealing = Tokens::new([1; 32]);
+        let tenant = || Some("a".to_owned());
+        let jobs_of = |request: &v1::ListJobsRequest, tenant| {
+            jobs(request, tenant, &sealing).map(|(query, _)| query.from)
+        };
+        let (_, tokens) = jobs(&asked, tenant(), &sealing).expect("a listing");
         for position in [JobPosition::After(7), JobPosition::Within(7, 20_000)] {
             let page_token = tokens.token(position);
             let next = v1::ListJobsRequest { page_size: 3, page_token, ..asked.clone() };
-            assert_eq!(jobs(&next).expect("the next page").0.from, Some(position));
+            assert_eq!(jobs_of(&next, tenant()).expect("the next page"), Some(position));
+            for other in [None, Some("b".to_owned())] {
+                let refused = jobs_of(&next, other).expect_err("another tenant's listing");
+                assert_eq!(refused.field.as_deref(), Some("page_token"));
+            }
             for other in [
                 v1::ListJobsRequest { text: "dog".to_owned(), ..next.clone() },
                 v1::ListJobsRequest { labels: BTreeMap::new(), ..next.clone() },
                 v1::ListJobsRequest { oldest_first: true, ..next.clone() },
                 v1::ListJobsRequest { states: vec![2], ..next.clone() },
             ] {
-                let refused = jobs(&other).map(drop).expect_err("another listing");
+                let refused = jobs_of(&other, tenant()).expect_err("another listing");
                 assert_eq!(refused.field.as_deref(), Some("page_token"));
             }
         }
         for token in ["7", "7.", ".", "x", "7.1.2.3", "-7.0", "+7", "٧"] {
             let wrong = v1::ListJobsRequest { page_token: token.to_owned(), ..asked.clone() };
-            jobs(&wrong).map(drop).expect_err(token);
+            jobs_of(&wrong, tenant()).expect_err(token);
         }
     }
 
@@ -256,7 +273,8 @@ mod tests {
         let time = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
         let between = |created_from, created_to| {
             let request = v1::ListJobsRequest { created_from, created_to, ..Default::default() };
-            jobs(&request).map(drop).map_err(|error| error.field)
+            let sealing = Tokens::new([1; 32]);
+            jobs(&request, None, &sealing).map(drop).map_err(|error| error.field)
         };
         assert_eq!(between(time(5, 0), time(6, 0)), Ok(()));
         assert_eq!(between(time(5, 0), time(5, 0)), Err(Some("created_to".to_owned())));

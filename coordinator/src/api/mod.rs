@@ -1,6 +1,7 @@
 //! The farm's calls: each checks its message, asks the store, and converts the answer. They arrive
 //! by any protocol; nothing here knows which.
 
+mod access;
 mod admin;
 mod audited;
 mod convert;
@@ -24,6 +25,7 @@ mod queue;
 mod sheets;
 mod stage_names;
 mod submit;
+mod tokens;
 mod upload;
 mod validate;
 mod watch;
@@ -80,6 +82,7 @@ impl Handle {
             front: Arc::clone(&self.front),
             outcomes: self.store.clone(),
             stage_names: Arc::default(),
+            tokens: Arc::default(),
         }
     }
 
@@ -294,10 +297,10 @@ impl Calls for Farm {
 
     async fn list_cascades(
         &self,
-        caller: &Caller,
+        _caller: &Caller,
         request: v1::ListCascadesRequest,
     ) -> Answer<v1::ListCascadesResponse> {
-        Ok(self.cascades(caller, request))
+        Ok(self.cascades(request))
     }
 
     async fn watch_farm(

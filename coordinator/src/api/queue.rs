@@ -1,11 +1,20 @@
 //! The queue, the farm's history, and the tenants' usage.
 
-use darkroom_core::{error::UserError, id::StageName};
+use darkroom_core::{
+    digest::{Digest, FieldHasher},
+    error::UserError,
+    id::StageName,
+};
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
+use prost::Message as _;
 
 use super::{
-    Farm, refused,
+    Farm,
+    access::{Reach, operators_only, tenant_filter},
+    listing::bad_token,
+    refused,
+    tokens::Tokens,
     validate::{MAX_TENANT, limit},
 };
 use crate::{
@@ -37,18 +46,24 @@ const MAX_PAGE: u32 = 1000;
 impl Farm {
     pub(super) async fn queue(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         _request: v1::DescribeQueueRequest,
     ) -> Result<v1::DescribeQueueResponse, Error> {
+        let reach = Reach::of(caller).map_err(refused)?;
         let pools = pools::describe(&self.shared, self.front.as_ref()).await?;
-        Ok(v1::DescribeQueueResponse { pools: pools.into_iter().map(pool).collect() })
+        let mut pools: Vec<_> = pools.into_iter().map(pool).collect();
+        if reach != Reach::Everyone {
+            pools.iter_mut().for_each(hide_single_jobs);
+        }
+        Ok(v1::DescribeQueueResponse { pools })
     }
 
     pub(super) async fn history(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::FarmHistoryRequest,
     ) -> Result<v1::FarmHistoryResponse, Error> {
+        operators_only(caller, "FarmHistory").map_err(refused)?;
         let now = self.front.clock_ms().await?.div_euclid(1000);
         let query = history_query(&request, now).map_err(refused)?;
         let rows = self.front.history(&query).await?;
@@ -79,20 +94,66 @@ impl Farm {
 
     pub(super) async fn usage(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::ListUsageRequest,
     ) -> Result<v1::ListUsageResponse, Error> {
+        let tenant = tenant_filter(caller, "tenant", &request.tenant).map_err(refused)?;
+        let tokens = UsageTokens::of(&request, tenant.as_deref(), self.tokens().await?);
         let now_ms = self.front.clock_ms().await?;
-        let query = usage_query(request, now_ms).map_err(refused)?;
+        let query = usage_query(request, tenant, &tokens, now_ms).map_err(refused)?;
         let wanted = query.limit as usize;
         let more = UsageQuery { limit: query.limit + 1, ..query };
         let mut rows = self.front.usage(&more).await?;
         let more = rows.len() > wanted;
         rows.truncate(wanted);
         let token = rows.last().filter(|_| more);
-        let token = token.map_or_else(String::new, |row| format!("{}.{}", row.day, row.tenant));
+        let token = token.map_or_else(String::new, |row| tokens.token(&row.day, &row.tenant));
         let days = rows.into_iter().map(day).collect();
         Ok(v1::ListUsageResponse { days, next_page_token: token })
+    }
+}
+
+/// Sums over a whole pool stay: they say how long the queue is, and not whose it is. The age of the
+/// oldest task is that of one job.
+fn hide_single_jobs(pool: &mut v1::QueuePool) {
+    pool.oldest_seconds = None;
+}
+
+/// The tokens of one listing of tenants' days: `{day}.{tenant}` continues after an entry.
+pub(super) struct UsageTokens<'a> {
+    listing: Digest,
+    tokens: &'a Tokens,
+}
+
+impl<'a> UsageTokens<'a> {
+    pub(super) fn of(
+        request: &v1::ListUsageRequest,
+        tenant: Option<&str>,
+        tokens: &'a Tokens,
+    ) -> Self {
+        // A listing without days goes on after midnight, so the days asked for are part of it, and
+        // not those that they stand for.
+        let asked =
+            v1::ListUsageRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+        let listing = FieldHasher::new("list-usage/1")
+            .field(tenant.unwrap_or_default().as_bytes())
+            .field(&asked.encode_to_vec())
+            .finish();
+        Self { listing, tokens }
+    }
+
+    fn token(&self, day: &str, tenant: &str) -> String {
+        self.tokens.seal(&self.listing, &format!("{day}.{tenant}"))
+    }
+
+    fn read(&self, token: &str) -> Result<Option<(String, String)>, UserError> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let opened = self.tokens.open(&self.listing, token);
+        let position = opened.as_deref().and_then(|opened| opened.split_once('.'));
+        let (day, tenant) = position.ok_or_else(|| bad_token(token))?;
+        Ok(Some((day.to_owned(), tenant.to_owned())))
     }
 }
 
@@ -209,9 +270,12 @@ fn minute(seconds: i64) -> i64 {
 
 pub(super) fn usage_query(
     request: v1::ListUsageRequest,
+    tenant: Option<String>,
+    tokens: &UsageTokens<'_>,
     now_ms: i64,
 ) -> Result<UsageQuery, UserError> {
     limit("tenant", &request.tenant, MAX_TENANT)?;
+    let after = tokens.read(&request.page_token)?;
     let day = |field: &str, text: String, default_ms: i64| match text.as_str() {
         "" => Ok(day_of(default_ms)),
         _ if is_day(&text) => Ok(text),
@@ -219,22 +283,6 @@ pub(super) fn usage_query(
             let shown: String = text.chars().take(80).collect();
             let message = format!("{field} is {shown:?}; accepted: a day such as 2026-01-31");
             Err(UserError::invalid(field, message))
-        }
-    };
-    let after = match request.page_token.as_str() {
-        "" => None,
-        token => {
-            let parts = token
-                .split_once('.')
-                .filter(|(day, tenant)| is_day(day) && limit("tenant", tenant, MAX_TENANT).is_ok());
-            let (day, tenant) = parts.ok_or_else(|| {
-                let shown: String = token.chars().take(80).collect();
-                let message = format!(
-                    "page_token is {shown:?}; accepted: a next_page_token of the same listing, or none"
-                );
-                UserError::invalid("page_token", message)
-            })?;
-            Some((day.to_owned(), tenant.to_owned()))
         }
     };
     let limit = match request.page_size {
@@ -247,7 +295,7 @@ pub(super) fn usage_query(
         }
     };
     Ok(UsageQuery {
-        tenant: Some(request.tenant).filter(|tenant| !tenant.is_empty()),
+        tenant,
         from: day("from_day", request.from_day, now_ms - DAYS * DAY_MS)?,
         to: day("to_day", request.to_day, now_ms)?,
         after,
@@ -306,16 +354,28 @@ mod tests {
 
     #[test]
     fn days_are_checked_and_default_to_the_last_thirty() {
-        let query = usage_query(v1::ListUsageRequest::default(), 1_764_378_030_000).expect("fine");
+        let sealing = Tokens::new([1; 32]);
+        let usage = |request: v1::ListUsageRequest, tenant: Option<&str>, now_ms| {
+            let tokens = UsageTokens::of(&request, tenant, &sealing);
+            usage_query(request, tenant.map(str::to_owned), &tokens, now_ms)
+        };
+        let query = usage(v1::ListUsageRequest::default(), None, 1_764_378_030_000).expect("fine");
         assert_eq!((query.from.as_str(), query.to.as_str()), ("2025-10-30", "2025-11-29"));
         for wrong in ["2025-13-01", "2025-02-30", "25-01-01", "2025-1-011", "2025-01-01 ", "x"] {
             let request = v1::ListUsageRequest { from_day: wrong.to_owned(), ..Default::default() };
-            let error = usage_query(request, 0).expect_err(wrong);
+            let error = usage(request, None, 0).expect_err(wrong);
             assert_eq!(error.field.as_deref(), Some("from_day"), "{error}");
         }
-        let token = "2025-11-29.a.b".to_owned();
-        let request = v1::ListUsageRequest { page_token: token, ..Default::default() };
-        let query = usage_query(request, 0).expect("a token");
+        let asked = v1::ListUsageRequest::default();
+        let page_token = UsageTokens::of(&asked, Some("a.b"), &sealing).token("2025-11-29", "a.b");
+        let request = v1::ListUsageRequest { page_token, page_size: 7, ..asked };
+        let query = usage(request.clone(), Some("a.b"), 0).expect("a token");
         assert_eq!(query.after, Some(("2025-11-29".to_owned(), "a.b".to_owned())));
+        for tenant in [None, Some("b")] {
+            let error = usage(request.clone(), tenant, 0).expect_err("another listing's");
+            assert_eq!(error.field.as_deref(), Some("page_token"), "{error}");
+        }
+        let plain = v1::ListUsageRequest { page_token: "2025-11-29.a.b".to_owned(), ..request };
+        usage(plain, Some("a.b"), 0).expect_err("not sealed");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A call reads a limited number of bytes, and makes tiles for a limited time. Tiles beyond these
 //! limits are marked "later". Finished tiles are kept, so the next call makes progress. A sheet
-//! whose images have all ended is stored under `sheets/1/{digest of its content}/`.
+//! whose images have all ended is stored under `sheets/2/{digest of its content}/`.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     Farm,
     fetch::{chunks, position},
-    job_id, refused,
+    refused,
     stage_names::names,
 };
 use crate::{
@@ -71,11 +71,11 @@ struct Made {
 impl Farm {
     pub(super) async fn sheet(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::FetchSheetRequest,
     ) -> Result<Outgoing<v1::FetchSheetChunk>, Error> {
         Grid::of(&request, request.count).map_err(refused)?;
-        let id = job_id("job_id", &request.job_id)?;
+        let id = self.job_of(caller, "job_id", &request.job_id).await?;
         let job = self.front.job(id).await?;
         let first = request.first_index;
         let Some(there) = job.images.checked_sub(first).filter(|there| *there > 0) else {
@@ -125,7 +125,7 @@ impl Farm {
         shown: &[Option<ArtifactRef>],
     ) -> Result<Made, Error> {
         let digest = grid.digest(shown);
-        let prefix = format!("sheets/1/{digest}/");
+        let prefix = format!("sheets/2/{digest}/");
         let previews = &self.shared.previews;
         let known = match previews.sheets.get(&digest).await {
             Some(known) => self.shared.artifacts.get(&known).await.ok().map(|png| (known, png)),
@@ -219,13 +219,13 @@ impl Grid {
         self.tiles.div_ceil(self.columns)
     }
 
-    /// Identity of a sheet: equal digests, equal pixels.
+    /// Identity of a sheet: equal digests, equal pixels. Outputs count by their keys, as in previews.
     fn digest(self, shown: &[Option<ArtifactRef>]) -> Digest {
-        let mut hasher = FieldHasher::new("sheet/1")
+        let mut hasher = FieldHasher::new("sheet/2")
             .field(&self.tile.to_le_bytes())
             .field(&self.columns.to_le_bytes());
         for source in shown {
-            hasher = hasher.field(source.as_ref().map_or(&[][..], |source| &source.sha256.0));
+            hasher = hasher.field(source.as_ref().map_or(&[][..], |source| source.key.as_bytes()));
         }
         hasher.finish()
     }
@@ -419,8 +419,8 @@ mod tests {
     fn a_sheet_is_known_by_what_it_shows() {
         let grid = Grid { tile: 64, columns: 2, tiles: 2 };
         let shows = |name: &[u8]| {
-            let sha256 = Digest::of(name);
-            Some(ArtifactRef { key: "k".to_owned(), sha256, size: 1 })
+            let key = format!("tasks/task/{}", String::from_utf8_lossy(name));
+            Some(ArtifactRef { key, sha256: Digest::of(b"equal"), size: 1 })
         };
         let (a, b) = (shows(b"a"), shows(b"b"));
         let digests = [

@@ -11,7 +11,14 @@ use tokio::{
 };
 use tokio_stream::StreamExt;
 
-use super::{Farm, convert, jobs::AFTERWARDS, progress, refused, validate::Draft};
+use super::{
+    Farm,
+    access::{Reach, claim},
+    convert,
+    jobs::AFTERWARDS,
+    progress, refused,
+    validate::Draft,
+};
 use crate::{
     error::Error,
     forecasts,
@@ -28,18 +35,26 @@ const SIDE_BY_SIDE: usize = 3;
 impl Farm {
     pub(super) async fn submit(
         &self,
-        _caller: &Caller,
-        request: v1::SubmitJobRequest,
+        caller: &Caller,
+        mut request: v1::SubmitJobRequest,
     ) -> Result<v1::SubmitJobResponse, Error> {
+        claim(caller, request.spec.as_mut()).map_err(refused)?;
+        let reach = Reach::of(caller).map_err(refused)?;
         let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
-        let inputs = timeout(self.shared.options.call, self.inputs_of(&request.prompts)).await;
-        let inputs = inputs.map_err(|_| {
+        let reading = async {
+            let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
+            let inputs = self.inputs_of(reach, &draft.job.tenant, &request.prompts).await?;
+            Ok::<_, Error>((sharing, inputs))
+        };
+        let read = timeout(self.shared.options.call, reading).await;
+        let (sharing, inputs) = read.map_err(|_| {
             refused(UserError::new(
                 Code::Unavailable,
                 "STORE_UNAVAILABLE",
                 "the job store takes too long to find the pictures that prompts name; nothing was submitted, try again",
             ))
         })??;
+        let draft = draft.sharing(sharing);
         let (draft, prompts) = self.add_prompts(draft, request.prompts, inputs).await?;
         let content = draft.finish().map_err(refused)?;
         let storing = self.front.submit(&draft.job, &prompts, content);
@@ -52,19 +67,21 @@ impl Farm {
 
     pub(super) async fn submit_stream(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         mut chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::SubmitJobResponse, Error> {
-        let Some(Part::Spec(spec)) = next(&mut chunks).await? else {
+        let Some(Part::Spec(mut spec)) = next(&mut chunks).await? else {
             return Err(refused(UserError::invalid(
                 "part",
                 "the stream begins without a spec; accepted: spec first, then prompts",
             )));
         };
+        claim(caller, Some(&mut spec)).map_err(refused)?;
+        let reach = Reach::of(caller).map_err(refused)?;
         let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
         if let Some(existing) = self.submitted_before(&draft).await? {
             // Only a repeated submit can follow, so its prompts are not kept.
-            let draft = self.receive(&mut chunks, draft, false).await?;
+            let draft = self.receive(reach, &mut chunks, draft, false).await?;
             let content = draft.finish().map_err(refused)?;
             if content != existing.1 {
                 let request = draft.job.client_request_id.unwrap_or_default();
@@ -73,6 +90,8 @@ impl Farm {
             let job = self.front.job(existing.0).await?;
             return Ok(self.submitted(Submitted { job, existed: true }).await);
         }
+        let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
+        let draft = draft.sharing(sharing);
         let id = draft.job.id;
         // If the stream ends in any other way (an error, a client that goes away, even while the row
         // is made), the job is given up.
@@ -80,7 +99,7 @@ impl Farm {
         let begun = self.shared.tasks.spawn(async move { front.begin(&job).await });
         let mut abandon = Abandon { farm: self, job: Some(id), begun: Some(begun) };
         abandon.begun().await?;
-        let draft = self.receive(&mut chunks, draft, true).await?;
+        let draft = self.receive(reach, &mut chunks, draft, true).await?;
         let content = draft.finish().map_err(refused)?;
         let accepted = self.front.accept(id, content).await;
         let submitted = accepted.map_err(|error| unsure_submit(&draft.job, error))?;
@@ -100,6 +119,7 @@ impl Farm {
 
     async fn receive(
         &self,
+        reach: Reach<'_>,
         chunks: &mut Incoming<v1::SubmitJobChunk>,
         mut draft: Draft,
         keep: bool,
@@ -113,7 +133,7 @@ impl Farm {
                     "a second spec came; accepted: prompts after the first message",
                 )));
             };
-            let inputs = self.inputs_of(&chunk.prompts).await?;
+            let inputs = self.inputs_of(reach, &draft.job.tenant, &chunk.prompts).await?;
             let prompts;
             (draft, prompts) = self.add_prompts(draft, chunk.prompts, inputs).await?;
             if keep && !prompts.is_empty() {
@@ -134,17 +154,19 @@ impl Farm {
 
     pub(super) async fn forecast(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         mut chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::ForecastJobResponse, Error> {
-        let Some(Part::Spec(spec)) = next(&mut chunks).await? else {
+        let Some(Part::Spec(mut spec)) = next(&mut chunks).await? else {
             return Err(refused(UserError::invalid(
                 "part",
                 "the stream begins without a spec; accepted: spec first, then prompts",
             )));
         };
+        claim(caller, Some(&mut spec)).map_err(refused)?;
+        let reach = Reach::of(caller).map_err(refused)?;
         let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?.counting();
-        let draft = self.receive(&mut chunks, draft, false).await?;
+        let draft = self.receive(reach, &mut chunks, draft, false).await?;
         let (images, texts, loads) = (draft.images(), draft.texts(), draft.loads());
         let job = &draft.job;
         let rivals = self.front.active_jobs(job.priority).await? + 1;

@@ -1,5 +1,5 @@
 //! Uploads of pictures: each is collected within limits, decoded once, stored as a canonical PNG,
-//! and recorded under both hashes.
+//! and recorded for its tenant under both hashes.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_stream::StreamExt;
 
-use super::{Farm, refused};
+use super::{Farm, access::uploader, refused};
 use crate::{
     decoding::DECODING_MIB,
     error::Error,
@@ -36,9 +36,10 @@ const PROGRESS: usize = 64 << 10;
 impl Farm {
     pub(super) async fn upload(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         mut chunks: Incoming<v1::UploadInputChunk>,
     ) -> Result<v1::UploadInputResponse, Error> {
+        let tenant = uploader(caller).map_err(refused)?;
         let mut bytes = BytesMut::new();
         let idle = self.shared.options.upload_idle;
         let (mut until, mut enough) = (Instant::now() + idle, PROGRESS);
@@ -67,14 +68,14 @@ impl Farm {
         // Only complete files wait for a permit, so a slow sender delays nobody. The server limits
         // the memory of all uploads.
         let _turn = self.shared.uploads.acquire().await.map_err(Error::other)?;
-        self.keep(bytes.freeze()).await
+        self.keep(tenant, bytes.freeze()).await
     }
 
-    async fn keep(&self, bytes: Bytes) -> Result<v1::UploadInputResponse, Error> {
+    async fn keep(&self, tenant: &str, bytes: Bytes) -> Result<v1::UploadInputResponse, Error> {
         let (size, hashed) = (bytes.len() as u64, bytes.clone());
         let sha256 =
             tokio::task::spawn_blocking(move || Digest::of(&hashed)).await.map_err(Error::other)?;
-        if let Some(known) = self.known(sha256).await? {
+        if let Some(known) = self.known(tenant, sha256).await? {
             return Ok(response(&known));
         }
         let Decoded { seen: given, canonical, memory: _memory } = self.decode(bytes).await?;
@@ -97,16 +98,17 @@ impl Farm {
                 notes: given.notes_of_canonical,
                 ..input.clone()
             };
-            self.front.add_input(&itself).await?;
+            self.front.add_input(tenant, &itself).await?;
         }
-        self.front.add_input(&input).await?;
+        self.front.add_input(tenant, &input).await?;
         Ok(response(&input))
     }
 
-    /// A picture that was uploaded before and is stored intact. It is not decoded again, because
-    /// another decoder might give other pixels.
-    async fn known(&self, sha256: Digest) -> Result<Option<Input>, Error> {
-        let known = self.front.inputs(&[sha256]).await?.pop();
+    /// A picture that this tenant has uploaded before and that is stored intact. It is not decoded
+    /// again, because another decoder might give other pixels. What only others have uploaded is
+    /// decoded as if nobody had.
+    async fn known(&self, tenant: &str, sha256: Digest) -> Result<Option<Input>, Error> {
+        let known = self.front.inputs(Some(tenant), &[sha256]).await?.pop();
         let Some(known) = known.filter(|known| known.canonical.is_some()) else { return Ok(None) };
         match self.shared.artifacts.get(&known.artifact()).await {
             Ok(_) => Ok(Some(known)),

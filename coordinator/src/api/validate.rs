@@ -16,8 +16,12 @@ use darkroom_core::{
     job_filter::MAX_NAME,
     label::{Naming, NamingRequest, check_labels},
     mix::StageLoad,
-    prompt::{check_prepared, check_prompt, check_text, is_blank, or_empty, text_digest},
+    prompt::{
+        check_prepared, check_prompt, check_text, is_blank, or_empty, sealed_text_digest,
+        text_digest,
+    },
     settings::{Settings, SettingsRequest},
+    sharing::Sharing,
     tenant,
 };
 use darkroom_proto::v1;
@@ -53,7 +57,7 @@ const MAX_WORKERS: u32 = 100_000;
 /// Latest deadline, seconds since 1970: the end of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
 /// The default tenant.
-const DEFAULT_TENANT: &str = "default";
+pub(super) const DEFAULT_TENANT: &str = "default";
 
 /// A job with a checked spec; prompts are added chunk by chunk.
 pub(super) struct Draft {
@@ -114,6 +118,7 @@ impl Draft {
             seed: spec.seed.unwrap_or_else(random_seed),
             limits,
             no_reuse: spec.no_reuse,
+            sharing: Sharing::Shared,
         };
         let made = Made::of_job(&job.settings, &cascade.spec);
         let custom_ids = CustomIds::default();
@@ -178,6 +183,12 @@ impl Draft {
     /// The work of the images so far, stage by stage.
     pub(super) fn loads(&self) -> Vec<StageLoad> {
         self.overrides.mix().loads(&self.job.settings, self.images)
+    }
+
+    /// The draft with how its job shares; before any prompt is added.
+    pub(super) fn sharing(mut self, sharing: Sharing) -> Self {
+        self.job.sharing = sharing;
+        self
     }
 
     /// The draft for a job that is not stored: it counts its distinct texts, and remembers all of
@@ -271,7 +282,12 @@ impl Draft {
 
     fn prepare(&self, field: &str, text: &str) -> Result<PreparedText, UserError> {
         let prepared = self.cascade.spec.encoder.text_preparation.prepare(field, text)?;
-        Ok(PreparedText { digest: text_digest(&self.job.encoder, &prepared), prepared })
+        let NewJob { tenant, encoder, sharing, .. } = &self.job;
+        let digest = match sharing.seal(tenant) {
+            Some(tenant) => sealed_text_digest(tenant, encoder, &prepared),
+            None => text_digest(encoder, &prepared),
+        };
+        Ok(PreparedText { digest, prepared })
     }
 }
 

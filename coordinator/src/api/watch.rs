@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Farm, convert, failure, job_id,
+    Farm, convert, failure,
     jobs::{NOTES, PAGE_BYTES},
     refused,
     stage_names::names,
@@ -47,10 +47,10 @@ const POLL: Duration = Duration::from_secs(2);
 impl Farm {
     pub(super) async fn watch(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::WatchJobRequest,
     ) -> Result<Outgoing<v1::WatchEvent>, Error> {
-        let id = job_id("id", &request.id)?;
+        let id = self.job_of(caller, "id", &request.id).await?;
         let job = self.front.job(id).await?;
         if request.after_version > job.version {
             return Err(refused(UserError::invalid(

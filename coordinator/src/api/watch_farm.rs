@@ -1,23 +1,33 @@
-//! Watches the whole farm: sends its present state, then every change of its jobs, and its workers.
+//! Watches the whole farm, or one tenant's part of it: sends the present state, then every change
+//! of the jobs, and the workers to those who may see them.
 //!
 //! A cursor never skips a change, but changes may be repeated after it. This process reads the
 //! changes once for all watchers (`feed`). After it connects, or if it is too slow for the feed, a
 //! watcher reads the record itself from its cursor. So only one event per watcher waits in memory.
 //! While a watcher catches up, it gets its cursor from time to time.
+//!
+//! What others do shows in nothing that a tenant's watcher gets. Changes of their jobs make no
+//! event, and a cursor is sealed, so it does not show how far the farm's changes have come.
 
 use std::{collections::HashMap, str::FromStr, sync::Arc, time::Instant};
 
-use darkroom_core::error::{Code, UserError};
-use darkroom_farm_api::{Answer, Caller, Outgoing};
+use darkroom_core::{
+    digest::{Digest, FieldHasher},
+    error::{Code, UserError},
+};
+use darkroom_farm_api::{Answer, Caller, Outgoing, Scope};
 use darkroom_proto::v1;
 use prost::Message;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Farm, convert, failure,
+    Farm,
+    access::tenant_filter,
+    convert, failure,
     jobs::PAGE_BYTES,
     refused,
+    tokens::{Tokens, is_token},
     validate::{MAX_TENANT, limit},
     watch::send,
 };
@@ -39,20 +49,54 @@ type Sender = mpsc::Sender<Answer<v1::FarmEvent>>;
 impl Farm {
     pub(super) async fn watch_farm(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::WatchFarmRequest,
     ) -> Result<Outgoing<v1::FarmEvent>, Error> {
         limit("tenant", &request.tenant, MAX_TENANT).map_err(refused)?;
-        let cursor = match request.cursor.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(refused)?),
-        };
+        let tenant = tenant_filter(caller, "tenant", &request.tenant).map_err(refused)?;
+        let audience = Audience { tenant, workers: caller.may(Scope::Operate) };
+        let cursor = audience.read(self.tokens().await?, &request.cursor).map_err(refused)?;
         let (sender, receiver) = mpsc::channel(BUFFER);
-        let tenant = Some(request.tenant).filter(|tenant| !tenant.is_empty());
-        let watcher = Watcher::new(self.clone(), tenant, cursor);
+        let watcher = Watcher::new(self.clone(), audience, cursor);
         self.shared.tasks.spawn(watcher.run(sender));
         Ok(Box::pin(ReceiverStream::new(receiver)))
     }
+}
+
+/// What a watcher gets to see.
+#[derive(Clone, Debug)]
+struct Audience {
+    /// Only this tenant's jobs; `None`: all.
+    tenant: Option<String>,
+    /// Also the workers.
+    workers: bool,
+}
+
+impl Audience {
+    /// The listing that its cursors belong to.
+    fn listing(&self) -> Digest {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        FieldHasher::new("watch-farm/1").field(tenant.as_bytes()).finish()
+    }
+
+    /// The cursor of a request. One that this farm has not made for this audience stands for none,
+    /// as it does after the farm has got another database.
+    fn read(&self, tokens: &Tokens, text: &str) -> Result<Option<Cursor>, UserError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if !is_token(text) {
+            return Err(bad_cursor(text));
+        }
+        tokens.open(&self.listing(), text).map(|opened| opened.parse()).transpose()
+    }
+}
+
+fn bad_cursor(text: &str) -> UserError {
+    let shown: String = text.chars().take(CURSOR).collect();
+    let message =
+        format!("cursor is {shown:?}; accepted: the cursor of an event of WatchFarm, or none");
+    UserError::invalid("cursor", message)
 }
 
 /// A watcher's position: in the listing of the present state, or in the changes after it.
@@ -84,13 +128,7 @@ impl FromStr for Cursor {
             let position = ChangePosition { mark, after };
             parts.next().is_none().then_some(Self { era, position, listed })
         };
-        parse().ok_or_else(|| {
-            let shown: String = text.chars().take(CURSOR).collect();
-            let message = format!(
-                "cursor is {shown:?}; accepted: the cursor of an event of WatchFarm, or none"
-            );
-            UserError::invalid("cursor", message)
-        })
+        parse().ok_or_else(|| bad_cursor(text))
     }
 }
 
@@ -106,7 +144,7 @@ impl std::fmt::Display for Cursor {
 
 struct Watcher {
     farm: Farm,
-    tenant: Option<String>,
+    audience: Audience,
     /// `None`: the present state must be sent.
     cursor: Option<Cursor>,
     /// The next event must have the workers.
@@ -131,12 +169,12 @@ enum Ended {
 }
 
 impl Watcher {
-    fn new(farm: Farm, tenant: Option<String>, cursor: Option<Cursor>) -> Self {
+    fn new(farm: Farm, audience: Audience, cursor: Option<Cursor>) -> Self {
         Self {
             farm,
-            tenant,
+            workers_due: audience.workers,
+            audience,
             cursor,
-            workers_due: true,
             reset_due: false,
             caught_up: false,
             told: HashMap::new(),
@@ -204,16 +242,17 @@ impl Watcher {
         if position.mark >= self.told_until {
             self.told = HashMap::new();
         }
+        let workers = workers.as_ref().filter(|_| self.audience.workers);
         let told = !jobs.is_empty() || workers.is_some();
         if !told {
             self.advance(*position);
             return Ok(true);
         }
-        self.tell_jobs(sender, jobs, workers.clone(), *position).await
+        self.tell_jobs(sender, jobs, workers.cloned(), *position).await
     }
 
     fn wants(&self, job: &JobRecord) -> bool {
-        self.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant)
+        self.audience.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant)
     }
 
     /// Everything before this position was sent. Never goes back, because news may be older than
@@ -236,7 +275,7 @@ impl Watcher {
             if is_over() || !self.tell_if_quiet(sender).await? {
                 return Ok(false);
             }
-            let tenant = self.tenant.as_deref();
+            let tenant = self.audience.tenant.as_deref();
             let page = self.farm.front.live_jobs(tenant, Some(before), feed::JOBS).await?;
             let last = page.jobs.last().map(|job| job.seq).filter(|_| page.more);
             self.told.extend(page.jobs.iter().map(|job| (job.seq, job.version)));
@@ -340,7 +379,8 @@ impl Watcher {
         self.tell(sender, Vec::new(), None).await
     }
 
-    /// Sends an event; the first of a stream has the workers. False if the client is gone.
+    /// Sends an event; the first of a stream has the workers, for those who see them. False if the
+    /// client is gone.
     async fn tell(
         &mut self,
         sender: &Sender,
@@ -355,10 +395,13 @@ impl Watcher {
             }
             None => None,
         };
+        let tokens = self.farm.tokens().await?;
+        let seal = |cursor: &Cursor| tokens.seal(&self.audience.listing(), &cursor.to_string());
+        let cursor = self.cursor.as_ref().map_or_else(String::new, seal);
         let event = v1::FarmEvent {
             jobs,
             workers: workers.map(|all| v1::WorkerSnapshot { workers: Farm::view_all(all) }),
-            cursor: self.cursor.as_ref().map_or_else(String::new, Cursor::to_string),
+            cursor,
             reset: std::mem::take(&mut self.reset_due),
             caught_up: self.caught_up,
         };
@@ -423,8 +466,10 @@ mod tests {
             front: Arc::clone(&handle.front),
             outcomes: handle.store.clone(),
             stage_names: Arc::default(),
+            tokens: Arc::default(),
         };
-        let mut watcher = Watcher::new(farm, None, None);
+        let audience = Audience { tenant: None, workers: true };
+        let mut watcher = Watcher::new(farm, audience, None);
         let (sender, receiver) = mpsc::channel(BUFFER);
         drop(receiver);
         assert!(!watcher.catch_up(&sender).await.expect("ends"));
@@ -439,6 +484,37 @@ mod tests {
         assert!(!watcher.catch_up(&sender).await.expect("ends"));
         assert!(watcher.workers_due && receiver.try_recv().is_err(), "it stops");
         drop(watcher);
+        handle.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_cursor_of_another_record_or_of_changes_that_never_were_begins_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");
+        let (queue, artifacts) = (Arc::new(MemoryQueue::default()), ArtifactStore::in_memory());
+        let started =
+            Coordinator::start(Options::default(), Arc::new(store), queue, artifacts, Vec::new());
+        let handle = started.await.expect("starts");
+        let farm = Farm {
+            shared: Arc::clone(&handle.shared),
+            front: Arc::clone(&handle.front),
+            outcomes: handle.store.clone(),
+            stage_names: Arc::default(),
+            tokens: Arc::default(),
+        };
+        let bounds = ChangeBounds { era: "era".to_owned(), settled: 5, next: 7 };
+        for (text, is_known) in [("c.era.6.1", true), ("c.other.6.1", false), ("c.era.8.1", false)]
+        {
+            let audience = Audience { tenant: None, workers: true };
+            let cursor = text.parse().expect("a cursor");
+            let mut watcher = Watcher::new(farm.clone(), audience, Some(cursor));
+            let begun = watcher.begin(&bounds);
+            assert_eq!(
+                (begun.to_string() == text, watcher.reset_due),
+                (is_known, !is_known),
+                "{text}"
+            );
+        }
         handle.shutdown().await;
     }
 

@@ -6,19 +6,20 @@ use darkroom_core::{
     error::{Code, UserError},
     worker_state::WorkerState,
 };
-use darkroom_farm_api::Caller;
+use darkroom_farm_api::{Caller, Scope};
 use darkroom_proto::v1;
 use darkroom_queue::task::{Orders, WorkerCard};
 
-use super::{Farm, convert, refused};
+use super::{Farm, access::operators_only, convert, refused};
 use crate::{error::Error, feed::Workers, store::limits::timestamp};
 
 impl Farm {
     pub(super) async fn workers(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         _: v1::ListWorkersRequest,
     ) -> Result<v1::ListWorkersResponse, Error> {
+        operators_only(caller, "ListWorkers").map_err(refused)?;
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let asides = self.front.asides().await?;
         Ok(v1::ListWorkersResponse { workers: Self::view_all(Workers { cards, asides }) })
@@ -48,9 +49,10 @@ impl Farm {
 
     pub(super) async fn drain(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: v1::DrainWorkerRequest,
     ) -> Result<v1::DrainWorkerResponse, Error> {
+        operators_only(caller, "DrainWorker").map_err(refused)?;
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let chosen = choose(&cards, &request).map_err(refused)?;
         if self.shared.options.resident_workers {
@@ -78,11 +80,8 @@ impl Farm {
         Ok(v1::DrainWorkerResponse { workers: Self::view_workers(&chosen) })
     }
 
-    pub(super) fn cascades(
-        &self,
-        _caller: &Caller,
-        _: v1::ListCascadesRequest,
-    ) -> v1::ListCascadesResponse {
+    /// The same for every caller: cascades belong to no tenant.
+    pub(super) fn cascades(&self, _: v1::ListCascadesRequest) -> v1::ListCascadesResponse {
         v1::ListCascadesResponse { cascades: self.view_cascades() }
     }
 
@@ -93,16 +92,23 @@ impl Farm {
 
     pub(super) async fn farm(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         _: v1::GetFarmRequest,
     ) -> Result<v1::GetFarmResponse, Error> {
-        Ok(v1::GetFarmResponse {
-            farm_id: self.front.farm_id().await?.to_string(),
-            lease_seconds: self.shared.lease().await?.as_secs_f64(),
+        let mut farm = v1::GetFarmResponse {
             cascades: self.view_cascades(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            jobs_overlooked: self.front.overlooked().await?,
-        })
+            ..Default::default()
+        };
+        let operates = caller.may(Scope::Operate);
+        if operates || caller.may(Scope::Member) {
+            farm.farm_id = self.front.farm_id().await?.to_string();
+            farm.lease_seconds = self.shared.lease().await?.as_secs_f64();
+        }
+        if operates {
+            farm.jobs_overlooked = self.front.overlooked().await?;
+        }
+        Ok(farm)
     }
 }
 

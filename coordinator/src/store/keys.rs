@@ -6,6 +6,7 @@ use darkroom_core::{
     error::{Code, UserError},
     key::{KeyId, SecretHash},
     scope::Scope,
+    sharing::Sharing,
 };
 
 use super::Error;
@@ -168,34 +169,6 @@ pub struct KeyQuery {
     pub after: i64,
     /// At most so many.
     pub limit: u32,
-}
-
-/// Whether the farm's work for a tenant may be used again for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// For every tenant that shares.
-    Shared,
-    /// Only for the same tenant.
-    Sealed,
-}
-
-impl Sharing {
-    /// Its name in SQL.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shared => "shared",
-            Self::Sealed => "sealed",
-        }
-    }
-
-    pub(super) fn named(name: &str) -> Result<Self, Error> {
-        match name {
-            "shared" => Ok(Self::Shared),
-            "sealed" => Ok(Self::Sealed),
-            _ => Err(Error::Corrupt(format!("sharing {name:?}"))),
-        }
-    }
 }
 
 /// A tenant as the record has it.

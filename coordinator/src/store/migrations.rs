@@ -36,6 +36,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0015_stopped"
     "0016_keys"
     "0017_secret"
+    "0018_isolation"
 );
 
 #[cfg(feature = "cluster")]
@@ -64,6 +65,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0022_stopped"
     "0023_keys"
     "0024_secret"
+    "0025_isolation"
 );
 
 /// The migrations of SQLite.

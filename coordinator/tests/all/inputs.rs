@@ -462,7 +462,7 @@ async fn what_the_first_decoder_made_of_a_file_stays_and_an_older_row_is_brought
         sha256: stored.sha256,
         size: stored.size,
     };
-    farm.store.add_input(&row(Some(canonical))).await.expect("noted");
+    farm.store.add_input("default", &row(Some(canonical))).await.expect("noted");
     let answer = send(&mut farm, &bytes).await.expect("known");
     assert_eq!(answer.canonical_sha256, Digest::of(&other).to_string());
     // If it is lost, the upload is decoded again.
@@ -471,7 +471,7 @@ async fn what_the_first_decoder_made_of_a_file_stays_and_an_older_row_is_brought
     assert_ne!(again.canonical_sha256, answer.canonical_sha256);
     assert_eq!(send(&mut farm, &bytes).await.expect("stored"), again);
     // A row from before the canonical form existed.
-    farm.store.add_input(&row(None)).await.expect("noted");
+    farm.store.add_input("default", &row(None)).await.expect("noted");
     assert_eq!(send(&mut farm, &bytes).await.expect("stored"), again);
     farm.shutdown().await;
 }

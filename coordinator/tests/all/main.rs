@@ -25,6 +25,7 @@ mod recovery;
 mod sqlite_store;
 mod submit;
 mod support;
+mod tenants;
 mod watch;
 mod whole_farm;
 mod worker_health;

@@ -222,8 +222,11 @@ async fn a_preview_is_stored_once_however_many_ask_and_made_again_where_it_is_go
     let pngs: Vec<_> = futures::future::try_join_all(many).await.expect("previews");
     assert!(pngs.iter().all(|png| *png == pngs[0]));
     let stored = keys(&farm, "previews/").await;
-    let expected =
-        format!("previews/1/{}/32/{}.png", shelf.outputs["base"].sha256, Digest::of(&pngs[0]));
+    let expected = format!(
+        "previews/2/{}/32/{}.png",
+        Digest::of(shelf.outputs["base"].key.as_bytes()),
+        Digest::of(&pngs[0])
+    );
     assert_eq!(stored, [expected]);
     // The stored preview is used, so the source is no longer needed.
     let gone = lose(&farm.artifacts, &shelf.outputs["base"]).await;

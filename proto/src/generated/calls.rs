@@ -97,7 +97,7 @@ pub mod farm {
     /// `/darkroom.v1.Farm/DescribeQueue`.
     pub const DESCRIBE_QUEUE: Call = Call { path: "/darkroom.v1.Farm/DescribeQueue", class: Class::Short, scope: Scope::Read, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/FarmHistory`.
-    pub const FARM_HISTORY: Call = Call { path: "/darkroom.v1.Farm/FarmHistory", class: Class::Short, scope: Scope::Read, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    pub const FARM_HISTORY: Call = Call { path: "/darkroom.v1.Farm/FarmHistory", class: Class::Short, scope: Scope::Operate, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/ListUsage`.
     pub const LIST_USAGE: Call = Call { path: "/darkroom.v1.Farm/ListUsage", class: Class::Short, scope: Scope::Read, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/GetFarm`.

@@ -295,8 +295,9 @@ pub struct JobSpec {
     /// A name for people, at most 200 characters; empty or blank: none.
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
-    /// The tenant whose share of the farm the job counts against, at most 64 characters; empty or
-    /// blank: "default".
+    /// The tenant that the job belongs to, and whose share of the farm it counts against, at most 64
+    /// characters. Empty or blank: the caller's tenant; "default" for a caller without one. Only a
+    /// caller with the scope `operate` may name another tenant than its own.
     #[prost(string, tag = "4")]
     pub tenant: ::prost::alloc::string::String,
     #[prost(enumeration = "Priority", tag = "5")]
@@ -1314,7 +1315,7 @@ pub struct ListJobsRequest {
     pub page_size: u32,
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
-    /// Empty: all.
+    /// Empty: all that the caller may see.
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
     #[prost(enumeration = "JobState", repeated, tag = "4")]
@@ -2211,10 +2212,11 @@ impl ::prost::Name for GetFarmRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetFarmResponse {
-    /// A UUID. It is part of every name that the farm uses in a shared queue.
+    /// A UUID. It is part of every name that the farm uses in a shared queue. Empty for callers that have
+    /// neither the scope `operate` nor `member`.
     #[prost(string, tag = "1")]
     pub farm_id: ::prost::alloc::string::String,
-    /// A lease ends if it is not renewed for this long. Heartbeats must be much more frequent.
+    /// 0 for those callers. A lease ends if it is not renewed for this long. Heartbeats must be much more frequent.
     #[prost(double, tag = "2")]
     pub lease_seconds: f64,
     /// The first one is the default.
@@ -2225,7 +2227,8 @@ pub struct GetFarmResponse {
     pub version: ::prost::alloc::string::String,
     /// Number of jobs that a sweep had to end, because they were still open although all their images
     /// had ended. It counts since the farm's record began. Zero is expected. A higher number indicates
-    /// a fault in the coordinator, or rows that were changed by hand.
+    /// a fault in the coordinator, or rows that were changed by hand. Always zero for callers without
+    /// the scope `operate`.
     #[prost(uint64, tag = "5")]
     pub jobs_overlooked: u64,
 }
@@ -2241,11 +2244,11 @@ impl ::prost::Name for GetFarmResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchFarmRequest {
-    /// Only this tenant's jobs. Empty: all.
+    /// Only this tenant's jobs. Empty: all that the caller may see.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
     /// The last cursor that you received, to resume. Empty: send the present state first. A cursor is
-    /// valid only for the same tenant.
+    /// valid only for the same tenant; any other one counts as empty.
     #[prost(string, tag = "2")]
     pub cursor: ::prost::alloc::string::String,
 }
@@ -2266,7 +2269,7 @@ pub struct FarmEvent {
     #[prost(message, repeated, tag = "1")]
     pub jobs: ::prost::alloc::vec::Vec<Job>,
     /// All workers, if they changed since the previous event; otherwise absent. The first event of a
-    /// stream has them.
+    /// stream has them. Always absent for callers without the scope `operate`.
     #[prost(message, optional, tag = "2")]
     pub workers: ::core::option::Option<WorkerSnapshot>,
     /// Resume from here. An event without jobs and workers says that nothing changed since the
@@ -2358,7 +2361,8 @@ pub struct QueuePool {
     #[prost(uint64, tag = "6")]
     pub leased: u64,
     /// Longest time for which any job has had ready tasks here without a break. No ready task is
-    /// older. Absent: no task is ready.
+    /// older. Absent: no task is ready, or the caller does not have the scope `operate`, because this is
+    /// the age of a single job's task.
     #[prost(double, optional, tag = "7")]
     pub oldest_seconds: ::core::option::Option<f64>,
     /// Model seconds of the ready and dispatched tasks, from the workers' measurements. Absent if the
@@ -2497,7 +2501,7 @@ impl ::prost::Name for HistoryPoint {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListUsageRequest {
-    /// Only this tenant. Empty: all.
+    /// Only this tenant. Empty: all that the caller may see.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
     /// First and last day (UTC), both included, as "2026-01-31". Empty: 30 days ago, and today.
@@ -2668,7 +2672,11 @@ pub mod farm_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The farm as its users see it. Errors carry google.rpc.BadRequest (field violations), ErrorInfo
+    /// The farm as its users see it. A caller with the scope `operate` sees and controls everything. Any
+    /// other caller has one tenant: to it, what belongs to other tenants does not exist. Naming another
+    /// tenant is refused (PERMISSION_DENIED, OTHER_TENANT).
+    ///
+    /// Errors carry google.rpc.BadRequest (field violations), ErrorInfo
     /// (reason, domain "darkroom"), and RetryInfo if a retry can help.
     #[derive(Debug, Clone)]
     pub struct FarmClient<T> {
@@ -2802,8 +2810,8 @@ pub mod farm_client {
                 .insert(GrpcMethod::new("darkroom.v1.Farm", "SubmitJobStream"));
             self.inner.client_streaming(req, path, codec).await
         }
-        /// Stores a picture or mask, which prompts can then name by its SHA-256. It is a PNG, JPEG or
-        /// WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels and 16,384 pixels
+        /// Stores a picture or mask, which prompts of the caller's tenant can then name by its SHA-256. It is
+        /// a PNG, JPEG or WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels and 16,384 pixels
         /// per side. It is decoded once, turned as its EXIF orientation says, and stored as a PNG of 8
         /// bits per channel. Idempotent: a stored picture is kept.
         pub async fn upload_input(
@@ -3351,7 +3359,7 @@ pub mod farm_client {
             self.inner.unary(req, path, codec).await
         }
         /// Sends the changes of all jobs, or of one tenant's jobs, and the list of all workers whenever it
-        /// changes. It never ends by itself. The first events hold the present state: the jobs that have
+        /// changes. A caller without the scope `operate` gets its own tenant's jobs, and no workers. It never ends by itself. The first events hold the present state: the jobs that have
         /// not ended, in pages, and the workers. To resume a dropped stream, send the last cursor that you
         /// received: no change is skipped, but some may be repeated.
         pub async fn watch_farm(
@@ -3378,8 +3386,8 @@ pub mod farm_client {
                 .insert(GrpcMethod::new("darkroom.v1.Farm", "WatchFarm"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The waiting, running and recently finished work of every pool. Every coordinator gives the same
-        /// answer.
+        /// The waiting, running and recently finished work of every pool, of all tenants together. Every
+        /// coordinator gives the same answer.
         pub async fn describe_queue(
             &mut self,
             request: impl tonic::IntoRequest<super::DescribeQueueRequest>,
@@ -3404,7 +3412,8 @@ pub mod farm_client {
                 .insert(GrpcMethod::new("darkroom.v1.Farm", "DescribeQueue"));
             self.inner.unary(req, path, codec).await
         }
-        /// The history of every pool, one row per minute, kept for seven days.
+        /// The history of every pool, one row per minute, kept for seven days. It needs the scope
+        /// `operate`, as ListWorkers and DrainWorker do.
         pub async fn farm_history(
             &mut self,
             request: impl tonic::IntoRequest<super::FarmHistoryRequest>,
@@ -3509,8 +3518,8 @@ pub mod farm_server {
             tonic::Response<super::SubmitJobResponse>,
             tonic::Status,
         >;
-        /// Stores a picture or mask, which prompts can then name by its SHA-256. It is a PNG, JPEG or
-        /// WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels and 16,384 pixels
+        /// Stores a picture or mask, which prompts of the caller's tenant can then name by its SHA-256. It is
+        /// a PNG, JPEG or WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels and 16,384 pixels
         /// per side. It is decoded once, turned as its EXIF orientation says, and stored as a PNG of 8
         /// bits per channel. Idempotent: a stored picture is kept.
         async fn upload_input(
@@ -3713,15 +3722,15 @@ pub mod farm_server {
             + std::marker::Send
             + 'static;
         /// Sends the changes of all jobs, or of one tenant's jobs, and the list of all workers whenever it
-        /// changes. It never ends by itself. The first events hold the present state: the jobs that have
+        /// changes. A caller without the scope `operate` gets its own tenant's jobs, and no workers. It never ends by itself. The first events hold the present state: the jobs that have
         /// not ended, in pages, and the workers. To resume a dropped stream, send the last cursor that you
         /// received: no change is skipped, but some may be repeated.
         async fn watch_farm(
             &self,
             request: tonic::Request<super::WatchFarmRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchFarmStream>, tonic::Status>;
-        /// The waiting, running and recently finished work of every pool. Every coordinator gives the same
-        /// answer.
+        /// The waiting, running and recently finished work of every pool, of all tenants together. Every
+        /// coordinator gives the same answer.
         async fn describe_queue(
             &self,
             request: tonic::Request<super::DescribeQueueRequest>,
@@ -3729,7 +3738,8 @@ pub mod farm_server {
             tonic::Response<super::DescribeQueueResponse>,
             tonic::Status,
         >;
-        /// The history of every pool, one row per minute, kept for seven days.
+        /// The history of every pool, one row per minute, kept for seven days. It needs the scope
+        /// `operate`, as ListWorkers and DrainWorker do.
         async fn farm_history(
             &self,
             request: tonic::Request<super::FarmHistoryRequest>,
@@ -3751,7 +3761,11 @@ pub mod farm_server {
             request: tonic::Request<super::GetFarmRequest>,
         ) -> std::result::Result<tonic::Response<super::GetFarmResponse>, tonic::Status>;
     }
-    /// The farm as its users see it. Errors carry google.rpc.BadRequest (field violations), ErrorInfo
+    /// The farm as its users see it. A caller with the scope `operate` sees and controls everything. Any
+    /// other caller has one tenant: to it, what belongs to other tenants does not exist. Naming another
+    /// tenant is refused (PERMISSION_DENIED, OTHER_TENANT).
+    ///
+    /// Errors carry google.rpc.BadRequest (field violations), ErrorInfo
     /// (reason, domain "darkroom"), and RetryInfo if a retry can help.
     #[derive(Debug)]
     pub struct FarmServer<T> {

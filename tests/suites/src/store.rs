@@ -108,6 +108,12 @@ macro_rules! store_suite {
             a_reader_of_all_jobs_misses_no_change_of_any_process
             jobs_that_have_not_ended_are_listed_newest_first
             a_picture_that_was_sent_is_known_by_its_hash
+            a_picture_is_known_to_the_tenants_that_sent_it_and_to_no_other
+            a_job_is_its_tenants_and_nobody_elses
+            a_second_tenant_seals_the_farm_unless_an_operator_has_decided
+            of_two_first_tenants_at_once_at_most_one_shares
+            the_first_token_secret_is_the_farms
+            a_sealed_job_names_its_tenant_in_each_of_its_tasks
             a_style_is_waited_for_and_handed_out_with_the_pictures
             a_style_that_is_lost_is_wanted_again
             a_style_that_is_given_up_ends_its_images_and_no_others

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use darkroom_core::cascade::Cascade;
+use darkroom_core::{cascade::Cascade, sharing::Sharing};
 use darkroom_queue::signing::FarmSecret;
 use uuid::Uuid;
 
 use super::{
     Error, Record,
-    rows::{column, digest_column, number, to_json},
+    rows::{column, digest_column, number, parse, to_json},
 };
 use crate::store::roles::Agreed;
 
@@ -85,4 +85,63 @@ impl Agreed for Record {
         .await?;
         self.lease().await?.ok_or_else(|| Error::Corrupt("the farm has no lease".to_owned()))
     }
+
+    async fn sharing(&self) -> Result<Option<Sharing>, Error> {
+        let sharing: Option<String> =
+            sqlx::query_scalar("SELECT sharing FROM farm").fetch_one(self.reads()).await?;
+        sharing.as_deref().map(parse).transpose()
+    }
+
+    async fn set_sharing(&self, sharing: Sharing) -> Result<(), Error> {
+        sqlx::query("UPDATE farm SET sharing = $1")
+            .bind(sharing.name())
+            .execute(self.writes())
+            .await?;
+        Ok(())
+    }
+
+    async fn sharing_of_new(&self, tenant: &str) -> Result<Sharing, Error> {
+        // The farm's comes first: a tenant with a setting of its own is one of the farm's tenants
+        // too.
+        let of_farm = farm_sharing(self, tenant).await?;
+        let own: Option<Option<String>> =
+            sqlx::query_scalar("SELECT sharing FROM tenants WHERE name = $1")
+                .bind(tenant)
+                .fetch_optional(self.reads())
+                .await?;
+        own.flatten().as_deref().map_or(Ok(of_farm), parse)
+    }
+
+    async fn token_secret(&self, fresh: [u8; 32]) -> Result<[u8; 32], Error> {
+        sqlx::query("UPDATE farm SET token_secret = $1 WHERE token_secret IS NULL")
+            .bind(fresh.to_vec())
+            .execute(self.writes())
+            .await?;
+        let secret: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT token_secret FROM farm").fetch_one(self.reads()).await?;
+        let secret = secret.and_then(|secret| secret.try_into().ok());
+        secret.ok_or_else(|| Error::Corrupt("the farm's token secret is not 32 bytes".to_owned()))
+    }
+}
+
+/// How the farm decides for a new job of this tenant.
+async fn farm_sharing(store: &Record, tenant: &str) -> Result<Sharing, Error> {
+    let known: (Option<String>, Option<String>) =
+        sqlx::query_as("SELECT sharing, lone_tenant FROM farm").fetch_one(store.reads()).await?;
+    match known {
+        (Some(decided), _) => return parse(&decided),
+        (None, Some(lone)) if lone == tenant => return Ok(Sharing::Shared),
+        (None, _) => {}
+    }
+    // Of two tenants at once, the one whose update comes second seals the farm: each update
+    // sees the row that the one before has left.
+    sqlx::query(
+        "UPDATE farm SET lone_tenant = coalesce(lone_tenant, $1),
+                         sharing = CASE WHEN lone_tenant <> $1 THEN 'sealed' END
+         WHERE sharing IS NULL",
+    )
+    .bind(tenant)
+    .execute(store.writes())
+    .await?;
+    Ok(store.sharing().await?.unwrap_or_default())
 }

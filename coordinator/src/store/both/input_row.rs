@@ -26,7 +26,8 @@ macro_rules! input_columns {
          p.variant AS prompt_variant, p.extras, t.key AS text_key, t.sha256 AS text_sha256, t.size AS text_size,
          n.key AS negative_key, n.sha256 AS negative_sha256, n.size AS negative_size,
          s.key AS style_key, s.sha256 AS style_sha256, s.size AS style_size,
-         (SELECT r.no_reuse FROM jobs AS r WHERE r.seq = p.job) AS no_reuse"
+         (SELECT r.no_reuse FROM jobs AS r WHERE r.seq = p.job) AS no_reuse,
+         (SELECT r.tenant FROM jobs AS r WHERE r.seq = p.job AND r.sealed) AS seal"
     };
 }
 pub(in super::super) use input_columns;
@@ -66,6 +67,7 @@ row! {
         style_sha256: Option<HashColumn>,
         style_size: Option<i64>,
         no_reuse: bool,
+        seal: Option<String>,
         =/// What the stage before has stored; none before the first.
         pub(in super::super) low_res: Option<ArtifactRef>,
     }
@@ -140,6 +142,7 @@ pub(in super::super) fn dispatched_image(
         extras: Extras::from_json(row.extras.as_deref())?,
         low_res: row.low_res,
         no_reuse: row.no_reuse,
+        seal: row.seal,
     };
     Ok(Dispatched {
         key: TaskKey {

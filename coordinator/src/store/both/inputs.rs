@@ -1,4 +1,5 @@
-//! Pictures that users sent, by the hash of the sent bytes and by the hash of the stored file.
+//! Pictures that users have sent, by tenant, and by the hash of their bytes and that of what is
+//! stored of them.
 
 use async_trait::async_trait;
 use darkroom_core::{digest::Digest, extent::Extent};
@@ -31,22 +32,24 @@ row! {
 
 #[async_trait]
 impl Inputs for Record {
-    async fn add_input(&self, input: &Input) -> Result<(), Error> {
+    async fn add_input(&self, tenant: &str, input: &Input) -> Result<(), Error> {
         let notes =
             Some(&input.notes).filter(|notes| !notes.is_empty()).map(to_json).transpose()?;
         sqlx::query(sql!(
             sqlite:
-                "INSERT INTO inputs
-                     (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, stored_ms)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CAST(unixepoch('subsec') * 1000 AS INTEGER))
-                 ON CONFLICT (sha256) DO UPDATE
+                "INSERT INTO tenant_inputs
+                     (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, tenant,
+                      stored_ms)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST(unixepoch('subsec') * 1000 AS INTEGER))
+                 ON CONFLICT (sha256, tenant) DO UPDATE
                  SET width = excluded.width, height = excluded.height, is_mask = excluded.is_mask,
                      canonical = excluded.canonical, canonical_size = excluded.canonical_size,
                      orientation = excluded.orientation, notes = excluded.notes",
             postgres:
-                "INSERT INTO inputs (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-                 ON CONFLICT (sha256) DO UPDATE
+                "INSERT INTO tenant_inputs
+                     (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, tenant)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                 ON CONFLICT (sha256, tenant) DO UPDATE
                  SET width = excluded.width, height = excluded.height, is_mask = excluded.is_mask,
                      canonical = excluded.canonical, canonical_size = excluded.canonical_size,
                      orientation = excluded.orientation, notes = excluded.notes",
@@ -60,21 +63,30 @@ impl Inputs for Record {
         .bind(input.canonical.map(|canonical| column(canonical.size)))
         .bind(column(input.orientation))
         .bind(notes)
+        .bind(tenant)
         .execute(self.writes())
         .await?;
         Ok(())
     }
 
-    async fn inputs(&self, sha256: &[Digest]) -> Result<Vec<Input>, Error> {
+    async fn inputs(&self, tenant: Option<&str>, sha256: &[Digest]) -> Result<Vec<Input>, Error> {
         let rows: Vec<Row> = sqlx::query_as(concat!(
             "SELECT sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes
-             FROM inputs WHERE sha256 ",
-            sql!(sqlite: "IN (SELECT value FROM json_each($1))", postgres: "= ANY ($1)"),
+             FROM tenant_inputs WHERE sha256 ",
+            sql!(
+                sqlite: "IN (SELECT value FROM json_each($1)) AND ($2 IS NULL OR tenant = $2)",
+                postgres: "= ANY ($1) AND ($2::text IS NULL OR tenant = $2)",
+            ),
+            " ORDER BY sha256, tenant",
         ))
         .bind(digests(sha256)?)
+        .bind(tenant)
         .fetch_all(self.reads())
         .await?;
-        rows.into_iter().map(Row::input).collect()
+        let mut inputs: Vec<Input> = rows.into_iter().map(Row::input).collect::<Result<_, _>>()?;
+        // Several tenants may have uploaded it. Which one's record is taken is always the same.
+        inputs.dedup_by_key(|input| input.sha256);
+        Ok(inputs)
     }
 }
 

@@ -68,6 +68,17 @@ impl Queries for Record {
         read_job(&mut *self.reader().await?, job).await
     }
 
+    async fn is_of(&self, job: JobId, tenant: &str) -> Result<bool, Error> {
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT seq FROM jobs WHERE id = $1 AND tenant = $2 AND state <> 'receiving'",
+        )
+        .bind(id_column(job))
+        .bind(tenant)
+        .fetch_optional(self.reads())
+        .await?;
+        Ok(found.is_some())
+    }
+
     async fn view(&self, job: JobId, notes: u32) -> Result<(JobRecord, Around), Error> {
         view(self, job, notes).await
     }

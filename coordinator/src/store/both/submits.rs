@@ -7,6 +7,7 @@ use darkroom_core::{
     digest::Digest,
     guard::{self, Guard, stands},
     id::JobId,
+    sharing::Sharing,
 };
 use sqlx::query::QueryScalar;
 
@@ -177,7 +178,7 @@ impl Record {
     }
 }
 
-/// Binds the columns of a job as the first 15 parameters.
+/// Binds the columns of a job as the first 16 parameters.
 pub(in super::super) fn bind_job<'q>(
     insert: QueryScalar<'q, Database, i64, Arguments>,
     job: &'q NewJob,
@@ -197,7 +198,8 @@ pub(in super::super) fn bind_job<'q>(
         .bind(job.limits.max_workers.map(column))
         .bind(job.limits.max_failed.map(column))
         .bind(job.no_reuse)
-        .bind(labels_json(&job.labels)?))
+        .bind(labels_json(&job.labels)?)
+        .bind(job.sharing == Sharing::Sealed))
 }
 
 /// Creates a job that takes prompts. Returns its `seq`.

@@ -1,13 +1,10 @@
 //! Tenants and their settings.
 
 use async_trait::async_trait;
+use darkroom_core::sharing::Sharing;
 
-use super::{Connection, Error, Record, clock::now_ms, retried};
-use crate::store::{
-    keys::{Sharing, TenantRecord},
-    roles::Tenants,
-    row::row,
-};
+use super::{Connection, Error, Record, clock::now_ms, retried, rows::parse};
+use crate::store::{keys::TenantRecord, roles::Tenants, row::row};
 
 row! {
     struct Row {
@@ -81,7 +78,7 @@ pub(super) async fn add_missing(connection: &mut Connection, name: &str) -> Resu
 
 impl Row {
     fn tenant(self) -> Result<TenantRecord, Error> {
-        let sharing = self.sharing.as_deref().map(Sharing::named).transpose()?;
+        let sharing = self.sharing.as_deref().map(parse).transpose()?;
         Ok(TenantRecord { name: self.name, created_ms: self.created_ms, sharing })
     }
 }

@@ -68,18 +68,18 @@ pub(super) async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> 
         "WITH job AS (
              INSERT INTO jobs (id, tenant, client_request_id, content, name, priority, state, cascade, encoder,
                                settings, requested, seed, deadline, max_workers, max_failed, no_reuse,
-                               labels)
+                               labels, sealed)
              VALUES ($1, $2, $3, '', $4, $5, 'receiving', $6, $7, $8, $9, $10, to_timestamp($11::float8 / 1000), $12,
-                     $13, $14, $15)
+                     $13, $14, $15, $16)
              RETURNING seq),
          stages AS (
              INSERT INTO job_stages (job, stage, name, pool, compatibility)
-             SELECT job.seq, s.* FROM job, unnest($16::smallint[], $17::text[], $18::bytea[], $19::text[]) AS s),
+             SELECT job.seq, s.* FROM job, unnest($17::smallint[], $18::text[], $19::bytea[], $20::text[]) AS s),
          progress AS (
              INSERT INTO job_progress (job, version, images, texts, done, dead, cancelled, ready, dispatched, passed,
                                        low)
              SELECT job.seq, 1, 0, 0, 0, 0, 0, zeros.z, zeros.z, zeros.z, zeros.z
-             FROM job, (SELECT array_fill(0::bigint, ARRAY [cardinality($16::smallint[])]) AS z) AS zeros)
+             FROM job, (SELECT array_fill(0::bigint, ARRAY [cardinality($17::smallint[])]) AS z) AS zeros)
          SELECT seq FROM job",
     );
     Ok(bind_job(inserted, job)?

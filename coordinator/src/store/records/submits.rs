@@ -9,6 +9,7 @@ use darkroom_core::{
     id::JobId,
     label::Naming,
     settings::{Settings, SettingsRequest},
+    sharing::Sharing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,8 @@ pub struct NewJob {
     pub limits: Limits,
     /// Every stage of its images runs, even if its output is already stored.
     pub no_reuse: bool,
+    /// Whether its texts and outputs may be other tenants' too.
+    pub sharing: Sharing,
 }
 
 /// A picture that a user has uploaded.
@@ -119,7 +122,7 @@ pub struct Extras {
 /// A prepared text and its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreparedText {
-    /// See `darkroom_core::prompt::text_digest`.
+    /// See `darkroom_core::prompt::text_digest` and `sealed_text_digest`.
     pub digest: Digest,
     /// The text for the tokenizer.
     pub prepared: String,

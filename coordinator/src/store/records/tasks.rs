@@ -83,6 +83,8 @@ pub struct RenderWork {
     pub low_res: Option<ArtifactRef>,
     /// It runs even if its output is already stored.
     pub no_reuse: bool,
+    /// The tenant whose outputs alone it may use again; `None`: everyone's.
+    pub seal: Option<String>,
 }
 
 /// Credit to dispatch images directly to a pool, given by the leader while nothing else waits for

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use darkroom_core::cascade::Cascade;
+use darkroom_core::{cascade::Cascade, sharing::Sharing};
 use darkroom_queue::signing::FarmSecret;
 use uuid::Uuid;
 
@@ -33,4 +33,19 @@ pub trait Agreed: Send + Sync + 'static {
     /// Sets the farm's lease to `to` if it is `from` and nobody leads; without `from`, if it is not
     /// set yet. Returns the farm's lease afterwards.
     async fn set_lease(&self, from: Option<Duration>, to: Duration) -> Result<Duration, Error>;
+
+    /// What an operator or a second tenant has decided about sharing; `None`: nothing yet.
+    async fn sharing(&self) -> Result<Option<Sharing>, Error>;
+
+    /// Decides how jobs that are submitted from now on share.
+    async fn set_sharing(&self, sharing: Sharing) -> Result<(), Error>;
+
+    /// How a new job of this tenant shares: as the tenant's own setting says, else as the farm has
+    /// decided. While nothing is decided, the first tenant that submits
+    /// is the farm's only one, and its jobs are shared. The first submit of another tenant seals
+    /// the farm.
+    async fn sharing_of_new(&self, tenant: &str) -> Result<Sharing, Error>;
+
+    /// The secret behind the tokens of listings. `fresh` becomes the secret if there is none yet.
+    async fn token_secret(&self, fresh: [u8; 32]) -> Result<[u8; 32], Error>;
 }

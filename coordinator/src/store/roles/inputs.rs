@@ -8,9 +8,11 @@ use crate::store::{error::Error, records::Input};
 /// Pictures to start from.
 #[async_trait]
 pub trait Inputs: Send + Sync + 'static {
-    /// Records a picture in the object store, and replaces an earlier record of it.
-    async fn add_input(&self, input: &Input) -> Result<(), Error>;
+    /// Records a picture in the object store as one that a tenant has uploaded, and replaces that
+    /// tenant's earlier record of it.
+    async fn add_input(&self, tenant: &str, input: &Input) -> Result<(), Error>;
 
-    /// The known ones of these pictures, in no order.
-    async fn inputs(&self, sha256: &[Digest]) -> Result<Vec<Input>, Error>;
+    /// Those of these pictures that a tenant has uploaded, each once, in no order. `None`: that any
+    /// tenant has.
+    async fn inputs(&self, tenant: Option<&str>, sha256: &[Digest]) -> Result<Vec<Input>, Error>;
 }

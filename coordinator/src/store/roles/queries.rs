@@ -24,6 +24,10 @@ pub trait Queries: Send + Sync + 'static {
     /// A job; jobs that are still received are not found.
     async fn job(&self, job: JobId) -> Result<JobRecord, Error>;
 
+    /// Whether this tenant has this job. False as well if there is no such job, or if it is still
+    /// received.
+    async fn is_of(&self, job: JobId, tenant: &str) -> Result<bool, Error>;
+
     /// Jobs in the order of their submission. Reads at most [`LOOKED_AT`] jobs and prompts
     /// together, so a short or empty page may have a position to continue from.
     async fn jobs(&self, query: &JobQuery) -> Result<JobPage, Error>;

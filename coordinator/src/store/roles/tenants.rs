@@ -1,11 +1,9 @@
 //! Tenants and their settings.
 
 use async_trait::async_trait;
+use darkroom_core::sharing::Sharing;
 
-use crate::store::{
-    error::Error,
-    keys::{Sharing, TenantRecord},
-};
+use crate::store::{error::Error, keys::TenantRecord};
 
 /// Tenants and their settings.
 #[async_trait]

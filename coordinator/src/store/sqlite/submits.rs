@@ -55,9 +55,10 @@ pub(super) async fn sweep(store: &SqliteStore, idle: Duration) -> Result<u64, Er
 pub(super) async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> {
     let inserted = sqlx::query_scalar(
         "INSERT INTO jobs (id, tenant, client_request_id, content, name, priority, state, cascade, encoder,
-                           settings, requested, seed, deadline_ms, max_workers, max_failed, no_reuse, labels, created_ms,
-                           touched_ms)
-         SELECT ?1, ?2, ?3, '', ?4, ?5, 'receiving', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, now.ms, now.ms
+                           settings, requested, seed, deadline_ms, max_workers, max_failed, no_reuse, labels, sealed,
+                           created_ms, touched_ms)
+         SELECT ?1, ?2, ?3, '', ?4, ?5, 'receiving', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+                now.ms, now.ms
          FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS ms) AS now
          RETURNING seq",
     );

@@ -7,7 +7,7 @@ use darkroom_coordinator::store::{
     records::{ImageOrder, ImageQuery},
     worker_health::DRAIN_KEPT,
 };
-use darkroom_core::{digest::Digest, id::WorkerId};
+use darkroom_core::{digest::Digest, id::WorkerId, sharing::Sharing};
 
 use super::{
     bench::{Bench, STAGES},
@@ -50,6 +50,40 @@ pub async fn a_farm_has_one_secret_and_one_kind_of_pictures(bench: &Bench) {
     assert_ne!(one.expose(), [0; 32], "it is random");
     assert!(!bench.store.set_makes_up(false).await.expect("says"));
     assert!(!bench.other.set_makes_up(true).await.expect("says"), "it is said");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_second_tenant_seals_the_farm_unless_an_operator_has_decided(bench: &Bench) {
+    let of_new = async |tenant| bench.store.sharing_of_new(tenant).await.expect("asks");
+    assert_eq!(bench.other.sharing().await.expect("asks"), None);
+    assert_eq!(of_new("a").await, Sharing::Shared);
+    assert_eq!(bench.other.sharing_of_new("a").await.expect("asks"), Sharing::Shared);
+    assert_eq!(bench.other.sharing().await.expect("asks"), None, "there is one tenant");
+    assert_eq!(of_new("b").await, Sharing::Sealed);
+    assert_eq!(bench.other.sharing().await.expect("asks"), Some(Sharing::Sealed));
+    assert_eq!(of_new("a").await, Sharing::Sealed, "the first one too, from now on");
+    for decided in [Sharing::Shared, Sharing::Sealed] {
+        bench.other.set_sharing(decided).await.expect("decides");
+        for tenant in ["a", "b", "c"] {
+            assert_eq!(of_new(tenant).await, decided, "{tenant}");
+        }
+    }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn of_two_first_tenants_at_once_at_most_one_shares(bench: &Bench) {
+    let (a, b) =
+        tokio::try_join!(bench.store.sharing_of_new("a"), bench.other.sharing_of_new("b"),)
+            .expect("asks");
+    assert!([a, b].contains(&Sharing::Sealed), "{a} and {b}");
+    assert_eq!(bench.store.sharing().await.expect("asks"), Some(Sharing::Sealed));
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn the_first_token_secret_is_the_farms(bench: &Bench) {
+    let told = bench.store.token_secret([1; 32]).await.expect("asks");
+    assert_eq!(told, [1; 32]);
+    assert_eq!(bench.other.token_secret([2; 32]).await.expect("asks"), told);
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

@@ -6,11 +6,14 @@ use darkroom_coordinator::store::{
     Error,
     image_commands::{Counted, LostPicture, MAX_COMMANDS},
     limits::{Limits, NewDeadline},
-    records::{Discard, Fate, JobRecord, Manifest, NewPrompt, Work},
+    records::{
+        Discard, Dispatched, Fate, JobRecord, Manifest, NewJob, NewPrompt, RenderWork, Work,
+    },
 };
 use darkroom_core::{
     id::JobId, image_command::ImageCommand, image_filter::ImageFilter,
     image_state::ImageState as S, job_state::JobState, label::Naming, prompt_filter::PromptFilter,
+    sharing::Sharing,
 };
 
 use super::{
@@ -417,23 +420,42 @@ pub async fn failures_end_no_job_while_images_follow_their_retry(bench: &Bench) 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_job_without_reuse_says_so_in_each_of_its_tasks(bench: &Bench) {
     for no_reuse in [true, false] {
-        let new = darkroom_coordinator::store::records::NewJob { no_reuse, ..bench.job(None) };
-        let content = darkroom_core::digest::Digest::of(b"content");
-        bench.store.submit(&new, &bench.prompts(&["one"], 2), content).await.expect("accepted");
-        bench.encode(new.id).await;
-        let mut tasks = bench.dispatch("base", new.id, 9).await;
-        let reports: Vec<_> =
-            tasks.iter().map(|task| Bench::report(task.key, done("base"), false)).collect();
-        let pool = bench.pool("base");
-        let onward = bench.leave(1);
-        let (_, handed) =
-            bench.store.commit_onward(&pool, &reports, &onward).await.expect("commits");
-        tasks.extend(handed.into_iter().map(|(_, task)| task));
-        tasks.extend(bench.dispatch("sr256", new.id, 9).await);
-        assert_eq!(tasks.len(), 4);
-        for task in tasks {
-            let Work::Render(work) = task.work else { panic!("renders") };
+        let new = NewJob { no_reuse, ..bench.job(None) };
+        for work in render_works(bench, &new).await {
             assert_eq!(work.no_reuse, no_reuse);
         }
     }
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_sealed_job_names_its_tenant_in_each_of_its_tasks(bench: &Bench) {
+    for sharing in Sharing::ALL {
+        let tenant = format!("{sharing}-studio");
+        let new = NewJob { sharing, tenant: tenant.clone(), ..bench.job(None) };
+        for work in render_works(bench, &new).await {
+            assert_eq!(work.seal.as_deref(), sharing.seal(&tenant));
+        }
+    }
+}
+
+/// The work of all tasks of a new job, dispatched in each way that there is: by the leader, by a
+/// commit, and after the stage before.
+async fn render_works(bench: &Bench, new: &NewJob) -> Vec<RenderWork> {
+    let content = darkroom_core::digest::Digest::of(b"content");
+    bench.store.submit(new, &bench.prompts(&["one"], 2), content).await.expect("accepted");
+    bench.encode(new.id).await;
+    let mut tasks = bench.dispatch("base", new.id, 9).await;
+    let reports: Vec<_> =
+        tasks.iter().map(|task| Bench::report(task.key, done("base"), false)).collect();
+    let pool = bench.pool("base");
+    let onward = bench.leave(1);
+    let (_, handed) = bench.store.commit_onward(&pool, &reports, &onward).await.expect("commits");
+    tasks.extend(handed.into_iter().map(|(_, task)| task));
+    tasks.extend(bench.dispatch("sr256", new.id, 9).await);
+    assert_eq!(tasks.len(), 4);
+    let work = |task: Dispatched| match task.work {
+        Work::Render(work) => *work,
+        Work::Encode { .. } => panic!("renders"),
+    };
+    tasks.into_iter().map(work).collect()
 }

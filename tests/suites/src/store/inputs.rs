@@ -27,13 +27,13 @@ fn rendered(task: &Dispatched) -> &RenderWork {
 pub async fn a_picture_that_was_sent_is_known_by_its_hash(bench: &Bench) {
     let (cat, mask) = (input("cat"), input("mask"));
     for input in [&cat, &mask, &cat] {
-        bench.store.add_input(input).await.expect("recorded; a repetition has no effect");
+        bench.store.add_input("a", input).await.expect("recorded; a repetition has no effect");
     }
     let asked = [Digest::of(b"dog"), mask.sha256, cat.sha256];
-    let mut known = bench.other.inputs(&asked).await.expect("asks");
+    let mut known = bench.other.inputs(Some("a"), &asked).await.expect("asks");
     known.sort_by_key(|input| input.is_mask);
     assert_eq!(known, [cat.clone(), mask]);
-    assert_eq!(bench.store.inputs(&asked[..1]).await.expect("asks"), []);
+    assert_eq!(bench.store.inputs(Some("a"), &asked[..1]).await.expect("asks"), []);
     // Uploaded again later, it has a canonical form, which is also known by its own hash.
     let canonical = Canonical { sha256: Digest::of(b"upright cat"), size: 77 };
     let turned = Input {
@@ -52,17 +52,34 @@ pub async fn a_picture_that_was_sent_is_known_by_its_hash(bench: &Bench) {
         ..turned.clone()
     };
     for input in [&itself, &turned, &turned] {
-        bench.store.add_input(input).await.expect("recorded; a repetition has no effect");
+        bench.store.add_input("a", input).await.expect("recorded; a repetition has no effect");
     }
     for input in [&turned, &itself] {
         assert_eq!(
-            bench.other.inputs(&[input.sha256]).await.expect("asks"),
+            bench.other.inputs(Some("a"), &[input.sha256]).await.expect("asks"),
             std::slice::from_ref(input)
         );
         assert_eq!(input.artifact().sha256, canonical.sha256);
         assert_eq!(input.artifact().size, 77);
     }
     assert_eq!(cat.artifact().sha256, cat.sha256, "the earlier upload is stored as it came");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_picture_is_known_to_the_tenants_that_sent_it_and_to_no_other(bench: &Bench) {
+    let of_a = input("cat");
+    let of_b = Input { orientation: 6, ..of_a.clone() };
+    bench.store.add_input("a", &of_a).await.expect("recorded");
+    let asked = [of_a.sha256];
+    let of = async |tenant| bench.other.inputs(tenant, &asked).await.expect("asks");
+    assert_eq!(of(Some("b")).await, []);
+    bench.store.add_input("b", &of_b).await.expect("recorded");
+    assert_eq!(of(Some("a")).await, [of_a.clone()], "another's upload does not change it");
+    assert_eq!(of(Some("b")).await, [of_b]);
+    for other in ["", "c", "A", "%"] {
+        assert_eq!(of(Some(other)).await, [], "{other:?}");
+    }
+    assert_eq!(of(None).await, [of_a], "each once");
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

@@ -4,15 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use darkroom_coordinator::store::{
     Error, Store,
-    keys::{
-        AuditQuery, Expiry, KeyQuery, KeyRecord, NewAudit, NewKey, Proof, Rotation, Sharing,
-        USED_STEP,
-    },
+    keys::{AuditQuery, Expiry, KeyQuery, KeyRecord, NewAudit, NewKey, Proof, Rotation, USED_STEP},
 };
 use darkroom_core::{
     error::Code,
     key::{Key, RANDOM_BYTES},
     scope::Scope,
+    sharing::Sharing,
 };
 use futures::future::join_all;
 
@@ -221,9 +219,13 @@ pub async fn a_tenant_keeps_its_setting_until_it_is_changed(bench: &Bench) {
     let added = bench.store.set_tenant("studio", None).await.expect("adds");
     assert_eq!((added.name.as_str(), added.sharing), ("studio", None));
     let sealed = bench.other.set_tenant("studio", Some(Sharing::Sealed)).await.expect("sets");
+    let of_new = async |tenant| bench.store.sharing_of_new(tenant).await.expect("asks");
+    assert_eq!(of_new("studio").await, Sharing::Sealed, "its own setting");
+    assert_eq!(of_new("other").await, Sharing::Sealed, "the farm has a second tenant");
     assert_eq!((sealed.created_ms, sealed.sharing), (added.created_ms, Some(Sharing::Sealed)));
     assert_eq!(bench.store.set_tenant("studio", None).await.expect("asks"), sealed);
     let shared = bench.store.set_tenant("studio", Some(Sharing::Shared)).await.expect("sets");
+    assert_eq!((of_new("studio").await, of_new("other").await), (Sharing::Shared, Sharing::Sealed));
     assert_eq!(bench.other.tenant("studio").await.expect("there"), shared);
     bench.store.set_tenant("Other", None).await.expect("adds");
     bench.store.set_tenant("z", None).await.expect("adds");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_coordinator::store::records::{Fate, ImageOrder, ImageQuery, Work};
+use darkroom_coordinator::store::records::{Fate, ImageOrder, ImageQuery, NewJob, Work};
 use darkroom_core::{digest::Digest, id::JobId};
 use darkroom_queue::task::Outcome;
 
@@ -110,4 +110,19 @@ pub async fn changes_after_a_version_are_complete(bench: &Bench) {
     let rows: BTreeMap<_, _> =
         page.images.iter().map(|image| (image.id.index, image.version)).collect();
     assert_eq!(known, rows);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_job_is_its_tenants_and_nobody_elses(bench: &Bench) {
+    let new = NewJob { tenant: "a".to_owned(), ..bench.job(None) };
+    let is_of = async |job, tenant| bench.other.is_of(job, tenant).await.expect("asks");
+    bench.store.begin(&new).await.expect("begins");
+    assert!(!is_of(new.id, "a").await, "it is still received");
+    bench.store.receive(new.id, &bench.prompts(&["one"], 1)).await.expect("receives");
+    bench.store.accept(new.id, Digest::of(b"content")).await.expect("accepts");
+    assert!(is_of(new.id, "a").await);
+    for other in ["b", "", "A", "a ", "%"] {
+        assert!(!is_of(new.id, other).await, "{other:?}");
+    }
+    assert!(!is_of(JobId(uuid::Uuid::now_v7()), "a").await, "no such job");
 }

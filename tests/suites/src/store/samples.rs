@@ -15,6 +15,7 @@ use darkroom_core::{
     label::Naming,
     prompt::text_digest,
     settings::{Settings, SettingsRequest},
+    sharing::Sharing,
 };
 use darkroom_queue::task::Outcome;
 use uuid::Uuid;
@@ -39,6 +40,7 @@ pub fn job(cascade: &Cascade) -> NewJob {
         seed: 0,
         limits: Limits::default(),
         no_reuse: false,
+        sharing: Sharing::Shared,
     }
 }
 
