@@ -10,7 +10,7 @@ mod request;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use darkroom_runtime::tls::ClientSettings;
+use darkroom_runtime::{credential::KeySettings, tls::ClientSettings};
 
 pub(crate) use self::{
     farm::{DrainArgs, HistoryArgs, UsageArgs},
@@ -59,6 +59,9 @@ pub(crate) struct Place {
     /// How to trust it.
     #[command(flatten)]
     pub(crate) tls: ClientSettings,
+    /// The key to show to it.
+    #[command(flatten)]
+    pub(crate) key: KeySettings,
 }
 
 /// What to do.

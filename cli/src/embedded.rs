@@ -19,7 +19,12 @@ use darkroom_queue::{
     memory::{self, MemoryQueue},
 };
 use darkroom_runtime::{
-    program, server, state_dir, state_dir::StateDir, terminal::shown_path, tls::Privacy,
+    credential::Credentials,
+    peer::Addresses,
+    program, server, state_dir,
+    state_dir::StateDir,
+    terminal::shown_path,
+    tls::{ClientSettings, Privacy},
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +32,7 @@ use tonic::service::Routes;
 
 use crate::{
     args::{MachineArgs, Renderer},
+    client::Client,
     failure::{self, Result},
 };
 
@@ -194,6 +200,12 @@ impl Farm {
     /// Where a client on this machine finds it, as `--farm` takes it.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let addresses = Addresses::parse(&self.address)?;
+        Client::new(&addresses, &ClientSettings::default(), &Credentials::none())
     }
 
     /// Names of the cascades it serves.

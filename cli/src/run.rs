@@ -129,7 +129,7 @@ async fn render(
         let options =
             crate::embedded::Options::for_occasion(&place.state, cascade.as_deref(), machine)?;
         let farm = crate::embedded::Farm::start(options).await?;
-        let client = crate::client::Client::new(farm.address(), &Default::default())?;
+        let client = farm.client()?;
         let rendered = tokio::select! {
             rendered = render.run(&client, &stop) => rendered,
             full = farm.full() => Err(kept(full)),

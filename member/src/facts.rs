@@ -7,8 +7,12 @@ use darkroom_core::{
     digest::Digest,
     error::{self, UserError},
 };
-use darkroom_proto::v1::{GetFarmRequest, GetFarmResponse, farm_client::FarmClient};
+use darkroom_proto::{
+    status::from_status,
+    v1::{GetFarmRequest, GetFarmResponse, farm_client::FarmClient},
+};
 use darkroom_runtime::{
+    credential::Credentials,
     peer::{Addresses, Peers, Trouble},
     tls::ClientTls,
 };
@@ -38,10 +42,11 @@ pub(crate) struct Facts {
 pub(crate) async fn ask(
     address: &str,
     tls: Option<ClientTls>,
+    keys: &Credentials,
     stop: &CancellationToken,
 ) -> Result<Option<Facts>, UserError> {
-    let peers = Peers::connect_with(&Addresses::parse(address)?, tls)?;
-    let mut client = FarmClient::new(peers)
+    let peers = Peers::connect_with(&Addresses::parse(address)?, tls, keys)?;
+    let mut client = FarmClient::new(peers.clone())
         .accept_compressed(CompressionEncoding::Zstd)
         .accept_compressed(CompressionEncoding::Gzip);
     let mut backoff = PAUSES;
@@ -56,7 +61,7 @@ pub(crate) async fn ask(
                 Status::deadline_exceeded(format!("no answer within {} s", CALL.as_secs()))
             }
         };
-        if let Some(error) = lasting(address, &status) {
+        if let Some(error) = lasting(address, &peers, &status) {
             return Err(error);
         }
         if told != status.message() {
@@ -74,9 +79,15 @@ pub(crate) async fn ask(
 }
 
 /// Problems that a retry does not solve.
-fn lasting(address: &str, status: &Status) -> Option<UserError> {
+fn lasting(address: &str, peers: &Peers, status: &Status) -> Option<UserError> {
     if let Some(trouble) = Trouble::of(status) {
         return (!trouble.passes()).then(|| trouble.to_user());
+    }
+    let refusal = from_status(status);
+    if matches!(refusal.code, error::Code::Unauthenticated | error::Code::PermissionDenied)
+        && refusal.reason != "UNKNOWN"
+    {
+        return Some(peers.advise(refusal));
     }
     let message = match status.code() {
         Code::Unimplemented => format!(

@@ -9,7 +9,12 @@ use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
 };
-use darkroom_runtime::{peer::Addresses, secret::SecretUrl, tls::ClientSettings};
+use darkroom_runtime::{
+    credential::{Ending, Found, KeySettings},
+    peer::Addresses,
+    secret::SecretUrl,
+    tls::ClientSettings,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,6 +34,9 @@ pub struct JoinArgs {
     /// How to trust it.
     #[command(flatten)]
     pub tls: ClientSettings,
+    /// The key to show to it, which needs the scope member.
+    #[command(flatten)]
+    pub key: KeySettings,
     /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS.
     /// @FILE reads it from a file, so that no password is seen in a flag
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
@@ -83,9 +91,14 @@ pub async fn join(
     stop: &CancellationToken,
 ) -> Result<Option<Member>, UserError> {
     // Checked before anything is opened, so that a wrong address is reported first.
-    let tls = Addresses::parse(&args.farm)?.secure(&args.tls)?;
+    let addresses = Addresses::parse(&args.farm)?;
+    let tls = addresses.secure(&args.tls)?;
+    let keys = args.key.open(&addresses, Found::Named)?.telling(log_end);
+    if let Some(warning) = keys.warning() {
+        tracing::warn!("{warning}");
+    }
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
-    let Some(facts) = facts::ask(&args.farm, tls, stop).await? else { return Ok(None) };
+    let Some(facts) = facts::ask(&args.farm, tls, &keys, stop).await? else { return Ok(None) };
     let farm = facts.farm.to_string();
     let queue = RedisQueue::connect(args.redis.expose(), &farm, redis::Options::default()).await;
     let queue = queue.map_err(|error| error.to_user())?;
@@ -110,6 +123,15 @@ pub async fn join(
         artifacts,
         cascades,
     }))
+}
+
+/// Logs that the key ends soon. The farm refuses members with a key that has ended.
+fn log_end(end: &Ending) {
+    if end.urgent {
+        tracing::error!("{}", end.sentence);
+    } else {
+        tracing::warn!("{}", end.sentence);
+    }
 }
 
 fn wanted(args: &JoinArgs, facts: &Facts) -> Result<Vec<Digest>, UserError> {

@@ -96,8 +96,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn an_address_without_a_port_is_refused() {
     for address in ["", "localhost", "::::", "http://localhost", "https://localhost"] {
-        let error =
-            Client::new(address, &ClientSettings::default()).map(|_| ()).expect_err(address);
+        let error = Addresses::parse(address).expect_err(address);
         assert_eq!(error.field.as_deref(), Some("farm"));
     }
 }
@@ -107,8 +106,9 @@ async fn a_farm_that_is_not_there_is_named_with_a_way_out() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
     let address = free.local_addr().expect("bound").to_string();
     drop(free);
-    let error = Client::new(&address, &ClientSettings::default())
-        .expect("address")
+    let addresses = Addresses::parse(&address).expect("an address");
+    let error = Client::new(&addresses, &ClientSettings::default(), &Credentials::none())
+        .expect("a client")
         .cascades()
         .await
         .expect_err("no farm");
