@@ -34,6 +34,7 @@ pub mod prompt_filter;
 mod request;
 pub mod retry;
 pub mod sampling;
+pub mod scope;
 pub mod settings;
 pub mod shape;
 pub mod shown;

@@ -1,6 +1,11 @@
 //! Who makes a call, and what they may do.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
+
+use darkroom_core::{
+    error::{Code, UserError},
+    scope::Scope,
+};
 
 /// Who makes a call.
 ///
@@ -11,6 +16,7 @@ pub struct Caller {
     tenant: Option<String>,
     scopes: BTreeSet<Scope>,
     key: Option<String>,
+    peer: Option<IpAddr>,
 }
 
 impl Caller {
@@ -18,7 +24,24 @@ impl Caller {
     /// tenant.
     #[must_use]
     pub fn open() -> Self {
-        Self { tenant: None, scopes: Scope::ALL.into(), key: None }
+        Self::of(None, Scope::ALL, None)
+    }
+
+    /// The caller with a key: the tenant that the key belongs to, if any, its scopes, and its id.
+    /// With [`Scope::Operate`] and no tenant, the caller may name any tenant.
+    #[must_use]
+    pub fn of(
+        tenant: Option<String>,
+        scopes: impl IntoIterator<Item = Scope>,
+        key: Option<String>,
+    ) -> Self {
+        Self { tenant, scopes: scopes.into_iter().collect(), key, peer: None }
+    }
+
+    /// The same caller, at this address.
+    #[must_use]
+    pub fn at(self, peer: Option<IpAddr>) -> Self {
+        Self { peer, ..self }
     }
 
     /// The tenant that the call is for; none if the caller may name any tenant.
@@ -27,10 +50,10 @@ impl Caller {
         self.tenant.as_deref()
     }
 
-    /// Whether the caller has this scope.
+    /// Whether the caller may do what needs this scope: it has the scope, or one that includes it.
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope)
+        self.scopes.iter().any(|owned| owned.includes(scope))
     }
 
     /// Id of the key that the caller showed, for the audit; none if no key was required.
@@ -38,26 +61,29 @@ impl Caller {
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
-}
 
-/// What a caller may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
-    /// See the tenant's jobs, images and inputs.
-    Read,
-    /// Submit jobs, and pause, resume, cancel, retry and delete the tenant's jobs.
-    Submit,
-    /// See and control the jobs of every tenant, and the workers.
-    Operate,
-    /// Keys, tenants, quotas and retention.
-    Admin,
-    /// Make only the calls that encoders and workers need to join the farm.
-    Member,
-}
+    /// The address that the call came from, for the audit; none within one process.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
 
-impl Scope {
-    /// Every scope.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Submit, Self::Operate, Self::Admin, Self::Member];
+    /// Refuses a caller without this scope.
+    ///
+    /// # Errors
+    /// One sentence that names the scope that is needed and the key.
+    pub fn needs(&self, scope: Scope) -> Result<(), UserError> {
+        if self.may(scope) {
+            return Ok(());
+        }
+        let key = self.key.as_deref().unwrap_or("none");
+        let owned: Vec<_> = self.scopes.iter().map(|scope| scope.name()).collect();
+        let message = format!(
+            "this call needs scope {scope}; key {key} has {}",
+            if owned.is_empty() { "no scope".to_owned() } else { owned.join(", ") }
+        );
+        Err(UserError::new(Code::PermissionDenied, "SCOPE", message))
+    }
 }
 
 #[cfg(test)]
@@ -66,17 +92,27 @@ mod tests {
 
     #[test]
     fn the_open_farms_caller_may_do_everything_for_every_tenant() {
-        // A new scope needs a line here, and a longer list.
-        let place = |scope| match scope {
-            Scope::Read => 0,
-            Scope::Submit => 1,
-            Scope::Operate => 2,
-            Scope::Admin => 3,
-            Scope::Member => 4,
-        };
-        assert_eq!(Scope::ALL.map(place), [0, 1, 2, 3, 4]);
         let caller = Caller::open();
-        assert_eq!((caller.tenant(), caller.key()), (None, None));
+        assert_eq!((caller.tenant(), caller.key(), caller.peer()), (None, None, None));
         assert!(Scope::ALL.iter().all(|scope| caller.may(*scope)), "{caller:?}");
+    }
+
+    #[test]
+    fn a_caller_may_do_what_its_scopes_include_and_is_told_what_it_lacks() {
+        let caller = |scopes: &[Scope]| {
+            Caller::of(Some("studio".into()), scopes.iter().copied(), Some("0aZ".into()))
+        };
+        let submit = caller(&[Scope::Submit]);
+        assert!(submit.may(Scope::Read) && submit.may(Scope::Submit));
+        assert_eq!((submit.tenant(), submit.key()), (Some("studio"), Some("0aZ")));
+        assert_eq!(submit.needs(Scope::Read), Ok(()));
+        let refused = submit.needs(Scope::Operate).expect_err("too small");
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "SCOPE"));
+        assert_eq!(refused.message, "this call needs scope operate; key 0aZ has submit");
+        for small in [&[][..], &[Scope::Read], &[Scope::Admin], &[Scope::Member]] {
+            assert!(!caller(small).may(Scope::Submit), "{small:?}");
+        }
+        let refused = caller(&[]).needs(Scope::Read).expect_err("none");
+        assert_eq!(refused.message, "this call needs scope read; key 0aZ has no scope");
     }
 }

@@ -229,19 +229,24 @@ mod tests {
     }
 
     #[test]
-    fn the_trait_has_the_calls_of_the_descriptor_in_its_order_and_no_others() {
-        let source = include_str!("calls.rs");
-        let (_, body) = source.split_once("pub trait Calls").expect("the trait");
-        let (body, _) = body.split_once("\n}\n").expect("its end");
-        let method = |text: &str| {
-            let name = text.split('(').next().unwrap_or_default().to_owned();
-            (name, text.contains("Incoming<"), text.contains("Outgoing<"))
-        };
-        let methods: Vec<_> = body.split("async fn ").skip(1).map(method).collect();
-        let described = CALLS.iter().filter_map(|call| {
-            let name = call.path.strip_prefix("/darkroom.v1.Farm/")?;
-            Some((snake(name), call.receives_stream, call.sends_stream))
-        });
-        assert_eq!(methods, described.collect::<Vec<_>>());
+    fn the_traits_have_the_calls_of_the_descriptor_in_its_order_and_no_others() {
+        for (source, name, service) in [
+            (include_str!("calls.rs"), "Calls", "/darkroom.v1.Farm/"),
+            (include_str!("admin_calls.rs"), "AdminCalls", "/darkroom.v1.Admin/"),
+        ] {
+            let (_, body) = source.split_once(&format!("pub trait {name}")).expect("the trait");
+            let (body, _) = body.split_once("\n}\n").expect("its end");
+            let method = |text: &str| {
+                let name = text.split('(').next().unwrap_or_default().to_owned();
+                (name, text.contains("Incoming<"), text.contains("Outgoing<"))
+            };
+            let methods: Vec<_> = body.split("async fn ").skip(1).map(method).collect();
+            let described = CALLS.iter().filter_map(|call| {
+                let name = call.path.strip_prefix(service)?;
+                Some((snake(name), call.receives_stream, call.sends_stream))
+            });
+            assert_eq!(methods, described.collect::<Vec<_>>());
+            assert!(!methods.is_empty());
+        }
     }
 }

@@ -12,12 +12,12 @@ use darkroom_core::{
 use darkroom_proto::{
     bounds::MAX_MESSAGE_BYTES,
     status::{from_status, to_status},
-    v1::{self, farm_server::FarmServer},
+    v1::{self, admin_server::AdminServer, farm_server::FarmServer},
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
 
-use crate::{Caller, CallerLayer, Calls, Incoming, Outgoing};
+use crate::{AdminCalls, Caller, CallerLayer, Calls, Incoming, Outgoing};
 
 /// Largest response, in bytes. Pages are much smaller; only a list of very many workers comes near
 /// it.
@@ -27,6 +27,18 @@ const MAX_RESPONSE_BYTES: usize = 16 << 20;
 #[must_use]
 pub fn service(calls: Arc<dyn Calls>) -> FarmServer<FarmService> {
     FarmServer::new(FarmService { calls })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_RESPONSE_BYTES)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+}
+
+/// The service of keys, tenants and the audit. Serve it behind a [`CallerLayer`].
+#[must_use]
+pub fn admin_service(calls: Arc<dyn AdminCalls>) -> AdminServer<AdminService> {
+    AdminServer::new(AdminService { calls })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_RESPONSE_BYTES)
         .accept_compressed(CompressionEncoding::Zstd)
@@ -47,18 +59,25 @@ pub struct FarmService {
     calls: Arc<dyn Calls>,
 }
 
+/// tonic's service over the calls about keys, tenants and the audit.
+#[derive(Clone)]
+pub struct AdminService {
+    calls: Arc<dyn AdminCalls>,
+}
+
 /// The stream that tonic sends: its error is a status.
 type Sent<T> = BoxStream<'static, Result<T, Status>>;
 
 /// Implements tonic's trait: one line for each call, grouped by what is streamed.
 macro_rules! serve {
     (
+        $Trait:path, for $Service:ident;
         unary { $($unary:ident: $Request:ident => $Response:ident,)* }
         receiving { $($receiving:ident: $Chunk:ident => $Receipt:ident,)* }
         sending { $($sending:ident: $Wanted:ident => $Part:ident as $Stream:ident,)* }
     ) => {
         #[tonic::async_trait]
-        impl v1::farm_server::Farm for FarmService {
+        impl $Trait for $Service {
             $(type $Stream = Sent<v1::$Part>;)*
 
             $(async fn $unary(
@@ -89,6 +108,7 @@ macro_rules! serve {
 }
 
 serve! {
+    v1::farm_server::Farm, for FarmService;
     unary {
         submit_job: SubmitJobRequest => SubmitJobResponse,
         get_job: GetJobRequest => Job,
@@ -124,6 +144,22 @@ serve! {
         watch_farm: WatchFarmRequest => FarmEvent as WatchFarmStream,
         fetch_manifest: FetchManifestRequest => FetchManifestChunk as FetchManifestStream,
     }
+}
+
+serve! {
+    v1::admin_server::Admin, for AdminService;
+    unary {
+        create_key: CreateKeyRequest => CreateKeyResponse,
+        list_keys: ListKeysRequest => ListKeysResponse,
+        revoke_key: RevokeKeyRequest => Key,
+        rotate_key: RotateKeyRequest => RotateKeyResponse,
+        set_tenant: SetTenantRequest => Tenant,
+        get_tenant: GetTenantRequest => Tenant,
+        list_tenants: ListTenantsRequest => ListTenantsResponse,
+        list_audit: ListAuditRequest => ListAuditResponse,
+    }
+    receiving {}
+    sending {}
 }
 
 /// The caller of a request, and its message.

@@ -2,18 +2,22 @@
 //!
 //! [`Calls`] is one trait with a method for each call of `darkroom.v1.Farm`. Every method takes the
 //! [`Caller`] and a message, and fails with core's `UserError`, which holds everything that gRPC
-//! and HTTP tell about a failure. The coordinator implements it. [`CallerLayer`] says who calls,
+//! and HTTP tell about a failure. [`AdminCalls`] is the same for `darkroom.v1.Admin`. The
+//! coordinator implements both. [`CallerLayer`] says who calls,
 //! and [`grpc`] serves the calls over gRPC.
 //!
 //! This crate knows core's words and the messages of the protocol. It never knows SQL, queues,
 //! storage or models.
 
+mod admin_calls;
 mod caller;
 mod calls;
 mod layer;
 
 pub mod grpc;
 
-pub use caller::{Caller, Scope};
+pub use admin_calls::AdminCalls;
+pub use caller::Caller;
 pub use calls::{Answer, Calls, Incoming, Outgoing};
+pub use darkroom_core::scope::Scope;
 pub use layer::{CallerLayer, WithCaller};

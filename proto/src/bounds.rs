@@ -27,8 +27,9 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 47] = [
+const LIMITS: [(&str, u32, &str); 52] = [
     // Requests.
+    ("CreateKeyRequest.scopes", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
     ("ImageFilter.error_codes", 200, ""),
     ("ImageFilter.labels", 64, ""),
@@ -45,6 +46,10 @@ const LIMITS: [(&str, u32, &str); 47] = [
     ("StageSettings.timesteps", 2000, ""),
     ("SubmitJobRequest.prompts", PROMPTS, ", more through SubmitJobStream"),
     // Answers.
+    ("Key.scopes", 16, ""),
+    ("ListAuditResponse.entries", 1000, ""),
+    ("ListKeysResponse.keys", 1000, ""),
+    ("ListTenantsResponse.tenants", 1000, ""),
     ("Cascade.stages", 64, ""),
     ("DescribeQueueResponse.pools", 4096, ""),
     ("EncodeResponse.embeddings", 256, ""),

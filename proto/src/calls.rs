@@ -1,7 +1,10 @@
-//! What servers and clients must know about each method: how long it may take, and what it streams.
+//! What servers and clients must know about each method: how long it may take, which scope its
+//! caller needs, and what it streams.
 //!
 //! The table comes from the options beside the methods in the .proto files (`option (call) =
-//! CALL_CLASS_SHORT;`). A method without a class does not compile.
+//! CALL_CLASS_SHORT;`). A method without a class or without a scope does not compile.
+
+use darkroom_core::scope::Scope;
 
 include!("generated/calls.rs");
 
@@ -23,6 +26,8 @@ pub struct Call {
     pub path: &'static str,
     /// How long it may take.
     pub class: Class,
+    /// What its caller must be allowed to do.
+    pub scope: Scope,
     /// The client sends a stream.
     pub receives_stream: bool,
     /// The server answers with a stream.
@@ -73,6 +78,25 @@ mod tests {
             assert_eq!(call.class == Class::Long, call.receives_stream, "{call:?}");
             assert!(call.class != Class::Lasting || call.sends_stream, "{call:?}");
             assert!(!call.gathers || call.receives_stream, "{call:?}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_changes_something_is_not_for_readers() {
+        let changes = ["Submit", "Upload", "Cancel", "Pause", "Resume", "Retry", "Drain"];
+        for call in CALLS {
+            let (service, method) = call.path.rsplit_once('/').expect("a path");
+            let expected = match service {
+                "/darkroom.v1.Admin" => Scope::Admin,
+                "/darkroom.v1.Encoder" => Scope::Operate,
+                _ if method == "ListWorkers" || method == "DrainWorker" => Scope::Operate,
+                "/darkroom.v1.Farm" if changes.iter().any(|verb| method.starts_with(verb)) => {
+                    Scope::Submit
+                }
+                "/darkroom.v1.Farm" => Scope::Read,
+                _ => Scope::Member,
+            };
+            assert_eq!(call.scope, expected, "{call:?}");
         }
     }
 

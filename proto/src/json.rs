@@ -13,6 +13,7 @@
 //!   times in answers as seconds since 1970 ([`Seconds`]). Times in requests may also be RFC 3339
 //!   texts ([`Time`]).
 
+mod admin;
 mod encoder;
 mod failures;
 mod farm;
@@ -31,6 +32,12 @@ use darkroom_core::error::{Code, UserError};
 use serde::de::DeserializeOwned;
 
 pub use self::{
+    admin::{
+        AuditEntry, CreateKeyRequest, CreateKeyResponse, GetTenantRequest, Key, ListAuditRequest,
+        ListAuditResponse, ListKeysRequest, ListKeysResponse, ListTenantsRequest,
+        ListTenantsResponse, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse,
+        SetTenantRequest, Tenant,
+    },
     encoder::{Embedding, EncodeRequest, EncodeResponse},
     failures::{FailureSummary, SummarizeFailuresRequest, SummarizeFailuresResponse},
     farm::{

@@ -14,11 +14,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use protox::prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "darkroom/v1/options.proto",
     "darkroom/v1/types.proto",
     "darkroom/v1/farm.proto",
     "darkroom/v1/encoder.proto",
+    "darkroom/v1/admin.proto",
 ];
 
 /// The folder of the protocol.
@@ -36,7 +37,7 @@ pub fn generated() -> PathBuf {
 /// Every generated file by its name.
 ///
 /// # Errors
-/// If the protocol does not compile, or a method has no class.
+/// If the protocol does not compile, or a method has no class or no scope.
 pub fn generate() -> Result<BTreeMap<String, Vec<u8>>> {
     let mut compiler = protox::Compiler::new([protocol()])?;
     compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
@@ -67,7 +68,7 @@ fn calls(pool: &DescriptorPool) -> Result<String> {
         let module = service.name().to_lowercase();
         writeln!(
             modules,
-            "\n/// Methods of `{}`.\npub mod {module} {{\n    use super::{{Call, Class}};",
+            "\n/// Methods of `{}`.\npub mod {module} {{\n    use super::{{Call, Class, Scope}};",
             service.full_name()
         )?;
         for method in service.methods() {
@@ -90,13 +91,23 @@ fn call(source: &mut String, name: &str, method: &MethodDescriptor) -> Result<()
             bail!("{path} has no class; write option (call) = CALL_CLASS_… below it");
         }
     };
+    let scope = match option(method, "scope")?.as_enum_number() {
+        Some(1) => "Read",
+        Some(2) => "Submit",
+        Some(3) => "Operate",
+        Some(4) => "Admin",
+        Some(5) => "Member",
+        _ => {
+            bail!("{path} has no scope; write option (scope) = SCOPE_… below it");
+        }
+    };
     let is = |name| Ok::<_, anyhow::Error>(option(method, name)?.as_bool().unwrap_or(false));
     let (gathers, compressed) = (is("gathers")?, is("compressed")?);
     let (receives, sends) = (method.is_client_streaming(), method.is_server_streaming());
     writeln!(
         source,
         "    /// `{path}`.\n    pub const {name}: Call = Call {{ path: {path:?}, class: Class::{class}, \
-         receives_stream: {receives}, sends_stream: {sends}, gathers: {gathers}, compressed: {compressed} }};"
+         scope: Scope::{scope}, receives_stream: {receives}, sends_stream: {sends}, gathers: {gathers}, compressed: {compressed} }};"
     )?;
     Ok(())
 }

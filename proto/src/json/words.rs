@@ -43,6 +43,9 @@ named! {
         Interrupted "interrupted", Returned "returned";
     SheetTile: Empty "empty", Filled "filled", Later "later", Lost "lost";
     Fit: Crop "crop", Pad "pad", Stretch "stretch", Exact "exact";
+    Scope: Unspecified "unknown", Read "read", Submit "submit", Operate "operate", Admin "admin",
+        Member "member";
+    Sharing: Unspecified "default", Shared "shared", Sealed "sealed";
     PictureFormat: Png "png", Jpeg "jpeg", Webp "webp";
 }
 

@@ -137,10 +137,13 @@ fn only_lists_that_are_short_hold_lists_of_numbers() {
     assert_eq!(
         of_numbers,
         [
+            "darkroom.v1.CreateKeyRequest.scopes",
             "darkroom.v1.GetImageMapResponse.codes",
             "darkroom.v1.GetImageMapResponse.lengths",
             "darkroom.v1.GetImageMapResponse.skips",
             "darkroom.v1.ImageFilter.states",
+            // In a page of at most 1,000 keys, 16 each.
+            "darkroom.v1.Key.scopes",
             "darkroom.v1.ListImagesRequest.states",
             "darkroom.v1.ListJobsRequest.states",
             "darkroom.v1.Sheet.tiles",

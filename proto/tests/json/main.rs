@@ -13,23 +13,26 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     json::{
-        Attempt, Bytes, CancelImagesRequest, CancelImagesResponse, CancelJobRequest, Cascade,
-        CascadeStage, ClassForecast, DescribeQueueRequest, DescribeQueueResponse,
-        DrainWorkerRequest, DrainWorkerResponse, Embedding, EncodeRequest, EncodeResponse,
-        FailureSummary, FarmEvent, FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk,
-        FetchImageRequest, FetchManifestChunk, FetchManifestRequest, FetchSheetChunk,
-        FetchSheetRequest, Forecast, ForecastCheck, ForecastJobResponse, GetFarmRequest,
-        GetFarmResponse, GetImageMapRequest, GetImageMapResponse, GetImageRequest,
-        GetImageResponse, GetJobRequest, HistoryPoint, Image, ImageFilter, IndexRange, Job,
-        JobSpec, ListCascadesRequest, ListCascadesResponse, ListImagesRequest, ListImagesResponse,
-        ListJobsRequest, ListJobsResponse, ListUsageRequest, ListUsageResponse, ListWorkersRequest,
-        ListWorkersResponse, Output, PauseJobRequest, PoolHistory, Prompt, PromptChunk, QueuePool,
-        ResumeJobRequest, RetryImagesRequest, RetryImagesResponse, RetryJobRequest, Settings,
-        Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast, StageProgress,
-        StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest, SubmitJobResponse,
-        SummarizeFailuresRequest, SummarizeFailuresResponse, TenantDay, Time, U64,
-        UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
-        Worker, WorkerSnapshot, WorkerStage, read,
+        Attempt, AuditEntry, Bytes, CancelImagesRequest, CancelImagesResponse, CancelJobRequest,
+        Cascade, CascadeStage, ClassForecast, CreateKeyRequest, CreateKeyResponse,
+        DescribeQueueRequest, DescribeQueueResponse, DrainWorkerRequest, DrainWorkerResponse,
+        Embedding, EncodeRequest, EncodeResponse, FailureSummary, FarmEvent, FarmHistoryRequest,
+        FarmHistoryResponse, FetchImageChunk, FetchImageRequest, FetchManifestChunk,
+        FetchManifestRequest, FetchSheetChunk, FetchSheetRequest, Forecast, ForecastCheck,
+        ForecastJobResponse, GetFarmRequest, GetFarmResponse, GetImageMapRequest,
+        GetImageMapResponse, GetImageRequest, GetImageResponse, GetJobRequest, GetTenantRequest,
+        HistoryPoint, Image, ImageFilter, IndexRange, Job, JobSpec, Key, ListAuditRequest,
+        ListAuditResponse, ListCascadesRequest, ListCascadesResponse, ListImagesRequest,
+        ListImagesResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
+        ListTenantsRequest, ListTenantsResponse, ListUsageRequest, ListUsageResponse,
+        ListWorkersRequest, ListWorkersResponse, Output, PauseJobRequest, PoolHistory, Prompt,
+        PromptChunk, QueuePool, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse,
+        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse, SetTenantRequest,
+        Settings, Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast,
+        StageProgress, StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest,
+        SubmitJobResponse, SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay,
+        Time, U64, UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest,
+        WatchJobRequest, Worker, WorkerSnapshot, WorkerStage, read,
     },
     v1,
 };
@@ -122,6 +125,8 @@ fn forms() -> BTreeMap<&'static str, Form> {
             ListCascadesRequest GetFarmRequest EncodeRequest GetImageRequest GetImageMapRequest
             FetchSheetRequest WatchFarmRequest DescribeQueueRequest FarmHistoryRequest ListUsageRequest
             CancelImagesRequest RetryImagesRequest SummarizeFailuresRequest
+            CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
+            GetTenantRequest ListTenantsRequest ListAuditRequest
             JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
@@ -129,6 +134,8 @@ fn forms() -> BTreeMap<&'static str, Form> {
             Forecast StageForecast ClassForecast ForecastCheck StageCheck StageProgress StageSeconds
             Worker WorkerStage Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
+            Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
+            AuditEntry ListAuditResponse
             HistoryPoint ListUsageResponse TenantDay FailureSummary SummarizeFailuresResponse;
         Report again:
             SubmitJobResponse ForecastJobResponse ListJobsResponse WatchEvent ListImagesResponse

@@ -1,0 +1,127 @@
+//! Keys, tenants and the audit.
+
+use super::{Seconds, Time, U64, Word};
+use crate::v1;
+
+super::requests! {
+    /// Asks for a new key.
+    CreateKeyRequest {
+        tenant: String,
+        scopes: Vec<Word<v1::Scope>>,
+        label: String,
+        expires_after_seconds: U64,
+        expires: Option<Time>,
+        certificate: String,
+    }
+
+    /// Asks for a page of keys.
+    ListKeysRequest {
+        page_size: u32,
+        page_token: String,
+        tenant: String,
+        ended: bool,
+    }
+
+    /// Ends a key.
+    RevokeKeyRequest {
+        id: String,
+    }
+
+    /// Asks for a key in place of another.
+    RotateKeyRequest {
+        id: String,
+        keep_seconds: U64,
+        expires_after_seconds: U64,
+    }
+
+    /// Adds or changes a tenant.
+    SetTenantRequest {
+        name: String,
+        sharing: Word<v1::Sharing>,
+    }
+
+    /// Asks for a tenant.
+    GetTenantRequest {
+        name: String,
+    }
+
+    /// Asks for a page of tenants.
+    ListTenantsRequest {
+        page_size: u32,
+        page_token: String,
+    }
+
+    /// Asks for a page of the audit.
+    ListAuditRequest {
+        page_size: u32,
+        page_token: String,
+        tenant: String,
+        key: String,
+        since: Option<Time>,
+    }
+}
+
+super::answers! {
+    /// A key, without its secret.
+    Key {
+        id: String,
+        tenant: String,
+        scopes: Vec<Word<v1::Scope>>,
+        label: String,
+        created: Option<Seconds>,
+        expires: Option<Seconds>,
+        last_used: Option<Seconds>,
+        revoked: Option<Seconds>,
+        #[serde(skip_serializing_if = "super::is_default")]
+        certificate: String,
+    }
+
+    /// A new key.
+    CreateKeyResponse {
+        key: Option<Key>,
+        secret: String,
+    }
+
+    /// A page of keys.
+    ListKeysResponse {
+        keys: Vec<Key>,
+        next_page_token: String,
+    }
+
+    /// A key and the one that it replaces.
+    RotateKeyResponse {
+        key: Option<Key>,
+        secret: String,
+        old: Option<Key>,
+    }
+
+    /// A tenant.
+    Tenant {
+        name: String,
+        created: Option<Seconds>,
+        sharing: Word<v1::Sharing>,
+    }
+
+    /// A page of tenants.
+    ListTenantsResponse {
+        tenants: Vec<Tenant>,
+        next_page_token: String,
+    }
+
+    /// One change.
+    AuditEntry {
+        id: U64,
+        time: Option<Seconds>,
+        key: String,
+        tenant: String,
+        action: String,
+        target: String,
+        peer: String,
+    }
+
+    /// A page of the audit.
+    ListAuditResponse {
+        entries: Vec<AuditEntry>,
+        next_page_token: String,
+    }
+}
