@@ -2,6 +2,7 @@
 //! broken streams are resumed. An error is the farm's own sentence, or a sentence about the proxy
 //! or other server that answered.
 
+mod admin;
 mod arrived;
 mod farm_watch;
 mod fetch;

@@ -131,7 +131,7 @@ impl fmt::Display for Source {
 }
 
 /// A key, and where it comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Credential {
     /// The key.
     pub key: Key,

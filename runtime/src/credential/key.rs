@@ -7,7 +7,7 @@ const ID: usize = 12;
 const SECRET: usize = 43;
 
 /// A key. Its `Debug` and its `Display` show its id alone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Key(String);
 
 /// What is not a key. It does not say what it is instead, since that may be a part of one.
@@ -24,8 +24,8 @@ impl Key {
 
     /// The whole text: for requests and files, not for logs.
     #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
+    pub fn expose(&self) -> String {
+        self.0.clone()
     }
 }
 

@@ -98,7 +98,7 @@ impl Logins {
     pub fn store(&self, addresses: &Addresses, key: &Key) -> Result<(), UserError> {
         self.change(|stored| {
             for address in addresses.as_slice() {
-                let entry = Entry { key: key.expose().to_owned() };
+                let entry = Entry { key: key.expose() };
                 stored.farms.insert(address.to_string(), entry);
             }
         })
