@@ -23,6 +23,7 @@ pub mod image_filter;
 pub mod image_state;
 pub mod job_filter;
 pub mod job_state;
+pub mod key;
 pub mod label;
 pub mod mix;
 pub mod open_name;

@@ -34,6 +34,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0013_history"
     "0014_overrides"
     "0015_stopped"
+    "0016_keys"
 );
 
 #[cfg(feature = "cluster")]
@@ -60,6 +61,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0020_image_errors"
     "0021_block_bits"
     "0022_stopped"
+    "0023_keys"
 );
 
 /// The migrations of SQLite.
