@@ -86,11 +86,8 @@ const HISTORY: &[Name] = &[
     ("step_seconds", "step"),
     ("to", "until"),
 ];
-const KEY: &[Name] = &[
-    ("expires_after_seconds", "expires"),
-    ("keep_seconds", "keep"),
-    ("scopes", "scope"),
-];
+const KEY: &[Name] =
+    &[("expires_after_seconds", "expires"), ("keep_seconds", "keep"), ("scopes", "scope")];
 const AUDIT: &[Name] = &[("page_size", "limit")];
 const USAGE: &[Name] = &[("from_day", "since"), ("to_day", "until")];
 
@@ -385,7 +382,8 @@ mod tests {
         let program = Cli::command();
         for (line, requests) in cases {
             let command = program.find_subcommand(line[0]).expect("a command");
-            let command = line.get(1).and_then(|word| command.find_subcommand(word)).unwrap_or(command);
+            let command =
+                line.get(1).and_then(|word| command.find_subcommand(word)).unwrap_or(command);
             let arguments = command.get_arguments();
             let there: BTreeSet<_> = arguments
                 .map(|argument| argument.get_long().unwrap_or(argument.get_id().as_str()))

@@ -129,9 +129,7 @@ impl Made {
             output::note(&format!("the old key {} works until {}", old.id, time(&old.expires)));
         }
         match (written, self.secret) {
-            (Some(path), _) => {
-                output::line(&format!("the key {id} is in {}", shown_path(&path)))
-            }
+            (Some(path), _) => output::line(&format!("the key {id} is in {}", shown_path(&path))),
             (None, Some(secret)) => {
                 output::line(&secret.expose())?;
                 output::note(
@@ -163,7 +161,8 @@ impl NewFile {
         match made {
             Ok(file) => Ok(Self { path, file }),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let message = format!("out is {}, which exists; accepted: a new file", shown_path(&path));
+                let message =
+                    format!("out is {}, which exists; accepted: a new file", shown_path(&path));
                 let mut failure = UserError::new(Code::AlreadyExists, "FILE_EXISTS", message);
                 failure.field = Some("out".to_owned());
                 Err(failure)

@@ -37,8 +37,7 @@ pub(crate) async fn login(place: &Place, as_json: bool) -> Result<()> {
     for address in addresses.as_slice() {
         place.key.allow(address, &credential)?;
     }
-    let keys = Credentials::own(&addresses, &credential)
-        .telling(|end| output::warn(&end.sentence));
+    let keys = Credentials::own(&addresses, &credential).telling(|end| output::warn(&end.sentence));
     match Client::new(&addresses, &place.tls, &keys)?.farm().await {
         Ok(_) => {}
         // The farm knows the key, which is for other calls than this one.

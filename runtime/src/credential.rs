@@ -12,7 +12,6 @@
 //! shows it, and no error does. This module knows no service.
 
 mod file;
-mod key;
 mod logins;
 mod refusal;
 mod state_key;
@@ -26,12 +25,13 @@ use std::{
 use clap::Args;
 use darkroom_core::{
     error::{Code, UserError},
+    key::Key,
     shown::shown_path,
 };
 use http::HeaderValue;
 
 pub(crate) use self::refusal::advise;
-pub use self::{key::Key, logins::Logins, refusal::Ending, state_key::StateKey};
+pub use self::{logins::Logins, refusal::Ending, state_key::StateKey};
 use crate::peer::{Address, Addresses};
 
 /// The variable that holds a key.

@@ -83,8 +83,7 @@ impl Client {
             Err(status) => {
                 let mut failure = self.failure(&status);
                 if peer::passes(&status) || failure.code == Code::DeadlineExceeded {
-                    failure.message +=
-                        "; the key may have been made: `darkroom key list` shows it, without its secret";
+                    failure.message += "; the key may have been made: `darkroom key list` shows it, without its secret";
                 }
                 Err(failure)
             }

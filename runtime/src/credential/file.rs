@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use darkroom_core::{error::UserError, shown::shown_path};
+use darkroom_core::{error::UserError, key::Key, shown::shown_path};
 
-use super::{ACCEPTED, Key};
+use super::ACCEPTED;
 use crate::files;
 
 /// Most bytes of such a file.

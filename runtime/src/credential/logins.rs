@@ -16,12 +16,12 @@ use std::{
 
 use darkroom_core::{
     error::{Code, UserError},
+    key::Key,
     shown::shown_path,
 };
 use nix::{fcntl::OFlag, unistd::Uid};
 use serde::{Deserialize, Serialize};
 
-use super::Key;
 use crate::{
     files,
     peer::{Address, Addresses},

@@ -10,11 +10,12 @@ use std::{
 
 use darkroom_core::{
     error::{Code, UserError},
+    key::Key,
     shown::shown_path,
 };
 use nix::fcntl::OFlag;
 
-use super::{ACCEPTED, Key, file};
+use super::{ACCEPTED, file};
 use crate::files;
 
 /// Its name in the folder.

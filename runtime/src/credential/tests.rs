@@ -34,9 +34,7 @@ fn file_with(folder: &Path, id: &str) -> PathBuf {
 
 /// The ids of the keys for these addresses.
 fn ids(credentials: &Credentials, addresses: &Addresses) -> Vec<Option<String>> {
-    let id = |used: &Credential| {
-        used.key.id().to_string().trim_start_matches('0').to_owned()
-    };
+    let id = |used: &Credential| used.key.id().to_string().trim_start_matches('0').to_owned();
     addresses.as_slice().iter().map(|address| credentials.of(address).map(id)).collect()
 }
 
@@ -124,9 +122,13 @@ fn what_is_no_key_is_refused_and_not_repeated() {
     let folder = tempfile::tempdir().expect("folder");
     let almost = format!("dk_000000000000_{}", &SECRET[1..]);
     let whole = key("x").expose();
-    for wrong in
-        [almost.as_str(), "dk_0", "secret", &format!("{whole}{whole}"), &format!("{whole}\n{whole}")]
-    {
+    for wrong in [
+        almost.as_str(),
+        "dk_0",
+        "secret",
+        &format!("{whole}{whole}"),
+        &format!("{whole}\n{whole}"),
+    ] {
         let given = KeySettings { given: Given(Some(wrong.into())), ..KeySettings::default() };
         let refused = given.open_with(&at("localhost:1"), Found::Named, None).expect_err(wrong);
         assert!(refused.message.contains("DARKROOM_KEY has a value that is no key"), "{refused}");
