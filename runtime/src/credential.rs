@@ -68,7 +68,7 @@ pub struct KeySettings {
 }
 
 /// The heading of the help for these flags.
-const HEADING: &str = "Key";
+const HEADING: &str = "Keys";
 
 /// The value of `DARKROOM_KEY`, which is never shown.
 #[derive(Clone, Default)]

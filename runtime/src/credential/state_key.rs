@@ -66,18 +66,13 @@ impl StateKey {
         })
     }
 
-    /// The key; the first time, one that `make` makes, which only the folder's owner can read.
+    /// Writes the key in place of any that the folder has. Only the folder's owner can read it.
     ///
     /// # Errors
-    /// As [`Self::read`], and when the file cannot be written.
-    pub fn read_or_make(&self, make: impl FnOnce() -> Key) -> Result<Key, UserError> {
-        if let Some(key) = self.read()? {
-            return Ok(key);
-        }
-        let key = make();
+    /// One sentence if the file cannot be written.
+    pub fn write(&self, key: &Key) -> Result<(), UserError> {
         let line = format!("{}\n", key.expose());
-        files::replace(&self.path, line.as_bytes()).map_err(|error| self.unusable(&error))?;
-        Ok(key)
+        files::replace(&self.path, line.as_bytes()).map_err(|error| self.unusable(&error))
     }
 
     fn unusable(&self, error: &io::Error) -> UserError {

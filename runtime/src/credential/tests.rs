@@ -46,7 +46,7 @@ fn a_key_comes_from_the_first_place_that_has_one() {
     logins.store(&farm, &key("login")).expect("stored");
     let state = folder.path().join("state");
     fs::create_dir(&state).expect("made");
-    StateKey::of(&state).read_or_make(|| key("state")).expect("made");
+    StateKey::of(&state).write(&key("state")).expect("written");
     let file = file_with(folder.path(), "file");
     let variable = Given(Some(key("variable").expose().into()));
     for (key_file, given, found, expected) in [
@@ -113,7 +113,7 @@ fn a_key_is_sent_over_tls_or_to_this_machine_and_elsewhere_only_when_asked() {
     logins.store(&at("farm:1"), &key("x")).expect("stored");
     let none = KeySettings::default();
     none.open_with(&at("farm:1"), Found::Named, Some(&logins)).expect_err("plain text");
-    StateKey::of(folder.path()).read_or_make(|| key("state")).expect("made");
+    StateKey::of(folder.path()).write(&key("state")).expect("written");
     none.open_with(&at("10.0.0.1:1"), Found::State(folder.path()), None).expect("here");
 }
 
@@ -238,25 +238,30 @@ fn a_damaged_file_of_logins_is_refused_without_its_keys() {
 }
 
 #[test]
-fn the_key_of_a_state_folder_is_made_once_and_no_link_is_followed() {
+fn the_key_of_a_state_folder_is_its_owners_alone_and_no_link_is_followed() {
     let folder = tempfile::tempdir().expect("folder");
     let state = StateKey::of(folder.path());
     assert!(state.read().expect("looked at").is_none());
-    let made = state.read_or_make(|| key("first")).expect("made");
-    let read = state.read_or_make(|| panic!("made again")).expect("read");
-    assert_eq!([made.expose(), read.expose()], [key("first").expose(), key("first").expose()]);
-    let mode = fs::metadata(state.path()).expect("there").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for id in ["first", "second"] {
+        state.write(&key(id)).expect("written");
+        let read = state.read().expect("read").expect("there");
+        assert_eq!(read.expose(), key(id).expose());
+        let mode = fs::metadata(state.path()).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 
     let outside = file_with(folder.path(), "outside");
     fs::remove_file(state.path()).expect("removed");
     std::os::unix::fs::symlink(&outside, state.path()).expect("a link");
     state.read().expect_err("a link");
-    state.read_or_make(|| key("second")).expect_err("a link");
-    fs::remove_file(state.path()).expect("removed");
-    fs::write(state.path(), "").expect("written");
-    let refused = state.read_or_make(|| key("second")).expect_err("empty").message;
-    assert!(refused.contains("farm.key does not hold a key"), "{refused}");
+    state.write(&key("third")).expect("written in place of the link");
+    let kept = fs::read_to_string(&outside).expect("there");
+    assert_eq!(kept.trim(), key("outside").expose());
+    for wrong in ["", "text"] {
+        fs::write(state.path(), wrong).expect("written");
+        let refused = state.read().expect_err("no key").message;
+        assert!(refused.contains("farm.key does not hold a key"), "{refused}");
+    }
 }
 
 #[test]
