@@ -24,6 +24,7 @@ mod job_columns;
 mod job_pages;
 mod judged_images;
 mod judged_texts;
+pub mod keys;
 pub mod limits;
 mod migrations;
 mod missing;
@@ -41,9 +42,9 @@ pub mod worker_health;
 
 pub use error::Error;
 use roles::{
-    Agreed, Attempts, Commands, Dispatching, FarmChanges, Following, Forecasts, History,
-    ImageCommands, ImageMaps, Inputs, Leading, Limiting, Maintenance, Manifests, Outcomes, Queries,
-    Submits, WorkerHealth,
+    Agreed, Attempts, Audit, Commands, Dispatching, FarmChanges, Following, Forecasts, History,
+    ImageCommands, ImageMaps, Inputs, Keys, Leading, Limiting, Maintenance, Manifests, Outcomes,
+    Queries, Submits, Tenants, WorkerHealth,
 };
 
 /// The record of one farm: all its [`roles`].
@@ -67,6 +68,9 @@ pub trait Store:
     + FarmChanges
     + Manifests
     + Maintenance
+    + Keys
+    + Tenants
+    + Audit
 {
 }
 
@@ -91,5 +95,8 @@ impl<T> Store for T where
         + FarmChanges
         + Manifests
         + Maintenance
+        + Keys
+        + Tenants
+        + Audit
 {
 }

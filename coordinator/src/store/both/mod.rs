@@ -18,6 +18,7 @@
 
 mod agreed;
 pub(super) mod attempts;
+mod audit;
 pub(super) mod commands;
 pub(super) mod dispatching;
 pub(super) mod failures;
@@ -29,6 +30,7 @@ pub(super) mod image_commands;
 mod image_maps;
 pub(super) mod input_row;
 mod inputs;
+mod keys;
 pub(super) mod limiting;
 mod maintenance;
 mod manifests;
@@ -39,6 +41,7 @@ pub(super) mod page;
 pub(super) mod queries;
 pub(super) mod row_types;
 pub(super) mod submits;
+mod tenants;
 pub(super) mod texts;
 pub(super) mod variants;
 pub(super) mod worker_health;
