@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use darkroom_proto::status::to_status;
 use darkroom_runtime::{peer::Address, tls::ClientSettings};
 use futures::StreamExt as _;
 use http_body::Frame;
@@ -446,5 +447,34 @@ async fn answers_that_make_no_sense_end_in_a_sentence() {
             !said.is_empty() && shown.len() < 8_000 && !shown.contains(['\u{1b}', '\n']),
             "{what}: {shown}"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_refused_for_its_key_is_not_repeated_and_says_what_to_do() {
+    for (code, reason, says) in [
+        (Code::Unauthenticated, "NO_KEY", "run `darkroom login --farm farm:7878`"),
+        (Code::PermissionDenied, "SCOPE", "a sentence"),
+    ] {
+        let client = client(move |number, _| {
+            assert_eq!(number, 1, "once");
+            Ok(to_status(&UserError::new(code, reason, "a sentence")).into_http())
+        });
+        let refused = client.cascades().await.expect_err("refused");
+        assert_eq!((refused.code, refused.code.exit_code()), (code, 3));
+        assert!(refused.message.contains(says), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_not_made_again_when_the_answer_is_lost() {
+    for answer in [|| Err("the connection broke".into()), || Ok(proxy(504, &[]))] {
+        let answer: fn() -> Answer = answer;
+        let client = client(move |number, _| {
+            assert_eq!(number, 1, "once");
+            answer()
+        });
+        let lost = client.create_key(v1::CreateKeyRequest::default()).await.expect_err("lost");
+        assert!(lost.message.contains("the key may have been made: `darkroom key list`"), "{lost}");
     }
 }
