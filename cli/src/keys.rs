@@ -230,7 +230,7 @@ fn row(key: &v1::Key) -> [String; 6] {
     };
     let label = match key.certificate.as_str() {
         "" => shown(&key.label).into_owned(),
-        subject => format!("{} (certificate {})", shown(&key.label), shown(subject)),
+        subject => format!("{} (certificate {})", shown(&key.label), shown(subject)).trim().to_owned(),
     };
     [
         shown(&key.id).into_owned(),

@@ -108,12 +108,13 @@ impl Told {
         command
     }
 
-    /// `darkroom-coordinator`.
+    /// `darkroom-coordinator`, of a farm without keys.
     #[must_use]
     pub fn coordinator(&self, program: &Path, start: &CoordinatorStart<'_>) -> Command {
         let mut command = self.command(program);
         command
             .env("DARKROOM_DATABASE", start.database)
+            .env("DARKROOM_OPEN", "1")
             .args(["--listen", &format!("127.0.0.1:{}", start.port)]);
         for cascade in start.cascades {
             match cascade {

@@ -138,6 +138,32 @@ fn a_login_stores_a_key_that_the_farm_accepts_until_the_logout() {
 }
 
 #[test]
+fn a_login_on_a_terminal_does_not_show_what_is_typed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    let farm = keyed(path);
+    let key = created(path, &farm, &["--tenant", "studio", "--scope", "read"]);
+    fs::write(path.join("typed"), format!("{key}\n")).expect("written");
+    // What is typed before the prompt, the terminal itself would show.
+    let script = r#"mkfifo keyboard
+script -qefc "$1 --farm $FARM login" /dev/null <keyboard >screen &
+exec 3>keyboard
+until grep -q "Key for" screen; do sleep 0.05; done
+sleep 1
+cat typed >&3
+wait $!
+code=$?
+cat screen
+exit $code"#;
+    let login = Darkroom::under(script, path).env("FARM", &farm.address).run();
+    assert_eq!(login.code, Some(0), "{login:?}");
+    assert!(login.stdout.contains(&format!("Key for {}: ", farm.address)), "{login:?}");
+    assert!(login.stdout.contains(&format!("the key {} for", id(&key))), "{login:?}");
+    silent(&login, &key);
+    assert_eq!(farm.command(["ls"]).run().code, Some(0), "it is stored");
+}
+
+#[test]
 fn the_first_place_that_has_a_key_counts() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
