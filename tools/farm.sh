@@ -270,7 +270,7 @@ start_farm() {
         listen=$port
         if [ "$copy" -eq 2 ]; then listen=$second_port; fi
         launch "coordinator-$copy" env -u DARKROOM_CASCADE "$target/darkroom-coordinator" \
-            --listen "127.0.0.1:$listen" --cascade "$cascade"
+            --listen "127.0.0.1:$listen" --open --cascade "$cascade"
     done
     wait_for "the coordinator" coordinator-1 "$target/darkroom" --farm "127.0.0.1:$port" cascades
     unset DARKROOM_CASCADE

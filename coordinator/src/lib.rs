@@ -5,6 +5,7 @@
 //! [`Coordinator`] is the entry point, and [`Handle::calls`] are its calls.
 
 mod api;
+mod audit;
 mod committer;
 mod coordinator;
 mod counters;
@@ -17,11 +18,13 @@ mod events;
 mod feed;
 mod feeder;
 mod finisher;
+mod first_key;
 mod follower;
 mod forecaster;
 mod forecasts;
 mod historian;
 mod image_maps;
+mod keeper;
 mod leadership;
 mod limits;
 mod losses;
@@ -40,4 +43,5 @@ pub use api::server_options;
 pub use coordinator::{Coordinator, Handle};
 pub use counters::Counters;
 pub use error::Error;
+pub use first_key::{add_first_key, fresh_key};
 pub use options::Options;

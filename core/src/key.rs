@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq as _;
 use crate::{
     digest::Digest,
     error::{Code, UserError},
+    label::printable,
 };
 
 /// How every key begins.
@@ -18,6 +19,8 @@ const ID: usize = 12;
 const SECRET: usize = 43;
 /// Random bytes that a key is made of.
 pub const RANDOM_BYTES: usize = ID + 32;
+/// Longest label of a key, characters.
+pub const MAX_LABEL: usize = 200;
 
 /// The public part of a key: 12 characters of base62.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +148,19 @@ impl fmt::Debug for SecretHash {
     }
 }
 
+/// Checks a key's label.
+///
+/// # Errors
+/// If it is too long, or has a character that cannot be printed.
+pub fn check_label(label: &str) -> Result<(), UserError> {
+    let characters = label.chars().count();
+    if characters > MAX_LABEL {
+        let message = format!("label has {characters} characters; accepted: at most {MAX_LABEL}");
+        return Err(UserError::invalid("label", message));
+    }
+    printable("label", label, &[])
+}
+
 fn is_base62(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
@@ -235,6 +251,17 @@ mod tests {
         }
         let error = whole.parse::<KeyId>().expect_err("a whole key is no id");
         assert!(!error.message.contains(&whole[20..30]), "{error}");
+    }
+
+    #[test]
+    fn a_label_is_short_and_can_be_printed() {
+        for label in ["", "Ana's laptop", &"é".repeat(MAX_LABEL)] {
+            check_label(label).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for label in ["a\nb", "\u{202e}a", &"é".repeat(MAX_LABEL + 1)] {
+            let error = check_label(label).expect_err(label);
+            assert_eq!(error.field.as_deref(), Some("label"));
+        }
     }
 
     #[test]

@@ -130,7 +130,8 @@ pub fn check_labels(field: &str, labels: &BTreeMap<String, String>) -> Result<()
     Ok(())
 }
 
-fn printable(field: &str, text: &str, but: &[char]) -> Result<(), UserError> {
+/// Refuses characters that cannot be printed.
+pub(crate) fn printable(field: &str, text: &str, but: &[char]) -> Result<(), UserError> {
     match text.chars().find(|c| is_unprintable(*c) && !but.contains(c)) {
         None => Ok(()),
         Some(bad) => {

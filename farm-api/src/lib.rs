@@ -12,7 +12,9 @@
 mod admin_calls;
 mod caller;
 mod calls;
+mod keeper;
 mod layer;
+mod rule;
 
 pub mod grpc;
 
@@ -20,4 +22,5 @@ pub use admin_calls::AdminCalls;
 pub use caller::Caller;
 pub use calls::{Answer, Calls, Incoming, Outgoing};
 pub use darkroom_core::scope::Scope;
+pub use keeper::{Keeper, Known, Peer, PeerOf, Proof};
 pub use layer::{CallerLayer, WithCaller};

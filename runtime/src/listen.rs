@@ -144,6 +144,12 @@ impl Listener {
         format!("{scheme}{}", self.reachable())
     }
 
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.addresses.iter().all(is_here)
+    }
+
     /// All addresses, IPv4 first.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -193,7 +199,7 @@ pub async fn listen(listen: &Listen, privacy: &Privacy) -> Result<Listener, Erro
     let sockets = bind_wanted(listen, privacy).await?;
     let listener = listener(sockets, tls)
         .map_err(|source| Error::Listen { address: listen.to_string(), source })?;
-    if !listener.speaks_tls() && !listener.addresses.iter().all(is_here) {
+    if !listener.speaks_tls() && !listener.is_loopback() {
         tracing::warn!(
             address = %listen,
             "other machines are served in plain text: whoever is between can read and change everything; \

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::Layer;
 
-pub use self::{error::Error, health::Health, options::Options};
+pub use self::{error::Error, guard::ClientAddress, health::Health, options::Options};
 use crate::deadline::DeadlineLayer;
 pub use crate::listen::{Listen, Listener, listen};
 
@@ -37,6 +37,20 @@ pub use crate::listen::{Listen, Listener, listen};
 pub async fn serve(
     listener: Listener,
     routes: Routes,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(Health, impl Future<Output = Result<(), Error>> + Send), Error> {
+    serve_within(listener, routes, |all| all, options, shutdown).await
+}
+
+/// As [`serve`]; `around` puts a layer around all routes, those of health and reflection included.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_within(
+    listener: Listener,
+    routes: Routes,
+    around: impl FnOnce(Routes) -> Routes,
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(Health, impl Future<Output = Result<(), Error>> + Send), Error> {
@@ -56,8 +70,8 @@ pub async fn serve(
     let routes = routes
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .prepare();
+        .add_service(reflection().build_v1alpha()?);
+    let routes = around(routes).prepare();
 
     let calls = DeadlineLayer::new(options.limits.clone()).layer(routes);
     let drain = options.drain;

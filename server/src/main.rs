@@ -3,7 +3,9 @@
 //! It connects the coordinator with the farm's database, queue and object storage, and serves its
 //! calls over gRPC. It never links libtorch.
 
+mod door;
 mod engine;
+mod first_key;
 mod process;
 
 use std::process::ExitCode;

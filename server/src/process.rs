@@ -23,7 +23,7 @@ use darkroom_core::{
     error::{Code, UserError},
     retry::LARGEST_DEATH_LIMIT,
 };
-use darkroom_farm_api::{CallerLayer, grpc};
+use darkroom_farm_api::grpc;
 use darkroom_queue::{
     TaskQueue,
     redis::{self, RedisQueue},
@@ -40,7 +40,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::engine::Engine;
+use crate::{
+    door::{Door, DoorSettings},
+    engine::Engine,
+};
 
 /// How often gRPC health is updated from the farm's problems.
 const LOOK: Duration = Duration::from_millis(500);
@@ -64,8 +67,7 @@ const PROBED: Duration = Duration::from_secs(10);
 #[command(name = "darkroom-coordinator", version, max_term_width = 100)]
 pub(crate) struct CoordinatorArgs {
     /// Address to listen on: HOST:PORT, or :PORT for every address of this machine. Beyond loopback
-    /// it needs --tls-cert, or --plaintext. There is no authentication: use loopback, or put a proxy
-    /// with authentication in front
+    /// it needs --tls-cert, or --plaintext
     #[arg(
         long,
         env = "DARKROOM_LISTEN",
@@ -75,6 +77,8 @@ pub(crate) struct CoordinatorArgs {
     listen: Listen,
     #[command(flatten)]
     tls: ServerSettings,
+    #[command(flatten)]
+    door: DoorSettings,
     /// Most connections at one time; above that, new connections replace idle ones
     #[arg(long, env = "DARKROOM_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1000)]
     max_connections: usize,
@@ -141,6 +145,7 @@ fn tenant_weight(text: &str) -> Result<(String, f64), String> {
 /// One sentence that says why it cannot start.
 pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Result<(), UserError> {
     let mut options = options(&args)?;
+    args.door.check()?;
     let privacy = args.tls.open()?;
     let listener = server::listen(&args.listen, &privacy).await.map_err(|error| error.to_user())?;
     let bundles = load(&args).await?;
@@ -152,6 +157,8 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
     let opened = engine.run(move || open_store(database, connections)).await??;
     let Record { store, front, identity } = opened.record(connections);
     let farm = store.farm_id().await.map_err(not_started)?;
+    let beyond_loopback = !listener.is_loopback();
+    let door = args.door.decide(front.as_ref(), beyond_loopback).await?;
     let url = args.redis.clone();
     let connect = move || async move {
         RedisQueue::connect(url.expose(), &farm.to_string(), redis::Options::default()).await
@@ -173,13 +180,18 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         move || Coordinator::start_fronted(options, store, front, tasks, artifacts, cascades);
     let handle = engine.run(start).await?.map_err(|error| error.to_user())?;
 
-    let mut serve = server_options(&["darkroom.v1.Farm"]);
+    let mut serve = server_options(&["darkroom.v1.Farm", "darkroom.v1.Admin"]);
     serve.connections = args.max_connections;
     let closing = CancellationToken::new();
     let (address, tls) = (listener.address(), listener.speaks_tls());
-    let calls = grpc::service(handle.calls());
-    let routes = grpc::behind(CallerLayer::open(), Routes::new(calls));
-    let (health, serving) = server::serve(listener, routes, serve, closing.clone())
+    let routes = Routes::new(grpc::service(handle.calls()))
+        .add_service(grpc::admin_service(handle.admin_calls()));
+    let callers = match door {
+        Door::Open => handle.open_door(),
+        Door::Kept => handle.kept_door(),
+    };
+    let around = |routes| grpc::behind(callers, routes);
+    let (health, serving) = server::serve_within(listener, routes, around, serve, closing.clone())
         .await
         .map_err(|error| error.to_user())?;
     let mut serving = tokio::spawn(serving);

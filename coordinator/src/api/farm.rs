@@ -69,6 +69,11 @@ impl Farm {
             Again::Harmless => {
                 (Code::Unavailable, "repeat it: repeating it has no further effect".to_owned())
             }
+            Again::Keys => {
+                let advice = "`darkroom key list` shows whether a key was made; revoke it, because \
+                              its secret is lost";
+                (Code::Unknown, advice.to_owned())
+            }
             Again::Look(job) => {
                 (Code::Unknown, format!("`darkroom status {job}` shows whether it was"))
             }
@@ -85,6 +90,8 @@ impl Farm {
 pub(super) enum Again<'a> {
     /// Repeat the call.
     Harmless,
+    /// Look at the keys.
+    Keys,
     /// Look at this job.
     Look(&'a str),
 }

@@ -1,6 +1,8 @@
 //! The farm's calls: each checks its message, asks the store, and converts the answer. They arrive
 //! by any protocol; nothing here knows which.
 
+mod admin;
+mod audited;
 mod convert;
 mod custom_ids;
 mod draft;
@@ -28,7 +30,8 @@ mod workers;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use darkroom_farm_api::{Answer, Caller, Calls, Incoming, Outgoing};
+use audited::Audited;
+use darkroom_farm_api::{AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Outgoing};
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     bounds::MAX_MESSAGE_BYTES,
@@ -38,18 +41,45 @@ use darkroom_proto::{
 use darkroom_runtime::server;
 use farm::{Again, Farm, failure, job_id, refused};
 
-use crate::coordinator::Handle;
+use crate::{
+    coordinator::Handle,
+    keeper::{PEER, RecordKeeper},
+};
 
 impl Handle {
-    /// The farm's calls, to be served over any protocol.
+    /// The farm's calls, to be served over any protocol. The audit has what they change.
     #[must_use]
     pub fn calls(&self) -> Arc<dyn Calls> {
-        Arc::new(Farm {
+        Arc::new(self.audited())
+    }
+
+    /// The calls about keys, tenants and the audit. The audit has what they change.
+    #[must_use]
+    pub fn admin_calls(&self) -> Arc<dyn AdminCalls> {
+        Arc::new(self.audited())
+    }
+
+    fn audited(&self) -> Audited<Farm> {
+        let farm = Farm {
             shared: Arc::clone(&self.shared),
             front: Arc::clone(&self.front),
             outcomes: self.store.clone(),
             stage_names: Arc::default(),
-        })
+        };
+        Audited::new(farm, self.front.clone())
+    }
+
+    /// Says who calls: whoever has a key of the record, and nobody else.
+    #[must_use]
+    pub fn kept_door(&self) -> CallerLayer {
+        let keeper = RecordKeeper::new(self.front.clone(), self.shared.tasks.clone());
+        CallerLayer::kept(Arc::new(keeper)).with_peer(PEER)
+    }
+
+    /// Lets everybody do everything.
+    #[must_use]
+    pub fn open_door(&self) -> CallerLayer {
+        CallerLayer::open().with_peer(PEER)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Keys, tenants and the audit: questions and answers.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use darkroom_core::{
     error::{Code, UserError},
@@ -10,8 +10,8 @@ use darkroom_core::{
 
 use super::Error;
 
-/// How often at most the use of a key is recorded, in milliseconds.
-pub const USED_STEP_MS: i64 = 60_000;
+/// How often at most the use of a key is recorded.
+pub const USED_STEP: Duration = Duration::from_secs(60);
 /// Longest life of a key, in milliseconds: 100 years.
 pub const LONGEST_LIFE_MS: i64 = 100 * 366 * 86_400_000;
 

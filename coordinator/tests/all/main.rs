@@ -1,6 +1,7 @@
 //! The coordinator's tests, in one program, because each test program takes long to compile and
 //! link.
 
+mod audit;
 mod callers;
 mod coordinators;
 mod edges;
@@ -10,6 +11,7 @@ mod forecast;
 mod image_commands;
 mod inputs;
 mod isolation;
+mod keys;
 mod labels;
 mod limits;
 mod links;

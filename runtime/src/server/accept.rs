@@ -94,7 +94,8 @@ impl Door {
             if std::mem::take(&mut failing) {
                 tracing::info!("connections are accepted again");
             }
-            let Some(place) = self.seats.admit(peer.ip().to_canonical(), descriptor) else {
+            let address = peer.ip().to_canonical();
+            let Some(place) = self.seats.admit(address, descriptor) else {
                 continue;
             };
             let ends = connection::Ends { cut: self.cut.clone(), shutdown: shutdown.clone() };
@@ -102,7 +103,12 @@ impl Door {
                 stream,
                 place,
                 self.calls.clone(),
-                connection::Terms { options: Arc::clone(&self.options), ends, tls: tls.clone() },
+                connection::Terms {
+                    options: Arc::clone(&self.options),
+                    ends,
+                    tls: tls.clone(),
+                    address,
+                },
             );
             self.connections.spawn(served);
         }

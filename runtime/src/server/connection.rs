@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
@@ -59,11 +60,13 @@ pub(super) struct Terms {
     pub(super) ends: Ends,
     /// If absent, plain text.
     pub(super) tls: Option<ServerTls>,
+    /// Where the connection came from.
+    pub(super) address: IpAddr,
 }
 
 /// Serves a connection to its end.
 pub(super) async fn serve(stream: TcpStream, place: Place, calls: Calls, terms: Terms) {
-    let Terms { options, ends, tls } = terms;
+    let Terms { options, ends, tls, address } = terms;
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
     let seat = &place.seat;
@@ -84,7 +87,7 @@ pub(super) async fn serve(stream: TcpStream, place: Place, calls: Calls, terms: 
         }
     };
     let stream = Greeting { stream, seat: Arc::clone(seat), seen: 0 };
-    let calls = TowerToHyperService::new(calls.on(&place, client.map(Arc::new)));
+    let calls = TowerToHyperService::new(calls.on(&place, address, client.map(Arc::new)));
     let protocol = protocol(&options);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), calls));
     let mut leaving = false;

@@ -4,6 +4,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -32,6 +33,10 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Prefixes of paths of calls that may stay open for ever, in every server.
 const LASTING: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
 
+/// The address that a connection came from. An extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
 /// All calls of a server.
 #[derive(Clone)]
 pub(super) struct Calls {
@@ -58,16 +63,18 @@ impl Calls {
         }
     }
 
-    /// The calls of one connection, whose client has shown `client`.
+    /// The calls of one connection, whose client is at `address` and has shown `client`.
     pub(super) fn on(
         self,
         place: &seats::Place,
+        address: IpAddr,
         client: Option<Arc<ClientCertificate>>,
     ) -> ConnectionCalls {
         let purse = self.budget.purse();
         ConnectionCalls {
             calls: self,
             purse,
+            address: ClientAddress(address),
             client,
             seat: Arc::clone(&place.seat),
             seats: Arc::clone(&place.seats),
@@ -80,6 +87,7 @@ impl Calls {
 pub(super) struct ConnectionCalls {
     calls: Calls,
     purse: Purse,
+    address: ClientAddress,
     client: Option<Arc<ClientCertificate>>,
     seat: Arc<Seat>,
     seats: Arc<Seats>,
@@ -123,7 +131,7 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             || self.calls.lasting.iter().any(|lasting| lasting == path);
         let is_health = path == HEALTH;
         let (calls, purse) = (self.calls.clone(), self.purse.clone());
-        let client = self.client.clone();
+        let (address, client) = (self.address, self.client.clone());
         let (seats, seat) = (Arc::clone(&self.seats), Arc::clone(&self.seat));
         // The service that reported ready must be the one that is called.
         let mut inner = std::mem::replace(&mut self.calls.inner, calls.inner.clone());
@@ -152,6 +160,7 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             if calls.plain.iter().any(|path| path == parts.uri.path()) {
                 parts.headers.remove("grpc-accept-encoding");
             }
+            parts.extensions.insert(address);
             if let Some(client) = client {
                 parts.extensions.insert(client);
             }

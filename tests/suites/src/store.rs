@@ -17,6 +17,7 @@ mod history;
 mod image_commands;
 mod image_maps;
 mod inputs;
+mod keys;
 mod labels;
 mod limits;
 mod manifests;
@@ -34,9 +35,9 @@ pub use bench::{Age, Bench, Fresh, STAGES};
 pub use samples::done;
 pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
-    guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, labels::*, limits::*,
-    manifests::*, outcomes::*, overrides::*, queries::*, releases::*, stopped::*, submits::*,
-    walk::*, worker_health::*,
+    guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
+    limits::*, manifests::*, outcomes::*, overrides::*, queries::*, releases::*, stopped::*,
+    submits::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -85,6 +86,16 @@ macro_rules! store_suite {
             an_image_that_fails_everywhere_blames_nobody
             who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
             the_first_one_says_how_long_a_lease_lasts
+            a_key_is_found_by_its_id_with_what_it_allows
+            a_key_that_ends_in_the_past_is_refused
+            keys_are_listed_oldest_first_in_pages_and_without_ended_ones
+            a_revoked_key_stays_revoked_since_then
+            a_rotated_key_works_beside_the_new_one_for_a_time
+            the_use_of_a_key_is_recorded_once_a_minute
+            a_certificate_stands_for_one_live_key
+            of_first_keys_that_are_added_at_once_one_is_the_first
+            a_tenant_keeps_its_setting_until_it_is_changed
+            the_audit_is_listed_newest_first_and_by_tenant_key_and_time
             a_command_to_drain_is_remembered
             of_an_ended_job_only_changes_that_are_stale_are_forgotten
             the_first_forecast_is_kept_and_what_the_job_took_beside_it

@@ -11,6 +11,7 @@ mod finding;
 mod forecast;
 mod image_commands;
 mod import;
+mod keys;
 mod lies;
 mod masks;
 mod mounts;

@@ -8,13 +8,13 @@ use darkroom_core::{
 
 use super::{
     Connection, Error, Record, Tx, retried,
-    rows::{HashColumn, digest, digest_column, parse},
+    rows::{HashColumn, column, digest, digest_column, parse},
     tenants::add_missing,
 };
 use crate::store::{
     keys::{
-        FoundKey, KeyQuery, KeyRecord, NewKey, Proof, Rotation, USED_STEP_MS, no_key,
-        scopes_column, scopes_of,
+        FoundKey, KeyQuery, KeyRecord, NewKey, Proof, Rotation, USED_STEP, no_key, scopes_column,
+        scopes_of,
     },
     roles::Keys,
     row::row,
@@ -187,7 +187,7 @@ impl Keys for Record {
             " - $2)",
         ))
         .bind(id.as_str())
-        .bind(USED_STEP_MS)
+        .bind(column(USED_STEP.as_millis()))
         .execute(self.writes())
         .await?;
         Ok(noted.rows_affected() == 1)

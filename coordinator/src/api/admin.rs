@@ -1,0 +1,460 @@
+//! Keys, tenants and the audit.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use darkroom_core::{
+    error::UserError,
+    key::{KeyId, check_label},
+    scope::Scope,
+    tenant,
+};
+use darkroom_farm_api::{AdminCalls, Answer, Caller};
+use darkroom_proto::v1;
+
+use super::farm::{Again, Farm, refused};
+use crate::{
+    error::Error,
+    first_key::fresh_key,
+    store::{
+        keys::{
+            AuditQuery, AuditRecord, Expiry, KeyQuery, KeyRecord, NewKey, Proof, Rotation, Sharing,
+            TenantRecord,
+        },
+        limits::timestamp,
+    },
+};
+
+/// Default and largest number of entries of a page.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+/// How long a rotated key still works, in seconds: a day, and at most 30.
+const KEEP: u64 = 86_400;
+const LONGEST_KEEP: u64 = 30 * KEEP;
+/// Longest subject of a certificate, in bytes.
+const LONGEST_SUBJECT: usize = 1024;
+
+#[async_trait]
+impl AdminCalls for Farm {
+    async fn create_key(
+        &self,
+        _caller: &Caller,
+        request: v1::CreateKeyRequest,
+    ) -> Answer<v1::CreateKeyResponse> {
+        let create = async {
+            let (new, secret) = new_key(request).map_err(refused)?;
+            let made = self.front.add_key(&new).await?;
+            Ok(v1::CreateKeyResponse { key: Some(key(made)), secret })
+        };
+        self.changing(self.shared.options.call, Again::Keys, create).await
+    }
+
+    async fn list_keys(
+        &self,
+        _caller: &Caller,
+        request: v1::ListKeysRequest,
+    ) -> Answer<v1::ListKeysResponse> {
+        let list = async {
+            let limit = page_size(request.page_size).map_err(refused)?;
+            let query = KeyQuery {
+                tenant: wanted(request.tenant),
+                ended: request.ended,
+                after: place(&request.page_token, 0).map_err(refused)?,
+                limit: limit + 1,
+            };
+            let found = self.front.list_keys(&query).await?;
+            let (found, next_page_token) = page(found, limit, |key| key.seq.to_string());
+            let keys = found.into_iter().map(key).collect();
+            Ok(v1::ListKeysResponse { keys, next_page_token })
+        };
+        self.unary(self.shared.options.call, list).await
+    }
+
+    async fn revoke_key(&self, _caller: &Caller, request: v1::RevokeKeyRequest) -> Answer<v1::Key> {
+        let revoke = async {
+            let id: KeyId = request.id.parse().map_err(refused)?;
+            Ok(key(self.front.revoke_key(&id).await?))
+        };
+        self.changing(self.shared.options.call, Again::Harmless, revoke).await
+    }
+
+    async fn rotate_key(
+        &self,
+        _caller: &Caller,
+        request: v1::RotateKeyRequest,
+    ) -> Answer<v1::RotateKeyResponse> {
+        let rotate = async {
+            let id: KeyId = request.id.parse().map_err(refused)?;
+            let fresh = fresh_key().map_err(refused)?;
+            let rotation = Rotation {
+                id: fresh.id().clone(),
+                secret: fresh.hash(),
+                keep_ms: keep_ms(request.keep_seconds).map_err(refused)?,
+                expiry: Some(request.expires_after_seconds).filter(|life| *life > 0).map(after),
+            };
+            let (new, old) = self.front.rotate_key(&id, &rotation).await?;
+            Ok(v1::RotateKeyResponse {
+                key: Some(key(new)),
+                secret: fresh.expose(),
+                old: Some(key(old)),
+            })
+        };
+        self.changing(self.shared.options.call, Again::Keys, rotate).await
+    }
+
+    async fn set_tenant(
+        &self,
+        _caller: &Caller,
+        request: v1::SetTenantRequest,
+    ) -> Answer<v1::Tenant> {
+        let set = async {
+            tenant::check("name", &request.name).map_err(refused)?;
+            let sharing = sharing(request.sharing).map_err(refused)?;
+            Ok(tenant_of(self.front.set_tenant(&request.name, sharing).await?))
+        };
+        self.changing(self.shared.options.call, Again::Harmless, set).await
+    }
+
+    async fn get_tenant(
+        &self,
+        _caller: &Caller,
+        request: v1::GetTenantRequest,
+    ) -> Answer<v1::Tenant> {
+        let get = async { Ok(tenant_of(self.front.tenant(&short(request.name)).await?)) };
+        self.unary(self.shared.options.call, get).await
+    }
+
+    async fn list_tenants(
+        &self,
+        _caller: &Caller,
+        request: v1::ListTenantsRequest,
+    ) -> Answer<v1::ListTenantsResponse> {
+        let list = async {
+            let limit = page_size(request.page_size).map_err(refused)?;
+            let after = short(request.page_token);
+            let found = self.front.list_tenants(&after, limit + 1).await?;
+            let (found, next_page_token) = page(found, limit, |tenant| tenant.name.clone());
+            let tenants = found.into_iter().map(tenant_of).collect();
+            Ok(v1::ListTenantsResponse { tenants, next_page_token })
+        };
+        self.unary(self.shared.options.call, list).await
+    }
+
+    async fn list_audit(
+        &self,
+        _caller: &Caller,
+        request: v1::ListAuditRequest,
+    ) -> Answer<v1::ListAuditResponse> {
+        let list = async {
+            let limit = page_size(request.page_size).map_err(refused)?;
+            let query = AuditQuery {
+                tenant: wanted(request.tenant),
+                key: wanted(request.key),
+                since_ms: request.since.as_ref().map_or(0, milliseconds),
+                before: place(&request.page_token, i64::MAX).map_err(refused)?,
+                limit: limit + 1,
+            };
+            let found = self.front.list_audit(&query).await?;
+            let (found, next_page_token) = page(found, limit, |entry| entry.id.to_string());
+            let entries = found.into_iter().map(entry).collect();
+            Ok(v1::ListAuditResponse { entries, next_page_token })
+        };
+        self.unary(self.shared.options.call, list).await
+    }
+}
+
+/// The key that a request asks for, and its secret; none for a certificate.
+fn new_key(request: v1::CreateKeyRequest) -> Result<(NewKey, String), UserError> {
+    let scopes = scopes(&request.scopes)?;
+    let tenant = wanted(request.tenant);
+    check_tenant(tenant.as_deref(), &scopes)?;
+    check_label(&request.label)?;
+    let expiry = expiry(request.expires_after_seconds, request.expires.as_ref())?;
+    let fresh = fresh_key()?;
+    let (proof, secret) = match wanted(request.certificate) {
+        None => (Proof::Secret(fresh.hash()), fresh.expose()),
+        Some(subject) => {
+            check_subject(&subject)?;
+            (Proof::Certificate(subject), String::new())
+        }
+    };
+    let id = fresh.id().clone();
+    Ok((NewKey { id, proof, tenant, scopes, label: request.label, expiry }, secret))
+}
+
+fn scopes(numbers: &[i32]) -> Result<BTreeSet<Scope>, UserError> {
+    const ACCEPTED: &str = "read, submit, operate, admin, member";
+    if numbers.is_empty() {
+        let message = format!("scopes is empty; accepted: at least one of {ACCEPTED}");
+        return Err(UserError::invalid("scopes", message));
+    }
+    let mut scopes = BTreeSet::new();
+    for (at, number) in numbers.iter().enumerate() {
+        let scope = match v1::Scope::try_from(*number) {
+            Ok(v1::Scope::Read) => Scope::Read,
+            Ok(v1::Scope::Submit) => Scope::Submit,
+            Ok(v1::Scope::Operate) => Scope::Operate,
+            Ok(v1::Scope::Admin) => Scope::Admin,
+            Ok(v1::Scope::Member) => Scope::Member,
+            Ok(v1::Scope::Unspecified) | Err(_) => {
+                let field = format!("scopes[{at}]");
+                let message = format!("{field} is {number}; accepted: {ACCEPTED}");
+                return Err(UserError::invalid(field, message));
+            }
+        };
+        scopes.insert(scope);
+    }
+    if scopes.contains(&Scope::Member) && scopes.len() > 1 {
+        let message = "scopes has member and others; accepted: member alone, because workers and \
+                       encoders need nothing else";
+        return Err(UserError::invalid("scopes", message));
+    }
+    Ok(scopes)
+}
+
+/// A key that sees jobs sees those of a tenant, or of all.
+fn check_tenant(name: Option<&str>, scopes: &BTreeSet<Scope>) -> Result<(), UserError> {
+    let has = |scope| scopes.contains(&scope);
+    match name {
+        Some(_) if has(Scope::Member) => Err(UserError::invalid(
+            "tenant",
+            "tenant is set for a key with scope member; accepted: no tenant, because workers and \
+             encoders work for all",
+        )),
+        Some(name) => tenant::check("tenant", name),
+        None if (has(Scope::Read) || has(Scope::Submit)) && !has(Scope::Operate) => {
+            Err(UserError::invalid(
+                "tenant",
+                "tenant is empty; accepted: the tenant whose jobs the key reads or submits, or \
+                 scope operate for all tenants",
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_subject(subject: &str) -> Result<(), UserError> {
+    let plain = !subject.chars().any(char::is_control) && subject.contains('=');
+    if plain && subject.len() <= LONGEST_SUBJECT {
+        return Ok(());
+    }
+    let shown: String = subject.chars().take(80).collect();
+    let message = format!(
+        "certificate is {shown:?}; accepted: the subject of a client certificate, such as \
+         O=Studio,CN=worker-1, of at most {LONGEST_SUBJECT} bytes"
+    );
+    Err(UserError::invalid("certificate", message))
+}
+
+fn expiry(after_seconds: u64, at: Option<&prost_types::Timestamp>) -> Result<Expiry, UserError> {
+    match (after_seconds, at) {
+        (0, None) => Ok(Expiry::Never),
+        (0, Some(at)) => Ok(Expiry::At(milliseconds(at))),
+        (seconds, None) => Ok(after(seconds)),
+        (_, Some(_)) => Err(UserError::invalid(
+            "expires",
+            "expires and expires_after_seconds are both set; accepted: one of them",
+        )),
+    }
+}
+
+/// A life that is too long is refused by the record.
+fn after(seconds: u64) -> Expiry {
+    Expiry::After(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX))
+}
+
+fn milliseconds(time: &prost_types::Timestamp) -> i64 {
+    time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000)
+}
+
+fn keep_ms(seconds: u64) -> Result<i64, UserError> {
+    match seconds {
+        0 => Ok(1000 * KEEP.cast_signed()),
+        1..=LONGEST_KEEP => Ok(1000 * seconds.cast_signed()),
+        _ => {
+            let message = format!(
+                "keep_seconds is {seconds}; accepted: 1 to {LONGEST_KEEP}, or 0 for {KEEP}"
+            );
+            Err(UserError::invalid("keep_seconds", message))
+        }
+    }
+}
+
+fn sharing(number: i32) -> Result<Option<Sharing>, UserError> {
+    match v1::Sharing::try_from(number) {
+        Ok(v1::Sharing::Unspecified) => Ok(None),
+        Ok(v1::Sharing::Shared) => Ok(Some(Sharing::Shared)),
+        Ok(v1::Sharing::Sealed) => Ok(Some(Sharing::Sealed)),
+        Err(_) => Err(UserError::invalid(
+            "sharing",
+            format!("sharing is {number}; accepted: shared, sealed, or none"),
+        )),
+    }
+}
+
+fn page_size(size: u32) -> Result<u32, UserError> {
+    match size {
+        0 => Ok(PAGE),
+        1..=MAX_PAGE => Ok(size),
+        _ => {
+            let message =
+                format!("page_size is {size}; accepted: 1 to {MAX_PAGE}, or 0 for {PAGE}");
+            Err(UserError::invalid("page_size", message))
+        }
+    }
+}
+
+/// Where a page begins: a token is the place of the last entry before it.
+fn place(token: &str, first: i64) -> Result<i64, UserError> {
+    if token.is_empty() {
+        return Ok(first);
+    }
+    token.parse().map_err(|_| {
+        let shown: String = token.chars().take(80).collect();
+        let message = format!(
+            "page_token is {shown:?}; accepted: a next_page_token of the same listing, or none"
+        );
+        UserError::invalid("page_token", message)
+    })
+}
+
+/// The page of one more entry than it takes, and the token of the next.
+fn page<T>(mut found: Vec<T>, limit: u32, token: impl Fn(&T) -> String) -> (Vec<T>, String) {
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let token = found.last().filter(|_| more).map(token).unwrap_or_default();
+    (found, token)
+}
+
+/// A text that is asked for; none if it is empty.
+fn wanted(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// No tenant's name is longer, and an error may repeat it.
+fn short(name: String) -> String {
+    name.chars().take(2 * tenant::MAX_NAME).collect()
+}
+
+fn key(record: KeyRecord) -> v1::Key {
+    let scope = |scope| match scope {
+        Scope::Read => v1::Scope::Read,
+        Scope::Submit => v1::Scope::Submit,
+        Scope::Operate => v1::Scope::Operate,
+        Scope::Admin => v1::Scope::Admin,
+        Scope::Member => v1::Scope::Member,
+    };
+    v1::Key {
+        id: record.id.to_string(),
+        tenant: record.tenant.unwrap_or_default(),
+        scopes: record.scopes.into_iter().map(|one| scope(one).into()).collect(),
+        label: record.label,
+        created: Some(timestamp(record.created_ms)),
+        expires: record.expires_ms.map(timestamp),
+        last_used: record.used_ms.map(timestamp),
+        revoked: record.revoked_ms.map(timestamp),
+        certificate: match record.proof {
+            Proof::Secret(_) => String::new(),
+            Proof::Certificate(subject) => subject,
+        },
+    }
+}
+
+fn tenant_of(record: TenantRecord) -> v1::Tenant {
+    let sharing = match record.sharing {
+        None => v1::Sharing::Unspecified,
+        Some(Sharing::Shared) => v1::Sharing::Shared,
+        Some(Sharing::Sealed) => v1::Sharing::Sealed,
+    };
+    v1::Tenant {
+        name: record.name,
+        created: Some(timestamp(record.created_ms)),
+        sharing: sharing.into(),
+    }
+}
+
+fn entry(record: AuditRecord) -> v1::AuditEntry {
+    v1::AuditEntry {
+        id: u64::try_from(record.id).unwrap_or(0),
+        time: Some(timestamp(record.at_ms)),
+        key: record.key.unwrap_or_default(),
+        tenant: record.tenant.unwrap_or_default(),
+        action: record.action,
+        target: record.target,
+        peer: record.peer.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(request: v1::CreateKeyRequest) -> UserError {
+        new_key(request).expect_err("refused")
+    }
+
+    #[test]
+    fn a_key_for_jobs_has_a_tenant_and_one_for_members_has_none() {
+        let asked = |scopes: &[v1::Scope], tenant: &str| v1::CreateKeyRequest {
+            scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
+            tenant: tenant.to_owned(),
+            ..v1::CreateKeyRequest::default()
+        };
+        use v1::Scope::{Admin, Member, Operate, Read, Submit, Unspecified};
+        for (scopes, tenant) in [
+            (&[Read][..], "studio"),
+            (&[Submit], "studio"),
+            (&[Read, Submit, Operate], ""),
+            (&[Operate], "studio"),
+            (&[Admin], ""),
+            (&[Admin, Operate], ""),
+            (&[Member], ""),
+        ] {
+            let (new, secret) = new_key(asked(scopes, tenant)).expect("accepted");
+            assert!(secret.starts_with(&format!("dk_{}_", new.id)));
+            assert_eq!(new.tenant.as_deref().unwrap_or_default(), tenant);
+        }
+        for (scopes, tenant, field) in [
+            (&[][..], "studio", "scopes"),
+            (&[Unspecified], "studio", "scopes[0]"),
+            (&[Member, Read], "", "scopes"),
+            (&[Member], "studio", "tenant"),
+            (&[Read], "", "tenant"),
+            (&[Submit, Admin], "", "tenant"),
+            (&[Read], "a b", "tenant"),
+        ] {
+            let error = refusal(asked(scopes, tenant));
+            assert_eq!(error.field.as_deref(), Some(field), "{scopes:?} {tenant}: {error}");
+            assert!(error.message.contains("accepted: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_request_for_a_key_is_named() {
+        let admin = || v1::CreateKeyRequest {
+            scopes: vec![v1::Scope::Admin.into()],
+            ..v1::CreateKeyRequest::default()
+        };
+        let unknown = v1::CreateKeyRequest { scopes: vec![9], ..admin() };
+        assert_eq!(refusal(unknown).field.as_deref(), Some("scopes[0]"));
+        let label = v1::CreateKeyRequest { label: "a\u{7}".to_owned(), ..admin() };
+        assert_eq!(refusal(label).field.as_deref(), Some("label"));
+        let two = v1::CreateKeyRequest {
+            expires_after_seconds: 1,
+            expires: Some(timestamp(1)),
+            ..admin()
+        };
+        assert_eq!(refusal(two).field.as_deref(), Some("expires"));
+        for subject in ["worker-1", "CN=a\nb", &format!("CN={}", "a".repeat(2000))] {
+            let wrong = v1::CreateKeyRequest { certificate: subject.to_owned(), ..admin() };
+            assert_eq!(refusal(wrong).field.as_deref(), Some("certificate"));
+        }
+        let bound = v1::CreateKeyRequest { certificate: "CN=a".to_owned(), ..admin() };
+        let (bound, secret) = new_key(bound).expect("accepted");
+        assert!(secret.is_empty() && matches!(bound.proof, Proof::Certificate(of) if of == "CN=a"));
+        assert!(keep_ms(LONGEST_KEEP).is_ok() && keep_ms(LONGEST_KEEP + 1).is_err());
+        assert_eq!(keep_ms(0).expect("default"), 86_400_000);
+        assert!(matches!(after(u64::MAX), Expiry::After(i64::MAX)));
+        assert!(place("x", 0).is_err() && page_size(1001).is_err());
+    }
+}

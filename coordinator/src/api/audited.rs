@@ -1,0 +1,162 @@
+//! The calls, and a row of the audit for each change that one has made.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use darkroom_farm_api::{AdminCalls, Answer, Caller, Calls, Incoming, Outgoing};
+use darkroom_proto::v1;
+
+use crate::{
+    audit::note_in,
+    store::{keys::NewAudit, roles::Audit},
+};
+
+/// Calls whose changes are noted.
+pub(super) struct Audited<C> {
+    calls: C,
+    audit: Arc<dyn Audit>,
+}
+
+/// A change that a call has made.
+struct Change {
+    action: &'static str,
+    target: String,
+    /// The tenant that it concerned; empty: none.
+    tenant: String,
+}
+
+impl<C> Audited<C> {
+    pub(super) fn new(calls: C, audit: Arc<dyn Audit>) -> Self {
+        Self { calls, audit }
+    }
+
+    async fn note(&self, caller: &Caller, changes: Vec<Change>) {
+        for Change { action, target, tenant } in changes {
+            let key = caller.key().map(str::to_owned);
+            let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+            let note = NewAudit { key, tenant, action, target, peer: caller.peer() };
+            note_in(self.audit.as_ref(), &note).await;
+        }
+    }
+}
+
+/// Implements a trait of calls: those that only read are passed on, and of the others the changes
+/// are noted, unless the call only tries what it would do.
+macro_rules! audited {
+    (
+        $Trait:ident
+        reading { $($reading:ident: $Asked:ty => $Told:ty,)* }
+        changing {
+            $($changing:ident: $Wish:ty => $Made:ty, $changes:expr $(, unless $tried:expr)?;)*
+        }
+    ) => {
+        #[async_trait]
+        impl<C: $Trait> $Trait for Audited<C> {
+            $(async fn $reading(&self, caller: &Caller, asked: $Asked) -> Answer<$Told> {
+                self.calls.$reading(caller, asked).await
+            })*
+
+            $(async fn $changing(&self, caller: &Caller, wish: $Wish) -> Answer<$Made> {
+                let tries: &[fn(&$Wish) -> bool] = &[$($tried)?];
+                let tries = tries.iter().any(|tries| tries(&wish));
+                let made = self.calls.$changing(caller, wish).await?;
+                if !tries {
+                    let changes: fn(&$Made) -> Vec<Change> = $changes;
+                    self.note(caller, changes(&made)).await;
+                }
+                Ok(made)
+            })*
+        }
+    };
+}
+
+audited! {
+    Calls
+    reading {
+        upload_input: Incoming<v1::UploadInputChunk> => v1::UploadInputResponse,
+        forecast_job: Incoming<v1::SubmitJobChunk> => v1::ForecastJobResponse,
+        get_job: v1::GetJobRequest => v1::Job,
+        list_jobs: v1::ListJobsRequest => v1::ListJobsResponse,
+        watch_job: v1::WatchJobRequest => Outgoing<v1::WatchEvent>,
+        list_images: v1::ListImagesRequest => v1::ListImagesResponse,
+        summarize_failures: v1::SummarizeFailuresRequest => v1::SummarizeFailuresResponse,
+        get_image: v1::GetImageRequest => v1::GetImageResponse,
+        get_image_map: v1::GetImageMapRequest => v1::GetImageMapResponse,
+        fetch_image: v1::FetchImageRequest => Outgoing<v1::FetchImageChunk>,
+        fetch_sheet: v1::FetchSheetRequest => Outgoing<v1::FetchSheetChunk>,
+        sign_image: v1::SignImageRequest => v1::SignImageResponse,
+        fetch_manifest: v1::FetchManifestRequest => Outgoing<v1::FetchManifestChunk>,
+        list_workers: v1::ListWorkersRequest => v1::ListWorkersResponse,
+        list_cascades: v1::ListCascadesRequest => v1::ListCascadesResponse,
+        watch_farm: v1::WatchFarmRequest => Outgoing<v1::FarmEvent>,
+        describe_queue: v1::DescribeQueueRequest => v1::DescribeQueueResponse,
+        farm_history: v1::FarmHistoryRequest => v1::FarmHistoryResponse,
+        list_usage: v1::ListUsageRequest => v1::ListUsageResponse,
+        get_farm: v1::GetFarmRequest => v1::GetFarmResponse,
+    }
+    changing {
+        submit_job: v1::SubmitJobRequest => v1::SubmitJobResponse, submitted;
+        submit_job_stream: Incoming<v1::SubmitJobChunk> => v1::SubmitJobResponse, submitted;
+        cancel_job: v1::CancelJobRequest => v1::Job, |job| of_job("job.cancel", Some(job));
+        pause_job: v1::PauseJobRequest => v1::Job, |job| of_job("job.pause", Some(job));
+        resume_job: v1::ResumeJobRequest => v1::Job, |job| of_job("job.resume", Some(job));
+        retry_job: v1::RetryJobRequest => v1::Job, |job| of_job("job.retry", Some(job));
+        cancel_images: v1::CancelImagesRequest => v1::CancelImagesResponse,
+            |made| of_job("images.cancel", made.job.as_ref()), unless |wish| wish.dry_run;
+        retry_images: v1::RetryImagesRequest => v1::RetryImagesResponse,
+            |made| of_job("images.retry", made.job.as_ref()), unless |wish| wish.dry_run;
+        drain_worker: v1::DrainWorkerRequest => v1::DrainWorkerResponse, drained;
+    }
+}
+
+audited! {
+    AdminCalls
+    reading {
+        list_keys: v1::ListKeysRequest => v1::ListKeysResponse,
+        get_tenant: v1::GetTenantRequest => v1::Tenant,
+        list_tenants: v1::ListTenantsRequest => v1::ListTenantsResponse,
+        list_audit: v1::ListAuditRequest => v1::ListAuditResponse,
+    }
+    changing {
+        create_key: v1::CreateKeyRequest => v1::CreateKeyResponse,
+            |made| of_key("key.create", made.key.as_ref());
+        revoke_key: v1::RevokeKeyRequest => v1::Key, |key| of_key("key.revoke", Some(key));
+        rotate_key: v1::RotateKeyRequest => v1::RotateKeyResponse, |made| {
+            let old = of_key("key.rotate", made.old.as_ref());
+            old.into_iter().chain(of_key("key.create", made.key.as_ref())).collect()
+        };
+        set_tenant: v1::SetTenantRequest => v1::Tenant, |tenant| {
+            let name = || tenant.name.clone();
+            vec![Change { action: "tenant.set", target: name(), tenant: name() }]
+        };
+    }
+}
+
+/// A repeated submit changes nothing.
+fn submitted(made: &v1::SubmitJobResponse) -> Vec<Change> {
+    of_job("job.submit", made.job.as_ref().filter(|_| !made.existed))
+}
+
+fn of_job(action: &'static str, job: Option<&v1::Job>) -> Vec<Change> {
+    let change = |job: &v1::Job| Change {
+        action,
+        target: job.id.clone(),
+        tenant: job.spec.as_ref().map(|spec| spec.tenant.clone()).unwrap_or_default(),
+    };
+    job.map(change).into_iter().collect()
+}
+
+fn of_key(action: &'static str, key: Option<&v1::Key>) -> Vec<Change> {
+    let change =
+        |key: &v1::Key| Change { action, target: key.id.clone(), tenant: key.tenant.clone() };
+    key.map(change).into_iter().collect()
+}
+
+fn drained(made: &v1::DrainWorkerResponse) -> Vec<Change> {
+    let change = |worker: &v1::Worker| Change {
+        action: "worker.drain",
+        target: worker.id.clone(),
+        tenant: String::new(),
+    };
+    made.workers.iter().map(change).collect()
+}

@@ -1,0 +1,253 @@
+//! Who knows the callers: keys of the record, remembered for a moment.
+//!
+//! A key that is revoked stops working on every coordinator within [`REMEMBERED`]. Whatever
+//! strangers show, at most [`MOST_REMEMBERED`] answers are kept and [`AT_ONCE`] questions are asked
+//! at one time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use darkroom_core::{
+    error::{Code, UserError},
+    key::KeyId,
+};
+use darkroom_farm_api::{Caller, Keeper, Known, Peer, PeerOf, Proof};
+use darkroom_runtime::{server::ClientAddress, tls::ClientCertificate};
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    error::Error,
+    store::{
+        keys::{FoundKey, Proof as Kept, USED_STEP},
+        roles::Keys,
+    },
+};
+
+/// How long an answer of the record is believed.
+const REMEMBERED: Duration = Duration::from_secs(2);
+/// Most answers that are kept.
+const MOST_REMEMBERED: u64 = 10_000;
+/// Most questions to the record at one time.
+const AT_ONCE: usize = 8;
+/// Longest subject of a certificate that is looked for, in bytes.
+const LONGEST_SUBJECT: usize = 1024;
+
+/// Keys of the record.
+pub(crate) struct RecordKeeper {
+    keys: Arc<dyn Keys>,
+    remembered: Cache<Shown, Arc<Option<Answer>>>,
+    /// Keys whose use was recorded within the last minute.
+    noted: Cache<KeyId, ()>,
+    asking: Semaphore,
+    /// Where uses are recorded, so that no call waits for that.
+    tasks: TaskTracker,
+}
+
+/// What is looked for: the public part of a key, or a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Shown {
+    Key(KeyId),
+    Certificate(String),
+}
+
+/// An answer of the record, and when it came.
+#[derive(Debug)]
+struct Answer {
+    found: FoundKey,
+    at: Instant,
+}
+
+impl Answer {
+    /// The record's clock now, milliseconds since 1970.
+    fn now_ms(&self) -> i64 {
+        let since = i64::try_from(self.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.found.now_ms.saturating_add(since)
+    }
+}
+
+impl RecordKeeper {
+    pub(crate) fn new(keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
+        let remembered =
+            Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build();
+        let noted = Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(USED_STEP).build();
+        Self { keys, remembered, noted, asking: Semaphore::new(AT_ONCE), tasks }
+    }
+
+    async fn answer(&self, shown: Shown) -> Result<Arc<Option<Answer>>, UserError> {
+        let ask = async {
+            let _asking = self.asking.acquire().await.map_err(Error::other)?;
+            self.ask(&shown).await.map(Arc::new)
+        };
+        let answer = self.remembered.try_get_with_by_ref(&shown, ask).await;
+        answer.map_err(|error: Arc<Error>| {
+            error.log();
+            error.to_user()
+        })
+    }
+
+    async fn ask(&self, shown: &Shown) -> Result<Option<Answer>, Error> {
+        let at = Instant::now();
+        let found = match shown {
+            Shown::Key(id) => self.keys.find_key(id).await?,
+            Shown::Certificate(subject) => self.keys.find_certificate(subject).await?,
+        };
+        Ok(found.map(|found| Answer { found, at }))
+    }
+
+    /// Records that a key is used. A record that cannot be written now does not stop the call.
+    async fn note_used(&self, found: &FoundKey) {
+        let id = &found.key.id;
+        if !self.noted.entry_by_ref(id).or_insert(()).await.is_fresh() {
+            return;
+        }
+        let (keys, id) = (Arc::clone(&self.keys), id.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = keys.note_key_used(&id).await {
+                tracing::warn!(key = %id, %error, "the use of a key is not recorded");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Keeper for RecordKeeper {
+    async fn known(&self, proof: &Proof) -> Result<Known, UserError> {
+        let shown = match proof {
+            Proof::Key(key) => Shown::Key(key.id().clone()),
+            Proof::Certificate(subject) if subject.len() > LONGEST_SUBJECT => {
+                return Err(unknown(proof));
+            }
+            Proof::Certificate(subject) => Shown::Certificate(subject.clone()),
+        };
+        let answer = self.answer(shown).await?;
+        let answer = answer.as_ref().as_ref().ok_or_else(|| unknown(proof))?;
+        let key = &answer.found.key;
+        let shows = match (proof, &key.proof) {
+            (Proof::Key(key), Kept::Secret(hash)) => hash.is_of(key),
+            (Proof::Certificate(subject), Kept::Certificate(kept)) => subject == kept,
+            _ => false,
+        };
+        if !shows || key.revoked_ms.is_some() {
+            return Err(unknown(proof));
+        }
+        if key.expired(answer.now_ms()) {
+            let message = format!("key {} has expired; ask an administrator for a new one", key.id);
+            return Err(UserError::new(Code::Unauthenticated, "EXPIRED_KEY", message));
+        }
+        self.note_used(&answer.found).await;
+        let caller = Caller::of(key.tenant.clone(), key.scopes.clone(), Some(key.id.to_string()));
+        Ok(Known { caller, expires: key.expires_ms.map(|end| end / 1000) })
+    }
+}
+
+/// The same words for a key that never was, one that is revoked, and a wrong secret.
+fn unknown(proof: &Proof) -> UserError {
+    match proof {
+        Proof::Key(key) => UserError::new(
+            Code::Unauthenticated,
+            "UNKNOWN_KEY",
+            format!(
+                "key {} is not a key of this farm: it was revoked, or is of another farm",
+                key.id()
+            ),
+        ),
+        Proof::Certificate(_) => UserError::new(
+            Code::Unauthenticated,
+            "NO_KEY",
+            "the call has no key, and no key of this farm belongs to the client certificate",
+        ),
+    }
+}
+
+/// Reads from a request's extensions who is at the other end, as `darkroom_runtime` has put it
+/// there.
+pub(crate) const PEER: PeerOf = |extensions| Peer {
+    address: extensions.get::<ClientAddress>().map(|address| address.0),
+    certificate: extensions
+        .get::<Arc<ClientCertificate>>()
+        .map(|certificate| certificate.subject.clone()),
+};
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{key::Key, scope::Scope};
+    use http::Extensions;
+
+    use super::*;
+    use crate::{
+        first_key::fresh_key,
+        store::{
+            keys::{Expiry, NewKey},
+            sqlite::SqliteStore,
+        },
+    };
+
+    async fn keeper(folder: &tempfile::TempDir) -> (Arc<SqliteStore>, RecordKeeper) {
+        let file = folder.path().join("farm.sqlite");
+        let store = Arc::new(SqliteStore::open(&file).await.expect("opens"));
+        (Arc::clone(&store), RecordKeeper::new(store, TaskTracker::new()))
+    }
+
+    fn new(key: &Key, proof: Kept) -> NewKey {
+        NewKey {
+            id: key.id().clone(),
+            proof,
+            tenant: Some("studio".to_owned()),
+            scopes: [Scope::Read].into(),
+            label: String::new(),
+            expiry: Expiry::Never,
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_cannot_fill_the_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (_store, keeper) = keeper(&folder).await;
+        for _ in 0..MOST_REMEMBERED + 500 {
+            let stranger = Proof::Key(fresh_key().expect("random"));
+            let refused = keeper.known(&stranger).await.expect_err("unknown");
+            assert_eq!(refused.reason, "UNKNOWN_KEY");
+        }
+        keeper.remembered.run_pending_tasks().await;
+        assert!(keeper.remembered.entry_count() <= MOST_REMEMBERED);
+        assert_eq!(keeper.noted.entry_count(), 0, "the use of a key that is none is not noted");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_stands_for_the_key_with_its_subject_and_for_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, keeper) = keeper(&folder).await;
+        let (bound, secret) = (fresh_key().expect("random"), fresh_key().expect("random"));
+        let subject = "O=Studio,CN=worker-1".to_owned();
+        store.add_key(&new(&bound, Kept::Certificate(subject.clone()))).await.expect("adds");
+        store.add_key(&new(&secret, Kept::Secret(secret.hash()))).await.expect("adds");
+        let known = keeper.known(&Proof::Certificate(subject)).await.expect("known");
+        assert_eq!(known.caller.key(), Some(bound.id().as_str()));
+        assert_eq!(known.caller.tenant(), Some("studio"));
+        let long = format!("CN={}", "a".repeat(100_000));
+        for subject in ["CN=worker-1", "O=Studio", "", &long] {
+            let refused = keeper.known(&Proof::Certificate(subject.to_owned())).await;
+            let refused = refused.expect_err("no key has it");
+            assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "NO_KEY"));
+        }
+        // The key of a certificate has no secret that could be shown.
+        let refused = keeper.known(&Proof::Key(bound)).await.expect_err("no secret");
+        assert_eq!(refused.reason, "UNKNOWN_KEY");
+    }
+
+    #[test]
+    fn who_is_at_the_other_end_is_what_the_server_says() {
+        let mut extensions = Extensions::new();
+        assert!(PEER(&extensions).address.is_none() && PEER(&extensions).certificate.is_none());
+        let address = "192.0.2.7".parse().expect("an address");
+        extensions.insert(ClientAddress(address));
+        extensions.insert(Arc::new(ClientCertificate { subject: "CN=a".to_owned() }));
+        let peer = PEER(&extensions);
+        assert_eq!((peer.address, peer.certificate.as_deref()), (Some(address), Some("CN=a")));
+    }
+}

@@ -1,0 +1,50 @@
+//! Who knows the callers: what a request shows, and what is found out about it.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use darkroom_core::{error::UserError, key::Key};
+use http::Extensions;
+
+use crate::Caller;
+
+/// Finds out who calls. A coordinator asks its record.
+#[async_trait]
+pub trait Keeper: Send + Sync + 'static {
+    /// The caller that shows this proof.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED, with reason `UNKNOWN_KEY` or `EXPIRED_KEY`; or what keeps it from finding
+    /// out.
+    async fn known(&self, proof: &Proof) -> Result<Known, UserError>;
+}
+
+/// What shows who calls.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A key.
+    Key(Key),
+    /// A client certificate that one of the server's authorities has signed: its subject.
+    Certificate(String),
+}
+
+/// A caller, and until when.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Who calls.
+    pub caller: Caller,
+    /// When the key ends, in seconds since 1970; `None`: never.
+    pub expires: Option<i64>,
+}
+
+/// Who is at the other end of the connection. Servers keep this in the extensions of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// Subject of the certificate that it has shown.
+    pub certificate: Option<String>,
+}
+
+/// Reads the peer from the extensions that a server has made.
+pub type PeerOf = fn(&Extensions) -> Peer;

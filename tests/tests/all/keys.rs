@@ -1,0 +1,155 @@
+//! A coordinator as a process: whether it asks for keys, and its first key.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    process::Command,
+};
+
+use darkroom_core::key::Key;
+use darkroom_proto::v1::{
+    GetFarmRequest, ListKeysRequest, admin_client::AdminClient, farm_client::FarmClient,
+};
+use darkroom_test_servers::{
+    postgres::Postgres,
+    process::{Process, free_port},
+    redis::Redis,
+};
+use darkroom_tests::{
+    eventually,
+    processes::{Settings, health},
+};
+use tonic::{Code, Request, Status};
+
+/// A coordinator of a farm whose callers need keys.
+fn keyed(settings: &Settings, port: u16, arguments: &[&str]) -> Command {
+    let mut command = settings.coordinator(port);
+    command.env_remove("DARKROOM_OPEN").args(arguments);
+    command
+}
+
+/// How it is refused to start: the exit code and the one line of its output.
+fn refused(mut command: Command) -> (Option<i32>, String) {
+    let ended = command.output().expect("it runs");
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let errors: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "one sentence: {text}");
+    (ended.status.code(), errors[0].to_owned())
+}
+
+struct Started {
+    port: u16,
+    process: Process,
+}
+
+fn start(settings: &Settings, arguments: &[&str]) -> Started {
+    let port = free_port();
+    let log = settings.folder.path().join(format!("coordinator-{port}.log"));
+    let mut process = Process::spawn(keyed(settings, port, arguments), &log);
+    assert!(process.comes_to("serving", || health(port, "").is_some()), "{}", process.log_text());
+    Started { port, process }
+}
+
+/// Asks for the farm, and with `admin` for its keys too.
+fn ask(port: u16, key: Option<&str>) -> Result<usize, Status> {
+    fn showing<T>(message: T, key: Option<&str>) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(key) = key {
+            let shown = format!("Bearer {key}").parse().expect("ASCII");
+            request.metadata_mut().insert("authorization", shown);
+        }
+        request
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let farm = format!("http://127.0.0.1:{port}");
+        let mut client = FarmClient::connect(farm.clone()).await.expect("connects");
+        client.get_farm(showing(GetFarmRequest {}, key)).await?;
+        let mut admin = AdminClient::connect(farm).await.expect("connects");
+        let listed = admin.list_keys(showing(ListKeysRequest::default(), key)).await?;
+        Ok(listed.into_inner().keys.len())
+    })
+}
+
+#[test]
+fn a_farm_without_keys_starts_only_when_that_is_said() {
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let (code, error) = refused(keyed(&settings, free_port(), &[]));
+    assert_eq!(code, Some(3), "{error}");
+    for word in ["the farm has no key", "--first-key-file FILE", "--open"] {
+        assert!(error.contains(word), "{error}");
+    }
+    let both = ["--open", "--first-key-file", "key"];
+    let (code, error) = refused(keyed(&settings, free_port(), &both));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("open and first-key-file are both set"), "{error}");
+    assert!(!settings.folder.path().join("key").exists());
+    let open = start(&settings, &["--open"]);
+    assert_eq!(ask(open.port, None).expect("open"), 0);
+    assert!(!open.process.log_text().contains("this farm is open"), "on loopback");
+    drop(open);
+    let port = free_port();
+    let here = keyed(&settings, port, &["--open", "--plaintext"]);
+    let mut beyond = Command::new(here.get_program());
+    let everywhere = |argument: &OsStr| match argument.to_str() {
+        Some(text) if text == format!("127.0.0.1:{port}") => format!(":{port}").into(),
+        _ => argument.to_owned(),
+    };
+    beyond.args(here.get_args().map(everywhere)).current_dir(settings.folder.path());
+    beyond.envs(here.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let process = Process::spawn(beyond, &settings.folder.path().join("beyond.log"));
+    let warns = "this farm is open and other machines can reach it";
+    eventually("it warns", || process.log_text().contains(warns).then_some(()));
+}
+
+#[test]
+fn the_first_key_is_made_once_for_several_coordinators_and_is_in_no_log() {
+    let (redis, postgres) = (Redis::start(), Postgres::shared());
+    let settings = Settings { database: postgres.create_database(), ..Settings::small(&redis) };
+    let folder = settings.folder.path();
+    let files = ["one.key", "two.key", "three.key"];
+    // All at once.
+    let started: Vec<_> = std::thread::scope(|scope| {
+        let start = |file| {
+            let settings = &settings;
+            scope.spawn(move || start(settings, &["--first-key-file", file]))
+        };
+        let starting: Vec<_> = files.map(start).into();
+        starting.into_iter().map(|starts| starts.join().expect("starts")).collect()
+    });
+    let there: Vec<_> = files.iter().filter(|file| folder.join(file).exists()).collect();
+    assert_eq!(there.len(), 1, "{there:?}");
+    let file = folder.join(there[0]);
+    assert_eq!(fs::metadata(&file).expect("there").mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&file).expect("read");
+    let key: Key = text.trim().parse().expect("a key");
+    for Started { port, process } in &started {
+        assert_eq!(ask(*port, Some(text.trim())).expect("let in"), 1);
+        let refused = ask(*port, None).expect_err("no key");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        let log = process.log_text();
+        let secret = text.trim().rsplit('_').next().expect("a secret");
+        assert!(!log.contains(&secret[..12]), "{log}");
+    }
+    let told = started.iter().filter(|started| {
+        let log = started.process.log_text();
+        log.contains("the farm's first key is in this file") && log.contains(key.id().as_str())
+    });
+    assert_eq!(told.count(), 1);
+    drop(started);
+    // Started again, with or without the flag, it makes none.
+    for arguments in [&["--first-key-file", "four.key"][..], &[]] {
+        let again = start(&settings, arguments);
+        assert_eq!(ask(again.port, Some(text.trim())).expect("let in"), 1);
+        assert!(!folder.join("four.key").exists());
+    }
+    // A file that others may read holds no secret.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("opened");
+    let other = Settings { database: postgres.create_database(), ..Settings::small(&redis) };
+    let path = file.display().to_string();
+    let (code, error) = refused(keyed(&other, free_port(), &["--first-key-file", &path]));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("others can read or write"), "{error}");
+}
