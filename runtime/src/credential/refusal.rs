@@ -27,6 +27,11 @@ pub(crate) fn advise(
     let login = format!("`darkroom login --farm {address}`");
     let from = |used: &Credential| format!("the key {} from {}", used.key.id(), used.source);
     let message = match (refusal.reason.as_str(), used) {
+        // The farm looked for a key of the certificate that the client has shown.
+        ("NO_KEY", _) if refusal.message.contains("client certificate") => format!(
+            "the farm at {address} asks for a key, and none of its keys belongs to the client certificate; ask for one \
+             (`darkroom key create --certificate SUBJECT`), or run {login}"
+        ),
         ("NO_KEY", _) => format!(
             "the farm at {address} asks for a key; run {login}, or set DARKROOM_KEY, or name a file with --key-file"
         ),

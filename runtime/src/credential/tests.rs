@@ -287,6 +287,10 @@ fn each_refusal_of_a_farm_says_what_to_do_next() {
     };
     let login = "run `darkroom login --farm https://farm:1`";
     assert!(said("NO_KEY", None).contains(login));
+    let bound = "no key of this farm belongs to the client certificate";
+    let bound = UserError::new(Code::Unauthenticated, "NO_KEY", bound);
+    let sentence = advise(bound, address, None).message;
+    assert!(sentence.contains("--certificate SUBJECT") && sentence.contains(login), "{sentence}");
     let stored = with(Source::Login);
     for reason in ["UNKNOWN_KEY", "EXPIRED_KEY", "MALFORMED_KEY"] {
         let sentence = said(reason, Some(&stored));
