@@ -9,7 +9,7 @@ use std::{
 
 use darkroom_core::{
     error::{Code, UserError},
-    key::Key,
+    key::{Key, KeyId},
     shown::shown,
 };
 use darkroom_proto::{
@@ -38,7 +38,8 @@ pub(crate) async fn run(command: KeyCommand, place: &Place, as_json: bool) -> Re
         KeyCommand::Create(args) => create(args, place, as_json).await,
         KeyCommand::List(args) => list(&args, place, as_json).await,
         KeyCommand::Revoke(args) => {
-            let key = farm::find(place)?.revoke_key(&args.id).await?;
+            let id = key_id("id", &args.id)?;
+            let key = farm::find(place)?.revoke_key(&id).await?;
             if as_json {
                 return output::json(&json::Key::from(&key));
             }
@@ -72,7 +73,7 @@ async fn create(args: KeyCreateArgs, place: &Place, as_json: bool) -> Result<()>
 async fn rotate(args: KeyRotateArgs, place: &Place, as_json: bool) -> Result<()> {
     let seconds = |field, text: &str| deadline::whole_seconds(field, text);
     let request = v1::RotateKeyRequest {
-        id: args.id,
+        id: key_id("id", &args.id)?,
         keep_seconds: seconds("keep", &args.keep)?,
         expires_after_seconds: args.expires.map_or(Ok(0), |text| seconds("expires", &text))?,
     };
@@ -230,7 +231,9 @@ fn row(key: &v1::Key) -> [String; 6] {
     };
     let label = match key.certificate.as_str() {
         "" => shown(&key.label).into_owned(),
-        subject => format!("{} (certificate {})", shown(&key.label), shown(subject)).trim().to_owned(),
+        subject => {
+            format!("{} (certificate {})", shown(&key.label), shown(subject)).trim().to_owned()
+        }
     };
     [
         shown(&key.id).into_owned(),
@@ -240,6 +243,16 @@ fn row(key: &v1::Key) -> [String; 6] {
         time(&key.last_used),
         label,
     ]
+}
+
+/// The id of a key. Another text is not quoted, because it may be a whole key.
+pub(crate) fn key_id(field: &str, text: &str) -> Result<String> {
+    text.parse::<KeyId>().map(|id| id.to_string()).map_err(|_| {
+        let message = format!(
+            "{field} is not the id of a key; accepted: the 12 letters and digits between dk_ and the next _"
+        );
+        UserError::invalid(field, message)
+    })
 }
 
 /// A time for people.

@@ -12,7 +12,7 @@ use crate::{
     deadline,
     failure::Result,
     farm,
-    keys::{PAGE, find, named, time},
+    keys::{PAGE, find, key_id, named, time},
     output,
     table::{none, table},
 };
@@ -77,7 +77,7 @@ pub(crate) async fn audit(args: &AuditArgs, place: &Place, as_json: bool) -> Res
         page_size: PAGE,
         page_token: String::new(),
         tenant: args.tenant.clone().unwrap_or_default(),
-        key: args.key.clone().unwrap_or_default(),
+        key: args.key.as_deref().map_or(Ok(String::new()), |id| key_id("key", id))?,
         since: args.since.as_deref().map(|text| deadline::past("since", text)).transpose()?,
     };
     let client = farm::find(place)?;

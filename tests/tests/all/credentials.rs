@@ -226,8 +226,14 @@ fn a_key_is_made_listed_rotated_and_ended() {
         (ended.code == Some(3)).then_some(())
     });
     // A whole key in the place of its id is not repeated.
-    let wrong = admin(&["key", "revoke", &key]);
-    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    for wrong in [
+        admin(&["key", "revoke", &key]),
+        admin(&["key", "rotate", &key]),
+        admin(&["audit", "--key", &key]),
+    ] {
+        wrong.refused(2, &["is not the id of a key; accepted: the 12 letters and digits"]);
+        silent(&wrong, &key);
+    }
     for refused in [
         admin(&["key", "create", "--tenant", "studio", "--scope", "write"]),
         admin(&["key", "create", "--scope", "read", "--expires", "soon"]),
