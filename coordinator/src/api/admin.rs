@@ -14,7 +14,6 @@ use darkroom_proto::v1;
 
 use super::farm::{Again, Farm, refused};
 use crate::{
-    error::Error,
     first_key::fresh_key,
     store::{
         keys::{

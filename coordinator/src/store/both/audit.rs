@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Error, Record, keys::now_ms};
+use super::{Error, Record, clock::now_ms};
 use crate::store::{
     keys::{AuditQuery, AuditRecord, NewAudit},
     roles::Audit,

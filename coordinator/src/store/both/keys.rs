@@ -7,7 +7,9 @@ use darkroom_core::{
 };
 
 use super::{
-    Connection, Error, Record, Tx, retried,
+    Connection, Error, Record, Tx,
+    clock::now_ms,
+    retried,
     rows::{HashColumn, column, digest, digest_column, parse},
     tenants::add_missing,
 };
@@ -36,17 +38,6 @@ row! {
         now_ms: i64,
     }
 }
-
-/// The database's time.
-macro_rules! now_ms {
-    () => {
-        sql!(
-            sqlite: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-            postgres: "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-        )
-    };
-}
-pub(super) use now_ms;
 
 /// Keys, which a condition selects.
 macro_rules! keys {

@@ -19,6 +19,7 @@
 mod agreed;
 pub(super) mod attempts;
 mod audit;
+mod clock;
 pub(super) mod commands;
 pub(super) mod dispatching;
 pub(super) mod failures;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Connection, Error, Record, keys::now_ms, retried};
+use super::{Connection, Error, Record, clock::now_ms, retried};
 use crate::store::{
     keys::{Sharing, TenantRecord},
     roles::Tenants,
