@@ -30,14 +30,13 @@ use darkroom_core::{
 };
 use http::HeaderValue;
 
+use self::file::ACCEPTED;
 pub(crate) use self::refusal::advise;
 pub use self::{logins::Logins, refusal::Ending, state_key::StateKey};
 use crate::peer::{Address, Addresses};
 
 /// The variable that holds a key.
 const VARIABLE: &str = "DARKROOM_KEY";
-/// What is accepted wherever a key is read.
-const ACCEPTED: &str = "accepted: dk_ID_SECRET, as `darkroom key create` prints it";
 
 /// Which key a client shows. Flags of every program that calls a farm.
 #[derive(Clone, Debug, Default, Args)]

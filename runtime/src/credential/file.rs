@@ -4,9 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use darkroom_core::{error::UserError, key::Key, shown::shown_path};
 
-use super::ACCEPTED;
 use crate::files;
 
+/// What is accepted wherever a key is read.
+pub(super) const ACCEPTED: &str = "accepted: dk_ID_SECRET, as `darkroom key create` prints it";
 /// Most bytes of such a file.
 pub(super) const MOST: u64 = 4 << 10;
 /// The bit of a file that everybody may read.

@@ -15,7 +15,7 @@ use darkroom_core::{
 };
 use nix::fcntl::OFlag;
 
-use super::{ACCEPTED, file};
+use super::file::{self, ACCEPTED};
 use crate::files;
 
 /// Its name in the folder.
