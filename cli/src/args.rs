@@ -2,6 +2,7 @@
 
 mod farm;
 mod jobs;
+mod keys;
 mod machine;
 mod model;
 mod pictures;
@@ -10,11 +11,15 @@ mod request;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use darkroom_runtime::tls::ClientSettings;
+use darkroom_runtime::{credential::KeySettings, tls::ClientSettings};
 
 pub(crate) use self::{
     farm::{DrainArgs, HistoryArgs, UsageArgs},
     jobs::{CancelArgs, JobArgs, LsArgs, RetryArgs, SomeImagesArgs, WatchArgs},
+    keys::{
+        AuditArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRotateArgs, TenantCommand,
+        TenantSetArgs,
+    },
     machine::UpArgs,
     model::ModelCommand,
     pictures::{GetArgs, ImageArgs, MapArgs, RerenderArgs, SheetArgs, TILE, VerifyArgs},
@@ -59,6 +64,9 @@ pub(crate) struct Place {
     /// How to trust it.
     #[command(flatten)]
     pub(crate) tls: ClientSettings,
+    /// The key to show to it.
+    #[command(flatten)]
+    pub(crate) key: KeySettings,
 }
 
 /// What to do.
@@ -112,6 +120,19 @@ pub(crate) enum Command {
     Cascades,
     /// Show the farm: its id, its version, the length of its leases, and what its sweeps repaired
     Farm,
+    /// Store the key for the farm at --farm, for you alone. It is read from the terminal without
+    /// being shown, or from standard input, and checked with the farm
+    Login,
+    /// Forget the key that is stored for the farm at --farm
+    Logout,
+    /// Make, list and end keys. Needs a key with the scope admin
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Add, change and list tenants. Needs a key with the scope admin
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// List who changed what, when and from where, newest first. Needs a key with the scope admin
+    Audit(AuditArgs),
     /// Render a picture again from its own metadata and report whether the pixels are identical
     Rerender(RerenderArgs),
     /// Inspect, check or import a cascade on disk

@@ -2,6 +2,7 @@
 //! broken streams are resumed. An error is the farm's own sentence, or a sentence about the proxy
 //! or other server that answered.
 
+mod admin;
 mod arrived;
 mod farm_watch;
 mod fetch;
@@ -24,6 +25,7 @@ use darkroom_proto::{
     v1::{self, farm_client::FarmClient},
 };
 use darkroom_runtime::{
+    credential::Credentials,
     peer::{self, Addresses, Patience, Peers, Trouble},
     tls::ClientSettings,
 };
@@ -64,9 +66,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the farm at `address`, the value of `--farm`. Connects with the first call.
-    pub(crate) fn new(address: &str, tls: &ClientSettings) -> Result<Self> {
-        Ok(Self::over(Peers::connect(&Addresses::parse(address)?, tls)?))
+    /// A client of the farm at these addresses, which shows it these keys. Connects with the first
+    /// call.
+    pub(crate) fn new(
+        addresses: &Addresses,
+        tls: &ClientSettings,
+        keys: &Credentials,
+    ) -> Result<Self> {
+        Ok(Self::over(Peers::connect_with(addresses, addresses.secure(tls)?, keys)?))
     }
 
     /// A client that calls these peers. It accepts compressed answers but does not compress
@@ -289,7 +296,7 @@ impl Client {
         }
         let error = from_status(status);
         if error.reason != "UNKNOWN" {
-            return error;
+            return self.peers.advise(error);
         }
         let address = self.peers.address();
         let said = status.message();

@@ -29,12 +29,17 @@ pub(crate) fn retry(args: &RetryArgs) -> Result<v1::RetryJobRequest> {
 }
 
 fn parse(text: &str) -> Result<Timestamp> {
+    future("deadline", text)
+}
+
+/// A time to come: a span from now, or a time.
+pub(crate) fn future(field: &str, text: &str) -> Result<Timestamp> {
     let wrong = || {
         let message = format!(
-            "deadline is {text:?}; accepted: a span from now like 30s, 90m, 2h or 1d, or a time like \
+            "{field} is {text:?}; accepted: a span from now like 30s, 90m, 2h or 1d, or a time like \
              2026-11-22T23:00:00Z"
         );
-        UserError::invalid("deadline", message)
+        UserError::invalid(field, message)
     };
     if let Some(span) = span(text) {
         return SystemTime::now().checked_add(span).map(Timestamp::from).ok_or_else(wrong);
@@ -87,6 +92,15 @@ pub(crate) fn link_seconds(text: &str) -> Result<u32> {
             "links",
             format!("links is {text:?}; accepted: a span like 30s, 90m, 2h or 1d, at most 7d"),
         )
+    })
+}
+
+/// A span of whole seconds.
+pub(crate) fn whole_seconds(field: &str, text: &str) -> Result<u64> {
+    let seconds = span(text).map(|span| span.as_secs()).filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| {
+        let message = format!("{field} is {text:?}; accepted: a span like 90m, 12h or 7d");
+        UserError::invalid(field, message)
     })
 }
 

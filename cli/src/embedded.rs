@@ -1,6 +1,8 @@
 //! The whole farm in this process: coordinator, encoder service, a worker per cascade, and one gRPC
 //! address. SQLite, a folder of artifacts and an in-memory queue, in one locked state folder.
 
+mod own_key;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,15 +17,21 @@ use darkroom_coordinator::{Pools, store::sqlite::SqliteStore};
 use darkroom_core::{
     error::{Code, UserError},
     id::WorkerId,
+    key::Key,
 };
-use darkroom_farm_api::{CallerLayer, grpc};
+use darkroom_farm_api::grpc;
 use darkroom_queue::{
     TaskQueue,
     memory::{self, MemoryQueue},
     signing::Signer,
 };
 use darkroom_runtime::{
-    program, server, state_dir, state_dir::StateDir, terminal::shown_path, tls::Privacy,
+    credential::{Credential, Credentials, Source},
+    peer::Addresses,
+    program, server, state_dir,
+    state_dir::StateDir,
+    terminal::shown_path,
+    tls::{ClientSettings, Privacy},
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -31,11 +39,21 @@ use tonic::service::Routes;
 
 use crate::{
     args::{MachineArgs, Renderer},
+    client::Client,
     failure::{self, Result},
 };
 
 /// How often a running farm checks its artifact folder.
 const CHECK_SECONDS: u32 = 5;
+
+/// Who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Whoever has a key. The farm has one of its own, in the state folder.
+    Kept,
+    /// Everybody.
+    Open,
+}
 
 /// The farm to start.
 #[derive(Debug)]
@@ -46,6 +64,8 @@ pub(crate) struct Options {
     pub(crate) listen: server::Listen,
     /// How what it serves there is kept private.
     pub(crate) privacy: Privacy,
+    /// Who is let in.
+    pub(crate) door: Door,
     /// Folders of the cascades to serve; the first is the default.
     pub(crate) cascades: Vec<PathBuf>,
     /// What it runs on.
@@ -67,6 +87,7 @@ impl Options {
             state: state.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
             privacy: Privacy::Loopback,
+            door: Door::Kept,
             cascades: vec![cascade],
             machine,
         })
@@ -116,6 +137,8 @@ pub(crate) fn demo_cascade() -> Result<PathBuf> {
 /// A running farm.
 pub(crate) struct Farm {
     address: String,
+    /// Its own key; none if it is open.
+    key: Option<Key>,
     cascades: Vec<String>,
     stop_serving: CancellationToken,
     serving: JoinHandle<std::result::Result<(), server::Error>>,
@@ -143,6 +166,19 @@ impl Farm {
         let store = SqliteStore::open(&state.path().join("farm.sqlite"))
             .await
             .map_err(|error| in_folder(state.path(), error.to_user()))?;
+        let key = match options.door {
+            Door::Open => None,
+            Door::Kept => {
+                let key = own_key::own_key(state.path(), &store).await;
+                Some(key.map_err(|error| in_folder(state.path(), error))?)
+            }
+        };
+        if key.is_none() && !listener.is_loopback() {
+            tracing::warn!(
+                "this farm is open and other machines can reach it: whoever does may do everything; \
+                 leave --open out to require keys"
+            );
+        }
         let queue: Arc<dyn TaskQueue> = Arc::new(MemoryQueue::new(memory::Options::default()));
         let cascades: Vec<_> = bundles.iter().map(|bundle| bundle.cascade().clone()).collect();
         let names = cascades.iter().map(|cascade| cascade.spec.name.clone()).collect();
@@ -171,15 +207,19 @@ impl Farm {
         };
         let (encoder, worker) = tokio::try_join!(parts.encoder(), parts.worker())?;
 
-        let calls = Routes::new(grpc::service(coordinator.calls()));
-        let routes =
-            grpc::behind(CallerLayer::open(), calls.add_service(encoder.encoder_service()));
-        let services = ["darkroom.v1.Farm", "darkroom.v1.Encoder"];
+        let routes = Routes::new(grpc::service(coordinator.calls()))
+            .add_service(grpc::admin_service(coordinator.admin_calls()))
+            .add_service(encoder.encoder_service());
+        let callers = match options.door {
+            Door::Open => coordinator.open_door(),
+            Door::Kept => coordinator.kept_door(),
+        };
+        let around = |routes| grpc::behind(callers, routes);
+        let services = ["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Encoder"];
         let serve = darkroom_coordinator::server_options(&services);
         let stop_serving = CancellationToken::new();
-        let (health, serving) = server::serve(listener, routes, serve, stop_serving.clone())
-            .await
-            .map_err(|error| error.to_user())?;
+        let serving = server::serve_within(listener, routes, around, serve, stop_serving.clone());
+        let (health, serving) = serving.await.map_err(|error| error.to_user())?;
         let serving = tokio::spawn(serving);
         let (told, full) = watch::channel(None);
         let lost = Lost::of(&encoder, &worker);
@@ -188,6 +228,7 @@ impl Farm {
         state.publish(&address).map_err(state_failure)?;
         Ok(Self {
             address,
+            key,
             cascades: names,
             stop_serving,
             serving,
@@ -203,6 +244,17 @@ impl Farm {
     /// Where a client on this machine finds it, as `--farm` takes it.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let addresses = Addresses::parse(&self.address)?;
+        let own = |key: &Key| {
+            let credential = Credential { key: key.clone(), source: Source::Own };
+            Credentials::own(&addresses, &credential)
+        };
+        let keys = self.key.as_ref().map_or_else(Credentials::none, own);
+        Client::new(&addresses, &ClientSettings::default(), &keys)
     }
 
     /// Names of the cascades it serves.

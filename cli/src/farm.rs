@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_runtime::{state_dir, terminal::shown_path};
+use darkroom_runtime::{credential::Found, peer::Addresses, state_dir, terminal::shown_path};
 
-use crate::{args::Place, client::Client, failure::Result};
+use crate::{args::Place, client::Client, failure::Result, output};
 
 /// The farm for a command. If there is none, the error says how to start one.
 pub(crate) fn find(place: &Place) -> Result<Client> {
@@ -16,7 +16,7 @@ pub(crate) fn find(place: &Place) -> Result<Client> {
 /// The farm for a command, if one is named or runs.
 pub(crate) fn running(place: &Place) -> Result<Option<Client>> {
     if let Some(address) = &place.farm {
-        return Client::new(address, &place.tls).map(Some);
+        return connect(address, place, Found::Named).map(Some);
     }
     let running = state_dir::running(&place.state).map_err(|error| {
         let mut failure =
@@ -26,7 +26,7 @@ pub(crate) fn running(place: &Place) -> Result<Option<Client>> {
     })?;
     match running {
         Some(farm) => match farm.address {
-            Some(address) => Client::new(&address, &place.tls).map(Some),
+            Some(address) => connect(&address, place, Found::State(&place.state)).map(Some),
             None => Err(UserError::new(
                 Code::Unavailable,
                 "FARM_STARTING",
@@ -39,6 +39,15 @@ pub(crate) fn running(place: &Place) -> Result<Option<Client>> {
         },
         None => Ok(None),
     }
+}
+
+fn connect(address: &str, place: &Place, found: Found<'_>) -> Result<Client> {
+    let addresses = Addresses::parse(address)?;
+    let keys = place.key.open(&addresses, found)?.telling(|end| output::warn(&end.sentence));
+    if let Some(warning) = keys.warning() {
+        output::warn(warning);
+    }
+    Client::new(&addresses, &place.tls, &keys)
 }
 
 pub(crate) fn none(state: &Path) -> UserError {

@@ -86,6 +86,9 @@ const HISTORY: &[Name] = &[
     ("step_seconds", "step"),
     ("to", "until"),
 ];
+const KEY: &[Name] =
+    &[("expires_after_seconds", "expires"), ("keep_seconds", "keep"), ("scopes", "scope")];
+const AUDIT: &[Name] = &[("page_size", "limit")];
 const USAGE: &[Name] = &[("from_day", "since"), ("to_day", "until")];
 
 /// What follows a field of which something is said.
@@ -114,7 +117,12 @@ impl Flags {
             Command::Drain(_) => DRAIN,
             Command::History(_) => HISTORY,
             Command::Usage(_) => USAGE,
+            Command::Key(_) => KEY,
+            Command::Audit(_) => AUDIT,
             Command::Up(_)
+            | Command::Login
+            | Command::Logout
+            | Command::Tenant(_)
             | Command::Queue
             | Command::Workers
             | Command::Cascades
@@ -344,7 +352,7 @@ mod tests {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors");
         let ours = set.file.into_iter().filter(|file| file.package() == "darkroom.v1");
         let messages: Vec<_> = ours.flat_map(|file| file.message_type).collect();
-        let cases: [(&[&str], &[&str]); 17] = [
+        let cases: [(&[&str], &[&str]); 25] = [
             (&["render", "p"], &["SubmitJobRequest"]),
             (&["submit", "p"], &["SubmitJobRequest"]),
             (&["status", "J"], &["GetJobRequest"]),
@@ -362,18 +370,28 @@ mod tests {
             (&["drain", "w"], &["DrainWorkerRequest"]),
             (&["history"], &["FarmHistoryRequest"]),
             (&["usage"], &["ListUsageRequest"]),
+            (&["key", "create", "--scope=read"], &["CreateKeyRequest"]),
+            (&["key", "list"], &["ListKeysRequest"]),
+            (&["key", "revoke", "0123456789ab"], &["RevokeKeyRequest"]),
+            (&["key", "rotate", "0123456789ab"], &["RotateKeyRequest"]),
+            (&["tenant", "set", "t"], &["SetTenantRequest"]),
+            (&["tenant", "show", "t"], &["GetTenantRequest"]),
+            (&["tenant", "list"], &["ListTenantsRequest"]),
+            (&["audit"], &["ListAuditRequest"]),
         ];
         let program = Cli::command();
         for (line, requests) in cases {
             let command = program.find_subcommand(line[0]).expect("a command");
+            let command =
+                line.get(1).and_then(|word| command.find_subcommand(word)).unwrap_or(command);
             let arguments = command.get_arguments();
             let there: BTreeSet<_> = arguments
                 .map(|argument| argument.get_long().unwrap_or(argument.get_id().as_str()))
                 .collect();
             let flags = flags(line);
             for (field, flag) in flags.0 {
-                // They have fewer flags than `submit` and `retry`, and share their names.
-                let there = there.contains(flag) || ["render", "cancel"].contains(&line[0]);
+                // They have fewer flags than others that share their names.
+                let there = there.contains(flag) || ["render", "cancel", "key"].contains(&line[0]);
                 assert!(there, "{line:?} has no flag {flag} for {field}");
             }
             let fields = requests.iter().flat_map(|request| fields(&messages, request));

@@ -26,7 +26,9 @@ mod image_map;
 mod import;
 mod inputs;
 mod jobs;
+mod keys;
 mod listing;
+mod login;
 mod lost;
 #[cfg(feature = "embedded")]
 mod model;
@@ -48,6 +50,8 @@ mod sheet;
 mod span;
 mod spool;
 mod stage_flags;
+mod table;
+mod tenants;
 #[cfg(feature = "embedded")]
 mod tokenize;
 #[cfg(feature = "embedded")]

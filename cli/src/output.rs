@@ -34,6 +34,11 @@ pub(crate) fn note(text: &str) {
     terminal::tell(&format!("note: {}", shown(text)));
 }
 
+/// Prints a warning, on standard error.
+pub(crate) fn warn(text: &str) {
+    terminal::tell(&format!("warning: {}", shown(text)));
+}
+
 /// Prints one or more lines.
 pub(crate) fn line(text: &str) -> Result<()> {
     written(terminal::print(text))

@@ -56,7 +56,7 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
     let state = tempfile::tempdir().map_err(failure::internal)?;
     let options = Options::for_occasion(state.path(), args.cascade.as_deref(), args.machine)?;
     let farm = Farm::start(options).await?;
-    let client = Client::new(farm.address(), &Default::default())?;
+    let client = farm.client()?;
     let rendered = render(&client, &recipe, &inputs).await;
     let ended = farm.shut_down().await;
     let (after, digest) = rendered?;

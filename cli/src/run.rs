@@ -11,9 +11,9 @@ use crate::{
     failure::{self, Result},
     farm,
     flags::Flags,
-    image_commands, jobs, output,
+    image_commands, jobs, keys, login, output,
     render::Render,
-    whole_farm,
+    tenants, whole_farm,
 };
 
 /// Runs the command and returns its exit code.
@@ -94,6 +94,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Drain(args) => jobs::drain(&farm::find(place)?, args, json).await?,
         Command::Cascades => jobs::cascades(&farm::find(place)?, json).await?,
         Command::Farm => jobs::farm(&farm::find(place)?, json).await?,
+        Command::Login => login::login(place, json).await?,
+        Command::Logout => login::logout(place, json)?,
+        Command::Key(command) => keys::run(command, place, json).await?,
+        Command::Tenant(command) => tenants::run(&command, place, json).await?,
+        Command::Audit(args) => tenants::audit(&args, place, json).await?,
         Command::Completions { .. } => {}
         #[cfg(feature = "embedded")]
         Command::Up(args) => crate::up::up(args, place, json).await?,
@@ -129,7 +134,7 @@ async fn render(
         let options =
             crate::embedded::Options::for_occasion(&place.state, cascade.as_deref(), machine)?;
         let farm = crate::embedded::Farm::start(options).await?;
-        let client = crate::client::Client::new(farm.address(), &Default::default())?;
+        let client = farm.client()?;
         let rendered = tokio::select! {
             rendered = render.run(&client, &stop) => rendered,
             full = farm.full() => Err(kept(full)),

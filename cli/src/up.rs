@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     args::{Place, UpArgs},
-    embedded::{self, Farm},
+    embedded::{self, Door, Farm},
     failure::{self, Result},
     output,
 };
@@ -29,6 +29,7 @@ struct File {
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
     plaintext: bool,
+    open: bool,
     cascades: Vec<PathBuf>,
     device: Option<String>,
     dtype: Option<String>,
@@ -96,6 +97,7 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
         state: place.state.clone(),
         listen: args.listen.or(file.listen).unwrap_or_else(default_listen),
         privacy: tls.open()?,
+        door: if args.open || file.open { Door::Open } else { Door::Kept },
         cascades,
         machine,
     })

@@ -8,15 +8,16 @@ use darkroom_core::{
     error::{self, UserError},
     id::{StageName, WorkerId},
 };
-use darkroom_proto::status::from_status;
-use darkroom_proto::v1::{
-    JoinRequest, JoinResponse, MemberKind, PoolKeys, members_client::MembersClient,
+use darkroom_proto::{
+    status::from_status,
+    v1::{JoinRequest, JoinResponse, MemberKind, PoolKeys, members_client::MembersClient},
 };
 use darkroom_queue::{
     signing::{Credentials, Holder, Key, MemberKeys},
     task::PoolId,
 };
 use darkroom_runtime::{
+    credential,
     peer::{Addresses, Peers, Trouble},
     tls::ClientTls,
 };
@@ -77,6 +78,7 @@ pub enum Computes {
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
     address: String,
+    peers: Peers,
     client: MembersClient<Peers>,
     request: JoinRequest,
 }
@@ -84,12 +86,12 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) fn new(
         address: &str,
-        tls: Option<ClientTls>,
+        (tls, keys): (Option<ClientTls>, &credential::Credentials),
         joining: &Joining,
         cascades: &[String],
     ) -> Result<Self, UserError> {
-        let peers = Peers::connect_with(&Addresses::parse(address)?, tls)?;
-        let client = MembersClient::new(peers)
+        let peers = Peers::connect_with(&Addresses::parse(address)?, tls, keys)?;
+        let client = MembersClient::new(peers.clone())
             .accept_compressed(CompressionEncoding::Zstd)
             .accept_compressed(CompressionEncoding::Gzip);
         let kind = match joining.kind {
@@ -103,7 +105,7 @@ impl Door {
             stages: joining.stages.iter().map(ToString::to_string).collect(),
             makes_up: joining.computes == Computes::Nothing,
         };
-        Ok(Self { address: address.to_owned(), client, request })
+        Ok(Self { address: address.to_owned(), peers, client, request })
     }
 
     /// Asks once.
@@ -137,7 +139,7 @@ pub(crate) async fn ask(door: &Door, stop: &CancellationToken) -> Result<Option<
             Some(Ok(answer)) => return parse(door.worker(), answer).map(Some),
             Some(Err(status)) => status,
         };
-        if let Some(error) = lasting(address, &status) {
+        if let Some(error) = lasting(address, &door.peers, &status) {
             return Err(error);
         }
         if told != status.message() {
@@ -155,9 +157,15 @@ pub(crate) async fn ask(door: &Door, stop: &CancellationToken) -> Result<Option<
 }
 
 /// Problems that a retry does not solve.
-fn lasting(address: &str, status: &Status) -> Option<UserError> {
+fn lasting(address: &str, peers: &Peers, status: &Status) -> Option<UserError> {
     if let Some(trouble) = Trouble::of(status) {
         return (!trouble.passes()).then(|| trouble.to_user());
+    }
+    let refusal = from_status(status);
+    if matches!(refusal.code, error::Code::Unauthenticated | error::Code::PermissionDenied)
+        && refusal.reason != "UNKNOWN"
+    {
+        return Some(peers.advise(refusal));
     }
     let message = match status.code() {
         Code::Unimplemented => format!(

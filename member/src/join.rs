@@ -10,7 +10,12 @@ use darkroom_queue::{
     redis::{self, RedisQueue},
     signing::Signer,
 };
-use darkroom_runtime::{peer::Addresses, secret::SecretUrl, tls::ClientSettings};
+use darkroom_runtime::{
+    credential::{Ending, Found, KeySettings},
+    peer::Addresses,
+    secret::SecretUrl,
+    tls::ClientSettings,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,6 +38,9 @@ pub struct JoinArgs {
     /// How to trust it.
     #[command(flatten)]
     pub tls: ClientSettings,
+    /// The key to show to it, which needs the scope member.
+    #[command(flatten)]
+    pub key: KeySettings,
     /// The farm's Redis: redis://host:port/number, redis://user:password@host, rediss:// for TLS.
     /// @FILE reads it from a file, so that no password is seen in a flag
     #[arg(long, env = "DARKROOM_REDIS", value_name = "URL", hide_env_values = true)]
@@ -90,9 +98,14 @@ pub async fn join(
     stop: &CancellationToken,
 ) -> Result<Option<Member>, UserError> {
     // Checked before anything is opened, so that a wrong address is reported first.
-    let tls = Addresses::parse(&args.farm)?.secure(&args.tls)?;
+    let addresses = Addresses::parse(&args.farm)?;
+    let tls = addresses.secure(&args.tls)?;
+    let keys = args.key.open(&addresses, Found::Named)?.telling(log_end);
+    if let Some(warning) = keys.warning() {
+        tracing::warn!("{warning}");
+    }
     let artifacts = ArtifactStore::open(args.artifacts.expose(), &open::Options::from_env())?;
-    let door = Door::new(&args.farm, tls, joining, &args.cascades)?;
+    let door = Door::new(&args.farm, (tls, &keys), joining, &args.cascades)?;
     let Some(facts) = facts::ask(&door, stop).await? else { return Ok(None) };
     let farm = facts.farm.to_string();
     let queue = RedisQueue::connect(args.redis.expose(), &farm, redis::Options::default()).await;
@@ -121,6 +134,15 @@ pub async fn join(
         cascades,
         signer,
     }))
+}
+
+/// Logs that the key ends soon. The farm refuses members with a key that has ended.
+fn log_end(end: &Ending) {
+    if end.urgent {
+        tracing::error!("{}", end.sentence);
+    } else {
+        tracing::warn!("{}", end.sentence);
+    }
 }
 
 fn wanted(args: &JoinArgs, facts: &Facts) -> Result<Vec<Digest>, UserError> {

@@ -129,7 +129,9 @@ mod tests {
             stages: Vec::new(),
             computes: Computes::Nothing,
         };
-        let door = Door::new(&address.to_string(), None, &joining, &[]).expect("an address");
+        let keys = darkroom_runtime::credential::Credentials::none();
+        let door = Door::new(&address.to_string(), (None, &keys), &joining, &[]);
+        let door = door.expect("an address");
         let facts = ask(&door, &CancellationToken::new()).await.expect("joins").expect("joins");
         let signer = Signer::new(facts.credentials);
         assert_eq!(signed_until(&signer), 1000);

@@ -92,6 +92,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut draft =
         tempfile::Builder::new().prefix(".new-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
     draft.write_all(bytes)?;
+    // A power cut must not leave an empty file in the old one's place.
+    sync(draft.as_file())?;
     name_over(draft.path(), path)
 }
 

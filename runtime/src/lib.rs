@@ -1,11 +1,12 @@
 //! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops
-//! cleanly, TLS, logging, signals, command lines, configuration files, terminal output, files on any
+//! cleanly, TLS, keys of clients, logging, signals, command lines, configuration files, terminal output, files on any
 //! kind of mount, and the state folder with its lock.
 //!
 //! It knows no service, no queue, no SQL and no model.
 
 pub mod arguments;
 pub mod config;
+pub mod credential;
 pub mod deadline;
 pub mod descriptors;
 pub mod files;

@@ -41,9 +41,10 @@ const MOST_RECORD: u64 = 64 << 10;
 const OTHERS: u32 = 0o077;
 
 /// What a farm keeps in its folder. Other things may lie beside that.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 8] = [
     "farm.lock",
     "farm.json",
+    "farm.key",
     "farm.sqlite",
     "farm.sqlite-wal",
     "farm.sqlite-shm",

@@ -63,11 +63,13 @@ impl Darkroom {
     }
 
     fn by(mut command: Command, folder: &Path) -> Self {
-        for name in
-            ["FARM", "STATE", "CASCADE", "DEVICE", "DTYPE", "THREADS", "RENDERER", "LISTEN", "LOG"]
-        {
-            command.env_remove(format!("DARKROOM_{name}"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DARKROOM_") {
+                command.env_remove(&name);
+            }
         }
+        // Not the keys of whoever runs the tests.
+        command.env("XDG_CONFIG_HOME", folder.join("config"));
         // Its own process group, so that a shell's children end with it.
         command.process_group(0);
         command

@@ -1,4 +1,5 @@
-//! A farm for one test: `darkroom up` as a process on a free port, and commands that talk to it.
+//! A farm for one test: `darkroom up` as a process on a free port, and commands that talk to it. It
+//! is open, unless the test sets `DARKROOM_OPEN` to nothing: then callers need a key.
 
 use std::{
     io::{BufRead, BufReader},
@@ -72,6 +73,9 @@ impl Farm {
             .create(true)
             .open(folder.join("farm.log"))
             .expect("a log beside the state");
+        if !command.get_envs().any(|(name, _)| name == "DARKROOM_OPEN") {
+            command.env("DARKROOM_OPEN", "1");
+        }
         command
             .args(["up", "--json", "--listen", address, "--state", "state", "--cascade"])
             .arg(demo_cascade())

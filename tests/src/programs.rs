@@ -102,6 +102,8 @@ impl Told {
             .env("DARKROOM_REDIS", &self.redis)
             .env("DARKROOM_ARTIFACTS", &self.artifacts)
             .env("NO_COLOR", "1")
+            // Not the keys of whoever runs this.
+            .env("XDG_CONFIG_HOME", "/nonexistent")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -66,13 +66,22 @@ pub(crate) struct UpArgs {
     pub(crate) listen: Option<darkroom_runtime::listen::Listen>,
     #[command(flatten)]
     pub(crate) tls: ServerSettings,
+    /// Let everybody who reaches the port do everything. Without it callers need keys; commands on
+    /// this machine read the farm's own key in --state
+    #[arg(
+        long,
+        env = "DARKROOM_OPEN",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        help_heading = "Keys"
+    )]
+    pub(crate) open: bool,
     /// Folder of a cascade to serve; may be repeated [default: the demo cascade]
     #[arg(long = "cascade", env = "DARKROOM_CASCADE", value_name = "DIR")]
     pub(crate) cascades: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
-    /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, cascades, device,
-    /// dtype, threads, batch. Flags override it
+    /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, open, cascades,
+    /// device, dtype, threads, batch. Flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write the log as JSON lines

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use darkroom_proto::status::to_status;
 use darkroom_runtime::{peer::Address, tls::ClientSettings};
 use futures::StreamExt as _;
 use http_body::Frame;
@@ -96,8 +97,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn an_address_without_a_port_is_refused() {
     for address in ["", "localhost", "::::", "http://localhost", "https://localhost"] {
-        let error =
-            Client::new(address, &ClientSettings::default()).map(|_| ()).expect_err(address);
+        let error = Addresses::parse(address).expect_err(address);
         assert_eq!(error.field.as_deref(), Some("farm"));
     }
 }
@@ -107,8 +107,9 @@ async fn a_farm_that_is_not_there_is_named_with_a_way_out() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
     let address = free.local_addr().expect("bound").to_string();
     drop(free);
-    let error = Client::new(&address, &ClientSettings::default())
-        .expect("address")
+    let addresses = Addresses::parse(&address).expect("an address");
+    let error = Client::new(&addresses, &ClientSettings::default(), &Credentials::none())
+        .expect("a client")
         .cascades()
         .await
         .expect_err("no farm");
@@ -446,5 +447,34 @@ async fn answers_that_make_no_sense_end_in_a_sentence() {
             !said.is_empty() && shown.len() < 8_000 && !shown.contains(['\u{1b}', '\n']),
             "{what}: {shown}"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_refused_for_its_key_is_not_repeated_and_says_what_to_do() {
+    for (code, reason, says) in [
+        (Code::Unauthenticated, "NO_KEY", "run `darkroom login --farm farm:7878`"),
+        (Code::PermissionDenied, "SCOPE", "a sentence"),
+    ] {
+        let client = client(move |number, _| {
+            assert_eq!(number, 1, "once");
+            Ok(to_status(&UserError::new(code, reason, "a sentence")).into_http())
+        });
+        let refused = client.cascades().await.expect_err("refused");
+        assert_eq!((refused.code, refused.code.exit_code()), (code, 3));
+        assert!(refused.message.contains(says), "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_not_made_again_when_the_answer_is_lost() {
+    for answer in [|| Err("the connection broke".into()), || Ok(proxy(504, &[]))] {
+        let answer: fn() -> Answer = answer;
+        let client = client(move |number, _| {
+            assert_eq!(number, 1, "once");
+            answer()
+        });
+        let lost = client.create_key(v1::CreateKeyRequest::default()).await.expect_err("lost");
+        assert!(lost.message.contains("the key may have been made: `darkroom key list`"), "{lost}");
     }
 }

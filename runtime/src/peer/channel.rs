@@ -5,6 +5,8 @@
 //! Whatever is not a farm's answer becomes a [`Status`] whose source is a [`Trouble`]: a connection
 //! that fails or breaks, a proxy's answer, and a call that ends without a status. A call is sent
 //! once; the caller decides about retries.
+//!
+//! Each call shows the key for its address, marked so that no log has it.
 
 use std::{
     error::Error as _,
@@ -15,7 +17,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use base64::{
@@ -24,7 +26,7 @@ use base64::{
 };
 use bytes::Bytes;
 use darkroom_core::error::UserError;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Frame;
 use tonic::{Status, body::Body, transport::Endpoint};
 use tower::{BoxError, Service, ServiceExt as _, util::BoxCloneSyncService};
@@ -34,7 +36,10 @@ use super::{
     connect::{self, Connector, Heard, Resolve, Times},
     probe,
 };
-use crate::tls::{ClientSettings, ClientTls};
+use crate::{
+    credential::{self, Credential, Credentials, Ending},
+    tls::{ClientSettings, ClientTls},
+};
 
 /// Most time for connecting to an address.
 const CONNECT: Times =
@@ -58,11 +63,16 @@ struct Shared {
     current: AtomicUsize,
     /// Whether to probe an address where nothing has spoken gRPC yet.
     probes: bool,
+    /// Who is told, once, that the key ends soon.
+    tell: Option<fn(&Ending)>,
+    told: AtomicBool,
 }
 
 struct Peer {
     address: Address,
     caller: Caller,
+    /// The key that it is shown.
+    shown: Option<Shown>,
     /// A gRPC answer has come from there.
     answered: AtomicBool,
     trouble: Mutex<Option<Kind>>,
@@ -70,28 +80,46 @@ struct Peer {
     heard: Option<Heard>,
 }
 
+/// A key, and the header that shows it.
+struct Shown {
+    credential: Credential,
+    header: HeaderValue,
+}
+
+impl Shown {
+    fn new(credential: &Credential) -> Self {
+        Self { credential: credential.clone(), header: credential.header() }
+    }
+}
+
 impl Peers {
-    /// A channel to these addresses. It connects with the first call.
+    /// A channel to these addresses that shows no key. It connects with the first call.
     ///
     /// # Errors
     /// When the settings of TLS cannot be used, or an address is not a URI; [`Addresses`] prevents
     /// the latter.
     pub fn connect(addresses: &Addresses, tls: &ClientSettings) -> Result<Self, UserError> {
-        Self::connect_with(addresses, addresses.secure(tls)?)
+        Self::connect_with(addresses, addresses.secure(tls)?, &Credentials::none())
     }
 
-    /// The same with TLS that was opened before ([`Addresses::secure`]).
+    /// The same with TLS that was opened before ([`Addresses::secure`]), and with keys: every call
+    /// to an address shows the key for it.
     ///
     /// # Errors
     /// When an address is not a URI; [`Addresses`] prevents that.
-    pub fn connect_with(addresses: &Addresses, tls: Option<ClientTls>) -> Result<Self, UserError> {
-        Self::connect_by(addresses, tls, &connect::system())
+    pub fn connect_with(
+        addresses: &Addresses,
+        tls: Option<ClientTls>,
+        keys: &Credentials,
+    ) -> Result<Self, UserError> {
+        Self::connect_by(addresses, tls, keys, &connect::system())
     }
 
     /// The same with another resolver.
     fn connect_by(
         addresses: &Addresses,
         tls: Option<ClientTls>,
+        keys: &Credentials,
         resolve: &Resolve,
     ) -> Result<Self, UserError> {
         let addresses = addresses.as_slice();
@@ -110,29 +138,28 @@ impl Peers {
                 .keep_alive_while_idle(true)
                 .connect_with_connector_lazy(connector);
             let caller = BoxCloneSyncService::new(channel.map_err(BoxError::from));
-            Ok((address.clone(), caller, Some(heard)))
+            Ok(Peer::new(address.clone(), caller, Some(heard), keys))
         });
-        let callers = callers.collect::<Result<Vec<_>, UserError>>()?;
-        Ok(Self::new(callers, true))
+        let peers = callers.collect::<Result<Vec<_>, UserError>>()?;
+        Ok(Self::new(peers, keys, true))
     }
 
     /// A channel over other callers, for tests; at least one.
     #[must_use]
     pub fn over(callers: Vec<(Address, Caller)>) -> Self {
-        let unheard = |(address, caller)| (address, caller, None);
-        Self::new(callers.into_iter().map(unheard).collect(), false)
+        Self::over_with(callers, &Credentials::none())
     }
 
-    fn new(callers: Vec<(Address, Caller, Option<Heard>)>, probes: bool) -> Self {
-        let peer = |(address, caller, heard)| Peer {
-            address,
-            caller,
-            answered: AtomicBool::new(false),
-            trouble: Mutex::new(None),
-            heard,
-        };
-        let peers = callers.into_iter().map(peer).collect();
-        Self { shared: Arc::new(Shared { peers, current: AtomicUsize::new(0), probes }) }
+    /// The same with keys.
+    #[must_use]
+    pub fn over_with(callers: Vec<(Address, Caller)>, keys: &Credentials) -> Self {
+        let unheard = |(address, caller)| Peer::new(address, caller, None, keys);
+        Self::new(callers.into_iter().map(unheard).collect(), keys, false)
+    }
+
+    fn new(peers: Vec<Peer>, keys: &Credentials, probes: bool) -> Self {
+        let (current, told) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { peers, current, probes, tell: keys.tell(), told }) }
     }
 
     /// How many addresses there are.
@@ -145,6 +172,13 @@ impl Peers {
     #[must_use]
     pub fn address(&self) -> String {
         self.shared.peers[self.shared.current()].address.to_string()
+    }
+
+    /// A farm's refusal, with what to do about the key that it was asked with.
+    #[must_use]
+    pub fn advise(&self, refusal: UserError) -> UserError {
+        let peer = &self.shared.peers[self.shared.current()];
+        credential::advise(refusal, &peer.address, peer.credential())
     }
 }
 
@@ -176,9 +210,12 @@ impl Shared {
         self.current.load(Ordering::Acquire) % self.peers.len()
     }
 
-    async fn call(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn call(self: Arc<Self>, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let at = self.current();
         let peer = &self.peers[at];
+        if let Some(shown) = &peer.shown {
+            request.headers_mut().insert(header::AUTHORIZATION, shown.header.clone());
+        }
         let kind = match peer.caller.clone().oneshot(request).await {
             Ok(response) => match Answer::of(&response) {
                 None => return Ok(self.farms(at, response)),
@@ -195,6 +232,7 @@ impl Shared {
         let peer = &self.peers[at];
         peer.answered.store(true, Ordering::Release);
         *peer.trouble() = None;
+        self.warn_of_end(peer, response.headers());
         let told = response.headers().contains_key(Status::GRPC_STATUS);
         self.look_at(at, response.headers());
         if told {
@@ -208,6 +246,16 @@ impl Shared {
     fn look_at(&self, at: usize, headers: &HeaderMap) {
         if headers.get(Status::GRPC_STATUS).is_some_and(|status| status.as_bytes() == UNAVAILABLE) {
             self.pass_on(at);
+        }
+    }
+
+    /// The farm says with its answers when the key ends.
+    fn warn_of_end(&self, peer: &Peer, headers: &HeaderMap) {
+        let (Some(tell), Some(used)) = (self.tell, peer.credential()) else { return };
+        if let Some(ending) = Ending::of(headers, SystemTime::now(), used)
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            tell(&ending);
         }
     }
 
@@ -252,6 +300,21 @@ impl Shared {
 }
 
 impl Peer {
+    fn new(address: Address, caller: Caller, heard: Option<Heard>, keys: &Credentials) -> Self {
+        Self {
+            shown: keys.of(&address).map(Shown::new),
+            address,
+            caller,
+            answered: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+            heard,
+        }
+    }
+
+    fn credential(&self) -> Option<&Credential> {
+        self.shown.as_ref().map(|shown| &shown.credential)
+    }
+
     fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Kind>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -378,7 +441,8 @@ mod tests {
             Box::pin(async move { Ok(places.to_vec()) })
         });
         let addresses = Addresses::parse(&format!("farm:{port}")).expect("an address");
-        let peers = Peers::connect_by(&addresses, None, &resolve).expect("an address");
+        let peers = Peers::connect_by(&addresses, None, &Credentials::none(), &resolve)
+            .expect("an address");
         let mut client = HealthClient::new(peers);
         let mut answered = false;
         for _ in 0..4 {

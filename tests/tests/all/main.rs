@@ -4,6 +4,7 @@ mod api;
 mod attacks;
 mod bad_input;
 mod between;
+mod credentials;
 mod databases;
 mod farm_script;
 mod finding;

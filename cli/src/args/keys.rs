@@ -1,0 +1,121 @@
+//! Commands about keys: logging in and out, and for administrators keys, tenants and the audit.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `darkroom key …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key and print it. It is shown this once: the farm keeps only a hash of it
+    Create(KeyCreateArgs),
+    /// List keys, without their secrets
+    List(KeyListArgs),
+    /// End a key. Calls with it are refused within seconds
+    Revoke(KeyRevokeArgs),
+    /// Make a key in place of another, which works for a while longer, so that its users can change
+    Rotate(KeyRotateArgs),
+}
+
+/// `darkroom key create`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyCreateArgs {
+    /// The tenant whose jobs the key is for: needed with the scopes read and submit. A new tenant
+    /// is added
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// What the key allows; may be repeated. read: see the tenant's jobs. submit: submit and change
+    /// them too. operate: the jobs of every tenant, and the workers. admin: keys, tenants and the
+    /// audit. member: join as a worker or encoder
+    #[arg(long = "scope", value_name = "SCOPE", required = true)]
+    pub(crate) scopes: Vec<String>,
+    /// How long the key works: a span from now (90d, 12h), a time (2026-11-22T23:00:00Z), or never
+    #[arg(long, value_name = "SPAN|TIME|never", default_value = "90d")]
+    pub(crate) expires: String,
+    /// What the key is for, such as a name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    /// Write the key to this new file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate")]
+    pub(crate) out: Option<PathBuf>,
+    /// Make no secret: a client certificate with this subject stands for the key, like
+    /// O=Studio,CN=worker-1
+    #[arg(long, value_name = "SUBJECT")]
+    pub(crate) certificate: Option<String>,
+}
+
+/// `darkroom key list`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyListArgs {
+    /// Only keys of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// Also keys that are revoked or have expired
+    #[arg(long)]
+    pub(crate) ended: bool,
+}
+
+/// `darkroom key revoke`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyRevokeArgs {
+    /// The key's id: the 12 characters after dk_
+    pub(crate) id: String,
+}
+
+/// `darkroom key rotate`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyRotateArgs {
+    /// The key's id: the 12 characters after dk_
+    pub(crate) id: String,
+    /// How long the old key works on: a span (12h, 7d) of at most 30d
+    #[arg(long, value_name = "SPAN", default_value = "1d")]
+    pub(crate) keep: String,
+    /// How long the new key works: a span from now [default: as long as the old one was made for]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) expires: Option<String>,
+    /// Write the new key to this new file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `darkroom tenant …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// Add a tenant, or change its settings
+    Set(TenantSetArgs),
+    /// Show a tenant
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// List the tenants
+    List,
+}
+
+/// `darkroom tenant set`.
+#[derive(Debug, Args)]
+pub(crate) struct TenantSetArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// Whether work done for the tenant may be used again for others: shared, or sealed, which also
+    /// hides from others that a text was used before [default: unchanged]
+    #[arg(long, value_name = "SHARING")]
+    pub(crate) sharing: Option<String>,
+}
+
+/// `darkroom audit`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only what concerned this tenant
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// Only what was done since: a span ago (30m, 2h, 1d) or a time (2026-11-22T23:00:00Z)
+    #[arg(long, value_name = "SPAN|TIME")]
+    pub(crate) since: Option<String>,
+    /// Only what was done with the key of this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) key: Option<String>,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}

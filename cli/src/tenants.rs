@@ -1,0 +1,116 @@
+//! `darkroom tenant` and `darkroom audit`.
+
+use darkroom_core::shown::shown;
+use darkroom_proto::{
+    json::{self, Named as _},
+    v1,
+};
+
+use crate::{
+    args::{AuditArgs, Place, TenantCommand, TenantSetArgs},
+    client::Pages,
+    deadline,
+    failure::Result,
+    farm,
+    keys::{PAGE, find, key_id, named, time},
+    output,
+    table::{none, table},
+};
+
+/// Runs one of the commands about tenants.
+pub(crate) async fn run(command: &TenantCommand, place: &Place, as_json: bool) -> Result<()> {
+    match command {
+        TenantCommand::Set(args) => set(args, place, as_json).await,
+        TenantCommand::Show { name } => show(&farm::find(place)?.tenant(name).await?, as_json),
+        TenantCommand::List => list(place, as_json).await,
+    }
+}
+
+async fn set(args: &TenantSetArgs, place: &Place, as_json: bool) -> Result<()> {
+    let sharing = match &args.sharing {
+        None => v1::Sharing::Unspecified.into(),
+        Some(name) => find("sharing", name, &named::<v1::Sharing>())?,
+    };
+    let request = v1::SetTenantRequest { name: args.name.clone(), sharing };
+    show(&farm::find(place)?.set_tenant(request).await?, as_json)
+}
+
+fn show(tenant: &v1::Tenant, as_json: bool) -> Result<()> {
+    if as_json {
+        return output::json(&json::Tenant::from(tenant));
+    }
+    table(&[HEADINGS.map(str::to_owned), row(tenant)], 3)
+}
+
+const HEADINGS: [&str; 3] = ["TENANT", "SHARING", "CREATED"];
+
+fn row(tenant: &v1::Tenant) -> [String; 3] {
+    let sharing = tenant.sharing().name().to_owned();
+    [shown(&tenant.name).into_owned(), sharing, time(&tenant.created)]
+}
+
+async fn list(place: &Place, as_json: bool) -> Result<()> {
+    let client = farm::find(place)?;
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    let (mut pages, mut token) = (Pages::default(), String::new());
+    loop {
+        let request = v1::ListTenantsRequest { page_size: PAGE, page_token: token };
+        let page = client.tenants(request).await?;
+        for tenant in &page.tenants {
+            if as_json {
+                output::json(&json::Tenant::from(tenant))?;
+            } else {
+                rows.push(row(tenant));
+            }
+        }
+        match pages.next(page.next_page_token)? {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    if as_json { Ok(()) } else { table(&rows, 3) }
+}
+
+/// `darkroom audit`.
+pub(crate) async fn audit(args: &AuditArgs, place: &Place, as_json: bool) -> Result<()> {
+    let mut request = v1::ListAuditRequest {
+        page_size: PAGE,
+        page_token: String::new(),
+        tenant: args.tenant.clone().unwrap_or_default(),
+        key: args.key.as_deref().map_or(Ok(String::new()), |id| key_id("key", id))?,
+        since: args.since.as_deref().map(|text| deadline::past("since", text)).transpose()?,
+    };
+    let client = farm::find(place)?;
+    let mut rows = vec![["TIME", "KEY", "TENANT", "ACTION", "TARGET", "FROM"].map(str::to_owned)];
+    let mut pages = Pages::default();
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    while left > 0 {
+        request.page_size = u32::try_from(left).map_or(PAGE, |left| left.min(PAGE));
+        let page = client.audit(request.clone()).await?;
+        for entry in page.entries.iter().take(left) {
+            if as_json {
+                output::json(&json::AuditEntry::from(entry))?;
+            } else {
+                rows.push(change(entry));
+            }
+        }
+        left = left.saturating_sub(page.entries.len());
+        match pages.next(page.next_page_token)? {
+            Some(next) => request.page_token = next,
+            None => break,
+        }
+    }
+    if as_json { Ok(()) } else { table(&rows, 6) }
+}
+
+fn change(entry: &v1::AuditEntry) -> [String; 6] {
+    let word = |text: &str| if text.is_empty() { none() } else { shown(text).into_owned() };
+    [
+        time(&entry.time),
+        word(&entry.key),
+        word(&entry.tenant),
+        word(&entry.action),
+        word(&entry.target),
+        word(&entry.peer),
+    ]
+}
