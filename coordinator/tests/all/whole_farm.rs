@@ -189,7 +189,8 @@ async fn a_quiet_watch_of_the_farm_repeats_its_cursor_and_strange_cursors_begin_
     let mut others = watch(&mut farm, "b", "").await;
     let of_another = next(&mut others).await.cursor;
     drop(others);
-    let forged: String = known.cursor.chars().rev().collect();
+    let other = if known.cursor.starts_with('A') { "B" } else { "A" };
+    let forged = other.to_owned() + &known.cursor[1..];
     for strange in [of_another, forged] {
         let mut events = watch(&mut farm, "", &strange).await;
         let mut event = next(&mut events).await;

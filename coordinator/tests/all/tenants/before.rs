@@ -134,7 +134,8 @@ async fn a_record_with_one_tenant_stays_shared_with_it_alone() {
 
 #[tokio::test]
 async fn old_uploads_are_the_tenants_that_use_them_and_the_default_ones_on_postgres() {
-    let url = Postgres::shared().create_database();
+    let server = Postgres::shared();
+    let url = server.create_database();
     let mut old = PgConnection::connect(&url).await.expect("connects");
     let migrations = Migrator::new(Path::new("../migrations/postgres")).await.expect("the folder");
     migrations.run_to(22, &mut old).await.expect("migrates");
