@@ -87,6 +87,7 @@ async fn entries_that_sql_does_not_expect_are_removed() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     stale.key.dispatch = 99;
+    farm.store.secret().await.expect("the farm's").seal(&pool("sr1024"), &mut stale);
     // Nobody leases from this pool, so only the sweep can remove the task.
     farm.queue.add(&pool("sr1024"), vec![stale]).await.expect("adds");
     eventually("it is removed", async || farm.handle.counters().entries_unexpected.get() > 0).await;

@@ -415,9 +415,14 @@ impl FakeWorker {
                 .expect("leases");
             let (alone, batch) = (leased.len() == 1, leased.len() as u32);
             for lease in leased {
-                assert!(self.signer.accepts(&pool, &lease.task), "the farm seals every task");
+                let accepted = self.signer.accepts(&pool, &lease.task);
                 self.ran.lock().expect("ran").push(lease.task.clone());
-                let act = (self.behave)(&lease.task);
+                let act = if accepted {
+                    (self.behave)(&lease.task)
+                } else {
+                    let reason = "not made by this farm".to_owned();
+                    Act::End(Outcome::Interrupted { reason })
+                };
                 let signs = !matches!(act, Act::Unsigned);
                 let outcome = match act {
                     Act::Done | Act::Unsigned => self.render(&lease.task, Vec::new()).await,

@@ -43,17 +43,14 @@ pub async fn results_that_do_not_fit_are_discarded_by_reason(bench: &Bench) {
     for (stage, key, outcome, reason) in [
         ("base", generation, done("x"), Discard::StaleGeneration),
         ("base", dispatch, failed(), Discard::StaleDispatch),
+        ("base", dispatch, done("x"), Discard::StaleDispatch),
         ("sr256", key, done("x"), Discard::OtherStage),
         ("encode", key, done("x"), Discard::WrongPool),
     ] {
         assert_eq!(bench.commit(stage, key, outcome).await, Fate::Discarded(reason));
     }
     assert_eq!(bench.store.job(job).await.expect("there").version, before, "nothing changed");
-    assert_eq!(
-        bench.commit("base", dispatch, done("x")).await,
-        Fate::Applied,
-        "same stage, same bytes"
-    );
+    assert_eq!(bench.commit("base", key, done("x")).await, Fate::Applied);
     assert_eq!(bench.commit("base", key, done("x")).await, Fate::Discarded(Discard::OtherStage));
     bench.store.cancel(job).await.expect("cancels");
     assert_eq!(bench.commit("sr256", key, done("x")).await, Fate::Discarded(Discard::JobNotLive));
