@@ -170,6 +170,8 @@ impl Sampling {
                 .map(f64::from)
                 .collect();
         }
+        // A task in the queue may say any number, and its cost is asked before it is checked.
+        let steps = steps.min(MAX_STEPS as usize);
         let stride =
             f64::from(MAX_TIMESTEP + 1) * self.strength.unwrap_or(1.0) / steps.max(1) as f64;
         (0..steps).map(|index| ((steps - index) as f64 - 0.5) * stride).collect()

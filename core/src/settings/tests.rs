@@ -107,6 +107,16 @@ fn a_noise_level_beyond_the_noising_schedule_is_refused() {
 }
 
 #[test]
+fn the_cost_of_more_steps_than_there_can_be_takes_no_memory() {
+    let mut settings = Settings::resolve(&SettingsRequest::default(), &cascade("")).unwrap();
+    let sampling = &mut settings.stages[0].sampling;
+    sampling.steps = 1000;
+    let most = sampling.passes();
+    sampling.steps = u32::MAX;
+    assert_eq!(sampling.passes(), most);
+}
+
+#[test]
 fn passes_are_of_the_steps_that_run_as_each_is_guided_and_uses_features_again() {
     let ddpm = "sampler = \"ddpm\"\n steps = 20";
     let plain = resolve(ddpm, StageRequest::default()).expect("valid");
