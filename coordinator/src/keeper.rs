@@ -72,9 +72,12 @@ impl Answer {
 
 impl RecordKeeper {
     pub(crate) fn new(keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
-        let remembered =
-            Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build();
-        let noted = Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(USED_STEP).build();
+        Self::remembering(MOST_REMEMBERED, keys, tasks)
+    }
+
+    fn remembering(most: u64, keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
+        let remembered = Cache::builder().max_capacity(most).time_to_live(REMEMBERED).build();
+        let noted = Cache::builder().max_capacity(most).time_to_live(USED_STEP).build();
         Self { keys, remembered, noted, asking: Semaphore::new(AT_ONCE), tasks }
     }
 
@@ -187,10 +190,13 @@ mod tests {
         },
     };
 
+    /// Answers that the keeper of a test remembers.
+    const FEW: u64 = 100;
+
     async fn keeper(folder: &tempfile::TempDir) -> (Arc<SqliteStore>, RecordKeeper) {
         let file = folder.path().join("farm.sqlite");
         let store = Arc::new(SqliteStore::open(&file).await.expect("opens"));
-        (Arc::clone(&store), RecordKeeper::new(store, TaskTracker::new()))
+        (Arc::clone(&store), RecordKeeper::remembering(FEW, store, TaskTracker::new()))
     }
 
     fn new(key: &Key, proof: Kept) -> NewKey {
@@ -208,13 +214,14 @@ mod tests {
     async fn strangers_cannot_fill_the_memory() {
         let folder = tempfile::tempdir().expect("a folder");
         let (_store, keeper) = keeper(&folder).await;
-        for _ in 0..MOST_REMEMBERED + 500 {
+        for _ in 0..3 * FEW {
             let stranger = Proof::Key(fresh_key().expect("random"));
             let refused = keeper.known(&stranger).await.expect_err("unknown");
             assert_eq!(refused.reason, "UNKNOWN_KEY");
         }
         keeper.remembered.run_pending_tasks().await;
-        assert!(keeper.remembered.entry_count() <= MOST_REMEMBERED);
+        let remembered = keeper.remembered.entry_count();
+        assert!((1..=FEW).contains(&remembered), "{remembered}");
         assert_eq!(keeper.noted.entry_count(), 0, "the use of a key that is none is not noted");
     }
 

@@ -177,7 +177,8 @@ async fn no_statement_changes_or_removes_a_row_of_the_audit() {
     }
     has_the_row(&store).await;
 
-    let url = Postgres::shared().create_database();
+    let server = Postgres::shared();
+    let url = server.create_database();
     let store = PostgresStore::connect(&url, Options::default()).await.expect("opens");
     with_a_row(&store).await;
     let mut postgres = PgConnection::connect(&url).await.expect("connects");
