@@ -11,9 +11,11 @@ use darkroom_core::{
 use darkroom_farm_api::{Caller, Scope};
 use darkroom_proto::v1;
 
-use super::{Farm, job_id, refused, validate::DEFAULT_TENANT};
+use super::{Farm, job_id, refused};
 use crate::{error::Error, store};
 
+/// The tenant of jobs and uploads that name none, of a caller that has none.
+pub(super) const DEFAULT_TENANT: &str = "default";
 /// Longest part of a tenant's name that a refusal repeats, characters.
 const SHOWN: usize = 64;
 

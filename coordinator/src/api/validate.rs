@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    access::DEFAULT_TENANT,
     custom_ids::CustomIds,
     inputs::Inputs,
     overrides::{Made, Overrides},
@@ -56,8 +57,6 @@ pub(super) const MAX_TENANT: usize = tenant::MAX_NAME;
 const MAX_WORKERS: u32 = 100_000;
 /// Latest deadline, seconds since 1970: the end of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
-/// The default tenant.
-pub(super) const DEFAULT_TENANT: &str = "default";
 
 /// A job with a checked spec; prompts are added chunk by chunk.
 pub(super) struct Draft {
