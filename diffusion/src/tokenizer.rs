@@ -40,6 +40,8 @@ enum Model {
         /// Does neither, to see what is cut off.
         free: Box<Inner>,
         unknown_id: Option<u32>,
+        /// All ids are below this number.
+        vocabulary: usize,
     },
     /// A `spiece.model`. Without a length, texts are neither cut nor padded.
     SentencePiece { model: Box<SentencePiece>, max_length: Option<usize>, pad_id: u32 },
@@ -118,17 +120,16 @@ impl Tokenizer {
     /// All ids that it may give are below this number.
     pub fn vocabulary(&self) -> usize {
         match &self.model {
-            // Added tokens may leave gaps between ids.
-            Model::Json { fixed, .. } => {
-                fixed.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
-            }
+            Model::Json { vocabulary, .. } => *vocabulary,
             Model::SentencePiece { model, .. } => model.vocabulary(),
         }
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Tokens, String> {
         match &self.model {
-            Model::Json { fixed, free, unknown_id } => encode_json(fixed, free, *unknown_id, text),
+            Model::Json { fixed, free, unknown_id, .. } => {
+                encode_json(fixed, free, *unknown_id, text)
+            }
             Model::SentencePiece { model, max_length, pad_id } => {
                 Ok(encode_sentencepiece(model, *max_length, *pad_id, text))
             }
@@ -166,7 +167,11 @@ fn json_model(text: &str, max_length: Option<usize>, pad_id: u32) -> Result<Mode
     let mut free = fixed.clone();
     free.with_truncation(None).map_err(|error| error.to_string())?;
     free.with_padding(None);
-    Ok(Model::Json { fixed: Box::new(fixed), free: Box::new(free), unknown_id })
+    // Added tokens may leave gaps between ids, and what is put around a text, or after it, need not
+    // be among the tokens.
+    let known = fixed.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+    let vocabulary = known.max(bounds::beyond_ids(&file));
+    Ok(Model::Json { fixed: Box::new(fixed), free: Box::new(free), unknown_id, vocabulary })
 }
 
 fn encode_json(

@@ -47,6 +47,23 @@ fn check_processor(processor: &Value, path: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A number above every id that a file puts around a text, or fills it up with.
+pub(super) fn beyond_ids(file: &Value) -> usize {
+    beyond_processor(&file["post_processor"]).max(beyond(&file["padding"]["pad_id"]))
+}
+
+fn beyond_processor(processor: &Value) -> usize {
+    let special = processor["special_tokens"].as_object().into_iter().flatten();
+    let special = special.flat_map(|(_, token)| token["ids"].as_array().into_iter().flatten());
+    let around = ["sep", "cls"].into_iter().map(|key| &processor[key][1]);
+    let inner = processor["processors"].as_array().into_iter().flatten();
+    special.chain(around).map(beyond).chain(inner.map(beyond_processor)).max().unwrap_or(0)
+}
+
+fn beyond(id: &Value) -> usize {
+    id.as_u64().and_then(|id| usize::try_from(id).ok()).map_or(0, |id| id.saturating_add(1))
+}
+
 fn check_id(value: &Value, path: impl Fn() -> String) -> Result<(), String> {
     check_number(value, MAX_VOCABULARY - 1, path)
 }
