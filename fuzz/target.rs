@@ -30,7 +30,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     }
     let mut input = data[..size].to_vec();
     let material = TARGET.material(&[]);
-    change(&mut Session::new().seed(u64::from(seed)), &material, &mut input);
+    change(&mut Session::new().seed(u64::from(seed)), TARGET.form, &material, &mut input);
     let length = input.len().min(max_size);
     data[..length].copy_from_slice(&input[..length]);
     length

@@ -87,7 +87,7 @@ pub fn run(target: &Target, options: &Options<'_>) -> Result<Tally, End> {
     let mut session = Session::new().seed(seed(target, options.seed));
     for _ in 0..options.count {
         let mut input = base(&mut session, &pool, corpus);
-        change(&mut session, &target.material(&pool), &mut input);
+        change(&mut session, target.form, &target.material(&pool), &mut input);
         if tried.check(&input)? && pool.len() < corpus + MOST_KEPT {
             pool.push(input);
         }

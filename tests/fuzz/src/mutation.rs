@@ -7,6 +7,7 @@ pub mod bytes;
 mod chunks;
 mod json;
 mod lines;
+mod material;
 mod message;
 mod packed;
 mod png;
@@ -15,6 +16,7 @@ mod wire;
 
 use mutatis::{Candidates, Mutate, Result, Rng, Session};
 
+pub use material::Material;
 pub use message::Messages;
 
 /// How the inputs of a target are written.
@@ -44,25 +46,12 @@ pub enum Form {
     Prompts,
 }
 
-/// Everything that a mutation may take from.
-#[derive(Clone, Copy, Debug)]
-pub struct Material<'a> {
-    /// The form of the input.
-    pub form: Form,
-    /// Words and bytes that mean something there.
-    pub words: &'a [&'a [u8]],
-    /// Other inputs.
-    pub others: &'a [Vec<u8>],
-    /// Most bytes of an input.
-    pub most: usize,
-}
-
 /// Changes an input in one to six places.
 ///
 /// # Panics
 /// Never: there is always a mutation that applies.
-pub fn change(session: &mut Session, material: &Material<'_>, input: &mut Vec<u8>) {
-    let mut mutator = Mutator(*material);
+pub fn change(session: &mut Session, form: Form, material: &Material<'_>, input: &mut Vec<u8>) {
+    let mut mutator = Mutator(form, *material);
     let rounds = 1 + session.generate::<u8>().unwrap_or_default() % 3;
     for _ in 0..rounds {
         session.mutate_with(&mut mutator, input).expect("some mutation always applies");
@@ -72,11 +61,11 @@ pub fn change(session: &mut Session, material: &Material<'_>, input: &mut Vec<u8
 
 /// The mutations of one material.
 #[derive(Debug)]
-pub struct Mutator<'a>(pub Material<'a>);
+pub struct Mutator<'a>(pub Form, pub Material<'a>);
 
 impl Mutate<Vec<u8>> for Mutator<'_> {
     fn mutate(&mut self, candidates: &mut Candidates<'_>, input: &mut Vec<u8>) -> Result<()> {
-        let material = self.0;
+        let Self(form, material) = *self;
         // A share of changes knows no form: forms are broken too.
         candidates.mutation(|context| {
             bytes::change(context.rng(), &material, input);
@@ -84,7 +73,7 @@ impl Mutate<Vec<u8>> for Mutator<'_> {
         })?;
         candidates.mutation_group(4, |context, _| {
             let rng = context.rng();
-            if !formed(rng, &material, input) {
+            if !formed(rng, form, &material, input) {
                 bytes::change(rng, &material, input);
             }
             Ok(())
@@ -93,8 +82,8 @@ impl Mutate<Vec<u8>> for Mutator<'_> {
 }
 
 /// A change that keeps the form; false if the input does not have it.
-fn formed(rng: &mut Rng, material: &Material<'_>, input: &mut Vec<u8>) -> bool {
-    let changed = match material.form {
+fn formed(rng: &mut Rng, form: Form, material: &Material<'_>, input: &mut Vec<u8>) -> bool {
+    let changed = match form {
         Form::Bytes => None,
         Form::Json => json::document(rng, material, input),
         Form::JsonLines => lines::documents(rng, material, input),
@@ -112,16 +101,6 @@ fn formed(rng: &mut Rng, material: &Material<'_>, input: &mut Vec<u8>) -> bool {
     changed.map(|changed| *input = changed).is_some()
 }
 
-/// One of several, at random.
-fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> Option<&'a T> {
-    rng.gen_index(from.len()).and_then(|place| from.get(place))
-}
-
-/// True once in `of` times.
-fn once_in(rng: &mut Rng, of: usize) -> bool {
-    rng.gen_index(of) == Some(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +116,7 @@ mod tests {
                 let mut session = Session::new().seed(seed);
                 let mut input = others.first().cloned().unwrap_or_default();
                 for _ in 0..50 {
-                    change(&mut session, &material, &mut input);
+                    change(&mut session, target.form, &material, &mut input);
                 }
                 input
             };

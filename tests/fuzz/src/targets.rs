@@ -59,7 +59,7 @@ impl Target {
     /// What its mutations take from.
     #[must_use]
     pub fn material<'a>(&self, others: &'a [Vec<u8>]) -> Material<'a> {
-        Material { form: self.form, words: self.words, others, most: self.most }
+        Material { words: self.words, others, most: self.most }
     }
 }
 

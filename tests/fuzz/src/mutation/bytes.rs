@@ -2,7 +2,7 @@
 
 use mutatis::Rng;
 
-use super::{Material, once_in, pick};
+use super::material::{Material, once_in, pick};
 
 /// Numbers at the ends of ranges.
 const NUMBERS: [u64; 22] = [

@@ -2,7 +2,10 @@
 
 use mutatis::Rng;
 
-use super::{Material, bytes, once_in, pick};
+use super::{
+    bytes,
+    material::{Material, once_in, pick},
+};
 
 /// Changes a segment of a JPEG; `None` if it is none.
 pub(super) fn jpeg(rng: &mut Rng, material: &Material<'_>, input: &[u8]) -> Option<Vec<u8>> {

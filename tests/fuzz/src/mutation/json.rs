@@ -4,9 +4,8 @@ use mutatis::Rng;
 use serde_json::{Map, Value};
 
 use super::{
-    Material,
     bytes::{self, WRITTEN},
-    once_in, pick,
+    material::{Material, once_in, pick},
 };
 
 /// Most nodes that are looked at.

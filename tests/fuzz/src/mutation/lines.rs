@@ -4,7 +4,10 @@ use mutatis::Rng;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Material, bytes, json, once_in, pick};
+use super::{
+    bytes, json,
+    material::{Material, once_in, pick},
+};
 
 /// Changes a file of JSON lines: one line, or their order.
 pub(super) fn documents(rng: &mut Rng, material: &Material<'_>, input: &[u8]) -> Option<Vec<u8>> {

@@ -9,7 +9,10 @@ use prost_reflect::{
     ReflectMessage as _, Value,
 };
 
-use super::{Material, bytes, once_in, pick};
+use super::{
+    bytes,
+    material::{Material, once_in, pick},
+};
 
 /// The types of a target. The first byte of an input names one by its number.
 #[derive(Debug)]

@@ -4,7 +4,10 @@ use std::io::{Read as _, Write as _};
 
 use mutatis::Rng;
 
-use super::{Material, bytes, json, lines, once_in};
+use super::{
+    bytes, json, lines,
+    material::{Material, once_in},
+};
 
 /// Most bytes that are unpacked.
 const MOST: u64 = 1 << 20;

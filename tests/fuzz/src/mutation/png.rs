@@ -6,7 +6,10 @@ use std::io::{Read as _, Write as _};
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use mutatis::Rng;
 
-use super::{Material, bytes, once_in, pick};
+use super::{
+    bytes,
+    material::{Material, once_in, pick},
+};
 
 const BEGIN: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Most bytes that are unpacked.

@@ -2,7 +2,10 @@
 
 use mutatis::Rng;
 
-use super::{Material, bytes, json, once_in};
+use super::{
+    bytes, json,
+    material::{Material, once_in},
+};
 
 pub(super) fn change(rng: &mut Rng, material: &Material<'_>, input: &[u8]) -> Option<Vec<u8>> {
     let length = usize::try_from(u64::from_le_bytes(*input.first_chunk()?)).ok()?;

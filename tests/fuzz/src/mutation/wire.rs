@@ -2,7 +2,10 @@
 
 use mutatis::Rng;
 
-use super::{Material, bytes, once_in, pick};
+use super::{
+    bytes,
+    material::{Material, once_in, pick},
+};
 
 /// A field: its number and its value.
 #[derive(Clone, Debug)]
