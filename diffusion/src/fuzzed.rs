@@ -15,7 +15,9 @@ use crate::unet::efficient::EfficientConfig;
 /// # Errors
 /// What is wrong with it.
 pub fn unet(path: &Path) -> Result<(), LoadError> {
-    UNetConfig::read(&ConfigFile::open(path)?).map(|config| drop(config.interface()))
+    let config = UNetConfig::read(&ConfigFile::open(path)?)?;
+    let _ = config.interface();
+    Ok(())
 }
 
 /// Reads the configuration of an efficient network.
@@ -23,7 +25,9 @@ pub fn unet(path: &Path) -> Result<(), LoadError> {
 /// # Errors
 /// What is wrong with it.
 pub fn efficient(path: &Path) -> Result<(), LoadError> {
-    EfficientConfig::read(&ConfigFile::open(path)?).map(|config| drop(config.interface()))
+    let config = EfficientConfig::read(&ConfigFile::open(path)?)?;
+    let _ = config.interface();
+    Ok(())
 }
 
 /// Reads the configuration of a text encoder.

@@ -1,8 +1,6 @@
 //! Writes libtorch's folder into the run path of this crate's binaries, so that they run without
 //! `LD_LIBRARY_PATH`.
 
-#![expect(clippy::disallowed_methods, reason = "cargo reads these paths, not a terminal")]
-
 use std::path::PathBuf;
 
 fn main() {

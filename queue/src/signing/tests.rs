@@ -105,7 +105,8 @@ fn an_honest_result_is_believed_also_after_it_went_through_json() {
 fn whatever_is_changed_in_a_result_is_found() {
     let (secret, pool) = (secret(), pool("base"));
     let honest = signed(&secret, &pool, result(&secret, &pool, 1));
-    let changes: [(&str, fn(&mut TaskResult)); 13] = [
+    type Change = fn(&mut TaskResult);
+    let changes: [(&str, Change); 13] = [
         ("image", |r| r.key.subject = Subject::Text(Digest::of(b"x"))),
         ("generation", |r| r.key.generation += 1),
         ("dispatch", |r| r.key.dispatch += 1),

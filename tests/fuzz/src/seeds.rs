@@ -20,6 +20,7 @@ use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
     id::{ImageId, JobId, StageName, WorkerId},
+    key::{Key, RANDOM_BYTES},
     output::Output,
     picture_text::Recipe,
     settings::{Settings, SettingsRequest},
@@ -58,7 +59,15 @@ pub fn write() -> io::Result<()> {
     models()?;
     tensors()?;
     manifest()?;
+    keys()?;
     queue()
+}
+
+/// A key that belongs to no farm, and its id.
+fn keys() -> io::Result<()> {
+    let key = Key::of_random(&[7; RANDOM_BYTES]);
+    put("keys", "key", key.expose())?;
+    put("keys", "id", key.id().as_str())
 }
 
 fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) -> io::Result<()> {

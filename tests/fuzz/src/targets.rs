@@ -6,6 +6,7 @@
 mod captions;
 mod cascades;
 mod entries;
+mod keys;
 mod manifests;
 mod messages;
 #[cfg(feature = "models")]
@@ -336,6 +337,15 @@ pub const ALL: &[Target] = &[
             b"tensor",
         ],
         most: 8 << 10,
+        memory_kib: 256,
+        per_byte: 300,
+    },
+    Target {
+        name: "keys",
+        run: keys::keys,
+        form: Form::Bytes,
+        words: &[b"dk_", b"_", b" ", b"\n", b"Bearer "],
+        most: 256,
         memory_kib: 256,
         per_byte: 300,
     },

@@ -263,7 +263,7 @@ impl JobSettings {
     fn of(&self, row: &ReadyRow) -> Result<&Settings, Error> {
         match row.image.variant {
             None => Ok(&self.own),
-            Some(variant) => Ok(variant_of(&self.variants, variant.into())?),
+            Some(variant) => Ok(variant_of(&self.variants, number(variant)?)?),
         }
     }
 }

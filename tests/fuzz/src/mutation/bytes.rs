@@ -1,5 +1,7 @@
 //! Changes of bytes that know no format: bits, numbers, pieces, words.
 
+#![expect(clippy::ptr_arg, reason = "all changes of bytes have one type")]
+
 use mutatis::Rng;
 
 use super::material::{Material, once_in, pick};

@@ -41,6 +41,8 @@ const REQUESTS: &[Kind] = kinds! { request, json_request:
     GetImageMapRequest FetchImageRequest FetchSheetRequest SignImageRequest FetchManifestRequest
     ListWorkersRequest DrainWorkerRequest ListCascadesRequest WatchFarmRequest DescribeQueueRequest
     FarmHistoryRequest ListUsageRequest GetFarmRequest EncodeRequest
+    CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
+    GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
 };
 
 /// What methods answer with.
@@ -50,6 +52,8 @@ const ANSWERS: &[Kind] = kinds! { answer, no_json:
     GetImageResponse GetImageMapResponse FetchImageChunk FetchSheetChunk SignImageResponse
     FetchManifestChunk ListWorkersResponse DrainWorkerResponse ListCascadesResponse FarmEvent
     DescribeQueueResponse FarmHistoryResponse ListUsageResponse GetFarmResponse EncodeResponse
+    CreateKeyResponse ListKeysResponse Key RotateKeyResponse Tenant ListTenantsResponse
+    ListAuditResponse JoinResponse
 };
 
 fn types(kinds: &[Kind]) -> Messages {
@@ -167,6 +171,7 @@ where
     Verdict::accepted(format_args!("{} {}", M::NAME, text.len().ilog2_or_zero()))
 }
 
+#[expect(clippy::extra_unused_type_parameters, reason = "it stands where others read JSON")]
 fn no_json<M, F>(_: &[u8]) -> Verdict {
     Verdict::accepted("answers have no JSON that is read")
 }

@@ -130,7 +130,7 @@ pub(super) fn sentencepiece(data: &[u8]) -> Verdict {
 
 fn tokenized(name: &str, data: &[u8]) -> Verdict {
     let (folder, _) = folder(name, data);
-    let length = if data.len() % 2 == 0 { Some(2 + data.len() % 30) } else { None };
+    let length = if data.len().is_multiple_of(2) { Some(2 + data.len() % 30) } else { None };
     let tokenizer = match Tokenizer::load(folder.path(), length, 0) {
         Ok(tokenizer) => tokenizer,
         Err(error) => return refused(&error, &folder, data),
