@@ -453,6 +453,9 @@ fn state_failure(error: state_dir::Error) -> UserError {
         state_dir::Error::NoLocks { .. } => {
             UserError::new(Code::FailedPrecondition, "STATE_NO_LOCKS", error.to_string())
         }
+        state_dir::Error::Elsewhere { .. } => {
+            UserError::new(Code::FailedPrecondition, "STATE_ELSEWHERE", error.to_string())
+        }
         state_dir::Error::Foreign { .. } => {
             UserError::new(Code::FailedPrecondition, "STATE_FOREIGN", error.to_string())
         }

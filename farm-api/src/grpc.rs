@@ -17,7 +17,10 @@ use darkroom_proto::{
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
 
-use crate::{AdminCalls, Caller, CallerLayer, Calls, Incoming, Outgoing};
+use crate::{
+    AdminCalls, Caller, CallerLayer, Calls, Incoming, Outgoing,
+    standing::{Standing, while_it_stands},
+};
 
 /// Largest response, in bytes. Pages are much smaller; only a list of very many workers comes near
 /// it.
@@ -92,16 +95,20 @@ macro_rules! serve {
                 &self,
                 request: Request<Streaming<v1::$Chunk>>,
             ) -> Result<Response<v1::$Receipt>, Status> {
+                let standing = standing_of(&request);
                 let (caller, requests) = known(request)?;
-                answer(self.calls.$receiving(&caller, incoming(requests)).await)
+                let requests = while_it_stands(standing, incoming(requests));
+                answer(self.calls.$receiving(&caller, requests).await)
             })*
 
             $(async fn $sending(
                 &self,
                 request: Request<v1::$Wanted>,
             ) -> Result<Response<Self::$Stream>, Status> {
+                let standing = standing_of(&request);
                 let (caller, request) = known(request)?;
-                answer(self.calls.$sending(&caller, request).await.map(sent))
+                let answers = self.calls.$sending(&caller, request).await;
+                answer(answers.map(|answers| sent(while_it_stands(standing, answers))))
             })*
         }
     };
@@ -160,6 +167,11 @@ serve! {
     }
     receiving {}
     sending {}
+}
+
+/// How the caller of a request was let in; none on an open farm.
+fn standing_of<T>(request: &Request<T>) -> Option<Standing> {
+    request.extensions().get::<Standing>().cloned()
 }
 
 /// The caller of a request, and its message.

@@ -22,6 +22,7 @@ use crate::{
     Caller,
     keeper::{Keeper, Known, Peer, PeerOf, Proof},
     rule::{self, Rule},
+    standing::Standing,
 };
 
 /// Tells a client when its key ends: seconds since 1970.
@@ -120,8 +121,9 @@ where
             let asked = Asked::by(request.uri().path(), request.headers(), &peer);
             let expires = match let_in(keeper.as_ref(), asked).await {
                 Ok(None) => None,
-                Ok(Some(Known { caller, expires })) => {
+                Ok(Some((Known { caller, expires }, proof, scope))) => {
                     request.extensions_mut().insert(caller.at(peer.address));
+                    request.extensions_mut().insert(Standing { keeper, proof, scope });
                     expires
                 }
                 Err(refused) => return Ok(refused.into_http()),
@@ -156,18 +158,18 @@ impl Asked {
     }
 }
 
-/// The caller of a request that may be made; none for a call that is open to everybody.
+/// The caller of a request that may be made, and how it was let in; none for a call that is open to everybody.
 async fn let_in(
     keeper: &dyn Keeper,
     asked: Result<Asked, UserError>,
-) -> Result<Option<Known>, Status> {
+) -> Result<Option<(Known, Proof, Scope)>, Status> {
     let told = |error: UserError| to_status(&error);
     match asked.map_err(told)? {
         Asked::Open => Ok(None),
         Asked::Caller(scope, proof) => {
             let known = keeper.known(&proof).await.map_err(told)?;
             known.caller.needs(scope).map_err(told)?;
-            Ok(Some(known))
+            Ok(Some((known, proof, scope)))
         }
         Asked::Unknown(proof) => {
             keeper.known(&proof).await.map_err(told)?;

@@ -16,6 +16,7 @@ mod calls;
 mod keeper;
 mod layer;
 mod rule;
+mod standing;
 
 pub mod grpc;
 pub mod members;

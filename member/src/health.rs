@@ -23,6 +23,8 @@ pub async fn serve_health(
 ) -> Result<(Health, JoinHandle<Result<(), server::Error>>), UserError> {
     let listener = server::listen(listen, privacy).await.map_err(|error| error.to_user())?;
     tracing::info!(address = %listener.address(), "listening");
+    // A member has no record of keys to ask, so other machines get nothing that takes work.
+    let routes = if listener.is_loopback() { routes } else { Routes::default() };
     let options = server::Options::new(FILE_DESCRIPTOR_SET, services);
     let (health, serving) =
         server::serve(listener, routes, options, stop).await.map_err(|error| error.to_user())?;

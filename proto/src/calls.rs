@@ -89,7 +89,9 @@ mod tests {
             let expected = match service {
                 "/darkroom.v1.Admin" => Scope::Admin,
                 "/darkroom.v1.Encoder" => Scope::Operate,
-                _ if method == "ListWorkers" || method == "DrainWorker" => Scope::Operate,
+                _ if ["ListWorkers", "DrainWorker", "FarmHistory"].contains(&method) => {
+                    Scope::Operate
+                }
                 "/darkroom.v1.Farm" if changes.iter().any(|verb| method.starts_with(verb)) => {
                     Scope::Submit
                 }

@@ -33,7 +33,7 @@ pub use signer::{Credentials, MemberKeys, Signer};
 use crate::task::{Outcome, PoolId, Task, TaskKey, TaskResult};
 
 /// Most bytes of an output: far more than any stage stores.
-const MOST_BYTES: u64 = 1 << 40;
+const MOST_BYTES: u64 = 1 << 30;
 /// What outputs are stored as.
 const EXTENSIONS: [&str; 4] = ["safetensors", "png", "jpg", "webp"];
 

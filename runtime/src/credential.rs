@@ -221,8 +221,9 @@ impl KeySettings {
     /// # Errors
     /// One sentence with the address that is plain text.
     pub fn allow(&self, address: &Address, credential: &Credential) -> Result<(), UserError> {
-        // A farm that was found by its folder is on this machine, whatever its address is.
-        let here = address.is_here() || matches!(credential.source, Source::State(_));
+        // A farm that was found by its folder may listen for other machines too.
+        let found = matches!(credential.source, Source::State(_)) && address.is_this_machines();
+        let here = address.is_here() || found;
         if address.tls || here || self.key_in_plaintext {
             return Ok(());
         }

@@ -59,6 +59,17 @@ pub struct Farm {
     pub pid: u32,
     /// Where its gRPC server listens, `host:port`; absent until it does.
     pub address: Option<String>,
+    /// The machine that it runs on: its name, and its number since it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+/// This machine, as [`Farm::machine`] has it. Containers have names of their own.
+fn this_machine() -> Option<String> {
+    let read = |path| fs::read_to_string(path).ok();
+    let name = read("/proc/sys/kernel/hostname")?;
+    let started = read("/proc/sys/kernel/random/boot_id")?;
+    Some(format!("{} {}", name.trim(), started.trim()))
 }
 
 /// Why a state folder cannot be used.
@@ -98,6 +109,18 @@ pub enum Error {
         /// The free space.
         free_bytes: u64,
     },
+    /// The farm of the folder, which several machines share, runs on another one.
+    #[error(
+        "the farm of the state folder {} runs on another machine, {}; name its address with --farm",
+        shown_path(path),
+        darkroom_core::shown::shown(machine)
+    )]
+    Elsewhere {
+        /// The folder.
+        path: PathBuf,
+        /// The name of the machine.
+        machine: String,
+    },
     /// It, or something in it, belongs to another user.
     #[error(
         "the state folder {} belongs to user {owner}, and this program runs as user {user}; name a \
@@ -127,10 +150,10 @@ pub enum Error {
 
 fn owner(farm: &Option<Farm>) -> String {
     match farm {
-        Some(Farm { pid, address: Some(address) }) => {
+        Some(Farm { pid, address: Some(address), .. }) => {
             format!("the farm of process {pid} at {address}")
         }
-        Some(Farm { pid, address: None }) => {
+        Some(Farm { pid, address: None, .. }) => {
             format!("the farm of process {pid}, which is starting")
         }
         None => "another farm".to_owned(),
@@ -193,7 +216,7 @@ impl StateDir {
     }
 
     fn write(&self, address: Option<String>) -> Result<(), Error> {
-        let farm = Farm { pid: std::process::id(), address };
+        let farm = Farm { pid: std::process::id(), address, machine: this_machine() };
         serde_json::to_vec(&farm)
             .map_err(io::Error::other)
             .and_then(|text| files::replace(&self.path.join("farm.json"), &text))
@@ -337,7 +360,8 @@ fn check_record_locks(path: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::Foreign`] if a farm runs there, and the folder belongs to another user than this one or
-/// root: that farm may be anybody's.
+/// root: that farm may be anybody's. [`Error::Elsewhere`] if it runs on another machine, whose
+/// loopback addresses are not this one's.
 pub fn running(path: &Path) -> Result<Option<Farm>, Error> {
     let lock = OpenOptions::new()
         .read(true)
@@ -353,7 +377,15 @@ pub fn running(path: &Path) -> Result<Option<Farm>, Error> {
             return Err(Error::Foreign { path: path.to_owned(), owner, user });
         }
     }
-    Ok(read(path))
+    let farm = read(path);
+    let machine = farm.as_ref().and_then(|farm| farm.machine.clone());
+    match machine.filter(|machine| this_machine().is_some_and(|here| here != *machine)) {
+        Some(machine) => {
+            let name = machine.split(' ').next().unwrap_or_default().to_owned();
+            Err(Error::Elsewhere { path: path.to_owned(), machine: name })
+        }
+        None => Ok(farm),
+    }
 }
 
 fn lock_file(path: &Path) -> io::Result<File> {

@@ -221,6 +221,11 @@ fn check_tenant(name: Option<&str>, scopes: &BTreeSet<Scope>) -> Result<(), User
             "tenant is set for a key with scope member; accepted: no tenant, because workers and \
              encoders work for all",
         )),
+        Some(_) if has(Scope::Admin) => Err(UserError::invalid(
+            "tenant",
+            "tenant is set for a key with scope admin; accepted: no tenant, because an \
+             administrator makes keys for all",
+        )),
         Some(name) => tenant::check("tenant", name),
         None if (has(Scope::Read) || has(Scope::Submit)) && !has(Scope::Operate) => {
             Err(UserError::invalid(

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{AdminCalls, Answer, Caller, Calls, Incoming, Outgoing};
 use darkroom_proto::v1;
+use tokio::task::JoinError;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     audit::note_in,
@@ -13,8 +16,9 @@ use crate::{
 
 /// Calls whose changes are noted.
 pub(super) struct Audited<C> {
-    calls: C,
+    calls: Arc<C>,
     audit: Arc<dyn Audit>,
+    tasks: TaskTracker,
 }
 
 /// A change that a call has made.
@@ -26,26 +30,29 @@ struct Change {
 }
 
 impl<C> Audited<C> {
-    pub(super) fn new(calls: C, audit: Arc<dyn Audit>) -> Self {
-        Self { calls, audit }
+    pub(super) fn new(calls: C, audit: Arc<dyn Audit>, tasks: TaskTracker) -> Self {
+        Self { calls: Arc::new(calls), audit, tasks }
     }
+}
 
-    async fn note(&self, caller: &Caller, changes: Vec<Change>) {
-        for Change { action, target, tenant } in changes {
-            let key = caller.key().map(str::to_owned);
-            let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
-            let note = NewAudit { key, tenant, action, target, peer: caller.peer() };
-            note_in(self.audit.as_ref(), &note).await;
-        }
+async fn note(audit: &dyn Audit, caller: &Caller, changes: Vec<Change>) {
+    for Change { action, target, tenant } in changes {
+        let key = caller.key().map(str::to_owned);
+        let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+        let new = NewAudit { key, tenant, action, target, peer: caller.peer() };
+        note_in(audit, &new).await;
     }
 }
 
 /// Implements a trait of calls: those that only read are passed on, and of the others the changes
-/// are noted, unless the call only tries what it would do.
+/// are noted, unless the call only tries what it would do. A call that changes something goes on to
+/// its note if the client leaves meanwhile: the change may be made by then. A submit ends with its
+/// client, which has sent a part of it.
 macro_rules! audited {
     (
         $Trait:ident
         reading { $($reading:ident: $Asked:ty => $Told:ty,)* }
+        submitting { $($submitting:ident: $Sent:ty => $Taken:ty, $noted:expr;)* }
         changing {
             $($changing:ident: $Wish:ty => $Made:ty, $changes:expr $(, unless $tried:expr)?;)*
         }
@@ -56,15 +63,27 @@ macro_rules! audited {
                 self.calls.$reading(caller, asked).await
             })*
 
+            $(async fn $submitting(&self, caller: &Caller, sent: $Sent) -> Answer<$Taken> {
+                let taken = self.calls.$submitting(caller, sent).await?;
+                let changes: fn(&$Taken) -> Vec<Change> = $noted;
+                note(self.audit.as_ref(), caller, changes(&taken)).await;
+                Ok(taken)
+            })*
+
             $(async fn $changing(&self, caller: &Caller, wish: $Wish) -> Answer<$Made> {
                 let tries: &[fn(&$Wish) -> bool] = &[$($tried)?];
                 let tries = tries.iter().any(|tries| tries(&wish));
-                let made = self.calls.$changing(caller, wish).await?;
-                if !tries {
-                    let changes: fn(&$Made) -> Vec<Change> = $changes;
-                    self.note(caller, changes(&made)).await;
-                }
-                Ok(made)
+                let (calls, audit) = (Arc::clone(&self.calls), Arc::clone(&self.audit));
+                let caller = caller.clone();
+                let done = self.tasks.spawn(async move {
+                    let made = calls.$changing(&caller, wish).await?;
+                    if !tries {
+                        let changes: fn(&$Made) -> Vec<Change> = $changes;
+                        note(audit.as_ref(), &caller, changes(&made)).await;
+                    }
+                    Ok(made)
+                });
+                done.await.unwrap_or_else(|error| Err(broke(&error)))
             })*
         }
     };
@@ -94,9 +113,11 @@ audited! {
         list_usage: v1::ListUsageRequest => v1::ListUsageResponse,
         get_farm: v1::GetFarmRequest => v1::GetFarmResponse,
     }
-    changing {
+    submitting {
         submit_job: v1::SubmitJobRequest => v1::SubmitJobResponse, submitted;
         submit_job_stream: Incoming<v1::SubmitJobChunk> => v1::SubmitJobResponse, submitted;
+    }
+    changing {
         cancel_job: v1::CancelJobRequest => v1::Job, |job| of_job("job.cancel", Some(job));
         pause_job: v1::PauseJobRequest => v1::Job, |job| of_job("job.pause", Some(job));
         resume_job: v1::ResumeJobRequest => v1::Job, |job| of_job("job.resume", Some(job));
@@ -117,6 +138,7 @@ audited! {
         list_tenants: v1::ListTenantsRequest => v1::ListTenantsResponse,
         list_audit: v1::ListAuditRequest => v1::ListAuditResponse,
     }
+    submitting {}
     changing {
         create_key: v1::CreateKeyRequest => v1::CreateKeyResponse,
             |made| of_key("key.create", made.key.as_ref());
@@ -130,6 +152,11 @@ audited! {
             vec![Change { action: "tenant.set", target: name(), tenant: name() }]
         };
     }
+}
+
+fn broke(error: &JoinError) -> UserError {
+    let message = format!("the call broke, and its change may have been made: {error}");
+    UserError::new(Code::Internal, "INTERNAL", message)
 }
 
 /// A repeated submit changes nothing.

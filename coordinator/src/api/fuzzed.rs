@@ -34,16 +34,32 @@ pub fn submit(cascade: &Cascade, request: v1::SubmitJobRequest) -> Result<u64, U
     Ok(draft.images())
 }
 
-/// Checks a request for a page of jobs. Returns the token of the position that it names, and of two
-/// others.
+/// A position in a listing, as text, and a token of it.
+pub type Placed = (String, String);
+
+/// Checks a request for a page of jobs. Returns the position that it names, as text; and that
+/// position and two others with a token of each.
 ///
 /// # Errors
 /// The refusal that the client gets.
-pub fn list_jobs(request: &v1::ListJobsRequest) -> Result<Vec<String>, UserError> {
+pub fn list_jobs(
+    request: &v1::ListJobsRequest,
+) -> Result<(Option<String>, Vec<Placed>), UserError> {
     let sealing = Tokens::new([7; 32]);
     let (query, tokens) = listing::jobs(request, None, &sealing)?;
     let others = [JobPosition::After(i64::MAX), JobPosition::Within(0, u64::MAX)];
-    Ok(query.from.into_iter().chain(others).map(|position| tokens.token(position)).collect())
+    let placed = query.from.into_iter().chain(others);
+    let placed = placed.map(|position| (format!("{position:?}"), tokens.token(position)));
+    Ok((query.from.map(|position| format!("{position:?}")), placed.collect()))
+}
+
+/// A token of this text for a listing of jobs, as the farm would seal it if it were a position.
+///
+/// # Errors
+/// The refusal that the client gets.
+pub fn seal_for_jobs(request: &v1::ListJobsRequest, position: &str) -> Result<String, UserError> {
+    let sealing = Tokens::new([7; 32]);
+    listing::jobs(request, None, &sealing).map(|(_, tokens)| tokens.sealed(position))
 }
 
 /// Checks a request for a page of images, and returns the token of the position that it names.

@@ -112,7 +112,12 @@ impl<'a> JobTokens<'a> {
             JobPosition::After(seq) => format!("{seq}"),
             JobPosition::Within(seq, prompt) => format!("{seq}.{prompt}"),
         };
-        self.tokens.seal(&self.listing, &position)
+        self.sealed(&position)
+    }
+
+    /// A token of this text, whether it is a position or not.
+    pub(super) fn sealed(&self, position: &str) -> String {
+        self.tokens.seal(&self.listing, position)
     }
 
     fn read(&self, token: &str) -> Result<Option<JobPosition>, UserError> {

@@ -73,7 +73,7 @@ impl Handle {
     }
 
     fn audited(&self) -> Audited<Farm> {
-        Audited::new(self.farm(), self.front.clone())
+        Audited::new(self.farm(), self.front.clone(), self.shared.tasks.clone())
     }
 
     fn farm(&self) -> Farm {

@@ -49,11 +49,11 @@ impl Expiry {
                 field,
                 format!(
                     "{field} is {} seconds before now by the farm's clock; accepted: a later time",
-                    (now_ms - end) / 1000
+                    now_ms.saturating_sub(end) / 1000
                 ),
             ));
         }
-        if end - now_ms > LONGEST_LIFE_MS {
+        if end.saturating_sub(now_ms) > LONGEST_LIFE_MS {
             let message = format!("{field} is more than 100 years from now; accepted: less");
             return Err(UserError::invalid(field, message));
         }

@@ -24,7 +24,7 @@ use darkroom_farm_api::{CallerLayer, grpc};
 use darkroom_proto::{
     calls::CALLS,
     status::from_status,
-    v1::{self, admin_client::AdminClient},
+    v1::{self, admin_client::AdminClient, farm_client::FarmClient},
 };
 use darkroom_queue::memory::MemoryQueue;
 use darkroom_runtime::{server, tls::Privacy};
@@ -93,6 +93,10 @@ impl Port {
 
     fn admin(&self, key: &Key) -> AdminClient<InterceptedService<Channel, Shows>> {
         AdminClient::with_interceptor(self.channel.clone(), Shows(bearer(key)))
+    }
+
+    fn farm(&self, key: &Key) -> FarmClient<InterceptedService<Channel, Shows>> {
+        FarmClient::with_interceptor(self.channel.clone(), Shows(bearer(key)))
     }
 
     async fn close(self) {
@@ -258,6 +262,14 @@ async fn a_revoked_key_stops_working_within_seconds_on_another_coordinator() {
         assert!(port.lets_in(GET_FARM, &victim).await && port.lets_in(GET_FARM, &admin).await);
         assert!(!port.lets_in(GET_FARM, &other).await);
     }
+    let mut watches = Vec::new();
+    for port in &ports {
+        let mut client = port.farm(&victim);
+        let watch = client.watch_farm(v1::WatchFarmRequest::default()).await;
+        let mut watch = watch.expect("lets it in").into_inner();
+        watch.message().await.expect("goes on").expect("a first event");
+        watches.push(watch);
+    }
     let request = v1::RevokeKeyRequest { id: victim.id().to_string() };
     let revoked = ports[0].admin(&admin).revoke_key(request).await.expect("revoked").into_inner();
     assert!(revoked.revoked.is_some());
@@ -265,7 +277,16 @@ async fn a_revoked_key_stops_working_within_seconds_on_another_coordinator() {
     for port in &ports {
         eventually("refused", async || !port.lets_in(GET_FARM, &victim).await).await;
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for mut watch in watches {
+        let refused = loop {
+            match watch.message().await {
+                Ok(event) => assert!(event.is_some(), "it ended without a word"),
+                Err(status) => break from_status(&status),
+            }
+        };
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "UNKNOWN_KEY"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     let mut used = None;
     eventually("its use is recorded", async || {
         let found = two.store.find_key(victim.id()).await.expect("asks").expect("there").key;

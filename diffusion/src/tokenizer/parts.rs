@@ -151,6 +151,26 @@ fn processor(part: &Value, path: &str, left: &mut usize) -> Result<(), String> {
     for key in ["single", "pair"] {
         short(&part[key], format!("{path}.{key}"))?;
     }
+    // The library looks up what a template names without a check.
+    for (key, sequences) in [("single", &["A"][..]), ("pair", &["A", "B"])] {
+        for piece in part[key].as_array().into_iter().flatten() {
+            let sequence = piece["Sequence"]["id"].as_str();
+            if let Some(other) = sequence.filter(|id| !sequences.contains(id)) {
+                return Err(format!(
+                    "{path}.{key} has the sequence {}; accepted: {}",
+                    named(other),
+                    sequences.join(" and ")
+                ));
+            }
+            let token = piece["SpecialToken"]["id"].as_str();
+            if let Some(token) = token.filter(|id| !part["special_tokens"][id].is_object()) {
+                return Err(format!(
+                    "{path}.{key} has the token {}, which is not in special_tokens",
+                    named(token)
+                ));
+            }
+        }
+    }
     for (token, of) in part["special_tokens"].as_object().into_iter().flatten() {
         for key in ["ids", "tokens"] {
             short(&of[key], format!("{path}.special_tokens[{}].{key}", named(token)))?;

@@ -34,6 +34,13 @@ impl Address {
         if self.tls { self.to_string() } else { format!("http://{self}") }
     }
 
+    /// Whether it is an address of this machine, of whatever network. What is sent there does not
+    /// leave the machine.
+    pub(crate) fn is_this_machines(&self) -> bool {
+        let ip = self.host.parse::<IpAddr>();
+        self.is_here() || ip.is_ok_and(|ip| std::net::UdpSocket::bind((ip, 0)).is_ok())
+    }
+
     /// Whether it is surely on this machine.
     #[must_use]
     pub fn is_here(&self) -> bool {

@@ -94,7 +94,7 @@ pub const ALL: &[Target] = &[
         words: &[],
         most: 16 << 10,
         memory_kib: 256,
-        per_byte: 700,
+        per_byte: 2500,
     },
     Target {
         name: "json-requests",

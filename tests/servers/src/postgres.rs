@@ -48,6 +48,20 @@ impl Postgres {
         Self::start_with(&[])
     }
 
+    /// As [`start`](Self::start), but with an identity of its own: the others are copies of one
+    /// empty server, as a primary and its standbys are.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_unrelated() -> Self {
+        let mut server = Self::new(&[]);
+        let (data, secret) = server.folders();
+        server.initialise(&data, &secret);
+        server.run();
+        server
+    }
+
     /// As [`start`](Self::start), with these settings (`"fsync=off"`, `"shared_buffers=1GB"`).
     ///
     /// # Panics
@@ -361,8 +375,18 @@ impl Postgres {
         assert!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// Makes an empty server: a copy of one that was made before, since tests start hundreds.
     fn make(&self) {
         let (data, secret) = self.folders();
+        let template = self.template();
+        if !template.is_dir() {
+            self.make_template(&template, &secret);
+        }
+        // As root, so that the copy keeps its owner.
+        copy_all(&template.join("."), &data);
+    }
+
+    fn initialise(&self, data: &Path, secret: &Path) {
         let mut command = self.command("initdb");
         command.args([
             "-U",
@@ -373,10 +397,35 @@ impl Postgres {
             "UTF8",
             "--locale=C",
             "--no-instructions",
+            "--no-sync",
         ]);
-        command.arg("-D").arg(&data).arg("--pwfile").arg(&secret);
+        command.arg("-D").arg(data).arg("--pwfile").arg(secret);
         let done = command.output().expect("initdb runs");
         assert!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Where the server that is copied lies: beside the programs that are tested, one for each
+    /// version of Postgres and each user.
+    fn template(&self) -> PathBuf {
+        let of: Vec<_> = self.programs.iter().skip(1).map(|part| part.to_string_lossy()).collect();
+        let name = format!("empty-{}-{}", of.join("-"), unistd::geteuid());
+        let program = std::env::current_exe().expect("this program's path");
+        program.parent().expect("a program is in a folder").join(name)
+    }
+
+    fn make_template(&self, template: &Path, secret: &Path) {
+        let made = self.folder.path().join("made");
+        self.initialise(&made, secret);
+        // Copied first, since the two may lie on different disks. Of two that are made at once, one
+        // stays.
+        let parent = template.parent().expect("it is in a folder");
+        let beside = tempfile::tempdir_in(parent).expect("a folder beside it").keep();
+        let copy = beside.join("empty");
+        copy_all(&made, &copy);
+        if let Err(error) = fs::rename(&copy, template) {
+            assert!(template.is_dir(), "{}: {error}", template.display());
+        }
+        fs::remove_dir_all(&beside).expect("the folder beside it is removed");
     }
 
     fn run(&mut self) {
@@ -429,6 +478,12 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Copies a folder with its owners and permissions.
+fn copy_all(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").args([from, to]).output().expect("cp runs");
+    assert!(done.status.success(), "cp: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Exit codes of `pg_isready` for a server that accepts sessions, and for one that refuses them.

@@ -57,7 +57,7 @@ impl Keys for Record {
         retried(|| async {
             let mut tx = self.begin_write().await?;
             let added = add(&mut tx, new).await?;
-            tx.commit().await?;
+            self.commit_repeatable(tx).await?;
             Ok(added)
         })
         .await
@@ -77,7 +77,7 @@ impl Keys for Record {
                 return Ok(None);
             }
             let added = add(&mut tx, new).await?;
-            tx.commit().await?;
+            self.commit_repeatable(tx).await?;
             Ok(Some(added))
         })
         .await
@@ -129,7 +129,7 @@ impl Keys for Record {
             .execute(&mut *tx)
             .await?;
             let revoked = read(&mut tx, id).await?.key;
-            tx.commit().await?;
+            self.commit_repeatable(tx).await?;
             Ok(revoked)
         })
         .await
@@ -163,7 +163,7 @@ impl Keys for Record {
             .execute(&mut *tx)
             .await?;
             let old = read(&mut tx, id).await?.key;
-            tx.commit().await?;
+            self.commit_repeatable(tx).await?;
             Ok((new, old))
         })
         .await

@@ -99,7 +99,7 @@ async fn a_promoted_standby_is_written_to_and_the_old_primary_is_not() {
 
 #[tokio::test]
 async fn a_server_of_another_database_is_refused() {
-    let (one, other) = (Postgres::start(), Postgres::start());
+    let (one, other) = (Postgres::start(), Postgres::start_unrelated());
     let error = refusal(&url(&[&one, &other])).await;
     assert!(error.message.contains("holds another database"), "{}", error.message);
     assert_eq!(error.code.exit_code(), 3);

@@ -67,6 +67,7 @@ targets! {
     #[cfg(feature = "models")]
     weights: "weights",
     tensors: "tensors",
+    keys: "keys",
     manifests: "manifests",
     entries: "entries",
     cards: "cards",
