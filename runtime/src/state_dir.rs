@@ -408,6 +408,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_farm_on_another_machine_is_not_looked_for_on_this_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("state");
+        let state = StateDir::open(&path).expect("free");
+        state.publish("127.0.0.1:7878").expect("publish");
+        let here = running(&path).expect("it is here").expect("it runs");
+        assert_eq!(
+            (here.address.as_deref(), here.machine),
+            (Some("127.0.0.1:7878"), this_machine())
+        );
+        // As a shared folder shows it to another machine, where the lock is seen too.
+        let there = Farm { machine: Some("node-a 1234".to_owned()), ..read(&path).expect("read") };
+        let text = serde_json::to_vec(&there).expect("text");
+        files::replace(&path.join("farm.json"), &text).expect("written");
+        let error = running(&path).expect_err("it is elsewhere");
+        assert!(
+            matches!(&error, Error::Elsewhere { machine, .. } if machine == "node-a"),
+            "{error}"
+        );
+        // An older farm says nothing of its machine.
+        let older = br#"{"pid":1,"address":"127.0.0.1:7878"}"#;
+        files::replace(&path.join("farm.json"), older).expect("written");
+        assert_eq!(running(&path).expect("it is read").expect("it runs").machine, None);
+    }
+
+    #[test]
     fn a_second_farm_is_refused_and_told_who_holds_the_folder() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("state");

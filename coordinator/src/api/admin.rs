@@ -424,6 +424,7 @@ mod tests {
             (&[Unspecified], "studio", "scopes[0]"),
             (&[Member, Read], "", "scopes"),
             (&[Member], "studio", "tenant"),
+            (&[Admin], "studio", "tenant"),
             (&[Read], "", "tenant"),
             (&[Submit, Admin], "", "tenant"),
             (&[Read], "a b", "tenant"),

@@ -1,5 +1,7 @@
 //! The audit has each change, with who made it, and nothing of what was rendered.
 
+use std::time::Duration;
+
 use crate::support::{self, Act, Farm, prompt};
 use darkroom_coordinator::store::{
     Store,
@@ -41,6 +43,22 @@ async fn submit(calls: &dyn Calls, request_id: &str) -> String {
     };
     let request = v1::SubmitJobRequest { spec: Some(spec), prompts: vec![prompt(SECRET_PROMPT)] };
     calls.submit_job(&caller(), request).await.expect("accepted").job.expect("a job").id
+}
+
+#[tokio::test]
+async fn a_change_is_noted_though_its_client_has_left() {
+    let farm = Farm::start().await;
+    let calls = farm.handle.calls();
+    let id = submit(calls.as_ref(), "left").await;
+    let by = caller();
+    let cancel = calls.cancel_job(&by, v1::CancelJobRequest { id: id.clone() });
+    // Begun, and given up at once.
+    tokio::time::timeout(Duration::ZERO, cancel).await.expect_err("it takes longer");
+    let noted = ("job.cancel".to_owned(), id.clone());
+    support::eventually("noted", async || actions(&farm).await.contains(&noted)).await;
+    let job = calls.get_job(&by, v1::GetJobRequest { id }).await.expect("read");
+    assert_eq!(job.state(), v1::JobState::Cancelled);
+    farm.shutdown().await;
 }
 
 #[tokio::test]

@@ -217,6 +217,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn this_machines_addresses_are_told_from_others() {
+        let is = |text: &str| address(text).expect(text).is_this_machines();
+        assert!(is("localhost:1") && is("127.0.0.1:1") && is("[::1]:1"));
+        // Addresses for documentation, which no machine has.
+        assert!(!is("192.0.2.1:1") && !is("[2001:db8::1]:1") && !is("farm.example.org:1"));
+    }
+
+    #[test]
     fn addresses_are_read_as_people_write_them() {
         for (text, shown) in [
             ("localhost:7878", "localhost:7878"),
