@@ -20,6 +20,9 @@ use sentencepiece::SentencePiece;
 use crate::error::{LoadError, RenderError};
 use crate::{foreign, json};
 
+/// Stack for the library's reader, bytes.
+const STACK: usize = 16 << 20;
+
 /// All ids of a tokenizer must be below this number. The largest published vocabularies have a
 /// quarter of a million.
 pub(crate) const MAX_VOCABULARY: usize = 1 << 22;
@@ -80,7 +83,8 @@ impl Tokenizer {
         let from_json = is_there(&json_path) || !is_there(&model_path);
         let path = if from_json { json_path } else { model_path };
         let model = if from_json {
-            json_model(&json::text(&path, json::TOKENIZER)?, max_length, pad_id)
+            let text = json::text(&path, json::TOKENIZER)?;
+            with_room(|| json_model(&text, max_length, pad_id))
         } else {
             let bytes = json::bytes(&path, json::TOKENIZER)?;
             match SentencePiece::new(&bytes) {
@@ -135,6 +139,17 @@ impl Tokenizer {
             }
         }
     }
+}
+
+/// Runs a reader on a thread with much stack. The library's takes two MiB for an ordinary file in a
+/// build that is not optimised, which is all that a thread has otherwise.
+fn with_room<T: Send>(read: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("tokenizer".to_owned()).stack_size(STACK);
+        let reader = thread.spawn_scoped(scope, read);
+        let reader = reader.map_err(|error| format!("no thread can be started: {error}"))?;
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn json_model(text: &str, max_length: Option<usize>, pad_id: u32) -> Result<Model, String> {

@@ -59,14 +59,11 @@ pub(crate) fn while_it_stands<T: Send + 'static>(
 ) -> BoxStream<'static, Answer<T>> {
     let Some(standing) = standing else { return items };
     let items = items.map(Some).chain(stream::once(ready(None)));
-    let refusal = stream::once(async move { Some(Err(standing.lost().await)) });
-    let mut over = false;
-    stream::select(items, refusal.boxed())
-        .take_while(move |item| {
-            let goes_on = !over && item.is_some();
-            over = matches!(item, Some(Err(_)));
-            ready(goes_on)
-        })
+    let refusal = stream::once(standing.lost());
+    let refusal = refusal.flat_map(|error| stream::iter([Some(Err(error)), None])).boxed();
+    // Whichever comes to its end first ends both.
+    stream::select(items, refusal)
+        .take_while(|item| ready(item.is_some()))
         .filter_map(ready)
         .boxed()
 }

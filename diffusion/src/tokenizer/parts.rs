@@ -165,7 +165,7 @@ fn processor(part: &Value, path: &str, left: &mut usize) -> Result<(), String> {
             let token = piece["SpecialToken"]["id"].as_str();
             if let Some(token) = token.filter(|id| !part["special_tokens"][id].is_object()) {
                 return Err(format!(
-                    "{path}.{key} has the token {}, which is not in special_tokens",
+                    "{path}.{key} has the token {}; accepted: those of special_tokens",
                     named(token)
                 ));
             }

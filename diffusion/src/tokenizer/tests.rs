@@ -332,10 +332,13 @@ fn parts_that_could_run_without_end_or_panic_are_refused_by_name() {
         ("post_processor.special_tokens[\"</s>\"].ids is too long", |file| {
             file["post_processor"]["special_tokens"]["</s>"]["ids"] = json!(vec![1; 100_000]);
         }),
-        ("post_processor.single has the token \"<x>\", which is not in special_tokens", |file| {
-            let piece = json!({"SpecialToken": {"id": "<x>", "type_id": 0}});
-            file["post_processor"]["single"] = json!([piece]);
-        }),
+        (
+            "post_processor.single has the token \"<x>\"; accepted: those of special_tokens",
+            |file| {
+                let piece = json!({"SpecialToken": {"id": "<x>", "type_id": 0}});
+                file["post_processor"]["single"] = json!([piece]);
+            },
+        ),
         ("post_processor.single has the sequence \"B\"; accepted: A", |file| {
             let piece = json!({"Sequence": {"id": "B", "type_id": 0}});
             file["post_processor"]["single"] = json!([piece]);

@@ -114,7 +114,8 @@ fn a_key_is_sent_over_tls_or_to_this_machine_and_elsewhere_only_when_asked() {
     let none = KeySettings::default();
     none.open_with(&at("farm:1"), Found::Named, Some(&logins)).expect_err("plain text");
     StateKey::of(folder.path()).write(&key("state")).expect("written");
-    none.open_with(&at("10.0.0.1:1"), Found::State(folder.path()), None).expect("here");
+    none.open_with(&at("127.0.0.1:1"), Found::State(folder.path()), None).expect("here");
+    none.open_with(&at("192.0.2.1:1"), Found::State(folder.path()), None).expect_err("elsewhere");
 }
 
 #[test]

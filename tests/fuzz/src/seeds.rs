@@ -95,7 +95,7 @@ fn full_messages() -> io::Result<()> {
     Ok(())
 }
 
-const SUBMIT: &str = r#"{"spec":{"client_request_id":"r-1","cascade":"demo","name":"a name","tenant":"team","priority":"interactive","settings":{"size":256,"stages":[{"stage":"base","sampler":"ddim","steps":10,"guidance_scale":2.0,"eta":0.5},{"stage":"sr256","noise_level":50,"thresholding":"dynamic"}],"output":{"format":"jpeg","quality":90}},"images_per_prompt":2,"seed":7,"max_workers":3,"max_failed_images":1,"labels":{"set":"a"}},"prompts":[{"text":"a red circle","negative":"blur","images":3,"seed":1,"style":"ink","custom_id":"a/1","labels":{"k":"v"},"line":4},{"text":"two","settings":{"stages":[{"stage":"base","steps":5}]}}]}"#;
+const SUBMIT: &str = r#"{"spec":{"client_request_id":"r-1","cascade":"demo","name":"a name","tenant":"team","priority":"interactive","settings":{"size":256,"stages":[{"stage":"base","sampler":"ddim","steps":10,"guidance_scale":2.0,"eta":0.5},{"stage":"sr256","noise_level":50,"thresholding":"dynamic:99.5:1.5"}],"output":{"format":"jpeg","quality":90}},"images_per_prompt":2,"seed":7,"max_workers":3,"max_failed_images":1,"labels":{"set":"a"}},"prompts":[{"text":"a red circle","negative":"blur","images":3,"seed":1,"style":"ink","custom_id":"a/1","labels":{"k":"v"},"line":4},{"text":"two","settings":{"stages":[{"stage":"base","steps":5}]}}]}"#;
 
 /// JSON of requests, statuses, tokens, captions.
 fn texts() -> io::Result<()> {

@@ -128,7 +128,7 @@ fn a_password_in_a_flag_is_warned_of_and_one_in_a_file_is_not() {
 }
 
 /// Every variable that Darkroom or one of its libraries reads, set to an empty value.
-const EMPTY: [&str; 39] = [
+const EMPTY: [&str; 46] = [
     "DARKROOM_FARM",
     "DARKROOM_STATE",
     "DARKROOM_CASCADE",
@@ -157,6 +157,13 @@ const EMPTY: [&str; 39] = [
     "DARKROOM_CA",
     "DARKROOM_CLIENT_CERT",
     "DARKROOM_CLIENT_KEY",
+    "DARKROOM_FIRST_KEY_FILE",
+    "DARKROOM_KEY",
+    "DARKROOM_KEY_FILE",
+    "DARKROOM_KEY_IN_PLAINTEXT",
+    "DARKROOM_OPEN",
+    "DARKROOM_SHARING",
+    "DARKROOM_WORKER_DEATHS",
     "AWS_ENDPOINT",
     "AWS_ENDPOINT_URL",
     "AWS_REGION",
@@ -226,7 +233,8 @@ fn a_farm_of_processes_starts_with_variables_that_are_set_to_nothing() {
     let mut coordinator = command("darkroom-coordinator");
     coordinator
         .env("DARKROOM_DATABASE", format!("sqlite:{}", folder.path().join("farm.sqlite").display()))
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--without-files", "--cascade"])
+        .args(["--open", "--listen", &format!("127.0.0.1:{port}")])
+        .args(["--without-files", "--cascade"])
         .arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cascades/tiny"));
     let mut coordinator = Process::spawn(coordinator, &folder.path().join("coordinator.log"));
     let members = ["darkroom-worker", "darkroom-encoder"].map(|name| {
