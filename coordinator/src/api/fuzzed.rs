@@ -82,6 +82,13 @@ pub fn list_usage(request: v1::ListUsageRequest) -> Result<(), UserError> {
     queue::usage_query(request, None, &tokens, 1_800_000_000_000).map(drop)
 }
 
+/// A token of this day and tenant for a listing of usage, as the farm would seal it.
+#[must_use]
+pub fn seal_for_usage(request: &v1::ListUsageRequest, day: &str, tenant: &str) -> String {
+    let sealing = Tokens::new([7; 32]);
+    UsageTokens::of(request, None, &sealing).token(day, tenant)
+}
+
 /// Checks a request for the history of the farm.
 ///
 /// # Errors

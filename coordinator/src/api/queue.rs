@@ -142,7 +142,7 @@ impl<'a> UsageTokens<'a> {
         Self { listing, tokens }
     }
 
-    fn token(&self, day: &str, tenant: &str) -> String {
+    pub(super) fn token(&self, day: &str, tenant: &str) -> String {
         self.tokens.seal(&self.listing, &format!("{day}.{tenant}"))
     }
 

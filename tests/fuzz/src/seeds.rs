@@ -192,7 +192,7 @@ fn checks() -> io::Result<()> {
         "list-images",
         v1::ListImagesRequest::from(parsed::<json::ListImagesRequest>(images)).encode_to_vec(),
     )?;
-    let usage = r#"{"tenant":"team","from_day":"2026-01-01","to_day":"2026-01-31","page_token":"2026-01-05.team"}"#;
+    let usage = r#"{"tenant":"team","from_day":"2026-01-01","to_day":"2026-01-31","page_size":7}"#;
     put(
         5,
         "usage",

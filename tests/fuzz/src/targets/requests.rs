@@ -120,10 +120,13 @@ pub(super) fn page_tokens(data: &[u8]) -> Verdict {
             Err(error) => refused = Some(refusal(&error, data)),
         }
     }
-    let usage = v1::ListUsageRequest { page_token: token(), ..Default::default() };
-    match fuzzed::list_usage(usage) {
-        Ok(()) => accepted += "usage ",
-        Err(error) => refused = Some(refusal(&error, data)),
+    let usage = v1::ListUsageRequest::default();
+    let (day, tenant) = text.split_once('.').unwrap_or((text, ""));
+    for page_token in [fuzzed::seal_for_usage(&usage, day, tenant), token()] {
+        match fuzzed::list_usage(v1::ListUsageRequest { page_token, ..usage.clone() }) {
+            Ok(()) => accepted += "usage ",
+            Err(error) => refused = Some(refusal(&error, data)),
+        }
     }
     match fuzzed::cursor(text) {
         Ok(cursor) => {
