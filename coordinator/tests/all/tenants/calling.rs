@@ -43,6 +43,9 @@ impl Town {
         farm.until_ended(&ended.id).await;
         workers.stop().await;
         let active = submit(&calls, &of("b"), bees("another")).await.expect("accepted");
+        // Nobody takes its work, so nothing changes any more.
+        let waits = |job: &v1::Job| job.stages.iter().any(|stage| stage.dispatched == job.images);
+        farm.until(&active.id, "dispatched", waits).await;
         Self { farm, calls, ended: ended.id, active: active.id }
     }
 
