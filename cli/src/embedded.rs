@@ -1,24 +1,21 @@
 //! The whole farm in this process: coordinator, encoder service, a worker per cascade, and one gRPC
 //! address. SQLite, a folder of artifacts and an in-memory queue, in one locked state folder.
 
+mod cascades;
+mod failures;
+mod health;
 mod own_key;
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::Poll,
     time::Duration,
 };
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle};
 use darkroom_coordinator::{Pools, store::sqlite::SqliteStore};
-use darkroom_core::{
-    error::{Code, UserError},
-    id::WorkerId,
-    key::Key,
-};
+use darkroom_core::{error::UserError, id::WorkerId, key::Key};
 use darkroom_farm_api::grpc;
 use darkroom_queue::{
     TaskQueue,
@@ -28,23 +25,24 @@ use darkroom_queue::{
 use darkroom_runtime::{
     credential::{Credential, Credentials, Source},
     peer::Addresses,
-    program, server, state_dir,
+    program, server,
     state_dir::StateDir,
-    terminal::shown_path,
     tls::{ClientSettings, Privacy},
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+pub(crate) use cascades::demo_cascade;
+use cascades::{load, named_cascade};
+use failures::{in_folder, state_failure, storage_failure};
+use health::{Lost, watch_storage};
+
 use crate::{
     args::{MachineArgs, Renderer},
     client::Client,
     failure::{self, Result},
 };
-
-/// How often a running farm checks its artifact folder.
-const CHECK_SECONDS: u32 = 5;
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,46 +90,6 @@ impl Options {
             machine,
         })
     }
-}
-
-/// Without a farm, a cascade is given as a folder, or as `demo`.
-fn named_cascade(named: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(named);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    if named == "demo" {
-        return demo_cascade();
-    }
-    let mut failure = UserError::new(
-        Code::NotFound,
-        "UNKNOWN_CASCADE",
-        format!("cascade is {named:?}; accepted: the folder of a cascade, or demo"),
-    );
-    failure.field = Some("cascade".to_owned());
-    Err(failure)
-}
-
-/// The cascade that ships with the project: `models/demo` in the current folder or in a folder
-/// above it or above the binary.
-pub(crate) fn demo_cascade() -> Result<PathBuf> {
-    let here = std::env::current_dir().into_iter();
-    let binary = std::env::current_exe().into_iter();
-    here.chain(binary)
-        .flat_map(|start| {
-            start.ancestors().map(|folder| folder.join("models/demo")).collect::<Vec<_>>()
-        })
-        .find(|folder| folder.join(darkroom_core::cascade::FILE_NAME).is_file())
-        .ok_or_else(|| {
-            let mut failure = UserError::new(
-                Code::NotFound,
-                "NO_CASCADE",
-                "the demo cascade (models/demo) is neither in this folder nor above it or the \
-                 program; name a cascade's folder with --cascade",
-            );
-            failure.field = Some("cascade".to_owned());
-            failure
-        })
 }
 
 /// A running farm.
@@ -288,76 +246,6 @@ impl Farm {
     }
 }
 
-/// Resolves when a part that renders or encodes has stopped working.
-struct Lost(Vec<Pin<Box<dyn Future<Output = &'static str> + Send>>>);
-
-impl Lost {
-    fn of(encoder: &darkroom_encoder_service::Handle, worker: &darkroom_worker::Handle) -> Self {
-        let (no_encoder, no_worker) = (encoder.broken(), worker.broken());
-        let drains = worker.drains();
-        Self(vec![
-            Box::pin(async move {
-                no_encoder.await;
-                "the encoder of this farm broke; see the log, and start the farm again"
-            }),
-            Box::pin(async move {
-                no_worker.await;
-                "the worker of this farm broke; see the log, and start the farm again"
-            }),
-            Box::pin(async move {
-                drains.await;
-                "the worker of this farm is draining"
-            }),
-        ])
-    }
-
-    /// Why no work is done any more.
-    async fn any(&mut self) -> &'static str {
-        std::future::poll_fn(|cx| {
-            let ended = self.0.iter_mut().find_map(|part| match part.as_mut().poll(cx) {
-                Poll::Ready(why) => Some(why),
-                Poll::Pending => None,
-            });
-            ended.map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-}
-
-/// Watches the disk of the state folder, its artifacts and the working parts. If the farm cannot
-/// store its results, health says "not serving" until it can again. If it has lost a part, health
-/// says "not serving" until it is restarted.
-async fn watch_storage(
-    (state, artifacts): (PathBuf, ArtifactStore),
-    health: server::Health,
-    told: watch::Sender<Option<UserError>>,
-    mut lost: Lost,
-) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let mut unusable = None;
-    for tick in 0_u32.. {
-        tokio::select! {
-            why = lost.any() => {
-                health.not_serving(why).await;
-                told.send_replace(Some(UserError::new(Code::Internal, "PART_BROKEN", why)));
-                return;
-            }
-            _ = ticks.tick() => {}
-        }
-        if tick % CHECK_SECONDS == CHECK_SECONDS - 1 {
-            unusable = artifacts.check().await.err().map(|failure| in_folder(&state, failure));
-        }
-        let failure =
-            state_dir::check_space(&state).err().map(state_failure).or_else(|| unusable.clone());
-        match &failure {
-            Some(failure) => health.not_serving(&failure.message).await,
-            None if told.borrow().is_some() => health.serving().await,
-            None => {}
-        }
-        told.send_if_modified(|before| std::mem::replace(before, failure.clone()) != failure);
-    }
-}
-
 /// Options of the encoder and the worker.
 struct Parts {
     machine: MachineArgs,
@@ -433,171 +321,5 @@ impl Parts {
                     .await
             }
         }
-    }
-}
-
-/// Hashes the cascades' files, and refuses two cascades with the same name.
-async fn load(folders: Vec<PathBuf>) -> Result<Vec<CascadeBundle>> {
-    let load = move || {
-        let bundles = folders.iter().map(|folder| CascadeBundle::load(folder));
-        CascadeBundle::distinct(bundles.collect::<Result<_>>()?)
-    };
-    tokio::task::spawn_blocking(load).await.map_err(failure::internal)?
-}
-
-fn state_failure(error: state_dir::Error) -> UserError {
-    let mut failure = match &error {
-        state_dir::Error::InUse { .. } => {
-            UserError::new(Code::FailedPrecondition, "STATE_IN_USE", error.to_string())
-        }
-        state_dir::Error::NoLocks { .. } => {
-            UserError::new(Code::FailedPrecondition, "STATE_NO_LOCKS", error.to_string())
-        }
-        state_dir::Error::Elsewhere { .. } => {
-            UserError::new(Code::FailedPrecondition, "STATE_ELSEWHERE", error.to_string())
-        }
-        state_dir::Error::Foreign { .. } => {
-            UserError::new(Code::FailedPrecondition, "STATE_FOREIGN", error.to_string())
-        }
-        state_dir::Error::Full { .. } => {
-            UserError::new(Code::ResourceExhausted, "DISK_FULL", error.to_string())
-        }
-        state_dir::Error::Io { path, source } => {
-            failure::file("state", "use the state folder", path, source)
-        }
-    };
-    failure.field = Some("state".to_owned());
-    failure
-}
-
-fn storage_failure(error: &darkroom_artifacts::Error) -> UserError {
-    let code = match error {
-        darkroom_artifacts::Error::NoSpace { .. } => Code::ResourceExhausted,
-        darkroom_artifacts::Error::Unusable { .. } => Code::FailedPrecondition,
-        error if error.retryable() => Code::Unavailable,
-        _ => Code::Internal,
-    };
-    UserError::new(code, "ARTIFACTS_UNUSABLE", failure::with_causes(error))
-}
-
-/// An error about something in the state folder; its message names the folder.
-fn in_folder(state: &Path, failure: UserError) -> UserError {
-    let message = if failure.message.contains(&shown_path(state)) {
-        failure.message
-    } else {
-        format!("state folder {}: {}", shown_path(state), failure.message)
-    };
-    UserError { message, ..failure }
-}
-
-#[cfg(test)]
-mod tests {
-    use tonic::transport::Endpoint;
-    use tonic_health::pb::{
-        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-    };
-
-    use super::*;
-
-    /// A server without services, and the watch of a farm whose worker breaks on request.
-    struct Watched {
-        _folder: tempfile::TempDir,
-        address: SocketAddr,
-        breaks: tokio::sync::oneshot::Sender<()>,
-        told: watch::Receiver<Option<UserError>>,
-        watching: JoinHandle<()>,
-        stop: CancellationToken,
-    }
-
-    async fn watched() -> Watched {
-        let folder = tempfile::tempdir().expect("a folder");
-        let artifacts = ArtifactStore::local(&folder.path().join("artifacts")).expect("artifacts");
-        let listener =
-            server::listen(&SocketAddr::from(([127, 0, 0, 1], 0)).into(), &Privacy::Loopback)
-                .await
-                .expect("a port");
-        let address = listener.reachable();
-        let options =
-            darkroom_coordinator::server_options(&["darkroom.v1.Farm", "darkroom.v1.Encoder"]);
-        let stop = CancellationToken::new();
-        let served = server::serve(listener, Routes::default(), options, stop.clone()).await;
-        let (health, serving) = served.expect("serves");
-        tokio::spawn(serving);
-        let (breaks, broken) = tokio::sync::oneshot::channel();
-        let lost = Lost(vec![
-            Box::pin(std::future::pending()),
-            Box::pin(async move {
-                broken.await.expect("told");
-                "the worker of this farm broke; see the log, and start the farm again"
-            }),
-        ]);
-        let (tell, told) = watch::channel(None);
-        let watching =
-            tokio::spawn(watch_storage((folder.path().to_owned(), artifacts), health, tell, lost));
-        Watched { _folder: folder, address, breaks, told, watching, stop }
-    }
-
-    async fn health(address: SocketAddr, service: &str) -> ServingStatus {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-        let mut client = HealthClient::new(endpoint.connect().await.expect("connects"));
-        let ask = HealthCheckRequest { service: service.to_owned() };
-        client.check(ask).await.expect("answered").into_inner().status()
-    }
-
-    #[tokio::test]
-    async fn a_part_that_broke_turns_health_for_good_and_ends_who_waits_for_the_farm() {
-        let mut farm = watched().await;
-        let services = ["", "darkroom.v1.Farm", "darkroom.v1.Encoder"];
-        for service in services {
-            assert_eq!(health(farm.address, service).await, ServingStatus::Serving, "{service:?}");
-        }
-        farm.breaks.send(()).expect("it is watched");
-        let told =
-            farm.told.wait_for(Option::is_some).await.expect("told").clone().expect("a failure");
-        assert_eq!((told.code, told.reason.as_str()), (Code::Internal, "PART_BROKEN"));
-        assert!(told.message.contains("the worker of this farm broke"), "{}", told.message);
-        // Nothing can turn it back, although disk and storage work.
-        farm.watching.await.expect("the watch is over");
-        for service in services {
-            assert_eq!(
-                health(farm.address, service).await,
-                ServingStatus::NotServing,
-                "{service:?}"
-            );
-        }
-        farm.stop.cancel();
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_drains_is_a_part_that_works_no_more() {
-        let queue: Arc<dyn TaskQueue> = Arc::new(MemoryQueue::new(memory::Options::default()));
-        let folder = tempfile::tempdir().expect("a folder");
-        let artifacts = ArtifactStore::local(folder.path()).expect("artifacts");
-        let bundles = load(vec![demo_cascade().expect("the demo")]).await.expect("loads");
-        let stop = CancellationToken::new();
-        let encoder = darkroom_encoder_service::start_fake(
-            darkroom_encoder_service::Options::default(),
-            Arc::clone(&queue),
-            artifacts.clone(),
-            &bundles,
-            stop.clone(),
-        );
-        let worker = darkroom_worker::start_fake(
-            darkroom_worker::Options::default(),
-            darkroom_worker::FakeOptions::default(),
-            queue,
-            artifacts,
-            &bundles,
-            stop.clone(),
-        );
-        let (encoder, worker) = (encoder.await.expect("starts"), worker.await.expect("starts"));
-        let mut lost = Lost::of(&encoder, &worker);
-        let nothing = tokio::time::timeout(Duration::from_millis(100), lost.any()).await;
-        assert!(nothing.is_err(), "{nothing:?}");
-        worker.shutdown();
-        assert_eq!(lost.any().await, "the worker of this farm is draining");
-        worker.join().await.expect("ends");
-        encoder.shutdown();
-        encoder.join().await.expect("ends");
     }
 }

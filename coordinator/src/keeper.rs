@@ -190,7 +190,7 @@ mod tests {
         },
     };
 
-    /// Answers that the keeper of a test remembers.
+    /// How many answers the keeper of a test remembers at most.
     const FEW: u64 = 100;
 
     async fn keeper(folder: &tempfile::TempDir) -> (Arc<SqliteStore>, RecordKeeper) {

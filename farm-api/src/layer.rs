@@ -10,7 +10,7 @@ use std::{
 
 use darkroom_core::{
     error::{Code, UserError},
-    key::Key,
+    key::{EXPIRES_METADATA, Key},
     scope::Scope,
 };
 use darkroom_proto::status::to_status;
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Tells a client when its key ends: seconds since 1970.
-const EXPIRES: HeaderName = HeaderName::from_static("darkroom-key-expires");
+const EXPIRES: HeaderName = HeaderName::from_static(EXPIRES_METADATA);
 /// How a key is announced in `authorization`; upper or lower case.
 const SCHEME: &str = "bearer ";
 

@@ -47,55 +47,18 @@ use roles::{
     Queries, Submits, Tenants, WorkerHealth,
 };
 
-/// The record of one farm: all its [`roles`].
-pub trait Store:
-    Agreed
-    + Leading
-    + Submits
-    + Inputs
-    + Dispatching
-    + Outcomes
-    + Following
-    + Commands
-    + ImageCommands
-    + Limiting
-    + Forecasts
-    + History
-    + WorkerHealth
-    + Queries
-    + Attempts
-    + ImageMaps
-    + FarmChanges
-    + Manifests
-    + Maintenance
-    + Keys
-    + Tenants
-    + Audit
-{
+/// Makes a store the sum of its roles.
+macro_rules! sum_of {
+    ($($Role:ident)*) => {
+        /// The record of one farm: all its [`roles`].
+        pub trait Store: $($Role +)* {}
+
+        impl<T: $($Role +)*> Store for T {}
+    };
 }
 
-impl<T> Store for T where
-    T: Agreed
-        + Leading
-        + Submits
-        + Inputs
-        + Dispatching
-        + Outcomes
-        + Following
-        + Commands
-        + ImageCommands
-        + Limiting
-        + Forecasts
-        + History
-        + WorkerHealth
-        + Queries
-        + Attempts
-        + ImageMaps
-        + FarmChanges
-        + Manifests
-        + Maintenance
-        + Keys
-        + Tenants
-        + Audit
-{
+sum_of! {
+    Agreed Leading Submits Inputs Dispatching Outcomes Following Commands ImageCommands Limiting
+    Forecasts History WorkerHealth Queries Attempts ImageMaps FarmChanges Manifests Maintenance Keys
+    Tenants Audit
 }

@@ -2212,11 +2212,12 @@ impl ::prost::Name for GetFarmRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetFarmResponse {
-    /// A UUID. It is part of every name that the farm uses in a shared queue. Empty for callers that have
-    /// neither the scope `operate` nor `member`.
+    /// A UUID. It is part of every name that the farm uses in a shared queue. Empty for callers that
+    /// have neither the scope `operate` nor `member`.
     #[prost(string, tag = "1")]
     pub farm_id: ::prost::alloc::string::String,
-    /// 0 for those callers. A lease ends if it is not renewed for this long. Heartbeats must be much more frequent.
+    /// 0 for those callers. A lease ends if it is not renewed for this long. Heartbeats must be much
+    /// more frequent.
     #[prost(double, tag = "2")]
     pub lease_seconds: f64,
     /// The first one is the default.
@@ -2361,8 +2362,8 @@ pub struct QueuePool {
     #[prost(uint64, tag = "6")]
     pub leased: u64,
     /// Longest time for which any job has had ready tasks here without a break. No ready task is
-    /// older. Absent: no task is ready, or the caller does not have the scope `operate`, because this is
-    /// the age of a single job's task.
+    /// older. Absent: no task is ready, or the caller does not have the scope `operate`, because this
+    /// is the age of a single job's task.
     #[prost(double, optional, tag = "7")]
     pub oldest_seconds: ::core::option::Option<f64>,
     /// Model seconds of the ready and dispatched tasks, from the workers' measurements. Absent if the
@@ -2810,10 +2811,10 @@ pub mod farm_client {
                 .insert(GrpcMethod::new("darkroom.v1.Farm", "SubmitJobStream"));
             self.inner.client_streaming(req, path, codec).await
         }
-        /// Stores a picture or mask, which prompts of the caller's tenant can then name by its SHA-256. It is
-        /// a PNG, JPEG or WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels and 16,384 pixels
-        /// per side. It is decoded once, turned as its EXIF orientation says, and stored as a PNG of 8
-        /// bits per channel. Idempotent: a stored picture is kept.
+        /// Stores a picture or mask, which prompts of the caller's tenant can then name by its SHA-256. It
+        /// is a PNG, JPEG or WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels
+        /// and 16,384 pixels per side. It is decoded once, turned as its EXIF orientation says, and stored
+        /// as a PNG of 8 bits per channel. Idempotent: a stored picture is kept.
         pub async fn upload_input(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::UploadInputChunk>,
@@ -3359,9 +3360,10 @@ pub mod farm_client {
             self.inner.unary(req, path, codec).await
         }
         /// Sends the changes of all jobs, or of one tenant's jobs, and the list of all workers whenever it
-        /// changes. A caller without the scope `operate` gets its own tenant's jobs, and no workers. It never ends by itself. The first events hold the present state: the jobs that have
-        /// not ended, in pages, and the workers. To resume a dropped stream, send the last cursor that you
-        /// received: no change is skipped, but some may be repeated.
+        /// changes. A caller without the scope `operate` gets its own tenant's jobs, and no workers. It
+        /// never ends by itself. The first events hold the present state: the jobs that have not ended, in
+        /// pages, and the workers. To resume a dropped stream, send the last cursor that you received: no
+        /// change is skipped, but some may be repeated.
         pub async fn watch_farm(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchFarmRequest>,
@@ -3518,10 +3520,10 @@ pub mod farm_server {
             tonic::Response<super::SubmitJobResponse>,
             tonic::Status,
         >;
-        /// Stores a picture or mask, which prompts of the caller's tenant can then name by its SHA-256. It is
-        /// a PNG, JPEG or WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels and 16,384 pixels
-        /// per side. It is decoded once, turned as its EXIF orientation says, and stored as a PNG of 8
-        /// bits per channel. Idempotent: a stored picture is kept.
+        /// Stores a picture or mask, which prompts of the caller's tenant can then name by its SHA-256. It
+        /// is a PNG, JPEG or WebP, sent in chunks of at most 64 KiB; the limits are 64 MiB, 64 megapixels
+        /// and 16,384 pixels per side. It is decoded once, turned as its EXIF orientation says, and stored
+        /// as a PNG of 8 bits per channel. Idempotent: a stored picture is kept.
         async fn upload_input(
             &self,
             request: tonic::Request<tonic::Streaming<super::UploadInputChunk>>,
@@ -3722,9 +3724,10 @@ pub mod farm_server {
             + std::marker::Send
             + 'static;
         /// Sends the changes of all jobs, or of one tenant's jobs, and the list of all workers whenever it
-        /// changes. A caller without the scope `operate` gets its own tenant's jobs, and no workers. It never ends by itself. The first events hold the present state: the jobs that have
-        /// not ended, in pages, and the workers. To resume a dropped stream, send the last cursor that you
-        /// received: no change is skipped, but some may be repeated.
+        /// changes. A caller without the scope `operate` gets its own tenant's jobs, and no workers. It
+        /// never ends by itself. The first events hold the present state: the jobs that have not ended, in
+        /// pages, and the workers. To resume a dropped stream, send the last cursor that you received: no
+        /// change is skipped, but some may be repeated.
         async fn watch_farm(
             &self,
             request: tonic::Request<super::WatchFarmRequest>,

@@ -19,7 +19,7 @@ pub(super) struct FarmKeys {
     pub(super) seen: String,
     /// Sorted set: workers that must drain, by the time of that request.
     pub(super) drain: String,
-    /// Sorted set: workers that get nothing, by the time until which.
+    /// Sorted set: workers that are set aside, by the time when that ends.
     pub(super) aside: String,
 }
 
@@ -34,8 +34,8 @@ pub(super) struct PoolKeys {
     pub(super) bell: String,
     /// Id of the newest suspect that was added to the stream of tasks.
     pub(super) suspect: String,
-    /// Sorted set: workers that get nothing, by the time until which, milliseconds by Redis's
-    /// clock.
+    /// Sorted set: workers that are set aside, by the time when that ends, milliseconds by
+    /// Redis's clock.
     pub(super) aside: String,
     /// Stream: results.
     pub(super) results: String,

@@ -188,6 +188,11 @@ pub(super) fn parse_key(text: &str) -> Option<TaskKey> {
     parts.next().is_none().then_some(key)
 }
 
+/// Ids as arguments of a script.
+pub(super) fn texts(ids: &[EntryId]) -> Vec<&str> {
+    ids.iter().map(|id| id.0.as_str()).collect()
+}
+
 /// A lease's id: the entry's id, with a mark if the entry is in the stream of the head.
 pub(super) fn lease_id(at_head: bool, entry: &str) -> EntryId {
     EntryId(if at_head { format!("h{entry}") } else { entry.to_owned() })

@@ -2,14 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use darkroom_core::error::UserError;
+use darkroom_core::{error::UserError, key::EXPIRES_METADATA};
 use http::HeaderMap;
 
 use super::{Credential, Source};
 use crate::peer::Address;
-
-/// Metadata of an answer: when the key of the call ends, in seconds since 1970.
-const EXPIRES: &str = "darkroom-key-expires";
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -81,7 +78,7 @@ impl Ending {
     /// What to say of the key that a call was made with, if by the metadata of the answer it does
     /// not work for long any more.
     pub(crate) fn of(headers: &HeaderMap, now: SystemTime, used: &Credential) -> Option<Self> {
-        let seconds = headers.get(EXPIRES)?.to_str().ok()?.parse().ok()?;
+        let seconds = headers.get(EXPIRES_METADATA)?.to_str().ok()?.parse().ok()?;
         let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
         let left = end.duration_since(now).unwrap_or_default();
         (left <= SOON).then(|| {

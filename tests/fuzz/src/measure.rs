@@ -51,7 +51,7 @@ pub fn run(target: &Target, input: &[u8]) -> Result<Verdict, String> {
     Ok(verdict)
 }
 
-/// What an input came to.
+/// What was measured while a target read an input.
 struct Ran {
     verdict: Verdict,
     memory: usize,
