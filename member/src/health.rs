@@ -30,3 +30,50 @@ pub async fn serve_health(
         server::serve(listener, routes, options, stop).await.map_err(|error| error.to_user())?;
     Ok((health, tokio::spawn(serving)))
 }
+
+#[cfg(test)]
+mod tests {
+    use darkroom_proto::v1::{
+        EncodeRequest, EncodeResponse,
+        encoder_client::EncoderClient,
+        encoder_server::{Encoder, EncoderServer},
+    };
+    use tonic::{Code, Request, Response, Status};
+
+    use super::*;
+
+    struct Answers;
+
+    #[tonic::async_trait]
+    impl Encoder for Answers {
+        async fn encode(
+            &self,
+            _: Request<EncodeRequest>,
+        ) -> Result<Response<EncodeResponse>, Status> {
+            Ok(Response::new(EncodeResponse::default()))
+        }
+    }
+
+    #[tokio::test]
+    async fn other_machines_get_health_and_no_work() {
+        for (listen, privacy, expected) in [
+            ("127.0.0.1:0", Privacy::Loopback, None),
+            ("0.0.0.0:0", Privacy::Plaintext, Some(Code::Unimplemented)),
+        ] {
+            let listener = server::listen(&listen.parse().expect("an address"), &privacy).await;
+            let port = listener.expect("a free port").address().port();
+            let address = listen.replace(":0", &format!(":{port}"));
+            let listen = address.parse().expect("an address");
+            let routes = Routes::new(EncoderServer::new(Answers));
+            let services = ["darkroom.v1.Encoder"];
+            let stop = CancellationToken::new();
+            let served = serve_health((&listen, &privacy), routes, &services, stop.clone()).await;
+            let (_health, serving) = served.expect("serves");
+            let client = EncoderClient::connect(format!("http://127.0.0.1:{port}")).await;
+            let answer = client.expect("connects").encode(EncodeRequest::default()).await;
+            assert_eq!(answer.err().map(|status| status.code()), expected, "{address}");
+            stop.cancel();
+            serving.await.expect("joined").expect("ends");
+        }
+    }
+}
