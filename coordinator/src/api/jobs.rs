@@ -10,7 +10,10 @@ use prost::Message;
 use tokio::time::timeout;
 
 use super::{
-    Farm, access::tenant_filter, convert, listing, progress, refused, validate::deadline_ms,
+    Farm,
+    access::{Sight, tenant_filter},
+    convert, listing, progress, refused,
+    validate::deadline_ms,
 };
 use crate::{
     error::Error,
@@ -130,7 +133,7 @@ impl Farm {
                 ImageOrder::Index(_) => ImageOrder::Index(index),
                 ImageOrder::Version(..) => ImageOrder::Version(record.version, index),
             };
-            let image = convert::image(&stages, record);
+            let image = convert::image(Sight::of(caller), &stages, record);
             bytes += image.encoded_len();
             if bytes > PAGE_BYTES && !images.is_empty() {
                 next = last;
