@@ -74,8 +74,8 @@ pub async fn a_reader_of_all_jobs_misses_no_change_of_any_process(bench: &Bench)
     for (number, turn) in [bench, &second, bench, &second, bench].into_iter().enumerate() {
         let changed = match number {
             0 => turn.store.accept(receiving.id, Digest::of(b"c")).await.expect("accepts").job.id,
-            1 => turn.store.pause(one).await.expect("pauses").id,
-            2 => turn.store.cancel(two).await.expect("cancels").id,
+            1 => turn.store.pause(one).await.expect("pauses").job.id,
+            2 => turn.store.cancel(two).await.expect("cancels").job.id,
             3 => {
                 turn.encode(three).await;
                 three
