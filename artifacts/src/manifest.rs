@@ -106,7 +106,7 @@ pub struct ImageLine {
     pub device_class: String,
     /// How often its stages were dispatched, all together.
     pub dispatches: u64,
-    /// The worker that rendered the last stage.
+    /// The worker that rendered the last stage, in manifests of older farms.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub worker: String,
     /// Seconds of model time per stage.

@@ -105,10 +105,10 @@ fn read(addresses: &Addresses) -> Result<Key> {
         io::stdin().lock().take(MOST).read_to_string(&mut text).map_err(unreadable)?;
         text
     };
-    text.trim().parse().map_err(|_| {
-        UserError::invalid(
-            "key",
-            "what was given is no key; accepted: dk_ID_SECRET, as `darkroom key create` prints it",
-        )
+    let given = text.trim();
+    given.parse().map_err(|_| {
+        let is = if given.is_empty() { "no key was given" } else { "what was given is no key" };
+        let message = format!("{is}; accepted: dk_ID_SECRET, as `darkroom key create` prints it");
+        UserError::invalid("key", message)
     })
 }

@@ -2,6 +2,12 @@
 
 use crate::store::{keys::NewAudit, roles::Audit};
 
+/// Notes what the operator of the farm changes by a setting or by a start, without a call: there is
+/// no key and no address.
+pub async fn note_own(audit: &(impl Audit + ?Sized), action: &'static str, target: String) {
+    note_in(audit, &NewAudit { key: None, tenant: None, action, target, peer: None }).await;
+}
+
 /// Adds a row to the audit, and a line to the log. A row that cannot be written is told by the log
 /// alone, because what it tells of has happened.
 pub(crate) async fn note_in(audit: &(impl Audit + ?Sized), note: &NewAudit) {

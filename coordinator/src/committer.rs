@@ -195,30 +195,52 @@ async fn commit_onward(
     Ok((reports, done.0, done.1))
 }
 
-/// The result without U+0000 in its texts: an error's message may contain it, and Postgres cannot
-/// store it.
+/// Most characters of a sentence, of a name of something, and of a key in storage.
+const SENTENCE: usize = 1000;
+const NAME: usize = 200;
+const KEY: usize = 1024;
+/// Most notes on one text.
+const NOTES: usize = 20;
+
+/// The result as the record keeps it. Its texts come from a member, which may send any: without
+/// U+0000, which Postgres cannot store, and cut where they are long, because a row is kept for each
+/// attempt and read with its image.
 fn keepable(mut result: TaskResult) -> TaskResult {
-    let keepable = |text: &mut String| {
-        if text.contains('\0') {
-            *text = text.replace('\0', "\u{fffd}");
-        }
-    };
-    keepable(&mut result.place);
-    keepable(&mut result.device_class);
+    keep(&mut result.place, NAME);
+    keep(&mut result.device_class, NAME);
     match &mut result.outcome {
-        Outcome::Done { notes, .. } => notes.iter_mut().for_each(keepable),
+        Outcome::Done { notes, .. } => {
+            let more = notes.len().saturating_sub(NOTES);
+            notes.truncate(NOTES);
+            notes.iter_mut().for_each(|note| keep(note, SENTENCE));
+            if more > 0 {
+                notes.push(format!("has {more} more notes, which were left out"));
+            }
+        }
         Outcome::Failed { code, message } => {
-            if code.name().contains('\0') {
+            if code.name().contains('\0') || code.name().chars().count() > NAME {
                 let mut text = String::from(code.clone());
-                keepable(&mut text);
+                keep(&mut text, NAME);
                 *code = text.into();
             }
-            keepable(message);
+            keep(message, SENTENCE);
         }
-        Outcome::Interrupted { reason } => keepable(reason),
-        Outcome::InputMissing { .. } => {}
+        Outcome::Interrupted { reason } => keep(reason, SENTENCE),
+        Outcome::InputMissing { key } => keep(key, KEY),
     }
     result
+}
+
+/// Cuts a text behind so many characters, and says so.
+fn keep(text: &mut String, most: usize) {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        let more = text[end..].chars().count();
+        text.truncate(end);
+        text.push_str(&format!("… ({more} more characters were cut)"));
+    }
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
 }
 
 fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Committed) {
@@ -236,6 +258,71 @@ fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Commi
                 tracing::debug!(pool = %pool, subject = ?result.key.subject, reason = reason.name(), "result discarded");
                 shared.counters.discard(reason.name());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{
+        artifact::ArtifactRef,
+        digest::Digest,
+        id::{ImageId, JobId, WorkerId},
+    };
+    use darkroom_queue::task::{Subject, TaskKey};
+
+    use super::*;
+
+    fn kept(outcome: Outcome) -> TaskResult {
+        let image = ImageId { job: JobId(uuid::Uuid::nil()), index: 0 };
+        keepable(TaskResult {
+            key: TaskKey { subject: Subject::Image(image), generation: 1, dispatch: 1 },
+            worker: WorkerId("w".to_owned()),
+            place: "p".repeat(100_000),
+            device_class: "d\0".to_owned(),
+            alone: true,
+            seconds: 1.0,
+            batch: 1,
+            outcome,
+            warrant: None,
+            signature: None,
+        })
+    }
+
+    #[test]
+    fn what_a_member_says_at_length_is_cut_by_characters_and_it_says_so() {
+        let long = "ü".repeat(2 * SENTENCE);
+        let cut = format!("{}… ({SENTENCE} more characters were cut)", "ü".repeat(SENTENCE));
+        let failed = kept(Outcome::Failed {
+            code: "c".repeat(1_000_000).as_str().into(),
+            message: long.clone(),
+        });
+        assert!(failed.place.chars().count() < NAME + 50, "{}", failed.place.len());
+        assert_eq!(failed.device_class, "d\u{fffd}");
+        let Outcome::Failed { code, message } = failed.outcome else { panic!("a failure") };
+        assert!(code.name().len() < NAME + 50, "{}", code.name().len());
+        assert_eq!(message, cut);
+        let interrupted = kept(Outcome::Interrupted { reason: long.clone() }).outcome;
+        assert_eq!(interrupted, Outcome::Interrupted { reason: cut.clone() });
+        let missing = kept(Outcome::InputMissing { key: "k".repeat(1 << 20) }).outcome;
+        assert!(matches!(missing, Outcome::InputMissing { key } if key.len() < KEY + 50));
+
+        let sha256 = Digest::of(b"x");
+        let artifact = ArtifactRef { key: "k".to_owned(), sha256, size: 1 };
+        let notes = vec![long; 10_000];
+        let done = kept(Outcome::Done { artifact, notes }).outcome;
+        let Outcome::Done { notes, .. } = done else { panic!("done") };
+        assert_eq!(notes.len(), NOTES + 1);
+        assert!(notes[..NOTES].iter().all(|note| *note == cut));
+        assert_eq!(notes[NOTES], "has 9980 more notes, which were left out");
+    }
+
+    #[test]
+    fn what_has_an_ordinary_length_is_kept_as_it_is() {
+        for length in [0, 1, SENTENCE] {
+            let mut text = "ü".repeat(length);
+            keep(&mut text, SENTENCE);
+            assert_eq!(text, "ü".repeat(length));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     feed::{JOBS, News, Workers},
     shared::Shared,
     store::{
-        farm_changes::ChangePosition,
+        farm_changes::{ChangePosition, ChangeQuery},
         roles::{FarmChanges, WorkerHealth},
     },
 };
@@ -76,7 +76,9 @@ async fn pass<S: FarmChanges + WorkerHealth + ?Sized>(
     let settled = ChangePosition::before(bounds.settled);
     let mut from = reader.position;
     loop {
-        let changed = store.changed_jobs(from, bounds.next, JOBS, &reader.told).await?;
+        let (next, known) = (bounds.next, &reader.told);
+        let query = ChangeQuery { tenant: None, from, next, limit: JOBS, known };
+        let changed = store.changed_jobs(query).await?;
         let more = changed.more;
         let mut jobs = Vec::with_capacity(changed.jobs.len());
         for one in changed.jobs {

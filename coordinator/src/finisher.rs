@@ -183,9 +183,10 @@ fn line(job: &JobRecord, image: ImageRecord) -> Result<ImageLine, Error> {
         key: picture.map(|artifact| artifact.key.clone()),
         size: picture.map(|artifact| artifact.size),
         sha256: picture.map(|artifact| artifact.sha256),
-        device_class: last.as_ref().map_or_else(String::new, |output| output.device_class.clone()),
+        device_class: last.map_or_else(String::new, |output| output.device_class),
         dispatches: image.progress.dispatch,
-        worker: last.map_or_else(String::new, |output| output.worker),
+        // A manifest is its tenant's, and workers are for operators.
+        worker: String::new(),
         seconds,
         error: image
             .error

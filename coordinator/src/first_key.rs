@@ -7,11 +7,11 @@ use darkroom_core::{
 };
 
 use crate::{
-    audit::note_in,
+    audit::note_own,
     error::Error,
     store::{
         Store,
-        keys::{Expiry, KeyRecord, NewAudit, NewKey, Proof},
+        keys::{Expiry, KeyRecord, NewKey, Proof},
     },
 };
 
@@ -46,13 +46,6 @@ pub async fn add_first_key(store: &dyn Store, key: &Key) -> Result<Option<KeyRec
         expiry: Expiry::Never,
     };
     let Some(added) = store.add_first_key(&new).await? else { return Ok(None) };
-    let note = NewAudit {
-        key: None,
-        tenant: None,
-        action: "key.create",
-        target: added.id.to_string(),
-        peer: None,
-    };
-    note_in(store, &note).await;
+    note_own(store, "key.create", added.id.to_string()).await;
     Ok(Some(added))
 }

@@ -1,8 +1,12 @@
 //! Who knows the callers: keys of the record, remembered for a moment.
 //!
 //! A key that is revoked stops working on every coordinator within [`REMEMBERED`]. Whatever
-//! strangers show, at most [`MOST_REMEMBERED`] answers are kept and [`AT_ONCE`] questions are asked
-//! at one time.
+//! strangers show, at most [`MOST_REMEMBERED`] answers are kept.
+//!
+//! The farm's keys do not wait behind those of strangers: the ids that the record has are known
+//! from the start or from their first use, and [`AT_ONCE`] questions about them are asked at one
+//! time. Questions about other ids have [`STRANGERS_AT_ONCE`] permits of their own, and wait for
+//! [`PATIENCE`] at most.
 
 use std::{
     sync::Arc,
@@ -17,13 +21,17 @@ use darkroom_core::{
 use darkroom_farm_api::{Caller, Keeper, Known, Peer, PeerOf, Proof};
 use darkroom_runtime::{server::ClientAddress, tls::ClientCertificate};
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     error::Error,
     store::{
-        keys::{FoundKey, Proof as Kept, USED_STEP},
+        self,
+        keys::{FoundKey, KeyQuery, Proof as Kept, USED_STEP},
         roles::Keys,
     },
 };
@@ -32,8 +40,16 @@ use crate::{
 const REMEMBERED: Duration = Duration::from_secs(2);
 /// Most answers that are kept.
 const MOST_REMEMBERED: u64 = 10_000;
-/// Most questions to the record at one time.
+/// Most questions to the record at one time about keys that it has.
 const AT_ONCE: usize = 8;
+/// Most questions to the record at one time about other keys.
+const STRANGERS_AT_ONCE: usize = 2;
+/// How long a key that is not known waits for its question.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Most ids of keys that are known.
+const MOST_KNOWN: u64 = 100_000;
+/// Keys of a page, while they are read at the start.
+const PAGE: u32 = 1000;
 /// Longest subject of a certificate that is looked for, in bytes.
 const LONGEST_SUBJECT: usize = 1024;
 
@@ -43,7 +59,11 @@ pub(crate) struct RecordKeeper {
     remembered: Cache<Shown, Arc<Option<Answer>>>,
     /// Keys whose use was recorded within the last minute.
     noted: Cache<KeyId, ()>,
+    /// What the record has been found to have, whether it still counts or not.
+    known: Cache<Shown, ()>,
     asking: Semaphore,
+    asking_of_strangers: Semaphore,
+    patience: Duration,
     /// Where uses are recorded, so that no call waits for that.
     tasks: TaskTracker,
 }
@@ -72,25 +92,56 @@ impl Answer {
 
 impl RecordKeeper {
     pub(crate) fn new(keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
-        Self::remembering(MOST_REMEMBERED, keys, tasks)
+        let keeper = Self::remembering(MOST_REMEMBERED, keys, tasks);
+        keeper.tasks.spawn(learn(Arc::clone(&keeper.keys), keeper.known.clone()));
+        keeper
     }
 
     fn remembering(most: u64, keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
         let remembered = Cache::builder().max_capacity(most).time_to_live(REMEMBERED).build();
         let noted = Cache::builder().max_capacity(most).time_to_live(USED_STEP).build();
-        Self { keys, remembered, noted, asking: Semaphore::new(AT_ONCE), tasks }
+        Self {
+            keys,
+            remembered,
+            noted,
+            known: Cache::new(MOST_KNOWN),
+            asking: Semaphore::new(AT_ONCE),
+            asking_of_strangers: Semaphore::new(STRANGERS_AT_ONCE),
+            patience: PATIENCE,
+            tasks,
+        }
     }
 
     async fn answer(&self, shown: Shown) -> Result<Arc<Option<Answer>>, UserError> {
         let ask = async {
-            let _asking = self.asking.acquire().await.map_err(Error::other)?;
-            self.ask(&shown).await.map(Arc::new)
+            let _asking = self.turn(&shown).await?;
+            let answer = self.ask(&shown).await?;
+            if answer.is_some() {
+                self.known.insert(shown.clone(), ()).await;
+            }
+            Ok(Arc::new(answer))
         };
         let answer = self.remembered.try_get_with_by_ref(&shown, ask).await;
         answer.map_err(|error: Arc<Error>| {
             error.log();
             error.to_user()
         })
+    }
+
+    /// Waits until the record may be asked about a key.
+    async fn turn(&self, shown: &Shown) -> Result<SemaphorePermit<'_>, Error> {
+        if self.known.contains_key(shown) {
+            return self.asking.acquire().await.map_err(Error::other);
+        }
+        match timeout(self.patience, self.asking_of_strangers.acquire()).await {
+            Ok(turn) => turn.map_err(Error::other),
+            Err(_) => Err(Error::Store(store::Error::Refused(UserError::new(
+                Code::Unavailable,
+                "MANY_UNKNOWN_KEYS",
+                "too many keys that the farm does not know are shown to it at this moment, and this \
+                 one was not looked up; try again",
+            )))),
+        }
     }
 
     async fn ask(&self, shown: &Shown) -> Result<Option<Answer>, Error> {
@@ -114,6 +165,30 @@ impl RecordKeeper {
                 tracing::warn!(key = %id, %error, "the use of a key is not recorded");
             }
         });
+    }
+}
+
+/// Reads which keys the record has.
+async fn learn(keys: Arc<dyn Keys>, known: Cache<Shown, ()>) {
+    let mut query = KeyQuery { limit: PAGE, ..KeyQuery::default() };
+    loop {
+        let page = match keys.list_keys(&query).await {
+            Ok(page) => page,
+            // They become known when they are used.
+            Err(error) => return tracing::warn!(%error, "the ids of the farm's keys are not read"),
+        };
+        let Some(last) = page.last() else { return };
+        query.after = last.seq;
+        for key in page {
+            let shown = match key.proof {
+                Kept::Secret(_) => Shown::Key(key.id),
+                Kept::Certificate(subject) => Shown::Certificate(subject),
+            };
+            known.insert(shown, ()).await;
+        }
+        if known.entry_count() >= MOST_KNOWN {
+            return;
+        }
     }
 }
 
@@ -223,6 +298,40 @@ mod tests {
         let remembered = keeper.remembered.entry_count();
         assert!((1..=FEW).contains(&remembered), "{remembered}");
         assert_eq!(keeper.noted.entry_count(), 0, "the use of a key that is none is not noted");
+    }
+
+    #[tokio::test]
+    async fn keys_of_the_farm_do_not_wait_behind_those_of_strangers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, mut keeper) = keeper(&folder).await;
+        keeper.patience = Duration::from_millis(50);
+        let used = fresh_key().expect("random");
+        store.add_key(&new(&used, Kept::Secret(used.hash()))).await.expect("adds");
+        keeper.known(&Proof::Key(used.clone())).await.expect("it becomes known by its use");
+        // One is known from the start, like those of a coordinator that starts in a flood.
+        let read = fresh_key().expect("random");
+        let subject = "CN=worker-1".to_owned();
+        store.add_key(&new(&read, Kept::Secret(read.hash()))).await.expect("adds");
+        let bound = fresh_key().expect("random");
+        store.add_key(&new(&bound, Kept::Certificate(subject.clone()))).await.expect("adds");
+        learn(Arc::clone(&keeper.keys), keeper.known.clone()).await;
+        // Every question about strangers is being asked, and takes long.
+        let most = u32::try_from(STRANGERS_AT_ONCE).expect("few");
+        let flood = keeper.asking_of_strangers.acquire_many(most).await.expect("permits");
+        keeper.remembered.invalidate_all();
+        for known in [Proof::Key(used), Proof::Key(read), Proof::Certificate(subject)] {
+            keeper.known(&known).await.expect("no stranger's turn is needed");
+        }
+        let stranger = Proof::Key(fresh_key().expect("random"));
+        let refused = keeper.known(&stranger).await.expect_err("not looked up");
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::Unavailable, "MANY_UNKNOWN_KEYS")
+        );
+        assert!(refused.retry_after.is_some(), "it may be a key that was made a moment ago");
+        drop(flood);
+        let refused = keeper.known(&stranger).await.expect_err("unknown");
+        assert_eq!(refused.reason, "UNKNOWN_KEY");
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ mod worker_health;
 #[doc(hidden)]
 pub use api::fuzzed;
 pub use api::server_options;
+pub use audit::note_own;
 pub use coordinator::{Coordinator, Handle, Pools};
 pub use counters::Counters;
 pub use error::Error;

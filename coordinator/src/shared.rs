@@ -36,6 +36,9 @@ use crate::{
 
 /// Uploads that are checked at one time.
 const UPLOADS: usize = 4;
+/// Submits that are recorded at one time. They go on if their clients leave, so clients that submit
+/// and leave cannot pile up more of them.
+const SUBMITS: usize = 16;
 
 /// Submits whose prompts are checked at one time: half of the cores, so that the other half answers
 /// calls.
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Permits of submits whose prompts are checked.
     pub(crate) preparing: Arc<Semaphore>,
+    /// Permits of submits that are recorded.
+    pub(crate) submits: Semaphore,
     /// Permits of uploads.
     pub(crate) uploads: Semaphore,
     /// Memory for decoding pictures, in MiB.
@@ -102,6 +107,7 @@ impl Shared {
             credits: Credits::default(),
             counters: Counters::default(),
             preparing: Arc::new(Semaphore::new(preparers())),
+            submits: Semaphore::new(SUBMITS),
             uploads: Semaphore::new(UPLOADS),
             decoding: Arc::new(Semaphore::new(DECODING_MIB)),
             previews: Previews::default(),

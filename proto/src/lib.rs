@@ -7,6 +7,7 @@
 pub mod bounds;
 pub mod calls;
 pub mod codec;
+pub mod hidden;
 pub mod json;
 pub mod settings;
 pub mod status;

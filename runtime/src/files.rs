@@ -8,15 +8,19 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2},
+    unistd::Uid,
 };
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Permissions of everybody but the owner.
+const OTHERS: u32 = 0o077;
 
 /// Whether the file got its new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,14 +191,63 @@ pub fn open(path: &Path, most: u64) -> Result<File, Unread> {
 /// # Errors
 /// Why it is not read.
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
-    let file = open(path, most)?;
-    let mut bytes =
-        Vec::with_capacity(usize::try_from(file.metadata()?.len().min(most)).unwrap_or(0));
+    Ok(read_all(open(path, most)?, most)?.0)
+}
+
+/// As [`read`]; also the permissions of the file that was read, which another may replace meanwhile.
+///
+/// # Errors
+/// Why it is not read.
+pub fn read_with_mode(path: &Path, most: u64) -> Result<(Vec<u8>, u32), Unread> {
+    read_all(open(path, most)?, most)
+}
+
+/// Why a file is not taken for one that its owner alone can have written and read.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOwn {
+    /// It belongs to somebody else, or its permissions let others in.
+    #[error("others can read or write it; accepted: a file of your own with mode 0600")]
+    Others,
+    /// It is not read.
+    #[error(transparent)]
+    Unread(#[from] Unread),
+}
+
+/// Reads a regular file of at most `most` bytes that belongs to this user, and that nobody else can
+/// read or write. No link is followed. The open file is checked, not what its name stands for.
+///
+/// # Errors
+/// Why it is not read.
+pub fn read_own(path: &Path, most: u64) -> Result<Vec<u8>, NotOwn> {
+    // As in `open`: first what is there, and then what was opened.
+    let seen = fs::symlink_metadata(path).map_err(Unread::from)?;
+    if seen.is_symlink() {
+        return Err(Unread::NoFile("a link").into());
+    }
+    check(&seen, most)?;
+    let file = open_own(path).map_err(Unread::from)?;
+    let found = file.metadata().map_err(Unread::from)?;
+    check(&found, most)?;
+    if found.uid() != Uid::effective().as_raw() || found.mode() & OTHERS != 0 {
+        return Err(NotOwn::Others);
+    }
+    Ok(read_all(file, most)?.0)
+}
+
+/// Fails if a link took the file's place.
+fn open_own(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+fn read_all(file: File, most: u64) -> Result<(Vec<u8>, u32), Unread> {
+    let found = file.metadata()?;
+    let mut bytes = Vec::with_capacity(usize::try_from(found.len().min(most)).unwrap_or(0));
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(Unread::TooBig { bytes: None, most });
     }
-    Ok(bytes)
+    Ok((bytes, found.mode()))
 }
 
 /// Prevents waiting for the other end if a pipe took the file's place.
@@ -312,5 +365,38 @@ mod tests {
         assert!(endless.to_string().contains("more than 3 bytes"), "{endless}");
         check(&open_now(&path("fifo")).and_then(|file| file.metadata()).expect("opens"), 9)
             .expect_err("a pipe");
+    }
+
+    #[test]
+    fn a_file_of_ones_own_is_checked_after_it_was_opened_and_no_link_is_followed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        let set = |name: &str, mode| {
+            fs::write(path(name), "1234").expect("written");
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).expect("set");
+        };
+        set("own", 0o600);
+        assert_eq!(read_own(&path("own"), 4).expect("its own"), b"1234");
+        for mode in [0o640, 0o620, 0o604, 0o602, 0o610] {
+            set("open", mode);
+            let refused = read_own(&path("open"), 4).expect_err("others get in");
+            assert!(matches!(refused, NotOwn::Others), "{mode:o}: {refused}");
+        }
+        std::os::unix::fs::symlink(path("own"), path("link")).expect("a link");
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        for (name, says) in [
+            ("link", "it is a link; accepted: a file"),
+            ("fifo", "it is a pipe"),
+            (".", "it is a folder"),
+            ("own", "it has 4 bytes"),
+        ] {
+            let error = read_own(&path(name), 3).expect_err(name).to_string();
+            assert!(error.contains(says), "{name}: {error}");
+        }
+        // A link and a pipe that take the file's place after its name was looked at.
+        open_own(&path("link")).expect_err("a link");
+        let raced =
+            open_own(&path("fifo")).and_then(|file| file.metadata()).expect("does not wait");
+        check(&raced, 9).expect_err("a pipe");
     }
 }

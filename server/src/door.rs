@@ -69,19 +69,25 @@ impl DoorSettings {
             }
             return Ok(Door::Open);
         }
-        if let Some(file) = &self.first_key_file {
-            first_key::make(store, file).await?;
-        }
+        let ended = match &self.first_key_file {
+            Some(file) => first_key::make(store, file).await?,
+            None => None,
+        };
         let live = KeyQuery { limit: 1, ..KeyQuery::default() };
         if store.list_keys(&live).await.map_err(told)?.is_empty() {
-            return Err(UserError::new(
-                Code::FailedPrecondition,
-                "NO_KEYS",
-                "the farm has no key, so nobody could call it; accepted: --first-key-file FILE, \
-                 which makes the first key, or --open for a farm without keys",
-            ));
+            return Err(ended.unwrap_or_else(|| {
+                UserError::new(
+                    Code::FailedPrecondition,
+                    "NO_KEYS",
+                    "the farm has no key, so nobody could call it; accepted: --first-key-file FILE, \
+                     which makes the first key, or --open for a farm without keys",
+                )
+            }));
         }
-        if !store.has_admin_key().await.map_err(told)? {
+        if let Some(ended) = ended {
+            // Whoever has another key goes on working through a restart.
+            tracing::error!("{ended}");
+        } else if !store.has_admin_key().await.map_err(told)? {
             tracing::warn!(
                 "no key of this farm has scope admin, so nobody can make or revoke keys; start a \
                  coordinator with --first-key-file FILE to get one"

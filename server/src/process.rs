@@ -10,7 +10,7 @@ use std::{
 use clap::Parser;
 use darkroom_artifacts::{ArtifactStore, CascadeBundle, cascade_store, open};
 use darkroom_coordinator::{
-    Coordinator, Error, Handle, Options, server_options,
+    Coordinator, Error, Handle, Options, note_own, server_options,
     store::{
         self, Store,
         postgres::{self, PostgresStore},
@@ -283,15 +283,11 @@ async fn agree_on_lease(
 
 /// Records how tenants share, if the operator says it. Jobs that were submitted before keep what
 /// they have.
-async fn decide_on_sharing(
-    wished: Option<Sharing>,
-    store: &dyn Agreed,
-) -> Result<(), store::Error> {
+async fn decide_on_sharing(wished: Option<Sharing>, store: &dyn Store) -> Result<(), store::Error> {
     let Some(sharing) = wished else { return Ok(()) };
-    let before = store.sharing().await?;
-    if before != Some(sharing) {
-        store.set_sharing(sharing).await?;
+    if store.set_sharing(sharing).await? {
         tracing::info!(%sharing, "jobs submitted from now on share this way");
+        note_own(store, "farm.sharing", sharing.to_string()).await;
     }
     Ok(())
 }

@@ -127,7 +127,7 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// Print a link to every finished picture in the farm's storage. Anyone can open it until it
-    /// expires, after this span (at most 7d; 1h if none is given)
+    /// expires, after this span (at most 1d; 1h if none is given)
     #[arg(
         long,
         value_name = "SPAN",

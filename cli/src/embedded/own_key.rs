@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use darkroom_coordinator::{
-    fresh_key,
+    fresh_key, note_own,
     store::{
         Error,
         keys::{Expiry, FoundKey, KeyQuery, NewKey, Proof},
-        roles::Keys,
+        roles::{Audit, Keys},
     },
 };
 use darkroom_core::{error::UserError, key::Key, scope::Scope};
@@ -23,7 +23,7 @@ const PAGE: u32 = 1000;
 
 /// The key in the folder; a new one if there is none, or if that one was revoked. Call this while
 /// the folder's lock is held.
-pub(super) async fn own_key(state: &Path, keys: &impl Keys) -> Result<Key> {
+pub(super) async fn own_key(state: &Path, keys: &(impl Keys + Audit)) -> Result<Key> {
     let file = StateKey::of(state);
     if let Some(key) = file.read()? {
         match keys.find_key(key.id()).await.map_err(told)? {
@@ -46,7 +46,7 @@ fn works(found: &FoundKey, key: &Key) -> bool {
 }
 
 /// Adds a key that may do everything that a client can ask for.
-async fn added(keys: &impl Keys, key: Key) -> Result<Key> {
+async fn added(keys: &(impl Keys + Audit), key: Key) -> Result<Key> {
     let new = NewKey {
         id: key.id().clone(),
         proof: Proof::Secret(key.hash()),
@@ -55,16 +55,18 @@ async fn added(keys: &impl Keys, key: Key) -> Result<Key> {
         label: LABEL.to_owned(),
         expiry: Expiry::Never,
     };
-    keys.add_key(&new).await.map_err(told)?;
+    let added = keys.add_key(&new).await.map_err(told)?;
+    note_own(keys, "key.create", added.id.to_string()).await;
     Ok(key)
 }
 
-async fn revoke_old(keys: &impl Keys) -> Result<()> {
+async fn revoke_old(keys: &(impl Keys + Audit)) -> Result<()> {
     let mut query = KeyQuery { limit: PAGE, ..KeyQuery::default() };
     loop {
         let page = keys.list_keys(&query).await.map_err(told)?;
         for key in page.iter().filter(|key| key.label == LABEL && key.tenant.is_none()) {
             keys.revoke_key(&key.id).await.map_err(told)?;
+            note_own(keys, "key.revoke", key.id.to_string()).await;
         }
         match page.last() {
             Some(last) => query.after = last.seq,
@@ -79,7 +81,7 @@ fn told(error: Error) -> UserError {
 
 #[cfg(test)]
 mod tests {
-    use darkroom_coordinator::store::sqlite::SqliteStore;
+    use darkroom_coordinator::store::{keys::AuditQuery, sqlite::SqliteStore};
 
     use super::*;
 
@@ -107,6 +109,19 @@ mod tests {
         assert!(works(&found(&third).await, &third));
         let read = StateKey::of(path).read().expect("read").expect("there");
         assert_eq!(read.expose(), third.expose());
+
+        // The audit has each change, oldest first here; the second key was revoked by somebody else.
+        let all = AuditQuery { tenant: None, key: None, since_ms: 0, before: i64::MAX, limit: 10 };
+        let rows = store.list_audit(&all).await.expect("lists");
+        let noted: Vec<_> =
+            rows.iter().rev().map(|row| (row.action.as_str(), row.target.as_str())).collect();
+        let expected = [
+            ("key.create", first.id()),
+            ("key.revoke", first.id()),
+            ("key.create", second.id()),
+            ("key.create", third.id()),
+        ];
+        assert_eq!(noted, expected.map(|(action, id)| (action, id.as_str())));
     }
 
     #[tokio::test]

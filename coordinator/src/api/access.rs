@@ -28,6 +28,31 @@ pub(super) enum Reach<'a> {
     Tenant(&'a str),
 }
 
+/// How much a caller sees of what became of its work. Which worker did it says how a farm is built,
+/// and what else runs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// What was done, and on which class of device.
+    Work,
+    /// Also which worker did it, and where.
+    Workers,
+}
+
+impl Sight {
+    /// That of a caller.
+    pub(super) fn of(caller: &Caller) -> Self {
+        if caller.may(Scope::Operate) { Self::Workers } else { Self::Work }
+    }
+
+    /// The id or the place of a worker, if the caller sees it; else nothing.
+    pub(super) fn of_worker(self, name: String) -> String {
+        match self {
+            Self::Workers => name,
+            Self::Work => String::new(),
+        }
+    }
+}
+
 impl<'a> Reach<'a> {
     /// How far a caller reaches. A caller with neither the scope nor a tenant is refused.
     pub(super) fn of(caller: &'a Caller) -> Result<Self, UserError> {
@@ -107,15 +132,6 @@ pub(super) fn uploader(caller: &Caller) -> Result<&str, UserError> {
     Ok(caller.tenant().unwrap_or(DEFAULT_TENANT))
 }
 
-/// Refuses callers without the scope `operate`. `what` begins the sentence.
-pub(super) fn operators_only(caller: &Caller, what: &str) -> Result<(), UserError> {
-    if caller.may(Scope::Operate) {
-        return Ok(());
-    }
-    let message = format!("{what} needs the scope operate, which {} does not have", key_of(caller));
-    Err(UserError::new(Code::PermissionDenied, "SCOPE", message))
-}
-
 fn other_tenant(caller: &Caller, own: &str, field: &str, named: &str) -> UserError {
     let shown: String = named.chars().take(SHOWN).collect();
     let message = format!(
@@ -149,14 +165,9 @@ mod tests {
                 (refused.code, refused.reason.as_str()),
                 (Code::PermissionDenied, "NO_TENANT")
             );
-            assert_eq!(
-                operators_only(&bound, "DrainWorker").expect_err("no operator").message,
-                "DrainWorker needs the scope operate, which key k1 does not have"
-            );
         }
         for operator in [caller(Some("a"), Scope::Operate), Caller::open()] {
             assert_eq!(Reach::of(&operator), Ok(Reach::Everyone));
-            operators_only(&operator, "DrainWorker").expect("it may");
         }
     }
 

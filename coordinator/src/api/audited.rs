@@ -9,14 +9,15 @@ use darkroom_proto::v1;
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 
+use super::Farm;
 use crate::{
     audit::note_in,
     store::{keys::NewAudit, roles::Audit},
 };
 
 /// Calls whose changes are noted.
-pub(super) struct Audited<C> {
-    calls: Arc<C>,
+pub(super) struct Audited {
+    farm: Farm,
     audit: Arc<dyn Audit>,
     tasks: TaskTracker,
 }
@@ -29,9 +30,9 @@ struct Change {
     tenant: String,
 }
 
-impl<C> Audited<C> {
-    pub(super) fn new(calls: C, audit: Arc<dyn Audit>, tasks: TaskTracker) -> Self {
-        Self { calls: Arc::new(calls), audit, tasks }
+impl Audited {
+    pub(super) fn new(farm: Farm, audit: Arc<dyn Audit>, tasks: TaskTracker) -> Self {
+        Self { farm, audit, tasks }
     }
 }
 
@@ -45,9 +46,10 @@ async fn note(audit: &dyn Audit, caller: &Caller, changes: Vec<Change>) {
 }
 
 /// Implements a trait of calls: those that only read are passed on, and of the others the changes
-/// are noted, unless the call only tries what it would do. A call that changes something goes on to
-/// its note if the client leaves meanwhile: the change may be made by then. A submit ends with its
-/// client, which has sent a part of it.
+/// are noted, unless the call only tries what it would do, or finds that there is nothing to
+/// change. A call that changes something goes on to its note if the client leaves meanwhile: the
+/// change may be made by then. A submit whose client leaves ends before its job is recorded, or
+/// goes on to its note as well.
 macro_rules! audited {
     (
         $Trait:ident
@@ -58,26 +60,32 @@ macro_rules! audited {
         }
     ) => {
         #[async_trait]
-        impl<C: $Trait> $Trait for Audited<C> {
+        impl $Trait for Audited {
             $(async fn $reading(&self, caller: &Caller, asked: $Asked) -> Answer<$Told> {
-                self.calls.$reading(caller, asked).await
+                $Trait::$reading(&self.farm, caller, asked).await
             })*
 
             $(async fn $submitting(&self, caller: &Caller, sent: $Sent) -> Answer<$Taken> {
-                let taken = self.calls.$submitting(caller, sent).await?;
-                let changes: fn(&$Taken) -> Vec<Change> = $noted;
-                note(self.audit.as_ref(), caller, changes(&taken)).await;
-                Ok(taken)
+                let (farm, call) = self.farm.for_one_call();
+                let _client = call.client();
+                let (audit, caller) = (Arc::clone(&self.audit), caller.clone());
+                let done = self.tasks.spawn(async move {
+                    let taken = $Trait::$submitting(&farm, &caller, sent).await?;
+                    let changes: fn(&$Taken) -> Vec<Change> = $noted;
+                    note(audit.as_ref(), &caller, changes(&taken)).await;
+                    Ok(taken)
+                });
+                done.await.unwrap_or_else(|error| Err(broke(&error)))
             })*
 
             $(async fn $changing(&self, caller: &Caller, wish: $Wish) -> Answer<$Made> {
                 let tries: &[fn(&$Wish) -> bool] = &[$($tried)?];
                 let tries = tries.iter().any(|tries| tries(&wish));
-                let (calls, audit) = (Arc::clone(&self.calls), Arc::clone(&self.audit));
-                let caller = caller.clone();
+                let (farm, call) = self.farm.for_one_call();
+                let (audit, caller) = (Arc::clone(&self.audit), caller.clone());
                 let done = self.tasks.spawn(async move {
-                    let made = calls.$changing(&caller, wish).await?;
-                    if !tries {
+                    let made = $Trait::$changing(&farm, &caller, wish).await?;
+                    if !tries && call.has_changed() {
                         let changes: fn(&$Made) -> Vec<Change> = $changes;
                         note(audit.as_ref(), &caller, changes(&made)).await;
                     }

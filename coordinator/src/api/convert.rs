@@ -14,6 +14,7 @@ use darkroom_core::{
 use darkroom_proto::v1;
 use darkroom_queue::task::WorkerCard;
 
+use super::access::Sight;
 use crate::store::{
     forecast::KeptForecast,
     limits::timestamp,
@@ -146,8 +147,8 @@ fn checked(job: &JobRecord, kept: &KeptForecast) -> Option<v1::ForecastCheck> {
     })
 }
 
-/// An image of a job whose stages have these names.
-pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
+/// An image of a job whose stages have these names, as a caller may see it.
+pub(super) fn image(sight: Sight, stages: &[StageName], image: ImageRecord) -> v1::Image {
     let stage =
         |position: usize| stages.get(position).map_or_else(String::new, ToString::to_string);
     let done = image.progress.state == ImageState::Done;
@@ -189,7 +190,7 @@ pub(super) fn image(stages: &[StageName], image: ImageRecord) -> v1::Image {
             .map(|output| v1::StageSeconds {
                 stage: stage(output.stage),
                 seconds: output.seconds,
-                worker: output.worker.clone(),
+                worker: sight.of_worker(output.worker.clone()),
             })
             .collect(),
     }

@@ -9,7 +9,7 @@ use darkroom_core::{
 use darkroom_farm_api::Answer;
 use tokio::sync::OnceCell;
 
-use super::{stage_names::StageNames, tokens::Tokens};
+use super::{one_call::OneCall, stage_names::StageNames, tokens::Tokens};
 use crate::{
     error::Error,
     shared::Shared,
@@ -28,9 +28,17 @@ pub(crate) struct Farm {
     pub(super) stage_names: Arc<StageNames>,
     /// Made when the first listing needs them.
     pub(super) tokens: Arc<OnceCell<Tokens>>,
+    /// The call that runs.
+    pub(super) call: OneCall,
 }
 
 impl Farm {
+    /// For one call, which is told apart from the others.
+    pub(super) fn for_one_call(&self) -> (Self, OneCall) {
+        let call = OneCall::default();
+        (Self { call: call.clone(), ..self.clone() }, call)
+    }
+
     /// The tokens of listings. Every coordinator of a farm seals and opens the same ones.
     pub(super) async fn tokens(&self) -> Result<&Tokens, Error> {
         let make = || async {

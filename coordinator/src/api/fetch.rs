@@ -28,9 +28,10 @@ use crate::{
 
 /// Bytes per chunk.
 const CHUNK: usize = 64 << 10;
-/// Default and longest lifetime of a link, in seconds. The longest is S3's limit.
+/// Default and longest lifetime of a link, in seconds. A link works for whoever has it, also after
+/// the key that asked for it was revoked.
 const LINK_SECONDS: u32 = 3600;
-const MAX_LINK_SECONDS: u32 = 7 * 24 * 3600;
+const MAX_LINK_SECONDS: u32 = 24 * 3600;
 
 /// The requested part of an image.
 struct Asked<'a> {
@@ -249,7 +250,7 @@ fn link_life(seconds: u32) -> Result<Duration, Error> {
         _ => Err(refused(UserError::invalid(
             "link_seconds",
             format!(
-                "link_seconds is {seconds}; accepted: 1 to {MAX_LINK_SECONDS} (seven days), or 0 for {LINK_SECONDS}"
+                "link_seconds is {seconds}; accepted: 1 to {MAX_LINK_SECONDS} (a day), or 0 for {LINK_SECONDS}"
             ),
         ))),
     }

@@ -4,7 +4,7 @@ use darkroom_core::id::StageName;
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
 
-use super::{Farm, convert};
+use super::{Farm, access::Sight, convert};
 use crate::{
     error::Error,
     store::{
@@ -23,13 +23,15 @@ impl Farm {
         let stages = self.stage_names.of(self.front.as_ref(), id).await?;
         let (image, attempts) =
             tokio::try_join!(self.front.image(id, index), self.front.attempts(id, index))?;
-        let attempts = attempts.into_iter().map(|one| attempt(&stages, one)).collect();
-        Ok(v1::GetImageResponse { image: Some(convert::image(&stages, image)), attempts })
+        let sight = Sight::of(caller);
+        let attempts = attempts.into_iter().map(|one| attempt(sight, &stages, one)).collect();
+        let image = Some(convert::image(sight, &stages, image));
+        Ok(v1::GetImageResponse { image, attempts })
     }
 }
 
-/// An attempt at an image of a job whose stages have these names.
-fn attempt(stages: &[StageName], attempt: Attempt) -> v1::Attempt {
+/// An attempt at an image of a job whose stages have these names, as the caller may see it.
+fn attempt(sight: Sight, stages: &[StageName], attempt: Attempt) -> v1::Attempt {
     let outcome = match attempt.outcome {
         AttemptOutcome::Done => v1::AttemptOutcome::Done,
         AttemptOutcome::Failed => v1::AttemptOutcome::Failed,
@@ -44,8 +46,8 @@ fn attempt(stages: &[StageName], attempt: Attempt) -> v1::Attempt {
         dispatch: attempt.dispatch,
         outcome: outcome.into(),
         counted: attempt.counted,
-        worker: attempt.worker,
-        place: attempt.place,
+        worker: sight.of_worker(attempt.worker),
+        place: sight.of_worker(attempt.place),
         device_class: attempt.device_class,
         seconds: attempt.seconds,
         ended_at: attempt.ended_ms.map(timestamp),

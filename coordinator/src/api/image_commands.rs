@@ -68,10 +68,12 @@ impl Farm {
         let job = self.front.job(id).await?;
         let filter = meant(ImageCommand::Cancel, request.filter, &job).map_err(refused)?;
         let counted = self.count(id, ImageCommand::Cancel, &filter).await?;
-        let job = if request.dry_run || is_none(&counted) {
-            job
-        } else {
+        let changes = !request.dry_run && !is_none(&counted);
+        self.call.tell_changed(changes);
+        let job = if changes {
             self.command(id, ImageCommand::Cancel, &filter, NewDeadline::Same).await?
+        } else {
+            job
         };
         let job = Some(self.view_committed(job).await);
         let at_least = counted.next.is_some();
@@ -96,10 +98,12 @@ impl Farm {
         }
         let filter = meant(ImageCommand::Retry, request.filter, &job).map_err(refused)?;
         let counted = self.count(id, ImageCommand::Retry, &filter).await?;
-        let job = if request.dry_run || is_none(&counted) {
-            job
-        } else {
+        let changes = !request.dry_run && !is_none(&counted);
+        self.call.tell_changed(changes);
+        let job = if changes {
             self.command(id, ImageCommand::Retry, &filter, deadline).await?
+        } else {
+            job
         };
         Ok(v1::RetryImagesResponse {
             job: Some(self.view_committed(job).await),
@@ -146,11 +150,13 @@ impl Farm {
         if images > 0 {
             tracing::warn!(job.id = %job.id, pictures = images, "pictures of done images are lost");
         }
+        self.call.tell_changed(false);
         if !part.dry_run && images > 0 {
             let rerendered = self.front.rerender_lost(job.id, &checked.lost, part.deadline).await?;
             self.shared.events.dispatch.notify_one();
             self.shared.events.changed(&[job.id]);
             (job, images) = (rerendered.job, rerendered.images);
+            self.call.tell_changed(images > 0);
         }
         Ok(v1::RetryImagesResponse {
             job: Some(self.view_committed(job).await),

@@ -10,14 +10,17 @@ use prost::Message;
 use tokio::time::timeout;
 
 use super::{
-    Farm, access::tenant_filter, convert, listing, progress, refused, validate::deadline_ms,
+    Farm,
+    access::{Sight, tenant_filter},
+    convert, listing, progress, refused,
+    validate::deadline_ms,
 };
 use crate::{
     error::Error,
     forecasts,
     store::{
         limits::NewDeadline,
-        records::{Around, ImageOrder, JobPosition, JobRecord, Release},
+        records::{Around, Commanded, ImageOrder, JobPosition, JobRecord, Release},
     },
     tasks::by_pool,
 };
@@ -130,7 +133,7 @@ impl Farm {
                 ImageOrder::Index(_) => ImageOrder::Index(index),
                 ImageOrder::Version(..) => ImageOrder::Version(record.version, index),
             };
-            let image = convert::image(&stages, record);
+            let image = convert::image(Sight::of(caller), &stages, record);
             bytes += image.encoded_len();
             if bytes > PAGE_BYTES && !images.is_empty() {
                 next = last;
@@ -151,7 +154,8 @@ impl Farm {
         let id = self.job_of(caller, "id", &request.id).await?;
         // Also listed before the cancel, because the rows change right after it.
         let mut tasks = self.front.dispatched_of_job(id).await?;
-        let job = self.front.cancel(id).await?;
+        let Commanded { job, changed } = self.front.cancel(id).await?;
+        self.call.tell_changed(changed);
         self.shared.events.follow.notify_one();
         self.shared.events.changed(&[id]);
         match self.front.dispatched_of_job(id).await {
@@ -174,7 +178,8 @@ impl Farm {
         request: v1::PauseJobRequest,
     ) -> Result<v1::Job, Error> {
         let id = self.job_of(caller, "id", &request.id).await?;
-        let paused = self.front.pause(id).await?;
+        let Commanded { job: paused, changed } = self.front.pause(id).await?;
+        self.call.tell_changed(changed);
         if let Err(error) = self.take_back(id).await {
             tracing::warn!(job.id = %id, %error, "a paused job's tasks are taken back later, or \
                 finish");
@@ -225,7 +230,8 @@ impl Farm {
         request: v1::ResumeJobRequest,
     ) -> Result<v1::Job, Error> {
         let id = self.job_of(caller, "id", &request.id).await?;
-        let job = self.front.resume(id).await?;
+        let Commanded { job, changed } = self.front.resume(id).await?;
+        self.call.tell_changed(changed);
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);
         Ok(self.view_committed(job).await)
@@ -238,7 +244,8 @@ impl Farm {
     ) -> Result<v1::Job, Error> {
         let id = self.job_of(caller, "id", &request.id).await?;
         let deadline = new_deadline(request.deadline, request.no_deadline).map_err(refused)?;
-        let job = self.front.retry(id, deadline).await?;
+        let Commanded { job, changed } = self.front.retry(id, deadline).await?;
+        self.call.tell_changed(changed);
         self.shared.events.follow.notify_one();
         self.shared.events.dispatch.notify_one();
         self.shared.events.changed(&[id]);

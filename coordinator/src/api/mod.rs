@@ -19,6 +19,7 @@ mod inputs;
 mod jobs;
 mod listing;
 mod members;
+mod one_call;
 mod overrides;
 mod progress;
 mod queue;
@@ -47,6 +48,7 @@ use darkroom_proto::{
 };
 use darkroom_runtime::server;
 use farm::{Again, Farm, failure, job_id, refused};
+use one_call::OneCall;
 
 use crate::{
     coordinator::Handle,
@@ -72,7 +74,7 @@ impl Handle {
         Arc::new(self.farm())
     }
 
-    fn audited(&self) -> Audited<Farm> {
+    fn audited(&self) -> Audited {
         Audited::new(self.farm(), self.front.clone(), self.shared.tasks.clone())
     }
 
@@ -83,6 +85,7 @@ impl Handle {
             outcomes: self.store.clone(),
             stage_names: Arc::default(),
             tokens: Arc::default(),
+            call: OneCall::default(),
         }
     }
 

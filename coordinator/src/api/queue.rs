@@ -5,13 +5,13 @@ use darkroom_core::{
     error::UserError,
     id::StageName,
 };
-use darkroom_farm_api::Caller;
+use darkroom_farm_api::{Caller, Scope};
 use darkroom_proto::v1;
 use prost::Message as _;
 
 use super::{
     Farm,
-    access::{Reach, operators_only, tenant_filter},
+    access::{Reach, tenant_filter},
     listing::bad_token,
     refused,
     tokens::Tokens,
@@ -63,7 +63,7 @@ impl Farm {
         caller: &Caller,
         request: v1::FarmHistoryRequest,
     ) -> Result<v1::FarmHistoryResponse, Error> {
-        operators_only(caller, "FarmHistory").map_err(refused)?;
+        caller.needs(Scope::Operate).map_err(refused)?;
         let now = self.front.clock_ms().await?.div_euclid(1000);
         let query = history_query(&request, now).map_err(refused)?;
         let rows = self.front.history(&query).await?;

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+    id::JobId,
+};
 use darkroom_farm_api::{Caller, Incoming};
 use darkroom_proto::v1::{self, submit_job_chunk::Part};
 use tokio::{
+    sync::SemaphorePermit,
     task::{JoinError, JoinHandle, JoinSet},
     time::timeout,
 };
@@ -25,9 +30,17 @@ use crate::{
     store::{
         self,
         error::{OUTCOME_UNKNOWN, request_id_taken},
-        records::{NewJob, Submitted},
+        records::{JobRecord, NewJob, Submitted},
     },
 };
+
+/// A submit in chunks before it is accepted.
+enum Received<'a> {
+    /// It repeats one that made this job.
+    Before(JobRecord),
+    /// All of it is stored.
+    Now { draft: Draft, content: Digest, abandon: Abandon<'a>, turn: SemaphorePermit<'a> },
+}
 
 /// Chunks of one submit that are stored at one time.
 const SIDE_BY_SIDE: usize = 3;
@@ -38,25 +51,31 @@ impl Farm {
         caller: &Caller,
         mut request: v1::SubmitJobRequest,
     ) -> Result<v1::SubmitJobResponse, Error> {
-        claim(caller, request.spec.as_mut()).map_err(refused)?;
-        let reach = Reach::of(caller).map_err(refused)?;
-        let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
-        let reading = async {
-            let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
-            let inputs = self.inputs_of(reach, &draft.job.tenant, &request.prompts).await?;
-            Ok::<_, Error>((sharing, inputs))
+        let prepared = async {
+            claim(caller, request.spec.as_mut()).map_err(refused)?;
+            let reach = Reach::of(caller).map_err(refused)?;
+            let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
+            let reading = async {
+                let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
+                let inputs = self.inputs_of(reach, &draft.job.tenant, &request.prompts).await?;
+                Ok::<_, Error>((sharing, inputs))
+            };
+            let read = timeout(self.shared.options.call, reading).await;
+            let (sharing, inputs) = read.map_err(|_| {
+                refused(UserError::new(
+                    Code::Unavailable,
+                    "STORE_UNAVAILABLE",
+                    "the job store takes too long to find the pictures that prompts name; nothing was submitted, try again",
+                ))
+            })??;
+            let draft = draft.sharing(sharing);
+            let (draft, prompts) = self.add_prompts(draft, request.prompts, inputs).await?;
+            let content = draft.finish().map_err(refused)?;
+            let turn = self.shared.submits.acquire().await.map_err(Error::other)?;
+            Ok((draft, prompts, content, turn))
         };
-        let read = timeout(self.shared.options.call, reading).await;
-        let (sharing, inputs) = read.map_err(|_| {
-            refused(UserError::new(
-                Code::Unavailable,
-                "STORE_UNAVAILABLE",
-                "the job store takes too long to find the pictures that prompts name; nothing was submitted, try again",
-            ))
-        })??;
-        let draft = draft.sharing(sharing);
-        let (draft, prompts) = self.add_prompts(draft, request.prompts, inputs).await?;
-        let content = draft.finish().map_err(refused)?;
+        let (draft, prompts, content, _turn) = self.call.while_wanted(prepared).await?;
+        // From here on it goes on without its client, so that the audit has the job if there is one.
         let storing = self.front.submit(&draft.job, &prompts, content);
         let submitted = match timeout(self.shared.options.submit, storing).await {
             Ok(stored) => stored.map_err(|error| unsure_submit(&draft.job, error))?,
@@ -70,47 +89,59 @@ impl Farm {
         caller: &Caller,
         mut chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::SubmitJobResponse, Error> {
-        let Some(Part::Spec(mut spec)) = next(&mut chunks).await? else {
-            return Err(refused(UserError::invalid(
-                "part",
-                "the stream begins without a spec; accepted: spec first, then prompts",
-            )));
-        };
-        claim(caller, Some(&mut spec)).map_err(refused)?;
-        let reach = Reach::of(caller).map_err(refused)?;
-        let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
-        if let Some(existing) = self.submitted_before(&draft).await? {
-            // Only a repeated submit can follow, so its prompts are not kept.
-            let draft = self.receive(reach, &mut chunks, draft, false).await?;
-            let content = draft.finish().map_err(refused)?;
-            if content != existing.1 {
-                let request = draft.job.client_request_id.unwrap_or_default();
-                return Err(refused(request_id_taken(&request, &existing.0.to_string())));
+        let received = async {
+            let Some(Part::Spec(mut spec)) = next(&mut chunks).await? else {
+                return Err(refused(UserError::invalid(
+                    "part",
+                    "the stream begins without a spec; accepted: spec first, then prompts",
+                )));
+            };
+            claim(caller, Some(&mut spec)).map_err(refused)?;
+            let reach = Reach::of(caller).map_err(refused)?;
+            let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
+            if let Some(existing) = self.submitted_before(&draft).await? {
+                // Only a repeated submit can follow, so its prompts are not kept.
+                let draft = self.receive(reach, &mut chunks, draft, false).await?;
+                let content = draft.finish().map_err(refused)?;
+                if content != existing.1 {
+                    let request = draft.job.client_request_id.unwrap_or_default();
+                    return Err(refused(request_id_taken(&request, &existing.0.to_string())));
+                }
+                let job = self.front.job(existing.0).await?;
+                return Ok(Received::Before(job));
             }
-            let job = self.front.job(existing.0).await?;
-            return Ok(self.submitted(Submitted { job, existed: true }).await);
-        }
-        let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
-        let draft = draft.sharing(sharing);
-        let id = draft.job.id;
-        // If the stream ends in any other way (an error, a client that goes away, even while the row
-        // is made), the job is given up.
-        let (front, job) = (Arc::clone(&self.front), draft.job.clone());
-        let begun = self.shared.tasks.spawn(async move { front.begin(&job).await });
-        let mut abandon = Abandon { farm: self, job: Some(id), begun: Some(begun) };
-        abandon.begun().await?;
-        let draft = self.receive(reach, &mut chunks, draft, true).await?;
-        let content = draft.finish().map_err(refused)?;
-        let accepted = self.front.accept(id, content).await;
-        let submitted = accepted.map_err(|error| unsure_submit(&draft.job, error))?;
+            let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
+            let draft = draft.sharing(sharing);
+            let id = draft.job.id;
+            // If the stream ends in any other way (an error, a client that goes away, even while the row
+            // is made), the job is given up.
+            let (front, job) = (Arc::clone(&self.front), draft.job.clone());
+            let begun = self.shared.tasks.spawn(async move { front.begin(&job).await });
+            let mut abandon = Abandon { farm: self, job: Some(id), begun: Some(begun) };
+            abandon.begun().await?;
+            let draft = self.receive(reach, &mut chunks, draft, true).await?;
+            let content = draft.finish().map_err(refused)?;
+            let turn = self.shared.submits.acquire().await.map_err(Error::other)?;
+            Ok(Received::Now { draft, content, abandon, turn })
+        };
+        let (draft, content, abandon, _turn) = match self.call.while_wanted(received).await? {
+            Received::Before(job) => {
+                return Ok(self.submitted(Submitted { job, existed: true }).await);
+            }
+            Received::Now { draft, content, abandon, turn } => (draft, content, abandon, turn),
+        };
+        // As in `submit`: from here on it goes on without its client.
+        let accepting =
+            timeout(self.shared.options.submit, self.front.accept(draft.job.id, content));
+        let submitted = match accepting.await {
+            Ok(accepted) => accepted.map_err(|error| unsure_submit(&draft.job, error))?,
+            Err(_) => return Err(unsure(&draft.job, "the record took too long")),
+        };
         abandon.accepted();
         Ok(self.submitted(submitted).await)
     }
 
-    async fn submitted_before(
-        &self,
-        draft: &Draft,
-    ) -> Result<Option<(darkroom_core::id::JobId, darkroom_core::digest::Digest)>, Error> {
+    async fn submitted_before(&self, draft: &Draft) -> Result<Option<(JobId, Digest)>, Error> {
         match &draft.job.client_request_id {
             Some(request) => Ok(self.front.find_submitted(&draft.job.tenant, request).await?),
             None => Ok(None),
@@ -269,7 +300,7 @@ async fn next(chunks: &mut Incoming<v1::SubmitJobChunk>) -> Result<Option<Part>,
 /// Gives the job up if it is dropped before the job is accepted.
 struct Abandon<'a> {
     farm: &'a Farm,
-    job: Option<darkroom_core::id::JobId>,
+    job: Option<JobId>,
     /// Makes the job's row, until it has. A call that is cancelled meanwhile does not cancel it, as
     /// nobody would know then whether there is a row.
     begun: Option<JoinHandle<Result<(), store::Error>>>,

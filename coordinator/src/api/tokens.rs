@@ -2,13 +2,16 @@
 //! listing that it came from takes it back.
 //!
 //! Positions count what every tenant does: the jobs of the farm, and its changes. So a token in
-//! plain text would tell one tenant how busy the others are. The text is encrypted with a stream
-//! made by SHA-256 from the farm's secret and a random nonce. A tag is made of the result and of
-//! everything that the listing asks for (encrypt, then authenticate). No crate for this is among
-//! those that `make render` builds: see `docs/adr/0052-tenants-apart.md`.
+//! plain text would tell one tenant how busy the others are. The text is padded, so that its length
+//! tells nothing of the numbers in it, and encrypted with a stream made by HMAC-SHA256 of a random
+//! nonce. A tag (HMAC-SHA256, with another key) is made of the result and of everything that the
+//! listing asks for: encrypt, then authenticate. No crate with a cipher is among those that
+//! `make render` builds: see `docs/adr/0052-tenants-apart.md`.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use darkroom_core::digest::{Digest, FieldHasher};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 use uuid::Uuid;
 
 /// Bytes of the nonce, and of the tag.
@@ -16,18 +19,33 @@ const NONCE: usize = 16;
 const TAG: usize = 16;
 /// Longest position, bytes.
 const POSITION: usize = 300;
+/// A position has its length before it.
+const LENGTH: usize = 2;
+/// A padded position has a multiple of so many bytes. Every position that is made of numbers fits
+/// into one.
+const STEP: usize = 96;
 /// Longest token, characters.
-pub(super) const LONGEST: usize = (NONCE + TAG + POSITION).div_ceil(3) * 4;
+pub(super) const LONGEST: usize = (NONCE + TAG + padded(POSITION)).div_ceil(3) * 4;
+
+/// Bytes of a padded position.
+const fn padded(position: usize) -> usize {
+    (LENGTH + position).next_multiple_of(STEP)
+}
 
 /// Seals positions, and opens what it has sealed.
 pub(super) struct Tokens {
-    secret: [u8; 32],
+    stream: Hmac<Sha256>,
+    tag: Hmac<Sha256>,
 }
 
 impl Tokens {
     /// With the farm's secret.
     pub(super) fn new(secret: [u8; 32]) -> Self {
-        Self { secret }
+        let key = |use_of: &str| {
+            let derived = keyed(&secret).chain_update(use_of.as_bytes()).finalize().into_bytes();
+            keyed(&derived)
+        };
+        Self { stream: key("token-stream/2"), tag: key("token-tag/2") }
     }
 
     /// A fresh secret for a farm that has none.
@@ -36,14 +54,18 @@ impl Tokens {
         FieldHasher::new("token-secret/1").field(one.as_bytes()).field(other.as_bytes()).finish().0
     }
 
-    /// A token of this position in a listing.
+    /// A token of this position in a listing. A position that is too long makes a token that nobody
+    /// opens.
     pub(super) fn seal(&self, listing: &Digest, position: &str) -> String {
         let nonce = *Uuid::new_v4().as_bytes();
+        let length = u16::try_from(position.len()).unwrap_or(u16::MAX);
         let mut sealed = nonce.to_vec();
+        sealed.extend_from_slice(&length.to_le_bytes());
         sealed.extend_from_slice(position.as_bytes());
+        sealed.resize(NONCE + padded(position.len()), 0);
         self.mask(&nonce, &mut sealed[NONCE..]);
-        let tag = self.tag(listing, &sealed);
-        sealed.extend_from_slice(&tag);
+        let tag = self.tag_of(listing, &sealed).finalize().into_bytes();
+        sealed.extend_from_slice(&tag[..TAG]);
         URL_SAFE_NO_PAD.encode(sealed)
     }
 
@@ -51,36 +73,33 @@ impl Tokens {
     pub(super) fn open(&self, listing: &Digest, token: &str) -> Option<String> {
         let sealed = bytes_of(token)?;
         let (sealed, tag) = sealed.split_at_checked(sealed.len().checked_sub(TAG)?)?;
-        let (nonce, position) = sealed.split_first_chunk::<NONCE>()?;
-        // Compared as digests, so that the time says nothing of where they differ.
-        if Digest::of(tag) != Digest::of(&self.tag(listing, sealed)) {
-            return None;
-        }
-        let mut position = position.to_vec();
-        self.mask(nonce, &mut position);
-        String::from_utf8(position).ok()
+        let (nonce, padded) = sealed.split_first_chunk::<NONCE>()?;
+        // How long this takes does not depend on where the two differ.
+        self.tag_of(listing, sealed).verify_truncated_left(tag).ok()?;
+        let mut padded = padded.to_vec();
+        self.mask(nonce, &mut padded);
+        let (length, position) = padded.split_first_chunk::<LENGTH>()?;
+        let position = position.get(..usize::from(u16::from_le_bytes(*length)))?;
+        String::from_utf8(position.to_vec()).ok()
     }
 
     /// Encrypts what is plain, and decrypts what is not.
     fn mask(&self, nonce: &[u8; NONCE], text: &mut [u8]) {
         for (block, bytes) in (0_u64..).zip(text.chunks_mut(32)) {
-            let stream = FieldHasher::new("token-stream/1")
-                .field(&self.secret)
-                .field(nonce)
-                .field(&block.to_le_bytes())
-                .finish();
-            bytes.iter_mut().zip(stream.0).for_each(|(byte, mask)| *byte ^= mask);
+            let stream = self.stream.clone().chain_update(nonce);
+            let stream = stream.chain_update(block.to_le_bytes()).finalize().into_bytes();
+            bytes.iter_mut().zip(stream).for_each(|(byte, mask)| *byte ^= mask);
         }
     }
 
-    /// Half of a digest, so that it cannot be continued.
-    fn tag(&self, listing: &Digest, sealed: &[u8]) -> [u8; TAG] {
-        let hasher = FieldHasher::new("token-tag/1").field(&self.secret).field(&listing.0);
-        let whole = hasher.field(sealed).finish();
-        let mut tag = [0; TAG];
-        tag.copy_from_slice(&whole.0[..TAG]);
-        tag
+    /// A digest has always the same length, so what follows it cannot be taken for a part of it.
+    fn tag_of(&self, listing: &Digest, sealed: &[u8]) -> Hmac<Sha256> {
+        self.tag.clone().chain_update(listing.0).chain_update(sealed)
     }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 /// Whether a text has the form of a token, whoever made it.
@@ -103,10 +122,23 @@ mod tests {
         for position in ["", "7.12", &"9".repeat(POSITION)] {
             let token = tokens.seal(&listing, position);
             assert!(token.len() <= LONGEST, "{} characters", token.len());
+            assert!(is_token(&token));
             assert_eq!(tokens.open(&listing, &token).as_deref(), Some(position));
             assert_eq!(tokens.open(&other, &token), None);
             assert_eq!(Tokens::new(Tokens::fresh_secret()).open(&listing, &token), None);
         }
+    }
+
+    #[test]
+    fn the_length_of_a_token_tells_nothing_of_the_numbers_in_it() {
+        let (tokens, listing) = (Tokens::new([7; 32]), Digest::of(b"listing"));
+        let length = |position: &str| tokens.seal(&listing, position).len();
+        let cursor = format!("l.{}.{}.{}", "a".repeat(32), u64::MAX, i64::MAX);
+        for position in ["7", "10", &format!("{}.{}", i64::MAX, u64::MAX), &cursor] {
+            assert_eq!(length(position), length(""), "{position}");
+        }
+        let long = "9".repeat(70_000);
+        assert_eq!(tokens.open(&listing, &tokens.seal(&listing, &long)), None);
     }
 
     #[test]

@@ -26,7 +26,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Farm, convert, failure,
+    Farm,
+    access::Sight,
+    convert, failure,
     jobs::{NOTES, PAGE_BYTES},
     refused,
     stage_names::names,
@@ -66,6 +68,7 @@ impl Farm {
             farm: self.clone(),
             id,
             images: request.images,
+            sight: Sight::of(caller),
             seen: (request.after_version, None),
             told: request.after_version,
             sent: Instant::now(),
@@ -79,6 +82,7 @@ struct Watcher {
     farm: Farm,
     id: JobId,
     images: bool,
+    sight: Sight,
     /// Version and, within the one after it, index of the last image sent.
     seen: (u64, Option<u64>),
     /// Version of the last event.
@@ -174,7 +178,7 @@ impl Watcher {
         let (mut bytes, stages) = (0, names(job));
         for record in records {
             let position = (record.version, Some(record.id.index));
-            let image = convert::image(&stages, record);
+            let image = convert::image(self.sight, &stages, record);
             bytes += image.encoded_len();
             if bytes > PAGE_BYTES && !images.is_empty() {
                 break;

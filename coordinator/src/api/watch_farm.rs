@@ -36,7 +36,7 @@ use crate::{
     feed::{self, News, Workers},
     feeder,
     store::{
-        farm_changes::{ChangeBounds, ChangePosition},
+        farm_changes::{ChangeBounds, ChangePosition, ChangeQuery},
         records::JobRecord,
     },
 };
@@ -290,11 +290,16 @@ impl Watcher {
             if is_over() || !self.tell_if_quiet(sender).await? {
                 return Ok(false);
             }
-            let front = &self.farm.front;
-            let changed = front.changed_jobs(from, bounds.next, feed::JOBS, &self.told).await?;
+            let query = ChangeQuery {
+                tenant: self.audience.tenant.as_deref(),
+                from,
+                next: bounds.next,
+                limit: feed::JOBS,
+                known: &self.told,
+            };
+            let changed = self.farm.front.changed_jobs(query).await?;
             let position = changed.more.unwrap_or(settled).min(settled);
-            let jobs = changed.jobs.into_iter().map(|one| one.job);
-            let jobs: Vec<JobRecord> = jobs.filter(|job| self.wants(job)).collect();
+            let jobs: Vec<_> = changed.jobs.into_iter().map(|one| one.job).collect();
             self.told.extend(jobs.iter().map(|job| (job.seq, job.version)));
             // The last event of the past is sent even without jobs, because it says that the watch
             // has caught up.

@@ -10,7 +10,7 @@ use darkroom_farm_api::{Caller, Scope};
 use darkroom_proto::v1;
 use darkroom_queue::task::{Orders, WorkerCard};
 
-use super::{Farm, access::operators_only, convert, refused};
+use super::{Farm, convert, refused};
 use crate::{error::Error, feed::Workers, store::limits::timestamp};
 
 impl Farm {
@@ -19,7 +19,7 @@ impl Farm {
         caller: &Caller,
         _: v1::ListWorkersRequest,
     ) -> Result<v1::ListWorkersResponse, Error> {
-        operators_only(caller, "ListWorkers").map_err(refused)?;
+        caller.needs(Scope::Operate).map_err(refused)?;
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let asides = self.front.asides().await?;
         Ok(v1::ListWorkersResponse { workers: Self::view_all(Workers { cards, asides }) })
@@ -52,7 +52,7 @@ impl Farm {
         caller: &Caller,
         request: v1::DrainWorkerRequest,
     ) -> Result<v1::DrainWorkerResponse, Error> {
-        operators_only(caller, "DrainWorker").map_err(refused)?;
+        caller.needs(Scope::Operate).map_err(refused)?;
         let cards = self.shared.queue.workers(self.shared.options.worker_ttl).await?;
         let chosen = choose(&cards, &request).map_err(refused)?;
         if self.shared.options.resident_workers {

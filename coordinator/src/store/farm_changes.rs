@@ -4,6 +4,8 @@
 //! uses bounds: it reads from its position to `next`, and then begins again at `settled`, which it
 //! got before the read. It never skips a change, but may see changes between the two again.
 
+use std::collections::HashMap;
+
 use super::records::JobRecord;
 
 /// The bounds that a reader needs before it reads.
@@ -32,6 +34,22 @@ impl ChangePosition {
     pub fn before(mark: u64) -> Self {
         Self { mark, after: 0 }
     }
+}
+
+/// Which changes to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangeQuery<'a> {
+    /// Only those of this tenant's jobs.
+    pub tenant: Option<&'a str>,
+    /// After this position.
+    pub from: ChangePosition,
+    /// Below this mark.
+    pub next: u64,
+    /// At most so many.
+    pub limit: u32,
+    /// Jobs that the reader knows, by `seq`, with their versions. Those that still have that version
+    /// are left out.
+    pub known: &'a HashMap<i64, u64>,
 }
 
 /// A job that changed, and the position after it.

@@ -12,8 +12,8 @@ pub use self::{
         ImageRecord, Output,
     },
     jobs::{
-        Around, Changes, JobEnd, JobPage, JobPosition, JobQuery, JobRecord, Manifest, Pace,
-        StageCounters, Submitted,
+        Around, Changes, Commanded, JobEnd, JobPage, JobPosition, JobQuery, JobRecord, Manifest,
+        Pace, StageCounters, Submitted,
     },
     submits::{
         Canonical, Extras, Input, NewJob, NewPrompt, PreparedText, Remark, Requested, Variant,

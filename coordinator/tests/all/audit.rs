@@ -1,6 +1,9 @@
 //! The audit has each change, with who made it, and nothing of what was rendered.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use crate::support::{self, Act, Farm, prompt};
 use darkroom_coordinator::store::{
@@ -10,10 +13,12 @@ use darkroom_coordinator::store::{
     sqlite::SqliteStore,
 };
 use darkroom_core::scope::Scope;
-use darkroom_farm_api::{Caller, Calls};
+use darkroom_farm_api::{Caller, Calls, Incoming};
 use darkroom_proto::v1;
 use darkroom_test_servers::postgres::Postgres;
+use futures::{StreamExt as _, stream};
 use sqlx::{Connection as _, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::time::timeout;
 
 const KEY: &str = "0123456789ab";
 const SECRET_PROMPT: &str = "a surprise for Ana";
@@ -58,6 +63,94 @@ async fn a_change_is_noted_though_its_client_has_left() {
     support::eventually("noted", async || actions(&farm).await.contains(&noted)).await;
     let job = calls.get_job(&by, v1::GetJobRequest { id }).await.expect("read");
     assert_eq!(job.state(), v1::JobState::Cancelled);
+    farm.shutdown().await;
+}
+
+/// A submit in two chunks.
+fn in_chunks(request: v1::SubmitJobRequest) -> Incoming<v1::SubmitJobChunk> {
+    use v1::submit_job_chunk::Part;
+    let prompts = Part::Prompts(v1::PromptChunk { prompts: request.prompts });
+    let parts = request.spec.map(Part::Spec).into_iter().chain([prompts]);
+    let chunks = parts.map(|part| Ok(v1::SubmitJobChunk { part: Some(part) }));
+    stream::iter(chunks.collect::<Vec<_>>()).boxed()
+}
+
+#[tokio::test]
+async fn of_submits_whose_clients_leave_at_any_time_those_that_were_recorded_are_noted() {
+    let farm = Farm::start().await;
+    let (calls, by) = (farm.handle.calls(), caller());
+    let request = || {
+        let spec = v1::JobSpec { tenant: "studio".to_owned(), ..support::spec() };
+        v1::SubmitJobRequest { spec: Some(spec), prompts: vec![prompt(SECRET_PROMPT)] }
+    };
+    // Two answers say how long a submit takes here.
+    let began = Instant::now();
+    calls.submit_job(&by, request()).await.expect("accepted");
+    calls.submit_job_stream(&by, in_chunks(request())).await.expect("accepted");
+    let most = began.elapsed();
+    for step in 0..40 {
+        let left = most * step / 40;
+        if step % 2 == 0 {
+            drop(timeout(left, calls.submit_job(&by, request())).await);
+        } else {
+            drop(timeout(left, calls.submit_job_stream(&by, in_chunks(request()))).await);
+        }
+    }
+    let jobs = async || -> BTreeSet<String> {
+        let request = v1::ListJobsRequest { page_size: 1000, ..Default::default() };
+        let listed = calls.list_jobs(&by, request).await.expect("listed");
+        listed.jobs.into_iter().map(|job| job.id).collect()
+    };
+    let noted = async || -> BTreeSet<String> {
+        actions(&farm).await.into_iter().map(|(_, target)| target).collect()
+    };
+    support::eventually("each recorded job is noted", async || jobs().await == noted().await).await;
+    assert!(jobs().await.len() > 2, "some were recorded although their clients had left");
+    farm.shutdown().await;
+}
+
+#[tokio::test]
+async fn commands_that_change_nothing_are_not_noted() {
+    let farm = Farm::start().await;
+    let (calls, by) = (farm.handle.calls(), caller());
+    let id = submit(calls.as_ref(), "again").await;
+    let images = || v1::CancelImagesRequest {
+        job_id: id.clone(),
+        filter: Some(v1::ImageFilter {
+            ranges: vec![v1::IndexRange { first: 0, last: 0 }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    for _ in 0..3 {
+        calls.pause_job(&by, v1::PauseJobRequest { id: id.clone() }).await.expect("paused");
+    }
+    for _ in 0..3 {
+        calls.resume_job(&by, v1::ResumeJobRequest { id: id.clone() }).await.expect("resumed");
+    }
+    for _ in 0..3 {
+        calls.cancel_job(&by, v1::CancelJobRequest { id: id.clone() }).await.expect("cancelled");
+    }
+    let cancelled = async || {
+        let job = calls.get_job(&by, v1::GetJobRequest { id: id.clone() }).await.expect("read");
+        job.images_cancelled == job.images
+    };
+    support::eventually("its images follow", cancelled).await;
+    for _ in 0..3 {
+        calls.cancel_images(&by, images()).await.expect("none is left");
+        let none = v1::ImageFilter {
+            ranges: vec![v1::IndexRange { first: 0, last: 0 }],
+            states: vec![v1::ImageState::Dead.into()],
+            ..Default::default()
+        };
+        let retry =
+            v1::RetryImagesRequest { job_id: id.clone(), filter: Some(none), ..Default::default() };
+        calls.retry_images(&by, retry).await.expect("none is dead");
+        let lost = v1::RetryImagesRequest { job_id: id.clone(), lost: true, ..Default::default() };
+        calls.retry_images(&by, lost).await.expect("none is lost");
+    }
+    let expected = ["job.submit", "job.pause", "job.resume", "job.cancel"];
+    assert_eq!(actions(&farm).await, expected.map(|action| (action.to_owned(), id.clone())));
     farm.shutdown().await;
 }
 

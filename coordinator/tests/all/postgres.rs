@@ -8,7 +8,7 @@ use std::{
 };
 
 use darkroom_coordinator::store::{
-    farm_changes::ChangePosition,
+    farm_changes::{ChangePosition, ChangeQuery},
     postgres::{Options, PostgresStore},
 };
 use darkroom_suites::store::{self, Age, Bench, Fresh};
@@ -72,7 +72,9 @@ async fn a_change_that_is_committed_late_is_not_skipped() {
     let bounds = bench.store.change_bounds().await.expect("asks");
     let from = ChangePosition::before(before.settled);
     let read = async |from: ChangePosition, next: u64| {
-        bench.store.changed_jobs(from, next, 100, &HashMap::new()).await.expect("reads").jobs
+        let known = &HashMap::new();
+        let query = ChangeQuery { tenant: None, from, next, limit: 100, known };
+        bench.store.changed_jobs(query).await.expect("reads").jobs
     };
     let version = bench.store.job(slow).await.expect("there").version;
     let told = read(from, bounds.next).await;

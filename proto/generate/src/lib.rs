@@ -23,6 +23,14 @@ const FILES: [&str; 6] = [
     "darkroom/v1/members.proto",
 ];
 
+/// Messages with secrets. `darkroom_proto::hidden` has their `Debug`, which does not show them.
+const SECRETS: [&str; 4] = [
+    ".darkroom.v1.CreateKeyResponse",
+    ".darkroom.v1.RotateKeyResponse",
+    ".darkroom.v1.PoolKeys",
+    ".darkroom.v1.SignImageResponse",
+];
+
 /// The folder of the protocol.
 #[must_use]
 pub fn protocol() -> PathBuf {
@@ -46,6 +54,7 @@ pub fn generate() -> Result<BTreeMap<String, Vec<u8>>> {
     let mut config = prost_build::Config::new();
     // The codec finds a message's limits by its name.
     config.enable_type_names();
+    config.skip_debug(SECRETS);
     tonic_prost_build::configure()
         .btree_map(".")
         .codec_path("crate::codec::BoundedCodec")

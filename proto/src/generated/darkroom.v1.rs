@@ -701,10 +701,12 @@ pub struct Attempt {
     /// worker's death counts only if the image ran alone.
     #[prost(bool, tag = "5")]
     pub counted: bool,
-    /// The worker that ran it. Empty if not known, for example after a worker's death; see `place`.
+    /// The worker that ran it. Empty if not known, for example after a worker's death (see `place`), and
+    /// for callers without the scope `operate`.
     #[prost(string, tag = "6")]
     pub worker: ::prost::alloc::string::String,
-    /// Host and device, e.g. "gpu-7/cuda:1". Empty if not known.
+    /// Host and device, e.g. "gpu-7/cuda:1". Empty if not known, and for callers without the scope
+    /// `operate`.
     #[prost(string, tag = "7")]
     pub place: ::prost::alloc::string::String,
     #[prost(string, tag = "8")]
@@ -737,6 +739,7 @@ pub struct StageSeconds {
     pub stage: ::prost::alloc::string::String,
     #[prost(double, tag = "2")]
     pub seconds: f64,
+    /// Empty for callers without the scope `operate`.
     #[prost(string, tag = "3")]
     pub worker: ::prost::alloc::string::String,
 }
@@ -2024,7 +2027,8 @@ pub struct SignImageRequest {
     pub job_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub index: u64,
-    /// Lifetime of the link, 1 to 604,800 (seven days, the maximum of S3); 0 means 3,600.
+    /// Lifetime of the link, 1 to 86,400 (a day); 0 means 3,600. The link works for whoever has it, also
+    /// after the key that asked for it was revoked.
     #[prost(uint32, tag = "3")]
     pub link_seconds: u32,
     /// As in FetchImageRequest.
@@ -2044,6 +2048,7 @@ impl ::prost::Name for SignImageRequest {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SignImageResponse {
     /// The picture's signed URL at the storage, with the address by which the coordinator reaches it.
     #[prost(string, tag = "1")]
@@ -5594,6 +5599,7 @@ impl ::prost::Name for CreateKeyRequest {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct CreateKeyResponse {
     #[prost(message, optional, tag = "1")]
     pub key: ::core::option::Option<Key>,
@@ -5692,6 +5698,7 @@ impl ::prost::Name for RotateKeyRequest {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RotateKeyResponse {
     /// The new key.
     #[prost(message, optional, tag = "1")]
@@ -6819,6 +6826,7 @@ impl ::prost::Name for JoinedCascade {
 }
 /// A member's keys for one pool.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct PoolKeys {
     #[prost(string, tag = "1")]
     pub stage: ::prost::alloc::string::String,

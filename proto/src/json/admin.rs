@@ -1,7 +1,7 @@
 //! Keys, tenants and the audit.
 
 use super::{Seconds, Time, U64, Word};
-use crate::v1;
+use crate::{hidden::Hidden, v1};
 
 super::requests! {
     /// Asks for a new key.
@@ -79,7 +79,7 @@ super::answers! {
     /// A new key.
     CreateKeyResponse {
         key: Option<Key>,
-        secret: String,
+        secret: Hidden<String>,
     }
 
     /// A page of keys.
@@ -91,7 +91,7 @@ super::answers! {
     /// A key and the one that it replaces.
     RotateKeyResponse {
         key: Option<Key>,
-        secret: String,
+        secret: Hidden<String>,
         old: Option<Key>,
     }
 

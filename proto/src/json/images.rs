@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Bytes, FromWire, Seconds, Settings, U64, Word};
-use crate::v1;
+use crate::{hidden::Hidden, v1};
 
 super::requests! {
     /// Asks for a page of a job's images.
@@ -89,7 +89,7 @@ super::form! {
 super::form! {
     /// A link to a picture, as part of its image.
     Link {
-        url: String,
+        url: Hidden<String>,
         expires_at: Option<Seconds>,
     }
 }
@@ -99,7 +99,7 @@ impl Image {
     #[must_use]
     pub fn linked(self, link: &v1::SignImageResponse) -> Self {
         let expires_at = Option::from_wire(link.expires_at);
-        Self { link: Some(Link { url: link.url.clone(), expires_at }), ..self }
+        Self { link: Some(Link { url: Hidden(link.url.clone()), expires_at }), ..self }
     }
 }
 
@@ -166,7 +166,7 @@ super::answers! {
 
     /// A link to a picture.
     SignImageResponse {
-        url: String,
+        url: Hidden<String>,
         expires_at: Option<Seconds>,
         size_bytes: U64,
         sha256: String,

@@ -1,7 +1,7 @@
 //! Joining a farm. Keys are bytes here as everywhere; whoever prints an answer prints keys.
 
 use super::{Bytes, U64, Word};
-use crate::v1;
+use crate::{hidden::Hidden, v1};
 
 super::requests! {
     /// Joins a farm.
@@ -37,7 +37,7 @@ super::answers! {
     PoolKeys {
         stage: String,
         digest: String,
-        results_key: Bytes,
-        tasks_key: Bytes,
+        results_key: Hidden<Bytes>,
+        tasks_key: Hidden<Bytes>,
     }
 }

@@ -9,6 +9,7 @@ use serde::{
 };
 
 use super::{FromWire, IntoWire};
+use crate::hidden::Hidden;
 
 /// The limit below which floating point can represent every whole number exactly.
 const LARGEST_EXACT: u64 = 1 << 53;
@@ -240,6 +241,18 @@ impl FromWire<Vec<u8>> for Bytes {
 impl IntoWire<Vec<u8>> for Bytes {
     fn into_wire(self) -> Vec<u8> {
         self.0
+    }
+}
+
+impl<W, F: FromWire<W>> FromWire<W> for Hidden<F> {
+    fn from_wire(wire: W) -> Self {
+        Self(F::from_wire(wire))
+    }
+}
+
+impl<W, F: IntoWire<W>> IntoWire<W> for Hidden<F> {
+    fn into_wire(self) -> W {
+        self.0.into_wire()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A file with a key, which a setting names.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::path::Path;
 
 use darkroom_core::{error::UserError, key::Key, shown::shown_path};
 
@@ -21,10 +21,9 @@ pub(super) fn read(path: &Path) -> Result<(Key, Option<String>), UserError> {
     let wrong = |why: &str| {
         UserError::invalid("key-file", format!("key-file is {}, which {why}", shown_path(path)))
     };
-    let bytes =
-        files::read(path, MOST).map_err(|unread| wrong(&format!("cannot be read: {unread}")))?;
+    let (bytes, mode) = files::read_with_mode(path, MOST)
+        .map_err(|unread| wrong(&format!("cannot be read: {unread}")))?;
     let key = parse(&bytes).ok_or_else(|| wrong(&format!("does not hold a key; {ACCEPTED}")))?;
-    let mode = fs::metadata(path).map(|found| found.permissions().mode()).unwrap_or_default();
     let open = mode & EVERYBODY != 0;
     let warning = || {
         format!(

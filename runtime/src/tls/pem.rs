@@ -1,8 +1,6 @@
 //! Reads certificates and keys from PEM files, and says in one sentence what is wrong with one.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -32,12 +30,14 @@ pub(super) struct Named {
     setting: &'static str,
     path: PathBuf,
     bytes: Vec<u8>,
+    /// The file's permissions.
+    mode: u32,
 }
 
 impl Named {
     pub(super) fn read(setting: &'static str, path: &Path) -> Result<Self, UserError> {
-        match files::read(path, MOST) {
-            Ok(bytes) => Ok(Self { setting, path: path.to_owned(), bytes }),
+        match files::read_with_mode(path, MOST) {
+            Ok((bytes, mode)) => Ok(Self { setting, path: path.to_owned(), bytes, mode }),
             Err(unread) => Err(wrong(setting, path, &format!("which cannot be read: {unread}"))),
         }
     }
@@ -96,14 +96,11 @@ impl Named {
 
     /// Logs a warning if other users can read the key.
     pub(super) fn warn_if_others_may_read(&self) {
-        let mode = fs::metadata(&self.path).map(|metadata| metadata.permissions().mode());
-        if let Ok(mode) = mode
-            && mode & OTHERS != 0
-        {
+        if self.mode & OTHERS != 0 {
             tracing::warn!(
                 setting = self.setting,
                 path = %shown_path(&self.path),
-                mode = format!("{:04o}", mode & 0o7777),
+                mode = format!("{:04o}", self.mode & 0o7777),
                 "every user of this machine can read the key; run `chmod 600` on it"
             );
         }

@@ -106,6 +106,7 @@ macro_rules! store_suite {
             a_pools_past_is_told_by_steps_and_gaps_stay_gaps
             what_waits_in_a_pool_is_told_with_its_age
             a_reader_of_all_jobs_misses_no_change_of_any_process
+            a_tenant_reads_its_own_changes_in_whole_pages
             jobs_that_have_not_ended_are_listed_newest_first
             a_picture_that_was_sent_is_known_by_its_hash
             a_picture_is_known_to_the_tenants_that_sent_it_and_to_no_other

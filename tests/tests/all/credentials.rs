@@ -112,6 +112,10 @@ fn a_login_stores_a_key_that_the_farm_accepts_until_the_logout() {
     let refused = farm.command(["login"]).input(half.as_bytes()).run();
     refused.refused(2, &["is no key; accepted: dk_ID_SECRET"]);
     silent(&refused, half);
+    for nothing in ["", " \n"] {
+        let refused = farm.command(["login"]).input(nothing.as_bytes()).run();
+        refused.refused(2, &["no key was given; accepted: dk_ID_SECRET"]);
+    }
     Darkroom::new(path).args(["login"]).input(key.as_bytes()).run().refused(2, &["--farm"]);
     assert!(!stored.exists(), "what is refused is not stored");
 

@@ -9,7 +9,8 @@ use std::{
 
 use darkroom_core::key::Key;
 use darkroom_proto::v1::{
-    GetFarmRequest, ListKeysRequest, admin_client::AdminClient, farm_client::FarmClient,
+    CreateKeyRequest, GetFarmRequest, ListAuditRequest, ListKeysRequest, RevokeKeyRequest, Scope,
+    admin_client::AdminClient, farm_client::FarmClient,
 };
 use darkroom_test_servers::{
     postgres::Postgres,
@@ -51,16 +52,18 @@ fn start(settings: &Settings, arguments: &[&str]) -> Started {
     Started { port, process }
 }
 
+/// A request that shows a key.
+fn showing<T>(message: T, key: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(key) = key {
+        let shown = format!("Bearer {key}").parse().expect("ASCII");
+        request.metadata_mut().insert("authorization", shown);
+    }
+    request
+}
+
 /// Asks for the farm, and with `admin` for its keys too.
 fn ask(port: u16, key: Option<&str>) -> Result<usize, Status> {
-    fn showing<T>(message: T, key: Option<&str>) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(key) = key {
-            let shown = format!("Bearer {key}").parse().expect("ASCII");
-            request.metadata_mut().insert("authorization", shown);
-        }
-        request
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let farm = format!("http://127.0.0.1:{port}");
@@ -102,6 +105,60 @@ fn a_farm_without_keys_starts_only_when_that_is_said() {
     let process = Process::spawn(beyond, &settings.folder.path().join("beyond.log"));
     let warns = "this farm is open and other machines can reach it";
     eventually("it warns", || process.log_text().contains(warns).then_some(()));
+}
+
+/// Revokes the farm's only admin key, after making one that may submit where that is wanted.
+fn revoke(port: u16, admin: &str, leave: Option<&str>) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let farm = format!("http://127.0.0.1:{port}");
+        let mut client = AdminClient::connect(farm).await.expect("connects");
+        let mut left = None;
+        if let Some(tenant) = leave {
+            let asked = CreateKeyRequest {
+                tenant: tenant.to_owned(),
+                scopes: vec![Scope::Submit.into()],
+                ..Default::default()
+            };
+            let made = client.create_key(showing(asked, Some(admin))).await.expect("made");
+            left = Some(made.into_inner().secret);
+        }
+        let id = admin.parse::<Key>().expect("a key").id().to_string();
+        client.revoke_key(showing(RevokeKeyRequest { id }, Some(admin))).await.expect("revoked");
+        left
+    })
+}
+
+#[test]
+fn a_first_key_that_was_revoked_stays_so_and_stops_only_a_farm_that_nobody_could_call() {
+    let redis = Redis::start();
+    for leave in [Some("studio"), None] {
+        let settings = Settings::small(&redis);
+        let file = settings.folder.path().join("first.key");
+        let arguments = ["--first-key-file", "first.key"];
+        let started = start(&settings, &arguments);
+        let first = fs::read_to_string(&file).expect("read").trim().to_owned();
+        let left = revoke(started.port, &first, leave);
+        drop(started);
+        let says = "was revoked; remove the file and start again, which makes a new first key";
+        if let Some(left) = left {
+            let again = start(&settings, &arguments);
+            assert!(again.process.log_text().contains(says), "{}", again.process.log_text());
+            let refused = ask(again.port, Some(&left)).expect_err("it lists no keys");
+            assert_eq!(refused.code(), Code::PermissionDenied, "its holder goes on: {refused}");
+            let refused = ask(again.port, Some(&first)).expect_err("revoked");
+            assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        } else {
+            let (code, error) = refused(keyed(&settings, free_port(), &arguments));
+            assert_eq!(code, Some(3), "{error}");
+            assert!(error.contains(says), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).expect("read").trim(), first);
+        fs::remove_file(&file).expect("removed");
+        let new = start(&settings, &arguments);
+        let key = fs::read_to_string(&file).expect("read");
+        ask(new.port, Some(key.trim())).expect("the new key is let in");
+    }
 }
 
 #[test]
@@ -152,4 +209,39 @@ fn the_first_key_is_made_once_for_several_coordinators_and_is_in_no_log() {
     let (code, error) = refused(keyed(&other, free_port(), &["--first-key-file", &path]));
     assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("others can read or write"), "{error}");
+}
+
+#[test]
+fn what_the_operator_decides_at_a_start_is_in_the_audit_once() {
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let file = settings.folder.path().join("first.key");
+    let noted = |port: u16| {
+        let key = fs::read_to_string(&file).expect("read");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let listed = runtime.expect("a runtime").block_on(async {
+            let farm = format!("http://127.0.0.1:{port}");
+            let mut client = AdminClient::connect(farm).await.expect("connects");
+            client.list_audit(showing(ListAuditRequest::default(), Some(key.trim()))).await
+        });
+        let rows = listed.expect("listed").into_inner().entries.into_iter().rev();
+        rows.map(|row| (row.action, row.target)).collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for sharing in ["sealed", "sealed", "shared"] {
+        let arguments = ["--first-key-file", "first.key", "--sharing", sharing];
+        let started = start(&settings, &arguments);
+        if expected.is_empty() {
+            let key: Key = fs::read_to_string(&file).expect("read").trim().parse().expect("a key");
+            expected.push(("key.create".to_owned(), key.id().to_string()));
+        }
+        let decided = ("farm.sharing".to_owned(), sharing.to_owned());
+        if expected.last() != Some(&decided) {
+            expected.push(decided);
+        }
+        let (mut sorted, mut wanted) = (noted(started.port), expected.clone());
+        sorted.sort();
+        wanted.sort();
+        assert_eq!(sorted, wanted);
+    }
 }

@@ -23,6 +23,7 @@ mod processes;
 mod prompt_files;
 mod render;
 mod results;
+mod secrets;
 mod settings;
 mod strangers;
 mod survival;

@@ -92,12 +92,12 @@ impl Agreed for Record {
         sharing.as_deref().map(parse).transpose()
     }
 
-    async fn set_sharing(&self, sharing: Sharing) -> Result<(), Error> {
-        sqlx::query("UPDATE farm SET sharing = $1")
+    async fn set_sharing(&self, sharing: Sharing) -> Result<bool, Error> {
+        let set = sqlx::query("UPDATE farm SET sharing = $1 WHERE sharing IS DISTINCT FROM $1")
             .bind(sharing.name())
             .execute(self.writes())
             .await?;
-        Ok(())
+        Ok(set.rows_affected() == 1)
     }
 
     async fn sharing_of_new(&self, tenant: &str) -> Result<Sharing, Error> {

@@ -19,17 +19,18 @@ use super::{
 };
 use crate::store::{
     limits::{NewDeadline, after_retry},
-    records::JobRecord,
+    records::{Commanded, JobRecord},
     roles::Commands,
 };
 
 #[async_trait]
 impl Commands for Record {
-    async fn cancel(&self, job: JobId) -> Result<JobRecord, Error> {
+    async fn cancel(&self, job: JobId) -> Result<Commanded, Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
             let (mut jobs, seq, state) = lock(&mut tx, job).await?;
-            if transition(state, JobEvent::Cancel)? != state {
+            let changed = transition(state, JobEvent::Cancel)? != state;
+            if changed {
                 sqlx::query(guard::text(
                     Guard::JobExpected,
                     sql!(
@@ -51,20 +52,21 @@ impl Commands for Record {
                 .await?;
                 raise(&mut tx, &mut jobs).await?;
             }
-            self.commit_command(tx, job, |now, commanded| now.state == commanded.state).await
+            let same = |now: &JobRecord, commanded: &JobRecord| now.state == commanded.state;
+            Ok(Commanded { job: self.commit_command(tx, job, same).await?, changed })
         })
         .await
     }
 
-    async fn pause(&self, job: JobId) -> Result<JobRecord, Error> {
+    async fn pause(&self, job: JobId) -> Result<Commanded, Error> {
         retried(|| self.hold(job, JobEvent::Pause)).await
     }
 
-    async fn resume(&self, job: JobId) -> Result<JobRecord, Error> {
+    async fn resume(&self, job: JobId) -> Result<Commanded, Error> {
         retried(|| self.hold(job, JobEvent::Resume)).await
     }
 
-    async fn retry(&self, job: JobId, deadline: NewDeadline) -> Result<JobRecord, Error> {
+    async fn retry(&self, job: JobId, deadline: NewDeadline) -> Result<Commanded, Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
             let (mut jobs, seq, state) = lock(&mut tx, job).await?;
@@ -104,7 +106,7 @@ impl Commands for Record {
             let made = |now: &JobRecord, commanded: &JobRecord| {
                 now.generation >= commanded.generation
             };
-            self.commit_command(tx, job, made).await
+            Ok(Commanded { job: self.commit_command(tx, job, made).await?, changed: true })
         })
         .await
     }
@@ -112,11 +114,12 @@ impl Commands for Record {
 
 impl Record {
     /// Pauses or resumes a job.
-    async fn hold(&self, job: JobId, event: JobEvent) -> Result<JobRecord, Error> {
+    async fn hold(&self, job: JobId, event: JobEvent) -> Result<Commanded, Error> {
         let mut tx = self.begin_write().await?;
         let (mut jobs, seq, state) = lock(&mut tx, job).await?;
         let next = transition(state, event)?;
-        if next != state {
+        let changed = next != state;
+        if changed {
             let hold = sql!(
                 sqlite: "UPDATE jobs SET state = $3, version = version + 1 WHERE seq = $1 AND state = $2",
                 postgres: "UPDATE jobs SET state = $3 WHERE seq = $1 AND state = $2",
@@ -129,7 +132,8 @@ impl Record {
                 .await?;
             raise(&mut tx, &mut jobs).await?;
         }
-        self.commit_command(tx, job, |now, commanded| now.state == commanded.state).await
+        let same = |now: &JobRecord, commanded: &JobRecord| now.state == commanded.state;
+        Ok(Commanded { job: self.commit_command(tx, job, same).await?, changed })
     }
 
     /// Reads the record before the commit, because nothing may fail after it.

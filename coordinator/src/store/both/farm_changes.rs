@@ -12,10 +12,42 @@ use super::{
     rows::number,
 };
 use crate::store::{
-    farm_changes::{ChangeBounds, ChangePosition, ChangedJob, ChangedJobs, LiveJobs, mark},
+    farm_changes::{
+        ChangeBounds, ChangePosition, ChangeQuery, ChangedJob, ChangedJobs, LiveJobs, mark,
+    },
     records::JobRecord,
     roles::FarmChanges,
 };
+
+/// Changed jobs of all tenants: marks, numbers and versions, in order.
+const OF_ALL: &str = sql!(
+    sqlite:
+        "SELECT CAST(changed AS TEXT), seq, version FROM jobs
+         WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
+           AND state <> 'receiving'
+         ORDER BY changed, seq LIMIT $4",
+    postgres:
+        "SELECT p.changed::text, p.job, p.version
+         FROM (SELECT changed, job, version FROM job_progress
+               WHERE (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
+         JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
+         ORDER BY p.changed, p.job LIMIT $4",
+);
+
+/// The same of one tenant. It has an index of its own, so other tenants' changes are not read.
+pub(in super::super) const OF_TENANT: &str = sql!(
+    sqlite:
+        "SELECT CAST(changed AS TEXT), seq, version FROM jobs
+         WHERE tenant = $5 AND (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
+           AND state <> 'receiving'
+         ORDER BY changed, seq LIMIT $4",
+    postgres:
+        "SELECT p.changed::text, p.job, p.version
+         FROM (SELECT changed, job, version FROM job_progress
+               WHERE tenant = $5 AND (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
+         JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
+         ORDER BY p.changed, p.job LIMIT $4",
+);
 
 #[async_trait]
 impl FarmChanges for Record {
@@ -23,33 +55,16 @@ impl FarmChanges for Record {
         bounds(self).await
     }
 
-    async fn changed_jobs(
-        &self,
-        from: ChangePosition,
-        next: u64,
-        limit: u32,
-        known: &HashMap<i64, u64>,
-    ) -> Result<ChangedJobs, Error> {
+    async fn changed_jobs(&self, query: ChangeQuery<'_>) -> Result<ChangedJobs, Error> {
+        let ChangeQuery { tenant, from, next, limit, known } = query;
         let mut connection = self.reader().await?;
-        let found: Vec<(String, i64, i64)> = sqlx::query_as(sql!(
-            sqlite:
-                "SELECT CAST(changed AS TEXT), seq, version FROM jobs
-                 WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
-                   AND state <> 'receiving'
-                 ORDER BY changed, seq LIMIT $4",
-            postgres:
-                "SELECT p.changed::text, p.job, p.version
-                 FROM (SELECT changed, job, version FROM job_progress
-                       WHERE (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
-                 JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
-                 ORDER BY p.changed, p.job LIMIT $4",
-        ))
-        .bind(from.mark.to_string())
-        .bind(from.after)
-        .bind(next.to_string())
-        .bind(i64::from(limit))
-        .fetch_all(&mut *connection)
-        .await?;
+        let found = sqlx::query_as(if tenant.is_some() { OF_TENANT } else { OF_ALL })
+            .bind(from.mark.to_string())
+            .bind(from.after)
+            .bind(next.to_string())
+            .bind(i64::from(limit));
+        let found = if let Some(tenant) = tenant { found.bind(tenant) } else { found };
+        let found: Vec<(String, i64, i64)> = found.fetch_all(&mut *connection).await?;
         let mut seqs = Vec::with_capacity(found.len());
         for (_, seq, version) in &found {
             if known.get(seq) != Some(&number(*version)?) {

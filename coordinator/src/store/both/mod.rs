@@ -25,7 +25,7 @@ mod clock;
 pub(super) mod commands;
 pub(super) mod dispatching;
 pub(super) mod failures;
-mod farm_changes;
+pub(super) mod farm_changes;
 pub(super) mod following;
 pub(super) mod following_images;
 mod forecasts;

@@ -1,17 +1,20 @@
-//! How many rows a page of images reads, by the server's own count.
+//! How many rows a page of images reads, and how many a tenant's changes, by the server's own count.
 //!
 //! The bench is built with this crate's library, which is not the copy under test. It fills the
 //! database like another process would, and the store under test reads it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ::darkroom_coordinator::store::postgres as others;
-use darkroom_core::{id::JobId, image_state::ImageState};
+use ::darkroom_coordinator::store::{postgres as others, records::NewJob};
+use darkroom_core::{digest::Digest, id::JobId, image_state::ImageState};
 use darkroom_queue::task::{Outcome, Subject};
 use darkroom_suites::store::{Bench, Fresh, STAGES, done};
 use darkroom_test_servers::postgres::Postgres;
 
-use super::{Options, PostgresStore, both::page::Images};
+use super::{
+    Options, PostgresStore,
+    both::{farm_changes::OF_TENANT, page::Images},
+};
 use crate::store::{
     image_pages::page,
     records::{ImageOrder, ImagePage, ImageQuery},
@@ -212,4 +215,33 @@ impl PostgresStore {
         use crate::store::roles::Queries as _;
         self.images(query).await.expect("lists")
     }
+}
+
+#[tokio::test]
+async fn a_tenants_changes_are_found_without_reading_those_of_others() {
+    let (store, bench) = fresh().await;
+    for number in 0..200 {
+        let tenant = if number == 100 { "quiet" } else { "busy" };
+        let job = NewJob { tenant: tenant.to_owned(), ..bench.job(None) };
+        let prompts = bench.prompts(&["one"], 1);
+        bench.store.submit(&job, &prompts, Digest::of(b"c")).await.expect("accepted");
+    }
+    sqlx::raw_sql("ANALYZE").execute(&store.pool).await.expect("analyses");
+    let mut tx = store.begin_read().await.expect("begins");
+    let before = rows_read(&mut tx).await;
+    let found: Vec<(String, i64, i64)> = sqlx::query_as(OF_TENANT)
+        .bind("0")
+        .bind(0_i64)
+        .bind((u64::MAX >> 1).to_string())
+        .bind(100_i64)
+        .bind("quiet")
+        .fetch_all(&mut *tx)
+        .await
+        .expect("reads");
+    let after = rows_read(&mut tx).await;
+    let read = |table: &str| {
+        after.get(table).copied().unwrap_or(0) - before.get(table).copied().unwrap_or(0)
+    };
+    assert_eq!((found.len(), read("job_progress")), (1, 1), "{before:?} {after:?}");
+    assert!(read("jobs") <= 1, "{before:?} {after:?}");
 }

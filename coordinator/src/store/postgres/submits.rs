@@ -76,9 +76,9 @@ pub(super) async fn insert_job(tx: &mut Tx, job: &NewJob) -> Result<i64, Error> 
              INSERT INTO job_stages (job, stage, name, pool, compatibility)
              SELECT job.seq, s.* FROM job, unnest($17::smallint[], $18::text[], $19::bytea[], $20::text[]) AS s),
          progress AS (
-             INSERT INTO job_progress (job, version, images, texts, done, dead, cancelled, ready, dispatched, passed,
-                                       low)
-             SELECT job.seq, 1, 0, 0, 0, 0, 0, zeros.z, zeros.z, zeros.z, zeros.z
+             INSERT INTO job_progress (job, tenant, version, images, texts, done, dead, cancelled, ready, dispatched,
+                                       passed, low)
+             SELECT job.seq, $2, 1, 0, 0, 0, 0, 0, zeros.z, zeros.z, zeros.z, zeros.z
              FROM job, (SELECT array_fill(0::bigint, ARRAY [cardinality($17::smallint[])]) AS z) AS zeros)
          SELECT seq FROM job",
     );

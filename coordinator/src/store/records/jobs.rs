@@ -252,3 +252,12 @@ pub struct Changes {
     /// Whether there are others.
     pub more: bool,
 }
+
+/// A job after a user's command to it.
+#[derive(Clone, Debug)]
+pub struct Commanded {
+    /// The job.
+    pub job: JobRecord,
+    /// Whether the command changed it: it was not as it was wanted before.
+    pub changed: bool,
+}

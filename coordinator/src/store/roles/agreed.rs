@@ -37,8 +37,9 @@ pub trait Agreed: Send + Sync + 'static {
     /// What an operator or a second tenant has decided about sharing; `None`: nothing yet.
     async fn sharing(&self) -> Result<Option<Sharing>, Error>;
 
-    /// Decides how jobs that are submitted from now on share.
-    async fn set_sharing(&self, sharing: Sharing) -> Result<(), Error>;
+    /// Decides how jobs that are submitted from now on share. Returns whether the farm had decided
+    /// otherwise, or not at all.
+    async fn set_sharing(&self, sharing: Sharing) -> Result<bool, Error>;
 
     /// How a new job of this tenant shares: as the tenant's own setting says, else as the farm has
     /// decided. While nothing is decided, the first tenant that submits

@@ -1,5 +1,5 @@
 //! How much work a page of images is, by the steps of SQLite's virtual machine: each row that is
-//! read takes some.
+//! read takes some. And which index a tenant's changes are read by.
 //!
 //! The bench is built with this crate's library, which is not the copy under test. It fills the
 //! file like another process would, and the store under test reads it.
@@ -13,7 +13,10 @@ use ::darkroom_coordinator::store::sqlite as others;
 use darkroom_core::{id::JobId, image_state::ImageState};
 use darkroom_suites::store::{Bench, Fresh};
 
-use super::{SqliteStore, both::page::Images};
+use super::{
+    SqliteStore,
+    both::{farm_changes::OF_TENANT, page::Images},
+};
 use crate::store::{
     image_pages::page,
     records::{ImageOrder, ImageQuery},
@@ -82,4 +85,18 @@ async fn a_page_costs_the_same_whatever_lies_between_its_images() {
         // Other images lie between those that are returned, and none of them is read.
         assert!(many.abs_diff(few) <= few / 20, "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_tenants_changes_are_found_without_reading_those_of_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");
+    let plan: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {OF_TENANT}")))
+            .fetch_all(&store.readers)
+            .await
+            .expect("explains");
+    let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+    let index = "INDEX jobs_of_tenant_by_change (tenant=? AND ";
+    assert!(steps.len() == 1 && steps[0].contains(index), "{steps:?}");
 }

@@ -7,7 +7,9 @@ use darkroom_farm_api::{Caller, Calls, Outgoing};
 use darkroom_proto::v1;
 use futures::StreamExt as _;
 
-use super::calling::{LABEL, NAME, REQUEST, TEXT, Town, of, operator, plain, submit, text};
+use super::calling::{
+    LABEL, NAME, REQUEST, TEXT, Town, beginning, of, operator, plain, submit, text,
+};
 use crate::support::{Act, DEADLINE, prompts};
 
 fn of_tenant(tenant: &str) -> v1::ListJobsRequest {
@@ -319,6 +321,53 @@ async fn a_job_without_a_tenant_is_its_callers_and_another_tenants_is_refused() 
                 (Code::PermissionDenied, Some("spec.tenant")),
                 "{refused}"
             );
+        }
+    }
+    town.farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_told_what_became_of_its_images_and_not_which_worker_did_it() {
+    let town = Town::build().await;
+    let id = || town.ended.clone();
+    let asked = async |caller: &Caller| {
+        let request = v1::GetImageRequest { job_id: id(), index: 0 };
+        town.calls.get_image(caller, request).await.expect("an image")
+    };
+    let for_operators = asked(&operator()).await;
+    let mut names: Vec<_> = for_operators
+        .attempts
+        .iter()
+        .flat_map(|attempt| [attempt.worker.clone(), attempt.place.clone()])
+        .collect();
+    names.extend(
+        for_operators.image.iter().flat_map(|image| &image.stage_seconds).map(|s| s.worker.clone()),
+    );
+    assert!(!names.is_empty() && names.iter().all(|name| !name.is_empty()), "{names:?}");
+    let owner = of("b");
+    let own = asked(&owner).await;
+    for (own, theirs) in own.attempts.iter().zip(&for_operators.attempts) {
+        assert!(!own.device_class.is_empty() && own.ended_at.is_some(), "{own:?}");
+        assert_eq!((own.outcome, own.seconds), (theirs.outcome, theirs.seconds));
+    }
+    let list = v1::ListImagesRequest { job_id: id(), ..Default::default() };
+    let watch = v1::WatchJobRequest { id: id(), images: true, ..Default::default() };
+    let manifest = v1::FetchManifestRequest { job_id: id(), offset: 0 };
+    let mut lines = town.calls.fetch_manifest(&owner, manifest).await.expect("a manifest");
+    let mut whole = Vec::new();
+    while let Some(chunk) = lines.next().await {
+        whole.extend(chunk.expect("a chunk").data);
+    }
+    let told = [
+        text(Ok(own)).expect("told"),
+        text(town.calls.list_images(&owner, list).await).expect("listed"),
+        beginning(town.calls.watch_job(&owner, watch).await).await.expect("watched"),
+        String::from_utf8(whole).expect("UTF-8"),
+    ];
+    for told in &told {
+        assert!(told.contains("seconds"), "{told}");
+        for name in &names {
+            assert!(!told.contains(name.as_str()), "{name}: {told}");
         }
     }
     town.farm.shutdown().await;

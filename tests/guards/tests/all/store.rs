@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use darkroom_coordinator::store::{
     Store,
-    farm_changes::ChangePosition,
+    farm_changes::{ChangePosition, ChangeQuery},
     postgres::{Options, PostgresStore},
     records::{Discard, Fate, Release},
 };
@@ -393,8 +393,8 @@ async fn a_reader_of_all_jobs_skips_what_commits_late() {
         sqlx::raw_sql("COMMIT").execute(&mut hand).await.expect("commits");
         let next = bench.store.change_bounds().await.expect("asks").next;
         let from = ChangePosition::before(read.settled);
-        let told = bench.store.changed_jobs(from, next, 100, &HashMap::new()).await;
-        let told = told.expect("reads").jobs;
+        let query = ChangeQuery { tenant: None, from, next, limit: 100, known: &HashMap::new() };
+        let told = bench.store.changed_jobs(query).await.expect("reads").jobs;
         let is_told = told.iter().any(|one| one.job.id == slow.id);
         assert!(is_told, "the change that took its time was skipped");
     })

@@ -63,7 +63,10 @@ pub async fn a_second_tenant_seals_the_farm_unless_an_operator_has_decided(bench
     assert_eq!(bench.other.sharing().await.expect("asks"), Some(Sharing::Sealed));
     assert_eq!(of_new("a").await, Sharing::Sealed, "the first one too, from now on");
     for decided in [Sharing::Shared, Sharing::Sealed] {
-        bench.other.set_sharing(decided).await.expect("decides");
+        for changed in [true, false] {
+            let set = bench.other.set_sharing(decided).await.expect("decides");
+            assert_eq!(set, changed, "{decided}");
+        }
         for tenant in ["a", "b", "c"] {
             assert_eq!(of_new(tenant).await, decided, "{tenant}");
         }

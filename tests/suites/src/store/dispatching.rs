@@ -103,10 +103,14 @@ pub async fn what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term(b
 pub async fn only_active_jobs_are_dispatched_and_only_in_this_term(bench: &Bench) {
     let job = bench.submit(&["one"], 3).await;
     bench.encode(job).await;
-    bench.store.pause(job).await.expect("pauses");
+    for changed in [true, false] {
+        assert_eq!(bench.store.pause(job).await.expect("pauses").changed, changed);
+    }
     assert!(bench.store.candidates(&bench.pool("base")).await.expect("lists").is_empty());
     assert!(bench.dispatch("base", job, 9).await.is_empty());
-    bench.store.resume(job).await.expect("resumes");
+    for changed in [true, false] {
+        assert_eq!(bench.store.resume(job).await.expect("resumes").changed, changed);
+    }
     let other = Term(bench.term.0 + 1);
     let pick = [Pick { job, count: 1 }];
     assert!(bench.store.dispatch(other, &bench.pool("base"), &pick).await.is_err());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use darkroom_coordinator::store::{
-    farm_changes::{ChangeBounds, ChangePosition},
+    farm_changes::{ChangeBounds, ChangePosition, ChangeQuery},
     records::NewJob,
 };
 use darkroom_core::{digest::Digest, id::JobId, job_state::JobState};
@@ -21,8 +21,9 @@ async fn changes(
     assert!(bounds.settled <= bounds.next);
     let (mut position, mut seen) = (ChangePosition::before(from), BTreeMap::new());
     loop {
-        let page = bench.store.changed_jobs(position, bounds.next, limit, &HashMap::new()).await;
-        let page = page.expect("reads");
+        let (next, known) = (bounds.next, &HashMap::new());
+        let query = ChangeQuery { tenant: None, from: position, next, limit, known };
+        let page = bench.store.changed_jobs(query).await.expect("reads");
         assert!(page.jobs.len() <= limit as usize);
         for one in page.jobs {
             assert!(one.position > position, "in order");
@@ -59,8 +60,10 @@ pub async fn a_reader_of_all_jobs_misses_no_change_of_any_process(bench: &Bench)
         known.insert(record.seq, record.version + u64::from(job == jobs[3]));
     }
     let (from, next) = (ChangePosition::before(start.settled), u64::MAX >> 1);
-    let page = bench.store.changed_jobs(from, next, 3, &known).await.expect("reads");
-    let rest = bench.store.changed_jobs(page.more.expect("three are read"), next, 3, &known).await;
+    let query = ChangeQuery { tenant: None, from, next, limit: 3, known: &known };
+    let page = bench.store.changed_jobs(query).await.expect("reads");
+    let rest = ChangeQuery { from: page.more.expect("three are read"), ..query };
+    let rest = bench.store.changed_jobs(rest).await;
     let told = page.jobs.into_iter().chain(rest.expect("reads").jobs).map(|one| one.job.id);
     assert_eq!(told.collect::<Vec<_>>(), jobs[1..], "one is known at another version");
     let (seen, mut bounds) = changes(&bench.second(), start.settled, 3).await;
@@ -71,8 +74,8 @@ pub async fn a_reader_of_all_jobs_misses_no_change_of_any_process(bench: &Bench)
     for (number, turn) in [bench, &second, bench, &second, bench].into_iter().enumerate() {
         let changed = match number {
             0 => turn.store.accept(receiving.id, Digest::of(b"c")).await.expect("accepts").job.id,
-            1 => turn.store.pause(one).await.expect("pauses").id,
-            2 => turn.store.cancel(two).await.expect("cancels").id,
+            1 => turn.store.pause(one).await.expect("pauses").job.id,
+            2 => turn.store.cancel(two).await.expect("cancels").job.id,
             3 => {
                 turn.encode(three).await;
                 three
@@ -93,6 +96,49 @@ pub async fn a_reader_of_all_jobs_misses_no_change_of_any_process(bench: &Bench)
     // While nothing runs, nothing is reported again.
     let (seen, after) = changes(bench, bounds.next, 100).await;
     assert!(seen.is_empty() && after.settled >= bounds.settled, "{seen:?}");
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_tenant_reads_its_own_changes_in_whole_pages(bench: &Bench) {
+    let bounds = bench.store.change_bounds().await.expect("asks");
+    let mut of_even = Vec::new();
+    for number in 0..9 {
+        let tenant = if number % 2 == 0 { "even" } else { "odd" };
+        let job = NewJob { tenant: tenant.to_owned(), ..bench.job(None) };
+        let prompts = bench.prompts(&["one"], 1);
+        bench.store.submit(&job, &prompts, Digest::of(b"c")).await.expect("accepted");
+        if tenant == "even" {
+            of_even.push(job.id);
+        }
+    }
+    // One changes again, and one is received in chunks, by another process.
+    let paused = of_even.remove(1);
+    bench.other.pause(paused).await.expect("pauses");
+    let chunks = NewJob { tenant: "even".to_owned(), ..bench.job(None) };
+    bench.other.begin(&chunks).await.expect("begins");
+    bench.other.receive(chunks.id, &bench.prompts(&["one"], 1)).await.expect("receives");
+    bench.other.accept(chunks.id, Digest::of(b"d")).await.expect("accepts");
+    of_even.extend([paused, chunks.id]);
+
+    let next = bench.store.change_bounds().await.expect("asks").next;
+    let (mut from, mut told) = (ChangePosition::before(bounds.settled), Vec::new());
+    loop {
+        let known = &HashMap::new();
+        let query = ChangeQuery { tenant: Some("even"), from, next, limit: 2, known };
+        let page = bench.store.changed_jobs(query).await.expect("reads");
+        told.extend(page.jobs.iter().map(|one| one.job.id));
+        assert!(page.jobs.len() == 2 || page.more.is_none(), "others fill no page");
+        match page.more {
+            Some(more) => from = more,
+            None => break,
+        }
+    }
+    assert_eq!(told, of_even);
+    let known = &HashMap::new();
+    let from = ChangePosition::before(bounds.settled);
+    let nobody = ChangeQuery { tenant: Some("nobody"), from, next, limit: 2, known };
+    let page = bench.store.changed_jobs(nobody).await.expect("reads");
+    assert!(page.jobs.is_empty() && page.more.is_none());
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]

@@ -2,7 +2,7 @@
 
 use darkroom_coordinator::store::{
     limits::NewDeadline,
-    records::{Discard, Fate, Manifest},
+    records::{Commanded, Discard, Fate, Manifest},
 };
 use darkroom_core::{image_state::ImageState, job_state::JobState};
 
@@ -16,7 +16,8 @@ pub async fn a_cancel_is_one_update_and_rows_follow_in_chunks(bench: &Bench) {
     let job = bench.submit(&["one", "two"], 5).await;
     bench.encode(job).await;
     let key = bench.dispatch("base", job, 2).await[0].key;
-    let cancelled = bench.store.cancel(job).await.expect("cancels");
+    let Commanded { job: cancelled, changed } = bench.store.cancel(job).await.expect("cancels");
+    assert!(changed);
     assert_eq!(
         (cancelled.state, cancelled.cancelled, cancelled.manifest),
         (JobState::Cancelled, 0, Manifest::None)
@@ -28,7 +29,8 @@ pub async fn a_cancel_is_one_update_and_rows_follow_in_chunks(bench: &Bench) {
     bench.settle().await;
     let record = bench.store.job(job).await.expect("there");
     assert_eq!((record.cancelled, record.manifest), (10, Manifest::Pending));
-    assert_eq!(bench.store.cancel(job).await.expect("again").version, record.version, "idempotent");
+    let again = bench.store.cancel(job).await.expect("again");
+    assert_eq!((again.job.version, again.changed), (record.version, false), "idempotent");
     bench.audit(job).await;
 }
 
@@ -45,7 +47,7 @@ pub async fn a_retry_makes_a_new_generation_of_what_failed_only(bench: &Bench) {
         bench.commit("sr256", task.key, failed()).await;
     }
     assert_eq!(bench.states(job).await, [ImageState::Done, ImageState::Dead]);
-    let retried = bench.store.retry(job, NewDeadline::Same).await.expect("retries");
+    let retried = bench.store.retry(job, NewDeadline::Same).await.expect("retries").job;
     assert_eq!(
         (retried.state, retried.generation, retried.manifest),
         (JobState::Active, 2, Manifest::None)

@@ -102,7 +102,8 @@ pub async fn a_deadline_that_passed_is_replaced_or_dropped_by_a_retry(bench: &Be
         bench.store.retry(job, NewDeadline::At(now)).await.is_err(),
         "nor with one that has passed"
     );
-    let retried = bench.store.retry(job, NewDeadline::At(now + 3_600_000)).await.expect("retries");
+    let retried =
+        bench.store.retry(job, NewDeadline::At(now + 3_600_000)).await.expect("retries").job;
     assert_eq!(
         (retried.state, retried.end, retried.limits.deadline_ms),
         (JobState::Active, None, Some(now + 3_600_000))
@@ -112,11 +113,11 @@ pub async fn a_deadline_that_passed_is_replaced_or_dropped_by_a_retry(bench: &Be
     let record = bench.store.job(job).await.expect("there");
     assert_eq!((record.state, record.end), (JobState::Cancelled, None), "its user ended it");
     let retried =
-        bench.store.retry(job, NewDeadline::Same).await.expect("the deadline is still to come");
+        bench.store.retry(job, NewDeadline::Same).await.expect("the deadline is still to come").job;
     assert_eq!(retried.limits.deadline_ms, Some(now + 3_600_000));
     bench.settle().await;
     bench.store.cancel(job).await.expect("cancels");
-    let retried = bench.store.retry(job, NewDeadline::None).await.expect("retries");
+    let retried = bench.store.retry(job, NewDeadline::None).await.expect("retries").job;
     assert_eq!(retried.limits.deadline_ms, None);
     bench.settle().await;
     bench.audit(job).await;
