@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::Error,
+    quotas::LatestQuotas,
     store::{
         keys::{FoundKey, Proof as Kept, USED_STEP},
         roles::Keys,
@@ -43,6 +44,7 @@ pub(crate) struct RecordKeeper {
     remembered: Cache<Shown, Arc<Option<Answer>>>,
     /// Keys whose use was recorded within the last minute.
     noted: Cache<KeyId, ()>,
+    quotas: Arc<LatestQuotas>,
     asking: Semaphore,
     /// Where uses are recorded, so that no call waits for that.
     tasks: TaskTracker,
@@ -71,14 +73,19 @@ impl Answer {
 }
 
 impl RecordKeeper {
-    pub(crate) fn new(keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
-        Self::remembering(MOST_REMEMBERED, keys, tasks)
+    pub(crate) fn new(keys: Arc<dyn Keys>, quotas: Arc<LatestQuotas>, tasks: TaskTracker) -> Self {
+        Self::remembering(MOST_REMEMBERED, keys, quotas, tasks)
     }
 
-    fn remembering(most: u64, keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
+    fn remembering(
+        most: u64,
+        keys: Arc<dyn Keys>,
+        quotas: Arc<LatestQuotas>,
+        tasks: TaskTracker,
+    ) -> Self {
         let remembered = Cache::builder().max_capacity(most).time_to_live(REMEMBERED).build();
         let noted = Cache::builder().max_capacity(most).time_to_live(USED_STEP).build();
-        Self { keys, remembered, noted, asking: Semaphore::new(AT_ONCE), tasks }
+        Self { keys, remembered, noted, quotas, asking: Semaphore::new(AT_ONCE), tasks }
     }
 
     async fn answer(&self, shown: Shown) -> Result<Arc<Option<Answer>>, UserError> {
@@ -146,6 +153,10 @@ impl Keeper for RecordKeeper {
         let caller = Caller::of(key.tenant.clone(), key.scopes.clone(), Some(key.id.to_string()));
         Ok(Known { caller, expires: key.expires_ms.map(|end| end / 1000) })
     }
+
+    fn admit(&self, caller: &Caller) -> Result<(), UserError> {
+        caller.tenant().map_or(Ok(()), |tenant| self.quotas.admit(tenant))
+    }
 }
 
 /// The same words for a key that never was, one that is revoked, and a wrong secret.
@@ -196,7 +207,9 @@ mod tests {
     async fn keeper(folder: &tempfile::TempDir) -> (Arc<SqliteStore>, RecordKeeper) {
         let file = folder.path().join("farm.sqlite");
         let store = Arc::new(SqliteStore::open(&file).await.expect("opens"));
-        (Arc::clone(&store), RecordKeeper::remembering(FEW, store, TaskTracker::new()))
+        let keeper =
+            RecordKeeper::remembering(FEW, store.clone(), Arc::default(), TaskTracker::new());
+        (store, keeper)
     }
 
     fn new(key: &Key, proof: Kept) -> NewKey {
