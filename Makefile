@@ -12,7 +12,7 @@ export CHAOS_ARGS := $(value ARGS)
 export FUZZ_ARGS := $(value ARGS)
 export FUZZ_COUNT := $(value COUNT)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages bench-quotas setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -79,6 +79,9 @@ bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.
 
 bench-pages: ## Measures pages of a million-image job on SQLite and Postgres; ARGS adds flags.
 	@tools/bench-pages.sh $(ARGS)
+
+bench-quotas: ## Measures GetJob while another tenant sends ten times its rate; ARGS adds flags.
+	@tools/bench-quotas.sh $(ARGS)
 
 setup: ## Checks what must be there and sets libtorch up.
 	@tools/setup.sh

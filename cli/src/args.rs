@@ -17,7 +17,7 @@ pub(crate) use self::{
     farm::{DrainArgs, HistoryArgs, UsageArgs},
     jobs::{CancelArgs, JobArgs, LsArgs, RetryArgs, SomeImagesArgs, WatchArgs},
     keys::{
-        AuditArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRotateArgs, TenantCommand,
+        AuditArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRotateArgs, QuotaArgs, TenantCommand,
         TenantSetArgs,
     },
     machine::UpArgs,

@@ -78,7 +78,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 /// Prints an error to standard error, for people or machines.
 pub(crate) fn print(failure: &UserError, json: bool) {
     if json {
-        let document = serde_json::json!({
+        let mut document = serde_json::json!({
             "error": {
                 "code": failure.code.name(),
                 "reason": failure.reason,
@@ -86,6 +86,10 @@ pub(crate) fn print(failure: &UserError, json: bool) {
                 "message": failure.message,
             }
         });
+        // Only where a script can use it: other errors have passed in a second, or never pass.
+        if let (Code::ResourceExhausted, Some(wait)) = (failure.code, failure.retry_after) {
+            document["error"]["retry_after_seconds"] = wait.as_secs_f64().into();
+        }
         terminal::tell_raw(&shown_json(&document.to_string()));
     } else {
         terminal::tell_raw(&format!("error: {}", shown(&failure.message)));

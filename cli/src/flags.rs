@@ -88,6 +88,16 @@ const HISTORY: &[Name] = &[
 ];
 const KEY: &[Name] =
     &[("expires_after_seconds", "expires"), ("keep_seconds", "keep"), ("scopes", "scope")];
+const TENANT: &[Name] = &[
+    ("quotas.burst", "burst"),
+    ("quotas.device_seconds_per_day", "device-seconds-per-day"),
+    ("quotas.images_per_day", "images-per-day"),
+    ("quotas.images_waiting", "max-waiting"),
+    ("quotas.requests_per_second", "requests-per-second"),
+    ("quotas.stored_bytes", "stored-bytes"),
+    ("quotas.weight", "weight"),
+    ("quotas.workers", "max-workers"),
+];
 const AUDIT: &[Name] = &[("page_size", "limit")];
 const USAGE: &[Name] = &[("from_day", "since"), ("to_day", "until")];
 
@@ -118,11 +128,11 @@ impl Flags {
             Command::History(_) => HISTORY,
             Command::Usage(_) => USAGE,
             Command::Key(_) => KEY,
+            Command::Tenant(_) => TENANT,
             Command::Audit(_) => AUDIT,
             Command::Up(_)
             | Command::Login
             | Command::Logout
-            | Command::Tenant(_)
             | Command::Queue
             | Command::Workers
             | Command::Cascades
@@ -344,8 +354,8 @@ mod tests {
     }
 
     /// What no flag sets.
-    const NO_FLAG: [&str; 5] =
-        ["first_index", "offset", "page_size", "page_token", "spec.settings.stages.stage"];
+    const NO_FLAG: [&str; 6] =
+        ["clear", "first_index", "offset", "page_size", "page_token", "spec.settings.stages.stage"];
 
     #[test]
     fn every_field_of_a_request_has_a_flag_and_every_flag_is_there() {
@@ -391,7 +401,8 @@ mod tests {
             let flags = flags(line);
             for (field, flag) in flags.0 {
                 // They have fewer flags than others that share their names.
-                let there = there.contains(flag) || ["render", "cancel", "key"].contains(&line[0]);
+                let there = there.contains(flag)
+                    || ["render", "cancel", "key", "tenant"].contains(&line[0]);
                 assert!(there, "{line:?} has no flag {flag} for {field}");
             }
             let fields = requests.iter().flat_map(|request| fields(&messages, request));

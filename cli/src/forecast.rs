@@ -4,7 +4,7 @@ use darkroom_core::shown::shown;
 use darkroom_proto::{json, v1};
 use serde::Serialize;
 
-use crate::span::span;
+use crate::{quotas, span::span};
 
 /// What `submit --dry-run --json` prints: the farm's answer and the notes about the prompt file.
 #[derive(Serialize)]
@@ -52,9 +52,13 @@ pub(crate) fn dry_run_text(answer: &v1::ForecastJobResponse) -> String {
         None => text += "\ndevice time unknown: a stage was never measured",
     }
     match forecast.seconds {
-        Some(seconds) => text + &format!(", about {} from start to end", span(seconds)),
-        None => text + ", time to the end unknown",
+        Some(seconds) => text += &format!(", about {} from start to end", span(seconds)),
+        None => text += ", time to the end unknown",
     }
+    for note in quotas::notes(&answer.notes) {
+        text += &format!("\n{note}");
+    }
+    text
 }
 
 /// A line that compares a job's first forecast with the real values; empty if either is missing.

@@ -41,6 +41,7 @@ mod output;
 mod pictures;
 mod previews;
 mod progress;
+mod quotas;
 mod render;
 mod request;
 #[cfg(feature = "embedded")]

@@ -13,7 +13,7 @@ use crate::{
     failure::Result,
     farm,
     keys::{PAGE, find, key_id, named, time},
-    output,
+    output, quotas,
     table::{none, table},
 };
 
@@ -31,7 +31,9 @@ async fn set(args: &TenantSetArgs, place: &Place, as_json: bool) -> Result<()> {
         None => v1::Sharing::Unspecified.into(),
         Some(name) => find("sharing", name, &named::<v1::Sharing>())?,
     };
-    let request = v1::SetTenantRequest { name: args.name.clone(), sharing };
+    let (quotas, clear) = quotas::change(&args.quotas)?;
+    let quotas = Some(quotas).filter(|quotas| *quotas != v1::Quotas::default());
+    let request = v1::SetTenantRequest { name: args.name.clone(), sharing, quotas, clear };
     show(&farm::find(place)?.set_tenant(request).await?, as_json)
 }
 
@@ -39,7 +41,15 @@ fn show(tenant: &v1::Tenant, as_json: bool) -> Result<()> {
     if as_json {
         return output::json(&json::Tenant::from(tenant));
     }
-    table(&[HEADINGS.map(str::to_owned), row(tenant)], 3)
+    table(&[HEADINGS.map(str::to_owned), row(tenant)], 3)?;
+    let (quotas, usage) = (tenant.quotas.unwrap_or_default(), tenant.usage.unwrap_or_default());
+    for line in quotas::lines(&quotas, &usage) {
+        output::line(&line)?;
+    }
+    for note in quotas::notes(&tenant.notes) {
+        output::line(&note)?;
+    }
+    Ok(())
 }
 
 const HEADINGS: [&str; 3] = ["TENANT", "SHARING", "CREATED"];

@@ -10,7 +10,7 @@ use crate::{
     client::{Client, Pages},
     deadline,
     failure::Result,
-    farm, output,
+    farm, output, quotas,
     span::span,
     table::{none, table},
     view,
@@ -159,7 +159,7 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
     let client = farm::find(place)?;
     let mut rows =
         vec![["DAY", "TENANT", "MODEL SECONDS", "STAGES DONE", "FAILED"].map(str::to_owned)];
-    let (mut pages, mut token) = (Pages::default(), String::new());
+    let (mut pages, mut token, mut lines) = (Pages::default(), String::new(), Vec::new());
     loop {
         let request = v1::ListUsageRequest {
             tenant: args.tenant.clone().unwrap_or_default(),
@@ -169,6 +169,10 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
             page_token: token,
         };
         let page = client.usage(request).await?;
+        // Of one tenant, what it may use comes with the first page.
+        if let Some((quotas, usage)) = page.quotas.zip(page.usage).filter(|_| !as_json) {
+            lines = quotas::lines(&quotas, &usage);
+        }
         for day in &page.days {
             if as_json {
                 output::json(&json::TenantDay::from(day))?;
@@ -187,7 +191,11 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
             None => break,
         }
     }
-    if as_json { Ok(()) } else { table(&rows, 2) }
+    if as_json {
+        return Ok(());
+    }
+    table(&rows, 2)?;
+    lines.iter().try_for_each(|line| output::line(line))
 }
 
 #[cfg(test)]

@@ -3,20 +3,26 @@
 //!
 //! It commits in SQL first, then adds to the queue. Tasks that the queue refuses become ready
 //! again, and the sweep finds those that it loses. It chooses by priority, then by weighted fair
-//! share of tenants and jobs.
+//! share of tenants and jobs. Tenants whose device time of today is used up get nothing, and a
+//! tenant with a quota of workers gets no more than they take.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use darkroom_core::fair_share::{FairShare, Problem};
+use darkroom_core::fair_share::{Candidate, FairShare, Problem};
 use darkroom_queue::task::{PoolId, Task};
 
 use crate::{
     crew::Crew,
     error::Error,
+    held::{Held, take_back},
     shared::Shared,
     store::{
         records::{Dispatched, Release, Term},
-        roles::{Dispatching, Outcomes},
+        roles::{Dispatching, Metering, Outcomes},
     },
 };
 
@@ -26,14 +32,18 @@ pub(crate) const LISTEN: &str = "listen";
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until shutdown. If this coordinator does not lead, it forwards wake-ups to the leader.
-pub(crate) async fn run<S: Dispatching + Outcomes + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
+pub(crate) async fn run<S: Dispatching + Metering + Outcomes + ?Sized>(
+    shared: Arc<Shared>,
+    store: Arc<S>,
+) {
     let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
+    let mut held = Held::new();
     let mut woken_here = false;
     while !shared.stop.is_cancelled() {
         // Interest is registered before reading, so that no event is missed.
         let woken = shared.events.dispatch.notified();
         let told = shared.events.told.notified();
-        match pass(&shared, store.as_ref(), &mut shares, woken_here).await {
+        match pass(&shared, store.as_ref(), (&mut shares, &mut held), woken_here).await {
             Ok(()) => shared.healed("dispatch"),
             Err(error) => shared.failed("dispatch", &error),
         }
@@ -67,18 +77,20 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
     }
 }
 
-async fn pass<S: Dispatching + Outcomes + ?Sized>(
+async fn pass<S: Dispatching + Metering + Outcomes + ?Sized>(
     shared: &Shared,
     store: &S,
-    shares: &mut HashMap<PoolId, FairShare>,
+    (shares, held): (&mut HashMap<PoolId, FairShare>, &mut Held),
     woken_here: bool,
 ) -> Result<(), Error> {
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
         shares.clear();
+        held.clear();
         shared.credits.close_all();
         return if woken_here { Ok(shared.leadership.tell_leader().await?) } else { Ok(()) };
     };
+    take_back(shared, store, term, held).await?;
     let served = crew.pools();
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
         fill(shared, store, term, (pool, &crew), shares.entry(pool.clone()).or_default()).await?;
@@ -90,7 +102,7 @@ async fn pass<S: Dispatching + Outcomes + ?Sized>(
 /// wait.
 const ROUNDS: usize = 4;
 
-async fn fill<S: Dispatching + Outcomes + ?Sized>(
+async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
     shared: &Shared,
     store: &S,
     term: Term,
@@ -111,8 +123,11 @@ async fn fill<S: Dispatching + Outcomes + ?Sized>(
             break;
         }
         let candidates = store.candidates(pool).await?;
-        let weights = &shared.options.tenant_weights;
-        let problem = Problem { room, run: crew.batch_cap(pool), candidates: &candidates, weights };
+        let run = crew.batch_cap(pool);
+        let (candidates, rooms) = within_quotas(shared, store, (pool, run), candidates).await?;
+        let weights = shared.quotas.get().weights(&shared.options.tenant_weights);
+        let problem =
+            Problem { room, run, candidates: &candidates, weights: &weights, rooms: &rooms };
         let picks = share.plan(&problem);
         let picked: u64 = picks.iter().map(|pick| pick.count).sum();
         let left = room.saturating_sub(picked);
@@ -137,6 +152,33 @@ async fn fill<S: Dispatching + Outcomes + ?Sized>(
         room -= given.min(room);
     }
     Ok(())
+}
+
+/// The candidates whose tenants may have images dispatched now, and how many images those tenants
+/// may still be given that have a quota of workers. Tenants share texts, so no quota holds them
+/// back.
+async fn within_quotas<S: Metering + ?Sized>(
+    shared: &Shared,
+    store: &S,
+    (pool, run): (&PoolId, u64),
+    mut candidates: Vec<Candidate>,
+) -> Result<(Vec<Candidate>, BTreeMap<String, u64>), Error> {
+    if pool.stage.is_encode() {
+        return Ok((candidates, BTreeMap::new()));
+    }
+    let quotas = shared.quotas.get();
+    candidates.retain(|candidate| quotas.held(&candidate.tenant).is_none());
+    let mut rooms = BTreeMap::new();
+    if quotas.any_workers() && !candidates.is_empty() {
+        let in_flight = store.in_flight(pool).await?;
+        for candidate in &candidates {
+            let Some(workers) = quotas.workers(&candidate.tenant) else { continue };
+            let used = in_flight.get(&candidate.tenant).copied().unwrap_or(0);
+            let room = (u64::from(workers) * run).saturating_sub(used);
+            rooms.insert(candidate.tenant.clone(), room);
+        }
+    }
+    Ok((candidates, rooms))
 }
 
 /// Adds tasks that are dispatched in SQL to the queue. If that fails, makes them ready again in

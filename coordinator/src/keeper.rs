@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     error::Error,
+    quotas::LatestQuotas,
     store::{
         self,
         keys::{FoundKey, KeyQuery, Proof as Kept, USED_STEP},
@@ -61,6 +62,7 @@ pub(crate) struct RecordKeeper {
     noted: Cache<KeyId, ()>,
     /// What the record has been found to have, whether it still counts or not.
     known: Cache<Shown, ()>,
+    quotas: Arc<LatestQuotas>,
     asking: Semaphore,
     asking_of_strangers: Semaphore,
     patience: Duration,
@@ -91,13 +93,18 @@ impl Answer {
 }
 
 impl RecordKeeper {
-    pub(crate) fn new(keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
-        let keeper = Self::remembering(MOST_REMEMBERED, keys, tasks);
+    pub(crate) fn new(keys: Arc<dyn Keys>, quotas: Arc<LatestQuotas>, tasks: TaskTracker) -> Self {
+        let keeper = Self::remembering(MOST_REMEMBERED, keys, quotas, tasks);
         keeper.tasks.spawn(learn(Arc::clone(&keeper.keys), keeper.known.clone()));
         keeper
     }
 
-    fn remembering(most: u64, keys: Arc<dyn Keys>, tasks: TaskTracker) -> Self {
+    fn remembering(
+        most: u64,
+        keys: Arc<dyn Keys>,
+        quotas: Arc<LatestQuotas>,
+        tasks: TaskTracker,
+    ) -> Self {
         let remembered = Cache::builder().max_capacity(most).time_to_live(REMEMBERED).build();
         let noted = Cache::builder().max_capacity(most).time_to_live(USED_STEP).build();
         Self {
@@ -105,6 +112,7 @@ impl RecordKeeper {
             remembered,
             noted,
             known: Cache::new(MOST_KNOWN),
+            quotas,
             asking: Semaphore::new(AT_ONCE),
             asking_of_strangers: Semaphore::new(STRANGERS_AT_ONCE),
             patience: PATIENCE,
@@ -221,6 +229,10 @@ impl Keeper for RecordKeeper {
         let caller = Caller::of(key.tenant.clone(), key.scopes.clone(), Some(key.id.to_string()));
         Ok(Known { caller, expires: key.expires_ms.map(|end| end / 1000) })
     }
+
+    fn admit(&self, caller: &Caller) -> Result<(), UserError> {
+        caller.tenant().map_or(Ok(()), |tenant| self.quotas.admit(tenant))
+    }
 }
 
 /// The same words for a key that never was, one that is revoked, and a wrong secret.
@@ -271,7 +283,9 @@ mod tests {
     async fn keeper(folder: &tempfile::TempDir) -> (Arc<SqliteStore>, RecordKeeper) {
         let file = folder.path().join("farm.sqlite");
         let store = Arc::new(SqliteStore::open(&file).await.expect("opens"));
-        (Arc::clone(&store), RecordKeeper::remembering(FEW, store, TaskTracker::new()))
+        let keeper =
+            RecordKeeper::remembering(FEW, store.clone(), Arc::default(), TaskTracker::new());
+        (store, keeper)
     }
 
     fn new(key: &Key, proof: Kept) -> NewKey {

@@ -23,6 +23,7 @@ use crate::{
     leadership::Leadership,
     options::Options,
     previews::Previews,
+    quotas::LatestQuotas,
     rates::LatestRates,
     store::{
         Store,
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) crew: LatestCrew,
     pub(crate) rates: LatestRates,
     pub(crate) credits: Credits,
+    /// Tenants' quotas. The door has them too.
+    pub(crate) quotas: Arc<LatestQuotas>,
     pub(crate) counters: Counters,
     /// Permits of submits whose prompts are checked.
     pub(crate) preparing: Arc<Semaphore>,
@@ -105,6 +108,7 @@ impl Shared {
             crew: LatestCrew::default(),
             rates: LatestRates::default(),
             credits: Credits::default(),
+            quotas: Arc::default(),
             counters: Counters::default(),
             preparing: Arc::new(Semaphore::new(preparers())),
             submits: Semaphore::new(SUBMITS),

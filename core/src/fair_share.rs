@@ -51,6 +51,8 @@ pub struct Problem<'a> {
     pub candidates: &'a [Candidate],
     /// Weights by tenant; 1 where absent.
     pub weights: &'a BTreeMap<String, f64>,
+    /// How many more tasks a tenant may be given; no limit where absent.
+    pub rooms: &'a BTreeMap<String, u64>,
 }
 
 /// A number of tasks of one job.
@@ -73,12 +75,16 @@ pub struct FairShare {
 }
 
 impl FairShare {
-    /// Divides the room. The picks are in order of dispatch. Their counts sum to at most `room`,
-    /// and no job gets more than it has ready or may have in flight.
+    /// Divides the room. The picks are in order of dispatch. Their counts sum to at most `room`, no
+    /// job gets more than it has ready or may have in flight, and no tenant more than its room.
     pub fn plan(&mut self, problem: &Problem<'_>) -> Vec<Pick> {
         self.admit(problem.candidates);
-        let mut ready: Vec<u64> =
-            problem.candidates.iter().map(|candidate| candidate.allowed(problem.run)).collect();
+        let mut rooms = problem.rooms.clone();
+        let allowed = |candidate: &Candidate| {
+            let room = problem.rooms.get(&candidate.tenant);
+            candidate.allowed(problem.run).min(room.copied().unwrap_or(u64::MAX))
+        };
+        let mut ready: Vec<u64> = problem.candidates.iter().map(allowed).collect();
         let mut room = problem.room;
         let mut picks: Vec<Pick> = Vec::new();
         while room > 0 {
@@ -92,6 +98,16 @@ impl FairShare {
                 ready[position] -= count;
                 run -= count;
                 room -= count;
+                let tenant = &problem.candidates[position].tenant;
+                if let Some(left) = rooms.get_mut(tenant) {
+                    *left -= count;
+                    // What the tenant may still be given is shared by its jobs.
+                    for (ready, other) in ready.iter_mut().zip(problem.candidates) {
+                        if &other.tenant == tenant {
+                            *ready = (*ready).min(*left);
+                        }
+                    }
+                }
                 self.charge(&problem.candidates[position], count, problem.weights);
                 match picks.last_mut().filter(|last| last.job == problem.candidates[position].job) {
                     Some(last) => last.count += count,
@@ -166,6 +182,9 @@ mod tests {
 
     use super::*;
 
+    /// No tenant has a limit.
+    static NO_ROOMS: BTreeMap<String, u64> = BTreeMap::new();
+
     fn candidate(job: u128, tenant: &str, ready: u64) -> Candidate {
         Candidate {
             job: JobId(Uuid::from_u128(job)),
@@ -185,7 +204,8 @@ mod tests {
         for _ in 0..rounds {
             let waiting: Vec<_> =
                 candidates.iter().filter(|candidate| candidate.ready > 0).cloned().collect();
-            let problem = Problem { room, run: 2, candidates: &waiting, weights: &weights };
+            let problem =
+                Problem { room, run: 2, candidates: &waiting, weights: &weights, rooms: &NO_ROOMS };
             for pick in share.plan(&problem) {
                 let candidate =
                     candidates.iter_mut().find(|c| c.job == pick.job).expect("a candidate");
@@ -224,9 +244,16 @@ mod tests {
             run: 1,
             candidates: std::slice::from_ref(&old),
             weights: &weights,
+            rooms: &NO_ROOMS,
         });
         let both = [old, candidate(2, "new", 1000)];
-        let picks = share.plan(&Problem { room: 20, run: 1, candidates: &both, weights: &weights });
+        let picks = share.plan(&Problem {
+            room: 20,
+            run: 1,
+            candidates: &both,
+            weights: &weights,
+            rooms: &NO_ROOMS,
+        });
         let new: u64 =
             picks.iter().filter(|pick| pick.job == both[1].job).map(|pick| pick.count).sum();
         assert!((9..=11).contains(&new), "{new} of 20");
@@ -243,6 +270,7 @@ mod tests {
             run: 1,
             candidates: &candidates,
             weights: &weights,
+            rooms: &NO_ROOMS,
         });
         assert_eq!(picks[0], Pick { job: candidates[2].job, count: 2 });
         let of =
@@ -255,7 +283,13 @@ mod tests {
         let limited = Candidate { max_workers: Some(2), in_flight: 5, ..candidate(1, "a", 100) };
         let candidates = [limited, candidate(2, "b", 100)];
         let weights = BTreeMap::new();
-        let problem = Problem { room: 40, run: 4, candidates: &candidates, weights: &weights };
+        let problem = Problem {
+            room: 40,
+            run: 4,
+            candidates: &candidates,
+            weights: &weights,
+            rooms: &NO_ROOMS,
+        };
         let picks = FairShare::default().plan(&problem);
         let of =
             |job: JobId| -> u64 { picks.iter().filter(|p| p.job == job).map(|p| p.count).sum() };
@@ -274,6 +308,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_with_little_room_leaves_the_rest_to_others_whatever_its_jobs() {
+        let mut urgent = candidate(3, "a", 100);
+        urgent.priority = 9;
+        let candidates = [candidate(1, "a", 100), candidate(2, "b", 100), urgent];
+        let weights = BTreeMap::from([("a".to_owned(), 50.0)]);
+        for (left, expected) in [(7, (7, 33)), (0, (0, 40)), (500, (40, 0))] {
+            let rooms = BTreeMap::from([("a".to_owned(), left)]);
+            let problem = Problem {
+                room: 40,
+                run: 4,
+                candidates: &candidates,
+                weights: &weights,
+                rooms: &rooms,
+            };
+            let picks = FairShare::default().plan(&problem);
+            let of = |tenant: &str| -> u64 {
+                let is_of = |job| candidates.iter().any(|c| c.job == job && c.tenant == tenant);
+                picks.iter().filter(|pick| is_of(pick.job)).map(|pick| pick.count).sum()
+            };
+            assert_eq!((of("a"), of("b")), expected, "{left}");
+        }
+    }
+
+    #[test]
     fn a_run_is_filled_with_compatible_tasks_of_others() {
         let mut other = candidate(2, "b", 10);
         other.compatibility = "x".to_owned();
@@ -284,6 +342,7 @@ mod tests {
             run: 4,
             candidates: &candidates,
             weights: &weights,
+            rooms: &NO_ROOMS,
         });
         assert_eq!(
             picks,
@@ -303,7 +362,7 @@ mod tests {
                 ..candidate(job, &format!("t{tenant}"), *ready)
             }).collect();
             let weights = BTreeMap::new();
-            let picks = FairShare::default().plan(&Problem { room, run, candidates: &candidates, weights: &weights });
+            let picks = FairShare::default().plan(&Problem { room, run, candidates: &candidates, weights: &weights, rooms: &NO_ROOMS });
             let total: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
             prop_assert_eq!(picks.iter().map(|pick| pick.count).sum::<u64>(), room.min(total));
             for candidate in &candidates {

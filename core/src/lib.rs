@@ -32,6 +32,7 @@ mod overlay;
 pub mod picture_text;
 pub mod prompt;
 pub mod prompt_filter;
+pub mod quota;
 mod request;
 pub mod retry;
 pub mod sampling;

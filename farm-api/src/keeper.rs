@@ -17,6 +17,14 @@ pub trait Keeper: Send + Sync + 'static {
     /// UNAUTHENTICATED, with reason `UNKNOWN_KEY` or `EXPIRED_KEY`; or what keeps it from finding
     /// out.
     async fn known(&self, proof: &Proof) -> Result<Known, UserError>;
+
+    /// Counts a call of this caller, which may make it.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, with the time to wait, if its tenant makes too many.
+    fn admit(&self, _caller: &Caller) -> Result<(), UserError> {
+        Ok(())
+    }
 }
 
 /// What shows who calls.

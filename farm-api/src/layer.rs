@@ -169,6 +169,10 @@ async fn let_in(
         Asked::Caller(scope, proof) => {
             let known = keeper.known(&proof).await.map_err(told)?;
             known.caller.needs(scope).map_err(told)?;
+            // Workers and encoders renew their keys, whatever a tenant does.
+            if scope != Scope::Member {
+                keeper.admit(&known.caller).map_err(told)?;
+            }
             Ok(Some((known, proof, scope)))
         }
         Asked::Unknown(proof) => {

@@ -27,7 +27,7 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 56] = [
+const LIMITS: [(&str, u32, &str); 59] = [
     // Requests.
     ("CreateKeyRequest.scopes", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
@@ -44,6 +44,7 @@ const LIMITS: [(&str, u32, &str); 56] = [
     ("ListJobsRequest.states", 32, ""),
     ("Prompt.labels", 64, ""),
     ("PromptChunk.prompts", PROMPTS, ", so send the rest in further chunks"),
+    ("SetTenantRequest.clear", 16, ""),
     ("Settings.stages", 64, ""),
     ("StageSettings.timesteps", 2000, ""),
     ("SubmitJobRequest.prompts", PROMPTS, ", more through SubmitJobStream"),
@@ -59,6 +60,7 @@ const LIMITS: [(&str, u32, &str); 56] = [
     ("FarmEvent.jobs", 1000, ""),
     ("FarmHistoryResponse.pools", 4096, ""),
     ("Forecast.stages", 64, ""),
+    ("ForecastJobResponse.notes", 64, ""),
     ("ForecastCheck.stages", 64, ""),
     ("GetFarmResponse.cascades", 1000, ""),
     ("GetImageMapResponse.codes", 65_536, ""),
@@ -82,6 +84,7 @@ const LIMITS: [(&str, u32, &str); 56] = [
     ("PoolHistory.points", 1440, ""),
     ("StageForecast.classes", 1000, ""),
     ("SummarizeFailuresResponse.failures", 1000, ""),
+    ("Tenant.notes", 64, ""),
     ("UploadInputResponse.notes", 64, ""),
     ("WatchEvent.images", 1000, ""),
     ("Worker.stages", 256, ""),

@@ -24,6 +24,7 @@ mod image_views;
 mod images;
 mod jobs;
 mod members;
+mod quotas;
 mod settings;
 mod submit;
 mod values;
@@ -72,6 +73,7 @@ pub use self::{
         ResumeJobRequest, RetryJobRequest, StageProgress, WatchEvent, WatchJobRequest,
     },
     members::{JoinRequest, JoinResponse, JoinedCascade, PoolKeys},
+    quotas::{QuotaUsage, Quotas},
     settings::{Output, Settings, StageSettings},
     submit::{
         ForecastJobResponse, JobSpec, Prompt, PromptChunk, SubmitJobChunk, SubmitJobRequest,

@@ -246,7 +246,9 @@ impl Farm for Hostile {
         let stages =
             vec![v1::StageForecast { stage: text(), images: 1, classes, ..Default::default() }];
         let forecast = Some(v1::Forecast { stages, ..Default::default() });
-        Ok(Response::new(v1::ForecastJobResponse { images: 1, forecast, ..Default::default() }))
+        let notes = vec![text()];
+        let answer = v1::ForecastJobResponse { images: 1, forecast, notes, ..Default::default() };
+        Ok(Response::new(answer))
     }
 
     async fn get_job(&self, _: Request<v1::GetJobRequest>) -> Answer<v1::Job> {

@@ -101,6 +101,39 @@ pub(crate) struct TenantSetArgs {
     /// hides from others that a text was used before [default: unchanged]
     #[arg(long, value_name = "SHARING")]
     pub(crate) sharing: Option<String>,
+    #[command(flatten)]
+    pub(crate) quotas: QuotaArgs,
+}
+
+/// What the tenant may use. A flag that is not given leaves its quota as it is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Quotas (each a value, or none for no limit)")]
+pub(crate) struct QuotaArgs {
+    /// Images of the tenant's jobs that wait or run; more are refused
+    #[arg(long, value_name = "N|none")]
+    pub(crate) max_waiting: Option<String>,
+    /// Images that it submits on a day (UTC); more are refused
+    #[arg(long, value_name = "N|none")]
+    pub(crate) images_per_day: Option<String>,
+    /// Model seconds that its jobs take on a day (UTC); then its images wait until the next day
+    #[arg(long, value_name = "SECONDS|none")]
+    pub(crate) device_seconds_per_day: Option<String>,
+    /// Size of its pictures, intermediates and uploads, like 50GiB or 800MB; at the limit, submits
+    /// and uploads are refused
+    #[arg(long, value_name = "SIZE|none")]
+    pub(crate) stored_bytes: Option<String>,
+    /// Calls with its keys; more are refused
+    #[arg(long, value_name = "N|none")]
+    pub(crate) requests_per_second: Option<String>,
+    /// Calls that may come at once [default: as many as in a second]
+    #[arg(long, value_name = "N|none")]
+    pub(crate) burst: Option<String>,
+    /// Workers that its images keep busy at once, in each stage; the rest waits
+    #[arg(long, value_name = "N|none")]
+    pub(crate) max_workers: Option<String>,
+    /// Its weight in the fair share
+    #[arg(long, value_name = "WEIGHT|none")]
+    pub(crate) weight: Option<String>,
 }
 
 /// `darkroom audit`.

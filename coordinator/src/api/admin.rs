@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use darkroom_core::{
     error::UserError,
     key::{KeyId, check_label},
+    quota::{QuotaChange, Quotas},
     scope::Scope,
     sharing::Sharing,
     tenant,
@@ -13,15 +14,23 @@ use darkroom_core::{
 use darkroom_farm_api::{AdminCalls, Answer, Caller};
 use darkroom_proto::v1;
 
-use super::farm::{Again, Farm, refused};
+use tokio::time::timeout;
+
+use super::{
+    convert,
+    farm::{Again, Farm, refused},
+    jobs::AFTERWARDS,
+};
 use crate::{
     first_key::fresh_key,
+    quotas,
     store::{
         keys::{
             AuditQuery, AuditRecord, Expiry, KeyQuery, KeyRecord, NewKey, Proof, Rotation,
-            TenantRecord,
+            TenantChange, TenantRecord,
         },
         limits::timestamp,
+        metering::{self, Usage},
     },
 };
 
@@ -110,7 +119,17 @@ impl AdminCalls for Farm {
         let set = async {
             tenant::check("name", &request.name).map_err(refused)?;
             let sharing = sharing(request.sharing).map_err(refused)?;
-            Ok(tenant_of(self.front.set_tenant(&request.name, sharing).await?))
+            let quotas = quota_change(request.quotas, &request.clear).map_err(refused)?;
+            let change = TenantChange { sharing, quotas };
+            let set = self.front.set_tenant(&request.name, &change).await?;
+            // From here on, nothing may turn the answer into an error.
+            let reading = timeout(AFTERWARDS, quotas::read(&self.shared, self.front.as_ref()));
+            if !matches!(reading.await, Ok(Ok(()))) {
+                tracing::warn!("a tenant's new quotas are read in a moment");
+            }
+            self.shared.events.dispatch.notify_one();
+            let usage = timeout(AFTERWARDS, self.front.standing(&set.name)).await;
+            Ok(tenant_of(set, usage.ok().and_then(Result::ok).map(|(_, usage)| usage)))
         };
         self.changing(self.shared.options.call, Again::Harmless, set).await
     }
@@ -120,7 +139,11 @@ impl AdminCalls for Farm {
         _caller: &Caller,
         request: v1::GetTenantRequest,
     ) -> Answer<v1::Tenant> {
-        let get = async { Ok(tenant_of(self.front.tenant(&short(request.name)).await?)) };
+        let get = async {
+            let tenant = self.front.tenant(&short(request.name)).await?;
+            let (_, usage) = self.front.standing(&tenant.name).await?;
+            Ok(tenant_of(tenant, Some(usage)))
+        };
         self.unary(self.shared.options.call, get).await
     }
 
@@ -134,7 +157,11 @@ impl AdminCalls for Farm {
             let after = short(request.page_token);
             let found = self.front.list_tenants(&after, limit + 1).await?;
             let (found, next_page_token) = page(found, limit, |tenant| tenant.name.clone());
-            let tenants = found.into_iter().map(tenant_of).collect();
+            let mut tenants = Vec::with_capacity(found.len());
+            for tenant in found {
+                let (_, usage) = self.front.standing(&tenant.name).await?;
+                tenants.push(tenant_of(tenant, Some(usage)));
+            }
             Ok(v1::ListTenantsResponse { tenants, next_page_token })
         };
         self.unary(self.shared.options.call, list).await
@@ -365,7 +392,7 @@ fn key(record: KeyRecord) -> v1::Key {
     }
 }
 
-fn tenant_of(record: TenantRecord) -> v1::Tenant {
+fn tenant_of(record: TenantRecord, usage: Option<Usage>) -> v1::Tenant {
     let sharing = match record.sharing {
         None => v1::Sharing::Unspecified,
         Some(Sharing::Shared) => v1::Sharing::Shared,
@@ -375,7 +402,40 @@ fn tenant_of(record: TenantRecord) -> v1::Tenant {
         name: record.name,
         created: Some(timestamp(record.created_ms)),
         sharing: sharing.into(),
+        notes: usage.map_or_else(Vec::new, |usage| metering::notes(&record.quotas, &usage)),
+        quotas: Some(convert::quotas(record.quotas)),
+        usage: usage.map(convert::usage),
     }
+}
+
+/// The change of quotas that a request asks for.
+fn quota_change(set: Option<v1::Quotas>, clear: &[String]) -> Result<QuotaChange, UserError> {
+    let set = set.map(|set| {
+        let v1::Quotas {
+            images_waiting,
+            images_per_day,
+            device_seconds_per_day,
+            stored_bytes,
+            requests_per_second,
+            burst,
+            workers,
+            weight,
+        } = set;
+        Quotas {
+            images_waiting,
+            images_per_day,
+            device_seconds_per_day,
+            stored_bytes,
+            requests_per_second,
+            burst,
+            workers,
+            weight,
+        }
+    });
+    let clear = clear.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+    let change = QuotaChange { set: set.unwrap_or_default(), clear };
+    change.check("quotas")?;
+    Ok(change)
 }
 
 fn entry(record: AuditRecord) -> v1::AuditEntry {

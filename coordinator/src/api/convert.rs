@@ -9,6 +9,7 @@ use darkroom_core::{
     image_state::ImageState,
     job_state::JobState,
     output::Format,
+    quota::Quotas,
     settings::StageSettings,
 };
 use darkroom_proto::v1;
@@ -18,6 +19,7 @@ use super::access::Sight;
 use crate::store::{
     forecast::KeptForecast,
     limits::timestamp,
+    metering::Usage,
     records::{ImageRecord, JobRecord, Manifest},
 };
 
@@ -298,5 +300,40 @@ pub(super) fn image_state(state: ImageState) -> v1::ImageState {
         ImageState::Done => v1::ImageState::Done,
         ImageState::Dead => v1::ImageState::Dead,
         ImageState::Cancelled => v1::ImageState::Cancelled,
+    }
+}
+
+/// A tenant's quotas.
+pub(super) fn quotas(quotas: Quotas) -> v1::Quotas {
+    let Quotas {
+        images_waiting,
+        images_per_day,
+        device_seconds_per_day,
+        stored_bytes,
+        requests_per_second,
+        burst,
+        workers,
+        weight,
+    } = quotas;
+    v1::Quotas {
+        images_waiting,
+        images_per_day,
+        device_seconds_per_day,
+        stored_bytes,
+        requests_per_second,
+        burst,
+        workers,
+        weight,
+    }
+}
+
+/// What a tenant uses.
+pub(super) fn usage(usage: Usage) -> v1::QuotaUsage {
+    v1::QuotaUsage {
+        images_waiting: usage.images_waiting,
+        images_today: usage.images_today,
+        device_seconds_today: usage.device_seconds_today,
+        stored_bytes: usage.stored_bytes,
+        day_ends: Some(timestamp(usage.day_ends_ms())),
     }
 }

@@ -92,7 +92,8 @@ impl Handle {
     /// Says who calls: whoever has a key of the record, and nobody else.
     #[must_use]
     pub fn kept_door(&self) -> CallerLayer {
-        let keeper = RecordKeeper::new(self.front.clone(), self.shared.tasks.clone());
+        let (quotas, tasks) = (Arc::clone(&self.shared.quotas), self.shared.tasks.clone());
+        let keeper = RecordKeeper::new(self.front.clone(), quotas, tasks);
         CallerLayer::kept(Arc::new(keeper)).with_peer(PEER)
     }
 

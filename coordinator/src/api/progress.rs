@@ -14,7 +14,7 @@ use crate::{
     shared::Shared,
     store::{
         records::{JobRecord, StageCounters},
-        roles::Queries,
+        roles::{Metering, Queries},
     },
 };
 
@@ -36,7 +36,7 @@ impl Wait {
 /// What a job waits for; empty if it advances or has ended.
 pub(super) async fn wait(
     shared: &Shared,
-    store: &dyn Queries,
+    store: &(impl Metering + Queries + ?Sized),
     job: &JobRecord,
 ) -> Result<Wait, Error> {
     match job.state {
@@ -51,6 +51,9 @@ pub(super) async fn wait(
     let crew = shared.crew.get();
     if let Some(limit) = reached_limit(job, &crew) {
         return Ok(Wait::because(limit));
+    }
+    if let Some(quota) = reached_quota(shared, store, job, &crew).await? {
+        return Ok(Wait::because(quota));
     }
     if job.stages.iter().any(|stage| stage.dispatched > 0) {
         return Ok(Wait::default());
@@ -85,6 +88,40 @@ fn reached_limit(job: &JobRecord, crew: &Crew) -> Option<String> {
     let stage = job.stages.iter().find(reached)?;
     let workers = if limit == 1 { "worker" } else { "workers" };
     Some(format!("its limit of {limit} {workers} is reached in stage {}", stage.name))
+}
+
+/// The quota of the job's tenant that holds its images back.
+async fn reached_quota(
+    shared: &Shared,
+    store: &(impl Metering + ?Sized),
+    job: &JobRecord,
+    crew: &Crew,
+) -> Result<Option<String>, Error> {
+    let quotas = shared.quotas.get();
+    let ready = || job.stages.iter().filter(|stage| stage.ready > 0 && !stage.name.is_encode());
+    if ready().next().is_none() {
+        return Ok(None);
+    }
+    if let Some(why) = quotas.held(&job.tenant) {
+        return Ok(Some(why));
+    }
+    let Some(limit) = quotas.workers(&job.tenant) else { return Ok(None) };
+    for stage in ready() {
+        let pool = pool(job, stage);
+        if crew.workers(&pool) <= u64::from(limit) {
+            continue;
+        }
+        let in_flight = store.in_flight(&pool).await?.get(&job.tenant).copied().unwrap_or(0);
+        if in_flight >= u64::from(limit) * crew.batch_cap(&pool) {
+            let workers = if limit == 1 { "worker" } else { "workers" };
+            return Ok(Some(format!(
+                "quota workers of tenant {:?}: its {limit} {workers} are in use in stage {}; it \
+                 goes on as they get free",
+                job.tenant, stage.name
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Time from the job's deadline to its estimated end, if that is later.

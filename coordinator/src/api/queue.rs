@@ -12,6 +12,7 @@ use prost::Message as _;
 use super::{
     Farm,
     access::{Reach, tenant_filter},
+    convert,
     listing::bad_token,
     refused,
     tokens::Tokens,
@@ -99,6 +100,11 @@ impl Farm {
     ) -> Result<v1::ListUsageResponse, Error> {
         let tenant = tenant_filter(caller, "tenant", &request.tenant).map_err(refused)?;
         let tokens = UsageTokens::of(&request, tenant.as_deref(), self.tokens().await?);
+        let of = tenant.clone().filter(|_| request.page_token.is_empty());
+        let standing = match of {
+            Some(tenant) => Some(self.front.standing(&tenant).await?),
+            None => None,
+        };
         let now_ms = self.front.clock_ms().await?;
         let query = usage_query(request, tenant, &tokens, now_ms).map_err(refused)?;
         let wanted = query.limit as usize;
@@ -109,7 +115,13 @@ impl Farm {
         let token = rows.last().filter(|_| more);
         let token = token.map_or_else(String::new, |row| tokens.token(&row.day, &row.tenant));
         let days = rows.into_iter().map(day).collect();
-        Ok(v1::ListUsageResponse { days, next_page_token: token })
+        let (quotas, usage) = standing.unzip();
+        Ok(v1::ListUsageResponse {
+            days,
+            next_page_token: token,
+            quotas: quotas.map(convert::quotas),
+            usage: usage.map(convert::usage),
+        })
     }
 }
 

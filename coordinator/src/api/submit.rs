@@ -30,6 +30,7 @@ use crate::{
     store::{
         self,
         error::{OUTCOME_UNKNOWN, request_id_taken},
+        metering,
         records::{JobRecord, NewJob, Submitted},
     },
 };
@@ -201,16 +202,17 @@ impl Farm {
         let (images, texts, loads) = (draft.images(), draft.texts(), draft.loads());
         let job = &draft.job;
         let rivals = self.front.active_jobs(job.priority).await? + 1;
+        let (quotas, usage) = self.front.standing(&job.tenant).await?;
         let (forecast, pools) = forecasts::of_new(&self.shared, job, (texts, &loads), rivals);
         let classes = progress::classes(&self.shared, &pools, &loads);
-        let now =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let device_seconds = forecast.device_seconds;
+        let notes = metering::warnings(&job.tenant, &quotas, &usage, (images, device_seconds));
         Ok(v1::ForecastJobResponse {
-            forecast: Some(convert::forecast(&forecast, now_ms, classes)),
+            forecast: Some(convert::forecast(&forecast, usage.now_ms, classes)),
             images,
             effective_settings: Some(v1::Settings::from(&job.settings)),
             cascade_digest: job.cascade.to_string(),
+            notes,
         })
     }
 

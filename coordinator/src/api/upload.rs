@@ -24,7 +24,10 @@ use super::{Farm, access::uploader, refused};
 use crate::{
     decoding::DECODING_MIB,
     error::Error,
-    store::records::{Canonical, Input},
+    store::{
+        metering::check_stored,
+        records::{Canonical, Input},
+    },
 };
 
 /// Longest chunk.
@@ -78,7 +81,13 @@ impl Farm {
         if let Some(known) = self.known(tenant, sha256).await? {
             return Ok(response(&known));
         }
+        // Looked at before anything is stored. What others store meanwhile, the record's own check
+        // finds.
+        let (quotas, usage) = self.front.standing(tenant).await?;
+        check_stored(tenant, &quotas, usage.stored_bytes, None).map_err(refused)?;
         let Decoded { seen: given, canonical, memory: _memory } = self.decode(bytes).await?;
+        let room = Some(canonical.len() as u64);
+        check_stored(tenant, &quotas, usage.stored_bytes, room).map_err(refused)?;
         // Stored before it is recorded, so that every recorded picture exists.
         let stored = self.shared.artifacts.put_content(Input::PREFIX, EXTENSION, canonical).await?;
         let input = Input {

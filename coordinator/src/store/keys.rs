@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use darkroom_core::{
     error::{Code, UserError},
     key::{KeyId, SecretHash},
+    quota::{QuotaChange, Quotas},
     scope::Scope,
     sharing::Sharing,
 };
@@ -172,7 +173,7 @@ pub struct KeyQuery {
 }
 
 /// A tenant as the record has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TenantRecord {
     /// Its name.
     pub name: String,
@@ -180,6 +181,17 @@ pub struct TenantRecord {
     pub created_ms: i64,
     /// Its setting; `None`: the farm's default.
     pub sharing: Option<Sharing>,
+    /// What it may use.
+    pub quotas: Quotas,
+}
+
+/// A change of a tenant's settings.
+#[derive(Clone, Debug, Default)]
+pub struct TenantChange {
+    /// `None`: the present setting stays.
+    pub sharing: Option<Sharing>,
+    /// Its quotas.
+    pub quotas: QuotaChange,
 }
 
 /// A change to record: who did what, and from where.

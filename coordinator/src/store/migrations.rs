@@ -37,6 +37,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0016_keys"
     "0017_secret"
     "0018_isolation"
+    "0019_quotas"
     "0021_changes_of_tenant"
 );
 
@@ -67,6 +68,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0023_keys"
     "0024_secret"
     "0025_isolation"
+    "0026_quotas"
     "0028_changes_of_tenant"
 );
 

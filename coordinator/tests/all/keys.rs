@@ -41,14 +41,14 @@ use tonic::{
 use tower::ServiceExt as _;
 
 /// A port of a coordinator that asks for keys.
-struct Port {
+pub(crate) struct Port {
     channel: Channel,
     stop: CancellationToken,
     served: JoinHandle<Result<(), server::Error>>,
 }
 
 impl Port {
-    async fn open(handle: &Handle, callers: CallerLayer) -> Self {
+    pub(crate) async fn open(handle: &Handle, callers: CallerLayer) -> Self {
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = server::listen(&address, &Privacy::Loopback).await.expect("listens");
         let url = format!("http://{}", listener.address());
@@ -77,13 +77,17 @@ impl Port {
     }
 
     /// How an empty message is refused; `None`: it is answered.
-    async fn refused(&self, path: &str, authorization: Option<&str>) -> Option<UserError> {
+    pub(crate) async fn refused(
+        &self,
+        path: &str,
+        authorization: Option<&str>,
+    ) -> Option<UserError> {
         let status = Status::from_header_map(&self.headers(path, authorization).await)?;
         (status.code() != tonic::Code::Ok).then(|| from_status(&status))
     }
 
     /// Whether the caller is let in, whatever becomes of its message.
-    async fn lets_in(&self, path: &str, key: &Key) -> bool {
+    pub(crate) async fn lets_in(&self, path: &str, key: &Key) -> bool {
         let refused = self.refused(path, Some(&bearer(key))).await;
         let by_key = |error: UserError| {
             error.code == Code::Unauthenticated || error.code == Code::PermissionDenied
@@ -95,11 +99,11 @@ impl Port {
         AdminClient::with_interceptor(self.channel.clone(), Shows(bearer(key)))
     }
 
-    fn farm(&self, key: &Key) -> FarmClient<InterceptedService<Channel, Shows>> {
+    pub(crate) fn farm(&self, key: &Key) -> FarmClient<InterceptedService<Channel, Shows>> {
         FarmClient::with_interceptor(self.channel.clone(), Shows(bearer(key)))
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.stop.cancel();
         drop(self.channel);
         self.served.await.expect("joined").expect("ended well");
@@ -108,7 +112,7 @@ impl Port {
 
 /// Shows a key with each call.
 #[derive(Clone)]
-struct Shows(String);
+pub(crate) struct Shows(String);
 
 impl Interceptor for Shows {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
@@ -117,17 +121,26 @@ impl Interceptor for Shows {
     }
 }
 
-fn bearer(key: &Key) -> String {
+pub(crate) fn bearer(key: &Key) -> String {
     format!("Bearer {}", key.expose())
 }
 
-async fn key(store: &dyn Store, scopes: &[Scope], expiry: Expiry) -> Key {
-    let key = fresh_key().expect("random");
+pub(crate) async fn key(store: &dyn Store, scopes: &[Scope], expiry: Expiry) -> Key {
     let needs_tenant = scopes.contains(&Scope::Read) || scopes.contains(&Scope::Submit);
+    add_key(store, needs_tenant.then_some("studio"), scopes, expiry).await
+}
+
+/// A key of a tenant, without an end.
+pub(crate) async fn key_of(store: &dyn Store, tenant: &str, scopes: &[Scope]) -> Key {
+    add_key(store, Some(tenant), scopes, Expiry::Never).await
+}
+
+async fn add_key(store: &dyn Store, tenant: Option<&str>, scopes: &[Scope], expiry: Expiry) -> Key {
+    let key = fresh_key().expect("random");
     let new = NewKey {
         id: key.id().clone(),
         proof: Proof::Secret(key.hash()),
-        tenant: needs_tenant.then(|| "studio".to_owned()),
+        tenant: tenant.map(str::to_owned),
         scopes: scopes.iter().copied().collect(),
         label: String::new(),
         expiry,

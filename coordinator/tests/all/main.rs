@@ -21,6 +21,7 @@ mod outputs;
 mod overrides;
 mod postgres;
 mod previews;
+mod quotas;
 mod recovery;
 mod sqlite_store;
 mod submit;

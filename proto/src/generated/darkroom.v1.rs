@@ -405,7 +405,8 @@ pub struct Job {
     #[prost(message, repeated, tag = "11")]
     pub stages: ::prost::alloc::vec::Vec<StageProgress>,
     /// What an active job waits for ("no worker serves sr1024 of cascade demo"), or what slows it down
-    /// ("its limit of 2 workers is reached in stage base"). Empty if nothing holds it up.
+    /// ("its limit of 2 workers is reached in stage base"), also a quota of its tenant ("quota workers
+    /// of tenant …"). Empty if nothing holds it up.
     #[prost(string, tag = "12")]
     pub waiting_for: ::prost::alloc::string::String,
     /// Estimated time to the end; absent if unknown.
@@ -818,6 +819,72 @@ impl ::prost::Name for WorkerStage {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/darkroom.v1.WorkerStage".into()
+    }
+}
+/// What a tenant may use. An absent quota is no limit.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Quotas {
+    /// Images of the tenant's jobs that are not done, dead or cancelled yet. Submits and retries that
+    /// would exceed it are refused.
+    #[prost(uint64, optional, tag = "1")]
+    pub images_waiting: ::core::option::Option<u64>,
+    /// Images that the tenant submits on a day (UTC). Submits that would exceed it are refused.
+    #[prost(uint64, optional, tag = "2")]
+    pub images_per_day: ::core::option::Option<u64>,
+    /// Model seconds of the tenant's jobs on a day (UTC). When they are used up, its images wait until
+    /// the next day. What is with workers then is finished, and counts.
+    #[prost(double, optional, tag = "3")]
+    pub device_seconds_per_day: ::core::option::Option<f64>,
+    /// Bytes of outputs of the tenant's jobs, in full for every job, and of its uploads. At the limit,
+    /// submits and uploads are refused; jobs run on.
+    #[prost(uint64, optional, tag = "4")]
+    pub stored_bytes: ::core::option::Option<u64>,
+    /// Calls with the tenant's keys. More are refused. A stream counts once.
+    #[prost(double, optional, tag = "5")]
+    pub requests_per_second: ::core::option::Option<f64>,
+    /// Calls that may come at once, before the rate applies. Absent: as many as come in a second.
+    #[prost(uint32, optional, tag = "6")]
+    pub burst: ::core::option::Option<u32>,
+    /// In each rendering stage, at most this many batches of the tenant are with workers.
+    #[prost(uint32, optional, tag = "7")]
+    pub workers: ::core::option::Option<u32>,
+    /// Weight in the fair share. Absent: the coordinator's setting, which is 1 by default.
+    #[prost(double, optional, tag = "8")]
+    pub weight: ::core::option::Option<f64>,
+}
+impl ::prost::Name for Quotas {
+    const NAME: &'static str = "Quotas";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.Quotas".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.Quotas".into()
+    }
+}
+/// What a tenant uses at one moment.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct QuotaUsage {
+    #[prost(uint64, tag = "1")]
+    pub images_waiting: u64,
+    #[prost(uint64, tag = "2")]
+    pub images_today: u64,
+    #[prost(double, tag = "3")]
+    pub device_seconds_today: f64,
+    #[prost(uint64, tag = "4")]
+    pub stored_bytes: u64,
+    /// When the day (UTC) ends.
+    #[prost(message, optional, tag = "5")]
+    pub day_ends: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for QuotaUsage {
+    const NAME: &'static str = "QuotaUsage";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.QuotaUsage".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.QuotaUsage".into()
     }
 }
 /// The starting point of a job's images.
@@ -1285,6 +1352,10 @@ pub struct ForecastJobResponse {
     pub effective_settings: ::core::option::Option<Settings>,
     #[prost(string, tag = "4")]
     pub cascade_digest: ::prost::alloc::string::String,
+    /// What the tenant's quotas mean for the job: whether it would be refused now, and whether it
+    /// would wait for the next day. At most 8.
+    #[prost(string, repeated, tag = "5")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for ForecastJobResponse {
     const NAME: &'static str = "ForecastJobResponse";
@@ -2538,6 +2609,11 @@ pub struct ListUsageResponse {
     pub days: ::prost::alloc::vec::Vec<TenantDay>,
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Quotas of the tenant, and what it uses now. Only in the first page of one tenant's days.
+    #[prost(message, optional, tag = "3")]
+    pub quotas: ::core::option::Option<Quotas>,
+    #[prost(message, optional, tag = "4")]
+    pub usage: ::core::option::Option<QuotaUsage>,
 }
 impl ::prost::Name for ListUsageResponse {
     const NAME: &'static str = "ListUsageResponse";
@@ -5720,7 +5796,7 @@ impl ::prost::Name for RotateKeyResponse {
         "/darkroom.v1.RotateKeyResponse".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tenant {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -5728,6 +5804,14 @@ pub struct Tenant {
     pub created: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(enumeration = "Sharing", tag = "3")]
     pub sharing: i32,
+    #[prost(message, optional, tag = "4")]
+    pub quotas: ::core::option::Option<Quotas>,
+    /// What the tenant uses now.
+    #[prost(message, optional, tag = "5")]
+    pub usage: ::core::option::Option<QuotaUsage>,
+    /// What it means where a quota is below what the tenant uses already. At most 8.
+    #[prost(string, repeated, tag = "6")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Tenant {
     const NAME: &'static str = "Tenant";
@@ -5739,13 +5823,20 @@ impl ::prost::Name for Tenant {
         "/darkroom.v1.Tenant".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetTenantRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// SHARING_UNSPECIFIED: the present setting stays.
     #[prost(enumeration = "Sharing", tag = "2")]
     pub sharing: i32,
+    /// Quotas to set. Those that are absent stay. A quota may be below what the tenant uses already:
+    /// nothing that runs is stopped, and the answer's notes say what it means.
+    #[prost(message, optional, tag = "3")]
+    pub quotas: ::core::option::Option<Quotas>,
+    /// Names of quotas that end, such as "images_waiting".
+    #[prost(string, repeated, tag = "4")]
+    pub clear: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for SetTenantRequest {
     const NAME: &'static str = "SetTenantRequest";

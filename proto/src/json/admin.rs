@@ -1,6 +1,6 @@
 //! Keys, tenants and the audit.
 
-use super::{Seconds, Time, U64, Word};
+use super::{QuotaUsage, Quotas, Seconds, Time, U64, Word};
 use crate::{hidden::Hidden, v1};
 
 super::requests! {
@@ -38,6 +38,8 @@ super::requests! {
     SetTenantRequest {
         name: String,
         sharing: Word<v1::Sharing>,
+        quotas: Option<Quotas>,
+        clear: Vec<String>,
     }
 
     /// Asks for a tenant.
@@ -100,6 +102,9 @@ super::answers! {
         name: String,
         created: Option<Seconds>,
         sharing: Word<v1::Sharing>,
+        quotas: Option<Quotas>,
+        usage: Option<QuotaUsage>,
+        notes: Vec<String>,
     }
 
     /// A page of tenants.

@@ -1,6 +1,6 @@
 //! The whole farm: its changes, its queue, its history, and the tenants' usage.
 
-use super::{Job, Seconds, Time, U64, Worker};
+use super::{Job, QuotaUsage, Quotas, Seconds, Time, U64, Worker};
 
 super::requests! {
     /// Asks for the changes of all jobs, or of one tenant's.
@@ -88,6 +88,10 @@ super::answers! {
     ListUsageResponse {
         days: Vec<TenantDay>,
         next_page_token: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quotas: Option<Quotas>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        usage: Option<QuotaUsage>,
     }
 
     /// What a tenant's jobs used on one day.

@@ -122,18 +122,21 @@ super::form! {
         cascade_digest: String,
         settings: Vec<StageSettings>,
         forecast: Option<Forecast>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     }
 }
 
 impl From<v1::ForecastJobResponse> for ForecastJobResponse {
     fn from(message: v1::ForecastJobResponse) -> Self {
-        let v1::ForecastJobResponse { forecast, images, effective_settings, cascade_digest } =
+        let v1::ForecastJobResponse { forecast, images, effective_settings, cascade_digest, notes } =
             message;
         Self {
             images: images.into(),
             cascade_digest,
             settings: Vec::from_wire(effective_settings.unwrap_or_default().stages),
             forecast: forecast.map(Forecast::from),
+            notes,
         }
     }
 }

@@ -27,13 +27,13 @@ use darkroom_proto::{
         ListJobsResponse, ListKeysRequest, ListKeysResponse, ListTenantsRequest,
         ListTenantsResponse, ListUsageRequest, ListUsageResponse, ListWorkersRequest,
         ListWorkersResponse, Output, PauseJobRequest, PoolHistory, PoolKeys, Prompt, PromptChunk,
-        QueuePool, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse, RetryJobRequest,
-        RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse, SetTenantRequest, Settings, Sheet,
-        SignImageRequest, SignImageResponse, StageCheck, StageForecast, StageProgress,
-        StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest, SubmitJobResponse,
-        SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay, Time, U64,
-        UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
-        Worker, WorkerSnapshot, WorkerStage, read,
+        QueuePool, QuotaUsage, Quotas, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse,
+        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse, SetTenantRequest,
+        Settings, Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast,
+        StageProgress, StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest,
+        SubmitJobResponse, SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay,
+        Time, U64, UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest,
+        WatchJobRequest, Worker, WorkerSnapshot, WorkerStage, read,
     },
     v1,
 };
@@ -128,7 +128,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             CancelImagesRequest RetryImagesRequest SummarizeFailuresRequest
             CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
             GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
-            JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange;
+            JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange Quotas;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
             DrainWorkerResponse ListCascadesResponse EncodeResponse
@@ -137,7 +137,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
             Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
             AuditEntry ListAuditResponse
-            HistoryPoint ListUsageResponse TenantDay FailureSummary SummarizeFailuresResponse
+            HistoryPoint ListUsageResponse TenantDay QuotaUsage FailureSummary SummarizeFailuresResponse
             JoinResponse JoinedCascade PoolKeys;
         Report again:
             SubmitJobResponse ForecastJobResponse ListJobsResponse WatchEvent ListImagesResponse

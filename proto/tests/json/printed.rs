@@ -264,6 +264,7 @@ fn dry_run() -> v1::ForecastJobResponse {
         images: 3,
         effective_settings: Some(settings()),
         cascade_digest: "ab12".to_owned(),
+        notes: Vec::new(),
     }
 }
 

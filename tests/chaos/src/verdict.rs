@@ -105,6 +105,9 @@ pub async fn judge(
             verdict.wrong(format!("{}: {problem}", order.request_id));
         }
     }
+    for problem in store.audit_usage().await? {
+        verdict.wrong(format!("usage differs from the rows: {problem}"));
+    }
     let listed = client
         .call("list jobs", |mut farm| async move {
             farm.list_jobs(v1::ListJobsRequest {

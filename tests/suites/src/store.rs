@@ -24,6 +24,7 @@ mod manifests;
 mod outcomes;
 mod overrides;
 mod queries;
+mod quotas;
 mod releases;
 pub mod samples;
 mod stopped;
@@ -36,8 +37,8 @@ pub use samples::done;
 pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
     guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
-    limits::*, manifests::*, outcomes::*, overrides::*, queries::*, releases::*, stopped::*,
-    submits::*, walk::*, worker_health::*,
+    limits::*, manifests::*, outcomes::*, overrides::*, queries::*, quotas::*, releases::*,
+    stopped::*, submits::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -156,6 +157,16 @@ macro_rules! store_suite {
             a_search_stops_after_so_many_rows_and_goes_on_where_it_stopped
             images_are_found_by_place_state_change_label_and_text_together
             failures_are_counted_by_code
+            a_tenant_keeps_its_quotas_until_they_are_changed
+            a_submit_over_a_quota_leaves_nothing_and_a_repeat_is_never_over
+            of_submits_at_once_only_those_are_accepted_that_fit
+            a_streamed_submit_is_refused_with_the_chunk_that_is_too_many
+            what_was_submitted_today_counts_whatever_becomes_of_it
+            a_retry_that_makes_too_many_images_wait_changes_nothing
+            what_is_stored_counts_in_full_for_every_job_and_refuses_at_its_limit
+            device_time_and_workers_are_told_of_those_who_have_a_quota
+            sums_that_the_leader_adds_up_stay_what_they_are
+            coordinators_that_share_a_record_know_of_each_other
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

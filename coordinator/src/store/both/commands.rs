@@ -13,6 +13,7 @@ use super::{
         texts::revive_of_job,
     },
     Error, Record, Tx, limiting,
+    metering::Before,
     queries::{find, read_job},
     retried,
     rows::parse,
@@ -71,6 +72,7 @@ impl Commands for Record {
             let mut tx = self.begin_write().await?;
             let (mut jobs, seq, state) = lock(&mut tx, job).await?;
             let next = transition(state, JobEvent::Retry)?;
+            let waiting = Before::read(&mut tx, seq).await?;
             let (limits, now_ms) = limiting::read(&mut tx, seq).await?;
             let deadline = after_retry(job, limits, deadline, now_ms)?;
             // After a retry during a cancel, the rows follow the retry instead.
@@ -102,6 +104,7 @@ impl Commands for Record {
             .await?;
             raise(&mut tx, &mut jobs).await?;
             revive_of_job(&mut tx, seq).await?;
+            waiting.check(&mut tx).await?;
             // Only a retry makes a generation.
             let made = |now: &JobRecord, commanded: &JobRecord| {
                 now.generation >= commanded.generation

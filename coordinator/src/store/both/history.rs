@@ -259,15 +259,20 @@ impl History for Record {
             .bind(column(pools.as_secs()))
             .execute(&mut *tx)
             .await?;
-            sqlx::query(sql!(
-                sqlite: "DELETE FROM usage_days WHERE day < date(unixepoch() - $1, 'unixepoch')",
-                postgres:
+            for statement in sql!(
+                sqlite: [
+                    "DELETE FROM usage_days WHERE day < date(unixepoch() - $1, 'unixepoch')",
+                    "DELETE FROM submitted_days WHERE day < date(unixepoch() - $1, 'unixepoch')",
+                ],
+                postgres: [
                     "DELETE FROM usage_days
                      WHERE day < to_char(clock_timestamp() AT TIME ZONE 'UTC' - $1 * interval '1 second', 'YYYY-MM-DD')",
-            ))
-            .bind(days.as_secs_f64())
-            .execute(&mut *tx)
-            .await?;
+                    "DELETE FROM submitted_days
+                     WHERE day < to_char(clock_timestamp() AT TIME ZONE 'UTC' - $1 * interval '1 second', 'YYYY-MM-DD')",
+                ],
+            ) {
+                sqlx::query(statement).bind(days.as_secs_f64()).execute(&mut *tx).await?;
+            }
             Ok(tx.commit().await?)
         })
         .await
@@ -330,7 +335,16 @@ async fn add_up(tx: &mut Tx) -> Result<(), Error> {
                 "DELETE FROM work_log",
             ],
         postgres:
-            &["WITH taken AS (DELETE FROM work_log RETURNING *),
+            &["WITH taken AS (DELETE FROM usage_log RETURNING *),
+               days AS (
+                   INSERT INTO submitted_days AS d (day, tenant, images)
+                   SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), tenant, sum(images)::bigint
+                   FROM taken GROUP BY 1, 2 HAVING sum(images) <> 0
+                   ON CONFLICT (day, tenant) DO UPDATE SET images = d.images + excluded.images)
+               INSERT INTO stored_bytes AS s (tenant, bytes)
+               SELECT tenant, sum(bytes)::bigint FROM taken GROUP BY tenant HAVING sum(bytes) <> 0
+               ON CONFLICT (tenant) DO UPDATE SET bytes = s.bytes + excluded.bytes",
+              "WITH taken AS (DELETE FROM work_log RETURNING *),
                days AS (
                    INSERT INTO usage_days AS u (day, tenant, done, failed, device_us)
                    SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), tenant, sum(done)::bigint, sum(failed)::bigint,

@@ -24,6 +24,7 @@ use super::{
     commands::{lock, raise},
     following_images::{Change, Chunk, following_images},
     limiting,
+    metering::Before,
     missing::forget_outputs,
     queries::{find, read_job},
     retried,
@@ -54,41 +55,9 @@ impl ImageCommands for Record {
         filter: &ImageFilter,
         from: u64,
     ) -> Result<Counted, Error> {
-        let window = filter.window(from, COUNTED_AT_ONCE);
         let mut tx = self.begin_read().await?;
         let seq = find(&mut tx, job).await?;
-        let ranges = meant_ranges(&mut tx, seq, filter, &window).await?;
-        let mut counted = Counted { next: window.next, ..Counted::default() };
-        let changed = filter.states_among(command.states());
-        let codes: Vec<_> = filter.codes().iter().map(String::as_str).collect();
-        let counts = sqlx::query_as(sql!(
-            sqlite:
-                "SELECT i.state, count(*)
-                 FROM json_each($3) AS r
-                 CROSS JOIN images AS i ON i.job = $1 AND i.idx >= r.value ->> 0 AND i.idx < r.value ->> 1
-                 WHERE $2 = '[]' OR i.error_code IN (SELECT value FROM json_each($2))
-                 GROUP BY i.state",
-            postgres:
-                "SELECT i.state::text, count(*)
-                 FROM unnest($3::bigint[], $4::bigint[]) AS r (first, stop)
-                 CROSS JOIN LATERAL (SELECT * FROM images AS i
-                                     WHERE i.job = $1 AND i.idx >= r.first AND i.idx < r.stop OFFSET 0) AS i
-                 WHERE cardinality($2::text[]) = 0 OR i.error_code = ANY ($2)
-                 GROUP BY i.state",
-        ))
-        .bind(seq)
-        .bind(names(&codes)?);
-        let counts = bind_rows!(counts, ranges, |(first, stop)| *first, *stop);
-        let rows: Vec<(String, i64)> = counts.fetch_all(&mut *tx).await?;
-        for (state, count) in rows {
-            let (state, count) = (parse::<ImageState>(&state)?, number::<u64>(count)?);
-            if changed.contains(&state) {
-                counted.images += count;
-            } else if state == ImageState::Done && filter.states().is_empty() {
-                counted.done += count;
-            }
-        }
-        Ok(counted)
+        count_step(&mut tx, seq, command, (filter, from)).await
     }
 
     async fn command_images(
@@ -106,19 +75,27 @@ impl ImageCommands for Record {
             }
             let next = transition(state, command.job_event())?;
             check_pending(job, pending(&mut tx, seq).await?)?;
+            let waiting = Before::read(&mut tx, seq).await?;
+            let images = if command == ImageCommand::Retry && waiting.is_limited() {
+                count_all(&mut tx, seq, command, filter).await?
+            } else {
+                0
+            };
             if command == ImageCommand::Retry {
                 reopen(&mut tx, (job, seq), (state, next), deadline).await?;
                 raise(&mut tx, &mut jobs).await?;
             }
             sqlx::query(
-                "INSERT INTO image_commands (job, generation, command, filter, next)
-                 SELECT seq, generation, $2, $3, 0 FROM jobs WHERE seq = $1",
+                "INSERT INTO image_commands (job, generation, command, filter, next, images)
+                 SELECT seq, generation, $2, $3, 0, $4 FROM jobs WHERE seq = $1",
             )
             .bind(seq)
             .bind(command.name())
             .bind(to_json(filter)?)
+            .bind(column(images))
             .execute(&mut *tx)
             .await?;
+            waiting.check(&mut tx).await?;
             let commanded = read_job(&mut tx, job).await?;
             self.commit_repeatable(tx).await?;
             Ok(commanded)
@@ -136,6 +113,64 @@ impl ImageCommands for Record {
     }
 }
 
+/// Counts the images that a command would change now, in one step from an index on.
+async fn count_step(
+    tx: &mut Tx,
+    seq: i64,
+    command: ImageCommand,
+    (filter, from): (&ImageFilter, u64),
+) -> Result<Counted, Error> {
+    let window = filter.window(from, COUNTED_AT_ONCE);
+    let ranges = meant_ranges(tx, seq, filter, &window).await?;
+    let mut counted = Counted { next: window.next, ..Counted::default() };
+    let changed = filter.states_among(command.states());
+    let codes: Vec<_> = filter.codes().iter().map(String::as_str).collect();
+    let counts = sqlx::query_as(sql!(
+        sqlite:
+            "SELECT i.state, count(*)
+             FROM json_each($3) AS r
+             CROSS JOIN images AS i ON i.job = $1 AND i.idx >= r.value ->> 0 AND i.idx < r.value ->> 1
+             WHERE $2 = '[]' OR i.error_code IN (SELECT value FROM json_each($2))
+             GROUP BY i.state",
+        postgres:
+            "SELECT i.state::text, count(*)
+             FROM unnest($3::bigint[], $4::bigint[]) AS r (first, stop)
+             CROSS JOIN LATERAL (SELECT * FROM images AS i
+                                 WHERE i.job = $1 AND i.idx >= r.first AND i.idx < r.stop OFFSET 0) AS i
+             WHERE cardinality($2::text[]) = 0 OR i.error_code = ANY ($2)
+             GROUP BY i.state",
+    ))
+    .bind(seq)
+    .bind(names(&codes)?);
+    let counts = bind_rows!(counts, ranges, |(first, stop)| *first, *stop);
+    let rows: Vec<(String, i64)> = counts.fetch_all(&mut **tx).await?;
+    for (state, count) in rows {
+        let (state, count) = (parse::<ImageState>(&state)?, number::<u64>(count)?);
+        if changed.contains(&state) {
+            counted.images += count;
+        } else if state == ImageState::Done && filter.states().is_empty() {
+            counted.done += count;
+        }
+    }
+    Ok(counted)
+}
+
+/// Counts all images that a command would change now.
+async fn count_all(
+    tx: &mut Tx,
+    seq: i64,
+    command: ImageCommand,
+    filter: &ImageFilter,
+) -> Result<u64, Error> {
+    let (mut images, mut next) = (0, Some(0));
+    while let Some(from) = next {
+        let counted = count_step(tx, seq, command, (filter, from)).await?;
+        images += counted.images;
+        next = counted.next;
+    }
+    Ok(images)
+}
+
 /// Runs done images again whose pictures are lost.
 async fn rerender_lost(
     store: &Record,
@@ -145,6 +180,7 @@ async fn rerender_lost(
 ) -> Result<Rerendered, Error> {
     let mut tx = store.begin_write().await?;
     let seq = find(&mut tx, job).await?;
+    let waiting = Before::read(&mut tx, seq).await?;
     let images = lost_images(&mut tx, seq, lost).await?;
     let chunk = Chunk { seq, change: Change::Rerender, images };
     let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
@@ -177,6 +213,7 @@ async fn rerender_lost(
     }
     // Texts may be wanted again, though no image changed.
     jobs.save(&mut tx).await?;
+    waiting.check(&mut tx).await?;
     let record = read_job(&mut tx, job).await?;
     store.commit_repeatable(tx).await?;
     Ok(Rerendered { job: record, images: moves.len() as u64 })
@@ -194,7 +231,7 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
         if !unchanged(&mut tx, &row).await? {
             return Ok(again);
         }
-        let finished = advance(&mut tx, &mut jobs, &row, None).await?;
+        let finished = advance(&mut tx, &mut jobs, &row, (None, 0)).await?;
         jobs.save(&mut tx).await?;
         tx.commit().await?;
         return Ok(Committed { jobs: finished.clone(), finished, ..again });
@@ -222,21 +259,22 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
     let applied = apply(&mut tx, &mut jobs, &moves).await?;
     let job = job_id(&row.job_id)?;
     let withdrawn = withdrawn(&mut tx, (job, row.job), &moves, &applied).await?;
-    let finished = advance(&mut tx, &mut jobs, &row, next).await?;
+    let changed = applied.len() as u64;
+    let finished = advance(&mut tx, &mut jobs, &row, (next, changed)).await?;
     jobs.save(&mut tx).await?;
     tx.commit().await?;
-    let changed = applied.len() as u64;
     Ok(Committed { changed, jobs: vec![job], finished, withdrawn, ..again })
 }
 
-/// Records how far a command has come. After its last image its job may end.
+/// Records how far a command has come, and how many images have followed it in this step. After its
+/// last image its job may end.
 async fn advance(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
     row: &CommandRow,
-    next: Option<u64>,
+    (next, changed): (Option<u64>, u64),
 ) -> Result<Vec<JobId>, Error> {
-    go_on(tx, (row.id, row.next), next).await?;
+    go_on(tx, (row.id, row.next), (next, changed)).await?;
     if next.is_some() { Ok(Vec::new()) } else { end_followed(tx, jobs, row.job).await }
 }
 
@@ -305,14 +343,24 @@ async fn unchanged(tx: &mut Tx, row: &CommandRow) -> Result<bool, Error> {
 }
 
 /// Lets a command continue at an index, or removes it after its last image.
-async fn go_on(tx: &mut Tx, (id, at): (i64, i64), next: Option<u64>) -> Result<(), Error> {
+async fn go_on(
+    tx: &mut Tx,
+    (id, at): (i64, i64),
+    (next, changed): (Option<u64>, u64),
+) -> Result<(), Error> {
     let written = match next {
-        Some(next) => {
-            sqlx::query("UPDATE image_commands SET next = $3 WHERE id = $1 AND next = $2")
-                .bind(id)
-                .bind(at)
-                .bind(column(next))
-        }
+        Some(next) => sqlx::query(sql!(
+            sqlite:
+                "UPDATE image_commands SET next = $3, images = max(images - $4, 0)
+                 WHERE id = $1 AND next = $2",
+            postgres:
+                "UPDATE image_commands SET next = $3, images = greatest(images - $4, 0)
+                 WHERE id = $1 AND next = $2",
+        ))
+        .bind(id)
+        .bind(at)
+        .bind(column(next))
+        .bind(column(changed)),
         None => {
             sqlx::query("DELETE FROM image_commands WHERE id = $1 AND next = $2").bind(id).bind(at)
         }

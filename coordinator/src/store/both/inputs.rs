@@ -5,12 +5,13 @@ use async_trait::async_trait;
 use darkroom_core::{digest::Digest, extent::Extent};
 
 use super::{
-    Error, Record,
+    Error, Record, Tx, metering, retried,
     rows::{
         HashColumn, Int, Small, column, digest, digest_column, digests, from_json, number, to_json,
     },
 };
 use crate::store::{
+    metering::check_stored,
     records::{Canonical, Input},
     roles::Inputs,
     row::row,
@@ -33,40 +34,18 @@ row! {
 #[async_trait]
 impl Inputs for Record {
     async fn add_input(&self, tenant: &str, input: &Input) -> Result<(), Error> {
-        let notes =
-            Some(&input.notes).filter(|notes| !notes.is_empty()).map(to_json).transpose()?;
-        sqlx::query(sql!(
-            sqlite:
-                "INSERT INTO tenant_inputs
-                     (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, tenant,
-                      stored_ms)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST(unixepoch('subsec') * 1000 AS INTEGER))
-                 ON CONFLICT (sha256, tenant) DO UPDATE
-                 SET width = excluded.width, height = excluded.height, is_mask = excluded.is_mask,
-                     canonical = excluded.canonical, canonical_size = excluded.canonical_size,
-                     orientation = excluded.orientation, notes = excluded.notes",
-            postgres:
-                "INSERT INTO tenant_inputs
-                     (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, tenant)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-                 ON CONFLICT (sha256, tenant) DO UPDATE
-                 SET width = excluded.width, height = excluded.height, is_mask = excluded.is_mask,
-                     canonical = excluded.canonical, canonical_size = excluded.canonical_size,
-                     orientation = excluded.orientation, notes = excluded.notes",
-        ))
-        .bind(digest_column(input.sha256))
-        .bind(column(input.size))
-        .bind(column(input.extent.width))
-        .bind(column(input.extent.height))
-        .bind(input.is_mask)
-        .bind(input.canonical.map(|canonical| digest_column(canonical.sha256)))
-        .bind(input.canonical.map(|canonical| column(canonical.size)))
-        .bind(column(input.orientation))
-        .bind(notes)
-        .bind(tenant)
-        .execute(self.writes())
-        .await?;
-        Ok(())
+        retried(|| async {
+            let mut tx = self.begin_write().await?;
+            let before = metering::stored(&mut tx, tenant).await?;
+            add(&mut tx, tenant, input).await?;
+            if let Some((quotas, before)) = before {
+                let after = metering::stored(&mut tx, tenant).await?;
+                let added = after.map_or(0, |(_, after)| after.saturating_sub(before));
+                check_stored(tenant, &quotas, before, Some(added))?;
+            }
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
     async fn inputs(&self, tenant: Option<&str>, sha256: &[Digest]) -> Result<Vec<Input>, Error> {
@@ -88,6 +67,43 @@ impl Inputs for Record {
         inputs.dedup_by_key(|input| input.sha256);
         Ok(inputs)
     }
+}
+
+/// Adds a picture of a tenant, or what is known of it now.
+async fn add(tx: &mut Tx, tenant: &str, input: &Input) -> Result<(), Error> {
+    let notes = Some(&input.notes).filter(|notes| !notes.is_empty()).map(to_json).transpose()?;
+    sqlx::query(sql!(
+        sqlite:
+            "INSERT INTO tenant_inputs
+                 (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, tenant,
+                  stored_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST(unixepoch('subsec') * 1000 AS INTEGER))
+             ON CONFLICT (sha256, tenant) DO UPDATE
+             SET width = excluded.width, height = excluded.height, is_mask = excluded.is_mask,
+                 canonical = excluded.canonical, canonical_size = excluded.canonical_size,
+                 orientation = excluded.orientation, notes = excluded.notes",
+        postgres:
+            "INSERT INTO tenant_inputs
+                 (sha256, size, width, height, is_mask, canonical, canonical_size, orientation, notes, tenant)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (sha256, tenant) DO UPDATE
+             SET width = excluded.width, height = excluded.height, is_mask = excluded.is_mask,
+                 canonical = excluded.canonical, canonical_size = excluded.canonical_size,
+                 orientation = excluded.orientation, notes = excluded.notes",
+    ))
+    .bind(digest_column(input.sha256))
+    .bind(column(input.size))
+    .bind(column(input.extent.width))
+    .bind(column(input.extent.height))
+    .bind(input.is_mask)
+    .bind(input.canonical.map(|canonical| digest_column(canonical.sha256)))
+    .bind(input.canonical.map(|canonical| column(canonical.size)))
+    .bind(column(input.orientation))
+    .bind(notes)
+    .bind(tenant)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 impl Row {

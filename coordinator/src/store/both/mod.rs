@@ -38,6 +38,7 @@ mod keys;
 pub(super) mod limiting;
 mod maintenance;
 mod manifests;
+pub(super) mod metering;
 pub(super) mod missing;
 pub(super) mod mix;
 pub(super) mod notes;

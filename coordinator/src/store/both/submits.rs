@@ -15,6 +15,7 @@ use super::{
     super::submits::{self, insert_job, insert_prompts, set_active},
     Connection, Error, Record, Tx,
     limiting::now_ms,
+    metering,
     queries::read_job,
     retried,
     rows::{
@@ -68,6 +69,7 @@ impl Submits for Record {
                 .await?
                 .ok_or_else(|| Error::swept(job.id))?;
             if set_active(&mut tx, seq, content).await? {
+                metering::accept(&mut tx, seq).await?;
                 return self.commit_accepted(tx, job.id).await;
             }
             tx.rollback().await?;
@@ -110,6 +112,7 @@ impl Submits for Record {
             insert_prompts(&mut tx, seq, digest(&encoder)?, prompts)
                 .await?
                 .ok_or_else(|| Error::swept(job))?;
+            metering::check_received(&mut tx, seq).await?;
             Ok(tx.commit().await?)
         })
         .await
@@ -128,6 +131,7 @@ impl Submits for Record {
             if self.repeated(&tenant, request, content).await?.is_none() {
                 let mut tx = self.begin_write().await?;
                 if set_active(&mut tx, seq, content).await? {
+                    metering::accept(&mut tx, seq).await?;
                     return self.commit_accepted(tx, job).await;
                 }
                 tx.rollback().await?;

@@ -1,35 +1,47 @@
 //! Tenants and their settings.
 
 use async_trait::async_trait;
-use darkroom_core::sharing::Sharing;
+use darkroom_core::quota::Quotas;
 
-use super::{Connection, Error, Record, clock::now_ms, retried, rows::parse};
-use crate::store::{keys::TenantRecord, roles::Tenants, row::row};
+use super::{
+    Connection, Error, Record, Tx,
+    clock::now_ms,
+    metering::quota_columns,
+    retried,
+    rows::{column, parse},
+};
+use crate::store::{
+    keys::{TenantChange, TenantRecord},
+    metering::QuotaColumns,
+    roles::Tenants,
+    row::row,
+};
 
 row! {
     struct Row {
         name: String,
         created_ms: i64,
         sharing: Option<String>,
+        ..quotas: QuotaColumns,
     }
 }
 
 #[async_trait]
 impl Tenants for Record {
-    async fn set_tenant(
-        &self,
-        name: &str,
-        sharing: Option<Sharing>,
-    ) -> Result<TenantRecord, Error> {
+    async fn set_tenant(&self, name: &str, change: &TenantChange) -> Result<TenantRecord, Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
             add_missing(&mut tx, name).await?;
-            if let Some(sharing) = sharing {
+            if let Some(sharing) = change.sharing {
                 sqlx::query("UPDATE tenants SET sharing = $2 WHERE name = $1")
                     .bind(name)
                     .bind(sharing.name())
                     .execute(&mut *tx)
                     .await?;
+            }
+            if !change.quotas.is_nothing() {
+                let present = present_quotas(&mut tx, name).await?;
+                write_quotas(&mut tx, name, &change.quotas.applied(&present)).await?;
             }
             let set = read(&mut tx, name).await?;
             tx.commit().await?;
@@ -43,9 +55,11 @@ impl Tenants for Record {
     }
 
     async fn list_tenants(&self, after: &str, limit: u32) -> Result<Vec<TenantRecord>, Error> {
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT name, created_ms, sharing FROM tenants WHERE name > $1 ORDER BY name LIMIT $2",
-        )
+        let rows: Vec<Row> = sqlx::query_as(concat!(
+            "SELECT name, created_ms, sharing, ",
+            quota_columns!(),
+            " FROM tenants WHERE name > $1 ORDER BY name LIMIT $2",
+        ))
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(self.reads())
@@ -55,12 +69,52 @@ impl Tenants for Record {
 }
 
 async fn read(connection: &mut Connection, name: &str) -> Result<TenantRecord, Error> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT name, created_ms, sharing FROM tenants WHERE name = $1")
-            .bind(name)
-            .fetch_optional(connection)
-            .await?;
+    let row: Option<Row> = sqlx::query_as(concat!(
+        "SELECT name, created_ms, sharing, ",
+        quota_columns!(),
+        " FROM tenants WHERE name = $1",
+    ))
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
     row.ok_or_else(|| Error::NotFound(format!("there is no tenant {name:?}")))?.tenant()
+}
+
+/// The quotas of a tenant, whose row is locked from here on: of two changes at once, the second one
+/// keeps what the first one has set.
+async fn present_quotas(tx: &mut Tx, name: &str) -> Result<Quotas, Error> {
+    let columns: QuotaColumns = sqlx::query_as(concat!(
+        "SELECT ",
+        quota_columns!(),
+        " FROM tenants WHERE name = $1",
+        sql!(sqlite: "", postgres: " FOR NO KEY UPDATE"),
+    ))
+    .bind(name)
+    .fetch_one(&mut **tx)
+    .await?;
+    columns.quotas()
+}
+
+/// Writes the quotas of a tenant, whose row is locked.
+async fn write_quotas(tx: &mut Tx, name: &str, quotas: &Quotas) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE tenants
+         SET images_waiting = $2, images_per_day = $3, device_seconds_per_day = $4, stored_bytes = $5,
+             requests_per_second = $6, burst = $7, workers = $8, weight = $9
+         WHERE name = $1",
+    )
+    .bind(name)
+    .bind(quotas.images_waiting.map(column))
+    .bind(quotas.images_per_day.map(column))
+    .bind(quotas.device_seconds_per_day)
+    .bind(quotas.stored_bytes.map(column))
+    .bind(quotas.requests_per_second)
+    .bind(quotas.burst.map(column))
+    .bind(quotas.workers.map(column))
+    .bind(quotas.weight)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Adds a tenant, if it is not there yet.
@@ -79,6 +133,7 @@ pub(super) async fn add_missing(connection: &mut Connection, name: &str) -> Resu
 impl Row {
     fn tenant(self) -> Result<TenantRecord, Error> {
         let sharing = self.sharing.as_deref().map(parse).transpose()?;
-        Ok(TenantRecord { name: self.name, created_ms: self.created_ms, sharing })
+        let quotas = self.quotas.quotas()?;
+        Ok(TenantRecord { name: self.name, created_ms: self.created_ms, sharing, quotas })
     }
 }

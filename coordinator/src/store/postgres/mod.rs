@@ -2,8 +2,8 @@
 //! is held while work runs, and the server's clock counts.
 //!
 //! One method is one transaction of a few round trips, whatever the number of rows. Locks are taken
-//! in one order: texts by id, then jobs by `seq` (see `progress`). A rare path must break this
-//! order; if Postgres then finds a deadlock, the transaction runs again. The schema documents what
+//! in one order: texts by id, then jobs by `seq` (see `progress`), then a tenant with quotas (see
+//! `both::metering`). A rare path must break this order; if Postgres then finds a deadlock, the transaction runs again. The schema documents what
 //! must be avoided because old snapshots may be open.
 //!
 //! The code that both backends share is in `both`. A file named after a role has what differs.
@@ -40,6 +40,7 @@ mod leadership;
 mod leading;
 mod lost_answer;
 mod manifests;
+mod metering;
 mod missing;
 mod moves;
 mod notes;

@@ -32,7 +32,7 @@ use crate::store::{
 row! {
     struct ImageRow {
         job_state: String,
-        /// The job is active and has no limit of its own.
+        /// The job is active, has no limit of its own, and its tenant none that holds it back.
         free: bool,
         ..image: ProgressRow,
     }
@@ -101,7 +101,12 @@ async fn read_images<'a>(
         ($columns:expr, $joins:expr) => {
             concat!(
                 "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
-                        i.suspect, j.state AS job_state, j.state = 'active' AND j.max_workers IS NULL AS free",
+                        i.suspect, j.state AS job_state,
+                        j.state = 'active' AND j.max_workers IS NULL
+                        AND NOT EXISTS (SELECT FROM tenants AS t
+                                        WHERE t.name = j.tenant COLLATE \"C\"
+                                          AND (t.workers IS NOT NULL OR t.device_seconds_per_day IS NOT NULL))
+                            AS free",
                 $columns,
                 " FROM unnest($1::bigint[], $2::bigint[]) AS r (job, idx)
                   CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = r.job AND i.idx = r.idx OFFSET 0) AS i

@@ -1,16 +1,16 @@
 //! Tenants and their settings.
 
+use crate::store::{
+    error::Error,
+    keys::{TenantChange, TenantRecord},
+};
 use async_trait::async_trait;
-use darkroom_core::sharing::Sharing;
-
-use crate::store::{error::Error, keys::TenantRecord};
 
 /// Tenants and their settings.
 #[async_trait]
 pub trait Tenants: Send + Sync + 'static {
-    /// Adds a tenant, or changes its settings. Without `sharing`, the present setting stays.
-    async fn set_tenant(&self, name: &str, sharing: Option<Sharing>)
-    -> Result<TenantRecord, Error>;
+    /// Adds a tenant, or changes its settings. A quota may be below what the tenant uses.
+    async fn set_tenant(&self, name: &str, change: &TenantChange) -> Result<TenantRecord, Error>;
 
     /// One tenant.
     async fn tenant(&self, name: &str) -> Result<TenantRecord, Error>;

@@ -50,6 +50,7 @@ mod history;
 mod image_maps;
 mod leading;
 mod manifests;
+mod metering;
 mod missing;
 mod moves;
 mod notes;

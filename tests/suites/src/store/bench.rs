@@ -240,12 +240,13 @@ impl Bench {
         while self.store.follow(3).await.expect("follows").more {}
     }
 
-    /// Checks that counters equal rows.
+    /// Checks that counters equal rows, and so does what is kept of the tenants' usage.
     ///
     /// # Panics
     /// When the store refuses.
     pub async fn audit(&self, job: JobId) {
         assert_eq!(self.store.audit(job).await.expect("audits"), Vec::<String>::new());
+        assert_eq!(self.store.audit_usage().await.expect("audits"), Vec::<String>::new());
     }
 
     /// The states of a job's images, in order.

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use darkroom_coordinator::store::{
     Error, Store,
-    keys::{AuditQuery, Expiry, KeyQuery, KeyRecord, NewAudit, NewKey, Proof, Rotation, USED_STEP},
+    keys::{
+        AuditQuery, Expiry, KeyQuery, KeyRecord, NewAudit, NewKey, Proof, Rotation, TenantChange,
+        USED_STEP,
+    },
 };
 use darkroom_core::{
     error::Code,
@@ -19,6 +22,10 @@ use super::bench::Bench;
 /// A key of the suite: the same for the same number.
 fn key(number: u8) -> Key {
     Key::of_random(&[number; RANDOM_BYTES])
+}
+
+fn sharing(sharing: Sharing) -> TenantChange {
+    TenantChange { sharing: Some(sharing), ..TenantChange::default() }
 }
 
 fn new(key: &Key, tenant: Option<&str>, scopes: &[Scope]) -> NewKey {
@@ -216,19 +223,22 @@ pub async fn of_first_keys_that_are_added_at_once_one_is_the_first(bench: &Bench
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_tenant_keeps_its_setting_until_it_is_changed(bench: &Bench) {
-    let added = bench.store.set_tenant("studio", None).await.expect("adds");
+    let added = bench.store.set_tenant("studio", &TenantChange::default()).await.expect("adds");
     assert_eq!((added.name.as_str(), added.sharing), ("studio", None));
-    let sealed = bench.other.set_tenant("studio", Some(Sharing::Sealed)).await.expect("sets");
+    let sealed = bench.other.set_tenant("studio", &sharing(Sharing::Sealed)).await.expect("sets");
     let of_new = async |tenant| bench.store.sharing_of_new(tenant).await.expect("asks");
     assert_eq!(of_new("studio").await, Sharing::Sealed, "its own setting");
     assert_eq!(of_new("other").await, Sharing::Sealed, "the farm has a second tenant");
     assert_eq!((sealed.created_ms, sealed.sharing), (added.created_ms, Some(Sharing::Sealed)));
-    assert_eq!(bench.store.set_tenant("studio", None).await.expect("asks"), sealed);
-    let shared = bench.store.set_tenant("studio", Some(Sharing::Shared)).await.expect("sets");
+    assert_eq!(
+        bench.store.set_tenant("studio", &TenantChange::default()).await.expect("asks"),
+        sealed
+    );
+    let shared = bench.store.set_tenant("studio", &sharing(Sharing::Shared)).await.expect("sets");
     assert_eq!((of_new("studio").await, of_new("other").await), (Sharing::Shared, Sharing::Sealed));
     assert_eq!(bench.other.tenant("studio").await.expect("there"), shared);
-    bench.store.set_tenant("Other", None).await.expect("adds");
-    bench.store.set_tenant("z", None).await.expect("adds");
+    bench.store.set_tenant("Other", &TenantChange::default()).await.expect("adds");
+    bench.store.set_tenant("z", &TenantChange::default()).await.expect("adds");
     let names = async |after: &str, limit: u32| {
         let tenants = bench.other.list_tenants(after, limit).await.expect("lists");
         tenants.into_iter().map(|tenant| tenant.name).collect::<Vec<_>>()

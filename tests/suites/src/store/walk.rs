@@ -18,6 +18,7 @@ use super::{
     bench::{Bench, STAGES},
     image_commands::filter,
     overrides::{small_job, variant},
+    quotas::of_bytes,
     samples::{done, failed},
 };
 
@@ -56,7 +57,8 @@ async fn step(
             let (stage, key) =
                 if dice.roll(4) == 0 { held[position] } else { held.swap_remove(position) };
             let outcome = match dice.roll(10) {
-                0..=4 => done(stage),
+                // Replaced outputs have other sizes.
+                0..=4 => of_bytes(stage, 1 + dice.roll(50)),
                 5 | 6 => failed(),
                 7 => Outcome::Interrupted { reason: "r".to_owned() },
                 8 => Outcome::InputMissing { key: "tasks/text".to_owned() },
