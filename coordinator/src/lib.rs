@@ -6,6 +6,7 @@
 
 mod api;
 mod audit;
+mod cleaner;
 mod committer;
 mod coordinator;
 mod counters;
@@ -43,6 +44,7 @@ mod worker_health;
 #[doc(hidden)]
 pub use api::fuzzed;
 pub use api::server_options;
+pub use cleaner::Cleaned;
 pub use coordinator::{Coordinator, Handle, Pools};
 pub use counters::Counters;
 pub use error::Error;

@@ -33,6 +33,7 @@ pub mod picture_text;
 pub mod prompt;
 pub mod prompt_filter;
 mod request;
+pub mod retention;
 pub mod retry;
 pub mod sampling;
 pub mod scope;

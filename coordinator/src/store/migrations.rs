@@ -37,6 +37,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0016_keys"
     "0017_secret"
     "0018_isolation"
+    "0020_removal"
 );
 
 #[cfg(feature = "cluster")]
@@ -66,6 +67,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0023_keys"
     "0024_secret"
     "0025_isolation"
+    "0027_removal"
 );
 
 /// The migrations of SQLite.

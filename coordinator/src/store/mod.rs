@@ -32,6 +32,7 @@ mod notes;
 #[cfg(feature = "cluster")]
 pub mod postgres;
 pub mod records;
+pub mod removal;
 pub mod roles;
 mod row;
 mod spent;
@@ -44,7 +45,7 @@ pub use error::Error;
 use roles::{
     Agreed, Attempts, Audit, Commands, Dispatching, FarmChanges, Following, Forecasts, History,
     ImageCommands, ImageMaps, Inputs, Keys, Leading, Limiting, Maintenance, Manifests, Outcomes,
-    Queries, Submits, Tenants, WorkerHealth,
+    Queries, Removal, Retention, Submits, Tenants, WorkerHealth,
 };
 
 /// Makes a store the sum of its roles.
@@ -60,5 +61,5 @@ macro_rules! sum_of {
 sum_of! {
     Agreed Leading Submits Inputs Dispatching Outcomes Following Commands ImageCommands Limiting
     Forecasts History WorkerHealth Queries Attempts ImageMaps FarmChanges Manifests Maintenance Keys
-    Tenants Audit
+    Tenants Audit Removal Retention
 }

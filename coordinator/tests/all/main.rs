@@ -22,6 +22,7 @@ mod overrides;
 mod postgres;
 mod previews;
 mod recovery;
+mod removal;
 mod sqlite_store;
 mod submit;
 mod support;

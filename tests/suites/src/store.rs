@@ -25,6 +25,7 @@ mod outcomes;
 mod overrides;
 mod queries;
 mod releases;
+mod removal;
 pub mod samples;
 mod stopped;
 mod submits;
@@ -36,8 +37,8 @@ pub use samples::done;
 pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
     guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
-    limits::*, manifests::*, outcomes::*, overrides::*, queries::*, releases::*, stopped::*,
-    submits::*, walk::*, worker_health::*,
+    limits::*, manifests::*, outcomes::*, overrides::*, queries::*, releases::*, removal::*,
+    stopped::*, submits::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -155,6 +156,22 @@ macro_rules! store_suite {
             a_search_stops_after_so_many_rows_and_goes_on_where_it_stopped
             images_are_found_by_place_state_change_label_and_text_together
             failures_are_counted_by_code
+            a_job_that_has_not_ended_is_deleted_only_if_it_is_cancelled
+            a_deleted_job_is_found_nowhere_and_stays_deleted
+            of_a_delete_and_a_retry_at_once_one_wins
+            readers_of_all_jobs_learn_which_were_deleted
+            a_deleted_jobs_rows_go_in_chunks_and_what_nobody_needs_is_marked
+            what_another_job_names_stays_until_that_is_deleted_too
+            a_result_that_names_an_object_on_its_way_out_is_returned
+            a_text_whose_result_names_an_object_on_its_way_out_is_wanted_again
+            of_a_commit_and_a_mark_at_once_one_wins
+            an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it
+            what_cannot_be_deleted_is_tried_later
+            only_who_leads_removes
+            texts_that_no_job_needs_are_forgotten_after_a_while
+            of_a_submit_and_forgetting_its_text_at_once_the_job_has_its_text
+            what_a_rewind_forgot_is_looked_at_later
+            after_a_restore_what_is_marked_is_looked_up_again
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

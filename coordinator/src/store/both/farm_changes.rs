@@ -9,13 +9,27 @@ use super::{
     super::farm_changes::bounds,
     Error, Record,
     queries::{read_live, read_seqs},
-    rows::number,
+    rows::{IdColumn, job_id, number},
 };
 use crate::store::{
-    farm_changes::{ChangeBounds, ChangePosition, ChangedJob, ChangedJobs, LiveJobs, mark},
+    farm_changes::{
+        ChangeBounds, ChangePosition, ChangedJob, ChangedJobs, DeletedJob, LiveJobs, mark,
+    },
     records::JobRecord,
     roles::FarmChanges,
+    row::row,
 };
+
+row! {
+    struct ChangeRow {
+        changed: String,
+        seq: i64,
+        version: i64,
+        id: IdColumn,
+        tenant: String,
+        deleted: bool,
+    }
+}
 
 #[async_trait]
 impl FarmChanges for Record {
@@ -31,14 +45,16 @@ impl FarmChanges for Record {
         known: &HashMap<i64, u64>,
     ) -> Result<ChangedJobs, Error> {
         let mut connection = self.reader().await?;
-        let found: Vec<(String, i64, i64)> = sqlx::query_as(sql!(
+        let found: Vec<ChangeRow> = sqlx::query_as(sql!(
             sqlite:
-                "SELECT CAST(changed AS TEXT), seq, version FROM jobs
+                "SELECT CAST(changed AS TEXT) AS changed, seq, version, id, tenant,
+                        deleted_ms IS NOT NULL AS deleted FROM jobs
                  WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
                    AND state <> 'receiving'
                  ORDER BY changed, seq LIMIT $4",
             postgres:
-                "SELECT p.changed::text, p.job, p.version
+                "SELECT p.changed::text AS changed, p.job AS seq, p.version, j.id, j.tenant,
+                        j.deleted_ms IS NOT NULL AS deleted
                  FROM (SELECT changed, job, version FROM job_progress
                        WHERE (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
                  JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
@@ -51,9 +67,9 @@ impl FarmChanges for Record {
         .fetch_all(&mut *connection)
         .await?;
         let mut seqs = Vec::with_capacity(found.len());
-        for (_, seq, version) in &found {
-            if known.get(seq) != Some(&number(*version)?) {
-                seqs.push(*seq);
+        for row in &found {
+            if known.get(&row.seq) != Some(&number(row.version)?) && !row.deleted {
+                seqs.push(row.seq);
             }
         }
         let records =
@@ -61,15 +77,21 @@ impl FarmChanges for Record {
         let mut records: HashMap<i64, JobRecord> =
             records.into_iter().map(|record| (record.seq, record)).collect();
         let (mut jobs, mut last) = (Vec::with_capacity(found.len()), None);
+        let mut deleted = Vec::new();
         let full = found.len() >= limit as usize;
-        for (marked, after, _) in found {
-            let position = ChangePosition { mark: mark(&marked)?, after };
+        for row in found {
+            let position = ChangePosition { mark: mark(&row.changed)?, after: row.seq };
             last = Some(position);
-            if let Some(job) = records.remove(&after) {
+            if let Some(job) = records.remove(&row.seq) {
                 jobs.push(ChangedJob { position, job });
             }
+            let version = number(row.version)?;
+            if row.deleted && known.get(&row.seq) != Some(&version) {
+                let (id, seq, tenant) = (job_id(&row.id)?, row.seq, row.tenant);
+                deleted.push(DeletedJob { position, id, seq, version, tenant });
+            }
         }
-        Ok(ChangedJobs { jobs, more: last.filter(|_| full) })
+        Ok(ChangedJobs { jobs, deleted, more: last.filter(|_| full) })
     }
 
     async fn live_jobs(
