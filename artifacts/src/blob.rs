@@ -18,11 +18,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use darkroom_core::{artifact::ArtifactRef, backoff::Backoff, shown::shown_path};
 #[cfg(feature = "cloud")]
 use object_store::signer::Signer;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, local::LocalFileSystem, memory::InMemory, path::Path,
+    ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, memory::InMemory,
+    path::Path,
 };
 use tokio::time::{Instant, sleep};
 
@@ -268,6 +270,30 @@ impl ArtifactStore {
         // A folder has no links.
         let _ = (artifact, expires);
         Ok(None)
+    }
+
+    /// Reads a small object that is replaced in place, such as the cleaner's mark; `None` if it
+    /// does not exist.
+    ///
+    /// # Errors
+    /// A temporary fault.
+    pub async fn read_mark(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        match self.store().get(&path(key)?).await {
+            Ok(found) => {
+                Ok(Some(found.bytes().await.map_err(|error| Error::of_store(key, &error))?))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::of_store(key, &error)),
+        }
+    }
+
+    /// Writes a small object in place of what is there.
+    ///
+    /// # Errors
+    /// If it is not certain that the bytes were stored.
+    pub async fn write_mark(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
+        let written = self.store().put(&path(key)?, PutPayload::from_bytes(bytes)).await;
+        written.map(drop).map_err(|error| Error::of_store(key, &error))
     }
 
     /// Deletes an artifact. An artifact that does not exist counts as deleted.

@@ -15,10 +15,10 @@ use darkroom_runtime::{credential::KeySettings, tls::ClientSettings};
 
 pub(crate) use self::{
     farm::{DrainArgs, HistoryArgs, UsageArgs},
-    jobs::{CancelArgs, JobArgs, LsArgs, RetryArgs, SomeImagesArgs, WatchArgs},
+    jobs::{CancelArgs, JobArgs, LsArgs, RetryArgs, RmArgs, SomeImagesArgs, WatchArgs},
     keys::{
-        AuditArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRotateArgs, QuotaArgs, TenantCommand,
-        TenantSetArgs,
+        AuditArgs, CleanArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRotateArgs, QuotaArgs,
+        RetentionCommand, RetentionSetArgs, TenantCommand, TenantSetArgs,
     },
     machine::UpArgs,
     model::ModelCommand,
@@ -99,6 +99,8 @@ pub(crate) enum Command {
     /// End a job: nothing new starts, running work stops at its next step. With flags that name
     /// images, only those
     Cancel(CancelArgs),
+    /// Delete jobs that have ended, with their pictures. It cannot be undone
+    Rm(RmArgs),
     /// Take back what no worker has started
     Pause(JobArgs),
     /// Resume a paused job
@@ -131,6 +133,12 @@ pub(crate) enum Command {
     /// Add, change and list tenants. Needs a key with the scope admin
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Say how long what jobs have left is kept. Needs a key with the scope admin
+    #[command(subcommand)]
+    Retention(RetentionCommand),
+    /// Remove now what the policies and deleted jobs leave to remove, or say what that is. Needs a
+    /// key with the scope admin
+    Clean(CleanArgs),
     /// List who changed what, when and from where, newest first. Needs a key with the scope admin
     Audit(AuditArgs),
     /// Render a picture again from its own metadata and report whether the pixels are identical

@@ -136,6 +136,12 @@ impl Client {
         self.call(request, CALL, async |mut farm, request| farm.cancel_job(request).await).await
     }
 
+    /// Deletes a job.
+    pub(crate) async fn delete(&self, id: &str, cancel: bool) -> Result<v1::DeleteJobResponse> {
+        let request = v1::DeleteJobRequest { id: id.to_owned(), cancel };
+        self.call(request, CALL, async |mut farm, request| farm.delete_job(request).await).await
+    }
+
     /// Pauses a job.
     pub(crate) async fn pause(&self, id: &str) -> Result<v1::Job> {
         let request = v1::PauseJobRequest { id: id.to_owned() };

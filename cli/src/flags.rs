@@ -11,6 +11,7 @@ use crate::args::Command;
 /// A field of a request, and the flag that sets it.
 type Name = (&'static str, &'static str);
 
+const CLEAN: &[Name] = &[("dry_run", "dry-run")];
 const JOB: &[Name] = &[("id", "job"), ("job_id", "job")];
 const SUBMIT: &[Name] = &[
     ("spec.cascade", "cascade"),
@@ -113,6 +114,7 @@ impl Flags {
         Self(match command {
             Command::Render(_) | Command::Submit(_) => SUBMIT,
             Command::Status(_)
+            | Command::Rm(_)
             | Command::Image(_)
             | Command::Failures(_)
             | Command::Verify(_)
@@ -129,10 +131,12 @@ impl Flags {
             Command::Usage(_) => USAGE,
             Command::Key(_) => KEY,
             Command::Tenant(_) => TENANT,
+            Command::Clean(_) => CLEAN,
             Command::Audit(_) => AUDIT,
             Command::Up(_)
             | Command::Login
             | Command::Logout
+            | Command::Retention(_)
             | Command::Queue
             | Command::Workers
             | Command::Cascades
@@ -362,7 +366,7 @@ mod tests {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors");
         let ours = set.file.into_iter().filter(|file| file.package() == "darkroom.v1");
         let messages: Vec<_> = ours.flat_map(|file| file.message_type).collect();
-        let cases: [(&[&str], &[&str]); 25] = [
+        let cases: [(&[&str], &[&str]); 29] = [
             (&["render", "p"], &["SubmitJobRequest"]),
             (&["submit", "p"], &["SubmitJobRequest"]),
             (&["status", "J"], &["GetJobRequest"]),
@@ -375,6 +379,7 @@ mod tests {
             (&["sheet", "J"], &["FetchSheetRequest"]),
             (&["verify", "J"], &["FetchManifestRequest"]),
             (&["cancel", "J"], &["CancelJobRequest", "CancelImagesRequest"]),
+            (&["rm", "J"], &["DeleteJobRequest"]),
             (&["pause", "J"], &["PauseJobRequest"]),
             (&["retry", "J"], &["RetryJobRequest", "RetryImagesRequest"]),
             (&["drain", "w"], &["DrainWorkerRequest"]),
@@ -388,6 +393,9 @@ mod tests {
             (&["tenant", "show", "t"], &["GetTenantRequest"]),
             (&["tenant", "list"], &["ListTenantsRequest"]),
             (&["audit"], &["ListAuditRequest"]),
+            (&["retention", "set", "jobs", "30d"], &["SetRetentionRequest"]),
+            (&["retention", "list"], &["GetRetentionRequest"]),
+            (&["clean"], &["CleanFarmRequest"]),
         ];
         let program = Cli::command();
         for (line, requests) in cases {

@@ -17,7 +17,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use crate::{
-    args::{DrainArgs, GetArgs, LsArgs, Place, SubmitArgs, WatchArgs},
+    args::{DrainArgs, GetArgs, LsArgs, Place, RmArgs, SubmitArgs, WatchArgs},
     batch_file,
     client::{Client, Pages},
     deadline,
@@ -106,6 +106,28 @@ fn accepted(failure: UserError, job: &str) -> UserError {
 /// Prints a job, for `status` or after a change of its state.
 pub(crate) fn show(job: &v1::Job, as_json: bool) -> Result<()> {
     if as_json { output::json(&json::Job::from(job)) } else { output::line(&view::job_text(job)) }
+}
+
+/// `darkroom rm`. Goes on after a job that cannot be deleted, and fails at the end.
+pub(crate) async fn rm(client: &Client, args: &RmArgs, as_json: bool) -> Result<()> {
+    let mut failed = None;
+    for job in &args.job {
+        match client.delete(job, args.cancel).await {
+            Ok(answer) if as_json => output::json(&json::DeleteJobResponse::from(answer))?,
+            Ok(answer) if answer.deleted => {
+                output::line(&format!("{} deleted", shown(&answer.id)))?
+            }
+            Ok(answer) => {
+                output::line(&format!("{} had been deleted before", shown(&answer.id)))?;
+            }
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    output::warn(&before.message);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// `darkroom watch`. The command fails where the job did.

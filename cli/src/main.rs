@@ -46,6 +46,7 @@ mod render;
 mod request;
 #[cfg(feature = "embedded")]
 mod rerender;
+mod retention;
 mod run;
 mod sheet;
 mod span;

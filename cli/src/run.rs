@@ -84,6 +84,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Sheet(args) => crate::sheet::get(place, args, json).await?,
         Command::Verify(args) => crate::verify::verify(&farm::find(place)?, &args, json).await?,
         Command::Cancel(args) => image_commands::cancel(place, &args, json).await?,
+        Command::Rm(args) => jobs::rm(&farm::find(place)?, &args, json).await?,
         Command::Pause(args) => jobs::show(&farm::find(place)?.pause(&args.job).await?, json)?,
         Command::Resume(args) => jobs::show(&farm::find(place)?.resume(&args.job).await?, json)?,
         Command::Retry(args) => image_commands::retry(place, &args, json).await?,
@@ -98,6 +99,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Logout => login::logout(place, json)?,
         Command::Key(command) => keys::run(command, place, json).await?,
         Command::Tenant(command) => tenants::run(&command, place, json).await?,
+        Command::Retention(command) => crate::retention::run(&command, place, json).await?,
+        Command::Clean(args) => crate::retention::clean(&args, place, json).await?,
         Command::Audit(args) => tenants::audit(&args, place, json).await?,
         Command::Completions { .. } => {}
         #[cfg(feature = "embedded")]

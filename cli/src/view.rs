@@ -26,6 +26,9 @@ pub(crate) fn job_line(job: &v1::Job) -> String {
         Some(deadline) if !terminal(job.state()) => line += &format!("  deadline {deadline}"),
         _ => {}
     }
+    if !job.pictures_removed_by.is_empty() {
+        line += "  (its pictures were removed)";
+    }
     if !job.end_reason.is_empty() {
         line += &format!("  ({})", shown(&job.end_reason));
     }

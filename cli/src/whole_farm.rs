@@ -33,7 +33,8 @@ pub(crate) async fn watch(place: &Place, args: &WatchArgs, as_json: bool) -> Res
     loop {
         let event = watch.next().await?;
         if as_json {
-            if !event.jobs.is_empty() || event.workers.is_some() || event.reset {
+            let deleted = !event.deleted_jobs.is_empty();
+            if !event.jobs.is_empty() || deleted || event.workers.is_some() || event.reset {
                 output::json(&json::FarmEvent::from(&event))?;
             }
             continue;
@@ -41,6 +42,11 @@ pub(crate) async fn watch(place: &Place, args: &WatchArgs, as_json: bool) -> Res
         for job in &event.jobs {
             if known.insert(job.id.clone(), job.version) != Some(job.version) {
                 output::line(&view::job_line(job))?;
+            }
+        }
+        for job in &event.deleted_jobs {
+            if known.remove(job).is_some() {
+                output::line(&format!("{} deleted", shown(job)))?;
             }
         }
         if let Some(all) = &event.workers {

@@ -1,7 +1,7 @@
 //! The coordinator as a whole: it takes options and returns a handle, and all its tasks are joined
 //! at the end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use darkroom_artifacts::ArtifactStore;
 use darkroom_core::{
@@ -12,6 +12,7 @@ use darkroom_core::{
 use darkroom_queue::{TaskQueue, signing::Signer, task::PoolId};
 
 use crate::{
+    cleaner::{self, Cleaned},
     committer,
     counters::Counters,
     dispatcher,
@@ -95,6 +96,7 @@ impl Coordinator {
         shared.tasks.spawn(forecaster::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(historian::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(quotas::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(cleaner::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(feeder::run(Arc::clone(&shared), front.clone()));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared), store.clone()));
@@ -171,6 +173,15 @@ impl Handle {
         let mut pools = self.shared.cascades.pools();
         pools.retain(|pool| pool.stage.is_encode() == (of == Pools::Texts));
         pools
+    }
+
+    /// Has the cleaner do now whatever there is to do, if this coordinator leads. `ahead`: as if its
+    /// clock were so much ahead.
+    ///
+    /// # Errors
+    /// If the record or storage fails, or storage does not belong to this record.
+    pub async fn clean(&self, ahead: Duration) -> Result<Cleaned, Error> {
+        cleaner::clean(&self.shared, self.store.as_ref(), (ahead, Duration::MAX)).await
     }
 
     /// Whether a part fails because the record cannot be reached.

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use darkroom_core::fair_share::{Candidate, FairShare, Problem};
+use darkroom_core::{
+    fair_share::{Candidate, FairShare, Problem},
+    guard::{Guard, stands},
+};
 use darkroom_queue::task::{PoolId, Task};
 
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
         records::{Dispatched, Release, Term},
         roles::{Dispatching, Metering, Outcomes},
     },
+    tasks,
 };
 
 /// Name of the part that listens to the other coordinators.
@@ -193,15 +197,54 @@ pub(crate) async fn hand_out(
         return Ok(());
     }
     let tasks = dispatched.iter().filter_map(|one| shared.cascades.task(pool, one));
-    let tasks: Vec<Task> = tasks.map(|task| shared.trust.seal(pool, task)).collect();
-    let count = tasks.len() as u64;
-    if let Err(error) = shared.queue.add(pool, tasks).await {
-        // Some may have been added after all. Their results then have an older dispatch, which does
-        // no harm.
-        let keys: Vec<_> = dispatched.iter().map(|one| one.key).collect();
-        store.release(term, pool, &keys, &Release::Returned).await?;
-        return Err(error.into());
+    match add(shared, store, pool, tasks.collect()).await {
+        Ok(count) => {
+            shared.counters.dispatched.add(count);
+            Ok(())
+        }
+        Err(error) => {
+            // Some may have been added after all. Their results then have an older dispatch, which
+            // does no harm.
+            let keys: Vec<_> = dispatched.iter().map(|one| one.key).collect();
+            store.release(term, pool, &keys, &Release::Returned).await?;
+            Err(error)
+        }
     }
-    shared.counters.dispatched.add(count);
+}
+
+async fn add(
+    shared: &Shared,
+    store: &(impl Outcomes + ?Sized),
+    pool: &PoolId,
+    mut tasks: Vec<Task>,
+) -> Result<u64, Error> {
+    avoid_leaving(store, &mut tasks).await?;
+    let tasks: Vec<Task> = tasks.into_iter().map(|task| shared.trust.seal(pool, task)).collect();
+    let count = tasks.len() as u64;
+    shared.queue.add(pool, tasks).await?;
+    Ok(count)
+}
+
+/// Gives tasks another prefix if something under theirs is on its way out of storage. So a key that
+/// was removed is never stored again, and whoever still deletes it deletes nothing that is needed.
+/// A task that slips through is returned when its result is committed.
+async fn avoid_leaving(store: &(impl Outcomes + ?Sized), tasks: &mut [Task]) -> Result<(), Error> {
+    if !stands(Guard::LeavingAvoided) {
+        return Ok(());
+    }
+    let mut asked: Vec<&mut Task> = tasks.iter_mut().collect();
+    // Another prefix may have been left as well, so it is asked about too. Usually none was.
+    while !asked.is_empty() {
+        let prefixes: Vec<String> =
+            asked.iter().map(|task| task.body.prefix().to_owned()).collect();
+        let leaving = store.leaving_under(&prefixes).await?;
+        asked.retain_mut(|task| match leaving.get(task.body.prefix()) {
+            Some(mark) => {
+                tasks::elsewhere(task, *mark);
+                true
+            }
+            None => false,
+        });
+    }
     Ok(())
 }

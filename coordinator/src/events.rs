@@ -19,6 +19,8 @@ pub(crate) struct Events {
     pub(crate) follow: Notify,
     /// An image failed: a job may have more failures than it allows.
     pub(crate) limits: Notify,
+    /// A job was deleted.
+    pub(crate) clean: Notify,
     /// A job ended.
     pub(crate) finish: Notify,
     jobs: Mutex<HashMap<JobId, watch::Sender<()>>>,

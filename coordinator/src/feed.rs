@@ -10,7 +10,11 @@ use std::{sync::Arc, time::Duration};
 use darkroom_queue::task::WorkerCard;
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::store::{farm_changes::ChangePosition, records::JobRecord, worker_health::Aside};
+use crate::store::{
+    farm_changes::{ChangePosition, DeletedJob},
+    records::JobRecord,
+    worker_health::Aside,
+};
 
 /// Jobs per read, and so per event.
 pub(crate) const JOBS: u32 = 100;
@@ -29,6 +33,8 @@ pub(crate) struct Workers {
 pub(crate) enum News {
     Changed {
         jobs: Vec<JobRecord>,
+        /// Jobs that were deleted.
+        deleted: Vec<DeletedJob>,
         /// All of them, if they changed.
         workers: Option<Workers>,
         /// A follower that has all news up to this one has all changes before this position.

@@ -86,10 +86,15 @@ async fn pass<S: FarmChanges + WorkerHealth + ?Sized>(
             reader.marks.insert(one.job.seq, one.position.mark);
             jobs.push(one.job);
         }
-        if !jobs.is_empty() {
+        for one in &changed.deleted {
+            reader.told.insert(one.seq, one.version);
+            reader.marks.insert(one.seq, one.position.mark);
+        }
+        let deleted = changed.deleted;
+        if !jobs.is_empty() || !deleted.is_empty() {
             // Changes that are not settled yet are read again.
             let position = more.unwrap_or(settled).min(settled).max(reader.position);
-            send(News::Changed { jobs, workers: None, position });
+            send(News::Changed { jobs, deleted, workers: None, position });
         }
         let Some(next) = more else { break };
         from = next;
@@ -106,7 +111,8 @@ async fn pass<S: FarmChanges + WorkerHealth + ?Sized>(
         if lasting != reader.workers {
             reader.workers = lasting;
             let position = reader.position;
-            send(News::Changed { jobs: Vec::new(), workers: Some(workers), position });
+            let (jobs, deleted) = (Vec::new(), Vec::new());
+            send(News::Changed { jobs, deleted, workers: Some(workers), position });
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 
 mod api;
 mod audit;
+mod cleaner;
 mod committer;
 mod coordinator;
 mod counters;
@@ -46,6 +47,7 @@ mod worker_health;
 pub use api::fuzzed;
 pub use api::server_options;
 pub use audit::note_own;
+pub use cleaner::Cleaned;
 pub use coordinator::{Coordinator, Handle, Pools};
 pub use counters::Counters;
 pub use error::Error;

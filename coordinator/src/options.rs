@@ -12,6 +12,11 @@ pub struct Options {
     pub reap: Duration,
     /// How often SQL and the queue are compared; a lost task is ready again after two passes.
     pub sweep: Duration,
+    /// How often the cleaner looks for something to remove.
+    pub clean: Duration,
+    /// The record was restored from a backup, or storage was copied: the cleaner goes on although
+    /// storage knows of later removals.
+    pub restored: bool,
     /// How often each part looks for work without being woken.
     pub poll: Duration,
     /// A worker that was not announced for this long does not count.
@@ -47,6 +52,8 @@ impl Default for Options {
             lease: Duration::from_secs(10),
             reap: Duration::from_secs(1),
             sweep: Duration::from_secs(2),
+            clean: Duration::from_secs(5),
+            restored: false,
             poll: Duration::from_millis(250),
             worker_ttl: Duration::from_secs(10),
             receiving_idle: Duration::from_secs(600),

@@ -1,6 +1,9 @@
 //! What all parts of a coordinator share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use darkroom_artifacts::ArtifactStore;
 use darkroom_core::{
@@ -78,6 +81,8 @@ pub(crate) struct Shared {
     agreed: Arc<dyn Agreed>,
     pub(crate) trust: Trust,
     pub(crate) troubles: Troubles,
+    /// An operator accepts that storage knows of later removals than the record.
+    pub(crate) restored: AtomicBool,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -98,6 +103,7 @@ impl Shared {
         let cascades = Cascades::new(cascades);
         let cascades = if options.makes_up { cascades.made_up() } else { cascades };
         let (leading, agreed): (Arc<dyn Leading>, Arc<dyn Agreed>) = (store.clone(), store.clone());
+        let restored = AtomicBool::new(options.restored);
         Self {
             options,
             queue,
@@ -120,6 +126,7 @@ impl Shared {
             agreed,
             trust,
             troubles: Troubles::default(),
+            restored,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

@@ -1,6 +1,9 @@
 //! Makes a worker's task from a dispatched row: task digest, key prefix, picture text.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+};
 
 use darkroom_core::{
     cascade::Cascade,
@@ -15,10 +18,13 @@ use darkroom_queue::task::{
     EncodeBody, Fitting, PoolId, RenderBody, Subject, Task, TaskBody, TaskKey,
 };
 
-use crate::store::records::{Dispatched, RenderWork, Work, compatibility};
+use crate::store::{
+    records::{Dispatched, RenderWork, Work, compatibility},
+    removal::prefix_of,
+};
 
 /// What the keys of made-up outputs begin with.
-const MADE_UP: &str = "fake/";
+pub(crate) const MADE_UP: &str = "fake/";
 
 /// The cascades that this farm renders.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +135,21 @@ impl Cascades {
             seal: None,
         })
     }
+}
+
+/// Moves a task to another prefix, because something under its own is on its way out of storage
+/// since this mark. Everybody who dispatches the task meanwhile moves it to the same one.
+pub(crate) fn elsewhere(task: &mut Task, mark: u64) {
+    let prefix = match &mut task.body {
+        TaskBody::Encode(body) => &mut body.prefix,
+        TaskBody::Render(body) => &mut body.prefix,
+    };
+    let parent = prefix_of(prefix.trim_end_matches('/')).len();
+    let digest = prefix.get(parent..).unwrap_or_default().trim_end_matches('/');
+    let digest = FieldHasher::new("task-again/1").field(digest.as_bytes());
+    let digest = digest.field(&mark.to_le_bytes()).finish();
+    prefix.truncate(parent);
+    let _ = write!(prefix, "{digest}/");
 }
 
 /// Tasks by their pools.

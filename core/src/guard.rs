@@ -147,6 +147,19 @@ guards! {
     WatchFirst,
     /// A reader of all jobs goes on from where nothing can appear any more.
     ChangesSettled,
+    // Removal.
+    /// An object that a row names is not marked for removal.
+    ReferencedStays,
+    /// Nobody begins to name an object between the look-up and the mark.
+    MarkAlone,
+    /// A result that names an object on its way out of storage is not believed.
+    LeavingRefused,
+    /// A task is dispatched under another prefix while something under its own is on its way out.
+    LeavingAvoided,
+    /// A removed key stays recorded until nobody can store or report it any more.
+    TombstoneStays,
+    /// Nothing is deleted while storage knows of later removals than the record.
+    RemovalsAgreed,
     // Callers.
     /// A call without a caller is refused.
     CallerKnown,

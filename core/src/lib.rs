@@ -34,6 +34,7 @@ pub mod prompt;
 pub mod prompt_filter;
 pub mod quota;
 mod request;
+pub mod retention;
 pub mod retry;
 pub mod sampling;
 pub mod scope;

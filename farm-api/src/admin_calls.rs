@@ -54,6 +54,27 @@ pub trait AdminCalls: Send + Sync + 'static {
         request: v1::ListTenantsRequest,
     ) -> Answer<v1::ListTenantsResponse>;
 
+    /// Sets how long something is kept.
+    async fn set_retention(
+        &self,
+        caller: &Caller,
+        request: v1::SetRetentionRequest,
+    ) -> Answer<v1::RetentionPolicy>;
+
+    /// How long what is kept.
+    async fn get_retention(
+        &self,
+        caller: &Caller,
+        request: v1::GetRetentionRequest,
+    ) -> Answer<v1::GetRetentionResponse>;
+
+    /// Has the cleaner work now.
+    async fn clean_farm(
+        &self,
+        caller: &Caller,
+        request: v1::CleanFarmRequest,
+    ) -> Answer<v1::CleanFarmResponse>;
+
     /// A page of the audit.
     async fn list_audit(
         &self,

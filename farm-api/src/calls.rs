@@ -76,6 +76,13 @@ pub trait Calls: Send + Sync + 'static {
     /// Ends a job.
     async fn cancel_job(&self, caller: &Caller, request: v1::CancelJobRequest) -> Answer<v1::Job>;
 
+    /// Deletes a job that has ended.
+    async fn delete_job(
+        &self,
+        caller: &Caller,
+        request: v1::DeleteJobRequest,
+    ) -> Answer<v1::DeleteJobResponse>;
+
     /// Pauses a job.
     async fn pause_job(&self, caller: &Caller, request: v1::PauseJobRequest) -> Answer<v1::Job>;
 

@@ -121,6 +121,7 @@ serve! {
         get_job: GetJobRequest => Job,
         list_jobs: ListJobsRequest => ListJobsResponse,
         cancel_job: CancelJobRequest => Job,
+        delete_job: DeleteJobRequest => DeleteJobResponse,
         pause_job: PauseJobRequest => Job,
         resume_job: ResumeJobRequest => Job,
         retry_job: RetryJobRequest => Job,
@@ -163,6 +164,9 @@ serve! {
         set_tenant: SetTenantRequest => Tenant,
         get_tenant: GetTenantRequest => Tenant,
         list_tenants: ListTenantsRequest => ListTenantsResponse,
+        set_retention: SetRetentionRequest => RetentionPolicy,
+        get_retention: GetRetentionRequest => GetRetentionResponse,
+        clean_farm: CleanFarmRequest => CleanFarmResponse,
         list_audit: ListAuditRequest => ListAuditResponse,
     }
     receiving {}

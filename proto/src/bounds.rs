@@ -27,7 +27,7 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 59] = [
+const LIMITS: [(&str, u32, &str); 63] = [
     // Requests.
     ("CreateKeyRequest.scopes", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
@@ -54,15 +54,19 @@ const LIMITS: [(&str, u32, &str); 59] = [
     ("ListKeysResponse.keys", 1000, ""),
     ("ListTenantsResponse.tenants", 1000, ""),
     ("Cascade.stages", 64, ""),
+    ("CleanFarmResponse.due", 4096, ""),
+    ("CleanFarmResponse.orphans", 64, ""),
     ("DescribeQueueResponse.pools", 4096, ""),
     ("EncodeResponse.embeddings", 256, ""),
     ("Embedding.unknown_words", 4096, ""),
+    ("FarmEvent.deleted_jobs", 1000, ""),
     ("FarmEvent.jobs", 1000, ""),
     ("FarmHistoryResponse.pools", 4096, ""),
     ("Forecast.stages", 64, ""),
     ("ForecastJobResponse.notes", 64, ""),
     ("ForecastCheck.stages", 64, ""),
     ("GetFarmResponse.cascades", 1000, ""),
+    ("GetRetentionResponse.policies", 4096, ""),
     ("GetImageMapResponse.codes", 65_536, ""),
     ("GetImageMapResponse.lengths", 65_536, ""),
     ("GetImageMapResponse.skips", 65_536, ""),

@@ -38,10 +38,11 @@ use serde::de::DeserializeOwned;
 
 pub use self::{
     admin::{
-        AuditEntry, CreateKeyRequest, CreateKeyResponse, GetTenantRequest, Key, ListAuditRequest,
-        ListAuditResponse, ListKeysRequest, ListKeysResponse, ListTenantsRequest,
-        ListTenantsResponse, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse,
-        SetTenantRequest, Tenant,
+        AuditEntry, CleanFarmRequest, CleanFarmResponse, CreateKeyRequest, CreateKeyResponse,
+        DueRemoval, GetRetentionRequest, GetRetentionResponse, GetTenantRequest, Key,
+        ListAuditRequest, ListAuditResponse, ListKeysRequest, ListKeysResponse, ListTenantsRequest,
+        ListTenantsResponse, OrphanObjects, RetentionPolicy, RevokeKeyRequest, RotateKeyRequest,
+        RotateKeyResponse, SetRetentionRequest, SetTenantRequest, Tenant,
     },
     encoder::{Embedding, EncodeRequest, EncodeResponse},
     failures::{FailureSummary, SummarizeFailuresRequest, SummarizeFailuresResponse},
@@ -69,8 +70,9 @@ pub use self::{
         ListImagesRequest, ListImagesResponse, SignImageRequest, SignImageResponse, StageSeconds,
     },
     jobs::{
-        CancelJobRequest, GetJobRequest, Job, ListJobsRequest, ListJobsResponse, PauseJobRequest,
-        ResumeJobRequest, RetryJobRequest, StageProgress, WatchEvent, WatchJobRequest,
+        CancelJobRequest, DeleteJobRequest, DeleteJobResponse, GetJobRequest, Job, ListJobsRequest,
+        ListJobsResponse, PauseJobRequest, ResumeJobRequest, RetryJobRequest, StageProgress,
+        WatchEvent, WatchJobRequest,
     },
     members::{JoinRequest, JoinResponse, JoinedCascade, PoolKeys},
     quotas::{QuotaUsage, Quotas},

@@ -131,6 +131,10 @@ pub(crate) struct CoordinatorArgs {
     /// while it has one tenant, and the first submit of a second one seals it
     #[arg(long, env = "DARKROOM_SHARING", value_name = "shared|sealed", value_parser = sharing)]
     sharing: Option<Sharing>,
+    /// The job store was restored from a backup, or the bucket was copied, and this store is the
+    /// right one: remove objects again although the bucket knows of later removals. Needed once
+    #[arg(long)]
+    restored: bool,
     /// Write the log as JSON lines
     #[arg(long)]
     pub(crate) log_json: bool,
@@ -245,6 +249,7 @@ fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
         sweep: seconds("sweep-seconds", args.sweep_seconds)?,
         worker_deaths: args.worker_deaths,
         makes_up: args.without_files,
+        restored: args.restored,
         tenant_weights: args.tenant_weights.iter().cloned().collect(),
         ..Options::default()
     })

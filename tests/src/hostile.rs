@@ -287,6 +287,10 @@ impl Farm for Hostile {
         refusal()
     }
 
+    async fn delete_job(&self, _: Request<v1::DeleteJobRequest>) -> Answer<v1::DeleteJobResponse> {
+        refusal()
+    }
+
     async fn pause_job(&self, _: Request<v1::PauseJobRequest>) -> Answer<v1::Job> {
         refusal()
     }

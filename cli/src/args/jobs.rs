@@ -44,6 +44,17 @@ pub(crate) struct CancelArgs {
     pub(crate) some: SomeImagesArgs,
 }
 
+/// `darkroom rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The jobs' ids, as `submit` printed them
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) job: Vec<String>,
+    /// Cancel a job first that has not ended
+    #[arg(long)]
+    pub(crate) cancel: bool,
+}
+
 /// `darkroom retry`.
 #[derive(Debug, Args)]
 pub(crate) struct RetryArgs {

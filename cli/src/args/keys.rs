@@ -136,6 +136,54 @@ pub(crate) struct QuotaArgs {
     pub(crate) weight: Option<String>,
 }
 
+/// `darkroom retention …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RetentionCommand {
+    /// Set how long something is kept after a job has ended
+    Set(RetentionSetArgs),
+    /// List how long what is kept. What is not listed is kept for ever
+    List {
+        /// Only what applies to this tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+    },
+}
+
+/// `darkroom retention set`.
+#[derive(Debug, Args)]
+pub(crate) struct RetentionSetArgs {
+    /// What is removed: jobs (whole jobs with their pictures), pictures, intermediates (what is
+    /// stored between stages), or embeddings (of texts that no job needs)
+    pub(crate) subject: String,
+    /// After which time: a span (12h, 30d), or forever
+    #[arg(value_name = "SPAN|forever")]
+    pub(crate) seconds: String,
+    /// Of jobs that ended so: done, failed or cancelled; may be repeated [default: all three]
+    #[arg(long, value_name = "OUTCOME")]
+    pub(crate) outcome: Vec<String>,
+    /// Only this tenant's jobs, instead of the policy for all
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+}
+
+/// `darkroom clean`.
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Change nothing; say what the policies would remove now
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also look through storage for objects older than seven days that the record does not name
+    #[arg(long)]
+    pub(crate) orphans: bool,
+    /// Remove those objects
+    #[arg(long, requires = "orphans", conflicts_with = "dry_run")]
+    pub(crate) remove: bool,
+    /// Go on although storage knows of later removals than the record: it was restored from a
+    /// backup, and is the right one
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) restored: bool,
+}
+
 /// `darkroom audit`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {

@@ -55,6 +55,28 @@ impl Client {
         self.ask(request, async |mut admin, request| admin.list_tenants(request).await).await
     }
 
+    /// Sets how long something is kept.
+    pub(crate) async fn set_retention(
+        &self,
+        request: v1::SetRetentionRequest,
+    ) -> Result<v1::RetentionPolicy> {
+        self.ask(request, async |mut admin, request| admin.set_retention(request).await).await
+    }
+
+    /// How long what is kept.
+    pub(crate) async fn retention(&self, tenant: &str) -> Result<v1::GetRetentionResponse> {
+        let request = v1::GetRetentionRequest { tenant: tenant.to_owned() };
+        self.ask(request, async |mut admin, request| admin.get_retention(request).await).await
+    }
+
+    /// Has the cleaner work now.
+    pub(crate) async fn clean(
+        &self,
+        request: v1::CleanFarmRequest,
+    ) -> Result<v1::CleanFarmResponse> {
+        self.ask(request, async |mut admin, request| admin.clean_farm(request).await).await
+    }
+
     /// A page of the audit.
     pub(crate) async fn audit(
         &self,

@@ -12,7 +12,7 @@ use darkroom_farm_api::{Caller, Scope};
 use darkroom_proto::v1;
 
 use super::{Farm, job_id, refused};
-use crate::{error::Error, store};
+use crate::error::Error;
 
 /// The tenant of jobs and uploads that name none, of a caller that has none.
 pub(super) const DEFAULT_TENANT: &str = "default";
@@ -90,7 +90,8 @@ impl Farm {
         match Reach::of(caller).map_err(refused)? {
             Reach::Everyone => Ok(id),
             Reach::Tenant(tenant) if self.front.is_of(id, tenant).await? => Ok(id),
-            Reach::Tenant(_) => Err(store::Error::no_job(id).into()),
+            // Its own tenant learns that a job was deleted. Another one learns nothing.
+            Reach::Tenant(tenant) => Err(self.front.why_not_found(id, Some(tenant)).await?.into()),
         }
     }
 }

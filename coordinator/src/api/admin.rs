@@ -167,6 +167,32 @@ impl AdminCalls for Farm {
         self.unary(self.shared.options.call, list).await
     }
 
+    async fn set_retention(
+        &self,
+        _caller: &Caller,
+        request: v1::SetRetentionRequest,
+    ) -> Answer<v1::RetentionPolicy> {
+        let set = self.set_policy(request);
+        self.changing(self.shared.options.call, Again::Harmless, set).await
+    }
+
+    async fn get_retention(
+        &self,
+        _caller: &Caller,
+        request: v1::GetRetentionRequest,
+    ) -> Answer<v1::GetRetentionResponse> {
+        self.unary(self.shared.options.call, self.kept(request)).await
+    }
+
+    async fn clean_farm(
+        &self,
+        _caller: &Caller,
+        request: v1::CleanFarmRequest,
+    ) -> Answer<v1::CleanFarmResponse> {
+        let clean = self.clean(request);
+        self.changing(self.shared.options.call, Again::Harmless, clean).await
+    }
+
     async fn list_audit(
         &self,
         _caller: &Caller,

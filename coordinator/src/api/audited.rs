@@ -127,6 +127,7 @@ audited! {
     }
     changing {
         cancel_job: v1::CancelJobRequest => v1::Job, |job| of_job("job.cancel", Some(job));
+        delete_job: v1::DeleteJobRequest => v1::DeleteJobResponse, deleted;
         pause_job: v1::PauseJobRequest => v1::Job, |job| of_job("job.pause", Some(job));
         resume_job: v1::ResumeJobRequest => v1::Job, |job| of_job("job.resume", Some(job));
         retry_job: v1::RetryJobRequest => v1::Job, |job| of_job("job.retry", Some(job));
@@ -143,6 +144,7 @@ audited! {
     reading {
         list_keys: v1::ListKeysRequest => v1::ListKeysResponse,
         get_tenant: v1::GetTenantRequest => v1::Tenant,
+        get_retention: v1::GetRetentionRequest => v1::GetRetentionResponse,
         list_tenants: v1::ListTenantsRequest => v1::ListTenantsResponse,
         list_audit: v1::ListAuditRequest => v1::ListAuditResponse,
     }
@@ -159,6 +161,14 @@ audited! {
             let name = || tenant.name.clone();
             vec![Change { action: "tenant.set", target: name(), tenant: name() }]
         };
+        set_retention: v1::SetRetentionRequest => v1::RetentionPolicy, |policy| {
+            let target = super::cleaning::scope_of(policy);
+            vec![Change { action: "retention.set", target, tenant: policy.tenant.clone() }]
+        };
+        clean_farm: v1::CleanFarmRequest => v1::CleanFarmResponse, |_| {
+            let (target, tenant) = (String::new(), String::new());
+            vec![Change { action: "farm.clean", target, tenant }]
+        }, unless |wish| wish.dry_run;
     }
 }
 
@@ -179,6 +189,12 @@ fn of_job(action: &'static str, job: Option<&v1::Job>) -> Vec<Change> {
         tenant: job.spec.as_ref().map(|spec| spec.tenant.clone()).unwrap_or_default(),
     };
     job.map(change).into_iter().collect()
+}
+
+/// A job that had been deleted before is not deleted again.
+fn deleted(made: &v1::DeleteJobResponse) -> Vec<Change> {
+    let (target, tenant) = (made.id.clone(), made.tenant.clone());
+    made.deleted.then_some(Change { action: "job.delete", target, tenant }).into_iter().collect()
 }
 
 fn of_key(action: &'static str, key: Option<&v1::Key>) -> Vec<Change> {

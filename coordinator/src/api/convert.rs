@@ -68,6 +68,8 @@ pub(super) fn job(job: JobRecord) -> v1::Job {
         manifest_key: key,
         manifest_sha256: sha256,
         notes: Vec::new(),
+        pictures_removed_at: job.pictures_removed.as_ref().map(|removed| timestamp(removed.at_ms)),
+        pictures_removed_by: job.pictures_removed.map(|removed| removed.by).unwrap_or_default(),
         effective_settings: Some(v1::Settings::from(&job.settings)),
         end_code,
         end_reason,
@@ -186,6 +188,7 @@ pub(super) fn image(sight: Sight, stages: &[StageName], image: ImageRecord) -> v
             .into(),
         device_class: picture.map_or_else(String::new, |output| output.device_class.clone()),
         version: image.version,
+        picture_removed_at: picture.and_then(|output| output.removed_ms).map(timestamp),
         stage_seconds: image
             .outputs
             .iter()
@@ -281,7 +284,7 @@ pub(super) fn image_state_from(number: i32) -> Result<ImageState, UserError> {
     }
 }
 
-fn job_state(state: JobState) -> v1::JobState {
+pub(super) fn job_state(state: JobState) -> v1::JobState {
     match state {
         JobState::Receiving => v1::JobState::Receiving,
         JobState::Active => v1::JobState::Active,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use darkroom_core::{
     artifact::ArtifactRef,
     error::{Code, UserError},
-    id::StageName,
+    id::{JobId, StageName},
     image_state::ImageState,
     output::Format,
     thumbnail::check_edge,
@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     previews::{Fault, is_tensor},
     shared::Shared,
-    store::records::Manifest,
+    store::{limits::timestamp, records::Manifest},
 };
 
 /// Bytes per chunk.
@@ -48,6 +48,9 @@ struct Shown {
     is_picture: bool,
     /// Its name in messages.
     name: String,
+    /// When and by what it was removed from storage, and how to get it back, as a sentence. Its
+    /// previews may still be there.
+    removed: Option<String>,
 }
 
 impl Farm {
@@ -145,7 +148,7 @@ impl Farm {
             let state = image.progress.state;
             let output =
                 image.outputs.into_iter().next_back().filter(|_| state == ImageState::Done);
-            let artifact = output.map(|output| output.artifact).ok_or_else(|| {
+            let output = output.ok_or_else(|| {
                 refused(UserError::new(
                     Code::FailedPrecondition,
                     "IMAGE_NOT_DONE",
@@ -153,14 +156,17 @@ impl Farm {
                 ))
             })?;
             let name = format!("the picture of image {index}");
-            return Ok(Shown { artifact, is_picture: max_edge == 0, name });
+            let removed = self.removed(id, &name, output.removed_ms).await?;
+            let (artifact, is_picture) = (output.artifact, max_edge == 0);
+            let shown = Shown { artifact, is_picture, name, removed };
+            return if is_picture { shown.there() } else { Ok(shown) };
         }
         let stages = self.stage_names.of(self.front.as_ref(), id).await?;
         let stage = position(&stages, asked.stage).map_err(refused)?;
         let image = self.front.image(id, index).await?;
         let (state, at) = (image.progress.state, image.progress.stage);
         let output = image.outputs.into_iter().find(|output| output.stage == stage);
-        let artifact = output.map(|output| output.artifact).ok_or_else(|| {
+        let output = output.ok_or_else(|| {
             let at = stages.get(at).map_or_else(String::new, ToString::to_string);
             refused(UserError::new(
                 Code::FailedPrecondition,
@@ -172,7 +178,27 @@ impl Farm {
             ))
         })?;
         let name = format!("the output of stage {} of image {index}", asked.stage);
-        Ok(Shown { is_picture: max_edge == 0 && !is_tensor(&artifact), artifact, name })
+        let removed = self.removed(id, &name, output.removed_ms).await?;
+        let artifact = output.artifact;
+        let is_picture = max_edge == 0 && !is_tensor(&artifact);
+        let shown = Shown { artifact, is_picture, name, removed };
+        if is_picture { shown.there() } else { Ok(shown) }
+    }
+
+    /// Says that a retention policy removed something, when, and how to get it back.
+    async fn removed(
+        &self,
+        job: JobId,
+        name: &str,
+        removed_ms: Option<i64>,
+    ) -> Result<Option<String>, Error> {
+        let Some(ms) = removed_ms else { return Ok(None) };
+        let by = self.front.job(job).await?.pictures_removed;
+        let by = by.map_or_else(|| "the farm's retention".to_owned(), |removed| removed.by);
+        let at = timestamp(ms - ms.rem_euclid(1000));
+        Ok(Some(format!(
+            "{name} was removed at {at} by {by}; `darkroom retry {job} --lost` renders it again"
+        )))
     }
 
     pub(super) async fn manifest(
@@ -213,11 +239,24 @@ fn format(artifact: &ArtifactRef) -> v1::PictureFormat {
 }
 
 impl Shown {
+    /// Refuses what was removed from storage.
+    fn there(self) -> Result<Self, Error> {
+        match self.removed {
+            Some(removed) => {
+                Err(refused(UserError::new(Code::NotFound, "PICTURE_REMOVED", removed)))
+            }
+            None => Ok(self),
+        }
+    }
+
     /// Says to the user why there is no preview of it.
     fn fault(&self, fault: Fault) -> Error {
-        match fault {
-            Fault::Failed(error) => error,
-            Fault::Lost => refused(UserError::new(
+        match (fault, &self.removed) {
+            (Fault::Failed(error), _) => error,
+            (Fault::Lost, Some(removed)) => {
+                refused(UserError::new(Code::NotFound, "PICTURE_REMOVED", removed.clone()))
+            }
+            (Fault::Lost, None) => refused(UserError::new(
                 Code::NotFound,
                 "PREVIEW_LOST",
                 format!(

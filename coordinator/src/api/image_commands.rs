@@ -283,7 +283,9 @@ fn picture(image: ImageRecord) -> (LostPicture, Option<ArtifactRef>) {
     let (index, stage) = (image.id.index, image.progress.stage);
     let lost = LostPicture { index, generation: image.progress.generation };
     let output = image.outputs.into_iter().find(|output| output.stage == stage);
-    (lost, output.map(|output| output.artifact))
+    // What a policy removed may still be there because another job needs it, until that is deleted.
+    let kept = output.filter(|output| output.removed_ms.is_none());
+    (lost, kept.map(|output| output.artifact))
 }
 
 fn is_meant(filter: &ImageFilter, image: &ImageRecord) -> bool {

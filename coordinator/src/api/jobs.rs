@@ -12,13 +12,14 @@ use tokio::time::timeout;
 use super::{
     Farm,
     access::{Sight, tenant_filter},
-    convert, listing, progress, refused,
+    convert, job_id, listing, progress, refused,
     validate::deadline_ms,
 };
 use crate::{
     error::Error,
     forecasts,
     store::{
+        self,
         limits::NewDeadline,
         records::{Around, Commanded, ImageOrder, JobPosition, JobRecord, Release},
     },
@@ -172,6 +173,39 @@ impl Farm {
         Ok(self.view_committed(job).await)
     }
 
+    pub(super) async fn delete(
+        &self,
+        caller: &Caller,
+        request: v1::DeleteJobRequest,
+    ) -> Result<v1::DeleteJobResponse, Error> {
+        let id = job_id("id", &request.id)?;
+        let gone = |id: JobId| v1::DeleteJobResponse { id: id.to_string(), ..Default::default() };
+        // A job that is deleted already is not found. Repeating the call is no error.
+        let id = match self.job_of(caller, "id", &request.id).await {
+            Err(Error::Store(store::Error::Deleted { .. })) => return Ok(gone(id)),
+            found => found?,
+        };
+        let job = match self.front.job(id).await {
+            Err(store::Error::Deleted { .. }) => return Ok(gone(id)),
+            found => found?,
+        };
+        let mut tasks = Vec::new();
+        if request.cancel {
+            tasks = self.front.dispatched_of_job(id).await?;
+        }
+        let deleted = self.front.delete_job(id, &deleted_by(caller), request.cancel).await?;
+        self.shared.events.follow.notify_one();
+        self.shared.events.clean.notify_one();
+        self.shared.events.changed(&[id]);
+        for (pool, keys) in by_pool(tasks) {
+            if let Err(error) = self.shared.queue.remove(&pool, &keys, Leased::Remove).await {
+                tracing::warn!(job.id = %id, %error, "tasks of a deleted job stay in the queue until the sweep");
+            }
+        }
+        let tenant = if deleted { job.tenant } else { String::new() };
+        Ok(v1::DeleteJobResponse { id: id.to_string(), tenant, deleted })
+    }
+
     pub(super) async fn pause(
         &self,
         caller: &Caller,
@@ -251,6 +285,11 @@ impl Farm {
         self.shared.events.changed(&[id]);
         Ok(self.view_committed(job).await)
     }
+}
+
+/// Who deletes a job, as it is recorded with it.
+fn deleted_by(caller: &Caller) -> String {
+    caller.key().map_or_else(|| "a user".to_owned(), |key| format!("key {key}"))
 }
 
 /// The deadline that a retry requests.

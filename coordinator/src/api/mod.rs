@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod audited;
+mod cleaning;
 mod convert;
 mod custom_ids;
 mod draft;
@@ -182,6 +183,15 @@ impl Calls for Farm {
     async fn cancel_job(&self, caller: &Caller, request: v1::CancelJobRequest) -> Answer<v1::Job> {
         let cancel = self.cancel(caller, request);
         self.changing(self.shared.options.call, Again::Harmless, cancel).await
+    }
+
+    async fn delete_job(
+        &self,
+        caller: &Caller,
+        request: v1::DeleteJobRequest,
+    ) -> Answer<v1::DeleteJobResponse> {
+        let delete = self.delete(caller, request);
+        self.changing(self.shared.options.call, Again::Harmless, delete).await
     }
 
     async fn pause_job(&self, caller: &Caller, request: v1::PauseJobRequest) -> Answer<v1::Job> {

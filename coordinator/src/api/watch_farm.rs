@@ -36,7 +36,7 @@ use crate::{
     feed::{self, News, Workers},
     feeder,
     store::{
-        farm_changes::{ChangeBounds, ChangePosition, ChangeQuery},
+        farm_changes::{ChangeBounds, ChangePosition, ChangeQuery, DeletedJob},
         records::JobRecord,
     },
 };
@@ -156,6 +156,8 @@ struct Watcher {
     told: HashMap<i64, u64>,
     /// News from this mark on are newer than everything that was sent while it caught up.
     told_until: u64,
+    /// Jobs that were deleted, for the next event.
+    deleted: Vec<String>,
     /// When the last event was sent, or the watch began.
     sent: Instant,
 }
@@ -179,6 +181,7 @@ impl Watcher {
             caught_up: false,
             told: HashMap::new(),
             told_until: 0,
+            deleted: Vec::new(),
             sent: Instant::now(),
         }
     }
@@ -231,7 +234,7 @@ impl Watcher {
 
     /// Forwards news. False if the client is gone or everything must be sent again.
     async fn pass_on(&mut self, sender: &Sender, news: &News) -> Result<bool, Error> {
-        let News::Changed { jobs, workers, position } = news else {
+        let News::Changed { jobs, deleted, workers, position } = news else {
             self.cursor = None;
             return Ok(false);
         };
@@ -239,11 +242,12 @@ impl Watcher {
             |job: &&JobRecord| self.told.get(&job.seq).is_none_or(|version| *version < job.version);
         let jobs = jobs.iter().filter(|job| self.wants(job)).filter(is_new);
         let jobs: Vec<JobRecord> = jobs.cloned().collect();
+        self.note_deleted(deleted);
         if position.mark >= self.told_until {
             self.told = HashMap::new();
         }
         let workers = workers.as_ref().filter(|_| self.audience.workers);
-        let told = !jobs.is_empty() || workers.is_some();
+        let told = !jobs.is_empty() || !self.deleted.is_empty() || workers.is_some();
         if !told {
             self.advance(*position);
             return Ok(true);
@@ -252,7 +256,21 @@ impl Watcher {
     }
 
     fn wants(&self, job: &JobRecord) -> bool {
-        self.audience.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant)
+        self.concerns(&job.tenant)
+    }
+
+    fn concerns(&self, tenant: &str) -> bool {
+        self.audience.tenant.as_ref().is_none_or(|own| own == tenant)
+    }
+
+    /// The next event tells these.
+    fn note_deleted(&mut self, deleted: &[DeletedJob]) {
+        let new = |one: &&DeletedJob| {
+            self.concerns(&one.tenant)
+                && self.told.get(&one.seq).is_none_or(|version| *version < one.version)
+        };
+        let ids: Vec<String> = deleted.iter().filter(new).map(|one| one.id.to_string()).collect();
+        self.deleted.extend(ids);
     }
 
     /// Everything before this position was sent. Never goes back, because news may be older than
@@ -299,12 +317,14 @@ impl Watcher {
             };
             let changed = self.farm.front.changed_jobs(query).await?;
             let position = changed.more.unwrap_or(settled).min(settled);
+            self.note_deleted(&changed.deleted);
+            self.told.extend(changed.deleted.iter().map(|one| (one.seq, one.version)));
             let jobs: Vec<_> = changed.jobs.into_iter().map(|one| one.job).collect();
             self.told.extend(jobs.iter().map(|job| (job.seq, job.version)));
             // The last event of the past is sent even without jobs, because it says that the watch
             // has caught up.
             self.caught_up = changed.more.is_none();
-            if jobs.is_empty() && !self.caught_up {
+            if jobs.is_empty() && self.deleted.is_empty() && !self.caught_up {
                 self.advance(position);
             } else if !self.tell_jobs(sender, jobs, None, position).await? {
                 return Ok(false);
@@ -409,6 +429,7 @@ impl Watcher {
             cursor,
             reset: std::mem::take(&mut self.reset_due),
             caught_up: self.caught_up,
+            deleted_jobs: std::mem::take(&mut self.deleted),
         };
         self.workers_due = false;
         self.sent = Instant::now();

@@ -42,7 +42,18 @@ enum What<'a> {
 }
 
 impl<'a> Cause<'a> {
-    pub(super) fn reported(report: &'a Report) -> Self {
+    /// A report. If it names an object that is on its way out of storage, it is not believed: its
+    /// task is returned at no cost, and stores under another prefix the next time.
+    pub(super) fn believed(report: &'a Report, leaving: &HashSet<String>) -> Self {
+        match &report.result.outcome {
+            Outcome::Done { artifact, .. } if leaving.contains(&artifact.key) => {
+                Self { key: report.result.key, what: What::Returned, live_places: 1 }
+            }
+            _ => Self::reported(report),
+        }
+    }
+
+    fn reported(report: &'a Report) -> Self {
         let what = What::Reported(&report.result);
         Self { key: report.result.key, what, live_places: report.live_places }
     }

@@ -8,6 +8,14 @@ pub enum Error {
     /// No such job or image.
     #[error("{0}")]
     NotFound(String),
+    /// The job was deleted.
+    #[error("job {job} was deleted at {at}")]
+    Deleted {
+        /// The job.
+        job: darkroom_core::id::JobId,
+        /// When, in the form of RFC 3339.
+        at: String,
+    },
     /// The job is in a state that does not allow this, or its request id is taken.
     #[error(transparent)]
     Refused(#[from] UserError),
@@ -71,7 +79,14 @@ impl Error {
     /// can be fixed.
     #[must_use]
     pub fn is_about_the_data(&self) -> bool {
-        matches!(self, Self::Corrupt(_) | Self::Refused(_) | Self::NotFound(_) | Self::Unfit(_))
+        matches!(
+            self,
+            Self::Corrupt(_)
+                | Self::Refused(_)
+                | Self::NotFound(_)
+                | Self::Deleted { .. }
+                | Self::Unfit(_)
+        )
     }
 
     /// The error as a user should see it.
@@ -83,6 +98,7 @@ impl Error {
                 UserError::new(Code::Unavailable, OUTCOME_UNKNOWN, self.to_string())
             }
             Self::NotFound(message) => UserError::new(Code::NotFound, "NOT_FOUND", message.clone()),
+            Self::Deleted { .. } => UserError::new(Code::NotFound, "DELETED", self.to_string()),
             Self::Full => UserError::new(Code::ResourceExhausted, "DISK_FULL", self.to_string()),
             Self::Unusable(message) => {
                 UserError::new(Code::FailedPrecondition, "STORE_UNUSABLE", message.clone())

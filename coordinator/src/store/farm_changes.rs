@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use darkroom_core::id::JobId;
+
 use super::records::JobRecord;
 
 /// The bounds that a reader needs before it reads.
@@ -61,11 +63,28 @@ pub struct ChangedJob {
     pub job: JobRecord,
 }
 
+/// A job that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedJob {
+    /// The next position.
+    pub position: ChangePosition,
+    /// Its id.
+    pub id: JobId,
+    /// Its place in the order of submission.
+    pub seq: i64,
+    /// The version that its deletion made, or a later one.
+    pub version: u64,
+    /// Its tenant.
+    pub tenant: String,
+}
+
 /// Changes in order.
 #[derive(Clone, Debug, Default)]
 pub struct ChangedJobs {
     /// The jobs.
     pub jobs: Vec<ChangedJob>,
+    /// Jobs that were deleted.
+    pub deleted: Vec<DeletedJob>,
     /// The next position, if there are others.
     pub more: Option<ChangePosition>,
 }

@@ -17,7 +17,7 @@ use super::{
     limits::Limits,
     records::{
         Extras, ImageFailure, ImageRecord, JobEnd, JobRecord, Manifest, Output, Pace,
-        StageCounters, labels_from_json, naming,
+        PicturesRemoved, StageCounters, labels_from_json, naming,
     },
     row::row,
     spent,
@@ -57,6 +57,8 @@ row! {
         dead: i64,
         cancelled: i64,
         no_reuse: bool,
+        pictures_removed_ms: Option<i64>,
+        pictures_removed_by: Option<String>,
     }
 }
 
@@ -138,6 +140,10 @@ impl JobColumns {
             finished_ms: self.finished_ms,
             manifest,
             no_reuse: self.no_reuse,
+            pictures_removed: self
+                .pictures_removed_ms
+                .zip(self.pictures_removed_by)
+                .map(|(at_ms, by)| PicturesRemoved { at_ms, by }),
             stages,
         })
     }

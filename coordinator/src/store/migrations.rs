@@ -38,6 +38,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0017_secret"
     "0018_isolation"
     "0019_quotas"
+    "0020_removal"
     "0021_changes_of_tenant"
 );
 
@@ -69,6 +70,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0024_secret"
     "0025_isolation"
     "0026_quotas"
+    "0027_removal"
     "0028_changes_of_tenant"
 );
 

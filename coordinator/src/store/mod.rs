@@ -33,6 +33,7 @@ mod notes;
 #[cfg(feature = "cluster")]
 pub mod postgres;
 pub mod records;
+pub mod removal;
 pub mod roles;
 mod row;
 mod spent;
@@ -45,7 +46,7 @@ pub use error::Error;
 use roles::{
     Agreed, Attempts, Audit, Commands, Dispatching, FarmChanges, Following, Forecasts, History,
     ImageCommands, ImageMaps, Inputs, Keys, Leading, Limiting, Maintenance, Manifests, Metering,
-    Outcomes, Queries, Submits, Tenants, WorkerHealth,
+    Outcomes, Queries, Removal, Retention, Submits, Tenants, WorkerHealth,
 };
 
 /// Makes a store the sum of its roles.
@@ -61,5 +62,5 @@ macro_rules! sum_of {
 sum_of! {
     Agreed Leading Submits Inputs Dispatching Outcomes Following Commands ImageCommands Limiting
     Forecasts History WorkerHealth Queries Attempts ImageMaps FarmChanges Manifests Maintenance Keys
-    Tenants Metering Audit
+    Tenants Metering Audit Removal Retention
 }

@@ -13,7 +13,7 @@ pub use self::{
     },
     jobs::{
         Around, Changes, Commanded, JobEnd, JobPage, JobPosition, JobQuery, JobRecord, Manifest,
-        Pace, StageCounters, Submitted,
+        Pace, PicturesRemoved, StageCounters, Submitted,
     },
     submits::{
         Canonical, Extras, Input, NewJob, NewPrompt, PreparedText, Remark, Requested, Variant,

@@ -23,6 +23,7 @@ mod postgres;
 mod previews;
 mod quotas;
 mod recovery;
+mod removal;
 mod sqlite_store;
 mod submit;
 mod support;

@@ -8,6 +8,7 @@ pub static CALLS: &[Call] = &[
     farm::LIST_JOBS,
     farm::WATCH_JOB,
     farm::CANCEL_JOB,
+    farm::DELETE_JOB,
     farm::PAUSE_JOB,
     farm::RESUME_JOB,
     farm::RETRY_JOB,
@@ -37,6 +38,9 @@ pub static CALLS: &[Call] = &[
     admin::SET_TENANT,
     admin::GET_TENANT,
     admin::LIST_TENANTS,
+    admin::SET_RETENTION,
+    admin::GET_RETENTION,
+    admin::CLEAN_FARM,
     admin::LIST_AUDIT,
     members::JOIN,
 ];
@@ -60,6 +64,8 @@ pub mod farm {
     pub const WATCH_JOB: Call = Call { path: "/darkroom.v1.Farm/WatchJob", class: Class::Lasting, scope: Scope::Read, receives_stream: false, sends_stream: true, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/CancelJob`.
     pub const CANCEL_JOB: Call = Call { path: "/darkroom.v1.Farm/CancelJob", class: Class::Short, scope: Scope::Submit, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Farm/DeleteJob`.
+    pub const DELETE_JOB: Call = Call { path: "/darkroom.v1.Farm/DeleteJob", class: Class::Short, scope: Scope::Submit, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/PauseJob`.
     pub const PAUSE_JOB: Call = Call { path: "/darkroom.v1.Farm/PauseJob", class: Class::Short, scope: Scope::Submit, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/ResumeJob`.
@@ -128,6 +134,12 @@ pub mod admin {
     pub const GET_TENANT: Call = Call { path: "/darkroom.v1.Admin/GetTenant", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Admin/ListTenants`.
     pub const LIST_TENANTS: Call = Call { path: "/darkroom.v1.Admin/ListTenants", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Admin/SetRetention`.
+    pub const SET_RETENTION: Call = Call { path: "/darkroom.v1.Admin/SetRetention", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Admin/GetRetention`.
+    pub const GET_RETENTION: Call = Call { path: "/darkroom.v1.Admin/GetRetention", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Admin/CleanFarm`.
+    pub const CLEAN_FARM: Call = Call { path: "/darkroom.v1.Admin/CleanFarm", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Admin/ListAudit`.
     pub const LIST_AUDIT: Call = Call { path: "/darkroom.v1.Admin/ListAudit", class: Class::Short, scope: Scope::Admin, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
 }

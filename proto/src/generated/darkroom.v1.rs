@@ -461,6 +461,12 @@ pub struct Job {
     /// repeated work. Rendering stages only, because jobs share texts.
     #[prost(double, tag = "33")]
     pub device_seconds: f64,
+    /// When a retention policy removed the job's pictures, and which. RetryImages with `lost` renders
+    /// them again.
+    #[prost(message, optional, tag = "34")]
+    pub pictures_removed_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "35")]
+    pub pictures_removed_by: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Job {
     const NAME: &'static str = "Job";
@@ -674,6 +680,9 @@ pub struct Image {
     /// Absent: the job's `effective_settings` apply.
     #[prost(message, optional, tag = "26")]
     pub settings: ::core::option::Option<Settings>,
+    /// When a retention policy removed the final picture. RetryImages with `lost` renders it again.
+    #[prost(message, optional, tag = "27")]
+    pub picture_removed_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 impl ::prost::Name for Image {
     const NAME: &'static str = "Image";
@@ -1509,6 +1518,45 @@ impl ::prost::Name for CancelJobRequest {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/darkroom.v1.CancelJobRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteJobRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Cancels the job first if it has not ended. Otherwise such a job is refused.
+    #[prost(bool, tag = "2")]
+    pub cancel: bool,
+}
+impl ::prost::Name for DeleteJobRequest {
+    const NAME: &'static str = "DeleteJobRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeleteJobRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeleteJobRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteJobResponse {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Empty if the job had been deleted before.
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// This call deleted it. False: it had been deleted before.
+    #[prost(bool, tag = "3")]
+    pub deleted: bool,
+}
+impl ::prost::Name for DeleteJobResponse {
+    const NAME: &'static str = "DeleteJobResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeleteJobResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeleteJobResponse".into()
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2361,6 +2409,9 @@ pub struct FarmEvent {
     /// come as they happen.
     #[prost(bool, tag = "5")]
     pub caught_up: bool,
+    /// Ids of jobs that were deleted, at most 100. An id may be repeated.
+    #[prost(string, repeated, tag = "6")]
+    pub deleted_jobs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for FarmEvent {
     const NAME: &'static str = "FarmEvent";
@@ -3035,6 +3086,32 @@ pub mod farm_client {
                 .insert(GrpcMethod::new("darkroom.v1.Farm", "CancelJob"));
             self.inner.unary(req, path, codec).await
         }
+        /// Deletes a job that has ended, with its pictures: it is not found from now on, and what no other
+        /// job needs is removed from storage. It cannot be undone. Idempotent.
+        pub async fn delete_job(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteJobResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/DeleteJob",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "DeleteJob"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Takes back tasks that are not leased; running stages finish and commit. Idempotent.
         pub async fn pause_job(
             &mut self,
@@ -3650,6 +3727,15 @@ pub mod farm_server {
             &self,
             request: tonic::Request<super::CancelJobRequest>,
         ) -> std::result::Result<tonic::Response<super::Job>, tonic::Status>;
+        /// Deletes a job that has ended, with its pictures: it is not found from now on, and what no other
+        /// job needs is removed from storage. It cannot be undone. Idempotent.
+        async fn delete_job(
+            &self,
+            request: tonic::Request<super::DeleteJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteJobResponse>,
+            tonic::Status,
+        >;
         /// Takes back tasks that are not leased; running stages finish and commit. Idempotent.
         async fn pause_job(
             &self,
@@ -4271,6 +4357,49 @@ pub mod farm_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelJobSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Farm/DeleteJob" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteJobSvc<T: Farm>(pub Arc<T>);
+                    impl<T: Farm> tonic::server::UnaryService<super::DeleteJobRequest>
+                    for DeleteJobSvc<T> {
+                        type Response = super::DeleteJobResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteJobRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::delete_job(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteJobSvc(inner);
                         let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -5864,6 +5993,207 @@ impl ::prost::Name for GetTenantRequest {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionPolicy {
+    /// Empty: every tenant without a policy of its own on the subject and outcome.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(enumeration = "RetentionSubject", tag = "2")]
+    pub subject: i32,
+    /// How the jobs ended: JOB_STATE_DONE, JOB_STATE_FAILED or JOB_STATE_CANCELLED. Unspecified for
+    /// embeddings, which belong to no job.
+    #[prost(enumeration = "JobState", tag = "3")]
+    pub outcome: i32,
+    /// So many seconds after a job has ended, or a text was last needed. 0: kept for ever, also where
+    /// the farm's policy for all tenants says otherwise. At least the farm's lease and 12 h 10 min.
+    #[prost(uint64, tag = "4")]
+    pub seconds: u64,
+}
+impl ::prost::Name for RetentionPolicy {
+    const NAME: &'static str = "RetentionPolicy";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.RetentionPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.RetentionPolicy".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRetentionRequest {
+    /// Empty: every tenant without a policy of its own on the subject and outcome.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(enumeration = "RetentionSubject", tag = "2")]
+    pub subject: i32,
+    /// As in RetentionPolicy.
+    #[prost(enumeration = "JobState", tag = "3")]
+    pub outcome: i32,
+    /// As in RetentionPolicy.
+    #[prost(uint64, tag = "4")]
+    pub seconds: u64,
+}
+impl ::prost::Name for SetRetentionRequest {
+    const NAME: &'static str = "SetRetentionRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.SetRetentionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.SetRetentionRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRetentionRequest {
+    /// Only the policies that apply to this tenant. Empty: all.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for GetRetentionRequest {
+    const NAME: &'static str = "GetRetentionRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.GetRetentionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.GetRetentionRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetRetentionResponse {
+    /// The farm's first, then by tenant.
+    #[prost(message, repeated, tag = "1")]
+    pub policies: ::prost::alloc::vec::Vec<RetentionPolicy>,
+}
+impl ::prost::Name for GetRetentionResponse {
+    const NAME: &'static str = "GetRetentionResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.GetRetentionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.GetRetentionResponse".into()
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CleanFarmRequest {
+    /// Change nothing; say what the policies would remove now.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+    /// Also look for objects in storage that no row of the record names and that are older than seven
+    /// days.
+    #[prost(bool, tag = "2")]
+    pub orphans: bool,
+    /// Remove those. Only with `orphans`.
+    #[prost(bool, tag = "3")]
+    pub remove: bool,
+    /// The record was restored from a backup, or storage was copied: remove objects again although
+    /// storage knows of later removals than the record.
+    #[prost(bool, tag = "4")]
+    pub restored: bool,
+}
+impl ::prost::Name for CleanFarmRequest {
+    const NAME: &'static str = "CleanFarmRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.CleanFarmRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.CleanFarmRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CleanFarmResponse {
+    /// Jobs that the policies deleted.
+    #[prost(uint64, tag = "1")]
+    pub expired_jobs: u64,
+    /// Deleted jobs whose last row was removed.
+    #[prost(uint64, tag = "2")]
+    pub jobs: u64,
+    /// Images of deleted jobs whose rows were removed.
+    #[prost(uint64, tag = "3")]
+    pub images: u64,
+    /// Outputs of other jobs that the policies removed.
+    #[prost(uint64, tag = "4")]
+    pub outputs: u64,
+    /// Texts that no job has needed for long.
+    #[prost(uint64, tag = "5")]
+    pub texts: u64,
+    /// Objects that were deleted in storage.
+    #[prost(uint64, tag = "6")]
+    pub deleted: u64,
+    /// Objects that could not be deleted. They are tried again.
+    #[prost(uint64, tag = "7")]
+    pub failed: u64,
+    /// Objects that are still to be looked at or deleted.
+    #[prost(uint64, tag = "8")]
+    pub waiting: u64,
+    /// What the policies would remove now; only with `dry_run`.
+    #[prost(message, repeated, tag = "9")]
+    pub due: ::prost::alloc::vec::Vec<DueRemoval>,
+    /// Objects that no row names, by kind; only with `orphans`.
+    #[prost(message, repeated, tag = "10")]
+    pub orphans: ::prost::alloc::vec::Vec<OrphanObjects>,
+    /// There are more objects in storage than could be looked at, so there may be more orphans.
+    #[prost(bool, tag = "11")]
+    pub orphans_at_least: bool,
+}
+impl ::prost::Name for CleanFarmResponse {
+    const NAME: &'static str = "CleanFarmResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.CleanFarmResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.CleanFarmResponse".into()
+    }
+}
+/// What a policy would remove now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DueRemoval {
+    #[prost(message, optional, tag = "1")]
+    pub policy: ::core::option::Option<RetentionPolicy>,
+    /// Jobs, or texts.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// Bytes of what they name. What other jobs name as well stays.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// There may be more.
+    #[prost(bool, tag = "4")]
+    pub at_least: bool,
+}
+impl ::prost::Name for DueRemoval {
+    const NAME: &'static str = "DueRemoval";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DueRemoval".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DueRemoval".into()
+    }
+}
+/// Objects of a kind that no row names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrphanObjects {
+    /// "output", "embedding", "manifest" or "input".
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub objects: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+}
+impl ::prost::Name for OrphanObjects {
+    const NAME: &'static str = "OrphanObjects";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.OrphanObjects".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.OrphanObjects".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListTenantsRequest {
     /// 1 to 1,000; 0 means 100.
     #[prost(uint32, tag = "1")]
@@ -5914,8 +6244,9 @@ pub struct AuditEntry {
     #[prost(string, tag = "4")]
     pub tenant: ::prost::alloc::string::String,
     /// What was done: "key.create", "key.revoke", "key.rotate", "tenant.set", "job.submit",
-    /// "job.cancel", "job.pause", "job.resume", "job.retry", "images.cancel", "images.retry",
-    /// "worker.drain".
+    /// "job.cancel", "job.pause", "job.resume", "job.retry", "job.delete", "images.cancel",
+    /// "images.retry", "worker.drain",
+    /// "retention.set", "farm.clean".
     #[prost(string, tag = "5")]
     pub action: ::prost::alloc::string::String,
     /// Id of the job, worker or key, or name of the tenant or host.
@@ -6015,6 +6346,46 @@ impl Sharing {
         }
     }
 }
+/// What a retention policy removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RetentionSubject {
+    Unspecified = 0,
+    /// The whole job: its rows, pictures and manifests.
+    Jobs = 1,
+    /// The final pictures. The job stays, and RetryImages with `lost` renders them again.
+    Pictures = 2,
+    /// What the stages before the last one have stored. A small preview of each stays.
+    Intermediates = 3,
+    /// Embeddings of texts that no job needs any more.
+    Embeddings = 4,
+}
+impl RetentionSubject {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RETENTION_SUBJECT_UNSPECIFIED",
+            Self::Jobs => "RETENTION_SUBJECT_JOBS",
+            Self::Pictures => "RETENTION_SUBJECT_PICTURES",
+            Self::Intermediates => "RETENTION_SUBJECT_INTERMEDIATES",
+            Self::Embeddings => "RETENTION_SUBJECT_EMBEDDINGS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RETENTION_SUBJECT_UNSPECIFIED" => Some(Self::Unspecified),
+            "RETENTION_SUBJECT_JOBS" => Some(Self::Jobs),
+            "RETENTION_SUBJECT_PICTURES" => Some(Self::Pictures),
+            "RETENTION_SUBJECT_INTERMEDIATES" => Some(Self::Intermediates),
+            "RETENTION_SUBJECT_EMBEDDINGS" => Some(Self::Embeddings),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -6026,7 +6397,7 @@ pub mod admin_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Keys, tenants and the audit.
+    /// Keys, tenants, the audit, and what is kept how long.
     ///
     /// A client sends its key as metadata: `authorization: Bearer dk_ID_SECRET`. Answers to a call with
     /// a key that expires carry the metadata `darkroom-key-expires`: seconds since 1970, as digits.
@@ -6274,6 +6645,82 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("darkroom.v1.Admin", "ListTenants"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets how long what jobs have left is kept after they ended. Without a policy everything is kept
+        /// for ever.
+        pub async fn set_retention(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetentionPolicy>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Admin/SetRetention",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Admin", "SetRetention"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_retention(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRetentionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Admin/GetRetention",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Admin", "GetRetention"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has the farm's cleaner do now what it does by itself every few seconds, for about 20 seconds at
+        /// most. Or says what it would do.
+        pub async fn clean_farm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CleanFarmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CleanFarmResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Admin/CleanFarm",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Admin", "CleanFarm"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Who changed what, when and from where. Rows are only ever added.
         pub async fn list_audit(
             &mut self,
@@ -6359,6 +6806,28 @@ pub mod admin_server {
             tonic::Response<super::ListTenantsResponse>,
             tonic::Status,
         >;
+        /// Sets how long what jobs have left is kept after they ended. Without a policy everything is kept
+        /// for ever.
+        async fn set_retention(
+            &self,
+            request: tonic::Request<super::SetRetentionRequest>,
+        ) -> std::result::Result<tonic::Response<super::RetentionPolicy>, tonic::Status>;
+        async fn get_retention(
+            &self,
+            request: tonic::Request<super::GetRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRetentionResponse>,
+            tonic::Status,
+        >;
+        /// Has the farm's cleaner do now what it does by itself every few seconds, for about 20 seconds at
+        /// most. Or says what it would do.
+        async fn clean_farm(
+            &self,
+            request: tonic::Request<super::CleanFarmRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CleanFarmResponse>,
+            tonic::Status,
+        >;
         /// Who changed what, when and from where. Rows are only ever added.
         async fn list_audit(
             &self,
@@ -6368,7 +6837,7 @@ pub mod admin_server {
             tonic::Status,
         >;
     }
-    /// Keys, tenants and the audit.
+    /// Keys, tenants, the audit, and what is kept how long.
     ///
     /// A client sends its key as metadata: `authorization: Bearer dk_ID_SECRET`. Answers to a call with
     /// a key that expires carry the metadata `darkroom-key-expires`: seconds since 1970, as digits.
@@ -6734,6 +7203,139 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListTenantsSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Admin/SetRetention" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetRetentionSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::SetRetentionRequest>
+                    for SetRetentionSvc<T> {
+                        type Response = super::RetentionPolicy;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetRetentionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_retention(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetRetentionSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Admin/GetRetention" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRetentionSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::GetRetentionRequest>
+                    for GetRetentionSvc<T> {
+                        type Response = super::GetRetentionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRetentionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::get_retention(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRetentionSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Admin/CleanFarm" => {
+                    #[allow(non_camel_case_types)]
+                    struct CleanFarmSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::CleanFarmRequest>
+                    for CleanFarmSvc<T> {
+                        type Response = super::CleanFarmResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CleanFarmRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::clean_farm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CleanFarmSvc(inner);
                         let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

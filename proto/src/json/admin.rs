@@ -1,4 +1,4 @@
-//! Keys, tenants and the audit.
+//! Keys, tenants, the audit, and what is kept how long.
 
 use super::{QuotaUsage, Quotas, Seconds, Time, U64, Word};
 use crate::{hidden::Hidden, v1};
@@ -53,6 +53,27 @@ super::requests! {
         page_token: String,
     }
 
+    /// Sets how long something is kept.
+    SetRetentionRequest {
+        tenant: String,
+        subject: Word<v1::RetentionSubject>,
+        outcome: Word<v1::JobState>,
+        seconds: U64,
+    }
+
+    /// Asks how long what is kept.
+    GetRetentionRequest {
+        tenant: String,
+    }
+
+    /// Has the cleaner work now.
+    CleanFarmRequest {
+        dry_run: bool,
+        orphans: bool,
+        remove: bool,
+        restored: bool,
+    }
+
     /// Asks for a page of the audit.
     ListAuditRequest {
         page_size: u32,
@@ -82,6 +103,49 @@ super::answers! {
     CreateKeyResponse {
         key: Option<Key>,
         secret: Hidden<String>,
+    }
+
+    /// How long something is kept.
+    RetentionPolicy {
+        tenant: String,
+        subject: Word<v1::RetentionSubject>,
+        outcome: Word<v1::JobState>,
+        seconds: U64,
+    }
+
+    /// The policies.
+    GetRetentionResponse {
+        policies: Vec<RetentionPolicy>,
+    }
+
+    /// What the cleaner has done, or would do.
+    CleanFarmResponse {
+        expired_jobs: U64,
+        jobs: U64,
+        images: U64,
+        outputs: U64,
+        texts: U64,
+        deleted: U64,
+        failed: U64,
+        waiting: U64,
+        due: Vec<DueRemoval>,
+        orphans: Vec<OrphanObjects>,
+        orphans_at_least: bool,
+    }
+
+    /// What a policy would remove.
+    DueRemoval {
+        policy: Option<RetentionPolicy>,
+        count: U64,
+        bytes: U64,
+        at_least: bool,
+    }
+
+    /// Objects that no row names.
+    OrphanObjects {
+        kind: String,
+        objects: U64,
+        bytes: U64,
     }
 
     /// A page of keys.

@@ -114,5 +114,7 @@ super::reports! {
         cursor: String,
         reset: bool,
         caught_up: bool,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        deleted_jobs: Vec<String>,
     }
 }

@@ -81,6 +81,9 @@ super::form! {
         device_class: String,
         version: U64,
         stage_seconds: Vec<StageSeconds>,
+        /// Absent: the picture is there, or there is none yet.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        picture_removed_at: Option<Seconds>,
         #[serde(skip_serializing_if = "Option::is_none")]
         link: Option<Link>,
     }
@@ -131,6 +134,7 @@ impl From<v1::Image> for Image {
             device_class: image.device_class,
             version: U64(image.version),
             stage_seconds: Vec::from_wire(image.stage_seconds),
+            picture_removed_at: Option::from_wire(image.picture_removed_at),
             link: None,
         }
     }

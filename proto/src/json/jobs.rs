@@ -36,6 +36,9 @@ super::requests! {
     /// Ends a job.
     CancelJobRequest { id: String, }
 
+    /// Deletes a job that has ended.
+    DeleteJobRequest { id: String, cancel: bool, }
+
     /// Pauses a job.
     PauseJobRequest { id: String, }
 
@@ -51,6 +54,13 @@ super::requests! {
 }
 
 super::answers! {
+    /// A job that was deleted.
+    DeleteJobResponse {
+        id: String,
+        tenant: String,
+        deleted: bool,
+    }
+
     /// How far a job is in one stage.
     StageProgress {
         stage: String,
@@ -114,6 +124,10 @@ super::form! {
         manifest_key: String,
         manifest_sha256: String,
         notes: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pictures_removed_at: Option<Seconds>,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pictures_removed_by: String,
     }
 }
 
@@ -167,6 +181,8 @@ impl From<v1::Job> for Job {
             manifest_key: job.manifest_key,
             manifest_sha256: job.manifest_sha256,
             notes: job.notes,
+            pictures_removed_at: Option::from_wire(job.pictures_removed_at),
+            pictures_removed_by: job.pictures_removed_by,
         }
     }
 }

@@ -47,6 +47,8 @@ named! {
     Scope: Unspecified "unknown", Read "read", Submit "submit", Operate "operate", Admin "admin",
         Member "member";
     Sharing: Unspecified "default", Shared "shared", Sealed "sealed";
+    RetentionSubject: Unspecified "unknown", Jobs "jobs", Pictures "pictures",
+        Intermediates "intermediates", Embeddings "embeddings";
     PictureFormat: Png "png", Jpeg "jpeg", Webp "webp";
 }
 

@@ -14,26 +14,29 @@ use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     json::{
         Attempt, AuditEntry, Bytes, CancelImagesRequest, CancelImagesResponse, CancelJobRequest,
-        Cascade, CascadeStage, ClassForecast, CreateKeyRequest, CreateKeyResponse,
+        Cascade, CascadeStage, ClassForecast, CleanFarmRequest, CleanFarmResponse,
+        CreateKeyRequest, CreateKeyResponse, DeleteJobRequest, DeleteJobResponse,
         DescribeQueueRequest, DescribeQueueResponse, DrainWorkerRequest, DrainWorkerResponse,
-        Embedding, EncodeRequest, EncodeResponse, FailureSummary, FarmEvent, FarmHistoryRequest,
-        FarmHistoryResponse, FetchImageChunk, FetchImageRequest, FetchManifestChunk,
-        FetchManifestRequest, FetchSheetChunk, FetchSheetRequest, Forecast, ForecastCheck,
-        ForecastJobResponse, GetFarmRequest, GetFarmResponse, GetImageMapRequest,
-        GetImageMapResponse, GetImageRequest, GetImageResponse, GetJobRequest, GetTenantRequest,
-        HistoryPoint, Image, ImageFilter, IndexRange, Job, JobSpec, JoinRequest, JoinResponse,
-        JoinedCascade, Key, ListAuditRequest, ListAuditResponse, ListCascadesRequest,
-        ListCascadesResponse, ListImagesRequest, ListImagesResponse, ListJobsRequest,
-        ListJobsResponse, ListKeysRequest, ListKeysResponse, ListTenantsRequest,
-        ListTenantsResponse, ListUsageRequest, ListUsageResponse, ListWorkersRequest,
-        ListWorkersResponse, Output, PauseJobRequest, PoolHistory, PoolKeys, Prompt, PromptChunk,
-        QueuePool, QuotaUsage, Quotas, ResumeJobRequest, RetryImagesRequest, RetryImagesResponse,
-        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse, SetTenantRequest,
-        Settings, Sheet, SignImageRequest, SignImageResponse, StageCheck, StageForecast,
-        StageProgress, StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest,
-        SubmitJobResponse, SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay,
-        Time, U64, UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest,
-        WatchJobRequest, Worker, WorkerSnapshot, WorkerStage, read,
+        DueRemoval, Embedding, EncodeRequest, EncodeResponse, FailureSummary, FarmEvent,
+        FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk, FetchImageRequest,
+        FetchManifestChunk, FetchManifestRequest, FetchSheetChunk, FetchSheetRequest, Forecast,
+        ForecastCheck, ForecastJobResponse, GetFarmRequest, GetFarmResponse, GetImageMapRequest,
+        GetImageMapResponse, GetImageRequest, GetImageResponse, GetJobRequest, GetRetentionRequest,
+        GetRetentionResponse, GetTenantRequest, HistoryPoint, Image, ImageFilter, IndexRange, Job,
+        JobSpec, JoinRequest, JoinResponse, JoinedCascade, Key, ListAuditRequest,
+        ListAuditResponse, ListCascadesRequest, ListCascadesResponse, ListImagesRequest,
+        ListImagesResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
+        ListTenantsRequest, ListTenantsResponse, ListUsageRequest, ListUsageResponse,
+        ListWorkersRequest, ListWorkersResponse, OrphanObjects, Output, PauseJobRequest,
+        PoolHistory, PoolKeys, Prompt, PromptChunk, QueuePool, QuotaUsage, Quotas,
+        ResumeJobRequest, RetentionPolicy, RetryImagesRequest, RetryImagesResponse,
+        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse,
+        SetRetentionRequest, SetTenantRequest, Settings, Sheet, SignImageRequest,
+        SignImageResponse, StageCheck, StageForecast, StageProgress, StageSeconds, StageSettings,
+        SubmitJobChunk, SubmitJobRequest, SubmitJobResponse, SummarizeFailuresRequest,
+        SummarizeFailuresResponse, Tenant, TenantDay, Time, U64, UploadInputChunk,
+        UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest, Worker, WorkerSnapshot,
+        WorkerStage, read,
     },
     v1,
 };
@@ -121,22 +124,24 @@ fn forms() -> BTreeMap<&'static str, Form> {
     table! {
         Request there_and_back:
             SubmitJobRequest SubmitJobChunk PromptChunk UploadInputChunk GetJobRequest ListJobsRequest
-            WatchJobRequest CancelJobRequest PauseJobRequest ResumeJobRequest RetryJobRequest ListImagesRequest
+            WatchJobRequest CancelJobRequest DeleteJobRequest PauseJobRequest ResumeJobRequest RetryJobRequest ListImagesRequest
             FetchImageRequest SignImageRequest FetchManifestRequest ListWorkersRequest DrainWorkerRequest
             ListCascadesRequest GetFarmRequest EncodeRequest GetImageRequest GetImageMapRequest
             FetchSheetRequest WatchFarmRequest DescribeQueueRequest FarmHistoryRequest ListUsageRequest
             CancelImagesRequest RetryImagesRequest SummarizeFailuresRequest
             CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
             GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
+            SetRetentionRequest GetRetentionRequest CleanFarmRequest
             JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange Quotas;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
-            DrainWorkerResponse ListCascadesResponse EncodeResponse
+            DrainWorkerResponse ListCascadesResponse EncodeResponse DeleteJobResponse
             Forecast StageForecast ClassForecast ForecastCheck StageCheck StageProgress StageSeconds
             Worker WorkerStage Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
             Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
-            AuditEntry ListAuditResponse
+            AuditEntry ListAuditResponse RetentionPolicy GetRetentionResponse CleanFarmResponse
+            DueRemoval OrphanObjects
             HistoryPoint ListUsageResponse TenantDay QuotaUsage FailureSummary SummarizeFailuresResponse
             JoinResponse JoinedCascade PoolKeys;
         Report again:

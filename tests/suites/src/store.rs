@@ -26,6 +26,7 @@ mod overrides;
 mod queries;
 mod quotas;
 mod releases;
+mod removal;
 pub mod samples;
 mod stopped;
 mod submits;
@@ -38,7 +39,7 @@ pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
     guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
     limits::*, manifests::*, outcomes::*, overrides::*, queries::*, quotas::*, releases::*,
-    stopped::*, submits::*, walk::*, worker_health::*,
+    removal::*, stopped::*, submits::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -167,6 +168,22 @@ macro_rules! store_suite {
             device_time_and_workers_are_told_of_those_who_have_a_quota
             sums_that_the_leader_adds_up_stay_what_they_are
             coordinators_that_share_a_record_know_of_each_other
+            a_job_that_has_not_ended_is_deleted_only_if_it_is_cancelled
+            a_deleted_job_is_found_nowhere_and_stays_deleted
+            of_a_delete_and_a_retry_at_once_one_wins
+            readers_of_all_jobs_learn_which_were_deleted
+            a_deleted_jobs_rows_go_in_chunks_and_what_nobody_needs_is_marked
+            what_another_job_names_stays_until_that_is_deleted_too
+            a_result_that_names_an_object_on_its_way_out_is_returned
+            a_text_whose_result_names_an_object_on_its_way_out_is_wanted_again
+            of_a_commit_and_a_mark_at_once_one_wins
+            an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it
+            what_cannot_be_deleted_is_tried_later
+            only_who_leads_removes
+            texts_that_no_job_needs_are_forgotten_after_a_while
+            of_a_submit_and_forgetting_its_text_at_once_the_job_has_its_text
+            what_a_rewind_forgot_is_looked_at_later
+            after_a_restore_what_is_marked_is_looked_up_again
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

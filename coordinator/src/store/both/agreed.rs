@@ -19,6 +19,10 @@ impl Agreed for Record {
         Ok(self.farm)
     }
 
+    async fn database_identity(&self) -> Result<String, Error> {
+        Ok(sql!(sqlite: String::new(), postgres: self.identity.clone()))
+    }
+
     async fn secret(&self) -> Result<FarmSecret, Error> {
         let fresh = FarmSecret::fresh().map_err(|error| {
             Error::Corrupt(format!("the system has no random numbers: {error}"))

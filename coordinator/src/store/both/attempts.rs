@@ -25,24 +25,24 @@ impl Attempts for Record {
                         'done' AS outcome, 0 AS counted, o.worker, '' AS place, o.device_class, o.seconds,
                         o.at_ms AS ended_ms, '' AS reason, '' AS message
                  FROM jobs AS j CROSS JOIN outputs AS o ON o.job = j.seq AND o.idx = $2
-                 WHERE j.id = $1 AND j.state <> 'receiving'
+                 WHERE j.id = $1 AND j.state <> 'receiving' AND j.deleted_ms IS NULL
                  UNION ALL
                  SELECT a.stage, a.generation, a.dispatch, a.outcome, a.counted, a.worker, a.place, a.device_class,
                         a.seconds, a.at_ms, a.reason, a.message
                  FROM jobs AS j CROSS JOIN attempts AS a ON a.job = j.seq AND a.idx = $2
-                 WHERE j.id = $1 AND j.state <> 'receiving'
+                 WHERE j.id = $1 AND j.state <> 'receiving' AND j.deleted_ms IS NULL
                  ORDER BY dispatch DESC, stage DESC LIMIT $3",
             postgres:
                 "SELECT o.stage::bigint AS stage, coalesce(o.generation, 0)::bigint AS generation,
                         coalesce(o.dispatch, 0) AS dispatch, 'done' AS outcome, FALSE AS counted, o.worker, '' AS place,
                         o.device_class, o.seconds, (extract(epoch FROM o.at) * 1000)::bigint AS ended_ms,
                         '' AS reason, '' AS message
-                 FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving') AS j
+                 FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving' AND deleted_ms IS NULL) AS j
                  CROSS JOIN LATERAL (SELECT * FROM outputs AS o WHERE o.job = j.seq AND o.idx = $2 OFFSET 0) AS o
                  UNION ALL
                  SELECT a.stage::bigint, a.generation::bigint, a.dispatch, a.outcome, a.counted, a.worker, a.place,
                         a.device_class, a.seconds, (extract(epoch FROM a.at) * 1000)::bigint, a.reason, a.message
-                 FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving') AS j
+                 FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving' AND deleted_ms IS NULL) AS j
                  CROSS JOIN LATERAL (SELECT * FROM attempts AS a WHERE a.job = j.seq AND a.idx = $2 OFFSET 0) AS a
                  ORDER BY dispatch DESC, stage DESC LIMIT $3",
         ))

@@ -15,6 +15,7 @@ use super::{
     Error, Record, Tx, limiting,
     metering::Before,
     queries::{find, read_job},
+    removal::not_found,
     retried,
     rows::parse,
 };
@@ -83,12 +84,14 @@ impl Commands for Record {
                         "UPDATE jobs
                          SET state = $3, follow = 'retry', version = version + 1, generation = generation + 1,
                              finished_ms = NULL, end_code = NULL, end_reason = NULL, deadline_ms = $4,
+                             pictures_removed_ms = NULL, pictures_removed_by = NULL,
                              manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL
                          WHERE seq = $1 AND state = $2",
                     postgres:
                         "UPDATE jobs
                          SET state = $3, follow = 'retry', generation = generation + 1, finished_at = NULL,
                              end_code = NULL, end_reason = NULL, deadline = to_timestamp($4::float8 / 1000),
+                             pictures_removed_ms = NULL, pictures_removed_by = NULL,
                              manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
                              prune_from = 0
                          WHERE seq = $1 AND state = $2",
@@ -159,11 +162,16 @@ pub(in super::super) async fn lock(
 ) -> Result<(LockedJobs, i64, JobState), Error> {
     let seq = find(tx, job).await?;
     let jobs = LockedJobs::lock(tx, [seq]).await?;
-    let state: Option<String> = sqlx::query_scalar("SELECT state FROM jobs WHERE seq = $1")
-        .bind(seq)
-        .fetch_optional(&mut **tx)
-        .await?;
-    Ok((jobs, seq, parse(&state.ok_or_else(|| Error::no_job(job))?)?))
+    let state: Option<String> =
+        sqlx::query_scalar("SELECT state FROM jobs WHERE seq = $1 AND deleted_ms IS NULL")
+            .bind(seq)
+            .fetch_optional(&mut **tx)
+            .await?;
+    // It may have been deleted since it was found.
+    match state {
+        Some(state) => Ok((jobs, seq, parse(&state)?)),
+        None => Err(not_found(tx, job).await),
+    }
 }
 
 /// Raises the version of locked jobs. SQLite's statements have raised it already.

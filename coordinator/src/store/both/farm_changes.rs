@@ -9,25 +9,40 @@ use super::{
     super::farm_changes::bounds,
     Error, Record,
     queries::{read_live, read_seqs},
-    rows::number,
+    rows::{IdColumn, job_id, number},
 };
 use crate::store::{
     farm_changes::{
-        ChangeBounds, ChangePosition, ChangeQuery, ChangedJob, ChangedJobs, LiveJobs, mark,
+        ChangeBounds, ChangePosition, ChangeQuery, ChangedJob, ChangedJobs, DeletedJob, LiveJobs,
+        mark,
     },
     records::JobRecord,
     roles::FarmChanges,
+    row::row,
 };
 
-/// Changed jobs of all tenants: marks, numbers and versions, in order.
+row! {
+    struct ChangeRow {
+        changed: String,
+        seq: i64,
+        version: i64,
+        id: IdColumn,
+        tenant: String,
+        deleted: bool,
+    }
+}
+
+/// Changed jobs of all tenants, in order.
 const OF_ALL: &str = sql!(
     sqlite:
-        "SELECT CAST(changed AS TEXT), seq, version FROM jobs
+        "SELECT CAST(changed AS TEXT) AS changed, seq, version, id, tenant, deleted_ms IS NOT NULL AS deleted
+         FROM jobs
          WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
            AND state <> 'receiving'
          ORDER BY changed, seq LIMIT $4",
     postgres:
-        "SELECT p.changed::text, p.job, p.version
+        "SELECT p.changed::text AS changed, p.job AS seq, p.version, j.id, j.tenant,
+                j.deleted_ms IS NOT NULL AS deleted
          FROM (SELECT changed, job, version FROM job_progress
                WHERE (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
          JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
@@ -37,12 +52,14 @@ const OF_ALL: &str = sql!(
 /// The same of one tenant. It has an index of its own, so other tenants' changes are not read.
 pub(in super::super) const OF_TENANT: &str = sql!(
     sqlite:
-        "SELECT CAST(changed AS TEXT), seq, version FROM jobs
+        "SELECT CAST(changed AS TEXT) AS changed, seq, version, id, tenant, deleted_ms IS NOT NULL AS deleted
+         FROM jobs
          WHERE tenant = $5 AND (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
            AND state <> 'receiving'
          ORDER BY changed, seq LIMIT $4",
     postgres:
-        "SELECT p.changed::text, p.job, p.version
+        "SELECT p.changed::text AS changed, p.job AS seq, p.version, j.id, j.tenant,
+                j.deleted_ms IS NOT NULL AS deleted
          FROM (SELECT changed, job, version FROM job_progress
                WHERE tenant = $5 AND (changed, job) > ($1::xid8, $2) AND changed < $3::xid8) AS p
          JOIN jobs AS j ON j.seq = p.job AND j.state <> 'receiving'
@@ -64,11 +81,11 @@ impl FarmChanges for Record {
             .bind(next.to_string())
             .bind(i64::from(limit));
         let found = if let Some(tenant) = tenant { found.bind(tenant) } else { found };
-        let found: Vec<(String, i64, i64)> = found.fetch_all(&mut *connection).await?;
+        let found: Vec<ChangeRow> = found.fetch_all(&mut *connection).await?;
         let mut seqs = Vec::with_capacity(found.len());
-        for (_, seq, version) in &found {
-            if known.get(seq) != Some(&number(*version)?) {
-                seqs.push(*seq);
+        for row in &found {
+            if known.get(&row.seq) != Some(&number(row.version)?) && !row.deleted {
+                seqs.push(row.seq);
             }
         }
         let records =
@@ -76,15 +93,21 @@ impl FarmChanges for Record {
         let mut records: HashMap<i64, JobRecord> =
             records.into_iter().map(|record| (record.seq, record)).collect();
         let (mut jobs, mut last) = (Vec::with_capacity(found.len()), None);
+        let mut deleted = Vec::new();
         let full = found.len() >= limit as usize;
-        for (marked, after, _) in found {
-            let position = ChangePosition { mark: mark(&marked)?, after };
+        for row in found {
+            let position = ChangePosition { mark: mark(&row.changed)?, after: row.seq };
             last = Some(position);
-            if let Some(job) = records.remove(&after) {
+            if let Some(job) = records.remove(&row.seq) {
                 jobs.push(ChangedJob { position, job });
             }
+            let version = number(row.version)?;
+            if row.deleted && known.get(&row.seq) != Some(&version) {
+                let (id, seq, tenant) = (job_id(&row.id)?, row.seq, row.tenant);
+                deleted.push(DeletedJob { position, id, seq, version, tenant });
+            }
         }
-        Ok(ChangedJobs { jobs, more: last.filter(|_| full) })
+        Ok(ChangedJobs { jobs, deleted, more: last.filter(|_| full) })
     }
 
     async fn live_jobs(

@@ -144,13 +144,15 @@ async fn all_followed(tx: &mut Tx, job: &FollowRow) -> Result<(), Error> {
         sqlite:
             "UPDATE jobs
              SET follow = NULL, version = version + 1,
-                 manifest = CASE WHEN follow = 'cancel' AND state NOT IN ('active', 'paused') THEN 'pending'
+                 manifest = CASE WHEN follow = 'cancel' AND state NOT IN ('active', 'paused')
+                                      AND deleted_ms IS NULL THEN 'pending'
                                  ELSE manifest END
              WHERE seq = $1 AND follow = $2 AND generation = $3",
         postgres:
             "UPDATE jobs
              SET follow = NULL, manifest_writer = NULL,
-                 manifest = CASE WHEN follow = 'cancel' AND state NOT IN ('active', 'paused') THEN 'pending'
+                 manifest = CASE WHEN follow = 'cancel' AND state NOT IN ('active', 'paused')
+                                      AND deleted_ms IS NULL THEN 'pending'
                                  ELSE manifest END
              WHERE seq = $1 AND follow = $2 AND generation = $3",
     ))

@@ -27,6 +27,7 @@ use super::{
     metering::Before,
     missing::forget_outputs,
     queries::{find, read_job},
+    removal::not_found,
     retried,
     rows::{
         HashColumn, IdColumn, Int, Small, column, digest, job_id, names, number, parse, stage_name,
@@ -178,17 +179,19 @@ async fn rerender_lost(
     lost: &[LostPicture],
     deadline: NewDeadline,
 ) -> Result<Rerendered, Error> {
-    let mut tx = store.begin_write().await?;
+    let mut tx = store.begin_referring().await?;
     let seq = find(&mut tx, job).await?;
     let waiting = Before::read(&mut tx, seq).await?;
     let images = lost_images(&mut tx, seq, lost).await?;
     let chunk = Chunk { seq, change: Change::Rerender, images };
     let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
-    let (state, following): (String, bool) =
-        sqlx::query_as("SELECT state, follow IS NOT NULL FROM jobs WHERE seq = $1")
-            .bind(seq)
-            .fetch_one(&mut *tx)
-            .await?;
+    let found: Option<(String, bool)> = sqlx::query_as(
+        "SELECT state, follow IS NOT NULL FROM jobs WHERE seq = $1 AND deleted_ms IS NULL",
+    )
+    .bind(seq)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some((state, following)) = found else { return Err(not_found(&mut tx, job).await) };
     let state: JobState = parse(&state)?;
     let next = transition(state, JobEvent::RetryImages)?;
     if following || pending(&mut tx, seq).await? > 0 {
@@ -396,12 +399,14 @@ async fn reopen(
                 "UPDATE jobs
                  SET state = $3, version = version + 1, generation = generation + 1, finished_ms = NULL,
                      end_code = NULL, end_reason = NULL, deadline_ms = $4,
+                     pictures_removed_ms = NULL, pictures_removed_by = NULL,
                      manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL
                  WHERE seq = $1 AND state = $2",
             postgres:
                 "UPDATE jobs
                  SET state = $3, generation = generation + 1, finished_at = NULL,
                      end_code = NULL, end_reason = NULL, deadline = to_timestamp($4::float8 / 1000),
+                     pictures_removed_ms = NULL, pictures_removed_by = NULL,
                      manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
                      prune_from = 0
                  WHERE seq = $1 AND state = $2",

@@ -483,14 +483,21 @@ const AUDITED: [(&str, &str, &str); 4] = [
         ),
         sql!(
             sqlite: concat!(
-                "SELECT tenant, sum(images) FROM jobs WHERE state <> 'receiving' AND created_ms >= ", midnight!(), "
-                 GROUP BY tenant"
+                "SELECT tenant, sum(images)
+                 FROM (SELECT tenant, images, created_ms FROM jobs WHERE state <> 'receiving'
+                       UNION ALL SELECT tenant, images, created_ms FROM deleted_jobs)
+                 WHERE created_ms >= ", midnight!(), " GROUP BY tenant"
             ),
             postgres: concat!(
-                "SELECT j.tenant, sum(p.images)::bigint FROM jobs AS j
-                 CROSS JOIN LATERAL (SELECT images FROM job_progress AS newest WHERE newest.job = j.seq
-                                     ORDER BY newest.version DESC LIMIT 1) AS p
-                 WHERE j.state <> 'receiving' AND j.created_at >= ", midnight!(), " GROUP BY j.tenant"
+                "SELECT tenant, sum(images)::bigint
+                 FROM (SELECT j.tenant, p.images FROM jobs AS j
+                       CROSS JOIN LATERAL (SELECT images FROM job_progress AS newest WHERE newest.job = j.seq
+                                           ORDER BY newest.version DESC LIMIT 1) AS p
+                       WHERE j.state <> 'receiving' AND j.created_at >= ", midnight!(), "
+                       UNION ALL
+                       SELECT tenant, images FROM deleted_jobs
+                       WHERE created_ms >= (extract(epoch FROM ", midnight!(), ") * 1000)::bigint) AS s
+                 GROUP BY tenant"
             ),
         ),
     ),
@@ -507,6 +514,7 @@ const AUDITED: [(&str, &str, &str); 4] = [
             sqlite:
                 "SELECT tenant, sum(size)
                  FROM (SELECT j.tenant, o.size FROM outputs AS o JOIN jobs AS j ON j.seq = o.job
+                       WHERE o.removed_ms IS NULL
                        UNION ALL
                        SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256)
                  GROUP BY tenant",
@@ -514,6 +522,7 @@ const AUDITED: [(&str, &str, &str); 4] = [
                 "SELECT tenant, sum(size)::bigint
                  FROM (SELECT j.tenant, o.size FROM outputs AS o
                        CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE seq = o.job OFFSET 0) AS j
+                       WHERE o.removed_ms IS NULL
                        UNION ALL
                        SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256) AS s
                  GROUP BY tenant",
@@ -534,12 +543,19 @@ const AUDITED: [(&str, &str, &str); 4] = [
                  GROUP BY tenant",
         ),
         sql!(
-            sqlite: "SELECT tenant, sum(device_us) FROM jobs GROUP BY tenant",
+            // The farm knows of deleted jobs for 30 days, so this sum is compared on farms that have
+            // deleted none before that.
+            sqlite:
+                "SELECT tenant, sum(device_us)
+                 FROM (SELECT tenant, device_us FROM jobs UNION ALL SELECT tenant, device_us FROM deleted_jobs)
+                 GROUP BY tenant",
             postgres:
-                "SELECT j.tenant, sum(p.device_us)::bigint FROM jobs AS j
-                 CROSS JOIN LATERAL (SELECT device_us FROM job_progress AS newest WHERE newest.job = j.seq
-                                     ORDER BY newest.version DESC LIMIT 1) AS p
-                 GROUP BY j.tenant",
+                "SELECT tenant, sum(device_us)::bigint
+                 FROM (SELECT j.tenant, p.device_us FROM jobs AS j
+                       CROSS JOIN LATERAL (SELECT device_us FROM job_progress AS newest WHERE newest.job = j.seq
+                                           ORDER BY newest.version DESC LIMIT 1) AS p
+                       UNION ALL SELECT tenant, device_us FROM deleted_jobs) AS s
+                 GROUP BY tenant",
         ),
     ),
 ];

@@ -2,6 +2,7 @@
 
 use super::{
     Error, Tx, attempts,
+    removal::suspect_forgotten,
     rows::{Small, column, id_column, number},
 };
 use crate::store::{
@@ -51,7 +52,7 @@ pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<
     Ok(missing)
 }
 
-/// Deletes stale outputs. They stay in the list of attempts.
+/// Deletes stale outputs. They stay in the list of attempts. What they stored may be superfluous now.
 pub(in super::super) async fn forget_outputs(
     tx: &mut Tx,
     stale: &[StaleOutputs],
@@ -60,19 +61,26 @@ pub(in super::super) async fn forget_outputs(
         return Ok(());
     }
     attempts::keep_outputs(tx, stale).await?;
-    let forgotten = sqlx::query(sql!(
+    let forgotten = sqlx::query_scalar(sql!(
         sqlite:
             "DELETE FROM outputs
              WHERE (job, idx, stage) IN
                    (SELECT o.job, o.idx, o.stage FROM json_each($1) AS s
-                    CROSS JOIN outputs AS o ON o.job = s.value ->> 0 AND o.idx = s.value ->> 1 AND o.stage >= s.value ->> 2)",
+                    CROSS JOIN outputs AS o ON o.job = s.value ->> 0 AND o.idx = s.value ->> 1 AND o.stage >= s.value ->> 2)
+             RETURNING key",
         postgres:
             "DELETE FROM outputs AS o
              USING unnest($1::bigint[], $2::bigint[], $3::smallint[]) AS s (job, idx, stage)
-             WHERE o.job = s.job AND o.idx = s.idx AND o.stage >= s.stage",
+             WHERE o.job = s.job AND o.idx = s.idx AND o.stage >= s.stage
+             RETURNING o.key",
     ));
-    bind_rows!(forgotten, stale, |outputs| outputs.job, outputs.idx, column(outputs.first_stage))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    let forgotten = bind_rows!(
+        forgotten,
+        stale,
+        |outputs| outputs.job,
+        outputs.idx,
+        column(outputs.first_stage)
+    );
+    let keys: Vec<String> = forgotten.fetch_all(&mut **tx).await?;
+    suspect_forgotten(tx, keys).await
 }

@@ -45,6 +45,8 @@ pub(super) mod notes;
 pub(super) mod outcomes;
 pub(super) mod page;
 pub(super) mod queries;
+pub(super) mod removal;
+mod retention;
 pub(super) mod row_types;
 pub(super) mod submits;
 mod sums;

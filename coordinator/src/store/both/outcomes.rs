@@ -7,8 +7,8 @@ use darkroom_core::id::ImageId;
 use darkroom_queue::task::{PoolId, TaskKey};
 
 use super::{
-    super::outcomes::settle_images, Error, Record, Tx, attempts, retried, texts::settle_texts,
-    worker_health,
+    super::outcomes::settle_images, Error, Record, Tx, attempts, removal, retried,
+    texts::settle_texts, worker_health,
 };
 use crate::store::{
     cause::{Bulk, Cause, Settled},
@@ -32,11 +32,13 @@ impl Outcomes for Record {
         onward: &[Onward],
     ) -> Result<(Committed, Vec<(PoolId, Dispatched)>), Error> {
         retried(|| async {
-            let causes: Vec<_> = reports.iter().map(Cause::reported).collect();
             let mut tx = self.begin_write().await?;
             if let Some(Onward { term, .. }) = onward.first() {
                 self.check_term(&mut tx, *term).await?;
             }
+            let leaving = removal::leaving_among(&mut tx, reports).await?;
+            let causes: Vec<_> =
+                reports.iter().map(|report| Cause::believed(report, &leaving)).collect();
             let bulk = Bulk { pool, causes: &causes, onward };
             let mut outcomes = self.settle(&mut tx, bulk).await?;
             tx.commit().await?;
@@ -44,6 +46,10 @@ impl Outcomes for Record {
             Ok((outcomes.into(), dispatched))
         })
         .await
+    }
+
+    async fn leaving_under(&self, prefixes: &[String]) -> Result<HashMap<String, u64>, Error> {
+        removal::leaving_under(self, prefixes).await
     }
 
     async fn release(

@@ -36,6 +36,7 @@ row! {
         seconds: f64,
         worker: String,
         device_class: String,
+        removed_ms: Option<i64>,
     }
 }
 
@@ -205,12 +206,12 @@ async fn with_outputs(
     let indexes: Vec<i64> = rows.iter().map(|row| row.image.idx).collect();
     let outputs: Vec<OutputRow> = sqlx::query_as(sql!(
         sqlite:
-            "SELECT o.idx, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
+            "SELECT o.idx, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class, o.removed_ms
              FROM json_each($2) AS wanted
              CROSS JOIN outputs AS o ON o.job = $1 AND o.idx = wanted.value
              ORDER BY o.idx, o.stage",
         postgres:
-            "SELECT o.idx, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
+            "SELECT o.idx, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class, o.removed_ms
              FROM unnest($2::bigint[]) AS wanted (idx)
              CROSS JOIN LATERAL (SELECT * FROM outputs AS o WHERE o.job = $1 AND o.idx = wanted.idx OFFSET 0) AS o
              ORDER BY o.idx, o.stage",
@@ -250,5 +251,6 @@ pub(in super::super) fn output(row: OutputRow) -> Result<Output, Error> {
         seconds: row.seconds,
         worker: row.worker,
         device_class: row.device_class,
+        removed_ms: row.removed_ms,
     })
 }

@@ -8,6 +8,7 @@ use super::{
     super::queries::{JobRow, job_columns, quick_page, records, view},
     Connection, Error, Record, failures,
     page::{Images, read_images},
+    removal::not_found,
     rows::{
         HashColumn, IdColumn, Int, Small, column, digest, digest_column, id_column, job_id, list,
         number,
@@ -70,7 +71,7 @@ impl Queries for Record {
 
     async fn is_of(&self, job: JobId, tenant: &str) -> Result<bool, Error> {
         let found: Option<i64> = sqlx::query_scalar(
-            "SELECT seq FROM jobs WHERE id = $1 AND tenant = $2 AND state <> 'receiving'",
+            "SELECT seq FROM jobs WHERE id = $1 AND tenant = $2 AND state <> 'receiving' AND deleted_ms IS NULL",
         )
         .bind(id_column(job))
         .bind(tenant)
@@ -206,7 +207,7 @@ macro_rules! heads {
                 sqlite: "created_ms",
                 postgres: "(extract(epoch FROM created_at) * 1000)::bigint AS created_ms",
             ),
-            " FROM jobs WHERE state <> 'receiving' AND ",
+            " FROM jobs WHERE state <> 'receiving' AND deleted_ms IS NULL AND ",
             $which,
             $order,
             " LIMIT $2"
@@ -249,12 +250,16 @@ impl JobRows for Jobs<'_> {
 
 /// A job's `seq`; jobs that are still received are not found.
 pub(in super::super) async fn find(tx: &mut Connection, job: JobId) -> Result<i64, Error> {
-    let seq: Option<i64> =
-        sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving'")
-            .bind(id_column(job))
-            .fetch_optional(tx)
-            .await?;
-    seq.ok_or_else(|| Error::no_job(job))
+    let seq: Option<i64> = sqlx::query_scalar(
+        "SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving' AND deleted_ms IS NULL",
+    )
+    .bind(id_column(job))
+    .fetch_optional(&mut *tx)
+    .await?;
+    match seq {
+        Some(seq) => Ok(seq),
+        None => Err(not_found(tx, job).await),
+    }
 }
 
 /// A job's record.
@@ -263,13 +268,13 @@ pub(in super::super) async fn read_job(
     job: JobId,
 ) -> Result<JobRecord, Error> {
     let row: Option<JobRow> = sqlx::query_as(sql!(
-        sqlite: job_columns!("id = $1 AND state <> 'receiving'"),
-        postgres: concat!(job_columns!(), "WHERE j.id = $1 AND j.state <> 'receiving'"),
+        sqlite: job_columns!("id = $1 AND state <> 'receiving' AND deleted_ms IS NULL"),
+        postgres: concat!(job_columns!(), "WHERE j.id = $1 AND j.state <> 'receiving' AND j.deleted_ms IS NULL"),
     ))
     .bind(id_column(job))
     .fetch_optional(&mut *connection)
     .await?;
-    let row = row.ok_or_else(|| Error::no_job(job))?;
+    let Some(row) = row else { return Err(not_found(connection, job).await) };
     records(connection, vec![row]).await?.pop().ok_or_else(|| Error::no_job(job))
 }
 
@@ -279,8 +284,8 @@ pub(in super::super) async fn read_seqs(
     seqs: &[i64],
 ) -> Result<Vec<JobRecord>, Error> {
     let rows: Vec<JobRow> = sqlx::query_as(sql!(
-        sqlite: job_columns!("seq IN (SELECT value FROM json_each($1)) AND state <> 'receiving'"),
-        postgres: concat!(job_columns!(), "WHERE j.seq = ANY ($1) AND j.state <> 'receiving'"),
+        sqlite: job_columns!("seq IN (SELECT value FROM json_each($1)) AND state <> 'receiving' AND deleted_ms IS NULL"),
+        postgres: concat!(job_columns!(), "WHERE j.seq = ANY ($1) AND j.state <> 'receiving' AND j.deleted_ms IS NULL"),
     ))
     .bind(list(seqs)?)
     .fetch_all(&mut *connection)

@@ -63,7 +63,7 @@ impl Submits for Record {
             if let Some(existing) = self.repeated(&job.tenant, request, content).await? {
                 return self.existing(existing).await;
             }
-            let mut tx = self.begin_write().await?;
+            let mut tx = self.begin_referring().await?;
             let seq = begin(&mut tx, job).await?;
             insert_prompts(&mut tx, seq, job.encoder, prompts)
                 .await?

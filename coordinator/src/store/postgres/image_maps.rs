@@ -9,7 +9,10 @@ use darkroom_core::{id::JobId, image_state::ImageState};
 use super::{
     Error, Tx,
     block_bits::BLOCK,
-    both::image_maps::{ChangedRow, Changes},
+    both::{
+        image_maps::{ChangedRow, Changes},
+        removal::not_found,
+    },
     rows::{column, number, parse},
 };
 use crate::store::{
@@ -165,12 +168,15 @@ async fn read_blocks(tx: &mut Tx, seq: i64, blocks: &[i64]) -> Result<Vec<MapRun
 async fn read_job(tx: &mut Tx, job: JobId) -> Result<JobRow, Error> {
     let found: Option<JobRow> = sqlx::query_as(
         "SELECT j.seq, p.version, p.images, p.ready, p.dispatched
-         FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving') AS j
+         FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving' AND deleted_ms IS NULL) AS j
          CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
                              ORDER BY newest.version DESC LIMIT 1) AS p",
     )
     .bind(job.0)
     .fetch_optional(&mut **tx)
     .await?;
-    found.ok_or_else(|| Error::no_job(job))
+    match found {
+        Some(found) => Ok(found),
+        None => Err(not_found(tx, job).await),
+    }
 }

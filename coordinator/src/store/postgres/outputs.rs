@@ -61,7 +61,7 @@ macro_rules! store_outputs {
              ON CONFLICT (job, idx, stage) DO UPDATE
              SET key = excluded.key, sha256 = excluded.sha256, size = excluded.size, seconds = excluded.seconds,
                  worker = excluded.worker, device_class = excluded.device_class, generation = excluded.generation,
-                 dispatch = excluded.dispatch, at = excluded.at"
+                 dispatch = excluded.dispatch, at = excluded.at, removed_ms = NULL"
         )
     };
 }

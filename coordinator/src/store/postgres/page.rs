@@ -28,8 +28,8 @@ pub(super) async fn following(
     let rows = sqlx::query(
         "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
                 i.suspect, i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id,
-                p.labels, p.line, p.first_index, p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class
-         FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving') AS j
+                p.labels, p.line, p.first_index, p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class, o.removed_ms
+         FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving' AND deleted_ms IS NULL) AS j
          CROSS JOIN LATERAL (SELECT * FROM images WHERE job = j.seq AND idx > $2 ORDER BY idx LIMIT $3) AS i
          CROSS JOIN LATERAL (SELECT * FROM prompts AS p
                              WHERE p.job = i.job AND p.position = i.prompt OFFSET 0) AS p

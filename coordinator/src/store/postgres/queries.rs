@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{
     Error, PostgresStore,
-    both::queries::JobHeadRow,
+    both::{queries::JobHeadRow, removal::not_found},
     page,
     rows::{column, number, stage_name},
 };
@@ -62,14 +62,16 @@ pub(super) async fn view(
                                   min(d.embedding) AS first, max(d.embedding) AS last
                            FROM dispatched_texts AS d
                            WHERE d.encoder = j.encoder AND d.embedding >= $3 AND p.passed[1] <> p.texts) AS d ON TRUE
-         WHERE j.id = $1 AND j.state <> 'receiving'"
+         WHERE j.id = $1 AND j.state <> 'receiving' AND j.deleted_ms IS NULL"
     ))
     .bind(job.0)
     .bind(i64::from(notes))
     .bind(from.unwrap_or(0))
     .fetch_optional(&store.pool)
     .await?;
-    let row = row.ok_or_else(|| Error::no_job(job))?;
+    let Some(row) = row else {
+        return Err(not_found(&mut *store.pool.acquire().await?, job).await);
+    };
     if let Some(first) = row.first_dispatched {
         store.viewed_from.set(job, first, from.is_none());
     }
@@ -140,6 +142,7 @@ macro_rules! job_columns {
     ($dispatched:expr, $more:expr) => {
         concat!("SELECT j.seq, j.id, j.tenant, j.client_request_id, j.name, j.labels, j.priority, j.state, j.follow, j.cascade, j.encoder,
                 j.settings, j.requested, j.seed, j.generation, j.no_reuse,
+                j.pictures_removed_ms, j.pictures_removed_by,
                 (extract(epoch FROM j.created_at) * 1000)::bigint AS created_ms,
                 (extract(epoch FROM j.finished_at) * 1000)::bigint AS finished_ms,
                 j.manifest, j.manifest_key, j.manifest_sha256,

@@ -2,15 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use darkroom_core::{digest::Digest, id::JobId};
+use darkroom_core::{
+    digest::Digest,
+    guard::{Guard, stands},
+    id::JobId,
+};
 use sqlx::{PgPool, Postgres, pool::PoolConnection, postgres::PgListener};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{
-    Error, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, prune, servers::Servers,
-    transaction::Tx,
+    Error, fault, hints::FoundFrom, leadership::Leadership, plans::KnownPlans, prune,
+    servers::Servers, transaction::Tx,
 };
+
+/// Takes the lock of transactions that begin or cease to name stored objects. The function
+/// `leaving_among` takes it too.
+const REFERRING: &str = "SELECT pg_advisory_xact_lock_shared(2026112901)";
+/// Takes it alone.
+const MARKING: &str = "SELECT pg_advisory_xact_lock(2026112901)";
 
 /// The record of a farm in a Postgres database.
 #[derive(Debug)]
@@ -73,10 +83,34 @@ impl PostgresStore {
         Ok(self.pool.begin().await?)
     }
 
+    /// Begins a transaction that begins or ceases to name stored objects. Many run at once, but
+    /// none beside one that looks up who names an object.
+    pub(super) async fn begin_referring(&self) -> Result<Tx, Error> {
+        let mut tx = self.begin_write().await?;
+        if stands(Guard::MarkAlone) {
+            sqlx::query(REFERRING).execute(&mut *tx).await?;
+        }
+        Ok(tx)
+    }
+
+    /// Begins a transaction that looks up who names stored objects. It excludes everyone who might
+    /// begin to name one. `None`: a transaction of those takes long. It is not waited for, because
+    /// later commits would wait too.
+    pub(super) async fn begin_marking(&self) -> Result<Option<Tx>, Error> {
+        let mut tx = self.pool.begin_with("BEGIN; SET LOCAL lock_timeout = '250ms'").await?;
+        // A statement that fails together with BEGIN would leave its connection in a transaction.
+        match sqlx::query(MARKING).execute(&mut *tx).await {
+            Err(error) if fault::state(&error).as_deref() == Some("55P03") => return Ok(None),
+            locked => locked?,
+        };
+        sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *tx).await?;
+        Ok(Some(tx))
+    }
+
     /// Begins a transaction for a chunk of a job that is still received. Nothing of the job counts
     /// before it is accepted, and that commit waits for the disk for all before it.
     pub(super) async fn begin_received(&self) -> Result<Tx, Error> {
-        let mut tx = self.begin_write().await?;
+        let mut tx = self.begin_referring().await?;
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).await?;
         Ok(tx)
     }

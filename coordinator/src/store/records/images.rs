@@ -27,6 +27,9 @@ pub struct Output {
     pub worker: String,
     /// The class of device.
     pub device_class: String,
+    /// When a retention policy removed the artifact, milliseconds since 1970. It may still be
+    /// there, if another job needs it.
+    pub removed_ms: Option<i64>,
 }
 
 /// An image's last failure.

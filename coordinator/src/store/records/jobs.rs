@@ -114,6 +114,8 @@ pub struct JobRecord {
     pub finished_ms: Option<i64>,
     /// Its manifest.
     pub manifest: Manifest,
+    /// When a retention policy removed its pictures, and which.
+    pub pictures_removed: Option<PicturesRemoved>,
     /// Every stage of its images runs, even if its output is already stored.
     pub no_reuse: bool,
     /// `encode` first, then in order all stages of the job and of its images.
@@ -157,6 +159,15 @@ impl JobRecord {
         };
         self.stages.iter().enumerate().map(rate).collect()
     }
+}
+
+/// The removal of a job's pictures by a retention policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PicturesRemoved {
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Which policy.
+    pub by: String,
 }
 
 /// An accepted job.

@@ -16,6 +16,10 @@ pub trait Agreed: Send + Sync + 'static {
     /// shared queue.
     async fn farm_id(&self) -> Result<Uuid, Error>;
 
+    /// Which database has the record, the same on every copy that replication keeps; empty: not
+    /// known.
+    async fn database_identity(&self) -> Result<String, Error>;
+
     /// What the farm signs with. The first call of the farm makes it.
     async fn secret(&self) -> Result<FarmSecret, Error>;
 

@@ -1,5 +1,7 @@
 //! Outcomes of dispatched tasks.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use darkroom_queue::task::{PoolId, TaskKey};
 
@@ -26,6 +28,10 @@ pub trait Outcomes: Send + Sync + 'static {
     ) -> Result<(Committed, Vec<(PoolId, Dispatched)>), Error> {
         Ok((self.commit(pool, reports).await?, Vec::new()))
     }
+
+    /// The latest marks of those of these prefixes under which an object is on its way out of
+    /// storage. No result that names the object is believed.
+    async fn leaving_under(&self, prefixes: &[String]) -> Result<HashMap<String, u64>, Error>;
 
     /// Makes dispatched tasks ready again, if their dispatch is still the given one.
     /// [`Error::NotLeading`] if the term has ended.

@@ -5,7 +5,10 @@ use sqlx::SqliteConnection;
 
 use super::{
     Error,
-    both::image_maps::{ChangedRow, Changes},
+    both::{
+        image_maps::{ChangedRow, Changes},
+        removal::not_found,
+    },
     rows::{column, number, parse, to_json},
 };
 use crate::store::image_map::{MapPart, MapRun};
@@ -65,12 +68,12 @@ pub(super) async fn changes(
 /// A job's `seq`, and its map without runs.
 async fn read_job(tx: &mut SqliteConnection, job: JobId) -> Result<(i64, MapPart), Error> {
     let found: Option<(i64, i64, i64)> = sqlx::query_as(
-        "SELECT seq, version, images FROM jobs WHERE id = ?1 AND state <> 'receiving'",
+        "SELECT seq, version, images FROM jobs WHERE id = ?1 AND state <> 'receiving' AND deleted_ms IS NULL",
     )
     .bind(job.to_string())
-    .fetch_optional(tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    let (seq, version, images) = found.ok_or_else(|| Error::no_job(job))?;
+    let Some((seq, version, images)) = found else { return Err(not_found(tx, job).await) };
     let (version, images) = (number(version)?, number(images)?);
     Ok((seq, MapPart { version, images, runs: Vec::new() }))
 }

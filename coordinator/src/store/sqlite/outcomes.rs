@@ -125,7 +125,7 @@ async fn store_outputs(tx: &mut Tx, outputs: &[NewOutput<'_>]) -> Result<(), Err
          ON CONFLICT (job, idx, stage) DO UPDATE
          SET key = excluded.key, sha256 = excluded.sha256, size = excluded.size, seconds = excluded.seconds,
              worker = excluded.worker, device_class = excluded.device_class, generation = excluded.generation,
-             dispatch = excluded.dispatch, at_ms = excluded.at_ms",
+             dispatch = excluded.dispatch, at_ms = excluded.at_ms, removed_ms = NULL",
     )
     .bind(to_json(&rows)?)
     .execute(&mut **tx)

@@ -36,6 +36,17 @@ impl SqliteStore {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
+    /// Begins a transaction that begins or ceases to name stored objects.
+    pub(super) async fn begin_referring(&self) -> Result<Tx, Error> {
+        self.begin_write().await
+    }
+
+    /// Begins a transaction that looks up who names stored objects. There is one writer, so nobody
+    /// changes that meanwhile.
+    pub(super) async fn begin_marking(&self) -> Result<Option<Tx>, Error> {
+        Ok(Some(self.begin_write().await?))
+    }
+
     /// Begins a transaction for a chunk of a job that is still received.
     pub(super) async fn begin_received(&self) -> Result<Tx, Error> {
         self.begin_write().await

@@ -43,6 +43,7 @@ const REQUESTS: &[Kind] = kinds! { request, json_request:
     FarmHistoryRequest ListUsageRequest GetFarmRequest EncodeRequest
     CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
     GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
+    DeleteJobRequest SetRetentionRequest GetRetentionRequest CleanFarmRequest
 };
 
 /// What methods answer with.
@@ -53,7 +54,8 @@ const ANSWERS: &[Kind] = kinds! { answer, no_json:
     FetchManifestChunk ListWorkersResponse DrainWorkerResponse ListCascadesResponse FarmEvent
     DescribeQueueResponse FarmHistoryResponse ListUsageResponse GetFarmResponse EncodeResponse
     CreateKeyResponse ListKeysResponse Key RotateKeyResponse Tenant ListTenantsResponse
-    ListAuditResponse JoinResponse
+    ListAuditResponse JoinResponse DeleteJobResponse RetentionPolicy GetRetentionResponse
+    CleanFarmResponse
 };
 
 fn types(kinds: &[Kind]) -> Messages {

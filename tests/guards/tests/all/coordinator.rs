@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use darkroom_artifacts::ArtifactStore;
 use darkroom_coordinator::{
     Coordinator, Handle, Options,
-    store::{Store, sqlite::SqliteStore},
+    store::{Store, removal::Candidate, sqlite::SqliteStore},
 };
 use darkroom_core::{
     artifact::ArtifactRef, cascade::Cascade, digest::Digest, guard::Guard, id::WorkerId,
@@ -201,7 +201,7 @@ struct Farm {
     queue: Arc<Told>,
     worker: WorkerId,
     signer: Signer,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Farm {
@@ -248,7 +248,7 @@ impl Farm {
         let client = FarmClient::connect(format!("http://{address}")).await.expect("connects");
         let worker = WorkerId("w".to_owned());
         let signer = handle.signer(worker.clone(), vec![pool("encode"), pool("base")]);
-        let farm = Self { handle, client, queue, worker, signer, _folder: folder };
+        let farm = Self { handle, client, queue, worker, signer, folder };
         farm.announce().await;
         farm
     }
@@ -465,6 +465,57 @@ async fn a_worker_runs_what_somebody_wrote_into_the_queue() {
         let accepted = farm.signer.accepts(&pool("encode"), &task);
         farm.end().await;
         assert!(!accepted, "a changed task is accepted");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_stores_again_what_is_being_removed() {
+    red(Guard::LeavingAvoided, "where it is still being deleted", || async {
+        let mut farm = Farm::start(true).await;
+        farm.submit(1).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.complete("encode", &texts).await;
+        let leases = farm.lease("base", 1).await;
+        let prefix = leases[0].task.body.prefix().to_owned();
+        let Outcome::Done { artifact, .. } = Farm::result(&leases[0], &prefix).outcome else {
+            panic!("a success")
+        };
+        let store = &farm.queue.store;
+        let term = store.lead("any").await.expect("leads").expect("alone");
+        let object = Candidate::output(artifact.key);
+        store.suspect(term, 0, &[object]).await.expect("takes it");
+        let marked = store.mark(term, 0, 9).await.expect("marks").expect("not busy");
+        assert_eq!(marked.marked, 1);
+        // The result names it, so the task comes again.
+        farm.complete("base", &leases).await;
+        let again = farm.lease("base", 1).await;
+        let other = again[0].task.body.prefix().to_owned();
+        farm.end().await;
+        assert_ne!(other, prefix, "it is stored again where it is still being deleted");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_record_removes_objects() {
+    red(Guard::RemovalsAgreed, "an older copy of the record deletes", || async {
+        let farm = Farm::start(true).await;
+        let store = &farm.queue.store;
+        let artifacts =
+            ArtifactStore::local(&farm.folder.path().join("artifacts")).expect("a folder");
+        let object = artifacts.put_content("tasks/a/", "png", "bytes".into()).await;
+        let object = object.expect("stores");
+        let id = store.farm_id().await.expect("an id");
+        let ahead = format!(r#"{{"farm":"{id}","database":"","removals":9}}"#);
+        artifacts.write_mark("cleaner/epoch.json", ahead.into()).await.expect("stores");
+        let term = store.lead("any").await.expect("leads").expect("alone");
+        let candidate = Candidate::output(object.key.clone());
+        store.suspect(term, 0, &[candidate]).await.expect("takes it");
+        let cleaned = farm.handle.clean(Duration::ZERO).await;
+        let there = artifacts.get(&object).await.is_ok();
+        farm.end().await;
+        assert!(cleaned.is_err() && there, "an older copy of the record deletes");
     })
     .await;
 }

@@ -81,6 +81,12 @@ checks! {
         LostGeneration, "its picture is there again", a_picture_that_was_rendered_again_is_not_lost_a_second_time;
     attempts_of_an_image_pile_up:
         AttemptsBounded, "more attempts than are kept", an_image_keeps_its_latest_twenty_attempts;
+    what_a_row_names_is_removed:
+        ReferencedStays, "what another job names is marked", what_another_job_names_stays_until_that_is_deleted_too;
+    a_result_names_what_was_removed:
+        LeavingRefused, "a row names what is removed", a_result_that_names_an_object_on_its_way_out_is_returned;
+    a_removed_key_is_forgotten_while_it_may_still_be_stored:
+        TombstoneStays, "forgotten too soon", an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it;
 }
 
 #[tokio::test(flavor = "multi_thread")]

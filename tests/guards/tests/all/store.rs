@@ -12,6 +12,7 @@ use darkroom_coordinator::store::{
     farm_changes::{ChangePosition, ChangeQuery},
     postgres::{Options, PostgresStore},
     records::{Discard, Fate, Release},
+    removal::Candidate,
 };
 use darkroom_core::{
     digest::Digest, guard::Guard, id::JobId, image_state::ImageState, job_state::JobState,
@@ -137,6 +138,10 @@ async fn without_a_guard_the_record_goes_wrong() {
     a_picture_is_lost_once_more_after_it_was_rendered_again().await;
     attempts_of_an_image_pile_up().await;
     a_reader_of_all_jobs_skips_what_commits_late().await;
+    what_a_row_names_is_removed().await;
+    a_result_names_what_was_removed().await;
+    a_removed_key_is_forgotten_while_it_may_still_be_stored().await;
+    an_object_is_marked_while_a_result_begins_to_name_it().await;
 }
 
 checks! {
@@ -176,6 +181,44 @@ checks! {
         LostGeneration, "its picture is there again", a_picture_that_was_rendered_again_is_not_lost_a_second_time;
     attempts_of_an_image_pile_up:
         AttemptsBounded, "more attempts than are kept", an_image_keeps_its_latest_twenty_attempts;
+    what_a_row_names_is_removed:
+        ReferencedStays, "what another job names is marked", what_another_job_names_stays_until_that_is_deleted_too;
+    a_result_names_what_was_removed:
+        LeavingRefused, "a row names what is removed", a_result_that_names_an_object_on_its_way_out_is_returned;
+    a_removed_key_is_forgotten_while_it_may_still_be_stored:
+        TombstoneStays, "forgotten too soon", an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it;
+}
+
+/// A commit has looked whether its objects are on their way out, and waits for its job. An object of
+/// it is marked meanwhile.
+async fn an_object_is_marked_while_a_result_begins_to_name_it() {
+    red(Guard::MarkAlone, "marked although a row names it", || async {
+        let record = Record::fresh().await;
+        let bench = &record.bench;
+        let (job, key) = record.handed_out().await;
+        let object = Candidate::output("tasks/base".to_owned());
+        bench.store.suspect(bench.term, 0, &[object]).await.expect("takes it");
+        let mut hand =
+            PgConnection::connect(&record.server.url_of(&record.database)).await.expect("connects");
+        for sql in ["BEGIN", "SELECT FROM job_progress FOR UPDATE"] {
+            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut hand).await.expect("runs");
+        }
+        let marking = async {
+            while record.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let marked = bench.other.mark(bench.term, 0, 9).await.expect("answers");
+            sqlx::raw_sql("COMMIT").execute(&mut hand).await.expect("commits");
+            marked.map_or(0, |marked| marked.marked)
+        };
+        let (fate, marked) = tokio::join!(bench.commit("base", key, done("base")), marking);
+        assert_eq!(fate, Fate::Applied);
+        let named = bench.store.image(job, 0).await.expect("there").outputs.len();
+        assert_eq!((named, marked), (1, 0), "marked although a row names it");
+        let later = bench.store.mark(bench.term, 0, 9).await.expect("answers").expect("not busy");
+        assert_eq!((later.marked, later.needed), (0, 1));
+    })
+    .await;
 }
 
 async fn a_finished_image_changes_again() {
