@@ -13,7 +13,7 @@ mod write;
 use std::{
     fmt,
     io::ErrorKind,
-    path::Path as FilePath,
+    path::{Path as FilePath, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -63,6 +63,8 @@ pub(crate) struct Backend {
     pub(crate) signer: Option<Arc<dyn Signer>>,
     /// Where it is, for people, without secrets.
     pub(crate) name: String,
+    /// Its folder, if it is one.
+    pub(crate) folder: Option<PathBuf>,
     /// Bucket or container, if it has one.
     pub(crate) bucket: Option<String>,
     pub(crate) creation: Creation,
@@ -168,6 +170,7 @@ impl ArtifactStore {
             #[cfg(feature = "cloud")]
             signer: None,
             name,
+            folder: Some(whole),
             bucket: None,
             // Creation uses a link, so that an existing file is never replaced.
             creation: if mount.links { Creation::IfAbsent } else { Creation::Replaces },
@@ -195,6 +198,7 @@ impl ArtifactStore {
             #[cfg(feature = "cloud")]
             signer: None,
             name,
+            folder: None,
             bucket: None,
             creation: Creation::IfAbsent,
             media_types: MediaTypes::Kept,
@@ -215,6 +219,7 @@ impl ArtifactStore {
             store,
             signer,
             name,
+            folder,
             bucket,
             creation,
             media_types,
@@ -227,6 +232,7 @@ impl ArtifactStore {
             uploads: Arc::clone(&other.backend.store),
             signer: signer.clone(),
             name: name.clone(),
+            folder: folder.clone(),
             bucket: bucket.clone(),
             creation: *creation,
             media_types: *media_types,
@@ -244,6 +250,12 @@ impl ArtifactStore {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.backend.name
+    }
+
+    /// The folder that holds it, if it is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&FilePath> {
+        self.backend.folder.as_deref()
     }
 
     /// A link with which anyone can fetch the artifact over HTTP until it expires (at most a week).

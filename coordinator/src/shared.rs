@@ -16,6 +16,7 @@ use crate::{
     credits::Credits,
     crew::{Crew, LatestCrew},
     decoding::{DECODING_MIB, Source},
+    disks::Disks,
     error::Error,
     events::Events,
     feed::Feed,
@@ -29,6 +30,7 @@ use crate::{
         records::{Committed, Term},
         roles::{Agreed, Leading},
     },
+    stored::Stored,
     tasks::Cascades,
     troubles::Troubles,
     trust::Trust,
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     agreed: Arc<dyn Agreed>,
     pub(crate) trust: Trust,
     pub(crate) troubles: Troubles,
+    pub(crate) disks: Disks,
+    pub(crate) stored: Stored,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -90,6 +94,7 @@ impl Shared {
         let cascades = Cascades::new(cascades);
         let cascades = if options.makes_up { cascades.made_up() } else { cascades };
         let (leading, agreed): (Arc<dyn Leading>, Arc<dyn Agreed>) = (store.clone(), store.clone());
+        let disks = Disks::new(&options, &artifacts);
         Self {
             options,
             queue,
@@ -110,6 +115,8 @@ impl Shared {
             agreed,
             trust,
             troubles: Troubles::default(),
+            disks,
+            stored: Stored::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -155,6 +162,7 @@ impl Shared {
 
     /// Records that a part failed; it keeps trying.
     pub(crate) fn failed(&self, part: &str, error: &Error) {
+        self.disks.note(error);
         self.troubles.begin(part, error);
     }
 
