@@ -71,7 +71,7 @@ fn count(text: &str, part: &str) -> usize {
 #[test]
 fn a_disk_that_fills_up_stops_dispatch_before_anything_fails_and_work_goes_on_when_there_is_room() {
     let folder = tempfile::tempdir().expect("folder");
-    let Some(disk) = disk(folder.path(), 48 * MIB) else { return };
+    let Some(disk) = disk(folder.path(), 24 * MIB) else { return };
     let farm = Farm::start(folder.path(), Renderer::Fake);
     let job = submit(&farm, IMAGES);
     // What was under way may change what is said to be free for a moment.
@@ -126,9 +126,9 @@ fn a_disk_that_fills_up_stops_dispatch_before_anything_fails_and_work_goes_on_wh
 #[test]
 fn whoever_watches_a_job_is_told_when_the_disk_is_full_and_when_it_is_not() {
     let folder = tempfile::tempdir().expect("folder");
-    let Some(disk) = disk(folder.path(), 32 * MIB) else { return };
+    let Some(disk) = disk(folder.path(), 24 * MIB) else { return };
     let farm = Farm::start(folder.path(), Renderer::Fake);
-    let job = submit(&farm, 120);
+    let job = submit(&farm, IMAGES);
     let told = folder.path().join("told");
     let watching =
         farm.command(["watch", &job]).stderr(fs::File::create(&told).expect("a file")).start();
@@ -144,10 +144,10 @@ fn whoever_watches_a_job_is_told_when_the_disk_is_full_and_when_it_is_not() {
 fn a_farm_whose_disk_is_full_at_the_start_waits_and_a_render_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().expect("folder");
     let Some(disk) = disk(folder.path(), 64 * MIB) else { return };
-    let floor = [("DARKROOM_DISK_FLOOR", "60MiB")];
+    let floor = [("DARKROOM_DISK_FLOOR", "64MiB")];
     let render = |out: &str| Darkroom::render(folder.path()).args(["-o", out, "a red circle"]);
     let refused = render("out").env(floor[0].0, floor[0].1).run();
-    refused.refused(4, &["is full", "60 MiB needed", "--disk-floor", "state"]);
+    refused.refused(4, &["is full", "64 MiB needed", "--disk-floor", "state"]);
     assert!(!folder.path().join("out/000000.png").exists());
 
     let farm = Farm::start_with(folder.path(), Renderer::Fake, &floor);
@@ -225,7 +225,7 @@ fn files(folder: &Path, extension: &str) -> usize {
 #[test]
 fn a_farm_above_its_budget_removes_what_can_be_made_again_and_keeps_every_picture() {
     let folder = tempfile::tempdir().expect("folder");
-    let budget = [("DARKROOM_DISK_BUDGET", "1MiB")];
+    let budget = [("DARKROOM_DISK_BUDGET", "256KiB")];
     let farm = Farm::start_with(folder.path(), Renderer::Fake, &budget);
     let job = submit(&farm, 8);
     assert_eq!(farm.command(["watch", &job]).run().code, Some(0));
@@ -233,7 +233,7 @@ fn a_farm_above_its_budget_removes_what_can_be_made_again_and_keeps_every_pictur
     assert_eq!(files(&tasks, "png"), 8, "pictures");
     eventually("it tells that only pictures are left", || {
         let told = troubles(&farm).first()?.as_str()?.to_owned();
-        assert!(told.contains("disk budget is 1 MiB") && told.contains("only pictures"), "{told}");
+        assert!(told.contains("disk budget is 256 KiB") && told.contains("only pictures"), "{told}");
         Some(())
     });
     assert_eq!(files(&tasks, "safetensors"), 0, "intermediates");
