@@ -37,8 +37,8 @@ pub use samples::done;
 pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
     guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
-    leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*, releases::*, stopped::*,
-    submits::*, walk::*, worker_health::*,
+    leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*, releases::*,
+    stopped::*, submits::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.

@@ -233,7 +233,10 @@ fn a_farm_above_its_budget_removes_what_can_be_made_again_and_keeps_every_pictur
     assert_eq!(files(&tasks, "png"), 8, "pictures");
     eventually("it tells that only pictures are left", || {
         let told = troubles(&farm).first()?.as_str()?.to_owned();
-        assert!(told.contains("disk budget is 256 KiB") && told.contains("only pictures"), "{told}");
+        assert!(
+            told.contains("disk budget is 256 KiB") && told.contains("only pictures"),
+            "{told}"
+        );
         Some(())
     });
     assert_eq!(files(&tasks, "safetensors"), 0, "intermediates");
