@@ -13,7 +13,7 @@ mod write;
 use std::{
     fmt,
     io::ErrorKind,
-    path::Path as FilePath,
+    path::{Path as FilePath, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -65,6 +65,8 @@ pub(crate) struct Backend {
     pub(crate) signer: Option<Arc<dyn Signer>>,
     /// Where it is, for people, without secrets.
     pub(crate) name: String,
+    /// Its folder, if it is one.
+    pub(crate) folder: Option<PathBuf>,
     /// Bucket or container, if it has one.
     pub(crate) bucket: Option<String>,
     pub(crate) creation: Creation,
@@ -170,6 +172,7 @@ impl ArtifactStore {
             #[cfg(feature = "cloud")]
             signer: None,
             name,
+            folder: Some(whole),
             bucket: None,
             // Creation uses a link, so that an existing file is never replaced.
             creation: if mount.links { Creation::IfAbsent } else { Creation::Replaces },
@@ -197,6 +200,7 @@ impl ArtifactStore {
             #[cfg(feature = "cloud")]
             signer: None,
             name,
+            folder: None,
             bucket: None,
             creation: Creation::IfAbsent,
             media_types: MediaTypes::Kept,
@@ -217,6 +221,7 @@ impl ArtifactStore {
             store,
             signer,
             name,
+            folder,
             bucket,
             creation,
             media_types,
@@ -229,6 +234,7 @@ impl ArtifactStore {
             uploads: Arc::clone(&other.backend.store),
             signer: signer.clone(),
             name: name.clone(),
+            folder: folder.clone(),
             bucket: bucket.clone(),
             creation: *creation,
             media_types: *media_types,
@@ -246,6 +252,12 @@ impl ArtifactStore {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.backend.name
+    }
+
+    /// The folder that holds it, if it is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&FilePath> {
+        self.backend.folder.as_deref()
     }
 
     /// A link with which anyone can fetch the artifact over HTTP until it expires (at most a week).

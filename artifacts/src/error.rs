@@ -6,6 +6,9 @@ use darkroom_core::error::{Code, UserError};
 
 use crate::answer::{Answer, io_kind, spell};
 
+/// How the sentence of [`Error::NoSpace`] begins. Workers pass it on in words.
+pub const NO_SPACE: &str = "no space left";
+
 /// An error of the artifact store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,7 +27,7 @@ pub enum Error {
         reason: String,
     },
     /// The disk or the quota is full. It may pass when somebody makes room.
-    #[error("no space left for artifact {key}")]
+    #[error("{NO_SPACE} for artifact {key}")]
     NoSpace {
         /// The key.
         key: String,

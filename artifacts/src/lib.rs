@@ -26,7 +26,7 @@ pub mod verify;
 pub use blob::ArtifactStore;
 pub use cascade_bundle::CascadeBundle;
 pub use cascade_cache::CascadeCache;
-pub use error::Error;
+pub use error::{Error, NO_SPACE};
 
 #[cfg(test)]
 mod test_stores;

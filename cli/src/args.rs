@@ -1,5 +1,6 @@
 //! The command line: commands, flags, and their help. No logic.
 
+mod disk;
 mod farm;
 mod jobs;
 mod keys;
@@ -13,6 +14,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use darkroom_runtime::{credential::KeySettings, tls::ClientSettings};
 
+#[cfg(feature = "embedded")]
+pub(crate) use self::{
+    disk::DiskArgs,
+    machine::{MachineArgs, Renderer},
+    model::{ImportArgs, ModelCheckArgs, ModelInfoArgs, TokenizeArgs},
+};
 pub(crate) use self::{
     farm::{DrainArgs, HistoryArgs, UsageArgs},
     jobs::{CancelArgs, JobArgs, LsArgs, RetryArgs, RmArgs, SomeImagesArgs, WatchArgs},
@@ -24,11 +31,6 @@ pub(crate) use self::{
     model::ModelCommand,
     pictures::{GetArgs, ImageArgs, MapArgs, RerenderArgs, SheetArgs, TILE, VerifyArgs},
     request::{BatchArgs, RenderArgs, RequestArgs, SubmitArgs},
-};
-#[cfg(feature = "embedded")]
-pub(crate) use self::{
-    machine::{MachineArgs, Renderer},
-    model::{ImportArgs, ModelCheckArgs, ModelInfoArgs, TokenizeArgs},
 };
 
 /// Renders pictures from prompts with Imagen-style cascades: on this machine, or on a farm.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use darkroom_artifacts::{ArtifactStore, CascadeBundle};
-use darkroom_coordinator::{Pools, store::sqlite::SqliteStore};
+use darkroom_coordinator::{Budget, Pools, store::sqlite::SqliteStore};
 use darkroom_core::{error::UserError, id::WorkerId, key::Key};
 use darkroom_farm_api::grpc;
 use darkroom_queue::{
@@ -24,6 +24,7 @@ use darkroom_queue::{
 };
 use darkroom_runtime::{
     credential::{Credential, Credentials, Source},
+    disk::ByteSize,
     peer::Addresses,
     program, server,
     state_dir::StateDir,
@@ -35,14 +36,17 @@ use tonic::service::Routes;
 
 pub(crate) use cascades::demo_cascade;
 use cascades::{load, named_cascade};
-use failures::{in_folder, state_failure, storage_failure};
+use failures::{full_at_start, in_folder, state_failure, storage_failure};
 use health::{Lost, watch_storage};
 
 use crate::{
-    args::{MachineArgs, Renderer},
+    args::{DiskArgs, MachineArgs, Renderer},
     client::Client,
     failure::{self, Result},
 };
+
+/// How long a start waits until it is known how much the farm stores.
+const COUNTED: Duration = Duration::from_secs(2);
 
 /// Who is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,15 @@ pub(crate) enum Door {
     Kept,
     /// Everybody.
     Open,
+}
+
+/// How long a farm runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// Until it is stopped. It waits for room on a full disk.
+    Service,
+    /// For one command, which does not wait on a full disk.
+    Occasion,
 }
 
 /// The farm to start.
@@ -68,6 +81,10 @@ pub(crate) struct Options {
     pub(crate) cascades: Vec<PathBuf>,
     /// What it runs on.
     pub(crate) machine: MachineArgs,
+    /// How much of the disk it may use.
+    pub(crate) disk: DiskArgs,
+    /// How long it runs.
+    pub(crate) stay: Stay,
 }
 
 impl Options {
@@ -76,6 +93,7 @@ impl Options {
         state: &Path,
         cascade: Option<&str>,
         machine: MachineArgs,
+        disk: DiskArgs,
     ) -> Result<Self> {
         let cascade = match cascade {
             None => demo_cascade()?,
@@ -88,8 +106,18 @@ impl Options {
             door: Door::Kept,
             cascades: vec![cascade],
             machine,
+            disk,
+            stay: Stay::Occasion,
         })
     }
+}
+
+/// What a user is told at the start about the disk budget.
+pub(crate) struct BudgetTold {
+    /// The budget, and how much of it is used.
+    pub(crate) line: String,
+    /// Whether more than three quarters are used.
+    pub(crate) nearly_used: bool,
 }
 
 /// A running farm.
@@ -105,6 +133,7 @@ pub(crate) struct Farm {
     coordinator: darkroom_coordinator::Handle,
     space: JoinHandle<Option<()>>,
     full: watch::Receiver<Option<UserError>>,
+    budget: Option<Budget>,
     _state: StateDir,
 }
 
@@ -145,6 +174,9 @@ impl Farm {
             darkroom_coordinator::Options {
                 resident_workers: true,
                 makes_up: options.machine.renderer == Renderer::Fake,
+                record_folder: Some(state.path().to_owned()),
+                disk_floor: options.disk.disk_floor.map(|floor| floor.0),
+                budget: options.disk.budget(),
                 ..Default::default()
             },
             Arc::new(store),
@@ -154,6 +186,10 @@ impl Farm {
         )
         .await
         .map_err(|error| in_folder(state.path(), error.to_user()))?;
+        if let Some(full) = coordinator.full().filter(|_| options.stay == Stay::Occasion) {
+            coordinator.shutdown().await;
+            return Err(in_folder(state.path(), full_at_start(&full)));
+        }
         let stored = artifacts.clone();
         let parts = Parts {
             machine: options.machine,
@@ -181,7 +217,10 @@ impl Farm {
         let serving = tokio::spawn(serving);
         let (told, full) = watch::channel(None);
         let lost = Lost::of(&encoder, &worker);
-        let space = watch_storage((state.path().to_owned(), stored), health, told, lost);
+        let disks = coordinator.clone();
+        let disks = move || disks.full();
+        let watched = (state.path().to_owned(), stored, disks);
+        let space = watch_storage(watched, health, told, lost);
         let space = tokio::spawn(stop_serving.clone().run_until_cancelled_owned(space));
         state.publish(&address).map_err(state_failure)?;
         Ok(Self {
@@ -195,6 +234,7 @@ impl Farm {
             coordinator,
             space,
             full,
+            budget: options.disk.budget(),
             _state: state,
         })
     }
@@ -202,6 +242,21 @@ impl Farm {
     /// Where a client on this machine finds it, as `--farm` takes it.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How much of its disk budget is used now; nothing if it has no budget.
+    pub(crate) async fn budget_told(&self) -> Option<BudgetTold> {
+        let budget = self.budget?;
+        let stored = self.coordinator.stored_bytes(COUNTED).await;
+        let used = match stored {
+            Some(bytes) => format!("{} used", ByteSize(bytes)),
+            None => "what is used is still being counted".to_owned(),
+        };
+        let most = ByteSize(budget.bytes);
+        Some(BudgetTold {
+            line: format!("disk budget {most}, {used}; --disk-budget SIZE changes it"),
+            nearly_used: stored.is_some_and(|bytes| bytes > budget.bytes - budget.bytes / 4),
+        })
     }
 
     /// A client of it.
@@ -220,8 +275,8 @@ impl Farm {
         &self.cascades
     }
 
-    /// Resolves with an error when the disk of the state folder is full or artifacts cannot be
-    /// stored. Work waits until they can.
+    /// Resolves with an error when a disk stays full or artifacts cannot be stored. Work waits until
+    /// they can.
     pub(crate) async fn full(&self) -> UserError {
         let mut full = self.full.clone();
         match full.wait_for(Option::is_some).await {

@@ -447,6 +447,9 @@ pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
             farm.jobs_overlooked
         ))?;
     }
+    for trouble in &farm.troubles {
+        output::line(&format!("trouble: {}", shown(trouble)))?;
+    }
     Ok(())
 }
 

@@ -15,11 +15,16 @@ use darkroom_core::{
     shown::shown,
 };
 use darkroom_proto::{json::U64, v1};
-use darkroom_runtime::{files, terminal::shown_path};
+use darkroom_runtime::{
+    disk::{ByteLimit, ByteSize},
+    files,
+    state_dir::LEAST_FREE_BYTES,
+    terminal::shown_path,
+};
 use serde_json::json;
 
 use crate::{
-    args::RerenderArgs,
+    args::{DiskArgs, RerenderArgs},
     client::Client,
     embedded::{Farm, Options},
     failure::{self, Result},
@@ -54,7 +59,14 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
     named_input(&mut inputs, "mask", recipe.mask, args.mask.as_deref())?;
 
     let state = tempfile::tempdir().map_err(failure::internal)?;
-    let options = Options::for_occasion(state.path(), args.cascade.as_deref(), args.machine)?;
+    // One picture in a folder that goes away at the end.
+    let disk = DiskArgs {
+        disk_budget: Some(ByteLimit::None),
+        disk_floor: Some(ByteSize(LEAST_FREE_BYTES)),
+        ..DiskArgs::default()
+    };
+    let cascade = args.cascade.as_deref();
+    let options = Options::for_occasion(state.path(), cascade, args.machine, disk)?;
     let farm = Farm::start(options).await?;
     let client = farm.client()?;
     let rendered = render(&client, &recipe, &inputs).await;

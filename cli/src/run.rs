@@ -124,9 +124,11 @@ async fn render(
     json: bool,
 ) -> Result<()> {
     #[cfg(feature = "embedded")]
-    let machine = args.machine.clone();
+    let (machine, disk) = (args.machine.clone(), args.disk);
     #[cfg(feature = "embedded")]
     let cascade = args.request.cascade.clone();
+    #[cfg(feature = "embedded")]
+    let quiet = args.quiet || json;
     let render = Render::prepare(args, json)?;
     let stop = shutdown::on_signals().map_err(failure::internal)?;
     if let Some(client) = farm::running(place)? {
@@ -134,9 +136,16 @@ async fn render(
     }
     #[cfg(feature = "embedded")]
     {
-        let options =
-            crate::embedded::Options::for_occasion(&place.state, cascade.as_deref(), machine)?;
+        let options = crate::embedded::Options::for_occasion(
+            &place.state,
+            cascade.as_deref(),
+            machine,
+            disk,
+        )?;
         let farm = crate::embedded::Farm::start(options).await?;
+        if !quiet && let Some(told) = farm.budget_told().await.filter(|told| told.nearly_used) {
+            output::note(&told.line);
+        }
         let client = farm.client()?;
         let rendered = tokio::select! {
             rendered = render.run(&client, &stop) => rendered,

@@ -4,13 +4,19 @@
 use std::path::PathBuf;
 
 use darkroom_core::{error::UserError, shown::shown};
-use darkroom_runtime::{config, listen::Listen, shutdown, terminal::shown_path};
+use darkroom_runtime::{
+    config,
+    disk::{ByteLimit, ByteSize},
+    listen::Listen,
+    shutdown,
+    terminal::shown_path,
+};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
     args::{Place, UpArgs},
-    embedded::{self, Door, Farm},
+    embedded::{self, Door, Farm, Stay},
     failure::{self, Result},
     output,
 };
@@ -35,13 +41,15 @@ struct File {
     dtype: Option<String>,
     threads: Option<usize>,
     batch: Option<usize>,
+    disk_budget: Option<ByteLimit>,
+    disk_floor: Option<ByteSize>,
 }
 
 /// Runs the farm until it is stopped, and then lets short work finish.
 pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()> {
     let stop = shutdown::on_signals().map_err(failure::internal)?;
     let farm = Farm::start(options(args, place)?).await?;
-    let told = tell(&farm, place, as_json);
+    let told = tell(&farm, place, as_json).await;
     if let Some(failure) = told.err().filter(|failure| !output::is_closed(failure)) {
         // The user would not learn the farm's address.
         let _ = farm.shut_down().await;
@@ -51,7 +59,7 @@ pub(crate) async fn up(args: UpArgs, place: &Place, as_json: bool) -> Result<()>
     farm.shut_down().await
 }
 
-fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
+async fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
     if as_json {
         output::json(&output::with_path(
             json!({
@@ -68,7 +76,8 @@ fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
             shown(&farm.cascades().join(", ")),
             farm.address(),
             shown_path(&place.state)
-        ))
+        ))?;
+        farm.budget_told().await.map_or(Ok(()), |told| output::line(&told.line))
     }
 }
 
@@ -84,6 +93,9 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     machine.dtype = machine.dtype.or(file.dtype);
     machine.threads = machine.threads.or(file.threads);
     machine.batch = machine.batch.or(file.batch);
+    let mut disk = args.disk;
+    disk.disk_budget = disk.disk_budget.or(file.disk_budget);
+    disk.disk_floor = disk.disk_floor.or(file.disk_floor);
     let mut tls = args.tls;
     tls.tls_cert = tls.tls_cert.or(file.tls_cert);
     tls.tls_key = tls.tls_key.or(file.tls_key);
@@ -100,6 +112,8 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
         door: if args.open || file.open { Door::Open } else { Door::Kept },
         cascades,
         machine,
+        disk,
+        stay: Stay::Service,
     })
 }
 

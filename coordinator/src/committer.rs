@@ -253,7 +253,12 @@ fn measure(shared: &Shared, pool: &PoolId, reports: &[Report], committed: &Commi
                 shared.events.limits.notify_one();
                 shared.counters.committed.add(1);
             }
-            (Fate::Applied, _) => shared.counters.committed.add(1),
+            (Fate::Applied, outcome) => {
+                if let Outcome::Done { artifact, .. } = outcome {
+                    shared.stored.committed(artifact.size);
+                }
+                shared.counters.committed.add(1);
+            }
             (Fate::Discarded(reason), _) => {
                 tracing::debug!(pool = %pool, subject = ?result.key.subject, reason = reason.name(), "result discarded");
                 shared.counters.discard(reason.name());

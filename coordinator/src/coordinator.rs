@@ -12,10 +12,11 @@ use darkroom_core::{
 use darkroom_queue::{TaskQueue, signing::Signer, task::PoolId};
 
 use crate::{
+    budget,
     cleaner::{self, Cleaned},
     committer,
     counters::Counters,
-    dispatcher,
+    disk_watch, dispatcher,
     error::Error,
     feeder, finisher, follower, forecaster, historian, limits,
     options::Options,
@@ -87,6 +88,9 @@ impl Coordinator {
         let mut missing = reaper::Missing::default();
         reaper::sweep(&shared, store.as_ref(), &mut missing).await?;
         reaper::sweep(&shared, store.as_ref(), &mut missing).await?;
+        shared.disks.look().await;
+        shared.tasks.spawn(disk_watch::run(Arc::clone(&shared)));
+        shared.tasks.spawn(budget::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(dispatcher::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(dispatcher::listen(Arc::clone(&shared)));
         shared.tasks.spawn(follower::run(Arc::clone(&shared), store.clone()));
@@ -151,6 +155,19 @@ impl Handle {
     pub fn trouble(&self) -> Option<String> {
         // Without hints from other coordinators, work is found by polling.
         self.shared.troubles.first(dispatcher::LISTEN)
+    }
+
+    /// Why no work is dispatched and no job accepted, if a disk is full: one sentence.
+    #[must_use]
+    pub fn full(&self) -> Option<String> {
+        self.shared.disks.full()
+    }
+
+    /// Bytes that the artifacts take, if they were counted within this time. They are only if there
+    /// is a budget for them.
+    pub async fn stored_bytes(&self, patience: Duration) -> Option<u64> {
+        let _ = tokio::time::timeout(patience, self.shared.stored.counted()).await;
+        self.shared.stored.bytes()
     }
 
     /// Keys for a worker of this process, renewed until the coordinator ends.

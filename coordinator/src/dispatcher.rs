@@ -4,7 +4,8 @@
 //! It commits in SQL first, then adds to the queue. Tasks that the queue refuses become ready
 //! again, and the sweep finds those that it loses. It chooses by priority, then by weighted fair
 //! share of tenants and jobs. Tenants whose device time of today is used up get nothing, and a
-//! tenant with a quota of workers gets no more than they take.
+//! tenant with a quota of workers gets no more than they take. It dispatches nothing while a disk is
+//! full, and no more than can be stored.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,6 +21,7 @@ use darkroom_queue::task::{PoolId, Task};
 
 use crate::{
     crew::Crew,
+    disks::Expected,
     error::Error,
     held::{Held, take_back},
     shared::Shared,
@@ -40,14 +42,13 @@ pub(crate) async fn run<S: Dispatching + Metering + Outcomes + ?Sized>(
     shared: Arc<Shared>,
     store: Arc<S>,
 ) {
-    let mut shares: HashMap<PoolId, FairShare> = HashMap::new();
-    let mut held = Held::new();
+    let mut lines = Lines::default();
     let mut woken_here = false;
     while !shared.stop.is_cancelled() {
         // Interest is registered before reading, so that no event is missed.
         let woken = shared.events.dispatch.notified();
         let told = shared.events.told.notified();
-        match pass(&shared, store.as_ref(), (&mut shares, &mut held), woken_here).await {
+        match pass(&shared, store.as_ref(), &mut lines, woken_here).await {
             Ok(()) => shared.healed("dispatch"),
             Err(error) => shared.failed("dispatch", &error),
         }
@@ -84,22 +85,35 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 async fn pass<S: Dispatching + Metering + Outcomes + ?Sized>(
     shared: &Shared,
     store: &S,
-    (shares, held): (&mut HashMap<PoolId, FairShare>, &mut Held),
+    lines: &mut Lines,
     woken_here: bool,
 ) -> Result<(), Error> {
     let crew = shared.read_crew().await?;
     let Some(term) = shared.lead().await? else {
-        shares.clear();
-        held.clear();
+        *lines = Lines::default();
         shared.credits.close_all();
         return if woken_here { Ok(shared.leadership.tell_leader().await?) } else { Ok(()) };
     };
-    take_back(shared, store, term, held).await?;
+    take_back(shared, store, term, &mut lines.held).await?;
+    shared.disks.look().await;
+    if shared.disks.full().is_some() && stands(Guard::DiskFloor) {
+        // Commits go on, but dispatch nothing.
+        shared.credits.close_all();
+        return Ok(());
+    }
     let served = crew.pools();
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
-        fill(shared, store, term, (pool, &crew), shares.entry(pool.clone()).or_default()).await?;
+        fill(shared, store, term, (pool, &crew), lines).await?;
     }
     Ok(())
+}
+
+/// What is remembered from one pass to the next.
+#[derive(Debug, Default)]
+struct Lines {
+    shares: HashMap<PoolId, FairShare>,
+    held: Held,
+    expected: Expected,
 }
 
 /// Rounds per pool in one pass, because a job may have fewer ready tasks than counted while others
@@ -111,7 +125,7 @@ async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
     store: &S,
     term: Term,
     (pool, crew): (&PoolId, &Crew),
-    share: &mut FairShare,
+    lines: &mut Lines,
 ) -> Result<(), Error> {
     let (before, done) = (shared.credits.seen(pool), shared.credits.done(pool));
     let counted = store.dispatched_count(pool).await?;
@@ -120,7 +134,10 @@ async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
     // Tasks that are done and only await their commit are no longer in the queue.
     let done = done.min(shared.credits.done(pool));
     let held = (counted + reckoned.uncounted(before)).saturating_sub(done);
-    let mut room = crew.room(pool).saturating_sub(held);
+    let each = shared.cascades.output_bytes(pool);
+    let line = lines.expected.fitting(shared.disks.room(), pool, (held, crew.room(pool), each));
+    let share = lines.shares.entry(pool.clone()).or_default();
+    let mut room = line.saturating_sub(held);
     for _ in 0..ROUNDS {
         if room == 0 {
             shared.credits.close(pool);

@@ -1,8 +1,15 @@
-//! Timings and shares of a coordinator.
+//! Timings and shares of a coordinator, and how much must stay free on its disks.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-/// Timings and shares.
+/// How much may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Most bytes.
+    pub bytes: u64,
+}
+
+/// Timings, shares and disks.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A lease that is not renewed for this long ends, unless the farm's record has another value.
@@ -44,6 +51,14 @@ pub struct Options {
     pub makes_up: bool,
     /// Weights of tenants in the fair share; 1 where absent.
     pub tenant_weights: BTreeMap<String, f64>,
+    /// The folder of the record, if it is on a disk of this machine.
+    pub record_folder: Option<PathBuf>,
+    /// Bytes that must stay free on the disks of this machine that hold the record or the
+    /// artifacts. With less, no work is dispatched and no job accepted. 0: any number. `None`: 1
+    /// GiB, or 2 % of the disk if that is less, but at least 8 MiB.
+    pub disk_floor: Option<u64>,
+    /// How much may be stored. `None`: any amount.
+    pub budget: Option<Budget>,
 }
 
 impl Default for Options {
@@ -66,6 +81,9 @@ impl Default for Options {
             resident_workers: false,
             makes_up: false,
             tenant_weights: BTreeMap::new(),
+            record_folder: None,
+            disk_floor: None,
+            budget: None,
         }
     }
 }

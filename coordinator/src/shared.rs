@@ -19,6 +19,7 @@ use crate::{
     credits::Credits,
     crew::{Crew, LatestCrew},
     decoding::{DECODING_MIB, Source},
+    disks::Disks,
     error::Error,
     events::Events,
     feed::Feed,
@@ -33,6 +34,7 @@ use crate::{
         records::{Committed, Term},
         roles::{Agreed, Leading},
     },
+    stored::Stored,
     tasks::Cascades,
     troubles::Troubles,
     trust::Trust,
@@ -83,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) troubles: Troubles,
     /// An operator accepts that storage knows of later removals than the record.
     pub(crate) restored: AtomicBool,
+    pub(crate) disks: Disks,
+    pub(crate) stored: Stored,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -104,6 +108,7 @@ impl Shared {
         let cascades = if options.makes_up { cascades.made_up() } else { cascades };
         let (leading, agreed): (Arc<dyn Leading>, Arc<dyn Agreed>) = (store.clone(), store.clone());
         let restored = AtomicBool::new(options.restored);
+        let disks = Disks::new(&options, &artifacts);
         Self {
             options,
             queue,
@@ -127,6 +132,8 @@ impl Shared {
             trust,
             troubles: Troubles::default(),
             restored,
+            disks,
+            stored: Stored::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -172,6 +179,7 @@ impl Shared {
 
     /// Records that a part failed; it keeps trying.
     pub(crate) fn failed(&self, part: &str, error: &Error) {
+        self.disks.note(error);
         self.troubles.begin(part, error);
     }
 

@@ -26,6 +26,14 @@ use crate::store::{
 /// What the keys of made-up outputs begin with.
 pub(crate) const MADE_UP: &str = "fake/";
 
+/// Numbers of a token in the widest encoder that is known (T5 XXL).
+const WIDEST_TOKEN: u64 = 4096;
+/// Tokens that a made-up embedding counts as.
+const MADE_UP_TOKENS: u32 = 8;
+/// Bytes that an output takes beside its numbers: its header or recipe, its folder, the rest of its
+/// last block, its rows in the record.
+const BESIDE: u64 = 32 << 10;
+
 /// The cascades that this farm renders.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cascades {
@@ -58,6 +66,19 @@ impl Cascades {
         let mut cascades = self.by_digest.values();
         let cascade = cascades.find(|cascade| cascade.encoder_digest() == pool.digest)?;
         Some(cascade.spec.encoder.max_length)
+    }
+
+    /// About the most bytes that the output of one task of the pool takes on a disk: the floats of
+    /// a picture of the stage's usual size, or an embedding of the largest encoder that is known.
+    pub(crate) fn output_bytes(&self, pool: &PoolId) -> u64 {
+        let floats = if pool.stage.is_encode() {
+            u64::from(self.tokens(pool).unwrap_or(MADE_UP_TOKENS)) * WIDEST_TOKEN
+        } else {
+            let cascade = self.by_digest.get(&pool.digest);
+            let stage = cascade.and_then(|cascade| cascade.spec.stage(&pool.stage).ok());
+            stage.map_or(0, |(_, stage)| 3 * u64::from(stage.size).pow(2))
+        };
+        BESIDE + 4 * floats
     }
 
     pub(crate) fn get(&self, digest: &Digest) -> Option<&Cascade> {

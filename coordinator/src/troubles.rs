@@ -62,6 +62,11 @@ impl Troubles {
         serious.next().map(|(part, trouble)| format!("{part}: {}", trouble.said))
     }
 
+    /// The latest error of every failing part.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.failing().iter().map(|(part, trouble)| format!("{part}: {}", trouble.said)).collect()
+    }
+
     /// Whether a part fails because the record cannot be reached.
     pub(crate) fn of_store(&self) -> bool {
         self.failing().values().any(|trouble| trouble.store)
@@ -90,6 +95,7 @@ mod tests {
             Some(&*format!("sweep: {}", store::Error::Full))
         );
         assert!(troubles.of_store());
+        assert_eq!(troubles.all().len(), 2);
         troubles.end("sweep");
         assert_eq!(troubles.first(""), Some("listen: nobody answers".to_owned()));
         assert!(!troubles.of_store());

@@ -61,6 +61,8 @@ guards! {
     ActiveOnly,
     /// The sweep ends jobs that should have ended.
     OverlookedSwept,
+    /// Nothing is dispatched while a disk is full.
+    DiskFloor,
     // Commands to some images, and pictures that are lost.
     /// A command to some images belongs to a generation of its job.
     CommandGeneration,

@@ -1,6 +1,6 @@
 //! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops
 //! cleanly, TLS, keys of clients, logging, signals, command lines, configuration files, terminal output, files on any
-//! kind of mount, and the state folder with its lock.
+//! kind of mount, the room of a disk, and the state folder with its lock.
 //!
 //! It knows no service, no queue, no SQL and no model.
 
@@ -9,6 +9,7 @@ pub mod config;
 pub mod credential;
 pub mod deadline;
 pub mod descriptors;
+pub mod disk;
 pub mod files;
 pub mod listen;
 pub mod peer;

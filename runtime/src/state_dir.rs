@@ -26,7 +26,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{files, terminal::shown_path};
+use crate::{disk::Space, files, terminal::shown_path};
 
 /// How long a held lock is retried: longer than a client needs to check whether a farm runs.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -325,9 +325,8 @@ fn probe(path: &Path) -> io::Result<tempfile::NamedTempFile> {
 /// # Errors
 /// [`Error::Full`] if it cannot, [`Error::Io`] if that cannot be found out.
 pub fn check_space(path: &Path) -> Result<(), Error> {
-    let system = nix::sys::statvfs::statvfs(path)
-        .map_err(|error| Error::Io { path: path.to_owned(), source: error.into() })?;
-    let free_bytes = system.blocks_available().saturating_mul(system.fragment_size());
+    let space = Space::at(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let free_bytes = space.free_bytes;
     if free_bytes < LEAST_FREE_BYTES {
         return Err(Error::Full { path: path.to_owned(), free_bytes });
     }

@@ -2,7 +2,7 @@
 //! serves gRPC until a signal.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ use darkroom_queue::{
     redis::{self, RedisQueue},
 };
 use darkroom_runtime::{
+    disk::ByteSize,
     secret::SecretUrl,
     server::{self, Health, Listen},
     tls::ServerSettings,
@@ -135,6 +136,12 @@ pub(crate) struct CoordinatorArgs {
     /// right one: remove objects again although the bucket knows of later removals. Needed once
     #[arg(long)]
     restored: bool,
+    /// Space that must stay free on the disks of this machine that hold the artifacts (if they are
+    /// a folder) or the record (if it is SQLite's), like 500MiB; 0: none. With less, no work is
+    /// dispatched and no job accepted until there is room [default: 1GiB, or 2 % of the disk if that
+    /// is less, but at least 8MiB]
+    #[arg(long, env = "DARKROOM_DISK_FLOOR", value_name = "SIZE")]
+    disk_floor: Option<ByteSize>,
     /// Write the log as JSON lines
     #[arg(long)]
     pub(crate) log_json: bool,
@@ -251,8 +258,17 @@ fn options(args: &CoordinatorArgs) -> Result<Options, UserError> {
         makes_up: args.without_files,
         restored: args.restored,
         tenant_weights: args.tenant_weights.iter().cloned().collect(),
+        record_folder: record_folder(args.database.expose()),
+        disk_floor: args.disk_floor.map(|floor| floor.0),
         ..Options::default()
     })
+}
+
+/// The folder of a record that is a file.
+fn record_folder(database: &str) -> Option<PathBuf> {
+    let file = Path::new(database.strip_prefix("sqlite:")?);
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Some(folder.unwrap_or(Path::new(".")).to_owned())
 }
 
 /// Takes the farm's lease time, which all coordinators of a farm share. With a shorter one, this

@@ -497,6 +497,7 @@ impl Farm for Hostile {
             farm_id: text(),
             version: text(),
             cascades,
+            troubles: vec![text()],
             ..Default::default()
         }))
     }

@@ -209,6 +209,7 @@ impl Place {
             uploads: Arc::clone(&store) as Arc<dyn ObjectStore>,
             signer: Some(store),
             name: self.name,
+            folder: None,
             bucket: Some(self.bucket),
             creation: self.creation,
             media_types: MediaTypes::Kept,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use darkroom_runtime::tls::ServerSettings;
 
+use super::disk::DiskArgs;
+
 /// What the parts of an embedded farm run on.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct MachineArgs {
@@ -80,8 +82,10 @@ pub(crate) struct UpArgs {
     pub(crate) cascades: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) disk: DiskArgs,
     /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, open, cascades,
-    /// device, dtype, threads, batch. Flags override it
+    /// device, dtype, threads, batch, disk_budget, disk_floor. Flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write the log as JSON lines

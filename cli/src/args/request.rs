@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::machine::MachineArgs;
+use super::{disk::DiskArgs, machine::MachineArgs};
 use crate::stage_flags::StageFlags;
 
 /// What to draw and how; shared by `render` and `submit`.
@@ -141,6 +141,8 @@ pub(crate) struct RenderArgs {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) disk: DiskArgs,
 }
 
 /// `darkroom submit`.

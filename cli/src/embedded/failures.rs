@@ -42,6 +42,22 @@ pub(super) fn storage_failure(error: &darkroom_artifacts::Error) -> UserError {
     UserError::new(code, "ARTIFACTS_UNUSABLE", failure::with_causes(error))
 }
 
+/// The error of a command whose farm cannot begin.
+pub(super) fn full_at_start(full: &str) -> UserError {
+    let message = format!(
+        "{full}; free some space, name another folder with --state, or let less stay free with \
+         --disk-floor"
+    );
+    let mut failure = UserError::new(Code::ResourceExhausted, "DISK_FULL", message);
+    failure.field = Some("state".to_owned());
+    failure
+}
+
+/// The error of a command whose farm waits for room.
+pub(super) fn full(full: String) -> UserError {
+    UserError::new(Code::ResourceExhausted, "DISK_FULL", full)
+}
+
 /// An error about something in the state folder; its message names the folder.
 pub(super) fn in_folder(state: &Path, failure: UserError) -> UserError {
     let message = if failure.message.contains(&shown_path(state)) {

@@ -68,6 +68,12 @@ impl Farm {
         }
     }
 
+    /// The error of a call that changes something, for its user.
+    pub(super) fn told(&self, error: &Error) -> UserError {
+        self.shared.disks.note(error);
+        failure(error)
+    }
+
     /// As [`unary`](Self::unary), for a call that changes something. If it did not finish, the
     /// change may have been made.
     pub(super) async fn changing<T>(
@@ -79,7 +85,7 @@ impl Farm {
         let why = match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(Error::Store(error @ store::Error::Unknown(_)))) => error.to_string(),
-            Ok(Err(error)) => return Err(failure(&error)),
+            Ok(Err(error)) => return Err(self.told(&error)),
             Err(_) => format!(
                 "the call did not finish within {} s, and its change may have been made",
                 limit.as_secs()

@@ -132,7 +132,7 @@ impl Calls for Farm {
     ) -> Answer<v1::SubmitJobResponse> {
         // It has its own time limit, because once the job is being recorded, the answer must say
         // whether it may have been accepted.
-        self.submit(caller, request).await.map_err(|error| failure(&error))
+        self.submit(caller, request).await.map_err(|error| self.told(&error))
     }
 
     async fn submit_job_stream(
@@ -140,7 +140,7 @@ impl Calls for Farm {
         caller: &Caller,
         requests: Incoming<v1::SubmitJobChunk>,
     ) -> Answer<v1::SubmitJobResponse> {
-        self.submit_stream(caller, requests).await.map_err(|error| failure(&error))
+        self.submit_stream(caller, requests).await.map_err(|error| self.told(&error))
     }
 
     async fn upload_input(

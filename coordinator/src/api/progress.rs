@@ -48,6 +48,10 @@ pub(super) async fn wait(
         let why = format!("this farm does not have cascade {} any more", job.cascade.short());
         return Ok(Wait::because(why));
     };
+    // What runs is finished, but nothing follows it.
+    if let Some(full) = shared.disks.full() {
+        return Ok(Wait::because(full));
+    }
     let crew = shared.crew.get();
     if let Some(limit) = reached_limit(job, &crew) {
         return Ok(Wait::because(limit));

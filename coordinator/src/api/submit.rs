@@ -56,6 +56,10 @@ impl Farm {
             claim(caller, request.spec.as_mut()).map_err(refused)?;
             let reach = Reach::of(caller).map_err(refused)?;
             let draft = Draft::new(request.spec, &self.shared.cascades).map_err(refused)?;
+            if self.shared.disks.full().is_some() && self.submitted_before(&draft).await?.is_none()
+            {
+                self.shared.disks.refuse()?;
+            }
             let reading = async {
                 let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
                 let inputs = self.inputs_of(reach, &draft.job.tenant, &request.prompts).await?;
@@ -111,6 +115,7 @@ impl Farm {
                 let job = self.front.job(existing.0).await?;
                 return Ok(Received::Before(job));
             }
+            self.shared.disks.refuse()?;
             let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
             let draft = draft.sharing(sharing);
             let id = draft.job.id;

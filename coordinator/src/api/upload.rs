@@ -43,6 +43,7 @@ impl Farm {
         mut chunks: Incoming<v1::UploadInputChunk>,
     ) -> Result<v1::UploadInputResponse, Error> {
         let tenant = uploader(caller).map_err(refused)?;
+        self.shared.disks.refuse()?;
         let mut bytes = BytesMut::new();
         let idle = self.shared.options.upload_idle;
         let (mut until, mut enough) = (Instant::now() + idle, PROGRESS);

@@ -6,7 +6,8 @@
 //!
 //! A watch without changes repeats the job from time to time, because proxies cut quiet streams,
 //! even if HTTP/2 PINGs are sent. The version tells the client that it knows the repeated job
-//! already.
+//! already. It is repeated at once when a disk becomes full or free, because that changes what the
+//! job waits for.
 
 use std::{
     sync::Arc,
@@ -72,6 +73,7 @@ impl Farm {
             seen: (request.after_version, None),
             told: request.after_version,
             sent: Instant::now(),
+            turn: self.shared.disks.turns(),
         };
         self.shared.tasks.spawn(watcher.run(sender));
         Ok(Box::pin(ReceiverStream::new(receiver)))
@@ -89,6 +91,8 @@ struct Watcher {
     told: u64,
     /// When the last event was sent, or the watch began.
     sent: Instant,
+    /// The turn of the disks that the last event told.
+    turn: u64,
 }
 
 impl Watcher {
@@ -159,11 +163,14 @@ impl Watcher {
             self.seen = (job.version, None);
             job.version
         };
-        let quiet = self.sent.elapsed() < self.farm.shared.options.watch_repeat;
+        // A full disk changes what the job waits for, and not its version.
+        let turn = self.farm.shared.disks.turns();
+        let quiet =
+            turn == self.turn && self.sent.elapsed() < self.farm.shared.options.watch_repeat;
         if version <= self.told && images.is_empty() && !end && self.told > 0 && (quiet || more) {
             return Ok((None, more));
         }
-        self.told = self.told.max(version);
+        (self.told, self.turn) = (self.told.max(version), turn);
         let version = self.told;
         let job = match around {
             Some(around) => self.farm.view_with(job, around).await?,

@@ -107,6 +107,9 @@ impl Farm {
         }
         if operates {
             farm.jobs_overlooked = self.front.overlooked().await?;
+            farm.troubles = self.shared.disks.full().into_iter().collect();
+            farm.troubles.extend(self.shared.stored.warning());
+            farm.troubles.extend(self.shared.troubles.all());
         }
         Ok(farm)
     }

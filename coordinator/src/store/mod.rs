@@ -25,6 +25,7 @@ mod job_pages;
 mod judged_images;
 mod judged_texts;
 pub mod keys;
+pub mod leftovers;
 pub mod limits;
 pub mod metering;
 mod migrations;
@@ -45,8 +46,8 @@ pub mod worker_health;
 pub use error::Error;
 use roles::{
     Agreed, Attempts, Audit, Commands, Dispatching, FarmChanges, Following, Forecasts, History,
-    ImageCommands, ImageMaps, Inputs, Keys, Leading, Limiting, Maintenance, Manifests, Metering,
-    Outcomes, Queries, Removal, Retention, Submits, Tenants, WorkerHealth,
+    ImageCommands, ImageMaps, Inputs, Keys, Leading, Leftovers, Limiting, Maintenance, Manifests,
+    Metering, Outcomes, Queries, Removal, Retention, Submits, Tenants, WorkerHealth,
 };
 
 /// Makes a store the sum of its roles.
@@ -62,5 +63,5 @@ macro_rules! sum_of {
 sum_of! {
     Agreed Leading Submits Inputs Dispatching Outcomes Following Commands ImageCommands Limiting
     Forecasts History WorkerHealth Queries Attempts ImageMaps FarmChanges Manifests Maintenance Keys
-    Tenants Metering Audit Removal Retention
+    Tenants Metering Audit Leftovers Removal Retention
 }

@@ -2356,6 +2356,10 @@ pub struct GetFarmResponse {
     /// the scope `operate`.
     #[prost(uint64, tag = "5")]
     pub jobs_overlooked: u64,
+    /// What this coordinator cannot do now, and why, one sentence each: a full disk, a record or a
+    /// queue that cannot be reached. Empty for callers without the scope `operate`.
+    #[prost(string, repeated, tag = "6")]
+    pub troubles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for GetFarmResponse {
     const NAME: &'static str = "GetFarmResponse";

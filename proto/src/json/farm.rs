@@ -91,19 +91,27 @@ super::form! {
         lease_seconds: f64,
         cascades: Vec<String>,
         jobs_overlooked: U64,
+        troubles: Vec<String>,
     }
 }
 
 impl From<v1::GetFarmResponse> for GetFarmResponse {
     fn from(message: v1::GetFarmResponse) -> Self {
-        let v1::GetFarmResponse { farm_id, lease_seconds, cascades, version, jobs_overlooked } =
-            message;
+        let v1::GetFarmResponse {
+            farm_id,
+            lease_seconds,
+            cascades,
+            version,
+            jobs_overlooked,
+            troubles,
+        } = message;
         Self {
             id: farm_id,
             version,
             lease_seconds,
             cascades: cascades.into_iter().map(|cascade| cascade.name).collect(),
             jobs_overlooked: U64(jobs_overlooked),
+            troubles,
         }
     }
 }

@@ -255,6 +255,7 @@ fn farm() -> v1::GetFarmResponse {
         cascades: vec![cascade()],
         version: "0.1.0".to_owned(),
         jobs_overlooked: 1,
+        troubles: vec!["dispatch: the queue cannot be reached".to_owned()],
     }
 }
 

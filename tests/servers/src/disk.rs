@@ -23,6 +23,15 @@ impl SmallDisk {
         mounted.then(|| Self { at: at.to_owned() })
     }
 
+    /// Gives the disk another size, in KiB: at least what is on it.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn resize(&self, kib: u32) {
+        let size = format!("remount,size={kib}k");
+        assert!(run("mount", &["-o", &size], &self.at), "it gets another size");
+    }
+
     /// Makes the disk read-only.
     ///
     /// # Panics

@@ -19,6 +19,7 @@ mod image_maps;
 mod inputs;
 mod keys;
 mod labels;
+mod leftovers;
 mod limits;
 mod manifests;
 mod outcomes;
@@ -38,8 +39,8 @@ pub use samples::done;
 pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
     guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
-    limits::*, manifests::*, outcomes::*, overrides::*, queries::*, quotas::*, releases::*,
-    removal::*, stopped::*, submits::*, walk::*, worker_health::*,
+    leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*, quotas::*,
+    releases::*, removal::*, stopped::*, submits::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -71,6 +72,7 @@ macro_rules! store_suite {
             a_manifest_belongs_to_its_generation
             a_manifest_is_claimed_by_one_process
             a_flood_of_ended_jobs_does_not_hold_up_another_tenants_manifest
+            an_ended_job_leaves_all_but_its_pictures_and_what_unfinished_jobs_name
             a_job_keeps_a_hundred_notes_whatever_other_jobs_keep
             what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent
             changes_after_a_version_are_complete

@@ -6,6 +6,7 @@ mod bad_input;
 mod between;
 mod credentials;
 mod databases;
+mod disks;
 mod farm_script;
 mod finding;
 mod forecast;

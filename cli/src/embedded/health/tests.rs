@@ -49,8 +49,12 @@ async fn watched() -> Watched {
         }),
     ]);
     let (tell, told) = watch::channel(None);
-    let watching =
-        tokio::spawn(watch_storage((folder.path().to_owned(), artifacts), health, tell, lost));
+    let watching = tokio::spawn(watch_storage(
+        (folder.path().to_owned(), artifacts, || None),
+        health,
+        tell,
+        lost,
+    ));
     Watched { _folder: folder, address, breaks, told, watching, stop }
 }
 

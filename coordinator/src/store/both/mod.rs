@@ -35,6 +35,7 @@ pub(super) mod image_maps;
 pub(super) mod input_row;
 mod inputs;
 mod keys;
+mod leftovers;
 pub(super) mod limiting;
 mod maintenance;
 mod manifests;

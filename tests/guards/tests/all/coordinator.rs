@@ -201,23 +201,31 @@ struct Farm {
     queue: Arc<Told>,
     worker: WorkerId,
     signer: Signer,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Farm {
     /// If `open` is false, tasks of `base` are held back until a pass has looked for them.
     async fn start(open: bool) -> Self {
-        let options = Options {
+        Self::start_with(open, Self::options()).await
+    }
+
+    fn options() -> Options {
+        Options {
             sweep: Duration::from_millis(100),
             poll: Duration::from_millis(20),
             watch_interval: Duration::from_millis(1),
             ..Options::default()
-        };
-        Self::start_with(open, options).await
+        }
     }
 
     async fn start_with(open: bool, options: Options) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self::start_in(folder, open, options).await
+    }
+
+    /// On the record in a folder, with an empty queue.
+    async fn start_in(folder: Arc<tempfile::TempDir>, open: bool, options: Options) -> Self {
         let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("a record");
         let store: Arc<dyn Store> = Arc::new(store);
         let queue = Arc::new(Told {
@@ -365,6 +373,24 @@ async fn a_task_on_its_way_is_taken_for_lost() {
             (0, 1),
             "a task on its way to the queue is taken for lost"
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_dispatched_onto_a_full_disk() {
+    red(Guard::DiskFloor, "dispatched onto a full disk", || async {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let mut before = Farm::start_in(Arc::clone(&folder), true, Farm::options()).await;
+        before.submit(1).await;
+        before.end().await;
+        // No disk has that much.
+        let full = Options { disk_floor: Some(u64::MAX), ..Farm::options() };
+        let farm = Farm::start_in(folder, true, full).await;
+        farm.passes(3).await;
+        let dispatched = farm.queue.queue.entries(&pool("encode")).await.expect("entries").len();
+        farm.end().await;
+        assert_eq!(dispatched, 0, "a text is dispatched onto a full disk");
     })
     .await;
 }

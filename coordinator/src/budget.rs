@@ -1,0 +1,227 @@
+//! The disk budget: how much is stored, and what is removed when that is too much.
+//!
+//! The farm counts what lies in the store when it starts and from time to time, and adds what is
+//! committed in between. The record's sums would not do: several rows may name one object, and
+//! previews, manifests and what a killed worker left are in none.
+//!
+//! Only what can be made again is removed. A stage whose input was removed reports it as missing,
+//! and the stage before runs again; so nothing here has to exclude a job that begins meanwhile.
+
+mod pressure;
+
+use std::{sync::Arc, time::Duration};
+
+use darkroom_artifacts::blob::Listed;
+use darkroom_runtime::disk::ByteSize;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
+
+use self::pressure::{Pressure, Step};
+use crate::{
+    error::Error,
+    options::Budget,
+    shared::Shared,
+    store::{
+        leftovers::{End, EndedJob},
+        roles::Leftovers,
+    },
+    stored::on_disk,
+};
+
+/// Name of this part.
+const PART: &str = "disk budget";
+/// Time between two counts of the store. What the farm stores in between is added; what others
+/// remove is not.
+const COUNT_AGAIN: Duration = Duration::from_secs(600);
+/// How often the budget is compared with what is stored.
+const EVERY: Duration = Duration::from_secs(5);
+/// The same after everything was removed that may be.
+const FAILED: Duration = Duration::from_secs(60);
+/// After this many objects the count rests, so that it disturbs nobody on a slow disk.
+const REST_AFTER: usize = 2000;
+const REST: Duration = Duration::from_millis(5);
+/// Ended jobs, and outputs of one, that are read at one time.
+const JOBS: u32 = 100;
+const OUTPUTS: u32 = 500;
+/// Previews and sheets that are looked at in one removal.
+const PREVIEWS: usize = 100_000;
+/// Previews with this edge stay: of an output that was removed they are all there is to see.
+const SMALLEST: &str = "/64/";
+
+/// The warning when nothing is left that may be removed.
+fn only_pictures_left(budget: Budget, held: u64) -> String {
+    format!(
+        "the farm stores {}, its disk budget is {}, and only pictures and what unfinished jobs need \
+         are left; it goes on until the disk is full: raise the budget with --disk-budget, or use \
+         another state folder",
+        ByteSize(held),
+        ByteSize(budget.bytes)
+    )
+}
+
+/// Keeps the budget until shutdown.
+pub(crate) async fn run<S: Leftovers + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
+    let Some(budget) = shared.options.budget else { return };
+    let mut keeping = Keeping { budget, count_at: Instant::now(), course: Course::default() };
+    while !shared.stop.is_cancelled() {
+        let kept = shared.stop.run_until_cancelled(keeping.pass(&shared, store.as_ref())).await;
+        match kept {
+            Some(Ok(())) => shared.healed(PART),
+            Some(Err(error)) => shared.failed(PART, &error),
+            None => return,
+        }
+        let failed = shared.stored.warning().is_some();
+        shared.pause(if failed { FAILED } else { EVERY }).await;
+    }
+}
+
+/// What is remembered from one pass to the next.
+struct Keeping {
+    budget: Budget,
+    count_at: Instant,
+    course: Course,
+}
+
+impl Keeping {
+    async fn pass<S: Leftovers + ?Sized>(
+        &mut self,
+        shared: &Shared,
+        store: &S,
+    ) -> Result<(), Error> {
+        let stored = &shared.stored;
+        if Instant::now() >= self.count_at {
+            count(shared).await?;
+            self.count_at = Instant::now() + COUNT_AGAIN;
+        }
+        let Some(mut pressure) = Pressure::of(self.budget, stored.bytes().unwrap_or(0)) else {
+            stored.warn(None);
+            return Ok(());
+        };
+        // The leader alone removes.
+        if shared.lead().await?.is_none() {
+            return Ok(());
+        }
+        while let Some((step, most)) = pressure.next() {
+            let bytes = match step {
+                Step::Intermediates => self.course.remove(shared, store, most).await?,
+                Step::Previews => remove_previews(shared, most).await?,
+            };
+            stored.removed(bytes);
+            pressure.removed(bytes);
+            if bytes > 0 {
+                tracing::info!(
+                    bytes,
+                    kind = step.name(),
+                    "removed because more is stored than the disk budget allows"
+                );
+            }
+        }
+        let held = stored.bytes().unwrap_or(0);
+        stored.warn(pressure.failed().then(|| only_pictures_left(self.budget, held)));
+        Ok(())
+    }
+}
+
+/// Counts the store anew.
+async fn count(shared: &Shared) -> Result<(), Error> {
+    // What is committed during the count may be counted twice until the next one.
+    let before = shared.stored.since();
+    let sizes = shared.artifacts.list("").map_ok(|object| object.size).map_err(Error::from);
+    let bytes = sum(sizes).await?;
+    shared.stored.count(bytes, before);
+    Ok(())
+}
+
+async fn sum(sizes: impl Stream<Item = Result<u64, Error>>) -> Result<u64, Error> {
+    let mut sizes = std::pin::pin!(sizes);
+    let (mut bytes, mut objects) = (0_u64, 0_usize);
+    while let Some(size) = sizes.next().await {
+        bytes = bytes.saturating_add(on_disk(size?));
+        objects += 1;
+        if objects.is_multiple_of(REST_AFTER) {
+            tokio::time::sleep(REST).await;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Where the removal of intermediates goes on: jobs in the order in which they ended. A job that is
+/// retried ends later, and comes again.
+#[derive(Debug, Default)]
+struct Course {
+    /// The last job that was worked off.
+    after: End,
+    /// The job that is worked off, and its last output that was removed.
+    job: Option<(EndedJob, Option<(u64, usize)>)>,
+}
+
+impl Course {
+    /// Removes intermediates of ended jobs, about `most` bytes or all that there are. Returns how
+    /// many bytes were removed.
+    async fn remove<S: Leftovers + ?Sized>(
+        &mut self,
+        shared: &Shared,
+        store: &S,
+        most: u64,
+    ) -> Result<u64, Error> {
+        let mut bytes = 0;
+        loop {
+            let Some((job, after)) = self.job else {
+                let ended = store.ended_after(self.after, JOBS).await?;
+                let Some(first) = ended.first() else { return Ok(bytes) };
+                self.job = Some((*first, None));
+                continue;
+            };
+            let leftovers = store.leftovers(job.id, after, OUTPUTS).await?;
+            let Some(last) = leftovers.last() else {
+                (self.after, self.job) = (job.end, None);
+                continue;
+            };
+            let mut reached = (last.index, last.stage);
+            for leftover in &leftovers {
+                bytes += remove(shared, &leftover.key).await?;
+                if bytes >= most {
+                    reached = (leftover.index, leftover.stage);
+                    break;
+                }
+            }
+            self.job = Some((job, Some(reached)));
+            if bytes >= most {
+                return Ok(bytes);
+            }
+        }
+    }
+}
+
+/// Removes an object. Returns the bytes that it took; 0 if it was gone.
+async fn remove(shared: &Shared, key: &str) -> Result<u64, Error> {
+    match shared.artifacts.size_of(key).await {
+        Ok(size) => {
+            shared.artifacts.delete(key).await?;
+            Ok(on_disk(size))
+        }
+        Err(darkroom_artifacts::Error::Missing { .. }) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes sheets and previews, oldest first, about `most` bytes or all that there are.
+async fn remove_previews(shared: &Shared, most: u64) -> Result<u64, Error> {
+    let listed = shared.artifacts.list("sheets/").chain(shared.artifacts.list("previews/"));
+    let mut listed: Vec<Listed> = listed
+        .try_filter(|object| std::future::ready(!object.key.contains(SMALLEST)))
+        .take(PREVIEWS)
+        .try_collect()
+        .await?;
+    listed
+        .sort_by(|a, b| (a.modified_unix_seconds, &a.key).cmp(&(b.modified_unix_seconds, &b.key)));
+    let mut bytes = 0;
+    for object in listed {
+        shared.artifacts.delete(&object.key).await?;
+        bytes += on_disk(object.size);
+        if bytes >= most {
+            break;
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,32 @@
+//! What ended jobs leave in storage beside their pictures.
+
+use darkroom_core::id::JobId;
+
+/// The place of an ended job in the order in which jobs ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct End {
+    /// When it ended, milliseconds since 1970.
+    pub finished_ms: i64,
+    /// Its number in the record, for jobs that ended at the same time.
+    pub seq: i64,
+}
+
+/// An ended job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedJob {
+    /// Its id.
+    pub id: JobId,
+    /// When it ended.
+    pub end: End,
+}
+
+/// An output that only a retry of its job could use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Index of its image.
+    pub index: u64,
+    /// Position of its stage among the image's stages.
+    pub stage: usize,
+    /// Its key in storage.
+    pub key: String,
+}
