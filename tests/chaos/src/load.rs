@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,8 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use darkroom_proto::v1::{
-    self, CancelJobRequest, GetJobRequest, JobSpec, JobState, ListImagesRequest, PauseJobRequest,
-    Prompt, ResumeJobRequest, RetryJobRequest, SubmitJobRequest, farm_client::FarmClient,
+    self, CancelJobRequest, DeleteJobRequest, GetJobRequest, JobSpec, JobState, ListImagesRequest,
+    PauseJobRequest, Prompt, ResumeJobRequest, RetryJobRequest, SubmitJobRequest,
+    farm_client::FarmClient,
 };
 use darkroom_test_servers::proxy::Proxy;
 use fastrand::Rng;
@@ -48,6 +49,9 @@ pub enum Mood {
     /// One of its images kills the worker that renders it. That image must be dead and the others
     /// done.
     Poisoned,
+    /// It has the pictures of a steady job, is deleted once it is done, and must be gone with
+    /// everything that the steady job does not need.
+    Deleted,
 }
 
 /// A job to submit.
@@ -113,6 +117,7 @@ pub struct Client {
     ports: Vec<u16>,
     deadline: Instant,
     lost: Arc<Lost>,
+    deleted: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
 }
 
 /// Submits whose reply was lost.
@@ -133,13 +138,19 @@ impl Client {
     /// If one is not a valid address.
     pub fn new(ports: &[u16], deadline: Instant) -> Result<Self> {
         let channels = ports.iter().map(|port| channel(*port)).collect::<Result<_>>()?;
-        Ok(Self { channels, ports: ports.to_vec(), deadline, lost: Arc::default() })
+        Ok(Self { channels, ports: ports.to_vec(), deadline, lost: Arc::default(), deleted: Arc::default() })
     }
 
     /// The replies that were lost so far.
     #[must_use]
     pub fn lost(&self) -> &Lost {
         &self.lost
+    }
+
+    /// The jobs that were deleted, with the keys of their pictures.
+    #[must_use]
+    pub fn deleted(&self) -> BTreeMap<String, Vec<String>> {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Submits a job over a connection that loses the reply, so the result is unknown.
@@ -304,7 +315,7 @@ impl Client {
         }
         let id = job.id;
         match order.mood {
-            Mood::Steady | Mood::Poisoned => {}
+            Mood::Steady | Mood::Poisoned | Mood::Deleted => {}
             Mood::Wavering => {
                 for _ in 0..3 {
                     self.pass_some(&id, order.images() / 8, &mut rng).await?;
@@ -324,7 +335,29 @@ impl Client {
                 self.command("retry", &id, Command::Retry).await?;
             }
         }
-        self.ended(&id).await
+        let job = self.ended(&id).await?;
+        if order.mood == Mood::Deleted {
+            self.delete(&id, &mut rng).await?;
+        }
+        Ok(job)
+    }
+
+    /// Deletes a job, sometimes twice, like a client that lost the answer.
+    async fn delete(&self, id: &str, rng: &mut Rng) -> Result<()> {
+        let keys: Vec<String> =
+            self.images(id).await?.into_values().map(|image| image.key).collect();
+        self.deleted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned(), keys);
+        for _ in 0..rng.u8(1..3) {
+            self.call("delete", |mut farm| {
+                let request = DeleteJobRequest { id: id.to_owned(), cancel: false };
+                async move { farm.delete_job(request).await }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until about this many more images are done, or for a limited time.

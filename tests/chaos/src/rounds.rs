@@ -87,16 +87,28 @@ impl<'a> Rounds<'a> {
 
 /// A round of jobs for two tenants, with the moods in turn, numbered from `first`.
 fn round(options: &Options, first: u32) -> Vec<Order> {
-    let moods = [Mood::Steady, Mood::Wavering, Mood::Repenting, Mood::Poisoned, Mood::Cancelled];
-    let order = |number: u32| Order {
-        request_id: format!("job {number}"),
-        subject: format!("job {number}"),
-        tenant: format!("tenant-{}", number % 2),
-        prompts: (options.images / 4).max(1),
-        images_per_prompt: 4,
-        seed: u64::from(number) * 1_000_000,
-        mood: moods[number as usize % moods.len()],
-        cascade: String::new(),
+    let moods = [
+        Mood::Steady,
+        Mood::Deleted,
+        Mood::Wavering,
+        Mood::Repenting,
+        Mood::Poisoned,
+        Mood::Cancelled,
+    ];
+    let order = |number: u32| {
+        let mood = moods[number as usize % moods.len()];
+        // A job that is deleted shares its pictures with the steady job before it.
+        let like = if mood == Mood::Deleted { number.saturating_sub(1) } else { number };
+        Order {
+            request_id: format!("job {number}"),
+            subject: format!("job {like}"),
+            tenant: format!("tenant-{}", like % 2),
+            prompts: (options.images / 4).max(1),
+            images_per_prompt: 4,
+            seed: u64::from(like) * 1_000_000,
+            mood,
+            cascade: String::new(),
+        }
     };
     (first..first + options.jobs).map(order).collect()
 }

@@ -89,7 +89,8 @@ impl Report {
         let _ = write!(
             text,
             "\n| | |\n| --- | --- |\n| jobs | {} |\n| images accepted | {} |\n| done | {} |\n| dead (planted) | {} |\n\
-             | cancelled | {} |\n| lost | {} |\n| doubled | {} |\n| other bytes | {} |\n| faults | {} |\n\
+             | cancelled | {} |\n| jobs deleted | {} |\n| their pictures removed | {} |\n\
+             | stored after they were removed | {} |\n| lost | {} |\n| doubled | {} |\n| other bytes | {} |\n| faults | {} |\n\
              | faults while a real job was active | {} |\n\
              | submit replies lost, unary / streamed / of accepted jobs | {} / {} / {} |\n\
              | clocks an hour ahead / behind | {} / {} |\n\
@@ -100,6 +101,9 @@ impl Report {
             verdict.done,
             verdict.dead,
             verdict.cancelled,
+            verdict.deleted,
+            verdict.removed,
+            verdict.stored_late,
             verdict.lost,
             verdict.doubled,
             verdict.other_bytes,
@@ -212,10 +216,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     report.lost_replies = (count(&lost.unary), count(&lost.streamed), count(&lost.accepted));
     let (orders, ended) = rounds.into_parts();
+    let deleted = client.deleted();
     let expected = calm(options, &orders).await.context("the calm run")?;
     // A hung farm has used up the other client's time.
     let client = Client::new(cluster.ports(), Instant::now() + JUDGING)?;
-    let judged = verdict::judge(&cluster, &client, &orders, ended, &expected).await;
+    let judged = verdict::judge(&cluster, &client, &orders, ended, &deleted, &expected).await;
     report.verdict = judged.inspect_err(|_| eprintln!("{}", cluster.logs(40)))?;
     report.verdict.problems.extend(stuck);
     if !report.verdict.problems.is_empty() {

@@ -1,10 +1,13 @@
 //! Compares the farm's results with the expected ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::Result;
 use darkroom_artifacts::{
-    ArtifactStore,
+    ArtifactStore, Error,
     manifest::{self, ImageOutcome},
     verify,
 };
@@ -14,6 +17,7 @@ use darkroom_coordinator::store::{
 };
 use darkroom_core::{artifact::ArtifactRef, id::JobId};
 use darkroom_proto::v1::{self, ImageState, JobState};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     cluster::Cluster,
@@ -25,6 +29,13 @@ pub type Expected = BTreeMap<(String, u64), String>;
 
 /// Most problems in the report.
 const MOST_PROBLEMS: usize = 50;
+/// Longest time until the cleaner has removed what deleted jobs have left.
+const CLEANING: Duration = Duration::from_secs(120);
+/// Images of deleted jobs that still have rows, and objects that the cleaner still has to look at
+/// or to delete.
+const LEFT_TO_CLEAN: &str = "SELECT \
+    (SELECT count(*) FROM images AS i JOIN jobs AS j ON j.seq = i.job AND j.deleted_ms IS NOT NULL) + \
+    (SELECT count(*) FROM removals WHERE state IN ('candidate', 'marked') AND kind = 'output')";
 /// The log message when a sweep has ended a job that a commit should have ended.
 const OVERLOOKED: &str = "jobs should have been finished";
 
@@ -45,6 +56,12 @@ pub struct Verdict {
     pub lost: u64,
     /// Images or jobs that exist twice.
     pub doubled: u64,
+    /// Jobs that were deleted, as requested.
+    pub deleted: u64,
+    /// Objects that were removed from storage.
+    pub removed: u64,
+    /// Objects that are there although nothing names them: stored after they were removed.
+    pub stored_late: u64,
     /// Pictures with other bytes than on the calm farm.
     pub other_bytes: u64,
     /// One sentence each.
@@ -68,6 +85,7 @@ pub async fn judge(
     client: &Client,
     orders: &[Order],
     ended: BTreeMap<String, Result<v1::Job>>,
+    deleted: &BTreeMap<String, Vec<String>>,
     expected: &Expected,
 ) -> Result<Verdict> {
     let mut verdict = Verdict::default();
@@ -92,6 +110,10 @@ pub async fn judge(
             verdict.wrong(format!("{} has the job of another request", order.request_id));
         }
         judge_job(&mut verdict, order, job);
+        if order.mood == Mood::Deleted {
+            verdict.deleted += 1;
+            continue;
+        }
         let images = client.images(&job.id).await?;
         judge_images(&mut verdict, order, &images, expected);
         judge_manifest(&mut verdict, order, job, &images, &artifacts).await?;
@@ -117,14 +139,17 @@ pub async fn judge(
             .await
         })
         .await?;
-    if listed.jobs.len() != ids.len() {
-        verdict.doubled += listed.jobs.len().abs_diff(ids.len()) as u64;
+    let kept = ids.len() - usize::try_from(verdict.deleted)?;
+    if listed.jobs.len() != kept {
+        verdict.doubled += listed.jobs.len().abs_diff(kept) as u64;
         verdict.wrong(format!(
-            "{} jobs are recorded where {} were submitted",
+            "{} jobs are listed where {} were submitted and {} of them deleted",
             listed.jobs.len(),
-            ids.len()
+            ids.len(),
+            verdict.deleted
         ));
     }
+    judge_deleted(&mut verdict, cluster, client, deleted, &artifacts).await?;
     for left in cluster.left_in_queue()? {
         verdict.wrong(format!("left in the queue: {left}"));
     }
@@ -135,6 +160,62 @@ pub async fn judge(
     }
     store.close().await;
     Ok(verdict)
+}
+
+/// Checks that deleted jobs look as if they were gone, that their rows are removed, and that of
+/// their objects those are left that other jobs name, and no others.
+async fn judge_deleted(
+    verdict: &mut Verdict,
+    cluster: &Cluster,
+    client: &Client,
+    deleted: &BTreeMap<String, Vec<String>>,
+    artifacts: &ArtifactStore,
+) -> Result<()> {
+    for id in deleted.keys() {
+        match client.job(id).await {
+            Ok(job) => verdict.wrong(format!("deleted job {id} is still {:?}", job.state())),
+            Err(error) => {
+                let code = error.downcast_ref::<tonic::Status>().map(tonic::Status::code);
+                if code != Some(tonic::Code::NotFound) {
+                    verdict.wrong(format!("deleted job {id}: {error:#}"));
+                }
+            }
+        }
+    }
+    let begun = Instant::now();
+    loop {
+        let left = cluster.postgres.sql("postgres", LEFT_TO_CLEAN);
+        if left == "0" {
+            break;
+        }
+        if begun.elapsed() > CLEANING {
+            verdict.wrong(format!("{left} rows and objects are not cleaned after {CLEANING:?}"));
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    let keys: BTreeSet<&String> = deleted.values().flatten().collect();
+    for key in keys {
+        let named = format!("SELECT count(*) FROM outputs WHERE key = '{key}'");
+        let is_named = cluster.postgres.sql("postgres", &named) != "0";
+        let is_stored = match artifacts.size_of(key).await {
+            Ok(_) => true,
+            Err(Error::Missing { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        match (is_named, is_stored) {
+            (true, false) => {
+                verdict.lost += 1;
+                verdict.wrong(format!("{key} is removed, and a job that stays names it"));
+            }
+            // A worker that was stopped may store its output late. It is deleted once more a day
+            // later, so it is counted and not wrong.
+            (false, true) => verdict.stored_late += 1,
+            (false, false) => verdict.removed += 1,
+            (true, true) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The lines of a coordinator's log about jobs that no commit ended.
@@ -190,7 +271,7 @@ async fn judge_manifest(
 
 fn judge_job(verdict: &mut Verdict, order: &Order, job: &v1::Job) {
     let wanted = match order.mood {
-        Mood::Steady | Mood::Wavering | Mood::Repenting => JobState::Done,
+        Mood::Steady | Mood::Wavering | Mood::Repenting | Mood::Deleted => JobState::Done,
         Mood::Poisoned => JobState::Failed,
         Mood::Cancelled => JobState::Cancelled,
     };

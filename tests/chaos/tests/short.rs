@@ -19,7 +19,7 @@ fn binaries() -> PathBuf {
 fn a_farm_under_faults_loses_nothing_doubles_nothing_and_makes_the_same_bytes() {
     let options = Options {
         seed: 1,
-        jobs: 5,
+        jobs: 6,
         images: 60,
         faults: vec![
             Fault::Kill(Party::Workers),
@@ -45,6 +45,7 @@ fn a_farm_under_faults_loses_nothing_doubles_nothing_and_makes_the_same_bytes() 
         tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let report = runtime.block_on(run(&options)).expect("the farm runs");
     println!("{}", report.table());
+    assert!(report.verdict.deleted > 0, "a job was deleted");
     assert!(report.verdict.problems.is_empty(), "{:#?}", report.verdict.problems);
     assert_eq!(
         report.faults.values().map(|(count, _)| *count).collect::<Vec<_>>(),
