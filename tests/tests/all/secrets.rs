@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use darkroom_artifacts::picture;
@@ -22,6 +23,7 @@ use darkroom_tests::{
     eventually,
     processes::Settings,
 };
+use nix::sys::signal::Signal;
 
 const PROMPT: &str = "planted-prompt-of-a-surprise";
 const REDIS: &str = "planted-redis-password-51c7";
@@ -108,7 +110,7 @@ struct Town {
     authority: Authority,
     redis: Redis,
     storage: S3,
-    postgres: std::sync::Arc<Postgres>,
+    postgres: Arc<Postgres>,
     database: String,
     tls_key: String,
     port: u16,
@@ -259,8 +261,13 @@ fn planted_secrets_are_nowhere_that_others_can_see() {
 
     // A job of each format succeeds, and one fails.
     let encoder = town.member("darkroom-encoder", &[]);
-    let failing = ["--fake-failing-seed", "7", "--fake-step-ms", "20"];
-    let worker = town.member("darkroom-worker", &failing);
+    let worker = town.member("darkroom-worker", &["--fake-failing-seed", "7"]);
+    eventually("the worker is there", || {
+        let workers = town.as_admin(&["--json", "workers"]).stdout;
+        workers.contains("sr1024").then_some(())
+    });
+    // It takes nothing while the test looks at what waits for it.
+    worker.signal(Signal::SIGSTOP);
     let mut jobs = Vec::new();
     for (seed, format) in [("1", "png"), ("2", "webp"), ("3", "jpeg:90"), ("7", "png")] {
         let submit = ["--json", "submit", PROMPT, "--seed", seed, "--output-format", format];
@@ -272,15 +279,17 @@ fn planted_secrets_are_nowhere_that_others_can_see() {
     }
     let watch = town.darkroom(&["watch", &jobs[3]]).env("DARKROOM_KEY", town.key("submit.key"));
     let watch = watch.start();
-    // While they run: the queue has tasks, and everything is in the list of processes.
+    // While they run: the queue has tasks with their embeddings, and everything is in the list of
+    // processes.
     let queued = eventually("a task is in the queue", || {
-        Some(town.all_of_redis()).filter(|all| jobs.iter().any(|job| all.contains(job)))
+        Some(town.all_of_redis()).filter(|all| all.contains("embeddings"))
     });
     seen.add("the queue while jobs run", queued);
     let lines = eventually("the watch is among the processes", || {
         Some(command_lines()).filter(|lines| lines.contains(&format!("watch {}", jobs[3])))
     });
     seen.add("the list of processes", lines);
+    worker.signal(Signal::SIGCONT);
     let watched = watch.wait();
     assert_ne!(watched.code, Some(0), "its only image fails: {watched:?}");
     seen.ended("a watch", &watched);
@@ -339,11 +348,10 @@ fn planted_secrets_are_nowhere_that_others_can_see() {
     seen.add("the record", town.postgres.sql(&town.database, all));
     let bucket = town.storage.bucket_folder();
     seen.files(&bucket);
-    for process in [coordinator, encoder, worker] {
-        process.signal(nix::sys::signal::Signal::SIGTERM);
-        let (mut process, text) = (process, |process: &Process| process.log_text());
+    for mut process in [coordinator, encoder, worker] {
+        process.signal(Signal::SIGTERM);
         process.wait();
-        seen.add("a log", text(&process));
+        seen.add("a log", process.log_text());
     }
 
     // The test looks at the right places.
@@ -351,7 +359,7 @@ fn planted_secrets_are_nowhere_that_others_can_see() {
     assert!(seen.with("metadata", PROMPT) >= 3, "pictures of each format have their recipe");
     assert!(seen.with("/manifests/", PROMPT) == 4, "each job has a manifest");
     assert!(seen.with("the record", PROMPT) == 1 && seen.with("audit", "key.create") == 1);
-    assert!(seen.with("the queue", "worker") >= 1);
+    assert!(seen.with("the queue", "embeddings") >= 1, "tasks wait for the worker");
     assert!(seen.with("the list of processes", "darkroom-coordinator") == 1);
     let stored = fs::read_to_string(town.path("config/darkroom/keys.json")).expect("stored");
 
