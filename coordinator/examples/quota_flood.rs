@@ -22,7 +22,7 @@ use darkroom_coordinator::{
         Store,
         keys::{Expiry, NewKey, Proof, TenantChange},
         postgres::{Options, PostgresStore},
-        roles::{Keys as _, Submits as _, Tenants as _},
+        roles::{Keys as _, Tenants as _},
     },
 };
 use darkroom_core::{
