@@ -138,7 +138,13 @@ impl Client {
     /// If one is not a valid address.
     pub fn new(ports: &[u16], deadline: Instant) -> Result<Self> {
         let channels = ports.iter().map(|port| channel(*port)).collect::<Result<_>>()?;
-        Ok(Self { channels, ports: ports.to_vec(), deadline, lost: Arc::default(), deleted: Arc::default() })
+        Ok(Self {
+            channels,
+            ports: ports.to_vec(),
+            deadline,
+            lost: Arc::default(),
+            deleted: Arc::default(),
+        })
     }
 
     /// The replies that were lost so far.
@@ -346,10 +352,7 @@ impl Client {
     async fn delete(&self, id: &str, rng: &mut Rng) -> Result<()> {
         let keys: Vec<String> =
             self.images(id).await?.into_values().map(|image| image.key).collect();
-        self.deleted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id.to_owned(), keys);
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), keys);
         for _ in 0..rng.u8(1..3) {
             self.call("delete", |mut farm| {
                 let request = DeleteJobRequest { id: id.to_owned(), cancel: false };

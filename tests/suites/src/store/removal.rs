@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use darkroom_coordinator::store::{
     Error,
-    farm_changes::ChangePosition,
+    farm_changes::{ChangePosition, ChangeQuery},
     limits::NewDeadline,
     records::{Fate, ImageOrder, ImageQuery, JobQuery, Release, Term},
     removal::{Candidate, Kind, Leavings, TOMBSTONE},
@@ -222,7 +222,8 @@ pub async fn readers_of_all_jobs_learn_which_were_deleted(bench: &Bench) {
     let read = async |known: &HashMap<i64, u64>| {
         let next = bench.store.change_bounds().await.expect("bounds").next;
         let from = ChangePosition::before(0);
-        bench.store.changed_jobs(from, next, 100, known).await.expect("reads")
+        let query = ChangeQuery { tenant: None, from, next, limit: 100, known };
+        bench.store.changed_jobs(query).await.expect("reads")
     };
     let before = read(&HashMap::new()).await;
     assert_eq!((before.jobs.len(), before.deleted.len()), (2, 0));
