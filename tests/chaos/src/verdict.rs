@@ -13,7 +13,7 @@ use darkroom_artifacts::{
 };
 use darkroom_coordinator::store::{
     postgres::{self, PostgresStore},
-    roles::Maintenance as _,
+    roles::{Maintenance as _, Metering as _},
 };
 use darkroom_core::{artifact::ArtifactRef, id::JobId};
 use darkroom_proto::v1::{self, ImageState, JobState};
