@@ -285,10 +285,7 @@ impl Farm for Hostile {
         refusal()
     }
 
-    async fn delete_job(
-        &self,
-        _: Request<v1::DeleteJobRequest>,
-    ) -> Answer<v1::DeleteJobResponse> {
+    async fn delete_job(&self, _: Request<v1::DeleteJobRequest>) -> Answer<v1::DeleteJobResponse> {
         refusal()
     }
 
