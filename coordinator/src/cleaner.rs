@@ -219,7 +219,7 @@ where
     let (mut orphans, began) = (Orphans::default(), Instant::now());
     let now = store.clock_ms().await?;
     let oldest = now.saturating_sub(ms(ORPHANED)) / 1000;
-    for kind in [Kind::Output, Kind::Embedding, Kind::Manifest, Kind::Sheet] {
+    for kind in [Kind::Output, Kind::Manifest, Kind::Sheet] {
         for root in ["", MADE_UP] {
             let listed = shared.artifacts.list(&format!("{root}{}", kind.prefix()));
             let mut chunks = listed.try_chunks(LISTED);

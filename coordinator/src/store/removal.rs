@@ -159,11 +159,13 @@ impl Candidate {
         };
         let source = match Kind::of(key)? {
             Kind::Output => return Some(Self::output(key.to_owned())),
-            Kind::Embedding => part(2)?.parse::<Digest>().ok()?.to_string(),
             Kind::Manifest => part(1)?.parse::<JobId>().ok()?.to_string(),
             // Made again when somebody asks, so nobody needs one.
             Kind::Sheet => key.to_owned(),
-            Kind::Preview | Kind::Input | Kind::Cascade | Kind::Cleaner => return None,
+            // An embedding may lie under another digest than its text's.
+            Kind::Embedding | Kind::Preview | Kind::Input | Kind::Cascade | Kind::Cleaner => {
+                return None;
+            }
         };
         Some(Self { key: key.to_owned(), kind: Kind::of(key)?, source })
     }
@@ -315,18 +317,20 @@ mod tests {
 
     #[test]
     fn a_listed_object_says_who_may_need_it() {
-        let digest = Digest::of(b"a text");
-        let embedding = format!("fake/embeddings/e/{digest}/x.safetensors");
-        let listed = Candidate::listed(&embedding).expect("an embedding");
-        assert_eq!(listed, Candidate::embedding(embedding, digest));
         let job = JobId(uuid::Uuid::now_v7());
         let manifest =
             Candidate::listed(&format!("manifests/{job}/1/x.jsonl")).expect("a manifest");
         assert_eq!((manifest.kind, manifest.source), (Kind::Manifest, job.to_string()));
         let output = "tasks/a/b.png".to_owned();
         assert_eq!(Candidate::listed(&output), Some(Candidate::output(output)));
-        for key in ["cascades/a/b", "cleaner/epoch.json", "inputs/a.png", "manifests/x/1/a", "x/y"]
-        {
+        for key in [
+            "embeddings/e/d/x",
+            "cascades/a/b",
+            "cleaner/epoch.json",
+            "inputs/a.png",
+            "manifests/x/1/a",
+            "x/y",
+        ] {
             assert_eq!(Candidate::listed(key), None, "{key}");
         }
     }

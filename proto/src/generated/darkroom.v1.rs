@@ -6179,7 +6179,7 @@ impl ::prost::Name for DueRemoval {
 /// Objects of a kind that no row names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrphanObjects {
-    /// "output", "embedding", "manifest" or "input".
+    /// "output", "manifest" or "sheet".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]

@@ -186,6 +186,7 @@ macro_rules! store_suite {
             of_a_submit_and_forgetting_its_text_at_once_the_job_has_its_text
             what_a_rewind_forgot_is_looked_at_later
             after_a_restore_what_is_marked_is_looked_up_again
+            a_policy_removes_what_it_says_and_keeps_what_a_tenants_own_one_keeps
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

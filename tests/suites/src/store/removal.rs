@@ -1,20 +1,26 @@
 //! Deleting jobs, and removing what nobody needs: nothing that a row names is ever marked, and
 //! nobody can begin to name what is marked.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use darkroom_coordinator::store::{
     Error,
     farm_changes::{ChangePosition, ChangeQuery},
     limits::NewDeadline,
-    records::{Fate, ImageOrder, ImageQuery, JobQuery, Release, Term},
+    records::{Fate, ImageOrder, ImageQuery, JobQuery, NewJob, Release, Term},
     removal::{Candidate, Kind, Leavings, TOMBSTONE},
 };
 use darkroom_core::{
-    artifact::ArtifactRef, digest::Digest, id::JobId, image_command::ImageCommand,
-    image_state::ImageState, job_filter::JobFilter, job_state::JobState,
+    artifact::ArtifactRef,
+    digest::Digest,
+    id::JobId,
+    image_command::ImageCommand,
+    image_state::ImageState,
+    job_filter::JobFilter,
+    job_state::JobState,
+    retention::{Policy, Scope, Subject},
 };
-use darkroom_queue::task::{Outcome, Subject};
+use darkroom_queue::task::{Outcome, Subject as Task};
 
 use super::{
     bench::{Bench, STAGES},
@@ -334,7 +340,7 @@ pub async fn of_a_commit_and_a_mark_at_once_one_wins(bench: &Bench) {
             let (fate, marked) = tokio::join!(commit, mark(bench, NOW));
             (marked, fate)
         };
-        let Subject::Image(id) = task.key.subject else { panic!("an image") };
+        let Task::Image(id) = task.key.subject else { panic!("an image") };
         let image = bench.store.image(job, id.index).await.expect("there");
         assert_eq!(
             (image.outputs.len(), image.progress.stage),
@@ -422,7 +428,7 @@ pub async fn texts_that_no_job_needs_are_forgotten_after_a_while(bench: &Bench) 
     let (store, term) = (&bench.store, bench.term);
     let job = bench.submit(&["one"], 1).await;
     for task in bench.dispatch("encode", job, 9).await {
-        let Subject::Text(text) = task.key.subject else { panic!("a text") };
+        let Task::Text(text) = task.key.subject else { panic!("a text") };
         let key = format!("embeddings/e/{text}/x.safetensors");
         assert_eq!(bench.commit("encode", task.key, stored(&key)).await, Fate::Applied);
     }
@@ -527,4 +533,56 @@ pub async fn after_a_restore_what_is_marked_is_looked_up_again(bench: &Bench) {
     let release = bench.store.release(bench.term, &pool, &returned, &Release::Returned);
     assert_eq!(release.await.expect("releases").changed, 1);
     assert_eq!(bench.store.removal_count().await.expect("counts"), 41);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_policy_removes_what_it_says_and_keeps_what_a_tenants_own_one_keeps(bench: &Bench) {
+    let store = &bench.store;
+    let job = ended(bench, "one", 3, "tasks/a/p.png").await;
+    let other = NewJob { tenant: "u".to_owned(), ..bench.job(None) };
+    let prompts = bench.prompts(&["one"], 1);
+    store.submit(&other, &prompts, Digest::of(b"content")).await.expect("accepted");
+    finish(bench, other.id, "tasks/b/p.png").await;
+    let policy = |tenant: &str, subject, keep: Option<u64>| Policy {
+        scope: Scope { tenant: tenant.to_owned(), subject, outcome: Some(JobState::Done) },
+        keep: keep.map(Duration::from_secs),
+    };
+    store.set_retention(&policy("", Subject::Pictures, Some(86_400))).await.expect("sets it");
+    store.set_retention(&policy("u", Subject::Pictures, None)).await.expect("sets it");
+    assert_eq!(store.retention().await.expect("lists").len(), 2);
+    let now = store.clock_ms().await.expect("a clock") + DAY + 3_600_000;
+    let too_soon = store.expiring(now - DAY, 2).await.expect("looks");
+    assert_eq!(too_soon, None);
+    let due = store.due(now).await.expect("adds up");
+    assert_eq!((due.len(), due[0].count, due[0].bytes), (1, 1, 9), "three pictures of three bytes");
+    let mut removed = 0;
+    while let Some(expiring) = store.expiring(now, 2).await.expect("looks") {
+        assert_eq!(expiring.job, job);
+        removed +=
+            store.expire(bench.term, now, &expiring).await.expect("removes").expect("as read");
+        // What another leader has done already changes nothing.
+        let again = store.expire(bench.term, now, &expiring).await.expect("looks");
+        assert_eq!(again, None);
+    }
+    assert_eq!(removed, 3);
+    let gone = |outputs: &[darkroom_coordinator::store::records::Output]| {
+        outputs.iter().map(|output| output.removed_ms.is_some()).collect::<Vec<_>>()
+    };
+    let image = store.image(job, 2).await.expect("there");
+    assert_eq!(gone(&image.outputs), [false, true], "the picture, not what it was made of");
+    let image = store.image(other.id, 0).await.expect("there");
+    assert_eq!(gone(&image.outputs), [false, false]);
+    let record = store.job(job).await.expect("there").pictures_removed.expect("it says so");
+    assert_eq!(record.by, "the retention of pictures of done jobs: 86400 s");
+    mark(bench, now).await;
+    assert_eq!(outputs_leaving(bench, now).await, ["tasks/a/p.png"]);
+    // Whole jobs go by another policy, and only those that have ended.
+    store.set_retention(&policy("", Subject::Jobs, Some(86_400))).await.expect("sets it");
+    let runs = bench.submit(&["one"], 1).await;
+    let expired = store.expire_jobs(bench.term, now, 9).await.expect("deletes");
+    assert_eq!(expired.len(), 2, "the other tenant has no policy of its own on jobs");
+    is_deleted(store.job(job).await, job);
+    assert_eq!(store.job(runs).await.expect("there").state, JobState::Active);
+    assert_eq!(store.expire_jobs(bench.term, now, 9).await.expect("looks"), []);
+    bench.audit(runs).await;
 }
