@@ -136,7 +136,9 @@ mod tests {
             report(4, -1.0, 2, interrupted()),
             report(5, f64::INFINITY, 0, done()),
         ];
-        let causes: Vec<_> = reports.iter().map(Cause::reported).collect();
+        let leaving = std::collections::HashSet::new();
+        let causes: Vec<_> =
+            reports.iter().map(|report| Cause::believed(report, &leaving)).collect();
         let mut fates = vec![Fate::Applied; reports.len()];
         fates[2] = Fate::Discarded(Discard::OtherStage);
         let spent = Spent::of_all(&causes, &fates).expect("some were applied");

@@ -126,6 +126,8 @@ fn job() -> v1::Job {
         }],
         waiting_for: "no worker serves sr256".to_owned(),
         eta: duration(90, 500_000_000),
+        pictures_removed_at: None,
+        pictures_removed_by: String::new(),
         version: 7,
         generation: 1,
         manifest: v1::ManifestState::Written.into(),
@@ -175,6 +177,7 @@ fn image() -> v1::Image {
         size_bytes: 1234,
         sha256: "ef56".to_owned(),
         device_class: "cpu-avx512".to_owned(),
+        picture_removed_at: None,
         version: 9,
         stage_seconds: vec![v1::StageSeconds {
             stage: "base".to_owned(),
