@@ -42,6 +42,7 @@ struct File {
     threads: Option<usize>,
     batch: Option<usize>,
     disk_budget: Option<ByteLimit>,
+    disk_budget_pictures: bool,
     disk_floor: Option<ByteSize>,
 }
 
@@ -95,6 +96,7 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     machine.batch = machine.batch.or(file.batch);
     let mut disk = args.disk;
     disk.disk_budget = disk.disk_budget.or(file.disk_budget);
+    disk.disk_budget_pictures |= file.disk_budget_pictures;
     disk.disk_floor = disk.disk_floor.or(file.disk_floor);
     let mut tls = args.tls;
     tls.tls_cert = tls.tls_cert.or(file.tls_cert);

@@ -4,8 +4,8 @@
 //! committed in between. The record's sums would not do: several rows may name one object, and
 //! previews, manifests and what a killed worker left are in none.
 //!
-//! Only what can be made again is removed. A stage whose input was removed reports it as missing,
-//! and the stage before runs again; so nothing here has to exclude a job that begins meanwhile.
+//! Outputs are taken from their rows, and the cleaner removes them from storage if no other job
+//! names them. Previews and sheets are deleted at once: they are made again when somebody looks.
 
 mod pressure;
 
@@ -18,11 +18,13 @@ use tokio::time::Instant;
 
 use self::pressure::{Pressure, Step};
 use crate::{
+    cleaner,
     error::Error,
     options::Budget,
     shared::Shared,
     store::{
-        leftovers::{End, EndedJob},
+        leftovers::{End, EndedJob, Left},
+        records::Term,
         roles::Leftovers,
     },
     stored::on_disk,
@@ -47,6 +49,8 @@ const OUTPUTS: u32 = 500;
 const PREVIEWS: usize = 100_000;
 /// Previews with this edge stay: of an output that was removed they are all there is to see.
 const SMALLEST: &str = "/64/";
+/// Why pictures are gone, for those who look for them.
+const BY: &str = "the disk budget";
 
 /// The warning when nothing is left that may be removed.
 fn only_pictures_left(budget: Budget, held: u64) -> String {
@@ -62,7 +66,12 @@ fn only_pictures_left(budget: Budget, held: u64) -> String {
 /// Keeps the budget until shutdown.
 pub(crate) async fn run<S: Leftovers + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
     let Some(budget) = shared.options.budget else { return };
-    let mut keeping = Keeping { budget, count_at: Instant::now(), course: Course::default() };
+    let mut keeping = Keeping {
+        budget,
+        count_at: Instant::now(),
+        intermediates: Course::new(Left::Intermediates),
+        pictures: Course::new(Left::Pictures),
+    };
     while !shared.stop.is_cancelled() {
         let kept = shared.stop.run_until_cancelled(keeping.pass(&shared, store.as_ref())).await;
         match kept {
@@ -79,7 +88,8 @@ pub(crate) async fn run<S: Leftovers + ?Sized>(shared: Arc<Shared>, store: Arc<S
 struct Keeping {
     budget: Budget,
     count_at: Instant,
-    course: Course,
+    intermediates: Course,
+    pictures: Course,
 }
 
 impl Keeping {
@@ -98,13 +108,12 @@ impl Keeping {
             return Ok(());
         };
         // The leader alone removes.
-        if shared.lead().await?.is_none() {
-            return Ok(());
-        }
+        let Some(term) = shared.lead().await? else { return Ok(()) };
         while let Some((step, most)) = pressure.next() {
             let bytes = match step {
-                Step::Intermediates => self.course.remove(shared, store, most).await?,
+                Step::Intermediates => self.intermediates.take(shared, store, term, most).await?,
                 Step::Previews => remove_previews(shared, most).await?,
+                Step::Pictures => self.pictures.take(shared, store, term, most).await?,
             };
             stored.removed(bytes);
             pressure.removed(bytes);
@@ -145,10 +154,11 @@ async fn sum(sizes: impl Stream<Item = Result<u64, Error>>) -> Result<u64, Error
     Ok(bytes)
 }
 
-/// Where the removal of intermediates goes on: jobs in the order in which they ended. A job that is
+/// Where the removal of outputs goes on: jobs in the order in which they ended. A job that is
 /// retried ends later, and comes again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Course {
+    left: Left,
     /// The last job that was worked off.
     after: End,
     /// The job that is worked off, and its last output that was removed.
@@ -156,52 +166,52 @@ struct Course {
 }
 
 impl Course {
-    /// Removes intermediates of ended jobs, about `most` bytes or all that there are. Returns how
-    /// many bytes were removed.
-    async fn remove<S: Leftovers + ?Sized>(
+    fn new(left: Left) -> Self {
+        Self { left, after: End::default(), job: None }
+    }
+
+    /// Takes outputs from ended jobs, about `most` bytes or all that there are. Returns how many
+    /// bytes were taken. The cleaner removes them from storage soon after.
+    async fn take<S: Leftovers + ?Sized>(
         &mut self,
         shared: &Shared,
         store: &S,
+        term: Term,
         most: u64,
     ) -> Result<u64, Error> {
         let mut bytes = 0;
-        loop {
+        while bytes < most {
             let Some((job, after)) = self.job else {
                 let ended = store.ended_after(self.after, JOBS).await?;
-                let Some(first) = ended.first() else { return Ok(bytes) };
+                let Some(first) = ended.first() else { break };
                 self.job = Some((*first, None));
                 continue;
             };
-            let leftovers = store.leftovers(job.id, after, OUTPUTS).await?;
-            let Some(last) = leftovers.last() else {
+            let mut leftovers = store.leftovers((job.id, self.left), after, OUTPUTS).await?;
+            if leftovers.is_empty() {
                 (self.after, self.job) = (job.end, None);
                 continue;
-            };
-            let mut reached = (last.index, last.stage);
-            for leftover in &leftovers {
-                bytes += remove(shared, &leftover.key).await?;
-                if bytes >= most {
-                    reached = (leftover.index, leftover.stage);
-                    break;
-                }
             }
-            self.job = Some((job, Some(reached)));
-            if bytes >= most {
-                return Ok(bytes);
+            let mut taken = 0;
+            let enough = leftovers.iter().position(|one| {
+                taken += on_disk(one.artifact.size);
+                bytes + taken >= most
+            });
+            leftovers.truncate(enough.map_or(leftovers.len(), |last| last + 1));
+            let outputs: Vec<_> = leftovers.iter().map(|one| (one.index, one.stage)).collect();
+            if self.left == Left::Intermediates {
+                let sources: Vec<_> = leftovers.into_iter().map(|one| one.artifact).collect();
+                cleaner::keep_previews(shared, &sources).await;
             }
+            if store.take(term, (job.id, self.left), &outputs, BY).await? > 0 {
+                bytes += taken;
+            }
+            self.job = Some((job, outputs.last().copied()));
         }
-    }
-}
-
-/// Removes an object. Returns the bytes that it took; 0 if it was gone.
-async fn remove(shared: &Shared, key: &str) -> Result<u64, Error> {
-    match shared.artifacts.size_of(key).await {
-        Ok(size) => {
-            shared.artifacts.delete(key).await?;
-            Ok(on_disk(size))
+        if bytes > 0 {
+            shared.events.clean.notify_one();
         }
-        Err(darkroom_artifacts::Error::Missing { .. }) => Ok(0),
-        Err(error) => Err(error.into()),
+        Ok(bytes)
     }
 }
 

@@ -336,7 +336,7 @@ where
 
 /// Makes the small previews of outputs that are about to be removed. One that cannot be read is no
 /// obstacle.
-async fn keep_previews(shared: &Shared, outputs: &[ArtifactRef]) {
+pub(crate) async fn keep_previews(shared: &Shared, outputs: &[ArtifactRef]) {
     let keep = |output: &ArtifactRef| {
         let output = output.clone();
         async move {

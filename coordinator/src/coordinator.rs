@@ -20,7 +20,7 @@ use crate::{
     error::Error,
     feeder, finisher, follower, forecaster, historian, limits,
     options::Options,
-    quotas, reaper,
+    quota_reader, reaper,
     shared::Shared,
     store::Store,
     trust::{self, Trust},
@@ -81,7 +81,7 @@ impl Coordinator {
         let trust = Trust::new(store.secret().await?);
         let shared = Arc::new(Shared::new(options, &store, queue, artifacts, (cascades, trust)));
         // Before anybody is let in.
-        quotas::read(&shared, store.as_ref()).await?;
+        quota_reader::read(&shared, store.as_ref()).await?;
         // This process has nothing on its way to the queue yet, so two passes at once show what the
         // queue lacks. Tasks that another coordinator was about to add then run twice, which costs
         // work but loses none.
@@ -99,7 +99,7 @@ impl Coordinator {
         shared.tasks.spawn(worker_health::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(forecaster::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(historian::run(Arc::clone(&shared), store.clone()));
-        shared.tasks.spawn(quotas::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(quota_reader::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(cleaner::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(feeder::run(Arc::clone(&shared), front.clone()));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared), store.clone()));

@@ -36,6 +36,7 @@ mod losses;
 mod options;
 mod pools;
 mod previews;
+mod quota_reader;
 mod quotas;
 mod rates;
 mod reaper;

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 pub struct Budget {
     /// Most bytes.
     pub bytes: u64,
+    /// Finished pictures go too, those of the oldest jobs first, when nothing else is left.
+    pub pictures: bool,
 }
 
 /// Timings, shares and disks.

@@ -1,7 +1,7 @@
 //! Tenants' quotas as last read from the record, and how many calls of a tenant have come lately.
 //!
-//! Every coordinator reads the quotas each second, and the one that changes them at once: the
-//! dispatcher, the door and the answers about jobs use what was read. What transactions check, they
+//! Every coordinator reads the quotas each second (`quota_reader.rs`), and the one that changes them
+//! at once: the dispatcher, the door and the answers about jobs use what was read. What transactions check, they
 //! read themselves.
 
 use std::{
@@ -16,32 +16,22 @@ use std::{
 use darkroom_core::{error::UserError, quota::Bucket};
 use tokio::time::Instant;
 
-use crate::{
-    error::Error,
-    shared::Shared,
-    store::{
-        metering::{LimitedTenant, out_of_time, too_many_requests},
-        roles::Metering,
-    },
-};
+use crate::store::metering::{LimitedTenant, out_of_time, too_many_requests};
 
-/// Name of this part.
-const PART: &str = "quotas";
-/// How often the quotas are read.
-const EACH: Duration = Duration::from_secs(1);
 /// Buckets of tenants beyond which the full ones are dropped.
 const MANY_BUCKETS: usize = 1000;
 
 /// The quotas at one moment.
 #[derive(Debug)]
 pub(crate) struct KnownQuotas {
-    tenants: BTreeMap<String, LimitedTenant>,
+    /// The tenants that have quotas, by name.
+    pub(crate) tenants: BTreeMap<String, LimitedTenant>,
     /// The record's clock when they were read, in milliseconds since 1970.
-    now_ms: i64,
+    pub(crate) now_ms: i64,
     /// Coordinators that share the calls of the tenants.
-    coordinators: u64,
+    pub(crate) coordinators: u64,
     /// The number of the reading.
-    reading: u64,
+    pub(crate) reading: u64,
 }
 
 impl Default for KnownQuotas {
@@ -112,12 +102,12 @@ impl LatestQuotas {
     }
 
     /// The number of a reading that begins now.
-    fn begin(&self) -> u64 {
+    pub(crate) fn begin(&self) -> u64 {
         self.readings.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Replaces what is known, unless a reading that began later is there already.
-    fn set(&self, known: KnownQuotas) {
+    pub(crate) fn set(&self, known: KnownQuotas) {
         let mut present = locked(&self.known);
         if known.reading > present.reading {
             *present = Arc::new(known);
@@ -148,32 +138,6 @@ impl LatestQuotas {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic under the lock leaves no partial change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reads the quotas until shutdown.
-pub(crate) async fn run<S: Metering + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
-    while !shared.stop.is_cancelled() {
-        match read(&shared, store.as_ref()).await {
-            Ok(()) => shared.healed(PART),
-            Err(error) => shared.failed(PART, &error),
-        }
-        shared.pause(EACH).await;
-    }
-}
-
-/// Reads the quotas now.
-pub(crate) async fn read(shared: &Shared, store: &(impl Metering + ?Sized)) -> Result<(), Error> {
-    let reading = shared.quotas.begin();
-    let (tenants, now_ms) = store.limited().await?;
-    let counts_calls = tenants.iter().any(|tenant| tenant.quotas.requests_per_second.is_some());
-    let coordinators = if counts_calls {
-        store.note_coordinator(shared.leadership.holder()).await?.max(1)
-    } else {
-        1
-    };
-    let tenants = tenants.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect();
-    shared.quotas.set(KnownQuotas { tenants, now_ms, coordinators, reading });
-    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ pub(crate) struct DiskArgs {
     /// [default: 20GiB]
     #[arg(long, env = "DARKROOM_DISK_BUDGET", value_name = "SIZE|none", help_heading = DISK)]
     pub(crate) disk_budget: Option<ByteLimit>,
+    /// Above the disk budget, also remove finished pictures when nothing else is left, those of the
+    /// oldest jobs first. Their jobs say so, and `retry --lost` renders them again
+    #[arg(long, env = "DARKROOM_DISK_BUDGET_PICTURES", help_heading = DISK)]
+    pub(crate) disk_budget_pictures: bool,
     /// Disk space that must stay free, like 500MiB; 0: none. With less, work waits until there is
     /// room [default: 1GiB, or 2 % of the disk if that is less, but at least 8MiB]
     #[arg(long, env = "DARKROOM_DISK_FLOOR", value_name = "SIZE", help_heading = DISK)]
@@ -35,6 +39,6 @@ impl DiskArgs {
             Some(ByteLimit::Bytes(size)) => size.0,
             Some(ByteLimit::None) => return None,
         };
-        Some(Budget { bytes })
+        Some(Budget { bytes, pictures: self.disk_budget_pictures })
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     first_key::fresh_key,
-    quotas,
+    quota_reader,
     store::{
         keys::{
             AuditQuery, AuditRecord, Expiry, KeyQuery, KeyRecord, NewKey, Proof, Rotation,
@@ -123,7 +123,8 @@ impl AdminCalls for Farm {
             let change = TenantChange { sharing, quotas };
             let set = self.front.set_tenant(&request.name, &change).await?;
             // From here on, nothing may turn the answer into an error.
-            let reading = timeout(AFTERWARDS, quotas::read(&self.shared, self.front.as_ref()));
+            let reading =
+                timeout(AFTERWARDS, quota_reader::read(&self.shared, self.front.as_ref()));
             if !matches!(reading.await, Ok(Ok(()))) {
                 tracing::warn!("a tenant's new quotas are read in a moment");
             }

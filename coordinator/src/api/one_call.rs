@@ -11,8 +11,7 @@ use std::{
 use darkroom_core::error::{Code, UserError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::refused;
-use crate::error::Error;
+use crate::{error::Error, store};
 
 /// One call. Clones are the same call.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +36,11 @@ impl OneCall {
     ) -> Result<T, Error> {
         let gone = || {
             let message = "the client went away before the job was recorded";
-            refused(UserError::new(Code::Unavailable, "CLIENT_LEFT", message))
+            Error::Store(store::Error::Refused(UserError::new(
+                Code::Unavailable,
+                "CLIENT_LEFT",
+                message,
+            )))
         };
         self.left.run_until_cancelled(part).await.unwrap_or_else(|| Err(gone()))
     }

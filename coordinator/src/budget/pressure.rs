@@ -6,24 +6,30 @@ use std::collections::VecDeque;
 use crate::options::Budget;
 
 /// A kind of what may be removed, in the order in which it goes: first what is large and needed
-/// least. Pictures are none: they are what was asked for.
+/// least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Step {
     /// Outputs of earlier stages of ended jobs. A retry makes them again.
     Intermediates,
     /// Previews and sheets. They are made again when somebody looks.
     Previews,
+    /// Finished pictures. They are what was asked for, so they go only if the user says so.
+    Pictures,
 }
 
 impl Step {
-    /// All of them, in order.
-    const ALL: [Self; 2] = [Self::Intermediates, Self::Previews];
+    /// What a budget allows to remove, in order.
+    fn of(budget: Budget) -> VecDeque<Self> {
+        let pictures = budget.pictures.then_some(Self::Pictures);
+        [Self::Intermediates, Self::Previews].into_iter().chain(pictures).collect()
+    }
 
     /// Its name in logs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Intermediates => "intermediates",
             Self::Previews => "previews and sheets",
+            Self::Pictures => "pictures",
         }
     }
 }
@@ -50,7 +56,7 @@ impl Pressure {
         }
         let over = held - budget.bytes;
         let left = over.saturating_add(budget.bytes / BELOW);
-        Some(Self { over, left, steps: Step::ALL.into() })
+        Some(Self { over, left, steps: Step::of(budget) })
     }
 
     /// What to remove next, and how many bytes of it at most. `None`: it is over.
@@ -78,9 +84,15 @@ impl Pressure {
 mod tests {
     use super::*;
 
+    const BUDGET: Budget = Budget { bytes: 1000, pictures: false };
+
     /// Works it off against what there is of each step; what was removed, in order.
     fn work_off(held: u64, there: &[(Step, u64)]) -> (Vec<(Step, u64)>, bool) {
-        let mut pressure = Pressure::of(Budget { bytes: 1000 }, held).expect("too much");
+        work_off_for(BUDGET, held, there)
+    }
+
+    fn work_off_for(budget: Budget, held: u64, there: &[(Step, u64)]) -> (Vec<(Step, u64)>, bool) {
+        let mut pressure = Pressure::of(budget, held).expect("too much");
         let mut there = there.to_vec();
         let mut gone: Vec<(Step, u64)> = Vec::new();
         for _ in 0..100 {
@@ -104,8 +116,8 @@ mod tests {
 
     #[test]
     fn what_fits_asks_for_nothing() {
-        assert_eq!(Pressure::of(Budget { bytes: 1000 }, 1000), None);
-        assert_eq!(Pressure::of(Budget { bytes: u64::MAX }, u64::MAX), None);
+        assert_eq!(Pressure::of(BUDGET, 1000), None);
+        assert_eq!(Pressure::of(Budget { bytes: u64::MAX, ..BUDGET }, u64::MAX), None);
     }
 
     #[test]
@@ -115,6 +127,16 @@ mod tests {
         assert_eq!(work_off(1040, &there), (vec![(Intermediates, 90)], false), "down to 950");
         let both = vec![(Intermediates, 100), (Previews, 50)];
         assert_eq!(work_off(1100, &there), (both, false));
+    }
+
+    #[test]
+    fn pictures_go_last_and_only_if_the_user_says_so() {
+        use Step::{Intermediates, Pictures, Previews};
+        let there = [(Pictures, 500), (Previews, 60), (Intermediates, 100)];
+        let all = vec![(Intermediates, 100), (Previews, 60)];
+        assert_eq!(work_off(1200, &there), (all, true), "pictures stay");
+        let all = vec![(Intermediates, 100), (Previews, 60), (Pictures, 90)];
+        assert_eq!(work_off_for(Budget { pictures: true, ..BUDGET }, 1200, &there), (all, false));
     }
 
     #[test]

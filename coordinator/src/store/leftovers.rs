@@ -1,6 +1,6 @@
 //! What ended jobs leave in storage beside their pictures.
 
-use darkroom_core::id::JobId;
+use darkroom_core::{artifact::ArtifactRef, id::JobId};
 
 /// The place of an ended job in the order in which jobs ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,13 +20,22 @@ pub struct EndedJob {
     pub end: End,
 }
 
-/// An output that only a retry of its job could use.
+/// What of an ended job is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Outputs that only a retry of the job could use.
+    Intermediates,
+    /// Finished pictures.
+    Pictures,
+}
+
+/// An output of an ended job that is still stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// Index of its image.
     pub index: u64,
     /// Position of its stage among the image's stages.
     pub stage: usize,
-    /// Its key in storage.
-    pub key: String,
+    /// What is stored.
+    pub artifact: ArtifactRef,
 }

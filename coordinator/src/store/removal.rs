@@ -280,8 +280,8 @@ pub struct Leavings {
 pub(crate) fn again_ms(tries: u64) -> i64 {
     const FIRST: i64 = 10_000;
     const LONGEST: i64 = 3_600_000;
-    let factor = 1_i64.checked_shl(u32::try_from(tries).unwrap_or(u32::MAX)).unwrap_or(i64::MAX);
-    FIRST.saturating_mul(factor.max(1)).min(LONGEST)
+    let factor = 2_i64.saturating_pow(u32::try_from(tries).unwrap_or(u32::MAX));
+    FIRST.saturating_mul(factor).min(LONGEST)
 }
 
 /// A time span in milliseconds.

@@ -46,7 +46,9 @@ async fn submit(calls: &dyn Calls, request_id: &str) -> String {
         client_request_id: request_id.to_owned(),
         ..support::spec()
     };
-    let request = v1::SubmitJobRequest { spec: Some(spec), prompts: vec![prompt(SECRET_PROMPT)] };
+    // Two images, so that a job one of whose images is cancelled has not ended.
+    let prompts = vec![prompt(SECRET_PROMPT), prompt("another")];
+    let request = v1::SubmitJobRequest { spec: Some(spec), prompts };
     calls.submit_job(&caller(), request).await.expect("accepted").job.expect("a job").id
 }
 

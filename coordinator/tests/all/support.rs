@@ -203,12 +203,37 @@ impl Farm {
         self.work_on(&["encode", "base", "sr256", "sr1024"], "host", behave)
     }
 
+    /// A worker for every stage that announces itself and takes nothing, so that work is dispatched
+    /// and then stays as it is.
+    pub(crate) fn wait_beside(&self) -> Workers {
+        let stages = ["encode", "base", "sr256", "sr1024"];
+        let (worker, pools) = self.worker(&stages, "idle", |_| Act::Done);
+        let tasks = TaskTracker::new();
+        tasks.spawn(Arc::clone(&worker).announce(pools));
+        Workers { worker, tasks }
+    }
+
     pub(crate) fn work_on(
         &self,
         stages: &[&str],
         host: &str,
         behave: impl Fn(&Task) -> Act + Send + Sync + 'static,
     ) -> Workers {
+        let (worker, pools) = self.worker(stages, host, behave);
+        let tasks = TaskTracker::new();
+        tasks.spawn(Arc::clone(&worker).announce(pools.clone()));
+        for pool in pools {
+            tasks.spawn(Arc::clone(&worker).run(pool));
+        }
+        Workers { worker, tasks }
+    }
+
+    fn worker(
+        &self,
+        stages: &[&str],
+        host: &str,
+        behave: impl Fn(&Task) -> Act + Send + Sync + 'static,
+    ) -> (Arc<FakeWorker>, Vec<PoolId>) {
         let id = WorkerId::fresh(host);
         let pools: Vec<PoolId> = stages.iter().map(|stage| pool(stage)).collect();
         let worker = FakeWorker {
@@ -221,13 +246,7 @@ impl Farm {
             ran: Arc::default(),
             stop: CancellationToken::new(),
         };
-        let worker = Arc::new(worker);
-        let tasks = TaskTracker::new();
-        tasks.spawn(Arc::clone(&worker).announce(pools.clone()));
-        for pool in pools {
-            tasks.spawn(Arc::clone(&worker).run(pool));
-        }
-        Workers { worker, tasks }
+        (Arc::new(worker), pools)
     }
 
     /// Polls until the job is as `wanted` says.

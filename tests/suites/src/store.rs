@@ -73,6 +73,7 @@ macro_rules! store_suite {
             a_manifest_is_claimed_by_one_process
             a_flood_of_ended_jobs_does_not_hold_up_another_tenants_manifest
             an_ended_job_leaves_all_but_its_pictures_and_what_unfinished_jobs_name
+            what_is_taken_is_a_candidate_and_jobs_at_work_keep_what_they_have
             a_job_keeps_a_hundred_notes_whatever_other_jobs_keep
             what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent
             changes_after_a_version_are_complete

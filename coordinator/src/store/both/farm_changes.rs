@@ -39,7 +39,7 @@ const OF_ALL: &str = sql!(
          FROM jobs
          WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
            AND state <> 'receiving'
-         ORDER BY changed, seq LIMIT $4",
+         ORDER BY jobs.changed, jobs.seq LIMIT $4",
     postgres:
         "SELECT p.changed::text AS changed, p.job AS seq, p.version, j.id, j.tenant,
                 j.deleted_ms IS NOT NULL AS deleted
@@ -56,7 +56,7 @@ pub(in super::super) const OF_TENANT: &str = sql!(
          FROM jobs
          WHERE tenant = $5 AND (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
            AND state <> 'receiving'
-         ORDER BY changed, seq LIMIT $4",
+         ORDER BY jobs.changed, jobs.seq LIMIT $4",
     postgres:
         "SELECT p.changed::text AS changed, p.job AS seq, p.version, j.id, j.tenant,
                 j.deleted_ms IS NOT NULL AS deleted

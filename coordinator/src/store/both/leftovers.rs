@@ -1,14 +1,23 @@
 //! What ended jobs leave in storage beside their pictures.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use darkroom_core::id::JobId;
 
 use super::{
+    super::progress::LockedJobs,
     Error, Record,
-    rows::{IdColumn, Small, column, id_column, job_id, number},
+    clock::now_ms,
+    removal::suspect,
+    retention::note_pictures,
+    retried,
+    rows::{HashColumn, IdColumn, Small, artifact, column, id_column, job_id, number},
 };
 use crate::store::{
-    leftovers::{End, EndedJob, Leftover},
+    leftovers::{End, EndedJob, Left, Leftover},
+    records::Term,
+    removal::Candidate,
     roles::Leftovers,
     row::row,
 };
@@ -31,7 +40,7 @@ impl Leftovers for Record {
             finished_ms!(),
             " AS ended_ms FROM jobs
              WHERE state IN ('done', 'failed', 'cancelled') AND follow IS NULL AND manifest = 'written'
-               AND (",
+               AND deleted_ms IS NULL AND (",
             finished_ms!(),
             " > $1 OR (",
             finished_ms!(),
@@ -51,7 +60,7 @@ impl Leftovers for Record {
 
     async fn leftovers(
         &self,
-        job: JobId,
+        (job, left): (JobId, Left),
         after: Option<(u64, usize)>,
         limit: u32,
     ) -> Result<Vec<Leftover>, Error> {
@@ -59,15 +68,15 @@ impl Leftovers for Record {
             after.map_or((-1, -1), |(index, stage)| (column(index), column(stage)));
         // The last output of a done image is its picture.
         let rows: Vec<LeftoverRow> = sqlx::query_as(
-            "SELECT o.idx, o.stage, o.key
+            "SELECT o.idx, o.stage, o.key, o.sha256, o.size
              FROM jobs AS j
              JOIN outputs AS o ON o.job = j.seq
              JOIN images AS i ON i.job = o.job AND i.idx = o.idx
-             WHERE j.id = $1 AND j.state IN ('done', 'failed', 'cancelled')
-               AND (o.idx > $2 OR (o.idx = $2 AND o.stage > $3))
-               AND NOT (i.state = 'done' AND NOT EXISTS
+             WHERE j.id = $1 AND j.state IN ('done', 'failed', 'cancelled') AND j.deleted_ms IS NULL
+               AND o.removed_ms IS NULL AND (o.idx > $2 OR (o.idx = $2 AND o.stage > $3))
+               AND (i.state = 'done' AND NOT EXISTS
                         (SELECT 1 FROM outputs AS l
-                         WHERE l.job = o.job AND l.idx = o.idx AND l.stage > o.stage))
+                         WHERE l.job = o.job AND l.idx = o.idx AND l.stage > o.stage)) = $5
                AND o.key NOT IN (SELECT u.key FROM jobs AS w JOIN outputs AS u ON u.job = w.seq
                                  WHERE w.state IN ('active', 'paused'))
              ORDER BY o.idx, o.stage LIMIT $4",
@@ -76,12 +85,67 @@ impl Leftovers for Record {
         .bind(index)
         .bind(stage)
         .bind(i64::from(limit))
+        .bind(left == Left::Pictures)
         .fetch_all(self.reads())
         .await?;
         let leftover = |row: LeftoverRow| {
-            Ok(Leftover { index: number(row.idx)?, stage: number(row.stage)?, key: row.key })
+            let artifact = artifact(row.key, &row.sha256, row.size)?;
+            Ok(Leftover { index: number(row.idx)?, stage: number(row.stage)?, artifact })
         };
         rows.into_iter().map(leftover).collect()
+    }
+
+    async fn take(
+        &self,
+        term: Term,
+        (job, left): (JobId, Left),
+        outputs: &[(u64, usize)],
+        by: &str,
+    ) -> Result<u64, Error> {
+        retried(|| async {
+            let mut tx = self.begin_referring().await?;
+            self.check_term(&mut tx, term).await?;
+            let seq: Option<i64> = sqlx::query_scalar("SELECT seq FROM jobs WHERE id = $1")
+                .bind(id_column(job))
+                .fetch_optional(&mut *tx)
+                .await?;
+            let mut jobs = LockedJobs::lock(&mut tx, seq).await?;
+            // Under the lock: a retry that came first needs what the job has stored.
+            let ended: Option<i64> = sqlx::query_scalar(
+                "SELECT seq FROM jobs
+                 WHERE id = $1 AND state IN ('done', 'failed', 'cancelled') AND follow IS NULL
+                   AND deleted_ms IS NULL",
+            )
+            .bind(id_column(job))
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(seq) = ended else { return Ok(0) };
+            let now: i64 =
+                sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(&mut *tx).await?;
+            let mut keys = BTreeSet::new();
+            for (index, stage) in outputs {
+                let key: Option<String> = sqlx::query_scalar(
+                    "UPDATE outputs SET removed_ms = $4
+                     WHERE job = $1 AND idx = $2 AND stage = $3 AND removed_ms IS NULL RETURNING key",
+                )
+                .bind(seq)
+                .bind(column(*index))
+                .bind(column(*stage))
+                .bind(now)
+                .fetch_optional(&mut *tx)
+                .await?;
+                keys.extend(key.map(Candidate::output));
+            }
+            let taken = keys.len() as u64;
+            let keys: Vec<Candidate> = keys.into_iter().collect();
+            suspect(&mut tx, (now, now), &keys).await?;
+            if left == Left::Pictures && taken > 0 {
+                note_pictures(&mut tx, &mut jobs, seq, (now, by)).await?;
+            }
+            tx.commit().await?;
+            Ok(taken)
+        })
+        .await
     }
 }
 
@@ -98,5 +162,7 @@ row! {
         idx: i64,
         stage: Small,
         key: String,
+        sha256: HashColumn,
+        size: i64,
     }
 }

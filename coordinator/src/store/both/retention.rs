@@ -398,7 +398,8 @@ async fn expire(
     if is_as_it_was.is_some() {
         removed = remove_outputs(&mut tx, now_ms, expiring).await?;
         if *is_last && *subject == Subject::Pictures {
-            note_pictures(&mut tx, &mut jobs, now_ms, expiring).await?;
+            let by = expiring.policy.told();
+            note_pictures(&mut tx, &mut jobs, expiring.at.seq, (now_ms, &by)).await?;
         }
     }
     tx.commit().await?;
@@ -427,12 +428,12 @@ async fn remove_outputs(tx: &mut Tx, now_ms: i64, expiring: &Expiring) -> Result
     Ok(count)
 }
 
-/// Records with a job when its pictures were removed, and by which policy.
-async fn note_pictures(
+/// Records with a job when its pictures were removed, and by what.
+pub(super) async fn note_pictures(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
-    now_ms: i64,
-    expiring: &Expiring,
+    seq: i64,
+    (now_ms, by): (i64, &str),
 ) -> Result<(), Error> {
     sqlx::query(sql!(
         sqlite:
@@ -440,9 +441,9 @@ async fn note_pictures(
              WHERE seq = $1 AND done > 0",
         postgres: "UPDATE jobs SET pictures_removed_ms = $2, pictures_removed_by = $3 WHERE seq = $1",
     ))
-    .bind(expiring.at.seq)
+    .bind(seq)
     .bind(now_ms)
-    .bind(expiring.policy.told())
+    .bind(by)
     .execute(&mut **tx)
     .await?;
     raise(tx, jobs).await

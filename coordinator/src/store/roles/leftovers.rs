@@ -5,7 +5,8 @@ use darkroom_core::id::JobId;
 
 use crate::store::{
     error::Error,
-    leftovers::{End, EndedJob, Leftover},
+    leftovers::{End, EndedJob, Left, Leftover},
+    records::Term,
 };
 
 /// What ended jobs leave in storage beside their pictures.
@@ -18,12 +19,23 @@ pub trait Leftovers: Send + Sync + 'static {
     /// left to do: their images have followed and their manifest is written.
     async fn ended_after(&self, after: End, limit: u32) -> Result<Vec<EndedJob>, Error>;
 
-    /// Outputs of an ended job that are no finished pictures and that no unfinished job names, by
-    /// image and stage, after this image and stage; at most `limit`. None if the job was retried.
+    /// Outputs of an ended job that are stored and that no unfinished job names, by image and stage,
+    /// after this image and stage; at most `limit`. None if the job was retried.
     async fn leftovers(
         &self,
-        job: JobId,
+        (job, left): (JobId, Left),
         after: Option<(u64, usize)>,
         limit: u32,
     ) -> Result<Vec<Leftover>, Error>;
+
+    /// Removes these outputs, if their job is still ended: their rows stay and say so, and what they
+    /// stored becomes a candidate of the cleaner. `by` is told to those who look for pictures that
+    /// were removed. Returns how many. [`Error::NotLeading`] if the term has ended.
+    async fn take(
+        &self,
+        term: Term,
+        (job, left): (JobId, Left),
+        outputs: &[(u64, usize)],
+        by: &str,
+    ) -> Result<u64, Error>;
 }

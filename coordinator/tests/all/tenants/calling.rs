@@ -7,7 +7,7 @@ use darkroom_farm_api::{Answer, Caller, Calls, Incoming, Outgoing, Scope};
 use darkroom_proto::v1;
 use futures::StreamExt as _;
 
-use crate::support::{Act, Farm, prompt};
+use crate::support::{Act, Farm, Workers, prompt};
 
 /// Words that only tenant b's jobs have, in every place where a user can write some.
 pub(super) const NAME: &str = "bees-name";
@@ -32,6 +32,8 @@ pub(super) struct Town {
     pub(super) calls: Arc<dyn Calls>,
     pub(super) ended: String,
     pub(super) active: String,
+    /// For whom the active job's work is dispatched.
+    _idle: Workers,
 }
 
 impl Town {
@@ -42,11 +44,12 @@ impl Town {
         let ended = submit(&calls, &of("b"), bees(REQUEST)).await.expect("accepted");
         farm.until_ended(&ended.id).await;
         workers.stop().await;
+        let idle = farm.wait_beside();
         let active = submit(&calls, &of("b"), bees("another")).await.expect("accepted");
-        // Nobody takes its work, so nothing changes any more.
+        // It is dispatched, and nobody takes it, so nothing changes any more.
         let waits = |job: &v1::Job| job.stages.iter().any(|stage| stage.dispatched == job.images);
         farm.until(&active.id, "dispatched", waits).await;
-        Self { farm, calls, ended: ended.id, active: active.id }
+        Self { farm, calls, ended: ended.id, active: active.id, _idle: idle }
     }
 
     /// The ids of b's jobs.
