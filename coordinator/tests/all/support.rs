@@ -433,7 +433,8 @@ impl FakeWorker {
                 .await
                 .expect("leases");
             let (alone, batch) = (leased.len() == 1, leased.len() as u32);
-            for lease in leased {
+            let ids: Vec<_> = leased.iter().map(|lease| lease.id.clone()).collect();
+            for (position, lease) in leased.into_iter().enumerate() {
                 let accepted = self.signer.accepts(&pool, &lease.task);
                 self.ran.lock().expect("ran").push(lease.task.clone());
                 let act = if accepted {
@@ -453,10 +454,9 @@ impl FakeWorker {
                     Act::Die => continue,
                     Act::Hold(until) => {
                         while !until.is_cancelled() && !self.stop.is_cancelled() {
-                            self.queue
-                                .heartbeat(&pool, &self.id, std::slice::from_ref(&lease.id))
-                                .await
-                                .expect("beats");
+                            // The rest of its batch waits behind this one.
+                            let kept = &ids[position..];
+                            self.queue.heartbeat(&pool, &self.id, kept).await.expect("beats");
                             let beat = Duration::from_millis(50);
                             drop(tokio::time::timeout(beat, until.cancelled()).await);
                         }
