@@ -18,11 +18,17 @@ CREATE TABLE deleted_jobs (
     id                UUID   PRIMARY KEY,
     tenant            TEXT   NOT NULL,
     client_request_id TEXT,
-    deleted_by        TEXT   NOT NULL,
-    -- What its tenant has used, so that the sums of usage can still be checked.
-    created_ms        BIGINT NOT NULL,
-    images            BIGINT NOT NULL,
-    device_us         BIGINT NOT NULL
+    deleted_by        TEXT   NOT NULL
+);
+
+-- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted, so that the sums of
+-- usage can still be compared with rows.
+CREATE TABLE deleted_usage (
+    day       TEXT COLLATE "C" NOT NULL, -- 2026-01-31
+    tenant    TEXT COLLATE "C" NOT NULL,
+    images    BIGINT           NOT NULL,
+    device_us BIGINT           NOT NULL,
+    PRIMARY KEY (day, tenant)
 );
 
 CREATE INDEX deleted_jobs_by_time ON deleted_jobs (deleted_ms);

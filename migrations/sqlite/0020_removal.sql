@@ -17,11 +17,16 @@ CREATE TABLE deleted_jobs (
     tenant            TEXT    NOT NULL,
     client_request_id TEXT,
     deleted_ms        INTEGER NOT NULL,
-    deleted_by        TEXT    NOT NULL,
-    -- What its tenant has used, so that the sums of usage can still be checked.
-    created_ms        INTEGER NOT NULL,
-    images            INTEGER NOT NULL,
-    device_us         INTEGER NOT NULL
+    deleted_by        TEXT    NOT NULL) WITHOUT ROWID;
+
+-- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted, so that the sums of
+-- usage can still be compared with rows.
+CREATE TABLE deleted_usage (
+    day       TEXT    NOT NULL, -- 2026-01-31
+    tenant    TEXT    NOT NULL,
+    images    INTEGER NOT NULL,
+    device_us INTEGER NOT NULL,
+    PRIMARY KEY (day, tenant)
 ) WITHOUT ROWID;
 
 CREATE INDEX deleted_jobs_by_time ON deleted_jobs (deleted_ms);

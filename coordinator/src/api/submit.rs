@@ -38,9 +38,9 @@ use crate::{
 /// A submit in chunks before it is accepted.
 enum Received<'a> {
     /// It repeats one that made this job.
-    Before(JobRecord),
+    Before(Box<JobRecord>),
     /// All of it is stored.
-    Now { draft: Draft, content: Digest, abandon: Abandon<'a>, turn: SemaphorePermit<'a> },
+    Now { draft: Box<Draft>, content: Digest, abandon: Abandon<'a>, turn: SemaphorePermit<'a> },
 }
 
 /// Chunks of one submit that are stored at one time.
@@ -113,7 +113,7 @@ impl Farm {
                     return Err(refused(request_id_taken(&request, &existing.0.to_string())));
                 }
                 let job = self.front.job(existing.0).await?;
-                return Ok(Received::Before(job));
+                return Ok(Received::Before(Box::new(job)));
             }
             self.shared.disks.refuse()?;
             let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
@@ -128,11 +128,11 @@ impl Farm {
             let draft = self.receive(reach, &mut chunks, draft, true).await?;
             let content = draft.finish().map_err(refused)?;
             let turn = self.shared.submits.acquire().await.map_err(Error::other)?;
-            Ok(Received::Now { draft, content, abandon, turn })
+            Ok(Received::Now { draft: Box::new(draft), content, abandon, turn })
         };
         let (draft, content, abandon, _turn) = match self.call.while_wanted(received).await? {
             Received::Before(job) => {
-                return Ok(self.submitted(Submitted { job, existed: true }).await);
+                return Ok(self.submitted(Submitted { job: *job, existed: true }).await);
             }
             Received::Now { draft, content, abandon, turn } => (draft, content, abandon, turn),
         };

@@ -484,9 +484,9 @@ const AUDITED: [(&str, &str, &str); 4] = [
         sql!(
             sqlite: concat!(
                 "SELECT tenant, sum(images)
-                 FROM (SELECT tenant, images, created_ms FROM jobs WHERE state <> 'receiving'
-                       UNION ALL SELECT tenant, images, created_ms FROM deleted_jobs)
-                 WHERE created_ms >= ", midnight!(), " GROUP BY tenant"
+                 FROM (SELECT tenant, images FROM jobs WHERE state <> 'receiving' AND created_ms >= ", midnight!(), "
+                       UNION ALL SELECT tenant, images FROM deleted_usage WHERE day = ", today!(), ")
+                 GROUP BY tenant"
             ),
             postgres: concat!(
                 "SELECT tenant, sum(images)::bigint
@@ -495,8 +495,7 @@ const AUDITED: [(&str, &str, &str); 4] = [
                                            ORDER BY newest.version DESC LIMIT 1) AS p
                        WHERE j.state <> 'receiving' AND j.created_at >= ", midnight!(), "
                        UNION ALL
-                       SELECT tenant, images FROM deleted_jobs
-                       WHERE created_ms >= (extract(epoch FROM ", midnight!(), ") * 1000)::bigint) AS s
+                       SELECT tenant, images FROM deleted_usage WHERE day = ", today!(), ") AS s
                  GROUP BY tenant"
             ),
         ),
@@ -543,18 +542,16 @@ const AUDITED: [(&str, &str, &str); 4] = [
                  GROUP BY tenant",
         ),
         sql!(
-            // The farm knows of deleted jobs for 30 days, so this sum is compared on farms that have
-            // deleted none before that.
             sqlite:
                 "SELECT tenant, sum(device_us)
-                 FROM (SELECT tenant, device_us FROM jobs UNION ALL SELECT tenant, device_us FROM deleted_jobs)
+                 FROM (SELECT tenant, device_us FROM jobs UNION ALL SELECT tenant, device_us FROM deleted_usage)
                  GROUP BY tenant",
             postgres:
                 "SELECT tenant, sum(device_us)::bigint
                  FROM (SELECT j.tenant, p.device_us FROM jobs AS j
                        CROSS JOIN LATERAL (SELECT device_us FROM job_progress AS newest WHERE newest.job = j.seq
                                            ORDER BY newest.version DESC LIMIT 1) AS p
-                       UNION ALL SELECT tenant, device_us FROM deleted_jobs) AS s
+                       UNION ALL SELECT tenant, device_us FROM deleted_usage) AS s
                  GROUP BY tenant",
         ),
     ),

@@ -600,26 +600,26 @@ async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<Cleared, Err
         return Ok(Cleared::default());
     }
     suspect(tx, (now_ms, now_ms), &[Candidate::manifests(job_id(&job.id)?)]).await?;
-    sqlx::query(sql!(
-        sqlite:
-            "INSERT INTO deleted_jobs
-                 (id, tenant, client_request_id, deleted_ms, deleted_by, created_ms, images, device_us)
-             SELECT id, tenant, client_request_id, deleted_ms, coalesce(deleted_by, ''), created_ms, images, device_us
-             FROM jobs WHERE seq = $1",
-        postgres:
-            "INSERT INTO deleted_jobs
-                 (id, tenant, client_request_id, deleted_ms, deleted_by, created_ms, images, device_us)
-             SELECT j.id, j.tenant, j.client_request_id, j.deleted_ms, coalesce(j.deleted_by, ''),
-                    (extract(epoch FROM j.created_at) * 1000)::bigint, p.images, p.device_us
-             FROM jobs AS j
-             CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
-                                 ORDER BY newest.version DESC LIMIT 1) AS p
-             WHERE j.seq = $1",
-    ))
-    .bind(job.seq)
-    .execute(&mut **tx)
-    .await?;
     for rows in [
+        "INSERT INTO deleted_jobs (id, tenant, client_request_id, deleted_ms, deleted_by)
+         SELECT id, tenant, client_request_id, deleted_ms, coalesce(deleted_by, '') FROM jobs WHERE seq = $1",
+        sql!(
+            sqlite:
+                "INSERT INTO deleted_usage (day, tenant, images, device_us)
+                 SELECT date(created_ms / 1000, 'unixepoch'), tenant, images, device_us FROM jobs WHERE seq = $1
+                 ON CONFLICT (day, tenant) DO UPDATE
+                 SET images = images + excluded.images, device_us = device_us + excluded.device_us",
+            postgres:
+                "INSERT INTO deleted_usage (day, tenant, images, device_us)
+                 SELECT to_char(j.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), j.tenant, p.images, p.device_us
+                 FROM jobs AS j
+                 CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
+                                     ORDER BY newest.version DESC LIMIT 1) AS p
+                 WHERE j.seq = $1
+                 ON CONFLICT (day, tenant) DO UPDATE
+                 SET images = deleted_usage.images + excluded.images,
+                     device_us = deleted_usage.device_us + excluded.device_us",
+        ),
         "DELETE FROM job_stages WHERE job = $1",
         "DELETE FROM job_paces WHERE job = $1",
         "DELETE FROM job_forecasts WHERE job = $1",

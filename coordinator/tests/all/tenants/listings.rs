@@ -343,7 +343,9 @@ async fn a_tenant_is_told_what_became_of_its_images_and_not_which_worker_did_it(
     names.extend(
         for_operators.image.iter().flat_map(|image| &image.stage_seconds).map(|s| s.worker.clone()),
     );
-    assert!(!names.is_empty() && names.iter().all(|name| !name.is_empty()), "{names:?}");
+    // Of an attempt that went well the record does not keep the place.
+    names.retain(|name| !name.is_empty());
+    assert!(names.iter().any(|name| name.starts_with("host-")), "{names:?}");
     let owner = of("b");
     let own = asked(&owner).await;
     for (own, theirs) in own.attempts.iter().zip(&for_operators.attempts) {

@@ -1,8 +1,10 @@
 //! What ended jobs leave in storage beside their pictures.
 
 use darkroom_coordinator::store::{
+    Error,
     leftovers::{End, Left},
     limits::NewDeadline,
+    records::Term,
 };
 use darkroom_core::{digest::Digest, id::JobId};
 
