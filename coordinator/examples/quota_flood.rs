@@ -6,7 +6,11 @@
 //!
 //! `cargo run --release --example quota_flood -- [--rate 100] [--seconds 30] [--url postgres://…]`
 
-#![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an internal tool; nobody closes its output early"
+)]
 
 use std::{
     error::Error,

@@ -82,7 +82,7 @@ pub(crate) struct KeyRotateArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {
     /// Add a tenant, or change its settings
-    Set(TenantSetArgs),
+    Set(Box<TenantSetArgs>),
     /// Show a tenant
     Show {
         /// Its name

@@ -390,7 +390,11 @@ pub async fn an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it
 pub async fn what_cannot_be_deleted_is_tried_later(bench: &Bench) {
     remove(bench, &["tasks/a/p.png", "tasks/b/p.png"]).await;
     let fault = ("tasks/a/p.png".to_owned(), "no permission".to_owned());
-    bench.store.note_not_deleted(bench.term, NOW, &[fault.clone()]).await.expect("notes");
+    bench
+        .store
+        .note_not_deleted(bench.term, NOW, std::slice::from_ref(&fault))
+        .await
+        .expect("notes");
     assert_eq!(leaving(bench, NOW).await, ["tasks/b/p.png"], "others go on");
     assert_eq!(bench.store.leavings().await.expect("counts").failing, 1);
     assert_eq!(leaving(bench, NOW + 10_000).await.len(), 2);
