@@ -387,8 +387,8 @@ async fn mark(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<Marked, Error> {
              FROM (SELECT key, kind, source FROM removals
                    WHERE state = 'candidate' AND due_ms <= $1 ORDER BY due_ms, key LIMIT $2) AS c",
         ),
-        "o.key = c.key AND",
-        "o.key <> c.key AND",
+        "o.removed_ms IS NULL)",
+        "FALSE)",
     ))
     .bind(now_ms)
     .bind(i64::from(limit))
