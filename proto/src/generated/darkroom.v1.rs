@@ -44,11 +44,12 @@ pub enum Scope {
     Unspecified = 0,
     /// See the jobs, images and inputs of the key's tenant.
     Read = 1,
-    /// Submit jobs of the key's tenant, and pause, resume, cancel and retry them. Includes SCOPE_READ.
+    /// Submit jobs of the key's tenant, and pause, resume, cancel, retry and delete them. Includes
+    /// SCOPE_READ.
     Submit = 2,
     /// See and control the jobs of every tenant, and the workers. Includes SCOPE_SUBMIT.
     Operate = 3,
-    /// Service Admin and nothing else: keys, tenants, audit.
+    /// Service Admin and nothing else: keys, tenants, audit, retention, cleaner.
     Admin = 4,
     /// Only the calls by which encoders and workers join the farm.
     Member = 5,
@@ -405,8 +406,8 @@ pub struct Job {
     #[prost(message, repeated, tag = "11")]
     pub stages: ::prost::alloc::vec::Vec<StageProgress>,
     /// What an active job waits for ("no worker serves sr1024 of cascade demo"), or what slows it down
-    /// ("its limit of 2 workers is reached in stage base"), also a quota of its tenant ("quota workers
-    /// of tenant …"). Empty if nothing holds it up.
+    /// ("its limit of 2 workers is reached in stage base"). It may be a quota of its tenant ("quota
+    /// workers of tenant …"). Empty if nothing holds it up.
     #[prost(string, tag = "12")]
     pub waiting_for: ::prost::alloc::string::String,
     /// Estimated time to the end; absent if unknown.
@@ -461,8 +462,8 @@ pub struct Job {
     /// repeated work. Rendering stages only, because jobs share texts.
     #[prost(double, tag = "33")]
     pub device_seconds: f64,
-    /// When a retention policy removed the job's pictures, and which. RetryImages with `lost` renders
-    /// them again.
+    /// When the job's pictures were removed, and by which retention policy (or "the disk budget").
+    /// RetryImages with `lost` renders them again.
     #[prost(message, optional, tag = "34")]
     pub pictures_removed_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(string, tag = "35")]
@@ -680,7 +681,8 @@ pub struct Image {
     /// Absent: the job's `effective_settings` apply.
     #[prost(message, optional, tag = "26")]
     pub settings: ::core::option::Option<Settings>,
-    /// When a retention policy removed the final picture. RetryImages with `lost` renders it again.
+    /// When a retention policy or the disk budget removed the final picture. RetryImages with `lost`
+    /// renders it again.
     #[prost(message, optional, tag = "27")]
     pub picture_removed_at: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -711,8 +713,8 @@ pub struct Attempt {
     /// worker's death counts only if the image ran alone.
     #[prost(bool, tag = "5")]
     pub counted: bool,
-    /// The worker that ran it. Empty if not known, for example after a worker's death (see `place`), and
-    /// for callers without the scope `operate`.
+    /// The worker that ran it. Empty if not known, for example after a worker's death (see `place`),
+    /// and for callers without the scope `operate`.
     #[prost(string, tag = "6")]
     pub worker: ::prost::alloc::string::String,
     /// Host and device, e.g. "gpu-7/cuda:1". Empty if not known, and for callers without the scope
@@ -841,7 +843,7 @@ pub struct Quotas {
     #[prost(uint64, optional, tag = "2")]
     pub images_per_day: ::core::option::Option<u64>,
     /// Model seconds of the tenant's jobs on a day (UTC). When they are used up, its images wait until
-    /// the next day. What is with workers then is finished, and counts.
+    /// the next day. Batches that workers hold by then are finished, and count.
     #[prost(double, optional, tag = "3")]
     pub device_seconds_per_day: ::core::option::Option<f64>,
     /// Bytes of outputs of the tenant's jobs, in full for every job, and of its uploads. At the limit,
@@ -854,7 +856,8 @@ pub struct Quotas {
     /// Calls that may come at once, before the rate applies. Absent: as many as come in a second.
     #[prost(uint32, optional, tag = "6")]
     pub burst: ::core::option::Option<u32>,
-    /// In each rendering stage, at most this many batches of the tenant are with workers.
+    /// Limits the tenant to about this many workers in each rendering stage of each cascade: at most
+    /// this number × the pool's largest batch of its images are dispatched at one time.
     #[prost(uint32, optional, tag = "7")]
     pub workers: ::core::option::Option<u32>,
     /// Weight in the fair share. Absent: the coordinator's setting, which is 1 by default.
@@ -1361,8 +1364,8 @@ pub struct ForecastJobResponse {
     pub effective_settings: ::core::option::Option<Settings>,
     #[prost(string, tag = "4")]
     pub cascade_digest: ::prost::alloc::string::String,
-    /// What the tenant's quotas mean for the job: whether it would be refused now, and whether it
-    /// would wait for the next day. At most 8.
+    /// Warnings about the tenant's quotas: that the job would be refused now, or would wait for the
+    /// next day. At most 8.
     #[prost(string, repeated, tag = "5")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -2146,8 +2149,8 @@ pub struct SignImageRequest {
     pub job_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub index: u64,
-    /// Lifetime of the link, 1 to 86,400 (a day); 0 means 3,600. The link works for whoever has it, also
-    /// after the key that asked for it was revoked.
+    /// Lifetime of the link in seconds, 1 to 86,400 (a day); 0 means 3,600. The link works for whoever
+    /// has it, also after the key that asked for it was revoked.
     #[prost(uint32, tag = "3")]
     pub link_seconds: u32,
     /// As in FetchImageRequest.
@@ -3090,8 +3093,9 @@ pub mod farm_client {
                 .insert(GrpcMethod::new("darkroom.v1.Farm", "CancelJob"));
             self.inner.unary(req, path, codec).await
         }
-        /// Deletes a job that has ended, with its pictures: it is not found from now on, and what no other
-        /// job needs is removed from storage. It cannot be undone. Idempotent.
+        /// Deletes a job that has ended, with its pictures. The job is not found from then on, and the
+        /// cleaner removes what no other job needs from storage. It cannot be undone. For 30 days, the
+        /// job's tenant is told when it was deleted. Idempotent.
         pub async fn delete_job(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteJobRequest>,
@@ -3731,8 +3735,9 @@ pub mod farm_server {
             &self,
             request: tonic::Request<super::CancelJobRequest>,
         ) -> std::result::Result<tonic::Response<super::Job>, tonic::Status>;
-        /// Deletes a job that has ended, with its pictures: it is not found from now on, and what no other
-        /// job needs is removed from storage. It cannot be undone. Idempotent.
+        /// Deletes a job that has ended, with its pictures. The job is not found from then on, and the
+        /// cleaner removes what no other job needs from storage. It cannot be undone. For 30 days, the
+        /// job's tenant is told when it was deleted. Idempotent.
         async fn delete_job(
             &self,
             request: tonic::Request<super::DeleteJobRequest>,
@@ -5942,7 +5947,7 @@ pub struct Tenant {
     /// What the tenant uses now.
     #[prost(message, optional, tag = "5")]
     pub usage: ::core::option::Option<QuotaUsage>,
-    /// What it means where a quota is below what the tenant uses already. At most 8.
+    /// For each quota that is below what the tenant already uses: what that means. At most 8.
     #[prost(string, repeated, tag = "6")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -6128,7 +6133,7 @@ pub struct CleanFarmResponse {
     /// Objects that could not be deleted. They are tried again.
     #[prost(uint64, tag = "7")]
     pub failed: u64,
-    /// Objects that are still to be looked at or deleted.
+    /// Objects that the cleaner has yet to look at or delete.
     #[prost(uint64, tag = "8")]
     pub waiting: u64,
     /// What the policies would remove now; only with `dry_run`.
@@ -6137,7 +6142,7 @@ pub struct CleanFarmResponse {
     /// Objects that no row names, by kind; only with `orphans`.
     #[prost(message, repeated, tag = "10")]
     pub orphans: ::prost::alloc::vec::Vec<OrphanObjects>,
-    /// There are more objects in storage than could be looked at, so there may be more orphans.
+    /// Not all objects in storage could be looked at in time, so there may be more orphans.
     #[prost(bool, tag = "11")]
     pub orphans_at_least: bool,
 }
@@ -6159,7 +6164,7 @@ pub struct DueRemoval {
     /// Jobs, or texts.
     #[prost(uint64, tag = "2")]
     pub count: u64,
-    /// Bytes of what they name. What other jobs name as well stays.
+    /// Bytes of their objects. Objects that other jobs need as well stay.
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
     /// There may be more.
@@ -6249,8 +6254,7 @@ pub struct AuditEntry {
     pub tenant: ::prost::alloc::string::String,
     /// What was done: "key.create", "key.revoke", "key.rotate", "tenant.set", "job.submit",
     /// "job.cancel", "job.pause", "job.resume", "job.retry", "job.delete", "images.cancel",
-    /// "images.retry", "worker.drain",
-    /// "retention.set", "farm.clean".
+    /// "images.retry", "worker.drain", "retention.set", "farm.clean", "farm.sharing".
     #[prost(string, tag = "5")]
     pub action: ::prost::alloc::string::String,
     /// Id of the job, worker or key, or name of the tenant or host.
@@ -6401,7 +6405,7 @@ pub mod admin_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Keys, tenants, the audit, and what is kept how long.
+    /// Keys, tenants, the audit, how long things are kept, and the cleaner.
     ///
     /// A client sends its key as metadata: `authorization: Bearer dk_ID_SECRET`. Answers to a call with
     /// a key that expires carry the metadata `darkroom-key-expires`: seconds since 1970, as digits.
@@ -6649,8 +6653,8 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("darkroom.v1.Admin", "ListTenants"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sets how long what jobs have left is kept after they ended. Without a policy everything is kept
-        /// for ever.
+        /// Sets how long the results of jobs are kept after the jobs ended. Without a policy, nothing is
+        /// removed for its age.
         pub async fn set_retention(
             &mut self,
             request: impl tonic::IntoRequest<super::SetRetentionRequest>,
@@ -6699,8 +6703,8 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("darkroom.v1.Admin", "GetRetention"));
             self.inner.unary(req, path, codec).await
         }
-        /// Has the farm's cleaner do now what it does by itself every few seconds, for about 20 seconds at
-        /// most. Or says what it would do.
+        /// Makes the farm's cleaner do now what it does by itself every few seconds, for about 20 seconds
+        /// at most. With `dry_run`, says what the policies would remove.
         pub async fn clean_farm(
             &mut self,
             request: impl tonic::IntoRequest<super::CleanFarmRequest>,
@@ -6810,8 +6814,8 @@ pub mod admin_server {
             tonic::Response<super::ListTenantsResponse>,
             tonic::Status,
         >;
-        /// Sets how long what jobs have left is kept after they ended. Without a policy everything is kept
-        /// for ever.
+        /// Sets how long the results of jobs are kept after the jobs ended. Without a policy, nothing is
+        /// removed for its age.
         async fn set_retention(
             &self,
             request: tonic::Request<super::SetRetentionRequest>,
@@ -6823,8 +6827,8 @@ pub mod admin_server {
             tonic::Response<super::GetRetentionResponse>,
             tonic::Status,
         >;
-        /// Has the farm's cleaner do now what it does by itself every few seconds, for about 20 seconds at
-        /// most. Or says what it would do.
+        /// Makes the farm's cleaner do now what it does by itself every few seconds, for about 20 seconds
+        /// at most. With `dry_run`, says what the policies would remove.
         async fn clean_farm(
             &self,
             request: tonic::Request<super::CleanFarmRequest>,
@@ -6841,7 +6845,7 @@ pub mod admin_server {
             tonic::Status,
         >;
     }
-    /// Keys, tenants, the audit, and what is kept how long.
+    /// Keys, tenants, the audit, how long things are kept, and the cleaner.
     ///
     /// A client sends its key as metadata: `authorization: Bearer dk_ID_SECRET`. Answers to a call with
     /// a key that expires carry the metadata `darkroom-key-expires`: seconds since 1970, as digits.
