@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make fuzz`: tries every target with mutated inputs, and stops at the first that breaks a promise.
-# COUNT is the number of inputs per target (200,000), SEED makes other inputs, ARGS adds arguments of
-# darkroom-fuzz (`make fuzz ARGS=--help` lists them; `ARGS='run prompts cascades'` tries two targets).
+# COUNT is the number of inputs per target (200,000), SEED makes other inputs, ARGS adds arguments
+# of darkroom-fuzz (`make fuzz ARGS=--help` lists them; `ARGS='run prompts cascades'` tries two
+# targets).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh

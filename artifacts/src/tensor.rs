@@ -49,8 +49,8 @@ impl View for F32View<'_> {
 }
 
 impl FloatTensor {
-    /// Whether this can be the embedding of a text: a row of finite values for each token. `tokens`:
-    /// how many rows it must have, if that is known.
+    /// Whether this can be the embedding of a text: a row of finite values for each token.
+    /// `tokens`: how many rows it must have, if that is known.
     #[must_use]
     pub fn is_embedding(&self, tokens: Option<usize>) -> bool {
         let [rows, width] = self.shape.as_slice() else { return false };

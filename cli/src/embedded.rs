@@ -275,8 +275,8 @@ impl Farm {
         &self.cascades
     }
 
-    /// Resolves with an error when a disk stays full or artifacts cannot be stored. Work waits until
-    /// they can.
+    /// Resolves with an error when a disk stays full or artifacts cannot be stored. Work waits
+    /// until they can.
     pub(crate) async fn full(&self) -> UserError {
         let mut full = self.full.clone();
         match full.wait_for(Option::is_some).await {

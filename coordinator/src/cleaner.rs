@@ -420,8 +420,8 @@ async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
     Ok(below.map_ok(delete).try_buffer_unordered(AT_ONCE).try_collect::<()>().await?)
 }
 
-/// Makes sure that storage belongs to this record, and that its mark has the record's count. Returns
-/// whether the record was restored, which an operator has accepted.
+/// Makes sure that storage belongs to this record, and that its mark has the record's count.
+/// Returns whether the record was restored, which an operator has accepted.
 async fn agree<S>(shared: &Shared, store: &S, term: Term) -> Result<bool, Error>
 where
     S: Agreed + Removal + ?Sized,

@@ -192,8 +192,8 @@ impl Handle {
         pools
     }
 
-    /// Has the cleaner do now whatever there is to do, if this coordinator leads. `ahead`: as if its
-    /// clock were so much ahead.
+    /// Has the cleaner do now whatever there is to do, if this coordinator leads. `ahead`: as if
+    /// its clock were so much ahead.
     ///
     /// # Errors
     /// If the record or storage fails, or storage does not belong to this record.

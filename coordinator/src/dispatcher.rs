@@ -4,8 +4,8 @@
 //! It commits in SQL first, then adds to the queue. Tasks that the queue refuses become ready
 //! again, and the sweep finds those that it loses. It chooses by priority, then by weighted fair
 //! share of tenants and jobs. Tenants whose device time of today is used up get nothing, and a
-//! tenant with a quota of workers gets no more than they take. It dispatches nothing while a disk is
-//! full, and no more than can be stored.
+//! tenant with a quota of workers gets no more than they take. It dispatches nothing while a disk
+//! is full, and no more than can be stored.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,8 +1,8 @@
 //! Tenants' quotas as last read from the record, and how many calls of a tenant have come lately.
 //!
-//! Every coordinator reads the quotas each second (`quota_reader.rs`), and the one that changes them
-//! at once: the dispatcher, the door and the answers about jobs use what was read. What transactions check, they
-//! read themselves.
+//! Every coordinator reads the quotas each second (`quota_reader.rs`), and the one that changes
+//! them at once: the dispatcher, the door and the answers about jobs use what was read. What
+//! transactions check, they read themselves.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -62,7 +62,8 @@ impl KnownQuotas {
         self.tenants.values().any(|tenant| tenant.quotas.workers.is_some())
     }
 
-    /// The weights of tenants: those in the record, and `defaults` for tenants that have none there.
+    /// The weights of tenants: those in the record, and `defaults` for tenants that have none
+    /// there.
     pub(crate) fn weights(&self, defaults: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
         let mut weights = defaults.clone();
         for (name, tenant) in &self.tenants {

@@ -19,7 +19,8 @@ const ID: usize = 12;
 const SECRET: usize = 43;
 /// Random bytes that a key is made of.
 pub const RANDOM_BYTES: usize = ID + 32;
-/// Metadata of an answer to a call whose key has an end: that time in seconds since 1970, as digits.
+/// Metadata of an answer to a call whose key has an end: that time in seconds since 1970, as
+/// digits.
 pub const EXPIRES_METADATA: &str = "darkroom-key-expires";
 /// Longest label of a key, characters.
 pub const MAX_LABEL: usize = 200;

@@ -1,5 +1,5 @@
-//! What the fuzz targets of `tests/fuzz` call: the readers of single configuration files, without the
-//! weights beside them. Nothing else uses them from outside.
+//! What the fuzz targets of `tests/fuzz` call: the readers of single configuration files, without
+//! the weights beside them. Nothing else uses them from outside.
 
 use std::path::Path;
 

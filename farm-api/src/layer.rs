@@ -158,7 +158,8 @@ impl Asked {
     }
 }
 
-/// The caller of a request that may be made, and how it was let in; none for a call that is open to everybody.
+/// The caller of a request that may be made, and how it was let in; none for a call that is open to
+/// everybody.
 async fn let_in(
     keeper: &dyn Keeper,
     asked: Result<Asked, UserError>,

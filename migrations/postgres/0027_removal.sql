@@ -1,11 +1,14 @@
--- Removal: of jobs, and of stored objects that no row needs any more. Times are milliseconds since 1970.
+-- Removal: of jobs, and of stored objects that no row needs any more. Times are milliseconds since
+-- 1970.
 
 ALTER TABLE jobs
-    -- A deleted job looks as if it were gone. The cleaner then removes its rows in chunks, and this one last.
+    -- A deleted job looks as if it were gone. The cleaner then removes its rows in chunks, and this
+    -- one last.
     ADD COLUMN deleted_ms          BIGINT, -- NULL: it was not deleted
     ADD COLUMN deleted_by          TEXT,
     ADD COLUMN cleared             BIGINT NOT NULL DEFAULT 0, -- rows of images below this index are removed
-    -- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry renders them again.
+    -- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry
+    -- renders them again.
     ADD COLUMN pictures_removed_ms BIGINT,
     ADD COLUMN pictures_removed_by TEXT;
 
@@ -21,8 +24,8 @@ CREATE TABLE deleted_jobs (
     deleted_by        TEXT   NOT NULL
 );
 
--- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted, so that the sums of
--- usage can still be compared with rows.
+-- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted,
+-- so that the sums of usage can still be compared with rows.
 CREATE TABLE deleted_usage (
     day       TEXT COLLATE "C" NOT NULL, -- 2026-01-31
     tenant    TEXT COLLATE "C" NOT NULL,
@@ -34,15 +37,17 @@ CREATE TABLE deleted_usage (
 CREATE INDEX deleted_jobs_by_time ON deleted_jobs (deleted_ms);
 CREATE INDEX deleted_jobs_by_request ON deleted_jobs (tenant, client_request_id) WHERE client_request_id IS NOT NULL;
 
--- The object was removed, or is about to be, although the row stays; NULL: it is there. A row that names an object and
--- is not marked so keeps the object. Keys are long, so the index has their hash.
+-- The object was removed, or is about to be, although the row stays; NULL: it is there. A row that
+-- names an object and is not marked so keeps the object. Keys are long, so the index has their
+-- hash.
 ALTER TABLE outputs ADD COLUMN removed_ms BIGINT;
 CREATE INDEX outputs_by_key ON outputs (hashtextextended(key, 0));
 
--- Objects on their way out of storage. `candidate`: a row that named it was removed; whether others do is not looked up
--- yet. `marked`: none did, and none can any more; it may be deleted in storage. `deleted`: that was done, and is done once
--- more after a while, because a slow worker may have stored it late. `closed`: that was done too. While a row is here and
--- no candidate, no result that names its key is believed, and tasks get another prefix.
+-- Objects on their way out of storage. `candidate`: a row that named it was removed; whether others
+-- do is not looked up yet. `marked`: none did, and none can any more; it may be deleted in storage.
+-- `deleted`: that was done, and is done once more after a while, because a slow worker may have
+-- stored it late. `closed`: that was done too. While a row is here and no candidate, no result that
+-- names its key is believed, and tasks get another prefix.
 CREATE TABLE removals (
     mark   BIGINT           NOT NULL DEFAULT 0, -- farm.removals when it was marked
     at_ms  BIGINT           NOT NULL,           -- since when it is in this state
@@ -59,8 +64,9 @@ CREATE TABLE removals (
 CREATE INDEX removals_due ON removals (state, due_ms, key);
 CREATE INDEX removals_by_prefix ON removals (prefix) WHERE state <> 'candidate';
 
--- Which of these keys are on their way out. From here to the end of the transaction no key is marked: whoever marks takes
--- this lock alone. The second statement sees what was committed before the lock was got, because the function is volatile.
+-- Which of these keys are on their way out. From here to the end of the transaction no key is
+-- marked: whoever marks takes this lock alone. The second statement sees what was committed before
+-- the lock was got, because the function is volatile.
 CREATE FUNCTION leaving_among(keys TEXT[]) RETURNS SETOF TEXT LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(2026112901);
@@ -68,7 +74,8 @@ BEGIN
 END
 $$;
 
--- Raised before objects are deleted. Storage has the same number, so a record that is an older copy is recognised.
+-- Raised before objects are deleted. Storage has the same number, so a record that is an older copy
+-- is recognised.
 ALTER TABLE farm ADD COLUMN removals BIGINT NOT NULL DEFAULT 0;
 
 -- Texts that no job needs, since when.
@@ -83,7 +90,8 @@ INSERT INTO unused_texts (embedding, since_ms)
 SELECT id, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM embeddings AS e
 WHERE NOT EXISTS (SELECT FROM job_texts AS t WHERE t.embedding = e.id);
 
--- What may be removed how long after a job has ended. No row: never. Tenant '': every tenant without a row of its own.
+-- What may be removed how long after a job has ended. No row: never. Tenant '': every tenant
+-- without a row of its own.
 CREATE TABLE retention (
     seconds     BIGINT,                     -- NULL: for ever, whatever the farm's policy is
     reached     BIGINT NOT NULL DEFAULT 0,  -- when the job ended that was looked at last, microseconds since 1970

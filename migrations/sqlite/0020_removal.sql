@@ -1,10 +1,12 @@
 -- Removal: of jobs, and of stored objects that no row needs any more.
 
--- A deleted job looks as if it were gone. The cleaner then removes its rows in chunks, and this one last.
+-- A deleted job looks as if it were gone. The cleaner then removes its rows in chunks, and this one
+-- last.
 ALTER TABLE jobs ADD COLUMN deleted_ms INTEGER; -- NULL: it was not deleted
 ALTER TABLE jobs ADD COLUMN deleted_by TEXT;
 ALTER TABLE jobs ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0; -- rows of images below this index are removed
--- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry renders them again.
+-- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry renders
+-- them again.
 ALTER TABLE jobs ADD COLUMN pictures_removed_ms INTEGER;
 ALTER TABLE jobs ADD COLUMN pictures_removed_by TEXT;
 
@@ -19,8 +21,8 @@ CREATE TABLE deleted_jobs (
     deleted_ms        INTEGER NOT NULL,
     deleted_by        TEXT    NOT NULL) WITHOUT ROWID;
 
--- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted, so that the sums of
--- usage can still be compared with rows.
+-- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted,
+-- so that the sums of usage can still be compared with rows.
 CREATE TABLE deleted_usage (
     day       TEXT    NOT NULL, -- 2026-01-31
     tenant    TEXT    NOT NULL,
@@ -32,15 +34,16 @@ CREATE TABLE deleted_usage (
 CREATE INDEX deleted_jobs_by_time ON deleted_jobs (deleted_ms);
 CREATE INDEX deleted_jobs_by_request ON deleted_jobs (tenant, client_request_id) WHERE client_request_id IS NOT NULL;
 
--- The object was removed, or is about to be, although the row stays; NULL: it is there. A row that names an object and
--- is not marked so keeps the object.
+-- The object was removed, or is about to be, although the row stays; NULL: it is there. A row that
+-- names an object and is not marked so keeps the object.
 ALTER TABLE outputs ADD COLUMN removed_ms INTEGER;
 CREATE INDEX outputs_by_key ON outputs (key);
 
--- Objects on their way out of storage. `candidate`: a row that named it was removed; whether others do is not looked up
--- yet. `marked`: none did, and none can any more; it may be deleted in storage. `deleted`: that was done, and is done once
--- more after a while, because a slow worker may have stored it late. `closed`: that was done too. While a row is here and
--- no candidate, no result that names its key is believed, and tasks get another prefix.
+-- Objects on their way out of storage. `candidate`: a row that named it was removed; whether others
+-- do is not looked up yet. `marked`: none did, and none can any more; it may be deleted in storage.
+-- `deleted`: that was done, and is done once more after a while, because a slow worker may have
+-- stored it late. `closed`: that was done too. While a row is here and no candidate, no result that
+-- names its key is believed, and tasks get another prefix.
 CREATE TABLE removals (
     key    TEXT    PRIMARY KEY, -- with '/' at its end: everything below it
     prefix TEXT    NOT NULL,    -- the key up to its last '/'
@@ -57,7 +60,8 @@ CREATE TABLE removals (
 CREATE INDEX removals_due ON removals (state, due_ms, key);
 CREATE INDEX removals_by_prefix ON removals (prefix) WHERE state <> 'candidate';
 
--- Raised before objects are deleted. Storage has the same number, so a record that is an older copy is recognised.
+-- Raised before objects are deleted. Storage has the same number, so a record that is an older copy
+-- is recognised.
 ALTER TABLE farm ADD COLUMN removals INTEGER NOT NULL DEFAULT 0;
 
 -- Texts that no job needs, since when.
@@ -72,7 +76,8 @@ INSERT INTO unused_texts (embedding, since_ms)
 SELECT id, CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM embeddings
 WHERE NOT EXISTS (SELECT 1 FROM job_texts AS t WHERE t.embedding = embeddings.id);
 
--- What may be removed how long after a job has ended. No row: never. Tenant '': every tenant without a row of its own.
+-- What may be removed how long after a job has ended. No row: never. Tenant '': every tenant
+-- without a row of its own.
 CREATE TABLE retention (
     tenant      TEXT    NOT NULL,
     subject     TEXT    NOT NULL,

@@ -2,15 +2,15 @@
 //!
 //! - A farm has one secret, in its record. Everything here is made of it with HMAC-SHA256, so a
 //!   coordinator checks a result without a row for each worker.
-//! - A member has a key for each pool that it serves: made of the secret, its worker's id, the id of
-//!   the key that it joined with, the pool, and when it ends. It signs each result with it, and
+//! - A member has a key for each pool that it serves: made of the secret, its worker's id, the id
+//!   of the key that it joined with, the pool, and when it ends. It signs each result with it, and
 //!   sends what the key was made of beside the signature. A result of another pool, worker or time
 //!   has another key, so its signature does not fit.
 //! - The farm **seals** each task with a key of its pool that the members of the pool have too. A
 //!   worker does not run a task whose seal does not fit.
 //! - The farm also gives each task a **warrant**, which only coordinators can make: it says under
-//!   which prefix this dispatch may store its output. The result returns it. So a worker cannot name
-//!   an object of another task as its own.
+//!   which prefix this dispatch may store its output. The result returns it. So a worker cannot
+//!   name an object of another task as its own.
 //!
 //! It never reads a clock, and it never logs or prints a key.
 

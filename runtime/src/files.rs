@@ -194,7 +194,8 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
     Ok(read_all(open(path, most)?, most)?.0)
 }
 
-/// As [`read`]; also the permissions of the file that was read, which another may replace meanwhile.
+/// As [`read`]; also the permissions of the file that was read, which another may replace
+/// meanwhile.
 ///
 /// # Errors
 /// Why it is not read.

@@ -1,6 +1,6 @@
 //! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops
-//! cleanly, TLS, keys of clients, logging, signals, command lines, configuration files, terminal output, files on any
-//! kind of mount, the room of a disk, and the state folder with its lock.
+//! cleanly, TLS, keys of clients, logging, signals, command lines, configuration files, terminal
+//! output, files on any kind of mount, the room of a disk, and the state folder with its lock.
 //!
 //! It knows no service, no queue, no SQL and no model.
 

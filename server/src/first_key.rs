@@ -25,8 +25,8 @@ use darkroom_runtime::files::{self, NotOwn, Unread};
 const MOST: u64 = 4096;
 
 /// Makes the first key of the farm, unless it has an admin key. Returns why it made none although
-/// there is no admin key: the key in the file has ended. It is not replaced, because whoever removed
-/// its rights must not give them back by a restart.
+/// there is no admin key: the key in the file has ended. It is not replaced, because whoever
+/// removed its rights must not give them back by a restart.
 ///
 /// # Errors
 /// One sentence: the file cannot be written or is not ours, or the record cannot be written.

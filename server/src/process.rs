@@ -138,8 +138,8 @@ pub(crate) struct CoordinatorArgs {
     restored: bool,
     /// Space that must stay free on the disks of this machine that hold the artifacts (if they are
     /// a folder) or the record (if it is SQLite's), like 500MiB; 0: none. With less, no work is
-    /// dispatched and no job accepted until there is room [default: 1GiB, or 2 % of the disk if that
-    /// is less, but at least 8MiB]
+    /// dispatched and no job accepted until there is room [default: 1GiB, or 2 % of the disk if
+    /// that is less, but at least 8MiB]
     #[arg(long, env = "DARKROOM_DISK_FLOOR", value_name = "SIZE")]
     disk_floor: Option<ByteSize>,
     /// Write the log as JSON lines

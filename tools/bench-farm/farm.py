@@ -35,7 +35,8 @@ class Farm:
             self.command += ["--cascade", cascade]
 
     def __enter__(self):
-        # /tmp is memory on many machines. A session of its own: it ends in order when this program does, even by Ctrl-C.
+        # /tmp is memory on many machines. A session of its own: it ends in order when this program
+        # does, even by Ctrl-C.
         environment = os.environ | {"TMPDIR": "/var/tmp"}
         words = [str(word) for word in self.command]
         self.farm = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)

@@ -57,7 +57,8 @@ CASCADES = {
         "prompts": ["a green square in the snow", "three dogs riding bikes, and a cat above them", "yellow"],
         "negative_prompts": ["", "blue", "the dog"],
         "stages": {
-            # Stage I's kind: three levels, a list of layers and of head widths, no text norm, default time shift.
+            # Stage I's kind: three levels, a list of layers and of head widths, no text norm,
+            # default time shift.
             "base": {
                 "size": (8, 12),
                 "unet": if_unet([8, 12, 16], [False, True, True], in_channels=3, out_channels=6, sample_size=[8, 12],
@@ -83,7 +84,8 @@ CASCADES = {
                          run("dpmsolver++", 10, 7.0, "dpmsolver++-image", size=(4, 8), **changed(0.5)),
                          run("dpmsolver++", 17, 3.0, "dpmsolver++-mask", size=(8, 4), **repainted(0.3))],
             },
-            # Stage II's kind: crossing only, scaled residuals, skipped time activation, learned variance.
+            # Stage II's kind: crossing only, scaled residuals, skipped time activation, learned
+            # variance.
             "sr": {
                 "size": (16, 24),
                 "unet": if_unet([8, 32, 32], [False, True, True], in_channels=6, out_channels=6, sample_size=32,
@@ -147,7 +149,8 @@ CASCADES = {
                          run("ddim", 5, 2.0, "ddim-image", **changed(0.75)),
                          run("ddpm", 5, 2.0, "ddpm-mask", **repainted(0.5))],
             },
-            # A schedule that ends in pure noise, sampled by its own DPM-Solver++; weights stored as bf16.
+            # A schedule that ends in pure noise, sampled by its own DPM-Solver++; weights stored as
+            # bf16.
             "plain": {
                 "size": (12, 8),
                 "dtype": "bfloat16",
@@ -178,7 +181,8 @@ CASCADES = {
                          run("dpmsolver++", 5, 1.0, noise_level=11),
                          run("ddpm", 5, 2.0, "ddpm-mask", size=(12, 8), noise_level=7, **repainted(0.6))],
             },
-            # DPM-Solver++ that ends above 0: how many steps were asked for decides the order of the last one.
+            # DPM-Solver++ that ends above 0: how many steps were asked for decides the order of the
+            # last one.
             "solver": {
                 "size": (8, 8),
                 "unet": if_unet([8], [True], in_channels=3, out_channels=3, sample_size=8, layers_per_block=1,

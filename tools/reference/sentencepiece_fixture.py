@@ -27,8 +27,8 @@ TEXTS = [
 LENGTH = 16
 PINNED = "0.2.1"
 IDENTITY = {"normalization_rule_name": "identity"}
-# T5's own settings, and every option that changes what is done to a text. The table of the first is large, so the
-# others have none.
+# T5's own settings, and every option that changes what is done to a text. The table of the first is
+# large, so the others have none.
 MODELS = {
     "spiece.model": {},
     "identity.model": IDENTITY,
@@ -49,7 +49,8 @@ FIXED = [
     "re\u00add", "z\u0335" * 200, "狗" * 100, "red" * 300, "12345" * 50, "ﬁ ﬂ ﬃ", "½ ⅓ №", "①②③", "Ａ Ｂ Ｃ", "ǅ ß ẞ İ ı",
     "𝒜𝔟", "\U000e0041", "A" * 5000, "don't hat",
 ]
-# Words of repeated letters: pieces of every length of them, whose scores add up to nearly the same in any order.
+# Words of repeated letters: pieces of every length of them, whose scores add up to nearly the same
+# in any order.
 TIE_LETTERS = "nozsae"
 TIES = 400
 BLOCKS = [

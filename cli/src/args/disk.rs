@@ -15,9 +15,9 @@ const USUAL: u64 = 20 << 30;
 /// How much of the disk a farm in this process may use.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct DiskArgs {
-    /// Most disk space for what the farm stores, like 20GiB, or none for no limit. Above it, outputs
-    /// of earlier stages of ended jobs are removed, oldest jobs first, then previews; pictures stay
-    /// [default: 20GiB]
+    /// Most disk space for what the farm stores, like 20GiB, or none for no limit. Above it,
+    /// outputs of earlier stages of ended jobs are removed, oldest jobs first, then previews;
+    /// pictures stay [default: 20GiB]
     #[arg(long, env = "DARKROOM_DISK_BUDGET", value_name = "SIZE|none", help_heading = DISK)]
     pub(crate) disk_budget: Option<ByteLimit>,
     /// Above the disk budget, also remove finished pictures when nothing else is left, those of the

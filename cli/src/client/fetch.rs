@@ -1,5 +1,5 @@
-//! Pictures and manifests, whole and with the hashes that the farm says they have. A broken stream is
-//! resumed where it broke.
+//! Pictures and manifests, whole and with the hashes that the farm says they have. A broken stream
+//! is resumed where it broke.
 
 use darkroom_artifacts::picture::MAX_FILE_BYTES;
 use darkroom_core::output::Format;

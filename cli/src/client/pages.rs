@@ -47,8 +47,8 @@ impl Pages {
         Ok(Some(token))
     }
 
-    /// The same for a listing that goes on at an index. The index must grow; 0 means that there is no
-    /// further page.
+    /// The same for a listing that goes on at an index. The index must grow; 0 means that there is
+    /// no further page.
     ///
     /// # Errors
     /// As for [`next`](Self::next).

@@ -110,7 +110,8 @@ mod tests {
         let read = StateKey::of(path).read().expect("read").expect("there");
         assert_eq!(read.expose(), third.expose());
 
-        // The audit has each change, oldest first here; the second key was revoked by somebody else.
+        // The audit has each change, oldest first here; the second key was revoked by somebody
+        // else.
         let all = AuditQuery { tenant: None, key: None, since_ms: 0, before: i64::MAX, limit: 10 };
         let rows = store.list_audit(&all).await.expect("lists");
         let noted: Vec<_> =

@@ -1,5 +1,5 @@
-//! What the fuzz targets of `tests/fuzz` call: the checks of requests that come before the record is
-//! asked. Nothing else uses them from outside.
+//! What the fuzz targets of `tests/fuzz` call: the checks of requests that come before the record
+//! is asked. Nothing else uses them from outside.
 
 use darkroom_core::{cascade::Cascade, error::UserError, id::JobId};
 use darkroom_proto::v1;

@@ -219,7 +219,8 @@ impl Grid {
         self.tiles.div_ceil(self.columns)
     }
 
-    /// Identity of a sheet: equal digests, equal pixels. Outputs count by their keys, as in previews.
+    /// Identity of a sheet: equal digests, equal pixels. Outputs count by their keys, as in
+    /// previews.
     fn digest(self, shown: &[Option<ArtifactRef>]) -> Digest {
         let mut hasher = FieldHasher::new("sheet/2")
             .field(&self.tile.to_le_bytes())

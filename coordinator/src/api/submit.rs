@@ -80,7 +80,8 @@ impl Farm {
             Ok((draft, prompts, content, turn))
         };
         let (draft, prompts, content, _turn) = self.call.while_wanted(prepared).await?;
-        // From here on it goes on without its client, so that the audit has the job if there is one.
+        // From here on it goes on without its client, so that the audit has the job if there is
+        // one.
         let storing = self.front.submit(&draft.job, &prompts, content);
         let submitted = match timeout(self.shared.options.submit, storing).await {
             Ok(stored) => stored.map_err(|error| unsure_submit(&draft.job, error))?,
@@ -119,8 +120,8 @@ impl Farm {
             let sharing = self.front.sharing_of_new(&draft.job.tenant).await?;
             let draft = draft.sharing(sharing);
             let id = draft.job.id;
-            // If the stream ends in any other way (an error, a client that goes away, even while the row
-            // is made), the job is given up.
+            // If the stream ends in any other way (an error, a client that goes away, even while
+            // the row is made), the job is given up.
             let (front, job) = (Arc::clone(&self.front), draft.job.clone());
             let begun = self.shared.tasks.spawn(async move { front.begin(&job).await });
             let mut abandon = Abandon { farm: self, job: Some(id), begun: Some(begun) };

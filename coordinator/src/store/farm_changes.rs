@@ -49,8 +49,8 @@ pub struct ChangeQuery<'a> {
     pub next: u64,
     /// At most so many.
     pub limit: u32,
-    /// Jobs that the reader knows, by `seq`, with their versions. Those that still have that version
-    /// are left out.
+    /// Jobs that the reader knows, by `seq`, with their versions. Those that still have that
+    /// version are left out.
     pub known: &'a HashMap<i64, u64>,
 }
 

@@ -30,8 +30,8 @@ pub struct Depth {
     pub ready: u64,
     /// Dispatched tasks.
     pub dispatched: u64,
-    /// The age of the oldest wait, in milliseconds: for how long a job has had ready tasks without a
-    /// break. `None` if nothing is ready, or if it is not known.
+    /// The age of the oldest wait, in milliseconds: for how long a job has had ready tasks without
+    /// a break. `None` if nothing is ready, or if it is not known.
     pub oldest_ms: Option<u64>,
 }
 

@@ -11,8 +11,8 @@ struct Recorded {
     end: u32,
 }
 
-/// Compares a model with the recorded ids, at three lengths: no limit, that of T5, and one that many
-/// texts just fit or just exceed.
+/// Compares a model with the recorded ids, at three lengths: no limit, that of T5, and one that
+/// many texts just fit or just exceed.
 fn assert_gives(bytes: &[u8], recorded: &Recorded, name: &str) {
     const PAD: u32 = 0;
     let folder = tempfile::tempdir().unwrap();

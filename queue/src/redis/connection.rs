@@ -92,8 +92,9 @@ impl Link {
     /// The same, with Redis's own reply.
     ///
     /// A key that has another type than it must have was written by somebody else. It is deleted,
-    /// and what it should have held is rebuilt as after a flush. The call is repeated if that cannot
-    /// do something twice; the caller of another one repeats it, or the sweep finds what is missing.
+    /// and what it should have held is rebuilt as after a flush. The call is repeated if that
+    /// cannot do something twice; the caller of another one repeats it, or the sweep finds what is
+    /// missing.
     pub(super) async fn run(&self, script: &Script, call: Cmd) -> Result<Value, RedisError> {
         match self.run_once(script, &call).await {
             Err(error) if is_wrong_type(&error) && stands(Guard::WrongTypeDeleted) => {

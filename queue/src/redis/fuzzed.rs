@@ -1,5 +1,5 @@
-//! What the fuzz targets of `tests/fuzz` call: the readers of what lies in Redis, which anybody with
-//! access to it may have written. Nothing else uses them from outside.
+//! What the fuzz targets of `tests/fuzz` call: the readers of what lies in Redis, which anybody
+//! with access to it may have written. Nothing else uses them from outside.
 
 use super::{cards, reply::Entry, wire};
 use crate::task::{Task, TaskResult, WorkerCard};

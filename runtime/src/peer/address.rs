@@ -1,5 +1,6 @@
 //! Where a farm is, as a user writes it: `host:port`, `[IPv6]:port`, `http://host:port`,
-//! `https://host:port`, or several of them separated by commas. Everything else is refused with a sentence that names the setting.
+//! `https://host:port`, or several of them separated by commas. Everything else is refused with a
+//! sentence that names the setting.
 
 use std::{
     fmt,

@@ -222,8 +222,8 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// Ends a connection so that its peer can read why: what the peer has sent already is read first, or
-/// the system would reset the connection and the reason with it.
+/// Ends a connection so that its peer can read why: what the peer has sent already is read first,
+/// or the system would reset the connection and the reason with it.
 async fn linger(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let _ = tokio::io::copy(&mut stream.take(LEFT), &mut tokio::io::sink()).await;

@@ -1,4 +1,5 @@
-//! The driver for any stable compiler: mutates the corpus with a fixed seed, for a number of inputs.
+//! The driver for any stable compiler: mutates the corpus with a fixed seed, for a number of
+//! inputs.
 //!
 //! It sees no coverage. Instead it keeps an input that is answered in a new way: accepted with
 //! another shape, or refused with another sentence, values apart. Such inputs are mutated further.

@@ -1,5 +1,5 @@
-//! Farms that lie to their client: each command ends by itself, in one sentence, and what it wrote is
-//! what it was told to expect.
+//! Farms that lie to their client: each command ends by itself, in one sentence, and what it wrote
+//! is what it was told to expect.
 
 use std::{
     path::Path,

@@ -1,6 +1,6 @@
 //! Secrets are planted in every place where a farm has some. Nothing that others can see shows one:
-//! logs at the level `trace`, errors, the list of processes, pictures, manifests and everything else
-//! in storage, the record, the queue, the audit, and what the farm tells of itself.
+//! logs at the level `trace`, errors, the list of processes, pictures, manifests and everything
+//! else in storage, the record, the queue, the audit, and what the farm tells of itself.
 
 use std::{
     fs,

@@ -52,7 +52,8 @@ pub(in super::super) async fn find(tx: &mut Tx, causes: &[Cause<'_>]) -> Result<
     Ok(missing)
 }
 
-/// Deletes stale outputs. They stay in the list of attempts. What they stored may be superfluous now.
+/// Deletes stale outputs. They stay in the list of attempts. What they stored may be superfluous
+/// now.
 pub(in super::super) async fn forget_outputs(
     tx: &mut Tx,
     stale: &[StaleOutputs],

@@ -1,8 +1,9 @@
 //! Removal of jobs, and of stored objects that no row needs any more.
 //!
 //! Whoever begins or ceases to name an object is in a transaction that [`Record::begin_referring`]
-//! began, or that asked [`leaving_among`] first. Those that look up who needs an object begin with [`Record::begin_marking`], which
-//! excludes the former. So nothing changes between the look-up and the mark.
+//! began, or that asked [`leaving_among`] first. Those that look up who needs an object begin with
+//! [`Record::begin_marking`], which excludes the former. So nothing changes between the look-up and
+//! the mark.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -3,8 +3,9 @@
 //!
 //! One method is one transaction of a few round trips, whatever the number of rows. Locks are taken
 //! in one order: texts by id, then jobs by `seq` (see `progress`), then a tenant with quotas (see
-//! `both::metering`). A rare path must break this order; if Postgres then finds a deadlock, the transaction runs again. The schema documents what
-//! must be avoided because old snapshots may be open.
+//! `both::metering`). A rare path must break this order; if Postgres then finds a deadlock, the
+//! transaction runs again. The schema documents what must be avoided because old snapshots may be
+//! open.
 //!
 //! The code that both backends share is in `both`. A file named after a role has what differs.
 

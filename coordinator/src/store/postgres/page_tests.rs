@@ -1,4 +1,5 @@
-//! How many rows a page of images reads, and how many a tenant's changes, by the server's own count.
+//! How many rows a page of images reads, and how many a tenant's changes, by the server's own
+//! count.
 //!
 //! The bench is built with this crate's library, which is not the copy under test. It fills the
 //! database like another process would, and the store under test reads it.

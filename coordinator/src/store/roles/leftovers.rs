@@ -19,8 +19,8 @@ pub trait Leftovers: Send + Sync + 'static {
     /// left to do: their images have followed and their manifest is written.
     async fn ended_after(&self, after: End, limit: u32) -> Result<Vec<EndedJob>, Error>;
 
-    /// Outputs of an ended job that are stored and that no unfinished job names, by image and stage,
-    /// after this image and stage; at most `limit`. None if the job was retried.
+    /// Outputs of an ended job that are stored and that no unfinished job names, by image and
+    /// stage, after this image and stage; at most `limit`. None if the job was retried.
     async fn leftovers(
         &self,
         (job, left): (JobId, Left),
@@ -28,9 +28,9 @@ pub trait Leftovers: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Leftover>, Error>;
 
-    /// Removes these outputs, if their job is still ended: their rows stay and say so, and what they
-    /// stored becomes a candidate of the cleaner. `by` is told to those who look for pictures that
-    /// were removed. Returns how many. [`Error::NotLeading`] if the term has ended.
+    /// Removes these outputs, if their job is still ended: their rows stay and say so, and what
+    /// they stored becomes a candidate of the cleaner. `by` is told to those who look for pictures
+    /// that were removed. Returns how many. [`Error::NotLeading`] if the term has ended.
     async fn take(
         &self,
         term: Term,

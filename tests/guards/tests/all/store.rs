@@ -189,8 +189,8 @@ checks! {
         TombstoneStays, "forgotten too soon", an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it;
 }
 
-/// A commit has looked whether its objects are on their way out, and waits for its job. An object of
-/// it is marked meanwhile.
+/// A commit has looked whether its objects are on their way out, and waits for its job. An object
+/// of it is marked meanwhile.
 async fn an_object_is_marked_while_a_result_begins_to_name_it() {
     red(Guard::MarkAlone, "marked although a row names it", || async {
         let record = Record::fresh().await;

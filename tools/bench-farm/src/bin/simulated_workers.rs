@@ -2,11 +2,11 @@
 //! and a model's thread of its own, as a worker process has them, and a renderer that sleeps its
 //! stage's time.
 //!
-//! `simulated_workers REDIS FARM SECRET WORKERS BATCH STAGE@DIGEST=SECONDS…`: every worker serves all the
-//! pools that are named, later ones first; a batch takes its stage's seconds, whatever its size. A
-//! line on standard input is answered by one of JSON: microseconds since 1970, and the seconds for
-//! which the models of all workers have run so far. With `HOLDS=1` in the environment it also
-//! prints `stage microseconds` whenever a worker holds a task. Ends with its input.
+//! `simulated_workers REDIS FARM SECRET WORKERS BATCH STAGE@DIGEST=SECONDS…`: every worker serves
+//! all the pools that are named, later ones first; a batch takes its stage's seconds, whatever its
+//! size. A line on standard input is answered by one of JSON: microseconds since 1970, and the
+//! seconds for which the models of all workers have run so far. With `HOLDS=1` in the environment
+//! it also prints `stage microseconds` whenever a worker holds a task. Ends with its input.
 
 #![expect(clippy::print_stdout, reason = "an internal tool; nobody closes its output early")]
 
