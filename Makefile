@@ -1,6 +1,7 @@
 # The project's commands. Each does its own set-up; `make help` lists them.
 
-# The request travels by environment, unexpanded: a prompt may hold quotes, dollars and anything else.
+# The request travels by environment, unexpanded: a prompt may hold quotes, dollars and anything
+# else.
 unexport PROMPT OUT N SEED SIZE NEGATIVE ARGS COUNT
 export RENDER_PROMPT := $(value PROMPT)
 export RENDER_OUT := $(value OUT)
@@ -50,28 +51,28 @@ lint: ## Formatting, lints, docs, licences and the house's arrows only.
 chaos: ## Breaks a farm of real processes on purpose; SEED=n repeats a run, ARGS adds flags.
 	@tools/chaos.sh
 
-fuzz: ## Tries all readers with mutated inputs, 200,000 each (COUNT); SEED=n makes others, ARGS adds arguments.
+fuzz: ## Tries all readers with mutated inputs, 200,000 each (COUNT); SEED=n, ARGS=flags.
 	@tools/fuzz.sh
 
 bench-cascade: ## Measures rendering on this machine, and diffusers in Python beside it.
 	@tools/bench-cascade.sh
 
-check-gpu: ## Checks on a GPU what only a GPU can show: traces, pixels, memory, speed; ARGS adds flags.
+check-gpu: ## Checks on a GPU what only a GPU can show: traces, pixels, memory; ARGS=flags.
 	@tools/check-gpu.sh $(ARGS)
 
 bench-gpu: ## The same on a GPU, as a share of what the card can do; ARGS adds flags.
 	@tools/bench-gpu.sh $(ARGS)
 
-bench-sampling: ## Measures what guidance, its schedule, steps and samplers do to the demo's caption score.
+bench-sampling: ## Measures what guidance, steps and samplers do to the demo's caption score.
 	@tools/bench-sampling.sh
 
-bench-build: ## Measures what the program of `make render` costs to compile, by crate; ARGS=--cold for a bare machine.
+bench-build: ## Measures what `make render` costs to compile, by crate; ARGS=--cold.
 	@tools/bench-build.py $(ARGS)
 
 bench-encoder: ## Measures the text encoder on this machine, and transformers in Python beside it.
 	@tools/bench-encoder.sh
 
-bench-texts: ## Puts a million distinct prompts through a real encoder of a farm, and watches its memory.
+bench-texts: ## Puts a million distinct prompts through a real encoder; shows its memory.
 	@tools/bench-texts.sh
 
 bench-farm: ## Measures the farm itself, and BullMQ and Celery beside it.

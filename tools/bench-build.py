@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Measures what a build costs: CPU seconds and wall seconds by crate, of the program that `make render` builds.
+"""Measures what a build costs: CPU seconds and wall seconds by crate, of the program that `make
+render` builds.
 
     tools/bench-build.py [--cold] [--top N] [CARGO ARGUMENTS]
 
-Builds into a folder that is removed afterwards, so that everything is compiled. With --cold the registry is empty too,
-as on a machine that has never built anything, and libtorch is fetched as `make render` does it. Without arguments it
-builds what `make render` builds. Every compiler that cargo starts (rustc, cc, c++) goes through this file, which notes
-what the process took; what a build script's compilers take is counted for the crate whose script it is.
+Builds into a folder that is removed afterwards, so that everything is compiled. With --cold the
+registry is empty too, as on a machine that has never built anything, and libtorch is fetched as
+`make render` does it. Without arguments it builds what `make render` builds. Every compiler that
+cargo starts (rustc, cc, c++) goes through this file, which notes what the process took; what a
+build script's compilers take is counted for the crate whose script it is.
 """
 
 import argparse

@@ -1,12 +1,15 @@
-"""Measures rendering on this machine: Darkroom, and the same weights, steps and samplers under diffusers, in one run.
+"""Measures rendering on this machine: Darkroom, and the same weights, steps and samplers under
+diffusers, in one run.
 
-    make bench-cascade                                                     # everything: a quarter of an hour on two cores
-    tools/bench-cascade.sh --only demo --images 8 --peers defaults best    # less
-    tools/bench-cascade.sh --only if-m --peers best                        # the medium base stage against one of them
+    make bench-cascade                                           # all: 15 minutes on two cores
+    tools/bench-cascade.sh --only demo --images 8 --peers best   # less
+    tools/bench-cascade.sh --only if-m --peers best              # the medium base stage
 
-Three parts: the demo cascade; a base stage of IF-I-M's size with random weights; the Efficient U-Net beside IF's U-Net with the same
-number of parameters, and how close the demo's two come to the exact pictures. diffusers runs at its defaults (f32, one picture at a time, memory as it comes) and at its best here (bf16,
-channels-last, batches of 8; compiled where the compiler comes to an end in time). Prints tables and asserts nothing.
+Three parts: the demo cascade; a base stage of IF-I-M's size with random weights; the Efficient
+U-Net beside IF's U-Net with the same number of parameters, and how close the demo's two come to the
+exact pictures. diffusers runs at its defaults (f32, one picture at a time, memory as it comes) and
+at its best here (bf16, channels-last, batches of 8; compiled where the compiler comes to an end in
+time). Prints tables and asserts nothing.
 """
 
 import argparse
@@ -145,7 +148,8 @@ def cold_start(binary, cascade):
 
 
 def farm(binary, cascade, dtype, images):
-    """A farm renders a batch: model seconds per image and stage, wall seconds per image, busy share, peak memory."""
+    """A farm renders a batch: model seconds per image and stage, wall seconds per image, busy
+    share, peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         command = [binary, "up", "--json", "--listen", "127.0.0.1:0", "--cascade", cascade, "--dtype", dtype]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,10 +1,12 @@
-"""Measures the text encoder on this machine: Darkroom, and transformers' T5EncoderModel with the same weights and texts.
+"""Measures the text encoder on this machine: Darkroom, and transformers' T5EncoderModel with the
+same weights and texts.
 
-    make bench-encoder                                  # the demo's encoder and a random one of T5 v1.1 base's shape
+    make bench-encoder      # the demo's encoder and a random one of T5 v1.1 base's shape
     tools/bench-encoder.sh --models large --rounds 5    # another
 
-Every text is padded to one length, and all positions are counted: they are all computed, padding included. Both sides
-run in turn, in processes of their own, and each number is the median of the rounds. Prints a table and asserts nothing.
+Every text is padded to one length, and all positions are counted: they are all computed, padding
+included. Both sides run in turn, in processes of their own, and each number is the median of the
+rounds. Prints a table and asserts nothing.
 """
 
 import argparse

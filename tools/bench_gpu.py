@@ -1,11 +1,14 @@
-"""Measures rendering on a GPU: pictures a second, the share of the card's matrix peak that this is, and diffusers beside it.
+"""Measures rendering on a GPU: pictures a second, the share of the card's matrix peak that this is,
+and diffusers beside it.
 
-    make bench-gpu                                                 # the demo cascade and a base stage of IF-I-M's size
-    make bench-gpu ARGS="--device cpu --images 1 --no-compile"     # tries the script without a GPU; its figures mean little
+    make bench-gpu          # the demo cascade and a base stage of IF-I-M's size
+    # Tries the script without a GPU; its figures mean little.
+    make bench-gpu ARGS="--device cpu --images 1 --no-compile"
 
-The peak is measured, not looked up: products of large bf16 matrices. A picture's operations are counted by PyTorch on the same network.
-Darkroom runs each stage with CUDA graphs and without. diffusers runs in bf16, channels-last, in one batch, as it is and compiled.
-Prints a table and asserts nothing; a cell is empty where memory ran out or the compiler gave up.
+The peak is measured, not looked up: products of large bf16 matrices. A picture's operations are
+counted by PyTorch on the same network. Darkroom runs each stage with CUDA graphs and without.
+diffusers runs in bf16, channels-last, in one batch, as it is and compiled. Prints a table and
+asserts nothing; a cell is empty where memory ran out or the compiler gave up.
 """
 
 import argparse
@@ -76,7 +79,8 @@ def figure(value):
 
 
 def darkroom(args, cascade, stage, images, words):
-    """Pictures a second of a batch, the sampler, noise and copies to the host included; graphs are recorded before."""
+    """Pictures a second of a batch, the sampler, noise and copies to the host included; graphs are
+    recorded before."""
     name, size, steps, guidance, level = stage
     described = ":".join(str(word) for word in (name, size, steps, guidance, level) if word is not None)
     command = [args.target / "examples/time_stages", cascade, "bf16", args.device, f"images={images}", "warm=6", *words, described]
@@ -92,8 +96,8 @@ def darkroom(args, cascade, stage, images, words):
 
 @torch.inference_mode()
 def reference(args, cascade, stage, images, compiled):
-    """Operations a picture, and pictures a second of the bare network loop: no scheduler, which flatters it. None for what memory or
-    the compiler does not allow."""
+    """Operations a picture, and pictures a second of the bare network loop: no scheduler, which
+    flatters it. None for what memory or the compiler does not allow."""
     try:
         return measured_reference(args, cascade, stage, images, compiled)
     except torch.OutOfMemoryError:

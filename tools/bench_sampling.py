@@ -1,10 +1,12 @@
-"""Measures what sampling settings do to the demo cascade's pictures: caption score beside cost, for settings that change a picture a little.
+"""Measures what sampling settings do to the demo cascade's pictures: caption score beside cost, for
+settings that change a picture a little.
 
-    make bench-sampling                                            # every row, 60 captions, about half an hour on two idle cores
-    tools/bench-sampling.sh --captions 20 --rows guidance          # less
+    make bench-sampling                                    # every row: half an hour on two idle cores
+    tools/bench-sampling.sh --captions 20 --rows guidance  # less
 
-A farm of the built `darkroom` renders held-out captions at 64 pixels (the base stage, seed i for caption i, the same for every row), and the
-scorer of `tools/train-demo` judges the PNGs. Prints a Markdown table as it goes and asserts nothing.
+A farm of the built `darkroom` renders held-out captions at 64 pixels (the base stage, seed i for
+caption i, the same for every row), and the scorer of `tools/train-demo` judges the PNGs. Prints a
+Markdown table as it goes and asserts nothing.
 """
 
 import argparse
@@ -110,7 +112,8 @@ def farm(args, folder, dtype):
 
 
 def render(binary, folder, flags):
-    """The captions' pictures, the base stage's effective settings, and the model's seconds per image."""
+    """The captions' pictures, the base stage's effective settings, and the model's seconds per
+    image."""
     run = lambda *words: subprocess.run([binary, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
     job = run("submit", "--batch", "captions.jsonl", "--size", "64", *flags).strip()
     run("watch", job)
@@ -123,7 +126,8 @@ def render(binary, folder, flags):
 
 
 def forward_rows(settings):
-    """How many rows one image puts through the network: two where a step is guided, one where not."""
+    """How many rows one image puts through the network: two where a step is guided, one where
+    not."""
     steps, scale, schedule = settings["steps"], settings["guidance_scale"], settings["guidance_schedule"]
     if scale == 1:
         return steps

@@ -1,12 +1,14 @@
-"""Checks on this machine's GPU what only a GPU can show, and prints a table; ends with 1 if a line failed.
+"""Checks on this machine's GPU what only a GPU can show, and prints a table; ends with 1 if a line
+failed.
 
     make check-gpu                                      # everything, some minutes
     make check-gpu ARGS="--only traces pictures"        # parts of it
     make check-gpu ARGS="--device cpu"                  # tries the script without a GPU
 
-- traces: recorded runs of diffusers and transformers, replayed on the card in f32, tensor by tensor.
-- pictures: the same pixels from recorded graphs and without, alone and in a batch, in another process, with memory for one model at a
-  time; and how far they are from the CPU's.
+- traces: recorded runs of diffusers and transformers, replayed on the card in f32, tensor by
+  tensor.
+- pictures: the same pixels from recorded graphs and without, alone and in a batch, in another
+  process, with memory for one model at a time; and how far they are from the CPU's.
 - memory: the same pixels when another program holds nearly all of the card's memory.
 - speed: a whole farm in one process, prompt to PNG, pictures a second.
 
@@ -74,7 +76,8 @@ class Checks:
         return done
 
     def render(self, name, *words, device=None, count=1, size=1024, seed=1):
-        """Pixels of pictures rendered by a farm of their own, [count, size, size, 3], and the seconds that took; or None."""
+        """Pixels of pictures rendered by a farm of their own, [count, size, size, 3], and the
+        seconds that took; or None."""
         out = self.scratch / name
         begun = time.monotonic()
         done = self.call(

@@ -6,17 +6,17 @@
 A file imports another one where it names an item that the other file defines:
 
 - in a `use` declaration (`use crate::a::b::Item`, `use super::Item`, `use child::Item`), or
-- in a path in code that begins with `crate::`, `self::`, `super::`, `$crate::` or with the name of a
-  module that the file declares (`child::item()`).
+- in a path in code that begins with `crate::`, `self::`, `super::`, `$crate::` or with the name of
+  a module that the file declares (`child::item()`).
 
-A name that a module only passes on (`pub use child::Item`, or a private `use` that its children read
-through `super::Item`) counts as an import of the file that defines the item. So a module's file that
-only declares and passes on is part of no cycle, and neither `mod child;` nor `pub use child::…` is an
-import by itself. A parent that uses its child's items while the child uses items of the parent's file
-is a cycle.
+A name that a module only passes on (`pub use child::Item`, or a private `use` that its children
+read through `super::Item`) counts as an import of the file that defines the item. So a module's
+file that only declares and passes on is part of no cycle, and neither `mod child;` nor `pub use
+child::…` is an import by itself. A parent that uses its child's items while the child uses items of
+the parent's file is a cycle.
 
-Not counted: modules and items under `#[cfg(test)]`, calls of methods (whose file a reader of the text
-cannot tell), and imports between crates, which cargo keeps free of cycles.
+Not counted: modules and items under `#[cfg(test)]`, calls of methods (whose file a reader of the
+text cannot tell), and imports between crates, which cargo keeps free of cycles.
 
 A cycle is a strongly connected component of two files or more. Each is printed with its files, then
 the number of cycles and of the files in them. The exit code is 1 if there are more cycles than
@@ -197,7 +197,8 @@ class Crate:
         return None
 
     def definer(self, module, segments, seen=()):
-        """The module that defines the item that a path names; `None` for a module, or another crate's."""
+        """The module that defines the item that a path names; `None` for a module, or another
+        crate's."""
         begun = self.start(module, segments)
         if begun is None:
             return None

@@ -3,11 +3,12 @@
 
     tools/count-shared-lines.py [--at-most PERCENT] [FOLDER FOLDER]
 
-The folders are those of the two SQL backends unless others are given. For every file that is in both,
-the script counts the lines that are equal and come in the same order (the longest common subsequence,
-as `diff` finds it). Indentation, blank lines, comments and lines without a letter (brackets) do not
-count. The share is that of the common lines in the lines of the shorter file: what one could take out
-of both. The total is over all pairs. The exit code is 1 if it is above `--at-most`.
+The folders are those of the two SQL backends unless others are given. For every file that is in
+both, the script counts the lines that are equal and come in the same order (the longest common
+subsequence, as `diff` finds it). Indentation, blank lines, comments and lines without a letter
+(brackets) do not count. The share is that of the common lines in the lines of the shorter file:
+what one could take out of both. The total is over all pairs. The exit code is 1 if it is above
+`--at-most`.
 """
 
 import argparse

@@ -37,8 +37,9 @@ alive() { # alive NAME: whether the process started under this name still runs.
     [ -e "/proc/$pid/stat" ] && [ "$(started_at "$pid")" = "$started" ]
 }
 
-started_at() { # the process's start time: with it a number that was given to another process is not mistaken. None for
-    # one that has ended and waits for its parent to notice.
+# started_at PID: the process's start time, so that a number that was given to another process is
+# not mistaken. None for one that has ended and waits for its parent to notice.
+started_at() {
     sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'
 }
 
@@ -128,7 +129,9 @@ secret() { # secret NAME: the password of that name, made the first time.
     cat "$file"
 }
 
-folder_of() { # folder_of SERVER USER: its data folder, made and given to the user. What lies elsewhere from before moves.
+# folder_of SERVER USER: its data folder, made and given to the user. What lies elsewhere from before
+# moves.
+folder_of() {
     local user=$2 data="$farm/$1" outside
     if [ "$(id -u)" -eq 0 ]; then
         outside="/var/tmp/darkroom-farm-$(cksum <<<"$farm" | cut -d' ' -f1)"
@@ -236,7 +239,9 @@ SQL
     touch "$farm/secrets/settled"
 }
 
-sql() { # sql ROLE DATABASE: runs what comes on standard input; passwords go through a file, not through arguments.
+# sql ROLE DATABASE: runs what comes on standard input; passwords go through a file, not through
+# arguments.
+sql() {
     local role=$1 database=$2
     PGPASSFILE=$(pass_file) "$(dirname "$(command -v psql || compgen -G '/usr/lib/postgresql/*/bin/psql' | sort -V | tail -n 1)")/psql" \
         -h 127.0.0.1 -p "$postgres_port" -U "$role" -d "$database" -qtA -v ON_ERROR_STOP=1

@@ -86,7 +86,9 @@ fetch() { # fetch PACKAGE...: into a fresh `.libtorch.partial`.
     rm -rf .libtorch.partial/tmp .libtorch.partial/venv
 }
 
-add() { # add NAME PACKAGE...: what the packages bring goes beside what is there, and its name is noted when all of it is.
+# add NAME PACKAGE...: what the packages bring goes beside what is there. Its name is noted when all
+# of it is there.
+add() {
     local name=$1
     shift
     fetch "$@" || return 1

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Writes a checkpoint with the shapes of a published model and random weights, to try loading at full size.
+"""Writes a checkpoint with the shapes of a published model and random weights, to try loading at
+full size.
 
     python tools/synthetic-checkpoint.py IF-I-XL /tmp/if --dtype bf16
     python tools/synthetic-checkpoint.py T5-XXL /tmp/t5 --dtype bf16
     python tools/synthetic-checkpoint.py stage /tmp/if-ii --config unet/config.json
 
-Names and shapes come from diffusers' and transformers' own classes, made without memory; the values are one block of
-normal noise (deviation 0.02), begun elsewhere for every tensor. Shards and their index are laid out as published.
-Known shapes: IF-I-M, -L, -XL and T5 v1.1 of every size. IF-I's widths are those whose parameters come to what the
-model cards say (0.4, 0.9 and 4.3 billion). IF-II-L's published configuration was not at hand: `IF-II-L-candidate` has
-1.2 billion parameters as published and the layers per level that diffusers' conversion script tells, but its widths
-are a guess; with the real unet/config.json use `stage --config`.
+Names and shapes come from diffusers' and transformers' own classes, made without memory; the values
+are one block of normal noise (deviation 0.02), begun elsewhere for every tensor. Shards and their
+index are laid out as published. Known shapes: IF-I-M, -L, -XL and T5 v1.1 of every size. IF-I's
+widths are those whose parameters come to what the model cards say (0.4, 0.9 and 4.3 billion).
+IF-II-L's published configuration was not at hand: `IF-II-L-candidate` has 1.2 billion parameters as
+published and the layers per level that diffusers' conversion script tells, but its widths are a
+guess; with the real unet/config.json use `stage --config`.
 """
 
 import argparse

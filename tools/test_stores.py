@@ -1,4 +1,5 @@
-"""Starts an emulator of Azure's object storage on a free port of loopback, makes a container, and runs the suite on it."""
+"""Starts an emulator of Azure's object storage on a free port of loopback, makes a container, and
+runs the suite on it."""
 
 import base64
 import email.utils

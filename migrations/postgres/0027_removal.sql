@@ -6,7 +6,8 @@ ALTER TABLE jobs
     -- one last.
     ADD COLUMN deleted_ms          BIGINT, -- NULL: it was not deleted
     ADD COLUMN deleted_by          TEXT,
-    ADD COLUMN cleared             BIGINT NOT NULL DEFAULT 0, -- rows of images below this index are removed
+    -- Rows of images below this index are removed.
+    ADD COLUMN cleared             BIGINT NOT NULL DEFAULT 0,
     -- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry
     -- renders them again.
     ADD COLUMN pictures_removed_ms BIGINT,
@@ -94,7 +95,8 @@ WHERE NOT EXISTS (SELECT FROM job_texts AS t WHERE t.embedding = e.id);
 -- without a row of its own.
 CREATE TABLE retention (
     seconds     BIGINT,                     -- NULL: for ever, whatever the farm's policy is
-    reached     BIGINT NOT NULL DEFAULT 0,  -- when the job ended that was looked at last, microseconds since 1970
+    -- When the job ended that was looked at last, microseconds since 1970.
+    reached     BIGINT NOT NULL DEFAULT 0,
     reached_seq BIGINT NOT NULL DEFAULT 0,  -- that job
     reached_idx BIGINT NOT NULL DEFAULT -1, -- its next image; -1: all were looked at
     tenant      TEXT COLLATE "C" NOT NULL,

@@ -4,7 +4,8 @@
 -- last.
 ALTER TABLE jobs ADD COLUMN deleted_ms INTEGER; -- NULL: it was not deleted
 ALTER TABLE jobs ADD COLUMN deleted_by TEXT;
-ALTER TABLE jobs ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0; -- rows of images below this index are removed
+-- Rows of images below this index are removed.
+ALTER TABLE jobs ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;
 -- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry renders
 -- them again.
 ALTER TABLE jobs ADD COLUMN pictures_removed_ms INTEGER;

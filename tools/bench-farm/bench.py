@@ -1,4 +1,5 @@
-"""`make bench-farm`: how far the farm goes on this machine, as tables. BENCH chooses sections, by default all of them:
+"""`make bench-farm`: how far the farm goes on this machine, as tables. BENCH chooses sections, by
+default all of them:
 
     BENCH=transitions,peers     stage transitions a second; the same pipeline on BullMQ and Celery
     BENCH=million               one job of BENCH_IMAGES (1,000,000) images
@@ -8,7 +9,8 @@
     BENCH=snapshot              with and without a held snapshot
     BENCH=texts                 BENCH_IMAGES distinct prompts through a real encoder, which `make bench-texts` builds; not among the default
 
-BENCH_PICTURES is the number of pictures of a run (20000), BENCH_SECONDS the length of those that go by time (30).
+BENCH_PICTURES is the number of pictures of a run (20000), BENCH_SECONDS the length of those that go
+by time (30).
 """
 
 import os

@@ -1,5 +1,6 @@
-"""The four-step pipeline that does nothing, on Celery: a chain of four tasks for each job, as Celery's canvas documentation
-recommends, results ignored, prefetching as its optimising guide says for very short tasks. Prints one JSON line.
+"""The four-step pipeline that does nothing, on Celery: a chain of four tasks for each job, as
+Celery's canvas documentation recommends, results ignored, prefetching as its optimising guide says
+for very short tasks. Prints one JSON line.
 
     python celery_peer.py REDIS_PORT JOBS
 """

@@ -1,7 +1,8 @@
-"""A farm of real processes on this machine: Redis and Postgres with durable settings, coordinator, encoder, worker.
+"""A farm of real processes on this machine: Redis and Postgres with durable settings, coordinator,
+encoder, worker.
 
-The program `measured_farm` starts them, as the tests and `make chaos` do; all of them end with it. CPU seconds and memory are
-read from /proc, per process (Postgres with its children).
+The program `measured_farm` starts them, as the tests and `make chaos` do; all of them end with it.
+CPU seconds and memory are read from /proc, per process (Postgres with its children).
 """
 
 import contextlib
@@ -26,7 +27,8 @@ def wait_for(what, true, seconds=30):
 
 
 class Farm:
-    """`with Farm() as farm`: servers and coordinator run; encoder and worker are started by whoever wants them."""
+    """`with Farm() as farm`: servers and coordinator run; encoder and worker are started by whoever
+    wants them."""
 
     def __init__(self, postgres=(), cascade=None):
         self.command = [BIN / "measured_farm", "--binaries", BIN]

@@ -1,7 +1,8 @@
-"""How soon a waiting worker holds a task that is ready, on an idle farm: from the commit in SQL that makes it ready.
+"""How soon a waiting worker holds a task that is ready, on an idle farm: from the commit in SQL
+that makes it ready.
 
-Jobs of one image, one after the other. Postgres tells the time of each commit (`track_commit_timestamp`), the worker that
-of its lease, by the same clock."""
+Jobs of one image, one after the other. Postgres tells the time of each commit
+(`track_commit_timestamp`), the worker that of its lease, by the same clock."""
 
 import statistics
 import time

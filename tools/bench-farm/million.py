@@ -1,5 +1,6 @@
-"""One job of a million images: how soon it is accepted, what it takes in memory, and how fast questions about it are
-answered while it runs at half the highest rate; and the same questions about a job of a thousand images beside it."""
+"""One job of a million images: how soon it is accepted, what it takes in memory, and how fast
+questions about it are answered while it runs at half the highest rate; and the same questions about
+a job of a thousand images beside it."""
 
 import json
 import subprocess

@@ -1,4 +1,5 @@
-"""The same four-step pipeline on BullMQ and Celery, each as its documentation recommends, on the farm's kind of Redis."""
+"""The same four-step pipeline on BullMQ and Celery, each as its documentation recommends, on the
+farm's kind of Redis."""
 
 import json
 import pathlib

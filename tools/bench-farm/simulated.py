@@ -1,4 +1,5 @@
-"""Many workers in one process, each with connections, leases and heartbeats of its own, that sleep a stage's time."""
+"""Many workers in one process, each with connections, leases and heartbeats of its own, that sleep
+a stage's time."""
 
 import json
 import subprocess

@@ -1,4 +1,5 @@
-"""The same jobs with and without somebody who holds an old snapshot all the time, in turns; and what is left of it."""
+"""The same jobs with and without somebody who holds an old snapshot all the time, in turns; and
+what is left of it."""
 
 import time
 
@@ -9,7 +10,8 @@ STATEMENTS = "SELECT coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0) 
 
 
 def versions(farm):
-    """Row versions that updates and deletes have left so far; sessions report them within a second of being idle."""
+    """Row versions that updates and deletes have left so far; sessions report them within a second
+    of being idle."""
     time.sleep(1.5)
     return int(farm.sql("SELECT sum(n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables"))
 

@@ -1,4 +1,5 @@
-"""A million distinct prompts through a real encoder: how fast, and what memory it takes from the first text to the last."""
+"""A million distinct prompts through a real encoder: how fast, and what memory it takes from the
+first text to the last."""
 
 import contextlib
 import os
@@ -13,7 +14,8 @@ PASSED = "SELECT coalesce(max(passed[1]), 0) FROM job_progress"
 
 
 class Sweep(threading.Thread):
-    """Deletes embeddings half a minute after they were stored: a million of the demo's take 20 GB, and nobody reads them here."""
+    """Deletes embeddings half a minute after they were stored: a million of the demo's take 20 GB,
+    and nobody reads them here."""
 
     def __init__(self, folder):
         super().__init__(daemon=True)

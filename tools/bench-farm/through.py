@@ -1,4 +1,5 @@
-"""One job of a million images, from submit to manifest: what it takes in memory and on disk, and whether it is whole."""
+"""One job of a million images, from submit to manifest: what it takes in memory and on disk, and
+whether it is whole."""
 
 import time
 

@@ -1,4 +1,5 @@
-"""How busy 1, 10, 100 and 1,000 workers are kept: time in which their models ran, of the time while there is work."""
+"""How busy 1, 10, 100 and 1,000 workers are kept: time in which their models ran, of the time while
+there is work."""
 
 import time
 

@@ -1,10 +1,11 @@
-"""Writes the table of cleaned captions that `core/src/caption/tests.rs` reads, by running the reference.
+"""Writes the table of cleaned captions that `core/src/caption/tests.rs` reads, by running the
+reference.
 
-    pip install diffusers==0.42.1 beautifulsoup4==4.15.0 ftfy==6.3.1   # and torch, transformers; Python 3.11
+    pip install diffusers==0.42.1 beautifulsoup4==4.15.0 ftfy==6.3.1   # also torch, transformers
     python tools/reference/captions.py core/src/caption/cases.json
 
-The reference is `IFPipeline._clean_caption`, called twice as `_text_preprocessing` does. A case's `ours` in an existing
-table, the stated difference of Darkroom's own, is kept.
+The reference is `IFPipeline._clean_caption`, called twice as `_text_preprocessing` does. A case's
+`ours` in an existing table, the stated difference of Darkroom's own, is kept.
 """
 
 import json

@@ -1,7 +1,9 @@
-"""The fixture cascades: tiny random networks of many shapes, in the layout Hugging Face checkpoints have.
+"""The fixture cascades: tiny random networks of many shapes, in the layout Hugging Face checkpoints
+have.
 
-Between them they set every option that DeepFloyd IF's networks and schedulers use to something other than its default
-at least once. Widths are as small as the options allow: what is tested is the arithmetic, not the pictures.
+Between them they set every option that DeepFloyd IF's networks and schedulers use to something
+other than its default at least once. Widths are as small as the options allow: what is tested is
+the arithmetic, not the pictures.
 """
 
 from diffusers.pipelines.deepfloyd_if import fast27_timesteps
@@ -13,9 +15,9 @@ NOISING = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, **COSINE
 
 
 def run(sampler, steps, guidance, name=None, **more):
-    """One trace to record. `more`: noise_level, eta, timesteps (a list of one's own), size (not the stage's), task,
-    strength; `pipeline` where the reference's own pipeline can run it; spacing, guidance_schedule and thresholding, the last
-    two in the words of the trace's metadata."""
+    """One trace to record. `more`: noise_level, eta, timesteps (a list of one's own), size (not the
+    stage's), task, strength; `pipeline` where the reference's own pipeline can run it; spacing,
+    guidance_schedule and thresholding, the last two in the words of the trace's metadata."""
     return {"sampler": sampler, "steps": steps, "guidance_scale": guidance, "name": name or sampler, "task": "text-to-image", **more}
 
 
@@ -34,7 +36,8 @@ def scheduler(**options):
 
 
 def if_unet(channels, attends, **options):
-    """A UNet2DConditionModel config: one level per entry of `channels`, attention where `attends` says so."""
+    """A UNet2DConditionModel config: one level per entry of `channels`, attention where `attends`
+    says so."""
     down = ["SimpleCrossAttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attends]
     up = ["SimpleCrossAttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(attends)]
     return {

@@ -1,9 +1,11 @@
-"""Writes tiny random models in the layout of published folders, with diffusers' and transformers' own `save_pretrained`.
+"""Writes tiny random models in the layout of published folders, with diffusers' and transformers'
+own `save_pretrained`.
 
     python tools/reference/hub_folders.py diffusion/tests/fixtures/hub diffusion/tests/fixtures/spiece/symbols.model
 
-Two pipelines as people have DeepFloyd IF's: `if-i` with fp32 shards and one fp16 file, `spiece.model` without
-tokenizer.json, a safety checker and a watermarker; `if-ii` without an encoder, fp16 only.
+Two pipelines as people have DeepFloyd IF's: `if-i` with fp32 shards and one fp16 file,
+`spiece.model` without tokenizer.json, a safety checker and a watermarker; `if-ii` without an
+encoder, fp16 only.
 """
 
 import json

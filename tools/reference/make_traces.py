@@ -1,7 +1,9 @@
-"""Writes the fixture cascades and their traces: `python make_traces.py ../../diffusion/tests/fixtures`.
+"""Writes the fixture cascades and their traces.
 
-The trace format is that of `darkroom model check`; see README.md here. Everything is seeded, so a run with the pinned
-requirements on the same kind of machine writes the same files.
+    python make_traces.py ../../diffusion/tests/fixtures
+
+The trace format is that of `darkroom model check`; see README.md here. Everything is seeded, so a
+run with the pinned requirements on the same kind of machine writes the same files.
 """
 
 import argparse

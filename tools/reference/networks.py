@@ -17,7 +17,8 @@ WORDS = "a an the red green blue yellow circle square dog bike snow cat above be
 
 
 def randomise(module, seed):
-    """Weights that leave no part idle: the default ones make norms, biases and last layers trivial."""
+    """Weights that leave no part idle: the default ones make norms, biases and last layers
+    trivial."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in sorted(module.named_parameters()):
@@ -49,7 +50,8 @@ def make_tokenizer(folder, length):
 
 
 def make_text_encoder(folder, options, vocab, seed, whole):
-    """With `whole`, saves a full T5 in two shards, as the big checkpoints are: decoder, head and a second embedding."""
+    """With `whole`, saves a full T5 in two shards, as the big checkpoints are: decoder, head and a
+    second embedding."""
     config = T5Config(vocab_size=vocab, feed_forward_proj="gated-gelu", dropout_rate=0.0, num_decoder_layers=1, **options)
     encoder = randomise(T5EncoderModel(config), seed)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""Runs image-to-image and inpainting with the reference's own pipelines for DeepFloyd IF, and records them.
+"""Runs image-to-image and inpainting with the reference's own pipelines for DeepFloyd IF, and
+records them.
 
-The pipelines are built around a fixture's tiny network and scheduler, without text encoder, safety checker and
-watermarker. What they draw, what goes into the network and what comes out is recorded on the way.
+The pipelines are built around a fixture's tiny network and scheduler, without text encoder, safety
+checker and watermarker. What they draw, what goes into the network and what comes out is recorded
+on the way.
 """
 
 import diffusers

@@ -1,4 +1,5 @@
-"""Writes the timestep lists of DeepFloyd IF's presets as diffusers has them: `python presets_fixture.py ../../core/tests/fixtures`."""
+"""Writes the timestep lists of DeepFloyd IF's presets as diffusers has them: `python
+presets_fixture.py ../../core/tests/fixtures`."""
 
 import json
 import sys

@@ -1,4 +1,5 @@
-"""Runs one stage with the reference's schedulers and records every tensor that a port must reproduce."""
+"""Runs one stage with the reference's schedulers and records every tensor that a port must
+reproduce."""
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -10,7 +11,8 @@ TRIES = 4
 
 
 def make_scheduler(sampler, config, spacing=None, thresholding=None):
-    """The stage's configuration under another class: spacing is the class's own unless the file is of that class.
+    """The stage's configuration under another class: spacing is the class's own unless the file is
+    of that class.
 
     `spacing` and `thresholding` (as the trace's metadata has them) replace what that comes to."""
     scheduler = configured(sampler, config)
@@ -42,8 +44,9 @@ def configured(sampler, config):
 
 
 def guidance_weights(schedule, scale, timesteps):
-    """The weight of each step: `timesteps FROM TO` and `steps FROM TO` have `scale` within and 1 without (Kynkäänniemi et al.
-    2024), `oscillating FIRST LOW` has `scale` at first and then LOW and `scale` in turn (Imagen Video)."""
+    """The weight of each step: `timesteps FROM TO` and `steps FROM TO` have `scale` within and 1
+    without (Kynkäänniemi et al. 2024), `oscillating FIRST LOW` has `scale` at first and then LOW
+    and `scale` in turn (Imagen Video)."""
     if schedule is None:
         return [scale] * len(timesteps)
     kind, low, high = schedule.split()
@@ -55,8 +58,8 @@ def guidance_weights(schedule, scale, timesteps):
 
 
 def given(run, shape, seed):
-    """The picture to start from and, for inpainting, the mask (white repaints): hard values, and soft ones that count
-    as the nearer end. Every row has its own."""
+    """The picture to start from and, for inpainting, the mask (white repaints): hard values, and
+    soft ones that count as the nearer end. Every row has its own."""
     generator = torch.Generator().manual_seed(seed + 7)
     tensors = {}
     if run["task"] != "text-to-image":
@@ -150,8 +153,8 @@ def record(unet, config, run, text, negative, size, low_res, noising, seed, dist
 
 
 def sensitivity(record, tensors, arguments):
-    """How far any tensor moves when the network's output moves by about 1e-6: the most of several tries, since what
-    matters is a few pixels where large numbers nearly cancel."""
+    """How far any tensor moves when the network's output moves by about 1e-6: the most of several
+    tries, since what matters is a few pixels where large numbers nearly cancel."""
     moved = 0.0
     for seed in range(TRIES):
         disturbed = record(*arguments, disturbance=torch.Generator().manual_seed(seed))

@@ -1,7 +1,9 @@
-"""Writes a text encoder that rounding moves far, with its trace: `python sensitive_fixture.py ../../diffusion/tests/fixtures`.
+"""Writes a text encoder that rounding moves far, with its trace: `python sensitive_fixture.py
+../../diffusion/tests/fixtures`.
 
-T5's attention is not scaled. With queries that are larger than usual a softmax comes near to choosing one position, and the
-reference itself, in f32, is 2e-5 from what it computes in f64: a flat tolerance either fails it or is too wide for others.
+T5's attention is not scaled. With queries that are larger than usual a softmax comes near to
+choosing one position, and the reference itself, in f32, is 2e-5 from what it computes in f64: a
+flat tolerance either fails it or is too wide for others.
 """
 
 import copy

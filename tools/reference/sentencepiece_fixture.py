@@ -1,8 +1,8 @@
-"""Trains tiny SentencePiece models and records what the sentencepiece library makes of some texts: plain, hostile, and such
-that many cuts of them are equally likely.
+"""Trains tiny SentencePiece models and records what the sentencepiece library makes of some texts:
+plain, hostile, and such that many cuts of them are equally likely.
 
-With `--ties-only` the models and texts of before are left as they are. The version counts: 0.2.3 sums in f32 and
-decides ties another way (docs/adr/0029-sentencepiece.md)."""
+With `--ties-only` the models and texts of before are left as they are. The version counts: 0.2.3
+sums in f32 and decides ties another way (docs/adr/0029-sentencepiece.md)."""
 
 import io
 import json

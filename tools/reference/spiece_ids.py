@@ -1,5 +1,5 @@
-"""Writes what the sentencepiece library makes of the fixture's hostile texts, and of those with many equally likely cuts, with a
-model of one's own.
+"""Writes what the sentencepiece library makes of the fixture's hostile texts, and of those with
+many equally likely cuts, with a model of one's own.
 
     python tools/reference/spiece_ids.py spiece.model ids.json
 

@@ -1,7 +1,9 @@
-"""The base stage: a 64-pixel `UNet2DConditionModel` of the shape of DeepFloyd IF's first stage, made small.
+"""The base stage: a 64-pixel `UNet2DConditionModel` of the shape of DeepFloyd IF's first stage,
+made small.
 
-It is convolutional above 8 pixels and attends to the text, and to itself, only there: at this size a caption's layout fits in
-8 × 8 cells, and on a CPU attention at 16 pixels costs a tenth of a step. The 64-pixel level is thin because little is decided there.
+It is convolutional above 8 pixels and attends to the text, and to itself, only there: at this size
+a caption's layout fits in 8 × 8 cells, and on a CPU attention at 16 pixels costs a tenth of a step.
+The 64-pixel level is thin because little is decided there.
 """
 
 import random
@@ -18,8 +20,12 @@ from training import Plan, alpha_sigma, random_timesteps, run
 SIZE = 64
 PLAN = Plan("base", steps=3600, batch=24, rate=1e-3, average=0.99)
 ON_A_CARD = replace(PLAN, batch=256, rate=1.5e-3, decay_from=0.5)
-LAYOUT_SHARE = 0.43  # of the steps; then timesteps come lower, for once objects stand where they belong what is left to learn is their outlines
-EMPTY_SHARE = 0.1  # captions left out, so that the network also learns the unconditional prediction that guidance needs
+# Share of the steps after which timesteps come lower: once objects stand where they belong, only
+# their outlines are left to learn.
+LAYOUT_SHARE = 0.43
+# Share of the captions that are left out, so that the network also learns the unconditional
+# prediction that guidance needs.
+EMPTY_SHARE = 0.1
 
 
 def new_unet():
@@ -46,7 +52,8 @@ SCHEDULER = {
 
 
 class Setup:
-    """For `training.run` and `timed.run`: the network, and the v-prediction loss on freshly drawn pictures."""
+    """For `training.run` and `timed.run`: the network, and the v-prediction loss on freshly drawn
+    pictures."""
 
     def __init__(self, encoder_folder):
         self.encoder_folder = encoder_folder
@@ -65,14 +72,16 @@ class Setup:
 
     @staticmethod
     def captions(rng, count):
-        """Scenes and their captions as `text.pack` has them: what needs no device, and may be made ahead."""
+        """Scenes and their captions as `text.pack` has them: what needs no device, and may be made
+        ahead."""
         scenes, phrases = text.sample_phrases(rng, count)
         phrases = [[] if rng.random() < EMPTY_SHARE else phrase for phrase in phrases]
         return {"rows": text.pack(scenes, phrases)}
 
     @staticmethod
     def examples(embed, captions, generator, progress):
-        """Noisy pictures, their timesteps and texts, and what the network should make of them, on the generator's device."""
+        """Noisy pictures, their timesteps and texts, and what the network should make of them, on
+        the generator's device."""
         slots, ids = text.unpack(captions["rows"], generator.device)
         picture = pictures.draw_whole(pictures.place_slots(slots, generator), SIZE)
         t = random_timesteps(len(slots), generator, mean=1.6 if progress < LAYOUT_SHARE else 1.0, spread=1.6)

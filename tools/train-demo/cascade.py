@@ -1,7 +1,9 @@
-"""The cascade as Python runs it: transformers' T5, diffusers' U-Net and samplers, this folder's Efficient U-Net.
+"""The cascade as Python runs it: transformers' T5, diffusers' U-Net and samplers, this folder's
+Efficient U-Net.
 
-The samplers follow diffusers exactly ("dpmsolver++" is its DPMSolverMultistepScheduler made from the stage's own scheduler config),
-so that pictures rendered here and by Darkroom differ only by their noise.
+The samplers follow diffusers exactly ("dpmsolver++" is its DPMSolverMultistepScheduler made from
+the stage's own scheduler config), so that pictures rendered here and by Darkroom differ only by
+their noise.
 """
 
 import json
@@ -52,16 +54,19 @@ class Cascade:
 
     def scheduler(self, stage, thresholding=None):
         config = json.loads((self.folder / stage["folder"] / "scheduler" / "scheduler_config.json").read_text())
-        if thresholding is not None:  # "static" is a clamp to −1…1, to which dynamic thresholding comes down at sample_max_value 1
+        # "static" is a clamp to −1…1. Dynamic thresholding comes down to that where
+        # sample_max_value is 1.
+        if thresholding is not None:
             config["thresholding"] = thresholding != "off"
             config["sample_max_value"] = {"static": 1.0, "dynamic": 1.5, "off": 1.0}[thresholding]
         return SAMPLERS[stage["sampler"]].from_config(config)
 
     @torch.inference_mode()
     def run_stage(self, index, embeddings, unconditional, low_res, generators, **changes):
-        """One stage for a batch: embeddings [N,L,D], unconditional [1,L,D], low_res [N,3,h,w] or None → [N,3,size,size], f32 in −1…1.
-        `changes` override the stage's settings (steps, guidance_scale, noise_level, sampler, thresholding). Noise is drawn by the
-        generators, which are the processor's, so that it is the same on every device."""
+        """One stage for a batch: embeddings [N,L,D], unconditional [1,L,D], low_res [N,3,h,w] or
+        None → [N,3,size,size], f32 in −1…1. `changes` override the stage's settings (steps,
+        guidance_scale, noise_level, sampler, thresholding). Noise is drawn by the generators, which
+        are the processor's, so that it is the same on every device."""
         stage = self.stages[index] | changes
         unet, size, rows = self.unets[index], stage["size"], len(embeddings)
         noise = lambda: torch.stack([torch.randn(3, size, size, generator=g) for g in generators]).to(self.device)
@@ -89,7 +94,8 @@ class Cascade:
         return x.clamp(-1, 1)
 
     def render(self, prompts, seed=0, batch=8, base_changes=None):
-        """Every stage for every prompt. Returns the stages' pictures (lists of [N,3,s,s], on the processor) and the seconds each stage took, encoding first."""
+        """Every stage for every prompt. Returns the stages' pictures (lists of [N,3,s,s], on the
+        processor) and the seconds each stage took, encoding first."""
         base_changes, seconds = base_changes or {}, {}
         began = time.perf_counter()
         embeddings, empty = self.encode(prompts), self.encode([""])

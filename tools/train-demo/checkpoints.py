@@ -1,4 +1,5 @@
-"""Training state on disk: written to a neighbour and renamed, so that a kill at any moment leaves a whole file."""
+"""Training state on disk: written to a neighbour and renamed, so that a kill at any moment leaves a
+whole file."""
 
 import os
 import time
@@ -8,7 +9,8 @@ import torch
 
 
 class Checkpoint:
-    """Keeps the `state_dict` of each named part, and the step reached, in one file; writes at most every `minutes`."""
+    """Keeps the `state_dict` of each named part, and the step reached, in one file; writes at most
+    every `minutes`."""
 
     def __init__(self, path: Path, minutes=4.0, **parts):
         self.path, self.seconds, self.parts, self.written = path, minutes * 60, parts, time.monotonic()

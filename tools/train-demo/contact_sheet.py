@@ -1,7 +1,7 @@
 """Draw docs/contact-sheet.png: captions and what the cascade makes of them, at 256 pixels each.
 
     python tools/train-demo/contact_sheet.py                         # renders here
-    python tools/train-demo/contact_sheet.py --images DIR --captions FILE.jsonl   # or shows pictures rendered elsewhere
+    python tools/train-demo/contact_sheet.py --images DIR --captions FILE.jsonl   # others' pictures
 """
 
 import argparse

@@ -1,12 +1,14 @@
-"""Imagen's Efficient U-Net, for super-resolution ("Photorealistic Text-to-Image Diffusion Models with Deep Language
-Understanding", Saharia et al. 2022, section 2.4, appendices B and F.2–F.3), as small as a demo allows.
+"""Imagen's Efficient U-Net, for super-resolution ("Photorealistic Text-to-Image Diffusion Models
+with Deep Language Understanding", Saharia et al. 2022, section 2.4, appendices B and F.2–F.3), as
+small as a demo allows.
 
-What makes it efficient: most blocks and channels sit at low resolution; down-sampling convolutions come first in a
-block and up-sampling ones last, so that no block works at the resolution it could avoid; skips are scaled by 1/√2;
-attention happens at the lowest resolution only.
+What makes it efficient: most blocks and channels sit at low resolution; down-sampling convolutions
+come first in a block and up-sampling ones last, so that no block works at the resolution it could
+avoid; skips are scaled by 1/√2; attention happens at the lowest resolution only.
 
-Shapes: B rows, H × W pixels (both divisible by 2^n), n = len(block_out_channels) levels, level i (from 1) being H/2^i × W/2^i;
-L text positions of D = cross_attention_dim; E = time_embedding_dim; c0 = conv_in_channels, ci = block_out_channels[i − 1].
+Shapes: B rows, H × W pixels (both divisible by 2^n), n = len(block_out_channels) levels, level i
+(from 1) being H/2^i × W/2^i; L text positions of D = cross_attention_dim; E = time_embedding_dim;
+c0 = conv_in_channels, ci = block_out_channels[i − 1].
 
     x = concat(x_t, conditioned low_res)          [B, 6, H, W]
     h0 = conv_in(x)                               [B, c0, H, W]
@@ -36,7 +38,8 @@ DEFAULTS = {
     "norm_num_groups": 4,  # of every GroupNorm
     "norm_eps": 1e-5,  # of every GroupNorm and LayerNorm
     "attention_head_dim": 32,
-    "self_attention": True,  # whether the attention at the lowest level sees the picture as well as the text
+    # Whether the attention at the lowest level sees the picture as well as the text.
+    "self_attention": True,
     "cross_attention_dim": 128,
     "time_projection_dim": 64,  # sinusoidal features of the timestep and of the noise level
     "time_embedding_dim": 128,
@@ -44,7 +47,8 @@ DEFAULTS = {
 
 
 def sinusoid(t, dim):
-    """[B] → [B, dim]: cosines, then sines, of t · 10000^(−k / (dim/2)), in f32 (diffusers' Timesteps, flip_sin_to_cos, freq_shift 0)."""
+    """[B] → [B, dim]: cosines, then sines, of t · 10000^(−k / (dim/2)), in f32 (diffusers'
+    Timesteps, flip_sin_to_cos, freq_shift 0)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies
@@ -85,8 +89,8 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel looks at the text (and, with self-attention, at every pixel): [B, c, h, w], text [B, L, D] → [B, c, h, w], added to x.
-    Keys and values: the text's, then the picture's own."""
+    """Every pixel looks at the text (and, with self-attention, at every pixel): [B, c, h, w], text
+    [B, L, D] → [B, c, h, w], added to x. Keys and values: the text's, then the picture's own."""
 
     def __init__(self, channels, config):
         super().__init__()
@@ -110,14 +114,16 @@ class Attention(nn.Module):
         q, k, v = self.to_q(tokens), self.to_k_text(text), self.to_v_text(text)
         if self.self_attention:
             k, v = torch.cat([k, self.to_k(tokens)], 1), torch.cat([v, self.to_v(tokens)], 1)
-        q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))  # [B, heads, positions, head_dim]
+        # Each is [B, heads, positions, head_dim].
+        q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))
         a = F.scaled_dot_product_attention(q, k, v)  # scale 1/√head_dim
         a = self.to_out(a.transpose(1, 2).flatten(2))  # [B, h·w, c]
         return x + a.transpose(1, 2).reshape(batch, channels, height, width)
 
 
 class DBlock(nn.Module):
-    """Halve the resolution first, then residual blocks, then attention: [B, inputs, h, w] → [B, outputs, h/2, w/2]."""
+    """Halve the resolution first, then residual blocks, then attention: [B, inputs, h, w] → [B,
+    outputs, h/2, w/2]."""
 
     def __init__(self, inputs, outputs, layers, attention, config):
         super().__init__()
@@ -133,8 +139,8 @@ class DBlock(nn.Module):
 
 
 class UBlock(nn.Module):
-    """Residual blocks, then attention, and only then double the resolution: [B, inputs, h, w] → [B, outputs, 2h, 2w].
-    `inputs` counts the skip's channels; `channels` is the level's own width."""
+    """Residual blocks, then attention, and only then double the resolution: [B, inputs, h, w] → [B,
+    outputs, 2h, 2w]. `inputs` counts the skip's channels; `channels` is the level's own width."""
 
     def __init__(self, inputs, channels, outputs, layers, attention, config):
         super().__init__()
@@ -151,7 +157,8 @@ class UBlock(nn.Module):
 
 
 class EfficientUNet2DModel(nn.Module):
-    """See the top of this file. `forward` returns the network's prediction, of the kind that the stage's scheduler config names."""
+    """See the top of this file. `forward` returns the network's prediction, of the kind that the
+    stage's scheduler config names."""
 
     def __init__(self, **options):
         super().__init__()
@@ -180,15 +187,18 @@ class EfficientUNet2DModel(nn.Module):
         self.conv_out = nn.Conv2d(2 * first, config["out_channels"], 3, padding=1)
 
     def embed(self, timestep, text, noise_level):
-        """Timestep [B], text [B, L, D], noise level [B] → what every residual block is told, [B, E]."""
+        """Timestep [B], text [B, L, D], noise level [B] → what every residual block is told, [B,
+        E]."""
         dtype, dim = self.conv_in.weight.dtype, self.config["time_projection_dim"]
         emb = self.time_embedding(sinusoid(timestep, dim).to(dtype))
         emb = emb + self.noise_embedding(sinusoid(noise_level, dim).to(dtype))
-        emb = emb + self.text_pool_proj(self.text_pool_norm(text.mean(1)))  # the mean takes in padding, as nothing masks it
+        # The mean takes in padding, as nothing masks it.
+        emb = emb + self.text_pool_proj(self.text_pool_norm(text.mean(1)))
         return F.silu(emb)
 
     def forward(self, sample, timestep, encoder_hidden_states, class_labels):
-        """sample [B, 6, H, W], timestep [B], text [B, L, D], noise level [B] (0…999) → [B, 3, H, W]."""
+        """sample [B, 6, H, W], timestep [B], text [B, L, D], noise level [B] (0…999) → [B, 3, H,
+        W]."""
         emb = self.embed(timestep, encoder_hidden_states, class_labels)
         h = self.conv_in(sample)
         skips = []

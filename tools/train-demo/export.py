@@ -1,4 +1,5 @@
-"""Write the cascade folder from what training left in the state folder: Hugging Face layout, bf16 safetensors, cascade.toml."""
+"""Write the cascade folder from what training left in the state folder: Hugging Face layout, bf16
+safetensors, cascade.toml."""
 
 import json
 import shutil

@@ -1,7 +1,8 @@
-"""Captions made ahead of the card, in processes of their own: Python's loops must not stand between two steps.
+"""Captions made ahead of the card, in processes of their own: Python's loops must not stand between
+two steps.
 
-One core makes about 25,000 captions a second. Each step's captions are drawn from a seed of the step's own, so a stage sees the same
-captions in the same order whatever the number of loaders.
+One core makes about 25,000 captions a second. Each step's captions are drawn from a seed of the
+step's own, so a stage sees the same captions in the same order whatever the number of loaders.
 """
 
 import itertools
@@ -37,7 +38,7 @@ def unchanged(item):
 
 
 def feed(name, captions, count, first_step, loaders):
-    """An endless iterator over the captions of each step from `first_step` on. Loaders are forked at once, so the caller must not have
-    used a card before."""
+    """An endless iterator over the captions of each step from `first_step` on. Loaders are forked
+    at once, so the caller must not have used a card before."""
     more = {"num_workers": loaders, "prefetch_factor": AHEAD, "multiprocessing_context": "fork"} if loaders else {}
     return iter(DataLoader(Captions(name, captions, count), batch_size=None, sampler=StepsFrom(first_step), collate_fn=unchanged, **more))

@@ -1,9 +1,11 @@
 """Does a picture show what its caption says? Judged without a network, by measuring.
 
-The background is read off the frame. What differs from it is foreground; two objects are told apart by the half of the picture they stand
-in. Each object's colour is the palette's nearest; how far each pixel lies on the way from background to that colour is its cover, softened
-outlines included; the covers are compared with all eight shapes, fitted in place and size. A picture that shows the right things in the
-wrong places loses position only: objects are matched to the caption by what they are, then their places are compared.
+The background is read off the frame. What differs from it is foreground; two objects are told apart
+by the half of the picture they stand in. Each object's colour is the palette's nearest; how far
+each pixel lies on the way from background to that colour is its cover, softened outlines included;
+the covers are compared with all eight shapes, fitted in place and size. A picture that shows the
+right things in the wrong places loses position only: objects are matched to the caption by what
+they are, then their places are compared.
 """
 
 import re
@@ -76,7 +78,8 @@ class Found:
 
 
 def measure(rgb, background, region):
-    """The object in the pixels of `region` [S,S], in a picture `rgb` [3,S,S] (0…1) on a background colour [3]; None if there is nothing."""
+    """The object in the pixels of `region` [S,S], in a picture `rgb` [3,S,S] (0…1) on a background
+    colour [3]; None if there is nothing."""
     side = rgb.shape[-1]
     foreground = region & ((rgb - background[:, None, None]).norm(dim=0) > FOREGROUND)
     if foreground.sum() < (0.04 * side) ** 2:
@@ -104,14 +107,16 @@ def measure(rgb, background, region):
 
 
 def cover_of(rgb, background, colour, region):
-    """How far each pixel of `region` lies on the way from the background's colour to the palette's `colour`: [S,S] in 0…1."""
+    """How far each pixel of `region` lies on the way from the background's colour to the palette's
+    `colour`: [S,S] in 0…1."""
     towards = pictures.COLOUR_RGB[colour] - background
     cover = ((rgb - background[:, None, None]) * towards[:, None, None]).sum(0) / towards.square().sum()
     return cover.clamp(0, 1) * region
 
 
 def edge_width(cover):
-    """Mean width of an outline's soft part in pixels: its area over the outline's length (an exact drawing has about 0.85)."""
+    """Mean width of an outline's soft part in pixels: its area over the outline's length (an exact
+    drawing has about 0.85)."""
     soft = ((cover > 0.1) & (cover < 0.9)).sum().item()
     solid = (cover > 0.5).float()
     outline = (solid[1:] - solid[:-1]).abs().sum().item() + (solid[:, 1:] - solid[:, :-1]).abs().sum().item()
@@ -121,7 +126,8 @@ def edge_width(cover):
 def judge(picture, scene: Scene):
     """`picture` [3,S,S] in −1…1 against its scene."""
     full = rgb = picture.float() / 2 + 0.5
-    if rgb.shape[-1] > 256:  # shapes are told apart at 256 pixels; outlines are measured as they are
+    # Shapes are told apart at 256 pixels; outlines are measured as they are.
+    if rgb.shape[-1] > 256:
         rgb = F.interpolate(rgb[None], size=(256, 256), mode="area")[0]
     side = rgb.shape[-1]
     rim = max(1, side // 50)

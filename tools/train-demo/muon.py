@@ -1,14 +1,17 @@
-"""Muon (Jordan et al., 2024): momentum, then every weight matrix's update is made orthogonal, so that rare directions learn as fast as common ones.
+"""Muon (Jordan et al., 2024): momentum, then every weight matrix's update is made orthogonal, so
+that rare directions learn as fast as common ones.
 
-For the few thousand steps that a CPU affords it reaches a given loss in clearly fewer pictures than AdamW. Vectors, norms and the layers
-at the network's two ends stay with AdamW, as its authors advise.
+For the few thousand steps that a CPU affords it reaches a given loss in clearly fewer pictures than
+AdamW. Vectors, norms and the layers at the network's two ends stay with AdamW, as its authors
+advise.
 """
 
 import torch
 
 
 def orthogonal(matrix, rounds=4):
-    """The nearest thing to U·Vᵀ of `matrix` [m, n] that a few bf16 matrix products can reach (quintic Newton–Schulz)."""
+    """The nearest thing to U·Vᵀ of `matrix` [m, n] that a few bf16 matrix products can reach
+    (quintic Newton–Schulz)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.bfloat16()
     tall = x.shape[0] > x.shape[1]
@@ -21,13 +24,15 @@ def orthogonal(matrix, rounds=4):
 
 
 class Exchange:
-    """How workers with equal gradients divide the matrices among them: each fills its part of `buffer` (shared memory), all `wait`, all read."""
+    """How workers with equal gradients divide the matrices among them: each fills its part of
+    `buffer` (shared memory), all `wait`, all read."""
 
     def __init__(self, rank, workers, buffer, wait):
         self.rank, self.workers, self.buffer, self.wait = rank, workers, buffer, wait
 
     def mine(self, matrices):
-        """Which of the matrices fall to this worker: the dearest go first, each to whoever has least to do."""
+        """Which of the matrices fall to this worker: the dearest go first, each to whoever has
+        least to do."""
         cost = lambda i: min(matrices[i].flatten(1).shape) * matrices[i].numel()
         load, chosen = [0] * self.workers, set()
         for i in sorted(range(len(matrices)), key=cost, reverse=True):
@@ -39,7 +44,8 @@ class Exchange:
 
 
 class Muon(torch.optim.Optimizer):
-    """Convolutions count as matrices of outputs × (inputs · kernel). The update's entries have RMS ≈ 0.2, so rates suit AdamW's habits."""
+    """Convolutions count as matrices of outputs × (inputs · kernel). The update's entries have RMS
+    ≈ 0.2, so rates suit AdamW's habits."""
 
     def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.01, exchange=None):
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -67,7 +73,8 @@ class Muon(torch.optim.Optimizer):
 
 
 class StackedMuon(torch.optim.Optimizer):
-    """The same for a card, where what counts is how few operations are begun: matrices of one shape are made orthogonal together."""
+    """The same for a card, where what counts is how few operations are begun: matrices of one shape
+    are made orthogonal together."""
 
     def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.01):
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -98,7 +105,8 @@ class StackedMuon(torch.optim.Optimizer):
 
 
 def as_matrix(p):
-    """Outputs × (kernel · inputs): a view of a channels-last convolution. The columns' order is all the same to `orthogonal`."""
+    """Outputs × (kernel · inputs): a view of a channels-last convolution. The columns' order is all
+    the same to `orthogonal`."""
     return p.permute(0, 2, 3, 1).flatten(1) if p.ndim == 4 else p.flatten(1)
 
 
@@ -117,7 +125,8 @@ def orthogonal_stack(matrices, rounds=4):
 
 
 def optimisers(network, exchange=None, ends=("conv_in", "conv_out"), stacked=False):
-    """(Muon for the inner weight matrices, AdamW for the rest). Their rates are set by the caller before each step."""
+    """(Muon for the inner weight matrices, AdamW for the rest). Their rates are set by the caller
+    before each step."""
     matrices, rest = [], []
     for name, p in network.named_parameters():
         inner = p.ndim >= 2 and min(p.flatten(1).shape) > 1 and not name.startswith(ends)

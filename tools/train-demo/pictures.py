@@ -1,9 +1,10 @@
 """The world of the demo cascade: scenes, the captions that describe them, and their exact pictures.
 
 A scene is eight slots: one object, or two objects and the relation between them, on a background.
-Everything else follows from the slots: `caption` and `paraphrase` put them into words, `place` turns
-them into geometry, and `draw` samples that geometry on any pixel grid, so that the 64-, 256- and
-1024-pixel targets of the three stages show the same picture. No network and no file is involved.
+Everything else follows from the slots: `caption` and `paraphrase` put them into words, `place`
+turns them into geometry, and `draw` samples that geometry on any pixel grid, so that the 64-, 256-
+and 1024-pixel targets of the three stages show the same picture. No network and no file is
+involved.
 """
 
 import functools
@@ -35,8 +36,8 @@ PAIR_OFFSET = 0.235  # how far each of two objects stands from the centre
 
 @dataclass(frozen=True)
 class Scene:
-    """Indices into the lists above. With `relation` 0 the second object does not exist (its slots are 0).
-    `background` -1 is a caption that names none; it is drawn white."""
+    """Indices into the lists above. With `relation` 0 the second object does not exist (its slots
+    are 0). `background` -1 is a caption that names none; it is drawn white."""
 
     size1: int
     colour1: int
@@ -60,7 +61,8 @@ class Scene:
         return not (self.relation and (self.colour1, self.shape1) == (self.colour2, self.shape2))
 
     def held_out(self):
-        """One scene in ten is never trained on, chosen by a hash of the slots so that every run agrees."""
+        """One scene in ten is never trained on, chosen by a hash of the slots so that every run
+        agrees."""
         return zlib.crc32(repr(astuple(self)).encode()) % 10 == 0
 
 
@@ -85,7 +87,8 @@ def random_training_scene(rng: random.Random, pair_share=0.75):
 
 
 def held_out_scenes(pairs, singles, seed=2205):
-    """A fixed list of distinct scenes that training never sees: `pairs` of two objects, then `singles`."""
+    """A fixed list of distinct scenes that training never sees: `pairs` of two objects, then
+    `singles`."""
     rng, wanted, scenes = random.Random(seed), {True: pairs, False: singles}, {True: [], False: []}
     while any(len(scenes[k]) < wanted[k] for k in wanted):
         scene = random_scene(rng, 0.5)
@@ -127,7 +130,8 @@ RELATION_WORDS = [
     [],
     ["above", "over", "on top of"],
     ["below", "under", "beneath", "underneath"],
-    ["to the left of", "left of", "on the left of", "next to", "beside", "and"],  # what stands first is read, and drawn, first
+    # What stands first is read, and drawn, first.
+    ["to the left of", "left of", "on the left of", "next to", "beside", "and"],
     ["to the right of", "right of", "on the right of"],
 ]
 BACKGROUND_WORDS = {"gray": ["gray", "grey"]}
@@ -136,7 +140,8 @@ UNKNOWN = "unheard"  # stands for any word outside the vocabulary
 
 
 def paraphrase(scene: Scene, rng: random.Random):
-    """A scene as people might put it, as a phrase: synonyms, other orders, dropped articles, now and then a word nobody taught the model."""
+    """A scene as people might put it, as a phrase: synonyms, other orders, dropped articles, now
+    and then a word nobody taught the model."""
     def thing(owner, size, colour, shape):
         words = [rng.choice(("a", "a", "the", "one", ""))]
         if size or rng.random() < 0.1:
@@ -168,7 +173,8 @@ def paraphrase(scene: Scene, rng: random.Random):
 
 
 def vocabulary():
-    """Every word that `caption` and `paraphrase` can say, and a few that cost nothing, in a fixed order."""
+    """Every word that `caption` and `paraphrase` can say, and a few that cost nothing, in a fixed
+    order."""
     lists = [*SIZE_WORDS, COLOURS, *COLOUR_WORDS.values(), SHAPES, *SHAPE_WORDS.values(), *RELATION_WORDS, BACKGROUNDS, *BACKGROUND_WORDS.values(), OPENINGS]
     phrases = [phrase for words in lists for phrase in words] + ["a", "an", "the", "one", "is", "on", "in", "front", "of", "with", "background"]
     return list(dict.fromkeys(word for phrase in phrases for word in phrase.split()))
@@ -177,13 +183,15 @@ def vocabulary():
 # ---- geometry ----
 
 def place(scenes, generator=None, position_jitter=0.010, size_jitter=0.03):
-    """Geometry of a batch: `shape`, `colour` [B,2] i64, `rgb` [B,2,3], `centre` [B,2,2] (x right, y down, 0…1), `radius` [B,2] (0: absent),
-    `background` [B,3]. With a generator, objects stray a little from their canonical places."""
+    """Geometry of a batch: `shape`, `colour` [B,2] i64, `rgb` [B,2,3], `centre` [B,2,2] (x right, y
+    down, 0…1), `radius` [B,2] (0: absent), `background` [B,3]. With a generator, objects stray a
+    little from their canonical places."""
     return place_slots(torch.tensor([astuple(s) for s in scenes]), generator, position_jitter, size_jitter)
 
 
 def place_slots(slots, generator=None, position_jitter=0.010, size_jitter=0.03):
-    """The same for scenes given as their slots [B,8] i64, on the slots' device, where the generator must be too."""
+    """The same for scenes given as their slots [B,8] i64, on the slots' device, where the generator
+    must be too."""
     tables = tables_on(slots.device)
     relation = slots[:, 3]
     pair = relation > 0
@@ -205,7 +213,8 @@ def place_slots(slots, generator=None, position_jitter=0.010, size_jitter=0.03):
 
 @functools.cache
 def tables_on(device):
-    """The constants that `place_slots` looks up; they go to a device once, since each copy would make it wait."""
+    """The constants that `place_slots` looks up; they go to a device once, since each copy would
+    make it wait."""
     tables = {
         "direction": torch.tensor([[0.0, 0.0], [0.0, -1.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]),
         "radius in pair": torch.tensor(RADIUS_IN_PAIR), "radius alone": torch.tensor(RADIUS_ALONE),
@@ -215,7 +224,8 @@ def tables_on(device):
 
 
 def distance(shape, x, y):
-    """Signed distance (negative inside) to the outline of shape index `shape`, whose extent is about −1…1; exact or nearly so at the outline."""
+    """Signed distance (negative inside) to the outline of shape index `shape`, whose extent is
+    about −1…1; exact or nearly so at the outline."""
     name = SHAPES[shape]
     if name == "circle":
         return (x * x + y * y).sqrt() - 0.95
@@ -249,8 +259,8 @@ def distance(shape, x, y):
 
 
 def draw(geometry, xs, ys, pixel):
-    """Sample pictures at points `xs`, `ys` (0…1, each broadcastable to [B,H,W]), softened at outlines over one pixel, `pixel` wide.
-    Returns [B,3,H,W] in −1…1."""
+    """Sample pictures at points `xs`, `ys` (0…1, each broadcastable to [B,H,W]), softened at
+    outlines over one pixel, `pixel` wide. Returns [B,3,H,W] in −1…1."""
     _, height, width = torch.broadcast_shapes(xs.shape, ys.shape)
     covers = (covers_shape_by_shape if xs.device.type == "cpu" else covers_at_once)(geometry, xs, ys, pixel)
     picture = geometry["background"][:, :, None, None].expand(-1, -1, height, width)
@@ -260,7 +270,8 @@ def draw(geometry, xs, ys, pixel):
 
 
 def covers_shape_by_shape(geometry, xs, ys, pixel):
-    """How much of each pixel the first and the second objects cover, [B,H,W] each. Only what a row shows is computed."""
+    """How much of each pixel the first and the second objects cover, [B,H,W] each. Only what a row
+    shows is computed."""
     covers = []
     for i in (0, 1):
         cover = torch.zeros(torch.broadcast_shapes(xs.shape, ys.shape))
@@ -277,7 +288,8 @@ def covers_shape_by_shape(geometry, xs, ys, pixel):
 
 
 def covers_at_once(geometry, xs, ys, pixel):
-    """The same for a card, which computes every shape for every row sooner than it would tell the processor which rows need it."""
+    """The same for a card, which computes every shape for every row sooner than it would tell the
+    processor which rows need it."""
     radius = geometry["radius"][:, :, None, None]
     r = torch.where(radius > 0, radius, 1.0)
     x = (xs[:, None] - geometry["centre"][:, :, 0, None, None]) / r

@@ -1,9 +1,11 @@
-"""How close the super-resolution stages come to the exact pictures: the larger picture made from the exact smaller one, beside the exact larger one.
+"""How close the super-resolution stages come to the exact pictures: the larger picture made from
+the exact smaller one, beside the exact larger one.
 
     python tools/train-demo/quality.py models/demo --count 16
 
-For each stage and, as a yardstick, for bilinear enlargement: PSNR in dB over all pixels and over those at outlines (where the exact picture's
-gradient is not 0), and the gradient at outlines as a share of the exact picture's: how sharp they are. Prints a table.
+For each stage and, as a yardstick, for bilinear enlargement: PSNR in dB over all pixels and over
+those at outlines (where the exact picture's gradient is not 0), and the gradient at outlines as a
+share of the exact picture's: how sharp they are. Prints a table.
 """
 
 import argparse

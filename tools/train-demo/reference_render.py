@@ -1,9 +1,10 @@
-"""How long the same cascade takes under PyTorch and diffusers: renders prompts through every stage and prints seconds per stage as JSON.
+"""How long the same cascade takes under PyTorch and diffusers: renders prompts through every stage
+and prints seconds per stage as JSON.
 
     python tools/train-demo/reference_render.py --count 8 --batch 8 --dtype bfloat16
 
-The model is loaded once, one warm-up batch is not counted, and of `--repeats` runs the fastest counts for each stage. A list of batch
-sizes is tried in turn; compare against the best.
+The model is loaded once, one warm-up batch is not counted, and of `--repeats` runs the fastest
+counts for each stage. A list of batch sizes is tried in turn; compare against the best.
 """
 
 import argparse

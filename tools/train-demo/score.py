@@ -1,12 +1,16 @@
-"""Score pictures against their captions: the cascade's own (rendered here), any folder of PNGs, or exact drawings (the scorer's own ceiling).
+"""Score pictures against their captions: the cascade's own (rendered here), any folder of PNGs, or
+exact drawings (the scorer's own ceiling).
 
     python tools/train-demo/score.py exact
-    python tools/train-demo/score.py render models/demo --stage base --guidance 1 2 3 5 --thresholding dynamic static off
+    python tools/train-demo/score.py render models/demo --stage base \
+        --guidance 1 2 3 5 --thresholding dynamic static off
     python tools/train-demo/score.py render models/demo --device cuda --batch 200 --judges 8
-    python tools/train-demo/score.py images FOLDER --captions FILE.jsonl      # lines: {"file": "0.png", "caption": "a red circle"}
-    python tools/train-demo/score.py captions > captions.jsonl                # the held-out captions, to render elsewhere
+    python tools/train-demo/score.py images FOLDER --captions FILE.jsonl
+    python tools/train-demo/score.py captions > captions.jsonl
 
-The captions are held out: training never sees these scenes. Rows count the share of captions right, in per cent.
+A line of FILE.jsonl is {"file": "0.png", "caption": "a red circle"}. `captions` writes the held-out
+captions, to render them elsewhere: training never sees these scenes. Rows count the share of
+captions right, in per cent.
 """
 
 import argparse
@@ -67,7 +71,8 @@ def judge_all(rendered, scenes, judges):
 
 
 def judge_array(picture, scene):
-    """`judge.judge`, its picture as an array, which goes between processes by itself and not through shared memory."""
+    """`judge.judge`, its picture as an array, which goes between processes by itself and not
+    through shared memory."""
     return judge.judge(torch.from_numpy(picture), scene)
 
 

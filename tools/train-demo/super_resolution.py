@@ -1,9 +1,11 @@
-"""The two super-resolution stages, 64 → 256 and 256 → 1024 pixels: `EfficientUNet2DModel`s trained on crops.
+"""The two super-resolution stages, 64 → 256 and 256 → 1024 pixels: `EfficientUNet2DModel`s trained
+on crops.
 
-The input is the exact smaller picture of the same scene, spoiled in the ways in which the stage before really errs (soft edges, outlines
-that waver, colours a little off), then resized and noised as at inference. The target is the exact larger picture, so a stage learns to
-draw what the caption and the small picture mean, not to enlarge the small picture's faults. The networks predict the picture itself
-("sample"): with four steps, the last prediction is the result.
+The input is the exact smaller picture of the same scene, spoiled in the ways in which the stage
+before really errs (soft edges, outlines that waver, colours a little off), then resized and noised
+as at inference. The target is the exact larger picture, so a stage learns to draw what the caption
+and the small picture mean, not to enlarge the small picture's faults. The networks predict the
+picture itself ("sample"): with four steps, the last prediction is the result.
 """
 
 import functools
@@ -24,7 +26,9 @@ from training import Plan, alpha_sigma, run
 class Stage:
     plan: Plan
     size: int  # of the output; the input has a quarter of it
-    crops: tuple  # (side in output pixels, its share of the steps); the count is for the first, larger ones get fewer
+    # Pairs: side in output pixels, and its share of the steps. The count is for the first side;
+    # larger ones get fewer crops.
+    crops: tuple
     highest_noise_level: int
     wander: float  # how far outlines waver in the input, in its pixels
     colour_error: float
@@ -70,7 +74,8 @@ def new_unet(stage):
 
 
 def choose_crops(geometry, side, size, generator):
-    """Origins [B,2] (x, y) in output pixels: mostly where an outline passes, since flat colour teaches little."""
+    """Origins [B,2] (x, y) in output pixels: mostly where an outline passes, since flat colour
+    teaches little."""
     rows = len(geometry["radius"])
     uniform = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device)
     second = (uniform(rows) < 0.5) & (geometry["radius"][:, 1] > 0)
@@ -86,7 +91,8 @@ def choose_crops(geometry, side, size, generator):
 
 
 def spoiled(geometry, stage, x, y, generator):
-    """The input at pixel indices x [B,1,w], y [B,h,1], with the faults of the stage before: [B,3,h,w]."""
+    """The input at pixel indices x [B,1,w], y [B,h,1], with the faults of the stage before:
+    [B,3,h,w]."""
     low, rows = stage.size // 4, len(x)
     uniform = lambda *shape: torch.rand(*shape, generator=generator, device=generator.device)
     xs, ys = (x + 0.5) / low, (y + 0.5) / low
@@ -106,9 +112,11 @@ def spoiled(geometry, stage, x, y, generator):
 
 
 def enlarged_crop(geometry, stage, origin, side, generator):
-    """What resizing the spoiled input (bilinear, align_corners=True) shows in the crop: [B,3,side,side]. Only the window in question is drawn."""
+    """What resizing the spoiled input (bilinear, align_corners=True) shows in the crop:
+    [B,3,side,side]. Only the window in question is drawn."""
     low = stage.size // 4
-    source = (origin[:, :, None] + torch.arange(side, device=origin.device)) * ((low - 1) / (stage.size - 1))  # [B, 2, side] in input pixels
+    # [B, 2, side] in input pixels.
+    source = (origin[:, :, None] + torch.arange(side, device=origin.device)) * ((low - 1) / (stage.size - 1))
     start = source[:, :, 0].floor().long().clamp(max=low - 2)
     width = min(low, side // 4 + 2)
     start = start.clamp(max=low - width)
@@ -138,7 +146,8 @@ class Setup:
         return new_unet(self.stage)
 
     def captions(self, rng, count):
-        """The side of this step's crops, and scenes and captions for as many as make `count` crops of the first side."""
+        """The side of this step's crops, and scenes and captions for as many as make `count` crops
+        of the first side."""
         stage = self.stage
         side = rng.choices([s for s, _ in stage.crops], [share for _, share in stage.crops])[0]
         scenes, phrases = text.sample_phrases(rng, max(1, count * stage.crops[0][0] ** 2 // side**2))
@@ -146,7 +155,8 @@ class Setup:
         return {"rows": text.pack(scenes, phrases), "side": side}
 
     def examples(self, embed, captions, generator, progress):
-        """Noisy crops beside the enlarged input, their timesteps, texts and noise levels, and the exact crops, on the generator's device."""
+        """Noisy crops beside the enlarged input, their timesteps, texts and noise levels, and the
+        exact crops, on the generator's device."""
         stage, side, device = self.stage, captions["side"], generator.device
         slots, ids = text.unpack(captions["rows"], device)
         geometry = pictures.place_slots(slots, generator, position_jitter=0.03, size_jitter=0.1)
@@ -163,11 +173,13 @@ class Setup:
     @staticmethod
     def loss(unet, examples):
         error = unet(*examples["given"]).float() - examples["target"]
-        return error.abs().mean() + 0.2 * error.square().mean()  # mostly absolute: its best guess at a doubtful outline is a sharp one
+        # Mostly absolute: its best guess at a doubtful outline is a sharp one.
+        return error.abs().mean() + 0.2 * error.square().mean()
 
 
 def timesteps(count, generator):
-    """Half of them anywhere, half near those of four DPM-Solver++ steps, on which the shipped settings rest."""
+    """Half of them anywhere, half near those of four DPM-Solver++ steps, on which the shipped
+    settings rest."""
     integers = lambda low, high: torch.randint(low, high, (count,), generator=generator, device=generator.device)
     anywhere = integers(0, 1000)
     near = visited_on(generator.device)[integers(0, len(VISITED))] + integers(-20, 21)

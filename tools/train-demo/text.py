@@ -1,10 +1,11 @@
 """The text side: the tokenizer's file, and the small T5 encoder with its pre-training.
 
-An encoder that starts from nothing together with the U-Net learns late which colour belongs to which shape.
-So it first learns the captions alone, in minutes: from its outputs, linear heads must read off what stands in each place of
-the picture, and from each word of an object that object's own attributes and place. What stands at the top is then
-as plain to the U-Net as the background's colour is. The heads are thrown away and the encoder stays frozen, so
-that every stage sees the same embeddings.
+An encoder that starts from nothing together with the U-Net learns late which colour belongs to
+which shape. So it first learns the captions alone, in minutes: from its outputs, linear heads must
+read off what stands in each place of the picture, and from each word of an object that object's own
+attributes and place. What stands at the top is then as plain to the U-Net as the background's
+colour is. The heads are thrown away and the encoder stays frozen, so that every stage sees the same
+embeddings.
 """
 
 import random
@@ -28,7 +29,8 @@ TOKEN_IDS = {token: i for i, token in enumerate(TOKENS)}
 
 
 def write_tokenizer(folder: Path):
-    """tokenizer.json: one token a word; lower case; punctuation is dropped where it parts words; the end token is appended."""
+    """tokenizer.json: one token a word; lower case; punctuation is dropped where it parts words;
+    the end token is appended."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordLevel(TOKEN_IDS, unk_token="<unk>"))
@@ -46,7 +48,8 @@ def write_tokenizer(folder: Path):
 
 
 def encode_words(phrases):
-    """Token ids and mask [B, MAX_LENGTH] of phrases (see `pictures`), as the tokenizer would make them."""
+    """Token ids and mask [B, MAX_LENGTH] of phrases (see `pictures`), as the tokenizer would make
+    them."""
     ids = torch.tensor([word_ids(phrase) for phrase in phrases])
     return ids, (ids != PAD).long()
 
@@ -57,7 +60,8 @@ def word_ids(phrase):
 
 
 def pack(scenes, phrases):
-    """Scenes' slots and phrases' token ids as bytes [B, 8 + MAX_LENGTH], small enough to send between processes."""
+    """Scenes' slots and phrases' token ids as bytes [B, 8 + MAX_LENGTH], small enough to send
+    between processes."""
     return numpy.array([[*astuple(s)[:7], s.background + 1, *word_ids(p)] for s, p in zip(scenes, phrases)], dtype=numpy.uint8)
 
 
@@ -87,8 +91,8 @@ class Embeddings:
         return ignored[:, None, None, :].expand(-1, -1, ids.shape[1], -1)
 
     def takes_ready_made_masks(self, device):
-        """With a mask of 0 and 1 transformers looks whether any is 0, for which a card must be waited for. Not every version takes
-        the sum's own mask instead, so it is tried."""
+        """With a mask of 0 and 1 transformers looks whether any is 0, for which a card must be
+        waited for. Not every version takes the sum's own mask instead, so it is tried."""
         ids = torch.tensor([[*range(3, 10), END] + [PAD] * (MAX_LENGTH - 8)], device=device)
         try:
             with torch.no_grad():
@@ -109,11 +113,13 @@ def new_encoder():
 PLACES = ["centre", "top", "bottom", "left", "right"]
 SCENE_CLASSES = [len(SIZES) + 1, len(COLOURS) + 1, len(SHAPES) + 1] * len(PLACES) + [len(BACKGROUNDS)]
 OBJECT_CLASSES = [len(SIZES), len(COLOURS), len(SHAPES), len(PLACES)]
-OPPOSITE = [0, 2, 1, 4, 3]  # the place of the second object, where the first stands in PLACES[relation]
+# The place of the second object, where the first stands in PLACES[relation].
+OPPOSITE = [0, 2, 1, 4, 3]
 
 
 def labels(scenes, phrases):
-    """Classes of the scenes [B, len(SCENE_CLASSES)], and of the object that each position's word describes [B, MAX_LENGTH, 4] (−100: none)."""
+    """Classes of the scenes [B, len(SCENE_CLASSES)], and of the object that each position's word
+    describes [B, MAX_LENGTH, 4] (−100: none)."""
     whole = numpy.zeros((len(scenes), len(SCENE_CLASSES)), dtype=numpy.int64)
     own = numpy.full((len(scenes), MAX_LENGTH, len(OBJECT_CLASSES)), -100)
     for row, (s, phrase) in enumerate(zip(scenes, phrases)):
@@ -133,7 +139,8 @@ def sample_phrases(rng, count, canonical_share=0.5):
 
 
 def read_off(logits, classes, target):
-    """Mean cross-entropy and the share right, over the slots that `target` [..., slots] defines (−100: none)."""
+    """Mean cross-entropy and the share right, over the slots that `target` [..., slots] defines
+    (−100: none)."""
     loss, right = 0.0, []
     for part, slot in zip(logits.split(classes, -1), target.unbind(-1)):
         part, slot = part.flatten(0, -2), slot.flatten()
@@ -147,7 +154,8 @@ def train(state_folder: Path, steps=STEPS, batch=192, rate=1.5e-3, device="cpu",
     torch.manual_seed(11)
     encoder = new_encoder()
     heads = nn.ModuleDict({
-        "pooled": nn.Linear(128, sum(SCENE_CLASSES)),  # from the mean over all positions, padding included, as the U-Nets pool it
+        # From the mean over all positions, padding included, as the U-Nets pool it.
+        "pooled": nn.Linear(128, sum(SCENE_CLASSES)),
         "everywhere": nn.Linear(128, sum(SCENE_CLASSES)),
         "object": nn.Linear(128, sum(OBJECT_CLASSES)),
     })

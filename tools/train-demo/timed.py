@@ -1,8 +1,10 @@
-"""Training by the clock, on a card: each stage in one process, all stages side by side, until the time is over.
+"""Training by the clock, on a card: each stage in one process, all stages side by side, until the
+time is over.
 
-The networks are small, so that one alone would leave the card waiting for the next operation; three together fill it. How fast each goes
-is not known beforehand, so the schedule follows the clock: rates, timesteps and the moving average depend on the share of the time that
-has passed, and every stage ends on time with its rate fully decayed, having taken as many steps as it could.
+The networks are small, so that one alone would leave the card waiting for the next operation; three
+together fill it. How fast each goes is not known beforehand, so the schedule follows the clock:
+rates, timesteps and the moving average depend on the share of the time that has passed, and every
+stage ends on time with its rate fully decayed, having taken as many steps as it could.
 """
 
 import os
@@ -24,7 +26,8 @@ from training import Plan, leave_with_parent
 AVERAGE_OVER = 0.04  # the moving average's memory, as a share of the time
 LOG_SECONDS = 10.0
 CHECKPOINT_MINUTES = 0.5
-SETBACKS = 3  # how often a stage may diverge, each time going on from its last checkpoint at half the rate
+# How often a stage may diverge, each time going on from its last checkpoint at half the rate.
+SETBACKS = 3
 
 
 @dataclass
@@ -62,7 +65,8 @@ class Clock:
 
 
 def train_all(stages, run: Run):
-    """Train every stage of `stages`, a list of (plan, setup), side by side. One that fails ends them all."""
+    """Train every stage of `stages`, a list of (plan, setup), side by side. One that fails ends
+    them all."""
     try:
         mp.spawn(work, (stages, run), nprocs=len(stages))
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as failure:
@@ -74,11 +78,13 @@ def work(index, stages, run):
     plan, setup = stages[index]
     plan = replace(plan, batch=max(1, round(plan.batch * run.batch_scale)), rate=plan.rate * run.rate_scale)
     path = run.state_folder / f"{plan.name}.pt"
-    captions = feed(plan.name, setup.captions, plan.batch, Checkpoint(path).step(), run.loaders)  # before anything touches the card
+    # Before anything touches the card.
+    captions = feed(plan.name, setup.captions, plan.batch, Checkpoint(path).step(), run.loaders)
     threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
-    torch.backends.cuda.enable_cudnn_sdp(False)  # the other kernels of attention suffice, and refuse no shape
+    # The other kernels of attention suffice, and refuse no shape.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     torch.manual_seed(1)
     learner = Learner(plan, setup, run, path)
     learner.train(captions)

@@ -1,9 +1,12 @@
-"""Train the demo cascade from nothing and write it, ready to ship: `python tools/train-demo/train.py`.
+"""Train the demo cascade from nothing and write it, ready to ship: `python
+tools/train-demo/train.py`.
 
-Phases, each resumable: text (the encoder, minutes), base (the long one), sr256, sr1024, then the cascade folder. State lives in `.train/`,
-written atomically every few minutes: kill it at any time and give the same command again.
+Phases, each resumable: text (the encoder, minutes), base (the long one), sr256, sr1024, then the
+cascade folder. State lives in `.train/`, written atomically every few minutes: kill it at any time
+and give the same command again.
 
-With `--device cuda`, or with `--seconds`, the three U-Nets train side by side, by the clock: see `timed.py`.
+With `--device cuda`, or with `--seconds`, the three U-Nets train side by side, by the clock: see
+`timed.py`.
 """
 
 import argparse
@@ -12,7 +15,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait must not burn the cores that others need
+# Threads that wait must not burn the cores that others need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 

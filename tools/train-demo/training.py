@@ -1,8 +1,10 @@
-"""What the three diffusion stages share: the noise schedule, the loop over steps, and workers that each use one core.
+"""What the three diffusion stages share: the noise schedule, the loop over steps, and workers that
+each use one core.
 
-On a small or busy machine one thread a process wins: threads of one process wait for each other at every operator,
-processes only once a step. So a batch is divided among `workers` processes; each leaves its gradients in shared memory,
-waits for the others, and takes the same optimiser step on the same sum, which keeps their weights equal to the bit.
+On a small or busy machine one thread a process wins: threads of one process wait for each other at
+every operator, processes only once a step. So a batch is divided among `workers` processes; each
+leaves its gradients in shared memory, waits for the others, and takes the same optimiser step on
+the same sum, which keeps their weights equal to the bit.
 """
 
 import functools
@@ -24,7 +26,8 @@ STEPS = 1000
 
 
 def alpha_sigma(t):
-    """α and σ [B] of a signal noised to timestep `t` [B] (0…999), betas "squaredcos_cap_v2" as diffusers computes them."""
+    """α and σ [B] of a signal noised to timestep `t` [B] (0…999), betas "squaredcos_cap_v2" as
+    diffusers computes them."""
     alphas, sigmas = noise_schedule(t.device)
     return alphas[t], sigmas[t]
 
@@ -39,21 +42,24 @@ def noise_schedule(device):
 
 
 def random_timesteps(count, generator, mean, spread):
-    """Logit-normal timesteps: `mean` above 0 draws them towards high noise, where layout and shape are decided."""
+    """Logit-normal timesteps: `mean` above 0 draws them towards high noise, where layout and shape
+    are decided."""
     normal = torch.randn(count, generator=generator, device=generator.device)
     return (STEPS * torch.sigmoid(mean + spread * normal)).long().clamp(0, STEPS - 1)
 
 
 @dataclass
 class Plan:
-    """How long and how fast one stage learns. `batch` is divided among the workers. Training by the clock (`timed.py`) has no use for `steps`."""
+    """How long and how fast one stage learns. `batch` is divided among the workers. Training by the
+    clock (`timed.py`) has no use for `steps`."""
 
     name: str
     steps: int
     batch: int
     rate: float  # of AdamW
     matrix_rate: float = 2.0  # of Muon, relative to that
-    decay_from: float = 0.6  # the share of the steps after which the rate falls linearly, to a twentieth
+    # The share of the steps after which the rate falls linearly, to a twentieth.
+    decay_from: float = 0.6
     warm_up: int = 100
     average: float = 0.998  # decay of the moving average that becomes the released weights
 
@@ -63,12 +69,13 @@ class Plan:
 
 
 def run(plan: Plan, workers: int, state_folder: Path, setup, log_every=20):
-    """Train to `plan.steps`, going on from the last checkpoint. `setup()` is called once in every worker and returns
-    (network, loss_of), where `loss_of(network, generator, count, progress)` is the mean loss of
-    `count` fresh examples, when `progress` (0…1) of the plan is done."""
+    """Train to `plan.steps`, going on from the last checkpoint. `setup()` is called once in every
+    worker and returns (network, loss_of), where `loss_of(network, generator, count, progress)` is
+    the mean loss of `count` fresh examples, when `progress` (0…1) of the plan is done."""
     network, _ = setup()
     size = sum(p.numel() for p in network.parameters())
-    gradients = torch.zeros(2, workers, size).share_memory_()  # two sets, used in turn: one may still be read while the other is written
+    # Two sets, used in turn: one may still be read while the other is written.
+    gradients = torch.zeros(2, workers, size).share_memory_()
     updates = torch.zeros(size).share_memory_()
     barrier = mp.get_context("spawn").Barrier(workers)
     mp.spawn(work, (plan, workers, state_folder, setup, gradients, updates, barrier, log_every), nprocs=workers)
