@@ -122,7 +122,8 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// List the cascades that the farm serves
     Cascades,
-    /// Show the farm: its id, its version, the length of its leases, and what its sweeps repaired
+    /// Show the farm: its id, version and lease, what troubles it, and how many jobs its sweeps had
+    /// to end
     Farm,
     /// Store the key for the farm at --farm, for you alone. It is read from the terminal without
     /// being shown, or from standard input, and checked with the farm
@@ -135,10 +136,10 @@ pub(crate) enum Command {
     /// Add, change and list tenants. Needs a key with the scope admin
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Say how long what jobs have left is kept. Needs a key with the scope admin
+    /// Say how long the results of ended jobs are kept. Needs a key with the scope admin
     #[command(subcommand)]
     Retention(RetentionCommand),
-    /// Remove now what the policies and deleted jobs leave to remove, or say what that is. Needs a
+    /// Make the farm's cleaner work now, or say what the retention policies would remove. Needs a
     /// key with the scope admin
     Clean(CleanArgs),
     /// List who changed what, when and from where, newest first. Needs a key with the scope admin

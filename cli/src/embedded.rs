@@ -162,8 +162,8 @@ impl Farm {
         };
         if key.is_none() && !listener.is_loopback() {
             tracing::warn!(
-                "this farm is open and other machines can reach it: whoever does may do everything; \
-                 leave --open out to require keys"
+                "this farm is open and other machines can reach it: anybody there can do everything; \
+                 start it without --open to require keys"
             );
         }
         let queue: Arc<dyn TaskQueue> = Arc::new(MemoryQueue::new(memory::Options::default()));

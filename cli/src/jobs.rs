@@ -118,7 +118,7 @@ pub(crate) async fn rm(client: &Client, args: &RmArgs, as_json: bool) -> Result<
                 output::line(&format!("{} deleted", shown(&answer.id)))?
             }
             Ok(answer) => {
-                output::line(&format!("{} had been deleted before", shown(&answer.id)))?;
+                output::line(&format!("{} was deleted earlier", shown(&answer.id)))?;
             }
             Err(error) => {
                 if let Some(before) = failed.replace(error) {

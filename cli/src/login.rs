@@ -40,7 +40,7 @@ pub(crate) async fn login(place: &Place, as_json: bool) -> Result<()> {
     let keys = Credentials::own(&addresses, &credential).telling(|end| output::warn(&end.sentence));
     match Client::new(&addresses, &place.tls, &keys)?.farm().await {
         Ok(_) => {}
-        // The farm knows the key, which is for other calls than this one.
+        // The farm knows the key, but the key does not allow this call.
         Err(refusal) if refusal.reason == "SCOPE" => {}
         Err(refusal) => return Err(refusal),
     }

@@ -143,9 +143,9 @@ pub(crate) async fn clean(args: &CleanArgs, place: &Place, as_json: bool) -> Res
         ))?;
     }
     if answer.orphans_at_least {
-        output::line("orphans: storage has more objects than could be looked at")?;
+        output::line("orphans: not all objects in storage could be looked at in time")?;
     }
-    output::line(&format!("{} objects are still to be looked at or deleted", answer.waiting))
+    output::line(&format!("{} objects have yet to be checked or deleted", answer.waiting))
 }
 
 #[cfg(test)]

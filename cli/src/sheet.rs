@@ -46,7 +46,7 @@ pub(crate) async fn get(place: &Place, args: SheetArgs, as_json: bool) -> Result
         (v1::SheetTile::Empty, "have no picture yet"),
         (
             v1::SheetTile::Later,
-            "have a picture that is not in it yet: run the command again with --overwrite",
+            "have a picture that is not in the sheet yet: run the command again with --overwrite",
         ),
         (v1::SheetTile::Lost, "had a picture that is gone from the farm's storage"),
     ] {

@@ -27,7 +27,9 @@ pub(crate) fn job_line(job: &v1::Job) -> String {
         _ => {}
     }
     if !job.pictures_removed_by.is_empty() {
-        line += "  (its pictures were removed)";
+        let at = job.pictures_removed_at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+        let by = shown(&job.pictures_removed_by);
+        line += &format!("  (its pictures were removed{at} by {by})");
     }
     if !job.end_reason.is_empty() {
         line += &format!("  ({})", shown(&job.end_reason));

@@ -20,7 +20,8 @@ use crate::{
 pub(crate) async fn watch(place: &Place, args: &WatchArgs, as_json: bool) -> Result<()> {
     if args.images || args.after > 0 {
         let flag = if args.images { "images" } else { "after" };
-        let message = format!("{flag} is about one job; accepted: with the id of a job");
+        let message =
+            format!("{flag} is for one job; accepted: {flag} together with the id of a job");
         return Err(UserError::invalid(flag, message));
     }
     let request = v1::WatchFarmRequest {

@@ -21,6 +21,6 @@ pub(crate) async fn note_in(audit: &(impl Audit + ?Sized), note: &NewAudit) {
         "audit"
     );
     if let Err(error) = audit.add_audit(note).await {
-        tracing::error!(audit.action = note.action, %error, "a row of the audit is not written");
+        tracing::error!(audit.action = note.action, %error, "a row of the audit could not be written");
     }
 }

@@ -51,7 +51,7 @@ const KEPT_EDGE: u32 = 64;
 const CANDIDATES: u32 = 400;
 /// Objects that are deleted in storage between two looks at the record.
 const OBJECTS: u32 = 500;
-/// Objects that are deleted at one time.
+/// Most deletions in storage that run at the same time.
 const AT_ONCE: usize = 16;
 /// Rows that are forgotten in one transaction.
 const FORGOTTEN: u32 = 5000;

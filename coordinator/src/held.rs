@@ -36,7 +36,7 @@ pub(crate) async fn take_back<S: Dispatching + Metering + Outcomes + ?Sized>(
                 shared.committed(&released);
             }
         }
-        tracing::info!(tenant, "its device time of today is used up");
+        tracing::info!(tenant, "the tenant's device time of today is used up, so its images wait");
         held.insert(tenant.clone());
     }
     Ok(())

@@ -146,8 +146,8 @@ impl RecordKeeper {
             Err(_) => Err(Error::Store(store::Error::Refused(UserError::new(
                 Code::Unavailable,
                 "MANY_UNKNOWN_KEYS",
-                "too many keys that the farm does not know are shown to it at this moment, and this \
-                 one was not looked up; try again",
+                "the farm gets too many unknown keys at the moment, so this one was not looked up; \
+                 try again",
             )))),
         }
     }
@@ -170,7 +170,7 @@ impl RecordKeeper {
         let (keys, id) = (Arc::clone(&self.keys), id.clone());
         self.tasks.spawn(async move {
             if let Err(error) = keys.note_key_used(&id).await {
-                tracing::warn!(key = %id, %error, "the use of a key is not recorded");
+                tracing::warn!(key = %id, %error, "the use of a key could not be recorded");
             }
         });
     }
@@ -183,7 +183,9 @@ async fn learn(keys: Arc<dyn Keys>, known: Cache<Shown, ()>) {
         let page = match keys.list_keys(&query).await {
             Ok(page) => page,
             // They become known when they are used.
-            Err(error) => return tracing::warn!(%error, "the ids of the farm's keys are not read"),
+            Err(error) => {
+                return tracing::warn!(%error, "the ids of the farm's keys could not be read");
+            }
         };
         let Some(last) = page.last() else { return };
         query.after = last.seq;

@@ -58,14 +58,14 @@ async fn pass(shared: &Shared, store: &dyn WorkerHealth, told: &mut Told) -> Res
     for worker in worker_health::to_set_aside(&peers(&crew, &asides), &workers) {
         let images = blamed.iter().find(|(one, _)| one == &worker).map_or(0, |(_, images)| *images);
         let reason = format!("failed on {images} images that other workers then completed");
-        tracing::warn!(worker = %worker, images, "worker set aside: others complete its failed \
-            images");
+        tracing::warn!(worker = %worker, images, "worker set aside: other workers complete \
+            the images that fail on it");
         store.set_aside(term, &worker, &reason).await?;
         asides = store.asides().await?;
     }
     let aside: Vec<WorkerId> = asides.iter().map(|aside| aside.worker.clone()).collect();
     for worker in worker_health::to_take_back(&peers(&crew, &asides), &aside) {
-        tracing::warn!(worker = %worker, "worker taken back: it is the last of a pool");
+        tracing::warn!(worker = %worker, "worker is used again: it is the last one of a pool");
         store.take_back(term, &worker).await?;
         asides.retain(|one| one.worker != worker);
     }

@@ -115,8 +115,8 @@ fn extents(
     };
     if wanted.area() > AREA * square.area() || wanted.area() * AREA < square.area() {
         let message = format!(
-            "width and height are {wanted}; accepted: a quarter to four times the area of {square}, and for smaller \
-             pictures a smaller size"
+            "width and height are {wanted}; accepted: a quarter to four times the area of {square}; for smaller \
+             pictures, a smaller size"
         );
         return Err(UserError::invalid(field, message));
     }

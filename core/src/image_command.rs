@@ -65,8 +65,8 @@ impl ImageCommand {
         let accepted = accepted.join(", ");
         if filter.is_empty() {
             let message = format!(
-                "filter is empty; accepted: index ranges, states, error codes, labels or text; all \
-                 images are named by their states ({accepted})"
+                "filter is empty; accepted: index ranges, states, error codes, labels or text; to \
+                 name all images, give all states ({accepted})"
             );
             return Err(UserError::invalid("filter", message));
         }

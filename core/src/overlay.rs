@@ -56,7 +56,9 @@ fn check_start(prompt: &SettingsRequest) -> Result<(), UserError> {
     match given.into_iter().find(|(_, value)| !value.is_empty()) {
         Some((field, value)) => Err(UserError::invalid(
             field,
-            format!("{field} is {value:?}; accepted: none, all images of a job start alike"),
+            format!(
+                "{field} is {value:?}; accepted: none, because all images of a job start alike"
+            ),
         )),
         None => Ok(()),
     }
@@ -95,8 +97,8 @@ fn outline(
         let scaled = Extent::square(of_job).scaled(from, to);
         scaled.map(|extent| extent.width).ok_or_else(|| {
             let message = format!(
-                "settings.size is {to}, where the job's {of_job} of {from} pixels are no whole number; accepted: another \
-                 size, or width and height beside it"
+                "settings.size is {to}, but the job's {of_job} pixels (at size {from}) are no whole number then; accepted: \
+                 another size, or width and height beside it"
             );
             UserError::invalid("settings.size", message)
         })

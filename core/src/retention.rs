@@ -136,7 +136,7 @@ impl Policy {
             return Ok(());
         }
         let message = format!(
-            "seconds is {}; accepted: {} (the longest lease, and the time for which results are believed) to {}, or 0 to keep for ever",
+            "seconds is {}; accepted: {} (the longest lease plus the time for which results are believed) to {}, or 0 to keep for ever",
             keep.as_secs(),
             shortest.as_secs() + u64::from(shortest.subsec_nanos() > 0),
             LONGEST.as_secs()

@@ -45,7 +45,7 @@ pub(crate) fn object(json: &str) -> Result<SettingsRequest, String> {
     if let Some((key, value)) = given.into_iter().find(|(_, value)| !value.is_empty()) {
         let value = shown(value);
         return Err(format!(
-            "settings.{key} is {value}; accepted: none, all images of a job start alike"
+            "settings.{key} is {value}; accepted: none, because all images of a job start alike"
         ));
     }
     Ok(settings)

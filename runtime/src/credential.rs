@@ -233,8 +233,8 @@ impl KeySettings {
                 Code::InvalidArgument,
                 "KEY_IN_PLAINTEXT",
                 format!(
-                    "farm is {address}, which is plain text, and the key from {} would be sent there for everybody \
-                     between to read; write https://{address}, or set key-in-plaintext to send it anyway",
+                    "farm is {address}, which is plain text, so anybody on the way could read the key from {}; \
+                     write https://{address}, or set key-in-plaintext to send it anyway",
                     credential.source
                 ),
             )

@@ -202,7 +202,7 @@ pub async fn listen(listen: &Listen, privacy: &Privacy) -> Result<Listener, Erro
     if !listener.speaks_tls() && !listener.is_loopback() {
         tracing::warn!(
             address = %listen,
-            "other machines are served in plain text: whoever is between can read and change everything; \
+            "other machines are served in plain text: anybody on the way can read and change everything; \
              --tls-cert and --tls-key prevent that"
         );
     }

@@ -63,8 +63,8 @@ impl DoorSettings {
         if self.open {
             if beyond_loopback {
                 tracing::warn!(
-                    "this farm is open and other machines can reach it: whoever does may do \
-                     everything; leave --open out to require keys"
+                    "this farm is open and other machines can reach it: anybody there can do \
+                     everything; start it without --open to require keys"
                 );
             }
             return Ok(Door::Open);

@@ -307,7 +307,7 @@ async fn agree_on_lease(
 async fn decide_on_sharing(wished: Option<Sharing>, store: &dyn Store) -> Result<(), store::Error> {
     let Some(sharing) = wished else { return Ok(()) };
     if store.set_sharing(sharing).await? {
-        tracing::info!(%sharing, "jobs submitted from now on share this way");
+        tracing::info!(%sharing, "the operator has set how tenants share, for jobs from now on");
         note_own(store, "farm.sharing", sharing.to_string()).await;
     }
     Ok(())
@@ -321,7 +321,7 @@ fn unavailable(error: darkroom_queue::Error) -> UserError {
 async fn warn_of(queue: &RedisQueue) {
     match queue.health().await {
         Ok(health) => health.warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-        Err(error) => tracing::warn!(%error, "Redis does not tell its settings"),
+        Err(error) => tracing::warn!(%error, "the settings of Redis could not be read"),
     }
 }
 

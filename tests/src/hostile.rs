@@ -52,7 +52,7 @@ pub enum Lie {
     None,
     /// A picture, or a manifest, goes on after the size that was announced.
     Endless,
-    /// It comes in pieces of nothing, without end.
+    /// It comes in empty pieces, without end.
     Nothing,
     /// Its announced size is that of no file.
     Vast,

@@ -30,7 +30,7 @@ pub(crate) struct SomeImagesArgs {
     /// Images whose prompt or custom id contains this text, in any case
     #[arg(long, help_heading = SOME_IMAGES, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) text: Option<String>,
-    /// Change nothing; say how many images it would be
+    /// Change nothing; say how many images would change
     #[arg(long, help_heading = SOME_IMAGES)]
     pub(crate) dry_run: bool,
 }

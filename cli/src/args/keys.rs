@@ -141,7 +141,7 @@ pub(crate) struct QuotaArgs {
 pub(crate) enum RetentionCommand {
     /// Set how long something is kept after a job has ended
     Set(RetentionSetArgs),
-    /// List how long what is kept. What is not listed is kept for ever
+    /// List the retention policies. Without a policy, nothing is removed for its age
     List {
         /// Only what applies to this tenant
         #[arg(long, value_name = "NAME")]
@@ -155,10 +155,11 @@ pub(crate) struct RetentionSetArgs {
     /// What is removed: jobs (whole jobs with their pictures), pictures, intermediates (what is
     /// stored between stages), or embeddings (of texts that no job needs)
     pub(crate) subject: String,
-    /// After which time: a span (12h, 30d), or forever
+    /// How long it is kept: a span (12h, 30d), or forever
     #[arg(value_name = "SPAN|forever")]
     pub(crate) seconds: String,
-    /// Of jobs that ended so: done, failed or cancelled; may be repeated [default: all three]
+    /// Only of jobs that ended like this: done, failed or cancelled; may be repeated [default: all
+    /// three]
     #[arg(long, value_name = "OUTCOME")]
     pub(crate) outcome: Vec<String>,
     /// Only this tenant's jobs, instead of the policy for all
@@ -178,8 +179,8 @@ pub(crate) struct CleanArgs {
     /// Remove those objects
     #[arg(long, requires = "orphans", conflicts_with = "dry_run")]
     pub(crate) remove: bool,
-    /// Go on although storage knows of later removals than the record: it was restored from a
-    /// backup, and is the right one
+    /// Remove objects again although storage knows of later removals than the record. Use it if the
+    /// record was restored from a backup and is the right one
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) restored: bool,
 }

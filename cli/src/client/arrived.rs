@@ -69,12 +69,12 @@ impl Arrived {
         }
         self.empty = if chunk.data.is_empty() { self.empty + 1 } else { 0 };
         if self.empty > MOST_EMPTY {
-            return Err(self.lie("comes in pieces of nothing"));
+            return Err(self.lie("comes in empty pieces"));
         }
         self.bytes = self.bytes.saturating_add(chunk.data.len() as u64);
         if self.bytes > self.total {
             let total = self.total;
-            return Err(self.lie(&format!("goes on after its {total} bytes")));
+            return Err(self.lie(&format!("has more bytes than the {total} that it announced")));
         }
         Ok(())
     }
@@ -140,11 +140,11 @@ mod tests {
         assert!(arrived.whole().is_err());
         arrived.take(&chunk(b"45")).expect("fine");
         assert!(arrived.whole().is_ok());
-        assert!(lie(&mut arrived, "", 0, b"6").contains("goes on after its 5 bytes"));
+        assert!(lie(&mut arrived, "", 0, b"6").contains("more bytes than the 5 that"));
 
         assert!(lie(&mut nothing(), &a, 101, b"").contains("accepted: at most 100"));
         assert!(lie(&mut nothing(), &a, u64::MAX, b"").contains("accepted: at most 100"));
-        assert!(lie(&mut nothing(), "", 0, b"1").contains("goes on after its 0 bytes"));
+        assert!(lie(&mut nothing(), "", 0, b"1").contains("more bytes than the 0 that"));
         assert!(lie(&mut nothing(), "\u{1b}[2J", 1, b"1").contains("has no SHA-256"));
 
         let mut arrived = nothing();

@@ -67,7 +67,7 @@ impl Watch {
                     self.in_a_row = if self.repeated && at_once { self.in_a_row + 1 } else { 0 };
                     if self.in_a_row > MAX_REPEATS {
                         return Err(failure::unbelievable(
-                            "the farm says the same of the job again and again".to_owned(),
+                            "the farm keeps sending the same state of the job".to_owned(),
                         ));
                     }
                     self.request.after_version = event.version;

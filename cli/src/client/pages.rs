@@ -37,11 +37,11 @@ impl Pages {
             return Ok(None);
         }
         if token == self.token {
-            return Err(endless("the farm gives the same page again and again"));
+            return Err(endless("the farm keeps sending the same page"));
         }
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
-            return Err(endless("the farm gives more pages than there can be"));
+            return Err(endless("the farm sends more pages than are possible"));
         }
         self.token.clone_from(&token);
         Ok(Some(token))
@@ -54,7 +54,7 @@ impl Pages {
     /// As for [`next`](Self::next).
     pub(crate) fn next_index(&mut self, before: u64, next: u64) -> Result<Option<u64>> {
         if next != 0 && next <= before {
-            return Err(endless("the farm gives the same page again and again"));
+            return Err(endless("the farm keeps sending the same page"));
         }
         let token = if next == 0 { String::new() } else { next.to_string() };
         Ok(self.next(token)?.map(|_| next))
@@ -79,7 +79,7 @@ mod tests {
 
         let mut pages = Pages::default();
         let refused = (0_u64..).find_map(|number| pages.next(number.to_string()).err());
-        assert!(refused.expect("refused").message.contains("more pages than there can be"));
+        assert!(refused.expect("refused").message.contains("more pages than are possible"));
 
         let mut pages = Pages::default();
         assert_eq!(pages.next_index(0, 5).expect("fine"), Some(5));

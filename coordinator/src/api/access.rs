@@ -44,7 +44,7 @@ impl Sight {
         if caller.may(Scope::Operate) { Self::Workers } else { Self::Work }
     }
 
-    /// The id or the place of a worker, if the caller sees it; else nothing.
+    /// The id or the place of a worker; empty if the caller may not see workers.
     pub(super) fn of_worker(self, name: String) -> String {
         match self {
             Self::Workers => name,

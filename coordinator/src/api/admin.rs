@@ -126,7 +126,9 @@ impl AdminCalls for Farm {
             let reading =
                 timeout(AFTERWARDS, quota_reader::read(&self.shared, self.front.as_ref()));
             if !matches!(reading.await, Ok(Ok(()))) {
-                tracing::warn!("a tenant's new quotas are read in a moment");
+                tracing::warn!(
+                    "a tenant's new quotas could not be read yet; they hold from the next reading"
+                );
             }
             self.shared.events.dispatch.notify_one();
             let usage = timeout(AFTERWARDS, self.front.standing(&set.name)).await;

@@ -1,4 +1,4 @@
-//! What is kept how long, and having the cleaner work now.
+//! Retention policies, and the call that makes the cleaner work now.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -92,9 +92,7 @@ impl Farm {
             ),
         };
         let (code, advice) = match again {
-            Again::Harmless => {
-                (Code::Unavailable, "repeat it: repeating it has no further effect".to_owned())
-            }
+            Again::Harmless => (Code::Unavailable, "repeat it, which does no harm".to_owned()),
             Again::Keys => {
                 let advice = "`darkroom key list` shows whether a key was made; revoke it, because \
                               its secret is lost";

@@ -215,8 +215,8 @@ impl Farm {
         let Commanded { job: paused, changed } = self.front.pause(id).await?;
         self.call.tell_changed(changed);
         if let Err(error) = self.take_back(id).await {
-            tracing::warn!(job.id = %id, %error, "a paused job's tasks are taken back later, or \
-                finish");
+            tracing::warn!(job.id = %id, %error, "tasks of a paused job could not be taken \
+                back; they are taken back later, or finish");
             self.shared.tasks.spawn(self.clone().take_back_later(id));
         }
         self.shared.events.changed(&[id]);

@@ -65,7 +65,7 @@ fn worker(id: &str) -> Result<WorkerId, UserError> {
 
 fn made_up() -> UserError {
     let message = "this member makes up what it stores, and the farm has real models; start it \
-        without --renderer, or join a farm of tests";
+        without `--renderer fake`, or let it join a farm with fakes";
     UserError::new(Code::FailedPrecondition, "MAKES_UP", message)
 }
 

@@ -105,9 +105,8 @@ impl Overrides {
         }
         if self.images.len() >= MAX_VARIANTS {
             let message = format!(
-                "{field} are the {}th different ones of the job; accepted: at most {MAX_VARIANTS}, \
-                 so put the rest into another job",
-                MAX_VARIANTS + 1
+                "{field} are one too many: the job has {MAX_VARIANTS} different settings already; \
+                 accepted: at most {MAX_VARIANTS}, so put the rest into another job"
             );
             return Err(UserError::invalid(field, message));
         }

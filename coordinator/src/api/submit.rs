@@ -238,11 +238,12 @@ impl Farm {
                 Ok(Ok(None)) => {}
                 Ok(Ok(kept)) => submitted.job.forecast = kept,
                 Ok(Err(error)) => {
-                    tracing::warn!(job.id = %submitted.job.id, %error, "the job's forecast is kept \
-                        later");
+                    tracing::warn!(job.id = %submitted.job.id, %error, "the job's first forecast could \
+                        not be stored; it is made later");
                 }
                 Err(_) => {
-                    tracing::warn!(job.id = %submitted.job.id, "the job's forecast is kept later")
+                    tracing::warn!(job.id = %submitted.job.id, "the job's first forecast could not be \
+                        stored in time; it is made later");
                 }
             }
         }

@@ -71,7 +71,8 @@ impl Farm {
             match self.shared.queue.ask_to_drain(&card.id).await {
                 Ok(()) => tracing::info!(worker = %card.id, "asked to drain"),
                 Err(error) => {
-                    tracing::warn!(worker = %card.id, %error, "drain command waits for the queue")
+                    tracing::warn!(worker = %card.id, %error, "a drain command did not reach the \
+                        queue; it is sent again");
                 }
             }
         }

@@ -202,8 +202,8 @@ pub(crate) fn warnings(
                 notes.push(format!("the job would wait until {ends}: {quota}"));
             }
             Some(seconds) if seconds > left => notes.push(format!(
-                "the job would wait at {ends} or before for the rest of its {seconds:.1} \
-                 device-seconds: {quota}"
+                "the job needs {seconds:.1} device-seconds, which is more than is left today, so a \
+                 part of it would wait until {ends} or later: {quota}"
             )),
             _ => {}
         }

@@ -57,8 +57,8 @@ impl Missing {
         self.texts.values().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The producer of the missing object; `None` if it is not, or is no longer, an input of the
-    /// image's stage.
+    /// What made the missing object, and must run again; `None` if the object is no input of the
+    /// image's stage (any more).
     pub(super) fn producer(&self, image: ImageId, stage: usize, key: &str) -> Option<Producer> {
         if self.before.contains(&(image, stage, key.to_owned())) {
             return Some(Producer::StageBefore);

@@ -229,7 +229,7 @@ async fn what_a_prompt_may_not_ask_is_refused_with_its_place_and_nothing_is_kept
         ),
         (
             v1::Settings { start: v1::Start::Picture.into(), ..Default::default() },
-            "prompts[2].settings.start is \"picture\"; accepted: none, all images of a job start alike",
+            "prompts[2].settings.start is \"picture\"; accepted: none, because all images of a job start alike",
         ),
     ] {
         let message = refusal(settings).await;

@@ -434,7 +434,7 @@ async fn a_forecast_warns_of_the_quotas_that_a_job_would_meet() {
         "the job would be refused now: quota stored_bytes of tenant \"default\" is 0",
         "the job would be refused now: quota images_waiting of tenant \"default\" is 3",
         "the job would be refused now: quota images_per_day of tenant \"default\" is 3",
-        "the job would wait at ",
+        "the job needs ",
     ];
     assert_eq!(notes.len(), begins.len(), "{notes:#?}");
     for (note, begin) in notes.iter().zip(begins) {

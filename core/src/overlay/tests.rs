@@ -161,7 +161,7 @@ fn what_a_prompt_may_not_say_is_refused_with_its_own_place() {
     let mut whole = cascade();
     whole.stages[0].size_multiple = None;
     let error = Settings::overlaid(&odd, &asked(64, &[]), &whole).expect_err("62.5 pixels");
-    assert!(error.message.contains("1000 of 1024 pixels are no whole number"), "{error}");
+    assert!(error.message.contains("1000 pixels (at size 1024) are no whole number"), "{error}");
 }
 
 #[test]

@@ -62,8 +62,8 @@ pub enum StartError {
     },
     /// Another SQL database uses the farm's keys.
     #[error(
-        "two farms share one Redis: this database is {mine}, and the queue of the farm with its id belongs to \
-         database {owner}; give a restored copy an id of its own, or delete the key {key} when the other one is gone"
+        "two farms share one Redis under the same id: this one has database {mine}, and the queue belongs to \
+         database {owner}; give a restored copy an id of its own, or delete the key {key} if the other farm is gone"
     )]
     TwoFarms {
         /// Identity of the database that asked.

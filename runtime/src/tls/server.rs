@@ -206,7 +206,7 @@ impl ServerTls {
                 Err(error) if doubtful.as_ref() == Some(&looked) => {
                     tracing::warn!(
                         reason = error.message,
-                        "changed certificate files cannot be used; the earlier ones are served on"
+                        "changed certificate files cannot be used; the earlier ones stay in use"
                     );
                     (tried, doubtful) = (looked, None);
                 }

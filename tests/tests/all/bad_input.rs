@@ -79,7 +79,7 @@ fn wrong_flags_are_refused_before_a_farm_is_looked_for_or_started() {
         (&["cancel", "J", "--text", " "], "text is blank"),
         (&["retry", "J", "--label", "x"], "label is \"x\""),
         (&["retry", "J", "--deadline", "soon"], "deadline is \"soon\""),
-        (&["watch", "--after", "3"], "after is about one job"),
+        (&["watch", "--after", "3"], "after is for one job"),
         (&["history", "--since", "x"], "since is \"x\""),
         (&["history", "--step", "90s"], "step is \"90s\""),
         (&["usage", "--until", "2026-02-30"], "until is \"2026-02-30\""),

@@ -46,8 +46,8 @@ fn a_farm_that_does_not_lie_is_believed() {
 #[test]
 fn pictures_end_and_are_those_that_were_listed() {
     for (lie, says) in [
-        (Lie::Endless, "goes on after its 17 bytes"),
-        (Lie::Nothing, "comes in pieces of nothing"),
+        (Lie::Endless, "has more bytes than the 17 that"),
+        (Lie::Nothing, "comes in empty pieces"),
         (Lie::Vast, "has 18446744073709551615 bytes; accepted: at most"),
         (Lie::Changing, "changes whenever it is fetched"),
         (Lie::OtherPicture, "as it was listed, arrived with a different hash"),
@@ -71,8 +71,8 @@ fn pictures_end_and_are_those_that_were_listed() {
 #[test]
 fn manifests_end_and_their_sums_do_not_overflow() {
     for (lie, code, says) in [
-        (Lie::Endless, 1, "goes on after its"),
-        (Lie::Nothing, 1, "comes in pieces of nothing"),
+        (Lie::Endless, 1, "has more bytes than the"),
+        (Lie::Nothing, 1, "comes in empty pieces"),
         (Lie::Vast, 1, "has 18446744073709551615 bytes; accepted: at most"),
         (Lie::Sizes, 3, "image 0 has 18446744073709551615 bytes"),
     ] {
@@ -86,10 +86,11 @@ fn pages_and_repetitions_end() {
     let folder = tempfile::tempdir().expect("folder");
     for arguments in [&["ls"][..], &["ls", JOB], &["get", JOB, "-o", "out", "--name", "{index}"]] {
         let ended = told(Lie::SamePage, folder.path(), arguments);
-        ended.refused(1, &["the same page again and again"]);
+        ended.refused(1, &["keeps sending the same page"]);
     }
-    told(Lie::Pages, folder.path(), &["ls"]).refused(1, &["more pages than there can be"]);
-    told(Lie::Repeats, folder.path(), &["watch", JOB]).refused(1, &["again and again"]);
+    told(Lie::Pages, folder.path(), &["ls"]).refused(1, &["more pages than are possible"]);
+    told(Lie::Repeats, folder.path(), &["watch", JOB])
+        .refused(1, &["keeps sending the same state"]);
     let more = ["render", "-o", "out", "a red circle"];
     told(Lie::MoreImages, folder.path(), &more).refused(1, &["1 pictures were asked for"]);
 }

@@ -71,7 +71,7 @@ fn a_job_has_a_limited_number_of_different_settings() {
     }
     let error = job.ask(&guided(MAX_VARIANTS)).expect_err("one too many");
     assert_eq!(error.field.as_deref(), Some("prompts[3].settings"));
-    assert!(error.message.contains("the 1001th different ones"), "{error}");
+    assert!(error.message.contains("the job has 1000 different settings already"), "{error}");
     job.ask(&guided(7)).expect("known settings are still accepted");
 }
 

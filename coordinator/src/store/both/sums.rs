@@ -136,7 +136,7 @@ const CHECKS: &[(&str, &str)] = &[
                  WHERE i.job = $1 AND (SELECT count(*) FROM outputs AS o WHERE o.job = i.job AND o.idx = i.idx)
                                       <> i.stage + (i.state = 'done')::int",
         ),
-        "images have not the outputs of the stages they have passed",
+        "images lack outputs of stages that they have passed",
     ),
     (
         sql!(
@@ -157,7 +157,7 @@ const CHECKS: &[(&str, &str)] = &[
                    AND (i.variant IS DISTINCT FROM p.variant OR i.variant IS NOT NULL AND v.job IS NULL
                         OR i.stage >= coalesce(v.stages, json_array_length(j.settings::json -> 'stages')))",
         ),
-        "images have other settings than their prompt, or go beyond theirs",
+        "images have other settings than their prompt, or have passed more stages than it asks for",
     ),
     (
         sql!(
@@ -187,7 +187,7 @@ const OWN_CHECKS: &[(&str, &str)] = sql!(
              LEFT JOIN image_blocks AS b ON b.job = $1 AND b.block = r.block
              WHERE (r.waiting, r.ready, r.dispatched, r.done, r.dead, r.cancelled)
                    IS DISTINCT FROM (b.waiting, b.ready, b.dispatched, b.done, b.dead, b.cancelled)",
-            "blocks count other images than they have",
+            "the counts of blocks differ from their images",
         ),
         (
             "SELECT count(*) FROM images AS i

@@ -141,7 +141,7 @@ pub struct NewPrompt {
     pub first_index: u64,
     /// Number of its images.
     pub images: u32,
-    /// Seed of its first image; the next ones follow, wrapping.
+    /// Seed of its first image. Each next image has the next number; after 2⁶⁴ − 1 comes 0.
     pub first_seed: u64,
     /// The text to encode.
     pub text_embedding: PreparedText,
