@@ -10,7 +10,7 @@ use crate::guard::{Guard, stands};
 pub const DISTINCT_PLACES: usize = 3;
 /// Failures that end an image if fewer places serve the stage.
 pub const FAILURES_IN_FEW_PLACES: u32 = 5;
-/// Failures that end an image at any places, so that retries are bounded.
+/// Failures that end an image wherever they happened, so that retries are bounded.
 pub const MOST_FAILURES: u32 = 10;
 
 /// How many deaths of its host do not count against a task. After that such a death counts like a

@@ -97,7 +97,7 @@ pub enum Forged {
     Expired,
     /// The signature is not of this result, pool, worker or farm.
     Signature,
-    /// The output has a name that no output of a task has, or an impossible size.
+    /// The output is not named as outputs of tasks are, or has an impossible size.
     Output,
     /// The output does not lie under the prefix of this dispatch of this task.
     Foreign,

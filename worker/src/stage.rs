@@ -159,8 +159,8 @@ impl RenderStage {
         self.embeddings.get(artifact.sha256, self.read_embedding(artifact, tokens)).await
     }
 
-    /// An embedding that is there and cannot be one is as good as lost: its text is encoded again.
-    /// If that does not help, the image fails.
+    /// A stored object that cannot be an embedding counts as lost: its text is encoded again. If
+    /// that does not help, the image fails.
     async fn read_embedding(
         &self,
         artifact: &ArtifactRef,

@@ -46,7 +46,7 @@ pub(crate) struct ImageArgs {
 pub(crate) struct MapArgs {
     /// The job's id, as `submit` printed it
     pub(crate) job: String,
-    /// Only images that changed after this version, where these are not too many
+    /// Only images that changed after this version, unless they are too many
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     pub(crate) changed_since: u64,
 }

@@ -86,7 +86,8 @@ mod tests {
 
     const BUDGET: Budget = Budget { bytes: 1000, pictures: false };
 
-    /// Works it off against what there is of each step; what was removed, in order.
+    /// Removes from what there is of each step until that is enough. Returns what was removed, in
+    /// order.
     fn work_off(held: u64, there: &[(Step, u64)]) -> (Vec<(Step, u64)>, bool) {
         work_off_for(BUDGET, held, there)
     }

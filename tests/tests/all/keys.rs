@@ -30,7 +30,7 @@ fn keyed(settings: &Settings, port: u16, arguments: &[&str]) -> Command {
     command
 }
 
-/// How it is refused to start: the exit code and the one line of its output.
+/// Runs a program that must not start: its exit code, and the one line that it prints.
 fn refused(mut command: Command) -> (Option<i32>, String) {
     let ended = command.output().expect("it runs");
     let text = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -18,8 +18,8 @@ use crate::store::{
     row::row,
 };
 
-/// Columns of an [`InputRow`] but its image's key and its low-resolution picture; of `p`, `t`, `n`
-/// and `s` as [`input_joins`] names them.
+/// The columns of [`InputRow`], except its image's key and its low-resolution picture, from the
+/// tables that [`input_joins`] calls `p`, `t`, `n` and `s`.
 macro_rules! input_columns {
     () => {
         "p.text, p.negative, p.first_index, p.first_seed, p.text_embedding, p.negative_embedding, p.style_embedding,
