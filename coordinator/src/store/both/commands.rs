@@ -12,10 +12,11 @@ use super::{
         progress::{LockedJob, LockedJobs},
         texts::revive_of_job,
     },
-    Error, Record, Tx, limiting,
+    Error, Record, Tx,
+    deleted_jobs::not_found,
+    limiting,
     metering::Before,
     queries::{find, read_job},
-    removal::not_found,
     retried,
     rows::parse,
 };

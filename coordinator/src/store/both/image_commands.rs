@@ -22,12 +22,12 @@ use super::{
     },
     Error, Record, Tx,
     commands::{lock, raise},
+    deleted_jobs::not_found,
     following_images::{Change, Chunk, following_images},
     limiting,
     metering::Before,
     missing::forget_outputs,
     queries::{find, read_job},
-    removal::not_found,
     retried,
     rows::{
         HashColumn, IdColumn, Int, Small, column, digest, job_id, names, number, parse, stage_name,

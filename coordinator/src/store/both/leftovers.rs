@@ -8,8 +8,8 @@ use darkroom_core::id::JobId;
 use super::{
     super::progress::LockedJobs,
     Error, Record,
+    candidates::suspect,
     clock::now_ms,
-    removal::suspect,
     retention::note_pictures,
     retried,
     rows::{HashColumn, IdColumn, Small, artifact, column, id_column, job_id, number},

@@ -2,7 +2,7 @@
 
 use super::{
     Error, Tx, attempts,
-    removal::suspect_forgotten,
+    candidates::suspect_forgotten,
     rows::{Small, column, id_column, number},
 };
 use crate::store::{

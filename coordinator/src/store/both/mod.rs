@@ -21,8 +21,10 @@
 mod agreed;
 pub(super) mod attempts;
 mod audit;
+mod candidates;
 mod clock;
 pub(super) mod commands;
+pub(super) mod deleted_jobs;
 pub(super) mod dispatching;
 pub(super) mod failures;
 pub(super) mod farm_changes;
@@ -46,13 +48,14 @@ pub(super) mod notes;
 pub(super) mod outcomes;
 pub(super) mod page;
 pub(super) mod queries;
-pub(super) mod removal;
+mod removal;
 mod retention;
 pub(super) mod row_types;
 pub(super) mod submits;
 mod sums;
 mod tenants;
 mod texts;
+mod unused_texts;
 pub(super) mod variants;
 pub(super) mod worker_health;
 

@@ -6,9 +6,10 @@ use darkroom_queue::task::PoolId;
 
 use super::{
     super::queries::{JobRow, job_columns, quick_page, records, view},
-    Connection, Error, Record, failures,
+    Connection, Error, Record,
+    deleted_jobs::not_found,
+    failures,
     page::{Images, read_images},
-    removal::not_found,
     rows::{
         HashColumn, IdColumn, Int, Small, column, digest, digest_column, id_column, job_id, list,
         number,

@@ -15,8 +15,8 @@ use darkroom_core::{
 use super::{
     super::progress::LockedJobs,
     Error, Record, Tx,
+    candidates::suspect,
     commands::raise,
-    removal::suspect,
     retried,
     rows::{HashColumn, IdColumn, artifact, column, job_id, list, number, parse},
 };

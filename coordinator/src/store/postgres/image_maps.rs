@@ -10,8 +10,8 @@ use super::{
     Error, Tx,
     block_bits::BLOCK,
     both::{
+        deleted_jobs::not_found,
         image_maps::{ChangedRow, Changes},
-        removal::not_found,
     },
     rows::{column, number, parse},
 };

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{
     Error, PostgresStore,
-    both::{queries::JobHeadRow, removal::not_found},
+    both::{deleted_jobs::not_found, queries::JobHeadRow},
     page,
     rows::{column, number, stage_name},
 };

@@ -6,8 +6,8 @@ use sqlx::SqliteConnection;
 use super::{
     Error,
     both::{
+        deleted_jobs::not_found,
         image_maps::{ChangedRow, Changes},
-        removal::not_found,
     },
     rows::{column, number, parse, to_json},
 };

@@ -1,0 +1,305 @@
+//! Jobs that were deleted: how they are found, and how their rows are removed.
+
+use darkroom_core::{
+    error::{Code, UserError},
+    id::JobId,
+    job_state::{JobEvent, transition},
+};
+
+use super::{
+    super::progress::LockedJobs,
+    Connection, Error, Record, Tx,
+    candidates::suspect,
+    clock::now_ms,
+    commands::{lock, raise},
+    rows::{IdColumn, id_column, job_id, list},
+};
+use crate::store::{
+    limits::timestamp,
+    removal::{Candidate, Cleared, JOB_TOMBSTONE, SEEN, ms},
+    row::row,
+};
+
+/// Rows of job tables, besides those of images, that one statement removes.
+const ROWS: i64 = 5000;
+
+/// Deletes a job that has ended, or that this cancels. `false`: it is deleted already.
+pub(super) async fn delete_job(
+    store: &Record,
+    job: JobId,
+    by: &str,
+    cancel: bool,
+) -> Result<bool, Error> {
+    let mut tx = store.begin_write().await?;
+    let (mut jobs, seq, state) = match lock(&mut tx, job).await {
+        Err(Error::Deleted { .. }) => return Ok(false),
+        locked => locked?,
+    };
+    if !state.terminal() && !cancel {
+        return Err(not_ended(job, state.name()).into());
+    }
+    let next = if state.terminal() { state } else { transition(state, JobEvent::Cancel)? };
+    let deleted = sqlx::query(concat!(
+        sql!(
+            sqlite:
+                "UPDATE jobs
+                 SET version = version + 1, follow = CASE WHEN $3 <> $2 THEN 'cancel' ELSE follow END,
+                     finished_ms = coalesce(finished_ms, CAST(unixepoch('subsec') * 1000 AS INTEGER)), ",
+            postgres:
+                "UPDATE jobs
+                 SET follow = CASE WHEN $3 <> $2 THEN 'cancel' ELSE follow END,
+                     finished_at = coalesce(finished_at, clock_timestamp()), ",
+        ),
+        "state = $3, manifest = CASE WHEN manifest = 'pending' THEN NULL ELSE manifest END,
+         deleted_by = $4, deleted_ms = ",
+        now_ms!(),
+        " WHERE seq = $1 AND state = $2 AND deleted_ms IS NULL",
+    ))
+    .bind(seq)
+    .bind(state.name())
+    .bind(next.name())
+    .bind(by)
+    .execute(&mut *tx)
+    .await?;
+    if deleted.rows_affected() != 1 {
+        return Err(Error::Corrupt("a job changed while it was locked".to_owned()));
+    }
+    raise(&mut tx, &mut jobs).await?;
+    store.commit_repeatable(tx).await?;
+    Ok(true)
+}
+
+fn not_ended(job: JobId, state: &str) -> UserError {
+    let message = format!(
+        "job {job} is {state}; accepted: a job that has ended, or cancel it first (`darkroom rm --cancel {job}`)"
+    );
+    UserError::new(Code::FailedPrecondition, "JOB_NOT_ENDED", message)
+}
+
+/// That a job was deleted, as an error; `None` if it was not.
+pub(in super::super) async fn gone(
+    connection: &mut Connection,
+    job: JobId,
+) -> Result<Option<Error>, Error> {
+    gone_of(connection, job, None).await
+}
+
+/// Why a job is not found.
+pub(in super::super) async fn not_found(connection: &mut Connection, job: JobId) -> Error {
+    match gone(connection, job).await {
+        Ok(Some(gone)) => gone,
+        Ok(None) => Error::no_job(job),
+        Err(error) => error,
+    }
+}
+
+/// That a job was deleted, as an error; `None` if it was not. With a tenant, only its jobs count.
+pub(super) async fn gone_of(
+    connection: &mut Connection,
+    job: JobId,
+    tenant: Option<&str>,
+) -> Result<Option<Error>, Error> {
+    let deleted: Option<i64> = sqlx::query_scalar(sql!(
+        sqlite:
+            "SELECT deleted_ms FROM jobs WHERE id = $1 AND deleted_ms IS NOT NULL AND ($2 IS NULL OR tenant = $2)
+             UNION ALL
+             SELECT deleted_ms FROM deleted_jobs WHERE id = $1 AND ($2 IS NULL OR tenant = $2)",
+        postgres:
+            "SELECT deleted_ms FROM jobs
+             WHERE id = $1 AND deleted_ms IS NOT NULL AND ($2::text IS NULL OR tenant = $2)
+             UNION ALL
+             SELECT deleted_ms FROM deleted_jobs WHERE id = $1 AND ($2::text IS NULL OR tenant = $2)",
+    ))
+    .bind(id_column(job))
+    .bind(tenant)
+    .fetch_optional(connection)
+    .await?;
+    let at = |ms: i64| timestamp(ms - ms.rem_euclid(1000)).to_string();
+    Ok(deleted.map(|ms| Error::Deleted { job, at: at(ms) }))
+}
+
+row! {
+    struct DeletedRow {
+        id: IdColumn,
+        seq: i64,
+        cleared: i64,
+        deleted_ms: i64,
+    }
+}
+
+/// Removes a part of the job that was deleted first.
+pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<Cleared, Error> {
+    let found: Option<DeletedRow> = sqlx::query_as(
+        "SELECT seq, id, cleared, deleted_ms FROM jobs
+         WHERE deleted_ms IS NOT NULL AND follow IS NULL
+           AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)
+         ORDER BY deleted_ms, seq LIMIT 1",
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(job) = found else { return Ok(Cleared::default()) };
+    LockedJobs::lock(tx, [job.seq]).await?;
+    let last: Option<i64> = sqlx::query_scalar("SELECT max(idx) FROM images WHERE job = $1")
+        .bind(job.seq)
+        .fetch_one(&mut **tx)
+        .await?;
+    if last.is_some_and(|last| last >= job.cleared) {
+        let end = job.cleared.saturating_add(i64::from(limit));
+        let images = clear_images(tx, (job.seq, job.cleared, end), now_ms).await?;
+        return Ok(Cleared { images, jobs: 0, more: true });
+    }
+    if clear_texts(tx, job.seq, now_ms).await? || clear_rest(tx, job.seq).await? {
+        return Ok(Cleared { more: true, ..Cleared::default() });
+    }
+    if job.deleted_ms.saturating_add(ms(SEEN)) > now_ms {
+        return Ok(Cleared::default());
+    }
+    suspect(tx, (now_ms, now_ms), &[Candidate::manifests(job_id(&job.id)?)]).await?;
+    for rows in [
+        "INSERT INTO deleted_jobs (id, tenant, client_request_id, deleted_ms, deleted_by)
+         SELECT id, tenant, client_request_id, deleted_ms, coalesce(deleted_by, '') FROM jobs WHERE seq = $1",
+        sql!(
+            sqlite:
+                "INSERT INTO deleted_usage (day, tenant, images, device_us)
+                 SELECT date(created_ms / 1000, 'unixepoch'), tenant, images, device_us FROM jobs WHERE seq = $1
+                 ON CONFLICT (day, tenant) DO UPDATE
+                 SET images = images + excluded.images, device_us = device_us + excluded.device_us",
+            postgres:
+                "INSERT INTO deleted_usage (day, tenant, images, device_us)
+                 SELECT to_char(j.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), j.tenant, p.images, p.device_us
+                 FROM jobs AS j
+                 CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
+                                     ORDER BY newest.version DESC LIMIT 1) AS p
+                 WHERE j.seq = $1
+                 ON CONFLICT (day, tenant) DO UPDATE
+                 SET images = deleted_usage.images + excluded.images,
+                     device_us = deleted_usage.device_us + excluded.device_us",
+        ),
+        "DELETE FROM job_stages WHERE job = $1",
+        "DELETE FROM job_paces WHERE job = $1",
+        "DELETE FROM job_forecasts WHERE job = $1",
+        "DELETE FROM job_variants WHERE job = $1",
+        sql!(sqlite: "SELECT 1 WHERE $1 < 0", postgres: "DELETE FROM job_progress WHERE job = $1"),
+        "DELETE FROM jobs WHERE seq = $1 AND deleted_ms IS NOT NULL",
+    ] {
+        sqlx::query(rows).bind(job.seq).execute(&mut **tx).await?;
+    }
+    Ok(Cleared { images: 0, jobs: 1, more: true })
+}
+
+/// Removes the rows of a deleted job's images in a range of indices, and those of the prompts that
+/// end there.
+async fn clear_images(
+    tx: &mut Tx,
+    (job, first, end): (i64, i64, i64),
+    now_ms: i64,
+) -> Result<u64, Error> {
+    let keys: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT key FROM outputs WHERE job = $1 AND idx >= $2 AND idx < $3",
+    )
+    .bind(job)
+    .bind(first)
+    .bind(end)
+    .fetch_all(&mut **tx)
+    .await?;
+    let previews: Vec<Candidate> = keys.iter().map(|key| Candidate::previews(key)).collect();
+    let candidates: Vec<Candidate> =
+        keys.into_iter().map(Candidate::output).chain(previews).collect();
+    suspect(tx, (now_ms, now_ms), &candidates).await?;
+    for rows in [
+        "DELETE FROM outputs WHERE job = $1 AND idx >= $2 AND idx < $3",
+        "DELETE FROM attempts WHERE job = $1 AND idx >= $2 AND idx < $3",
+        "DELETE FROM worker_failures WHERE job = $1 AND idx >= $2 AND idx < $3",
+        "DELETE FROM prompts
+         WHERE job = $1 AND first_index + images <= $3
+           AND position >= (SELECT min(i.prompt) FROM images AS i WHERE i.job = $1 AND i.idx >= $2 AND i.idx < $3)
+           AND position <= (SELECT max(i.prompt) FROM images AS i WHERE i.job = $1 AND i.idx >= $2 AND i.idx < $3)",
+        "UPDATE jobs SET cleared = $3 WHERE seq = $1 AND cleared = $2",
+    ] {
+        sqlx::query(rows).bind(job).bind(first).bind(end).execute(&mut **tx).await?;
+    }
+    let images = sqlx::query("DELETE FROM images WHERE job = $1 AND idx >= $2 AND idx < $3")
+        .bind(job)
+        .bind(first)
+        .bind(end)
+        .execute(&mut **tx)
+        .await?;
+    Ok(images.rows_affected())
+}
+
+/// Removes what a deleted job needs of texts, and notes which of them no job needs now. Returns
+/// whether it removed something.
+async fn clear_texts(tx: &mut Tx, job: i64, now_ms: i64) -> Result<bool, Error> {
+    let texts: Vec<i64> = sqlx::query_scalar(
+        "SELECT embedding FROM job_texts WHERE job = $1 ORDER BY embedding LIMIT $2",
+    )
+    .bind(job)
+    .bind(ROWS)
+    .fetch_all(&mut **tx)
+    .await?;
+    let (Some(first), Some(last)) = (texts.first(), texts.last()) else { return Ok(false) };
+    sqlx::query("DELETE FROM job_texts WHERE job = $1 AND embedding >= $2 AND embedding <= $3")
+        .bind(job)
+        .bind(*first)
+        .bind(*last)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(sql!(
+        sqlite:
+            "INSERT INTO unused_texts (embedding, since_ms)
+             SELECT w.value, $1 FROM json_each($2) AS w
+             WHERE NOT EXISTS (SELECT 1 FROM job_texts AS t WHERE t.embedding = w.value)
+             ON CONFLICT (embedding) DO UPDATE SET since_ms = excluded.since_ms",
+        postgres:
+            "INSERT INTO unused_texts (embedding, since_ms)
+             SELECT w.id, $1 FROM unnest($2::bigint[]) AS w (id)
+             WHERE NOT EXISTS (SELECT FROM job_texts AS t WHERE t.embedding = w.id)
+             ON CONFLICT (embedding) DO UPDATE SET since_ms = excluded.since_ms",
+    ))
+    .bind(now_ms)
+    .bind(list(&texts)?)
+    .execute(&mut **tx)
+    .await?;
+    Ok(true)
+}
+
+/// Removes other rows of a deleted job, of which there may be many. Returns whether there may be
+/// more.
+async fn clear_rest(tx: &mut Tx, job: i64) -> Result<bool, Error> {
+    let tables: &[&str] = sql!(
+        sqlite: &[
+            "DELETE FROM prompts WHERE job = $1 AND position IN
+                 (SELECT position FROM prompts WHERE job = $1 LIMIT $2)",
+            "DELETE FROM text_notes WHERE job = $1 AND $2 > 0",
+        ],
+        postgres: &[
+            "DELETE FROM prompts WHERE job = $1 AND position IN
+                 (SELECT position FROM prompts WHERE job = $1 ORDER BY position LIMIT $2)",
+            "DELETE FROM text_notes WHERE job = $1 AND $2 > 0",
+            "DELETE FROM job_notes WHERE job = $1 AND $2 > 0",
+            "DELETE FROM image_blocks WHERE job = $1 AND block IN
+                 (SELECT block FROM image_blocks WHERE job = $1 ORDER BY block LIMIT $2)",
+            "DELETE FROM image_changes WHERE job = $1 AND version IN
+                 (SELECT version FROM image_changes WHERE job = $1 ORDER BY version, first LIMIT $2)",
+        ],
+    );
+    let mut more = false;
+    for rows in tables {
+        let removed = sqlx::query(*rows).bind(job).bind(ROWS).execute(&mut **tx).await?;
+        more |= removed.rows_affected() >= u64::try_from(ROWS).unwrap_or(u64::MAX);
+    }
+    Ok(more)
+}
+
+/// Forgets jobs that were deleted long ago.
+pub(super) async fn forget_deleted(tx: &mut Tx, now_ms: i64) -> Result<(), Error> {
+    sqlx::query(
+        "DELETE FROM deleted_jobs WHERE id IN
+             (SELECT id FROM deleted_jobs WHERE deleted_ms <= $1 ORDER BY deleted_ms LIMIT $2)",
+    )
+    .bind(now_ms.saturating_sub(ms(JOB_TOMBSTONE)))
+    .bind(ROWS)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
