@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        LazyLock,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -20,7 +20,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 
 /// Longest time a server may take to start or to end.
@@ -181,7 +181,7 @@ fn started(command: Command) -> io::Result<Child> {
 }
 
 /// A free port of loopback. It is below the range for outgoing connections, so none of them can
-/// take it before the server does.
+/// take it before the server does. No other test gets it while this process lives.
 ///
 /// # Panics
 /// When there is none.
@@ -194,11 +194,26 @@ pub fn free_port() -> u16 {
         (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed), SystemTime::now())
             .hash(&mut hasher);
         let port = PORTS.start + (hasher.finish() % u64::from(PORTS.end - PORTS.start)) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if claimed(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }
     panic!("no port of {PORTS:?} is free");
+}
+
+/// Claims a port for this process, if no process has claimed it. The claim is a lock on a file,
+/// which ends with the process. Between the choice of a port and the start of its server, nothing
+/// else tells other tests that the port is taken.
+fn claimed(port: u16) -> bool {
+    static CLAIMS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join(format!("darkroom-test-ports-{}", geteuid()));
+    std::fs::create_dir_all(&folder).expect("a folder for claims of ports");
+    let file = File::create(folder.join(port.to_string())).expect("a file for the claim of a port");
+    let is_ours = file.try_lock().is_ok();
+    if is_ours {
+        CLAIMS.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    }
+    is_ours
 }
 
 /// Whether somebody listens on this port of loopback.
@@ -241,6 +256,16 @@ mod tests {
         let held = Process::spawn(command, &Path::new(&file).with_extension("log"));
         std::fs::write(file, held.id().to_string()).expect("it prints the id");
         std::thread::sleep(Duration::from_secs(600));
+    }
+
+    #[test]
+    fn a_port_is_given_once() {
+        let port = free_port();
+        assert!(!claimed(port), "port {port} could be claimed twice");
+        // A lock is of the file that was opened, so this is what another process would see.
+        let folder = std::env::temp_dir().join(format!("darkroom-test-ports-{}", geteuid()));
+        let other = File::open(folder.join(port.to_string())).expect("the claim is a file");
+        assert!(other.try_lock().is_err());
     }
 
     #[test]
