@@ -1,7 +1,7 @@
 """Measures what sampling settings do to the demo cascade's pictures: caption score beside cost, for
 settings that change a picture a little.
 
-    make bench-sampling                                    # every row: half an hour on two idle cores
+    make bench-sampling                                    # all: half an hour on two idle cores
     tools/bench-sampling.sh --captions 20 --rows guidance  # less
 
 A farm of the built `darkroom` renders held-out captions at 64 pixels (the base stage, seed i for

@@ -129,8 +129,8 @@ secret() { # secret NAME: the password of that name, made the first time.
     cat "$file"
 }
 
-# folder_of SERVER USER: its data folder, made and given to the user. What lies elsewhere from before
-# moves.
+# folder_of SERVER USER: its data folder, made and given to the user. What lies elsewhere from
+# before moves.
 folder_of() {
     local user=$2 data="$farm/$1" outside
     if [ "$(id -u)" -eq 0 ]; then

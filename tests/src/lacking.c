@@ -1,5 +1,5 @@
-// Makes system calls fail as on a mount that lacks them. DARKROOM_TEST_LACKS holds rules: NAME:ERRNO or
-// NAME:ERRNO:PART, separated by spaces; with PART only for paths that contain it.
+// Makes system calls fail as on a mount that lacks them. DARKROOM_TEST_LACKS holds rules:
+// NAME:ERRNO or NAME:ERRNO:PART, separated by spaces; with PART only for paths that contain it.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

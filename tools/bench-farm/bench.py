@@ -7,7 +7,8 @@ default all of them:
     BENCH=held                  from ready to held, on an idle farm
     BENCH=utilisation           BENCH_WORKERS (1,10,100,1000) simulated workers
     BENCH=snapshot              with and without a held snapshot
-    BENCH=texts                 BENCH_IMAGES distinct prompts through a real encoder, which `make bench-texts` builds; not among the default
+    BENCH=texts                 BENCH_IMAGES distinct prompts through a real encoder, which `make
+                                bench-texts` builds; not among the default
 
 BENCH_PICTURES is the number of pictures of a run (20000), BENCH_SECONDS the length of those that go
 by time (30).

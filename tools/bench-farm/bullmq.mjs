@@ -1,6 +1,7 @@
-// The four-step pipeline that does nothing, on BullMQ: a queue per step, a worker per queue, each finished job adds the
-// next step's. As BullMQ's documentation recommends: jobs added in bulk, workers with concurrency, completed jobs
-// removed. Prints one JSON line: jobs, seconds, transitions a second (one transition is one step of one job).
+// The four-step pipeline that does nothing, on BullMQ: a queue per step, a worker per queue, each
+// finished job adds the next step's. As BullMQ's documentation recommends: jobs added in bulk,
+// workers with concurrency, completed jobs removed. Prints one JSON line: jobs, seconds,
+// transitions a second (one transition is one step of one job).
 //
 //     node bullmq.mjs REDIS_PORT JOBS [PROCESSES]
 //

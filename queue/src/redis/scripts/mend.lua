@@ -1,5 +1,5 @@
--- KEYS: keys of one slot. ARGV: the type that each must have. Deletes those of another type. Returns
--- how many.
+-- KEYS: keys of one slot. ARGV: the type that each must have. Deletes those of another type.
+-- Returns how many.
 local deleted = 0
 for position, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key)['ok']

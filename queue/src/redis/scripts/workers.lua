@@ -1,5 +1,6 @@
 -- KEYS: cards, sightings, who must drain, who gets nothing. ARGV: oldest age in milliseconds.
--- Returns for each: age in milliseconds, worker, card, whether it must drain, whether it gets nothing.
+-- Returns for each: age in milliseconds, worker, card, whether it must drain, whether it gets
+-- nothing.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local seen = redis.call('ZRANGEBYSCORE', KEYS[2], now - ARGV[1], '+inf', 'WITHSCORES')
