@@ -57,6 +57,15 @@ pub enum ImageOutcome {
     Cancelled,
 }
 
+/// When and why a picture was removed from storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// When, as in RFC 3339.
+    pub at: String,
+    /// By which policy.
+    pub by: String,
+}
+
 /// One image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageLine {
@@ -101,6 +110,10 @@ pub struct ImageLine {
     /// Its SHA-256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
+    /// When and why the picture was removed from storage, before the manifest was written. Its key,
+    /// size and hash say what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Removed>,
     /// Class of device that rendered the last stage.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_class: String,
@@ -130,6 +143,14 @@ pub struct Totals {
     pub cancelled: u64,
     /// Bytes of all pictures.
     pub bytes: u64,
+    /// Of the done ones, how many have no picture any more, because a policy removed it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -161,9 +182,18 @@ pub enum Error {
     },
 }
 
+impl ImageLine {
+    /// Whether its picture was removed from storage.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.state == ImageOutcome::Done && self.removed.is_some()
+    }
+}
+
 impl Totals {
     fn count(&mut self, image: &ImageLine) {
         self.images += 1;
+        self.removed += u64::from(image.is_removed());
         // A manifest that somebody made up may have any size.
         self.bytes = self.bytes.saturating_add(image.size.unwrap_or(0));
         match image.state {
@@ -404,6 +434,7 @@ mod tests {
             key: Some(format!("tasks/x/{index}.png")),
             size: Some(100),
             sha256: Some(Digest::of(&index.to_le_bytes())),
+            removed: None,
             device_class: "fake".to_owned(),
             dispatches: 3,
             worker: "w".to_owned(),

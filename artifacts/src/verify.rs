@@ -200,7 +200,7 @@ fn take(
             Problem { kind: Kind::Manifest, image: None, message: error.to_string() },
         );
     }
-    image.filter(|image| image.state == ImageOutcome::Done)
+    image.filter(|image| image.state == ImageOutcome::Done && !image.is_removed())
 }
 
 /// Checks the picture of a done image: returns its size, or what is wrong with it.

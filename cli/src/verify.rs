@@ -40,6 +40,16 @@ struct Promised {
     size: u64,
 }
 
+/// What a check of a picture found.
+enum Found {
+    /// It is as the manifest states.
+    Whole,
+    /// A policy removed it; so many bytes.
+    Removed(u64),
+    /// What is wrong with it.
+    Fault(String),
+}
+
 /// Succeeds if a job is whole, or fails with what is not.
 pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) -> Result<()> {
     // A missing farm or an unknown job is reported at once; the streams that follow retry for
@@ -58,15 +68,30 @@ pub(crate) async fn verify(client: &Client, args: &VerifyArgs, as_json: bool) ->
         async move {
             match client.fetch(&job, index).await {
                 Ok(bytes) if Some(Digest::of(&bytes)) == sha256 && bytes.len() as u64 == size => {
-                    None
+                    Found::Whole
                 }
-                Ok(_) => Some(format!("image {index} has other bytes than the manifest states")),
-                Err(error) => Some(format!("image {index}: {}", error.message)),
+                Ok(_) => {
+                    Found::Fault(format!("image {index} has other bytes than the manifest states"))
+                }
+                // After the manifest was written.
+                Err(error) if error.reason == "PICTURE_REMOVED" => Found::Removed(size),
+                Err(error) => Found::Fault(format!("image {index}: {}", error.message)),
             }
         }
     };
     let checks = stream::iter(&promised).map(check).buffer_unordered(args.at_once.max(1));
-    let faults: Vec<String> = checks.filter_map(std::future::ready).collect().await;
+    let found: Vec<Found> = checks.collect().await;
+    let (mut totals, mut faults) = (totals, Vec::new());
+    for one in found {
+        match one {
+            Found::Whole => {}
+            Found::Removed(size) => {
+                totals.removed += 1;
+                totals.bytes = totals.bytes.saturating_sub(size);
+            }
+            Found::Fault(fault) => faults.push(fault),
+        }
+    }
     if !faults.is_empty() {
         let more = faults.len().saturating_sub(MOST_FAULTS);
         if as_json {
@@ -118,7 +143,7 @@ fn read(mut file: File, stated: &str) -> Result<(Totals, Vec<Promised>)> {
     file.rewind().map_err(failure::internal)?;
     let mut promised = Vec::new();
     let keep = |image: ImageLine| {
-        if image.state == ImageOutcome::Done {
+        if image.state == ImageOutcome::Done && !image.is_removed() {
             let size = image.size.unwrap_or(0);
             promised.push(Promised { index: image.index, sha256: image.sha256, size });
         }
@@ -133,14 +158,23 @@ fn damaged(message: String) -> UserError {
 }
 
 fn tell(job: &str, totals: &Totals, as_json: bool) -> Result<()> {
-    let Totals { images, done, dead, cancelled, bytes } = totals;
+    let Totals { images, done, dead, cancelled, bytes, removed } = totals;
     if as_json {
         return output::json(&json!({
-            "job": job, "whole": true, "images": images, "done": done, "dead": dead, "cancelled": cancelled, "bytes": bytes,
+            "job": job, "whole": true, "images": images, "done": done, "dead": dead, "cancelled": cancelled,
+            "bytes": bytes, "removed": removed,
         }));
     }
+    let gone = match removed {
+        0 => String::new(),
+        removed => format!(
+            ", {removed} done and their pictures removed by a policy (`darkroom retry {} --lost` renders them again)",
+            shown(job)
+        ),
+    };
+    let done = done.saturating_sub(*removed);
     output::line(&format!(
-        "job {} is whole: {images} images, {done} done and verified ({bytes} bytes), {dead} dead, {cancelled} cancelled",
+        "job {} is whole: {images} images, {done} done and verified ({bytes} bytes), {dead} dead, {cancelled} cancelled{gone}",
         shown(job)
     ))
 }

@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use darkroom_artifacts::manifest::{self, EXTENSION, Header, ImageLine, ImageOutcome, Writer};
+use darkroom_artifacts::manifest::{
+    self, EXTENSION, Header, ImageLine, ImageOutcome, Removed, Writer,
+};
 use darkroom_core::{forecast::StageSpent, id::JobId, image_state::ImageState};
 use tokio::task::spawn_blocking;
 
@@ -17,6 +19,7 @@ use crate::{
     error::Error,
     shared::Shared,
     store::{
+        limits::timestamp,
         records::{ImageOrder, ImageQuery, ImageRecord, JobRecord, Output},
         roles::{Forecasts, Manifests, Queries},
     },
@@ -77,7 +80,7 @@ async fn write<S: Forecasts + Manifests + Queries + ?Sized>(
     let path = folder.path().join("manifest");
     let mut lines = open(shared, &job, path.clone()).await?;
     let mut spent = spent_on(&job);
-    let mut after = None;
+    let (mut after, mut is_whole) = (None, true);
     loop {
         let order = ImageOrder::Index(after);
         let page = store.images(&ImageQuery::all(id, order, PAGE)).await?;
@@ -88,6 +91,7 @@ async fn write<S: Forecasts + Manifests + Queries + ?Sized>(
             .for_each(|output| add(&mut spent, output));
         let images: Vec<_> =
             page.images.into_iter().map(|image| line(&job, image)).collect::<Result<_, _>>()?;
+        is_whole &= !images.iter().any(ImageLine::is_removed);
         lines = spawn_blocking(move || append(lines, images)).await.map_err(Error::other)??;
         if page.next.is_none() {
             break;
@@ -101,7 +105,11 @@ async fn write<S: Forecasts + Manifests + Queries + ?Sized>(
     if job.forecast.is_some() {
         store.note_spent(id, &spent).await?;
     }
-    if store.manifest_written(id, generation, &artifact.key, artifact.sha256).await? {
+    // If all its pictures are there again, a removal before needs no mention.
+    let made_up_for = job.pictures_removed.as_ref().filter(|_| is_whole).map(|gone| gone.at_ms);
+    let written =
+        store.manifest_written((id, generation), &artifact.key, artifact.sha256, made_up_for);
+    if written.await? {
         tracing::info!(job.id = %id, job.state = %job.state, job.images = job.images, "job ended");
     }
     shared.events.changed(&[id]);
@@ -167,6 +175,11 @@ fn line(job: &JobRecord, image: ImageRecord) -> Result<ImageLine, Error> {
     let last = image.outputs.last().cloned();
     let picture =
         last.as_ref().filter(|_| state == ImageOutcome::Done).map(|output| &output.artifact);
+    let removed_ms = last.as_ref().and_then(|output| output.removed_ms);
+    let removed = removed_ms.filter(|_| picture.is_some()).map(|ms| Removed {
+        at: timestamp(ms - ms.rem_euclid(1000)).to_string(),
+        by: job.pictures_removed.as_ref().map_or_else(String::new, |removed| removed.by.clone()),
+    });
     Ok(ImageLine {
         index: image.id.index,
         prompt: image.prompt,
@@ -183,6 +196,7 @@ fn line(job: &JobRecord, image: ImageRecord) -> Result<ImageLine, Error> {
         key: picture.map(|artifact| artifact.key.clone()),
         size: picture.map(|artifact| artifact.size),
         sha256: picture.map(|artifact| artifact.sha256),
+        removed,
         device_class: last.map_or_else(String::new, |output| output.device_class),
         dispatches: image.progress.dispatch,
         // A manifest is its tenant's, and workers are for operators.

@@ -49,6 +49,7 @@ async fn render(store: &ArtifactStore) -> Vec<u8> {
             key: None,
             size: None,
             sha256: None,
+            removed: None,
             device_class: String::new(),
             dispatches: 1,
             worker: String::new(),

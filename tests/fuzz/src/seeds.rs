@@ -386,6 +386,7 @@ fn manifest() -> io::Result<()> {
         key: Some("tasks/x/y.png".to_owned()),
         size: Some(100 + index),
         sha256: Some(Digest::of(b"picture")),
+        removed: None,
         device_class: "fake".to_owned(),
         dispatches: 3,
         worker: "w".to_owned(),

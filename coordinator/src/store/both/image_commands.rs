@@ -399,14 +399,12 @@ async fn reopen(
                 "UPDATE jobs
                  SET state = $3, version = version + 1, generation = generation + 1, finished_ms = NULL,
                      end_code = NULL, end_reason = NULL, deadline_ms = $4,
-                     pictures_removed_ms = NULL, pictures_removed_by = NULL,
                      manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL
                  WHERE seq = $1 AND state = $2",
             postgres:
                 "UPDATE jobs
                  SET state = $3, generation = generation + 1, finished_at = NULL,
                      end_code = NULL, end_reason = NULL, deadline = to_timestamp($4::float8 / 1000),
-                     pictures_removed_ms = NULL, pictures_removed_by = NULL,
                      manifest = NULL, manifest_key = NULL, manifest_sha256 = NULL, manifest_writer = NULL,
                      prune_from = 0
                  WHERE seq = $1 AND state = $2",

@@ -24,10 +24,10 @@ impl Manifests for Record {
 
     async fn manifest_written(
         &self,
-        job: JobId,
-        generation: u32,
+        (job, generation): (JobId, u32),
         key: &str,
         sha256: Digest,
+        made_up_for: Option<i64>,
     ) -> Result<bool, Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
@@ -37,10 +37,15 @@ impl Manifests for Record {
                 sql!(
                     sqlite:
                         "UPDATE jobs
-                         SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4, version = version + 1
+                         SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4, version = version + 1,
+                             pictures_removed_by = CASE WHEN pictures_removed_ms = $5 THEN NULL ELSE pictures_removed_by END,
+                             pictures_removed_ms = nullif(pictures_removed_ms, $5)
                          WHERE seq = $1 AND generation = $2 AND manifest = 'pending'",
                     postgres:
-                        "UPDATE jobs SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4
+                        "UPDATE jobs
+                         SET manifest = 'written', manifest_key = $3, manifest_sha256 = $4,
+                             pictures_removed_by = CASE WHEN pictures_removed_ms = $5 THEN NULL ELSE pictures_removed_by END,
+                             pictures_removed_ms = nullif(pictures_removed_ms, $5)
                          WHERE seq = $1 AND generation = $2 AND manifest = 'pending'",
                 ),
                 "generation = $2",
@@ -50,6 +55,7 @@ impl Manifests for Record {
             .bind(column(generation))
             .bind(key)
             .bind(digest_column(sha256))
+            .bind(made_up_for)
             .execute(&mut *tx)
             .await?;
             if done.rows_affected() == 0 {

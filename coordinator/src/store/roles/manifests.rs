@@ -12,12 +12,14 @@ pub trait Manifests: Send + Sync + 'static {
     /// the same jobs only if they are not written for a while.
     async fn pending_manifests(&self, limit: u32) -> Result<Vec<(JobId, u32)>, Error>;
 
-    /// Records that a generation's manifest is stored. False if the job continued meanwhile.
+    /// Records that a generation's manifest is stored. False if the job continued meanwhile. With
+    /// `made_up_for`, a removal of the job's pictures at that time (milliseconds since 1970) is
+    /// forgotten, because the manifest lists them all again.
     async fn manifest_written(
         &self,
-        job: JobId,
-        generation: u32,
+        (job, generation): (JobId, u32),
         key: &str,
         sha256: Digest,
+        made_up_for: Option<i64>,
     ) -> Result<bool, Error>;
 }

@@ -120,6 +120,7 @@ async fn a_manifest_that_was_changed_passes_for_whole() {
             key: Some("tasks/x/0.png".to_owned()),
             size: Some(100),
             sha256: Some(Digest::of(b"picture")),
+            removed: None,
             device_class: "fake".to_owned(),
             dispatches: 3,
             worker: "w".to_owned(),

@@ -72,7 +72,7 @@ checks! {
     a_submit_that_still_arrives_is_swept:
         IdleOnly, "right: 0", what_is_not_accepted_leaves_nothing;
     a_manifest_of_another_generation_is_recorded:
-        ManifestGeneration, "manifest_written(job, 2", a_manifest_belongs_to_its_generation;
+        ManifestGeneration, "manifest_written((job, 2)", a_manifest_belongs_to_its_generation;
     a_command_of_before_a_retry_hits_what_the_retry_runs:
         CommandGeneration, "right: [Ready, Ready, Ready, Ready, Ready, Ready]", a_jobs_own_command_goes_before_those_to_its_images;
     a_job_ends_before_its_images_are_retried:

@@ -170,7 +170,7 @@ checks! {
     a_change_that_still_counts_is_forgotten:
         PruneStale, "each image with its last change", of_an_ended_job_only_changes_that_are_stale_are_forgotten;
     a_manifest_of_another_generation_is_recorded:
-        ManifestGeneration, "manifest_written(job, 2", a_manifest_belongs_to_its_generation;
+        ManifestGeneration, "manifest_written((job, 2)", a_manifest_belongs_to_its_generation;
     a_job_is_remembered_before_all_its_settings_have_come:
         PlanWhole, "settings 4 of a prompt", chunks_at_once_that_bring_the_same_settings_share_them;
     a_command_of_before_a_retry_hits_what_the_retry_runs:

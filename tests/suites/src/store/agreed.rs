@@ -117,7 +117,9 @@ pub async fn of_an_ended_job_only_changes_that_are_stale_are_forgotten(bench: &B
     while bench.store.prune_changes().await.expect("prunes") {}
     bench.audit(job).await;
     let version = bench.store.job(job).await.expect("there").version;
-    assert!(bench.store.manifest_written(job, 1, "k", Digest::of(b"m")).await.expect("writes"));
+    assert!(
+        bench.store.manifest_written((job, 1), "k", Digest::of(b"m"), None).await.expect("writes")
+    );
     let before: Vec<_> = listed(bench, &query).await;
     assert_eq!(before.len(), 300);
     while bench.store.prune_changes().await.expect("prunes") {}

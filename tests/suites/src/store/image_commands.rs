@@ -183,7 +183,7 @@ pub async fn images_of_an_ended_job_run_again_in_a_new_generation(bench: &Bench)
     assert_eq!(bench.states(job).await, [S::Done, S::Dead, S::Dead, S::Cancelled]);
     assert_eq!(bench.record(job).await.state, JobState::Failed);
     let sha256 = darkroom_core::digest::Digest::of(b"m");
-    assert!(bench.store.manifest_written(job, 1, "k", sha256).await.expect("writes"));
+    assert!(bench.store.manifest_written((job, 1), "k", sha256, None).await.expect("writes"));
 
     let some = filter(&[(0, 1), (3, 3)], &[], 4);
     let counted = bench.count(job, ImageCommand::Retry, &some).await;

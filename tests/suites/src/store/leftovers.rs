@@ -25,7 +25,7 @@ async fn written(bench: &Bench, job: JobId, generation: u32) {
     bench.settle().await;
     bench.store.pending_manifests(9).await.expect("lists");
     let digest = Digest::of(b"m");
-    let written = bench.store.manifest_written(job, generation, "k", digest).await;
+    let written = bench.store.manifest_written((job, generation), "k", digest, None).await;
     assert!(written.expect("writes"));
 }
 

@@ -14,9 +14,9 @@ pub async fn a_manifest_belongs_to_its_generation(bench: &Bench) {
     bench.settle().await;
     assert_eq!(bench.store.pending_manifests(9).await.expect("lists"), [(job, 1)]);
     let digest = Digest::of(b"m");
-    assert!(!bench.store.manifest_written(job, 2, "k", digest).await.expect("asks"));
-    assert!(bench.store.manifest_written(job, 1, "k", digest).await.expect("writes"));
-    assert!(!bench.store.manifest_written(job, 1, "k", digest).await.expect("only once"));
+    assert!(!bench.store.manifest_written((job, 2), "k", digest, None).await.expect("asks"));
+    assert!(bench.store.manifest_written((job, 1), "k", digest, None).await.expect("writes"));
+    assert!(!bench.store.manifest_written((job, 1), "k", digest, None).await.expect("only once"));
     let record = bench.store.job(job).await.expect("there");
     assert_eq!(record.manifest, Manifest::Written { key: "k".to_owned(), sha256: digest });
     bench.store.retry(job, NewDeadline::Same).await.expect("retries");
@@ -57,7 +57,11 @@ pub async fn a_flood_of_ended_jobs_does_not_hold_up_another_tenants_manifest(ben
     expected.sort_unstable();
     assert_eq!(first, expected, "each tenant's oldest, then the next");
     for (job, generation) in first {
-        bench.store.manifest_written(job, generation, "k", Digest::of(b"m")).await.expect("writes");
+        bench
+            .store
+            .manifest_written((job, generation), "k", Digest::of(b"m"), None)
+            .await
+            .expect("writes");
     }
     assert_eq!(bench.store.pending_manifests(9).await.expect("lists").len(), 3);
 }
