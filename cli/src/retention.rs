@@ -65,7 +65,12 @@ fn requests(args: &RetentionSetArgs) -> Result<Vec<v1::SetRetentionRequest>> {
     let outcome = |name: &String| find("outcome", name, &known);
     let mut outcomes: Vec<i32> = args.outcome.iter().map(outcome).collect::<Result<_>>()?;
     if outcomes.is_empty() {
-        let is_of_jobs = subject != i32::from(v1::RetentionSubject::Embeddings);
+        let belongs_to_none = [
+            v1::RetentionSubject::Embeddings,
+            v1::RetentionSubject::Inputs,
+            v1::RetentionSubject::Previews,
+        ];
+        let is_of_jobs = !belongs_to_none.map(i32::from).contains(&subject);
         outcomes = if is_of_jobs { OUTCOMES.map(i32::from).to_vec() } else { vec![0] };
     }
     let tenant = args.tenant.clone().unwrap_or_default();
@@ -124,10 +129,12 @@ pub(crate) async fn clean(args: &CleanArgs, place: &Place, as_json: bool) -> Res
     }
     if !dry_run {
         output::line(&format!(
-            "deleted by policies: {} jobs, {} outputs, {} texts; rows of {} images and {} jobs removed; {} objects deleted, {} failed",
+            "deleted by policies: {} jobs, {} outputs, {} texts, {} inputs, {} previews and sheets; rows of {} images and {} jobs removed; {} objects deleted, {} failed",
             answer.expired_jobs,
             answer.outputs,
             answer.texts,
+            answer.inputs,
+            answer.previews,
             answer.images,
             answer.jobs,
             answer.deleted,
@@ -175,7 +182,9 @@ mod tests {
             tenant: None,
         };
         assert_eq!(requests(&args("jobs", &[])).expect("requests").len(), 3);
-        assert_eq!(requests(&args("embeddings", &[])).expect("requests").len(), 1);
+        for subject in ["embeddings", "inputs", "previews"] {
+            assert_eq!(requests(&args(subject, &[])).expect("requests").len(), 1, "{subject}");
+        }
         assert_eq!(requests(&args("pictures", &["failed"])).expect("requests").len(), 1);
         let refused = requests(&args("jobs", &["active"])).expect_err("running work");
         assert_eq!(refused.field.as_deref(), Some("outcome"));

@@ -27,11 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
+    old_previews::{Fate, old_previews},
+    previews::KEPT_EDGE,
     shared::Shared,
     store::{
         self,
         records::Term,
-        removal::{Candidate, Kind, Leaving, ms},
+        removal::{Candidate, Kind, Leaving, Rule, ms},
         roles::{Agreed, History, Removal, Retention},
     },
     tasks::MADE_UP,
@@ -45,8 +47,8 @@ const IMAGES: u32 = 500;
 const JOBS: u32 = 100;
 /// Texts that are forgotten in one transaction.
 const TEXTS: u32 = 400;
-/// Longer edge of the preview that stays of an intermediate.
-const KEPT_EDGE: u32 = 64;
+/// Uploads that are forgotten in one transaction.
+const INPUTS: u32 = 400;
 /// Candidates that are looked up in one transaction. Commits wait meanwhile.
 const CANDIDATES: u32 = 400;
 /// Objects that are deleted in storage between two looks at the record.
@@ -85,6 +87,10 @@ pub struct Cleaned {
     pub outputs: u64,
     /// Texts that no job has needed for long.
     pub texts: u64,
+    /// Uploaded pictures that no job has used for long.
+    pub inputs: u64,
+    /// Old previews and sheets that were deleted.
+    pub previews: u64,
     /// Objects that were found to be superfluous.
     pub marked: u64,
     /// Deletions in storage.
@@ -100,6 +106,8 @@ impl Cleaned {
         self.expired += other.expired;
         self.outputs += other.outputs;
         self.texts += other.texts;
+        self.inputs += other.inputs;
+        self.previews += other.previews;
         self.marked += other.marked;
         self.deleted += other.deleted;
         self.failed += other.failed;
@@ -125,6 +133,9 @@ where
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
             report_orphans(&shared, store.as_ref()).await;
+            if let Err(error) = remove_old(&shared, store.as_ref(), (Duration::ZERO, REPORTING)).await {
+                tracing::warn!(%error, "old previews could not be removed");
+            }
         }
         let pause = match pass(&shared, store.as_ref(), Duration::ZERO).await {
             Ok(Pass { more: true, .. }) => Duration::ZERO,
@@ -182,12 +193,30 @@ where
         if pass.busy {
             shared.pause(BUSY).await;
         } else if !pass.more {
+            let left = limit.saturating_sub(began.elapsed());
+            cleaned.previews += remove_old(shared, store, (ahead, left)).await?;
             return Ok(cleaned);
         }
         if shared.stop.is_cancelled() || began.elapsed() > limit {
             return Ok(cleaned);
         }
     }
+}
+
+/// Removes old previews and sheets for a limited time, if this coordinator leads. Returns how many.
+async fn remove_old<S>(
+    shared: &Shared,
+    store: &S,
+    (ahead, limit): (Duration, Duration),
+) -> Result<u64, Error>
+where
+    S: History + Retention + ?Sized,
+{
+    if shared.lead().await?.is_none() {
+        return Ok(0);
+    }
+    let removed = old_previews(shared, store, Fate::Removed, (ahead, limit)).await?;
+    Ok(removed.map_or(0, |removed| removed.count))
 }
 
 /// Objects of a kind.
@@ -219,7 +248,7 @@ where
     let (mut orphans, began) = (Orphans::default(), Instant::now());
     let now = store.clock_ms().await?;
     let oldest = now.saturating_sub(ms(ORPHANED)) / 1000;
-    for kind in [Kind::Output, Kind::Manifest, Kind::Sheet] {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.rule() == Rule::Needed) {
         for root in ["", MADE_UP] {
             let listed = shared.artifacts.list(&format!("{root}{}", kind.prefix()));
             let mut chunks = listed.try_chunks(LISTED);
@@ -316,6 +345,17 @@ where
         let Some(removed) = store.expire(term, now, &expiring).await? else { break };
         pass.cleaned.outputs += removed;
         shared.events.changed(&[expiring.job]);
+        pass.more = true;
+    }
+    for _ in 0..CHUNKS {
+        let Some((inputs, more)) = store.forget_inputs(term, now, INPUTS).await? else {
+            pass.busy = true;
+            break;
+        };
+        pass.cleaned.inputs += inputs;
+        if !more {
+            break;
+        }
         pass.more = true;
     }
     for policy in store.retention().await? {

@@ -33,6 +33,7 @@ mod keeper;
 mod leadership;
 mod limits;
 mod losses;
+mod old_previews;
 mod options;
 mod pools;
 mod previews;

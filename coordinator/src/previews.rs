@@ -1,8 +1,8 @@
 //! Previews of stages' outputs, made on request: a tensor becomes a PNG, and a large picture a
 //! thumbnail.
 //!
-//! A preview is kept in object storage under `previews/2/{digest of its source's key}/{edge}/`, and
-//! made again if it is missing. The key names the task, so what sealed jobs of two tenants made has
+//! A preview is kept in object storage under `previews/3/{its source's key}/{edge}/`, and made
+//! again if it is missing. The key names the task, so what sealed jobs of two tenants made has
 //! two previews, even if it is equal: a preview that is there at once tells nothing. If many calls
 //! ask for the same preview at once, a process makes it once. If a source is gone, the call fails,
 //! and the image is not affected.
@@ -24,9 +24,11 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use crate::{
     decoding::{DECODING_MIB, Source},
     error::Error,
-    store,
+    store::{self, removal::preview_prefix},
 };
 
+/// Longer edge of the previews that stay of outputs that were removed: they are all there is to see.
+pub(crate) const KEPT_EDGE: u32 = 64;
 /// Previews whose key is remembered.
 const REMEMBERED: u64 = 20_000;
 /// Most bytes of tiles that are kept in memory.
@@ -203,7 +205,7 @@ impl Previews {
             return Ok(source.clone());
         }
         let making = async {
-            let prefix = format!("previews/2/{}/{edge}/", identity(source));
+            let prefix = format!("{}{edge}/", preview_prefix(&source.key));
             let found = storage.artifacts.find_content(&prefix, EXTENSION).await?;
             if let Some((preview, _)) = found {
                 return Ok(preview);

@@ -24,11 +24,23 @@ pub enum Subject {
     Intermediates,
     /// Embeddings of texts that no job needs any more.
     Embeddings,
+    /// Uploaded pictures that no job of their tenant uses.
+    Inputs,
+    /// Previews and sheets. They are made again when somebody looks. Of a removed intermediate the
+    /// smallest preview stays.
+    Previews,
 }
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Jobs, Self::Pictures, Self::Intermediates, Self::Embeddings];
+    pub const ALL: [Self; 6] = [
+        Self::Jobs,
+        Self::Pictures,
+        Self::Intermediates,
+        Self::Embeddings,
+        Self::Inputs,
+        Self::Previews,
+    ];
 
     /// Its name.
     #[must_use]
@@ -38,6 +50,26 @@ impl Subject {
             Self::Pictures => "pictures",
             Self::Intermediates => "intermediates",
             Self::Embeddings => "embeddings",
+            Self::Inputs => "inputs",
+            Self::Previews => "previews",
+        }
+    }
+
+    /// Whether a policy on it says how the jobs ended.
+    #[must_use]
+    pub fn is_of_jobs(self) -> bool {
+        match self {
+            Self::Jobs | Self::Pictures | Self::Intermediates => true,
+            Self::Embeddings | Self::Inputs | Self::Previews => false,
+        }
+    }
+
+    /// Whether a tenant can have a policy of its own on it.
+    #[must_use]
+    pub fn is_of_tenants(self) -> bool {
+        match self {
+            Self::Jobs | Self::Pictures | Self::Intermediates | Self::Inputs => true,
+            Self::Embeddings | Self::Previews => false,
         }
     }
 }
@@ -53,7 +85,7 @@ impl FromStr for Subject {
 
     fn from_str(name: &str) -> Result<Self, UserError> {
         Self::ALL.into_iter().find(|subject| subject.name() == name).ok_or_else(|| {
-            let accepted = "jobs, pictures, intermediates, embeddings";
+            let accepted = "jobs, pictures, intermediates, embeddings, inputs, previews";
             UserError::invalid("subject", format!("subject is {name:?}; accepted: {accepted}"))
         })
     }
@@ -66,7 +98,7 @@ pub struct Scope {
     pub tenant: String,
     /// What it removes.
     pub subject: Subject,
-    /// How the jobs ended; `None` for embeddings, which belong to no job.
+    /// How the jobs ended; `None` for what belongs to no job: embeddings, inputs and previews.
     pub outcome: Option<JobState>,
 }
 
@@ -76,24 +108,29 @@ impl Scope {
     /// # Errors
     /// If it would remove work under way, or its parts do not fit together.
     pub fn check(&self) -> Result<(), UserError> {
-        match (self.subject, self.outcome) {
-            (Subject::Embeddings, None) if self.tenant.is_empty() => Ok(()),
-            (Subject::Embeddings, None) => Err(UserError::invalid(
-                "tenant",
-                "tenant is set for embeddings; accepted: none, because tenants may share them",
-            )),
-            (Subject::Embeddings, Some(_)) => Err(UserError::invalid(
-                "outcome",
-                "outcome is set for embeddings; accepted: none, because they belong to no job",
-            )),
-            (_, Some(state)) if state.terminal() => Ok(()),
-            (_, Some(state)) => {
+        let subject = self.subject;
+        if !self.tenant.is_empty() && !subject.is_of_tenants() {
+            let message = format!(
+                "tenant is set for {subject}; accepted: none, because tenants may share them"
+            );
+            return Err(UserError::invalid("tenant", message));
+        }
+        match (subject.is_of_jobs(), self.outcome) {
+            (false, None) => Ok(()),
+            (false, Some(_)) => {
+                let message = format!(
+                    "outcome is set for {subject}; accepted: none, because they belong to no job"
+                );
+                Err(UserError::invalid("outcome", message))
+            }
+            (true, Some(state)) if state.terminal() => Ok(()),
+            (true, Some(state)) => {
                 let message = format!(
                     "outcome is {state}, and such a policy would remove running work; accepted: done, failed, cancelled"
                 );
                 Err(UserError::invalid("outcome", message))
             }
-            (_, None) => Err(UserError::invalid(
+            (true, None) => Err(UserError::invalid(
                 "outcome",
                 "outcome is missing; accepted: done, failed, cancelled",
             )),
@@ -119,7 +156,8 @@ impl fmt::Display for Scope {
 pub struct Policy {
     /// What it is about.
     pub scope: Scope,
-    /// How long it is kept after the job ended, or the text was last needed; `None`: for ever.
+    /// How long it is kept: after the job ended; after the text was last needed, or the picture
+    /// last uploaded or used; after the preview was made. `None`: for ever.
     pub keep: Option<Duration>,
 }
 
@@ -179,12 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_belong_to_no_job_and_no_tenant() {
-        let all = policy(Subject::Embeddings, None, 0);
-        all.check(Duration::ZERO).expect("a policy");
-        policy(Subject::Embeddings, Some(JobState::Done), 0).check(Duration::ZERO).expect_err("no");
-        let scope = Scope { tenant: "t".to_owned(), ..all.scope };
-        assert_eq!(scope.check().expect_err("a tenant").field.as_deref(), Some("tenant"));
+    fn what_belongs_to_no_job_has_no_outcome_and_what_tenants_share_no_tenant() {
+        for subject in [Subject::Embeddings, Subject::Inputs, Subject::Previews] {
+            let all = policy(subject, None, 0);
+            all.check(Duration::ZERO).expect("a policy");
+            let of_jobs = policy(subject, Some(JobState::Done), 0).check(Duration::ZERO);
+            let refused = of_jobs.expect_err("no job");
+            assert_eq!(refused.field.as_deref(), Some("outcome"), "{refused}");
+            let checked = Scope { tenant: "t".to_owned(), ..all.scope }.check();
+            match checked {
+                Ok(()) => assert_eq!(subject, Subject::Inputs),
+                Err(refused) => assert_eq!(refused.field.as_deref(), Some("tenant"), "{refused}"),
+            }
+        }
     }
 
     #[test]

@@ -153,7 +153,8 @@ pub(crate) enum RetentionCommand {
 #[derive(Debug, Args)]
 pub(crate) struct RetentionSetArgs {
     /// What is removed: jobs (whole jobs with their pictures), pictures, intermediates (what is
-    /// stored between stages), or embeddings (of texts that no job needs)
+    /// stored between stages), embeddings (of texts that no job needs), inputs (uploaded pictures
+    /// that no job uses), or previews (with sheets; made again when somebody looks)
     pub(crate) subject: String,
     /// How long it is kept: a span (12h, 30d), or forever
     #[arg(value_name = "SPAN|forever")]

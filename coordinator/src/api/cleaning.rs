@@ -11,7 +11,12 @@ use darkroom_core::{
 use darkroom_proto::v1;
 
 use super::{convert, farm::Farm, refused};
-use crate::{cleaner, error::Error, store::removal::Due};
+use crate::{
+    cleaner,
+    error::Error,
+    old_previews::{Fate, old_previews},
+    store::removal::Due,
+};
 
 /// How long a call has the cleaner work, or looks through storage.
 const CLEANING: Duration = Duration::from_secs(10);
@@ -72,6 +77,9 @@ impl Farm {
         if request.dry_run {
             let now = store.clock_ms().await?;
             answer.due = store.due(now).await?.iter().map(due).collect();
+            let time = (Duration::ZERO, CLEANING);
+            let previews = old_previews(shared, store, Fate::Counted, time).await?;
+            answer.due.extend(previews.as_ref().map(due));
         } else {
             if request.restored {
                 shared.restored.store(true, Ordering::Relaxed);
@@ -80,6 +88,7 @@ impl Farm {
             answer.expired_jobs = cleaned.expired;
             (answer.jobs, answer.images) = (cleaned.jobs, cleaned.images);
             (answer.outputs, answer.texts) = (cleaned.outputs, cleaned.texts);
+            (answer.inputs, answer.previews) = (cleaned.inputs, cleaned.previews);
             (answer.deleted, answer.failed) = (cleaned.deleted, cleaned.failed);
         }
         let leavings = store.leavings().await?;
@@ -126,9 +135,11 @@ fn policy(request: &v1::SetRetentionRequest) -> Result<Policy, UserError> {
         Ok(v1::RetentionSubject::Pictures) => Subject::Pictures,
         Ok(v1::RetentionSubject::Intermediates) => Subject::Intermediates,
         Ok(v1::RetentionSubject::Embeddings) => Subject::Embeddings,
+        Ok(v1::RetentionSubject::Inputs) => Subject::Inputs,
+        Ok(v1::RetentionSubject::Previews) => Subject::Previews,
         Ok(v1::RetentionSubject::Unspecified) | Err(_) => {
             let message = format!(
-                "subject is {}; accepted: jobs, pictures, intermediates, embeddings",
+                "subject is {}; accepted: jobs, pictures, intermediates, embeddings, inputs, previews",
                 request.subject
             );
             return Err(UserError::invalid("subject", message));
@@ -162,6 +173,8 @@ fn message(policy: &Policy) -> v1::RetentionPolicy {
         Subject::Pictures => v1::RetentionSubject::Pictures,
         Subject::Intermediates => v1::RetentionSubject::Intermediates,
         Subject::Embeddings => v1::RetentionSubject::Embeddings,
+        Subject::Inputs => v1::RetentionSubject::Inputs,
+        Subject::Previews => v1::RetentionSubject::Previews,
     };
     v1::RetentionPolicy {
         tenant: policy.scope.tenant.clone(),
@@ -183,7 +196,7 @@ mod tests {
 
     #[test]
     fn policies_come_back_as_they_were_set() {
-        for (subject, outcome) in [(1, 4), (2, 5), (3, 6), (4, 0)] {
+        for (subject, outcome) in [(1, 4), (2, 5), (3, 6), (4, 0), (5, 0), (6, 0)] {
             let request = v1::SetRetentionRequest {
                 tenant: if outcome > 0 { "t".to_owned() } else { String::new() },
                 subject,

@@ -1,5 +1,6 @@
 //! Uploads of pictures: each is collected within limits, decoded once, stored as a canonical PNG,
-//! and recorded for its tenant under both hashes.
+//! and recorded for its tenant under both hashes. An upload is kept while a job uses it, and for the
+//! time of the policy for inputs.
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const MAX_CHUNK: usize = 64 << 10;
 /// What must come within each [`upload_idle`](crate::Options::upload_idle). Counted in bytes,
 /// because a byte now and then is as good as nothing.
 const PROGRESS: usize = 64 << 10;
+/// How often a picture is stored elsewhere because a copy of it begins to leave storage.
+const TRIES: u32 = 3;
 
 impl Farm {
     pub(super) async fn upload(
@@ -89,8 +92,35 @@ impl Farm {
         let Decoded { seen: given, canonical, memory: _memory } = self.decode(bytes).await?;
         let room = Some(canonical.len() as u64);
         check_stored(tenant, &quotas, usage.stored_bytes, room).map_err(refused)?;
+        for _ in 0..TRIES {
+            if let Some(input) = self.store(tenant, (sha256, size), &given, &canonical).await? {
+                return Ok(response(&input));
+            }
+        }
+        Err(refused(removing()))
+    }
+
+    /// Stores a picture and records it. `None`: meanwhile an earlier copy of it began to leave
+    /// storage, so it must be stored elsewhere.
+    async fn store(
+        &self,
+        tenant: &str,
+        (sha256, size): (Digest, u64),
+        given: &Seen,
+        canonical: &Bytes,
+    ) -> Result<Option<Input>, Error> {
+        let hashed = canonical.clone();
+        let content = tokio::task::spawn_blocking(move || Digest::of(&hashed)).await;
+        let content = content.map_err(Error::other)?;
+        // If the tenant has it and storage lost it, it is stored where jobs look for it.
+        let mark = match self.front.inputs(Some(tenant), &[content]).await?.pop() {
+            Some(own) => own.mark,
+            None => self.front.input_mark(content).await?,
+        };
         // Stored before it is recorded, so that every recorded picture exists.
-        let stored = self.shared.artifacts.put_content(Input::PREFIX, EXTENSION, canonical).await?;
+        let prefix = Input::prefix(mark);
+        let stored = self.shared.artifacts.put_content(&prefix, EXTENSION, canonical.clone());
+        let stored = stored.await?;
         let input = Input {
             sha256,
             size,
@@ -98,20 +128,22 @@ impl Farm {
             extent: given.extent,
             is_mask: given.is_mask,
             orientation: given.orientation,
-            notes: given.notes,
+            notes: given.notes.clone(),
+            mark,
         };
         if stored.sha256 != sha256 {
             let itself = Input {
                 sha256: stored.sha256,
                 size: stored.size,
                 orientation: 1,
-                notes: given.notes_of_canonical,
+                notes: given.notes_of_canonical.clone(),
                 ..input.clone()
             };
-            self.front.add_input(tenant, &itself).await?;
+            if !self.front.add_input(tenant, &itself).await? {
+                return Ok(None);
+            }
         }
-        self.front.add_input(tenant, &input).await?;
-        Ok(response(&input))
+        Ok(self.front.add_input(tenant, &input).await?.then_some(input))
     }
 
     /// A picture that this tenant has uploaded before and that is stored intact. It is not decoded
@@ -121,7 +153,11 @@ impl Farm {
         let known = self.front.inputs(Some(tenant), &[sha256]).await?.pop();
         let Some(known) = known.filter(|known| known.canonical.is_some()) else { return Ok(None) };
         match self.shared.artifacts.get(&known.artifact()).await {
-            Ok(_) => Ok(Some(known)),
+            Ok(_) => {
+                // It may have been removed since it was looked up.
+                let stays = self.front.uploaded_again(tenant, &known).await?;
+                Ok(Some(known).filter(|_| stays))
+            }
             Err(error) if error.retryable() => Err(error.into()),
             Err(_) => Ok(None),
         }
@@ -161,6 +197,11 @@ fn too_slow(idle: Duration) -> UserError {
         idle.as_secs_f64()
     );
     UserError::new(Code::DeadlineExceeded, "UPLOAD_STALLED", message)
+}
+
+fn removing() -> UserError {
+    let message = "an earlier copy of the picture is being removed; send it again";
+    UserError::new(Code::Unavailable, "INPUT_REMOVED", message)
 }
 
 /// A file that was decoded.

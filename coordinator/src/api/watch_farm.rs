@@ -340,9 +340,12 @@ impl Watcher {
 
     /// The cursor to continue from: the client's if it belongs to this record, else a new one.
     fn begin(&mut self, bounds: &ChangeBounds) -> Cursor {
-        let known = self.cursor.clone();
-        let known =
-            known.filter(|known| known.era == bounds.era && known.position.mark <= bounds.next);
+        let known = self.cursor.clone().filter(|known| {
+            let mark = known.position.mark;
+            // Of jobs that were deleted long ago nothing can be told.
+            let is_recent = mark > bounds.forgotten;
+            known.era == bounds.era && mark <= bounds.next && is_recent
+        });
         self.reset_due |= known.is_none();
         let cursor = known.unwrap_or_else(|| Cursor {
             era: bounds.era.clone(),

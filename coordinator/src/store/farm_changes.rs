@@ -19,6 +19,9 @@ pub struct ChangeBounds {
     pub settled: u64,
     /// No visible change has this mark or a greater one.
     pub next: u64,
+    /// The greatest mark of a deleted job that nothing is left of. A reader that has not come
+    /// further must read everything again. 0: none.
+    pub forgotten: u64,
 }
 
 /// A position in the order of changes: after the job with this `seq` among those with this mark.

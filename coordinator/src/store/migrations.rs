@@ -40,6 +40,9 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0019_quotas"
     "0020_removal"
     "0021_changes_of_tenant"
+    "0022_inputs"
+    "0023_deletions_told"
+    "0024_kinds"
 );
 
 #[cfg(feature = "cluster")]
@@ -72,6 +75,9 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0026_quotas"
     "0027_removal"
     "0028_changes_of_tenant"
+    "0029_inputs"
+    "0030_deletions_told"
+    "0031_kinds"
 );
 
 /// The migrations of SQLite.

@@ -31,11 +31,12 @@ pub enum Kind {
     Output,
     /// An embedding. Removed when its text is.
     Embedding,
-    /// The previews of an output. Removed when no image names the output, not even as removed.
+    /// The previews of an output. Removed when no image names the output, not even as removed; old
+    /// ones before, unless they are all that there is to see of a removed one.
     Preview,
-    /// Sheets. Made again when somebody asks, so old ones count as orphans.
+    /// Sheets. Made again when somebody asks, so old ones are removed.
     Sheet,
-    /// Uploaded pictures. They stay, because new jobs may name them.
+    /// Uploaded pictures. Removed when no job uses them and no tenant's upload is kept.
     Input,
     /// A job's manifests. Removed with the job.
     Manifest,
@@ -88,6 +89,18 @@ impl Kind {
         }
     }
 
+    /// When its objects are removed. Previews are also removed when they are old.
+    #[must_use]
+    pub fn rule(self) -> Rule {
+        match self {
+            Self::Output | Self::Embedding | Self::Preview | Self::Input | Self::Manifest => {
+                Rule::Needed
+            }
+            Self::Sheet => Rule::Old,
+            Self::Cascade | Self::Cleaner => Rule::Never,
+        }
+    }
+
     /// The kind of a key; `None` for one that no farm stores.
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
@@ -110,6 +123,17 @@ impl FromStr for Kind {
             UserError::invalid("kind", format!("kind of a stored object is {name:?}"))
         })
     }
+}
+
+/// When objects of a kind are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// When no row needs them any more: they become candidates, and orphans are found by their key.
+    Needed,
+    /// When they are old, because they are made again.
+    Old,
+    /// Never.
+    Never,
 }
 
 /// An object that may have become superfluous.
@@ -149,31 +173,41 @@ impl Candidate {
         Self { key: format!("manifests/{job}/"), kind: Kind::Manifest, source: job.to_string() }
     }
 
-    /// A stored object that is listed, with what its key says about who may need it. `None` for
-    /// kinds of which the record cannot tell, and that are removed with others or never.
+    /// An uploaded picture with this content.
     #[must_use]
-    pub fn listed(key: &str) -> Option<Self> {
-        let part = |position: usize| {
-            let key = key.strip_prefix("fake/").unwrap_or(key);
-            key.split('/').nth(position)
-        };
-        let source = match Kind::of(key)? {
-            Kind::Output => return Some(Self::output(key.to_owned())),
-            Kind::Manifest => part(1)?.parse::<JobId>().ok()?.to_string(),
-            // Made again when somebody asks, so nobody needs one.
-            Kind::Sheet => key.to_owned(),
-            // An embedding may lie under another digest than its text's.
-            Kind::Embedding | Kind::Preview | Kind::Input | Kind::Cascade | Kind::Cleaner => {
-                return None;
-            }
-        };
-        Some(Self { key: key.to_owned(), kind: Kind::of(key)?, source })
+    pub fn input(key: String, content: Digest) -> Self {
+        Self { key, kind: Kind::Input, source: content.to_string() }
     }
 
-    /// The key up to its last `/`: a task's own prefix.
+    /// A stored object that is listed, with what its key says about who may need it. `None` for
+    /// kinds that no row needs, and for keys that no farm makes.
+    #[must_use]
+    pub fn listed(key: &str) -> Option<Self> {
+        let kind = Kind::of(key)?;
+        let own = key.strip_prefix("fake/").unwrap_or(key);
+        let source = match kind {
+            Kind::Output => return Some(Self::output(key.to_owned())),
+            Kind::Manifest => own.split('/').nth(1)?.parse::<JobId>().ok()?.to_string(),
+            Kind::Embedding => key.to_owned(),
+            // Previews of an earlier layout say nothing of their source. They are old.
+            Kind::Preview => source_of_preview(key)?.to_owned(),
+            Kind::Input => {
+                own.rsplit('/').next()?.split('.').next()?.parse::<Digest>().ok()?.to_string()
+            }
+            Kind::Sheet | Kind::Cascade | Kind::Cleaner => return None,
+        };
+        Some(Self { key: key.to_owned(), kind, source })
+    }
+
+    /// Under which prefix nothing is stored while this leaves storage: the key up to its last `/`,
+    /// which is a task's own prefix. A picture that was uploaded has a prefix for its content,
+    /// because copies of it may lie under several keys.
     #[must_use]
     pub fn prefix(&self) -> &str {
-        prefix_of(&self.key)
+        match self.kind {
+            Kind::Input => &self.source,
+            _ => prefix_of(&self.key),
+        }
     }
 }
 
@@ -182,10 +216,27 @@ pub(crate) fn prefix_of(key: &str) -> &str {
     key.rfind('/').and_then(|end| key.get(..=end)).unwrap_or_default()
 }
 
+/// Where the previews of all outputs are.
+const PREVIEWS: &str = "previews/3/";
+
 /// Where the previews of an output are. The key names the task, so what sealed jobs of two tenants
 /// made has two previews.
 pub(crate) fn preview_prefix(output: &str) -> String {
-    format!("previews/2/{}/", Digest::of(output.as_bytes()))
+    format!("{PREVIEWS}{output}/")
+}
+
+/// The output of a preview: its key without its prefix, its edge and its name. `None` for a preview
+/// of an earlier version.
+pub(crate) fn source_of_preview(key: &str) -> Option<&str> {
+    let (source, _edge) = key.strip_prefix(PREVIEWS)?.rsplit_once('/')?.0.rsplit_once('/')?;
+    Some(source)
+}
+
+/// The edge of a preview from its key. `None` as in [`source_of_preview`].
+pub(crate) fn edge_of_preview(key: &str) -> Option<u32> {
+    let source = source_of_preview(key)?;
+    let rest = key.strip_prefix(PREVIEWS)?.strip_prefix(source)?;
+    rest.split('/').nth(1)?.parse().ok()
 }
 
 /// What became of a batch of candidates.
@@ -323,12 +374,27 @@ mod tests {
         assert_eq!((manifest.kind, manifest.source), (Kind::Manifest, job.to_string()));
         let output = "tasks/a/b.png".to_owned();
         assert_eq!(Candidate::listed(&output), Some(Candidate::output(output)));
+        let preview = Candidate::listed("previews/3/fake/tasks/a/b.png/64/x.png").expect("known");
+        assert_eq!((preview.kind, preview.source.as_str()), (Kind::Preview, "fake/tasks/a/b.png"));
+        assert!(preview.key.starts_with(&preview_prefix(&preview.source)));
+        assert_eq!(edge_of_preview(&preview.key), Some(64));
+        assert_eq!(edge_of_preview("previews/2/a/64/b.png"), None);
+        let content = Digest::of(b"a picture");
+        for prefix in ["inputs/", "inputs/7/"] {
+            let key = format!("{prefix}{content}.png");
+            let input = Candidate::listed(&key).expect("an input");
+            assert_eq!(input, Candidate::input(key, content));
+            assert_eq!(input.prefix(), content.to_string(), "wherever it lies");
+        }
+        let embedding = Candidate::listed("fake/embeddings/e/d/x").expect("an embedding");
+        assert_eq!(embedding.kind, Kind::Embedding);
         for key in [
-            "embeddings/e/d/x",
             "cascades/a/b",
             "cleaner/epoch.json",
             "inputs/a.png",
             "manifests/x/1/a",
+            "previews/2/a/64/b.png",
+            "sheets/2/a/b.png",
             "x/y",
         ] {
             assert_eq!(Candidate::listed(key), None, "{key}");

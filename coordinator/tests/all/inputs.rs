@@ -457,6 +457,7 @@ async fn what_the_first_decoder_made_of_a_file_stays_and_an_older_row_is_brought
         is_mask: false,
         orientation: 6,
         notes: Vec::new(),
+        mark: 0,
     };
     let canonical = darkroom_coordinator::store::records::Canonical {
         sha256: stored.sha256,

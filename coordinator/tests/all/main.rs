@@ -13,6 +13,7 @@ mod image_commands;
 mod inputs;
 mod isolation;
 mod keys;
+mod kinds;
 mod labels;
 mod limits;
 mod links;

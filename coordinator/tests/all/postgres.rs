@@ -11,7 +11,7 @@ use darkroom_coordinator::store::{
     farm_changes::{ChangePosition, ChangeQuery},
     postgres::{Options, PostgresStore},
 };
-use darkroom_suites::store::{self, Age, Bench, Fresh};
+use darkroom_suites::store::{self, Age, Bench, Fresh, rows::without_a_rule};
 use darkroom_test_servers::postgres::Postgres;
 use sqlx::{AssertSqlSafe, Connection as _};
 
@@ -48,6 +48,22 @@ const OLDER: [&str; 7] = [
                               FROM unnest(ready_since) WITH ORDINALITY AS r (since, stage) ORDER BY stage)",
     "UPDATE jobs SET created_at = created_at - $1::float8 * interval '1 second'",
 ];
+
+#[tokio::test]
+async fn every_table_says_when_its_rows_go() {
+    let server = Postgres::shared();
+    let url = server.create_database();
+    let _store = PostgresStore::connect(&url, Options::default()).await.expect("opens");
+    let mut connection = sqlx::PgConnection::connect(&url).await.expect("connects");
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("lists");
+    assert!(tables.len() > 20, "{tables:?}");
+    assert_eq!(without_a_rule(&tables), [""; 0]);
+}
 
 /// Transactions do not commit in the order in which they began. A reader that continues after the
 /// newest change would skip the slower transaction.

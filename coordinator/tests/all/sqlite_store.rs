@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use darkroom_coordinator::store::sqlite::SqliteStore;
-use darkroom_suites::store::{Age, Fresh};
+use darkroom_suites::store::{Age, Fresh, rows::without_a_rule};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 async fn fresh() -> Fresh {
@@ -38,3 +38,19 @@ const OLDER: [&str; 7] = [
 ];
 
 darkroom_suites::store_suite!(#[tokio::test], fresh().await);
+
+#[tokio::test]
+async fn every_table_says_when_its_rows_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("farm.sqlite");
+    let _store = SqliteStore::open(&file).await.expect("opens");
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("opens");
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
+            .fetch_all(&mut connection)
+            .await
+            .expect("lists");
+    assert!(tables.len() > 20, "{tables:?}");
+    assert_eq!(without_a_rule(&tables), [""; 0]);
+}

@@ -6009,11 +6009,12 @@ pub struct RetentionPolicy {
     #[prost(enumeration = "RetentionSubject", tag = "2")]
     pub subject: i32,
     /// How the jobs ended: JOB_STATE_DONE, JOB_STATE_FAILED or JOB_STATE_CANCELLED. Unspecified for
-    /// embeddings, which belong to no job.
+    /// embeddings, inputs and previews, which belong to no job.
     #[prost(enumeration = "JobState", tag = "3")]
     pub outcome: i32,
-    /// So many seconds after a job has ended, or a text was last needed. 0: kept for ever, also where
-    /// the farm's policy for all tenants says otherwise. At least the farm's lease and 12 h 10 min.
+    /// So many seconds after a job has ended, a text was last needed, a picture was last uploaded or
+    /// used by a job, or a preview was made. 0: kept for ever, also where the farm's policy for all
+    /// tenants says otherwise. At least the farm's lease and 12 h 10 min.
     #[prost(uint64, tag = "4")]
     pub seconds: u64,
 }
@@ -6145,6 +6146,12 @@ pub struct CleanFarmResponse {
     /// Not all objects in storage could be looked at in time, so there may be more orphans.
     #[prost(bool, tag = "11")]
     pub orphans_at_least: bool,
+    /// Uploaded pictures that no job has used for long.
+    #[prost(uint64, tag = "12")]
+    pub inputs: u64,
+    /// Old previews and sheets.
+    #[prost(uint64, tag = "13")]
+    pub previews: u64,
 }
 impl ::prost::Name for CleanFarmResponse {
     const NAME: &'static str = "CleanFarmResponse";
@@ -6161,7 +6168,7 @@ impl ::prost::Name for CleanFarmResponse {
 pub struct DueRemoval {
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<RetentionPolicy>,
-    /// Jobs, or texts.
+    /// Jobs, texts, pictures, or previews and sheets.
     #[prost(uint64, tag = "2")]
     pub count: u64,
     /// Bytes of their objects. Objects that other jobs need as well stay.
@@ -6184,7 +6191,7 @@ impl ::prost::Name for DueRemoval {
 /// Objects of a kind that no row names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrphanObjects {
-    /// "output", "manifest" or "sheet".
+    /// "output", "embedding", "preview", "input" or "manifest".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -6367,6 +6374,10 @@ pub enum RetentionSubject {
     Intermediates = 3,
     /// Embeddings of texts that no job needs any more.
     Embeddings = 4,
+    /// Uploaded pictures that no job of their tenant uses.
+    Inputs = 5,
+    /// Previews and sheets, which are made again when somebody looks. 30 days, if nobody has set it.
+    Previews = 6,
 }
 impl RetentionSubject {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -6380,6 +6391,8 @@ impl RetentionSubject {
             Self::Pictures => "RETENTION_SUBJECT_PICTURES",
             Self::Intermediates => "RETENTION_SUBJECT_INTERMEDIATES",
             Self::Embeddings => "RETENTION_SUBJECT_EMBEDDINGS",
+            Self::Inputs => "RETENTION_SUBJECT_INPUTS",
+            Self::Previews => "RETENTION_SUBJECT_PREVIEWS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -6390,6 +6403,8 @@ impl RetentionSubject {
             "RETENTION_SUBJECT_PICTURES" => Some(Self::Pictures),
             "RETENTION_SUBJECT_INTERMEDIATES" => Some(Self::Intermediates),
             "RETENTION_SUBJECT_EMBEDDINGS" => Some(Self::Embeddings),
+            "RETENTION_SUBJECT_INPUTS" => Some(Self::Inputs),
+            "RETENTION_SUBJECT_PREVIEWS" => Some(Self::Previews),
             _ => None,
         }
     }

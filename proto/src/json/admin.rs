@@ -131,6 +131,8 @@ super::answers! {
         due: Vec<DueRemoval>,
         orphans: Vec<OrphanObjects>,
         orphans_at_least: bool,
+        inputs: U64,
+        previews: U64,
     }
 
     /// What a policy would remove.

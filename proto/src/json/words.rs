@@ -48,7 +48,8 @@ named! {
         Member "member";
     Sharing: Unspecified "default", Shared "shared", Sealed "sealed";
     RetentionSubject: Unspecified "unknown", Jobs "jobs", Pictures "pictures",
-        Intermediates "intermediates", Embeddings "embeddings";
+        Intermediates "intermediates", Embeddings "embeddings", Inputs "inputs",
+        Previews "previews";
     PictureFormat: Png "png", Jpeg "jpeg", Webp "webp";
 }
 

@@ -28,9 +28,11 @@ mod queries;
 mod quotas;
 mod releases;
 mod removal;
+pub mod rows;
 pub mod samples;
 mod stopped;
 mod submits;
+mod uploads;
 mod walk;
 mod worker_health;
 
@@ -40,7 +42,7 @@ pub use {
     agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
     guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
     leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*, quotas::*,
-    releases::*, removal::*, stopped::*, submits::*, walk::*, worker_health::*,
+    releases::*, removal::*, stopped::*, submits::*, uploads::*, walk::*, worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -188,6 +190,12 @@ macro_rules! store_suite {
             what_a_rewind_forgot_is_looked_at_later
             after_a_restore_what_is_marked_is_looked_up_again
             a_policy_removes_what_it_says_and_keeps_what_a_tenants_own_one_keeps
+            an_upload_stays_while_a_job_uses_it_and_for_the_time_of_its_policy
+            an_upload_of_one_tenant_stays_whatever_becomes_of_anothers
+            a_removed_upload_is_refused_and_comes_again_under_another_key
+            of_a_submit_and_a_removal_of_its_upload_at_once_one_wins
+            what_a_submit_that_was_given_up_needed_is_forgotten
+            a_reader_that_was_away_learns_of_deleted_jobs_of_which_no_row_is_left
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

@@ -39,12 +39,19 @@ async fn for_a_client_that_is_gone_nothing_is_read_on_and_nothing_after_a_stop()
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_record_or_of_changes_that_never_were_begins_anew() {
+async fn a_cursor_of_another_record_or_of_changes_that_nobody_knows_begins_anew() {
     let folder = tempfile::tempdir().expect("a folder");
     let handle = started(folder.path()).await;
     let farm = handle.farm();
-    let bounds = ChangeBounds { era: "era".to_owned(), settled: 5, next: 7 };
-    for (text, is_known) in [("c.era.6.1", true), ("c.other.6.1", false), ("c.era.8.1", false)] {
+    let bounds = ChangeBounds { era: "era".to_owned(), settled: 5, next: 7, forgotten: 3 };
+    for (text, is_known) in [
+        ("c.era.6.1", true),
+        ("c.other.6.1", false),
+        ("c.era.8.1", false),
+        ("c.era.4.0", true),
+        // A job was deleted of which nothing is left.
+        ("c.era.3.9", false),
+    ] {
         let audience = Audience { tenant: None, workers: true };
         let cursor = text.parse().expect("a cursor");
         let mut watcher = Watcher::new(farm.clone(), audience, Some(cursor));

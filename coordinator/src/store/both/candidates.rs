@@ -19,10 +19,10 @@ macro_rules! is_needed {
                      WHEN 'output' THEN EXISTS (SELECT 1 FROM outputs AS o
                                                 WHERE o.key = c.key AND o.removed_ms IS NULL)
                      WHEN 'preview' THEN EXISTS (SELECT 1 FROM outputs AS o WHERE o.key = c.source)
-                     WHEN 'embedding' THEN EXISTS (SELECT 1 FROM embeddings AS e
-                                                   WHERE e.digest = c.source AND e.key = c.key)
+                     WHEN 'embedding' THEN EXISTS (SELECT 1 FROM embeddings AS e WHERE e.key = c.key)
+                     WHEN 'input' THEN EXISTS (SELECT 1 FROM job_inputs AS u WHERE u.key = c.key)
+                                    OR EXISTS (SELECT 1 FROM tenant_inputs AS i WHERE i.key = c.key)
                      WHEN 'manifest' THEN EXISTS (SELECT 1 FROM jobs AS j WHERE j.id = c.source)
-                     WHEN 'sheet' THEN FALSE
                      ELSE TRUE END",
             postgres:
                 "CASE c.kind
@@ -33,9 +33,11 @@ macro_rules! is_needed {
                                                  WHERE hashtextextended(o.key, 0) = hashtextextended(c.source, 0)
                                                    AND o.key = c.source)
                      WHEN 'embedding' THEN EXISTS (SELECT FROM embeddings AS e
-                                                   WHERE e.digest = decode(c.source, 'hex') AND e.key = c.key)
+                                                   WHERE hashtextextended(e.key, 0) = hashtextextended(c.key, 0)
+                                                     AND e.key = c.key)
+                     WHEN 'input' THEN EXISTS (SELECT FROM job_inputs AS u WHERE u.key = c.key)
+                                    OR EXISTS (SELECT FROM tenant_inputs AS i WHERE i.key = c.key)
                      WHEN 'manifest' THEN EXISTS (SELECT FROM jobs AS j WHERE j.id = c.source::uuid)
-                     WHEN 'sheet' THEN FALSE
                      ELSE TRUE END",
         )
     };

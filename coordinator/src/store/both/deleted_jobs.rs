@@ -13,6 +13,7 @@ use super::{
     clock::now_ms,
     commands::{lock, raise},
     rows::{IdColumn, id_column, job_id, list},
+    unused_inputs::clear_inputs,
 };
 use crate::store::{
     limits::timestamp,
@@ -148,7 +149,10 @@ pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<C
         let images = clear_images(tx, (job.seq, job.cleared, end), now_ms).await?;
         return Ok(Cleared { images, jobs: 0, more: true });
     }
-    if clear_texts(tx, job.seq, now_ms).await? || clear_rest(tx, job.seq).await? {
+    if clear_texts(tx, job.seq, now_ms).await?
+        || clear_inputs(tx, job.seq, now_ms).await?
+        || clear_rest(tx, job.seq).await?
+    {
         return Ok(Cleared { more: true, ..Cleared::default() });
     }
     if job.deleted_ms.saturating_add(ms(SEEN)) > now_ms {
@@ -156,8 +160,20 @@ pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<C
     }
     suspect(tx, (now_ms, now_ms), &[Candidate::manifests(job_id(&job.id)?)]).await?;
     for rows in [
-        "INSERT INTO deleted_jobs (id, tenant, client_request_id, deleted_ms, deleted_by)
-         SELECT id, tenant, client_request_id, deleted_ms, coalesce(deleted_by, '') FROM jobs WHERE seq = $1",
+        sql!(
+            sqlite:
+                "INSERT INTO deleted_jobs (id, tenant, client_request_id, deleted_ms, deleted_by, seq, version, changed)
+                 SELECT id, tenant, client_request_id, deleted_ms, coalesce(deleted_by, ''), seq, version, changed
+                 FROM jobs WHERE seq = $1",
+            postgres:
+                "INSERT INTO deleted_jobs (id, tenant, client_request_id, deleted_ms, deleted_by, seq, version, changed)
+                 SELECT j.id, j.tenant, j.client_request_id, j.deleted_ms, coalesce(j.deleted_by, ''), j.seq, p.version,
+                        p.changed
+                 FROM jobs AS j
+                 CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
+                                     ORDER BY newest.version DESC LIMIT 1) AS p
+                 WHERE j.seq = $1",
+        ),
         sql!(
             sqlite:
                 "INSERT INTO deleted_usage (day, tenant, images, device_us)
@@ -291,13 +307,39 @@ async fn clear_rest(tx: &mut Tx, job: i64) -> Result<bool, Error> {
     Ok(more)
 }
 
-/// Forgets jobs that were deleted long ago.
+/// Forgets jobs that were deleted long ago. Watchers who have not heard of them must read
+/// everything again.
 pub(super) async fn forget_deleted(tx: &mut Tx, now_ms: i64) -> Result<(), Error> {
+    let before = now_ms.saturating_sub(ms(JOB_TOMBSTONE));
+    let told: Option<String> = sqlx::query_scalar(sql!(
+        sqlite:
+            "SELECT CAST(changed AS TEXT) FROM (SELECT changed FROM deleted_jobs WHERE deleted_ms <= $1
+                                                ORDER BY deleted_ms, id LIMIT $2)
+             ORDER BY changed DESC LIMIT 1",
+        postgres:
+            "SELECT d.changed::text FROM (SELECT changed FROM deleted_jobs WHERE deleted_ms <= $1
+                                          ORDER BY deleted_ms, id LIMIT $2) AS d
+             ORDER BY d.changed DESC LIMIT 1",
+    ))
+    .bind(before)
+    .bind(ROWS)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(told) = told else { return Ok(()) };
+    sqlx::query(sql!(
+        sqlite:
+            "UPDATE farm SET forgotten_changes = CAST($1 AS INTEGER)
+             WHERE forgotten_changes < CAST($1 AS INTEGER)",
+        postgres: "UPDATE farm SET forgotten_changes = $1::xid8 WHERE forgotten_changes < $1::xid8",
+    ))
+    .bind(told)
+    .execute(&mut **tx)
+    .await?;
     sqlx::query(
         "DELETE FROM deleted_jobs WHERE id IN
-             (SELECT id FROM deleted_jobs WHERE deleted_ms <= $1 ORDER BY deleted_ms LIMIT $2)",
+             (SELECT id FROM deleted_jobs WHERE deleted_ms <= $1 ORDER BY deleted_ms, id LIMIT $2)",
     )
-    .bind(now_ms.saturating_sub(ms(JOB_TOMBSTONE)))
+    .bind(before)
     .bind(ROWS)
     .execute(&mut **tx)
     .await?;

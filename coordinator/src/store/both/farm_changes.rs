@@ -66,6 +66,30 @@ pub(in super::super) const OF_TENANT: &str = sql!(
          ORDER BY p.changed, p.job LIMIT $4",
 );
 
+/// Jobs of which all rows are removed, in the order of their deletions.
+const GONE: &str = sql!(
+    sqlite:
+        "SELECT CAST(changed AS TEXT) AS changed, seq, version, id, tenant, TRUE AS deleted FROM deleted_jobs
+         WHERE (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
+         ORDER BY deleted_jobs.changed, deleted_jobs.seq LIMIT $4",
+    postgres:
+        "SELECT changed::text AS changed, seq, version, id, tenant, TRUE AS deleted FROM deleted_jobs
+         WHERE (changed, seq) > ($1::xid8, $2) AND changed < $3::xid8
+         ORDER BY deleted_jobs.changed, deleted_jobs.seq LIMIT $4",
+);
+
+/// The same of one tenant.
+const GONE_OF_TENANT: &str = sql!(
+    sqlite:
+        "SELECT CAST(changed AS TEXT) AS changed, seq, version, id, tenant, TRUE AS deleted FROM deleted_jobs
+         WHERE tenant = $5 AND (changed, seq) > (CAST($1 AS INTEGER), $2) AND changed < CAST($3 AS INTEGER)
+         ORDER BY deleted_jobs.changed, deleted_jobs.seq LIMIT $4",
+    postgres:
+        "SELECT changed::text AS changed, seq, version, id, tenant, TRUE AS deleted FROM deleted_jobs
+         WHERE tenant = $5 AND (changed, seq) > ($1::xid8, $2) AND changed < $3::xid8
+         ORDER BY deleted_jobs.changed, deleted_jobs.seq LIMIT $4",
+);
+
 #[async_trait]
 impl FarmChanges for Record {
     async fn change_bounds(&self) -> Result<ChangeBounds, Error> {
@@ -75,15 +99,25 @@ impl FarmChanges for Record {
     async fn changed_jobs(&self, query: ChangeQuery<'_>) -> Result<ChangedJobs, Error> {
         let ChangeQuery { tenant, from, next, limit, known } = query;
         let mut connection = self.reader().await?;
-        let found = sqlx::query_as(if tenant.is_some() { OF_TENANT } else { OF_ALL })
-            .bind(from.mark.to_string())
-            .bind(from.after)
-            .bind(next.to_string())
-            .bind(i64::from(limit));
-        let found = if let Some(tenant) = tenant { found.bind(tenant) } else { found };
-        let found: Vec<ChangeRow> = found.fetch_all(&mut *connection).await?;
+        let mut found = Vec::new();
+        // A job's own row first: if it is removed between the two, what is left of it is found.
+        for (of_all, of_tenant) in [(OF_ALL, OF_TENANT), (GONE, GONE_OF_TENANT)] {
+            let rows = sqlx::query_as(if tenant.is_some() { of_tenant } else { of_all })
+                .bind(from.mark.to_string())
+                .bind(from.after)
+                .bind(next.to_string())
+                .bind(i64::from(limit));
+            let rows = if let Some(tenant) = tenant { rows.bind(tenant) } else { rows };
+            let rows: Vec<ChangeRow> = rows.fetch_all(&mut *connection).await?;
+            for row in rows {
+                found.push((mark(&row.changed)?, row));
+            }
+        }
+        found.sort_by_key(|(mark, row)| (*mark, row.seq));
+        found.dedup_by_key(|(_, row)| row.seq);
+        found.truncate(limit as usize);
         let mut seqs = Vec::with_capacity(found.len());
-        for row in &found {
+        for (_, row) in &found {
             if known.get(&row.seq) != Some(&number(row.version)?) && !row.deleted {
                 seqs.push(row.seq);
             }
@@ -95,8 +129,8 @@ impl FarmChanges for Record {
         let (mut jobs, mut last) = (Vec::with_capacity(found.len()), None);
         let mut deleted = Vec::new();
         let full = found.len() >= limit as usize;
-        for row in found {
-            let position = ChangePosition { mark: mark(&row.changed)?, after: row.seq };
+        for (mark, row) in found {
+            let position = ChangePosition { mark, after: row.seq };
             last = Some(position);
             if let Some(job) = records.remove(&row.seq) {
                 jobs.push(ChangedJob { position, job });

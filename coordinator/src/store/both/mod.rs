@@ -18,6 +18,7 @@
 //!
 //! A file that is named like a role implements it.
 
+pub(super) mod abandoned;
 mod agreed;
 pub(super) mod attempts;
 mod audit;
@@ -35,7 +36,7 @@ pub(super) mod history;
 pub(super) mod image_commands;
 pub(super) mod image_maps;
 pub(super) mod input_row;
-mod inputs;
+pub(super) mod inputs;
 mod keys;
 mod leftovers;
 pub(super) mod limiting;
@@ -55,6 +56,7 @@ pub(super) mod submits;
 mod sums;
 mod tenants;
 mod texts;
+mod unused_inputs;
 mod unused_texts;
 pub(super) mod variants;
 pub(super) mod worker_health;

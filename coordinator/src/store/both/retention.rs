@@ -19,6 +19,7 @@ use super::{
     commands::raise,
     retried,
     rows::{HashColumn, IdColumn, artifact, column, job_id, list, number, parse},
+    unused_inputs,
 };
 use crate::store::{
     records::Term,
@@ -147,6 +148,22 @@ impl Retention for Record {
         retried(|| expire(self, term, now_ms, expiring)).await
     }
 
+    async fn forget_inputs(
+        &self,
+        term: Term,
+        now_ms: i64,
+        limit: u32,
+    ) -> Result<Option<(u64, bool)>, Error> {
+        retried(|| async {
+            let Some(mut tx) = self.begin_marking().await? else { return Ok(None) };
+            self.check_term(&mut tx, term).await?;
+            let forgotten = unused_inputs::forget_inputs(&mut tx, now_ms, limit).await?;
+            tx.commit().await?;
+            Ok(Some(forgotten))
+        })
+        .await
+    }
+
     async fn due(&self, now_ms: i64) -> Result<Vec<Due>, Error> {
         let mut all = Vec::new();
         for (policy, reached) in policies(self).await? {
@@ -155,6 +172,15 @@ impl Retention for Record {
                 None if policy.scope.subject == Subject::Embeddings => {
                     let Some(keep) = policy.keep else { continue };
                     due_texts(self, now_ms.saturating_sub(ms(keep))).await?
+                }
+                None if policy.scope.subject == Subject::Inputs => {
+                    sqlx::query_as(unused_inputs::DUE)
+                        .bind(now_ms)
+                        .bind(ADDED_UP)
+                        .bind(Subject::Inputs.name())
+                        .bind(&policy.scope.tenant)
+                        .fetch_one(self.reads())
+                        .await?
                 }
                 None => continue,
             };

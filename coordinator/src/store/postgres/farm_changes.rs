@@ -14,14 +14,15 @@ use super::{Error, PostgresStore};
 use crate::store::farm_changes::{ChangeBounds, mark};
 
 pub(super) async fn bounds(store: &PostgresStore) -> Result<ChangeBounds, Error> {
-    let (settled, next): (String, String) = sqlx::query_as(
-        "SELECT pg_snapshot_xmin(s.now)::text, pg_snapshot_xmax(s.now)::text
-         FROM (SELECT pg_current_snapshot() AS now) AS s",
+    let (settled, next, forgotten): (String, String, String) = sqlx::query_as(
+        "SELECT pg_snapshot_xmin(s.now)::text, pg_snapshot_xmax(s.now)::text, f.forgotten_changes::text
+         FROM (SELECT pg_current_snapshot() AS now) AS s, farm AS f",
     )
     .fetch_one(&store.pool)
     .await?;
     // A copy of the database in another cluster has other transactions.
     let era = Digest::of(format!("{} {}", store.farm, store.identity).as_bytes()).short();
     let settled = if stands(Guard::ChangesSettled) { &settled } else { &next };
-    Ok(ChangeBounds { era, settled: mark(settled)?, next: mark(&next)? })
+    let forgotten = mark(&forgotten)?;
+    Ok(ChangeBounds { era, settled: mark(settled)?, next: mark(&next)?, forgotten })
 }

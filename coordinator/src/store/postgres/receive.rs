@@ -10,6 +10,7 @@ use darkroom_core::{digest::Digest, image_state::ImageState, text_state::TextSta
 use super::{
     Error, Tx,
     both::{
+        inputs::refuse_removed,
         mix::{self, At},
         notes::note_pictures,
         variants,
@@ -48,6 +49,7 @@ pub(super) async fn insert_prompts(
     // little as possible.
     let new_texts = insert_job_texts(tx, job, &texts).await?;
     insert_prompt_rows(tx, job, &texts, prompts).await?;
+    refuse_removed(tx, prompts).await?;
     let chunk = Chunk::of(prompts);
     variants::insert(tx, job, &chunk).await?;
     note_received(tx, job, &noted_uses(&texts, prompts)?).await?;

@@ -10,7 +10,10 @@ use darkroom_core::{
 
 pub(super) use super::receive::insert_prompts;
 use super::{
-    Error, PostgresStore, Tx, both::submits::bind_job, fault, progress::LockedJobs,
+    Error, PostgresStore, Tx,
+    both::{abandoned::note_abandoned, submits::bind_job},
+    fault,
+    progress::LockedJobs,
     rows::stage_column,
 };
 use crate::store::records::{NewJob, compatibility};
@@ -23,7 +26,7 @@ pub(super) async fn abandon(store: &PostgresStore, job: JobId) -> Result<(), Err
             .fetch_optional(&store.pool)
             .await?;
     if let Some(seq) = seq {
-        let mut tx = store.begin_write().await?;
+        let mut tx = store.begin_referring().await?;
         forget(&mut tx, seq, None).await?;
         tx.commit().await?;
     }
@@ -46,7 +49,7 @@ pub(super) async fn sweep(store: &PostgresStore, idle: Duration) -> Result<u64, 
     .await?;
     let mut swept = 0;
     for seq in found {
-        let mut tx = store.begin_write().await?;
+        let mut tx = store.begin_referring().await?;
         swept += u64::from(forget(&mut tx, seq, Some(idle)).await?);
         tx.commit().await?;
     }
@@ -121,9 +124,10 @@ pub(super) async fn set_active(tx: &mut Tx, seq: i64, content: Digest) -> Result
 }
 
 /// Deletes a job that was not accepted, with all its rows. With `idle`, only if it got no chunk for
-/// that time. Its texts stay, because other jobs may need them.
+/// that time. Its texts and pictures stay, because other jobs may need them, and are noted.
 async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, Error> {
     LockedJobs::lock(tx, [seq]).await?;
+    note_abandoned(tx, seq).await?;
     // Under the lock: a chunk may have come since the job was found idle.
     let deleted = sqlx::query(
         "DELETE FROM jobs WHERE seq = $1 AND state = 'receiving'
@@ -141,6 +145,7 @@ async fn forget(tx: &mut Tx, seq: i64, idle: Option<Duration>) -> Result<bool, E
         "DELETE FROM job_stages WHERE job = $1",
         "DELETE FROM job_progress WHERE job = $1",
         "DELETE FROM job_texts WHERE job = $1",
+        "DELETE FROM job_inputs WHERE job = $1",
         "DELETE FROM text_notes WHERE job = $1",
         // Coordinators of the version before write these.
         "DELETE FROM job_notes WHERE job = $1",

@@ -79,6 +79,9 @@ pub struct Input {
     pub orientation: u8,
     /// Notes for its user, each to follow its name.
     pub notes: Vec<String>,
+    /// The farm's count of removals when an earlier copy of the stored picture was removed. While
+    /// that is remembered, the picture lies elsewhere. 0: none was.
+    pub mark: u64,
 }
 
 /// A stored picture.
@@ -92,14 +95,25 @@ pub struct Canonical {
 
 impl Input {
     /// Prefix of the keys of all inputs.
-    pub const PREFIX: &str = "inputs/";
+    const PREFIX: &str = "inputs/";
+
+    /// Prefix of the key of a picture of which an earlier copy was removed at this count of
+    /// removals; 0: none was.
+    #[must_use]
+    pub fn prefix(mark: u64) -> String {
+        match mark {
+            0 => Self::PREFIX.to_owned(),
+            mark => format!("{}{mark}/", Self::PREFIX),
+        }
+    }
 
     /// Its artifact.
     #[must_use]
     pub fn artifact(&self) -> ArtifactRef {
         let sent = Canonical { sha256: self.sha256, size: self.size };
         let Canonical { sha256, size } = self.canonical.unwrap_or(sent);
-        let key = format!("{}{sha256}.{}", Self::PREFIX, darkroom_artifacts::picture::EXTENSION);
+        let prefix = Self::prefix(self.mark);
+        let key = format!("{prefix}{sha256}.{}", darkroom_artifacts::picture::EXTENSION);
         ArtifactRef { key, sha256, size }
     }
 }

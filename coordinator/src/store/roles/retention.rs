@@ -37,6 +37,17 @@ pub trait Retention: Send + Sync + 'static {
         expiring: &Expiring,
     ) -> Result<Option<u64>, Error>;
 
-    /// What each policy would remove now.
+    /// Removes about `limit` uploads that the policies do not keep any longer and that no job of
+    /// their tenant uses. Their pictures become candidates. Returns how many, and whether there may
+    /// be more; `None`: the farm's commits were busy, so try again. [`Error::NotLeading`] if the
+    /// term has ended.
+    async fn forget_inputs(
+        &self,
+        term: Term,
+        now_ms: i64,
+        limit: u32,
+    ) -> Result<Option<(u64, bool)>, Error>;
+
+    /// What each policy would remove now, except previews, of which the record knows nothing.
     async fn due(&self, now_ms: i64) -> Result<Vec<Due>, Error>;
 }

@@ -5,8 +5,11 @@ use super::{Error, SqliteStore, rows::number};
 use crate::store::farm_changes::ChangeBounds;
 
 pub(super) async fn bounds(store: &SqliteStore) -> Result<ChangeBounds, Error> {
-    let latest: i64 =
-        sqlx::query_scalar("SELECT changes FROM farm").fetch_one(&store.readers).await?;
+    let (latest, forgotten): (i64, i64) =
+        sqlx::query_as("SELECT changes, forgotten_changes FROM farm")
+            .fetch_one(&store.readers)
+            .await?;
     let next = number::<u64>(latest)? + 1;
-    Ok(ChangeBounds { era: store.farm.simple().to_string(), settled: next, next })
+    let era = store.farm.simple().to_string();
+    Ok(ChangeBounds { era, settled: next, next, forgotten: number(forgotten)? })
 }

@@ -11,6 +11,8 @@ use darkroom_core::{
 use super::{
     Error, SqliteStore, Tx,
     both::{
+        abandoned::note_abandoned,
+        inputs::refuse_removed,
         mix::{self, At},
         notes::note_pictures,
         submits::bind_job,
@@ -28,27 +30,44 @@ use crate::store::{
 
 /// Deletes a job that is still being received.
 pub(super) async fn abandon(store: &SqliteStore, job: JobId) -> Result<(), Error> {
-    sqlx::query("DELETE FROM jobs WHERE id = ?1 AND state = 'receiving'")
-        .bind(job.to_string())
-        .execute(&store.writer)
-        .await?;
-    Ok(())
+    let mut tx = store.begin_referring().await?;
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT seq FROM jobs WHERE id = ?1 AND state = 'receiving'")
+            .bind(job.to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+    if let Some(seq) = found {
+        forget(&mut tx, seq).await?;
+    }
+    Ok(tx.commit().await?)
 }
 
 /// Deletes jobs that got no chunk for a time. Returns how many.
 pub(super) async fn sweep(store: &SqliteStore, idle: Duration) -> Result<u64, Error> {
-    let done = sqlx::query(guard::text(
+    let mut tx = store.begin_referring().await?;
+    let found: Vec<i64> = sqlx::query_scalar(guard::text(
         Guard::IdleOnly,
-        "DELETE FROM jobs
+        "SELECT seq FROM jobs
          WHERE state = 'receiving'
            AND touched_ms < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?1",
         "AND touched_ms <",
         "AND 0 <",
     ))
     .bind(column(idle.as_millis()))
-    .execute(&store.writer)
+    .fetch_all(&mut *tx)
     .await?;
-    Ok(done.rows_affected())
+    for seq in &found {
+        forget(&mut tx, *seq).await?;
+    }
+    tx.commit().await?;
+    Ok(found.len() as u64)
+}
+
+/// Deletes a job that was not accepted, with all its rows.
+async fn forget(tx: &mut Tx, seq: i64) -> Result<(), Error> {
+    note_abandoned(tx, seq).await?;
+    sqlx::query("DELETE FROM jobs WHERE seq = ?1").bind(seq).execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// Inserts the rows of a job and its stages.
@@ -147,6 +166,7 @@ pub(super) async fn insert_prompts(
         let found = found.bind(job).bind(to_json(&ids)?).fetch_all(&mut **tx).await?;
         return Err(custom_id::taken_of(prompts, found));
     }
+    refuse_removed(tx, prompts).await?;
     insert_job_texts(tx, job, range).await?;
     let chunk = Chunk::of(prompts);
     variants::insert(tx, job, &chunk).await?;

@@ -95,5 +95,6 @@ pub(super) fn input(name: &str) -> Input {
         is_mask: name == "mask",
         orientation: 1,
         notes: Vec::new(),
+        mark: 0,
     }
 }
