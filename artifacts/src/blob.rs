@@ -8,6 +8,7 @@
 mod find;
 mod mount;
 mod read;
+mod unfinished;
 mod write;
 
 use std::{

@@ -133,7 +133,9 @@ where
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
             report_orphans(&shared, store.as_ref()).await;
-            if let Err(error) = remove_old(&shared, store.as_ref(), (Duration::ZERO, REPORTING)).await {
+            if let Err(error) =
+                remove_old(&shared, store.as_ref(), (Duration::ZERO, REPORTING)).await
+            {
                 tracing::warn!(%error, "old previews could not be removed");
             }
         }
@@ -204,6 +206,7 @@ where
 }
 
 /// Removes old previews and sheets for a limited time, if this coordinator leads. Returns how many.
+/// Also removes what writes left that were cut off long ago.
 async fn remove_old<S>(
     shared: &Shared,
     store: &S,
@@ -215,6 +218,10 @@ where
     if shared.lead().await?.is_none() {
         return Ok(0);
     }
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.rule() != Rule::Never);
+    let under = kinds.flat_map(|kind| ["", MADE_UP].map(|root| format!("{root}{}", kind.prefix())));
+    let under: Vec<String> = under.collect();
+    shared.artifacts.remove_unfinished(&under, ORPHANED).await?;
     let removed = old_previews(shared, store, Fate::Removed, (ahead, limit)).await?;
     Ok(removed.map_or(0, |removed| removed.count))
 }

@@ -136,6 +136,12 @@ async fn when_all_jobs_are_gone_and_all_policies_over_only_what_is_no_job_s_is_l
     for key in &old {
         plant(&farm, &folder, key, 9 * DAY).await;
     }
+    // A write that was cut off. No listing shows it.
+    let cut_off = format!("tasks/{digest}/a.png#1");
+    let cut_off = folder.path().join(cut_off);
+    std::fs::write(&cut_off, "half").expect("written");
+    let file = File::options().write(true).open(&cut_off).expect("a file");
+    file.set_modified(SystemTime::now() - 9 * DAY).expect("made older");
     let stays = ["cascades/a/cascade.toml", "elsewhere/a.png"];
     for key in stays {
         plant(&farm, &folder, key, 999 * DAY).await;
@@ -155,6 +161,7 @@ async fn when_all_jobs_are_gone_and_all_policies_over_only_what_is_no_job_s_is_l
     farm.handle.clean(Duration::ZERO).await.expect("cleans");
     left.retain(|key| !old.contains(key) && !key.ends_with("/128/a.png"));
     assert_eq!(stored(&farm).await, left);
+    assert!(!cut_off.exists(), "what a write left that was cut off");
     // The policies delete the jobs, and then what only these needed.
     for hours in [14, 15, 29, 43] {
         farm.handle.clean(hours * HOUR).await.expect("cleans");
