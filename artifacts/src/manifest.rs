@@ -454,9 +454,26 @@ mod tests {
         let mut images = Vec::new();
         let (found, totals) = verify(manifest(3).as_slice(), |image| images.push(image)).unwrap();
         assert_eq!(found, header());
-        assert_eq!(totals, Totals { images: 3, done: 2, dead: 1, cancelled: 0, bytes: 300 });
+        assert_eq!(
+            totals,
+            Totals { images: 3, done: 2, dead: 1, cancelled: 0, bytes: 300, removed: 0 }
+        );
         assert_eq!(images, (0..3).map(line).collect::<Vec<_>>());
         verify(manifest(0).as_slice(), drop).expect("a job may be empty");
+    }
+
+    #[test]
+    fn a_removed_picture_is_counted_and_says_when_and_by_which_policy() {
+        let removed = Removed { at: "2026-11-30T05:00:00Z".to_owned(), by: "a policy".to_owned() };
+        let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+        writer.image(ImageLine { removed: Some(removed.clone()), ..line(0) }).unwrap();
+        writer.image(line(1)).unwrap();
+        let written = writer.finish().unwrap().0;
+        let mut images = Vec::new();
+        let (_, totals) = verify(written.as_slice(), |image| images.push(image)).unwrap();
+        assert_eq!((totals.done, totals.dead, totals.removed), (1, 1, 1));
+        assert_eq!(images[0].removed, Some(removed));
+        assert!(images[0].is_removed() && !images[1].is_removed());
     }
 
     #[test]
