@@ -19,8 +19,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use darkroom_core::{artifact::ArtifactRef, backoff::Backoff, shown::shown_path};
+use futures::StreamExt as _;
 #[cfg(feature = "cloud")]
 use object_store::signer::Signer;
 use object_store::{
@@ -49,6 +50,9 @@ const MAX_LINK_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Most artifacts that are looked at under one task's prefix.
 pub(crate) const MAX_CANDIDATES: usize = 64;
+
+/// Most bytes of a mark.
+const MARK_BYTES: u64 = 64 << 10;
 
 /// A handle to object storage; clones share it.
 #[derive(Clone)]
@@ -286,18 +290,32 @@ impl ArtifactStore {
     }
 
     /// Reads a small object that is replaced in place, such as the cleaner's mark; `None` if it
-    /// does not exist.
+    /// does not exist. Its size is checked before its bytes are read.
     ///
     /// # Errors
-    /// A temporary fault.
+    /// A temporary fault, or [`Error::Corrupt`] if it has more than 64 KiB.
     pub async fn read_mark(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        match self.store().get(&path(key)?).await {
-            Ok(found) => {
-                Ok(Some(found.bytes().await.map_err(|error| Error::of_store(key, &error))?))
-            }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(Error::of_store(key, &error)),
+        let found = match self.store().get(&path(key)?).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(Error::of_store(key, &error)),
+        };
+        let too_long = |bytes: u64| Error::Corrupt {
+            key: key.to_owned(),
+            reason: format!("it has {bytes} bytes; a mark has at most {MARK_BYTES}"),
+        };
+        if found.meta.size > MARK_BYTES {
+            return Err(too_long(found.meta.size));
         }
+        // A store may send more than it announced.
+        let (mut parts, mut bytes) = (found.into_stream(), BytesMut::new());
+        while let Some(part) = parts.next().await {
+            bytes.extend_from_slice(&part.map_err(|error| Error::of_store(key, &error))?);
+            if bytes.len() as u64 > MARK_BYTES {
+                return Err(too_long(bytes.len() as u64));
+            }
+        }
+        Ok(Some(bytes.freeze()))
     }
 
     /// Writes a small object in place of what is there.

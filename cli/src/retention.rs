@@ -41,6 +41,9 @@ pub(crate) async fn run(command: &RetentionCommand, place: &Place, as_json: bool
             .into_iter()
             .try_for_each(|policy| output::json(&json::RetentionPolicy::from(policy)));
     }
+    if policies.is_empty() {
+        return output::line("no policies; everything is kept until it is deleted");
+    }
     let rows = policies.iter().map(row);
     let rows: Vec<_> = std::iter::once(HEADINGS.map(str::to_owned)).chain(rows).collect();
     table(&rows, 4)
@@ -148,6 +151,9 @@ pub(crate) async fn clean(args: &CleanArgs, place: &Place, as_json: bool) -> Res
             shown(&of.kind),
             of.bytes
         ))?;
+    }
+    if orphans && answer.orphans.is_empty() {
+        output::line("orphans: none that is older than a week")?;
     }
     if answer.orphans_at_least {
         output::line("orphans: not all objects in storage could be looked at in time")?;

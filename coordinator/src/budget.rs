@@ -5,8 +5,11 @@
 //! previews, manifests and what a killed worker left are in none.
 //!
 //! Outputs are taken from their rows, and the cleaner removes them from storage if no other job
-//! names them. Previews and sheets are deleted at once: they are made again when somebody looks.
+//! names them. So do embeddings of texts that no job needs. Previews and sheets are deleted at once:
+//! they are made again when somebody looks. While the cleaner has something to remove, nothing more
+//! is taken: it is still stored, and would be made up for by something else.
 
+mod course;
 mod pressure;
 
 use std::{sync::Arc, time::Duration};
@@ -16,16 +19,20 @@ use darkroom_runtime::disk::ByteSize;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
-use self::pressure::{Pressure, Step};
+use self::{
+    course::Course,
+    pressure::{Pressure, Step},
+};
 use crate::{
-    cleaner,
     error::Error,
     options::Budget,
+    previews::KEPT_EDGE,
     shared::Shared,
     store::{
-        leftovers::{End, EndedJob, Left},
+        leftovers::Left,
         records::Term,
-        roles::Leftovers,
+        removal::edge_of_preview,
+        roles::{History, Leftovers, Removal},
     },
     stored::on_disk,
 };
@@ -42,15 +49,12 @@ const FAILED: Duration = Duration::from_secs(60);
 /// After this many objects the count rests, so that it disturbs nobody on a slow disk.
 const REST_AFTER: usize = 2000;
 const REST: Duration = Duration::from_millis(5);
-/// Ended jobs, and outputs of one, that are read at one time.
-const JOBS: u32 = 100;
-const OUTPUTS: u32 = 500;
 /// Previews and sheets that are looked at in one removal.
 const PREVIEWS: usize = 100_000;
-/// Previews with this edge stay: of an output that was removed they are all there is to see.
-const SMALLEST: &str = "/64/";
-/// Why pictures are gone, for those who look for them.
-const BY: &str = "the disk budget";
+/// Texts that are forgotten in one transaction.
+const TEXTS: u32 = 20;
+/// Pause before the next try when the farm's commits were busy.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// The warning when nothing is left that may be removed.
 fn only_pictures_left(budget: Budget, held: u64) -> String {
@@ -63,8 +67,21 @@ fn only_pictures_left(budget: Budget, held: u64) -> String {
     )
 }
 
+/// The warning when what was taken cannot be deleted.
+fn not_deleted(budget: Budget, held: u64) -> String {
+    format!(
+        "the farm stores {}, its disk budget is {}, and objects that are to be removed cannot be \
+         deleted; the log says why: see to it that the farm may delete files in its storage",
+        ByteSize(held),
+        ByteSize(budget.bytes)
+    )
+}
+
 /// Keeps the budget until shutdown.
-pub(crate) async fn run<S: Leftovers + ?Sized>(shared: Arc<Shared>, store: Arc<S>) {
+pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
+where
+    S: History + Leftovers + Removal + ?Sized,
+{
     let Some(budget) = shared.options.budget else { return };
     let mut keeping = Keeping {
         budget,
@@ -93,11 +110,10 @@ struct Keeping {
 }
 
 impl Keeping {
-    async fn pass<S: Leftovers + ?Sized>(
-        &mut self,
-        shared: &Shared,
-        store: &S,
-    ) -> Result<(), Error> {
+    async fn pass<S>(&mut self, shared: &Shared, store: &S) -> Result<(), Error>
+    where
+        S: History + Leftovers + Removal + ?Sized,
+    {
         let stored = &shared.stored;
         if Instant::now() >= self.count_at {
             count(shared).await?;
@@ -109,10 +125,19 @@ impl Keeping {
         };
         // The leader alone removes.
         let Some(term) = shared.lead().await? else { return Ok(()) };
+        if store.is_due(store.clock_ms().await?).await? {
+            shared.events.clean.notify_one();
+            return Ok(());
+        }
+        if store.is_undeleted().await? {
+            stored.warn(Some(not_deleted(self.budget, stored.bytes().unwrap_or(0))));
+            return Ok(());
+        }
         while let Some((step, most)) = pressure.next() {
             let bytes = match step {
                 Step::Intermediates => self.intermediates.take(shared, store, term, most).await?,
                 Step::Previews => remove_previews(shared, most).await?,
+                Step::Embeddings => forget_texts(shared, store, term, most).await?,
                 Step::Pictures => self.pictures.take(shared, store, term, most).await?,
             };
             stored.removed(bytes);
@@ -154,72 +179,12 @@ async fn sum(sizes: impl Stream<Item = Result<u64, Error>>) -> Result<u64, Error
     Ok(bytes)
 }
 
-/// Where the removal of outputs goes on: jobs in the order in which they ended. A job that is
-/// retried ends later, and comes again.
-#[derive(Debug)]
-struct Course {
-    left: Left,
-    /// The last job that was worked off.
-    after: End,
-    /// The job that is worked off, and its last output that was removed.
-    job: Option<(EndedJob, Option<(u64, usize)>)>,
-}
-
-impl Course {
-    fn new(left: Left) -> Self {
-        Self { left, after: End::default(), job: None }
-    }
-
-    /// Takes outputs from ended jobs, about `most` bytes or all that there are. Returns how many
-    /// bytes were taken. The cleaner removes them from storage soon after.
-    async fn take<S: Leftovers + ?Sized>(
-        &mut self,
-        shared: &Shared,
-        store: &S,
-        term: Term,
-        most: u64,
-    ) -> Result<u64, Error> {
-        let mut bytes = 0;
-        while bytes < most {
-            let Some((job, after)) = self.job else {
-                let ended = store.ended_after(self.after, JOBS).await?;
-                let Some(first) = ended.first() else { break };
-                self.job = Some((*first, None));
-                continue;
-            };
-            let mut leftovers = store.leftovers((job.id, self.left), after, OUTPUTS).await?;
-            if leftovers.is_empty() {
-                (self.after, self.job) = (job.end, None);
-                continue;
-            }
-            let mut taken = 0;
-            let enough = leftovers.iter().position(|one| {
-                taken += on_disk(one.artifact.size);
-                bytes + taken >= most
-            });
-            leftovers.truncate(enough.map_or(leftovers.len(), |last| last + 1));
-            let outputs: Vec<_> = leftovers.iter().map(|one| (one.index, one.stage)).collect();
-            if self.left == Left::Intermediates {
-                let sources: Vec<_> = leftovers.into_iter().map(|one| one.artifact).collect();
-                cleaner::keep_previews(shared, &sources).await;
-            }
-            if store.take(term, (job.id, self.left), &outputs, BY).await? > 0 {
-                bytes += taken;
-            }
-            self.job = Some((job, outputs.last().copied()));
-        }
-        if bytes > 0 {
-            shared.events.clean.notify_one();
-        }
-        Ok(bytes)
-    }
-}
-
 /// Removes sheets and previews, oldest first, about `most` bytes or all that there are.
 async fn remove_previews(shared: &Shared, most: u64) -> Result<u64, Error> {
+    // Of an output that was removed, the smallest ones are all there is to see.
     let listed = shared.artifacts.list("sheets/").chain(shared.artifacts.list("previews/"));
     let mut listed: Vec<Listed> = listed
-        .try_filter(|object| std::future::ready(!object.key.contains(SMALLEST)))
+        .try_filter(|object| std::future::ready(edge_of_preview(&object.key) != Some(KEPT_EDGE)))
         .take(PREVIEWS)
         .try_collect()
         .await?;
@@ -232,6 +197,30 @@ async fn remove_previews(shared: &Shared, most: u64) -> Result<u64, Error> {
         if bytes >= most {
             break;
         }
+    }
+    Ok(bytes)
+}
+
+/// Forgets texts that no job needs, about `most` bytes of their embeddings or all that there are.
+/// The cleaner removes the embeddings soon after. A job that needs one has it encoded again.
+async fn forget_texts<S>(shared: &Shared, store: &S, term: Term, most: u64) -> Result<u64, Error>
+where
+    S: History + Removal + ?Sized,
+{
+    let now = store.clock_ms().await?;
+    let mut bytes = 0;
+    while bytes < most && !shared.stop.is_cancelled() {
+        let Some(forgotten) = store.forget_texts(term, (now, now), TEXTS).await? else {
+            shared.pause(BUSY).await;
+            continue;
+        };
+        bytes += forgotten.sizes.into_iter().map(on_disk).sum::<u64>();
+        if !forgotten.more {
+            break;
+        }
+    }
+    if bytes > 0 {
+        shared.events.clean.notify_one();
     }
     Ok(bytes)
 }

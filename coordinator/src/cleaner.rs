@@ -5,26 +5,32 @@
 //! Candidates that nobody needs are marked, and from then on nobody can begin to need them (see
 //! [`crate::store::removal`]). Only then are they deleted in storage.
 //!
-//! Storage has a mark with the farm's count of removals, which is raised before anything is
-//! deleted. If the mark is ahead of the record, the record is an older copy, which may name objects
-//! that are gone and lack those of others. Then the cleaner stops until an operator accepts that.
+//! Storage has a mark with the farm's count of removals (`epoch`). It is compared with the record
+//! before anything is marked, and raised before anything is deleted. If the mark is ahead of the
+//! record, the record is an older copy, which may name objects that are gone and lack those of
+//! others. Then the cleaner stops until an operator accepts that.
+
+mod epoch;
+mod orphans;
 
 use std::{
-    collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use darkroom_core::{
     artifact::ArtifactRef,
     error::{Code, UserError},
     guard::{Guard, stands},
-    retention::Subject,
+    retention::{Policy, Subject},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
 
+pub(crate) use self::orphans::{Objects, orphans};
+use self::{
+    epoch::{Agreement, Raised, agree, raise},
+    orphans::{ORPHANED, REPORTING},
+};
 use crate::{
     error::Error,
     old_previews::{Fate, old_previews},
@@ -33,10 +39,9 @@ use crate::{
     store::{
         self,
         records::Term,
-        removal::{Candidate, Kind, Leaving, Rule, ms},
+        removal::{Kind, Leaving, MADE_UP, Rule, ms},
         roles::{Agreed, History, Removal, Retention},
     },
-    tasks::MADE_UP,
 };
 
 /// Name of this part.
@@ -63,16 +68,8 @@ const CHUNKS: u32 = 20;
 const STALE: Duration = Duration::from_secs(60);
 /// Pause before the next try when the farm's commits were busy.
 const BUSY: Duration = Duration::from_millis(500);
-/// Age at which an object that no row names counts as an orphan. Younger ones may be on their way
-/// into the record.
-const ORPHANED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often orphans are looked for, and for how long at most.
+/// How often orphans are looked for.
 const REPORT: Duration = Duration::from_secs(3600);
-const REPORTING: Duration = Duration::from_secs(60);
-/// Objects that are looked up at one time.
-const LISTED: usize = 500;
-/// The mark in storage.
-const MARK: &str = "cleaner/epoch.json";
 
 /// What a cleaner has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,14 +111,6 @@ impl Cleaned {
     }
 }
 
-/// The mark in storage: the record that removes objects from it, and how often it did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Epoch {
-    farm: String,
-    database: String,
-    removals: u64,
-}
-
 /// Runs until shutdown.
 pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
 where
@@ -132,7 +121,7 @@ where
         let woken = shared.events.clean.notified();
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
-            report_orphans(&shared, store.as_ref()).await;
+            orphans::report(&shared, store.as_ref()).await;
             if let Err(error) =
                 remove_old(&shared, store.as_ref(), (Duration::ZERO, REPORTING)).await
             {
@@ -140,8 +129,8 @@ where
             }
         }
         let pause = match pass(&shared, store.as_ref(), Duration::ZERO).await {
-            Ok(Pass { more: true, .. }) => Duration::ZERO,
-            Ok(Pass { busy: true, .. }) => BUSY,
+            Ok(Some(Pass { more: true, .. })) => Duration::ZERO,
+            Ok(Some(Pass { busy: true, .. })) => BUSY,
             Ok(_) => shared.options.clean,
             Err(error) => {
                 shared.failed(PART, &error);
@@ -158,28 +147,8 @@ where
     }
 }
 
-/// Logs how many objects no row names, if this coordinator leads.
-async fn report_orphans<S: History + Removal + ?Sized>(shared: &Shared, store: &S) {
-    if !matches!(shared.lead().await, Ok(Some(_))) {
-        return;
-    }
-    match orphans(shared, store, None, REPORTING).await {
-        Ok(orphans) => {
-            for (kind, of) in orphans.by_kind.iter().filter(|(_, of)| of.count > 0) {
-                tracing::warn!(
-                    kind = kind.name(),
-                    objects = of.count,
-                    bytes = of.bytes,
-                    at_least = orphans.at_least,
-                    "storage has old objects that no job names; `darkroom clean --orphans --remove` removes them"
-                );
-            }
-        }
-        Err(error) => tracing::warn!(%error, "storage could not be looked through for orphans"),
-    }
-}
-
-/// Does whatever there is to do, but begins nothing more after a time.
+/// Does whatever there is to do, but begins nothing more after a time. Refused if this coordinator
+/// does not lead the farm.
 pub(crate) async fn clean<S>(
     shared: &Shared,
     store: &S,
@@ -190,7 +159,9 @@ where
 {
     let (mut cleaned, began) = (Cleaned::default(), Instant::now());
     loop {
-        let pass = pass(shared, store, ahead).await?;
+        let Some(pass) = pass(shared, store, ahead).await? else {
+            return Err(Error::Store(store::Error::Refused(not_leading())));
+        };
         cleaned.add(pass.cleaned);
         if pass.busy {
             shared.pause(BUSY).await;
@@ -226,64 +197,11 @@ where
     Ok(removed.map_or(0, |removed| removed.count))
 }
 
-/// Objects of a kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Objects {
-    pub(crate) count: u64,
-    pub(crate) bytes: u64,
-}
-
-/// Objects in storage that no row names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Orphans {
-    pub(crate) by_kind: BTreeMap<Kind, Objects>,
-    /// Not every object could be looked at in time.
-    pub(crate) at_least: bool,
-}
-
-/// Looks through storage for old objects that no row names, for a limited time. With a term they
-/// become candidates.
-pub(crate) async fn orphans<S>(
-    shared: &Shared,
-    store: &S,
-    remove: Option<Term>,
-    limit: Duration,
-) -> Result<Orphans, Error>
-where
-    S: History + Removal + ?Sized,
-{
-    let (mut orphans, began) = (Orphans::default(), Instant::now());
-    let now = store.clock_ms().await?;
-    let oldest = now.saturating_sub(ms(ORPHANED)) / 1000;
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.rule() == Rule::Needed) {
-        for root in ["", MADE_UP] {
-            let listed = shared.artifacts.list(&format!("{root}{}", kind.prefix()));
-            let mut chunks = listed.try_chunks(LISTED);
-            while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(|error| error.1)?;
-                let old = chunk.iter().filter(|one| one.modified_unix_seconds < oldest);
-                let candidates: Vec<Candidate> =
-                    old.filter_map(|one| Candidate::listed(&one.key)).collect();
-                let found: HashSet<String> =
-                    store.orphans(&candidates).await?.into_iter().collect();
-                let of_kind = orphans.by_kind.entry(kind).or_default();
-                for one in chunk.iter().filter(|one| found.contains(&one.key)) {
-                    of_kind.count += 1;
-                    of_kind.bytes += one.size;
-                }
-                if let Some(term) = remove {
-                    let removed: Vec<Candidate> =
-                        candidates.into_iter().filter(|one| found.contains(&one.key)).collect();
-                    store.suspect(term, now, &removed).await?;
-                }
-                if began.elapsed() > limit || shared.stop.is_cancelled() {
-                    orphans.at_least = true;
-                    return Ok(orphans);
-                }
-            }
-        }
-    }
-    Ok(orphans)
+/// The refusal of what only the leader may do.
+pub(crate) fn not_leading() -> UserError {
+    let message = "another coordinator leads the farm, and only that one removes objects; try \
+                   again, or ask that one";
+    UserError::new(Code::Unavailable, "NOT_LEADING", message)
 }
 
 /// What a pass has done, and whether another one would do more.
@@ -294,14 +212,30 @@ struct Pass {
     busy: bool,
 }
 
-async fn pass<S>(shared: &Shared, store: &S, ahead: Duration) -> Result<Pass, Error>
+/// One pass; `None` if this coordinator does not lead the farm.
+async fn pass<S>(shared: &Shared, store: &S, ahead: Duration) -> Result<Option<Pass>, Error>
 where
     S: Agreed + History + Removal + Retention + ?Sized,
 {
+    // One at a time, although users may ask for one while the cleaner works: a pass that accepts a
+    // restored record has everything that is marked looked up again, and another one would delete it
+    // meanwhile.
+    let _alone = match stands(Guard::CleansAlone) {
+        true => Some(shared.cleaning.lock().await),
+        false => None,
+    };
     let mut pass = Pass::default();
-    let Some(term) = shared.lead().await? else { return Ok(pass) };
+    let Some(term) = shared.lead().await? else { return Ok(None) };
     let now = now_ms(store, ahead).await?;
-    expire(shared, store, term, (now, &mut pass)).await?;
+    let policies = store.retention().await?;
+    let is_due = store.is_due(now).await? || policies.iter().any(|policy| policy.keep.is_some());
+    if !is_due && !shared.restored.load(Ordering::Relaxed) {
+        return Ok(Some(pass));
+    }
+    if agree(shared, store, term).await? == Agreement::Accepted {
+        pass.more = true;
+    }
+    expire(shared, store, term, (now, &mut pass), &policies).await?;
     for _ in 0..CHUNKS {
         let cleared = store.clear_deleted(term, now, IMAGES).await?;
         pass.cleaned.images += cleared.images;
@@ -324,7 +258,7 @@ where
     }
     delete(shared, store, term, (now, &mut pass)).await?;
     while store.forget_removed(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN) {}
-    Ok(pass)
+    Ok(Some(pass))
 }
 
 /// Applies the retention policies.
@@ -333,6 +267,7 @@ async fn expire<S>(
     store: &S,
     term: Term,
     (now, pass): (i64, &mut Pass),
+    policies: &[Policy],
 ) -> Result<(), Error>
 where
     S: Removal + Retention + ?Sized,
@@ -365,15 +300,15 @@ where
         }
         pass.more = true;
     }
-    for policy in store.retention().await? {
+    for policy in policies {
         let Some(keep) = policy.keep.filter(|_| policy.scope.subject == Subject::Embeddings) else {
             continue;
         };
         let before = now.saturating_sub(ms(keep));
         match store.forget_texts(term, (now, before), TEXTS).await? {
             Some(forgotten) => {
-                pass.cleaned.texts += forgotten;
-                pass.more |= forgotten >= u64::from(TEXTS);
+                pass.cleaned.texts += forgotten.texts;
+                pass.more |= forgotten.more;
             }
             None => pass.busy = true,
         }
@@ -412,12 +347,12 @@ where
     S: Agreed + Removal + ?Sized,
 {
     let mut looked = Instant::now();
-    let mut leaving = store.leaving(now, OBJECTS).await?;
+    let mut leaving = store.leaving(term, now, OBJECTS).await?;
     if leaving.is_empty() {
         return Ok(());
     }
-    if agree(shared, store, term).await? {
-        // What is marked is to be looked up again first.
+    let raised = raise(shared, store, term).await?;
+    if raised == Raised::LookAgain {
         pass.more = true;
         return Ok(());
     }
@@ -425,9 +360,13 @@ where
     // objects may be there for good reason by now.
     while looked.elapsed() > STALE {
         looked = Instant::now();
-        leaving = store.leaving(now, OBJECTS).await?;
+        leaving = store.leaving(term, now, OBJECTS).await?;
     }
     pass.more |= leaving.len() >= OBJECTS as usize;
+    let before = pass.cleaned.deleted;
+    if let Raised::UpTo(known) = raised {
+        leaving = without_room(leaving, known);
+    }
     let deleting = leaving.into_iter().map(|one| async move {
         let done = remove(shared, &one).await;
         (one, done)
@@ -437,6 +376,7 @@ where
     for (one, done) in done {
         match done {
             Ok(()) => deleted.push(one.key),
+            Err(_) if !stands(Guard::DeletedForSure) => deleted.push(one.key),
             Err(error) => {
                 if faults.is_empty() {
                     tracing::warn!(key = one.key, kind = one.kind.name(), tries = one.tries, %error,
@@ -448,11 +388,33 @@ where
     }
     pass.cleaned.deleted += deleted.len() as u64;
     pass.cleaned.failed += faults.len() as u64;
+    // There is room now, so the rest can follow.
+    pass.more |= raised != Raised::All && pass.cleaned.deleted > before;
     store.note_deleted(term, now, &deleted).await?;
     if !faults.is_empty() {
         store.note_not_deleted(term, now, &faults).await?;
     }
     Ok(())
+}
+
+/// What is deleted while storage has no room to note the latest removals; it knows of those up to
+/// `known`.
+///
+/// The order matters: a copy of the record from before a removal is recognised only if storage knows
+/// of that removal. So those go first of which it does, and previews, which are made again. They
+/// make the room for the note, and the rest follows after it. If there are none, one object goes
+/// before it is noted, because a full store could never be emptied otherwise: until the next pass
+/// has noted it, a copy that lacks just this removal would not be recognised.
+fn without_room(leaving: Vec<Leaving>, known: u64) -> Vec<Leaving> {
+    let is_known = |one: &Leaving| one.mark <= known || one.kind == Kind::Preview;
+    let (mut first, rest): (Vec<_>, Vec<_>) = leaving.into_iter().partition(is_known);
+    if first.is_empty() {
+        // Below a prefix there may be nothing.
+        let is_object = |one: &Leaving| !one.key.ends_with('/');
+        let one = rest.iter().position(is_object).unwrap_or(0);
+        first.extend(rest.into_iter().nth(one));
+    }
+    first
 }
 
 /// Deletes an object, or everything below a prefix.
@@ -467,94 +429,30 @@ async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
     Ok(below.map_ok(delete).try_buffer_unordered(AT_ONCE).try_collect::<()>().await?)
 }
 
-/// Makes sure that storage belongs to this record, and that its mark has the record's count.
-/// Returns whether the record was restored, which an operator has accepted.
-async fn agree<S>(shared: &Shared, store: &S, term: Term) -> Result<bool, Error>
-where
-    S: Agreed + Removal + ?Sized,
-{
-    let own = own_epoch(store).await?;
-    let Some(bytes) = shared.artifacts.read_mark(MARK).await? else {
-        write_epoch(shared, &own).await?;
-        return Ok(false);
-    };
-    let epoch: Epoch = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
-    let is_ours = (&epoch.farm, &epoch.database) == (&own.farm, &own.database);
-    if is_ours && epoch.removals == own.removals {
-        return Ok(false);
-    }
-    if (is_ours && epoch.removals < own.removals) || !stands(Guard::RemovalsAgreed) {
-        write_epoch(shared, &own).await?;
-        return Ok(false);
-    }
-    if !shared.restored.swap(false, Ordering::Relaxed) {
-        return Err(Error::Store(store::Error::Refused(foreign(&epoch, &own))));
-    }
-    tracing::warn!(
-        storage = epoch.removals,
-        record = own.removals,
-        "the record was restored; what is to be removed is looked up again"
-    );
-    // Beyond what the other record may have counted since.
-    store.accept_restored(term, epoch.removals.max(own.removals) + 1).await?;
-    write_epoch(shared, &own_epoch(store).await?).await?;
-    Ok(true)
-}
-
-async fn own_epoch<S: Agreed + Removal + ?Sized>(store: &S) -> Result<Epoch, Error> {
-    Ok(Epoch {
-        farm: store.farm_id().await?.to_string(),
-        database: store.database_identity().await?,
-        removals: store.removal_count().await?,
-    })
-}
-
-async fn write_epoch(shared: &Shared, epoch: &Epoch) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(epoch).map_err(Error::other)?;
-    Ok(shared.artifacts.write_mark(MARK, Bytes::from(bytes)).await?)
-}
-
-fn unreadable(error: &serde_json::Error) -> Error {
-    let message = format!(
-        "{MARK} in storage cannot be read ({error}), so nothing is removed; delete it if this farm alone uses the storage"
-    );
-    Error::Store(store::Error::Refused(UserError::new(
-        Code::FailedPrecondition,
-        "CLEANER_MARK",
-        message,
-    )))
-}
-
-fn foreign(epoch: &Epoch, own: &Epoch) -> UserError {
-    let why = if epoch.farm != own.farm {
-        format!("another farm ({}) removes objects from this storage", epoch.farm)
-    } else if epoch.database != own.database {
-        "another database of this farm removes objects from this storage".to_owned()
-    } else {
-        format!(
-            "storage knows of {} removals and the record of {}, so the record is an older copy",
-            epoch.removals, own.removals
-        )
-    };
-    let message = format!(
-        "nothing is removed: {why}; if this record is the right one, start its coordinators with --restored"
-    );
-    UserError::new(Code::FailedPrecondition, "RECORD_RESTORED", message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_what_storage_and_record_differ_in() {
-        let own = Epoch { farm: "a".to_owned(), database: "d".to_owned(), removals: 3 };
-        let said = |epoch: Epoch| foreign(&epoch, &own).message;
-        let older = said(Epoch { removals: 9, ..own.clone() });
-        assert!(older.contains("knows of 9 removals and the record of 3"), "{older}");
-        let farm = said(Epoch { farm: "b".to_owned(), ..own.clone() });
-        assert!(farm.contains("another farm (b)"), "{farm}");
-        let copy = said(Epoch { database: "e".to_owned(), ..own.clone() });
-        assert!(copy.contains("another database") && copy.ends_with("--restored"), "{copy}");
+    fn without_room_for_the_mark_only_known_removals_go_or_one_object() {
+        let leaving = |key: &str, mark| Leaving {
+            key: key.to_owned(),
+            kind: Kind::of(key).expect("a kind"),
+            tries: 0,
+            mark,
+        };
+        let keys = |leaving: Vec<Leaving>| -> Vec<String> {
+            leaving.into_iter().map(|one| one.key).collect()
+        };
+        let all = [
+            leaving("manifests/a/", 9),
+            leaving("tasks/a/1.png", 8),
+            leaving("tasks/b/1.png", 7),
+            leaving("previews/2/a/", 9),
+        ];
+        assert_eq!(keys(without_room(all.to_vec(), 7)), ["tasks/b/1.png", "previews/2/a/"]);
+        assert_eq!(keys(without_room(all[..3].to_vec(), 6)), ["tasks/a/1.png"]);
+        assert_eq!(keys(without_room(all[..1].to_vec(), 6)), ["manifests/a/"]);
+        assert_eq!(keys(without_room(all[..3].to_vec(), 9)).len(), 3);
     }
 }

@@ -244,25 +244,41 @@ impl Disks {
 
 /// What the outputs of dispatched tasks will take of a disk, by pool.
 #[derive(Debug, Default)]
-pub(crate) struct Expected(HashMap<PoolId, u64>);
+pub(crate) struct Expected(HashMap<PoolId, Line>);
+
+/// The tasks of a pool that are dispatched, or may be at any moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    tasks: u64,
+    bytes: u64,
+}
 
 impl Expected {
+    /// Forgets pools that no worker serves: nothing of theirs is stored.
+    pub(crate) fn keep(&mut self, served: impl Fn(&PoolId) -> bool) {
+        self.0.retain(|pool, _| served(pool));
+    }
+
     /// How many tasks the pool's queue may have, of `wanted`, so that all that is dispatched can be
-    /// stored. `held` are there already, and each output takes at most `each` bytes.
-    pub(crate) fn fitting(
-        &mut self,
-        room: u64,
-        pool: &PoolId,
-        (held, wanted, each): (u64, u64, u64),
-    ) -> u64 {
+    /// stored. Each output takes at most `each` bytes. What of it is dispatched is then told with
+    /// [`reserve`](Self::reserve).
+    pub(crate) fn fitting(&self, room: u64, pool: &PoolId, (wanted, each): (u64, u64)) -> u64 {
         let others: u64 =
-            self.0.iter().filter(|(other, _)| *other != pool).map(|(_, bytes)| bytes).sum();
+            self.0.iter().filter(|(other, _)| *other != pool).map(|(_, line)| line.bytes).sum();
         let fitting = room.saturating_sub(others) / each.max(1);
         // Above the floor, one task at a time is always possible: otherwise work would stand still
         // without a full disk.
-        let most = wanted.min(fitting.max(1));
-        self.0.insert(pool.clone(), most.max(held).saturating_mul(each));
-        most
+        wanted.min(fitting.max(1))
+    }
+
+    /// Takes in that so many tasks of the pool are dispatched, or may be before the next pass.
+    pub(crate) fn reserve(&mut self, pool: &PoolId, tasks: u64, each: u64) {
+        self.0.insert(pool.clone(), Line { tasks, bytes: tasks.saturating_mul(each) });
+    }
+
+    /// Whether something of this pool is dispatched, or may be.
+    pub(crate) fn is_at_work(&self, pool: &PoolId) -> bool {
+        self.0.get(pool).is_some_and(|line| line.tasks > 0)
     }
 }
 
@@ -349,15 +365,24 @@ mod tests {
             stage: StageName::try_from(stage.to_owned()).expect("a name"),
             digest: Digest::of(b"cascade"),
         };
+        let (sr, base) = (pool("sr"), pool("base"));
         let mut expected = Expected::default();
-        assert_eq!(expected.fitting(100, &pool("sr"), (0, 8, 10)), 8);
-        assert_eq!(expected.fitting(100, &pool("base"), (0, 8, 5)), 4, "80 are promised");
-        assert_eq!(expected.fitting(100, &pool("sr"), (8, 16, 10)), 8, "20 are promised");
-        assert_eq!(expected.fitting(60, &pool("sr"), (8, 16, 10)), 4, "others wrote something");
-        assert_eq!(expected.fitting(100, &pool("base"), (4, 16, 5)), 4, "8 of sr are still there");
+        assert_eq!(expected.fitting(100, &sr, (8, 10)), 8);
+        assert_eq!(expected.fitting(100, &base, (16, 5)), 16, "sr has nothing to do");
+        expected.reserve(&sr, 8, 10);
+        assert_eq!(expected.fitting(100, &base, (8, 5)), 4, "80 are promised");
+        expected.reserve(&base, 4, 5);
+        assert_eq!(expected.fitting(100, &sr, (16, 10)), 8, "20 are promised");
+        assert_eq!(expected.fitting(60, &sr, (16, 10)), 4, "others wrote something");
+        assert_eq!(expected.fitting(100, &base, (16, 5)), 4, "8 of sr are still there");
+        // Its workers went.
+        expected.keep(|pool| pool != &sr);
+        assert!(expected.is_at_work(&base) && !expected.is_at_work(&sr));
+        assert_eq!(expected.fitting(100, &base, (16, 5)), 16);
         let mut expected = Expected::default();
-        assert_eq!(expected.fitting(5, &pool("sr"), (0, 8, 10)), 1, "one alone always");
-        assert_eq!(expected.fitting(5, &pool("base"), (0, 8, 10)), 1, "in each pool");
-        assert_eq!(expected.fitting(u64::MAX, &pool("base"), (0, 8, 10)), 8, "no limit");
+        assert_eq!(expected.fitting(5, &sr, (8, 10)), 1, "one alone always");
+        expected.reserve(&sr, 1, 10);
+        assert_eq!(expected.fitting(5, &base, (8, 10)), 1, "in each pool");
+        assert_eq!(expected.fitting(u64::MAX, &base, (8, 10)), 8, "no limit");
     }
 }

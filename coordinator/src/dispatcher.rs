@@ -102,6 +102,7 @@ async fn pass<S: Dispatching + Metering + Outcomes + ?Sized>(
         return Ok(());
     }
     let served = crew.pools();
+    lines.expected.keep(|pool| served.contains(pool));
     for pool in shared.cascades.pools().iter().filter(|pool| served.contains(pool)) {
         fill(shared, store, term, (pool, &crew), lines).await?;
     }
@@ -135,9 +136,14 @@ async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
     let done = done.min(shared.credits.done(pool));
     let held = (counted + reckoned.uncounted(before)).saturating_sub(done);
     let each = shared.cascades.output_bytes(pool);
-    let line = lines.expected.fitting(shared.disks.room(), pool, (held, crew.room(pool), each));
-    let share = lines.shares.entry(pool.clone()).or_default();
+    let line = lines.expected.fitting(shared.disks.room(), pool, (crew.room(pool), each));
     let mut room = line.saturating_sub(held);
+    // What commits may dispatch to the pool until the next pass: something only if a pool before it
+    // is at work.
+    let is_fed =
+        shared.cascades.pools_before(pool).iter().any(|pool| lines.expected.is_at_work(pool));
+    let mut reserved = held;
+    let share = lines.shares.entry(pool.clone()).or_default();
     for _ in 0..ROUNDS {
         if room == 0 {
             shared.credits.close(pool);
@@ -152,10 +158,10 @@ async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
         let picks = share.plan(&problem);
         let picked: u64 = picks.iter().map(|pick| pick.count).sum();
         let left = room.saturating_sub(picked);
-        let waiting: u64 = candidates.iter().map(|candidate| candidate.ready).sum();
-        if waiting <= picked && left > 0 {
+        if waiting(&problem) <= picked && left > 0 {
             // Images that become ready from now on need not wait for the next pass.
             shared.credits.open(pool, term, left, reckoned);
+            reserved += if is_fed { left } else { 0 };
         } else {
             shared.credits.close(pool);
         }
@@ -167,12 +173,28 @@ async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
             shared.events.changed(&jobs);
         }
         let given = dispatched.len() as u64;
+        reserved += given;
         if given >= picked || left > 0 {
             break;
         }
         room -= given.min(room);
     }
+    lines.expected.reserve(pool, reserved, each);
     Ok(())
+}
+
+/// Images that wait for room in the queue. A tenant at its quota of workers, or a job at its limit,
+/// waits for something else, so what it has ready overtakes nobody and is overtaken by nobody.
+fn waiting(problem: &Problem<'_>) -> u64 {
+    let mut rooms = problem.rooms.clone();
+    let waiting = problem.candidates.iter().map(|candidate| {
+        let allowed = candidate.allowed(problem.run);
+        let Some(room) = rooms.get_mut(&candidate.tenant) else { return allowed };
+        let waiting = allowed.min(*room);
+        *room -= waiting;
+        waiting
+    });
+    waiting.sum()
 }
 
 /// The candidates whose tenants may have images dispatched now, and how many images those tenants

@@ -11,7 +11,7 @@ use darkroom_core::{
     guard::{Guard, stands},
 };
 use darkroom_queue::TaskQueue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) troubles: Troubles,
     /// An operator accepts that storage knows of later removals than the record.
     pub(crate) restored: AtomicBool,
+    /// Held by the one pass of the cleaner that runs.
+    pub(crate) cleaning: Mutex<()>,
     pub(crate) disks: Disks,
     pub(crate) stored: Stored,
     pub(crate) stop: CancellationToken,
@@ -132,6 +134,7 @@ impl Shared {
             trust,
             troubles: Troubles::default(),
             restored,
+            cleaning: Mutex::default(),
             disks,
             stored: Stored::default(),
             stop: CancellationToken::new(),

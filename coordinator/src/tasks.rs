@@ -20,11 +20,8 @@ use darkroom_queue::task::{
 
 use crate::store::{
     records::{Dispatched, RenderWork, Work, compatibility},
-    removal::prefix_of,
+    removal::{MADE_UP, prefix_of},
 };
-
-/// What the keys of made-up outputs begin with.
-pub(crate) const MADE_UP: &str = "fake/";
 
 /// Numbers of a token in the widest encoder that is known (T5 XXL).
 const WIDEST_TOKEN: u64 = 4096;
@@ -129,6 +126,13 @@ impl Cascades {
             Some(PoolId { stage: stages.get(next)?.name.clone(), digest: *digest })
         };
         self.by_digest.iter().filter_map(of).collect()
+    }
+
+    /// The pools whose images come to a pool next.
+    pub(crate) fn pools_before(&self, pool: &PoolId) -> Vec<PoolId> {
+        let mut pools = self.pools();
+        pools.retain(|before| self.pools_after(before).contains(pool));
+        pools
     }
 
     /// The task for a dispatched row; `None` if the farm does not have its cascade.

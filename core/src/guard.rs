@@ -162,6 +162,12 @@ guards! {
     TombstoneStays,
     /// Nothing is deleted while storage knows of later removals than the record.
     RemovalsAgreed,
+    /// One pass of the cleaner runs at a time in a process.
+    CleansAlone,
+    /// Only what storage has confirmed counts as deleted.
+    DeletedForSure,
+    /// Outputs are removed only of jobs that have ended and were not retried since.
+    RetryKeeps,
     // Callers.
     /// A call without a caller is refused.
     CallerKnown,

@@ -6,15 +6,18 @@ ALTER TABLE jobs
     -- one last.
     ADD COLUMN deleted_ms          BIGINT, -- NULL: it was not deleted
     ADD COLUMN deleted_by          TEXT,
-    -- Rows of images below this index are removed.
+    -- Rows of images below this index are removed; -1: all rows but this one.
     ADD COLUMN cleared             BIGINT NOT NULL DEFAULT 0,
     -- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry
     -- renders them again.
     ADD COLUMN pictures_removed_ms BIGINT,
     ADD COLUMN pictures_removed_by TEXT;
 
-CREATE INDEX jobs_deleted ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL;
+CREATE INDEX jobs_to_clear ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL AND cleared >= 0;
+CREATE INDEX jobs_cleared ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL AND cleared < 0;
 CREATE INDEX jobs_ended ON jobs (state, finished_at, seq) WHERE finished_at IS NOT NULL AND deleted_ms IS NULL;
+-- In the order in which they ended, however that was.
+CREATE INDEX jobs_by_end ON jobs (finished_at, seq) WHERE finished_at IS NOT NULL AND deleted_ms IS NULL;
 
 -- What is left of a deleted job for a while, so that the farm can say that it was deleted.
 CREATE TABLE deleted_jobs (

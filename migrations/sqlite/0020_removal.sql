@@ -4,15 +4,18 @@
 -- last.
 ALTER TABLE jobs ADD COLUMN deleted_ms INTEGER; -- NULL: it was not deleted
 ALTER TABLE jobs ADD COLUMN deleted_by TEXT;
--- Rows of images below this index are removed.
+-- Rows of images below this index are removed; -1: all rows but this one.
 ALTER TABLE jobs ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;
 -- When a retention policy removed the job's pictures, and which; NULL: none did, or a retry renders
 -- them again.
 ALTER TABLE jobs ADD COLUMN pictures_removed_ms INTEGER;
 ALTER TABLE jobs ADD COLUMN pictures_removed_by TEXT;
 
-CREATE INDEX jobs_deleted ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL;
+CREATE INDEX jobs_to_clear ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL AND cleared >= 0;
+CREATE INDEX jobs_cleared ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL AND cleared < 0;
 CREATE INDEX jobs_ended ON jobs (state, finished_ms, seq) WHERE finished_ms IS NOT NULL AND deleted_ms IS NULL;
+-- In the order in which they ended, however that was.
+CREATE INDEX jobs_by_end ON jobs (finished_ms, seq) WHERE finished_ms IS NOT NULL AND deleted_ms IS NULL;
 
 -- What is left of a deleted job for a while, so that the farm can say that it was deleted.
 CREATE TABLE deleted_jobs (
@@ -72,6 +75,12 @@ CREATE TABLE unused_texts (
 );
 
 CREATE INDEX unused_texts_by_time ON unused_texts (since_ms);
+
+-- When a text is removed, SQLite looks for prompts that name it. Without these it finds them by key
+-- only until they are encoded.
+CREATE INDEX prompts_of_text ON prompts (text_embedding);
+CREATE INDEX prompts_of_negative ON prompts (negative_embedding) WHERE negative_embedding IS NOT NULL;
+CREATE INDEX prompts_of_style ON prompts (style_embedding) WHERE style_embedding IS NOT NULL;
 
 INSERT INTO unused_texts (embedding, since_ms)
 SELECT id, CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM embeddings

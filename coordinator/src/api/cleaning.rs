@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use darkroom_core::{
-    error::{Code, UserError},
+    error::UserError,
     job_state::JobState,
     retention::{Policy, Scope, Subject},
     tenant,
@@ -15,7 +15,7 @@ use crate::{
     cleaner,
     error::Error,
     old_previews::{Fate, old_previews},
-    store::removal::Due,
+    store::{records::Term, removal::Due},
 };
 
 /// How long a call has the cleaner work, or looks through storage.
@@ -60,10 +60,7 @@ impl Farm {
         let (shared, store) = (&self.shared, self.front.as_ref());
         let mut answer = v1::CleanFarmResponse::default();
         if request.orphans {
-            let term = match request.remove {
-                true => Some(shared.lead().await?.ok_or_else(|| refused(not_leading()))?),
-                false => None,
-            };
+            let term = if request.remove { Some(self.leading().await?) } else { None };
             let orphans = cleaner::orphans(shared, store, term, CLEANING).await?;
             answer.orphans_at_least = orphans.at_least;
             let objects = |(kind, of): (_, cleaner::Objects)| v1::OrphanObjects {
@@ -82,6 +79,7 @@ impl Farm {
             answer.due.extend(previews.as_ref().map(due));
         } else {
             if request.restored {
+                self.leading().await?;
                 shared.restored.store(true, Ordering::Relaxed);
             }
             let cleaned = cleaner::clean(shared, store, (Duration::ZERO, CLEANING)).await?;
@@ -94,6 +92,13 @@ impl Farm {
         let leavings = store.leavings().await?;
         answer.waiting = leavings.candidates + leavings.marked;
         Ok(answer)
+    }
+}
+
+impl Farm {
+    /// The term of this coordinator, or the refusal of what only the leader may do.
+    async fn leading(&self) -> Result<Term, Error> {
+        self.shared.lead().await?.ok_or_else(|| refused(cleaner::not_leading()))
     }
 }
 
@@ -120,12 +125,6 @@ fn check(request: &v1::CleanFarmRequest) -> Result<(), UserError> {
         }
     }
     Ok(())
-}
-
-fn not_leading() -> UserError {
-    let message = "another coordinator leads the farm, and only that one removes objects; try \
-                   again, or ask that one";
-    UserError::new(Code::Unavailable, "NOT_LEADING", message)
 }
 
 /// The policy that a request asks for.

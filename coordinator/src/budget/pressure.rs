@@ -13,6 +13,8 @@ pub(crate) enum Step {
     Intermediates,
     /// Previews and sheets. They are made again when somebody looks.
     Previews,
+    /// Embeddings of texts that no job needs. A job that needs one has it encoded again.
+    Embeddings,
     /// Finished pictures. They are what was asked for, so they go only if the user says so.
     Pictures,
 }
@@ -21,7 +23,10 @@ impl Step {
     /// What a budget allows to remove, in order.
     fn of(budget: Budget) -> VecDeque<Self> {
         let pictures = budget.pictures.then_some(Self::Pictures);
-        [Self::Intermediates, Self::Previews].into_iter().chain(pictures).collect()
+        [Self::Intermediates, Self::Previews, Self::Embeddings]
+            .into_iter()
+            .chain(pictures)
+            .collect()
     }
 
     /// Its name in logs.
@@ -29,6 +34,7 @@ impl Step {
         match self {
             Self::Intermediates => "intermediates",
             Self::Previews => "previews and sheets",
+            Self::Embeddings => "unused embeddings",
             Self::Pictures => "pictures",
         }
     }
@@ -132,11 +138,11 @@ mod tests {
 
     #[test]
     fn pictures_go_last_and_only_if_the_user_says_so() {
-        use Step::{Intermediates, Pictures, Previews};
-        let there = [(Pictures, 500), (Previews, 60), (Intermediates, 100)];
-        let all = vec![(Intermediates, 100), (Previews, 60)];
+        use Step::{Embeddings, Intermediates, Pictures, Previews};
+        let there = [(Pictures, 500), (Embeddings, 30), (Previews, 60), (Intermediates, 100)];
+        let all = vec![(Intermediates, 100), (Previews, 60), (Embeddings, 30)];
         assert_eq!(work_off(1200, &there), (all, true), "pictures stay");
-        let all = vec![(Intermediates, 100), (Previews, 60), (Pictures, 90)];
+        let all = vec![(Intermediates, 100), (Previews, 60), (Embeddings, 30), (Pictures, 60)];
         assert_eq!(work_off_for(Budget { pictures: true, ..BUDGET }, 1200, &there), (all, false));
     }
 

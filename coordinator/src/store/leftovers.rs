@@ -5,8 +5,8 @@ use darkroom_core::{artifact::ArtifactRef, id::JobId};
 /// The place of an ended job in the order in which jobs ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct End {
-    /// When it ended, milliseconds since 1970.
-    pub finished_ms: i64,
+    /// When it ended, as the database counts.
+    pub ended: i64,
     /// Its number in the record, for jobs that ended at the same time.
     pub seq: i64,
 }

@@ -9,17 +9,33 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use darkroom_core::{
-    artifact::ArtifactRef, digest::Digest, error::UserError, id::JobId, retention::Policy,
+    artifact::ArtifactRef,
+    digest::Digest,
+    error::UserError,
+    id::JobId,
+    retention::{BELIEVED, Policy},
 };
 
+/// What the keys of made-up objects begin with.
+pub(crate) const MADE_UP: &str = "fake/";
 /// How long a deleted key stays recorded before it is deleted once more, and how long after that.
-/// A result is believed at most half a day, a lease and ten minutes after its worker got its keys.
 pub const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
+/// Longer than any lease that this is good for: a result is believed for [`BELIEVED`] and a lease
+/// after its worker got its keys, and its key must stay recorded for all of that time.
+const LONGEST_LEASE: Duration = Duration::from_secs(11 * 3600);
+const _: () = assert!(
+    BELIEVED.as_secs() + LONGEST_LEASE.as_secs() < TOMBSTONE.as_secs(),
+    "a result could be believed after its key was forgotten"
+);
 /// How long the farm can say that a job was deleted.
 pub const JOB_TOMBSTONE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long after a rewind an object that it forgot is looked at. Mostly it is stored again by
 /// then.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);
+/// How long after the first failure an object is deleted again, and how long at most: each failure
+/// doubles the time.
+pub const AGAIN: Duration = Duration::from_secs(10);
+pub(crate) const AGAIN_AT_MOST: Duration = Duration::from_secs(3600);
 /// How long a deleted job's own row stays at least, so that watchers of the farm see that it was
 /// deleted.
 pub const SEEN: Duration = Duration::from_secs(60);
@@ -74,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// What its keys begin with, after the `fake/` of made-up objects.
+    /// What its keys begin with, after what made-up objects begin with.
     #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
@@ -104,7 +120,7 @@ impl Kind {
     /// The kind of a key; `None` for one that no farm stores.
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
-        let key = key.strip_prefix("fake/").unwrap_or(key);
+        let key = key.strip_prefix(MADE_UP).unwrap_or(key);
         Self::ALL.into_iter().find(|kind| key.starts_with(kind.prefix()))
     }
 }
@@ -184,7 +200,7 @@ impl Candidate {
     #[must_use]
     pub fn listed(key: &str) -> Option<Self> {
         let kind = Kind::of(key)?;
-        let own = key.strip_prefix("fake/").unwrap_or(key);
+        let own = key.strip_prefix(MADE_UP).unwrap_or(key);
         let source = match kind {
             Kind::Output => return Some(Self::output(key.to_owned())),
             Kind::Manifest => own.split('/').nth(1)?.parse::<JobId>().ok()?.to_string(),
@@ -261,6 +277,19 @@ pub struct Leaving {
     pub kind: Kind,
     /// How often that failed.
     pub tries: u64,
+    /// The farm's count of removals when it was marked.
+    pub mark: u64,
+}
+
+/// Texts that no job needed and that were forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How many.
+    pub texts: u64,
+    /// The bytes of each of their embeddings that was stored.
+    pub sizes: Vec<u64>,
+    /// Whether there may be more.
+    pub more: bool,
 }
 
 /// A deleted job, or a part of one.
@@ -327,14 +356,6 @@ pub struct Leavings {
     pub failing: u64,
 }
 
-/// When a key is tried again that could not be deleted so often, milliseconds from now.
-pub(crate) fn again_ms(tries: u64) -> i64 {
-    const FIRST: i64 = 10_000;
-    const LONGEST: i64 = 3_600_000;
-    let factor = 2_i64.saturating_pow(u32::try_from(tries).unwrap_or(u32::MAX));
-    FIRST.saturating_mul(factor).min(LONGEST)
-}
-
 /// A time span in milliseconds.
 pub(crate) fn ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
@@ -398,14 +419,6 @@ mod tests {
             "x/y",
         ] {
             assert_eq!(Candidate::listed(key), None, "{key}");
-        }
-    }
-
-    #[test]
-    fn a_key_that_cannot_be_deleted_is_tried_less_and_less_often() {
-        assert_eq!([0, 1, 2].map(again_ms), [10_000, 20_000, 40_000]);
-        for tries in [9, 62, 63, 64, u64::MAX] {
-            assert_eq!(again_ms(tries), 3_600_000, "{tries}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod callers;
+mod cleaner_faults;
 mod coordinators;
 mod edges;
 mod finding;

@@ -6,6 +6,8 @@
 //! this crate.
 
 pub mod cascade;
+#[cfg(feature = "store")]
+pub mod obstacles;
 pub mod queue;
 #[cfg(feature = "store")]
 pub mod store;

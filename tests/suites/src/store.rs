@@ -196,6 +196,10 @@ macro_rules! store_suite {
             of_a_submit_and_a_removal_of_its_upload_at_once_one_wins
             what_a_submit_that_was_given_up_needed_is_forgotten
             a_reader_that_was_away_learns_of_deleted_jobs_of_which_no_row_is_left
+            jobs_deleted_within_a_minute_do_not_wait_for_each_other
+            a_repeated_submit_of_a_deleted_job_is_told_so_and_makes_no_second_job
+            a_failure_is_noted_only_while_an_object_is_due
+            a_jobs_pictures_are_noted_with_the_first_chunk_and_once
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

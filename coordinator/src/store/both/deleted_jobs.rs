@@ -21,6 +21,8 @@ use crate::store::{
     row::row,
 };
 
+/// In the place of the first index whose rows are there: all rows but the job's own are removed.
+const ALL_CLEARED: i64 = -1;
 /// Rows of job tables, besides those of images, that one statement removes.
 const ROWS: i64 = 5000;
 
@@ -100,7 +102,7 @@ pub(super) async fn gone_of(
     job: JobId,
     tenant: Option<&str>,
 ) -> Result<Option<Error>, Error> {
-    let deleted: Option<i64> = sqlx::query_scalar(sql!(
+    let found: Option<i64> = sqlx::query_scalar(sql!(
         sqlite:
             "SELECT deleted_ms FROM jobs WHERE id = $1 AND deleted_ms IS NOT NULL AND ($2 IS NULL OR tenant = $2)
              UNION ALL
@@ -115,8 +117,40 @@ pub(super) async fn gone_of(
     .bind(tenant)
     .fetch_optional(connection)
     .await?;
-    let at = |ms: i64| timestamp(ms - ms.rem_euclid(1000)).to_string();
-    Ok(deleted.map(|ms| Error::Deleted { job, at: at(ms) }))
+    Ok(found.map(|ms| deleted(job, ms)))
+}
+
+/// That the job of an earlier submit with this request id was deleted, as an error, after its last
+/// row is gone; `None` if there was none that the farm knows of.
+pub(super) async fn gone_submit(
+    connection: &mut Connection,
+    tenant: &str,
+    client_request_id: &str,
+) -> Result<Option<Error>, Error> {
+    let found: Option<(IdColumn, i64)> = sqlx::query_as(
+        "SELECT id, deleted_ms FROM deleted_jobs WHERE tenant = $1 AND client_request_id = $2",
+    )
+    .bind(tenant)
+    .bind(client_request_id)
+    .fetch_optional(connection)
+    .await?;
+    found.map(|(id, ms)| Ok(deleted(job_id(&id)?, ms))).transpose()
+}
+
+/// Whether a job that this transaction is about to accept repeats the submit of one whose last row
+/// is gone. Asked after the job was found to be the only one with its request id: the row of a
+/// deleted one goes in the transaction that notes it here.
+pub(super) async fn repeats_deleted(tx: &mut Tx, seq: i64) -> Result<bool, Error> {
+    let repeats = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM jobs AS j
+                        JOIN deleted_jobs AS d ON d.tenant = j.tenant AND d.client_request_id = j.client_request_id
+                        WHERE j.seq = $1)",
+    );
+    Ok(repeats.bind(seq).fetch_one(&mut **tx).await?)
+}
+
+fn deleted(job: JobId, ms: i64) -> Error {
+    Error::Deleted { job, at: timestamp(ms - ms.rem_euclid(1000)).to_string() }
 }
 
 row! {
@@ -124,15 +158,30 @@ row! {
         id: IdColumn,
         seq: i64,
         cleared: i64,
-        deleted_ms: i64,
     }
 }
 
-/// Removes a part of the job that was deleted first.
+/// Removes a part of a deleted job: first the own rows of those that are cleared and were seen for
+/// long enough, then rows of the others, in the order in which they were deleted.
 pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<Cleared, Error> {
+    let seen = now_ms.saturating_sub(ms(SEEN));
     let found: Option<DeletedRow> = sqlx::query_as(
-        "SELECT seq, id, cleared, deleted_ms FROM jobs
-         WHERE deleted_ms IS NOT NULL AND follow IS NULL
+        "SELECT seq, id, cleared FROM jobs
+         WHERE deleted_ms IS NOT NULL AND cleared < 0 AND deleted_ms <= $1
+         ORDER BY deleted_ms, seq LIMIT 1",
+    )
+    .bind(seen)
+    .fetch_optional(&mut **tx)
+    .await?;
+    if let Some(job) = found {
+        LockedJobs::lock(tx, [job.seq]).await?;
+        clear_job(tx, &job, now_ms).await?;
+        return Ok(Cleared { images: 0, jobs: 1, more: true });
+    }
+    let found: Option<DeletedRow> = sqlx::query_as(
+        "SELECT seq, id, cleared FROM jobs
+         WHERE deleted_ms IS NOT NULL AND cleared >= 0 AND follow IS NULL
+           AND state NOT IN ('receiving', 'active', 'paused')
            AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)
          ORDER BY deleted_ms, seq LIMIT 1",
     )
@@ -155,9 +204,18 @@ pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<C
     {
         return Ok(Cleared { more: true, ..Cleared::default() });
     }
-    if job.deleted_ms.saturating_add(ms(SEEN)) > now_ms {
-        return Ok(Cleared::default());
-    }
+    // Only its own row is left, which waits until watchers of the farm have seen it. Other jobs do
+    // not wait for that.
+    sqlx::query("UPDATE jobs SET cleared = $2 WHERE seq = $1")
+        .bind(job.seq)
+        .bind(ALL_CLEARED)
+        .execute(&mut **tx)
+        .await?;
+    Ok(Cleared { more: true, ..Cleared::default() })
+}
+
+/// Removes the last rows of a deleted job, and keeps what the farm must still know of it.
+async fn clear_job(tx: &mut Tx, job: &DeletedRow, now_ms: i64) -> Result<(), Error> {
     suspect(tx, (now_ms, now_ms), &[Candidate::manifests(job_id(&job.id)?)]).await?;
     for rows in [
         sql!(
@@ -200,7 +258,7 @@ pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<C
     ] {
         sqlx::query(rows).bind(job.seq).execute(&mut **tx).await?;
     }
-    Ok(Cleared { images: 0, jobs: 1, more: true })
+    Ok(())
 }
 
 /// Removes the rows of a deleted job's images in a range of indices, and those of the prompts that

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use darkroom_core::id::JobId;
+use darkroom_core::{
+    guard::{self, Guard},
+    id::JobId,
+};
 
 use super::{
     super::progress::LockedJobs,
@@ -22,37 +25,30 @@ use crate::store::{
     row::row,
 };
 
-/// When a job ended, milliseconds since 1970.
-macro_rules! finished_ms {
-    () => {
-        sql!(
-            sqlite: "finished_ms",
-            postgres: "(extract(epoch FROM finished_at) * 1000)::bigint",
-        )
-    };
-}
-
 #[async_trait]
 impl Leftovers for Record {
     async fn ended_after(&self, after: End, limit: u32) -> Result<Vec<EndedJob>, Error> {
-        let rows: Vec<EndedRow> = sqlx::query_as(concat!(
-            "SELECT id, seq, ",
-            finished_ms!(),
-            " AS ended_ms FROM jobs
-             WHERE state IN ('done', 'failed', 'cancelled') AND follow IS NULL AND manifest = 'written'
-               AND deleted_ms IS NULL AND (",
-            finished_ms!(),
-            " > $1 OR (",
-            finished_ms!(),
-            " = $1 AND seq > $2)) ORDER BY ended_ms, seq LIMIT $3",
+        // In the order of an index, so that no more rows are read than are returned.
+        let rows: Vec<EndedRow> = sqlx::query_as(sql!(
+            sqlite:
+                "SELECT id, seq, finished_ms AS ended FROM jobs
+                 WHERE finished_ms IS NOT NULL AND deleted_ms IS NULL AND (finished_ms, seq) > ($1, $2)
+                   AND state NOT IN ('receiving', 'active', 'paused') AND follow IS NULL AND manifest = 'written'
+                 ORDER BY finished_ms, seq LIMIT $3",
+            postgres:
+                "SELECT id, seq, (extract(epoch FROM finished_at) * 1000000)::bigint AS ended FROM jobs
+                 WHERE finished_at IS NOT NULL AND deleted_ms IS NULL
+                   AND (finished_at, seq) > ('epoch'::timestamptz + $1::bigint * interval '1 microsecond', $2)
+                   AND state NOT IN ('receiving', 'active', 'paused') AND follow IS NULL AND manifest = 'written'
+                 ORDER BY finished_at, seq LIMIT $3",
         ))
-        .bind(after.finished_ms)
+        .bind(after.ended)
         .bind(after.seq)
         .bind(i64::from(limit))
         .fetch_all(self.reads())
         .await?;
         let ended = |row: EndedRow| {
-            let end = End { finished_ms: row.ended_ms, seq: row.seq };
+            let end = End { ended: row.ended, seq: row.seq };
             Ok(EndedJob { id: job_id(&row.id)?, end })
         };
         rows.into_iter().map(ended).collect()
@@ -67,7 +63,7 @@ impl Leftovers for Record {
         let (index, stage) =
             after.map_or((-1, -1), |(index, stage)| (column(index), column(stage)));
         // The last output of a done image is its picture.
-        let rows: Vec<LeftoverRow> = sqlx::query_as(
+        let rows: Vec<LeftoverRow> = sqlx::query_as(concat!(
             "SELECT o.idx, o.stage, o.key, o.sha256, o.size
              FROM jobs AS j
              JOIN outputs AS o ON o.job = j.seq
@@ -77,10 +73,15 @@ impl Leftovers for Record {
                AND (i.state = 'done' AND NOT EXISTS
                         (SELECT 1 FROM outputs AS l
                          WHERE l.job = o.job AND l.idx = o.idx AND l.stage > o.stage)) = $5
-               AND o.key NOT IN (SELECT u.key FROM jobs AS w JOIN outputs AS u ON u.job = w.seq
-                                 WHERE w.state IN ('active', 'paused'))
+               AND NOT EXISTS (SELECT 1 FROM outputs AS u JOIN jobs AS w ON w.seq = u.job
+                               WHERE ",
+            sql!(
+                sqlite: "u.key = o.key",
+                postgres: "hashtextextended(u.key, 0) = hashtextextended(o.key, 0) AND u.key = o.key",
+            ),
+            " AND w.state IN ('active', 'paused'))
              ORDER BY o.idx, o.stage LIMIT $4",
-        )
+        ))
         .bind(id_column(job))
         .bind(index)
         .bind(stage)
@@ -111,11 +112,14 @@ impl Leftovers for Record {
                 .await?;
             let mut jobs = LockedJobs::lock(&mut tx, seq).await?;
             // Under the lock: a retry that came first needs what the job has stored.
-            let ended: Option<i64> = sqlx::query_scalar(
+            let ended: Option<i64> = sqlx::query_scalar(guard::text(
+                Guard::RetryKeeps,
                 "SELECT seq FROM jobs
                  WHERE id = $1 AND state IN ('done', 'failed', 'cancelled') AND follow IS NULL
                    AND deleted_ms IS NULL",
-            )
+                "AND state IN ('done', 'failed', 'cancelled') AND follow IS NULL",
+                "",
+            ))
             .bind(id_column(job))
             .fetch_optional(&mut *tx)
             .await?;
@@ -153,7 +157,7 @@ row! {
     struct EndedRow {
         id: IdColumn,
         seq: i64,
-        ended_ms: i64,
+        ended: i64,
     }
 }
 

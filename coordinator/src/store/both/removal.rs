@@ -24,7 +24,10 @@ use super::{
 };
 use crate::store::{
     records::{Report, Term},
-    removal::{Candidate, Cleared, Leaving, Leavings, Marked, TOMBSTONE, again_ms, ms},
+    removal::{
+        AGAIN, AGAIN_AT_MOST, Candidate, Cleared, Forgotten, JOB_TOMBSTONE, Leaving, Leavings,
+        Marked, SEEN, TOMBSTONE, ms,
+    },
     roles::Removal,
     row::row,
 };
@@ -38,6 +41,22 @@ impl Removal for Record {
     async fn why_not_found(&self, job: JobId, tenant: Option<&str>) -> Result<Error, Error> {
         let mut connection = self.reader().await?;
         Ok(gone_of(&mut connection, job, tenant).await?.unwrap_or_else(|| Error::no_job(job)))
+    }
+
+    async fn is_due(&self, now_ms: i64) -> Result<bool, Error> {
+        let is_due = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM removals WHERE state = 'candidate' AND due_ms <= $1)
+                 OR EXISTS (SELECT 1 FROM removals WHERE state = 'marked' AND due_ms <= $1)
+                 OR EXISTS (SELECT 1 FROM removals WHERE state = 'deleted' AND due_ms <= $1)
+                 OR EXISTS (SELECT 1 FROM removals WHERE state = 'closed' AND due_ms <= $1)
+                 OR EXISTS (SELECT 1 FROM jobs WHERE deleted_ms IS NOT NULL AND cleared >= 0)
+                 OR EXISTS (SELECT 1 FROM jobs WHERE deleted_ms IS NOT NULL AND cleared < 0 AND deleted_ms <= $2)
+                 OR EXISTS (SELECT 1 FROM deleted_jobs WHERE deleted_ms <= $3)",
+        )
+        .bind(now_ms)
+        .bind(now_ms.saturating_sub(ms(SEEN)))
+        .bind(now_ms.saturating_sub(ms(JOB_TOMBSTONE)));
+        Ok(is_due.fetch_one(self.reads()).await?)
     }
 
     async fn clear_deleted(&self, term: Term, now_ms: i64, limit: u32) -> Result<Cleared, Error> {
@@ -57,7 +76,7 @@ impl Removal for Record {
         term: Term,
         (now_ms, before_ms): (i64, i64),
         limit: u32,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<Forgotten>, Error> {
         retried(|| async {
             let Some(mut tx) = self.begin_marking().await? else { return Ok(None) };
             self.check_term(&mut tx, term).await?;
@@ -94,23 +113,31 @@ impl Removal for Record {
         .await
     }
 
-    async fn leaving(&self, now_ms: i64, limit: u32) -> Result<Vec<Leaving>, Error> {
-        let rows: Vec<LeavingRow> = sqlx::query_as(
-            "SELECT * FROM (SELECT key, kind, tries FROM removals
-                            WHERE state = 'marked' AND due_ms <= $1 ORDER BY due_ms, key LIMIT $2) AS m
-             UNION ALL
-             SELECT * FROM (SELECT key, kind, tries FROM removals
-                            WHERE state = 'deleted' AND due_ms <= $1 ORDER BY due_ms, key LIMIT $2) AS d
-             LIMIT $2",
-        )
-        .bind(now_ms)
-        .bind(i64::from(limit))
-        .fetch_all(self.reads())
-        .await?;
-        let leaving = |row: LeavingRow| {
-            Ok(Leaving { key: row.key, kind: parse(&row.kind)?, tries: number(row.tries)? })
-        };
-        rows.into_iter().map(leaving).collect()
+    async fn leaving(&self, term: Term, now_ms: i64, limit: u32) -> Result<Vec<Leaving>, Error> {
+        retried(|| async {
+            let mut tx = self.begin_write().await?;
+            // A leader that was replaced leaves storage alone.
+            self.check_term(&mut tx, term).await?;
+            let rows: Vec<LeavingRow> = sqlx::query_as(
+                "SELECT * FROM (SELECT key, kind, tries, mark FROM removals
+                                WHERE state = 'marked' AND due_ms <= $1 ORDER BY due_ms, key LIMIT $2) AS m
+                 UNION ALL
+                 SELECT * FROM (SELECT key, kind, tries, mark FROM removals
+                                WHERE state = 'deleted' AND due_ms <= $1 ORDER BY due_ms, key LIMIT $2) AS d
+                 LIMIT $2",
+            )
+            .bind(now_ms)
+            .bind(i64::from(limit))
+            .fetch_all(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            let leaving = |row: LeavingRow| {
+                let (kind, tries, mark) = (parse(&row.kind)?, number(row.tries)?, number(row.mark)?);
+                Ok(Leaving { key: row.key, kind, tries, mark })
+            };
+            rows.into_iter().map(leaving).collect()
+        })
+        .await
     }
 
     async fn note_deleted(&self, term: Term, now_ms: i64, keys: &[String]) -> Result<(), Error> {
@@ -150,25 +177,28 @@ impl Removal for Record {
         retried(|| async {
             let mut tx = self.begin_write().await?;
             self.check_term(&mut tx, term).await?;
-            for (key, error) in faults {
-                let tries: Option<i64> = sqlx::query_scalar(
-                    "SELECT tries FROM removals WHERE key = $1 AND state IN ('marked', 'deleted')",
-                )
-                .bind(key)
-                .fetch_optional(&mut *tx)
-                .await?;
-                let Some(tries) = tries else { continue };
-                sqlx::query(
-                    "UPDATE removals SET tries = tries + 1, error = $3, due_ms = $4
-                     WHERE key = $1 AND tries = $2 AND state IN ('marked', 'deleted')",
-                )
-                .bind(key)
-                .bind(tries)
-                .bind(error)
-                .bind(now_ms.saturating_add(again_ms(number(tries)?)))
+            // By key: the index of what is due would be read once for each fault.
+            let noted = sqlx::query(sql!(
+                sqlite:
+                    "UPDATE removals
+                     SET tries = tries + 1, error = f.error,
+                         due_ms = $1 + min($2 * (1 << min(tries, 30)), $3)
+                     FROM (SELECT value ->> 0 AS key, value ->> 1 AS error FROM json_each($4)) AS f
+                     WHERE removals.key = f.key AND +state IN ('marked', 'deleted') AND +due_ms <= $1",
+                postgres:
+                    "UPDATE removals
+                     SET tries = tries + 1, error = f.error,
+                         due_ms = $1 + least($2::bigint * (1::bigint << least(tries, 30)::int), $3::bigint)
+                     FROM unnest($4::text[], $5::text[]) AS f (key, error)
+                     WHERE removals.key = f.key COLLATE \"C\"
+                       AND state || '' IN ('marked', 'deleted') AND due_ms + 0 <= $1",
+            ))
+            .bind(now_ms)
+            .bind(ms(AGAIN))
+            .bind(ms(AGAIN_AT_MOST));
+            bind_rows!(noted, faults, |fault| fault.0.as_str(), fault.1.as_str())
                 .execute(&mut *tx)
                 .await?;
-            }
             Ok(tx.commit().await?)
         })
         .await
@@ -193,6 +223,12 @@ impl Removal for Record {
             Ok(forgotten.rows_affected())
         })
         .await
+    }
+
+    async fn is_undeleted(&self) -> Result<bool, Error> {
+        let undeleted =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM removals WHERE state = 'marked')");
+        Ok(undeleted.fetch_one(self.reads()).await?)
     }
 
     async fn leavings(&self) -> Result<Leavings, Error> {
@@ -247,6 +283,7 @@ row! {
         key: String,
         kind: String,
         tries: i64,
+        mark: i64,
     }
 }
 

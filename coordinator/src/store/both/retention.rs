@@ -423,7 +423,7 @@ async fn expire(
     let mut removed = 0;
     if is_as_it_was.is_some() {
         removed = remove_outputs(&mut tx, now_ms, expiring).await?;
-        if *is_last && *subject == Subject::Pictures {
+        if removed > 0 && *subject == Subject::Pictures {
             let by = expiring.policy.told();
             note_pictures(&mut tx, &mut jobs, expiring.at.seq, (now_ms, &by)).await?;
         }
@@ -454,25 +454,28 @@ async fn remove_outputs(tx: &mut Tx, now_ms: i64, expiring: &Expiring) -> Result
     Ok(count)
 }
 
-/// Records with a job when its pictures were removed, and by what.
+/// Records with a job when the first of its pictures were removed, and by what. The chunks after
+/// that change nothing, so watchers hear of it once.
 pub(super) async fn note_pictures(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
     seq: i64,
     (now_ms, by): (i64, &str),
 ) -> Result<(), Error> {
-    sqlx::query(sql!(
+    let noted = sqlx::query(sql!(
         sqlite:
             "UPDATE jobs SET pictures_removed_ms = $2, pictures_removed_by = $3, version = version + 1
-             WHERE seq = $1 AND done > 0",
-        postgres: "UPDATE jobs SET pictures_removed_ms = $2, pictures_removed_by = $3 WHERE seq = $1",
+             WHERE seq = $1 AND pictures_removed_ms IS NULL",
+        postgres:
+            "UPDATE jobs SET pictures_removed_ms = $2, pictures_removed_by = $3
+             WHERE seq = $1 AND pictures_removed_ms IS NULL",
     ))
     .bind(seq)
     .bind(now_ms)
     .bind(by)
     .execute(&mut **tx)
     .await?;
-    raise(tx, jobs).await
+    if noted.rows_affected() == 0 { Ok(()) } else { raise(tx, jobs).await }
 }
 
 /// How many jobs a policy would remove something of, and how many bytes.

@@ -14,6 +14,7 @@ use sqlx::query::QueryScalar;
 use super::{
     super::submits::{self, insert_job, insert_prompts, set_active},
     Connection, Error, Record, Tx,
+    deleted_jobs::{gone_submit, repeats_deleted},
     limiting::now_ms,
     metering,
     queries::read_job,
@@ -49,6 +50,12 @@ impl Submits for Record {
             .bind(client_request_id)
             .fetch_optional(self.reads())
             .await?;
+        if found.is_none()
+            && let Some(gone) =
+                gone_submit(&mut *self.reader().await?, tenant, client_request_id).await?
+        {
+            return Err(gone);
+        }
         found.map(|(id, content)| Ok((job_id(&id)?, digest(&content)?))).transpose()
     }
 
@@ -68,7 +75,7 @@ impl Submits for Record {
             insert_prompts(&mut tx, seq, job.encoder, prompts)
                 .await?
                 .ok_or_else(|| Error::swept(job.id))?;
-            if set_active(&mut tx, seq, content).await? {
+            if set_active(&mut tx, seq, content).await? && !repeats_deleted(&mut tx, seq).await? {
                 metering::accept(&mut tx, seq).await?;
                 return self.commit_accepted(tx, job.id).await;
             }
@@ -130,7 +137,9 @@ impl Submits for Record {
             let request = request.as_deref();
             if self.repeated(&tenant, request, content).await?.is_none() {
                 let mut tx = self.begin_write().await?;
-                if set_active(&mut tx, seq, content).await? {
+                if set_active(&mut tx, seq, content).await?
+                    && !repeats_deleted(&mut tx, seq).await?
+                {
                     metering::accept(&mut tx, seq).await?;
                     return self.commit_accepted(tx, job).await;
                 }

@@ -283,7 +283,14 @@ async fn waiting(
         return Ok(rows.into_iter().map(|row| (row, None)).collect());
     }
     let rows: Vec<WaitingRow> = sqlx::query_as(statement!(
-        concat!(", j.state = 'active' AND j.max_workers IS NULL AS free, ", input_columns!()),
+        concat!(
+            ", j.state = 'active' AND j.max_workers IS NULL
+               AND NOT EXISTS (SELECT FROM tenants AS t
+                               WHERE t.name = j.tenant COLLATE \"C\"
+                                 AND (t.workers IS NOT NULL OR t.device_seconds_per_day IS NOT NULL))
+                   AS free, ",
+            input_columns!()
+        ),
         concat!(
             "JOIN jobs AS j ON j.seq = i.job
              CROSS JOIN LATERAL (SELECT * FROM prompts AS p

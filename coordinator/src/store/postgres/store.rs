@@ -97,13 +97,20 @@ impl PostgresStore {
     /// begin to name one. `None`: a transaction of those takes long. It is not waited for, because
     /// later commits would wait too.
     pub(super) async fn begin_marking(&self) -> Result<Option<Tx>, Error> {
-        let mut tx = self.pool.begin_with("BEGIN; SET LOCAL lock_timeout = '250ms'").await?;
-        // A statement that fails together with BEGIN would leave its connection in a transaction.
+        let mut tx = self.begin_write().await?;
+        let waits: String = sqlx::query_scalar("SELECT current_setting('lock_timeout')")
+            .fetch_one(&mut *tx)
+            .await?;
+        sqlx::query("SET LOCAL lock_timeout = '250ms'").execute(&mut *tx).await?;
         match sqlx::query(MARKING).execute(&mut *tx).await {
             Err(error) if fault::state(&error).as_deref() == Some("55P03") => return Ok(None),
             locked => locked?,
         };
-        sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *tx).await?;
+        // What was set for the session is valid again.
+        sqlx::query("SELECT set_config('lock_timeout', $1, TRUE)")
+            .bind(waits)
+            .execute(&mut *tx)
+            .await?;
         Ok(Some(tx))
     }
 

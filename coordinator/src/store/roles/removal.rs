@@ -6,7 +6,7 @@ use darkroom_core::id::JobId;
 use crate::store::{
     error::Error,
     records::Term,
-    removal::{Candidate, Cleared, Leaving, Leavings, Marked},
+    removal::{Candidate, Cleared, Forgotten, Leaving, Leavings, Marked},
 };
 
 /// Removal of jobs, and of stored objects that no row needs any more.
@@ -24,9 +24,13 @@ pub trait Removal: Send + Sync + 'static {
     /// tenant's jobs count.
     async fn why_not_found(&self, job: JobId, tenant: Option<&str>) -> Result<Error, Error>;
 
-    /// Removes rows of the job that was deleted first and whose images have followed its last
-    /// command: about `limit` images. What they named becomes a candidate in the same transaction.
-    /// Also removes what is left of jobs that were deleted long ago.
+    /// Whether one of the other steps would find something to do now.
+    async fn is_due(&self, now_ms: i64) -> Result<bool, Error>;
+
+    /// Removes rows of a deleted job whose images have followed its last command: about `limit`
+    /// images. What they named becomes a candidate in the same transaction. The job's own row stays
+    /// for a minute, and other jobs do not wait for that. Also removes what is left of jobs that
+    /// were deleted long ago.
     async fn clear_deleted(&self, term: Term, now_ms: i64, limit: u32) -> Result<Cleared, Error>;
 
     /// Removes about `limit` texts that no job has needed since `before_ms`. Their embeddings
@@ -36,7 +40,7 @@ pub trait Removal: Send + Sync + 'static {
         term: Term,
         (now_ms, before_ms): (i64, i64),
         limit: u32,
-    ) -> Result<Option<u64>, Error>;
+    ) -> Result<Option<Forgotten>, Error>;
 
     /// Adds objects to look at. Those that are on their way out already stay as they are.
     async fn suspect(&self, term: Term, now_ms: i64, candidates: &[Candidate])
@@ -49,12 +53,13 @@ pub trait Removal: Send + Sync + 'static {
 
     /// Objects to delete in storage now, at most `limit`: those that were marked, and once more
     /// those that were deleted a while ago.
-    async fn leaving(&self, now_ms: i64, limit: u32) -> Result<Vec<Leaving>, Error>;
+    async fn leaving(&self, term: Term, now_ms: i64, limit: u32) -> Result<Vec<Leaving>, Error>;
 
     /// Records that these objects are deleted in storage.
     async fn note_deleted(&self, term: Term, now_ms: i64, keys: &[String]) -> Result<(), Error>;
 
-    /// Records why these objects could not be deleted. They are tried again later.
+    /// Records why these objects could not be deleted. They are tried again later. Those that are
+    /// not due stay as they are: somebody else has tried since.
     async fn note_not_deleted(
         &self,
         term: Term,
@@ -65,6 +70,9 @@ pub trait Removal: Send + Sync + 'static {
     /// Forgets about `limit` objects that were deleted for the last time long ago. Returns how
     /// many.
     async fn forget_removed(&self, term: Term, now_ms: i64, limit: u32) -> Result<u64, Error>;
+
+    /// Whether something is marked and was not deleted in storage yet, be it due or not.
+    async fn is_undeleted(&self) -> Result<bool, Error>;
 
     /// How many objects are in which step.
     async fn leavings(&self) -> Result<Leavings, Error>;

@@ -14,6 +14,7 @@ use crate::store::{
 #[async_trait]
 pub trait Submits: Send + Sync + 'static {
     /// The accepted job with a client's request id, and the digest of its content.
+    /// [`Error::Deleted`] if that job was deleted, as long as the farm knows of it.
     async fn find_submitted(
         &self,
         tenant: &str,

@@ -2,9 +2,10 @@
 //! its calls.
 
 use std::{
+    io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,10 +32,14 @@ use darkroom_queue::{
         Task, TaskBody, TaskKey, TaskResult, WorkerCard,
     },
 };
-use darkroom_suites::{cascade, queue::task};
+use darkroom_suites::{
+    cascade,
+    obstacles::{Obstructed, Request},
+    queue::task,
+};
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
@@ -224,8 +229,25 @@ impl Farm {
         Self::start_in(folder, open, options).await
     }
 
+    /// With artifacts in this storage.
+    async fn start_on(storage: &Obstructed) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let artifacts = ArtifactStore::over(Arc::new(storage.clone()));
+        Self::assemble(folder, true, Self::options(), artifacts).await
+    }
+
     /// On the record in a folder, with an empty queue.
     async fn start_in(folder: Arc<tempfile::TempDir>, open: bool, options: Options) -> Self {
+        let artifacts = ArtifactStore::local(&folder.path().join("artifacts")).expect("a folder");
+        Self::assemble(folder, open, options, artifacts).await
+    }
+
+    async fn assemble(
+        folder: Arc<tempfile::TempDir>,
+        open: bool,
+        options: Options,
+        artifacts: ArtifactStore,
+    ) -> Self {
         let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("a record");
         let store: Arc<dyn Store> = Arc::new(store);
         let queue = Arc::new(Told {
@@ -239,7 +261,6 @@ impl Farm {
             read: Mutex::default(),
         });
         store.set_lease(None, Duration::from_secs(10)).await.expect("agrees");
-        let artifacts = ArtifactStore::local(&folder.path().join("artifacts")).expect("a folder");
         let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
         let handle = Coordinator::start(options, store, shared, artifacts, vec![cascade()])
             .await
@@ -542,6 +563,97 @@ async fn a_restored_record_removes_objects() {
         let there = artifacts.get(&object).await.is_ok();
         farm.end().await;
         assert!(cleaned.is_err() && there, "an older copy of the record deletes");
+    })
+    .await;
+}
+
+/// Makes an object a candidate of the cleaner, and stores it.
+async fn doomed(farm: &Farm, storage: &Obstructed) {
+    let artifacts = ArtifactStore::over(Arc::new(storage.beside()));
+    let object = artifacts.put_content("tasks/a/", "png", "bytes".into()).await.expect("stores");
+    let store = &farm.queue.store;
+    let term = store.lead("any").await.expect("leads").expect("alone");
+    store.suspect(term, 0, &[Candidate::output(object.key)]).await.expect("takes it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_passes_run_at_once() {
+    red(Guard::CleansAlone, "a second pass runs beside the first", || async {
+        let storage = Obstructed::default();
+        let farm = Farm::start_on(&storage).await;
+        doomed(&farm, &storage).await;
+        let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (told, waits) = (Arc::clone(&reached), Arc::clone(&go_on));
+        let first = Arc::new(AtomicBool::new(true));
+        storage.obstruct(move |request| {
+            let deletes = matches!(request, Request::Delete(_));
+            let stops = deletes && first.swap(false, Ordering::SeqCst);
+            let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
+            Box::pin(async move {
+                if stops {
+                    told.notify_one();
+                    waits.notified().await;
+                }
+                Ok(())
+            })
+        });
+        let passes = async {
+            tokio::join!(farm.handle.clean(Duration::ZERO), async {
+                timeout(DEADLINE, reached.notified()).await.expect("the first one deletes");
+                let second =
+                    timeout(Duration::from_secs(1), farm.handle.clean(Duration::ZERO)).await;
+                go_on.notify_one();
+                second.is_err()
+            })
+        };
+        let (first, waited) = passes.await;
+        first.expect("cleans");
+        farm.end().await;
+        assert!(waited, "a second pass runs beside the first");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_could_not_be_deleted_counts_as_deleted() {
+    red(Guard::DeletedForSure, "it stays for ever", || async {
+        let storage = Obstructed::default();
+        let farm = Farm::start_on(&storage).await;
+        storage.refuse(io::ErrorKind::PermissionDenied, |one| matches!(one, Request::Delete(_)));
+        doomed(&farm, &storage).await;
+        farm.handle.clean(Duration::ZERO).await.expect("cleans");
+        storage.clear();
+        farm.handle.clean(Duration::from_secs(3600)).await.expect("cleans");
+        let listed = ArtifactStore::over(Arc::new(storage.beside()));
+        let left = listed.list("tasks/").collect::<Vec<_>>().await.len();
+        farm.end().await;
+        assert_eq!(left, 0, "it stays for ever");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_flush_a_task_is_stored_where_something_is_removed() {
+    red(Guard::LeavingAvoided, "where it is still being deleted", || async {
+        let mut farm = Farm::start(true).await;
+        farm.submit(1).await;
+        let texts = farm.lease("encode", 1).await;
+        farm.complete("encode", &texts).await;
+        let leases = farm.lease("base", 1).await;
+        let prefix = leases[0].task.body.prefix().to_owned();
+        let Outcome::Done { artifact, .. } = Farm::result(&leases[0], &prefix).outcome else {
+            panic!("a success")
+        };
+        let store = &farm.queue.store;
+        let term = store.lead("any").await.expect("leads").expect("alone");
+        store.suspect(term, 0, &[Candidate::output(artifact.key)]).await.expect("takes it");
+        assert_eq!(store.mark(term, 0, 9).await.expect("marks").expect("not busy").marked, 1);
+        // The task is lost, and the sweep makes it again.
+        farm.queue.queue.flush();
+        farm.announce().await;
+        let other = farm.lease("base", 1).await[0].task.body.prefix().to_owned();
+        farm.end().await;
+        assert_ne!(other, prefix, "it is stored again where it is still being deleted");
     })
     .await;
 }

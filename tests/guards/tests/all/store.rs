@@ -8,8 +8,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use darkroom_coordinator::store::{
-    Store,
+    Error, Store,
     farm_changes::{ChangePosition, ChangeQuery},
+    leftovers::Left,
     postgres::{Options, PostgresStore},
     records::{Discard, Fate, Release},
     removal::Candidate,
@@ -142,6 +143,9 @@ async fn without_a_guard_the_record_goes_wrong() {
     a_result_names_what_was_removed().await;
     a_removed_key_is_forgotten_while_it_may_still_be_stored().await;
     an_object_is_marked_while_a_result_begins_to_name_it().await;
+    a_text_is_forgotten_while_a_submit_begins_to_need_it().await;
+    what_a_retried_job_needs_is_removed().await;
+    an_old_leader_removes().await;
 }
 
 checks! {
@@ -217,6 +221,69 @@ async fn an_object_is_marked_while_a_result_begins_to_name_it() {
         assert_eq!((named, marked), (1, 0), "marked although a row names it");
         let later = bench.store.mark(bench.term, 0, 9).await.expect("answers").expect("not busy");
         assert_eq!((later.marked, later.needed), (0, 1));
+    })
+    .await;
+}
+
+async fn a_text_is_forgotten_while_a_submit_begins_to_need_it() {
+    red(Guard::MarkAlone, "a job lacks its text", || async {
+        let record = Record::fresh().await;
+        let bench = &record.bench;
+        let job = record.ended().await;
+        assert!(bench.store.delete_job(job, "key k", false).await.expect("deletes"));
+        while bench.store.clear_deleted(bench.term, i64::MAX / 2, 9).await.expect("clears").more {}
+        // A submit of the same text stops before it is through.
+        let mut hand =
+            PgConnection::connect(&record.server.url_of(&record.database)).await.expect("connects");
+        for sql in ["BEGIN", "LOCK TABLE images IN SHARE MODE"] {
+            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut hand).await.expect("runs");
+        }
+        let forgetting = async {
+            while record.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let now = i64::MAX / 2;
+            let forgotten = bench.other.forget_texts(bench.term, (now, now), 9).await;
+            sqlx::raw_sql("COMMIT").execute(&mut hand).await.expect("commits");
+            forgotten.expect("answers")
+        };
+        let (_, forgotten) = tokio::join!(bench.submit(&["one"], 1), forgetting);
+        let lacking = record.sql(
+            "SELECT count(*) FROM job_texts AS t
+             WHERE NOT EXISTS (SELECT FROM embeddings AS e WHERE e.id = t.embedding)",
+        );
+        assert_eq!(lacking.trim(), "0", "a job lacks its text");
+        assert_eq!(forgotten, None);
+    })
+    .await;
+}
+
+async fn what_a_retried_job_needs_is_removed() {
+    red(Guard::RetryKeeps, "is removed from a job that was retried", || async {
+        let record = Record::fresh().await;
+        let bench = &record.bench;
+        let job = record.ended().await;
+        // A retry is under way that was begun by hand: it has the job's lock.
+        let retry = "SELECT FROM job_progress FOR UPDATE; UPDATE jobs SET state = 'active'";
+        let left = (job, Left::Intermediates);
+        let take = bench.store.take(bench.term, left, &[(0, 0)], "a test");
+        let taken = record.meanwhile(retry, take).await.expect("answers");
+        assert_eq!(taken, 0, "what it needs is removed from a job that was retried");
+    })
+    .await;
+}
+
+async fn an_old_leader_removes() {
+    red(Guard::TermChecked, "an old leader removes", || async {
+        let record = Record::fresh().await;
+        let bench = &record.bench;
+        let object = Candidate::output("tasks/a".to_owned());
+        bench.store.suspect(bench.term, 0, &[object]).await.expect("takes it");
+        record.sql("UPDATE leadership SET term = term + 1, holder = 'another'");
+        let marked = bench.store.mark(bench.term, 0, 9).await;
+        assert!(matches!(marked, Err(Error::NotLeading(_))), "an old leader removes: {marked:?}");
+        let leaving = bench.store.leaving(bench.term, 0, 9).await;
+        assert!(matches!(leaving, Err(Error::NotLeading(_))), "an old leader removes: {leaving:?}");
     })
     .await;
 }

@@ -95,7 +95,7 @@ async fn remove(bench: &Bench, keys: &[&str]) {
 
 /// What may be deleted in storage at a time, in order.
 async fn leaving(bench: &Bench, now: i64) -> Vec<String> {
-    let leaving = bench.store.leaving(now, 1000).await.expect("lists");
+    let leaving = bench.store.leaving(bench.term, now, 1000).await.expect("lists");
     let mut keys: Vec<_> = leaving.into_iter().map(|one| one.key).collect();
     keys.sort();
     keys
@@ -290,7 +290,7 @@ pub async fn what_another_job_names_stays_until_that_is_deleted_too(bench: &Benc
 pub async fn a_result_that_names_an_object_on_its_way_out_is_returned(bench: &Bench) {
     remove(bench, &["tasks/a/p.png"]).await;
     let prefixes = ["tasks/a/", "tasks/b/"].map(str::to_owned);
-    let leaving = bench.store.leaving(NOW, 9).await.expect("lists");
+    let leaving = bench.store.leaving(bench.term, NOW, 9).await.expect("lists");
     assert_eq!(leaving.len(), 1);
     let marks = bench.store.leaving_under(&prefixes).await.expect("looks");
     assert_eq!(marks, HashMap::from([("tasks/a/".to_owned(), 1)]));
@@ -404,7 +404,7 @@ pub async fn what_cannot_be_deleted_is_tried_later(bench: &Bench) {
     assert_eq!(leaving(bench, NOW + 10_000).await.len(), 2);
     bench.store.note_not_deleted(bench.term, NOW + 10_000, &[fault]).await.expect("notes");
     assert_eq!(leaving(bench, NOW + 20_000).await.len(), 1, "it waits longer each time");
-    let tried = bench.store.leaving(NOW + 30_000, 9).await.expect("lists");
+    let tried = bench.store.leaving(bench.term, NOW + 30_000, 9).await.expect("lists");
     assert_eq!(tried.iter().map(|one| one.tries).max(), Some(2));
 }
 
@@ -418,6 +418,7 @@ pub async fn only_who_leads_removes(bench: &Bench) {
         store.clear_deleted(term, NOW, 9).await.err(),
         store.suspect(term, NOW, &[]).await.err(),
         store.mark(term, NOW, 9).await.err(),
+        store.leaving(term, NOW, 9).await.err(),
         store.note_deleted(term, NOW, &keys).await.err(),
         store.note_not_deleted(term, NOW, &[]).await.err(),
         store.forget_removed(term, NOW, 9).await.err(),
@@ -444,8 +445,9 @@ pub async fn texts_that_no_job_needs_are_forgotten_after_a_while(bench: &Bench) 
     finish(bench, job, "tasks/a/p.png").await;
     delete(bench, job).await;
     let forget = async |now: i64, before: i64| loop {
-        if let Some(count) = store.forget_texts(term, (now, before), 9).await.expect("forgets") {
-            return count;
+        let forgotten = store.forget_texts(term, (now, before), 9).await.expect("forgets");
+        if let Some(forgotten) = forgotten {
+            return forgotten.texts;
         }
     };
     assert_eq!(forget(NOW, NOW).await, 0, "the job's rows still need them");
@@ -481,8 +483,8 @@ pub async fn of_a_submit_and_forgetting_its_text_at_once_the_job_has_its_text(be
         let forget = async {
             loop {
                 let forgotten = bench.store.forget_texts(bench.term, (NOW, NOW), 9).await;
-                if let Some(count) = forgotten.expect("forgets") {
-                    return count;
+                if let Some(forgotten) = forgotten.expect("forgets") {
+                    return forgotten.texts;
                 }
             }
         };
@@ -595,4 +597,114 @@ pub async fn a_policy_removes_what_it_says_and_keeps_what_a_tenants_own_one_keep
     assert_eq!(store.job(runs).await.expect("there").state, JobState::Active);
     assert_eq!(store.expire_jobs(bench.term, now, 9).await.expect("looks"), []);
     bench.audit(runs).await;
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn jobs_deleted_within_a_minute_do_not_wait_for_each_other(bench: &Bench) {
+    let one = ended(bench, "one", 1, "tasks/a/p.png").await;
+    let two = ended(bench, "two", 1, "tasks/b/p.png").await;
+    let store = &bench.store;
+    delete(bench, one).await;
+    delete(bench, two).await;
+    let now = store.clock_ms().await.expect("a clock");
+    assert!(store.is_due(now).await.expect("looks"));
+    assert_eq!(clear(bench, now).await, 0, "the rows of both stay for a minute");
+    mark(bench, now).await;
+    let mut outputs = outputs_leaving(bench, now).await;
+    outputs.retain(|key| !key.ends_with(".low"));
+    assert_eq!(outputs, ["tasks/a/p.png", "tasks/b/p.png"], "the second waited for the first");
+    store.note_deleted(bench.term, now, &leaving(bench, now).await).await.expect("notes");
+    assert!(
+        !store.is_due(now).await.expect("looks"),
+        "there is nothing to do until the minute is over"
+    );
+    for job in [one, two] {
+        is_deleted(store.job(job).await, job);
+    }
+    let later = now + 61_000;
+    assert!(store.is_due(later).await.expect("looks"));
+    assert_eq!(clear(bench, later).await, 2);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_repeated_submit_of_a_deleted_job_is_told_so_and_makes_no_second_job(bench: &Bench) {
+    let store = &bench.store;
+    let prompts = bench.prompts(&["one"], 1);
+    let content = Digest::of(b"content");
+    let new = bench.job(Some("r"));
+    store.submit(&new, &prompts, content).await.expect("accepted");
+    bench.encode(new.id).await;
+    finish(bench, new.id, "tasks/a/p.png").await;
+    delete(bench, new.id).await;
+    let now = store.clock_ms().await.expect("a clock") + 61_000;
+    for cleared in [false, true] {
+        let again = store.submit(&bench.job(Some("r")), &prompts, content).await;
+        is_deleted(again, new.id);
+        // The same in chunks.
+        let chunked = bench.job(Some("r"));
+        store.begin(&chunked).await.expect("begins");
+        store.receive(chunked.id, &prompts).await.expect("receives");
+        is_deleted(store.accept(chunked.id, content).await, new.id);
+        store.abandon(chunked.id).await.expect("gives it up");
+        if cleared {
+            is_deleted(store.find_submitted("t", "r").await, new.id);
+        } else {
+            assert_eq!(clear(bench, now).await, 1);
+        }
+    }
+    assert_eq!(store.jobs(&everyones()).await.expect("lists").jobs, []);
+    // Another tenant has request ids of its own, and after a month the id is free.
+    assert_eq!(store.find_submitted("u", "r").await.expect("finds"), None);
+    clear(bench, now + 31 * DAY).await;
+    assert_eq!(store.find_submitted("t", "r").await.expect("finds"), None);
+    let third = bench.job(Some("r"));
+    assert!(!store.submit(&third, &prompts, content).await.expect("accepted").existed);
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_failure_is_noted_only_while_an_object_is_due(bench: &Bench) {
+    let store = &bench.store;
+    let keys = ["tasks/a/p.png", "tasks/b/p.png"];
+    remove(bench, &keys).await;
+    let faults = keys.map(|key| (key.to_owned(), "no permission".to_owned()));
+    store.note_not_deleted(bench.term, NOW, &faults).await.expect("notes");
+    // The note of another cleaner that tried at the same time.
+    store.note_not_deleted(bench.term, NOW, &faults).await.expect("notes");
+    let tried = store.leaving(bench.term, NOW + 10_000, 9).await.expect("lists");
+    assert_eq!(tried.iter().map(|one| one.tries).collect::<Vec<_>>(), [1, 1]);
+    assert!(tried.iter().all(|one| one.mark > 0), "{tried:?}");
+    // However often it fails, it is tried again within the hour.
+    let mut now = NOW + 10_000;
+    for tries in 1..40 {
+        store.note_not_deleted(bench.term, now, &faults).await.expect("notes");
+        assert_eq!(leaving(bench, now + 9999).await, [""; 0], "{tries}");
+        now += 3_600_000;
+        assert_eq!(leaving(bench, now).await, keys, "{tries}");
+    }
+    assert!(store.is_undeleted().await.expect("looks"));
+    // A note that comes after somebody deleted them changes nothing.
+    store.note_deleted(bench.term, now, &keys.map(str::to_owned)).await.expect("notes");
+    store.note_not_deleted(bench.term, now, &faults).await.expect("notes");
+    assert_eq!(store.leavings().await.expect("counts").failing, 0);
+    assert!(!store.is_undeleted().await.expect("looks"));
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_jobs_pictures_are_noted_with_the_first_chunk_and_once(bench: &Bench) {
+    let store = &bench.store;
+    let job = ended(bench, "one", 6, "tasks/a/p.png").await;
+    let scope =
+        Scope { tenant: String::new(), subject: Subject::Pictures, outcome: Some(JobState::Done) };
+    let policy = Policy { scope, keep: Some(Duration::from_secs(86_400)) };
+    store.set_retention(&policy).await.expect("sets it");
+    let now = store.clock_ms().await.expect("a clock") + DAY + 3_600_000;
+    let mut versions = Vec::new();
+    while let Some(expiring) = store.expiring(now, 2).await.expect("looks") {
+        assert_eq!(store.expire(bench.term, now, &expiring).await.expect("removes"), Some(2));
+        let record = store.job(job).await.expect("there");
+        assert!(record.pictures_removed.is_some(), "it says so from the first chunk on");
+        versions.push(record.version);
+    }
+    assert_eq!(versions.len(), 3);
+    assert_eq!(versions[0], versions[2], "watchers hear of it once");
 }

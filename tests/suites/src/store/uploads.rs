@@ -74,7 +74,7 @@ async fn leaving(bench: &Bench, now: i64) -> Vec<String> {
             break;
         }
     }
-    let leaving = bench.store.leaving(now, 1000).await.expect("lists");
+    let leaving = bench.store.leaving(bench.term, now, 1000).await.expect("lists");
     let inputs = leaving.into_iter().filter(|one| one.kind == Kind::Input);
     let mut keys: Vec<_> = inputs.map(|one| one.key).collect();
     keys.sort();
@@ -250,8 +250,8 @@ pub async fn what_a_submit_that_was_given_up_needed_is_forgotten(bench: &Bench) 
         let late = now(bench).await + 2 * DAY;
         let forgotten = loop {
             let texts = bench.store.forget_texts(bench.term, (late, late), 9).await;
-            if let Some(count) = texts.expect("forgets") {
-                break count;
+            if let Some(texts) = texts.expect("forgets") {
+                break texts.texts;
             }
         };
         assert_eq!(forgotten, 1, "swept: {swept}; its own text, and none that the other job needs");
