@@ -125,7 +125,7 @@ impl Queries for Record {
         }
         let query = ImageQuery::all(job, ImageOrder::Version(after.0, after.1), limit);
         let mut images = Images { tx: &mut tx, job, seq: record.seq };
-        let mut page = image_pages::page(&mut images, &query).await?;
+        let mut page = image_pages::watched(&mut images, &query).await?;
         if page.images.is_empty() && page.next.is_some() {
             // A watcher continues from an image. If this many changes are stale, reading every
             // image of the job once costs less than reading the remaining changes.

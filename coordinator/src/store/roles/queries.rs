@@ -13,6 +13,9 @@ use crate::store::{
 
 /// Most jobs, prompts or images that one page of a listing reads.
 pub const LOOKED_AT: u32 = 20_000;
+/// Most changes that a page by version reads beyond its limit, if it is of at most 100 images and
+/// has no labels and no text.
+pub const NOT_LISTED: u32 = 1_000;
 /// Most codes of failures in a job's summary.
 pub const MOST_CODES: u32 = 100;
 /// Most images that are counted for a summary of failures.
@@ -33,9 +36,10 @@ pub trait Queries: Send + Sync + 'static {
     async fn jobs(&self, query: &JobQuery) -> Result<JobPage, Error>;
 
     /// Images of a job in order of index, or in order of version if only changes are requested.
-    /// Reads at most [`LOOKED_AT`] prompts or images, like [`jobs`](Self::jobs). With only an
-    /// index, states or a version, it reads one more image than it returns; by version, also images
-    /// that have changed again since.
+    /// Reads at most [`LOOKED_AT`] prompts or images, like [`jobs`](Self::jobs). With only an index
+    /// or states, it reads one more image than it returns. With only a version or also states, it
+    /// reads some changes that it does not return: at most [`NOT_LISTED`] for a page of up to 100
+    /// images, and ten for each image of a larger page.
     async fn images(&self, query: &ImageQuery) -> Result<ImagePage, Error>;
 
     /// How a job's images failed, by the code of their last failure: at most [`MOST_CODES`] codes,
