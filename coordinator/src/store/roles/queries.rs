@@ -7,7 +7,8 @@ use darkroom_queue::task::PoolId;
 use crate::store::{
     error::Error,
     records::{
-        Around, Changes, Failures, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
+        Around, Changes, Failures, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery,
+        JobRecord, Seen,
     },
 };
 
@@ -49,14 +50,8 @@ pub trait Queries: Send + Sync + 'static {
     /// One image.
     async fn image(&self, job: JobId, index: u64) -> Result<ImageRecord, Error>;
 
-    /// The job and the images that changed after a version, as of one moment; at most `limit`
-    /// images.
-    async fn changes(
-        &self,
-        job: JobId,
-        after: (u64, Option<u64>),
-        limit: u32,
-    ) -> Result<Changes, Error>;
+    /// The job and the images that have changed since, as of one moment; at most `limit` images.
+    async fn changes(&self, job: JobId, after: Seen, limit: u32) -> Result<Changes, Error>;
 
     /// At most `limit` notes about texts of a job (truncated, unknown words), each once with its
     /// images, in the order of the images.
