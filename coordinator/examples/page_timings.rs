@@ -188,7 +188,7 @@ fn stale() -> String {
 
 /// Where the pages of a kind begin.
 #[derive(Clone, Copy, Debug)]
-enum From {
+enum Start {
     /// Anywhere in the job.
     Index,
     /// After any version whose changes are current.
@@ -197,7 +197,7 @@ enum From {
     Stale,
 }
 
-impl From {
+impl Start {
     /// The start of page number `place` of `rounds`.
     fn order(self, place: u64, rounds: u64, images: u64, last: u64) -> ImageOrder {
         match self {
@@ -224,25 +224,25 @@ async fn time(
     let all = PromptFilter::default;
     let every = vec![S::Waiting, S::Ready, S::Dispatched, S::Done, S::Dead, S::Cancelled];
     let kinds = [
-        ("from an index", vec![], all(), From::Index),
-        ("done", vec![S::Done], all(), From::Index),
-        ("dead, one in a thousand", vec![S::Dead], all(), From::Index),
-        ("cancelled, of which there are none", vec![S::Cancelled], all(), From::Index),
-        ("dead or dispatched", vec![S::Dead, S::Dispatched], all(), From::Index),
-        ("all six states", every, all(), From::Index),
-        ("changed since a version", vec![], all(), From::Version),
-        ("changed since, cancelled", vec![S::Cancelled], all(), From::Version),
-        ("changed since, stale at first", vec![], all(), From::Stale),
-        ("with a label, one in twenty", vec![], label("7")?, From::Index),
-        ("dead with a label", vec![S::Dead], label("0")?, From::Index),
-        ("with a text that none has", vec![], text("nowhere")?, From::Index),
+        ("from an index", vec![], all(), Start::Index),
+        ("done", vec![S::Done], all(), Start::Index),
+        ("dead, one in a thousand", vec![S::Dead], all(), Start::Index),
+        ("cancelled, of which there are none", vec![S::Cancelled], all(), Start::Index),
+        ("dead or dispatched", vec![S::Dead, S::Dispatched], all(), Start::Index),
+        ("all six states", every, all(), Start::Index),
+        ("changed since a version", vec![], all(), Start::Version),
+        ("changed since, cancelled", vec![S::Cancelled], all(), Start::Version),
+        ("changed since, stale at first", vec![], all(), Start::Stale),
+        ("with a label, one in twenty", vec![], label("7")?, Start::Index),
+        ("dead with a label", vec![S::Dead], label("0")?, Start::Index),
+        ("with a text that none has", vec![], text("nowhere")?, Start::Index),
     ];
-    for (name, states, filter, from) in kinds {
+    for (name, states, filter, start) in kinds {
         let mut times = Vec::new();
         for round in 0..arguments.rounds {
             // A stride that is prime to most sizes, so that the pages are everywhere.
             let place = round * 7919 % arguments.rounds;
-            let order = from.order(place, arguments.rounds, arguments.images, versions);
+            let order = start.order(place, arguments.rounds, arguments.images, versions);
             let query = ImageQuery {
                 states: states.clone(),
                 filter: filter.clone(),
