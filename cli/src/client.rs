@@ -201,7 +201,6 @@ impl Client {
         self.call(request, CALL, async |mut farm, request| farm.get_farm(request).await).await
     }
 
-    /// The workers.
     pub(crate) async fn workers(&self) -> Result<Vec<v1::Worker>> {
         let request = v1::ListWorkersRequest {};
         Ok(self
@@ -240,7 +239,6 @@ impl Client {
         Ok(answer.workers)
     }
 
-    /// The cascades.
     pub(crate) async fn cascades(&self) -> Result<Vec<v1::Cascade>> {
         let request = v1::ListCascadesRequest {};
         let answer = self

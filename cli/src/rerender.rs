@@ -34,6 +34,15 @@ use crate::{
     spool::Prompts,
 };
 
+/// A picture that was rendered again.
+struct Again {
+    picture: Picture,
+    /// Digest of the cascade that rendered it.
+    cascade: String,
+    /// Whether its file has the bytes of the first one.
+    same_bytes: bool,
+}
+
 /// The result.
 struct Comparison {
     same_cascade: bool,
@@ -75,8 +84,8 @@ pub(crate) async fn rerender(args: RerenderArgs, as_json: bool) -> Result<ExitCo
     ended?;
 
     let same_bytes = bytes == after;
-    let after = decode(&args.file, &after)?;
-    let comparison = compare(&recipe, &before, &after, (digest, same_bytes))?;
+    let after = Again { picture: decode(&args.file, &after)?, cascade: digest, same_bytes };
+    let comparison = compare(&recipe, &before, &after)?;
     let mut told = Beside::default();
     if let Some(format) = found.filter(|found| *found != recipe.settings.output.format()) {
         output::note(&format!(
@@ -170,12 +179,8 @@ async fn render(client: &Client, recipe: &Recipe, inputs: &Inputs) -> Result<(Ve
     Ok((client.fetch(&job.id, 0).await?, job.cascade_digest))
 }
 
-fn compare(
-    recipe: &Recipe,
-    before: &Picture,
-    after: &Picture,
-    (digest, same_bytes): (String, bool),
-) -> Result<Comparison> {
+fn compare(recipe: &Recipe, before: &Picture, again: &Again) -> Result<Comparison> {
+    let after = &again.picture;
     if (before.width, before.height) != (after.width, after.height) {
         return Err(UserError::new(
             Code::FailedPrecondition,
@@ -188,8 +193,11 @@ fn compare(
     }
     let class = |picture: &Picture| picture.text(DEVICE_CLASS).unwrap_or("unknown").to_owned();
     Ok(Comparison {
-        same_cascade: digest.parse::<Digest>().is_ok_and(|digest| digest == recipe.cascade_digest),
-        same_bytes,
+        same_cascade: again
+            .cascade
+            .parse::<Digest>()
+            .is_ok_and(|digest| digest == recipe.cascade_digest),
+        same_bytes: again.same_bytes,
         difference: Difference::of(&before.rgb, &after.rgb),
         classes: (class(before), class(after)),
     })

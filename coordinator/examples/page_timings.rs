@@ -2,7 +2,8 @@
 //! page.
 //!
 //! The rows are made by SQL: prompts of ten images, a million images in all, seven tenths of them
-//! done, one in a thousand dead, some with workers, the rest ready or waiting.
+//! done, one in a thousand dead, some with workers, the rest ready or waiting. On Postgres, forty
+//! thousand changes are stale: their images have changed again. SQLite keeps no such changes.
 //!
 //! `cargo run --release --example page_timings -- [--images 1000000] [--rounds 500] [--url
 //! postgres://…]`
@@ -35,6 +36,10 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 const IMAGES_OF_PROMPT: u32 = 10;
 const PAGE: u32 = 100;
+/// Versions of which all changes are stale: a thousand in each. They begin with version 3.
+const STALE: u64 = 40;
+/// The first version with current changes.
+const CURRENT: u64 = 3 + STALE;
 
 struct Arguments {
     images: u64,
@@ -85,7 +90,7 @@ async fn main() -> Result<(), Failure> {
     let store = Arc::new(PostgresStore::connect(&url, Options::default()).await?);
     let job = submit(store.as_ref(), arguments.images).await?;
     let mut connection = PgConnection::connect(&url).await?;
-    let made = format!("{}; {POSTGRES}", states("::image_state"));
+    let made = format!("{}; {POSTGRES}; {}", states("::image_state"), stale());
     sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut connection).await?;
     sqlx::raw_sql("VACUUM ANALYZE images").execute(&mut connection).await?;
     time("Postgres", store.as_ref(), job, &arguments).await?;
@@ -121,7 +126,7 @@ async fn submit(store: &dyn Store, images: u64) -> Result<JobId, Failure> {
 fn states(cast: &str) -> String {
     format!(
         "UPDATE images
-         SET version = 3 + idx / 1000,
+         SET version = {CURRENT} + idx / 1000,
              stage = CASE WHEN idx % 1000 <> 7 AND idx < 7 * (SELECT max(idx) FROM images) / 10 THEN 1 ELSE 0 END,
              error_code = CASE WHEN idx % 1000 = 7 THEN 'out_of_memory' END,
              error = CASE WHEN idx % 1000 = 7 THEN 'the device has no memory left' END,
@@ -138,7 +143,7 @@ const SQLITE: &str = "
      SELECT job, idx, 1, 'tasks/0123456789abcdef/0123456789abcdef.png', printf('%064d', idx), 12345, 0.5, 'worker',
             'class'
      FROM images WHERE state = 'done';
-     UPDATE jobs SET version = 4 + images / 1000";
+     UPDATE jobs SET version = 44 + images / 1000";
 
 const POSTGRES: &str = "
     INSERT INTO outputs (job, idx, size, seconds, stage, sha256, key, worker, device_class)
@@ -148,7 +153,7 @@ const POSTGRES: &str = "
     DELETE FROM image_changes;
     INSERT INTO image_changes (job, version, first, last, images)
     SELECT job, version, min(idx), max(idx), array_agg(idx ORDER BY idx) FROM images GROUP BY job, version;
-    UPDATE job_progress SET version = 4 + images / 1000;
+    UPDATE job_progress SET version = 44 + images / 1000;
     UPDATE image_blocks AS b
     SET waiting = r.waiting, ready = r.ready, dispatched = r.dispatched, done = r.done, dead = r.dead, cancelled = 0,
         waiting_bits = rpad(r.waiting_bits, 256, '0')::bit(256), ready_bits = rpad(r.ready_bits, 256, '0')::bit(256),
@@ -168,6 +173,43 @@ const POSTGRES: &str = "
           FROM images GROUP BY 1, 2) AS r
     WHERE b.job = r.job AND b.block = r.block";
 
+/// Adds changes of a thousand images each, everywhere in the job, that have changed again since.
+fn stale() -> String {
+    format!(
+        "INSERT INTO image_changes (job, version, first, last, images)
+         SELECT j.seq, v.version, min(c.idx), max(c.idx), array_agg(c.idx ORDER BY c.idx)
+         FROM jobs AS j
+         CROSS JOIN generate_series(3, {CURRENT} - 1) AS v (version)
+         CROSS JOIN LATERAL (SELECT DISTINCT ((v.version * 1000 + n) * 7919) % j.images AS idx
+                             FROM generate_series(0, 999) AS n (n)) AS c
+         GROUP BY j.seq, v.version"
+    )
+}
+
+/// Where the pages of a kind begin.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    /// Anywhere in the job.
+    Index,
+    /// After any version whose changes are current.
+    Version,
+    /// After a version that is followed by twenty thousand stale changes or more.
+    Stale,
+}
+
+impl Start {
+    /// The start of page number `place` of `rounds`.
+    fn order(self, place: u64, rounds: u64, images: u64, last: u64) -> ImageOrder {
+        match self {
+            Self::Index => ImageOrder::Index(Some(place * images / rounds)),
+            Self::Version => {
+                ImageOrder::Version(CURRENT + place * (last - 1 - CURRENT) / rounds, None)
+            }
+            Self::Stale => ImageOrder::Version(2 + place * (STALE / 2) / rounds, None),
+        }
+    }
+}
+
 /// Prints how long each kind of page takes.
 async fn time(
     database: &str,
@@ -182,27 +224,25 @@ async fn time(
     let all = PromptFilter::default;
     let every = vec![S::Waiting, S::Ready, S::Dispatched, S::Done, S::Dead, S::Cancelled];
     let kinds = [
-        ("from an index", vec![], all(), false),
-        ("done", vec![S::Done], all(), false),
-        ("dead, one in a thousand", vec![S::Dead], all(), false),
-        ("cancelled, of which there are none", vec![S::Cancelled], all(), false),
-        ("dead or dispatched", vec![S::Dead, S::Dispatched], all(), false),
-        ("all six states", every, all(), false),
-        ("changed since a version", vec![], all(), true),
-        ("with a label, one in twenty", vec![], label("7")?, false),
-        ("dead with a label", vec![S::Dead], label("0")?, false),
-        ("with a text that none has", vec![], text("nowhere")?, false),
+        ("from an index", vec![], all(), Start::Index),
+        ("done", vec![S::Done], all(), Start::Index),
+        ("dead, one in a thousand", vec![S::Dead], all(), Start::Index),
+        ("cancelled, of which there are none", vec![S::Cancelled], all(), Start::Index),
+        ("dead or dispatched", vec![S::Dead, S::Dispatched], all(), Start::Index),
+        ("all six states", every, all(), Start::Index),
+        ("changed since a version", vec![], all(), Start::Version),
+        ("changed since, cancelled", vec![S::Cancelled], all(), Start::Version),
+        ("changed since, stale at first", vec![], all(), Start::Stale),
+        ("with a label, one in twenty", vec![], label("7")?, Start::Index),
+        ("dead with a label", vec![S::Dead], label("0")?, Start::Index),
+        ("with a text that none has", vec![], text("nowhere")?, Start::Index),
     ];
-    for (name, states, filter, by_version) in kinds {
+    for (name, states, filter, start) in kinds {
         let mut times = Vec::new();
         for round in 0..arguments.rounds {
             // A stride that is prime to most sizes, so that the pages are everywhere.
             let place = round * 7919 % arguments.rounds;
-            let order = if by_version {
-                ImageOrder::Version(3 + place * (versions - 4) / arguments.rounds, None)
-            } else {
-                ImageOrder::Index(Some(place * arguments.images / arguments.rounds))
-            };
+            let order = start.order(place, arguments.rounds, arguments.images, versions);
             let query = ImageQuery {
                 states: states.clone(),
                 filter: filter.clone(),

@@ -13,7 +13,7 @@ use std::{
 
 use darkroom_coordinator::store::{
     postgres::{Options, PostgresStore},
-    records::{Dispatched, ImageOrder, ImageQuery, Report, Term},
+    records::{Dispatched, ImageOrder, ImageQuery, Report, Seen, Term},
     roles::{Agreed, Dispatching, Following, Leading, Maintenance, Outcomes, Queries, Submits},
 };
 use darkroom_core::{
@@ -188,7 +188,8 @@ impl Bench {
             }
             let version = self.store.job(self.job).await?.version;
             let asked = Instant::now();
-            self.store.changes(self.job, (version * round / 200, None), 100).await?;
+            let seen = Seen { version: version * round / 200, index: None };
+            self.store.changes(self.job, seen, 100).await?;
             changes.push(ms(asked.elapsed()));
         }
         for (name, times) in [

@@ -17,7 +17,6 @@ const RUNS: u64 = 1 << 20;
 /// Maps that are read at one time.
 const READING: usize = 2;
 
-/// The maps.
 pub(crate) struct ImageMaps {
     /// By job and first image.
     maps: Cache<(JobId, u64), Arc<v1::GetImageMapResponse>>,

@@ -27,7 +27,7 @@ pub(crate) struct Lost {
 /// How it was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// Alone.
+    /// No other loss explains it, so it counts.
     Alone,
     /// It had announced its departure, or had a drain command.
     Announced,

@@ -16,7 +16,6 @@ use crate::{
     },
 };
 
-/// The work of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PoolWork {
     /// Name of a cascade that has the pool.

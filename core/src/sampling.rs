@@ -87,7 +87,6 @@ pub fn check_value(wanted: &StageRequest, path: &dyn Fn(&str) -> String) -> Resu
 
 /// The place of a stage's values in the request, for error messages.
 pub(crate) struct Place<'a> {
-    /// The stage.
     pub(crate) stage: &'a StageName,
     /// Names a key's field.
     pub(crate) path: &'a dyn Fn(&str) -> String,

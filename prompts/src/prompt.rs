@@ -58,7 +58,6 @@ impl Prompt {
         check_custom_id("custom_id", &self.custom_id).map_err(message)
     }
 
-    /// Checks the labels.
     pub(crate) fn check_labels(&self) -> Result<(), String> {
         check_labels("labels", &self.labels).map_err(|error| error.message)
     }

@@ -22,3 +22,4 @@ pub mod state_dir;
 pub mod telemetry;
 pub mod terminal;
 pub mod tls;
+mod write_through;

@@ -280,18 +280,18 @@ async fn agree_on_lease(
     store: &dyn Agreed,
     queue: &RedisQueue,
 ) -> Result<(), UserError> {
-    let wished = options.lease;
-    let mut lease = store.set_lease(None, wished).await.map_err(not_started)?;
-    if args.lease_seconds.is_some() && lease != wished {
-        let there = queue.workers(lease.max(wished)).await.map_err(unavailable)?;
+    let requested = options.lease;
+    let mut lease = store.set_lease(None, requested).await.map_err(not_started)?;
+    if args.lease_seconds.is_some() && lease != requested {
+        let there = queue.workers(lease.max(requested)).await.map_err(unavailable)?;
         if there.is_empty() {
-            lease = store.set_lease(Some(lease), wished).await.map_err(not_started)?;
+            lease = store.set_lease(Some(lease), requested).await.map_err(not_started)?;
         }
-        if lease != wished {
+        if lease != requested {
             let message = format!(
                 "lease-seconds is {}, and this farm's leases last {} seconds; leave it out, or change it while no other \
                  coordinator and no worker of the farm runs",
-                wished.as_secs_f64(),
+                requested.as_secs_f64(),
                 lease.as_secs_f64()
             );
             return Err(UserError::invalid("lease-seconds", message));
@@ -304,8 +304,11 @@ async fn agree_on_lease(
 
 /// Records how tenants share, if the operator says it. Jobs that were submitted before keep what
 /// they have.
-async fn decide_on_sharing(wished: Option<Sharing>, store: &dyn Store) -> Result<(), store::Error> {
-    let Some(sharing) = wished else { return Ok(()) };
+async fn decide_on_sharing(
+    requested: Option<Sharing>,
+    store: &dyn Store,
+) -> Result<(), store::Error> {
+    let Some(sharing) = requested else { return Ok(()) };
     if store.set_sharing(sharing).await? {
         tracing::info!(%sharing, "the operator has set how tenants share, for jobs from now on");
         note_own(store, "farm.sharing", sharing.to_string()).await;

@@ -52,7 +52,6 @@ pub(super) struct Encoder {
     pub(super) survey: EncoderSurvey,
 }
 
-/// A stage.
 pub(super) struct Stage {
     pub(super) name: String,
     pub(super) folder: PathBuf,

@@ -56,7 +56,7 @@ macro_rules! audited {
         reading { $($reading:ident: $Asked:ty => $Told:ty,)* }
         submitting { $($submitting:ident: $Sent:ty => $Taken:ty, $noted:expr;)* }
         changing {
-            $($changing:ident: $Wish:ty => $Made:ty, $changes:expr $(, unless $tried:expr)?;)*
+            $($changing:ident: $Request:ty => $Made:ty, $changes:expr $(, unless $tried:expr)?;)*
         }
     ) => {
         #[async_trait]
@@ -78,13 +78,13 @@ macro_rules! audited {
                 done.await.unwrap_or_else(|error| Err(broke(&error)))
             })*
 
-            $(async fn $changing(&self, caller: &Caller, wish: $Wish) -> Answer<$Made> {
-                let tries: &[fn(&$Wish) -> bool] = &[$($tried)?];
-                let tries = tries.iter().any(|tries| tries(&wish));
+            $(async fn $changing(&self, caller: &Caller, request: $Request) -> Answer<$Made> {
+                let tries: &[fn(&$Request) -> bool] = &[$($tried)?];
+                let tries = tries.iter().any(|tries| tries(&request));
                 let (farm, call) = self.farm.for_one_call();
                 let (audit, caller) = (Arc::clone(&self.audit), caller.clone());
                 let done = self.tasks.spawn(async move {
-                    let made = $Trait::$changing(&farm, &caller, wish).await?;
+                    let made = $Trait::$changing(&farm, &caller, request).await?;
                     if !tries && call.has_changed() {
                         let changes: fn(&$Made) -> Vec<Change> = $changes;
                         note(audit.as_ref(), &caller, changes(&made)).await;
@@ -132,9 +132,9 @@ audited! {
         resume_job: v1::ResumeJobRequest => v1::Job, |job| of_job("job.resume", Some(job));
         retry_job: v1::RetryJobRequest => v1::Job, |job| of_job("job.retry", Some(job));
         cancel_images: v1::CancelImagesRequest => v1::CancelImagesResponse,
-            |made| of_job("images.cancel", made.job.as_ref()), unless |wish| wish.dry_run;
+            |made| of_job("images.cancel", made.job.as_ref()), unless |request| request.dry_run;
         retry_images: v1::RetryImagesRequest => v1::RetryImagesResponse,
-            |made| of_job("images.retry", made.job.as_ref()), unless |wish| wish.dry_run;
+            |made| of_job("images.retry", made.job.as_ref()), unless |request| request.dry_run;
         drain_worker: v1::DrainWorkerRequest => v1::DrainWorkerResponse, drained;
     }
 }
@@ -168,7 +168,7 @@ audited! {
         clean_farm: v1::CleanFarmRequest => v1::CleanFarmResponse, |_| {
             let (target, tenant) = (String::new(), String::new());
             vec![Change { action: "farm.clean", target, tenant }]
-        }, unless |wish| wish.dry_run;
+        }, unless |request| request.dry_run;
     }
 }
 

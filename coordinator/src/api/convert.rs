@@ -221,7 +221,6 @@ pub(super) fn cascade(digest: &Digest, cascade: &Cascade) -> v1::Cascade {
     }
 }
 
-/// A worker.
 pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
     let stages = card.pools.values().map(|served| v1::WorkerStage {
         stage: served.pool.stage.to_string(),

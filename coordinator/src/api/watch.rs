@@ -37,7 +37,7 @@ use super::{
 use crate::{
     error::Error,
     shared::Shared,
-    store::records::{ImageRecord, JobRecord, Manifest},
+    store::records::{ImageRecord, JobRecord, Manifest, Seen},
 };
 
 /// Images per event.
@@ -70,7 +70,7 @@ impl Farm {
             id,
             images: request.images,
             sight: Sight::of(caller),
-            seen: (request.after_version, None),
+            seen: Seen { version: request.after_version, index: None },
             told: request.after_version,
             sent: Instant::now(),
             turn: self.shared.disks.turns(),
@@ -86,7 +86,7 @@ struct Watcher {
     images: bool,
     sight: Sight,
     /// Version and, within the one after it, index of the last image sent.
-    seen: (u64, Option<u64>),
+    seen: Seen,
     /// Version of the last event.
     told: u64,
     /// When the last event was sent, or the watch began.
@@ -158,9 +158,9 @@ impl Watcher {
         let end = !more && ended(&job);
         let version = if more {
             // Images of the last version sent may still be missing.
-            self.seen.0.saturating_sub(1)
+            self.seen.version.saturating_sub(1)
         } else {
-            self.seen = (job.version, None);
+            self.seen = Seen { version: job.version, index: None };
             job.version
         };
         // A full disk changes what the job waits for, and not its version.
@@ -184,7 +184,7 @@ impl Watcher {
         let mut images = Vec::with_capacity(records.len());
         let (mut bytes, stages) = (0, names(job));
         for record in records {
-            let position = (record.version, Some(record.id.index));
+            let position = Seen { version: record.version, index: Some(record.id.index) };
             let image = convert::image(self.sight, &stages, record);
             bytes += image.encoded_len();
             if bytes > PAGE_BYTES && !images.is_empty() {

@@ -1,10 +1,11 @@
 //! A page of a job's images: which rows are read, in which order, and where the next page
 //! continues. A backend reads the rows.
 //!
-//! With only an index, states or a version, a page reads one more image than it returns. By
-//! version, it also reads images that have changed again since the listed change. With labels or a
-//! text, the prompts are matched here and not in SQL, because databases disagree on upper-case
-//! letters. Then a page reads at most [`LOOKED_AT`] rows, and says where it stopped.
+//! With only an index or states, a page reads one more image than it returns. By version, it also
+//! reads changes that it does not return, of images that have changed again since or are in other
+//! states: ten for each image of its limit, but at least [`NOT_LISTED`]. With labels or a text, the
+//! prompts are matched here and not in SQL, because databases disagree on upper-case letters. Then
+//! a page reads at most [`LOOKED_AT`] rows. A page that stops early says where it stopped.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ use super::{
     Error,
     columns::{column, number},
     records::{ImageOrder, ImagePage, ImageQuery, ImageRecord, labels_from_json},
-    roles::LOOKED_AT,
+    roles::{LOOKED_AT, NOT_LISTED},
     row::row,
 };
 
@@ -70,6 +71,27 @@ pub(super) trait ImageRows: Send {
 
 /// A page of images.
 pub(super) async fn page(rows: &mut dyn ImageRows, query: &ImageQuery) -> Result<ImagePage, Error> {
+    // More for a larger page, which takes longer anyway.
+    let not_listed = query.limit.saturating_mul(10).max(NOT_LISTED);
+    let changes = query.limit.saturating_add(not_listed).min(LOOKED_AT);
+    let changes = if query.filter.is_empty() { changes } else { LOOKED_AT };
+    page_within(rows, query, changes).await
+}
+
+/// The same for a watch, which cannot continue from a page without images. So it reads up to
+/// [`LOOKED_AT`] changes.
+pub(super) async fn watched(
+    rows: &mut dyn ImageRows,
+    query: &ImageQuery,
+) -> Result<ImagePage, Error> {
+    page_within(rows, query, LOOKED_AT).await
+}
+
+async fn page_within(
+    rows: &mut dyn ImageRows,
+    query: &ImageQuery,
+    most_changes: u32,
+) -> Result<ImagePage, Error> {
     let (indexes, next) = match query.order {
         ImageOrder::Index(after) => {
             let from = after.map_or(0, |after| column(after).saturating_add(1));
@@ -87,7 +109,7 @@ pub(super) async fn page(rows: &mut dyn ImageRows, query: &ImageQuery) -> Result
                 // From the first image of the next version on.
                 None => (column(version).saturating_add(1), -1),
             };
-            by_version(rows, query, after).await?
+            by_version(rows, query, after, most_changes).await?
         }
     };
     Ok(ImagePage { images: rows.read(&indexes).await?, next })
@@ -158,13 +180,14 @@ async fn by_state(
     Ok((indexes, Some(after(from - 1)?)))
 }
 
-/// Checks changes. Those that are no longer their image's last also count towards the limit.
+/// Checks at most `left` changes. Those that are no longer their image's last count as well.
 async fn by_version(
     rows: &mut dyn ImageRows,
     query: &ImageQuery,
     mut from: (i64, i64),
+    mut left: u32,
 ) -> Result<Found, Error> {
-    let (mut indexes, mut left) = (Vec::new(), LOOKED_AT);
+    let mut indexes = Vec::new();
     let mut chunk = query.limit + 1;
     while left > 0 {
         chunk = chunk.min(left);

@@ -108,11 +108,15 @@ impl Search<'_> {
             }
         };
         let mut limit = self.query.limit + 1;
-        while self.left > 0 {
-            limit = limit.min(self.left);
+        // Each state is read separately, and the rows of all of them count.
+        let reads = u32::try_from(self.query.states.len()).unwrap_or(u32::MAX).max(1);
+        loop {
+            limit = limit.min(self.left / reads);
+            if limit == 0 {
+                return Ok(Some(JobPosition::After(seq)));
+            }
             let heads = self.heads(Beyond { seq, oldest_first, limit }).await?;
             for head in &heads {
-                self.left = self.left.saturating_sub(1);
                 let first = within.take().filter(|(of, _)| *of == head.seq).map(|(_, first)| first);
                 let is_meant = match self.verdict(head)? {
                     Verdict::No => false,
@@ -132,32 +136,35 @@ impl Search<'_> {
                 if is_meant {
                     self.found.push(seq);
                 }
-                if self.left == 0 {
-                    return Ok(Some(JobPosition::After(seq)));
-                }
             }
             if heads.len() < limit as usize {
                 return Ok(None);
             }
             limit = CHUNK.max(limit);
         }
-        Ok(Some(JobPosition::After(seq)))
     }
 
-    /// The next jobs in all requested states.
+    /// The next jobs in all requested states. Counts the rows that it reads.
     async fn heads(&mut self, beyond: Beyond) -> Result<Vec<JobHead>, Error> {
         if self.query.states.is_empty() {
             let through = self.query.tenant.as_deref().map_or(Through::Everyone, Through::Tenant);
-            return self.rows.heads(through, beyond).await;
+            let heads = self.rows.heads(through, beyond).await?;
+            self.count(heads.len());
+            return Ok(heads);
         }
         let mut heads = Vec::new();
         for state in &self.query.states {
             heads.extend(self.rows.heads(Through::State(state.name()), beyond).await?);
         }
+        self.count(heads.len());
         heads.sort_unstable_by_key(|head| if beyond.oldest_first { head.seq } else { -head.seq });
         heads.dedup_by_key(|head| head.seq);
         heads.truncate(beyond.limit as usize);
         Ok(heads)
+    }
+
+    fn count(&mut self, rows: usize) {
+        self.left = self.left.saturating_sub(u32::try_from(rows).unwrap_or(u32::MAX));
     }
 
     fn verdict(&self, head: &JobHead) -> Result<Verdict, Error> {
@@ -198,4 +205,90 @@ enum Asked {
     Has(bool),
     /// Not known, because no more rows may be read. The next prompt is at this position.
     Stopped(i64),
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{job_filter::JobFilter, job_state::JobState};
+
+    use super::*;
+
+    const JOBS: i64 = 25_000;
+    const STATES: [JobState; 5] =
+        [JobState::Active, JobState::Paused, JobState::Done, JobState::Failed, JobState::Cancelled];
+
+    fn state(seq: i64) -> &'static str {
+        STATES[usize::try_from(seq).expect("positive") % STATES.len()].name()
+    }
+
+    /// Jobs that are looked for.
+    const WANTED: [i64; 3] = [JOBS, 12_345, 1];
+
+    /// Jobs without prompts. Their states take turns.
+    #[derive(Default)]
+    struct Jobs {
+        /// Heads that were read since the last page.
+        read: usize,
+        /// The jobs of all pages.
+        found: Vec<i64>,
+    }
+
+    #[async_trait]
+    impl JobRows for Jobs {
+        async fn heads(
+            &mut self,
+            through: Through<'_>,
+            beyond: Beyond,
+        ) -> Result<Vec<JobHead>, Error> {
+            let Through::State(wanted) = through else { panic!("through a state") };
+            assert!(!beyond.oldest_first);
+            let seqs = (1..beyond.seq.min(JOBS + 1)).rev().filter(|seq| state(*seq) == wanted);
+            let head = |seq: i64| JobHead {
+                seq,
+                tenant: "default".to_owned(),
+                state: state(seq).to_owned(),
+                created_ms: 0,
+                name: if WANTED.contains(&seq) { "wanted" } else { "other" }.to_owned(),
+                labels: None,
+            };
+            let heads: Vec<_> = seqs.take(beyond.limit as usize).map(head).collect();
+            self.read += heads.len();
+            Ok(heads)
+        }
+
+        async fn texts(&mut self, _: i64, _: i64, _: u32) -> Result<Vec<JobText>, Error> {
+            Ok(Vec::new())
+        }
+
+        async fn read(&mut self, seqs: &[i64]) -> Result<Vec<JobRecord>, Error> {
+            self.found.extend(seqs);
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_several_states_reads_no_more_rows_than_one_of_a_single_state() {
+        let mut jobs = Jobs::default();
+        let mut query = JobQuery {
+            tenant: None,
+            states: STATES.to_vec(),
+            filter: JobFilter::new(Default::default(), "wanted", "").expect("a filter"),
+            created_from_ms: None,
+            created_to_ms: None,
+            oldest_first: false,
+            from: None,
+            limit: 100,
+        };
+        let mut pages = 0;
+        loop {
+            jobs.read = 0;
+            let page = page(&mut jobs, &query).await.expect("lists");
+            assert!(jobs.read <= LOOKED_AT as usize, "{} rows", jobs.read);
+            pages += 1;
+            let Some(next) = page.next else { break };
+            query.from = Some(next);
+        }
+        assert!(pages > 1, "one page looked at all jobs");
+        assert_eq!(jobs.found, WANTED);
+    }
 }

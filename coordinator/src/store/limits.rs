@@ -11,6 +11,7 @@ use super::{
     Error,
     columns::{number, parse},
     row::row,
+    tally::Tally,
 };
 
 pub use darkroom_core::job_state::EndCode;
@@ -60,13 +61,9 @@ impl LimitedRow {
         })
     }
 
-    /// How a job with these numbers of done, dead and all images ends; `None` if it may continue.
-    pub(super) fn ending(
-        &self,
-        done: i64,
-        dead: i64,
-        images: i64,
-    ) -> Result<Option<Ending>, Error> {
+    /// How a job with these numbers of images ends; `None` if it may continue.
+    pub(super) fn ending(&self, tally: Tally) -> Result<Option<Ending>, Error> {
+        let Tally { done, dead, images } = tally;
         let overdue = Overdue {
             limits: self.limits()?,
             now_ms: self.now_ms,

@@ -9,7 +9,7 @@ pub(super) use self::submits::{labels_from_json, labels_json, naming};
 pub use self::{
     images::{
         Example, FailureCount, Failures, ImageFailure, ImageOrder, ImagePage, ImageQuery,
-        ImageRecord, Output,
+        ImageRecord, Output, Seen,
     },
     jobs::{
         Around, Changes, Commanded, JobEnd, JobPage, JobPosition, JobQuery, JobRecord, Manifest,

@@ -14,6 +14,14 @@ pub(super) enum Counter {
     Cancelled,
 }
 
+/// How many images a job has, and how many of them are done or dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) done: i64,
+    pub(super) dead: i64,
+    pub(super) images: i64,
+}
+
 /// Counts a change of an image that passes this many stages: subtracts its old counters and adds
 /// its new ones.
 pub(super) fn moved(

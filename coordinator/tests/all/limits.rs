@@ -129,6 +129,49 @@ async fn a_job_with_too_many_failures_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_workers_holds_in_each_stage_for_images_with_any_settings() {
+    let mut farm = Farm::start().await;
+    let (base, sr256) = (CancellationToken::new(), CancellationToken::new());
+    let work = |host: &str| {
+        let (base, sr256) = (base.clone(), sr256.clone());
+        farm.work_on(&["encode", "base", "sr256"], host, move |task| match &task.body {
+            TaskBody::Render(body) if body.settings.stage.as_str() == "base" => {
+                Act::Hold(base.clone())
+            }
+            TaskBody::Render(_) => Act::Hold(sr256.clone()),
+            TaskBody::Encode(_) => Act::Done,
+        })
+    };
+    let workers = [work("a"), work("b"), work("c"), work("d")];
+    let sized = |size: u32| Some(v1::Settings { size, ..Default::default() });
+    // Two thirds of the images end after `base`, by two settings of their own.
+    let mut prompts = prompts(60);
+    for (position, prompt) in prompts.iter_mut().enumerate().filter(|(place, _)| place % 3 > 0) {
+        prompt.settings = sized(64);
+        if position % 3 == 2 {
+            let stage = v1::StageSettings { stage: "base".to_owned(), ..Default::default() };
+            let stage = v1::StageSettings { steps: Some(3), ..stage };
+            prompt.settings.as_mut().expect("set").stages = vec![stage];
+        }
+    }
+    let limited = v1::JobSpec { max_workers: 2, settings: sized(256), ..spec() };
+    let job = farm.submit(limited, prompts).await;
+    for (position, stage, go) in [(1, "base", &base), (2, "sr256", &sr256)] {
+        let reason = format!("its limit of 2 workers is reached in stage {stage}");
+        let held = farm.until(&job.id, "held up", |job| job.waiting_for == reason).await;
+        assert_eq!(held.stages[position].dispatched, 8, "two batches of four in {stage}");
+        go.cancel();
+    }
+    let ended = farm.until_ended(&job.id).await;
+    let totals: Vec<_> = ended.stages.iter().map(|stage| (stage.done, stage.total)).collect();
+    assert_eq!(totals[1..], [(60, 60), (20, 20)]);
+    for workers in workers {
+        workers.stop().await;
+    }
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_never_has_more_in_flight_than_its_workers_take_and_says_so() {
     let mut farm = Farm::start().await;
     let go = CancellationToken::new();

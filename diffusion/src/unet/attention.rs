@@ -37,7 +37,6 @@ pub(super) enum TextNorm {
     Group(GroupNorm),
 }
 
-/// The shape of an [`Attention`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttentionShape {
     pub(crate) channels: usize,

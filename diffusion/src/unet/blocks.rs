@@ -24,7 +24,6 @@ pub(crate) struct Block {
     pub(crate) resampler: Option<Resnet>,
 }
 
-/// The shape of a [`Block`].
 #[derive(Clone, Debug)]
 pub(crate) struct BlockShape {
     pub(crate) resnets: Vec<ResnetShape>,

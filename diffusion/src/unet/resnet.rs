@@ -23,7 +23,6 @@ pub(crate) struct Resnet {
     closing: Closing,
 }
 
-/// The shape of a [`Resnet`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResnetShape {
     /// Input channels, with those of the skip.

@@ -1,132 +1,30 @@
 //! Results that are ready together are reported together; a single one is reported at once.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use darkroom_core::{error::UserError, id::WorkerId};
 use darkroom_queue::{
-    Error, Leased, TaskQueue,
-    memory::MemoryQueue,
+    TaskQueue,
     stage_loop::{self, BatchFault, Fault, Loaded, Model, Options, Row, Serve, Stage},
-    task::{
-        Completion, EntryId, EntrySummary, Lease, Orders, Outcome, PoolId, ResultEntry, Task,
-        TaskKey, TaskResult, WorkerCard,
-    },
+    task::{Outcome, PoolId, Task},
 };
-use darkroom_suites::queue::{pool, task};
+use darkroom_suites::queue::{Watch, Watched, pool, task};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// A queue that delays each answer to `complete` until the test permits it, and reports how many
-/// results each call had.
-struct Gated {
-    queue: MemoryQueue,
-    leave: Semaphore,
+/// Delays each answer to `complete` until the test permits it, and reports how many results each
+/// call had.
+struct Gate {
+    permits: Semaphore,
     sizes: mpsc::UnboundedSender<usize>,
 }
 
 #[async_trait]
-impl TaskQueue for Gated {
-    async fn complete(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        results: Vec<(EntryId, TaskResult)>,
-    ) -> Result<Vec<Completion>, Error> {
-        self.sizes.send(results.len()).expect("the test listens");
-        self.leave.acquire().await.expect("open").forget();
-        self.queue.complete(pool, worker, results).await
-    }
-
-    async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error> {
-        self.queue.add(pool, tasks).await
-    }
-
-    async fn wait_for_tasks(&self, pools: &[PoolId], wait: Duration) -> Result<bool, Error> {
-        self.queue.wait_for_tasks(pools, wait).await
-    }
-
-    async fn lease(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        max: usize,
-        wait: Duration,
-    ) -> Result<Vec<Lease>, Error> {
-        self.queue.lease(pool, worker, max, wait).await
-    }
-
-    async fn heartbeat(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        leases: &[EntryId],
-    ) -> Result<Vec<EntryId>, Error> {
-        self.queue.heartbeat(pool, worker, leases).await
-    }
-
-    async fn hand_back(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        leases: &[EntryId],
-    ) -> Result<(), Error> {
-        self.queue.hand_back(pool, worker, leases).await
-    }
-
-    async fn results(
-        &self,
-        pool: &PoolId,
-        committer: &str,
-        max: usize,
-        wait: Duration,
-    ) -> Result<Vec<ResultEntry>, Error> {
-        self.queue.results(pool, committer, max, wait).await
-    }
-
-    async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error> {
-        self.queue.acknowledge(pool, results).await
-    }
-
-    async fn remove(
-        &self,
-        pool: &PoolId,
-        tasks: &[TaskKey],
-        leased: Leased,
-    ) -> Result<Vec<TaskKey>, Error> {
-        self.queue.remove(pool, tasks, leased).await
-    }
-
-    async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error> {
-        self.queue.reap(pool, lease).await
-    }
-
-    async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
-        self.queue.entries(pool).await
-    }
-
-    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
-        self.queue.announce(card).await
-    }
-
-    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
-        self.queue.ask_to_drain(worker).await
-    }
-
-    async fn set_aside(
-        &self,
-        pools: &[PoolId],
-        workers: &[(WorkerId, Duration)],
-    ) -> Result<(), Error> {
-        self.queue.set_aside(pools, workers).await
-    }
-
-    async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
-        self.queue.withdraw(worker).await
-    }
-
-    async fn workers(&self, since: Duration) -> Result<Vec<WorkerCard>, Error> {
-        self.queue.workers(since).await
+impl Watch for Gate {
+    async fn completing(&self, results: usize) {
+        self.sizes.send(results).expect("the test listens");
+        self.permits.acquire().await.expect("open").forget();
     }
 }
 
@@ -180,7 +78,7 @@ impl Model for Idle {
 #[tokio::test]
 async fn what_is_ready_together_is_reported_in_one_call() -> Result<(), UserError> {
     let (sizes, mut told) = mpsc::unbounded_channel();
-    let queue = Arc::new(Gated { queue: MemoryQueue::default(), leave: Semaphore::new(0), sizes });
+    let queue = Arc::new(Watched::new(Gate { permits: Semaphore::new(0), sizes }));
     let pool = pool("base");
     let serve = Serve { pool: pool.clone(), batch_cap: 8 };
     let options = Options::new(WorkerId("w".to_owned()), "host", vec![serve]);
@@ -191,10 +89,10 @@ async fn what_is_ready_together_is_reported_in_one_call() -> Result<(), UserErro
 
     queue.add(&pool, vec![task(0)]).await.expect("added");
     assert_eq!(told.recv().await, Some(1), "a single result does not wait");
-    queue.leave.add_permits(1);
+    queue.watch.permits.add_permits(1);
     queue.add(&pool, (1..9).map(task).collect()).await.expect("added");
     assert_eq!(told.recv().await, Some(8));
-    queue.leave.add_permits(1);
+    queue.watch.permits.add_permits(1);
 
     running.shutdown();
     running.join().await

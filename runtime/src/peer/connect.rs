@@ -24,7 +24,10 @@ use tokio::{
 use tower::Service;
 
 use super::Address;
-use crate::tls::{self, ClientTls, Fault, Stream};
+use crate::{
+    tls::{self, ClientTls, Fault, Stream},
+    write_through::write_through,
+};
 
 /// Most time for resolving a name.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -105,35 +108,7 @@ impl AsyncRead for Listening {
     }
 }
 
-impl AsyncWrite for Listening {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+write_through!(Listening);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

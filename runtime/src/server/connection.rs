@@ -27,7 +27,10 @@ use super::{
     guard::Calls,
     seats::{Place, Seat},
 };
-use crate::tls::{self, ClientCertificate, ServerTls, Stream};
+use crate::{
+    tls::{self, ClientCertificate, ServerTls, Stream},
+    write_through::write_through,
+};
 
 /// How often a quiet connection is checked for life, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -183,32 +186,4 @@ impl AsyncRead for Greeting {
     }
 }
 
-impl AsyncWrite for Greeting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+write_through!(Greeting);

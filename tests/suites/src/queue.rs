@@ -10,10 +10,12 @@ mod harness;
 mod leases;
 mod results;
 mod samples;
+mod watched;
 mod workers;
 
 pub use harness::Harness;
 pub use samples::{card, done, pool, suspect, task};
+pub use watched::{Watch, Watched};
 pub use {leases::*, results::*, workers::*};
 
 /// Runs every check as a test: `queue_suite!(#[tokio::test], harness_expression)`.

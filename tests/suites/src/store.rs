@@ -56,7 +56,7 @@ macro_rules! store_suite {
             what_is_not_accepted_leaves_nothing
             a_text_is_dispatched_once_for_all_jobs_and_images
             a_job_whose_texts_are_all_handed_out_is_no_candidate
-            what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term
+            what_is_handed_on_is_dispatched_within_its_credit_and_in_this_term
             only_active_jobs_are_dispatched_and_only_in_this_term
             a_view_says_of_dispatched_texts_what_the_job_does
             the_last_image_ends_its_job_in_the_same_transaction

@@ -15,11 +15,12 @@ use darkroom_queue::task::{PoolId, Subject, TaskKey};
 use super::{
     super::{
         dispatching::{mark_seen, ready_images, wait_for_texts},
-        moves::{apply, save_and_finish},
+        moves::apply,
         progress::LockedJobs,
     },
     Error, Record, Tx,
     input_row::ReadyRow,
+    moves::save_and_finish,
     retried,
     rows::{
         HashColumn, IdColumn, Int, Small, digest, digest_column, from_json, id_column, job_id,

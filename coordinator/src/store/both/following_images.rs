@@ -44,7 +44,7 @@ macro_rules! following_images {
             sql!(
                 sqlite: concat!(
                     "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures,
-                            i.hosts, i.suspect, p.encoded = 1 AS encoded, ",
+                            i.hosts AS places, i.suspect, p.encoded = 1 AS encoded, ",
                     stages_of!("i"),
                     " AS stages FROM "
                 ),

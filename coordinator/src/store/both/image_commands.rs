@@ -83,7 +83,7 @@ impl ImageCommands for Record {
                 0
             };
             if command == ImageCommand::Retry {
-                reopen(&mut tx, (job, seq), (state, next), deadline).await?;
+                reopen(&mut tx, &Reopened { id: job, seq, state, next }, deadline).await?;
                 raise(&mut tx, &mut jobs).await?;
             }
             sqlx::query(
@@ -206,7 +206,7 @@ async fn rerender_lost(
     };
     moves.retain(|one| is_found(one.idx, one.from.generation));
     if !moves.is_empty() {
-        reopen(&mut tx, (job, seq), (state, next), deadline).await?;
+        reopen(&mut tx, &Reopened { id: job, seq, state, next }, deadline).await?;
         revive_of_images(&mut tx, &chunk).await?;
         let applied = apply(&mut tx, &mut jobs, &moves).await?;
         moves.retain(|one| applied.contains(&(one.job, one.idx)));
@@ -234,7 +234,7 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
         if !unchanged(&mut tx, &row).await? {
             return Ok(again);
         }
-        let finished = advance(&mut tx, &mut jobs, &row, (None, 0)).await?;
+        let finished = advance(&mut tx, &mut jobs, &row, Step { next: None, changed: 0 }).await?;
         jobs.save(&mut tx).await?;
         tx.commit().await?;
         return Ok(Committed { jobs: finished.clone(), finished, ..again });
@@ -263,22 +263,30 @@ pub(in super::super) async fn follow(mut tx: Tx, limit: u64) -> Result<Committed
     let job = job_id(&row.job_id)?;
     let withdrawn = withdrawn(&mut tx, (job, row.job), &moves, &applied).await?;
     let changed = applied.len() as u64;
-    let finished = advance(&mut tx, &mut jobs, &row, (next, changed)).await?;
+    let finished = advance(&mut tx, &mut jobs, &row, Step { next, changed }).await?;
     jobs.save(&mut tx).await?;
     tx.commit().await?;
     Ok(Committed { changed, jobs: vec![job], finished, withdrawn, ..again })
 }
 
-/// Records how far a command has come, and how many images have followed it in this step. After its
-/// last image its job may end.
+/// What a command has done in one transaction.
+#[derive(Clone, Copy)]
+struct Step {
+    /// Index of the first image that has yet to follow; `None`: all have followed.
+    next: Option<u64>,
+    /// Number of images that have changed.
+    changed: u64,
+}
+
+/// Records a step of a command. After its last image its job may end.
 async fn advance(
     tx: &mut Tx,
     jobs: &mut LockedJobs,
     row: &CommandRow,
-    (next, changed): (Option<u64>, u64),
+    step: Step,
 ) -> Result<Vec<JobId>, Error> {
-    go_on(tx, (row.id, row.next), (next, changed)).await?;
-    if next.is_some() { Ok(Vec::new()) } else { end_followed(tx, jobs, row.job).await }
+    go_on(tx, row, step).await?;
+    if step.next.is_some() { Ok(Vec::new()) } else { end_followed(tx, jobs, row.job).await }
 }
 
 row! {
@@ -346,12 +354,8 @@ async fn unchanged(tx: &mut Tx, row: &CommandRow) -> Result<bool, Error> {
 }
 
 /// Lets a command continue at an index, or removes it after its last image.
-async fn go_on(
-    tx: &mut Tx,
-    (id, at): (i64, i64),
-    (next, changed): (Option<u64>, u64),
-) -> Result<(), Error> {
-    let written = match next {
+async fn go_on(tx: &mut Tx, row: &CommandRow, step: Step) -> Result<(), Error> {
+    let written = match step.next {
         Some(next) => sqlx::query(sql!(
             sqlite:
                 "UPDATE image_commands SET next = $3, images = max(images - $4, 0)
@@ -360,13 +364,13 @@ async fn go_on(
                 "UPDATE image_commands SET next = $3, images = greatest(images - $4, 0)
                  WHERE id = $1 AND next = $2",
         ))
-        .bind(id)
-        .bind(at)
+        .bind(row.id)
+        .bind(row.next)
         .bind(column(next))
-        .bind(column(changed)),
-        None => {
-            sqlx::query("DELETE FROM image_commands WHERE id = $1 AND next = $2").bind(id).bind(at)
-        }
+        .bind(column(step.changed)),
+        None => sqlx::query("DELETE FROM image_commands WHERE id = $1 AND next = $2")
+            .bind(row.id)
+            .bind(row.next),
     };
     if written.execute(&mut **tx).await?.rows_affected() == 1 {
         Ok(())
@@ -383,16 +387,21 @@ async fn pending(tx: &mut Tx, job: i64) -> Result<i64, Error> {
         .await?)
 }
 
+/// A locked job that is made live.
+struct Reopened {
+    id: JobId,
+    seq: i64,
+    state: JobState,
+    /// The state that it gets.
+    next: JobState,
+}
+
 /// Makes a locked job live again if it ended, and sets its deadline. In Postgres the caller raises
 /// its version.
-async fn reopen(
-    tx: &mut Tx,
-    (job, seq): (JobId, i64),
-    (state, next): (JobState, JobState),
-    deadline: NewDeadline,
-) -> Result<(), Error> {
+async fn reopen(tx: &mut Tx, job: &Reopened, deadline: NewDeadline) -> Result<(), Error> {
+    let Reopened { id, seq, state, next } = *job;
     let (limits, now_ms) = limiting::read(tx, seq).await?;
-    let deadline = after_retry(job, limits, deadline, now_ms)?;
+    let deadline = after_retry(id, limits, deadline, now_ms)?;
     let statement = if state.terminal() {
         sql!(
             sqlite:

@@ -29,8 +29,7 @@ impl Limiting for Record {
             let mut ended = Vec::new();
             for row in read_rows(&mut tx, &overdue).await? {
                 let Some(job) = jobs.get_mut(row.seq) else { continue };
-                let (done, dead, images) = job.tally();
-                let Some(ending) = row.ending(done, dead, images)? else { continue };
+                let Some(ending) = row.ending(job.tally())? else { continue };
                 if end(&mut tx, &row, &ending).await? {
                     job.raise();
                     ended.push(job.id());

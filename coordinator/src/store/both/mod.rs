@@ -6,8 +6,8 @@
 //!   connection; with SQLite its statements see one moment), `begin_read`, `begin_write` and
 //!   `check_term`.
 //! - `Connection`, `Tx`, and `retried`, which runs a transaction again if it lost against another.
-//! - `LockedJobs`, `moves::apply` and `moves::save_and_finish`: lock jobs, move their images, and
-//!   end the jobs that are complete.
+//! - `LockedJobs`, `moves::apply` and `moves::finish`: lock jobs, move their images, and end the
+//!   jobs that are complete.
 //! - `sql!(sqlite: …, postgres: …)`: the text of a statement. They stand side by side, so that
 //!   whoever changes one sees the other. Text that both databases understand is written once; `$1`
 //!   is a parameter in both.
@@ -45,6 +45,7 @@ mod manifests;
 pub(super) mod metering;
 pub(super) mod missing;
 pub(super) mod mix;
+pub(super) mod moves;
 pub(super) mod notes;
 pub(super) mod outcomes;
 pub(super) mod page;

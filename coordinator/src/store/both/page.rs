@@ -14,7 +14,7 @@ use super::{
 use crate::store::{
     image_pages::{Changed, ImageRows, PromptWords},
     job_columns::ImageColumns,
-    records::{ImageOrder, ImagePage, ImageRecord, Output},
+    records::{ImageOrder, ImagePage, ImageRecord, Output, Seen},
     row::row,
     variants::{Known, of as variant_of},
 };
@@ -138,10 +138,10 @@ impl ImageRows for Images<'_> {
 }
 
 impl Images<'_> {
-    /// The images that changed after a version and an index. Reads every image of the job.
+    /// The images that have changed since. Reads every image of the job.
     pub(in super::super) async fn scan(
         &mut self,
-        after: (u64, Option<u64>),
+        after: Seen,
         limit: u32,
     ) -> Result<ImagePage, Error> {
         let mut indexes: Vec<i64> = sqlx::query_scalar(
@@ -149,8 +149,8 @@ impl Images<'_> {
              ORDER BY version, idx LIMIT $4",
         )
         .bind(self.seq)
-        .bind(column(after.0))
-        .bind(after.1.map_or(i64::MAX, column))
+        .bind(column(after.version))
+        .bind(after.index.map_or(i64::MAX, column))
         .bind(i64::from(limit) + 1)
         .fetch_all(&mut *self.tx)
         .await?;
@@ -172,7 +172,7 @@ pub(in super::super) async fn read_images(
 ) -> Result<Vec<ImageRecord>, Error> {
     let rows: Vec<ImageRow> = sqlx::query_as(sql!(
         sqlite:
-            "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
+            "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places, i.suspect,
                     i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id, p.labels, p.line,
                     p.first_index, p.first_seed
              FROM json_each($2) AS wanted
@@ -180,7 +180,7 @@ pub(in super::super) async fn read_images(
              JOIN prompts AS p ON p.job = i.job AND p.position = i.prompt
              ORDER BY wanted.key",
         postgres:
-            "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
+            "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places, i.suspect,
                     i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id, p.labels, p.line,
                     p.first_index, p.first_seed
              FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (idx, position)

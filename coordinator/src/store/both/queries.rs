@@ -22,7 +22,7 @@ use crate::store::{
     notes,
     records::{
         Around, Changes, Failures, ImageOrder, ImagePage, ImageQuery, ImageRecord, JobPage,
-        JobQuery, JobRecord, StageCounters,
+        JobQuery, JobRecord, Seen, StageCounters,
     },
     roles::Queries,
     row::row,
@@ -112,20 +112,15 @@ impl Queries for Record {
         images.pop().ok_or_else(|| Error::NotFound(format!("job {job} has no image {index}")))
     }
 
-    async fn changes(
-        &self,
-        job: JobId,
-        after: (u64, Option<u64>),
-        limit: u32,
-    ) -> Result<Changes, Error> {
+    async fn changes(&self, job: JobId, after: Seen, limit: u32) -> Result<Changes, Error> {
         let mut tx = self.begin_read().await?;
         let record = read_job(&mut tx, job).await?;
         if limit == 0 {
             return Ok(Changes { job: record, images: Vec::new(), more: false });
         }
-        let query = ImageQuery::all(job, ImageOrder::Version(after.0, after.1), limit);
+        let query = ImageQuery::all(job, ImageOrder::Version(after.version, after.index), limit);
         let mut images = Images { tx: &mut tx, job, seq: record.seq };
-        let mut page = image_pages::page(&mut images, &query).await?;
+        let mut page = image_pages::watched(&mut images, &query).await?;
         if page.images.is_empty() && page.next.is_some() {
             // A watcher continues from an image. If this many changes are stale, reading every
             // image of the job once costs less than reading the remaining changes.

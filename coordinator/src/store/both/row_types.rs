@@ -25,7 +25,7 @@ row! {
         pub(in super::super) generation: Int,
         pub(in super::super) dispatch: i64,
         pub(in super::super) failures: Int,
-        pub(in super::super) hosts: Places,
+        pub(in super::super) places: Places,
         pub(in super::super) suspect: bool,
     }
 }
@@ -38,7 +38,7 @@ impl ProgressRow {
             generation: number(self.generation)?,
             dispatch: number(self.dispatch)?,
             failures: number(self.failures)?,
-            places: places(&self.hosts)?,
+            places: places(&self.places)?,
             suspect: self.suspect,
         })
     }
@@ -52,7 +52,7 @@ row! {
         state: String,
         dispatch: i64,
         failures: Int,
-        hosts: Places,
+        places: Places,
         suspect: bool,
     }
 }
@@ -63,7 +63,7 @@ impl TextRow {
             state: parse::<TextState>(&self.state)?,
             dispatch: number(self.dispatch)?,
             failures: number(self.failures)?,
-            places: places(&self.hosts)?,
+            places: places(&self.places)?,
             suspect: self.suspect,
         })
     }

@@ -52,10 +52,10 @@ async fn read_judged<'a>(
     // before that result. The text's own dispatch number then shows that the dispatch has ended.
     let rows: Vec<NamedRow> = sqlx::query_as(sql!(
         sqlite:
-            "SELECT digest, id, state, dispatch, failures, hosts, suspect FROM embeddings
+            "SELECT digest, id, state, dispatch, failures, hosts AS places, suspect FROM embeddings
              WHERE encoder = $2 AND digest IN (SELECT value FROM json_each($1))",
         postgres:
-            "SELECT e.id, e.digest, e.failures, e.hosts, e.suspect,
+            "SELECT e.id, e.digest, e.failures, e.hosts AS places, e.suspect,
                     CASE WHEN e.state = 'wanted' AND d.dispatch > e.dispatch THEN 'dispatched' ELSE e.state END AS state,
                     greatest(e.dispatch, coalesce(d.dispatch, 0)) AS dispatch
              FROM embeddings AS e

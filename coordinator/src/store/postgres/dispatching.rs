@@ -40,7 +40,7 @@ pub(super) async fn ready_images(
              SELECT i.*
              FROM image_blocks AS b
              CROSS JOIN LATERAL (
-                 SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                 SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places,
                         i.suspect
                  FROM images AS i
                  WHERE i.job = w.job AND i.idx >= greatest(b.block * 256, w.low) AND i.idx < (b.block + 1) * 256

@@ -6,8 +6,10 @@ use darkroom_core::text_state::TextState;
 
 use super::{
     Error, PostgresStore, Tx,
-    both::{following::TEXTS_AT_ONCE, following_images::Chunk, row_types::ProgressRow},
-    moves::save_and_finish,
+    both::{
+        following::TEXTS_AT_ONCE, following_images::Chunk, moves::save_and_finish,
+        row_types::ProgressRow,
+    },
     progress::LockedJobs,
     rows::{column, number},
     spread::{self, Spreading},
@@ -109,7 +111,7 @@ pub(super) async fn moves_of(
     let by_index: BTreeMap<i64, &FollowingImage> =
         chunk.images.iter().map(|image| (image.idx, image)).collect();
     let rows: Vec<LockedImage> = sqlx::query_as(
-        "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect,
+        "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places, i.suspect,
                 coalesce((SELECT v.stages FROM job_variants AS v WHERE v.job = i.job AND v.variant = i.variant),
                          (SELECT json_array_length(settings::json -> 'stages') FROM jobs WHERE seq = $1))::bigint
                     AS stages

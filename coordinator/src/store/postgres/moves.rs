@@ -12,7 +12,8 @@ use sqlx::FromRow as _;
 
 use super::{
     Error, Tx,
-    outputs::{self, store_outputs},
+    both::moves::save_and_finish,
+    outputs::{self, Query, store_outputs},
     progress::{LockedJob, LockedJobs},
     rows::{column, column32, stage_column, text_column, to_json},
 };
@@ -100,6 +101,22 @@ impl Columns {
             version: all(moves, |one| version(one.job)),
         }
     }
+
+    /// Binds the eleven arrays.
+    fn bind(self, query: Query<'_>) -> Query<'_> {
+        query
+            .bind(self.job)
+            .bind(self.idx)
+            .bind(self.was_state)
+            .bind(self.was_stage)
+            .bind(self.was_generation)
+            .bind(self.was_dispatch)
+            .bind(self.state)
+            .bind(self.stage)
+            .bind(self.generation)
+            .bind(self.dispatch)
+            .bind(self.version)
+    }
 }
 
 /// The statement of [`update_plain`]; `$before` is a `WITH` clause or nothing.
@@ -145,22 +162,16 @@ async fn update_plain(
         ))
     };
     let (expected, anything) = ("i.state = m.was_state::image_state AND", "");
-    let mut query = sqlx::query(guard::text(Guard::ImageExpected, statement, expected, anything))
-        .bind(columns.job)
-        .bind(columns.idx)
-        .bind(columns.was_state)
-        .bind(columns.was_stage)
-        .bind(columns.was_generation)
-        .bind(columns.was_dispatch)
-        .bind(columns.state)
-        .bind(columns.stage)
-        .bind(columns.generation)
-        .bind(columns.dispatch)
-        .bind(columns.version)
-        .bind(clear);
+    let query = sqlx::query(guard::text(Guard::ImageExpected, statement, expected, anything));
+    let mut query = columns.bind(query).bind(clear);
     if !outputs.is_empty() {
         query = outputs::bind(query, outputs);
     }
+    written(tx, query).await
+}
+
+/// Runs a statement that returns the images that it wrote.
+async fn written(tx: &mut Tx, query: Query<'_>) -> Result<Vec<(i64, i64)>, Error> {
     let rows = query.fetch_all(&mut **tx).await?;
     Ok(rows.iter().map(<(i64, i64)>::from_row).collect::<Result<_, _>>()?)
 }
@@ -171,11 +182,11 @@ async fn update_full(
     moves: &[&Move],
 ) -> Result<Vec<(i64, i64)>, Error> {
     let columns = Columns::of(jobs, moves);
-    let mut hosts = Vec::with_capacity(moves.len());
+    let mut places = Vec::with_capacity(moves.len());
     let (mut errors, mut codes, mut messages) = (Vec::new(), Vec::new(), Vec::new());
     for one in moves {
         let of: Vec<String> = one.to.places.iter().map(|place| text_column(place)).collect();
-        hosts.push(if of.is_empty() { None } else { Some(to_json(&of)?) });
+        places.push(if of.is_empty() { None } else { Some(to_json(&of)?) });
         let (error, code, message) = match &one.error {
             LastError::Keep => ("keep", None, None),
             LastError::Clear => ("clear", None, None),
@@ -187,50 +198,44 @@ async fn update_full(
         codes.push(code);
         messages.push(message);
     }
-    Ok(sqlx::query_as(guard::text(
+    let query = sqlx::query(guard::text(
         Guard::ImageExpected,
         "UPDATE images AS i
          SET state = m.state::image_state, stage = m.stage, generation = m.generation, dispatch = m.dispatch,
              version = m.version, failures = m.failures, suspect = m.suspect,
-             hosts = CASE WHEN m.hosts IS NULL THEN NULL
-                          ELSE ARRAY (SELECT jsonb_array_elements_text(m.hosts::jsonb)) END,
+             hosts = CASE WHEN m.places IS NULL THEN NULL
+                          ELSE ARRAY (SELECT jsonb_array_elements_text(m.places::jsonb)) END,
              error_code = CASE m.error WHEN 'keep' THEN i.error_code ELSE m.code END,
              error = CASE m.error WHEN 'keep' THEN i.error ELSE m.message END
          FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::int[], $6::bigint[], $7::text[],
                      $8::smallint[], $9::int[], $10::bigint[], $11::bigint[], $12::int[], $13::boolean[],
                      $14::text[], $15::text[], $16::text[], $17::text[])
              AS m (job, idx, was_state, was_stage, was_generation, was_dispatch, state, stage, generation, dispatch,
-                   version, failures, suspect, hosts, error, code, message)
+                   version, failures, suspect, places, error, code, message)
          WHERE i.job = m.job AND i.idx = m.idx AND i.state = m.was_state::image_state AND i.stage = m.was_stage
            AND i.generation = m.was_generation AND i.dispatch = m.was_dispatch
          RETURNING i.job, i.idx",
         "i.state = m.was_state::image_state AND",
         "",
-    ))
-    .bind(columns.job)
-    .bind(columns.idx)
-    .bind(columns.was_state)
-    .bind(columns.was_stage)
-    .bind(columns.was_generation)
-    .bind(columns.was_dispatch)
-    .bind(columns.state)
-    .bind(columns.stage)
-    .bind(columns.generation)
-    .bind(columns.dispatch)
-    .bind(columns.version)
-    .bind(moves.iter().map(|one| column32(one.to.failures)).collect::<Vec<_>>())
-    .bind(moves.iter().map(|one| one.to.suspect).collect::<Vec<_>>())
-    .bind(hosts)
-    .bind(errors)
-    .bind(codes)
-    .bind(messages)
-    .fetch_all(&mut **tx)
-    .await?)
+    ));
+    let query = columns
+        .bind(query)
+        .bind(moves.iter().map(|one| column32(one.to.failures)).collect::<Vec<_>>())
+        .bind(moves.iter().map(|one| one.to.suspect).collect::<Vec<_>>())
+        .bind(places)
+        .bind(errors)
+        .bind(codes)
+        .bind(messages);
+    written(tx, query).await
 }
 
 /// Ends the locked jobs among `seqs`, whose images are all terminal. While images still have
 /// to follow a command, the job does not end, whatever its counters are.
-async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+pub(super) async fn finish(
+    tx: &mut Tx,
+    jobs: &LockedJobs,
+    seqs: &[i64],
+) -> Result<Vec<JobId>, Error> {
     let seqs: Vec<i64> = seqs.iter().copied().filter(|seq| jobs.get(*seq).is_some()).collect();
     if seqs.is_empty() {
         return Ok(Vec::new());
@@ -264,17 +269,6 @@ async fn finish(tx: &mut Tx, jobs: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobI
     .fetch_all(&mut **tx)
     .await?;
     Ok(ids.into_iter().map(JobId).collect())
-}
-
-/// Saves the jobs and ends those that are complete: the last step of every transaction that moved
-/// images.
-pub(super) async fn save_and_finish(
-    tx: &mut Tx,
-    jobs: &mut LockedJobs,
-) -> Result<(Vec<JobId>, Vec<JobId>), Error> {
-    let finished = finish(tx, jobs, &jobs.complete()).await?;
-    jobs.save(tx).await?;
-    Ok((jobs.raised(), finished))
 }
 
 /// Ends a locked job whose images followed a command, if they are all terminal.

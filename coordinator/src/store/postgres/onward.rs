@@ -34,7 +34,7 @@ pub(super) fn hand_on(
 ) -> Result<Vec<(PoolId, Dispatched)>, Error> {
     moves.sort_unstable_by_key(|one| (one.job, one.idx));
     let mut room: HashMap<&PoolId, u64> =
-        onward.iter().map(|leave| (&leave.pool, leave.room)).collect();
+        onward.iter().map(|credit| (&credit.pool, credit.room)).collect();
     let mut dispatched = Vec::new();
     for one in moves.iter_mut().filter(|one| one.to.state == ImageState::Ready && !one.to.suspect) {
         let Some(plan) = plans.get(&one.job) else { continue };

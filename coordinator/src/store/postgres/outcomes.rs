@@ -13,11 +13,12 @@ use super::{
     Error, PostgresStore, Tx,
     both::{
         input_row::{InputRow, input_columns, input_joins},
+        moves::save_and_finish,
         outcomes::judge,
         row_types::ProgressRow,
     },
     missing,
-    moves::{apply_with, save_and_finish},
+    moves::apply_with,
     onward::{self, Inputs},
     plans::Plans,
     progress::LockedJobs,
@@ -100,7 +101,7 @@ async fn read_images<'a>(
     macro_rules! statement {
         ($columns:expr, $joins:expr) => {
             concat!(
-                "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places,
                         i.suspect, j.state AS job_state,
                         j.state = 'active' AND j.max_workers IS NULL
                         AND NOT EXISTS (SELECT FROM tenants AS t

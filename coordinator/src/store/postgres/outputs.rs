@@ -78,7 +78,8 @@ pub(super) async fn store(tx: &mut Tx, columns: Columns) -> Result<(), Error> {
     Ok(())
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+/// A statement with its parameters.
+pub(super) type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// Binds the eleven arrays.
 pub(super) fn bind(query: Query<'_>, columns: Columns) -> Query<'_> {

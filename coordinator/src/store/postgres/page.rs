@@ -26,7 +26,7 @@ pub(super) async fn following(
     limit: u32,
 ) -> Result<ImagePage, Error> {
     let rows = sqlx::query(
-        "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+        "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places,
                 i.suspect, i.error_code, i.error, i.version, p.text, p.negative, p.extras, p.custom_id,
                 p.labels, p.line, p.first_index, p.first_seed, o.stage AS output_stage, o.key, o.sha256, o.size, o.seconds, o.worker, o.device_class, o.removed_ms
          FROM (SELECT seq FROM jobs WHERE id = $1 AND state <> 'receiving' AND deleted_ms IS NULL) AS j

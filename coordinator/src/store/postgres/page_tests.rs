@@ -17,7 +17,7 @@ use super::{
     both::{farm_changes::OF_TENANT, page::Images},
 };
 use crate::store::{
-    image_pages::page,
+    image_pages::{page, watched},
     records::{ImageOrder, ImagePage, ImageQuery},
 };
 
@@ -134,14 +134,36 @@ async fn a_page_reads_the_images_that_it_returns_and_one_more() {
         assert!(images <= 2 * returned + 1, "{what}");
         assert!(runs <= 3, "{what}");
     }
-    // Of a job whose images have changed often, most old changes are stale: a page gives up in
-    // time.
+}
+
+#[tokio::test]
+async fn a_page_reads_a_thousand_stale_changes_and_the_next_one_goes_on() {
+    let (store, bench) = fresh().await;
+    let job = mixed_job(&bench).await;
+    let record = bench.store.job(job).await.expect("there");
+    // Nearly all of the oldest changes are stale.
+    let mut query = ImageQuery::all(job, ImageOrder::Version(0, None), 10);
+    let (mut found, mut empty) = (Vec::new(), 0);
+    loop {
+        let (page, [images, _, runs]) = read(&store, record.seq, &query).await;
+        let returned = i64::try_from(page.images.len()).expect("small");
+        let what = format!("{images} images and {runs} runs for {returned} images");
+        assert!(images <= 10 + 1000 + returned, "{what}");
+        // A run has up to a thousand images; runs beyond a statement's last entry are not read.
+        assert!(runs <= 100, "{what}");
+        empty += u32::from(returned == 0);
+        found.extend(page.images.iter().map(|image| (image.version, image.id.index)));
+        let Some(next) = page.next else { break };
+        query.order = next;
+    }
+    assert!(empty > 0, "no page had only stale changes");
+    assert!(found.is_sorted(), "{found:?}");
+    assert_eq!(found.len(), IMAGES as usize);
+    // A watch reads on until it has images.
+    let mut tx = store.begin_read().await.expect("begins");
     let query = ImageQuery::all(job, ImageOrder::Version(0, None), 10);
-    let (page, [images, _, runs]) = read(&store, record.seq, &query).await;
-    let what = format!("{images} images and {runs} runs for {} images", page.images.len());
-    assert!(images <= 20_000 + 10, "{what}");
-    // A run has up to a thousand images; runs beyond the last entry of a statement are not read.
-    assert!(runs <= 400, "{what}");
+    let mut images = Images { tx: &mut tx, job, seq: record.seq };
+    assert_eq!(watched(&mut images, &query).await.expect("lists").images.len(), 10);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use crate::store::{
     change::Move,
     row::row,
     spent::Spent,
-    tally::{self, Counter},
+    tally::{self, Counter, Tally},
 };
 
 /// Position of `encode` in the arrays.
@@ -99,9 +99,9 @@ impl LockedJob {
         self.images > 0 && self.done + self.dead + self.cancelled == self.images
     }
 
-    /// The numbers of done images, of dead images, and of all.
-    pub(super) fn tally(&self) -> (i64, i64, i64) {
-        (self.done, self.dead, self.images)
+    /// The numbers of its images.
+    pub(super) fn tally(&self) -> Tally {
+        Tally { done: self.done, dead: self.dead, images: self.images }
     }
 
     /// The state that it ends in, once every image is terminal.
@@ -256,8 +256,9 @@ impl LockedJobs {
         self.jobs.values().filter(|job| job.raised).map(LockedJob::id).collect()
     }
 
-    /// `seq` of the jobs that this transaction changed and whose images are all terminal.
-    pub(super) fn complete(&self) -> Vec<i64> {
+    /// `seq` of the jobs that end if nothing else holds them up: the transaction has changed them,
+    /// and their images are all terminal.
+    pub(super) fn may_end(&self) -> Vec<i64> {
         let complete = self.jobs.values().filter(|job| job.raised && job.complete());
         complete.map(|job| job.job).collect()
     }

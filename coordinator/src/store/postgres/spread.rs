@@ -258,7 +258,7 @@ async fn waiting(
     macro_rules! statement {
         ($columns:expr, $joins:expr) => {
             concat!(
-                "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+                "SELECT i.job, i.idx, i.prompt, i.variant, i.state::text, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places,
                         i.suspect",
                 $columns,
                 " FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS f (job, first_index, images)

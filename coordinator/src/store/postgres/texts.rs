@@ -11,8 +11,7 @@ use darkroom_queue::task::PoolId;
 
 use super::{
     Error, PostgresStore, Tx,
-    both::following_images::Chunk,
-    moves::save_and_finish,
+    both::{following_images::Chunk, moves::save_and_finish},
     notes,
     progress::LockedJobs,
     rows::{column, column32, parse, text_column, to_json},
@@ -105,7 +104,7 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
     }
     let (mut keys, mut hashes, mut sizes, mut notes) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut codes, mut messages, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut codes, mut messages, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for text in changed {
         let artifact = text.encoded();
         keys.push(artifact.map(|(artifact, _)| artifact.key.clone()));
@@ -120,14 +119,14 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
         codes.push(code);
         messages.push(message);
         let of: Vec<_> = text.to.places.iter().map(|place| text_column(place)).collect();
-        hosts.push(to_json(&of)?);
+        places.push(to_json(&of)?);
     }
     sqlx::query(
         "WITH returned AS (
              DELETE FROM dispatched_texts WHERE encoder = $1 AND embedding = ANY ($2::bigint[]))
          UPDATE embeddings AS e
          SET state = n.state, dispatch = n.dispatch, failures = n.failures, suspect = n.suspect,
-             hosts = ARRAY (SELECT jsonb_array_elements_text(n.hosts::jsonb)),
+             hosts = ARRAY (SELECT jsonb_array_elements_text(n.places::jsonb)),
              error_code = coalesce(n.error_code, e.error_code), error = coalesce(n.error, e.error),
              key = coalesce(n.key, e.key), sha256 = coalesce(n.sha256, e.sha256),
              size = coalesce(n.size, e.size),
@@ -135,7 +134,7 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
                           ELSE ARRAY (SELECT jsonb_array_elements_text(n.notes::jsonb)) END
          FROM unnest($2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::bytea[], $11::bigint[], $12::text[], $13::bigint[])
-             AS n (id, state, failures, suspect, hosts, error_code, error, key, sha256, size, notes, dispatch)
+             AS n (id, state, failures, suspect, places, error_code, error, key, sha256, size, notes, dispatch)
          WHERE e.id = n.id AND e.state = 'wanted'",
     )
     .bind(pool.digest.0)
@@ -143,7 +142,7 @@ async fn write_rest(tx: &mut Tx, pool: &PoolId, changed: &[&JudgedText<'_>]) -> 
     .bind(changed.iter().map(|text| text.to.state.name()).collect::<Vec<_>>())
     .bind(changed.iter().map(|text| column32(text.to.failures)).collect::<Vec<_>>())
     .bind(changed.iter().map(|text| text.to.suspect).collect::<Vec<_>>())
-    .bind(hosts)
+    .bind(places)
     .bind(codes)
     .bind(messages)
     .bind(keys)

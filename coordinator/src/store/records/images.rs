@@ -101,6 +101,15 @@ pub enum ImageOrder {
     Version(u64, Option<u64>),
 }
 
+/// How far a reader of a job's changes has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// The last version of which it has read changes; 0 at first.
+    pub version: u64,
+    /// The last image that it has read of that version; `None` if it has read all of them.
+    pub index: Option<u64>,
+}
+
 /// Images in order.
 #[derive(Clone, Debug, Default)]
 pub struct ImagePage {

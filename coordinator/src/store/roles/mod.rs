@@ -50,7 +50,7 @@ pub use maintenance::Maintenance;
 pub use manifests::Manifests;
 pub use metering::Metering;
 pub use outcomes::Outcomes;
-pub use queries::{LOOKED_AT, MOST_CODES, MOST_COUNTED, Queries};
+pub use queries::{LOOKED_AT, MOST_CODES, MOST_COUNTED, NOT_LISTED, Queries};
 pub use removal::Removal;
 pub use retention::Retention;
 pub use submits::Submits;

@@ -7,12 +7,16 @@ use darkroom_queue::task::PoolId;
 use crate::store::{
     error::Error,
     records::{
-        Around, Changes, Failures, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery, JobRecord,
+        Around, Changes, Failures, ImagePage, ImageQuery, ImageRecord, JobPage, JobQuery,
+        JobRecord, Seen,
     },
 };
 
 /// Most jobs, prompts or images that one page of a listing reads.
 pub const LOOKED_AT: u32 = 20_000;
+/// Most changes that a page by version reads beyond its limit, if it is of at most 100 images and
+/// has no labels and no text.
+pub const NOT_LISTED: u32 = 1_000;
 /// Most codes of failures in a job's summary.
 pub const MOST_CODES: u32 = 100;
 /// Most images that are counted for a summary of failures.
@@ -33,9 +37,10 @@ pub trait Queries: Send + Sync + 'static {
     async fn jobs(&self, query: &JobQuery) -> Result<JobPage, Error>;
 
     /// Images of a job in order of index, or in order of version if only changes are requested.
-    /// Reads at most [`LOOKED_AT`] prompts or images, like [`jobs`](Self::jobs). With only an
-    /// index, states or a version, it reads one more image than it returns; by version, also images
-    /// that have changed again since.
+    /// Reads at most [`LOOKED_AT`] prompts or images, like [`jobs`](Self::jobs). With only an index
+    /// or states, it reads one more image than it returns. With only a version or also states, it
+    /// reads some changes that it does not return: at most [`NOT_LISTED`] for a page of up to 100
+    /// images, and ten for each image of a larger page.
     async fn images(&self, query: &ImageQuery) -> Result<ImagePage, Error>;
 
     /// How a job's images failed, by the code of their last failure: at most [`MOST_CODES`] codes,
@@ -45,14 +50,8 @@ pub trait Queries: Send + Sync + 'static {
     /// One image.
     async fn image(&self, job: JobId, index: u64) -> Result<ImageRecord, Error>;
 
-    /// The job and the images that changed after a version, as of one moment; at most `limit`
-    /// images.
-    async fn changes(
-        &self,
-        job: JobId,
-        after: (u64, Option<u64>),
-        limit: u32,
-    ) -> Result<Changes, Error>;
+    /// The job and the images that have changed since, as of one moment; at most `limit` images.
+    async fn changes(&self, job: JobId, after: Seen, limit: u32) -> Result<Changes, Error>;
 
     /// At most `limit` notes about texts of a job (truncated, unknown words), each once with its
     /// images, in the order of the images.

@@ -104,7 +104,7 @@ pub(super) async fn ready_images(
     let mut ready = Vec::new();
     for source in sources {
         let rows = sqlx::query_as(concat!(
-            "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+            "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places,
                 i.suspect, ",
             input_columns!(),
             ", o.key AS low_res_key, o.sha256 AS low_res_sha256, o.size AS low_res_size

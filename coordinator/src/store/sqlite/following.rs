@@ -6,8 +6,11 @@ use darkroom_core::text_state::Outlook;
 
 use super::{
     Error, SqliteStore, Tx,
-    both::{following::TEXTS_AT_ONCE, following_images::Chunk, row_types::ProgressRow},
-    moves::{apply, save_and_finish},
+    both::{
+        following::TEXTS_AT_ONCE, following_images::Chunk, moves::save_and_finish,
+        row_types::ProgressRow,
+    },
+    moves::apply,
     progress::LockedJobs,
     rows::{column, list, number, outlook_column, outlook_of, to_json},
 };
@@ -151,7 +154,7 @@ async fn move_images(
     .execute(&mut **tx)
     .await?;
     let images: Vec<ProgressRow> = sqlx::query_as(
-        "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts, i.suspect
+        "SELECT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places, i.suspect
          FROM json_each(?1) AS f
          CROSS JOIN images AS i ON i.job = f.value ->> 0 AND i.idx >= f.value ->> 3 AND i.idx < f.value ->> 4
          WHERE i.state = 'waiting'",

@@ -35,16 +35,6 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
-/// Ends the jobs whose images moved and are all terminal: the last step of every transaction that
-/// moved images. Returns the jobs that changed, and those that ended.
-pub(super) async fn save_and_finish(
-    tx: &mut Tx,
-    jobs: &mut LockedJobs,
-) -> Result<(Vec<JobId>, Vec<JobId>), Error> {
-    let finished = finish(tx, &jobs.seqs()).await?;
-    Ok((jobs.raised(), finished))
-}
-
 /// Raises the versions of jobs. Returns them with their ids.
 pub(super) async fn raise_versions(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<(i64, JobId)>, Error> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
@@ -189,7 +179,7 @@ async fn count(tx: &mut Tx, moves: impl Iterator<Item = &Move>) -> Result<(), Er
 /// Ends the jobs among `seqs` whose images are all terminal. While images still have to
 /// follow a command, the job does not end, whatever its counters are. The state is the one that
 /// [`JobEvent::Finish`](darkroom_core::job_state::JobEvent::Finish) leads to.
-async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
+pub(super) async fn finish(tx: &mut Tx, _: &LockedJobs, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
@@ -216,10 +206,10 @@ async fn finish(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
 /// Ends a job whose images followed a command, if they are all terminal.
 pub(super) async fn end_followed(
     tx: &mut Tx,
-    _: &mut LockedJobs,
+    jobs: &mut LockedJobs,
     seq: i64,
 ) -> Result<Vec<JobId>, Error> {
-    let ended = finish(tx, &[seq]).await?;
+    let ended = finish(tx, jobs, &[seq]).await?;
     if !ended.is_empty() {
         raise_versions(tx, &[seq]).await?;
     }
@@ -229,5 +219,5 @@ pub(super) async fn end_followed(
 /// Ends jobs whose images are all terminal.
 pub(super) async fn finish_complete(tx: &mut Tx, seqs: &[i64]) -> Result<Vec<JobId>, Error> {
     raise_versions(tx, seqs).await?;
-    finish(tx, seqs).await
+    finish(tx, &LockedJobs::default(), seqs).await
 }

@@ -7,9 +7,9 @@ use darkroom_queue::task::PoolId;
 
 use super::{
     Error, SqliteStore, Tx,
-    both::{missing as found, outcomes::judge, row_types::ProgressRow},
+    both::{missing as found, moves::save_and_finish, outcomes::judge, row_types::ProgressRow},
     history, missing,
-    moves::{apply, save_and_finish},
+    moves::apply,
     progress::LockedJobs,
     rows::{Prompts, column, number, parse, to_json},
 };
@@ -61,7 +61,7 @@ async fn read_images<'a>(
     let ids: Vec<_> =
         judged_images::images_of(causes).iter().map(|id| (id.job, id.index)).collect();
     let rows: Vec<ImageRow> = sqlx::query_as(
-        "SELECT DISTINCT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts,
+        "SELECT DISTINCT i.job, i.idx, i.prompt, i.variant, i.state, i.stage, i.generation, i.dispatch, i.failures, i.hosts AS places,
                 i.suspect, j.id AS job_id, j.state AS job_state,
                 coalesce((SELECT v.stages FROM job_variants AS v WHERE v.job = i.job AND v.variant = i.variant),
                          (SELECT count(*) FROM job_stages AS s WHERE s.job = j.seq AND s.stage >= 0 AND s.own))

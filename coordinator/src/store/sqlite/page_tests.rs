@@ -88,6 +88,23 @@ async fn a_page_costs_the_same_whatever_lies_between_its_images() {
 }
 
 #[tokio::test]
+async fn a_page_of_changes_in_a_state_that_none_has_stops_after_a_thousand() {
+    let (store, _keep, seq, job) = with_job(3000, 10).await;
+    let changes = async |states| {
+        let mut tx = store.readers.begin().await.expect("begins");
+        let order = ImageOrder::Version(0, None);
+        let query = ImageQuery { states, ..ImageQuery::all(job, order, 50) };
+        page(&mut Images { tx: &mut tx, job, seq }, &query).await.expect("lists")
+    };
+    let none = changes(vec![ImageState::Cancelled]).await;
+    // The image with index i has changed in version i + 2.
+    assert_eq!((none.images.len(), none.next), (0, Some(ImageOrder::Version(1051, Some(1049)))));
+    let dead = changes(vec![ImageState::Dead]).await;
+    let found: Vec<_> = dead.images.iter().map(|image| image.id.index).collect();
+    assert_eq!(found, (0..50).map(|number| number * 10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_tenants_changes_are_found_without_reading_those_of_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");

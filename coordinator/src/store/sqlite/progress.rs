@@ -8,11 +8,12 @@ use super::{
     Error, Tx,
     rows::{job_id, to_json},
 };
+use crate::store::tally::Tally;
 
 /// A job with its counters.
 pub(super) struct LockedJob {
     id: JobId,
-    tally: (i64, i64, i64),
+    tally: Tally,
 }
 
 impl LockedJob {
@@ -20,8 +21,8 @@ impl LockedJob {
         self.id
     }
 
-    /// The numbers of done images, of dead images, and of all.
-    pub(super) fn tally(&self) -> (i64, i64, i64) {
+    /// The numbers of its images when it was read.
+    pub(super) fn tally(&self) -> Tally {
         self.tally
     }
 
@@ -50,7 +51,7 @@ impl LockedJobs {
         .fetch_all(&mut **tx)
         .await?;
         let job = |(seq, id, done, dead, images): (i64, String, i64, i64, i64)| {
-            Ok((seq, LockedJob { id: job_id(&id)?, tally: (done, dead, images) }))
+            Ok((seq, LockedJob { id: job_id(&id)?, tally: Tally { done, dead, images } }))
         };
         let jobs = rows.into_iter().map(job).collect::<Result<_, Error>>()?;
         Ok(Self { jobs, moved: BTreeMap::new() })
@@ -73,8 +74,8 @@ impl LockedJobs {
         self.moved.extend(jobs);
     }
 
-    /// `seq` of the jobs whose images moved.
-    pub(super) fn seqs(&self) -> Vec<i64> {
+    /// `seq` of the jobs whose images moved. The statement that ends them reads their counters.
+    pub(super) fn may_end(&self) -> Vec<i64> {
         self.moved.keys().copied().collect()
     }
 

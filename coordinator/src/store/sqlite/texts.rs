@@ -46,7 +46,7 @@ pub(super) async fn change(
     event: &TextEvent<'_>,
 ) -> Result<Vec<i64>, Error> {
     let rows: Vec<TextRow> = sqlx::query_as(
-        "SELECT id, state, dispatch, failures, hosts, suspect FROM embeddings
+        "SELECT id, state, dispatch, failures, hosts AS places, suspect FROM embeddings
          WHERE id IN (SELECT value FROM json_each(?1))",
     )
     .bind(list(ids)?)

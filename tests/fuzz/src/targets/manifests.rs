@@ -4,7 +4,6 @@ use darkroom_artifacts::manifest::{Checker, ImageLine, Writer, verify};
 
 use crate::verdict::Verdict;
 
-/// A manifest.
 pub(super) fn manifests(data: &[u8]) -> Verdict {
     let mut images: Vec<ImageLine> = Vec::new();
     let verified = verify(data, |image| images.push(image));

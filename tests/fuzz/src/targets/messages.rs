@@ -62,13 +62,11 @@ fn types(kinds: &[Kind]) -> Messages {
     Messages::of(&kinds.iter().map(|kind| kind.name).collect::<Vec<_>>())
 }
 
-/// The types of [`requests`].
 pub(super) fn request_types() -> &'static Messages {
     static TYPES: LazyLock<Messages> = LazyLock::new(|| types(REQUESTS));
     &TYPES
 }
 
-/// The types of [`answers`].
 pub(super) fn answer_types() -> &'static Messages {
     static TYPES: LazyLock<Messages> = LazyLock::new(|| types(ANSWERS));
     &TYPES

@@ -24,18 +24,17 @@ use darkroom_farm_api::{CallerLayer, grpc};
 use darkroom_guards::red;
 use darkroom_proto::v1::{self, farm_client::FarmClient};
 use darkroom_queue::{
-    Error, Leased, TaskQueue,
-    memory::MemoryQueue,
+    TaskQueue,
     signing::Signer,
     task::{
-        Completion, EntryId, EntrySummary, Lease, Orders, Outcome, PoolId, ResultEntry, ServedPool,
-        Task, TaskBody, TaskKey, TaskResult, WorkerCard,
+        EntryId, Lease, Outcome, PoolId, ResultEntry, ServedPool, TaskBody, TaskKey, TaskResult,
+        WorkerCard,
     },
 };
 use darkroom_suites::{
     cascade,
     obstacles::{Obstructed, Request},
-    queue::task,
+    queue::{Watch, Watched, task},
 };
 use tokio::{
     net::TcpListener,
@@ -51,10 +50,9 @@ use tonic::{
 /// Longest that anything may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The queue in memory. It can hold back tasks of `base`, counts passes over that pool, and checks
-/// SQL whenever a result is acknowledged.
+/// Can hold back tasks of `base`, counts passes over that pool, and checks SQL whenever a result is
+/// acknowledged.
 struct Told {
-    queue: MemoryQueue,
     store: Arc<dyn Store>,
     base: PoolId,
     /// Tasks of `base` are held back until it is open.
@@ -66,93 +64,28 @@ struct Told {
 }
 
 #[async_trait]
-impl TaskQueue for Told {
-    async fn add(&self, pool: &PoolId, tasks: Vec<Task>) -> Result<(), Error> {
+impl Watch for Told {
+    async fn adding(&self, pool: &PoolId) {
         if pool == &self.base {
             self.held.fetch_add(1, Ordering::SeqCst);
             let _ = self.open.subscribe().wait_for(|open| *open).await;
         }
-        self.queue.add(pool, tasks).await
     }
 
-    async fn wait_for_tasks(&self, pools: &[PoolId], wait: Duration) -> Result<bool, Error> {
-        self.queue.wait_for_tasks(pools, wait).await
-    }
-
-    async fn lease(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        max: usize,
-        wait: Duration,
-    ) -> Result<Vec<Lease>, Error> {
-        self.queue.lease(pool, worker, max, wait).await
-    }
-
-    async fn heartbeat(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        leases: &[EntryId],
-    ) -> Result<Vec<EntryId>, Error> {
-        self.queue.heartbeat(pool, worker, leases).await
-    }
-
-    async fn complete(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        results: Vec<(EntryId, TaskResult)>,
-    ) -> Result<Vec<Completion>, Error> {
-        self.queue.complete(pool, worker, results).await
-    }
-
-    async fn hand_back(
-        &self,
-        pool: &PoolId,
-        worker: &WorkerId,
-        leases: &[EntryId],
-    ) -> Result<(), Error> {
-        self.queue.hand_back(pool, worker, leases).await
-    }
-
-    async fn results(
-        &self,
-        pool: &PoolId,
-        committer: &str,
-        max: usize,
-        wait: Duration,
-    ) -> Result<Vec<ResultEntry>, Error> {
-        let results = self.queue.results(pool, committer, max, wait).await?;
+    async fn read(&self, results: &[ResultEntry]) {
         let read = results.iter().map(|entry| (entry.id.clone(), entry.result.key));
         self.read.lock().expect("the list").extend(read);
-        Ok(results)
     }
 
-    async fn acknowledge(&self, pool: &PoolId, results: &[EntryId]) -> Result<(), Error> {
+    async fn acknowledging(&self, pool: &PoolId, results: &[EntryId]) {
         let dispatched = self.store.dispatched(pool).await.expect("the record answers");
         let read = self.read.lock().expect("the list").clone();
         let keys = read.into_iter().filter(|(id, _)| results.contains(id)).map(|(_, key)| key);
         let early: Vec<TaskKey> = keys.filter(|key| dispatched.contains(key)).collect();
         self.too_soon.lock().expect("the list").extend(early);
-        self.queue.acknowledge(pool, results).await
     }
 
-    async fn remove(
-        &self,
-        pool: &PoolId,
-        tasks: &[TaskKey],
-        leased: Leased,
-    ) -> Result<Vec<TaskKey>, Error> {
-        self.queue.remove(pool, tasks, leased).await
-    }
-
-    async fn reap(&self, pool: &PoolId, lease: Duration) -> Result<Vec<Lease>, Error> {
-        self.queue.reap(pool, lease).await
-    }
-
-    async fn entries(&self, pool: &PoolId) -> Result<Vec<EntrySummary>, Error> {
-        let entries = self.queue.entries(pool).await;
+    async fn listed(&self, pool: &PoolId) {
         if pool == &self.base {
             self.passes.fetch_add(1, Ordering::SeqCst);
             // A pass has looked while the tasks were on their way. Now they arrive.
@@ -160,31 +93,6 @@ impl TaskQueue for Told {
                 self.open.send_replace(true);
             }
         }
-        entries
-    }
-
-    async fn announce(&self, card: WorkerCard) -> Result<Orders, Error> {
-        self.queue.announce(card).await
-    }
-
-    async fn ask_to_drain(&self, worker: &WorkerId) -> Result<(), Error> {
-        self.queue.ask_to_drain(worker).await
-    }
-
-    async fn set_aside(
-        &self,
-        pools: &[PoolId],
-        workers: &[(WorkerId, Duration)],
-    ) -> Result<(), Error> {
-        self.queue.set_aside(pools, workers).await
-    }
-
-    async fn withdraw(&self, worker: &WorkerId) -> Result<(), Error> {
-        self.queue.withdraw(worker).await
-    }
-
-    async fn workers(&self, since: Duration) -> Result<Vec<WorkerCard>, Error> {
-        self.queue.workers(since).await
     }
 }
 
@@ -203,7 +111,7 @@ fn pool(stage: &str) -> PoolId {
 struct Farm {
     handle: Handle,
     client: FarmClient<Channel>,
-    queue: Arc<Told>,
+    queue: Arc<Watched<Told>>,
     worker: WorkerId,
     signer: Signer,
     folder: Arc<tempfile::TempDir>,
@@ -250,8 +158,7 @@ impl Farm {
     ) -> Self {
         let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("a record");
         let store: Arc<dyn Store> = Arc::new(store);
-        let queue = Arc::new(Told {
-            queue: MemoryQueue::default(),
+        let queue = Arc::new(Watched::new(Told {
             store: Arc::clone(&store),
             base: pool("base"),
             open: watch::Sender::new(open),
@@ -259,7 +166,7 @@ impl Farm {
             passes: AtomicU64::new(0),
             too_soon: Mutex::default(),
             read: Mutex::default(),
-        });
+        }));
         store.set_lease(None, Duration::from_secs(10)).await.expect("agrees");
         let shared = Arc::clone(&queue) as Arc<dyn TaskQueue>;
         let handle = Coordinator::start(options, store, shared, artifacts, vec![cascade()])
@@ -364,9 +271,9 @@ impl Farm {
 
     /// Waits for this many more passes over `base`.
     async fn passes(&self, count: u64) {
-        let until = self.queue.passes.load(Ordering::SeqCst) + count;
+        let until = self.queue.watch.passes.load(Ordering::SeqCst) + count;
         let passed = async {
-            while self.queue.passes.load(Ordering::SeqCst) < until {
+            while self.queue.watch.passes.load(Ordering::SeqCst) < until {
                 sleep(Duration::from_millis(5)).await;
             }
         };
@@ -444,7 +351,7 @@ async fn a_result_is_acknowledged_before_it_is_committed() {
             }
         };
         timeout(DEADLINE, emptied).await.expect("acknowledged");
-        let early = farm.queue.too_soon.lock().expect("the list").len();
+        let early = farm.queue.watch.too_soon.lock().expect("the list").len();
         farm.end().await;
         assert_eq!(early, 0, "acknowledged before SQL has it: a crash now loses it");
     })

@@ -188,7 +188,7 @@ impl Bench {
     }
 
     /// Credit for this many images in each stage's pool.
-    pub(super) fn leave(&self, room: u64) -> Vec<Onward> {
+    pub(super) fn credit(&self, room: u64) -> Vec<Onward> {
         STAGES.map(|stage| Onward { term: self.term, pool: self.pool(stage), room }).to_vec()
     }
 

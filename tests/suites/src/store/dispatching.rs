@@ -58,7 +58,7 @@ pub async fn a_job_whose_texts_are_all_handed_out_is_no_candidate(bench: &Bench)
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term(bench: &Bench) {
+pub async fn what_is_handed_on_is_dispatched_within_its_credit_and_in_this_term(bench: &Bench) {
     let (job, paused) = (bench.submit(&["one"], 5).await, bench.submit(&["two"], 2).await);
     bench.encode(job).await;
     bench.encode(paused).await;
@@ -68,16 +68,16 @@ pub async fn what_is_handed_on_is_dispatched_within_its_leave_and_in_this_term(b
     let report = |task: &Dispatched| Bench::report(task.key, done("base"), false);
     let reports: Vec<Report> = held.iter().chain(&tasks).map(report).collect();
     let late: Vec<Onward> = bench
-        .leave(3)
+        .credit(3)
         .into_iter()
-        .map(|leave| Onward { term: Term(bench.term.0 + 1), ..leave })
+        .map(|credit| Onward { term: Term(bench.term.0 + 1), ..credit })
         .collect();
     // A backend that dispatches nothing here may commit in any term.
     let refused = bench.store.commit_onward(&bench.pool("base"), &reports[..1], &late).await;
     assert!(refused.is_err() || refused.is_ok_and(|(_, handed)| handed.is_empty()));
     let (committed, handed) = bench
         .store
-        .commit_onward(&bench.pool("base"), &reports, &bench.leave(3))
+        .commit_onward(&bench.pool("base"), &reports, &bench.credit(3))
         .await
         .expect("commits");
     assert_eq!(committed.fates.last(), Some(&Fate::Applied));

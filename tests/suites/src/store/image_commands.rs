@@ -448,7 +448,7 @@ async fn render_works(bench: &Bench, new: &NewJob) -> Vec<RenderWork> {
     let reports: Vec<_> =
         tasks.iter().map(|task| Bench::report(task.key, done("base"), false)).collect();
     let pool = bench.pool("base");
-    let onward = bench.leave(1);
+    let onward = bench.credit(1);
     let (_, handed) = bench.store.commit_onward(&pool, &reports, &onward).await.expect("commits");
     tasks.extend(handed.into_iter().map(|(_, task)| task));
     tasks.extend(bench.dispatch("sr256", new.id, 9).await);

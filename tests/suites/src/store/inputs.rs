@@ -138,7 +138,7 @@ pub async fn a_style_is_waited_for_and_handed_out_with_the_pictures(bench: &Benc
     let report = Bench::report(task.key, done("base"), false);
     let handed = bench
         .store
-        .commit_onward(&bench.pool("base"), &[report], &bench.leave(1))
+        .commit_onward(&bench.pool("base"), &[report], &bench.credit(1))
         .await
         .expect("commits")
         .1;

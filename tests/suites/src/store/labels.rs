@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use darkroom_coordinator::store::{
     Error,
     limits::Limits,
-    records::{ImageOrder, ImageQuery, NewPrompt, Remark, Work},
+    records::{ImageOrder, ImageQuery, NewPrompt, Remark, Seen, Work},
 };
 use darkroom_core::{digest::Digest, label::Naming};
 use darkroom_queue::task::Outcome;
@@ -56,7 +56,7 @@ pub async fn what_a_client_calls_its_prompts_is_told_in_every_listing(bench: &Be
             assert_eq!(listed, expected, "{order:?}");
         }
     }
-    let changed = bench.store.changes(job, (0, None), 9).await.expect("lists");
+    let changed = bench.store.changes(job, Seen::default(), 9).await.expect("lists");
     assert_eq!(changed.images.into_iter().map(|image| image.naming).collect::<Vec<_>>(), expected);
     assert_eq!(bench.store.image(job, 1).await.expect("there").naming, expected[1]);
     bench.audit(job).await;

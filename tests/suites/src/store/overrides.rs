@@ -140,7 +140,7 @@ pub async fn a_prompt_may_pass_more_stages_than_its_job(bench: &Bench) {
     let reports: Vec<_> =
         tasks.iter().map(|task| Bench::report(task.key, done("base"), true)).collect();
     let (committed, handed) =
-        bench.store.commit_onward(&pool, &reports, &bench.leave(1)).await.expect("commits");
+        bench.store.commit_onward(&pool, &reports, &bench.credit(1)).await.expect("commits");
     assert!(committed.fates.iter().all(|fate| *fate == Fate::Applied));
     assert_eq!(totals(bench, job).await, told(&[("base", 6, 6), ("sr256", 2, 0)]));
     bench.audit(job).await;
@@ -190,8 +190,8 @@ pub async fn chunks_at_once_that_bring_the_same_settings_share_them(bench: &Benc
     let tasks = bench.dispatch("encode", other, 9).await;
     let reports: Vec<_> =
         tasks.iter().map(|task| Bench::report(task.key, done("text"), true)).collect();
-    let (pool, leave) = (bench.pool("encode"), bench.leave(9));
-    let (_, handed) = bench.store.commit_onward(&pool, &reports, &leave).await.expect("commits");
+    let (pool, credit) = (bench.pool("encode"), bench.credit(9));
+    let (_, handed) = bench.store.commit_onward(&pool, &reports, &credit).await.expect("commits");
     bench.settle().await;
     let mut last = chunk(8);
     last[1].variant = variant(bench, 4, 256, 8);

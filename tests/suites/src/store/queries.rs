@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_coordinator::store::records::{Fate, ImageOrder, ImageQuery, NewJob, Work};
+use darkroom_coordinator::store::records::{
+    Fate, ImageOrder, ImageQuery, ImageRecord, NewJob, Seen, Work,
+};
 use darkroom_core::{digest::Digest, id::JobId};
 use darkroom_queue::task::Outcome;
 
@@ -81,8 +83,9 @@ pub async fn what_is_ahead_of_a_job_is_what_runs_and_what_is_more_urgent(bench: 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn changes_after_a_version_are_complete(bench: &Bench) {
     let job = bench.submit(&["one", "two", "three"], 3).await;
+    let seen = |image: &ImageRecord| Seen { version: image.version, index: Some(image.id.index) };
     let mut known: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut position = (0, None);
+    let mut position = Seen::default();
     bench.encode(job).await;
     for round in 0..30_u64 {
         for task in bench.dispatch(STAGES[(round % 2) as usize], job, 2).await {
@@ -90,15 +93,15 @@ pub async fn changes_after_a_version_are_complete(bench: &Bench) {
         }
         let changes = bench.store.changes(job, position, 2).await.expect("reads");
         for image in &changes.images {
-            assert!((image.version, Some(image.id.index)) > position);
-            position = (image.version, Some(image.id.index));
+            assert!(seen(image) > position);
+            position = seen(image);
             known.insert(image.id.index, image.version);
         }
     }
     loop {
         let changes = bench.store.changes(job, position, 2).await.expect("reads");
         for image in &changes.images {
-            position = (image.version, Some(image.id.index));
+            position = seen(image);
             known.insert(image.id.index, image.version);
         }
         if !changes.more {

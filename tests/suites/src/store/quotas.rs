@@ -389,8 +389,8 @@ pub async fn device_time_and_workers_are_told_of_those_who_have_a_quota(bench: &
     // Each takes half a second, and failures count too. None goes on to the next stage in the
     // commit, because only the dispatcher knows the quotas.
     let report = Bench::report(tasks[0].key, done("a"), true);
-    let leave = bench.leave(9);
-    let (_, onward) = bench.store.commit_onward(&pool, &[report], &leave).await.expect("commits");
+    let credit = bench.credit(9);
+    let (_, onward) = bench.store.commit_onward(&pool, &[report], &credit).await.expect("commits");
     assert!(onward.is_empty(), "{onward:?}");
     assert_eq!(used().await, (0.5, false));
     bench.commit("base", tasks[1].key, failed()).await;

@@ -7,7 +7,7 @@ use darkroom_coordinator::store::{
     Error,
     farm_changes::{ChangePosition, ChangeQuery},
     limits::NewDeadline,
-    records::{Fate, ImageOrder, ImageQuery, JobQuery, NewJob, Release, Term},
+    records::{Fate, ImageOrder, ImageQuery, JobQuery, NewJob, Release, Seen, Term},
     removal::{Candidate, Kind, Leavings, TOMBSTONE},
 };
 use darkroom_core::{
@@ -158,7 +158,7 @@ pub async fn a_deleted_job_is_found_nowhere_and_stays_deleted(bench: &Bench) {
         is_deleted(store.job(job).await, job);
         is_deleted(store.image(job, 0).await, job);
         is_deleted(store.view(job, 1).await, job);
-        is_deleted(store.changes(job, (0, None), 9).await, job);
+        is_deleted(store.changes(job, Seen::default(), 9).await, job);
         is_deleted(store.failures(job).await, job);
         is_deleted(store.map_part(job, 0).await, job);
         is_deleted(store.images(&ImageQuery::all(job, ImageOrder::Index(None), 9)).await, job);

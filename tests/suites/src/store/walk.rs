@@ -65,7 +65,7 @@ async fn step(
                 _ => Outcome::InputMissing { key: "tasks/base".to_owned() },
             };
             let report = Bench::report(key, outcome, dice.roll(2) == 0);
-            let onward = bench.leave(dice.roll(3));
+            let onward = bench.credit(dice.roll(3));
             let done = bench
                 .store
                 .commit_onward(&bench.pool(stage), &[report], &onward)
