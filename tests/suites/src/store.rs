@@ -110,6 +110,7 @@ macro_rules! store_suite {
             how_fast_a_class_of_device_was_is_known_to_every_process
             model_seconds_count_once_for_the_job_and_its_tenant
             tenants_days_are_listed_in_pages
+            device_time_adds_up_when_old_days_and_deleted_jobs_are_gone
             a_pools_past_is_told_by_steps_and_gaps_stay_gaps
             what_waits_in_a_pool_is_told_with_its_age
             a_reader_of_all_jobs_misses_no_change_of_any_process
@@ -196,6 +197,7 @@ macro_rules! store_suite {
             of_a_submit_and_a_removal_of_its_upload_at_once_one_wins
             what_a_submit_that_was_given_up_needed_is_forgotten
             a_reader_that_was_away_learns_of_deleted_jobs_of_which_no_row_is_left
+            a_policy_on_jobs_goes_on_where_it_was_and_comes_back_to_what_could_not_go
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {
