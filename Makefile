@@ -13,7 +13,7 @@ export CHAOS_ARGS := $(value ARGS)
 export FUZZ_ARGS := $(value ARGS)
 export FUZZ_COUNT := $(value COUNT)
 
-.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages bench-quotas setup
+.PHONY: help render up farm farm-stop farm-status test test-versions test-stores lint chaos fuzz bench-build bench-cascade bench-sampling bench-gpu check-gpu bench-encoder bench-texts bench-farm bench-pages bench-quotas bench-cleaner setup
 
 help: ## What there is.
 	@echo 'make render PROMPT="a red circle above a blue square on a white background"'
@@ -83,6 +83,9 @@ bench-pages: ## Measures pages of a million-image job on SQLite and Postgres; AR
 
 bench-quotas: ## Measures GetJob while another tenant sends ten times its rate; ARGS adds flags.
 	@tools/bench-quotas.sh $(ARGS)
+
+bench-cleaner: ## Measures the cleaner over days of jobs that end, on SQLite and Postgres; ARGS adds flags.
+	@tools/bench-cleaner.sh $(ARGS)
 
 setup: ## Checks what must be there and sets libtorch up.
 	@tools/setup.sh

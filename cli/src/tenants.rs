@@ -8,7 +8,7 @@ use darkroom_proto::{
 
 use crate::{
     args::{AuditArgs, Place, TenantCommand, TenantSetArgs},
-    client::Pages,
+    client::{Client, Pages},
     deadline,
     failure::Result,
     farm,
@@ -21,7 +21,11 @@ use crate::{
 pub(crate) async fn run(command: &TenantCommand, place: &Place, as_json: bool) -> Result<()> {
     match command {
         TenantCommand::Set(args) => set(args, place, as_json).await,
-        TenantCommand::Show { name } => show(&farm::find(place)?.tenant(name).await?, as_json),
+        TenantCommand::Show { name, audit } => {
+            let client = farm::find(place)?;
+            show(&client.tenant(name).await?, as_json)?;
+            if *audit { latest(&client, name, as_json).await } else { Ok(()) }
+        }
         TenantCommand::List => list(place, as_json).await,
     }
 }
@@ -50,6 +54,23 @@ fn show(tenant: &v1::Tenant, as_json: bool) -> Result<()> {
         output::line(&note)?;
     }
     Ok(())
+}
+
+/// The latest changes that concerned a tenant, newest first.
+async fn latest(client: &Client, tenant: &str, as_json: bool) -> Result<()> {
+    let request = v1::ListAuditRequest {
+        tenant: tenant.to_owned(),
+        page_size: LATEST,
+        ..v1::ListAuditRequest::default()
+    };
+    let entries = client.audit(request).await?.entries;
+    if as_json {
+        return entries.iter().try_for_each(|one| output::json(&json::AuditEntry::from(one)));
+    }
+    let rows: Vec<_> =
+        [CHANGES.map(str::to_owned)].into_iter().chain(entries.iter().map(change)).collect();
+    output::line("")?;
+    table(&rows, 6)
 }
 
 const HEADINGS: [&str; 3] = ["TENANT", "SHARING", "CREATED"];
@@ -81,6 +102,10 @@ async fn list(place: &Place, as_json: bool) -> Result<()> {
     if as_json { Ok(()) } else { table(&rows, 3) }
 }
 
+const CHANGES: [&str; 6] = ["TIME", "KEY", "TENANT", "ACTION", "TARGET", "FROM"];
+/// How many changes are shown with a tenant.
+const LATEST: u32 = 20;
+
 /// `darkroom audit`.
 pub(crate) async fn audit(args: &AuditArgs, place: &Place, as_json: bool) -> Result<()> {
     let mut request = v1::ListAuditRequest {
@@ -91,7 +116,7 @@ pub(crate) async fn audit(args: &AuditArgs, place: &Place, as_json: bool) -> Res
         since: args.since.as_deref().map(|text| deadline::past("since", text)).transpose()?,
     };
     let client = farm::find(place)?;
-    let mut rows = vec![["TIME", "KEY", "TENANT", "ACTION", "TARGET", "FROM"].map(str::to_owned)];
+    let mut rows = vec![CHANGES.map(str::to_owned)];
     let mut pages = Pages::default();
     let mut left = args.limit.unwrap_or(usize::MAX);
     while left > 0 {

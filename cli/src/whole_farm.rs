@@ -166,7 +166,7 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
     let client = farm::find(place)?;
     let mut rows =
         vec![["DAY", "TENANT", "MODEL SECONDS", "STAGES DONE", "FAILED"].map(str::to_owned)];
-    let (mut pages, mut token, mut lines) = (Pages::default(), String::new(), Vec::new());
+    let (mut pages, mut token, mut standing) = (Pages::default(), String::new(), None);
     loop {
         let request = v1::ListUsageRequest {
             tenant: args.tenant.clone().unwrap_or_default(),
@@ -177,9 +177,7 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
         };
         let page = client.usage(request).await?;
         // Of one tenant, what it may use comes with the first page.
-        if let Some((quotas, usage)) = page.quotas.zip(page.usage).filter(|_| !as_json) {
-            lines = quotas::lines(&quotas, &usage);
-        }
+        standing = standing.or(page.quotas.zip(page.usage));
         for day in &page.days {
             if as_json {
                 output::json(&json::TenantDay::from(day))?;
@@ -199,10 +197,15 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
         }
     }
     if as_json {
-        return Ok(());
+        // After the days, as in the table.
+        let Some((quotas, usage)) = standing else { return Ok(()) };
+        let (quotas, usage) = (Some(quotas), Some(usage));
+        let standing = v1::ListUsageResponse { quotas, usage, ..Default::default() };
+        return output::json(&json::ListUsageResponse::from(&standing));
     }
     table(&rows, 2)?;
-    lines.iter().try_for_each(|line| output::line(line))
+    let (quotas, usage) = standing.unwrap_or_default();
+    quotas::lines(&quotas, &usage).iter().try_for_each(|line| output::line(line))
 }
 
 #[cfg(test)]

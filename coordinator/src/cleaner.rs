@@ -280,7 +280,7 @@ where
         pass.more |= expired.len() >= JOBS as usize;
     }
     for _ in 0..CHUNKS {
-        let Some(expiring) = store.expiring(now, IMAGES).await? else { break };
+        let Some(expiring) = store.expiring(term, now, IMAGES).await? else { break };
         if expiring.policy.scope.subject == Subject::Intermediates {
             keep_previews(shared, &expiring.outputs).await;
         }

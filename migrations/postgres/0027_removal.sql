@@ -18,6 +18,8 @@ CREATE INDEX jobs_cleared ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL
 CREATE INDEX jobs_ended ON jobs (state, finished_at, seq) WHERE finished_at IS NOT NULL AND deleted_ms IS NULL;
 -- In the order in which they ended, however that was.
 CREATE INDEX jobs_by_end ON jobs (finished_at, seq) WHERE finished_at IS NOT NULL AND deleted_ms IS NULL;
+CREATE INDEX jobs_ended_of_tenant ON jobs (tenant, state, finished_at, seq)
+    WHERE finished_at IS NOT NULL AND deleted_ms IS NULL;
 
 -- What is left of a deleted job for a while, so that the farm can say that it was deleted.
 CREATE TABLE deleted_jobs (
@@ -29,7 +31,8 @@ CREATE TABLE deleted_jobs (
 );
 
 -- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted,
--- so that the sums of usage can still be compared with rows.
+-- so that the sums of usage can still be compared with rows. Day '': of days that are
+-- kept no longer, less what was used on such days.
 CREATE TABLE deleted_usage (
     day       TEXT COLLATE "C" NOT NULL, -- 2026-01-31
     tenant    TEXT COLLATE "C" NOT NULL,

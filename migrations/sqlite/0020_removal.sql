@@ -16,6 +16,8 @@ CREATE INDEX jobs_cleared ON jobs (deleted_ms, seq) WHERE deleted_ms IS NOT NULL
 CREATE INDEX jobs_ended ON jobs (state, finished_ms, seq) WHERE finished_ms IS NOT NULL AND deleted_ms IS NULL;
 -- In the order in which they ended, however that was.
 CREATE INDEX jobs_by_end ON jobs (finished_ms, seq) WHERE finished_ms IS NOT NULL AND deleted_ms IS NULL;
+CREATE INDEX jobs_ended_of_tenant ON jobs (tenant, state, finished_ms, seq)
+    WHERE finished_ms IS NOT NULL AND deleted_ms IS NULL;
 
 -- What is left of a deleted job for a while, so that the farm can say that it was deleted.
 CREATE TABLE deleted_jobs (
@@ -26,7 +28,8 @@ CREATE TABLE deleted_jobs (
     deleted_by        TEXT    NOT NULL) WITHOUT ROWID;
 
 -- What jobs that are deleted were to their tenants, by the day (UTC) on which they were submitted,
--- so that the sums of usage can still be compared with rows.
+-- so that the sums of usage can still be compared with rows. Day '': of days that are
+-- kept no longer, less what was used on such days.
 CREATE TABLE deleted_usage (
     day       TEXT    NOT NULL, -- 2026-01-31
     tenant    TEXT    NOT NULL,
@@ -85,6 +88,14 @@ CREATE INDEX prompts_of_style ON prompts (style_embedding) WHERE style_embedding
 INSERT INTO unused_texts (embedding, since_ms)
 SELECT id, CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM embeddings
 WHERE NOT EXISTS (SELECT 1 FROM job_texts AS t WHERE t.embedding = embeddings.id);
+
+-- SQLite looks for prompts that name a text whose row is removed, whether that is encoded or not.
+DROP INDEX prompts_by_text;
+DROP INDEX prompts_by_negative;
+DROP INDEX prompts_by_style;
+CREATE INDEX prompts_by_text ON prompts (text_embedding, encoded);
+CREATE INDEX prompts_by_negative ON prompts (negative_embedding, encoded) WHERE negative_embedding IS NOT NULL;
+CREATE INDEX prompts_by_style ON prompts (style_embedding, encoded) WHERE style_embedding IS NOT NULL;
 
 -- What may be removed how long after a job has ended. No row: never. Tenant '': every tenant
 -- without a row of its own.

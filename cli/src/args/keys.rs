@@ -83,10 +83,13 @@ pub(crate) struct KeyRotateArgs {
 pub(crate) enum TenantCommand {
     /// Add a tenant, or change its settings
     Set(Box<TenantSetArgs>),
-    /// Show a tenant
+    /// Show a tenant, its quotas, and what is used of them
     Show {
         /// Its name
         name: String,
+        /// Also show the latest changes that concerned it
+        #[arg(long)]
+        audit: bool,
     },
     /// List the tenants
     List,

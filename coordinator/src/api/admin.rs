@@ -1,11 +1,9 @@
 //! Keys, tenants and the audit.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use darkroom_core::{
     error::UserError,
-    key::{KeyId, check_label},
+    key::KeyId,
     quota::{QuotaChange, Quotas},
     scope::Scope,
     sharing::Sharing,
@@ -20,14 +18,15 @@ use super::{
     convert,
     farm::{Again, Farm, refused},
     jobs::AFTERWARDS,
+    new_key::{after, milliseconds, new_key, wanted},
 };
 use crate::{
     first_key::fresh_key,
     quota_reader,
     store::{
         keys::{
-            AuditQuery, AuditRecord, Expiry, KeyQuery, KeyRecord, NewKey, Proof, Rotation,
-            TenantChange, TenantRecord,
+            AuditQuery, AuditRecord, KeyQuery, KeyRecord, Proof, Rotation, TenantChange,
+            TenantRecord,
         },
         limits::timestamp,
         metering::{self, Usage},
@@ -40,8 +39,6 @@ const MAX_PAGE: u32 = 1000;
 /// How long a rotated key still works, in seconds: a day, and at most 30.
 const KEEP: u64 = 86_400;
 const LONGEST_KEEP: u64 = 30 * KEEP;
-/// Longest subject of a certificate, in bytes.
-const LONGEST_SUBJECT: usize = 1024;
 
 #[async_trait]
 impl AdminCalls for Farm {
@@ -82,7 +79,9 @@ impl AdminCalls for Farm {
     async fn revoke_key(&self, _caller: &Caller, request: v1::RevokeKeyRequest) -> Answer<v1::Key> {
         let revoke = async {
             let id: KeyId = request.id.parse().map_err(refused)?;
-            Ok(key(self.front.revoke_key(&id).await?))
+            let (revoked, changed) = self.front.revoke_key(&id).await?;
+            self.call.tell_changed(changed);
+            Ok(key(revoked))
         };
         self.changing(self.shared.options.call, Again::Harmless, revoke).await
     }
@@ -121,7 +120,8 @@ impl AdminCalls for Farm {
             let sharing = sharing(request.sharing).map_err(refused)?;
             let quotas = quota_change(request.quotas, &request.clear).map_err(refused)?;
             let change = TenantChange { sharing, quotas };
-            let set = self.front.set_tenant(&request.name, &change).await?;
+            let (set, changed) = self.front.set_tenant(&request.name, &change).await?;
+            self.call.tell_changed(changed);
             // From here on, nothing may turn the answer into an error.
             let reading =
                 timeout(AFTERWARDS, quota_reader::read(&self.shared, self.front.as_ref()));
@@ -160,11 +160,13 @@ impl AdminCalls for Farm {
             let after = short(request.page_token);
             let found = self.front.list_tenants(&after, limit + 1).await?;
             let (found, next_page_token) = page(found, limit, |tenant| tenant.name.clone());
-            let mut tenants = Vec::with_capacity(found.len());
-            for tenant in found {
-                let (_, usage) = self.front.standing(&tenant.name).await?;
-                tenants.push(tenant_of(tenant, Some(usage)));
-            }
+            let names: Vec<String> = found.iter().map(|tenant| tenant.name.clone()).collect();
+            let mut usage = self.front.usage_of(&names).await?;
+            let tenants = found.into_iter().map(|tenant| {
+                let usage = usage.remove(&tenant.name);
+                tenant_of(tenant, usage)
+            });
+            let tenants = tenants.collect();
             Ok(v1::ListTenantsResponse { tenants, next_page_token })
         };
         self.unary(self.shared.options.call, list).await
@@ -217,115 +219,6 @@ impl AdminCalls for Farm {
         };
         self.unary(self.shared.options.call, list).await
     }
-}
-
-/// The key that a request asks for, and its secret; none for a certificate.
-fn new_key(request: v1::CreateKeyRequest) -> Result<(NewKey, String), UserError> {
-    let scopes = scopes(&request.scopes)?;
-    let tenant = wanted(request.tenant);
-    check_tenant(tenant.as_deref(), &scopes)?;
-    check_label(&request.label)?;
-    let expiry = expiry(request.expires_after_seconds, request.expires.as_ref())?;
-    let fresh = fresh_key()?;
-    let (proof, secret) = match wanted(request.certificate) {
-        None => (Proof::Secret(fresh.hash()), fresh.expose()),
-        Some(subject) => {
-            check_subject(&subject)?;
-            (Proof::Certificate(subject), String::new())
-        }
-    };
-    let id = fresh.id().clone();
-    Ok((NewKey { id, proof, tenant, scopes, label: request.label, expiry }, secret))
-}
-
-fn scopes(numbers: &[i32]) -> Result<BTreeSet<Scope>, UserError> {
-    const ACCEPTED: &str = "read, submit, operate, admin, member";
-    if numbers.is_empty() {
-        let message = format!("scopes is empty; accepted: at least one of {ACCEPTED}");
-        return Err(UserError::invalid("scopes", message));
-    }
-    let mut scopes = BTreeSet::new();
-    for (at, number) in numbers.iter().enumerate() {
-        let scope = match v1::Scope::try_from(*number) {
-            Ok(v1::Scope::Read) => Scope::Read,
-            Ok(v1::Scope::Submit) => Scope::Submit,
-            Ok(v1::Scope::Operate) => Scope::Operate,
-            Ok(v1::Scope::Admin) => Scope::Admin,
-            Ok(v1::Scope::Member) => Scope::Member,
-            Ok(v1::Scope::Unspecified) | Err(_) => {
-                let field = format!("scopes[{at}]");
-                let message = format!("{field} is {number}; accepted: {ACCEPTED}");
-                return Err(UserError::invalid(field, message));
-            }
-        };
-        scopes.insert(scope);
-    }
-    if scopes.contains(&Scope::Member) && scopes.len() > 1 {
-        let message = "scopes has member and others; accepted: member alone, because workers and \
-                       encoders need nothing else";
-        return Err(UserError::invalid("scopes", message));
-    }
-    Ok(scopes)
-}
-
-/// A key that sees jobs sees those of a tenant, or of all.
-fn check_tenant(name: Option<&str>, scopes: &BTreeSet<Scope>) -> Result<(), UserError> {
-    let has = |scope| scopes.contains(&scope);
-    match name {
-        Some(_) if has(Scope::Member) => Err(UserError::invalid(
-            "tenant",
-            "tenant is set for a key with scope member; accepted: no tenant, because workers and \
-             encoders work for all",
-        )),
-        Some(_) if has(Scope::Admin) => Err(UserError::invalid(
-            "tenant",
-            "tenant is set for a key with scope admin; accepted: no tenant, because an \
-             administrator makes keys for all",
-        )),
-        Some(name) => tenant::check("tenant", name),
-        None if (has(Scope::Read) || has(Scope::Submit)) && !has(Scope::Operate) => {
-            Err(UserError::invalid(
-                "tenant",
-                "tenant is empty; accepted: the tenant whose jobs the key reads or submits, or \
-                 scope operate for all tenants",
-            ))
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_subject(subject: &str) -> Result<(), UserError> {
-    let plain = !subject.chars().any(char::is_control) && subject.contains('=');
-    if plain && subject.len() <= LONGEST_SUBJECT {
-        return Ok(());
-    }
-    let shown: String = subject.chars().take(80).collect();
-    let message = format!(
-        "certificate is {shown:?}; accepted: the subject of a client certificate, such as \
-         O=Studio,CN=worker-1, of at most {LONGEST_SUBJECT} bytes"
-    );
-    Err(UserError::invalid("certificate", message))
-}
-
-fn expiry(after_seconds: u64, at: Option<&prost_types::Timestamp>) -> Result<Expiry, UserError> {
-    match (after_seconds, at) {
-        (0, None) => Ok(Expiry::Never),
-        (0, Some(at)) => Ok(Expiry::At(milliseconds(at))),
-        (seconds, None) => Ok(after(seconds)),
-        (_, Some(_)) => Err(UserError::invalid(
-            "expires",
-            "expires and expires_after_seconds are both set; accepted: one of them",
-        )),
-    }
-}
-
-/// A life that is too long is refused by the record.
-fn after(seconds: u64) -> Expiry {
-    Expiry::After(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX))
-}
-
-fn milliseconds(time: &prost_types::Timestamp) -> i64 {
-    time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000)
 }
 
 fn keep_ms(seconds: u64) -> Result<i64, UserError> {
@@ -385,11 +278,6 @@ fn page<T>(mut found: Vec<T>, limit: u32, token: impl Fn(&T) -> String) -> (Vec<
     found.truncate(limit as usize);
     let token = found.last().filter(|_| more).map(token).unwrap_or_default();
     (found, token)
-}
-
-/// A text that is asked for; none if it is empty.
-fn wanted(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
 }
 
 /// No tenant's name is longer, and an error may repeat it.
@@ -483,73 +371,10 @@ fn entry(record: AuditRecord) -> v1::AuditEntry {
 mod tests {
     use super::*;
 
-    fn refusal(request: v1::CreateKeyRequest) -> UserError {
-        new_key(request).expect_err("refused")
-    }
-
     #[test]
-    fn a_key_for_jobs_has_a_tenant_and_one_for_members_has_none() {
-        let asked = |scopes: &[v1::Scope], tenant: &str| v1::CreateKeyRequest {
-            scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
-            tenant: tenant.to_owned(),
-            ..v1::CreateKeyRequest::default()
-        };
-        use v1::Scope::{Admin, Member, Operate, Read, Submit, Unspecified};
-        for (scopes, tenant) in [
-            (&[Read][..], "studio"),
-            (&[Submit], "studio"),
-            (&[Read, Submit, Operate], ""),
-            (&[Operate], "studio"),
-            (&[Admin], ""),
-            (&[Admin, Operate], ""),
-            (&[Member], ""),
-        ] {
-            let (new, secret) = new_key(asked(scopes, tenant)).expect("accepted");
-            assert!(secret.starts_with(&format!("dk_{}_", new.id)));
-            assert_eq!(new.tenant.as_deref().unwrap_or_default(), tenant);
-        }
-        for (scopes, tenant, field) in [
-            (&[][..], "studio", "scopes"),
-            (&[Unspecified], "studio", "scopes[0]"),
-            (&[Member, Read], "", "scopes"),
-            (&[Member], "studio", "tenant"),
-            (&[Admin], "studio", "tenant"),
-            (&[Read], "", "tenant"),
-            (&[Submit, Admin], "", "tenant"),
-            (&[Read], "a b", "tenant"),
-        ] {
-            let error = refusal(asked(scopes, tenant));
-            assert_eq!(error.field.as_deref(), Some(field), "{scopes:?} {tenant}: {error}");
-            assert!(error.message.contains("accepted: "), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_in_a_request_for_a_key_is_named() {
-        let admin = || v1::CreateKeyRequest {
-            scopes: vec![v1::Scope::Admin.into()],
-            ..v1::CreateKeyRequest::default()
-        };
-        let unknown = v1::CreateKeyRequest { scopes: vec![9], ..admin() };
-        assert_eq!(refusal(unknown).field.as_deref(), Some("scopes[0]"));
-        let label = v1::CreateKeyRequest { label: "a\u{7}".to_owned(), ..admin() };
-        assert_eq!(refusal(label).field.as_deref(), Some("label"));
-        let two = v1::CreateKeyRequest {
-            expires_after_seconds: 1,
-            expires: Some(timestamp(1)),
-            ..admin()
-        };
-        assert_eq!(refusal(two).field.as_deref(), Some("expires"));
-        for subject in ["worker-1", "CN=a\nb", &format!("CN={}", "a".repeat(2000))] {
-            let wrong = v1::CreateKeyRequest { certificate: subject.to_owned(), ..admin() };
-            assert_eq!(refusal(wrong).field.as_deref(), Some("certificate"));
-        }
-        let bound = v1::CreateKeyRequest { certificate: "CN=a".to_owned(), ..admin() };
-        let (bound, secret) = new_key(bound).expect("accepted");
-        assert!(secret.is_empty() && matches!(bound.proof, Proof::Certificate(of) if of == "CN=a"));
+    fn what_is_wrong_in_a_page_or_a_rotation_is_refused() {
         assert!(keep_ms(LONGEST_KEEP).is_ok() && keep_ms(LONGEST_KEEP + 1).is_err());
         assert_eq!(keep_ms(0).expect("default"), 86_400_000);
-        assert!(matches!(after(u64::MAX), Expiry::After(i64::MAX)));
         assert!(place("x", 0).is_err() && page_size(1001).is_err());
     }
 }

@@ -28,7 +28,8 @@ impl Farm {
     ) -> Result<v1::RetentionPolicy, Error> {
         let policy = policy(&request).map_err(refused)?;
         policy.check(self.shared.lease().await?).map_err(refused)?;
-        self.front.set_retention(&policy).await?;
+        let changed = self.front.set_retention(&policy).await?;
+        self.call.tell_changed(changed);
         self.shared.events.clean.notify_one();
         Ok(message(&policy))
     }

@@ -20,6 +20,7 @@ mod inputs;
 mod jobs;
 mod listing;
 mod members;
+mod new_key;
 mod one_call;
 mod overrides;
 mod progress;

@@ -65,9 +65,10 @@ impl Farm {
                 message,
             )));
         }
+        let mut changed = false;
         for card in &chosen {
             // In the record first, because the queue may lose it, and is then told again.
-            self.front.command_drain(&card.id).await?;
+            changed |= self.front.command_drain(&card.id).await?;
             match self.shared.queue.ask_to_drain(&card.id).await {
                 Ok(()) => tracing::info!(worker = %card.id, "asked to drain"),
                 Err(error) => {
@@ -76,6 +77,7 @@ impl Farm {
                 }
             }
         }
+        self.call.tell_changed(changed);
         let orders = Orders { drain: true, aside: false };
         let chosen: Vec<_> = chosen.into_iter().map(|card| card.clone().under(orders)).collect();
         Ok(v1::DrainWorkerResponse { workers: Self::view_workers(&chosen) })

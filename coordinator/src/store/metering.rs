@@ -292,11 +292,11 @@ impl QuotaColumns {
 row! {
     /// Columns of [`Usage`].
     pub(super) struct UsageColumns {
-        waiting: i64,
-        submitted: i64,
-        device_us: i64,
-        bytes: i64,
-        now_ms: i64,
+        pub(super) waiting: i64,
+        pub(super) submitted: i64,
+        pub(super) device_us: i64,
+        pub(super) bytes: i64,
+        pub(super) now_ms: i64,
     }
 }
 

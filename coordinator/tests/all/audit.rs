@@ -212,7 +212,10 @@ async fn drained_workers_keys_and_tenants_are_noted_too() {
     .await;
     let worker = listed[0].id.clone();
     let drain = v1::DrainWorkerRequest { worker: worker.clone(), ..Default::default() };
-    calls.drain_worker(&by, drain).await.expect("drained");
+    // What changes nothing is not noted.
+    for _ in 0..2 {
+        calls.drain_worker(&by, drain.clone()).await.expect("drained");
+    }
     let asked = v1::CreateKeyRequest {
         tenant: "studio".to_owned(),
         scopes: vec![v1::Scope::Read.into()],
@@ -222,9 +225,25 @@ async fn drained_workers_keys_and_tenants_are_noted_too() {
     let old = made.key.expect("a key").id;
     let rotate = v1::RotateKeyRequest { id: old.clone(), ..Default::default() };
     let new = admin.rotate_key(&by, rotate).await.expect("rotated").key.expect("a key").id;
-    admin.revoke_key(&by, v1::RevokeKeyRequest { id: old.clone() }).await.expect("revoked");
-    let tenant = v1::SetTenantRequest { name: "studio".to_owned(), ..Default::default() };
-    admin.set_tenant(&by, tenant).await.expect("set");
+    for _ in 0..2 {
+        admin.revoke_key(&by, v1::RevokeKeyRequest { id: old.clone() }).await.expect("revoked");
+    }
+    let tenant = v1::SetTenantRequest {
+        name: "studio".to_owned(),
+        sharing: v1::Sharing::Sealed.into(),
+        quotas: Some(v1::Quotas { workers: Some(3), ..Default::default() }),
+        clear: Vec::new(),
+    };
+    let policy = v1::SetRetentionRequest {
+        tenant: "studio".to_owned(),
+        subject: v1::RetentionSubject::Jobs.into(),
+        outcome: v1::JobState::Done.into(),
+        seconds: 86_400,
+    };
+    for _ in 0..2 {
+        admin.set_tenant(&by, tenant.clone()).await.expect("set");
+        admin.set_retention(&by, policy.clone()).await.expect("set");
+    }
     let expected = [
         ("worker.drain", worker),
         ("key.create", old.clone()),
@@ -232,6 +251,7 @@ async fn drained_workers_keys_and_tenants_are_noted_too() {
         ("key.create", new),
         ("key.revoke", old),
         ("tenant.set", "studio".to_owned()),
+        ("retention.set", "jobs of done jobs of tenant \"studio\"".to_owned()),
     ];
     let expected = expected.map(|(action, target)| (action.to_owned(), target));
     assert_eq!(actions(&farm).await, expected);
@@ -246,11 +266,11 @@ async fn drained_workers_keys_and_tenants_are_noted_too() {
         ..Default::default()
     };
     let list = async |request| admin.list_audit(&by, request).await.expect("listed");
-    assert_eq!(list(of("studio", KEY, 0)).await.entries.len(), 5);
+    assert_eq!(list(of("studio", KEY, 0)).await.entries.len(), 6);
     assert_eq!(list(of("", "other", 0)).await.entries.len(), 0);
     let page = list(of("studio", "", 2)).await;
     let next = v1::ListAuditRequest { page_token: page.next_page_token, ..of("studio", "", 9) };
-    assert_eq!((page.entries.len(), list(next).await.entries.len()), (2, 3));
+    assert_eq!((page.entries.len(), list(next).await.entries.len()), (2, 4));
     workers.stop().await;
     farm.shutdown().await;
 }

@@ -376,3 +376,22 @@ mod opening {
         assert_ne!(elsewhere.database_identity(), stores[0].database_identity());
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_goes_back_hides_no_job_from_a_policy() {
+    let server = Postgres::shared();
+    let url = server.create_database();
+    let record = PostgresStore::connect(&url, Options::default()).await.expect("opens");
+    let bench = Bench::new(Fresh::one(Arc::new(record), server)).await;
+    let end = async |at_ms: i64| {
+        let mut connection = sqlx::PgConnection::connect(&url).await.expect("connects");
+        sqlx::query(
+            "UPDATE jobs SET finished_at = to_timestamp($1::float8 / 1000) WHERE seq = (SELECT max(seq) FROM jobs)",
+        )
+        .bind(at_ms)
+        .execute(&mut connection)
+        .await
+        .expect("ends");
+    };
+    store::a_clock_that_goes_back_hides_no_job_from_a_policy(&bench, end).await;
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use darkroom_coordinator::store::sqlite::SqliteStore;
-use darkroom_suites::store::{Age, Fresh, rows::without_a_rule};
+use darkroom_suites::store::{self, Age, Bench, Fresh, rows::without_a_rule};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 async fn fresh() -> Fresh {
@@ -53,4 +53,22 @@ async fn every_table_says_when_its_rows_go() {
             .expect("lists");
     assert!(tables.len() > 20, "{tables:?}");
     assert_eq!(without_a_rule(&tables), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_hides_no_job_from_a_policy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("farm.sqlite");
+    let record = Arc::new(SqliteStore::open(&file).await.expect("opens"));
+    let bench = Bench::new(Fresh::one(record, folder)).await;
+    let end = async |at_ms: i64| {
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut connection = SqliteConnection::connect_with(&options).await.expect("connects");
+        sqlx::query("UPDATE jobs SET finished_ms = ?1 WHERE seq = (SELECT max(seq) FROM jobs)")
+            .bind(at_ms)
+            .execute(&mut connection)
+            .await
+            .expect("ends");
+    };
+    store::a_clock_that_goes_back_hides_no_job_from_a_policy(&bench, end).await;
 }

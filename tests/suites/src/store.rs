@@ -110,6 +110,7 @@ macro_rules! store_suite {
             how_fast_a_class_of_device_was_is_known_to_every_process
             model_seconds_count_once_for_the_job_and_its_tenant
             tenants_days_are_listed_in_pages
+            device_time_adds_up_when_old_days_and_deleted_jobs_are_gone
             a_pools_past_is_told_by_steps_and_gaps_stay_gaps
             what_waits_in_a_pool_is_told_with_its_age
             a_reader_of_all_jobs_misses_no_change_of_any_process
@@ -200,6 +201,7 @@ macro_rules! store_suite {
             a_repeated_submit_of_a_deleted_job_is_told_so_and_makes_no_second_job
             a_failure_is_noted_only_while_an_object_is_due
             a_jobs_pictures_are_noted_with_the_first_chunk_and_once
+            a_policy_on_jobs_goes_on_where_it_was_and_comes_back_to_what_could_not_go
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

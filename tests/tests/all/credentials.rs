@@ -250,6 +250,15 @@ fn a_key_is_made_listed_rotated_and_ended() {
     let set = admin(&["--json", "tenant", "set", "studio", "--sharing", "sealed"]).json();
     assert_eq!((&set["name"], &set["sharing"]), (&"studio".into(), &"sealed".into()));
     assert!(admin(&["tenant", "show", "studio"]).stdout.contains("sealed"));
+    let shown = admin(&["tenant", "show", "studio", "--audit"]).stdout;
+    assert!(shown.contains("key.rotate") && shown.contains("tenant.set"), "{shown}");
+    let shown = admin(&["--json", "tenant", "show", "studio", "--audit"]).json_lines();
+    assert_eq!((&shown[0]["name"], &shown[1]["action"]), (&"studio".into(), &"tenant.set".into()));
+    admin(&["tenant", "set", "studio", "--max-waiting", "9"]);
+    let used = admin(&["--json", "usage", "--tenant", "studio"]).json_lines();
+    let standing = used.last().expect("the quotas");
+    assert_eq!(standing["quotas"]["images_waiting"], 9, "{standing}");
+    assert_eq!(standing["usage"]["images_waiting"], 0, "{standing}");
     assert_eq!(admin(&["--json", "tenant", "list"]).json_lines().len(), 1);
     let audit = admin(&["--json", "audit", "--since", "1h"]).json_lines();
     let actions: Vec<_> = audit.iter().map(|entry| entry["action"].clone()).collect();

@@ -10,3 +10,25 @@ macro_rules! now_ms {
     };
 }
 pub(super) use now_ms;
+
+/// Today (UTC), as 2026-01-31.
+macro_rules! today {
+    () => {
+        sql!(
+            sqlite: "date('now')",
+            postgres: "to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+        )
+    };
+}
+pub(super) use today;
+
+/// When today (UTC) began, as `work_log` and `usage_log` have their times.
+macro_rules! midnight {
+    () => {
+        sql!(
+            sqlite: "unixepoch('now', 'start of day') * 1000",
+            postgres: "date_trunc('day', statement_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'",
+        )
+    };
+}
+pub(super) use midnight;

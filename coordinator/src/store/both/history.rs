@@ -259,18 +259,7 @@ impl History for Record {
             .bind(column(pools.as_secs()))
             .execute(&mut *tx)
             .await?;
-            for statement in sql!(
-                sqlite: [
-                    "DELETE FROM usage_days WHERE day < date(unixepoch() - $1, 'unixepoch')",
-                    "DELETE FROM submitted_days WHERE day < date(unixepoch() - $1, 'unixepoch')",
-                ],
-                postgres: [
-                    "DELETE FROM usage_days
-                     WHERE day < to_char(clock_timestamp() AT TIME ZONE 'UTC' - $1 * interval '1 second', 'YYYY-MM-DD')",
-                    "DELETE FROM submitted_days
-                     WHERE day < to_char(clock_timestamp() AT TIME ZONE 'UTC' - $1 * interval '1 second', 'YYYY-MM-DD')",
-                ],
-            ) {
+            for statement in OLD_DAYS {
                 sqlx::query(statement).bind(days.as_secs_f64()).execute(&mut *tx).await?;
             }
             Ok(tx.commit().await?)
@@ -313,6 +302,35 @@ impl History for Record {
         rows.into_iter().map(UsageColumns::row).collect()
     }
 }
+
+/// The first day (UTC) that is kept, if days are kept for `$1` seconds.
+macro_rules! first_kept {
+    () => {
+        sql!(
+            sqlite: "date(unixepoch() - $1, 'unixepoch')",
+            postgres: "to_char(clock_timestamp() AT TIME ZONE 'UTC' - $1 * interval '1 second', 'YYYY-MM-DD')",
+        )
+    };
+}
+
+/// Removes old days. What jobs have used is still the sum of all days: the day `''` of
+/// `deleted_usage` has the difference.
+const OLD_DAYS: [&str; 4] = [
+    concat!(
+        "INSERT INTO deleted_usage AS d (day, tenant, images, device_us)
+         SELECT '', old.tenant, 0, sum(old.device_us)
+         FROM (SELECT tenant, -device_us AS device_us FROM usage_days WHERE day < ",
+        first_kept!(),
+        " UNION ALL
+               SELECT tenant, device_us FROM deleted_usage WHERE day <> '' AND day < ",
+        first_kept!(),
+        ") AS old WHERE TRUE GROUP BY old.tenant
+         ON CONFLICT (day, tenant) DO UPDATE SET device_us = d.device_us + excluded.device_us",
+    ),
+    concat!("DELETE FROM usage_days WHERE day < ", first_kept!()),
+    concat!("DELETE FROM deleted_usage WHERE day <> '' AND day < ", first_kept!()),
+    concat!("DELETE FROM submitted_days WHERE day < ", first_kept!()),
+];
 
 /// Adds the sums over results to their minutes and to their tenants' days. A row that is committed
 /// late is added later, to the same minute.

@@ -181,10 +181,10 @@ async fn rerender_lost(
 ) -> Result<Rerendered, Error> {
     let mut tx = store.begin_referring().await?;
     let seq = find(&mut tx, job).await?;
-    let waiting = Before::read(&mut tx, seq).await?;
     let images = lost_images(&mut tx, seq, lost).await?;
     let chunk = Chunk { seq, change: Change::Rerender, images };
     let (mut jobs, unencoded) = lock_chunk(&mut tx, &chunk).await?;
+    let waiting = Before::read(&mut tx, seq).await?;
     let found: Option<(String, bool)> = sqlx::query_as(
         "SELECT state, follow IS NOT NULL FROM jobs WHERE seq = $1 AND deleted_ms IS NULL",
     )

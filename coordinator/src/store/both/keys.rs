@@ -117,10 +117,10 @@ impl Keys for Record {
         rows.into_iter().map(Row::key).collect()
     }
 
-    async fn revoke_key(&self, id: &KeyId) -> Result<KeyRecord, Error> {
+    async fn revoke_key(&self, id: &KeyId) -> Result<(KeyRecord, bool), Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
-            sqlx::query(concat!(
+            let ended = sqlx::query(concat!(
                 "UPDATE keys SET revoked_ms = ",
                 now_ms!(),
                 " WHERE id = $1 AND revoked_ms IS NULL",
@@ -130,7 +130,7 @@ impl Keys for Record {
             .await?;
             let revoked = read(&mut tx, id).await?.key;
             self.commit_repeatable(tx).await?;
-            Ok(revoked)
+            Ok((revoked, ended.rows_affected() > 0))
         })
         .await
     }

@@ -17,8 +17,10 @@ use darkroom_queue::task::PoolId;
 
 use super::{
     Connection, Error, Record, Tx,
-    clock::now_ms,
+    clock::{midnight, now_ms, today},
     rows::{IdColumn, digest_column, job_id, number},
+    usage_audit,
+    usages::{self, DEVICE_TODAY, sums},
 };
 use crate::store::{
     metering::{
@@ -44,19 +46,18 @@ row! {
     }
 }
 
-/// Images of a tenant's open jobs that are not done, dead or cancelled, and those that a retry will
-/// make wait. Neither text may use the index of all jobs of the tenant, of which nearly all have
-/// ended.
+/// Images of open jobs that are not done, dead or cancelled, and those that a retry will make wait.
 macro_rules! images_waiting {
-    () => {
+    ($which:expr) => {
         sql!(
-            sqlite:
+            sqlite: concat!(
                 "(SELECT coalesce(sum(CASE WHEN j.follow = 'retry' THEN j.images - j.done
                                            ELSE j.images - j.done - j.dead - j.cancelled END
                                       + (SELECT coalesce(sum(c.images), 0) FROM image_commands AS c
                                          WHERE c.job = j.seq AND c.generation = j.generation)), 0)
-                  FROM jobs AS j WHERE j.state IN ('active', 'paused') AND +j.tenant = $1)",
-            postgres:
+                  FROM jobs AS j WHERE j.state IN ('active', 'paused') AND ", $which, ")"
+            ),
+            postgres: concat!(
                 "(SELECT coalesce(sum(CASE WHEN j.follow = 'retry' THEN p.images - p.done
                                            ELSE p.images - p.done - p.dead - p.cancelled END
                                       + (SELECT coalesce(sum(c.images), 0) FROM image_commands AS c
@@ -65,8 +66,17 @@ macro_rules! images_waiting {
                   CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
                                       ORDER BY newest.version DESC LIMIT 1) AS p
                   WHERE (j.state IN ('active', 'paused') OR j.follow IS NOT NULL)
-                    AND j.state IN ('active', 'paused') AND j.tenant COLLATE \"C\" = $1)",
+                    AND j.state IN ('active', 'paused') AND ", $which, ")"
+            ),
         )
+    };
+}
+
+/// Jobs of a tenant. Neither text may use the index of all jobs of the tenant, of which nearly all
+/// have ended.
+macro_rules! of_tenant {
+    () => {
+        sql!(sqlite: "+j.tenant = $1", postgres: "j.tenant COLLATE \"C\" = $1")
     };
 }
 
@@ -78,26 +88,6 @@ macro_rules! stored_bytes {
             postgres:
                 "((SELECT coalesce(sum(bytes), 0) FROM stored_bytes WHERE tenant = $1)
                   + (SELECT coalesce(sum(bytes), 0) FROM usage_log WHERE tenant = $1))::bigint",
-        )
-    };
-}
-
-/// Today (UTC), as 2026-01-31.
-macro_rules! today {
-    () => {
-        sql!(
-            sqlite: "date('now')",
-            postgres: "to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-        )
-    };
-}
-
-/// When today (UTC) began, as `work_log` and `usage_log` have their times.
-macro_rules! midnight {
-    () => {
-        sql!(
-            sqlite: "unixepoch('now', 'start of day') * 1000",
-            postgres: "date_trunc('day', statement_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'",
         )
     };
 }
@@ -129,7 +119,11 @@ impl Metering for Record {
         let now_ms: i64 =
             sqlx::query_scalar(concat!("SELECT ", now_ms!())).fetch_one(self.reads()).await?;
         let timed = rows.iter().any(|row| row.quotas.device_seconds_per_day.is_some());
-        let used = if timed { self.device_time_today().await? } else { BTreeMap::new() };
+        let used = if timed {
+            sums(&mut self.begin_read().await?, DEVICE_TODAY).await?
+        } else {
+            BTreeMap::new()
+        };
         let tenants = rows.into_iter().map(|row| {
             let quotas = row.quotas.quotas()?;
             let used = used.get(&row.name).filter(|_| quotas.device_seconds_per_day.is_some());
@@ -195,50 +189,12 @@ impl Metering for Record {
         self.count_coordinators(holder).await
     }
 
-    async fn audit_usage(&self) -> Result<Vec<String>, Error> {
-        let mut tx = self.begin_read().await?;
-        let mut wrong = Vec::new();
-        for (what, kept, rows) in AUDITED {
-            let kept = sums(&mut tx, kept).await?;
-            let rows = sums(&mut tx, rows).await?;
-            let tenants: std::collections::BTreeSet<_> = kept.keys().chain(rows.keys()).collect();
-            for tenant in tenants {
-                let of = |sums: &BTreeMap<String, i64>| sums.get(tenant).copied().unwrap_or(0);
-                if of(&kept) != of(&rows) {
-                    wrong.push(format!(
-                        "tenant {tenant:?} is kept with {} {what}, and its rows have {}",
-                        of(&kept),
-                        of(&rows)
-                    ));
-                }
-            }
-        }
-        Ok(wrong)
+    async fn usage_of(&self, tenants: &[String]) -> Result<BTreeMap<String, Usage>, Error> {
+        usages::usage_of(self, tenants).await
     }
-}
 
-impl Record {
-    /// Microseconds of model time that tenants have used today.
-    async fn device_time_today(&self) -> Result<BTreeMap<String, i64>, Error> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(sql!(
-            sqlite: concat!(
-                "SELECT tenant, sum(device_us)
-                 FROM (SELECT tenant, device_us FROM usage_days WHERE day = ", today!(), "
-                       UNION ALL
-                       SELECT tenant, device_us FROM work_log WHERE tenant IS NOT NULL AND at_ms >= ", midnight!(), ")
-                 GROUP BY tenant"
-            ),
-            postgres: concat!(
-                "SELECT tenant, sum(device_us)::bigint
-                 FROM (SELECT tenant, device_us FROM usage_days WHERE day = ", today!(), "
-                       UNION ALL
-                       SELECT tenant, device_us FROM work_log WHERE tenant IS NOT NULL AND at >= ", midnight!(), ") AS u
-                 GROUP BY tenant"
-            ),
-        ))
-        .fetch_all(self.reads())
-        .await?;
-        Ok(rows.into_iter().collect())
+    async fn audit_usage(&self) -> Result<Vec<String>, Error> {
+        usage_audit::differences(self).await
     }
 }
 
@@ -246,7 +202,7 @@ impl Record {
 async fn usage(connection: &mut Connection, tenant: &str) -> Result<Usage, Error> {
     let columns: UsageColumns = sqlx::query_as(sql!(
         sqlite: concat!(
-            "SELECT ", images_waiting!(), " AS waiting,
+            "SELECT ", images_waiting!(of_tenant!()), " AS waiting,
                     (SELECT coalesce(sum(images), 0) FROM submitted_days WHERE day = ", today!(), " AND tenant = $1)
                         AS submitted,
                     (SELECT coalesce(sum(device_us), 0) FROM usage_days WHERE day = ", today!(), " AND tenant = $1)
@@ -255,7 +211,7 @@ async fn usage(connection: &mut Connection, tenant: &str) -> Result<Usage, Error
             stored_bytes!(), " AS bytes, ", now_ms!(), " AS now_ms"
         ),
         postgres: concat!(
-            "SELECT ", images_waiting!(), " AS waiting,
+            "SELECT ", images_waiting!(of_tenant!()), " AS waiting,
                     ((SELECT coalesce(sum(images), 0) FROM submitted_days WHERE day = ", today!(), " AND tenant = $1)
                      + (SELECT coalesce(sum(images), 0) FROM usage_log
                         WHERE tenant = $1 AND at >= ", midnight!(), "))::bigint AS submitted,
@@ -370,9 +326,16 @@ pub(in super::super) async fn check_received(tx: &mut Tx, seq: i64) -> Result<()
     Ok(check_images(&tenant, &quotas, &usage, (images, images))?)
 }
 
-/// The tenant of a job, and how many of its images wait, before a transaction changes some; `None`
-/// if it has no quota of them.
-pub(in super::super) struct Before(Option<(String, u64)>);
+/// How many of a job's images wait before a transaction changes some, and its tenant; `None` if it
+/// has no quota of them. The job must be locked: what this transaction adds is what it changes of
+/// this job, whatever becomes of others meanwhile.
+pub(in super::super) struct Before(Option<Waiting>);
+
+struct Waiting {
+    tenant: String,
+    seq: i64,
+    images: u64,
+}
 
 impl Before {
     /// Reads it.
@@ -392,8 +355,8 @@ impl Before {
         .fetch_optional(&mut **tx)
         .await?;
         let Some(tenant) = tenant else { return Ok(Self(None)) };
-        let waiting = usage(tx, &tenant).await?.images_waiting;
-        Ok(Self(Some((tenant, waiting))))
+        let images = waiting_of_job(tx, seq).await?;
+        Ok(Self(Some(Waiting { tenant, seq, images })))
     }
 
     /// Whether the tenant has a quota of images that wait.
@@ -404,13 +367,20 @@ impl Before {
     /// Refuses the transaction if it made more images wait than the tenant has room for. It must
     /// be its last statement that may wait for a lock.
     pub(in super::super) async fn check(self, tx: &mut Tx) -> Result<(), Error> {
-        let Some((tenant, before)) = self.0 else { return Ok(()) };
+        let Some(Waiting { tenant, seq, images }) = self.0 else { return Ok(()) };
         let Some(quotas) = lock(tx, &tenant).await? else { return Ok(()) };
-        let usage = usage(tx, &tenant).await?;
-        let waiting = usage.images_waiting.saturating_sub(before);
-        let usage = without(usage, Adds { waiting, submitted: 0 });
+        let waiting = waiting_of_job(tx, seq).await?.saturating_sub(images);
+        let usage = without(usage(tx, &tenant).await?, Adds { waiting, submitted: 0 });
         Ok(check_images(&tenant, &quotas, &usage, (waiting, 0))?)
     }
+}
+
+async fn waiting_of_job(tx: &mut Tx, seq: i64) -> Result<u64, Error> {
+    let images: i64 = sqlx::query_scalar(concat!("SELECT ", images_waiting!("j.seq = $1")))
+        .bind(seq)
+        .fetch_one(&mut **tx)
+        .await?;
+    number(images)
 }
 
 /// What a tenant has stored, if it has a quota of it. Its row is locked from here on.
@@ -431,128 +401,3 @@ fn without(usage: Usage, adds: Adds) -> Usage {
         ..usage
     }
 }
-
-async fn sums(tx: &mut Tx, statement: &'static str) -> Result<BTreeMap<String, i64>, Error> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(statement).fetch_all(&mut **tx).await?;
-    Ok(rows.into_iter().collect())
-}
-
-/// What is kept of tenants' usage, and the same from its rows.
-const AUDITED: [(&str, &str, &str); 4] = [
-    (
-        "images that wait",
-        sql!(
-            sqlite:
-                "SELECT tenant, sum(CASE WHEN follow = 'retry' THEN images - done
-                                         ELSE images - done - dead - cancelled END)
-                 FROM jobs WHERE state IN ('active', 'paused') GROUP BY tenant",
-            postgres:
-                "SELECT j.tenant, sum(CASE WHEN j.follow = 'retry' THEN p.images - p.done
-                                           ELSE p.images - p.done - p.dead - p.cancelled END)::bigint
-                 FROM jobs AS j
-                 CROSS JOIN LATERAL (SELECT * FROM job_progress AS newest WHERE newest.job = j.seq
-                                     ORDER BY newest.version DESC LIMIT 1) AS p
-                 WHERE j.state IN ('active', 'paused') GROUP BY j.tenant",
-        ),
-        sql!(
-            sqlite:
-                "SELECT j.tenant, count(*) FROM jobs AS j CROSS JOIN images AS i ON i.job = j.seq
-                 WHERE j.state IN ('active', 'paused')
-                   AND (i.state IN ('waiting', 'ready', 'dispatched')
-                        OR j.follow = 'retry' AND i.state IN ('dead', 'cancelled'))
-                 GROUP BY j.tenant",
-            postgres:
-                "SELECT j.tenant, count(*) FROM jobs AS j
-                 CROSS JOIN LATERAL (SELECT * FROM images AS i WHERE i.job = j.seq OFFSET 0) AS i
-                 WHERE j.state IN ('active', 'paused')
-                   AND (i.state IN ('waiting', 'ready', 'dispatched')
-                        OR j.follow = 'retry' AND i.state IN ('dead', 'cancelled'))
-                 GROUP BY j.tenant",
-        ),
-    ),
-    (
-        "images submitted today",
-        sql!(
-            sqlite: concat!("SELECT tenant, images FROM submitted_days WHERE day = ", today!()),
-            postgres: concat!(
-                "SELECT tenant, sum(images)::bigint
-                 FROM (SELECT tenant, images FROM submitted_days WHERE day = ", today!(), "
-                       UNION ALL SELECT tenant, images FROM usage_log WHERE at >= ", midnight!(), ") AS s
-                 GROUP BY tenant"
-            ),
-        ),
-        sql!(
-            sqlite: concat!(
-                "SELECT tenant, sum(images)
-                 FROM (SELECT tenant, images FROM jobs WHERE state <> 'receiving' AND created_ms >= ", midnight!(), "
-                       UNION ALL SELECT tenant, images FROM deleted_usage WHERE day = ", today!(), ")
-                 GROUP BY tenant"
-            ),
-            postgres: concat!(
-                "SELECT tenant, sum(images)::bigint
-                 FROM (SELECT j.tenant, p.images FROM jobs AS j
-                       CROSS JOIN LATERAL (SELECT images FROM job_progress AS newest WHERE newest.job = j.seq
-                                           ORDER BY newest.version DESC LIMIT 1) AS p
-                       WHERE j.state <> 'receiving' AND j.created_at >= ", midnight!(), "
-                       UNION ALL
-                       SELECT tenant, images FROM deleted_usage WHERE day = ", today!(), ") AS s
-                 GROUP BY tenant"
-            ),
-        ),
-    ),
-    (
-        "stored bytes",
-        sql!(
-            sqlite: "SELECT tenant, bytes FROM stored_bytes",
-            postgres:
-                "SELECT tenant, sum(bytes)::bigint
-                 FROM (SELECT tenant, bytes FROM stored_bytes UNION ALL SELECT tenant, bytes FROM usage_log) AS s
-                 GROUP BY tenant",
-        ),
-        sql!(
-            sqlite:
-                "SELECT tenant, sum(size)
-                 FROM (SELECT j.tenant, o.size FROM outputs AS o JOIN jobs AS j ON j.seq = o.job
-                       WHERE o.removed_ms IS NULL
-                       UNION ALL
-                       SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256)
-                 GROUP BY tenant",
-            postgres:
-                "SELECT tenant, sum(size)::bigint
-                 FROM (SELECT j.tenant, o.size FROM outputs AS o
-                       CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE seq = o.job OFFSET 0) AS j
-                       WHERE o.removed_ms IS NULL
-                       UNION ALL
-                       SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256) AS s
-                 GROUP BY tenant",
-        ),
-    ),
-    (
-        "microseconds of device time",
-        sql!(
-            sqlite:
-                "SELECT tenant, sum(device_us)
-                 FROM (SELECT tenant, device_us FROM usage_days
-                       UNION ALL SELECT tenant, device_us FROM work_log WHERE tenant IS NOT NULL)
-                 GROUP BY tenant",
-            postgres:
-                "SELECT tenant, sum(device_us)::bigint
-                 FROM (SELECT tenant, device_us FROM usage_days
-                       UNION ALL SELECT tenant, device_us FROM work_log WHERE tenant IS NOT NULL) AS u
-                 GROUP BY tenant",
-        ),
-        sql!(
-            sqlite:
-                "SELECT tenant, sum(device_us)
-                 FROM (SELECT tenant, device_us FROM jobs UNION ALL SELECT tenant, device_us FROM deleted_usage)
-                 GROUP BY tenant",
-            postgres:
-                "SELECT tenant, sum(device_us)::bigint
-                 FROM (SELECT j.tenant, p.device_us FROM jobs AS j
-                       CROSS JOIN LATERAL (SELECT device_us FROM job_progress AS newest WHERE newest.job = j.seq
-                                           ORDER BY newest.version DESC LIMIT 1) AS p
-                       UNION ALL SELECT tenant, device_us FROM deleted_usage) AS s
-                 GROUP BY tenant",
-        ),
-    ),
-];

@@ -49,6 +49,7 @@ pub(super) mod moves;
 pub(super) mod notes;
 pub(super) mod outcomes;
 pub(super) mod page;
+pub(super) mod policy_walk;
 pub(super) mod queries;
 mod removal;
 mod retention;
@@ -59,6 +60,8 @@ mod tenants;
 mod texts;
 mod unused_inputs;
 mod unused_texts;
+mod usage_audit;
+mod usages;
 pub(super) mod variants;
 pub(super) mod worker_health;
 

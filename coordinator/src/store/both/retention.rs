@@ -1,9 +1,6 @@
 //! How long what ended jobs have left is kept.
-//!
-//! A policy on outputs looks at jobs in the order in which they ended, and remembers how far it has
-//! come. A job that is retried ends again later, so it is looked at again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use darkroom_core::{
@@ -17,8 +14,11 @@ use super::{
     Error, Record, Tx,
     candidates::suspect,
     commands::raise,
+    policy_walk::{
+        EndedRow, LOOKED_AT, NEXT, Walk, ended, look, pass_over, policies, set_reached, walks,
+    },
     retried,
-    rows::{HashColumn, IdColumn, artifact, column, job_id, list, number, parse},
+    rows::{HashColumn, IdColumn, artifact, column, job_id, list, number},
     unused_inputs,
 };
 use crate::store::{
@@ -31,54 +31,37 @@ use crate::store::{
 /// Most jobs or texts that are added up to say what a policy would remove.
 const ADDED_UP: i64 = 1000;
 
-/// When a job ended, as the database counts.
-macro_rules! ended {
-    () => {
-        sql!(sqlite: "j.finished_ms", postgres: "(extract(epoch FROM j.finished_at) * 1000000)::bigint")
-    };
-}
+/// Deletes those of these jobs (`$1`) that are still as they were.
+const DELETE: &str = sql!(
+    sqlite:
+        "UPDATE jobs SET deleted_ms = $2, deleted_by = $3, version = version + 1,
+                         manifest = CASE WHEN manifest = 'pending' THEN NULL ELSE manifest END
+         WHERE seq IN (SELECT value FROM json_each($1)) AND state = $4 AND finished_ms <= $5
+           AND deleted_ms IS NULL AND follow IS NULL
+           AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)
+         RETURNING seq, id",
+    postgres:
+        "UPDATE jobs SET deleted_ms = $2, deleted_by = $3,
+                         manifest = CASE WHEN manifest = 'pending' THEN NULL ELSE manifest END
+         WHERE seq = ANY ($1) AND state = $4
+           AND finished_at <= 'epoch'::timestamptz + ($5::bigint * 1000) * interval '1 microsecond'
+           AND deleted_ms IS NULL AND follow IS NULL
+           AND NOT EXISTS (SELECT FROM image_commands AS c WHERE c.job = jobs.seq)
+         RETURNING seq, id",
+);
 
-/// Jobs of an outcome (`$1`) and tenant (`$2`, empty: those without a policy of their own on `$3`)
-/// that ended at `$4` at the latest, milliseconds since 1970.
-macro_rules! ended_jobs {
-    () => {
-        sql!(
-            sqlite:
-                "jobs AS j
-                 WHERE j.state = $1 AND j.finished_ms IS NOT NULL AND j.deleted_ms IS NULL AND j.finished_ms <= $4
-                   AND CASE $2 WHEN '' THEN NOT EXISTS (SELECT 1 FROM retention AS own
-                                                        WHERE own.tenant = j.tenant AND own.tenant <> '' AND own.subject = $3
-                                                          AND own.outcome = $1)
-                       ELSE j.tenant = $2 END",
-            postgres:
-                "jobs AS j
-                 WHERE j.state = $1 AND j.finished_at IS NOT NULL AND j.deleted_ms IS NULL
-                   AND j.finished_at <= 'epoch'::timestamptz + ($4::bigint * 1000) * interval '1 microsecond'
-                   AND CASE $2 WHEN '' THEN NOT EXISTS (SELECT FROM retention AS own
-                                                        WHERE own.tenant = j.tenant AND own.tenant <> '' AND own.subject = $3
-                                                          AND own.outcome = $1)
-                       ELSE j.tenant = $2 END",
-        )
-    };
-}
-
-/// Those of them that come after a place in the order of their ends: `$5`, and its job `$6`.
-macro_rules! ended_after {
-    () => {
-        sql!(
-            sqlite: " AND (j.finished_ms, j.seq) > ($5, $6)",
-            postgres:
-                " AND (j.finished_at, j.seq) > ('epoch'::timestamptz + $5::bigint * interval '1 microsecond', $6)",
-        )
-    };
-}
-
-/// The order of their ends.
-macro_rules! by_end {
-    () => {
-        sql!(sqlite: " ORDER BY j.finished_ms, j.seq", postgres: " ORDER BY j.finished_at, j.seq")
-    };
-}
+/// What a policy on `$2` would remove of these jobs (`$1`), bytes.
+const BYTES: &str = concat!(
+    "SELECT CAST(coalesce(sum(o.size), 0) AS BIGINT)
+     FROM ",
+    sql!(sqlite: "json_each($1) AS j", postgres: "unnest($1::bigint[]) AS j (value)"),
+    " CROSS JOIN outputs AS o
+     WHERE o.job = j.value AND o.removed_ms IS NULL
+       AND ($2 = 'jobs' OR ($2 = 'pictures') =
+            ((SELECT i.state = 'done' FROM images AS i WHERE i.job = o.job AND i.idx = o.idx)
+             AND NOT EXISTS (SELECT 1 FROM outputs AS later WHERE later.job = o.job
+                               AND later.idx = o.idx AND later.stage > o.stage)))",
+);
 
 /// Of an image's output `o`, whether a policy on `$4` removes it: the picture of a done image, or
 /// an output that is none.
@@ -93,12 +76,13 @@ macro_rules! is_subject {
 
 #[async_trait]
 impl Retention for Record {
-    async fn set_retention(&self, policy: &Policy) -> Result<(), Error> {
+    async fn set_retention(&self, policy: &Policy) -> Result<bool, Error> {
         let Policy { scope: Scope { tenant, subject, outcome }, keep } = policy;
-        sqlx::query(
+        let set = sqlx::query(
             "INSERT INTO retention (tenant, subject, outcome, seconds) VALUES ($1, $2, $3, $4)
              ON CONFLICT (tenant, subject, outcome) DO UPDATE
-             SET seconds = excluded.seconds, reached = 0, reached_seq = 0, reached_idx = -1",
+             SET seconds = excluded.seconds, reached = 0, reached_seq = 0, reached_idx = -1
+             WHERE retention.seconds IS DISTINCT FROM excluded.seconds",
         )
         .bind(tenant)
         .bind(subject.name())
@@ -106,7 +90,7 @@ impl Retention for Record {
         .bind(keep.map(|keep| column(keep.as_secs())))
         .execute(self.writes())
         .await?;
-        Ok(())
+        Ok(set.rows_affected() > 0)
     }
 
     async fn retention(&self) -> Result<Vec<Policy>, Error> {
@@ -116,25 +100,34 @@ impl Retention for Record {
 
     async fn expire_jobs(&self, term: Term, now_ms: i64, limit: u32) -> Result<Vec<JobId>, Error> {
         let mut deleted = Vec::new();
-        for (policy, _) in policies(self).await? {
-            let Some((outcome, until)) = of_jobs(&policy, now_ms) else { continue };
-            if policy.scope.subject == Subject::Jobs {
-                let due = (policy, outcome, until);
-                deleted.extend(retried(|| expire_jobs(self, term, now_ms, &due, limit)).await?);
+        for walk in walks(self, now_ms).await? {
+            if walk.policy.scope.subject == Subject::Jobs {
+                deleted.extend(retried(|| expire_jobs(self, term, (now_ms, &walk), limit)).await?);
             }
         }
         Ok(deleted)
     }
 
-    async fn expiring(&self, now_ms: i64, limit: u32) -> Result<Option<Expiring>, Error> {
-        for (policy, reached) in policies(self).await? {
-            let Some((outcome, until)) = of_jobs(&policy, now_ms) else { continue };
-            if policy.scope.subject == Subject::Jobs {
+    async fn expiring(
+        &self,
+        term: Term,
+        now_ms: i64,
+        limit: u32,
+    ) -> Result<Option<Expiring>, Error> {
+        for walk in walks(self, now_ms).await? {
+            if walk.policy.scope.subject == Subject::Jobs {
                 continue;
             }
-            let found = next_job(self, (&policy, outcome, until), reached).await?;
-            let Some((job, ended)) = found else { continue };
-            return expiring(self, (policy, reached), (job, ended), limit).await.map(Some);
+            let mut page = look(self, &walk, (walk.from(), NEXT)).await?;
+            if page.more && !page.jobs.iter().any(|job| walk.covers(job)) {
+                page = look(self, &walk, (walk.from(), LOOKED_AT)).await?;
+            }
+            let Some(next) = page.jobs.iter().find(|job| walk.covers(job)) else {
+                retried(|| pass_over(self, term, &walk, &page)).await?;
+                continue;
+            };
+            let at = walk.at(next);
+            return expiring(self, walk, (job_id(&next.id)?, at), limit).await.map(Some);
         }
         Ok(None)
     }
@@ -166,14 +159,16 @@ impl Retention for Record {
 
     async fn due(&self, now_ms: i64) -> Result<Vec<Due>, Error> {
         let mut all = Vec::new();
-        for (policy, reached) in policies(self).await? {
-            let found = match of_jobs(&policy, now_ms) {
-                Some((outcome, until)) => due(self, (&policy, outcome, until), reached).await?,
-                None if policy.scope.subject == Subject::Embeddings => {
-                    let Some(keep) = policy.keep else { continue };
+        for walk in walks(self, now_ms).await? {
+            let found = due(self, &walk).await?;
+            all.push(told(walk.policy, found)?);
+        }
+        for (policy, _) in policies(self).await? {
+            let found = match (policy.scope.subject, policy.keep) {
+                (Subject::Embeddings, Some(keep)) => {
                     due_texts(self, now_ms.saturating_sub(ms(keep))).await?
                 }
-                None if policy.scope.subject == Subject::Inputs => {
+                (Subject::Inputs, _) => {
                     sqlx::query_as(unused_inputs::DUE)
                         .bind(now_ms)
                         .bind(ADDED_UP)
@@ -182,158 +177,62 @@ impl Retention for Record {
                         .fetch_one(self.reads())
                         .await?
                 }
-                None => continue,
+                _ => continue,
             };
-            let (count, bytes) = (number(found.0)?, number(found.1)?);
-            all.push(Due { policy, count, bytes, at_least: found.0 >= ADDED_UP });
+            all.push(told(policy, found)?);
         }
         Ok(all)
     }
 }
 
-row! {
-    struct PolicyRow {
-        tenant: String,
-        subject: String,
-        outcome: String,
-        seconds: Option<i64>,
-        reached: i64,
-        reached_seq: i64,
-        reached_idx: i64,
-    }
-}
-
-/// The policies, and how far each has come.
-async fn policies(store: &Record) -> Result<Vec<(Policy, Reached)>, Error> {
-    let rows: Vec<PolicyRow> = sqlx::query_as(
-        "SELECT tenant, subject, outcome, seconds, reached, reached_seq, reached_idx FROM retention
-         ORDER BY tenant, subject, outcome",
-    )
-    .fetch_all(store.reads())
-    .await?;
-    let policy = |row: PolicyRow| {
-        let outcome = Some(&row.outcome).filter(|outcome| !outcome.is_empty());
-        let scope = Scope {
-            tenant: row.tenant,
-            subject: parse(&row.subject)?,
-            outcome: outcome.map(|outcome| parse(outcome)).transpose()?,
-        };
-        let seconds = row.seconds.map(number).transpose()?;
-        let policy = Policy { scope, keep: seconds.map(Duration::from_secs) };
-        let reached = Reached { ended: row.reached, seq: row.reached_seq, idx: row.reached_idx };
-        Ok((policy, reached))
-    };
-    rows.into_iter().map(policy).collect()
-}
-
-/// The outcome of the jobs that a policy is about, and until when they must have ended; `None` if
-/// it is about none, or keeps everything.
-fn of_jobs(policy: &Policy, now_ms: i64) -> Option<(JobState, i64)> {
-    let outcome = policy.scope.outcome.filter(|outcome| outcome.terminal())?;
-    Some((outcome, now_ms.saturating_sub(ms(policy.keep?))))
+fn told(policy: Policy, (count, bytes): (i64, i64)) -> Result<Due, Error> {
+    let at_least = count >= ADDED_UP;
+    Ok(Due { policy, count: number(count)?, bytes: number(bytes)?, at_least })
 }
 
 /// Deletes jobs that a policy does not keep any longer.
 async fn expire_jobs(
     store: &Record,
     term: Term,
-    now_ms: i64,
-    (policy, outcome, until): &(Policy, JobState, i64),
+    (now_ms, walk): (i64, &Walk),
     limit: u32,
 ) -> Result<Vec<JobId>, Error> {
-    let found: Vec<i64> = sqlx::query_scalar(concat!(
-        "SELECT j.seq FROM ",
-        ended_jobs!(),
-        " AND j.follow IS NULL AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = j.seq)",
-        by_end!(),
-        " LIMIT $5",
-    ))
-    .bind(outcome.name())
-    .bind(&policy.scope.tenant)
-    .bind(policy.scope.subject.name())
-    .bind(until)
-    .bind(i64::from(limit))
-    .fetch_all(store.reads())
-    .await?;
+    let page = look(store, walk, (walk.from(), LOOKED_AT)).await?;
+    let covered = page.jobs.iter().filter(|job| walk.covers(job) && job.settled);
+    let found: Vec<i64> = covered.take(limit as usize).map(|job| job.seq).collect();
     if found.is_empty() {
+        if !page.jobs.iter().any(|job| walk.covers(job)) {
+            pass_over(store, term, walk, &page).await?;
+        }
         return Ok(Vec::new());
     }
     let mut tx = store.begin_write().await?;
     store.check_term(&mut tx, term).await?;
     let mut jobs = LockedJobs::lock(&mut tx, found.iter().copied()).await?;
     // Under their lock: one of them may have been retried since.
-    let deleted: Vec<(i64, IdColumn)> = sqlx::query_as(sql!(
-        sqlite:
-            "UPDATE jobs SET deleted_ms = $2, deleted_by = $3, version = version + 1,
-                             manifest = CASE WHEN manifest = 'pending' THEN NULL ELSE manifest END
-             WHERE seq IN (SELECT value FROM json_each($1)) AND state = $4 AND finished_ms <= $5
-               AND deleted_ms IS NULL AND follow IS NULL
-               AND NOT EXISTS (SELECT 1 FROM image_commands AS c WHERE c.job = jobs.seq)
-             RETURNING seq, id",
-        postgres:
-            "UPDATE jobs SET deleted_ms = $2, deleted_by = $3,
-                             manifest = CASE WHEN manifest = 'pending' THEN NULL ELSE manifest END
-             WHERE seq = ANY ($1) AND state = $4
-               AND finished_at <= 'epoch'::timestamptz + ($5::bigint * 1000) * interval '1 microsecond'
-               AND deleted_ms IS NULL AND follow IS NULL
-               AND NOT EXISTS (SELECT FROM image_commands AS c WHERE c.job = jobs.seq)
-             RETURNING seq, id",
-    ))
-    .bind(list(&found)?)
-    .bind(now_ms)
-    .bind(policy.told())
-    .bind(outcome.name())
-    .bind(until)
-    .fetch_all(&mut *tx)
-    .await?;
-    for (seq, _) in &deleted {
+    let deleted: Vec<(i64, IdColumn)> = sqlx::query_as(DELETE)
+        .bind(list(&found)?)
+        .bind(now_ms)
+        .bind(walk.policy.told())
+        .bind(walk.outcome.name())
+        .bind(walk.until)
+        .fetch_all(&mut *tx)
+        .await?;
+    let gone: BTreeSet<i64> = deleted.iter().map(|(seq, _)| *seq).collect();
+    for seq in &gone {
         if let Some(job) = jobs.get_mut(*seq) {
             job.raise();
         }
     }
     jobs.save(&mut tx).await?;
+    // Up to the first one that it has still to delete.
+    let is_past = |job: &&EndedRow| gone.contains(&job.seq) || !walk.covers(job);
+    if let Some(last) = page.jobs.iter().take_while(is_past).last() {
+        let place = Reached { ended: last.ended, seq: last.seq, idx: -1 };
+        set_reached(&mut tx, (&walk.policy, walk.reached), place).await?;
+    }
     tx.commit().await?;
     deleted.iter().map(|(_, id)| job_id(id)).collect()
-}
-
-row! {
-    struct EndedRow {
-        id: IdColumn,
-        seq: i64,
-        ended: i64,
-    }
-}
-
-/// The next job that a policy on outputs has to look at, and its place.
-async fn next_job(
-    store: &Record,
-    (policy, outcome, until): (&Policy, JobState, i64),
-    reached: Reached,
-) -> Result<Option<(JobId, Reached)>, Error> {
-    let found: Option<EndedRow> = sqlx::query_as(concat!(
-        "SELECT j.id, j.seq, ",
-        ended!(),
-        " AS ended FROM ",
-        ended_jobs!(),
-        ended_after!(),
-        by_end!(),
-        " LIMIT 1",
-    ))
-    .bind(outcome.name())
-    .bind(&policy.scope.tenant)
-    .bind(policy.scope.subject.name())
-    .bind(until)
-    .bind(reached.ended)
-    // The last job is found again if some of its images are left.
-    .bind(reached.seq - i64::from(reached.idx >= 0))
-    .fetch_optional(store.reads())
-    .await?;
-    let place = |row: EndedRow| {
-        let is_same = (row.ended, row.seq) == (reached.ended, reached.seq);
-        let idx = if is_same { reached.idx.max(0) } else { 0 };
-        Ok((job_id(&row.id)?, Reached { ended: row.ended, seq: row.seq, idx }))
-    };
-    found.map(place).transpose()
 }
 
 row! {
@@ -347,7 +246,7 @@ row! {
 /// The outputs of a range of a job's images that a policy removes.
 async fn expiring(
     store: &Record,
-    (policy, reached): (Policy, Reached),
+    Walk { policy, reached, .. }: Walk,
     (job, at): (JobId, Reached),
     limit: u32,
 ) -> Result<Expiring, Error> {
@@ -380,7 +279,7 @@ async fn expire(
     expiring: &Expiring,
 ) -> Result<Option<u64>, Error> {
     let Expiring { policy, reached, at, end, is_last, .. } = expiring;
-    let Scope { tenant, subject, outcome } = &policy.scope;
+    let Scope { subject, outcome, .. } = &policy.scope;
     let mut tx = store.begin_referring().await?;
     store.check_term(&mut tx, term).await?;
     let mut jobs = LockedJobs::lock(&mut tx, [at.seq]).await?;
@@ -399,25 +298,9 @@ async fn expire(
         // Its images still follow a cancel. The next pass finds the job again.
         return Ok(None);
     }
-    // Since it was read, another leader may have been here, or somebody may have set the policy.
-    let is_current = sqlx::query(
-        "UPDATE retention SET reached = $4, reached_seq = $5, reached_idx = $6
-         WHERE tenant = $1 AND subject = $2 AND outcome = $3
-           AND reached = $7 AND reached_seq = $8 AND reached_idx = $9 AND seconds = $10",
-    )
-    .bind(tenant)
-    .bind(subject.name())
-    .bind(outcome.map_or("", JobState::name))
-    .bind(at.ended)
-    .bind(at.seq)
-    .bind(if *is_last || is_as_it_was.is_none() { -1 } else { *end })
-    .bind(reached.ended)
-    .bind(reached.seq)
-    .bind(reached.idx)
-    .bind(policy.keep.map(|keep| column(keep.as_secs())))
-    .execute(&mut *tx)
-    .await?;
-    if is_current.rows_affected() == 0 {
+    let idx = if *is_last || is_as_it_was.is_none() { -1 } else { *end };
+    let place = Reached { idx, ..*at };
+    if !set_reached(&mut tx, (policy, *reached), place).await? {
         return Ok(None);
     }
     let mut removed = 0;
@@ -479,39 +362,25 @@ pub(super) async fn note_pictures(
 }
 
 /// How many jobs a policy would remove something of, and how many bytes.
-async fn due(
-    store: &Record,
-    (policy, outcome, until): (&Policy, JobState, i64),
-    reached: Reached,
-) -> Result<(i64, i64), Error> {
-    let reached = match policy.scope.subject {
-        Subject::Jobs => Reached { ended: 0, seq: 0, idx: 0 },
-        _ => reached,
-    };
-    Ok(sqlx::query_as(concat!(
-        "SELECT count(*), CAST(coalesce(sum(due.bytes), 0) AS BIGINT)
-         FROM (SELECT (SELECT coalesce(sum(o.size), 0) FROM outputs AS o
-                       WHERE o.job = j.seq AND o.removed_ms IS NULL
-                         AND ($8 = 'jobs' OR ($8 = 'pictures') =
-                              ((SELECT i.state = 'done' FROM images AS i WHERE i.job = o.job AND i.idx = o.idx)
-                               AND NOT EXISTS (SELECT 1 FROM outputs AS later WHERE later.job = o.job
-                                                 AND later.idx = o.idx AND later.stage > o.stage)))) AS bytes
-               FROM ",
-        ended_jobs!(),
-        ended_after!(),
-        by_end!(),
-        " LIMIT $7) AS due",
-    ))
-    .bind(outcome.name())
-    .bind(&policy.scope.tenant)
-    .bind(policy.scope.subject.name())
-    .bind(until)
-    .bind(reached.ended)
-    .bind(reached.seq - i64::from(reached.idx >= 0))
-    .bind(ADDED_UP)
-    .bind(policy.scope.subject.name())
-    .fetch_one(store.reads())
-    .await?)
+async fn due(store: &Record, walk: &Walk) -> Result<(i64, i64), Error> {
+    let (mut found, mut from): (Vec<i64>, _) = (Vec::new(), walk.from());
+    loop {
+        let page = look(store, walk, (from, LOOKED_AT)).await?;
+        found.extend(page.jobs.iter().filter(|job| walk.covers(job)).map(|job| job.seq));
+        match page.jobs.last().filter(|_| page.more) {
+            Some(last) if column(found.len()) < ADDED_UP => {
+                from = Reached { ended: last.ended, seq: last.seq, idx: -1 };
+            }
+            _ => break,
+        }
+    }
+    found.truncate(usize::try_from(ADDED_UP).unwrap_or(usize::MAX));
+    let bytes: i64 = sqlx::query_scalar(BYTES)
+        .bind(list(&found)?)
+        .bind(walk.policy.scope.subject.name())
+        .fetch_one(store.reads())
+        .await?;
+    Ok((column(found.len()), bytes))
 }
 
 /// How many texts no job has needed since a time, and how many bytes their embeddings have.

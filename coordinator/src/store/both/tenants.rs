@@ -28,10 +28,15 @@ row! {
 
 #[async_trait]
 impl Tenants for Record {
-    async fn set_tenant(&self, name: &str, change: &TenantChange) -> Result<TenantRecord, Error> {
+    async fn set_tenant(
+        &self,
+        name: &str,
+        change: &TenantChange,
+    ) -> Result<(TenantRecord, bool), Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
-            add_missing(&mut tx, name).await?;
+            let added = add_missing(&mut tx, name).await?;
+            let present = lock(&mut tx, name).await?;
             if let Some(sharing) = change.sharing {
                 sqlx::query("UPDATE tenants SET sharing = $2 WHERE name = $1")
                     .bind(name)
@@ -40,12 +45,12 @@ impl Tenants for Record {
                     .await?;
             }
             if !change.quotas.is_nothing() {
-                let present = present_quotas(&mut tx, name).await?;
-                write_quotas(&mut tx, name, &change.quotas.applied(&present)).await?;
+                write_quotas(&mut tx, name, &change.quotas.applied(&present.quotas)).await?;
             }
             let set = read(&mut tx, name).await?;
             tx.commit().await?;
-            Ok(set)
+            let changed = added || set != present;
+            Ok((set, changed))
         })
         .await
     }
@@ -80,11 +85,11 @@ async fn read(connection: &mut Connection, name: &str) -> Result<TenantRecord, E
     row.ok_or_else(|| Error::NotFound(format!("there is no tenant {name:?}")))?.tenant()
 }
 
-/// The quotas of a tenant, whose row is locked from here on: of two changes at once, the second one
+/// As [`read`], and the tenant's row is locked from here on: of two changes at once, the second one
 /// keeps what the first one has set.
-async fn present_quotas(tx: &mut Tx, name: &str) -> Result<Quotas, Error> {
-    let columns: QuotaColumns = sqlx::query_as(concat!(
-        "SELECT ",
+async fn lock(tx: &mut Tx, name: &str) -> Result<TenantRecord, Error> {
+    let row: Row = sqlx::query_as(concat!(
+        "SELECT name, created_ms, sharing, ",
         quota_columns!(),
         " FROM tenants WHERE name = $1",
         sql!(sqlite: "", postgres: " FOR NO KEY UPDATE"),
@@ -92,7 +97,7 @@ async fn present_quotas(tx: &mut Tx, name: &str) -> Result<Quotas, Error> {
     .bind(name)
     .fetch_one(&mut **tx)
     .await?;
-    columns.quotas()
+    row.tenant()
 }
 
 /// Writes the quotas of a tenant, whose row is locked.
@@ -117,9 +122,9 @@ async fn write_quotas(tx: &mut Tx, name: &str, quotas: &Quotas) -> Result<(), Er
     Ok(())
 }
 
-/// Adds a tenant, if it is not there yet.
-pub(super) async fn add_missing(connection: &mut Connection, name: &str) -> Result<(), Error> {
-    sqlx::query(concat!(
+/// Adds a tenant, if it is not there yet. Returns whether it was not.
+pub(super) async fn add_missing(connection: &mut Connection, name: &str) -> Result<bool, Error> {
+    let added = sqlx::query(concat!(
         "INSERT INTO tenants (name, created_ms) VALUES ($1, ",
         now_ms!(),
         ") ON CONFLICT (name) DO NOTHING",
@@ -127,7 +132,7 @@ pub(super) async fn add_missing(connection: &mut Connection, name: &str) -> Resu
     .bind(name)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(added.rows_affected() > 0)
 }
 
 impl Row {

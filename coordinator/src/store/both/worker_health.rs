@@ -120,20 +120,29 @@ impl WorkerHealth for Record {
         Ok(rows.into_iter().map(Aside::from).collect())
     }
 
-    async fn command_drain(&self, worker: &WorkerId) -> Result<(), Error> {
-        sqlx::query(sql!(
+    async fn command_drain(&self, worker: &WorkerId) -> Result<bool, Error> {
+        let added = sqlx::query(sql!(
             sqlite:
                 "INSERT INTO worker_drains (worker, at_ms)
-                 VALUES ($1, CAST(unixepoch('subsec') * 1000 AS INTEGER))
-                 ON CONFLICT (worker) DO UPDATE SET at_ms = excluded.at_ms",
-            postgres:
-                "INSERT INTO worker_drains (worker) VALUES ($1)
-                 ON CONFLICT (worker) DO UPDATE SET at = excluded.at",
+                 VALUES ($1, CAST(unixepoch('subsec') * 1000 AS INTEGER)) ON CONFLICT (worker) DO NOTHING",
+            postgres: "INSERT INTO worker_drains (worker) VALUES ($1) ON CONFLICT (worker) DO NOTHING",
         ))
         .bind(&worker.0)
         .execute(self.writes())
         .await?;
-        Ok(())
+        if added.rows_affected() > 0 {
+            return Ok(true);
+        }
+        // It is remembered for as long from now.
+        sqlx::query(sql!(
+            sqlite:
+                "UPDATE worker_drains SET at_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER) WHERE worker = $1",
+            postgres: "UPDATE worker_drains SET at = clock_timestamp() WHERE worker = $1",
+        ))
+        .bind(&worker.0)
+        .execute(self.writes())
+        .await?;
+        Ok(false)
     }
 
     async fn drains(&self) -> Result<Vec<WorkerId>, Error> {

@@ -1,5 +1,5 @@
-//! How many rows a page of images reads, and how many a tenant's changes, by the server's own
-//! count.
+//! How many rows a page of images reads, and how many a tenant's changes and a retention policy, as
+//! the server itself counts them.
 //!
 //! The bench is built with this crate's library, which is not the copy under test. It fills the
 //! database like another process would, and the store under test reads it.
@@ -14,7 +14,11 @@ use darkroom_test_servers::postgres::Postgres;
 
 use super::{
     Options, PostgresStore,
-    both::{farm_changes::OF_TENANT, page::Images},
+    both::{
+        farm_changes::OF_TENANT,
+        page::Images,
+        policy_walk::{ENDED, ENDED_OF_TENANT},
+    },
 };
 use crate::store::{
     image_pages::{page, watched},
@@ -267,4 +271,47 @@ async fn a_tenants_changes_are_found_without_reading_those_of_others() {
     };
     assert_eq!((found.len(), read("job_progress")), (1, 1), "{before:?} {after:?}");
     assert!(read("jobs") <= 1, "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn a_policy_goes_on_from_its_place_and_reads_no_other_tenants_jobs() {
+    let (store, bench) = fresh().await;
+    bench.submit(&["one"], 1).await;
+    let copies = "INSERT INTO jobs (id, tenant, content, name, priority, state, cascade, encoder, settings, requested,
+                                   seed, finished_at)
+                  SELECT gen_random_uuid(), CASE n % 1000 WHEN 7 THEN 'quiet' ELSE 'busy' END, content, name,
+                         priority, 'done', cascade, encoder, settings, requested, seed, to_timestamp(n)
+                  FROM jobs CROSS JOIN generate_series(1, 5000) AS n";
+    sqlx::raw_sql(copies).execute(&store.pool).await.expect("copies");
+    sqlx::raw_sql("ANALYZE").execute(&store.pool).await.expect("analyses");
+    let mut tx = store.begin_read().await.expect("begins");
+    let until = 4_500_000_i64;
+    for (tenant, from, limit, expected) in [
+        (None, 0, 20, 20),
+        (None, 4000, 20, 20),
+        (None, 4490, 20, 11),
+        (Some("quiet"), 0, 20, 5),
+        (Some("quiet"), 3500, 20, 1),
+        (Some("nobody"), 0, 20, 0),
+    ] {
+        let before = rows_read(&mut tx).await;
+        let query = sqlx::query(if tenant.is_some() { ENDED_OF_TENANT } else { ENDED });
+        let query = query
+            .bind("done")
+            .bind(until)
+            .bind(from * 1_000_000_i64)
+            .bind(0_i64)
+            .bind(i64::from(limit));
+        let query = if tenant.is_some() { query.bind(tenant) } else { query };
+        let found = query.fetch_all(&mut *tx).await.expect("reads").len();
+        let after = rows_read(&mut tx).await;
+        let read = |table: &str| {
+            after.get(table).copied().unwrap_or(0) - before.get(table).copied().unwrap_or(0)
+        };
+        assert_eq!(
+            (found, read("jobs")),
+            (expected, i64::try_from(expected).expect("few")),
+            "{tenant:?} {from}"
+        );
+    }
 }

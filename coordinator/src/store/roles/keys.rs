@@ -31,8 +31,9 @@ pub trait Keys: Send + Sync + 'static {
     /// Keys in the order in which they were made.
     async fn list_keys(&self, query: &KeyQuery) -> Result<Vec<KeyRecord>, Error>;
 
-    /// Ends a key, now. Idempotent.
-    async fn revoke_key(&self, id: &KeyId) -> Result<KeyRecord, Error>;
+    /// Ends a key, now. Returns it, and whether this call ended it: a key that is revoked stays as it
+    /// is.
+    async fn revoke_key(&self, id: &KeyId) -> Result<(KeyRecord, bool), Error>;
 
     /// Adds a key with the tenant, scopes and label of another, and gives that one an end. Returns
     /// the new key and the old one. A key that has ended is refused.

@@ -21,6 +21,9 @@ pub trait Metering: Send + Sync + 'static {
     /// A tenant's quotas and its usage. A tenant that the record does not have has no quota.
     async fn standing(&self, tenant: &str) -> Result<(Quotas, Usage), Error>;
 
+    /// What each of these tenants uses.
+    async fn usage_of(&self, tenants: &[String]) -> Result<BTreeMap<String, Usage>, Error>;
+
     /// The tenants that have a quota or a weight, by name, and the record's clock in milliseconds
     /// since 1970.
     async fn limited(&self) -> Result<(Vec<LimitedTenant>, i64), Error>;

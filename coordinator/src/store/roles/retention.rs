@@ -14,8 +14,9 @@ use crate::store::{
 /// Times are the caller's, as in [`Removal`](super::Removal).
 #[async_trait]
 pub trait Retention: Send + Sync + 'static {
-    /// Sets a policy that was [checked](Policy::check).
-    async fn set_retention(&self, policy: &Policy) -> Result<(), Error>;
+    /// Sets a policy that was [checked](Policy::check). Returns whether it was another one before. If
+    /// it was, it looks at all jobs anew.
+    async fn set_retention(&self, policy: &Policy) -> Result<bool, Error>;
 
     /// The policies, the farm's first, then by tenant. Others keep everything for ever.
     async fn retention(&self) -> Result<Vec<Policy>, Error>;
@@ -25,7 +26,13 @@ pub trait Retention: Send + Sync + 'static {
     async fn expire_jobs(&self, term: Term, now_ms: i64, limit: u32) -> Result<Vec<JobId>, Error>;
 
     /// The next outputs that a policy does not keep any longer, of about `limit` images of one job.
-    async fn expiring(&self, now_ms: i64, limit: u32) -> Result<Option<Expiring>, Error>;
+    /// [`Error::NotLeading`] if the term has ended.
+    async fn expiring(
+        &self,
+        term: Term,
+        now_ms: i64,
+        limit: u32,
+    ) -> Result<Option<Expiring>, Error>;
 
     /// Removes these outputs, if their job is as it was: their rows stay and say so, and what they
     /// stored becomes a candidate. Returns how many; `None` if that must wait, or something has

@@ -9,8 +9,13 @@ use async_trait::async_trait;
 /// Tenants and their settings.
 #[async_trait]
 pub trait Tenants: Send + Sync + 'static {
-    /// Adds a tenant, or changes its settings. A quota may be below what the tenant uses.
-    async fn set_tenant(&self, name: &str, change: &TenantChange) -> Result<TenantRecord, Error>;
+    /// Adds a tenant, or changes its settings. A quota may be below what the tenant uses. Returns the
+    /// tenant, and whether it is another one than before.
+    async fn set_tenant(
+        &self,
+        name: &str,
+        change: &TenantChange,
+    ) -> Result<(TenantRecord, bool), Error>;
 
     /// One tenant.
     async fn tenant(&self, name: &str) -> Result<TenantRecord, Error>;

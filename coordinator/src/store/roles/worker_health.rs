@@ -25,8 +25,9 @@ pub trait WorkerHealth: Send + Sync + 'static {
     async fn asides(&self) -> Result<Vec<Aside>, Error>;
 
     /// Records that a worker must drain, for
-    /// [`DRAIN_KEPT`](crate::store::worker_health::DRAIN_KEPT). Idempotent.
-    async fn command_drain(&self, worker: &WorkerId) -> Result<(), Error>;
+    /// [`DRAIN_KEPT`](crate::store::worker_health::DRAIN_KEPT) from now on. Returns whether it did not
+    /// have to before.
+    async fn command_drain(&self, worker: &WorkerId) -> Result<bool, Error>;
 
     /// The ids of workers that must drain.
     async fn drains(&self) -> Result<Vec<WorkerId>, Error>;

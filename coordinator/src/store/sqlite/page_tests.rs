@@ -1,5 +1,5 @@
 //! How much work a page of images is, by the steps of SQLite's virtual machine: each row that is
-//! read takes some. And which index a tenant's changes are read by.
+//! read takes some. And which index a tenant's changes are read by, and jobs that have ended.
 //!
 //! The bench is built with this crate's library, which is not the copy under test. It fills the
 //! file like another process would, and the store under test reads it.
@@ -15,7 +15,11 @@ use darkroom_suites::store::{Bench, Fresh};
 
 use super::{
     SqliteStore,
-    both::{farm_changes::OF_TENANT, page::Images},
+    both::{
+        farm_changes::OF_TENANT,
+        page::Images,
+        policy_walk::{ENDED, ENDED_OF_TENANT},
+    },
 };
 use crate::store::{
     image_pages::page,
@@ -104,16 +108,37 @@ async fn a_page_of_changes_in_a_state_that_none_has_stops_after_a_thousand() {
     assert_eq!(found, (0..50).map(|number| number * 10).collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn a_tenants_changes_are_found_without_reading_those_of_others() {
+/// The steps of a statement's plan.
+async fn plan(statement: &str) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a folder");
     let store = SqliteStore::open(&folder.path().join("farm.sqlite")).await.expect("opens");
     let plan: Vec<(i64, i64, i64, String)> =
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {OF_TENANT}")))
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
             .fetch_all(&store.readers)
             .await
             .expect("explains");
-    let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+    plan.into_iter().map(|(.., step)| step).collect()
+}
+
+#[tokio::test]
+async fn a_tenants_changes_are_found_without_reading_those_of_others() {
+    let steps = plan(OF_TENANT).await;
     let index = "INDEX jobs_of_tenant_by_change (tenant=? AND ";
     assert!(steps.len() == 1 && steps[0].contains(index), "{steps:?}");
+}
+
+#[tokio::test]
+async fn a_policy_goes_on_from_its_place_and_reads_no_other_tenants_jobs() {
+    for (statement, index) in [
+        (ENDED, "INDEX jobs_ended (state=? AND finished_ms>? AND finished_ms<?)"),
+        (
+            ENDED_OF_TENANT,
+            "INDEX jobs_ended_of_tenant (tenant=? AND state=? AND finished_ms>? AND finished_ms<?)",
+        ),
+    ] {
+        let steps = plan(statement).await;
+        assert!(steps[0].contains(index), "{steps:?}");
+        // Nothing is sorted.
+        assert!(!steps.iter().any(|step| step.contains("B-TREE")), "{steps:?}");
+    }
 }

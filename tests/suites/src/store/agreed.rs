@@ -92,8 +92,8 @@ pub async fn the_first_token_secret_is_the_farms(bench: &Bench) {
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_command_to_drain_is_remembered(bench: &Bench) {
     let (one, two) = (WorkerId("one".to_owned()), WorkerId("two".to_owned()));
-    for worker in [&two, &one, &two] {
-        bench.store.command_drain(worker).await.expect("commands");
+    for (worker, is_new) in [(&two, true), (&one, true), (&two, false)] {
+        assert_eq!(bench.store.command_drain(worker).await.expect("commands"), is_new);
     }
     bench.store.forget_worker_health(DRAIN_KEPT).await.expect("forgets");
     assert_eq!(bench.other.drains().await.expect("asks"), [one, two]);

@@ -143,6 +143,46 @@ pub async fn tenants_days_are_listed_in_pages(bench: &Bench) {
     assert_eq!(used(bench, None).await, all[..3]);
 }
 
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn device_time_adds_up_when_old_days_and_deleted_jobs_are_gone(bench: &Bench) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let work = async || {
+        let job = submit_as(bench, "a", 1).await;
+        bench.encode(job).await;
+        let tasks = bench.dispatch("base", job, 1).await;
+        assert_eq!(bench.commit("base", tasks[0].key, done("base")).await, Fate::Applied);
+        bench.store.note_history(bench.term, &[]).await.expect("notes");
+        job
+    };
+    // What is submitted is counted by days that do not age here.
+    let wrong = async || {
+        let wrong = bench.store.audit_usage().await.expect("audits");
+        wrong.into_iter().filter(|line| line.contains("device time")).collect::<Vec<_>>()
+    };
+    let (deleted, stays) = (work().await, work().await);
+    bench.age(DAY * 3).await;
+    work().await;
+    bench.store.delete_job(deleted, "key k", true).await.expect("deletes");
+    bench.settle().await;
+    let later = bench.store.clock_ms().await.expect("a clock") + 120_000;
+    while bench.store.clear_deleted(bench.term, later, 9).await.expect("clears").more {}
+    assert_eq!(used(bench, None).await.len(), 2);
+    assert_eq!(wrong().await, [""; 0], "while all days are there");
+    for days in [5, 2, 2] {
+        bench.store.prune_history(bench.term, DAY, DAY * days).await.expect("prunes");
+        assert_eq!(wrong().await, [""; 0], "after {days} days are kept");
+    }
+    assert_eq!(used(bench, None).await.len(), 1);
+    // A job that stayed is deleted after its day is gone.
+    bench.store.delete_job(stays, "key k", true).await.expect("deletes");
+    bench.settle().await;
+    while bench.store.clear_deleted(bench.term, later + 120_000, 9).await.expect("clears").more {}
+    for _ in 0..2 {
+        assert_eq!(wrong().await, [""; 0]);
+        bench.store.prune_history(bench.term, DAY, DAY * 2).await.expect("prunes");
+    }
+}
+
 fn sizes(bench: &Bench, ready: u64) -> Sizes {
     Sizes {
         pool: bench.pool("base"),

@@ -119,11 +119,12 @@ pub async fn keys_are_listed_oldest_first_in_pages_and_without_ended_ones(bench:
 pub async fn a_revoked_key_stays_revoked_since_then(bench: &Bench) {
     bench.store.add_key(&new(&key(1), None, &[Scope::Admin])).await.expect("adds");
     assert!(bench.other.has_admin_key().await.expect("asks"));
-    let revoked = bench.store.revoke_key(key(1).id()).await.expect("revokes").revoked_ms;
-    assert!(revoked.is_some());
+    let (revoked, changed) = bench.store.revoke_key(key(1).id()).await.expect("revokes");
+    let revoked = revoked.revoked_ms;
+    assert!(revoked.is_some() && changed);
     assert!(!bench.other.has_admin_key().await.expect("asks"));
-    let again = bench.other.revoke_key(key(1).id()).await.expect("revokes").revoked_ms;
-    assert_eq!(again, revoked);
+    let (again, changed) = bench.other.revoke_key(key(1).id()).await.expect("revokes");
+    assert_eq!((again.revoked_ms, changed), (revoked, false));
     assert_eq!(found(&bench.other, &key(1)).await.revoked_ms, revoked);
     let unknown = bench.store.revoke_key(key(2).id()).await;
     assert!(matches!(unknown, Err(Error::NotFound(_))), "{unknown:?}");
@@ -223,18 +224,22 @@ pub async fn of_first_keys_that_are_added_at_once_one_is_the_first(bench: &Bench
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
 pub async fn a_tenant_keeps_its_setting_until_it_is_changed(bench: &Bench) {
-    let added = bench.store.set_tenant("studio", &TenantChange::default()).await.expect("adds");
+    let set =
+        async |change: TenantChange| bench.other.set_tenant("studio", &change).await.expect("sets");
+    let (added, changed) = set(TenantChange::default()).await;
+    assert!(changed, "it is new");
     assert_eq!((added.name.as_str(), added.sharing), ("studio", None));
-    let sealed = bench.other.set_tenant("studio", &sharing(Sharing::Sealed)).await.expect("sets");
+    let (sealed, changed) = set(sharing(Sharing::Sealed)).await;
+    assert!(changed);
     let of_new = async |tenant| bench.store.sharing_of_new(tenant).await.expect("asks");
     assert_eq!(of_new("studio").await, Sharing::Sealed, "its own setting");
     assert_eq!(of_new("other").await, Sharing::Sealed, "the farm has a second tenant");
     assert_eq!((sealed.created_ms, sealed.sharing), (added.created_ms, Some(Sharing::Sealed)));
-    assert_eq!(
-        bench.store.set_tenant("studio", &TenantChange::default()).await.expect("asks"),
-        sealed
-    );
-    let shared = bench.store.set_tenant("studio", &sharing(Sharing::Shared)).await.expect("sets");
+    for same in [TenantChange::default(), sharing(Sharing::Sealed)] {
+        assert_eq!(set(same).await, (sealed.clone(), false));
+    }
+    let (shared, changed) = set(sharing(Sharing::Shared)).await;
+    assert!(changed);
     assert_eq!((of_new("studio").await, of_new("other").await), (Sharing::Shared, Sharing::Sealed));
     assert_eq!(bench.other.tenant("studio").await.expect("there"), shared);
     bench.store.set_tenant("Other", &TenantChange::default()).await.expect("adds");

@@ -103,8 +103,11 @@ pub async fn a_tenant_keeps_its_quotas_until_they_are_changed(bench: &Bench) {
         workers: Some(3),
         weight: Some(1.5),
     };
-    let changed = bench.store.set_tenant(TENANT, &set(all.clone())).await.expect("sets");
-    assert_eq!((&changed.quotas, of(TENANT).await), (&all, all.clone()));
+    let change =
+        async |change: TenantChange| bench.store.set_tenant(TENANT, &change).await.expect("sets");
+    let (set_to, changed) = change(set(all.clone())).await;
+    assert!(changed && !change(set(all.clone())).await.1, "twice the same");
+    assert_eq!((&set_to.quotas, of(TENANT).await), (&all, all.clone()));
     assert_eq!(bench.other.tenant(TENANT).await.expect("there").quotas, all);
     assert_eq!(bench.other.list_tenants("", 9).await.expect("lists")[0].quotas, all);
     let one = TenantChange {
@@ -114,9 +117,10 @@ pub async fn a_tenant_keeps_its_quotas_until_they_are_changed(bench: &Bench) {
         },
         ..TenantChange::default()
     };
-    let changed = bench.store.set_tenant(TENANT, &one).await.expect("sets");
+    let (set_to, changed) = change(one.clone()).await;
+    assert!(changed && !change(one).await.1, "twice the same");
     let expected = Quotas { workers: Some(4), burst: None, weight: None, ..all };
-    assert_eq!(changed.quotas, expected);
+    assert_eq!(set_to.quotas, expected);
     // Of changes at once, none undoes another.
     let stores = [&bench.store, &bench.other];
     let changes = [

@@ -563,12 +563,12 @@ pub async fn a_policy_removes_what_it_says_and_keeps_what_a_tenants_own_one_keep
     let of_pictures = policies.iter().filter(|one| one.scope.subject == Subject::Pictures);
     assert_eq!(of_pictures.count(), 2);
     let now = store.clock_ms().await.expect("a clock") + DAY + 3_600_000;
-    let too_soon = store.expiring(now - DAY, 2).await.expect("looks");
+    let too_soon = store.expiring(bench.term, now - DAY, 2).await.expect("looks");
     assert_eq!(too_soon, None);
     let due = store.due(now).await.expect("adds up");
     assert_eq!((due.len(), due[0].count, due[0].bytes), (1, 1, 9), "three pictures of three bytes");
     let mut removed = 0;
-    while let Some(expiring) = store.expiring(now, 2).await.expect("looks") {
+    while let Some(expiring) = store.expiring(bench.term, now, 2).await.expect("looks") {
         assert_eq!(expiring.job, job);
         removed +=
             store.expire(bench.term, now, &expiring).await.expect("removes").expect("as read");
@@ -699,7 +699,7 @@ pub async fn a_jobs_pictures_are_noted_with_the_first_chunk_and_once(bench: &Ben
     store.set_retention(&policy).await.expect("sets it");
     let now = store.clock_ms().await.expect("a clock") + DAY + 3_600_000;
     let mut versions = Vec::new();
-    while let Some(expiring) = store.expiring(now, 2).await.expect("looks") {
+    while let Some(expiring) = store.expiring(bench.term, now, 2).await.expect("looks") {
         assert_eq!(store.expire(bench.term, now, &expiring).await.expect("removes"), Some(2));
         let record = store.job(job).await.expect("there");
         assert!(record.pictures_removed.is_some(), "it says so from the first chunk on");
@@ -707,4 +707,67 @@ pub async fn a_jobs_pictures_are_noted_with_the_first_chunk_and_once(bench: &Ben
     }
     assert_eq!(versions.len(), 3);
     assert_eq!(versions[0], versions[2], "watchers hear of it once");
+}
+
+/// A policy of the farm or a tenant on done jobs.
+fn on_done(tenant: &str, subject: Subject, days: Option<u64>) -> Policy {
+    let scope = Scope { tenant: tenant.to_owned(), subject, outcome: Some(JobState::Done) };
+    Policy { scope, keep: days.map(|days| Duration::from_secs(days * 86_400)) }
+}
+
+/// A policy's place belongs to the record's clock, which may have been wrong. `end` makes the newest
+/// job end at a time, milliseconds since 1970.
+///
+/// # Panics
+/// Like every check, if the store breaks a promise.
+pub async fn a_clock_that_goes_back_hides_no_job_from_a_policy(
+    bench: &Bench,
+    end: impl AsyncFn(i64),
+) {
+    let store = &bench.store;
+    let now = store.clock_ms().await.expect("a clock");
+    for subject in [Subject::Pictures, Subject::Jobs] {
+        store.set_retention(&on_done("", subject, Some(1))).await.expect("sets it");
+    }
+    let expire = async |now: i64| {
+        let mut jobs = Vec::new();
+        while let Some(expiring) = store.expiring(bench.term, now, 9).await.expect("looks") {
+            let removed = store.expire(bench.term, now, &expiring).await.expect("removes");
+            jobs.push((expiring.job, removed.expect("as read")));
+        }
+        (jobs, store.expire_jobs(bench.term, now, 9).await.expect("deletes"))
+    };
+    // A clock that is ahead removes what it should not: nobody can know that it is wrong.
+    let first = ended(bench, "one", 2, "tasks/a/p.png").await;
+    end(now + 400 * DAY).await;
+    assert_eq!(expire(now + 402 * DAY).await, (vec![(first, 2)], vec![first]));
+    // It is set right. The next job ends before the places that the policies have reached.
+    let second = ended(bench, "two", 3, "tasks/b/p.png").await;
+    assert_eq!(expire(now).await, (Vec::new(), Vec::new()), "it is kept for a day");
+    assert_eq!(expire(now + 2 * DAY).await, (vec![(second, 3)], vec![second]));
+    assert_eq!(expire(now + 2 * DAY).await, (Vec::new(), Vec::new()));
+}
+
+#[expect(missing_docs, reason = "a check's name says what it checks")]
+pub async fn a_policy_on_jobs_goes_on_where_it_was_and_comes_back_to_what_could_not_go(
+    bench: &Bench,
+) {
+    let store = &bench.store;
+    let jobs = [
+        ended(bench, "one", 1, "tasks/a/p.png").await,
+        ended(bench, "two", 1, "tasks/b/p.png").await,
+        ended(bench, "three", 1, "tasks/c/p.png").await,
+    ];
+    assert!(store.set_retention(&on_done("", Subject::Jobs, Some(1))).await.expect("sets it"));
+    assert!(!store.set_retention(&on_done("", Subject::Jobs, Some(1))).await.expect("is set"));
+    let now = store.clock_ms().await.expect("a clock") + 2 * DAY;
+    let expire = async |limit| store.expire_jobs(bench.term, now, limit).await.expect("deletes");
+    assert_eq!(expire(1).await, [jobs[0]]);
+    assert_eq!(expire(1).await, [jobs[1]]);
+    let late = store.expire_jobs(Term(bench.term.0 + 1), now, 1).await;
+    assert!(matches!(late, Err(Error::NotLeading(_))), "{late:?}");
+    assert_eq!(expire(9).await, [jobs[2]]);
+    assert_eq!(expire(9).await, []);
+    let next = ended(bench, "four", 1, "tasks/d/p.png").await;
+    assert_eq!(expire(9).await, [next]);
 }

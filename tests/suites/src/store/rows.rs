@@ -23,7 +23,7 @@ pub const ROWS: &[(&str, Goes)] = &[
     ("cascades", Goes::Few("cascade that was ever served")),
     ("coordinators", Goes::After("an hour")),
     ("deleted_jobs", Goes::After("30 days")),
-    ("deleted_usage", Goes::Few("tenant and day")),
+    ("deleted_usage", Goes::Few("tenant and day that is kept")),
     ("dispatched_texts", Goes::Few("text with a worker")),
     ("embeddings", Goes::Unused),
     ("farm", Goes::Few("farm")),
