@@ -5,9 +5,9 @@
 //! syncs the file and its parent folders. Reading by reference checks size and hash, so a caller
 //! never gets bytes other than the stored ones.
 
-mod find;
+pub(crate) mod find;
 mod mount;
-mod read;
+pub(crate) mod read;
 mod unfinished;
 mod write;
 
@@ -50,6 +50,10 @@ const MAX_LINK_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Most artifacts that are looked at under one task's prefix.
 pub(crate) const MAX_CANDIDATES: usize = 64;
+/// Most bytes of an artifact that is read whole: more than any stage stores.
+pub(crate) const MAX_WHOLE: u64 = 1 << 30;
+/// Most bytes of a record of ours in JSON, such as that of a cascade of 10,000 files.
+pub(crate) const MAX_RECORD: u64 = 64 << 20;
 
 /// Most bytes of a mark.
 const MARK_BYTES: u64 = 64 << 10;

@@ -15,11 +15,11 @@ use darkroom_core::{
     guard::{Guard, stands},
     shown::shown_path,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, future};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    blob::{ArtifactStore, Listed, MAX_CANDIDATES},
+    blob::{ArtifactStore, Listed, MAX_RECORD, find::Candidate},
     cascade_bundle::{CascadeBundle, check_inside, is_model_file},
     error::Error,
     model_files::{ModelFolder, unreadable},
@@ -118,7 +118,7 @@ pub async fn publish(
     let digest = bundle.cascade().digest();
     let wanted = if bundle.has_files() { files_of(bundle)? } else { Vec::new() };
     let sealed = if wanted.is_empty() { Seal::new() } else { seal::read(store, digest).await? };
-    let stored = stored_files(store, digest).await?;
+    let stored = stored_files(store, digest, &wanted).await?;
     let mut absent = Vec::new();
     for file in &wanted {
         if !is_stored(store, &file.artifact(digest), &stored, &sealed).await? {
@@ -142,8 +142,16 @@ pub async fn publish(
     Ok(Published { digest, files: record.files.len(), bytes: record.bytes(), uploaded_bytes })
 }
 
-async fn stored_files(store: &ArtifactStore, digest: Digest) -> Result<Vec<Listed>, UserError> {
-    store.list(&files_prefix(digest)).try_collect().await.map_err(|error| error.to_user())
+/// Those of the wanted files that are stored. Others may lie there without number.
+async fn stored_files(
+    store: &ArtifactStore,
+    digest: Digest,
+    wanted: &[RecordFile],
+) -> Result<Vec<Listed>, UserError> {
+    let keys: BTreeSet<String> = wanted.iter().map(|file| file.artifact(digest).key).collect();
+    let listed = store.list(&files_prefix(digest));
+    let listed = listed.try_filter(|listed| future::ready(keys.contains(&listed.key)));
+    listed.try_collect().await.map_err(|error| error.to_user())
 }
 
 /// Whether a file is stored and intact. A damaged file is deleted.
@@ -181,13 +189,8 @@ async fn seal_files(
     wanted: &[RecordFile],
     sealed: &Seal,
 ) -> Result<(), UserError> {
-    let keys: BTreeSet<String> = wanted.iter().map(|file| file.artifact(digest).key).collect();
-    let stored = stored_files(store, digest).await?;
-    let seal: Seal = stored
-        .into_iter()
-        .filter(|listed| keys.contains(&listed.key))
-        .map(|listed| (listed.key, listed.mark))
-        .collect();
+    let stored = stored_files(store, digest, wanted).await?;
+    let seal: Seal = stored.into_iter().map(|listed| (listed.key, listed.mark)).collect();
     if seal.is_empty() || &seal == sealed {
         return Ok(());
     }
@@ -204,15 +207,9 @@ pub async fn describe(store: &ArtifactStore, digest: Digest) -> Result<Cascade, 
 
 /// The store's record of a cascade. A record with files is preferred to a fake's.
 pub(crate) async fn find(store: &ArtifactStore, digest: Digest) -> Result<Record, UserError> {
-    let prefix = record_prefix(digest);
-    let listed = store.list(&prefix).take(MAX_CANDIDATES).try_collect::<Vec<_>>().await;
-    let mut listed = listed.map_err(|error| error.to_user())?;
-    listed.sort_by(|a, b| a.key.cmp(&b.key));
+    let listed = store.candidates(&record_prefix(digest), "json", MAX_RECORD).await;
     let mut found = None;
-    for listed in listed {
-        let name = listed.key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
-        let Some(sha256) = name.and_then(|name| name.parse().ok()) else { continue };
-        let artifact = ArtifactRef { key: listed.key, sha256, size: listed.size };
+    for Candidate { artifact, .. } in listed.map_err(|error| error.to_user())? {
         let reason = match store.get(&artifact).await {
             Ok(bytes) => match Record::parse(&bytes, digest) {
                 Ok(record) if !record.files.is_empty() => return Ok(record),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     answer::{Answer, io_kind, spell},
-    blob::{ArtifactStore, Backend, Creation, Credentials},
+    blob::{ArtifactStore, Backend, Creation, Credentials, read::at_most},
     open::FIELD,
 };
 
@@ -125,7 +125,8 @@ async fn look_at_kept(backend: &Backend) -> Result<(), UserError> {
         }
         found => found.map_err(|error| explain(backend, Step::Read, &error))?,
     };
-    let bytes = found.bytes().await.map_err(|error| explain(backend, Step::Read, &error))?;
+    let bytes = at_most(found, KEPT.len() as u64).await;
+    let bytes = bytes.map_err(|error| explain(backend, Step::Read, &error))?;
     if bytes != KEPT {
         return Err(unfaithful(backend));
     }
@@ -163,7 +164,8 @@ async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
     }
     let found = backend.store.get(probe).await.map_err(failed(Step::Read))?;
     let written = found.meta.last_modified;
-    let bytes = found.bytes().await.map_err(failed(Step::Read))?;
+    let length = probe.as_ref().len() as u64;
+    let bytes = at_most(found, length).await.map_err(failed(Step::Read))?;
     if bytes != probe.as_ref() {
         return Err(unfaithful(backend));
     }

@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    blob::{ArtifactStore, Listed, MAX_CANDIDATES},
+    blob::{ArtifactStore, Listed, MAX_CANDIDATES, MAX_RECORD, find::Candidate},
     error::Error,
 };
 
@@ -22,16 +22,13 @@ pub(crate) type Seal = BTreeMap<String, String>;
 
 /// The marks recorded so far; unreadable records are ignored.
 pub(crate) async fn read(store: &ArtifactStore, digest: Digest) -> Result<Seal, UserError> {
-    let prefix = prefix(digest);
-    let listed = store.list(&prefix).take(MAX_CANDIDATES).try_collect::<Vec<_>>().await;
+    let found = store.candidates(&prefix(digest), "json", MAX_RECORD).await;
     let mut sealed = Seal::new();
-    let mut listed = listed.map_err(|error| error.to_user())?;
+    let mut found = found.map_err(|error| error.to_user())?;
     // If a file has two marks, the later one is more likely to be right.
-    listed.sort_by_key(|listed| listed.modified_unix_seconds);
-    for Listed { key, size, .. } in listed {
-        let name = key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
-        let Some(sha256) = name.and_then(|name| name.parse().ok()) else { continue };
-        match store.get(&ArtifactRef { key, sha256, size }).await {
+    found.sort_by_key(|found| found.modified_unix_seconds);
+    for Candidate { artifact, .. } in found {
+        match store.get(&artifact).await {
             Ok(bytes) => sealed.extend(serde_json::from_slice::<Seal>(&bytes).unwrap_or_default()),
             Err(error) if error.retryable() => return Err(error.to_user()),
             Err(_) => {}

@@ -12,6 +12,7 @@ use crate::{
     blob::ArtifactStore,
     error::Error,
     manifest::{Checker, Header, ImageLine, ImageOutcome, MAX_LINE, Totals},
+    picture::MAX_FILE_BYTES,
 };
 
 /// How closely pictures are checked.
@@ -200,7 +201,10 @@ fn take(
             Problem { kind: Kind::Manifest, image: None, message: error.to_string() },
         );
     }
-    image.filter(|image| image.state == ImageOutcome::Done && !image.is_removed())
+    // An impossible size is a problem of the manifest, and such a picture is not read.
+    let possible = |image: &ImageLine| image.size.is_none_or(|size| size <= MAX_FILE_BYTES);
+    let is_there = |image: &ImageLine| image.state == ImageOutcome::Done && !image.is_removed();
+    image.filter(|image| is_there(image) && possible(image))
 }
 
 /// Checks the picture of a done image: returns its size, or what is wrong with it.

@@ -155,3 +155,47 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory, error::ErrorKind};
+    use darkroom_runtime::arguments::{sentence, with_negative_numbers};
+
+    use super::*;
+
+    /// The path of each command, and the long options that take a value.
+    fn options(command: &Command, path: &[String], all: &mut Vec<(Vec<String>, String)>) {
+        for argument in command.get_arguments().filter(|one| one.get_action().takes_values()) {
+            let long = argument.get_long().map(|long| (path.to_vec(), format!("--{long}")));
+            all.extend(long);
+        }
+        for inner in command.get_subcommands() {
+            let path: Vec<_> = path.iter().cloned().chain([inner.get_name().to_owned()]).collect();
+            options(inner, &path, all);
+        }
+    }
+
+    #[test]
+    fn a_negative_number_after_an_option_is_its_value_and_is_refused_in_one_sentence() {
+        let mut all = Vec::new();
+        options(&Cli::command(), &["darkroom".to_owned()], &mut all);
+        assert!(all.len() > 50, "{}", all.len());
+        let mut refused = 0;
+        for (path, option) in all {
+            let line = path.iter().cloned().chain([option.clone(), "-1".to_owned()]);
+            let command = with_negative_numbers(Cli::command());
+            let Err(error) = command.try_get_matches_from(line) else { continue };
+            let name = format!("{} {option}", path.join(" "));
+            assert_ne!(error.kind(), ErrorKind::UnknownArgument, "{name}: {error}");
+            if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+                let sentence = sentence(&error).unwrap_or_default();
+                let is_whole = sentence.contains("-1") && sentence.contains("; accepted: ");
+                let field = option.trim_start_matches('-');
+                assert!(is_whole && sentence.contains(field), "{name}: {sentence:?}");
+                assert_eq!(sentence.lines().count(), 1, "{name}: {sentence:?}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 5, "{refused}");
+    }
+}

@@ -29,7 +29,7 @@ pub(crate) async fn watch(place: &Place, args: &WatchArgs, as_json: bool) -> Res
         cursor: args.cursor.clone().unwrap_or_default(),
     };
     let mut watch = farm::find(place)?.watch_farm(request);
-    let mut known: HashMap<String, u64> = HashMap::new();
+    let mut known = Known::default();
     let mut workers = None;
     loop {
         let event = watch.next().await?;
@@ -41,12 +41,12 @@ pub(crate) async fn watch(place: &Place, args: &WatchArgs, as_json: bool) -> Res
             continue;
         }
         for job in &event.jobs {
-            if known.insert(job.id.clone(), job.version) != Some(job.version) {
+            if known.is_news(job) {
                 output::line(&view::job_line(job))?;
             }
         }
         for job in &event.deleted_jobs {
-            if known.remove(job).is_some() {
+            if known.forget(job) {
                 output::line(&format!("{} deleted", shown(job)))?;
             }
         }
@@ -57,6 +57,34 @@ pub(crate) async fn watch(place: &Place, args: &WatchArgs, as_json: bool) -> Res
                 workers = Some(now);
             }
         }
+    }
+}
+
+/// Most jobs that a watch remembers.
+const MOST: usize = 100_000;
+/// Longest id of a job, characters. A farm that lies may send any.
+const ID: usize = 36;
+
+/// The jobs that were shown, and their versions. There may be any number of them in time, so when
+/// there are too many, all are forgotten, and some may be shown again.
+#[derive(Default)]
+struct Known(HashMap<String, u64>);
+
+impl Known {
+    /// Whether the job was not shown at this version. From now on it is.
+    fn is_news(&mut self, job: &v1::Job) -> bool {
+        if job.id.len() > ID {
+            return true;
+        }
+        if self.0.len() >= MOST {
+            self.0.clear();
+        }
+        self.0.insert(job.id.clone(), job.version) != Some(job.version)
+    }
+
+    /// Whether the job was shown. From now on it is not.
+    fn forget(&mut self, id: &str) -> bool {
+        self.0.remove(id).is_some()
     }
 }
 
@@ -211,6 +239,24 @@ pub(crate) async fn usage(place: &Place, args: &UsageArgs, as_json: bool) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_are_shown_once_a_version_and_those_of_a_farm_that_lies_take_bounded_memory() {
+        let job = |id: String, version| v1::Job { id, version, ..Default::default() };
+        let mut known = Known::default();
+        let id = || "0190a000-0000-7000-8000-000000000000".to_owned();
+        assert!(known.is_news(&job(id(), 1)) && !known.is_news(&job(id(), 1)));
+        assert!(known.is_news(&job(id(), 2)));
+        assert!(known.forget(&id()) && !known.forget(&id()));
+        for number in 0..MOST + 10 {
+            assert!(known.is_news(&job(number.to_string(), 1)));
+        }
+        assert!(known.0.len() <= MOST, "{}", known.0.len());
+        assert!(!known.is_news(&job((MOST + 9).to_string(), 1)), "the last ones are known");
+        let long = "x".repeat(10_000);
+        assert!(known.is_news(&job(long.clone(), 1)) && known.is_news(&job(long.clone(), 1)));
+        assert!(!known.forget(&long));
+    }
 
     #[test]
     fn workers_are_counted_by_state() {

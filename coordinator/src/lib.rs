@@ -47,6 +47,7 @@ mod stored;
 mod tasks;
 mod troubles;
 mod trust;
+mod turns;
 mod worker_health;
 
 #[doc(hidden)]

@@ -32,6 +32,8 @@ pub struct Options {
     pub worker_ttl: Duration,
     /// A streaming submit without a chunk for this long is given up.
     pub receiving_idle: Duration,
+    /// A streaming submit or forecast that makes no progress for this long is given up.
+    pub submit_idle: Duration,
     /// An upload that makes no progress for this long is given up.
     pub upload_idle: Duration,
     /// Time limit of a unary call.
@@ -74,6 +76,7 @@ impl Default for Options {
             poll: Duration::from_millis(250),
             worker_ttl: Duration::from_secs(10),
             receiving_idle: Duration::from_secs(600),
+            submit_idle: Duration::from_secs(120),
             upload_idle: Duration::from_secs(30),
             call: Duration::from_secs(30),
             submit: Duration::from_secs(120),

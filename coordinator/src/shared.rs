@@ -38,8 +38,11 @@ use crate::{
     tasks::Cascades,
     troubles::Troubles,
     trust::Trust,
+    turns::Turns,
 };
 
+/// Forecasts of one tenant that remember much, at one time; each takes 20 MiB at most.
+const FORECASTS: usize = 4;
 /// Uploads that are checked at one time.
 const UPLOADS: usize = 4;
 /// Submits that are recorded at one time. They go on if their clients leave, so clients that submit
@@ -71,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) preparing: Arc<Semaphore>,
     /// Permits of submits that are recorded.
     pub(crate) submits: Semaphore,
+    /// Turns of forecasts that remember much.
+    pub(crate) forecasting: Turns,
     /// Permits of uploads.
     pub(crate) uploads: Semaphore,
     /// Memory for decoding pictures, in MiB.
@@ -125,6 +130,7 @@ impl Shared {
             counters: Counters::default(),
             preparing: Arc::new(Semaphore::new(preparers())),
             submits: Semaphore::new(SUBMITS),
+            forecasting: Turns::new(FORECASTS),
             uploads: Semaphore::new(UPLOADS),
             decoding: Arc::new(Semaphore::new(DECODING_MIB)),
             previews: Previews::default(),

@@ -124,3 +124,61 @@ fn shortened(worker: &WorkerId) -> String {
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{artifact::ArtifactRef, digest::Digest, id::StageName};
+    use darkroom_queue::task::{EntryId, Subject, TaskKey, TaskResult};
+    use darkroom_suites::cascade;
+
+    use super::*;
+
+    fn entry(name: &str, size: u64) -> ResultEntry {
+        let sha256 = Digest::of(b"x");
+        let artifact = ArtifactRef { key: format!("texts/x/{name}"), sha256, size };
+        let result = TaskResult {
+            key: TaskKey { subject: Subject::Text(sha256), generation: 1, dispatch: 1 },
+            worker: WorkerId("w".to_owned()),
+            place: String::new(),
+            device_class: String::new(),
+            alone: true,
+            seconds: 1.0,
+            batch: 1,
+            outcome: Outcome::Done { artifact, notes: Vec::new() },
+            warrant: None,
+            signature: None,
+        };
+        ResultEntry { id: EntryId("1-0".to_owned()), result }
+    }
+
+    #[test]
+    fn an_embedding_has_a_number_for_each_token_at_least_and_65536_at_most() {
+        let cascade = cascade::without_files(2);
+        let tokens = u64::from(cascade.spec.encoder.max_length);
+        let (encode, base) = (cascade::pool(&cascade, "encode"), cascade::pool(&cascade, "base"));
+        let cascades = Cascades::new(vec![cascade]);
+        let checked = |pool: &PoolId, name: &str, size| {
+            plausible(pool, &cascades, &entry(name, size)).map_err(Forged::name)
+        };
+        let (least, most) = (tokens * 4, tokens * 4 * WIDEST + HEADER);
+        for (size, is_one) in [
+            (0, false),
+            (least - 1, false),
+            (least, true),
+            (most, true),
+            (most + 1, false),
+            (u64::MAX, false),
+        ] {
+            let expected = if is_one { Ok(()) } else { Err("output_malformed") };
+            assert_eq!(checked(&encode, "x.safetensors", size), expected, "{size}");
+        }
+        assert_eq!(checked(&encode, "x.png", least), Err("output_malformed"));
+        // The outputs of other stages have other sizes, and so have made-up ones and those of an
+        // encoder that this farm does not know.
+        assert_eq!(checked(&base, "x.safetensors", 1), Ok(()));
+        let unknown = PoolId { stage: StageName::encode(), digest: Digest::of(b"other") };
+        assert_eq!(checked(&unknown, "x.safetensors", 1), Ok(()));
+        let fakes = cascades.clone().made_up();
+        assert!(plausible(&encode, &fakes, &entry("x.safetensors", 1)).is_ok());
+    }
+}

@@ -1,9 +1,18 @@
 //! The command line of a program. It is parsed by clap and answered without panics; the arguments
 //! that an answer quotes are escaped.
 
-use std::process::ExitCode;
+use std::{
+    any::TypeId,
+    error::Error as _,
+    num::{IntErrorKind, ParseFloatError, ParseIntError},
+    process::ExitCode,
+};
 
-use clap::{ArgMatches, Parser, parser::ValueSource};
+use clap::{
+    Arg, ArgMatches, Command, Error, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
 
 use crate::{secret::SecretUrl, settings, terminal};
 
@@ -18,7 +27,7 @@ pub const OUTPUT_FAILED: u8 = 4;
 /// The exit code that the program must end with now.
 pub fn parse<A: Parser>() -> Result<A, ExitCode> {
     settings::start_over_without_empty();
-    let mut command = settings::without_empty(A::command());
+    let mut command = settings::without_empty(with_negative_numbers(A::command()));
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     let parsed = matches.and_then(|matches| {
         warn_of_passwords(&matches);
@@ -28,11 +37,87 @@ pub fn parse<A: Parser>() -> Result<A, ExitCode> {
         let text = error.render().to_string();
         let text = text.trim_end_matches('\n');
         if error.use_stderr() {
-            terminal::tell(text);
+            terminal::tell(&sentence(&error).unwrap_or_else(|| text.to_owned()));
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
         printed(terminal::print(text))
     })
+}
+
+/// The same command, which takes `-1` after an option as the option's value. Without this, clap
+/// takes it for an option that does not exist, and what it says then names no range.
+#[must_use]
+pub fn with_negative_numbers(command: Command) -> Command {
+    let numbers = [
+        TypeId::of::<u32>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<usize>(),
+        TypeId::of::<i64>(),
+        TypeId::of::<f64>(),
+    ];
+    let takes = |argument: &Arg| {
+        // Of what has no name, only numbers: a text may be meant as an option.
+        let is_number = || numbers.iter().any(|id| argument.get_value_parser().type_id() == *id);
+        argument.get_action().takes_values() && (!argument.is_positional() || is_number())
+    };
+    let command = command.mut_args(|argument| {
+        let takes = takes(&argument);
+        if takes { argument.allow_negative_numbers(true) } else { argument }
+    });
+    command.mut_subcommands(with_negative_numbers)
+}
+
+/// A refusal of a value in one sentence, with the field, the value and what is accepted. `None` for
+/// errors about something else.
+#[must_use]
+pub fn sentence(error: &Error) -> Option<String> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let argument = context(ContextKind::InvalidArg)?;
+    let value = context(ContextKind::InvalidValue)?;
+    let accepted = match (error.kind(), error.get(ContextKind::ValidValue)) {
+        (ErrorKind::ValueValidation, _) => match accepted(error) {
+            Some(accepted) => accepted,
+            // A sentence of ours follows; behind it, clap names its help.
+            None => return error.render().to_string().split("\n\n").next().map(str::to_owned),
+        },
+        (ErrorKind::InvalidValue, Some(ContextValue::Strings(all))) if !all.is_empty() => {
+            all.join(", ")
+        }
+        _ => return None,
+    };
+    let field = field(argument);
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte));
+    let shown = if is_number && !value.is_empty() { value } else { &format!("{value:?}") };
+    Some(format!("error: {field} is {shown}; accepted: {accepted}"))
+}
+
+/// What a parser of numbers would have accepted.
+fn accepted(error: &Error) -> Option<String> {
+    let source = error.source()?;
+    if let Some(error) = source.downcast_ref::<ParseIntError>() {
+        return Some(match error.kind() {
+            IntErrorKind::PosOverflow => format!("a whole number of at most {}", u64::MAX),
+            _ => "a whole number without a sign".to_owned(),
+        });
+    }
+    if source.is::<ParseFloatError>() {
+        return Some("a number".to_owned());
+    }
+    let text = source.to_string();
+    let (least, most) = text.split_once(" is not in ")?.1.split_once("..")?;
+    let most = most.trim_start_matches('=');
+    let is_any = most == u64::MAX.to_string() || most == i64::MAX.to_string();
+    Some(if is_any { format!("{least} or more") } else { format!("{least} to {most}") })
+}
+
+/// The name in `--limit <N>` or `<INDEX>`, as our own refusals write it.
+fn field(argument: &str) -> String {
+    let name = argument.split_whitespace().next().unwrap_or(argument);
+    let name = name.trim_matches(|at: char| "-<>[].".contains(at));
+    if argument.starts_with('-') { name.to_owned() } else { name.to_lowercase() }
 }
 
 /// Says of each URL with a password that was given as a flag that others can see it.
@@ -63,5 +148,72 @@ pub fn printed(result: std::io::Result<()>) -> ExitCode {
             ExitCode::from(OUTPUT_FAILED)
         }
         Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Given {
+        #[arg(long)]
+        limit: Option<u64>,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        from: Option<u64>,
+        #[arg(long, value_parser = clap::value_parser!(u32).range(6..=1000))]
+        lease: Option<u32>,
+        #[arg(long)]
+        tolerance: Option<f64>,
+        #[arg(long)]
+        quota: Option<String>,
+        #[arg(long, value_parser = ["crop", "pad"])]
+        fit: Option<String>,
+        #[arg(long, value_parser = |_: &str| Err::<u8, _>("no size; accepted: 20GiB"))]
+        size: Option<u8>,
+        index: Option<usize>,
+        texts: Vec<String>,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<ArgMatches, Error> {
+        let command = with_negative_numbers(Given::command());
+        command.try_get_matches_from([&["program"], arguments].concat())
+    }
+
+    #[test]
+    fn a_wrong_number_is_refused_in_one_sentence_with_field_value_and_what_is_accepted() {
+        for (arguments, says) in [
+            (&["--limit", "-1"][..], "limit is -1; accepted: a whole number without a sign"),
+            (&["--limit=1.5"], "limit is 1.5; accepted: a whole number without a sign"),
+            (&["--limit", "x"], "limit is \"x\"; accepted: a whole number without a sign"),
+            (&["--limit", ""], "limit is \"\"; accepted: a whole number without a sign"),
+            (
+                &["--limit", "99999999999999999999"],
+                "limit is 99999999999999999999; accepted: a whole number of at most \
+                 18446744073709551615",
+            ),
+            (&["--from", "0"], "from is 0; accepted: 1 or more"),
+            (&["--lease", "-1"], "lease is -1; accepted: 6 to 1000"),
+            (&["--tolerance", "-x"], ""),
+            (&["--tolerance", "much"], "tolerance is \"much\"; accepted: a number"),
+            (&["--fit", "-1"], "fit is -1; accepted: crop, pad"),
+            (&["--size", "-1"], "invalid value '-1' for '--size <SIZE>': no size; accepted: 20GiB"),
+            (&["-1"], "index is -1; accepted: a whole number without a sign"),
+        ] {
+            let error = parsed(arguments).expect_err("refused");
+            let expected = if says.is_empty() { None } else { Some(format!("error: {says}")) };
+            assert_eq!(sentence(&error), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn negative_values_reach_whoever_reads_them_and_texts_stay_options() {
+        let quota = parsed(&["--quota", "-1", "--tolerance", "-0.5"]).expect("taken");
+        assert_eq!(quota.get_one::<String>("quota").map(String::as_str), Some("-1"));
+        assert_eq!(quota.get_one::<f64>("tolerance"), Some(&-0.5));
+        let error = parsed(&["5", "a text", "-1"]).expect_err("no such option");
+        assert_eq!((error.kind(), sentence(&error)), (ErrorKind::UnknownArgument, None));
     }
 }

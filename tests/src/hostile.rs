@@ -50,7 +50,7 @@ pub const JOB: &str = "0190a000-0000-7000-8000-000000000000";
 pub enum Lie {
     /// Nothing: its picture and its manifest are those that it announces.
     None,
-    /// A picture, or a manifest, goes on after the size that was announced.
+    /// A picture, a sheet or a manifest goes on after the size that was announced.
     Endless,
     /// It comes in empty pieces, without end.
     Nothing,
@@ -58,13 +58,14 @@ pub enum Lie {
     Vast,
     /// It is of another file each time that it is fetched, and each time breaks off.
     Changing,
-    /// The picture has the hash that comes with it, and not the one that was listed.
+    /// The picture has the hash that comes with it, and not the one that was listed. A sheet has
+    /// another one than comes with it.
     OtherPicture,
     /// The picture is listed and sent as it is, and is a text.
     NoPicture,
-    /// Each page of a listing leads to another one.
+    /// Each page of a listing or of a map leads to another one.
     Pages,
-    /// Each page of a listing leads to itself.
+    /// Each page of a listing or of a map leads to itself.
     SamePage,
     /// A watch says the same again and again.
     Repeats,
@@ -358,8 +359,20 @@ impl Farm for Hostile {
 
     async fn get_image_map(
         &self,
-        _: Request<v1::GetImageMapRequest>,
+        asked: Request<v1::GetImageMapRequest>,
     ) -> Answer<v1::GetImageMapResponse> {
+        if let Some(lie) = self.lie {
+            let before = asked.get_ref().first_index;
+            let next_index = match lie {
+                Lie::Pages => before + 1,
+                Lie::SamePage => 1,
+                _ => 0,
+            };
+            let codes = vec![v1::ImageState::Ready as u32];
+            let lengths = vec![if lie == Lie::Vast { u64::MAX } else { 1 }];
+            let map = v1::GetImageMapResponse { codes, lengths, next_index, ..Default::default() };
+            return Ok(Response::new(map));
+        }
         let map = v1::GetImageMapResponse {
             images: 1,
             whole: true,
@@ -375,7 +388,18 @@ impl Farm for Hostile {
         &self,
         _: Request<v1::FetchSheetRequest>,
     ) -> Answer<Self::FetchSheetStream> {
-        refusal()
+        let Some(lie) = self.lie else { return refusal() };
+        let chunks = lie.chunks(&lie.picture(), 0).map(move |chunk| {
+            chunk.map(|(sha256, total_bytes, data)| {
+                let sha256 = match lie {
+                    Lie::OtherPicture if !sha256.is_empty() => Digest::of(b"another").to_string(),
+                    _ => sha256,
+                };
+                let sheet = Some(v1::Sheet::default());
+                v1::FetchSheetChunk { sha256, total_bytes, data, sheet }
+            })
+        });
+        Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn summarize_failures(
@@ -457,6 +481,14 @@ impl Farm for Hostile {
     }
 
     async fn watch_farm(&self, _: Request<v1::WatchFarmRequest>) -> Answer<Self::WatchFarmStream> {
+        if let Some(lie) = self.lie {
+            // Each with another cursor, as a farm seals them.
+            let events = (0_u64..).map(move |number| {
+                let cursor = number.to_string();
+                Ok(v1::FarmEvent { jobs: vec![lie.job()], cursor, ..Default::default() })
+            });
+            return Ok(Response::new(Box::pin(tokio_stream::iter(events))));
+        }
         let worker = v1::Worker { state: text(), ..Default::default() };
         let workers = Some(v1::WorkerSnapshot { workers: vec![worker] });
         let event = v1::FarmEvent { jobs: vec![job()], workers, ..Default::default() };

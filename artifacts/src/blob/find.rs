@@ -5,8 +5,8 @@ use darkroom_core::artifact::ArtifactRef;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 
-use super::{ArtifactStore, Listed, MAX_CANDIDATES, path};
-use crate::error::Error;
+use super::{ArtifactStore, Listed, MAX_CANDIDATES, MAX_WHOLE, path};
+use crate::{error::Error, picture::MAX_FILE_BYTES, tensor};
 
 impl ArtifactStore {
     /// Size of a stored artifact, without reading it.
@@ -36,7 +36,8 @@ impl ArtifactStore {
 
     /// Finds an artifact that an earlier run left under `prefix`: the first one, by key, with the
     /// extension and with bytes that match the hash in its name. Returns its bytes too, because
-    /// they were read for the check.
+    /// they were read for the check. What is too big to be one (a picture with more than 256 MiB, a
+    /// tensor with more than 1 GiB) is not read.
     ///
     /// # Errors
     /// A temporary fault; damaged artifacts are skipped.
@@ -45,15 +46,8 @@ impl ArtifactStore {
         prefix: &str,
         extension: &str,
     ) -> Result<Option<(ArtifactRef, Bytes)>, Error> {
-        let mut found: Vec<Listed> = self.list(prefix).take(MAX_CANDIDATES).try_collect().await?;
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        for listed in found {
-            let name =
-                listed.key.strip_prefix(prefix).and_then(|name| name.strip_suffix(extension));
-            let Some(sha256) = name.and_then(|name| name.strip_suffix('.')?.parse().ok()) else {
-                continue;
-            };
-            let artifact = ArtifactRef { key: listed.key, sha256, size: listed.size };
+        let most = if extension == tensor::EXTENSION { MAX_WHOLE } else { MAX_FILE_BYTES };
+        for Candidate { artifact, .. } in self.candidates(prefix, extension, most).await? {
             match self.get(&artifact).await {
                 Ok(bytes) => return Ok(Some((artifact, bytes))),
                 Err(error) if error.retryable() => return Err(error),
@@ -68,4 +62,46 @@ impl ArtifactStore {
         }
         Ok(None)
     }
+
+    /// What lies under `prefix` and is named as artifacts with this extension are, in the order of
+    /// keys. Whoever writes to storage decides what lies there, so only some are returned, and none
+    /// with more than `most` bytes: they are to be read whole.
+    ///
+    /// # Errors
+    /// A temporary fault.
+    pub(crate) async fn candidates(
+        &self,
+        prefix: &str,
+        extension: &str,
+        most: u64,
+    ) -> Result<Vec<Candidate>, Error> {
+        let listed: Vec<Listed> = self.list(prefix).take(MAX_CANDIDATES).try_collect().await?;
+        let named = |listed: Listed| {
+            let name = listed.key.strip_prefix(prefix)?.strip_suffix(extension)?;
+            let sha256 = name.strip_suffix('.')?.parse().ok()?;
+            if listed.size > most {
+                tracing::warn!(
+                    artifact.key = listed.key,
+                    artifact.size = listed.size,
+                    accepted = most,
+                    "an artifact is too big and was not read"
+                );
+                return None;
+            }
+            Some(Candidate {
+                artifact: ArtifactRef { key: listed.key, sha256, size: listed.size },
+                modified_unix_seconds: listed.modified_unix_seconds,
+            })
+        };
+        let mut found: Vec<Candidate> = listed.into_iter().filter_map(named).collect();
+        found.sort_by(|a, b| a.artifact.key.cmp(&b.artifact.key));
+        Ok(found)
+    }
+}
+
+/// What may be an artifact; its size and its name are what the store says.
+pub(crate) struct Candidate {
+    pub(crate) artifact: ArtifactRef,
+    /// When it was written, seconds since 1970.
+    pub(crate) modified_unix_seconds: i64,
 }

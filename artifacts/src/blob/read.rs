@@ -1,26 +1,32 @@
-//! Reads artifacts by reference: a caller never gets bytes other than the stored ones.
+//! Reads artifacts by reference: a caller never gets bytes other than the stored ones, and reads no
+//! more of them than were announced.
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use darkroom_core::{
     artifact::ArtifactRef,
     digest::Digest,
     guard::{Guard, stands},
 };
-use futures::{Stream, StreamExt};
-use object_store::{ObjectStoreExt, path::Path};
+use futures::{Stream, StreamExt, TryStreamExt};
+use object_store::{GetResult, GetResultPayload, ObjectStoreExt, path::Path};
 
-use super::{ArtifactStore, CHUNK, Failure, PARALLEL, path};
+use super::{ArtifactStore, CHUNK, Failure, MAX_WHOLE, PARALLEL, path};
 use crate::error::Error;
 
 impl ArtifactStore {
-    /// Reads an artifact whole and checks its size and hash.
+    /// Reads an artifact whole and checks its size and hash. It must fit into memory: one of more
+    /// than 1 GiB is not read.
     ///
     /// # Errors
     /// `Missing`, `Corrupt`, or a temporary fault.
     pub async fn get(&self, artifact: &ArtifactRef) -> Result<Bytes, Error> {
         let path = path(&artifact.key)?;
+        if artifact.size > MAX_WHOLE {
+            let reason = format!("it has {} bytes; accepted: at most {MAX_WHOLE}", artifact.size);
+            return Err(Error::Corrupt { key: artifact.key.clone(), reason });
+        }
         self.tried(|| self.get_once(artifact, &path)).await
     }
 
@@ -35,8 +41,9 @@ impl ArtifactStore {
         if size != artifact.size {
             return Err(Failure::Again(wrong_size(artifact, size)));
         }
-        let bytes =
-            found.bytes().await.map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
+        let bytes = at_most(found, artifact.size)
+            .await
+            .map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
         let sha256 = Digest::of(&bytes);
         if sha256 != artifact.sha256 && stands(Guard::HashChecked) {
             let reason = format!("its SHA-256 is {sha256}, expected {}", artifact.sha256);
@@ -83,8 +90,9 @@ impl ArtifactStore {
             }
         };
         let size = found.meta.size;
-        let bytes =
-            found.bytes().await.map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
+        let bytes = at_most(found, wanted)
+            .await
+            .map_err(|error| Failure::Again(Error::of_store(key, &error)))?;
         if size != artifact.size || bytes.len() as u64 != wanted {
             return Err(Failure::Again(wrong_size(artifact, size)));
         }
@@ -107,6 +115,29 @@ impl ArtifactStore {
             })
             .buffered(PARALLEL)
     }
+}
+
+/// Reads an answer to its end, or until it has more than `most` bytes, whatever size it states. What
+/// comes back then is longer than `most` by a part of one piece, so that the caller notices.
+pub(crate) async fn at_most(found: GetResult, most: u64) -> object_store::Result<Bytes> {
+    let stated = found.range.end.saturating_sub(found.range.start);
+    if stated <= most && matches!(found.payload, GetResultPayload::File(..)) {
+        // No more of a file is read than is stated.
+        return found.bytes().await;
+    }
+    let mut pieces = found.into_stream();
+    let Some(first) = pieces.try_next().await? else { return Ok(Bytes::new()) };
+    let Some(second) = pieces.try_next().await? else { return Ok(first) };
+    let room = usize::try_from(stated.min(most)).unwrap_or_default();
+    let mut read = BytesMut::with_capacity(room);
+    read.extend_from_slice(&first);
+    read.extend_from_slice(&second);
+    while read.len() as u64 <= most
+        && let Some(piece) = pieces.try_next().await?
+    {
+        read.extend_from_slice(&piece);
+    }
+    Ok(read.freeze())
 }
 
 fn wrong_size(artifact: &ArtifactRef, size: u64) -> Error {

@@ -1,3 +1,7 @@
+//! Storing, finding and reading.
+
+mod lies;
+
 use bytes::Bytes;
 use darkroom_core::digest::Digest;
 use darkroom_test_servers::s3::faults::{Fault, Rule, Which};
@@ -5,7 +9,10 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{Attribute, PutMode, PutPayload};
 
 use super::*;
-use crate::test_stores::{Stores, on_s3, quick};
+use crate::{
+    picture::MAX_FILE_BYTES,
+    test_stores::{Stores, on_s3, quick},
+};
 
 #[tokio::test]
 async fn content_comes_back_whole_and_in_parts() {

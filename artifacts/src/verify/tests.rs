@@ -113,6 +113,22 @@ async fn a_job_that_is_whole_has_no_problems() {
 }
 
 #[tokio::test]
+async fn a_picture_of_an_impossible_size_is_a_problem_and_is_not_read() {
+    let (s3, store) = on_s3();
+    let text = String::from_utf8(render(&store).await).unwrap();
+    let size = picture(0).len();
+    let bigger = text.replacen(&format!("\"size\":{size}"), "\"size\":20000000000", 1);
+    assert_ne!(bigger, text);
+    // Where it was read, its file would be missed.
+    std::fs::remove_file(s3.file(&key_of(0))).unwrap();
+    for depth in [Depth::Sizes, Depth::Hashes] {
+        let found = kinds(&verified(&store, bigger.as_bytes(), depth).await);
+        assert!(found.iter().all(|(kind, _)| *kind == Kind::Manifest), "{found:?}");
+        assert!(!found.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn every_damage_to_a_picture_is_found() {
     let (s3, store) = on_s3();
     let text = render(&store).await;

@@ -1,11 +1,13 @@
 //! The changes of a whole farm, across broken connections.
 
+use darkroom_core::digest::Digest;
 use darkroom_proto::v1;
+use prost::Message;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::{CALL, Client, LASTED, SILENCE, waiting::Waiting, within};
-use crate::failure::Result;
+use super::{CALL, Client, LASTED, MAX_REPEATS, MOMENT, SILENCE, waiting::Waiting, within};
+use crate::failure::{self, Result};
 
 /// What changes in a farm, without an end. No change is skipped; some may come again.
 pub(crate) struct FarmWatch {
@@ -16,6 +18,10 @@ pub(crate) struct FarmWatch {
     /// When the stream began.
     opened: Option<Instant>,
     waiting: Waiting,
+    /// The last event, and when it came.
+    last: Option<(Digest, Instant)>,
+    /// How many events said the same within moments.
+    in_a_row: u32,
 }
 
 impl Client {
@@ -27,6 +33,8 @@ impl Client {
             stream: None,
             opened: None,
             waiting: Waiting::new(self),
+            last: None,
+            in_a_row: 0,
         }
     }
 }
@@ -39,6 +47,7 @@ impl FarmWatch {
             let failure = match self.receive().await {
                 Ok(Some(event)) => {
                     self.waiting.came();
+                    self.count_repeats(&event)?;
                     event.cursor.clone_into(&mut self.request.cursor);
                     return Ok(event);
                 }
@@ -54,6 +63,22 @@ impl FarmWatch {
                 return Err(self.client.failure(&failure));
             }
         }
+    }
+
+    /// Ends a watch of a farm that says the same without a pause.
+    fn count_repeats(&mut self, event: &v1::FarmEvent) -> Result<()> {
+        // The cursor may differ whatever is said.
+        let said = v1::FarmEvent { cursor: String::new(), ..event.clone() };
+        let said = Digest::of(&said.encode_to_vec());
+        let last = self.last.replace((said, Instant::now()));
+        let is_repeated = last.is_some_and(|(last, at)| last == said && at.elapsed() < MOMENT);
+        self.in_a_row = if is_repeated { self.in_a_row + 1 } else { 0 };
+        if self.in_a_row > MAX_REPEATS {
+            return Err(failure::unbelievable(
+                "the farm keeps sending the same changes".to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     async fn receive(&mut self) -> std::result::Result<Option<v1::FarmEvent>, Status> {

@@ -2,13 +2,17 @@
 //! prompts.
 //!
 //! For a stored job, the record compares the chunks, so only one message is checked here. A
-//! forecast is not stored, so it is checked here as a whole, by the ids' hashes.
+//! forecast is not stored, so its first 262,144 ids are remembered here, by their hashes. Of a
+//! duplicate that is not found, the submit tells.
 
 use std::collections::HashMap;
 
 use darkroom_core::{digest::Digest, error::UserError, label::Naming};
 
 use crate::store::custom_id::{Holder, taken};
+
+/// Most ids that are remembered of earlier messages: 17 MiB.
+const MOST: usize = 1 << 18;
 
 /// The custom ids and their prompts.
 #[derive(Default)]
@@ -19,6 +23,11 @@ pub(super) struct CustomIds {
 }
 
 impl CustomIds {
+    /// How many are remembered.
+    pub(super) fn kept(&self) -> usize {
+        self.holders.len()
+    }
+
     /// Begins another message.
     pub(super) fn begin(&mut self) {
         if !self.across {
@@ -32,9 +41,31 @@ impl CustomIds {
         let mut hash = [0; 16];
         hash.copy_from_slice(&Digest::of(id.as_bytes()).0[..16]);
         let holder = Holder::of(position, naming);
-        match self.holders.insert(hash, holder) {
-            None => Ok(()),
-            Some(other) => Err(taken(id, holder, other)),
+        if let Some(other) = self.holders.get(&hash) {
+            return Err(taken(id, holder, *other));
         }
+        if self.holders.len() < MOST {
+            self.holders.insert(hash, holder);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_without_end_take_bounded_memory() {
+        let mut ids = CustomIds { across: true, ..CustomIds::default() };
+        let named =
+            |number: usize| Naming { custom_id: Some(number.to_string()), ..Naming::default() };
+        for number in 0..MOST + 10 {
+            ids.begin();
+            ids.add(number as u64, &named(number)).expect("each has its own");
+        }
+        assert_eq!(ids.kept(), MOST);
+        ids.add(0, &named(MOST - 1)).expect_err("the last one that is remembered");
+        ids.add(0, &named(MOST + 1)).expect("beyond what is remembered");
     }
 }

@@ -4,9 +4,11 @@
 mod access;
 mod admin;
 mod audited;
+mod chunks;
 mod cleaning;
 mod convert;
 mod custom_ids;
+mod distinct;
 mod draft;
 mod failures;
 mod farm;

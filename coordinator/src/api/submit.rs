@@ -8,17 +8,17 @@ use darkroom_core::{
     id::JobId,
 };
 use darkroom_farm_api::{Caller, Incoming};
-use darkroom_proto::v1::{self, submit_job_chunk::Part};
+use darkroom_proto::v1;
 use tokio::{
-    sync::SemaphorePermit,
+    sync::{OwnedSemaphorePermit, SemaphorePermit},
     task::{JoinError, JoinHandle, JoinSet},
     time::timeout,
 };
-use tokio_stream::StreamExt;
 
 use super::{
     Farm,
     access::{Reach, claim},
+    chunks::Chunks,
     convert,
     jobs::AFTERWARDS,
     progress, refused,
@@ -45,6 +45,8 @@ enum Received<'a> {
 
 /// Chunks of one submit that are stored at one time.
 const SIDE_BY_SIDE: usize = 3;
+/// What a forecast may remember, texts and custom ids, without a turn.
+const FREE: usize = 10_000;
 
 impl Farm {
     pub(super) async fn submit(
@@ -93,15 +95,11 @@ impl Farm {
     pub(super) async fn submit_stream(
         &self,
         caller: &Caller,
-        mut chunks: Incoming<v1::SubmitJobChunk>,
+        chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::SubmitJobResponse, Error> {
         let received = async {
-            let Some(Part::Spec(mut spec)) = next(&mut chunks).await? else {
-                return Err(refused(UserError::invalid(
-                    "part",
-                    "the stream begins without a spec; accepted: spec first, then prompts",
-                )));
-            };
+            let mut chunks = Chunks::new(chunks, self.shared.options.submit_idle);
+            let mut spec = chunks.spec().await?;
             claim(caller, Some(&mut spec)).map_err(refused)?;
             let reach = Reach::of(caller).map_err(refused)?;
             let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?;
@@ -158,28 +156,26 @@ impl Farm {
     async fn receive(
         &self,
         reach: Reach<'_>,
-        chunks: &mut Incoming<v1::SubmitJobChunk>,
+        chunks: &mut Chunks,
         mut draft: Draft,
         keep: bool,
     ) -> Result<Draft, Error> {
         // Chunks are stored concurrently, and the next one is read meanwhile.
         let mut storing = JoinSet::new();
-        while let Some(part) = next(chunks).await? {
-            let Part::Prompts(chunk) = part else {
-                return Err(refused(UserError::invalid(
-                    "part",
-                    "a second spec came; accepted: prompts after the first message",
-                )));
-            };
-            let inputs = self.inputs_of(reach, &draft.job.tenant, &chunk.prompts).await?;
-            let prompts;
-            (draft, prompts) = self.add_prompts(draft, chunk.prompts, inputs).await?;
-            if keep && !prompts.is_empty() {
+        let mut turn = None;
+        while let Some(prompts) = chunks.prompts().await? {
+            let inputs = self.inputs_of(reach, &draft.job.tenant, &prompts).await?;
+            let added;
+            (draft, added) = self.add_prompts(draft, prompts, inputs).await?;
+            if draft.remembered() > FREE && turn.is_none() {
+                turn = Some(self.turn(reach).await?);
+            }
+            if keep && !added.is_empty() {
                 if storing.len() >= SIDE_BY_SIDE {
                     stored(storing.join_next().await)?;
                 }
                 let (store, job) = (Arc::clone(&self.front), draft.job.id);
-                storing.spawn(async move { store.receive(job, &prompts).await });
+                storing.spawn(async move { store.receive(job, &added).await });
             }
         }
         while !storing.is_empty() {
@@ -190,23 +186,38 @@ impl Farm {
         Ok(draft)
     }
 
+    /// A turn to remember much of a forecast. Those of one tenant take turns.
+    async fn turn(&self, reach: Reach<'_>) -> Result<OwnedSemaphorePermit, Error> {
+        let turns = &self.shared.forecasting;
+        let taking = turns.of(reach.tenant()).acquire_owned();
+        match timeout(self.shared.options.call, taking).await {
+            Ok(turn) => turn.map_err(Error::other),
+            Err(_) => Err(refused(UserError::new(
+                Code::ResourceExhausted,
+                "FORECASTS",
+                format!(
+                    "{} large forecasts of the same tenant are being made; try again when one has \
+                     ended",
+                    turns.each()
+                ),
+            ))),
+        }
+    }
+
     pub(super) async fn forecast(
         &self,
         caller: &Caller,
-        mut chunks: Incoming<v1::SubmitJobChunk>,
+        chunks: Incoming<v1::SubmitJobChunk>,
     ) -> Result<v1::ForecastJobResponse, Error> {
-        let Some(Part::Spec(mut spec)) = next(&mut chunks).await? else {
-            return Err(refused(UserError::invalid(
-                "part",
-                "the stream begins without a spec; accepted: spec first, then prompts",
-            )));
-        };
+        let mut chunks = Chunks::new(chunks, self.shared.options.submit_idle);
+        let mut spec = chunks.spec().await?;
         claim(caller, Some(&mut spec)).map_err(refused)?;
         let reach = Reach::of(caller).map_err(refused)?;
         let draft = Draft::new(Some(spec), &self.shared.cascades).map_err(refused)?.counting();
         let draft = self.receive(reach, &mut chunks, draft, false).await?;
         let (images, texts, loads) = (draft.images(), draft.texts(), draft.loads());
-        let job = &draft.job;
+        // What it remembers goes with the turn.
+        let job = &draft.into_job();
         let rivals = self.front.active_jobs(job.priority).await? + 1;
         let (quotas, usage) = self.front.standing(&job.tenant).await?;
         let (forecast, pools) = forecasts::of_new(&self.shared, job, (texts, &loads), rivals);
@@ -292,17 +303,6 @@ fn stored(joined: Option<Result<Result<(), store::Error>, JoinError>>) -> Result
         None => Ok(()),
         Some(Ok(stored)) => Ok(stored?),
         Some(Err(error)) => Err(Error::other(error)),
-    }
-}
-
-async fn next(chunks: &mut Incoming<v1::SubmitJobChunk>) -> Result<Option<Part>, Error> {
-    match chunks.next().await {
-        None => Ok(None),
-        Some(Ok(v1::SubmitJobChunk { part: Some(part) })) => Ok(Some(part)),
-        Some(Ok(_)) => {
-            Err(refused(UserError::invalid("part", "part is missing; accepted: spec or prompts")))
-        }
-        Some(Err(error)) => Err(refused(error)),
     }
 }
 

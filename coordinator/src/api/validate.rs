@@ -6,8 +6,6 @@
 
 mod recipe;
 
-use std::collections::HashSet;
-
 use darkroom_core::{
     cascade::Cascade,
     digest::{Digest, FieldHasher},
@@ -32,6 +30,7 @@ use uuid::Uuid;
 use super::{
     access::DEFAULT_TENANT,
     custom_ids::CustomIds,
+    distinct::Distinct,
     inputs::Inputs,
     overrides::{Made, Overrides},
 };
@@ -66,8 +65,8 @@ pub(super) struct Draft {
     overrides: Overrides,
     position: u64,
     images: u64,
-    /// Prefixes of the digests of all texts, which are enough to count distinct texts.
-    texts: Option<HashSet<u64>>,
+    /// Counts the texts.
+    texts: Option<Distinct>,
     custom_ids: CustomIds,
     content: FieldHasher,
 }
@@ -176,7 +175,17 @@ impl Draft {
 
     /// Number of distinct texts so far, if the draft [counts](Self::counting) them.
     pub(super) fn texts(&self) -> u64 {
-        self.texts.as_ref().map_or(0, |texts| texts.len() as u64)
+        self.texts.as_ref().map_or(0, Distinct::count)
+    }
+
+    /// How many texts and custom ids it remembers of earlier messages.
+    pub(super) fn remembered(&self) -> usize {
+        self.texts.as_ref().map_or(0, |texts| texts.kept() + self.custom_ids.kept())
+    }
+
+    /// The job alone, without what was remembered of its prompts.
+    pub(super) fn into_job(self) -> NewJob {
+        self.job
     }
 
     /// The work of the images so far, stage by stage.
@@ -190,11 +199,11 @@ impl Draft {
         self
     }
 
-    /// The draft for a job that is not stored: it counts its distinct texts, and remembers all of
-    /// its custom ids.
+    /// The draft for a job that is not stored: it counts its distinct texts, and remembers its custom
+    /// ids, as many as there is room for.
     pub(super) fn counting(mut self) -> Self {
         self.custom_ids.across = true;
-        Self { texts: Some(HashSet::new()), ..self }
+        Self { texts: Some(Distinct::default()), ..self }
     }
 
     /// Digest of the whole content; refuses a job without prompts.
@@ -271,7 +280,7 @@ impl Draft {
         recipe::check((&self.job, &made.settings), &self.cascade.spec.name, &new, &path)?;
         if let Some(texts) = &mut self.texts {
             let others = [&new.negative_embedding, &new.style_embedding].into_iter().flatten();
-            texts.extend(others.chain([&new.text_embedding]).map(|text| beginning(&text.digest)));
+            others.chain([&new.text_embedding]).for_each(|text| texts.add(&text.digest));
         }
         self.overrides.count(&made, images);
         self.position += 1;
@@ -308,10 +317,6 @@ fn style(
         return Err(UserError::invalid(field, message));
     }
     Ok(Some(text.to_owned()))
-}
-
-fn beginning(digest: &Digest) -> u64 {
-    digest.0.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// A repeated submit is recognised by it, so an invisible one is refused as a mistake, and does not

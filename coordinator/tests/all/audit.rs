@@ -275,6 +275,67 @@ async fn drained_workers_keys_and_tenants_are_noted_too() {
     farm.shutdown().await;
 }
 
+#[tokio::test]
+async fn what_is_retried_deleted_kept_and_cleaned_is_noted_too() {
+    let mut farm = Farm::start().await;
+    let (calls, admin, by) = (farm.handle.calls(), farm.handle.admin_calls(), caller());
+    let id = submit(calls.as_ref(), "deleted").await;
+    calls.cancel_job(&by, v1::CancelJobRequest { id: id.clone() }).await.expect("cancelled");
+    farm.until_ended(&id).await;
+    let retry = |dry_run| v1::RetryImagesRequest {
+        job_id: id.clone(),
+        filter: Some(v1::ImageFilter {
+            states: vec![v1::ImageState::Cancelled.into()],
+            ..Default::default()
+        }),
+        dry_run,
+        ..Default::default()
+    };
+    calls.retry_images(&by, retry(true)).await.expect("counted");
+    assert_eq!(calls.retry_images(&by, retry(false)).await.expect("retried").images, 2);
+    calls
+        .delete_job(&by, v1::DeleteJobRequest { id: id.clone(), cancel: false })
+        .await
+        .expect_err("it runs");
+    let delete = v1::DeleteJobRequest { id: id.clone(), cancel: true };
+    assert!(calls.delete_job(&by, delete.clone()).await.expect("deleted").deleted);
+    assert!(!calls.delete_job(&by, delete).await.expect("done before").deleted);
+    let policy = |tenant: &str, seconds| v1::SetRetentionRequest {
+        tenant: tenant.to_owned(),
+        subject: v1::RetentionSubject::Pictures.into(),
+        outcome: v1::JobState::Done.into(),
+        seconds,
+    };
+    admin.set_retention(&by, policy("studio", 1)).await.expect_err("far too short");
+    admin.set_retention(&by, policy("studio", 30 * 86_400)).await.expect("set");
+    admin.set_retention(&by, policy("", 90 * 86_400)).await.expect("set");
+    let clean = |dry_run| v1::CleanFarmRequest { dry_run, ..Default::default() };
+    admin.clean_farm(&by, clean(true)).await.expect("looked");
+    admin.clean_farm(&by, clean(false)).await.expect("cleaned");
+
+    let all = rows(&farm).await;
+    let told: Vec<_> = all.iter().rev().map(|row| (&*row.action, &*row.tenant)).collect();
+    let expected = [
+        ("job.submit", "studio"),
+        ("job.cancel", "studio"),
+        ("images.retry", "studio"),
+        ("job.delete", "studio"),
+        ("retention.set", "studio"),
+        ("retention.set", ""),
+        ("farm.clean", ""),
+    ];
+    assert_eq!(told, expected);
+    assert!(all.iter().all(|row| row.key == KEY && row.peer == "192.0.2.7"), "{all:?}");
+    let of_job = all.iter().filter(|row| row.target == id).count();
+    assert_eq!(of_job, 4, "{all:?}");
+    for row in all.iter().filter(|row| row.action == "retention.set") {
+        assert!(row.target.contains("pictures") && row.target.contains("done"), "{row:?}");
+        assert_eq!(row.target.contains("studio"), row.tenant == "studio", "{row:?}");
+    }
+    assert!(!format!("{all:?}").contains(SECRET_PROMPT), "{all:?}");
+    farm.shutdown().await;
+}
+
 /// Statements that would hide what was done.
 const HIDES: [&str; 2] = ["UPDATE audit SET key = 'nobody'", "DELETE FROM audit WHERE id > 0"];
 

@@ -1,13 +1,20 @@
 //! The cost of a job, over gRPC: before it is submitted, while it runs, and after its end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use crate::support::{self, Act, Farm, prompts, spec};
-use darkroom_proto::v1;
+use crate::support::{self, Act, Farm, options, prompts, spec};
+use darkroom_coordinator::Options;
+use darkroom_proto::{status::from_status, v1};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 
 /// Network passes of an image in the stages of the tests' cascade: the first one is guided.
 const PASSES: [f64; 3] = [8.0, 2.0, 2.0];
@@ -31,7 +38,7 @@ async fn until_known(farm: &mut Farm, spec: &v1::JobSpec, count: usize) -> v1::F
         if forecast.seconds.is_some() {
             return forecast;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the workers were not seen");
 }
@@ -214,7 +221,58 @@ async fn until_cost_is_known(farm: &mut Farm) -> v1::Forecast {
         if forecast.device_seconds.is_some() {
             return forecast;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the recorded rates were not read");
+}
+
+/// A forecast under way, and what holds its stream open.
+type Held = (JoinHandle<Result<(), Status>>, mpsc::Sender<v1::SubmitJobChunk>);
+
+/// A forecast of chunks of so many prompts, which ends when the sender is dropped.
+async fn held(farm: &Farm, sizes: [usize; 2]) -> Held {
+    use v1::submit_job_chunk::Part;
+    let (sender, receiver) = mpsc::channel(1 + sizes.len());
+    let mut texts = (0..).map(|number: u64| v1::Prompt {
+        text: format!("prompt {number}"),
+        ..v1::Prompt::default()
+    });
+    let chunks = sizes.map(|size| texts.by_ref().take(size).collect());
+    let chunks = chunks.map(|prompts| Part::Prompts(v1::PromptChunk { prompts }));
+    for part in [Part::Spec(spec())].into_iter().chain(chunks) {
+        sender.send(v1::SubmitJobChunk { part: Some(part) }).await.expect("open");
+    }
+    let mut client = farm.client.clone();
+    let call = async move { client.forecast_job(ReceiverStream::new(receiver)).await.map(drop) };
+    (tokio::spawn(call), sender)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_forecasts_of_a_tenant_take_turns_and_small_ones_do_not_wait() {
+    let wait = Duration::from_secs(2);
+    let mut farm = Farm::start_with(Options { call: wait, ..options() }).await;
+    // More than a forecast may remember without a turn.
+    let large = [6_000, 6_000];
+    let mut holding = Vec::new();
+    for _ in 0..5 {
+        holding.push(held(&farm, large).await);
+    }
+    let ended = |holding: &[Held]| holding.iter().position(|(call, _)| call.is_finished());
+    support::eventually("one has no turn", async || ended(&holding).is_some()).await;
+    let (refused, _) = holding.remove(ended(&holding).expect("one"));
+    let refused = refused.await.expect("no panic").expect_err("four have turns");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(from_status(&refused).reason, "FORECASTS", "{refused}");
+    dry_run(&mut farm, spec(), 4).await;
+    let (first, go) = holding.remove(0);
+    drop(go);
+    first.await.expect("no panic").expect("it had its turn");
+    let (next, go) = held(&farm, large).await;
+    drop(go);
+    next.await.expect("no panic").expect("a turn is free");
+    for (large, go) in holding {
+        drop(go);
+        large.await.expect("no panic").expect("it had its turn");
+    }
+    farm.shutdown().await;
 }

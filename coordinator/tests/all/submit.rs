@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use crate::support::{Act, Farm, eventually, options, prompt, prompts, spec};
+use darkroom_coordinator::Options;
 use darkroom_core::job_state::JobState;
 use darkroom_proto::{
     status::from_status,
     v1::{self, submit_job_chunk::Part},
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{
+    StreamExt,
+    wrappers::{IntervalStream, ReceiverStream},
+};
 use tonic::Code;
 
 fn request(id: &str, texts: &[&str]) -> v1::SubmitJobRequest {
@@ -165,11 +169,8 @@ async fn a_submit_that_is_cancelled_while_it_begins_leaves_no_row() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_a_dead_process_left_is_swept_and_its_request_id_is_free() {
-    let mut farm = Farm::start_with(darkroom_coordinator::Options {
-        receiving_idle: Duration::from_millis(300),
-        ..options()
-    })
-    .await;
+    let mut farm =
+        Farm::start_with(Options { receiving_idle: Duration::from_millis(300), ..options() }).await;
     // The state after a process is killed between two chunks.
     let (sender, receiver) = mpsc::channel(1);
     let mut client = farm.client.clone();
@@ -185,6 +186,39 @@ async fn a_stream_that_a_dead_process_left_is_swept_and_its_request_id_is_free()
     drop(sender);
     let status = submit.await.expect("joins").expect_err("swept");
     assert_eq!(status.code(), Code::NotFound);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_that_trickle_end_the_stream_and_steady_ones_do_not() {
+    let idle = Duration::from_secs(2);
+    let farm = Farm::start_with(Options { submit_idle: idle, ..options() }).await;
+    // A chunk of so many prompts each time.
+    let stream = |each: usize, pause: Duration, most: usize| {
+        let first = tokio_stream::once(chunk(Part::Spec(spec())));
+        let more = move |_| chunk(Part::Prompts(v1::PromptChunk { prompts: prompts(each) }));
+        let ticks = IntervalStream::new(tokio::time::interval(pause));
+        first.chain(ticks.map(more).take(most))
+    };
+    let pause = Duration::from_millis(100);
+    let begun = tokio::time::Instant::now();
+    let (mut one, mut two, mut three) =
+        (farm.client.clone(), farm.client.clone(), farm.client.clone());
+    let (submit, forecast, steady) = tokio::join!(
+        one.submit_job_stream(stream(1, pause, usize::MAX)),
+        two.forecast_job(stream(1, pause, usize::MAX)),
+        // Longer than the limit, and fast enough.
+        three.submit_job_stream(stream(100, 5 * pause, 7)),
+    );
+    let stalled = [submit.map(drop), forecast.map(drop)];
+    for status in stalled.map(|call| call.expect_err("it never ends by itself")) {
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert_eq!(from_status(&status).reason, "SUBMIT_STALLED", "{status}");
+    }
+    assert!(begun.elapsed() > idle);
+    let job = steady.expect("accepted").into_inner().job.expect("a job");
+    assert_eq!(job.images, 700);
+    eventually("gone", async || receiving(&farm).await == 0).await;
     farm.shutdown().await;
 }
 

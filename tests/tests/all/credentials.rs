@@ -243,6 +243,8 @@ fn a_key_is_made_listed_rotated_and_ended() {
         admin(&["key", "create", "--scope", "read", "--expires", "soon"]),
         admin(&["key", "rotate", id(&key), "--keep", "x"]),
         admin(&["tenant", "set", "studio", "--sharing", "some"]),
+        admin(&["tenant", "set", "studio", "--max-waiting", "-1"]),
+        admin(&["ls", "--limit", "-1"]),
     ] {
         refused.refused(2, &["; accepted: "]);
     }

@@ -69,6 +69,24 @@ fn pictures_end_and_are_those_that_were_listed() {
 }
 
 #[test]
+fn sheets_end_and_are_pictures() {
+    let folder = tempfile::tempdir().expect("folder");
+    let sheet = ["sheet", JOB, "-o", "sheet.png"];
+    assert_eq!(told(Lie::None, folder.path(), &sheet).code, Some(0));
+    for (lie, says) in [
+        (Lie::Endless, "has more bytes than the 17 that"),
+        (Lie::Nothing, "comes in empty pieces"),
+        (Lie::Vast, "has 18446744073709551615 bytes; accepted: at most"),
+        (Lie::OtherPicture, "arrived with a different hash"),
+        (Lie::NoPicture, "is no PNG"),
+    ] {
+        let folder = tempfile::tempdir().expect("folder");
+        told(lie, folder.path(), &sheet).refused(1, &[says]);
+        assert!(!folder.path().join("sheet.png").exists(), "{lie:?}: nothing is written");
+    }
+}
+
+#[test]
 fn manifests_end_and_their_sums_do_not_overflow() {
     for (lie, code, says) in [
         (Lie::Endless, 1, "has more bytes than the"),
@@ -84,13 +102,21 @@ fn manifests_end_and_their_sums_do_not_overflow() {
 #[test]
 fn pages_and_repetitions_end() {
     let folder = tempfile::tempdir().expect("folder");
-    for arguments in [&["ls"][..], &["ls", JOB], &["get", JOB, "-o", "out", "--name", "{index}"]] {
+    let get = ["get", JOB, "-o", "out", "--name", "{index}"];
+    for arguments in [&["ls"][..], &["ls", JOB], &get, &["map", JOB]] {
         let ended = told(Lie::SamePage, folder.path(), arguments);
         ended.refused(1, &["keeps sending the same page"]);
     }
     told(Lie::Pages, folder.path(), &["ls"]).refused(1, &["more pages than are possible"]);
+    told(Lie::Pages, folder.path(), &["map", JOB]).refused(1, &["more pages than are possible"]);
+    let vast = told(Lie::Vast, folder.path(), &["map", JOB]);
+    assert_eq!(vast.code, Some(0), "the last index that there can be: {vast:?}");
     told(Lie::Repeats, folder.path(), &["watch", JOB])
         .refused(1, &["keeps sending the same state"]);
+    for arguments in [&["watch"][..], &["--json", "watch"]] {
+        told(Lie::Repeats, folder.path(), arguments)
+            .refused(1, &["keeps sending the same changes"]);
+    }
     let more = ["render", "-o", "out", "a red circle"];
     told(Lie::MoreImages, folder.path(), &more).refused(1, &["1 pictures were asked for"]);
 }

@@ -1,7 +1,12 @@
 //! TLS between real processes: a farm that serves a certificate, members that join it, clients that
 //! trust it or do not, and files that are replaced while it runs.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use darkroom_test_servers::{
     certificates::{Authority, Certificate, Validity},
@@ -168,6 +173,118 @@ fn members_join_over_tls_with_certificates_and_a_stranger_is_told() {
     unknown.refused(3, &[&farm, "does not accept the client certificate", "authority"]);
     let mixed = ended(&mut member("darkroom-encoder", &authority, ["member.pem", "wrong.key"]));
     mixed.refused(2, &["client-key is wrong.key", "is not the key of client-cert member.pem"]);
+}
+
+/// What `openssl` says of the certificate that is served on this port: whether it is of this
+/// authority and for this machine, and which protocol is spoken.
+fn served_on(port: u16, authority: &Authority) -> Ended {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-alpn", "h2"]);
+    openssl.args(["-verify_return_error", "-verify_ip", "127.0.0.1", "-CAfile"]);
+    ended(openssl.arg(authority.file()).stdin(Stdio::null()))
+}
+
+/// The line that each change leaves in the log.
+fn audit_lines(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("audit.action=")).collect()
+}
+
+#[test]
+fn members_of_a_farm_with_keys_join_by_certificate_and_may_do_nothing_else() {
+    let redis = Redis::start();
+    let settings = Settings::small(&redis);
+    let folder = settings.folder.path();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    write(folder, "server", &authority.sign(HERE, Validity::Now));
+    for name in ["worker-1", "encoder-1", "stranger"] {
+        write(folder, name, &clients.sign_client(&format!("/CN={name}"), Validity::Now));
+    }
+    let port = free_port();
+    let farm = format!("https://localhost:{port}");
+    let mut command = settings.coordinator(port);
+    command.env_remove("DARKROOM_OPEN").args(["--first-key-file", "first.key"]);
+    command.args(["--tls-cert", "server.pem", "--tls-key", "server.key", "--tls-client-ca"]);
+    command.arg(clients.file());
+    let mut coordinator = Process::spawn(command, &folder.join("coordinator.log"));
+    let by = |who: &[&str], arguments: &[&str]| {
+        trusting(folder, &authority, &farm).args(who).args(arguments).run()
+    };
+    let admin = |arguments: &[&str]| by(&["--key-file", "first.key"], arguments);
+    let studio = |arguments: &[&str]| by(&["--key-file", "studio.key"], arguments);
+    let serves =
+        || folder.join("first.key").exists() && admin(&["--json", "cascades"]).code == Some(0);
+    assert!(coordinator.comes_to("serving", serves), "{}", coordinator.log_text());
+    for name in ["worker-1", "encoder-1"] {
+        let subject = format!("CN={name}");
+        let made = admin(&["key", "create", "--scope", "member", "--certificate", &subject]);
+        assert_eq!(made.code, Some(0), "{made:?}");
+    }
+    let create = ["key", "create", "--tenant", "studio", "--scope", "submit", "--out"];
+    let made = admin(&[&create[..], &["studio.key"]].concat());
+    assert_eq!(made.code, Some(0), "{made:?}");
+
+    let member = |program: &str, name: &str| {
+        let mut command = settings.member_of(program, &farm);
+        command.arg("--ca").arg(authority.file());
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        command.args(["--client-cert", &certificate, "--client-key", &key]);
+        command
+    };
+    let members = [("darkroom-encoder", "encoder-1"), ("darkroom-worker", "worker-1")];
+    let members = members.map(|(program, name)| {
+        let (mut command, port) = (member(program, name), free_port());
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--tls-cert", "server.pem", "--tls-key", "server.key"]);
+        (port, Process::spawn(command, &folder.join(format!("{name}.log"))))
+    });
+    let submitted = studio(&["--json", "submit", "a red circle", "-n", "2"]).json();
+    let id = submitted["job"]["id"].as_str().expect("an id").to_owned();
+    let watched = studio(&["watch", &id]);
+    let logs = || members.each_ref().map(|(_, process)| process.log_text());
+    assert_eq!(watched.code, Some(0), "{watched:?} {:?}", logs());
+
+    // The ports of the members speak TLS too.
+    for (port, process) in &members {
+        eventually("the member's certificate is served", || {
+            (served_on(*port, &authority).code == Some(0)).then_some(())
+        });
+        let served = served_on(*port, &authority);
+        assert!(served.stdout.contains("ALPN protocol: h2"), "{served:?}");
+        let other = served_on(*port, &clients);
+        assert_ne!(other.code, Some(0), "{other:?} {}", process.log_text());
+    }
+
+    // The certificate of a member is good for nothing else, and another one for nothing at all.
+    let as_member = ["--client-cert", "worker-1.pem", "--client-key", "worker-1.key"];
+    for (scope, call) in [
+        ("read", &["ls"][..]),
+        ("operate", &["workers"]),
+        ("admin", &["key", "list"]),
+        ("admin", &["audit"]),
+    ] {
+        by(&as_member, call).refused(3, &[&format!("needs scope {scope}")]);
+    }
+    let as_stranger = ["--client-cert", "stranger.pem", "--client-key", "stranger.key"];
+    by(&as_stranger, &["ls"]).refused(3, &["key"]);
+    ended(&mut member("darkroom-worker", "stranger")).refused(3, &["key"]);
+
+    // The audit says from where, and the log has a line for each of its rows.
+    let rows = admin(&["--json", "audit"]).json_lines();
+    let of = |action: &'static str| rows.iter().filter(move |row| row["action"] == action);
+    let called: Vec<_> = of("key.create").chain(of("job.submit")).collect();
+    assert_eq!(of("job.submit").count(), 1, "{rows:?}");
+    assert_eq!(called.iter().filter(|row| row["peer"] == "127.0.0.1").count(), 4, "{rows:?}");
+    let log = coordinator.log_text();
+    assert_eq!(audit_lines(&log).len(), rows.len(), "{rows:?} {log}");
+    for row in &rows {
+        let text = |name: &str| row[name].as_str().expect("a text").to_owned();
+        let (action, target) = (text("action"), text("target"));
+        let is_its = |line: &&&str| {
+            line.contains(&format!("audit.action=\"{action}\""))
+                && line.contains(&format!("audit.target={target}"))
+        };
+        assert_eq!(audit_lines(&log).iter().filter(is_its).count(), 1, "{row} {log}");
+    }
 }
 
 #[test]
