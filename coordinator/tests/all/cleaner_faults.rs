@@ -270,8 +270,7 @@ async fn a_second_pass_waits_until_the_first_one_is_over() {
     delete(&mut farm, &job).await;
     // The cleaner itself makes the first pass.
     tokio::time::timeout(MINUTE, reached.notified()).await.expect("it deletes");
-    let second = farm.handle.clean(2 * MINUTE);
-    tokio::pin!(second);
+    let mut second = Box::pin(farm.handle.clean(2 * MINUTE));
     let early = tokio::time::timeout(Duration::from_millis(500), &mut second).await;
     assert!(early.is_err(), "two passes at once");
     go_on.notify_one();

@@ -17,7 +17,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     net::{TcpStream, lookup_host},
     time::timeout,
 };

@@ -290,12 +290,12 @@ fn a_budget_is_told_at_the_start_and_what_is_no_size_is_refused() {
 }
 
 /// The files below a folder, with the bytes that they take of a disk.
-fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
+fn sized_files(folder: &Path) -> Vec<(PathBuf, u64)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let below = entries.flatten().map(|entry| {
         let path = entry.path();
         let bytes = entry.metadata().map_or(0, |found| found.len().div_ceil(4096) * 4096);
-        if path.is_dir() { files(&path) } else { vec![(path, bytes)] }
+        if path.is_dir() { sized_files(&path) } else { vec![(path, bytes)] }
     });
     below.flatten().collect()
 }
@@ -330,7 +330,7 @@ fn a_budget_takes_intermediates_first_and_then_the_oldest_pictures_if_the_user_s
     let all: Vec<_> = jobs.iter().flat_map(|job| pictures(&farm, job)).collect();
     let first = pictures(&farm, &jobs[0]);
     assert_eq!(farm.stop(), Some(0));
-    let stored = files(&artifacts);
+    let stored = sized_files(&artifacts);
     let of_tasks: Vec<_> = stored
         .iter()
         .filter(|(path, _)| path.components().any(|part| part.as_os_str() == "tasks"))
