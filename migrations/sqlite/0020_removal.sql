@@ -79,12 +79,6 @@ CREATE TABLE unused_texts (
 
 CREATE INDEX unused_texts_by_time ON unused_texts (since_ms);
 
--- When a text is removed, SQLite looks for prompts that name it. Without these it finds them by key
--- only until they are encoded.
-CREATE INDEX prompts_of_text ON prompts (text_embedding);
-CREATE INDEX prompts_of_negative ON prompts (negative_embedding) WHERE negative_embedding IS NOT NULL;
-CREATE INDEX prompts_of_style ON prompts (style_embedding) WHERE style_embedding IS NOT NULL;
-
 INSERT INTO unused_texts (embedding, since_ms)
 SELECT id, CAST(unixepoch('subsec') * 1000 AS INTEGER) FROM embeddings
 WHERE NOT EXISTS (SELECT 1 FROM job_texts AS t WHERE t.embedding = embeddings.id);

@@ -41,14 +41,16 @@ macro_rules! ended {
 pub(super) use ended;
 
 /// Jobs of an outcome (`$1`) that ended at `$2` at the latest, milliseconds since 1970, and come
-/// after a place in the order of their ends: `$3`, and its job `$4`.
+/// after a place in the order of their ends: `$3`, and its job `$4`. SQLite is told which index to
+/// use: it would read the jobs of all tenants for those of one.
 macro_rules! ended_jobs {
-    () => {
+    ($index:literal) => {
         sql!(
-            sqlite:
-                "jobs AS j
+            sqlite: concat!(
+                "jobs AS j INDEXED BY ", $index, "
                  WHERE j.state = $1 AND j.finished_ms IS NOT NULL AND j.deleted_ms IS NULL AND j.finished_ms <= $2
-                   AND (j.finished_ms, j.seq) > ($3, $4)",
+                   AND (j.finished_ms, j.seq) > ($3, $4)"
+            ),
             postgres:
                 "jobs AS j
                  WHERE j.state = $1 AND j.finished_at IS NOT NULL AND j.deleted_ms IS NULL
@@ -80,11 +82,16 @@ macro_rules! by_end {
 
 /// The next jobs that have ended, at most `$5`.
 pub(in super::super) const ENDED: &str =
-    concat!(ended_columns!(), ended_jobs!(), by_end!(), " LIMIT $5");
+    concat!(ended_columns!(), ended_jobs!("jobs_ended"), by_end!(), " LIMIT $5");
 
 /// Those of a tenant (`$6`).
-pub(in super::super) const ENDED_OF_TENANT: &str =
-    concat!(ended_columns!(), ended_jobs!(), " AND j.tenant = $6", by_end!(), " LIMIT $5");
+pub(in super::super) const ENDED_OF_TENANT: &str = concat!(
+    ended_columns!(),
+    ended_jobs!("jobs_ended_of_tenant"),
+    " AND j.tenant = $6",
+    by_end!(),
+    " LIMIT $5",
+);
 
 row! {
     struct PolicyRow {
