@@ -165,7 +165,10 @@ mod tests {
 
     /// The path of each command, and the long options that take a value.
     fn options(command: &Command, path: &[String], all: &mut Vec<(Vec<String>, String)>) {
-        for argument in command.get_arguments().filter(|one| one.get_action().takes_values()) {
+        // Of an option that takes its value only behind `=`, a next word is never the value.
+        let takes_next =
+            |one: &&clap::Arg| one.get_action().takes_values() && !one.is_require_equals_set();
+        for argument in command.get_arguments().filter(takes_next) {
             let long = argument.get_long().map(|long| (path.to_vec(), format!("--{long}")));
             all.extend(long);
         }

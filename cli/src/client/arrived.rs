@@ -153,7 +153,7 @@ mod tests {
             Err(Refused::Lie(error)) => Some(error.message),
             _ => None,
         });
-        assert!(refused.expect("refused").contains("pieces of nothing"));
+        assert!(refused.expect("refused").contains("comes in empty pieces"));
     }
 
     #[test]

@@ -125,6 +125,8 @@ async fn keys(farm: &mut Farm, id: &str) -> BTreeSet<String> {
 async fn an_acceptance_that_fails_is_kept_and_one_that_is_not_needed_is_void() {
     let storage = Obstructed::default();
     let farm = farm_on(&storage).await;
+    // The cleaner's own first pass is over by then, so only the passes below ask for anything.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     say(&farm, 7).await;
     // The mark cannot be written.
     storage.refuse(ErrorKind::PermissionDenied, |request| *request == Request::Put(EPOCH.into()));
@@ -209,7 +211,10 @@ async fn a_full_store_is_emptied_and_the_mark_is_written_as_soon_as_there_is_roo
             _ => None,
         })
         .collect();
-    assert_eq!(steps[..4], ["full", "deleted", "noted", "deleted"], "{steps:?}");
+    let refused = steps.iter().take_while(|step| **step == "full").count();
+    // Previews go first, but here are none, so the first pass makes no room.
+    assert!((1..=3).contains(&refused), "{steps:?}");
+    assert_eq!(steps[refused..refused + 3], ["deleted", "noted", "deleted"], "{steps:?}");
     farm.shutdown().await;
 }
 
