@@ -2,7 +2,11 @@
 //! their binaries, so that they run without `LD_LIBRARY_PATH`. Does nothing in a build without
 //! libtorch.
 
-#![expect(clippy::disallowed_methods, reason = "cargo reads these paths, not a terminal")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "cargo reads what this prints, not a terminal"
+)]
 
 use std::path::PathBuf;
 

@@ -50,7 +50,9 @@ pub(crate) struct Bucket(Arc<Mutex<State>>);
 /// How many parts of a key name a folder of its own.
 fn depth(key: &str) -> usize {
     match key.split('/').next() {
-        Some("previews" | "embeddings") => 3,
+        // Under the key of what they show.
+        Some("previews") => 4,
+        Some("embeddings") => 3,
         Some("cleaner") => 1,
         _ => 2,
     }

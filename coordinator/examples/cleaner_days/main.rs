@@ -292,13 +292,14 @@ impl Farm {
         let record = &mut self.record;
         let keys =
             record.column("SELECT key FROM outputs WHERE job IN (SELECT seq FROM copies)").await?;
-        for (number, key) in keys.iter().enumerate() {
+        let mut pictures = 0;
+        for key in &keys {
             let is_picture = key.ends_with("png");
             let Contents { intermediate, other } = &self.contents;
             self.bucket.add(key, if is_picture { other } else { intermediate });
-            if is_picture && number % PREVIEWED == 0 {
-                let preview =
-                    format!("previews/2/{}/64/{}", Digest::of(key.as_bytes()), self.names.picture);
+            pictures += usize::from(is_picture);
+            if is_picture && pictures % PREVIEWED == 0 {
+                let preview = format!("previews/3/{key}/64/{}", self.names.picture);
                 self.bucket.add(&preview, other);
             }
         }
