@@ -201,7 +201,7 @@ macro_rules! store_suite {
             a_repeated_submit_of_a_deleted_job_is_told_so_and_makes_no_second_job
             a_failure_is_noted_only_while_an_object_is_due
             a_jobs_pictures_are_noted_with_the_first_chunk_and_once
-            a_policy_on_jobs_goes_on_where_it_was_and_comes_back_to_what_could_not_go
+            a_policy_on_jobs_goes_on_where_it_was_and_comes_back
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

@@ -749,9 +749,7 @@ pub async fn a_clock_that_goes_back_hides_no_job_from_a_policy(
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn a_policy_on_jobs_goes_on_where_it_was_and_comes_back_to_what_could_not_go(
-    bench: &Bench,
-) {
+pub async fn a_policy_on_jobs_goes_on_where_it_was_and_comes_back(bench: &Bench) {
     let store = &bench.store;
     let jobs = [
         ended(bench, "one", 1, "tasks/a/p.png").await,
