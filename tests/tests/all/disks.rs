@@ -318,7 +318,7 @@ fn a_budget_takes_intermediates_first_and_then_the_oldest_pictures_if_the_user_s
             let job = said["job"]["id"].as_str().expect("an id").to_owned();
             assert_eq!(farm.command(["watch", &job]).run().code, Some(0));
             eventually("its manifest is written", || {
-                (farm.job(&job)["manifest"] == "written").then_some(job.clone())
+                (farm.job(&job)["manifest_key"] != "").then_some(job.clone())
             })
         })
         .collect();

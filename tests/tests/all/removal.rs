@@ -73,7 +73,7 @@ fn a_coordinator_killed_at_each_step_of_the_cleaner_loses_nothing_and_leaves_not
     }
     eventually("every manifest is written", || {
         let jobs = doomed.iter().flatten().chain([&kept]);
-        let is_written = |job: &String| farm.job(&settings, job)["manifest"] == "written";
+        let is_written = |job: &String| farm.job(&settings, job)["manifest_key"] != "";
         jobs.clone().all(is_written).then_some(())
     });
     drop(members);
