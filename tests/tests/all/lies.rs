@@ -113,10 +113,10 @@ fn pages_and_repetitions_end() {
     assert_eq!(vast.code, Some(0), "the last index that there can be: {vast:?}");
     told(Lie::Repeats, folder.path(), &["watch", JOB])
         .refused(1, &["keeps sending the same state"]);
-    for arguments in [&["watch"][..], &["--json", "watch"]] {
-        told(Lie::Repeats, folder.path(), arguments)
-            .refused(1, &["keeps sending the same changes"]);
-    }
+    told(Lie::Repeats, folder.path(), &["watch"]).refused(1, &["keeps sending the same changes"]);
+    let ended = told(Lie::Repeats, folder.path(), &["--json", "watch"]);
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{ended:?}");
+    assert!(ended.stderr.contains("keeps sending the same changes"), "{ended:?}");
     let more = ["render", "-o", "out", "a red circle"];
     told(Lie::MoreImages, folder.path(), &more).refused(1, &["1 pictures were asked for"]);
 }

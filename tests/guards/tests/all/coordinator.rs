@@ -435,7 +435,7 @@ async fn a_task_stores_again_what_is_being_removed() {
         let Outcome::Done { artifact, .. } = Farm::result(&leases[0], &prefix).outcome else {
             panic!("a success")
         };
-        let store = &farm.queue.store;
+        let store = &farm.queue.watch.store;
         let term = store.lead("any").await.expect("leads").expect("alone");
         let object = Candidate::output(artifact.key);
         store.suspect(term, 0, &[object]).await.expect("takes it");
@@ -455,7 +455,7 @@ async fn a_task_stores_again_what_is_being_removed() {
 async fn a_restored_record_removes_objects() {
     red(Guard::RemovalsAgreed, "an older copy of the record deletes", || async {
         let farm = Farm::start(true).await;
-        let store = &farm.queue.store;
+        let store = &farm.queue.watch.store;
         let artifacts =
             ArtifactStore::local(&farm.folder.path().join("artifacts")).expect("a folder");
         let object = artifacts.put_content("tasks/a/", "png", "bytes".into()).await;
@@ -478,7 +478,7 @@ async fn a_restored_record_removes_objects() {
 async fn doomed(farm: &Farm, storage: &Obstructed) {
     let artifacts = ArtifactStore::over(Arc::new(storage.beside()));
     let object = artifacts.put_content("tasks/a/", "png", "bytes".into()).await.expect("stores");
-    let store = &farm.queue.store;
+    let store = &farm.queue.watch.store;
     let term = store.lead("any").await.expect("leads").expect("alone");
     store.suspect(term, 0, &[Candidate::output(object.key)]).await.expect("takes it");
 }
@@ -551,7 +551,7 @@ async fn after_a_flush_a_task_is_stored_where_something_is_removed() {
         let Outcome::Done { artifact, .. } = Farm::result(&leases[0], &prefix).outcome else {
             panic!("a success")
         };
-        let store = &farm.queue.store;
+        let store = &farm.queue.watch.store;
         let term = store.lead("any").await.expect("leads").expect("alone");
         store.suspect(term, 0, &[Candidate::output(artifact.key)]).await.expect("takes it");
         assert_eq!(store.mark(term, 0, 9).await.expect("marks").expect("not busy").marked, 1);
