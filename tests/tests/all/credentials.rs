@@ -358,16 +358,8 @@ fn nobody_sees_a_key_in_the_list_of_processes_or_in_a_log() {
         });
         let line = line.expect("its flags");
         assert!(!line.contains(secret(&key)), "{line}");
-        let status = format!("/proc/{}/status", watch.pid());
-        eventually("it ends orderly when it is told to", || {
-            let text = fs::read_to_string(&status).expect("it runs");
-            let caught =
-                text.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
-            let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
-            (caught & 1 << (nix::sys::signal::Signal::SIGTERM as u32 - 1) != 0).then_some(())
-        });
-        // Long enough for a connection and an answer.
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        // Long enough for a connection and an answer, also where much else runs.
+        std::thread::sleep(std::time::Duration::from_secs(3));
         watch.signal(nix::sys::signal::Signal::SIGTERM);
         let ended = watch.wait();
         assert!(ended.stderr.contains("h2") || ended.stderr.contains("TRACE"), "{ended:?}");

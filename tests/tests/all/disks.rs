@@ -309,7 +309,8 @@ fn a_budget_takes_intermediates_first_and_then_the_oldest_pictures_if_the_user_s
     let folder = tempfile::tempdir().expect("folder");
     let artifacts = folder.path().join("state/artifacts");
     let farm = Farm::start(folder.path(), Renderer::Fake);
-    let jobs: Vec<String> = ["1", "2", "3"]
+    // Each image has the next seed, so these share no pictures.
+    let jobs: Vec<String> = ["1", "101", "201"]
         .into_iter()
         .map(|seed| {
             let words =
