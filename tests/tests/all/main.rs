@@ -22,7 +22,6 @@ mod overrides;
 mod pictures;
 mod processes;
 mod prompt_files;
-mod removal;
 mod render;
 mod results;
 mod secrets;
