@@ -62,7 +62,7 @@ pub enum ImageOutcome {
 pub struct Removed {
     /// When, as in RFC 3339.
     pub at: String,
-    /// By which policy.
+    /// By which policy; or "the disk budget".
     pub by: String,
 }
 
@@ -143,7 +143,7 @@ pub struct Totals {
     pub cancelled: u64,
     /// Bytes of all pictures.
     pub bytes: u64,
-    /// Of the done ones, how many have no picture any more, because a policy removed it.
+    /// How many of the done ones have no picture any more, because it was removed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub removed: u64,
 }

@@ -122,8 +122,8 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// List the cascades that the farm serves
     Cascades,
-    /// Show the farm: its id, version and lease, what troubles it, and how many jobs its sweeps had
-    /// to end
+    /// Show the farm: its id, version and lease, its problems, and how many jobs its sweeps had to
+    /// end
     Farm,
     /// Store the key for the farm at --farm, for you alone. It is read from the terminal without
     /// being shown, or from standard input, and checked with the farm

@@ -153,7 +153,7 @@ pub(crate) async fn clean(args: &CleanArgs, place: &Place, as_json: bool) -> Res
         ))?;
     }
     if orphans && answer.orphans.is_empty() {
-        output::line("orphans: none that is older than a week")?;
+        output::line("orphans: none older than a week")?;
     }
     if answer.orphans_at_least {
         output::line("orphans: not all objects in storage could be looked at in time")?;

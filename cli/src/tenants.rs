@@ -56,7 +56,7 @@ fn show(tenant: &v1::Tenant, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// The latest changes that concerned a tenant, newest first.
+/// The latest entries of the audit about a tenant, newest first.
 async fn latest(client: &Client, tenant: &str, as_json: bool) -> Result<()> {
     let request = v1::ListAuditRequest {
         tenant: tenant.to_owned(),

@@ -168,7 +168,7 @@ fn tell(job: &str, totals: &Totals, as_json: bool) -> Result<()> {
     let gone = match removed {
         0 => String::new(),
         removed => format!(
-            ", {removed} done and their pictures removed by a policy (`darkroom retry {} --lost` renders them again)",
+            ", {removed} done whose pictures were removed (`darkroom retry {} --lost` renders them again)",
             shown(job)
         ),
     };

@@ -65,8 +65,8 @@ const MOST: usize = 100_000;
 /// Longest id of a job, characters. A farm that lies may send any.
 const ID: usize = 36;
 
-/// The jobs that were shown, and their versions. There may be any number of them in time, so when
-/// there are too many, all are forgotten, and some may be shown again.
+/// The jobs that were shown, and their versions. In time there may be any number of jobs, so when
+/// [`MOST`] are known, all are forgotten. Some are then shown again.
 #[derive(Default)]
 struct Known(HashMap<String, u64>);
 

@@ -5,9 +5,9 @@
 //! previews, manifests and what a killed worker left are in none.
 //!
 //! Outputs are taken from their rows, and the cleaner removes them from storage if no other job
-//! names them. So do embeddings of texts that no job needs. Previews and sheets are deleted at once:
-//! they are made again when somebody looks. While the cleaner has something to remove, nothing more
-//! is taken: it is still stored, and would be made up for by something else.
+//! names them. Embeddings of texts that no job needs go the same way. Previews and sheets are
+//! deleted at once: they are made again when somebody looks. While the cleaner has something to
+//! remove, nothing more is taken: those objects still count as stored, so too much would be taken.
 
 mod course;
 mod pressure;

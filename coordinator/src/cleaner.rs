@@ -177,7 +177,7 @@ where
 }
 
 /// Removes old previews and sheets for a limited time, if this coordinator leads. Returns how many.
-/// Also removes what writes left that were cut off long ago.
+/// Also removes old files of writes that were cut off.
 async fn remove_old<S>(
     shared: &Shared,
     store: &S,
@@ -217,9 +217,9 @@ async fn pass<S>(shared: &Shared, store: &S, ahead: Duration) -> Result<Option<P
 where
     S: Agreed + History + Removal + Retention + ?Sized,
 {
-    // One at a time, although users may ask for one while the cleaner works: a pass that accepts a
-    // restored record has everything that is marked looked up again, and another one would delete it
-    // meanwhile.
+    // One at a time, although users may ask for one while the cleaner works: when a pass accepts a
+    // restored record, everything that is marked must be looked up again, and another pass would
+    // delete it meanwhile.
     let _alone = match stands(Guard::CleansAlone) {
         true => Some(shared.cleaning.lock().await),
         false => None,
@@ -400,11 +400,11 @@ where
 /// What is deleted while storage has no room to note the latest removals; it knows of those up to
 /// `known`.
 ///
-/// The order matters: a copy of the record from before a removal is recognised only if storage knows
-/// of that removal. So those go first of which it does, and previews, which are made again. They
-/// make the room for the note, and the rest follows after it. If there are none, one object goes
-/// before it is noted, because a full store could never be emptied otherwise: until the next pass
-/// has noted it, a copy that lacks just this removal would not be recognised.
+/// The order matters: a copy of the record from before a removal is recognised only if storage
+/// knows of that removal. So objects whose removal it knows of go first, and previews, which are
+/// made again. They make room for the note, and the rest follows after it. If there are none, one
+/// object goes before its removal is noted, because a full store could never be emptied otherwise.
+/// Until the next pass has noted it, a copy that lacks just this removal would not be recognised.
 fn without_room(leaving: Vec<Leaving>, known: u64) -> Vec<Leaving> {
     let is_known = |one: &Leaving| one.mark <= known || one.kind == Kind::Preview;
     let (mut first, rest): (Vec<_>, Vec<_>) = leaving.into_iter().partition(is_known);

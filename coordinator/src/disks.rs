@@ -260,8 +260,8 @@ impl Expected {
     }
 
     /// How many tasks the pool's queue may have, of `wanted`, so that all that is dispatched can be
-    /// stored. Each output takes at most `each` bytes. What of it is dispatched is then told with
-    /// [`reserve`](Self::reserve).
+    /// stored. Each output takes at most `each` bytes. The caller then says with
+    /// [`reserve`](Self::reserve) how many of them are dispatched.
     pub(crate) fn fitting(&self, room: u64, pool: &PoolId, (wanted, each): (u64, u64)) -> u64 {
         let others: u64 =
             self.0.iter().filter(|(other, _)| *other != pool).map(|(_, line)| line.bytes).sum();
@@ -271,7 +271,7 @@ impl Expected {
         wanted.min(fitting.max(1))
     }
 
-    /// Takes in that so many tasks of the pool are dispatched, or may be before the next pass.
+    /// Records how many tasks of the pool are dispatched, or may be before the next pass.
     pub(crate) fn reserve(&mut self, pool: &PoolId, tasks: u64, each: u64) {
         self.0.insert(pool.clone(), Line { tasks, bytes: tasks.saturating_mul(each) });
     }

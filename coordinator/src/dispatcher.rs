@@ -138,8 +138,7 @@ async fn fill<S: Dispatching + Metering + Outcomes + ?Sized>(
     let each = shared.cascades.output_bytes(pool);
     let line = lines.expected.fitting(shared.disks.room(), pool, (crew.room(pool), each));
     let mut room = line.saturating_sub(held);
-    // What commits may dispatch to the pool until the next pass: something only if a pool before it
-    // is at work.
+    // Until the next pass, commits can dispatch to this pool only if a pool before it is at work.
     let is_fed =
         shared.cascades.pools_before(pool).iter().any(|pool| lines.expected.is_at_work(pool));
     let mut reserved = held;

@@ -105,7 +105,7 @@ async fn write<S: Forecasts + Manifests + Queries + ?Sized>(
     if job.forecast.is_some() {
         store.note_spent(id, &spent).await?;
     }
-    // If all its pictures are there again, a removal before needs no mention.
+    // If all pictures are there again, the job no longer says that some were removed.
     let made_up_for = job.pictures_removed.as_ref().filter(|_| is_whole).map(|gone| gone.at_ms);
     let written =
         store.manifest_written((id, generation), &artifact.key, artifact.sha256, made_up_for);

@@ -1,5 +1,5 @@
-//! Previews and sheets that are older than the policy for them. They are made again when somebody
-//! looks, so nothing is marked before, and no row changes.
+//! Previews and sheets that are older than the policy for them allows. They are made again when
+//! somebody looks, so they are deleted without being marked first, and no row changes.
 //!
 //! Of a removed output the smallest preview is all that there is to see. So previews of that size
 //! stay, and go with the rows that name their output.

@@ -27,7 +27,8 @@ use crate::{
     store::{self, removal::preview_prefix},
 };
 
-/// Longer edge of the previews that stay of outputs that were removed: they are all there is to see.
+/// Longer edge, in pixels, of the previews that are kept when their output is removed. Nothing else
+/// of it can be seen then.
 pub(crate) const KEPT_EDGE: u32 = 64;
 /// Previews whose key is remembered.
 const REMEMBERED: u64 = 20_000;

@@ -1,5 +1,5 @@
-//! Turns of what takes memory while a call is open, a few for each tenant, so that no tenant waits
-//! for another's.
+//! Turns for calls that keep much in memory while they are open. Each tenant has a few, so that no
+//! tenant waits for another's calls.
 
 use std::{
     collections::HashMap,
@@ -56,7 +56,7 @@ mod tests {
         let again = take(Some("a")).expect("free again");
         drop(take(Some("c")).expect("its own"));
         let known = |turns: &Turns| turns.taken.lock().expect("whole").len();
-        // Of `c`, nobody holds one any more, and the next one that comes clears it away.
+        // Nobody holds a turn of `c` any more. The next tenant that comes clears it away.
         assert_eq!((known(&turns), drop((other, again))), (3, ()));
         drop(take(Some("d")).expect("its own"));
         assert_eq!(known(&turns), 1);

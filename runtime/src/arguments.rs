@@ -56,7 +56,7 @@ pub fn with_negative_numbers(command: Command) -> Command {
         TypeId::of::<f64>(),
     ];
     let takes = |argument: &Arg| {
-        // Of what has no name, only numbers: a text may be meant as an option.
+        // Of arguments without a name, only numbers: another `-x` may be a mistyped option.
         let is_number = || numbers.iter().any(|id| argument.get_value_parser().type_id() == *id);
         argument.get_action().takes_values() && (!argument.is_positional() || is_number())
     };
@@ -80,7 +80,7 @@ pub fn sentence(error: &Error) -> Option<String> {
     let accepted = match (error.kind(), error.get(ContextKind::ValidValue)) {
         (ErrorKind::ValueValidation, _) => match accepted(error) {
             Some(accepted) => accepted,
-            // A sentence of ours follows; behind it, clap names its help.
+            // The text holds a sentence of ours. After an empty line, clap points to its help.
             None => return error.render().to_string().split("\n\n").next().map(str::to_owned),
         },
         (ErrorKind::InvalidValue, Some(ContextValue::Strings(all))) if !all.is_empty() => {

@@ -1,4 +1,4 @@
-//! Streams that only watch what is read.
+//! Streams that watch what is read, and pass on what is written.
 
 /// Implements `AsyncWrite` for a struct: all of it is done by its field `stream`.
 macro_rules! write_through {

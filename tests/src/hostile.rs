@@ -58,8 +58,8 @@ pub enum Lie {
     Vast,
     /// It is of another file each time that it is fetched, and each time breaks off.
     Changing,
-    /// The picture has the hash that comes with it, and not the one that was listed. A sheet has
-    /// another one than comes with it.
+    /// The picture has the hash that comes with it, and not the one that was listed. A sheet does
+    /// not have the hash that comes with it.
     OtherPicture,
     /// The picture is listed and sent as it is, and is a text.
     NoPicture,

@@ -63,9 +63,10 @@ impl ArtifactStore {
         Ok(None)
     }
 
-    /// What lies under `prefix` and is named as artifacts with this extension are, in the order of
-    /// keys. Whoever writes to storage decides what lies there, so only some are returned, and none
-    /// with more than `most` bytes: they are to be read whole.
+    /// Objects under `prefix` that are named like artifacts with this extension, in the order of
+    /// their keys. Others may write to storage too, so only the first [`MAX_CANDIDATES`] that are
+    /// listed are looked at, and those with more than `most` bytes are left out: callers read them
+    /// whole.
     ///
     /// # Errors
     /// A temporary fault.
@@ -99,7 +100,7 @@ impl ArtifactStore {
     }
 }
 
-/// What may be an artifact; its size and its name are what the store says.
+/// An object that may be an artifact. Its size and its name are what the store states.
 pub(crate) struct Candidate {
     pub(crate) artifact: ArtifactRef,
     /// When it was written, seconds since 1970.

@@ -117,8 +117,8 @@ impl ArtifactStore {
     }
 }
 
-/// Reads an answer to its end, or until it has more than `most` bytes, whatever size it states. What
-/// comes back then is longer than `most` by a part of one piece, so that the caller notices.
+/// Reads an answer to its end, or until it has more than `most` bytes, whatever size it states. Of
+/// an answer that goes on, at least one byte too many is returned, so that the caller notices.
 pub(crate) async fn at_most(found: GetResult, most: u64) -> object_store::Result<Bytes> {
     let stated = found.range.end.saturating_sub(found.range.start);
     if stated <= most && matches!(found.payload, GetResultPayload::File(..)) {

@@ -9,8 +9,8 @@ use super::ArtifactStore;
 use crate::error::Error;
 
 impl ArtifactStore {
-    /// Removes files of writes below these prefixes that began so long ago and never ended. Returns
-    /// how many. In a bucket there are none that could be seen: its lifecycle rules abort uploads.
+    /// Removes what writes below these prefixes left when they were cut off, if it is `older`.
+    /// Returns how many files. A bucket shows none: its lifecycle rules abort uploads.
     ///
     /// # Errors
     /// If a folder cannot be read, or a file not removed.
@@ -29,7 +29,7 @@ impl ArtifactStore {
     }
 }
 
-/// Removes those in a folder and the folders in it. Follows no links.
+/// Removes such files in a folder and in the folders below it. Follows no links.
 fn remove(folder: &Path, older: Duration) -> io::Result<u64> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -52,7 +52,7 @@ fn remove(folder: &Path, older: Duration) -> io::Result<u64> {
     Ok(removed)
 }
 
-/// Whether a file has such a name.
+/// Whether this is the name of an unfinished write.
 fn is_unfinished(name: &str) -> bool {
     let number = name.rsplit_once('#').map(|(_, number)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))

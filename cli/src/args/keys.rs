@@ -83,11 +83,11 @@ pub(crate) struct KeyRotateArgs {
 pub(crate) enum TenantCommand {
     /// Add a tenant, or change its settings
     Set(Box<TenantSetArgs>),
-    /// Show a tenant, its quotas, and what is used of them
+    /// Show a tenant, its quotas, and how much of each is used
     Show {
         /// Its name
         name: String,
-        /// Also show the latest changes that concerned it
+        /// Also show the latest entries of the audit about it
         #[arg(long)]
         audit: bool,
     },
@@ -157,7 +157,7 @@ pub(crate) enum RetentionCommand {
 pub(crate) struct RetentionSetArgs {
     /// What is removed: jobs (whole jobs with their pictures), pictures, intermediates (what is
     /// stored between stages), embeddings (of texts that no job needs), inputs (uploaded pictures
-    /// that no job uses), or previews (with sheets; made again when somebody looks)
+    /// that no job uses), or previews (and sheets; both are made again when somebody looks)
     pub(crate) subject: String,
     /// How long it is kept: a span (12h, 30d), or forever
     #[arg(value_name = "SPAN|forever")]
@@ -183,8 +183,8 @@ pub(crate) struct CleanArgs {
     /// Remove those objects
     #[arg(long, requires = "orphans", conflicts_with = "dry_run")]
     pub(crate) remove: bool,
-    /// Remove objects again although storage knows of later removals than the record. Use it if the
-    /// record was restored from a backup and is the right one
+    /// Go on removing objects, although storage knows of later removals than the record. Use it
+    /// only if the record was restored from a backup and is the right one
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) restored: bool,
 }

@@ -67,7 +67,7 @@ impl FarmWatch {
 
     /// Ends a watch of a farm that says the same without a pause.
     fn count_repeats(&mut self, event: &v1::FarmEvent) -> Result<()> {
-        // The cursor may differ whatever is said.
+        // Events that say the same may have different cursors.
         let said = v1::FarmEvent { cursor: String::new(), ..event.clone() };
         let said = Digest::of(&said.encode_to_vec());
         let last = self.last.replace((said, Instant::now()));

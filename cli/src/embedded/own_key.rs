@@ -33,7 +33,7 @@ pub(super) async fn own_key(state: &Path, keys: &(impl Keys + Audit)) -> Result<
             None => return added(keys, key).await,
         }
     }
-    // Somebody removed the file, so that the key in it should stop working.
+    // Somebody removed the file, and so wants the key in it to stop working.
     revoke_old(keys).await?;
     let key = fresh_key()?;
     file.write(&key)?;

@@ -47,7 +47,7 @@ struct State {
 #[derive(Clone, Default)]
 pub(crate) struct Bucket(Arc<Mutex<State>>);
 
-/// How many parts of a key name a folder of its own.
+/// How many parts of a key make up its object's folder.
 fn depth(key: &str) -> usize {
     match key.split('/').next() {
         // Under the key of what they show.

@@ -137,7 +137,7 @@ async fn postgres(url: &str, arguments: &Arguments) -> Result<Vec<Day>, Failure>
     days(store, record, arguments).await
 }
 
-/// What a day came to.
+/// The result of a day.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "the benchmark prints it as it goes on"))]
 struct Day {
@@ -318,7 +318,7 @@ impl Farm {
 }
 
 impl Farm {
-    /// Everything that a row names must be there, and nothing else but what is on its way out.
+    /// Every object that a row names must be there.
     async fn check(&mut self) -> Result<(), Failure> {
         for named in [
             "SELECT DISTINCT key FROM outputs WHERE removed_ms IS NULL AND job IN (SELECT seq FROM jobs WHERE deleted_ms IS NULL)",

@@ -127,7 +127,7 @@ impl AdminCalls for Farm {
                 timeout(AFTERWARDS, quota_reader::read(&self.shared, self.front.as_ref()));
             if !matches!(reading.await, Ok(Ok(()))) {
                 tracing::warn!(
-                    "a tenant's new quotas could not be read yet; they hold from the next reading"
+                    "a tenant's new quotas could not be read yet; they take effect at the next reading"
                 );
             }
             self.shared.events.dispatch.notify_one();

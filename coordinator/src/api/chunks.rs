@@ -80,7 +80,7 @@ impl Chunks {
 fn too_slow(idle: Duration) -> UserError {
     let message = format!(
         "the prompts come too slowly: neither {PROMPTS} prompts nor {BYTES} bytes came within {} s; \
-         collect them first, and send them then",
+         collect the prompts first, and then send them without pauses",
         idle.as_secs_f64()
     );
     UserError::new(Code::DeadlineExceeded, "SUBMIT_STALLED", message)

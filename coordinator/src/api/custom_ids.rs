@@ -2,8 +2,8 @@
 //! prompts.
 //!
 //! For a stored job, the record compares the chunks, so only one message is checked here. A
-//! forecast is not stored, so its first 262,144 ids are remembered here, by their hashes. Of a
-//! duplicate that is not found, the submit tells.
+//! forecast is not stored, so its first 262,144 ids are remembered here, by their hashes. The
+//! submit finds a duplicate that a forecast misses.
 
 use std::collections::HashMap;
 

@@ -186,7 +186,7 @@ impl Farm {
         Ok(draft)
     }
 
-    /// A turn to remember much of a forecast. Those of one tenant take turns.
+    /// Waits until this forecast may remember many texts and ids. Of each tenant, only a few may.
     async fn turn(&self, reach: Reach<'_>) -> Result<OwnedSemaphorePermit, Error> {
         let turns = &self.shared.forecasting;
         let taking = turns.of(reach.tenant()).acquire_owned();

@@ -1,6 +1,6 @@
 //! Uploads of pictures: each is collected within limits, decoded once, stored as a canonical PNG,
-//! and recorded for its tenant under both hashes. An upload is kept while a job uses it, and for the
-//! time of the policy for inputs.
+//! and recorded for its tenant under both hashes. An upload is kept while a job uses it, and after
+//! that for as long as the policy for inputs says.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const MAX_CHUNK: usize = 64 << 10;
 /// What must come within each [`upload_idle`](crate::Options::upload_idle). Counted in bytes,
 /// because a byte now and then is as good as nothing.
 const PROGRESS: usize = 64 << 10;
-/// How often a picture is stored elsewhere because a copy of it begins to leave storage.
+/// How often it is tried to store a picture. Each time, the cleaner may begin to remove it.
 const TRIES: u32 = 3;
 
 impl Farm {

@@ -199,8 +199,8 @@ impl Draft {
         self
     }
 
-    /// The draft for a job that is not stored: it counts its distinct texts, and remembers its custom
-    /// ids, as many as there is room for.
+    /// The draft for a job that is not stored: it counts its distinct texts, and remembers as many
+    /// of its custom ids as there is room for.
     pub(super) fn counting(mut self) -> Self {
         self.custom_ids.across = true;
         Self { texts: Some(Distinct::default()), ..self }

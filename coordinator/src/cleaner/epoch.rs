@@ -33,7 +33,7 @@ struct Epoch {
     removals: u64,
 }
 
-/// What came of comparing storage with the record.
+/// The result of comparing storage with the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Agreement {
     /// Storage belongs to this record. It knows of this many removals, and the record of no fewer.
@@ -77,8 +77,8 @@ where
     Ok(Agreement::Accepted)
 }
 
-/// Makes sure of the same, and that storage knows of all removals that the record knows of. Returns
-/// how many it knows of, which is fewer if storage has no room to note more.
+/// Does what [`agree`] does, and then notes in storage all removals that the record knows of.
+/// Returns which of them storage knows of: not all, if it has no room to note more.
 pub(super) async fn raise<S>(shared: &Shared, store: &S, term: Term) -> Result<Raised, Error>
 where
     S: Agreed + Removal + ?Sized,

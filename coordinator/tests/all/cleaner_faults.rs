@@ -306,7 +306,7 @@ async fn an_old_leaders_pass_removes_nothing_after_a_takeover_and_a_follower_say
     assert_eq!(refused.reason, "NOT_LEADING");
     let before = stored(&leader, "tasks/").await;
 
-    // The leader's pass stops when it has compared storage with the record.
+    // The leader's pass stops when it is about to compare storage with the record.
     let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (told, waits) = (Arc::clone(&reached), Arc::clone(&go_on));
     storage.obstruct(move |request| {
