@@ -84,7 +84,7 @@ bench-pages: ## Measures pages of a million-image job on SQLite and Postgres; AR
 bench-quotas: ## Measures GetJob while another tenant sends ten times its rate; ARGS adds flags.
 	@tools/bench-quotas.sh $(ARGS)
 
-bench-cleaner: ## Measures the cleaner over days of jobs that end, on SQLite and Postgres; ARGS adds flags.
+bench-cleaner: ## Measures the cleaner over days of ended jobs, on both databases; ARGS=flags.
 	@tools/bench-cleaner.sh $(ARGS)
 
 setup: ## Checks what must be there and sets libtorch up.

@@ -44,7 +44,7 @@ struct Promised {
 enum Found {
     /// It is as the manifest states.
     Whole,
-    /// A policy removed it; so many bytes.
+    /// A policy or the disk budget removed it; so many bytes.
     Removed(u64),
     /// What is wrong with it.
     Fault(String),
@@ -168,7 +168,7 @@ fn tell(job: &str, totals: &Totals, as_json: bool) -> Result<()> {
     let gone = match removed {
         0 => String::new(),
         removed => format!(
-            ", {removed} done whose pictures were removed (`darkroom retry {} --lost` renders them again)",
+            ", {removed} done and their pictures removed by a policy or the disk budget (`darkroom retry {} --lost` renders them again)",
             shown(job)
         ),
     };

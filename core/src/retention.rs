@@ -1,7 +1,7 @@
-//! How long what a job has left is kept after it ended.
+//! How long what jobs and users have stored is kept.
 //!
-//! Without a policy everything is kept for ever. A policy applies to jobs that have ended, so it
-//! never removes work under way.
+//! Without a policy it is kept for ever; a new record has one for previews alone. A policy applies
+//! to jobs that have ended, and to what no job needs, so it never removes work under way.
 
 use std::{fmt, str::FromStr, time::Duration};
 

@@ -166,7 +166,7 @@ pub(crate) struct RetentionSetArgs {
     /// three]
     #[arg(long, value_name = "OUTCOME")]
     pub(crate) outcome: Vec<String>,
-    /// Only this tenant's jobs, instead of the policy for all
+    /// Only this tenant's jobs or inputs, instead of the policy for all
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<String>,
 }
