@@ -8,5 +8,6 @@ ALTER TABLE deleted_jobs
 CREATE INDEX deleted_jobs_by_change ON deleted_jobs (changed, seq);
 CREATE INDEX deleted_jobs_of_tenant_by_change ON deleted_jobs (tenant, changed, seq);
 
--- The latest of these marks that is forgotten. Whoever has not come further must read everything again.
+-- The latest of these marks that is forgotten. Whoever has not come further must read everything
+-- again.
 ALTER TABLE farm ADD COLUMN forgotten_changes XID8 NOT NULL DEFAULT '0';

@@ -1,4 +1,5 @@
--- Every kind of stored object can be looked up by its key, and has a rule. Keys are long, so the index has their hash.
+-- Every kind of stored object can be looked up by its key, and has a rule. Keys are long, so the
+-- index has their hash.
 
 CREATE INDEX embeddings_by_key ON embeddings (hashtextextended(key, 0)) WHERE key IS NOT NULL;
 

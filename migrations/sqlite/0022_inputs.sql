@@ -20,12 +20,13 @@ CREATE TRIGGER prompts_use_inputs AFTER INSERT ON prompts WHEN NEW.extras IS NOT
     ON CONFLICT (job, key) DO NOTHING;
 END;
 
--- farm.removals when an earlier copy was removed: while that is remembered, the picture lies under a key with this number.
--- 0: none was.
+-- farm.removals when an earlier copy was removed: while that is remembered, the picture lies under
+-- a key with this number. 0: none was.
 ALTER TABLE tenant_inputs ADD COLUMN mark INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tenant_inputs ADD COLUMN key TEXT GENERATED ALWAYS AS
     ('inputs/' || CASE mark WHEN 0 THEN '' ELSE mark || '/' END || coalesce(canonical, sha256) || '.png') VIRTUAL;
--- When it was uploaded last, or when a job of its tenant that used it was removed; NULL: such a job uses it.
+-- When it was uploaded last, or when a job of its tenant that used it was removed; NULL: such a job
+-- uses it.
 ALTER TABLE tenant_inputs ADD COLUMN unused_ms INTEGER;
 
 UPDATE tenant_inputs SET unused_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER);

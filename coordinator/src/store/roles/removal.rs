@@ -16,8 +16,8 @@ use crate::store::{
 #[async_trait]
 pub trait Removal: Send + Sync + 'static {
     /// Deletes a job for its user. It must have ended, unless `cancel` ends it now; its images then
-    /// follow the cancel first. From now on it is not found, and listed nowhere. Returns its id and
-    /// whether this call deleted it: a job that is deleted already stays so.
+    /// follow the cancel first. From now on it is not found, and listed nowhere. Returns whether
+    /// this call deleted it: a job that is deleted already stays so.
     async fn delete_job(&self, job: JobId, by: &str, cancel: bool) -> Result<bool, Error>;
 
     /// Why a job is not found: it was deleted, or there never was one. With a tenant, only that
