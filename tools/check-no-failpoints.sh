@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks with `cargo tree` that no build but the guards' own tests can take a guard out: the feature
-# `failpoints` is on neither in the workspace as it is built and tested nor in any program alone.
+# Checks with `cargo tree` that no build but that of `make test` can take a guard out: the feature
+# `failpoints` is on neither in the workspace as cargo builds it by itself nor in any program alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

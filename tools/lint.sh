@@ -21,7 +21,9 @@ for crate in artifacts bench chaos cli coordinator core encoder-service farm-api
     tools/count-import-cycles.py --crate "darkroom-$crate" --at-most 0
 done
 step "clippy"
-cargo clippy --locked --workspace --all-targets -- -D warnings
+# As `make test` builds it, so that the guards' tests are read too, and nothing twice.
+all=(--locked --workspace --features darkroom-guards/failpoints)
+cargo clippy "${all[@]}" --all-targets -- -D warnings
 step "clippy, client without libtorch"
 cargo clippy --locked -p darkroom-cli --no-default-features --all-targets -- -D warnings
 # Apart from the client: `darkroom-worker/cluster` beside it would give it the embedded farm.
@@ -30,10 +32,8 @@ cargo clippy --locked -p darkroom-worker -p darkroom-encoder-service --no-defaul
     --features cluster --all-targets -- -D warnings
 step "clippy, the program of make render"
 cargo clippy --locked -p darkroom-cli -- -D warnings
-step "clippy, the guards' tests"
-cargo clippy --locked -p darkroom-guards --features failpoints --all-targets -- -D warnings
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc "${all[@]}" --no-deps --quiet
 step "dependencies"
 if command -v cargo-deny >/dev/null; then
     # It reads the crates of every platform, and a build fetches only this one's.

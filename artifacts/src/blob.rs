@@ -19,14 +19,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use darkroom_core::{artifact::ArtifactRef, backoff::Backoff, shown::shown_path};
-use futures::StreamExt as _;
 #[cfg(feature = "cloud")]
 use object_store::signer::Signer;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, memory::InMemory,
-    path::Path,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem,
+    memory::InMemory, path::Path,
 };
 use tokio::time::{Instant, sleep};
 
@@ -133,6 +132,17 @@ pub struct Listed {
     /// A mark by which the store distinguishes contents under one key: its ETag, or the time of
     /// writing.
     pub mark: String,
+}
+
+impl From<ObjectMeta> for Listed {
+    fn from(meta: ObjectMeta) -> Self {
+        Self {
+            key: meta.location.to_string(),
+            size: meta.size,
+            modified_unix_seconds: meta.last_modified.timestamp(),
+            mark: meta.e_tag.unwrap_or_else(|| meta.last_modified.timestamp_micros().to_string()),
+        }
+    }
 }
 
 impl ArtifactStore {
@@ -312,14 +322,12 @@ impl ArtifactStore {
             return Err(too_long(found.meta.size));
         }
         // A store may send more than it announced.
-        let (mut parts, mut bytes) = (found.into_stream(), BytesMut::new());
-        while let Some(part) = parts.next().await {
-            bytes.extend_from_slice(&part.map_err(|error| Error::of_store(key, &error))?);
-            if bytes.len() as u64 > MARK_BYTES {
-                return Err(too_long(bytes.len() as u64));
-            }
+        let read = read::at_most(found, MARK_BYTES).await;
+        let bytes = read.map_err(|error| Error::of_store(key, &error))?;
+        if bytes.len() as u64 > MARK_BYTES {
+            return Err(too_long(bytes.len() as u64));
         }
-        Ok(Some(bytes.freeze()))
+        Ok(Some(bytes))
     }
 
     /// Writes a small object in place of what is there.

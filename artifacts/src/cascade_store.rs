@@ -15,7 +15,7 @@ use darkroom_core::{
     guard::{Guard, stands},
     shown::shown_path,
 };
-use futures::{StreamExt, TryStreamExt, future};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 const FORMAT: u32 = 1;
 /// Files that are uploaded at the same time.
 const PARALLEL: usize = 4;
+/// Files that are looked up at the same time.
+const LOOK_UPS: usize = 16;
 
 /// The result of a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,16 +144,17 @@ pub async fn publish(
     Ok(Published { digest, files: record.files.len(), bytes: record.bytes(), uploaded_bytes })
 }
 
-/// Those of the wanted files that are stored. Others may lie there without number.
+/// Those of the wanted files that are stored. Each is looked up, since others may lie there without
+/// number.
 async fn stored_files(
     store: &ArtifactStore,
     digest: Digest,
     wanted: &[RecordFile],
 ) -> Result<Vec<Listed>, UserError> {
     let keys: BTreeSet<String> = wanted.iter().map(|file| file.artifact(digest).key).collect();
-    let listed = store.list(&files_prefix(digest));
-    let listed = listed.try_filter(|listed| future::ready(keys.contains(&listed.key)));
-    listed.try_collect().await.map_err(|error| error.to_user())
+    let found = stream::iter(&keys).map(|key| store.look_up(key)).buffer_unordered(LOOK_UPS);
+    let found = found.try_filter_map(future::ok);
+    found.try_collect().await.map_err(|error| error.to_user())
 }
 
 /// Whether a file is stored and intact. A damaged file is deleted.

@@ -49,18 +49,26 @@ pub(crate) async fn run(command: KeyCommand, place: &Place, as_json: bool) -> Re
     }
 }
 
+/// When a new key ends: so many seconds from now by the farm's clock, since the one here may be
+/// wrong, or at a time. Neither: never.
+fn end(text: &str) -> Result<(u64, Option<Timestamp>)> {
+    let span = deadline::span(text).map(|span| span.as_secs());
+    match (text, span) {
+        ("never", _) => Ok((0, None)),
+        (_, Some(seconds)) if seconds > 0 => Ok((seconds, None)),
+        _ => Ok((0, Some(deadline::future("expires", text)?))),
+    }
+}
+
 async fn create(args: KeyCreateArgs, place: &Place, as_json: bool) -> Result<()> {
-    let expires = match args.expires.as_str() {
-        "never" => None,
-        text => Some(deadline::future("expires", text)?),
-    };
+    let (expires_after_seconds, expires) = end(&args.expires)?;
     let request = v1::CreateKeyRequest {
         tenant: args.tenant.unwrap_or_default(),
         scopes: scopes(&args.scopes)?,
         label: args.label.unwrap_or_default(),
+        expires_after_seconds,
         expires,
         certificate: args.certificate.unwrap_or_default(),
-        ..v1::CreateKeyRequest::default()
     };
     let client = farm::find(place)?;
     let out = args.out.map(NewFile::make).transpose()?;

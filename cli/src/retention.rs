@@ -1,6 +1,6 @@
 //! `darkroom retention` and `darkroom clean`.
 
-use darkroom_core::{error::UserError, shown::shown};
+use darkroom_core::{error::UserError, retention::Subject, shown::shown};
 use darkroom_proto::{
     json::{self, Named as _},
     v1,
@@ -68,12 +68,7 @@ fn requests(args: &RetentionSetArgs) -> Result<Vec<v1::SetRetentionRequest>> {
     let outcome = |name: &String| find("outcome", name, &known);
     let mut outcomes: Vec<i32> = args.outcome.iter().map(outcome).collect::<Result<_>>()?;
     if outcomes.is_empty() {
-        let belongs_to_none = [
-            v1::RetentionSubject::Embeddings,
-            v1::RetentionSubject::Inputs,
-            v1::RetentionSubject::Previews,
-        ];
-        let is_of_jobs = !belongs_to_none.map(i32::from).contains(&subject);
+        let is_of_jobs = args.subject.parse::<Subject>().is_ok_and(Subject::is_of_jobs);
         outcomes = if is_of_jobs { OUTCOMES.map(i32::from).to_vec() } else { vec![0] };
     }
     let tenant = args.tenant.clone().unwrap_or_default();
@@ -152,11 +147,14 @@ pub(crate) async fn clean(args: &CleanArgs, place: &Place, as_json: bool) -> Res
             of.bytes
         ))?;
     }
-    if orphans && answer.orphans.is_empty() {
+    if orphans && answer.orphans.is_empty() && !answer.orphans_at_least {
         output::line("orphans: none older than a week")?;
     }
     if answer.orphans_at_least {
-        output::line("orphans: not all objects in storage could be looked at in time")?;
+        let more = if remove { "; the same command goes on from there" } else { "" };
+        output::line(&format!(
+            "orphans: not all objects in storage could be looked at in time{more}"
+        ))?;
     }
     output::line(&format!("{} objects have yet to be checked or deleted", answer.waiting))
 }

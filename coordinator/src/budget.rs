@@ -169,9 +169,19 @@ async fn count(shared: &Shared) -> Result<(), Error> {
 async fn sum(sizes: impl Stream<Item = Result<u64, Error>>) -> Result<u64, Error> {
     let mut sizes = std::pin::pin!(sizes);
     let (mut bytes, mut objects) = (0_u64, 0_usize);
+    let mut told = Instant::now();
     while let Some(size) = sizes.next().await {
         bytes = bytes.saturating_add(on_disk(size?));
         objects += 1;
+        if told.elapsed() >= COUNT_AGAIN {
+            told = Instant::now();
+            tracing::warn!(
+                objects,
+                bytes,
+                "what the farm stores is still being counted; the disk budget removes nothing until \
+                 that ends"
+            );
+        }
         if objects.is_multiple_of(REST_AFTER) {
             tokio::time::sleep(REST).await;
         }

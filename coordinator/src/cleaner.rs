@@ -29,7 +29,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 pub(crate) use self::orphans::{Objects, orphans};
 use self::{
     epoch::{Agreement, Raised, agree, raise},
-    orphans::{ORPHANED, REPORTING},
+    orphans::ORPHANED,
 };
 use crate::{
     error::Error,
@@ -70,6 +70,10 @@ const STALE: Duration = Duration::from_secs(60);
 const BUSY: Duration = Duration::from_millis(500);
 /// How often orphans are looked for.
 const REPORT: Duration = Duration::from_secs(3600);
+/// How long after the start for the first time. Some farms run for less than an hour a day.
+const FIRST_REPORT: Duration = Duration::from_secs(60);
+/// How long old previews are removed at one time. Each time begins with the first one.
+const REMOVING: Duration = Duration::from_secs(600);
 
 /// What a cleaner has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,14 +120,14 @@ pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
 where
     S: Agreed + History + Removal + Retention + ?Sized,
 {
-    let mut reported = Instant::now();
+    let mut report_at = Instant::now() + FIRST_REPORT;
     while !shared.stop.is_cancelled() {
         let woken = shared.events.clean.notified();
-        if reported.elapsed() >= REPORT {
-            reported = Instant::now();
+        if Instant::now() >= report_at {
+            report_at = Instant::now() + REPORT;
             orphans::report(&shared, store.as_ref()).await;
             if let Err(error) =
-                remove_old(&shared, store.as_ref(), (Duration::ZERO, REPORTING)).await
+                remove_old(&shared, store.as_ref(), (Duration::ZERO, REMOVING)).await
             {
                 tracing::warn!(%error, "old previews could not be removed");
             }
@@ -192,8 +196,11 @@ where
     let kinds = Kind::ALL.into_iter().filter(|kind| kind.rule() != Rule::Never);
     let under = kinds.flat_map(|kind| ["", MADE_UP].map(|root| format!("{root}{}", kind.prefix())));
     let under: Vec<String> = under.collect();
-    shared.artifacts.remove_unfinished(&under, ORPHANED).await?;
-    let removed = old_previews(shared, store, Fate::Removed, (ahead, limit)).await?;
+    let (stop, began) = (shared.stop.clone(), Instant::now());
+    let ends = move || stop.is_cancelled() || began.elapsed() > limit;
+    shared.artifacts.remove_unfinished(&under, ORPHANED, ends).await?;
+    let left = limit.saturating_sub(began.elapsed());
+    let removed = old_previews(shared, store, Fate::Removed, (ahead, left)).await?;
     Ok(removed.map_or(0, |removed| removed.count))
 }
 
@@ -225,10 +232,17 @@ where
         false => None,
     };
     let mut pass = Pass::default();
-    let Some(term) = shared.lead().await? else { return Ok(None) };
+    let Some(term) = shared.lead().await? else {
+        if shared.restored.load(Ordering::Relaxed) {
+            epoch::settle(shared, store).await?;
+        }
+        return Ok(None);
+    };
     let now = now_ms(store, ahead).await?;
     let policies = store.retention().await?;
-    let is_due = store.is_due(now).await? || policies.iter().any(|policy| policy.keep.is_some());
+    // Old previews are not removed here.
+    let acts = |one: &Policy| one.keep.is_some() && one.scope.subject != Subject::Previews;
+    let is_due = store.is_due(now).await? || policies.iter().any(acts);
     if !is_due && !shared.restored.load(Ordering::Relaxed) {
         return Ok(Some(pass));
     }
@@ -417,7 +431,8 @@ fn without_room(leaving: Vec<Leaving>, known: u64) -> Vec<Leaving> {
     first
 }
 
-/// Deletes an object, or everything below a prefix.
+/// Deletes an object, or everything below a prefix. Storage may list without end, and the rest of
+/// the farm's objects wait, so a prefix gets a limited time at once.
 async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
     if !leaving.key.ends_with('/') {
         return Ok(shared.artifacts.delete(&leaving.key).await?);
@@ -426,7 +441,11 @@ async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
     let delete = |listed: darkroom_artifacts::blob::Listed| async move {
         shared.artifacts.delete(&listed.key).await
     };
-    Ok(below.map_ok(delete).try_buffer_unordered(AT_ONCE).try_collect::<()>().await?)
+    let deleting = below.map_ok(delete).try_buffer_unordered(AT_ONCE).try_collect::<()>();
+    match tokio::time::timeout(shared.options.clean_below, deleting).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Error::other("more lies below it than could be deleted at once")),
+    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod quota_reader;
 mod quotas;
 mod rates;
 mod reaper;
+mod search_place;
 mod shared;
 pub mod store;
 mod stored;

@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use darkroom_artifacts::blob::Listed;
 use darkroom_core::retention::{Policy, Subject};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
     error::Error,
@@ -19,7 +20,9 @@ use crate::{
     },
 };
 
-/// Objects that are deleted between two looks at the clock.
+/// Objects that are looked at between two looks at the clock.
+const LISTED: usize = 500;
+/// Objects that are deleted at one time.
 const AT_ONCE: usize = 16;
 
 /// What to do with old previews.
@@ -52,18 +55,20 @@ where
         Kind::ALL.into_iter().filter(|kind| *kind == Kind::Preview || kind.rule() == Rule::Old);
     for kind in kinds {
         let listed = shared.artifacts.list(kind.prefix());
-        let old = listed.try_filter(|one| {
-            let stays = edge_of_preview(&one.key) == Some(KEPT_EDGE);
-            std::future::ready(one.modified_unix_seconds < oldest && !stays)
-        });
-        let mut chunks = std::pin::pin!(old.try_chunks(AT_ONCE));
+        let mut chunks = std::pin::pin!(listed.try_chunks(LISTED));
         while let Some(chunk) = chunks.try_next().await.map_err(|error| error.1)? {
+            let is_old = |one: &Listed| {
+                one.modified_unix_seconds < oldest && edge_of_preview(&one.key) != Some(KEPT_EDGE)
+            };
+            let old: Vec<Listed> = chunk.into_iter().filter(is_old).collect();
+            let (count, bytes) = (old.len() as u64, old.iter().map(|one| one.size).sum::<u64>());
             if fate == Fate::Removed {
-                let deleting = chunk.iter().map(|one| shared.artifacts.delete(&one.key));
-                futures::future::try_join_all(deleting).await?;
+                let delete = |one: Listed| async move { shared.artifacts.delete(&one.key).await };
+                let deleting = stream::iter(old).map(delete).buffer_unordered(AT_ONCE);
+                deleting.try_collect::<()>().await?;
             }
-            due.count += chunk.len() as u64;
-            due.bytes += chunk.iter().map(|one| one.size).sum::<u64>();
+            due.count += count;
+            due.bytes += bytes;
             if began.elapsed() > limit || shared.stop.is_cancelled() {
                 due.at_least = true;
                 return Ok(Some(due));

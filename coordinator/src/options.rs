@@ -23,6 +23,10 @@ pub struct Options {
     pub sweep: Duration,
     /// How often the cleaner looks for something to remove.
     pub clean: Duration,
+    /// For how long the cleaner at once deletes what lies below one prefix, however much that is.
+    pub clean_below: Duration,
+    /// For how long a call that cleans begins something more, and looks for orphans.
+    pub clean_call: Duration,
     /// The record was restored from a backup, or storage was copied: the cleaner goes on although
     /// storage knows of later removals.
     pub restored: bool,
@@ -72,6 +76,8 @@ impl Default for Options {
             reap: Duration::from_secs(1),
             sweep: Duration::from_secs(2),
             clean: Duration::from_secs(5),
+            clean_below: Duration::from_secs(600),
+            clean_call: Duration::from_secs(10),
             restored: false,
             poll: Duration::from_millis(250),
             worker_ttl: Duration::from_secs(10),

@@ -29,6 +29,7 @@ use crate::{
     previews::Previews,
     quotas::LatestQuotas,
     rates::LatestRates,
+    search_place::Place,
     store::{
         Store,
         records::{Committed, Term},
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) restored: AtomicBool,
     /// Held by the one pass of the cleaner that runs.
     pub(crate) cleaning: Mutex<()>,
+    /// Where the search for orphans that are removed goes on.
+    pub(crate) orphans_from: Mutex<Place>,
     pub(crate) disks: Disks,
     pub(crate) stored: Stored,
     pub(crate) stop: CancellationToken,
@@ -141,6 +144,7 @@ impl Shared {
             troubles: Troubles::default(),
             restored,
             cleaning: Mutex::default(),
+            orphans_from: Mutex::default(),
             disks,
             stored: Stored::default(),
             stop: CancellationToken::new(),

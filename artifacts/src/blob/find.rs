@@ -19,6 +19,18 @@ impl ArtifactStore {
         Ok(meta.size)
     }
 
+    /// What storage says of an artifact, without reading it; `None` if there is none.
+    ///
+    /// # Errors
+    /// A temporary fault.
+    pub(crate) async fn look_up(&self, key: &str) -> Result<Option<Listed>, Error> {
+        match self.store().head(&path(key)?).await {
+            Ok(meta) => Ok(Some(meta.into())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::of_store(key, &error)),
+        }
+    }
+
     /// The artifacts under a prefix that ends in `/`, in no order.
     pub fn list(&self, prefix: &str) -> impl Stream<Item = Result<Listed, Error>> + Send + 'static {
         let name = prefix.to_owned();
@@ -26,12 +38,27 @@ impl ArtifactStore {
             Ok(path) => self.store().list(Some(&path)).left_stream(),
             Err(_) => futures::stream::empty().right_stream(),
         };
-        listed.map_err(move |error| Error::of_store(&name, &error)).map_ok(|meta| Listed {
-            key: meta.location.to_string(),
-            size: meta.size,
-            modified_unix_seconds: meta.last_modified.timestamp(),
-            mark: meta.e_tag.unwrap_or_else(|| meta.last_modified.timestamp_micros().to_string()),
-        })
+        listed.map_err(move |error| Error::of_store(&name, &error)).map_ok(Listed::from)
+    }
+
+    /// The artifacts under a prefix without those that were listed before: up to the key `after`, or
+    /// the first `seen` ones in a folder, which is listed in no order but always in the same one
+    /// while nothing changes in it.
+    pub fn list_on(
+        &self,
+        prefix: &str,
+        after: &str,
+        seen: usize,
+    ) -> impl Stream<Item = Result<Listed, Error>> + Send + 'static {
+        let offset = if self.backend.folder.is_some() { None } else { path(after).ok() };
+        let (Some(offset), Ok(below)) = (offset, path(prefix)) else {
+            let seen = if after.is_empty() { 0 } else { seen };
+            return self.list(prefix).skip(seen).left_stream();
+        };
+        let name = prefix.to_owned();
+        let listed = self.store().list_with_offset(Some(&below), &offset);
+        let listed = listed.map_err(move |error| Error::of_store(&name, &error));
+        listed.map_ok(Listed::from).right_stream()
     }
 
     /// Finds an artifact that an earlier run left under `prefix`: the first one, by key, with the

@@ -11,6 +11,7 @@ use crate::error::Error;
 impl ArtifactStore {
     /// Removes what writes below these prefixes left when they were cut off, if it is `older`.
     /// Returns how many files. A bucket shows none: its lifecycle rules abort uploads.
+    /// Before each file it asks whether to `stop`, because there may be millions of folders.
     ///
     /// # Errors
     /// If a folder cannot be read, or a file not removed.
@@ -18,11 +19,12 @@ impl ArtifactStore {
         &self,
         prefixes: &[String],
         older: Duration,
+        stop: impl Fn() -> bool + Send + 'static,
     ) -> Result<u64, Error> {
         let Some(folder) = self.folder() else { return Ok(0) };
         let below: Vec<_> = prefixes.iter().map(|prefix| folder.join(prefix)).collect();
         let removing = spawn_blocking(move || {
-            below.iter().try_fold(0, |all, folder| Ok(all + remove(folder, older)?))
+            below.iter().try_fold(0, |all, folder| Ok(all + remove(folder, older, &stop)?))
         });
         let removed = removing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         removed.map_err(|error| Error::of_io(self.name(), &error))
@@ -30,26 +32,38 @@ impl ArtifactStore {
 }
 
 /// Removes such files in a folder and in the folders below it. Follows no links.
-fn remove(folder: &Path, older: Duration) -> io::Result<u64> {
+fn remove(folder: &Path, older: Duration, stop: &dyn Fn() -> bool) -> io::Result<u64> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         entries => entries?,
     };
     let mut removed = 0;
     for entry in entries {
+        if stop() {
+            break;
+        }
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            removed += remove(&entry.path(), older)?;
+            removed += remove(&entry.path(), older, stop)?;
         } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_unfinished) {
-            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if age > older {
-                fs::remove_file(entry.path())?;
-                removed += 1;
+            match remove_if(&entry, older) {
+                // A write that ended meanwhile has given its file the object's name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => removed += u64::from(done?),
             }
         }
     }
     Ok(removed)
+}
+
+/// Removes a file that is old enough. Returns whether it was.
+fn remove_if(entry: &fs::DirEntry, older: Duration) -> io::Result<bool> {
+    let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+    if age > older {
+        fs::remove_file(entry.path())?;
+    }
+    Ok(age > older)
 }
 
 /// Whether this is the name of an unfinished write.
@@ -73,15 +87,21 @@ mod tests {
             fs::write(path, "x").expect("written");
         }
         let prefixes = ["tasks/", "missing/"].map(str::to_owned);
-        let remove =
-            async |older| store.remove_unfinished(&prefixes, older).await.expect("removes");
+        let until = async |older, stop: fn() -> bool| {
+            store.remove_unfinished(&prefixes, older, stop).await.expect("removes")
+        };
+        let remove = async |older| until(older, || false).await;
         assert_eq!(remove(Duration::from_secs(3600)).await, 0, "it may still be written");
         tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(until(Duration::from_millis(1), || true).await, 0, "it was told to stop");
         assert_eq!(remove(Duration::from_millis(1)).await, 1);
         for (position, file) in files.into_iter().enumerate() {
             assert_eq!(folder.path().join(file).exists(), position != 1, "{file}");
         }
         let memory = ArtifactStore::in_memory();
-        assert_eq!(memory.remove_unfinished(&prefixes, Duration::ZERO).await.expect("none"), 0);
+        assert_eq!(
+            memory.remove_unfinished(&prefixes, Duration::ZERO, || false).await.expect("none"),
+            0
+        );
     }
 }

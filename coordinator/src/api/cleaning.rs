@@ -18,9 +18,6 @@ use crate::{
     store::{records::Term, removal::Due},
 };
 
-/// How long a call has the cleaner work, or looks through storage.
-const CLEANING: Duration = Duration::from_secs(10);
-
 impl Farm {
     pub(super) async fn set_policy(
         &self,
@@ -59,10 +56,11 @@ impl Farm {
     ) -> Result<v1::CleanFarmResponse, Error> {
         check(&request).map_err(refused)?;
         let (shared, store) = (&self.shared, self.front.as_ref());
+        let limit = shared.options.clean_call;
         let mut answer = v1::CleanFarmResponse::default();
         if request.orphans {
             let term = if request.remove { Some(self.leading().await?) } else { None };
-            let orphans = cleaner::orphans(shared, store, term, CLEANING).await?;
+            let orphans = cleaner::orphans(shared, store, term, limit).await?;
             answer.orphans_at_least = orphans.at_least;
             let objects = |(kind, of): (_, cleaner::Objects)| v1::OrphanObjects {
                 kind: format!("{kind}"),
@@ -75,7 +73,7 @@ impl Farm {
         if request.dry_run {
             let now = store.clock_ms().await?;
             answer.due = store.due(now).await?.iter().map(due).collect();
-            let time = (Duration::ZERO, CLEANING);
+            let time = (Duration::ZERO, limit);
             let previews = old_previews(shared, store, Fate::Counted, time).await?;
             answer.due.extend(previews.as_ref().map(due));
         } else {
@@ -83,7 +81,7 @@ impl Farm {
                 self.leading().await?;
                 shared.restored.store(true, Ordering::Relaxed);
             }
-            let cleaned = cleaner::clean(shared, store, (Duration::ZERO, CLEANING)).await?;
+            let cleaned = cleaner::clean(shared, store, (Duration::ZERO, limit)).await?;
             answer.expired_jobs = cleaned.expired;
             (answer.jobs, answer.images) = (cleaned.jobs, cleaned.images);
             (answer.outputs, answer.texts) = (cleaned.outputs, cleaned.texts);

@@ -56,6 +56,9 @@ impl Course {
         most: u64,
     ) -> Result<u64, Error> {
         let mut bytes = 0;
+        // Jobs may have been retried since the last time: then they end later.
+        self.next.clear();
+        self.job = None;
         // Where this removal began, once it has begun again with the first job.
         let mut until = None;
         while bytes < most {

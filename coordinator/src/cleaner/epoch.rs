@@ -77,6 +77,19 @@ where
     Ok(Agreement::Accepted)
 }
 
+/// Takes an acceptance back that is not needed, because the leader has accepted the record already.
+/// It would accept another record when this coordinator leads later.
+pub(super) async fn settle<S>(shared: &Shared, store: &S) -> Result<(), Error>
+where
+    S: Agreed + Removal + ?Sized,
+{
+    let (epoch, own) = both(shared, store).await?;
+    if epoch.is_none_or(|epoch| epoch.is_followed_by(&own)) {
+        shared.restored.store(false, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
 /// Does what [`agree`] does, and then notes in storage all removals that the record knows of.
 /// Returns which of them storage knows of: not all, if it has no room to note more.
 pub(super) async fn raise<S>(shared: &Shared, store: &S, term: Term) -> Result<Raised, Error>

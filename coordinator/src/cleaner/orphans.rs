@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 
 use crate::{
     error::Error,
+    search_place::Place,
     shared::Shared,
     store::{
         records::Term,
@@ -40,8 +41,15 @@ pub(crate) struct Orphans {
     pub(crate) at_least: bool,
 }
 
+/// What is looked through.
+fn prefixes() -> Vec<(Kind, String)> {
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.rule() == Rule::Needed);
+    let of = |kind: Kind| ["", MADE_UP].map(|root| (kind, format!("{root}{}", kind.prefix())));
+    kinds.flat_map(of).collect()
+}
+
 /// Looks through storage for old objects that no row names, for a limited time. With a term they
-/// become candidates.
+/// become candidates, and the look goes on where the last one of this kind has ended.
 pub(crate) async fn orphans<S>(
     shared: &Shared,
     store: &S,
@@ -54,33 +62,47 @@ where
     let (mut orphans, began) = (Orphans::default(), Instant::now());
     let now = store.clock_ms().await?;
     let oldest = now.saturating_sub(ms(ORPHANED)) / 1000;
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.rule() == Rule::Needed) {
-        for root in ["", MADE_UP] {
-            let listed = shared.artifacts.list(&format!("{root}{}", kind.prefix()));
-            let mut chunks = listed.try_chunks(LISTED);
-            while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(|error| error.1)?;
-                let old = chunk.iter().filter(|one| one.modified_unix_seconds < oldest);
-                let candidates: Vec<Candidate> =
-                    old.filter_map(|one| Candidate::listed(&one.key)).collect();
-                let found: HashSet<String> =
-                    store.orphans(&candidates).await?.into_iter().collect();
-                let of_kind = orphans.by_kind.entry(kind).or_default();
-                for one in chunk.iter().filter(|one| found.contains(&one.key)) {
-                    of_kind.count += 1;
-                    of_kind.bytes += one.size;
+    let mut kept = match remove {
+        Some(_) => Some(shared.orphans_from.lock().await),
+        None => None,
+    };
+    let mut place = kept.as_deref().cloned().unwrap_or_default();
+    for (number, (kind, prefix)) in prefixes().into_iter().enumerate().skip(place.prefix) {
+        if place.prefix != number {
+            place = Place { prefix: number, ..Place::default() };
+        }
+        let listed = shared.artifacts.list_on(&prefix, &place.after, place.stay);
+        let mut chunks = std::pin::pin!(listed.try_chunks(LISTED));
+        while let Some(chunk) = chunks.try_next().await.map_err(|error| error.1)? {
+            let old = chunk.iter().filter(|one| one.modified_unix_seconds < oldest);
+            let candidates: Vec<Candidate> =
+                old.filter_map(|one| Candidate::listed(&one.key)).collect();
+            let found: HashSet<String> = store.orphans(&candidates).await?.into_iter().collect();
+            let of_kind = orphans.by_kind.entry(kind).or_default();
+            for one in chunk.iter().filter(|one| found.contains(&one.key)) {
+                of_kind.count += 1;
+                of_kind.bytes += one.size;
+            }
+            if let Some(term) = remove {
+                let removed: Vec<Candidate> =
+                    candidates.into_iter().filter(|one| found.contains(&one.key)).collect();
+                store.suspect(term, now, &removed).await?;
+            }
+            place.stay += chunk.len() - found.len();
+            if let Some(last) = chunk.into_iter().last() {
+                place.after = last.key;
+            }
+            if began.elapsed() > limit || shared.stop.is_cancelled() {
+                orphans.at_least = true;
+                if let Some(kept) = &mut kept {
+                    **kept = place;
                 }
-                if let Some(term) = remove {
-                    let removed: Vec<Candidate> =
-                        candidates.into_iter().filter(|one| found.contains(&one.key)).collect();
-                    store.suspect(term, now, &removed).await?;
-                }
-                if began.elapsed() > limit || shared.stop.is_cancelled() {
-                    orphans.at_least = true;
-                    return Ok(orphans);
-                }
+                return Ok(orphans);
             }
         }
+    }
+    if let Some(kept) = &mut kept {
+        **kept = Place::default();
     }
     Ok(orphans)
 }

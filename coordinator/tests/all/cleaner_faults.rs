@@ -23,7 +23,6 @@ use darkroom_queue::{TaskQueue as _, memory::MemoryQueue};
 use darkroom_suites::obstacles::{Obstructed, Request};
 use darkroom_test_servers::postgres::Postgres;
 use futures::TryStreamExt as _;
-use tokio::sync::Notify;
 
 use crate::support::{Act, Farm, eventually, options, pool, prompts, spec};
 
@@ -258,27 +257,14 @@ async fn a_second_pass_waits_until_the_first_one_is_over() {
     let mut farm = farm_on(&storage).await;
     let workers = farm.work(|_| Act::Done);
     let job = done(&mut farm, 1).await;
-    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (Arc::clone(&reached), Arc::clone(&go_on));
-    let first = Arc::new(AtomicBool::new(true));
-    storage.obstruct(move |request| {
-        let stops = matches!(request, Request::Delete(_)) && first.swap(false, Ordering::SeqCst);
-        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-        Box::pin(async move {
-            if stops {
-                told.notify_one();
-                waits.notified().await;
-            }
-            Ok(())
-        })
-    });
+    let held = storage.hold(|request| matches!(request, Request::Delete(_)));
     delete(&mut farm, &job).await;
     // The cleaner itself makes the first pass.
-    tokio::time::timeout(MINUTE, reached.notified()).await.expect("it deletes");
+    tokio::time::timeout(MINUTE, held.reached()).await.expect("it deletes");
     let mut second = Box::pin(farm.handle.clean(2 * MINUTE));
     let early = tokio::time::timeout(Duration::from_millis(500), &mut second).await;
     assert!(early.is_err(), "two passes at once");
-    go_on.notify_one();
+    held.let_go();
     second.await.expect("cleans");
     assert_eq!(stored(&farm, "tasks/").await, BTreeSet::new());
     workers.stop().await;
@@ -307,21 +293,9 @@ async fn an_old_leaders_pass_removes_nothing_after_a_takeover_and_a_follower_say
     let before = stored(&leader, "tasks/").await;
 
     // The leader's pass stops when it is about to compare storage with the record.
-    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (Arc::clone(&reached), Arc::clone(&go_on));
-    storage.obstruct(move |request| {
-        let stops = request == Request::Get(EPOCH.to_owned());
-        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-        Box::pin(async move {
-            if stops {
-                told.notify_one();
-                waits.notified().await;
-            }
-            Ok(())
-        })
-    });
+    let held = storage.hold(|request| *request == Request::Get(EPOCH.to_owned()));
     delete(&mut leader, &gone).await;
-    tokio::time::timeout(MINUTE, reached.notified()).await.expect("a pass begins");
+    tokio::time::timeout(MINUTE, held.reached()).await.expect("a pass begins");
     // Somebody else leads now, for a while.
     let database = url.rsplit_once('/').expect("a database").1;
     server.sql(
@@ -329,7 +303,7 @@ async fn an_old_leaders_pass_removes_nothing_after_a_takeover_and_a_follower_say
         "UPDATE leadership SET holder = 'another', term = term + 1, until = clock_timestamp() + interval '1 hour'",
     );
     storage.clear();
-    go_on.notify_one();
+    held.let_go();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(stored(&leader, "tasks/").await, before, "the old leader's pass deletes");
     let leavings = leader.store.leavings().await.expect("counts");
@@ -434,5 +408,84 @@ async fn a_budget_takes_no_more_while_the_cleaner_is_refused() {
     assert!(taken.iter().all(|count| *count == taken[0]), "it takes more: {taken:?}");
     let mut farm = Farm::start_over(options(), folder, artifacts).await;
     is_whole(&mut farm, &job).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_whose_removals_fail_says_so_and_takes_no_more_until_they_work() {
+    let storage = Obstructed::default();
+    let artifacts = ArtifactStore::over(Arc::new(storage.clone()));
+    let mut farm = farm_on(&storage).await;
+    let workers = farm.work(|_| Act::Done);
+    let job = done(&mut farm, 1).await;
+    workers.stop().await;
+    let held = farm.artifacts.list("").map_ok(|one| one.size.div_ceil(4096) * 4096);
+    let held: u64 = held.try_fold(0, async |sum, size| Ok(sum + size)).await.expect("lists");
+    let folder = Arc::clone(&farm.folder);
+    farm.shutdown().await;
+
+    let budget = Budget { bytes: held - 4096, pictures: false };
+    let over = || Options { budget: Some(budget), ..options() };
+    storage.refuse(ErrorKind::PermissionDenied, |request| matches!(request, Request::Delete(_)));
+    let farm = Farm::start_over(over(), Arc::clone(&folder), artifacts.clone()).await;
+    eventually("something is to be removed", async || {
+        farm.store.leavings().await.expect("counts").candidates > 0
+    })
+    .await;
+    let cleaned = farm.handle.clean(2 * MINUTE).await.expect("cleans");
+    assert!(cleaned.failed > 0 && cleaned.deleted == 0, "{cleaned:?}");
+    let taken = farm.store.leavings().await.expect("counts");
+    farm.shutdown().await;
+    // One that starts counts anew, as a farm that runs does every ten minutes.
+    let mut farm = Farm::start_over(over(), Arc::clone(&folder), artifacts.clone()).await;
+    let mut client = farm.client.clone();
+    let mut troubles = async || {
+        let farm = client.get_farm(v1::GetFarmRequest {}).await.expect("tells");
+        farm.into_inner().troubles
+    };
+    let says = "objects that are to be removed cannot be deleted; the log says why";
+    eventually("the farm tells its operator", async || {
+        troubles().await.iter().any(|trouble| trouble.contains(says))
+    })
+    .await;
+    assert_eq!(farm.store.leavings().await.expect("counts"), taken, "it takes more");
+    is_whole(&mut farm, &job).await;
+
+    storage.clear();
+    farm.handle.clean(HOUR).await.expect("cleans");
+    let left = farm.store.leavings().await.expect("counts");
+    assert_eq!((left.candidates, left.marked, left.failing), (0, 0, 0));
+    farm.shutdown().await;
+    let mut farm = Farm::start_over(over(), folder, artifacts).await;
+    eventually("it stores no more than it may", async || {
+        farm.handle.stored_bytes(MINUTE).await.is_some_and(|bytes| bytes <= budget.bytes)
+    })
+    .await;
+    is_whole(&mut farm, &job).await;
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_that_storage_lists_without_end_holds_nothing_else_up() {
+    let storage = Obstructed::default();
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let options = Options { clean_below: Duration::from_millis(200), ..options() };
+    let artifacts = ArtifactStore::over(Arc::new(storage.clone()));
+    let mut farm = Farm::start_over(options, folder, artifacts).await;
+    let workers = farm.work(|_| Act::Done);
+    let job = done(&mut farm, 1).await;
+    eventually("it has a manifest", async || !stored(&farm, "manifests/").await.is_empty()).await;
+    delete(&mut farm, &job).await;
+    storage.list_without_end("manifests/");
+    let cleaned = farm.handle.clean(2 * MINUTE).await.expect("cleans");
+    assert!(cleaned.failed > 0, "{cleaned:?}");
+    assert_eq!(stored(&farm, "tasks/").await, BTreeSet::new());
+    assert!(farm.store.leavings().await.expect("counts").failing > 0);
+    storage.clear();
+    farm.handle.clean(HOUR).await.expect("cleans");
+    assert_eq!(stored(&farm, "manifests/").await, BTreeSet::new());
+    let left = farm.store.leavings().await.expect("counts");
+    assert_eq!((left.candidates, left.marked, left.failing), (0, 0, 0));
+    workers.stop().await;
     farm.shutdown().await;
 }

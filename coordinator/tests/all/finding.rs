@@ -61,12 +61,7 @@ async fn a_jobs_labels_are_told_everywhere_and_are_part_of_what_a_repeat_compare
     }
     farm.until_ended(&job.id).await;
     assert_eq!(farm.get(&job.id).await.spec.expect("a spec").labels, given);
-    let fetch = v1::FetchManifestRequest { job_id: job.id, offset: 0 };
-    let mut chunks = farm.client.fetch_manifest(fetch).await.expect("a manifest").into_inner();
-    let mut text = Vec::new();
-    while let Some(chunk) = chunks.message().await.expect("a chunk") {
-        text.extend(chunk.data);
-    }
+    let text = farm.manifest_bytes(&job.id).await;
     assert_eq!(manifest::verify(text.as_slice(), |_| {}).expect("whole").0.labels, given);
 
     let many = (0..17).map(|number| (number.to_string(), String::new())).collect();

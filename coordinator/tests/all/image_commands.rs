@@ -43,12 +43,7 @@ impl Farm {
 
     /// The images' states in a job's manifest.
     async fn manifest(&mut self, job: &str) -> (manifest::Totals, u32) {
-        let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: 0 };
-        let chunks = self.client.fetch_manifest(request).await.expect("a manifest");
-        let (mut chunks, mut bytes) = (chunks.into_inner(), Vec::new());
-        while let Some(chunk) = chunks.message().await.expect("a chunk") {
-            bytes.extend(chunk.data);
-        }
+        let bytes = self.manifest_bytes(job).await;
         let (header, totals) = manifest::verify(bytes.as_slice(), drop).expect("whole");
         (totals, header.generation)
     }

@@ -13,6 +13,7 @@ use darkroom_artifacts::{
     picture::encode_rgb,
     verify,
 };
+use darkroom_coordinator::Options;
 use darkroom_core::digest::Digest;
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
@@ -226,12 +227,7 @@ async fn an_upload_that_nothing_uses_goes_and_comes_again_under_another_key() {
 
 /// A job's manifest.
 async fn lines(farm: &mut Farm, job: &str) -> Vec<ImageLine> {
-    let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: 0 };
-    let mut chunks = farm.client.fetch_manifest(request).await.expect("a manifest").into_inner();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.message().await.expect("a chunk") {
-        bytes.extend(chunk.data);
-    }
+    let bytes = farm.manifest_bytes(job).await;
     let mut lines = Vec::new();
     let read = |line| lines.push(line);
     let (_, totals) = manifest::verify(bytes.as_slice(), read).expect("whole");
@@ -318,4 +314,44 @@ async fn whoever_was_away_while_a_job_was_deleted_learns_of_it() {
     assert!(!watch(&mut farm, later).await.0, "this one has heard of it");
     workers.stop().await;
     farm.shutdown().await;
+}
+
+/// Objects that are no orphans yet, and more than two calls look at.
+const STAY: usize = 1300;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_behind_many_objects_that_stay_are_reached_by_asking_again() {
+    for is_folder in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let artifacts = if is_folder {
+            ArtifactStore::local(folder.path()).expect("a store")
+        } else {
+            ArtifactStore::in_memory()
+        };
+        // Each call looks at one chunk.
+        let options = Options { clean_call: Duration::ZERO, ..options() };
+        let record = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
+        let farm = Farm::start_over(options, record, artifacts).await;
+        for number in 0..STAY {
+            let digest = Digest::of(&number.to_le_bytes());
+            let key = format!("tasks/{digest}/a.png");
+            farm.artifacts.write_mark(&key, "planted".into()).await.expect("stores");
+        }
+        let admin = farm.handle.admin_calls();
+        let request = v1::CleanFarmRequest { orphans: true, remove: true, ..Default::default() };
+        for round in 0..2 {
+            let mut calls = 0;
+            loop {
+                let answer = admin.clean_farm(&Caller::open(), request).await.expect("cleans");
+                calls += 1;
+                if !answer.orphans_at_least {
+                    break;
+                }
+                assert!(calls < 20, "it does not go on");
+            }
+            // The last one finds the end.
+            assert_eq!(calls, STAY.div_ceil(500) + 1, "round {round}, a folder: {is_folder}");
+        }
+        farm.shutdown().await;
+    }
 }

@@ -30,16 +30,6 @@ fn stream(
     )
 }
 
-async fn manifest_of(farm: &mut Farm, job: &str) -> Vec<u8> {
-    let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: 0 };
-    let mut chunks = farm.client.fetch_manifest(request).await.expect("a manifest").into_inner();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.message().await.expect("a chunk") {
-        bytes.extend(chunk.data);
-    }
-    bytes
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_in_listings_events_and_the_manifest() {
     let mut farm = Farm::start().await;
@@ -74,7 +64,7 @@ async fn names_are_in_listings_events_and_the_manifest() {
     }
     assert_eq!(told.into_values().collect::<Vec<_>>(), expected);
     let mut lines = Vec::new();
-    let text = manifest_of(&mut farm, &job.id).await;
+    let text = farm.manifest_bytes(&job.id).await;
     manifest::verify(text.as_slice(), |line| {
         lines.push((line.custom_id.unwrap_or_default(), line.labels, line.line.unwrap_or(0)));
     })

@@ -92,12 +92,7 @@ async fn a_job_stores_its_pictures_as_it_was_asked_to(mut farm: Farm) {
 }
 
 async fn manifest_of(farm: &mut Farm, job: &str) -> (manifest::Header, Vec<manifest::ImageLine>) {
-    let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: 0 };
-    let mut chunks = farm.client.fetch_manifest(request).await.expect("a manifest").into_inner();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.message().await.expect("a chunk") {
-        bytes.extend(chunk.data);
-    }
+    let bytes = farm.manifest_bytes(job).await;
     let mut lines = Vec::new();
     let (header, _) = manifest::verify(bytes.as_slice(), |line| lines.push(line)).expect("whole");
     (header, lines)

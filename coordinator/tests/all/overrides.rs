@@ -46,12 +46,7 @@ fn mixed() -> (v1::JobSpec, Vec<v1::Prompt>) {
 }
 
 async fn lines_of(farm: &mut Farm, job: &str) -> (manifest::Header, Vec<manifest::ImageLine>) {
-    let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: 0 };
-    let mut chunks = farm.client.fetch_manifest(request).await.expect("a manifest").into_inner();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.message().await.expect("a chunk") {
-        bytes.extend(chunk.data);
-    }
+    let bytes = farm.manifest_bytes(job).await;
     let mut lines = Vec::new();
     let (header, _) =
         manifest::verify(bytes.as_slice(), |line| lines.push(line)).expect("it is whole");

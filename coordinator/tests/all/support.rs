@@ -299,6 +299,17 @@ impl Farm {
         self.client.list_images(request).await.expect("images").into_inner().images
     }
 
+    /// The bytes of a job's manifest.
+    pub(crate) async fn manifest_bytes(&mut self, job: &str) -> Vec<u8> {
+        let request = v1::FetchManifestRequest { job_id: job.to_owned(), offset: 0 };
+        let chunks = self.client.fetch_manifest(request).await.expect("a manifest");
+        let (mut chunks, mut bytes) = (chunks.into_inner(), Vec::new());
+        while let Some(chunk) = chunks.message().await.expect("a chunk") {
+            bytes.extend(chunk.data);
+        }
+        bytes
+    }
+
     pub(crate) async fn shutdown(self) {
         self.handle.shutdown().await;
         self.stop.cancel();

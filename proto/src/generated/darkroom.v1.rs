@@ -2925,7 +2925,8 @@ pub mod farm_client {
         }
         /// Like SubmitJob, for very large batches. The stream sends the spec first, then prompts in
         /// chunks, and then ends. Nothing runs before the last chunk has arrived. An abandoned stream
-        /// leaves nothing behind.
+        /// leaves nothing behind. A stream that brings neither 100 prompts nor 64 KiB within two minutes
+        /// is refused (DEADLINE_EXCEEDED, SUBMIT_STALLED).
         pub async fn submit_job_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SubmitJobChunk>,
@@ -2979,7 +2980,7 @@ pub mod farm_client {
             self.inner.client_streaming(req, path, codec).await
         }
         /// Forecasts the cost of a job. The job is checked like a streaming submit, but not stored or
-        /// queued.
+        /// queued. Of more than 131,072 distinct texts, the number is estimated, to about 1 %.
         pub async fn forecast_job(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SubmitJobChunk>,
@@ -3678,7 +3679,8 @@ pub mod farm_server {
         >;
         /// Like SubmitJob, for very large batches. The stream sends the spec first, then prompts in
         /// chunks, and then ends. Nothing runs before the last chunk has arrived. An abandoned stream
-        /// leaves nothing behind.
+        /// leaves nothing behind. A stream that brings neither 100 prompts nor 64 KiB within two minutes
+        /// is refused (DEADLINE_EXCEEDED, SUBMIT_STALLED).
         async fn submit_job_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::SubmitJobChunk>>,
@@ -3698,7 +3700,7 @@ pub mod farm_server {
             tonic::Status,
         >;
         /// Forecasts the cost of a job. The job is checked like a streaming submit, but not stored or
-        /// queued.
+        /// queued. Of more than 131,072 distinct texts, the number is estimated, to about 1 %.
         async fn forecast_job(
             &self,
             request: tonic::Request<tonic::Streaming<super::SubmitJobChunk>>,
@@ -6143,7 +6145,8 @@ pub struct CleanFarmResponse {
     /// Objects that no row names, by kind; only with `orphans`.
     #[prost(message, repeated, tag = "10")]
     pub orphans: ::prost::alloc::vec::Vec<OrphanObjects>,
-    /// Not all objects in storage could be looked at in time, so there may be more orphans.
+    /// Not all objects in storage could be looked at in time, so there may be more orphans. With
+    /// `remove`, the next call to the same coordinator goes on where this one has ended.
     #[prost(bool, tag = "11")]
     pub orphans_at_least: bool,
     /// Uploaded pictures that no job has used for long.
@@ -6668,8 +6671,8 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("darkroom.v1.Admin", "ListTenants"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sets how long the results of jobs are kept after the jobs ended. Without a policy, nothing is
-        /// removed for its age.
+        /// Sets how long jobs, their results, unused embeddings and uploads, and previews are kept. Without
+        /// a policy, nothing is removed for its age.
         pub async fn set_retention(
             &mut self,
             request: impl tonic::IntoRequest<super::SetRetentionRequest>,
@@ -6829,8 +6832,8 @@ pub mod admin_server {
             tonic::Response<super::ListTenantsResponse>,
             tonic::Status,
         >;
-        /// Sets how long the results of jobs are kept after the jobs ended. Without a policy, nothing is
-        /// removed for its age.
+        /// Sets how long jobs, their results, unused embeddings and uploads, and previews are kept. Without
+        /// a policy, nothing is removed for its age.
         async fn set_retention(
             &self,
             request: tonic::Request<super::SetRetentionRequest>,

@@ -1,6 +1,7 @@
 //! A Postgres server of the installed version.
 //!
-//! It has the default settings (fsync on), so tests see real durability. Postgres refuses to run as
+//! It has the default settings (fsync on), so tests that kill it see real durability; only the
+//! [shared](Postgres::shared) one, which nobody kills, has fsync off. Postgres refuses to run as
 //! root; for root, it runs as `postgres` or `nobody`.
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use nix::{sys::signal::Signal, unistd};
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 
 use crate::{
     certificates::Certificate,
+    clock::hours_ahead,
     process::{Process, find_program, free_port, tied},
 };
 
@@ -30,12 +32,31 @@ use crate::{
 #[derive(Debug)]
 pub struct Postgres {
     process: Option<Process>,
-    folder: TempDir,
+    folder: Folder,
     programs: PathBuf,
     port: u16,
     settings: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     owner: Option<(unistd::Uid, unistd::Gid)>,
     databases: AtomicU64,
+}
+
+/// The folder of a server.
+#[derive(Debug)]
+enum Folder {
+    /// Removed with the handle.
+    Own(TempDir),
+    /// Of a server that another process started, and will end.
+    Others(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Others(folder) => folder,
+        }
+    }
 }
 
 impl Postgres {
@@ -72,6 +93,21 @@ impl Postgres {
         server.make();
         server.run();
         server
+    }
+
+    /// Starts one whose clock is this many hours ahead of everybody else's; `None` if Debian's package
+    /// faketime is not installed.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_hours_ahead(hours: i8) -> Option<Self> {
+        let environment = hours_ahead(hours)?;
+        let mut server = Self::new(&[]);
+        server.environment.extend(environment);
+        server.make();
+        server.run();
+        Some(server)
     }
 
     /// Starts one that speaks TLS, with this certificate.
@@ -133,31 +169,62 @@ impl Postgres {
     fn new(settings: &[&str]) -> Self {
         Self {
             process: None,
-            folder: tempfile::Builder::new()
-                .prefix("darkroom-postgres-")
-                .tempdir()
-                .expect("a folder"),
+            folder: Folder::Own(
+                tempfile::Builder::new().prefix("darkroom-postgres-").tempdir().expect("a folder"),
+            ),
             programs: programs(),
             port: free_port(),
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            environment: Vec::new(),
             owner: unprivileged(),
             databases: AtomicU64::new(0),
         }
     }
 
-    /// A server that the tests of a process share, each with its own
-    /// [databases](Self::create_database). It ends when the last test drops it.
+    /// A server that tests share, each with its own [databases](Self::create_database): that of the
+    /// whole run where [`SHARED`] names one, and otherwise one of this process, which ends when the
+    /// last test drops it. It forgets what a power cut would take (fsync is off).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start), and when [`SHARED`] is no port and folder.
+    #[must_use]
+    pub fn shared() -> Arc<Self> {
+        static HERE: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+        let mut here = HERE.lock().unwrap_or_else(PoisonError::into_inner);
+        here.upgrade().unwrap_or_else(|| {
+            let server = Arc::new(Self::of_the_run().unwrap_or_else(Self::start_to_share));
+            *here = Arc::downgrade(&server);
+            server
+        })
+    }
+
+    /// A server to share with other processes, by [`shared_as`](Self::shared_as).
     ///
     /// # Panics
     /// As [`start`](Self::start).
     #[must_use]
-    pub fn shared() -> Arc<Self> {
-        static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let server = Arc::new(Self::start());
-            *shared = Arc::downgrade(&server);
-            server
+    pub fn start_to_share() -> Self {
+        Self::start_with(&["fsync=off"])
+    }
+
+    /// What the variable [`SHARED`] must hold for other processes to use this server.
+    #[must_use]
+    pub fn shared_as(&self) -> String {
+        format!("{} {}", self.port, self.folder.path().display())
+    }
+
+    fn of_the_run() -> Option<Self> {
+        let shared = std::env::var(SHARED).ok()?;
+        let (port, folder) = shared.split_once(' ').expect("a port and a folder");
+        Some(Self {
+            process: None,
+            folder: Folder::Others(PathBuf::from(folder)),
+            programs: programs(),
+            port: port.parse().expect("a port"),
+            settings: Vec::new(),
+            environment: Vec::new(),
+            owner: unprivileged(),
+            databases: AtomicU64::new(0),
         })
     }
 
@@ -224,7 +291,10 @@ impl Postgres {
     /// When the server refuses.
     #[must_use]
     pub fn create_database(&self) -> String {
-        let name = format!("farm_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        // Other processes may have databases there, too, and their ids come back.
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis();
+        let name = format!("farm_{now}_{}_{number}", std::process::id());
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         self.url_of(&name)
     }
@@ -455,6 +525,7 @@ impl Postgres {
         for setting in fixed.into_iter().chain(self.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::spawn(command, &folder.join("log"))
     }
 
@@ -485,6 +556,10 @@ fn copy_all(from: &Path, to: &Path) {
     let done = Command::new("cp").arg("-a").args([from, to]).output().expect("cp runs");
     assert!(done.status.success(), "cp: {}", String::from_utf8_lossy(&done.stderr));
 }
+
+/// The environment variable that names the server which the tests of a whole run share, so that not
+/// each of them starts its own (see `with-postgres`).
+pub const SHARED: &str = "DARKROOM_TEST_SHARED_POSTGRES";
 
 /// Exit codes of `pg_isready` for a server that accepts sessions, and for one that refuses them.
 const ACCEPTING: i32 = 0;

@@ -3,12 +3,16 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::{
-    StreamExt as _,
+    StreamExt as _, TryStreamExt as _,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
@@ -17,6 +21,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
     path::Path,
 };
+use tokio::sync::Notify;
 
 /// A request to storage, with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +42,27 @@ type Obstacle = Arc<dyn Fn(Request) -> BoxFuture<'static, io::Result<()>> + Send
 pub struct Obstructed {
     inner: Arc<InMemory>,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
+    /// What begins with this is listed without end.
+    endless: Arc<Mutex<Option<String>>>,
+}
+
+/// A request that is held back.
+#[derive(Debug)]
+pub struct Held {
+    reached: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Held {
+    /// Waits until it is made.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it go on.
+    pub fn let_go(&self) {
+        self.go_on.notify_one();
+    }
 }
 
 impl Obstructed {
@@ -60,15 +86,41 @@ impl Obstructed {
         });
     }
 
+    /// From now on, the first request for which this is true is held back.
+    #[must_use]
+    pub fn hold(&self, which: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Held {
+        let held = Held { reached: Arc::default(), go_on: Arc::default() };
+        let (reached, go_on) = (Arc::clone(&held.reached), Arc::clone(&held.go_on));
+        let is_first = AtomicBool::new(true);
+        self.obstruct(move |request| {
+            let stops = which(&request) && is_first.swap(false, Ordering::SeqCst);
+            let (reached, go_on) = (Arc::clone(&reached), Arc::clone(&go_on));
+            Box::pin(async move {
+                if stops {
+                    reached.notify_one();
+                    go_on.notified().await;
+                }
+                Ok(())
+            })
+        });
+        held
+    }
+
+    /// From now on, listings below this prefix repeat their first object without end.
+    pub fn list_without_end(&self, prefix: &str) {
+        *self.endless.lock().unwrap_or_else(PoisonError::into_inner) = Some(prefix.to_owned());
+    }
+
     /// The same storage, for others in whose way nothing is.
     #[must_use]
     pub fn beside(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), obstacle: Arc::default() }
+        Self { inner: Arc::clone(&self.inner), ..Self::default() }
     }
 
     /// Nothing is in the way any more.
     pub fn clear(&self) {
         *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.endless.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     async fn pass(&self, request: Request) -> Result<()> {
@@ -136,7 +188,20 @@ impl ObjectStore for Obstructed {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let listed = self.inner.list(prefix);
+        let endless = self.endless.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ends =
+            |prefix: &Path| !endless.is_some_and(|begins| prefix.as_ref().starts_with(&begins));
+        if prefix.is_none_or(ends) {
+            return listed;
+        }
+        let again = |one: ObjectMeta| stream::repeat_with(move || Ok(one.clone()));
+        // As an answer from the network would, each one waits.
+        let waits = |one| async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            one
+        };
+        listed.map_ok(again).try_flatten().then(waits).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

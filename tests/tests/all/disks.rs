@@ -1,7 +1,10 @@
 //! A farm on a disk that fills up: it stops before anything fails, says why, and goes on by itself.
 //! The disk is real, so most of these tests need to mount one.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use darkroom_test_servers::{
     disk::SmallDisk,
@@ -284,4 +287,88 @@ fn a_budget_is_told_at_the_start_and_what_is_no_size_is_refused() {
     });
     up.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(up.wait().code, Some(0));
+}
+
+/// The files below a folder, with the bytes that they take of a disk.
+fn sized_files(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let below = entries.flatten().map(|entry| {
+        let path = entry.path();
+        let bytes = entry.metadata().map_or(0, |found| found.len().div_ceil(4096) * 4096);
+        if path.is_dir() { sized_files(&path) } else { vec![(path, bytes)] }
+    });
+    below.flatten().collect()
+}
+
+fn bytes(files: &[(PathBuf, u64)]) -> u64 {
+    files.iter().map(|(_, bytes)| bytes).sum()
+}
+
+#[test]
+fn a_budget_takes_intermediates_first_and_then_the_oldest_pictures_if_the_user_says_so() {
+    let folder = tempfile::tempdir().expect("folder");
+    let artifacts = folder.path().join("state/artifacts");
+    let farm = Farm::start(folder.path(), Renderer::Fake);
+    // Each image has the next seed, so these share no pictures.
+    let jobs: Vec<String> = ["1", "101", "201"]
+        .into_iter()
+        .map(|seed| {
+            let words =
+                ["--json", "submit", "-n", "8", "--seed", seed, "--size", "256", "a circle"];
+            let said = farm.command(words).run().json();
+            let job = said["job"]["id"].as_str().expect("an id").to_owned();
+            assert_eq!(farm.command(["watch", &job]).run().code, Some(0));
+            eventually("its manifest is written", || {
+                (farm.job(&job)["manifest_key"] != "").then_some(job.clone())
+            })
+        })
+        .collect();
+    let pictures = |farm: &Farm, job: &str| -> Vec<PathBuf> {
+        let images = farm.images(job);
+        let keys = images.iter().map(|image| image["key"].as_str().expect("a key").to_owned());
+        keys.map(|key| artifacts.join(key)).collect()
+    };
+    let all: Vec<_> = jobs.iter().flat_map(|job| pictures(&farm, job)).collect();
+    let first = pictures(&farm, &jobs[0]);
+    assert_eq!(farm.stop(), Some(0));
+    let stored = sized_files(&artifacts);
+    let of_tasks: Vec<_> = stored
+        .iter()
+        .filter(|(path, _)| path.components().any(|part| part.as_os_str() == "tasks"))
+        .cloned()
+        .collect();
+    let (shown, hidden): (Vec<_>, Vec<_>) =
+        of_tasks.into_iter().partition(|(path, _)| all.contains(path));
+    assert!(shown.len() == 24 && hidden.len() >= 24, "{} {}", shown.len(), hidden.len());
+    let oldest: Vec<_> = shown.into_iter().filter(|(path, _)| first.contains(path)).collect();
+    // What is too much, and a twentieth of the budget, are all intermediates and half of the oldest
+    // job's pictures.
+    let wanted = bytes(&hidden) + bytes(&oldest) / 2;
+    let budget = (bytes(&stored) - wanted) * 20 / 19;
+    let env = budget.to_string();
+    let env = [("DARKROOM_DISK_BUDGET", env.as_str()), ("DARKROOM_DISK_BUDGET_PICTURES", "true")];
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &env);
+    eventually("pictures of the oldest job are removed", || {
+        farm.job(&jobs[0])["pictures_removed_at"].is_number().then_some(())
+    });
+    eventually("what was taken is deleted", || {
+        hidden.iter().all(|(path, _)| !path.exists()).then_some(())
+    });
+    let gone = || oldest.iter().filter(|(path, _)| !path.exists()).count();
+    eventually("so are its pictures", || (gone() > 0).then_some(()));
+    assert!(gone() < 8, "more than was needed");
+    for job in &jobs[1..] {
+        assert!(farm.job(job)["pictures_removed_at"].is_null(), "newer jobs keep theirs");
+        let got = farm.command(["get", job, "-o", job]).run();
+        assert_eq!(got.code, Some(0), "{got:?}");
+    }
+    let said = farm.job(&jobs[0])["pictures_removed_by"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(said, "the disk budget");
+    // They are rendered again where somebody asks for them. The budget would make room for them.
+    assert_eq!(farm.stop(), Some(0));
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &[("DARKROOM_DISK_BUDGET", "none")]);
+    let again = farm.command(["retry", &jobs[0], "--lost"]).run();
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(farm.command(["watch", &jobs[0]]).run().code, Some(0));
+    assert_eq!(farm.command(["get", &jobs[0], "-o", "again"]).run().code, Some(0));
 }

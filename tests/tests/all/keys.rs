@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     process::Command,
+    time::SystemTime,
 };
 
 use darkroom_core::key::Key;
@@ -18,6 +19,7 @@ use darkroom_test_servers::{
     redis::Redis,
 };
 use darkroom_tests::{
+    command::Darkroom,
     eventually,
     processes::{Settings, health},
 };
@@ -243,5 +245,72 @@ fn what_the_operator_decides_at_a_start_is_in_the_audit_once() {
         sorted.sort();
         wanted.sort();
         assert_eq!(sorted, wanted);
+    }
+}
+
+/// The record's clock decides, so that all coordinators agree, also where all of them are wrong.
+#[test]
+fn keys_end_and_days_begin_by_the_records_clock_although_the_coordinators_is_another() {
+    for hours in [-30, 30] {
+        let Some(postgres) = Postgres::start_hours_ahead(hours) else { continue };
+        let redis = Redis::start();
+        let settings = Settings { database: postgres.create_database(), ..Settings::small(&redis) };
+        let started = start(&settings, &["--first-key-file", "first.key"]);
+        let folder = settings.folder.path();
+        let first = fs::read_to_string(folder.join("first.key")).expect("read");
+        let farm = format!("127.0.0.1:{}", started.port);
+        let darkroom = |key: &str, arguments: &[&str]| {
+            let command = Darkroom::new(folder).args(["--farm", &farm]).args(arguments);
+            command.env("DARKROOM_KEY", key.trim()).run()
+        };
+        let name = settings.database.rsplit('/').next().expect("a database");
+
+        let now = "SELECT extract(epoch FROM clock_timestamp())::bigint";
+        let now: i64 = postgres.sql(name, now).parse().expect("seconds");
+        let here = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_secs();
+        let apart = (now - here.cast_signed()) / 3600;
+        assert!(apart.abs() >= 29, "the clocks differ by only {apart} h");
+
+        // A key of an hour is let in, whichever day the coordinator thinks it is.
+        let create =
+            ["key", "create", "--tenant", "studio", "--scope", "submit", "--expires", "1h"];
+        let made = darkroom(&first, &create);
+        assert_eq!(made.code, Some(0), "{hours} h: {made:?}");
+        let key = made.stdout;
+        let asked = darkroom(&key, &["ls"]);
+        assert_eq!(asked.code, Some(0), "{hours} h: {asked:?}");
+
+        // The quota of a day is counted by the record's days.
+        let quota = darkroom(&first, &["tenant", "set", "studio", "--images-per-day", "3"]);
+        assert_eq!(quota.code, Some(0), "{quota:?}");
+        let submit = |images: &str| darkroom(&key, &["submit", "a red circle", "-n", images]);
+        let submitted = submit("3");
+        assert_eq!(submitted.code, Some(0), "{hours} h: {submitted:?}");
+        let tomorrow = "SELECT to_char(clock_timestamp() AT TIME ZONE 'utc' + interval '1 day', \
+                        'YYYY-MM-DD\"T00:00:00Z\"')";
+        let tomorrow = postgres.sql(name, tomorrow);
+        let refused = submit("1");
+        assert_ne!(refused.code, Some(0), "{refused:?}");
+        let says = format!(
+            "3 images were submitted today (UTC), and this adds 1; it frees up at {tomorrow}"
+        );
+        assert!(refused.stderr.contains(&says), "{hours} h, not {says}: {refused:?}");
+
+        // When the record's day is over, there is room again, and the key ends when its hour is.
+        postgres.sql(
+            name,
+            "UPDATE submitted_days SET day = (day::date - 1)::text;
+             UPDATE usage_log SET at = at - interval '1 day'",
+        );
+        assert_eq!(submit("1").code, Some(0), "{hours} h: another day has begun");
+        postgres.sql(
+            name,
+            "UPDATE keys SET expires_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+             WHERE expires_ms IS NOT NULL",
+        );
+        eventually("the key has ended", || {
+            let refused = darkroom(&key, &["ls"]);
+            (refused.code == Some(3) && refused.stderr.contains("expired")).then_some(())
+        });
     }
 }

@@ -22,6 +22,7 @@ mod overrides;
 mod pictures;
 mod processes;
 mod prompt_files;
+mod removal;
 mod render;
 mod results;
 mod secrets;

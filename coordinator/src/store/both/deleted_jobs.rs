@@ -206,9 +206,10 @@ pub(super) async fn clear_next(tx: &mut Tx, now_ms: i64, limit: u32) -> Result<C
     }
     // Only its own row is left, which waits until watchers of the farm have seen it. Other jobs do
     // not wait for that.
-    sqlx::query("UPDATE jobs SET cleared = $2 WHERE seq = $1")
+    sqlx::query("UPDATE jobs SET cleared = $2 WHERE seq = $1 AND cleared = $3")
         .bind(job.seq)
         .bind(ALL_CLEARED)
+        .bind(job.cleared)
         .execute(&mut **tx)
         .await?;
     Ok(Cleared { more: true, ..Cleared::default() })

@@ -9,9 +9,9 @@ use super::{
         following::{FollowingImage, lock_chunk, moves_of, spread},
         moves::{apply, end_followed},
     },
-    Error, Record, Tx,
+    Error, Record, Tx, following_commands,
     following_images::{Change, Chunk, following_images},
-    image_commands, retried,
+    retried,
     rows::{IdColumn, Int, column, job_id},
 };
 use crate::store::{records::Committed, roles::Following, row::row};
@@ -44,7 +44,7 @@ row! {
 async fn follow(store: &Record, limit: u64) -> Result<Committed, Error> {
     let mut tx = store.begin_write().await?;
     let Some(job) = next_job(&mut tx).await? else {
-        return image_commands::follow(tx, limit).await;
+        return following_commands::follow(tx, limit).await;
     };
     let command = if job.follow == "cancel" { ImageCommand::Cancel } else { ImageCommand::Retry };
     let images = images_to_follow(&mut tx, &job, limit).await?;

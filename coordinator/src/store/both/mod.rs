@@ -30,6 +30,7 @@ pub(super) mod dispatching;
 pub(super) mod failures;
 pub(super) mod farm_changes;
 pub(super) mod following;
+pub(super) mod following_commands;
 pub(super) mod following_images;
 mod forecasts;
 pub(super) mod history;

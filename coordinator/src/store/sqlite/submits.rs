@@ -66,7 +66,10 @@ pub(super) async fn sweep(store: &SqliteStore, idle: Duration) -> Result<u64, Er
 /// Deletes a job that was not accepted, with all its rows.
 async fn forget(tx: &mut Tx, seq: i64) -> Result<(), Error> {
     note_abandoned(tx, seq).await?;
-    sqlx::query("DELETE FROM jobs WHERE seq = ?1").bind(seq).execute(&mut **tx).await?;
+    sqlx::query("DELETE FROM jobs WHERE seq = ?1 AND state = 'receiving'")
+        .bind(seq)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 

@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use super::support::{
-    PATIENCE, add, indices, key, lease, options, queue_on, script_calls, until_blocked, worker,
+    PATIENCE, add, eventually, indices, key, lease, options, queue_on, script_calls, until_blocked,
+    worker,
 };
 
 /// A queue whose waiters look only when a bell rings.
@@ -42,9 +43,12 @@ async fn a_task_wakes_one_worker_of_many() {
     let pool = pool("base");
     let queues = join_all((0..WORKERS).map(|_| patient_queue(&redis))).await;
     let dispatcher = patient_queue(&redis).await;
+    redis.must(&["CONFIG", "RESETSTAT"]);
     let waiting: Vec<_> = (queues.iter().enumerate())
         .map(|(number, queue)| lease_in_background(queue, &pool, &format!("w{number}")))
         .collect();
+    // A worker begins to listen before its first look, which would count below if it came late.
+    eventually("all have looked", async || script_calls(&redis) >= WORKERS as u64).await;
     until_blocked(&redis, WORKERS).await;
     redis.must(&["CONFIG", "RESETSTAT"]);
     add(&dispatcher, &pool, 0..1).await;

@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -38,7 +38,7 @@ use darkroom_suites::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Notify, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
@@ -489,27 +489,13 @@ async fn two_passes_run_at_once() {
         let storage = Obstructed::default();
         let farm = Farm::start_on(&storage).await;
         doomed(&farm, &storage).await;
-        let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (told, waits) = (Arc::clone(&reached), Arc::clone(&go_on));
-        let first = Arc::new(AtomicBool::new(true));
-        storage.obstruct(move |request| {
-            let deletes = matches!(request, Request::Delete(_));
-            let stops = deletes && first.swap(false, Ordering::SeqCst);
-            let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-            Box::pin(async move {
-                if stops {
-                    told.notify_one();
-                    waits.notified().await;
-                }
-                Ok(())
-            })
-        });
+        let held = storage.hold(|request| matches!(request, Request::Delete(_)));
         let passes = async {
             tokio::join!(farm.handle.clean(Duration::ZERO), async {
-                timeout(DEADLINE, reached.notified()).await.expect("the first one deletes");
+                timeout(DEADLINE, held.reached()).await.expect("the first one deletes");
                 let second =
                     timeout(Duration::from_secs(1), farm.handle.clean(Duration::ZERO)).await;
-                go_on.notify_one();
+                held.let_go();
                 second.is_err()
             })
         };
