@@ -303,33 +303,6 @@ impl ArtifactStore {
         Ok(None)
     }
 
-    /// Reads a small object that is replaced in place, such as the cleaner's mark; `None` if it
-    /// does not exist. Its size is checked before its bytes are read.
-    ///
-    /// # Errors
-    /// A temporary fault, or [`Error::Corrupt`] if it has more than 64 KiB.
-    pub async fn read_mark(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        let found = match self.store().get(&path(key)?).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(Error::of_store(key, &error)),
-        };
-        let too_long = |bytes: u64| Error::Corrupt {
-            key: key.to_owned(),
-            reason: format!("it has {bytes} bytes; a mark has at most {MARK_BYTES}"),
-        };
-        if found.meta.size > MARK_BYTES {
-            return Err(too_long(found.meta.size));
-        }
-        // A store may send more than it announced.
-        let read = read::at_most(found, MARK_BYTES).await;
-        let bytes = read.map_err(|error| Error::of_store(key, &error))?;
-        if bytes.len() as u64 > MARK_BYTES {
-            return Err(too_long(bytes.len() as u64));
-        }
-        Ok(Some(bytes))
-    }
-
     /// Writes a small object in place of what is there.
     ///
     /// # Errors

@@ -108,7 +108,6 @@ fn pages_and_repetitions_end() {
         ended.refused(1, &["keeps sending the same page"]);
     }
     told(Lie::Pages, folder.path(), &["ls"]).refused(1, &["more pages than are possible"]);
-    told(Lie::Pages, folder.path(), &["map", JOB]).refused(1, &["more pages than are possible"]);
     let vast = told(Lie::Vast, folder.path(), &["map", JOB]);
     assert_eq!(vast.code, Some(0), "the last index that there can be: {vast:?}");
     told(Lie::Repeats, folder.path(), &["watch", JOB])
