@@ -50,7 +50,7 @@ impl ArtifactStore {
     /// # Errors
     /// One sentence: the endpoint cannot be reached, there is no such bucket, the credentials are
     /// wrong, the bucket may not be written to or read, the store has no conditional create, the
-    /// clocks are too far apart, the disk is full.
+    /// clocks are too far apart (of a folder, that is only warned of), the disk is full.
     pub async fn check(&self) -> Result<(), UserError> {
         let backend = self.backend();
         if keeps_versions(backend).await? {
@@ -175,7 +175,17 @@ async fn try_out(backend: &Backend, probe: &Path) -> Result<(), UserError> {
 
 fn check_clock(backend: &Backend, written: DateTime<Utc>) -> Result<(), UserError> {
     let ahead = written - Utc::now();
-    if ahead.abs() <= MAX_CLOCK_DIFFERENCE { Ok(()) } else { Err(clock(backend, Some(ahead))) }
+    if ahead.abs() <= MAX_CLOCK_DIFFERENCE {
+        return Ok(());
+    }
+    let wrong = clock(backend, Some(ahead));
+    if backend.folder.is_some() {
+        // A folder needs no signatures, which have a time. All that depends on its clock is when
+        // old files are removed.
+        tracing::warn!("{}", wrong.message);
+        return Ok(());
+    }
+    Err(wrong)
 }
 
 fn explain(backend: &Backend, step: Step, error: &Error) -> UserError {

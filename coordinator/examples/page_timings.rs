@@ -178,7 +178,7 @@ fn stale() -> String {
     format!(
         "INSERT INTO image_changes (job, version, first, last, images)
          SELECT j.seq, v.version, min(c.idx), max(c.idx), array_agg(c.idx ORDER BY c.idx)
-         FROM jobs AS j
+         FROM (SELECT job AS seq, max(images) AS images FROM job_progress GROUP BY job) AS j
          CROSS JOIN generate_series(3, {CURRENT} - 1) AS v (version)
          CROSS JOIN LATERAL (SELECT DISTINCT ((v.version * 1000 + n) * 7919) % j.images AS idx
                              FROM generate_series(0, 999) AS n (n)) AS c

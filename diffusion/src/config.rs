@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use darkroom_core::shown::shown_json;
+use darkroom_core::shown::{shown, shown_json};
 use serde_json::{Map, Value};
 
 use crate::error::LoadError;
@@ -81,15 +81,12 @@ impl ConfigFile {
 
     /// The error for a key's value.
     pub(crate) fn refuse(&self, key: &str, accepted: impl Into<String>) -> LoadError {
-        let mut value = self.entries.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
-        if let Some((end, _)) = value.char_indices().nth(TOLD) {
-            value.truncate(end);
-            value.push('…');
-        }
+        let value = self.entries.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
         LoadError::Unsupported {
             path: self.path.clone(),
-            key: key.to_owned(),
-            value: shown_json(&value).into_owned(),
+            // It may be one of the file's own.
+            key: shown(&beginning(key.to_owned())).into_owned(),
+            value: shown_json(&beginning(value)).into_owned(),
             accepted: accepted.into(),
         }
     }
@@ -263,6 +260,15 @@ fn same(left: &Value, right: &Value) -> bool {
     }
 }
 
+/// A text, or its beginning if it is long.
+fn beginning(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(TOLD) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -280,6 +286,18 @@ mod tests {
         assert_eq!(config.ignored_keys(), ["b", "d"]);
         assert_eq!(config.unknown_keys(), ["b"]);
         assert_eq!(config.class_name(), "X");
+    }
+
+    #[test]
+    fn a_key_of_the_files_own_is_shown_escaped_and_short() {
+        let long = "k".repeat(500);
+        let config = ConfigFile::from_value(json!({"a\u{1b}[2J\0\n": 1, &long: 2}));
+        for key in config.ignored_keys() {
+            let error = config.refuse(&key, "no such key").to_string();
+            assert!(!error.contains(char::is_control), "{error:?}");
+            assert!(error.len() < 300, "{error}");
+        }
+        assert_eq!(config.ignored_keys().len(), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! an object. serde_json checks each piece as a whole, and its size is limited. What lies between
 //! the pieces is never kept in memory.
 
-use std::{collections::HashSet, io::Read};
+use std::{collections::BTreeSet, io::Read};
 
 use serde::de::IgnoredAny;
 
@@ -175,14 +175,14 @@ impl Array {
 /// The captions of a COCO file, wherever its `annotations` are.
 pub(crate) struct Coco {
     annotations: Option<Array>,
-    keys: HashSet<String>,
+    keys: BTreeSet<String>,
     notes: Vec<(u64, String)>,
 }
 
 impl Coco {
     pub(crate) fn open<R: Read>(source: &mut Source<R>) -> Result<Self, Error> {
         expect(source, b'{', "COCO captions: an object with `annotations`")?;
-        Ok(Self { annotations: None, keys: HashSet::new(), notes: Vec::new() })
+        Ok(Self { annotations: None, keys: BTreeSet::new(), notes: Vec::new() })
     }
 
     /// Ignored keys, with their lines.

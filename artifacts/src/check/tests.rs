@@ -129,6 +129,14 @@ async fn clocks_that_differ_are_told_by_how_much() {
     }
     s3.faults().set([Rule::always(Fault::Skew(-60))]);
     store.check().await.expect("a minute is no problem");
+    // Where nothing is signed, a wrong clock is no obstacle.
+    let folder = tempfile::tempdir().unwrap();
+    let local = ArtifactStore::local(folder.path()).unwrap();
+    for hours in [-7, 7] {
+        let written = Utc::now() + TimeDelta::hours(hours);
+        check_clock(local.backend(), written).expect("it is only warned of");
+        check_clock(store.backend(), written).expect_err("requests are signed");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::shown,
+};
 use darkroom_diffusion::{EncoderSurvey, StageSurvey, TextEncoder, read_json};
 use darkroom_runtime::terminal::shown_path;
 use serde_json::Value;
@@ -93,10 +96,10 @@ impl Parts {
         let unknown: Vec<_> = of_encoder.chain(stages.iter().flat_map(unknown)).collect();
         if let Some((folder, key)) = unknown.first().filter(|_| !args.ignore_unknown_keys) {
             return Err(wrong(format!(
-                "the configuration in {} has the key `{key}`, which neither Darkroom nor the \
-                 reference class knows; accepted: known keys, or --ignore-unknown-keys to ignore \
-                 it",
-                shown_path(folder)
+                "the configuration in {} has the key `{}`, which neither Darkroom nor the reference \
+                 class knows; accepted: known keys, or --ignore-unknown-keys to ignore it",
+                shown_path(folder),
+                shown(key)
             )));
         }
         let unknown_keys = unknown

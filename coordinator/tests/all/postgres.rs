@@ -257,7 +257,8 @@ mod leading {
         let server = Postgres::shared();
         let (one, other, database) = two(&server).await;
         leads_within(&one, "one", Duration::from_secs(1)).await;
-        // A stopped coordinator leaves a transaction that has locked the term and never continues.
+        // A stopped coordinator leaves a transaction that has locked the term and never continues,
+        // and renewals that wait for it.
         let url = server.url_of(&database);
         let mut stopped = sqlx::PgConnection::connect(&url).await.expect("connects");
         let idle = Options::default().idle_in_transaction.as_millis();
@@ -269,7 +270,19 @@ mod leading {
             .execute(&mut stopped)
             .await
             .expect("locks");
+        // Stores that do not remember that one has just asked. Postgres reads the row again for the
+        // second one, when the first one has changed it.
+        let mut renewing = Vec::new();
+        for _ in 0..2 {
+            let again = PostgresStore::connect(&url, Options::default()).await.expect("opens");
+            renewing.push(tokio::spawn(async move { again.lead("one").await }));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(renewing.iter().all(|one| !one.is_finished()), "the renewals wait");
         leads_within(&other, "other", Duration::from_secs(10)).await;
+        for one in renewing {
+            one.await.expect("no panic").expect("it is answered, and that changes nothing");
+        }
         assert!(
             sqlx::raw_sql("SELECT 1").execute(&mut stopped).await.is_err(),
             "the server has ended it"

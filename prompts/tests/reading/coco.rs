@@ -122,6 +122,10 @@ fn what_is_no_coco_captions_file_is_refused() {
         refused(with(annotation), "a.json", &words);
     }
     refused("{\"images\": [],\n\"info\": {}}", "a.json", &["annotations"]);
+    // The same file is refused with the same sentence each time.
+    let keys = "{\"images\": 1, \"f\": 1, \"e\": 2, \"d\": 3,\n\"c\": 4, \"b\": 5, \"a\": 6}";
+    let sorted = r#"its keys: "a", "b", "c", "d", "e", "f", "images")"#;
+    refused(keys, "a.json", &["annotations", sorted]);
     refused(
         "{\"images\": [],\n\"annotations\": [], \"annotations\": []}",
         "a.json",

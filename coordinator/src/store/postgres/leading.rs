@@ -28,9 +28,12 @@ impl Leading for PostgresStore {
         let asked = Instant::now();
         let term: Option<i64> = sqlx::query_scalar(guard::text(
             Guard::LeadExpires,
+            // It lasts from the moment in which it was asked for, and not from that in which the row
+            // was free: the process may have been stopped meanwhile.
             "UPDATE leadership
              SET term = term + CASE WHEN holder = $1 THEN 0 ELSE 1 END, holder = $1,
-                 until = clock_timestamp() + $2 * interval '1 second'
+                 until = greatest(CASE WHEN holder = $1 THEN until END,
+                                  statement_timestamp() + $2 * interval '1 second')
              WHERE holder = $1 OR until < clock_timestamp()
              RETURNING term",
             "OR until < clock_timestamp()",
