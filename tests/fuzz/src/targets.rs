@@ -85,7 +85,8 @@ pub const ALL: &[Target] = &[
         words: &[],
         most: 16 << 10,
         memory_kib: 256,
-        // An empty prompt has two bytes in a message, and 700 in a list that doubles as it grows.
+        // An empty prompt has two bytes in a message and about 650 in memory, in a list that is
+        // copied as it doubles.
         per_byte: 1200,
     },
     Target {
@@ -126,7 +127,8 @@ pub const ALL: &[Target] = &[
         words: &[],
         most: 16 << 10,
         memory_kib: 1024,
-        // An empty prompt has two bytes in a message, and 700 in a list that doubles as it grows.
+        // An empty prompt has two bytes in a message and about 650 in memory, in a list that is
+        // copied as it doubles.
         per_byte: 1200,
     },
     #[cfg(feature = "farm")]
