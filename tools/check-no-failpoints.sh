@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks with `cargo tree` that no build but that of `make test` can take a guard out: the feature
-# `failpoints` is on neither in the workspace as cargo builds it by itself nor in any program alone.
+# Checks with `cargo tree` that the feature `failpoints` is on neither in the workspace as cargo builds
+# it by itself nor in any program alone. Only `make test` and `make lint` turn it on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -21,7 +21,7 @@ for crate in artifacts bench chaos cli coordinator core encoder-service farm-api
     tools/count-import-cycles.py --crate "darkroom-$crate" --at-most 0
 done
 step "clippy"
-# As `make test` builds it, so that the guards' tests are read too, and nothing twice.
+# With the features of `make test`, so that the guards' tests are checked too.
 all=(--locked --workspace --features darkroom-guards/failpoints)
 cargo clippy "${all[@]}" --all-targets -- -D warnings
 step "clippy, client without libtorch"

@@ -9,8 +9,8 @@ tools/lint.sh
 # With the seconds since the start: what takes long is seen in any run.
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
-# With the guards' tests, which can take guards out. Nothing else sets a failpoint, and one that is
-# not set does nothing; a build without them would compile every crate here a second time.
+# With the guards' tests, which can take guards out; nothing else does. Built apart, they would have
+# the coordinator, and all that it stands on, compiled a second time.
 tests=(--locked --workspace --features darkroom-guards/failpoints)
 if grep -rEq --include='*.rs' '^ *//[/!] *```' --exclude-dir=target --exclude-dir=tests .; then
     step "documentation's examples"

@@ -180,8 +180,7 @@ fn check_clock(backend: &Backend, written: DateTime<Utc>) -> Result<(), UserErro
     }
     let wrong = clock(backend, Some(ahead));
     if backend.folder.is_some() {
-        // A folder needs no signatures, which have a time. All that depends on its clock is when
-        // old files are removed.
+        // Nothing is signed for a folder. Its clock only decides when old files are removed.
         tracing::warn!("{}", wrong.message);
         return Ok(());
     }

@@ -49,14 +49,13 @@ pub(crate) async fn run(command: KeyCommand, place: &Place, as_json: bool) -> Re
     }
 }
 
-/// When a new key ends: so many seconds from now by the farm's clock, since the one here may be
-/// wrong, or at a time. Neither: never.
+/// When a new key ends: so many seconds from now, or at a time; neither for `never`. Seconds count by
+/// the farm's clock, because the one of this machine may be wrong.
 fn end(text: &str) -> Result<(u64, Option<Timestamp>)> {
-    let span = deadline::span(text).map(|span| span.as_secs());
-    match (text, span) {
-        ("never", _) => Ok((0, None)),
-        (_, Some(seconds)) if seconds > 0 => Ok((seconds, None)),
-        _ => Ok((0, Some(deadline::future("expires", text)?))),
+    match deadline::span(text) {
+        _ if text == "never" => Ok((0, None)),
+        Some(_) => Ok((deadline::whole_seconds("expires", text)?, None)),
+        None => Ok((0, Some(deadline::future("expires", text)?))),
     }
 }
 

@@ -70,9 +70,9 @@ const STALE: Duration = Duration::from_secs(60);
 const BUSY: Duration = Duration::from_millis(500);
 /// How often orphans are looked for.
 const REPORT: Duration = Duration::from_secs(3600);
-/// How long after the start for the first time. Some farms run for less than an hour a day.
+/// How long after the start orphans are first looked for. Some farms run for less than an hour a day.
 const FIRST_REPORT: Duration = Duration::from_secs(60);
-/// How long old previews are removed at one time. Each time begins with the first one.
+/// Longest that old previews are removed at one time. Each time begins with the first one.
 const REMOVING: Duration = Duration::from_secs(600);
 
 /// What a cleaner has done.
@@ -431,8 +431,8 @@ fn without_room(leaving: Vec<Leaving>, known: u64) -> Vec<Leaving> {
     first
 }
 
-/// Deletes an object, or everything below a prefix. Storage may list without end, and the rest of
-/// the farm's objects wait, so a prefix gets a limited time at once.
+/// Deletes an object, or everything below a prefix. A prefix has a time limit: storage may list
+/// without end, and other removals wait meanwhile.
 async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
     if !leaving.key.ends_with('/') {
         return Ok(shared.artifacts.delete(&leaving.key).await?);
@@ -444,7 +444,9 @@ async fn remove(shared: &Shared, leaving: &Leaving) -> Result<(), Error> {
     let deleting = below.map_ok(delete).try_buffer_unordered(AT_ONCE).try_collect::<()>();
     match tokio::time::timeout(shared.options.clean_below, deleting).await {
         Ok(done) => Ok(done?),
-        Err(_) => Err(Error::other("more lies below it than could be deleted at once")),
+        Err(_) => {
+            Err(Error::other("more lies below this prefix than could be deleted in one pass"))
+        }
     }
 }
 

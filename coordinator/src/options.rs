@@ -23,9 +23,9 @@ pub struct Options {
     pub sweep: Duration,
     /// How often the cleaner looks for something to remove.
     pub clean: Duration,
-    /// For how long the cleaner at once deletes what lies below one prefix, however much that is.
+    /// Longest that the cleaner deletes what lies below one prefix in one pass.
     pub clean_below: Duration,
-    /// For how long a call that cleans begins something more, and looks for orphans.
+    /// After this time a call that cleans begins nothing more. It looks for orphans as long.
     pub clean_call: Duration,
     /// The record was restored from a backup, or storage was copied: the cleaner goes on although
     /// storage knows of later removals.

@@ -3,10 +3,10 @@
 /// A place among what is listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The number of the prefix that is listed.
+    /// Position of the prefix that is listed.
     pub(crate) prefix: usize,
-    /// The last object below it that was looked at; empty at its beginning.
+    /// The last key below it that was looked at; empty at its beginning.
     pub(crate) after: String,
-    /// Those that were looked at and stay.
+    /// Number of objects below it that were looked at and stay in storage.
     pub(crate) stay: usize,
 }

@@ -93,7 +93,7 @@ pub(crate) struct Shared {
     pub(crate) restored: AtomicBool,
     /// Held by the one pass of the cleaner that runs.
     pub(crate) cleaning: Mutex<()>,
-    /// Where the search for orphans that are removed goes on.
+    /// Where the next search for orphans to remove goes on.
     pub(crate) orphans_from: Mutex<Place>,
     pub(crate) disks: Disks,
     pub(crate) stored: Stored,

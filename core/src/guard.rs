@@ -2,8 +2,8 @@
 //!
 //! In a normal build every guard stands: [`stands`] is a constant and [`text`] returns its
 //! argument, so a shipped program contains nothing of this. With the feature `failpoints`, which
-//! only `make test` turns on, a guard's test takes that guard out of its own process and expects the
-//! fault that the guard prevents. `docs/guards.md` lists them all.
+//! only tests and lints turn on, a guard's test takes that guard out of its own process and expects
+//! the fault that the guard prevents. `docs/guards.md` lists them all.
 
 macro_rules! guards {
     ($($(#[$what:meta])+ $name:ident,)+) => {

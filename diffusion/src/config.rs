@@ -84,7 +84,7 @@ impl ConfigFile {
         let value = self.entries.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
         LoadError::Unsupported {
             path: self.path.clone(),
-            // It may be one of the file's own.
+            // The key may come from the file.
             key: shown(&beginning(key.to_owned())).into_owned(),
             value: shown_json(&beginning(value)).into_owned(),
             accepted: accepted.into(),

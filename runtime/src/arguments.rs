@@ -99,7 +99,7 @@ fn accepted(error: &Error) -> Option<String> {
     let source = error.source()?;
     if let Some(error) = source.downcast_ref::<ParseIntError>() {
         return Some(match error.kind() {
-            // A range of the option may end far below the type's.
+            // The option's own limit may be far below the type's.
             IntErrorKind::PosOverflow => "a smaller whole number".to_owned(),
             _ => "a whole number without a sign".to_owned(),
         });

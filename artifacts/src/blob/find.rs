@@ -41,9 +41,9 @@ impl ArtifactStore {
         listed.map_err(move |error| Error::of_store(&name, &error)).map_ok(Listed::from)
     }
 
-    /// The artifacts under a prefix without those that were listed before: up to the key `after`, or
-    /// the first `seen` ones in a folder, which is listed in no order but always in the same one
-    /// while nothing changes in it.
+    /// The artifacts under a prefix that an earlier look has not listed. A bucket goes on behind the
+    /// key `after`. A folder skips its first `seen` files: their order stays the same while nothing
+    /// changes.
     pub fn list_on(
         &self,
         prefix: &str,

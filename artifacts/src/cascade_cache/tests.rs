@@ -138,7 +138,7 @@ async fn what_is_published_is_read_once_and_then_known_by_its_mark() {
     assert!(publish_again().await >= known + 6, "each file is read");
     assert_eq!(publish_again().await, known, "and then no more");
 
-    // Nor is more asked when others have put thousands of objects beside the files.
+    // Thousands of other objects beside the files cause no further requests.
     let weights = s3.file(&key_of(digest, &bundle, WEIGHTS));
     let beside = weights.parent().unwrap();
     for number in 0..2500 {

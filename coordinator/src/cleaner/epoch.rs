@@ -77,8 +77,8 @@ where
     Ok(Agreement::Accepted)
 }
 
-/// Takes an acceptance back that is not needed, because the leader has accepted the record already.
-/// It would accept another record when this coordinator leads later.
+/// Takes this coordinator's acceptance back if the leader has accepted the record already. Otherwise
+/// it would accept another record when this coordinator leads later.
 pub(super) async fn settle<S>(shared: &Shared, store: &S) -> Result<(), Error>
 where
     S: Agreed + Removal + ?Sized,

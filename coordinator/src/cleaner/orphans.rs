@@ -49,7 +49,7 @@ fn prefixes() -> Vec<(Kind, String)> {
 }
 
 /// Looks through storage for old objects that no row names, for a limited time. With a term they
-/// become candidates, and the look goes on where the last one of this kind has ended.
+/// become candidates, and the look goes on where the last one with a term has ended.
 pub(crate) async fn orphans<S>(
     shared: &Shared,
     store: &S,

@@ -324,6 +324,42 @@ async fn an_old_leaders_pass_removes_nothing_after_a_takeover_and_a_follower_say
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_followers_acceptance_is_void_when_the_leader_has_nothing_to_accept() {
+    let server = Postgres::shared();
+    let url = server.create_database();
+    let store = async || {
+        let store = PostgresStore::connect(&url, postgres::Options::default()).await;
+        Arc::new(store.expect("opens"))
+    };
+    let (queue, artifacts) = (Arc::default(), ArtifactStore::in_memory());
+    let leader = Farm::join(store().await, &queue, &artifacts).await;
+    eventually("it leads", async || clean(&leader, false).await.is_ok()).await;
+    // With a policy, each pass compares storage with the record.
+    let policy = v1::SetRetentionRequest {
+        subject: v1::RetentionSubject::Jobs.into(),
+        outcome: v1::JobState::Done.into(),
+        seconds: 30 * 24 * 3600,
+        ..Default::default()
+    };
+    let admin = leader.handle.admin_calls();
+    admin.set_retention(&Caller::open(), policy).await.expect("sets it");
+    let accepting = Options { restored: true, clean: Duration::from_millis(50), ..options() };
+    let follower = Farm::join_with(accepting, store().await, &queue, &artifacts).await;
+    // Some passes, in which it does not lead.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    say(&follower, 1000).await;
+    leader.shutdown().await;
+    eventually("the follower leads, and refuses", async || {
+        let refused = clean(&follower, false).await.err();
+        let reason = refused.map(|refused| refused.reason);
+        assert_ne!(reason, None, "it accepts what nobody has looked at");
+        reason.as_deref() == Some("RECORD_RESTORED")
+    })
+    .await;
+    follower.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_flush_of_the_queue_a_task_is_not_stored_where_something_is_removed() {
     let mut farm = Farm::start().await;
     let workers = farm.work(|_| Act::Done);
@@ -436,7 +472,7 @@ async fn a_budget_whose_removals_fail_says_so_and_takes_no_more_until_they_work(
     assert!(cleaned.failed > 0 && cleaned.deleted == 0, "{cleaned:?}");
     let taken = farm.store.leavings().await.expect("counts");
     farm.shutdown().await;
-    // One that starts counts anew, as a farm that runs does every ten minutes.
+    // A farm counts its store at the start, and then every ten minutes.
     let mut farm = Farm::start_over(over(), Arc::clone(&folder), artifacts.clone()).await;
     let mut client = farm.client.clone();
     let mut troubles = async || {
@@ -466,7 +502,7 @@ async fn a_budget_whose_removals_fail_says_so_and_takes_no_more_until_they_work(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prefix_that_storage_lists_without_end_holds_nothing_else_up() {
+async fn a_prefix_that_storage_lists_without_end_is_left_after_a_while_and_tried_again() {
     let storage = Obstructed::default();
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     let options = Options { clean_below: Duration::from_millis(200), ..options() };
@@ -477,7 +513,8 @@ async fn a_prefix_that_storage_lists_without_end_holds_nothing_else_up() {
     eventually("it has a manifest", async || !stored(&farm, "manifests/").await.is_empty()).await;
     delete(&mut farm, &job).await;
     storage.list_without_end("manifests/");
-    let cleaned = farm.handle.clean(2 * MINUTE).await.expect("cleans");
+    let cleaning = tokio::time::timeout(MINUTE, farm.handle.clean(2 * MINUTE));
+    let cleaned = cleaning.await.expect("it ends").expect("cleans");
     assert!(cleaned.failed > 0, "{cleaned:?}");
     assert_eq!(stored(&farm, "tasks/").await, BTreeSet::new());
     assert!(farm.store.leavings().await.expect("counts").failing > 0);

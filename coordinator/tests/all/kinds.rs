@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use darkroom_artifacts::{
     ArtifactStore,
     manifest::{self, ImageLine},
+    open,
     picture::encode_rgb,
     verify,
 };
@@ -18,6 +19,7 @@ use darkroom_core::digest::Digest;
 use darkroom_farm_api::Caller;
 use darkroom_proto::v1;
 use darkroom_suites::store::rows::empty_at_the_end;
+use darkroom_test_servers::s3::S3;
 use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -318,40 +320,56 @@ async fn whoever_was_away_while_a_job_was_deleted_learns_of_it() {
 
 /// Objects that are no orphans yet, and more than two calls look at.
 const STAY: usize = 1300;
+/// Orphans among them.
+const ORPHANS: usize = 40;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orphans_behind_many_objects_that_stay_are_reached_by_asking_again() {
-    for is_folder in [true, false] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let artifacts = if is_folder {
-            ArtifactStore::local(folder.path()).expect("a store")
-        } else {
-            ArtifactStore::in_memory()
-        };
-        // Each call looks at one chunk.
-        let options = Options { clean_call: Duration::ZERO, ..options() };
-        let record = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
-        let farm = Farm::start_over(options, record, artifacts).await;
-        for number in 0..STAY {
-            let digest = Digest::of(&number.to_le_bytes());
-            let key = format!("tasks/{digest}/a.png");
-            farm.artifacts.write_mark(&key, "planted".into()).await.expect("stores");
+async fn orphans_among_many_objects_that_stay_are_reached_by_asking_again_in_a_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifacts = ArtifactStore::local(folder.path()).expect("a store");
+    orphans_are_reached(artifacts, |key| folder.path().join(key)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_among_many_objects_that_stay_are_reached_by_asking_again_in_a_bucket() {
+    let s3 = S3::start();
+    let environment = s3.environment().into_iter().collect();
+    let options = open::Options { environment, ..open::Options::default() };
+    let artifacts = ArtifactStore::open(&s3.url_under("farm"), &options).expect("a store");
+    orphans_are_reached(artifacts, |key| s3.file(&format!("farm/{key}"))).await;
+}
+
+async fn orphans_are_reached(artifacts: ArtifactStore, file: impl Fn(&str) -> PathBuf) {
+    // Each call looks at one chunk.
+    let options = Options { clean_call: Duration::ZERO, ..options() };
+    let record = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
+    let farm = Farm::start_over(options, record, artifacts).await;
+    let mut lost = BTreeSet::new();
+    for number in 0..STAY + ORPHANS {
+        let digest = Digest::of(&number.to_le_bytes());
+        let key = format!("tasks/{digest}/a.png");
+        farm.artifacts.write_mark(&key, "planted".into()).await.expect("stores");
+        if number < ORPHANS {
+            let old = File::options().write(true).open(file(&key)).expect("a file");
+            old.set_modified(SystemTime::now() - 9 * DAY).expect("made older");
+            lost.insert(key);
         }
-        let admin = farm.handle.admin_calls();
-        let request = v1::CleanFarmRequest { orphans: true, remove: true, ..Default::default() };
-        for round in 0..2 {
-            let mut calls = 0;
-            loop {
-                let answer = admin.clean_farm(&Caller::open(), request).await.expect("cleans");
-                calls += 1;
-                if !answer.orphans_at_least {
-                    break;
-                }
-                assert!(calls < 20, "it does not go on");
-            }
-            // The last one finds the end.
-            assert_eq!(calls, STAY.div_ceil(500) + 1, "round {round}, a folder: {is_folder}");
-        }
-        farm.shutdown().await;
     }
+    let admin = farm.handle.admin_calls();
+    let request = v1::CleanFarmRequest { orphans: true, remove: true, ..Default::default() };
+    let mut calls = 0;
+    loop {
+        let answer = admin.clean_farm(&Caller::open(), request).await.expect("cleans");
+        calls += 1;
+        if !answer.orphans_at_least {
+            break;
+        }
+        assert!(calls < 20, "it does not go on");
+    }
+    assert!(calls >= STAY.div_ceil(500), "{calls} calls");
+    farm.handle.clean(HOUR).await.expect("cleans");
+    let left = stored(&farm).await;
+    assert!(lost.is_disjoint(&left), "{:?}", lost.intersection(&left).next());
+    assert_eq!(left.iter().filter(|key| key.starts_with("tasks/")).count(), STAY);
+    farm.shutdown().await;
 }

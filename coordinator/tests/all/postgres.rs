@@ -270,8 +270,8 @@ mod leading {
             .execute(&mut stopped)
             .await
             .expect("locks");
-        // Stores that do not remember that one has just asked. Postgres reads the row again for the
-        // second one, when the first one has changed it.
+        // New stores, since one that has just asked answers from memory. When the first renewal has
+        // changed the row, Postgres reads it again for the second.
         let mut renewing = Vec::new();
         for _ in 0..2 {
             let again = PostgresStore::connect(&url, Options::default()).await.expect("opens");

@@ -115,8 +115,17 @@ impl Farm {
         queue: &Arc<MemoryQueue>,
         artifacts: &ArtifactStore,
     ) -> Self {
+        Self::join_with(options(), store, queue, artifacts).await
+    }
+
+    pub(crate) async fn join_with(
+        options: Options,
+        store: Arc<dyn Store>,
+        queue: &Arc<MemoryQueue>,
+        artifacts: &ArtifactStore,
+    ) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-        Self::assemble(options(), folder, store, Arc::clone(queue), artifacts.clone()).await
+        Self::assemble(options, folder, store, Arc::clone(queue), artifacts.clone()).await
     }
 
     /// A farm whose calls use another connection to the record than its own work.

@@ -6146,7 +6146,8 @@ pub struct CleanFarmResponse {
     #[prost(message, repeated, tag = "10")]
     pub orphans: ::prost::alloc::vec::Vec<OrphanObjects>,
     /// Not all objects in storage could be looked at in time, so there may be more orphans. With
-    /// `remove`, the next call to the same coordinator goes on where this one has ended.
+    /// `remove`, the next call goes on where this one has ended, unless the leader was started or
+    /// changed in between.
     #[prost(bool, tag = "11")]
     pub orphans_at_least: bool,
     /// Uploaded pictures that no job has used for long.

@@ -183,7 +183,7 @@ impl Postgres {
 
     /// A server that tests share, each with its own [databases](Self::create_database): that of the
     /// whole run where [`SHARED`] names one, and otherwise one of this process, which ends when the
-    /// last test drops it. It forgets what a power cut would take (fsync is off).
+    /// last test drops it. Its fsync is off: a power cut would lose data.
     ///
     /// # Panics
     /// As [`start`](Self::start), and when [`SHARED`] is no port and folder.
@@ -292,7 +292,7 @@ impl Postgres {
     #[must_use]
     pub fn create_database(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
-        // Other processes may have databases there, too, and their ids come back.
+        // Other processes create databases there, too, and process ids come back.
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis();
         let name = format!("farm_{now}_{}_{number}", std::process::id());
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
@@ -557,8 +557,8 @@ fn copy_all(from: &Path, to: &Path) {
     assert!(done.status.success(), "cp: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// The environment variable that names the server which the tests of a whole run share, so that not
-/// each of them starts its own (see `with-postgres`).
+/// The environment variable with the port and the folder of the server that all tests of a run share
+/// (see `with-postgres`).
 pub const SHARED: &str = "DARKROOM_TEST_SHARED_POSTGRES";
 
 /// Exit codes of `pg_isready` for a server that accepts sessions, and for one that refuses them.

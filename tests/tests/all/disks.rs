@@ -341,8 +341,8 @@ fn a_budget_takes_intermediates_first_and_then_the_oldest_pictures_if_the_user_s
         of_tasks.into_iter().partition(|(path, _)| all.contains(path));
     assert!(shown.len() == 24 && hidden.len() >= 24, "{} {}", shown.len(), hidden.len());
     let oldest: Vec<_> = shown.into_iter().filter(|(path, _)| first.contains(path)).collect();
-    // What is too much, and a twentieth of the budget, are all intermediates and half of the oldest
-    // job's pictures.
+    // What is above the budget, together with a twentieth of it, equals all intermediates and half of
+    // the oldest job's pictures.
     let wanted = bytes(&hidden) + bytes(&oldest) / 2;
     let budget = (bytes(&stored) - wanted) * 20 / 19;
     let env = budget.to_string();

@@ -72,8 +72,8 @@ fn a_coordinator_killed_at_each_step_of_the_cleaner_loses_nothing_and_leaves_not
     let outputs = || files(&s3.file("fake/tasks"));
     let needed = outputs();
     assert_eq!(needed.len(), 6, "two images of three stages: {needed:#?}");
-    // In each step a job goes whose pictures no other job has, because the next image has the next
-    // seed, and in the last steps one whose pictures the kept job has.
+    // Each step deletes a job whose pictures no other job has, because its seeds are its own. The last
+    // two steps also delete one whose pictures the kept job has.
     let doomed: Vec<Vec<String>> = (0..steps.len())
         .map(|step| {
             let seeds = if step < 3 { vec![100 + 10 * step] } else { vec![100 + 10 * step, 7] };

@@ -28,8 +28,8 @@ impl Leading for PostgresStore {
         let asked = Instant::now();
         let term: Option<i64> = sqlx::query_scalar(guard::text(
             Guard::LeadExpires,
-            // It lasts from the moment in which it was asked for, and not from that in which the row
-            // was free: the process may have been stopped meanwhile.
+            // The term counts from when Postgres got the request, and not from when the row was
+            // free: the process may have been stopped in between.
             "UPDATE leadership
              SET term = term + CASE WHEN holder = $1 THEN 0 ELSE 1 END, holder = $1,
                  until = greatest(CASE WHEN holder = $1 THEN until END,
