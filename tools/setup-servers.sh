@@ -19,7 +19,7 @@ done
 # One test asks it for a server with TLS.
 command -v openssl >/dev/null || missing+=(openssl)
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
-# Only `make chaos` wants it, to make clocks wrong; without it that is skipped, and said so.
+# `make chaos` and some tests make clocks wrong with it; without it that is skipped, and said so.
 if [ ! -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     missing+=(faketime)
 fi

@@ -12,7 +12,7 @@ step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 # With the guards' tests, which can take guards out; nothing else does. Built apart, they would have
 # the coordinator, and all that it stands on, compiled a second time.
 tests=(--locked --workspace --features darkroom-guards/failpoints)
-if grep -rEq --include='*.rs' '^ *//[/!] *```' --exclude-dir=target --exclude-dir=tests .; then
+if grep -rEq --include='*.rs' '^ *//[/!] *```' --exclude-dir=target .; then
     step "documentation's examples"
     cargo test "${tests[@]}" --doc --quiet
 fi

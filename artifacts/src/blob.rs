@@ -8,6 +8,7 @@
 pub(crate) mod find;
 mod mount;
 pub(crate) mod read;
+mod sorted;
 mod unfinished;
 mod write;
 

@@ -14,6 +14,8 @@ use crate::{
     open::FIELD,
 };
 
+/// A folder's clock only decides which files are old, and a week is old. Nothing is signed for it.
+const MAX_CLOCK_DIFFERENCE_OF_A_FOLDER: TimeDelta = TimeDelta::days(1);
 /// A larger difference between the clocks is reported; S3 refuses requests beyond 15 minutes.
 const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::minutes(5);
 
@@ -179,8 +181,7 @@ fn check_clock(backend: &Backend, written: DateTime<Utc>) -> Result<(), UserErro
         return Ok(());
     }
     let wrong = clock(backend, Some(ahead));
-    if backend.folder.is_some() {
-        // Nothing is signed for a folder. Its clock only decides when old files are removed.
+    if backend.folder.is_some() && ahead.abs() <= MAX_CLOCK_DIFFERENCE_OF_A_FOLDER {
         tracing::warn!("{}", wrong.message);
         return Ok(());
     }

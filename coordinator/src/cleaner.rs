@@ -72,7 +72,7 @@ const BUSY: Duration = Duration::from_millis(500);
 const REPORT: Duration = Duration::from_secs(3600);
 /// How long after the start orphans are first looked for. Some farms run for less than an hour a day.
 const FIRST_REPORT: Duration = Duration::from_secs(60);
-/// Longest that old previews are removed at one time. Each time begins with the first one.
+/// Longest that old previews and cut-off writes are removed at one time.
 const REMOVING: Duration = Duration::from_secs(600);
 
 /// What a cleaner has done.
@@ -115,23 +115,33 @@ impl Cleaned {
     }
 }
 
+/// Looks for orphans, and removes old previews, every hour until shutdown.
+pub(crate) async fn run_hourly<S>(shared: Arc<Shared>, store: Arc<S>)
+where
+    S: History + Removal + Retention + ?Sized,
+{
+    let mut pause = FIRST_REPORT;
+    loop {
+        shared.pause(pause).await;
+        if shared.stop.is_cancelled() {
+            return;
+        }
+        pause = REPORT;
+        orphans::report(&shared, store.as_ref()).await;
+        let time = (Duration::ZERO, REMOVING);
+        if let Err(error) = remove_old(&shared, store.as_ref(), time).await {
+            tracing::warn!(%error, "old previews could not be removed");
+        }
+    }
+}
+
 /// Runs until shutdown.
 pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
 where
     S: Agreed + History + Removal + Retention + ?Sized,
 {
-    let mut report_at = Instant::now() + FIRST_REPORT;
     while !shared.stop.is_cancelled() {
         let woken = shared.events.clean.notified();
-        if Instant::now() >= report_at {
-            report_at = Instant::now() + REPORT;
-            orphans::report(&shared, store.as_ref()).await;
-            if let Err(error) =
-                remove_old(&shared, store.as_ref(), (Duration::ZERO, REMOVING)).await
-            {
-                tracing::warn!(%error, "old previews could not be removed");
-            }
-        }
         let pause = match pass(&shared, store.as_ref(), Duration::ZERO).await {
             Ok(Some(Pass { more: true, .. })) => Duration::ZERO,
             Ok(Some(Pass { busy: true, .. })) => BUSY,
@@ -196,11 +206,12 @@ where
     let kinds = Kind::ALL.into_iter().filter(|kind| kind.rule() != Rule::Never);
     let under = kinds.flat_map(|kind| ["", MADE_UP].map(|root| format!("{root}{}", kind.prefix())));
     let under: Vec<String> = under.collect();
+    // Each begins with the first file, so neither may use up the time of the other.
+    let each = limit / 2;
     let (stop, began) = (shared.stop.clone(), Instant::now());
-    let ends = move || stop.is_cancelled() || began.elapsed() > limit;
+    let ends = move || stop.is_cancelled() || began.elapsed() > each;
     shared.artifacts.remove_unfinished(&under, ORPHANED, ends).await?;
-    let left = limit.saturating_sub(began.elapsed());
-    let removed = old_previews(shared, store, Fate::Removed, (ahead, left)).await?;
+    let removed = old_previews(shared, store, Fate::Removed, (ahead, each)).await?;
     Ok(removed.map_or(0, |removed| removed.count))
 }
 
@@ -233,8 +244,10 @@ where
     };
     let mut pass = Pass::default();
     let Some(term) = shared.lead().await? else {
-        if shared.restored.load(Ordering::Relaxed) {
-            epoch::settle(shared, store).await?;
+        if shared.restored.load(Ordering::Relaxed)
+            && let Err(error) = epoch::settle(shared, store).await
+        {
+            tracing::debug!(%error, "this coordinator's acceptance of the record stays");
         }
         return Ok(None);
     };

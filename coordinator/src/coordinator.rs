@@ -101,6 +101,7 @@ impl Coordinator {
         shared.tasks.spawn(historian::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(quota_reader::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(cleaner::run(Arc::clone(&shared), store.clone()));
+        shared.tasks.spawn(cleaner::run_hourly(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(feeder::run(Arc::clone(&shared), front.clone()));
         shared.tasks.spawn(reaper::run_reaper(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(reaper::run_sweeper(Arc::clone(&shared), store.clone()));

@@ -76,7 +76,7 @@ impl Default for Options {
             reap: Duration::from_secs(1),
             sweep: Duration::from_secs(2),
             clean: Duration::from_secs(5),
-            clean_below: Duration::from_secs(600),
+            clean_below: Duration::from_secs(10),
             clean_call: Duration::from_secs(10),
             restored: false,
             poll: Duration::from_millis(250),

@@ -26,10 +26,10 @@ use crate::{
     image_maps::ImageMaps,
     leadership::Leadership,
     options::Options,
+    orphan_cursor::OrphanCursor,
     previews::Previews,
     quotas::LatestQuotas,
     rates::LatestRates,
-    search_place::Place,
     store::{
         Store,
         records::{Committed, Term},
@@ -94,7 +94,7 @@ pub(crate) struct Shared {
     /// Held by the one pass of the cleaner that runs.
     pub(crate) cleaning: Mutex<()>,
     /// Where the next search for orphans to remove goes on.
-    pub(crate) orphans_from: Mutex<Place>,
+    pub(crate) orphans_from: Mutex<OrphanCursor>,
     pub(crate) disks: Disks,
     pub(crate) stored: Stored,
     pub(crate) stop: CancellationToken,

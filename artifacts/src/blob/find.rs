@@ -5,7 +5,7 @@ use darkroom_core::artifact::ArtifactRef;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 
-use super::{ArtifactStore, Listed, MAX_CANDIDATES, MAX_WHOLE, path};
+use super::{ArtifactStore, Listed, MAX_CANDIDATES, MAX_WHOLE, path, sorted};
 use crate::{error::Error, picture::MAX_FILE_BYTES, tensor};
 
 impl ArtifactStore {
@@ -41,24 +41,22 @@ impl ArtifactStore {
         listed.map_err(move |error| Error::of_store(&name, &error)).map_ok(Listed::from)
     }
 
-    /// The artifacts under a prefix that an earlier look has not listed. A bucket goes on behind the
-    /// key `after`. A folder skips its first `seen` files: their order stays the same while nothing
-    /// changes.
-    pub fn list_on(
+    /// The artifacts under a prefix whose keys come after `after`, in the order of their keys.
+    pub fn list_after(
         &self,
         prefix: &str,
         after: &str,
-        seen: usize,
     ) -> impl Stream<Item = Result<Listed, Error>> + Send + 'static {
-        let offset = if self.backend.folder.is_some() { None } else { path(after).ok() };
-        let (Some(offset), Ok(below)) = (offset, path(prefix)) else {
-            let seen = if after.is_empty() { 0 } else { seen };
-            return self.list(prefix).skip(seen).left_stream();
+        if let Some(folder) = self.folder() {
+            return sorted::list(folder, prefix, after).left_stream();
+        }
+        let (Ok(below), Ok(offset)) = (path(prefix), path(after)) else {
+            return self.list(prefix).left_stream().right_stream();
         };
         let name = prefix.to_owned();
         let listed = self.store().list_with_offset(Some(&below), &offset);
         let listed = listed.map_err(move |error| Error::of_store(&name, &error));
-        listed.map_ok(Listed::from).right_stream()
+        listed.map_ok(Listed::from).right_stream().right_stream()
     }
 
     /// Finds an artifact that an earlier run left under `prefix`: the first one, by key, with the

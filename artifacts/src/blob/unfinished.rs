@@ -67,7 +67,7 @@ fn remove_if(entry: &fs::DirEntry, older: Duration) -> io::Result<bool> {
 }
 
 /// Whether this is the name of an unfinished write.
-fn is_unfinished(name: &str) -> bool {
+pub(super) fn is_unfinished(name: &str) -> bool {
     let number = name.rsplit_once('#').map(|(_, number)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }

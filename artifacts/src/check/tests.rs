@@ -137,6 +137,8 @@ async fn clocks_that_differ_are_told_by_how_much() {
         check_clock(local.backend(), written).expect("it is only warned of");
         check_clock(store.backend(), written).expect_err("requests are signed");
     }
+    // Otherwise what is being written could be older than a week.
+    check_clock(local.backend(), Utc::now() - TimeDelta::days(2)).expect_err("two days");
 }
 
 #[tokio::test]

@@ -33,17 +33,24 @@ pub(super) struct Course {
     left: Left,
     /// The last job that was worked off.
     after: End,
-    /// The jobs after it.
-    next: VecDeque<EndedJob>,
-    /// The job that is worked off, and its last output that was removed.
-    job: Option<(EndedJob, Option<(u64, usize)>)>,
     /// When the latest round began.
     round: Option<Instant>,
 }
 
+/// One removal.
+#[derive(Debug, Default)]
+struct Walk {
+    /// The jobs after the last one that was worked off.
+    next: VecDeque<EndedJob>,
+    /// The job that is worked off, and its last output that was removed.
+    job: Option<(EndedJob, Option<(u64, usize)>)>,
+    /// Where this removal began, once it has begun again with the first job.
+    until: Option<End>,
+}
+
 impl Course {
     pub(super) fn new(left: Left) -> Self {
-        Self { left, after: End::default(), next: VecDeque::new(), job: None, round: None }
+        Self { left, after: End::default(), round: None }
     }
 
     /// Takes outputs from ended jobs, about `most` bytes or all that there are. Returns how many
@@ -56,19 +63,16 @@ impl Course {
         most: u64,
     ) -> Result<u64, Error> {
         let mut bytes = 0;
-        // Jobs may have been retried since the last time: then they end later.
-        self.next.clear();
-        self.job = None;
-        // Where this removal began, once it has begun again with the first job.
-        let mut until = None;
+        // Read anew each time: a job may have been retried since, and then it ends later.
+        let mut walk = Walk::default();
         while bytes < most {
-            if self.job.is_none() && !self.go_on(store, &mut until).await? {
+            if walk.job.is_none() && !self.go_on(store, &mut walk).await? {
                 break;
             }
-            let Some((job, after)) = self.job else { continue };
+            let Some((job, after)) = walk.job else { continue };
             let mut leftovers = store.leftovers((job.id, self.left), after, OUTPUTS).await?;
             if leftovers.is_empty() {
-                (self.after, self.job) = (job.end, None);
+                (self.after, walk.job) = (job.end, None);
                 continue;
             }
             let mut taken = 0;
@@ -85,7 +89,7 @@ impl Course {
             if store.take(term, (job.id, self.left), &outputs, BY).await? > 0 {
                 bytes += taken;
             }
-            self.job = Some((job, outputs.last().copied()));
+            walk.job = Some((job, outputs.last().copied()));
         }
         if bytes > 0 {
             shared.events.clean.notify_one();
@@ -97,21 +101,21 @@ impl Course {
     async fn go_on<S: Leftovers + ?Sized>(
         &mut self,
         store: &S,
-        until: &mut Option<End>,
+        walk: &mut Walk,
     ) -> Result<bool, Error> {
-        if self.next.is_empty() {
-            self.next = store.ended_after(self.after, JOBS).await?.into();
+        if walk.next.is_empty() {
+            walk.next = store.ended_after(self.after, JOBS).await?.into();
         }
-        if self.next.is_empty() && until.is_none() && self.may_begin_again() {
-            *until = Some(self.after);
+        if walk.next.is_empty() && walk.until.is_none() && self.may_begin_again() {
+            walk.until = Some(self.after);
             (self.after, self.round) = (End::default(), Some(Instant::now()));
-            self.next = store.ended_after(self.after, JOBS).await?.into();
+            walk.next = store.ended_after(self.after, JOBS).await?.into();
         }
-        let is_new = |job: &EndedJob| until.is_none_or(|until| job.end <= until);
-        if !self.next.front().is_some_and(is_new) {
+        let is_new = |job: &EndedJob| walk.until.is_none_or(|until| job.end <= until);
+        if !walk.next.front().is_some_and(is_new) {
             return Ok(false);
         }
-        self.job = self.next.pop_front().map(|job| (job, None));
+        walk.job = walk.next.pop_front().map(|job| (job, None));
         Ok(true)
     }
 

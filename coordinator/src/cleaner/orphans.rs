@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 
 use crate::{
     error::Error,
-    search_place::Place,
+    orphan_cursor::OrphanCursor,
     shared::Shared,
     store::{
         records::Term,
@@ -66,12 +66,12 @@ where
         Some(_) => Some(shared.orphans_from.lock().await),
         None => None,
     };
-    let mut place = kept.as_deref().cloned().unwrap_or_default();
-    for (number, (kind, prefix)) in prefixes().into_iter().enumerate().skip(place.prefix) {
-        if place.prefix != number {
-            place = Place { prefix: number, ..Place::default() };
+    let mut cursor = kept.as_deref().cloned().unwrap_or_default();
+    for (number, (kind, prefix)) in prefixes().into_iter().enumerate().skip(cursor.prefix) {
+        if cursor.prefix != number {
+            cursor = OrphanCursor { prefix: number, ..OrphanCursor::default() };
         }
-        let listed = shared.artifacts.list_on(&prefix, &place.after, place.stay);
+        let listed = shared.artifacts.list_after(&prefix, &cursor.after);
         let mut chunks = std::pin::pin!(listed.try_chunks(LISTED));
         while let Some(chunk) = chunks.try_next().await.map_err(|error| error.1)? {
             let old = chunk.iter().filter(|one| one.modified_unix_seconds < oldest);
@@ -88,21 +88,20 @@ where
                     candidates.into_iter().filter(|one| found.contains(&one.key)).collect();
                 store.suspect(term, now, &removed).await?;
             }
-            place.stay += chunk.len() - found.len();
             if let Some(last) = chunk.into_iter().last() {
-                place.after = last.key;
+                cursor.after = last.key;
             }
             if began.elapsed() > limit || shared.stop.is_cancelled() {
                 orphans.at_least = true;
                 if let Some(kept) = &mut kept {
-                    **kept = place;
+                    **kept = cursor;
                 }
                 return Ok(orphans);
             }
         }
     }
     if let Some(kept) = &mut kept {
-        **kept = Place::default();
+        **kept = OrphanCursor::default();
     }
     Ok(orphans)
 }

@@ -331,8 +331,9 @@ async fn a_followers_acceptance_is_void_when_the_leader_has_nothing_to_accept() 
         let store = PostgresStore::connect(&url, postgres::Options::default()).await;
         Arc::new(store.expect("opens"))
     };
-    let (queue, artifacts) = (Arc::default(), ArtifactStore::in_memory());
-    let leader = Farm::join(store().await, &queue, &artifacts).await;
+    let (queue, storage) = (Arc::default(), Obstructed::default());
+    let beside = ArtifactStore::over(Arc::new(storage.beside()));
+    let leader = Farm::join(store().await, &queue, &beside).await;
     eventually("it leads", async || clean(&leader, false).await.is_ok()).await;
     // With a policy, each pass compares storage with the record.
     let policy = v1::SetRetentionRequest {
@@ -344,9 +345,13 @@ async fn a_followers_acceptance_is_void_when_the_leader_has_nothing_to_accept() 
     let admin = leader.handle.admin_calls();
     admin.set_retention(&Caller::open(), policy).await.expect("sets it");
     let accepting = Options { restored: true, clean: Duration::from_millis(50), ..options() };
+    let held = storage.hold(|request| *request == Request::Get(EPOCH.to_owned()));
+    let artifacts = ArtifactStore::over(Arc::new(storage.clone()));
     let follower = Farm::join_with(accepting, store().await, &queue, &artifacts).await;
-    // Some passes, in which it does not lead.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // A pass in which it does not lead looks at storage, and ends.
+    tokio::time::timeout(MINUTE, held.reached()).await.expect("it looks");
+    held.let_go();
+    tokio::time::sleep(Duration::from_millis(500)).await;
     say(&follower, 1000).await;
     leader.shutdown().await;
     eventually("the follower leads, and refuses", async || {

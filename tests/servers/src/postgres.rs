@@ -204,7 +204,7 @@ impl Postgres {
     /// As [`start`](Self::start).
     #[must_use]
     pub fn start_to_share() -> Self {
-        Self::start_with(&["fsync=off"])
+        Self::start_with(&["fsync=off", "max_connections=1000"])
     }
 
     /// What the variable [`SHARED`] must hold for other processes to use this server.
@@ -378,11 +378,17 @@ impl Postgres {
     }
 
     /// Freezes every process of the server: connections stay open, and nothing answers.
+    ///
+    /// # Panics
+    /// When it is stopped, or is the one that the tests of a whole run share.
     pub fn pause(&self) {
         self.signal_all(Signal::SIGSTOP);
     }
 
     /// Continues it after [`pause`](Self::pause).
+    ///
+    /// # Panics
+    /// As that.
     pub fn resume(&self) {
         self.signal_all(Signal::SIGCONT);
     }
@@ -394,10 +400,9 @@ impl Postgres {
     }
 
     fn signal_all(&self, signal: Signal) {
-        if let Some(process) = &self.process {
-            process.signal(signal);
-            self.signal_children(signal);
-        }
+        let process = self.process.as_ref().expect("it runs, and is not that of the whole run");
+        process.signal(signal);
+        self.signal_children(signal);
     }
 
     /// Each of the server's processes has its own process group, so a signal to the first group

@@ -252,7 +252,10 @@ fn what_the_operator_decides_at_a_start_is_in_the_audit_once() {
 #[test]
 fn keys_end_and_days_begin_by_the_records_clock_although_the_coordinators_is_another() {
     for hours in [-30, 30] {
-        let Some(postgres) = Postgres::start_hours_ahead(hours) else { continue };
+        let Some(postgres) = Postgres::start_hours_ahead(hours) else {
+            eprintln!("skipped: Debian's package faketime is not installed");
+            return;
+        };
         let redis = Redis::start();
         let settings = Settings { database: postgres.create_database(), ..Settings::small(&redis) };
         let started = start(&settings, &["--first-key-file", "first.key"]);

@@ -29,11 +29,13 @@ impl Leading for PostgresStore {
         let term: Option<i64> = sqlx::query_scalar(guard::text(
             Guard::LeadExpires,
             // The term counts from when Postgres got the request, and not from when the row was
-            // free: the process may have been stopped in between.
+            // free: the process may have been stopped in between. A late renewal shortens no newer
+            // one. If the clock was set back, the next renewal brings the term's end back, too.
             "UPDATE leadership
              SET term = term + CASE WHEN holder = $1 THEN 0 ELSE 1 END, holder = $1,
-                 until = greatest(CASE WHEN holder = $1 THEN until END,
-                                  statement_timestamp() + $2 * interval '1 second')
+                 until = least(clock_timestamp() + $2 * interval '1 second',
+                               greatest(CASE WHEN holder = $1 THEN until END,
+                                        statement_timestamp() + $2 * interval '1 second'))
              WHERE holder = $1 OR until < clock_timestamp()
              RETURNING term",
             "OR until < clock_timestamp()",

@@ -170,8 +170,10 @@ fn is_deadlock(error: &MigrateError) -> bool {
 
 async fn migrate(server: &Server, schema: &str, mut connection: PgConnection) -> Result<(), Error> {
     let newest = POSTGRES.iter().map(|migration| migration.version).max().unwrap_or(0);
-    // Migrations may take longer than any other statement.
-    sqlx::raw_sql("SET statement_timeout = 0").execute(&mut connection).await?;
+    // Migrations may take longer than any other statement, and wait longer for running coordinators.
+    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
+        .execute(&mut connection)
+        .await?;
     let mut migrated = POSTGRES.run(&mut connection).await;
     for _ in 1..MIGRATION_TRIES {
         if !migrated.as_ref().is_err_and(is_deadlock) {

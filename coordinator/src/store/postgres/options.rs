@@ -15,6 +15,11 @@ pub struct Options {
     /// or cut off coordinator holds nobody up for longer. It must come well within the leadership's
     /// eight seconds.
     pub idle_in_transaction: Duration,
+    /// Longest that a statement waits for one lock. A stopped coordinator's transactions may wait
+    /// for each other: each could hold its locks for `idle_in_transaction` after it got them, one
+    /// after the other. A row takes two locks, so with this limit the last of them gets its row
+    /// within twice this time, or never.
+    pub lock: Duration,
     /// Longest that one statement may run.
     pub statement: Duration,
     /// Longest that the server is asked what became of a commit whose answer was lost: more than a
@@ -33,6 +38,7 @@ impl Default for Options {
             wanted: 0,
             acquire: Duration::from_secs(10),
             idle_in_transaction: Duration::from_secs(4),
+            lock: Duration::from_secs(3),
             statement: Duration::from_secs(60),
             settle: Duration::from_secs(8),
             ask_after: Duration::MAX,

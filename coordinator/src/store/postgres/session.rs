@@ -27,7 +27,6 @@ fn settings(options: &Options) -> Vec<(&'static str, String)> {
         ("datestyle", "ISO, MDY"),
         ("intervalstyle", "postgres"),
         ("bytea_output", "hex"),
-        ("lock_timeout", "0"),
         // A connection that waits for its next call is no fault.
         ("idle_session_timeout", "0"),
         // A cut connection is noticed.
@@ -50,6 +49,7 @@ fn settings(options: &Options) -> Vec<(&'static str, String)> {
         fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
     settings
         .push(("idle_in_transaction_session_timeout", milliseconds(options.idle_in_transaction)));
+    settings.push(("lock_timeout", milliseconds(options.lock)));
     settings.push(("statement_timeout", milliseconds(options.statement)));
     settings
 }
@@ -308,10 +308,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stopped_coordinators_transaction_ends_before_its_leadership_does() {
-        let settings = settings(&Options::default());
-        let setting = ("idle_in_transaction_session_timeout", "4000".to_owned());
-        assert!(settings.contains(&setting), "{settings:?}");
+    fn a_stopped_coordinators_transactions_end_before_its_leadership_does() {
+        let options = Options::default();
+        let longest = 2 * options.lock + options.idle_in_transaction;
+        assert!(longest <= Duration::from_secs(10), "{options:?}");
+        let settings = settings(&options);
+        for (name, value) in
+            [("idle_in_transaction_session_timeout", "4000"), ("lock_timeout", "3000")]
+        {
+            assert!(settings.contains(&(name, value.to_owned())), "{settings:?}");
+        }
     }
 
     fn facts(version: (i32, &str)) -> Facts {

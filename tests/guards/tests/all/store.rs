@@ -24,6 +24,11 @@ use darkroom_suites::store::{self, Bench, Fresh, STAGES, done};
 use darkroom_test_servers::postgres::Postgres;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+/// How many sessions of the record's own database wait for a lock. Tests of other databases may run
+/// on the server.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
 /// A bench on its own database.
 struct Record {
     bench: Bench,
@@ -57,8 +62,7 @@ impl Record {
             sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut hand).await.expect("runs");
         }
         let release = async {
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-            while self.sql(waiting) == "0" {
+            while self.sql(WAITING) == "0" {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             sqlx::raw_sql("COMMIT").execute(&mut hand).await.expect("commits");
@@ -103,7 +107,7 @@ macro_rules! checks {
     };
 }
 
-/// One test for all, because a server for each would take longer.
+/// One test for all, because where no server is shared each would start its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_guard_the_record_goes_wrong() {
     let _server = Postgres::shared();
@@ -208,7 +212,7 @@ async fn an_object_is_marked_while_a_result_begins_to_name_it() {
             sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut hand).await.expect("runs");
         }
         let marking = async {
-            while record.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            while record.sql(WAITING) == "0" {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let marked = bench.other.mark(bench.term, 0, 9).await.expect("answers");
@@ -239,7 +243,7 @@ async fn a_text_is_forgotten_while_a_submit_begins_to_need_it() {
             sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut hand).await.expect("runs");
         }
         let forgetting = async {
-            while record.sql("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            while record.sql(WAITING) == "0" {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let now = i64::MAX / 2;
