@@ -30,6 +30,7 @@ use darkroom_runtime::{
     state_dir::StateDir,
     tls::{ClientSettings, Privacy},
 };
+use darkroom_web::SiteSettings;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -83,6 +84,8 @@ pub(crate) struct Options {
     pub(crate) machine: MachineArgs,
     /// How much of the disk it may use.
     pub(crate) disk: DiskArgs,
+    /// How it is reached and shown over HTTP.
+    pub(crate) site: SiteSettings,
     /// How long it runs.
     pub(crate) stay: Stay,
 }
@@ -107,6 +110,7 @@ impl Options {
             cascades: vec![cascade],
             machine,
             disk,
+            site: SiteSettings::default(),
             stay: Stay::Occasion,
         })
     }
@@ -208,9 +212,19 @@ impl Farm {
             Door::Open => coordinator.open_door(),
             Door::Kept => coordinator.kept_door(),
         };
-        let around = |routes| grpc::behind(callers, routes);
+        let site = darkroom_web::router(darkroom_web::Parts {
+            farm: coordinator.calls(),
+            admin: coordinator.admin_calls(),
+            callers: callers.clone(),
+            seals: coordinator.seals(),
+            hosts: options.site.hosts(),
+            tls: listener.speaks_tls(),
+            display: options.site.display(),
+        });
+        let around = |routes| darkroom_web::beside(grpc::behind(callers, routes), site);
         let services = ["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Encoder"];
-        let serve = darkroom_coordinator::server_options(&services);
+        let mut serve = darkroom_coordinator::server_options(&services);
+        serve.web = Some(darkroom_web::web());
         let stop_serving = CancellationToken::new();
         let serving = server::serve_within(listener, routes, around, serve, stop_serving.clone());
         let (health, serving) = serving.await.map_err(|error| error.to_user())?;
@@ -257,6 +271,16 @@ impl Farm {
             line: format!("disk budget {most}, {used}; --disk-budget SIZE changes it"),
             nearly_used: stored.is_some_and(|bytes| bytes > budget.bytes - budget.bytes / 4),
         })
+    }
+
+    /// Where a browser on this machine finds its page. The link logs in with the farm's own key.
+    pub(crate) fn page(&self) -> String {
+        let plain = !self.address.contains("://");
+        let root = format!("{}{}", if plain { "http://" } else { "" }, self.address);
+        match &self.key {
+            Some(key) => format!("{root}/#key={}", key.expose()),
+            None => format!("{root}/"),
+        }
     }
 
     /// A client of it.

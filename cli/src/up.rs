@@ -11,6 +11,7 @@ use darkroom_runtime::{
     shutdown,
     terminal::shown_path,
 };
+use darkroom_web::Price;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -44,6 +45,8 @@ struct File {
     disk_budget: Option<ByteLimit>,
     disk_budget_pictures: bool,
     disk_floor: Option<ByteSize>,
+    http_hosts: Vec<String>,
+    device_hour_price: Option<Price>,
 }
 
 /// Runs the farm until it is stopped, and then lets short work finish.
@@ -65,6 +68,7 @@ async fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
         output::json(&output::with_path(
             json!({
                 "address": farm.address(),
+                "page": farm.page(),
                 "pid": std::process::id(),
                 "cascades": farm.cascades(),
             }),
@@ -78,6 +82,7 @@ async fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
             farm.address(),
             shown_path(&place.state)
         ))?;
+        output::line(&format!("open {} in a browser", farm.page()))?;
         farm.budget_told().await.map_or(Ok(()), |told| output::line(&told.line))
     }
 }
@@ -98,6 +103,11 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     disk.disk_budget = disk.disk_budget.or(file.disk_budget);
     disk.disk_budget_pictures |= file.disk_budget_pictures;
     disk.disk_floor = disk.disk_floor.or(file.disk_floor);
+    let mut site = args.site;
+    if site.http_hosts.is_empty() {
+        site.http_hosts = file.http_hosts;
+    }
+    site.device_hour_price = site.device_hour_price.or(file.device_hour_price);
     let mut tls = args.tls;
     tls.tls_cert = tls.tls_cert.or(file.tls_cert);
     tls.tls_key = tls.tls_key.or(file.tls_key);
@@ -115,6 +125,7 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
         cascades,
         machine,
         disk,
+        site,
         stay: Stay::Service,
     })
 }

@@ -16,9 +16,10 @@ use std::{
 use async_trait::async_trait;
 use darkroom_core::{
     error::{Code, UserError},
-    key::KeyId,
+    key::{Key, KeyId},
+    session::{SEAL, Session},
 };
-use darkroom_farm_api::{Caller, Keeper, Known, Peer, PeerOf, Proof};
+use darkroom_farm_api::{Caller, Keeper, Known, Peer, PeerOf, Proof, Purpose, Seals};
 use darkroom_runtime::{server::ClientAddress, tls::ClientCertificate};
 use moka::future::Cache;
 use tokio::{
@@ -51,6 +52,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_KNOWN: u64 = 100_000;
 /// Keys of a page, while they are read at the start.
 const PAGE: u32 = 1000;
+/// How long a session of a browser lasts, if its key does.
+const SESSION: Duration = Duration::from_secs(12 * 3600);
 /// Longest subject of a certificate that is looked for, in bytes.
 const LONGEST_SUBJECT: usize = 1024;
 
@@ -68,6 +71,8 @@ pub(crate) struct RecordKeeper {
     patience: Duration,
     /// Where uses are recorded, so that no call waits for that.
     tasks: TaskTracker,
+    /// Makes and checks the seals of sessions.
+    seals: Arc<dyn Seals>,
 }
 
 /// What is looked for: the public part of a key, or a subject.
@@ -93,8 +98,13 @@ impl Answer {
 }
 
 impl RecordKeeper {
-    pub(crate) fn new(keys: Arc<dyn Keys>, quotas: Arc<LatestQuotas>, tasks: TaskTracker) -> Self {
-        let keeper = Self::remembering(MOST_REMEMBERED, keys, quotas, tasks);
+    pub(crate) fn new(
+        keys: Arc<dyn Keys>,
+        quotas: Arc<LatestQuotas>,
+        tasks: TaskTracker,
+        seals: Arc<dyn Seals>,
+    ) -> Self {
+        let keeper = Self::remembering(MOST_REMEMBERED, keys, quotas, tasks, seals);
         keeper.tasks.spawn(learn(Arc::clone(&keeper.keys), keeper.known.clone()));
         keeper
     }
@@ -104,6 +114,7 @@ impl RecordKeeper {
         keys: Arc<dyn Keys>,
         quotas: Arc<LatestQuotas>,
         tasks: TaskTracker,
+        seals: Arc<dyn Seals>,
     ) -> Self {
         let remembered = Cache::builder().max_capacity(most).time_to_live(REMEMBERED).build();
         let noted = Cache::builder().max_capacity(most).time_to_live(USED_STEP).build();
@@ -117,6 +128,7 @@ impl RecordKeeper {
             asking_of_strangers: Semaphore::new(STRANGERS_AT_ONCE),
             patience: PATIENCE,
             tasks,
+            seals,
         }
     }
 
@@ -207,6 +219,11 @@ impl Keeper for RecordKeeper {
     async fn known(&self, proof: &Proof) -> Result<Known, UserError> {
         let shown = match proof {
             Proof::Key(key) => Shown::Key(key.id().clone()),
+            // Nobody is asked about a session that this farm did not make.
+            Proof::Session(session) if !session.is_sealed(|text| self.seal(text)) => {
+                return Err(unknown(proof));
+            }
+            Proof::Session(session) => Shown::Key(session.key().clone()),
             Proof::Certificate(subject) if subject.len() > LONGEST_SUBJECT => {
                 return Err(unknown(proof));
             }
@@ -217,6 +234,7 @@ impl Keeper for RecordKeeper {
         let key = &answer.found.key;
         let shows = match (proof, &key.proof) {
             (Proof::Key(key), Kept::Secret(hash)) => hash.is_of(key),
+            (Proof::Session(_), Kept::Secret(_)) => true,
             (Proof::Certificate(subject), Kept::Certificate(kept)) => subject == kept,
             _ => false,
         };
@@ -227,13 +245,42 @@ impl Keeper for RecordKeeper {
             let message = format!("key {} has expired; ask an administrator for a new one", key.id);
             return Err(UserError::new(Code::Unauthenticated, "EXPIRED_KEY", message));
         }
+        let mut expires = key.expires_ms.map(|end| end / 1000);
+        if let Proof::Session(session) = proof {
+            let end = i64::try_from(session.expires()).unwrap_or(i64::MAX);
+            if answer.now_ms() / 1000 >= end {
+                let message = "the session has ended; log in again";
+                return Err(UserError::new(Code::Unauthenticated, "EXPIRED_SESSION", message));
+            }
+            expires = Some(expires.map_or(end, |expires| expires.min(end)));
+        }
         self.note_used(&answer.found).await;
         let caller = Caller::of(key.tenant.clone(), key.scopes.clone(), Some(key.id.to_string()));
-        Ok(Known { caller, expires: key.expires_ms.map(|end| end / 1000) })
+        Ok(Known { caller, expires })
+    }
+
+    async fn begin_session(&self, key: &Key) -> Result<(Session, Known), UserError> {
+        let known = self.known(&Proof::Key(key.clone())).await?;
+        let answer = self.answer(Shown::Key(key.id().clone())).await?;
+        // It was there a moment ago.
+        let answer = answer.as_ref().as_ref().ok_or_else(|| unknown(&Proof::Key(key.clone())))?;
+        let now = u64::try_from(answer.now_ms() / 1000).unwrap_or_default();
+        let mut end = now.saturating_add(SESSION.as_secs());
+        if let Some(expires) = known.expires {
+            end = end.min(u64::try_from(expires).unwrap_or_default());
+        }
+        let session = Session::new(key.id().clone(), end, |text| self.seal(text));
+        Ok((session, Known { expires: i64::try_from(end).ok(), ..known }))
     }
 
     fn admit(&self, caller: &Caller) -> Result<(), UserError> {
         caller.tenant().map_or(Ok(()), |tenant| self.quotas.admit(tenant))
+    }
+}
+
+impl RecordKeeper {
+    fn seal(&self, text: &[u8]) -> [u8; SEAL] {
+        self.seals.seal(Purpose::Session, text)
     }
 }
 
@@ -247,6 +294,11 @@ fn unknown(proof: &Proof) -> UserError {
                 "key {} is not a key of this farm: it was revoked, or is of another farm",
                 key.id()
             ),
+        ),
+        Proof::Session(_) => UserError::new(
+            Code::Unauthenticated,
+            "UNKNOWN_SESSION",
+            "the session is not one of this farm, or its key was revoked; log in again",
         ),
         Proof::Certificate(_) => UserError::new(
             Code::Unauthenticated,
@@ -267,7 +319,7 @@ pub(crate) const PEER: PeerOf = |extensions| Peer {
 
 #[cfg(test)]
 mod tests {
-    use darkroom_core::{key::Key, scope::Scope};
+    use darkroom_core::scope::Scope;
     use http::Extensions;
 
     use super::*;
@@ -282,11 +334,26 @@ mod tests {
     /// How many answers the keeper of a test remembers at most.
     const FEW: u64 = 100;
 
+    /// Seals with this instead of a secret.
+    struct Sealing(u8);
+
+    impl Seals for Sealing {
+        fn seal(&self, purpose: Purpose, text: &[u8]) -> [u8; SEAL] {
+            let sealed = format!("{} {} {}", self.0, purpose.name(), String::from_utf8_lossy(text));
+            darkroom_core::digest::Digest::of(sealed.as_bytes()).0
+        }
+    }
+
     async fn keeper(folder: &tempfile::TempDir) -> (Arc<SqliteStore>, RecordKeeper) {
         let file = folder.path().join("farm.sqlite");
         let store = Arc::new(SqliteStore::open(&file).await.expect("opens"));
-        let keeper =
-            RecordKeeper::remembering(FEW, store.clone(), Arc::default(), TaskTracker::new());
+        let keeper = RecordKeeper::remembering(
+            FEW,
+            store.clone(),
+            Arc::default(),
+            TaskTracker::new(),
+            Arc::new(Sealing(7)),
+        );
         (store, keeper)
     }
 
@@ -299,6 +366,51 @@ mod tests {
             label: String::new(),
             expiry: Expiry::Never,
         }
+    }
+
+    #[tokio::test]
+    async fn a_session_stands_for_its_key_until_either_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, keeper) = keeper(&folder).await;
+        let key = fresh_key().expect("random");
+        store.add_key(&new(&key, Kept::Secret(key.hash()))).await.expect("adds");
+        let (session, begun) = keeper.begin_session(&key).await.expect("begins");
+        let known = keeper.known(&Proof::Session(session.clone())).await.expect("known");
+        assert_eq!(known.caller, begun.caller);
+        assert_eq!(known.expires, begun.expires);
+        let now = unix_seconds();
+        let lasts = u64::try_from(known.expires.expect("an end")).expect("positive") - now;
+        assert!((SESSION.as_secs() - 60..=SESSION.as_secs()).contains(&lasts), "{lasts} s");
+
+        // One that has ended, and those that another farm made, or for another purpose.
+        let sealed = |seals: Sealing, purpose| {
+            let key = key.id().clone();
+            Session::new(key, now + 60, |text| seals.seal(purpose, text))
+        };
+        let ended = Session::new(key.id().clone(), now - 1, |text| keeper.seal(text));
+        for (session, reason) in [
+            (ended, "EXPIRED_SESSION"),
+            (sealed(Sealing(8), Purpose::Session), "UNKNOWN_SESSION"),
+            (sealed(Sealing(7), Purpose::Link), "UNKNOWN_SESSION"),
+        ] {
+            let refused = keeper.known(&Proof::Session(session)).await.expect_err(reason);
+            assert_eq!((refused.code, &*refused.reason), (Code::Unauthenticated, reason));
+        }
+        // A key of a certificate has no secret, so it begins none.
+        let bound = fresh_key().expect("random");
+        let subject = Kept::Certificate("CN=a".to_owned());
+        store.add_key(&new(&bound, subject)).await.expect("adds");
+        assert!(keeper.begin_session(&bound).await.is_err());
+
+        store.revoke_key(key.id()).await.expect("revokes");
+        keeper.remembered.invalidate_all();
+        let refused = keeper.known(&Proof::Session(session)).await.expect_err("revoked");
+        assert_eq!(refused.reason, "UNKNOWN_SESSION");
+    }
+
+    fn unix_seconds() -> u64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.expect("after 1970").as_secs()
     }
 
     #[tokio::test]

@@ -60,6 +60,11 @@ impl Trust {
         task
     }
 
+    /// Seals a text that the farm gives out and gets back.
+    pub(crate) fn seal_text(&self, purpose: &str, text: &[u8]) -> [u8; 32] {
+        self.secret.seal_text(purpose, text)
+    }
+
     /// Keys for a worker that joined with the key of that id.
     pub(crate) fn credentials(&self, worker: WorkerId, key: &str, pools: &[PoolId]) -> Credentials {
         let holder =

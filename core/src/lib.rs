@@ -38,6 +38,7 @@ pub mod retention;
 pub mod retry;
 pub mod sampling;
 pub mod scope;
+pub mod session;
 pub mod settings;
 pub mod shape;
 pub mod sharing;

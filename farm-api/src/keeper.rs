@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use darkroom_core::{error::UserError, key::Key};
+use darkroom_core::{
+    error::{Code, UserError},
+    key::Key,
+    session::Session,
+};
 use http::Extensions;
 
 use crate::Caller;
@@ -17,6 +21,14 @@ pub trait Keeper: Send + Sync + 'static {
     /// UNAUTHENTICATED, with reason `UNKNOWN_KEY` or `EXPIRED_KEY`; or what keeps it from finding
     /// out.
     async fn known(&self, proof: &Proof) -> Result<Known, UserError>;
+
+    /// Begins a session, which stands for the key from then on, and says whose key it is.
+    ///
+    /// # Errors
+    /// As [`Keeper::known`].
+    async fn begin_session(&self, _key: &Key) -> Result<(Session, Known), UserError> {
+        Err(UserError::new(Code::FailedPrecondition, "NO_SESSIONS", "this server has no sessions"))
+    }
 
     /// Counts a call of this caller, which may make it.
     ///
@@ -32,6 +44,8 @@ pub trait Keeper: Send + Sync + 'static {
 pub enum Proof {
     /// A key.
     Key(Key),
+    /// A session that a key began.
+    Session(Session),
     /// A client certificate that one of the server's authorities has signed: its subject.
     Certificate(String),
 }

@@ -12,14 +12,19 @@ use darkroom_core::{
     error::{Code, UserError},
     key::{EXPIRES_METADATA, Key},
     scope::Scope,
+    session::Session,
 };
-use darkroom_proto::status::to_status;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
+use darkroom_proto::{problem, status::to_status};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response,
+    header::{AUTHORIZATION, HOST},
+};
 use tonic::Status;
 use tower::{Layer, Service};
 
 use crate::{
-    Caller,
+    Answer, Caller,
+    cookie::Cookie,
     keeper::{Keeper, Known, Peer, PeerOf, Proof},
     rule::{self, Rule},
     standing::Standing,
@@ -35,6 +40,25 @@ const SCHEME: &str = "bearer ";
 pub struct CallerLayer {
     door: Door,
     peer: PeerOf,
+    speaks: Speaks,
+}
+
+/// What the requests are, and how they are refused.
+#[derive(Clone, Copy)]
+enum Speaks {
+    /// Calls of gRPC: their path says what they need.
+    Grpc,
+    /// Requests of one route over HTTP.
+    Http(Route),
+}
+
+/// A route over HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// What it needs.
+    pub needs: Rule,
+    /// Whether browsers reach it over TLS.
+    pub tls: bool,
 }
 
 /// Who is let in.
@@ -50,19 +74,47 @@ impl CallerLayer {
     /// For an open farm, where everybody may do everything.
     #[must_use]
     pub fn open() -> Self {
-        Self { door: Door::Open, peer: |_| Peer::default() }
+        Self { door: Door::Open, peer: |_| Peer::default(), speaks: Speaks::Grpc }
     }
 
     /// For a farm whose callers need keys. Only health is open to everybody.
     #[must_use]
     pub fn kept(keeper: Arc<dyn Keeper>) -> Self {
-        Self { door: Door::Kept(keeper), peer: |_| Peer::default() }
+        Self { door: Door::Kept(keeper), peer: |_| Peer::default(), speaks: Speaks::Grpc }
     }
 
     /// The same, with a way to see who is at the other end of a connection.
     #[must_use]
     pub fn with_peer(self, peer: PeerOf) -> Self {
         Self { peer, ..self }
+    }
+
+    /// The same for a route over HTTP. A session's cookie counts there, after a key and a
+    /// certificate, and refusals are problem documents.
+    #[must_use]
+    pub fn over_http(self, route: Route) -> Self {
+        Self { speaks: Speaks::Http(route), ..self }
+    }
+
+    /// Whether everybody may do everything.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.door, Door::Open)
+    }
+
+    /// Begins a session for a key.
+    ///
+    /// # Errors
+    /// As [`Keeper::begin_session`]; an open farm has no sessions.
+    pub async fn begin_session(&self, key: &Key) -> Answer<(Session, Known)> {
+        match &self.door {
+            Door::Kept(keeper) => keeper.begin_session(key).await,
+            Door::Open => Err(UserError::new(
+                Code::FailedPrecondition,
+                "OPEN_FARM",
+                "this farm is open: everybody may do everything, and nobody logs in",
+            )),
+        }
     }
 }
 
@@ -95,7 +147,7 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
-    R: Default + 'static,
+    R: Default + From<String> + 'static,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -114,19 +166,24 @@ where
             }
             Door::Kept(keeper) => Arc::clone(keeper),
         };
+        let speaks = self.layer.speaks;
         // The service that reported ready must be the one that is called.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let asked = Asked::by(request.uri().path(), request.headers(), &peer);
+            let asked = Asked::by(&request, speaks, &peer);
             let expires = match let_in(keeper.as_ref(), asked).await {
-                Ok(None) => None,
-                Ok(Some((Known { caller, expires }, proof, scope))) => {
+                Ok(Entry::Open) => None,
+                Ok(Entry::Known(Known { caller, expires }, proof, scope)) => {
                     request.extensions_mut().insert(caller.at(peer.address));
                     request.extensions_mut().insert(Standing { keeper, proof, scope });
                     expires
                 }
-                Err(refused) => return Ok(refused.into_http()),
+                // The path can be long, so it is not repeated.
+                Ok(Entry::Nowhere) => {
+                    return Ok(Status::unimplemented("this farm has no such call").into_http());
+                }
+                Err(refused) => return Ok(speaks.refusal(&refused)),
             };
             let mut answer = inner.call(request).await?;
             if let Some(expires) = expires {
@@ -141,51 +198,83 @@ where
 enum Asked {
     /// Nothing: everybody may ask this.
     Open,
-    /// Whether this proof is of a caller with this scope.
-    Caller(Scope, Proof),
+    /// Whether this proof is of a caller, with this scope if one is needed.
+    Caller(Option<Scope>, Proof),
     /// Whether it is a caller's at all, who then learns that there is no such call.
     Unknown(Proof),
 }
 
 impl Asked {
-    fn by(path: &str, headers: &HeaderMap, peer: &Peer) -> Result<Self, UserError> {
-        let proof = || proof(headers, peer.certificate.clone());
-        Ok(match rule::of(path) {
+    fn by<B>(request: &Request<B>, speaks: Speaks, peer: &Peer) -> Result<Self, UserError> {
+        let headers = request.headers();
+        let (rule, session) = match speaks {
+            Speaks::Grpc => (rule::of(request.uri().path()), None),
+            Speaks::Http(route) => (route.needs, cookie_of(request, route.tls)),
+        };
+        let proof = || proof(headers, peer.certificate.clone(), session);
+        Ok(match rule {
             Rule::Open => Self::Open,
-            Rule::Scope(scope) => Self::Caller(scope, proof()?),
+            Rule::Anybody => Self::Caller(None, proof()?),
+            Rule::Scope(scope) => Self::Caller(Some(scope), proof()?),
             Rule::Unknown => Self::Unknown(proof()?),
         })
     }
 }
 
-/// The caller of a request that may be made, and how it was let in; none for a call that is open to
-/// everybody.
-async fn let_in(
-    keeper: &dyn Keeper,
-    asked: Result<Asked, UserError>,
-) -> Result<Option<(Known, Proof, Scope)>, Status> {
-    let told = |error: UserError| to_status(&error);
-    match asked.map_err(told)? {
-        Asked::Open => Ok(None),
-        Asked::Caller(scope, proof) => {
-            let known = keeper.known(&proof).await.map_err(told)?;
-            known.caller.needs(scope).map_err(told)?;
-            // Workers and encoders renew their keys, whatever a tenant does.
-            if scope != Scope::Member {
-                keeper.admit(&known.caller).map_err(told)?;
-            }
-            Ok(Some((known, proof, scope)))
-        }
-        Asked::Unknown(proof) => {
-            keeper.known(&proof).await.map_err(told)?;
-            // The path can be long, so it is not repeated.
-            Err(Status::unimplemented("this farm has no such call"))
+/// The cookie that a request's session would be in.
+fn cookie_of<B>(request: &Request<B>, tls: bool) -> Option<Cookie> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(http::uri::Authority::as_str).or(host)?;
+    Some(Cookie::at(authority, tls))
+}
+
+impl Speaks {
+    fn refusal<R: Default + From<String>>(self, error: &UserError) -> Response<R> {
+        match self {
+            Self::Grpc => to_status(error).into_http(),
+            Self::Http(_) => problem::answer(error).map(R::from),
         }
     }
 }
 
-/// What a request shows. A key counts before a certificate.
-fn proof(headers: &HeaderMap, certificate: Option<String>) -> Result<Proof, UserError> {
+/// A request that is not refused.
+enum Entry {
+    /// Everybody may make it.
+    Open,
+    /// Its caller may make it, and how the caller was let in.
+    Known(Known, Proof, Option<Scope>),
+    /// There is no such call.
+    Nowhere,
+}
+
+/// Whether a request may be made.
+async fn let_in(keeper: &dyn Keeper, asked: Result<Asked, UserError>) -> Result<Entry, UserError> {
+    match asked? {
+        Asked::Open => Ok(Entry::Open),
+        Asked::Caller(scope, proof) => {
+            let known = keeper.known(&proof).await?;
+            if let Some(scope) = scope {
+                known.caller.needs(scope)?;
+            }
+            // Workers and encoders renew their keys, whatever a tenant does.
+            if scope != Some(Scope::Member) {
+                keeper.admit(&known.caller)?;
+            }
+            Ok(Entry::Known(known, proof, scope))
+        }
+        Asked::Unknown(proof) => {
+            keeper.known(&proof).await?;
+            Ok(Entry::Nowhere)
+        }
+    }
+}
+
+/// What a request shows. A key counts before a certificate, and that before a session.
+fn proof(
+    headers: &HeaderMap,
+    certificate: Option<String>,
+    session: Option<Cookie>,
+) -> Result<Proof, UserError> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     match (shown.next(), shown.next()) {
         (Some(value), None) => bearer(value)?.parse::<Key>().map(Proof::Key),
@@ -193,13 +282,19 @@ fn proof(headers: &HeaderMap, certificate: Option<String>) -> Result<Proof, User
             "MALFORMED_KEY",
             "the call has the metadata authorization twice; accepted: one key",
         )),
-        (None, _) => certificate.map(Proof::Certificate).ok_or_else(|| {
-            unauthenticated(
-                "NO_KEY",
-                "the call has no key; set DARKROOM_KEY to a key of this farm, or send it as \
-                 metadata: authorization: Bearer dk_…",
-            )
-        }),
+        (None, _) => {
+            if let Some(certificate) = certificate {
+                return Ok(Proof::Certificate(certificate));
+            }
+            let session = session.map(|cookie| cookie.read(headers)).transpose()?.flatten();
+            session.map(Proof::Session).ok_or_else(|| {
+                unauthenticated(
+                    "NO_KEY",
+                    "the call has no key; set DARKROOM_KEY to a key of this farm, or send it as \
+                     metadata: authorization: Bearer dk_…",
+                )
+            })
+        }
     }
 }
 
@@ -231,7 +326,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).expect(value));
         }
-        proof(&headers, certificate.map(str::to_owned))
+        proof(&headers, certificate.map(str::to_owned), None)
     }
 
     #[test]
@@ -272,5 +367,38 @@ mod tests {
             assert_eq!(told, (Code::Unauthenticated, "MALFORMED_KEY"), "{wrong:?}");
             assert!(!error.message.contains(&whole[20..30]), "{error}");
         }
+    }
+
+    #[test]
+    fn a_session_counts_only_over_http_and_only_without_a_key_or_certificate() {
+        let session = Session::new("0123456789ab".parse().expect("an id"), 1, |_| [7; 32]);
+        let cookie = Cookie::at("farm:7878", false).keep(&session, 60);
+        let pair = cookie.split(';').next().expect("a pair").to_owned();
+        let key = Key::of_random(&[7; RANDOM_BYTES]);
+        let asked = |speaks, key: Option<&Key>, certificate: Option<&str>| {
+            let mut request = Request::get("/x").header(HOST, "farm:7878").header("cookie", &pair);
+            if let Some(key) = key {
+                request = request.header(AUTHORIZATION, format!("Bearer {}", key.expose()));
+            }
+            let certificate = certificate.map(str::to_owned);
+            let request = request.body(()).expect("a request");
+            Asked::by(&request, speaks, &Peer { address: None, certificate })
+        };
+        let http = Speaks::Http(Route { needs: Rule::Scope(Scope::Read), tls: false });
+        let read = asked(http, None, None).expect("a proof");
+        assert!(matches!(&read, Asked::Caller(_, Proof::Session(of)) if of.expires() == 1));
+        let read = asked(http, Some(&key), Some("CN=a")).expect("a proof");
+        assert!(matches!(read, Asked::Caller(_, Proof::Key(_))));
+        let read = asked(http, None, Some("CN=a")).expect("a proof");
+        assert!(matches!(read, Asked::Caller(_, Proof::Certificate(_))));
+        // gRPC clients have no cookies, and under TLS the cookie has another name.
+        let tls = Speaks::Http(Route { needs: Rule::Anybody, tls: true });
+        let refused = asked(tls, None, None).err().expect("no session");
+        assert_eq!(refused.reason, "NO_KEY");
+        let path = darkroom_proto::calls::farm::GET_JOB.path;
+        let request = Request::get(path).header(HOST, "farm:7878").header("cookie", &pair);
+        let request = request.body(()).expect("a request");
+        let refused = Asked::by(&request, Speaks::Grpc, &Peer::default()).err();
+        assert_eq!(refused.expect("no session").reason, "NO_KEY");
     }
 }

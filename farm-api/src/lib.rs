@@ -13,9 +13,11 @@
 mod admin_calls;
 mod caller;
 mod calls;
+mod cookie;
 mod keeper;
 mod layer;
 mod rule;
+mod seals;
 mod standing;
 
 pub mod grpc;
@@ -24,7 +26,11 @@ pub mod members;
 pub use admin_calls::AdminCalls;
 pub use caller::Caller;
 pub use calls::{Answer, Calls, Incoming, Outgoing};
+pub use cookie::Cookie;
 pub use darkroom_core::scope::Scope;
 pub use keeper::{Keeper, Known, Peer, PeerOf, Proof};
-pub use layer::{CallerLayer, WithCaller};
+pub use layer::{CallerLayer, Route, WithCaller};
 pub use members::Members;
+pub use rule::Rule;
+pub use seals::{Purpose, Seals};
+pub use standing::{Standing, while_it_stands};

@@ -12,9 +12,11 @@ const REFLECTION: &str = "/grpc.reflection.";
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// Nothing.
     Open,
+    /// A caller, whatever it may do.
+    Anybody,
     /// A caller with this scope.
     Scope(Scope),
     /// There is no such call.

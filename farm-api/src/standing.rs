@@ -11,7 +11,7 @@ use futures::{StreamExt as _, future::ready, stream, stream::BoxStream};
 
 use crate::{
     Answer,
-    keeper::{Keeper, Proof},
+    keeper::{Keeper, Known, Proof},
 };
 
 /// How often an open stream's caller is looked up again.
@@ -19,10 +19,11 @@ const AGAIN: Duration = Duration::from_secs(3);
 
 /// How a caller was let in. The layer puts it into the extensions of each request.
 #[derive(Clone)]
-pub(crate) struct Standing {
+pub struct Standing {
     pub(crate) keeper: Arc<dyn Keeper>,
     pub(crate) proof: Proof,
-    pub(crate) scope: Scope,
+    /// What the call needs; none if any caller may make it.
+    pub(crate) scope: Option<Scope>,
 }
 
 impl fmt::Debug for Standing {
@@ -32,13 +33,22 @@ impl fmt::Debug for Standing {
 }
 
 impl Standing {
+    /// Who calls now.
+    ///
+    /// # Errors
+    /// As [`Keeper::known`].
+    pub async fn known(&self) -> Answer<Known> {
+        self.keeper.known(&self.proof).await
+    }
+
     /// Resolves with the refusal when the caller may not make the call any more. A record that
     /// cannot be asked ends nothing.
     async fn lost(self) -> UserError {
         loop {
             tokio::time::sleep(AGAIN).await;
             let known = self.keeper.known(&self.proof).await;
-            let stands = known.and_then(|known| known.caller.needs(self.scope));
+            let stands = known
+                .and_then(|known| self.scope.map_or(Ok(()), |scope| known.caller.needs(scope)));
             match stands {
                 Err(error)
                     if matches!(error.code, Code::Unauthenticated | Code::PermissionDenied) =>
@@ -53,7 +63,7 @@ impl Standing {
 
 /// The stream, which ends with the refusal as soon as its caller may not make the call any more.
 /// Without a standing, on an open farm, it is passed on.
-pub(crate) fn while_it_stands<T: Send + 'static>(
+pub fn while_it_stands<T: Send + 'static>(
     standing: Option<Standing>,
     items: BoxStream<'static, Answer<T>>,
 ) -> BoxStream<'static, Answer<T>> {
@@ -75,7 +85,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::{Caller, keeper::Known};
+    use crate::Caller;
 
     /// Knows a caller of these scopes, or refuses with this code.
     #[derive(Default)]
@@ -103,7 +113,7 @@ mod tests {
             let keeper = Arc::new(Told::default());
             let proof = Proof::Certificate("CN=a".to_owned());
             let shared = Arc::clone(&keeper) as Arc<dyn Keeper>;
-            let standing = Standing { keeper: shared, proof, scope: Scope::Operate };
+            let standing = Standing { keeper: shared, proof, scope: Some(Scope::Operate) };
             let items = stream::iter([Ok(1)]).chain(stream::pending()).boxed();
             let mut items = while_it_stands(Some(standing), items);
             assert_eq!(items.next().await, Some(Ok(1)));
@@ -123,7 +133,7 @@ mod tests {
     async fn a_stream_ends_when_it_is_complete() {
         let keeper = Arc::new(Told::default()) as Arc<dyn Keeper>;
         let proof = Proof::Certificate("CN=a".to_owned());
-        let standing = Standing { keeper, proof, scope: Scope::Read };
+        let standing = Standing { keeper, proof, scope: Some(Scope::Read) };
         for standing in [None, Some(standing)] {
             let items = stream::iter([Ok(1), Ok(2)]).boxed();
             let all: Vec<_> = while_it_stands(standing, items).collect().await;

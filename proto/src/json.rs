@@ -93,7 +93,8 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, UserError> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        (Some(path).filter(|path| path != "."), error.into_inner())
+        // "?": a place that has no name yet.
+        (Some(path).filter(|path| ![".", "?"].contains(&path.as_str())), error.into_inner())
     });
     let read = read.and_then(|value| json.end().map(|()| value).map_err(|error| (None, error)));
     read.map_err(|(field, error)| {

@@ -9,6 +9,7 @@ pub mod calls;
 pub mod codec;
 pub mod hidden;
 pub mod json;
+pub mod problem;
 pub mod settings;
 pub mod status;
 mod walk;

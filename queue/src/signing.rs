@@ -185,6 +185,13 @@ impl FarmSecret {
         }
     }
 
+    /// Seals a text that the farm gives out and gets back, in the domain of its purpose.
+    #[must_use]
+    pub fn seal_text(&self, purpose: &str, text: &[u8]) -> [u8; 32] {
+        let fields = FieldHasher::new("darkroom/text/1").field(purpose.as_bytes());
+        self.0.made_of(fields.field(text))
+    }
+
     fn check_signature(
         &self,
         pool: &PoolId,

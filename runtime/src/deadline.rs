@@ -18,6 +18,8 @@ use http::{HeaderMap, Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
+use crate::server::OverWeb;
+
 /// The server's limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -81,21 +83,23 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let limit = if self.limits.long.iter().any(|path| path == request.uri().path()) {
-            self.limits.long_call
-        } else {
-            self.limits.call
-        };
+        let web = request.extensions().get::<OverWeb>().copied();
+        let is_long = web.is_some_and(|OverWeb(_, request)| request.is_long())
+            || self.limits.long.iter().any(|path| path == request.uri().path());
+        let limit = if is_long { self.limits.long_call } else { self.limits.call };
         let deadline = client_timeout(request.headers()).map_or(limit, |wanted| wanted.min(limit));
         let response = self.inner.call(request);
         Box::pin(async move {
             match tokio::time::timeout(deadline, response).await {
                 Ok(response) => response,
-                Err(_) => Ok(Status::deadline_exceeded(format!(
-                    "the call did not finish within {:.1} s",
-                    deadline.as_secs_f64()
-                ))
-                .into_http()),
+                Err(_) => {
+                    let deadline = deadline.as_secs_f64();
+                    let message = format!("the call did not finish within {deadline:.1} s");
+                    Ok(match web {
+                        Some(web) => web.late(message),
+                        None => Status::deadline_exceeded(message).into_http(),
+                    })
+                }
             }
         })
     }

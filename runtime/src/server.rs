@@ -3,7 +3,8 @@
 //!
 //! The accept loop is our own: `accept` takes connections, `seats` decides who keeps one, `guard`
 //! counts the running calls, and `budget` the memory of their messages. hyper serves each
-//! connection, tonic each call. TLS begins in `connection`.
+//! connection, tonic each call. TLS begins in `connection`. Requests that are not gRPC pass the same
+//! limits (`web`).
 
 mod accept;
 mod answer;
@@ -17,6 +18,7 @@ mod options;
 mod pace;
 mod refusal;
 mod seats;
+mod web;
 
 use std::{future::Future, sync::Arc};
 
@@ -24,7 +26,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::Layer;
 
-pub use self::{error::Error, guard::ClientAddress, health::Health, options::Options};
+pub(crate) use self::web::OverWeb;
+pub use self::{
+    error::Error,
+    guard::ClientAddress,
+    health::Health,
+    options::Options,
+    web::{Web, WebBody, WebRequest},
+};
 use crate::deadline::DeadlineLayer;
 pub use crate::listen::{Listen, Listener, listen};
 

@@ -35,6 +35,7 @@ use darkroom_runtime::{
     server::{self, Health, Listen},
     tls::ServerSettings,
 };
+use darkroom_web::SiteSettings;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -81,6 +82,8 @@ pub(crate) struct CoordinatorArgs {
     tls: ServerSettings,
     #[command(flatten)]
     door: DoorSettings,
+    #[command(flatten)]
+    site: SiteSettings,
     /// Most connections at one time; above that, new connections replace idle ones
     #[arg(long, env = "DARKROOM_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1000)]
     max_connections: usize,
@@ -215,7 +218,17 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         Door::Open => handle.open_door(),
         Door::Kept => handle.kept_door(),
     };
-    let around = |routes| grpc::behind(callers, routes);
+    let site = darkroom_web::router(darkroom_web::Parts {
+        farm: handle.calls(),
+        admin: handle.admin_calls(),
+        callers: callers.clone(),
+        seals: handle.seals(),
+        hosts: args.site.hosts(),
+        tls,
+        display: args.site.display(),
+    });
+    serve.web = Some(darkroom_web::web());
+    let around = |routes| darkroom_web::beside(grpc::behind(callers, routes), site);
     let (health, serving) = server::serve_within(listener, routes, around, serve, closing.clone())
         .await
         .map_err(|error| error.to_user())?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use darkroom_runtime::tls::ServerSettings;
+use darkroom_web::SiteSettings;
 
 use super::disk::DiskArgs;
 
@@ -84,8 +85,11 @@ pub(crate) struct UpArgs {
     pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
+    #[command(flatten)]
+    pub(crate) site: SiteSettings,
     /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, open, cascades,
-    /// device, dtype, threads, batch, disk_budget, disk_floor. Flags override it
+    /// device, dtype, threads, batch, disk_budget, disk_floor, http_hosts, device_hour_price. Flags
+    /// override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write the log as JSON lines

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use audited::Audited;
 use darkroom_farm_api::{
-    AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Members, Outgoing,
+    AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Members, Outgoing, Purpose, Seals,
 };
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
@@ -57,6 +57,7 @@ use one_call::OneCall;
 use crate::{
     coordinator::Handle,
     keeper::{PEER, RecordKeeper},
+    shared::Shared,
 };
 
 impl Handle {
@@ -97,14 +98,29 @@ impl Handle {
     #[must_use]
     pub fn kept_door(&self) -> CallerLayer {
         let (quotas, tasks) = (Arc::clone(&self.shared.quotas), self.shared.tasks.clone());
-        let keeper = RecordKeeper::new(self.front.clone(), quotas, tasks);
+        let keeper = RecordKeeper::new(self.front.clone(), quotas, tasks, self.seals());
         CallerLayer::kept(Arc::new(keeper)).with_peer(PEER)
+    }
+
+    /// Makes seals with the farm's secret.
+    #[must_use]
+    pub fn seals(&self) -> Arc<dyn Seals> {
+        Arc::new(FarmSeals(Arc::clone(&self.shared)))
     }
 
     /// Lets everybody do everything.
     #[must_use]
     pub fn open_door(&self) -> CallerLayer {
         CallerLayer::open().with_peer(PEER)
+    }
+}
+
+/// The farm's seals.
+struct FarmSeals(Arc<Shared>);
+
+impl Seals for FarmSeals {
+    fn seal(&self, purpose: Purpose, text: &[u8]) -> [u8; 32] {
+        self.0.trust.seal_text(purpose.name(), text)
     }
 }
 

@@ -32,7 +32,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use super::{
-    Options,
+    Options, OverWeb, WebBody,
     ledger::{Caller, Grant, Ledger},
     pace::Pace,
     refusal::busy_status,
@@ -127,12 +127,26 @@ impl Holding {
     }
 }
 
+/// What a body consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Messages of gRPC, each behind its length.
+    Messages,
+    /// One text, which is decoded as a whole.
+    Text,
+    /// A text of any length, which is decoded bit by bit.
+    Texts,
+}
+
 /// The position within the messages of a body.
 struct Framing {
+    kind: Kind,
     /// How many bytes of a message's prefix have arrived.
     prefix: Vec<u8>,
     /// Length of the message, and whether it is compressed.
     message: Option<(usize, bool)>,
+    /// Bytes of the message that are missing; of a text, the bytes so far; of a text of any length,
+    /// those of the present step.
     left: usize,
     /// Messages begun.
     begun: u64,
@@ -145,11 +159,42 @@ struct Framing {
 
 impl Framing {
     fn unfinished(&self) -> bool {
-        self.left > 0 || !self.prefix.is_empty()
+        match self.kind {
+            Kind::Messages => self.left > 0 || !self.prefix.is_empty(),
+            Kind::Text => true,
+            Kind::Texts => false,
+        }
     }
 
     /// Reads `bytes`, and returns how much memory they take once they are decoded.
-    fn follow(&mut self, mut bytes: &[u8]) -> usize {
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        match self.kind {
+            Kind::Messages => self.follow_messages(bytes),
+            Kind::Text => self.follow_text(bytes.len()),
+            Kind::Texts => self.follow_texts(bytes.len()),
+        }
+    }
+
+    /// Bytes of one text. They count once it is no longer small. A text that is too large is
+    /// refused by its handler, and not gathered.
+    fn follow_text(&mut self, bytes: usize) -> usize {
+        let before = self.left;
+        self.begun = 1;
+        self.left = before.saturating_add(bytes);
+        let counted = |length: usize| if length > FREE { length.min(self.largest) } else { 0 };
+        (counted(self.left) - counted(before)) * DECODED
+    }
+
+    /// Bytes of a text of any length: every step of it counts as a message.
+    fn follow_texts(&mut self, bytes: usize) -> usize {
+        let whole = self.left.saturating_add(bytes);
+        let steps = whole / STEP;
+        self.left = whole % STEP;
+        self.begun += steps as u64;
+        steps * STEP * DECODED
+    }
+
+    fn follow_messages(&mut self, mut bytes: &[u8]) -> usize {
         let mut takes: usize = 0;
         while !bytes.is_empty() {
             if self.left == 0 {
@@ -225,7 +270,13 @@ impl Metered {
     ) -> (Self, Holding) {
         let holding = Holding::default();
         let zstd = parts.headers.get("grpc-encoding").is_some_and(|name| name == "zstd");
+        let web = parts.extensions.get::<OverWeb>().map(|OverWeb(_, request)| request.body);
         let framing = Framing {
+            kind: match web {
+                None => Kind::Messages,
+                Some(WebBody::Decoded | WebBody::Gathered) => Kind::Text,
+                Some(WebBody::Streamed) => Kind::Texts,
+            },
             prefix: Vec::with_capacity(PREFIX),
             message: None,
             left: 0,
@@ -244,8 +295,10 @@ impl Metered {
             },
             holding: holding.clone(),
             framing,
-            gathers: budget.gathers.iter().any(|path| path == parts.uri.path()),
-            streams: budget.streams.iter().any(|path| path == parts.uri.path()),
+            gathers: web == Some(WebBody::Gathered)
+                || budget.gathers.iter().any(|path| path == parts.uri.path()),
+            streams: web.is_some_and(|body| body != WebBody::Decoded)
+                || budget.streams.iter().any(|path| path == parts.uri.path()),
             uncounted: 0,
             waiting: None,
             patience: Box::pin(sleep(budget.stall)),
@@ -422,6 +475,7 @@ mod tests {
 
     fn framing(expands: usize) -> Framing {
         Framing {
+            kind: Kind::Messages,
             prefix: Vec::new(),
             message: None,
             left: 0,
@@ -452,6 +506,22 @@ mod tests {
         assert_eq!(half.follow(&message(false, 4 << 20, 0)), 0, "a length alone takes no memory");
         assert!(half.unfinished());
         assert_eq!(half.follow(&[0; 1000]), 1000);
+    }
+
+    #[test]
+    fn a_text_counts_as_what_it_becomes_and_a_long_one_only_by_its_steps() {
+        let with = |kind| Framing { kind, ..framing(GZIP) };
+        let mut text = with(Kind::Text);
+        assert_eq!(text.follow(&[b'x'; FREE]), 0, "small");
+        assert_eq!(text.follow(b"x"), (FREE + 1) * DECODED, "and no longer small");
+        assert_eq!(text.follow(&[b'x'; 1000]), 1000 * DECODED);
+        let takes: usize = (0..8).map(|_| text.follow(&vec![b'x'; 1 << 20])).sum();
+        assert_eq!(takes, (text.largest - FREE - 1001) * DECODED, "too large, so not gathered");
+        let mut texts = with(Kind::Texts);
+        assert_eq!(texts.follow(&[b'x'; STEP - 1]), 0);
+        assert_eq!((texts.follow(b"x"), texts.begun), (STEP * DECODED, 1));
+        assert_eq!((texts.follow(&[b'x'; 2 * STEP + 5]), texts.begun), (2 * STEP * DECODED, 3));
+        assert!(!texts.unfinished(), "it may rest");
     }
 
     #[test]

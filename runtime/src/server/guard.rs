@@ -18,7 +18,7 @@ use tonic::{body::Body, service::Routes};
 use tower::Service;
 
 use super::{
-    Options,
+    Options, OverWeb, Web,
     answer::{Answer, Place},
     budget::{Budget, Metered, Purse},
     refusal::{busy_status, not_http2},
@@ -46,6 +46,7 @@ pub(super) struct Calls {
     lasting_room: Arc<Semaphore>,
     lasting: Arc<[String]>,
     budget: Arc<Budget>,
+    web: Option<Web>,
     plain: Arc<[String]>,
     unread: Duration,
 }
@@ -58,6 +59,7 @@ impl Calls {
             lasting_room: Arc::new(Semaphore::new((options.calls * 3 / 4).max(1))),
             lasting: options.lasting.iter().chain(&options.limits.long).cloned().collect(),
             budget: Arc::new(Budget::new(options)),
+            web: options.web,
             plain: options.plain.clone().into(),
             unread: options.unread,
         }
@@ -111,6 +113,14 @@ impl ConnectionCalls {
     }
 }
 
+/// The refusal of a call for which there is no room.
+fn busy(web: Option<OverWeb>, message: &str) -> Response<Body> {
+    match web {
+        Some(web) => web.busy(message),
+        None => busy_status(message).into_http(),
+    }
+}
+
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Service<Request<Incoming>> for ConnectionCalls {
@@ -123,12 +133,14 @@ impl Service<Request<Incoming>> for ConnectionCalls {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Answering {
-        if request.version() < Version::HTTP_2 {
+        let path = request.uri().path();
+        let web = OverWeb::of(self.calls.web, (request.method(), path), request.headers());
+        if web.is_none() && request.version() < Version::HTTP_2 {
             return Box::pin(std::future::ready(Ok(not_http2())));
         }
-        let path = request.uri().path();
         let lasts = LASTING.iter().any(|part| path.starts_with(part))
-            || self.calls.lasting.iter().any(|lasting| lasting == path);
+            || self.calls.lasting.iter().any(|lasting| lasting == path)
+            || web.is_some_and(|OverWeb(_, request)| request.lasts || request.is_long());
         let is_health = path == HEALTH;
         let (calls, purse) = (self.calls.clone(), self.purse.clone());
         let (address, client) = (self.address, self.client.clone());
@@ -143,16 +155,14 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             };
             if lasts && lasting.is_none() {
                 let refused = "the farm serves as many watches and streams as it can; try again";
-                return Ok(busy_status(refused).into_http());
+                return Ok(busy(web, refused));
             }
             let room = match is_health {
                 true => Arc::clone(&calls.room).try_acquire_owned().ok(),
                 false => Self::enter(&calls.room, connection, Seat::busy).await,
             };
             if room.is_none() && !is_health {
-                return Ok(
-                    busy_status("the farm answers as many calls as it can; try again").into_http()
-                );
+                return Ok(busy(web, "the farm answers as many calls as it can; try again"));
             }
             let place = Place { _busy: Busy::new(&seat, lasts), _room: room, _lasting: lasting };
             let unfinished = (!lasts).then(|| Unfinished::new(&seat));
@@ -163,6 +173,9 @@ impl Service<Request<Incoming>> for ConnectionCalls {
             parts.extensions.insert(address);
             if let Some(client) = client {
                 parts.extensions.insert(client);
+            }
+            if let Some(web) = web {
+                parts.extensions.insert(web);
             }
             let (body, held) = Metered::new((body, unfinished), &parts, &calls.budget, purse);
             let answer = inner.call(Request::from_parts(parts, Body::new(body))).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Web;
 use crate::deadline::Limits;
 
 /// Options of a server.
@@ -53,6 +54,8 @@ pub struct Options {
     pub gathers: Vec<String>,
     /// Paths of calls whose answers are already compressed and are not compressed again.
     pub plain: Vec<String>,
+    /// How requests that are not gRPC are treated. Absent: HTTP/1 is refused.
+    pub web: Option<Web>,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Options {
             memory_wait: Duration::from_secs(30),
             gathers: Vec::new(),
             plain: Vec::new(),
+            web: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use tonic::{Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// Seconds after which a refused caller may try again.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// A refusal for lack of room, with the time after which to try again.
 pub(super) fn busy_status(message: &str) -> Status {

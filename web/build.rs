@@ -1,0 +1,60 @@
+//! Makes the page's files (`page/dist`) part of the program: a table of their paths and types.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Types of files, by the end of their names.
+const MEDIA: [(&str, &str); 9] = [
+    ("html", "text/html; charset=utf-8"),
+    ("js", "text/javascript; charset=utf-8"),
+    ("css", "text/css; charset=utf-8"),
+    ("svg", "image/svg+xml"),
+    ("png", "image/png"),
+    ("ico", "image/x-icon"),
+    ("json", "application/json"),
+    ("webmanifest", "application/manifest+json"),
+    ("txt", "text/plain; charset=utf-8"),
+];
+
+fn main() -> io::Result<()> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let dist = root.join("page/dist");
+    println!("cargo::rerun-if-changed={}", dist.display());
+    let mut files = Vec::new();
+    if dist.is_dir() {
+        collect(&dist, &mut files)?;
+    }
+    files.sort();
+    let mut table = String::from("static FILES: &[File] = &[\n");
+    for file in files {
+        let inside = file.strip_prefix(&dist).map_err(io::Error::other)?;
+        let path = format!("/{}", inside.to_string_lossy().replace('\\', "/"));
+        let end = inside.extension().and_then(|end| end.to_str()).unwrap_or_default();
+        let Some((_, media)) = MEDIA.iter().find(|(known, _)| *known == end) else {
+            return Err(io::Error::other(format!("no media type is known for {path}")));
+        };
+        let _ = writeln!(
+            table,
+            "    File {{ path: {path:?}, media: {media:?}, bytes: include_bytes!({:?}) }},",
+            file.display().to_string(),
+        );
+    }
+    table.push_str("];\n");
+    fs::write(Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("page.rs"), table)
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

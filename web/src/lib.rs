@@ -1,0 +1,34 @@
+//! The farm over HTTP: a JSON API with events, links to pictures, and the web page.
+//!
+//! Handlers call [`Calls`](darkroom_farm_api::Calls), as gRPC does, with the same caller, and
+//! return the same sentences. This crate never knows SQL, queues, storage or models.
+//!
+//! The API is described for users in `docs/http.md`.
+
+mod admin_routes;
+mod entry;
+mod events;
+mod farm_routes;
+mod gate;
+mod json_answer;
+mod links;
+#[cfg(feature = "schema")]
+pub mod openapi;
+mod page;
+mod pictures;
+mod problem;
+mod query;
+mod range;
+mod route;
+mod serving;
+mod session;
+mod settings;
+mod site;
+mod submission;
+mod submits;
+mod uploads;
+
+pub use gate::Hosts;
+pub use serving::{beside, web};
+pub use settings::{Price, SiteSettings};
+pub use site::{Display, Parts, router};

@@ -1,0 +1,109 @@
+//! A route: its place, the call that it makes, and how a request becomes the message of that call.
+
+use std::sync::Arc;
+
+use axum::routing::{MethodFilter, MethodRouter};
+use darkroom_proto::calls::Call;
+
+use crate::site::Site;
+
+/// Where all routes of the API begin.
+pub(crate) const API: &str = "/api/v1";
+
+/// One route.
+pub(crate) struct Route {
+    pub(crate) verb: Verb,
+    /// Its path behind [`API`], with parameters in braces.
+    pub(crate) path: &'static str,
+    /// The call that it makes, which says who may.
+    pub(crate) call: &'static Call,
+    /// Its handler.
+    pub(crate) serve: fn(Verb) -> MethodRouter<Arc<Site>>,
+    /// What it takes beside them.
+    #[cfg(feature = "schema")]
+    pub(crate) takes: crate::openapi::Takes,
+    /// What it answers if all is well.
+    #[cfg(feature = "schema")]
+    pub(crate) gives: crate::openapi::Gives,
+}
+
+/// The method of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Verb {
+    pub(crate) fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Put => MethodFilter::PUT,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+}
+
+/// Routes that take a form and answer with one: a line for each.
+///
+/// `Get "/jobs/{job}" GET_JOB get_job(GetJobRequest) -> Job 200 query, "job" = id;` calls `get_job`
+/// with the form that the query makes, whose field `id` is the part `{job}` of the path.
+macro_rules! json_routes {
+    ($service:ident: $(
+        $verb:ident $path:literal $call:ident
+        $name:ident($Request:ident) -> $Answer:ident $status:literal $takes:ident
+        $(, $param:literal = $field:ident)*;
+    )*) => {
+        vec![$($crate::route::Route {
+            verb: $crate::route::Verb::$verb,
+            path: $path,
+            call: &darkroom_proto::calls::$service::$call,
+            serve: |verb| axum::routing::on(
+                verb.filter(),
+                |axum::extract::State(site): axum::extract::State<std::sync::Arc<$crate::site::Site>>,
+                 entry: $crate::entry::Entry| async move {
+                    let asked = entry.reads().then(|| entry.headers().clone());
+                    let caller = entry.caller.clone();
+                    #[allow(unused_variables, reason = "not every route has parameters")]
+                    let params = entry.params.clone();
+                    #[allow(unused_mut, reason = "not every route has parameters")]
+                    let mut form: darkroom_proto::json::$Request =
+                        $crate::route::json_routes!(@read $takes entry);
+                    $(params.fill(&mut form.$field, $param, stringify!($field))?;)*
+                    let answer = site.$service.$name(&caller, form.into()).await?;
+                    let answer = darkroom_proto::json::$Answer::from(answer);
+                    let status = $crate::route::status($status);
+                    $crate::json_answer::json(status, &answer, asked.as_ref())
+                },
+            ),
+            #[cfg(feature = "schema")]
+            takes: $crate::route::json_routes!(@takes $takes $Request),
+            #[cfg(feature = "schema")]
+            gives: $crate::openapi::Gives::json::<darkroom_proto::json::$Answer>($status),
+        }),*]
+    };
+    (@read query $entry:ident) => { $entry.query()? };
+    (@read body $entry:ident) => { $entry.body(false).await? };
+    (@read maybe_body $entry:ident) => { $entry.body(true).await? };
+    (@takes query $Request:ident) => {
+        $crate::openapi::Takes::query::<darkroom_proto::json::$Request>()
+    };
+    (@takes body $Request:ident) => {
+        $crate::openapi::Takes::body::<darkroom_proto::json::$Request>(true)
+    };
+    (@takes maybe_body $Request:ident) => {
+        $crate::openapi::Takes::body::<darkroom_proto::json::$Request>(false)
+    };
+}
+
+pub(crate) use json_routes;
+
+/// The status with this number; the numbers are ours.
+pub(crate) fn status(number: u16) -> http::StatusCode {
+    http::StatusCode::from_u16(number).unwrap_or(http::StatusCode::OK)
+}

@@ -1,0 +1,124 @@
+//! How the routes of this crate are served beside gRPC, on one port.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use axum::{Router, body::Body, extract::Request, response::Response};
+use darkroom_core::error::UserError;
+use darkroom_proto::problem;
+use darkroom_runtime::server::{self, WebBody, WebRequest};
+use futures::{FutureExt as _, future::BoxFuture};
+use http::{Method, header};
+use tonic::service::Routes;
+use tower::Service;
+
+use crate::route::API;
+
+/// What a request is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It is answered soon.
+    Short,
+    /// Its body is gathered in memory, and may take long.
+    Upload,
+    /// Its body may have any length, and is worked on bit by bit.
+    Stream,
+    /// Its answer may stay open for ever.
+    Lasting,
+}
+
+/// What a request with this method and path is like.
+fn kind(method: &Method, path: &str) -> Kind {
+    let Some(path) = path.strip_prefix(API) else { return Kind::Short };
+    match path {
+        "/jobs" | "/forecasts" if *method == Method::POST => Kind::Stream,
+        "/inputs" if *method == Method::POST => Kind::Upload,
+        path if *method == Method::GET && path.ends_with("/events") => Kind::Lasting,
+        _ => Kind::Short,
+    }
+}
+
+/// How a server treats requests of this crate's routes.
+#[must_use]
+pub fn web() -> server::Web {
+    server::Web { describe, refuse }
+}
+
+fn describe(method: &Method, path: &str) -> WebRequest {
+    let kind = kind(method, path);
+    let body = match kind {
+        Kind::Short | Kind::Lasting => WebBody::Decoded,
+        Kind::Upload => WebBody::Gathered,
+        Kind::Stream => WebBody::Streamed,
+    };
+    WebRequest { lasts: kind == Kind::Lasting, body }
+}
+
+/// The answer that tells an error.
+fn refuse(error: &UserError) -> http::Response<tonic::body::Body> {
+    problem::answer(error).map(|text| tonic::body::Body::new(Body::from(text)))
+}
+
+/// Both kinds of routes: requests of gRPC go to `grpc`, and all others to `web`.
+#[must_use]
+pub fn beside(grpc: Routes, web: Router) -> Routes {
+    let split = Split { grpc: grpc.into_axum_router(), web };
+    Routes::from(Router::new().fallback_service(split))
+}
+
+#[derive(Clone)]
+struct Split {
+    grpc: Router,
+    web: Router,
+}
+
+impl Service<Request> for Split {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routers are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let media = request.headers().get(header::CONTENT_TYPE);
+        let is_grpc = media.is_some_and(|media| media.as_bytes().starts_with(b"application/grpc"));
+        let router = if is_grpc { &mut self.grpc } else { &mut self.web };
+        router.call(request).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_proto::calls::Class;
+
+    use super::*;
+    use crate::{farm_routes, route::Verb};
+
+    #[test]
+    fn a_route_lasts_if_its_call_does_and_takes_long_if_its_call_receives_a_stream() {
+        for route in farm_routes::routes() {
+            let path = format!("{API}{}", route.path);
+            let method = match route.verb {
+                Verb::Get => Method::GET,
+                Verb::Post => Method::POST,
+                Verb::Put => Method::PUT,
+                Verb::Patch => Method::PATCH,
+                Verb::Delete => Method::DELETE,
+            };
+            let kind = kind(&method, &path);
+            let name = route.call.path;
+            assert_eq!(kind == Kind::Lasting, route.call.class == Class::Lasting, "{name}");
+            assert_eq!(kind == Kind::Upload, route.call.gathers, "{name}");
+            let streams = route.call.class == Class::Long || name.ends_with("/SubmitJob");
+            let long = [Kind::Upload, Kind::Stream].contains(&kind);
+            assert_eq!(long, streams, "{name}");
+        }
+        assert_eq!(kind(&Method::POST, "/jobs"), Kind::Short);
+        assert_eq!(kind(&Method::GET, "/api/v1/jobs"), Kind::Short);
+    }
+}

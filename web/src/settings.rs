@@ -1,0 +1,89 @@
+//! Flags of every program that serves the site.
+
+use clap::Args;
+use darkroom_core::shown::shown;
+use serde::Deserialize;
+
+use crate::{Hosts, site::Display};
+
+/// How the farm is reached and shown over HTTP.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SiteSettings {
+    /// A name under which browsers and programs reach this farm over HTTP; may be repeated. IP
+    /// addresses and localhost always count. Requests for other names are refused, because a page of
+    /// a stranger can send them
+    #[arg(long = "http-host", env = "DARKROOM_HTTP_HOST", value_name = "NAME",
+          value_delimiter = ',', help_heading = HEADING)]
+    pub http_hosts: Vec<String>,
+    /// What an hour of one device costs, as CURRENCY AMOUNT, like "EUR 2.50": the web page then shows
+    /// the cost of jobs
+    #[arg(long, env = "DARKROOM_DEVICE_HOUR_PRICE", value_name = "PRICE", value_parser = price,
+          help_heading = HEADING)]
+    pub device_hour_price: Option<Price>,
+}
+
+/// The heading of the help for these flags.
+const HEADING: &str = "HTTP and the web page";
+
+/// An amount of money.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Price {
+    currency: String,
+    amount: f64,
+}
+
+impl TryFrom<String> for Price {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        price(&text)
+    }
+}
+
+fn price(text: &str) -> Result<Price, String> {
+    let wrong =
+        || format!("{:?} is not a price; accepted: CURRENCY AMOUNT, like EUR 2.50", shown(text));
+    let (currency, amount) = text.trim().split_once(' ').ok_or_else(wrong)?;
+    let amount: f64 = amount.trim().parse().map_err(|_| wrong())?;
+    let is_name = (1..=8).contains(&currency.chars().count())
+        && currency.chars().all(|letter| !letter.is_whitespace() && !letter.is_control());
+    if !is_name || !amount.is_finite() || amount < 0.0 {
+        return Err(wrong());
+    }
+    Ok(Price { currency: currency.to_owned(), amount })
+}
+
+impl SiteSettings {
+    /// The names that count.
+    #[must_use]
+    pub fn hosts(&self) -> Hosts {
+        Hosts::new(self.http_hosts.iter().map(|name| name.trim().to_owned()))
+    }
+
+    /// How money is shown.
+    #[must_use]
+    pub fn display(&self) -> Display {
+        let price = self.device_hour_price.as_ref();
+        Display {
+            price_per_device_hour: price.map(|price| price.amount),
+            currency: price.map(|price| price.currency.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_a_currency_and_an_amount() {
+        let read = |text| price(text).map(|price| (price.currency, price.amount));
+        assert_eq!(read("EUR 2.50"), Ok(("EUR".into(), 2.5)));
+        assert_eq!(read(" € 0"), Ok(("€".into(), 0.0)));
+        for wrong in ["", "2.50", "EUR", "EUR -1", "EUR inf", "EUR NaN", "EUR 1 2", "MUCHMONEY 1"] {
+            let said = price(wrong).expect_err(wrong);
+            assert!(said.contains("accepted: CURRENCY AMOUNT"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The whole site: the API, links and the page, behind the layers that every request passes.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    middleware,
+    routing::{MethodRouter, delete, get, post},
+};
+use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Route, Rule, Seals};
+use serde::{Deserialize, Serialize};
+use tower_http::compression::{
+    CompressionLayer,
+    predicate::{NotForContentType, Predicate, SizeAbove},
+};
+
+use crate::{
+    admin_routes, farm_routes,
+    gate::{self, Hosts},
+    links, page,
+    problem::Refusal,
+    route::API,
+    session,
+};
+
+/// Answers from this size on are compressed, if that helps.
+const COMPRESSED_FROM: u16 = 1024;
+
+/// What a site is made of.
+pub struct Parts {
+    /// The farm's calls.
+    pub farm: Arc<dyn Calls>,
+    /// The calls about keys, tenants and the audit.
+    pub admin: Arc<dyn AdminCalls>,
+    /// Says who calls.
+    pub callers: CallerLayer,
+    /// Signs the links that the farm serves itself.
+    pub seals: Arc<dyn Seals>,
+    /// The names under which browsers may reach the farm.
+    pub hosts: Hosts,
+    /// Whether the port speaks TLS.
+    pub tls: bool,
+    /// How the page shows money.
+    pub display: Display,
+}
+
+/// How the page shows money.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Display {
+    /// What one hour of one device costs. Absent: the page shows no money.
+    pub price_per_device_hour: Option<f64>,
+    /// The currency, as it is written before an amount.
+    pub currency: Option<String>,
+}
+
+/// What handlers use.
+pub(crate) struct Site {
+    pub(crate) farm: Arc<dyn Calls>,
+    pub(crate) admin: Arc<dyn AdminCalls>,
+    pub(crate) callers: CallerLayer,
+    pub(crate) seals: Arc<dyn Seals>,
+    pub(crate) tls: bool,
+    display: Display,
+}
+
+/// The routes of a site.
+#[must_use]
+pub fn router(parts: Parts) -> Router {
+    let Parts { farm, admin, callers, seals, hosts, tls, display } = parts;
+    let needing = |needs| callers.clone().over_http(Route { needs, tls });
+    let mut routes = Router::new();
+    for route in farm_routes::routes().into_iter().chain(admin_routes::routes()) {
+        let serve: MethodRouter<Arc<Site>> = (route.serve)(route.verb);
+        let serve = serve.layer(needing(Rule::Scope(route.call.scope)));
+        routes = routes.route(&format!("{API}{}", route.path), serve);
+    }
+    let anybody = needing(Rule::Anybody);
+    let own = get(session::show).layer(anybody.clone());
+    let own = own.merge(post(session::begin)).merge(delete(session::end));
+    let site = Site { farm, admin, callers, seals, tls, display };
+    let hosts = Arc::new(hosts);
+    routes
+        .route(&format!("{API}/session"), own)
+        .route(&format!("{API}/display"), get(show_display).layer(anybody))
+        .route(&format!("{API}/openapi.json"), get(description))
+        .route(&format!("{}/{{link}}", links::PATH), get(links::follow))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(page::serve)
+        .with_state(Arc::new(site))
+        .layer(CompressionLayer::new().compress_when(worth_compressing()))
+        .layer(middleware::from_fn(move |request, next| {
+            gate::pass(Arc::clone(&hosts), request, next)
+        }))
+        .layer(middleware::map_response(gate::harden))
+}
+
+/// JSON, manifests and the page's files; pictures are compressed already, and events must not wait
+/// in a compressor.
+fn worth_compressing() -> impl Predicate {
+    SizeAbove::new(COMPRESSED_FROM)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::SSE)
+        .and(NotForContentType::const_new("application/grpc"))
+}
+
+async fn show_display(State(site): State<Arc<Site>>) -> Json<Display> {
+    Json(site.display.clone())
+}
+
+/// The description of the API, which a test keeps up to date.
+async fn description() -> ([(http::HeaderName, &'static str); 1], &'static str) {
+    const TEXT: &str = include_str!("../openapi.json");
+    ([(http::header::CONTENT_TYPE, "application/json")], TEXT)
+}
+
+async fn wrong_method(request: axum::extract::Request) -> Refusal {
+    Refusal::http(
+        http::StatusCode::METHOD_NOT_ALLOWED,
+        "METHOD",
+        format!(
+            "this route does not take {}; the header allow lists what it takes",
+            request.method()
+        ),
+    )
+}

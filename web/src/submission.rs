@@ -1,0 +1,207 @@
+//! The body of a job that is submitted: one JSON document, or JSON lines of any number.
+//!
+//! In JSON lines, the first line is the spec and each other line a prompt. Blank lines are skipped.
+//! The lines become chunks, so however long the body is, little of it is in memory.
+
+use std::io;
+
+use axum::body::Body;
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{Answer, Incoming, while_it_stands};
+use darkroom_proto::{json, v1};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use tokio_util::{
+    codec::{FramedRead, LinesCodec, LinesCodecError},
+    io::StreamReader,
+};
+
+use crate::{
+    entry::{Entry, broken, media_type},
+    problem::Refusal,
+};
+
+/// The media types of JSON lines.
+const LINES: [&str; 3] = ["application/jsonl", "application/x-ndjson", "application/jsonlines"];
+/// Longest line, bytes.
+const LONGEST: usize = 1 << 20;
+/// Most prompts of a chunk, and bytes of lines after which a chunk ends.
+const PROMPTS: usize = 1_000;
+const CHUNK: usize = 256 << 10;
+
+/// A job to submit.
+pub(crate) enum Submission {
+    /// All of it.
+    Whole(Box<v1::SubmitJobRequest>),
+    /// Its spec, and chunks of prompts that are still coming.
+    Lines(Box<v1::JobSpec>, Incoming<v1::SubmitJobChunk>),
+}
+
+impl Submission {
+    /// Reads a request's body, or its first line.
+    pub(crate) async fn read(entry: Entry) -> Result<Self, Refusal> {
+        let is_lines =
+            media_type(entry.headers()).is_some_and(|media| LINES.contains(&media.as_str()));
+        if !is_lines {
+            let request: json::SubmitJobRequest = entry.body(false).await?;
+            return Ok(Self::Whole(Box::new(request.into())));
+        }
+        entry.no_query()?;
+        let standing = entry.standing.clone();
+        let mut lines = Box::pin(numbered(entry.into_stream()));
+        let spec = match lines.next().await.transpose()? {
+            Some((number, line)) => read_line::<json::JobSpec>(number, &line)?,
+            None => {
+                return Err(UserError::new(
+                    Code::InvalidArgument,
+                    "NO_SPEC",
+                    "the body is empty; accepted: the spec of a job in the first line, and a prompt in each other one",
+                )
+                .into());
+            }
+        };
+        let prompts = while_it_stands(standing, chunks(lines.boxed()));
+        Ok(Self::Lines(Box::new(spec.into()), prompts))
+    }
+
+    /// The spec.
+    pub(crate) fn spec_mut(&mut self) -> &mut v1::JobSpec {
+        match self {
+            Self::Whole(request) => request.spec.get_or_insert_default(),
+            Self::Lines(spec, _) => spec,
+        }
+    }
+
+    /// As a stream: the spec, then the prompts.
+    pub(crate) fn into_chunks(self) -> Incoming<v1::SubmitJobChunk> {
+        let (spec, prompts) = match self {
+            Self::Whole(request) => {
+                let v1::SubmitJobRequest { spec, prompts } = *request;
+                let prompts = (!prompts.is_empty()).then(|| Ok(prompts_part(prompts)));
+                (spec.unwrap_or_default(), stream::iter(prompts).boxed())
+            }
+            Self::Lines(spec, prompts) => (*spec, prompts),
+        };
+        let part = v1::submit_job_chunk::Part::Spec(spec);
+        let spec = v1::SubmitJobChunk { part: Some(part) };
+        stream::once(async { Ok(spec) }).chain(prompts).boxed()
+    }
+}
+
+fn prompts_part(prompts: Vec<v1::Prompt>) -> v1::SubmitJobChunk {
+    let part = v1::submit_job_chunk::Part::Prompts(v1::PromptChunk { prompts });
+    v1::SubmitJobChunk { part: Some(part) }
+}
+
+/// The lines that are not blank, with their numbers from 1.
+fn numbered(body: Body) -> impl Stream<Item = Answer<(u64, String)>> + Send {
+    let bytes = body.into_data_stream().map_err(io::Error::other);
+    let lines = FramedRead::new(StreamReader::new(bytes), LinesCodec::new_with_max_length(LONGEST));
+    let numbers = stream::iter(1_u64..);
+    lines.zip(numbers).filter_map(|(line, number)| async move {
+        match line {
+            Ok(line) if line.trim().is_empty() => None,
+            Ok(line) => Some(Ok((number, line))),
+            Err(error) => Some(Err(unread(number, &error))),
+        }
+    })
+}
+
+/// Why a line cannot be read.
+fn unread(number: u64, error: &LinesCodecError) -> UserError {
+    let wrong = |message: String| UserError::new(Code::InvalidArgument, "INVALID_LINE", message);
+    match error {
+        LinesCodecError::MaxLineLengthExceeded => {
+            wrong(format!("line {number} has more than {LONGEST} bytes; accepted: shorter lines"))
+        }
+        LinesCodecError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            wrong(format!("line {number} is not UTF-8; accepted: UTF-8"))
+        }
+        LinesCodecError::Io(error) => {
+            let cause: &(dyn std::error::Error + 'static) = match error.get_ref() {
+                Some(inner) => inner,
+                None => error,
+            };
+            broken(cause).into_error()
+        }
+    }
+}
+
+/// Reads one line. An error names it.
+fn read_line<T: serde::de::DeserializeOwned>(number: u64, line: &str) -> Answer<T> {
+    json::read(line.as_bytes()).map_err(|error| UserError {
+        message: format!("line {number}: {}", error.message),
+        ..error
+    })
+}
+
+/// Prompts by the chunk.
+fn chunks(lines: BoxStream<'static, Answer<(u64, String)>>) -> Incoming<v1::SubmitJobChunk> {
+    stream::try_unfold(lines, |mut lines| async move {
+        let (mut prompts, mut bytes) = (Vec::new(), 0);
+        while prompts.len() < PROMPTS && bytes < CHUNK {
+            let Some((number, line)) = lines.try_next().await? else { break };
+            let prompt: v1::Prompt = read_line::<json::Prompt>(number, &line)?.into();
+            bytes += line.len();
+            prompts.push(prompt);
+        }
+        Ok((!prompts.is_empty()).then(|| (prompts_part(prompts), lines)))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(body: impl Into<Body>) -> (Vec<usize>, Option<UserError>) {
+        let mut chunks = chunks(numbered(body.into()).boxed());
+        let mut lengths = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            match chunk {
+                Ok(v1::SubmitJobChunk {
+                    part: Some(v1::submit_job_chunk::Part::Prompts(prompts)),
+                }) => lengths.push(prompts.prompts.len()),
+                Ok(other) => panic!("no prompts: {other:?}"),
+                Err(error) => return (lengths, Some(error)),
+            }
+        }
+        (lengths, None)
+    }
+
+    #[tokio::test]
+    async fn lines_become_chunks_of_bounded_size() {
+        let line = "{\"text\": \"a fox\"}\r\n\n";
+        assert_eq!(read(line.repeat(2_500)).await, (vec![1_000, 1_000, 500], None));
+        let long = format!("{{\"text\": \"{}\"}}\n", "x".repeat(100 << 10));
+        assert_eq!(read(long.repeat(7)).await, (vec![3, 3, 1], None));
+        assert_eq!(read("").await, (vec![], None));
+        assert_eq!(read("{\"text\": \"no end\"}").await, (vec![1], None));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_line_is_named() {
+        for (body, part) in [
+            (
+                "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n",
+                "line 3: txt cannot be read: unknown field",
+            ),
+            ("{\"text\": \"a\"}\n{", "line 2: the request cannot be read"),
+            ("{\"text\": 1}\n", "line 1: text cannot be read: invalid type"),
+        ] {
+            let (_, error) = read(body).await;
+            let error = error.expect("wrong");
+            assert!(error.message.starts_with(part), "{error}");
+        }
+        let (_, error) = read(b"{}\n\xff\n".to_vec()).await;
+        assert_eq!(error.expect("wrong").message, "line 2 is not UTF-8; accepted: UTF-8");
+        let (_, error) = read(vec![b'x'; LONGEST + 2]).await;
+        assert!(error.expect("long").message.starts_with("line 1 has more than 1048576 bytes"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_no_end_of_a_job() {
+        let parts = [Ok("{\"text\": \"a\"}\n{\"te"), Err(io::Error::other("reset"))];
+        let (_, error) = read(Body::from_stream(stream::iter(parts))).await;
+        assert_eq!(error.expect("broken").reason, "BODY_BROKE_OFF");
+    }
+}
