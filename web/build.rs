@@ -29,22 +29,26 @@ fn main() -> io::Result<()> {
         collect(&dist, &mut files)?;
     }
     files.sort();
+    let out = PathBuf::from(env::var("OUT_DIR").unwrap_or_default());
     let mut table = String::from("static FILES: &[File] = &[\n");
-    for file in files {
+    for (number, file) in files.iter().enumerate() {
         let inside = file.strip_prefix(&dist).map_err(io::Error::other)?;
         let path = format!("/{}", inside.to_string_lossy().replace('\\', "/"));
         let end = inside.extension().and_then(|end| end.to_str()).unwrap_or_default();
         let Some((_, media)) = MEDIA.iter().find(|(known, _)| *known == end) else {
             return Err(io::Error::other(format!("no media type is known for {path}")));
         };
+        // A copy, since the page may be built anew while the program is compiled.
+        let copy = out.join(format!("page-{number}"));
+        fs::copy(file, &copy)?;
         let _ = writeln!(
             table,
             "    File {{ path: {path:?}, media: {media:?}, bytes: include_bytes!({:?}) }},",
-            file.display().to_string(),
+            copy.display().to_string(),
         );
     }
     table.push_str("];\n");
-    fs::write(Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("page.rs"), table)
+    fs::write(out.join("page.rs"), table)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

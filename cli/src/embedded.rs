@@ -220,6 +220,7 @@ impl Farm {
             hosts: options.site.hosts(),
             tls: listener.speaks_tls(),
             display: options.site.display(),
+            aliases: options.site.aliases(),
         });
         let around = |routes| darkroom_web::beside(grpc::behind(callers, routes), site);
         let services = ["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Encoder"];

@@ -90,6 +90,12 @@ pub use self::{
 /// # Errors
 /// If the text is not JSON, or not of this form.
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, UserError> {
+    // The library would read a list as the fields of an object in their order.
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|first| *first != b'{') {
+        let message = "the request is JSON of another kind; accepted: an object, {…}";
+        return Err(UserError::new(Code::InvalidArgument, "INVALID_JSON", message));
+    }
     let mut json = serde_json::Deserializer::from_slice(text);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -226,6 +226,7 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         hosts: args.site.hosts(),
         tls,
         display: args.site.display(),
+        aliases: args.site.aliases(),
     });
     serve.web = Some(darkroom_web::web());
     let around = |routes| darkroom_web::beside(grpc::behind(callers, routes), site);

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod farm;
 pub mod hostile;
+pub mod http;
 pub mod lacking;
 pub mod processes;
 pub mod programs;

@@ -12,6 +12,7 @@ mod farm_routes;
 mod gate;
 mod json_answer;
 mod links;
+mod openai;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod page;
@@ -29,6 +30,7 @@ mod submits;
 mod uploads;
 
 pub use gate::Hosts;
+pub use openai::aliases::{Aliases, ModelAlias};
 pub use serving::{beside, web};
 pub use settings::{Price, SiteSettings};
 pub use site::{Display, Parts, router};

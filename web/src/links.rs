@@ -55,13 +55,24 @@ pub(crate) async fn make(State(site): State<Arc<Site>>, entry: Entry) -> Result<
     params.fill(&mut asked.job_id, "job", "job_id")?;
     params.fill(&mut asked.index, "index", "index")?;
     let asked = v1::SignImageRequest::from(asked);
-    let signed = match site.farm.sign_image(&caller, asked.clone()).await {
-        Err(error) if error.reason == "STORAGE_HAS_NO_LINKS" => {
-            own(&site, &caller, asked, &authority).await?
-        }
-        signed => signed?,
-    };
+    let signed = signed(&site, &caller, asked, &authority).await?;
     answer(StatusCode::CREATED, &json::SignImageResponse::from(signed), None)
+}
+
+/// A link of the storage's, or else of the farm's. `authority`: the host and port by which the
+/// client reached the farm.
+pub(crate) async fn signed(
+    site: &Site,
+    caller: &Caller,
+    asked: v1::SignImageRequest,
+    authority: &str,
+) -> Result<v1::SignImageResponse, UserError> {
+    match site.farm.sign_image(caller, asked.clone()).await {
+        Err(error) if error.reason == "STORAGE_HAS_NO_LINKS" => {
+            own(site, caller, asked, authority).await
+        }
+        signed => signed,
+    }
 }
 
 /// A link of the farm's. The caller has been found to see the picture.

@@ -10,11 +10,11 @@ use darkroom_core::error::UserError;
 use darkroom_proto::problem;
 use darkroom_runtime::server::{self, WebBody, WebRequest};
 use futures::{FutureExt as _, future::BoxFuture};
-use http::{Method, header};
+use http::{HeaderMap, Method, header};
 use tonic::service::Routes;
 use tower::Service;
 
-use crate::route::API;
+use crate::{openai, route::API, submission::is_lines};
 
 /// What a request is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ enum Kind {
     Short,
     /// Its body is gathered in memory, and may take long.
     Upload,
-    /// Its body may have any length, and is worked on bit by bit.
+    /// If its body is JSON lines, it may have any length, and is worked on bit by bit.
     Stream,
     /// Its answer may stay open for ever.
     Lasting,
@@ -31,6 +31,9 @@ enum Kind {
 
 /// What a request with this method and path is like.
 fn kind(method: &Method, path: &str) -> Kind {
+    if *method == Method::POST && [openai::GENERATIONS, openai::EDITS].contains(&path) {
+        return Kind::Upload;
+    }
     let Some(path) = path.strip_prefix(API) else { return Kind::Short };
     match path {
         "/jobs" | "/forecasts" if *method == Method::POST => Kind::Stream,
@@ -46,8 +49,12 @@ pub fn web() -> server::Web {
     server::Web { describe, refuse }
 }
 
-fn describe(method: &Method, path: &str) -> WebRequest {
-    let kind = kind(method, path);
+fn describe(method: &Method, path: &str, headers: &HeaderMap) -> WebRequest {
+    let mut kind = kind(method, path);
+    // One JSON document is decoded as a whole, and must be there soon.
+    if kind == Kind::Stream && !is_lines(headers) {
+        kind = Kind::Short;
+    }
     let body = match kind {
         Kind::Short | Kind::Lasting => WebBody::Decoded,
         Kind::Upload => WebBody::Gathered,
@@ -118,7 +125,19 @@ mod tests {
             let long = [Kind::Upload, Kind::Stream].contains(&kind);
             assert_eq!(long, streams, "{name}");
         }
+        let described = |media: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(media));
+            describe(&Method::POST, "/api/v1/jobs", &headers).body
+        };
+        assert_eq!(described("application/jsonl; charset=utf-8"), WebBody::Streamed);
+        assert_eq!(described("application/json"), WebBody::Decoded);
         assert_eq!(kind(&Method::POST, "/jobs"), Kind::Short);
         assert_eq!(kind(&Method::GET, "/api/v1/jobs"), Kind::Short);
+        for path in ["/v1/images/generations", "/v1/images/edits"] {
+            assert_eq!(kind(&Method::POST, path), Kind::Upload, "it waits for pictures");
+            assert_eq!(kind(&Method::GET, path), Kind::Short);
+        }
+        assert_eq!(kind(&Method::GET, "/v1/models"), Kind::Short);
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use darkroom_core::shown::shown;
 use serde::Deserialize;
 
-use crate::{Hosts, site::Display};
+use crate::{Aliases, Hosts, ModelAlias, site::Display};
 
 /// How the farm is reached and shown over HTTP.
 #[derive(Clone, Debug, Default, Args)]
@@ -20,6 +20,11 @@ pub struct SiteSettings {
     #[arg(long, env = "DARKROOM_DEVICE_HOUR_PRICE", value_name = "PRICE", value_parser = price,
           help_heading = HEADING)]
     pub device_hour_price: Option<Price>,
+    /// A name by which OpenAI's API knows a cascade, as NAME=CASCADE; may be repeated. gpt-image-1
+    /// and dall-e-3 mean the default cascade, unless NAME= removes them
+    #[arg(long = "model-alias", env = "DARKROOM_MODEL_ALIAS", value_name = "NAME=CASCADE",
+          value_delimiter = ',', help_heading = HEADING)]
+    pub model_aliases: Vec<ModelAlias>,
 }
 
 /// The heading of the help for these flags.
@@ -59,6 +64,12 @@ impl SiteSettings {
     #[must_use]
     pub fn hosts(&self) -> Hosts {
         Hosts::new(self.http_hosts.iter().map(|name| name.trim().to_owned()))
+    }
+
+    /// The names by which OpenAI's API knows cascades.
+    #[must_use]
+    pub fn aliases(&self) -> Aliases {
+        Aliases::with(&self.model_aliases)
     }
 
     /// How money is shown.

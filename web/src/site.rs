@@ -18,7 +18,9 @@ use tower_http::compression::{
 use crate::{
     admin_routes, farm_routes,
     gate::{self, Hosts},
-    links, page,
+    links,
+    openai::{self, aliases::Aliases},
+    page,
     problem::Refusal,
     route::API,
     session,
@@ -43,6 +45,8 @@ pub struct Parts {
     pub tls: bool,
     /// How the page shows money.
     pub display: Display,
+    /// Names under which OpenAI's API knows the farm's cascades.
+    pub aliases: Aliases,
 }
 
 /// How the page shows money.
@@ -62,14 +66,16 @@ pub(crate) struct Site {
     pub(crate) callers: CallerLayer,
     pub(crate) seals: Arc<dyn Seals>,
     pub(crate) tls: bool,
+    pub(crate) openai: openai::Desk,
     display: Display,
 }
 
 /// The routes of a site.
 #[must_use]
 pub fn router(parts: Parts) -> Router {
-    let Parts { farm, admin, callers, seals, hosts, tls, display } = parts;
-    let needing = |needs| callers.clone().over_http(Route { needs, tls });
+    let Parts { farm, admin, callers, seals, hosts, tls, display, aliases } = parts;
+    let layers = callers.clone();
+    let needing = |needs| layers.clone().over_http(Route { needs, tls });
     let mut routes = Router::new();
     for route in farm_routes::routes().into_iter().chain(admin_routes::routes()) {
         let serve: MethodRouter<Arc<Site>> = (route.serve)(route.verb);
@@ -79,7 +85,12 @@ pub fn router(parts: Parts) -> Router {
     let anybody = needing(Rule::Anybody);
     let own = get(session::show).layer(anybody.clone());
     let own = own.merge(post(session::begin)).merge(delete(session::end));
-    let site = Site { farm, admin, callers, seals, tls, display };
+    let openai = openai::Desk::new(&farm, aliases);
+    let site = Arc::new(Site { farm, admin, callers, seals, tls, openai, display });
+    // Its pictures are compressed already, and its events must not wait in a compressor.
+    let like_openai = openai::routes(needing)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::clone(&site));
     let hosts = Arc::new(hosts);
     routes
         .route(&format!("{API}/session"), own)
@@ -88,12 +99,14 @@ pub fn router(parts: Parts) -> Router {
         .route(&format!("{}/{{link}}", links::PATH), get(links::follow))
         .method_not_allowed_fallback(wrong_method)
         .fallback(page::serve)
-        .with_state(Arc::new(site))
+        .with_state(site)
         .layer(CompressionLayer::new().compress_when(worth_compressing()))
+        .merge(like_openai)
         .layer(middleware::from_fn(move |request, next| {
             gate::pass(Arc::clone(&hosts), request, next)
         }))
         .layer(middleware::map_response(gate::harden))
+        .layer(middleware::from_fn(openai::dialect::speak))
 }
 
 /// JSON, manifests and the page's files; pictures are compressed already, and events must not wait

@@ -3,13 +3,15 @@
 //! In JSON lines, the first line is the spec and each other line a prompt. Blank lines are skipped.
 //! The lines become chunks, so however long the body is, little of it is in memory.
 
-use std::io;
+use std::{io, time::Duration};
 
 use axum::body::Body;
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Answer, Incoming, while_it_stands};
 use darkroom_proto::{json, v1};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use http::HeaderMap;
+use tokio::time::timeout;
 use tokio_util::{
     codec::{FramedRead, LinesCodec, LinesCodecError},
     io::StreamReader,
@@ -22,6 +24,8 @@ use crate::{
 
 /// The media types of JSON lines.
 const LINES: [&str; 3] = ["application/jsonl", "application/x-ndjson", "application/jsonlines"];
+/// How long the first line may take.
+const SPEC: Duration = Duration::from_secs(60);
 /// Longest line, bytes.
 const LONGEST: usize = 1 << 20;
 /// Most prompts of a chunk, and bytes of lines after which a chunk ends.
@@ -39,16 +43,22 @@ pub(crate) enum Submission {
 impl Submission {
     /// Reads a request's body, or its first line.
     pub(crate) async fn read(entry: Entry) -> Result<Self, Refusal> {
-        let is_lines =
-            media_type(entry.headers()).is_some_and(|media| LINES.contains(&media.as_str()));
-        if !is_lines {
+        if !is_lines(entry.headers()) {
             let request: json::SubmitJobRequest = entry.body(false).await?;
             return Ok(Self::Whole(Box::new(request.into())));
         }
         entry.no_query()?;
         let standing = entry.standing.clone();
         let mut lines = Box::pin(numbered(entry.into_stream()));
-        let spec = match lines.next().await.transpose()? {
+        // The prompts have a time limit of their own.
+        let first = timeout(SPEC, lines.next()).await.map_err(|_| {
+            UserError::new(
+                Code::DeadlineExceeded,
+                "SUBMIT_STALLED",
+                format!("no spec has come within {} s; send the job again", SPEC.as_secs()),
+            )
+        })?;
+        let spec = match first.transpose()? {
             Some((number, line)) => read_line::<json::JobSpec>(number, &line)?,
             None => {
                 return Err(UserError::new(
@@ -85,6 +95,11 @@ impl Submission {
         let spec = v1::SubmitJobChunk { part: Some(part) };
         stream::once(async { Ok(spec) }).chain(prompts).boxed()
     }
+}
+
+/// Whether a request's body is JSON lines.
+pub(crate) fn is_lines(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|media| LINES.contains(&media.as_str()))
 }
 
 fn prompts_part(prompts: Vec<v1::Prompt>) -> v1::SubmitJobChunk {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use darkroom_farm_api::while_it_stands;
+use bytes::Bytes;
+use darkroom_farm_api::{Incoming, while_it_stands};
 use darkroom_proto::{json, v1};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::StatusCode;
@@ -32,14 +33,19 @@ pub(crate) async fn upload(
     let (caller, standing) = (entry.caller.clone(), entry.standing.clone());
     let body = entry.into_stream().into_data_stream();
     let body = body.map_err(|error| broken(&error).into_error());
-    let chunks = body.map_ok(|mut bytes| {
+    let chunks = while_it_stands(standing, chunks(body.boxed()));
+    let stored = site.farm.upload_input(&caller, chunks).await?;
+    answer(StatusCode::CREATED, &json::UploadInputResponse::from(stored), None)
+}
+
+/// The bytes in chunks as the farm takes them.
+pub(crate) fn chunks(bytes: Incoming<Bytes>) -> Incoming<v1::UploadInputChunk> {
+    let chunks = bytes.map_ok(|mut bytes| {
         let parts = std::iter::from_fn(move || {
             let part = bytes.split_to(bytes.len().min(CHUNK));
             (!part.is_empty()).then(|| Ok(v1::UploadInputChunk { data: part.into() }))
         });
         stream::iter(parts)
     });
-    let chunks = while_it_stands(standing, chunks.try_flatten().boxed());
-    let stored = site.farm.upload_input(&caller, chunks).await?;
-    answer(StatusCode::CREATED, &json::UploadInputResponse::from(stored), None)
+    chunks.try_flatten().boxed()
 }

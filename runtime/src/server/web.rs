@@ -11,8 +11,8 @@ use super::refusal::AGAIN;
 /// How requests over plain HTTP are treated. Their routes are among the server's routes.
 #[derive(Clone, Copy)]
 pub struct Web {
-    /// What a request with this method and path is like.
-    pub describe: fn(&Method, &str) -> WebRequest,
+    /// What a request with this method, path and these headers is like.
+    pub describe: fn(&Method, &str, &HeaderMap) -> WebRequest,
     /// The answer that tells an error.
     pub refuse: fn(&UserError) -> Response<Body>,
 }
@@ -63,7 +63,7 @@ impl OverWeb {
     ) -> Option<Self> {
         let media = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
         let is_grpc = media.is_some_and(|media| media.starts_with(b"application/grpc"));
-        web.filter(|_| !is_grpc).map(|web| Self(web, (web.describe)(method, path)))
+        web.filter(|_| !is_grpc).map(|web| Self(web, (web.describe)(method, path, headers)))
     }
 
     /// The refusal of a request for which there is no room.

@@ -10,6 +10,7 @@ mod disks;
 mod farm_script;
 mod finding;
 mod forecast;
+mod http;
 mod image_commands;
 mod import;
 mod keys;

@@ -1,0 +1,40 @@
+//! What the handlers of this API share: the names of models, the requests that may be repeated, and
+//! the memory for masks.
+
+use std::{sync::Arc, time::Duration};
+
+use darkroom_farm_api::{Caller, Calls};
+use darkroom_proto::v1;
+use futures::FutureExt as _;
+
+use super::{aliases::Aliases, ledger::Ledger, mask::Masks};
+
+/// How long the work of a client that is gone goes on, for a retry to find it.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// What the handlers share.
+pub(crate) struct Desk {
+    pub(super) aliases: Aliases,
+    pub(super) ledger: Ledger,
+    pub(super) masks: Masks,
+}
+
+impl Desk {
+    pub(crate) fn new(farm: &Arc<dyn Calls>, aliases: Aliases) -> Self {
+        let farm = Arc::clone(farm);
+        let cancel = move |caller: Caller, id: String| {
+            let farm = Arc::clone(&farm);
+            async move {
+                let cancelled = farm.cancel_job(&caller, v1::CancelJobRequest { id: id.clone() });
+                match cancelled.await {
+                    Ok(_) => tracing::info!(job.id = %id, "cancelled a job whose client is gone"),
+                    Err(error) => {
+                        tracing::warn!(job.id = %id, %error, "cannot cancel a job whose client is gone");
+                    }
+                }
+            }
+            .boxed()
+        };
+        Self { aliases, ledger: Ledger::new(GRACE, cancel), masks: Masks::new() }
+    }
+}

@@ -1,0 +1,252 @@
+//! The body of a request for edits: fields, and the picture and mask that it brings.
+//!
+//! A picture goes to the farm as it arrives. A mask is gathered, because it must be converted first.
+//! Pictures are files of the form, or SHA-256 hashes of the tenant's own uploads; the farm never
+//! opens a path or an address that a request names.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{Answer, Caller, Incoming, Standing, while_it_stands};
+use darkroom_proto::v1;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::StatusCode;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use multer::{Constraints, Field, Multipart, SizeLimit};
+use serde_json::{Map, Value};
+
+use super::{fields::Fields, words::told};
+use crate::{
+    entry::{Entry, JSON, broken, media_type, unsupported},
+    problem::Refusal,
+    site::Site,
+    uploads,
+};
+
+/// Largest body of JSON, bytes.
+const LARGEST_JSON: usize = 256 << 10;
+/// Largest text of a form, bytes.
+const LARGEST_TEXT: u64 = 64 << 10;
+/// Largest picture, bytes; as the farm has it.
+const LARGEST_PICTURE: u64 = 64 << 20;
+/// Most parts of a form.
+const MOST_PARTS: usize = 64;
+/// The media type of forms.
+const FORM: &str = "multipart/form-data";
+
+/// The pictures that a request brings, by the SHA-256 of their files; empty: none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inputs {
+    pub(super) image: String,
+    pub(super) mask: String,
+}
+
+/// Reads a body that is JSON.
+pub(super) async fn read_json(entry: Entry) -> Result<Fields, Refusal> {
+    if media_type(entry.headers()).is_none_or(|media| media != JSON) {
+        return Err(unsupported(JSON));
+    }
+    let body = Limited::new(entry.into_stream(), LARGEST_JSON).collect().await;
+    let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => too_large("the body", LARGEST_JSON as u64),
+        None => broken(error.as_ref()),
+    })?;
+    let values: Map<String, Value> = darkroom_proto::json::read(&body.to_bytes())?;
+    Ok(Fields::of_json(values))
+}
+
+/// Reads a request for edits.
+pub(super) async fn read(site: &Arc<Site>, entry: Entry) -> Result<(Fields, Inputs), Refusal> {
+    let media = media_type(entry.headers()).unwrap_or_default();
+    if media == JSON {
+        let mut fields = read_json(entry).await?;
+        let mut named = |field: &str| fields.take(field).map(|value| hash(field, value));
+        let image = named("image").unwrap_or_else(|| Err(no_picture()))?;
+        let mask = named("mask").transpose()?.unwrap_or_default();
+        return Ok((fields, Inputs { image, mask }));
+    }
+    let boundary = entry.headers().get(http::header::CONTENT_TYPE);
+    let boundary = boundary.and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
+    let Some(boundary) = boundary.filter(|_| media == FORM) else {
+        return Err(unsupported(&format!("{FORM} with a boundary, {JSON}")));
+    };
+    let uploader =
+        Uploader { site, caller: entry.caller.clone(), standing: entry.standing.clone() };
+    uploader.read(entry.into_stream(), boundary).await
+}
+
+/// Reads a form, and sends its files to the farm.
+struct Uploader<'a> {
+    site: &'a Arc<Site>,
+    caller: Caller,
+    standing: Option<Standing>,
+}
+
+impl Uploader<'_> {
+    async fn read(&self, body: Body, boundary: String) -> Result<(Fields, Inputs), Refusal> {
+        let (mut fields, mut inputs) = (Fields::of_form(), Inputs::default());
+        let mut parts = Multipart::with_constraints(body.into_data_stream(), boundary, limits());
+        let mut count = 0;
+        while let Some(part) = parts.next_field().await.map_err(|error| unread(&error))? {
+            count += 1;
+            if count > MOST_PARTS {
+                let message = format!("the form has more than {MOST_PARTS} parts; accepted: fewer");
+                return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
+            }
+            let Some(name) = part.name().map(str::to_owned) else {
+                let message = "a part of the form has no name; accepted: parameters by name";
+                return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
+            };
+            match name.as_str() {
+                "image" | "image[]" if !inputs.image.is_empty() => return Err(one_picture().into()),
+                "image" | "image[]" => inputs.image = self.picture(part).await?,
+                "mask" if !inputs.mask.is_empty() => {
+                    let message = "mask is given twice; accepted: once";
+                    return Err(UserError::invalid("mask", message).into());
+                }
+                "mask" => inputs.mask = self.mask(part).await?,
+                _ => fields.add(name, text(part).await?)?,
+            }
+        }
+        if inputs.image.is_empty() {
+            return Err(no_picture().into());
+        }
+        Ok((fields, inputs))
+    }
+
+    /// Sends a picture to the farm while it arrives.
+    async fn picture(&self, part: Field<'static>) -> Result<String, Refusal> {
+        if !is_file(&part) {
+            return Ok(hash("image", Value::String(text(part).await?))?);
+        }
+        let bytes = part.map_err(|error| unread(&error).into_error()).boxed();
+        self.upload("image", bytes).await
+    }
+
+    async fn mask(&self, part: Field<'static>) -> Result<String, Refusal> {
+        if !is_file(&part) {
+            return Ok(hash("mask", Value::String(text(part).await?))?);
+        }
+        let file = part.bytes().await.map_err(|error| unread(&error))?;
+        let strokes = self.site.openai.masks.strokes(file).await?;
+        self.upload("mask", stream::iter([Ok(strokes)]).boxed()).await
+    }
+
+    async fn upload(&self, field: &str, bytes: Incoming<Bytes>) -> Result<String, Refusal> {
+        let chunks = while_it_stands(self.standing.clone(), uploads::chunks(bytes));
+        let stored: Answer<v1::UploadInputResponse> =
+            self.site.farm.upload_input(&self.caller, chunks).await;
+        let stored = stored.map_err(|error| match error.field.as_deref() {
+            Some("data") => UserError {
+                field: Some(field.to_owned()),
+                message: error.message.replacen("the file", field, 1),
+                ..error
+            },
+            _ => error,
+        })?;
+        Ok(stored.sha256)
+    }
+}
+
+fn limits() -> Constraints {
+    let files = ["image", "image[]", "mask"];
+    // A picture and a mask; every other part is short.
+    let sizes = SizeLimit::new()
+        .whole_stream(2 * LARGEST_PICTURE + MOST_PARTS as u64 * LARGEST_TEXT)
+        .per_field(LARGEST_TEXT);
+    let sizes = files.iter().fold(sizes, |sizes, file| sizes.for_field(*file, LARGEST_PICTURE));
+    Constraints::new().size_limit(sizes)
+}
+
+fn is_file(part: &Field<'_>) -> bool {
+    let is_picture = part.content_type().is_some_and(|media| media.type_() == "image");
+    part.file_name().is_some() || is_picture
+}
+
+async fn text(part: Field<'_>) -> Result<String, Refusal> {
+    let name = part.name().map(|name| told(name).into_owned()).unwrap_or_default();
+    let bytes = part.bytes().await.map_err(|error| unread(&error))?;
+    String::from_utf8(bytes.into()).map_err(|_| {
+        let message = format!("{name} is not UTF-8; accepted: UTF-8");
+        UserError::invalid(name, message).into()
+    })
+}
+
+/// The hash of an upload that a field names, alone or as the only one of a list.
+fn hash(field: &str, value: Value) -> Answer<String> {
+    let named = match value {
+        Value::Array(mut list) => match (list.pop(), list.is_empty()) {
+            (Some(one), true) => one,
+            (Some(_), false) => return Err(one_picture()),
+            (None, _) => return Err(no_picture()),
+        },
+        other => other,
+    };
+    let digits = named.as_str().filter(|name| name.len() == 64);
+    let digits = digits.filter(|name| name.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    digits.map(str::to_ascii_lowercase).ok_or_else(|| {
+        let shown = named.to_string();
+        let message = format!(
+            "{field} is {}; accepted: a file of a {FORM} body, or the SHA-256 of a picture that was \
+             uploaded before",
+            told(&shown)
+        );
+        UserError::invalid(field, message)
+    })
+}
+
+fn no_picture() -> UserError {
+    let message = format!(
+        "image is missing; accepted: a file of a {FORM} body, or the SHA-256 of a picture that was \
+         uploaded before"
+    );
+    UserError::invalid("image", message)
+}
+
+fn one_picture() -> UserError {
+    let message = "image is given more than once, but the cascades of this farm start from one \
+                   picture; accepted: one image";
+    UserError::invalid("image", message)
+}
+
+/// Why a form cannot be read.
+fn unread(error: &multer::Error) -> Refusal {
+    let wrong =
+        |message: String| UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into();
+    match error {
+        multer::Error::FieldSizeExceeded { limit, field_name } => {
+            let name = field_name.as_deref().map_or("a part of the form".into(), told);
+            too_large(&name, *limit)
+        }
+        multer::Error::StreamSizeExceeded { limit } => too_large("the body", *limit),
+        multer::Error::StreamReadFailed(error) => broken(error.as_ref()),
+        multer::Error::IncompleteStream
+        | multer::Error::IncompleteFieldData { .. }
+        | multer::Error::IncompleteHeaders => {
+            let message = "the request's body broke off before the end of the form; send it again";
+            Refusal::http(StatusCode::BAD_REQUEST, "BODY_BROKE_OFF", message)
+        }
+        other => wrong(format!(
+            "the form cannot be read: {}; accepted: {FORM} as RFC 7578 has it",
+            told(&other.to_string())
+        )),
+    }
+}
+
+fn too_large(what: &str, limit: u64) -> Refusal {
+    let most = if limit >= 1 << 20 {
+        format!("{} MiB", limit >> 20)
+    } else {
+        format!("{} KiB", limit >> 10)
+    };
+    Refusal::http(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "BODY_TOO_LARGE",
+        format!("{what} has more than {most}; accepted: at most {most}"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

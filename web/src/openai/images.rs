@@ -1,0 +1,86 @@
+//! `POST /v1/images/generations` and `POST /v1/images/edits`.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use darkroom_core::error::Code;
+
+use super::{
+    answer::Client,
+    events,
+    fields::Fields,
+    fingerprint::fingerprint,
+    form::{self, Inputs},
+    models::Models,
+    order::{Endpoint, Order},
+    placement::{is_retry, place},
+    spec,
+};
+use crate::{entry::Entry, gate::authority, problem::Refusal, site::Site};
+
+/// Makes pictures from a text.
+pub(super) async fn generate(
+    State(site): State<Arc<Site>>,
+    entry: Entry,
+) -> Result<Response, Refusal> {
+    let desk = Desk::of(site, &entry)?;
+    let fields = form::read_json(entry).await?;
+    desk.serve(fields, Inputs::default(), Endpoint::Generations).await
+}
+
+/// Makes pictures from a picture, or anew where a mask is, and a text.
+pub(super) async fn edit(State(site): State<Arc<Site>>, entry: Entry) -> Result<Response, Refusal> {
+    let desk = Desk::of(site, &entry)?;
+    let (fields, inputs) = form::read(&desk.client.site, entry).await?;
+    desk.serve(fields, inputs, Endpoint::Edits).await
+}
+
+/// One request.
+struct Desk {
+    client: Client,
+    is_retry: bool,
+}
+
+impl Desk {
+    fn of(site: Arc<Site>, entry: &Entry) -> Result<Self, Refusal> {
+        entry.no_query()?;
+        let client = Client {
+            site,
+            caller: entry.caller.clone(),
+            standing: entry.standing.clone(),
+            authority: authority(&entry.parts.uri, entry.headers()).unwrap_or_default(),
+        };
+        Ok(Self { client, is_retry: is_retry(entry.headers()) })
+    }
+
+    async fn serve(
+        self,
+        fields: Fields,
+        inputs: Inputs,
+        endpoint: Endpoint,
+    ) -> Result<Response, Refusal> {
+        let Self { client, is_retry } = self;
+        let order = Order::read(fields, endpoint)?;
+        let (site, caller) = (&client.site, &client.caller);
+        let models = Models::of(site, caller).await?;
+        let cascade = models.named(&order.model)?;
+        let fingerprint = fingerprint(caller, &order, &inputs);
+        let request = spec::job(&order, &inputs, cascade, &fingerprint);
+        let seat = place(site, (caller, is_retry), fingerprint, request).await?;
+        let id = seat.job().await?;
+        let mut progress = client.watch(&id).await?;
+        if order.streams {
+            return Ok(events::streamed(client, order, progress, seat));
+        }
+        match progress.finish().await {
+            Ok(()) => client.answer(&order, progress, seat).await,
+            Err(error) => {
+                // The farm's own troubles pass, and the retry finds the job.
+                if error.code != Code::Unavailable {
+                    seat.answered();
+                }
+                Err(error.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Masks: OpenAI's are transparent where the picture is to be edited, ours have white strokes on
+//! black.
+
+use std::{io::Cursor, sync::Arc};
+
+use bytes::Bytes;
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::Answer;
+use image::{
+    ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageError, ImageFormat, ImageReader,
+    Limits, codecs::png::PngEncoder,
+};
+use tokio::sync::Semaphore;
+
+/// Memory for all masks that are being decoded, in MiB: enough for one of the largest.
+const MEMORY_MIB: u32 = 640;
+/// Memory for reading a file's beginning, in MiB.
+const HEADER_MIB: u32 = 16;
+/// Largest edge and most pixels; as the farm has them for pictures.
+const LONGEST_EDGE: u32 = 16_384;
+const MOST_PIXELS: u64 = 64 << 20;
+/// What a mask is.
+const ACCEPTED: &str = "a PNG or WebP whose pixels with alpha 0 are painted anew";
+
+/// Converts masks, within a common memory limit.
+pub(crate) struct Masks(Arc<Semaphore>);
+
+impl Masks {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MEMORY_MIB as usize)))
+    }
+
+    /// The mask as white strokes on black, as a PNG: white where the file's alpha is 0.
+    pub(super) async fn strokes(&self, file: Bytes) -> Answer<Bytes> {
+        let read = file.clone();
+        let mib = self.within(HEADER_MIB, move || memory(&read)).await?;
+        self.within(mib, move || converted(&file, mib)).await
+    }
+
+    /// Runs on a blocking thread, while it may use so much memory.
+    async fn within<T: Send + 'static>(
+        &self,
+        mib: u32,
+        work: impl FnOnce() -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let permit = Arc::clone(&self.0).acquire_many_owned(mib.min(MEMORY_MIB)).await;
+        let permit = permit.map_err(|_| fault("the memory for masks is closed"))?;
+        let work = tokio::task::spawn_blocking(move || {
+            // The permit moves here, because the work continues even if the request ends.
+            let _permit = permit;
+            work()
+        });
+        work.await.map_err(|_| fault("a mask could not be converted"))?
+    }
+}
+
+/// Memory to decode a mask, in MiB.
+fn memory(file: &Bytes) -> Answer<u32> {
+    let (decoder, format) = decoder(file, HEADER_MIB)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if width.max(height) > LONGEST_EDGE || pixels > MOST_PIXELS {
+        return Err(wrong(format!(
+            "mask has {width}x{height} pixels; accepted: at most {} megapixels and {LONGEST_EDGE} a side",
+            MOST_PIXELS >> 20
+        )));
+    }
+    if !decoder.color_type().has_alpha() {
+        return Err(wrong(format!("mask has no alpha channel; accepted: {ACCEPTED}")));
+    }
+    // WebP is decoded into a second buffer.
+    let copies = if format == ImageFormat::WebP { 2 } else { 1 };
+    let bytes = copies * decoder.total_bytes() + pixels;
+    Ok(u32::try_from((bytes >> 20) + 1).unwrap_or(MEMORY_MIB))
+}
+
+fn converted(file: &Bytes, mib: u32) -> Answer<Bytes> {
+    let (decoder, _) = decoder(file, mib)?;
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    let size = usize::try_from(decoder.total_bytes()).map_err(|_| fault("a mask is too large"))?;
+    let mut pixels = vec![0; size];
+    decoder.read_image(&mut pixels).map_err(|error| unread(&error))?;
+    let pixel = usize::from(color.bytes_per_pixel());
+    let alpha = pixel - pixel / usize::from(color.channel_count());
+    let is_clear = |pixel: &[u8]| pixel[alpha..].iter().all(|byte| *byte == 0);
+    let strokes: Vec<u8> =
+        pixels.chunks_exact(pixel).map(|pixel| if is_clear(pixel) { 255 } else { 0 }).collect();
+    drop(pixels);
+    if strokes.iter().all(|stroke| *stroke == 0) {
+        return Err(wrong(format!("mask has no pixel with alpha 0; accepted: {ACCEPTED}")));
+    }
+    let mut png = Vec::new();
+    let written =
+        PngEncoder::new(&mut png).write_image(&strokes, width, height, ExtendedColorType::L8);
+    written.map_err(|error| {
+        tracing::error!(%error, "a mask cannot be written");
+        fault("the mask cannot be written")
+    })?;
+    Ok(png.into())
+}
+
+fn decoder(file: &Bytes, mib: u32) -> Answer<(impl ImageDecoder, ImageFormat)> {
+    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
+    let mut reader = reader.map_err(|error| unread(&ImageError::IoError(error)))?;
+    let format = reader.format();
+    let Some(format @ (ImageFormat::Png | ImageFormat::WebP)) = format else {
+        return Err(wrong(format!("mask is not a PNG or WebP file; accepted: {ACCEPTED}")));
+    };
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(u64::from(mib) << 20);
+    reader.limits(limits);
+    Ok((reader.into_decoder().map_err(|error| unread(&error))?, format))
+}
+
+fn unread(error: &ImageError) -> UserError {
+    let error = error.to_string();
+    wrong(format!("mask cannot be read: {}; accepted: {ACCEPTED}", super::words::told(&error)))
+}
+
+fn wrong(message: String) -> UserError {
+    UserError::invalid("mask", message)
+}
+
+fn fault(message: &str) -> UserError {
+    UserError::new(Code::Internal, "INTERNAL", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{DynamicImage, GrayAlphaImage, RgbImage, RgbaImage};
+
+    use super::*;
+
+    fn file(picture: impl Into<DynamicImage>, format: ImageFormat) -> Bytes {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.into().write_to(&mut bytes, format).expect("written");
+        bytes.into_inner().into()
+    }
+
+    /// Three pixels: opaque, half transparent, transparent.
+    fn rgba() -> RgbaImage {
+        RgbaImage::from_raw(3, 1, vec![255, 255, 255, 255, 9, 9, 9, 127, 255, 255, 255, 0])
+            .expect("three pixels")
+    }
+
+    async fn strokes(file: Bytes) -> Answer<Vec<u8>> {
+        let masks = Masks::new();
+        let strokes = masks.strokes(file).await?;
+        assert_eq!(masks.0.available_permits(), MEMORY_MIB as usize, "memory is given back");
+        let strokes = image::load_from_memory_with_format(&strokes, ImageFormat::Png);
+        Ok(strokes.expect("a PNG").into_luma8().into_raw())
+    }
+
+    #[tokio::test]
+    async fn transparent_pixels_become_white_strokes_and_all_others_stay() {
+        for format in [ImageFormat::Png, ImageFormat::WebP] {
+            assert_eq!(strokes(file(rgba(), format)).await, Ok(vec![0, 0, 255]), "{format:?}");
+        }
+        let deep = DynamicImage::from(rgba()).into_rgba16();
+        assert_eq!(strokes(file(deep, ImageFormat::Png)).await, Ok(vec![0, 0, 255]));
+        let gray = GrayAlphaImage::from_raw(2, 1, vec![0, 0, 0, 1]).expect("two pixels");
+        assert_eq!(strokes(file(gray, ImageFormat::Png)).await, Ok(vec![255, 0]));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_mask_is_refused() {
+        let said = async |file: Bytes| strokes(file).await.expect_err("no mask").message;
+        let opaque = file(RgbImage::new(2, 2), ImageFormat::Png);
+        let accepted = format!("accepted: {ACCEPTED}");
+        assert_eq!(said(opaque).await, format!("mask has no alpha channel; {accepted}"));
+        let whole = RgbaImage::from_pixel(2, 2, image::Rgba([0, 0, 0, 255]));
+        let whole = file(whole, ImageFormat::Png);
+        assert_eq!(said(whole).await, format!("mask has no pixel with alpha 0; {accepted}"));
+        let jpeg = file(RgbImage::new(2, 2), ImageFormat::Jpeg);
+        let expected = format!("mask is not a PNG or WebP file; {accepted}");
+        assert_eq!(said(jpeg).await, expected);
+        assert_eq!(said(Bytes::from_static(b"GIF89a")).await, expected);
+        assert_eq!(said(Bytes::new()).await, expected);
+        let mut cut = file(rgba(), ImageFormat::Png);
+        cut.truncate(40);
+        let cut = said(cut).await;
+        assert!(cut.starts_with("mask cannot be read: "), "{cut}");
+    }
+
+    #[tokio::test]
+    async fn a_bomb_is_refused_by_its_size_before_it_is_decoded() {
+        // A PNG of 3 KB whose header claims 100,000 × 100,000 pixels.
+        let mut bomb = file(rgba(), ImageFormat::Png).to_vec();
+        bomb[16..20].copy_from_slice(&100_000_u32.to_be_bytes());
+        bomb[20..24].copy_from_slice(&100_000_u32.to_be_bytes());
+        let checksum = crc(&bomb[12..29]);
+        bomb[29..33].copy_from_slice(&checksum.to_be_bytes());
+        let error = strokes(bomb.into()).await.expect_err("a bomb");
+        assert_eq!(
+            error.message,
+            "mask has 100000x100000 pixels; accepted: at most 64 megapixels and 16384 a side"
+        );
+    }
+
+    /// The checksum of a PNG's chunk.
+    fn crc(bytes: &[u8]) -> u32 {
+        let step = |crc: u32, byte: &u8| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 }
+            })
+        };
+        !bytes.iter().fold(u32::MAX, step)
+    }
+}
