@@ -26,7 +26,7 @@ without() { # without CRATE FORBIDDEN [FLAGS]
 }
 
 torch='tch|torch-sys|darkroom-diffusion'
-for crate in darkroom-core darkroom-prompts darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-member darkroom-farm-api darkroom-coordinator darkroom-server; do
+for crate in darkroom-core darkroom-prompts darkroom-proto darkroom-queue darkroom-artifacts darkroom-runtime darkroom-member darkroom-farm-api darkroom-web darkroom-coordinator darkroom-server; do
     without "$crate" "$torch"
 done
 for crate in darkroom-worker darkroom-encoder-service darkroom-cli; do
@@ -35,22 +35,23 @@ done
 
 # The ground floor.
 without darkroom-core 'darkroom-.*|tokio|sqlx|tonic|tch'
-without darkroom-diffusion 'darkroom-(artifacts|proto|prompts|queue|runtime|member|farm-api|coordinator|server|worker|encoder-service|cli)|tokio|tonic|sqlx'
+without darkroom-diffusion 'darkroom-(artifacts|proto|prompts|queue|runtime|member|farm-api|web|coordinator|server|worker|encoder-service|cli)|tokio|tonic|sqlx'
 # Prompt files are read without a network, a database, or anything of ours but the core.
-without darkroom-prompts 'darkroom-(artifacts|proto|queue|runtime|member|diffusion|farm-api|coordinator|server|worker|encoder-service|cli)|tokio|tonic|hyper|sqlx'
+without darkroom-prompts 'darkroom-(artifacts|proto|queue|runtime|member|diffusion|farm-api|web|coordinator|server|worker|encoder-service|cli)|tokio|tonic|hyper|sqlx'
 # Arrows point downward.
-without darkroom-proto 'darkroom-(artifacts|queue|runtime|farm-api|coordinator|server|worker|encoder-service|cli)'
+without darkroom-proto 'darkroom-(artifacts|queue|runtime|farm-api|web|coordinator|server|worker|encoder-service|cli)'
 # Who serves the calls by another protocol must not get the farm's insides with them.
-without darkroom-farm-api 'darkroom-(artifacts|prompts|queue|runtime|member|diffusion|coordinator|server|worker|encoder-service|cli)|sqlx|redis|object_store'
-without darkroom-queue 'darkroom-(artifacts|proto|runtime|farm-api|coordinator|server|worker|encoder-service|cli)|sqlx|tonic'
-without darkroom-artifacts 'darkroom-(proto|queue|runtime|farm-api|coordinator|server|worker|encoder-service|cli)|sqlx|tonic'
-without darkroom-runtime 'darkroom-(queue|artifacts|farm-api|coordinator|server|worker|encoder-service|cli)|sqlx'
-without darkroom-member 'darkroom-(farm-api|coordinator|server|worker|encoder-service|cli)|sqlx'
+without darkroom-web 'darkroom-(artifacts|prompts|queue|member|diffusion|coordinator|server|worker|encoder-service|cli)|sqlx|redis|object_store'
+without darkroom-farm-api 'darkroom-(artifacts|prompts|queue|web|runtime|member|diffusion|coordinator|server|worker|encoder-service|cli)|sqlx|redis|object_store'
+without darkroom-queue 'darkroom-(artifacts|proto|runtime|farm-api|web|coordinator|server|worker|encoder-service|cli)|sqlx|tonic'
+without darkroom-artifacts 'darkroom-(proto|queue|runtime|farm-api|web|coordinator|server|worker|encoder-service|cli)|sqlx|tonic'
+without darkroom-runtime 'darkroom-(queue|artifacts|farm-api|web|coordinator|server|worker|encoder-service|cli)|sqlx'
+without darkroom-member 'darkroom-(farm-api|web|coordinator|server|worker|encoder-service|cli)|sqlx'
 # The services never import each other.
-without darkroom-coordinator 'darkroom-(server|worker|encoder-service|member|cli)'
+without darkroom-coordinator 'darkroom-(web|server|worker|encoder-service|member|cli)'
 without darkroom-server 'darkroom-(worker|encoder-service|member|cli)'
-without darkroom-worker 'darkroom-(farm-api|coordinator|server|encoder-service|cli)|sqlx'
-without darkroom-encoder-service 'darkroom-(farm-api|coordinator|server|worker|cli)|sqlx'
+without darkroom-worker 'darkroom-(farm-api|web|coordinator|server|encoder-service|cli)|sqlx'
+without darkroom-encoder-service 'darkroom-(farm-api|web|coordinator|server|worker|cli)|sqlx'
 without darkroom-cli 'darkroom-(server|member)'
 
 if [ "$wrong" -ne 0 ]; then exit 1; fi

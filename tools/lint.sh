@@ -17,7 +17,7 @@ tools/check-no-suites.sh
 tools/check-render-crates.sh
 # Every crate but darkroom-diffusion.
 for crate in artifacts bench chaos cli coordinator core encoder-service farm-api fuzz guards member \
-    prompts proto queue runtime server test-servers tests worker; do
+    prompts proto queue runtime server test-servers tests web worker; do
     tools/count-import-cycles.py --crate "darkroom-$crate" --at-most 0
 done
 step "clippy"

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tools/setup-servers.sh
+tools/setup-clients.sh
 tools/lint.sh
 
 # With the seconds since the start: what takes long is seen in any run.

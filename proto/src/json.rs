@@ -90,12 +90,6 @@ pub use self::{
 /// # Errors
 /// If the text is not JSON, or not of this form.
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, UserError> {
-    // The library would read a list as the fields of an object in their order.
-    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first.is_some_and(|first| *first != b'{') {
-        let message = "the request is JSON of another kind; accepted: an object, {…}";
-        return Err(UserError::new(Code::InvalidArgument, "INVALID_JSON", message));
-    }
     let mut json = serde_json::Deserializer::from_slice(text);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -135,11 +129,43 @@ macro_rules! form {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[serde(default)]
+        #[serde(default, remote = "Self")]
         $(#[$meta])*
         #[allow(missing_docs, reason = "the .proto files document fields of these names")]
         pub struct $name {
             $($(#[$field_meta])* pub $field: $type,)*
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                // The derived one, which is no method of the trait.
+                Self::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                /// Takes an object alone. The derived reader would also take a list, as the fields
+                /// in their order.
+                struct Fields;
+
+                impl<'de> serde::de::Visitor<'de> for Fields {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str(concat!("an object, ", stringify!($name)))
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(
+                        self,
+                        fields: A,
+                    ) -> Result<$name, A::Error> {
+                        $name::deserialize(serde::de::value::MapAccessDeserializer::new(fields))
+                    }
+                }
+
+                deserializer.deserialize_map(Fields)
+            }
         }
     };
 }

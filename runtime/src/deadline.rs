@@ -84,7 +84,7 @@ where
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let web = request.extensions().get::<OverWeb>().copied();
-        let is_long = web.is_some_and(|OverWeb(_, request)| request.is_long())
+        let is_long = web.is_some_and(|OverWeb(request)| request.is_long())
             || self.limits.long.iter().any(|path| path == request.uri().path());
         let limit = if is_long { self.limits.long_call } else { self.limits.call };
         let deadline = client_timeout(request.headers()).map_or(limit, |wanted| wanted.min(limit));

@@ -29,7 +29,7 @@ use tower::Layer;
 pub(crate) use self::web::OverWeb;
 pub use self::{
     error::Error,
-    guard::ClientAddress,
+    guard::{BodyMemory, ClientAddress},
     health::Health,
     options::Options,
     web::{Web, WebBody, WebRequest},

@@ -2,8 +2,8 @@
 
 DARKROOM_URL is the farm's address (http://127.0.0.1:7878) and DARKROOM_KEY a key with the scope
 `submit`; on an open farm any text does. The farm serves the demo cascade with the fake renderer.
-DARKROOM_SLOW=1 also runs the test that waits until the work of a client that left is cancelled;
-start the farm with --fake-step-ms 3000 for it, and run it alone.
+DARKROOM_SLOW=1 runs the class `Patience` too: start the farm with --fake-step-ms 3000 for it, and run
+it alone.
 """
 
 import base64
@@ -261,18 +261,29 @@ class Edits(unittest.TestCase):
         answer = client().images.edit(prompt=prompt, size="64x64", **options)
         self.assertEqual(extent(decoded(answer.data[0])), (64, 64))
         (job,) = jobs(prompt)
-        job = json.loads(fetch(f"/api/v1/jobs/{job['id']}"))
-        return job["start"]
+        (image,) = json.loads(fetch(f"/api/v1/jobs/{job['id']}/images"))["images"]
+        return image["image"], image.get("mask", "")
+
+    def upload(self, picture):
+        headers = {"Content-Type": "image/png"}
+        if KEY != "open":
+            headers["Authorization"] = f"Bearer {KEY}"
+        upload = urllib.request.Request(f"{URL}/api/v1/inputs", data=picture, headers=headers)
+        with urllib.request.urlopen(upload) as answer:
+            return json.load(answer)["canonical_sha256"]
 
     def test_a_picture_is_edited(self):
-        self.assertEqual(self.edit(image=PICTURE), "picture")
-        self.assertEqual(self.edit(image=("a.png", PICTURE, "image/png")), "picture")
+        picture = self.upload(PICTURE)
+        self.assertEqual(self.edit(image=PICTURE), (picture, ""))
+        self.assertEqual(self.edit(image=("a.png", PICTURE, "image/png")), (picture, ""))
 
     def test_the_transparent_part_of_a_mask_is_painted_anew(self):
-        self.assertEqual(self.edit(image=PICTURE, mask=MASK, input_fidelity="high"), "masked")
+        strokes = png(96, 96, lambda x, y: (255,) * 3 if x < 48 else (0,) * 3, alpha=False)
+        expected = (self.upload(PICTURE), self.upload(strokes))
+        self.assertEqual(self.edit(image=PICTURE, mask=MASK, input_fidelity="high"), expected)
 
     def test_a_list_of_one_picture_is_edited(self):
-        self.assertEqual(self.edit(image=[PICTURE]), "picture")
+        self.assertEqual(self.edit(image=[PICTURE]), (self.upload(PICTURE), ""))
 
     def test_an_edit_streams(self):
         events = list(
@@ -286,12 +297,7 @@ class Edits(unittest.TestCase):
         )
 
     def test_a_picture_is_named_by_the_hash_of_an_upload(self):
-        headers = {"Content-Type": "image/png"}
-        if KEY != "open":
-            headers["Authorization"] = f"Bearer {KEY}"
-        upload = urllib.request.Request(f"{URL}/api/v1/inputs", data=PICTURE, headers=headers)
-        with urllib.request.urlopen(upload) as answer:
-            sha256 = json.load(answer)["sha256"]
+        sha256 = self.upload(PICTURE)
         answer = client().post(
             "/images/edits",
             cast_to=openai.types.ImagesResponse,
@@ -421,13 +427,22 @@ class Retries(unittest.TestCase):
             client().images.generate(prompt=prompt, size="64x64")
         self.assertEqual(len(jobs(prompt)), 2)
 
-    @unittest.skipUnless(SLOW, "it waits for a minute; DARKROOM_SLOW=1 runs it")
+
+@unittest.skipUnless(SLOW, "a step takes three seconds for it; DARKROOM_SLOW=1 runs it")
+class Patience(unittest.TestCase):
+    def test_a_client_that_timed_out_finds_its_job_again(self):
+        prompt = unique()
+        answer = client(timeout=4, max_retries=2).images.generate(
+            prompt=prompt, size="64x64", extra_body={"steps": 3}
+        )
+        self.assertEqual(extent(decoded(answer.data[0])), (64, 64))
+        self.assertEqual([job["state"] for job in jobs(prompt)], ["done"])
+
     def test_the_work_of_a_client_that_left_is_cancelled_after_a_minute(self):
         prompt = unique()
         with self.assertRaises(openai.APITimeoutError):
             client(timeout=2, max_retries=0).images.generate(prompt=prompt, quality="high")
-        (job,) = jobs(prompt)
-        self.assertEqual(job["state"], "active")
+        self.assertEqual([job["state"] for job in jobs(prompt)], ["active"])
         time.sleep(50)
         self.assertEqual(jobs(prompt)[0]["state"], "active", "a retry may still come")
         time.sleep(20)

@@ -4,6 +4,7 @@
 //! Tests end processes only by their handles, keep all files in temporary folders, and use only
 //! loopback.
 
+pub mod clients;
 pub mod command;
 pub mod farm;
 pub mod hostile;

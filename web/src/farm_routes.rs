@@ -21,13 +21,13 @@ macro_rules! route {
             #[cfg(feature = "schema")]
             takes: {
                 #[allow(unused_imports, reason = "not every route takes or gives a form")]
-                use {crate::openapi::Takes, darkroom_proto::json};
+                use {crate::described::Takes, darkroom_proto::json};
                 $takes
             },
             #[cfg(feature = "schema")]
             gives: {
                 #[allow(unused_imports, reason = "not every route takes or gives a form")]
-                use {crate::openapi::Gives, darkroom_proto::json};
+                use {crate::described::Gives, darkroom_proto::json};
                 $gives
             },
         }

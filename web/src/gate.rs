@@ -11,7 +11,10 @@ use axum::{
 use darkroom_core::shown::shown;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
-use crate::{links, problem::Refusal};
+use crate::{
+    places::{LINKS, authority},
+    problem::Refusal,
+};
 
 /// What a browser says of where a request comes from.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -50,16 +53,6 @@ pub(crate) async fn pass(hosts: Arc<Hosts>, request: Request, next: Next) -> Res
     }
 }
 
-/// The host and port that a request is for.
-pub(crate) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    if let Some(authority) = uri.authority() {
-        return Some(authority.as_str().to_owned());
-    }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (host, None) = (hosts.next()?, hosts.next()) else { return None };
-    host.to_str().ok().map(str::to_owned)
-}
-
 fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let authority = authority(uri, headers).unwrap_or_default();
     let host = without_port(&authority);
@@ -75,7 +68,7 @@ fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Re
         ));
     }
     // Whoever has a link may show its picture anywhere.
-    if uri.path().starts_with(links::PATH) {
+    if uri.path().starts_with(LINKS) {
         return Ok(());
     }
     let foreign = |what: String| {

@@ -6,6 +6,8 @@
 //! The API is described for users in `docs/http.md`.
 
 mod admin_routes;
+#[cfg(feature = "schema")]
+mod described;
 mod entry;
 mod events;
 mod farm_routes;
@@ -17,10 +19,12 @@ mod openai;
 pub mod openapi;
 mod page;
 mod pictures;
+mod places;
 mod problem;
 mod query;
 mod range;
 mod route;
+mod router;
 mod serving;
 mod session;
 mod settings;
@@ -31,6 +35,7 @@ mod uploads;
 
 pub use gate::Hosts;
 pub use openai::aliases::{Aliases, ModelAlias};
+pub use router::{Parts, router};
 pub use serving::{beside, web};
 pub use settings::{Price, SiteSettings};
-pub use site::{Display, Parts, router};
+pub use site::Display;

@@ -19,12 +19,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::Entry, gate::authority, json_answer::json as answer, pictures::send_picture,
-    problem::Refusal, site::Site,
+    entry::Entry,
+    json_answer::json as answer,
+    pictures::send_picture,
+    places::{LINKS, authority},
+    problem::Refusal,
+    site::Site,
 };
 
-/// Where links of the farm's begin.
-pub(crate) const PATH: &str = "/links";
 /// Longest link that is read, bytes.
 const LONGEST: usize = 2048;
 /// Default lifetime of a link, seconds. The farm has checked the one that is asked for.
@@ -100,7 +102,7 @@ async fn own(
     let scheme = if site.tls { "https" } else { "http" };
     let seconds = i64::try_from(expires).unwrap_or(i64::MAX);
     Ok(v1::SignImageResponse {
-        url: format!("{scheme}://{authority}{PATH}/{}", seal(site, &grant)?),
+        url: format!("{scheme}://{authority}{LINKS}/{}", seal(site, &grant)?),
         expires_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
         size_bytes: first.total_bytes,
         format: first.format,

@@ -7,13 +7,10 @@ use darkroom_proto::calls::Call;
 
 use crate::site::Site;
 
-/// Where all routes of the API begin.
-pub(crate) const API: &str = "/api/v1";
-
 /// One route.
 pub(crate) struct Route {
     pub(crate) verb: Verb,
-    /// Its path behind [`API`], with parameters in braces.
+    /// Its path behind [`API`](crate::places::API), with parameters in braces.
     pub(crate) path: &'static str,
     /// The call that it makes, which says who may.
     pub(crate) call: &'static Call,
@@ -21,10 +18,10 @@ pub(crate) struct Route {
     pub(crate) serve: fn(Verb) -> MethodRouter<Arc<Site>>,
     /// What it takes beside them.
     #[cfg(feature = "schema")]
-    pub(crate) takes: crate::openapi::Takes,
+    pub(crate) takes: crate::described::Takes,
     /// What it answers if all is well.
     #[cfg(feature = "schema")]
-    pub(crate) gives: crate::openapi::Gives,
+    pub(crate) gives: crate::described::Gives,
 }
 
 /// The method of a route.
@@ -84,20 +81,20 @@ macro_rules! json_routes {
             #[cfg(feature = "schema")]
             takes: $crate::route::json_routes!(@takes $takes $Request),
             #[cfg(feature = "schema")]
-            gives: $crate::openapi::Gives::json::<darkroom_proto::json::$Answer>($status),
+            gives: $crate::described::Gives::json::<darkroom_proto::json::$Answer>($status),
         }),*]
     };
     (@read query $entry:ident) => { $entry.query()? };
     (@read body $entry:ident) => { $entry.body(false).await? };
     (@read maybe_body $entry:ident) => { $entry.body(true).await? };
     (@takes query $Request:ident) => {
-        $crate::openapi::Takes::query::<darkroom_proto::json::$Request>()
+        $crate::described::Takes::query::<darkroom_proto::json::$Request>()
     };
     (@takes body $Request:ident) => {
-        $crate::openapi::Takes::body::<darkroom_proto::json::$Request>(true)
+        $crate::described::Takes::body::<darkroom_proto::json::$Request>(true)
     };
     (@takes maybe_body $Request:ident) => {
-        $crate::openapi::Takes::body::<darkroom_proto::json::$Request>(false)
+        $crate::described::Takes::body::<darkroom_proto::json::$Request>(false)
     };
 }
 

@@ -14,7 +14,11 @@ use http::{HeaderMap, Method, header};
 use tonic::service::Routes;
 use tower::Service;
 
-use crate::{openai, route::API, submission::is_lines};
+use crate::{
+    openai::{self, dialect},
+    places::API,
+    submission::is_lines,
+};
 
 /// What a request is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +50,7 @@ fn kind(method: &Method, path: &str) -> Kind {
 /// How a server treats requests of this crate's routes.
 #[must_use]
 pub fn web() -> server::Web {
-    server::Web { describe, refuse }
+    server::Web { describe }
 }
 
 fn describe(method: &Method, path: &str, headers: &HeaderMap) -> WebRequest {
@@ -60,7 +64,13 @@ fn describe(method: &Method, path: &str, headers: &HeaderMap) -> WebRequest {
         Kind::Upload => WebBody::Gathered,
         Kind::Stream => WebBody::Streamed,
     };
-    WebRequest { lasts: kind == Kind::Lasting, body }
+    let refuse = if dialect::is_ours(path) { refuse_like_openai } else { refuse };
+    WebRequest { lasts: kind == Kind::Lasting, body, refuse }
+}
+
+/// The same in OpenAI's shape.
+fn refuse_like_openai(error: &UserError) -> http::Response<tonic::body::Body> {
+    dialect::refuse(error).map(tonic::body::Body::new)
 }
 
 /// The answer that tells an error.

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     entry::{Entry, read_json},
-    gate::authority,
     json_answer::{header_value, json as answer},
+    places::authority,
     problem::Refusal,
     site::Site,
 };

@@ -1,53 +1,11 @@
-//! The whole site: the API, links and the page, behind the layers that every request passes.
+//! What handlers use.
 
 use std::sync::Arc;
 
-use axum::{
-    Json, Router,
-    extract::State,
-    middleware,
-    routing::{MethodRouter, delete, get, post},
-};
-use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Route, Rule, Seals};
+use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Seals};
 use serde::{Deserialize, Serialize};
-use tower_http::compression::{
-    CompressionLayer,
-    predicate::{NotForContentType, Predicate, SizeAbove},
-};
 
-use crate::{
-    admin_routes, farm_routes,
-    gate::{self, Hosts},
-    links,
-    openai::{self, aliases::Aliases},
-    page,
-    problem::Refusal,
-    route::API,
-    session,
-};
-
-/// Answers from this size on are compressed, if that helps.
-const COMPRESSED_FROM: u16 = 1024;
-
-/// What a site is made of.
-pub struct Parts {
-    /// The farm's calls.
-    pub farm: Arc<dyn Calls>,
-    /// The calls about keys, tenants and the audit.
-    pub admin: Arc<dyn AdminCalls>,
-    /// Says who calls.
-    pub callers: CallerLayer,
-    /// Signs the links that the farm serves itself.
-    pub seals: Arc<dyn Seals>,
-    /// The names under which browsers may reach the farm.
-    pub hosts: Hosts,
-    /// Whether the port speaks TLS.
-    pub tls: bool,
-    /// How the page shows money.
-    pub display: Display,
-    /// Names under which OpenAI's API knows the farm's cascades.
-    pub aliases: Aliases,
-}
+use crate::openai::Desk;
 
 /// How the page shows money.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,75 +24,6 @@ pub(crate) struct Site {
     pub(crate) callers: CallerLayer,
     pub(crate) seals: Arc<dyn Seals>,
     pub(crate) tls: bool,
-    pub(crate) openai: openai::Desk,
-    display: Display,
-}
-
-/// The routes of a site.
-#[must_use]
-pub fn router(parts: Parts) -> Router {
-    let Parts { farm, admin, callers, seals, hosts, tls, display, aliases } = parts;
-    let layers = callers.clone();
-    let needing = |needs| layers.clone().over_http(Route { needs, tls });
-    let mut routes = Router::new();
-    for route in farm_routes::routes().into_iter().chain(admin_routes::routes()) {
-        let serve: MethodRouter<Arc<Site>> = (route.serve)(route.verb);
-        let serve = serve.layer(needing(Rule::Scope(route.call.scope)));
-        routes = routes.route(&format!("{API}{}", route.path), serve);
-    }
-    let anybody = needing(Rule::Anybody);
-    let own = get(session::show).layer(anybody.clone());
-    let own = own.merge(post(session::begin)).merge(delete(session::end));
-    let openai = openai::Desk::new(&farm, aliases);
-    let site = Arc::new(Site { farm, admin, callers, seals, tls, openai, display });
-    // Its pictures are compressed already, and its events must not wait in a compressor.
-    let like_openai = openai::routes(needing)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::clone(&site));
-    let hosts = Arc::new(hosts);
-    routes
-        .route(&format!("{API}/session"), own)
-        .route(&format!("{API}/display"), get(show_display).layer(anybody))
-        .route(&format!("{API}/openapi.json"), get(description))
-        .route(&format!("{}/{{link}}", links::PATH), get(links::follow))
-        .method_not_allowed_fallback(wrong_method)
-        .fallback(page::serve)
-        .with_state(site)
-        .layer(CompressionLayer::new().compress_when(worth_compressing()))
-        .merge(like_openai)
-        .layer(middleware::from_fn(move |request, next| {
-            gate::pass(Arc::clone(&hosts), request, next)
-        }))
-        .layer(middleware::map_response(gate::harden))
-        .layer(middleware::from_fn(openai::dialect::speak))
-}
-
-/// JSON, manifests and the page's files; pictures are compressed already, and events must not wait
-/// in a compressor.
-fn worth_compressing() -> impl Predicate {
-    SizeAbove::new(COMPRESSED_FROM)
-        .and(NotForContentType::IMAGES)
-        .and(NotForContentType::SSE)
-        .and(NotForContentType::const_new("application/grpc"))
-}
-
-async fn show_display(State(site): State<Arc<Site>>) -> Json<Display> {
-    Json(site.display.clone())
-}
-
-/// The description of the API, which a test keeps up to date.
-async fn description() -> ([(http::HeaderName, &'static str); 1], &'static str) {
-    const TEXT: &str = include_str!("../openapi.json");
-    ([(http::header::CONTENT_TYPE, "application/json")], TEXT)
-}
-
-async fn wrong_method(request: axum::extract::Request) -> Refusal {
-    Refusal::http(
-        http::StatusCode::METHOD_NOT_ALLOWED,
-        "METHOD",
-        format!(
-            "this route does not take {}; the header allow lists what it takes",
-            request.method()
-        ),
-    )
+    pub(crate) openai: Desk,
+    pub(crate) display: Display,
 }

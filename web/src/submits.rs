@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use crate::{
     entry::Entry,
     json_answer::{header_value, json as answer},
+    places::API,
     problem::Refusal,
-    route::API,
     site::Site,
     submission::Submission,
 };

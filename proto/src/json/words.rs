@@ -178,6 +178,9 @@ impl<E: Named> schemars::JsonSchema for Word<E> {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let names: Vec<_> = E::NAMES.iter().map(|(_, name)| *name).collect();
-        schemars::json_schema!({"type": "string", "enum": names})
+        schemars::json_schema!({
+            "description": "a name, or the number of a value of a newer version",
+            "anyOf": [{"type": "string", "enum": names}, {"type": "integer"}],
+        })
     }
 }

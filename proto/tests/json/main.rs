@@ -285,6 +285,21 @@ fn times_are_seconds_where_those_are_exact_and_texts_where_not() {
 }
 
 #[test]
+fn a_list_is_no_object_wherever_it_stands() {
+    for (text, field) in [
+        ("[]", None),
+        (r#"[{}, []]"#, None),
+        (r#"{"spec": []}"#, Some("spec")),
+        (r#"{"spec": {"settings": [64]}}"#, Some("spec.settings")),
+        (r#"{"prompts": [["a fox"]]}"#, Some("prompts[0]")),
+    ] {
+        let error = read::<SubmitJobRequest>(text.as_bytes()).expect_err(text);
+        assert_eq!(error.field.as_deref(), field, "{error}");
+        assert!(error.message.contains("expected an object"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_in_a_request_is_named_with_its_place() {
     let wrong = |text: &str| {
         let error = read::<SubmitJobRequest>(text.as_bytes()).expect_err(text);
@@ -337,7 +352,7 @@ fn the_schema_of_a_request_tells_its_keys_and_refuses_others() {
     assert_eq!(schema["additionalProperties"], false, "{schema}");
     let spec = &schema["$defs"]["JobSpec"];
     assert_eq!(
-        spec["properties"]["priority"]["enum"],
+        spec["properties"]["priority"]["anyOf"][0]["enum"],
         serde_json::json!(["batch", "interactive"]),
         "{spec}"
     );

@@ -270,7 +270,7 @@ impl Metered {
     ) -> (Self, Holding) {
         let holding = Holding::default();
         let zstd = parts.headers.get("grpc-encoding").is_some_and(|name| name == "zstd");
-        let web = parts.extensions.get::<OverWeb>().map(|OverWeb(_, request)| request.body);
+        let web = parts.extensions.get::<OverWeb>().map(|OverWeb(request)| request.body);
         let framing = Framing {
             kind: match web {
                 None => Kind::Messages,

@@ -20,7 +20,7 @@ use tower::Service;
 use super::{
     Options, OverWeb, Web,
     answer::{Answer, Place},
-    budget::{Budget, Metered, Purse},
+    budget::{Budget, Holding, Metered, Purse},
     refusal::{busy_status, not_http2},
     seats::{self, Busy, Seat, Seats, Unfinished},
 };
@@ -36,6 +36,20 @@ const LASTING: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."]
 /// The address that a connection came from. An extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
+
+/// The memory that a request's body counts for. An extension of every request.
+///
+/// It is given back when the answer begins. A handler that waits long after it has read the body
+/// should give it back itself.
+#[derive(Clone)]
+pub struct BodyMemory(Holding);
+
+impl BodyMemory {
+    /// Gives it back.
+    pub fn release(&self) {
+        self.0.release();
+    }
+}
 
 /// All calls of a server.
 #[derive(Clone)]
@@ -140,7 +154,7 @@ impl Service<Request<Incoming>> for ConnectionCalls {
         }
         let lasts = LASTING.iter().any(|part| path.starts_with(part))
             || self.calls.lasting.iter().any(|lasting| lasting == path)
-            || web.is_some_and(|OverWeb(_, request)| request.lasts || request.is_long());
+            || web.is_some_and(|OverWeb(request)| request.lasts || request.is_long());
         let is_health = path == HEALTH;
         let (calls, purse) = (self.calls.clone(), self.purse.clone());
         let (address, client) = (self.address, self.client.clone());
@@ -178,6 +192,7 @@ impl Service<Request<Incoming>> for ConnectionCalls {
                 parts.extensions.insert(web);
             }
             let (body, held) = Metered::new((body, unfinished), &parts, &calls.budget, purse);
+            parts.extensions.insert(BodyMemory(held.clone()));
             let answer = inner.call(Request::from_parts(parts, Body::new(body))).await;
             // The handler has read what it needs of a complete request.
             held.release();

@@ -13,8 +13,6 @@ use super::refusal::AGAIN;
 pub struct Web {
     /// What a request with this method, path and these headers is like.
     pub describe: fn(&Method, &str, &HeaderMap) -> WebRequest,
-    /// The answer that tells an error.
-    pub refuse: fn(&UserError) -> Response<Body>,
 }
 
 impl fmt::Debug for Web {
@@ -24,12 +22,14 @@ impl fmt::Debug for Web {
 }
 
 /// What a request is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct WebRequest {
     /// Its answer may stay open for ever.
     pub lasts: bool,
     /// What its handler does with its body.
     pub body: WebBody,
+    /// The answer that tells an error.
+    pub refuse: fn(&UserError) -> Response<Body>,
 }
 
 /// What a handler does with a request's body.
@@ -52,7 +52,7 @@ impl WebRequest {
 
 /// A request over plain HTTP, in the extensions of the request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OverWeb(pub(crate) Web, pub(crate) WebRequest);
+pub(crate) struct OverWeb(pub(crate) WebRequest);
 
 impl OverWeb {
     /// The request with these parts, if it is one.
@@ -63,7 +63,7 @@ impl OverWeb {
     ) -> Option<Self> {
         let media = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
         let is_grpc = media.is_some_and(|media| media.starts_with(b"application/grpc"));
-        web.filter(|_| !is_grpc).map(|web| Self(web, (web.describe)(method, path, headers)))
+        web.filter(|_| !is_grpc).map(|web| Self((web.describe)(method, path, headers)))
     }
 
     /// The refusal of a request for which there is no room.

@@ -1,8 +1,11 @@
 //! The farm over HTTP, as any client sees it.
 
 mod callers;
+mod description;
 mod events;
 mod files;
+mod openai;
+mod readme;
 mod same_words;
 mod strange_requests;
 mod submits;

@@ -11,11 +11,11 @@ use axum::{
 };
 use darkroom_core::error::UserError;
 use darkroom_proto::problem::{MEDIA_TYPE, Problem};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::API;
+use super::paths::API;
 use crate::{entry::JSON, json_answer::header_value, problem::Refusal};
 
 /// Names an answer, for people who look into it.
@@ -66,13 +66,17 @@ impl Told {
     }
 }
 
+/// Whether a path belongs to this API.
+pub(crate) fn is_ours(path: &str) -> bool {
+    path.strip_prefix(API).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Passes requests on, and gives answers of this API their headers and their shape of errors.
 pub(crate) async fn speak(request: Request, next: Next) -> Response {
-    let is_ours = request.uri().path().strip_prefix(API).is_some_and(|rest| rest.starts_with('/'));
-    if !is_ours {
+    if !is_ours(request.uri().path()) {
         return next.run(request).await;
     }
-    let id = format!("req_{}", Uuid::new_v4().simple());
+    let id = fresh_id();
     let theirs = request.headers().get(CLIENT_REQUEST_ID);
     let theirs = theirs.and_then(|id| id.to_str().ok()).filter(|id| id.len() <= LONGEST);
     tracing::debug!(request.id = %id, client_request.id = theirs.unwrap_or_default(), "request");
@@ -87,13 +91,26 @@ async fn retold(answer: Response) -> Response {
     if media.is_none_or(|media| media != MEDIA_TYPE) {
         return answer;
     }
-    let (mut parts, body) = answer.into_parts();
+    let (parts, body) = answer.into_parts();
     let text = axum::body::to_bytes(body, LONGEST_PROBLEM).await.unwrap_or_default();
     let Ok(problem) = serde_json::from_slice::<Problem>(&text) else {
         let message = "the error cannot be read";
         return Refusal::http(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", message)
             .into_response();
     };
+    shaped(parts, problem)
+}
+
+/// An error that was found before a route was.
+pub(crate) fn refuse(error: &UserError) -> Response {
+    let (parts, _) = darkroom_proto::problem::answer(error).into_parts();
+    let mut answer = shaped(parts, Problem::from(error));
+    answer.headers_mut().insert(REQUEST_ID, header_value(&fresh_id()));
+    answer
+}
+
+/// A problem in OpenAI's shape, with the status and the headers that it has.
+fn shaped(mut parts: Parts, problem: Problem) -> Response {
     if let Some(should) = should_retry(parts.status, &problem) {
         let should = if should { "true" } else { "false" };
         parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static(should));
@@ -103,6 +120,10 @@ async fn retold(answer: Response) -> Response {
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     Response::from_parts(parts, Body::from(text))
+}
+
+fn fresh_id() -> String {
+    format!("req_{}", Uuid::new_v4().simple())
 }
 
 /// Whether the same request can succeed; none where nobody knows, and the client decides.

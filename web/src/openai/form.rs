@@ -121,7 +121,11 @@ impl Uploader<'_> {
         if !is_file(&part) {
             return Ok(hash("image", Value::String(text(part).await?))?);
         }
-        let bytes = part.map_err(|error| unread(&error).into_error()).boxed();
+        let bytes = part.map_err(|error| UserError {
+            field: Some("image".to_owned()),
+            ..unread(&error).into_error()
+        });
+        let bytes = bytes.boxed();
         self.upload("image", bytes).await
     }
 

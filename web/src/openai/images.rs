@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use darkroom_core::error::Code;
+use darkroom_runtime::server::BodyMemory;
 
 use super::{
     answer::Client,
@@ -16,7 +17,7 @@ use super::{
     placement::{is_retry, place},
     spec,
 };
-use crate::{entry::Entry, gate::authority, problem::Refusal, site::Site};
+use crate::{entry::Entry, places::authority, problem::Refusal, site::Site};
 
 /// Makes pictures from a text.
 pub(super) async fn generate(
@@ -39,6 +40,8 @@ pub(super) async fn edit(State(site): State<Arc<Site>>, entry: Entry) -> Result<
 struct Desk {
     client: Client,
     is_retry: bool,
+    /// What the body counts for while it is read.
+    memory: Option<BodyMemory>,
 }
 
 impl Desk {
@@ -50,7 +53,8 @@ impl Desk {
             standing: entry.standing.clone(),
             authority: authority(&entry.parts.uri, entry.headers()).unwrap_or_default(),
         };
-        Ok(Self { client, is_retry: is_retry(entry.headers()) })
+        let memory = entry.parts.extensions.get::<BodyMemory>().cloned();
+        Ok(Self { client, is_retry: is_retry(entry.headers()), memory })
     }
 
     async fn serve(
@@ -59,7 +63,11 @@ impl Desk {
         inputs: Inputs,
         endpoint: Endpoint,
     ) -> Result<Response, Refusal> {
-        let Self { client, is_retry } = self;
+        let Self { client, is_retry, memory } = self;
+        // The pictures may take long, and the body has been read.
+        if let Some(memory) = memory {
+            memory.release();
+        }
         let order = Order::read(fields, endpoint)?;
         let (site, caller) = (&client.site, &client.caller);
         let models = Models::of(site, caller).await?;

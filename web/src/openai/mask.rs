@@ -6,12 +6,12 @@ use std::{io::Cursor, sync::Arc};
 use bytes::Bytes;
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::Answer;
-use image::{
-    ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageError, ImageFormat, ImageReader,
-    Limits, codecs::png::PngEncoder,
-};
+use image_webp::WebPDecoder;
+use png::{BitDepth, ColorType, Transformations};
 use tokio::sync::Semaphore;
 
+/// How a PNG begins.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Memory for all masks that are being decoded, in MiB: enough for one of the largest.
 const MEMORY_MIB: u32 = 640;
 /// Memory for reading a file's beginning, in MiB.
@@ -56,8 +56,8 @@ impl Masks {
 
 /// Memory to decode a mask, in MiB.
 fn memory(file: &Bytes) -> Answer<u32> {
-    let (decoder, format) = decoder(file, HEADER_MIB)?;
-    let (width, height) = decoder.dimensions();
+    let mask = Mask::open(file, HEADER_MIB)?;
+    let (width, height) = mask.size();
     let pixels = u64::from(width) * u64::from(height);
     if width.max(height) > LONGEST_EDGE || pixels > MOST_PIXELS {
         return Err(wrong(format!(
@@ -65,24 +65,91 @@ fn memory(file: &Bytes) -> Answer<u32> {
             MOST_PIXELS >> 20
         )));
     }
-    if !decoder.color_type().has_alpha() {
-        return Err(wrong(format!("mask has no alpha channel; accepted: {ACCEPTED}")));
-    }
-    // WebP is decoded into a second buffer.
-    let copies = if format == ImageFormat::WebP { 2 } else { 1 };
-    let bytes = copies * decoder.total_bytes() + pixels;
+    let bytes = mask.bytes()? + pixels;
     Ok(u32::try_from((bytes >> 20) + 1).unwrap_or(MEMORY_MIB))
 }
 
+/// A mask's file, whose beginning has been read.
+enum Mask<'a> {
+    Png(Box<png::Reader<Cursor<&'a [u8]>>>),
+    Webp(Box<WebPDecoder<Cursor<&'a [u8]>>>),
+}
+
+impl<'a> Mask<'a> {
+    /// Reads a file's beginning, with at most this memory.
+    fn open(file: &'a [u8], mib: u32) -> Answer<Self> {
+        let bytes = usize::try_from(u64::from(mib) << 20).unwrap_or(usize::MAX);
+        if file.starts_with(PNG) {
+            let limits = png::Limits { bytes };
+            let mut decoder = png::Decoder::new_with_limits(Cursor::new(file), limits);
+            // A palette's transparency becomes alpha, and so does a transparent colour.
+            decoder.set_transformations(Transformations::EXPAND);
+            let reader = decoder.read_info().map_err(|error| unread(&error))?;
+            return Ok(Self::Png(Box::new(reader)));
+        }
+        if file.starts_with(b"RIFF") && file.get(8..12) == Some(b"WEBP") {
+            let mut decoder =
+                WebPDecoder::new(Cursor::new(file)).map_err(|error| unread(&error))?;
+            decoder.set_memory_limit(bytes);
+            return Ok(Self::Webp(Box::new(decoder)));
+        }
+        Err(wrong(format!("mask is not a PNG or WebP file; accepted: {ACCEPTED}")))
+    }
+
+    /// Width and height.
+    fn size(&self) -> (u32, u32) {
+        match self {
+            Self::Png(reader) => reader.info().size(),
+            Self::Webp(decoder) => decoder.dimensions(),
+        }
+    }
+
+    /// Bytes of a decoded pixel, and where its alpha begins.
+    fn pixel(&self) -> Answer<(usize, usize)> {
+        let (has_alpha, channels, sample) = match self {
+            Self::Png(reader) => {
+                let (color, depth) = reader.output_color_type();
+                let has_alpha = matches!(color, ColorType::GrayscaleAlpha | ColorType::Rgba);
+                (has_alpha, color.samples(), if depth == BitDepth::Sixteen { 2 } else { 1 })
+            }
+            Self::Webp(decoder) => (decoder.has_alpha(), 4, 1),
+        };
+        if !has_alpha {
+            return Err(wrong(format!("mask has no alpha channel; accepted: {ACCEPTED}")));
+        }
+        Ok((channels * sample, (channels - 1) * sample))
+    }
+
+    /// Memory for decoding it, in bytes.
+    fn bytes(&self) -> Answer<u64> {
+        let (width, height) = self.size();
+        let (pixel, _) = self.pixel()?;
+        // WebP is decoded into a second buffer.
+        let copies = if matches!(self, Self::Webp(_)) { 2 } else { 1 };
+        Ok(copies * pixel as u64 * u64::from(width) * u64::from(height))
+    }
+
+    fn pixels(self) -> Answer<Vec<u8>> {
+        let too_large = || fault("a mask is too large");
+        match self {
+            Self::Png(mut reader) => {
+                let mut pixels = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
+                reader.next_frame(&mut pixels).map_err(|error| unread(&error))?;
+                Ok(pixels)
+            }
+            Self::Webp(mut decoder) => {
+                let mut pixels = vec![0; decoder.output_buffer_size().ok_or_else(too_large)?];
+                decoder.read_image(&mut pixels).map_err(|error| unread(&error))?;
+                Ok(pixels)
+            }
+        }
+    }
+}
+
 fn converted(file: &Bytes, mib: u32) -> Answer<Bytes> {
-    let (decoder, _) = decoder(file, mib)?;
-    let (width, height) = decoder.dimensions();
-    let color = decoder.color_type();
-    let size = usize::try_from(decoder.total_bytes()).map_err(|_| fault("a mask is too large"))?;
-    let mut pixels = vec![0; size];
-    decoder.read_image(&mut pixels).map_err(|error| unread(&error))?;
-    let pixel = usize::from(color.bytes_per_pixel());
-    let alpha = pixel - pixel / usize::from(color.channel_count());
+    let mask = Mask::open(file, mib)?;
+    let ((width, height), (pixel, alpha)) = (mask.size(), mask.pixel()?);
+    let pixels = mask.pixels()?;
     let is_clear = |pixel: &[u8]| pixel[alpha..].iter().all(|byte| *byte == 0);
     let strokes: Vec<u8> =
         pixels.chunks_exact(pixel).map(|pixel| if is_clear(pixel) { 255 } else { 0 }).collect();
@@ -90,30 +157,25 @@ fn converted(file: &Bytes, mib: u32) -> Answer<Bytes> {
     if strokes.iter().all(|stroke| *stroke == 0) {
         return Err(wrong(format!("mask has no pixel with alpha 0; accepted: {ACCEPTED}")));
     }
-    let mut png = Vec::new();
-    let written =
-        PngEncoder::new(&mut png).write_image(&strokes, width, height, ExtendedColorType::L8);
-    written.map_err(|error| {
+    written(&strokes, width, height).map_err(|error| {
         tracing::error!(%error, "a mask cannot be written");
         fault("the mask cannot be written")
-    })?;
-    Ok(png.into())
+    })
 }
 
-fn decoder(file: &Bytes, mib: u32) -> Answer<(impl ImageDecoder, ImageFormat)> {
-    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
-    let mut reader = reader.map_err(|error| unread(&ImageError::IoError(error)))?;
-    let format = reader.format();
-    let Some(format @ (ImageFormat::Png | ImageFormat::WebP)) = format else {
-        return Err(wrong(format!("mask is not a PNG or WebP file; accepted: {ACCEPTED}")));
-    };
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(u64::from(mib) << 20);
-    reader.limits(limits);
-    Ok((reader.into_decoder().map_err(|error| unread(&error))?, format))
+/// A grey picture as a PNG.
+fn written(pixels: &[u8], width: u32, height: u32) -> Result<Bytes, png::EncodingError> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(ColorType::Grayscale);
+    encoder.set_depth(BitDepth::Eight);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(file.into())
 }
 
-fn unread(error: &ImageError) -> UserError {
+fn unread(error: &dyn std::error::Error) -> UserError {
     let error = error.to_string();
     wrong(format!("mask cannot be read: {}; accepted: {ACCEPTED}", super::words::told(&error)))
 }
@@ -128,7 +190,7 @@ fn fault(message: &str) -> UserError {
 
 #[cfg(test)]
 mod tests {
-    use image::{DynamicImage, GrayAlphaImage, RgbImage, RgbaImage};
+    use image::{DynamicImage, GrayAlphaImage, ImageFormat, RgbImage, RgbaImage};
 
     use super::*;
 

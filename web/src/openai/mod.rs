@@ -20,6 +20,7 @@ mod ledger;
 mod mask;
 mod models;
 mod order;
+mod paths;
 mod placement;
 mod progress;
 mod quality;
@@ -35,15 +36,12 @@ use axum::{
 };
 use darkroom_farm_api::{CallerLayer, Rule, Scope};
 
-pub(crate) use self::desk::Desk;
+use self::paths::API;
+pub(crate) use self::{
+    desk::Desk,
+    paths::{EDITS, GENERATIONS},
+};
 use crate::site::Site;
-
-/// Where all routes of this API begin.
-pub(crate) const API: &str = "/v1";
-/// Makes pictures from a text.
-pub(crate) const GENERATIONS: &str = "/v1/images/generations";
-/// Makes pictures from a picture and a text.
-pub(crate) const EDITS: &str = "/v1/images/edits";
 
 /// The routes.
 pub(crate) fn routes(needing: impl Fn(Rule) -> CallerLayer) -> Router<Arc<Site>> {
