@@ -33,6 +33,18 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden)
 }
 
+/// A text of at most about `most` bytes: its beginning and its end, where an error says what is
+/// accepted.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let head = text.floor_char_boundary(most * 2 / 3);
+    let tail = text.ceil_char_boundary(text.len() - most / 4);
+    Cow::Owned(format!("{} … {}", &text[..head], &text[tail..]))
+}
+
 /// A text of several lines: line feeds stay.
 #[must_use]
 pub fn shown_lines(text: &str) -> Cow<'_, str> {

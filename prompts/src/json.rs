@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, io::Read};
 
+use darkroom_core::shown;
 use serde::de::IgnoredAny;
 
 use crate::{
@@ -112,15 +113,21 @@ pub(crate) fn compact(value: &str) -> String {
     compact
 }
 
+/// Most bytes of a message of serde_json's, which may quote a whole line.
+const MOST: usize = 400;
+
 /// serde_json's message without its line number, because lines are counted differently here.
 pub(crate) fn sentence(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((what, place)) => match place.split_once(" column ") {
-            Some((_, column)) => format!("{what} (column {column})"),
-            None => what.to_owned(),
-        },
-        None => text,
+    let (what, column) = match text.rsplit_once(" at line ") {
+        Some((what, place)) => (what, place.split_once(" column ").map(|(_, column)| column)),
+        None => (text.as_str(), None),
+    };
+    let what = shown::shown(what);
+    let what = shown::shortened(&what, MOST);
+    match column {
+        Some(column) => format!("{what} (column {column})"),
+        None => what.into_owned(),
     }
 }
 

@@ -1,10 +1,13 @@
 //! One form of the farm's errors over HTTP: problem details (RFC 9457).
 
-use darkroom_core::error::UserError;
+use darkroom_core::{error::UserError, shown::shortened};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-use crate::{json::Seconds, status::http_code};
+use crate::{
+    json::Seconds,
+    status::{MAX_FIELD, MAX_SENT, http_code},
+};
 
 /// The media type of [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -42,9 +45,9 @@ impl From<&UserError> for Problem {
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: status.as_u16(),
             code: error.code.name().to_owned(),
-            reason: error.reason.clone(),
-            field: error.field.clone(),
-            detail: error.message.clone(),
+            reason: shortened(&error.reason, MAX_FIELD).into_owned(),
+            field: error.field.as_deref().map(|field| shortened(field, MAX_FIELD).into_owned()),
+            detail: shortened(&error.message, MAX_SENT).into_owned(),
             retry_after_seconds: error.retry_after.map(|time| Seconds(time.as_secs_f64())),
         }
     }
@@ -114,6 +117,16 @@ mod tests {
                 "retry_after_seconds": 2.5,
             })
         );
+    }
+
+    #[test]
+    fn what_a_client_said_at_length_is_not_repeated_in_full() {
+        let said = "x".repeat(1 << 20);
+        let error = UserError::invalid(said.clone(), format!("{said}; accepted: less"));
+        let told = answer(&error);
+        assert!(told.body().len() < 2000, "{} bytes", told.body().len());
+        let problem: Problem = serde_json::from_str(told.body()).expect("JSON");
+        assert!(problem.detail.ends_with("; accepted: less"), "{}", problem.detail);
     }
 
     #[test]

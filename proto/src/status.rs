@@ -1,7 +1,10 @@
 //! One mapping from the farm's errors to gRPC statuses with google.rpc details, and back; and one
 //! to HTTP statuses.
 
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    error::{Code, UserError},
+    shown::shortened,
+};
 use http::StatusCode;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -47,32 +50,22 @@ pub fn http_code(code: Code) -> StatusCode {
 
 /// Most bytes of a message, and of a field's name. A status travels in headers, with its message
 /// three times; many clients accept 8 KiB of headers, and drop the answer beyond.
-const MAX_SENT: usize = 1000;
-const MAX_FIELD: usize = 200;
-
-/// A text of at most `most` bytes: its beginning and its end, where an error says what is accepted.
-fn bounded(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let head = text.floor_char_boundary(most * 2 / 3);
-    let tail = text.ceil_char_boundary(text.len() - most / 4);
-    format!("{} … {}", &text[..head], &text[tail..])
-}
+pub(crate) const MAX_SENT: usize = 1000;
+pub(crate) const MAX_FIELD: usize = 200;
 
 /// Turns an error into a status that names the field (`BadRequest`), the reason (`ErrorInfo`) and
 /// when a retry can help (`RetryInfo`).
 #[must_use]
 pub fn to_status(error: &UserError) -> Status {
-    let message = bounded(&error.message, MAX_SENT);
+    let message = shortened(&error.message, MAX_SENT).into_owned();
     let mut details = ErrorDetails::new();
     details.set_error_info(
-        bounded(&error.reason, MAX_FIELD),
+        shortened(&error.reason, MAX_FIELD),
         DOMAIN,
         std::collections::HashMap::<String, String>::new(),
     );
     if let Some(field) = &error.field {
-        details.add_bad_request_violation(bounded(field, MAX_FIELD), message.clone());
+        details.add_bad_request_violation(shortened(field, MAX_FIELD), message.clone());
     }
     if let Some(delay) = error.retry_after {
         details.set_retry_info(Some(delay));

@@ -1,5 +1,7 @@
 //! What a file is, by its first bytes. Its name does not matter.
 
+use darkroom_core::shown::shown;
+
 use super::Error;
 
 /// Supported formats.
@@ -30,7 +32,8 @@ impl Kind {
     }
 
     pub(super) fn damaged(self, what: &str) -> Error {
-        let name = self.name();
+        // Libraries' words may have line ends, and quote the file.
+        let (name, what) = (self.name(), shown(what.trim()));
         Error(format!("is a damaged {name}: {what}; accepted: a whole {name}"))
     }
 
