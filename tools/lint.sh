@@ -20,6 +20,8 @@ for crate in artifacts bench chaos cli coordinator core encoder-service farm-api
     prompts proto queue runtime server test-servers tests web worker; do
     tools/count-import-cycles.py --crate "darkroom-$crate" --at-most 0
 done
+step "the page"
+tools/check-page.sh
 step "clippy"
 # With the features of `make test`, so that the guards' tests are checked too.
 all=(--locked --workspace --features darkroom-guards/failpoints)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make test`: set-up, lints, then every test. Ends with the test runner's own closing line.
+# `make test`: set-up, lints, then every test. Ends with the table of the browser tests, after the
+# test runner's own closing line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,3 +28,5 @@ if command -v cargo-nextest >/dev/null; then
 else
     "$with_postgres" cargo test "${tests[@]}" --no-fail-fast --lib --bins --tests
 fi
+step "the page in a browser"
+tools/test-browser.sh

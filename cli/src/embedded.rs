@@ -217,10 +217,8 @@ impl Farm {
             admin: coordinator.admin_calls(),
             callers: callers.clone(),
             seals: coordinator.seals(),
-            hosts: options.site.hosts(),
             tls: listener.speaks_tls(),
-            display: options.site.display(),
-            aliases: options.site.aliases(),
+            settings: options.site.clone(),
         });
         let around = |routes| darkroom_web::beside(grpc::behind(callers, routes), site);
         let services = ["darkroom.v1.Farm", "darkroom.v1.Admin", "darkroom.v1.Encoder"];
@@ -274,14 +272,15 @@ impl Farm {
         })
     }
 
-    /// Where a browser on this machine finds its page. The link logs in with the farm's own key.
+    /// Where a browser on this machine finds its page.
     pub(crate) fn page(&self) -> String {
-        let plain = !self.address.contains("://");
-        let root = format!("{}{}", if plain { "http://" } else { "" }, self.address);
-        match &self.key {
-            Some(key) => format!("{root}/#key={}", key.expose()),
-            None => format!("{root}/"),
-        }
+        let scheme = if self.address.contains("://") { "" } else { "http://" };
+        format!("{scheme}{}/", self.address)
+    }
+
+    /// The same, with the farm's own key, with which the page logs in; none if the farm is open.
+    pub(crate) fn link(&self) -> Option<String> {
+        self.key.as_ref().map(|key| format!("{}#key={}", self.page(), key.expose()))
     }
 
     /// A client of it.

@@ -1,7 +1,7 @@
 //! `darkroom up`: the whole farm in this process until a signal ends it, with its state in one
 //! folder.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use darkroom_core::{error::UserError, shown::shown};
 use darkroom_runtime::{
@@ -11,7 +11,7 @@ use darkroom_runtime::{
     shutdown,
     terminal::shown_path,
 };
-use darkroom_web::Price;
+use darkroom_web::{ModelAlias, Price, PublicUrl};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -46,7 +46,9 @@ struct File {
     disk_budget_pictures: bool,
     disk_floor: Option<ByteSize>,
     http_hosts: Vec<String>,
+    public_url: Option<PublicUrl>,
     device_hour_price: Option<Price>,
+    model_aliases: Vec<ModelAlias>,
 }
 
 /// Runs the farm until it is stopped, and then lets short work finish.
@@ -82,7 +84,16 @@ async fn tell(farm: &Farm, place: &Place, as_json: bool) -> Result<()> {
             farm.address(),
             shown_path(&place.state)
         ))?;
-        output::line(&format!("open {} in a browser", farm.page()))?;
+        output::line(&match farm.link() {
+            // A log or a pipe would keep the key that is in it.
+            Some(link) if std::io::stdout().is_terminal() => format!("open {link} in a browser"),
+            Some(_) => format!(
+                "open {} in a browser, and log in with the key in {}",
+                farm.page(),
+                shown_path(&place.state.join("farm.key"))
+            ),
+            None => format!("open {} in a browser", farm.page()),
+        })?;
         farm.budget_told().await.map_or(Ok(()), |told| output::line(&told.line))
     }
 }
@@ -107,6 +118,10 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
     if site.http_hosts.is_empty() {
         site.http_hosts = file.http_hosts;
     }
+    if site.model_aliases.is_empty() {
+        site.model_aliases = file.model_aliases;
+    }
+    site.public_url = site.public_url.or(file.public_url);
     site.device_hour_price = site.device_hour_price.or(file.device_hour_price);
     let mut tls = args.tls;
     tls.tls_cert = tls.tls_cert.or(file.tls_cert);

@@ -39,12 +39,20 @@ impl Cookie {
         // HTTP/2 may split the header.
         let cookies =
             headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut cookies = cookies.flat_map(|cookies| cookies.split(';'));
-        let value = cookies.find_map(|cookie| {
+        let cookies = cookies.flat_map(|cookies| cookies.split(';'));
+        let sessions = cookies.filter_map(|cookie| {
             let (name, value) = cookie.trim().split_once('=')?;
-            (name == self.name).then_some(value)
+            (name == self.name && !value.is_empty()).then(|| value.parse::<Session>())
         });
-        value.filter(|value| !value.is_empty()).map(str::parse).transpose()
+        // Another port of the host can plant a cookie of this name beside ours.
+        let mut malformed = None;
+        for session in sessions {
+            match session {
+                Ok(session) => return Ok(Some(session)),
+                Err(error) => malformed = Some(error),
+            }
+        }
+        malformed.map_or(Ok(None), Err)
     }
 
     /// What a browser is told to keep, for this many seconds.
@@ -88,7 +96,8 @@ mod tests {
         let kept = cookie.keep(&session(), 60);
         let pair = kept.split(';').next().expect("a pair");
         assert!(kept.ends_with("; Path=/; Max-Age=60; HttpOnly; SameSite=Strict"), "{kept}");
-        for cookies in [&[pair][..], &["a=b", pair], &[&format!("a=b; {pair}; c=d")]] {
+        let planted = format!("darkroom_session_7878=x; darkroom_session_7878=; {pair}");
+        for cookies in [&[pair][..], &["a=b", pair], &[&format!("a=b; {pair}; c=d")], &[&planted]] {
             let read = cookie.read(&sent(cookies)).expect("reads").expect("a session");
             assert_eq!(read.expose(), session().expose());
         }

@@ -223,10 +223,8 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         admin: handle.admin_calls(),
         callers: callers.clone(),
         seals: handle.seals(),
-        hosts: args.site.hosts(),
         tls,
-        display: args.site.display(),
-        aliases: args.site.aliases(),
+        settings: args.site.clone(),
     });
     serve.web = Some(darkroom_web::web());
     let around = |routes| darkroom_web::beside(grpc::behind(callers, routes), site);

@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 import unittest
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
@@ -377,6 +378,19 @@ class Errors(unittest.TestCase):
         message = self.refused("colour", extra_body={"colour": "red"})
         self.assertIn("colour is not a parameter of this route", message)
 
+    def test_a_part_of_a_form_without_headers_is_told(self):
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        if KEY != "open":
+            headers["Authorization"] = f"Bearer {KEY}"
+        form = b"--b\r\n\r\na red circle\r\n--b--\r\n"
+        ask = urllib.request.Request(f"{URL}/v1/images/edits", data=form, headers=headers)
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(ask)
+        with caught.exception as answer:
+            error = json.load(answer)["error"]
+        self.assertEqual((answer.status, error["code"]), (400, "invalid_form"))
+        self.assertIn("a part without headers", error["message"])
+
     @unittest.skipIf(KEY == "open", "the farm is open")
     def test_a_wrong_key_is_an_authentication_error(self):
         for key in ["sk-nonsense", "dk_0123456789ab_" + "x" * 43]:
@@ -420,6 +434,20 @@ class Retries(unittest.TestCase):
                 prompt=prompt, image=PICTURE, mask=MASK, size="64x64"
             ),
         )
+
+    def test_a_retry_whose_job_was_deleted_is_a_new_job(self):
+        prompt = unique()
+        first = client().images.generate(prompt=prompt, size="64x64")
+        headers = {"Authorization": f"Bearer {KEY}"} if KEY != "open" else {}
+        delete = urllib.request.Request(
+            f"{URL}/api/v1/jobs/{first.job}", headers=headers, method="DELETE"
+        )
+        urllib.request.urlopen(delete).close()
+        again = client().images.generate(
+            prompt=prompt, size="64x64", extra_headers={"x-stainless-retry-count": "1"}
+        )
+        self.assertNotEqual(again.job, first.job)
+        self.assertEqual([job["id"] for job in jobs(prompt)], [again.job])
 
     def test_the_same_request_without_a_retry_is_a_new_job(self):
         prompt = unique()

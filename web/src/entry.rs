@@ -41,7 +41,7 @@ impl<S: Send + Sync> FromRequest<S> for Entry {
         let (mut parts, body) = request.into_parts();
         let params = RawPathParams::from_request_parts(&mut parts, state).await;
         let params = params.map_err(|_| {
-            let message = "the path is not UTF-8 after decoding; accepted: the id of a job";
+            let message = "the path is not UTF-8 after decoding; accepted: UTF-8, percent-encoded";
             Refusal::http(StatusCode::BAD_REQUEST, "INVALID_PATH", message)
         })?;
         let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -190,7 +190,11 @@ pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
             return too_large();
         }
         if let Some(status) = error.downcast_ref::<tonic::Status>() {
-            return from_status(status).into();
+            let error = from_status(status);
+            return match error.code {
+                Code::DeadlineExceeded => Refusal::with_status(StatusCode::REQUEST_TIMEOUT, error),
+                _ => error.into(),
+            };
         }
         cause = error.source();
     }

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use crate::{
     places::{LINKS, authority},
     problem::Refusal,
+    public_url::PublicUrl,
 };
 
 /// What a browser says of where a request comes from.
@@ -26,21 +27,28 @@ const REPEATED: usize = 100;
 /// A page of a stranger can make its own name resolve to the farm's address; its requests then have
 /// that name as `Host`, and never an address.
 #[derive(Clone, Debug, Default)]
-pub struct Hosts(Vec<String>);
+pub(crate) struct Hosts {
+    names: Vec<String>,
+    /// The origin of the page behind a proxy.
+    origin: Option<String>,
+}
 
 impl Hosts {
-    /// These names, in upper or lower case, without ports.
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(
-            names.into_iter().map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect(),
-        )
+    /// These names, in upper or lower case, without ports; and the address behind a proxy.
+    pub(crate) fn new(names: impl IntoIterator<Item = String>, public: Option<&PublicUrl>) -> Self {
+        let named = names.into_iter().chain(public.map(|public| public.host().to_owned()));
+        let names = named.map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect();
+        Self { names, origin: public.map(|public| public.origin().to_owned()) }
     }
 
     fn has(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let is_address = bare.unwrap_or(&host).parse::<IpAddr>().is_ok();
-        is_address || host == "localhost" || host.ends_with(".localhost") || self.0.contains(&host)
+        is_address
+            || host == "localhost"
+            || host.ends_with(".localhost")
+            || self.names.contains(&host)
     }
 }
 
@@ -55,15 +63,15 @@ pub(crate) async fn pass(hosts: Arc<Hosts>, request: Request, next: Next) -> Res
 
 fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let authority = authority(uri, headers).unwrap_or_default();
-    let host = without_port(&authority);
-    if !hosts.has(host) {
+    let host = parts(&authority).map_or(authority.as_str(), |(host, _)| host);
+    if parts(&authority).is_none() || !hosts.has(host) {
         let host = shown(&host[..host.floor_char_boundary(REPEATED)]).into_owned();
         return Err(Refusal::http(
             StatusCode::MISDIRECTED_REQUEST,
             "HOST",
             format!(
                 "the request is for host {host:?}; accepted: an IP address, localhost, and names \
-                 given with --http-host"
+                 given with --http-host or --public-url"
             ),
         ));
     }
@@ -91,6 +99,7 @@ fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Re
     if let Some(origin) = headers.get(header::ORIGIN)
         && !reads
         && !is_own(origin, &authority)
+        && hosts.origin.as_deref().is_none_or(|own| origin != own)
     {
         let origin = shown(&String::from_utf8_lossy(origin.as_bytes())).into_owned();
         let origin = &origin[..origin.floor_char_boundary(REPEATED)];
@@ -104,25 +113,36 @@ fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Re
 fn is_own(origin: &HeaderValue, authority: &str) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     let (rest, port) = match origin.split_once("://") {
-        Some(("http", rest)) => (rest, "80"),
-        Some(("https", rest)) => (rest, "443"),
+        Some(("http", rest)) => (rest, 80),
+        Some(("https", rest)) => (rest, 443),
         _ => return false,
     };
     let whole = |authority: &str| {
-        let host = without_port(authority);
-        let own = authority[host.len()..].strip_prefix(':').filter(|port| !port.is_empty());
-        (host.to_ascii_lowercase(), own.unwrap_or(port).to_owned())
+        let (host, own) = parts(authority)?;
+        Some((host.to_ascii_lowercase(), own.unwrap_or(port)))
     };
-    whole(rest) == whole(authority)
+    let own = whole(authority);
+    own.is_some() && whole(rest) == own
 }
 
-/// `farm:7878` as `farm`, and `[::1]:7878` as `[::1]`.
-fn without_port(authority: &str) -> &str {
-    let end = match authority.rfind(']') {
-        Some(bracket) => bracket + 1,
+/// The host and the port of an authority: `[::1]:7878` as `[::1]` and 7878.
+fn parts(authority: &str) -> Option<(&str, Option<u16>)> {
+    let end = match authority.find(']') {
+        Some(bracket) if authority.starts_with('[') => bracket + 1,
+        Some(_) => return None,
         None => authority.find(':').unwrap_or(authority.len()),
     };
-    &authority[..end]
+    let (host, rest) = authority.split_at(end);
+    let is_name = !host.is_empty() && !host.contains(['@', '/', '?', '#', '\\']);
+    let port = match rest.strip_prefix(':') {
+        None if rest.is_empty() => None,
+        None => return None,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
+        }
+        Some(_) => return None,
+    };
+    is_name.then_some((host, port))
 }
 
 /// Gives every answer the headers that keep other pages out.
@@ -152,7 +172,8 @@ mod tests {
                 HeaderValue::from_str(value).expect("a value"),
             );
         }
-        let hosts = Hosts::new(["Farm.example.com.".to_owned()]);
+        let public = "https://studio.example.com".parse().expect("an address");
+        let hosts = Hosts::new(["Farm.example.com.".to_owned()], Some(&public));
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let uri = path.parse().expect("a path");
         checked(&hosts, &method, &uri, &map).map_err(|refusal| {
@@ -172,6 +193,7 @@ mod tests {
             "192.0.2.7",
             "farm.example.com",
             "FARM.example.com.:443",
+            "studio.example.com",
         ] {
             assert_eq!(check("GET", "/", &[("host", own)]), Ok(()), "{own}");
         }
@@ -185,6 +207,15 @@ mod tests {
             "xfarm.example.com",
             "1.2.3",
             "user@localhost",
+            "localhost:80@evil.example",
+            "localhost:x",
+            "localhost:99999",
+            "localhost:+80",
+            "127.0.0.1:1/x",
+            "[::1]evil.example",
+            "x[::1]",
+            "[::1",
+            ":80",
         ] {
             let refused = check("GET", "/", &[("host", other)]);
             assert_eq!(refused.expect_err(other).0, 421, "{other}");
@@ -214,6 +245,9 @@ mod tests {
         }
         let proxied = [("host", "farm.example.com"), ("origin", "https://farm.example.com")];
         assert_eq!(check("POST", "/api/v1/jobs", &proxied), Ok(()));
+        // A proxy that does not pass the name on.
+        assert_eq!(from("https://studio.example.com"), Ok(()));
+        assert!(from("http://studio.example.com").is_err());
     }
 
     #[test]

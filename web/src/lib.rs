@@ -21,6 +21,7 @@ mod page;
 mod pictures;
 mod places;
 mod problem;
+mod public_url;
 mod query;
 mod range;
 mod route;
@@ -33,9 +34,8 @@ mod submission;
 mod submits;
 mod uploads;
 
-pub use gate::Hosts;
 pub use openai::aliases::{Aliases, ModelAlias};
+pub use public_url::PublicUrl;
 pub use router::{Parts, router};
 pub use serving::{beside, web};
 pub use settings::{Price, SiteSettings};
-pub use site::Display;

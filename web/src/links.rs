@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{Request, State},
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,7 +15,7 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Caller, Purpose, Scope};
 use darkroom_proto::{json, v1};
 use futures::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -99,10 +99,9 @@ async fn own(
     let expires = now().saturating_add(lasts.into());
     let tenant = job.spec.unwrap_or_default().tenant;
     let grant = Grant { t: tenant, j: job_id, i: index, s: stage, e: max_edge, x: expires };
-    let scheme = if site.tls { "https" } else { "http" };
     let seconds = i64::try_from(expires).unwrap_or(i64::MAX);
     Ok(v1::SignImageResponse {
-        url: format!("{scheme}://{authority}{LINKS}/{}", seal(site, &grant)?),
+        url: format!("{}{LINKS}/{}", site.origin(authority), seal(site, &grant)?),
         expires_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
         size_bytes: first.total_bytes,
         format: first.format,
@@ -113,10 +112,12 @@ async fn own(
 /// `GET /links/{link}`.
 pub(crate) async fn follow(
     State(site): State<Arc<Site>>,
-    Path(link): Path<String>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let grant = open(&site, &link).ok_or_else(|| {
+    let (parts, headers) = (request.uri(), request.headers());
+    // A link has no characters that are encoded in a path.
+    let link = parts.path().strip_prefix(LINKS).unwrap_or_default().trim_start_matches('/');
+    let grant = open(&site, link).ok_or_else(|| {
         UserError::new(
             Code::NotFound,
             "NO_SUCH_LINK",
@@ -130,7 +131,7 @@ pub(crate) async fn follow(
     let Grant { t, j, i, s, e, x } = grant;
     let caller = Caller::of(Some(t), [Scope::Read], None);
     let fetch = v1::FetchImageRequest { job_id: j, index: i, stage: s, max_edge: e, offset: 0 };
-    let mut sent = send_picture(site, (caller, None), fetch, &headers).await?;
+    let mut sent = send_picture(site, (caller, None), fetch, headers).await?;
     let lasts = x.saturating_sub(now()).min(300);
     let cache = format!("private, max-age={lasts}");
     let headers = sent.headers_mut();

@@ -249,7 +249,7 @@ fn responses(status: &str, content: Value) -> Value {
 /// Statuses of problems: those of the farm's errors, and those of HTTP's own.
 fn problem_statuses() -> BTreeSet<u16> {
     let farms = Code::ALL.iter().map(|code| http_code(*code).as_u16());
-    farms.chain([405, 413, 415, 421]).collect()
+    farms.chain([405, 408, 413, 415, 421]).collect()
 }
 
 /// The answers that tell a problem.

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a browser may show a picture again without asking whether it has changed.
 const CACHED: &str = "private, max-age=300";
+/// A file whose address has its version never changes.
+const KEPT: &str = "private, max-age=31536000, immutable";
 /// A file that can change is asked for again each time.
 const ASKED: &str = "private, no-cache";
 /// Describes a sheet.
@@ -41,6 +43,9 @@ pub(crate) struct PictureQuery {
     max_edge: u32,
     /// Name the picture as a file to save.
     download: bool,
+    /// The SHA-256 of the file that is expected. If the answer is that file, it may be kept for a
+    /// year.
+    version: String,
 }
 
 /// A file of the farm: how to read it from an offset on, and what it is.
@@ -110,7 +115,7 @@ pub(crate) async fn picture(
     State(site): State<Arc<Site>>,
     entry: Entry,
 ) -> Result<Response, Refusal> {
-    let PictureQuery { stage, max_edge, download } = entry.query()?;
+    let PictureQuery { stage, max_edge, download, version } = entry.query()?;
     let mut asked = json::FetchImageRequest { stage, max_edge, ..Default::default() };
     entry.params.fill(&mut asked.job_id, "job", "job_id")?;
     entry.params.fill(&mut asked.index, "index", "index")?;
@@ -119,6 +124,13 @@ pub(crate) async fn picture(
     let mut answer =
         send_picture(site, (entry.caller, entry.standing), asked, &entry.parts.headers).await?;
     name_file(&mut answer, &name, download);
+    let status = answer.status();
+    let is_file = status.is_success() || status == StatusCode::NOT_MODIFIED;
+    let headers = answer.headers_mut();
+    let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    if is_file && tag.is_some_and(|tag| tag.trim_matches('"') == version) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(KEPT));
+    }
     Ok(answer)
 }
 

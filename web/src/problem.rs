@@ -28,6 +28,11 @@ impl Refusal {
         Self { status: Some(status), error: Box::new(error) }
     }
 
+    /// An error for which HTTP has a better status.
+    pub(crate) fn with_status(status: StatusCode, error: UserError) -> Self {
+        Self { status: Some(status), error: Box::new(error) }
+    }
+
     /// The error alone, for a stream that has no status of its own.
     pub(crate) fn into_error(self) -> UserError {
         *self.error

@@ -6,24 +6,26 @@ use axum::{
     Json, Router,
     extract::State,
     middleware,
+    response::Response,
     routing::{MethodRouter, delete, get, post},
 };
 use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Route, Rule, Seals};
+use http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::compression::{
     CompressionLayer,
     predicate::{NotForContentType, Predicate, SizeAbove},
 };
 
 use crate::{
-    admin_routes, farm_routes,
-    gate::{self, Hosts},
-    links,
-    openai::{self, aliases::Aliases},
-    page,
+    admin_routes, farm_routes, gate,
+    json_answer::header_value,
+    links, openai, page,
     places::{API, LINKS},
     problem::Refusal,
+    public_url::PublicUrl,
     session,
-    site::{Display, Site},
+    settings::SiteSettings,
+    site::Site,
 };
 
 /// Answers from this size on are compressed, if that helps.
@@ -39,20 +41,19 @@ pub struct Parts {
     pub callers: CallerLayer,
     /// Signs the links that the farm serves itself.
     pub seals: Arc<dyn Seals>,
-    /// The names under which browsers may reach the farm.
-    pub hosts: Hosts,
     /// Whether the port speaks TLS.
     pub tls: bool,
-    /// How the page shows money.
-    pub display: Display,
-    /// Names under which OpenAI's API knows the farm's cascades.
-    pub aliases: Aliases,
+    /// How the farm is reached and shown.
+    pub settings: SiteSettings,
 }
 
 /// The routes of a site.
 #[must_use]
 pub fn router(parts: Parts) -> Router {
-    let Parts { farm, admin, callers, seals, hosts, tls, display, aliases } = parts;
+    let Parts { farm, admin, callers, seals, tls, settings } = parts;
+    let public = settings.public_url.clone();
+    // Browsers may speak TLS with a proxy.
+    let tls = tls || public.as_ref().is_some_and(PublicUrl::is_secure);
     let layers = callers.clone();
     let needing = |needs| layers.clone().over_http(Route { needs, tls });
     let mut routes = Router::new();
@@ -64,13 +65,22 @@ pub fn router(parts: Parts) -> Router {
     let anybody = needing(Rule::Anybody);
     let own = get(session::show).layer(anybody.clone());
     let own = own.merge(post(session::begin)).merge(delete(session::end));
-    let openai = openai::Desk::new(&farm, aliases);
-    let site = Arc::new(Site { farm, admin, callers, seals, tls, openai, display });
+    let openai = openai::Desk::new(&farm, settings.aliases());
+    let site = Arc::new(Site {
+        farm,
+        admin,
+        callers,
+        seals,
+        tls,
+        public,
+        openai,
+        display: settings.display(),
+    });
     // Its pictures are compressed already, and its events must not wait in a compressor.
     let like_openai = openai::routes(needing)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(&site));
-    let hosts = Arc::new(hosts);
+    let hosts = Arc::new(settings.hosts());
     routes
         .route(&format!("{API}/session"), own)
         .route(&format!("{API}/display"), get(show_display).layer(anybody))
@@ -80,6 +90,7 @@ pub fn router(parts: Parts) -> Router {
         .fallback(page::serve)
         .with_state(site)
         .layer(CompressionLayer::new().compress_when(worth_compressing()))
+        .layer(middleware::map_response(weaken))
         .merge(like_openai)
         .layer(middleware::from_fn(move |request, next| {
             gate::pass(Arc::clone(&hosts), request, next)
@@ -95,9 +106,27 @@ fn worth_compressing() -> impl Predicate {
         .and(NotForContentType::IMAGES)
         .and(NotForContentType::SSE)
         .and(NotForContentType::const_new("application/grpc"))
+        // A range is of the file as it is, and so is the tag that it comes with.
+        .and(|_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+            !headers.contains_key(header::ACCEPT_RANGES)
+        })
 }
 
-async fn show_display(State(site): State<Arc<Site>>) -> Json<Display> {
+/// Makes the tag of an answer that was compressed a weak one: its bytes are others than those of the
+/// same answer without compression (RFC 9110 §8.8.3).
+async fn weaken(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    if headers.contains_key(header::CONTENT_ENCODING)
+        && let Some(tag) = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok())
+        && !tag.starts_with("W/")
+    {
+        let tag = header_value(&format!("W/{tag}"));
+        headers.insert(header::ETAG, tag);
+    }
+    answer
+}
+
+async fn show_display(State(site): State<Arc<Site>>) -> Json<crate::site::Display> {
     Json(site.display.clone())
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use darkroom_core::shown::shown;
 use serde::Deserialize;
 
-use crate::{Aliases, Hosts, ModelAlias, site::Display};
+use crate::{Aliases, ModelAlias, gate::Hosts, public_url::PublicUrl, site::Display};
 
 /// How the farm is reached and shown over HTTP.
 #[derive(Clone, Debug, Default, Args)]
@@ -15,6 +15,11 @@ pub struct SiteSettings {
     #[arg(long = "http-host", env = "DARKROOM_HTTP_HOST", value_name = "NAME",
           value_delimiter = ',', help_heading = HEADING)]
     pub http_hosts: Vec<String>,
+    /// The address by which browsers reach this farm through a proxy that ends TLS, like
+    /// https://farm.example.com: its name counts as one of --http-host, links begin with it, and
+    /// sessions are kept for TLS alone
+    #[arg(long, env = "DARKROOM_PUBLIC_URL", value_name = "URL", help_heading = HEADING)]
+    pub public_url: Option<PublicUrl>,
     /// What an hour of one device costs, as CURRENCY AMOUNT, like "EUR 2.50": the web page then shows
     /// the cost of jobs
     #[arg(long, env = "DARKROOM_DEVICE_HOUR_PRICE", value_name = "PRICE", value_parser = price,
@@ -62,19 +67,20 @@ fn price(text: &str) -> Result<Price, String> {
 impl SiteSettings {
     /// The names that count.
     #[must_use]
-    pub fn hosts(&self) -> Hosts {
-        Hosts::new(self.http_hosts.iter().map(|name| name.trim().to_owned()))
+    pub(crate) fn hosts(&self) -> Hosts {
+        let named = self.http_hosts.iter().map(|name| name.trim().to_owned());
+        Hosts::new(named, self.public_url.as_ref())
     }
 
     /// The names by which OpenAI's API knows cascades.
     #[must_use]
-    pub fn aliases(&self) -> Aliases {
+    pub(crate) fn aliases(&self) -> Aliases {
         Aliases::with(&self.model_aliases)
     }
 
     /// How money is shown.
     #[must_use]
-    pub fn display(&self) -> Display {
+    pub(crate) fn display(&self) -> Display {
         let price = self.device_hour_price.as_ref();
         Display {
             price_per_device_hour: price.map(|price| price.amount),

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Seals};
 use serde::{Deserialize, Serialize};
 
-use crate::openai::Desk;
+use crate::{openai::Desk, public_url::PublicUrl};
 
 /// How the page shows money.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Display {
+pub(crate) struct Display {
     /// What one hour of one device costs. Absent: the page shows no money.
-    pub price_per_device_hour: Option<f64>,
+    pub(crate) price_per_device_hour: Option<f64>,
     /// The currency, as it is written before an amount.
-    pub currency: Option<String>,
+    pub(crate) currency: Option<String>,
 }
 
 /// What handlers use.
@@ -23,7 +23,21 @@ pub(crate) struct Site {
     pub(crate) admin: Arc<dyn AdminCalls>,
     pub(crate) callers: CallerLayer,
     pub(crate) seals: Arc<dyn Seals>,
+    /// Whether browsers speak TLS with the farm, or with a proxy before it.
     pub(crate) tls: bool,
+    /// The address by which browsers reach it, if that is not its own.
+    pub(crate) public: Option<PublicUrl>,
     pub(crate) openai: Desk,
     pub(crate) display: Display,
+}
+
+impl Site {
+    /// Where links begin, for whoever reaches the farm at this authority.
+    pub(crate) fn origin(&self, authority: &str) -> String {
+        match &self.public {
+            Some(public) => public.origin().to_owned(),
+            None if self.tls => format!("https://{authority}"),
+            None => format!("http://{authority}"),
+        }
+    }
 }

@@ -88,8 +88,8 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) site: SiteSettings,
     /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, open, cascades,
-    /// device, dtype, threads, batch, disk_budget, disk_floor, http_hosts, device_hour_price. Flags
-    /// override it
+    /// device, dtype, threads, batch, disk_budget, disk_floor, http_hosts, public_url,
+    /// device_hour_price, model_aliases. Flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write the log as JSON lines

@@ -35,7 +35,7 @@ use super::{
     Options, OverWeb, WebBody,
     ledger::{Caller, Grant, Ledger},
     pace::Pace,
-    refusal::busy_status,
+    refusal::{busy_status, stalled_status},
     seats::Unfinished,
 };
 
@@ -385,7 +385,9 @@ impl Metered {
             }
         }
         // A peer that sends a byte now and then must not occupy memory for ever.
-        let last = if self.framing.unfinished() { self.begun.1 + WHOLE } else { now + QUIET };
+        // A text that is gathered may be a large picture over a slow line: its handler decides.
+        let whole = self.framing.unfinished() && !(self.gathers && self.framing.kind == Kind::Text);
+        let last = if whole { self.begun.1 + WHOLE } else { now + QUIET };
         self.patience.as_mut().reset(last.min(now + self.budget.stall));
     }
 }
@@ -422,8 +424,7 @@ impl Body for Metered {
                         this.patience.as_mut().reset(Instant::now() + QUIET);
                         ready!(this.patience.as_mut().poll(cx));
                     }
-                    let message = "the request was not sent to its end in time; send it again";
-                    return Poll::Ready(Some(Err(Status::deadline_exceeded(message))));
+                    return Poll::Ready(Some(Err(stalled_status())));
                 }
             };
             let Some(data) = frame.data_ref() else {

@@ -40,6 +40,10 @@ const WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 /// Most bytes of a request's headers.
 const HEADERS: u32 = 8 << 10;
+/// How long a connection of HTTP/1 may wait for its next request, and take for its headers: longer
+/// than proxies and clients keep idle connections, so that none sends a request into one that is
+/// being closed. A connection that has not greeted ends much earlier.
+const HEAD: Duration = Duration::from_secs(100);
 /// Bytes of buffer for HTTP/1.
 const BUFFER: usize = 64 << 10;
 /// How many calls a peer may cancel before they were looked at. The default of the HTTP/2 library
@@ -144,7 +148,7 @@ fn protocol(options: &Options) -> auto::Builder<TokioExecutor> {
     protocol
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(options.handshake)
+        .header_read_timeout(HEAD)
         .max_buf_size(BUFFER)
         .max_headers(64);
     protocol

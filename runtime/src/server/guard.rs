@@ -155,7 +155,7 @@ impl Service<Request<Incoming>> for ConnectionCalls {
         let lasts = LASTING.iter().any(|part| path.starts_with(part))
             || self.calls.lasting.iter().any(|lasting| lasting == path)
             || web.is_some_and(|OverWeb(request)| request.lasts || request.is_long());
-        let is_health = path == HEALTH;
+        let is_health = web.is_none() && path == HEALTH;
         let (calls, purse) = (self.calls.clone(), self.purse.clone());
         let (address, client) = (self.address, self.client.clone());
         let (seats, seat) = (Arc::clone(&self.seats), Arc::clone(&self.seat));

@@ -17,6 +17,15 @@ pub(super) fn busy_status(message: &str) -> Status {
     Status::with_error_details(tonic::Code::Unavailable, message, details)
 }
 
+/// The refusal of a request that did not come to its end.
+pub(super) fn stalled_status() -> Status {
+    let mut details = ErrorDetails::new();
+    let none = std::collections::HashMap::<String, String>::new();
+    details.set_error_info("REQUEST_STALLED", "darkroom", none);
+    let message = "the request was not sent to its end in time; send it again";
+    Status::with_error_details(tonic::Code::DeadlineExceeded, message, details)
+}
+
 /// The answer to a caller that does not speak HTTP/2.
 pub(super) fn not_http2() -> Response<Body> {
     let text = "This is a port of a Darkroom farm for gRPC, which needs HTTP/2. Use the darkroom command or a gRPC client.\n";

@@ -93,7 +93,8 @@ fn message(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
 /// Whether a call was ended: by trailers or headers with the flag, a reset, or a goodbye.
 fn ended(answer: &[u8]) -> bool {
     http2::frames(answer).iter().any(|(kind, flags, _)| {
-        (*kind == http2::HEADERS && flags & END_STREAM != 0)
+        // What is not of gRPC's type is answered as HTTP, whose last frame may be of data.
+        ([http2::HEADERS, http2::DATA].contains(kind) && flags & END_STREAM != 0)
             || [http2::RST_STREAM, http2::GOAWAY].contains(kind)
     })
 }

@@ -10,10 +10,19 @@ const BUILT_IN: [&str; 2] = ["gpt-image-1", "dall-e-3"];
 const LONGEST: usize = 128;
 
 /// One alias as a flag gives it: `NAME=CASCADE`, or `NAME=` for no such alias.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct ModelAlias {
     name: String,
     cascade: String,
+}
+
+impl TryFrom<String> for ModelAlias {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl FromStr for ModelAlias {

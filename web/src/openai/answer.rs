@@ -104,10 +104,10 @@ impl Client {
     }
 
     /// Watches a job with its images.
-    pub(super) async fn watch(&self, id: &str) -> Answer<Progress> {
+    pub(super) async fn progress(&self, id: &str) -> Answer<Progress> {
         let asked = v1::WatchJobRequest { id: id.to_owned(), after_version: 0, images: true };
         let events = self.site.farm.watch_job(&self.caller, asked).await?;
-        Ok(Progress::of(while_it_stands(self.standing.clone(), events)))
+        Ok(Progress::of(id, while_it_stands(self.standing.clone(), events)))
     }
 
     async fn link(&self, image: &v1::Image) -> Answer<Linked> {

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Caller, Calls};
 use darkroom_proto::v1;
 use futures::FutureExt as _;
@@ -28,6 +29,9 @@ impl Desk {
                 let cancelled = farm.cancel_job(&caller, v1::CancelJobRequest { id: id.clone() });
                 match cancelled.await {
                     Ok(_) => tracing::info!(job.id = %id, "cancelled a job whose client is gone"),
+                    Err(error) if is_over(&error) => {
+                        tracing::debug!(job.id = %id, %error, "the job of a client that is gone is over");
+                    }
                     Err(error) => {
                         tracing::warn!(job.id = %id, %error, "cannot cancel a job whose client is gone");
                     }
@@ -36,5 +40,23 @@ impl Desk {
             .boxed()
         };
         Self { aliases, ledger: Ledger::new(GRACE, cancel), masks: Masks::new() }
+    }
+}
+
+/// Whether a job cannot be cancelled because it has ended or was deleted, which is expected.
+fn is_over(error: &UserError) -> bool {
+    matches!(error.code, Code::FailedPrecondition | Code::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_job_that_ended_or_is_gone_is_over() {
+        for code in Code::ALL {
+            let expected = [Code::FailedPrecondition, Code::NotFound].contains(&code);
+            assert_eq!(is_over(&UserError::new(code, "X", "a sentence")), expected, "{code:?}");
+        }
     }
 }

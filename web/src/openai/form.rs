@@ -226,12 +226,15 @@ fn unread(error: &multer::Error) -> Refusal {
         }
         multer::Error::StreamSizeExceeded { limit } => too_large("the body", *limit),
         multer::Error::StreamReadFailed(error) => broken(error.as_ref()),
-        multer::Error::IncompleteStream
-        | multer::Error::IncompleteFieldData { .. }
-        | multer::Error::IncompleteHeaders => {
-            let message = "the request's body broke off before the end of the form; send it again";
-            Refusal::http(StatusCode::BAD_REQUEST, "BODY_BROKE_OFF", message)
+        // A body that breaks off is an error of the stream. Here it has come to its end.
+        multer::Error::IncompleteFieldData { field_name } => {
+            let name = field_name.as_deref().map_or("a part of the form".into(), told);
+            wrong(format!("no boundary ends {name}; accepted: {FORM} as RFC 7578 has it"))
         }
+        multer::Error::IncompleteStream | multer::Error::IncompleteHeaders => wrong(format!(
+            "the form has another boundary than its content-type names, no closing boundary, or a \
+             part without headers; accepted: {FORM} as RFC 7578 has it"
+        )),
         other => wrong(format!(
             "the form cannot be read: {}; accepted: {FORM} as RFC 7578 has it",
             told(&other.to_string())

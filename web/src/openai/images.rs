@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{Extension, extract::State, response::Response};
 use darkroom_core::error::Code;
 use darkroom_runtime::server::BodyMemory;
 
@@ -12,9 +12,11 @@ use super::{
     fields::Fields,
     fingerprint::fingerprint,
     form::{self, Inputs},
+    ledger::Sender,
     models::Models,
     order::{Endpoint, Order},
-    placement::{is_retry, place},
+    placement::place,
+    refusals::Visit,
     spec,
 };
 use crate::{entry::Entry, places::authority, problem::Refusal, site::Site};
@@ -22,16 +24,21 @@ use crate::{entry::Entry, places::authority, problem::Refusal, site::Site};
 /// Makes pictures from a text.
 pub(super) async fn generate(
     State(site): State<Arc<Site>>,
+    Extension(visit): Extension<Visit>,
     entry: Entry,
 ) -> Result<Response, Refusal> {
-    let desk = Desk::of(site, &entry)?;
+    let desk = Desk::of(site, visit, &entry)?;
     let fields = form::read_json(entry).await?;
     desk.serve(fields, Inputs::default(), Endpoint::Generations).await
 }
 
 /// Makes pictures from a picture, or anew where a mask is, and a text.
-pub(super) async fn edit(State(site): State<Arc<Site>>, entry: Entry) -> Result<Response, Refusal> {
-    let desk = Desk::of(site, &entry)?;
+pub(super) async fn edit(
+    State(site): State<Arc<Site>>,
+    Extension(visit): Extension<Visit>,
+    entry: Entry,
+) -> Result<Response, Refusal> {
+    let desk = Desk::of(site, visit, &entry)?;
     let (fields, inputs) = form::read(&desk.client.site, entry).await?;
     desk.serve(fields, inputs, Endpoint::Edits).await
 }
@@ -39,13 +46,13 @@ pub(super) async fn edit(State(site): State<Arc<Site>>, entry: Entry) -> Result<
 /// One request.
 struct Desk {
     client: Client,
-    is_retry: bool,
+    visit: Visit,
     /// What the body counts for while it is read.
     memory: Option<BodyMemory>,
 }
 
 impl Desk {
-    fn of(site: Arc<Site>, entry: &Entry) -> Result<Self, Refusal> {
+    fn of(site: Arc<Site>, visit: Visit, entry: &Entry) -> Result<Self, Refusal> {
         entry.no_query()?;
         let client = Client {
             site,
@@ -54,7 +61,7 @@ impl Desk {
             authority: authority(&entry.parts.uri, entry.headers()).unwrap_or_default(),
         };
         let memory = entry.parts.extensions.get::<BodyMemory>().cloned();
-        Ok(Self { client, is_retry: is_retry(entry.headers()), memory })
+        Ok(Self { client, visit, memory })
     }
 
     async fn serve(
@@ -63,7 +70,7 @@ impl Desk {
         inputs: Inputs,
         endpoint: Endpoint,
     ) -> Result<Response, Refusal> {
-        let Self { client, is_retry, memory } = self;
+        let Self { client, visit, memory } = self;
         // The pictures may take long, and the body has been read.
         if let Some(memory) = memory {
             memory.release();
@@ -74,9 +81,9 @@ impl Desk {
         let cascade = models.named(&order.model)?;
         let fingerprint = fingerprint(caller, &order, &inputs);
         let request = spec::job(&order, &inputs, cascade, &fingerprint);
-        let seat = place(site, (caller, is_retry), fingerprint, request).await?;
-        let id = seat.job().await?;
-        let mut progress = client.watch(&id).await?;
+        let sender = Sender { fingerprint, caller: caller.clone() };
+        let ledger = &site.openai.ledger;
+        let (seat, mut progress) = place((ledger, &client), &visit, sender, request).await?;
         if order.streams {
             return Ok(events::streamed(client, order, progress, seat));
         }

@@ -9,6 +9,9 @@
 //!
 //! The ledger is in memory. What it does not know, for example after a restart, is found by the
 //! label of the job.
+//!
+//! The cancellation of a job is decided under the lock. Until it is done, the request stays in the
+//! ledger, where no retry takes it and where it tells that its job is not to be had.
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +23,12 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Answer, Caller};
 use futures::{
     FutureExt as _,
-    future::{BoxFuture, Shared},
+    future::{BoxFuture, Shared, ready},
 };
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::progress::stopping;
 
 /// Most requests that are remembered.
 const MOST: usize = 10_000;
@@ -43,14 +48,21 @@ type Cancel = Box<dyn Fn(Caller, String) -> BoxFuture<'static, ()> + Send + Sync
 /// The requests of the last half hour.
 pub(crate) struct Ledger {
     book: Arc<Book>,
-    /// Ends the waits for retries.
-    _stop: DropGuard,
+}
+
+/// Who sends what.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    pub(super) fingerprint: String,
+    pub(super) caller: Caller,
 }
 
 struct Book {
     cancel: Cancel,
     grace: Duration,
+    /// Ends what the ledger does on its own.
     stop: CancellationToken,
+    tasks: TaskTracker,
     state: Mutex<State>,
 }
 
@@ -64,10 +76,9 @@ struct State {
 }
 
 struct Request {
-    fingerprint: String,
-    caller: Caller,
+    sender: Sender,
     placed: Placed,
-    /// The job, once somebody has seen that it is accepted.
+    /// The job, once it is accepted.
     job: Option<String>,
     /// Clients that wait for its answer.
     seats: usize,
@@ -83,6 +94,8 @@ enum Rest {
     Abandoned(Instant),
     /// It was sent to its end then.
     Answered(Instant),
+    /// Nobody came back for it, and its job is being cancelled.
+    Cancelling,
 }
 
 impl Ledger {
@@ -91,68 +104,112 @@ impl Ledger {
         grace: Duration,
         cancel: impl Fn(Caller, String) -> BoxFuture<'static, ()> + Send + Sync + 'static,
     ) -> Self {
-        let stop = CancellationToken::new();
-        let book =
-            Book { cancel: Box::new(cancel), grace, stop: stop.clone(), state: Mutex::default() };
-        Self { book: Arc::new(book), _stop: stop.drop_guard() }
+        let book = Book {
+            cancel: Box::new(cancel),
+            grace,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            state: Mutex::default(),
+        };
+        Self { book: Arc::new(book) }
     }
 
     /// A seat at a new request. `place` submits its job, and goes on even if the client goes away.
     pub(super) fn enter(
         &self,
-        (fingerprint, caller): (String, Caller),
+        sender: Sender,
         place: impl Future<Output = Answer<String>> + Send + 'static,
     ) -> Seat {
-        let placing = tokio::spawn(place);
+        let book = &self.book;
+        let mut state = book.state();
+        let number = state.number();
+        let placing = book.tasks.spawn(book.stop.clone().run_until_cancelled_owned(place));
+        let noted = Arc::downgrade(book);
         let placed = async move {
-            placing.await.unwrap_or_else(|_| {
-                let message = "the job could not be submitted";
-                Err(UserError::new(Code::Internal, "INTERNAL", message))
-            })
+            let placed = match placing.await {
+                Ok(Some(placed)) => placed,
+                Ok(None) => Err(stopping()),
+                Err(_) => {
+                    let message = "the job could not be submitted";
+                    Err(UserError::new(Code::Internal, "INTERNAL", message))
+                }
+            };
+            if let Some(book) = noted.upgrade() {
+                book.state().note(number, &placed);
+            }
+            placed
         };
         let placed = placed.boxed().shared();
+        // It is noted even if nobody waits for it.
+        book.tasks.spawn(placed.clone());
+        let request =
+            Request { sender, placed: placed.clone(), job: None, seats: 1, rest: Rest::Wanted };
+        state.requests.insert(number, request);
+        drop(state);
+        self.seat(number, placed)
+    }
+
+    /// A seat at a new request whose job exists; none if there is a request for that job already.
+    pub(super) fn adopt(&self, sender: &Sender, job: String) -> Option<Seat> {
         let mut state = self.book.state();
-        state.make_room();
-        let number = state.next;
-        state.next += 1;
+        if state.requests.values().any(|request| request.job.as_deref() == Some(&job)) {
+            return None;
+        }
+        let number = state.number();
+        let placed = ready(Ok(job.clone())).boxed().shared();
         let request = Request {
-            fingerprint,
-            caller,
+            sender: sender.clone(),
             placed: placed.clone(),
-            job: None,
+            job: Some(job),
             seats: 1,
             rest: Rest::Wanted,
         };
         state.requests.insert(number, request);
         drop(state);
-        Seat { book: Arc::clone(&self.book), number, placed }
+        Some(self.seat(number, placed))
+    }
+
+    /// A seat at the newest request like this whose client is gone.
+    pub(super) fn rejoin_abandoned(&self, fingerprint: &str) -> Option<Seat> {
+        self.take(fingerprint, |rest| match rest {
+            Rest::Abandoned(_) => Some(0),
+            Rest::Wanted | Rest::Answered(_) | Rest::Cancelling => None,
+        })
     }
 
     /// A seat at the request that a retry repeats.
     pub(super) fn rejoin(&self, fingerprint: &str) -> Option<Seat> {
+        self.take(fingerprint, |rest| match rest {
+            Rest::Abandoned(_) => Some(2),
+            Rest::Wanted => Some(1),
+            Rest::Answered(then) if then.elapsed() < LOST => Some(0),
+            Rest::Answered(_) | Rest::Cancelling => None,
+        })
+    }
+
+    /// A seat at the newest request of the highest rank.
+    fn take(&self, fingerprint: &str, rank: impl Fn(Rest) -> Option<u8>) -> Option<Seat> {
         let mut state = self.book.state();
-        let like = state.requests.iter_mut().filter(|(_, one)| one.fingerprint == fingerprint);
-        let candidates = like.filter_map(|(number, one)| {
-            let rank = match one.rest {
-                Rest::Abandoned(_) => 2,
-                Rest::Wanted => 1,
-                Rest::Answered(then) if then.elapsed() < LOST => 0,
-                Rest::Answered(_) => return None,
-            };
-            Some((rank, *number, one))
-        });
-        let (_, number, request) = candidates.max_by_key(|(rank, number, _)| (*rank, *number))?;
+        let like =
+            state.requests.iter_mut().filter(|(_, one)| one.sender.fingerprint == fingerprint);
+        let ranked = like.filter_map(|(number, one)| Some((rank(one.rest)?, *number, one)));
+        let (_, number, request) = ranked.max_by_key(|(rank, number, _)| (*rank, *number))?;
         request.seats += 1;
         request.rest = Rest::Wanted;
         let placed = request.placed.clone();
         drop(state);
-        Some(Seat { book: Arc::clone(&self.book), number, placed })
+        Some(self.seat(number, placed))
     }
 
-    /// Whether it knows of a request for this job.
-    pub(super) fn knows(&self, job: &str) -> bool {
-        let state = self.book.state();
-        state.requests.values().any(|request| request.job.as_deref() == Some(job))
+    fn seat(&self, number: u64, placed: Placed) -> Seat {
+        Seat { book: Arc::clone(&self.book), number, placed }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.book.stop.cancel();
+        self.book.tasks.close();
     }
 }
 
@@ -164,30 +221,53 @@ impl Book {
     /// Waits for a retry, and cancels the job if none comes.
     async fn wait_for_retry(self: Arc<Self>, number: u64, since: Instant) {
         tokio::time::sleep_until(since + self.grace).await;
-        let request = {
+        let placed = self.state().requests.get(&number).map(|request| request.placed.clone());
+        let Some(placed) = placed else { return };
+        // A refused job is forgotten by now.
+        let Ok(job) = placed.await else { return };
+        let caller = {
             let mut state = self.state();
-            let abandoned = Rest::Abandoned(since);
-            let Some(request) = state.requests.get(&number) else { return };
-            if request.rest != abandoned {
+            let Some(request) = state.requests.get_mut(&number) else { return };
+            if request.rest != Rest::Abandoned(since) {
                 return;
             }
-            state.requests.remove(&number)
+            request.rest = Rest::Cancelling;
+            request.sender.caller.clone()
         };
-        let Some(Request { placed, caller, .. }) = request else { return };
-        if let Ok(job) = placed.await {
-            (self.cancel)(caller, job).await;
-        }
+        (self.cancel)(caller, job).await;
+        self.state().requests.remove(&number);
     }
 }
 
 impl State {
+    /// The number of a new request, for which there is room.
+    fn number(&mut self) -> u64 {
+        self.make_room();
+        self.next += 1;
+        self.next
+    }
+
+    /// Notes the job of a request. A request whose job is refused is forgotten.
+    fn note(&mut self, number: u64, placed: &Answer<String>) {
+        match placed {
+            Ok(job) => {
+                if let Some(request) = self.requests.get_mut(&number) {
+                    request.job = Some(job.clone());
+                }
+            }
+            Err(_) => {
+                self.requests.remove(&number);
+            }
+        }
+    }
+
     /// Forgets what is old, and if there is still too much, the oldest that nobody waits for.
     fn make_room(&mut self) {
         if self.swept.is_none_or(|then| then.elapsed() >= SWEEP) {
             self.swept = Some(Instant::now());
             self.requests.retain(|_, request| match request.rest {
                 Rest::Answered(then) => then.elapsed() < REMEMBERED,
-                Rest::Wanted | Rest::Abandoned(_) => true,
+                Rest::Wanted | Rest::Abandoned(_) | Rest::Cancelling => true,
             });
         }
         if self.requests.len() < MOST {
@@ -211,19 +291,12 @@ pub(super) struct Seat {
 impl Seat {
     /// The id of the job, as soon as it is accepted. A request whose job is refused is forgotten.
     pub(super) async fn job(&self) -> Answer<String> {
-        let placed = self.placed.clone().await;
-        let mut state = self.book.state();
-        match &placed {
-            Ok(job) => {
-                if let Some(request) = state.requests.get_mut(&self.number) {
-                    request.job = Some(job.clone());
-                }
-            }
-            Err(_) => {
-                state.requests.remove(&self.number);
-            }
-        }
-        placed
+        self.placed.clone().await
+    }
+
+    /// The job does not exist any more, and no retry is to find the request.
+    pub(super) fn forget(self) {
+        self.book.state().requests.remove(&self.number);
     }
 
     /// The answer was sent to its end.
@@ -251,7 +324,7 @@ impl Drop for Seat {
         let book = Arc::clone(&self.book);
         let stop = book.stop.clone();
         let waits = book.wait_for_retry(self.number, now);
-        runtime.spawn(async move { stop.run_until_cancelled(waits).await });
+        self.book.tasks.spawn_on(stop.run_until_cancelled_owned(waits), &runtime);
     }
 }
 

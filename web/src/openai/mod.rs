@@ -24,6 +24,7 @@ mod paths;
 mod placement;
 mod progress;
 mod quality;
+mod refusals;
 mod size;
 mod spec;
 mod words;
@@ -31,24 +32,36 @@ mod words;
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    routing::{get, post},
+    Router, middleware,
+    routing::{MethodRouter, get, post},
 };
 use darkroom_farm_api::{CallerLayer, Rule, Scope};
 
-use self::paths::API;
 pub(crate) use self::{
     desk::Desk,
     paths::{EDITS, GENERATIONS},
 };
+use self::{paths::API, refusals::Refusals};
 use crate::site::Site;
 
 /// The routes.
 pub(crate) fn routes(needing: impl Fn(Rule) -> CallerLayer) -> Router<Arc<Site>> {
     let (reads, submits) = (needing(Rule::Scope(Scope::Read)), needing(Rule::Scope(Scope::Submit)));
+    let refusals = Arc::default();
     Router::new()
-        .route(GENERATIONS, post(images::generate).layer(submits.clone()))
-        .route(EDITS, post(images::edit).layer(submits))
+        .route(GENERATIONS, making(post(images::generate), submits.clone(), &refusals))
+        .route(EDITS, making(post(images::edit), submits, &refusals))
         .route(&format!("{API}/models"), get(models::list).layer(reads.clone()))
         .route(&format!("{API}/models/{{model}}"), get(models::show).layer(reads))
+}
+
+/// A route that makes pictures. Its refusals are seen outside the layer that finds out who calls,
+/// because that layer refuses, too.
+fn making<S: Clone + Send + Sync + 'static>(
+    route: MethodRouter<S>,
+    submits: CallerLayer,
+    refusals: &Arc<Refusals>,
+) -> MethodRouter<S> {
+    let watched = middleware::from_fn_with_state(Arc::clone(refusals), refusals::watch);
+    route.layer(submits).layer(watched)
 }

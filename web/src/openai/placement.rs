@@ -5,67 +5,126 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use darkroom_core::error::UserError;
-use darkroom_farm_api::{Answer, Caller};
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::Answer;
 use darkroom_proto::v1;
-use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName};
+use futures::{FutureExt as _, future::BoxFuture};
 
-use super::{ledger::Seat, spec};
-use crate::site::Site;
+use super::{
+    answer::Client,
+    ledger::{Ledger, Seat, Sender},
+    progress::{self, Progress},
+    refusals::Visit,
+    spec,
+};
 
-/// How often the client has sent this request before.
-const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 /// How old a job may be that a retry finds in the farm's record. Clients wait ten minutes for an
 /// answer, and repeat a request twice.
 const RECENT: Duration = Duration::from_secs(30 * 60);
 /// Most pages of the record that are looked at.
 const PAGES: usize = 3;
 
-/// Whether the client repeats a request on its own.
-pub(super) fn is_retry(headers: &HeaderMap) -> bool {
-    let count = headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok());
-    count.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count > 0)
+/// What a placement asks of the farm.
+pub(super) trait Jobs: Sync {
+    /// A job that is being watched.
+    type Watched: Send;
+
+    /// Submits a job, and says its id.
+    fn submit(&self, request: v1::SubmitJobRequest) -> BoxFuture<'static, Answer<String>>;
+
+    /// A page of jobs.
+    fn list(
+        &self,
+        request: v1::ListJobsRequest,
+    ) -> impl Future<Output = Answer<v1::ListJobsResponse>> + Send;
+
+    /// Watches a job.
+    fn watch(&self, id: &str) -> impl Future<Output = Answer<Self::Watched>> + Send;
 }
 
-/// A seat at the job of a request.
-pub(super) async fn place(
-    site: &Arc<Site>,
-    (caller, is_retry): (&Caller, bool),
-    fingerprint: String,
+impl Jobs for Client {
+    type Watched = Progress;
+
+    fn submit(&self, request: v1::SubmitJobRequest) -> BoxFuture<'static, Answer<String>> {
+        let (farm, caller) = (Arc::clone(&self.site.farm), self.caller.clone());
+        let submitted = async move {
+            let accepted = farm.submit_job(&caller, request).await.map_err(spec::in_parameters)?;
+            Ok(accepted.job.unwrap_or_default().id)
+        };
+        submitted.boxed()
+    }
+
+    async fn list(&self, request: v1::ListJobsRequest) -> Answer<v1::ListJobsResponse> {
+        self.site.farm.list_jobs(&self.caller, request).await
+    }
+
+    async fn watch(&self, id: &str) -> Answer<Progress> {
+        self.progress(id).await
+    }
+}
+
+/// A seat at the job of a request, and the job.
+pub(super) async fn place<J: Jobs>(
+    (ledger, jobs): (&Ledger, &J),
+    visit: &Visit,
+    sender: Sender,
     request: v1::SubmitJobRequest,
-) -> Answer<Seat> {
-    let ledger = &site.openai.ledger;
-    let by = |fingerprint: String| (fingerprint, caller.clone());
-    if is_retry {
-        if let Some(seat) = ledger.rejoin(&fingerprint) {
-            return Ok(seat);
-        }
-        if let Some(job) = recorded(site, caller, &fingerprint).await? {
-            return Ok(ledger.enter(by(fingerprint), std::future::ready(Ok(job))));
+) -> Answer<(Seat, J::Watched)> {
+    if visit.is_retry()
+        && let Some(seat) = earlier((ledger, jobs), visit, &sender).await?
+    {
+        visit.has_seat();
+        match jobs.watch(&seat.job().await?).await {
+            Err(error) if error.code == Code::NotFound => seat.forget(),
+            watched => {
+                visit.has_job();
+                return Ok((seat, watched?));
+            }
         }
     }
-    let (farm, submitter) = (Arc::clone(&site.farm), caller.clone());
-    let place = async move {
-        let accepted = farm.submit_job(&submitter, request).await.map_err(spec::in_parameters)?;
-        Ok(accepted.job.unwrap_or_default().id)
-    };
-    Ok(ledger.enter(by(fingerprint), place.boxed()))
+    visit.has_seat();
+    let seat = ledger.enter(sender, jobs.submit(request));
+    let id = seat.job().await?;
+    visit.has_job();
+    let watched = jobs.watch(&id).await.map_err(|error| progress::told(&id, error))?;
+    Ok((seat, watched))
 }
 
-/// The newest recent job of a request like this that this program has not made itself: it was
-/// accepted before a restart, or by another coordinator.
-async fn recorded(
-    site: &Site,
-    caller: &Caller,
-    fingerprint: &str,
-) -> Result<Option<String>, UserError> {
+/// A seat at the request that a retry repeats.
+async fn earlier<J: Jobs>(
+    (ledger, jobs): (&Ledger, &J),
+    visit: &Visit,
+    sender: &Sender,
+) -> Answer<Option<Seat>> {
+    if let Some(seat) = ledger.rejoin_abandoned(&sender.fingerprint) {
+        return Ok(Some(seat));
+    }
+    // All others may be those of other requests, and this one has probably no job.
+    if visit.was_refused() {
+        return Ok(None);
+    }
+    if let Some(seat) = ledger.rejoin(&sender.fingerprint) {
+        return Ok(Some(seat));
+    }
+    if let Some(seat) = recorded((ledger, jobs), sender).await? {
+        return Ok(Some(seat));
+    }
+    // Another retry may have found the job in the record meanwhile.
+    Ok(ledger.rejoin(&sender.fingerprint))
+}
+
+/// A seat at the newest recent job of a request like this that this program has not made itself: it
+/// was accepted before a restart, or by another coordinator.
+async fn recorded<J: Jobs>(
+    (ledger, jobs): (&Ledger, &J),
+    sender: &Sender,
+) -> Result<Option<Seat>, UserError> {
     let since = SystemTime::now() - RECENT;
     let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = i64::try_from(since).unwrap_or(i64::MAX);
     let mut asked = v1::ListJobsRequest {
         page_size: 20,
-        labels: [(spec::REQUEST.to_owned(), fingerprint.to_owned())].into(),
+        labels: [(spec::REQUEST.to_owned(), sender.fingerprint.clone())].into(),
         states: vec![
             v1::JobState::Active.into(),
             v1::JobState::Paused.into(),
@@ -75,10 +134,10 @@ async fn recorded(
         ..Default::default()
     };
     for _ in 0..PAGES {
-        let page = site.farm.list_jobs(caller, asked.clone()).await?;
+        let page = jobs.list(asked.clone()).await?;
         let mut ids = page.jobs.into_iter().map(|job| job.id);
-        if let Some(id) = ids.find(|id| !site.openai.ledger.knows(id)) {
-            return Ok(Some(id));
+        if let Some(seat) = ids.find_map(|id| ledger.adopt(sender, id)) {
+            return Ok(Some(seat));
         }
         if page.next_page_token.is_empty() {
             break;
@@ -89,21 +148,4 @@ async fn recorded(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retry_is_a_request_that_was_sent_before() {
-        let of = |count: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            if let Some(count) = count {
-                headers.insert(RETRY_COUNT, count.parse().expect("a header"));
-            }
-            is_retry(&headers)
-        };
-        assert!(of(Some("1")) && of(Some("2")));
-        for first in [None, Some("0"), Some(""), Some("-1"), Some("x")] {
-            assert!(!of(first), "{first:?}");
-        }
-    }
-}
+mod tests;

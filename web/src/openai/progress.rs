@@ -12,11 +12,14 @@ use futures::StreamExt as _;
 
 /// The reason of an error that says why a picture failed for good.
 pub(super) const IMAGE_FAILED: &str = "IMAGE_FAILED";
+/// The reason of the error that ends a watch when the farm stops.
+const STOPPING: &str = "STOPPING";
 /// What comes before the stages that make pictures.
 const ENCODE: &str = "encode";
 
 /// A job that is being watched.
 pub(super) struct Progress {
+    id: String,
     events: Outgoing<v1::WatchEvent>,
     job: v1::Job,
     images: BTreeMap<u64, v1::Image>,
@@ -26,13 +29,20 @@ pub(super) struct Progress {
 
 impl Progress {
     /// A job by what a watch of it, with its images, says from the beginning on.
-    pub(super) fn of(events: Outgoing<v1::WatchEvent>) -> Self {
-        Self { events, job: v1::Job::default(), images: BTreeMap::new(), ended: false }
+    pub(super) fn of(id: &str, events: Outgoing<v1::WatchEvent>) -> Self {
+        Self {
+            id: id.to_owned(),
+            events,
+            job: v1::Job::default(),
+            images: BTreeMap::new(),
+            ended: false,
+        }
     }
 
     /// Waits for the next change. It may be dropped at any time.
     pub(super) async fn change(&mut self) -> Answer<()> {
-        match self.events.next().await.transpose()? {
+        let event = self.events.next().await.transpose();
+        match event.map_err(|error| told(&self.id, error))? {
             Some(v1::WatchEvent { job, images, end, .. }) => {
                 self.job = job.unwrap_or_default();
                 self.images.extend(images.into_iter().map(|image| (image.index, image)));
@@ -41,7 +51,8 @@ impl Progress {
             }
             None if self.ended => Ok(()),
             None => {
-                let message = "the farm stopped telling how the job advances; ask again";
+                let message =
+                    "the farm stopped telling how the job advances; send the request again";
                 Err(UserError::new(Code::Unavailable, "WATCH_ENDED", message))
             }
         }
@@ -125,6 +136,24 @@ impl Progress {
     }
 }
 
+/// An error of a watch of a job, as a client of this API reads it, who watches nothing.
+pub(super) fn told(id: &str, error: UserError) -> UserError {
+    match error.code {
+        Code::NotFound => {
+            let message = format!("job {id} was deleted");
+            UserError::new(Code::FailedPrecondition, "JOB_CANCELLED", message)
+        }
+        Code::Unavailable if error.reason == STOPPING => stopping(),
+        _ => error,
+    }
+}
+
+/// The error of a request that the farm cannot finish because it stops.
+pub(super) fn stopping() -> UserError {
+    let message = "the farm is stopping; send the request again";
+    UserError::new(Code::Unavailable, STOPPING, message)
+}
+
 #[cfg(test)]
 mod tests {
     use futures::stream;
@@ -152,7 +181,7 @@ mod tests {
     }
 
     fn progress(events: Vec<Answer<v1::WatchEvent>>) -> Progress {
-        Progress::of(stream::iter(events).boxed())
+        Progress::of("j1", stream::iter(events).boxed())
     }
 
     #[tokio::test]
@@ -206,6 +235,26 @@ mod tests {
         ] {
             let error = progress(vec![Ok(told)]).finish().await.expect_err("cancelled");
             assert_eq!((error.reason.as_str(), error.message.as_str()), ("JOB_CANCELLED", said));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_job_is_told_as_a_cancelled_one_and_a_farm_that_stops_as_a_pause() {
+        let gone = UserError::new(Code::NotFound, "NOT_FOUND", "there is no job j1");
+        let stops = "the coordinator is stopping; watch again from the last version";
+        let busy = UserError::new(Code::Unavailable, "STORE", "the store is busy");
+        let again = "the farm is stopping; send the request again";
+        for (error, expected) in [
+            (gone, (Code::FailedPrecondition, "JOB_CANCELLED", "job j1 was deleted")),
+            (
+                UserError::new(Code::Unavailable, STOPPING, stops),
+                (Code::Unavailable, STOPPING, again),
+            ),
+            (busy, (Code::Unavailable, "STORE", "the store is busy")),
+        ] {
+            let error = progress(vec![Err(error)]).finish().await.expect_err("an error");
+            assert_eq!((error.code, &error.reason[..], &error.message[..]), expected);
+            assert_eq!(error.retry_after.is_some(), error.code == Code::Unavailable);
         }
     }
 

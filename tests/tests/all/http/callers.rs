@@ -92,6 +92,13 @@ async fn every_route_refuses_whoever_may_not_use_it() {
         let (_, key) = new_key(&owner, tenant, &[scope.name()]).await;
         small.push((scope, nobody.clone().with_key(&key)));
     }
+    let port = farm.address.rsplit(':').next().expect("a port");
+    let session = darkroom_core::session::Session::new(
+        "0123456789ab".parse().expect("an id"),
+        4_000_000_000,
+        |_| [7; darkroom_core::session::SEAL],
+    );
+    let forged = format!("darkroom_session_{port}={}", session.expose());
     for route in &routes {
         let name = format!("{} {}", route.method, route.path);
         for (http, reason) in [
@@ -100,6 +107,7 @@ async fn every_route_refuses_whoever_may_not_use_it() {
             (nobody.clone().with_key(&strange), "UNKNOWN_KEY"),
             (nobody.clone().with_key(&revoked), "UNKNOWN_KEY"),
             (nobody.clone().with("cookie", "darkroom_session=x"), "NO_KEY"),
+            (nobody.clone().with("cookie", &forged), "UNKNOWN_SESSION"),
         ] {
             let refused = route.ask(&http, NO_JOB).await.problem();
             assert_eq!((refused.0, refused.1.as_str()), (401, reason), "{name}");

@@ -40,6 +40,12 @@ async fn pictures_and_manifests_have_tags_and_ranges() {
     let small = http.get(&format!("{picture}?stage=base&max_edge=16")).await;
     assert_eq!(small.header("content-type"), "image/png");
     assert!(small.header("content-disposition").starts_with("inline; filename=\""));
+    let sha256 = farm.images(&id)[0]["sha256"].as_str().expect("a hash").to_owned();
+    let cached = async |version: &str| {
+        http.get(&format!("{picture}?version={version}")).await.header("cache-control").to_owned()
+    };
+    assert!(cached(&sha256).await.contains("immutable"));
+    assert!(!cached(&sha256[1..]).await.contains("immutable"), "not the file that is meant");
     let saved = http.get(&format!("{picture}?download=true")).await;
     assert!(saved.header("content-disposition").starts_with("attachment; filename=\""));
     let sheet = http.get(&format!("/api/v1/jobs/{id}/sheet?count=2&tile=16")).await;
@@ -66,8 +72,20 @@ async fn answers_in_json_are_compressed_and_tagged_and_pictures_are_left_alone()
     assert!(text.contains(&id), "{text}");
     let known = http.clone().with("if-none-match", packed.header("etag")).get(&path).await;
     assert_eq!(known.status, 304, "{known:?}");
-    let picture = asks.get(&format!("{path}/images/0/picture")).await;
-    assert_eq!(picture.header("content-encoding"), "");
+    assert!(packed.header("etag").starts_with("W/"), "its bytes are others");
+    // A file with ranges is never compressed: a range is of the file as it is.
+    let line = "x".repeat(4_000);
+    let long = json!({"spec": {"name": line[..200]}, "prompts": [{"text": line}]});
+    let long = http.post("/api/v1/jobs", &long).await.json()["job"]["id"].clone();
+    let long = long.as_str().expect("an id");
+    ended(&http, long).await;
+    for file in [format!("{path}/images/0/picture"), format!("/api/v1/jobs/{long}/manifest")] {
+        let whole = asks.get(&file).await;
+        assert_eq!(whole.header("content-encoding"), "", "{file}");
+        assert!(whole.body.len() > 2_000 || file.ends_with("picture"));
+        let rest = asks.clone().with("range", "bytes=100-").with("if-range", whole.header("etag"));
+        assert_eq!(rest.get(&file).await.body, whole.body[100..], "{file}");
+    }
 }
 
 #[tokio::test]

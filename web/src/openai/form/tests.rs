@@ -49,11 +49,39 @@ async fn a_form_is_read_within_limits() {
     assert_eq!(parts(long).await, Err(said.to_owned()));
     let odd = vec![Ok(part("prompt", b"\xff")), end()];
     assert_eq!(parts(odd).await, Err("prompt is not UTF-8; accepted: UTF-8".to_owned()));
-    let cut = parts(vec![Ok(part("prompt", b"a"))]).await.expect_err("no end");
-    assert!(cut.contains("broke off"), "{cut}");
     let failed = vec![Ok(part("prompt", b"a")), Err(std::io::Error::other("reset"))];
     let failed = parts(failed).await.expect_err("an error");
     assert!(failed.contains("broke off"), "{failed}");
     let picture = vec![Ok(part("image[]", &vec![b'x'; 65 << 10])), end()];
     assert!(parts(picture).await.is_ok(), "a picture may be larger");
+}
+
+#[tokio::test]
+async fn a_form_that_is_not_one_is_told_what_is_wrong_with_it() {
+    let said = |text: &'static str| async move {
+        let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(text.as_bytes()))]);
+        let mut form = Multipart::with_constraints(body, "b", limits());
+        loop {
+            let refusal = match form.next_field().await {
+                Ok(None) => return (String::new(), String::new()),
+                Ok(Some(part)) => super::text(part).await.err(),
+                Err(error) => Some(unread(&error)),
+            };
+            if let Some(error) = refusal.map(Refusal::into_error) {
+                return (error.reason, error.message);
+            }
+        }
+    };
+    let accepted = "accepted: multipart/form-data as RFC 7578 has it";
+    let endless = "--b\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\na\r\n";
+    let expected = format!("no boundary ends prompt; {accepted}");
+    assert_eq!(said(endless).await, ("INVALID_FORM".to_owned(), expected));
+    let malformed = format!(
+        "the form has another boundary than its content-type names, no closing boundary, or a part \
+         without headers; {accepted}"
+    );
+    for form in ["--b\r\n\r\na\r\n--b--\r\n", "--c\r\n\r\na\r\n--c--\r\n", "--b\r\n", ""] {
+        let expected = ("INVALID_FORM".to_owned(), malformed.clone());
+        assert_eq!(said(form).await, expected, "{form:?}");
+    }
 }

@@ -1,5 +1,3 @@
-use std::future::ready;
-
 use darkroom_farm_api::Scope;
 
 use super::*;
@@ -18,9 +16,19 @@ fn ledger() -> (Ledger, Arc<Mutex<Vec<String>>>) {
     (Ledger::new(GRACE, cancel), cancelled)
 }
 
-fn enter(ledger: &Ledger, fingerprint: &str, job: &str) -> Seat {
+fn sender(fingerprint: &str) -> Sender {
     let caller = Caller::of(None, [Scope::Submit], None);
-    ledger.enter((fingerprint.to_owned(), caller), ready(Ok(job.to_owned())))
+    Sender { fingerprint: fingerprint.to_owned(), caller }
+}
+
+fn enter(ledger: &Ledger, fingerprint: &str, job: &str) -> Seat {
+    ledger.enter(sender(fingerprint), ready(Ok(job.to_owned())))
+}
+
+/// Whether there is a request for a job.
+fn knows(ledger: &Ledger, job: &str) -> bool {
+    let state = ledger.book.state();
+    state.requests.values().any(|request| request.job.as_deref() == Some(job))
 }
 
 async fn rejoined(ledger: &Ledger, fingerprint: &str) -> Option<String> {
@@ -55,12 +63,12 @@ async fn an_answer_that_was_sent_ends_the_matter() {
     assert_eq!(rejoined(&ledger, "f").await.as_deref(), Some("j1"), "lost on the way");
     tokio::time::sleep(LOST).await;
     assert!(ledger.rejoin("f").is_none());
-    assert!(ledger.knows("j1") && !ledger.knows("j2"));
+    assert!(knows(&ledger, "j1") && !knows(&ledger, "j2"));
     tokio::time::sleep(GRACE).await;
     assert!(cancelled.lock().expect("a lock").is_empty());
     tokio::time::sleep(REMEMBERED).await;
     drop(enter(&ledger, "g", "j2"));
-    assert!(!ledger.knows("j1"), "it is forgotten");
+    assert!(!knows(&ledger, "j1"), "it is forgotten");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,8 +105,7 @@ async fn a_job_is_submitted_and_then_cancelled_even_if_its_client_leaves_at_once
         tokio::time::sleep(3 * SECOND).await;
         Ok("j1".to_owned())
     };
-    let caller = Caller::of(None, [Scope::Submit], None);
-    drop(ledger.enter(("f".to_owned(), caller), slow));
+    drop(ledger.enter(sender("f"), slow));
     let retry = ledger.rejoin("f").expect("it is being submitted");
     assert_eq!(retry.job().await.expect("a job"), "j1");
     drop(retry);
@@ -109,9 +116,8 @@ async fn a_job_is_submitted_and_then_cancelled_even_if_its_client_leaves_at_once
 #[tokio::test(start_paused = true)]
 async fn a_refused_job_is_forgotten_and_a_full_ledger_forgets_the_oldest_answer() {
     let (ledger, _) = ledger();
-    let caller = Caller::of(None, [Scope::Submit], None);
     let refused = ready(Err(UserError::invalid("n", "n is 0")));
-    let seat = ledger.enter(("f".to_owned(), caller), refused);
+    let seat = ledger.enter(sender("f"), refused);
     assert_eq!(seat.job().await.expect_err("refused").message, "n is 0");
     drop(seat);
     assert!(ledger.rejoin("f").is_none());
@@ -122,4 +128,79 @@ async fn a_refused_job_is_forgotten_and_a_full_ledger_forgets_the_oldest_answer(
     assert!(ledger.book.state().requests.len() <= MOST);
     assert!(ledger.rejoin("w").is_some(), "it is waited for");
     drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_request_whose_client_is_gone_is_rejoined_as_abandoned() {
+    let (ledger, _) = ledger();
+    let waiting = enter(&ledger, "f", "j1");
+    enter(&ledger, "f", "j2").answered();
+    assert!(ledger.rejoin_abandoned("f").is_none());
+    drop(enter(&ledger, "f", "j3"));
+    drop(enter(&ledger, "g", "j4"));
+    let seat = ledger.rejoin_abandoned("f").expect("its client is gone");
+    assert_eq!(seat.job().await.expect("a job"), "j3");
+    drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_being_cancelled_is_taken_by_nobody() {
+    let cancelled = Arc::new(tokio::sync::Semaphore::new(0));
+    let done = Arc::clone(&cancelled);
+    let ledger = Ledger::new(GRACE, move |_, _| {
+        let done = Arc::clone(&done);
+        async move { done.acquire().await.expect("open").forget() }.boxed()
+    });
+    drop(enter(&ledger, "f", "j1"));
+    tokio::time::sleep(GRACE + SECOND).await;
+    assert!(ledger.rejoin("f").is_none() && ledger.rejoin_abandoned("f").is_none());
+    assert!(ledger.adopt(&sender("f"), "j1".to_owned()).is_none(), "it is about to end");
+    cancelled.add_permits(1);
+    tokio::time::sleep(SECOND).await;
+    assert!(!knows(&ledger, "j1"), "it has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_has_one_request_from_the_beginning() {
+    let (ledger, cancelled) = ledger();
+    let first = ledger.adopt(&sender("f"), "j1".to_owned()).expect("nobody's");
+    assert!(ledger.adopt(&sender("f"), "j1".to_owned()).is_none(), "there is one");
+    let second = ledger.rejoin("f").expect("a seat there");
+    assert_eq!(second.job().await.expect("a job"), "j1");
+    drop(first);
+    tokio::time::sleep(2 * GRACE).await;
+    assert!(cancelled.lock().expect("a lock").is_empty(), "the second one waits");
+    drop(second);
+    tokio::time::sleep(GRACE + SECOND).await;
+    assert_eq!(*cancelled.lock().expect("a lock"), ["j1"]);
+    drop(enter(&ledger, "g", "j2"));
+    tokio::time::sleep(SECOND).await;
+    assert!(knows(&ledger, "j2"), "although nobody waited for its id");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_request_is_found_by_nobody() {
+    let (ledger, cancelled) = ledger();
+    let other = enter(&ledger, "f", "j1");
+    ledger.rejoin("f").expect("it waits").forget();
+    assert!(ledger.rejoin("f").is_none());
+    drop(other);
+    tokio::time::sleep(2 * GRACE).await;
+    assert!(cancelled.lock().expect("a lock").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_when_the_ledger_is_gone() {
+    let (ledger, cancelled) = ledger();
+    drop(enter(&ledger, "f", "j1"));
+    let seat = ledger.enter(sender("f"), std::future::pending());
+    let tasks = ledger.book.tasks.clone();
+    assert!(!tasks.is_empty());
+    drop(ledger);
+    tokio::time::timeout(SECOND, tasks.wait()).await.expect("all tasks ended");
+    let error = seat.job().await.expect_err("never submitted");
+    assert_eq!(error.message, "the farm is stopping; send the request again");
+    drop(seat);
+    tokio::time::timeout(SECOND, tasks.wait()).await.expect("nothing new goes on");
+    assert!(cancelled.lock().expect("a lock").is_empty());
 }
