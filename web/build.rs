@@ -23,7 +23,7 @@ const MEDIA: [(&str, &str); 9] = [
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
     let dist = root.join("page/dist");
-    println!("cargo::rerun-if-changed={}", dist.display());
+    println!("cargo::rerun-if-changed=page/dist");
     let mut files = Vec::new();
     if dist.is_dir() {
         collect(&dist, &mut files)?;
@@ -39,12 +39,13 @@ fn main() -> io::Result<()> {
             return Err(io::Error::other(format!("no media type is known for {path}")));
         };
         // A copy, since the page may be built anew while the program is compiled.
-        let copy = out.join(format!("page-{number}"));
-        fs::copy(file, &copy)?;
+        let copy = format!("page-{number}");
+        fs::copy(file, out.join(&copy))?;
         let _ = writeln!(
             table,
-            "    File {{ path: {path:?}, media: {media:?}, bytes: include_bytes!({:?}) }},",
-            copy.display().to_string(),
+            "    File {{ path: {path:?}, media: {media:?}, \
+             bytes: include_bytes!(concat!(env!(\"OUT_DIR\"), {:?})) }},",
+            format!("/{copy}"),
         );
     }
     table.push_str("];\n");

@@ -15,6 +15,7 @@ pub mod input;
 pub mod manifest;
 mod model_files;
 pub mod open;
+mod palette;
 pub mod picture;
 mod private;
 mod seal;

@@ -196,7 +196,17 @@ fn encode_json(
     text: &str,
 ) -> Result<Tokens, String> {
     let whole = free.encode(text, true).map_err(|error| error.to_string())?;
+    let truncation = fixed.get_truncation();
     let fixed = fixed.encode(text, true).map_err(|error| error.to_string())?;
+    // What is put around a text is counted by the library before it is put there.
+    let most = truncation.map_or(usize::MAX, |truncation| truncation.max_length);
+    let length = fixed.get_ids().len();
+    if length > most {
+        return Err(format!(
+            "the tokenizer makes {length} tokens of a text that it cuts to {most}; accepted: a \
+             post_processor that adds as many as it says"
+        ));
+    }
     let mask = fixed.get_attention_mask().to_vec();
     let count = mask.iter().filter(|real| **real != 0).count();
     let pairs = whole.get_ids().iter().zip(whole.get_offsets());

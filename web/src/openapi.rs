@@ -92,7 +92,7 @@ fn verb(verb: Verb) -> &'static str {
 fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let (service, method) = route.call.path.rsplit_once('/').unwrap_or_default();
     let service = service.trim_start_matches('/');
-    let mut parameters: Vec<Value> = parts(route.path).map(|name| path_part(name)).collect();
+    let mut parameters: Vec<Value> = parts(route.path).map(path_part).collect();
     let mut operation = json!({
         "operationId": method,
         "summary": format!("{method} of {service}"),

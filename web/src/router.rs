@@ -48,7 +48,6 @@ pub struct Parts {
 }
 
 /// The routes of a site.
-#[must_use]
 pub fn router(parts: Parts) -> Router {
     let Parts { farm, admin, callers, seals, tls, settings } = parts;
     let public = settings.public_url.clone();

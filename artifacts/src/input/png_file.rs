@@ -6,6 +6,7 @@ use darkroom_core::extent::Extent;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::{Decoded, Error, Kind, Pixels, exif, profile};
+use crate::palette;
 
 /// Bytes that the decoder may use beside the pixels: rows, and chunks that are read.
 const MAX_WORK: usize = 128 << 20;
@@ -32,6 +33,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(damaged)?;
+    if let Some(fault) = palette::fault(reader.info()) {
+        return Err(Kind::Png.damaged(&fault));
+    }
     let extent = Extent { width: reader.info().width, height: reader.info().height };
     let (color, depth) = reader.output_color_type();
     let size = reader.output_buffer_size().ok_or_else(|| Kind::Png.damaged("it is too big"))?;

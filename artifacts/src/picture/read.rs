@@ -10,7 +10,7 @@ use png::{BitDepth, ColorType, Decoder, Limits, Reader, Transformations};
 use darkroom_core::{extent::Extent, output::Format};
 
 use super::{Error, Picture, exif, text::Room};
-use crate::input;
+use crate::{input, palette};
 
 /// Largest file of a picture that is read, bytes.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -81,7 +81,11 @@ fn open(bytes: &[u8]) -> Result<Reader<Source<'_>>, Error> {
     decoder.set_transformations(Transformations::EXPAND);
     // Values are compared as they are; a colour profile changes none of them.
     decoder.set_ignore_iccp_chunk(true);
-    decoder.read_info().map_err(damaged)
+    let reader = decoder.read_info().map_err(damaged)?;
+    match palette::fault(reader.info()) {
+        None => Ok(reader),
+        Some(fault) => Err(Error::Codec(Format::Png, fault)),
+    }
 }
 
 fn damaged(error: png::DecodingError) -> Error {

@@ -85,6 +85,14 @@ impl<'a> Mask<'a> {
             // A palette's transparency becomes alpha, and so does a transparent colour.
             decoder.set_transformations(Transformations::EXPAND);
             let reader = decoder.read_info().map_err(|error| unread(&error))?;
+            // The library expands a palette without looking at its length, and panics.
+            let palette = reader.info().palette.as_deref().map_or(3, <[u8]>::len);
+            if !palette.is_multiple_of(3) || !(3..=768).contains(&palette) {
+                return Err(wrong(format!(
+                    "mask has a palette of {palette} bytes, where each of 1 to 256 colours takes \
+                     three; accepted: {ACCEPTED}"
+                )));
+            }
             return Ok(Self::Png(Box::new(reader)));
         }
         if file.starts_with(b"RIFF") && file.get(8..12) == Some(b"WEBP") {
