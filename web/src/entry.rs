@@ -85,11 +85,16 @@ impl Entry {
     /// The body, which must be JSON. An empty one counts as `{}` where everything can be left out.
     pub(crate) async fn body<T: DeserializeOwned>(self, optional: bool) -> Result<T, Refusal> {
         self.no_query()?;
-        if optional && self.headers().get(header::CONTENT_TYPE).is_none() {
-            let bytes = collect(self.body).await?;
-            return if bytes.is_empty() { Ok(json::read(b"{}")?) } else { Err(unsupported(JSON)) };
+        let is_json = media_type(self.headers()).is_some_and(|media| media == JSON);
+        if !is_json && !optional {
+            return Err(unsupported(JSON));
         }
-        read_json(&self.parts.headers, self.body).await
+        let bytes = collect(self.body).await?;
+        match (bytes.is_empty(), is_json) {
+            (true, _) if optional => Ok(json::read(b"{}")?),
+            (_, true) => Ok(json::read(&bytes)?),
+            (_, false) => Err(unsupported(JSON)),
+        }
     }
 
     /// The body as it comes.

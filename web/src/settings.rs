@@ -18,6 +18,7 @@ pub struct SiteSettings {
     /// The address by which browsers reach this farm through a proxy that ends TLS, like
     /// https://farm.example.com: its name counts as one of --http-host, links begin with it, and
     /// sessions are kept for TLS alone
+    #[allow(rustdoc::bare_urls, reason = "this is also the text of --help")]
     #[arg(long, env = "DARKROOM_PUBLIC_URL", value_name = "URL", help_heading = HEADING)]
     pub public_url: Option<PublicUrl>,
     /// What an hour of one device costs, as CURRENCY AMOUNT, like "EUR 2.50": the web page then shows

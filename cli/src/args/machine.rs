@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use darkroom_runtime::tls::ServerSettings;
+#[cfg(feature = "embedded")]
 use darkroom_web::SiteSettings;
 
 use super::disk::DiskArgs;
@@ -85,6 +86,7 @@ pub(crate) struct UpArgs {
     pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
+    #[cfg(feature = "embedded")]
     #[command(flatten)]
     pub(crate) site: SiteSettings,
     /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, open, cascades,
