@@ -179,6 +179,10 @@ fn json_model(text: &str, max_length: Option<usize>, pad_id: u32) -> Result<Mode
             ..PaddingParams::default()
         }));
     }
+    // Here rather than at the first prompt, and with room: what is put around a text is the same for
+    // every text.
+    let trial = fixed.encode("a", true).map_err(|error| error.to_string())?;
+    check_length(&fixed, trial.get_ids().len())?;
     let mut free = fixed.clone();
     free.with_truncation(None).map_err(|error| error.to_string())?;
     free.with_padding(None);
@@ -189,6 +193,19 @@ fn json_model(text: &str, max_length: Option<usize>, pad_id: u32) -> Result<Mode
     Ok(Model::Json { fixed: Box::new(fixed), free: Box::new(free), unknown_id, vocabulary })
 }
 
+/// Refuses a model that makes more tokens of a text than it cuts it to. The library counts what is
+/// put around a text before it is put there.
+fn check_length(model: &Inner, length: usize) -> Result<(), String> {
+    let most = model.get_truncation().map_or(usize::MAX, |truncation| truncation.max_length);
+    if length <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "the tokenizer makes {length} tokens of a text that it cuts to {most}; accepted: a \
+         post_processor that adds as many as it says"
+    ))
+}
+
 fn encode_json(
     fixed: &Inner,
     free: &Inner,
@@ -196,17 +213,9 @@ fn encode_json(
     text: &str,
 ) -> Result<Tokens, String> {
     let whole = free.encode(text, true).map_err(|error| error.to_string())?;
-    let truncation = fixed.get_truncation();
-    let fixed = fixed.encode(text, true).map_err(|error| error.to_string())?;
-    // What is put around a text is counted by the library before it is put there.
-    let most = truncation.map_or(usize::MAX, |truncation| truncation.max_length);
-    let length = fixed.get_ids().len();
-    if length > most {
-        return Err(format!(
-            "the tokenizer makes {length} tokens of a text that it cuts to {most}; accepted: a \
-             post_processor that adds as many as it says"
-        ));
-    }
+    let model = fixed;
+    let fixed = model.encode(text, true).map_err(|error| error.to_string())?;
+    check_length(model, fixed.get_ids().len())?;
     let mask = fixed.get_attention_mask().to_vec();
     let count = mask.iter().filter(|real| **real != 0).count();
     let pairs = whole.get_ids().iter().zip(whole.get_offsets());

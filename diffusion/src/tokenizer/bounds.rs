@@ -6,11 +6,23 @@ use serde_json::Value;
 
 use super::{MAX_TOKENS, MAX_VOCABULARY};
 
+/// Longest token of a vocabulary, bytes. Those of T5 and CLIP have less than 100. The library keeps
+/// a vocabulary as a tree with a level for each byte, and takes stack for each level.
+const LONGEST_TOKEN: usize = 1024;
+
 /// Checks every id and every length of a file.
 pub(super) fn check(file: &Value) -> Result<(), String> {
     let model = &file["model"]["vocab"];
     for (token, id) in model.as_object().into_iter().flatten() {
         check_id(id, || format!("model.vocab[{token:?}]"))?;
+    }
+    let pieces = model.as_array().into_iter().flatten().filter_map(|piece| piece[0].as_str());
+    let named = model.as_object().into_iter().flatten().map(|(token, _)| token.as_str());
+    let longest = pieces.chain(named).map(str::len).max().unwrap_or(0);
+    if longest > LONGEST_TOKEN {
+        return Err(format!(
+            "model.vocab has a token of {longest} bytes; accepted: at most {LONGEST_TOKEN}"
+        ));
     }
     if model.as_array().is_some_and(|pieces| pieces.len() > MAX_VOCABULARY) {
         return Err(format!("model.vocab has more than {MAX_VOCABULARY} pieces"));

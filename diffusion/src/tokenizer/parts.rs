@@ -153,8 +153,17 @@ fn processor(part: &Value, path: &str, left: &mut usize) -> Result<(), String> {
     }
     // The library looks up what a template names without a check.
     for (key, sequences) in [("single", &["A"][..]), ("pair", &["A", "B"])] {
+        let mut seen = Vec::new();
         for piece in part[key].as_array().into_iter().flatten() {
             let sequence = piece["Sequence"]["id"].as_str();
+            // The library cuts a text as if it stood there once.
+            if let Some(twice) = sequence.filter(|id| seen.contains(id)) {
+                return Err(format!(
+                    "{path}.{key} has the sequence {} twice; accepted: each once",
+                    named(twice)
+                ));
+            }
+            seen.extend(sequence);
             if let Some(other) = sequence.filter(|id| !sequences.contains(id)) {
                 return Err(format!(
                     "{path}.{key} has the sequence {}; accepted: {}",

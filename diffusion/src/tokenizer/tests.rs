@@ -309,6 +309,15 @@ fn parts_that_could_run_without_end_or_panic_are_refused_by_name() {
         ("normalizer is \"Nmt\"; accepted, as in tokenizers of T5 and CLIP: ", |file| {
             file["normalizer"] = json!({"type": "Nmt"});
         }),
+        ("model.vocab has a token of 1025 bytes; accepted: at most 1024", |file| {
+            let vocabulary = file["model"]["vocab"].as_array_mut().expect("pieces");
+            vocabulary.push(json!(["a".repeat(1025), -9.0]));
+        }),
+        ("post_processor.single has the sequence \"A\" twice; accepted: each once", |file| {
+            let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+            file["post_processor"] = json!({"type": "TemplateProcessing", "special_tokens": {},
+                    "single": [text, text], "pair": []});
+        }),
         ("normalizer has no type", |file| {
             file["normalizer"] = json!({"pattern": {"Regex": "(a+)+$"}, "content": " "});
         }),
