@@ -11,6 +11,7 @@ mod answer;
 mod budget;
 mod connection;
 mod error;
+mod framing;
 mod guard;
 mod health;
 mod ledger;

@@ -1,17 +1,20 @@
 //! `darkroom-coordinator`: a coordinator as a process of its own.
 //!
 //! It connects the coordinator with the farm's database, queue and object storage, and serves its
-//! calls over gRPC. It never links libtorch.
+//! calls over gRPC and HTTP. It never links libtorch.
 
+mod args;
 mod door;
 mod engine;
 mod first_key;
 mod process;
+mod record;
+mod troubles;
 
 use std::process::ExitCode;
 
+use args::CoordinatorArgs;
 use darkroom_runtime::{arguments, program, telemetry::Format, tls};
-use process::CoordinatorArgs;
 
 fn main() -> ExitCode {
     tls::install_provider();
