@@ -45,8 +45,9 @@ test-versions: ## The backends' suites on Valkey and on other versions of Postgr
 test-stores: ## The suite of object storage on an emulator of Azure's.
 	@tools/test-stores.sh
 
-test-slow: ## The long tests: the full browser tour.
+test-slow: ## The long tests: the full browser tour, and patience with OpenAI's client.
 	@tools/test-browser.sh --slow
+	@tools/test-openai.sh
 
 lint: ## Formatting, lints, docs, licences and the house's arrows only.
 	@tools/lint.sh

@@ -30,4 +30,6 @@ pub use cascade_cache::CascadeCache;
 pub use error::{Error, NO_SPACE};
 
 #[cfg(test)]
+mod test_pictures;
+#[cfg(test)]
 mod test_stores;

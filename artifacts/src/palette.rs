@@ -13,19 +13,7 @@ pub(crate) fn fault(info: &png::Info<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::picture;
-
-    /// A chunk of a PNG.
-    fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
-        let body = [&kind[..], data].concat();
-        let crc = !body.iter().fold(u32::MAX, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-                if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 }
-            })
-        });
-        let length = u32::try_from(data.len()).expect("short").to_be_bytes();
-        [&length[..], &body, &crc.to_be_bytes()].concat()
-    }
+    use crate::{picture, test_pictures::chunk};
 
     /// A picture of one pixel, with a palette of this many bytes.
     fn indexed(bytes: usize) -> Vec<u8> {

@@ -69,7 +69,7 @@ pub(crate) fn day(field: &str, text: &str) -> Result<String> {
         && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
     let time = format!("{text}T00:00:00Z").parse::<Timestamp>().ok().filter(|_| digits);
     time.map(|_| text.to_owned()).ok_or_else(|| {
-        let message = format!("{field} is {text:?}; accepted: a day (UTC) like 2026-11-22");
+        let message = format!("{field} is {text:?}; accepted: a day such as 2026-01-31");
         UserError::invalid(field, message)
     })
 }

@@ -132,6 +132,7 @@ pub(crate) struct Farm {
     cascades: Vec<String>,
     stop_serving: CancellationToken,
     serving: JoinHandle<std::result::Result<(), server::Error>>,
+    site_tasks: darkroom_web::Tasks,
     worker: darkroom_worker::Handle,
     encoder: darkroom_encoder_service::Handle,
     coordinator: darkroom_coordinator::Handle,
@@ -212,7 +213,7 @@ impl Farm {
             Door::Open => coordinator.open_door(),
             Door::Kept => coordinator.kept_door(),
         };
-        let site = darkroom_web::router(darkroom_web::Parts {
+        let (site, site_tasks) = darkroom_web::router(darkroom_web::Parts {
             farm: coordinator.calls(),
             admin: coordinator.admin_calls(),
             callers: callers.clone(),
@@ -242,6 +243,7 @@ impl Farm {
             cascades: names,
             stop_serving,
             serving,
+            site_tasks,
             worker,
             encoder,
             coordinator,
@@ -320,6 +322,7 @@ impl Farm {
         self.stop_serving.cancel();
         let served = self.serving.await.map_err(failure::internal);
         let served = served.and_then(|served| served.map_err(|error| error.to_user()));
+        self.site_tasks.end().await;
         let looked = self.space.await.map(drop).map_err(failure::internal);
         worked.and(encoded).and(served).and(looked)
     }

@@ -206,7 +206,7 @@ where
     let kinds = Kind::ALL.into_iter().filter(|kind| kind.rule() != Rule::Never);
     let under = kinds.flat_map(|kind| ["", MADE_UP].map(|root| format!("{root}{}", kind.prefix())));
     let under: Vec<String> = under.collect();
-    // Each begins with the first file, so neither may use up the time of the other.
+    // Both scans start at the first file each time, so each gets half of the time.
     let each = limit / 2;
     let (stop, began) = (shared.stop.clone(), Instant::now());
     let ends = move || stop.is_cancelled() || began.elapsed() > each;

@@ -1,4 +1,5 @@
-//! Who knows the callers: keys of the record, remembered for a moment.
+//! Who knows the callers: keys of the record, remembered for a moment. A session is checked by its
+//! seal and its end, and then stands for its key.
 //!
 //! A key that is revoked stops working on every coordinator within [`REMEMBERED`]. Whatever
 //! strangers show, at most [`MOST_REMEMBERED`] answers are kept.
@@ -396,6 +397,14 @@ mod tests {
             let refused = keeper.known(&Proof::Session(session)).await.expect_err(reason);
             assert_eq!((refused.code, &*refused.reason), (Code::Unauthenticated, reason));
         }
+        // A session ends with its key.
+        let short = fresh_key().expect("random");
+        let ends =
+            NewKey { expiry: Expiry::After(60_000), ..new(&short, Kept::Secret(short.hash())) };
+        store.add_key(&ends).await.expect("adds");
+        let (session, begun) = keeper.begin_session(&short).await.expect("begins");
+        let end = known_end(&keeper, &short).await;
+        assert_eq!((session.expires(), begun.expires), (end.unsigned_abs(), Some(end)));
         // A key of a certificate has no secret, so it begins none.
         let bound = fresh_key().expect("random");
         let subject = Kept::Certificate("CN=a".to_owned());
@@ -406,6 +415,11 @@ mod tests {
         keeper.remembered.invalidate_all();
         let refused = keeper.known(&Proof::Session(session)).await.expect_err("revoked");
         assert_eq!(refused.reason, "UNKNOWN_SESSION");
+    }
+
+    async fn known_end(keeper: &RecordKeeper, key: &Key) -> i64 {
+        let known = keeper.known(&Proof::Key(key.clone())).await.expect("known");
+        known.expires.expect("an end")
     }
 
     fn unix_seconds() -> u64 {

@@ -51,23 +51,13 @@ impl Session {
     /// The whole token, for the cookie.
     #[must_use]
     pub fn expose(&self) -> String {
-        format!("{PREFIX}{}_{}_{}", self.key, self.expires, hex(&self.seal))
+        format!("{PREFIX}{}_{}_{}", self.key, self.expires, hex::encode(self.seal))
     }
 }
 
 /// What is sealed.
 fn sealed(key: &KeyId, expires: u64) -> String {
     format!("{key}_{expires}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 impl FromStr for Session {
@@ -88,17 +78,11 @@ fn read(text: &str) -> Option<Session> {
     let mut parts = text.strip_prefix(PREFIX)?.split('_');
     let (key, expires, digits) = (parts.next()?, parts.next()?, parts.next()?);
     let is_number = !expires.is_empty() && expires.bytes().all(|byte| byte.is_ascii_digit());
-    if parts.next().is_some() || !is_number || digits.len() != 2 * SEAL {
+    if parts.next().is_some() || !is_number {
         return None;
     }
     let mut seal = [0; SEAL];
-    for (byte, digits) in seal.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).ok()?;
-        if digits.starts_with('+') {
-            return None;
-        }
-        *byte = u8::from_str_radix(digits, 16).ok()?;
-    }
+    hex::decode_to_slice(digits, &mut seal).ok()?;
     Some(Session { key: key.parse().ok()?, expires: expires.parse().ok()?, seal })
 }
 

@@ -33,8 +33,8 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden)
 }
 
-/// A text of at most about `most` bytes: its beginning and its end, where an error says what is
-/// accepted.
+/// Shortens a text to about `most` bytes. Keeps the beginning, and the end, where an error says what
+/// is accepted.
 #[must_use]
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {

@@ -1,10 +1,21 @@
 //! The cookie of a browser's session.
 
 use darkroom_core::{error::UserError, session::Session};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Uri, header};
 
 /// How its name begins.
 const NAME: &str = "darkroom_session";
+
+/// The host and port that a request is for; none if it names none, or two.
+#[must_use]
+pub fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    if let Some(authority) = uri.authority() {
+        return Some(authority.as_str().to_owned());
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (host, None) = (hosts.next()?, hosts.next()) else { return None };
+    host.to_str().ok().map(str::to_owned)
+}
 
 /// The cookie under which a browser keeps its session.
 ///
@@ -55,13 +66,13 @@ impl Cookie {
         malformed.map_or(Ok(None), Err)
     }
 
-    /// What a browser is told to keep, for this many seconds.
+    /// The `Set-Cookie` value that makes a browser keep the session for this many seconds.
     #[must_use]
     pub fn keep(&self, session: &Session, seconds: u64) -> String {
         self.set(&session.expose(), seconds)
     }
 
-    /// What a browser is told to forget it.
+    /// The `Set-Cookie` value that makes a browser delete the cookie.
     #[must_use]
     pub fn forget(&self) -> String {
         self.set("", 0)

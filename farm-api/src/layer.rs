@@ -15,16 +15,13 @@ use darkroom_core::{
     session::Session,
 };
 use darkroom_proto::{problem, status::to_status};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response,
-    header::{AUTHORIZATION, HOST},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use tonic::Status;
 use tower::{Layer, Service};
 
 use crate::{
     Answer, Caller,
-    cookie::Cookie,
+    cookie::{Cookie, authority},
     keeper::{Keeper, Known, Peer, PeerOf, Proof},
     rule::{self, Rule},
     standing::Standing,
@@ -49,12 +46,12 @@ enum Speaks {
     /// Calls of gRPC: their path says what they need.
     Grpc,
     /// Requests of one route over HTTP.
-    Http(Route),
+    Http(HttpRoute),
 }
 
 /// A route over HTTP.
 #[derive(Clone, Copy, Debug)]
-pub struct Route {
+pub struct HttpRoute {
     /// What it needs.
     pub needs: Rule,
     /// Whether browsers reach it over TLS.
@@ -92,7 +89,7 @@ impl CallerLayer {
     /// The same for a route over HTTP. A session's cookie counts there, after a key and a
     /// certificate, and refusals are problem documents.
     #[must_use]
-    pub fn over_http(self, route: Route) -> Self {
+    pub fn over_http(self, route: HttpRoute) -> Self {
         Self { speaks: Speaks::Http(route), ..self }
     }
 
@@ -173,14 +170,14 @@ where
         Box::pin(async move {
             let asked = Asked::by(&request, speaks, &peer);
             let expires = match let_in(keeper.as_ref(), asked).await {
-                Ok(Entry::Open) => None,
-                Ok(Entry::Known(Known { caller, expires }, proof, scope)) => {
+                Ok(Admission::Open) => None,
+                Ok(Admission::Known(Known { caller, expires }, proof, scope)) => {
                     request.extensions_mut().insert(caller.at(peer.address));
                     request.extensions_mut().insert(Standing { keeper, proof, scope });
                     expires
                 }
                 // The path can be long, so it is not repeated.
-                Ok(Entry::Nowhere) => {
+                Ok(Admission::Nowhere) => {
                     return Ok(Status::unimplemented("this farm has no such call").into_http());
                 }
                 Err(refused) => return Ok(speaks.refusal(&refused)),
@@ -223,9 +220,7 @@ impl Asked {
 
 /// The cookie that a request's session would be in.
 fn cookie_of<B>(request: &Request<B>, tls: bool) -> Option<Cookie> {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str).or(host)?;
-    Some(Cookie::at(authority, tls))
+    authority(request.uri(), request.headers()).map(|authority| Cookie::at(&authority, tls))
 }
 
 impl Speaks {
@@ -238,7 +233,7 @@ impl Speaks {
 }
 
 /// A request that is not refused.
-enum Entry {
+enum Admission {
     /// Everybody may make it.
     Open,
     /// Its caller may make it, and how the caller was let in.
@@ -248,9 +243,12 @@ enum Entry {
 }
 
 /// Whether a request may be made.
-async fn let_in(keeper: &dyn Keeper, asked: Result<Asked, UserError>) -> Result<Entry, UserError> {
+async fn let_in(
+    keeper: &dyn Keeper,
+    asked: Result<Asked, UserError>,
+) -> Result<Admission, UserError> {
     match asked? {
-        Asked::Open => Ok(Entry::Open),
+        Asked::Open => Ok(Admission::Open),
         Asked::Caller(scope, proof) => {
             let known = keeper.known(&proof).await?;
             if let Some(scope) = scope {
@@ -260,11 +258,11 @@ async fn let_in(keeper: &dyn Keeper, asked: Result<Asked, UserError>) -> Result<
             if scope != Some(Scope::Member) {
                 keeper.admit(&known.caller)?;
             }
-            Ok(Entry::Known(known, proof, scope))
+            Ok(Admission::Known(known, proof, scope))
         }
         Asked::Unknown(proof) => {
             keeper.known(&proof).await?;
-            Ok(Entry::Nowhere)
+            Ok(Admission::Nowhere)
         }
     }
 }
@@ -318,6 +316,7 @@ fn unauthenticated(reason: &str, message: &str) -> UserError {
 #[cfg(test)]
 mod tests {
     use darkroom_core::key::RANDOM_BYTES;
+    use http::header::HOST;
 
     use super::*;
 
@@ -384,7 +383,7 @@ mod tests {
             let request = request.body(()).expect("a request");
             Asked::by(&request, speaks, &Peer { address: None, certificate })
         };
-        let http = Speaks::Http(Route { needs: Rule::Scope(Scope::Read), tls: false });
+        let http = Speaks::Http(HttpRoute { needs: Rule::Scope(Scope::Read), tls: false });
         let read = asked(http, None, None).expect("a proof");
         assert!(matches!(&read, Asked::Caller(_, Proof::Session(of)) if of.expires() == 1));
         let read = asked(http, Some(&key), Some("CN=a")).expect("a proof");
@@ -392,7 +391,7 @@ mod tests {
         let read = asked(http, None, Some("CN=a")).expect("a proof");
         assert!(matches!(read, Asked::Caller(_, Proof::Certificate(_))));
         // gRPC clients have no cookies, and under TLS the cookie has another name.
-        let tls = Speaks::Http(Route { needs: Rule::Anybody, tls: true });
+        let tls = Speaks::Http(HttpRoute { needs: Rule::Anybody, tls: true });
         let refused = asked(tls, None, None).err().expect("no session");
         assert_eq!(refused.reason, "NO_KEY");
         let path = darkroom_proto::calls::farm::GET_JOB.path;

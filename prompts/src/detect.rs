@@ -252,7 +252,7 @@ fn document(line: &str, behind: &str) -> Option<&'static str> {
     } else if begins("<?xml") {
         Some("XML")
     } else if begins("version https://git-lfs.github.com/spec/") {
-        Some("a pointer of Git LFS (`git lfs pull` fetches what it stands for)")
+        Some("a Git LFS pointer (run `git lfs pull` to fetch the real file)")
     } else if line.starts_with('<') && line.ends_with('>') && (line.contains("</") || closes()) {
         Some("XML, or a part of a web page")
     } else if header::is_rule_of_markdown(behind) && line.contains('|') {

@@ -104,7 +104,7 @@ impl Notes {
         let listed = self.listed.note(
             "begins",
             "begin",
-            "with the mark of a list ({}), which is part of the prompt here",
+            "with a list marker ({}), which is part of the prompt here",
         );
         let lines = [hashes, other_tool, quoted, listed].into_iter().flatten();
         self.plain.iter().cloned().chain(lines).collect()

@@ -23,9 +23,9 @@ use crate::server::OverWeb;
 /// The server's limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// For every call that is not in `long`.
+    /// For all other calls.
     pub call: Duration,
-    /// For the calls in `long`.
+    /// For the calls in `long`, and for requests over HTTP that may take long.
     pub long_call: Duration,
     /// Paths (`/package.Service/Method`) of calls that receive a stream and therefore take longer.
     pub long: Vec<String>,

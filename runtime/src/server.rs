@@ -33,7 +33,7 @@ pub use self::{
     guard::{BodyMemory, ClientAddress},
     health::Health,
     options::Options,
-    web::{Web, WebBody, WebRequest},
+    web::{Web, WebBody, WebRequest, is_grpc},
 };
 use crate::deadline::DeadlineLayer;
 pub use crate::listen::{Listen, Listener, listen};

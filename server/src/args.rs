@@ -15,7 +15,8 @@ use crate::door::DoorSettings;
 
 /// Default number of a coordinator's connections to Postgres.
 const CONNECTIONS: u32 = 24;
-/// Accepts jobs over gRPC, dispatches their tasks and commits the results.
+
+/// Accepts jobs over gRPC and HTTP, dispatches their tasks and commits the results.
 ///
 /// Several may run on one farm: all serve and commit, and one dispatches. If it dies, another takes
 /// over within seconds.

@@ -85,7 +85,7 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         Door::Open => handle.open_door(),
         Door::Kept => handle.kept_door(),
     };
-    let site = darkroom_web::router(darkroom_web::Parts {
+    let (site, site_tasks) = darkroom_web::router(darkroom_web::Parts {
         farm: handle.calls(),
         admin: handle.admin_calls(),
         callers: callers.clone(),
@@ -118,6 +118,7 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         Some(ended) => ended,
         None => serving.await,
     };
+    site_tasks.end().await;
     match ended {
         Ok(ended) => ended.map_err(|error| error.to_user()),
         Err(error) => Err(UserError::new(Code::Internal, "INTERNAL", error.to_string())),

@@ -3,7 +3,7 @@
 DARKROOM_URL is the farm's address (http://127.0.0.1:7878) and DARKROOM_KEY a key with the scope
 `submit`; on an open farm any text does. The farm serves the demo cascade with the fake renderer.
 DARKROOM_SLOW=1 runs the class `Patience` too: start the farm with --fake-step-ms 3000 for it, and run
-it alone.
+it alone, as `make test-slow` does.
 """
 
 import base64
@@ -389,7 +389,7 @@ class Errors(unittest.TestCase):
         with caught.exception as answer:
             error = json.load(answer)["error"]
         self.assertEqual((answer.status, error["code"]), (400, "invalid_form"))
-        self.assertIn("a part without headers", error["message"])
+        self.assertIn("a part has no headers", error["message"])
 
     @unittest.skipIf(KEY == "open", "the farm is open")
     def test_a_wrong_key_is_an_authentication_error(self):

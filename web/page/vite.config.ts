@@ -10,7 +10,7 @@ export default defineConfig({
     target: ['chrome123', 'firefox121', 'safari17.5'],
     // One script and one style sheet: a page that was open during an upgrade never asks for a part
     // that is no longer there.
-    rolldownOptions: { output: { codeSplitting: false } },
+    rolldownOptions: { output: { codeSplitting: false }, optimization: { inlineConst: true } },
     modulePreload: false,
     assetsInlineLimit: 0,
   },

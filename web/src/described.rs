@@ -12,7 +12,7 @@ pub(crate) enum Takes {
     Nothing,
     /// The form's fields as a query.
     Query(Form),
-    /// The form as JSON, which may be left out if it is not required.
+    /// A JSON body. It may be absent unless `required` is set.
     Body {
         /// The form.
         form: Form,

@@ -1,5 +1,7 @@
 //! What a route's handler receives: who calls, the parameters of the path, the query and the body.
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
@@ -13,9 +15,9 @@ use darkroom_farm_api::{Caller, Standing};
 use darkroom_proto::{bounds::MAX_MESSAGE_BYTES, json, status::from_status};
 use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::{problem::Refusal, query};
+use crate::{problem::Refusal, query, words::told_header};
 
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
@@ -49,7 +51,8 @@ impl<S: Send + Sync> FromRequest<S> for Entry {
         let standing = parts.extensions.remove::<Standing>();
         // Without the layer that finds out who calls, nobody is let in.
         let caller = parts.extensions.remove::<Caller>().ok_or_else(|| {
-            UserError::new(Code::Unauthenticated, "NO_CALLER", "the request has no caller")
+            let message = "the server did not check who calls; please report this";
+            UserError::new(Code::Unauthenticated, "NO_CALLER", message)
         })?;
         Ok(Self { caller, standing, parts, params, body })
     }
@@ -87,18 +90,19 @@ impl Entry {
         self.no_query()?;
         let is_json = media_type(self.headers()).is_some_and(|media| media == JSON);
         if !is_json && !optional {
-            return Err(unsupported(JSON));
+            return Err(unsupported(self.headers(), JSON));
         }
+        let headers = self.parts.headers;
         let bytes = collect(self.body).await?;
         match (bytes.is_empty(), is_json) {
             (true, _) if optional => Ok(json::read(b"{}")?),
             (_, true) => Ok(json::read(&bytes)?),
-            (_, false) => Err(unsupported(JSON)),
+            (_, false) => Err(unsupported(&headers, JSON)),
         }
     }
 
     /// The body as it comes.
-    pub(crate) fn into_stream(self) -> Body {
+    pub(crate) fn into_body(self) -> Body {
         self.body
     }
 }
@@ -110,7 +114,7 @@ impl Params {
         found.map_or("", |(_, value)| value)
     }
 
-    /// Puts one into the field that it stands for, which nothing else may set.
+    /// Sets a field from the path. Refuses a request whose query or body sets it too.
     pub(crate) fn fill<T: Field>(
         &self,
         slot: &mut T,
@@ -118,7 +122,9 @@ impl Params {
         field: &str,
     ) -> Result<(), Refusal> {
         if *slot != T::default() {
-            let message = format!("{field} is given twice; accepted: once, as a part of the path");
+            let message = format!(
+                "{field} is in the path and in the query or body; accepted: in the path only"
+            );
             return Err(UserError::invalid(field, message).into());
         }
         *slot = T::read(self.get(name), field)?;
@@ -144,7 +150,7 @@ impl Field for json::U64 {
             let text = shown(text);
             UserError::invalid(
                 field,
-                format!("{field} is {text:?}; accepted: a whole number, from 0"),
+                format!("{field} is {text:?}; accepted: a whole number from 0 to {}", u64::MAX),
             )
         })
     }
@@ -159,25 +165,32 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The refusal of a body of another type.
-pub(crate) fn unsupported(accepted: &str) -> Refusal {
+pub(crate) fn unsupported(headers: &HeaderMap, accepted: &str) -> Refusal {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let given = match (given.next(), given.next()) {
+        (None, _) => "missing".to_owned(),
+        (Some(value), None) => format!("{:?}", told_header(value)),
+        (Some(_), Some(_)) => "given more than once".to_owned(),
+    };
     Refusal::http(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "MEDIA_TYPE",
-        format!(
-            "the body has another type than this route takes; accepted: content-type: {accepted}"
-        ),
+        format!("content-type is {given}; accepted: {accepted}"),
     )
 }
 
-/// A body that must be JSON.
+/// A body that must be a JSON object.
 pub(crate) async fn read_json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Refusal> {
     if media_type(headers).is_none_or(|media| media != JSON) {
-        return Err(unsupported(JSON));
+        return Err(unsupported(headers, JSON));
     }
-    Ok(json::read(&collect(body).await?)?)
+    let body = collect(body).await?;
+    // A derived form would take a list for its fields in order.
+    json::read::<BTreeMap<String, IgnoredAny>>(&body)?;
+    Ok(json::read(&body)?)
 }
 
 /// The whole body, of the size of a message at most.
@@ -195,11 +208,7 @@ pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
             return too_large();
         }
         if let Some(status) = error.downcast_ref::<tonic::Status>() {
-            let error = from_status(status);
-            return match error.code {
-                Code::DeadlineExceeded => Refusal::with_status(StatusCode::REQUEST_TIMEOUT, error),
-                _ => error.into(),
-            };
+            return from_status(status).into();
         }
         cause = error.source();
     }
@@ -207,14 +216,11 @@ pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Refusal {
     Refusal::http(StatusCode::BAD_REQUEST, "BODY_BROKE_OFF", message)
 }
 
+/// The refusal of a message that is too large.
 fn too_large() -> Refusal {
     let most = MAX_MESSAGE_BYTES >> 20;
-    Refusal::http(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "BODY_TOO_LARGE",
-        format!(
-            "the body has more than {most} MiB; accepted: at most {most} MiB of JSON, or a job of any \
-             size as content-type: application/jsonl"
-        ),
-    )
+    let accepted = format!(
+        "at most {most} MiB of JSON, or a job of any size as content-type: application/jsonl"
+    );
+    Refusal::too_large("the body", MAX_MESSAGE_BYTES, Some(&accepted))
 }

@@ -1,7 +1,8 @@
 //! Server-sent events: the changes of one job, and of the whole farm.
 //!
 //! Each event has the cursor or version to resume from as its id, which a browser sends back after
-//! a break. A quiet stream sends a comment now and then, so that nobody between takes it for dead.
+//! a break. A quiet stream sends a beat now and then, so that neither a proxy nor the page takes it
+//! for dead. It is an event and no comment, because browsers show no comments to a page.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,7 +20,12 @@ use futures::{Stream, StreamExt as _, future::ready, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::{entry::Entry, problem::Refusal, site::Site};
+use crate::{
+    entry::Entry,
+    problem::Refusal,
+    site::Site,
+    words::{told, told_header},
+};
 
 /// The id of the last event that a browser received.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -29,6 +35,10 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(2);
 /// Longest cursor that is taken from a browser, bytes.
 const LONGEST: usize = 4096;
+/// What a browser may resume from.
+const OF_JOB: &str = "the version of an event of this job";
+const OF_FARM: &str = "the id of an event of this farm; leave it out to start from the present \
+                       state";
 
 /// `GET /jobs/{job}/events`.
 pub(crate) async fn of_job(
@@ -38,14 +48,12 @@ pub(crate) async fn of_job(
     let mut asked: json::WatchJobRequest = entry.query()?;
     entry.params.fill(&mut asked.id, "job", "id")?;
     let mut asked = v1::WatchJobRequest::from(asked);
-    let resumed = last_event(entry.headers())?.map(str::to_owned);
+    let resumed = last_event(entry.headers(), OF_JOB)?.map(str::to_owned);
     if let Some(version) = &resumed {
         asked.after_version = version.parse().map_err(|_| {
-            UserError::invalid(
-                "last-event-id",
-                "last-event-id is not the id of an event of this stream; accepted: a version of \
-                 the job",
-            )
+            let version = told(version);
+            let message = format!("last-event-id is {version:?}; accepted: {OF_JOB}");
+            UserError::invalid("last-event-id", message)
         })?;
     }
     if resumed.is_some() && has_ended(&site, &entry.caller, &asked).await? {
@@ -81,7 +89,7 @@ pub(crate) async fn of_farm(
 ) -> Result<Response, Refusal> {
     let asked: json::WatchFarmRequest = entry.query()?;
     let mut asked = v1::WatchFarmRequest::from(asked);
-    if let Some(cursor) = last_event(entry.headers())? {
+    if let Some(cursor) = last_event(entry.headers(), OF_FARM)? {
         asked.cursor = cursor.to_owned();
     }
     let events = site.farm.watch_farm(&entry.caller, asked).await?;
@@ -90,16 +98,13 @@ pub(crate) async fn of_farm(
 }
 
 /// The id of the last event that the client received.
-fn last_event(headers: &HeaderMap) -> Result<Option<&str>, UserError> {
+fn last_event<'a>(headers: &'a HeaderMap, accepted: &str) -> Result<Option<&'a str>, UserError> {
     let Some(id) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    let id = id.to_str().ok().filter(|id| id.len() <= LONGEST);
-    let id = id.ok_or_else(|| {
-        UserError::new(
-            Code::InvalidArgument,
-            "INVALID_CURSOR",
-            "last-event-id is not the id of an event of this farm; leave it out to begin with the \
-             present state",
-        )
+    let text = id.to_str().ok().filter(|id| id.len() <= LONGEST);
+    let id = text.ok_or_else(|| {
+        let id = told_header(id);
+        let message = format!("last-event-id is {id:?}; accepted: {accepted}");
+        UserError::new(Code::InvalidArgument, "INVALID_CURSOR", message)
     })?;
     Ok(Some(id).filter(|id| !id.is_empty()))
 }
@@ -118,7 +123,7 @@ fn sent<T: Send + 'static, J: Serialize + 'static>(
     });
     let begin = stream::once(ready(Ok(Event::default().retry(RETRY))));
     let mut answer = Sse::new(infallible(begin.chain(events)))
-        .keep_alive(KeepAlive::new().interval(HEARTBEAT))
+        .keep_alive(KeepAlive::new().interval(HEARTBEAT).event(beat()))
         .into_response();
     let headers = answer.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -127,11 +132,18 @@ fn sent<T: Send + 'static, J: Serialize + 'static>(
     answer
 }
 
+/// The event of a quiet stream.
+fn beat() -> Event {
+    Event::default().event("beat").data("{}")
+}
+
 fn event<T: Serialize>(name: &str, data: &T) -> Answer<Event> {
     let event = Event::default().event(name).json_data(data);
     event.map_err(|error| {
         tracing::error!(%error, "an event cannot be written as JSON");
-        UserError::new(Code::Internal, "INTERNAL", "an event cannot be written as JSON")
+        let message = "an event cannot be written as JSON; the farm's log may say why; please \
+                       report this";
+        UserError::new(Code::Internal, "INTERNAL", message)
     })
 }
 
@@ -170,12 +182,35 @@ mod tests {
         assert!(problem.contains("\"detail\":\"key 7 has\\nexpired\""), "{problem}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_stream_sends_an_event_that_a_page_sees_every_15_seconds() {
+        let answer = sent(stream::pending().boxed(), |event: v1::FarmEvent| {
+            (event.cursor.clone(), "change", json::FarmEvent::from(event))
+        });
+        let mut parts = answer.into_body().into_data_stream();
+        let mut next = async || {
+            let began = tokio::time::Instant::now();
+            let part = parts.next().await.expect("a part").expect("no error");
+            (began.elapsed(), String::from_utf8(part.to_vec()).expect("text"))
+        };
+        assert_eq!(next().await.1, "retry: 2000\n\n");
+        for _ in 0..2 {
+            let (after, text) = next().await;
+            assert_eq!(text, "event: beat\ndata: {}\n\n");
+            // The timer counts whole milliseconds.
+            assert!(
+                (HEARTBEAT..HEARTBEAT + Duration::from_millis(5)).contains(&after),
+                "{after:?}"
+            );
+        }
+    }
+
     #[test]
     fn the_id_of_an_event_is_text_of_a_bounded_length() {
         let last = |id: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(LAST_EVENT_ID, HeaderValue::from_bytes(id).expect("a header"));
-            last_event(&headers).map(|id| id.map(str::to_owned))
+            last_event(&headers, OF_FARM).map(|id| id.map(str::to_owned))
         };
         assert_eq!(last(b"c1"), Ok(Some("c1".into())));
         assert_eq!(last(b""), Ok(None));

@@ -1,23 +1,24 @@
 //! The routes of `darkroom.v1.Farm`: one for each of its calls, and for streams the handlers of
 //! their own.
 
-use axum::routing::on;
+use axum::routing::{MethodFilter, on};
 use darkroom_proto::calls::farm;
+use http::Method;
 
 use crate::{
     events, links, pictures,
-    route::{Route, Verb, json_routes},
+    route::{Route, json_routes},
     submits, uploads,
 };
 
 /// A route with a handler of its own.
 macro_rules! route {
-    ($verb:ident $path:literal $call:path, $handler:path, takes: $takes:expr, gives: $gives:expr) => {
+    ($method:ident $path:literal $call:path, $handler:path, takes: $takes:expr, gives: $gives:expr) => {
         Route {
-            verb: Verb::$verb,
+            method: Method::$method,
             path: $path,
             call: &$call,
-            serve: |verb| on(verb.filter(), $handler),
+            serve: || on(MethodFilter::$method, $handler),
             #[cfg(feature = "schema")]
             takes: {
                 #[allow(unused_imports, reason = "not every route takes or gives a form")]
@@ -37,63 +38,63 @@ macro_rules! route {
 /// All of them.
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = json_routes! { farm:
-        Get "/jobs" LIST_JOBS list_jobs(ListJobsRequest) -> ListJobsResponse 200 query;
-        Get "/jobs/{job}" GET_JOB get_job(GetJobRequest) -> Job 200 query, "job" = id;
-        Delete "/jobs/{job}" DELETE_JOB
+        GET "/jobs" LIST_JOBS list_jobs(ListJobsRequest) -> ListJobsResponse 200 query;
+        GET "/jobs/{job}" GET_JOB get_job(GetJobRequest) -> Job 200 query, "job" = id;
+        DELETE "/jobs/{job}" DELETE_JOB
             delete_job(DeleteJobRequest) -> DeleteJobResponse 200 query, "job" = id;
-        Put "/jobs/{job}/pause" PAUSE_JOB
+        PUT "/jobs/{job}/pause" PAUSE_JOB
             pause_job(PauseJobRequest) -> Job 200 maybe_body, "job" = id;
-        Delete "/jobs/{job}/pause" RESUME_JOB
+        DELETE "/jobs/{job}/pause" RESUME_JOB
             resume_job(ResumeJobRequest) -> Job 200 query, "job" = id;
-        Put "/jobs/{job}/cancellation" CANCEL_JOB
+        PUT "/jobs/{job}/cancellation" CANCEL_JOB
             cancel_job(CancelJobRequest) -> Job 200 maybe_body, "job" = id;
-        Post "/jobs/{job}/retries" RETRY_JOB
+        POST "/jobs/{job}/retries" RETRY_JOB
             retry_job(RetryJobRequest) -> Job 200 maybe_body, "job" = id;
-        Get "/jobs/{job}/images" LIST_IMAGES
+        GET "/jobs/{job}/images" LIST_IMAGES
             list_images(ListImagesRequest) -> ListImagesResponse 200 query, "job" = job_id;
-        Get "/jobs/{job}/images/{index}" GET_IMAGE
+        GET "/jobs/{job}/images/{index}" GET_IMAGE
             get_image(GetImageRequest) -> GetImageResponse 200 query,
             "job" = job_id, "index" = index;
-        Post "/jobs/{job}/image-cancellations" CANCEL_IMAGES
+        POST "/jobs/{job}/image-cancellations" CANCEL_IMAGES
             cancel_images(CancelImagesRequest) -> CancelImagesResponse 200 body, "job" = job_id;
-        Post "/jobs/{job}/image-retries" RETRY_IMAGES
+        POST "/jobs/{job}/image-retries" RETRY_IMAGES
             retry_images(RetryImagesRequest) -> RetryImagesResponse 200 body, "job" = job_id;
-        Get "/jobs/{job}/image-map" GET_IMAGE_MAP
+        GET "/jobs/{job}/image-map" GET_IMAGE_MAP
             get_image_map(GetImageMapRequest) -> GetImageMapResponse 200 query, "job" = job_id;
-        Get "/jobs/{job}/failures" SUMMARIZE_FAILURES
+        GET "/jobs/{job}/failures" SUMMARIZE_FAILURES
             summarize_failures(SummarizeFailuresRequest) -> SummarizeFailuresResponse 200 query,
             "job" = job_id;
-        Get "/workers" LIST_WORKERS
+        GET "/workers" LIST_WORKERS
             list_workers(ListWorkersRequest) -> ListWorkersResponse 200 query;
-        Post "/drains" DRAIN_WORKER
+        POST "/drains" DRAIN_WORKER
             drain_worker(DrainWorkerRequest) -> DrainWorkerResponse 200 body;
-        Get "/cascades" LIST_CASCADES
+        GET "/cascades" LIST_CASCADES
             list_cascades(ListCascadesRequest) -> ListCascadesResponse 200 query;
-        Get "/queue" DESCRIBE_QUEUE
+        GET "/queue" DESCRIBE_QUEUE
             describe_queue(DescribeQueueRequest) -> DescribeQueueResponse 200 query;
-        Get "/history" FARM_HISTORY
+        GET "/history" FARM_HISTORY
             farm_history(FarmHistoryRequest) -> FarmHistoryResponse 200 query;
-        Get "/usage" LIST_USAGE list_usage(ListUsageRequest) -> ListUsageResponse 200 query;
-        Get "/farm" GET_FARM get_farm(GetFarmRequest) -> GetFarmResponse 200 query;
+        GET "/usage" LIST_USAGE list_usage(ListUsageRequest) -> ListUsageResponse 200 query;
+        GET "/farm" GET_FARM get_farm(GetFarmRequest) -> GetFarmResponse 200 query;
     };
     routes.extend([
-        route! { Post "/jobs" farm::SUBMIT_JOB, submits::submit,
+        route! { POST "/jobs" farm::SUBMIT_JOB, submits::submit,
             takes: Takes::Job, gives: Gives::json::<json::SubmitJobResponse>(201) },
-        route! { Post "/forecasts" farm::FORECAST_JOB, submits::forecast,
+        route! { POST "/forecasts" farm::FORECAST_JOB, submits::forecast,
             takes: Takes::Job, gives: Gives::json::<json::ForecastJobResponse>(200) },
-        route! { Post "/inputs" farm::UPLOAD_INPUT, uploads::upload,
+        route! { POST "/inputs" farm::UPLOAD_INPUT, uploads::upload,
             takes: Takes::Picture, gives: Gives::json::<json::UploadInputResponse>(201) },
-        route! { Get "/jobs/{job}/images/{index}/picture" farm::FETCH_IMAGE, pictures::picture,
+        route! { GET "/jobs/{job}/images/{index}/picture" farm::FETCH_IMAGE, pictures::picture,
             takes: Takes::query::<pictures::PictureQuery>(), gives: Gives::Picture },
-        route! { Post "/jobs/{job}/images/{index}/links" farm::SIGN_IMAGE, links::make,
+        route! { POST "/jobs/{job}/images/{index}/links" farm::SIGN_IMAGE, links::make,
             takes: Takes::body::<json::SignImageRequest>(false), gives: Gives::json::<json::SignImageResponse>(201) },
-        route! { Get "/jobs/{job}/sheet" farm::FETCH_SHEET, pictures::sheet,
+        route! { GET "/jobs/{job}/sheet" farm::FETCH_SHEET, pictures::sheet,
             takes: Takes::query::<json::FetchSheetRequest>(), gives: Gives::Picture },
-        route! { Get "/jobs/{job}/manifest" farm::FETCH_MANIFEST, pictures::manifest,
+        route! { GET "/jobs/{job}/manifest" farm::FETCH_MANIFEST, pictures::manifest,
             takes: Takes::Nothing, gives: Gives::Lines },
-        route! { Get "/jobs/{job}/events" farm::WATCH_JOB, events::of_job,
+        route! { GET "/jobs/{job}/events" farm::WATCH_JOB, events::of_job,
             takes: Takes::query::<json::WatchJobRequest>(), gives: Gives::events::<json::WatchEvent>() },
-        route! { Get "/events" farm::WATCH_FARM, events::of_farm,
+        route! { GET "/events" farm::WATCH_FARM, events::of_farm,
             takes: Takes::query::<json::WatchFarmRequest>(), gives: Gives::events::<json::FarmEvent>() },
     ]);
     routes

@@ -8,19 +8,18 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use darkroom_core::shown::shown;
+use darkroom_farm_api::authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use crate::{
-    places::{LINKS, authority},
+    paths::{LINKS, is_below},
     problem::Refusal,
     public_url::PublicUrl,
+    words::{told, told_header},
 };
 
 /// What a browser says of where a request comes from.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// How much of a host's name is repeated, bytes.
-const REPEATED: usize = 100;
 
 /// The names under which browsers may reach the farm, beside `localhost` and IP addresses.
 ///
@@ -61,22 +60,28 @@ pub(crate) async fn pass(hosts: Arc<Hosts>, request: Request, next: Next) -> Res
     }
 }
 
-fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Whether a request may pass.
+pub(crate) fn checked(
+    hosts: &Hosts,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
     let authority = authority(uri, headers).unwrap_or_default();
     let host = parts(&authority).map_or(authority.as_str(), |(host, _)| host);
     if parts(&authority).is_none() || !hosts.has(host) {
-        let host = shown(&host[..host.floor_char_boundary(REPEATED)]).into_owned();
+        let host = told(host);
         return Err(Refusal::http(
             StatusCode::MISDIRECTED_REQUEST,
             "HOST",
             format!(
                 "the request is for host {host:?}; accepted: an IP address, localhost, and names \
-                 given with --http-host or --public-url"
+                 given with --http-host; behind a proxy, start the farm with --public-url"
             ),
         ));
     }
     // Whoever has a link may show its picture anywhere.
-    if uri.path().starts_with(LINKS) {
+    if is_below(uri.path(), LINKS) {
         return Ok(());
     }
     let foreign = |what: String| {
@@ -101,9 +106,7 @@ fn checked(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Re
         && !is_own(origin, &authority)
         && hosts.origin.as_deref().is_none_or(|own| origin != own)
     {
-        let origin = shown(&String::from_utf8_lossy(origin.as_bytes())).into_owned();
-        let origin = &origin[..origin.floor_char_boundary(REPEATED)];
-        return foreign(format!("origin {origin:?}"));
+        return foreign(format!("origin {:?}", told_header(origin)));
     }
     Ok(())
 }
@@ -265,6 +268,9 @@ mod tests {
             assert!(check("GET", "/api/v1/farm", &clicked).is_err());
             assert!(check("POST", "/jobs", &clicked).is_err());
             assert_eq!(site(other, "/links/x"), Ok(()), "a shared picture");
+            for no_link in ["/linksx", "/links", "/links.js", "/linksx/y"] {
+                assert!(site(other, no_link).is_err(), "{no_link}");
+            }
         }
     }
 }

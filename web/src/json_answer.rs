@@ -1,15 +1,17 @@
 //! Answers in JSON, with a tag by which a client asks whether it has changed.
 
 use axum::{body::Body, response::Response};
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::{entry::JSON, problem::Refusal};
 
-/// Bytes of a hash that make a tag.
-const TAG: usize = 16;
+/// Digits of a hash that make a tag.
+const TAG: usize = 32;
 
 /// An answer in JSON. `asked`: the headers of a request that only reads.
 pub(crate) fn json<T: Serialize>(
@@ -19,7 +21,9 @@ pub(crate) fn json<T: Serialize>(
 ) -> Result<Response, Refusal> {
     let text = serde_json::to_vec(value).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
-        UserError::new(Code::Internal, "INTERNAL", "the answer cannot be written as JSON")
+        let message = "the answer cannot be written as JSON; the farm's log may say why; please \
+                       report this";
+        UserError::new(Code::Internal, "INTERNAL", message)
     })?;
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = status;
@@ -46,9 +50,7 @@ pub(crate) fn header_value(text: &str) -> HeaderValue {
 
 /// The tag of an answer with these bytes.
 pub(crate) fn tag(bytes: &[u8]) -> String {
-    let digits: String =
-        Sha256::digest(bytes).iter().take(TAG).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{digits}\"")
+    format!("\"{:.TAG$}\"", Digest::of(bytes).to_string())
 }
 
 /// Whether the client has what the tag stands for (`If-None-Match`, RFC 9110 §13.1.2).

@@ -6,11 +6,14 @@
 //! The API is described for users in `docs/http.md`.
 
 mod admin_routes;
+mod clock;
 #[cfg(feature = "schema")]
 mod described;
 mod entry;
 mod events;
 mod farm_routes;
+#[doc(hidden)]
+pub mod fuzzed;
 mod gate;
 mod json_answer;
 mod links;
@@ -18,8 +21,8 @@ mod openai;
 #[cfg(feature = "schema")]
 pub mod openapi;
 mod page;
+mod paths;
 mod pictures;
-mod places;
 mod problem;
 mod public_url;
 mod query;
@@ -32,10 +35,13 @@ mod settings;
 mod site;
 mod submission;
 mod submits;
+mod tasks;
 mod uploads;
+mod words;
 
-pub use openai::aliases::{Aliases, ModelAlias};
+pub use openai::aliases::ModelAlias;
 pub use public_url::PublicUrl;
 pub use router::{Parts, router};
 pub use serving::{beside, web};
 pub use settings::{Price, SiteSettings};
+pub use tasks::Tasks;

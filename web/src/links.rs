@@ -12,17 +12,18 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use darkroom_core::error::{Code, UserError};
-use darkroom_farm_api::{Caller, Purpose, Scope};
+use darkroom_farm_api::{Caller, Purpose, Scope, authority};
 use darkroom_proto::{json, v1};
 use futures::StreamExt as _;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::now,
     entry::Entry,
-    json_answer::json as answer,
+    json_answer::{header_value, json as answer},
+    paths::LINKS,
     pictures::send_picture,
-    places::{LINKS, authority},
     problem::Refusal,
     site::Site,
 };
@@ -114,28 +115,26 @@ pub(crate) async fn follow(
     State(site): State<Arc<Site>>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (parts, headers) = (request.uri(), request.headers());
+    let (parts, _) = request.into_parts();
     // A link has no characters that are encoded in a path.
-    let link = parts.path().strip_prefix(LINKS).unwrap_or_default().trim_start_matches('/');
-    let grant = open(&site, link).ok_or_else(|| {
-        UserError::new(
-            Code::NotFound,
-            "NO_SUCH_LINK",
-            "this is not a link of this farm; ask for a new one",
-        )
+    let link = parts.uri.path().strip_prefix(LINKS).and_then(|rest| rest.strip_prefix('/'));
+    let grant = link.and_then(|link| open(&site, link)).ok_or_else(|| {
+        let message = "the link is incomplete or belongs to another farm; ask the sender for a \
+                       new one";
+        UserError::new(Code::NotFound, "NO_SUCH_LINK", message)
     })?;
     if now() >= grant.x {
-        let message = "this link has ended; ask for a new one";
+        let message = "the link has expired; ask the sender for a new one";
         return Err(UserError::new(Code::NotFound, "LINK_ENDED", message).into());
     }
     let Grant { t, j, i, s, e, x } = grant;
     let caller = Caller::of(Some(t), [Scope::Read], None);
     let fetch = v1::FetchImageRequest { job_id: j, index: i, stage: s, max_edge: e, offset: 0 };
-    let mut sent = send_picture(site, (caller, None), fetch, headers).await?;
+    let mut sent = send_picture(site, (caller, None), fetch, &parts).await?;
     let lasts = x.saturating_sub(now()).min(300);
     let cache = format!("private, max-age={lasts}");
     let headers = sent.headers_mut();
-    headers.insert(http::header::CACHE_CONTROL, crate::json_answer::header_value(&cache));
+    headers.insert(header::CACHE_CONTROL, header_value(&cache));
     // Whoever has a link may show its picture on a page.
     let policy = HeaderName::from_static("cross-origin-resource-policy");
     headers.insert(policy, HeaderValue::from_static("cross-origin"));
@@ -145,7 +144,8 @@ pub(crate) async fn follow(
 fn seal(site: &Site, grant: &Grant) -> Result<String, UserError> {
     let text = serde_json::to_vec(grant).map_err(|error| {
         tracing::error!(%error, "a link cannot be written");
-        UserError::new(Code::Internal, "INTERNAL", "the link cannot be written")
+        let message = "the link cannot be written; the farm's log may say why; please report this";
+        UserError::new(Code::Internal, "INTERNAL", message)
     })?;
     let mac = site.seals.seal(Purpose::Link, &text);
     Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(mac)))
@@ -162,9 +162,4 @@ fn open(site: &Site, link: &str) -> Option<Grant> {
     let right = site.seals.seal(Purpose::Link, &text);
     let sealed: bool = subtle::ConstantTimeEq::ct_eq(&right[..], &mac[..]).into();
     sealed.then(|| serde_json::from_slice(&text).ok()).flatten()
-}
-
-fn now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |time| time.as_secs())
 }

@@ -10,6 +10,7 @@ use darkroom_proto::{
     problem::{MEDIA_TYPE, Problem},
     status::http_code,
 };
+use http::Method;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -17,8 +18,8 @@ use crate::{
     admin_routes,
     described::{Form, Gives, Takes},
     farm_routes,
-    places::API,
-    route::{Route, Verb},
+    paths::API,
+    route::Route,
     session::{LogIn, WhoCalls},
     site::Display,
 };
@@ -42,7 +43,7 @@ fn document() -> Value {
     let mut paths = Map::new();
     for route in farm_routes::routes().iter().chain(&admin_routes::routes()) {
         let path = paths.entry(format!("{API}{}", route.path)).or_insert_with(|| json!({}));
-        path[verb(route.verb)] = operation(route, &mut schemas);
+        path[route.method.as_str().to_ascii_lowercase()] = operation(route, &mut schemas);
     }
     paths.insert(format!("{API}/session"), session(&mut schemas));
     let display = schemas.subschema_for::<Display>();
@@ -77,16 +78,6 @@ fn document() -> Value {
             },
         },
     })
-}
-
-fn verb(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Get => "get",
-        Verb::Post => "post",
-        Verb::Put => "put",
-        Verb::Patch => "patch",
-        Verb::Delete => "delete",
-    }
 }
 
 fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
@@ -165,7 +156,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         Gives::Events(_) => also("204", "Everything was sent before"),
         Gives::Json(..) => {}
     }
-    if route.verb == Verb::Get {
+    if route.method == Method::GET {
         operation["responses"]["304"] = json!({"description": "The client has it already"});
     }
     if !parameters.is_empty() {

@@ -1,4 +1,4 @@
-//! The web page: files that were built before and are part of the program.
+//! The web page: prebuilt files that are compiled into the program.
 
 use std::sync::LazyLock;
 

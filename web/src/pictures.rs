@@ -11,7 +11,7 @@ use darkroom_proto::{
     v1,
 };
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -122,7 +122,7 @@ pub(crate) async fn picture(
     let asked = v1::FetchImageRequest::from(asked);
     let name = format!("{}-{}", first_part(&asked.job_id), asked.index);
     let mut answer =
-        send_picture(site, (entry.caller, entry.standing), asked, &entry.parts.headers).await?;
+        send_picture(site, (entry.caller, entry.standing), asked, &entry.parts).await?;
     name_file(&mut answer, &name, download);
     let status = answer.status();
     let is_file = status.is_success() || status == StatusCode::NOT_MODIFIED;
@@ -139,14 +139,14 @@ pub(crate) async fn send_picture(
     site: Arc<Site>,
     caller: (Caller, Option<Standing>),
     asked: v1::FetchImageRequest,
-    headers: &HeaderMap,
+    request: &Parts,
 ) -> Result<Response, Refusal> {
     let open = move |offset| {
         let (site, (caller, standing)) = (Arc::clone(&site), caller.clone());
         let asked = v1::FetchImageRequest { offset, ..asked.clone() };
         async move { opened(site.farm.fetch_image(&caller, asked).await?, standing).await }.boxed()
     };
-    File { open: Box::new(open), cache: CACHED }.send(headers).await
+    File { open: Box::new(open), cache: CACHED }.send(request).await
 }
 
 /// `GET /jobs/{job}/sheet`.
@@ -169,7 +169,7 @@ pub(crate) async fn sheet(
         }
         .boxed()
     };
-    File { open: Box::new(open), cache: ASKED }.send(&parts.headers).await
+    File { open: Box::new(open), cache: ASKED }.send(&parts).await
 }
 
 /// `GET /jobs/{job}/manifest`.
@@ -188,7 +188,7 @@ pub(crate) async fn manifest(
         async move { opened(site.farm.fetch_manifest(&caller, asked).await?, standing).await }
             .boxed()
     };
-    let mut answer = File { open: Box::new(open), cache: ASKED }.send(&parts.headers).await?;
+    let mut answer = File { open: Box::new(open), cache: ASKED }.send(&parts).await?;
     name_file(&mut answer, &name, true);
     Ok(answer)
 }
@@ -197,7 +197,8 @@ pub(crate) async fn manifest(
 async fn opened<P: Part>(parts: Outgoing<P>, standing: Option<Standing>) -> Answer<Opened> {
     let mut parts = while_it_stands(standing, parts);
     let Some(first) = parts.next().await else {
-        return Err(UserError::new(Code::Internal, "INTERNAL", "the farm sent an empty stream"));
+        let message = "the farm sent no data for this file; send the request again";
+        return Err(UserError::new(Code::Internal, "INTERNAL", message));
     };
     let (about, data) = first?.take();
     let first = stream::once(async { Ok(data) });
@@ -232,8 +233,8 @@ fn first_bytes(parts: Outgoing<Bytes>, bytes: u64) -> Outgoing<Bytes> {
 }
 
 impl File {
-    /// Answers what the headers ask for: all of it, a range, or that the client has it already.
-    async fn send(self, asked: &HeaderMap) -> Result<Response, Refusal> {
+    /// Answers what a request asks for: all of it, a range, or that the client has it already.
+    async fn send(self, asked: &Parts) -> Result<Response, Refusal> {
         let Opened { about, parts } = (self.open)(0).await?;
         let tag = format!("\"{}\"", about.sha256);
         let (mut told, ()) = Response::new(()).into_parts();
@@ -241,12 +242,13 @@ impl File {
         headers.insert(header::ETAG, header_value(&tag));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.cache));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        // What a picture or a manifest says is never run as a page of the farm's.
+        // Whom a browser has logged in decides what is there: what it keeps of one caller's files is
+        // no answer to the next caller.
         headers.insert(header::VARY, HeaderValue::from_static("authorization, cookie"));
         if let Some(sheet) = &about.sheet {
             headers.insert(SHEET, header_value(&described(sheet)));
         }
-        if has(asked, &tag) {
+        if has(&asked.headers, &tag) {
             told.status = StatusCode::NOT_MODIFIED;
             return Ok(Response::from_parts(told, Body::empty()));
         }
@@ -271,11 +273,11 @@ impl File {
             drop(parts);
             let again = (self.open)(first).await?;
             // The range is one of the bytes that the tag names.
-            if first < about.bytes && again.about.sha256 != about.sha256 {
+            if again.about.sha256 != about.sha256 {
                 return Err(UserError::new(
                     Code::Unavailable,
                     "CHANGED",
-                    "the file changed while it was read; ask again",
+                    "the file changed while it was read; send the request again",
                 )
                 .into());
             }
@@ -341,6 +343,8 @@ fn name_file(answer: &mut Response, name: &str, save: bool) {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
 
     const BYTES: &[u8] = b"0123456789";
@@ -359,9 +363,17 @@ mod tests {
     }
 
     async fn ask(headers: &[(header::HeaderName, &str)]) -> (u16, Option<String>, String) {
-        let mut asked = HeaderMap::new();
+        ask_by(Method::GET, headers).await
+    }
+
+    async fn ask_by(
+        method: Method,
+        headers: &[(header::HeaderName, &str)],
+    ) -> (u16, Option<String>, String) {
+        let (mut asked, ()) = http::Request::new(()).into_parts();
+        asked.method = method;
         for (name, value) in headers {
-            asked.insert(name, header_value(value));
+            asked.headers.insert(name, header_value(value));
         }
         let answer = file().send(&asked).await.expect("sends");
         let (parts, body) = answer.into_parts();
@@ -392,6 +404,16 @@ mod tests {
             let expected = (416, Some("bytes */10".to_owned()), String::new());
             assert_eq!(ask(&[(header::RANGE, beyond)]).await, expected, "{beyond}");
         }
+    }
+
+    #[tokio::test]
+    async fn ranges_are_for_get_alone() {
+        for range in ["bytes=2-5", "bytes=99-"] {
+            let answer = ask_by(Method::HEAD, &[(header::RANGE, range)]).await;
+            assert_eq!((answer.0, answer.1), (200, None), "{range}");
+        }
+        let known = ask_by(Method::HEAD, &[(header::IF_NONE_MATCH, "\"ab\"")]).await;
+        assert_eq!(known.0, 304);
     }
 
     #[tokio::test]

@@ -38,8 +38,8 @@ impl std::str::FromStr for PublicUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{:?} is not the address of a farm; accepted: https://HOST or http://HOST, maybe \
-                 with :PORT, and without a path",
+                "{:?} is not the address of a farm; accepted: https://HOST[:PORT] or \
+                 http://HOST[:PORT], without a path",
                 shown(text)
             )
         };

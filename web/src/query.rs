@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use darkroom_core::{
     error::{Code, UserError},
-    shown::shown,
+    shown::{shortened, shown},
 };
 use serde::{
     Deserializer,
@@ -19,8 +19,13 @@ use serde::{
     forward_to_deserialize_any,
 };
 
+use crate::words::told;
+
 /// Most parameters of a query.
 const MOST: usize = 2_000;
+
+/// How much of the library's sentence is repeated, bytes.
+const LONGEST_CAUSE: usize = 400;
 
 /// Names in the singular, and the fields that they stand for.
 const SINGULAR: [(&str, &str); 2] = [("state", "states"), ("label", "labels")];
@@ -54,11 +59,13 @@ pub(crate) fn read<T: DeserializeOwned>(query: &str) -> Result<T, UserError> {
         let path = error.path().to_string();
         let field = Some(path).filter(|path| ![".", "?"].contains(&path.as_str()));
         // Names come from outside, and the library quotes them as they are.
-        let field = field.map(|field| shown(&field).into_owned());
+        let field = field.map(|field| told(&field));
         let cause = error.into_inner().to_string();
+        let cause = shown(&cause);
+        let cause = shortened(&cause, LONGEST_CAUSE);
         let message = match &field {
-            Some(field) => format!("{field} cannot be read: {}", shown(&cause)),
-            None => format!("the query cannot be read: {}", shown(&cause)),
+            Some(field) => format!("{field} cannot be read: {cause}"),
+            None => format!("the query cannot be read: {cause}"),
         };
         UserError { field, ..UserError::new(Code::InvalidArgument, "INVALID_QUERY", message) }
     })
@@ -117,7 +124,8 @@ impl<'de> Deserializer<'de> for Texts<'_> {
         let mut pairs: Vec<(String, String)> = Vec::with_capacity(self.0.len());
         for text in self.0 {
             let Some((key, value)) = text.split_once('=') else {
-                return Err(Error::custom(format!("{:?} is not KEY=VALUE", shown(&text))));
+                let text = shown(&text);
+                return Err(Error::custom(format!("{text:?}; accepted: KEY=VALUE")));
             };
             if pairs.iter().any(|(known, _)| known == key) {
                 let key = shown(key);
@@ -153,7 +161,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
             "false" => visitor.visit_bool(false),
             other => {
                 let other = shown(other);
-                Err(Error::custom(format!("{other:?} is neither true nor false")))
+                Err(Error::custom(format!("{other:?}; accepted: true, false")))
             }
         }
     }
@@ -161,7 +169,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
     fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let number = self.0.parse().map_err(|_| {
             let text = shown(&self.0).into_owned();
-            Error::custom(format!("{text:?} is not a whole number from 0 to {}", u32::MAX))
+            Error::custom(format!("{text:?}; accepted: a whole number from 0 to {}", u32::MAX))
         })?;
         visitor.visit_u32(number)
     }
@@ -175,7 +183,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
             Ok(number) if number.is_finite() => visitor.visit_f64(number),
             _ => {
                 let text = shown(&self.0).into_owned();
-                Err(Error::custom(format!("{text:?} is not a number")))
+                Err(Error::custom(format!("{text:?}; accepted: a number")))
             }
         }
     }
@@ -263,12 +271,16 @@ mod tests {
     #[test]
     fn a_wrong_parameter_is_named_with_what_is_accepted() {
         for (query, field, part) in [
-            ("page_size=many", Some("page_size"), "\"many\" is not a whole number from 0 to"),
-            ("page_size=-1", Some("page_size"), "is not a whole number"),
-            ("page_size=4294967296", Some("page_size"), "is not a whole number"),
+            (
+                "page_size=many",
+                Some("page_size"),
+                "page_size cannot be read: \"many\"; accepted: a whole number from 0 to 4294967295",
+            ),
+            ("page_size=-1", Some("page_size"), "\"-1\"; accepted: a whole number from 0 to"),
+            ("page_size=4294967296", Some("page_size"), "accepted: a whole number from 0 to"),
             ("page_size=1&page_size=2", Some("page_size"), "it is given 2 times; accepted: once"),
-            ("oldest_first=yes", Some("oldest_first"), "\"yes\" is neither true nor false"),
-            ("label=x", Some("labels"), "\"x\" is not KEY=VALUE"),
+            ("oldest_first=yes", Some("oldest_first"), "\"yes\"; accepted: true, false"),
+            ("label=x", Some("labels"), "\"x\"; accepted: KEY=VALUE"),
             ("label=x=1&label=x=2", Some("labels"), "key \"x\" is given twice"),
             ("created_from=soon", Some("created_from"), "expected seconds since 1970"),
             ("created_from=inf", Some("created_from"), "expected seconds since 1970"),
@@ -282,6 +294,12 @@ mod tests {
         }
         let error = jobs("a%1Bb=1").expect_err("unknown");
         assert!(!error.message.contains('\u{1b}'), "{error}");
+        for long in [format!("{}=1", "%1B".repeat(4096)), format!("page_size={}", "x".repeat(4096))]
+        {
+            let error = jobs(&long).expect_err("long");
+            assert!(error.message.len() < 600, "{} bytes", error.message.len());
+            assert!(error.field.expect("a name").len() < 120);
+        }
         let many = "state=done&".repeat(MOST + 1);
         assert!(jobs(&many).expect_err("many").message.contains("more than 2000 parameters"));
     }

@@ -1,6 +1,6 @@
 //! The part of a file that a request wants (RFC 9110 §14).
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header, request::Parts};
 
 /// What a request wants of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,9 +25,13 @@ pub(crate) struct Range {
 pub(crate) struct Beyond;
 
 impl Wanted {
-    /// What the headers ask for of the file with this tag. Several ranges at once are answered with
-    /// the whole file, which a server may do.
-    pub(crate) fn of(headers: &HeaderMap, tag: &str) -> Self {
+    /// What a request asks for of the file with this tag. Several ranges at once are answered with
+    /// the whole file, which a server may do. Ranges are for GET alone.
+    pub(crate) fn of(asked: &Parts, tag: &str) -> Self {
+        if asked.method == Method::GET { Self::by(&asked.headers, tag) } else { Self::All }
+    }
+
+    fn by(headers: &HeaderMap, tag: &str) -> Self {
         if headers.get(header::IF_RANGE).is_some_and(|of| of.as_bytes() != tag.as_bytes()) {
             return Self::All;
         }
@@ -81,7 +85,7 @@ mod tests {
             for range in ranges {
                 headers.append(header::RANGE, range.parse().expect("a header"));
             }
-            Wanted::of(&headers, "\"x\"")
+            Wanted::by(&headers, "\"x\"")
         };
         for none in [
             &[][..],

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodFilter, MethodRouter};
+use axum::routing::MethodRouter;
 use darkroom_proto::calls::Call;
+use http::Method;
 
 use crate::site::Site;
 
 /// One route.
 pub(crate) struct Route {
-    pub(crate) verb: Verb,
-    /// Its path behind [`API`](crate::places::API), with parameters in braces.
+    pub(crate) method: Method,
+    /// Its path behind [`API`](crate::paths::API), with parameters in braces.
     pub(crate) path: &'static str,
     /// The call that it makes, which says who may.
     pub(crate) call: &'static Call,
     /// Its handler.
-    pub(crate) serve: fn(Verb) -> MethodRouter<Arc<Site>>,
+    pub(crate) serve: fn() -> MethodRouter<Arc<Site>>,
     /// What it takes beside them.
     #[cfg(feature = "schema")]
     pub(crate) takes: crate::described::Takes,
@@ -24,44 +25,22 @@ pub(crate) struct Route {
     pub(crate) gives: crate::described::Gives,
 }
 
-/// The method of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Get,
-    Post,
-    Put,
-    Patch,
-    Delete,
-}
-
-impl Verb {
-    pub(crate) fn filter(self) -> MethodFilter {
-        match self {
-            Self::Get => MethodFilter::GET,
-            Self::Post => MethodFilter::POST,
-            Self::Put => MethodFilter::PUT,
-            Self::Patch => MethodFilter::PATCH,
-            Self::Delete => MethodFilter::DELETE,
-        }
-    }
-}
-
 /// Routes that take a form and answer with one: a line for each.
 ///
-/// `Get "/jobs/{job}" GET_JOB get_job(GetJobRequest) -> Job 200 query, "job" = id;` calls `get_job`
+/// `GET "/jobs/{job}" GET_JOB get_job(GetJobRequest) -> Job 200 query, "job" = id;` calls `get_job`
 /// with the form that the query makes, whose field `id` is the part `{job}` of the path.
 macro_rules! json_routes {
     ($service:ident: $(
-        $verb:ident $path:literal $call:ident
+        $method:ident $path:literal $call:ident
         $name:ident($Request:ident) -> $Answer:ident $status:literal $takes:ident
         $(, $param:literal = $field:ident)*;
     )*) => {
         vec![$($crate::route::Route {
-            verb: $crate::route::Verb::$verb,
+            method: http::Method::$method,
             path: $path,
             call: &darkroom_proto::calls::$service::$call,
-            serve: |verb| axum::routing::on(
-                verb.filter(),
+            serve: || axum::routing::on(
+                axum::routing::MethodFilter::$method,
                 |axum::extract::State(site): axum::extract::State<std::sync::Arc<$crate::site::Site>>,
                  entry: $crate::entry::Entry| async move {
                     let asked = entry.reads().then(|| entry.headers().clone());

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::{MethodRouter, delete, get, post},
 };
-use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Route, Rule, Seals};
+use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, HttpRoute, Rule, Seals};
 use http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::compression::{
     CompressionLayer,
@@ -20,12 +20,13 @@ use crate::{
     admin_routes, farm_routes, gate,
     json_answer::header_value,
     links, openai, page,
-    places::{API, LINKS},
+    paths::{API, LINKS},
     problem::Refusal,
     public_url::PublicUrl,
     session,
     settings::SiteSettings,
     site::Site,
+    tasks::Tasks,
 };
 
 /// Answers from this size on are compressed, if that helps.
@@ -47,24 +48,25 @@ pub struct Parts {
     pub settings: SiteSettings,
 }
 
-/// The routes of a site.
-pub fn router(parts: Parts) -> Router {
+/// The routes of a site, and the work that goes on beside their answers.
+pub fn router(parts: Parts) -> (Router, Tasks) {
     let Parts { farm, admin, callers, seals, tls, settings } = parts;
     let public = settings.public_url.clone();
     // Browsers may speak TLS with a proxy.
     let tls = tls || public.as_ref().is_some_and(PublicUrl::is_secure);
     let layers = callers.clone();
-    let needing = |needs| layers.clone().over_http(Route { needs, tls });
+    let needing = |needs| layers.clone().over_http(HttpRoute { needs, tls });
     let mut routes = Router::new();
     for route in farm_routes::routes().into_iter().chain(admin_routes::routes()) {
-        let serve: MethodRouter<Arc<Site>> = (route.serve)(route.verb);
+        let serve: MethodRouter<Arc<Site>> = (route.serve)();
         let serve = serve.layer(needing(Rule::Scope(route.call.scope)));
         routes = routes.route(&format!("{API}{}", route.path), serve);
     }
     let anybody = needing(Rule::Anybody);
     let own = get(session::show).layer(anybody.clone());
     let own = own.merge(post(session::begin)).merge(delete(session::end));
-    let openai = openai::Desk::new(&farm, settings.aliases());
+    let tasks = Tasks::default();
+    let openai = openai::Desk::new(&farm, settings.aliases(), tasks.clone());
     let site = Arc::new(Site {
         farm,
         admin,
@@ -80,7 +82,7 @@ pub fn router(parts: Parts) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(&site));
     let hosts = Arc::new(settings.hosts());
-    routes
+    let site = routes
         .route(&format!("{API}/session"), own)
         .route(&format!("{API}/display"), get(show_display).layer(anybody))
         .route(&format!("{API}/openapi.json"), get(description))
@@ -95,16 +97,16 @@ pub fn router(parts: Parts) -> Router {
             gate::pass(Arc::clone(&hosts), request, next)
         }))
         .layer(middleware::map_response(gate::harden))
-        .layer(middleware::from_fn(openai::dialect::speak))
+        .layer(middleware::from_fn(openai::dialect::speak));
+    (site, tasks)
 }
 
-/// JSON, manifests and the page's files; pictures are compressed already, and events must not wait
-/// in a compressor.
+/// JSON and the page's files. Pictures are compressed already, events must not wait in a compressor,
+/// and manifests have ranges.
 fn worth_compressing() -> impl Predicate {
     SizeAbove::new(COMPRESSED_FROM)
         .and(NotForContentType::IMAGES)
         .and(NotForContentType::SSE)
-        .and(NotForContentType::const_new("application/grpc"))
         // A range is of the file as it is, and so is the tag that it comes with.
         .and(|_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
             !headers.contains_key(header::ACCEPT_RANGES)
@@ -140,7 +142,7 @@ async fn wrong_method(request: axum::extract::Request) -> Refusal {
         http::StatusCode::METHOD_NOT_ALLOWED,
         "METHOD",
         format!(
-            "this route does not take {}; the header allow lists what it takes",
+            "this route does not accept {}; the Allow header lists the accepted methods",
             request.method()
         ),
     )

@@ -8,15 +8,15 @@ use std::{
 use axum::{Router, body::Body, extract::Request, response::Response};
 use darkroom_core::error::UserError;
 use darkroom_proto::problem;
-use darkroom_runtime::server::{self, WebBody, WebRequest};
+use darkroom_runtime::server::{self, WebBody, WebRequest, is_grpc};
 use futures::{FutureExt as _, future::BoxFuture};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 use tonic::service::Routes;
 use tower::Service;
 
 use crate::{
     openai::{self, dialect},
-    places::API,
+    paths::API,
     submission::is_lines,
 };
 
@@ -42,7 +42,9 @@ fn kind(method: &Method, path: &str) -> Kind {
     match path {
         "/jobs" | "/forecasts" if *method == Method::POST => Kind::Stream,
         "/inputs" if *method == Method::POST => Kind::Upload,
-        path if *method == Method::GET && path.ends_with("/events") => Kind::Lasting,
+        path if *method == Method::GET && path.starts_with('/') && path.ends_with("/events") => {
+            Kind::Lasting
+        }
         _ => Kind::Short,
     }
 }
@@ -102,9 +104,7 @@ impl Service<Request> for Split {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let media = request.headers().get(header::CONTENT_TYPE);
-        let is_grpc = media.is_some_and(|media| media.as_bytes().starts_with(b"application/grpc"));
-        let router = if is_grpc { &mut self.grpc } else { &mut self.web };
+        let router = if is_grpc(request.headers()) { &mut self.grpc } else { &mut self.web };
         router.call(request).boxed()
     }
 }
@@ -112,22 +112,16 @@ impl Service<Request> for Split {
 #[cfg(test)]
 mod tests {
     use darkroom_proto::calls::Class;
+    use http::header;
 
     use super::*;
-    use crate::{farm_routes, route::Verb};
+    use crate::{admin_routes, farm_routes};
 
     #[test]
     fn a_route_lasts_if_its_call_does_and_takes_long_if_its_call_receives_a_stream() {
-        for route in farm_routes::routes() {
+        for route in farm_routes::routes().into_iter().chain(admin_routes::routes()) {
             let path = format!("{API}{}", route.path);
-            let method = match route.verb {
-                Verb::Get => Method::GET,
-                Verb::Post => Method::POST,
-                Verb::Put => Method::PUT,
-                Verb::Patch => Method::PATCH,
-                Verb::Delete => Method::DELETE,
-            };
-            let kind = kind(&method, &path);
+            let kind = kind(&route.method, &path);
             let name = route.call.path;
             assert_eq!(kind == Kind::Lasting, route.call.class == Class::Lasting, "{name}");
             assert_eq!(kind == Kind::Upload, route.call.gathers, "{name}");
@@ -144,6 +138,7 @@ mod tests {
         assert_eq!(described("application/json"), WebBody::Decoded);
         assert_eq!(kind(&Method::POST, "/jobs"), Kind::Short);
         assert_eq!(kind(&Method::GET, "/api/v1/jobs"), Kind::Short);
+        assert_eq!(kind(&Method::GET, "/api/v1x/events"), Kind::Short, "no route of the API");
         for path in ["/v1/images/generations", "/v1/images/edits"] {
             assert_eq!(kind(&Method::POST, path), Kind::Upload, "it waits for pictures");
             assert_eq!(kind(&Method::GET, path), Kind::Short);

@@ -11,15 +11,15 @@ use axum::{
     response::Response,
 };
 use darkroom_core::{error::UserError, key::Key, scope::Scope};
-use darkroom_farm_api::{Cookie, Known};
+use darkroom_farm_api::{Cookie, Known, authority};
 use darkroom_proto::{hidden::Hidden, json::Seconds};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::now,
     entry::{Entry, read_json},
     json_answer::{header_value, json as answer},
-    places::authority,
     problem::Refusal,
     site::Site,
 };
@@ -85,6 +85,7 @@ pub(crate) async fn begin(
     let key: Key = key.0.trim().parse()?;
     let (session, known) = site.callers.begin_session(&key).await?;
     let mut begun = answer(StatusCode::OK, &WhoCalls::of(&known, false), None)?;
+    // This machine's clock decides only how long the browser keeps the cookie.
     let lasts = session.expires().saturating_sub(now());
     set(&mut begun, &cookie(&site, &parts.uri, &parts.headers)?.keep(&session, lasts));
     Ok(begun)
@@ -112,14 +113,28 @@ fn set(answer: &mut Response, cookie: &str) {
 
 fn cookie(site: &Site, uri: &Uri, headers: &HeaderMap) -> Result<Cookie, Refusal> {
     let authority = authority(uri, headers).ok_or_else(|| {
-        UserError::invalid("host", "the request names no host; accepted: the farm's address")
+        let message = "the request has no Host; accepted: the farm's address, like 127.0.0.1:7878";
+        UserError::invalid("host", message)
     })?;
     Ok(Cookie::at(&authority, site.tls))
 }
 
-/// Seconds since 1970, by this machine's clock, which decides only how long a browser keeps the
-/// cookie.
-fn now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |time| time.as_secs())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_is_sent_in_an_object_and_not_in_a_list() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let read = async |body: &'static str| {
+            let read = read_json::<LogIn>(&headers, Body::from(body)).await;
+            read.map(|log_in| log_in.key.0).map_err(|refusal| refusal.into_error().reason)
+        };
+        assert_eq!(read(r#"{"key": "dk_x"}"#).await, Ok("dk_x".to_owned()));
+        for wrong in [r#"["dk_x"]"#, "[]", r#""dk_x""#, "null", "{", r#"{"key": "a", "key": "b"}"#]
+        {
+            assert_eq!(read(wrong).await, Err("INVALID_JSON".to_owned()), "{wrong}");
+        }
+    }
 }

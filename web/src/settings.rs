@@ -4,14 +4,19 @@ use clap::Args;
 use darkroom_core::shown::shown;
 use serde::Deserialize;
 
-use crate::{Aliases, ModelAlias, gate::Hosts, public_url::PublicUrl, site::Display};
+use crate::{
+    gate::Hosts,
+    openai::aliases::{Aliases, ModelAlias},
+    public_url::PublicUrl,
+    site::Display,
+};
 
 /// How the farm is reached and shown over HTTP.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SiteSettings {
     /// A name under which browsers and programs reach this farm over HTTP; may be repeated. IP
-    /// addresses and localhost always count. Requests for other names are refused, because a page of
-    /// a stranger can send them
+    /// addresses, localhost and names that end with .localhost always count. Requests for other names
+    /// are refused, because a page of a stranger can send them
     #[arg(long = "http-host", env = "DARKROOM_HTTP_HOST", value_name = "NAME",
           value_delimiter = ',', help_heading = HEADING)]
     pub http_hosts: Vec<String>,

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Seals};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{openai::Desk, public_url::PublicUrl};
 
 /// How the page shows money.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Display {
     /// What one hour of one device costs. Absent: the page shows no money.

@@ -49,13 +49,16 @@ impl Submission {
         }
         entry.no_query()?;
         let standing = entry.standing.clone();
-        let mut lines = Box::pin(numbered(entry.into_stream()));
+        let mut lines = Box::pin(numbered(entry.into_body()));
         // The prompts have a time limit of their own.
         let first = timeout(SPEC, lines.next()).await.map_err(|_| {
             UserError::new(
                 Code::DeadlineExceeded,
                 "SUBMIT_STALLED",
-                format!("no spec has come within {} s; send the job again", SPEC.as_secs()),
+                format!(
+                    "the spec (the first line) did not arrive within {} s; send the job again",
+                    SPEC.as_secs()
+                ),
             )
         })?;
         let spec = match first.transpose()? {
@@ -125,11 +128,12 @@ fn numbered(body: Body) -> impl Stream<Item = Answer<(u64, String)>> + Send {
 fn unread(number: u64, error: &LinesCodecError) -> UserError {
     let wrong = |message: String| UserError::new(Code::InvalidArgument, "INVALID_LINE", message);
     match error {
-        LinesCodecError::MaxLineLengthExceeded => {
-            wrong(format!("line {number} has more than {LONGEST} bytes; accepted: shorter lines"))
-        }
+        LinesCodecError::MaxLineLengthExceeded => wrong(format!(
+            "line {number} has more than {LONGEST} bytes; accepted: at most {LONGEST} bytes per \
+                 line"
+        )),
         LinesCodecError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            wrong(format!("line {number} is not UTF-8; accepted: UTF-8"))
+            wrong(format!("line {number} is not UTF-8; save the file as UTF-8 and send it again"))
         }
         LinesCodecError::Io(error) => {
             let cause: &(dyn std::error::Error + 'static) = match error.get_ref() {
@@ -149,7 +153,7 @@ fn read_line<T: serde::de::DeserializeOwned>(number: u64, line: &str) -> Answer<
     })
 }
 
-/// Prompts by the chunk.
+/// Groups the prompts into chunks.
 fn chunks(lines: BoxStream<'static, Answer<(u64, String)>>) -> Incoming<v1::SubmitJobChunk> {
     stream::try_unfold(lines, |mut lines| async move {
         let (mut prompts, mut bytes) = (Vec::new(), 0);
@@ -208,9 +212,15 @@ mod tests {
             assert!(error.message.starts_with(part), "{error}");
         }
         let (_, error) = read(b"{}\n\xff\n".to_vec()).await;
-        assert_eq!(error.expect("wrong").message, "line 2 is not UTF-8; accepted: UTF-8");
+        assert_eq!(
+            error.expect("wrong").message,
+            "line 2 is not UTF-8; save the file as UTF-8 and send it again"
+        );
         let (_, error) = read(vec![b'x'; LONGEST + 2]).await;
-        assert!(error.expect("long").message.starts_with("line 1 has more than 1048576 bytes"));
+        assert_eq!(
+            error.expect("long").message,
+            "line 1 has more than 1048576 bytes; accepted: at most 1048576 bytes per line"
+        );
     }
 
     #[tokio::test]

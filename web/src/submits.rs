@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use crate::{
     entry::Entry,
     json_answer::{header_value, json as answer},
-    places::API,
+    paths::API,
     problem::Refusal,
     site::Site,
     submission::Submission,
+    words::{told, told_header},
 };
 
 /// The client's name for a request that it may repeat: the client request id.
@@ -27,7 +28,7 @@ pub(crate) async fn submit(
     let (caller, key) = (entry.caller.clone(), idempotency_key(entry.headers())?);
     let mut submission = Submission::read(entry).await?;
     if let Some(key) = key {
-        name(submission.spec_mut(), key)?;
+        set_request_id(submission.spec_mut(), key)?;
     }
     let accepted = match submission {
         Submission::Whole(request) => site.farm.submit_job(&caller, *request).await?,
@@ -63,8 +64,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, UserError> {
     };
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
-    if keys.next().is_some() {
-        return Err(wrong("is given twice"));
+    if let Some(second) = keys.next() {
+        let (first, second) = (told_header(key), told_header(second));
+        return Err(wrong(&format!("is given more than once ({first:?}, {second:?})")));
     }
     let key = key.to_str().map_err(|_| wrong("is not ASCII"))?.trim();
     let quoted = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
@@ -76,13 +78,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, UserError> {
 }
 
 /// Gives a job its client request id.
-fn name(spec: &mut v1::JobSpec, key: String) -> Result<(), UserError> {
+fn set_request_id(spec: &mut v1::JobSpec, key: String) -> Result<(), UserError> {
     if !spec.client_request_id.is_empty() && spec.client_request_id != key {
-        return Err(UserError::invalid(
-            "idempotency-key",
-            "idempotency-key and spec.client_request_id differ; accepted: one of them, or the same \
-             text in both",
-        ));
+        let message = format!(
+            "idempotency-key is {:?} and spec.client_request_id is {:?}; accepted: one of them, or \
+             the same text in both",
+            told(&key),
+            told(&spec.client_request_id)
+        );
+        return Err(UserError::invalid("idempotency-key", message));
     }
     spec.client_request_id = key;
     Ok(())
@@ -111,10 +115,12 @@ mod tests {
         }
         let spec = |id: &str| v1::JobSpec { client_request_id: id.into(), ..Default::default() };
         let mut given = spec("a");
-        assert!(name(&mut given, "a".into()).is_ok());
-        assert!(name(&mut given, "b".into()).is_err());
+        assert!(set_request_id(&mut given, "a".into()).is_ok());
+        let error = set_request_id(&mut given, "b".into()).expect_err("two names");
+        let said = "idempotency-key is \"b\" and spec.client_request_id is \"a\"; accepted:";
+        assert!(error.message.starts_with(said), "{error}");
         let mut none = spec("");
-        name(&mut none, "c".into()).expect("it has none");
+        set_request_id(&mut none, "c".into()).expect("it has none");
         assert_eq!(none.client_request_id, "c");
     }
 }

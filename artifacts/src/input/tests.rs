@@ -1,6 +1,7 @@
 //! Which files are read, and with what result. The tests of their pixels are in `made`.
 
 mod made;
+mod orientation;
 
 use std::io::Cursor;
 
@@ -8,98 +9,10 @@ use image::{ExtendedColorType, ImageEncoder as _, codecs};
 use png::{BitDepth, ColorType};
 
 use super::*;
-use crate::picture::{encode_rgb, to_byte};
-
-const THREE: Extent = Extent { width: 3, height: 2 };
-
-/// A PNG from packed rows of samples.
-fn png(extent: Extent, color: ColorType, depth: BitDepth, data: &[u8]) -> Vec<u8> {
-    png_with(extent, (color, depth), data, |_| {})
-}
-
-fn png_with(
-    extent: Extent,
-    (color, depth): (ColorType, BitDepth),
-    data: &[u8],
-    more: impl FnOnce(&mut png::Encoder<'_, &mut Vec<u8>>),
-) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, extent.width, extent.height);
-    encoder.set_color(color);
-    encoder.set_depth(depth);
-    if color == ColorType::Indexed {
-        encoder.set_palette(vec![255, 0, 0, 0, 0, 255, 0, 255, 0, 9, 9, 9]);
-    }
-    more(&mut encoder);
-    let mut writer = encoder.write_header().unwrap();
-    writer.write_image_data(data).unwrap();
-    writer.finish().unwrap();
-    bytes
-}
-
-/// A chunk with its checksum.
-fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
-    let body = [&name[..], content].concat();
-    let crc = !body.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
-    });
-    [&u32::try_from(content.len()).unwrap().to_be_bytes()[..], &body, &crc.to_be_bytes()].concat()
-}
-
-/// The PNG with a chunk before or after its pixels.
-fn with_chunk(png: &[u8], behind: bool, chunk: &[u8]) -> Vec<u8> {
-    let at = if behind { png.len() - 12 } else { 33 };
-    [&png[..at], chunk, &png[at..]].concat()
-}
-
-/// EXIF data with an orientation, in the byte order of Intel or of Motorola.
-fn exif(orientation: u16, intel: bool) -> Vec<u8> {
-    let short = |value: u16| if intel { value.to_le_bytes() } else { value.to_be_bytes() };
-    let long = |value: u32| if intel { value.to_le_bytes() } else { value.to_be_bytes() };
-    let start: &[u8] = if intel { b"II*\0" } else { b"MM\0*" };
-    [
-        start,
-        &long(8),
-        &short(1),
-        &short(0x112),
-        &short(3),
-        &long(1),
-        &short(orientation),
-        &[0; 2],
-        &[0; 4],
-    ]
-    .concat()
-}
-
-fn rgb(extent: Extent, pixel: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
-    (0..extent.height)
-        .flat_map(|y| (0..extent.width).map(move |x| (x, y)))
-        .flat_map(|(x, y)| pixel(x, y))
-        .collect()
-}
-
-fn jpeg(extent: Extent, data: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let encoder = codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100);
-    encoder.write_image(data, extent.width, extent.height, ExtendedColorType::Rgb8).unwrap();
-    bytes
-}
-
-/// The JPEG with an APP1 segment.
-fn jpeg_with(jpeg: &[u8], marker: u8, content: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(content.len() + 2).unwrap().to_be_bytes();
-    [&jpeg[..2], &[0xff, marker], &length[..], content, &jpeg[2..]].concat()
-}
-
-fn webp(extent: Extent, data: &[u8], color: ExtendedColorType, exif: Option<Vec<u8>>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = codecs::webp::WebPEncoder::new_lossless(&mut bytes);
-    if let Some(exif) = exif {
-        encoder.set_exif_metadata(exif).unwrap();
-    }
-    encoder.write_image(data, extent.width, extent.height, color).unwrap();
-    bytes
-}
+use crate::{
+    picture::{encode_rgb, to_byte},
+    test_pictures::{THREE, chunk, exif, jpeg, jpeg_with, png, png_with, rgb, webp, with_chunk},
+};
 
 fn given(bytes: &[u8]) -> Given {
     Given::decode(bytes).unwrap_or_else(|error| panic!("{error}"))
@@ -202,95 +115,6 @@ fn an_interlaced_png_is_the_same_picture() {
             .concat();
     let interlaced = [&b"\x89PNG\r\n\x1a\n"[..], &chunks].concat();
     assert_eq!(given(&interlaced).pixels.data(), data);
-}
-
-/// A picture whose corners have different colours, big enough for a JPEG's blocks, and its view
-/// turned as orientation `n` says: pixel (x, y) of the result is pixel `source(x, y)` of the stored
-/// picture.
-fn source(n: u16, stored: Extent, x: u32, y: u32) -> (u32, u32) {
-    let (right, bottom) = (stored.width - 1, stored.height - 1);
-    // EXIF 2.32, tag 0x0112: which sides of the picture are the first stored row and column.
-    match n {
-        2 => (right - x, y),
-        3 => (right - x, bottom - y),
-        4 => (x, bottom - y),
-        5 => (y, x),
-        6 => (y, bottom - x),
-        7 => (right - y, bottom - x),
-        8 => (right - y, x),
-        _ => (x, y),
-    }
-}
-
-#[test]
-fn all_eight_orientations_are_applied_in_all_three_formats() {
-    let stored = Extent { width: 32, height: 16 };
-    let colour = |x: u32, y: u32| match (x < 16, y < 8) {
-        (true, true) => [250, 10, 10],
-        (false, true) => [10, 250, 10],
-        (true, false) => [10, 10, 250],
-        (false, false) => [250, 250, 10],
-    };
-    let data = rgb(stored, colour);
-    for n in 1..=8_u16 {
-        for intel in [true, false] {
-            let exif = exif(n, intel);
-            let prefixed = [b"Exif\0\0", &exif[..]].concat();
-            let plain = encode_rgb(32, 16, &data, &[]).unwrap();
-            for (bytes, near) in [
-                (with_chunk(&plain, false, &chunk(b"eXIf", &exif)), 0),
-                (with_chunk(&plain, true, &chunk(b"eXIf", &exif)), 0),
-                (jpeg_with(&jpeg(stored, &data), 0xe1, &prefixed), 40),
-                (webp(stored, &data, ExtendedColorType::Rgb8, Some(exif.clone())), 0),
-                (webp(stored, &data, ExtendedColorType::Rgb8, Some(prefixed.clone())), 0),
-            ] {
-                let given = given(&bytes);
-                assert_eq!(given.orientation, u8::try_from(n).unwrap());
-                let Extent { width, height } = given.pixels.extent;
-                assert_eq!((width, height), if n < 5 { (32, 16) } else { (16, 32) }, "{n}");
-                let expected = rgb(given.pixels.extent, |x, y| {
-                    let (x, y) = source(n, stored, x, y);
-                    colour(x, y)
-                });
-                let off =
-                    expected.iter().zip(given.pixels.data()).map(|(a, b)| a.abs_diff(*b)).max();
-                assert!(off.is_some_and(|off| off <= near), "{n}: off by {off:?}");
-                let says =
-                    given.notes.iter().any(|note| note.contains(&format!("EXIF orientation {n} ")));
-                assert_eq!(says, n != 1, "{:?}", given.notes);
-            }
-        }
-    }
-}
-
-#[test]
-fn broken_exif_is_ignored() {
-    let data = rgb(THREE, |x, y| [x as u8, y as u8, 9]);
-    let plain = encode_rgb(3, 2, &data, &[]).unwrap();
-    let good = exif(6, true);
-    let far = [&good[..4], &[255, 255, 255, 255], &good[8..]].concat();
-    let text = [&good[..12], &[2], &good[13..]].concat();
-    for broken in [
-        &b""[..],
-        b"II",
-        b"Exif",
-        &good[..9],
-        &good[..18],
-        &far,
-        &text,
-        &exif(0, true),
-        &exif(9, false),
-        &exif(262, true),
-    ] {
-        let given = given(&with_chunk(&plain, false, &chunk(b"eXIf", broken)));
-        assert_eq!(
-            (given.orientation, given.pixels.extent, given.notes.len()),
-            (1, THREE, 0),
-            "{broken:?}"
-        );
-        let photo = jpeg_with(&jpeg(THREE, &data), 0xe1, &[b"Exif\0\0", broken].concat());
-        assert_eq!(self::given(&photo).orientation, 1);
-    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{MAX_TOKENS, MAX_VOCABULARY};
 
-/// Longest token of a vocabulary, bytes. Those of T5 and CLIP have less than 100. The library keeps
-/// a vocabulary as a tree with a level for each byte, and takes stack for each level.
+/// Longest token of a vocabulary, in bytes. Tokens of T5 and CLIP have less than 100. The library
+/// keeps a vocabulary as a tree with one level per byte, and each level uses stack.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Checks every id and every length of a file.

@@ -171,11 +171,11 @@ fn lines_written_as_in_programs_and_lists_get_a_note_and_stay_as_they_are() {
         ("'a red circle';", "in quotes"),
         ("\u{201c}a red circle\u{201d}", "in quotes"),
         ("`a red circle`", "in quotes"),
-        ("- a red circle", "line 2 and 1 other begin with the mark of a list (\"- a red circle\")"),
-        ("* a red circle", "mark of a list"),
-        ("  \u{2022} a red circle", "mark of a list"),
-        ("12. a red circle", "mark of a list"),
-        ("1) a red circle", "mark of a list"),
+        ("- a red circle", "line 2 and 1 other begin with a list marker (\"- a red circle\")"),
+        ("* a red circle", "list marker"),
+        ("  \u{2022} a red circle", "list marker"),
+        ("12. a red circle", "list marker"),
+        ("1) a red circle", "list marker"),
     ] {
         let text = format!("a blue star\n{line}\n{line}\n");
         let (prompts, notes) = read_with(text.as_bytes(), "a.txt", Options::default()).expect(line);

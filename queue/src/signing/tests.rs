@@ -267,3 +267,19 @@ fn keys_are_not_printed() {
     let printed = format!("{secret:?} {signer:?} {:?}", secret.member_keys(&holder, &pool));
     assert!(!printed.contains("7, 7") && !printed.contains("0707"), "{printed}");
 }
+
+#[test]
+fn a_seal_on_a_text_is_of_its_purpose_its_text_and_its_farm() {
+    let seal = secret().seal_text("link", b"picture 1");
+    assert_eq!(seal, secret().seal_text("link", b"picture 1"));
+    let other = FarmSecret::from_bytes(&[8; 32]).expect("32 bytes");
+    for changed in [
+        secret().seal_text("session", b"picture 1"),
+        secret().seal_text("link", b"picture 2"),
+        // The border between the two counts.
+        secret().seal_text("linkp", b"icture 1"),
+        other.seal_text("link", b"picture 1"),
+    ] {
+        assert_ne!(changed, seal);
+    }
+}

@@ -47,6 +47,7 @@ const IN_HAND: u64 = 5;
 const WHOLE: Duration = Duration::from_secs(120);
 /// Most time between two messages of a stream.
 const QUIET: Duration = Duration::from_secs(600);
+
 /// Memory for all calls.
 pub(super) struct Budget {
     messages: Arc<Ledger>,

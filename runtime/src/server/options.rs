@@ -28,13 +28,14 @@ pub struct Options {
     pub streams: u32,
     /// Most running calls in all; health checks are always answered.
     pub calls: usize,
-    /// Paths of calls that may stay open for ever. Together with health's watches, reflection and
-    /// the deadlines' long calls they get three quarters of `calls`, so that the rest is always
-    /// free for short calls.
+    /// Paths of calls that may stay open for ever. Together with health's watches, reflection, the
+    /// deadlines' long calls, and requests over HTTP that last or take long, they get three quarters
+    /// of `calls`, so that the rest is always free for short calls.
     pub lasting: Vec<String>,
     /// Time for a new connection to show which protocol it speaks, TLS included.
     pub handshake: Duration,
-    /// A connection that has no call for this long is closed.
+    /// A connection that has no call for this long is closed. One of HTTP/1 ends after 100 seconds
+    /// without a request.
     pub idle: Duration,
     /// A message that has begun must continue within this time.
     pub stall: Duration,

@@ -50,6 +50,13 @@ impl WebRequest {
     }
 }
 
+/// Whether a request is a call of gRPC, by its content type.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    media.is_some_and(|media| media.starts_with(b"application/grpc"))
+}
+
 /// A request over plain HTTP, in the extensions of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverWeb(pub(crate) WebRequest);
@@ -61,9 +68,7 @@ impl OverWeb {
         (method, path): (&Method, &str),
         headers: &HeaderMap,
     ) -> Option<Self> {
-        let media = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-        let is_grpc = media.is_some_and(|media| media.starts_with(b"application/grpc"));
-        web.filter(|_| !is_grpc).map(|web| Self((web.describe)(method, path, headers)))
+        web.filter(|_| !is_grpc(headers)).map(|web| Self((web.describe)(method, path, headers)))
     }
 
     /// The refusal of a request for which there is no room.

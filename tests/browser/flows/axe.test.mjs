@@ -3,9 +3,14 @@ import { assertAccessible, useTheme } from '../support/axe.mjs';
 import { flow } from '../support/flow.mjs';
 import { openJob, tile } from '../support/wall.mjs';
 
-flow('axe reports nothing on the main pages, in both themes', {}, async ({ farm, page }) => {
+flow('axe reports nothing on the main pages, in both themes, and the browser chooses between them', {}, async ({ farm, page }) => {
   const job = await farm.submit({ name: 'Some pictures', images_per_prompt: 3, labels: { set: 'axe' } });
   await farm.ended(job);
+  // Dark, unless the browser prefers light.
+  for (const [prefers, scheme] of [['light', 'light'], ['dark', 'dark']]) {
+    await page.emulateMedia({ colorScheme: prefers });
+    await page.waitForFunction((wanted) => getComputedStyle(document.documentElement).colorScheme === wanted, scheme);
+  }
   for (const theme of ['dark', 'light']) {
     await page.goto(`${farm.url}/jobs`);
     await page.getByRole('link', { name: 'Some pictures' }).waitFor();

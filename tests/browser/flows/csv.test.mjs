@@ -26,7 +26,7 @@ flow('a dropped CSV becomes a job with its prompts and labels', {}, async ({ far
   await page.getByText('read as csv: 2 prompts').waitFor();
   await page.getByLabel('Size', { exact: true }).selectOption('64');
   await page.getByText('Device time').waitFor();
-  assert.match(await page.locator('pre.code').innerText(), /--batch shoot\.csv/);
+  assert.match(await page.locator('pre.code').innerText(), /--batch=shoot\.csv/);
   await page.getByRole('button', { name: 'Submit 2 prompts' }).click();
   await page.locator('.tile[data-state="done"]').nth(1).waitFor();
 

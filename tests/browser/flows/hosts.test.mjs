@@ -3,16 +3,31 @@
 import assert from 'node:assert/strict';
 import { flow } from '../support/flow.mjs';
 
-const PAGES = ['/jobs', '/submit', '/failures', '/farm', '/workers', '/admin/keys', '/admin/tenants', '/admin/retention', '/admin/audit', '/compare', '/nowhere'];
+/** Each page, and what its window is called. */
+const PAGES = {
+  '/jobs': 'Jobs',
+  '/submit': 'Submit',
+  '/failures': 'Failures',
+  '/farm': 'Farm',
+  '/workers': 'Workers',
+  '/admin/keys': 'Keys',
+  '/admin/tenants': 'Tenants',
+  '/admin/retention': 'Retention',
+  '/admin/audit': 'Audit',
+  '/compare': 'Compare',
+  '/nowhere': 'Not found',
+};
 
 flow('no page asks another host or breaks the Content-Security-Policy', {}, async ({ farm, page, watch }) => {
-  const job = await farm.submit({ name: '<img src=x onerror=alert(1)>' }, ['<script>alert(1)</script>']);
+  const name = '<img src=x onerror=alert(1)>';
+  const job = await farm.submit({ name }, ['<script>alert(1)</script>']);
   await farm.ended(job);
-  for (const path of [...PAGES, `/jobs/${job.id}`, `/jobs/${job.id}/images/0`, `/compare?a=${job.id}:0:base&b=${job.id}:0:base`]) {
+  const pages = { ...PAGES, [`/jobs/${job.id}`]: name, [`/jobs/${job.id}/images/0`]: `Image 0 of ${name}`, [`/compare?a=${job.id}:0:base&b=${job.id}:0:base`]: 'Compare' };
+  for (const [path, title] of Object.entries(pages)) {
     const answer = await page.goto(farm.url + path);
     assert.match(answer.headers()['content-security-policy'], /default-src 'none'/);
     await page.getByRole('heading', { level: 1 }).first().waitFor();
-    await page.waitForLoadState('load');
+    await page.waitForFunction((wanted) => document.title === `${wanted} – Darkroom`, title);
   }
   watch.check();
 

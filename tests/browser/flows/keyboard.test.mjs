@@ -49,6 +49,9 @@ flow('everything on the way from a prompt to a picture works by keyboard', {}, a
   await page.locator('img[data-stage]').waitFor();
   await page.keyboard.press('ArrowRight');
   await page.getByRole('heading', { name: 'Image 13' }).waitFor();
+  await page.waitForFunction(() => document.title === 'Image 13 of By hand – Darkroom');
+  for (const letter of ['j', 'k']) await page.keyboard.press(letter);
+  assert.ok(page.url().endsWith('/images/13'), 'letters belong to the screen reader');
   await page.keyboard.press('Escape');
   await seen.getByText('Cursor: 13,').waitFor();
 
@@ -60,4 +63,17 @@ flow('everything on the way from a prompt to a picture works by keyboard', {}, a
   await page.keyboard.press('Escape');
   await page.getByRole('dialog').waitFor({ state: 'detached' });
   assert.ok(await remove.evaluate((element) => element === document.activeElement), 'the focus is back');
+
+  // A key is shown once, so Escape does not close its dialog.
+  await page.goto(`${farm.url}/admin/keys`);
+  await page.getByRole('button', { name: 'New key' }).click();
+  await page.getByLabel('Label').fill('By hand');
+  await page.keyboard.press('Enter');
+  const secret = page.getByRole('dialog', { name: 'The new key' });
+  await secret.waitFor();
+  for (let times = 0; times < 3; times++) await page.keyboard.press('Escape');
+  assert.match(await secret.getByLabel(/^Key of/).inputValue(), /^dk_/);
+  assert.ok(await secret.evaluate((dialog) => dialog.open && dialog.matches(':modal')));
+  await secret.getByRole('button', { name: 'I have kept it' }).click();
+  await secret.waitFor({ state: 'detached' });
 });

@@ -3,22 +3,30 @@ import assert from 'node:assert/strict';
 import { flow } from '../support/flow.mjs';
 import { openJob } from '../support/wall.mjs';
 
-const IMAGES = 4;
+const IMAGES = 5;
 
-flow('a page survives the death of its farm without a reload', { flags: ['--fake-step-ms', '60', '--batch', '1'], refusals: true }, async ({ farm, page }) => {
+flow('a page survives the death of its farm without a reload', { flags: ['--fake-step-ms', '60', '--batch', '1'], refusals: true }, async ({ farm, page, watch }) => {
   const job = await farm.submit({ name: 'Survives', images_per_prompt: IMAGES });
   await openJob(page, farm, job);
   await page.evaluate(() => (window.notReloaded = true));
-  await page.locator('.tile[data-state="done"]').first().waitFor();
+  const done = page.locator('.tile[data-state="done"]');
+  await done.first().locator('img').waitFor();
 
+  const before = await farm.api('GET', `/jobs/${job.id}`);
+  assert.equal(before.state, 'active', 'the job is half-way');
   await farm.kill();
   const lost = page.getByText('The connection to the farm is lost');
   await lost.waitFor();
+  const known = await done.count();
   assert.equal(await page.locator('.tile').count(), IMAGES, 'what was known stays');
+  assert.ok(known >= before.images_done && known < IMAGES, `${known} of ${IMAGES} were done when the farm died`);
+  const streams = watch.count(/\/events/);
 
   await farm.start();
   await lost.waitFor({ state: 'detached' });
-  await page.locator('.tile[data-state="done"] img').nth(IMAGES - 1).waitFor();
-  assert.equal(await page.evaluate(() => window.notReloaded), true);
-  assert.equal((await farm.api('GET', `/jobs/${job.id}`)).state, 'done');
+  await done.nth(IMAGES - 1).locator('img').waitFor();
+  assert.ok(watch.count(/\/events/) > streams, 'the stream was opened anew');
+  assert.equal(await page.evaluate(() => window.notReloaded), true, 'the page was not loaded anew');
+  const after = await farm.api('GET', `/jobs/${job.id}`);
+  assert.deepEqual([after.state, after.images_done, after.generation], ['done', IMAGES, before.generation], 'the same job went on');
 });

@@ -1,4 +1,4 @@
-// Log in, expire, log out; and another tenant's address.
+// Log in, expire, log out; a link with a key in an open tab; and another tenant's address.
 import assert from 'node:assert/strict';
 import { flow, logIn } from '../support/flow.mjs';
 
@@ -32,6 +32,39 @@ flow('a session begins with a key, ends with it, and goes on where it ended', { 
   await logIn(farm, page);
   assert.ok(!page.url().includes('dk_'), 'the key is not in the address');
   assert.ok(!(await page.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage }))).includes('dk_'), 'nor kept');
+});
+
+flow('a link with a key that is pasted into an open tab logs in, and nothing of the last caller stays', { loggedIn: false, refusals: true }, async ({ farm, page }) => {
+  const studio = await farm.makeKey('studio', ['submit']);
+  const rivals = await farm.makeKey('rivals', ['submit']);
+  const prompts = page.getByLabel(/^Each line is one prompt/);
+  await logIn(farm, page, { key: studio.secret, path: '/submit' });
+  await page.evaluate(() => (window.notReloaded = true));
+  await prompts.fill('a secret of the studio');
+  await page.getByLabel('Negative prompt').fill('another one');
+
+  await page.goto(`${farm.url}/submit#key=dk_wrong_wrong`);
+  await page.getByText('The key in the address was not accepted.').waitFor();
+  await page.getByText('studio', { exact: true }).waitFor();
+  assert.equal(await prompts.inputValue(), 'a secret of the studio', 'a refused key changes nothing');
+  assert.equal(page.url(), `${farm.url}/submit`, 'the key is not in the address');
+
+  await page.goto(`${farm.url}/submit#key=${rivals.secret}`);
+  await page.getByText('rivals', { exact: true }).waitFor();
+  assert.equal(page.url(), `${farm.url}/submit`, 'the key is not in the address');
+  assert.equal(await page.evaluate(() => window.notReloaded), true, 'the page was not loaded anew');
+  assert.deepEqual([await prompts.inputValue(), await page.getByLabel('Negative prompt').inputValue()], ['', '']);
+  assert.equal((await farm.api('GET', '/session', undefined, { key: rivals.secret })).tenant, 'rivals');
+
+  // Nor does it stay when the session ends and somebody else logs in.
+  await prompts.fill('a secret of the rivals');
+  await farm.api('DELETE', `/keys/${rivals.id}`);
+  await page.getByRole('link', { name: 'Failures', exact: true }).click();
+  await page.getByText('The session has ended').waitFor();
+  await page.getByLabel('Key').fill(studio.secret);
+  await page.keyboard.press('Enter');
+  await page.getByRole('link', { name: 'Submit', exact: true }).click();
+  assert.equal(await prompts.inputValue(), '', 'another caller does not find it');
 });
 
 flow("another tenant's job looks like one that does not exist", { loggedIn: false, refusals: true }, async ({ farm, page }) => {

@@ -16,6 +16,8 @@ mod prompts;
 #[cfg(feature = "farm")]
 mod requests;
 mod tensors;
+#[cfg(feature = "farm")]
+mod web;
 
 use std::time::Duration;
 
@@ -150,6 +152,83 @@ pub const ALL: &[Target] = &[
         most: 300,
         memory_kib: 128,
         per_byte: 100,
+    },
+    #[cfg(feature = "farm")]
+    Target {
+        name: "queries",
+        run: web::queries,
+        form: Form::Bytes,
+        words: &[
+            b"&",
+            b"=",
+            b"%3D",
+            b"%00",
+            b"%1B",
+            b"+",
+            b"state=done",
+            b"label=a%3Db",
+            b"page_size=",
+            b"18446744073709551616",
+            b"1e400",
+            b"2026-01-31T12:00:00Z",
+            b"true",
+        ],
+        most: 4 << 10,
+        memory_kib: 256,
+        per_byte: 1000,
+    },
+    #[cfg(feature = "farm")]
+    Target {
+        name: "forms",
+        run: web::forms,
+        form: Form::Bytes,
+        words: &[
+            b"\r\n",
+            b"--b",
+            b"--b--",
+            b"content-disposition: form-data; name=\"prompt\"",
+            b"content-disposition: form-data; name=\"image[]\"; filename=\"a.png\"",
+            b"content-type: image/png",
+            b"filename*=UTF-8''a",
+            b"n",
+            b"size",
+            b"1024x1024",
+        ],
+        most: 8 << 10,
+        memory_kib: 512,
+        per_byte: 1000,
+    },
+    #[cfg(feature = "farm")]
+    Target {
+        name: "masks",
+        run: web::masks,
+        form: Form::Picture,
+        words: &[b"tRNS", b"PLTE", b"VP8L", b"ALPH"],
+        most: 8 << 10,
+        memory_kib: 1 << 20,
+        per_byte: 2000,
+    },
+    #[cfg(feature = "farm")]
+    Target {
+        name: "routes",
+        run: web::routes,
+        form: Form::Bytes,
+        words: &[
+            b"\n",
+            b"POST ",
+            b"/api/v1/jobs",
+            b"/v1/images/edits",
+            b"/links/x",
+            b"host: localhost",
+            b"origin: http://localhost",
+            b"sec-fetch-site: cross-site",
+            b"content-type: application/jsonl",
+            b"[::1]:80",
+            b"@",
+        ],
+        most: 2 << 10,
+        memory_kib: 128,
+        per_byte: 300,
     },
     // Files of users.
     Target {

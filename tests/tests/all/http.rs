@@ -13,7 +13,7 @@ mod submits;
 use std::path::Path;
 
 use darkroom_tests::{
-    eventually,
+    eventually, eventually_async,
     farm::{Farm, Renderer},
     http::Http,
 };
@@ -28,7 +28,13 @@ fn open(folder: &Path) -> (Farm, Http) {
 
 /// A farm whose callers need keys, and a client with the key of its owner.
 fn kept(folder: &Path) -> (Farm, Http, String) {
-    let farm = Farm::start_with(folder, Renderer::Fake, &[("DARKROOM_OPEN", "")]);
+    kept_with(folder, &[])
+}
+
+/// The same with more in its environment.
+fn kept_with(folder: &Path, env: &[(&str, &str)]) -> (Farm, Http, String) {
+    let env = [&[("DARKROOM_OPEN", "")], env].concat();
+    let farm = Farm::start_with(folder, Renderer::Fake, &env);
     let key = eventually("the farm's own key", || {
         let key = std::fs::read_to_string(folder.join("state/farm.key")).ok()?;
         Some(key.trim().to_owned()).filter(|key| !key.is_empty())
@@ -50,12 +56,11 @@ async fn submit(http: &Http, text: &str, images: u32) -> String {
 
 /// Waits until a job has ended and its manifest is written.
 async fn ended(http: &Http, job: &str) -> Value {
-    for _ in 0..2_400 {
-        let told = http.get(&format!("/api/v1/jobs/{job}")).await.json();
-        if !told["manifest_key"].as_str().unwrap_or_default().is_empty() {
-            return told;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("job {job} does not end")
+    let path = format!("/api/v1/jobs/{job}");
+    eventually_async("the job ends", async || {
+        let told = http.get(&path).await.json();
+        let written = !told["manifest_key"].as_str().unwrap_or_default().is_empty();
+        written.then_some(told)
+    })
+    .await
 }

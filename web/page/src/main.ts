@@ -1,5 +1,6 @@
 import { mount } from 'svelte';
 import App from './App.svelte';
+import { forgetCaller } from './lib/caller';
 import { clock } from './lib/clock.svelte';
 import { router } from './lib/router.svelte';
 import { session } from './lib/session.svelte';
@@ -10,7 +11,7 @@ import './styles/forms.css';
 
 theme.start();
 // The key in the address has to be gone from it before anything else reads or keeps the address.
-void session.start();
+void session.start(forgetCaller);
 router.start();
 clock.start();
 mount(App, { target: document.getElementById('app')! });

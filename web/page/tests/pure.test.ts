@@ -4,6 +4,10 @@ import { requestAgain, verdict } from '../src/lib/again';
 import { bytes, counted, rate, span } from '../src/lib/format';
 import { fits, fromQuery, isEmpty } from '../src/lib/jobs-filter';
 import { match } from '../src/lib/match';
+import { everyPage, type Page } from '../src/lib/paged.svelte';
+import { comparePath, imagePath, reusePath } from '../src/lib/paths';
+import { Problem, retryMs } from '../src/lib/problem';
+import { spread } from '../src/lib/spread';
 import type { Image, Job, QueuePool } from '../src/lib/types';
 import { whyPoolWaits, whyWaiting } from '../src/lib/waiting';
 
@@ -68,5 +72,46 @@ describe('rendering again', () => {
   it('says whether the bytes are the same', () => {
     expect(verdict(image({}), image({})).same).toBe(true);
     expect(verdict(image({}), image({ sha256: 'y', device_class: 'B' })).words).toContain('The classes of device differ');
+  });
+});
+
+describe('trying again', () => {
+  const refused = (status: number, after: number | null = null): Problem => new Problem('no', status, '', null, after);
+  it('helps against what passes, after the time that the farm names', () => {
+    expect([retryMs(refused(503), 2000), retryMs(refused(429, 9), 2000), retryMs(refused(0, 1), 2000)]).toEqual([2000, 9000, 2000]);
+    expect([retryMs(refused(404), 2000), retryMs(new Error('x'), 2000)]).toEqual([null, null]);
+  });
+  it('ends with the caller, and is no failure of what was to be done', async () => {
+    const stop = new AbortController();
+    const outcome = spread([1, 2, 3], async () => Promise.reject(refused(503)), { signal: stop.signal, progress: () => {} });
+    stop.abort();
+    expect(await outcome).toEqual({ done: 0, failed: [] });
+  });
+  it('says which of many failed', async () => {
+    const work = async (item: number): Promise<void> => {
+      if (item === 2) throw refused(404);
+    };
+    const { done, failed } = await spread([1, 2, 3], work, { signal: new AbortController().signal, progress: () => {} });
+    expect([done, failed.map((one) => one.item)]).toEqual([2, [2]]);
+  });
+});
+
+describe('lists in pages', () => {
+  const pages: Record<string, Page<number>> = { '': { rows: [1, 2], next: 'a' }, a: { rows: [], next: 'b' }, b: { rows: [3], next: '' } };
+  it('are read to the end', async () => {
+    const found: number[] = [];
+    expect(await everyPage(async (token) => pages[token], (rows) => void found.push(...rows))).toBe(false);
+    expect(found).toEqual([1, 2, 3]);
+  });
+  it('are read until there is enough', async () => {
+    expect(await everyPage(async (token) => pages[token], () => false)).toBe(true);
+  });
+});
+
+describe('addresses', () => {
+  it('hold any name of a job', () => {
+    expect(imagePath('a/b', 3)).toBe('/jobs/a%2Fb/images/3');
+    expect(comparePath(['a', 1, 'base'], ['b', '2'])).toBe('/compare?a=a%3A1%3Abase&b=b%3A2%3A');
+    expect([reusePath('j'), reusePath('j', 0)]).toEqual(['/submit?from=j', '/submit?from=j&image=0']);
   });
 });

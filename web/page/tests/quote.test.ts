@@ -4,8 +4,8 @@ import { commandLine, curl, pythonCode, type Source } from '../src/lib/request/c
 import { python, shell } from '../src/lib/request/quote';
 import { USUAL } from '../src/lib/prompts/options';
 
-const NASTY = ["it's", '"quoted"', '$HOME `id` $(id)', 'two\nlines', 'back\\slash \\n', '-n', '', 'é 日本 🦊', 'a\tb', '!history', '#x', '~', '*', "'''", '\u2028'];
-const source: Source = { origin: 'http://127.0.0.1:7878', keyed: true, file: null, picture: null, mask: null };
+const NASTY = ["it's", '"quoted"', '$HOME `id` $(id)', 'two\nlines', 'back\\slash \\n', '-n', '', 'é 日本 🦊', 'a\tb', '!history', '#x', '~', '*', '=ls', "'''", '\u2028'];
+const source: Source = { origin: 'http://127.0.0.1:7878', keyed: true, file: null, picture: null, mask: null, negative: '', style: '' };
 
 /** What a shell makes of the words behind a command. */
 function words(text: string): string[] {
@@ -28,6 +28,7 @@ describe('words of a shell', () => {
   });
   it('are not quoted without need', () => {
     expect(shell('base=20')).toBe('base=20');
+    expect(shell('=ls'), 'zsh would look for a command').toBe("'=ls'");
     expect(shell('http://127.0.0.1:7878/x')).toBe('http://127.0.0.1:7878/x');
   });
 });
@@ -44,18 +45,18 @@ describe('literals of Python', () => {
 describe('the same request elsewhere', () => {
   const request = {
     spec: { images_per_prompt: 4, seed: '18446744073709551615', cascade: 'demo', settings: { width: 1024, height: 512, output: { format: 'jpeg' as const, quality: 85 }, stages: [{ stage: 'base', steps: 30, timesteps: [999, 500, 0] }] }, labels: { set: "a 'b'" }, priority: 'interactive' as const },
-    prompts: [{ text: "a cat's $HOME", negative: 'dogs' }, { text: '-n 5' }],
+    prompts: [{ text: "a cat's $HOME", negative: '-dogs' }, { text: '-n 5' }],
   };
   it('is a command', () => {
-    const { text } = commandLine(request, source);
-    expect(words(text)).toEqual(['darkroom', 'submit', '--images', '4', '--seed', '18446744073709551615', '--cascade', 'demo', '--width', '1024', '--height', '512', '--output-format', 'jpeg:85', '--steps', 'base=30', '--timesteps', 'base=999,500,0', '--label', "set=a 'b'", '--interactive', '--negative', 'dogs', '--', "a cat's $HOME", '-n 5']);
+    const { text } = commandLine(request, { ...source, negative: '-dogs' });
+    expect(words(text)).toEqual(['darkroom', 'submit', '--images=4', '--seed=18446744073709551615', '--cascade=demo', '--width=1024', '--height=512', '--output-format=jpeg:85', '--steps=base=30', '--timesteps=base=999,500,0', "--label=set=a 'b'", '--interactive', '--negative=-dogs', '--', "a cat's $HOME", '-n 5']);
   });
   it('names the farm where the command line would not find it', () => {
-    expect(commandLine(request, { ...source, origin: 'https://farm.example.org' }).text).toContain('--farm https://farm.example.org');
+    expect(commandLine(request, { ...source, origin: 'https://farm.example.org' }).text).toContain('--farm=https://farm.example.org');
   });
   it('names the dropped file and how it is read', () => {
     const file = { name: 'my prompts.csv', options: { ...USUAL, column: 'description', labels: 'none' as const } };
-    expect(words(commandLine({ spec: {}, prompts: request.prompts }, { ...source, file }).text)).toEqual(['darkroom', 'submit', '--batch', 'my prompts.csv', '--column', 'description', '--no-labels']);
+    expect(words(commandLine({ spec: {}, prompts: request.prompts }, { ...source, file, style: 'oil' }).text)).toEqual(['darkroom', 'submit', '--batch=my prompts.csv', '--column=description', '--no-labels', '--style=oil']);
   });
   it('is curl, with the whole request', () => {
     const all = words(curl(request, source).text.replace('"Authorization: Bearer $DARKROOM_KEY"', 'KEY'));

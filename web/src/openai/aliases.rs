@@ -32,7 +32,8 @@ impl FromStr for ModelAlias {
         let wrong = || {
             format!(
                 "{:?} is not an alias; accepted: NAME=CASCADE, like gpt-image-2=demo, or NAME= to \
-                 remove an alias",
+                 remove an alias; both have no blanks and at most {LONGEST} characters, and NAME \
+                 has no slash",
                 shown(text)
             )
         };
@@ -51,8 +52,8 @@ impl FromStr for ModelAlias {
 
 /// Names that mean a cascade of the farm.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aliases {
-    /// By name: a cascade's name or digest, or empty for the default one.
+pub(crate) struct Aliases {
+    /// Maps each alias to a cascade's name or digest. Empty means the default cascade.
     cascades: BTreeMap<String, String>,
 }
 
@@ -65,8 +66,7 @@ impl Default for Aliases {
 
 impl Aliases {
     /// The built-in aliases with these changes, the last one of a name counting.
-    #[must_use]
-    pub fn with(changes: &[ModelAlias]) -> Self {
+    pub(crate) fn with(changes: &[ModelAlias]) -> Self {
         let mut all = Self::default();
         for ModelAlias { name, cascade } in changes {
             if cascade.is_empty() {

@@ -189,7 +189,7 @@ pub(super) fn inner<T: Serialize>(value: &T) -> String {
     written(value).split_off(1)
 }
 
-/// The parts; behind the last one, the seat's answer is sent to its end.
+/// Passes the parts on. After the last one, marks the seat as answered.
 pub(super) fn until_sent(pieces: Outgoing<Bytes>, seat: Seat) -> Outgoing<Bytes> {
     let end = async move {
         seat.answered();

@@ -9,6 +9,7 @@ use darkroom_proto::v1;
 use futures::FutureExt as _;
 
 use super::{aliases::Aliases, ledger::Ledger, mask::Masks};
+use crate::tasks::Tasks;
 
 /// How long the work of a client that is gone goes on, for a retry to find it.
 const GRACE: Duration = Duration::from_secs(60);
@@ -21,7 +22,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(farm: &Arc<dyn Calls>, aliases: Aliases) -> Self {
+    pub(crate) fn new(farm: &Arc<dyn Calls>, aliases: Aliases, tasks: Tasks) -> Self {
         let farm = Arc::clone(farm);
         let cancel = move |caller: Caller, id: String| {
             let farm = Arc::clone(&farm);
@@ -39,24 +40,11 @@ impl Desk {
             }
             .boxed()
         };
-        Self { aliases, ledger: Ledger::new(GRACE, cancel), masks: Masks::new() }
+        Self { aliases, ledger: Ledger::new(GRACE, cancel, tasks), masks: Masks::new() }
     }
 }
 
 /// Whether a job cannot be cancelled because it has ended or was deleted, which is expected.
 fn is_over(error: &UserError) -> bool {
     matches!(error.code, Code::FailedPrecondition | Code::NotFound)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_job_that_ended_or_is_gone_is_over() {
-        for code in Code::ALL {
-            let expected = [Code::FailedPrecondition, Code::NotFound].contains(&code);
-            assert_eq!(is_over(&UserError::new(code, "X", "a sentence")), expected, "{code:?}");
-        }
-    }
 }

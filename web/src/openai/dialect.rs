@@ -3,20 +3,15 @@
 //! The whole site tells errors as problem documents. Here they are written as OpenAI's clients read
 //! them, wherever in the site they came from.
 
-use axum::{
-    body::Body,
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
-use darkroom_core::error::UserError;
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use darkroom_core::error::{Code, UserError};
 use darkroom_proto::problem::{MEDIA_TYPE, Problem};
 use http::{HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::paths::API;
-use crate::{entry::JSON, json_answer::header_value, problem::Refusal};
+use crate::{entry::JSON, json_answer::header_value, paths::is_below};
 
 /// Names an answer, for people who look into it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -68,7 +63,7 @@ impl Told {
 
 /// Whether a path belongs to this API.
 pub(crate) fn is_ours(path: &str) -> bool {
-    path.strip_prefix(API).is_some_and(|rest| rest.starts_with('/'))
+    is_below(path, API)
 }
 
 /// Passes requests on, and gives answers of this API their headers and their shape of errors.
@@ -94,9 +89,8 @@ async fn retold(answer: Response) -> Response {
     let (parts, body) = answer.into_parts();
     let text = axum::body::to_bytes(body, LONGEST_PROBLEM).await.unwrap_or_default();
     let Ok(problem) = serde_json::from_slice::<Problem>(&text) else {
-        let message = "the error cannot be read";
-        return Refusal::http(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", message)
-            .into_response();
+        let message = "the error cannot be read; the farm's log may say why; please report this";
+        return refuse(&UserError::new(Code::Internal, "INTERNAL", message));
     };
     shaped(parts, problem)
 }
@@ -141,10 +135,11 @@ fn should_retry(status: StatusCode, problem: &Problem) -> Option<bool> {
 mod tests {
     use std::time::Duration;
 
-    use darkroom_core::error::Code;
+    use axum::response::IntoResponse as _;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::problem::Refusal;
 
     async fn told(error: UserError) -> (u16, Option<String>, Option<String>, Value) {
         let answer = retold(Refusal::from(error).into_response()).await;
@@ -211,6 +206,22 @@ mod tests {
             let (status, again, after, kind) = expected;
             assert_eq!(said(error).await, (status, again, after, kind.to_owned()));
         }
+    }
+
+    #[tokio::test]
+    async fn an_error_that_cannot_be_read_has_the_shape_of_all_others() {
+        let mut broken = Response::new(Body::from("{"));
+        let media = HeaderValue::from_static(MEDIA_TYPE);
+        broken.headers_mut().insert(header::CONTENT_TYPE, media);
+        let answer = retold(broken).await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()[header::CONTENT_TYPE]),
+            (500, &HeaderValue::from_static(JSON))
+        );
+        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 16).await.expect("bytes");
+        let body: Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(body["error"]["code"], "internal");
+        assert_eq!(body["error"]["type"], "server_error");
     }
 
     #[tokio::test]

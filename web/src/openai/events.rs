@@ -47,10 +47,11 @@ struct Event {
 
 /// The answer, which begins at once and ends with the job.
 pub(super) fn streamed(client: Client, order: Order, progress: Progress, seat: Seat) -> Response {
-    let stream = Stream { client, order, progress, sent: Vec::new(), partials: 0, over: false };
-    let pieces = stream::unfold(stream, |mut stream| async move {
-        let next = stream.next().await?;
-        Some((next, stream))
+    let streaming =
+        Streaming { client, order, progress, sent: Vec::new(), partials: 0, over: false };
+    let pieces = stream::unfold(streaming, |mut streaming| async move {
+        let next = streaming.next().await?;
+        Some((next, streaming))
     });
     let pieces = until_sent(pieces.flatten().boxed(), seat);
     let mut answer = Response::new(Body::from_stream(pieces));
@@ -62,7 +63,7 @@ pub(super) fn streamed(client: Client, order: Order, progress: Progress, seat: S
     answer
 }
 
-struct Stream {
+struct Streaming {
     client: Client,
     order: Order,
     progress: Progress,
@@ -72,7 +73,7 @@ struct Stream {
     over: bool,
 }
 
-impl Stream {
+impl Streaming {
     /// The next events, or a comment after a while without any; none behind the end.
     async fn next(&mut self) -> Option<Outgoing<Bytes>> {
         if self.over {

@@ -7,11 +7,11 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::Answer;
 use serde_json::{Map, Value};
 
-use super::words::told;
+use crate::words::told;
 
 /// Fields by name.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     values: Map<String, Value>,
     /// A form has texts alone, which may stand for numbers.
     is_form: bool,
@@ -130,7 +130,7 @@ impl Fields {
         let Some(name) = self.values.keys().next() else { return Ok(()) };
         let name = told(name);
         Err(UserError {
-            field: Some(name.clone().into_owned()),
+            field: Some(name.clone()),
             ..UserError::new(
                 Code::InvalidArgument,
                 "UNKNOWN_PARAMETER",

@@ -8,29 +8,30 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use darkroom_core::error::{Code, UserError};
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+};
 use darkroom_farm_api::{Answer, Caller, Incoming, Standing, while_it_stands};
 use darkroom_proto::v1;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::{Map, Value};
 
-use super::{fields::Fields, words::told};
+use super::fields::Fields;
 use crate::{
     entry::{Entry, JSON, broken, media_type, unsupported},
     problem::Refusal,
     site::Site,
-    uploads,
+    uploads::{self, LARGEST},
+    words::told,
 };
 
 /// Largest body of JSON, bytes.
 const LARGEST_JSON: usize = 256 << 10;
 /// Largest text of a form, bytes.
 const LARGEST_TEXT: u64 = 64 << 10;
-/// Largest picture, bytes; as the farm has it.
-const LARGEST_PICTURE: u64 = 64 << 20;
 /// Most parts of a form.
 const MOST_PARTS: usize = 64;
 /// The media type of forms.
@@ -38,17 +39,17 @@ const FORM: &str = "multipart/form-data";
 
 /// The pictures that a request brings, by the SHA-256 of their files; empty: none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Inputs {
-    pub(super) image: String,
-    pub(super) mask: String,
+pub(crate) struct Inputs {
+    pub(crate) image: String,
+    pub(crate) mask: String,
 }
 
 /// Reads a body that is JSON.
 pub(super) async fn read_json(entry: Entry) -> Result<Fields, Refusal> {
     if media_type(entry.headers()).is_none_or(|media| media != JSON) {
-        return Err(unsupported(JSON));
+        return Err(unsupported(entry.headers(), JSON));
     }
-    let body = Limited::new(entry.into_stream(), LARGEST_JSON).collect().await;
+    let body = Limited::new(entry.into_body(), LARGEST_JSON).collect().await;
     let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
         Some(_) => too_large("the body", LARGEST_JSON as u64),
         None => broken(error.as_ref()),
@@ -70,74 +71,104 @@ pub(super) async fn read(site: &Arc<Site>, entry: Entry) -> Result<(Fields, Inpu
     let boundary = entry.headers().get(http::header::CONTENT_TYPE);
     let boundary = boundary.and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
     let Some(boundary) = boundary.filter(|_| media == FORM) else {
-        return Err(unsupported(&format!("{FORM} with a boundary, {JSON}")));
+        let accepted = format!("{FORM} with a boundary, {JSON}");
+        return Err(unsupported(entry.headers(), &accepted));
     };
     let uploader =
         Uploader { site, caller: entry.caller.clone(), standing: entry.standing.clone() };
-    uploader.read(entry.into_stream(), boundary).await
+    read_form(&uploader, entry.into_body(), boundary).await
 }
 
-/// Reads a form, and sends its files to the farm.
+/// Where the files of a form go.
+pub(crate) trait Files {
+    /// Takes a picture, and returns the SHA-256 that names it.
+    fn picture(&self, part: Field<'static>)
+    -> impl Future<Output = Result<String, Refusal>> + Send;
+
+    /// Takes a mask, and returns the SHA-256 that names it.
+    fn mask(&self, part: Field<'static>) -> impl Future<Output = Result<String, Refusal>> + Send;
+}
+
+/// Reads a form.
+pub(crate) async fn read_form(
+    files: &impl Files,
+    body: Body,
+    boundary: String,
+) -> Result<(Fields, Inputs), Refusal> {
+    let (mut fields, mut inputs) = (Fields::of_form(), Inputs::default());
+    let mut parts = Multipart::with_constraints(body.into_data_stream(), boundary, limits());
+    let mut count = 0;
+    while let Some(part) = parts.next_field().await.map_err(|error| unread(&error))? {
+        count += 1;
+        if count > MOST_PARTS {
+            let message = format!(
+                "the form has more than {MOST_PARTS} parts; accepted: at most {MOST_PARTS}"
+            );
+            return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
+        }
+        let Some(name) = part.name().map(str::to_owned) else {
+            let message = "a part of the form has no name; accepted: parts named after \
+                           parameters, like name=\"prompt\"";
+            return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
+        };
+        match name.as_str() {
+            "image" | "image[]" if !inputs.image.is_empty() => return Err(one_picture().into()),
+            "image" | "image[]" => {
+                inputs.image = if is_file(&part) {
+                    files.picture(part).await?
+                } else {
+                    hash("image", Value::String(text(part).await?))?
+                }
+            }
+            "mask" if !inputs.mask.is_empty() => {
+                let message = "mask is given twice; accepted: once";
+                return Err(UserError::invalid("mask", message).into());
+            }
+            "mask" => {
+                inputs.mask = if is_file(&part) {
+                    files.mask(part).await?
+                } else {
+                    hash("mask", Value::String(text(part).await?))?
+                }
+            }
+            _ => fields.add(name, text(part).await?)?,
+        }
+    }
+    if inputs.image.is_empty() {
+        return Err(no_picture().into());
+    }
+    Ok((fields, inputs))
+}
+
+/// All bytes of a file that must be whole before it is used.
+pub(crate) async fn whole(part: Field<'static>) -> Result<Bytes, Refusal> {
+    part.bytes().await.map_err(|error| unread(&error))
+}
+
+/// Sends the files of a form to the farm.
 struct Uploader<'a> {
     site: &'a Arc<Site>,
     caller: Caller,
     standing: Option<Standing>,
 }
 
-impl Uploader<'_> {
-    async fn read(&self, body: Body, boundary: String) -> Result<(Fields, Inputs), Refusal> {
-        let (mut fields, mut inputs) = (Fields::of_form(), Inputs::default());
-        let mut parts = Multipart::with_constraints(body.into_data_stream(), boundary, limits());
-        let mut count = 0;
-        while let Some(part) = parts.next_field().await.map_err(|error| unread(&error))? {
-            count += 1;
-            if count > MOST_PARTS {
-                let message = format!("the form has more than {MOST_PARTS} parts; accepted: fewer");
-                return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
-            }
-            let Some(name) = part.name().map(str::to_owned) else {
-                let message = "a part of the form has no name; accepted: parameters by name";
-                return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
-            };
-            match name.as_str() {
-                "image" | "image[]" if !inputs.image.is_empty() => return Err(one_picture().into()),
-                "image" | "image[]" => inputs.image = self.picture(part).await?,
-                "mask" if !inputs.mask.is_empty() => {
-                    let message = "mask is given twice; accepted: once";
-                    return Err(UserError::invalid("mask", message).into());
-                }
-                "mask" => inputs.mask = self.mask(part).await?,
-                _ => fields.add(name, text(part).await?)?,
-            }
-        }
-        if inputs.image.is_empty() {
-            return Err(no_picture().into());
-        }
-        Ok((fields, inputs))
-    }
-
+impl Files for Uploader<'_> {
     /// Sends a picture to the farm while it arrives.
     async fn picture(&self, part: Field<'static>) -> Result<String, Refusal> {
-        if !is_file(&part) {
-            return Ok(hash("image", Value::String(text(part).await?))?);
-        }
         let bytes = part.map_err(|error| UserError {
             field: Some("image".to_owned()),
             ..unread(&error).into_error()
         });
-        let bytes = bytes.boxed();
-        self.upload("image", bytes).await
+        self.upload("image", bytes.boxed()).await
     }
 
     async fn mask(&self, part: Field<'static>) -> Result<String, Refusal> {
-        if !is_file(&part) {
-            return Ok(hash("mask", Value::String(text(part).await?))?);
-        }
-        let file = part.bytes().await.map_err(|error| unread(&error))?;
-        let strokes = self.site.openai.masks.strokes(file).await?;
+        let strokes = self.site.openai.masks.strokes(whole(part).await?).await?;
         self.upload("mask", stream::iter([Ok(strokes)]).boxed()).await
     }
+}
 
+impl Uploader<'_> {
     async fn upload(&self, field: &str, bytes: Incoming<Bytes>) -> Result<String, Refusal> {
         let chunks = while_it_stands(self.standing.clone(), uploads::chunks(bytes));
         let stored: Answer<v1::UploadInputResponse> =
@@ -158,9 +189,9 @@ fn limits() -> Constraints {
     let files = ["image", "image[]", "mask"];
     // A picture and a mask; every other part is short.
     let sizes = SizeLimit::new()
-        .whole_stream(2 * LARGEST_PICTURE + MOST_PARTS as u64 * LARGEST_TEXT)
+        .whole_stream(2 * LARGEST + MOST_PARTS as u64 * LARGEST_TEXT)
         .per_field(LARGEST_TEXT);
-    let sizes = files.iter().fold(sizes, |sizes, file| sizes.for_field(*file, LARGEST_PICTURE));
+    let sizes = files.iter().fold(sizes, |sizes, file| sizes.for_field(*file, LARGEST));
     Constraints::new().size_limit(sizes)
 }
 
@@ -170,10 +201,10 @@ fn is_file(part: &Field<'_>) -> bool {
 }
 
 async fn text(part: Field<'_>) -> Result<String, Refusal> {
-    let name = part.name().map(|name| told(name).into_owned()).unwrap_or_default();
+    let name = part.name().map(told).unwrap_or_default();
     let bytes = part.bytes().await.map_err(|error| unread(&error))?;
     String::from_utf8(bytes.into()).map_err(|_| {
-        let message = format!("{name} is not UTF-8; accepted: UTF-8");
+        let message = format!("{name} is not UTF-8; send it as UTF-8 text");
         UserError::invalid(name, message).into()
     })
 }
@@ -188,13 +219,12 @@ fn hash(field: &str, value: Value) -> Answer<String> {
         },
         other => other,
     };
-    let digits = named.as_str().filter(|name| name.len() == 64);
-    let digits = digits.filter(|name| name.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    digits.map(str::to_ascii_lowercase).ok_or_else(|| {
+    let digest = named.as_str().and_then(|name| name.parse::<Digest>().ok());
+    digest.map(|digest| digest.to_string()).ok_or_else(|| {
         let shown = named.to_string();
         let message = format!(
-            "{field} is {}; accepted: a file of a {FORM} body, or the SHA-256 of a picture that was \
-             uploaded before",
+            "{field} is {}; accepted: a file in a {FORM} body, or the SHA-256 (64 hex digits) of a \
+             picture that was uploaded with POST /api/v1/inputs",
             told(&shown)
         );
         UserError::invalid(field, message)
@@ -203,15 +233,15 @@ fn hash(field: &str, value: Value) -> Answer<String> {
 
 fn no_picture() -> UserError {
     let message = format!(
-        "image is missing; accepted: a file of a {FORM} body, or the SHA-256 of a picture that was \
-         uploaded before"
+        "image is missing; accepted: a file in a {FORM} body, or the SHA-256 (64 hex digits) of a \
+         picture that was uploaded with POST /api/v1/inputs"
     );
     UserError::invalid("image", message)
 }
 
 fn one_picture() -> UserError {
-    let message = "image is given more than once, but the cascades of this farm start from one \
-                   picture; accepted: one image";
+    let message = "image is given more than once; accepted: one image, because this farm's \
+                   cascades start from one";
     UserError::invalid("image", message)
 }
 
@@ -229,30 +259,22 @@ fn unread(error: &multer::Error) -> Refusal {
         // A body that breaks off is an error of the stream. Here it has come to its end.
         multer::Error::IncompleteFieldData { field_name } => {
             let name = field_name.as_deref().map_or("a part of the form".into(), told);
-            wrong(format!("no boundary ends {name}; accepted: {FORM} as RFC 7578 has it"))
+            wrong(format!("{name} has no closing boundary; send a complete {FORM} body (RFC 7578)"))
         }
         multer::Error::IncompleteStream | multer::Error::IncompleteHeaders => wrong(format!(
-            "the form has another boundary than its content-type names, no closing boundary, or a \
-             part without headers; accepted: {FORM} as RFC 7578 has it"
+            "the form's boundary differs from the one in content-type, its closing boundary is \
+             missing, or a part has no headers; send {FORM} as in RFC 7578"
         )),
         other => wrong(format!(
-            "the form cannot be read: {}; accepted: {FORM} as RFC 7578 has it",
+            "the form cannot be read: {}; send {FORM} as in RFC 7578",
             told(&other.to_string())
         )),
     }
 }
 
-fn too_large(what: &str, limit: u64) -> Refusal {
-    let most = if limit >= 1 << 20 {
-        format!("{} MiB", limit >> 20)
-    } else {
-        format!("{} KiB", limit >> 10)
-    };
-    Refusal::http(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "BODY_TOO_LARGE",
-        format!("{what} has more than {most}; accepted: at most {most}"),
-    )
+/// The refusal of a part or a body that is too large.
+fn too_large(what: &str, most: u64) -> Refusal {
+    Refusal::too_large(what, usize::try_from(most).unwrap_or(usize::MAX), None)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, extract::State, response::Response};
 use darkroom_core::error::Code;
+use darkroom_farm_api::authority;
 use darkroom_runtime::server::BodyMemory;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     refusals::Visit,
     spec,
 };
-use crate::{entry::Entry, places::authority, problem::Refusal, site::Site};
+use crate::{entry::Entry, problem::Refusal, site::Site};
 
 /// Makes pictures from a text.
 pub(super) async fn generate(
@@ -27,9 +28,9 @@ pub(super) async fn generate(
     Extension(visit): Extension<Visit>,
     entry: Entry,
 ) -> Result<Response, Refusal> {
-    let desk = Desk::of(site, visit, &entry)?;
+    let request = PictureRequest::of(site, visit, &entry)?;
     let fields = form::read_json(entry).await?;
-    desk.serve(fields, Inputs::default(), Endpoint::Generations).await
+    request.serve(fields, Inputs::default(), Endpoint::Generations).await
 }
 
 /// Makes pictures from a picture, or anew where a mask is, and a text.
@@ -38,20 +39,20 @@ pub(super) async fn edit(
     Extension(visit): Extension<Visit>,
     entry: Entry,
 ) -> Result<Response, Refusal> {
-    let desk = Desk::of(site, visit, &entry)?;
-    let (fields, inputs) = form::read(&desk.client.site, entry).await?;
-    desk.serve(fields, inputs, Endpoint::Edits).await
+    let request = PictureRequest::of(site, visit, &entry)?;
+    let (fields, inputs) = form::read(&request.client.site, entry).await?;
+    request.serve(fields, inputs, Endpoint::Edits).await
 }
 
-/// One request.
-struct Desk {
+/// One request for pictures.
+struct PictureRequest {
     client: Client,
     visit: Visit,
     /// What the body counts for while it is read.
     memory: Option<BodyMemory>,
 }
 
-impl Desk {
+impl PictureRequest {
     fn of(site: Arc<Site>, visit: Visit, entry: &Entry) -> Result<Self, Refusal> {
         entry.no_query()?;
         let client = Client {

@@ -26,9 +26,9 @@ use futures::{
     future::{BoxFuture, Shared, ready},
 };
 use tokio::time::Instant;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::progress::stopping;
+use crate::tasks::Tasks;
 
 /// Most requests that are remembered.
 const MOST: usize = 10_000;
@@ -60,9 +60,8 @@ pub(super) struct Sender {
 struct Book {
     cancel: Cancel,
     grace: Duration,
-    /// Ends what the ledger does on its own.
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    /// What the ledger does on its own.
+    tasks: Tasks,
     state: Mutex<State>,
 }
 
@@ -82,12 +81,12 @@ struct Request {
     job: Option<String>,
     /// Clients that wait for its answer.
     seats: usize,
-    rest: Rest,
+    phase: Phase,
 }
 
 /// How far an answer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum Phase {
     /// It is being waited for or sent.
     Wanted,
     /// Its last client went away then.
@@ -99,18 +98,14 @@ enum Rest {
 }
 
 impl Ledger {
-    /// A ledger that cancels the job of a client that is gone, after `grace`.
+    /// A ledger that cancels the job of a client that is gone, after `grace`. `tasks`: what it does
+    /// on its own.
     pub(super) fn new(
         grace: Duration,
         cancel: impl Fn(Caller, String) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+        tasks: Tasks,
     ) -> Self {
-        let book = Book {
-            cancel: Box::new(cancel),
-            grace,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            state: Mutex::default(),
-        };
+        let book = Book { cancel: Box::new(cancel), grace, tasks, state: Mutex::default() };
         Self { book: Arc::new(book) }
     }
 
@@ -123,14 +118,15 @@ impl Ledger {
         let book = &self.book;
         let mut state = book.state();
         let number = state.number();
-        let placing = book.tasks.spawn(book.stop.clone().run_until_cancelled_owned(place));
+        let Tasks { stop, tracker } = &book.tasks;
+        let placing = tracker.spawn(stop.clone().run_until_cancelled_owned(place));
         let noted = Arc::downgrade(book);
         let placed = async move {
             let placed = match placing.await {
                 Ok(Some(placed)) => placed,
                 Ok(None) => Err(stopping()),
                 Err(_) => {
-                    let message = "the job could not be submitted";
+                    let message = "the job could not be submitted; send the request again";
                     Err(UserError::new(Code::Internal, "INTERNAL", message))
                 }
             };
@@ -141,9 +137,9 @@ impl Ledger {
         };
         let placed = placed.boxed().shared();
         // It is noted even if nobody waits for it.
-        book.tasks.spawn(placed.clone());
+        tracker.spawn(placed.clone());
         let request =
-            Request { sender, placed: placed.clone(), job: None, seats: 1, rest: Rest::Wanted };
+            Request { sender, placed: placed.clone(), job: None, seats: 1, phase: Phase::Wanted };
         state.requests.insert(number, request);
         drop(state);
         self.seat(number, placed)
@@ -162,7 +158,7 @@ impl Ledger {
             placed: placed.clone(),
             job: Some(job),
             seats: 1,
-            rest: Rest::Wanted,
+            phase: Phase::Wanted,
         };
         state.requests.insert(number, request);
         drop(state);
@@ -171,31 +167,31 @@ impl Ledger {
 
     /// A seat at the newest request like this whose client is gone.
     pub(super) fn rejoin_abandoned(&self, fingerprint: &str) -> Option<Seat> {
-        self.take(fingerprint, |rest| match rest {
-            Rest::Abandoned(_) => Some(0),
-            Rest::Wanted | Rest::Answered(_) | Rest::Cancelling => None,
+        self.take(fingerprint, |phase| match phase {
+            Phase::Abandoned(_) => Some(0),
+            Phase::Wanted | Phase::Answered(_) | Phase::Cancelling => None,
         })
     }
 
     /// A seat at the request that a retry repeats.
     pub(super) fn rejoin(&self, fingerprint: &str) -> Option<Seat> {
-        self.take(fingerprint, |rest| match rest {
-            Rest::Abandoned(_) => Some(2),
-            Rest::Wanted => Some(1),
-            Rest::Answered(then) if then.elapsed() < LOST => Some(0),
-            Rest::Answered(_) | Rest::Cancelling => None,
+        self.take(fingerprint, |phase| match phase {
+            Phase::Abandoned(_) => Some(2),
+            Phase::Wanted => Some(1),
+            Phase::Answered(then) if then.elapsed() < LOST => Some(0),
+            Phase::Answered(_) | Phase::Cancelling => None,
         })
     }
 
     /// A seat at the newest request of the highest rank.
-    fn take(&self, fingerprint: &str, rank: impl Fn(Rest) -> Option<u8>) -> Option<Seat> {
+    fn take(&self, fingerprint: &str, rank: impl Fn(Phase) -> Option<u8>) -> Option<Seat> {
         let mut state = self.book.state();
         let like =
             state.requests.iter_mut().filter(|(_, one)| one.sender.fingerprint == fingerprint);
-        let ranked = like.filter_map(|(number, one)| Some((rank(one.rest)?, *number, one)));
+        let ranked = like.filter_map(|(number, one)| Some((rank(one.phase)?, *number, one)));
         let (_, number, request) = ranked.max_by_key(|(rank, number, _)| (*rank, *number))?;
         request.seats += 1;
-        request.rest = Rest::Wanted;
+        request.phase = Phase::Wanted;
         let placed = request.placed.clone();
         drop(state);
         Some(self.seat(number, placed))
@@ -208,8 +204,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.book.stop.cancel();
-        self.book.tasks.close();
+        self.book.tasks.stop();
     }
 }
 
@@ -228,10 +223,10 @@ impl Book {
         let caller = {
             let mut state = self.state();
             let Some(request) = state.requests.get_mut(&number) else { return };
-            if request.rest != Rest::Abandoned(since) {
+            if request.phase != Phase::Abandoned(since) {
                 return;
             }
-            request.rest = Rest::Cancelling;
+            request.phase = Phase::Cancelling;
             request.sender.caller.clone()
         };
         (self.cancel)(caller, job).await;
@@ -261,19 +256,19 @@ impl State {
         }
     }
 
-    /// Forgets what is old, and if there is still too much, the oldest that nobody waits for.
+    /// Removes old requests. If the ledger is still full, removes the oldest one that was answered.
     fn make_room(&mut self) {
         if self.swept.is_none_or(|then| then.elapsed() >= SWEEP) {
             self.swept = Some(Instant::now());
-            self.requests.retain(|_, request| match request.rest {
-                Rest::Answered(then) => then.elapsed() < REMEMBERED,
-                Rest::Wanted | Rest::Abandoned(_) | Rest::Cancelling => true,
+            self.requests.retain(|_, request| match request.phase {
+                Phase::Answered(then) => then.elapsed() < REMEMBERED,
+                Phase::Wanted | Phase::Abandoned(_) | Phase::Cancelling => true,
             });
         }
         if self.requests.len() < MOST {
             return;
         }
-        let idle = |(_, request): &(&u64, &Request)| matches!(request.rest, Rest::Answered(_));
+        let idle = |(_, request): &(&u64, &Request)| matches!(request.phase, Phase::Answered(_));
         let oldest = self.requests.iter().find(idle).map(|(number, _)| *number);
         if let Some(oldest) = oldest {
             self.requests.remove(&oldest);
@@ -299,11 +294,11 @@ impl Seat {
         self.book.state().requests.remove(&self.number);
     }
 
-    /// The answer was sent to its end.
+    /// Records that the whole answer was sent.
     pub(super) fn answered(self) {
         let mut state = self.book.state();
         if let Some(request) = state.requests.get_mut(&self.number) {
-            request.rest = Rest::Answered(Instant::now());
+            request.phase = Phase::Answered(Instant::now());
         }
     }
 }
@@ -313,18 +308,18 @@ impl Drop for Seat {
         let mut state = self.book.state();
         let Some(request) = state.requests.get_mut(&self.number) else { return };
         request.seats = request.seats.saturating_sub(1);
-        if request.seats > 0 || request.rest != Rest::Wanted {
+        if request.seats > 0 || request.phase != Phase::Wanted {
             return;
         }
         let now = Instant::now();
-        request.rest = Rest::Abandoned(now);
+        request.phase = Phase::Abandoned(now);
         drop(state);
         // Without a runtime the process is ending, and a retry finds the job by its label.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let book = Arc::clone(&self.book);
-        let stop = book.stop.clone();
+        let Tasks { stop, tracker } = &self.book.tasks;
         let waits = book.wait_for_retry(self.number, now);
-        self.book.tasks.spawn_on(stop.run_until_cancelled_owned(waits), &runtime);
+        tracker.spawn_on(stop.clone().run_until_cancelled_owned(waits), &runtime);
     }
 }
 

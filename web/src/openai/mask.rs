@@ -10,6 +10,8 @@ use image_webp::WebPDecoder;
 use png::{BitDepth, ColorType, Transformations};
 use tokio::sync::Semaphore;
 
+use crate::words::told;
+
 /// How a PNG begins.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Memory for all masks that are being decoded, in MiB: enough for one of the largest.
@@ -20,7 +22,7 @@ const HEADER_MIB: u32 = 16;
 const LONGEST_EDGE: u32 = 16_384;
 const MOST_PIXELS: u64 = 64 << 20;
 /// What a mask is.
-const ACCEPTED: &str = "a PNG or WebP whose pixels with alpha 0 are painted anew";
+const ACCEPTED: &str = "a PNG or WebP with alpha 0 where the picture is to be repainted";
 
 /// Converts masks, within a common memory limit.
 pub(crate) struct Masks(Arc<Semaphore>);
@@ -55,13 +57,14 @@ impl Masks {
 }
 
 /// Memory to decode a mask, in MiB.
-fn memory(file: &Bytes) -> Answer<u32> {
+pub(super) fn memory(file: &Bytes) -> Answer<u32> {
     let mask = Mask::open(file, HEADER_MIB)?;
     let (width, height) = mask.size();
     let pixels = u64::from(width) * u64::from(height);
     if width.max(height) > LONGEST_EDGE || pixels > MOST_PIXELS {
         return Err(wrong(format!(
-            "mask has {width}x{height} pixels; accepted: at most {} megapixels and {LONGEST_EDGE} a side",
+            "mask has {width}x{height} pixels; accepted: at most {} megapixels and {LONGEST_EDGE} \
+             pixels per side",
             MOST_PIXELS >> 20
         )));
     }
@@ -154,7 +157,7 @@ impl<'a> Mask<'a> {
     }
 }
 
-fn converted(file: &Bytes, mib: u32) -> Answer<Bytes> {
+pub(super) fn converted(file: &Bytes, mib: u32) -> Answer<Bytes> {
     let mask = Mask::open(file, mib)?;
     let ((width, height), (pixel, alpha)) = (mask.size(), mask.pixel()?);
     let pixels = mask.pixels()?;
@@ -185,7 +188,7 @@ fn written(pixels: &[u8], width: u32, height: u32) -> Result<Bytes, png::Encodin
 
 fn unread(error: &dyn std::error::Error) -> UserError {
     let error = error.to_string();
-    wrong(format!("mask cannot be read: {}; accepted: {ACCEPTED}", super::words::told(&error)))
+    wrong(format!("mask cannot be read: {}; accepted: {ACCEPTED}", told(&error)))
 }
 
 fn wrong(message: String) -> UserError {
@@ -193,6 +196,7 @@ fn wrong(message: String) -> UserError {
 }
 
 fn fault(message: &str) -> UserError {
+    let message = format!("{message}; the farm's log may say why; please report this");
     UserError::new(Code::Internal, "INTERNAL", message)
 }
 
@@ -233,6 +237,38 @@ mod tests {
         assert_eq!(strokes(file(gray, ImageFormat::Png)).await, Ok(vec![255, 0]));
     }
 
+    /// A PNG of palette entries, two bits each, of which the first ones have this alpha.
+    fn indexed(pixels: &[u8], alpha: Option<&'static [u8]>) -> Bytes {
+        let mut file = Vec::new();
+        let width = u32::try_from(pixels.len()).expect("few");
+        let mut encoder = png::Encoder::new(&mut file, width, 1);
+        encoder.set_color(ColorType::Indexed);
+        encoder.set_depth(BitDepth::Two);
+        encoder.set_palette(&[255, 0, 0, 0, 255, 0, 0, 0, 255][..]);
+        if let Some(alpha) = alpha {
+            encoder.set_trns(alpha);
+        }
+        let mut writer = encoder.write_header().expect("a header");
+        let packed = |four: &[u8]| {
+            (0..4).fold(0, |byte, place| (byte << 2) | four.get(place).copied().unwrap_or(0))
+        };
+        let rows: Vec<u8> = pixels.chunks(4).map(packed).collect();
+        writer.write_image_data(&rows).expect("pixels");
+        writer.finish().expect("an end");
+        file.into()
+    }
+
+    #[tokio::test]
+    async fn a_palettes_transparent_colours_are_strokes() {
+        // The second colour is transparent, and the third has no entry, so it is opaque.
+        let mask = indexed(&[0, 1, 2, 1, 0], Some(&[255, 0]));
+        assert_eq!(strokes(mask).await, Ok(vec![0, 255, 0, 255, 0]));
+        let half = indexed(&[0, 1, 2], Some(&[127, 1, 0]));
+        assert_eq!(strokes(half).await, Ok(vec![0, 0, 255]), "alpha 0 alone");
+        let error = strokes(indexed(&[0, 1], None)).await.expect_err("no alpha");
+        assert!(error.message.starts_with("mask has no alpha channel"), "{error}");
+    }
+
     #[tokio::test]
     async fn what_is_no_mask_is_refused() {
         let said = async |file: Bytes| strokes(file).await.expect_err("no mask").message;
@@ -259,22 +295,13 @@ mod tests {
         let mut bomb = file(rgba(), ImageFormat::Png).to_vec();
         bomb[16..20].copy_from_slice(&100_000_u32.to_be_bytes());
         bomb[20..24].copy_from_slice(&100_000_u32.to_be_bytes());
-        let checksum = crc(&bomb[12..29]);
+        let checksum = crc32fast::hash(&bomb[12..29]);
         bomb[29..33].copy_from_slice(&checksum.to_be_bytes());
         let error = strokes(bomb.into()).await.expect_err("a bomb");
         assert_eq!(
             error.message,
-            "mask has 100000x100000 pixels; accepted: at most 64 megapixels and 16384 a side"
+            "mask has 100000x100000 pixels; accepted: at most 64 megapixels and 16384 pixels \
+             per side"
         );
-    }
-
-    /// The checksum of a PNG's chunk.
-    fn crc(bytes: &[u8]) -> u32 {
-        let step = |crc: u32, byte: &u8| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-                if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 }
-            })
-        };
-        !bytes.iter().fold(u32::MAX, step)
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod aliases;
 pub(crate) mod dialect;
+pub(crate) mod fuzzed;
 
 mod answer;
 mod base64_stream;
@@ -27,7 +28,6 @@ mod quality;
 mod refusals;
 mod size;
 mod spec;
-mod words;
 
 use std::sync::Arc;
 

@@ -9,8 +9,8 @@ use darkroom_proto::v1;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{aliases::Aliases, words::told};
-use crate::{entry::Entry, json_answer::json, problem::Refusal, site::Site};
+use super::aliases::Aliases;
+use crate::{entry::Entry, json_answer::json, problem::Refusal, site::Site, words::told};
 
 /// A model.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -92,12 +92,15 @@ impl<'a> Models<'a> {
 
     fn unknown(&self, name: &str) -> UserError {
         let names: Vec<_> = self.all().into_iter().map(|model| model.id).collect();
-        let names = if names.is_empty() { "none, now".to_owned() } else { names.join(", ") };
-        let error = UserError::new(
-            Code::NotFound,
-            "MODEL_NOT_FOUND",
-            format!("model is {:?}; accepted: {names}", told(name)),
-        );
+        let name = told(name);
+        let message = if names.is_empty() {
+            format!(
+                "model is {name:?}, but this farm has no cascades now; add one, or try again later"
+            )
+        } else {
+            format!("model is {name:?}; accepted: {}", names.join(", "))
+        };
+        let error = UserError::new(Code::NotFound, "MODEL_NOT_FOUND", message);
         UserError { field: Some("model".to_owned()), ..error }
     }
 }
@@ -155,6 +158,9 @@ mod tests {
         }
         let none = Models { cascades: Vec::new(), aliases: &aliases };
         let error = none.named("").expect_err("none");
-        assert_eq!(error.message, "model is \"\"; accepted: none, now");
+        assert_eq!(
+            error.message,
+            "model is \"\", but this farm has no cascades now; add one, or try again later"
+        );
     }
 }

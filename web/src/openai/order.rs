@@ -1,7 +1,7 @@
 //! A request for pictures with every field read and every default filled in. Two requests that mean
 //! the same are equal, however they were written.
 
-use darkroom_core::{error::UserError, label::MAX_LABEL_VALUE};
+use darkroom_core::{error::UserError, label::MAX_LABEL_VALUE, prompt::MAX_CHARACTERS};
 use darkroom_farm_api::Answer;
 use serde::Serialize;
 
@@ -159,15 +159,15 @@ impl Order {
         }
         if self.pictures > 1 {
             let message = format!(
-                "n is {} and stream is true, but no event says which picture it belongs to; \
+                "n is {} and stream is true, but events do not say which picture they show; \
                  accepted: n 1, or stream false",
                 self.pictures
             );
             return Err(UserError::invalid("n", message));
         }
         if self.delivery == Delivery::Links {
-            let message = "response_format is \"url\" and stream is true, but events hold pictures; \
-                           accepted: b64_json, or stream false";
+            let message = "response_format is \"url\" and stream is true, but a stream sends the \
+                           picture itself; accepted: b64_json, or stream false";
             return Err(UserError::invalid("response_format", message));
         }
         Ok(())
@@ -176,7 +176,9 @@ impl Order {
 
 fn prompt(fields: &mut Fields) -> Answer<String> {
     fields.text("prompt")?.filter(|prompt| !prompt.trim().is_empty()).ok_or_else(|| {
-        let message = "prompt is missing or blank; accepted: a text of 1 to 4096 characters";
+        let message = format!(
+            "prompt is missing or blank; accepted: a text of 1 to {MAX_CHARACTERS} characters"
+        );
         UserError::invalid("prompt", message)
     })
 }
@@ -197,11 +199,14 @@ fn user(fields: &mut Fields) -> Answer<String> {
     let newer = fields.text("safety_identifier")?.map(|user| ("safety_identifier", user));
     let given = newer.filter(|(_, user)| !user.is_empty()).or(older);
     let Some((name, user)) = given else { return Ok(String::new()) };
-    if user.chars().count() > MAX_LABEL_VALUE || user.chars().any(char::is_control) {
-        let message = format!(
-            "{name} is too long or has control characters; accepted: at most {MAX_LABEL_VALUE} \
-             printable characters"
-        );
+    let characters = user.chars().count();
+    if characters > MAX_LABEL_VALUE {
+        let message =
+            format!("{name} has {characters} characters; accepted: at most {MAX_LABEL_VALUE}");
+        return Err(UserError::invalid(name, message));
+    }
+    if user.chars().any(char::is_control) {
+        let message = format!("{name} has a control character; accepted: printable characters");
         return Err(UserError::invalid(name, message));
     }
     Ok(user)

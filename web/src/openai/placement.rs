@@ -1,9 +1,6 @@
-//! The job of a request: a new one, or that of the request which this one repeats.
+//! Finds the job for a request: a new job, or, for a retry, the first request's job.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::Answer;
@@ -17,6 +14,7 @@ use super::{
     refusals::Visit,
     spec,
 };
+use crate::clock::now;
 
 /// How old a job may be that a retry finds in the farm's record. Clients wait ten minutes for an
 /// answer, and repeat a request twice.
@@ -73,20 +71,20 @@ pub(super) async fn place<J: Jobs>(
     if visit.is_retry()
         && let Some(seat) = earlier((ledger, jobs), visit, &sender).await?
     {
-        visit.has_seat();
+        visit.mark_seated();
         match jobs.watch(&seat.job().await?).await {
             Err(error) if error.code == Code::NotFound => seat.forget(),
             watched => {
-                visit.has_job();
+                visit.mark_placed();
                 return Ok((seat, watched?));
             }
         }
     }
-    visit.has_seat();
+    visit.mark_seated();
     let seat = ledger.enter(sender, jobs.submit(request));
     let id = seat.job().await?;
-    visit.has_job();
-    let watched = jobs.watch(&id).await.map_err(|error| progress::told(&id, error))?;
+    visit.mark_placed();
+    let watched = jobs.watch(&id).await.map_err(|error| progress::translated(&id, error))?;
     Ok((seat, watched))
 }
 
@@ -100,7 +98,7 @@ async fn earlier<J: Jobs>(
         return Ok(Some(seat));
     }
     // All others may be those of other requests, and this one has probably no job.
-    if visit.was_refused() {
+    if visit.take_refusal() {
         return Ok(None);
     }
     if let Some(seat) = ledger.rejoin(&sender.fingerprint) {
@@ -119,8 +117,7 @@ async fn recorded<J: Jobs>(
     (ledger, jobs): (&Ledger, &J),
     sender: &Sender,
 ) -> Result<Option<Seat>, UserError> {
-    let since = SystemTime::now() - RECENT;
-    let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let since = now().saturating_sub(RECENT.as_secs());
     let seconds = i64::try_from(since).unwrap_or(i64::MAX);
     let mut asked = v1::ListJobsRequest {
         page_size: 20,

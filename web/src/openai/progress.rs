@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use darkroom_core::{
     error::{Code, UserError},
     failure_code::FailureCode,
+    id::StageName,
 };
 use darkroom_farm_api::{Answer, Outgoing};
 use darkroom_proto::v1;
@@ -14,8 +15,6 @@ use futures::StreamExt as _;
 pub(super) const IMAGE_FAILED: &str = "IMAGE_FAILED";
 /// The reason of the error that ends a watch when the farm stops.
 const STOPPING: &str = "STOPPING";
-/// What comes before the stages that make pictures.
-const ENCODE: &str = "encode";
 
 /// A job that is being watched.
 pub(super) struct Progress {
@@ -42,7 +41,7 @@ impl Progress {
     /// Waits for the next change. It may be dropped at any time.
     pub(super) async fn change(&mut self) -> Answer<()> {
         let event = self.events.next().await.transpose();
-        match event.map_err(|error| told(&self.id, error))? {
+        match event.map_err(|error| translated(&self.id, error))? {
             Some(v1::WatchEvent { job, images, end, .. }) => {
                 self.job = job.unwrap_or_default();
                 self.images.extend(images.into_iter().map(|image| (image.index, image)));
@@ -51,8 +50,8 @@ impl Progress {
             }
             None if self.ended => Ok(()),
             None => {
-                let message =
-                    "the farm stopped telling how the job advances; send the request again";
+                let message = "the farm ended the job's event stream early; send the \
+                               request again";
                 Err(UserError::new(Code::Unavailable, "WATCH_ENDED", message))
             }
         }
@@ -95,7 +94,7 @@ impl Progress {
     /// The stages before the last one, which pictures of a job with one picture have passed.
     pub(super) fn passed(&self) -> Vec<&str> {
         let names = self.job.stages.iter().map(|stage| stage.stage.as_str());
-        let names: Vec<_> = names.filter(|name| *name != ENCODE).collect();
+        let names: Vec<_> = names.filter(|name| *name != StageName::ENCODE).collect();
         let before_last = names.len().saturating_sub(1);
         let Some(image) = self.images.values().next() else { return Vec::new() };
         let passed = match image.state() {
@@ -111,8 +110,13 @@ impl Progress {
     fn failed(&self) -> UserError {
         let dead = self.images.values().find(|image| image.state() == v1::ImageState::Dead);
         let Some(image) = dead else {
-            let why = Some(self.job.end_reason.as_str()).filter(|why| !why.is_empty());
-            let message = format!("the picture failed: {}", why.unwrap_or("no reason is known"));
+            let message = match self.job.end_reason.as_str() {
+                "" => {
+                    let id = &self.job.id;
+                    format!("job {id} failed without a recorded reason; see the job's page")
+                }
+                why => format!("the picture failed: {why}"),
+            };
             return UserError::new(Code::Internal, IMAGE_FAILED, message);
         };
         // What the client sent is at fault, and only the client can change it.
@@ -131,16 +135,17 @@ impl Progress {
             "" => String::new(),
             why => format!(": {why}"),
         };
-        let message = format!("job {} was cancelled{why}", self.job.id);
+        let message =
+            format!("job {} was cancelled{why}; send the request again for a new job", self.job.id);
         UserError::new(Code::FailedPrecondition, "JOB_CANCELLED", message)
     }
 }
 
 /// An error of a watch of a job, as a client of this API reads it, who watches nothing.
-pub(super) fn told(id: &str, error: UserError) -> UserError {
+pub(super) fn translated(id: &str, error: UserError) -> UserError {
     match error.code {
         Code::NotFound => {
-            let message = format!("job {id} was deleted");
+            let message = format!("job {id} was deleted; send the request again for a new job");
             UserError::new(Code::FailedPrecondition, "JOB_CANCELLED", message)
         }
         Code::Unavailable if error.reason == STOPPING => stopping(),
@@ -234,7 +239,8 @@ mod tests {
             (event(some, rows), "job j1 was cancelled"),
         ] {
             let error = progress(vec![Ok(told)]).finish().await.expect_err("cancelled");
-            assert_eq!((error.reason.as_str(), error.message.as_str()), ("JOB_CANCELLED", said));
+            let said = format!("{said}; send the request again for a new job");
+            assert_eq!((error.reason, error.message), ("JOB_CANCELLED".to_owned(), said));
         }
     }
 
@@ -244,8 +250,9 @@ mod tests {
         let stops = "the coordinator is stopping; watch again from the last version";
         let busy = UserError::new(Code::Unavailable, "STORE", "the store is busy");
         let again = "the farm is stopping; send the request again";
+        let deleted = "job j1 was deleted; send the request again for a new job";
         for (error, expected) in [
-            (gone, (Code::FailedPrecondition, "JOB_CANCELLED", "job j1 was deleted")),
+            (gone, (Code::FailedPrecondition, "JOB_CANCELLED", deleted)),
             (
                 UserError::new(Code::Unavailable, STOPPING, stops),
                 (Code::Unavailable, STOPPING, again),

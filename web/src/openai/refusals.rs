@@ -84,8 +84,8 @@ pub(super) struct Visit {
 /// How far a request has come.
 #[derive(Default)]
 struct Mark {
-    has_seat: AtomicBool,
-    has_job: AtomicBool,
+    seated: AtomicBool,
+    placed: AtomicBool,
 }
 
 impl Visit {
@@ -99,29 +99,28 @@ impl Visit {
         self.is_retry
     }
 
-    /// Whether this retry may be of a request that was refused before it had a job. That request
-    /// does not count any more.
-    pub(super) fn was_refused(&self) -> bool {
+    /// Takes off one refusal of the client's, which this retry may be of; false if there is none.
+    pub(super) fn take_refusal(&self) -> bool {
         self.refusals.take(self.client)
     }
 
-    /// It has a seat, at a job that may still be refused.
-    pub(super) fn has_seat(&self) {
-        self.mark.has_seat.store(true, Ordering::Relaxed);
+    /// Notes that it has a seat, at a job that may still be refused.
+    pub(super) fn mark_seated(&self) {
+        self.mark.seated.store(true, Ordering::Relaxed);
     }
 
-    /// A job makes its pictures, which a retry can find.
-    pub(super) fn has_job(&self) {
-        self.mark.has_job.store(true, Ordering::Relaxed);
+    /// Notes that a job makes its pictures, which a retry can find.
+    pub(super) fn mark_placed(&self) {
+        self.mark.placed.store(true, Ordering::Relaxed);
     }
 
     /// It is refused, and the client will send it again.
     fn refused(&self) {
-        if self.mark.has_job.load(Ordering::Relaxed) {
+        if self.mark.placed.load(Ordering::Relaxed) {
             return;
         }
         // A retry without a seat counts already, if the request before it had no job.
-        let is_new = !self.is_retry || self.mark.has_seat.load(Ordering::Relaxed);
+        let is_new = !self.is_retry || self.mark.seated.load(Ordering::Relaxed);
         self.refusals.add(self.client, u32::from(is_new));
     }
 }

@@ -5,7 +5,7 @@ use darkroom_farm_api::Answer;
 use darkroom_proto::v1;
 use serde::Serialize;
 
-use super::words::told;
+use crate::words::told;
 
 /// Longest edge that is read. The farm's own limits are lower.
 const LONGEST: u32 = 65_536;
@@ -33,7 +33,8 @@ impl Size {
         let edges = text.split_once('x').and_then(|(width, height)| edge(width).zip(edge(height)));
         edges.map(|(width, height)| Self::Pixels(width, height)).ok_or_else(|| {
             let message = format!(
-                "size is {:?}; accepted: WIDTHxHEIGHT in pixels, like 1024x1024, or auto",
+                "size is {:?}; accepted: WIDTHxHEIGHT in pixels (each 1 to {LONGEST}), like \
+                 1024x1024, or auto",
                 told(text)
             );
             UserError::invalid("size", message)
@@ -88,7 +89,8 @@ mod tests {
             assert_eq!(
                 error.message,
                 format!(
-                    "size is {wrong:?}; accepted: WIDTHxHEIGHT in pixels, like 1024x1024, or auto"
+                    "size is {wrong:?}; accepted: WIDTHxHEIGHT in pixels (each 1 to 65536), like \
+                     1024x1024, or auto"
                 )
             );
         }

@@ -51,6 +51,14 @@ targets! {
     checks: "checks",
     #[cfg(feature = "farm")]
     page_tokens: "page-tokens",
+    #[cfg(feature = "farm")]
+    queries: "queries",
+    #[cfg(feature = "farm")]
+    forms: "forms",
+    #[cfg(feature = "farm")]
+    masks: "masks",
+    #[cfg(feature = "farm")]
+    routes: "routes",
     prompts: "prompts",
     captions: "captions",
     pictures: "pictures",

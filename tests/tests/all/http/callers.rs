@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use darkroom_core::{key::Key, scope::Scope};
 use darkroom_proto::calls::CALLS;
-use darkroom_tests::http::{Http, Reply};
+use darkroom_tests::{
+    eventually_async,
+    http::{Http, Reply},
+};
 use serde_json::{Value, json};
 
-use super::{ended, kept, submit};
+use super::{ended, kept, kept_with, submit};
 
 /// An id that no job has.
 const NO_JOB: &str = "01a22d33-0000-7000-8000-000000000000";
@@ -119,6 +122,33 @@ async fn every_route_refuses_whoever_may_not_use_it() {
             assert_eq!(is_scope, !scope.includes(needed), "{name} with {scope}: {refused:?}");
         }
     }
+    for (method, path, needed) in [
+        ("GET", "/v1/models", Scope::Read),
+        ("GET", "/v1/models/demo", Scope::Read),
+        ("POST", "/v1/images/generations", Scope::Submit),
+        ("POST", "/v1/images/edits", Scope::Submit),
+    ] {
+        let ask = async |http: &Http| {
+            let json = http.clone().with("content-type", "application/json");
+            let answer = json.send(method, path, "{}").await;
+            let code = answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
+            (answer.status.as_u16(), code)
+        };
+        for http in [
+            nobody.clone(),
+            nobody.clone().with_key("dk_short"),
+            nobody.clone().with_key(&strange),
+            nobody.clone().with_key(&revoked),
+            nobody.clone().with("cookie", "darkroom_session=x"),
+            nobody.clone().with("cookie", &forged),
+        ] {
+            assert_eq!(ask(&http).await, (401, "invalid_api_key".to_owned()), "{method} {path}");
+        }
+        for (scope, http) in &small {
+            let refused = ask(http).await == (403, "scope".to_owned());
+            assert_eq!(refused, !scope.includes(needed), "{method} {path} with {scope}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -199,13 +229,42 @@ async fn a_browser_logs_in_with_a_key_and_keeps_only_a_session() {
     assert_eq!(over.status, 204);
     assert!(over.header("set-cookie").contains("Max-Age=0"), "{over:?}");
     owner.send("DELETE", &format!("/api/v1/keys/{id}"), "").await;
-    let mut refused = browser.get("/api/v1/jobs").await;
-    for _ in 0..100 {
-        if refused.status == 401 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        refused = browser.get("/api/v1/jobs").await;
-    }
-    assert_eq!(refused.problem().1, "UNKNOWN_SESSION", "it ends with its key");
+    let refused = eventually_async("it ends with its key", async || {
+        let asked = browser.get("/api/v1/jobs").await;
+        (asked.status == 401).then_some(asked)
+    });
+    assert_eq!(refused.await.problem().1, "UNKNOWN_SESSION");
+}
+
+#[tokio::test]
+async fn behind_a_proxy_links_and_cookies_are_those_of_the_address_that_browsers_see() {
+    let folder = tempfile::tempdir().expect("folder");
+    let public = "https://farm.example.com";
+    let (farm, owner, key) = kept_with(folder.path(), &[("DARKROOM_PUBLIC_URL", public)]);
+    let id = submit(&owner, "a red circle", 1).await;
+    ended(&owner, &id).await;
+    let made = owner.post(&format!("/api/v1/jobs/{id}/images/0/links"), &json!({})).await;
+    let url = made.json()["url"].as_str().expect("a link").to_owned();
+    let path = url.strip_prefix(public).expect("the address that others see").to_owned();
+    assert!(path.starts_with("/links/"), "{url}");
+    // What the proxy sends on.
+    let nobody = Http::new(&farm.address);
+    let proxied = nobody.clone().with("host", "farm.example.com");
+    let shown = proxied.get(&path).await;
+    assert_eq!((shown.status.as_u16(), shown.header("content-type")), (200, "image/png"));
+    let begun = proxied.post("/api/v1/session", &json!({ "key": key })).await;
+    assert_eq!(begun.status, 200, "{begun:?}");
+    let cookie = begun.header("set-cookie");
+    assert!(cookie.starts_with("__Host-darkroom_session=ds_"), "{cookie}");
+    assert!(cookie.ends_with("; Secure") && cookie.contains("Path=/;"), "{cookie}");
+    let pair = cookie.split(';').next().expect("a pair");
+    let browser = proxied.with("cookie", pair);
+    assert_eq!(browser.get("/api/v1/session").await.status, 200);
+    let job = json!({"spec": {}, "prompts": [{"text": "a"}]});
+    let own = browser.clone().with("origin", public).post("/api/v1/jobs", &job).await;
+    assert_eq!(own.status, 201, "{own:?}");
+    let evil = browser.with("origin", "https://evil.example").post("/api/v1/jobs", &job).await;
+    assert_eq!(evil.problem().1, "FOREIGN_ORIGIN");
+    let other = nobody.with("host", "other.example.com").get("/api/v1/farm").await;
+    assert_eq!(other.problem().1, "HOST");
 }

@@ -1,5 +1,6 @@
 //! Pictures, sheets, manifests, uploads and links.
 
+use darkroom_tests::eventually_async;
 use serde_json::json;
 
 use super::{ended, kept, open, submit};
@@ -36,6 +37,12 @@ async fn pictures_and_manifests_have_tags_and_ranges() {
         let head = http.send("HEAD", &path, "").await;
         assert_eq!(head.header("content-length"), whole.body.len().to_string());
         assert!(head.body.is_empty());
+        let ranged = http.clone().with("range", "bytes=5-24").send("HEAD", &path, "").await;
+        assert_eq!(ranged.status, 200, "a range is for GET alone");
+        assert_eq!(ranged.header("content-length"), whole.body.len().to_string());
+        assert_eq!(whole.header("x-content-type-options"), "nosniff");
+        assert_eq!(whole.header("cross-origin-resource-policy"), "same-origin");
+        assert!(whole.header("content-security-policy").ends_with("; sandbox"), "it runs nothing");
     }
     let small = http.get(&format!("{picture}?stage=base&max_edge=16")).await;
     assert_eq!(small.header("content-type"), "image/png");
@@ -127,10 +134,23 @@ async fn a_link_shows_one_picture_to_whoever_has_it() {
     let own = http.get(&format!("/api/v1/jobs/{id}/images/1/picture")).await;
     assert_eq!((shown.status.as_u16(), &shown.body), (200, &own.body));
     assert_eq!(made.json()["sha256"], own.header("etag").trim_matches('"'));
+    assert_eq!(shown.header("x-content-type-options"), "nosniff");
+    assert_eq!(shown.header("cross-origin-resource-policy"), "cross-origin", "on any page");
     // Neither another picture, nor another method, nor a changed or cut link.
+    let other = http.post(&format!("/api/v1/jobs/{id}/images/0/links"), &json!({})).await.json();
+    let other = other["url"].as_str().expect("a link").to_owned();
+    let other = other.split_once(&farm.address).expect("the farm's").1;
+    assert_eq!(nobody.get(other).await.status, 200);
     let (token, seal) = path.rsplit_once('.').expect("a seal");
+    let (others_token, others_seal) = other.rsplit_once('.').expect("a seal");
     let flipped = token.replacen("ey", "ez", 1);
-    for wrong in [format!("{flipped}.{seal}"), token.to_owned(), format!("{token}.{seal}A")] {
+    for wrong in [
+        format!("{others_token}.{seal}"),
+        format!("{token}.{others_seal}"),
+        format!("{flipped}.{seal}"),
+        token.to_owned(),
+        format!("{token}.{seal}A"),
+    ] {
         assert_eq!(nobody.get(&wrong).await.problem().0, 404, "{wrong}");
     }
     assert_eq!(nobody.send("DELETE", path, "").await.problem().0, 405);
@@ -138,8 +158,11 @@ async fn a_link_shows_one_picture_to_whoever_has_it() {
     let short = http.post(&format!("/api/v1/jobs/{id}/images/1/links"), &short).await.json();
     let short = short["url"].as_str().expect("a link").to_owned();
     let short = short.split_once(&farm.address).expect("the farm's").1.to_owned();
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert_eq!(nobody.get(&short).await.problem().1, "LINK_ENDED");
+    let over = eventually_async("the link ends", async || {
+        let asked = nobody.get(&short).await;
+        (asked.status != 200).then_some(asked)
+    });
+    assert_eq!(over.await.problem().1, "LINK_ENDED");
     // A picture of a job that is deleted is gone.
     http.send("DELETE", &format!("/api/v1/jobs/{id}"), "").await;
     assert_eq!(nobody.get(path).await.problem().0, 404);

@@ -22,6 +22,8 @@ struct Case {
     http: (&'static str, &'static str, Value),
     /// The command, where the command line can make this mistake.
     command: &'static [&'static str],
+    /// What the command says in place of the fields' names.
+    flags: &'static [(&'static str, &'static str)],
 }
 
 /// The error of a call that must fail.
@@ -54,12 +56,14 @@ fn cases() -> Vec<Case> {
             grpc: fails!(get_job, v1::GetJobRequest { id: NO_JOB.into() }),
             http: ("GET", NO_JOB_PATH, Value::Null),
             command: &["status", NO_JOB],
+            flags: &[],
         },
         Case {
             name: "an id that is none",
             grpc: fails!(get_job, v1::GetJobRequest { id: "J".into() }),
             http: ("GET", "/jobs/J", Value::Null),
             command: &["status", "J"],
+            flags: &[("id is", "job is")],
         },
         Case {
             name: "a size that the cascade does not have",
@@ -70,6 +74,7 @@ fn cases() -> Vec<Case> {
                 json!({"spec": {"settings": {"size": 65}}, "prompts": prompts}),
             ),
             command: &["submit", "a", "--size", "65"],
+            flags: &[],
         },
         Case {
             name: "a cascade that the farm does not have",
@@ -79,21 +84,31 @@ fn cases() -> Vec<Case> {
             ),
             http: ("POST", "/jobs", json!({"spec": {"cascade": "imagen"}, "prompts": prompts})),
             command: &["submit", "a", "--cascade", "imagen"],
+            flags: &[("spec.cascade", "cascade")],
         },
         Case {
-            name: "no prompts",
+            name: "no spec",
             grpc: fails!(submit_job, v1::SubmitJobRequest::default()),
             http: ("POST", "/jobs", json!({})),
             command: &[],
+            flags: &[],
+        },
+        Case {
+            name: "no prompts",
+            grpc: fails!(submit_job, v1::SubmitJobRequest { prompts: vec![], ..sized(64) }),
+            http: ("POST", "/jobs", json!({"spec": {"settings": {"size": 64}}})),
+            command: &[],
+            flags: &[],
         },
         Case {
             name: "a prompt without a text",
             grpc: fails!(
                 submit_job,
-                v1::SubmitJobRequest { spec: None, prompts: vec![v1::Prompt::default()] }
+                v1::SubmitJobRequest { prompts: vec![v1::Prompt::default()], ..sized(64) }
             ),
-            http: ("POST", "/jobs", json!({"prompts": [{}]})),
-            command: &[],
+            http: ("POST", "/jobs", json!({"spec": {"settings": {"size": 64}}, "prompts": [{}]})),
+            command: &["submit", ""],
+            flags: &[("prompts[0].text", "prompt")],
         },
         Case {
             name: "too many images",
@@ -106,13 +121,15 @@ fn cases() -> Vec<Case> {
                 "/jobs",
                 json!({"spec": {"images_per_prompt": 10_001}, "prompts": prompts}),
             ),
-            command: &[],
+            command: &["submit", "a", "--images", "10001"],
+            flags: &[("spec.images_per_prompt", "images")],
         },
         Case {
             name: "a page of too many jobs",
             grpc: fails!(list_jobs, v1::ListJobsRequest { page_size: 1_001, ..Default::default() }),
             http: ("GET", "/jobs?page_size=1001", Value::Null),
             command: &[],
+            flags: &[],
         },
         Case {
             name: "a page token that is none",
@@ -122,6 +139,7 @@ fn cases() -> Vec<Case> {
             ),
             http: ("GET", "/jobs?page_token=x", Value::Null),
             command: &[],
+            flags: &[],
         },
         Case {
             name: "an empty filter",
@@ -135,6 +153,7 @@ fn cases() -> Vec<Case> {
                 json!({}),
             ),
             command: &[],
+            flags: &[],
         },
         Case {
             name: "an edge that pictures are not scaled to",
@@ -147,7 +166,8 @@ fn cases() -> Vec<Case> {
                 "/jobs/01a22d33-0000-7000-8000-000000000000/images/0/picture?max_edge=7",
                 Value::Null,
             ),
-            command: &[],
+            command: &["get", NO_JOB, "--max-edge", "7"],
+            flags: &[("max_edge", "max-edge")],
         },
         Case {
             name: "a worker that is none",
@@ -157,12 +177,14 @@ fn cases() -> Vec<Case> {
             ),
             http: ("POST", "/drains", json!({"worker": "w"})),
             command: &["drain", "w"],
+            flags: &[],
         },
         Case {
             name: "neither a worker nor a host",
             grpc: fails!(drain_worker, v1::DrainWorkerRequest::default()),
             http: ("POST", "/drains", json!({})),
             command: &[],
+            flags: &[],
         },
         Case {
             name: "a day that is none",
@@ -171,7 +193,8 @@ fn cases() -> Vec<Case> {
                 v1::ListUsageRequest { from_day: "2026-02-30".into(), ..Default::default() }
             ),
             http: ("GET", "/usage?from_day=2026-02-30", Value::Null),
-            command: &[],
+            command: &["usage", "--since", "2026-02-30"],
+            flags: &[("from_day", "since")],
         },
         Case {
             name: "a history that ends before it begins",
@@ -184,7 +207,14 @@ fn cases() -> Vec<Case> {
                 }
             ),
             http: ("GET", "/history?from=1790000000&to=1780000000", Value::Null),
-            command: &[],
+            command: &[
+                "history",
+                "--since",
+                "2026-09-21T14:13:20Z",
+                "--until",
+                "2026-05-28T20:26:40Z",
+            ],
+            flags: &[("from is", "since is"), ("to is", "until is")],
         },
         Case {
             name: "the manifest of a job that is none",
@@ -193,7 +223,8 @@ fn cases() -> Vec<Case> {
                 v1::FetchManifestRequest { job_id: NO_JOB.into(), offset: 0 }
             ),
             http: ("GET", "/jobs/01a22d33-0000-7000-8000-000000000000/manifest", Value::Null),
-            command: &[],
+            command: &["verify", NO_JOB],
+            flags: &[],
         },
     ]
 }
@@ -218,25 +249,25 @@ async fn a_mistake_is_told_in_the_same_words_over_grpc_over_http_and_by_the_comm
         assert_eq!((reason, field), (expected.reason.clone(), expected.field.clone()), "{name}");
         assert_eq!(status, http_code(expected.code).as_u16(), "{name}");
         if !case.command.is_empty() {
-            by_command(&farm, name, case.command, &expected);
+            by_command(&farm, (name, case.command, case.flags), &expected);
         }
     }
 }
 
 /// The command line says the same, by the names of its flags.
-fn by_command(farm: &Farm, name: &str, command: &[&str], expected: &UserError) {
+fn by_command(
+    farm: &Farm,
+    (name, command, flags): (&str, &[&str], &[(&str, &str)]),
+    expected: &UserError,
+) {
     let ended = farm.command(["--json"]).args(command.iter().copied()).run();
     assert_eq!(ended.code, Some(i32::from(expected.code.exit_code())), "{name}: {ended:?}");
     let told: Value = serde_json::from_str(ended.stderr.trim()).expect("a document");
     assert_eq!(told["error"]["code"], expected.code.name(), "{name}");
     let said = told["error"]["message"].as_str().expect("a sentence");
-    // A field has the name of its flag: `size` for `spec.settings.size`.
-    let flag = expected.field.as_deref().map(|field| field.rsplit('.').next().unwrap_or(field));
-    let field = expected.field.as_deref().unwrap_or_default();
-    let by_flag = match flag {
-        Some("id") => expected.message.replacen("id", "job", 1),
-        Some(flag) => expected.message.replacen(field, flag, 1),
-        None => expected.message.clone(),
-    };
-    assert_eq!(said, by_flag, "{name}");
+    let by_flags = flags.iter().fold(expected.message.clone(), |message, (field, flag)| {
+        assert!(message.contains(field), "{name}: {message}");
+        message.replacen(field, flag, 1)
+    });
+    assert_eq!(said, by_flags, "{name}");
 }

@@ -48,6 +48,17 @@ async fn what_the_farm_does_not_have_or_take_is_said_in_one_sentence() {
         assert_eq!((status, reason.as_str()), (400, "INVALID_JSON"), "{body}");
         assert_eq!(told.as_deref(), field, "{body}");
     }
+    // Nested without end, as a whole and where something is expected.
+    for body in [
+        "[".repeat(100_000),
+        "{\"spec\":".repeat(100_000),
+        format!("{{\"prompts\": {}", "[".repeat(100_000)),
+        format!("{{\"spec\": {{\"labels\": {}", "{\"a\":".repeat(100_000)),
+    ] {
+        let json = http.clone().with("content-type", "application/json");
+        let refused = json.send("POST", "/api/v1/jobs", body).await.problem();
+        assert_eq!((refused.0, refused.1.as_str()), (400, "INVALID_JSON"), "{}", refused.3);
+    }
     let other = http.clone().with("host", "evil.example").get("/").await.problem();
     assert_eq!((other.0, other.1.as_str()), (421, "HOST"));
 }
@@ -56,49 +67,72 @@ async fn what_the_farm_does_not_have_or_take_is_said_in_one_sentence() {
 async fn a_body_above_the_limit_is_refused_before_it_is_there() {
     let folder = tempfile::tempdir().expect("folder");
     let (farm, _) = open(folder.path());
-    let mut stream = TcpStream::connect(&farm.address).expect("connects");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
-    let length = 100 << 20;
-    let head = format!(
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+    for (path, media) in [("jobs", "application/json"), ("inputs", "image/png")] {
+        let mut stream = TcpStream::connect(&farm.address).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+        let length = 100 << 20;
+        stream.write_all(head(path, media, length).as_bytes()).expect("sends");
+        let part = vec![b' '; 64 << 10];
+        let mut sent = 0_usize;
+        // The farm stops reading and closes, so the rest cannot be sent.
+        while sent < length && stream.write_all(&part).is_ok() {
+            sent += part.len();
+        }
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut piece) {
+            answer.extend_from_slice(&piece[..read]);
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 413"), "{path}: {answer}");
+        assert!(answer.contains("BODY_TOO_LARGE"), "{path}: {answer}");
+        assert!(sent < length, "{path}: all of it was taken");
+    }
+}
+
+/// The beginning of a request to the API, without its body.
+fn head(path: &str, media: &str, length: usize) -> String {
+    format!(
+        "POST /api/v1/{path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {media}\r\n\
          content-length: {length}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).expect("sends");
-    let part = vec![b' '; 64 << 10];
-    let mut sent = 0_usize;
-    // The farm stops reading and closes, so the rest cannot be sent.
-    while sent < length && stream.write_all(&part).is_ok() {
-        sent += part.len();
-    }
-    let mut answer = Vec::new();
-    let mut piece = [0; 4096];
-    while let Ok(read @ 1..) = stream.read(&mut piece) {
-        answer.extend_from_slice(&piece[..read]);
-    }
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    assert!(answer.contains("BODY_TOO_LARGE"), "{answer}");
-    assert!(sent < length, "all of it was taken");
+    )
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_ends_in_time_and_keeps_nobody_out() {
+async fn a_body_that_rests_or_trickles_ends_in_time_and_keeps_nobody_out() {
     let folder = tempfile::tempdir().expect("folder");
     let (farm, http) = open(folder.path());
-    let mut slow = TcpStream::connect(&farm.address).expect("connects");
-    slow.set_read_timeout(Some(Duration::from_secs(90))).expect("a limit");
-    slow.write_all(
-        b"POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-          content-length: 100\r\n\r\n{",
-    )
-    .expect("sends");
+    let begin = |path: &str, media: &str| {
+        let mut slow = TcpStream::connect(&farm.address).expect("connects");
+        slow.set_read_timeout(Some(Duration::from_secs(90))).expect("a limit");
+        slow.write_all(head(path, media, 1000).as_bytes()).expect("sends");
+        slow.write_all(b"{").expect("sends");
+        slow
+    };
     let began = Instant::now();
+    let rests = begin("jobs", "application/json");
+    let picture = begin("inputs", "image/png");
+    let trickles = begin("jobs", "application/json");
+    let drops = trickles.try_clone().expect("a second handle");
+    // Far below the pause that ends it, and long enough to outlast every limit.
+    std::thread::spawn(move || {
+        let mut drops = drops;
+        while began.elapsed() < Duration::from_secs(90) && drops.write_all(b" ").is_ok() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
     submit(&http, "a red circle", 1).await;
-    let mut answer = String::new();
-    let _ = slow.read_to_string(&mut answer);
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("was not sent to its end in time"), "{answer}");
-    assert!(began.elapsed() < Duration::from_secs(80));
+    for (mut slow, status, within, said) in [
+        (rests, 408, 50, "the request was not sent to its end in time"),
+        (picture, 408, 50, "send it again"),
+        (trickles, 504, 80, "did not finish within 60.0 s"),
+    ] {
+        let mut answer = String::new();
+        let _ = slow.read_to_string(&mut answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains(said), "{answer}");
+        assert!(began.elapsed() < Duration::from_secs(within), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 // Renders one image a second time, to compare the bytes.
-import { bodyOf, type Request } from './request/body';
+import type { Request } from './request/body';
 import type { Image, Job, JobSpec, Prompt, Settings, StageSettings } from './types';
 import { jobTitle } from './job-title';
 
@@ -28,10 +28,6 @@ export function requestAgain(job: Job, image: Image, firstStage: string): Reques
   // A sealed job's work is its tenant's own; any other tenant would have other digests.
   if (job.tenant) spec.tenant = job.tenant;
   return { spec, prompts: [prompt] };
-}
-
-export function bodyAgain(job: Job, image: Image, firstStage: string): { body: BodyInit; type: string } {
-  return bodyOf(requestAgain(job, image, firstStage));
 }
 
 function withoutEmpty<T extends object>(value: T): T {

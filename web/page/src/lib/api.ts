@@ -1,6 +1,6 @@
 // Every request of the page to the farm. The forms are those of docs/http.md.
 import type { AuditEntry, Cleaning, Key, NewKey, Policy, Sharing, Tenant } from './admin-types';
-import { Problem, problemOf } from './problem';
+import { isAborted, Problem, problemOf } from './problem';
 import type * as t from './types';
 import type { U64 } from './u64';
 
@@ -32,6 +32,18 @@ export interface JobFilter {
 }
 
 let expired: () => void = () => {};
+let caller = new AbortController();
+
+/** Ends the calls of a caller who is gone, so that no answer to them is taken for the next caller's. */
+export function endCalls(): void {
+  caller.abort();
+  caller = new AbortController();
+}
+
+/** It is aborted when the caller goes. */
+export function callerSignal(): AbortSignal {
+  return caller.signal;
+}
 
 /** What happens when the farm no longer accepts the session. */
 export function onExpired(handler: () => void): void {
@@ -61,28 +73,38 @@ export async function send(method: string, path: string, options: Options = {}):
   if (options.json !== undefined) body = JSON.stringify(options.json);
   // The farm reads an empty body with a type as broken JSON.
   if (body !== undefined) headers['Content-Type'] = options.type ?? 'application/json';
+  // A view ends its own calls when it goes, and with the caller all views go.
+  const signal = options.signal ?? (options.quiet ? null : caller.signal);
+  return answerTo(ROOT + path + queryString(options.query ?? {}), { method, headers, body: body ?? null, signal }, options.quiet);
+}
+
+/** The answer from an address of the farm; whatever else comes is thrown as a `Problem`. */
+export async function answerTo(url: string, init: RequestInit & { signal: AbortSignal | null }, quiet = false): Promise<Response> {
   let answer: Response;
   try {
-    answer = await fetch(ROOT + path + queryString(options.query ?? {}), {
-      method,
-      headers,
-      body: body ?? null,
-      signal: options.signal ?? null,
-      credentials: 'same-origin',
-    });
+    answer = await fetch(url, { credentials: 'same-origin', ...init });
   } catch (error) {
-    if (options.signal?.aborted) throw error;
-    throw new Problem('The farm does not answer. It may be restarting, or the network is down.', 0, '', null, null);
+    if (init.signal?.aborted) throw error;
+    throw lost();
   }
   if (answer.ok) return answer;
   const problem = await problemOf(answer);
-  if (problem.status === 401 && !options.quiet) expired();
+  init.signal?.throwIfAborted();
+  if (problem.status === 401 && !quiet) expired();
   throw problem;
+}
+
+function lost(): Problem {
+  return new Problem('The farm does not answer. It may be restarting, or the network is down.', 0, '', null, null);
 }
 
 async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
   const answer = await send(method, path, options);
-  return (answer.status === 204 ? undefined : await answer.json()) as T;
+  if (answer.status === 204) return undefined as T;
+  return (await answer.json().catch((error) => {
+    // An answer that was cut short is none.
+    throw isAborted(error) ? error : lost();
+  })) as T;
 }
 
 const get = <T>(path: string, query: Query = {}, signal?: AbortSignal): Promise<T> =>
@@ -114,9 +136,9 @@ export const jobs = {
     get<{ failures: t.FailureSummary[]; more_codes: boolean }>(`${job(one)}/failures`, {}, signal),
   map: (one: string, query: { first_index?: U64; since_version?: U64 }, signal?: AbortSignal) =>
     get<t.ImageMapAnswer>(`${job(one)}/image-map`, query, signal),
-  retryImages: (one: string, json: { filter?: t.ImageFilter; dry_run?: boolean; lost?: boolean; page_token?: string; no_deadline?: boolean }) =>
+  retryImages: (one: string, json: { filter?: t.ImageFilter; dry_run?: boolean; lost?: boolean; page_token?: string; no_deadline?: boolean }, signal: AbortSignal) =>
     call<{ job: t.Job; images: U64; at_least: boolean; checked: U64; skipped_intact: U64; next_page_token: string }>(
-      'POST', `${job(one)}/image-retries`, { json }),
+      'POST', `${job(one)}/image-retries`, { json, signal }),
   submit: (body: { body: BodyInit; type: string }, key: string) =>
     call<{ job: t.Job; existed: boolean }>('POST', '/jobs', { ...body, headers: { 'Idempotency-Key': key } }),
   forecast: (body: { body: BodyInit; type: string }, signal: AbortSignal) =>
@@ -161,22 +183,22 @@ export const farm = {
 };
 
 export const admin = {
-  keys: (query: { tenant?: string; ended?: boolean; page_token?: string }) =>
-    get<{ keys: Key[]; next_page_token: string }>('/keys', query),
+  keys: (query: { tenant?: string; ended?: boolean; page_token?: string }, signal?: AbortSignal) =>
+    get<{ keys: Key[]; next_page_token: string }>('/keys', query, signal),
   createKey: (json: { tenant: string; scopes: t.Scope[]; label: string; expires_after_seconds: number; certificate?: string }) =>
     call<NewKey>('POST', '/keys', { json }),
   revokeKey: (key: string) => call<Key>('DELETE', `/keys/${id(key)}`),
   rotateKey: (key: string, keep_seconds: number) =>
     call<NewKey>('POST', `/keys/${id(key)}/rotations`, { json: { keep_seconds } }),
-  tenants: (query: { page_token?: string } = {}) =>
-    get<{ tenants: Tenant[]; next_page_token: string }>('/tenants', query),
+  tenants: (query: { page_token?: string }, signal?: AbortSignal) =>
+    get<{ tenants: Tenant[]; next_page_token: string }>('/tenants', query, signal),
   setTenant: (name: string, json: { sharing?: Sharing; quotas?: t.Quotas; clear?: string[] }) =>
     call<Tenant>('PATCH', `/tenants/${id(name)}`, { json }),
-  retention: () => get<{ policies: Policy[] }>('/retention'),
+  retention: (signal?: AbortSignal) => get<{ policies: Policy[] }>('/retention', {}, signal),
   setRetention: (json: { tenant: string; subject: string; outcome?: string; seconds: U64 }) =>
     call<Policy>('PUT', '/retention', { json }),
   clean: (json: { dry_run?: boolean; orphans?: boolean; remove?: boolean }) =>
     call<Cleaning>('POST', '/cleanings', { json }),
-  audit: (query: { tenant?: string; key?: string; since?: string; page_size: number; page_token?: string }) =>
-    get<{ entries: AuditEntry[]; next_page_token: string }>('/audit', query),
+  audit: (query: { tenant?: string; key?: string; since?: string; page_size: number; page_token?: string }, signal?: AbortSignal) =>
+    get<{ entries: AuditEntry[]; next_page_token: string }>('/audit', query, signal),
 };

@@ -1,6 +1,7 @@
 // What changes seldom: the cascades, and how money is shown. Asked for once.
 import { display as displayApi, farm } from './api';
 import { short } from './format';
+import { isAborted } from './problem';
 import type { Cascade, Job } from './types';
 
 class Catalog {
@@ -8,26 +9,32 @@ class Catalog {
   /** Absent where the farm has no price. */
   display = $state.raw<{ currency: string; price: number } | null>(null);
   error = $state.raw<unknown>(null);
-  #asked = false;
+  #asked: Promise<void> | null = null;
 
-  /** Asks for it, unless it was asked for. */
-  async need(): Promise<void> {
-    if (this.#asked) return;
-    this.#asked = true;
-    try {
-      const [{ cascades }, money] = await Promise.all([farm.cascades(), displayApi().catch(() => null)]);
-      this.cascades = cascades;
-      this.display = money?.currency && money.price_per_device_hour !== null ? { currency: money.currency, price: money.price_per_device_hour } : null;
-      this.error = null;
-    } catch (error) {
-      this.error = error;
-      this.#asked = false;
+  /** It is there when this ends, or `error` says why not. After a failure, the next call asks again. */
+  need(): Promise<void> {
+    if (this.#asked === null) {
+      const asked = this.#ask().catch((error: unknown) => {
+        if (this.#asked !== asked) return;
+        this.#asked = null;
+        // A call that ended with its session is asked for again by the next one.
+        if (!isAborted(error)) this.error = error;
+      });
+      this.#asked = asked;
     }
+    return this.#asked;
   }
 
   forget(): void {
-    this.#asked = false;
-    this.cascades = null;
+    this.#asked = null;
+    this.cascades = this.display = this.error = null;
+  }
+
+  async #ask(): Promise<void> {
+    const [{ cascades }, money] = await Promise.all([farm.cascades(), displayApi().catch(() => null)]);
+    this.cascades = cascades;
+    this.display = money?.currency && money.price_per_device_hour !== null ? { currency: money.currency, price: money.price_per_device_hour } : null;
+    this.error = null;
   }
 
   cascade(nameOrDigest: string): Cascade | undefined {

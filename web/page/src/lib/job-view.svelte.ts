@@ -1,7 +1,7 @@
 // One job and the states of its images, kept up to date while its page is open.
 import { images as imagesApi, jobs as api } from './api';
-import { isAborted, Problem } from './problem';
-import { farm, isOpen } from './stream/farm.svelte';
+import { isAborted, Problem, retryMs } from './problem';
+import { farm, isOpen, newer } from './stream/farm.svelte';
 import type { ImageMapAnswer, Job } from './types';
 import { toNumber } from './u64';
 import { ImageMap, type Span } from './wall/image-map';
@@ -25,6 +25,8 @@ export class JobView {
   #busy = false;
   #again = false;
   #last = 0;
+  /** Version of the job at the last look. */
+  #looked = 0;
   #listeners = new Set<(spans: Span[]) => void>();
   #end: () => void;
   #quiet: ReturnType<typeof setInterval>;
@@ -50,15 +52,13 @@ export class JobView {
     return () => this.#listeners.delete(listener);
   }
 
-  async load(): Promise<void> {
-    await this.#update();
-  }
+  load = (): Promise<void> => this.#update();
 
   /** Takes over what a command answered. */
   put(job: Job): void {
     this.job = job;
     farm.put(job);
-    this.#soon();
+    if (!farm.paused) this.#soon();
   }
 
   close(): void {
@@ -70,10 +70,9 @@ export class JobView {
 
   #told(job: Job): void {
     const known = this.job;
-    if (known && toNumber(known.version) >= toNumber(job.version)) return;
     // Listings do not say what a job waits for, so that stays until the job itself is asked for.
-    if (known) this.job = { ...job, waiting_for: isOpen(job) ? known.waiting_for : '', tasks_ahead: known.tasks_ahead };
-    this.#soon();
+    if (known && newer(job, known) !== known) this.job = { ...job, waiting_for: isOpen(job) ? known.waiting_for : '', tasks_ahead: known.tasks_ahead };
+    if (toNumber(job.version) > this.#looked && !farm.paused) this.#soon();
   }
 
   #soon(): void {
@@ -93,19 +92,24 @@ export class JobView {
     }
     this.#busy = true;
     this.#last = Date.now();
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     try {
       // The first map does not wait for the job. Whether it came matters only if the job did.
       const early = this.map === null ? api.map(this.id, {}, this.#abort.signal).catch(() => null) : null;
-      const job = await api.get(this.id, this.#abort.signal);
+      const answer = await api.get(this.id, this.#abort.signal);
+      // A command may have answered since, with a newer state.
+      const job = this.job ? newer(this.job, answer) : answer;
       this.job = job;
       this.error = null;
+      this.#looked = toNumber(answer.version);
       if (this.prompt === '' && job.state !== 'receiving') void this.#firstPrompt();
       await this.#updateMap(job, await early);
     } catch (error) {
       if (isAborted(error)) return;
       if (error instanceof Problem && error.status === 404 && this.job !== null) this.deleted = true;
       else this.error = error;
-      if (error instanceof Problem && error.passing) this.#timer ??= setTimeout(() => this.#late(), AGAIN_MS);
+      this.#retry(error);
     } finally {
       this.#busy = false;
       if (this.#again) {
@@ -113,6 +117,11 @@ export class JobView {
         this.#soon();
       }
     }
+  }
+
+  #retry(error: unknown): void {
+    const wait = retryMs(error, AGAIN_MS);
+    if (wait !== null) this.#timer ??= setTimeout(() => this.#late(), wait);
   }
 
   async #firstPrompt(): Promise<void> {
@@ -153,6 +162,7 @@ export class JobView {
     } catch (error) {
       if (isAborted(error)) throw error;
       this.mapError = error;
+      this.#retry(error);
     }
   }
 }

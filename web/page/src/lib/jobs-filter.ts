@@ -1,5 +1,6 @@
 // Filters of the list of jobs: in the address, in requests, and against jobs that the stream tells.
 import type { JobFilter } from './api';
+import { JOB_STATES } from './states';
 import type { Job } from './types';
 
 /** The names that the filter has in the address. */
@@ -26,7 +27,7 @@ export function fromQuery(query: URLSearchParams): JobFilter {
 }
 
 /** Beginning of a day in the reader's zone, or of a later one, as the API takes times. */
-function dayStart(day: string | null, later: number): string | null {
+export function dayStart(day: string | null, later: number): string | null {
   const parts = /^(\d{4})-(\d\d)-(\d\d)$/.exec(day ?? '');
   if (!parts) return null;
   const date = new Date(Number(parts[1]), Number(parts[2]) - 1, Number(parts[3]) + later);
@@ -40,7 +41,7 @@ export function isEmpty(filter: JobFilter): boolean {
 /** Whether a job fits, as far as the page can tell: only the farm knows the texts of prompts. */
 export function fits(filter: JobFilter, job: Job): boolean {
   const name = job.name.toLowerCase();
-  if (filter.state && !filter.state.includes(job.state)) return false;
+  if (!(filter.state ?? JOB_STATES).includes(job.state)) return false;
   if (filter.tenant && job.tenant !== filter.tenant) return false;
   if (filter.name && !name.includes(filter.name.toLowerCase())) return false;
   if (filter.text && !name.includes(filter.text.toLowerCase())) return false;

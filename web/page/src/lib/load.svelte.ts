@@ -1,6 +1,6 @@
 // One thing that a view asks the farm for: loading, there, or refused. It ends with the view.
 import { onDestroy } from 'svelte';
-import { isAborted, Problem } from './problem';
+import { isAborted, retryMs } from './problem';
 
 const AGAIN_MS = 4000;
 
@@ -12,12 +12,12 @@ export class Load<T> {
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly ask: (signal: AbortSignal) => Promise<T>) {
-    onDestroy(() => this.#stop());
+    onDestroy(() => this.stop());
   }
 
-  /** Asks again. What was there stays until the answer is. What can pass is tried again by itself. */
-  async again(): Promise<void> {
-    this.#stop();
+  /** Asks again; an older call ends. What was there stays until the answer is. What can pass is tried again by itself. */
+  again = async (): Promise<void> => {
+    this.stop();
     const abort = new AbortController();
     this.#abort = abort;
     this.busy = true;
@@ -29,14 +29,23 @@ export class Load<T> {
     } catch (error) {
       if (isAborted(error) || abort.signal.aborted) return;
       this.error = error;
-      if (error instanceof Problem && error.passing) this.#timer = setTimeout(() => void this.again(), AGAIN_MS);
+      const wait = retryMs(error, AGAIN_MS);
+      if (wait !== null) this.#timer = setTimeout(() => void this.again(), wait);
     } finally {
-      if (!abort.signal.aborted) this.busy = false;
+      if (this.#abort === abort) this.busy = false;
     }
-  }
+  };
 
-  #stop(): void {
+  /** Gives up what runs or waits to be tried again. */
+  stop(): void {
     clearTimeout(this.#timer);
     this.#abort?.abort();
+    this.busy = false;
+  }
+
+  /** Gives up, and forgets what was there. */
+  forget(): void {
+    this.stop();
+    this.value = this.error = null;
   }
 }

@@ -16,11 +16,19 @@ class Notices {
   #next = 1;
   #lastSpoken = 0;
   #pending: string | null = null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   show(text: string, kind: Notice['kind'] = 'plain'): void {
     const notice = { id: this.#next++, text, kind };
     this.shown = [...this.shown.slice(-3), notice];
     setTimeout(() => this.close(notice.id), kind === 'bad' ? 2 * SHOWN_MS : SHOWN_MS);
+  }
+
+  clear(): void {
+    this.shown = [];
+    this.spoken = '';
+    this.#pending = null;
+    clearTimeout(this.#timer);
   }
 
   close(id: number): void {
@@ -32,7 +40,7 @@ class Notices {
     const wait = this.#lastSpoken + BETWEEN_ANNOUNCEMENTS_MS - Date.now();
     const waits = this.#pending !== null;
     this.#pending = text;
-    if (!waits) setTimeout(() => this.#speak(), Math.max(0, wait));
+    if (!waits) this.#timer = setTimeout(() => this.#speak(), Math.max(0, wait));
   }
 
   #speak(): void {

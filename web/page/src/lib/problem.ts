@@ -53,6 +53,12 @@ function problemFrom(text: string, status: number, after: number | null): Proble
   return new Problem(detail, status || (body.status ?? 0), body.reason ?? '', body.field ?? null, after);
 }
 
+/** After how long what failed is tried again: as the farm says, but not sooner than usual. `null`: it cannot help. */
+export function retryMs(error: unknown, usual: number): number | null {
+  if (!(error instanceof Problem) || !error.passing) return null;
+  return Math.max(usual, (error.retryAfterSeconds ?? 0) * 1000);
+}
+
 /** A sentence for whatever was thrown. */
 export function sentence(error: unknown): string {
   if (error instanceof Problem) return error.detail;

@@ -1,6 +1,7 @@
 // Who uses the page, and what that allows.
-import { session as api, onExpired } from './api';
-import { Problem } from './problem';
+import { endCalls, onExpired, session as api } from './api';
+import { notices } from './notices.svelte';
+import { Problem, sentence } from './problem';
 import { router } from './router.svelte';
 import type { Scope, Session } from './types';
 
@@ -21,7 +22,11 @@ function keyInAddress(): string | null {
   const found = /^#key=(.+)$/.exec(location.hash);
   if (!found) return null;
   history.replaceState(null, '', location.pathname + location.search);
-  return decodeURIComponent(found[1]);
+  try {
+    return decodeURIComponent(found[1]);
+  } catch {
+    return found[1];
+  }
 }
 
 class SessionState {
@@ -29,14 +34,31 @@ class SessionState {
   who = $state.raw<Session | null>(null);
   /** Why the last login did not work, or why there is none. */
   why = $state('');
+  /** Who was in last, also after the session ended. */
+  #last = '';
+  /** Grows with each login, logout and reading: an older answer does not undo a newer one. */
+  #call = 0;
+  #forget: () => void = () => {};
   #others = 'BroadcastChannel' in globalThis ? new BroadcastChannel('darkroom-session') : null;
 
-  async start(): Promise<void> {
+  /** Which caller is in, as a name that no other caller has; empty if nobody is. */
+  get caller(): string {
+    return this.status === 'in' && this.who !== null ? nameOf(this.who) : '';
+  }
+
+  /** `forget` is called before another caller is in, and after a logout. */
+  async start(forget: () => void): Promise<void> {
+    this.#forget = forget;
     onExpired(() => this.#expire());
     this.#others?.addEventListener('message', () => void this.#read());
+    // A link with a key may be pasted into a page that is open.
+    addEventListener('hashchange', () => {
+      const pasted = keyInAddress();
+      if (pasted !== null) void this.#take(pasted);
+    });
     const key = keyInAddress();
-    if (key !== null && await this.login(key)) return;
-    await this.#read();
+    if (key === null) await this.#read();
+    else await this.#take(key);
   }
 
   /** Whether the caller may do what needs this scope. */
@@ -47,22 +69,34 @@ class SessionState {
 
   async login(key: string): Promise<boolean> {
     try {
-      this.#in(await api.begin(key.trim()));
+      const who = await api.begin(key.trim());
+      this.#call += 1;
       this.#others?.postMessage('changed');
+      this.#in(who);
       return true;
     } catch (error) {
-      this.why = error instanceof Problem ? error.detail : String(error);
+      this.why = sentence(error);
       return false;
     }
   }
 
   async logout(): Promise<void> {
     await api.end();
+    this.#call += 1;
     this.#others?.postMessage('changed');
-    this.who = null;
-    this.status = 'out';
-    this.why = '';
+    this.#out('');
+    this.#last = '';
+    this.#forget();
     router.go('/login');
+  }
+
+  /** Logs in with a key from the address. If it is refused, whoever was in stays in. */
+  async #take(key: string): Promise<void> {
+    if (await this.login(key)) return;
+    const { why } = this;
+    if (this.status === 'starting') await this.#read();
+    // The login page says it itself.
+    if (this.status === 'in') notices.show(`The key in the address was not accepted. ${why}`, 'bad');
   }
 
   /** Asks again after the farm could not be reached. */
@@ -78,6 +112,8 @@ class SessionState {
   }
 
   #in(who: Session): void {
+    if (this.#last !== '' && this.#last !== nameOf(who)) this.#forget();
+    this.#last = nameOf(who);
     this.who = who;
     this.status = 'in';
     this.why = '';
@@ -92,28 +128,39 @@ class SessionState {
 
   #expire(): void {
     if (this.status !== 'in') return;
-    this.who = null;
-    this.status = 'out';
-    this.why = ENDED;
+    this.#call += 1;
+    endCalls();
+    this.#out(ENDED);
     this.toLogin();
   }
 
+  #out(why: string): void {
+    this.who = null;
+    this.status = 'out';
+    this.why = why;
+  }
+
   async #read(): Promise<void> {
+    const mine = ++this.#call;
     try {
-      this.#in(await api.read());
+      const who = await api.read();
+      if (mine === this.#call) this.#in(who);
     } catch (error) {
-      const refused = error instanceof Problem && (error.status === 401 || error.status === 403);
-      this.who = null;
-      if (refused) {
-        if (this.status === 'in') this.why = ENDED;
-        this.status = 'out';
+      if (mine !== this.#call) return;
+      if (error instanceof Problem && (error.status === 401 || error.status === 403)) {
+        this.#out(this.status === 'in' ? ENDED : this.why);
         this.toLogin();
       } else {
+        this.who = null;
         this.status = 'unreachable';
-        this.why = error instanceof Problem ? error.detail : String(error);
+        this.why = sentence(error);
       }
     }
   }
+}
+
+function nameOf(who: Session): string {
+  return who.open ? 'open' : `${who.tenant ?? ''}/${who.key ?? ''}`;
 }
 
 export const session = new SessionState();

@@ -1,8 +1,11 @@
 // Does the same to many things, a few at a time, until it is done or stopped.
-import { Problem } from './problem';
+import { callerSignal } from './api';
+import { isAborted, retryMs } from './problem';
 
 const AT_ONCE = 4;
 const TRIES = 4;
+/** Whoever has to wait longer is told so instead. */
+const LONGEST_MS = 20_000;
 
 export interface Outcome<T> {
   done: number;
@@ -24,6 +27,7 @@ export async function spread<T>(
         await patiently(() => work(item), options.signal);
         outcome.done += 1;
       } catch (error) {
+        if (isAborted(error)) return;
         outcome.failed.push({ item, error });
       }
       options.progress(outcome);
@@ -33,26 +37,27 @@ export async function spread<T>(
   return outcome;
 }
 
-/** Tries again what can pass, after the time that the farm names. */
-export async function patiently<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+/** Tries again what can pass, after the time that the farm names. Never for another caller. */
+export async function patiently<T>(work: () => Promise<T>, signal: AbortSignal = callerSignal()): Promise<T> {
   for (let tried = 1; ; tried++) {
     try {
       return await work();
     } catch (error) {
-      const passing = error instanceof Problem && error.passing;
-      if (!passing || tried >= TRIES || signal?.aborted) throw error;
-      await pause(Math.min(20, error.retryAfterSeconds ?? 2 ** (tried - 1)) * 1000, signal);
+      const wait = retryMs(error, 1000 * 2 ** (tried - 1));
+      if (wait === null || wait > LONGEST_MS || tried >= TRIES) throw error;
+      await pause(wait, signal);
     }
   }
 }
 
-/** Waits; ends early when it is stopped. */
-export function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
+/** Waits; it throws when it is stopped. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, ms);
-    signal?.addEventListener('abort', () => {
+    signal.addEventListener('abort', () => {
       clearTimeout(timer);
-      resolve();
+      reject(signal.reason as Error);
     }, { once: true });
   });
 }

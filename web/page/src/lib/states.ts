@@ -24,7 +24,8 @@ export const JOB_WORDS: Record<JobState, string> = {
   cancelled: 'cancelled',
 };
 
-export const JOB_STATES: readonly JobState[] = ['active', 'paused', 'receiving', 'done', 'failed', 'cancelled'];
+/** The states by which the farm lists jobs. Those whose prompts still arrive it does not. */
+export const JOB_STATES: readonly JobState[] = ['active', 'paused', 'done', 'failed', 'cancelled'];
 
 /** What a command to jobs is called, and to which states it applies. */
 export type JobCommand = 'pause' | 'resume' | 'cancel' | 'retry' | 'delete';

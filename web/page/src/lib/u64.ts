@@ -6,11 +6,6 @@ export type U64 = number | string;
 const LARGEST_EXACT = 2n ** 53n;
 const LARGEST = 2n ** 64n - 1n;
 
-/** Its digits. */
-export function digits(value: U64): string {
-  return String(value);
-}
-
 /** The nearest number that JavaScript has: exact for counts, sizes and indices. */
 export function toNumber(value: U64 | null | undefined): number {
   return value === null || value === undefined ? 0 : Number(value);
@@ -23,9 +18,4 @@ export function parseU64(text: string): U64 | null {
   const value = BigInt(trimmed);
   if (value > LARGEST) return null;
   return value <= LARGEST_EXACT ? Number(value) : value.toString();
-}
-
-/** Whether two numbers are the same, whichever their forms. */
-export function sameU64(a: U64, b: U64): boolean {
-  return BigInt(a) === BigInt(b);
 }

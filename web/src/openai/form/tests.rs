@@ -17,7 +17,7 @@ fn a_picture_is_named_by_a_hash_and_never_by_a_path_or_an_address() {
     ] {
         let error = hash("image", wrong.clone()).expect_err("no hash");
         assert!(error.message.starts_with(&format!("image is {}", told(&wrong.to_string()))));
-        assert!(error.message.contains("accepted: a file of a multipart/form-data body"));
+        assert!(error.message.contains("accepted: a file in a multipart/form-data body"));
     }
     let two = hash("image", json!([digits, digits])).expect_err("two");
     assert!(two.message.starts_with("image is given more than once"), "{two}");
@@ -48,7 +48,7 @@ async fn a_form_is_read_within_limits() {
     let said = "prompt has more than 64 KiB; accepted: at most 64 KiB";
     assert_eq!(parts(long).await, Err(said.to_owned()));
     let odd = vec![Ok(part("prompt", b"\xff")), end()];
-    assert_eq!(parts(odd).await, Err("prompt is not UTF-8; accepted: UTF-8".to_owned()));
+    assert_eq!(parts(odd).await, Err("prompt is not UTF-8; send it as UTF-8 text".to_owned()));
     let failed = vec![Ok(part("prompt", b"a")), Err(std::io::Error::other("reset"))];
     let failed = parts(failed).await.expect_err("an error");
     assert!(failed.contains("broke off"), "{failed}");
@@ -72,16 +72,14 @@ async fn a_form_that_is_not_one_is_told_what_is_wrong_with_it() {
             }
         }
     };
-    let accepted = "accepted: multipart/form-data as RFC 7578 has it";
     let endless = "--b\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\na\r\n";
-    let expected = format!("no boundary ends prompt; {accepted}");
-    assert_eq!(said(endless).await, ("INVALID_FORM".to_owned(), expected));
-    let malformed = format!(
-        "the form has another boundary than its content-type names, no closing boundary, or a part \
-         without headers; {accepted}"
-    );
+    let expected =
+        "prompt has no closing boundary; send a complete multipart/form-data body (RFC 7578)";
+    assert_eq!(said(endless).await, ("INVALID_FORM".to_owned(), expected.to_owned()));
+    let malformed = "the form's boundary differs from the one in content-type, its closing \
+                     boundary is missing, or a part has no headers; send multipart/form-data as in RFC 7578";
     for form in ["--b\r\n\r\na\r\n--b--\r\n", "--c\r\n\r\na\r\n--c--\r\n", "--b\r\n", ""] {
-        let expected = ("INVALID_FORM".to_owned(), malformed.clone());
+        let expected = ("INVALID_FORM".to_owned(), malformed.to_owned());
         assert_eq!(said(form).await, expected, "{form:?}");
     }
 }

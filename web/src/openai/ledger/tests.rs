@@ -13,7 +13,7 @@ fn ledger() -> (Ledger, Arc<Mutex<Vec<String>>>) {
         noted.lock().expect("a lock").push(job);
         ready(()).boxed()
     };
-    (Ledger::new(GRACE, cancel), cancelled)
+    (Ledger::new(GRACE, cancel, Tasks::default()), cancelled)
 }
 
 fn sender(fingerprint: &str) -> Sender {
@@ -147,10 +147,11 @@ async fn only_a_request_whose_client_is_gone_is_rejoined_as_abandoned() {
 async fn a_job_that_is_being_cancelled_is_taken_by_nobody() {
     let cancelled = Arc::new(tokio::sync::Semaphore::new(0));
     let done = Arc::clone(&cancelled);
-    let ledger = Ledger::new(GRACE, move |_, _| {
+    let cancel = move |_, _| {
         let done = Arc::clone(&done);
         async move { done.acquire().await.expect("open").forget() }.boxed()
-    });
+    };
+    let ledger = Ledger::new(GRACE, cancel, Tasks::default());
     drop(enter(&ledger, "f", "j1"));
     tokio::time::sleep(GRACE + SECOND).await;
     assert!(ledger.rejoin("f").is_none() && ledger.rejoin_abandoned("f").is_none());
@@ -195,12 +196,12 @@ async fn nothing_goes_on_when_the_ledger_is_gone() {
     drop(enter(&ledger, "f", "j1"));
     let seat = ledger.enter(sender("f"), std::future::pending());
     let tasks = ledger.book.tasks.clone();
-    assert!(!tasks.is_empty());
+    assert!(!tasks.tracker.is_empty());
     drop(ledger);
-    tokio::time::timeout(SECOND, tasks.wait()).await.expect("all tasks ended");
+    tokio::time::timeout(SECOND, tasks.tracker.wait()).await.expect("all tasks ended");
     let error = seat.job().await.expect_err("never submitted");
     assert_eq!(error.message, "the farm is stopping; send the request again");
     drop(seat);
-    tokio::time::timeout(SECOND, tasks.wait()).await.expect("nothing new goes on");
+    tokio::time::timeout(SECOND, tasks.tracker.wait()).await.expect("nothing new goes on");
     assert!(cancelled.lock().expect("a lock").is_empty());
 }

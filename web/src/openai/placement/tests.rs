@@ -7,17 +7,24 @@ use darkroom_farm_api::{Caller, Scope};
 use futures::future::ready;
 
 use super::*;
-use crate::openai::refusals::{
-    Refusals,
-    tests::{refuse, visit},
+use crate::{
+    openai::refusals::{
+        Refusals,
+        tests::{refuse, visit},
+    },
+    tasks::Tasks,
 };
 
 const GRACE: Duration = Duration::from_secs(60);
+/// Jobs in a page of the record.
+const PAGE: usize = 2;
 
 /// A farm of jobs with these ids in its record, the newest first.
 #[derive(Default)]
 struct Farm {
     recorded: Vec<&'static str>,
+    /// What the record was asked for.
+    asked: Mutex<Vec<v1::ListJobsRequest>>,
     deleted: Mutex<Vec<String>>,
     submitted: AtomicUsize,
     /// Refuses what is submitted.
@@ -36,12 +43,16 @@ impl Jobs for Farm {
     }
 
     async fn list(&self, request: v1::ListJobsRequest) -> Answer<v1::ListJobsResponse> {
-        assert_eq!(request.labels[spec::REQUEST], "f");
+        let first: usize = request.page_token.parse().unwrap_or(0);
+        self.asked.lock().expect("a lock").push(request);
         // Other retries go on meanwhile.
         tokio::task::yield_now().await;
-        let jobs = self.recorded.iter();
+        let rest = &self.recorded[first..];
+        let next = first + PAGE;
+        let jobs = rest.iter().take(PAGE);
         let jobs = jobs.map(|id| v1::Job { id: (*id).to_owned(), ..Default::default() });
-        Ok(v1::ListJobsResponse { jobs: jobs.collect(), ..Default::default() })
+        let next = if rest.len() > PAGE { next.to_string() } else { String::new() };
+        Ok(v1::ListJobsResponse { jobs: jobs.collect(), next_page_token: next })
     }
 
     async fn watch(&self, id: &str) -> Answer<String> {
@@ -61,7 +72,7 @@ struct Desk {
 
 impl Desk {
     fn of(farm: Farm) -> Self {
-        let ledger = Ledger::new(GRACE, |_, _| ready(()).boxed());
+        let ledger = Ledger::new(GRACE, |_, _| ready(()).boxed(), Tasks::default());
         Self { farm, ledger, refusals: Arc::default() }
     }
 
@@ -142,7 +153,7 @@ async fn a_retry_whose_job_was_deleted_gets_a_new_one() {
     let error = desk.place(&desk.visit("0")).await.err().expect("deleted at once");
     assert_eq!(
         (error.code, &error.message[..]),
-        (Code::FailedPrecondition, "job new3 was deleted")
+        (Code::FailedPrecondition, "job new3 was deleted; send the request again for a new job")
     );
     drop(seat);
 }
@@ -163,4 +174,48 @@ async fn retries_at_the_same_time_take_a_recorded_job_once_and_leave_it_to_each_
         [&one, &other].iter().all(|job| desk.farm.recorded.contains(&&job[..])),
         "{one} {other}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_is_asked_for_recent_jobs_of_the_request_that_were_not_given_up() {
+    let desk = Desk::of(Farm { recorded: vec!["a", "b", "c", "d"], ..Farm::default() });
+    let earliest = now() - RECENT.as_secs();
+    // Of a request that is known already, the job is not taken from the record.
+    let seats: Vec<_> = ["a", "b", "c"]
+        .map(|job| {
+            let caller = Caller::of(None, [Scope::Submit], None);
+            let sender = Sender { fingerprint: "other".to_owned(), caller };
+            desk.ledger.adopt(&sender, job.to_owned())
+        })
+        .into();
+    let (seat, job) = desk.retry().await;
+    assert_eq!(job, "d", "the second page has it");
+    let latest = now() - RECENT.as_secs();
+    let asked = desk.farm.asked.lock().expect("a lock").clone();
+    let tokens: Vec<_> = asked.iter().map(|asked| asked.page_token.as_str()).collect();
+    assert_eq!(tokens, ["", "2"]);
+    for asked in &asked {
+        assert_eq!(asked.labels, [(spec::REQUEST.to_owned(), "f".to_owned())].into());
+        let states: Vec<_> = asked.states().collect();
+        use v1::JobState::{Active, Done, Paused};
+        assert_eq!(states, [Active, Paused, Done], "neither cancelled nor failed ones");
+        let from = asked.created_from.as_ref().expect("a time");
+        let from = u64::try_from(from.seconds).expect("after 1970");
+        assert!((earliest..=latest).contains(&from), "{earliest} {from} {latest}");
+    }
+    drop((seat, seats));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_first_pages_of_the_record_are_looked_at() {
+    let jobs = ["a", "b", "c", "d", "e", "f", "g"];
+    let desk = Desk::of(Farm { recorded: jobs.to_vec(), ..Farm::default() });
+    let caller = Caller::of(None, [Scope::Submit], None);
+    let sender = Sender { fingerprint: "other".to_owned(), caller };
+    let taken = jobs[..PAGES * PAGE].iter();
+    let seats: Vec<_> = taken.map(|job| desk.ledger.adopt(&sender, (*job).to_owned())).collect();
+    let (seat, job) = desk.retry().await;
+    assert_eq!(job, "new1");
+    assert_eq!(desk.farm.asked.lock().expect("a lock").len(), PAGES);
+    drop((seat, seats));
 }

@@ -5,7 +5,7 @@ use darkroom_core::{
     error::{Code, UserError},
     scope::Scope,
 };
-use darkroom_farm_api::{CallerLayer, Keeper, Known, Proof, Route, Rule};
+use darkroom_farm_api::{CallerLayer, HttpRoute, Keeper, Known, Proof, Rule};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -44,15 +44,15 @@ fn a_retry_is_a_request_that_was_sent_before() {
 async fn each_refused_request_of_a_client_is_taken_off_once_within_a_minute() {
     let refusals = Arc::default();
     let (mine, theirs) = (visit(&refusals, "k", "1"), visit(&refusals, "l", "1"));
-    assert!(!mine.was_refused());
+    assert!(!mine.take_refusal());
     for _ in 0..2 {
         refuse(&visit(&refusals, "k", "0"));
     }
-    assert!(!theirs.was_refused(), "another client");
-    assert!(mine.was_refused() && mine.was_refused() && !mine.was_refused());
+    assert!(!theirs.take_refusal(), "another client");
+    assert!(mine.take_refusal() && mine.take_refusal() && !mine.take_refusal());
     refuse(&visit(&refusals, "k", "0"));
     tokio::time::sleep(REMEMBERED).await;
-    assert!(!mine.was_refused(), "its retry did not come");
+    assert!(!mine.take_refusal(), "its retry did not come");
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,17 +63,17 @@ async fn a_request_that_is_refused_twice_counts_once() {
     refuse(&visit(&refusals, "k", "1"));
     tokio::time::sleep(REMEMBERED / 2).await;
     let second = visit(&refusals, "k", "2");
-    assert!(second.was_refused(), "the last refusal is half a minute ago");
-    assert!(!second.was_refused());
+    assert!(second.take_refusal(), "the last refusal is half a minute ago");
+    assert!(!second.take_refusal());
     // The farm refuses the job that this retry submits, so it counts again.
-    second.has_seat();
+    second.mark_seated();
     refuse(&second);
-    assert!(visit(&refusals, "k", "3").was_refused());
+    assert!(visit(&refusals, "k", "3").take_refusal());
     // This one's retry finds its job.
     let busy = visit(&refusals, "k", "0");
-    busy.has_job();
+    busy.mark_placed();
     refuse(&busy);
-    assert!(!visit(&refusals, "k", "1").was_refused());
+    assert!(!visit(&refusals, "k", "1").take_refusal());
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,8 +84,8 @@ async fn the_client_whose_last_refusal_is_the_oldest_is_forgotten_when_there_are
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(refusals.counts().len(), MOST);
-    assert!(!visit(&refusals, "0", "1").was_refused());
-    assert!(visit(&refusals, "1", "1").was_refused());
+    assert!(!visit(&refusals, "0", "1").take_refusal());
+    assert!(visit(&refusals, "1", "1").take_refusal());
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn an_answer_counts_if_the_client_is_told_to_send_the_request_again() {
         let site: Router = Router::new().route("/", post(answer).layer(layer));
         let answer = site.oneshot(request("k", "0")).await.expect("an answer");
         assert_eq!(answer.status(), status);
-        assert_eq!(visit(&refusals, "k", "1").was_refused(), counts, "{status} {after:?}");
+        assert_eq!(visit(&refusals, "k", "1").take_refusal(), counts, "{status} {after:?}");
     }
 }
 
@@ -137,11 +137,11 @@ impl Keeper for Full {
 #[tokio::test]
 async fn a_request_without_a_caller_counts_like_one_that_the_farm_refuses() {
     let refusals = Arc::<Refusals>::default();
-    let needs = Route { needs: Rule::Scope(Scope::Submit), tls: false };
+    let needs = HttpRoute { needs: Rule::Scope(Scope::Submit), tls: false };
     let callers = CallerLayer::kept(Arc::new(Full)).over_http(needs);
     let route = crate::openai::making(post(|| async { "a picture" }), callers, &refusals);
     let key = format!("Bearer dk_0123456789ab_{}", "x".repeat(43));
     let answer = Router::new().route("/", route).oneshot(request(&key, "0")).await;
     assert_eq!(answer.expect("an answer").status(), 429);
-    assert!(visit(&refusals, &key, "1").was_refused());
+    assert!(visit(&refusals, &key, "1").take_refusal());
 }

@@ -105,7 +105,7 @@ export function isPython(line: string): boolean {
 function document(line: string, behind: string): string | null {
   if (/^<(!doctype html|html)/i.test(line)) return 'a web page';
   if (/^<\?xml/i.test(line)) return 'XML';
-  if (line.startsWith('version https://git-lfs.github.com/spec/')) return 'a pointer of Git LFS (`git lfs pull` fetches what it stands for)';
+  if (line.startsWith('version https://git-lfs.github.com/spec/')) return 'a Git LFS pointer (run `git lfs pull` to fetch the real file)';
   const closes = behind.split('\n', 20).some((one) => one.trimStart().startsWith('</'));
   if (line.startsWith('<') && line.endsWith('>') && (line.includes('</') || closes)) return 'XML, or a part of a web page';
   if (isMarkdownRule(behind) && line.includes('|')) return 'a Markdown table (CSV and TSV are read)';

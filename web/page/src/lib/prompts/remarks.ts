@@ -7,7 +7,7 @@ const TEXTS: Record<Remark, [string, string, string]> = {
   hash: ['begins', 'begin', 'with # ({}); such lines are prompts unless comments are skipped'],
   tool: ['has', 'have', "another tool's options ({}); here they are part of the prompt"],
   quoted: ['is', 'are', 'in quotes ({}), which are part of the prompt here'],
-  listed: ['begins', 'begin', 'with the mark of a list ({}), which is part of the prompt here'],
+  listed: ['begins', 'begin', 'with a list marker ({}), which is part of the prompt here'],
 };
 
 export class Remarks {

@@ -7,6 +7,8 @@ import { python, shell } from './quote';
 
 /** Longer requests are put into a file. */
 const MOST_PROMPTS_SHOWN = 20;
+/** Linux takes no argument of more than 128 KiB. */
+const LONGEST_SHOWN = 30_000;
 
 export interface Source {
   /** The farm's address, as the browser has it. */
@@ -18,6 +20,9 @@ export interface Source {
   /** Names of the pictures that were dropped. */
   picture: string | null;
   mask: string | null;
+  /** What holds for all prompts that say nothing else. */
+  negative: string;
+  style: string;
 }
 
 interface Code {
@@ -26,11 +31,14 @@ interface Code {
   file: { name: string; content: string } | null;
 }
 
+type Flag = (name: string, value: string | number | undefined | null) => void;
+
 /** `darkroom submit …`. */
 export function commandLine({ spec, prompts }: Request, source: Source): Code {
   const words = ['darkroom', 'submit'];
-  const flag = (name: string, value: string | number | undefined | null): void => {
-    if (value !== undefined && value !== null && value !== '') words.push(`--${name}`, shell(String(value)));
+  // With `=`, a value may begin with a dash.
+  const flag: Flag = (name, value) => {
+    if (value !== undefined && value !== null && value !== '') words.push(`--${name}=${shell(String(value))}`);
   };
   if (!isLocal(source.origin)) flag('farm', source.origin);
   let file: Code['file'] = null;
@@ -43,9 +51,8 @@ export function commandLine({ spec, prompts }: Request, source: Source): Code {
     flag('format', 'text');
   }
   specFlags(spec, flag, words);
-  const first = source.file ? null : prompts[0];
-  flag('negative', first?.negative);
-  flag('style', first?.style);
+  flag('negative', source.negative);
+  flag('style', source.style);
   flag('image', source.picture);
   flag('mask', source.mask);
   if (!source.file && file === null) {
@@ -56,7 +63,7 @@ export function commandLine({ spec, prompts }: Request, source: Source): Code {
   return { text: wrap(words), file };
 }
 
-function batchFlags(options: Options, flag: (name: string, value: string | null) => void, words: string[]): void {
+function batchFlags(options: Options, flag: Flag, words: string[]): void {
   flag('format', options.format);
   flag('column', options.column);
   if (options.labels === 'all') words.push('--labels');
@@ -64,7 +71,7 @@ function batchFlags(options: Options, flag: (name: string, value: string | null)
   if (options.comments) words.push('--comments');
 }
 
-function specFlags(spec: Request['spec'], flag: (name: string, value: string | number | undefined | null) => void, words: string[]): void {
+function specFlags(spec: Request['spec'], flag: Flag, words: string[]): void {
   const { settings } = spec;
   flag('images', spec.images_per_prompt);
   flag('seed', spec.seed);
@@ -86,7 +93,7 @@ function specFlags(spec: Request['spec'], flag: (name: string, value: string | n
   if (spec.no_reuse) words.push('--no-reuse');
 }
 
-function stageFlags(stage: StageSettings, flag: (name: string, value: string) => void): void {
+function stageFlags(stage: StageSettings, flag: Flag): void {
   for (const setting of SETTINGS) {
     const value = stage[setting.key];
     if (value === undefined || value === null || (Array.isArray(value) && value.length === 0)) continue;
@@ -99,13 +106,11 @@ export function outputFlag(output: Output): string {
   return `${output.format ?? 'png'}${number === undefined || number === null ? '' : `:${number}`}`;
 }
 
-/** Lines that are not too long; flags stay beside their values. */
+/** Lines that are not too long. */
 function wrap(words: string[]): string {
   const lines: string[] = [];
   let line = '';
-  for (let at = 0; at < words.length; at++) {
-    let part = words[at];
-    if (part.startsWith('--') && part !== '--' && at + 1 < words.length && !words[at + 1].startsWith('--')) part += ` ${words[++at]}`;
+  for (const part of words) {
     if (line !== '' && line.length + part.length > 88) {
       lines.push(line);
       line = `    ${part}`;
@@ -117,7 +122,7 @@ function wrap(words: string[]): string {
 /** `curl …`. */
 export function curl(request: Request, source: Source): Code {
   const content = JSON.stringify(request, null, 2);
-  const long = request.prompts.length > MOST_PROMPTS_SHOWN;
+  const long = isLong(request, content);
   const lines = [`curl ${shell(`${source.origin}/api/v1/jobs`)}`];
   if (source.keyed) lines.push('    -H "Authorization: Bearer $DARKROOM_KEY"');
   lines.push("    -H 'Content-Type: application/json'");
@@ -125,10 +130,15 @@ export function curl(request: Request, source: Source): Code {
   return { text: lines.join(' \\\n'), file: long ? { name: 'request.json', content } : null };
 }
 
+function isLong({ prompts }: Request, content: string): boolean {
+  return prompts.length > MOST_PROMPTS_SHOWN || content.length > LONGEST_SHOWN;
+}
+
 /** Python with nothing but its own library. */
 export function pythonCode(request: Request, source: Source): Code {
-  const long = request.prompts.length > MOST_PROMPTS_SHOWN;
-  const value = JSON.parse(JSON.stringify(request)) as Parameters<typeof python>[0];
+  const content = JSON.stringify(request);
+  const long = isLong(request, content);
+  const value = JSON.parse(content) as Parameters<typeof python>[0];
   const job = long ? 'json.load(open("request.json", encoding="utf-8"))' : python(value);
   const key = source.keyed ? '\n        "Authorization": "Bearer " + os.environ["DARKROOM_KEY"],' : '';
   const text = `import json${source.keyed ? '\nimport os' : ''}
@@ -145,7 +155,7 @@ request = urllib.request.Request(
 with urllib.request.urlopen(request) as answer:
     print(json.load(answer)["job"]["id"])
 `;
-  return { text, file: long ? { name: 'request.json', content: JSON.stringify(request) } : null };
+  return { text, file: long ? { name: 'request.json', content } : null };
 }
 
 /** Whether `darkroom` finds the farm by its folder. */

@@ -1,4 +1,5 @@
-// What a person fills in on the submit page. It stays while the page is open, also across a login.
+// What a person fills in on the submit page. It stays while the page is open, also when the session
+// ends and the same caller logs in again. Another caller begins with an empty one.
 import { readPrompts, type PromptFile } from '../prompts/read';
 import { USUAL, type Options } from '../prompts/options';
 import { isBlank } from '../prompts/refusal';
@@ -47,6 +48,10 @@ export class Draft {
   stages = $state<Record<string, Record<string, string>>>({});
   picture = $state.raw<Picture | null>(null);
   mask = $state.raw<Picture | null>(null);
+  /** Name of the picture or mask that is on its way to the farm; empty: none is. */
+  sending = $state('');
+  /** Why the last picture or mask was not taken. */
+  pictureError = $state('');
   /** For all stages; empty: the farm's. */
   strength = $state('');
 
@@ -74,6 +79,18 @@ export class Draft {
     this.file = null;
   }
 
+  dropPicture(): void {
+    this.dropMask();
+    if (this.picture) URL.revokeObjectURL(this.picture.url);
+    this.picture = null;
+    this.strength = this.startStage = this.fit = '';
+  }
+
+  dropMask(): void {
+    if (this.mask) URL.revokeObjectURL(this.mask.url);
+    this.mask = null;
+  }
+
   setting(stage: string, key: string): string {
     return this.stages[stage]?.[key] ?? '';
   }
@@ -89,7 +106,7 @@ export class Draft {
     return [...own, ...ofStages].filter((value) => value.trim() !== '').length;
   }
 
-  /** The prompts that were typed: one a line. */
+  /** The prompts that were typed: one per line. */
   get typed(): string[] {
     return this.text.split(/\r\n?|\n/).filter((line) => !isBlank(line));
   }
@@ -144,7 +161,7 @@ export class Draft {
     const labels: Record<string, string> = {};
     for (const line of this.labels.split('\n').filter((one) => !isBlank(one))) {
       const at = line.indexOf('=');
-      if (at < 1) faults.labels = `${JSON.stringify(line)} is no label; accepted: KEY=VALUE, one a line`;
+      if (at < 1) faults.labels = `${JSON.stringify(line)} is no label; accepted: KEY=VALUE, one per line`;
       else labels[line.slice(0, at).trim()] = line.slice(at + 1).trim();
     }
     return Object.keys(labels).length > 0 ? labels : null;
@@ -209,4 +226,10 @@ function readSetting(setting: Setting, text: string): string | number | number[]
   }
 }
 
-export const draft = new Draft();
+export let draft = new Draft();
+
+/** Begins anew. Only while no form shows the draft. */
+export function newDraft(): void {
+  draft.dropPicture();
+  draft = new Draft();
+}

@@ -1,8 +1,8 @@
 // Texts as shells and Python read them, whatever is in them.
 
-/** One word of a POSIX shell. */
+/** One word of a POSIX shell. zsh looks a word up that begins with `=`. */
 export function shell(text: string): string {
-  if (/^[\w@%+=:,./-]+$/.test(text)) return text;
+  if (/^[\w@%+:,./-][\w@%+=:,./-]*$/.test(text)) return text;
   // Inside single quotes nothing is special but the quote itself.
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,58 +1,85 @@
 // Takes a dropped file: a picture becomes the start, anything else a list of prompts.
 import { inputs } from '../api';
 import { notices } from '../notices.svelte';
-import { sentence } from '../problem';
+import { isAborted, sentence } from '../problem';
 import { textOf } from '../prompts/open';
-import { draft } from './draft.svelte';
+import { draft, type Picture } from './draft.svelte';
 
 const PICTURES = ['image/png', 'image/jpeg', 'image/webp'];
+
+/** Of files that come one after another the last one counts, also if an earlier one is ready later. */
+let prompts = 0;
+let pictures = new AbortController();
 
 export async function receive(file: File): Promise<void> {
   if (file.type.startsWith('image/')) await receivePicture(file);
   else await receivePrompts(file);
 }
 
-export async function receivePrompts(file: File): Promise<void> {
+async function receivePrompts(file: File): Promise<void> {
+  const mine = ++prompts;
+  const its = draft;
   try {
-    draft.setFile(file.name, await textOf(file));
+    const text = await textOf(file);
+    if (mine === prompts) its.setFile(file.name, text);
   } catch (error) {
-    draft.dropFile();
-    draft.fileName = file.name;
-    draft.fileError = sentence(error);
+    if (mine !== prompts) return;
+    its.dropFile();
+    its.fileName = file.name;
+    its.fileError = sentence(error);
   }
 }
 
-export async function receivePicture(file: File): Promise<void> {
+async function receivePicture(file: File): Promise<void> {
+  const its = draft;
   if (!PICTURES.includes(file.type)) {
-    notices.show(`${file.name} is ${file.type}; accepted: PNG, JPEG and WebP.`, 'bad');
+    its.pictureError = `${file.name} is ${file.type}; accepted: PNG, JPEG and WebP.`;
     return;
   }
-  try {
-    const upload = await inputs.upload(file);
-    dropPicture();
-    draft.picture = { upload, name: file.name, url: URL.createObjectURL(file) };
-    for (const note of upload.notes) notices.show(`${file.name} ${note}.`);
-  } catch (error) {
-    notices.show(`${file.name} was not taken: ${sentence(error)}`, 'bad');
-  }
-}
-
-export function dropPicture(): void {
-  dropMask();
-  if (draft.picture) URL.revokeObjectURL(draft.picture.url);
-  draft.picture = null;
-  draft.strength = '';
-  draft.startStage = '';
-}
-
-export function dropMask(): void {
-  if (draft.mask) URL.revokeObjectURL(draft.mask.url);
-  draft.mask = null;
+  const picture = await send(file, file.name);
+  if (picture === null) return;
+  its.dropPicture();
+  its.picture = picture;
+  for (const note of picture.upload.notes) notices.show(`${file.name} ${note}.`);
 }
 
 /** Sends a painted mask. */
 export async function receiveMask(mask: Blob): Promise<void> {
-  const upload = await inputs.upload(mask);
-  dropMask();
-  draft.mask = { upload, name: 'mask.png', url: URL.createObjectURL(mask) };
+  const its = draft;
+  const sent = await send(mask, 'mask.png');
+  if (sent === null) return;
+  its.dropMask();
+  its.mask = sent;
+}
+
+/** Takes a picture away, also one that is on its way. */
+export function dropPicture(): void {
+  pictures.abort();
+  draft.sending = '';
+  draft.dropPicture();
+}
+
+/** Sends a picture to the farm. A newer one, or another caller, ends the call: then there is none. */
+async function send(file: Blob, name: string): Promise<Picture | null> {
+  const its = draft;
+  pictures.abort();
+  pictures = new AbortController();
+  const { signal } = pictures;
+  its.sending = name;
+  its.pictureError = '';
+  try {
+    const upload = await inputs.upload(file, signal);
+    return signal.aborted ? null : { upload, name, url: URL.createObjectURL(file) };
+  } catch (error) {
+    if (!isAborted(error) && !signal.aborted) its.pictureError = `${name} was not taken. ${sentence(error)}`;
+    return null;
+  } finally {
+    if (!signal.aborted) its.sending = '';
+  }
+}
+
+/** Ends what is on its way, as when the caller goes. */
+export function endReceiving(): void {
+  prompts += 1;
+  pictures.abort();
 }

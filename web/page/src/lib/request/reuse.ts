@@ -3,36 +3,39 @@ import { images as imagesApi, jobs } from '../api';
 import { catalog } from '../catalog.svelte';
 import { SETTINGS, shown } from '../settings';
 import type { Job, Settings, StageSettings } from '../types';
-import { digits, toNumber } from '../u64';
+import { toNumber } from '../u64';
 import { outputFlag } from './code';
 import type { Draft } from './draft.svelte';
 import { jobTitle } from '../job-title';
 
 const MOST_PROMPTS = 200;
 
-/** Takes over from a job, or from its image. Returns a sentence for the reader. */
-export async function reuse(draft: Draft, id: string, index: string | null): Promise<string> {
+/** Takes over from a job, or from its image. Returns a sentence for the reader. The draft stays as it is if something fails. */
+export async function reuse(draft: Draft, id: string, index: string | null, signal: AbortSignal): Promise<string> {
   await catalog.need();
-  const job = await jobs.get(id);
-  takeJob(draft, job);
+  if (catalog.error !== null) throw catalog.error;
+  const job = await jobs.get(id, signal);
+  const missing = catalog.cascade(job.cascade_digest) ? '' : ' This farm does not have its cascade any more, so another one is chosen.';
   if (index !== null) {
-    const { image } = await imagesApi.get(id, index);
+    const { image } = await imagesApi.get(id, index, signal);
+    takeJob(draft, job);
     draft.text = image.prompt.replace(/\s*\n\s*/g, ' ');
     draft.negative = image.negative;
     draft.style = image.style ?? '';
-    draft.seed = digits(image.seed);
+    draft.seed = String(image.seed);
     draft.images = '';
     if (image.settings) takeSettings(draft, image.settings.stages ?? [], job.cascade_digest);
     const picture = image.image ? ' Drop its picture to start from once more.' : '';
-    return `The settings are those of image ${index} of ${jobTitle(job)}.${picture}`;
+    return `The settings are those of image ${index} of ${jobTitle(job)}.${picture}${missing}`;
   }
-  const { images } = await imagesApi.list(id, { page_size: MOST_PROMPTS });
+  const { images } = await imagesApi.list(id, { page_size: MOST_PROMPTS }, signal);
+  takeJob(draft, job);
   const prompts = [...new Set(images.map((image) => image.prompt.replace(/\s*\n\s*/g, ' ')))];
   draft.text = prompts.join('\n');
   draft.negative = images[0]?.negative ?? '';
   draft.style = images[0]?.style ?? '';
   const all = images.length >= toNumber(job.images);
-  return `The settings are those of ${jobTitle(job)}.${all ? '' : ` Only prompts of its first ${images.length} images are here.`}`;
+  return `The settings are those of ${jobTitle(job)}.${all ? '' : ` Only prompts of its first ${images.length} images are here.`}${missing}`;
 }
 
 function takeJob(draft: Draft, job: Job): void {
@@ -42,10 +45,11 @@ function takeJob(draft: Draft, job: Job): void {
   draft.cascade = cascade && cascade !== catalog.cascades?.[0] ? cascade.name : '';
   draft.name = job.name;
   draft.labels = Object.entries(job.labels ?? {}).map(([key, value]) => `${key}=${value}`).join('\n');
-  draft.seed = job.seed === null ? '' : digits(job.seed);
+  draft.seed = job.seed === null ? '' : String(job.seed);
   draft.interactive = job.priority === 'interactive';
+  draft.deadline = draft.tenant = '';
   draft.maxWorkers = job.max_workers === null ? '' : String(job.max_workers);
-  draft.maxFailed = job.max_failed_images === null ? '' : digits(job.max_failed_images);
+  draft.maxFailed = job.max_failed_images === null ? '' : String(job.max_failed_images);
   draft.noReuse = job.no_reuse ?? false;
   const sizes = [...catalog.sizes(job.cascade_digest).values()];
   const square = job.width === job.height;

@@ -6,6 +6,8 @@ const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 20_000;
 /** An open that takes longer is given up: a proxy may hold it without an answer. */
 const OPEN_LIMIT_MS = 15_000;
+/** The farm sends something every 15 seconds, so a stream that says nothing for this long is dead. */
+const SILENCE_MS = 45_000;
 
 interface Handlers {
   event(event: FarmEvent): void;
@@ -49,19 +51,26 @@ export class Connection {
   #open(): void {
     const source = new EventSource(eventsUrl(this.cursor));
     this.#source = source;
-    this.#timer = setTimeout(() => this.#fail(), OPEN_LIMIT_MS);
+    this.#failAfter(OPEN_LIMIT_MS);
     source.onopen = () => {
-      clearTimeout(this.#timer);
+      this.#failAfter(SILENCE_MS);
       this.#failures = 0;
       this.handlers.state(true);
     };
+    source.addEventListener('beat', () => this.#failAfter(SILENCE_MS));
     source.addEventListener('change', (message: MessageEvent<string>) => {
+      this.#failAfter(SILENCE_MS);
       const event = JSON.parse(message.data) as FarmEvent;
       this.cursor = message.lastEventId || event.cursor;
       this.handlers.event({ ...event, cursor: this.cursor });
     });
     source.addEventListener('problem', () => this.#fail());
     source.onerror = () => this.#fail();
+  }
+
+  #failAfter(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#fail(), ms);
   }
 
   // The browser's own retry has no growing wait and gives up after an HTTP error, so it is ours.

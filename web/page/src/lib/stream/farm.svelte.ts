@@ -43,11 +43,12 @@ class FarmState {
   #listeners = new Set<(change: Change) => void>();
   #started = false;
 
-  start(): void {
+  /** Follows the farm for a caller, whose tabs share one stream. */
+  start(caller: string): void {
     if (this.#started) return;
     this.#started = true;
     if (canShare()) {
-      this.#share = new Share({
+      this.#share = new Share(caller, {
         lead: () => this.#connect(),
         event: (event) => this.#take(event),
         state: (open) => (this.connected = open),
@@ -63,6 +64,8 @@ class FarmState {
   /** Ends the stream and forgets everything, as after a logout. */
   stop(): void {
     this.#started = false;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#share?.close();
     this.#share = null;
     document.removeEventListener('visibilitychange', this.#seen);
@@ -70,6 +73,8 @@ class FarmState {
     this.#connection = null;
     this.#jobs.clear();
     this.#pending.clear();
+    this.#pendingWorkers = null;
+    this.#pendingReset = false;
     this.#cursor = '';
     this.workers = null;
     this.caughtUp = false;
@@ -89,7 +94,10 @@ class FarmState {
   }
 
   pause(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.paused = true;
+    this.waiting = this.#waits;
   }
 
   resume(): void {
@@ -97,15 +105,19 @@ class FarmState {
     this.#flush();
   }
 
-  /** An answer to a command is newer than what the stream has told so far. */
+  /** Shows a job as a command answered it. What waits for others goes on waiting. */
   put(job: Job): void {
-    this.#pending.set(job.id, job);
-    this.#flush();
+    if (!this.#started) return;
+    const waits = this.#pending.get(job.id);
+    // A reset that waits would remove the job.
+    if (waits !== undefined || this.#pendingReset) this.#pending.set(job.id, waits ? newer(waits, job) : job);
+    this.#apply(new Map([[job.id, job]]), false);
   }
 
+  /** The job was deleted. */
   forget(id: string): void {
-    this.#pending.set(id, null);
-    this.#flush();
+    this.#pending.delete(id);
+    this.#apply(new Map([[id, null]]), false);
   }
 
   #seen = (): void => {
@@ -133,9 +145,15 @@ class FarmState {
     return () => connection.close();
   }
 
+  /** All up to the cursor, so also what this tab has yet to show. */
   #snapshot(): Snapshot {
-    const jobs = [...this.#jobs.values()];
-    return { jobs, workers: this.workers, cursor: this.#cursor, caughtUp: this.caughtUp, open: this.connected };
+    const jobs = new Map(this.#pendingReset ? [] : this.#jobs);
+    for (const [id, job] of this.#pending) {
+      const known = jobs.get(id);
+      if (job === null) jobs.delete(id);
+      else jobs.set(id, known ? newer(known, job) : job);
+    }
+    return { jobs: [...jobs.values()], workers: this.#pendingWorkers ?? this.workers, cursor: this.#cursor, caughtUp: this.caughtUp, open: this.connected };
   }
 
   #begin(snapshot: Snapshot): void {
@@ -160,7 +178,7 @@ class FarmState {
     if (event.workers) this.#pendingWorkers = event.workers.workers;
     if (event.caught_up) this.caughtUp = true;
     if (this.paused) {
-      this.waiting = this.#pending.size + (this.#pendingWorkers ? 1 : 0);
+      this.waiting = this.#waits;
     } else {
       this.#timer ??= setTimeout(() => this.#flush(), BETWEEN_UPDATES_MS);
     }
@@ -169,23 +187,33 @@ class FarmState {
   #flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const change: Change = { jobs: [], deleted: [], reset: this.#pendingReset };
-    if (this.#pendingReset) this.#jobs.clear();
+    const changes = this.#pending;
+    const reset = this.#pendingReset;
+    this.#pending = new Map();
     this.#pendingReset = false;
-    for (const [id, job] of this.#pending) {
+    if (this.#pendingWorkers) this.workers = this.#pendingWorkers;
+    this.#pendingWorkers = null;
+    this.#apply(changes, reset);
+  }
+
+  get #waits(): number {
+    return this.#pending.size + (this.#pendingWorkers ? 1 : 0);
+  }
+
+  #apply(changes: ReadonlyMap<string, Job | null>, reset: boolean): void {
+    const change: Change = { jobs: [], deleted: [], reset };
+    if (reset) this.#jobs.clear();
+    for (const [id, job] of changes) {
       const known = this.#jobs.get(id);
       if (job === null) {
         this.#jobs.delete(id);
         change.deleted.push(id);
-      } else if (!known || toNumber(job.version) >= toNumber(known.version)) {
+      } else if (!known || newer(known, job) === job) {
         this.#jobs.set(id, job);
         change.jobs.push(job);
       }
     }
-    this.#pending.clear();
-    if (this.#pendingWorkers) this.workers = this.#pendingWorkers;
-    this.#pendingWorkers = null;
-    this.waiting = 0;
+    this.waiting = this.paused ? this.#waits : 0;
     this.#prune();
     this.tick += 1;
     for (const listener of this.#listeners) listener(change);
@@ -199,6 +227,11 @@ class FarmState {
       if (this.#jobs.size <= MOST_ENDED_JOBS) return;
     }
   }
+}
+
+/** The newer one of two accounts of a job; of two that are as new, the second. */
+export function newer(a: Job, b: Job): Job {
+  return toNumber(b.version) >= toNumber(a.version) ? b : a;
 }
 
 /** A stream does not say why it was refused, so the session is asked. */

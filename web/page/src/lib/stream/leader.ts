@@ -27,24 +27,25 @@ interface Tab {
   snapshot(): Snapshot;
 }
 
-const NAME = 'darkroom-stream';
-
 /** Whether tabs can agree on a leader. Not on plain HTTP beyond this machine. */
 export function canShare(): boolean {
   return 'locks' in navigator && navigator.locks !== undefined && 'BroadcastChannel' in globalThis;
 }
 
 export class Share {
-  #channel = new BroadcastChannel(NAME);
+  #channel: BroadcastChannel;
   #id = randomId();
   #leads = false;
   #stop = new AbortController();
   #release: () => void = () => {};
 
-  constructor(private readonly tab: Tab) {
+  /** Only tabs of the same caller share a stream: another one must not see its jobs. */
+  constructor(caller: string, private readonly tab: Tab) {
+    const name = `darkroom-stream ${caller}`;
+    this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = (message: MessageEvent<Message>) => this.#hear(message.data);
     this.#say({ kind: 'hello', from: this.#id });
-    void this.#wait();
+    void this.#wait(name);
   }
 
   /** Tells the other tabs; only the leader does. */
@@ -58,9 +59,9 @@ export class Share {
     this.#channel.close();
   }
 
-  async #wait(): Promise<void> {
+  async #wait(name: string): Promise<void> {
     try {
-      await navigator.locks.request(NAME, { signal: this.#stop.signal }, async () => {
+      await navigator.locks.request(name, { signal: this.#stop.signal }, async () => {
         if (this.#stop.signal.aborted) return;
         this.#leads = true;
         const end = this.tab.lead();

@@ -1,18 +1,21 @@
 // Loads pictures: few at a time, the ones that are seen first, each once, none that scrolled away.
-import { isAborted, Problem, problemOf } from '../problem';
+import { answerTo } from '../api';
+import { isAborted, Problem, retryMs } from '../problem';
 
 /** Browsers allow six connections per host on HTTP/1.1: one is the stream, one stays free. */
 const AT_ONCE = 4;
 const MOST_KEPT = 600;
 /** After a failure, the same picture is not asked for again for this long. */
-const AFTER_FAILURE_MS = 5000;
+const AFTER_FAILURE_MS = 30_000;
 /** How long nothing is asked for after a refusal that passes and names no time. */
 const REST_MS = 2000;
+const GONE = [404, 410];
 
 interface Wanted {
   url: string;
   deliver: (blobUrl: string) => void;
-  fail: () => void;
+  /** `gone`: there is no such picture, and asking again does not help. */
+  fail: (gone: boolean) => void;
   abort: AbortController;
 }
 
@@ -21,7 +24,6 @@ export class Loader {
   #waiting = new Map<string, Wanted>();
   #running = new Map<string, Wanted>();
   #failed = new Map<string, number>();
-  #closed = false;
   #rests: ReturnType<typeof setTimeout> | undefined;
 
   /** Whether a picture is there already. */
@@ -35,7 +37,7 @@ export class Loader {
   }
 
   /** Asks for a picture. The latest wish is fulfilled first. */
-  want(url: string, deliver: (blobUrl: string) => void, fail: () => void = () => {}): void {
+  want(url: string, deliver: (blobUrl: string) => void, fail: (gone: boolean) => void = () => {}): void {
     const blob = this.kept(url);
     if (blob !== undefined) {
       deliver(blob);
@@ -47,7 +49,11 @@ export class Loader {
       running.fail = fail;
       return;
     }
-    if ((this.#failed.get(url) ?? 0) > Date.now()) return;
+    const until = this.#failed.get(url) ?? 0;
+    if (until > Date.now()) {
+      fail(until === Infinity);
+      return;
+    }
     this.#waiting.delete(url);
     this.#waiting.set(url, { url, deliver, fail, abort: new AbortController() });
     this.#next();
@@ -57,19 +63,24 @@ export class Loader {
   drop(url: string): void {
     this.#waiting.delete(url);
     this.#running.get(url)?.abort.abort();
+    // Who wants it again before the call has ended starts another one.
+    this.#running.delete(url);
   }
 
-  close(): void {
-    this.#closed = true;
+  /** Gives up all calls, and forgets all pictures. */
+  forget(): void {
     clearTimeout(this.#rests);
+    this.#rests = undefined;
     for (const one of this.#running.values()) one.abort.abort();
+    this.#running.clear();
     this.#waiting.clear();
     for (const blob of this.#kept.values()) URL.revokeObjectURL(blob);
     this.#kept.clear();
+    this.#failed.clear();
   }
 
   #next(): void {
-    while (this.#running.size < AT_ONCE && this.#waiting.size > 0 && !this.#closed && this.#rests === undefined) {
+    while (this.#running.size < AT_ONCE && this.#waiting.size > 0 && this.#rests === undefined) {
       const one = [...this.#waiting.values()].pop()!;
       this.#waiting.delete(one.url);
       this.#running.set(one.url, one);
@@ -79,36 +90,34 @@ export class Loader {
 
   async #load(one: Wanted): Promise<void> {
     try {
-      const answer = await fetch(one.url, { signal: one.abort.signal, credentials: 'same-origin' });
-      if (!answer.ok) throw await problemOf(answer);
-      const blob = URL.createObjectURL(await answer.blob());
-      if (this.#closed) {
-        URL.revokeObjectURL(blob);
-        return;
-      }
+      const answer = await answerTo(one.url, { signal: one.abort.signal });
+      const picture = await answer.blob();
+      one.abort.signal.throwIfAborted();
+      const blob = URL.createObjectURL(picture);
       this.#keep(one.url, blob);
       one.deliver(blob);
     } catch (error) {
       if (isAborted(error)) return;
       if (error instanceof Problem && !error.passing) {
-        this.#failed.set(one.url, Date.now() + AFTER_FAILURE_MS);
-        one.fail();
+        const gone = GONE.includes(error.status);
+        this.#failed.set(one.url, gone ? Infinity : Date.now() + AFTER_FAILURE_MS);
+        one.fail(gone);
       } else {
         // The farm is away, or the tenant's quota of requests is used up for now.
         this.#waiting.set(one.url, { ...one, abort: new AbortController() });
-        this.#rest(error instanceof Problem ? error.retryAfterSeconds : null);
+        this.#rest(retryMs(error, REST_MS) ?? REST_MS);
       }
     } finally {
-      this.#running.delete(one.url);
+      if (this.#running.get(one.url) === one) this.#running.delete(one.url);
       this.#next();
     }
   }
 
-  #rest(seconds: number | null): void {
+  #rest(ms: number): void {
     this.#rests ??= setTimeout(() => {
       this.#rests = undefined;
       this.#next();
-    }, seconds === null ? REST_MS : seconds * 1000);
+    }, ms);
   }
 
   #keep(url: string, blob: string): void {

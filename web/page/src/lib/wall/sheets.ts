@@ -1,7 +1,7 @@
 // Sheets of thumbnails, for zooms at which images are too small to load one by one.
 // A sheet is one row of 256 tiles, so that a row of the wall is drawn in one or two pieces.
 import { send, sheetPath } from '../api';
-import { isAborted, Problem } from '../problem';
+import { isAborted, retryMs } from '../problem';
 import type { Sheet } from '../types';
 
 export const PER_SHEET = 256;
@@ -22,6 +22,8 @@ export class Sheets {
   #kept = new Map<number, Kept>();
   #running = new Map<number, AbortController>();
   #wanted: number[] = [];
+  /** Those that the farm refused. Asking again does not help until images of them change. */
+  #refused = new Set<number>();
   #failedUntil = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -30,6 +32,7 @@ export class Sheets {
     readonly tile: number,
     private readonly images: number,
     private readonly drawn: () => void,
+    private readonly failed: (error: unknown) => void,
   ) {}
 
   get(sheet: number): { bitmap: ImageBitmap; filled: Uint8Array } | undefined {
@@ -41,6 +44,7 @@ export class Sheets {
     for (let sheet = Math.floor(from / PER_SHEET); sheet <= Math.floor((to - 1) / PER_SHEET); sheet++) {
       const kept = this.#kept.get(sheet);
       if (kept) kept.stale = true;
+      this.#refused.delete(sheet);
     }
   }
 
@@ -64,12 +68,13 @@ export class Sheets {
 
   #next(): void {
     const now = Date.now();
+    if (this.#wanted.length === 0) return;
     if (now < this.#failedUntil) return this.#later(this.#failedUntil - now);
     let later = false;
     for (const sheet of this.#wanted) {
       if (this.#running.size >= AT_ONCE) return;
       const kept = this.#kept.get(sheet);
-      if (this.#running.has(sheet) || (kept && !kept.stale)) continue;
+      if (this.#running.has(sheet) || this.#refused.has(sheet) || (kept && !kept.stale)) continue;
       if (kept && now - kept.loadedAt < AGAIN_MS) later = true;
       else void this.#load(sheet);
     }
@@ -100,11 +105,15 @@ export class Sheets {
         stale: (told.tiles?.later ?? 0) > 0,
         loadedAt: Date.now(),
       });
+      this.failed(null);
       this.drawn();
     } catch (error) {
-      if (!isAborted(error) && !abort.signal.aborted) {
-        const after = error instanceof Problem ? (error.retryAfterSeconds ?? 0) : 0;
-        this.#failedUntil = Date.now() + Math.max(AGAIN_MS, after * 1000);
+      if (isAborted(error) || abort.signal.aborted) return;
+      const wait = retryMs(error, AGAIN_MS);
+      if (wait !== null) this.#failedUntil = Date.now() + wait;
+      else {
+        this.#refused.add(sheet);
+        this.failed(error);
       }
     } finally {
       this.#running.delete(sheet);

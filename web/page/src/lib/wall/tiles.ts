@@ -20,6 +20,8 @@ interface Tile {
   /** Picture that is shown, and one that was asked for. */
   shown: string;
   asked: string;
+  /** A picture that the farm does not have. */
+  gone: string;
   code: number;
 }
 
@@ -131,7 +133,7 @@ export class Tiles {
     glyph.className = 'glyph';
     element.append(glyph);
     this.#board.append(element);
-    return { element, index: -1, since: 0, shown: '', asked: '', code: -1 };
+    return { element, index: -1, since: 0, shown: '', asked: '', gone: '', code: -1 };
   }
 
   #remove(tile: Tile): void {
@@ -143,9 +145,10 @@ export class Tiles {
     if (tile.asked !== '') this.options.loader.drop(tile.asked);
     for (const image of tile.element.querySelectorAll('img')) image.remove();
     tile.index = -1;
-    tile.shown = tile.asked = '';
+    tile.shown = tile.asked = tile.gone = '';
     tile.code = -1;
     delete tile.element.dataset.stage;
+    delete tile.element.dataset.gone;
   }
 
   #assign(tile: Tile, index: number, now: number): void {
@@ -169,7 +172,7 @@ export class Tiles {
     const state = map.state(tile.index);
     tile.element.dataset.state = state;
     const stage = state === 'dispatched' || state === 'dead' ? ` in ${map.stages[map.position(tile.index)] ?? 'a stage'}` : '';
-    tile.element.ariaLabel = `Image ${count(tile.index)}: ${IMAGE_WORDS[state]}${stage}`;
+    tile.element.ariaLabel = `Image ${count(tile.index)}: ${IMAGE_WORDS[state]}${stage}${tile.gone === '' ? '' : ', its picture is gone'}`;
   }
 
   #wish(tile: Tile): { url: string; stage: string } | null {
@@ -197,7 +200,7 @@ export class Tiles {
         continue;
       }
       const wish = this.#wish(tile);
-      if (!wish || wish.url === tile.shown || wish.url === tile.asked) continue;
+      if (!wish || [tile.shown, tile.asked, tile.gone].includes(wish.url)) continue;
       if (tile.asked !== '') this.options.loader.drop(tile.asked);
       const index = tile.index;
       tile.asked = wish.url;
@@ -206,12 +209,21 @@ export class Tiles {
         (blob) => {
           if (tile.index === index && tile.asked === wish.url) this.#show(tile, wish.url, wish.stage, blob, false);
         },
-        () => {
-          if (tile.asked === wish.url) tile.asked = '';
+        (gone) => {
+          if (tile.index !== index || tile.asked !== wish.url) return;
+          tile.asked = '';
+          if (gone) this.#gone(tile, wish.url);
         },
       );
     }
     if (unsettled) this.#soon();
+  }
+
+  /** Says that a picture is not there any more. */
+  #gone(tile: Tile, url: string): void {
+    tile.gone = url;
+    tile.element.dataset.gone = '';
+    this.#describe(tile);
   }
 
   /** Shows a picture above the one before, which goes once the new one covers it. */
@@ -223,6 +235,8 @@ export class Tiles {
     image.draggable = false;
     image.src = blob;
     tile.shown = url;
+    tile.gone = '';
+    delete tile.element.dataset.gone;
     if (tile.asked === url) tile.asked = '';
     tile.element.dataset.stage = stage;
     const clear = (): void => before.forEach((one) => one.remove());

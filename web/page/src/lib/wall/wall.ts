@@ -30,6 +30,8 @@ interface WallOptions {
   tallest: () => number;
   /** The cursor, or what is seen, has moved. */
   moved: (cursor: number, first: number, last: number) => void;
+  /** Thumbnails were refused; `null`: some came. */
+  failed: (error: unknown) => void;
 }
 
 export class Wall {
@@ -108,7 +110,7 @@ export class Wall {
     this.parts.scroller.removeEventListener('scroll', this.#scrolled);
     this.#tiles?.close();
     this.#sprites?.sheets.close();
-    this.#loader.close();
+    this.#loader.forget();
   }
 
   #parent(): number {
@@ -137,7 +139,7 @@ export class Wall {
       this.#tiles = null;
       if (this.#sprites?.sheets.tile !== this.#zoom) {
         this.#sprites?.sheets.close();
-        const sheets = new Sheets(this.options.job, this.#zoom, map.images, () => this.#soon());
+        const sheets = new Sheets(this.options.job, this.#zoom, map.images, () => this.#soon(), this.options.failed);
         this.#sprites = new Sprites(canvas, map, sheets);
       }
       this.#sprites.resize(this.#grid, width, viewport);
