@@ -96,6 +96,12 @@ pub trait Batches: Send + Sync + 'static {
     /// If the record fails.
     async fn claim_batch(&self, runner: Uuid, lease: Duration) -> Answer<Option<Batch>>;
 
+    /// Takes a batch that this runner has taken for so much longer from now. False: it has lost it.
+    ///
+    /// # Errors
+    /// If the record fails.
+    async fn renew_batch(&self, runner: Uuid, id: Uuid, lease: Duration) -> Answer<bool>;
+
     /// Records a step of a batch that this runner has taken, and gives it back. False: it was
     /// cancelled or taken by another runner since, so nothing is recorded.
     ///
@@ -187,6 +193,8 @@ pub struct NewBatch {
     pub metadata: BTreeMap<String, String>,
     /// Where links to its pictures begin, like `https://farm.example.com`.
     pub origin: String,
+    /// How long the files of its results are kept; `None`: as the retention of files says.
+    pub keep_output: Option<Duration>,
 }
 
 /// A batch.
@@ -208,6 +216,8 @@ pub struct Batch {
     pub metadata: BTreeMap<String, String>,
     /// Where links to its pictures begin.
     pub origin: String,
+    /// How long the files of its results are kept; `None`: as the retention of files says.
+    pub keep_output: Option<Duration>,
     /// Where it stands.
     pub state: BatchState,
     /// When it came into each state, milliseconds since 1970.
