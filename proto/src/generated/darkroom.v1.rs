@@ -6011,12 +6011,13 @@ pub struct RetentionPolicy {
     #[prost(enumeration = "RetentionSubject", tag = "2")]
     pub subject: i32,
     /// How the jobs ended: JOB_STATE_DONE, JOB_STATE_FAILED or JOB_STATE_CANCELLED. Unspecified for
-    /// embeddings, inputs and previews, which belong to no job.
+    /// embeddings, inputs, previews and files, which belong to no job.
     #[prost(enumeration = "JobState", tag = "3")]
     pub outcome: i32,
     /// So many seconds after a job has ended, a text was last needed, a picture was last uploaded or
-    /// used by a job, or a preview was made. 0: kept for ever, also where the farm's policy for all
-    /// tenants says otherwise. At least the farm's lease and 12 h 10 min.
+    /// used by a job, a preview was made, a file was stored, or a batch has ended. 0: kept for ever,
+    /// also where the farm's policy for all tenants says otherwise. At least the farm's lease and 12 h
+    /// 10 min.
     #[prost(uint64, tag = "4")]
     pub seconds: u64,
 }
@@ -6156,6 +6157,12 @@ pub struct CleanFarmResponse {
     /// Old previews and sheets.
     #[prost(uint64, tag = "13")]
     pub previews: u64,
+    /// Files that are kept no longer.
+    #[prost(uint64, tag = "14")]
+    pub files: u64,
+    /// Batches that ended long ago.
+    #[prost(uint64, tag = "15")]
+    pub batches: u64,
 }
 impl ::prost::Name for CleanFarmResponse {
     const NAME: &'static str = "CleanFarmResponse";
@@ -6172,7 +6179,7 @@ impl ::prost::Name for CleanFarmResponse {
 pub struct DueRemoval {
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<RetentionPolicy>,
-    /// Jobs, texts, pictures, or previews and sheets.
+    /// Jobs, texts, pictures, files, or previews and sheets.
     #[prost(uint64, tag = "2")]
     pub count: u64,
     /// Bytes of their objects. Objects that other jobs need as well stay.
@@ -6195,7 +6202,7 @@ impl ::prost::Name for DueRemoval {
 /// Objects of a kind that no row names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrphanObjects {
-    /// "output", "embedding", "preview", "input" or "manifest".
+    /// "output", "embedding", "preview", "input", "manifest" or "file".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -6382,6 +6389,9 @@ pub enum RetentionSubject {
     Inputs = 5,
     /// Previews and sheets, which are made again when somebody looks. 30 days, if nobody has set it.
     Previews = 6,
+    /// Files of the HTTP API that say nothing of their end themselves, and batches that have ended. A
+    /// file that an open batch reads stays. 30 days, if nobody has set it.
+    Files = 7,
 }
 impl RetentionSubject {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -6397,6 +6407,7 @@ impl RetentionSubject {
             Self::Embeddings => "RETENTION_SUBJECT_EMBEDDINGS",
             Self::Inputs => "RETENTION_SUBJECT_INPUTS",
             Self::Previews => "RETENTION_SUBJECT_PREVIEWS",
+            Self::Files => "RETENTION_SUBJECT_FILES",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -6409,6 +6420,7 @@ impl RetentionSubject {
             "RETENTION_SUBJECT_EMBEDDINGS" => Some(Self::Embeddings),
             "RETENTION_SUBJECT_INPUTS" => Some(Self::Inputs),
             "RETENTION_SUBJECT_PREVIEWS" => Some(Self::Previews),
+            "RETENTION_SUBJECT_FILES" => Some(Self::Files),
             _ => None,
         }
     }
