@@ -34,7 +34,10 @@ mod submission;
 mod submits;
 mod uploads;
 
-pub use openai::aliases::{Aliases, ModelAlias};
+pub use openai::{
+    aliases::{Aliases, ModelAlias},
+    batches::BatchRunner,
+};
 pub use public_url::PublicUrl;
 pub use router::{Parts, router};
 pub use serving::{beside, web};

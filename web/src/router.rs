@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::{MethodRouter, delete, get, post},
 };
-use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Route, Rule, Seals};
+use darkroom_farm_api::{AdminCalls, Batches, CallerLayer, Calls, Route, Rule, Seals};
 use http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::compression::{
     CompressionLayer,
@@ -19,7 +19,9 @@ use tower_http::compression::{
 use crate::{
     admin_routes, farm_routes, gate,
     json_answer::header_value,
-    links, openai, page,
+    links, openai,
+    openai::batches::{BatchRunner, Bell},
+    page,
     places::{API, LINKS},
     problem::Refusal,
     public_url::PublicUrl,
@@ -37,6 +39,8 @@ pub struct Parts {
     pub farm: Arc<dyn Calls>,
     /// The calls about keys, tenants and the audit.
     pub admin: Arc<dyn AdminCalls>,
+    /// Files and batches.
+    pub batches: Arc<dyn Batches>,
     /// Says who calls.
     pub callers: CallerLayer,
     /// Signs the links that the farm serves itself.
@@ -47,9 +51,9 @@ pub struct Parts {
     pub settings: SiteSettings,
 }
 
-/// The routes of a site.
-pub fn router(parts: Parts) -> Router {
-    let Parts { farm, admin, callers, seals, tls, settings } = parts;
+/// The routes of a site, and what works on its batches.
+pub fn router(parts: Parts) -> (Router, BatchRunner) {
+    let Parts { farm, admin, batches, callers, seals, tls, settings } = parts;
     let public = settings.public_url.clone();
     // Browsers may speak TLS with a proxy.
     let tls = tls || public.as_ref().is_some_and(PublicUrl::is_secure);
@@ -68,6 +72,8 @@ pub fn router(parts: Parts) -> Router {
     let site = Arc::new(Site {
         farm,
         admin,
+        batches,
+        bell: Bell::default(),
         callers,
         seals,
         tls,
@@ -80,7 +86,8 @@ pub fn router(parts: Parts) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(&site));
     let hosts = Arc::new(settings.hosts());
-    routes
+    let runner = BatchRunner::new(Arc::clone(&site));
+    let router = routes
         .route(&format!("{API}/session"), own)
         .route(&format!("{API}/display"), get(show_display).layer(anybody))
         .route(&format!("{API}/openapi.json"), get(description))
@@ -95,7 +102,8 @@ pub fn router(parts: Parts) -> Router {
             gate::pass(Arc::clone(&hosts), request, next)
         }))
         .layer(middleware::map_response(gate::harden))
-        .layer(middleware::from_fn(openai::dialect::speak))
+        .layer(middleware::from_fn(openai::dialect::speak));
+    (router, runner)
 }
 
 /// JSON, manifests and the page's files; pictures are compressed already, and events must not wait

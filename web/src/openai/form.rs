@@ -12,7 +12,7 @@ use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Answer, Caller, Incoming, Standing, while_it_stands};
 use darkroom_proto::v1;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::{Map, Value};
@@ -28,13 +28,13 @@ use crate::{
 /// Largest body of JSON, bytes.
 const LARGEST_JSON: usize = 256 << 10;
 /// Largest text of a form, bytes.
-const LARGEST_TEXT: u64 = 64 << 10;
+pub(super) const LARGEST_TEXT: u64 = 64 << 10;
 /// Largest picture, bytes; as the farm has it.
 const LARGEST_PICTURE: u64 = 64 << 20;
 /// Most parts of a form.
-const MOST_PARTS: usize = 64;
+pub(super) const MOST_PARTS: usize = 64;
 /// The media type of forms.
-const FORM: &str = "multipart/form-data";
+pub(super) const FORM: &str = "multipart/form-data";
 
 /// The pictures that a request brings, by the SHA-256 of their files; empty: none.
 #[derive(Clone, Debug, Default)]
@@ -62,19 +62,29 @@ pub(super) async fn read(site: &Arc<Site>, entry: Entry) -> Result<(Fields, Inpu
     let media = media_type(entry.headers()).unwrap_or_default();
     if media == JSON {
         let mut fields = read_json(entry).await?;
-        let mut named = |field: &str| fields.take(field).map(|value| hash(field, value));
-        let image = named("image").unwrap_or_else(|| Err(no_picture()))?;
-        let mask = named("mask").transpose()?.unwrap_or_default();
-        return Ok((fields, Inputs { image, mask }));
+        let inputs = named_inputs(&mut fields)?;
+        return Ok((fields, inputs));
     }
-    let boundary = entry.headers().get(http::header::CONTENT_TYPE);
-    let boundary = boundary.and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
-    let Some(boundary) = boundary.filter(|_| media == FORM) else {
-        return Err(unsupported(&format!("{FORM} with a boundary, {JSON}")));
-    };
+    let boundary = boundary(entry.headers())
+        .ok_or_else(|| unsupported(&format!("{FORM} with a boundary, {JSON}")))?;
     let uploader =
         Uploader { site, caller: entry.caller.clone(), standing: entry.standing.clone() };
     uploader.read(entry.into_stream(), boundary).await
+}
+
+/// The pictures that fields of JSON name by their hashes.
+pub(super) fn named_inputs(fields: &mut Fields) -> Answer<Inputs> {
+    let mut named = |field: &str| fields.take(field).map(|value| hash(field, value));
+    let image = named("image").unwrap_or_else(|| Err(no_picture()))?;
+    let mask = named("mask").transpose()?.unwrap_or_default();
+    Ok(Inputs { image, mask })
+}
+
+/// What is between the parts of a form; none: the body is no form.
+pub(super) fn boundary(headers: &HeaderMap) -> Option<String> {
+    media_type(headers).filter(|media| media == FORM)?;
+    let media = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    multer::parse_boundary(media).ok()
 }
 
 /// Reads a form, and sends its files to the farm.
@@ -92,8 +102,7 @@ impl Uploader<'_> {
         while let Some(part) = parts.next_field().await.map_err(|error| unread(&error))? {
             count += 1;
             if count > MOST_PARTS {
-                let message = format!("the form has more than {MOST_PARTS} parts; accepted: fewer");
-                return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
+                return Err(too_many_parts());
             }
             let Some(name) = part.name().map(str::to_owned) else {
                 let message = "a part of the form has no name; accepted: parameters by name";
@@ -154,6 +163,12 @@ impl Uploader<'_> {
     }
 }
 
+pub(super) fn too_many_parts() -> Refusal {
+    let message =
+        format!("the form has more than {MOST_PARTS} parts; accepted: at most {MOST_PARTS}");
+    UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into()
+}
+
 fn limits() -> Constraints {
     let files = ["image", "image[]", "mask"];
     // A picture and a mask; every other part is short.
@@ -169,7 +184,7 @@ fn is_file(part: &Field<'_>) -> bool {
     part.file_name().is_some() || is_picture
 }
 
-async fn text(part: Field<'_>) -> Result<String, Refusal> {
+pub(super) async fn text(part: Field<'_>) -> Result<String, Refusal> {
     let name = part.name().map(|name| told(name).into_owned()).unwrap_or_default();
     let bytes = part.bytes().await.map_err(|error| unread(&error))?;
     String::from_utf8(bytes.into()).map_err(|_| {
@@ -216,7 +231,7 @@ fn one_picture() -> UserError {
 }
 
 /// Why a form cannot be read.
-fn unread(error: &multer::Error) -> Refusal {
+pub(super) fn unread(error: &multer::Error) -> Refusal {
     let wrong =
         |message: String| UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into();
     match error {

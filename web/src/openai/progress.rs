@@ -110,20 +110,16 @@ impl Progress {
 
     fn failed(&self) -> UserError {
         let dead = self.images.values().find(|image| image.state() == v1::ImageState::Dead);
-        let Some(image) = dead else {
-            let why = Some(self.job.end_reason.as_str()).filter(|why| !why.is_empty());
-            let message = format!("the picture failed: {}", why.unwrap_or("no reason is known"));
-            return UserError::new(Code::Internal, IMAGE_FAILED, message);
-        };
-        // What the client sent is at fault, and only the client can change it.
-        let theirs = [FailureCode::InputLost, FailureCode::InvalidInput];
-        let is_theirs = theirs.iter().any(|code| code.name() == image.error_code);
-        let code = if is_theirs { Code::InvalidArgument } else { Code::Internal };
-        let message = format!(
-            "picture {} failed in stage {} ({}): {}",
-            image.index, image.stage, image.error_code, image.error
-        );
-        UserError::new(code, IMAGE_FAILED, message)
+        dead.map(failed_picture).unwrap_or_else(|| {
+            let message = match self.job.end_reason.as_str() {
+                "" => {
+                    let id = &self.job.id;
+                    format!("job {id} failed without a recorded reason; see the job's page")
+                }
+                why => format!("the picture failed: {why}"),
+            };
+            UserError::new(Code::Internal, IMAGE_FAILED, message)
+        })
     }
 
     fn cancelled(&self) -> UserError {
@@ -134,6 +130,19 @@ impl Progress {
         let message = format!("job {} was cancelled{why}", self.job.id);
         UserError::new(Code::FailedPrecondition, "JOB_CANCELLED", message)
     }
+}
+
+/// Why a picture failed.
+pub(super) fn failed_picture(image: &v1::Image) -> UserError {
+    // What the client sent is at fault, and only the client can change it.
+    let theirs = [FailureCode::InputLost, FailureCode::InvalidInput];
+    let is_theirs = theirs.iter().any(|code| code.name() == image.error_code);
+    let code = if is_theirs { Code::InvalidArgument } else { Code::Internal };
+    let message = format!(
+        "picture {} failed in stage {} ({}): {}",
+        image.index, image.stage, image.error_code, image.error
+    );
+    UserError::new(code, IMAGE_FAILED, message)
 }
 
 /// An error of a watch of a job, as a client of this API reads it, who watches nothing.
