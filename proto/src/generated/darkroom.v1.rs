@@ -801,6 +801,12 @@ pub struct Worker {
     /// cannot be reached. Empty: no known problem.
     #[prost(string, tag = "14")]
     pub trouble: ::prost::alloc::string::String,
+    /// Memory of its device, as last measured. Absent: not reported.
+    #[prost(message, optional, tag = "15")]
+    pub memory: ::core::option::Option<DeviceMemory>,
+    /// Tasks that failed on it since it started, whoever was to blame.
+    #[prost(uint64, tag = "16")]
+    pub tasks_failed: u64,
 }
 impl ::prost::Name for Worker {
     const NAME: &'static str = "Worker";
@@ -810,6 +816,51 @@ impl ::prost::Name for Worker {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/darkroom.v1.Worker".into()
+    }
+}
+/// Memory of a device: of the GPU with what other processes use of it, or of the machine, of which
+/// `used_bytes` is what this process uses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceMemory {
+    #[prost(uint64, tag = "1")]
+    pub used_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub total_bytes: u64,
+}
+impl ::prost::Name for DeviceMemory {
+    const NAME: &'static str = "DeviceMemory";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeviceMemory".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeviceMemory".into()
+    }
+}
+/// A running coordinator.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Coordinator {
+    /// Its name in the record and at the queue. A new process has a new name.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Whether it leads: only the leader dispatches, reaps and cleans.
+    #[prost(bool, tag = "2")]
+    pub leads: bool,
+    /// When it last said that it runs, by the database's clock.
+    #[prost(message, optional, tag = "3")]
+    pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it is the one that answers.
+    #[prost(bool, tag = "4")]
+    pub answers: bool,
+}
+impl ::prost::Name for Coordinator {
+    const NAME: &'static str = "Coordinator";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.Coordinator".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.Coordinator".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2363,6 +2414,13 @@ pub struct GetFarmResponse {
     /// queue that cannot be reached. Empty for callers without the scope `operate`.
     #[prost(string, repeated, tag = "6")]
     pub troubles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The coordinators that ran in the last 30 seconds. Empty for callers without the scope `operate`.
+    #[prost(message, repeated, tag = "7")]
+    pub coordinators: ::prost::alloc::vec::Vec<Coordinator>,
+    /// Where pictures are stored, for people: a folder, or a bucket with its prefix. Empty for callers
+    /// without the scope `operate`.
+    #[prost(string, tag = "8")]
+    pub storage: ::prost::alloc::string::String,
 }
 impl ::prost::Name for GetFarmResponse {
     const NAME: &'static str = "GetFarmResponse";
