@@ -5,6 +5,7 @@
 
 pub mod artifact;
 pub mod backoff;
+pub mod batch_state;
 pub mod caption;
 pub mod cascade;
 mod course;

@@ -27,7 +27,7 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 64] = [
+const LIMITS: [(&str, u32, &str); 65] = [
     // Requests.
     ("CreateKeyRequest.scopes", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
@@ -66,6 +66,7 @@ const LIMITS: [(&str, u32, &str); 64] = [
     ("ForecastJobResponse.notes", 64, ""),
     ("ForecastCheck.stages", 64, ""),
     ("GetFarmResponse.cascades", 1000, ""),
+    ("GetFarmResponse.coordinators", 1000, ""),
     ("GetFarmResponse.troubles", 1000, ""),
     ("GetRetentionResponse.policies", 4096, ""),
     ("GetImageMapResponse.codes", 65_536, ""),

@@ -47,9 +47,9 @@ pub use self::{
     encoder::{Embedding, EncodeRequest, EncodeResponse},
     failures::{FailureSummary, SummarizeFailuresRequest, SummarizeFailuresResponse},
     farm::{
-        Cascade, CascadeStage, DrainWorkerRequest, DrainWorkerResponse, GetFarmRequest,
-        GetFarmResponse, ListCascadesRequest, ListCascadesResponse, ListWorkersRequest,
-        ListWorkersResponse, Worker, WorkerStage,
+        Cascade, CascadeStage, Coordinator, DeviceMemory, DrainWorkerRequest, DrainWorkerResponse,
+        GetFarmRequest, GetFarmResponse, ListCascadesRequest, ListCascadesResponse,
+        ListWorkersRequest, ListWorkersResponse, Worker, WorkerStage,
     },
     farmwide::{
         DescribeQueueRequest, DescribeQueueResponse, FarmEvent, FarmHistoryRequest,

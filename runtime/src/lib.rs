@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod disk;
 pub mod files;
 pub mod listen;
+pub mod memory;
 pub mod peer;
 pub mod program;
 pub mod secret;

@@ -1,13 +1,18 @@
 //! The calls, and a row of the audit for each change that one has made.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use darkroom_core::error::{Code, UserError};
-use darkroom_farm_api::{AdminCalls, Answer, Caller, Calls, Incoming, Outgoing};
+use darkroom_farm_api::{
+    AdminCalls, Answer, Batches, Caller, Calls, Incoming, Outgoing,
+    batches::{Batch, FileRecord, NewBatch, NewFile, Page, Purpose, Step},
+};
 use darkroom_proto::v1;
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::Farm;
 use crate::{
@@ -33,6 +38,31 @@ struct Change {
 impl Audited {
     pub(super) fn new(farm: Farm, audit: Arc<dyn Audit>, tasks: TaskTracker) -> Self {
         Self { farm, audit, tasks }
+    }
+
+    /// Runs a call to its note, whoever leaves.
+    async fn noted<T, F>(
+        &self,
+        caller: &Caller,
+        call: impl FnOnce(Farm, Caller) -> F,
+        change: fn(&T) -> Change,
+    ) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let (farm, one) = self.farm.for_one_call();
+        let _client = one.client();
+        let (audit, caller) = (Arc::clone(&self.audit), caller.clone());
+        let made = call(farm, caller.clone());
+        let done = self.tasks.spawn(async move {
+            let made = made.await?;
+            if one.has_changed() {
+                note(audit.as_ref(), &caller, vec![change(&made)]).await;
+            }
+            Ok(made)
+        });
+        done.await.unwrap_or_else(|error| Err(broke(&error)))
     }
 }
 
@@ -170,6 +200,89 @@ audited! {
             vec![Change { action: "farm.clean", target, tenant }]
         }, unless |request| request.dry_run;
     }
+}
+
+#[async_trait]
+impl Batches for Audited {
+    async fn add_file(
+        &self,
+        caller: &Caller,
+        new: NewFile,
+        parts: Incoming<Bytes>,
+    ) -> Answer<FileRecord> {
+        let add = move |farm: Farm, caller: Caller| async move {
+            farm.add_file(&caller, new, parts).await
+        };
+        self.noted(caller, add, |file| of_file("file.create", file)).await
+    }
+
+    async fn file(&self, caller: &Caller, id: Uuid) -> Answer<FileRecord> {
+        self.farm.file(caller, id).await
+    }
+
+    async fn files(
+        &self,
+        caller: &Caller,
+        page: &Page,
+        purpose: Option<Purpose>,
+    ) -> Answer<Vec<FileRecord>> {
+        self.farm.files(caller, page, purpose).await
+    }
+
+    async fn read_file(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        offset: u64,
+    ) -> Answer<(FileRecord, Outgoing<Bytes>)> {
+        self.farm.read_file(caller, id, offset).await
+    }
+
+    async fn delete_file(&self, caller: &Caller, id: Uuid) -> Answer<()> {
+        let delete =
+            move |farm: Farm, caller: Caller| async move { farm.deleted_file(&caller, id).await };
+        self.noted(caller, delete, |file| of_file("file.delete", file)).await.map(drop)
+    }
+
+    async fn add_batch(&self, caller: &Caller, new: NewBatch) -> Answer<Batch> {
+        let add =
+            move |farm: Farm, caller: Caller| async move { farm.add_batch(&caller, new).await };
+        self.noted(caller, add, |batch| of_batch("batch.create", batch)).await
+    }
+
+    async fn batch(&self, caller: &Caller, id: Uuid) -> Answer<Batch> {
+        self.farm.batch(caller, id).await
+    }
+
+    async fn batches(&self, caller: &Caller, page: &Page) -> Answer<Vec<Batch>> {
+        self.farm.batches(caller, page).await
+    }
+
+    async fn cancel_batch(&self, caller: &Caller, id: Uuid) -> Answer<Batch> {
+        let cancel =
+            move |farm: Farm, caller: Caller| async move { farm.cancel_batch(&caller, id).await };
+        self.noted(caller, cancel, |batch| of_batch("batch.cancel", batch)).await
+    }
+
+    async fn claim_batch(&self, runner: Uuid, lease: Duration) -> Answer<Option<Batch>> {
+        self.farm.claim_batch(runner, lease).await
+    }
+
+    async fn renew_batch(&self, runner: Uuid, id: Uuid, lease: Duration) -> Answer<bool> {
+        self.farm.renew_batch(runner, id, lease).await
+    }
+
+    async fn advance_batch(&self, runner: Uuid, step: &Step) -> Answer<bool> {
+        self.farm.advance_batch(runner, step).await
+    }
+}
+
+fn of_file(action: &'static str, file: &FileRecord) -> Change {
+    Change { action, target: file.id.to_string(), tenant: file.tenant.clone() }
+}
+
+fn of_batch(action: &'static str, batch: &Batch) -> Change {
+    Change { action, target: batch.id.to_string(), tenant: batch.tenant.clone() }
 }
 
 fn broke(error: &JoinError) -> UserError {

@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod audited;
+mod batches;
 mod chunks;
 mod cleaning;
 mod convert;
@@ -42,7 +43,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use audited::Audited;
 use darkroom_farm_api::{
-    AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Members, Outgoing, Purpose, Seals,
+    AdminCalls, Answer, Batches, Caller, CallerLayer, Calls, Incoming, Members, Outgoing, Purpose,
+    Seals,
 };
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
@@ -70,6 +72,12 @@ impl Handle {
     /// The calls about keys, tenants and the audit. The audit has what they change.
     #[must_use]
     pub fn admin_calls(&self) -> Arc<dyn AdminCalls> {
+        Arc::new(self.audited())
+    }
+
+    /// Files and batches. The audit has what is changed of them.
+    #[must_use]
+    pub fn batches(&self) -> Arc<dyn Batches> {
         Arc::new(self.audited())
     }
 

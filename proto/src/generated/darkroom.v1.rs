@@ -801,6 +801,12 @@ pub struct Worker {
     /// cannot be reached. Empty: no known problem.
     #[prost(string, tag = "14")]
     pub trouble: ::prost::alloc::string::String,
+    /// Memory of its device, as last measured. Absent: not reported.
+    #[prost(message, optional, tag = "15")]
+    pub memory: ::core::option::Option<DeviceMemory>,
+    /// Tasks that failed on it since it started, whoever was to blame.
+    #[prost(uint64, tag = "16")]
+    pub tasks_failed: u64,
 }
 impl ::prost::Name for Worker {
     const NAME: &'static str = "Worker";
@@ -810,6 +816,51 @@ impl ::prost::Name for Worker {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/darkroom.v1.Worker".into()
+    }
+}
+/// Memory of a device: of the GPU with what other processes use of it, or of the machine, of which
+/// `used_bytes` is what this process uses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceMemory {
+    #[prost(uint64, tag = "1")]
+    pub used_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub total_bytes: u64,
+}
+impl ::prost::Name for DeviceMemory {
+    const NAME: &'static str = "DeviceMemory";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeviceMemory".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeviceMemory".into()
+    }
+}
+/// A running coordinator.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Coordinator {
+    /// Its name in the record and at the queue. A new process has a new name.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Whether it leads: only the leader dispatches, reaps and cleans.
+    #[prost(bool, tag = "2")]
+    pub leads: bool,
+    /// When it last said that it runs, by the database's clock.
+    #[prost(message, optional, tag = "3")]
+    pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it is the one that answers.
+    #[prost(bool, tag = "4")]
+    pub answers: bool,
+}
+impl ::prost::Name for Coordinator {
+    const NAME: &'static str = "Coordinator";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.Coordinator".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.Coordinator".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2363,6 +2414,13 @@ pub struct GetFarmResponse {
     /// queue that cannot be reached. Empty for callers without the scope `operate`.
     #[prost(string, repeated, tag = "6")]
     pub troubles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The coordinators that ran in the last 30 seconds. Empty for callers without the scope `operate`.
+    #[prost(message, repeated, tag = "7")]
+    pub coordinators: ::prost::alloc::vec::Vec<Coordinator>,
+    /// Where pictures are stored, for people: a folder, or a bucket with its prefix. Empty for callers
+    /// without the scope `operate`.
+    #[prost(string, tag = "8")]
+    pub storage: ::prost::alloc::string::String,
 }
 impl ::prost::Name for GetFarmResponse {
     const NAME: &'static str = "GetFarmResponse";
@@ -6011,12 +6069,13 @@ pub struct RetentionPolicy {
     #[prost(enumeration = "RetentionSubject", tag = "2")]
     pub subject: i32,
     /// How the jobs ended: JOB_STATE_DONE, JOB_STATE_FAILED or JOB_STATE_CANCELLED. Unspecified for
-    /// embeddings, inputs and previews, which belong to no job.
+    /// embeddings, inputs, previews and files, which belong to no job.
     #[prost(enumeration = "JobState", tag = "3")]
     pub outcome: i32,
     /// So many seconds after a job has ended, a text was last needed, a picture was last uploaded or
-    /// used by a job, or a preview was made. 0: kept for ever, also where the farm's policy for all
-    /// tenants says otherwise. At least the farm's lease and 12 h 10 min.
+    /// used by a job, a preview was made, a file was stored, or a batch has ended. 0: kept for ever,
+    /// also where the farm's policy for all tenants says otherwise. At least the farm's lease and 12 h
+    /// 10 min.
     #[prost(uint64, tag = "4")]
     pub seconds: u64,
 }
@@ -6156,6 +6215,12 @@ pub struct CleanFarmResponse {
     /// Old previews and sheets.
     #[prost(uint64, tag = "13")]
     pub previews: u64,
+    /// Files that are kept no longer.
+    #[prost(uint64, tag = "14")]
+    pub files: u64,
+    /// Batches that ended long ago.
+    #[prost(uint64, tag = "15")]
+    pub batches: u64,
 }
 impl ::prost::Name for CleanFarmResponse {
     const NAME: &'static str = "CleanFarmResponse";
@@ -6172,7 +6237,7 @@ impl ::prost::Name for CleanFarmResponse {
 pub struct DueRemoval {
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<RetentionPolicy>,
-    /// Jobs, texts, pictures, or previews and sheets.
+    /// Jobs, texts, pictures, files, or previews and sheets.
     #[prost(uint64, tag = "2")]
     pub count: u64,
     /// Bytes of their objects. Objects that other jobs need as well stay.
@@ -6195,7 +6260,7 @@ impl ::prost::Name for DueRemoval {
 /// Objects of a kind that no row names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrphanObjects {
-    /// "output", "embedding", "preview", "input" or "manifest".
+    /// "output", "embedding", "preview", "input", "manifest" or "file".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -6382,6 +6447,9 @@ pub enum RetentionSubject {
     Inputs = 5,
     /// Previews and sheets, which are made again when somebody looks. 30 days, if nobody has set it.
     Previews = 6,
+    /// Files of the HTTP API that say nothing of their end themselves, and batches that have ended. A
+    /// file that an open batch reads stays. 30 days, if nobody has set it.
+    Files = 7,
 }
 impl RetentionSubject {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -6397,6 +6465,7 @@ impl RetentionSubject {
             Self::Embeddings => "RETENTION_SUBJECT_EMBEDDINGS",
             Self::Inputs => "RETENTION_SUBJECT_INPUTS",
             Self::Previews => "RETENTION_SUBJECT_PREVIEWS",
+            Self::Files => "RETENTION_SUBJECT_FILES",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -6409,6 +6478,7 @@ impl RetentionSubject {
             "RETENTION_SUBJECT_EMBEDDINGS" => Some(Self::Embeddings),
             "RETENTION_SUBJECT_INPUTS" => Some(Self::Inputs),
             "RETENTION_SUBJECT_PREVIEWS" => Some(Self::Previews),
+            "RETENTION_SUBJECT_FILES" => Some(Self::Files),
             _ => None,
         }
     }

@@ -14,11 +14,11 @@ use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     json::{
         Attempt, AuditEntry, Bytes, CancelImagesRequest, CancelImagesResponse, CancelJobRequest,
-        Cascade, CascadeStage, ClassForecast, CleanFarmRequest, CleanFarmResponse,
+        Cascade, CascadeStage, ClassForecast, CleanFarmRequest, CleanFarmResponse, Coordinator,
         CreateKeyRequest, CreateKeyResponse, DeleteJobRequest, DeleteJobResponse,
-        DescribeQueueRequest, DescribeQueueResponse, DrainWorkerRequest, DrainWorkerResponse,
-        DueRemoval, Embedding, EncodeRequest, EncodeResponse, FailureSummary, FarmEvent,
-        FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk, FetchImageRequest,
+        DescribeQueueRequest, DescribeQueueResponse, DeviceMemory, DrainWorkerRequest,
+        DrainWorkerResponse, DueRemoval, Embedding, EncodeRequest, EncodeResponse, FailureSummary,
+        FarmEvent, FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk, FetchImageRequest,
         FetchManifestChunk, FetchManifestRequest, FetchSheetChunk, FetchSheetRequest, Forecast,
         ForecastCheck, ForecastJobResponse, GetFarmRequest, GetFarmResponse, GetImageMapRequest,
         GetImageMapResponse, GetImageRequest, GetImageResponse, GetJobRequest, GetRetentionRequest,
@@ -137,7 +137,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
             DrainWorkerResponse ListCascadesResponse EncodeResponse DeleteJobResponse
             Forecast StageForecast ClassForecast ForecastCheck StageCheck StageProgress StageSeconds
-            Worker WorkerStage Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
+            Worker WorkerStage DeviceMemory Coordinator Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
             Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
             AuditEntry ListAuditResponse RetentionPolicy GetRetentionResponse CleanFarmResponse

@@ -496,6 +496,8 @@ fn queue() -> io::Result<()> {
         busy: 0.75,
         state: serde_json::from_str("\"working\"").or_else(|_| serde_json::from_str("\"idle\""))?,
         trouble: String::new(),
+        failed: 0,
+        memory: None,
         seen_seconds_ago: 0.0,
     };
     put("cards", "worker", serde_json::to_string(&card)?)

@@ -19,7 +19,7 @@ use super::{
     },
     retried,
     rows::{HashColumn, IdColumn, artifact, column, job_id, list, number},
-    unused_inputs,
+    unused_files, unused_inputs,
 };
 use crate::store::{
     records::Term,
@@ -173,6 +173,15 @@ impl Retention for Record {
                         .bind(now_ms)
                         .bind(ADDED_UP)
                         .bind(Subject::Inputs.name())
+                        .bind(&policy.scope.tenant)
+                        .fetch_one(self.reads())
+                        .await?
+                }
+                (Subject::Files, _) => {
+                    sqlx::query_as(unused_files::DUE)
+                        .bind(now_ms)
+                        .bind(ADDED_UP)
+                        .bind(Subject::Files.name())
                         .bind(&policy.scope.tenant)
                         .fetch_one(self.reads())
                         .await?

@@ -6,6 +6,7 @@
 mod agreed;
 mod attempts;
 mod audit;
+mod batches;
 mod commands;
 mod dispatching;
 mod farm_changes;
@@ -33,6 +34,7 @@ mod worker_health;
 pub use agreed::Agreed;
 pub use attempts::Attempts;
 pub use audit::Audit;
+pub use batches::Batches;
 pub use commands::Commands;
 pub use dispatching::Dispatching;
 pub use farm_changes::FarmChanges;
