@@ -40,7 +40,7 @@ use crate::{
         self,
         records::Term,
         removal::{Kind, Leaving, MADE_UP, Rule, ms},
-        roles::{Agreed, History, Removal, Retention},
+        roles::{Agreed, History, Removal, Retention, Webhooks},
     },
 };
 
@@ -138,7 +138,7 @@ where
 /// Runs until shutdown.
 pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
 where
-    S: Agreed + History + Removal + Retention + ?Sized,
+    S: Agreed + History + Removal + Retention + Webhooks + ?Sized,
 {
     while !shared.stop.is_cancelled() {
         let woken = shared.events.clean.notified();
@@ -169,7 +169,7 @@ pub(crate) async fn clean<S>(
     (ahead, limit): (Duration, Duration),
 ) -> Result<Cleaned, Error>
 where
-    S: Agreed + History + Removal + Retention + ?Sized,
+    S: Agreed + History + Removal + Retention + Webhooks + ?Sized,
 {
     let (mut cleaned, began) = (Cleaned::default(), Instant::now());
     loop {
@@ -233,7 +233,7 @@ struct Pass {
 /// One pass; `None` if this coordinator does not lead the farm.
 async fn pass<S>(shared: &Shared, store: &S, ahead: Duration) -> Result<Option<Pass>, Error>
 where
-    S: Agreed + History + Removal + Retention + ?Sized,
+    S: Agreed + History + Removal + Retention + Webhooks + ?Sized,
 {
     // One at a time, although users may ask for one while the cleaner works: when a pass accepts a
     // restored record, everything that is marked must be looked up again, and another pass would
@@ -252,6 +252,7 @@ where
         return Ok(None);
     };
     let now = now_ms(store, ahead).await?;
+    while store.forget_events(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN) {}
     let policies = store.retention().await?;
     // Old previews are not removed here.
     let acts = |one: &Policy| one.keep.is_some() && one.scope.subject != Subject::Previews;

@@ -75,6 +75,12 @@ pub(crate) fn routes() -> Vec<Route> {
             farm_history(FarmHistoryRequest) -> FarmHistoryResponse 200 query;
         Get "/usage" LIST_USAGE list_usage(ListUsageRequest) -> ListUsageResponse 200 query;
         Get "/farm" GET_FARM get_farm(GetFarmRequest) -> GetFarmResponse 200 query;
+        Post "/webhooks" CREATE_WEBHOOK
+            create_webhook(CreateWebhookRequest) -> CreateWebhookResponse 201 body;
+        Get "/webhooks" LIST_WEBHOOKS
+            list_webhooks(ListWebhooksRequest) -> ListWebhooksResponse 200 query;
+        Delete "/webhooks/{webhook}" DELETE_WEBHOOK
+            delete_webhook(DeleteWebhookRequest) -> DeleteWebhookResponse 200 query, "webhook" = id;
     };
     routes.extend([
         route! { Post "/jobs" farm::SUBMIT_JOB, submits::submit,

@@ -43,6 +43,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0022_inputs"
     "0023_deletions_told"
     "0024_kinds"
+    "0026_webhooks"
 );
 
 #[cfg(feature = "cluster")]
@@ -78,6 +79,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0029_inputs"
     "0030_deletions_told"
     "0031_kinds"
+    "0033_webhooks"
 );
 
 /// The migrations of SQLite.
