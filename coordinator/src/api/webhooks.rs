@@ -87,7 +87,7 @@ fn listing(tenant: Option<&str>) -> Digest {
     hasher.field(tenant.unwrap_or_default().as_bytes()).finish()
 }
 
-fn new_webhook(
+pub(super) fn new_webhook(
     request: v1::CreateWebhookRequest,
     tenant: String,
     reach: Addresses,

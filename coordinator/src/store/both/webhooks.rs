@@ -31,6 +31,10 @@ use crate::store::{
     },
 };
 
+/// Webhooks that are looked at to find events for all free places. Those of tenants that have enough
+/// under way are among them.
+const LOOKED_AT: i64 = 500;
+
 row! {
     struct Row {
         seq: i64,
@@ -401,7 +405,7 @@ async fn take(store: &Record, free: u32, lease: Duration) -> Result<Vec<Delivery
         sql!(sqlite: "", postgres: " FOR NO KEY UPDATE OF w SKIP LOCKED"),
     ))
     .bind(now)
-    .bind(i64::from(free))
+    .bind(LOOKED_AT)
     .fetch_all(&mut *tx)
     .await?;
     // Read under the locks: another coordinator may just have taken some.
@@ -421,13 +425,13 @@ async fn take(store: &Record, free: u32, lease: Duration) -> Result<Vec<Delivery
     for (seq, most) in &shares {
         taken.extend(take_of(&mut tx, *seq, *most, (now, lease)).await?);
     }
-    // All that were looked at have had their turn, so that others come first the next time.
-    let looked_at: Vec<i64> = ready.iter().map(|one| one.seq).collect();
+    // Others come first the next time.
+    let served: Vec<i64> = shares.iter().map(|(seq, _)| *seq).collect();
     sqlx::query(sql!(
         sqlite: "UPDATE webhooks SET tried_ms = $2 WHERE seq IN (SELECT value FROM json_each($1))",
         postgres: "UPDATE webhooks SET tried_ms = $2 WHERE seq = ANY ($1)",
     ))
-    .bind(list(&looked_at)?)
+    .bind(list(&served)?)
     .bind(now)
     .execute(&mut *tx)
     .await?;
