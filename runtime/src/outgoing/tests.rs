@@ -25,8 +25,8 @@ struct Server {
     got: tokio::sync::mpsc::Receiver<String>,
 }
 
-/// Answers each connection with these bytes, again and again if `endless`, and closes it unless
-/// there are none.
+/// Answers each connection with these bytes, and then with `endless` without end. Without the first,
+/// or if the second is empty, nothing more comes.
 async fn serve(answer: &'static str, endless: Option<&'static str>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("bound").port();
@@ -44,10 +44,10 @@ async fn serve(answer: &'static str, endless: Option<&'static str>) -> Server {
                     }
                 }
                 let _ = told.send(String::from_utf8_lossy(&read).into_owned()).await;
-                if answer.is_empty() {
+                let _ = stream.write_all(answer.as_bytes()).await;
+                if answer.is_empty() || endless == Some("") {
                     std::future::pending::<()>().await;
                 }
-                let _ = stream.write_all(answer.as_bytes()).await;
                 while let Some(more) = endless {
                     if stream.write_all(more.as_bytes()).await.is_err() {
                         return;
