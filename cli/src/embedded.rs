@@ -86,6 +86,8 @@ pub(crate) struct Options {
     pub(crate) disk: DiskArgs,
     /// How it is reached and shown over HTTP.
     pub(crate) site: SiteSettings,
+    /// Webhooks may lead to this machine and its network.
+    pub(crate) webhook_private_addresses: bool,
     /// How long it runs.
     pub(crate) stay: Stay,
 }
@@ -111,6 +113,7 @@ impl Options {
             machine,
             disk,
             site: SiteSettings::default(),
+            webhook_private_addresses: false,
             stay: Stay::Occasion,
         })
     }
@@ -184,6 +187,9 @@ impl Farm {
                 record_folder: Some(state.path().to_owned()),
                 disk_floor: options.disk.disk_floor.map(|floor| floor.0),
                 budget: options.disk.budget(),
+                // A command ends too soon for a receiver that is slow.
+                sends_webhooks: options.stay == Stay::Service,
+                webhook_private_addresses: options.webhook_private_addresses,
                 ..Default::default()
             },
             Arc::new(store),

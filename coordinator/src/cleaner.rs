@@ -40,7 +40,7 @@ use crate::{
         self,
         records::Term,
         removal::{Kind, Leaving, MADE_UP, Rule, ms},
-        roles::{Agreed, Batches, History, Removal, Retention},
+        roles::{Agreed, Batches, History, Removal, Retention, Webhooks},
     },
 };
 
@@ -146,7 +146,7 @@ where
 /// Runs until shutdown.
 pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
 where
-    S: Agreed + Batches + History + Removal + Retention + ?Sized,
+    S: Agreed + Batches + History + Removal + Retention + Webhooks + ?Sized,
 {
     while !shared.stop.is_cancelled() {
         let woken = shared.events.clean.notified();
@@ -177,7 +177,7 @@ pub(crate) async fn clean<S>(
     (ahead, limit): (Duration, Duration),
 ) -> Result<Cleaned, Error>
 where
-    S: Agreed + Batches + History + Removal + Retention + ?Sized,
+    S: Agreed + Batches + History + Removal + Retention + Webhooks + ?Sized,
 {
     let (mut cleaned, began) = (Cleaned::default(), Instant::now());
     loop {
@@ -241,7 +241,7 @@ struct Pass {
 /// One pass; `None` if this coordinator does not lead the farm.
 async fn pass<S>(shared: &Shared, store: &S, ahead: Duration) -> Result<Option<Pass>, Error>
 where
-    S: Agreed + Batches + History + Removal + Retention + ?Sized,
+    S: Agreed + Batches + History + Removal + Retention + Webhooks + ?Sized,
 {
     // One at a time, although users may ask for one while the cleaner works: when a pass accepts a
     // restored record, everything that is marked must be looked up again, and another pass would
@@ -260,6 +260,7 @@ where
         return Ok(None);
     };
     let now = now_ms(store, ahead).await?;
+    while store.forget_events(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN) {}
     let policies = store.retention().await?;
     // Old previews are not removed here. Files have times of their own, so they are asked for.
     let is_else = |one: &Policy| !matches!(one.scope.subject, Subject::Previews | Subject::Files);

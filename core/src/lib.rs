@@ -48,5 +48,6 @@ pub mod start;
 pub mod tenant;
 pub mod text_state;
 pub mod thumbnail;
+pub mod webhook;
 pub mod worker_health;
 pub mod worker_state;

@@ -28,6 +28,7 @@ mod quotas;
 mod settings;
 mod submit;
 mod values;
+mod webhooks;
 mod words;
 
 use darkroom_core::{
@@ -82,6 +83,10 @@ pub use self::{
         SubmitJobResponse, UploadInputChunk, UploadInputResponse,
     },
     values::{Bytes, Seconds, Time, U64, duration_seconds, unix_seconds},
+    webhooks::{
+        CreateWebhookRequest, CreateWebhookResponse, DeleteWebhookRequest, DeleteWebhookResponse,
+        ListWebhooksRequest, ListWebhooksResponse, Webhook,
+    },
     words::{Named, Word},
 };
 

@@ -150,6 +150,7 @@ audited! {
         farm_history: v1::FarmHistoryRequest => v1::FarmHistoryResponse,
         list_usage: v1::ListUsageRequest => v1::ListUsageResponse,
         get_farm: v1::GetFarmRequest => v1::GetFarmResponse,
+        list_webhooks: v1::ListWebhooksRequest => v1::ListWebhooksResponse,
     }
     submitting {
         submit_job: v1::SubmitJobRequest => v1::SubmitJobResponse, submitted;
@@ -166,6 +167,13 @@ audited! {
         retry_images: v1::RetryImagesRequest => v1::RetryImagesResponse,
             |made| of_job("images.retry", made.job.as_ref()), unless |request| request.dry_run;
         drain_worker: v1::DrainWorkerRequest => v1::DrainWorkerResponse, drained;
+        create_webhook: v1::CreateWebhookRequest => v1::CreateWebhookResponse, |made| {
+            let made = made.webhook.as_ref();
+            let made = made.map(|made| of_webhook("webhook.create", &made.id, &made.tenant));
+            made.into_iter().collect()
+        };
+        delete_webhook: v1::DeleteWebhookRequest => v1::DeleteWebhookResponse,
+            |gone| vec![of_webhook("webhook.delete", &gone.id, &gone.tenant)];
     }
 }
 
@@ -314,6 +322,10 @@ fn of_key(action: &'static str, key: Option<&v1::Key>) -> Vec<Change> {
     let change =
         |key: &v1::Key| Change { action, target: key.id.clone(), tenant: key.tenant.clone() };
     key.map(change).into_iter().collect()
+}
+
+fn of_webhook(action: &'static str, id: &str, tenant: &str) -> Change {
+    Change { action, target: id.to_owned(), tenant: tenant.to_owned() }
 }
 
 fn drained(made: &v1::DrainWorkerResponse) -> Vec<Change> {

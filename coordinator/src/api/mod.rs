@@ -36,6 +36,7 @@ mod upload;
 mod validate;
 mod watch;
 mod watch_farm;
+mod webhooks;
 mod workers;
 
 use std::sync::Arc;
@@ -382,6 +383,32 @@ impl Calls for Farm {
         request: v1::GetFarmRequest,
     ) -> Answer<v1::GetFarmResponse> {
         self.unary(self.shared.options.call, self.farm(caller, request)).await
+    }
+
+    async fn create_webhook(
+        &self,
+        caller: &Caller,
+        request: v1::CreateWebhookRequest,
+    ) -> Answer<v1::CreateWebhookResponse> {
+        let create = self.make_webhook(caller, request);
+        self.changing(self.shared.options.call, Again::Webhooks, create).await
+    }
+
+    async fn list_webhooks(
+        &self,
+        caller: &Caller,
+        request: v1::ListWebhooksRequest,
+    ) -> Answer<v1::ListWebhooksResponse> {
+        self.unary(self.shared.options.call, self.webhooks(caller, request)).await
+    }
+
+    async fn delete_webhook(
+        &self,
+        caller: &Caller,
+        request: v1::DeleteWebhookRequest,
+    ) -> Answer<v1::DeleteWebhookResponse> {
+        let delete = self.end_webhook(caller, request);
+        self.changing(self.shared.options.call, Again::Harmless, delete).await
     }
 }
 

@@ -44,6 +44,7 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0023_deletions_told"
     "0024_kinds"
     "0025_batches"
+    "0026_webhooks"
 );
 
 #[cfg(feature = "cluster")]
@@ -80,6 +81,7 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0030_deletions_told"
     "0031_kinds"
     "0032_batches"
+    "0033_webhooks"
 );
 
 /// The migrations of SQLite.

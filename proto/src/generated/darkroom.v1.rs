@@ -1268,6 +1268,192 @@ impl AttemptOutcome {
         }
     }
 }
+/// An address of a tenant to which the farm sends events.
+///
+/// The farm sends each event in a POST with a JSON body, at least once:
+///
+///    {"id": "evt_…", "object": "event", "created_at": 1796054400, "type": "job.completed",
+///     "data": {"id": "JOB"}}
+///
+/// The headers `webhook-id` (the event's id, the same in each try), `webhook-timestamp` (seconds
+/// since 1970) and `webhook-signature` are those of the Standard Webhooks specification, which
+/// OpenAI's clients check. An answer of 2xx within 10 seconds ends it; otherwise the event is sent
+/// again, for up to three days. Redirects are not followed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Webhook {
+    /// `wh_` and 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub url: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// Types of the events that it gets; empty: all.
+    #[prost(string, repeated, tag = "5")]
+    pub event_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "6")]
+    pub created: ::core::option::Option<::prost_types::Timestamp>,
+    /// When an event was last answered with 2xx. Absent: never.
+    #[prost(message, optional, tag = "7")]
+    pub last_success: ::core::option::Option<::prost_types::Timestamp>,
+    /// When a try last failed. Absent: never.
+    #[prost(message, optional, tag = "8")]
+    pub last_failure: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it failed, in one sentence.
+    #[prost(string, tag = "9")]
+    pub last_error: ::prost::alloc::string::String,
+    /// Events that are still to be sent.
+    #[prost(uint64, tag = "10")]
+    pub events_waiting: u64,
+    /// When the oldest of them happened. Absent: none waits.
+    #[prost(message, optional, tag = "11")]
+    pub oldest_waiting: ::core::option::Option<::prost_types::Timestamp>,
+    /// Events of the last seven days that the farm has given up: it tried for three days, or too many
+    /// waited.
+    #[prost(uint64, tag = "12")]
+    pub events_given_up: u64,
+    /// After five failures in a row, the farm sends nothing until this time, and then one event as a
+    /// trial. Absent: not suspended.
+    #[prost(message, optional, tag = "13")]
+    pub suspended_until: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for Webhook {
+    const NAME: &'static str = "Webhook";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.Webhook".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.Webhook".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateWebhookRequest {
+    /// Where events are sent: http:// or <https://,> without user, password and fragment; at most 2,000
+    /// bytes. Addresses that the farm's operator does not allow (by default loopback, link-local and
+    /// private ones) are refused here if they are written out, and always when the farm connects.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// Types of the events to send; empty: all, and those that later versions add. Accepted:
+    /// job.completed, job.failed, job.cancelled, batch.completed, batch.failed, batch.expired,
+    /// batch.cancelled.
+    #[prost(string, repeated, tag = "2")]
+    pub event_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For people; at most 200 characters.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty: the caller's tenant.
+    #[prost(string, tag = "4")]
+    pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CreateWebhookRequest {
+    const NAME: &'static str = "CreateWebhookRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.CreateWebhookRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.CreateWebhookRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CreateWebhookResponse {
+    #[prost(message, optional, tag = "1")]
+    pub webhook: ::core::option::Option<Webhook>,
+    /// `whsec_` and 32 bytes in base64, with which receivers check signatures. Only this answer has
+    /// it.
+    #[prost(string, tag = "2")]
+    pub secret: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CreateWebhookResponse {
+    const NAME: &'static str = "CreateWebhookResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.CreateWebhookResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.CreateWebhookResponse".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWebhooksRequest {
+    /// 1 to 1,000; 0 means 100.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Empty: all that the caller may see.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListWebhooksRequest {
+    const NAME: &'static str = "ListWebhooksRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.ListWebhooksRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.ListWebhooksRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWebhooksResponse {
+    /// Oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub webhooks: ::prost::alloc::vec::Vec<Webhook>,
+    /// Empty after the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListWebhooksResponse {
+    const NAME: &'static str = "ListWebhooksResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.ListWebhooksResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.ListWebhooksResponse".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteWebhookRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DeleteWebhookRequest {
+    const NAME: &'static str = "DeleteWebhookRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeleteWebhookRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeleteWebhookRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteWebhookResponse {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Events that were still to be sent. They are dropped.
+    #[prost(uint64, tag = "3")]
+    pub events_dropped: u64,
+}
+impl ::prost::Name for DeleteWebhookResponse {
+    const NAME: &'static str = "DeleteWebhookResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeleteWebhookResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeleteWebhookResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitJobRequest {
     #[prost(message, optional, tag = "1")]
@@ -3712,6 +3898,83 @@ pub mod farm_client {
             req.extensions_mut().insert(GrpcMethod::new("darkroom.v1.Farm", "GetFarm"));
             self.inner.unary(req, path, codec).await
         }
+        /// Has the farm send the tenant's events to an address. A tenant may have 20 webhooks
+        /// (RESOURCE_EXHAUSTED, MANY_WEBHOOKS). Only this answer has the secret.
+        pub async fn create_webhook(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateWebhookResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/CreateWebhook",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "CreateWebhook"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tenant's webhooks, and how sending to each goes.
+        pub async fn list_webhooks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWebhooksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWebhooksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/ListWebhooks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "ListWebhooks"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a webhook. Events that are still to be sent to it are dropped. One that the farm is
+        /// sending at this moment may still arrive.
+        pub async fn delete_webhook(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteWebhookResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/DeleteWebhook",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "DeleteWebhook"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3999,6 +4262,32 @@ pub mod farm_server {
             &self,
             request: tonic::Request<super::GetFarmRequest>,
         ) -> std::result::Result<tonic::Response<super::GetFarmResponse>, tonic::Status>;
+        /// Has the farm send the tenant's events to an address. A tenant may have 20 webhooks
+        /// (RESOURCE_EXHAUSTED, MANY_WEBHOOKS). Only this answer has the secret.
+        async fn create_webhook(
+            &self,
+            request: tonic::Request<super::CreateWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateWebhookResponse>,
+            tonic::Status,
+        >;
+        /// The tenant's webhooks, and how sending to each goes.
+        async fn list_webhooks(
+            &self,
+            request: tonic::Request<super::ListWebhooksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWebhooksResponse>,
+            tonic::Status,
+        >;
+        /// Ends a webhook. Events that are still to be sent to it are dropped. One that the farm is
+        /// sending at this moment may still arrive.
+        async fn delete_webhook(
+            &self,
+            request: tonic::Request<super::DeleteWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteWebhookResponse>,
+            tonic::Status,
+        >;
     }
     /// The farm as its users see it. A caller with the scope `operate` sees and controls everything. Any
     /// other caller has one tenant: to it, what belongs to other tenants does not exist. Naming another
@@ -5388,6 +5677,139 @@ pub mod farm_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFarmSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Farm/CreateWebhook" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateWebhookSvc<T: Farm>(pub Arc<T>);
+                    impl<
+                        T: Farm,
+                    > tonic::server::UnaryService<super::CreateWebhookRequest>
+                    for CreateWebhookSvc<T> {
+                        type Response = super::CreateWebhookResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateWebhookRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::create_webhook(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateWebhookSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Farm/ListWebhooks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWebhooksSvc<T: Farm>(pub Arc<T>);
+                    impl<T: Farm> tonic::server::UnaryService<super::ListWebhooksRequest>
+                    for ListWebhooksSvc<T> {
+                        type Response = super::ListWebhooksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWebhooksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::list_webhooks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWebhooksSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Farm/DeleteWebhook" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteWebhookSvc<T: Farm>(pub Arc<T>);
+                    impl<
+                        T: Farm,
+                    > tonic::server::UnaryService<super::DeleteWebhookRequest>
+                    for DeleteWebhookSvc<T> {
+                        type Response = super::DeleteWebhookResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteWebhookRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::delete_webhook(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteWebhookSvc(inner);
                         let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

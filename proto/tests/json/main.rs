@@ -15,7 +15,8 @@ use darkroom_proto::{
     json::{
         Attempt, AuditEntry, Bytes, CancelImagesRequest, CancelImagesResponse, CancelJobRequest,
         Cascade, CascadeStage, ClassForecast, CleanFarmRequest, CleanFarmResponse, Coordinator,
-        CreateKeyRequest, CreateKeyResponse, DeleteJobRequest, DeleteJobResponse,
+        CreateKeyRequest, CreateKeyResponse, CreateWebhookRequest, CreateWebhookResponse,
+        DeleteJobRequest, DeleteJobResponse, DeleteWebhookRequest, DeleteWebhookResponse,
         DescribeQueueRequest, DescribeQueueResponse, DeviceMemory, DrainWorkerRequest,
         DrainWorkerResponse, DueRemoval, Embedding, EncodeRequest, EncodeResponse, FailureSummary,
         FarmEvent, FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk, FetchImageRequest,
@@ -27,16 +28,16 @@ use darkroom_proto::{
         ListAuditResponse, ListCascadesRequest, ListCascadesResponse, ListImagesRequest,
         ListImagesResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
         ListTenantsRequest, ListTenantsResponse, ListUsageRequest, ListUsageResponse,
-        ListWorkersRequest, ListWorkersResponse, OrphanObjects, Output, PauseJobRequest,
-        PoolHistory, PoolKeys, Prompt, PromptChunk, QueuePool, QuotaUsage, Quotas,
-        ResumeJobRequest, RetentionPolicy, RetryImagesRequest, RetryImagesResponse,
-        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse,
-        SetRetentionRequest, SetTenantRequest, Settings, Sheet, SignImageRequest,
-        SignImageResponse, StageCheck, StageForecast, StageProgress, StageSeconds, StageSettings,
-        SubmitJobChunk, SubmitJobRequest, SubmitJobResponse, SummarizeFailuresRequest,
-        SummarizeFailuresResponse, Tenant, TenantDay, Time, U64, UploadInputChunk,
-        UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest, Worker, WorkerSnapshot,
-        WorkerStage, read,
+        ListWebhooksRequest, ListWebhooksResponse, ListWorkersRequest, ListWorkersResponse,
+        OrphanObjects, Output, PauseJobRequest, PoolHistory, PoolKeys, Prompt, PromptChunk,
+        QueuePool, QuotaUsage, Quotas, ResumeJobRequest, RetentionPolicy, RetryImagesRequest,
+        RetryImagesResponse, RetryJobRequest, RevokeKeyRequest, RotateKeyRequest,
+        RotateKeyResponse, SetRetentionRequest, SetTenantRequest, Settings, Sheet,
+        SignImageRequest, SignImageResponse, StageCheck, StageForecast, StageProgress,
+        StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest, SubmitJobResponse,
+        SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay, Time, U64,
+        UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
+        Webhook, Worker, WorkerSnapshot, WorkerStage, read,
     },
     v1,
 };
@@ -132,6 +133,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
             GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
             SetRetentionRequest GetRetentionRequest CleanFarmRequest
+            CreateWebhookRequest ListWebhooksRequest DeleteWebhookRequest
             JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange Quotas;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
@@ -142,6 +144,7 @@ fn forms() -> BTreeMap<&'static str, Form> {
             Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
             AuditEntry ListAuditResponse RetentionPolicy GetRetentionResponse CleanFarmResponse
             DueRemoval OrphanObjects
+            Webhook CreateWebhookResponse ListWebhooksResponse DeleteWebhookResponse
             HistoryPoint ListUsageResponse TenantDay QuotaUsage FailureSummary SummarizeFailuresResponse
             JoinResponse JoinedCascade PoolKeys;
         Report again:

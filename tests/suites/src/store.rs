@@ -35,6 +35,7 @@ mod stopped;
 mod submits;
 mod uploads;
 mod walk;
+mod webhooks;
 mod worker_health;
 
 pub use bench::{Age, Bench, Fresh, STAGES};
@@ -43,7 +44,7 @@ pub use {
     agreed::*, attempts::*, batches::*, dispatching::*, farm_changes::*, finding::*, following::*,
     forecast::*, guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*,
     labels::*, leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*,
-    quotas::*, releases::*, removal::*, stopped::*, submits::*, uploads::*, walk::*,
+    quotas::*, releases::*, removal::*, stopped::*, submits::*, uploads::*, walk::*, webhooks::*,
     worker_health::*,
 };
 
@@ -95,6 +96,15 @@ macro_rules! store_suite {
             an_image_that_fails_everywhere_blames_nobody
             who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
             the_first_one_says_how_long_a_lease_lasts
+            a_webhook_is_its_tenants_and_a_tenant_has_a_limited_number
+            the_end_of_a_job_is_told_once_with_its_manifest
+            the_end_of_a_job_that_is_deleted_at_once_is_told
+            an_event_belongs_to_one_process_until_its_lease_ends
+            an_event_that_was_not_delivered_is_due_again_after_its_pause
+            a_webhook_that_fails_often_is_suspended_until_a_trial_succeeds
+            a_busy_webhook_or_tenant_leaves_places_to_others
+            of_too_many_events_the_oldest_are_given_up
+            events_are_forgotten_and_those_of_an_ended_webhook_go_with_it
             a_key_is_found_by_its_id_with_what_it_allows
             a_key_that_ends_in_the_past_is_refused
             keys_are_listed_oldest_first_in_pages_and_without_ended_ones

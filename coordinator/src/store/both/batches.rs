@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use darkroom_core::batch_state::BatchState;
+use darkroom_core::{batch_state::BatchState, webhook::EventType};
+use darkroom_farm_api::batches::shown_batch;
 use uuid::Uuid;
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
     retried,
     rows::{IdColumn, from_json, number, parse, to_json, uuid, uuid_column},
     unused_files,
+    webhooks::enqueue_event,
 };
 use crate::store::{
     batches::{
@@ -367,10 +369,10 @@ async fn advance(tx: &mut Tx, runner: Uuid, step: &Step) -> Result<bool, Error> 
     Ok(advanced)
 }
 
-/// What else the end of a batch changes, in the same transaction: nothing so far. Who is to be told
-/// of the end is recorded here.
-async fn end(_tx: &mut Tx, batch: &Batch, state: BatchState) -> Result<(), Error> {
-    tracing::debug!(batch.id = %batch.id, batch.state = %state, "a batch has ended");
+/// Adds the event that tells the end of a batch, in the same transaction.
+async fn end(tx: &mut Tx, batch: &Batch, state: BatchState) -> Result<(), Error> {
+    let Some(kind) = EventType::of_batch(state) else { return Ok(()) };
+    enqueue_event(tx, &batch.tenant, kind, &shown_batch(batch.id)).await?;
     Ok(())
 }
 

@@ -67,6 +67,7 @@ mod unused_texts;
 mod usage_audit;
 mod usages;
 pub(super) mod variants;
+pub(super) mod webhooks;
 pub(super) mod worker_health;
 
 use super::{Connection, Error, Record, Tx, retried, rows};

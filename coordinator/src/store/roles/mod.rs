@@ -29,6 +29,7 @@ mod removal;
 mod retention;
 mod submits;
 mod tenants;
+mod webhooks;
 mod worker_health;
 
 pub use agreed::Agreed;
@@ -57,4 +58,5 @@ pub use removal::Removal;
 pub use retention::Retention;
 pub use submits::Submits;
 pub use tenants::Tenants;
+pub use webhooks::Webhooks;
 pub use worker_health::WorkerHealth;

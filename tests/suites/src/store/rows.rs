@@ -61,6 +61,8 @@ pub const ROWS: &[(&str, Goes)] = &[
     ("unused_texts", Goes::Unused),
     ("usage_days", Goes::After("the time for which usage is kept")),
     ("usage_log", Goes::After("the leader has added them up")),
+    ("webhook_events", Goes::After("a day after it was delivered, 7 days after it was given up")),
+    ("webhooks", Goes::Few("webhook, of which a tenant has 20 at most")),
     ("work_log", Goes::After("the leader has added them up")),
     ("worker_drains", Goes::After("a time")),
     ("worker_failures", Goes::After("the time for which failures count")),
