@@ -10,6 +10,18 @@ use uuid::Uuid;
 
 use crate::{Answer, Caller, Incoming, Outgoing};
 
+/// A file's id as people and programs see it: `file-` and 32 hex digits.
+#[must_use]
+pub fn shown_file(id: Uuid) -> String {
+    format!("file-{}", id.simple())
+}
+
+/// A batch's id as people and programs see it: `batch_` and 32 hex digits.
+#[must_use]
+pub fn shown_batch(id: Uuid) -> String {
+    format!("batch_{}", id.simple())
+}
+
 /// Most bytes of a file that a client sends.
 pub const MOST_FILE_BYTES: u64 = 200 << 20;
 

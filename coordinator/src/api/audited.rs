@@ -7,7 +7,7 @@ use bytes::Bytes;
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{
     AdminCalls, Answer, Batches, Caller, Calls, Incoming, Outgoing,
-    batches::{Batch, FileRecord, NewBatch, NewFile, Page, Purpose, Step},
+    batches::{Batch, FileRecord, NewBatch, NewFile, Page, Purpose, Step, shown_batch, shown_file},
 };
 use darkroom_proto::v1;
 use tokio::task::JoinError;
@@ -286,11 +286,11 @@ impl Batches for Audited {
 }
 
 fn of_file(action: &'static str, file: &FileRecord) -> Change {
-    Change { action, target: file.id.to_string(), tenant: file.tenant.clone() }
+    Change { action, target: shown_file(file.id), tenant: file.tenant.clone() }
 }
 
 fn of_batch(action: &'static str, batch: &Batch) -> Change {
-    Change { action, target: batch.id.to_string(), tenant: batch.tenant.clone() }
+    Change { action, target: shown_batch(batch.id), tenant: batch.tenant.clone() }
 }
 
 fn broke(error: &JoinError) -> UserError {

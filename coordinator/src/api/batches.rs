@@ -15,7 +15,9 @@ use darkroom_core::{
 };
 use darkroom_farm_api::{
     Answer, Batches, Caller, Incoming, Outgoing,
-    batches::{Batch, FileRecord, MOST_FILE_BYTES, NewBatch, NewFile, Page, Purpose, Step},
+    batches::{
+        Batch, FileRecord, MOST_FILE_BYTES, NewBatch, NewFile, Page, Purpose, Step, shown_file,
+    },
 };
 use tokio::{
     io::AsyncWriteExt as _,
@@ -404,6 +406,6 @@ fn busy() -> UserError {
 }
 
 fn removing(id: Uuid) -> UserError {
-    let message = format!("an earlier file {id} is being removed; send it again");
+    let message = format!("an earlier file {} is being removed; send it again", shown_file(id));
     UserError::new(Code::Unavailable, "FILE_REMOVED", message)
 }

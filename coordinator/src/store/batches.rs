@@ -12,6 +12,7 @@ use darkroom_core::{
     error::{Code, UserError},
 };
 pub use darkroom_farm_api::batches::{Batch, FileRecord, NewBatch, Page, Purpose, Step};
+use darkroom_farm_api::batches::{shown_batch, shown_file};
 use uuid::Uuid;
 
 use super::Error;
@@ -89,16 +90,17 @@ pub fn file_prefix(id: Uuid, mark: u64) -> String {
 
 /// There is no such file, or it is another tenant's.
 pub(crate) fn no_file(id: Uuid) -> Error {
-    Error::NotFound(format!("there is no file {id}"))
+    Error::NotFound(format!("there is no file {}", shown_file(id)))
 }
 
 /// There is no such batch, or it is another tenant's.
 pub(crate) fn no_batch(id: Uuid) -> Error {
-    Error::NotFound(format!("there is no batch {id}"))
+    Error::NotFound(format!("there is no batch {}", shown_batch(id)))
 }
 
 /// A file cannot be deleted yet.
 pub(super) fn in_use(file: Uuid, batch: Uuid) -> Error {
+    let (file, batch) = (shown_file(file), shown_batch(batch));
     let message = format!(
         "file {file} is read by batch {batch}, which has not ended; accepted: a file that no open \
          batch reads, so cancel the batch first or wait for its end"
@@ -113,15 +115,18 @@ pub(super) fn not_cancellable(batch: Uuid, state: BatchState) -> Error {
         .filter(|state| state.can_be_cancelled())
         .map(BatchState::name)
         .collect();
-    let message =
-        format!("batch {batch} is {state}; accepted: a batch that is {}", accepted.join(" or "));
+    let message = format!(
+        "batch {} is {state}; accepted: a batch that is {}",
+        shown_batch(batch),
+        accepted.join(" or ")
+    );
     UserError::new(Code::FailedPrecondition, "BATCH_NOT_OPEN", message).into()
 }
 
 /// A step that no batch takes.
 pub(super) fn no_step(step: &Step) -> Error {
     let Step { id, from, to, .. } = step;
-    let message = format!("batch {id} is {from}, and may not become {to}");
+    let message = format!("batch {} is {from}, and may not become {to}", shown_batch(*id));
     UserError::new(Code::FailedPrecondition, "BATCH_STEP", message).into()
 }
 

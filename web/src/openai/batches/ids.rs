@@ -1,7 +1,10 @@
 //! How files and batches are named: `file-` or `batch_`, and 32 hex digits.
 
 use darkroom_core::error::{Code, UserError};
-use darkroom_farm_api::Answer;
+use darkroom_farm_api::{
+    Answer,
+    batches::{shown_batch, shown_file},
+};
 use uuid::Uuid;
 
 use crate::words::told;
@@ -35,7 +38,10 @@ impl Named {
 
     /// An id as clients see it.
     pub(super) fn show(self, id: Uuid) -> String {
-        format!("{}{}", self.prefix(), id.simple())
+        match self {
+            Self::File => shown_file(id),
+            Self::Batch => shown_batch(id),
+        }
     }
 
     /// Reads an id as [`show`](Self::show) writes it. Any other text names nothing.
@@ -50,7 +56,7 @@ impl Named {
 
     /// The error of an id that names nothing which the caller may see.
     pub(super) fn none(self, text: &str) -> UserError {
-        let message = format!("there is no {} {:?}", self.word(), told(text));
+        let message = format!("there is no {} {}", self.word(), told(text));
         UserError::new(Code::NotFound, "NOT_FOUND", message)
     }
 }
