@@ -5,7 +5,7 @@ import { flow } from '../support/flow.mjs';
 const PUT = /PUT .*\/cancellation/;
 
 flow('a command to several jobs says first how many it changes, and changes no others', { flags: ['--fake-step-ms', '200', '--batch', '1'], refusals: true }, async ({ farm, page, watch }) => {
-  const short = await farm.submit({ name: 'Short', labels: { set: 'bulk' } });
+  const short = await farm.submit({ name: 'Short', labels: { set: 'bulk' }, settings: { size: 64, stages: [{ stage: 'base', steps: 2 }] } });
   await farm.ended(short);
   const long = [];
   for (const name of ['First', 'Second', 'Third']) long.push(await farm.submit({ name, images_per_prompt: 200, labels: { set: 'bulk' } }));

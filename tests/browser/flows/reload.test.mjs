@@ -5,7 +5,7 @@ import { openJob } from '../support/wall.mjs';
 
 const IMAGES = 5;
 
-flow('a reload half-way shows what was there, and the rest as it comes', { flags: ['--fake-step-ms', '60', '--batch', '1'] }, async ({ farm, page, watch }) => {
+flow('a reload half-way shows what was there, and the rest as it comes', { flags: ['--fake-step-ms', '40', '--batch', '1'] }, async ({ farm, page, watch }) => {
   const job = await farm.submit({ name: 'Half-way', images_per_prompt: IMAGES });
   await openJob(page, farm, job);
   const size = page.getByRole('group', { name: 'Size of the pictures' }).getByRole('button', { name: '128', exact: true });
