@@ -281,7 +281,11 @@ impl Batches for Farm {
 
     async fn advance_batch(&self, runner: Uuid, step: &Step) -> Answer<bool> {
         let advance = self.step(runner, step);
-        self.changing(self.shared.options.call, Again::Harmless, advance).await
+        let advanced = self.changing(self.shared.options.call, Again::Harmless, advance).await?;
+        if advanced && step.to.is_terminal() {
+            self.shared.events.webhooks.notify_one();
+        }
+        Ok(advanced)
     }
 }
 

@@ -163,3 +163,30 @@ async fn files_and_batches_of_others_do_not_exist() {
     }
     assert_eq!(Http::new(&farm.address).get("/v1/files").await.status, 401, "no key");
 }
+
+#[tokio::test]
+async fn webhooks_hear_of_a_batchs_end_and_of_its_jobs() {
+    let folder = tempfile::tempdir().expect("folder");
+    let allowed = [("DARKROOM_WEBHOOK_PRIVATE_ADDRESSES", "1")];
+    let farm = Farm::start_with(folder.path(), Renderer::Fake, &allowed);
+    let http = Http::new(&farm.address);
+    let receiver = Receiver::start(|_, _| Answer::Status(200));
+    let made = http.post("/api/v1/webhooks", &json!({"url": receiver.url("127.0.0.1", "/")})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let good = begin(&http, &[request("one", "a fox")]).await;
+    let done = until(&http, &good, |told| told["status"] == "completed").await;
+    let bad = begin(&http, &[json!({"custom_id": 7})]).await;
+    until(&http, &bad, |told| told["status"] == "failed").await;
+    let told = darkroom_tests::eventually("three events", || {
+        Some(receiver.received()).filter(|told| told.len() >= 3)
+    });
+    let event = |one: &darkroom_test_servers::receiver::Received| {
+        let event: Value = serde_json::from_str(&one.body).expect("JSON");
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        (text(&event["type"]), text(&event["data"]["id"]))
+    };
+    let told: std::collections::BTreeSet<_> = told.iter().map(event).collect();
+    let job = done["jobs"][0].as_str().expect("a job").to_owned();
+    let expected = [("batch.completed", good), ("batch.failed", bad), ("job.completed", job)];
+    assert_eq!(told, expected.map(|(kind, id)| (kind.to_owned(), id)).into());
+}
