@@ -8,6 +8,7 @@ mod machine;
 mod model;
 mod pictures;
 mod request;
+mod webhooks;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ pub(crate) use self::{
     model::ModelCommand,
     pictures::{GetArgs, ImageArgs, MapArgs, RerenderArgs, SheetArgs, TILE, VerifyArgs},
     request::{BatchArgs, RenderArgs, RequestArgs, SubmitArgs},
+    webhooks::{WebhookAddArgs, WebhookCommand, WebhookListArgs},
 };
 
 /// Renders pictures from prompts with Imagen-style cascades: on this machine, or on a farm.
@@ -130,6 +132,9 @@ pub(crate) enum Command {
     Login,
     /// Forget the key that is stored for the farm at --farm
     Logout,
+    /// Have the farm send events, such as the end of a job, to an address
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Make, list and end keys. Needs a key with the scope admin
     #[command(subcommand)]
     Key(KeyCommand),

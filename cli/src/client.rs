@@ -11,6 +11,7 @@ mod job_watch;
 mod pages;
 mod send;
 mod waiting;
+mod webhooks;
 
 use std::{
     future::Future,

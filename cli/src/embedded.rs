@@ -86,6 +86,8 @@ pub(crate) struct Options {
     pub(crate) disk: DiskArgs,
     /// How it is reached and shown over HTTP.
     pub(crate) site: SiteSettings,
+    /// Webhooks may lead to this machine and its network.
+    pub(crate) webhook_private_addresses: bool,
     /// How long it runs.
     pub(crate) stay: Stay,
 }
@@ -111,6 +113,7 @@ impl Options {
             machine,
             disk,
             site: SiteSettings::default(),
+            webhook_private_addresses: false,
             stay: Stay::Occasion,
         })
     }
@@ -133,6 +136,8 @@ pub(crate) struct Farm {
     stop_serving: CancellationToken,
     serving: JoinHandle<std::result::Result<(), server::Error>>,
     site_tasks: darkroom_web::Tasks,
+    stop_batches: CancellationToken,
+    batches: JoinHandle<()>,
     worker: darkroom_worker::Handle,
     encoder: darkroom_encoder_service::Handle,
     coordinator: darkroom_coordinator::Handle,
@@ -182,6 +187,9 @@ impl Farm {
                 record_folder: Some(state.path().to_owned()),
                 disk_floor: options.disk.disk_floor.map(|floor| floor.0),
                 budget: options.disk.budget(),
+                // A command ends too soon for a receiver that is slow.
+                sends_webhooks: options.stay == Stay::Service,
+                webhook_private_addresses: options.webhook_private_addresses,
                 ..Default::default()
             },
             Arc::new(store),
@@ -213,9 +221,10 @@ impl Farm {
             Door::Open => coordinator.open_door(),
             Door::Kept => coordinator.kept_door(),
         };
-        let (site, site_tasks) = darkroom_web::router(darkroom_web::Parts {
+        let (site, site_tasks, batches) = darkroom_web::router(darkroom_web::Parts {
             farm: coordinator.calls(),
             admin: coordinator.admin_calls(),
+            batches: coordinator.batches(),
             callers: callers.clone(),
             seals: coordinator.seals(),
             tls: listener.speaks_tls(),
@@ -229,6 +238,8 @@ impl Farm {
         let serving = server::serve_within(listener, routes, around, serve, stop_serving.clone());
         let (health, serving) = serving.await.map_err(|error| error.to_user())?;
         let serving = tokio::spawn(serving);
+        let stop_batches = CancellationToken::new();
+        let batches = tokio::spawn(batches.run(stop_batches.clone()));
         let (told, full) = watch::channel(None);
         let lost = Lost::of(&encoder, &worker);
         let disks = coordinator.clone();
@@ -244,6 +255,8 @@ impl Farm {
             stop_serving,
             serving,
             site_tasks,
+            stop_batches,
+            batches,
             worker,
             encoder,
             coordinator,
@@ -316,6 +329,9 @@ impl Farm {
     pub(crate) async fn shut_down(self) -> Result<()> {
         self.worker.shutdown();
         self.encoder.shutdown();
+        // Before the record is closed: a step that is under way is left, and done again.
+        self.stop_batches.cancel();
+        let batched = self.batches.await.map_err(failure::internal);
         let worked = self.worker.join().await;
         let encoded = self.encoder.join().await;
         self.coordinator.shutdown().await;
@@ -324,7 +340,7 @@ impl Farm {
         let served = served.and_then(|served| served.map_err(|error| error.to_user()));
         self.site_tasks.end().await;
         let looked = self.space.await.map(drop).map_err(failure::internal);
-        worked.and(encoded).and(served).and(looked)
+        worked.and(encoded).and(served).and(looked).and(batched)
     }
 }
 

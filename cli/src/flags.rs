@@ -99,6 +99,7 @@ const TENANT: &[Name] = &[
     ("quotas.weight", "weight"),
     ("quotas.workers", "max-workers"),
 ];
+const WEBHOOK: &[Name] = &[("event_types", "event")];
 const AUDIT: &[Name] = &[("page_size", "limit")];
 const USAGE: &[Name] = &[("from_day", "since"), ("to_day", "until")];
 
@@ -133,6 +134,7 @@ impl Flags {
             Command::Tenant(_) => TENANT,
             Command::Clean(_) => CLEAN,
             Command::Audit(_) => AUDIT,
+            Command::Webhook(_) => WEBHOOK,
             Command::Up(_)
             | Command::Login
             | Command::Logout

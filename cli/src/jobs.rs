@@ -12,7 +12,7 @@ use darkroom_proto::{
     json::{self, Named as _},
     v1,
 };
-use darkroom_runtime::terminal::shown_path;
+use darkroom_runtime::{disk::ByteSize, terminal::shown_path};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
@@ -411,8 +411,16 @@ fn show_workers(workers: &[v1::Worker], as_json: bool) -> Result<()> {
         if !worker.trouble.is_empty() {
             state += &format!(", in trouble ({})", worker.trouble);
         }
+        let failed = match worker.tasks_failed {
+            0 => String::new(),
+            failed => format!("  failed {failed}"),
+        };
+        let memory = worker.memory.map_or_else(String::new, |memory| {
+            let (used, total) = (ByteSize(memory.used_bytes), ByteSize(memory.total_bytes));
+            format!("  memory {used} of {total}")
+        });
         output::line(&format!(
-            "{}  {}  {}  leased {}  done {}  busy {:.0} %  {}",
+            "{}  {}  {}  leased {}  done {}{failed}  busy {:.0} %{memory}  {}",
             shown(&worker.id),
             shown(&worker.device),
             shown(&state),
@@ -446,6 +454,14 @@ pub(crate) async fn farm(client: &Client, as_json: bool) -> Result<()> {
              ended: {}; none are expected; the leader's log says when",
             farm.jobs_overlooked
         ))?;
+    }
+    if !farm.storage.is_empty() {
+        output::line(&format!("storage: {}", shown(&farm.storage)))?;
+    }
+    for coordinator in &farm.coordinators {
+        let leads = if coordinator.leads { ", leads" } else { "" };
+        let answers = if coordinator.answers { ", answers you" } else { "" };
+        output::line(&format!("coordinator: {}{leads}{answers}", shown(&coordinator.id)))?;
     }
     for trouble in &farm.troubles {
         output::line(&format!("trouble: {}", shown(trouble)))?;

@@ -60,6 +60,7 @@ mod tokenize;
 mod up;
 mod verify;
 mod view;
+mod webhooks;
 mod whole_farm;
 
 fn main() -> ExitCode {

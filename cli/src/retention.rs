@@ -127,12 +127,14 @@ pub(crate) async fn clean(args: &CleanArgs, place: &Place, as_json: bool) -> Res
     }
     if !dry_run {
         output::line(&format!(
-            "deleted by policies: {} jobs, {} outputs, {} texts, {} inputs, {} previews and sheets; rows of {} images and {} jobs removed; {} objects deleted, {} failed",
+            "deleted by policies: {} jobs, {} outputs, {} texts, {} inputs, {} previews and sheets, {} files, {} batches; rows of {} images and {} jobs removed; {} objects deleted, {} failed",
             answer.expired_jobs,
             answer.outputs,
             answer.texts,
             answer.inputs,
             answer.previews,
+            answer.files,
+            answer.batches,
             answer.images,
             answer.jobs,
             answer.deleted,
@@ -186,7 +188,7 @@ mod tests {
             tenant: None,
         };
         assert_eq!(requests(&args("jobs", &[])).expect("requests").len(), 3);
-        for subject in ["embeddings", "inputs", "previews"] {
+        for subject in ["embeddings", "inputs", "previews", "files"] {
             assert_eq!(requests(&args(subject, &[])).expect("requests").len(), 1, "{subject}");
         }
         assert_eq!(requests(&args("pictures", &["failed"])).expect("requests").len(), 1);

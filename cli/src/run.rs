@@ -13,7 +13,7 @@ use crate::{
     flags::Flags,
     image_commands, jobs, keys, login, output,
     render::Render,
-    tenants, whole_farm,
+    tenants, webhooks, whole_farm,
 };
 
 /// Runs the command and returns its exit code.
@@ -97,6 +97,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Farm => jobs::farm(&farm::find(place)?, json).await?,
         Command::Login => login::login(place, json).await?,
         Command::Logout => login::logout(place, json)?,
+        Command::Webhook(command) => webhooks::run(command, place, json).await?,
         Command::Key(command) => keys::run(command, place, json).await?,
         Command::Tenant(command) => tenants::run(&command, place, json).await?,
         Command::Retention(command) => crate::retention::run(&command, place, json).await?,

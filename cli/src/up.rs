@@ -49,6 +49,7 @@ struct File {
     public_url: Option<PublicUrl>,
     device_hour_price: Option<Price>,
     model_aliases: Vec<ModelAlias>,
+    webhook_private_addresses: bool,
 }
 
 /// Runs the farm until it is stopped, and then lets short work finish.
@@ -141,6 +142,7 @@ fn options(args: UpArgs, place: &Place) -> Result<embedded::Options> {
         machine,
         disk,
         site,
+        webhook_private_addresses: args.webhook_private_addresses || file.webhook_private_addresses,
         stay: Stay::Service,
     })
 }

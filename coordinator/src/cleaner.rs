@@ -40,7 +40,7 @@ use crate::{
         self,
         records::Term,
         removal::{Kind, Leaving, MADE_UP, Rule, ms},
-        roles::{Agreed, History, Removal, Retention},
+        roles::{Agreed, Batches, History, Removal, Retention, Webhooks},
     },
 };
 
@@ -54,6 +54,8 @@ const JOBS: u32 = 100;
 const TEXTS: u32 = 400;
 /// Uploads that are forgotten in one transaction.
 const INPUTS: u32 = 400;
+/// Files, and batches, that are forgotten in one transaction.
+const FILES: u32 = 400;
 /// Candidates that are looked up in one transaction. Commits wait meanwhile.
 const CANDIDATES: u32 = 400;
 /// Objects that are deleted in storage between two looks at the record.
@@ -90,6 +92,10 @@ pub struct Cleaned {
     pub texts: u64,
     /// Uploaded pictures that no job has used for long.
     pub inputs: u64,
+    /// Files that are kept no longer.
+    pub files: u64,
+    /// Batches that ended long ago.
+    pub batches: u64,
     /// Old previews and sheets that were deleted.
     pub previews: u64,
     /// Objects that were found to be superfluous.
@@ -108,6 +114,8 @@ impl Cleaned {
         self.outputs += other.outputs;
         self.texts += other.texts;
         self.inputs += other.inputs;
+        self.files += other.files;
+        self.batches += other.batches;
         self.previews += other.previews;
         self.marked += other.marked;
         self.deleted += other.deleted;
@@ -138,7 +146,7 @@ where
 /// Runs until shutdown.
 pub(crate) async fn run<S>(shared: Arc<Shared>, store: Arc<S>)
 where
-    S: Agreed + History + Removal + Retention + ?Sized,
+    S: Agreed + Batches + History + Removal + Retention + Webhooks + ?Sized,
 {
     while !shared.stop.is_cancelled() {
         let woken = shared.events.clean.notified();
@@ -169,7 +177,7 @@ pub(crate) async fn clean<S>(
     (ahead, limit): (Duration, Duration),
 ) -> Result<Cleaned, Error>
 where
-    S: Agreed + History + Removal + Retention + ?Sized,
+    S: Agreed + Batches + History + Removal + Retention + Webhooks + ?Sized,
 {
     let (mut cleaned, began) = (Cleaned::default(), Instant::now());
     loop {
@@ -233,7 +241,7 @@ struct Pass {
 /// One pass; `None` if this coordinator does not lead the farm.
 async fn pass<S>(shared: &Shared, store: &S, ahead: Duration) -> Result<Option<Pass>, Error>
 where
-    S: Agreed + History + Removal + Retention + ?Sized,
+    S: Agreed + Batches + History + Removal + Retention + Webhooks + ?Sized,
 {
     // One at a time, although users may ask for one while the cleaner works: when a pass accepts a
     // restored record, everything that is marked must be looked up again, and another pass would
@@ -252,10 +260,13 @@ where
         return Ok(None);
     };
     let now = now_ms(store, ahead).await?;
+    while store.forget_events(term, now, FORGOTTEN).await? >= u64::from(FORGOTTEN) {}
     let policies = store.retention().await?;
-    // Old previews are not removed here.
-    let acts = |one: &Policy| one.keep.is_some() && one.scope.subject != Subject::Previews;
-    let is_due = store.is_due(now).await? || policies.iter().any(acts);
+    // Old previews are not removed here. Files have times of their own, so they are asked for.
+    let is_else = |one: &Policy| !matches!(one.scope.subject, Subject::Previews | Subject::Files);
+    let acts = |one: &Policy| one.keep.is_some() && is_else(one);
+    let is_due = policies.iter().any(acts) || store.is_due(now).await?;
+    let is_due = is_due || store.is_file_due(now).await?;
     if !is_due && !shared.restored.load(Ordering::Relaxed) {
         return Ok(Some(pass));
     }
@@ -297,7 +308,7 @@ async fn expire<S>(
     policies: &[Policy],
 ) -> Result<(), Error>
 where
-    S: Removal + Retention + ?Sized,
+    S: Batches + Removal + Retention + ?Sized,
 {
     let expired = store.expire_jobs(term, now, JOBS).await?;
     if !expired.is_empty() {
@@ -323,6 +334,15 @@ where
         };
         pass.cleaned.inputs += inputs;
         if !more {
+            break;
+        }
+        pass.more = true;
+    }
+    for _ in 0..CHUNKS {
+        let forgotten = store.forget_files(term, now, FILES).await?;
+        pass.cleaned.files += forgotten.files;
+        pass.cleaned.batches += forgotten.batches;
+        if !forgotten.more {
             break;
         }
         pass.more = true;

@@ -24,7 +24,7 @@ use crate::{
     shared::Shared,
     store::Store,
     trust::{self, Trust},
-    worker_health,
+    webhooks, worker_health,
 };
 
 /// The coordinator.
@@ -95,6 +95,9 @@ impl Coordinator {
         shared.tasks.spawn(dispatcher::listen(Arc::clone(&shared)));
         shared.tasks.spawn(follower::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(finisher::run(Arc::clone(&shared), store.clone()));
+        if shared.options.sends_webhooks {
+            shared.tasks.spawn(webhooks::run(Arc::clone(&shared), front.clone()));
+        }
         shared.tasks.spawn(limits::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(worker_health::run(Arc::clone(&shared), store.clone()));
         shared.tasks.spawn(forecaster::run(Arc::clone(&shared), store.clone()));

@@ -23,6 +23,8 @@ pub(crate) struct Events {
     pub(crate) clean: Notify,
     /// A job ended.
     pub(crate) finish: Notify,
+    /// An event may be sent to webhooks.
+    pub(crate) webhooks: Notify,
     jobs: Mutex<HashMap<JobId, watch::Sender<()>>>,
 }
 

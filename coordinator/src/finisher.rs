@@ -112,6 +112,7 @@ async fn write<S: Forecasts + Manifests + Queries + ?Sized>(
     if written.await? {
         tracing::info!(job.id = %id, job.state = %job.state, job.images = job.images, "job ended");
     }
+    shared.events.webhooks.notify_one();
     shared.events.changed(&[id]);
     Ok(())
 }

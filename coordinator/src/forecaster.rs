@@ -104,6 +104,8 @@ mod tests {
             busy: 0.0,
             state: WorkerState::Working,
             trouble: String::new(),
+            failed: 0,
+            memory: None,
             seen_seconds_ago: 0.0,
         }
     }

@@ -49,6 +49,7 @@ mod tasks;
 mod troubles;
 mod trust;
 mod turns;
+mod webhooks;
 mod worker_health;
 
 #[doc(hidden)]

@@ -150,6 +150,8 @@ mod tests {
             busy: 0.0,
             state,
             trouble: String::new(),
+            failed: 0,
+            memory: None,
             seen_seconds_ago,
         }
     }

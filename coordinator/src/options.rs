@@ -67,6 +67,14 @@ pub struct Options {
     pub disk_floor: Option<u64>,
     /// How much may be stored. `None`: any amount.
     pub budget: Option<Budget>,
+    /// Events are sent to webhooks. Otherwise they wait for a coordinator that does.
+    pub sends_webhooks: bool,
+    /// Webhooks may lead to loopback, link-local and private addresses too.
+    pub webhook_private_addresses: bool,
+    /// How long a webhook may take to answer.
+    pub webhook_answer: Duration,
+    /// Pauses before the next tries of an event; the last one is repeated.
+    pub webhook_pauses: Vec<Duration>,
 }
 
 impl Default for Options {
@@ -95,6 +103,12 @@ impl Default for Options {
             record_folder: None,
             disk_floor: None,
             budget: None,
+            sends_webhooks: true,
+            webhook_private_addresses: false,
+            webhook_answer: Duration::from_secs(10),
+            webhook_pauses: [5, 30, 120, 600, 3600, 3 * 3600, 6 * 3600]
+                .map(Duration::from_secs)
+                .to_vec(),
         }
     }
 }

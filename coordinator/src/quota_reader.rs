@@ -25,12 +25,7 @@ pub(crate) async fn run<S: Metering + ?Sized>(shared: Arc<Shared>, store: Arc<S>
 pub(crate) async fn read(shared: &Shared, store: &(impl Metering + ?Sized)) -> Result<(), Error> {
     let reading = shared.quotas.begin();
     let (tenants, now_ms) = store.limited().await?;
-    let counts_calls = tenants.iter().any(|tenant| tenant.quotas.requests_per_second.is_some());
-    let coordinators = if counts_calls {
-        store.note_coordinator(shared.leadership.holder()).await?.max(1)
-    } else {
-        1
-    };
+    let coordinators = store.note_coordinator(shared.leadership.holder()).await?.max(1);
     let tenants = tenants.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect();
     shared.quotas.set(KnownQuotas { tenants, now_ms, coordinators, reading });
     Ok(())

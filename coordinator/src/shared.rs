@@ -46,6 +46,8 @@ use crate::{
 const FORECASTS: usize = 4;
 /// Uploads that are checked at one time.
 const UPLOADS: usize = 4;
+/// Files that clients send at one time. Each lies on this machine's disk until it is stored.
+const FILES: usize = 8;
 /// Submits that are recorded at one time. They go on if their clients leave, so clients that submit
 /// and leave cannot pile up more of them.
 const SUBMITS: usize = 16;
@@ -79,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) forecasting: Turns,
     /// Permits of uploads.
     pub(crate) uploads: Semaphore,
+    /// Permits of files that clients send, each of which lies on a disk meanwhile.
+    pub(crate) files: Semaphore,
     /// Memory for decoding pictures, in MiB.
     pub(crate) decoding: Arc<Semaphore>,
     /// Previews of stages' outputs, and sheets of them.
@@ -135,6 +139,7 @@ impl Shared {
             submits: Semaphore::new(SUBMITS),
             forecasting: Turns::new(FORECASTS),
             uploads: Semaphore::new(UPLOADS),
+            files: Semaphore::new(FILES),
             decoding: Arc::new(Semaphore::new(DECODING_MIB)),
             previews: Previews::default(),
             maps: ImageMaps::default(),

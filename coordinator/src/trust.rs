@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use darkroom_core::id::WorkerId;
+use darkroom_core::{id::WorkerId, webhook::WebhookId};
 use darkroom_queue::{
     signing::{Credentials, FarmSecret, Forged, Holder},
     task::{Outcome, PoolId, ResultEntry, Task},
@@ -63,6 +63,12 @@ impl Trust {
     /// Seals a text that the farm gives out and gets back.
     pub(crate) fn seal_text(&self, purpose: &str, text: &[u8]) -> [u8; 32] {
         self.secret.seal_text(purpose, text)
+    }
+
+    /// What the events of a webhook are signed with. It is made of the farm's secret, so no other one
+    /// has to be kept.
+    pub(crate) fn webhook_secret(&self, webhook: WebhookId) -> [u8; 32] {
+        self.secret.seal_text("webhook", webhook.to_string().as_bytes())
     }
 
     /// Keys for a worker that joined with the key of that id.

@@ -5,6 +5,7 @@
 
 pub mod artifact;
 pub mod backoff;
+pub mod batch_state;
 pub mod caption;
 pub mod cascade;
 mod course;
@@ -47,5 +48,6 @@ pub mod start;
 pub mod tenant;
 pub mod text_state;
 pub mod thumbnail;
+pub mod webhook;
 pub mod worker_health;
 pub mod worker_state;

@@ -1,6 +1,6 @@
 //! How long what jobs and users have stored is kept.
 //!
-//! Without a policy it is kept for ever; a new record has one for previews alone. A policy applies
+//! Without a policy it is kept for ever; a new record has one for previews and one for files. A policy applies
 //! to jobs that have ended, and to what no job needs, so it never removes work under way.
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -29,17 +29,21 @@ pub enum Subject {
     /// Previews and sheets. They are made again when somebody looks. Of a removed intermediate the
     /// smallest preview stays.
     Previews,
+    /// Files that say nothing of their end themselves, and batches that have ended. What an open batch
+    /// reads stays.
+    Files,
 }
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Jobs,
         Self::Pictures,
         Self::Intermediates,
         Self::Embeddings,
         Self::Inputs,
         Self::Previews,
+        Self::Files,
     ];
 
     /// Its name.
@@ -52,6 +56,7 @@ impl Subject {
             Self::Embeddings => "embeddings",
             Self::Inputs => "inputs",
             Self::Previews => "previews",
+            Self::Files => "files",
         }
     }
 
@@ -60,7 +65,7 @@ impl Subject {
     pub fn is_of_jobs(self) -> bool {
         match self {
             Self::Jobs | Self::Pictures | Self::Intermediates => true,
-            Self::Embeddings | Self::Inputs | Self::Previews => false,
+            Self::Embeddings | Self::Inputs | Self::Previews | Self::Files => false,
         }
     }
 
@@ -68,7 +73,7 @@ impl Subject {
     #[must_use]
     pub fn is_of_tenants(self) -> bool {
         match self {
-            Self::Jobs | Self::Pictures | Self::Intermediates | Self::Inputs => true,
+            Self::Jobs | Self::Pictures | Self::Intermediates | Self::Inputs | Self::Files => true,
             Self::Embeddings | Self::Previews => false,
         }
     }
@@ -85,7 +90,7 @@ impl FromStr for Subject {
 
     fn from_str(name: &str) -> Result<Self, UserError> {
         Self::ALL.into_iter().find(|subject| subject.name() == name).ok_or_else(|| {
-            let accepted = "jobs, pictures, intermediates, embeddings, inputs, previews";
+            let accepted = "jobs, pictures, intermediates, embeddings, inputs, previews, files";
             UserError::invalid("subject", format!("subject is {name:?}; accepted: {accepted}"))
         })
     }
@@ -98,7 +103,8 @@ pub struct Scope {
     pub tenant: String,
     /// What it removes.
     pub subject: Subject,
-    /// How the jobs ended; `None` for what belongs to no job: embeddings, inputs and previews.
+    /// How the jobs ended; `None` for what belongs to no job: embeddings, inputs, previews
+    /// and files.
     pub outcome: Option<JobState>,
 }
 
@@ -157,7 +163,8 @@ pub struct Policy {
     /// What it is about.
     pub scope: Scope,
     /// How long it is kept: after the job ended; after the text was last needed, or the picture
-    /// last uploaded or used; after the preview was made. `None`: for ever.
+    /// last uploaded or used; after the preview was made, or the file stored; after the batch
+    /// ended. `None`: for ever.
     pub keep: Option<Duration>,
 }
 
@@ -218,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_no_job_has_no_outcome_and_what_tenants_share_no_tenant() {
-        for subject in [Subject::Embeddings, Subject::Inputs, Subject::Previews] {
+        for subject in Subject::ALL.into_iter().filter(|subject| !subject.is_of_jobs()) {
             let all = policy(subject, None, 0);
             all.check(Duration::ZERO).expect("a policy");
             let of_jobs = policy(subject, Some(JobState::Done), 0).check(Duration::ZERO);
@@ -226,7 +233,7 @@ mod tests {
             assert_eq!(refused.field.as_deref(), Some("outcome"), "{refused}");
             let checked = Scope { tenant: "t".to_owned(), ..all.scope }.check();
             match checked {
-                Ok(()) => assert_eq!(subject, Subject::Inputs),
+                Ok(()) => assert!(matches!(subject, Subject::Inputs | Subject::Files)),
                 Err(refused) => assert_eq!(refused.field.as_deref(), Some("tenant"), "{refused}"),
             }
         }

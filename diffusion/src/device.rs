@@ -170,6 +170,30 @@ pub fn free_memory(options: &LoadOptions) -> Result<Option<u64>, LoadError> {
     }
 }
 
+/// Memory of a GPU, with what other processes use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Memory of the GPU that this choice means, now. `None` on a CPU, and if a GPU does not report it.
+#[must_use]
+pub fn gpu_memory(choice: DeviceChoice) -> Option<GpuMemory> {
+    let index = match choice {
+        DeviceChoice::Cpu => return None,
+        DeviceChoice::Auto => match cuda_devices() {
+            Ok(count) if *count > 0 => 0,
+            _ => return None,
+        },
+        DeviceChoice::Cuda(index) => index,
+    };
+    let memory = cuda::memory(index).ok()?;
+    Some(GpuMemory { used: memory.total.saturating_sub(memory.free), total: memory.total })
+}
+
 /// Gives memory that the process has freed back to the device, for whatever is loaded next.
 pub(crate) fn give_back(placement: Placement) {
     if placement.engine.gpu().is_none() {

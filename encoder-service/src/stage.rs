@@ -11,8 +11,10 @@ use darkroom_artifacts::{
 use darkroom_core::failure_code::FailureCode;
 use darkroom_queue::{
     stage_loop::{BatchFault, Fault, Loaded, Model, Row, Stage},
-    task::{EncodeBody, Outcome, PoolId, Subject, Task, TaskBody},
+    task::{DeviceMemory, EncodeBody, Outcome, PoolId, Subject, Task, TaskBody},
 };
+
+use darkroom_runtime::memory::MachineMemory;
 
 use crate::{
     encoder::{EncodeError, Encoded},
@@ -147,5 +149,10 @@ impl Model for EncodeModel {
 
     fn device_class(&self) -> String {
         self.encoders.device_class().to_owned()
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let MachineMemory { used, total } = MachineMemory::read()?;
+        Some(DeviceMemory { used, total })
     }
 }

@@ -217,6 +217,27 @@ pub trait Calls: Send + Sync + 'static {
         caller: &Caller,
         request: v1::GetFarmRequest,
     ) -> Answer<v1::GetFarmResponse>;
+
+    /// Has a tenant's events sent to an address.
+    async fn create_webhook(
+        &self,
+        caller: &Caller,
+        request: v1::CreateWebhookRequest,
+    ) -> Answer<v1::CreateWebhookResponse>;
+
+    /// A tenant's webhooks.
+    async fn list_webhooks(
+        &self,
+        caller: &Caller,
+        request: v1::ListWebhooksRequest,
+    ) -> Answer<v1::ListWebhooksResponse>;
+
+    /// Ends a webhook.
+    async fn delete_webhook(
+        &self,
+        caller: &Caller,
+        request: v1::DeleteWebhookRequest,
+    ) -> Answer<v1::DeleteWebhookResponse>;
 }
 
 #[cfg(test)]

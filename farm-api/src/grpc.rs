@@ -139,6 +139,9 @@ serve! {
         list_usage: ListUsageRequest => ListUsageResponse,
         summarize_failures: SummarizeFailuresRequest => SummarizeFailuresResponse,
         get_farm: GetFarmRequest => GetFarmResponse,
+        create_webhook: CreateWebhookRequest => CreateWebhookResponse,
+        list_webhooks: ListWebhooksRequest => ListWebhooksResponse,
+        delete_webhook: DeleteWebhookRequest => DeleteWebhookResponse,
     }
     receiving {
         submit_job_stream: SubmitJobChunk => SubmitJobResponse,

@@ -20,10 +20,12 @@ mod rule;
 mod seals;
 mod standing;
 
+pub mod batches;
 pub mod grpc;
 pub mod members;
 
 pub use admin_calls::AdminCalls;
+pub use batches::Batches;
 pub use caller::Caller;
 pub use calls::{Answer, Calls, Incoming, Outgoing};
 pub use cookie::{Cookie, authority};

@@ -27,9 +27,10 @@ pub const MAX_DEPTH: u32 = 16;
 pub(crate) const DEFAULT_ELEMENTS: u32 = 16;
 
 /// The limits: `Message.field`, most elements in one message of that type, and advice for the user.
-const LIMITS: [(&str, u32, &str); 64] = [
+const LIMITS: [(&str, u32, &str); 68] = [
     // Requests.
     ("CreateKeyRequest.scopes", 16, ""),
+    ("CreateWebhookRequest.event_types", 16, ""),
     ("EncodeRequest.texts", 1000, ""),
     ("ImageFilter.error_codes", 200, ""),
     ("ImageFilter.labels", 64, ""),
@@ -66,6 +67,7 @@ const LIMITS: [(&str, u32, &str); 64] = [
     ("ForecastJobResponse.notes", 64, ""),
     ("ForecastCheck.stages", 64, ""),
     ("GetFarmResponse.cascades", 1000, ""),
+    ("GetFarmResponse.coordinators", 1000, ""),
     ("GetFarmResponse.troubles", 1000, ""),
     ("GetRetentionResponse.policies", 4096, ""),
     ("GetImageMapResponse.codes", 65_536, ""),
@@ -83,6 +85,7 @@ const LIMITS: [(&str, u32, &str); 64] = [
     ("ListImagesResponse.images", 1000, ""),
     ("ListJobsResponse.jobs", 1000, ""),
     ("ListUsageResponse.days", 1000, ""),
+    ("ListWebhooksResponse.webhooks", 1000, ""),
     ("ListWorkersResponse.workers", 20_000, ""),
     ("DrainWorkerResponse.workers", 20_000, ""),
     ("Sheet.tiles", 2000, ""),
@@ -92,6 +95,7 @@ const LIMITS: [(&str, u32, &str); 64] = [
     ("Tenant.notes", 64, ""),
     ("UploadInputResponse.notes", 64, ""),
     ("WatchEvent.images", 1000, ""),
+    ("Webhook.event_types", 64, ""),
     ("Worker.stages", 256, ""),
     ("WorkerSnapshot.workers", 20_000, ""),
 ];

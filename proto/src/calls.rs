@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_method_that_changes_something_is_not_for_readers() {
-        let changes = ["Submit", "Upload", "Cancel", "Pause", "Resume", "Retry", "Delete", "Drain"];
+        let changes =
+            ["Submit", "Upload", "Cancel", "Pause", "Resume", "Retry", "Delete", "Drain", "Create"];
         for call in CALLS {
             let (service, method) = call.path.rsplit_once('/').expect("a path");
             let expected = match service {

@@ -41,6 +41,7 @@ hides! {
     RotateKeyResponse { key old } hides { secret }
     PoolKeys { stage digest } hides { results_key tasks_key }
     SignImageResponse { expires_at size_bytes sha256 format } hides { url }
+    CreateWebhookResponse { webhook } hides { secret }
 }
 
 #[cfg(test)]
@@ -65,6 +66,7 @@ mod tests {
         let create = v1::CreateKeyResponse { secret: secret(), ..Default::default() };
         let rotate = v1::RotateKeyResponse { secret: secret(), ..Default::default() };
         let sign = v1::SignImageResponse { url: secret(), ..Default::default() };
+        let hook = v1::CreateWebhookResponse { secret: secret(), ..Default::default() };
         let pool = v1::PoolKeys {
             results_key: secret().into_bytes(),
             tasks_key: secret().into_bytes(),
@@ -75,6 +77,8 @@ mod tests {
             format!("{create:?}"),
             format!("{rotate:?}"),
             format!("{sign:?}"),
+            format!("{hook:?}"),
+            format!("{:?}", json::CreateWebhookResponse::from(&hook)),
             format!("{pool:?}"),
             format!("{join:#?}"),
             format!("{:?}", json::CreateKeyResponse::from(&create)),

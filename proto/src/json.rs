@@ -28,6 +28,7 @@ mod quotas;
 mod settings;
 mod submit;
 mod values;
+mod webhooks;
 mod words;
 
 use darkroom_core::{
@@ -47,9 +48,9 @@ pub use self::{
     encoder::{Embedding, EncodeRequest, EncodeResponse},
     failures::{FailureSummary, SummarizeFailuresRequest, SummarizeFailuresResponse},
     farm::{
-        Cascade, CascadeStage, DrainWorkerRequest, DrainWorkerResponse, GetFarmRequest,
-        GetFarmResponse, ListCascadesRequest, ListCascadesResponse, ListWorkersRequest,
-        ListWorkersResponse, Worker, WorkerStage,
+        Cascade, CascadeStage, Coordinator, DeviceMemory, DrainWorkerRequest, DrainWorkerResponse,
+        GetFarmRequest, GetFarmResponse, ListCascadesRequest, ListCascadesResponse,
+        ListWorkersRequest, ListWorkersResponse, Worker, WorkerStage,
     },
     farmwide::{
         DescribeQueueRequest, DescribeQueueResponse, FarmEvent, FarmHistoryRequest,
@@ -82,6 +83,10 @@ pub use self::{
         SubmitJobResponse, UploadInputChunk, UploadInputResponse,
     },
     values::{Bytes, Seconds, Time, U64, duration_seconds, unix_seconds},
+    webhooks::{
+        CreateWebhookRequest, CreateWebhookResponse, DeleteWebhookRequest, DeleteWebhookResponse,
+        ListWebhooksRequest, ListWebhooksResponse, Webhook,
+    },
     words::{Named, Word},
 };
 

@@ -297,8 +297,23 @@ pub struct WorkerCard {
     /// if nothing does.
     #[serde(default)]
     pub trouble: String,
+    /// Tasks that failed since it started.
+    #[serde(default)]
+    pub failed: u64,
+    /// Memory of its device, if that is known.
+    #[serde(default)]
+    pub memory: Option<DeviceMemory>,
     /// Seconds since its last sign of life; the queue fills it in on reading.
     pub seen_seconds_ago: f64,
+}
+
+/// Memory of a device, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// Used: of a GPU by all processes, of a machine by this process.
+    pub used: u64,
+    /// In all.
+    pub total: u64,
 }
 
 /// One pool as a worker serves it; the key in [`WorkerCard::pools`] is the pool's text form.

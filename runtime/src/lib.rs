@@ -1,6 +1,7 @@
 //! What every process of the farm needs and no part of it owns: a gRPC server that starts and stops
 //! cleanly, TLS, keys of clients, logging, signals, command lines, configuration files, terminal
-//! output, files on any kind of mount, the room of a disk, and the state folder with its lock.
+//! output, files on any kind of mount, the room of a disk, the state folder with its lock, and requests
+//! to servers that users name.
 //!
 //! It knows no service, no queue, no SQL and no model.
 
@@ -12,6 +13,8 @@ pub mod descriptors;
 pub mod disk;
 pub mod files;
 pub mod listen;
+pub mod memory;
+pub mod outgoing;
 pub mod peer;
 pub mod program;
 pub mod secret;

@@ -99,6 +99,14 @@ pub(crate) struct CoordinatorArgs {
     /// that is less, but at least 8MiB]
     #[arg(long, env = "DARKROOM_DISK_FLOOR", value_name = "SIZE")]
     pub(crate) disk_floor: Option<ByteSize>,
+    /// Let webhooks lead to loopback, link-local and private addresses too. Whoever may submit jobs
+    /// can then have this machine send POSTs to services that only it reaches
+    #[arg(
+        long,
+        env = "DARKROOM_WEBHOOK_PRIVATE_ADDRESSES",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub(crate) webhook_private_addresses: bool,
     /// Write the log as JSON lines
     #[arg(long)]
     pub(crate) log_json: bool,
@@ -140,6 +148,7 @@ impl CoordinatorArgs {
             tenant_weights: self.tenant_weights.iter().cloned().collect(),
             record_folder: record_folder(self.database.expose()),
             disk_floor: self.disk_floor.map(|floor| floor.0),
+            webhook_private_addresses: self.webhook_private_addresses,
             ..Options::default()
         })
     }

@@ -85,9 +85,10 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         Door::Open => handle.open_door(),
         Door::Kept => handle.kept_door(),
     };
-    let (site, site_tasks) = darkroom_web::router(darkroom_web::Parts {
+    let (site, site_tasks, batches) = darkroom_web::router(darkroom_web::Parts {
         farm: handle.calls(),
         admin: handle.admin_calls(),
+        batches: handle.batches(),
         callers: callers.clone(),
         seals: handle.seals(),
         tls,
@@ -99,6 +100,8 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         .await
         .map_err(|error| error.to_user())?;
     let mut serving = tokio::spawn(serving);
+    let stop_batches = CancellationToken::new();
+    let batches = tokio::spawn(batches.run(stop_batches.clone()));
     tracing::info!(%address, tls, farm.id = %farm, "serving");
     let (stored, storage_trouble) = watch::channel(None);
     let (recorded, store_trouble) = watch::channel(None);
@@ -112,6 +115,11 @@ pub(crate) async fn run(args: CoordinatorArgs, stop: CancellationToken) -> Resul
         ended = &mut serving => Some(ended),
     };
     health.not_serving("shutting down").await;
+    // Before the record is closed: a step that is under way is left, and done again.
+    stop_batches.cancel();
+    if let Err(error) = batches.await {
+        tracing::error!(%error, "the work on batches ended early");
+    }
     handle.shutdown().await;
     closing.cancel();
     let ended = match ended {

@@ -185,6 +185,24 @@ fn text() -> String {
     HOSTILE.to_owned()
 }
 
+fn webhook() -> v1::Webhook {
+    let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    v1::Webhook {
+        id: text(),
+        tenant: text(),
+        url: text(),
+        name: text(),
+        event_types: vec![text(), text()],
+        last_failure: time(1_764_378_000),
+        last_error: text(),
+        events_waiting: 3,
+        oldest_waiting: time(1_764_378_000),
+        events_given_up: 2,
+        suspended_until: time(1_764_378_600),
+        ..Default::default()
+    }
+}
+
 fn job() -> v1::Job {
     v1::Job {
         id: text(),
@@ -521,6 +539,30 @@ impl Farm for Hostile {
     async fn list_usage(&self, _: Request<v1::ListUsageRequest>) -> Answer<v1::ListUsageResponse> {
         let day = v1::TenantDay { tenant: text(), day: text(), ..Default::default() };
         Ok(Response::new(v1::ListUsageResponse { days: vec![day], ..Default::default() }))
+    }
+
+    async fn create_webhook(
+        &self,
+        _: Request<v1::CreateWebhookRequest>,
+    ) -> Answer<v1::CreateWebhookResponse> {
+        let webhook = Some(webhook());
+        Ok(Response::new(v1::CreateWebhookResponse { webhook, secret: text() }))
+    }
+
+    async fn list_webhooks(
+        &self,
+        _: Request<v1::ListWebhooksRequest>,
+    ) -> Answer<v1::ListWebhooksResponse> {
+        let webhooks = vec![webhook()];
+        Ok(Response::new(v1::ListWebhooksResponse { webhooks, ..Default::default() }))
+    }
+
+    async fn delete_webhook(
+        &self,
+        _: Request<v1::DeleteWebhookRequest>,
+    ) -> Answer<v1::DeleteWebhookResponse> {
+        let ended = v1::DeleteWebhookResponse { id: text(), tenant: text(), events_dropped: 2 };
+        Ok(Response::new(ended))
     }
 
     async fn get_farm(&self, _: Request<v1::GetFarmRequest>) -> Answer<v1::GetFarmResponse> {

@@ -76,6 +76,12 @@ pub(crate) fn routes() -> Vec<Route> {
             farm_history(FarmHistoryRequest) -> FarmHistoryResponse 200 query;
         GET "/usage" LIST_USAGE list_usage(ListUsageRequest) -> ListUsageResponse 200 query;
         GET "/farm" GET_FARM get_farm(GetFarmRequest) -> GetFarmResponse 200 query;
+        POST "/webhooks" CREATE_WEBHOOK
+            create_webhook(CreateWebhookRequest) -> CreateWebhookResponse 201 body;
+        GET "/webhooks" LIST_WEBHOOKS
+            list_webhooks(ListWebhooksRequest) -> ListWebhooksResponse 200 query;
+        DELETE "/webhooks/{webhook}" DELETE_WEBHOOK
+            delete_webhook(DeleteWebhookRequest) -> DeleteWebhookResponse 200 query, "webhook" = id;
     };
     routes.extend([
         route! { POST "/jobs" farm::SUBMIT_JOB, submits::submit,

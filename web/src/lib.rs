@@ -39,7 +39,7 @@ mod tasks;
 mod uploads;
 mod words;
 
-pub use openai::aliases::ModelAlias;
+pub use openai::{aliases::ModelAlias, batches::BatchRunner};
 pub use public_url::PublicUrl;
 pub use router::{Parts, router};
 pub use serving::{beside, web};

@@ -110,6 +110,25 @@ async fn own(
     })
 }
 
+/// A link of the farm's to an image's final picture, without a look whether it is there. `ends`:
+/// seconds since 1970.
+pub(crate) fn of_the_farm(
+    site: &Site,
+    origin: &str,
+    image: &v1::Image,
+    (tenant, ends): (&str, i64),
+) -> Result<String, UserError> {
+    let grant = Grant {
+        t: tenant.to_owned(),
+        j: image.job_id.clone(),
+        i: image.index,
+        s: String::new(),
+        e: 0,
+        x: ends.try_into().unwrap_or_default(),
+    };
+    Ok(format!("{origin}{LINKS}/{}", seal(site, &grant)?))
+}
+
 /// `GET /links/{link}`.
 pub(crate) async fn follow(
     State(site): State<Arc<Site>>,

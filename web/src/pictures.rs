@@ -27,7 +27,7 @@ const CACHED: &str = "private, max-age=300";
 /// A file whose address has its version never changes.
 const KEPT: &str = "private, max-age=31536000, immutable";
 /// A file that can change is asked for again each time.
-const ASKED: &str = "private, no-cache";
+pub(crate) const ASKED: &str = "private, no-cache";
 /// Describes a sheet.
 const SHEET: &str = "darkroom-sheet";
 
@@ -49,24 +49,24 @@ pub(crate) struct PictureQuery {
 }
 
 /// A file of the farm: how to read it from an offset on, and what it is.
-struct File {
-    open: Box<dyn Fn(u64) -> BoxFuture<'static, Answer<Opened>> + Send + Sync>,
-    cache: &'static str,
+pub(crate) struct File {
+    pub(crate) open: Box<dyn Fn(u64) -> BoxFuture<'static, Answer<Opened>> + Send + Sync>,
+    pub(crate) cache: &'static str,
 }
 
 /// A file that is being read.
-struct Opened {
-    about: About,
-    parts: Outgoing<Bytes>,
+pub(crate) struct Opened {
+    pub(crate) about: About,
+    pub(crate) parts: Outgoing<Bytes>,
 }
 
 /// What the first part of a file says.
 #[derive(Default)]
-struct About {
-    bytes: u64,
-    sha256: String,
-    media: &'static str,
-    sheet: Option<v1::Sheet>,
+pub(crate) struct About {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    pub(crate) media: &'static str,
+    pub(crate) sheet: Option<v1::Sheet>,
 }
 
 /// The size of a file, its hash, and so on, if a part says it.
@@ -234,7 +234,7 @@ fn first_bytes(parts: Outgoing<Bytes>, bytes: u64) -> Outgoing<Bytes> {
 
 impl File {
     /// Answers what a request asks for: all of it, a range, or that the client has it already.
-    async fn send(self, asked: &Parts) -> Result<Response, Refusal> {
+    pub(crate) async fn send(self, asked: &Parts) -> Result<Response, Refusal> {
         let Opened { about, parts } = (self.open)(0).await?;
         let tag = format!("\"{}\"", about.sha256);
         let (mut told, ()) = Response::new(()).into_parts();

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::{MethodRouter, delete, get, post},
 };
-use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, HttpRoute, Rule, Seals};
+use darkroom_farm_api::{AdminCalls, Batches, CallerLayer, Calls, HttpRoute, Rule, Seals};
 use http::{Extensions, HeaderMap, StatusCode, Version, header};
 use tower_http::compression::{
     CompressionLayer,
@@ -19,7 +19,9 @@ use tower_http::compression::{
 use crate::{
     admin_routes, farm_routes, gate,
     json_answer::header_value,
-    links, openai, page,
+    links, openai,
+    openai::batches::{BatchRunner, Bell},
+    page,
     paths::{API, LINKS},
     problem::Refusal,
     public_url::PublicUrl,
@@ -38,6 +40,8 @@ pub struct Parts {
     pub farm: Arc<dyn Calls>,
     /// The calls about keys, tenants and the audit.
     pub admin: Arc<dyn AdminCalls>,
+    /// Files and batches.
+    pub batches: Arc<dyn Batches>,
     /// Says who calls.
     pub callers: CallerLayer,
     /// Signs the links that the farm serves itself.
@@ -48,9 +52,9 @@ pub struct Parts {
     pub settings: SiteSettings,
 }
 
-/// The routes of a site, and the work that goes on beside their answers.
-pub fn router(parts: Parts) -> (Router, Tasks) {
-    let Parts { farm, admin, callers, seals, tls, settings } = parts;
+/// The routes of a site, the work that goes on beside their answers, and what works on its batches.
+pub fn router(parts: Parts) -> (Router, Tasks, BatchRunner) {
+    let Parts { farm, admin, batches, callers, seals, tls, settings } = parts;
     let public = settings.public_url.clone();
     // Browsers may speak TLS with a proxy.
     let tls = tls || public.as_ref().is_some_and(PublicUrl::is_secure);
@@ -70,6 +74,8 @@ pub fn router(parts: Parts) -> (Router, Tasks) {
     let site = Arc::new(Site {
         farm,
         admin,
+        batches,
+        bell: Bell::default(),
         callers,
         seals,
         tls,
@@ -82,6 +88,7 @@ pub fn router(parts: Parts) -> (Router, Tasks) {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(&site));
     let hosts = Arc::new(settings.hosts());
+    let runner = BatchRunner::new(Arc::clone(&site));
     let site = routes
         .route(&format!("{API}/session"), own)
         .route(&format!("{API}/display"), get(show_display).layer(anybody))
@@ -98,7 +105,7 @@ pub fn router(parts: Parts) -> (Router, Tasks) {
         }))
         .layer(middleware::map_response(gate::harden))
         .layer(middleware::from_fn(openai::dialect::speak));
-    (site, tasks)
+    (site, tasks, runner)
 }
 
 /// JSON and the page's files. Pictures are compressed already, events must not wait in a compressor,

@@ -29,6 +29,8 @@ enum Kind {
     Upload,
     /// If its body is JSON lines, it may have any length, and is worked on bit by bit.
     Stream,
+    /// Its body may have any length, whatever it is, and is worked on bit by bit.
+    File,
     /// Its answer may stay open for ever.
     Lasting,
 }
@@ -37,6 +39,9 @@ enum Kind {
 fn kind(method: &Method, path: &str) -> Kind {
     if *method == Method::POST && [openai::GENERATIONS, openai::EDITS].contains(&path) {
         return Kind::Upload;
+    }
+    if *method == Method::POST && path == openai::FILES {
+        return Kind::File;
     }
     let Some(path) = path.strip_prefix(API) else { return Kind::Short };
     match path {
@@ -64,7 +69,7 @@ fn describe(method: &Method, path: &str, headers: &HeaderMap) -> WebRequest {
     let body = match kind {
         Kind::Short | Kind::Lasting => WebBody::Decoded,
         Kind::Upload => WebBody::Gathered,
-        Kind::Stream => WebBody::Streamed,
+        Kind::Stream | Kind::File => WebBody::Streamed,
     };
     let refuse = if dialect::is_ours(path) { refuse_like_openai } else { refuse };
     WebRequest { lasts: kind == Kind::Lasting, body, refuse }

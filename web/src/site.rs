@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use darkroom_farm_api::{AdminCalls, CallerLayer, Calls, Seals};
+use darkroom_farm_api::{AdminCalls, Batches, CallerLayer, Calls, Seals};
 use serde::Serialize;
 
-use crate::{openai::Desk, public_url::PublicUrl};
+use crate::{
+    openai::{Desk, batches::Bell},
+    public_url::PublicUrl,
+};
 
 /// How the page shows money.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +24,9 @@ pub(crate) struct Display {
 pub(crate) struct Site {
     pub(crate) farm: Arc<dyn Calls>,
     pub(crate) admin: Arc<dyn AdminCalls>,
+    pub(crate) batches: Arc<dyn Batches>,
+    /// Wakes this process's runner of batches.
+    pub(crate) bell: Bell,
     pub(crate) callers: CallerLayer,
     pub(crate) seals: Arc<dyn Seals>,
     /// Whether browsers speak TLS with the farm, or with a proxy before it.

@@ -155,15 +155,22 @@ fn read_line<T: serde::de::DeserializeOwned>(number: u64, line: &str) -> Answer<
 
 /// Groups the prompts into chunks.
 fn chunks(lines: BoxStream<'static, Answer<(u64, String)>>) -> Incoming<v1::SubmitJobChunk> {
-    stream::try_unfold(lines, |mut lines| async move {
-        let (mut prompts, mut bytes) = (Vec::new(), 0);
-        while prompts.len() < PROMPTS && bytes < CHUNK {
-            let Some((number, line)) = lines.try_next().await? else { break };
-            let prompt: v1::Prompt = read_line::<json::Prompt>(number, &line)?.into();
-            bytes += line.len();
-            prompts.push(prompt);
+    let prompts = lines.and_then(|(number, line)| async move {
+        Ok((read_line::<json::Prompt>(number, &line)?.into(), line.len()))
+    });
+    gathered(prompts.boxed())
+}
+
+/// Prompts by the chunk. Each comes with about its size in bytes.
+pub(crate) fn gathered(prompts: Incoming<(v1::Prompt, usize)>) -> Incoming<v1::SubmitJobChunk> {
+    stream::try_unfold(prompts, |mut prompts| async move {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while chunk.len() < PROMPTS && bytes < CHUNK {
+            let Some((prompt, size)) = prompts.try_next().await? else { break };
+            bytes += size;
+            chunk.push(prompt);
         }
-        Ok((!prompts.is_empty()).then(|| (prompts_part(prompts), lines)))
+        Ok((!chunk.is_empty()).then(|| (prompts_part(chunk), prompts)))
     })
     .boxed()
 }

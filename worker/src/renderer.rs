@@ -6,7 +6,7 @@ use darkroom_artifacts::tensor::FloatTensor;
 use darkroom_core::settings::StageSettings;
 use darkroom_queue::{
     stage_loop::BatchFault,
-    task::{Outcome, PoolId},
+    task::{DeviceMemory, Outcome, PoolId},
 };
 
 use crate::batch::Room;
@@ -77,6 +77,11 @@ pub trait Renderer: 'static {
 
     /// Class of device: devices of one class make the same bytes.
     fn device_class(&self) -> String;
+
+    /// Memory of the device. `None`: it computes on the machine's own processors.
+    fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     /// Limits on the images per batch of a stage, before anything is measured.
     fn room(&self, stage: &Served) -> Room {

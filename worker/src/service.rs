@@ -11,8 +11,9 @@ use darkroom_queue::{
         self, BatchFault, Handle, Model, Row, Serve,
         noop::{NoopModel, NoopStage},
     },
-    task::{Outcome, PoolId},
+    task::{DeviceMemory, Outcome, PoolId},
 };
+use darkroom_runtime::memory::MachineMemory;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -238,6 +239,14 @@ impl<R: Renderer> Model for RenderModel<R> {
 
     fn device_class(&self) -> String {
         self.renderer.device_class()
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let machine = || {
+            let MachineMemory { used, total } = MachineMemory::read()?;
+            Some(DeviceMemory { used, total })
+        };
+        self.renderer.memory().or_else(machine)
     }
 
     fn batch_cap(&self, pool: &PoolId) -> Option<usize> {

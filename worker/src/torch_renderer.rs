@@ -8,10 +8,13 @@ use darkroom_core::{
     failure_code::FailureCode,
     settings::StageSettings,
 };
-use darkroom_diffusion::{HostTensor, RenderError, RowInput, SamplerSettings, free_memory};
+use darkroom_diffusion::{
+    DeviceChoice, GpuMemory, HostTensor, RenderError, RowInput, SamplerSettings, free_memory,
+    gpu_memory,
+};
 use darkroom_queue::{
     stage_loop::BatchFault,
-    task::{Outcome, PoolId},
+    task::{DeviceMemory, Outcome, PoolId},
 };
 
 use crate::{
@@ -30,6 +33,7 @@ pub struct TorchRenderer {
     models: ModelCache,
     device: String,
     device_class: String,
+    choice: DeviceChoice,
     /// Whether stages are tried before the worker takes work; see [`crate::batch`].
     tries: bool,
 }
@@ -41,6 +45,7 @@ impl TorchRenderer {
     /// The wrong device, option or file, or the stage that cannot fit.
     pub fn load(served: &[Served], machine: &Machine) -> Result<Self, UserError> {
         let options = load_options(machine)?;
+        let choice = options.device;
         let budget = match machine.model_memory {
             Some(bytes) => Some(bytes),
             None => free_memory(&options)
@@ -58,7 +63,7 @@ impl TorchRenderer {
         })?;
         let device = first.describe().device;
         let tries = served.iter().any(|stage| models.images_per_pass(&stage.pool).is_some());
-        Ok(Self { device_class: first.row_class(), device, models, tries })
+        Ok(Self { device_class: first.row_class(), device, choice, models, tries })
     }
 
     /// Tries stages on a CPU too.
@@ -120,6 +125,10 @@ fn sampler_settings(wanted: &StageSettings) -> SamplerSettings {
 }
 
 impl Renderer for TorchRenderer {
+    fn memory(&self) -> Option<DeviceMemory> {
+        gpu_memory(self.choice).map(|GpuMemory { used, total }| DeviceMemory { used, total })
+    }
+
     fn render(
         &mut self,
         batch: &Batch<'_>,

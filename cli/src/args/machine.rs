@@ -89,9 +89,17 @@ pub(crate) struct UpArgs {
     #[cfg(feature = "embedded")]
     #[command(flatten)]
     pub(crate) site: SiteSettings,
+    /// Let webhooks lead to loopback, link-local and private addresses too. Whoever may submit jobs
+    /// can then have this machine send POSTs to services that only it reaches
+    #[arg(
+        long,
+        env = "DARKROOM_WEBHOOK_PRIVATE_ADDRESSES",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub(crate) webhook_private_addresses: bool,
     /// TOML file with any of: listen, tls_cert, tls_key, tls_client_ca, plaintext, open, cascades,
     /// device, dtype, threads, batch, disk_budget, disk_floor, http_hosts, public_url,
-    /// device_hour_price, model_aliases. Flags override it
+    /// device_hour_price, model_aliases, webhook_private_addresses. Flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write the log as JSON lines

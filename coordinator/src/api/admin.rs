@@ -246,7 +246,7 @@ fn sharing(number: i32) -> Result<Option<Sharing>, UserError> {
     }
 }
 
-fn page_size(size: u32) -> Result<u32, UserError> {
+pub(super) fn page_size(size: u32) -> Result<u32, UserError> {
     match size {
         0 => Ok(PAGE),
         1..=MAX_PAGE => Ok(size),
@@ -273,7 +273,11 @@ fn place(token: &str, first: i64) -> Result<i64, UserError> {
 }
 
 /// The page of one more entry than it takes, and the token of the next.
-fn page<T>(mut found: Vec<T>, limit: u32, token: impl Fn(&T) -> String) -> (Vec<T>, String) {
+pub(super) fn page<T>(
+    mut found: Vec<T>,
+    limit: u32,
+    token: impl Fn(&T) -> String,
+) -> (Vec<T>, String) {
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let token = found.last().filter(|_| more).map(token).unwrap_or_default();

@@ -1,13 +1,18 @@
 //! The calls, and a row of the audit for each change that one has made.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use darkroom_core::error::{Code, UserError};
-use darkroom_farm_api::{AdminCalls, Answer, Caller, Calls, Incoming, Outgoing};
+use darkroom_farm_api::{
+    AdminCalls, Answer, Batches, Caller, Calls, Incoming, Outgoing,
+    batches::{Batch, FileRecord, NewBatch, NewFile, Page, Purpose, Step, shown_batch, shown_file},
+};
 use darkroom_proto::v1;
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::Farm;
 use crate::{
@@ -33,6 +38,31 @@ struct Change {
 impl Audited {
     pub(super) fn new(farm: Farm, audit: Arc<dyn Audit>, tasks: TaskTracker) -> Self {
         Self { farm, audit, tasks }
+    }
+
+    /// Runs a call to its note, whoever leaves.
+    async fn noted<T, F>(
+        &self,
+        caller: &Caller,
+        call: impl FnOnce(Farm, Caller) -> F,
+        change: fn(&T) -> Change,
+    ) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let (farm, one) = self.farm.for_one_call();
+        let _client = one.client();
+        let (audit, caller) = (Arc::clone(&self.audit), caller.clone());
+        let made = call(farm, caller.clone());
+        let done = self.tasks.spawn(async move {
+            let made = made.await?;
+            if one.has_changed() {
+                note(audit.as_ref(), &caller, vec![change(&made)]).await;
+            }
+            Ok(made)
+        });
+        done.await.unwrap_or_else(|error| Err(broke(&error)))
     }
 }
 
@@ -120,6 +150,7 @@ audited! {
         farm_history: v1::FarmHistoryRequest => v1::FarmHistoryResponse,
         list_usage: v1::ListUsageRequest => v1::ListUsageResponse,
         get_farm: v1::GetFarmRequest => v1::GetFarmResponse,
+        list_webhooks: v1::ListWebhooksRequest => v1::ListWebhooksResponse,
     }
     submitting {
         submit_job: v1::SubmitJobRequest => v1::SubmitJobResponse, submitted;
@@ -136,6 +167,13 @@ audited! {
         retry_images: v1::RetryImagesRequest => v1::RetryImagesResponse,
             |made| of_job("images.retry", made.job.as_ref()), unless |request| request.dry_run;
         drain_worker: v1::DrainWorkerRequest => v1::DrainWorkerResponse, drained;
+        create_webhook: v1::CreateWebhookRequest => v1::CreateWebhookResponse, |made| {
+            let made = made.webhook.as_ref();
+            let made = made.map(|made| of_webhook("webhook.create", &made.id, &made.tenant));
+            made.into_iter().collect()
+        };
+        delete_webhook: v1::DeleteWebhookRequest => v1::DeleteWebhookResponse,
+            |gone| vec![of_webhook("webhook.delete", &gone.id, &gone.tenant)];
     }
 }
 
@@ -172,6 +210,89 @@ audited! {
     }
 }
 
+#[async_trait]
+impl Batches for Audited {
+    async fn add_file(
+        &self,
+        caller: &Caller,
+        new: NewFile,
+        parts: Incoming<Bytes>,
+    ) -> Answer<FileRecord> {
+        let add = move |farm: Farm, caller: Caller| async move {
+            farm.add_file(&caller, new, parts).await
+        };
+        self.noted(caller, add, |file| of_file("file.create", file)).await
+    }
+
+    async fn file(&self, caller: &Caller, id: Uuid) -> Answer<FileRecord> {
+        self.farm.file(caller, id).await
+    }
+
+    async fn files(
+        &self,
+        caller: &Caller,
+        page: &Page,
+        purpose: Option<Purpose>,
+    ) -> Answer<Vec<FileRecord>> {
+        self.farm.files(caller, page, purpose).await
+    }
+
+    async fn read_file(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        offset: u64,
+    ) -> Answer<(FileRecord, Outgoing<Bytes>)> {
+        self.farm.read_file(caller, id, offset).await
+    }
+
+    async fn delete_file(&self, caller: &Caller, id: Uuid) -> Answer<()> {
+        let delete =
+            move |farm: Farm, caller: Caller| async move { farm.deleted_file(&caller, id).await };
+        self.noted(caller, delete, |file| of_file("file.delete", file)).await.map(drop)
+    }
+
+    async fn add_batch(&self, caller: &Caller, new: NewBatch) -> Answer<Batch> {
+        let add =
+            move |farm: Farm, caller: Caller| async move { farm.add_batch(&caller, new).await };
+        self.noted(caller, add, |batch| of_batch("batch.create", batch)).await
+    }
+
+    async fn batch(&self, caller: &Caller, id: Uuid) -> Answer<Batch> {
+        self.farm.batch(caller, id).await
+    }
+
+    async fn batches(&self, caller: &Caller, page: &Page) -> Answer<Vec<Batch>> {
+        self.farm.batches(caller, page).await
+    }
+
+    async fn cancel_batch(&self, caller: &Caller, id: Uuid) -> Answer<Batch> {
+        let cancel =
+            move |farm: Farm, caller: Caller| async move { farm.cancel_batch(&caller, id).await };
+        self.noted(caller, cancel, |batch| of_batch("batch.cancel", batch)).await
+    }
+
+    async fn claim_batch(&self, runner: Uuid, lease: Duration) -> Answer<Option<Batch>> {
+        self.farm.claim_batch(runner, lease).await
+    }
+
+    async fn renew_batch(&self, runner: Uuid, id: Uuid, lease: Duration) -> Answer<bool> {
+        self.farm.renew_batch(runner, id, lease).await
+    }
+
+    async fn advance_batch(&self, runner: Uuid, step: &Step) -> Answer<bool> {
+        self.farm.advance_batch(runner, step).await
+    }
+}
+
+fn of_file(action: &'static str, file: &FileRecord) -> Change {
+    Change { action, target: shown_file(file.id), tenant: file.tenant.clone() }
+}
+
+fn of_batch(action: &'static str, batch: &Batch) -> Change {
+    Change { action, target: shown_batch(batch.id), tenant: batch.tenant.clone() }
+}
+
 fn broke(error: &JoinError) -> UserError {
     let message = format!("the call broke, and its change may have been made: {error}");
     UserError::new(Code::Internal, "INTERNAL", message)
@@ -201,6 +322,10 @@ fn of_key(action: &'static str, key: Option<&v1::Key>) -> Vec<Change> {
     let change =
         |key: &v1::Key| Change { action, target: key.id.clone(), tenant: key.tenant.clone() };
     key.map(change).into_iter().collect()
+}
+
+fn of_webhook(action: &'static str, id: &str, tenant: &str) -> Change {
+    Change { action, target: id.to_owned(), tenant: tenant.to_owned() }
 }
 
 fn drained(made: &v1::DrainWorkerResponse) -> Vec<Change> {

@@ -86,6 +86,7 @@ impl Farm {
             (answer.jobs, answer.images) = (cleaned.jobs, cleaned.images);
             (answer.outputs, answer.texts) = (cleaned.outputs, cleaned.texts);
             (answer.inputs, answer.previews) = (cleaned.inputs, cleaned.previews);
+            (answer.files, answer.batches) = (cleaned.files, cleaned.batches);
             (answer.deleted, answer.failed) = (cleaned.deleted, cleaned.failed);
         }
         let leavings = store.leavings().await?;
@@ -135,9 +136,10 @@ fn policy(request: &v1::SetRetentionRequest) -> Result<Policy, UserError> {
         Ok(v1::RetentionSubject::Embeddings) => Subject::Embeddings,
         Ok(v1::RetentionSubject::Inputs) => Subject::Inputs,
         Ok(v1::RetentionSubject::Previews) => Subject::Previews,
+        Ok(v1::RetentionSubject::Files) => Subject::Files,
         Ok(v1::RetentionSubject::Unspecified) | Err(_) => {
             let message = format!(
-                "subject is {}; accepted: jobs, pictures, intermediates, embeddings, inputs, previews",
+                "subject is {}; accepted: jobs, pictures, intermediates, embeddings, inputs, previews, files",
                 request.subject
             );
             return Err(UserError::invalid("subject", message));
@@ -173,6 +175,7 @@ fn message(policy: &Policy) -> v1::RetentionPolicy {
         Subject::Embeddings => v1::RetentionSubject::Embeddings,
         Subject::Inputs => v1::RetentionSubject::Inputs,
         Subject::Previews => v1::RetentionSubject::Previews,
+        Subject::Files => v1::RetentionSubject::Files,
     };
     v1::RetentionPolicy {
         tenant: policy.scope.tenant.clone(),
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn policies_come_back_as_they_were_set() {
-        for (subject, outcome) in [(1, 4), (2, 5), (3, 6), (4, 0), (5, 0), (6, 0)] {
+        for (subject, outcome) in [(1, 4), (2, 5), (3, 6), (4, 0), (5, 0), (6, 0), (7, 0)] {
             let request = v1::SetRetentionRequest {
                 tenant: if outcome > 0 { "t".to_owned() } else { String::new() },
                 subject,

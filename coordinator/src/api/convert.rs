@@ -245,6 +245,10 @@ pub(super) fn worker(card: &WorkerCard, now_ms: i64) -> v1::Worker {
         aside_reason: String::new(),
         aside_until: None,
         trouble: card.trouble.clone(),
+        memory: card
+            .memory
+            .map(|memory| v1::DeviceMemory { used_bytes: memory.used, total_bytes: memory.total }),
+        tasks_failed: card.failed,
     }
 }
 

@@ -98,6 +98,11 @@ impl Farm {
                               its secret is lost";
                 (Code::Unknown, advice.to_owned())
             }
+            Again::Webhooks => {
+                let advice = "`darkroom webhook list` shows whether a webhook was made; remove it, \
+                              because its secret is lost";
+                (Code::Unknown, advice.to_owned())
+            }
             Again::Look(job) => {
                 (Code::Unknown, format!("`darkroom status {job}` shows whether it was"))
             }
@@ -116,6 +121,8 @@ pub(super) enum Again<'a> {
     Harmless,
     /// Look at the keys.
     Keys,
+    /// Look at the webhooks.
+    Webhooks,
     /// Look at this job.
     Look(&'a str),
 }

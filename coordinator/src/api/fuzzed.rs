@@ -14,7 +14,7 @@ use super::{
     queue::{self, UsageTokens},
     tokens::Tokens,
     validate::Draft,
-    watch_farm,
+    watch_farm, webhooks,
 };
 use crate::{
     store::records::{ImageOrder, ImageQuery, JobPosition},
@@ -32,6 +32,14 @@ pub fn submit(cascade: &Cascade, request: v1::SubmitJobRequest) -> Result<u64, U
     draft.finish()?;
     let _ = (draft.texts(), draft.loads());
     Ok(draft.images())
+}
+
+/// Checks a request for a webhook.
+///
+/// # Errors
+/// The refusal that the client gets.
+pub fn create_webhook(request: v1::CreateWebhookRequest) -> Result<(), UserError> {
+    webhooks::new_webhook(request, "tenant".to_owned(), Default::default()).map(drop)
 }
 
 /// A position in a listing, as text, and a token of it.

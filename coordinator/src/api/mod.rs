@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod audited;
+mod batches;
 mod chunks;
 mod cleaning;
 mod convert;
@@ -35,6 +36,7 @@ mod upload;
 mod validate;
 mod watch;
 mod watch_farm;
+mod webhooks;
 mod workers;
 
 use std::sync::Arc;
@@ -42,7 +44,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use audited::Audited;
 use darkroom_farm_api::{
-    AdminCalls, Answer, Caller, CallerLayer, Calls, Incoming, Members, Outgoing, Purpose, Seals,
+    AdminCalls, Answer, Batches, Caller, CallerLayer, Calls, Incoming, Members, Outgoing, Purpose,
+    Seals,
 };
 use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
@@ -70,6 +73,12 @@ impl Handle {
     /// The calls about keys, tenants and the audit. The audit has what they change.
     #[must_use]
     pub fn admin_calls(&self) -> Arc<dyn AdminCalls> {
+        Arc::new(self.audited())
+    }
+
+    /// Files and batches. The audit has what is changed of them.
+    #[must_use]
+    pub fn batches(&self) -> Arc<dyn Batches> {
         Arc::new(self.audited())
     }
 
@@ -374,6 +383,32 @@ impl Calls for Farm {
         request: v1::GetFarmRequest,
     ) -> Answer<v1::GetFarmResponse> {
         self.unary(self.shared.options.call, self.farm(caller, request)).await
+    }
+
+    async fn create_webhook(
+        &self,
+        caller: &Caller,
+        request: v1::CreateWebhookRequest,
+    ) -> Answer<v1::CreateWebhookResponse> {
+        let create = self.make_webhook(caller, request);
+        self.changing(self.shared.options.call, Again::Webhooks, create).await
+    }
+
+    async fn list_webhooks(
+        &self,
+        caller: &Caller,
+        request: v1::ListWebhooksRequest,
+    ) -> Answer<v1::ListWebhooksResponse> {
+        self.unary(self.shared.options.call, self.webhooks(caller, request)).await
+    }
+
+    async fn delete_webhook(
+        &self,
+        caller: &Caller,
+        request: v1::DeleteWebhookRequest,
+    ) -> Answer<v1::DeleteWebhookResponse> {
+        let delete = self.end_webhook(caller, request);
+        self.changing(self.shared.options.call, Again::Harmless, delete).await
     }
 }
 

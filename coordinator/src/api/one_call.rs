@@ -35,7 +35,7 @@ impl OneCall {
         part: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let gone = || {
-            let message = "the client went away before the job was recorded";
+            let message = "the client went away before anything was recorded";
             Error::Store(store::Error::Refused(UserError::new(
                 Code::Unavailable,
                 "CLIENT_LEFT",

@@ -11,7 +11,11 @@ use darkroom_proto::v1;
 use darkroom_queue::task::{Orders, WorkerCard};
 
 use super::{Farm, convert, refused};
-use crate::{error::Error, feed::Workers, store::limits::timestamp};
+use crate::{
+    error::Error,
+    feed::Workers,
+    store::{limits::timestamp, records::RunningCoordinator},
+};
 
 impl Farm {
     pub(super) async fn workers(
@@ -113,9 +117,19 @@ impl Farm {
             farm.troubles = self.shared.disks.full().into_iter().collect();
             farm.troubles.extend(self.shared.stored.warning());
             farm.troubles.extend(self.shared.troubles.all());
+            let own = self.shared.leadership.holder();
+            let running = self.front.coordinators(own).await?;
+            farm.coordinators = running.into_iter().map(|one| coordinator(one, own)).collect();
+            self.shared.artifacts.name().clone_into(&mut farm.storage);
         }
         Ok(farm)
     }
+}
+
+fn coordinator(one: RunningCoordinator, own: &str) -> v1::Coordinator {
+    let RunningCoordinator { holder, leads, seen_ms } = one;
+    let answers = holder == own;
+    v1::Coordinator { id: holder, leads, last_seen: Some(timestamp(seen_ms)), answers }
 }
 
 /// Most workers that a refusal names.
@@ -207,6 +221,8 @@ mod tests {
             busy: 0.0,
             state: WorkerState::Working,
             trouble: String::new(),
+            failed: 0,
+            memory: None,
             seen_seconds_ago: 0.0,
         }
     }

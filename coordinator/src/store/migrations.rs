@@ -43,6 +43,8 @@ const OF_SQLITE: &[(&str, &str)] = files!("sqlite":
     "0022_inputs"
     "0023_deletions_told"
     "0024_kinds"
+    "0025_batches"
+    "0026_webhooks"
 );
 
 #[cfg(feature = "cluster")]
@@ -78,6 +80,8 @@ const OF_POSTGRES: &[(&str, &str)] = files!("postgres":
     "0029_inputs"
     "0030_deletions_told"
     "0031_kinds"
+    "0032_batches"
+    "0033_webhooks"
 );
 
 /// The migrations of SQLite.

@@ -7,6 +7,7 @@
 //! `tests/suites` tests what every backend must do.
 
 pub mod attempt;
+pub mod batches;
 mod cause;
 mod change;
 mod columns;
@@ -41,13 +42,15 @@ mod spent;
 pub mod sqlite;
 mod tally;
 mod variants;
+pub mod webhooks;
 pub mod worker_health;
 
 pub use error::Error;
 use roles::{
-    Agreed, Attempts, Audit, Commands, Dispatching, FarmChanges, Following, Forecasts, History,
-    ImageCommands, ImageMaps, Inputs, Keys, Leading, Leftovers, Limiting, Maintenance, Manifests,
-    Metering, Outcomes, Queries, Removal, Retention, Submits, Tenants, WorkerHealth,
+    Agreed, Attempts, Audit, Batches, Commands, Dispatching, FarmChanges, Following, Forecasts,
+    History, ImageCommands, ImageMaps, Inputs, Keys, Leading, Leftovers, Limiting, Maintenance,
+    Manifests, Metering, Outcomes, Queries, Removal, Retention, Submits, Tenants, Webhooks,
+    WorkerHealth,
 };
 
 /// Makes a store the sum of its roles.
@@ -63,5 +66,5 @@ macro_rules! sum_of {
 sum_of! {
     Agreed Leading Submits Inputs Dispatching Outcomes Following Commands ImageCommands Limiting
     Forecasts History WorkerHealth Queries Attempts ImageMaps FarmChanges Manifests Maintenance Keys
-    Tenants Metering Audit Leftovers Removal Retention
+    Tenants Metering Audit Leftovers Removal Retention Batches Webhooks
 }

@@ -19,7 +19,7 @@ pub use self::{
         Canonical, Extras, Input, NewJob, NewPrompt, PreparedText, Remark, Requested, Variant,
     },
     tasks::{
-        Committed, Death, Discard, Dispatched, Fate, Onward, Release, RenderWork, Report, Term,
-        Work, compatibility,
+        Committed, Death, Discard, Dispatched, Fate, Onward, Release, RenderWork, Report,
+        RunningCoordinator, Term, Work, compatibility,
     },
 };

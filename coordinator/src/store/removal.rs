@@ -15,6 +15,7 @@ use darkroom_core::{
     id::JobId,
     retention::{BELIEVED, Policy},
 };
+use uuid::Uuid;
 
 /// What the keys of made-up objects begin with.
 pub(crate) const MADE_UP: &str = "fake/";
@@ -56,6 +57,8 @@ pub enum Kind {
     Input,
     /// A job's manifests. Removed with the job.
     Manifest,
+    /// A file. Removed with its row.
+    File,
     /// Cascades. The cleaner never removes them.
     Cascade,
     /// What the cleaner itself stores. It stays.
@@ -64,13 +67,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Output,
         Self::Embedding,
         Self::Preview,
         Self::Sheet,
         Self::Input,
         Self::Manifest,
+        Self::File,
         Self::Cascade,
         Self::Cleaner,
     ];
@@ -85,6 +89,7 @@ impl Kind {
             Self::Sheet => "sheet",
             Self::Input => "input",
             Self::Manifest => "manifest",
+            Self::File => "file",
             Self::Cascade => "cascade",
             Self::Cleaner => "cleaner",
         }
@@ -100,6 +105,7 @@ impl Kind {
             Self::Sheet => "sheets/",
             Self::Input => "inputs/",
             Self::Manifest => "manifests/",
+            Self::File => "files/",
             Self::Cascade => "cascades/",
             Self::Cleaner => "cleaner/",
         }
@@ -109,9 +115,12 @@ impl Kind {
     #[must_use]
     pub fn rule(self) -> Rule {
         match self {
-            Self::Output | Self::Embedding | Self::Preview | Self::Input | Self::Manifest => {
-                Rule::Needed
-            }
+            Self::Output
+            | Self::Embedding
+            | Self::Preview
+            | Self::Input
+            | Self::Manifest
+            | Self::File => Rule::Needed,
             Self::Sheet => Rule::Old,
             Self::Cascade | Self::Cleaner => Rule::Never,
         }
@@ -159,7 +168,7 @@ pub struct Candidate {
     pub key: String,
     /// Its kind.
     pub kind: Kind,
-    /// By which those are found who need it: a preview's output, an embedding's text.
+    /// By which those are found who need it: a preview's output, an embedding's text, a file's id.
     pub source: String,
 }
 
@@ -195,6 +204,12 @@ impl Candidate {
         Self { key, kind: Kind::Input, source: content.to_string() }
     }
 
+    /// The bytes of a file.
+    #[must_use]
+    pub fn file(key: String, file: Uuid) -> Self {
+        Self { key, kind: Kind::File, source: file.to_string() }
+    }
+
     /// A stored object that is listed, with what its key says about who may need it. `None` for
     /// kinds that no row needs, and for keys that no farm makes.
     #[must_use]
@@ -210,18 +225,19 @@ impl Candidate {
             Kind::Input => {
                 own.rsplit('/').next()?.split('.').next()?.parse::<Digest>().ok()?.to_string()
             }
+            Kind::File => own.split('/').nth(1)?.parse::<Uuid>().ok()?.to_string(),
             Kind::Sheet | Kind::Cascade | Kind::Cleaner => return None,
         };
         Some(Self { key: key.to_owned(), kind, source })
     }
 
     /// Under which prefix nothing is stored while this leaves storage: the key up to its last `/`,
-    /// which is a task's own prefix. A picture that was uploaded has a prefix for its content,
-    /// because copies of it may lie under several keys.
+    /// which is a task's own prefix. A picture that was uploaded has a prefix for its content, and a
+    /// file one for its id, because copies of it may lie under several keys.
     #[must_use]
     pub fn prefix(&self) -> &str {
         match self.kind {
-            Kind::Input => &self.source,
+            Kind::Input | Kind::File => &self.source,
             _ => prefix_of(&self.key),
         }
     }

@@ -31,5 +31,6 @@ mod submit;
 mod support;
 mod tenants;
 mod watch;
+mod webhooks;
 mod whole_farm;
 mod worker_health;

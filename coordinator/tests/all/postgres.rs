@@ -37,7 +37,7 @@ async fn fresh() -> Fresh {
 
 /// Makes the history this many seconds older. (Minutes move in two steps, because two rows must not
 /// have the same minute.)
-const OLDER: [&str; 7] = [
+const OLDER: [&str; 9] = [
     "UPDATE work_log SET at = at - $1::float8 * interval '1 second'",
     "UPDATE history SET minute = $1::float8::bigint - minute",
     "UPDATE history SET minute = -minute WHERE $1::float8 >= 0",
@@ -47,6 +47,9 @@ const OLDER: [&str; 7] = [
      SET ready_since = ARRAY (SELECT greatest(since - ($1::float8 * 1000)::bigint * (since > 0)::int, 0)
                               FROM unnest(ready_since) WITH ORDINALITY AS r (since, stage) ORDER BY stage)",
     "UPDATE jobs SET created_at = created_at - $1::float8 * interval '1 second'",
+    "UPDATE webhook_events SET created_ms = created_ms - ($1::float8 * 1000)::bigint,
+         due_ms = due_ms - ($1::float8 * 1000)::bigint, ended_ms = ended_ms - ($1::float8 * 1000)::bigint",
+    "UPDATE webhooks SET suspended_until_ms = suspended_until_ms - ($1::float8 * 1000)::bigint",
 ];
 
 #[tokio::test]

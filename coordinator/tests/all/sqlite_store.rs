@@ -27,7 +27,7 @@ async fn fresh() -> Fresh {
 
 /// Makes the history this many milliseconds older. (Minutes move in two steps, because two rows
 /// must not have the same minute.)
-const OLDER: [&str; 7] = [
+const OLDER: [&str; 9] = [
     "UPDATE work_log SET at_ms = at_ms - ?1",
     "UPDATE history SET minute = ?1 / 1000 - minute",
     "UPDATE history SET minute = -minute WHERE ?1 >= 0",
@@ -35,6 +35,9 @@ const OLDER: [&str; 7] = [
     "UPDATE usage_days SET day = substr(day, 2) WHERE ?1 >= 0",
     "UPDATE job_stages SET ready_since_ms = ready_since_ms - ?1",
     "UPDATE jobs SET created_ms = created_ms - ?1",
+    "UPDATE webhook_events
+     SET created_ms = created_ms - ?1, due_ms = due_ms - ?1, ended_ms = ended_ms - ?1",
+    "UPDATE webhooks SET suspended_until_ms = suspended_until_ms - ?1",
 ];
 
 darkroom_suites::store_suite!(#[tokio::test], fresh().await);

@@ -435,6 +435,8 @@ impl FakeWorker {
                 busy: 0.5,
                 state: WorkerState::Working,
                 trouble: String::new(),
+                failed: 0,
+                memory: None,
                 seen_seconds_ago: 0.0,
             };
             self.queue.announce(card).await.expect("announces");

@@ -6,3 +6,4 @@ mod inputs;
 mod listings;
 mod sharing;
 mod walk;
+mod webhooks;

@@ -14,21 +14,23 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use protox::prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "darkroom/v1/options.proto",
     "darkroom/v1/types.proto",
     "darkroom/v1/farm.proto",
     "darkroom/v1/encoder.proto",
     "darkroom/v1/admin.proto",
     "darkroom/v1/members.proto",
+    "darkroom/v1/webhooks.proto",
 ];
 
 /// Messages with secrets. `darkroom_proto::hidden` has their `Debug`, which does not show them.
-const SECRETS: [&str; 4] = [
+const SECRETS: [&str; 5] = [
     ".darkroom.v1.CreateKeyResponse",
     ".darkroom.v1.RotateKeyResponse",
     ".darkroom.v1.PoolKeys",
     ".darkroom.v1.SignImageResponse",
+    ".darkroom.v1.CreateWebhookResponse",
 ];
 
 /// The folder of the protocol.

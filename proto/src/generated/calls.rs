@@ -30,6 +30,9 @@ pub static CALLS: &[Call] = &[
     farm::FARM_HISTORY,
     farm::LIST_USAGE,
     farm::GET_FARM,
+    farm::CREATE_WEBHOOK,
+    farm::LIST_WEBHOOKS,
+    farm::DELETE_WEBHOOK,
     encoder::ENCODE,
     admin::CREATE_KEY,
     admin::LIST_KEYS,
@@ -108,6 +111,12 @@ pub mod farm {
     pub const LIST_USAGE: Call = Call { path: "/darkroom.v1.Farm/ListUsage", class: Class::Short, scope: Scope::Read, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
     /// `/darkroom.v1.Farm/GetFarm`.
     pub const GET_FARM: Call = Call { path: "/darkroom.v1.Farm/GetFarm", class: Class::Short, scope: Scope::Read, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Farm/CreateWebhook`.
+    pub const CREATE_WEBHOOK: Call = Call { path: "/darkroom.v1.Farm/CreateWebhook", class: Class::Short, scope: Scope::Submit, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Farm/ListWebhooks`.
+    pub const LIST_WEBHOOKS: Call = Call { path: "/darkroom.v1.Farm/ListWebhooks", class: Class::Short, scope: Scope::Read, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
+    /// `/darkroom.v1.Farm/DeleteWebhook`.
+    pub const DELETE_WEBHOOK: Call = Call { path: "/darkroom.v1.Farm/DeleteWebhook", class: Class::Short, scope: Scope::Submit, receives_stream: false, sends_stream: false, gathers: false, compressed: false };
 }
 
 /// Methods of `darkroom.v1.Encoder`.

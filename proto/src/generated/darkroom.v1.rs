@@ -801,6 +801,12 @@ pub struct Worker {
     /// cannot be reached. Empty: no known problem.
     #[prost(string, tag = "14")]
     pub trouble: ::prost::alloc::string::String,
+    /// Memory of its device, as last measured. Absent: not reported.
+    #[prost(message, optional, tag = "15")]
+    pub memory: ::core::option::Option<DeviceMemory>,
+    /// Tasks that failed on it since it started, whoever was to blame.
+    #[prost(uint64, tag = "16")]
+    pub tasks_failed: u64,
 }
 impl ::prost::Name for Worker {
     const NAME: &'static str = "Worker";
@@ -810,6 +816,51 @@ impl ::prost::Name for Worker {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/darkroom.v1.Worker".into()
+    }
+}
+/// Memory of a device: of the GPU with what other processes use of it, or of the machine, of which
+/// `used_bytes` is what this process uses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceMemory {
+    #[prost(uint64, tag = "1")]
+    pub used_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub total_bytes: u64,
+}
+impl ::prost::Name for DeviceMemory {
+    const NAME: &'static str = "DeviceMemory";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeviceMemory".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeviceMemory".into()
+    }
+}
+/// A running coordinator.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Coordinator {
+    /// Its name in the record and at the queue. A new process has a new name.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Whether it leads: only the leader dispatches, reaps and cleans.
+    #[prost(bool, tag = "2")]
+    pub leads: bool,
+    /// When it last said that it runs, by the database's clock.
+    #[prost(message, optional, tag = "3")]
+    pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it is the one that answers.
+    #[prost(bool, tag = "4")]
+    pub answers: bool,
+}
+impl ::prost::Name for Coordinator {
+    const NAME: &'static str = "Coordinator";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.Coordinator".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.Coordinator".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1215,6 +1266,192 @@ impl AttemptOutcome {
             "ATTEMPT_OUTCOME_RETURNED" => Some(Self::Returned),
             _ => None,
         }
+    }
+}
+/// An address of a tenant to which the farm sends events.
+///
+/// The farm sends each event in a POST with a JSON body, at least once:
+///
+///    {"id": "evt_…", "object": "event", "created_at": 1796054400, "type": "job.completed",
+///     "data": {"id": "JOB"}}
+///
+/// The headers `webhook-id` (the event's id, the same in each try), `webhook-timestamp` (seconds
+/// since 1970) and `webhook-signature` are those of the Standard Webhooks specification, which
+/// OpenAI's clients check. An answer of 2xx within 10 seconds ends it; otherwise the event is sent
+/// again, for up to three days. Redirects are not followed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Webhook {
+    /// `wh_` and 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub url: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// Types of the events that it gets; empty: all.
+    #[prost(string, repeated, tag = "5")]
+    pub event_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "6")]
+    pub created: ::core::option::Option<::prost_types::Timestamp>,
+    /// When an event was last answered with 2xx. Absent: never.
+    #[prost(message, optional, tag = "7")]
+    pub last_success: ::core::option::Option<::prost_types::Timestamp>,
+    /// When a try last failed. Absent: never.
+    #[prost(message, optional, tag = "8")]
+    pub last_failure: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it failed, in one sentence.
+    #[prost(string, tag = "9")]
+    pub last_error: ::prost::alloc::string::String,
+    /// Events that are still to be sent.
+    #[prost(uint64, tag = "10")]
+    pub events_waiting: u64,
+    /// When the oldest of them happened. Absent: none waits.
+    #[prost(message, optional, tag = "11")]
+    pub oldest_waiting: ::core::option::Option<::prost_types::Timestamp>,
+    /// Events of the last seven days that the farm has given up: it tried for three days, or too many
+    /// waited.
+    #[prost(uint64, tag = "12")]
+    pub events_given_up: u64,
+    /// After five failures in a row, the farm sends nothing until this time, and then one event as a
+    /// trial. Absent: not suspended.
+    #[prost(message, optional, tag = "13")]
+    pub suspended_until: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for Webhook {
+    const NAME: &'static str = "Webhook";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.Webhook".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.Webhook".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateWebhookRequest {
+    /// Where events are sent: http:// or <https://,> without user, password and fragment; at most 2,000
+    /// bytes. Addresses that the farm's operator does not allow (by default loopback, link-local and
+    /// private ones) are refused here if they are written out, and always when the farm connects.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// Types of the events to send; empty: all, and those that later versions add. Accepted:
+    /// job.completed, job.failed, job.cancelled, batch.completed, batch.failed, batch.expired,
+    /// batch.cancelled.
+    #[prost(string, repeated, tag = "2")]
+    pub event_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For people; at most 200 characters.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty: the caller's tenant.
+    #[prost(string, tag = "4")]
+    pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CreateWebhookRequest {
+    const NAME: &'static str = "CreateWebhookRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.CreateWebhookRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.CreateWebhookRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CreateWebhookResponse {
+    #[prost(message, optional, tag = "1")]
+    pub webhook: ::core::option::Option<Webhook>,
+    /// `whsec_` and 32 bytes in base64, with which receivers check signatures. Only this answer has
+    /// it.
+    #[prost(string, tag = "2")]
+    pub secret: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CreateWebhookResponse {
+    const NAME: &'static str = "CreateWebhookResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.CreateWebhookResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.CreateWebhookResponse".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWebhooksRequest {
+    /// 1 to 1,000; 0 means 100.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Empty: all that the caller may see.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListWebhooksRequest {
+    const NAME: &'static str = "ListWebhooksRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.ListWebhooksRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.ListWebhooksRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWebhooksResponse {
+    /// Oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub webhooks: ::prost::alloc::vec::Vec<Webhook>,
+    /// Empty after the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListWebhooksResponse {
+    const NAME: &'static str = "ListWebhooksResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.ListWebhooksResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.ListWebhooksResponse".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteWebhookRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DeleteWebhookRequest {
+    const NAME: &'static str = "DeleteWebhookRequest";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeleteWebhookRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeleteWebhookRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteWebhookResponse {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Events that were still to be sent. They are dropped.
+    #[prost(uint64, tag = "3")]
+    pub events_dropped: u64,
+}
+impl ::prost::Name for DeleteWebhookResponse {
+    const NAME: &'static str = "DeleteWebhookResponse";
+    const PACKAGE: &'static str = "darkroom.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "darkroom.v1.DeleteWebhookResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/darkroom.v1.DeleteWebhookResponse".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2363,6 +2600,13 @@ pub struct GetFarmResponse {
     /// queue that cannot be reached. Empty for callers without the scope `operate`.
     #[prost(string, repeated, tag = "6")]
     pub troubles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The coordinators that ran in the last 30 seconds. Empty for callers without the scope `operate`.
+    #[prost(message, repeated, tag = "7")]
+    pub coordinators: ::prost::alloc::vec::Vec<Coordinator>,
+    /// Where pictures are stored, for people: a folder, or a bucket with its prefix. Empty for callers
+    /// without the scope `operate`.
+    #[prost(string, tag = "8")]
+    pub storage: ::prost::alloc::string::String,
 }
 impl ::prost::Name for GetFarmResponse {
     const NAME: &'static str = "GetFarmResponse";
@@ -3654,6 +3898,83 @@ pub mod farm_client {
             req.extensions_mut().insert(GrpcMethod::new("darkroom.v1.Farm", "GetFarm"));
             self.inner.unary(req, path, codec).await
         }
+        /// Has the farm send the tenant's events to an address. A tenant may have 20 webhooks
+        /// (RESOURCE_EXHAUSTED, MANY_WEBHOOKS). Only this answer has the secret.
+        pub async fn create_webhook(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateWebhookResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/CreateWebhook",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "CreateWebhook"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tenant's webhooks, and how sending to each goes.
+        pub async fn list_webhooks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWebhooksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWebhooksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/ListWebhooks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "ListWebhooks"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a webhook. Events that are still to be sent to it are dropped. One that the farm is
+        /// sending at this moment may still arrive.
+        pub async fn delete_webhook(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteWebhookResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::BoundedCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/darkroom.v1.Farm/DeleteWebhook",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("darkroom.v1.Farm", "DeleteWebhook"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3941,6 +4262,32 @@ pub mod farm_server {
             &self,
             request: tonic::Request<super::GetFarmRequest>,
         ) -> std::result::Result<tonic::Response<super::GetFarmResponse>, tonic::Status>;
+        /// Has the farm send the tenant's events to an address. A tenant may have 20 webhooks
+        /// (RESOURCE_EXHAUSTED, MANY_WEBHOOKS). Only this answer has the secret.
+        async fn create_webhook(
+            &self,
+            request: tonic::Request<super::CreateWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateWebhookResponse>,
+            tonic::Status,
+        >;
+        /// The tenant's webhooks, and how sending to each goes.
+        async fn list_webhooks(
+            &self,
+            request: tonic::Request<super::ListWebhooksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWebhooksResponse>,
+            tonic::Status,
+        >;
+        /// Ends a webhook. Events that are still to be sent to it are dropped. One that the farm is
+        /// sending at this moment may still arrive.
+        async fn delete_webhook(
+            &self,
+            request: tonic::Request<super::DeleteWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteWebhookResponse>,
+            tonic::Status,
+        >;
     }
     /// The farm as its users see it. A caller with the scope `operate` sees and controls everything. Any
     /// other caller has one tenant: to it, what belongs to other tenants does not exist. Naming another
@@ -5345,6 +5692,139 @@ pub mod farm_server {
                     };
                     Box::pin(fut)
                 }
+                "/darkroom.v1.Farm/CreateWebhook" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateWebhookSvc<T: Farm>(pub Arc<T>);
+                    impl<
+                        T: Farm,
+                    > tonic::server::UnaryService<super::CreateWebhookRequest>
+                    for CreateWebhookSvc<T> {
+                        type Response = super::CreateWebhookResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateWebhookRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::create_webhook(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateWebhookSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Farm/ListWebhooks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWebhooksSvc<T: Farm>(pub Arc<T>);
+                    impl<T: Farm> tonic::server::UnaryService<super::ListWebhooksRequest>
+                    for ListWebhooksSvc<T> {
+                        type Response = super::ListWebhooksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWebhooksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::list_webhooks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWebhooksSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/darkroom.v1.Farm/DeleteWebhook" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteWebhookSvc<T: Farm>(pub Arc<T>);
+                    impl<
+                        T: Farm,
+                    > tonic::server::UnaryService<super::DeleteWebhookRequest>
+                    for DeleteWebhookSvc<T> {
+                        type Response = super::DeleteWebhookResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteWebhookRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Farm>::delete_webhook(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteWebhookSvc(inner);
+                        let codec = crate::codec::BoundedCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -6011,12 +6491,13 @@ pub struct RetentionPolicy {
     #[prost(enumeration = "RetentionSubject", tag = "2")]
     pub subject: i32,
     /// How the jobs ended: JOB_STATE_DONE, JOB_STATE_FAILED or JOB_STATE_CANCELLED. Unspecified for
-    /// embeddings, inputs and previews, which belong to no job.
+    /// embeddings, inputs, previews and files, which belong to no job.
     #[prost(enumeration = "JobState", tag = "3")]
     pub outcome: i32,
     /// So many seconds after a job has ended, a text was last needed, a picture was last uploaded or
-    /// used by a job, or a preview was made. 0: kept for ever, also where the farm's policy for all
-    /// tenants says otherwise. At least the farm's lease and 12 h 10 min.
+    /// used by a job, a preview was made, a file was stored, or a batch has ended. 0: kept for ever,
+    /// also where the farm's policy for all tenants says otherwise. At least the farm's lease and 12 h
+    /// 10 min.
     #[prost(uint64, tag = "4")]
     pub seconds: u64,
 }
@@ -6156,6 +6637,12 @@ pub struct CleanFarmResponse {
     /// Old previews and sheets.
     #[prost(uint64, tag = "13")]
     pub previews: u64,
+    /// Files that are kept no longer.
+    #[prost(uint64, tag = "14")]
+    pub files: u64,
+    /// Batches that ended long ago.
+    #[prost(uint64, tag = "15")]
+    pub batches: u64,
 }
 impl ::prost::Name for CleanFarmResponse {
     const NAME: &'static str = "CleanFarmResponse";
@@ -6172,7 +6659,7 @@ impl ::prost::Name for CleanFarmResponse {
 pub struct DueRemoval {
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<RetentionPolicy>,
-    /// Jobs, texts, pictures, or previews and sheets.
+    /// Jobs, texts, pictures, files, or previews and sheets.
     #[prost(uint64, tag = "2")]
     pub count: u64,
     /// Bytes of their objects. Objects that other jobs need as well stay.
@@ -6195,7 +6682,7 @@ impl ::prost::Name for DueRemoval {
 /// Objects of a kind that no row names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrphanObjects {
-    /// "output", "embedding", "preview", "input" or "manifest".
+    /// "output", "embedding", "preview", "input", "manifest" or "file".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
@@ -6382,6 +6869,9 @@ pub enum RetentionSubject {
     Inputs = 5,
     /// Previews and sheets, which are made again when somebody looks. 30 days, if nobody has set it.
     Previews = 6,
+    /// Files of the HTTP API that say nothing of their end themselves, and batches that have ended. A
+    /// file that an open batch reads stays. 30 days, if nobody has set it.
+    Files = 7,
 }
 impl RetentionSubject {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -6397,6 +6887,7 @@ impl RetentionSubject {
             Self::Embeddings => "RETENTION_SUBJECT_EMBEDDINGS",
             Self::Inputs => "RETENTION_SUBJECT_INPUTS",
             Self::Previews => "RETENTION_SUBJECT_PREVIEWS",
+            Self::Files => "RETENTION_SUBJECT_FILES",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -6409,6 +6900,7 @@ impl RetentionSubject {
             "RETENTION_SUBJECT_EMBEDDINGS" => Some(Self::Embeddings),
             "RETENTION_SUBJECT_INPUTS" => Some(Self::Inputs),
             "RETENTION_SUBJECT_PREVIEWS" => Some(Self::Previews),
+            "RETENTION_SUBJECT_FILES" => Some(Self::Files),
             _ => None,
         }
     }

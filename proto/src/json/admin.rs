@@ -133,6 +133,8 @@ super::answers! {
         orphans_at_least: bool,
         inputs: U64,
         previews: U64,
+        files: U64,
+        batches: U64,
     }
 
     /// What a policy would remove.

@@ -37,6 +37,24 @@ super::answers! {
         aside_until: Option<Seconds>,
         trouble: String,
         stages: Vec<WorkerStage>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        memory: Option<DeviceMemory>,
+        #[serde(skip_serializing_if = "super::is_default")]
+        tasks_failed: U64,
+    }
+
+    /// Memory of a worker's device.
+    DeviceMemory {
+        used_bytes: U64,
+        total_bytes: U64,
+    }
+
+    /// A running coordinator.
+    Coordinator {
+        id: String,
+        leads: bool,
+        last_seen: Option<Seconds>,
+        answers: bool,
     }
 
     /// A stage that a worker serves.
@@ -92,6 +110,10 @@ super::form! {
         cascades: Vec<String>,
         jobs_overlooked: U64,
         troubles: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        coordinators: Vec<Coordinator>,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        storage: String,
     }
 }
 
@@ -104,6 +126,8 @@ impl From<v1::GetFarmResponse> for GetFarmResponse {
             version,
             jobs_overlooked,
             troubles,
+            coordinators,
+            storage,
         } = message;
         Self {
             id: farm_id,
@@ -112,6 +136,8 @@ impl From<v1::GetFarmResponse> for GetFarmResponse {
             cascades: cascades.into_iter().map(|cascade| cascade.name).collect(),
             jobs_overlooked: U64(jobs_overlooked),
             troubles,
+            coordinators: coordinators.into_iter().map(Into::into).collect(),
+            storage,
         }
     }
 }

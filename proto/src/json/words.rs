@@ -49,7 +49,7 @@ named! {
     Sharing: Unspecified "default", Shared "shared", Sealed "sealed";
     RetentionSubject: Unspecified "unknown", Jobs "jobs", Pictures "pictures",
         Intermediates "intermediates", Embeddings "embeddings", Inputs "inputs",
-        Previews "previews";
+        Previews "previews", Files "files";
     PictureFormat: Png "png", Jpeg "jpeg", Webp "webp";
 }
 

@@ -14,11 +14,12 @@ use darkroom_proto::{
     FILE_DESCRIPTOR_SET,
     json::{
         Attempt, AuditEntry, Bytes, CancelImagesRequest, CancelImagesResponse, CancelJobRequest,
-        Cascade, CascadeStage, ClassForecast, CleanFarmRequest, CleanFarmResponse,
-        CreateKeyRequest, CreateKeyResponse, DeleteJobRequest, DeleteJobResponse,
-        DescribeQueueRequest, DescribeQueueResponse, DrainWorkerRequest, DrainWorkerResponse,
-        DueRemoval, Embedding, EncodeRequest, EncodeResponse, FailureSummary, FarmEvent,
-        FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk, FetchImageRequest,
+        Cascade, CascadeStage, ClassForecast, CleanFarmRequest, CleanFarmResponse, Coordinator,
+        CreateKeyRequest, CreateKeyResponse, CreateWebhookRequest, CreateWebhookResponse,
+        DeleteJobRequest, DeleteJobResponse, DeleteWebhookRequest, DeleteWebhookResponse,
+        DescribeQueueRequest, DescribeQueueResponse, DeviceMemory, DrainWorkerRequest,
+        DrainWorkerResponse, DueRemoval, Embedding, EncodeRequest, EncodeResponse, FailureSummary,
+        FarmEvent, FarmHistoryRequest, FarmHistoryResponse, FetchImageChunk, FetchImageRequest,
         FetchManifestChunk, FetchManifestRequest, FetchSheetChunk, FetchSheetRequest, Forecast,
         ForecastCheck, ForecastJobResponse, GetFarmRequest, GetFarmResponse, GetImageMapRequest,
         GetImageMapResponse, GetImageRequest, GetImageResponse, GetJobRequest, GetRetentionRequest,
@@ -27,16 +28,16 @@ use darkroom_proto::{
         ListAuditResponse, ListCascadesRequest, ListCascadesResponse, ListImagesRequest,
         ListImagesResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
         ListTenantsRequest, ListTenantsResponse, ListUsageRequest, ListUsageResponse,
-        ListWorkersRequest, ListWorkersResponse, OrphanObjects, Output, PauseJobRequest,
-        PoolHistory, PoolKeys, Prompt, PromptChunk, QueuePool, QuotaUsage, Quotas,
-        ResumeJobRequest, RetentionPolicy, RetryImagesRequest, RetryImagesResponse,
-        RetryJobRequest, RevokeKeyRequest, RotateKeyRequest, RotateKeyResponse,
-        SetRetentionRequest, SetTenantRequest, Settings, Sheet, SignImageRequest,
-        SignImageResponse, StageCheck, StageForecast, StageProgress, StageSeconds, StageSettings,
-        SubmitJobChunk, SubmitJobRequest, SubmitJobResponse, SummarizeFailuresRequest,
-        SummarizeFailuresResponse, Tenant, TenantDay, Time, U64, UploadInputChunk,
-        UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest, Worker, WorkerSnapshot,
-        WorkerStage, read,
+        ListWebhooksRequest, ListWebhooksResponse, ListWorkersRequest, ListWorkersResponse,
+        OrphanObjects, Output, PauseJobRequest, PoolHistory, PoolKeys, Prompt, PromptChunk,
+        QueuePool, QuotaUsage, Quotas, ResumeJobRequest, RetentionPolicy, RetryImagesRequest,
+        RetryImagesResponse, RetryJobRequest, RevokeKeyRequest, RotateKeyRequest,
+        RotateKeyResponse, SetRetentionRequest, SetTenantRequest, Settings, Sheet,
+        SignImageRequest, SignImageResponse, StageCheck, StageForecast, StageProgress,
+        StageSeconds, StageSettings, SubmitJobChunk, SubmitJobRequest, SubmitJobResponse,
+        SummarizeFailuresRequest, SummarizeFailuresResponse, Tenant, TenantDay, Time, U64,
+        UploadInputChunk, UploadInputResponse, WatchEvent, WatchFarmRequest, WatchJobRequest,
+        Webhook, Worker, WorkerSnapshot, WorkerStage, read,
     },
     v1,
 };
@@ -132,16 +133,18 @@ fn forms() -> BTreeMap<&'static str, Form> {
             CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
             GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
             SetRetentionRequest GetRetentionRequest CleanFarmRequest
+            CreateWebhookRequest ListWebhooksRequest DeleteWebhookRequest
             JobSpec Prompt Settings StageSettings Output ImageFilter IndexRange Quotas;
         Answer there_and_back:
             UploadInputResponse FetchImageChunk SignImageResponse FetchManifestChunk ListWorkersResponse
             DrainWorkerResponse ListCascadesResponse EncodeResponse DeleteJobResponse
             Forecast StageForecast ClassForecast ForecastCheck StageCheck StageProgress StageSeconds
-            Worker WorkerStage Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
+            Worker WorkerStage DeviceMemory Coordinator Cascade CascadeStage Embedding Attempt GetImageMapResponse FetchSheetChunk
             Sheet WorkerSnapshot DescribeQueueResponse QueuePool FarmHistoryResponse PoolHistory
             Key CreateKeyResponse ListKeysResponse RotateKeyResponse Tenant ListTenantsResponse
             AuditEntry ListAuditResponse RetentionPolicy GetRetentionResponse CleanFarmResponse
             DueRemoval OrphanObjects
+            Webhook CreateWebhookResponse ListWebhooksResponse DeleteWebhookResponse
             HistoryPoint ListUsageResponse TenantDay QuotaUsage FailureSummary SummarizeFailuresResponse
             JoinResponse JoinedCascade PoolKeys;
         Report again:

@@ -228,6 +228,8 @@ fn worker() -> v1::Worker {
         aside_reason: "it failed at three images".to_owned(),
         aside_until: time(1_764_378_300, 0),
         trouble: "storage answers 503".to_owned(),
+        memory: Some(v1::DeviceMemory { used_bytes: 1 << 30, total_bytes: 1 << 40 }),
+        tasks_failed: 2,
     }
 }
 
@@ -259,6 +261,13 @@ fn farm() -> v1::GetFarmResponse {
         version: "0.1.0".to_owned(),
         jobs_overlooked: 1,
         troubles: vec!["dispatch: the queue cannot be reached".to_owned()],
+        coordinators: vec![v1::Coordinator {
+            id: "coordinator-1".to_owned(),
+            leads: true,
+            last_seen: time(1_764_378_002, 0),
+            answers: true,
+        }],
+        storage: "s3://pictures/farm".to_owned(),
     }
 }
 

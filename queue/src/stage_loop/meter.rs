@@ -29,6 +29,7 @@ pub struct Busy {
 pub(super) struct Meter {
     started: Instant,
     done: AtomicU64,
+    failed: AtomicU64,
     times: Mutex<Times>,
 }
 
@@ -54,7 +55,12 @@ pub(super) struct RowTime {
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), done: AtomicU64::new(0), times: Mutex::default() }
+        Self {
+            started: Instant::now(),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            times: Mutex::default(),
+        }
     }
 
     pub(super) fn batch_starts(&self) {
@@ -98,6 +104,15 @@ impl Meter {
 
     pub(super) fn count_done(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tasks that failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn row_times(&self) -> HashMap<PoolId, RowTime> {

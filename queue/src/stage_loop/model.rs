@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use darkroom_core::failure_code::FailureCode;
 
-use crate::task::{Outcome, PoolId, Task};
+use crate::task::{DeviceMemory, Outcome, PoolId, Task};
 
 /// A model on its own thread. It is created there, so it need not be `Send`.
 pub trait Model: 'static {
@@ -31,6 +31,12 @@ pub trait Model: 'static {
     /// Largest batch of a pool, as far as the model knows. Asked after the model is made and after
     /// every batch. `None`: as configured.
     fn batch_cap(&self, _pool: &PoolId) -> Option<usize> {
+        None
+    }
+
+    /// Memory of the device. Asked after the model is made and after every batch, so it must cost
+    /// next to nothing. `None`: not known.
+    fn memory(&self) -> Option<DeviceMemory> {
         None
     }
 

@@ -88,12 +88,14 @@ where
                 .into_iter()
                 .for_each(|cap| shared.set_cap(&serve.pool, cap));
         }
+        shared.set_memory(model.memory());
         let _ = made.send(Ok(()));
         while let Some(job) = received.blocking_recv() {
             shared.meter.batch_starts();
             let ran = Batch { shared: &shared, model: &mut model, pool: &job.pool }.run(job.items);
             shared.meter.batch_ends();
             model.batch_cap(&job.pool).into_iter().for_each(|cap| shared.set_cap(&job.pool, cap));
+            shared.set_memory(model.memory());
             drop(job.model_free);
             // A reply that nobody waits for drops its leases, so they expire.
             let _ = job.reply.send(ran);

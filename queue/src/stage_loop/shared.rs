@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     TaskQueue,
-    task::{Orders, Outcome, PoolId, ServedPool, TaskResult, WorkerCard, place},
+    task::{DeviceMemory, Orders, Outcome, PoolId, ServedPool, TaskResult, WorkerCard, place},
 };
 
 /// Pauses between retries of what may pass.
@@ -61,6 +61,7 @@ pub(super) struct Shared {
     /// Batches with more rows ran out of memory.
     limits: Mutex<Caps>,
     labels: Mutex<Labels>,
+    memory: Mutex<Option<DeviceMemory>>,
     is_draining: AtomicBool,
     is_aside: AtomicBool,
 }
@@ -122,6 +123,7 @@ impl Shared {
             caps: Mutex::new(caps),
             limits: Mutex::default(),
             labels: Mutex::default(),
+            memory: Mutex::default(),
             is_draining: AtomicBool::new(false),
             is_aside: AtomicBool::new(false),
         }
@@ -148,6 +150,10 @@ impl Shared {
 
     pub(super) fn set_labels(&self, labels: Labels) {
         *locked(&self.labels) = labels;
+    }
+
+    pub(super) fn set_memory(&self, memory: Option<DeviceMemory>) {
+        *locked(&self.memory) = memory;
     }
 
     pub(super) fn device_class(&self) -> String {
@@ -209,6 +215,8 @@ impl Shared {
             busy: self.meter.share(),
             state: WorkerState::Working,
             trouble: self.trouble.with_storage().unwrap_or_default(),
+            failed: self.meter.failed(),
+            memory: *locked(&self.memory),
             seen_seconds_ago: 0.0,
         }
         .under(Orders { drain: draining, aside: self.is_aside() })
@@ -217,6 +225,7 @@ impl Shared {
     /// Reports how a task ended. Returns when the queue has the result or the lease is lost.
     pub(super) async fn complete(&self, held: Held, outcome: Outcome, facts: RunFacts) {
         if let Outcome::Failed { code, .. } = &outcome {
+            self.meter.count_failed();
             tracing::warn!(pool = %held.pool(), task = ?held.task().key, error.code = code.name(), "task failed");
         }
         let mut result = TaskResult {

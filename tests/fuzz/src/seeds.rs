@@ -60,6 +60,7 @@ pub fn write() -> io::Result<()> {
     tensors()?;
     manifest()?;
     keys()?;
+    webhooks()?;
     queue()
 }
 
@@ -68,6 +69,23 @@ fn keys() -> io::Result<()> {
     let key = Key::of_random(&[7; RANDOM_BYTES]);
     put("keys", "key", key.expose())?;
     put("keys", "id", key.id().as_str())
+}
+
+/// Addresses of webhooks.
+fn webhooks() -> io::Result<()> {
+    for (name, text) in [
+        ("https", "https://hooks.example.com/darkroom?key=1"),
+        ("http", "http://example.com:8080"),
+        ("address", "http://8.8.8.8/"),
+        ("address6", "http://[2606:4700::1111]:80/a"),
+        ("loopback", "http://0x7f.1/"),
+        ("international", "https://b\u{fc}cher.example/\u{e9}"),
+        ("id", "wh_0123456789abcdef0123456789abcdef"),
+        ("refused-user", "https://user:password@example.com/"),
+    ] {
+        put("webhooks", name, text)?;
+    }
+    Ok(())
 }
 
 fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) -> io::Result<()> {
@@ -115,6 +133,10 @@ fn texts() -> io::Result<()> {
         ),
         ("UploadInputChunk", r#"{"data":"AP8Q"}"#),
         ("SubmitJobChunk", r#"{"prompts":{"prompts":[{"text":"b"}]}}"#),
+        (
+            "CreateWebhookRequest",
+            r#"{"url":"https://example.com/","event_types":["job.completed"],"name":"a"}"#,
+        ),
         ("RetryJobRequest", r#"{"id":"x","deadline":1764378000.5}"#),
     ] {
         put("json-requests", name, format!("{name}\n\n{document}"))?;
@@ -496,6 +518,8 @@ fn queue() -> io::Result<()> {
         busy: 0.75,
         state: serde_json::from_str("\"working\"").or_else(|_| serde_json::from_str("\"idle\""))?,
         trouble: String::new(),
+        failed: 0,
+        memory: None,
         seen_seconds_ago: 0.0,
     };
     put("cards", "worker", serde_json::to_string(&card)?)

@@ -18,6 +18,7 @@ mod requests;
 mod tensors;
 #[cfg(feature = "farm")]
 mod web;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -429,6 +430,29 @@ pub const ALL: &[Target] = &[
         form: Form::Bytes,
         words: &[b"dk_", b"_", b" ", b"\n", b"Bearer "],
         most: 256,
+        memory_kib: 256,
+        per_byte: 300,
+    },
+    Target {
+        name: "webhooks",
+        run: webhooks::webhooks,
+        form: Form::Bytes,
+        words: &[
+            b"http://",
+            b"https://",
+            b"@",
+            b":",
+            b"[::1]",
+            b"127.1",
+            b"0x7f",
+            b"#",
+            b"?",
+            b"%",
+            b"xn--",
+            b"::ffff:",
+            b"wh_",
+        ],
+        most: 3 << 10,
         memory_kib: 256,
         per_byte: 300,
     },

@@ -6,6 +6,7 @@
 
 mod agreed;
 mod attempts;
+mod batches;
 mod bench;
 mod dispatching;
 mod farm_changes;
@@ -34,15 +35,17 @@ mod stopped;
 mod submits;
 mod uploads;
 mod walk;
+mod webhooks;
 mod worker_health;
 
 pub use bench::{Age, Bench, Fresh, STAGES};
 pub use samples::done;
 pub use {
-    agreed::*, attempts::*, dispatching::*, farm_changes::*, finding::*, following::*, forecast::*,
-    guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*, labels::*,
-    leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*, quotas::*,
-    releases::*, removal::*, stopped::*, submits::*, uploads::*, walk::*, worker_health::*,
+    agreed::*, attempts::*, batches::*, dispatching::*, farm_changes::*, finding::*, following::*,
+    forecast::*, guarded::*, history::*, image_commands::*, image_maps::*, inputs::*, keys::*,
+    labels::*, leftovers::*, limits::*, manifests::*, outcomes::*, overrides::*, queries::*,
+    quotas::*, releases::*, removal::*, stopped::*, submits::*, uploads::*, walk::*, webhooks::*,
+    worker_health::*,
 };
 
 /// Runs every check as a test: `store_suite!(#[tokio::test], store_expression)`.
@@ -93,6 +96,15 @@ macro_rules! store_suite {
             an_image_that_fails_everywhere_blames_nobody
             who_is_set_aside_is_so_for_a_time_and_longer_the_next_time
             the_first_one_says_how_long_a_lease_lasts
+            a_webhook_is_its_tenants_and_a_tenant_has_a_limited_number
+            the_end_of_a_job_is_told_once_with_its_manifest
+            the_end_of_a_job_that_is_deleted_at_once_is_told
+            an_event_belongs_to_one_process_until_its_lease_ends
+            an_event_that_was_not_delivered_is_due_again_after_its_pause
+            a_webhook_that_fails_often_is_suspended_until_a_trial_succeeds
+            a_busy_webhook_or_tenant_leaves_places_to_others
+            of_too_many_events_the_oldest_are_given_up
+            events_are_forgotten_and_those_of_an_ended_webhook_go_with_it
             a_key_is_found_by_its_id_with_what_it_allows
             a_key_that_ends_in_the_past_is_refused
             keys_are_listed_oldest_first_in_pages_and_without_ended_ones
@@ -202,6 +214,17 @@ macro_rules! store_suite {
             a_failure_is_noted_only_while_an_object_is_due
             a_jobs_pictures_are_noted_with_the_first_chunk_and_once
             a_policy_on_jobs_goes_on_where_it_was_and_comes_back
+            a_file_is_its_tenants_and_its_id_stands_for_it_alone
+            the_bytes_of_a_deleted_file_leave_and_come_again_under_another_key
+            files_and_batches_are_listed_in_pages_from_either_end
+            a_batch_goes_its_way_step_by_step
+            of_two_runners_one_takes_a_batch_and_the_oldest_due_first
+            a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch
+            a_step_after_a_cancel_records_nothing_and_gives_the_batch_back
+            a_file_stays_while_an_open_batch_reads_it
+            files_and_ended_batches_stay_for_their_own_time_or_that_of_the_policy
+            a_file_over_the_quota_leaves_nothing_and_results_are_stored_nevertheless
+            a_tenant_has_so_many_open_batches_and_no_more
         );
     };
     (@ $attributes:tt, $store:expr, $($check:ident)+) => {

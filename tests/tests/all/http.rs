@@ -1,5 +1,6 @@
 //! The farm over HTTP, as any client sees it.
 
+mod batches;
 mod callers;
 mod description;
 mod events;

@@ -32,3 +32,4 @@ mod strangers;
 mod survival;
 mod terminals;
 mod tls;
+mod webhooks;

@@ -84,11 +84,34 @@ impl About {
             job: job.id.clone(),
         }
     }
+
+    /// What is told of one of a job's requests, which has settings of its own.
+    pub(super) fn of_image(
+        order: &Order,
+        image: Option<&v1::Image>,
+        job: Option<&v1::Job>,
+    ) -> Self {
+        let own = image.and_then(|image| image.settings.as_ref());
+        let settings = own.or(job.and_then(|job| job.effective_settings.as_ref()));
+        Self {
+            background: "opaque",
+            output_format: order.format.name(),
+            quality: order.quality.name(),
+            size: size::of_settings(settings),
+            job: job.map(|job| job.id.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 impl Usage {
     pub(super) fn of(job: &v1::Job) -> Self {
         Self { device_seconds: job.device_seconds, ..Self::default() }
+    }
+
+    /// The work for these images alone.
+    pub(super) fn of_images(images: &[v1::Image]) -> Self {
+        let stages = images.iter().flat_map(|image| &image.stage_seconds);
+        Self { device_seconds: stages.map(|stage| stage.seconds).sum(), ..Self::default() }
     }
 }
 
@@ -169,7 +192,7 @@ pub(super) async fn begun(mut picture: Outgoing<Bytes>) -> Answer<Outgoing<Bytes
 }
 
 /// A picture as one object of the answer's list.
-fn inline(picture: Outgoing<Bytes>, seed: u64) -> [Outgoing<Bytes>; 3] {
+pub(super) fn inline(picture: Outgoing<Bytes>, seed: u64) -> [Outgoing<Bytes>; 3] {
     let end = format!("\",\"seed\":{}}}", written(&json::U64(seed)));
     [text("{\"b64_json\":\""), encoded(picture), text(end)]
 }

@@ -15,6 +15,7 @@ use darkroom_core::{
 use darkroom_farm_api::{Answer, Caller, Incoming, Standing, while_it_stands};
 use darkroom_proto::v1;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::{Map, Value};
@@ -31,11 +32,11 @@ use crate::{
 /// Largest body of JSON, bytes.
 const LARGEST_JSON: usize = 256 << 10;
 /// Largest text of a form, bytes.
-const LARGEST_TEXT: u64 = 64 << 10;
+pub(super) const LARGEST_TEXT: u64 = 64 << 10;
 /// Most parts of a form.
-const MOST_PARTS: usize = 64;
+pub(super) const MOST_PARTS: usize = 64;
 /// The media type of forms.
-const FORM: &str = "multipart/form-data";
+pub(super) const FORM: &str = "multipart/form-data";
 
 /// The pictures that a request brings, by the SHA-256 of their files; empty: none.
 #[derive(Clone, Debug, Default)]
@@ -63,20 +64,29 @@ pub(super) async fn read(site: &Arc<Site>, entry: Entry) -> Result<(Fields, Inpu
     let media = media_type(entry.headers()).unwrap_or_default();
     if media == JSON {
         let mut fields = read_json(entry).await?;
-        let mut named = |field: &str| fields.take(field).map(|value| hash(field, value));
-        let image = named("image").unwrap_or_else(|| Err(no_picture()))?;
-        let mask = named("mask").transpose()?.unwrap_or_default();
-        return Ok((fields, Inputs { image, mask }));
+        let inputs = named_inputs(&mut fields)?;
+        return Ok((fields, inputs));
     }
-    let boundary = entry.headers().get(http::header::CONTENT_TYPE);
-    let boundary = boundary.and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
-    let Some(boundary) = boundary.filter(|_| media == FORM) else {
-        let accepted = format!("{FORM} with a boundary, {JSON}");
-        return Err(unsupported(entry.headers(), &accepted));
-    };
+    let boundary = boundary(entry.headers())
+        .ok_or_else(|| unsupported(entry.headers(), &format!("{FORM} with a boundary, {JSON}")))?;
     let uploader =
         Uploader { site, caller: entry.caller.clone(), standing: entry.standing.clone() };
     read_form(&uploader, entry.into_body(), boundary).await
+}
+
+/// The pictures that fields of JSON name by their hashes.
+pub(super) fn named_inputs(fields: &mut Fields) -> Answer<Inputs> {
+    let mut named = |field: &str| fields.take(field).map(|value| hash(field, value));
+    let image = named("image").unwrap_or_else(|| Err(no_picture()))?;
+    let mask = named("mask").transpose()?.unwrap_or_default();
+    Ok(Inputs { image, mask })
+}
+
+/// What is between the parts of a form; none: the body is no form.
+pub(super) fn boundary(headers: &HeaderMap) -> Option<String> {
+    media_type(headers).filter(|media| media == FORM)?;
+    let media = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    multer::parse_boundary(media).ok()
 }
 
 /// Where the files of a form go.
@@ -101,10 +111,7 @@ pub(crate) async fn read_form(
     while let Some(part) = parts.next_field().await.map_err(|error| unread(&error))? {
         count += 1;
         if count > MOST_PARTS {
-            let message = format!(
-                "the form has more than {MOST_PARTS} parts; accepted: at most {MOST_PARTS}"
-            );
-            return Err(UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into());
+            return Err(too_many_parts());
         }
         let Some(name) = part.name().map(str::to_owned) else {
             let message = "a part of the form has no name; accepted: parts named after \
@@ -185,6 +192,12 @@ impl Uploader<'_> {
     }
 }
 
+pub(super) fn too_many_parts() -> Refusal {
+    let message =
+        format!("the form has more than {MOST_PARTS} parts; accepted: at most {MOST_PARTS}");
+    UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into()
+}
+
 fn limits() -> Constraints {
     let files = ["image", "image[]", "mask"];
     // A picture and a mask; every other part is short.
@@ -200,7 +213,7 @@ fn is_file(part: &Field<'_>) -> bool {
     part.file_name().is_some() || is_picture
 }
 
-async fn text(part: Field<'_>) -> Result<String, Refusal> {
+pub(super) async fn text(part: Field<'_>) -> Result<String, Refusal> {
     let name = part.name().map(told).unwrap_or_default();
     let bytes = part.bytes().await.map_err(|error| unread(&error))?;
     String::from_utf8(bytes.into()).map_err(|_| {
@@ -246,7 +259,7 @@ fn one_picture() -> UserError {
 }
 
 /// Why a form cannot be read.
-fn unread(error: &multer::Error) -> Refusal {
+pub(super) fn unread(error: &multer::Error) -> Refusal {
     let wrong =
         |message: String| UserError::new(Code::InvalidArgument, "INVALID_FORM", message).into();
     match error {

@@ -1,5 +1,5 @@
-//! OpenAI's image API, for clients that speak it: `/v1/images/generations`, `/v1/images/edits` and
-//! `/v1/models`.
+//! OpenAI's image API, for clients that speak it: `/v1/images/generations`, `/v1/images/edits`,
+//! `/v1/models`, `/v1/files` and `/v1/batches`.
 //!
 //! A request becomes a job of one prompt with priority `interactive`, whose pictures are the answer.
 //! Handlers return the same errors as the rest of the site; [`dialect`] writes them in OpenAI's
@@ -11,6 +11,7 @@ pub(crate) mod fuzzed;
 
 mod answer;
 mod base64_stream;
+pub(crate) mod batches;
 mod desk;
 mod events;
 mod fields;
@@ -39,7 +40,7 @@ use darkroom_farm_api::{CallerLayer, Rule, Scope};
 
 pub(crate) use self::{
     desk::Desk,
-    paths::{EDITS, GENERATIONS},
+    paths::{EDITS, FILES, GENERATIONS},
 };
 use self::{paths::API, refusals::Refusals};
 use crate::site::Site;
@@ -48,7 +49,7 @@ use crate::site::Site;
 pub(crate) fn routes(needing: impl Fn(Rule) -> CallerLayer) -> Router<Arc<Site>> {
     let (reads, submits) = (needing(Rule::Scope(Scope::Read)), needing(Rule::Scope(Scope::Submit)));
     let refusals = Arc::default();
-    Router::new()
+    batches::routes(&reads, &submits)
         .route(GENERATIONS, making(post(images::generate), submits.clone(), &refusals))
         .route(EDITS, making(post(images::edit), submits, &refusals))
         .route(&format!("{API}/models"), get(models::list).layer(reads.clone()))

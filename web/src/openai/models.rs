@@ -1,6 +1,9 @@
 //! Models are the farm's cascades, under their names and aliases.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{extract::State, response::Response};
 use darkroom_core::error::{Code, UserError};
@@ -78,6 +81,15 @@ impl<'a> Models<'a> {
     /// The cascade that an alias means.
     fn meant(&self, cascade: &str) -> Option<&v1::Cascade> {
         if cascade.is_empty() { self.cascades.first() } else { self.own(cascade) }
+    }
+
+    /// The digests of the cascades, by the names and aliases that mean them; that of the default one
+    /// has the empty name, too.
+    pub(super) fn digests(&self) -> BTreeMap<String, String> {
+        let models = self.all().into_iter().map(|model| (model.id, model.digest));
+        let own = self.cascades.iter().map(|one| (one.digest.clone(), one.digest.clone()));
+        let usual = self.cascades.first().map(|one| (String::new(), one.digest.clone()));
+        own.chain(models).chain(usual).collect()
     }
 
     /// Cascades first, then aliases that mean one of them. A cascade's name counts before an alias.

@@ -123,7 +123,16 @@ pub(super) struct Order {
 
 impl Order {
     /// Reads the fields of a request, all of them.
-    pub(super) fn read(mut fields: Fields, endpoint: Endpoint) -> Answer<Self> {
+    pub(super) fn read(fields: Fields, endpoint: Endpoint) -> Answer<Self> {
+        Self::read_for(fields, endpoint, Delivery::Inline)
+    }
+
+    /// The same, with another default for how the answer has the pictures.
+    pub(super) fn read_for(
+        mut fields: Fields,
+        endpoint: Endpoint,
+        usual: Delivery,
+    ) -> Answer<Self> {
         let format = fields.word("output_format", &Format::WORDS)?.unwrap_or(Format::Png);
         // Of the lossless formats, the file is as small as it gets without being slow.
         let compression = fields.whole("output_compression", 0..=100)?;
@@ -139,7 +148,7 @@ impl Order {
             quality: fields.word("quality", &Quality::WORDS)?.unwrap_or_default(),
             format,
             jpeg_quality,
-            delivery: fields.word("response_format", &delivery)?.unwrap_or(Delivery::Inline),
+            delivery: fields.word("response_format", &delivery)?.unwrap_or(usual),
             user: user(&mut fields)?,
             streams: fields.flag("stream")?.unwrap_or(false),
             partials: fields.whole("partial_images", 0..=MOST_PARTIALS)?.unwrap_or(0),

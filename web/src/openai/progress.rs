@@ -109,7 +109,7 @@ impl Progress {
 
     fn failed(&self) -> UserError {
         let dead = self.images.values().find(|image| image.state() == v1::ImageState::Dead);
-        let Some(image) = dead else {
+        dead.map(failed_picture).unwrap_or_else(|| {
             let message = match self.job.end_reason.as_str() {
                 "" => {
                     let id = &self.job.id;
@@ -117,17 +117,8 @@ impl Progress {
                 }
                 why => format!("the picture failed: {why}"),
             };
-            return UserError::new(Code::Internal, IMAGE_FAILED, message);
-        };
-        // What the client sent is at fault, and only the client can change it.
-        let theirs = [FailureCode::InputLost, FailureCode::InvalidInput];
-        let is_theirs = theirs.iter().any(|code| code.name() == image.error_code);
-        let code = if is_theirs { Code::InvalidArgument } else { Code::Internal };
-        let message = format!(
-            "picture {} failed in stage {} ({}): {}",
-            image.index, image.stage, image.error_code, image.error
-        );
-        UserError::new(code, IMAGE_FAILED, message)
+            UserError::new(Code::Internal, IMAGE_FAILED, message)
+        })
     }
 
     fn cancelled(&self) -> UserError {
@@ -139,6 +130,19 @@ impl Progress {
             format!("job {} was cancelled{why}; send the request again for a new job", self.job.id);
         UserError::new(Code::FailedPrecondition, "JOB_CANCELLED", message)
     }
+}
+
+/// Why a picture failed.
+pub(super) fn failed_picture(image: &v1::Image) -> UserError {
+    // What the client sent is at fault, and only the client can change it.
+    let theirs = [FailureCode::InputLost, FailureCode::InvalidInput];
+    let is_theirs = theirs.iter().any(|code| code.name() == image.error_code);
+    let code = if is_theirs { Code::InvalidArgument } else { Code::Internal };
+    let message = format!(
+        "picture {} failed in stage {} ({}): {}",
+        image.index, image.stage, image.error_code, image.error
+    );
+    UserError::new(code, IMAGE_FAILED, message)
 }
 
 /// An error of a watch of a job, as a client of this API reads it, who watches nothing.

@@ -62,7 +62,11 @@ impl Size {
 
 /// The size that a job's pictures have.
 pub(super) fn of_job(job: &v1::Job) -> String {
-    let settings = job.effective_settings.as_ref();
+    of_settings(job.effective_settings.as_ref())
+}
+
+/// The size of pictures with these settings, every default filled in.
+pub(super) fn of_settings(settings: Option<&v1::Settings>) -> String {
     let (width, height) = settings.map_or((0, 0), |settings| {
         if settings.width == 0 {
             (settings.size, settings.size)

@@ -12,7 +12,7 @@ use super::{
 /// The label of a job that holds the fingerprint of its request.
 pub(super) const REQUEST: &str = "openai.request";
 /// The label of a job that holds the client's own user.
-const USER: &str = "openai.user";
+pub(super) const USER: &str = "openai.user";
 /// Longest name of a job, characters.
 const NAME: usize = 60;
 
@@ -50,7 +50,7 @@ pub(super) fn job(
     v1::SubmitJobRequest { spec: Some(spec), prompts: vec![prompt] }
 }
 
-fn settings(order: &Order, inputs: &Inputs, cascade: &v1::Cascade) -> v1::Settings {
+pub(super) fn settings(order: &Order, inputs: &Inputs, cascade: &v1::Cascade) -> v1::Settings {
     let start = match (inputs.image.as_str(), inputs.mask.as_str()) {
         ("", _) => v1::Start::Noise,
         (_, "") => v1::Start::Picture,

@@ -23,6 +23,7 @@ macro_rules! is_needed {
                      WHEN 'input' THEN EXISTS (SELECT 1 FROM job_inputs AS u WHERE u.key = c.key)
                                     OR EXISTS (SELECT 1 FROM tenant_inputs AS i WHERE i.key = c.key)
                      WHEN 'manifest' THEN EXISTS (SELECT 1 FROM jobs AS j WHERE j.id = c.source)
+                     WHEN 'file' THEN EXISTS (SELECT 1 FROM files AS f WHERE f.id = c.source AND f.key = c.key)
                      ELSE TRUE END",
             postgres:
                 "CASE c.kind
@@ -38,6 +39,7 @@ macro_rules! is_needed {
                      WHEN 'input' THEN EXISTS (SELECT FROM job_inputs AS u WHERE u.key = c.key)
                                     OR EXISTS (SELECT FROM tenant_inputs AS i WHERE i.key = c.key)
                      WHEN 'manifest' THEN EXISTS (SELECT FROM jobs AS j WHERE j.id = c.source::uuid)
+                     WHEN 'file' THEN EXISTS (SELECT FROM files AS f WHERE f.id = c.source::uuid AND f.key = c.key)
                      ELSE TRUE END",
         )
     };

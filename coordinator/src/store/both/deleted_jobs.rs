@@ -14,6 +14,7 @@ use super::{
     commands::{lock, raise},
     rows::{IdColumn, id_column, job_id, list},
     unused_inputs::clear_inputs,
+    webhooks::tell_end,
 };
 use crate::store::{
     limits::timestamp,
@@ -42,6 +43,12 @@ pub(super) async fn delete_job(
         return Err(not_ended(job, state.name()).into());
     }
     let next = if state.terminal() { state } else { transition(state, JobEvent::Cancel)? };
+    // The end of the others is told when their manifest is written, and this one gets none.
+    let told: bool =
+        sqlx::query_scalar("SELECT coalesce(manifest = 'written', false) FROM jobs WHERE seq = $1")
+            .bind(seq)
+            .fetch_one(&mut *tx)
+            .await?;
     let deleted = sqlx::query(concat!(
         sql!(
             sqlite:
@@ -68,6 +75,9 @@ pub(super) async fn delete_job(
         return Err(Error::Corrupt("a job changed while it was locked".to_owned()));
     }
     raise(&mut tx, &mut jobs).await?;
+    if !told {
+        tell_end(&mut tx, seq, job, next).await?;
+    }
     store.commit_repeatable(tx).await?;
     Ok(true)
 }

@@ -156,7 +156,7 @@ async fn touch(tx: &mut Tx, tenant: &str, input: &Input) -> Result<bool, Error> 
 
 /// Those of these keys that are on their way out of storage. Until the transaction ends, no other
 /// one is marked.
-async fn leaving_of(tx: &mut Tx, keys: &[String]) -> Result<Vec<String>, Error> {
+pub(super) async fn leaving_of(tx: &mut Tx, keys: &[String]) -> Result<Vec<String>, Error> {
     let found = sqlx::query_scalar(sql!(
         sqlite:
             "SELECT key FROM removals

@@ -12,6 +12,7 @@ use super::{
     commands::{lock, raise},
     retried,
     rows::{column, digest_column, job_id, number},
+    webhooks::tell_end,
 };
 use crate::store::roles::Manifests;
 
@@ -31,7 +32,7 @@ impl Manifests for Record {
     ) -> Result<bool, Error> {
         retried(|| async {
             let mut tx = self.begin_write().await?;
-            let (mut jobs, seq, _) = lock(&mut tx, job).await?;
+            let (mut jobs, seq, state) = lock(&mut tx, job).await?;
             let done = sqlx::query(guard::text(
                 Guard::ManifestGeneration,
                 sql!(
@@ -62,6 +63,7 @@ impl Manifests for Record {
                 return Ok(false);
             }
             raise(&mut tx, &mut jobs).await?;
+            tell_end(&mut tx, seq, job, state).await?;
             tx.commit().await?;
             Ok(true)
         })

@@ -19,7 +19,8 @@ use super::{
     },
     retried,
     rows::{HashColumn, IdColumn, artifact, column, job_id, list, number},
-    unused_inputs,
+    unused_files, unused_inputs,
+    webhooks::tell_end,
 };
 use crate::store::{
     records::Term,
@@ -48,6 +49,12 @@ const DELETE: &str = sql!(
            AND deleted_ms IS NULL AND follow IS NULL
            AND NOT EXISTS (SELECT FROM image_commands AS c WHERE c.job = jobs.seq)
          RETURNING seq, id",
+);
+
+/// Those of these jobs (`$1`) whose end was not told, because their manifest was never written.
+const UNTOLD: &str = concat!(
+    "SELECT seq, id FROM jobs WHERE state = $2 AND coalesce(manifest, '') <> 'written' AND seq ",
+    sql!(sqlite: "IN (SELECT value FROM json_each($1))", postgres: "= ANY ($1)"),
 );
 
 /// What a policy on `$2` would remove of these jobs (`$1`), bytes.
@@ -177,6 +184,15 @@ impl Retention for Record {
                         .fetch_one(self.reads())
                         .await?
                 }
+                (Subject::Files, _) => {
+                    sqlx::query_as(unused_files::DUE)
+                        .bind(now_ms)
+                        .bind(ADDED_UP)
+                        .bind(Subject::Files.name())
+                        .bind(&policy.scope.tenant)
+                        .fetch_one(self.reads())
+                        .await?
+                }
                 _ => continue,
             };
             all.push(told(policy, found)?);
@@ -209,6 +225,11 @@ async fn expire_jobs(
     let mut tx = store.begin_write().await?;
     store.check_term(&mut tx, term).await?;
     let mut jobs = LockedJobs::lock(&mut tx, found.iter().copied()).await?;
+    let untold: Vec<(i64, IdColumn)> = sqlx::query_as(UNTOLD)
+        .bind(list(&found)?)
+        .bind(walk.outcome.name())
+        .fetch_all(&mut *tx)
+        .await?;
     // Under their lock: one of them may have been retried since.
     let deleted: Vec<(i64, IdColumn)> = sqlx::query_as(DELETE)
         .bind(list(&found)?)
@@ -225,6 +246,9 @@ async fn expire_jobs(
         }
     }
     jobs.save(&mut tx).await?;
+    for (seq, id) in untold.iter().filter(|(seq, _)| gone.contains(seq)) {
+        tell_end(&mut tx, *seq, job_id(id)?, walk.outcome).await?;
+    }
     // Up to the first one that it has still to delete.
     let is_past = |job: &&EndedRow| gone.contains(&job.seq) || !walk.covers(job);
     if let Some(last) = page.jobs.iter().take_while(is_past).last() {

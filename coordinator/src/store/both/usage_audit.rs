@@ -94,7 +94,8 @@ const AUDITED: [(&str, &str, &str); 4] = [
                  FROM (SELECT j.tenant, o.size FROM outputs AS o JOIN jobs AS j ON j.seq = o.job
                        WHERE o.removed_ms IS NULL
                        UNION ALL
-                       SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256)
+                       SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256
+                       UNION ALL SELECT tenant, size FROM files)
                  GROUP BY tenant",
             postgres:
                 "SELECT tenant, sum(size)::bigint
@@ -102,7 +103,8 @@ const AUDITED: [(&str, &str, &str); 4] = [
                        CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE seq = o.job OFFSET 0) AS j
                        WHERE o.removed_ms IS NULL
                        UNION ALL
-                       SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256) AS s
+                       SELECT tenant, size FROM tenant_inputs WHERE canonical IS NULL OR canonical = sha256
+                       UNION ALL SELECT tenant, size FROM files) AS s
                  GROUP BY tenant",
         ),
     ),

@@ -12,7 +12,10 @@ use darkroom_core::guard::{self, Guard, stands};
 use sqlx::postgres::PgListener;
 
 use super::{Error, PostgresStore, Tx, rows::number};
-use crate::store::{records::Term, roles::Leading};
+use crate::store::{
+    records::{RunningCoordinator, Term},
+    roles::Leading,
+};
 
 /// How long leadership lasts without a renewal.
 const LASTS: Duration = Duration::from_secs(8);
@@ -57,6 +60,19 @@ impl Leading for PostgresStore {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    async fn coordinators(&self, _own: &str) -> Result<Vec<RunningCoordinator>, Error> {
+        let rows: Vec<(String, i64, bool)> = sqlx::query_as(
+            "SELECT c.holder, (extract(epoch FROM c.seen) * 1000)::bigint,
+                    EXISTS (SELECT FROM leadership AS l WHERE l.holder = c.holder AND l.until > clock_timestamp())
+             FROM coordinators AS c WHERE c.seen > clock_timestamp() - interval '30 seconds'
+             ORDER BY c.holder",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let coordinator = |(holder, seen_ms, leads)| RunningCoordinator { holder, leads, seen_ms };
+        Ok(rows.into_iter().map(coordinator).collect())
     }
 
     async fn tell_leader(&self) -> Result<(), Error> {

@@ -28,6 +28,15 @@ pub(super) fn job_id(column: &IdColumn) -> Result<JobId, Error> {
     Ok(JobId(*column))
 }
 
+/// The id of a file, a batch or a runner.
+pub(super) fn uuid_column(id: Uuid) -> IdColumn {
+    id
+}
+
+pub(super) fn uuid(column: &IdColumn) -> Result<Uuid, Error> {
+    Ok(*column)
+}
+
 pub(super) fn digest_column(digest: Digest) -> [u8; 32] {
     digest.0
 }

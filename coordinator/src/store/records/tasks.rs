@@ -29,6 +29,17 @@ pub fn compatibility(settings: &Settings, stage: usize) -> String {
     settings.stages[stage].hash(hasher).finish().short()
 }
 
+/// A running coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningCoordinator {
+    /// Its name in the record and at the queue.
+    pub holder: String,
+    /// Whether it leads.
+    pub leads: bool,
+    /// When it last said that it runs, milliseconds since 1970.
+    pub seen_ms: i64,
+}
+
 /// A term of leadership; transactions of a leader carry it and are refused when another one leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term(pub u64);

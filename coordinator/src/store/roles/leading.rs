@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 
-use crate::store::{error::Error, records::Term};
+use crate::store::{
+    error::Error,
+    records::{RunningCoordinator, Term},
+};
 
 /// Leadership of the farm, and hints to the leader.
 #[async_trait]
@@ -14,6 +17,9 @@ pub trait Leading: Send + Sync + 'static {
     /// Gives leadership up, if `holder` has it, so that another one need not wait for the term's
     /// end.
     async fn resign(&self, holder: &str) -> Result<(), Error>;
+
+    /// The coordinators that ran in the last 30 seconds, by name. `own`: the name of this one.
+    async fn coordinators(&self, own: &str) -> Result<Vec<RunningCoordinator>, Error>;
 
     /// Tells the leader, if it is another process, that a task may be ready for dispatch. It is a
     /// hint that may be lost, because the leader also polls.

@@ -6,6 +6,7 @@
 mod agreed;
 mod attempts;
 mod audit;
+mod batches;
 mod commands;
 mod dispatching;
 mod farm_changes;
@@ -28,11 +29,13 @@ mod removal;
 mod retention;
 mod submits;
 mod tenants;
+mod webhooks;
 mod worker_health;
 
 pub use agreed::Agreed;
 pub use attempts::Attempts;
 pub use audit::Audit;
+pub use batches::Batches;
 pub use commands::Commands;
 pub use dispatching::Dispatching;
 pub use farm_changes::FarmChanges;
@@ -55,4 +58,5 @@ pub use removal::Removal;
 pub use retention::Retention;
 pub use submits::Submits;
 pub use tenants::Tenants;
+pub use webhooks::Webhooks;
 pub use worker_health::WorkerHealth;

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use darkroom_core::guard::{Guard, stands};
 
 use super::{Error, SqliteStore, Tx};
-use crate::store::{records::Term, roles::Leading};
+use crate::store::{
+    records::{RunningCoordinator, Term},
+    roles::Leading,
+};
 
 /// The term of that process.
 const ONLY_TERM: Term = Term(1);
@@ -17,6 +20,13 @@ impl Leading for SqliteStore {
 
     async fn resign(&self, _holder: &str) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn coordinators(&self, own: &str) -> Result<Vec<RunningCoordinator>, Error> {
+        let seen_ms = sqlx::query_scalar("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)")
+            .fetch_one(self.reads())
+            .await?;
+        Ok(vec![RunningCoordinator { holder: own.to_owned(), leads: true, seen_ms }])
     }
 
     async fn tell_leader(&self) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use darkroom_core::{
     id::{ImageId, JobId},
     text_state::Outlook,
 };
+use uuid::Uuid;
 
 use super::Error;
 pub(super) use crate::store::columns::{
@@ -28,6 +29,15 @@ pub(super) type Places = String;
 
 pub(super) fn id_column(job: JobId) -> IdColumn {
     job.to_string()
+}
+
+/// The id of a file, a batch or a runner.
+pub(super) fn uuid_column(id: Uuid) -> IdColumn {
+    id.to_string()
+}
+
+pub(super) fn uuid(column: &str) -> Result<Uuid, Error> {
+    parse(column)
 }
 
 pub(super) fn digest_column(digest: Digest) -> HashColumn {

@@ -13,9 +13,11 @@ use super::calling::{Town, beginning, of, operator, plain, submit, text, without
 enum Rule {
     /// It names a job: another tenant's is not found, as one that does not exist.
     OfAJob,
-    /// It lists: only what is the caller's tenant's. See `listings`.
+    /// It names a webhook: the same. See `webhooks`.
+    OfAWebhook,
+    /// It lists: only what is the caller's tenant's. See `listings` and `webhooks`.
     Lists,
-    /// It makes something for the caller's tenant. See `inputs` and `sharing`.
+    /// It makes something for the caller's tenant. See `inputs`, `sharing` and `webhooks`.
     Makes,
     /// Only operators may call it.
     Operators,
@@ -29,8 +31,11 @@ fn rule(method: &str) -> Rule {
         | "RetryJob" | "CancelImages" | "RetryImages" | "ListImages" | "SummarizeFailures"
         | "GetImage" | "GetImageMap" | "FetchImage" | "FetchSheet" | "SignImage"
         | "FetchManifest" => Rule::OfAJob,
-        "ListJobs" | "WatchFarm" | "ListUsage" | "DescribeQueue" => Rule::Lists,
-        "SubmitJob" | "SubmitJobStream" | "UploadInput" | "ForecastJob" => Rule::Makes,
+        "DeleteWebhook" => Rule::OfAWebhook,
+        "ListJobs" | "WatchFarm" | "ListUsage" | "DescribeQueue" | "ListWebhooks" => Rule::Lists,
+        "SubmitJob" | "SubmitJobStream" | "UploadInput" | "ForecastJob" | "CreateWebhook" => {
+            Rule::Makes
+        }
         "ListWorkers" | "DrainWorker" | "FarmHistory" => Rule::Operators,
         "ListCascades" | "GetFarm" => Rule::Everyone,
         other => panic!("{other} has no rule: what does it tell one tenant of another?"),
@@ -280,10 +285,11 @@ async fn what_everyone_is_told_says_nothing_of_a_tenant_or_of_how_to_join() {
 
 #[test]
 fn every_method_has_a_rule() {
-    let all: usize = [Rule::OfAJob, Rule::Lists, Rule::Makes, Rule::Operators, Rule::Everyone]
-        .map(|rule| methods(rule).len())
-        .iter()
-        .sum();
+    let all: usize =
+        [Rule::OfAJob, Rule::OfAWebhook, Rule::Lists, Rule::Makes, Rule::Operators, Rule::Everyone]
+            .map(|rule| methods(rule).len())
+            .iter()
+            .sum();
     assert_eq!(
         all,
         CALLS.iter().filter(|call| call.path.starts_with("/darkroom.v1.Farm/")).count()

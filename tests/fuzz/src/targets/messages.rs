@@ -44,6 +44,7 @@ const REQUESTS: &[Kind] = kinds! { request, json_request:
     CreateKeyRequest ListKeysRequest RevokeKeyRequest RotateKeyRequest SetTenantRequest
     GetTenantRequest ListTenantsRequest ListAuditRequest JoinRequest
     DeleteJobRequest SetRetentionRequest GetRetentionRequest CleanFarmRequest
+    CreateWebhookRequest ListWebhooksRequest DeleteWebhookRequest
 };
 
 /// What methods answer with.
@@ -55,7 +56,7 @@ const ANSWERS: &[Kind] = kinds! { answer, no_json:
     DescribeQueueResponse FarmHistoryResponse ListUsageResponse GetFarmResponse EncodeResponse
     CreateKeyResponse ListKeysResponse Key RotateKeyResponse Tenant ListTenantsResponse
     ListAuditResponse JoinResponse DeleteJobResponse RetentionPolicy GetRetentionResponse
-    CleanFarmResponse
+    CleanFarmResponse CreateWebhookResponse ListWebhooksResponse DeleteWebhookResponse
 };
 
 fn types(kinds: &[Kind]) -> Messages {

@@ -28,6 +28,7 @@ pub(super) fn types() -> &'static Messages {
             "FarmHistoryRequest",
             "ImageFilter",
             "RetryJobRequest",
+            "CreateWebhookRequest",
         ])
     });
     &TYPES
@@ -59,7 +60,8 @@ pub(super) fn checks(data: &[u8]) -> Verdict {
             assert!(ranges <= 2000, "{ranges} ranges");
             Ok(())
         }),
-        _ => of(bytes, |request: v1::RetryJobRequest| fuzzed::retry_deadline(&request)),
+        8 => of(bytes, |request: v1::RetryJobRequest| fuzzed::retry_deadline(&request)),
+        _ => of(bytes, fuzzed::create_webhook),
     };
     match checked {
         None => Verdict::accepted("no message"),

@@ -76,6 +76,7 @@ targets! {
     weights: "weights",
     tensors: "tensors",
     keys: "keys",
+    webhooks: "webhooks",
     manifests: "manifests",
     entries: "entries",
     cards: "cards",

@@ -80,6 +80,8 @@ pub fn card(id: &str) -> WorkerCard {
         busy: 0.0,
         state: WorkerState::Working,
         trouble: String::new(),
+        failed: 0,
+        memory: None,
         seen_seconds_ago: 0.0,
     }
 }

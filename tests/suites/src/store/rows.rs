@@ -6,7 +6,7 @@
 pub enum Goes {
     /// With their job, at the latest.
     WithTheirJob,
-    /// When no job needs them, after a policy.
+    /// When no job or batch needs them, after a policy.
     Unused,
     /// At an age, or when they were added up.
     After(&'static str),
@@ -20,6 +20,7 @@ pub enum Goes {
 pub const ROWS: &[(&str, Goes)] = &[
     ("attempts", Goes::WithTheirJob),
     ("audit", Goes::Never("who did what must stay known")),
+    ("batches", Goes::Unused),
     ("cascades", Goes::Few("cascade that was ever served")),
     ("coordinators", Goes::After("an hour")),
     ("deleted_jobs", Goes::After("30 days")),
@@ -27,6 +28,7 @@ pub const ROWS: &[(&str, Goes)] = &[
     ("dispatched_texts", Goes::Few("text with a worker")),
     ("embeddings", Goes::Unused),
     ("farm", Goes::Few("farm")),
+    ("files", Goes::Unused),
     ("history", Goes::After("the time for which history is kept")),
     ("image_blocks", Goes::WithTheirJob),
     ("image_changes", Goes::WithTheirJob),
@@ -59,6 +61,8 @@ pub const ROWS: &[(&str, Goes)] = &[
     ("unused_texts", Goes::Unused),
     ("usage_days", Goes::After("the time for which usage is kept")),
     ("usage_log", Goes::After("the leader has added them up")),
+    ("webhook_events", Goes::After("a day after it was delivered, 7 days after it was given up")),
+    ("webhooks", Goes::Few("webhook, of which a tenant has 20 at most")),
     ("work_log", Goes::After("the leader has added them up")),
     ("worker_drains", Goes::After("a time")),
     ("worker_failures", Goes::After("the time for which failures count")),

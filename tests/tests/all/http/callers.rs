@@ -51,6 +51,7 @@ impl Route {
     async fn ask(&self, http: &Http, job: &str) -> Reply {
         let path = self.path.replace("{job}", job).replace("{index}", "0");
         let path = path.replace("{key}", "0123456789ab").replace("{tenant}", "nobody");
+        let path = path.replace("{webhook}", "wh_0123456789abcdef0123456789abcdef");
         let path = if path.ends_with("/sheet") { format!("{path}?count=1") } else { path };
         let json = http.clone().with("content-type", "application/json");
         let body = match (self.method.as_str(), self.path.rsplit('/').next()) {

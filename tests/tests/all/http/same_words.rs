@@ -180,6 +180,18 @@ fn cases() -> Vec<Case> {
             flags: &[],
         },
         Case {
+            name: "a webhook to loopback",
+            grpc: fails!(
+                create_webhook,
+                v1::CreateWebhookRequest {
+                    url: "http://127.0.0.1:1/".into(),
+                    ..Default::default()
+                }
+            ),
+            http: ("POST", "/webhooks", json!({"url": "http://127.0.0.1:1/"})),
+            command: &["webhook", "add", "http://127.0.0.1:1/"],
+        },
+        Case {
             name: "neither a worker nor a host",
             grpc: fails!(drain_worker, v1::DrainWorkerRequest::default()),
             http: ("POST", "/drains", json!({})),

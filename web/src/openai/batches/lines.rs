@@ -1,0 +1,82 @@
+//! The lines of a stored file, one at a time.
+
+use std::io;
+
+use bytes::Bytes;
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{Answer, Outgoing};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use tokio_util::{
+    codec::{FramedRead, LinesCodec, LinesCodecError},
+    io::StreamReader,
+};
+
+/// Longest line, bytes.
+const LONGEST: usize = 1 << 20;
+
+/// The lines that are not blank, with their numbers from 1. The error of a line that cannot be read
+/// does not name it.
+pub(super) fn lines(
+    parts: Outgoing<Bytes>,
+) -> impl Stream<Item = (u64, Answer<String>)> + Send + Unpin {
+    let bytes = parts.map_err(io::Error::other);
+    let codec = LinesCodec::new_with_max_length(LONGEST);
+    let lines = FramedRead::new(StreamReader::new(bytes), codec);
+    let lines = lines.zip(stream::iter(1_u64..)).filter_map(|(line, number)| async move {
+        match line {
+            Ok(line) if line.trim().is_empty() => None,
+            Ok(line) => Some((number, Ok(line))),
+            Err(error) => Some((number, Err(unread(error)))),
+        }
+    });
+    Box::pin(lines)
+}
+
+fn unread(error: LinesCodecError) -> UserError {
+    let wrong = |message: String| UserError::new(Code::InvalidArgument, "INVALID_LINE", message);
+    match error {
+        LinesCodecError::MaxLineLengthExceeded => {
+            wrong(format!("the line has more than {LONGEST} bytes; accepted: at most {LONGEST}"))
+        }
+        LinesCodecError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            wrong("the line is not UTF-8; accepted: UTF-8".to_owned())
+        }
+        LinesCodecError::Io(error) => match error.downcast::<UserError>() {
+            Ok(error) => error,
+            Err(error) => UserError::new(
+                Code::Unavailable,
+                "FILE_UNREADABLE",
+                format!("the file cannot be read now: {error}"),
+            ),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(parts: Vec<Answer<Bytes>>) -> Vec<(u64, Answer<String>)> {
+        lines(stream::iter(parts).boxed()).collect().await
+    }
+
+    #[tokio::test]
+    async fn lines_are_numbered_as_an_editor_does() {
+        let parts = vec![Ok(Bytes::from_static(b"a\n\n  \r\nb")), Ok(Bytes::from_static(b"c\n"))];
+        let expected = [(1, Ok("a".to_owned())), (4, Ok("bc".to_owned()))];
+        assert_eq!(read(parts).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_cannot_be_read_says_why() {
+        let wrong = read(vec![Ok(Bytes::from_static(b"a\n\xff\n"))]).await;
+        let (number, error) = &wrong[1];
+        let said = &error.as_ref().expect_err("no UTF-8").message;
+        assert_eq!((*number, said.as_str()), (2, "the line is not UTF-8; accepted: UTF-8"));
+        let long = read(vec![Ok(vec![b'x'; LONGEST + 1].into())]).await;
+        assert!(long[0].1.as_ref().expect_err("long").message.contains("at most 1048576"));
+        let lost = UserError::new(Code::NotFound, "LOST", "the file is lost");
+        let broken = read(vec![Ok(Bytes::from_static(b"a\n")), Err(lost.clone())]).await;
+        assert_eq!(broken[1].1, Err(lost));
+    }
+}

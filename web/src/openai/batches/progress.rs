@@ -1,0 +1,161 @@
+//! What a batch's runner notes between its steps, in the batch's row.
+
+use std::collections::BTreeMap;
+
+use darkroom_core::error::UserError;
+use darkroom_proto::v1;
+use serde::{Deserialize, Serialize};
+
+/// Most errors that a refused batch tells.
+pub(super) const MOST_FAULTS: usize = 20;
+
+/// The notes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// Requests of the file.
+    pub(super) total: u64,
+    /// Of these, those that the image API refuses.
+    pub(super) refused: u64,
+    /// The digest of the cascade that each model is.
+    pub(super) models: BTreeMap<String, String>,
+    /// The jobs that the others became, in the order in which they are submitted.
+    pub(super) jobs: Vec<Group>,
+    /// Requests with a picture each, once the results are written.
+    pub(super) completed: Option<u64>,
+    /// Why the batch failed.
+    pub(super) faults: Vec<Fault>,
+    /// Why its jobs are not accepted yet, if the farm refuses them for now.
+    pub(super) waiting_for: Option<String>,
+    /// Its time was over before its jobs had ended.
+    pub(super) expired: bool,
+    /// Ids of the files of its results, from the moment on when they are about to be written.
+    pub(super) output: Option<uuid::Uuid>,
+    pub(super) errors: Option<uuid::Uuid>,
+}
+
+/// The requests of a batch that share a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Group {
+    #[serde(flatten)]
+    pub(super) key: Key,
+    pub(super) requests: u64,
+    pub(super) pictures: u64,
+    /// The job's id, once it is accepted.
+    pub(super) job: Option<String>,
+}
+
+/// What the requests of a job have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Key {
+    /// The digest of the cascade.
+    pub(super) cascade: String,
+    pub(super) start: Start,
+}
+
+/// What pictures start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Start {
+    Noise,
+    Picture,
+    Masked,
+}
+
+/// Why a batch failed, as clients read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) param: Option<String>,
+    /// The line of the file.
+    pub(super) line: Option<u64>,
+}
+
+impl Fault {
+    pub(super) fn of(error: UserError, line: Option<u64>) -> Self {
+        let message = match line {
+            Some(line) => format!("line {line}: {}", error.message),
+            None => error.message,
+        };
+        Self { code: error.reason.to_lowercase(), message, param: error.field, line }
+    }
+}
+
+impl Progress {
+    /// The notes in a batch's row; none of a batch that has none yet.
+    pub(super) fn read(text: &str) -> Result<Self, UserError> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(text).map_err(|error| {
+            tracing::error!(%error, "the notes of a batch cannot be read");
+            let message = "the notes of the batch cannot be read; the farm's log may say why; \
+                           please report this";
+            UserError::new(darkroom_core::error::Code::Internal, "INTERNAL", message)
+        })
+    }
+
+    /// How many requests are done and how many failed, by what its jobs say. Exact once the results
+    /// are written, and before that if each request has one picture.
+    pub(super) fn counts(&self, jobs: &[v1::Job]) -> (u64, u64) {
+        if let Some(completed) = self.completed {
+            return (completed, self.total.saturating_sub(completed));
+        }
+        let of = |group: &Group, images: u64| match group.pictures {
+            0 => 0,
+            pictures => images.min(pictures) * group.requests / pictures,
+        };
+        let job = |group: &Group| jobs.iter().find(|job| group.job.as_deref() == Some(&job.id));
+        let pairs = self.jobs.iter().filter_map(|group| Some((group, job(group)?)));
+        pairs.fold((0, self.refused), |(done, failed), (group, job)| {
+            (done + of(group, job.images_done), failed + of(group, job.images_dead))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(job: &str, requests: u64, pictures: u64) -> Group {
+        let key = Key { cascade: "d1".into(), start: Start::Noise };
+        Group { key, requests, pictures, job: Some(job.into()) }
+    }
+
+    #[test]
+    fn notes_are_read_as_they_are_written() {
+        assert_eq!(Progress::read(""), Ok(Progress::default()));
+        let error = UserError::invalid("n", "n is 0");
+        let progress = Progress {
+            total: 7,
+            jobs: vec![group("j1", 2, 2)],
+            faults: vec![Fault::of(error, Some(3))],
+            output: Some(uuid::Uuid::now_v7()),
+            ..Default::default()
+        };
+        assert_eq!(progress.faults[0].message, "line 3: n is 0");
+        let text = serde_json::to_string(&progress).expect("JSON");
+        assert_eq!(Progress::read(&text), Ok(progress));
+        Progress::read("{").expect_err("no notes");
+    }
+
+    #[test]
+    fn requests_are_counted_by_their_pictures() {
+        let job = |id: &str, done, dead| v1::Job {
+            id: id.into(),
+            images_done: done,
+            images_dead: dead,
+            ..Default::default()
+        };
+        let mut progress = Progress {
+            total: 8,
+            refused: 1,
+            jobs: vec![group("j1", 4, 4), group("j2", 3, 6)],
+            ..Default::default()
+        };
+        assert_eq!(progress.counts(&[]), (0, 1));
+        assert_eq!(progress.counts(&[job("j1", 2, 1), job("j2", 5, 1)]), (4, 2));
+        progress.completed = Some(6);
+        assert_eq!(progress.counts(&[]), (6, 2), "what the results say");
+    }
+}

@@ -1,0 +1,473 @@
+//! The results of a batch: one line of JSON for each request, in the order of its file. Those with
+//! pictures are in one file, and those that failed in another.
+//!
+//! Whoever writes the results of a batch a second time, after a crash, writes the same bytes under
+//! the same ids.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use darkroom_core::{
+    digest::Digest,
+    error::{Code, UserError},
+};
+use darkroom_farm_api::{
+    Answer, Outgoing,
+    batches::{FileRecord, NewFile, Purpose},
+};
+use darkroom_proto::{json, problem::Problem, v1};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    super::{
+        answer::{About, Usage, begun, final_picture, inline, inner, text, written},
+        dialect::Told,
+        order::{Delivery, Order},
+        progress::failed_picture,
+    },
+    ids::Named,
+    plan::{Read, Request, Work},
+    progress::{Key, Progress},
+};
+use crate::links::of_the_farm;
+
+/// Images that are listed at one time.
+const PAGE: u32 = 1000;
+/// Parts of a file that wait to be stored.
+const WAITING: usize = 16;
+/// How long links in results work: until most people have fetched them, seconds.
+const LINKS: i64 = 7 * 24 * 3600;
+
+/// What was written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Requests whose pictures are all done.
+    pub(super) completed: u64,
+    /// The file of these; none if there are none.
+    pub(super) output: Option<uuid::Uuid>,
+    /// The file of all others; none if there are none.
+    pub(super) errors: Option<uuid::Uuid>,
+}
+
+/// Why a request without a picture has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// The batch was cancelled.
+    Cancelled,
+    /// Its time was over.
+    Expired,
+    /// Somebody cancelled or deleted its job.
+    JobGone,
+}
+
+impl Work {
+    /// Writes the results. `began_ms`: when that was decided, milliseconds since 1970.
+    pub(super) async fn write_results(
+        &self,
+        progress: &Progress,
+        unfinished: Unfinished,
+        began_ms: i64,
+    ) -> Answer<Written> {
+        let mut jobs = self.images(progress).await?;
+        let mut output = Output::of(self.clone(), progress.output, "output");
+        let mut errors = Output::of(self.clone(), progress.errors, "errors");
+        let mut lines = self.lines(progress.models.clone()).await?;
+        let mut completed = 0;
+        let ends = began_ms / 1000 + LINKS;
+        while let Some((_, read)) = lines.next().await {
+            // The file was read before, so each line can be.
+            let Read { number, custom_id, request } = read?;
+            let name = Name::of(self, number, custom_id);
+            let Request { key, order, .. } = match request {
+                Ok(request) => request,
+                Err(error) => {
+                    errors.line(name.refusal(&error)).await;
+                    continue;
+                }
+            };
+            let images = match jobs.get_mut(&key) {
+                Some(images) => images.next(self, order.pictures as usize).await?,
+                None => Vec::new(),
+            };
+            match outcome(&images, &order, unfinished) {
+                Outcome::Done => {
+                    let job = jobs.get(&key).and_then(|images| images.job.as_ref());
+                    let body = self.answer((&order, &images), job, ends).await?;
+                    output.parts(name.answer(body)).await?;
+                    completed += 1;
+                }
+                Outcome::Failed(error) => errors.line(name.refusal(&error)).await,
+                Outcome::Unfinished(why) => errors.line(name.unfinished(why)).await,
+            }
+        }
+        let (output, errors) = (output.finish().await?, errors.finish().await?);
+        Ok(Written { completed, output, errors })
+    }
+
+    /// The images of the batch's jobs.
+    async fn images(&self, progress: &Progress) -> Answer<BTreeMap<Key, Images>> {
+        let mut jobs = BTreeMap::new();
+        for group in &progress.jobs {
+            let Some(id) = &group.job else { continue };
+            let job = self.site.farm.get_job(&self.caller, v1::GetJobRequest { id: id.clone() });
+            let job = match job.await {
+                Ok(job) => Some(job),
+                Err(error) if error.code == Code::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            jobs.insert(group.key.clone(), Images { job, ..Images::default() });
+        }
+        Ok(jobs)
+    }
+
+    /// The body of a request's answer.
+    async fn answer(
+        &self,
+        (order, images): (&Order, &[v1::Image]),
+        job: Option<&v1::Job>,
+        ends: i64,
+    ) -> Answer<Vec<Outgoing<Bytes>>> {
+        let mut parts = vec![text("{\"data\":[")];
+        for (position, image) in images.iter().enumerate() {
+            if position > 0 {
+                parts.push(text(","));
+            }
+            match order.delivery {
+                Delivery::Links => {
+                    let url = of_the_farm(
+                        &self.site,
+                        &self.batch.origin,
+                        image,
+                        (&self.batch.tenant, ends),
+                    )?;
+                    let linked = Linked { url, seed: json::U64(image.seed) };
+                    parts.push(text(written(&linked)));
+                }
+                Delivery::Inline => {
+                    let asked = final_picture(image);
+                    let (farm, caller) = (self.site.farm.clone(), self.caller.clone());
+                    let opened = async move {
+                        let parts = farm.fetch_image(&caller, asked).await?;
+                        Answer::Ok(parts.map_ok(|part| Bytes::from(part.data)))
+                    };
+                    let picture = begun(opened.into_stream().try_flatten().boxed()).await?;
+                    parts.extend(inline(picture, image.seed));
+                }
+            }
+        }
+        let tail = Tail {
+            created: job.and_then(|job| job.created_at).map_or(0, |at| at.seconds),
+            about: About::of_image(order, images.first(), job),
+            usage: Usage::of_images(images),
+        };
+        parts.push(text(format!("],{}", inner(&tail))));
+        Ok(parts)
+    }
+}
+
+/// The last part of an answer.
+#[derive(Serialize)]
+struct Tail {
+    created: i64,
+    #[serde(flatten)]
+    about: About,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Linked {
+    url: String,
+    seed: json::U64,
+}
+
+/// What became of a request.
+enum Outcome {
+    Done,
+    Failed(UserError),
+    Unfinished(Unfinished),
+}
+
+/// All of a request's pictures are in its answer, or none is.
+fn outcome(images: &[v1::Image], order: &Order, unfinished: Unfinished) -> Outcome {
+    let is = |state: v1::ImageState| move |image: &&v1::Image| image.state() == state;
+    if let Some(dead) = images.iter().find(is(v1::ImageState::Dead)) {
+        return Outcome::Failed(failed_picture(dead));
+    }
+    let done = images.iter().filter(is(v1::ImageState::Done)).count();
+    if done == order.pictures as usize {
+        return Outcome::Done;
+    }
+    Outcome::Unfinished(unfinished)
+}
+
+/// The images of a job, in the order of its prompts.
+#[derive(Default)]
+struct Images {
+    /// None: it was deleted.
+    job: Option<v1::Job>,
+    listed: VecDeque<v1::Image>,
+    token: String,
+    /// The index of the next one that is listed.
+    is_begun: bool,
+}
+
+impl Images {
+    /// The next ones; fewer if there are no more.
+    async fn next(&mut self, work: &Work, count: usize) -> Answer<Vec<v1::Image>> {
+        let Some(job) = &self.job else { return Ok(Vec::new()) };
+        while self.listed.len() < count && !(self.is_begun && self.token.is_empty()) {
+            let asked = v1::ListImagesRequest {
+                job_id: job.id.clone(),
+                page_size: PAGE,
+                page_token: std::mem::take(&mut self.token),
+                ..Default::default()
+            };
+            let page = work.site.farm.list_images(&work.caller, asked).await?;
+            self.is_begun = true;
+            self.token = page.next_page_token;
+            self.listed.extend(page.images);
+        }
+        Ok(self.listed.drain(..count.min(self.listed.len())).collect())
+    }
+}
+
+/// How a result is told apart from others.
+#[derive(Serialize)]
+struct Name {
+    id: String,
+    custom_id: String,
+    #[serde(skip)]
+    request: String,
+}
+
+/// A result without pictures.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    name: &'a Name,
+    response: Option<Response<'a>>,
+    error: Option<Why>,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    status_code: u16,
+    request_id: &'a str,
+    body: Told,
+}
+
+#[derive(Serialize)]
+struct Why {
+    code: &'static str,
+    message: &'static str,
+}
+
+impl Name {
+    /// The same each time.
+    fn of(work: &Work, line: u64, custom_id: String) -> Self {
+        let whole = format!("{} {line}", Named::Batch.show(work.batch.id));
+        let digest = Digest::of(whole.as_bytes()).to_string();
+        let (id, request) = digest.split_at(32);
+        Self { id: format!("batch_req_{id}"), custom_id, request: format!("req_{request}") }
+    }
+
+    /// The line of a request that was refused or failed.
+    fn refusal(&self, error: &UserError) -> String {
+        let status_code = Problem::from(error).status;
+        let response = Response { status_code, request_id: &self.request, body: Told::from(error) };
+        written(&Line { name: self, response: Some(response), error: None })
+    }
+
+    /// The line of a request that was never done.
+    fn unfinished(&self, why: Unfinished) -> String {
+        let (code, message) = match why {
+            Unfinished::Cancelled => {
+                ("batch_cancelled", "the batch was cancelled before this request was done")
+            }
+            Unfinished::Expired => {
+                ("batch_expired", "the batch's time was over before this request was done")
+            }
+            Unfinished::JobGone => {
+                ("request_cancelled", "the pictures of this request were cancelled or deleted")
+            }
+        };
+        written(&Line { name: self, response: None, error: Some(Why { code, message }) })
+    }
+
+    /// The line of a request with its answer.
+    fn answer(&self, body: Vec<Outgoing<Bytes>>) -> Vec<Outgoing<Bytes>> {
+        let name = written(self);
+        let begin = format!(
+            "{},\"response\":{{\"status_code\":200,\"request_id\":{},\"body\":",
+            &name[..name.len() - 1],
+            written(&self.request)
+        );
+        let mut parts = vec![text(begin)];
+        parts.extend(body);
+        parts.push(text("},\"error\":null}".to_owned()));
+        parts
+    }
+}
+
+/// A file of results, which is begun with its first line.
+struct Output {
+    work: Work,
+    id: uuid::Uuid,
+    name: &'static str,
+    begun: Option<Storing>,
+}
+
+struct Storing {
+    parts: mpsc::Sender<Part>,
+    stored: AbortOnDropHandle<Answer<FileRecord>>,
+}
+
+enum Part {
+    Bytes(Bytes),
+    /// Only a file that ends with this is whole.
+    End,
+}
+
+impl Output {
+    fn of(work: Work, id: Option<uuid::Uuid>, name: &'static str) -> Self {
+        let id = id.unwrap_or_else(Named::fresh);
+        Self { work, id, name, begun: None }
+    }
+
+    async fn line(&mut self, line: String) {
+        self.send(Bytes::from(format!("{line}\n"))).await;
+    }
+
+    /// A line in parts.
+    async fn parts(&mut self, parts: Vec<Outgoing<Bytes>>) -> Answer<()> {
+        let mut parts = stream::iter(parts).flatten();
+        // Links are many short parts, and one of them is one message.
+        let mut gathered = Vec::new();
+        while let Some(part) = parts.try_next().await? {
+            gathered.extend_from_slice(&part);
+            if gathered.len() >= 64 << 10 {
+                self.send(Bytes::from(std::mem::take(&mut gathered))).await;
+            }
+        }
+        gathered.push(b'\n');
+        self.send(Bytes::from(gathered)).await;
+        Ok(())
+    }
+
+    async fn send(&mut self, bytes: Bytes) {
+        let storing = self.begun.get_or_insert_with(|| store(&self.work, self.id, self.name));
+        // If nobody takes it, it was stored by an earlier step, or it cannot be stored, which is
+        // told at the end.
+        let _ = storing.parts.send(Part::Bytes(bytes)).await;
+    }
+
+    /// Stores the file; none if it has no line.
+    async fn finish(self) -> Answer<Option<uuid::Uuid>> {
+        let Some(Storing { parts, stored }) = self.begun else { return Ok(None) };
+        // As in `send`.
+        let _ = parts.send(Part::End).await;
+        drop(parts);
+        let stored = stored.await.map_err(|error| {
+            tracing::error!(%error, "the results of a batch could not be stored");
+            let message = "the results could not be stored; they are written again";
+            UserError::new(Code::Internal, "INTERNAL", message)
+        })??;
+        Ok(Some(stored.id))
+    }
+}
+
+fn store(work: &Work, id: uuid::Uuid, name: &str) -> Storing {
+    let (parts, receiver) = mpsc::channel(WAITING);
+    let received = stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver: mpsc::Receiver<Part> = receiver?;
+        match receiver.recv().await {
+            Some(Part::Bytes(bytes)) => Some((Ok(bytes), Some(receiver))),
+            Some(Part::End) => None,
+            None => {
+                let message = "the results were not written to their end; they are written again";
+                let error = UserError::new(Code::Unavailable, "RESULTS_CUT_OFF", message);
+                Some((Err(error), None))
+            }
+        }
+    });
+    let new = NewFile {
+        id,
+        name: format!("{}_{name}.jsonl", Named::Batch.show(work.batch.id)),
+        purpose: Purpose::BatchOutput,
+        keep: work.batch.keep_output,
+    };
+    let (batches, caller) = (work.site.batches.clone(), work.caller.clone());
+    let stored =
+        tokio::spawn(async move { batches.add_file(&caller, new, received.boxed()).await });
+    Storing { parts, stored: AbortOnDropHandle::new(stored) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> Name {
+        Name { id: "batch_req_1".into(), custom_id: "a \"b\"".into(), request: "req_1".into() }
+    }
+
+    async fn joined(parts: Vec<Outgoing<Bytes>>) -> String {
+        let parts: Vec<Bytes> =
+            stream::iter(parts).flatten().try_collect().await.expect("no error");
+        String::from_utf8(parts.concat()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn a_result_has_the_shape_of_openais() {
+        let body = vec![text("{\"data\":[]}")];
+        let line: serde_json::Value =
+            serde_json::from_str(&joined(name().answer(body)).await).expect("JSON");
+        assert_eq!(
+            line,
+            serde_json::json!({
+                "id": "batch_req_1", "custom_id": "a \"b\"", "error": null,
+                "response": {"status_code": 200, "request_id": "req_1", "body": {"data": []}},
+            })
+        );
+        let refused = name().refusal(&UserError::invalid("n", "n is 0"));
+        let line: serde_json::Value = serde_json::from_str(&refused).expect("JSON");
+        assert_eq!(line["response"]["status_code"], 400);
+        assert_eq!(line["response"]["body"]["error"]["param"], "n");
+        let expired = name().unfinished(Unfinished::Expired);
+        let line: serde_json::Value = serde_json::from_str(&expired).expect("JSON");
+        assert_eq!(
+            (&line["response"], &line["error"]["code"]),
+            (&serde_json::Value::Null, &"batch_expired".into())
+        );
+    }
+
+    #[test]
+    fn a_request_is_done_with_its_last_picture_and_failed_with_its_first_dead_one() {
+        let order = |n: u32| {
+            let body = serde_json::json!({"prompt": "a", "n": n});
+            let fields = super::super::super::fields::Fields::of_json(
+                serde_json::from_value(body).expect("an object"),
+            );
+            let endpoint = super::super::super::order::Endpoint::Generations;
+            Order::read(fields, endpoint).expect("an order")
+        };
+        let image = |state: v1::ImageState| v1::Image { state: state.into(), ..Default::default() };
+        use v1::ImageState as State;
+        let of = |states: &[State], n: u32| {
+            let images: Vec<_> = states.iter().map(|state| image(*state)).collect();
+            match outcome(&images, &order(n), Unfinished::Expired) {
+                Outcome::Done => "done",
+                Outcome::Failed(_) => "failed",
+                Outcome::Unfinished(_) => "unfinished",
+            }
+        };
+        assert_eq!(of(&[State::Done, State::Done], 2), "done");
+        assert_eq!(of(&[State::Done], 2), "unfinished", "the job has fewer");
+        assert_eq!(of(&[State::Done, State::Dead], 2), "failed");
+        assert_eq!(of(&[State::Cancelled, State::Dead], 2), "failed");
+        assert_eq!(of(&[State::Done, State::Cancelled], 2), "unfinished");
+        assert_eq!(of(&[], 1), "unfinished");
+    }
+}
