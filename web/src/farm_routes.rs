@@ -3,7 +3,6 @@
 
 use axum::routing::{MethodFilter, on};
 use darkroom_proto::calls::farm;
-use http::Method;
 
 use crate::{
     events, links, pictures,
@@ -15,7 +14,8 @@ use crate::{
 macro_rules! route {
     ($method:ident $path:literal $call:path, $handler:path, takes: $takes:expr, gives: $gives:expr) => {
         Route {
-            method: Method::$method,
+            #[cfg(any(test, feature = "schema"))]
+            method: http::Method::$method,
             path: $path,
             call: &$call,
             serve: || on(MethodFilter::$method, $handler),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::routing::MethodRouter;
 use darkroom_proto::calls::Call;
-use http::Method;
 
 use crate::site::Site;
 
 /// One route.
 pub(crate) struct Route {
-    pub(crate) method: Method,
+    /// Its method, for the description of the API.
+    #[cfg(any(test, feature = "schema"))]
+    pub(crate) method: http::Method,
     /// Its path behind [`API`](crate::paths::API), with parameters in braces.
     pub(crate) path: &'static str,
     /// The call that it makes, which says who may.
@@ -36,6 +37,7 @@ macro_rules! json_routes {
         $(, $param:literal = $field:ident)*;
     )*) => {
         vec![$($crate::route::Route {
+            #[cfg(any(test, feature = "schema"))]
             method: http::Method::$method,
             path: $path,
             call: &darkroom_proto::calls::$service::$call,

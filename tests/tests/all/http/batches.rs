@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use darkroom_test_servers::receiver::{Answer, Receiver};
 use darkroom_tests::{
     farm::{Farm, Renderer},
     http::Http,

@@ -190,6 +190,7 @@ fn cases() -> Vec<Case> {
             ),
             http: ("POST", "/webhooks", json!({"url": "http://127.0.0.1:1/"})),
             command: &["webhook", "add", "http://127.0.0.1:1/"],
+            flags: &[],
         },
         Case {
             name: "neither a worker nor a host",
