@@ -168,6 +168,15 @@ guards! {
     DeletedForSure,
     /// Outputs are removed only of jobs that have ended and were not retried since.
     RetryKeeps,
+    // Batches.
+    /// A step of a batch is recorded by the runner that has it.
+    BatchHolder,
+    /// A step of a batch names the state in which its runner read it.
+    BatchExpected,
+    /// A batch whose runner's lease is not over is taken by nobody else.
+    BatchLease,
+    /// A file that an open batch reads is not deleted.
+    FileRead,
     // Callers.
     /// A call without a caller is refused.
     CallerKnown,

@@ -11,8 +11,9 @@ use darkroom_core::{
     digest::Digest,
     error::{Code, UserError},
 };
-pub use darkroom_farm_api::batches::{Batch, FileRecord, NewBatch, Page, Purpose, Step};
-use darkroom_farm_api::batches::{shown_batch, shown_file};
+pub use darkroom_farm_api::batches::{
+    Batch, FileRecord, NewBatch, Page, Purpose, Step, shown_batch, shown_file,
+};
 use uuid::Uuid;
 
 use super::Error;

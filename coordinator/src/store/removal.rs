@@ -423,11 +423,19 @@ mod tests {
             assert_eq!(input, Candidate::input(key, content));
             assert_eq!(input.prefix(), content.to_string(), "wherever it lies");
         }
+        let file = Uuid::now_v7();
+        for prefix in [format!("files/{file}/"), format!("files/{file}/7/")] {
+            let key = format!("{prefix}{content}.jsonl");
+            let listed = Candidate::listed(&key).expect("a file");
+            assert_eq!(listed, Candidate::file(key, file));
+            assert_eq!(listed.prefix(), file.to_string(), "wherever it lies");
+        }
         let embedding = Candidate::listed("fake/embeddings/e/d/x").expect("an embedding");
         assert_eq!(embedding.kind, Kind::Embedding);
         for key in [
             "cascades/a/b",
             "cleaner/epoch.json",
+            "files/a/b.jsonl",
             "inputs/a.png",
             "manifests/x/1/a",
             "previews/2/a/64/b.png",

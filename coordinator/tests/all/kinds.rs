@@ -16,11 +16,14 @@ use darkroom_artifacts::{
 };
 use darkroom_coordinator::Options;
 use darkroom_core::digest::Digest;
-use darkroom_farm_api::Caller;
+use darkroom_farm_api::{
+    Caller,
+    batches::{NewFile, Purpose},
+};
 use darkroom_proto::v1;
 use darkroom_suites::store::rows::empty_at_the_end;
 use darkroom_test_servers::s3::S3;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
@@ -70,6 +73,7 @@ async fn keep_nothing(farm: &Farm) {
         v1::RetentionSubject::Embeddings,
         v1::RetentionSubject::Inputs,
         v1::RetentionSubject::Previews,
+        v1::RetentionSubject::Files,
     ] {
         keep(farm, subject, v1::JobState::Unspecified, SHORT).await;
     }
@@ -114,6 +118,14 @@ async fn when_all_jobs_are_gone_and_all_policies_over_only_what_is_no_job_s_is_l
     farm.until_ended(&job).await;
     let other = farm.submit(spec(), prompts(3)).await.id;
     farm.until_ended(&other).await;
+    let new = NewFile {
+        id: uuid::Uuid::now_v7(),
+        name: "requests".to_owned(),
+        purpose: Purpose::Batch,
+        keep: None,
+    };
+    let requests = futures::stream::iter([Ok("requests".into())]).boxed();
+    farm.handle.batches().add_file(&Caller::open(), new, requests).await.expect("stored");
     let image = farm.images(&other).await.remove(0);
     // What was looked at: one preview is old, and the smallest one stays as long as its output.
     for (edge, age) in [(64, 9 * DAY), (128, 9 * DAY), (256, Duration::ZERO)] {
@@ -131,6 +143,7 @@ async fn when_all_jobs_are_gone_and_all_policies_over_only_what_is_no_job_s_is_l
         format!("inputs/{digest}.png"),
         format!("inputs/7/{digest}.png"),
         format!("manifests/{nobody}/1/a.jsonl"),
+        format!("files/{nobody}/{digest}.jsonl"),
     ];
     for key in &lost {
         plant(&farm, &folder, key, 9 * DAY).await;
@@ -151,8 +164,9 @@ async fn when_all_jobs_are_gone_and_all_policies_over_only_what_is_no_job_s_is_l
     }
     let before = stored(&farm).await;
     let found = orphans(&farm, false).await;
-    let expected = [("embedding", 2), ("input", 2), ("manifest", 1), ("output", 2), ("preview", 1)];
-    assert_eq!(found, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
+    let of_kinds = [("embedding", 2), ("input", 2), ("manifest", 1), ("output", 2), ("preview", 1)];
+    let expected = of_kinds.into_iter().chain([("file", 1)]);
+    assert_eq!(found, expected.map(|(kind, count)| (kind.to_owned(), count)).collect());
     assert_eq!(stored(&farm).await, before, "looking changes nothing");
     orphans(&farm, true).await;
     let mut left = before.clone();

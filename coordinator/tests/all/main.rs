@@ -2,6 +2,7 @@
 //! link.
 
 mod audit;
+mod batches;
 mod callers;
 mod cleaner_faults;
 mod coordinators;

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use darkroom_core::{batch_state::BatchState, webhook::EventType};
+use darkroom_core::{
+    batch_state::BatchState,
+    guard::{self, Guard, stands},
+    webhook::EventType,
+};
 use darkroom_farm_api::batches::shown_batch;
 use uuid::Uuid;
 
@@ -163,14 +167,17 @@ impl Batches for Record {
 
     async fn claim_batch(&self, runner: Uuid, lease: Duration) -> Result<Option<Batch>, Error> {
         // Mostly there is none, and then nobody is held up.
-        let is_due: bool =
-            sqlx::query_scalar(concat!("SELECT EXISTS (SELECT 1 FROM batches WHERE ", due!(), ")"))
-                .fetch_one(self.reads())
-                .await?;
+        let is_due: bool = sqlx::query_scalar(of_nobody(concat!(
+            "SELECT EXISTS (SELECT 1 FROM batches WHERE ",
+            due!(),
+            ")",
+        )))
+        .fetch_one(self.reads())
+        .await?;
         if !is_due {
             return Ok(None);
         }
-        let row: Option<Row> = sqlx::query_as(concat!(
+        let row: Option<Row> = sqlx::query_as(of_nobody(concat!(
             "UPDATE batches SET holder = $1, lease_ms = $2 + ",
             now_ms!(),
             " WHERE id = (SELECT id FROM batches WHERE ",
@@ -181,7 +188,7 @@ impl Batches for Record {
             due!(),
             " RETURNING ",
             columns!(),
-        ))
+        )))
         .bind(uuid_column(runner))
         .bind(ms(lease))
         .fetch_optional(self.writes())
@@ -318,17 +325,17 @@ async fn cancel(tx: &mut Tx, id: Uuid, tenant: Option<&str>) -> Result<(Batch, b
 }
 
 async fn advance(tx: &mut Tx, runner: Uuid, step: &Step) -> Result<bool, Error> {
-    let held: Option<Row> = sqlx::query_as(sql!(
+    let held: Option<Row> = sqlx::query_as(of_holder(sql!(
         sqlite: batches!("id = $1 AND holder = $2"),
         postgres: batches!("id = $1 AND holder = $2 FOR UPDATE"),
-    ))
+    )))
     .bind(uuid_column(step.id))
     .bind(uuid_column(runner))
     .fetch_optional(&mut **tx)
     .await?;
     let Some(held) = held else { return Ok(false) };
     let mut batch = held.batch()?;
-    if batch.state != step.from {
+    if batch.state != step.from && stands(Guard::BatchExpected) {
         sqlx::query(
             "UPDATE batches SET holder = NULL, lease_ms = NULL
              WHERE id = $1 AND holder = $2 AND state = $3",
@@ -344,12 +351,15 @@ async fn advance(tx: &mut Tx, runner: Uuid, step: &Step) -> Result<bool, Error> 
     if step.to != step.from {
         batch.since_ms.insert(step.to, now);
     }
-    let advanced = sqlx::query(
+    let advanced = sqlx::query(of_holder(guard::text(
+        Guard::BatchExpected,
         "UPDATE batches
          SET state = $4, since = $5, progress = $6, output = coalesce($7, output),
              errors = coalesce($8, errors), due_ms = $9, ended_ms = $10, holder = NULL, lease_ms = NULL
          WHERE id = $1 AND holder = $2 AND state = $3",
-    )
+        "AND state = $3",
+        "AND $3 <> ''",
+    )))
     .bind(uuid_column(step.id))
     .bind(uuid_column(runner))
     .bind(step.from.name())
@@ -374,6 +384,16 @@ async fn end(tx: &mut Tx, batch: &Batch, state: BatchState) -> Result<(), Error>
     let Some(kind) = EventType::of_batch(state) else { return Ok(()) };
     enqueue_event(tx, &batch.tenant, kind, &shown_batch(batch.id)).await?;
     Ok(())
+}
+
+/// A statement about a batch that a runner has.
+fn of_holder(statement: &'static str) -> &'static str {
+    guard::text(Guard::BatchHolder, statement, "AND holder = $2", "AND $2 IS NOT NULL")
+}
+
+/// A statement about a batch that nobody has.
+fn of_nobody(statement: &'static str) -> &'static str {
+    guard::text(Guard::BatchLease, statement, "lease_ms IS NULL", "TRUE")
 }
 
 /// A batch, which nobody changes until the transaction ends.

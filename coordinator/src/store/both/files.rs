@@ -1,5 +1,6 @@
 //! Files: their rows, which keep their bytes in storage.
 
+use darkroom_core::guard::{self, Guard, stands};
 use uuid::Uuid;
 
 use super::{
@@ -221,7 +222,7 @@ pub(super) async fn delete_file(
         .bind(uuid_column(id))
         .fetch_optional(&mut *tx)
         .await?;
-        if let Some(reader) = reader {
+        if let Some(reader) = reader.filter(|_| stands(Guard::FileRead)) {
             return Err(in_use(id, uuid(&reader)?));
         }
         let now = now(&mut tx).await?;
@@ -235,7 +236,7 @@ pub(super) async fn delete_file(
 /// Removes those of these files that no open batch reads. Their rows are locked. Their bytes become
 /// candidates. Returns how many.
 pub(super) async fn delete_files(tx: &mut Tx, ids: &[IdColumn], now_ms: i64) -> Result<u64, Error> {
-    let deleted = sqlx::query_as(sql!(
+    let deleted = sql!(
         sqlite:
             "DELETE FROM files
              WHERE id IN (SELECT value ->> 0 FROM json_each($1))
@@ -246,7 +247,9 @@ pub(super) async fn delete_files(tx: &mut Tx, ids: &[IdColumn], now_ms: i64) -> 
              WHERE id = ANY ($1)
                AND NOT EXISTS (SELECT FROM batches AS b WHERE b.input = files.id AND b.ended_ms IS NULL)
              RETURNING id, key",
-    ));
+    );
+    let deleted = guard::text(Guard::FileRead, deleted, "b.ended_ms IS NULL", "FALSE");
+    let deleted = sqlx::query_as(deleted);
     let deleted: Vec<(IdColumn, String)> =
         bind_rows!(deleted, ids, |id| id.clone()).fetch_all(&mut **tx).await?;
     let candidate = |(id, key): &(IdColumn, String)| Ok(Candidate::file(key.clone(), uuid(id)?));

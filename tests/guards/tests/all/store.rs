@@ -150,6 +150,10 @@ async fn without_a_guard_the_record_goes_wrong() {
     a_text_is_forgotten_while_a_submit_begins_to_need_it().await;
     what_a_retried_job_needs_is_removed().await;
     an_old_leader_removes().await;
+    a_slow_runner_records_a_step_of_anothers_batch().await;
+    a_step_overwrites_the_state_that_a_batch_has_by_now().await;
+    two_runners_take_one_batch().await;
+    a_file_that_a_batch_reads_is_deleted().await;
 }
 
 checks! {
@@ -195,6 +199,14 @@ checks! {
         LeavingRefused, "a row names what is removed", a_result_that_names_an_object_on_its_way_out_is_returned;
     a_removed_key_is_forgotten_while_it_may_still_be_stored:
         TombstoneStays, "forgotten too soon", an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it;
+    a_slow_runner_records_a_step_of_anothers_batch:
+        BatchHolder, "it has it no more", a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch;
+    a_step_overwrites_the_state_that_a_batch_has_by_now:
+        BatchExpected, "it was cancelled", a_step_after_a_cancel_records_nothing_and_gives_the_batch_back;
+    two_runners_take_one_batch:
+        BatchLease, "another has it", a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch;
+    a_file_that_a_batch_reads_is_deleted:
+        FileRead, "it must be refused", a_file_stays_while_an_open_batch_reads_it;
 }
 
 /// A commit has looked whether its objects are on their way out, and waits for its job. An object

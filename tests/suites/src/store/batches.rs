@@ -6,7 +6,7 @@ use darkroom_coordinator::store::{
     Error,
     batches::{
         AddedFile, Batch, Beginner, FileRecord, ForgottenFiles, MOST_OPEN, NewBatch, NewFile, Page,
-        Purpose, Step, StoredFile, file_prefix,
+        Purpose, Step, StoredFile, file_prefix, shown_batch, shown_file,
     },
     keys::TenantChange,
     removal::{Candidate, Kind},
@@ -100,7 +100,8 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, Error>) -> UserError {
 fn is_missing<T: std::fmt::Debug>(answer: Result<T, Error>, what: &str, id: Uuid) {
     let refused = refusal(answer);
     assert_eq!(refused.code, Code::NotFound, "{refused:?}");
-    assert_eq!(refused.message, format!("there is no {what} {id}"));
+    let shown = if what == "file" { shown_file(id) } else { shown_batch(id) };
+    assert_eq!(refused.message, format!("there is no {what} {shown}"));
 }
 
 fn page(limit: u32) -> Page {
@@ -373,21 +374,9 @@ pub async fn of_two_runners_one_takes_a_batch_and_the_oldest_due_first(bench: &B
     }
     // They are due in another order than they were begun.
     for id in [batches[3], batches[0], batches[5]] {
-        bench.store.cancel_batch(id, None).await.expect("cancels");
-        assert_eq!(claim(bench, one).await, Some(id));
-        let again = step(id, BatchState::Cancelling, BatchState::Cancelling);
-        assert!(bench.store.advance_batch(one, &again).await.expect("advances"));
-        while now(bench).await
-            <= bench.store.batch(id, None).await.expect("there").since_ms[&BatchState::Cancelling]
-        {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(claim(bench, one).await, Some(id));
-        let later = Step { again: Duration::from_millis(1), ..again };
-        assert!(bench.store.advance_batch(one, &later).await.expect("advances"));
-        // Until its time has come, the next one's is later.
-        let due = now(bench).await + 1;
-        while now(bench).await <= due {
+        let (cancelled, _) = bench.store.cancel_batch(id, None).await.expect("cancels");
+        let since = cancelled.since_ms[&BatchState::Cancelling];
+        while now(bench).await <= since {
             tokio::task::yield_now().await;
         }
     }
@@ -464,7 +453,7 @@ pub async fn a_step_after_a_cancel_records_nothing_and_gives_the_batch_back(benc
             (Code::FailedPrecondition, "BATCH_NOT_OPEN")
         );
         let accepted = "accepted: a batch that is validating or in_progress";
-        assert_eq!(refused.message, format!("batch {batch} is {state}; {accepted}"));
+        assert_eq!(refused.message, format!("batch {} is {state}; {accepted}", shown_batch(batch)));
         if state == BatchState::Finalizing {
             through(bench, batch, &TO_THE_END[2..]).await;
         }
@@ -478,7 +467,7 @@ pub async fn a_file_stays_while_an_open_batch_reads_it(bench: &Bench) {
     let batch = add_batch(bench, "t").await;
     let refused = refusal(bench.store.delete_file(batch.input, Some("t")).await);
     assert_eq!((refused.code, refused.reason.as_str()), (Code::FailedPrecondition, "FILE_IN_USE"));
-    assert!(refused.message.contains(&batch.id.to_string()), "{refused}");
+    assert!(refused.message.contains(&shown_batch(batch.id)), "{refused}");
     // Its own time is over, and that of the policy is too.
     let short = NewFile { keep: Some(MINUTE), ..new_file("t", "short") };
     add_file(bench, &short).await;

@@ -565,7 +565,8 @@ pub async fn a_policy_removes_what_it_says_and_keeps_what_a_tenants_own_one_keep
     let now = store.clock_ms().await.expect("a clock") + DAY + 3_600_000;
     let too_soon = store.expiring(bench.term, now - DAY, 2).await.expect("looks");
     assert_eq!(too_soon, None);
-    let due = store.due(now).await.expect("adds up");
+    let mut due = store.due(now).await.expect("adds up");
+    due.retain(|due| due.policy.scope.subject != Subject::Files);
     assert_eq!((due.len(), due[0].count, due[0].bytes), (1, 1, 9), "three pictures of three bytes");
     let mut removed = 0;
     while let Some(expiring) = store.expiring(bench.term, now, 2).await.expect("looks") {

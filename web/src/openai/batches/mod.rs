@@ -2,6 +2,7 @@
 //! `batch`, and their results in another.
 
 mod api;
+mod bell;
 mod files;
 mod forms;
 mod ids;
@@ -21,8 +22,8 @@ use axum::{
 };
 use darkroom_farm_api::CallerLayer;
 
+pub(crate) use self::bell::Bell;
 pub use self::runner::BatchRunner;
-pub(crate) use self::runner::Bell;
 use super::paths::{API, FILES};
 use crate::site::Site;
 

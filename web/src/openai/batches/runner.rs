@@ -13,7 +13,7 @@ use darkroom_farm_api::{
     batches::{Batch, Step},
 };
 use darkroom_proto::v1;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -43,17 +43,6 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct BatchRunner {
     site: Arc<Site>,
-}
-
-/// Wakes the runner of this process.
-#[derive(Default)]
-pub(crate) struct Bell(Notify);
-
-impl Bell {
-    /// There may be something to do.
-    pub(super) fn ring(&self) {
-        self.0.notify_one();
-    }
 }
 
 impl BatchRunner {
@@ -98,7 +87,7 @@ impl BatchRunner {
             drop(turn);
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
-                () = self.site.bell.0.notified() => {}
+                () = self.site.bell.rung() => {}
                 () = stop.cancelled() => break,
             }
         }
