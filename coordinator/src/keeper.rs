@@ -402,9 +402,9 @@ mod tests {
         let ends =
             NewKey { expiry: Expiry::After(60_000), ..new(&short, Kept::Secret(short.hash())) };
         store.add_key(&ends).await.expect("adds");
-        let (session, begun) = keeper.begin_session(&short).await.expect("begins");
+        let (brief, begun) = keeper.begin_session(&short).await.expect("begins");
         let end = known_end(&keeper, &short).await;
-        assert_eq!((session.expires(), begun.expires), (end.unsigned_abs(), Some(end)));
+        assert_eq!((brief.expires(), begun.expires), (end.unsigned_abs(), Some(end)));
         // A key of a certificate has no secret, so it begins none.
         let bound = fresh_key().expect("random");
         let subject = Kept::Certificate("CN=a".to_owned());
