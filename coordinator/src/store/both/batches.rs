@@ -430,8 +430,8 @@ impl Row {
             since_ms: since.collect::<Result<_, Error>>()?,
             expires_ms: self.expires_ms,
             progress: self.progress,
-            output: self.output.as_ref().map(|id| uuid(id)).transpose()?,
-            errors: self.errors.as_ref().map(|id| uuid(id)).transpose()?,
+            output: self.output.map(|id| uuid(&id)).transpose()?,
+            errors: self.errors.map(|id| uuid(&id)).transpose()?,
         })
     }
 }

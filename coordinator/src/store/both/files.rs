@@ -251,7 +251,7 @@ pub(super) async fn delete_files(tx: &mut Tx, ids: &[IdColumn], now_ms: i64) -> 
     let deleted = guard::text(Guard::FileRead, deleted, "b.ended_ms IS NULL", "FALSE");
     let deleted = sqlx::query_as(deleted);
     let deleted: Vec<(IdColumn, String)> =
-        bind_rows!(deleted, ids, |id| id.clone()).fetch_all(&mut **tx).await?;
+        bind_rows!(deleted, ids, |id| id.to_owned()).fetch_all(&mut **tx).await?;
     let candidate = |(id, key): &(IdColumn, String)| Ok(Candidate::file(key.clone(), uuid(id)?));
     let mut candidates: Vec<Candidate> =
         deleted.iter().map(candidate).collect::<Result<_, Error>>()?;

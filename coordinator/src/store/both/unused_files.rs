@@ -130,7 +130,7 @@ async fn lock(tx: &mut Tx, ids: &[IdColumn]) -> Result<(), Error> {
     );
     if let Some(statement) = statement.filter(|_| !ids.is_empty()) {
         let locked = sqlx::query(statement);
-        bind_rows!(locked, ids, |id| id.clone()).execute(&mut **tx).await?;
+        bind_rows!(locked, ids, |id| id.to_owned()).execute(&mut **tx).await?;
     }
     Ok(())
 }
