@@ -298,13 +298,18 @@ pub struct WorkerCard {
     #[serde(default)]
     pub trouble: String,
     /// Tasks that failed since it started.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none")]
     pub failed: u64,
     /// Memory of its device, if that is known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<DeviceMemory>,
     /// Seconds since its last sign of life; the queue fills it in on reading.
     pub seen_seconds_ago: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Memory of a device, bytes.

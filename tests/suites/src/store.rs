@@ -219,11 +219,11 @@ macro_rules! store_suite {
             files_and_batches_are_listed_in_pages_from_either_end
             a_batch_goes_its_way_step_by_step
             of_two_runners_one_takes_a_batch_and_the_oldest_due_first
-            a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch
+            a_runner_that_has_lost_its_batch_records_nothing
             a_step_after_a_cancel_records_nothing_and_gives_the_batch_back
             a_file_stays_while_an_open_batch_reads_it
             files_and_ended_batches_stay_for_their_own_time_or_that_of_the_policy
-            a_file_over_the_quota_leaves_nothing_and_results_are_stored_nevertheless
+            a_file_over_the_quota_leaves_nothing_but_results_are_stored
             a_tenant_has_so_many_open_batches_and_no_more
         );
     };

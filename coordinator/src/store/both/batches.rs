@@ -414,10 +414,6 @@ fn since(batch: &Batch) -> Result<String, Error> {
     to_json(&since)
 }
 
-fn file_id(id: &IdColumn) -> Result<Uuid, Error> {
-    uuid(id)
-}
-
 impl Row {
     fn batch(self) -> Result<Batch, Error> {
         let since: BTreeMap<String, i64> = from_json(&self.since)?;
@@ -437,8 +433,8 @@ impl Row {
             since_ms: since.collect::<Result<_, Error>>()?,
             expires_ms: self.expires_ms,
             progress: self.progress,
-            output: self.output.as_ref().map(file_id).transpose()?,
-            errors: self.errors.as_ref().map(file_id).transpose()?,
+            output: self.output.map(|id| uuid(&id)).transpose()?,
+            errors: self.errors.map(|id| uuid(&id)).transpose()?,
         })
     }
 }

@@ -200,11 +200,11 @@ checks! {
     a_removed_key_is_forgotten_while_it_may_still_be_stored:
         TombstoneStays, "forgotten too soon", an_object_is_deleted_twice_and_remembered_until_nobody_can_store_it;
     a_slow_runner_records_a_step_of_anothers_batch:
-        BatchHolder, "it has it no more", a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch;
+        BatchHolder, "it has it no more", a_runner_that_has_lost_its_batch_records_nothing;
     a_step_overwrites_the_state_that_a_batch_has_by_now:
         BatchExpected, "it was cancelled", a_step_after_a_cancel_records_nothing_and_gives_the_batch_back;
     two_runners_take_one_batch:
-        BatchLease, "another has it", a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch;
+        BatchLease, "another has it", a_runner_that_has_lost_its_batch_records_nothing;
     a_file_that_a_batch_reads_is_deleted:
         FileRead, "it must be refused", a_file_stays_while_an_open_batch_reads_it;
 }

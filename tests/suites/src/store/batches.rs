@@ -389,9 +389,7 @@ pub async fn of_two_runners_one_takes_a_batch_and_the_oldest_due_first(bench: &B
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn a_runner_whose_lease_is_over_records_nothing_once_another_has_the_batch(
-    bench: &Bench,
-) {
+pub async fn a_runner_that_has_lost_its_batch_records_nothing(bench: &Bench) {
     let batch = add_batch(bench, "t").await.id;
     let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
     let claimed = bench.store.claim_batch(one, Duration::ZERO).await.expect("asks");
@@ -566,9 +564,7 @@ pub async fn files_and_ended_batches_stay_for_their_own_time_or_that_of_the_poli
 }
 
 #[expect(missing_docs, reason = "a check's name says what it checks")]
-pub async fn a_file_over_the_quota_leaves_nothing_and_results_are_stored_nevertheless(
-    bench: &Bench,
-) {
+pub async fn a_file_over_the_quota_leaves_nothing_but_results_are_stored(bench: &Bench) {
     let quotas = Quotas { stored_bytes: Some(10), ..Quotas::default() };
     let change = TenantChange {
         quotas: QuotaChange { set: quotas, ..QuotaChange::default() },
