@@ -1,4 +1,5 @@
 // Phone size.
+import assert from 'node:assert/strict';
 import { flow } from '../support/flow.mjs';
 import { assertFits } from '../support/overflow.mjs';
 import { tile } from '../support/wall.mjs';
@@ -25,9 +26,23 @@ flow('the way from a prompt to a picture fits on a phone', { context: PHONE }, a
   await page.getByRole('link', { name: 'Previous' }).tap();
   await page.getByRole('heading', { name: 'Image 0' }).waitFor();
 
+  const seen = {
+    async Farm() {
+      const { coordinators: [{ id }], storage } = await farm.api('GET', '/farm');
+      const row = page.getByRole('region', { name: 'Coordinators' }).getByRole('row', { name: id });
+      assert.match(await row.innerText(), /answers this page\s+leader\s/);
+      await page.getByText(`Pictures are stored in ${storage}.`).waitFor();
+    },
+    async Workers() {
+      const figure = (term) => page.locator('dl div', { hasText: term }).locator('dd').first();
+      assert.match(await figure('Memory').innerText(), /^[\d.]+ [KMG]iB\sof [\d.]+ [KMGT]iB$/);
+      assert.equal(await figure('Failed').innerText(), '0');
+    },
+  };
   for (const name of ['Farm', 'Workers', 'Failures', 'Jobs']) {
     await page.getByRole('link', { name, exact: true }).tap();
     await page.getByRole('heading', { name, level: 1 }).waitFor();
+    await seen[name]?.();
     await assertFits(page, name);
   }
   await page.goto(`${farm.url}/admin/keys`);

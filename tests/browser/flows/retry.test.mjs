@@ -8,6 +8,8 @@ const FAILING = ['--fake-failing-seed', '2'];
 flow('a failed image says why, and is rendered by a retry', { flags: FAILING, refusals: true }, async ({ farm, page, watch }) => {
   const job = await farm.submit({ name: 'One fails', seed: 1, images_per_prompt: 3 });
   assert.equal((await farm.ended(job)).state, 'failed');
+  await page.getByRole('link', { name: 'Workers', exact: true }).click();
+  await page.locator('dl div', { hasText: 'Failed' }).locator('dd').and(page.getByText(/^[1-9]\d*$/)).first().waitFor();
   await openJob(page, farm, job);
   await tile(page, 1).and(page.locator('[data-state="dead"]')).waitFor();
   await tile(page, 1).click();

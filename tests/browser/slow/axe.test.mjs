@@ -21,7 +21,7 @@ function pages(jobs) {
     [image(done, 0)]: ['img[data-stage]', '#attempts', '#again'],
     [image(failed, 1)]: ['.alarm', '#attempts'],
     '/workers': ['[aria-label="Workers"] li table'],
-    '/farm': ['.figures dd', '[aria-label="Pools, table"] tbody tr', '.chart', '[aria-label="Usage, table"] tbody tr', '[aria-label="Cost by job, table"] tbody tr'],
+    '/farm': ['.figures dd', '[aria-labelledby="coordinators"] tbody tr', '[aria-label="Pools, table"] tbody tr', '.chart', '[aria-label="Usage, table"] tbody tr', '[aria-label="Cost by job, table"] tbody tr'],
     '/failures': ['section.card li'],
     '/admin/keys': ['[aria-label="Keys, table"] tbody tr'],
     '/admin/tenants': ['[aria-label="Tenants"] li'],

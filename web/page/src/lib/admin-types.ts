@@ -31,7 +31,7 @@ export interface Tenant {
   notes: string[];
 }
 
-type Subject = 'jobs' | 'pictures' | 'intermediates' | 'embeddings' | 'inputs' | 'previews' | 'unknown';
+type Subject = 'jobs' | 'pictures' | 'intermediates' | 'embeddings' | 'inputs' | 'previews' | 'files' | 'unknown';
 
 export interface Policy {
   tenant: string;

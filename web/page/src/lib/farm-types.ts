@@ -26,6 +26,17 @@ export interface Worker {
   aside_until: number | null;
   trouble: string;
   stages: { stage: string; batch_cap: number; seconds_per_image: number }[];
+  /** Absent: not reported. */
+  memory?: { used_bytes: U64; total_bytes: U64 };
+  /** Absent: 0. */
+  tasks_failed?: U64;
+}
+
+export interface Coordinator {
+  id: string;
+  leads: boolean;
+  last_seen: number | null;
+  answers: boolean;
 }
 
 export interface QueuePool {
@@ -103,4 +114,7 @@ export interface FarmAnswer {
   cascades: string[];
   jobs_overlooked: U64;
   troubles: string[];
+  /** Absent for callers without the scope `operate`, as is `storage`. */
+  coordinators?: Coordinator[];
+  storage?: string;
 }
