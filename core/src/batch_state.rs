@@ -1,6 +1,6 @@
 //! The life of a batch of requests as a pure function:
-//! `validating → in_progress → finalizing → completed | expired`, or `failed` or
-//! `cancelling → cancelled`. The names are OpenAI's.
+//! `validating → in_progress → finalizing → completed | expired`, or `cancelling → cancelled`, or
+//! `failed`. The names are OpenAI's.
 //!
 //! The store guards each change a second time, with a WHERE that names the state it expects.
 
@@ -19,7 +19,7 @@ pub enum BatchState {
     Finalizing,
     /// Its results are there.
     Completed,
-    /// Its file or its jobs were refused. Nothing was rendered.
+    /// Its file or its jobs were refused, or its results could not be written for a day.
     Failed,
     /// Its time was over before its jobs had ended. The results so far are there.
     Expired,
@@ -75,8 +75,8 @@ impl BatchState {
         let nexts: &[Self] = match self {
             Self::Validating => &[Self::InProgress, Self::Failed, Self::Cancelling],
             Self::InProgress => &[Self::Finalizing, Self::Cancelling],
-            Self::Finalizing => &[Self::Completed, Self::Expired],
-            Self::Cancelling => &[Self::Cancelled],
+            Self::Finalizing => &[Self::Completed, Self::Expired, Self::Failed],
+            Self::Cancelling => &[Self::Cancelled, Self::Failed],
             Self::Completed | Self::Failed | Self::Expired | Self::Cancelled => &[],
         };
         self == next || nexts.contains(&next)

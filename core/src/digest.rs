@@ -26,6 +26,23 @@ impl Digest {
     }
 }
 
+/// Bytes that come one after the other, on the way to their digest.
+#[derive(Clone, Debug, Default)]
+pub struct DigestOfParts(Sha256);
+
+impl DigestOfParts {
+    /// Adds the next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -110,6 +127,15 @@ impl FieldHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_of_parts_is_that_of_the_whole() {
+        let mut parts = DigestOfParts::default();
+        for part in [&b"a"[..], b"", b"bc"] {
+            parts.add(part);
+        }
+        assert_eq!(parts.finish(), Digest::of(b"abc"));
+    }
 
     #[test]
     fn fields_do_not_run_together() {

@@ -130,6 +130,8 @@ async fn connect(
     let mut failed = None;
     for address in allowed {
         match timeout(ONE_ADDRESS, TcpStream::connect(address)).await {
+            // The machine's own public address leads to services that only it should reach.
+            Ok(Ok(stream)) if reach == Reach::Public && is_own(&stream) => {}
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
@@ -142,6 +144,14 @@ async fn connect(
         Some(why) => Error::Unreachable(target.shown(), why),
         None => Error::NotAllowed(target.shown()),
     })
+}
+
+/// Whether both ends of a connection have the same address, so that it stays on this machine.
+fn is_own(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.ip().to_canonical() == peer.ip().to_canonical(),
+        _ => true,
+    }
 }
 
 async fn exchange<S>(

@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 
 import openai
-from test_images import KEY, MAGIC, PICTURE, URL, client, extent, fetch, unique
+from test_images import KEY, MAGIC, PICTURE, URL, client, extent, fetch, png, unique
 
 GENERATIONS = "/v1/images/generations"
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -178,6 +178,43 @@ class Batches(unittest.TestCase):
         self.assertEqual(set(results(batch.output_file_id)), {"plain"})
         failed = results(batch.error_file_id)
         self.assertEqual({one["response"]["body"]["error"]["param"] for one in failed.values()}, {"image"})
+
+    def test_a_job_that_the_farm_refuses_spoils_no_other_job_of_the_batch(self):
+        def sent(data):
+            request = urllib.request.Request(
+                f"{URL}/api/v1/inputs",
+                data=data,
+                headers={"Authorization": f"Bearer {KEY}", "Content-Type": "image/png"},
+            )
+            return json.load(urllib.request.urlopen(request))["sha256"]
+
+        picture = sent(PICTURE)
+        white = sent(png(96, 96, lambda x, y: (255, 255, 255), alpha=False))
+        edits = "/v1/images/edits"
+        batch = wait(
+            begin(
+                [
+                    line("good", edits, prompt=unique(), image=picture, size="64x64"),
+                    line("long", edits, prompt="y" * 5000, image=picture, mask=white, size="64x64"),
+                ],
+                endpoint=edits,
+            )
+        )
+        self.assertEqual(batch.status, "completed", batch)
+        self.assertEqual(batch.request_counts.completed, 1)
+        self.assertEqual(set(results(batch.output_file_id)), {"good"})
+        refused = results(batch.error_file_id)["long"]["response"]
+        self.assertEqual((refused["status_code"], refused["body"]["error"]["param"]), (400, "prompt"))
+
+    def test_a_repeated_request_finds_the_first_ones_batch(self):
+        file = upload([line("a", prompt=unique(), size="64x64")])
+        whole = {"input_file_id": file.id, "endpoint": GENERATIONS, "completion_window": "24h"}
+        first = client().batches.create(**whole)
+        again = {"x-stainless-retry-count": "1"}
+        self.assertEqual(client().batches.create(**whole, extra_headers=again).id, first.id)
+        other = client().batches.create(**whole, metadata={"a": "b"}, extra_headers=again)
+        self.assertNotEqual(other.id, first.id)
+        self.assertNotEqual(client().batches.create(**whole).id, first.id, "asked for on purpose")
 
     def test_a_file_that_is_no_batch_fails_with_its_lines(self):
         for lines, said in [

@@ -92,7 +92,11 @@ impl Farm {
         };
         let folder = spawn_blocking(tempfile::tempdir).await.map_err(Error::other)??;
         let path = folder.path().join("file");
-        let limits = Limits { idle, most: is_clients.then_some(MOST_FILE_BYTES) };
+        // Results come as fast as they are read, which may be slow while storage is.
+        let limits = Limits {
+            idle: is_clients.then_some(idle),
+            most: is_clients.then_some(MOST_FILE_BYTES),
+        };
         let received = self.call.while_wanted(receive(parts, &path, limits));
         let size = match is_clients {
             true => timeout(RECEIVING, received).await.map_err(|_| refused(too_long()))??,
@@ -332,7 +336,8 @@ fn check_batch(new: &NewBatch) -> Result<(), UserError> {
 #[derive(Clone, Copy)]
 struct Limits {
     /// How long it may make no progress.
-    idle: Duration,
+    /// `None`: no limit.
+    idle: Option<Duration>,
     /// Most bytes; `None`: any number.
     most: Option<u64>,
 }
@@ -341,10 +346,16 @@ struct Limits {
 async fn receive(mut parts: Incoming<Bytes>, path: &Path, limits: Limits) -> Result<u64, Error> {
     let Limits { idle, most } = limits;
     let mut file = tokio::fs::File::create(path).await?;
-    let (mut size, mut until, mut enough) = (0, Instant::now() + idle, PROGRESS);
+    let (mut size, mut enough) = (0, PROGRESS);
+    let mut until = idle.map(|idle| (Instant::now() + idle, idle));
     loop {
-        let next = timeout_at(until, parts.next()).await;
-        let Some(part) = next.map_err(|_| refused(too_slow(idle)))? else { break };
+        let next = match until {
+            Some((until, idle)) => {
+                timeout_at(until, parts.next()).await.map_err(|_| refused(too_slow(idle)))?
+            }
+            None => parts.next().await,
+        };
+        let Some(part) = next else { break };
         let part = part.map_err(refused)?;
         size += part.len() as u64;
         if let Some(most) = most.filter(|most| size > *most) {
@@ -354,7 +365,8 @@ async fn receive(mut parts: Incoming<Bytes>, path: &Path, limits: Limits) -> Res
         }
         file.write_all(&part).await?;
         if size >= enough {
-            (until, enough) = (Instant::now() + idle, size + PROGRESS);
+            until = idle.map(|idle| (Instant::now() + idle, idle));
+            enough = size + PROGRESS;
         }
     }
     file.flush().await?;

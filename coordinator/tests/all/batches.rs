@@ -188,6 +188,20 @@ async fn what_is_no_file_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn results_may_come_as_slowly_as_they_are_read() {
+    let idle = Duration::from_millis(50);
+    let farm = Farm::start_with(Options { upload_idle: idle, ..options() }).await;
+    let (batches, caller) = (farm.handle.batches(), of("a"));
+    let ticks = tokio::time::interval(4 * idle);
+    let ticks = tokio_stream::wrappers::IntervalStream::new(ticks).take(3);
+    let slow = ticks.map(|_| Ok(Bytes::from_static(b"x"))).boxed();
+    let results = NewFile { purpose: Purpose::BatchOutput, ..new_file("results") };
+    let stored = batches.add_file(&caller, results, slow).await.expect("stored");
+    assert_eq!(stored.bytes, 3);
+    farm.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_trickles_is_given_up_and_so_is_one_whose_client_leaves() {
     let idle = Duration::from_millis(200);
     let farm = Farm::start_with(Options { upload_idle: idle, ..options() }).await;

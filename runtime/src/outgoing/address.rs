@@ -23,6 +23,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         | [192, 0, 0 | 2, _]        // protocol assignments, documentation
         | [192, 88, 99, _]          // relays of 6to4
         | [192, 168, ..]            // private
+        | [168, 63, 129, 16]        // services of a virtual machine's host (Azure)
         | [198, 18 | 19, ..]        // benchmarks
         | [198, 51, 100, _]         // documentation
         | [203, 0, 113, _]          // documentation

@@ -156,7 +156,7 @@ fn client(headers: &HeaderMap) -> Digest {
 }
 
 /// Whether the client repeats a request on its own.
-fn is_retry(headers: &HeaderMap) -> bool {
+pub(super) fn is_retry(headers: &HeaderMap) -> bool {
     let count = headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok());
     count.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count > 0)
 }

@@ -191,3 +191,29 @@ async fn webhooks_hear_of_a_batchs_end_and_of_its_jobs() {
     let expected = [("batch.completed", good), ("batch.failed", bad), ("job.completed", job)];
     assert_eq!(told, expected.map(|(kind, id)| (kind.to_owned(), id)).into());
 }
+
+#[tokio::test]
+async fn a_form_that_is_refused_leaves_no_file() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (_farm, http) = open(folder.path());
+    let form = http.clone().with("content-type", "multipart/form-data; boundary=cut");
+    let part = |name: &str, text: &str| {
+        format!("--cut\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n")
+    };
+    let file = part("file\"; filename=\"a.jsonl", "{}");
+    for (body, said) in [
+        (format!("{file}{}--cut--\r\n", part("purpose", "vision")), "purpose is"),
+        (format!("{file}--cut--\r\n"), "purpose is missing"),
+        (format!("{file}{file}--cut--\r\n"), "file is given twice"),
+        (
+            format!("{file}{}--cut--\r\n", part("expires_after[seconds]", "3600")),
+            "comes after file",
+        ),
+        (format!("{file}--cut"), "no closing boundary"),
+    ] {
+        let refused = form.send("POST", "/v1/files", body).await;
+        let told = refused.json()["error"]["message"].as_str().expect("a sentence").to_owned();
+        assert!(refused.status == 400 && told.contains(said), "{said}: {refused:?}");
+        assert_eq!(http.get("/v1/files").await.json()["data"], json!([]), "{said}");
+    }
+}

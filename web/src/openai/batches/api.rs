@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use darkroom_core::{batch_state::BatchState, error::UserError};
 use darkroom_farm_api::{
     Answer, Caller, authority,
-    batches::{Batch, NewBatch},
+    batches::{Batch, NewBatch, Page},
 };
 use darkroom_proto::v1;
 use http::StatusCode;
@@ -19,6 +19,7 @@ use super::{
         EDITS, GENERATIONS,
         fields::{Fields, wrong},
         form,
+        refusals::is_retry,
     },
     forms::{List, ListQuery, expiry},
     ids::Named,
@@ -26,12 +27,18 @@ use super::{
     plan::Work,
     progress::{Fault, Progress},
 };
-use crate::{entry::Entry, json_answer::json, problem::Refusal, site::Site, words::told};
+use crate::{
+    clock::now, entry::Entry, json_answer::json, problem::Refusal, site::Site, words::told,
+};
 
 /// Batches of a page, usually and at most.
 const PAGE: (u32, u32) = (20, 100);
 /// Most notes of a batch, and their longest names and values, characters; as OpenAI has it.
 const METADATA: (usize, usize, usize) = (16, 64, 512);
+/// Batches among which a repeated request looks for its first one.
+const LOOKED_AT: u32 = 20;
+/// How long ago that may have been, seconds. Clients wait ten minutes for an answer.
+const RECENT: i64 = 30 * 60;
 /// The longest time that a batch may take.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -87,6 +94,7 @@ pub(super) async fn create(
     entry.no_query()?;
     let caller = entry.caller.clone();
     let authority = authority(&entry.parts.uri, entry.headers()).unwrap_or_default();
+    let is_retry = is_retry(entry.headers());
     let mut fields = form::read_json(entry).await?;
     let new = NewBatch {
         id: Named::fresh(),
@@ -107,7 +115,11 @@ pub(super) async fn create(
         "metadata",
         "output_expires_after",
     ])?;
-    let batch = site.batches.add_batch(&caller, new).await.map_err(in_parameters)?;
+    let repeated = if is_retry { repeated(&site, &caller, &new).await? } else { None };
+    let batch = match repeated {
+        Some(batch) => batch,
+        None => site.batches.add_batch(&caller, new).await.map_err(in_parameters)?,
+    };
     site.bell.ring();
     json(StatusCode::OK, &shown(&site, &caller, batch).await?, None)
 }
@@ -122,7 +134,10 @@ pub(super) async fn list(State(site): State<Arc<Site>>, entry: Entry) -> Result<
     let page = query.page(Named::Batch, PAGE)?;
     let mut batches = Vec::new();
     for batch in site.batches.batches(&entry.caller, &page).await? {
-        batches.push(shown(&site, &entry.caller, batch).await?);
+        // One that cannot be looked into hides no other.
+        let bare = batch.clone();
+        let shown = shown(&site, &entry.caller, batch).await;
+        batches.push(shown.unwrap_or_else(|_| Shown::of(bare, Progress::default(), &[])));
     }
     let list = List::of(batches, &page, |batch: &Shown| batch.id.clone());
     json(StatusCode::OK, &list, Some(entry.headers()))
@@ -145,6 +160,22 @@ pub(super) async fn cancel(
     let batch = site.batches.cancel_batch(&entry.caller, id(&entry)?).await?;
     site.bell.ring();
     json(StatusCode::OK, &shown(&site, &entry.caller, batch).await?, None)
+}
+
+/// The batch that a client's first try has begun: its client repeats requests on its own, and sends
+/// nothing that names them.
+async fn repeated(site: &Site, caller: &Caller, new: &NewBatch) -> Answer<Option<Batch>> {
+    let page = Page { after: None, limit: LOOKED_AT, oldest_first: false };
+    let since = i64::try_from(now()).unwrap_or(i64::MAX).saturating_sub(RECENT) * 1000;
+    let is_it = |batch: &Batch| {
+        let began = batch.since_ms.get(&BatchState::Validating).copied().unwrap_or_default();
+        began >= since
+            && batch.key.as_deref() == caller.key()
+            && (batch.input, &batch.endpoint, batch.window)
+                == (new.input, &new.endpoint, new.window)
+            && batch.metadata == new.metadata
+    };
+    Ok(site.batches.batches(caller, &page).await?.into_iter().find(is_it))
 }
 
 fn id(entry: &Entry) -> Answer<Uuid> {

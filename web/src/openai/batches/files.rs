@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{extract::State, response::Response};
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{
-    Answer, Incoming,
+    Answer, Caller, Incoming, Standing,
     batches::{FileRecord, NewFile, Purpose},
     while_it_stands,
 };
@@ -83,8 +83,29 @@ pub(super) async fn create(
     let (caller, standing) = (entry.caller.clone(), entry.standing.clone());
     let mut parts =
         Multipart::with_constraints(entry.into_body().into_data_stream(), boundary, limits());
-    let (mut form, mut stored) = (Form::default(), None);
-    let mut count = 0;
+    let mut stored = None;
+    let read = read(&site, (&caller, standing), &mut parts, &mut stored).await;
+    let Some(stored) = stored else {
+        read?;
+        let message = "file is missing; accepted: a part of the form with the file";
+        return Err(UserError::invalid("file", message).into());
+    };
+    if let Err(refusal) = read {
+        // What was refused leaves nothing behind.
+        site.batches.delete_file(&caller, stored.id).await?;
+        return Err(refusal);
+    }
+    json(StatusCode::OK, &Shown::of(stored), None)
+}
+
+/// Reads a form, and stores its file.
+async fn read(
+    site: &Site,
+    (caller, standing): (&Caller, Option<Standing>),
+    parts: &mut Multipart<'static>,
+    stored: &mut Option<FileRecord>,
+) -> Result<(), Refusal> {
+    let (mut form, mut count) = (Form::default(), 0);
     while let Some(part) = parts.next_field().await.map_err(|error| unread(&error))? {
         count += 1;
         if count > MOST_PARTS {
@@ -102,26 +123,18 @@ pub(super) async fn create(
         if stored.is_some() {
             return Err(UserError::invalid("file", "file is given twice; accepted: once").into());
         }
+        form.check(false)?;
         let new = NewFile {
             id: Named::fresh(),
             name: file_name(part.file_name())?,
             purpose: Purpose::Batch,
             keep: form.keep()?,
         };
-        form.check(false)?;
         let bytes: Incoming<_> = part.map_err(|error| unread(&error).into_error()).boxed();
         let bytes = while_it_stands(standing.clone(), bytes);
-        stored = Some(site.batches.add_file(&caller, new, bytes).await?);
+        *stored = Some(site.batches.add_file(caller, new, bytes).await?);
     }
-    let Some(stored) = stored else {
-        let message = "file is missing; accepted: a part of the form with the file";
-        return Err(UserError::invalid("file", message).into());
-    };
-    if let Err(error) = form.check(true) {
-        site.batches.delete_file(&caller, stored.id).await?;
-        return Err(error.into());
-    }
-    json(StatusCode::OK, &Shown::of(stored), None)
+    Ok(form.check(stored.is_some())?)
 }
 
 /// The parts of a form beside the file.

@@ -1,5 +1,7 @@
 //! The jobs of a batch: one for each cascade and start of its requests.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Answer, Incoming, batches::Batch};
 use darkroom_proto::v1;
@@ -36,11 +38,23 @@ impl Work {
     ) -> Result<String, Refused> {
         let group = &progress.jobs[position];
         let prompts = self.prompts(progress, &group.key).await.map_err(Refused::Later)?;
+        // The file was read to its end before. If it cannot be read now, that may pass, whatever the
+        // error says.
+        let unread = Arc::new(Mutex::new(None));
+        let noted = Arc::clone(&unread);
+        let prompts = prompts
+            .inspect_err(move |error| {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
+            })
+            .boxed();
         let part = v1::submit_job_chunk::Part::Spec(job(&self.batch, group, position));
         let spec = v1::SubmitJobChunk { part: Some(part) };
         let chunks = stream::once(async { Ok(spec) }).chain(gathered(prompts)).boxed();
         match self.site.farm.submit_job_stream(&self.caller, chunks).await {
             Ok(accepted) => Ok(accepted.job.unwrap_or_default().id),
+            Err(error) if unread.lock().unwrap_or_else(PoisonError::into_inner).is_some() => {
+                Err(Refused::Later(error))
+            }
             Err(error) if passes(&error) => Err(Refused::Later(error)),
             Err(error) => Err(Refused::Batch(self.blame(progress, &group.key, error).await)),
         }
@@ -133,17 +147,23 @@ impl Work {
     }
 }
 
+/// The name that a batch's job has for its client, which makes it one job however often it is
+/// submitted.
+pub(super) fn request_id(batch: &Batch, position: usize) -> String {
+    format!("{}-{position}", Named::Batch.show(batch.id))
+}
+
 /// Whether a job and all its images have ended, and its manifest says so.
 pub(super) fn is_settled(job: &v1::Job) -> bool {
     has_ended(job) && job.manifest() == v1::ManifestState::Written
 }
 
-fn has_ended(job: &v1::Job) -> bool {
+pub(super) fn has_ended(job: &v1::Job) -> bool {
     matches!(job.state(), v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled)
 }
 
 /// Whether the same job may be accepted later.
-fn passes(error: &UserError) -> bool {
+pub(super) fn passes(error: &UserError) -> bool {
     matches!(
         error.code,
         Code::ResourceExhausted
@@ -163,7 +183,7 @@ fn job(batch: &Batch, group: &Group, position: usize) -> v1::JobSpec {
         Start::Masked => v1::Start::Masked,
     };
     v1::JobSpec {
-        client_request_id: format!("{id}-{position}"),
+        client_request_id: request_id(batch, position),
         cascade: group.key.cascade.clone(),
         name: id.clone(),
         tenant: batch.tenant.clone(),

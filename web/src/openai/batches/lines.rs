@@ -25,11 +25,40 @@ pub(super) fn lines(
     let lines = lines.zip(stream::iter(1_u64..)).filter_map(|(line, number)| async move {
         match line {
             Ok(line) if line.trim().is_empty() => None,
+            Ok(line) if number == 1 => {
+                // Some editors begin a file with this mark.
+                let line = line.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(line);
+                Some((number, Ok(line)))
+            }
             Ok(line) => Some((number, Ok(line))),
             Err(error) => Some((number, Err(unread(error)))),
         }
     });
     Box::pin(lines)
+}
+
+/// The bytes of a file, and an error if they end before the whole file was read.
+pub(super) fn whole(parts: Outgoing<Bytes>, size: u64) -> Outgoing<Bytes> {
+    let end = stream::once(async { Ok(None) });
+    let parts = parts.map_ok(Some).chain(end);
+    parts
+        .scan(size, |left, part| {
+            let part = match part {
+                Ok(Some(part)) => {
+                    *left = left.saturating_sub(part.len() as u64);
+                    Some(Ok(part))
+                }
+                Ok(None) if *left == 0 => None,
+                Ok(None) => Some(Err(UserError::new(
+                    Code::Unavailable,
+                    "FILE_CUT_OFF",
+                    "the file could not be read to its end",
+                ))),
+                Err(error) => Some(Err(error)),
+            };
+            async move { part }
+        })
+        .boxed()
 }
 
 fn unread(error: LinesCodecError) -> UserError {
@@ -65,6 +94,23 @@ mod tests {
         let parts = vec![Ok(Bytes::from_static(b"a\n\n  \r\nb")), Ok(Bytes::from_static(b"c\n"))];
         let expected = [(1, Ok("a".to_owned())), (4, Ok("bc".to_owned()))];
         assert_eq!(read(parts).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_mark_of_utf_8_is_no_part_of_the_first_line() {
+        let parts = vec![Ok(Bytes::from_static("\u{feff}a\n\u{feff}b\n".as_bytes()))];
+        let expected = [(1, Ok("a".to_owned())), (2, Ok("\u{feff}b".to_owned()))];
+        assert_eq!(read(parts).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_cut_off_is_no_shorter_file() {
+        let parts = || stream::iter([Ok(Bytes::from_static(b"a\nb"))]).boxed();
+        let read = async |size| lines(whole(parts(), size)).collect::<Vec<_>>().await;
+        assert_eq!(read(3).await.len(), 2);
+        let cut = read(4).await;
+        let error = cut.iter().find_map(|(_, line)| line.as_ref().err()).expect("cut off");
+        assert_eq!((error.code, error.reason.as_str()), (Code::Unavailable, "FILE_CUT_OFF"));
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What the lines of a batch's file become: which of them share a job, and which are refused.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -16,7 +16,7 @@ use super::{
         order::{Delivery, Order},
     },
     line::Line,
-    lines::lines,
+    lines::{lines, whole},
     progress::{Fault, Group, Key, MOST_FAULTS, Progress, Start},
 };
 use crate::site::Site;
@@ -60,7 +60,8 @@ impl Work {
         models: BTreeMap<String, String>,
     ) -> Answer<impl Stream<Item = (u64, Answer<Read>)> + Send + Unpin + 'static> {
         let farm = &self.site.batches;
-        let (_, parts) = farm.read_file(&self.caller, self.batch.input, 0).await?;
+        let (file, parts) = farm.read_file(&self.caller, self.batch.input, 0).await?;
+        let parts = whole(parts, file.bytes);
         let route = self.batch.endpoint.clone();
         let read = lines(parts).map(move |(number, line)| {
             let read = line.and_then(|line| Line::read(&line, &route));
@@ -132,6 +133,7 @@ struct Plan {
     refused: u64,
     inline: u64,
     names: HashSet<String>,
+    models: BTreeSet<String>,
     groups: BTreeMap<Key, (u64, u64)>,
     faults: Vec<Fault>,
 }
@@ -166,6 +168,7 @@ impl Plan {
         match read.request {
             Err(_) => self.refused += 1,
             Ok(Request { key, order, .. }) => {
+                self.models.insert(order.model.clone());
                 let pictures = u64::from(order.pictures);
                 if order.delivery == Delivery::Inline {
                     self.inline += pictures;
@@ -185,7 +188,9 @@ impl Plan {
         }
     }
 
-    fn finish(mut self, models: BTreeMap<String, String>) -> Result<Progress, Vec<Fault>> {
+    fn finish(mut self, mut models: BTreeMap<String, String>) -> Result<Progress, Vec<Fault>> {
+        // A farm may have many, and a batch names few of them.
+        models.retain(|name, _| self.models.contains(name));
         if self.total == 0 {
             let message = "the file has no request; accepted: one JSON object in each line";
             let error = UserError::new(Code::InvalidArgument, "EMPTY_FILE", message);
@@ -196,7 +201,13 @@ impl Plan {
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
-        let group = |(key, (requests, pictures))| Group { key, requests, pictures, job: None };
+        let group = |(key, (requests, pictures))| Group {
+            key,
+            requests,
+            pictures,
+            job: None,
+            refused: None,
+        };
         Ok(Progress {
             total: self.total,
             refused: self.refused,

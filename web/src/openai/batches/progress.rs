@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::error::UserError;
+use darkroom_core::error::{Code, UserError};
 use darkroom_proto::v1;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub(super) struct Progress {
     pub(super) completed: Option<u64>,
     /// Why the batch failed.
     pub(super) faults: Vec<Fault>,
-    /// Why its jobs are not accepted yet, if the farm refuses them for now.
+    /// Why its jobs are not accepted yet, or why its last step could not be done.
     pub(super) waiting_for: Option<String>,
     /// Its time was over before its jobs had ended.
     pub(super) expired: bool,
@@ -42,6 +42,9 @@ pub(super) struct Group {
     pub(super) pictures: u64,
     /// The job's id, once it is accepted.
     pub(super) job: Option<String>,
+    /// Why the farm refuses the job for good.
+    #[serde(default)]
+    pub(super) refused: Option<Fault>,
 }
 
 /// What the requests of a job have in common.
@@ -79,6 +82,13 @@ impl Fault {
         };
         Self { code: error.reason.to_lowercase(), message, param: error.field, line }
     }
+
+    /// As an error of a single request.
+    pub(super) fn error(&self) -> UserError {
+        let reason = self.code.to_uppercase();
+        let error = UserError::new(Code::InvalidArgument, &reason, self.message.clone());
+        UserError { field: self.param.clone(), ..error }
+    }
 }
 
 impl Progress {
@@ -91,7 +101,7 @@ impl Progress {
             tracing::error!(%error, "the notes of a batch cannot be read");
             let message = "the notes of the batch cannot be read; the farm's log may say why; \
                            please report this";
-            UserError::new(darkroom_core::error::Code::Internal, "INTERNAL", message)
+            UserError::new(Code::Internal, "INTERNAL", message)
         })
     }
 
@@ -119,7 +129,7 @@ mod tests {
 
     fn group(job: &str, requests: u64, pictures: u64) -> Group {
         let key = Key { cascade: "d1".into(), start: Start::Noise };
-        Group { key, requests, pictures, job: Some(job.into()) }
+        Group { key, requests, pictures, job: Some(job.into()), refused: None }
     }
 
     #[test]

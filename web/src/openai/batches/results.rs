@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use darkroom_core::{
-    digest::Digest,
+    digest::{Digest, DigestOfParts},
     error::{Code, UserError},
 };
 use darkroom_farm_api::{
@@ -64,13 +64,15 @@ pub(super) enum Unfinished {
 }
 
 impl Work {
-    /// Writes the results. `began_ms`: when that was decided, milliseconds since 1970.
+    /// Writes the results. `began_ms`: when that was decided, milliseconds since 1970. `None`: an
+    /// earlier step has stored other ones, because somebody has retried or deleted a job since. Those
+    /// are deleted now, and the next step has new ids.
     pub(super) async fn write_results(
         &self,
         progress: &Progress,
         unfinished: Unfinished,
         began_ms: i64,
-    ) -> Answer<Written> {
+    ) -> Answer<Option<Written>> {
         let mut jobs = self.images(progress).await?;
         let mut output = Output::of(self.clone(), progress.output, "output");
         let mut errors = Output::of(self.clone(), progress.errors, "errors");
@@ -88,6 +90,11 @@ impl Work {
                     continue;
                 }
             };
+            let group = progress.jobs.iter().find(|group| group.key == key);
+            if let Some(fault) = group.and_then(|group| group.refused.as_ref()) {
+                errors.line(name.refusal(&fault.error())).await;
+                continue;
+            }
             let images = match jobs.get_mut(&key) {
                 Some(images) => images.next(self, order.pictures as usize).await?,
                 None => Vec::new(),
@@ -95,16 +102,27 @@ impl Work {
             match outcome(&images, &order, unfinished) {
                 Outcome::Done => {
                     let job = jobs.get(&key).and_then(|images| images.job.as_ref());
-                    let body = self.answer((&order, &images), job, ends).await?;
-                    output.parts(name.answer(body)).await?;
-                    completed += 1;
+                    match self.answer((&order, &images), job, ends).await {
+                        Ok(body) => {
+                            output.parts(name.answer(body)).await?;
+                            completed += 1;
+                        }
+                        Err(error) if is_lost(&error) => errors.line(name.refusal(&error)).await,
+                        Err(error) => return Err(error),
+                    }
                 }
                 Outcome::Failed(error) => errors.line(name.refusal(&error)).await,
                 Outcome::Unfinished(why) => errors.line(name.unfinished(why)).await,
             }
         }
         let (output, errors) = (output.finish().await?, errors.finish().await?);
-        Ok(Written { completed, output, errors })
+        if let (Stored::Same(output), Stored::Same(errors)) = (&output, &errors) {
+            return Ok(Some(Written { completed, output: *output, errors: *errors }));
+        }
+        for id in [progress.output, progress.errors].into_iter().flatten() {
+            forget(self, id).await?;
+        }
+        Ok(None)
     }
 
     /// The images of the batch's jobs.
@@ -165,6 +183,19 @@ impl Work {
         };
         parts.push(text(format!("],{}", inner(&tail))));
         Ok(parts)
+    }
+}
+
+/// Whether a picture cannot be had any more, however often it is asked for.
+fn is_lost(error: &UserError) -> bool {
+    error.code == Code::NotFound || error.reason == "ARTIFACT_CORRUPT"
+}
+
+/// Deletes a file of results, if it is there.
+async fn forget(work: &Work, id: uuid::Uuid) -> Answer<()> {
+    match work.site.batches.delete_file(&work.caller, id).await {
+        Err(error) if error.code != Code::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -318,6 +349,16 @@ struct Output {
     id: uuid::Uuid,
     name: &'static str,
     begun: Option<Storing>,
+    digest: DigestOfParts,
+}
+
+/// What is stored of a file of results.
+#[derive(Debug, PartialEq, Eq)]
+enum Stored {
+    /// What was written; none: it has no line.
+    Same(Option<uuid::Uuid>),
+    /// What an earlier step has written, which was something else.
+    Other,
 }
 
 struct Storing {
@@ -334,7 +375,7 @@ enum Part {
 impl Output {
     fn of(work: Work, id: Option<uuid::Uuid>, name: &'static str) -> Self {
         let id = id.unwrap_or_else(Named::fresh);
-        Self { work, id, name, begun: None }
+        Self { work, id, name, begun: None, digest: DigestOfParts::default() }
     }
 
     async fn line(&mut self, line: String) {
@@ -359,14 +400,19 @@ impl Output {
 
     async fn send(&mut self, bytes: Bytes) {
         let storing = self.begun.get_or_insert_with(|| store(&self.work, self.id, self.name));
+        self.digest.add(&bytes);
         // If nobody takes it, it was stored by an earlier step, or it cannot be stored, which is
         // told at the end.
         let _ = storing.parts.send(Part::Bytes(bytes)).await;
     }
 
-    /// Stores the file; none if it has no line.
-    async fn finish(self) -> Answer<Option<uuid::Uuid>> {
-        let Some(Storing { parts, stored }) = self.begun else { return Ok(None) };
+    /// Stores the file, if it has a line.
+    async fn finish(self) -> Answer<Stored> {
+        let Some(Storing { parts, stored }) = self.begun else {
+            // Of an earlier step there may be one.
+            forget(&self.work, self.id).await?;
+            return Ok(Stored::Same(None));
+        };
         // As in `send`.
         let _ = parts.send(Part::End).await;
         drop(parts);
@@ -375,7 +421,11 @@ impl Output {
             let message = "the results could not be stored; they are written again";
             UserError::new(Code::Internal, "INTERNAL", message)
         })??;
-        Ok(Some(stored.id))
+        if stored.sha256 == self.digest.finish().to_string() {
+            Ok(Stored::Same(Some(stored.id)))
+        } else {
+            Ok(Stored::Other)
+        }
     }
 }
 

@@ -13,15 +13,15 @@ use darkroom_farm_api::{
     batches::{Batch, Step},
 };
 use darkroom_proto::v1;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::{
     ids::Named,
-    jobs::{Refused, is_settled},
+    jobs::{Refused, has_ended, is_settled, request_id},
     plan::Work,
-    progress::{Fault, Progress},
+    progress::{Fault, Group, MOST_FAULTS, Progress},
     results::{Unfinished, Written},
 };
 use crate::site::Site;
@@ -38,6 +38,8 @@ const POLL: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a step waits that could not be done.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How long it is tried to write results, milliseconds.
+const GIVE_UP_MS: i64 = 24 * 3600 * 1000;
 
 /// Works on batches until it is told to stop.
 #[derive(Clone)]
@@ -53,7 +55,6 @@ impl BatchRunner {
     /// Runs until `stop`. A step that is under way then is left, and done again by whoever runs
     /// next.
     pub async fn run(self, stop: CancellationToken) {
-        let runner = Uuid::new_v4();
         let (turns, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), TaskTracker::new());
         let mut fails = false;
         loop {
@@ -62,6 +63,8 @@ impl BatchRunner {
                 () = stop.cancelled() => break,
             };
             let Ok(turn) = turn else { break };
+            // A new name each time: this process may lose a batch and take it again.
+            let (runner, asked) = (Uuid::new_v4(), Instant::now());
             let claimed = tokio::select! {
                 claimed = self.site.batches.claim_batch(runner, LEASE) => claimed,
                 () = stop.cancelled() => break,
@@ -71,7 +74,7 @@ impl BatchRunner {
                     fails = false;
                     let (own, stop) = (self.clone(), stop.clone());
                     tasks.spawn(stop.run_until_cancelled_owned(async move {
-                        own.work_on(runner, batch).await;
+                        own.work_on((runner, asked), batch).await;
                         drop(turn);
                     }));
                     continue;
@@ -96,7 +99,7 @@ impl BatchRunner {
     }
 
     /// Does a step of a batch, while it is this runner's.
-    async fn work_on(&self, runner: Uuid, batch: Batch) {
+    async fn work_on(&self, (runner, asked): (Uuid, Instant), batch: Batch) {
         let (id, from) = (batch.id, batch.state);
         let told = Named::Batch.show(id);
         let caller =
@@ -104,7 +107,7 @@ impl BatchRunner {
         let work = Work { site: Arc::clone(&self.site), caller, batch };
         let done = tokio::select! {
             done = work.step() => done,
-            () = self.keep(runner, id) => {
+            () = self.keep((runner, asked), id) => {
                 tracing::debug!(batch = %told, "another runner has taken a batch");
                 return;
             }
@@ -113,8 +116,7 @@ impl BatchRunner {
             Ok(step) => step,
             Err(error) => {
                 tracing::warn!(batch = %told, %error, "a step of a batch failed and is tried again");
-                let again = error.retry_after.unwrap_or(AGAIN).clamp(POLL, 30 * AGAIN);
-                work.stay(work.batch.progress.clone(), again)
+                work.held_up(error)
             }
         };
         match self.site.batches.advance_batch(runner, &step).await {
@@ -129,15 +131,16 @@ impl BatchRunner {
     }
 
     /// Says now and then that this runner still works on a batch. Ends when it has lost it.
-    async fn keep(&self, runner: Uuid, id: Uuid) {
-        let mut sure = tokio::time::Instant::now();
+    async fn keep(&self, (runner, mut sure): (Uuid, Instant), id: Uuid) {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            match self.site.batches.renew_batch(runner, id, LEASE).await {
-                Ok(true) => sure = tokio::time::Instant::now(),
-                Ok(false) => return,
-                Err(_) if sure.elapsed() >= LEASE => return,
-                Err(_) => {}
+            // The lease counts from when it was asked for, and an answer may never come.
+            let asked = Instant::now();
+            let renewed = self.site.batches.renew_batch(runner, id, LEASE);
+            match tokio::time::timeout_at(sure + LEASE - RENEWAL, renewed).await {
+                Ok(Ok(true)) => sure = asked,
+                Ok(Ok(false)) | Err(_) => return,
+                Ok(Err(_)) => {}
             }
         }
     }
@@ -161,62 +164,101 @@ impl Work {
 
     /// Reads the file and submits the jobs.
     async fn validate(&self, mut progress: Progress) -> Answer<Step> {
-        if progress.total == 0 {
-            match self.plan().await {
-                Ok(Ok(plan)) => progress = plan,
-                Ok(Err(faults)) => {
-                    progress.faults = faults;
-                    return Ok(self.next(BatchState::Failed, &progress, Duration::ZERO));
-                }
-                Err(error) if error.code == Code::NotFound => {
-                    progress.faults = vec![Fault::of(error, None)];
-                    return Ok(self.next(BatchState::Failed, &progress, Duration::ZERO));
-                }
-                Err(error) => return Err(error),
-            }
-            // What the file becomes is noted before anything is submitted.
-            return Ok(self.next(BatchState::Validating, &progress, Duration::ZERO));
-        }
         if self.is_over() {
+            self.note_jobs(&mut progress).await?;
+            if progress.jobs.iter().any(|group| group.job.is_some()) {
+                // What is done by now is in the results.
+                return Ok(self.next(BatchState::InProgress, &progress, Duration::ZERO));
+            }
             let why = progress.waiting_for.take().unwrap_or_default();
             let message = format!("the batch's time was over before its jobs were accepted: {why}");
-            return self.fail(progress, Fault::of(expired(message), None)).await;
+            let error = UserError::new(Code::DeadlineExceeded, "BATCH_EXPIRED", message);
+            return Ok(self.fail(progress, vec![Fault::of(error, None)]));
+        }
+        if progress.total == 0 {
+            return match self.plan().await {
+                // What the file becomes is noted before anything is submitted.
+                Ok(Ok(plan)) => Ok(self.next(BatchState::Validating, &plan, Duration::ZERO)),
+                Ok(Err(faults)) => Ok(self.fail(progress, faults)),
+                // Its row is gone. If storage has lost the file, it may be found again.
+                Err(error) if error.reason == "NOT_FOUND" => {
+                    Ok(self.fail(progress, vec![Fault::of(error, None)]))
+                }
+                Err(error) => Err(error),
+            };
         }
         for position in 0..progress.jobs.len() {
-            if progress.jobs[position].job.is_some() {
+            let group = &progress.jobs[position];
+            if group.job.is_some() || group.refused.is_some() {
                 continue;
             }
             match self.submit(&progress, position).await {
                 Ok(job) => progress.jobs[position].job = Some(job),
                 Err(Refused::Later(error)) => {
                     progress.waiting_for = Some(error.message);
-                    let again = error.retry_after.unwrap_or(AGAIN).clamp(POLL, 30 * AGAIN);
+                    let again = pause(error.retry_after);
                     return Ok(self.next(BatchState::Validating, &progress, again));
                 }
-                Err(Refused::Batch(fault)) => return self.fail(progress, fault).await,
+                Err(Refused::Batch(fault)) => progress.jobs[position].refused = Some(fault),
             }
         }
         progress.waiting_for = None;
-        Ok(self.next(BatchState::InProgress, &progress, POLL))
+        let mut refused: Vec<_> =
+            progress.jobs.iter().filter_map(|group| group.refused.clone()).collect();
+        if refused.is_empty() || refused.len() < progress.jobs.len() {
+            return Ok(self.next(BatchState::InProgress, &progress, POLL));
+        }
+        refused.truncate(MOST_FAULTS);
+        Ok(self.fail(progress, refused))
     }
 
-    /// Cancels the jobs that were accepted already, and fails the batch.
-    async fn fail(&self, mut progress: Progress, fault: Fault) -> Answer<Step> {
+    fn fail(&self, progress: Progress, faults: Vec<Fault>) -> Step {
+        let progress = Progress { faults, waiting_for: None, ..progress };
+        self.next(BatchState::Failed, &progress, Duration::ZERO)
+    }
+
+    /// A step that could not be done: the batch says why, and the step is tried again. If the
+    /// results could not be written for a day, the batch has failed.
+    fn held_up(&self, error: UserError) -> Step {
+        let again = pause(error.retry_after);
+        let Ok(progress) = Progress::read(&self.batch.progress) else {
+            return self.stay(self.batch.progress.clone(), again);
+        };
+        let writes = [BatchState::Finalizing, BatchState::Cancelling].contains(&self.batch.state);
+        let since = self.since(self.batch.state);
+        if writes && now_ms().saturating_sub(since) >= GIVE_UP_MS {
+            return self.fail(progress, vec![Fault::of(error, None)]);
+        }
+        let waiting_for = Some(error.message);
+        self.next(self.batch.state, &Progress { waiting_for, ..progress }, again)
+    }
+
+    /// Notes the jobs that were accepted, but whose step was not recorded.
+    async fn note_jobs(&self, progress: &mut Progress) -> Answer<Vec<v1::Job>> {
         let jobs = self.known_jobs().await?;
-        self.cancel_jobs(&jobs).await?;
-        progress.faults = vec![fault];
-        Ok(self.next(BatchState::Failed, &progress, Duration::ZERO))
+        for (position, group) in progress.jobs.iter_mut().enumerate() {
+            let id = request_id(&self.batch, position);
+            let is_it =
+                |job: &&v1::Job| job.spec.as_ref().is_some_and(|spec| spec.client_request_id == id);
+            if group.job.is_none() {
+                group.job = jobs.iter().find(is_it).map(|job| job.id.clone());
+            }
+        }
+        Ok(jobs)
     }
 
     /// Waits for the jobs.
     async fn follow(&self, mut progress: Progress) -> Answer<Step> {
         let jobs = self.jobs(&progress).await?;
         if jobs.iter().all(is_settled) {
+            let is_open = |group: &Group| group.job.is_none() && group.refused.is_none();
+            progress.expired |= self.is_over() && progress.jobs.iter().any(is_open);
             progress.output = Some(Named::fresh());
             progress.errors = Some(Named::fresh());
             return Ok(self.next(BatchState::Finalizing, &progress, Duration::ZERO));
         }
-        if self.is_over() {
+        progress.waiting_for = None;
+        if self.is_over() && !jobs.iter().all(has_ended) {
             self.cancel_jobs(&jobs).await?;
             progress.expired = true;
         }
@@ -225,8 +267,13 @@ impl Work {
 
     async fn finalize(&self, mut progress: Progress) -> Answer<Step> {
         let unfinished = if progress.expired { Unfinished::Expired } else { Unfinished::JobGone };
-        let Written { completed, output, errors } =
-            self.write_results(&progress, unfinished, self.since(BatchState::Finalizing)).await?;
+        let began = self.since(BatchState::Finalizing);
+        let Some(Written { completed, output, errors }) =
+            self.write_results(&progress, unfinished, began).await?
+        else {
+            return Ok(self.write_anew(progress));
+        };
+        progress.waiting_for = None;
         let has_all = completed == progress.total;
         progress.completed = Some(completed);
         // Its time was over, but everything was done by then.
@@ -237,7 +284,7 @@ impl Work {
 
     /// Cancels the jobs, waits for their ends, and writes what was done.
     async fn cancel(&self, mut progress: Progress) -> Answer<Step> {
-        let jobs = self.known_jobs().await?;
+        let jobs = self.note_jobs(&mut progress).await?;
         self.cancel_jobs(&jobs).await?;
         if !jobs.iter().all(is_settled) {
             return Ok(self.next(BatchState::Cancelling, &progress, POLL));
@@ -252,9 +299,13 @@ impl Work {
             return Ok(self.next(BatchState::Cancelling, &progress, Duration::ZERO));
         }
         let began = self.since(BatchState::Cancelling);
-        let Written { completed, output, errors } =
-            self.write_results(&progress, Unfinished::Cancelled, began).await?;
+        let Some(Written { completed, output, errors }) =
+            self.write_results(&progress, Unfinished::Cancelled, began).await?
+        else {
+            return Ok(self.write_anew(progress));
+        };
         progress.completed = Some(completed);
+        progress.waiting_for = None;
         Ok(Step { output, errors, ..self.next(BatchState::Cancelled, &progress, Duration::ZERO) })
     }
 
@@ -271,10 +322,15 @@ impl Work {
         Ok(jobs)
     }
 
+    /// Something has changed since the results were written first, so both files are written anew.
+    fn write_anew(&self, mut progress: Progress) -> Step {
+        progress.output = Some(Named::fresh());
+        progress.errors = Some(Named::fresh());
+        self.next(self.batch.state, &progress, POLL)
+    }
+
     fn is_over(&self) -> bool {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
-        now >= self.batch.expires_ms
+        now_ms() >= self.batch.expires_ms
     }
 
     /// When the batch came into a state, milliseconds since 1970.
@@ -294,6 +350,11 @@ impl Work {
     }
 }
 
-fn expired(message: String) -> UserError {
-    UserError::new(Code::DeadlineExceeded, "BATCH_EXPIRED", message)
+/// How long a step waits that cannot be done now.
+fn pause(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or(AGAIN).clamp(POLL, 30 * AGAIN)
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(crate::clock::now()).unwrap_or(i64::MAX).saturating_mul(1000)
 }
