@@ -202,7 +202,7 @@ async fn results_may_come_as_slowly_as_they_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_trickles_is_given_up_and_so_is_one_whose_client_leaves() {
+async fn a_file_that_trickles_is_given_up() {
     let idle = Duration::from_millis(200);
     let farm = Farm::start_with(Options { upload_idle: idle, ..options() }).await;
     let (batches, caller) = (farm.handle.batches(), of("a"));
@@ -212,10 +212,20 @@ async fn a_file_that_trickles_is_given_up_and_so_is_one_whose_client_leaves() {
     let slow =
         refused(batches.add_file(&caller, new_file("slow"), trickles).await, "UPLOAD_STALLED");
     assert_eq!(slow.code, Code::DeadlineExceeded);
-    // Its call is dropped when its first part has been taken, and the rest would follow.
+    assert_eq!(stored(&farm).await, [""; 0]);
+    assert_eq!(noted(&farm).await, Vec::<[String; 4]>::new());
+    farm.shutdown().await;
+}
+
+/// To the farm it looks as if the file were complete.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_client_leaves_is_not_stored() {
+    let farm = Farm::start().await;
+    let (batches, caller) = (farm.handle.batches(), of("a"));
     let (send, part) = tokio::sync::mpsc::channel(1);
     let coming = tokio_stream::wrappers::ReceiverStream::new(part).boxed();
     let leaves = batches.add_file(&caller, new_file("left"), coming);
+    // Its call is dropped when its first part has been taken.
     tokio::select! {
         answer = leaves => panic!("{answer:?}"),
         () = async {
@@ -224,13 +234,12 @@ async fn a_file_that_trickles_is_given_up_and_so_is_one_whose_client_leaves() {
             }
         } => {}
     }
-    // Nobody reads what it sends any more.
-    send.closed().await;
-    assert_eq!(stored(&farm).await, [""; 0]);
-    let page = Page { after: None, limit: 9, oldest_first: false };
-    assert_eq!(batches.files(&Caller::open(), &page, None).await.expect("lists"), []);
-    assert_eq!(noted(&farm).await, Vec::<[String; 4]>::new());
+    drop(send);
+    let artifacts = farm.artifacts.clone();
+    // What goes on is waited for.
     farm.shutdown().await;
+    let left: Vec<_> = artifacts.list("files/").try_collect().await.expect("lists");
+    assert_eq!(left, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -447,6 +456,14 @@ async fn the_cleaner_removes_files_at_their_time_and_ended_batches_with_them() {
     let cleaned = clean(Duration::ZERO).await;
     assert_eq!((cleaned.files, cleaned.batches), (0, 0));
     assert_eq!(stored(&farm).await.len(), 4, "the deleted one is gone, and the lost one is not");
+    // Its id comes again while its end is remembered.
+    let again = NewFile { id: gone.id, ..new_file("again") };
+    let again =
+        batches.add_file(&caller, again, parts(&[b"gone"])).await.expect("stored elsewhere");
+    assert_eq!((again.id, &again.sha256), (gone.id, &gone.sha256));
+    assert_eq!(read(batches.as_ref(), &caller, again.id, 0).await.concat(), b"gone");
+    batches.delete_file(&caller, again.id).await.expect("deletes");
+    clean(Duration::ZERO).await;
     let admin = farm.handle.admin_calls();
     let request = v1::CleanFarmRequest { orphans: true, remove: true, ..Default::default() };
     let answer = admin.clean_farm(&Caller::open(), request).await.expect("cleans");
