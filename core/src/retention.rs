@@ -1,7 +1,8 @@
 //! How long what jobs and users have stored is kept.
 //!
-//! Without a policy it is kept for ever; a new record has one for previews and one for files. A policy applies
-//! to jobs that have ended, and to what no job needs, so it never removes work under way.
+//! Without a policy it is kept for ever; a new record has one for previews and one for files. A
+//! policy applies to jobs that have ended, and to what no job needs, so it never removes work under
+//! way.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -29,8 +30,8 @@ pub enum Subject {
     /// Previews and sheets. They are made again when somebody looks. Of a removed intermediate the
     /// smallest preview stays.
     Previews,
-    /// Files that say nothing of their end themselves, and batches that have ended. What an open batch
-    /// reads stays.
+    /// Files that say nothing of their end themselves, and batches that have ended. What an open
+    /// batch reads stays.
     Files,
 }
 

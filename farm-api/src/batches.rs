@@ -33,8 +33,9 @@ pub trait Batches: Send + Sync + 'static {
     /// returned: whoever writes a file twice after a crash writes the same.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if it has more than [`MOST_FILE_BYTES`] and a client sends it;
-    /// RESOURCE_EXHAUSTED if the tenant has no room for it, or too many files.
+    /// NOT_FOUND if another tenant has a file with this id. For a file that a client sends:
+    /// INVALID_ARGUMENT if it has more than [`MOST_FILE_BYTES`]; RESOURCE_EXHAUSTED if the tenant
+    /// has no room for it, or too many files. Results count, and are never refused for that.
     async fn add_file(
         &self,
         caller: &Caller,
@@ -95,7 +96,9 @@ pub trait Batches: Send + Sync + 'static {
     /// NOT_FOUND if there is none with the id of `after`.
     async fn batches(&self, caller: &Caller, page: &Page) -> Answer<Vec<Batch>>;
 
-    /// Makes a batch `cancelling`. One that is being cancelled or was cancelled stays as it is.
+    /// Makes a batch `cancelling`, and due at once. A runner that has taken it keeps it until its
+    /// step, which then records nothing, or until its lease is over. One that is being cancelled or
+    /// was cancelled stays as it is.
     ///
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION if it has ended otherwise, or its results are being written.
@@ -255,9 +258,9 @@ pub struct Step {
     pub to: BatchState,
     /// What the runner notes, at most 256 KiB.
     pub progress: String,
-    /// The file of its results.
+    /// The file of its results; `None`: as before.
     pub output: Option<Uuid>,
-    /// The file of its errors.
+    /// The file of its errors; `None`: as before.
     pub errors: Option<Uuid>,
     /// When the next step is due, from now.
     pub again: Duration,

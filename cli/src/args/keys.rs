@@ -121,8 +121,8 @@ pub(crate) struct QuotaArgs {
     /// Model seconds that its jobs take on a day (UTC); then its images wait until the next day
     #[arg(long, value_name = "SECONDS|none")]
     pub(crate) device_seconds_per_day: Option<String>,
-    /// Size of its pictures, intermediates and uploads, like 50GiB or 800MB; at the limit, submits
-    /// and uploads are refused
+    /// Size of its pictures, intermediates, uploads and files, like 50GiB or 800MB; at the limit,
+    /// submits, uploads and files are refused
     #[arg(long, value_name = "SIZE|none")]
     pub(crate) stored_bytes: Option<String>,
     /// Calls with its keys; more are refused
@@ -157,7 +157,8 @@ pub(crate) enum RetentionCommand {
 pub(crate) struct RetentionSetArgs {
     /// What is removed: jobs (whole jobs with their pictures), pictures, intermediates (what is
     /// stored between stages), embeddings (of texts that no job needs), inputs (uploaded pictures
-    /// that no job uses), or previews (and sheets; both are made again when somebody looks)
+    /// that no job uses), previews (and sheets; both are made again when somebody looks), or files
+    /// (of the HTTP API, and batches that have ended)
     pub(crate) subject: String,
     /// How long it is kept: a span (12h, 30d), or forever
     #[arg(value_name = "SPAN|forever")]
@@ -166,7 +167,7 @@ pub(crate) struct RetentionSetArgs {
     /// three]
     #[arg(long, value_name = "OUTCOME")]
     pub(crate) outcome: Vec<String>,
-    /// Only this tenant's jobs or inputs, instead of the policy for all
+    /// Only this tenant's jobs, inputs or files, instead of the policy for all
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<String>,
 }

@@ -158,10 +158,7 @@ pub(super) fn check_open(tenant: &str, open: u64) -> Result<(), UserError> {
 /// How long a client should wait when too many batches are open, whose end nobody knows.
 const OPEN_AGAIN: Duration = Duration::from_secs(60);
 
-/// The hash of a file, from its record.
-///
-/// # Errors
-/// If it is none.
+/// The purpose with this name.
 pub(super) fn purpose(name: &str) -> Result<Purpose, Error> {
     Purpose::ALL
         .into_iter()

@@ -232,8 +232,8 @@ impl Candidate {
     }
 
     /// Under which prefix nothing is stored while this leaves storage: the key up to its last `/`,
-    /// which is a task's own prefix. A picture that was uploaded has a prefix for its content, and a
-    /// file one for its id, because copies of it may lie under several keys.
+    /// which is a task's own prefix. A picture that was uploaded has a prefix for its content, and
+    /// a file one for its id, because copies of it may lie under several keys.
     #[must_use]
     pub fn prefix(&self) -> &str {
         match self.kind {

@@ -120,7 +120,8 @@ pub(super) async fn add_file(store: &Record, new: &NewFile) -> Result<AddedFile,
     .await
 }
 
-/// Of transactions that add files or batches of a tenant, each sees what those before it have added.
+/// Of transactions that add files or batches of a tenant, each sees what those before it have
+/// added.
 pub(super) async fn one_at_a_time(tx: &mut Tx, tenant: &str) -> Result<(), Error> {
     sqlx::query(sql!(
         sqlite: "SELECT $1",
