@@ -42,7 +42,11 @@ impl OneCall {
                 message,
             )))
         };
-        self.left.run_until_cancelled(part).await.unwrap_or_else(|| Err(gone()))
+        match self.left.run_until_cancelled(part).await {
+            // A stream whose client has gone away may look complete.
+            Some(done) if !self.left.is_cancelled() => done,
+            _ => Err(gone()),
+        }
     }
 
     /// The call says whether it changed something. One that does not say so has.
