@@ -13,7 +13,7 @@ pub enum Quota {
     ImagesPerDay,
     /// Model seconds that its jobs take on a day (UTC).
     DeviceSecondsPerDay,
-    /// Bytes of its outputs and uploads.
+    /// Bytes of its outputs, uploads and files.
     StoredBytes,
     /// Calls a second.
     RequestsPerSecond,

@@ -270,6 +270,9 @@ class Batches(unittest.TestCase):
         with self.assertRaises(openai.NotFoundError):
             client().batches.retrieve("batch_0")
         done = wait(client().batches.create(**whole))
+        with self.assertRaises(openai.BadRequestError) as refused:
+            client().batches.create(**{**whole, "input_file_id": done.output_file_id})
+        self.assertIn("accepted: one with purpose batch", refused.exception.message)
         with self.assertRaises(openai.ConflictError) as refused:
             client().batches.cancel(done.id)
         self.assertIn("completed", refused.exception.message)

@@ -25,7 +25,7 @@ pub struct Usage {
     pub images_today: u64,
     /// Model seconds of its jobs today (UTC), of results that are committed.
     pub device_seconds_today: f64,
-    /// Bytes of its outputs and uploads.
+    /// Bytes of its outputs, uploads and files.
     pub stored_bytes: u64,
     /// The record's clock, milliseconds since 1970.
     pub now_ms: i64,

@@ -897,8 +897,8 @@ pub struct Quotas {
     /// the next day. Batches that workers hold by then are finished, and count.
     #[prost(double, optional, tag = "3")]
     pub device_seconds_per_day: ::core::option::Option<f64>,
-    /// Bytes of outputs of the tenant's jobs, in full for every job, and of its uploads. At the limit,
-    /// submits and uploads are refused; jobs run on.
+    /// Bytes of outputs of the tenant's jobs, in full for every job, and of its uploads and files. At
+    /// the limit, submits, uploads and files are refused; jobs run on.
     #[prost(uint64, optional, tag = "4")]
     pub stored_bytes: ::core::option::Option<u64>,
     /// Calls with the tenant's keys. More are refused. A stream counts once.

@@ -209,7 +209,7 @@ async fn a_form_that_is_refused_leaves_no_file() {
             format!("{file}{}--cut--\r\n", part("expires_after[seconds]", "3600")),
             "comes after file",
         ),
-        (format!("{file}--cut"), "no closing boundary"),
+        (format!("{file}--cut"), "closing boundary is missing"),
     ] {
         let refused = form.send("POST", "/v1/files", body).await;
         let told = refused.json()["error"]["message"].as_str().expect("a sentence").to_owned();

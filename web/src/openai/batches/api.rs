@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use darkroom_core::{batch_state::BatchState, error::UserError};
 use darkroom_farm_api::{
     Answer, Caller, authority,
-    batches::{Batch, NewBatch, Page},
+    batches::{Batch, NewBatch, Page, Purpose},
 };
 use darkroom_proto::v1;
 use http::StatusCode;
@@ -115,6 +115,15 @@ pub(super) async fn create(
         "metadata",
         "output_expires_after",
     ])?;
+    let file = site.batches.file(&caller, new.input).await.map_err(in_parameters)?;
+    if file.purpose != Purpose::Batch {
+        let message = format!(
+            "input_file_id is {}, a file with purpose {}; accepted: one with purpose batch",
+            Named::File.show(new.input),
+            file.purpose.name()
+        );
+        return Err(UserError::invalid("input_file_id", message).into());
+    }
     let repeated = if is_retry { repeated(&site, &caller, &new).await? } else { None };
     let batch = match repeated {
         Some(batch) => batch,
