@@ -16,6 +16,7 @@ mod farm_routes;
 pub mod fuzzed;
 mod gate;
 mod json_answer;
+mod lines;
 mod links;
 mod openai;
 #[cfg(feature = "schema")]

@@ -12,13 +12,11 @@ use darkroom_proto::{json, v1};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use http::HeaderMap;
 use tokio::time::timeout;
-use tokio_util::{
-    codec::{FramedRead, LinesCodec, LinesCodecError},
-    io::StreamReader,
-};
+use tokio_util::codec::LinesCodecError;
 
 use crate::{
     entry::{Entry, broken, media_type},
+    lines::{LONGEST, numbered},
     problem::Refusal,
 };
 
@@ -26,8 +24,6 @@ use crate::{
 const LINES: [&str; 3] = ["application/jsonl", "application/x-ndjson", "application/jsonlines"];
 /// How long the first line may take.
 const SPEC: Duration = Duration::from_secs(60);
-/// Longest line, bytes.
-const LONGEST: usize = 1 << 20;
 /// Most prompts of a chunk, and bytes of lines after which a chunk ends.
 const PROMPTS: usize = 1_000;
 const CHUNK: usize = 256 << 10;
@@ -49,7 +45,7 @@ impl Submission {
         }
         entry.no_query()?;
         let standing = entry.standing.clone();
-        let mut lines = Box::pin(numbered(entry.into_body()));
+        let mut lines = Box::pin(lines_of(entry.into_body()));
         // The prompts have a time limit of their own.
         let first = timeout(SPEC, lines.next()).await.map_err(|_| {
             UserError::new(
@@ -111,16 +107,11 @@ fn prompts_part(prompts: Vec<v1::Prompt>) -> v1::SubmitJobChunk {
 }
 
 /// The lines that are not blank, with their numbers from 1.
-fn numbered(body: Body) -> impl Stream<Item = Answer<(u64, String)>> + Send {
-    let bytes = body.into_data_stream().map_err(io::Error::other);
-    let lines = FramedRead::new(StreamReader::new(bytes), LinesCodec::new_with_max_length(LONGEST));
-    let numbers = stream::iter(1_u64..);
-    lines.zip(numbers).filter_map(|(line, number)| async move {
-        match line {
-            Ok(line) if line.trim().is_empty() => None,
-            Ok(line) => Some(Ok((number, line))),
-            Err(error) => Some(Err(unread(number, &error))),
-        }
+fn lines_of(body: Body) -> impl Stream<Item = Answer<(u64, String)>> + Send {
+    let lines = numbered(body.into_data_stream().map_err(io::Error::other));
+    lines.map(|(number, line)| match line {
+        Ok(line) => Ok((number, line)),
+        Err(error) => Err(unread(number, &error)),
     })
 }
 
@@ -180,7 +171,7 @@ mod tests {
     use super::*;
 
     async fn read(body: impl Into<Body>) -> (Vec<usize>, Option<UserError>) {
-        let mut chunks = chunks(numbered(body.into()).boxed());
+        let mut chunks = chunks(lines_of(body.into()).boxed());
         let mut lengths = Vec::new();
         while let Some(chunk) = chunks.next().await {
             match chunk {

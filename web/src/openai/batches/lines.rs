@@ -6,35 +6,17 @@ use bytes::Bytes;
 use darkroom_core::error::{Code, UserError};
 use darkroom_farm_api::{Answer, Outgoing};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use tokio_util::{
-    codec::{FramedRead, LinesCodec, LinesCodecError},
-    io::StreamReader,
-};
+use tokio_util::codec::LinesCodecError;
 
-/// Longest line, bytes.
-const LONGEST: usize = 1 << 20;
+use crate::lines::{LONGEST, numbered};
 
 /// The lines that are not blank, with their numbers from 1. The error of a line that cannot be read
 /// does not name it.
 pub(super) fn lines(
     parts: Outgoing<Bytes>,
 ) -> impl Stream<Item = (u64, Answer<String>)> + Send + Unpin {
-    let bytes = parts.map_err(io::Error::other);
-    let codec = LinesCodec::new_with_max_length(LONGEST);
-    let lines = FramedRead::new(StreamReader::new(bytes), codec);
-    let lines = lines.zip(stream::iter(1_u64..)).filter_map(|(line, number)| async move {
-        match line {
-            Ok(line) if line.trim().is_empty() => None,
-            Ok(line) if number == 1 => {
-                // Some editors begin a file with this mark.
-                let line = line.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(line);
-                Some((number, Ok(line)))
-            }
-            Ok(line) => Some((number, Ok(line))),
-            Err(error) => Some((number, Err(unread(error)))),
-        }
-    });
-    Box::pin(lines)
+    let lines = numbered(parts.map_err(io::Error::other));
+    Box::pin(lines.map(|(number, line)| (number, line.map_err(unread))))
 }
 
 /// The bytes of a file, and an error if they end before the whole file was read.

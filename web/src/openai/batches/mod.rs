@@ -11,6 +11,8 @@ mod line;
 mod lines;
 mod plan;
 mod progress;
+mod result_file;
+mod result_line;
 mod results;
 mod runner;
 

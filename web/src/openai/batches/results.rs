@@ -2,42 +2,32 @@
 //! pictures are in one file, and those that failed in another.
 //!
 //! Whoever writes the results of a batch a second time, after a crash, writes the same bytes under
-//! the same ids.
+//! the same ids, unless somebody has retried or deleted a job since.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use darkroom_core::{
-    digest::{Digest, DigestOfParts},
-    error::{Code, UserError},
-};
-use darkroom_farm_api::{
-    Answer, Outgoing,
-    batches::{FileRecord, NewFile, Purpose},
-};
-use darkroom_proto::{json, problem::Problem, v1};
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use darkroom_core::error::{Code, UserError};
+use darkroom_farm_api::{Answer, Outgoing};
+use darkroom_proto::{json, v1};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::{
         answer::{About, Usage, begun, final_picture, inline, inner, text, written},
-        dialect::Told,
         order::{Delivery, Order},
         progress::failed_picture,
     },
-    ids::Named,
     plan::{Read, Request, Work},
     progress::{Key, Progress},
+    result_file::{ResultFile, Stored, forget},
+    result_line::{Name, Unfinished},
 };
 use crate::links::of_the_farm;
 
 /// Images that are listed at one time.
 const PAGE: u32 = 1000;
-/// Parts of a file that wait to be stored.
-const WAITING: usize = 16;
 /// How long links in results work: until most people have fetched them, seconds.
 const LINKS: i64 = 7 * 24 * 3600;
 
@@ -52,17 +42,6 @@ pub(super) struct Written {
     pub(super) errors: Option<uuid::Uuid>,
 }
 
-/// Why a request without a picture has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfinished {
-    /// The batch was cancelled.
-    Cancelled,
-    /// Its time was over.
-    Expired,
-    /// Somebody cancelled or deleted its job.
-    JobGone,
-}
-
 impl Work {
     /// Writes the results. `began_ms`: when that was decided, milliseconds since 1970. `None`: an
     /// earlier step has stored other ones, because somebody has retried or deleted a job since. Those
@@ -74,8 +53,8 @@ impl Work {
         began_ms: i64,
     ) -> Answer<Option<Written>> {
         let mut jobs = self.images(progress).await?;
-        let mut output = Output::of(self.clone(), progress.output, "output");
-        let mut errors = Output::of(self.clone(), progress.errors, "errors");
+        let mut output = ResultFile::of(self.clone(), progress.output, "output");
+        let mut errors = ResultFile::of(self.clone(), progress.errors, "errors");
         let mut lines = self.lines(progress.models.clone()).await?;
         let mut completed = 0;
         let ends = began_ms / 1000 + LINKS;
@@ -191,14 +170,6 @@ fn is_lost(error: &UserError) -> bool {
     error.code == Code::NotFound || error.reason == "ARTIFACT_CORRUPT"
 }
 
-/// Deletes a file of results, if it is there.
-async fn forget(work: &Work, id: uuid::Uuid) -> Answer<()> {
-    match work.site.batches.delete_file(&work.caller, id).await {
-        Err(error) if error.code != Code::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// The last part of an answer.
 #[derive(Serialize)]
 struct Tail {
@@ -265,233 +236,9 @@ impl Images {
     }
 }
 
-/// How a result is told apart from others.
-#[derive(Serialize)]
-struct Name {
-    id: String,
-    custom_id: String,
-    #[serde(skip)]
-    request: String,
-}
-
-/// A result without pictures.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(flatten)]
-    name: &'a Name,
-    response: Option<Response<'a>>,
-    error: Option<Why>,
-}
-
-#[derive(Serialize)]
-struct Response<'a> {
-    status_code: u16,
-    request_id: &'a str,
-    body: Told,
-}
-
-#[derive(Serialize)]
-struct Why {
-    code: &'static str,
-    message: &'static str,
-}
-
-impl Name {
-    /// The same each time.
-    fn of(work: &Work, line: u64, custom_id: String) -> Self {
-        let whole = format!("{} {line}", Named::Batch.show(work.batch.id));
-        let digest = Digest::of(whole.as_bytes()).to_string();
-        let (id, request) = digest.split_at(32);
-        Self { id: format!("batch_req_{id}"), custom_id, request: format!("req_{request}") }
-    }
-
-    /// The line of a request that was refused or failed.
-    fn refusal(&self, error: &UserError) -> String {
-        let status_code = Problem::from(error).status;
-        let response = Response { status_code, request_id: &self.request, body: Told::from(error) };
-        written(&Line { name: self, response: Some(response), error: None })
-    }
-
-    /// The line of a request that was never done.
-    fn unfinished(&self, why: Unfinished) -> String {
-        let (code, message) = match why {
-            Unfinished::Cancelled => {
-                ("batch_cancelled", "the batch was cancelled before this request was done")
-            }
-            Unfinished::Expired => {
-                ("batch_expired", "the batch's time was over before this request was done")
-            }
-            Unfinished::JobGone => {
-                ("request_cancelled", "the pictures of this request were cancelled or deleted")
-            }
-        };
-        written(&Line { name: self, response: None, error: Some(Why { code, message }) })
-    }
-
-    /// The line of a request with its answer.
-    fn answer(&self, body: Vec<Outgoing<Bytes>>) -> Vec<Outgoing<Bytes>> {
-        let name = written(self);
-        let begin = format!(
-            "{},\"response\":{{\"status_code\":200,\"request_id\":{},\"body\":",
-            &name[..name.len() - 1],
-            written(&self.request)
-        );
-        let mut parts = vec![text(begin)];
-        parts.extend(body);
-        parts.push(text("},\"error\":null}".to_owned()));
-        parts
-    }
-}
-
-/// A file of results, which is begun with its first line.
-struct Output {
-    work: Work,
-    id: uuid::Uuid,
-    name: &'static str,
-    begun: Option<Storing>,
-    digest: DigestOfParts,
-}
-
-/// What is stored of a file of results.
-#[derive(Debug, PartialEq, Eq)]
-enum Stored {
-    /// What was written; none: it has no line.
-    Same(Option<uuid::Uuid>),
-    /// What an earlier step has written, which was something else.
-    Other,
-}
-
-struct Storing {
-    parts: mpsc::Sender<Part>,
-    stored: AbortOnDropHandle<Answer<FileRecord>>,
-}
-
-enum Part {
-    Bytes(Bytes),
-    /// Only a file that ends with this is whole.
-    End,
-}
-
-impl Output {
-    fn of(work: Work, id: Option<uuid::Uuid>, name: &'static str) -> Self {
-        let id = id.unwrap_or_else(Named::fresh);
-        Self { work, id, name, begun: None, digest: DigestOfParts::default() }
-    }
-
-    async fn line(&mut self, line: String) {
-        self.send(Bytes::from(format!("{line}\n"))).await;
-    }
-
-    /// A line in parts.
-    async fn parts(&mut self, parts: Vec<Outgoing<Bytes>>) -> Answer<()> {
-        let mut parts = stream::iter(parts).flatten();
-        // Links are many short parts, and one of them is one message.
-        let mut gathered = Vec::new();
-        while let Some(part) = parts.try_next().await? {
-            gathered.extend_from_slice(&part);
-            if gathered.len() >= 64 << 10 {
-                self.send(Bytes::from(std::mem::take(&mut gathered))).await;
-            }
-        }
-        gathered.push(b'\n');
-        self.send(Bytes::from(gathered)).await;
-        Ok(())
-    }
-
-    async fn send(&mut self, bytes: Bytes) {
-        let storing = self.begun.get_or_insert_with(|| store(&self.work, self.id, self.name));
-        self.digest.add(&bytes);
-        // If nobody takes it, it was stored by an earlier step, or it cannot be stored, which is
-        // told at the end.
-        let _ = storing.parts.send(Part::Bytes(bytes)).await;
-    }
-
-    /// Stores the file, if it has a line.
-    async fn finish(self) -> Answer<Stored> {
-        let Some(Storing { parts, stored }) = self.begun else {
-            // Of an earlier step there may be one.
-            forget(&self.work, self.id).await?;
-            return Ok(Stored::Same(None));
-        };
-        // As in `send`.
-        let _ = parts.send(Part::End).await;
-        drop(parts);
-        let stored = stored.await.map_err(|error| {
-            tracing::error!(%error, "the results of a batch could not be stored");
-            let message = "the results could not be stored; they are written again";
-            UserError::new(Code::Internal, "INTERNAL", message)
-        })??;
-        if stored.sha256 == self.digest.finish().to_string() {
-            Ok(Stored::Same(Some(stored.id)))
-        } else {
-            Ok(Stored::Other)
-        }
-    }
-}
-
-fn store(work: &Work, id: uuid::Uuid, name: &str) -> Storing {
-    let (parts, receiver) = mpsc::channel(WAITING);
-    let received = stream::unfold(Some(receiver), |receiver| async move {
-        let mut receiver: mpsc::Receiver<Part> = receiver?;
-        match receiver.recv().await {
-            Some(Part::Bytes(bytes)) => Some((Ok(bytes), Some(receiver))),
-            Some(Part::End) => None,
-            None => {
-                let message = "the results were not written to their end; they are written again";
-                let error = UserError::new(Code::Unavailable, "RESULTS_CUT_OFF", message);
-                Some((Err(error), None))
-            }
-        }
-    });
-    let new = NewFile {
-        id,
-        name: format!("{}_{name}.jsonl", Named::Batch.show(work.batch.id)),
-        purpose: Purpose::BatchOutput,
-        keep: work.batch.keep_output,
-    };
-    let (batches, caller) = (work.site.batches.clone(), work.caller.clone());
-    let stored =
-        tokio::spawn(async move { batches.add_file(&caller, new, received.boxed()).await });
-    Storing { parts, stored: AbortOnDropHandle::new(stored) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn name() -> Name {
-        Name { id: "batch_req_1".into(), custom_id: "a \"b\"".into(), request: "req_1".into() }
-    }
-
-    async fn joined(parts: Vec<Outgoing<Bytes>>) -> String {
-        let parts: Vec<Bytes> =
-            stream::iter(parts).flatten().try_collect().await.expect("no error");
-        String::from_utf8(parts.concat()).expect("text")
-    }
-
-    #[tokio::test]
-    async fn a_result_has_the_shape_of_openais() {
-        let body = vec![text("{\"data\":[]}")];
-        let line: serde_json::Value =
-            serde_json::from_str(&joined(name().answer(body)).await).expect("JSON");
-        assert_eq!(
-            line,
-            serde_json::json!({
-                "id": "batch_req_1", "custom_id": "a \"b\"", "error": null,
-                "response": {"status_code": 200, "request_id": "req_1", "body": {"data": []}},
-            })
-        );
-        let refused = name().refusal(&UserError::invalid("n", "n is 0"));
-        let line: serde_json::Value = serde_json::from_str(&refused).expect("JSON");
-        assert_eq!(line["response"]["status_code"], 400);
-        assert_eq!(line["response"]["body"]["error"]["param"], "n");
-        let expired = name().unfinished(Unfinished::Expired);
-        let line: serde_json::Value = serde_json::from_str(&expired).expect("JSON");
-        assert_eq!(
-            (&line["response"], &line["error"]["code"]),
-            (&serde_json::Value::Null, &"batch_expired".into())
-        );
-    }
 
     #[test]
     fn a_request_is_done_with_its_last_picture_and_failed_with_its_first_dead_one() {

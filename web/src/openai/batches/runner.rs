@@ -22,7 +22,8 @@ use super::{
     jobs::{Refused, has_ended, is_settled, request_id},
     plan::Work,
     progress::{Fault, Group, MOST_FAULTS, Progress},
-    results::{Unfinished, Written},
+    result_line::Unfinished,
+    results::Written,
 };
 use crate::site::Site;
 
