@@ -204,7 +204,8 @@ impl Postgres {
     /// As [`start`](Self::start).
     #[must_use]
     pub fn start_to_share() -> Self {
-        Self::start_with(&["fsync=off", "max_connections=1000"])
+        // What a crash would need is never read, so it need not take up a gigabyte.
+        Self::start_with(&["fsync=off", "max_connections=1000", "max_wal_size=128MB"])
     }
 
     /// What the variable [`SHARED`] must hold for other processes to use this server.
@@ -292,11 +293,28 @@ impl Postgres {
     #[must_use]
     pub fn create_database(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
-        // Other processes create databases there, too, and process ids come back.
-        let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis();
-        let name = format!("farm_{now}_{}_{number}", std::process::id());
+        let name = database_of(std::process::id(), number);
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         self.url_of(&name)
+    }
+
+    /// Drops the [databases](Self::create_database) of processes that have ended; returns how many.
+    /// The tests of a whole run leave hundreds, of 10 MB each.
+    ///
+    /// # Errors
+    /// What the server said when it refused.
+    pub fn drop_databases_of_ended_processes(&self) -> Result<usize, String> {
+        let names = self.try_sql(
+            "postgres",
+            "SELECT datname FROM pg_database WHERE datname LIKE 'farm#_%' ESCAPE '#'",
+        )?;
+        let mut dropped = 0;
+        for name in names.lines().filter(|name| process_of(name).is_some_and(has_ended)) {
+            // What the process started may hold a session for a moment longer.
+            self.try_sql("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?;
+            dropped += 1;
+        }
+        Ok(dropped)
     }
 
     /// Runs SQL as the superuser and returns what it printed, a row a line, columns between `|`.
@@ -304,6 +322,11 @@ impl Postgres {
     /// # Panics
     /// When it fails.
     pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// As [`sql`](Self::sql), with what `psql` said where it failed.
+    fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut command = Command::new(self.programs.join("psql"));
         command.args([
             "-X",
@@ -320,9 +343,11 @@ impl Postgres {
         command
             .args(["-p", &self.port.to_string(), "-d", database, "-c", sql])
             .env("PGPASSWORD", Self::PASSWORD);
-        let done = command.output().expect("psql runs");
-        assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+        let done = command.output().map_err(|error| format!("psql: {error}"))?;
+        if !done.status.success() {
+            return Err(String::from_utf8_lossy(&done.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
     }
 
     /// Kills every process of the server at once, like a power cut.
@@ -589,6 +614,21 @@ fn programs() -> PathBuf {
     let initdb =
         find_program(&["initdb"], &folders, "postgresql").unwrap_or_else(|error| panic!("{error}"));
     initdb.parent().map(Path::to_owned).expect("a program is in a folder")
+}
+
+/// Name of a process's database. It has the time, since process ids come back.
+fn database_of(process: u32, number: u64) -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_millis();
+    format!("farm_{now}_{process}_{number}")
+}
+
+/// The process that made a database, by the database's [name](database_of).
+fn process_of(database: &str) -> Option<u32> {
+    database.strip_prefix("farm_")?.split('_').nth(1)?.parse().ok()
+}
+
+fn has_ended(process: u32) -> bool {
+    !Path::new(&format!("/proc/{process}")).exists()
 }
 
 /// The user that runs the server when we are root.

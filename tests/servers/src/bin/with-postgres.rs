@@ -6,6 +6,9 @@
 use std::{
     env,
     process::{Command, ExitCode},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::Duration,
 };
 
 use darkroom_test_servers::postgres::{Postgres, SHARED};
@@ -17,7 +20,13 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let server = Postgres::start_to_share();
-    let done = Command::new(&program).args(arguments).env(SHARED, server.shared_as()).status();
+    let done = thread::scope(|scope| {
+        let (ended, end) = channel();
+        scope.spawn(|| sweep(&server, end));
+        let done = Command::new(&program).args(arguments).env(SHARED, server.shared_as()).status();
+        drop(ended);
+        done
+    });
     match done.map(|status| status.code().and_then(|code| u8::try_from(code).ok())) {
         Ok(code) => code.map_or(ExitCode::FAILURE, ExitCode::from),
         Err(error) => {
@@ -26,3 +35,15 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Drops what tests have left behind until the command has ended: the disk need not hold the
+/// databases of a whole run.
+fn sweep(server: &Postgres, end: Receiver<()>) {
+    while end.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+        if let Err(error) = server.drop_databases_of_ended_processes() {
+            eprintln!("with-postgres: databases of ended tests stay: {error}");
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_secs(2);
